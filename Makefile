@@ -1,0 +1,41 @@
+# make train   learn handwritten digits          make test      run the whole suite
+# make lint    ruff and mypy                     make test-gpu  the parity tests, on a GPU that must be there
+# make bench   a training step against PyTorch   make clean     remove what these made
+#
+# make test PYTHON=python3.13        another interpreter (3.11 or newer) for a new environment
+# make test-gpu CUDA=cuda12 VENV=.venv-cuda12    CUDA 12; its own environment, for CuPy's two builds exclude each other
+
+PYTHON ?= python3
+VENV ?= .venv
+CUDA ?= cuda13
+BIN := $(VENV)/bin
+
+.PHONY: train test lint test-gpu bench clean
+
+train: $(VENV)/installed-data
+	$(BIN)/python -m xpnet train --data digits --model bilici --save digits.safetensors
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -rs $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test-gpu: $(VENV)/installed-test $(VENV)/installed-$(CUDA)
+	XPNET_REQUIRE_GPU=1 $(BIN)/python -m pytest -rs -m gpu $(ARGS)
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks cpu $(ARGS)
+
+# One environment for all of them: each target adds the extras that it needs, once, and again when pyproject.toml changes.
+$(VENV)/installed-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
