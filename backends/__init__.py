@@ -1,0 +1,54 @@
+"""Array backends: the handle that layers are written against. `get_backend` makes one; nothing here knows layers."""
+
+from __future__ import annotations
+
+from xpnet.backends.base import Backend
+from xpnet.backends.window import Window
+
+__all__ = ["Backend", "BackendError", "Window", "available", "get_backend"]
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for by name cannot be used on this machine; the message says why and what to do."""
+
+
+def get_backend(name: str | Backend = "auto") -> Backend:
+    """The backend called `name`: "numpy", "cupy" (the first GPU), "cupy:1" (the second) or "auto".
+
+    "auto" takes a GPU where one can be used and else NumPy, and keeps the reason in `backend.note`.
+    A named backend that cannot be used is a BackendError. A Backend is returned as it is.
+    """
+    if isinstance(name, Backend):
+        return name
+    kind, _, device = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind == "auto" and not device:
+        try:
+            return _cupy(0, note='chosen by "auto"')
+        except BackendError as error:
+            return _numpy(note=f'chosen by "auto", because: {error}')
+    if kind == "numpy" and not device:
+        return _numpy()
+    if kind == "cupy" and (device.isdecimal() or name == "cupy"):
+        return _cupy(int(device or 0))
+    raise ValueError(f'get_backend: expected "auto", "numpy", "cupy" or "cupy:DEVICE". Received: {name!r}.')
+
+
+def available() -> list[str]:
+    """Names of the backends that can be used here, one for each GPU."""
+    names = ["numpy"]
+    try:
+        _cupy(0)
+    except BackendError:
+        return names
+    from xpnet.backends.cupy_backend import device_count
+    return names + [f"cupy:{device}" for device in range(device_count())]
+
+
+def _numpy(note: str = "") -> Backend:
+    from xpnet.backends.numpy_backend import NumpyBackend
+    return NumpyBackend(note=note)
+
+
+def _cupy(device: int, note: str = "") -> Backend:
+    from xpnet.backends.cupy_backend import CupyBackend
+    return CupyBackend(device, note=note)

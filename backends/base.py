@@ -1,0 +1,377 @@
+"""The backend contract, and a reference implementation of every kernel in plain array code.
+
+A backend carries the array module `xp` and the operations that array modules lack or do badly. What stands here is the
+definition: short, the formula visible, correct on any array module. A subclass overrides what is hot on its machine and
+must agree with this file.
+
+Everything is batch-last and C-contiguous: feature maps (C, H, W, N), features (D, N), filters (F, C/groups, KH, KW).
+No method writes into its inputs; what one returns belongs to the caller, except where it says "may be a view".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends.activations import DERIVATIVE, FORWARD
+from xpnet.backends.window import Window
+
+Array = Any
+
+
+class Backend:
+    """Kernels in plain `xp`; see the module's text for the layout."""
+
+    name = "base"
+
+    def __init__(self, xp: Any = np, note: str = "") -> None:
+        self.xp = xp
+        self.note = note        # how "auto" came to choose this backend
+
+    def __repr__(self) -> str:
+        return f"<backend {self.name}{': ' + self.note if self.note else ''}>"
+
+    # --- memory ---------------------------------------------------------------------------------------------------
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array of the backend with unspecified content. Kernels take their outputs from here."""
+        return self.xp.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        out = self.empty(shape, dtype)
+        out.fill(0)
+        return out
+
+    def asarray(self, a: Any, dtype: Any = None) -> Array:
+        """`a` as a C-contiguous array of this backend; a copy only where one is needed."""
+        return self.xp.ascontiguousarray(self.xp.asarray(a, dtype=dtype))
+
+    def to_numpy(self, a: Array) -> np.ndarray:
+        """`a` on the host; on the CPU it may be a view."""
+        return np.asarray(a)
+
+    def synchronize(self) -> None:
+        """Wait until every kernel that was launched has ended."""
+
+    # --- matrices -------------------------------------------------------------------------------------------------
+
+    def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
+             activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+        """f(A B + bias): op(a) (M, K), op(b) (K, N), bias (M,) -> (M, N); with accumulate, out += A B instead."""
+        product = self.xp.matmul(a.T if trans_a else a, b.T if trans_b else b)
+        if bias is not None:
+            product += bias[:, None]
+        if activation is not None:
+            product = self.activate(product, activation)
+        return self.store(product, out, accumulate)
+
+    def store(self, value: Array, out: Array | None, accumulate: bool = False) -> Array:
+        """`value` itself where there is no `out`; else out = value, or out += value with accumulate."""
+        if out is None:
+            return value
+        out[...] = out + value if accumulate else value
+        return out
+
+    # --- convolution ----------------------------------------------------------------------------------------------
+
+    def im2col(self, x: Array, window: Window) -> Array:
+        """Every window as a column: x (C, H, W, N) -> cols (C*KH*KW, OH*OW*N), zeros where a tap falls on padding.
+
+        For windows of one element it may be a view of x.
+        """
+        C, H, W, N = x.shape
+        if window.pointwise:
+            return x.reshape(C, H * W * N)
+        OH, OW = window.output_size(H, W)
+        KH, KW = window.kernel
+        padded = self._pad(x, window)
+        cols = self.empty((C, KH, KW, OH, OW, N), x.dtype)
+        for i in range(KH):
+            for j in range(KW):
+                rows, columns = window.tap(i, j, (OH, OW))
+                cols[:, i, j] = padded[:, rows, columns]
+        return cols.reshape(C * KH * KW, OH * OW * N)
+
+    def col2im(self, cols: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+        """The adjoint of im2col: cols (C*KH*KW, OH*OW*N) -> (C, H, W, N), each element the sum, in tap order, of the
+        columns' entries that were read from it."""
+        C, H, W, N = x_shape
+        if window.pointwise:
+            return cols.reshape(x_shape).copy()
+        OH, OW = window.output_size(H, W)
+        KH, KW = window.kernel
+        cols = cols.reshape(C, KH, KW, OH, OW, N)
+        padded = self._padded_zeros(x_shape, window, cols.dtype)
+        for i in range(KH):
+            for j in range(KW):
+                rows, columns = window.tap(i, j, (OH, OW))
+                padded[:, rows, columns] += cols[:, i, j]
+        return self._crop(padded, x_shape, window)
+
+    def conv2d(self, x: Array, W: Array, window: Window, *, groups: int = 1, bias: Array | None = None,
+               activation: str | None = None) -> Array:
+        """Cross-correlation: y[f, oy, ox] = f(bias[f] + sum over c, i, j of W[f, c, i, j] x[c, iy, ix]).
+
+        x (C, H, W, N), W (F, C/groups, KH, KW), bias (F,) -> (F, OH, OW, N).
+        """
+        F, K = W.shape[0], W.shape[1] * window.taps
+        OH, OW = window.output_size(*x.shape[1:3])
+        cols = self.im2col(x, window)                                                           # (C*KH*KW, P)
+        if groups == 1:
+            y = self.gemm(W.reshape(F, K), cols, bias=bias, activation=activation)              # (F, P)
+        else:
+            y = self.xp.matmul(W.reshape(groups, F // groups, K), cols.reshape(groups, K, -1)).reshape(F, -1)
+            if bias is not None:
+                y += bias[:, None]
+            y = self.activate(y, activation)
+        return y.reshape(F, OH, OW, x.shape[3])
+
+    def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
+        """Gradient by the input: dcols = W^T dy, dx = col2im(dcols). dy (F, OH, OW, N) -> (C, H, W, N)."""
+        F, K = W.shape[0], W.shape[1] * window.taps
+        dy = dy.reshape(groups, F // groups, -1)                                                # (G, F/G, P)
+        W = W.reshape(groups, F // groups, K)
+        dcols = self.xp.matmul(W.transpose(0, 2, 1), dy)                                        # (G, K, P)
+        return self.col2im(dcols.reshape(groups * K, -1), x_shape, window)
+
+    def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
+                  accumulate: bool = False) -> Array:
+        """Gradient by the filters: dW = dy im2col(x)^T. x (C, H, W, N), dy (F, OH, OW, N) -> (F, C/groups, KH, KW)."""
+        F, K = dy.shape[0], x.shape[0] // groups * window.taps
+        cols = self.im2col(x, window).reshape(groups, K, -1)                                    # (G, K, P)
+        dW = self.xp.matmul(dy.reshape(groups, F // groups, -1), cols.transpose(0, 2, 1))       # (G, F/G, K)
+        return self.store(dW.reshape(F, x.shape[0] // groups, *window.kernel), out, accumulate)
+
+    # --- pooling --------------------------------------------------------------------------------------------------
+
+    def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
+        """Largest element of each window, and its index i * KW + j inside the window (uint8 up to 255 taps, else int32).
+
+        Of equal values the first wins, a NaN wins over everything, padding never wins. x (C, H, W, N) -> (C, OH, OW, N).
+        """
+        C, H, W, N = x.shape
+        OH, OW = window.output_size(H, W)
+        KH, KW = window.kernel
+        xp = self.xp
+        padded = self._pad(x, window, -np.inf)
+        y = self.empty((C, OH, OW, N), x.dtype)
+        y.fill(-np.inf)
+        first_row, first_column = (inside.argmax(axis=1) for inside in window.inside(H, W))     # no tap in padding
+        first = (first_row[:, None] * KW + first_column).astype(self.argmax_dtype(window))      # (OH, OW)
+        argmax = self.empty(y.shape, first.dtype)
+        argmax[...] = self.asarray(first)[:, :, None]
+        for i in range(KH):
+            for j in range(KW):
+                rows, columns = window.tap(i, j, (OH, OW))
+                candidate = padded[:, rows, columns]
+                wins = (candidate > y) | (xp.isnan(candidate) & ~xp.isnan(y))
+                y[...] = xp.where(wins, candidate, y)
+                argmax[...] = xp.where(wins, argmax.dtype.type(i * KW + j), argmax)
+        return y, argmax
+
+    @staticmethod
+    def argmax_dtype(window: Window) -> np.dtype:
+        return np.dtype(np.uint8 if window.taps <= 255 else np.int32)
+
+    def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+        """Each dy goes to the element that won: dy, argmax (C, OH, OW, N) -> (C, H, W, N), summed in tap order."""
+        OH, OW = dy.shape[1:3]
+        KH, KW = window.kernel
+        padded = self._padded_zeros(x_shape, window, dy.dtype)
+        for i in range(KH):
+            for j in range(KW):
+                rows, columns = window.tap(i, j, (OH, OW))
+                padded[:, rows, columns] += self.xp.where(argmax == i * KW + j, dy, dy.dtype.type(0))
+        return self._crop(padded, x_shape, window)
+
+    def avg_pool2d(self, x: Array, window: Window, *, count_padding: bool = True) -> Array:
+        """Mean of each window, x (C, H, W, N) -> (C, OH, OW, N); without count_padding, of its elements inside x."""
+        OH, OW = window.output_size(*x.shape[1:3])
+        padded = self._pad(x, window)
+        y = self.zeros((x.shape[0], OH, OW, x.shape[3]), x.dtype)
+        for i in range(window.kernel[0]):
+            for j in range(window.kernel[1]):
+                rows, columns = window.tap(i, j, (OH, OW))
+                y += padded[:, rows, columns]
+        y *= self._window_weight(x.shape, window, count_padding, x.dtype)
+        return y
+
+    def avg_pool2d_dx(self, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
+        """Each dy is shared among the elements of its window: dy (C, OH, OW, N) -> (C, H, W, N)."""
+        OH, OW = dy.shape[1:3]
+        share = dy * self._window_weight(x_shape, window, count_padding, dy.dtype)
+        padded = self._padded_zeros(x_shape, window, dy.dtype)
+        for i in range(window.kernel[0]):
+            for j in range(window.kernel[1]):
+                rows, columns = window.tap(i, j, (OH, OW))
+                padded[:, rows, columns] += share
+        return self._crop(padded, x_shape, window)
+
+    def _window_weight(self, x_shape: tuple[int, ...], window: Window, count_padding: bool, dtype: Any) -> Array:
+        """1 / number of elements that a window's mean counts: a Python float, or (OH, OW, 1)."""
+        if count_padding:
+            return 1.0 / window.taps
+        rows, columns = (inside.sum(axis=1) for inside in window.inside(*x_shape[1:3]))
+        return self.asarray(1.0 / np.outer(rows, columns), dtype)[:, :, None]
+
+    def _padded_zeros(self, x_shape: tuple[int, ...], window: Window, dtype: Any) -> Array:
+        C, H, W, N = x_shape
+        top, bottom, left, right = window.padding
+        return self.zeros((C, H + top + bottom, W + left + right, N), dtype)
+
+    def _pad(self, x: Array, window: Window, value: float = 0.0) -> Array:
+        """x (C, H, W, N) within a border of `value`; x itself where the window has no padding."""
+        if not window.padded:
+            return x
+        padded = self._padded_zeros(x.shape, window, x.dtype)
+        if value != 0:
+            padded.fill(value)
+        top, _, left, _ = window.padding
+        padded[:, top:top + x.shape[1], left:left + x.shape[2]] = x
+        return padded
+
+    def _crop(self, padded: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+        top, _, left, _ = window.padding
+        return self.xp.ascontiguousarray(padded[:, top:top + x_shape[1], left:left + x_shape[2]])
+
+    # --- elementwise ----------------------------------------------------------------------------------------------
+
+    def activate(self, z: Array, activation: str | None) -> Array:
+        """y = f(z); z itself where there is no activation."""
+        return z if activation is None else FORWARD[activation](self.xp, z)
+
+    def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
+                            accumulate: bool = False) -> Array:
+        """dz = dy * f'(z) with f' from y = f(z), and bias_grad (rows,) = sum of dz over all axes but the first.
+
+        Without an activation dz is dy itself.
+        """
+        dz = dy if activation is None else dy * DERIVATIVE[activation](self.xp, y)
+        if bias_grad is not None:
+            self.store(dz.reshape(dz.shape[0], -1).sum(axis=1), bias_grad, accumulate)
+        return dz
+
+    # --- normalisation --------------------------------------------------------------------------------------------
+
+    def batch_norm(self, x: Array, gamma: Array, beta: Array, eps: float, *, activation: str | None = None
+                   ) -> tuple[Array, Array, Array]:
+        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's own statistics (Ioffe and Szegedy 2015).
+
+        x (C, ..., N), gamma and beta (C,) -> y like x, mean (C,), var (C,), the variance with divisor n.
+        """
+        rows = x.reshape(x.shape[0], -1)
+        mean = rows.mean(axis=1)
+        var = rows.var(axis=1)
+        return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation=activation), mean, var
+
+    def batch_norm_inference(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, *,
+                             activation: str | None = None) -> Array:
+        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with given statistics; shapes as in batch_norm."""
+        rows = x.reshape(x.shape[0], -1)
+        scale = gamma / self.xp.sqrt(var + eps)                                                 # (C,)
+        y = (rows - mean[:, None]) * scale[:, None] + beta[:, None]
+        return self.activate(y, activation).reshape(x.shape)
+
+    def batch_norm_backward(self, dy: Array, x: Array, y: Array, gamma: Array, mean: Array, var: Array, eps: float, *,
+                            activation: str | None = None, gamma_grad: Array, beta_grad: Array,
+                            accumulate: bool = False) -> Array:
+        """Gradient of batch_norm, with x_hat = (x - mean) / std, dz = dy f'(y) and n elements per channel:
+
+        dgamma = sum dz x_hat, dbeta = sum dz, dx = gamma / std * (dz - dbeta / n - x_hat dgamma / n).
+        """
+        dz = self.activation_backward(dy, y, activation).reshape(x.shape[0], -1)
+        std = self.xp.sqrt(var + eps)
+        x_hat = (x.reshape(dz.shape) - mean[:, None]) / std[:, None]
+        dgamma = (dz * x_hat).sum(axis=1)
+        dbeta = dz.sum(axis=1)
+        self.store(dgamma, gamma_grad, accumulate)
+        self.store(dbeta, beta_grad, accumulate)
+        n = dz.shape[1]
+        dx = (gamma / std)[:, None] * (dz - (dbeta / n)[:, None] - x_hat * (dgamma / n)[:, None])
+        return dx.reshape(x.shape)
+
+    # --- softmax --------------------------------------------------------------------------------------------------
+
+    def softmax(self, z: Array) -> Array:
+        """exp(z_k) / sum over k of exp(z_k) over the first axis, shifted by the largest z so that nothing overflows."""
+        e = self.xp.exp(z - z.max(axis=0))
+        return e / e.sum(axis=0)
+
+    def softmax_backward(self, dy: Array, y: Array) -> Array:
+        """dz = y (dy - sum over k of dy y)."""
+        return y * (dy - (dy * y).sum(axis=0))
+
+    def softmax_cross_entropy(self, z: Array, target: Array) -> tuple[Array, Array]:
+        """Mean over the batch of -sum over k of t_k log softmax(z)_k, and its gradient (softmax(z) sum(t) - t) / N.
+
+        z (K, N); target is labels (N,) of an integer type, or t (K, N) -> loss (), dz (K, N).
+        """
+        K, N = z.shape
+        if target.ndim == 1:
+            target = (self.xp.arange(K)[:, None] == target).astype(z.dtype)                     # one-hot (K, N)
+        shifted = z - z.max(axis=0)
+        e = self.xp.exp(shifted)
+        total = e.sum(axis=0)                                                                   # (N,)
+        log_softmax = shifted - self.xp.log(total)
+        loss = -(target * log_softmax).sum() / N
+        return loss, (e / total * target.sum(axis=0) - target) / N
+
+    # --- dropout --------------------------------------------------------------------------------------------------
+
+    def random_bits(self, n: int, key: tuple[int, int], counter: Array) -> Array:
+        """n random 32-bit words (uint32), the same on every backend: NumPy's Philox 4x64 with 10 rounds
+        (Salmon et al. 2011), started at counter (0, 0, counter[0], counter[1]), low half of each 64-bit word first."""
+        step, use = (int(c) for c in self.to_numpy(counter))
+        words = np.random.Philox(key=np.array(key, np.uint64),
+                                 counter=np.array([0, 0, step, use], np.uint64)).random_raw((n + 1) // 2)
+        return self.asarray(words.astype("<u8", copy=False).view("<u4")[:n])
+
+    def dropout(self, x: Array, p: float, key: tuple[int, int], counter: Array) -> tuple[Array, Array]:
+        """y = x keep / (1 - p), keep = bits >= round(p 2^32), element i in C order using word i (Srivastava et al. 2014).
+
+        key = (seed, layer), counter (2,) uint64 = (step, use) on the backend -> y and keep (bool), both like x.
+        """
+        keep = (self.random_bits(x.size, key, counter) >= round(p * 2.0**32)).reshape(x.shape)
+        return self.dropout_dx(x, p, keep), keep
+
+    def dropout_dx(self, dy: Array, p: float, keep: Array) -> Array:
+        """dx = dy keep / (1 - p); a dropped NaN or infinity is 0."""
+        return self.xp.where(keep, dy * (1.0 / (1.0 - p)), dy.dtype.type(0))
+
+    # --- optimizers -----------------------------------------------------------------------------------------------
+    # On flat buffers (n,); only the first `decayed` elements feel the weight decay. `hyper` is a float64 array on the
+    # backend, because a number in a captured GPU graph is a constant. It is cast first: float32 must stay float32.
+
+    def sgd(self, w: Array, g: Array, v: Array | None, hyper: Array, *, nesterov: bool, decayed: int) -> None:
+        """v = mu v + g', w -= lr v (Nesterov: lr (g' + mu v)), g' = g + decay w. hyper = (lr, mu, decay).
+
+        v is None without momentum. Sutskever et al. 2013, in the form where lr multiplies the velocity last.
+        """
+        lr, mu, decay = hyper.astype(w.dtype)
+        g = g.copy()
+        g[:decayed] += decay * w[:decayed]
+        if v is not None:
+            v *= mu
+            v += g
+            g = g + mu * v if nesterov else v
+        w -= lr * g
+
+    def adam(self, w: Array, g: Array, m: Array, v: Array, hyper: Array, *, decoupled: bool, decayed: int) -> None:
+        """m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w -= lr (m / c1) / (sqrt(v / c2) + eps), c = 1 - b^t.
+
+        hyper = (lr, b1, b2, eps, decay, c1, c2). Decay is added to g (Kingma and Ba 2015, algorithm 1), or with
+        `decoupled` w shrinks by lr * decay first (Loshchilov and Hutter 2019, algorithm 2).
+        """
+        lr, b1, b2, eps, decay, c1, c2 = hyper.astype(w.dtype)
+        new1, new2 = (1 - hyper[1:3]).astype(w.dtype)       # 1 - b2 in float32 would keep only four digits
+        if decoupled:
+            w[:decayed] -= lr * decay * w[:decayed]
+        else:
+            g = g.copy()
+            g[:decayed] += decay * w[:decayed]
+        m *= b1
+        m += new1 * g
+        v *= b2
+        v += new2 * g * g
+        w -= lr / c1 * m / (self.xp.sqrt(v / c2) + eps)

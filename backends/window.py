@@ -1,0 +1,143 @@
+"""Sliding windows: the one place that turns kernel, stride, padding and dilation into sizes and indices."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Pair = int | tuple[int, int]
+Padding = int | str | tuple[int, int] | tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that slides over the rows and columns of a feature map.
+
+    Output row oy reads the input rows iy = oy * stride - padding_top + i * dilation for the taps i = 0 .. KH-1
+    (columns likewise), and rows outside 0 .. H-1 are padding. Along one axis there are
+
+        OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1
+
+    windows (Dumoulin and Visin 2016, relationship 14 and the ones before it).
+    """
+
+    kernel: tuple[int, int]                             # (KH, KW)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)   # top, bottom, left, right
+    dilation: tuple[int, int] = (1, 1)
+
+    @classmethod
+    def make(cls, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
+             *, who: str = "Window") -> Window:
+        """A window from what users write: ints or pairs; padding also as four ints (top, bottom, left, right) or
+        "valid" (none), "half" = "same" (keeps the size at stride 1) or "full" (every overlap counts)."""
+        kernel = _pair(kernel_size, "kernel_size", 1, who)
+        strides = _pair(stride, "stride", 1, who)
+        dilations = _pair(dilation, "dilation", 1, who)
+        extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
+        pad = _padding(padding, extent, who)
+        for (before, after), size, axis in zip((pad[:2], pad[2:]), extent, ("rows", "columns"), strict=True):
+            if max(before, after) >= size:
+                raise ValueError(f"{who}: expected padding smaller than the {size} {axis} that the window spans, so that "
+                                 f"no window lies wholly in padding. Received: padding={padding!r}.")
+        return cls(kernel, strides, pad, dilations)
+
+    @property
+    def taps(self) -> int:
+        """Number of elements that the window looks at: KH * KW."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns that the window spans, the gaps of a dilation included."""
+        (kh, kw), (dh, dw) = self.kernel, self.dilation
+        return dh * (kh - 1) + 1, dw * (kw - 1) + 1
+
+    @property
+    def padded(self) -> bool:
+        return any(self.padding)
+
+    @property
+    def pointwise(self) -> bool:
+        """True where the windows are the elements themselves, one by one: a 1x1 convolution is a GEMM on its input."""
+        return self.kernel == (1, 1) and self.stride == (1, 1) and not self.padded
+
+    def output_size(self, height: int, width: int, *, who: str = "Window") -> tuple[int, int]:
+        """(OH, OW) for an input of height x width; an error where the window is larger than the padded input."""
+        top, bottom, left, right = self.padding
+        sizes = height + top + bottom, width + left + right
+        if any(extent > size for extent, size in zip(self.extent, sizes, strict=True)):
+            raise ValueError(f"{who}: expected an input at least as large as the window, {self.extent[0]}x{self.extent[1]}. "
+                             f"Received: {height}x{width}, padded to {sizes[0]}x{sizes[1]}.")
+        oh, ow = ((size - extent) // stride + 1
+                  for size, extent, stride in zip(sizes, self.extent, self.stride, strict=True))
+        return oh, ow
+
+    def tap(self, i: int, j: int, output_size: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of the *padded* input that tap (i, j) reads, one for each output position."""
+        return tuple(slice(k * d, k * d + s * (o - 1) + 1, s)       # type: ignore[return-value]
+                     for k, d, s, o in zip((i, j), self.dilation, self.stride, output_size, strict=True))
+
+    def inside(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which taps fall on the input and not on padding: booleans (OH, KH) for rows and (OW, KW) for columns."""
+        oh, ow = self.output_size(height, width)
+        axes = zip((height, width), (oh, ow), self.kernel, self.stride, (self.padding[0], self.padding[2]),
+                   self.dilation, strict=True)
+        rows, columns = ((lambda at, size: (at >= 0) & (at < size))
+                         (np.arange(o)[:, None] * s - before + np.arange(k) * d, size)
+                         for size, o, k, s, before, d in axes)
+        return rows, columns
+
+    def check_no_empty_window(self, height: int, width: int, *, who: str = "Window") -> None:
+        """An error where some window sees nothing but padding (a dilated one can step over a small input)."""
+        if not all(axis.any(axis=1).all() for axis in self.inside(height, width)):
+            raise ValueError(f"{who}: expected every window to contain at least one element of the input. Received: "
+                             f"{height}x{width} with kernel {self.kernel}, dilation {self.dilation}, padding {self.padding}.")
+
+    def ceil(self, height: int, width: int) -> Window:
+        """The window with its bottom and right padding grown until the last, partial step of the stride counts too.
+
+        A last window that would start in the bottom or right padding is left out, as in other frameworks.
+        """
+        top, bottom, left, right = self.padding
+        grown = []
+        for size, before, after, extent, stride in ((height, top, bottom, self.extent[0], self.stride[0]),
+                                                    (width, left, right, self.extent[1], self.stride[1])):
+            steps = -(-(size + before + after - extent) // stride)
+            if steps * stride >= size + before:
+                steps -= 1
+            grown.append(max(after, steps * stride + extent - size - before))
+        return Window(self.kernel, self.stride, (top, grown[0], left, grown[1]), self.dilation)
+
+
+def _integers(value: object, name: str, counts: tuple[int, ...], least: int, who: str) -> tuple[int, ...]:
+    items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    try:
+        numbers = tuple(operator.index(item) for item in items)
+    except TypeError:
+        numbers = ()
+    if any(isinstance(item, bool) for item in items) or len(numbers) not in counts or min(numbers, default=0) < least:
+        kinds = " or ".join({1: "an int", 2: "a pair of ints", 4: "four ints"}[count] for count in counts)
+        raise ValueError(f"{who}: expected {name} to be {kinds}, {least} or larger. Received: {name}={value!r}.")
+    return numbers
+
+
+def _pair(value: object, name: str, least: int, who: str) -> tuple[int, int]:
+    numbers = _integers(value, name, (1, 2), least, who)
+    return numbers[0], numbers[-1]
+
+
+def _padding(padding: object, extent: Sequence[int], who: str) -> tuple[int, int, int, int]:
+    if isinstance(padding, str):
+        around = {"valid": lambda n: (0, 0), "half": lambda n: ((n - 1) // 2, n // 2),
+                  "same": lambda n: ((n - 1) // 2, n // 2), "full": lambda n: (n - 1, n - 1)}.get(padding)
+        if around is None:
+            raise ValueError(f'{who}: expected padding "valid", "half", "same" or "full", or ints. Received: {padding!r}.')
+        return (*around(extent[0]), *around(extent[1]))
+    numbers = _integers(padding, "padding", (1, 2, 4), 0, who)
+    if len(numbers) == 4:
+        return numbers[0], numbers[1], numbers[2], numbers[3]
+    return numbers[0], numbers[0], numbers[-1], numbers[-1]

@@ -1,0 +1,1 @@
+"""xpnet: convolutional networks on plain arrays."""
