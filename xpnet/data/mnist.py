@@ -1,0 +1,111 @@
+"""MNIST: 70,000 handwritten digits of 28 x 28 pixels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from .dataset import Dataset
+from .download import cache_folder, fetch
+from .idx import read_idx
+
+
+class _File(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    sha256: str  # of the unpacked file
+
+
+FILES = (
+    _File("train-images-idx3-ubyte", (60000, 28, 28),
+          "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+    _File("train-labels-idx1-ubyte", (60000,),
+          "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+    _File("t10k-images-idx3-ubyte", (10000, 28, 28),
+          "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    _File("t10k-labels-idx1-ubyte", (10000,),
+          "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+)
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+
+
+def mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """MNIST from `data_dir`; without one from `$XPNET_HOME`, else the user's cache folder, else the network.
+
+        x = pixel / 255,  pixel in 0 ... 255
+
+    x (60000, 1, 28, 28) and (10000, 1, 28, 28) float32, y int64. Each folder may hold the four files, plain or packed
+    with gzip, or a folder `mnist` of them. Downloads are checked and stay in the cache folder.
+    Raises FileNotFoundError where a named `data_dir` lacks a file, ValueError where a file is not what MNIST's is, and
+    OSError where the download fails.
+    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998.
+    """
+    arrays = [_read(path, file) for path, file in zip(_find(data_dir), FILES, strict=True)]
+    x_train, y_train, x_test, y_test = arrays
+    return Dataset(_pixels(x_train), y_train.astype(np.int64), _pixels(x_test), y_test.astype(np.int64))
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return (images / np.float32(255))[:, None]  # (N, 28, 28) -> (N, 1, 28, 28)
+
+
+def _find(data_dir: str | os.PathLike[str] | None) -> list[Path]:
+    """The four files, in the order of FILES."""
+    if data_dir is not None:
+        # Whoever names a folder means that one: files from elsewhere would only hide the mistake.
+        folder = Path(data_dir).expanduser()
+        return _in_folder(folder) or _refuse(folder)
+
+    home = os.environ.get("XPNET_HOME")
+    cache = cache_folder()
+    folders = [Path(home).expanduser(), cache] if home else [cache]
+    for folder in folders:
+        if files := _in_folder(folder):
+            return files
+    place = cache / "mnist"
+    return [_existing(place, file) or _download(file, place) for file in FILES]
+
+
+def _in_folder(folder: Path) -> list[Path] | None:
+    """The four files in `folder` or in its subfolder `mnist`.
+
+    Never some from each: Fashion-MNIST's files have the same names.
+    """
+    for place in (folder, folder / "mnist"):
+        files = [path for file in FILES if (path := _existing(place, file))]
+        if len(files) == len(FILES):
+            return files
+    return None
+
+
+def _existing(place: Path, file: _File) -> Path | None:
+    return next((path for path in (place / file.name, place / f"{file.name}.gz") if path.is_file()), None)
+
+
+def _refuse(folder: Path) -> NoReturn:
+    names = ", ".join(file.name for file in FILES)
+    here = [file.name for file in FILES if _existing(folder, file) or _existing(folder / "mnist", file)]
+    state = f"a folder that has {', '.join(here) or 'none of them'}" if folder.is_dir() else "no such folder"
+    raise FileNotFoundError(
+        f"mnist '{folder}': expected the files {names}, plain or .gz, here or in a folder mnist. Received: {state}."
+    )
+
+
+def _download(file: _File, folder: Path) -> Path:
+    path = folder / f"{file.name}.gz"
+    fetch([mirror + path.name for mirror in MIRRORS], path, file.sha256)
+    return path
+
+
+def _read(path: Path, file: _File) -> np.ndarray:
+    array = read_idx(path)
+    if array.shape != file.shape or array.dtype != np.uint8:
+        raise ValueError(
+            f"mnist '{path}': expected shape {file.shape} of uint8. Received: {array.shape} of {array.dtype}."
+        )
+    if array.ndim == 1 and array.max() > 9:
+        raise ValueError(f"mnist '{path}': expected labels from 0 to 9. Received: a label {array.max()}.")
+    return array
