@@ -1,0 +1,15 @@
+"""Layers, one file per family."""
+
+from xpnet.layers.activation import Activation, ReLU, ScaledTanh, Sigmoid, Softmax, Tanh
+from xpnet.layers.convolution import Conv2d, TableConv2d
+from xpnet.layers.dropout import Dropout
+from xpnet.layers.linear import RBF, Linear
+from xpnet.layers.merge import Add, Concat
+from xpnet.layers.normalization import BatchNorm2d
+from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Subsampling2d
+from xpnet.layers.shape import Flatten
+
+__all__ = [
+    "Activation", "Add", "AvgPool2d", "BatchNorm2d", "Concat", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d",
+    "Linear", "MaxPool2d", "RBF", "ReLU", "ScaledTanh", "Sigmoid", "Softmax", "Subsampling2d", "TableConv2d", "Tanh",
+]

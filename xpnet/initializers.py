@@ -1,0 +1,62 @@
+"""Initial values of parameters, drawn on the host so that every backend starts from the same bits.
+
+An initializer is a function of (generator, shape, fan_in, fan_out) that returns a float64 array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Shape = tuple[int, ...]
+Initializer = Callable[[np.random.Generator, Shape, int, int], np.ndarray]
+
+
+def zeros(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    return np.zeros(shape)
+
+
+def ones(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    return np.ones(shape)
+
+
+def he_normal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    """N(0, 2 / fan_in): keeps the variance through ReLU (He et al. 2015, eq. 10)."""
+    return rng.standard_normal(shape) * (2.0 / fan_in) ** 0.5
+
+
+def lecun_normal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    """N(0, 1 / fan_in): keeps the variance through a linear or tanh-like unit (LeCun et al. 1998b, eq. 16)."""
+    return rng.standard_normal(shape) * (1.0 / fan_in) ** 0.5
+
+
+def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    """U(-a, a), a = sqrt(6 / (fan_in + fan_out)): between forward and backward (Glorot and Bengio 2010, eq. 16)."""
+    limit = (6.0 / (fan_in + fan_out)) ** 0.5
+    return rng.uniform(-limit, limit, shape)
+
+
+def lecun_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+    """U(-2.4 / fan_in, 2.4 / fan_in): the initial weights of LeNet-5 (LeCun et al. 1998, appendix A)."""
+    return rng.uniform(-2.4 / fan_in, 2.4 / fan_in, shape)
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "zeros": zeros, "ones": ones, "he_normal": he_normal, "lecun_normal": lecun_normal,
+    "glorot_uniform": glorot_uniform, "lecun_uniform": lecun_uniform,
+}
+
+
+def for_activation(init: str | None, activation: str | None, who: str) -> Initializer:
+    """The initializer called `init`; where there is none, He for ReLU and Glorot for everything else."""
+    if init is None:
+        return he_normal if activation == "relu" else glorot_uniform
+    if init not in INITIALIZERS:
+        raise ValueError(f"{who}: expected init None or one of {', '.join(INITIALIZERS)}. Received: {init!r}.")
+    return INITIALIZERS[init]
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """Random numbers keyed by (seed, parameter name): adding a layer does not change what another one draws."""
+    return np.random.default_rng(np.random.SeedSequence([seed, *name.encode()]))

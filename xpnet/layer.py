@@ -1,0 +1,234 @@
+"""The contract of a layer, and the flat buffers that its parameters live in.
+
+A layer only declares its parameters; an owner (a network, or `Layer.initialize` for a layer that stands alone)
+allocates them in three flat arrays, parameters, gradients and state, and binds the views.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend, Window, get_backend
+from xpnet.initializers import Initializer, generator
+
+Array = Any
+Shape = tuple[int, ...]
+
+PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: as in training (dropout on), but nothing is kept
+ALIGNMENT = 256                                         # bytes; every view starts on a full memory transaction
+
+
+class Parameter:
+    """An array that a layer declares: `data` is what it computes with, `grad` (trained ones only) its gradient."""
+
+    def __init__(self, name: str, shape: Shape, init: Initializer, fan_in: int, fan_out: int, decay: bool) -> None:
+        self.name, self.shape, self.init, self.fan_in, self.fan_out, self.decay = name, shape, init, fan_in, fan_out, decay
+        self.data: Array = None
+        self.grad: Array = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def draw(self, seed: int, full_name: str) -> np.ndarray:
+        """Initial values on the host, the same for every backend."""
+        return self.init(generator(seed, full_name), self.shape, self.fan_in, self.fan_out)
+
+
+@dataclass(eq=False)
+class Node:
+    """One value in a network's graph: what `layer` makes of its parents, of `shape` (without the batch axis)."""
+
+    layer: Layer | None     # None for the input
+    parents: tuple[Node, ...]
+    shape: Shape
+    names: dict[str, int]   # how many layers of each kind the graph has; shared by all its nodes
+
+
+class Layer:
+    """Base class: a function of batch-last arrays with its gradient. A subclass writes build, forward and backward.
+
+    The constructor's arguments are kept in attributes of the same names, so that a saved network can be rebuilt.
+    """
+
+    kind = "layer"                      # automatic names are kind1, kind2, ...
+    window: Window | None = None        # what an output element sees of its input, for the receptive field
+    smallest_batch = 1                  # batches that training can use
+
+    def __init__(self, *, name: str | None = None) -> None:
+        self.name = name
+        self.trainable = True           # False: an optimizer leaves the parameters alone
+        self.needs_dx = True            # False: nobody reads the gradient by the input, backward may return None
+        self.built = False
+        self.parameters: list[Parameter] = []
+        self.states: list[Parameter] = []
+        self.in_shapes: tuple[Shape, ...] = ()
+        self.out_shape: Shape = ()
+        self._cache: tuple[Any, ...] | None = None
+        self._updater: Any = None
+
+    # --- what a subclass writes -----------------------------------------------------------------------------------
+
+    def build(self, *in_shapes: Shape) -> Shape:
+        """Check the input shapes (without the batch axis), declare parameters, return the output shape."""
+        raise NotImplementedError(f"{self.who}: expected a method build(*in_shapes).")
+
+    def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
+        """The output for batch-last inputs; in TRAIN mode what backward needs is remembered."""
+        raise NotImplementedError(f"{self.who}: expected a method forward(x, mode).")
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Any:
+        """Gradient by the input (a tuple for several), None where needs_dx is False; parameters' gradients go to .grad."""
+        raise NotImplementedError(f"{self.who}: expected a method backward(dy, accumulate).")
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one forward pass of one sample, in convolutions and matrix products."""
+        return 0
+
+    # --- help for subclasses --------------------------------------------------------------------------------------
+
+    @property
+    def who(self) -> str:
+        """How errors name the layer: Conv2d 'conv1'."""
+        return type(self).__name__ + (f" {self.name!r}" if self.name else "")
+
+    def parameter(self, name: str, shape: Shape, init: Initializer, *, fan_in: int = 1, fan_out: int = 1,
+                  decay: bool = False) -> Parameter:
+        """Declare a trained array; `decay` where weight decay applies to it (weights, not biases)."""
+        self.parameters.append(Parameter(name, shape, init, fan_in, fan_out, decay))
+        return self.parameters[-1]
+
+    def state(self, name: str, shape: Shape, init: Initializer) -> Parameter:
+        """Declare an array that is kept and saved but not trained."""
+        self.states.append(Parameter(name, shape, init, 1, 1, False))
+        return self.states[-1]
+
+    def expect_axes(self, shape: Shape, axes: str) -> Shape:
+        """`shape` itself; an error where it has not the axes named, e.g. "channels, height, width"."""
+        if len(shape) != axes.count(",") + 1:
+            raise ValueError(f"{self.who}: expected an input of shape ({axes}) per sample. Received: input shape {shape}.")
+        return shape
+
+    def expect_integer(self, name: str, value: Any, least: int = 1) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{self.who}: expected {name} to be an int, {least} or larger. Received: {name}={value!r}.")
+        return int(value)
+
+    def remember(self, mode: str, *values: Any) -> None:
+        """Keep what backward needs, in TRAIN mode only."""
+        if mode == TRAIN:
+            self._cache = values
+
+    def recall(self) -> tuple[Any, ...]:
+        """Take out what forward kept, so that memory is freed as backward proceeds."""
+        if self._cache is None:
+            raise RuntimeError(f"{self.who}: expected a forward pass in TRAIN mode before each backward pass. Received: none.")
+        values, self._cache = self._cache, None
+        return values
+
+    # --- for owners -----------------------------------------------------------------------------------------------
+
+    def connect(self, *in_shapes: Shape) -> Shape:
+        """Build for these input shapes, once."""
+        if self.built:
+            raise ValueError(f"{self.who}: expected to be used once. Received: a second use of the same layer; make a new "
+                             "layer for each place (weights cannot be shared).")
+        self.in_shapes = tuple(tuple(shape) for shape in in_shapes)
+        self.out_shape = self.build(*self.in_shapes)
+        self.built = True
+        return self.out_shape
+
+    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
+        """Run on `backend`; (seed, index) and the counters (step, use) key the layer's random numbers."""
+        self.backend, self.xp = backend, backend.xp
+        self.seed, self.index, self.counters = seed, index, counters
+        self._cache = None
+
+    def __call__(self, *inputs: Node) -> Node:
+        """Add the layer to a graph: symbolic inputs in, a symbolic output out."""
+        if not inputs or not all(isinstance(node, Node) for node in inputs):
+            received = ", ".join(type(value).__name__ for value in inputs) or "nothing"
+            raise TypeError(f"{self.who}: expected symbolic inputs, from Input(...) or another layer. Received: {received}. "
+                            "To compute with arrays, call a network, or the layer's forward.")
+        names = inputs[0].names
+        if any(node.names is not names for node in inputs):
+            raise ValueError(f"{self.who}: expected inputs of one graph. Received: values that come from different Inputs.")
+        if self.name is None and not self.built:
+            names[self.kind] = names.get(self.kind, 0) + 1
+            self.name = f"{self.kind}{names[self.kind]}"
+        return Node(self, inputs, self.connect(*(node.shape for node in inputs)), names)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+
+    # --- a layer that stands alone --------------------------------------------------------------------------------
+
+    def initialize(self, *in_shapes: Shape, backend: str | Backend = "numpy", dtype: Any = "float32", seed: int = 0) -> Layer:
+        """Build for these input shapes and own the parameters: forward, backward and update work without a network."""
+        self.connect(*in_shapes)
+        self.name = self.name or self.kind
+        backend = get_backend(backend)
+        self.buffers = Buffers([self], backend, dtype, seed)
+        self.bind(backend, seed, 0, backend.zeros((2,), np.uint64))
+        return self
+
+    def update(self, optimizer: Any) -> None:
+        """One optimizer step on the layer's own parameters."""
+        from xpnet.optim import Updater
+        if self._updater is None or self._updater.optimizer is not optimizer:
+            self._updater = Updater(optimizer, self.buffers)
+        self._updater.step()
+
+
+class Buffers:
+    """Three flat arrays for the parameters, their gradients and the state of some layers, which get views of them.
+
+    Decayed weights come first, so that an optimizer step, a clip or a checkpoint is one operation on one array.
+    """
+
+    def __init__(self, layers: Sequence[Layer], backend: Backend, dtype: Any, seed: int) -> None:
+        self.backend, self.dtype, self.layers = backend, np.dtype(dtype), list(layers)
+        pairs = [(layer, p) for layer in self.layers for p in layer.parameters]
+        self.placed = [pair for pair in pairs if pair[1].decay] + [pair for pair in pairs if not pair[1].decay]
+        self.offsets, sizes = self._offsets([p for _, p in self.placed])
+        self.decayed = sum(sizes[:sum(p.decay for _, p in self.placed)])
+        states = [(layer, p) for layer in self.layers for p in layer.states]
+        self.state_offsets, state_sizes = self._offsets([p for _, p in states])
+
+        self.parameters = backend.zeros((sum(sizes),), self.dtype)
+        self.grads = backend.zeros((sum(sizes),), self.dtype)
+        self.state = backend.zeros((sum(state_sizes),), self.dtype)
+        for (_, p), offset in zip(self.placed, self.offsets, strict=True):
+            p.data = self.parameters[offset:offset + p.size].reshape(p.shape)
+            p.grad = self.grads[offset:offset + p.size].reshape(p.shape)
+        for (_, p), offset in zip(states, self.state_offsets, strict=True):
+            p.data = self.state[offset:offset + p.size].reshape(p.shape)
+        self.arrays = {f"{layer.name}.{p.name}": p for layer, p in pairs + states}
+        for name, p in self.arrays.items():
+            p.data[...] = backend.asarray(p.draw(seed, name), self.dtype)
+
+    def _offsets(self, parameters: Sequence[Parameter]) -> tuple[list[int], list[int]]:
+        """Where each view starts, and how many elements it takes up with the gap that aligns the next one."""
+        unit = ALIGNMENT // self.dtype.itemsize
+        sizes = [-(-p.size // unit) * unit for p in parameters]
+        return [sum(sizes[:i]) for i in range(len(sizes))], sizes
+
+    def trained(self) -> list[tuple[int, int]]:
+        """The (start, stop) of the flat buffer that an optimizer may change: all of it, without the frozen layers."""
+        stops = [*self.offsets[1:], self.parameters.size]
+        runs: list[tuple[int, int]] = []
+        for (layer, _), start, stop in zip(self.placed, self.offsets, stops, strict=True):
+            if not layer.trainable:
+                continue
+            if runs and runs[-1][1] == start:
+                runs[-1] = (runs[-1][0], stop)
+            else:
+                runs.append((start, stop))
+        return runs

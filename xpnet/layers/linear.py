@@ -1,0 +1,91 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xpnet.backends import activations
+from xpnet.initializers import for_activation, zeros
+from xpnet.layer import PREDICT, Array, Layer, Shape
+
+
+class Linear(Layer):
+    """Fully connected layer: Y = f(W X + b).
+
+    X (D, N), W (units, D), b (units,), Y (units, N).
+    dZ = dY f'(Y), dW = dZ X^T, db = sum over N of dZ, dX = W^T dZ.
+    ValueError for inputs that are no vectors: put Flatten() before it.
+    """
+
+    kind = "linear"
+
+    def __init__(self, units: int, *, bias: bool = True, activation: str | None = None, init: str | None = None,
+                 name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.units = self.expect_integer("units", units)
+        self.bias, self.activation, self.init = bias, activations.check(activation, self.who), init
+        self.initializer = for_activation(init, activation, self.who)
+
+    def build(self, in_shape: Shape) -> Shape:
+        if len(in_shape) != 1:
+            raise ValueError(f"{self.who}: expected a vector of features per sample; put Flatten() before it. "
+                             f"Received: input shape {in_shape}.")
+        D, = in_shape
+        self.W = self.parameter("W", (self.units, D), self.initializer, fan_in=D, fan_out=self.units, decay=True)
+        self.b = self.parameter("b", (self.units,), zeros) if self.bias else None
+        return (self.units,)
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        y = self.backend.gemm(self.W.data, x, bias=self.b.data if self.b else None, activation=self.activation)  # (units, N)
+        self.remember(mode, x, y)
+        return y
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
+        x, y = self.recall()
+        dz = self.backend.activation_backward(dy, y, self.activation, bias_grad=self.b.grad if self.b else None,
+                                              accumulate=accumulate)
+        self.backend.gemm(dz, x, trans_b=True, out=self.W.grad, accumulate=accumulate)          # (units, D)
+        return self.backend.gemm(self.W.data, dz, trans_a=True) if self.needs_dx else None      # (D, N)
+
+    def multiply_adds(self) -> int:
+        return self.W.size
+
+
+class RBF(Layer):
+    """Euclidean radial basis functions with fixed centres: Y[k] = -sum over d of (X[d] - codes[k][d])^2.
+
+    X (D, N), codes (K, D), Y (K, N): the nearest code has the largest output, so that cross entropy on Y is the
+    discriminative criterion of LeNet-5 (LeCun et al. 1998, eq. 7 and 9, without the constant that bounds the penalty).
+    dX = 2 (codes^T dY - X sum over k of dY). ValueError where the input has not as many features as the codes.
+    """
+
+    kind = "rbf"
+
+    def __init__(self, codes: Sequence[Sequence[float]], *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.codes = [[float(value) for value in code] for code in codes]
+        if not self.codes or not self.codes[0] or len({len(code) for code in self.codes}) != 1:
+            raise ValueError(f"{self.who}: expected codes of one length, one for each class. Received: "
+                             f"lengths {[len(code) for code in self.codes]}.")
+
+    def build(self, in_shape: Shape) -> Shape:
+        codes = np.array(self.codes)
+        if in_shape != codes.shape[1:]:
+            raise ValueError(f"{self.who}: expected {codes.shape[1]} features, the length of a code. "
+                             f"Received: input shape {in_shape}.")
+        self.C = self.state("codes", codes.shape, lambda rng, shape, fan_in, fan_out: codes)
+        return (len(codes),)
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode, x)
+        C = self.C.data                                                                         # (K, D)
+        return 2 * self.backend.gemm(C, x) - (x * x).sum(axis=0) - (C * C).sum(axis=1)[:, None]    # (K, N)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        x, = self.recall()
+        return 2 * (self.backend.gemm(self.C.data, dy, trans_a=True) - x * dy.sum(axis=0))      # (D, N)
+
+    def multiply_adds(self) -> int:
+        return self.C.size

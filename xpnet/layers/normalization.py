@@ -1,0 +1,54 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+from xpnet.backends import activations
+from xpnet.initializers import ones, zeros
+from xpnet.layer import PREDICT, Array, Layer, Shape
+
+
+class BatchNorm2d(Layer):
+    """Batch normalisation of each channel: Y = f(gamma X_hat + beta), X_hat = (X - mean) / sqrt(var + eps).
+
+    X and Y (C, H, W, N), gamma and beta (C,). In training mean and var are the batch's own, over (H, W, N), and the
+    running statistics move: running += momentum (batch's - running), with the unbiased variance; in prediction the
+    running ones are used. dX is Backend.batch_norm_backward's. Ioffe and Szegedy 2015, algorithms 1 and 2.
+    ValueError in training where a channel has a single element: its variance is 0.
+    """
+
+    kind = "bn"
+
+    def __init__(self, *, momentum: float = 0.1, eps: float = 1e-5, activation: str | None = None,
+                 name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.momentum, self.eps, self.activation = float(momentum), float(eps), activations.check(activation, self.who)
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        self.gamma = self.parameter("gamma", (C,), ones)
+        self.beta = self.parameter("beta", (C,), zeros)
+        self.mean = self.state("mean", (C,), zeros)
+        self.var = self.state("var", (C,), ones)
+        self.smallest_batch = 2 if H * W == 1 else 1
+        return in_shape
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        gamma, beta = self.gamma.data, self.beta.data
+        if mode == PREDICT:
+            return self.backend.batch_norm_inference(x, gamma, beta, self.mean.data, self.var.data, self.eps,
+                                                     activation=self.activation)
+        if x.shape[-1] < self.smallest_batch:
+            raise ValueError(f"{self.who}: expected more than one element per channel in training. "
+                             f"Received: an array of shape {x.shape}.")
+        y, mean, var = self.backend.batch_norm(x, gamma, beta, self.eps, activation=self.activation)
+        if mode == "train":
+            n = x.size // x.shape[0]
+            self.mean.data += self.momentum * (mean - self.mean.data)
+            self.var.data += self.momentum * (var * (n / (n - 1)) - self.var.data)
+        self.remember(mode, x, y, mean, var)
+        return y
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        x, y, mean, var = self.recall()
+        return self.backend.batch_norm_backward(dy, x, y, self.gamma.data, mean, var, self.eps, activation=self.activation,
+                                                gamma_grad=self.gamma.grad, beta_grad=self.beta.grad, accumulate=accumulate)

@@ -1,0 +1,253 @@
+"""Networks: a graph of layers, and its straight line, Sequential.
+
+Inside, everything is batch-last; a network converts at its boundary: `net(x)`, `fit`, `evaluate` and `predict` take and
+return batch-first arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpnet.backends import Backend, get_backend
+from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node, Shape
+from xpnet.layers import Softmax
+from xpnet.losses import Loss
+from xpnet.optim import Optimizer
+from xpnet.schedules import Schedule
+
+if TYPE_CHECKING:
+    from xpnet.training import History, TrainStep
+
+
+def Input(shape: Sequence[int]) -> Node:    # noqa: N802 - it reads like the layers it stands among
+    """The symbolic input of a network: the shape of one sample, (C, H, W) or (D,), without the batch axis."""
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    if not sizes or any(isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 1 for s in sizes):
+        raise ValueError(f"Input: expected the shape of one sample, e.g. (1, 28, 28). Received: {shape!r}.")
+    return Node(None, (), tuple(int(size) for size in sizes), {})
+
+
+class Network:
+    """A graph of layers from one Input to one output, on one backend.
+
+    Its parameters, gradients and state are three flat arrays: `net.parameters`, `net.grads`, `net.state`.
+    The same `seed` gives the same initial values on every backend and the same training on one.
+    """
+
+    def __init__(self, inputs: Node, outputs: Node, *, backend: str | Backend = "auto", dtype: Any = "float32",
+                 seed: int = 0) -> None:
+        if not isinstance(inputs, Node) or not isinstance(outputs, Node) or inputs.layer is not None:
+            raise TypeError("Network: expected one Input and one output of its graph. "
+                            f"Received: {type(inputs).__name__} and {type(outputs).__name__}.")
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"Network: expected dtype float32 or float64. Received: {dtype!r}.")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"Network: expected seed to be an int, 0 or larger. Received: seed={seed!r}.")
+        self.seed = int(seed)
+        self.input, self.output = inputs, outputs
+        self.nodes = _topological(outputs)
+        if self.nodes[0] is not inputs or any(node.layer is None for node in self.nodes[1:]):
+            raise ValueError("Network: expected an output that follows from the given Input alone. "
+                             "Received: an output that does not reach it, or reaches another Input.")
+        del self.nodes[0]
+        self.layers: list[Layer] = [node.layer for node in self.nodes if node.layer is not None]
+        if not self.layers:
+            raise ValueError("Network: expected at least one layer. Received: an output that is the Input itself.")
+        self._check_names()
+        self._check_softmax()
+        self._place_gradients()
+        self.epochs = 0                             # trained so far; keys the order in which fit shuffles
+        self._train_step: TrainStep | None = None
+        self._allocate(get_backend(backend))
+
+    # --- construction ---------------------------------------------------------------------------------------------
+
+    def _check_names(self) -> None:
+        names = [layer.name for layer in self.layers]
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"Network: expected every layer to have a name of its own. Received: {', '.join(twice)} twice.")
+        for layer in self.layers:
+            if getattr(layer, "buffers", None) is not None:
+                raise ValueError(f"{layer.who}: expected a layer of no other network. Received: one that is in use elsewhere.")
+
+    def _check_softmax(self) -> None:
+        for node in self.nodes:
+            if isinstance(node.layer, Softmax) and softmax_below(node.parents[0]):
+                raise ValueError(f"{node.layer.who}: expected softmax to be applied once. Received: an input that is one already.")
+
+    def _place_gradients(self) -> None:
+        """A gradient by a value is needed where the value depends on a parameter; the first layers need none."""
+        depends = {self.input: False}
+        self._consumers: dict[Node, int] = {}
+        for node in self.nodes:
+            assert node.layer is not None
+            node.layer.needs_dx = any(depends[parent] for parent in node.parents)
+            depends[node] = node.layer.needs_dx or bool(node.layer.parameters)
+            for parent in node.parents:
+                self._consumers[parent] = self._consumers.get(parent, 0) + 1
+
+    def _allocate(self, backend: Backend) -> None:
+        self.backend, self.xp = backend, backend.xp
+        self.buffers = Buffers(self.layers, backend, self.dtype, self.seed)
+        self.parameters, self.grads, self.state = self.buffers.parameters, self.buffers.grads, self.buffers.state
+        self.counters = backend.zeros((2,), np.uint64)      # (step, use): what dropout's masks follow from
+        for index, layer in enumerate(self.layers):
+            layer.buffers = self.buffers
+            layer.bind(backend, self.seed, index, self.counters)
+
+    def to(self, backend: str | Backend) -> Network:
+        """Move the network, and the optimizer's state of a training under way, to another backend. Returns itself."""
+        new = get_backend(backend)
+        old, arrays = self.backend, (self.parameters, self.grads, self.state, self.counters)
+        self._allocate(new)
+        for mine, before in zip((self.parameters, self.grads, self.state, self.counters), arrays, strict=True):
+            mine[...] = new.asarray(old.to_numpy(before))
+        if self._train_step is not None:
+            self._train_step.updater.to(self.buffers)
+        return self
+
+    # --- batch-last: what training and the layers use ---------------------------------------------------------------
+
+    def forward(self, x: Array, mode: str = PREDICT, output: Node | None = None) -> Array:
+        """The value of `output` (the network's own unless told) for a batch-last x on the backend."""
+        output = output or self.output
+        values, left = {self.input: x}, dict(self._consumers)
+        for node in self.nodes:
+            assert node.layer is not None
+            values[node] = node.layer.forward(*(values[parent] for parent in node.parents), mode=mode)
+            if node is output:
+                break
+            for parent in node.parents:
+                left[parent] -= 1
+                if not left[parent]:
+                    del values[parent]          # nobody reads it again: its memory is free unless a layer keeps it
+        return values[output]
+
+    def backward(self, dy: Array, output: Node | None = None, accumulate: bool = False) -> None:
+        """All parameters' gradients, from the gradient by `output`; values read twice have their gradients summed."""
+        gradients: dict[Node, Array] = {output or self.output: dy}
+        owned: set[Node] = set()                # sums that are ours to write to; layers' arrays are not
+        for node in reversed(self.nodes):
+            if node not in gradients or node.layer is None:
+                continue
+            dxs = node.layer.backward(gradients.pop(node), accumulate=accumulate)
+            for parent, dx in zip(node.parents, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
+                if parent is self.input or dx is None:
+                    continue
+                if parent not in gradients:
+                    gradients[parent] = dx
+                elif parent in owned:
+                    gradients[parent] += dx
+                else:
+                    gradients[parent] = gradients[parent] + dx
+                    owned.add(parent)
+
+    def batch_last(self, x: Any) -> Array:
+        """A batch-first array as the network's: on its backend, in its dtype, the batch as the last axis."""
+        x = self.xp.asarray(x)
+        return self.xp.ascontiguousarray(self.xp.moveaxis(x, 0, -1), dtype=self.dtype)
+
+    # --- batch-first: what users call -------------------------------------------------------------------------------
+
+    def __call__(self, x: Any, mode: str = PREDICT) -> Array:
+        """The output for a batch-first x, as a batch-first array of the backend.
+
+        mode is "predict", or "sample" for outputs with dropout on, another mask with each call.
+        """
+        if mode not in (PREDICT, SAMPLE):
+            raise ValueError(f'Network: expected mode "predict" or "sample". Received: {mode!r}.')
+        y = self.forward(self.batch_last(self.check_input(x)), mode)
+        if mode == SAMPLE:
+            self.counters[1] += self.counters.dtype.type(1)
+        return self.xp.ascontiguousarray(self.xp.moveaxis(y, -1, 0))
+
+    def check_input(self, x: Any) -> Any:
+        """`x` as a batch-first array of real numbers; an error where the network cannot take it."""
+        if not hasattr(x, "__array_interface__") and not hasattr(x, "__cuda_array_interface__"):
+            x = np.asarray(x)
+        if x.dtype.kind not in "buif":
+            raise TypeError(f"Network: expected an array of real numbers. Received: dtype {x.dtype}.")
+        if x.shape[1:] != self.input.shape or x.ndim != len(self.input.shape) + 1:
+            raise ValueError(f"Network: expected input of shape (N, {', '.join(map(str, self.input.shape))}). "
+                             f"Received: shape {tuple(x.shape)}.")
+        if x.shape[0] == 0:
+            raise ValueError(f"Network: expected at least one sample. Received: shape {tuple(x.shape)}.")
+        return x
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+        """What the last layer gives for a batch-first x, as a batch-first NumPy array, computed in batches."""
+        from xpnet.training import predict
+        return predict(self, x, batch_size=batch_size)
+
+    def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256) -> dict[str, float]:
+        """{"loss": ..., "accuracy": ...}; the loss is the last fit's unless told, the accuracy is there for classes."""
+        from xpnet.training import evaluate
+        return evaluate(self, x, y, loss=loss, batch_size=batch_size)
+
+    def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer, epochs: int = 1, batch_size: int = 32,
+            validation: tuple[Any, Any] | None = None, schedule: str | Schedule = "constant", shuffle: bool = True,
+            verbose: bool = True) -> History:
+        """Train on batch-first x and y; see xpnet.training.fit."""
+        from xpnet.training import fit
+        return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
+                   validation=validation, schedule=schedule, shuffle=shuffle, verbose=verbose)
+
+    def save(self, path: str | Path) -> None:
+        """Write architecture, parameters and state to a safetensors file, in place of the old one only when complete."""
+        from xpnet.io import save
+        save(self, path)
+
+    def load(self, path: str | Path) -> Network:
+        """Copy parameters and state from a file that `save` wrote for the same architecture. Returns itself."""
+        from xpnet.io import load_weights
+        load_weights(self, path)
+        return self
+
+    def summary(self) -> str:
+        """A table of layers: output shapes, parameters, multiply-adds, receptive fields, activation memory. Printed too."""
+        from xpnet.summary import summary
+        text = summary(self)
+        print(text)
+        return text
+
+
+class Sequential(Network):
+    """Layers one after another, the graph that is a straight line."""
+
+    def __init__(self, layers: Iterable[Layer], *, input_shape: Sequence[int], backend: str | Backend = "auto",
+                 dtype: Any = "float32", seed: int = 0) -> None:
+        inputs = outputs = Input(input_shape)
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Sequential: expected layers. Received: {layer!r}.")
+            outputs = layer(outputs)
+        super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed)
+
+
+def softmax_below(node: Node) -> bool:
+    """Whether the value is a softmax's output, or one that only had its shape changed or elements dropped."""
+    while node.layer is not None and len(node.parents) == 1 and node.layer.kind in ("flatten", "dropout"):
+        node = node.parents[0]
+    return isinstance(node.layer, Softmax)
+
+
+def _topological(output: Node) -> list[Node]:
+    """Every node that `output` follows from, parents first (depth first, without recursion: graphs can be deep)."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack = [(output, False)]
+    while stack:
+        node, parents_done = stack.pop()
+        if parents_done:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in reversed(node.parents))
+    return order

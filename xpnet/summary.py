@@ -1,0 +1,86 @@
+"""The table that shows a network: what each layer gives, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from xpnet.backends import Window
+from xpnet.layer import Node
+from xpnet.network import Network
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer's line. Receptive field: rows x columns of the input that one output element depends on, None where
+    it has lost its place (after Flatten or Linear)."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    receptive_field: tuple[int, int] | None
+    activation_bytes: int       # of the output for one sample
+
+
+def rows(net: Network) -> list[Row]:
+    """A Row for each layer, in the order of computation."""
+    # (field, jump) per axis: field grows by (extent - 1) * jump, jump by the stride (Araujo et al. 2019, eq. 2)
+    fields: dict[Node, list[tuple[int, int]] | None] = {net.input: [(1, 1), (1, 1)] if len(net.input.shape) == 3 else None}
+    table = []
+    for node in net.nodes:
+        layer = node.layer
+        assert layer is not None
+        below = [fields[parent] for parent in node.parents]
+        fields[node] = None
+        if all(below) and (len(node.shape) == 3 or layer.window is not None):
+            axes = [[field[axis] for field in below if field is not None] for axis in (0, 1)]
+            widest = [(max(field for field, _ in axis), max(jump for _, jump in axis)) for axis in axes]
+            window = layer.window or Window((1, 1))
+            fields[node] = [(field + (extent - 1) * jump, jump * stride) for (field, jump), extent, stride
+                            in zip(widest, window.extent, window.stride, strict=True)]
+        field = fields[node]
+        table.append(Row(
+            name=str(layer.name), kind=type(layer).__name__, shape=node.shape,
+            inputs=tuple(str(parent.layer.name) if parent.layer else "input" for parent in node.parents),
+            parameters=sum(p.size for p in layer.parameters), multiply_adds=layer.multiply_adds(),
+            receptive_field=(field[0][0], field[1][0]) if field else None,
+            activation_bytes=math.prod(node.shape) * net.dtype.itemsize))
+    return table
+
+
+def summary(net: Network) -> str:
+    """The table as text, with totals."""
+    table = rows(net)
+    head = ("layer", "type", "output", "parameters", "multiply-adds", "sees")
+    lines = [("input", "", _shape(net.input.shape), "", "", "")]
+    lines += [(row.name, row.kind, _shape(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}",
+               "x".join(map(str, row.receptive_field)) if row.receptive_field else "all") for row in table]
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    text = ["  ".join(cell.ljust(width) if i < 3 else cell.rjust(width)
+                      for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip() for line in [head, *lines]]
+    text.insert(1, "-" * len(text[0]))
+    trained = sum(p.size for layer in net.layers if layer.trainable for p in layer.parameters)
+    total = sum(row.parameters for row in table)
+    text += [
+        text[1],
+        f"parameters: {total:,} ({trained:,} trainable), state: {sum(p.size for layer in net.layers for p in layer.states):,}",
+        f"multiply-adds per sample: {sum(row.multiply_adds for row in table):,}",
+        f"activations per sample: {_bytes(sum(row.activation_bytes for row in table))} ({net.dtype})",
+        f"backend: {net.backend.name}" + (f" ({net.backend.note})" if net.backend.note else ""),
+    ]
+    return "\n".join(text)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"
