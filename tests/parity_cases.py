@@ -1,0 +1,330 @@
+"""One table of calls for every public method of Backend: what any backend must answer like base.py.
+
+    for case in CASES: agree(case, run(case, backend), run(case, Backend()))
+
+`exact` cases must agree in every bit: copies, comparisons, integer arithmetic, and sums whose order the contract fixes.
+The others agree in norm. `missing_methods()` names the public methods that the table does not cover.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend, Window
+
+TOLERANCE = {np.float16: 1e-2, np.float32: 1e-5, np.float64: 1e-12}     # ||a - b|| / ||b||
+
+
+@dataclass(frozen=True)
+class Case:
+    """The call `backend.method(**arrays, **options)`: arrays are made on the host and moved to the backend first."""
+
+    method: str
+    label: str
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    writes: tuple[str, ...] = ()        # the arrays that the method is there to change
+    exact: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.method}-{self.label}".replace(" ", "")
+
+
+def run(case: Case, backend: Backend) -> list[np.ndarray]:
+    """What a case returns on a backend and then what it wrote, on the host.
+
+    Fails where a result is not C-contiguous, or where the method wrote into an array that it has only to read.
+    """
+    arrays = {name: backend.asarray(a.copy()) for name, a in case.arrays.items()}
+    for name, a in arrays.items():
+        if isinstance(a, np.ndarray) and name not in case.writes:
+            a.flags.writeable = False
+    returned = getattr(backend, case.method)(**arrays, **case.options)
+    results = list(returned) if isinstance(returned, tuple) else [] if returned is None else [returned]
+    results += [arrays[name] for name in case.writes]
+    for name, a in case.arrays.items():
+        assert name in case.writes or same_bits(backend.to_numpy(arrays[name]), a), f"{case}: wrote into {name}"
+    if case.method in ("empty", "zeros", "argmax_dtype"):
+        return [_content(r, case.method) for r in results]
+    assert all(r.flags.c_contiguous for r in results), f"{case}: a result is not C-contiguous"
+    return [np.array(backend.to_numpy(r)) for r in results]
+
+
+def _content(result: Any, method: str) -> np.ndarray:
+    """What can be compared of the results that are no array, or whose content is not specified."""
+    if method == "argmax_dtype":
+        return np.array(np.dtype(result).str)
+    assert result.flags.c_contiguous
+    return np.array([str(result.dtype), str(result.shape), str(method == "zeros" and bool((result == 0).all()))])
+
+
+def agree(case: Case, actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    """Fails where the results of two backends differ: in number, type or shape, in a bit (`exact`), or in norm."""
+    assert len(actual) == len(expected), f"{case}: {len(actual)} results, expected {len(expected)}"
+    for k, (a, b) in enumerate(zip(actual, expected)):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), \
+            f"{case}: result {k} is {a.dtype} {a.shape}, expected {b.dtype} {b.shape}"
+        if case.exact or b.dtype.kind != "f":
+            assert same_bits(a, b), f"{case}: result {k} differs in {differences(a, b)} of {b.size} elements"
+        else:
+            error, bound = distance(a, b), TOLERANCE[b.dtype.type]
+            assert error <= bound, f"{case}: result {k} is {error:.1e} away in norm, more than {bound:.0e}"
+
+
+def differences(a: np.ndarray, b: np.ndarray) -> int:
+    """How many elements differ in a bit. All NaNs are alike; 0.0 and -0.0 are not."""
+    if b.dtype.kind != "f":
+        return int((a != b).sum())
+    bits = np.dtype(f"u{b.itemsize}")
+    differ = np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)
+    return int((differ & ~(np.isnan(a) & np.isnan(b)).reshape(differ.shape)).sum())
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and differences(a, b) == 0
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """||a - b|| / ||b|| over the finite elements; infinite where NaNs or infinities stand in different places."""
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+        return np.inf
+    a, b = a[finite].astype(np.float64), b[finite].astype(np.float64)
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
+
+
+def public_methods() -> set[str]:
+    """Names of the methods of the contract, found in the class itself."""
+    return {name for name in dir(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
+
+
+def missing_methods() -> set[str]:
+    return public_methods() - {case.method for case in CASES}
+
+
+def different_signatures(cls: type[Backend]) -> set[str]:
+    """Names of the methods that a backend declares with other parameters or defaults than the contract."""
+    def signature(owner: type[Backend], name: str) -> list[tuple[Any, ...]]:
+        return [(p.name, p.kind, p.default) for p in inspect.signature(getattr(owner, name)).parameters.values()]
+    return {name for name in public_methods() if signature(cls, name) != signature(Backend, name)}
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+FLOATS = (np.float32, np.float64)
+
+
+def normal(*shape: int, dtype: Any = np.float32, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def ties(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    """Few different values, so that most windows have several largest elements."""
+    return np.random.default_rng([1, *shape]).integers(-2, 2, shape).astype(dtype)
+
+
+def special(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    """Both zeros, both infinities and NaNs among few other values."""
+    values = np.array([-np.inf, -np.inf, -1, -0.0, 0.0, 1, np.inf, np.nan])
+    return np.random.default_rng([2, *shape]).choice(values, shape).astype(dtype)
+
+
+# Input (C, H, W, N) and window: odd sizes, strides 1 to 3, every kind of padding, dilation.
+GEOMETRIES = [
+    ((1, 5, 5, 1), Window.make(3)),
+    ((3, 8, 7, 3), Window.make(3, padding=1)),
+    ((7, 9, 6, 16), Window.make((3, 2), stride=2, padding=(1, 0))),
+    ((8, 11, 12, 17), Window.make((3, 5), stride=(3, 2), padding=(0, 1, 2, 3))),
+    ((8, 7, 7, 33), Window.make(3, padding="half", dilation=2)),
+    ((4, 6, 6, 8), Window.make(2, stride=2)),
+    ((3, 6, 5, 1), Window.make(1)),
+    ((7, 6, 6, 3), Window.make(1, stride=2)),
+    ((1, 4, 4, 33), Window.make(4, padding="full")),
+    ((3, 13, 5, 16), Window.make((5, 1), stride=(3, 1), dilation=(2, 1))),
+    ((2, 1, 1, 1), Window.make(3, padding=1)),
+    ((1, 18, 17, 2), Window.make((16, 17), stride=3, padding=(0, 2, 0, 1))),     # 272 taps: argmax is int32
+    ((8, 40, 40, 33), Window.make(3, padding=1)),                                # larger than one tile of the CPU
+]
+
+
+def _windows() -> Iterator[tuple[str, tuple[int, int, int, int], Window, tuple[int, int], Any]]:
+    """(label, shape of x, window, output size, dtype) of each geometry and type."""
+    for shape, window in GEOMETRIES:
+        for dtype in FLOATS:
+            label = f"{shape}k{window.kernel}s{window.stride}p{window.padding}d{window.dilation}-{np.dtype(dtype)}"
+            yield label, shape, window, window.output_size(*shape[1:3]), dtype
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+def _memory() -> Iterator[Case]:
+    for dtype in (np.float16, np.float32, np.float64, np.uint8, np.int32, np.uint64, bool):
+        for shape in ((7,), (3, 0, 5), (2, 3, 4, 5)):
+            for method in ("empty", "zeros"):
+                yield Case(method, f"{shape}-{np.dtype(dtype)}", options={"shape": shape, "dtype": dtype})
+        yield Case("asarray", f"{np.dtype(dtype)}", {"a": np.arange(12).reshape(3, 4).astype(dtype)}, exact=True)
+    yield Case("asarray", "list", options={"a": [[1, 2], [3, 4]], "dtype": np.float32}, exact=True)
+    yield Case("asarray", "transposed", options={"a": normal(3, 4).T, "dtype": np.float64}, exact=True)
+    yield Case("to_numpy", "float32", {"a": normal(3, 4)}, exact=True)
+    yield Case("synchronize", "returns")
+    for k in (1, (15, 17), 16):
+        yield Case("argmax_dtype", f"{k}", options={"window": Window.make(k)})
+    yield Case("store", "value", {"value": normal(5, 3)}, {"out": None}, exact=True)
+    for accumulate in (False, True):
+        yield Case("store", f"out-{accumulate}", {"value": normal(5, 3), "out": normal(5, 3, seed=1)},
+                   {"accumulate": accumulate}, writes=("out",), exact=True)
+
+
+def _matrices() -> Iterator[Case]:
+    for dtype in FLOATS:
+        for M, K, N in ((1, 1, 1), (3, 7, 1), (8, 17, 33), (65, 31, 16), (10, 600, 128), (16, 27, 4099)):
+            for trans in (False, False), (True, False), (False, True), (True, True):
+                label = f"{M}x{K}x{N}-{'NT'[trans[0]]}{'NT'[trans[1]]}-{np.dtype(dtype)}"
+                options: dict[str, Any] = {"trans_a": trans[0], "trans_b": trans[1]}
+                ab = {"a": normal(*((K, M) if trans[0] else (M, K)), dtype=dtype),
+                      "b": normal(*((N, K) if trans[1] else (K, N)), dtype=dtype)}
+                yield Case("gemm", label, ab, options)
+                yield Case("gemm", label + "-bias-relu", ab | {"bias": normal(M, dtype=dtype)},
+                           options | {"activation": "relu"})
+                for accumulate in (False, True):
+                    yield Case("gemm", f"{label}-out-{accumulate}", ab | {"out": normal(M, N, dtype=dtype, seed=1)},
+                               options | {"accumulate": accumulate}, writes=("out",))
+
+
+def _columns() -> Iterator[Case]:
+    for label, shape, window, (OH, OW), dtype in _windows():
+        for data in (normal, special):
+            yield Case("im2col", f"{label}-{data.__name__}", {"x": data(*shape, dtype=dtype)}, {"window": window},
+                       exact=True)
+        cols = normal(shape[0] * window.taps, OH * OW * shape[3], dtype=dtype)
+        yield Case("col2im", label, {"cols": cols}, {"x_shape": shape, "window": window}, exact=True)
+
+
+def _convolution() -> Iterator[Case]:
+    for label, shape, window, (OH, OW), dtype in _windows():
+        C, _, _, N = shape
+        for groups, F in sorted({(1, 1), (1, 7), (C, 2 * C), (2 if C % 2 == 0 else 1, 4)}):
+            x, dy = normal(*shape, dtype=dtype), normal(F, OH, OW, N, dtype=dtype, seed=1)
+            W = normal(F, C // groups, *window.kernel, dtype=dtype, seed=2)
+            name = f"{label}-F{F}-g{groups}"
+            options: dict[str, Any] = {"window": window, "groups": groups}
+            yield Case("conv2d", name, {"x": x, "W": W}, options)
+            yield Case("conv2d", name + "-bias-tanh", {"x": x, "W": W, "bias": normal(F, dtype=dtype)},
+                       options | {"activation": "tanh"})
+            yield Case("conv2d_dx", name, {"dy": dy, "W": W}, options | {"x_shape": shape})
+            yield Case("conv2d_dW", name, {"x": x, "dy": dy}, options)
+            for accumulate in (False, True):
+                yield Case("conv2d_dW", f"{name}-out-{accumulate}",
+                           {"x": x, "dy": dy, "out": normal(*W.shape, dtype=dtype, seed=3)},
+                           options | {"accumulate": accumulate}, writes=("out",))
+
+
+def _pooling() -> Iterator[Case]:
+    for label, shape, window, (OH, OW), dtype in _windows():
+        window.check_no_empty_window(*shape[1:3])
+        for data in (normal, ties, special):
+            yield Case("max_pool2d", f"{label}-{data.__name__}", {"x": data(*shape, dtype=dtype)}, {"window": window},
+                       exact=True)
+        dy = normal(shape[0], OH, OW, shape[3], dtype=dtype, seed=1)
+        _, argmax = Backend().max_pool2d(ties(*shape, dtype=dtype), window)
+        back = {"x_shape": shape, "window": window}
+        yield Case("max_pool2d_dx", label, {"dy": dy, "argmax": argmax}, back, exact=True)
+        for count in (True, False):
+            yield Case("avg_pool2d", f"{label}-{count}", {"x": normal(*shape, dtype=dtype)},
+                       {"window": window, "count_padding": count})
+            yield Case("avg_pool2d_dx", f"{label}-{count}", {"dy": dy}, back | {"count_padding": count})
+
+
+MAPS = ((1, 1), (3, 17), (7, 5, 6, 3), (8, 4, 4, 16), (64, 9, 9, 33))      # (rows, ..., N)
+
+
+def _elementwise() -> Iterator[Case]:
+    for dtype in FLOATS:
+        for shape in MAPS:
+            for activation in (None, "relu", "sigmoid", "tanh", "scaled_tanh"):
+                label, options = f"{shape}-{activation}-{np.dtype(dtype)}", {"activation": activation}
+                for data in (normal, special):
+                    yield Case("activate", f"{label}-{data.__name__}", {"z": data(*shape, dtype=dtype)}, options)
+                arrays = {"dy": normal(*shape, dtype=dtype, seed=1),
+                          "y": Backend().activate(normal(*shape, dtype=dtype), activation)}
+                yield Case("activation_backward", label, arrays, options)
+                for accumulate in (False, True):
+                    yield Case("activation_backward", f"{label}-bias-{accumulate}",
+                               arrays | {"bias_grad": normal(shape[0], dtype=dtype)},
+                               options | {"accumulate": accumulate}, writes=("bias_grad",))
+
+
+def _normalisation() -> Iterator[Case]:
+    for dtype in FLOATS:
+        for shape in ((1, 5), *MAPS[1:]):
+            C = shape[0]
+            x, dy = normal(*shape, dtype=dtype) + dtype(1), normal(*shape, dtype=dtype, seed=1)
+            gamma, beta = normal(C, dtype=dtype) + dtype(1), normal(C, dtype=dtype, seed=1)
+            for activation in (None, "relu", "tanh"):
+                label, options = f"{shape}-{activation}-{np.dtype(dtype)}", {"eps": 1e-5, "activation": activation}
+                y, mean, var = Backend().batch_norm(x, gamma, beta, 1e-5, activation=activation)
+                known = {"x": x, "gamma": gamma}
+                yield Case("batch_norm", label, known | {"beta": beta}, options)
+                known |= {"mean": mean, "var": var}
+                yield Case("batch_norm_inference", label, known | {"beta": beta}, options)
+                grads = {"gamma_grad": normal(C, dtype=dtype, seed=2), "beta_grad": normal(C, dtype=dtype, seed=3)}
+                for accumulate in (False, True):
+                    yield Case("batch_norm_backward", f"{label}-{accumulate}", known | {"dy": dy, "y": y} | grads,
+                               options | {"accumulate": accumulate}, writes=("gamma_grad", "beta_grad"))
+
+
+def _softmax() -> Iterator[Case]:
+    for dtype in FLOATS:
+        for shape in ((1, 1), (2, 3), (10, 33), (100, 16), (5, 4, 3, 17)):
+            label, z = f"{shape}-{np.dtype(dtype)}", 30 * normal(*shape, dtype=dtype)
+            yield Case("softmax", label, {"z": z})
+            dy = normal(*shape, dtype=dtype, seed=1)
+            yield Case("softmax_backward", label, {"dy": dy, "y": Backend().softmax(z)})
+            if len(shape) == 2:
+                labels = np.random.default_rng(5).integers(0, shape[0], shape[1])
+                for name, target in (("int64", labels), ("uint8", labels.astype(np.uint8)),
+                                     ("one-hot", np.eye(shape[0], dtype=dtype)[:, labels].copy()),
+                                     ("soft", np.abs(normal(*shape, dtype=dtype, seed=2)))):
+                    yield Case("softmax_cross_entropy", f"{label}-{name}", {"z": z, "target": target})
+
+
+def _dropout() -> Iterator[Case]:
+    for key, step_use in (((0, 0), (0, 0)), ((2**64 - 1, 7), (5, 2**64 - 1)), ((1234, 3), (2**40, 1))):
+        counter = {"counter": np.array(step_use, np.uint64)}
+        for n in (1, 2, 7, 8, 9, 63, 64, 1001):
+            yield Case("random_bits", f"{n}-{key}", counter, {"n": n, "key": key}, exact=True)
+        for dtype in FLOATS:
+            for shape in ((1,), (7, 3), (3, 5, 4, 17), (8, 6, 6, 16)):
+                for p in (0.0, 0.3, 0.5, 0.999):
+                    label, x = f"{shape}-{p}-{key}-{np.dtype(dtype)}", special(*shape, dtype=dtype)
+                    keep = np.random.default_rng(6).random(shape) >= p
+                    yield Case("dropout", label, {"x": x} | counter, {"p": p, "key": key}, exact=True)
+                    yield Case("dropout_dx", label, {"dy": x, "keep": keep}, {"p": p}, exact=True)
+
+
+def _optimizers() -> Iterator[Case]:
+    for dtype in FLOATS:
+        for n, decayed in ((1, 0), (1, 1), (17, 5), (1000, 1000), (70001, 65536)):
+            wg = {"w": normal(n, dtype=dtype), "g": normal(n, dtype=dtype, seed=1)}
+            v = normal(n, dtype=dtype, seed=2)
+            for label, nesterov, velocity in (("plain", False, {}), ("momentum", False, {"v": v}),
+                                              ("nesterov", True, {"v": v})):
+                yield Case("sgd", f"{label}-{n}-{decayed}-{np.dtype(dtype)}",
+                           wg | velocity | {"hyper": np.array([0.1, 0.9, 0.01])},
+                           {"nesterov": nesterov, "decayed": decayed} | ({} if velocity else {"v": None}),
+                           writes=("w", *velocity))
+            for decoupled in (False, True):
+                yield Case("adam", f"{decoupled}-{n}-{decayed}-{np.dtype(dtype)}",
+                           wg | {"m": v, "v": normal(n, dtype=dtype, seed=3) ** 2,
+                                 "hyper": np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])},
+                           {"decoupled": decoupled, "decayed": decayed}, writes=("w", "m", "v"))
+
+
+FAMILIES = (_memory, _matrices, _columns, _convolution, _pooling, _elementwise, _normalisation, _softmax, _dropout,
+            _optimizers)
+CASES: list[Case] = [case for family in FAMILIES for case in family()]
