@@ -222,7 +222,7 @@ class Buffers:
 
     def trained(self) -> list[tuple[int, int]]:
         """The (start, stop) of the flat buffer that an optimizer may change: all of it, without the frozen layers."""
-        stops = [*self.offsets[1:], self.parameters.size]
+        stops = [*self.offsets, self.parameters.size][1:]
         runs: list[tuple[int, int]] = []
         for (layer, _), start, stop in zip(self.placed, self.offsets, stops, strict=True):
             if not layer.trainable:

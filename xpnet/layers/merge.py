@@ -19,9 +19,11 @@ class Add(Layer):
         y = xs[0] + xs[1]
         for x in xs[2:]:
             y += x
+        self.remember(mode)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
+        self.recall()
         return (dy,) * len(self.in_shapes)
 
 
@@ -40,8 +42,10 @@ class Concat(Layer):
         return (sum(shape[0] for shape in in_shapes), *in_shapes[0][1:])
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode)
         return self.xp.concatenate(xs, axis=0)
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
+        self.recall()
         stops = [sum(shape[0] for shape in self.in_shapes[:i + 1]) for i in range(len(self.in_shapes))]
         return tuple(dy[stop - shape[0]:stop] for stop, shape in zip(stops, self.in_shapes, strict=True))
