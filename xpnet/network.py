@@ -22,6 +22,8 @@ from xpnet.schedules import Schedule
 if TYPE_CHECKING:
     from xpnet.training import History, TrainStep
 
+DTYPES = np.dtype(np.float32), np.dtype(np.float64)
+
 
 def Input(shape: Sequence[int]) -> Node:    # noqa: N802 - it reads like the layers it stands among
     """The symbolic input of a network: the shape of one sample, (C, H, W) or (D,), without the batch axis."""
@@ -43,11 +45,12 @@ class Network:
         if not isinstance(inputs, Node) or not isinstance(outputs, Node) or inputs.layer is not None:
             raise TypeError("Network: expected one Input and one output of its graph. "
                             f"Received: {type(inputs).__name__} and {type(outputs).__name__}.")
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
+        named = [known for known in DTYPES if dtype is not None and known == dtype]     # NumPy takes None for float64
+        if not named:
             raise ValueError(f"Network: expected dtype float32 or float64. Received: {dtype!r}.")
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            raise ValueError(f"Network: expected seed to be an int, 0 or larger. Received: seed={seed!r}.")
+        self.dtype = named[0]
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+            raise ValueError(f"Network: expected seed to be an int from 0 to 2^64 - 1. Received: seed={seed!r}.")
         self.seed = int(seed)
         self.input, self.output = inputs, outputs
         self.nodes = _topological(outputs)
