@@ -122,10 +122,10 @@ class Network:
         output = output or self.output
         values, left = {self.input: x}, dict(self._consumers)
         for node in self.nodes:
+            if output in values:
+                break
             assert node.layer is not None
             values[node] = node.layer.forward(*(values[parent] for parent in node.parents), mode=mode)
-            if node is output:
-                break
             for parent in node.parents:
                 left[parent] -= 1
                 if not left[parent]:
