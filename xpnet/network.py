@@ -137,7 +137,9 @@ class Network:
         gradients: dict[Node, Array] = {output or self.output: dy}
         owned: set[Node] = set()                # sums that are ours to write to; layers' arrays are not
         for node in reversed(self.nodes):
-            if node not in gradients or node.layer is None:
+            assert node.layer is not None
+            if node not in gradients:
+                node.layer._cache = None        # it depends on no parameter: nobody asked for its gradient
                 continue
             dxs = node.layer.backward(gradients.pop(node), accumulate=accumulate)
             for parent, dx in zip(node.parents, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
