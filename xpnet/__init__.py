@@ -8,8 +8,27 @@
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
 from xpnet.io import load
 from xpnet.layer import PREDICT, SAMPLE, TRAIN, Layer
-from xpnet.layers import (RBF, Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dropout, Flatten, GlobalAvgPool2d,
-                          Linear, MaxPool2d, ReLU, ScaledTanh, Sigmoid, Softmax, Subsampling2d, TableConv2d, Tanh)
+from xpnet.layers import (
+                          RBF,
+                          Activation,
+                          Add,
+                          AvgPool2d,
+                          BatchNorm2d,
+                          Concat,
+                          Conv2d,
+                          Dropout,
+                          Flatten,
+                          GlobalAvgPool2d,
+                          Linear,
+                          MaxPool2d,
+                          ReLU,
+                          ScaledTanh,
+                          Sigmoid,
+                          Softmax,
+                          Subsampling2d,
+                          TableConv2d,
+                          Tanh,
+)
 from xpnet.losses import CrossEntropy, HalfSquaredError, Loss, MeanSquaredError
 from xpnet.network import Input, Network, Sequential
 from xpnet.optim import SGD, Adam, AdamW, Optimizer

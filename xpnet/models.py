@@ -6,8 +6,19 @@ from typing import Any
 
 from xpnet.backends import Backend
 from xpnet.layer import Layer, Node, Shape
-from xpnet.layers import (RBF, Add, BatchNorm2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU, Subsampling2d,
-                          TableConv2d)
+from xpnet.layers import (
+    RBF,
+    Add,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool2d,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Subsampling2d,
+    TableConv2d,
+)
 from xpnet.lenet_codes import codes
 from xpnet.network import Input, Network, Sequential
 

@@ -1,4 +1,8 @@
-"""Networks as safetensors files: the arrays under "layer.parameter", the architecture as JSON in the metadata."""
+"""Networks as safetensors files: the arrays under "layer.parameter", all else as one JSON text in the metadata.
+
+One text, because safetensors writes several metadata entries in an order that changes from run to run, and the same
+network should give the same file.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,9 @@ def save(net: Network, path: str | Path) -> None:
     from safetensors.numpy import save as to_bytes
     arrays = {name: np.array(net.backend.to_numpy(p.data)) for name, p in net.buffers.arrays.items()}
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
-    metadata = {"format": FORMAT, "architecture": json.dumps(architecture(net)),
-                "progress": json.dumps({"epochs": net.epochs, "steps": steps, "uses": uses})}
-    write_atomically(path, to_bytes(arrays, metadata))
+    about = {"format": FORMAT, "architecture": architecture(net),
+             "progress": {"epochs": net.epochs, "steps": steps, "uses": uses}}
+    write_atomically(path, to_bytes(arrays, {"xpnet": json.dumps(about)}))
 
 
 def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[type[Layer]] = ()) -> Network:
@@ -65,13 +69,13 @@ def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except SafetensorError as error:
         raise ValueError(f"load: expected a complete safetensors file. Received: {path}, which is truncated or no such file "
                          f"({error}).") from error
-    if raw.get("format") != FORMAT:
-        raise ValueError(f"load: expected a file that xpnet saved (format {FORMAT}). Received: {path} "
-                         f"(format {raw.get('format')}).")
     try:
-        return arrays, {name: json.loads(raw[name]) for name in ("architecture", "progress")}
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"load: expected an architecture and a progress in JSON. Received: {path} ({error!r}).") from error
+        about = json.loads(raw.get("xpnet", "null"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"load: expected metadata in JSON. Received: {path} ({error}).") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ValueError(f"load: expected a file that xpnet saved (format {FORMAT}). Received: {path}, metadata {raw!r:.80}.")
+    return arrays, about
 
 
 def _rebuild(metadata: dict[str, Any], backend: str | Backend, layers: Sequence[type[Layer]], path: str | Path) -> Network:
