@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
-from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node, Shape
+from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node
 from xpnet.layers import Softmax
 from xpnet.losses import Loss
 from xpnet.optim import Optimizer
@@ -96,8 +96,8 @@ class Network:
                 self._consumers[parent] = self._consumers.get(parent, 0) + 1
 
     def _allocate(self, backend: Backend) -> None:
+        self.buffers = Buffers(self.layers, backend, self.dtype, self.seed)     # first: memory may not suffice
         self.backend, self.xp = backend, backend.xp
-        self.buffers = Buffers(self.layers, backend, self.dtype, self.seed)
         self.parameters, self.grads, self.state = self.buffers.parameters, self.buffers.grads, self.buffers.state
         self.counters = backend.zeros((2,), np.uint64)      # (step, use): what dropout's masks follow from
         for index, layer in enumerate(self.layers):
