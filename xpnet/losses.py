@@ -21,7 +21,7 @@ class Loss:
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         """The target on the host, batch-first and checked: (N,) + out_shape, or (N,) for a single output."""
-        target = real_array(target, f"{type(self).__name__}: targets")
+        target = finite_array(target, f"{type(self).__name__}: targets")
         if target.shape[1:] != out_shape and not (target.ndim == 1 and out_shape == (1,)):
             raise ValueError(f"{type(self).__name__}: expected targets of shape (N, {', '.join(map(str, out_shape))}). "
                              f"Received: shape {target.shape}.")
@@ -44,15 +44,15 @@ class CrossEntropy(Loss):
         if len(out_shape) != 1:
             raise ValueError(f"CrossEntropy: expected a network whose output is (classes,). Received: output shape {out_shape}.")
         classes = out_shape[0]
-        target = real_array(target, "CrossEntropy: targets")
+        target = finite_array(target, "CrossEntropy: targets")
         if target.ndim == 1:
+            if target.size and (target.min() < 0 or target.max() >= classes):
+                raise ValueError(f"CrossEntropy: expected labels from 0 to {classes - 1}. "
+                                 f"Received: labels from {target.min()} to {target.max()}.")
             labels = target.astype(np.int64)
-            if not np.array_equal(labels, target):
+            if (labels != target).any():
                 raise ValueError("CrossEntropy: expected labels to be whole numbers. "
                                  f"Received: {target[labels != target][0]} among {target.dtype} labels.")
-            if labels.size and (labels.min() < 0 or labels.max() >= classes):
-                raise ValueError(f"CrossEntropy: expected labels from 0 to {classes - 1}. "
-                                 f"Received: labels from {labels.min()} to {labels.max()}.")
             return labels
         if target.shape[1:] != (classes,):
             raise ValueError(f"CrossEntropy: expected labels of shape (N,) or probabilities (N, {classes}). "
@@ -99,10 +99,19 @@ def get_loss(loss: str | Loss) -> Loss:
 
 
 def real_array(a: Any, who: str) -> np.ndarray:
-    """`a` as a NumPy array of real numbers without NaN; an error for anything else."""
-    a = np.asarray(a)
+    """`a` as a NumPy array of real numbers; an error for anything else."""
+    try:
+        a = np.asarray(a)
+    except ValueError as error:     # nested lists of different lengths
+        raise ValueError(f"{who}: expected an array of numbers. Received: {type(a).__name__} ({error}).") from error
     if a.dtype.kind not in "buif":
         raise TypeError(f"{who}: expected real numbers. Received: an array of dtype {a.dtype}.")
+    return a
+
+
+def finite_array(a: Any, who: str) -> np.ndarray:
+    """`a` as a NumPy array of real numbers, none of them NaN or infinite; an error for anything else."""
+    a = real_array(a, who)
     if a.dtype.kind == "f" and not np.isfinite(a).all():
         raise ValueError(f"{who}: expected finite numbers. Received: NaN or infinity among them.")
     return a

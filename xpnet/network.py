@@ -15,7 +15,7 @@ import numpy as np
 from xpnet.backends import Backend, get_backend
 from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node
 from xpnet.layers import Softmax
-from xpnet.losses import Loss
+from xpnet.losses import Loss, real_array
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
 
@@ -174,10 +174,8 @@ class Network:
 
     def check_input(self, x: Any) -> Any:
         """`x` as a batch-first array of real numbers; an error where the network cannot take it."""
-        if not hasattr(x, "__array_interface__") and not hasattr(x, "__cuda_array_interface__"):
-            x = np.asarray(x)
-        if x.dtype.kind not in "buif":
-            raise TypeError(f"Network: expected an array of real numbers. Received: dtype {x.dtype}.")
+        if not hasattr(x, "__cuda_array_interface__"):
+            x = real_array(x, "Network: input")
         if x.shape[1:] != self.input.shape or x.ndim != len(self.input.shape) + 1:
             raise ValueError(f"Network: expected input of shape (N, {', '.join(map(str, self.input.shape))}). "
                              f"Received: shape {tuple(x.shape)}.")
