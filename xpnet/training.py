@@ -82,8 +82,12 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     """
     loss = get_loss(loss)
     schedule = get_schedule(schedule)
-    x, target = check_samples(net, x, y, loss)
-    held_out = check_samples(net, *validation, loss) if validation is not None else None
+    x, target = check_samples(net, x, y, loss, "fit")
+    held_out = None
+    if validation is not None:
+        if not isinstance(validation, tuple | list) or len(validation) != 2:
+            raise TypeError(f"fit: expected validation to be a pair (x, y). Received: {type(validation).__name__}.")
+        held_out = check_samples(net, *validation, loss, "fit: validation")
     epochs = _count("fit", "epochs", epochs)
     batch_size = _count("fit", "batch_size", batch_size)
     _check_batch_sizes(net, len(x), batch_size)
@@ -137,7 +141,7 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
                              "Received: None.")
         loss = net._train_step.loss
     loss = get_loss(loss)
-    return _evaluate(net, *check_samples(net, x, y, loss), loss, _count("evaluate", "batch_size", batch_size))
+    return _evaluate(net, *check_samples(net, x, y, loss, "evaluate"), loss, _count("evaluate", "batch_size", batch_size))
 
 
 def _evaluate(net: Network, x: Any, target: np.ndarray, loss: Loss, batch_size: int) -> dict[str, float]:
@@ -179,13 +183,13 @@ class Totals:
         return {"loss": float(loss), "accuracy": float(hits)} if self.classes else {"loss": float(loss)}
 
 
-def check_samples(net: Network, x: Any, y: Any, loss: Loss) -> tuple[Any, np.ndarray]:
+def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[Any, np.ndarray]:
     """Batch-first samples and targets, checked against the network and against each other."""
     x = net.check_input(x)
     y = net.backend.to_numpy(y) if hasattr(y, "__cuda_array_interface__") else y
     target = loss.targets(y, loss_input(net, loss).shape, net.dtype)
     if len(x) != len(target):
-        raise ValueError(f"fit: expected as many targets as samples. Received: {len(x)} samples, {len(target)} targets.")
+        raise ValueError(f"{who}: expected as many targets as samples. Received: {len(x)} samples, {len(target)} targets.")
     return x, target
 
 
