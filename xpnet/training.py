@@ -57,7 +57,8 @@ def loss_input(net: Network, loss: Loss) -> Any:
 class History:
     """What happened in a fit: `rows`, a dict per epoch (epoch, loss, accuracy, val_loss, val_accuracy, lr, seconds).
 
-    `history["loss"]` is a column. `interrupted` is True where Ctrl-C ended it; the last row is then of part of an epoch.
+    `history["loss"]` is a column. `interrupted` is True where Ctrl-C ended it; the last row is then of part of an epoch,
+    its validation figures NaN.
     """
 
     def __init__(self) -> None:
@@ -119,13 +120,13 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
                     bar.advance()
                     if history.interrupted:
                         break
-                row = {"epoch": epoch + 1, **totals.result()}
-                if not history.interrupted:
-                    net.epochs += 1
-                    if held_out is not None:
-                        row |= {f"val_{name}": value for name, value in _evaluate(net, *held_out, loss, 256).items()}
-                        bar.show({name: value for name, value in row.items() if name != "epoch"})
-            history.rows.append(row | {"lr": lr, "seconds": time.perf_counter() - started})
+                net.epochs += not history.interrupted
+                row = totals.result()
+                if held_out is not None:
+                    figures = dict.fromkeys(row, np.nan) if history.interrupted else _evaluate(net, *held_out, loss, 256)
+                    row |= {f"val_{name}": value for name, value in figures.items()}
+                    bar.show(row)
+            history.rows.append({"epoch": epoch + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
             if history.interrupted:
                 break
     if history.interrupted and verbose:
