@@ -216,10 +216,10 @@ def _check_batch_sizes(net: Network, samples: int, batch_size: int) -> None:
 @contextmanager
 def _interruptible(history: History) -> Iterator[None]:
     """The first Ctrl-C sets history.interrupted, a second one raises KeyboardInterrupt as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield       # only the main thread may set handlers; who ignores Ctrl-C, e.g. under nohup, goes on doing so
+        return
 
     def handle(number: int, frame: Any) -> None:
         history.interrupted = True
