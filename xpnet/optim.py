@@ -25,9 +25,14 @@ class Optimizer:
     def _check(self, **least: float) -> None:
         for name, bound in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not bound <= value < float("inf"):
+            if not _number(value) or not bound <= value < float("inf"):
                 raise ValueError(f"{type(self).__name__}: expected {name} to be a number, {bound:g} or larger. "
                                  f"Received: {name}={value!r}.")
+            setattr(self, name, float(value))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 class SGD(Optimizer):
@@ -63,7 +68,7 @@ class Adam(Optimizer):
                  weight_decay: float = 0.0) -> None:
         self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
         self._check(lr=0.0, eps=0.0, weight_decay=0.0)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(_number(b) and 0 <= b < 1 for b in betas):
             raise ValueError(f"{type(self).__name__}: expected two betas from 0 to below 1. Received: betas={betas!r}.")
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
