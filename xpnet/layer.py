@@ -120,10 +120,18 @@ class Layer:
             raise ValueError(f"{self.who}: expected {name} to be an int, {least} or larger. Received: {name}={value!r}.")
         return int(value)
 
+    def expect_number(self, name: str, value: Any, least: float, below: float = math.inf) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not least <= value < below:
+            bounds = f"{least:g} or larger" + (f", below {below:g}" if below < math.inf else "")
+            raise ValueError(f"{self.who}: expected {name} to be a number, {bounds}. Received: {name}={value!r}.")
+        return float(value)
+
     def remember(self, mode: str, *values: Any) -> None:
         """Keep what backward needs, in TRAIN mode only."""
         if mode == TRAIN:
             self._cache = values
+        elif mode not in (PREDICT, SAMPLE):
+            raise ValueError(f'{self.who}: expected mode "{PREDICT}", "{TRAIN}" or "{SAMPLE}". Received: {mode!r}.')
 
     def recall(self) -> tuple[Any, ...]:
         """Take out what forward kept, so that memory is freed as backward proceeds."""
@@ -139,6 +147,13 @@ class Layer:
         if self.built:
             raise ValueError(f"{self.who}: expected to be used once. Received: a second use of the same layer; make a new "
                              "layer for each place (weights cannot be shared).")
+        for shape in in_shapes:
+            if not isinstance(shape, Sequence) or not shape or not all(isinstance(s, int | np.integer) and s > 0 for s in shape):
+                raise ValueError(f"{self.who}: expected the shape of one sample, e.g. (1, 28, 28), for each input. "
+                                 f"Received: {shape!r}.")
+        wanted = inspect.signature(self.build).parameters.values()      # one shape each, or *in_shapes
+        if len(in_shapes) != len(wanted) and not any(p.kind is p.VAR_POSITIONAL for p in wanted):
+            raise ValueError(f"{self.who}: expected {len(wanted)} input(s). Received: {len(in_shapes)}.")
         self.in_shapes = tuple(tuple(shape) for shape in in_shapes)
         self.out_shape = self.build(*self.in_shapes)
         self.built = True

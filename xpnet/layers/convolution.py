@@ -81,10 +81,11 @@ class TableConv2d(Layer):
     def __init__(self, table: Sequence[Sequence[int]], kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0,
                  activation: str | None = None, init: str | None = None, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.table = [[int(channel) for channel in row] for row in table]
-        if not self.table or any(not row or len(set(row)) < len(row) or min(row) < 0 for row in self.table):
+        if not isinstance(table, Sequence) or not table or not all(isinstance(row, Sequence) and row and
+                                                                   len(set(row)) == len(row) for row in table):
             raise ValueError(f"{self.who}: expected table to list, for each filter, the channels it sees, none twice. "
                              f"Received: {table!r}.")
+        self.table = [[self.expect_integer("a channel of table", channel, 0) for channel in row] for row in table]
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.window = Window.make(kernel_size, stride, padding, who=self.who)
         self.activation, self.init = activations.check(activation, self.who), init
@@ -94,7 +95,8 @@ class TableConv2d(Layer):
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         needed = 1 + max(max(row) for row in self.table)
         if C < needed:
-            raise ValueError(f"{self.who}: expected {needed} input channels, as the table says. Received: input shape {in_shape}.")
+            raise ValueError(f"{self.who}: expected {needed} input channels, as the table says. "
+                             f"Received: input shape {in_shape}.")
         OH, OW = self.window.output_size(H, W, who=self.who)
         self.connections = sum(len(row) for row in self.table)
         fan = self.connections * self.window.taps // len(self.table)        # of an average filter

@@ -16,9 +16,7 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        if not isinstance(p, int | float) or not 0 <= p < 1:
-            raise ValueError(f"{self.who}: expected p, the share that is dropped, with 0 <= p < 1. Received: p={p!r}.")
-        self.p = float(p)
+        self.p = self.expect_number("p", p, 0, below=1)
 
     def build(self, in_shape: Shape) -> Shape:
         return in_shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xpnet.backends import activations
 from xpnet.initializers import ones, zeros
-from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
 
 
 class BatchNorm2d(Layer):
@@ -21,7 +21,8 @@ class BatchNorm2d(Layer):
     def __init__(self, *, momentum: float = 0.1, eps: float = 1e-5, activation: str | None = None,
                  name: str | None = None) -> None:
         super().__init__(name=name)
-        self.momentum, self.eps, self.activation = float(momentum), float(eps), activations.check(activation, self.who)
+        self.momentum, self.eps = self.expect_number("momentum", momentum, 0), self.expect_number("eps", eps, 0)
+        self.activation = activations.check(activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
@@ -41,7 +42,7 @@ class BatchNorm2d(Layer):
             raise ValueError(f"{self.who}: expected more than one element per channel in training. "
                              f"Received: an array of shape {x.shape}.")
         y, mean, var = self.backend.batch_norm(x, gamma, beta, self.eps, activation=self.activation)
-        if mode == "train":
+        if mode == TRAIN:
             n = x.size // x.shape[0]
             self.mean.data += self.momentum * (mean - self.mean.data)
             self.var.data += self.momentum * (var * (n / (n - 1)) - self.var.data)
