@@ -66,10 +66,14 @@ class Adam(Optimizer):
 
     def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0.0) -> None:
-        self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
+        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
         self._check(lr=0.0, eps=0.0, weight_decay=0.0)
+        if not self.eps:
+            raise ValueError(f"{type(self).__name__}: expected eps above 0, or a weight without a gradient is divided by 0. "
+                             "Received: eps=0.")
         if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(_number(b) and 0 <= b < 1 for b in betas):
             raise ValueError(f"{type(self).__name__}: expected two betas from 0 to below 1. Received: betas={betas!r}.")
+        self.betas = float(betas[0]), float(betas[1])
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         b1, b2 = self.betas
