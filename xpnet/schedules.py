@@ -26,10 +26,10 @@ class OneCycle(Schedule):
     """
 
     def __init__(self, warmup: float = 0.3, div: float = 25.0, final_div: float = 1e4) -> None:
-        if not 0 < warmup < 1:
+        if not isinstance(warmup, int | float) or not 0 < warmup < 1:
             raise ValueError(f"OneCycle: expected 0 < warmup < 1. Received: warmup={warmup!r}.")
         for name, value in (("div", div), ("final_div", final_div)):
-            if not 1 <= value < math.inf:
+            if not isinstance(value, int | float) or not 1 <= value < math.inf:
                 raise ValueError(f"OneCycle: expected {name} to be a number, 1 or larger. Received: {name}={value!r}.")
         self.warmup, self.div, self.final_div = warmup, div, final_div
 
