@@ -29,7 +29,7 @@ def save(net: Network, path: str | Path) -> None:
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
     about = {"format": FORMAT, "architecture": architecture(net),
              "progress": {"epochs": net.epochs, "steps": steps, "uses": uses}}
-    write_atomically(path, to_bytes(arrays, {"xpnet": json.dumps(about)}))
+    write_atomically(path, to_bytes(arrays, {"xpnet": json.dumps(about, default=_plain)}))
 
 
 def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[type[Layer]] = ()) -> Network:
@@ -57,6 +57,13 @@ def architecture(net: Network) -> dict[str, Any]:
                     "inputs": [parent.layer.name if parent.layer else None for parent in node.parents]}
                    for node in net.nodes if (layer := node.layer) is not None],
     }
+
+
+def _plain(value: Any) -> Any:
+    """A constructor's argument that JSON does not know: NumPy's numbers and arrays as Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"save: expected layers whose constructors take numbers, strings, lists or None. Received: {value!r}.")
 
 
 def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
