@@ -16,7 +16,7 @@ import numpy as np
 from xpnet import layers as library
 from xpnet.backends import Backend
 from xpnet.io.files import write_atomically
-from xpnet.layer import Layer, Node
+from xpnet.layer import Layer, Node, Parameter
 from xpnet.network import Input, Network
 
 FORMAT = "xpnet-1"
@@ -37,9 +37,12 @@ def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[
 
     ValueError for a file that is truncated, that xpnet did not write, or whose architecture and arrays disagree.
     """
-    arrays, metadata = _read(path)
-    net = _rebuild(metadata, backend, layers, path)
-    _copy(net, arrays, metadata, path)
+    arrays, about = _read(path)
+    inputs, output, declared = _graph(about, layers, path)
+    _check(arrays, declared, path)      # before a network of whatever size the file claims is allocated
+    plan = about["architecture"]
+    net = Network(inputs, output, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))
+    _copy(net, arrays, about, path)
     return net
 
 
@@ -53,10 +56,18 @@ def architecture(net: Network) -> dict[str, Any]:
     return {
         "input_shape": net.input.shape, "output": net.output.layer.name if net.output.layer else None,
         "dtype": net.dtype.name, "seed": net.seed,
-        "layers": [{"type": type(layer).__name__, "trainable": layer.trainable, "config": layer.config(),
+        "layers": [{"name": layer.name, "type": type(layer).__name__, "trainable": layer.trainable, "config": _config(layer),
                     "inputs": [parent.layer.name if parent.layer else None for parent in node.parents]}
                    for node in net.nodes if (layer := node.layer) is not None],
     }
+
+
+def _config(layer: Layer) -> dict[str, Any]:
+    try:
+        return layer.config()
+    except AttributeError as error:
+        raise AttributeError(f"save: {layer.who}: expected every argument of the constructor in an attribute of the same name. "
+                             f"Received: {error}.") from error
 
 
 def _plain(value: Any) -> Any:
@@ -69,42 +80,56 @@ def _plain(value: Any) -> Any:
 def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All arrays and the decoded metadata, read and checked before anything is changed."""
     from safetensors import SafetensorError, safe_open
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"load: expected a file that save wrote. Received: {path}, where there is none.")
     try:
         with safe_open(str(path), framework="numpy") as file:
-            raw = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}      # noqa: SIM118 - it is no dict
-    except SafetensorError as error:
+            about = _metadata(file.metadata() or {}, path)
+            return {name: file.get_tensor(name) for name in file.keys()}, about     # noqa: SIM118 - it is no dict
+    except (SafetensorError, TypeError, AttributeError) as error:       # the last two: of element types that NumPy has not
         raise ValueError(f"load: expected a complete safetensors file. Received: {path}, which is truncated or no such file "
                          f"({error}).") from error
+
+
+def _metadata(raw: dict[str, str], path: str | Path) -> dict[str, Any]:
     try:
         about = json.loads(raw.get("xpnet", "null"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"load: expected metadata in JSON. Received: {path} ({error}).") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(f"load: expected a file that xpnet saved (format {FORMAT}). Received: {path}, metadata {raw!r:.80}.")
-    return arrays, about
+    plan, progress = about.get("architecture"), about.get("progress")
+    if not isinstance(plan, dict) or not isinstance(progress, dict):
+        raise ValueError(f"load: expected an architecture and a progress in the metadata. Received: {path}, "
+                         f"architecture {plan!r:.80}, progress {progress!r:.80}.")
+    if not all(isinstance(count := progress.get(name), int) and 0 <= count < 2**64 for name in ("epochs", "steps", "uses")):
+        raise ValueError(f"load: expected counts of epochs, steps and uses in the metadata. Received: {path}, {progress!r:.80}.")
+    return about
 
 
-def _rebuild(metadata: dict[str, Any], backend: str | Backend, layers: Sequence[type[Layer]], path: str | Path) -> Network:
-    plan = metadata["architecture"]
+def _graph(about: dict[str, Any], layers: Sequence[type[Layer]], path: str | Path
+           ) -> tuple[Node, Node, dict[str, Parameter]]:
+    """Input, output and declared arrays of the network that the metadata describe."""
     classes: dict[str, type[Layer]] = {name: getattr(library, name) for name in library.__all__}
     classes |= {layer.__name__: layer for layer in layers}
+    plan = about["architecture"]
+    declared: dict[str, Parameter] = {}
     try:
         nodes: dict[str | None, Node] = {None: Input(plan["input_shape"])}
         for entry in plan["layers"]:
             if entry["type"] not in classes:
-                raise ValueError(f"load: expected layers that xpnet has, or their classes in layers=[...]. "
-                                 f"Received: {entry['type']} in {path}.")
+                raise LookupError(f"xpnet has no layer {entry['type']}; if it is yours, name its class in layers=[...]")
             layer = classes[entry["type"]](**entry["config"])
-            layer.trainable = entry["trainable"]
-            nodes[entry["config"]["name"]] = layer(*(nodes[name] for name in entry["inputs"]))
-        return Network(nodes[None], nodes[plan["output"]], backend=backend, dtype=plan["dtype"], seed=plan["seed"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"load: expected an architecture as xpnet writes it. Received: {path} ({error!r}).") from error
+            layer.name, layer.trainable = entry["name"], entry["trainable"]
+            nodes[layer.name] = layer(*(nodes[name] for name in entry["inputs"]))
+            declared |= {f"{layer.name}.{p.name}": p for p in layer.parameters + layer.states}
+        return nodes[None], nodes[plan["output"]], declared
+    except Exception as error:      # whatever a constructor says to arguments that no layer of ours was saved with
+        raise ValueError(f"load: expected an architecture whose layers can be built. Received: {path} "
+                         f"({type(error).__name__}: {error}).") from error
 
 
-def _copy(net: Network, arrays: dict[str, np.ndarray], metadata: dict[str, Any], path: str | Path) -> None:
-    places = net.buffers.arrays
+def _check(arrays: dict[str, np.ndarray], places: dict[str, Parameter], path: str | Path) -> None:
     if arrays.keys() != places.keys():
         differing = ", ".join(sorted(arrays.keys() ^ places.keys())[:5])
         raise ValueError(f"load: expected the arrays of this network. Received: {path}, which differs in {differing}.")
@@ -112,9 +137,12 @@ def _copy(net: Network, arrays: dict[str, np.ndarray], metadata: dict[str, Any],
         if array.shape != places[name].shape or array.dtype.kind != "f":
             raise ValueError(f"load: expected {name} to be floating-point numbers of shape {places[name].shape}. "
                              f"Received: {array.dtype} of shape {array.shape} in {path}.")
-    progress = metadata["progress"]
-    counters = np.array([progress["steps"], progress["uses"]], np.uint64)
-    net.epochs = int(progress["epochs"])
+
+
+def _copy(net: Network, arrays: dict[str, np.ndarray], about: dict[str, Any], path: str | Path) -> None:
+    _check(arrays, net.buffers.arrays, path)
     for name, array in arrays.items():
-        places[name].data[...] = net.backend.asarray(array, net.dtype)
-    net.counters[...] = net.backend.asarray(counters)
+        net.buffers.arrays[name].data[...] = net.backend.asarray(array, net.dtype)
+    progress = about["progress"]
+    net.epochs = progress["epochs"]
+    net.counters[...] = net.backend.asarray(np.array([progress["steps"], progress["uses"]], np.uint64))
