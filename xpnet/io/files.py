@@ -10,6 +10,8 @@ from pathlib import Path
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write to a temporary file beside `path`, flush it to the disk, then rename: no reader ever sees half a file."""
     path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise FileNotFoundError(f"save: expected the name of a file in a folder that exists. Received: {path}.")
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
