@@ -82,7 +82,8 @@ class Network:
     def _check_softmax(self) -> None:
         for node in self.nodes:
             if isinstance(node.layer, Softmax) and softmax_below(node.parents[0]):
-                raise ValueError(f"{node.layer.who}: expected softmax to be applied once. Received: an input that is one already.")
+                raise ValueError(f"{node.layer.who}: expected softmax to be applied once. "
+                                 "Received: an input that is one already.")
 
     def _place_gradients(self) -> None:
         """A gradient by a value is needed where the value depends on a parameter; the first layers need none."""
