@@ -80,7 +80,8 @@ class Adam(Optimizer):
         return lr, b1, b2, self.eps, self.weight_decay, 1 - b1**step, 1 - b2**step
 
     def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        backend.adam(w, g, *slots, hyper, decoupled=self.decoupled, decayed=decayed)
+        m, v = slots
+        backend.adam(w, g, m, v, hyper, decoupled=self.decoupled, decayed=decayed)
 
 
 class AdamW(Adam):
