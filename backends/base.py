@@ -10,6 +10,7 @@ No method writes into its inputs; what one returns belongs to the caller, except
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,10 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until every kernel that was launched has ended."""
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """`with backend.scope():` runs plain xp code on the backend's device, where there is more than one."""
+        return nullcontext()
 
     # --- matrices -------------------------------------------------------------------------------------------------
 

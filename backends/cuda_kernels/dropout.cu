@@ -1,0 +1,62 @@
+// Random bits, and dropout made of them. The generator is Philox 4x64 with 10 rounds (Salmon et al. 2011, "Parallel
+// random numbers: as easy as 1, 2, 3"): a function of (key, counter) without any state, so that each thread computes
+// its own numbers and all backends get the same ones. One call makes four 64-bit words, which are eight 32-bit ones.
+
+struct Words {
+    u64 at[4];
+    // The 32-bit words in order: the low half of each 64-bit word comes first.
+    __device__ unsigned half(int h) const { return (unsigned)(at[h / 2] >> (32 * (h % 2))); }
+};
+
+// Block number `block` of the stream that starts at the 256-bit counter (0, 0, step, use). NumPy's Philox increments
+// the counter before it makes the first block, and so do we. `block` stays below 2^61: there is nothing to carry.
+__device__ __forceinline__ Words philox(u64 block, u64 key0, u64 key1, const u64* counter) {
+    Words w = {{block + 1, 0, counter[0], counter[1]}};
+    for (int round = 0; round < 10; round++) {
+        const u64 M0 = 0xD2E7470EE14C6C93ull, M1 = 0xCA5A826395121157ull;
+        const u64 high0 = __umul64hi(M0, w.at[0]), low0 = M0 * w.at[0];
+        const u64 high1 = __umul64hi(M1, w.at[2]), low1 = M1 * w.at[2];
+        w = {{high1 ^ w.at[1] ^ key0, low1, high0 ^ w.at[3] ^ key1, low0}};
+        key0 += 0x9E3779B97F4A7C15ull;      // the golden ratio and sqrt(3) - 1, as 64-bit fractions
+        key1 += 0xBB67AE8584CAA73Bull;
+    }
+    return w;
+}
+
+// A thread makes one block of eight words, then the one a whole grid further on.
+#define FOR_BLOCKS(block, n) \
+    for (i64 block = (i64)blockIdx.x * blockDim.x + threadIdx.x; block * 8 < (n); block += (i64)gridDim.x * blockDim.x)
+
+// The counter (step, use) is read from device memory: a number that is passed in would be a constant in a captured graph.
+extern "C" __global__ void random_bits(unsigned* __restrict__ bits, i64 n, u64 key0, u64 key1,
+                                       const u64* __restrict__ counter) {
+    FOR_BLOCKS(block, n) {
+        const Words words = philox(block, key0, key1, counter);
+        for (int h = 0; h < 8; h++)
+            if (block * 8 + h < n) bits[block * 8 + h] = words.half(h);
+    }
+}
+
+// y = x keep * scale, keep = word >= threshold = round(p 2^32), scale = 1 / (1 - p). The product is rounded as it is
+// on the host: both factors in T. A dropped NaN is 0. V divides n, so that a vector never runs over the end.
+template <typename T, int V>
+__global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ keep, i64 n, u64 threshold,
+                        double scale, u64 key0, u64 key1, const u64* __restrict__ counter) {
+    typedef typename Wide<T>::type Number;
+    const Number factor = Number(T(scale));
+    FOR_BLOCKS(block, n) {
+        const Words words = philox(block, key0, key1, counter);
+        for (int h = 0; h < 8; h += V) {
+            const i64 i = block * 8 + h;
+            if (i >= n) break;
+            Vec<T, V> value = load<V>(x + i);
+            Vec<bool, V> kept;
+            for (int k = 0; k < V; k++) {
+                kept.at[k] = words.half(h + k) >= threshold;
+                value.at[k] = kept.at[k] ? T(Number(value.at[k]) * factor) : T(0);
+            }
+            store(y + i, value);
+            store(keep + i, kept);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+// im2col lays every window out as a column, so that a convolution becomes one matrix product; col2im is its adjoint.
+//
+//     x    (C, H, W, N)
+//     cols (C, KH, KW, OH, OW, N)     cols[c, i, j, oy, ox] = x[c, iy, ix], or 0 where (iy, ix) lies in the padding
+
+template <typename T, int V>
+__global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Window w) {
+    const unsigned rows = (unsigned)w.KH * w.KW * w.OH;                 // of one channel: (i, j, oy)
+    FOR_CHANNELS(c, C) FOR_ROWS(row, rows) {
+        const int oy = row % w.OH, tap = row / w.OH;
+        const int i = tap / w.KW, j = tap % w.KW;
+        const int iy = oy * w.stride_h - w.top + i * w.dilation_h;
+        const i64 source = ((i64)c * w.H + iy) * w.W * w.N;             // x[c, iy]
+        const i64 target = ((i64)c * rows + row) * w.OW * w.N;          // cols[c, i, j, oy]
+        FOR_COLUMNS(ox, w.OW) {
+            const int ix = ox * w.stride_w - w.left + j * w.dilation_w;
+            const bool on_input = inside(iy, w.H) && inside(ix, w.W);
+            FOR_SAMPLES(n, w.N, V) {
+                Vec<T, V> value = {};
+                if (on_input) value = load<V>(x + source + (i64)ix * w.N + n);
+                store(cols + target + (i64)ox * w.N + n, value);
+            }
+        }
+    }
+}
+
+// Each element of x was copied to several columns; its gradient is the sum of theirs. One thread gathers them for its
+// own element, in the order of the taps. Scattering would need atomic additions, whose order, and so whose rounding,
+// changes from run to run.
+template <typename T, int V>
+__global__ void col2im(const T* __restrict__ cols, T* __restrict__ x, int C, Window w) {
+    typedef typename Wide<T>::type Sum;
+    FOR_CHANNELS(c, C) FOR_ROWS(iy, w.H) FOR_COLUMNS(ix, w.W) FOR_SAMPLES(n, w.N, V) {
+        Sum sum[V] = {};
+        for (int i = 0; i < w.KH; i++) {
+            const int oy = window_at((int)iy + w.top - i * w.dilation_h, w.stride_h, w.OH);
+            if (oy < 0) continue;
+            for (int j = 0; j < w.KW; j++) {
+                const int ox = window_at(ix + w.left - j * w.dilation_w, w.stride_w, w.OW);
+                if (ox < 0) continue;
+                const i64 row = (((i64)c * w.KH + i) * w.KW + j) * w.OH + oy;
+                const Vec<T, V> term = load<V>(cols + (row * w.OW + ox) * w.N + n);
+                for (int k = 0; k < V; k++) sum[k] += Sum(term.at[k]);
+            }
+        }
+        Vec<T, V> value;
+        for (int k = 0; k < V; k++) value.at[k] = T(sum[k]);
+        store(x + (((i64)c * w.H + iy) * w.W + ix) * w.N + n, value);
+    }
+}

@@ -1,0 +1,86 @@
+"""Compiles the CUDA kernels with g++ and runs them on the CPU; see cuda/cuda_shim.h. Stands in for cupy.RawModule."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent / "cuda"
+CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+FLAGS = ("-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off",
+         "-Wall", "-Wextra", "-Wno-unused-function", "-Werror", *CHECKS)
+
+
+def why_not() -> str:
+    """Why the shim cannot be used here; empty where it can."""
+    if shutil.which("g++") is None:
+        return "the CUDA shim needs g++, which is not installed"
+    probe = subprocess.run(["g++", "-std=c++17", "-x", "c++", *CHECKS, "-shared", "-fPIC", "-o", os.devnull, "-"],
+                           input="#include <ucontext.h>\n_Float16 f(float x) { return (_Float16)x; }\n",
+                           capture_output=True, text=True)
+    if probe.returncode != 0:
+        return f"the CUDA shim needs a g++ with _Float16 and sanitizers (g++ 12 or newer): {probe.stderr.strip()[-300:]}"
+    return ""
+
+
+def build(code: str, names: Sequence[str], folder: Path) -> Path:
+    """The shared library of these kernels, compiled into `folder` unless it is there already."""
+    shim = "".join((HERE / name).read_text(encoding="utf-8") for name in ("cuda_shim.h", "cuda_fp16.h", "harness.cpp"))
+    digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS)).encode()).hexdigest()[:16]
+    place = folder / digest
+    library = place / "kernels.so"
+    if not library.exists():
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "kernels.cu").write_text(code, encoding="utf-8")
+        (place / "kernels.inc").write_text("".join(f"KERNEL({k}, {name})\n" for k, name in enumerate(names)),
+                                           encoding="utf-8")
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        partial = place / f"partial-{os.getpid()}.so"
+        subprocess.run(["g++", *FLAGS, f"-I{HERE}", f"-I{place}", "-o", str(partial), str(HERE / "harness.cpp")],
+                       check=True, env=environment)
+        partial.replace(library)
+    return library
+
+
+class Library:
+    """Kernels that run on NumPy arrays: `library(name, grid, block, args)`; remembers what was launched."""
+
+    def __init__(self, code: str, names: Sequence[str], folder: Path) -> None:
+        self.numbers = {name: k for k, name in enumerate(names)}
+        self.launched: set[str] = set()
+        self._library = ctypes.CDLL(str(build(code, names, folder)))
+
+    def __call__(self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any]) -> None:
+        values = [np.uint64(a.ctypes.data) if _is_pointer(a) else np.asarray(a) for a in args]
+        values = [np.ascontiguousarray(v) for v in values]          # each lives here until the launch has ended
+        pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
+        types = "".join(f"{'P' if _is_pointer(a) else ''}{_type(a)} " for a in args)
+        expected = ctypes.c_char_p()
+        status = self._library.launch(self.numbers[name], (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block),
+                                      pointers, types.encode(), ctypes.byref(expected))
+        if status == 1:
+            raise TypeError(f"{name}: expected the arguments {(expected.value or b'').decode()}. Received: {types}")
+        if status != 0:
+            raise RuntimeError(f"{name}: threads of a block wait at a barrier that others never reach")
+        self.launched.add(name)
+
+    def run_backwards(self, yes: bool) -> None:
+        """Blocks and threads in the opposite order: no kernel's result may depend on it."""
+        self._library.run_backwards(int(yes))
+
+
+def _is_pointer(a: Any) -> bool:
+    return isinstance(a, np.ndarray) and a.dtype.kind != "V"        # a struct is passed by value
+
+
+def _type(a: Any) -> str:
+    dtype = np.asarray(a).dtype
+    return f"{dtype.kind}{dtype.itemsize}"
