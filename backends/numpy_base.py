@@ -1,0 +1,114 @@
+"""What the parts of the NumPy backend share: recycled memory, threads, tasks cut by shape, and matrix products.
+
+Every cut, every number of partial sums and the order in which they are added follow from shapes alone and never from
+the number of threads, so that the same call gives the same bits on one core and on sixteen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends.activations import FORWARD
+from xpnet.backends.base import Array, Backend
+from xpnet.backends.memory import MemoryPool
+from xpnet.backends.threads import Task, ThreadPool, single_threaded_blas, thread_count
+from xpnet.backends.window import Window
+
+SERIAL = 1 << 17        # elements; below, waking a thread (some 40 us) costs more than it does
+CHUNK = 1 << 17         # elements of a chunk: several arrays of it fit the cache, and smaller ones queue for the interpreter
+
+
+def spans(total: int, parts: int) -> list[slice]:
+    """range(total) in `parts` nearly equal slices."""
+    return [slice(total * k // parts, total * (k + 1) // parts) for k in range(parts)]
+
+
+class NumpyBase(Backend):
+    """Memory, threads and matrix products."""
+
+    name = "numpy"
+
+    def __init__(self, note: str = "") -> None:
+        super().__init__(note=note)
+        self.memory = MemoryPool()
+        self.threads = ThreadPool(thread_count())
+        self._zeros: dict[np.dtype, Array] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return self.memory.empty(shape, dtype)
+
+    def run(self, task: Task, count: int, work: int) -> None:
+        """task(0), ..., task(count - 1), in parallel where `work`, about the elements touched, is worth it."""
+        if work < SERIAL:
+            for index in range(count):
+                task(index)
+        else:
+            self.threads.run(task, count)
+
+    def over_rows(self, task: Callable[[slice], object], rows: int, row_size: int) -> None:
+        """task(slice) over all rows of a (rows, row_size) array, in chunks."""
+        size = rows * row_size
+        chunks = spans(rows, min(rows, max(2, size // CHUNK))) if size >= SERIAL else [slice(0, rows)]
+        self.run(lambda k: task(chunks[k]), len(chunks), size)
+
+    def zero_row(self, n: int, dtype: np.dtype) -> Array:
+        """n zeros, to be read only."""
+        row = self._zeros.get(dtype)
+        if row is None or row.size < n:
+            row = self._zeros[dtype] = np.zeros(n, dtype)
+            row.flags.writeable = False
+        return row[:n]
+
+    def activate_in_place(self, z: Array, activation: str | None) -> None:
+        """z = f(z), for memory of our own."""
+        if activation == "relu":
+            # NumPy's fast loop for maximum wants two arrays; with the number 0 it takes 3 times as long.
+            np.maximum(z, self.zero_row(z.shape[-1], z.dtype), out=z)
+        elif activation is not None:
+            z[...] = FORWARD[activation](np, z)
+
+    # --- matrices -------------------------------------------------------------------------------------------------
+
+    def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
+             activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+        a = a.T if trans_a else a                                                               # (M, K)
+        b = b.T if trans_b else b                                                               # (K, N)
+        M, N = a.shape[0], b.shape[1]
+        work = M * N * a.shape[1] // 16
+        dtype = np.promote_types(a.dtype, b.dtype)
+        product = self.empty((M, N), dtype)
+        along_rows = M >= N
+        parts = spans(M if along_rows else N, max(1, min(max(M, N) // 16, work // SERIAL, 16)))
+
+        def task(k: int) -> None:
+            rows, columns = (parts[k], slice(None)) if along_rows else (slice(None), parts[k])
+            block = product[rows, columns]
+            np.matmul(a[rows], b[:, columns], out=block)
+            if bias is not None:
+                block += bias[rows, None]
+            self.activate_in_place(block, activation)
+
+        with single_threaded_blas():
+            self.run(task, len(parts), work)
+        return self.store(product, out, accumulate)
+
+    # --- padding --------------------------------------------------------------------------------------------------
+
+    def _pad(self, x: Array, window: Window, value: float = 0.0) -> Array:
+        if not window.padded:
+            return np.ascontiguousarray(x)
+        C, H, W, N = x.shape
+        top, bottom, left, right = window.padding
+        padded = self.empty((C, top + H + bottom, left + W + right, N), x.dtype)
+
+        def task(channels: slice) -> None:
+            p = padded[channels]
+            p[:, :top] = p[:, top + H:] = value
+            p[:, top:top + H, :left] = p[:, top:top + H, left + W:] = value
+            p[:, top:top + H, left:left + W] = x[channels]
+
+        self.over_rows(task, C, padded.size // C)
+        return padded

@@ -1,0 +1,119 @@
+"""Activations and batch normalisation with NumPy alone: whole channels at a time, so that every pass but the first finds
+its data in the cache."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpnet.backends.activations import DERIVATIVE, FORWARD
+from xpnet.backends.base import Array
+from xpnet.backends.numpy_base import NumpyBase
+
+
+class NumpyElementwise(NumpyBase):
+    """Activations and batch normalisation."""
+
+    def activate(self, z: Array, activation: str | None) -> Array:
+        if activation is None or z.size < (1 << 14):
+            return super().activate(z, activation)
+        z = np.ascontiguousarray(z)
+        y = self.empty(z.shape, z.dtype)
+
+        def task(rows: slice) -> None:
+            if activation == "relu":
+                np.maximum(z[rows], self.zero_row(z.shape[-1], z.dtype), out=y[rows])
+            else:
+                y[rows] = FORWARD[activation](np, z[rows])
+
+        self.over_rows(task, z.shape[0], z[0].size)
+        return y
+
+    def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
+                            accumulate: bool = False) -> Array:
+        if dy.size < (1 << 14):
+            return super().activation_backward(dy, y, activation, bias_grad=bias_grad, accumulate=accumulate)
+        rows = dy.shape[0]
+        dy2, y2 = (np.ascontiguousarray(a).reshape(rows, -1) for a in (dy, y))
+        dz = dy2 if activation is None else self.empty(dy2.shape, dy.dtype)
+        db = None if bias_grad is None else np.empty(rows, dy.dtype)
+
+        def task(chunk: slice) -> None:
+            if activation is not None:
+                np.multiply(dy2[chunk], DERIVATIVE[activation](np, y2[chunk]), out=dz[chunk])
+            if db is not None:
+                np.add.reduce(dz[chunk], axis=1, out=db[chunk])
+
+        self.over_rows(task, rows, dy2.shape[1])
+        if bias_grad is not None:
+            self.store(db, bias_grad, accumulate)
+        return dy if activation is None else dz.reshape(dy.shape)
+
+    def batch_norm(self, x: Array, gamma: Array, beta: Array, eps: float, *, activation: str | None = None
+                   ) -> tuple[Array, Array, Array]:
+        C = x.shape[0]
+        rows = np.ascontiguousarray(x).reshape(C, -1)
+        n = rows.shape[1]
+        y = self.empty(rows.shape, x.dtype)
+        mean, var = np.empty(C, x.dtype), np.empty(C, x.dtype)
+
+        def task(c: slice) -> None:
+            z = y[c]
+            np.add.reduce(rows[c], axis=1, out=mean[c])
+            mean[c] /= n
+            np.subtract(rows[c], mean[c, None], out=z)
+            np.vecdot(z, z, out=var[c])
+            var[c] /= n
+            z *= (gamma[c] / np.sqrt(var[c] + eps))[:, None]
+            z += beta[c, None]
+            self.activate_in_place(z, activation)
+
+        self.over_rows(task, C, n)
+        return y.reshape(x.shape), mean, var
+
+    def batch_norm_inference(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, *,
+                             activation: str | None = None) -> Array:
+        C = x.shape[0]
+        rows = np.ascontiguousarray(x).reshape(C, -1)
+        y = self.empty(rows.shape, x.dtype)
+        scale = gamma / np.sqrt(var + eps)                                                      # (C,)
+
+        def task(c: slice) -> None:
+            z = y[c]
+            np.subtract(rows[c], mean[c, None], out=z)
+            z *= scale[c, None]
+            z += beta[c, None]
+            self.activate_in_place(z, activation)
+
+        self.over_rows(task, C, rows.shape[1])
+        return y.reshape(x.shape)
+
+    def batch_norm_backward(self, dy: Array, x: Array, y: Array, gamma: Array, mean: Array, var: Array, eps: float, *,
+                            activation: str | None = None, gamma_grad: Array, beta_grad: Array,
+                            accumulate: bool = False) -> Array:
+        C = x.shape[0]
+        dy2, x2, y2 = (np.ascontiguousarray(a).reshape(C, -1) for a in (dy, x, y))
+        n = x2.shape[1]
+        dx = self.empty(x2.shape, dy.dtype)
+        dgamma, dbeta = np.empty(C, dy.dtype), np.empty(C, dy.dtype)
+        std = np.sqrt(var + eps)
+
+        def task(c: slice) -> None:
+            dz = dx[c]
+            centred = self.empty(dz.shape, dz.dtype)
+            if activation is None:
+                np.copyto(dz, dy2[c])
+            else:
+                np.multiply(dy2[c], DERIVATIVE[activation](np, y2[c]), out=dz)
+            np.subtract(x2[c], mean[c, None], out=centred)
+            np.add.reduce(dz, axis=1, out=dbeta[c])
+            dgamma[c] = np.vecdot(dz, centred) / std[c]
+            # dx = gamma / std * (dz - (dbeta + x_hat dgamma) / n)
+            centred *= (dgamma[c] / (n * std[c]))[:, None]
+            centred += (dbeta[c] / n)[:, None]
+            dz -= centred
+            dz *= (gamma[c] / std[c])[:, None]
+
+        self.over_rows(task, C, n)
+        self.store(dgamma, gamma_grad, accumulate)
+        self.store(dbeta, beta_grad, accumulate)
+        return dx.reshape(x.shape)

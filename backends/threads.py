@@ -1,0 +1,149 @@
+"""Threads for the CPU: a small pool that shares out numbered tasks, and a limit of one thread on BLAS while it runs.
+
+NumPy lets go of the interpreter's lock inside copies, arithmetic and matrix products, so plain threads are enough.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+Task = Callable[[int], object]
+
+
+def thread_count() -> int:
+    """Number of threads to use: XPNET_NUM_THREADS, else one for each core that this process may run on."""
+    text = os.environ.get("XPNET_NUM_THREADS", "").strip()
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"XPNET_NUM_THREADS: expected a whole number, 1 or larger. Received: {text!r}.")
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class ThreadPool:
+    """`size` threads, the caller among them, that work through numbered tasks.
+
+    The others start at the first parallel call and end when the pool is dropped. Any thread may call, several at once
+    too, and a task may call again: a caller never waits for a free worker, because it does its tasks itself.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._queues: dict[int, SimpleQueue[_Job | None]] = {}          # by process: a fork has no workers
+
+    def run(self, task: Task, count: int) -> None:
+        """task(0), ..., task(count - 1), each once, in any order; the first exception is raised again here."""
+        helpers = min(self.size, count) - 1
+        if helpers < 1:
+            for index in range(count):
+                task(index)
+            return
+        job = _Job(task, count)
+        queue = self._queue()
+        for _ in range(helpers):
+            queue.put(job)
+        job.work()
+        job.wait()
+
+    def _queue(self) -> SimpleQueue[_Job | None]:
+        """Where this process's workers wait for jobs; the first call starts them."""
+        process = os.getpid()
+        queue = self._queues.get(process)
+        if queue is None:
+            fresh: SimpleQueue[_Job | None] = SimpleQueue()
+            queue = self._queues.setdefault(process, fresh)             # atomic: of two first callers one starts them
+            if queue is fresh:
+                for number in range(1, self.size):
+                    Thread(target=_serve, args=(queue,), name=f"xpnet-{number}", daemon=True).start()
+        return queue
+
+    def __del__(self) -> None:
+        queue = self._queues.get(os.getpid())
+        if queue is not None:
+            for _ in range(1, self.size):
+                queue.put(None)
+
+
+def _serve(queue: SimpleQueue[_Job | None]) -> None:
+    """A worker's life. It knows the queue and not the pool, which could otherwise never be dropped."""
+    while (job := queue.get()) is not None:
+        job.work()
+        del job                                                         # or its arrays would live until the next one
+
+
+class _Job:
+    """The tasks of one `run`, taken one by one by whoever comes."""
+
+    def __init__(self, task: Task, count: int) -> None:
+        self._task: Task | None = task
+        self._count = count
+        self._take = itertools.count().__next__                         # one call in C: no two threads get the same
+        self._finish = itertools.count(1).__next__
+        self._error: BaseException | None = None
+        self._done = Lock()
+        self._done.acquire()
+
+    def work(self) -> None:
+        """Do tasks until none is left to take. After an error the rest are only counted."""
+        while (index := self._take()) < self._count:
+            try:
+                if self._error is None and self._task is not None:
+                    self._task(index)
+            except BaseException as error:                              # Ctrl-C too: it must not leave the count short
+                self._error = error
+            if self._finish() == self._count:
+                self._done.release()
+
+    def wait(self) -> None:
+        """Until every task has ended, whoever did it. A helper that wakes later finds nothing and keeps nothing."""
+        self._done.acquire()
+        self._task = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+class _BlasLimit:
+    """`with` limit: BLAS uses one thread. Entries are counted, because the limit belongs to the whole process.
+
+    Our tasks already fill the cores; threads of BLAS's own would fight them for it.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._lock = Lock()
+        self._depth = 0
+        self._controller: Any = None
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        if self._process != os.getpid():
+            self.__init__()                                             # type: ignore[misc]  # a fork: the lock may be stuck
+        with self._lock:
+            if self._depth == 0:
+                if self._controller is None:                            # finding the libraries takes a while: once
+                    from threadpoolctl import ThreadpoolController
+                    self._controller = ThreadpoolController()
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+            self._depth += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self._limit.restore_original_limits()
+
+
+_BLAS_LIMIT = _BlasLimit()
+
+
+def single_threaded_blas() -> _BlasLimit:
+    """`with single_threaded_blas():` the process's BLAS uses one thread per call; entries may nest and overlap."""
+    return _BLAS_LIMIT
