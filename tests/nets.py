@@ -1,0 +1,64 @@
+"""Small networks and problems that several tests train, and what it means that nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import xpnet as xn
+
+
+def blobs(samples: int = 120, classes: int = 3, features: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Points around one centre for each class, far from those of the others: x (samples, features), y (samples,)."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(samples) % classes
+    angle = 2 * np.pi * y / classes
+    x = rng.normal(0, 0.4, (samples, features))
+    x[:, 0] += 3 * np.cos(angle)
+    x[:, 1] += 3 * np.sin(angle)
+    return x.astype(np.float32), y
+
+
+def small(backend: Any = "numpy", seed: int = 0, dtype: Any = "float32", classes: int = 3) -> xn.Sequential:
+    """Two dense layers with dropout between them, on 2 features."""
+    return xn.Sequential([xn.Linear(16, activation="relu"), xn.Dropout(0.1), xn.Linear(classes)],
+                         input_shape=(2,), backend=backend, seed=seed, dtype=dtype)
+
+
+def pictures(samples: int = 6, shape: tuple[int, ...] = (1, 8, 8), classes: int = 10, seed: int = 0
+             ) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.random((samples, *shape), np.float32), rng.integers(0, classes, samples)
+
+
+def branches(backend: Any = "numpy", dtype: Any = "float64", seed: int = 0) -> xn.Network:
+    """A graph with everything that is hard: a residual sum, a value with three readers, a concatenation, batch norm."""
+    x = xn.Input((2, 6, 6))
+    h = xn.Conv2d(4, 3, padding=1, activation="tanh", name="stem")(x)
+    a = xn.BatchNorm2d(activation="sigmoid", name="norm")(xn.Conv2d(4, 3, padding="half", bias=False, name="left")(h))
+    s = xn.Add(name="sum")(a, h)                                        # h: the first of three readers is `left`
+    c = xn.Concat(name="both")(xn.AvgPool2d(2, name="mean")(s), xn.MaxPool2d(2, name="max")(h))
+    y = xn.Linear(5, name="out")(xn.Flatten(name="flat")(c))
+    return xn.Network(x, y, backend=backend, dtype=dtype, seed=seed)
+
+
+def values(net: xn.Network) -> dict[str, np.ndarray]:
+    """Copies of everything that training changes, on the host."""
+    arrays = {"parameters": net.parameters, "state": net.state, "counters": net.counters}
+    return {name: np.array(net.backend.to_numpy(a)) for name, a in arrays.items()} | {"epochs": np.array(net.epochs)}
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    """Whether two results of `values` are equal in every bit."""
+    return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and a[k].tobytes() == b[k].tobytes() for k in a)
+
+
+@contextmanager
+def untouched(net: xn.Network) -> Iterator[None]:
+    """Fails where the block changed a bit of what the network learned."""
+    before = values(net)
+    yield
+    assert same(values(net), before)

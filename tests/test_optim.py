@@ -1,0 +1,190 @@
+"""Optimizers: against the update rules of the papers, element by element in Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from nets import blobs, same, small, values
+
+import xpnet as xn
+from xpnet.optim import Updater
+
+STEPS = 6
+
+
+def sgd(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float, momentum: float = 0.0,
+        nesterov: bool = False, weight_decay: float = 0.0) -> list[float]:
+    """Sutskever et al. 2013, with the learning rate applied to the velocity last."""
+    v = [0.0] * len(w)
+    for gradient in gradients:
+        for i, g in enumerate(gradient):
+            g += weight_decay * w[i] if decayed[i] else 0.0
+            v[i] = momentum * v[i] + g
+            w[i] -= lr * (g + momentum * v[i] if nesterov else v[i])
+    return w
+
+
+def adam(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 1e-3,
+         betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+         decoupled: bool = False) -> list[float]:
+    """Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2, where decoupled."""
+    m, v = [0.0] * len(w), [0.0] * len(w)
+    for t, gradient in enumerate(gradients, start=1):
+        for i, g in enumerate(gradient):
+            shrink = weight_decay * w[i] if decayed[i] else 0.0
+            if not decoupled:
+                g += shrink
+            m[i] = betas[0] * m[i] + (1 - betas[0]) * g
+            v[i] = betas[1] * v[i] + (1 - betas[1]) * g * g
+            m_hat, v_hat = m[i] / (1 - betas[0] ** t), v[i] / (1 - betas[1] ** t)
+            w[i] -= lr * (m_hat / (math.sqrt(v_hat) + eps) + (shrink if decoupled else 0.0))
+    return w
+
+
+CASES = [
+    (xn.SGD, {"lr": 0.1}, sgd, {}),
+    (xn.SGD, {"lr": 0.1, "momentum": 0.9}, sgd, {}),
+    (xn.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, sgd, {}),
+    (xn.SGD, {"lr": 0.1, "weight_decay": 0.3}, sgd, {}),
+    (xn.SGD, {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.3}, sgd, {}),
+    (xn.Adam, {"lr": 0.05}, adam, {}),
+    (xn.Adam, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1}, adam, {}),
+    (xn.Adam, {"lr": 0.05, "weight_decay": 0.3}, adam, {}),
+    (xn.AdamW, {"lr": 0.05, "weight_decay": 0.3}, adam, {"decoupled": True}),
+]
+
+
+def describe(case) -> str:
+    return f"{case[0].__name__}-{'-'.join(f'{k}={v}' for k, v in case[1].items())}".replace(" ", "")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES, ids=describe)
+def test_against_the_rule_element_by_element(case, dtype, backend):
+    make, settings, rule, more = case
+    layer = xn.Linear(3).initialize((2,), backend=backend, dtype=dtype)         # W (3, 2), which decays, and b (3,)
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(STEPS, 9))
+    start = rng.normal(size=9)
+    layer.W.data[...] = backend.asarray(start[:6].reshape(3, 2), dtype)
+    layer.b.data[...] = backend.asarray(start[6:], dtype)
+    optimizer = make(**settings)
+    for gradient in gradients:
+        layer.W.grad[...] = backend.asarray(gradient[:6].reshape(3, 2), dtype)
+        layer.b.grad[...] = backend.asarray(gradient[6:], dtype)
+        layer.update(optimizer)
+    expected = rule(start.tolist(), gradients.tolist(), [True] * 6 + [False] * 3, **settings, **more)
+    found = np.concatenate([backend.to_numpy(p.data).ravel() for p in (layer.W, layer.b)])
+    assert found.dtype == dtype
+    near = {"float32": {"rtol": 1e-5, "atol": 1e-6}, "float64": {"rtol": 1e-12}}
+    np.testing.assert_allclose(found, expected, **near[dtype])
+    np.testing.assert_array_equal(backend.to_numpy(layer.W.grad), gradients[-1, :6].reshape(3, 2).astype(dtype))
+
+
+def test_adams_first_step_is_the_learning_rate_whatever_the_gradient():
+    """m_hat / sqrt(v_hat) = g / |g| at t = 1: what the correction of the bias is for."""
+    for scale in (1e-3, 1.0, 1e3):
+        layer = xn.Linear(1, bias=False).initialize((2,), dtype="float64")
+        before = layer.W.data.copy()
+        layer.W.grad[...] = [[scale, -scale]]
+        layer.update(xn.Adam(0.01))
+        np.testing.assert_allclose(layer.W.data - before, [[-0.01, 0.01]], rtol=1e-4)
+
+
+def test_float32_keeps_the_small_complement_of_beta2():
+    """1 - 0.9999 formed in float32 would be off by a thousandth."""
+    layer = xn.Linear(1, bias=False).initialize((1,), dtype="float32")
+    layer.W.data[...] = 0
+    layer.W.grad[...] = 1
+    optimizer = xn.Adam(1.0, betas=(0.9, 0.9999))
+    layer.update(optimizer)
+    assert layer.W.data[0, 0] == pytest.approx(-1, rel=1e-5)
+
+
+def test_the_rate_of_one_step_replaces_the_optimizers():
+    layer = xn.Linear(1, bias=False).initialize((1,), dtype="float64")
+    layer.W.grad[...] = 1
+    before = float(layer.W.data[0, 0])
+    Updater(xn.SGD(0.1), layer.buffers).step(0.25)
+    assert before - float(layer.W.data[0, 0]) == pytest.approx(0.25)
+
+
+def test_an_optimizer_object_serves_several_networks():
+    optimizer, x, y = xn.Adam(1e-2), *blobs()
+    one, other, alone = small(), small(), small()
+    for net in (one, other):
+        net.fit(x, y, loss="cross_entropy", optimizer=optimizer, verbose=False)
+    alone.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-2), verbose=False)
+    assert same(values(one), values(other)) and same(values(one), values(alone))
+
+
+@pytest.mark.parametrize("optimizer", [xn.SGD(0.1, momentum=0.9, weight_decay=0.1), xn.Adam(0.1, weight_decay=0.1),
+                                       xn.AdamW(0.1)], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (0, 1, 2)])
+def test_frozen_layers_stay_as_they_are(optimizer, frozen):
+    net = xn.Sequential([xn.Linear(4, activation="tanh"), xn.Linear(5, activation="tanh"), xn.Linear(3)], input_shape=(2,),
+                        backend="numpy")
+    for i in frozen:
+        net.layers[i].trainable = False
+    before = {name: p.data.copy() for name, p in net.buffers.arrays.items()}
+    x, y = blobs()
+    net.fit(x, y, loss="cross_entropy", optimizer=optimizer, epochs=2, verbose=False)
+    for i, layer in enumerate(net.layers):
+        for p in layer.parameters:
+            assert np.array_equal(p.data, before[f"{layer.name}.{p.name}"]) == (i in frozen)
+
+
+def test_frozen_layers_do_not_change_what_the_others_learn():
+    """The gradient still goes through them: the same numbers as with a rate of 0 for that layer alone."""
+    x, y = blobs()
+    thawed, frozen = small(dtype="float64"), small(dtype="float64")
+    frozen.layers[0].trainable = False
+    for net in (thawed, frozen):
+        net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=len(x), verbose=False)
+    last = frozen.layers[-1].name
+    for p in ("W", "b"):        # after one step the last layer cannot know
+        np.testing.assert_array_equal(frozen.buffers.arrays[f"{last}.{p}"].data, thawed.buffers.arrays[f"{last}.{p}"].data)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: xn.SGD(-0.1), "SGD: expected lr to be a number, 0 or larger. Received: lr=-0.1"),
+    (lambda: xn.SGD(math.nan), "SGD: expected lr to be a number"),
+    (lambda: xn.SGD(math.inf), "SGD: expected lr to be a number"),
+    (lambda: xn.SGD("0.1"), "SGD: expected lr to be a number, 0 or larger. Received: lr='0.1'"),
+    (lambda: xn.SGD(True), "SGD: expected lr to be a number"),
+    (lambda: xn.SGD(0.1, momentum=-1), "SGD: expected momentum to be a number"),
+    (lambda: xn.SGD(0.1, weight_decay=-1), "SGD: expected weight_decay to be a number"),
+    (lambda: xn.SGD(0.1, nesterov=True), "SGD: expected a momentum above 0 with nesterov. Received: momentum=0"),
+    (lambda: xn.Adam(-1), "Adam: expected lr to be a number"),
+    (lambda: xn.Adam(eps=0), "Adam: expected eps above 0"),
+    (lambda: xn.Adam(betas=(0.9, 1.0)), r"Adam: expected two betas from 0 to below 1. Received: betas=\(0.9, 1.0\)"),
+    (lambda: xn.Adam(betas=(0.9,)), "Adam: expected two betas"),
+    (lambda: xn.Adam(betas=0.9), "Adam: expected two betas"),
+    (lambda: xn.Adam(betas="ab"), "Adam: expected two betas"),
+    (lambda: xn.AdamW(weight_decay=None), "AdamW: expected weight_decay to be a number.*weight_decay=None"),
+])
+def test_refuses(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_settings_are_python_floats():
+    optimizer = xn.Adam(np.float32(0.5), betas=(np.float32(0.5), 0), eps=1, weight_decay=np.int64(2))
+    assert [type(v) for v in (optimizer.lr, *optimizer.betas, optimizer.eps, optimizer.weight_decay)] == [float] * 5
+
+
+def test_an_optimizer_without_a_rule_says_so():
+    layer = xn.Linear(1).initialize((1,))
+    optimizer = xn.Optimizer()
+    optimizer.lr = 0.1
+    with pytest.raises(NotImplementedError, match=r"Optimizer: expected a method hyper\(step, lr\)"):
+        layer.update(optimizer)
+    with pytest.raises(NotImplementedError, match="Optimizer: expected a method apply"):
+        optimizer.apply(None, None, None, [], None, 0)
+
+
+def test_misspelt_settings_are_errors():
+    with pytest.raises(TypeError, match="momentun"):
+        xn.SGD(0.1, momentun=0.9)

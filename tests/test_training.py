@@ -1,0 +1,477 @@
+"""fit, evaluate, predict: what they learn, that the same seed gives the same bits, and what Ctrl-C leaves behind."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+
+import numpy as np
+import pytest
+from nets import blobs, branches, pictures, same, small, untouched, values
+
+import xpnet as xn
+
+QUIET = {"loss": "cross_entropy", "verbose": False}
+
+
+def trained(seed: int = 0, epochs: int = 3, **settings) -> xn.Sequential:
+    net = small(seed=seed)
+    net.fit(*blobs(), **QUIET, optimizer=xn.Adam(1e-2), epochs=epochs, **settings)
+    return net
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+def test_learns_a_separable_problem(backend):
+    x, y = blobs()
+    net = small(backend)
+    history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=30, validation=blobs(60, seed=1))
+    assert history["accuracy"][-1] > 0.98 and history["val_accuracy"][-1] == 1
+    assert net.evaluate(x, y)["accuracy"] == 1
+    assert history["loss"][-1] < 0.1 * history["loss"][0]
+
+
+@pytest.mark.parametrize("loss", ["mean_squared_error", "half_squared_error"])
+def test_learns_a_line(loss):
+    x = np.linspace(-1, 1, 50)[:, None]
+    y = 3 * x[:, 0] - 1
+    net = xn.Sequential([xn.Linear(1)], input_shape=(1,), backend="numpy", dtype="float64")
+    history = net.fit(x, y, loss=loss, optimizer=xn.SGD(0.2), epochs=60, batch_size=10, verbose=False)
+    np.testing.assert_allclose([p.data.item() for p in net.layers[0].parameters], [3, -1], rtol=1e-6)
+    assert set(history.rows[-1]) == {"epoch", "loss", "lr", "seconds"}       # no classes, no accuracy
+    assert set(net.evaluate(x, y)) == {"loss"}
+
+
+def test_learns_from_shares_as_from_labels():
+    x, y = blobs()
+    by_label, by_share = small(), small()
+    by_label.fit(x, y, **QUIET, optimizer=xn.SGD(0.1))
+    by_share.fit(x, np.eye(3)[y], **QUIET, optimizer=xn.SGD(0.1))
+    assert same(values(by_label), values(by_share))
+    assert by_share.evaluate(x, np.eye(3)[y]) == by_label.evaluate(x, y)
+
+
+def test_one_step_is_the_gradients_step():
+    """SGD on one batch: w - lr dL/dw, with the gradient of the mean over the batch."""
+    x, y = blobs(10)
+    net = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", dtype="float64")
+    W, b = (p.data.copy() for p in net.layers[0].parameters)
+    net.fit(x, y, **QUIET, optimizer=xn.SGD(0.5), batch_size=10)
+    z = x.astype(np.float64) @ W.T + b
+    share = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    dz = (share - np.eye(3)[y]) / 10
+    np.testing.assert_allclose(net.layers[0].W.data, W - 0.5 * dz.T @ x, rtol=1e-12)
+    np.testing.assert_allclose(net.layers[0].b.data, b - 0.5 * dz.sum(axis=0), rtol=1e-12)
+
+
+# --- history ----------------------------------------------------------------------------------------------------------
+
+def test_history_has_a_row_for_each_epoch():
+    x, y = blobs()
+    history = small().fit(x, y, **QUIET, optimizer=xn.SGD(0.1), epochs=3, validation=(x[:30], y[:30]))
+    assert history["epoch"] == [1, 2, 3] and len(history.rows) == 3 and not history.interrupted
+    assert list(history.rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
+    assert all(type(v) in (int, float) and math.isfinite(v) for row in history.rows for v in row.values())
+    assert history["lr"] == [0.1] * 3 and all(s >= 0 for s in history["seconds"])
+    assert repr(history) == "<History of 3 epochs>"
+    with pytest.raises(KeyError, match="val_los"):
+        history["val_los"]
+
+
+def test_validation_is_evaluation_after_the_epoch():
+    x, y = blobs()
+    held_out = blobs(60, seed=1)
+    net = small()
+    row = net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1), validation=held_out).rows[-1]
+    assert net.evaluate(*held_out) == {"loss": row["val_loss"], "accuracy": row["val_accuracy"]}
+    without = small()
+    without.fit(x, y, **QUIET, optimizer=xn.SGD(0.1))
+    assert same(values(net), values(without))           # looking changes nothing
+
+
+def test_the_short_last_batch_counts_by_its_size():
+    """A rate of 0 leaves the network as it is, so the epoch's figures are those of evaluate."""
+    x, y = blobs(20)
+    y = np.where(np.arange(20) < 14, 0, y)              # batches of 7, 7 and 6 with losses far apart
+    net = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", dtype="float64")
+    row = net.fit(x, y, **QUIET, optimizer=xn.SGD(0.0), batch_size=7, shuffle=False).rows[-1]
+    whole = net.evaluate(x, y)
+    assert row["loss"] == pytest.approx(whole["loss"], rel=1e-12) and row["accuracy"] == whole["accuracy"]
+    parts = [net.evaluate(x[i:i + 7], y[i:i + 7])["loss"] for i in (0, 7, 14)]
+    assert np.mean(parts) != pytest.approx(whole["loss"], rel=1e-3)
+    for batch_size in (1, 7, 19, 20, 1000):
+        assert net.evaluate(x, y, batch_size=batch_size) == pytest.approx(whole, rel=1e-12)
+
+
+# --- the same bits ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("build", [small, branches], ids=["small", "branches"])
+def test_the_same_seed_gives_the_same_bits(build, backend):
+    x, y = blobs() if build is small else pictures(24, (2, 6, 6), 5)
+    nets = [build(backend, seed=seed) for seed in (0, 0, 1)]
+    losses = [net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2, batch_size=10)["loss"] for net in nets]
+    assert same(values(nets[0]), values(nets[1])) and losses[0] == losses[1]
+    assert not same(values(nets[0]), values(nets[2]))
+
+
+def test_the_seed_orders_the_samples_too():
+    """Two networks with the same weights and no dropout, but other seeds, see the samples in another order."""
+    x, y = blobs()
+    nets = [xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", seed=seed) for seed in (0, 1)]
+    nets[1].parameters[...] = nets[0].parameters
+    for shuffle, equal in ((False, True), (True, False)):
+        for net in nets:
+            net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1), shuffle=shuffle)
+        assert np.array_equal(nets[0].parameters, nets[1].parameters) == equal
+
+
+def test_each_epoch_has_another_order():
+    class Recorded(xn.CrossEntropy):
+        def __init__(self):
+            self.orders = []
+
+        def __call__(self, backend, y, target):
+            self.orders.append(target.tolist())
+            return super().__call__(backend, y, target)
+
+    x, y = blobs(40, classes=3)
+    loss = Recorded()
+    small().fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=2, batch_size=40, verbose=False)
+    assert sorted(loss.orders[0]) == sorted(loss.orders[1]) == sorted(y.tolist())          # all of them, once
+    assert loss.orders[0] != loss.orders[1] != y.tolist()
+
+
+def test_global_random_state_plays_no_part():
+    np.random.seed(1)                                   # noqa: NPY002 - the state that must not matter
+    before = np.random.get_state()[1].copy()            # noqa: NPY002
+    one = trained()
+    assert np.array_equal(np.random.get_state()[1], before)         # noqa: NPY002
+    np.random.seed(2)                                   # noqa: NPY002
+    assert same(values(one), values(trained()))
+
+
+def test_a_second_fit_goes_on_where_the_first_ended():
+    x, y = blobs()
+    whole, parts, anew = trained(epochs=4), small(), small()
+    optimizer = xn.Adam(1e-2)
+    for _ in range(2):
+        parts.fit(x, y, **QUIET, optimizer=optimizer, epochs=2)
+        anew.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2)
+    assert same(values(whole), values(parts))
+    assert not same(values(whole), values(anew))        # a new object starts without momentum
+
+
+def test_a_second_fit_may_have_another_loss():
+    x, y = blobs(classes=2)
+    net = small(classes=2)
+    optimizer = xn.SGD(0.1, momentum=0.9)
+    net.fit(x, y, **QUIET, optimizer=optimizer)
+    net.fit(x, np.eye(2)[y], loss="mean_squared_error", optimizer=optimizer, verbose=False)
+    assert set(net.evaluate(x, np.eye(2)[y])) == {"loss"}           # evaluate takes the last fit's loss
+
+
+# --- predict, evaluate, net(x) --------------------------------------------------------------------------------------------
+
+def test_predict_evaluate_and_call_agree():
+    net, (x, y) = trained(), blobs()
+    called = net(x)
+    for batch_size in (1, 7, 64, 119, 120, 1000):
+        predicted = net.predict(x, batch_size=batch_size)
+        assert type(predicted) is np.ndarray and predicted.shape == (120, 3) and predicted.dtype == np.float32
+        np.testing.assert_allclose(predicted, called, rtol=1e-5, atol=1e-5)
+        result = net.evaluate(x, y, batch_size=batch_size)
+        assert result["accuracy"] == (called.argmax(axis=1) == y).mean()
+        shifted = called - called.max(axis=1, keepdims=True)
+        log_share = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        assert result["loss"] == pytest.approx(-log_share[np.arange(120), y].mean(), rel=1e-5)
+
+
+def test_predicting_changes_nothing():
+    net, (x, y) = trained(), blobs()
+    with untouched(net):
+        net.predict(x)
+        net(x)
+        net.evaluate(x, y)
+
+
+def test_predict_gives_what_the_last_layer_gives():
+    net = xn.Sequential([xn.Conv2d(3, 3), xn.Sigmoid()], input_shape=(1, 5, 5), backend="numpy")
+    x = pictures(4, (1, 5, 5))[0]
+    assert net.predict(x).shape == (4, 3, 3, 3) and ((net.predict(x) > 0) & (net.predict(x) < 1)).all()
+
+
+def test_samples_differ_from_call_to_call():
+    net = xn.Sequential([xn.Dropout(0.5)], input_shape=(100,), backend="numpy")
+    x = np.ones((3, 100))
+    draws = [net(x, mode="sample") for _ in range(3)]
+    assert not np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[1], draws[2])
+    assert set(np.unique(draws)) == {0.0, 2.0} and np.array_equal(net(x), x)
+    again = xn.Sequential([xn.Dropout(0.5)], input_shape=(100,), backend="numpy")
+    assert np.array_equal(again(x, mode="sample"), draws[0])        # and follow from the seed
+
+
+def test_dropout_differs_from_step_to_step():
+    class Recorded(xn.HalfSquaredError):
+        def __call__(self, backend, y, target):
+            self.seen = [*getattr(self, "seen", []), np.array(y)]
+            return super().__call__(backend, y, target)
+
+    net = xn.Sequential([xn.Linear(50), xn.Dropout(0.5)], input_shape=(1,), backend="numpy")
+    loss = Recorded()
+    net.fit(np.ones((1, 1)), np.zeros((1, 50)), loss=loss, optimizer=xn.SGD(0.0), epochs=3, verbose=False)
+    assert not np.array_equal(loss.seen[0], loss.seen[1]) and not np.array_equal(loss.seen[1], loss.seen[2])
+
+
+# --- what x and y may be ----------------------------------------------------------------------------------------------------
+
+def forms(x):
+    """The same numbers in every form in which people hold them."""
+    wide = np.repeat(x, 2, axis=0)[::2]
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    return {"list": x.tolist(), "uint8": x.astype(np.uint8), "int64": x.astype(np.int64), "float64": x.astype(np.float64),
+            "float16": x.astype(np.float16), "fortran": np.asfortranarray(x), "stride": wide, "reversed": x[::-1][::-1],
+            "big-endian": x.astype(">f4"), "read-only": frozen}
+
+
+@pytest.mark.parametrize("form", forms(np.zeros((1, 1, 4, 4), np.float32)))
+def test_inputs_in_every_form(form):
+    x = np.random.default_rng(0).integers(0, 5, (20, 1, 4, 4)).astype(np.float32)
+    y = np.arange(20) % 3
+
+    def run(samples, labels):
+        net = xn.Sequential([xn.Conv2d(2, 3, activation="relu"), xn.Flatten(), xn.Linear(3)], input_shape=(1, 4, 4),
+                            backend="numpy")
+        history = net.fit(samples, labels, **QUIET, optimizer=xn.SGD(0.1), batch_size=8, validation=(samples, labels))
+        return values(net), net.predict(samples), net(samples), net.evaluate(samples, labels), history["val_loss"]
+
+    given = forms(x)[form]
+    before = np.array(given)
+    found, expected = run(given, y), run(x, y)
+    assert same(found[0], expected[0]) and found[3:] == expected[3:]
+    assert np.array_equal(found[1], expected[1]) and np.array_equal(found[2], expected[2])
+    assert np.array_equal(np.array(given), before)              # nobody wrote into it
+
+
+def test_targets_stay_as_they_are():
+    x, y = blobs()
+    shares = np.asfortranarray(np.eye(3)[y])
+    for target in (y, shares):
+        target.flags.writeable = False
+        small().fit(x, target, **QUIET, optimizer=xn.SGD(0.1), validation=(x, target))
+    assert np.array_equal(shares, np.eye(3)[y])
+
+
+def test_the_result_is_not_the_callers_array():
+    net = xn.Sequential([xn.Flatten(), xn.Dropout()], input_shape=(2,), backend="numpy")
+    x = np.ones((5, 2), np.float32)
+    net.predict(x)[:] = 7
+    assert (x == 1).all()
+
+
+# --- on another backend -------------------------------------------------------------------------------------------------------
+
+def test_moving_keeps_what_was_learned_and_the_optimizers_state():
+    x, y = blobs()
+
+    def run(optimizers, backends):
+        net = small(dtype="float64")
+        for optimizer, backend in zip(optimizers, backends, strict=True):
+            assert net.to(backend) is net
+            net.fit(x, y, **QUIET, optimizer=optimizer, epochs=2)
+        return net
+
+    one, other = xn.Adam(1e-2), xn.Adam(1e-2)
+    stayed = run([one] * 3, ["numpy"] * 3)
+    moved = run([other] * 3, ["numpy", xn.Backend(), "numpy"])
+    anew = run([xn.Adam(1e-2) for _ in range(3)], ["numpy"] * 3)
+    distance = [np.linalg.norm(net.parameters - stayed.parameters) / np.linalg.norm(stayed.parameters) for net in (moved, anew)]
+    assert distance[0] < 1e-9 < 1e-3 < distance[1]
+    assert moved.epochs == 6 and np.array_equal(moved.counters, stayed.counters)
+    assert moved.backend.name == "numpy" and all(layer.backend is moved.backend for layer in moved.layers)
+
+
+def test_moving_keeps_every_bit():
+    net = trained()
+    before = values(net)
+    net.to(xn.Backend())
+    assert same(values(net), before) and net.backend.name == "base"
+
+
+def test_a_move_that_fails_leaves_the_network_where_it_was():
+    class Full(xn.Backend):
+        def zeros(self, shape, dtype):
+            raise MemoryError("no room")
+
+    net, (x, _) = trained(), blobs()
+    before, backend = net.predict(x), net.backend
+    for target, error in (("cupy:99", xn.BackendError), ("tpu", ValueError), (Full(), MemoryError)):
+        with untouched(net), pytest.raises(error):
+            net.to(target)
+        assert net.backend is backend and np.array_equal(net.predict(x), before)
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------------------------
+
+class Interrupting(xn.CrossEntropy):
+    """Cross entropy that presses Ctrl-C when it is called for the n-th time, n in `at`, `times` times."""
+
+    def __init__(self, *at: int, times: int = 1) -> None:
+        self.at, self.times, self.calls = at, times, 0
+
+    def __call__(self, backend, y, target):
+        self.calls += 1
+        if self.calls in self.at:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+        return super().__call__(backend, y, target)
+
+
+@pytest.fixture
+def handler():
+    """Another handler than the default one, to see that it comes back; it counts what reaches it."""
+    class Count:
+        hits = 0
+
+        def __call__(self, number, frame):
+            self.hits += 1
+
+    count, before = Count(), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, count)
+    yield count
+    assert signal.getsignal(signal.SIGINT) is count
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_stops_after_the_batch_and_keeps_the_model(handler, capsys):
+    x, y = blobs(120)
+    net, control = small(), small()
+    loss = Interrupting(3)
+    history = net.fit(x, y, loss=loss, optimizer=xn.Adam(1e-2), epochs=5, batch_size=30, shuffle=False, validation=(x, y))
+    assert history.interrupted and loss.calls == 3 and handler.hits == 0
+    assert "interrupted: stopped after the current batch" in capsys.readouterr().out
+    assert repr(history) == "<History of 1 epochs, interrupted>"
+    row, = history.rows                                 # the part of the epoch that was seen
+    control_row, = control.fit(x[:90], y[:90], **QUIET, optimizer=xn.Adam(1e-2), batch_size=30, shuffle=False).rows
+    assert np.array_equal(net.parameters, control.parameters) and row["loss"] == control_row["loss"]
+    assert math.isnan(history["val_loss"][0]) and math.isnan(history["val_accuracy"][0])
+    assert net.epochs == 0                              # the epoch does not count: the next fit has its order
+
+
+def test_fit_goes_on_after_ctrl_c(handler):
+    x, y = blobs()
+    net, optimizer = small(), xn.Adam(1e-2)
+    assert net.fit(x, y, loss=Interrupting(2), optimizer=optimizer, verbose=False).interrupted
+    assert net.predict(x).shape == (120, 3)
+    history = net.fit(x, y, **QUIET, optimizer=optimizer, epochs=30)
+    assert not history.interrupted and history["accuracy"][-1] > 0.98 and net.epochs == 30
+
+
+def test_ctrl_c_in_a_later_epoch_and_during_validation(handler):
+    x, y = blobs(60)
+    history = small().fit(x, y, loss=Interrupting(4), optimizer=xn.SGD(0.1), epochs=9, batch_size=20, verbose=False)
+    assert history["epoch"] == [1, 2] and history.interrupted           # in the first batch of the second
+    net = small()
+    loss = Interrupting(4)                                              # three batches, then validation
+    history = net.fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=9, batch_size=20, validation=(x, y), verbose=False)
+    assert history["epoch"] == [1] and history.interrupted and net.epochs == 1
+    assert math.isfinite(history["val_loss"][0])                        # the validation was finished
+
+
+def test_a_second_ctrl_c_is_pythons_own():
+    before = signal.getsignal(signal.SIGINT)
+    assert before is signal.default_int_handler
+    x, y = blobs()
+    net = small()
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(x, y, loss=Interrupting(2, times=2), optimizer=xn.SGD(0.1), verbose=False)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert np.isfinite(net.predict(x)).all()
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        x, y = blobs()
+        history = small().fit(x, y, loss=Interrupting(1), optimizer=xn.SGD(0.1), epochs=2, verbose=False)
+        assert not history.interrupted and len(history.rows) == 2
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_error_in_a_batch_restores_the_handler(handler):
+    class Broken(xn.CrossEntropy):
+        def __call__(self, backend, y, target):
+            raise ZeroDivisionError("in the loss")
+
+    net = small()
+    with untouched(net), pytest.raises(ZeroDivisionError):
+        net.fit(*blobs(), loss=Broken(), optimizer=xn.SGD(0.1), verbose=False)
+    net.fit(*blobs(), **QUIET, optimizer=xn.SGD(0.1))          # the fixture checks the handler
+
+
+def test_fit_in_another_thread(handler):
+    found = {}
+
+    def work():
+        found["net"] = trained()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert same(values(found["net"]), values(trained()))
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------------------
+
+def test_a_bar_with_loss_and_accuracy(capsys):
+    x, y = blobs()
+    net = small()
+    history = net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=2, validation=(x, y))
+    out, err = capsys.readouterr()
+    assert f"training {16 * 2 + 16 + 3 * 16 + 3:,} parameters on 120 samples, backend numpy" in out
+    for epoch in (1, 2):
+        last = [line for line in err.replace("\r", "\n").splitlines() if line.startswith(f"epoch {epoch}/2: 100%")][-1]
+        row = history.rows[epoch - 1]
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert f"{name}={row[name]:.4f}" in last
+        assert "4/4" in last
+    net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1))
+    assert capsys.readouterr() == ("", "")
+
+
+# --- one step at a time -----------------------------------------------------------------------------------------------------
+
+def test_train_step_is_what_fit_repeats():
+    x, y = blobs(20)
+    by_fit, by_hand = small(), small()
+    row = by_fit.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), batch_size=20, shuffle=False).rows[-1]
+    step = xn.TrainStep(by_hand, xn.CrossEntropy(), xn.Adam(1e-2))
+    loss, output = step(by_hand.batch_last(x), y)
+    assert np.array_equal(by_fit.parameters, by_hand.parameters)
+    assert float(loss) == pytest.approx(row["loss"]) and output.shape == (3, 20)
+    assert by_hand.counters.tolist() == [1, 0]
+
+
+def test_figures_are_taken_before_the_update():
+    """A row's loss is of the outputs that the epoch's steps saw, not of the network that they made."""
+    x, y = blobs(20)
+    net = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", dtype="float64")
+    before = net.evaluate(x, y, loss="cross_entropy")
+    row = net.fit(x, y, **QUIET, optimizer=xn.SGD(1.0), batch_size=20).rows[-1]
+    assert row["loss"] == pytest.approx(before["loss"]) and row["accuracy"] == before["accuracy"]
+    assert net.evaluate(x, y)["loss"] < before["loss"]
+
+
+# --- batch normalisation ----------------------------------------------------------------------------------------------------
+
+def test_running_statistics_come_from_training_and_serve_prediction():
+    net = xn.Sequential([xn.BatchNorm2d(momentum=1.0)], input_shape=(1, 2, 2), backend="numpy", dtype="float64")
+    x = np.random.default_rng(0).normal(5, 3, (50, 1, 2, 2))
+    with untouched(net):
+        net(x)
+    net.fit(x, np.zeros((50, 1, 2, 2)), loss="mean_squared_error", optimizer=xn.SGD(0.0), batch_size=50, verbose=False)
+    np.testing.assert_allclose([float(p.data[0]) for p in net.layers[0].states], [x.mean(), x.var(ddof=1)])
+    np.testing.assert_allclose(net(x[:1]), (x[:1] - x.mean()) / np.sqrt(x.var(ddof=1) + 1e-5))
