@@ -33,6 +33,9 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3, backend: st
     dxs: Any = layer.backward(on_backend(weight))
     gradients = [layer.backend.to_numpy(g) for g in (*(dxs if isinstance(dxs, tuple) else (dxs,)),
                                                      *(p.grad for p in layer.parameters))]
+    expected, received = ([a.shape for a in arrays] for arrays in ((*xs, *values), gradients))
+    if expected != received:
+        raise AssertionError(f"check_gradients: {layer.who}: expected gradients of shapes {expected}. Received: {received}.")
     direction = [rng.standard_normal(v.shape) for v in (*xs, *values)]
     direction = [d / max(np.linalg.norm(d), 1e-300) for d in direction]
 

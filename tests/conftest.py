@@ -1,0 +1,30 @@
+"""What all tests share: how hypothesis draws, where GPU tests run, and the backends that layers are tested on."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+from xpnet import Backend, BackendError, get_backend
+
+# The same examples in every run, without a time limit for one of them and without files between runs.
+settings.register_profile("xpnet", max_examples=100, deadline=None, derandomize=True, database=None)
+settings.load_profile("xpnet")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` where there is no GPU; with XPNET_REQUIRE_GPU=1 they run, and fail there."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked or os.environ.get("XPNET_REQUIRE_GPU") == "1":
+        return
+    try:
+        get_backend("cupy")
+    except BackendError as error:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+@pytest.fixture(scope="session", params=["base", "numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+def backend(request) -> Backend:
+    """Each backend in turn; "base" is the reference implementation itself."""
+    return Backend() if request.param == "base" else get_backend(request.param)

@@ -1,0 +1,73 @@
+"""One table of layers, at least one row for each class: what the tests of the common contract run over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+import xpnet as xn
+from xpnet.layer import Layer, Shape
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    label: str
+    make: Callable[[], Layer]
+    in_shapes: tuple[Shape, ...]        # without the batch axis
+
+    def __str__(self) -> str:
+        return self.label
+
+    def inputs(self, dtype: str, batch: int = 3, seed: int = 0) -> list[np.ndarray]:
+        """Batch-last arrays for the layer, on the host."""
+        rng = np.random.default_rng(seed)
+        return [rng.standard_normal((*shape, batch)).astype(dtype) for shape in self.in_shapes]
+
+    def layer(self, backend: xn.Backend, dtype: str) -> Layer:
+        return stand_alone(self.make(), *self.in_shapes, backend=backend, dtype=dtype)
+
+
+def stand_alone(layer: Layer, *in_shapes: Shape, backend: xn.Backend, dtype: str) -> Layer:
+    """The layer initialized, its biases and coefficients not at their special initial values."""
+    layer.initialize(*in_shapes, backend=backend, dtype=dtype, seed=1)
+    rng = np.random.default_rng(2)
+    for parameter in layer.parameters:
+        parameter.data += backend.asarray(0.1 * rng.standard_normal(parameter.shape), dtype)
+    return layer
+
+
+MAPS = ((4, 7, 6),)
+CASES = [
+    LayerCase("Conv2d", lambda: xn.Conv2d(5, 3, padding="half", activation="tanh", init="lecun_normal"), MAPS),
+    LayerCase("Conv2d-pointwise", lambda: xn.Conv2d(6, 1, bias=False), MAPS),
+    LayerCase("Conv2d-strided", lambda: xn.Conv2d(3, (3, 2), stride=(2, 3), padding=(2, 1, 0, 1), activation="relu"), MAPS),
+    LayerCase("Conv2d-grouped", lambda: xn.Conv2d(6, 3, dilation=(2, 1), padding=1, groups=2, name="g"), MAPS),
+    LayerCase("Conv2d-depthwise", lambda: xn.Conv2d(8, 3, groups=4, activation="sigmoid"), MAPS),
+    LayerCase("TableConv2d", lambda: xn.TableConv2d([[0, 1], [3], [0, 2, 3]], 3, padding=1, activation="scaled_tanh"), MAPS),
+    LayerCase("MaxPool2d", lambda: xn.MaxPool2d(2), MAPS),
+    LayerCase("MaxPool2d-ceil", lambda: xn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True), MAPS),
+    LayerCase("MaxPool2d-overlapping", lambda: xn.MaxPool2d((3, 2), stride=1, dilation=2), MAPS),
+    LayerCase("AvgPool2d", lambda: xn.AvgPool2d(2), MAPS),
+    LayerCase("AvgPool2d-inside", lambda: xn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), MAPS),
+    LayerCase("GlobalAvgPool2d", lambda: xn.GlobalAvgPool2d(), MAPS),
+    LayerCase("Subsampling2d", lambda: xn.Subsampling2d(2, activation="scaled_tanh", init="lecun_uniform"), MAPS),
+    LayerCase("BatchNorm2d", lambda: xn.BatchNorm2d(momentum=0.2, eps=1e-3), MAPS),
+    LayerCase("BatchNorm2d-relu", lambda: xn.BatchNorm2d(activation="relu"), MAPS),
+    LayerCase("Linear", lambda: xn.Linear(5, activation="relu", init="he_normal", name="first"), ((7,),)),
+    LayerCase("Linear-no-bias", lambda: xn.Linear(4, bias=False), ((7,),)),
+    LayerCase("RBF", lambda: xn.RBF([[1, -1, 1], [-1, 1, 1], [0.5, 0, -2], [2, 0, 1]]), ((3,),)),
+    LayerCase("Activation", lambda: xn.Activation("scaled_tanh"), MAPS),
+    LayerCase("ReLU", lambda: xn.ReLU(), MAPS),
+    LayerCase("Sigmoid", lambda: xn.Sigmoid(name="s"), ((5,),)),
+    LayerCase("Tanh", lambda: xn.Tanh(), MAPS),
+    LayerCase("ScaledTanh", lambda: xn.ScaledTanh(), ((5,),)),
+    LayerCase("Softmax", lambda: xn.Softmax(), ((5,),)),
+    LayerCase("Softmax-maps", lambda: xn.Softmax(), MAPS),
+    LayerCase("Dropout", lambda: xn.Dropout(0.3), MAPS),
+    LayerCase("Flatten", lambda: xn.Flatten(), MAPS),
+    LayerCase("Add", lambda: xn.Add(), 2 * MAPS),
+    LayerCase("Add-three", lambda: xn.Add(), ((5,), (5,), (5,))),
+    LayerCase("Concat", lambda: xn.Concat(), ((1, 4, 5), (3, 4, 5), (2, 4, 5))),
+]

@@ -1,0 +1,250 @@
+"""What every layer promises, whatever it computes: run over the table in layer_cases.py, on every backend."""
+
+import numpy as np
+import pytest
+from layer_cases import CASES, LayerCase
+from oracles import assert_close
+
+import xpnet.layers
+from xpnet import PREDICT, SAMPLE, TRAIN
+from xpnet.layer import Layer
+
+FLOATS = ("float32", "float64")
+MODES = (PREDICT, TRAIN, SAMPLE)
+
+every_layer = pytest.mark.parametrize("case", CASES, ids=str)
+every_float = pytest.mark.parametrize("dtype", FLOATS)
+
+
+def gradient(shape, dtype, seed=3):
+    """A dY for an output of this shape."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def as_tuple(dxs):
+    return dxs if isinstance(dxs, tuple) else (dxs,)
+
+
+def lock(a):
+    """The array itself; on the CPU nothing can write into it any more."""
+    if isinstance(a, np.ndarray):
+        a.flags.writeable = False
+    return a
+
+
+def copies(layer: Layer, arrays):
+    return [layer.backend.to_numpy(a).copy() for a in arrays]
+
+
+def assert_same(actual, expected):
+    for a, b in zip(actual, expected, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        np.testing.assert_array_equal(a, b)
+
+
+def run(layer: Layer, inputs, dy, **options):
+    """One training pass on host arrays: output, gradients by the inputs and by the parameters, all on the host."""
+    y = layer.forward(*map(layer.backend.asarray, inputs), mode=TRAIN)
+    dxs = as_tuple(layer.backward(layer.backend.asarray(dy), **options))
+    return copies(layer, [y, *dxs]), copies(layer, [p.grad for p in layer.parameters])
+
+
+def test_the_table_has_every_layer():
+    assert {type(case.make()).__name__ for case in CASES} == set(xpnet.layers.__all__)
+
+
+@every_layer
+@every_float
+def test_types_and_shapes(case: LayerCase, backend, dtype):
+    """float32 stays float32, float64 stays float64: outputs, gradients, parameters and running statistics."""
+    layer = case.layer(backend, dtype)
+    inputs = case.inputs(dtype)
+    for mode in MODES:
+        y = layer.forward(*map(backend.asarray, inputs), mode=mode)
+        assert (y.dtype, y.shape) == (np.dtype(dtype), (*layer.out_shape, 3))
+    dxs = as_tuple(layer.backward(backend.asarray(gradient(y.shape, dtype))))
+    assert [(dx.dtype, dx.shape) for dx in dxs] == [(x.dtype, x.shape) for x in inputs]
+    for p in layer.parameters + layer.states:
+        assert (p.data.dtype, p.data.shape) == (np.dtype(dtype), p.shape)
+    for p in layer.parameters:
+        assert (p.grad.dtype, p.grad.shape) == (np.dtype(dtype), p.shape)
+
+
+@every_layer
+def test_inputs_are_only_read(case: LayerCase, backend):
+    layer = case.layer(backend, "float32")
+    inputs = case.inputs("float32")
+    xs = [lock(backend.asarray(x.copy())) for x in inputs]
+    for mode in MODES:
+        y = layer.forward(*xs, mode=mode)
+    dy = gradient(y.shape, "float32")
+    on_backend = lock(backend.asarray(dy.copy()))
+    layer.backward(on_backend)
+    assert_same(copies(layer, [*xs, on_backend]), [*inputs, dy])
+
+
+@every_layer
+def test_what_was_returned_stays_as_it_was(case: LayerCase, backend):
+    """Neither backward nor a later pass changes an output or a gradient that the layer gave away."""
+    layer = case.layer(backend, "float32")
+    y = layer.forward(*map(backend.asarray, case.inputs("float32")), mode=TRAIN)
+    before = copies(layer, [y])
+    dxs = as_tuple(layer.backward(backend.asarray(gradient(y.shape, "float32"))))
+    before += copies(layer, dxs)
+    run(layer, case.inputs("float32", seed=7), gradient(y.shape, "float32", seed=8))
+    layer.forward(*map(backend.asarray, case.inputs("float32", seed=9)))
+    assert_same(copies(layer, [y, *dxs]), before)
+
+
+@every_layer
+def test_arrays_need_not_be_contiguous(case: LayerCase, backend):
+    layer = case.layer(backend, "float64")
+    inputs = case.inputs("float64")
+    dy = gradient((*layer.out_shape, 3), "float64")
+    outputs, grads = run(layer, inputs, dy)
+
+    def strided(a):         # every second sample of an array with the axes in the opposite order in memory
+        wide = np.repeat(a, 2, axis=-1)
+        return backend.asarray(wide.T.copy()).T[..., ::2]
+
+    y = layer.forward(*map(strided, inputs), mode=TRAIN)
+    assert not strided(inputs[0]).flags.c_contiguous
+    dxs = as_tuple(layer.backward(strided(dy)))
+    for actual, expected in zip(copies(layer, [y, *dxs, *(p.grad for p in layer.parameters)]), outputs + grads, strict=True):
+        assert_close(actual, expected)
+
+
+@every_layer
+def test_a_batch_of_one(case: LayerCase, backend):
+    layer = case.layer(backend, "float64")
+    inputs = case.inputs("float64")
+    first = [x[..., :1].copy() for x in inputs]
+    y = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))
+    assert_close(backend.to_numpy(layer.forward(*map(backend.asarray, first))), y[..., :1])
+    (_, *dxs), _ = run(layer, first, gradient((*layer.out_shape, 1), "float64"))
+    assert [dx.shape for dx in dxs] == [x.shape for x in first]
+
+
+@every_layer
+def test_the_same_twice(case: LayerCase, backend):
+    inputs = case.inputs("float32")
+    dy = gradient((*case.layer(backend, "float32").out_shape, 3), "float32")
+    one, two = (run(case.layer(backend, "float32"), inputs, dy) for _ in range(2))
+    assert_same(one[0] + one[1], two[0] + two[1])
+
+
+@every_layer
+def test_backward_needs_one_forward_each(case: LayerCase, backend):
+    layer = case.layer(backend, "float32")
+    dy = backend.asarray(gradient((*layer.out_shape, 3), "float32"))
+    expected = rf"{type(layer).__name__} '\w+': expected a forward pass in TRAIN mode before each backward pass\. Received: none"
+    with pytest.raises(RuntimeError, match=expected):
+        layer.backward(dy)
+    for mode in (PREDICT, SAMPLE):              # which keep nothing
+        layer.forward(*map(backend.asarray, case.inputs("float32")), mode=mode)
+        with pytest.raises(RuntimeError, match=expected):
+            layer.backward(dy)
+    run(layer, case.inputs("float32"), gradient((*layer.out_shape, 3), "float32"))
+    with pytest.raises(RuntimeError, match=expected):
+        layer.backward(dy)
+
+
+@every_layer
+def test_the_cache_is_dropped_by_backward(case: LayerCase, backend):
+    layer = case.layer(backend, "float32")
+    run(layer, case.inputs("float32"), gradient((*layer.out_shape, 3), "float32"))
+    assert layer._cache is None
+
+
+@every_layer
+def test_a_prediction_between_forward_and_backward_changes_nothing(case: LayerCase, backend):
+    inputs, dy = case.inputs("float64"), gradient((*case.layer(backend, "float64").out_shape, 3), "float64")
+    outputs, grads = run(case.layer(backend, "float64"), inputs, dy)
+    layer = case.layer(backend, "float64")
+    y = layer.forward(*map(backend.asarray, inputs), mode=TRAIN)
+    layer.forward(*map(backend.asarray, case.inputs("float64", batch=2, seed=5)))
+    dxs = as_tuple(layer.backward(backend.asarray(dy)))
+    assert_same(copies(layer, [y, *dxs, *(p.grad for p in layer.parameters)]), outputs + grads)
+
+
+@every_layer
+def test_accumulate_adds_to_the_gradient(case: LayerCase, backend):
+    layer = case.layer(backend, "float64")
+    inputs, dy = case.inputs("float64"), gradient((*layer.out_shape, 3), "float64")
+    for p in layer.parameters:
+        p.grad.fill(np.nan)                     # without accumulate, what was there before does not matter
+    outputs, grads = run(layer, inputs, dy)
+    assert all(np.isfinite(g).all() for g in grads)
+    again, summed = run(layer, inputs, -3 * dy, accumulate=True)
+    for actual, expected in zip(summed, grads, strict=True):
+        assert_close(actual, -2 * expected)
+    for actual, expected in zip(again[1:], outputs[1:], strict=True):
+        assert_close(actual, -3 * expected)     # the gradient by the input is never summed
+
+
+@every_layer
+def test_without_needs_dx_the_parameters_gradients_are_the_same(case: LayerCase, backend):
+    layer = case.layer(backend, "float64")
+    inputs, dy = case.inputs("float64"), gradient((*layer.out_shape, 3), "float64")
+    (_, *dxs), grads = run(layer, inputs, dy)
+    layer.needs_dx = False
+    layer.forward(*map(backend.asarray, inputs), mode=TRAIN)
+    dx = layer.backward(backend.asarray(dy))
+    assert_same(copies(layer, [p.grad for p in layer.parameters]), grads)
+    if dx is not None:                          # a layer may leave it out, but what it returns is right
+        assert_same(copies(layer, as_tuple(dx)), dxs)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.label.split("-")[0] in ("Conv2d", "TableConv2d", "Linear")], ids=str)
+def test_layers_with_weights_leave_out_a_gradient_that_nobody_reads(case: LayerCase, backend):
+    layer = case.layer(backend, "float32")
+    layer.needs_dx = False
+    layer.forward(*map(backend.asarray, case.inputs("float32")), mode=TRAIN)
+    assert layer.backward(backend.asarray(gradient((*layer.out_shape, 3), "float32"))) is None
+
+
+@every_layer
+def test_nan_goes_through(case: LayerCase, backend):
+    """A sample of NaNs gives NaNs, and its neighbours in the batch do not notice."""
+    layer = case.layer(backend, "float32")
+    inputs = case.inputs("float32")
+    clean = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))
+    for x in inputs:
+        x[..., 1] = np.nan
+    y = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))
+    assert np.isnan(y[..., 1]).all()
+    assert_close(y[..., [0, 2]], clean[..., [0, 2]])
+
+
+@every_layer
+def test_a_layer_can_be_rebuilt_from_its_config(case: LayerCase, backend):
+    layer = case.layer(backend, "float32")
+    rebuilt = LayerCase("rebuilt", lambda: type(layer)(**layer.config()), case.in_shapes).layer(backend, "float32")
+    assert rebuilt.config() == layer.config()
+    inputs, dy = case.inputs("float32"), gradient((*layer.out_shape, 3), "float32")
+    (one, one_grads), (two, two_grads) = run(layer, inputs, dy), run(rebuilt, inputs, dy)
+    assert_same(one + one_grads, two + two_grads)
+
+
+@every_layer
+def test_an_unknown_argument_is_an_error(case: LayerCase):
+    layer = case.make()
+    with pytest.raises(TypeError, match="colour"):
+        type(layer)(**layer.config(), colour="red")
+
+
+@every_layer
+def test_a_layer_is_used_once(case: LayerCase, backend):
+    layer = case.layer(backend, "float32")
+    with pytest.raises(ValueError, match=r"expected to be used once\. Received: a second use of the same layer"):
+        layer.initialize(*case.in_shapes)
+
+
+@every_layer
+def test_update_moves_the_parameters_against_their_gradients(case: LayerCase, backend):
+    layer = case.layer(backend, "float64")
+    _, grads = run(layer, case.inputs("float64"), gradient((*layer.out_shape, 3), "float64"))
+    before = copies(layer, [p.data for p in layer.parameters])
+    layer.update(xpnet.SGD(0.5))
+    for p, w, g in zip(layer.parameters, before, grads, strict=True):
+        assert_close(backend.to_numpy(p.data), w - 0.5 * g)

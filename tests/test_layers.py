@@ -1,0 +1,286 @@
+"""The layers without windows: the output against loops over elements, and the errors."""
+
+import math
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layer_cases import stand_alone
+from oracles import assert_close
+
+import xpnet as xn
+from xpnet import SAMPLE, TRAIN
+
+NAMES = ["relu", "sigmoid", "tanh", "scaled_tanh"]
+dtypes = st.sampled_from(["float32", "float64"])
+activations = st.sampled_from([None, *NAMES])
+sizes = st.integers(1, 5)
+maps = st.tuples(sizes, sizes, sizes, sizes)        # (C, H, W, N)
+
+
+def normal(shape, dtype="float64", seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def forward(layer, *xs, mode="predict"):
+    return layer.backend.to_numpy(layer.forward(*map(layer.backend.asarray, xs), mode=mode))
+
+
+# --- features ---------------------------------------------------------------------------------------------------------
+
+@given(sizes, sizes, sizes, st.booleans(), activations, dtypes)
+def test_linear(backend, units, features, batch, bias, activation, dtype):
+    layer = stand_alone(xn.Linear(units, bias=bias, activation=activation), (features,), backend=backend, dtype=dtype)
+    x = normal((features, batch), dtype)
+    W = backend.to_numpy(layer.W.data)
+    b = backend.to_numpy(layer.b.data) if bias else np.zeros(units)
+    assert [p.name for p in layer.parameters] == (["W", "b"] if bias else ["W"])
+    y = forward(layer, x)
+    assert y.dtype == dtype
+    assert_close(y, oracles.activation(oracles.linear(x, W, b), activation))
+
+
+def test_multiply_adds():
+    assert xn.Linear(512).initialize((784,)).multiply_adds() == 784 * 512
+    assert xn.RBF([[0.0] * 84] * 10).initialize((84,)).multiply_adds() == 840
+    assert xn.ReLU().initialize((84,)).multiply_adds() == 0
+
+
+@given(sizes, sizes, sizes, dtypes)
+def test_rbf(backend, classes, features, batch, dtype):
+    codes = normal((classes, features), dtype, seed=1).round(1).tolist()
+    layer = xn.RBF(codes).initialize((features,), backend=backend, dtype=dtype)
+    x = normal((features, batch), dtype)
+    y = forward(layer, x)
+    assert y.dtype == dtype
+    assert_close(y, oracles.rbf(x, np.array(codes)), scale=10)      # |x|^2 - 2 x c + |c|^2 cancels where x is near c
+    assert layer.parameters == []                                   # the codes are kept, but not trained
+
+
+@given(st.lists(sizes, min_size=2, max_size=4), dtypes)
+def test_softmax(backend, shape, dtype):
+    layer = xn.Softmax().initialize(tuple(shape[:-1]), backend=backend, dtype=dtype)
+    x = 5 * normal(shape, dtype)
+    y = forward(layer, x)
+    assert y.dtype == dtype
+    assert_close(y, oracles.softmax(x))
+
+
+def test_softmax_does_not_overflow(backend):
+    layer = xn.Softmax().initialize((3,), backend=backend)
+    x = np.array([[1e4, -1e4, 3e38], [0, -1e4, 0], [-1e4, 0, 3e38]], np.float32)
+    np.testing.assert_allclose(forward(layer, x), [[1, 0, 0.5], [0, 0, 0], [0, 1, 0.5]], atol=1e-7)
+
+
+# --- elements ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_activations(backend, name, dtype):
+    special = [0, 1, -1, 1e-3, 5, -5, 50, -50, 1000, -1000, np.inf, -np.inf, np.nan]
+    x = np.concatenate([special, normal(27)]).astype(dtype).reshape(5, 8)
+    y = forward(xn.Activation(name).initialize((5,), backend=backend, dtype=dtype), x)
+    assert y.dtype == dtype
+    assert_close(y, oracles.activation(x, name))
+
+
+@pytest.mark.parametrize("layer, name", [(xn.ReLU(), "relu"), (xn.Sigmoid(), "sigmoid"), (xn.Tanh(), "tanh"),
+                                         (xn.ScaledTanh(), "scaled_tanh")])
+def test_a_class_for_each_activation(layer, name):
+    layer.initialize((5,), dtype="float64")
+    x = normal((5, 3))
+    np.testing.assert_array_equal(forward(layer, x), forward(xn.Activation(name).initialize((5,), dtype="float64"), x))
+
+
+def test_scaled_tanh_is_one_at_one():
+    y = forward(xn.ScaledTanh().initialize((2,), dtype="float64"), np.array([[1.0], [-1.0]]))
+    np.testing.assert_allclose(y, [[1], [-1]], atol=1e-5)
+
+
+# --- batch normalisation ----------------------------------------------------------------------------------------------
+
+@given(maps.filter(lambda s: math.prod(s[1:]) > 3), activations, dtypes)
+def test_batch_norm_in_training(backend, shape, activation, dtype):
+    layer = xn.BatchNorm2d(momentum=0.25, eps=1e-3, activation=activation)
+    stand_alone(layer, shape[:3], backend=backend, dtype=dtype)
+    gamma, beta = (backend.to_numpy(p.data) for p in layer.parameters)
+    x = 3 + 2 * normal(shape, dtype)
+    mean, var = oracles.channel_statistics(x)
+    y = forward(layer, x, mode=TRAIN)
+    assert y.dtype == dtype
+    assert_close(y, oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3), activation))
+    n = math.prod(shape[1:])
+    assert_close(backend.to_numpy(layer.mean.data), 0.75 * 0 + 0.25 * np.array(mean))
+    assert_close(backend.to_numpy(layer.var.data), 0.75 * 1 + 0.25 * np.array(var) * n / (n - 1))     # unbiased
+
+
+@given(maps, activations, dtypes)
+def test_batch_norm_in_prediction(backend, shape, activation, dtype):
+    layer = stand_alone(xn.BatchNorm2d(eps=1e-3, activation=activation), shape[:3], backend=backend, dtype=dtype)
+    gamma, beta = (backend.to_numpy(p.data) for p in layer.parameters)
+    mean, var = normal(shape[:1], dtype, seed=5), np.abs(normal(shape[:1], dtype, seed=6))
+    layer.mean.data[...], layer.var.data[...] = backend.asarray(mean), backend.asarray(var)
+    x = normal(shape, dtype)
+    y = forward(layer, x)
+    assert y.dtype == dtype
+    assert_close(y, oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3), activation))
+    np.testing.assert_array_equal(backend.to_numpy(layer.mean.data), mean)      # a prediction moves nothing
+
+
+def test_batch_norm_sampling_uses_the_batch_and_keeps_the_running_statistics(backend):
+    layer = xn.BatchNorm2d().initialize((2, 3, 3), backend=backend, dtype="float64")
+    x = 5 + normal((2, 3, 3, 4))
+    sampled = forward(layer, x, mode=SAMPLE)
+    assert not layer.mean.data.any()
+    np.testing.assert_array_equal(sampled, forward(layer, x, mode=TRAIN))
+
+
+def test_running_statistics_approach_those_of_the_data(backend):
+    layer = xn.BatchNorm2d().initialize((1, 4, 4), backend=backend, dtype="float64")
+    x = 5 + 3 * normal((1, 4, 4, 8))
+    for _ in range(200):
+        layer.forward(backend.asarray(x), mode=TRAIN)
+    assert float(layer.mean.data[0]) == pytest.approx(x.mean())
+    assert float(layer.var.data[0]) == pytest.approx(x.var(ddof=1))
+
+
+# --- shapes and merges ------------------------------------------------------------------------------------------------
+
+@given(maps, dtypes)
+def test_flatten_keeps_the_order_of_each_sample(backend, shape, dtype):
+    layer = xn.Flatten().initialize(shape[:3], backend=backend, dtype=dtype)
+    x = normal(shape, dtype)
+    y = forward(layer, x, mode=TRAIN)
+    for n in range(shape[3]):
+        np.testing.assert_array_equal(y[:, n], x[..., n].ravel())
+    np.testing.assert_array_equal(backend.to_numpy(layer.backward(backend.asarray(y))), x)
+
+
+@given(maps, st.integers(2, 4), dtypes)
+def test_add(backend, shape, count, dtype):
+    xs = [normal(shape, dtype, seed) for seed in range(count)]
+    y = forward(xn.Add().initialize(*count * [shape[:3]], backend=backend, dtype=dtype), *xs)
+    assert y.dtype == dtype
+    for at in np.ndindex(shape):
+        assert y[at] == pytest.approx(sum(float(x[at]) for x in xs), rel=1e-5, abs=1e-6)
+
+
+@given(st.lists(sizes, min_size=2, max_size=4), sizes, sizes, dtypes)
+def test_concat(backend, channels, size, batch, dtype):
+    xs = [normal((C, size, 2, batch), dtype, seed=C) for C in channels]
+    layer = xn.Concat().initialize(*(x.shape[:3] for x in xs), backend=backend, dtype=dtype)
+    y = forward(layer, *xs, mode=TRAIN)
+    rows = iter(y)
+    for x in xs:
+        for channel in x:
+            np.testing.assert_array_equal(next(rows), channel)
+    for x, dx in zip(xs, layer.backward(backend.asarray(y)), strict=True):
+        np.testing.assert_array_equal(backend.to_numpy(dx), x)
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+FUSED = "expected activation None or one of relu, sigmoid, tanh, scaled_tanh. Received: "
+INIT = "expected init None or one of zeros, ones, he_normal, lecun_normal, glorot_uniform, lecun_uniform. Received: "
+SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each input. Received: "
+
+
+@pytest.mark.parametrize("action, text", [
+    (lambda: xn.Linear(0), "Linear: expected units to be an int, 1 or larger. Received: units=0."),
+    (lambda: xn.Linear(10.0), "Linear: expected units to be an int, 1 or larger. Received: units=10.0."),
+    (lambda: xn.Linear(10, activation="gelu"), f"Linear: {FUSED}'gelu'."),
+    (lambda: xn.Linear(10, init="normal"), f"Linear: {INIT}'normal'."),
+    (lambda: xn.Linear(10, name="out").initialize((8, 4, 4)), "Linear 'out': expected a vector of features per sample; put "
+                                                              "Flatten() before it. Received: input shape (8, 4, 4)."),
+    (lambda: xn.RBF([]), "RBF: expected codes of one length, one for each class. Received: lengths []."),
+    (lambda: xn.RBF([[1, 2], [1]]), "RBF: expected codes of one length, one for each class. Received: lengths [2, 1]."),
+    (lambda: xn.RBF([[1, 2]]).initialize((3,)),
+     "RBF: expected 2 features, the length of a code. Received: input shape (3,)."),
+    (lambda: xn.RBF([[1, 2]]).initialize((2, 1, 1)),
+     "RBF: expected 2 features, the length of a code. Received: input shape (2, 1, 1)."),
+    (lambda: xn.Activation("rleu"), f"Activation: {FUSED}'rleu'."),
+    (lambda: xn.Activation(None, name="a"), "Activation 'a': expected the name of an activation. Received: None."),
+    (lambda: xn.BatchNorm2d(activation="softmax"), f"BatchNorm2d: {FUSED}'softmax'."),
+    (lambda: xn.BatchNorm2d(eps=-1e-5), "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=-1e-05."),
+    (lambda: xn.BatchNorm2d(eps=math.nan), "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=nan."),
+    (lambda: xn.BatchNorm2d(momentum="0.9"),
+     "BatchNorm2d: expected momentum to be a number, 0 or larger. Received: momentum='0.9'."),
+    (lambda: xn.BatchNorm2d().initialize((10,)), "BatchNorm2d: expected an input of shape (channels, height, width) per "
+                                                 "sample. Received: input shape (10,)."),
+    (lambda: xn.Dropout(1), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=1."),
+    (lambda: xn.Dropout(-0.1), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=-0.1."),
+    (lambda: xn.Dropout(math.nan), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=nan."),
+    (lambda: xn.Dropout(True), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=True."),
+    (lambda: xn.Dropout("half"), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p='half'."),
+    (lambda: xn.Add().initialize((3, 4, 4)), "Add: expected two or more inputs of one shape. Received: [(3, 4, 4)]."),
+    (lambda: xn.Add().initialize((3, 4, 4), (4, 4, 4)),
+     "Add: expected two or more inputs of one shape. Received: [(3, 4, 4), (4, 4, 4)]."),
+    (lambda: xn.Concat().initialize((3,)),
+     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3,)]."),
+    (lambda: xn.Concat().initialize((3, 4, 4), (3, 4, 5)),
+     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3, 4, 4), (3, 4, 5)]."),
+    (lambda: xn.Concat().initialize((3,), (3, 4, 4)),
+     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3,), (3, 4, 4)]."),
+    (lambda: xn.ReLU().initialize(), "ReLU: expected 1 input(s). Received: 0."),
+    (lambda: xn.Conv2d(8, 3, name="c").initialize((3, 8, 8), (3, 8, 8)), "Conv2d 'c': expected 1 input(s). Received: 2."),
+    (lambda: xn.Conv2d(8, 3).initialize(3, 8, 8), f"Conv2d: {SAMPLE_SHAPE}3."),
+    (lambda: xn.Linear(8).initialize((0,)), f"Linear: {SAMPLE_SHAPE}(0,)."),
+    (lambda: xn.Linear(8).initialize(()), f"Linear: {SAMPLE_SHAPE}()."),
+    (lambda: xn.Linear(8).initialize("8"), f"Linear: {SAMPLE_SHAPE}'8'."),
+    (lambda: xn.Linear(8).initialize((8.0,)), f"Linear: {SAMPLE_SHAPE}(8.0,)."),
+], ids=lambda value: value[:60] if isinstance(value, str) else "")
+def test_errors(action, text):
+    with pytest.raises(ValueError) as error:
+        action()
+    assert str(error.value) == text
+
+
+def test_batch_norm_of_a_single_element_per_channel():
+    layer = xn.BatchNorm2d(name="bn").initialize((3, 1, 1))
+    x = np.ones((3, 1, 1, 1), np.float32)
+    for mode in (TRAIN, SAMPLE):
+        with pytest.raises(ValueError) as error:
+            layer.forward(x, mode=mode)
+        assert str(error.value) == ("BatchNorm2d 'bn': expected more than one element per channel in training. "
+                                    "Received: an array of shape (3, 1, 1, 1).")
+    assert layer.forward(x).shape == x.shape            # a prediction needs no statistics of its own
+    assert layer.forward(np.ones((3, 1, 1, 2), np.float32), mode=TRAIN).shape == (3, 1, 1, 2)
+
+
+def test_an_unknown_mode():
+    layer = xn.ReLU(name="r").initialize((3,))
+    with pytest.raises(ValueError) as error:
+        layer.forward(np.ones((3, 2), np.float32), mode="training")
+    assert str(error.value) == "ReLU 'r': expected mode \"predict\", \"train\" or \"sample\". Received: 'training'."
+
+
+def test_calling_a_layer_with_arrays():
+    layer = xn.Linear(3, name="out")
+    for inputs, received in ((np.ones((2, 4)),), "ndarray"), ((), "nothing"), ((xn.Input((4,)), 5), "Node, int"):
+        with pytest.raises(TypeError) as error:
+            layer(*inputs)
+        assert str(error.value) == ("Linear 'out': expected symbolic inputs, from Input(...) or another layer. Received: "
+                                    f"{received}. To compute with arrays, call a network, or the layer's forward.")
+
+
+def test_a_layer_used_twice():
+    layer, x = xn.Linear(3), xn.Input((3,))
+    layer(x)
+    with pytest.raises(ValueError) as error:
+        layer(x)
+    assert str(error.value) == ("Linear 'linear1': expected to be used once. Received: a second use of the same layer; make "
+                                "a new layer for each place (weights cannot be shared).")
+
+
+def test_inputs_of_two_graphs():
+    with pytest.raises(ValueError) as error:
+        xn.Add(name="sum")(xn.Input((3,)), xn.Input((3,)))
+    assert str(error.value) == ("Add 'sum': expected inputs of one graph. Received: values that come from different Inputs.")
+
+
+@pytest.mark.parametrize("method", ["build", "forward", "backward"])
+def test_a_subclass_that_lacks_a_method(method):
+    with pytest.raises(NotImplementedError, match=rf"^Layer: expected a method {method}\("):
+        getattr(xn.Layer(), method)((3,))
