@@ -7,12 +7,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xpnet.backends import BackendError
 
-EPOCHS = {"digits": 20, "mnist": 3}         # enough for the accuracies that the README states
-BATCH_SIZE = {"digits": 32, "mnist": 128}
+
+class Recipe(NamedTuple):
+    """What `train` does unless told: enough for the accuracies that the README states."""
+
+    epochs: int
+    batch_size: int
+    weight_decay: float     # few pictures need much
+
+
+RECIPES = {"digits": Recipe(epochs=20, batch_size=32, weight_decay=1.0),
+           "mnist": Recipe(epochs=3, batch_size=128, weight_decay=0.1)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,10 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a network and save it")
     _data_options(train)
     train.add_argument("--model", default="bilici", help="a network of xpnet.models (default: bilici)")
-    train.add_argument("--epochs", type=int, help="passes over the training pictures (default: digits 20, mnist 3)")
-    train.add_argument("--batch-size", type=int, help="pictures per step (default: digits 32, mnist 128)")
+    train.add_argument("--epochs", type=int, help=f"passes over the training pictures {_defaults('epochs')}")
+    train.add_argument("--batch-size", type=int, help=f"pictures per step {_defaults('batch_size')}")
     train.add_argument("--lr", type=float, default=4e-3, help="AdamW's peak learning rate (default: 0.004)")
-    train.add_argument("--weight-decay", type=float, default=0.1, help="AdamW's weight decay (default: 0.1)")
+    train.add_argument("--weight-decay", type=float, help=f"AdamW's weight decay {_defaults('weight_decay')}")
     train.add_argument("--schedule", default="one_cycle", help='"one_cycle" (default) or "constant"')
     train.add_argument("--seed", type=int, default=0, help="seed of initial values, order and dropout (default: 0)")
     train.add_argument("--backend", **backend)
@@ -55,8 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _defaults(name: str) -> str:
+    return f"(default: {', '.join(f'{data} {getattr(recipe, name)}' for data, recipe in RECIPES.items())})"
+
+
 def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", choices=sorted(EPOCHS), default="digits", help="the pictures (default: digits)")
+    parser.add_argument("--data", choices=sorted(RECIPES), default="digits", help="the pictures (default: digits)")
     parser.add_argument("--data-dir", help="where MNIST's files lie (default: $XPNET_HOME, the cache folder, a download)")
 
 
@@ -75,6 +88,8 @@ def _model(name: str) -> Any:
 def _train(options: argparse.Namespace) -> int:
     from xpnet.optim import AdamW
     build = _model(options.model)
+    told = {name: getattr(options, name) for name in Recipe._fields if getattr(options, name) is not None}
+    recipe = RECIPES[options.data]._replace(**told)
     path = Path(options.save or f"{options.data}-{options.model}.safetensors")
     if not path.parent.is_dir():
         raise ValueError(f"--save: expected a file in a folder that exists. Received: {path}.")
@@ -82,9 +97,8 @@ def _train(options: argparse.Namespace) -> int:
     net = build(input_shape=data.x_train.shape[1:], backend=options.backend, seed=options.seed)
     started = time.perf_counter()
     history = net.fit(data.x_train, data.y_train, loss="cross_entropy", schedule=options.schedule,
-                      optimizer=AdamW(options.lr, weight_decay=options.weight_decay),
-                      epochs=EPOCHS[options.data] if options.epochs is None else options.epochs,
-                      batch_size=BATCH_SIZE[options.data] if options.batch_size is None else options.batch_size)
+                      optimizer=AdamW(options.lr, weight_decay=recipe.weight_decay),
+                      epochs=recipe.epochs, batch_size=recipe.batch_size)
     print(f"trained in {time.perf_counter() - started:.1f} s")
     net.save(path)
     print(f"saved {path}\nnext, try:\n"

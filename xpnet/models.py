@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from xpnet.backends import Backend
@@ -137,5 +138,5 @@ def _bottleneck(x: Node, filters: int, stride: int) -> Node:
     return ReLU()(Add()(h, _shortcut(x, 4 * filters, stride)))
 
 
-MODELS = {"numpy_cnn": numpy_cnn, "bilici": bilici, "lecun1989": lecun1989, "lenet5": lenet5, "resnet18": resnet18,
+MODELS: dict[str, Callable[..., Network]] = {"numpy_cnn": numpy_cnn, "bilici": bilici, "lecun1989": lecun1989, "lenet5": lenet5, "resnet18": resnet18,
           "resnet50": resnet50}
