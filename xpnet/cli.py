@@ -37,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xpnet", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    backend = {"default": "auto", "help": 'array backend: "auto" (default), "numpy", "cupy" or "cupy:DEVICE"'}
 
     train = commands.add_parser("train", help="train a network and save it")
     _data_options(train)
@@ -48,20 +47,24 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--weight-decay", type=float, help=f"AdamW's weight decay {_defaults('weight_decay')}")
     train.add_argument("--schedule", default="one_cycle", help='"one_cycle" (default) or "constant"')
     train.add_argument("--seed", type=int, default=0, help="seed of initial values, order and dropout (default: 0)")
-    train.add_argument("--backend", **backend)
+    _backend_option(train)
     train.add_argument("--save", metavar="FILE", help="where the network goes (default: DATA-MODEL.safetensors)")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="loss and accuracy of a saved network on the test pictures")
     evaluate.add_argument("file", help="a network that `xpnet train` or net.save wrote")
     _data_options(evaluate)
-    evaluate.add_argument("--backend", **backend)
+    _backend_option(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     summary = commands.add_parser("summary", help="the table of a network's layers")
     summary.add_argument("network", help="a network of xpnet.models, or a file")
     summary.set_defaults(run=_summary)
     return parser
+
+
+def _backend_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", default="auto", help='array backend: "auto" (default), "numpy", "cupy" or "cupy:DEVICE"')
 
 
 def _defaults(name: str) -> str:
