@@ -10,6 +10,7 @@ VENV ?= .venv
 CUDA ?= cuda13
 BIN := $(VENV)/bin
 
+.DELETE_ON_ERROR:
 .PHONY: train test lint test-gpu bench clean
 
 train: $(VENV)/installed-data
@@ -33,7 +34,10 @@ $(VENV)/installed-%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
+# The version first: with an older Python, pip would search for minutes before it said so.
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "xpnet needs Python 3.11 or newer; PYTHON=python3.13 would choose one. Received: " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
 clean:
