@@ -20,6 +20,8 @@ from benchmarks.race import ContenderError, Race, Row, ask
 from xpnet.backends.threads import thread_count
 from xpnet.io.files import write_atomically
 
+BUSY = 0.5      # a load average that something else must have caused
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the competition, print and write its results; returns the exit status."""
@@ -87,14 +89,14 @@ def _facts(options: argparse.Namespace, race: Race, date: str, load: str, left_o
     versions, devices = _versions(race), _devices(race)
     pinned = os.environ.get("OPENBLAS_CORETYPE")
     unset = f"OPENBLAS_CORETYPE unset{f' (the environment had {pinned})' if pinned else ''}"
-    facts = [f"Measured {date} on {cpu_model()}, {options.threads} threads for every contender, {unset}{load}."]
+    facts = [f"Measured {date} on {cpu_model()}, threads of every contender: {options.threads}, {unset}, {load}."]
     if options.device == "gpu":
         facts.append(f"GPU: {', '.join(devices)}; TF32 {'on' if options.tf32 else 'off'} for every contender.")
     facts += [
         ", ".join(f"{name} {version}" for name, version in versions.items())
         + f"; PyTorch's Adam {'fused' if options.fused_adam else 'in its default form'}.",
         *(f"{contender}: {about['kernels']}." for contender, about in race.about.items()),
-        f"The median over {options.rounds} rounds of processes that take turns; each the median of steps for "
+        f"The median over processes that take turns, rounds: {options.rounds}; each the median of steps for "
         f"{options.seconds:g} s, at least {worker.FEWEST}, after {worker.WARM_UP} that are not counted.",
         "Milliseconds; in brackets the ratio to the faster PyTorch of the line, below 1 is faster than PyTorch.",
     ]
@@ -125,7 +127,12 @@ def cpu_model() -> str:
 
 def _load() -> str:
     """How busy the machine was before; figures from a busy one are worth little."""
-    return f", load average before {os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else ""
+    if not hasattr(os, "getloadavg"):
+        return "load average unknown"
+    load = f"load average before {os.getloadavg()[0]:.2f}"
+    if os.getloadavg()[0] > BUSY:
+        _say(f"the machine is busy ({load}): threads that wait for each other lose most, so the ratios will be off too")
+    return load
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,6 @@
 """PyTorch's side of the competition: the same networks, eager in two memory layouts, and as CUDA graphs.
 
-tests/test_benchmarks.py shows that the networks are the same: with our parameters they give our outputs and gradients.
+tests/test_benchmarks_torch.py shows that the networks are the same: with our parameters they give our outputs and gradients.
 """
 
 from __future__ import annotations

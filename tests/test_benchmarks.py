@@ -1,10 +1,8 @@
-"""The benchmarks: that both sides run the same networks, and that rows, ratios, tables and errors are right."""
+"""The benchmarks: the command, rows, ratios, tables and errors. test_benchmarks_torch.py compares the networks."""
 
 import json
 import os
 import sys
-from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +10,8 @@ import pytest
 
 from benchmarks import bandwidth, cli, contenders, race, table, worker
 from benchmarks.contenders import Job
-from benchmarks.xpnet_side import NETS, Xpnet, cuda_version
-from xpnet import PREDICT, TRAIN, BackendError, CrossEntropy, get_backend
+from benchmarks.xpnet_side import Xpnet, cuda_version
+from xpnet import BackendError, get_backend
 
 KEYS = ["net", "batch", "mode", "contender", "threads", "seconds", "ratio"]
 TINY = ["--nets", "numpy_cnn", "--batches", "2", "--rounds", "1", "--seconds", "0"]
@@ -40,7 +38,8 @@ def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
         assert (r["net"], r["contender"], r["threads"], r["ratio"]) == ("numpy_cnn", "numpy", 1, None)
         assert r["seconds"] > 0
     printed = capsys.readouterr().out
-    for fact in (f"NumPy {np.__version__}", "1 threads", "OPENBLAS_CORETYPE unset (the environment had Haswell)", "numpy: "):
+    for fact in (f"NumPy {np.__version__}", "threads of every contender: 1",
+                 "OPENBLAS_CORETYPE unset (the environment had Haswell)", "numpy: "):
         assert fact in printed
     assert table.as_text(table.step_table(rows)) in printed
     page = document.read_text()
@@ -232,119 +231,6 @@ def test_our_steps_train_and_predict():
     assert predict().shape == (10, 4) and runner.finite(predict()) and not runner.finite(np.array([1.0, np.inf]))
     assert set(runner.about()["versions"]) == {"Python", "NumPy", "xpnet"}
     assert (cuda_version(13020), cuda_version(12090)) == ("13.2", "12.9")
-
-
-# --- PyTorch's side -----------------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def torch_side():
-    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "xpnet[bench]"')
-    import torch
-
-    from benchmarks import torch_side
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch_side
-    torch.set_num_threads(threads)
-
-
-def relative_error(a, b):
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_both_sides_compute_the_same_network(name, torch_side, monkeypatch):
-    """In float64: in float32 a single ReLU that rounding puts on the other side of its kink would hide what is compared."""
-    import torch
-    if name == "resnet18":      # takes pictures of any size; small ones do for its structure
-        monkeypatch.setitem(contenders.INPUT_SHAPES, name, (3, 16, 16))
-    net = NETS[name](contenders.INPUT_SHAPES[name], backend="numpy", dtype="float64", seed=1)
-    model = torch_side.NETS[name]().double()
-    torch_side.copy_parameters(net, model)
-    images, labels = contenders.sample_batch(name, 3)
-    x, t = net.batch_last(images), torch.tensor(images, dtype=torch.float64)
-
-    model.eval()
-    assert relative_error(net.forward(x, PREDICT).T, model(t).detach().numpy()) < 1e-8
-
-    model.train()
-    their_loss = torch.nn.CrossEntropyLoss()(model(t), torch.tensor(labels))
-    their_loss.backward()
-    loss, dy = CrossEntropy()(net.backend, net.forward(x, TRAIN), labels)
-    net.backward(dy)
-    assert float(loss) == pytest.approx(their_loss.item(), rel=1e-8)
-    ours = [p.grad.ravel() for layer in net.layers for p in layer.parameters]
-    theirs = [p.grad.numpy().ravel() for p in model.parameters()]
-    everything = np.linalg.norm(np.concatenate(theirs))     # the bias before a batch norm has no gradient of its own
-    for mine, their in zip(ours, theirs, strict=True):
-        assert np.linalg.norm(mine - their) < 1e-8 * everything
-
-    model.eval()                                            # now with the running statistics of one batch
-    assert relative_error(net.forward(x, PREDICT).T, model(t).detach().numpy()) < 1e-8
-
-
-def test_copied_parameters_must_fit(torch_side):
-    with pytest.raises(ValueError, match="copy_parameters: expected shape"):
-        torch_side.copy_parameters(NETS["numpy_cnn"](backend="numpy"), torch_side.NETS["bilici"]())
-
-
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_eager_pytorch_trains_and_predicts(layout, torch_side):
-    import torch
-    runner = torch_side.Eager(Job("cpu", f"torch-{layout}", 1, "bilici", 4, fused_adam=layout == "nhwc"), layout)
-    train = runner.step("train")
-    assert runner.model.training
-    losses = [train().item() for _ in range(10)]
-    assert losses[-1] < losses[0]
-    predict = runner.step("predict")
-    assert not runner.model.training and runner.finite(predict()) and not predict().requires_grad
-    conv = runner.model[4].weight                           # (32, 8, 5, 5)
-    assert conv.is_contiguous(memory_format=torch.channels_last) == (layout == "nhwc")
-    assert runner.about()["versions"] == {"PyTorch": torch.__version__} and "kernels" in runner.about()["kernels"]
-
-
-def test_a_captured_step_follows_pytorchs_recipe(torch_side, monkeypatch):
-    """Without a GPU: what is called and in which order. Warm-up on a side stream, no gradients, one captured step, replays."""
-    import torch
-    log = []
-
-    class Stream:
-        def __init__(self, name="side"):
-            self.name = name
-
-        def wait_stream(self, other):
-            log.append(f"{self.name} waits for {other.name}")
-
-    @contextmanager
-    def logged(name):
-        log.append(f"enter {name}")
-        yield
-        log.append(f"leave {name}")
-
-    main = Stream("main")
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: main)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: logged(stream.name))
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: log.append("replay")))
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: logged("capture"))
-
-    runner = torch_side.Captured.__new__(torch_side.Captured)
-    runner.model = torch.nn.Linear(2, 1)
-    runner.optimizer = SimpleNamespace(zero_grad=lambda set_to_none: log.append(f"gradients None: {set_to_none}"))
-    runner.train = lambda: log.append("step") or torch.zeros(())
-    replay = runner.step("train")
-    assert log == ["side waits for main", "enter side", *["step"] * 3, "leave side", "main waits for side",
-                   "gradients None: True", "enter capture", "step", "leave capture"]
-    log.clear()
-    assert replay().item() == 0 and log == ["replay"]
-
-
-def test_torch_graph_runs_in_both_layouts(torch_side, monkeypatch):
-    monkeypatch.setattr(torch_side, "Captured", lambda job, layout: (job, layout))
-    job = Job("gpu", "torch-graph", 1)
-    assert contenders.runners(job) == [(job, "nchw"), (job, "nhwc")]
-    monkeypatch.setattr(torch_side, "Eager", lambda job, layout: layout)
-    assert contenders.runners(replace(job, contender="torch-nhwc")) == ["nhwc"]
 
 
 # --- the GPU's part, as far as it goes without one ----------------------------------------------------------------------
