@@ -77,8 +77,8 @@ class _Columns:
     def make(self, tile: Tile, first: int, C: int) -> Array:
         """(rows, K, n): one matrix for each output row of the tile, or a single one (1, K, rows*n)."""
         (KH, KW), (sh, sw), (dh, dw) = self.window.kernel, self.window.stride, self.window.dilation
-        xC, xH, xW, item = self.x.strides
-        N = self.x.shape[3]
+        item, (_, H, W, N) = self.x.itemsize, self.x.shape
+        xC, xH, xW = H * W * N * item, W * N * item, N * item       # x.strides says nothing about an axis of length 1
         n = tile.right - tile.left
         # With stride 1 a row of x is one run of elements that may be cut anywhere, else only between pixels.
         across, steps = ((n, 1), (item, item)) if sw == 1 else ((n // N, N), (sw * xW, item))
