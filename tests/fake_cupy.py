@@ -104,11 +104,13 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class FakeCupy:
-    """The module. `kernels` restricts what is compiled to the names that contain one of these words."""
+    """The module. `kernels` restricts what is compiled to the names that contain one of these words; `checks` are the
+    sanitizers."""
 
     ndarray = DeviceArray
 
-    def __init__(self, folder: Path, gpus: int = 1, kernels: Sequence[str] = ("",)) -> None:
+    def __init__(self, folder: Path, gpus: int = 1, kernels: Sequence[str] = ("",),
+                 checks: Sequence[str] = shim.CHECKS) -> None:
         self.current = 0
         self.libraries: list[shim.Library] = []
         fake = self
@@ -132,7 +134,7 @@ class FakeCupy:
             def __init__(self, *, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> None:
                 assert "-std=c++17" in options
                 names = [name for name in name_expressions if any(word in name for word in kernels)]
-                self.library = shim.Library(code, names, folder)
+                self.library = shim.Library(code, names, folder, checks)
                 fake.libraries.append(self.library)
 
             def get_function(self, name: str) -> Any:

@@ -1,0 +1,19 @@
+"""The GPU for tests that need one: a skip where there is none, a failure where XPNET_REQUIRE_GPU=1 says there must be."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from xpnet.backends import Backend, BackendError, get_backend
+
+
+def gpu_or_skip() -> Backend:
+    """The CuPy backend of the first GPU."""
+    try:
+        return get_backend("cupy")
+    except BackendError as error:
+        if os.environ.get("XPNET_REQUIRE_GPU") == "1":
+            pytest.fail(f"XPNET_REQUIRE_GPU=1, but {error}", pytrace=False)
+        pytest.skip(str(error))

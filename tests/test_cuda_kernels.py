@@ -1,0 +1,111 @@
+"""The CUDA kernels' sources run on the CPU, under AddressSanitizer and UBSan, against base.py; and the same checks fail
+for kernels with a mistake in them. No GPU is needed, and none is tested: see test_gpu_parity.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import shim
+
+from xpnet.backends import cuda_launch
+
+CHECK_FAILED, SANITIZER_FAILED = 3, 99          # as in kernel_checks.py
+CHECKS = ("im2col", "col2im", "max_pool2d", "max_pool2d_dx", "dropout", "small_grids", "every_instantiation", "parity",
+          "other_arrays", "training")
+
+reason = shim.why_not()
+pytestmark = pytest.mark.skipif(bool(reason), reason=reason)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled kernels lie: one library for each family, made once, two compilers at a time."""
+    folder = tmp_path_factory.mktemp("kernels")
+    with ThreadPoolExecutor(2) as pool:
+        for built in [pool.submit(shim.build, cuda_launch.source(family), names, folder)
+                      for family, names in cuda_launch.kernels().items()]:
+            built.result()
+    return folder
+
+
+def check(folder: Path, names: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
+    """kernel_checks.py in a process with the sanitizers."""
+    here = Path(__file__).parent
+    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    environment = os.environ | {
+        "LD_PRELOAD": asan.stdout.strip(), "PYTHONPATH": str(here.parent),
+        "ASAN_OPTIONS": f"detect_leaks=0:exitcode={SANITIZER_FAILED}",      # Python itself never frees some things
+        "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={SANITIZER_FAILED}"}
+    return subprocess.run([sys.executable, str(here / "kernel_checks.py"), str(folder), *names, *options],
+                          env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_kernels_agree_with_base(name: str, folder: Path):
+    result = check(folder, [name])
+    assert result.returncode == 0, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-5000:]}"
+    assert f"{name}: as base.py" in result.stdout
+
+
+# Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
+MUTANTS = {
+    "im2col reads one column to the right": ("im2col", "- w.left + j", "- w.left + 1 + j", "im2col"),
+    "im2col reads one row further down": ("im2col", "- w.top + i", "- w.top + 1 + i", "im2col"),
+    "im2col takes padding for input": ("im2col", "inside(ix, w.W);", "inside(ix, w.W + 1);", "im2col"),
+    "im2col writes one element later": ("im2col", "store(cols + target +", "store(cols + 1 + target +", "im2col"),
+    "im2col leaves out the last column": ("im2col", "FOR_COLUMNS(ox, w.OW)", "FOR_COLUMNS(ox, w.OW - 1)", "im2col"),
+    "col2im counts one window too many": ("common", "o < windows", "o <= windows", "col2im"),
+    "col2im ignores the stride": ("common", "o * stride == position", "true", "col2im"),
+    "col2im reads another row": ("im2col", "w.OH + oy;", "w.OH + oy + 1;", "col2im"),
+    "the last of equal values wins": ("max_pool", "v > best", "v >= best", "max_pool2d"),
+    "a NaN does not win": ("max_pool", "v != v &&", "v == v &&", "max_pool2d"),
+    "-inf is not taken": ("max_pool", "bool first = true;", "bool first = false;", "max_pool2d"),
+    "the winner is the next tap": ("max_pool", "Index(i * w.KW + j)", "Index(i * w.KW + j + 1)", "max_pool2d"),
+    "dy goes to the next tap": ("max_pool", "== i * w.KW + j)", "== i * w.KW + j + 1)", "max_pool2d_dx"),
+    "dy of another window": ("max_pool", "w.OH + oy) * w.OW + ox) * w.N + n;\n                const Vec<Index",
+                             "w.OH + oy) * w.OW + ox + 1) * w.N + n;\n                const Vec<Index", "max_pool2d_dx"),
+    "the counter is not incremented": ("dropout", "block + 1, 0", "block, 0", "dropout"),
+    "the high half comes first": ("dropout", "(h % 2)", "(1 - h % 2)", "dropout"),
+    "the end is one word early": ("dropout", "block * 8 + h < n)", "block * 8 + h < n - 1)", "dropout"),
+    "rows between two strides are left out": ("common", "row += gridDim.x * blockDim.z", "row += gridDim.x * blockDim.z + 1",
+                                              "small_grids"),
+}
+FLOATS_ONLY = ("--only", "<float,")             # a mutant is compiled for float alone, to save time
+
+
+@pytest.fixture(scope="module")
+def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
+    """The outcome of each mutant's check, two at a time."""
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        family, old, new, failing = MUTANTS[name]
+        sources = tmp_path_factory.mktemp("mutant") / "kernels"
+        shutil.copytree(cuda_launch.FOLDER, sources)
+        file = sources / f"{family}.cu"
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        return check(folder, [failing], "--kernels", str(sources), *FLOATS_ONLY)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(MUTANTS, pool.map(run, MUTANTS)))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_checks_notice_a_mistake(name: str, mutants: dict[str, subprocess.CompletedProcess[str]]):
+    result = mutants[name]
+    noticed = {CHECK_FAILED: "AssertionError", SANITIZER_FAILED: "Sanitizer"}
+    assert result.returncode in noticed, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-3000:]}"
+    assert noticed[result.returncode] in result.stderr or "runtime error:" in result.stderr
+
+
+def test_without_a_mistake_the_same_run_passes(folder: Path):
+    result = check(folder, CHECKS[:6], *FLOATS_ONLY)
+    assert result.returncode == 0, result.stderr[-3000:]

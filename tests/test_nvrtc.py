@@ -1,0 +1,86 @@
+"""NVRTC, the compiler that CuPy calls on a GPU, accepts every kernel that the backend can ask for. No driver is needed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xpnet.backends import cuda_launch
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
+
+
+@pytest.fixture(scope="module")
+def nvrtc() -> Any:
+    """CuPy's binding, or a skip that says what is missing."""
+    binding = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not installed", exc_type=ImportError)
+    try:
+        binding.getVersion()
+    except RuntimeError as error:       # the binding is there, the library that it loads is not
+        pytest.skip(f"NVRTC is not installed (pip install nvidia-cuda-nvrtc): {error}")
+    return binding
+
+
+@pytest.fixture(scope="module")
+def headers() -> Path:
+    """The folder of cuda_fp16.h."""
+    pathfinder = pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder, a part of CuPy, is not installed")
+    folder = pathfinder.find_nvidia_header_directory("cudart")
+    if folder is None:
+        pytest.skip("the CUDA headers are not installed (pip install nvidia-cuda-runtime)")
+    return Path(folder)
+
+
+def compile_family(nvrtc: Any, headers: Path, family: str, arch: str) -> tuple[bytes, dict[str, str], str]:
+    """What CuPy does for a RawModule, with its options: (machine code or PTX, name -> mangled name, the compiler's log)."""
+    names = cuda_launch.kernels()[family]
+    program = nvrtc.createProgram(cuda_launch.source(family), f"{family}.cu", (), ())
+    try:
+        for name in names:
+            nvrtc.addNameExpression(program, name)
+        options = (*cuda_launch.OPTIONS, f"-I{headers}", "-ftz=true", f"-arch={arch}",
+                   "--device-as-default-execution-space")
+        try:
+            nvrtc.compileProgram(program, options)
+        except nvrtc.NVRTCError:
+            pytest.fail(nvrtc.getProgramLog(program))
+        code = nvrtc.getCUBIN(program) if arch.startswith("sm") else nvrtc.getPTX(program)
+        mangled = {name: nvrtc.getLoweredName(program, name) for name in names}
+        return code if isinstance(code, bytes) else code.encode(), mangled, nvrtc.getProgramLog(program)
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("family", cuda_launch.kernels())
+def test_every_instantiation_compiles_without_a_warning(family: str, arch: str, nvrtc: Any, headers: Path):
+    if arch == "sm_120" and nvrtc.getVersion() < (12, 8):
+        pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")
+    code, mangled, log = compile_family(nvrtc, headers, family, arch)
+    assert log.strip("\0\n ") == ""
+    assert code.startswith(b"\x7fELF")
+    for name, symbol in mangled.items():
+        assert symbol.encode() in code, f"{name} is not in the machine code"
+
+
+@pytest.mark.parametrize("family", ["im2col", "max_pool"])
+def test_the_widest_instantiations_move_16_bytes_at_once(family: str, nvrtc: Any, headers: Path):
+    """The struct Vec is one load or store only if the compiler sees it so; PTX shows whether it did."""
+    ptx, mangled, _ = compile_family(nvrtc, headers, family, "compute_80")
+    bodies = dict(re.findall(r"\.entry (\w+)\((.*?)\n}", ptx.decode(), flags=re.DOTALL))
+    wide = re.compile(r"(ld|st)\.global\S*\.(?:v4\.\w32|v2\.\w64)")
+    for dtype, name in cuda_launch.TYPES.items():
+        widest = cuda_launch.widths(dtype)[-1]
+        for kernel in [k for k in mangled if f"<{name}," in k and k.endswith(f" {widest}>")]:
+            moves = set(wide.findall(bodies[mangled[kernel]]))
+            assert moves == {"ld", "st"}, f"{kernel}: only {moves} of 16 bytes"
+
+
+def test_a_wrong_kernel_does_not_compile(nvrtc: Any, headers: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cuda_launch, "source", lambda family: "#include <cuda_fp16.h>\ntemplate <typename T, int V> "
+                                                              "__global__ void im2col(T* x) { y = 0; }")
+    with pytest.raises(pytest.fail.Exception, match='identifier "y" is undefined'):
+        compile_family(nvrtc, headers, "im2col", "sm_80")
