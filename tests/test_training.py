@@ -187,6 +187,17 @@ def test_predict_evaluate_and_call_agree():
         assert result["loss"] == pytest.approx(-log_share[np.arange(120), y].mean(), rel=1e-5)
 
 
+def test_one_picture_alone(backend):
+    """Moving the batch axis of a single sample leaves strides that say nothing; kernels must not read them."""
+    net = xn.Sequential([xn.Conv2d(4, 3), xn.MaxPool2d(2), xn.Conv2d(3, (2, 3), stride=2, padding=1, activation="tanh"),
+                         xn.AvgPool2d(2), xn.Flatten(), xn.Linear(3)], input_shape=(2, 12, 12), backend=backend)
+    x = pictures(3, (2, 12, 12))[0]
+    together = backend.to_numpy(net(x))
+    for i in range(3):
+        np.testing.assert_allclose(backend.to_numpy(net(x[i:i + 1])), together[i:i + 1], rtol=1e-4, atol=1e-5)
+    net.fit(x[:1], [0], **QUIET, optimizer=xn.SGD(0.1))
+
+
 def test_predicting_changes_nothing():
     net, (x, y) = trained(), blobs()
     with untouched(net):

@@ -1,0 +1,137 @@
+"""The table of a network: what it says, and that what it says is so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nets import branches
+
+import xpnet as xn
+from xpnet import models
+from xpnet.layer import TRAIN
+from xpnet.summary import rows
+
+
+def test_the_table(capsys):
+    net = xn.Sequential([
+        xn.Conv2d(8, 3, padding="half"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2),
+        xn.Flatten(), xn.Linear(10, name="classes"),
+    ], input_shape=(1, 28, 28), backend="numpy")
+    text = net.summary()
+    assert capsys.readouterr().out == text + "\n"
+    assert text.splitlines() == [
+        "layer     type         output       parameters  multiply-adds  sees",
+        "-------------------------------------------------------------------",
+        "input                  1 x 28 x 28",
+        "conv1     Conv2d       8 x 28 x 28          80         56,448   3x3",
+        "bn1       BatchNorm2d  8 x 28 x 28          16              0   3x3",
+        "pool1     MaxPool2d    8 x 14 x 14           0              0   4x4",
+        "flatten1  Flatten      1568                  0              0   all",
+        "classes   Linear       10               15,690         15,680   all",
+        "-------------------------------------------------------------------",
+        "parameters: 15,786 (15,786 trainable), state: 16",
+        "multiply-adds per sample: 72,128",
+        "activations per sample: 61.29 KiB (float32)",
+        "backend: numpy",
+    ]
+
+
+def test_frozen_parameters_are_not_trainable():
+    net = xn.Sequential([xn.Linear(3), xn.Linear(2)], input_shape=(4,), backend="numpy")
+    net.layers[0].trainable = False
+    assert "parameters: 23 (8 trainable), state: 0" in net.summary()
+
+
+def test_the_note_of_the_backend_is_shown():
+    net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend=xn.Backend(note="because"))
+    assert net.summary().endswith("backend: base (because)")
+
+
+@pytest.mark.parametrize("name", ["lenet5", "bilici"])
+def test_shapes_and_bytes_are_those_of_a_real_pass(name):
+    net = models.MODELS[name](backend="numpy")
+    table = rows(net)
+    x = net.batch_last(np.ones((2, *net.input.shape)))
+    for node, row in zip(net.nodes, table, strict=True):
+        value = net.forward(x, TRAIN, node)
+        assert value.shape == (*row.shape, 2) and value.nbytes == 2 * row.activation_bytes
+        assert row.name == node.layer.name and row.kind == type(node.layer).__name__
+
+
+def test_rows_name_what_a_layer_reads():
+    table = {row.name: row for row in rows(branches())}
+    assert table["stem"].inputs == ("input",) and table["sum"].inputs == ("norm", "stem")
+    assert table["both"].inputs == ("mean", "max")
+
+
+# --- multiply-adds: counted one by one ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("layer, shape", [
+    (lambda: xn.Conv2d(6, 3, stride=2, padding=1, groups=2), (4, 9, 7)),
+    (lambda: xn.Conv2d(5, (3, 2), dilation=2), (4, 9, 7)),
+    (lambda: xn.Conv2d(5, 1, bias=False), (4, 9, 7)),
+    (lambda: xn.TableConv2d([(0,), (1, 2), (0, 1, 3)], 3), (4, 9, 7)),
+    (lambda: xn.Linear(6), (11,)),
+])
+def test_multiply_adds_are_the_terms_of_all_sums(layer, shape):
+    """With every weight and input 1 and no bias, an output element is the number of its products; padding counts too."""
+    net = xn.Sequential([layer()], input_shape=shape, backend="numpy", dtype="float64")
+    for p in net.layers[0].parameters:
+        p.data[...] = p.name == "W"
+    padding = net.layers[0].window.padding if net.layers[0].window else (0, 0, 0, 0)
+    if any(padding):            # the same layer, on an input that already has its border, of ones
+        top, bottom, left, right = padding
+        shape = shape[0], shape[1] + top + bottom, shape[2] + left + right
+        bare = xn.Sequential([xn.Conv2d(6, 3, stride=2, groups=2)], input_shape=shape, backend="numpy", dtype="float64")
+        bare.parameters[...] = net.parameters
+    else:
+        bare = net
+    assert rows(net)[0].multiply_adds == bare(np.ones((1, *shape))).sum()
+
+
+# --- receptive fields: found by pushing on one element after the other ----------------------------------------------------
+
+def field_of_the_centre(net: xn.Network, node) -> tuple[int, int]:
+    """Rows and columns between the first and last input element on which the value's central element depends."""
+    x = net.batch_last(np.random.default_rng(0).normal(size=(1, *net.input.shape)))
+    value = net.forward(x, output=node)
+    centre = tuple(size // 2 for size in value.shape)
+    touched = []
+    for row, column in np.ndindex(*net.input.shape[1:]):
+        pushed = x.copy()
+        pushed[:, row, column] += 1e3
+        if net.forward(pushed, output=node)[centre] != value[centre]:
+            touched.append((row, column))
+    found = np.array(touched)
+    height, width = found.max(axis=0) - found.min(axis=0) + 1
+    return int(height), int(width)
+
+
+@pytest.mark.parametrize("layers", [
+    lambda: [xn.Conv2d(1, 3), xn.Conv2d(1, 3)],
+    lambda: [xn.Conv2d(1, (3, 2), stride=(2, 1)), xn.AvgPool2d(2), xn.Conv2d(1, 3, dilation=2)],
+    lambda: [xn.AvgPool2d(3, stride=2), xn.Sigmoid(), xn.Conv2d(1, 2), xn.BatchNorm2d()],
+    lambda: [xn.Subsampling2d(2), xn.Conv2d(2, 3, padding=1), xn.Conv2d(1, 1)],
+])
+def test_receptive_fields_are_what_an_output_depends_on(layers):
+    net = xn.Sequential(layers(), input_shape=(1, 21, 21), backend="numpy", dtype="float64")
+    for node, row in zip(net.nodes, rows(net), strict=True):
+        assert row.receptive_field == field_of_the_centre(net, node), row.name
+
+
+def test_receptive_fields_of_branches_are_the_widest():
+    x = xn.Input((1, 15, 15))
+    near, far = xn.Conv2d(1, 1)(x), xn.Conv2d(1, 3, padding=1)(xn.Conv2d(1, 3, padding=1)(x))
+    net = xn.Network(x, xn.Concat()(near, far), backend="numpy", dtype="float64")
+    assert rows(net)[-1].receptive_field == (5, 5)
+    assert field_of_the_centre(net, net.output) == (5, 5)
+
+
+def test_two_small_convolutions_see_what_a_large_one_sees():
+    def sees(*layers):
+        return rows(xn.Sequential(layers, input_shape=(1, 32, 32), backend="numpy"))[-1].receptive_field
+
+    assert sees(xn.Conv2d(1, 3), xn.Conv2d(1, 3)) == sees(xn.Conv2d(1, 5)) == (5, 5)
+    assert sees(*(xn.Conv2d(1, 3) for _ in range(3))) == sees(xn.Conv2d(1, 7)) == (7, 7)     # Simonyan and Zisserman 2015
+    assert sees(xn.Conv2d(1, 3), xn.Flatten()) is None
+    assert sees(xn.Conv2d(1, 3, padding=1), xn.GlobalAvgPool2d()) == (34, 34)       # the border included
