@@ -226,8 +226,9 @@ class Buffers:
         for (_, p), offset in zip(states, self.state_offsets, strict=True):
             p.data = self.state[offset:offset + p.size].reshape(p.shape)
         self.arrays = {f"{layer.name}.{p.name}": p for layer, p in pairs + states}
-        for name, p in self.arrays.items():
-            p.data[...] = backend.asarray(p.draw(seed, name), self.dtype)
+        with backend.scope():
+            for name, p in self.arrays.items():
+                p.data[...] = backend.asarray(p.draw(seed, name), self.dtype)
 
     def _offsets(self, parameters: Sequence[Parameter]) -> tuple[list[int], list[int]]:
         """Where each view starts, and how many elements it takes up with the gap that aligns the next one."""

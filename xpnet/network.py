@@ -110,8 +110,9 @@ class Network:
         new = get_backend(backend)
         old, arrays = self.backend, (self.parameters, self.grads, self.state, self.counters)
         self._allocate(new)
-        for mine, before in zip((self.parameters, self.grads, self.state, self.counters), arrays, strict=True):
-            mine[...] = new.asarray(old.to_numpy(before))
+        with new.scope():
+            for mine, before in zip((self.parameters, self.grads, self.state, self.counters), arrays, strict=True):
+                mine[...] = new.asarray(old.to_numpy(before))
         if self._train_step is not None:
             self._train_step.updater.to(self.buffers)
         return self
@@ -168,10 +169,12 @@ class Network:
         """
         if mode not in (PREDICT, SAMPLE):
             raise ValueError(f'Network: expected mode "predict" or "sample". Received: {mode!r}.')
-        y = self.forward(self.batch_last(self.check_input(x)), mode)
-        if mode == SAMPLE:
-            self.counters[1] += self.counters.dtype.type(1)
-        return self.xp.ascontiguousarray(self.xp.moveaxis(y, -1, 0))
+        x = self.check_input(x)
+        with self.backend.scope():
+            y = self.forward(self.batch_last(x), mode)
+            if mode == SAMPLE:
+                self.counters[1] += self.counters.dtype.type(1)
+            return self.xp.ascontiguousarray(self.xp.moveaxis(y, -1, 0))
 
     def check_input(self, x: Any) -> Any:
         """`x` as a batch-first array of real numbers; an error where the network cannot take it."""

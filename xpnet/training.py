@@ -36,11 +36,12 @@ class TrainStep:
     def __call__(self, x: Array, target: Array, lr: float | None = None) -> tuple[Array, Array]:
         """Train on a batch-last batch on the network's backend; the loss before the update, and the output."""
         net = self.net
-        y = net.forward(x, TRAIN, self.output)
-        loss, dy = self.loss(net.backend, y, target)
-        net.backward(dy, self.output)
-        self.updater.step(lr)
-        net.counters[0] += net.counters.dtype.type(1)
+        with net.backend.scope():
+            y = net.forward(x, TRAIN, self.output)
+            loss, dy = self.loss(net.backend, y, target)
+            net.backward(dy, self.output)
+            self.updater.step(lr)
+            net.counters[0] += net.counters.dtype.type(1)
         return loss, y
 
 
@@ -99,39 +100,44 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     net._train_step = step
 
     history = History()
-    batches = -(-len(x) // batch_size)
+    total = epochs * -(-len(x) // batch_size)
     if verbose:
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} parameters on {len(x):,} samples, "
               f"backend {net.backend.name}{f' ({net.backend.note})' if net.backend.note else ''}")
-    with _interruptible(history):
-        for epoch in range(epochs):
+    with net.backend.scope(), _interruptible(history):
+        while len(history.rows) < epochs and not history.interrupted:
             started = time.perf_counter()
-            totals = Totals(net, loss)
             order = generator(net.seed, f"epoch {net.epochs}").permutation(len(x)) if shuffle else np.arange(len(x))
-            with _Bar(f"epoch {epoch + 1}/{epochs}", batches, verbose) as bar:
-                for i in range(batches):
-                    chosen = order[i * batch_size:(i + 1) * batch_size]
-                    lr = optimizer.lr * schedule.factor((epoch * batches + i) / max(epochs * batches - 1, 1))
-                    batch_target = _target_batch(net, target[chosen])
-                    batch_loss, output = step(net.batch_last(x[chosen]), batch_target, lr)
-                    totals.add(batch_loss, output, batch_target)
-                    if bar.due() or i + 1 == batches or history.interrupted:
-                        bar.show(totals.result())
-                    bar.advance()
-                    if history.interrupted:
-                        break
+            batches = [order[i:i + batch_size] for i in range(0, len(x), batch_size)]
+            rates = [optimizer.lr * schedule.factor((len(history.rows) * len(batches) + i) / max(total - 1, 1))
+                     for i in range(len(batches))]
+            with _Bar(f"epoch {len(history.rows) + 1}/{epochs}", len(batches), verbose) as bar:
+                row, lr = _epoch(step, x, target, batches, rates, history, bar)
                 net.epochs += not history.interrupted
-                row = totals.result()
                 if held_out is not None:
                     figures = dict.fromkeys(row, np.nan) if history.interrupted else _evaluate(net, *held_out, loss, 256)
                     row |= {f"val_{name}": value for name, value in figures.items()}
                     bar.show(row)
-            history.rows.append({"epoch": epoch + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
-            if history.interrupted:
-                break
+            history.rows.append({"epoch": len(history.rows) + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
     if history.interrupted and verbose:
         print("interrupted: stopped after the current batch; the network keeps what it learned")
     return history
+
+
+def _epoch(step: TrainStep, x: Any, target: np.ndarray, batches: list[np.ndarray], rates: list[float], history: History,
+           bar: _Bar) -> tuple[dict[str, float], float]:
+    """Train on each batch of sample numbers with its rate, until all are done or Ctrl-C; the figures, the last rate."""
+    net, totals = step.net, Totals(step.net, step.loss)
+    for chosen, lr in zip(batches, rates, strict=True):
+        batch_target = _target_batch(net, target[chosen])
+        loss, y = step(net.batch_last(x[chosen]), batch_target, lr)
+        totals.add(loss, y, batch_target)
+        if bar.due() or chosen is batches[-1] or history.interrupted:
+            bar.show(totals.result())
+        bar.advance()
+        if history.interrupted:
+            break
+    return totals.result(), lr
 
 
 def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256) -> dict[str, float]:
@@ -146,12 +152,14 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
 
 
 def _evaluate(net: Network, x: Any, target: np.ndarray, loss: Loss, batch_size: int) -> dict[str, float]:
-    totals, output = Totals(net, loss), loss_input(net, loss)
-    for start in range(0, len(x), batch_size):
-        batch_target = _target_batch(net, target[start:start + batch_size])
-        y = net.forward(net.batch_last(x[start:start + batch_size]), output=output)
-        totals.add(loss(net.backend, y, batch_target)[0], y, batch_target)
-    return totals.result()
+    output = loss_input(net, loss)
+    with net.backend.scope():
+        totals = Totals(net, loss)
+        for start in range(0, len(x), batch_size):
+            batch_target = _target_batch(net, target[start:start + batch_size])
+            y = net.forward(net.batch_last(x[start:start + batch_size]), output=output)
+            totals.add(loss(net.backend, y, batch_target)[0], y, batch_target)
+        return totals.result()
 
 
 def predict(net: Network, x: Any, *, batch_size: int = 256) -> np.ndarray:
@@ -159,9 +167,10 @@ def predict(net: Network, x: Any, *, batch_size: int = 256) -> np.ndarray:
     x = net.check_input(x)
     batch_size = _count("predict", "batch_size", batch_size)
     out = np.empty((len(x), *net.output.shape), net.dtype)
-    for start in range(0, len(x), batch_size):
-        y = net.forward(net.batch_last(x[start:start + batch_size]))
-        out[start:start + batch_size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
+    with net.backend.scope():
+        for start in range(0, len(x), batch_size):
+            y = net.forward(net.batch_last(x[start:start + batch_size]))
+            out[start:start + batch_size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
     return out
 
 

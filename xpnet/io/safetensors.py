@@ -141,8 +141,9 @@ def _check(arrays: dict[str, np.ndarray], places: dict[str, Parameter], path: st
 
 def _copy(net: Network, arrays: dict[str, np.ndarray], about: dict[str, Any], path: str | Path) -> None:
     _check(arrays, net.buffers.arrays, path)
-    for name, array in arrays.items():
-        net.buffers.arrays[name].data[...] = net.backend.asarray(array, net.dtype)
     progress = about["progress"]
     net.epochs = progress["epochs"]
-    net.counters[...] = net.backend.asarray(np.array([progress["steps"], progress["uses"]], np.uint64))
+    with net.backend.scope():
+        for name, array in arrays.items():
+            net.buffers.arrays[name].data[...] = net.backend.asarray(array, net.dtype)
+        net.counters[...] = net.backend.asarray(np.array([progress["steps"], progress["uses"]], np.uint64))
