@@ -112,7 +112,7 @@ def gemm(backend, attributes, inputs, outputs):
     c = np.float32(attributes.get("beta", 1.0)) * inputs[2]
     if c.ndim == 2 and len(c) > 1:                          # another bias for each sample: added to what is there
         out = backend.asarray(c.T.copy())
-        return [backend.gemm(backend.asarray(W), batch_last(backend, a), out=out, accumulate=True).T]
+        return [batch_first(backend, backend.gemm(backend.asarray(W), batch_last(backend, a), out=out, accumulate=True))]
     return [run_layer(backend, xn.Linear(len(W)), a, W=W, b=np.broadcast_to(c, (1, len(W)))[0])]
 
 

@@ -41,6 +41,13 @@ def test_the_mask_is_philox_to_the_bit(backend, features, batch, p, seed, index,
     np.testing.assert_array_equal(mask(layer, (features, batch)), keep)
 
 
+@pytest.mark.parametrize("offset, kept", [(-0.4, True), (0, True), (0.4, True), (0.6, False)])
+def test_an_element_stays_if_its_bits_are_at_least_the_rounded_threshold(backend, offset, kept):
+    bits = philox(1, (0, 0))[0] & 0xFFFFFFFF            # of the first element
+    layer = bound((bits + offset) / 2**32, backend)
+    assert mask(layer, (3, 5, 4, 6)).flat[0] == kept
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_kept_is_scaled_and_what_is_dropped_is_zero(backend, dtype):
     layer = bound(0.25, backend, seed=3, dtype=dtype)

@@ -230,6 +230,7 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
     (lambda: xn.Linear(8).initialize(()), f"Linear: {SAMPLE_SHAPE}()."),
     (lambda: xn.Linear(8).initialize("8"), f"Linear: {SAMPLE_SHAPE}'8'."),
     (lambda: xn.Linear(8).initialize((8.0,)), f"Linear: {SAMPLE_SHAPE}(8.0,)."),
+    (lambda: xn.Linear(8).initialize((8,), dtype="int32"), "Linear: expected dtype float32 or float64. Received: 'int32'."),
 ], ids=lambda value: value[:60] if isinstance(value, str) else "")
 def test_errors(action, text):
     with pytest.raises(ValueError) as error:

@@ -69,7 +69,7 @@ def test_max_pool2d_minus_infinity_in_a_padded_corner(backend):
     np.testing.assert_array_equal(backend.to_numpy(dx)[0, :, :, 0], [[1, 2], [3, 4]])
 
 
-@pytest.mark.parametrize("kernel", [(15, 17), (16, 16)])        # 255 taps fit in a byte, 256 do not
+@pytest.mark.parametrize("kernel", [(15, 17), (16, 16), (17, 18)])      # the indices of 256 taps fit in a byte, not those of 306
 def test_max_pool2d_large_windows(backend, kernel):
     layer = MaxPool2d(kernel, stride=1).initialize((1, 18, 18), backend=backend, dtype="float64")
     x = normal((1, 18, 18, 1))

@@ -187,6 +187,8 @@ class Layer:
 
     def initialize(self, *in_shapes: Shape, backend: str | Backend = "numpy", dtype: Any = "float32", seed: int = 0) -> Layer:
         """Build for these input shapes and own the parameters: forward, backward and update work without a network."""
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"{self.who}: expected dtype float32 or float64. Received: {dtype!r}.")
         self.connect(*in_shapes)
         self.name = self.name or self.kind
         backend = get_backend(backend)
