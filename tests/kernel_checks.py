@@ -1,9 +1,10 @@
 """The CUDA kernels against base.py, on the CPU: CupyBackend over the fake CuPy over the shim.
 
-    python tests/kernel_checks.py FOLDER [--kernels DIR] [--only WORD ..] CHECK ..
+    python tests/kernel_checks.py FOLDER [--kernels DIR] [--only WORD ..] [--quick] CHECK ..
 
 test_cuda_kernels.py runs this in a process of its own, because AddressSanitizer must be loaded before Python. FOLDER
-is for compiled libraries; --kernels reads other sources (mutated ones), --only compiles what contains one of the words.
+is for compiled libraries; --kernels reads other sources (mutated ones), --only compiles what contains one of the words,
+--quick without optimisation.
 A failed check ends the process with status 3; the sanitizers end it with 99.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shim
 from fake_cupy import FakeCupy, installed
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -220,10 +222,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kernels", type=Path, default=cuda_launch.FOLDER)
     parser.add_argument("--only", nargs="+", default=[""])
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("checks", nargs="*", choices=[*CHECKS, []], default=[])
     options = parser.parse_args()
     cuda_launch.FOLDER = options.kernels
-    with installed(FakeCupy(options.folder, gpus=2, kernels=("random_bits", *options.only))):
+    flags = (*shim.CHECKS, "-O0") if options.quick else shim.CHECKS
+    with installed(FakeCupy(options.folder, gpus=2, kernels=("random_bits", *options.only), checks=flags)):
         backend = CupyBackend()
         for name in options.checks:
             try:

@@ -78,7 +78,10 @@ MUTANTS = {
     "rows between two strides are left out": ("common", "row += gridDim.x * blockDim.z", "row += gridDim.x * blockDim.z + 1",
                                               "small_grids"),
 }
-FLOATS_ONLY = ("--only", "<float,")             # a mutant is compiled for float alone, to save time
+READS_TOO_MUCH = "im2col reads from padding, then forgets it"
+MUTANTS[READS_TOO_MUCH] = ("im2col", "if (on_input) value = load<V>(x + source + (i64)ix * w.N + n);",
+                           "value = load<V>(x + source + (i64)ix * w.N + n); if (!on_input) value = {};", "im2col")
+QUICKLY = ("--quick", "--only", "<float,")      # a mutant is compiled for float alone, to save time
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         text = file.read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
         file.write_text(text.replace(old, new), encoding="utf-8")
-        return check(folder, [failing], "--kernels", str(sources), *FLOATS_ONLY)
+        return check(folder, [failing], "--kernels", str(sources), *QUICKLY)
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(MUTANTS, pool.map(run, MUTANTS)))
@@ -106,6 +109,11 @@ def test_the_checks_notice_a_mistake(name: str, mutants: dict[str, subprocess.Co
     assert noticed[result.returncode] in result.stderr or "runtime error:" in result.stderr
 
 
+def test_an_access_that_changes_no_result_is_noticed_too(mutants: dict[str, subprocess.CompletedProcess[str]]):
+    assert mutants[READS_TOO_MUCH].returncode == SANITIZER_FAILED
+    assert "ERROR: AddressSanitizer: heap-" in mutants[READS_TOO_MUCH].stderr
+
+
 def test_without_a_mistake_the_same_run_passes(folder: Path):
-    result = check(folder, CHECKS[:6], *FLOATS_ONLY)
+    result = check(folder, CHECKS[:6], *QUICKLY)
     assert result.returncode == 0, result.stderr[-3000:]
