@@ -5,6 +5,7 @@ import pytest
 from layer_cases import CASES, LayerCase
 from oracles import assert_close
 
+import xpnet as xn
 import xpnet.layers
 from xpnet import PREDICT, SAMPLE, TRAIN
 from xpnet.layer import Layer
@@ -248,3 +249,37 @@ def test_update_moves_the_parameters_against_their_gradients(case: LayerCase, ba
     layer.update(xpnet.SGD(0.5))
     for p, w, g in zip(layer.parameters, before, grads, strict=True):
         assert_close(backend.to_numpy(p.data), w - 0.5 * g)
+
+
+# --- what a layer that stands alone is given ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("x, received", [
+    (np.zeros((2, 3, 8, 8), np.float32), r"\(2, 3, 8, 8\) of float32"),           # batch first
+    (np.zeros((4, 8, 8, 2), np.float32), r"\(4, 8, 8, 2\) of float32"),           # another number of channels
+    (np.zeros((3, 8, 8), np.float32), r"\(3, 8, 8\) of float32"),
+    (np.zeros((3, 8, 8, 2)), r"\(3, 8, 8, 2\) of float64"),
+    ([[1.0]], "list"),
+])
+def test_arrays_that_a_layer_alone_was_not_built_for(x, received):
+    layer = xn.Conv2d(4, 3, name="c").initialize((3, 8, 8))
+    with pytest.raises(ValueError, match=r"Conv2d 'c': expected batch-last arrays, \(3, 8, 8, N\) of float32. "
+                                         f"Received: {received}"):
+        layer.forward(x)
+
+
+def test_gradients_and_numbers_of_inputs_that_a_layer_alone_was_not_built_for():
+    layer = xn.Conv2d(4, 3, name="c").initialize((3, 8, 8))
+    layer.forward(np.zeros((3, 8, 8, 2), np.float32), mode=xn.TRAIN)
+    with pytest.raises(ValueError, match=r"Conv2d 'c': expected batch-last arrays, \(4, 6, 6, N\) of float32"):
+        layer.backward(np.zeros((4, 6, 5, 2), np.float32))
+    add = xn.Add(name="sum").initialize((3,), (3,))
+    with pytest.raises(ValueError, match=r"Add 'sum': expected batch-last arrays, .* and .* Received: \(3, 2\) of float32"):
+        add.forward(np.zeros((3, 2), np.float32))
+
+
+def test_a_dropout_alone_drops_other_elements_after_an_update():
+    layer = xn.Dropout(0.5).initialize((50,))
+    x = np.ones((50, 4), np.float32)
+    first, again = (layer.forward(x, mode=xn.TRAIN) for _ in range(2))
+    layer.update(xn.SGD(0.1))
+    assert np.array_equal(first, again) and not np.array_equal(first, layer.forward(x, mode=xn.TRAIN))

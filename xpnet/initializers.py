@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 Shape = tuple[int, ...]
-Initializer = Callable[[np.random.Generator, Shape, int, int], np.ndarray]
+Initializer = Callable[["np.random.Generator", Shape, int, int], np.ndarray]
 
 
 def zeros(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:

@@ -194,7 +194,25 @@ class Layer:
         backend = get_backend(backend)
         self.buffers = Buffers([self], backend, dtype, seed)
         self.bind(backend, seed, 0, backend.zeros((2,), np.uint64))
+        # In a network the network checks what comes in; here nobody else would.
+        self.forward, self.backward = self._checked_forward, self._checked_backward     # type: ignore[method-assign]
         return self
+
+    def _checked_forward(self, *xs: Array, mode: str = PREDICT) -> Array:
+        self._expect_arrays(xs, self.in_shapes)
+        return type(self).forward(self, *xs, mode=mode)
+
+    def _checked_backward(self, dy: Array, accumulate: bool = False) -> Any:
+        self._expect_arrays((dy,), (self.out_shape,))
+        return type(self).backward(self, dy, accumulate)
+
+    def _expect_arrays(self, arrays: Sequence[Array], shapes: Sequence[Shape]) -> None:
+        expected = [f"({', '.join(map(str, shape))}, N) of {self.buffers.dtype}" for shape in shapes]
+        received = [f"{tuple(a.shape)} of {a.dtype}" if hasattr(a, "dtype") else type(a).__name__ for a in arrays]
+        if len(arrays) != len(shapes) or any(not hasattr(a, "dtype") or a.shape[:-1] != shape or a.ndim != len(shape) + 1
+                                             or a.dtype != self.buffers.dtype for a, shape in zip(arrays, shapes, strict=False)):
+            raise ValueError(f"{self.who}: expected batch-last arrays, {' and '.join(expected)}. "
+                             f"Received: {' and '.join(received) or 'nothing'}.")
 
     def update(self, optimizer: Any) -> None:
         """One optimizer step on the layer's own parameters."""
@@ -202,6 +220,7 @@ class Layer:
         if self._updater is None or self._updater.optimizer is not optimizer:
             self._updater = Updater(optimizer, self.buffers)
         self._updater.step()
+        self.counters[0] += self.counters.dtype.type(1)     # the next forward drops other elements
 
 
 class Buffers:

@@ -139,5 +139,6 @@ def _bottleneck(x: Node, filters: int, stride: int) -> Node:
 
 
 MODELS: dict[str, Callable[..., Network]] = {
-    "numpy_cnn": numpy_cnn, "bilici": bilici, "lecun1989": lecun1989, "lenet5": lenet5, "resnet18": resnet18, "resnet50": resnet50,
+    "numpy_cnn": numpy_cnn, "bilici": bilici, "lecun1989": lecun1989, "lenet5": lenet5,
+    "resnet18": resnet18, "resnet50": resnet50,
 }

@@ -7,7 +7,6 @@ return batch-first arrays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from xpnet.training import History, TrainStep
 
 DTYPES = np.dtype(np.float32), np.dtype(np.float64)

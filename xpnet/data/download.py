@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from xpnet.io.files import write_atomically
 
 from .idx import unpack
 
@@ -40,6 +41,7 @@ def fetch(urls: Sequence[str], path: Path, sha256: str) -> None:
         except (OSError, ValueError) as error:
             reasons.append(f"{url}: {error}")
             continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         return
     raise OSError(
@@ -65,19 +67,3 @@ def _checked(content: bytes, sha256: str, name: str) -> bytes:
     if received != sha256:
         raise ValueError(f"expected content with SHA-256 {sha256}. Received: {received}")
     return content
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that at every moment the file is whole or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename is one step only within a file system.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-        os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too
-        Path(temporary).unlink(missing_ok=True)
-        raise

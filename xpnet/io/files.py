@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
+from contextlib import suppress
+from threading import get_ident
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write to a temporary file beside `path`, flush it to the disk, then rename: no reader ever sees half a file."""
-    path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
+    folder, name = os.path.split(os.fspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder or "."):
         raise FileNotFoundError(f"save: expected the name of a file in a folder that exists. Received: {path}.")
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # In the same folder, because a rename is one step only within a file system; a name of this thread's own.
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{get_ident()}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())      # mkstemp makes files that only their owner can read
+            os.fsync(file.fileno())     # or a power cut could leave the new name on an empty file
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException:               # Ctrl-C too
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -6,10 +6,9 @@ network should give the same file.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,11 +18,16 @@ from xpnet.io.files import write_atomically
 from xpnet.layer import Layer, Node, Parameter
 from xpnet.network import Input, Network
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 FORMAT = "xpnet-1"
 
 
 def save(net: Network, path: str | Path) -> None:
     """Write the network's architecture, parameters, state and step counters; the old file stays until the new is complete."""
+    import json
+
     from safetensors.numpy import save as to_bytes
     arrays = {name: np.array(net.backend.to_numpy(p.data)) for name, p in net.buffers.arrays.items()}
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
@@ -80,7 +84,7 @@ def _plain(value: Any) -> Any:
 def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All arrays and the decoded metadata, read and checked before anything is changed."""
     from safetensors import SafetensorError, safe_open
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"load: expected a file that save wrote. Received: {path}, where there is none.")
     try:
         with safe_open(str(path), framework="numpy") as file:
@@ -92,6 +96,7 @@ def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _metadata(raw: dict[str, str], path: str | Path) -> dict[str, Any]:
+    import json
     try:
         about = json.loads(raw.get("xpnet", "null"))
     except (ValueError, RecursionError) as error:
