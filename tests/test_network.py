@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from nets import branches, pictures, same, small, values
 
 import xpnet as xn
-from xpnet.layer import ALIGNMENT, TRAIN
+from xpnet.layer import TRAIN
 
 
 def check_network_gradients(net: xn.Network, x: np.ndarray, seed: int = 0) -> float:
@@ -208,74 +205,6 @@ def test_no_gradient_is_computed_that_nobody_reads():
     pooled, convolved = xn.MaxPool2d(2)(x), xn.Conv2d(2, 3, stride=2, padding=1)(x)
     net = xn.Network(x, xn.Conv2d(1, 1)(xn.Add()(pooled, convolved)), backend="numpy")
     assert {layer.name: layer.needs_dx for layer in net.layers} == {"pool1": False, "conv1": False, "add1": True, "conv2": True}
-
-
-# --- flat buffers -------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_parameters_are_views_of_flat_arrays(dtype):
-    net = branches(dtype=dtype)
-    start, end = {}, {}
-    for flat, views in ((net.parameters, "data"), (net.grads, "grad")):
-        assert flat.ndim == 1 and flat.dtype == dtype and flat.flags.c_contiguous
-        for layer, p in net.buffers.placed:
-            view = getattr(p, views)
-            offset = view.__array_interface__["data"][0] - flat.__array_interface__["data"][0]
-            assert np.shares_memory(view, flat) and view.flags.c_contiguous and view.shape == p.shape
-            assert offset % ALIGNMENT == 0 and ALIGNMENT == 256
-            start[layer.name, p.name], end[layer.name, p.name] = offset, offset + view.nbytes
-    spans = sorted((start[key], end[key]) for key in start)
-    assert all(stop <= begin for (_, stop), (begin, _) in itertools.pairwise(spans))             # no two overlap
-    boundary = net.buffers.decayed * net.dtype.itemsize
-    for layer, p in net.buffers.placed:
-        assert (start[layer.name, p.name] < boundary) == p.decay == (p.name == "W")             # weights, not biases
-    for layer in net.layers:
-        for p in layer.states:
-            assert np.shares_memory(p.data, net.state) and p.grad is None
-
-
-def test_one_operation_on_the_flat_array_reaches_every_layer():
-    net = small()
-    net.parameters *= 0
-    assert not net(np.ones((1, 2))).any()
-    net.parameters += 1
-    assert all((p.data == 1).all() for layer in net.layers for p in layer.parameters)
-
-
-# --- initial values -------------------------------------------------------------------------------------------------------
-
-def test_initial_values_follow_from_seed_and_name(backend):
-    first, again, other = branches(backend), branches("numpy"), branches("numpy", seed=1)
-    assert set(first.buffers.arrays) == set(other.buffers.arrays)
-    for name, p in first.buffers.arrays.items():
-        assert np.array_equal(backend.to_numpy(p.data), again.buffers.arrays[name].data)
-        if name.endswith(".W"):
-            assert not np.array_equal(again.buffers.arrays[name].data, other.buffers.arrays[name].data)
-
-
-def test_another_layer_changes_nobody_elses_initial_values():
-    short = xn.Sequential([xn.Linear(4, name="a"), xn.Linear(3, name="c")], input_shape=(4,), backend="numpy")
-    long = xn.Sequential([xn.Linear(4, name="a"), xn.Linear(4, name="b"), xn.Dropout(), xn.Linear(3, name="c")],
-                         input_shape=(4,), backend="numpy")
-    for name, p in short.buffers.arrays.items():
-        np.testing.assert_array_equal(p.data, long.buffers.arrays[name].data)
-    assert not np.array_equal(long.buffers.arrays["a.W"].data, long.buffers.arrays["b.W"].data)
-
-
-def test_initial_values_are_the_same_in_another_process():
-    program = ("import xpnet as xn; net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend='numpy', seed=7);"
-               "print(net.parameters.tobytes().hex())")
-    here = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend="numpy", seed=7).parameters.tobytes().hex()
-    for hash_seed in ("0", "1"):        # Python's own hash() of a name differs between them
-        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
-                             env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)})
-        assert run.stdout.strip() == here
-
-
-def test_float64_and_float32_start_at_the_same_values():
-    wide, narrow = small(dtype="float64"), small(dtype="float32")
-    for name, p in wide.buffers.arrays.items():
-        np.testing.assert_array_equal(p.data.astype(np.float32), narrow.buffers.arrays[name].data)
 
 
 # --- Sequential -------------------------------------------------------------------------------------------------------------

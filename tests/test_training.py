@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 
 import numpy as np
 import pytest
-from nets import blobs, branches, pictures, same, small, untouched, values
+from nets import blobs, pictures, same, small, untouched, values
 
 import xpnet as xn
 
@@ -102,73 +100,6 @@ def test_the_short_last_batch_counts_by_its_size():
     assert np.mean(parts) != pytest.approx(whole["loss"], rel=1e-3)
     for batch_size in (1, 7, 19, 20, 1000):
         assert net.evaluate(x, y, batch_size=batch_size) == pytest.approx(whole, rel=1e-12)
-
-
-# --- the same bits ------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("build", [small, branches], ids=["small", "branches"])
-def test_the_same_seed_gives_the_same_bits(build, backend):
-    x, y = blobs() if build is small else pictures(24, (2, 6, 6), 5)
-    nets = [build(backend, seed=seed) for seed in (0, 0, 1)]
-    losses = [net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2, batch_size=10)["loss"] for net in nets]
-    assert same(values(nets[0]), values(nets[1])) and losses[0] == losses[1]
-    assert not same(values(nets[0]), values(nets[2]))
-
-
-def test_the_seed_orders_the_samples_too():
-    """Two networks with the same weights and no dropout, but other seeds, see the samples in another order."""
-    x, y = blobs()
-    nets = [xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", seed=seed) for seed in (0, 1)]
-    nets[1].parameters[...] = nets[0].parameters
-    for shuffle, equal in ((False, True), (True, False)):
-        for net in nets:
-            net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1), shuffle=shuffle)
-        assert np.array_equal(nets[0].parameters, nets[1].parameters) == equal
-
-
-def test_each_epoch_has_another_order():
-    class Recorded(xn.CrossEntropy):
-        def __init__(self):
-            self.orders = []
-
-        def __call__(self, backend, y, target):
-            self.orders.append(target.tolist())
-            return super().__call__(backend, y, target)
-
-    x, y = blobs(40, classes=3)
-    loss = Recorded()
-    small().fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=2, batch_size=40, verbose=False)
-    assert sorted(loss.orders[0]) == sorted(loss.orders[1]) == sorted(y.tolist())          # all of them, once
-    assert loss.orders[0] != loss.orders[1] != y.tolist()
-
-
-def test_global_random_state_plays_no_part():
-    np.random.seed(1)                                   # noqa: NPY002 - the state that must not matter
-    before = np.random.get_state()[1].copy()            # noqa: NPY002
-    one = trained()
-    assert np.array_equal(np.random.get_state()[1], before)         # noqa: NPY002
-    np.random.seed(2)                                   # noqa: NPY002
-    assert same(values(one), values(trained()))
-
-
-def test_a_second_fit_goes_on_where_the_first_ended():
-    x, y = blobs()
-    whole, parts, anew = trained(epochs=4), small(), small()
-    optimizer = xn.Adam(1e-2)
-    for _ in range(2):
-        parts.fit(x, y, **QUIET, optimizer=optimizer, epochs=2)
-        anew.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2)
-    assert same(values(whole), values(parts))
-    assert not same(values(whole), values(anew))        # a new object starts without momentum
-
-
-def test_a_second_fit_may_have_another_loss():
-    x, y = blobs(classes=2)
-    net = small(classes=2)
-    optimizer = xn.SGD(0.1, momentum=0.9)
-    net.fit(x, y, **QUIET, optimizer=optimizer)
-    net.fit(x, np.eye(2)[y], loss="mean_squared_error", optimizer=optimizer, verbose=False)
-    assert set(net.evaluate(x, np.eye(2)[y])) == {"loss"}           # evaluate takes the last fit's loss
 
 
 # --- predict, evaluate, net(x) --------------------------------------------------------------------------------------------
@@ -321,118 +252,6 @@ def test_a_move_that_fails_leaves_the_network_where_it_was():
         with untouched(net), pytest.raises(error):
             net.to(target)
         assert net.backend is backend and np.array_equal(net.predict(x), before)
-
-
-# --- Ctrl-C -------------------------------------------------------------------------------------------------------------------
-
-class Interrupting(xn.CrossEntropy):
-    """Cross entropy that presses Ctrl-C when it is called for the n-th time, n in `at`, `times` times."""
-
-    def __init__(self, *at: int, times: int = 1) -> None:
-        self.at, self.times, self.calls = at, times, 0
-
-    def __call__(self, backend, y, target):
-        self.calls += 1
-        if self.calls in self.at:
-            for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
-        return super().__call__(backend, y, target)
-
-
-@pytest.fixture
-def handler():
-    """Another handler than the default one, to see that it comes back; it counts what reaches it."""
-    class Count:
-        hits = 0
-
-        def __call__(self, number, frame):
-            self.hits += 1
-
-    count, before = Count(), signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, count)
-    yield count
-    assert signal.getsignal(signal.SIGINT) is count
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_stops_after_the_batch_and_keeps_the_model(handler, capsys):
-    x, y = blobs(120)
-    net, control = small(), small()
-    loss = Interrupting(3)
-    history = net.fit(x, y, loss=loss, optimizer=xn.Adam(1e-2), epochs=5, batch_size=30, shuffle=False, validation=(x, y))
-    assert history.interrupted and loss.calls == 3 and handler.hits == 0
-    assert "interrupted: stopped after the current batch" in capsys.readouterr().out
-    assert repr(history) == "<History of 1 epochs, interrupted>"
-    row, = history.rows                                 # the part of the epoch that was seen
-    control_row, = control.fit(x[:90], y[:90], **QUIET, optimizer=xn.Adam(1e-2), batch_size=30, shuffle=False).rows
-    assert np.array_equal(net.parameters, control.parameters) and row["loss"] == control_row["loss"]
-    assert math.isnan(history["val_loss"][0]) and math.isnan(history["val_accuracy"][0])
-    assert net.epochs == 0                              # the epoch does not count: the next fit has its order
-
-
-def test_fit_goes_on_after_ctrl_c(handler):
-    x, y = blobs()
-    net, optimizer = small(), xn.Adam(1e-2)
-    assert net.fit(x, y, loss=Interrupting(2), optimizer=optimizer, verbose=False).interrupted
-    assert net.predict(x).shape == (120, 3)
-    history = net.fit(x, y, **QUIET, optimizer=optimizer, epochs=30)
-    assert not history.interrupted and history["accuracy"][-1] > 0.98 and net.epochs == 30
-
-
-def test_ctrl_c_in_a_later_epoch_and_during_validation(handler):
-    x, y = blobs(60)
-    history = small().fit(x, y, loss=Interrupting(4), optimizer=xn.SGD(0.1), epochs=9, batch_size=20, verbose=False)
-    assert history["epoch"] == [1, 2] and history.interrupted           # in the first batch of the second
-    net = small()
-    loss = Interrupting(4)                                              # three batches, then validation
-    history = net.fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=9, batch_size=20, validation=(x, y), verbose=False)
-    assert history["epoch"] == [1] and history.interrupted and net.epochs == 1
-    assert math.isfinite(history["val_loss"][0])                        # the validation was finished
-
-
-def test_a_second_ctrl_c_is_pythons_own():
-    before = signal.getsignal(signal.SIGINT)
-    assert before is signal.default_int_handler
-    x, y = blobs()
-    net = small()
-    with pytest.raises(KeyboardInterrupt):
-        net.fit(x, y, loss=Interrupting(2, times=2), optimizer=xn.SGD(0.1), verbose=False)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert np.isfinite(net.predict(x)).all()
-
-
-def test_an_ignored_ctrl_c_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        x, y = blobs()
-        history = small().fit(x, y, loss=Interrupting(1), optimizer=xn.SGD(0.1), epochs=2, verbose=False)
-        assert not history.interrupted and len(history.rows) == 2
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_an_error_in_a_batch_restores_the_handler(handler):
-    class Broken(xn.CrossEntropy):
-        def __call__(self, backend, y, target):
-            raise ZeroDivisionError("in the loss")
-
-    net = small()
-    with untouched(net), pytest.raises(ZeroDivisionError):
-        net.fit(*blobs(), loss=Broken(), optimizer=xn.SGD(0.1), verbose=False)
-    net.fit(*blobs(), **QUIET, optimizer=xn.SGD(0.1))          # the fixture checks the handler
-
-
-def test_fit_in_another_thread(handler):
-    found = {}
-
-    def work():
-        found["net"] = trained()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert same(values(found["net"]), values(trained()))
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------------------
