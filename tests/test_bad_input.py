@@ -59,6 +59,15 @@ def test_samples_that_are_none(net, x, error, message):
             call()
 
 
+def test_samples_with_nan_do_not_reach_the_parameters(net):
+    x = X.astype(float)
+    x[3, 0] = math.nan
+    for call in (lambda: net.fit(x, Y, **SETTINGS, optimizer=xn.SGD(0.1)), lambda: net.evaluate(x, Y, loss="cross_entropy")):
+        with untouched(net), pytest.raises(ValueError, match="expected finite samples"):
+            call()
+    assert np.isnan(net.predict(x)).any()       # in prediction it shows
+
+
 @pytest.mark.parametrize("y, error, message", [
     ([0, 1, 3] + [0] * 7, ValueError, "CrossEntropy: expected labels from 0 to 2. Received: labels from 0 to 3"),
     ([0, 1, -1] + [0] * 7, ValueError, "CrossEntropy: expected labels from 0 to 2. Received: labels from -1 to 1"),

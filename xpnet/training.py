@@ -196,6 +196,9 @@ class Totals:
 def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[Any, np.ndarray]:
     """Batch-first samples and targets, checked against the network and against each other."""
     x = net.check_input(x)
+    if x.dtype.kind == "f" and not (np if isinstance(x, np.ndarray) else net.xp).isfinite(x).all():
+        raise ValueError(f"{who}: expected finite samples: a single NaN would spoil every parameter. "
+                         "Received: NaN or infinity among them.")
     y = net.backend.to_numpy(y) if hasattr(y, "__cuda_array_interface__") else y
     target = loss.targets(y, loss_input(net, loss).shape, net.dtype)
     if len(x) != len(target):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xpnet.backends import Window, activations
+from xpnet.backends import Backend, Window, activations
 from xpnet.backends.window import Padding, Pair
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
@@ -105,8 +105,14 @@ class TableConv2d(Layer):
         self.b = self.parameter("b", (len(self.table),), zeros)
         return len(self.table), OH, OW
 
+    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
+        super().bind(backend, seed, index, counters)
+        filters = np.repeat(np.arange(len(self.table)), [len(row) for row in self.table])
+        self.connected = backend.asarray(filters), backend.asarray(np.concatenate(self.table))  # filter, channel
+
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        W = self._dense(x.shape[0])                                                             # (F, C, KH, KW)
+        W = self.backend.zeros((len(self.table), x.shape[0], *self.window.kernel), x.dtype)     # (F, C, KH, KW)
+        W[self.connected] = self.W.data
         y = self.backend.conv2d(x, W, self.window, bias=self.b.data, activation=self.activation)
         self.remember(mode, x, y, W)
         return y
@@ -115,18 +121,8 @@ class TableConv2d(Layer):
         x, y, W = self.recall()
         dz = self.backend.activation_backward(dy, y, self.activation, bias_grad=self.b.grad, accumulate=accumulate)
         dW = self.backend.conv2d_dW(x, dz, self.window)                                         # (F, C, KH, KW)
-        self.backend.store(dW[self._index()], self.W.grad, accumulate)                          # (connections, KH, KW)
+        self.backend.store(dW[self.connected], self.W.grad, accumulate)                          # (connections, KH, KW)
         return self.backend.conv2d_dx(dz, W, x.shape, self.window) if self.needs_dx else None
-
-    def _index(self) -> tuple[Array, Array]:
-        """Filter and channel of each connection."""
-        filters = np.repeat(np.arange(len(self.table)), [len(row) for row in self.table])
-        return self.backend.asarray(filters), self.backend.asarray(np.concatenate(self.table))
-
-    def _dense(self, channels: int) -> Array:
-        W = self.backend.zeros((len(self.table), channels, *self.window.kernel), self.W.data.dtype)
-        W[self._index()] = self.W.data
-        return W
 
     def multiply_adds(self) -> int:
         _, OH, OW = self.out_shape
