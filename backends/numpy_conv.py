@@ -80,8 +80,9 @@ class _Columns:
     def make(self, tile: Tile) -> Array:
         """(groups, rows, KH*C*KW, n), a matrix for each output row; not shared: (groups, 1, C*KH*KW, rows*n)."""
         (KH, KW), (sh, sw), (dh, dw) = self.window.kernel, self.window.stride, self.window.dilation
-        x, N, C = self.x, self.x.shape[3], self.x.shape[0] // self.groups
-        xC, xH, xW, item = x.strides
+        x, item, (_, H, W, N) = self.x, self.x.itemsize, self.x.shape
+        C = x.shape[0] // self.groups
+        xC, xH, xW = H * W * N * item, W * N * item, N * item       # x.strides says nothing about an axis of length 1
         G, t, n = (s.stop - s.start for s in (tile.groups, tile.rows, tile.part))
         pixel, sample = divmod(tile.part.start, N)
         start = tile.groups.start * C * xC + tile.rows.start * sh * xH + pixel * sw * xW + sample * item
