@@ -32,7 +32,7 @@ class MemoryPool:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of unspecified content."""
-        dtype = np.dtype(dtype)
+        dtype, shape = np.dtype(dtype), tuple(map(int, shape))
         size = math.prod(shape) * dtype.itemsize
         if size < SMALL or dtype.kind not in "biufc":
             return np.empty(shape, dtype)

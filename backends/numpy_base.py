@@ -20,10 +20,33 @@ from xpnet.backends.window import Window
 SERIAL = 1 << 17        # elements; below, waking a thread (some 40 us) costs more than it does
 CHUNK = 1 << 17         # elements of a chunk: several arrays of it fit the cache, and smaller ones queue for the interpreter
 
+# OpenBLAS for AVX-512 multiplies in place, without packing its operands first, where a product has at most so many
+# multiply-adds and, with a transposed second operand, its result so many elements. That is 3 to 4 times as fast where
+# a factor is thin (8 x 200 x 512 on one Zen 4 core: 106 instead of 30 GFLOP/s, transposed 95 instead of 24), and no
+# slower elsewhere.
+IN_PLACE = 1_000_000
+IN_PLACE_RESULT = 1_200
+
 
 def spans(total: int, parts: int) -> list[slice]:
     """range(total) in `parts` nearly equal slices."""
     return [slice(total * k // parts, total * (k + 1) // parts) for k in range(parts)]
+
+
+def product(a: Array, b: Array, out: Array) -> None:
+    """out = a b, for a thin b in blocks of rows that are multiplied in place: 2 times as fast at a batch of 4 to 8."""
+    (M, K), N = a.shape, b.shape[1]
+    rows = IN_PLACE // max(1, K * N)
+    if K == 1:                                                          # dW of a batch of one, which matmul is slow at
+        np.multiply(a, b, out=out)
+        return
+    if N < 4 or not 8 <= rows < M or b.strides[0] < b.strides[1]:
+        np.matmul(a, b, out=out)
+        return
+    blocks = M // rows * rows
+    np.matmul(a[:blocks].reshape(-1, rows, K), b, out=out[:blocks].reshape(-1, rows, N))
+    if blocks < M:
+        np.matmul(a[blocks:], b, out=out[blocks:])
 
 
 class NumpyBase(Backend):
@@ -79,21 +102,24 @@ class NumpyBase(Backend):
         M, N = a.shape[0], b.shape[1]
         work = M * N * a.shape[1] // 16
         dtype = np.promote_types(a.dtype, b.dtype)
-        product = self.empty((M, N), dtype)
+        # Straight into `out`, unless something that is still to be read may lie there.
+        direct = (out is not None and not accumulate and out.dtype == dtype and out.flags.c_contiguous
+                  and not any(np.may_share_memory(out, read) for read in (a, b, bias) if read is not None))
+        y = out if direct else self.empty((M, N), dtype)
         along_rows = M >= N
         parts = spans(M if along_rows else N, max(1, min(max(M, N) // 16, work // SERIAL, 16)))
 
         def task(k: int) -> None:
             rows, columns = (parts[k], slice(None)) if along_rows else (slice(None), parts[k])
-            block = product[rows, columns]
-            np.matmul(a[rows], b[:, columns], out=block)
+            block = y[rows, columns]
+            product(a[rows], b[:, columns], block)
             if bias is not None:
                 block += bias[rows, None]
             self.activate_in_place(block, activation)
 
         with single_threaded_blas():
             self.run(task, len(parts), work)
-        return self.store(product, out, accumulate)
+        return y if direct else self.store(y, out, accumulate)
 
     # --- padding --------------------------------------------------------------------------------------------------
 

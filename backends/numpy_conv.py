@@ -17,17 +17,11 @@ from functools import lru_cache
 import numpy as np
 
 from xpnet.backends.base import Array
-from xpnet.backends.numpy_base import NumpyBase, spans
+from xpnet.backends.numpy_base import IN_PLACE, IN_PLACE_RESULT, NumpyBase, spans
 from xpnet.backends.threads import single_threaded_blas
 from xpnet.backends.window import Window
 
-TILE = 1 << 18          # elements of a tile's columns: they stay in the cache between the copy and the product
-
-# OpenBLAS for AVX-512 multiplies in place, without packing its operands first, where a product has at most so many
-# multiply-adds and, with a transposed operand, its result so many elements. For 8 filters that is 3 times as fast
-# (measured: 8 x 200 x 512, forward 106 instead of 30 GFLOP/s on a core, dW 95 instead of 24).
-IN_PLACE = 1_000_000
-IN_PLACE_RESULT = 1_200
+TILE = 1 << 19          # elements of a tile's columns: they stay in the cache between the copy and the product
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: 
     shared = window.dilation[0] == 1 and KH > sh and L >= 64 and OH * L >= 2 * F
     # With stride 1 a row is one run of elements that may be cut anywhere, here at whole vectors; else between pixels.
     unit = N if sw > 1 else 16 if L >= 16 else L
-    parts = -(-L // max(product, unit))
+    parts = -(-L // max(product // unit * unit, unit))
     width = min(L, -(-L // (parts * unit)) * unit)
     if shared:
         column = C * KW * width                                         # elements for one row of the input

@@ -111,7 +111,7 @@ class _Job:
 
 
 class _BlasLimit:
-    """`with` limit: BLAS uses one thread. Entries are counted, because the limit belongs to the whole process.
+    """`with` limit: BLAS uses one thread. Entries are counted, because the setting belongs to the whole process.
 
     Our tasks already fill the cores; threads of BLAS's own would fight them for it.
     """
@@ -120,25 +120,32 @@ class _BlasLimit:
         self._process = os.getpid()
         self._lock = Lock()
         self._depth = 0
-        self._controller: Any = None
-        self._limit: Any = None
+        self._libraries: list[Any] | None = None
+        self._before: list[int] = []
 
     def __enter__(self) -> None:
         if self._process != os.getpid():
             self.__init__()                                             # type: ignore[misc]  # a fork: the lock may be stuck
         with self._lock:
             if self._depth == 0:
-                if self._controller is None:                            # finding the libraries takes a while: once
+                if self._libraries is None:                             # finding them takes a while: once
                     from threadpoolctl import ThreadpoolController
-                    self._controller = ThreadpoolController()
-                self._limit = self._controller.limit(limits=1, user_api="blas")
+                    self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+                self._before = [library.num_threads for library in self._libraries]
+                self._set([1] * len(self._libraries))
             self._depth += 1
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._depth -= 1
             if self._depth == 0:
-                self._limit.restore_original_limits()
+                self._set(self._before)
+
+    def _set(self, counts: list[int]) -> None:
+        for library, count in zip(self._libraries or [], counts):
+            # threadpoolctl 3.8 began to ignore all threads but the first that asked, so that they do not undo each
+            # other's setting. Ours is counted, and has to hold in whatever thread a network is trained.
+            getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
 _BLAS_LIMIT = _BlasLimit()
