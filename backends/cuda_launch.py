@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ Grid = tuple[int, int, int]
 
 FOLDER = Path(__file__).with_name("cuda_kernels")
 OPTIONS = ("-std=c++17",)
-TYPES = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-INDEX_TYPES = {np.dtype(np.uint8): "unsigned char", np.dtype(np.int32): "int"}
+TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char", np.dtype(np.int32): "int"}
 
 THREADS = 256                           # in a block: eight warps, enough to keep a multiprocessor busy
 MAX_BLOCK_Z = 64                        # limits of the hardware
@@ -45,7 +46,7 @@ def kernels() -> dict[str, tuple[str, ...]]:
     }
 
 
-def widths(dtype: np.dtype) -> tuple[int, ...]:
+def widths(dtype: np.dtype[Any]) -> tuple[int, ...]:
     """Elements that one access can move: 1, 2, 4 .. as far as 16 bytes reach."""
     return tuple(2**k for k in range((ACCESS // dtype.itemsize).bit_length()))
 
