@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,16 @@ def build(code: str, names: Sequence[str], folder: Path, checks: Sequence[str] =
     """
     shim = "".join((HERE / name).read_text(encoding="utf-8") for name in ("cuda_shim.h", "cuda_fp16.h", "harness.cpp"))
     digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *checks)).encode()).hexdigest()[:16]
-    place = folder / digest
-    library = place / "kernels.so"
+    library = folder / f"{digest}.so"
     if not library.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "kernels.cu").write_text(code, encoding="utf-8")
-        (place / "kernels.inc").write_text("".join(f"KERNEL({k}, {name})\n" for k, name in enumerate(names)),
-                                           encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-        partial = place / f"partial-{os.getpid()}.so"
-        subprocess.run(["g++", *FLAGS, *checks, f"-I{HERE}", f"-I{place}", "-o", str(partial), str(HERE / "harness.cpp")],
-                       check=True, env=environment)
-        partial.replace(library)
+        with tempfile.TemporaryDirectory(dir=folder) as place:      # of its own: others may compile the same just now
+            Path(place, "kernels.cu").write_text(code, encoding="utf-8")
+            Path(place, "kernels.inc").write_text("".join(f"KERNEL({k}, {name})\n" for k, name in enumerate(names)),
+                                                  encoding="utf-8")
+            subprocess.run(["g++", *FLAGS, *checks, f"-I{HERE}", f"-I{place}", "-o", f"{place}/kernels.so",
+                            str(HERE / "harness.cpp")], check=True, env=environment)
+            Path(place, "kernels.so").replace(library)
     return library
 
 

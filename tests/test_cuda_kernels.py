@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shim
 
 from xpnet.backends import cuda_launch
 
 CHECK_FAILED, SANITIZER_FAILED = 3, 99          # as in kernel_checks.py
-CHECKS = ("im2col", "col2im", "max_pool2d", "max_pool2d_dx", "dropout", "small_grids", "every_instantiation", "parity",
+CHECKS = ("parity", "im2col", "col2im", "max_pool2d", "max_pool2d_dx", "dropout", "small_grids", "every_instantiation",
           "other_arrays", "training")
 
 
@@ -48,9 +49,19 @@ def check(folder: Path, names: Sequence[str], *options: str) -> subprocess.Compl
                           env=environment, capture_output=True, text=True)
 
 
+Outcomes = dict[str, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def checked(folder: Path) -> Outcomes:
+    """The outcome of each check, two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(CHECKS, pool.map(lambda name: check(folder, [name]), CHECKS)))
+
+
 @pytest.mark.parametrize("name", CHECKS)
-def test_kernels_agree_with_base(name: str, folder: Path):
-    result = check(folder, [name])
+def test_kernels_agree_with_base(name: str, checked: Outcomes):
+    result = checked[name]
     assert result.returncode == 0, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-5000:]}"
     assert f"{name}: as base.py" in result.stdout
 
@@ -85,7 +96,7 @@ QUICKLY = ("--quick", "--only", "<float,")      # a mutant is compiled for float
 
 
 @pytest.fixture(scope="module")
-def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
+def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """The outcome of each mutant's check, two at a time."""
     def run(name: str) -> subprocess.CompletedProcess[str]:
         family, old, new, failing = MUTANTS[name]
@@ -102,18 +113,45 @@ def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_the_checks_notice_a_mistake(name: str, mutants: dict[str, subprocess.CompletedProcess[str]]):
+def test_the_checks_notice_a_mistake(name: str, mutants: Outcomes):
     result = mutants[name]
     noticed = {CHECK_FAILED: "AssertionError", SANITIZER_FAILED: "Sanitizer"}
     assert result.returncode in noticed, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-3000:]}"
     assert noticed[result.returncode] in result.stderr or "runtime error:" in result.stderr
 
 
-def test_an_access_that_changes_no_result_is_noticed_too(mutants: dict[str, subprocess.CompletedProcess[str]]):
+def test_an_access_that_changes_no_result_is_noticed_too(mutants: Outcomes):
     assert mutants[READS_TOO_MUCH].returncode == SANITIZER_FAILED
     assert "ERROR: AddressSanitizer: heap-" in mutants[READS_TOO_MUCH].stderr
 
 
 def test_without_a_mistake_the_same_run_passes(folder: Path):
-    result = check(folder, CHECKS[:6], *QUICKLY)
+    result = check(folder, sorted({failing for *_, failing in MUTANTS.values()}), *QUICKLY)
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_the_shim_has_barriers(tmp_path: Path):
+    """No kernel needs one yet. Two that do: one that is right, and one whose threads wait at different barriers."""
+    reason = shim.why_not()
+    if reason:
+        pytest.skip(reason)
+    code = """#include <cuda_fp16.h>
+extern "C" __global__ void reverse(const float* x, float* y) {
+    __shared__ float block[64];
+    block[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
+    __syncthreads();
+    y[blockIdx.x * 64 + threadIdx.x] = block[63 - threadIdx.x];
+}
+extern "C" __global__ void stuck(float* y) {
+    if (threadIdx.x < 3) __syncthreads();
+    else __syncwarp();
+    y[threadIdx.x] = 1;
+}"""
+    library = shim.Library(code, ["reverse", "stuck"], tmp_path, checks=())
+    x, y = np.arange(128, dtype=np.float32), np.zeros(128, np.float32)
+    for backwards in (False, True):
+        library.run_backwards(backwards)
+        library("reverse", (2, 1, 1), (64, 1, 1), [x, y])
+        np.testing.assert_array_equal(y, np.concatenate([x[63::-1], x[:63:-1]]))
+        with pytest.raises(RuntimeError, match="stuck: threads of a block wait at a barrier"):
+            library("stuck", (1, 1, 1), (64, 1, 1), [y])

@@ -133,7 +133,10 @@ int launch(void (*function)(Args...), const unsigned* grid, const unsigned* bloc
     blockDim = {block[0], block[1], block[2]};
     for (unsigned k = 0; k < gridDim.count(); k++) {
         blockIdx = gridDim.at(backwards ? gridDim.count() - 1 - k : k);
-        if (!run_block()) return 2;
+        if (!run_block()) {
+            fibers.clear();         // they stand in the middle of the kernel
+            return 2;
+        }
     }
     return 0;
 }
