@@ -9,7 +9,11 @@ __all__ = ["Backend", "BackendError", "Window", "available", "get_backend"]
 
 
 class BackendError(RuntimeError):
-    """A backend that was asked for by name cannot be used on this machine; the message says why and what to do."""
+    """A backend that was asked for by name cannot be used on this machine: the reason, and what to do about it."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}. {remedy}.")
+        self.reason, self.remedy = reason, remedy
 
 
 def get_backend(name: str | Backend = "auto") -> Backend:
@@ -25,7 +29,7 @@ def get_backend(name: str | Backend = "auto") -> Backend:
         try:
             return _cupy(0, note='chosen by "auto"')
         except BackendError as error:
-            return _numpy(note=f'chosen by "auto", because: {error}')
+            return _numpy(note=f'chosen by "auto", because {error.reason}')
     if kind == "numpy" and not device:
         return _numpy()
     if kind == "cupy" and (device.isdecimal() or name == "cupy"):

@@ -23,11 +23,13 @@ def device_count() -> int:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendError(f"cupy: CuPy is installed, but there is no usable NVIDIA driver ({error}). Install or update "
-                           'the driver until the command nvidia-smi lists a GPU, or use the backend "numpy".') from error
+        raise BackendError(f"cupy: CuPy is installed, but there is no usable NVIDIA driver ({error})",
+                           "Install or update the driver until the command nvidia-smi lists a GPU, "
+                           'or use the backend "numpy"') from error
     if count == 0:
-        raise BackendError("cupy: CuPy and the NVIDIA driver are installed, but there is no GPU. Look for it with the "
-                           'command nvidia-smi and in CUDA_VISIBLE_DEVICES, or use the backend "numpy".')
+        raise BackendError("cupy: CuPy and the NVIDIA driver are installed, but there is no GPU",
+                           "Look for it with the command nvidia-smi and in CUDA_VISIBLE_DEVICES, "
+                           'or use the backend "numpy"')
     return count
 
 
@@ -36,7 +38,7 @@ def _import_cupy() -> Any:
         import cupy
     except ImportError as error:
         reason = " ".join(str(error).split())
-        raise BackendError(f"cupy: CuPy cannot be imported ({reason}). Install it: {INSTALL}.") from error
+        raise BackendError(f"cupy: CuPy cannot be imported ({reason})", f"Install it: {INSTALL}") from error
     return cupy
 
 
@@ -53,8 +55,8 @@ class CupyBackend(Backend):
     def __init__(self, device: int = 0, note: str = "") -> None:
         count = device_count()
         if not 0 <= device < count:
-            raise BackendError(f"cupy:{device}: there is no such GPU. Use one of these: "
-                               f"{', '.join(f'cupy:{d}' for d in range(count))}.")
+            raise BackendError(f"cupy:{device}: there is no such GPU",
+                               f"Use one of these: {', '.join(f'cupy:{d}' for d in range(count))}")
         super().__init__(_import_cupy(), note)
         self.name = f"cupy:{device}"
         self.device = device
@@ -67,8 +69,8 @@ class CupyBackend(Backend):
             self.random_bits(1, (0, 0), self.asarray(np.zeros(2, np.uint64)))
         except (RuntimeError, MemoryError, self.xp.cuda.compiler.CompileException) as error:
             reason = " ".join(str(error).split())[:500]
-            raise BackendError(f"{self.name}: the GPU is there, but cannot compile and run a kernel ({reason}). Install "
-                               f"CuPy together with its CUDA components: {INSTALL}.") from error
+            raise BackendError(f"{self.name}: the GPU is there, but cannot compile and run a kernel ({reason})",
+                               f"Install CuPy together with its CUDA components: {INSTALL}") from error
 
     # --- device and memory ----------------------------------------------------------------------------------------
 

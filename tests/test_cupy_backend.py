@@ -76,7 +76,7 @@ def test_auto_falls_back_to_the_cpu_and_says_why(case: str):
         backend = get_backend("auto")
         assert available() == ["numpy"]
     assert backend.name == "numpy" and backend.xp is np
-    assert re.search(f'chosen by "auto", because: cupy: .*{reason}', backend.note)
+    assert re.search(f'chosen by "auto", because cupy: .*{reason}', backend.note)
     assert reason[:10] in repr(backend)
 
 
