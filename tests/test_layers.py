@@ -11,7 +11,7 @@ from layer_cases import stand_alone
 from oracles import assert_close
 
 import xpnet as xn
-from xpnet import SAMPLE, TRAIN
+from xpnet import PREDICT, SAMPLE, TRAIN
 
 NAMES = ["relu", "sigmoid", "tanh", "scaled_tanh"]
 dtypes = st.sampled_from(["float32", "float64"])
@@ -129,12 +129,13 @@ def test_batch_norm_in_prediction(backend, shape, activation, dtype):
     np.testing.assert_array_equal(backend.to_numpy(layer.mean.data), mean)      # a prediction moves nothing
 
 
-def test_batch_norm_sampling_uses_the_batch_and_keeps_the_running_statistics(backend):
+def test_batch_norm_sampling_is_a_prediction(backend):
+    """Outputs with dropout on must not depend on the other samples of the batch."""
     layer = xn.BatchNorm2d().initialize((2, 3, 3), backend=backend, dtype="float64")
     x = 5 + normal((2, 3, 3, 4))
     sampled = forward(layer, x, mode=SAMPLE)
     assert not layer.mean.data.any()
-    np.testing.assert_array_equal(sampled, forward(layer, x, mode=TRAIN))
+    np.testing.assert_array_equal(sampled, forward(layer, x))
 
 
 def test_running_statistics_approach_those_of_the_data(backend):
@@ -241,12 +242,12 @@ def test_errors(action, text):
 def test_batch_norm_of_a_single_element_per_channel():
     layer = xn.BatchNorm2d(name="bn").initialize((3, 1, 1))
     x = np.ones((3, 1, 1, 1), np.float32)
-    for mode in (TRAIN, SAMPLE):
-        with pytest.raises(ValueError) as error:
-            layer.forward(x, mode=mode)
-        assert str(error.value) == ("BatchNorm2d 'bn': expected more than one element per channel in training. "
-                                    "Received: an array of shape (3, 1, 1, 1).")
-    assert layer.forward(x).shape == x.shape            # a prediction needs no statistics of its own
+    with pytest.raises(ValueError) as error:
+        layer.forward(x, mode=TRAIN)
+    assert str(error.value) == ("BatchNorm2d 'bn': expected more than one element per channel in training. "
+                                "Received: an array of shape (3, 1, 1, 1).")
+    for mode in (PREDICT, SAMPLE):                      # these need no statistics of the batch
+        assert layer.forward(x, mode=mode).shape == x.shape
     assert layer.forward(np.ones((3, 1, 1, 2), np.float32), mode=TRAIN).shape == (3, 1, 1, 2)
 
 

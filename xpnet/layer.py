@@ -20,7 +20,7 @@ from xpnet.initializers import Initializer, generator
 Array = Any
 Shape = tuple[int, ...]
 
-PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: as in training (dropout on), but nothing is kept
+PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: a prediction with dropout on
 ALIGNMENT = 256                                         # bytes; every view starts on a full memory transaction
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xpnet.backends import activations
 from xpnet.initializers import ones, zeros
-from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
+from xpnet.layer import PREDICT, SAMPLE, Array, Layer, Shape
 
 
 class BatchNorm2d(Layer):
@@ -35,18 +35,17 @@ class BatchNorm2d(Layer):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         gamma, beta = self.gamma.data, self.beta.data
-        if mode == PREDICT:
+        if mode in (PREDICT, SAMPLE):
             return self.backend.batch_norm_inference(x, gamma, beta, self.mean.data, self.var.data, self.eps,
                                                      activation=self.activation)
         if x.shape[-1] < self.smallest_batch:
             raise ValueError(f"{self.who}: expected more than one element per channel in training. "
                              f"Received: an array of shape {x.shape}.")
         y, mean, var = self.backend.batch_norm(x, gamma, beta, self.eps, activation=self.activation)
-        if mode == TRAIN:
-            n = x.size // x.shape[0]
-            self.mean.data += self.momentum * (mean - self.mean.data)
-            self.var.data += self.momentum * (var * (n / (n - 1)) - self.var.data)
         self.remember(mode, x, y, mean, var)
+        n = x.size // x.shape[0]
+        self.mean.data += self.momentum * (mean - self.mean.data)
+        self.var.data += self.momentum * (var * (n / (n - 1)) - self.var.data)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
