@@ -104,10 +104,11 @@ def _train(options: argparse.Namespace) -> int:
                       epochs=recipe.epochs, batch_size=recipe.batch_size)
     print(f"trained in {time.perf_counter() - started:.1f} s")
     net.save(path)
+    command = f"{sys.orig_argv[0]} -m xpnet"        # the interpreter as the user called it
     print(f"saved {path}\nnext, try:\n"
-          f"  python -m xpnet summary {path}\n"
-          f"  python -m xpnet train --data mnist --model numpy_cnn\n"
-          f"  python -m xpnet train --help")
+          f"  {command} summary {path}\n"
+          f"  {command} train --data mnist --model numpy_cnn\n"
+          f"  {command} train --help")
     figures = net.evaluate(data.x_test, data.y_test)
     print(f"test accuracy: {100 * figures['accuracy']:.2f}%")
     return 130 if history.interrupted else 0
