@@ -33,6 +33,11 @@ def spans(total: int, parts: int) -> list[slice]:
     return [slice(total * k // parts, total * (k + 1) // parts) for k in range(parts)]
 
 
+def partial_sums(tiles: int, size: int) -> list[slice]:
+    """Which tiles to add up in each of several partial sums of `size` elements: 8 sums, fewer where they are large."""
+    return spans(tiles, min(tiles, 8, max(2, (1 << 22) // size)))
+
+
 def product(a: Array, b: Array, out: Array) -> None:
     """out = a b, for a thin b in blocks of rows that are multiplied in place: 2 times as fast at a batch of 4 to 8."""
     (M, K), N = a.shape, b.shape[1]

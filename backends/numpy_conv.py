@@ -17,11 +17,13 @@ from functools import lru_cache
 import numpy as np
 
 from xpnet.backends.base import Array
-from xpnet.backends.numpy_base import IN_PLACE, IN_PLACE_RESULT, NumpyBase, spans
+from xpnet.backends.numpy_base import IN_PLACE, IN_PLACE_RESULT, NumpyBase, partial_sums, spans
+from xpnet.backends.numpy_winograd import NumpyWinograd, winograd_pays
 from xpnet.backends.threads import single_threaded_blas
 from xpnet.backends.window import Window
 
 TILE = 1 << 19          # elements of a tile's columns: they stay in the cache between the copy and the product
+TILE_WORK = 1 << 22     # multiply-adds of a tile, in a convolution that could do with more tiles
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,18 @@ def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: 
     unit = N if sw > 1 else 16 if L >= 16 else L
     parts = -(-L // max(product // unit * unit, unit))
     width = min(L, -(-L // (parts * unit)) * unit)
+    column = C * KW * width if shared else C * KH * KW * width          # elements for a row, of the input or the output
     if shared:
-        column = C * KW * width                                         # elements for one row of the input
-        rows = min(OH, max(1, (TILE // column - KH) // sh + 1))
-        size = ((rows - 1) * sh + KH) * column
+        rows = (TILE // column - KH) // sh + 1
     else:
-        column = C * KH * KW * width
-        rows = min(OH, max(1, min(product // width, TILE // column))) if width == L else 1
-        size = rows * column
+        rows = min(product // width, TILE // column) if width == L else 1
+    work = groups * F * C * KH * KW * OH * L
+    at_least = min(8, work // TILE_WORK) // parts                       # so many rows of tiles, for threads
+    rows = max(1, min(rows, OH // max(1, at_least)), 64 // width if width == L else 1)
+    size = ((rows - 1) * sh + KH if shared else rows) * column
     return Plan(shared, tuple(Tile(g, r, slice(left, min(left + width, L)))
                               for g in spans(groups, -(-groups // max(1, TILE // size)))
-                              for r in spans(OH, -(-OH // rows))
+                              for r in spans(OH, -(-OH // min(rows, OH)))
                               for left in range(0, L, width)))
 
 
@@ -93,7 +96,7 @@ class _Columns:
         return np.ndarray((G, t, KH * C * KW, n), x.dtype, cols, 0, (cols.strides[0], sh * row, n * item, item))
 
 
-class NumpyConvolution(NumpyBase):
+class NumpyConvolution(NumpyWinograd):
     """Convolution and its two gradients."""
 
     def conv2d(self, x: Array, W: Array, window: Window, *, groups: int = 1, bias: Array | None = None,
@@ -103,9 +106,9 @@ class NumpyConvolution(NumpyBase):
         N = x.shape[3]
         if window.pointwise and groups == 1 or x.size == 0:
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
-        y = self.empty((F, OH, OW, N), np.promote_types(x.dtype, W.dtype))
-        self._correlate(self._pad(x, window), W, y, window, groups, bias, activation)
-        return y
+        if winograd_pays(window, groups, C, F, OH, OW, N) and x.dtype == W.dtype:
+            return self._winograd(x, W, window, bias=bias, activation=activation)
+        return self._correlate(x, W.reshape(groups, F // groups, *W.shape[1:]), window, bias, activation)
 
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
         F, C, KH, KW = W.shape
@@ -117,24 +120,23 @@ class NumpyConvolution(NumpyBase):
             return super().conv2d_dx(dy, W, x_shape, window, groups=groups)
         # With stride 1 the gradient is a convolution itself: of dy, padded the other way, with the filters turned round.
         turned = Window(window.kernel, (1, 1), (high - top, high - bottom, wide - left, wide - right), window.dilation)
+        if winograd_pays(turned, groups, F, C, *x_shape[1:]) and dy.dtype == W.dtype:
+            return self._winograd(dy, W, turned, turned=True)
         W = W.reshape(groups, F // groups, C, KH, KW)[..., ::-1, ::-1].swapaxes(1, 2)           # (G, C, F/G, KH, KW)
-        dx = self.empty(x_shape, np.promote_types(dy.dtype, W.dtype))
-        self._correlate(self._pad(dy, turned), W.reshape(groups * C, F // groups, KH, KW), dx, turned, groups)
-        return dx
+        return self._correlate(dy, W, turned)
 
-    def _correlate(self, x: Array, W: Array, y: Array, window: Window, groups: int, bias: Array | None = None,
-                   activation: str | None = None) -> None:
-        """y = f(conv(x, W) + bias) for an x that is padded already."""
-        F, C, KH, KW = W.shape
-        _, OH, OW, N = y.shape
-        F, K = F // groups, C * KH * KW
+    def _correlate(self, x: Array, W: Array, window: Window, bias: Array | None = None, activation: str | None = None
+                   ) -> Array:
+        """f(conv(x, W) + bias) with W (groups, F, C, KH, KW), F filters on C channels in each group."""
+        groups, F, C, KH, KW = W.shape
+        OH, OW = window.output_size(*x.shape[1:3])
+        N, K = x.shape[3], C * KH * KW
         in_place = IN_PLACE // (F * K)
         plan = make_plan(window, groups, C, F, OH, OW, N, in_place if in_place >= 128 else 512)
-        W = W.transpose(0, 2, 1, 3) if plan.shared else W
-        W = W.reshape(groups, 1, F, K)
-        y = y.reshape(groups, F, OH, OW * N)
+        W = (W.swapaxes(2, 3) if plan.shared else W).reshape(groups, 1, F, K)
+        y = self.empty((groups, F, OH, OW * N), np.promote_types(x.dtype, W.dtype))
         b = None if bias is None else bias.reshape(groups, 1, F, 1)
-        columns = _Columns(self, x, window, groups, plan)
+        columns = _Columns(self, self._pad(x, window), window, groups, plan)
 
         def task(k: int) -> None:
             tile = plan.tiles[k]
@@ -146,18 +148,21 @@ class NumpyConvolution(NumpyBase):
 
         with single_threaded_blas():
             self.run(task, len(plan.tiles), y.size * K // 16)
+        return y.reshape(groups * F, OH, OW, N)
 
     def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
                   accumulate: bool = False) -> Array:
         if dy.size == 0:
             return super().conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=accumulate)
         (F, OH, OW, N), C, (KH, KW) = dy.shape, x.shape[0] // groups, window.kernel
+        if winograd_pays(window, groups, C, F, OH, OW, N) and x.dtype == dy.dtype:
+            return self.store(self._winograd_dW(x, dy, window), out, accumulate)
         F, K = F // groups, C * KH * KW
         # Split the columns, so that each product has a small result; not where slices of them would get too thin.
         pieces = next(p for p in range(1, K + 1) if K % p == 0 and F * (K // p) <= IN_PLACE_RESULT or p == K)
         pieces = pieces if pieces == 1 or K // pieces >= 8 else 1
         plan = make_plan(window, groups, C, F, OH, OW, N, max(512, IN_PLACE // (F * (K // pieces))))
-        jobs = spans(len(plan.tiles), min(len(plan.tiles), 8))
+        jobs = partial_sums(len(plan.tiles), groups * F * K)
         columns = _Columns(self, self._pad(x, window), window, groups, plan)
         dy = np.ascontiguousarray(dy).reshape(groups, F, OH, OW * N)
         partial = self.zeros((len(jobs), groups, pieces, F, K // pieces), np.promote_types(x.dtype, dy.dtype))
