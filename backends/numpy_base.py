@@ -18,7 +18,7 @@ from xpnet.backends.threads import Task, ThreadPool, single_threaded_blas, threa
 from xpnet.backends.window import Window
 
 SERIAL = 1 << 17        # elements; below, waking a thread (some 40 us) costs more than it does
-CHUNK = 1 << 17         # elements of a chunk: several arrays of it fit the cache, and smaller ones queue for the interpreter
+CHUNK = 1 << 18         # elements of a chunk: with smaller ones, threads wait for each other's turn in the interpreter
 
 # OpenBLAS for AVX-512 multiplies in place, without packing its operands first, where a product has at most so many
 # multiply-adds and, with a transposed second operand, its result so many elements. That is 3 to 4 times as fast where
@@ -78,9 +78,8 @@ class NumpyBase(Backend):
 
     def over_rows(self, task: Callable[[slice], object], rows: int, row_size: int) -> None:
         """task(slice) over all rows of a (rows, row_size) array, in chunks."""
-        size = rows * row_size
-        chunks = spans(rows, min(rows, max(2, size // CHUNK))) if size >= SERIAL else [slice(0, rows)]
-        self.run(lambda k: task(chunks[k]), len(chunks), size)
+        chunks = spans(rows, max(1, min(rows, rows * row_size // CHUNK)))
+        self.threads.run(lambda k: task(chunks[k]), len(chunks))
 
     def zero_row(self, n: int, dtype: np.dtype) -> Array:
         """n zeros, to be read only."""

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from xpnet.backends.base import Array
-from xpnet.backends.numpy_base import IN_PLACE, IN_PLACE_RESULT, NumpyBase, partial_sums, spans
+from xpnet.backends.numpy_base import IN_PLACE, IN_PLACE_RESULT, NumpyBase, partial_sums, product, spans
 from xpnet.backends.numpy_winograd import NumpyWinograd, winograd_pays
 from xpnet.backends.threads import single_threaded_blas
 from xpnet.backends.window import Window
@@ -44,20 +44,20 @@ class Plan:
 
 
 @lru_cache(maxsize=1024)
-def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int, product: int) -> Plan:
-    """Tiles for C channels and F filters in each group; a product should have `product` columns at most."""
+def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int, wanted: int) -> Plan:
+    """Tiles for C channels and F filters in each group; a product should have `wanted` columns at most."""
     (KH, KW), (sh, sw), L = window.kernel, window.stride, OW * N
     # Reordering the filters costs F copies of a column, and a product needs columns enough.
     shared = window.dilation[0] == 1 and KH > sh and L >= 64 and OH * L >= 2 * F
     # With stride 1 a row is one run of elements that may be cut anywhere, here at whole vectors; else between pixels.
     unit = N if sw > 1 else 16 if L >= 16 else L
-    parts = -(-L // max(product // unit * unit, unit))
+    parts = -(-L // max(wanted // unit * unit, unit))
     width = min(L, -(-L // (parts * unit)) * unit)
     column = C * KW * width if shared else C * KH * KW * width          # elements for a row, of the input or the output
     if shared:
         rows = (TILE // column - KH) // sh + 1
     else:
-        rows = min(product // width, TILE // column) if width == L else 1
+        rows = min(wanted // width, TILE // column) if width == L else 1
     work = groups * F * C * KH * KW * OH * L
     at_least = min(8, work // TILE_WORK) // parts                       # so many rows of tiles, for threads
     rows = max(1, min(rows, OH // max(1, at_least)), 64 // width if width == L else 1)
@@ -116,8 +116,10 @@ class NumpyConvolution(NumpyWinograd):
             return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
         top, bottom, left, right = window.padding
         high, wide = (extent - 1 for extent in window.extent)
-        if window.stride != (1, 1) or min(high - top, high - bottom, wide - left, wide - right) < 0 or dy.size == 0:
+        if dy.size == 0:
             return super().conv2d_dx(dy, W, x_shape, window, groups=groups)
+        if window.stride != (1, 1) or min(high - top, high - bottom, wide - left, wide - right) < 0:
+            return self._scatter(dy, W, x_shape, window, groups)
         # With stride 1 the gradient is a convolution itself: of dy, padded the other way, with the filters turned round.
         turned = Window(window.kernel, (1, 1), (high - top, high - bottom, wide - left, wide - right), window.dilation)
         if winograd_pays(turned, groups, F, C, *x_shape[1:]) and dy.dtype == W.dtype:
@@ -149,6 +151,37 @@ class NumpyConvolution(NumpyWinograd):
         with single_threaded_blas():
             self.run(task, len(plan.tiles), y.size * K // 16)
         return y.reshape(groups * F, OH, OW, N)
+
+    def _scatter(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, groups: int) -> Array:
+        """Gradient by the input, dcols = W^T dy and dx = col2im(dcols), by blocks of channels and strips of rows."""
+        (F, C), (OH, OW), (_, H, wide, N) = W.shape[:2], dy.shape[1:3], x_shape
+        F, L, (KH, KW) = F // groups, OW * N, window.kernel
+        top, bottom, left, right = window.padding
+        dy = np.ascontiguousarray(dy).reshape(groups, F, OH, L)
+        W = W.reshape(groups, F, C, KH * KW)
+        dx = self.empty((groups, C, H, wide, N), np.promote_types(dy.dtype, W.dtype))
+        blocks = [(g, c) for g in range(groups) for c in spans(C, min(C, 8))]
+        strips = spans(OH, min(OH, -(-C // 8 * KH * KW * OH * L // TILE)))
+
+        def task(k: int) -> None:
+            group, channels = blocks[k]
+            W_block = W[group, :, channels].reshape(F, -1).T                                    # (c*KH*KW, F)
+            padded = self.zeros((channels.stop - channels.start, top + H + bottom, left + wide + right, N), dx.dtype)
+            for rows in strips:
+                t = rows.stop - rows.start
+                dcols = self.empty((W_block.shape[0], t * L), dx.dtype)
+                product(W_block, dy[group, :, rows].reshape(F, t * L), dcols)
+                dcols = dcols.reshape(-1, KH, KW, t, OW, N)
+                for i in range(KH):
+                    for j in range(KW):
+                        along, across = window.tap(i, j, (t, OW))
+                        first = rows.start * window.stride[0]
+                        padded[:, along.start + first:along.stop + first:along.step, across] += dcols[:, i, j]
+            np.copyto(dx[group, channels], padded[:, top:top + H, left:left + wide])
+
+        with single_threaded_blas():
+            self.run(task, len(blocks), dy.size * C * KH * KW // 16)
+        return dx.reshape(x_shape)
 
     def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
                   accumulate: bool = False) -> Array:

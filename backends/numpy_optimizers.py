@@ -65,11 +65,10 @@ class NumpyOptimizers(NumpyBase):
             np.multiply(G, G, out=t)
             t *= new2
             V += t
-            np.divide(V, c2, out=t)
-            np.sqrt(t, out=t)
-            t += eps
+            np.sqrt(V, out=t)                               # sqrt(v / c2) + eps, all times sqrt(c2): a pass less
+            t += eps * np.sqrt(c2)
             np.divide(M, t, out=t)
-            t *= lr / c1
+            t *= lr * np.sqrt(c2) / c1
             W -= t
 
         self._over_flat(task, w.size, decayed)

@@ -24,7 +24,7 @@ class NumpyPooling(NumpyBase):
     """Max and average pooling and their gradients."""
 
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
-        if x.dtype.kind != "f" or window.taps > 255:
+        if x.dtype.kind != "f" or window.taps > 255 or x.size == 0:
             return super().max_pool2d(x, window)
         OH, OW = window.output_size(*x.shape[1:3])
         padded = self._pad(x, window, -np.inf)
@@ -55,23 +55,19 @@ class NumpyPooling(NumpyBase):
         return y, argmax
 
     def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
-        if dy.dtype.kind != "f":
+        if dy.dtype.kind != "f" or dy.size == 0:
             return super().max_pool2d_dx(dy, argmax, x_shape, window)
         C, H, W, N = x_shape
         OH, OW = dy.shape[1:3]
-        top, bottom, left, right = window.padding
+        top, _, left, _ = window.padding
         dy = np.ascontiguousarray(dy)
         dx = self.empty(x_shape, dy.dtype)
         integer = np.dtype(f"i{dy.dtype.itemsize}")
         disjoint = all(e <= s for e, s in zip(window.extent, window.stride))
-        tiled = window.kernel == window.stride and (OH * window.kernel[0], OW * window.kernel[1]) == (H, W)
+        tiled = disjoint and window.kernel == window.stride and (OH * window.kernel[0], OW * window.kernel[1]) == (H, W)
 
         def task(channels: slice) -> None:
-            padded = dx[channels]
-            if window.padded:
-                padded = self.empty((len(padded), top + H + bottom, left + W + right, N), dy.dtype)
-            if not (tiled and disjoint):
-                padded.fill(0)
+            padded = dx[channels] if tiled else self._padded_zeros((len(dx[channels]), H, W, N), window, dy.dtype)
             mask = np.empty(dy[channels].shape, np.int8)
             g = dy[channels].view(integer)
             share = None if disjoint else self.empty(g.shape, dy.dtype)
@@ -83,7 +79,7 @@ class NumpyPooling(NumpyBase):
                 else:
                     np.bitwise_and(g, mask, out=share.view(integer))
                     view += share
-            if window.padded:
+            if not tiled:
                 np.copyto(dx[channels], padded[:, top:top + H, left:left + W])
 
         self.over_rows(task, C, dx.size // C)
@@ -105,3 +101,19 @@ class NumpyPooling(NumpyBase):
 
         self.over_rows(task, x.shape[0], padded.size // x.shape[0])
         return y
+
+    def avg_pool2d_dx(self, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
+        C, H, W, N = x_shape
+        top, _, left, _ = window.padding
+        dx = self.empty(x_shape, dy.dtype)
+        weight: Any = self._window_weight(x_shape, window, count_padding, dy.dtype)
+
+        def task(channels: slice) -> None:
+            share = dy[channels] * weight
+            padded = self._padded_zeros((len(share), H, W, N), window, dy.dtype)
+            for view in taps(padded, window, dy.shape[1:3]):
+                view += share
+            np.copyto(dx[channels], padded[:, top:top + H, left:left + W])
+
+        self.over_rows(task, C, H * W * N)
+        return dx
