@@ -7,9 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from xpnet.backends.base import Array
-from xpnet.backends.numpy_base import NumpyBase, spans
-
-CHUNK = 1 << 16
+from xpnet.backends.numpy_base import CHUNK, NumpyBase, spans
 
 
 class NumpyOptimizers(NumpyBase):
