@@ -81,6 +81,13 @@ class NumpyBase(Backend):
         chunks = spans(rows, max(1, min(rows, rows * row_size // (2 * CHUNK) * 2)))            # two by two: often two cores
         self.threads.run(lambda k: task(chunks[k]), len(chunks))
 
+    def add_up(self, partial: Array) -> Array:
+        """The partial sums (parts, ...) added in their order."""
+        total = self.empty(partial.shape[1:], partial.dtype)
+        rows, flat = total.reshape(-1, total.shape[-1]), partial.reshape(len(partial), -1, total.shape[-1])
+        self.over_rows(lambda chunk: np.add.reduce(flat[:, chunk], axis=0, out=rows[chunk]), *rows.shape)
+        return total
+
     def zero_row(self, n: int, dtype: np.dtype) -> Array:
         """n zeros, to be read only."""
         row = self._zeros.get(dtype)

@@ -198,19 +198,22 @@ class NumpyConvolution(NumpyWinograd):
         jobs = partial_sums(len(plan.tiles), groups * F * K)
         columns = _Columns(self, self._pad(x, window), window, groups, plan)
         dy = np.ascontiguousarray(dy).reshape(groups, F, OH, OW * N)
-        partial = self.zeros((len(jobs), groups, pieces, F, K // pieces), np.promote_types(x.dtype, dy.dtype))
+        partial = self.empty((len(jobs), groups, pieces, F, K // pieces), np.promote_types(x.dtype, dy.dtype))
 
         def task(k: int) -> None:
+            partial[k] = 0
             for tile in plan.tiles[jobs[k]]:
                 cols = columns.make(tile)                                                       # (G, t, K, n)
                 G, t, _, n = cols.shape
                 cols = cols.reshape(G, t, pieces, K // pieces, n).swapaxes(3, 4)
                 g = _rows_first(dy[tile.groups, :, tile.rows, tile.part], plan)                 # (G, t, F, n)
-                partial[k, tile.groups] += np.matmul(g[:, :, None], cols).sum(axis=1)           # (G, pieces, F, K/pieces)
+                dW = self.empty((G, t, pieces, F, K // pieces), partial.dtype)
+                np.matmul(g[:, :, None], cols, out=dW)
+                partial[k, tile.groups] += dW.sum(axis=1)
 
         with single_threaded_blas():
             self.run(task, len(jobs), dy.size * K // 16)
-        dW = partial.sum(axis=0).swapaxes(1, 2)                                                 # (G, F, pieces, K/pieces)
+        dW = self.add_up(partial).swapaxes(1, 2)                                                # (G, F, pieces, K/pieces)
         dW = dW.reshape(groups * F, KH, C, KW).swapaxes(1, 2) if plan.shared else dW
         return self.store(np.ascontiguousarray(dW).reshape(groups * F, C, KH, KW), out, accumulate)
 

@@ -74,7 +74,8 @@ class NumpyWinograd(NumpyBase):
             M = self.empty((16, F, V.shape[2]), x.dtype)
             np.matmul(U, V, out=M)
             block = y[:, at.rows, :, at.part.start // N:at.part.stop // N]                      # (F, th, 2, tw, 2, N)
-            out = np.matmul(transform, M.reshape(16, -1)).reshape(2, 2, F, *block.shape[1::2])  # (2, 2, F, th, tw, N)
+            out = self.empty((2, 2, F, *block.shape[1::2]), x.dtype)                            # (2, 2, F, th, tw, N)
+            np.matmul(transform, M.reshape(16, -1), out=out.reshape(4, -1))
             np.copyto(block, out.transpose(2, 3, 0, 4, 1, 5))
             pixels = rows[:, at.rows, :, 2 * at.part.start:2 * at.part.stop]
             if bias is not None:
@@ -94,19 +95,21 @@ class NumpyWinograd(NumpyBase):
         dy = self._pad(dy, Window((3, 3), padding=(0, OH % 2, 0, OW % 2))).reshape(F, TH, 2, TW, 2, N)
         parts = make_parts(TH, TW, N)
         jobs = partial_sums(len(parts), 16 * F * C)
-        partial = self.zeros((len(jobs), 16, F, C), x.dtype)
+        partial = self.empty((len(jobs), 16, F, C), x.dtype)
 
         def task(k: int) -> None:
+            partial[k] = 0
             for at in parts[jobs[k]]:
                 V = self._transform_input(columns, at, N)                                       # (16, C, n)
                 block = dy[:, at.rows, :, at.part.start // N:at.part.stop // N]                 # (F, th, 2, tw, 2, N)
                 D = self._transform_gradient(block.transpose(2, 4, 0, 1, 3, 5))                 # (16, F, n)
-                partial[k] += np.matmul(D, V.swapaxes(1, 2))
+                dU = self.empty((16, F, C), x.dtype)
+                np.matmul(D, V.swapaxes(1, 2), out=dU)
+                partial[k] += dU
 
         with single_threaded_blas():
             self.run(task, len(jobs), dy.size * C // 4)
-        dU = partial.sum(axis=0).reshape(16, F * C)
-        return self.gemm(dU, FILTERS.astype(x.dtype), trans_a=True).reshape(F, C, 3, 3)
+        return self.gemm(self.add_up(partial).reshape(16, F * C), FILTERS.astype(x.dtype), trans_a=True).reshape(F, C, 3, 3)
 
     def _split_columns(self, x: Array, window: Window, TH: int, TW: int) -> Array:
         """x (C, H, W, N) with its padding, (C, 2 TH + 2, 2, (TW + 1) N): even columns, then odd ones.
