@@ -59,7 +59,7 @@ CONVOLUTIONS = [        # x (C, H, W, N), window, filters, groups
 
 def _large() -> Iterator[Case]:
     for name, shape, window, F, groups in CONVOLUTIONS:
-        (C, H, W, N), (OH, OW) = shape, window.output_size(*shape[1:3])
+        (C, _, _, N), (OH, OW) = shape, window.output_size(*shape[1:3])
         x, dy = normal(*shape), normal(F, OH, OW, N, seed=1)
         filters = normal(F, C // groups, *window.kernel, seed=2)
         options = {"window": window, "groups": groups}

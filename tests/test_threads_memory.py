@@ -104,7 +104,7 @@ def test_two_threads_use_one_pool_at_once():
 
     def caller(me):
         for turn in range(50):
-            pool.run(lambda k: meeting.wait(60) if k == 0 else done.append((me, turn, k)), 4)
+            pool.run(lambda k, turn=turn: meeting.wait(60) if k == 0 else done.append((me, turn, k)), 4)
 
     callers = [threading.Thread(target=caller, args=(me,), daemon=True) for me in (0, 1)]
     for thread in callers:
