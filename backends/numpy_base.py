@@ -22,8 +22,8 @@ CHUNK = 1 << 18         # elements of a chunk: with smaller ones, threads wait f
 
 # OpenBLAS for AVX-512 multiplies in place, without packing its operands first, where a product has at most so many
 # multiply-adds and, with a transposed second operand, its result so many elements. That is 3 to 4 times as fast where
-# a factor is thin (8 x 200 x 512 on one Zen 4 core: 106 instead of 30 GFLOP/s, transposed 95 instead of 24), and no
-# slower elsewhere.
+# a factor is thin (8 x 200 x 512 on one Zen 4 core: 105 instead of 28 GFLOP/s, transposed 96 instead of 21). Its
+# kernels for AVX2 always pack, and lose a tenth at most by the smaller products.
 IN_PLACE = 1_000_000
 IN_PLACE_RESULT = 1_200
 
@@ -116,9 +116,9 @@ class NumpyBase(Backend):
         # Straight into `out`, unless something that is still to be read may lie there.
         direct = (out is not None and not accumulate and out.dtype == dtype and out.flags.c_contiguous
                   and not any(np.may_share_memory(out, read) for read in (a, b, bias) if read is not None))
-        y = out if direct else self.empty((M, N), dtype)
+        y: Array = out if direct else self.empty((M, N), dtype)
         along_rows = M >= N
-        parts = spans(M if along_rows else N, max(1, min(max(M, N) // 16, work // SERIAL, 16)))
+        parts = spans(max(M, N), min(max(M, N) // 16, 2 * max(1, work >> 21), 16) if work >= 2 * SERIAL else 1)
 
         def task(k: int) -> None:
             rows, columns = (parts[k], slice(None)) if along_rows else (slice(None), parts[k])

@@ -106,12 +106,12 @@ class NumpyConvolution(NumpyWinograd):
         N = x.shape[3]
         if window.pointwise and groups == 1 or x.size == 0:
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
-        if winograd_pays(window, groups, C, F, OH, OW, N) and x.dtype == W.dtype:
+        if winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, W.dtype):
             return self._winograd(x, W, window, bias=bias, activation=activation)
         return self._correlate(x, W.reshape(groups, F // groups, *W.shape[1:]), window, bias, activation)
 
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
-        F, C, KH, KW = W.shape
+        (F, C, KH, KW), (_, H, width, N) = W.shape, x_shape
         if window.pointwise and groups == 1:
             return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
         top, bottom, left, right = window.padding
@@ -122,7 +122,7 @@ class NumpyConvolution(NumpyWinograd):
             return self._scatter(dy, W, x_shape, window, groups)
         # With stride 1 the gradient is a convolution itself: of dy, padded the other way, with the filters turned round.
         turned = Window(window.kernel, (1, 1), (high - top, high - bottom, wide - left, wide - right), window.dilation)
-        if winograd_pays(turned, groups, F, C, *x_shape[1:]) and dy.dtype == W.dtype:
+        if winograd_pays(turned, groups, F, C, H, width, N, dy.dtype, W.dtype):
             return self._winograd(dy, W, turned, turned=True)
         W = W.reshape(groups, F // groups, C, KH, KW)[..., ::-1, ::-1].swapaxes(1, 2)           # (G, C, F/G, KH, KW)
         return self._correlate(dy, W, turned)
@@ -136,9 +136,12 @@ class NumpyConvolution(NumpyWinograd):
         in_place = IN_PLACE // (F * K)
         plan = make_plan(window, groups, C, F, OH, OW, N, in_place if in_place >= 128 else 512)
         W = (W.swapaxes(2, 3) if plan.shared else W).reshape(groups, 1, F, K)
+        columns = _Columns(self, self._pad(x, window), window, groups, plan)
+        if len(plan.tiles) == groups == 1 and not plan.shared:          # threads share the filters instead
+            cols = columns.make(plan.tiles[0])[0, 0]
+            return self.gemm(W[0, 0], cols, bias=bias, activation=activation).reshape(F, OH, OW, N)
         y = self.empty((groups, F, OH, OW * N), np.promote_types(x.dtype, W.dtype))
         b = None if bias is None else bias.reshape(groups, 1, F, 1)
-        columns = _Columns(self, self._pad(x, window), window, groups, plan)
 
         def task(k: int) -> None:
             tile = plan.tiles[k]
@@ -154,19 +157,19 @@ class NumpyConvolution(NumpyWinograd):
 
     def _scatter(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, groups: int) -> Array:
         """Gradient by the input, dcols = W^T dy and dx = col2im(dcols), by blocks of channels and strips of rows."""
-        (F, C), (OH, OW), (_, H, wide, N) = W.shape[:2], dy.shape[1:3], x_shape
-        F, L, (KH, KW) = F // groups, OW * N, window.kernel
+        (F, C, KH, KW), (OH, OW), (_, H, width, N) = W.shape, dy.shape[1:3], x_shape
+        F, L = F // groups, OW * N
         top, bottom, left, right = window.padding
         dy = np.ascontiguousarray(dy).reshape(groups, F, OH, L)
         W = W.reshape(groups, F, C, KH * KW)
-        dx = self.empty((groups, C, H, wide, N), np.promote_types(dy.dtype, W.dtype))
+        dx = self.empty((groups, C, H, width, N), np.promote_types(dy.dtype, W.dtype))
         blocks = [(g, c) for g in range(groups) for c in spans(C, min(C, 8))]
         strips = spans(OH, min(OH, -(-C // 8 * KH * KW * OH * L // TILE)))
 
         def task(k: int) -> None:
             group, channels = blocks[k]
             W_block = W[group, :, channels].reshape(F, -1).T                                    # (c*KH*KW, F)
-            padded = self.zeros((channels.stop - channels.start, top + H + bottom, left + wide + right, N), dx.dtype)
+            padded = self.zeros((channels.stop - channels.start, top + H + bottom, left + width + right, N), dx.dtype)
             for rows in strips:
                 t = rows.stop - rows.start
                 dcols = self.empty((W_block.shape[0], t * L), dx.dtype)
@@ -177,7 +180,7 @@ class NumpyConvolution(NumpyWinograd):
                         along, across = window.tap(i, j, (t, OW))
                         first = rows.start * window.stride[0]
                         padded[:, along.start + first:along.stop + first:along.step, across] += dcols[:, i, j]
-            np.copyto(dx[group, channels], padded[:, top:top + H, left:left + wide])
+            np.copyto(dx[group, channels], padded[:, top:top + H, left:left + width])
 
         with single_threaded_blas():
             self.run(task, len(blocks), dy.size * C * KH * KW // 16)
@@ -188,7 +191,7 @@ class NumpyConvolution(NumpyWinograd):
         if dy.size == 0:
             return super().conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=accumulate)
         (F, OH, OW, N), C, (KH, KW) = dy.shape, x.shape[0] // groups, window.kernel
-        if winograd_pays(window, groups, C, F, OH, OW, N) and x.dtype == dy.dtype:
+        if winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, dy.dtype):
             return self.store(self._winograd_dW(x, dy, window), out, accumulate)
         F, K = F // groups, C * KH * KW
         # Split the columns, so that each product has a small result; not where slices of them would get too thin.
