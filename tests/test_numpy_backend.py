@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from parity_cases import CASES, Case, agree, different_signatures, missing_methods, normal, run, same_bits
+from threadpoolctl import threadpool_info
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.numpy_backend import NumpyBackend
@@ -83,6 +84,10 @@ def _large() -> Iterator[Case]:
         yield Case("im2col", label, {"x": x}, {"window": window}, exact=True)
         cols = normal(shape[0] * window.taps, OH * OW * shape[3])
         yield Case("col2im", label, {"cols": cols}, {"x_shape": shape, "window": window}, exact=True)
+    for values in ((-1.0, -0.0, 0.0), (-np.inf, -1.0), (np.nan, -np.inf, 1.0)):            # what fast paths could get wrong
+        x = np.random.default_rng(7).choice(np.array(values, np.float32), (16, 31, 31, 65))
+        yield Case("max_pool2d", f"{values}", {"x": x}, {"window": Window.make(3, stride=2, padding=1)}, exact=True)
+        yield Case("max_pool2d", f"{values}-tiled", {"x": x}, {"window": Window.make(2, stride=2)}, exact=True)
     x, dy, gamma, beta = normal(24, 20, 20, 65), normal(24, 20, 20, 65, seed=1), normal(24), normal(24, seed=1)
     for activation in (None, "relu", "scaled_tanh"):
         options = {"activation": activation}
@@ -142,6 +147,21 @@ def test_arrays_that_are_not_contiguous(case: Case, backend: NumpyBackend):
     agree(case, [np.array(a) for a in results + [arrays[name] for name in case.writes]], run(case, backend))
     for name, a in case.arrays.items():
         assert name in case.writes or same_bits(np.array(arrays[name]), a)
+
+
+@pytest.mark.parametrize("case", [case for case in LARGE if case.method in ("gemm", "conv2d", "conv2d_dx", "conv2d_dW")],
+                         ids=str)
+def test_blas_adds_no_threads_of_its_own(case: Case):
+    seen = []
+
+    class Watching(NumpyBackend):
+        def run(self, task, count, work):
+            seen.extend(library["num_threads"] for library in threadpool_info()
+                        if library["user_api"] == "blas" and "numpy" in library["filepath"])
+            super().run(task, count, work)
+
+    run(case, Watching())
+    assert set(seen) <= {1}
 
 
 def test_threads_may_share_a_backend():
