@@ -1,11 +1,12 @@
-"""Activations and batch normalisation with NumPy alone: whole channels at a time, so that every pass but the first finds
-its data in the cache."""
+"""Activations and batch normalisation with NumPy alone: chunk by chunk of whole channels, in threads."""
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
-from xpnet.backends.activations import DERIVATIVE, FORWARD
+from xpnet.backends.activations import DERIVATIVE
 from xpnet.backends.base import Array
 from xpnet.backends.numpy_base import NumpyBase
 
@@ -14,27 +15,22 @@ class NumpyElementwise(NumpyBase):
     """Activations and batch normalisation."""
 
     def activate(self, z: Array, activation: str | None) -> Array:
-        if activation is None or z.size < (1 << 14):
-            return super().activate(z, activation)
-        z = np.ascontiguousarray(z)
+        if activation is None:
+            return z
         y = self.empty(z.shape, z.dtype)
 
         def task(rows: slice) -> None:
-            if activation == "relu":
-                np.maximum(z[rows], self.zero_row(z.shape[-1], z.dtype), out=y[rows])
-            else:
-                y[rows] = FORWARD[activation](np, z[rows])
+            np.copyto(y[rows], z[rows])
+            self.activate_in_place(y[rows], activation)
 
-        self.over_rows(task, z.shape[0], z[0].size)
+        self.over_rows(task, z.shape[0], prod(z.shape[1:]))
         return y
 
     def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
                             accumulate: bool = False) -> Array:
-        if dy.size < (1 << 14):
-            return super().activation_backward(dy, y, activation, bias_grad=bias_grad, accumulate=accumulate)
-        rows = dy.shape[0]
-        dy2, y2 = (np.ascontiguousarray(a).reshape(rows, -1) for a in (dy, y))
-        dz = dy2 if activation is None else self.empty(dy2.shape, dy.dtype)
+        rows, size = dy.shape[0], prod(dy.shape[1:])
+        dy2, y2 = (np.ascontiguousarray(a).reshape(rows, size) for a in (dy, y))
+        dz = dy2 if activation is None else self.empty((rows, size), dy.dtype)
         db = None if bias_grad is None else np.empty(rows, dy.dtype)
 
         def task(chunk: slice) -> None:
@@ -43,7 +39,8 @@ class NumpyElementwise(NumpyBase):
             if db is not None:
                 np.add.reduce(dz[chunk], axis=1, out=db[chunk])
 
-        self.over_rows(task, rows, dy2.shape[1])
+        if activation is not None or bias_grad is not None:
+            self.over_rows(task, rows, size)
         if bias_grad is not None:
             self.store(db, bias_grad, accumulate)
         return dy if activation is None else dz.reshape(dy.shape)
