@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> None:
     contenders, left_out = _present(options, job)
     race = Race(contenders, options.nets, options.batches, options.rounds, job)
     rows = race.run(_say)
-    tables = [table.step_table(rows)]
+    steps, tables = rows, []
     if options.device == "gpu":
         if "cupy" in contenders:
             moved = ask("bandwidth", replace(job, contender="cupy"), _say)
@@ -54,11 +54,15 @@ def _run(options: argparse.Namespace) -> None:
         rows = [row | _provenance(race, date) for row in rows]
     facts = _facts(options, race, date, load, left_out)
 
-    print("\n".join(facts), *(table.as_text(t) for t in tables), sep="\n\n")
+    in_both = f"Milliseconds; in brackets {table.RATIO}"
+    print("\n".join([*facts, in_both]), *(table.as_text(t) for t in [table.step_table(steps), *tables]), sep="\n\n")
     if options.json:
         write_atomically(options.json, (json.dumps(rows, indent=1) + "\n").encode())
     if options.markdown:
-        content = "\n\n".join(["\n".join(f"- {fact}" for fact in facts), *(table.as_markdown(t) for t in tables)])
+        named = options.device == "gpu"         # a GPU has a name that others know; of a CPU only ratios travel
+        facts.append(in_both if named else f"The figure is {table.RATIO}")
+        content = "\n\n".join(["\n".join(f"- {fact}" for fact in facts),
+                               *(table.as_markdown(t) for t in [table.step_table(steps, times=named), *tables])])
         document = Path(options.markdown).read_text(encoding="utf-8")
         write_atomically(options.markdown, table.between_markers(document, options.device, content, options.markdown).encode())
 
@@ -98,7 +102,6 @@ def _facts(options: argparse.Namespace, race: Race, date: str, load: str, left_o
         *(f"{contender}: {about['kernels']}." for contender, about in race.about.items()),
         f"The median over processes that take turns, rounds: {options.rounds}; each the median of steps for "
         f"{options.seconds:g} s, at least {worker.FEWEST}, after {worker.WARM_UP} that are not counted.",
-        "Milliseconds; in brackets the ratio to the faster PyTorch of the line, below 1 is faster than PyTorch.",
     ]
     return facts + [f"Left out: {contender}: {reason}" for contender, reason in left_out.items()]
 

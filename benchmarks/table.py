@@ -9,14 +9,20 @@ Row = dict[str, Any]
 Table = list[list[str]]     # the first line is the header
 
 
-def step_table(rows: Sequence[Row]) -> Table:
-    """A line for each net, batch and mode; a column for each contender: milliseconds, and the ratio in brackets."""
+RATIO = "the ratio to the faster PyTorch of the line, below 1 is faster than PyTorch."
+
+
+def step_table(rows: Sequence[Row], *, times: bool = True) -> Table:
+    """A line for each net, batch and mode; a column for each contender: milliseconds, and the ratio in brackets.
+
+    Without `times` the ratios alone, which is what others can compare with on another machine.
+    """
     contenders = list(dict.fromkeys(row["contender"] for row in rows))
     lines: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in rows:
-        ratio = "" if row["ratio"] is None else f" ({row['ratio']:.2f})"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         line = lines.setdefault((row["net"], row["batch"], row["mode"]), {})
-        line[row["contender"]] = f"{milliseconds(row['seconds'])}{ratio}"
+        line[row["contender"]] = f"{milliseconds(row['seconds'])}{ratio and f' ({ratio})'}" if times else ratio
     body = [[str(name) for name in cell] + [line.get(contender, "") for contender in contenders]
             for cell, line in lines.items()]
     return [["net", "batch", "mode", *contenders], *body]
