@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> None:
         if "cupy" in contenders:
             moved = ask("bandwidth", replace(job, contender="cupy"), _say)
             tables.append(table.bandwidth_table(moved))
-            rows += moved
+            rows = steps + moved
         rows = [row | _provenance(race, date) for row in rows]
     facts = _facts(options, race, date, load, left_out)
 
