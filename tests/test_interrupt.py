@@ -80,14 +80,20 @@ def test_ctrl_c_in_a_later_epoch_and_during_validation(handler):
     assert math.isfinite(history["val_loss"][0])                        # the validation was finished
 
 
-def test_a_second_ctrl_c_is_pythons_own():
-    before = signal.getsignal(signal.SIGINT)
-    assert before is signal.default_int_handler
+@pytest.fixture
+def pythons_own_handler():
+    """Also where the tests were started in the background of a shell, which makes them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_is_pythons_own(pythons_own_handler):
     x, y = blobs()
     net = small()
     with pytest.raises(KeyboardInterrupt):
         net.fit(x, y, loss=Interrupting(2, times=2), optimizer=xn.SGD(0.1), verbose=False)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is pythons_own_handler
     assert np.isfinite(net.predict(x)).all()
 
 
