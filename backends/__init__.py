@@ -17,29 +17,39 @@ class BackendError(RuntimeError):
 
 
 def get_backend(name: str | Backend = "auto") -> Backend:
-    """The backend called `name`: "numpy", "cupy" (the first GPU), "cupy:1" (the second) or "auto".
+    """The backend called `name`: "numpy", "numba", "cupy" (the first GPU), "cupy:1" (the second) or "auto".
 
-    "auto" takes a GPU where one can be used and else NumPy, and keeps the reason in `backend.note`.
-    A named backend that cannot be used is a BackendError. A Backend is returned as it is.
+    "auto" takes a GPU where one can be used, else Numba where it is installed, else NumPy, and keeps the reason in
+    `backend.note`. A named backend that cannot be used is a BackendError. A Backend is returned as it is.
     """
     if isinstance(name, Backend):
         return name
     kind, _, device = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "auto" and not device:
-        try:
-            return _cupy(0, note='chosen by "auto"')
-        except BackendError as error:
-            return _numpy(note=f'chosen by "auto", because {error.reason}')
+        reasons: list[str] = []
+        for make in (lambda note: _cupy(0, note), _numba):
+            try:
+                return make(", because ".join(['chosen by "auto"', *reasons]))
+            except BackendError as error:
+                reasons.append(error.reason)
+        return _numpy(f'chosen by "auto", because {"; ".join(reasons)}')
     if kind == "numpy" and not device:
         return _numpy()
+    if kind == "numba" and not device:
+        return _numba()
     if kind == "cupy" and (device.isdecimal() or name == "cupy"):
         return _cupy(int(device or 0))
-    raise ValueError(f'get_backend: expected "auto", "numpy", "cupy" or "cupy:DEVICE". Received: {name!r}.')
+    raise ValueError(f'get_backend: expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE". Received: {name!r}.')
 
 
 def available() -> list[str]:
     """Names of the backends that can be used here, one for each GPU."""
     names = ["numpy"]
+    try:
+        _numba()
+        names.append("numba")
+    except BackendError:
+        pass
     try:
         _cupy(0)
     except BackendError:
@@ -51,6 +61,14 @@ def available() -> list[str]:
 def _numpy(note: str = "") -> Backend:
     from xpnet.backends.numpy_backend import NumpyBackend
     return NumpyBackend(note=note)
+
+
+def _numba(note: str = "") -> Backend:
+    try:
+        from xpnet.backends.numba_backend import NumbaBackend
+    except ImportError as error:
+        raise BackendError(f"numba: Numba cannot be imported ({error})", "Install it: pip install 'xpnet[fast]'") from error
+    return NumbaBackend(note=note)
 
 
 def _cupy(device: int, note: str = "") -> Backend:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xpnet.backends.user_cache import cache_folder
 from xpnet.data import Dataset, digits, mnist, read_idx
-from xpnet.data.download import cache_folder, fetch, write_atomically
+from xpnet.data.download import fetch, write_atomically
 
 # The package's attribute `mnist` is the function; this is the module.
 mnist_module = importlib.import_module("xpnet.data.mnist")

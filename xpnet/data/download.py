@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +12,6 @@ from xpnet.io.files import write_atomically
 from .idx import unpack
 
 _TIMEOUT = 60  # seconds without a byte
-
-
-def cache_folder() -> Path:
-    """Where this user's downloads belong: `xpnet` in the system's folder for caches."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "xpnet"
 
 
 def fetch(urls: Sequence[str], path: Path, sha256: str) -> None:

@@ -8,8 +8,10 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
+from xpnet.backends.user_cache import cache_folder
+
 from .dataset import Dataset
-from .download import cache_folder, fetch
+from .download import fetch
 from .idx import read_idx
 
 
