@@ -59,6 +59,17 @@ class Backend:
         """`with backend.scope():` runs plain xp code on the backend's device, where there is more than one."""
         return nullcontext()
 
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    def gather_batch(self, samples: Array, index: Array | None, dtype: Any) -> Array:
+        """out[..., n] = samples[index[n]]: batch-first samples become a batch-last batch, in one move.
+
+        samples (S, ...) of any real dtype, on the host or on the backend; index (N,) int64 from 0 to S - 1, or None for all
+        of them in order -> (..., N) of dtype. Without an index it may be a view of samples.
+        """
+        rows = samples if index is None else samples[index]             # on the host if they lie there: fewer bytes travel
+        return self.xp.ascontiguousarray(self.xp.moveaxis(self.asarray(rows), 0, -1), dtype=dtype)
+
     # --- matrices -------------------------------------------------------------------------------------------------
 
     def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,

@@ -177,6 +177,25 @@ def _memory() -> Iterator[Case]:
                    {"accumulate": accumulate}, writes=("out",), exact=True)
 
 
+def _batches() -> Iterator[Case]:
+    for S, sample in ((1, ()), (7, ()), (5, (3,)), (40, (1, 5, 4)), (33, (3, 32, 32)), (9, (2, 1, 70, 70))):
+        rng = np.random.default_rng([4, S])
+        for source in (np.uint8, np.int64, bool, np.float16, np.float32, np.float64, np.dtype(">f4")):
+            samples = rng.integers(0, 255, (S, *sample)).astype(source)
+            for dtype in FLOATS:
+                label = f"{(S, *sample)}-{np.dtype(source).str}-{np.dtype(dtype)}"
+                host: dict[str, Any] = {"samples": samples, "dtype": dtype}
+                yield Case("gather_batch", f"{label}-all", options=host | {"index": None}, exact=True)
+                for N in (1, S, 2 * S + 1):
+                    index = rng.integers(0, S, N)
+                    yield Case("gather_batch", f"{label}-{N}", options=host | {"index": index}, exact=True)
+                    if np.dtype(source).isnative:                       # GPUs have no other order of bytes
+                        yield Case("gather_batch", f"{label}-{N}-there", {"samples": samples, "index": index},
+                                   {"dtype": dtype}, exact=True)
+    yield Case("gather_batch", "special", options={"samples": special(20, 3, 4), "index": np.arange(20)[::-1],
+                                                   "dtype": np.float64}, exact=True)
+
+
 def _matrices() -> Iterator[Case]:
     for dtype in FLOATS:
         for M, K, N in ((1, 1, 1), (3, 7, 1), (8, 17, 33), (65, 31, 16), (10, 600, 128), (16, 27, 4099)):
@@ -322,6 +341,6 @@ def _optimizers() -> Iterator[Case]:
                            {"decoupled": decoupled, "decayed": decayed}, writes=("w", "m", "v"))
 
 
-FAMILIES = (_memory, _matrices, _columns, _convolution, _pooling, _elementwise, _normalisation, _softmax, _dropout,
+FAMILIES = (_memory, _batches, _matrices, _columns, _convolution, _pooling, _elementwise, _normalisation, _softmax, _dropout,
             _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]
