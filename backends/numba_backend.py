@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.numba_conv import NumbaConvolution
 
 
-class NumbaBackend(NumpyBackend):
+class NumbaBackend(NumbaConvolution):
     """Register-blocked kernels for float32; what they do not cover is NumpyBackend's."""
 
     name = "numba"

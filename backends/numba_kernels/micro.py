@@ -76,7 +76,8 @@ class Emitter:
 
     def _first_lanes(self, count: ir.Value) -> ir.Value:
         numbers = ir.VectorType(I32, LANES)
-        return self.b.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), self._everywhere(self.b.trunc(count, I32), numbers))
+        limit = self._everywhere(self.b.trunc(count, I32), numbers)
+        return self.b.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), limit)
 
     def _everywhere(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
         one = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))

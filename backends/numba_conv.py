@@ -1,0 +1,250 @@
+"""Convolution and matrix products on the compiled kernels: what is read where, which kernel does it, and how it is cut.
+
+A convolution and its gradient by the input are the same operation: outputs that are sums over taps, each tap a place in
+the input relative to the output's. With stride 1 the gradient's taps are the convolution's, looked at from the other
+side; with stride s it falls into s x s convolutions of its own, one for the outputs at each offset from the stride's grid.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from xpnet.backends.base import Array
+from xpnet.backends.numba_kernels import convolution, matrix
+from xpnet.backends.numba_kernels.arrays import ready
+from xpnet.backends.numba_kernels.jit import most_threads
+from xpnet.backends.numba_kernels.matrix import FROM_BIAS, FROM_Y, FROM_ZERO, LANES, PANEL
+from xpnet.backends.numba_kernels.micro import DOT_COLUMNS, DOT_ROWS, ROWS
+from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.window import Window
+
+TASKS = 16              # pieces of a call: enough for many cores, and always the same number, whatever their count
+SMALL = 1 << 16         # multiply-adds; below, one piece
+FEW = 8                 # columns of a product; below, vectors run along its rows
+SHORT = 24              # elements of a run; below, runs are joined to columns first
+DEPTH = 576             # rows of weights that are used before the next ones
+WAY = 4096              # bytes: addresses that differ by a multiple share a place in the cache
+
+FLOAT32 = np.dtype(np.float32)
+
+
+class Taps(NamedTuple):
+    """Output (oy, ox) reads the input at (oy * step + row, ox * step + column) for all these rows and columns."""
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    step: tuple[int, int] = (1, 1)
+
+
+class Image(NamedTuple):
+    """How runs of the input are found; in bytes. Before it is read it may be copied between zeros (see `pad`)."""
+
+    copy: bool
+    top: int                # place of the input's first row and column in the copy
+    left: int
+    height: int
+    width: int
+    channel: int            # elements from one channel to the next
+    first: int              # where the first run's first tap stands
+    line: int               # from one output row's runs to the next one's
+    pixel: int
+    offsets: np.ndarray     # from the first tap to each tap, (C * rows * columns,)
+
+
+@lru_cache(maxsize=1024)
+def taps_of(window: Window) -> Taps:
+    """The convolution's taps."""
+    starts = -window.padding[0], -window.padding[2]
+    rows, columns = (tuple(start + k * d for k in range(size))
+                     for start, size, d in zip(starts, window.kernel, window.dilation))
+    return Taps(rows, columns, window.stride)
+
+
+def gradient_taps(window: Window, phase: tuple[int, int]) -> tuple[Taps, list[int], list[int]]:
+    """Taps of dx at (stride * a + phase) in dy, and the numbers of the filter's rows and columns that they belong to.
+
+    dx[iy] = sum over i of w[i] dy[oy] with oy * stride = iy + padding - i * dilation, where that can be divided.
+    """
+    axes = []
+    for size, stride, before, dilation, p in zip(window.kernel, window.stride, window.padding[::2], window.dilation, phase):
+        numbers = [k for k in range(size) if (p + before - k * dilation) % stride == 0]
+        axes.append((tuple((p + before - k * dilation) // stride for k in numbers), numbers))
+    (rows, i), (columns, j) = axes
+    return Taps(rows, columns), i, j
+
+
+@lru_cache(maxsize=1024)
+def image_of(shape: tuple[int, ...], C: int, taps: Taps, OH: int, OW: int) -> Image:
+    """For an input of this shape, of which each group of filters sees C channels."""
+    _, H, W, N = shape
+    (sh, sw), rows, columns = taps.step, taps.rows or (0,), taps.columns or (0,)
+    top, left = -min(rows), -min(columns)
+    height, width = (OH - 1) * sh + max(rows) + top + 1, (OW - 1) * sw + max(columns) + left + 1
+    inside = top <= 0 and left <= 0 and height - top <= H and width - left <= W
+    copy = not inside or (4 * H * W * N % WAY == 0 and C > 8 and len(rows) * len(columns) > 1)
+    channel, line, first = (height * width * N, width * N, 0) if copy else (H * W * N, W * N, (-top * W - left) * N)
+    if copy and 4 * channel >= WAY:                                     # channels should not share places in the cache
+        channel += -channel % (WAY // 4) + 272
+    row, column = np.array(taps.rows, np.int64) + top, np.array(taps.columns, np.int64) + left
+    offsets = (np.arange(C)[:, None, None] * channel + row[:, None] * line + column * N).reshape(-1)
+    return Image(copy, top, left, height, width, channel, 4 * first, 4 * sh * line, 4 * sw * N, 4 * offsets)
+
+
+def pieces(work: int, *blocks: int) -> list[int]:
+    """Into how many pieces to cut each axis of so many blocks, for about TASKS pieces: as many as it takes, in order."""
+    left, cuts = TASKS if work >= SMALL else 1, []
+    for count in blocks:
+        cuts.append(max(1, min(count, left)))
+        left = -(-left // cuts[-1])
+    return cuts
+
+
+class NumbaConvolution(NumpyBackend):
+    """Matrix products, convolution and its gradients in float32."""
+
+    def __init__(self, note: str = "") -> None:
+        super().__init__(note)
+        self.size = min(self.threads.size, most_threads())
+
+    # --- matrices -------------------------------------------------------------------------------------------------
+
+    def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
+             activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+        plain = bias is None and activation is None
+        if not (a.dtype == b.dtype == FLOAT32) or a.size == 0 or b.size == 0 or (bias is not None and bias.dtype != FLOAT32):
+            return super().gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias, activation=activation, out=out,
+                                accumulate=accumulate)
+        M, N = a.shape[trans_a is True], b.shape[trans_b is not True]
+        # Straight into `out`, unless something that is still to be read may lie there.
+        direct = (out is not None and out.dtype == FLOAT32 and out.flags.c_contiguous and (plain or not accumulate)
+                  and not any(np.may_share_memory(out, read) for read in (a, b, bias) if read is not None))
+        y: Array = out if direct else self.empty((M, N), FLOAT32)
+        relu = activation == "relu"
+        self._multiply(ready(a, a.shape), trans_a, ready(b, b.shape), trans_b, bias, y, relu, direct and accumulate)
+        if activation is not None and not relu:
+            y = self.activate(y, activation)
+            direct = False
+        return y if direct else self.store(y, out, accumulate)
+
+    def _multiply(self, a: Array, trans_a: bool, b: Array, trans_b: bool, bias: Array | None, y: Array, relu: bool,
+                  accumulate: bool) -> None:
+        M, N = y.shape
+        K = a.shape[0] if trans_a else a.shape[1]
+        start = FROM_Y if accumulate else FROM_ZERO if bias is None else FROM_BIAS
+        start_bias = y.reshape(-1) if bias is None else ready(bias, (M,))
+        if N < FEW and not trans_a:
+            b = b if trans_b or N == 1 else np.ascontiguousarray(b.T)
+            tasks, = pieces(M * N * K, -(-M // DOT_ROWS))
+            matrix.multiply_few(self.size, a, b.reshape(N, K), start_bias, start, relu, y, tasks)
+        elif N < FEW and N < M and bias is None and not relu and not accumulate:
+            turned = self.empty((N, M), FLOAT32)                        # y^T = b^T a: vectors along the rows of a
+            self._multiply(b, not trans_b, a, False, None, turned, False, False)
+            y[...] = turned.T
+        else:
+            columns, rows = pieces(M * N * K, -(-N // PANEL), -(-M // ROWS))
+            pack = trans_b or (4 * N >= WAY and M > 2 * ROWS)
+            matrix.multiply(self.size, a, trans_a, b, trans_b, pack, start_bias, start, int(relu), y, rows, columns)
+
+    # --- convolution ----------------------------------------------------------------------------------------------
+
+    def conv2d(self, x: Array, W: Array, window: Window, *, groups: int = 1, bias: Array | None = None,
+               activation: str | None = None) -> Array:
+        if not self._covers(x, W, bias):
+            return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
+        OH, OW = window.output_size(*x.shape[1:3])
+        F, relu = W.shape[0], activation == "relu"
+        y: Array = self.empty((F, OH, OW, x.shape[3]), FLOAT32)
+        self._slide(x, ready(W, (F, W.size // F)), taps_of(window), groups, bias, relu, y)
+        return y if relu else self.activate(y, activation)
+
+    def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
+        if not self._covers(dy, W):
+            return super().conv2d_dx(dy, W, x_shape, window, groups=groups)
+        F, C, KH, KW = W.shape
+        if window.pointwise and groups == 1:
+            return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
+        turned = self.empty((groups * C, F // groups, KH, KW), FLOAT32)
+        convolution.swap_filters(self.size, ready(W, (F, C, KH * KW)), groups, turned.reshape(groups * C, -1, KH * KW))
+        dx: Array = self.empty(x_shape, FLOAT32)
+        sh, sw = window.stride
+        for phase in ((p, q) for p in range(min(sh, x_shape[1])) for q in range(min(sw, x_shape[2]))):
+            taps, i, j = gradient_taps(window, phase)
+            part = turned if len(i) == KH and len(j) == KW else turned[:, :, i][:, :, :, j]
+            self._slide(dy, ready(part, (groups * C, part.size // (groups * C))), taps, groups, None, False, dx, phase,
+                            window.stride)
+        return dx
+
+    def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
+                  accumulate: bool = False) -> Array:
+        if not self._covers(x, dy):
+            return super().conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=accumulate)
+        (F, OH, OW, N), C, taps = dy.shape, x.shape[0] // groups, taps_of(window)
+        K = C * window.taps
+        direct = (out is not None and out.dtype == FLOAT32 and out.flags.c_contiguous
+                  and not np.may_share_memory(out, x) and not np.may_share_memory(out, dy))
+        dW: Array = out if direct else self.empty((F, C, *window.kernel), FLOAT32)
+        if self._in_columns(taps, groups, OW, N):
+            cols = x.reshape(C, -1) if window.pointwise else self._columns(x, taps, OH, OW)
+            self.gemm(dy.reshape(F, -1), cols, trans_b=True, out=dW.reshape(F, K), accumulate=direct and accumulate)
+        else:
+            image, flat = self._image(x, C, taps, OH, OW)
+            pixels, run = (1, OW * N) if taps.step[1] == 1 else (OW, N)
+            tap_tasks, filter_tasks = pieces(dy.size * K // groups, -(-K // DOT_COLUMNS), -(-F // groups // DOT_ROWS))
+            convolution.correlate_dW(self.size, flat, image.first, 4 * C * image.channel, image.line, image.pixel, image.offsets,
+                                     ready(dy, (F, dy.size // F)), groups, OH, pixels, run, direct and accumulate,
+                                     dW.reshape(F, K), filter_tasks, tap_tasks)
+        return dW if direct else self.store(dW, out, accumulate)
+
+    def _covers(self, x: Array, W: Array, bias: Array | None = None) -> bool:
+        return (x.dtype == W.dtype == FLOAT32 and x.size > 0 and W.size > 0 and (bias is None or bias.dtype == FLOAT32))
+
+    def _in_columns(self, taps: Taps, groups: int, OW: int, N: int) -> bool:
+        """Whether runs are joined first: where they are short, and for single taps, of which nothing is shared."""
+        short = OW * N < SHORT if taps.step[1] == 1 else N < LANES
+        return groups == 1 and (short or len(taps.rows) * len(taps.columns) == 1)
+
+    def _image(self, x: Array, C: int, taps: Taps, OH: int, OW: int) -> tuple[Image, Array]:
+        """What `image_of` says, and the flat array that it speaks of."""
+        image = image_of(x.shape, C, taps, OH, OW)
+        if not image.copy:
+            return image, ready(x, (x.size,))
+        flat = self.empty((x.shape[0] * image.channel,), FLOAT32)
+        convolution.pad(self.size, ready(x, x.shape), image.top, image.left, flat, image.channel, image.height, image.width)
+        return image, flat
+
+    def _columns(self, x: Array, taps: Taps, OH: int, OW: int) -> Array:
+        """im2col: (C * taps, OH*OW*N)."""
+        N = x.shape[3]
+        image, flat = self._image(x, x.shape[0], taps, OH, OW)
+        pixels, run = (1, OW * N) if taps.step[1] == 1 else (OW, N)
+        cols = self.empty((image.offsets.size, OH * OW * N), FLOAT32)
+        convolution.columns_of(self.size, flat, image.first, image.line, image.pixel, image.offsets, OH, pixels, run, cols)
+        return cols
+
+    def _slide(self, x: Array, W: Array, taps: Taps, groups: int, bias: Array | None, relu: bool, y: Array,
+                   phase: tuple[int, int] = (0, 0), stride: tuple[int, int] = (1, 1)) -> None:
+        """y[:, phase::stride] = f(W (groups*F, C*taps) x + bias), where y (groups*F, H, W, N) is contiguous."""
+        (F, H, width, N), C = y.shape, x.shape[0] // groups
+        OH, OW = -(-(H - phase[0]) // stride[0]), -(-(width - phase[1]) // stride[1])
+        view = y[:, phase[0]::stride[0], phase[1]::stride[1]]
+        if W.shape[1] == 0:                                             # no tap reaches these places
+            view[...] = 0
+            return
+        if self._in_columns(taps, groups, OW, N):
+            z = y if stride == (1, 1) else self.empty(view.shape, FLOAT32)
+            self._multiply(W, False, self._columns(x, taps, OH, OW), False, bias, z.reshape(F, -1), relu, False)
+            if z is not y:
+                view[...] = z
+            return
+        image, flat = self._image(x, C, taps, OH, OW)
+        joined = taps.step[1] == stride[1] == 1
+        pixels, run = (1, OW * N) if joined else (OW, N)
+        row_tasks, filter_tasks = pieces(y.size * W.shape[1], OH, -(-F // groups // ROWS))
+        convolution.correlate(self.size, flat, image.first, 4 * C * image.channel, image.line, image.pixel, image.offsets,
+                              DEPTH, W, groups, flat if bias is None else ready(bias, (F,)),
+                              FROM_ZERO if bias is None else FROM_BIAS, int(relu),
+                              y.reshape(-1), 4 * (phase[0] * width + phase[1]) * N, 4 * H * width * N, 4 * stride[0] * width * N,
+                              4 * stride[1] * N, OH, pixels, run, row_tasks, filter_tasks)
