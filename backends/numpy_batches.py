@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from xpnet.backends.base import Array
 from xpnet.backends.numpy_base import NumpyBase, spans
 
-BLOCK = 1 << 15         # elements that are gathered and then turned
-FEWEST = 8              # samples of a block: rows that lie a power of two apart share 8 places of the nearest cache
+BLOCK = 1 << 16         # elements of a block: turned as a whole, 128 float32 pictures of 3 x 32 x 32 take 6 times as long
+FEWEST = 16             # samples of a block, however large: a cache line of the result
 
 
 class NumpyBatches(NumpyBase):
     """Batch-first samples to batch-last batches."""
 
     def gather_batch(self, samples: Array, index: Array | None, dtype: Any) -> Array:
-        N = len(samples if index is None else index)
-        out = self.empty((*samples.shape[1:], N), dtype)
-        columns = out.reshape(-1, N)                                                            # (D, N)
-        D = len(columns)
-        blocks = spans(N, -(-N // max(FEWEST, BLOCK // max(D, 1))))
-
-        def task(k: int) -> None:
-            chosen = blocks[k]
-            rows = samples[chosen if index is None else index[chosen]]
-            columns[:, chosen] = rows.reshape(-1, D).T
-
-        self.run(task, len(blocks), out.size)
+        sample, N = samples.shape[1:], len(samples if index is None else index)
+        D = prod(sample)
+        out = self.empty((*sample, N), dtype)
+        columns = out.reshape(D, N)
+        for block in spans(N, -(-N // max(FEWEST, BLOCK // max(D, 1)))):
+            rows = samples[block if index is None else index[block]]                            # (block, ...)
+            columns[:, block] = rows.reshape(len(rows), D).T
         return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,22 +13,24 @@ CONTENDERS = {
     "cpu": ("numpy", "numba", "torch-nchw", "torch-nhwc"),
     "gpu": ("cupy", "torch-nchw", "torch-nhwc", "torch-graph"),
 }
-INPUT_SHAPES = {"numpy_cnn": (1, 28, 28), "bilici": (1, 28, 28), "vgg_small": (3, 32, 32), "resnet18": (3, 32, 32)}
+INPUT_SHAPES = {"numpy_cnn": (1, 28, 28), "bilici": (1, 28, 28), "lenet5": (1, 32, 32), "vgg_small": (3, 32, 32),
+                "resnet18": (3, 32, 32)}
 MODES = ("train", "predict")
 LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one process measures: a contender on a network, with one batch size, in one mode after the other."""
+    """What one process measures: a contender on a network, with one batch size after the other, in each of the modes."""
 
     device: str                     # "cpu" or "gpu"
     contender: str
     threads: int
     net: str = "numpy_cnn"
-    batch: int = 32
+    batches: tuple[int, ...] = (32,)
     modes: tuple[str, ...] = MODES
     seconds: float = 1.0            # time to measure for, in each mode
+    width: float = 1                # how many times the filters of the network as it is called
     tf32: bool = False              # GPUs only: round products' operands to 10 bits of mantissa
     fused_adam: bool = False        # PyTorch's Adam in its fused form, which is not its default
 
@@ -74,13 +77,24 @@ def missing(job: Job) -> str | None:
     return None
 
 
-def runners(job: Job) -> list[Runner]:
-    """The contender at work; several where the fastest of them counts."""
+def load(job: Job) -> None:
+    """Import what the contender needs, and start nothing: neither threads nor a GPU."""
+    if job.contender.startswith("torch"):
+        from benchmarks.torch_side import load_all
+        load_all()
+        return
+    import_module("benchmarks.xpnet_side")
+    if job.contender == "numba":
+        import_module("numba")
+
+
+def runners(job: Job, batch: int) -> list[Runner]:
+    """The contender at work on a batch of that size; several where the fastest of them counts."""
     if job.contender == "torch-graph":
         from benchmarks.torch_side import Captured
-        return [Captured(job, layout) for layout in ("nchw", "nhwc")]
+        return [Captured(job, layout, batch) for layout in ("nchw", "nhwc")]
     if job.contender.startswith("torch"):
         from benchmarks.torch_side import Eager
-        return [Eager(job, job.contender.removeprefix("torch-"))]
+        return [Eager(job, job.contender.removeprefix("torch-"), batch)]
     from benchmarks.xpnet_side import Xpnet
-    return [Xpnet(job)]
+    return [Xpnet(job, batch)]

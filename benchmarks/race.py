@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import Job
+from benchmarks.rows import Row
 
 ROOT = str(Path(__file__).parents[1])
 COMMAND = (sys.executable, "-m", "benchmarks.worker")
 # Whoever multiplies matrices gets the same number of threads.
 THREAD_VARIABLES = ("XPNET_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-Row = dict[str, Any]
 Say = Callable[[str], None]
 
 
@@ -27,54 +29,77 @@ class ContenderError(RuntimeError):
     """A contender's process broke down; the message holds what it wrote to stderr."""
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What the contenders do in one turn, one after the other: a network with some batches, on so many threads."""
+
+    net: str
+    batches: tuple[int, ...]
+    threads: int
+    width: float = 1
+
+
+class Samples:
+    """What each round gave, by what was measured; and what the contenders tell about themselves."""
+
+    def __init__(self) -> None:
+        self.figures: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
+        self.about: dict[str, Row] = {}
+
+    def add(self, what: Row, seconds: float, memory: int | None = None) -> None:
+        self.figures.setdefault(tuple(what.items()), []).append({"seconds": seconds, "memory": memory})
+
+    def rows(self) -> list[Row]:
+        """The median of the times, how many times the fastest the slowest round took, and the least memory."""
+        rows = []
+        for what, figures in self.figures.items():
+            seconds = [figure["seconds"] for figure in figures]
+            told = [figure["memory"] for figure in figures if figure["memory"] is not None]
+            rows.append(dict(what) | {"seconds": statistics.median(seconds), "memory": min(told, default=None),
+                                      "spread": max(seconds) / min(seconds), "rounds": len(seconds)})
+        return rows
+
+
 @dataclass
-class Race:
-    """What is run: every contender in every cell (net, batch), `rounds` times."""
+class Turns:
+    """Rounds in which the contenders follow one another, each round another one first, as long as there is time.
+
+    So a machine that slows down or is busy for a while slows all of them down.
+    """
 
     contenders: Sequence[str]
-    nets: Sequence[str]
-    batches: Sequence[int]
     rounds: int
-    job: Job                                                            # what all of them have in common
-    about: dict[str, dict[str, Any]] = field(default_factory=dict)      # by contender, as it told
+    deadline: float = math.inf          # of time.monotonic: no round begins that would probably not end before
 
-    def run(self, say: Say) -> list[Row]:
-        """A row for each net, batch, mode and contender: the median over the rounds, and the ratio to PyTorch.
-
-        Every round visits every cell, and in a cell the contenders follow one another, each round another one first.
-        So a machine that slows down or is busy for a while slows all of them down.
-        """
-        times: dict[tuple[Any, ...], list[float]] = {}
+    def __call__(self, say: Say) -> Iterator[tuple[str, list[str]]]:
+        """("round 1/3", the contenders in the order of this round), for each round."""
+        longest = 0.0
         for number in range(self.rounds):
+            start = time.monotonic()
+            if number > 0 and start + longest > self.deadline:
+                say(f"no time left for round {number + 1} of {self.rounds}: see --minutes")
+                return
             first = number % len(self.contenders)
-            for net in self.nets:
-                for batch in self.batches:
-                    for contender in [*self.contenders[first:], *self.contenders[:first]]:
-                        answer = ask("measure", replace(self.job, contender=contender, net=net, batch=batch), say)
-                        self.about[contender] = answer["about"]
-                        for mode, seconds in answer["seconds"].items():
-                            times.setdefault((net, batch, mode, contender), []).append(seconds)
-                        say(f"round {number + 1}/{self.rounds}  {net} {batch}  {contender}: " + ", ".join(
-                            f"{mode} {1000 * seconds:.3g} ms" for mode, seconds in answer["seconds"].items()))
-        rows = [{"net": net, "batch": batch, "mode": mode, "contender": contender, "threads": self.job.threads,
-                 "seconds": statistics.median(times[net, batch, mode, contender])}
-                for net in self.nets for batch in self.batches for mode in self.job.modes for contender in self.contenders]
-        return with_ratios(rows)
+            yield f"round {number + 1}/{self.rounds}", [*self.contenders[first:], *self.contenders[:first]]
+            longest = max(longest, time.monotonic() - start)
 
 
-def with_ratios(rows: Sequence[Row]) -> list[Row]:
-    """The rows with `ratio`: seconds to those of the fastest PyTorch row of the same net, batch, mode and threads.
-
-    None where no PyTorch took part.
-    """
-    def cell(row: Row) -> tuple[Any, ...]:
-        return row["net"], row["batch"], row["mode"], row["threads"]
-
-    best: dict[tuple[Any, ...], float] = {}
-    for row in rows:
-        if row["contender"].startswith("torch"):
-            best[cell(row)] = min(row["seconds"], best.get(cell(row), row["seconds"]))
-    return [row | {"ratio": row["seconds"] / best[cell(row)] if cell(row) in best else None} for row in rows]
+def race(part: str, cells: Sequence[Cell], turns: Turns, job: Job, say: Say) -> Samples:
+    """Every contender in every cell, in every round. Its process works through the batches and modes of a cell."""
+    samples = Samples()
+    for number, order in turns(say):
+        for cell in cells:
+            for contender in order:
+                answer = ask("measure", replace(job, contender=contender, **asdict(cell)), say)
+                samples.about[contender] = answer["about"]
+                for row in answer["rows"]:
+                    samples.add({"part": part, "net": cell.net, "width": cell.width, "batch": row["batch"],
+                                 "mode": row["mode"], "threads": cell.threads, "contender": contender},
+                                row["seconds"], row["memory"])
+                width = "" if cell.width == 1 else f" width {cell.width:g}"
+                say(f"{number}  {cell.net}{width} threads {cell.threads}  {contender}: " + ", ".join(
+                    f"{row['mode']} {row['batch']}: {1000 * row['seconds']:.3g} ms" for row in answer["rows"]))
+    return samples
 
 
 def ask(task: str, job: Job, say: Say) -> Any:
@@ -82,8 +107,9 @@ def ask(task: str, job: Job, say: Say) -> Any:
     done = subprocess.run(COMMAND, input=json.dumps({"task": task, "job": asdict(job)}), env=environment(job),
                           capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode != 0:
-        raise ContenderError(f"{job.contender}: expected its process to {task} ({job.net}, batch {job.batch}). Received: exit "
-                             f"status {done.returncode}, and on stderr:\n{done.stderr.strip() or '(nothing)'}")
+        batches = ", ".join(map(str, job.batches))
+        raise ContenderError(f"{job.contender}: expected its process to {task} ({job.net}, batches {batches}). Received: "
+                             f"exit status {done.returncode}, and on stderr:\n{done.stderr.strip() or '(nothing)'}")
     for line in done.stderr.splitlines():
         say(f"{job.contender}: {line}")
     try:

@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-Row = dict[str, Any]
+from benchmarks.rows import Row, of_part
+
 Table = list[list[str]]     # the first line is the header
 
-
-RATIO = "the ratio to the faster PyTorch of the line, below 1 is faster than PyTorch."
+RATIO = "the ratio to the faster PyTorch of the line, below 1 is faster than PyTorch"
+MEMORY = "MB that a step needs beyond the libraries; in brackets the ratio to the PyTorch of the line that needs less"
+CONVOLUTION = "the direct algorithm's multiplications and additions per second in percent of the peak; Winograd does with " \
+              "fewer and may exceed it"
 
 
 def step_table(rows: Sequence[Row], *, times: bool = True) -> Table:
-    """A line for each net, batch and mode; a column for each contender: milliseconds, and the ratio in brackets.
+    """A line for each network, batch, mode and threads; a column for each contender: milliseconds, the ratio in brackets.
 
     Without `times` the ratios alone, which is what others can compare with on another machine.
     """
-    contenders = list(dict.fromkeys(row["contender"] for row in rows))
-    lines: dict[tuple[Any, ...], dict[str, str]] = {}
-    for row in rows:
+    def text(row: Row) -> str:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        line = lines.setdefault((row["net"], row["batch"], row["mode"]), {})
-        line[row["contender"]] = f"{milliseconds(row['seconds'])}{ratio and f' ({ratio})'}" if times else ratio
-    body = [[str(name) for name in cell] + [line.get(contender, "") for contender in contenders]
-            for cell, line in lines.items()]
-    return [["net", "batch", "mode", *contenders], *body]
+        return f"{milliseconds(row['seconds'])}{ratio and f' ({ratio})'}" if times else ratio
+    return _by_contender(of_part(rows, "steps"), ("net", "batch", "mode", "threads"), text)
+
+
+def memory_table(rows: Sequence[Row]) -> Table:
+    """The same lines: megabytes, the ratio in brackets. No line where the system does not tell."""
+    def text(row: Row) -> str:
+        ratio = "" if row["memory_ratio"] is None else f" ({row['memory_ratio']:.2f})"
+        return f"{row['memory'] / 1e6:.1f}{ratio}"
+    told = [row for row in of_part(rows, "steps") if row["memory"] is not None]
+    return _by_contender(told, ("net", "batch", "mode", "threads"), text)
+
+
+def convolution_table(rows: Sequence[Row], *, rates: bool = True) -> Table:
+    """A line for each convolution, batch and threads; for each contender its three directions: GFLOP/s, and percent of the peak.
+
+    Without `rates` the percent alone.
+    """
+    def text(row: Row) -> str:
+        percent = "" if row["of_peak"] is None else f"{100 * row['of_peak']:.0f} %"
+        return f"{row['flops_per_second'] / 1e9:.3g}{percent and f' ({percent})'}" if rates else percent
+    named = [row | {"contender": f"{row['contender']} {row['direction']}"} for row in of_part(rows, "convolutions")]
+    return _by_contender(named, ("convolution", "batch", "threads"), text)
 
 
 def bandwidth_table(rows: Sequence[Row]) -> Table:
     """A line for each kernel and size."""
     body = [[row["kernel"], " x ".join(map(str, row["shape"])), f"{row['bytes'] / 1e6:.1f}", f"{1e6 * row['seconds']:.1f}",
              f"{row['bytes_per_second'] / 1e9:.0f}", f"{row['copy_bytes_per_second'] / 1e9:.0f}", f"{row['of_copy']:.2f}"]
-            for row in rows]
+            for row in of_part(rows, "bandwidth")]
     return [["kernel", "x (C, H, W, N)", "MB moved", "us", "GB/s", "copy GB/s", "of the copy"], *body]
+
+
+def _by_contender(rows: Sequence[Row], names: Sequence[str], text: Callable[[Row], str]) -> Table:
+    """A line for each combination of `names`, in the order in which they come; a column for each contender."""
+    contenders = list(dict.fromkeys(row["contender"] for row in rows))
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        lines.setdefault(tuple(str(row[name]) for name in names), {})[row["contender"]] = text(row)
+    return [[*names, *contenders], *([*line, *(texts.get(contender, "") for contender in contenders)]
+                                     for line, texts in lines.items())]
 
 
 def milliseconds(seconds: float) -> str:

@@ -11,9 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from benchmarks.contenders import LEARNING_RATE, Job, sample_batch
 from xpnet import Network
+from xpnet.backends.activations import SCALE, SLOPE
+from xpnet.lenet_codes import codes
+from xpnet.models import C3_TABLE
 
 WARM_UP = 3             # steps before a capture, as PyTorch's notes on CUDA graphs ask for: they choose algorithms
 
@@ -22,10 +26,11 @@ def relu() -> nn.Module:
     return nn.ReLU(inplace=True)        # as torchvision's networks do; it saves a pass over memory
 
 
-def numpy_cnn() -> nn.Module:
+def numpy_cnn(width: float = 1) -> nn.Module:
+    filters = int(8 * width)
     return nn.Sequential(
-        nn.Conv2d(1, 8, 5), relu(), nn.Conv2d(8, 8, 5), relu(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(800, 128), relu(), nn.Linear(128, 10),
+        nn.Conv2d(1, filters, 5), relu(), nn.Conv2d(filters, filters, 5), relu(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(100 * filters, 128), relu(), nn.Linear(128, 10),
     )
 
 
@@ -37,15 +42,69 @@ def bilici() -> nn.Module:
     )
 
 
-def vgg_small() -> nn.Module:
+class ScaledTanh(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return SCALE * torch.tanh(SLOPE * x)
+
+
+class Subsampling(nn.Module):
+    """a[c] times the sum over 2x2 of channel c, plus b[c]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.full((channels,), 0.25)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool2d(x, 2, divisor_override=1) * self.a[:, None, None] + self.b[:, None, None]
+
+
+class TableConv2d(nn.Module):
+    """A convolution with weights only where the table connects a filter to a channel."""
+
+    def __init__(self, table: tuple[tuple[int, ...], ...], channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.shape = len(table), channels, kernel_size, kernel_size
+        connections = [(f, channel) for f, row in enumerate(table) for channel in row]
+        self.register_buffer("connections", torch.tensor(connections).T)            # filters, channels
+        bound = (len(connections) / len(table) * kernel_size**2) ** -0.5
+        self.weight = nn.Parameter(torch.empty(len(connections), kernel_size, kernel_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(len(table)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight.new_zeros(self.shape).index_put(tuple(self.connections), self.weight)
+        return functional.conv2d(x, weight, self.bias)
+
+
+class RBF(nn.Module):
+    """-|x - code|^2 for each code, as 2 code.x - |code|^2 - |x|^2."""
+
+    def __init__(self, codes: list[list[float]]) -> None:
+        super().__init__()
+        centres = torch.tensor(codes)
+        self.register_buffer("weight", 2 * centres)
+        self.register_buffer("bias", -(centres * centres).sum(dim=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight, self.bias) - (x * x).sum(dim=1, keepdim=True)
+
+
+def lenet5() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5), ScaledTanh(), Subsampling(6), ScaledTanh(),
+        TableConv2d(C3_TABLE, 6, 5), ScaledTanh(), Subsampling(16), ScaledTanh(),
+        nn.Conv2d(16, 120, 5), ScaledTanh(), nn.Flatten(), nn.Linear(120, 84), ScaledTanh(), RBF(codes()),
+    )
+
+
+def vgg_small(width: float = 1) -> nn.Module:
     layers: list[nn.Module] = []
     channels = 3
-    for filters in (64, 128, 256):
+    for filters in (int(64 * width), int(128 * width), int(256 * width)):
         for _ in range(2):
             layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.BatchNorm2d(filters), relu()]
             channels = filters
         layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256 * 4 * 4, 10))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 4 * 4, 10))
 
 
 def conv_bn(channels: int, filters: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
@@ -77,9 +136,15 @@ def resnet18() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
 
+def load_all() -> None:
+    """Make PyTorch import now what it imports when an optimizer is made: some 70 MB that are no step's."""
+    torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "numpy_cnn": numpy_cnn, "bilici": bilici, "vgg_small": vgg_small, "resnet18": resnet18,
+    "numpy_cnn": numpy_cnn, "bilici": bilici, "lenet5": lenet5, "vgg_small": vgg_small, "resnet18": resnet18,
 }
+WIDE: dict[str, Callable[[float], nn.Module]] = {"numpy_cnn": numpy_cnn, "vgg_small": vgg_small}
 
 
 def copy_parameters(net: Network, model: nn.Module) -> None:
@@ -97,7 +162,7 @@ class Eager:
 
     capturable = False
 
-    def __init__(self, job: Job, layout: str) -> None:
+    def __init__(self, job: Job, layout: str, batch: int) -> None:
         torch.set_num_threads(job.threads)
         torch.manual_seed(0)
         self.device = torch.device("cuda" if job.device == "gpu" else "cpu")
@@ -106,10 +171,11 @@ class Eager:
             torch.backends.cudnn.allow_tf32 = job.tf32
             torch.backends.cudnn.benchmark = True               # the fastest of cuDNN's algorithms for these shapes
         memory_format = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}[layout]
-        images, labels = sample_batch(job.net, job.batch)
+        images, labels = sample_batch(job.net, batch)
         self.x = torch.tensor(images, device=self.device).contiguous(memory_format=memory_format)
         self.labels = torch.tensor(labels, device=self.device)
-        self.model = NETS[job.net]().to(self.device, memory_format=memory_format)     # type: ignore[call-overload]
+        model = NETS[job.net]() if job.width == 1 else WIDE[job.net](job.width)
+        self.model = model.to(self.device, memory_format=memory_format)               # type: ignore[call-overload]
         self.loss = nn.CrossEntropyLoss()
         self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE, capturable=self.capturable,
                                           fused=True if job.fused_adam else None)

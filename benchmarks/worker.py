@@ -1,6 +1,6 @@
 """One process of the competition: reads a task as JSON from stdin, answers as JSON on stdout.
 
-{"task": "missing" | "measure" | "bandwidth", "job": {...}} -> a reason or null | {"seconds", "about"} | rows.
+{"task": one of TASKS, "job": {...}} -> what that function returns.
 Processes of their own keep contenders apart: their thread pools, their memory, and what one of them breaks.
 """
 
@@ -12,45 +12,76 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
-from benchmarks.contenders import Job, missing, runners
+from benchmarks import memory
+from benchmarks.contenders import Job, Runner, load, missing, runners
+from benchmarks.peak import peak_flops
 
-WARM_UP = 3             # steps that are not counted: they fill caches and pools, and compile
-FEWEST, MOST = 5, 2000  # measurements, whatever the time
+WARM_UP = 2             # steps that are not counted: they fill caches and pools
+FEWEST, MOST = 3, 2000  # measurements, whatever the time
 GPU_BLOCK = 10          # steps between two waits for the GPU; training does not wait for it after each step either
 
 
-def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None], seconds: float, block: int) -> float:
-    """The median time of a step, measured in blocks of steps for about `seconds`."""
+def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None], seconds: float,
+                   block: int = 1) -> tuple[float, Any]:
+    """The median time of a step, measured in blocks of steps for about `seconds`; and what the last one returned."""
     for _ in range(WARM_UP):
-        step()
+        value = step()
     synchronize()
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < FEWEST or (len(times) < MOST and time.perf_counter() < end):
         start = time.perf_counter()
         for _ in range(block):
-            step()
+            value = step()
         synchronize()
         times.append((time.perf_counter() - start) / block)
-    return statistics.median(times)
+    return statistics.median(times), value
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """{"seconds": {mode: median}, "about": versions and kernels} of the contender; the best of its runners."""
-    block = GPU_BLOCK if job.device == "gpu" else 1
-    contestants = runners(job)
-    seconds = {}
+    """{"rows": [{"batch", "mode", "seconds", "memory"}], "about": versions and kernels} of the contender."""
+    load(job)
+    separate = memory.apart if job.device == "cpu" and sys.platform == "linux" else lambda task: task()
+    if job.contender == "numba":
+        separate(partial(rehearse, job))
+    answers = [separate(partial(measure_one, job, batch, mode)) for batch in job.batches for mode in job.modes]
+    return {"rows": [answer["row"] for answer in answers], "about": answers[-1]["about"]}
+
+
+def rehearse(job: Job) -> None:
+    """Compile what the largest batch needs and keep it on disk: the compiler's own memory belongs to no step."""
     for mode in job.modes:
-        times = []
-        for runner in contestants:
-            step = runner.step(mode)
-            times.append(median_seconds(step, runner.synchronize, job.seconds, block))
-            if not runner.finite(step()):
-                raise RuntimeError(f"{job.contender}: expected numbers from {job.net}'s {mode} step. Received: NaN or infinity.")
-        seconds[mode] = min(times)
-    return {"seconds": seconds, "about": contestants[0].about()}
+        runners(job, max(job.batches))[0].step(mode)()
+
+
+def measure_one(job: Job, batch: int, mode: str) -> dict[str, Any]:
+    """{"row": time and memory of a step, "about": ...}; the fastest of the contender's runners."""
+    if not job.contender.startswith("torch"):
+        from xpnet import get_backend
+        get_backend(job.contender)              # imports the backend, which counts as a library
+    memory.hand_back()
+    before = memory.resident()
+    contestants = runners(job, batch)
+    seconds, needed = min((figures(job, runner, mode, before) for runner in contestants), key=itemgetter(0))
+    return {"row": {"batch": batch, "mode": mode, "seconds": seconds, "memory": needed}, "about": contestants[0].about()}
+
+
+def figures(job: Job, runner: Runner, mode: str, before: int | None) -> tuple[float, int | None]:
+    """(seconds, bytes) of a step. The first one, in which memory is found and code compiled, counts for neither."""
+    step = runner.step(mode)
+    step()
+    runner.synchronize()
+    memory.hand_back()
+    tells = job.device == "cpu" and memory.reset_peak()
+    seconds, value = median_seconds(step, runner.synchronize, job.seconds, GPU_BLOCK if job.device == "gpu" else 1)
+    peak = memory.peak() if tells else None
+    if not runner.finite(value):
+        raise RuntimeError(f"{job.contender}: expected numbers from {job.net}'s {mode} step. Received: NaN or infinity.")
+    return seconds, None if peak is None or before is None else peak - before
 
 
 def bandwidth(job: Job) -> list[dict[str, Any]]:
@@ -60,14 +91,26 @@ def bandwidth(job: Job) -> list[dict[str, Any]]:
     return measure_kernels(backend, event_timer(backend), copy_on_device)
 
 
-TASKS: dict[str, Callable[[Job], Any]] = {"missing": missing, "measure": measure, "bandwidth": bandwidth}
+def convolutions(job: Job) -> dict[str, Any]:
+    from benchmarks.convolutions import measure_convolutions
+    from benchmarks.xpnet_side import about
+    from xpnet import get_backend
+    backend = get_backend(job.contender)
+    rows = measure_convolutions(backend, job.batches, lambda call: median_seconds(call, backend.synchronize, job.seconds)[0])
+    return {"rows": rows, "about": about(backend)}
+
+
+TASKS: dict[str, Callable[[Job], Any]] = {
+    "missing": missing, "measure": measure, "bandwidth": bandwidth, "convolutions": convolutions,
+    "peak": lambda job: peak_flops(job.threads),
+}
 
 
 def main() -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)                       # what libraries print goes to stderr and cannot spoil the answer
     request = json.load(sys.stdin)
-    job = Job(**{**request["job"], "modes": tuple(request["job"]["modes"])})
+    job = Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in request["job"].items()})
     with answer:
         json.dump(TASKS[request["task"]](job), answer)
 

@@ -13,33 +13,47 @@ from benchmarks.contenders import INPUT_SHAPES, LEARNING_RATE, Job, sample_batch
 from xpnet import models
 
 
-def vgg_small(input_shape: tuple[int, ...] = (3, 32, 32), *, classes: int = 10, backend: str | xn.Backend = "auto",
+def numpy_cnn(input_shape: tuple[int, ...] = (1, 28, 28), *, width: float = 1, backend: str | xn.Backend = "auto",
               dtype: Any = "float32", seed: int = 0) -> xn.Sequential:
-    """Two 3x3 convolutions with batch norm and ReLU, then a max-pool, at 64, 128 and 256 filters; a dense layer.
+    """`xpnet.models.numpy_cnn` with `width` times its filters."""
+    filters = int(8 * width)
+    return xn.Sequential([
+        xn.Conv2d(filters, 5, activation="relu"), xn.Conv2d(filters, 5, activation="relu"), xn.MaxPool2d(2),
+        xn.Flatten(), xn.Linear(128, activation="relu"), xn.Linear(10),
+    ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
+
+
+def vgg_small(input_shape: tuple[int, ...] = (3, 32, 32), *, width: float = 1, backend: str | xn.Backend = "auto",
+              dtype: Any = "float32", seed: int = 0) -> xn.Sequential:
+    """Two 3x3 convolutions with batch norm and ReLU, then a max-pool, at `width` times 64, 128, 256 filters; a dense layer.
 
     In the manner of Simonyan and Zisserman 2015, with the batch norm of Ioffe and Szegedy 2015; a network to measure.
     """
     layers: list[xn.Layer] = []
     for filters in (64, 128, 256):
         for _ in range(2):
-            layers += [xn.Conv2d(filters, 3, padding="half"), xn.BatchNorm2d(activation="relu")]
+            layers += [xn.Conv2d(int(width * filters), 3, padding="half"), xn.BatchNorm2d(activation="relu")]
         layers.append(xn.MaxPool2d(2))
-    return xn.Sequential([*layers, xn.Flatten(), xn.Linear(classes)], input_shape=input_shape, backend=backend,
-                         dtype=dtype, seed=seed)
+    return xn.Sequential([*layers, xn.Flatten(), xn.Linear(10)], input_shape=input_shape, backend=backend, dtype=dtype,
+                         seed=seed)
 
 
 NETS: dict[str, Callable[..., xn.Network]] = {
-    "numpy_cnn": models.numpy_cnn, "bilici": models.bilici, "vgg_small": vgg_small, "resnet18": models.resnet18,
+    "numpy_cnn": models.numpy_cnn, "bilici": models.bilici, "lenet5": models.lenet5, "vgg_small": vgg_small,
+    "resnet18": models.resnet18,
 }
+WIDE: dict[str, Callable[..., xn.Network]] = {"numpy_cnn": numpy_cnn, "vgg_small": vgg_small}      # take a width
 
 
 class Xpnet:
     """One of our backends; a Runner."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, batch: int) -> None:
         self.backend = xn.get_backend(job.contender)
-        self.net = NETS[job.net](INPUT_SHAPES[job.net], backend=self.backend)
-        images, labels = sample_batch(job.net, job.batch)
+        shape = INPUT_SHAPES[job.net]
+        self.net = (NETS[job.net](shape, backend=self.backend) if job.width == 1 else
+                    WIDE[job.net](shape, backend=self.backend, width=job.width))
+        images, labels = sample_batch(job.net, batch)
         self.x = self.net.batch_last(images)                            # (C, H, W, N)
         self.labels = self.backend.asarray(labels)                      # (N,)
         self.train_step = xn.TrainStep(self.net, xn.CrossEntropy(), xn.Adam(LEARNING_RATE))
@@ -56,14 +70,23 @@ class Xpnet:
         return bool(np.isfinite(self.backend.to_numpy(value)).all())
 
     def about(self) -> dict[str, Any]:
-        versions = {"Python": platform.python_version(), "NumPy": np.__version__, "xpnet": xn.__version__}
-        if not self.backend.name.startswith("cupy"):
-            return {"versions": versions, "kernels": blas_kernels()}
-        cuda = self.backend.xp.cuda.runtime
-        versions |= {"CuPy": self.backend.xp.__version__, "CUDA of CuPy": cuda_version(cuda.runtimeGetVersion()),
+        return about(self.backend)
+
+
+def about(backend: xn.Backend) -> dict[str, Any]:
+    """Versions, who does the products, and on a GPU its name."""
+    versions = {"Python": platform.python_version(), "NumPy": np.__version__, "xpnet": xn.__version__}
+    if backend.name.startswith("cupy"):
+        cuda = backend.xp.cuda.runtime
+        versions |= {"CuPy": backend.xp.__version__, "CUDA of CuPy": cuda_version(cuda.runtimeGetVersion()),
                      "CUDA of the driver": cuda_version(cuda.driverGetVersion())}
         device = cuda.getDeviceProperties(cuda.getDevice())["name"].decode()
         return {"versions": versions, "kernels": "RawKernels and cuBLAS", "device": device}
+    if backend.name == "numba":
+        import numba
+        versions["Numba"] = numba.__version__
+        return {"versions": versions, "kernels": f"{compiled_kernels()}; {blas_kernels()}"}
+    return {"versions": versions, "kernels": blas_kernels()}
 
 
 def blas_kernels() -> str:
@@ -72,6 +95,17 @@ def blas_kernels() -> str:
     found = [f"{library['internal_api']} {library['version']}, {library.get('architecture', 'unknown')} kernels"
              for library in threadpool_info() if library["user_api"] == "blas"]
     return "; ".join(found) or "a BLAS that threadpoolctl does not know"
+
+
+def compiled_kernels() -> str:
+    """For which processor Numba compiles, and who runs its threads."""
+    import llvmlite.binding
+    import numba
+    try:
+        layer = f"threads by {numba.threading_layer()}"
+    except ValueError:                                                  # asked before the first parallel loop
+        layer = "no threads started"
+    return f"kernels compiled for {llvmlite.binding.get_host_cpu_name()}, {layer}"
 
 
 def cuda_version(number: int) -> str:

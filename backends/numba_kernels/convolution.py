@@ -66,7 +66,8 @@ def correlate(x, x_first, x_group, x_line, x_pixel, offsets, depth, w, groups, b
                         vectors = next_vectors(all_vectors - at)
                         tail = min(LANES, run - (at + vectors - 1) * LANES)
                         multiply_rows(source + at * VECTOR_BYTES, offsets.ctypes.data + 8 * first, taps, first_filter,
-                                      last_filter, w_group + 4 * first, 4 * K, 4, target + at * VECTOR_BYTES, y_channel, bias.ctypes.data + 4 * group * F, begin, activate, vectors, tail)
+                                      last_filter, w_group + 4 * first, 4 * K, 4, target + at * VECTOR_BYTES, y_channel,
+                                      bias.ctypes.data + 4 * group * F, begin, activate, vectors, tail)
                         at += vectors
             first += taps
             if first >= K:
