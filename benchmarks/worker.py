@@ -6,6 +6,7 @@ Processes of their own keep contenders apart: their thread pools, their memory, 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import statistics
@@ -43,31 +44,36 @@ def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None], sec
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """{"rows": [{"batch", "mode", "seconds", "memory"}], "about": versions and kernels} of the contender."""
+    """{"rows": one for each batch and mode, "about": versions and kernels} of the contender."""
     load(job)
     separate = memory.apart if job.device == "cpu" and sys.platform == "linux" else lambda task: task()
     if job.contender == "numba":
-        separate(partial(rehearse, job))
+        separate(partial(rehearse, job, max(job.batches), job.modes))
     answers = [separate(partial(measure_one, job, batch, mode)) for batch in job.batches for mode in job.modes]
     return {"rows": [answer["row"] for answer in answers], "about": answers[-1]["about"]}
 
 
-def rehearse(job: Job) -> None:
-    """Compile what the largest batch needs and keep it on disk: the compiler's own memory belongs to no step."""
-    for mode in job.modes:
-        runners(job, max(job.batches))[0].step(mode)()
+def rehearse(job: Job, batch: int, modes: tuple[str, ...]) -> None:
+    """One step in each mode, and nothing left of it but what a library keeps once it was used, and compiled code on disk."""
+    for mode in modes:
+        runners(job, batch)[0].step(mode)()
+    gc.collect()
+    memory.hand_back()
 
 
 def measure_one(job: Job, batch: int, mode: str) -> dict[str, Any]:
-    """{"row": time and memory of a step, "about": ...}; the fastest of the contender's runners."""
-    if not job.contender.startswith("torch"):
-        from xpnet import get_backend
-        get_backend(job.contender)              # imports the backend, which counts as a library
-    memory.hand_back()
-    before = memory.resident()
+    """{"row": time and memory of a step, "about": ...}; the fastest of the contender's runners.
+
+    Memory counts from where the libraries have been used once, on a batch of 1, and neither network nor batch exists.
+    """
+    before = None
+    if job.device == "cpu":
+        rehearse(job, 1, (mode,))
+        before = memory.resident()
     contestants = runners(job, batch)
     seconds, needed = min((figures(job, runner, mode, before) for runner in contestants), key=itemgetter(0))
-    return {"row": {"batch": batch, "mode": mode, "seconds": seconds, "memory": needed}, "about": contestants[0].about()}
+    row = {"batch": batch, "mode": mode, "seconds": seconds, "memory": needed, "libraries": before}
+    return {"row": row, "about": contestants[0].about()}
 
 
 def figures(job: Job, runner: Runner, mode: str, before: int | None) -> tuple[float, int | None]:

@@ -56,11 +56,11 @@ class Xpnet:
         images, labels = sample_batch(job.net, batch)
         self.x = self.net.batch_last(images)                            # (C, H, W, N)
         self.labels = self.backend.asarray(labels)                      # (N,)
-        self.train_step = xn.TrainStep(self.net, xn.CrossEntropy(), xn.Adam(LEARNING_RATE))
 
     def step(self, mode: str) -> Callable[[], Any]:
         if mode == "train":
-            return lambda: self.train_step(self.x, self.labels)[0]
+            train_step = xn.TrainStep(self.net, xn.CrossEntropy(), xn.Adam(LEARNING_RATE))
+            return lambda: train_step(self.x, self.labels)[0]
         return lambda: self.net.forward(self.x, xn.PREDICT)
 
     def synchronize(self) -> None:

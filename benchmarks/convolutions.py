@@ -1,0 +1,88 @@
+"""How fast single convolutions are, in multiplications and additions per second: those of the networks, and two more kinds.
+
+Multiplications count as the direct algorithm has them, 2 F C/groups KH KW OH OW N operations in each direction. Winograd
+does with fewer, so it can come out above the machine's peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend, Window
+
+Call = Callable[[], object]
+BATCHES = (32, 128)
+DIRECTIONS = ("forward", "input", "filters")    # y; the gradient by the input; the gradient by the filters
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """`channels` maps of size x size, `filters` filters of kernel x kernel."""
+
+    channels: int
+    filters: int
+    kernel: int
+    size: int
+    padding: str | int = 0
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def name(self) -> str:
+        """64->128 3x3 half /2 @16: channels, filters, kernel, padding, stride, size."""
+        maps, taps = f"{self.channels}->{self.filters}", f"{self.kernel}x{self.kernel}"
+        padding, stride = str(self.padding or ""), f"/{self.stride}" if self.stride > 1 else ""
+        groups = f"groups {self.groups}" if self.groups > 1 else ""
+        return " ".join(filter(None, (maps, taps, padding, stride, groups, f"@{self.size}")))
+
+    @property
+    def window(self) -> Window:
+        return Window.make(self.kernel, self.stride, self.padding)
+
+    def operations(self, batch: int) -> int:
+        """2 F C/groups KH KW OH OW N."""
+        OH, OW = self.window.output_size(self.size, self.size)
+        return 2 * self.filters * (self.channels // self.groups) * self.window.taps * OH * OW * batch
+
+
+CONVOLUTIONS = (
+    Convolution(1, 8, 5, 28), Convolution(8, 8, 5, 24),                                         # numpy_cnn
+    Convolution(1, 8, 3, 28, "half"), Convolution(8, 32, 5, 14, "half"),                        # bilici
+    Convolution(1, 6, 5, 32), Convolution(6, 16, 5, 14), Convolution(16, 120, 5, 5),            # lenet5
+    Convolution(3, 64, 3, 32, "half"), Convolution(64, 64, 3, 32, "half"),                      # vgg_small, resnet18
+    Convolution(64, 128, 3, 16, "half"), Convolution(128, 128, 3, 16, "half"),
+    Convolution(128, 256, 3, 8, "half"), Convolution(256, 256, 3, 8, "half"),
+    Convolution(512, 512, 3, 4, "half"),                                                        # resnet18
+    Convolution(64, 128, 3, 32, "half", stride=2), Convolution(64, 128, 1, 32, stride=2),
+    Convolution(64, 256, 1, 16),                                                                # bottlenecks and their kind
+    Convolution(64, 64, 3, 32, "half", groups=64),
+)
+
+
+def calls(backend: Backend, convolution: Convolution, batch: int) -> Iterator[tuple[str, Call]]:
+    """(direction, call) of each direction, on noise."""
+    rng = np.random.default_rng(0)
+    c, window = convolution, convolution.window
+    OH, OW = window.output_size(c.size, c.size)
+    shapes = ((c.channels, c.size, c.size, batch), (c.filters, c.channels // c.groups, c.kernel, c.kernel),
+              (c.filters, OH, OW, batch))
+    x, W, dy = (backend.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes)
+    yield "forward", lambda: backend.conv2d(x, W, window, groups=c.groups)
+    yield "input", lambda: backend.conv2d_dx(dy, W, x.shape, window, groups=c.groups)
+    yield "filters", lambda: backend.conv2d_dW(x, dy, window, groups=c.groups)
+
+
+def measure_convolutions(backend: Backend, batches: Sequence[int], seconds_of: Callable[[Call], float],
+                         convolutions: Sequence[Convolution] = CONVOLUTIONS) -> list[dict[str, Any]]:
+    """A row for each convolution, batch and direction."""
+    rows = []
+    for convolution in convolutions:
+        for batch in batches:
+            for direction, call in calls(backend, convolution, batch):
+                rows.append({"convolution": convolution.name, "batch": batch, "direction": direction,
+                             "operations": convolution.operations(batch), "seconds": seconds_of(call)})
+    return rows

@@ -1,0 +1,107 @@
+"""What the command takes: python -m benchmarks cpu | gpu [options]."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS, INPUT_SHAPES, MODES
+from benchmarks.parts import PARTS
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="xpnet against PyTorch: a training step "
+                                     "(forward, cross entropy, backward, Adam) and a prediction, their time and memory.")
+    devices = parser.add_subparsers(dest="device", required=True, metavar="cpu | gpu")
+    cpu = devices.add_parser("cpu", help="NumPy, Numba and PyTorch on the CPU; single convolutions; how time grows")
+    gpu = devices.add_parser("gpu", help="CuPy and PyTorch on a GPU, and the bandwidth of xpnet's kernels")
+    _list_option(cpu, "--parts", PARTS, list(PARTS))
+    cpu.add_argument("--convolutions", action="store_const", const=["convolutions"], dest="parts",
+                     help="the same as --parts convolutions")
+    _options(cpu, "cpu", batches=[1, 8, 32, 100, 128], threads=["1", "all"], rounds=3, seconds=0.3)
+    _options(gpu, "gpu", batches=[32, 128], threads=["all"], rounds=5, seconds=1.0)
+    cpu.set_defaults(tf32=False)
+    gpu.set_defaults(parts=["steps", "bandwidth"])
+    gpu.add_argument("--tf32", action="store_true", help="let every contender use TF32 (default: none does)")
+    return parser
+
+
+def _options(command: argparse.ArgumentParser, device: str, *, batches: list[int], threads: list[str], rounds: int,
+             seconds: float) -> None:
+    _list_option(command, "--nets", INPUT_SHAPES, list(INPUT_SHAPES))
+    command.add_argument("--batches", nargs="+", action=_Names, default=batches, metavar="N", convert=positive,
+                         help=f"batch sizes of the networks (default: {' '.join(map(str, batches))})")
+    _list_option(command, "--modes", MODES, list(MODES))
+    _list_option(command, "--contenders", CONTENDERS[device], None)
+    command.add_argument("--threads", nargs="+", action=_Names, default=list(dict.fromkeys(map(_threads, threads))), metavar="N",
+                         convert=_threads, help="threads, the same for every contender; all: one for each core that this "
+                         f"process may use (default: {' '.join(threads)})")
+    command.add_argument("--rounds", type=positive, default=rounds, metavar="N",
+                         help=f"turns of each contender (default: {rounds})")
+    command.add_argument("--seconds", type=_number, default=seconds, help="time to measure each figure for, in each round "
+                         f"(default: {seconds:g})")
+    command.add_argument("--minutes", type=_number, default=40.0, help="begin no round that would probably end later than "
+                         "that; the first one always runs (default: 40)")
+    command.add_argument("--fused-adam", action="store_true", help="PyTorch's fused Adam, which is not its default")
+    command.add_argument("--json", metavar="FILE", help="write the rows there")
+    command.add_argument("--merge", action="store_true", help="keep the rows that --json FILE has, but for those that are "
+                         "measured again; the tables show them all")
+    command.add_argument("--tables-only", action="store_true", help="measure nothing: tables of the rows in --json FILE")
+    command.add_argument("--markdown", metavar="FILE", help=f"renew the tables there, between the two markers "
+                         f"<!-- benchmarks {device}: begin --> and <!-- benchmarks {device}: end -->")
+
+
+class _Names(argparse.Action):
+    """A list, its parts separated by blanks or commas; each once."""
+
+    def __init__(self, convert: Any, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.convert = convert
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        try:
+            parts = [self.convert(part) for part in " ".join(values).replace(",", " ").split()]
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        if not parts:
+            raise argparse.ArgumentError(self, "expected at least one. Received: none.")
+        setattr(namespace, self.dest, list(dict.fromkeys(parts)))
+
+
+def _list_option(command: argparse.ArgumentParser, flag: str, names: Sequence[str] | dict[str, Any],
+                 default: list[str] | None) -> None:
+    def one(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(names)}. Received: {text!r}.")
+        return text
+    command.add_argument(flag, nargs="+", action=_Names, default=default, metavar="NAME", convert=one,
+                         help=f"some of {', '.join(names)} (default: all{'' if default else ' that can run here'})")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or larger. Received: {text!r}.")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number, 0 or larger. Received: {text!r}.")
+    return value
+
+
+def _threads(text: str) -> int:
+    return cores() if text == "all" else positive(text)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

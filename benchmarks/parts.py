@@ -1,0 +1,72 @@
+"""The parts of the benchmarks, each a function that measures and gives rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks import convolutions
+from benchmarks.contenders import Job
+from benchmarks.race import Cell, Samples, Say, Turns, ask, race
+from benchmarks.rows import Row
+
+PARTS = ("steps", "convolutions", "growth")
+# The part "growth": training steps of narrower and wider networks, and of batches that double.
+GROWING_NETS = ("numpy_cnn", "vgg_small")
+GROWING_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+WIDTHS, WIDE_BATCH = (0.5, 1, 2, 4), 32
+
+
+def steps(nets: Sequence[str], batches: Sequence[int], threads: Sequence[int], turns: Turns, job: Job, say: Say) -> list[Row]:
+    """Training steps and predictions of every contender. On a GPU each batch has a process of its own, as no fork may."""
+    groups = [tuple(batches)] if job.device == "cpu" else [(batch,) for batch in batches]
+    cells = [Cell(net, group, count) for net in nets for group in groups for count in threads]
+    return told(race("steps", cells, turns, job, say))
+
+
+def growth(threads: int, turns: Turns, job: Job, say: Say) -> list[Row]:
+    """Training steps over batches and over widths."""
+    cells = [cell for net in GROWING_NETS for cell in (
+        Cell(net, GROWING_BATCHES, threads), *(Cell(net, (WIDE_BATCH,), threads, width) for width in WIDTHS if width != 1))]
+    return told(race("growth", cells, turns, replace(job, modes=("train",)), say))
+
+
+def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say) -> list[Row]:
+    """Our contenders on single convolutions, next to the machine's peak; nothing where none of them takes part."""
+    turns = replace(turns, contenders=[contender for contender in turns.contenders if not contender.startswith("torch")])
+    if not turns.contenders:
+        say("convolutions: left out, because neither numpy nor numba takes part")
+        return []
+    samples, peaks = Samples(), dict[int, float]()
+    for number, order in turns(say):
+        for count in threads:
+            answer = ask("peak", replace(job, contender="numba", threads=count), say)
+            if answer["flops_per_second"] is None:
+                say(f"convolutions: no peak to compare with: {answer['reason']}")
+            else:
+                peaks[count] = max(peaks.get(count, 0.0), answer["flops_per_second"])
+            for contender in order:
+                answer = ask("convolutions", replace(job, contender=contender, threads=count, batches=convolutions.BATCHES), say)
+                samples.about[contender] = answer["about"]
+                for row in answer["rows"]:
+                    seconds = row.pop("seconds")
+                    samples.add({"part": "convolutions"} | row | {"threads": count, "contender": contender}, seconds)
+                say(f"{number}  convolutions threads {count}  {contender}")
+    rows = []
+    for row in told(samples):
+        rate, peak = row["operations"] / row["seconds"], peaks.get(row["threads"])
+        rows.append(row | {"flops_per_second": rate, "peak_flops_per_second": peak, "of_peak": peak and rate / peak})
+    return rows
+
+
+def bandwidth(job: Job, say: Say) -> list[Row]:
+    """Our kernels that only move data, on a GPU."""
+    return [{"part": "bandwidth"} | row for row in ask("bandwidth", job, say)]
+
+
+def told(samples: Samples) -> list[Row]:
+    """The rows, each with what its contender told: versions, kernels, on a GPU the device."""
+    def about(row: Row) -> dict[str, Any]:
+        return samples.about[row["contender"]]
+    return [row | about(row) for row in samples.rows()]
