@@ -23,7 +23,8 @@ from xpnet.backends.window import Window
 
 TASKS = 16              # pieces of a call: enough for many cores, and always the same number, whatever their count
 SMALL = 1 << 16         # multiply-adds; below, one piece
-FEW = 8                 # columns of a product; below, vectors run along its rows
+FEW = 10                # columns of a product; below, vectors run along its rows
+LONG = 128              # elements of a sum; below, a gradient by filters is better a product of columns
 SHORT = 24              # elements of a run; below, runs are joined to columns first
 DEPTH = 576             # rows of weights that are used before the next ones
 WAY = 4096              # bytes: addresses that differ by a multiple share a place in the cache
@@ -40,18 +41,21 @@ class Taps(NamedTuple):
 
 
 class Image(NamedTuple):
-    """How runs of the input are found; in bytes. Before it is read it may be copied between zeros (see `pad`)."""
+    """How the input is read: as it is, or copied between zeros first (see convolution.pad)."""
 
     copy: bool
-    top: int                # place of the input's first row and column in the copy
+    top: int                # the input's first row and column in the copy
     left: int
-    height: int
+    height: int             # of the copy
     width: int
-    channel: int            # elements from one channel to the next
-    first: int              # where the first run's first tap stands
-    line: int               # from one output row's runs to the next one's
-    pixel: int
-    offsets: np.ndarray     # from the first tap to each tap, (C * rows * columns,)
+    channel: int            # elements from one channel, row and column to the next, of what is read
+    row: int
+    column: int
+    step: tuple[int, int]
+
+    def offsets(self, C: int, taps: Taps) -> np.ndarray:
+        """Bytes from the first output's place to what each tap (c, row, column) reads, int64."""
+        return _offsets(self, C, taps)
 
 
 @lru_cache(maxsize=1024)
@@ -63,34 +67,41 @@ def taps_of(window: Window) -> Taps:
     return Taps(rows, columns, window.stride)
 
 
-def gradient_taps(window: Window, phase: tuple[int, int]) -> tuple[Taps, list[int], list[int]]:
-    """Taps of dx at (stride * a + phase) in dy, and the numbers of the filter's rows and columns that they belong to.
+@lru_cache(maxsize=1024)
+def gradient_taps(window: Window, phase: tuple[int, int]) -> tuple[Taps, np.ndarray]:
+    """Taps of dx at (stride * a + phase) in dy, and the numbers i * KW + j of the filter's elements that belong to them.
 
     dx[iy] = sum over i of w[i] dy[oy] with oy * stride = iy + padding - i * dilation, where that can be divided.
     """
     axes = []
     for size, stride, before, dilation, p in zip(window.kernel, window.stride, window.padding[::2], window.dilation, phase):
         numbers = [k for k in range(size) if (p + before - k * dilation) % stride == 0]
-        axes.append((tuple((p + before - k * dilation) // stride for k in numbers), numbers))
+        axes.append((tuple((p + before - k * dilation) // stride for k in numbers), np.array(numbers, np.int64)))
     (rows, i), (columns, j) = axes
-    return Taps(rows, columns), i, j
+    return Taps(rows, columns), (i[:, None] * window.kernel[1] + j).reshape(-1)
 
 
 @lru_cache(maxsize=1024)
-def image_of(shape: tuple[int, ...], C: int, taps: Taps, OH: int, OW: int) -> Image:
-    """For an input of this shape, of which each group of filters sees C channels."""
-    _, H, W, N = shape
-    (sh, sw), rows, columns = taps.step, taps.rows or (0,), taps.columns or (0,)
+def image_of(shape: tuple[int, ...], reach: Taps, OH: int, OW: int) -> Image:
+    """For an input of this shape, read by OH x OW outputs with taps between the smallest and the largest of `reach`."""
+    C, H, W, N = shape
+    (sh, sw), rows, columns = reach.step, reach.rows, reach.columns
     top, left = -min(rows), -min(columns)
     height, width = (OH - 1) * sh + max(rows) + top + 1, (OW - 1) * sw + max(columns) + left + 1
     inside = top <= 0 and left <= 0 and height - top <= H and width - left <= W
-    copy = not inside or (4 * H * W * N % WAY == 0 and C > 8 and len(rows) * len(columns) > 1)
-    channel, line, first = (height * width * N, width * N, 0) if copy else (H * W * N, W * N, (-top * W - left) * N)
-    if copy and 4 * channel >= WAY:                                     # channels should not share places in the cache
+    # Channels should not share places in the cache; for a few of them it has room.
+    if inside and (C <= 8 or 4 * H * W * N % WAY or len(rows) * len(columns) == 1):
+        return Image(False, 0, 0, H, W, H * W * N, W * N, N, reach.step)
+    channel = height * width * N
+    if 4 * channel >= WAY:
         channel += -channel % (WAY // 4) + 272
-    row, column = np.array(taps.rows, np.int64) + top, np.array(taps.columns, np.int64) + left
-    offsets = (np.arange(C)[:, None, None] * channel + row[:, None] * line + column * N).reshape(-1)
-    return Image(copy, top, left, height, width, channel, 4 * first, 4 * sh * line, 4 * sw * N, 4 * offsets)
+    return Image(True, top, left, height, width, channel, width * N, N, reach.step)
+
+
+@lru_cache(maxsize=1024)
+def _offsets(image: Image, C: int, taps: Taps) -> np.ndarray:
+    rows, columns = np.array(taps.rows, np.int64) + image.top, np.array(taps.columns, np.int64) + image.left
+    return 4 * (np.arange(C)[:, None, None] * image.channel + rows[:, None] * image.row + columns * image.column).reshape(-1)
 
 
 def pieces(work: int, *blocks: int) -> list[int]:
@@ -135,7 +146,7 @@ class NumbaConvolution(NumpyBackend):
         K = a.shape[0] if trans_a else a.shape[1]
         start = FROM_Y if accumulate else FROM_ZERO if bias is None else FROM_BIAS
         start_bias = y.reshape(-1) if bias is None else ready(bias, (M,))
-        if N < FEW and not trans_a:
+        if not trans_a and (N < FEW or (trans_b and M <= 2 * ROWS)):
             b = b if trans_b or N == 1 else np.ascontiguousarray(b.T)
             tasks, = pieces(M * N * K, -(-M // DOT_ROWS))
             matrix.multiply_few(self.size, a, b.reshape(N, K), start_bias, start, relu, y, tasks)
@@ -154,27 +165,28 @@ class NumbaConvolution(NumpyBackend):
                activation: str | None = None) -> Array:
         if not self._covers(x, W, bias):
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
+        F, taps, relu = W.shape[0], taps_of(window), activation == "relu"
         OH, OW = window.output_size(*x.shape[1:3])
-        F, relu = W.shape[0], activation == "relu"
         y: Array = self.empty((F, OH, OW, x.shape[3]), FLOAT32)
-        self._slide(x, ready(W, (F, W.size // F)), taps_of(window), groups, bias, relu, y)
+        self._slide(self._view(x, taps, OH, OW), ready(W, (F, W.size // F)), taps, groups, bias, relu, y)
         return y if relu else self.activate(y, activation)
 
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
         if not self._covers(dy, W):
             return super().conv2d_dx(dy, W, x_shape, window, groups=groups)
-        F, C, KH, KW = W.shape
+        F, C, (sh, sw), (_, height, width, _) = W.shape[0], W.shape[1], window.stride, x_shape
         if window.pointwise and groups == 1:
             return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
-        turned = self.empty((groups * C, F // groups, KH, KW), FLOAT32)
-        convolution.swap_filters(self.size, ready(W, (F, C, KH * KW)), groups, turned.reshape(groups * C, -1, KH * KW))
         dx: Array = self.empty(x_shape, FLOAT32)
-        sh, sw = window.stride
-        for phase in ((p, q) for p in range(min(sh, x_shape[1])) for q in range(min(sw, x_shape[2]))):
-            taps, i, j = gradient_taps(window, phase)
-            part = turned if len(i) == KH and len(j) == KW else turned[:, :, i][:, :, :, j]
-            self._slide(dy, ready(part, (groups * C, part.size // (groups * C))), taps, groups, None, False, dx, phase,
-                            window.stride)
+        W = ready(W, (F, C, window.taps))
+        phases = [((p, q), *gradient_taps(window, (p, q))) for p in range(min(sh, height)) for q in range(min(sw, width))]
+        reach = Taps(rows=tuple({row for _, taps, _ in phases for row in taps.rows}),
+                     columns=tuple({column for _, taps, _ in phases for column in taps.columns}))
+        view = self._view(dy, reach, -(-height // sh), -(-width // sw))
+        for phase, taps, numbers in phases:
+            turned = self.empty((groups * C, F // groups, len(numbers)), FLOAT32)
+            convolution.swap_filters(self.size, W, groups, numbers, turned)
+            self._slide(view, turned.reshape(groups * C, -1), taps, groups, None, False, dx, phase, window.stride)
         return dx
 
     def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
@@ -186,65 +198,71 @@ class NumbaConvolution(NumpyBackend):
         direct = (out is not None and out.dtype == FLOAT32 and out.flags.c_contiguous
                   and not np.may_share_memory(out, x) and not np.may_share_memory(out, dy))
         dW: Array = out if direct else self.empty((F, C, *window.kernel), FLOAT32)
+        rows, pixels, run = (OH, 1, OW * N) if taps.step[1] == 1 else (OH, OW, N)
         if self._in_columns(taps, groups, OW, N):
-            cols = x.reshape(C, -1) if window.pointwise else self._columns(x, taps, OH, OW)
-            self.gemm(dy.reshape(F, -1), cols, trans_b=True, out=dW.reshape(F, K), accumulate=direct and accumulate)
+            rows, pixels, run = 1, 1, OH * OW * N
+            flat = x if window.pointwise else self._columns(self._view(x, taps, OH, OW), taps, OH, OW)
+            if run < LONG:
+                self.gemm(dy.reshape(F, run), flat.reshape(K, run), trans_b=True, out=dW.reshape(F, K),
+                          accumulate=direct and accumulate)
+                return dW if direct else self.store(dW, out, accumulate)
+            flat, offsets, steps = ready(flat, (K * run,)), 4 * run * np.arange(K), (0, 0, 0)
         else:
-            image, flat = self._image(x, C, taps, OH, OW)
-            pixels, run = (1, OW * N) if taps.step[1] == 1 else (OW, N)
-            tap_tasks, filter_tasks = pieces(dy.size * K // groups, -(-K // DOT_COLUMNS), -(-F // groups // DOT_ROWS))
-            convolution.correlate_dW(self.size, flat, image.first, 4 * C * image.channel, image.line, image.pixel, image.offsets,
-                                     ready(dy, (F, dy.size // F)), groups, OH, pixels, run, direct and accumulate,
-                                     dW.reshape(F, K), filter_tasks, tap_tasks)
+            image, flat = self._view(x, taps, OH, OW)
+            offsets = image.offsets(C, taps)
+            steps = 4 * C * image.channel, 4 * image.row * taps.step[0], 4 * image.column * taps.step[1]
+        tap_tasks, filter_tasks = pieces(dy.size * K // groups, -(-K // DOT_COLUMNS), -(-F // groups // DOT_ROWS))
+        convolution.correlate_dW(self.size, flat, *steps, offsets, ready(dy, (F, dy.size // F)), groups, rows, pixels, run,
+                                 direct and accumulate, dW.reshape(F, K), filter_tasks, tap_tasks)
         return dW if direct else self.store(dW, out, accumulate)
 
     def _covers(self, x: Array, W: Array, bias: Array | None = None) -> bool:
-        return (x.dtype == W.dtype == FLOAT32 and x.size > 0 and W.size > 0 and (bias is None or bias.dtype == FLOAT32))
+        return x.dtype == W.dtype == FLOAT32 and x.size > 0 and W.size > 0 and (bias is None or bias.dtype == FLOAT32)
 
     def _in_columns(self, taps: Taps, groups: int, OW: int, N: int) -> bool:
         """Whether runs are joined first: where they are short, and for single taps, of which nothing is shared."""
         short = OW * N < SHORT if taps.step[1] == 1 else N < LANES
         return groups == 1 and (short or len(taps.rows) * len(taps.columns) == 1)
 
-    def _image(self, x: Array, C: int, taps: Taps, OH: int, OW: int) -> tuple[Image, Array]:
+    def _view(self, x: Array, reach: Taps, OH: int, OW: int) -> tuple[Image, Array]:
         """What `image_of` says, and the flat array that it speaks of."""
-        image = image_of(x.shape, C, taps, OH, OW)
+        image = image_of(x.shape, reach, OH, OW)
         if not image.copy:
             return image, ready(x, (x.size,))
         flat = self.empty((x.shape[0] * image.channel,), FLOAT32)
         convolution.pad(self.size, ready(x, x.shape), image.top, image.left, flat, image.channel, image.height, image.width)
         return image, flat
 
-    def _columns(self, x: Array, taps: Taps, OH: int, OW: int) -> Array:
+    def _columns(self, view: tuple[Image, Array], taps: Taps, OH: int, OW: int) -> Array:
         """im2col: (C * taps, OH*OW*N)."""
-        N = x.shape[3]
-        image, flat = self._image(x, x.shape[0], taps, OH, OW)
+        (image, flat), N = view, view[0].column
         pixels, run = (1, OW * N) if taps.step[1] == 1 else (OW, N)
-        cols = self.empty((image.offsets.size, OH * OW * N), FLOAT32)
-        convolution.columns_of(self.size, flat, image.first, image.line, image.pixel, image.offsets, OH, pixels, run, cols)
+        offsets = image.offsets(flat.size // image.channel, taps)
+        cols = self.empty((offsets.size, OH * OW * N), FLOAT32)
+        convolution.columns_of(self.size, flat, image.row * taps.step[0], image.column * taps.step[1], offsets // 4, OH, pixels,
+                               run, cols)
         return cols
 
-    def _slide(self, x: Array, W: Array, taps: Taps, groups: int, bias: Array | None, relu: bool, y: Array,
-                   phase: tuple[int, int] = (0, 0), stride: tuple[int, int] = (1, 1)) -> None:
+    def _slide(self, view: tuple[Image, Array], W: Array, taps: Taps, groups: int, bias: Array | None, relu: bool, y: Array,
+               phase: tuple[int, int] = (0, 0), stride: tuple[int, int] = (1, 1)) -> None:
         """y[:, phase::stride] = f(W (groups*F, C*taps) x + bias), where y (groups*F, H, W, N) is contiguous."""
-        (F, H, width, N), C = y.shape, x.shape[0] // groups
+        image, flat = view
+        (F, H, width, N), C = y.shape, flat.size // image.channel // groups
         OH, OW = -(-(H - phase[0]) // stride[0]), -(-(width - phase[1]) // stride[1])
-        view = y[:, phase[0]::stride[0], phase[1]::stride[1]]
+        part = y[:, phase[0]::stride[0], phase[1]::stride[1]]
         if W.shape[1] == 0:                                             # no tap reaches these places
-            view[...] = 0
+            part[...] = 0
             return
         if self._in_columns(taps, groups, OW, N):
-            z = y if stride == (1, 1) else self.empty(view.shape, FLOAT32)
-            self._multiply(W, False, self._columns(x, taps, OH, OW), False, bias, z.reshape(F, -1), relu, False)
+            z = y if stride == (1, 1) else self.empty(part.shape, FLOAT32)
+            self._multiply(W, False, self._columns(view, taps, OH, OW), False, bias, z.reshape(F, -1), relu, False)
             if z is not y:
-                view[...] = z
+                part[...] = z
             return
-        image, flat = self._image(x, C, taps, OH, OW)
-        joined = taps.step[1] == stride[1] == 1
-        pixels, run = (1, OW * N) if joined else (OW, N)
+        pixels, run = (1, OW * N) if taps.step[1] == stride[1] == 1 else (OW, N)
         row_tasks, filter_tasks = pieces(y.size * W.shape[1], OH, -(-F // groups // ROWS))
-        convolution.correlate(self.size, flat, image.first, 4 * C * image.channel, image.line, image.pixel, image.offsets,
-                              DEPTH, W, groups, flat if bias is None else ready(bias, (F,)),
+        convolution.correlate(self.size, flat, 4 * C * image.channel, 4 * image.row * taps.step[0],
+                              4 * image.column * taps.step[1], image.offsets(C, taps), DEPTH, W, groups, flat if bias is None else ready(bias, (F,)),
                               FROM_ZERO if bias is None else FROM_BIAS, int(relu),
                               y.reshape(-1), 4 * (phase[0] * width + phase[1]) * N, 4 * H * width * N, 4 * stride[0] * width * N,
                               4 * stride[1] * N, OH, pixels, run, row_tasks, filter_tasks)

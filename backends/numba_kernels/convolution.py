@@ -14,6 +14,10 @@ from xpnet.backends.numba_kernels.jit import kernel
 from xpnet.backends.numba_kernels.matrix import multiply_rows, next_vectors
 from xpnet.backends.numba_kernels.micro import DOT_COLUMNS, DOT_ROWS, FROM_Y, LANES, ROWS, VECTOR_BYTES, dot_block
 
+STRIP = 1024            # positions that a block of dW takes at a time: its runs stay in the nearest cache
+STRETCH = 96            # whole vectors of a run, likewise
+REGION = 1 << 22        # multiply-adds that are worth a parallel region
+
 
 @kernel
 def pad(x, top, left, out, channel, height, width):
@@ -37,12 +41,12 @@ def pad(x, top, left, out, channel, height, width):
 
 
 @kernel
-def correlate(x, x_first, x_group, x_line, x_pixel, offsets, depth, w, groups, bias, start, relu,
+def correlate(x, x_group, x_line, x_pixel, offsets, depth, w, groups, bias, start, relu,
               y, y_first, y_channel, y_line, y_pixel, rows, pixels, run, row_tasks, filter_tasks):
     """y[f, oy, ox] = f(start + sum over k of w[f, k] x[oy, ox, k]) on runs of `run` elements; all steps in bytes.
 
-    Run (oy, ox) of tap k stands at x_first + oy x_line + ox x_pixel + offsets[k], and x_group further in the next group; its
-    result at y_first + f y_channel + oy y_line + ox y_pixel. w (groups * F, K). Taps are taken `depth` at a time, so that
+    Run (oy, ox) of tap k stands at oy x_line + ox x_pixel + offsets[k], and x_group further in the next group; its result at
+    y_first + f y_channel + oy y_line + ox y_pixel. w (groups * F, K). Taps are taken `depth` at a time, so that
     their weights stay in the cache.
     """
     K = w.shape[1]
@@ -59,7 +63,7 @@ def correlate(x, x_first, x_group, x_line, x_pixel, offsets, depth, w, groups, b
             begin, activate = start if first == 0 else FROM_Y, relu if first + taps == K else 0
             for oy in range(rows * i // row_tasks, rows * (i + 1) // row_tasks):
                 for ox in range(pixels):
-                    source = x.ctypes.data + x_first + group * x_group + oy * x_line + ox * x_pixel
+                    source = x.ctypes.data + group * x_group + oy * x_line + ox * x_pixel
                     target = y.ctypes.data + y_first + group * F * y_channel + oy * y_line + ox * y_pixel
                     at = 0
                     while at < all_vectors:
@@ -75,70 +79,68 @@ def correlate(x, x_first, x_group, x_line, x_pixel, offsets, depth, w, groups, b
 
 
 @kernel
-def correlate_dW(x, x_first, x_group, x_line, x_pixel, offsets, dy, groups, rows, pixels, run, accumulate, dW,
-                 filter_tasks, tap_tasks):
+def correlate_dW(x, x_group, x_line, x_pixel, offsets, dy, groups, rows, pixels, run, accumulate, dW, filter_tasks, tap_tasks):
     """dW (groups * F, K) of the same convolution, from dy (groups * F, rows, pixels, run): dots of runs of dy and x.
 
-    Each task owns some of dW and adds up all positions for it, in an order that depends on shapes only.
+    Strip by strip of the positions, all tasks add what the strip says about their part of dW. So every sum runs over the
+    positions in order, and what a strip needs stays in the cache.
     """
-    K = offsets.size
-    F = dy.shape[0] // groups
-    filter_blocks = (F + DOT_ROWS - 1) // DOT_ROWS
-    tap_blocks = (K + DOT_COLUMNS - 1) // DOT_COLUMNS
+    K, F = offsets.size, dy.shape[0] // groups
+    filter_blocks, tap_blocks = (F + DOT_ROWS - 1) // DOT_ROWS, (K + DOT_COLUMNS - 1) // DOT_COLUMNS
     columns = (K + tap_blocks - 1) // tap_blocks                        # equal blocks rather than a rest
     tap_blocks = (K + columns - 1) // columns
     vectors, tail = run // LANES, run % LANES
-    lines = max(1, 1024 // run)                                         # lines of a strip that stays in the cache
-    y_line, y_channel = 4 * pixels * run, 4 * rows * pixels * run
-    for task in prange(groups * filter_tasks * tap_tasks):
-        group, rest = task // (filter_tasks * tap_tasks), task % (filter_tasks * tap_tasks)
-        i, j = rest // tap_tasks, rest % tap_tasks
-        first_f, last_f = filter_blocks * i // filter_tasks * DOT_ROWS, filter_blocks * (i + 1) // filter_tasks * DOT_ROWS
-        first_k, last_k = tap_blocks * j // tap_tasks * columns, min(K, tap_blocks * (j + 1) // tap_tasks * columns)
-        sums = np.zeros((last_f - first_f, last_k - first_k), np.float32)
-        g_offsets = np.empty(last_f - first_f, np.int64)
-        for f in range(first_f, last_f):
-            g_offsets[f - first_f] = min(f, F - 1) * y_channel          # filters that are not there count for nothing
-        g, source = dy.ctypes.data + group * F * y_channel, x.ctypes.data + x_first + group * x_group
-        # With several pixels a row of them is a set of lines; else the rows themselves are.
-        sets, all_lines, g_set, g_step, x_set, x_step = (1, rows, 0, y_line, 0, x_line) if pixels == 1 else (
-            rows, pixels, y_line, 4 * run, x_line, x_pixel)
-        for s in range(sets):
-            for line in range(0, all_lines, lines):
-                for v in range(0, max(vectors, 1), 96):
-                    part = min(96, vectors - v)
-                    g_at = g + s * g_set + line * g_step + v * VECTOR_BYTES
-                    x_at = source + s * x_set + line * x_step + v * VECTOR_BYTES
-                    for f in range(0, last_f - first_f, DOT_ROWS):
-                        for k in range(first_k, last_k, columns):
-                            dot_block(min(columns, last_k - k), g_at, g_offsets.ctypes.data + 8 * f, g_step, x_at,
-                                      offsets.ctypes.data + 8 * k, x_step, min(lines, all_lines - line), part,
-                                      tail if v + part == vectors else 0,
-                                      sums.ctypes.data + 4 * (f * (last_k - first_k) + k - first_k), 4 * (last_k - first_k))
-        for f in range(first_f, min(last_f, F)):
-            for k in range(first_k, last_k):
-                dW[group * F + f, k] = sums[f - first_f, k - first_k] + (dW[group * F + f, k] if accumulate else np.float32(0))
+    # A line is a run, and lines of one set are equally far apart: rows with a single pixel, else the pixels of a row.
+    sets, lines, set_y, line_y, set_x, line_x = (1, rows, 0, 4 * run, 0, x_line) if pixels == 1 else (
+        rows, pixels, 4 * pixels * run, 4 * run, x_line, x_pixel)
+    channel = 4 * rows * pixels * run
+    g_offsets = np.minimum(np.arange(filter_blocks * DOT_ROWS), F - 1) * channel       # filters that are not there: the last
+    sums = np.zeros((groups, filter_blocks * DOT_ROWS, K), np.float32)
+    together = max(1, STRIP // run)
+    strips = (lines + together - 1) // together
+    strips_at_once = max(1, REGION // (groups * F * K * together * run))
+    for s in range(sets):
+        for first_strip in range(0, strips, strips_at_once):
+            for task in prange(groups * filter_tasks * tap_tasks):
+                group, rest = task // (filter_tasks * tap_tasks), task % (filter_tasks * tap_tasks)
+                i, j = rest // tap_tasks, rest % tap_tasks
+                g, source = dy.ctypes.data + group * F * channel + s * set_y, x.ctypes.data + group * x_group + s * set_x
+                first_k, last_k = tap_blocks * j // tap_tasks * columns, min(K, tap_blocks * (j + 1) // tap_tasks * columns)
+                for strip in range(first_strip, min(strips, first_strip + strips_at_once)):
+                    line = strip * together
+                    for v in range(0, max(vectors, 1), STRETCH):
+                        part = min(STRETCH, vectors - v)
+                        for f in range(filter_blocks * i // filter_tasks * DOT_ROWS,
+                                       filter_blocks * (i + 1) // filter_tasks * DOT_ROWS, DOT_ROWS):
+                            for k in range(first_k, last_k, columns):
+                                dot_block(min(columns, last_k - k), g + line * line_y + v * VECTOR_BYTES,
+                                          g_offsets.ctypes.data + 8 * f, line_y, source + line * line_x + v * VECTOR_BYTES,
+                                          offsets.ctypes.data + 8 * k, line_x, min(together, lines - line), part,
+                                          tail if v + part == vectors else 0,
+                                          sums.ctypes.data + 4 * ((group * filter_blocks * DOT_ROWS + f) * K + k), 4 * K)
+    for row in prange(groups * F):
+        for k in range(K):
+            dW[row, k] = sums[row // F, row % F, k] + (dW[row, k] if accumulate else np.float32(0))
 
 
 @kernel
-def columns_of(x, x_first, x_line, x_pixel, offsets, rows, pixels, run, cols):
-    """im2col for short runs: cols (K, rows * pixels * run), row k all runs of tap k."""
+def columns_of(x, x_line, x_pixel, offsets, rows, pixels, run, cols):
+    """im2col for short runs: cols (K, rows * pixels * run), row k all runs of tap k; steps in elements."""
     for k in prange(offsets.size):
-        source, at = (x_first + offsets[k]) // 4, 0
+        at = 0
         for oy in range(rows):
             for ox in range(pixels):
-                start = source + (oy * x_line + ox * x_pixel) // 4
+                start = offsets[k] + oy * x_line + ox * x_pixel
                 for i in range(run):
                     cols[k, at + i] = x[start + i]
                 at += run
 
 
 @kernel
-def swap_filters(W, groups, turned):
-    """W (groups * F, C, T) to turned (groups * C, F, T): the filters as the gradient by the input needs them."""
-    F, C, T = W.shape[0] // groups, W.shape[1], W.shape[2]
+def swap_filters(W, groups, taps, turned):
+    """W (groups * F, C, T) to turned (groups * C, F, len(taps)): the filters as the gradient by the input needs them."""
+    F, C = W.shape[0] // groups, W.shape[1]
     for row in prange(groups * C):
-        group, c = row // C, row % C
         for f in range(F):
-            for t in range(T):
-                turned[row, f, t] = W[group * F + f, c, t]
+            for t in range(taps.size):
+                turned[row, f, t] = W[row // C * F + f, row % C, taps[t]]
