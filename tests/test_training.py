@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -75,6 +76,51 @@ def test_history_has_a_row_for_each_epoch():
     assert repr(history) == "<History of 3 epochs>"
     with pytest.raises(KeyError, match="val_los"):
         history["val_los"]
+
+
+def test_until_is_asked_after_each_epoch_with_its_row():
+    x, y = blobs()
+    seen = []
+
+    def until(row):
+        seen.append(row)
+        return row["val_accuracy"] > 0.5 and row["epoch"] >= 2
+
+    net, control = small(), small()
+    history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9, validation=(x, y), until=until)
+    assert history.stopped and not history.interrupted and 2 <= len(history.rows) < 9
+    assert len(seen) == len(history.rows) == net.epochs and all(a is b for a, b in zip(seen, history.rows, strict=True))
+    assert repr(history) == f"<History of {len(seen)} epochs, stopped>"
+    # the schedule is that of all nine epochs, and asking changes nothing
+    whole = control.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9, validation=(x, y),
+                        until=lambda row: np.bool_(False))
+    assert not whole.stopped and len(whole.rows) == 9 and repr(whole) == "<History of 9 epochs>"
+    assert whole["lr"][:len(seen)] == history["lr"] and whole["loss"][:len(seen)] == history["loss"]
+    assert small().fit(x, y, **QUIET, optimizer=xn.SGD(0.1), until=lambda row: True).stopped       # in the last epoch too
+
+
+def test_until_is_not_asked_about_part_of_an_epoch():
+    class Interrupting(xn.CrossEntropy):
+        def __call__(self, backend, y, target):
+            signal.raise_signal(signal.SIGINT)
+            return super().__call__(backend, y, target)
+
+    def until(row):
+        raise AssertionError(row)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        history = small().fit(*blobs(), loss=Interrupting(), optimizer=xn.SGD(0.1), until=until, verbose=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert history.interrupted and not history.stopped
+
+
+def test_until_is_a_function():
+    x, y = blobs()
+    net = small()
+    with untouched(net), pytest.raises(TypeError, match=r"expected until to be a function of an epoch's row. Received: 0.98"):
+        net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1), until=0.98)
 
 
 def test_validation_is_evaluation_after_the_epoch():

@@ -6,7 +6,7 @@ return batch-first arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,8 +158,7 @@ class Network:
 
     def batch_last(self, x: Any) -> Array:
         """A batch-first array as the network's: on its backend, in its dtype, the batch as the last axis."""
-        x = self.xp.asarray(x)
-        return self.xp.ascontiguousarray(self.xp.moveaxis(x, 0, -1), dtype=self.dtype)
+        return self.backend.gather_batch(self.xp.asarray(x), None, self.dtype)
 
     # --- batch-first: what users call -------------------------------------------------------------------------------
 
@@ -200,11 +199,11 @@ class Network:
 
     def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer, epochs: int = 1, batch_size: int = 32,
             validation: tuple[Any, Any] | None = None, schedule: str | Schedule = "constant", shuffle: bool = True,
-            verbose: bool = True) -> History:
+            until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit."""
         from xpnet.training import fit
         return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
-                   validation=validation, schedule=schedule, shuffle=shuffle, verbose=verbose)
+                   validation=validation, schedule=schedule, shuffle=shuffle, until=until, verbose=verbose)
 
     def save(self, path: str | Path) -> None:
         """Write architecture, parameters and state to a safetensors file, in place of the old one only when complete."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,32 +58,36 @@ def loss_input(net: Network, loss: Loss) -> Any:
 class History:
     """What happened in a fit: `rows`, a dict per epoch (epoch, loss, accuracy, val_loss, val_accuracy, lr, seconds).
 
-    `history["loss"]` is a column. `interrupted` is True where Ctrl-C ended it; the last row is then of part of an epoch,
-    its validation figures NaN.
+    `history["loss"]` is a column. `stopped` is True where fit's `until` ended it. `interrupted` is True where Ctrl-C did;
+    the last row is then of part of an epoch, its validation figures NaN.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.interrupted = False
+        self.interrupted = self.stopped = False
 
     def __getitem__(self, key: str) -> list[float]:
         return [row[key] for row in self.rows]
 
     def __repr__(self) -> str:
-        return f"<History of {len(self.rows)} epochs{', interrupted' if self.interrupted else ''}>"
+        return (f"<History of {len(self.rows)} epochs{', interrupted' if self.interrupted else ''}"
+                f"{', stopped' if self.stopped else ''}>")
 
 
 def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer, epochs: int = 1, batch_size: int = 32,
         validation: tuple[Any, Any] | None = None, schedule: str | Schedule = "constant", shuffle: bool = True,
-        verbose: bool = True) -> History:
+        until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True) -> History:
     """Train `net` on batch-first x (N, ...) and targets y, and return a History.
 
     loss: a Loss or "cross_entropy", "mean_squared_error", "half_squared_error"; the learning rate is the optimizer's
     times `schedule`'s factor. Each epoch sees the samples in another order, which follows from the network's seed.
-    Ctrl-C ends it after the current batch; the network keeps what it learned. All input is checked before any work.
+    `until` is asked after each epoch, with its row of the history; True ends the training. Ctrl-C ends it after the
+    current batch; the network keeps what it learned. All input is checked before any work.
     """
     loss = get_loss(loss)
     schedule = get_schedule(schedule)
+    if until is not None and not callable(until):
+        raise TypeError(f"fit: expected until to be a function of an epoch's row. Received: {until!r}.")
     x, target = check_samples(net, x, y, loss, "fit")
     held_out = None
     if validation is not None:
@@ -105,7 +109,7 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} parameters on {len(x):,} samples, "
               f"backend {net.backend.name}{f' ({net.backend.note})' if net.backend.note else ''}")
     with net.backend.scope(), _interruptible(history):
-        while len(history.rows) < epochs and not history.interrupted:
+        while len(history.rows) < epochs and not history.interrupted and not history.stopped:
             started = time.perf_counter()
             order = generator(net.seed, f"epoch {net.epochs}").permutation(len(x)) if shuffle else np.arange(len(x))
             batches = [order[i:i + batch_size] for i in range(0, len(x), batch_size)]
@@ -119,6 +123,7 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
                     row |= {f"val_{name}": value for name, value in figures.items()}
                     bar.show(row)
             history.rows.append({"epoch": len(history.rows) + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
+            history.stopped = until is not None and not history.interrupted and bool(until(history.rows[-1]))
     if history.interrupted and verbose:
         print("interrupted: stopped after the current batch; the network keeps what it learned")
     return history
@@ -128,9 +133,10 @@ def _epoch(step: TrainStep, x: Any, target: np.ndarray, batches: list[np.ndarray
            bar: _Bar) -> tuple[dict[str, float], float]:
     """Train on each batch of sample numbers with its rate, until all are done or Ctrl-C; the figures, the last rate."""
     net, totals = step.net, Totals(step.net, step.loss)
+    gather = net.backend.gather_batch
     for chosen, lr in zip(batches, rates, strict=True):
-        batch_target = _target_batch(net, target[chosen])
-        loss, y = step(net.batch_last(x[chosen]), batch_target, lr)
+        batch_target = gather(target, chosen, target.dtype)
+        loss, y = step(gather(x, chosen, net.dtype), batch_target, lr)
         totals.add(loss, y, batch_target)
         if bar.due() or chosen is batches[-1] or history.interrupted:
             bar.show(totals.result())
@@ -152,12 +158,12 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
 
 
 def _evaluate(net: Network, x: Any, target: np.ndarray, loss: Loss, batch_size: int) -> dict[str, float]:
-    output = loss_input(net, loss)
+    output, gather = loss_input(net, loss), net.backend.gather_batch
     with net.backend.scope():
         totals = Totals(net, loss)
         for start in range(0, len(x), batch_size):
-            batch_target = _target_batch(net, target[start:start + batch_size])
-            y = net.forward(net.batch_last(x[start:start + batch_size]), output=output)
+            batch_target = gather(target[start:start + batch_size], None, target.dtype)
+            y = net.forward(gather(x[start:start + batch_size], None, net.dtype), output=output)
             totals.add(loss(net.backend, y, batch_target)[0], y, batch_target)
         return totals.result()
 
@@ -169,7 +175,7 @@ def predict(net: Network, x: Any, *, batch_size: int = 256) -> np.ndarray:
     out = np.empty((len(x), *net.output.shape), net.dtype)
     with net.backend.scope():
         for start in range(0, len(x), batch_size):
-            y = net.forward(net.batch_last(x[start:start + batch_size]))
+            y = net.forward(net.backend.gather_batch(x[start:start + batch_size], None, net.dtype))
             out[start:start + batch_size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
     return out
 
@@ -204,10 +210,6 @@ def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[A
     if len(x) != len(target):
         raise ValueError(f"{who}: expected as many targets as samples. Received: {len(x)} samples, {len(target)} targets.")
     return x, target
-
-
-def _target_batch(net: Network, target: np.ndarray) -> Array:
-    return net.backend.asarray(np.moveaxis(target, 0, -1))
 
 
 def _count(who: str, name: str, value: Any) -> int:
