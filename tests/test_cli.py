@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from xpnet.cli import main
+from xpnet import training
+from xpnet.cli import IMPORTED, _process_age, _reaches, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +34,50 @@ def test_train_evaluate_summary(tmp_path, capsys):
     assert "parameters: 60,000" in capsys.readouterr().out
 
 
+def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):
+    """It stops after the first epoch that reaches it, has the network as it then is, and looks at the pictures once an epoch."""
+    looks = []
+    monkeypatch.setattr(training, "_evaluate", lambda *a, real=training._evaluate: looks.append(a) or real(*a))
+    file = tmp_path / "net.safetensors"
+    arguments = ["train", "--epochs", "8", "--backend", "numpy", "--save", str(file), "--until-accuracy"]
+    assert main([*arguments, "90"]) == 0
+    out = capsys.readouterr().out
+    assert "*test* pictures" in out and "no estimate for unseen ones" in out
+    accuracy, epochs, seconds = re.search(
+        r"^reached (\d+\.\d\d)% after (\d+) epochs, (\d+\.\d) s from the start of the process$", out, re.MULTILINE).groups()
+    assert 90 <= float(accuracy) and int(epochs) == len(looks) < 8 and float(seconds) > 0
+    assert out.splitlines()[-1] == f"test accuracy: {accuracy}%" and f"saved {file}" in out
+    assert main(["evaluate", str(file), "--backend", "numpy"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"test accuracy: {accuracy}%"
+
+    assert main([*arguments, "100", "--epochs", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "100% was not reached in 1 epochs" in out and "reached 1" not in out
+    assert f"saved {file}" in out and out.splitlines()[-1].startswith("test accuracy: ")
+
+
+def test_an_accuracy_is_reached_as_it_is_written():
+    """98.4 % of 10,000 pictures are 9,840 of them, and neither number is exact in binary."""
+    for percent in (0.1, 29, 57, 98.4, 99.99, 100):
+        hits = round(100 * percent)
+        assert _reaches(hits / 10_000, percent) and not _reaches((hits - 1) / 10_000, percent)
+
+
+def test_the_age_of_a_process_counts_from_its_start(tmp_path, monkeypatch):
+    """An interpreter that sleeps before it imports anything is older than its import of the command."""
+    code = "import time; time.sleep(0.5); from xpnet import cli; print(cli._process_age(), time.perf_counter() - cli.IMPORTED)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, check=True)
+    age, since_import = map(float, done.stdout.split())
+    assert age >= (0.5 if sys.platform == "linux" else 0) and age >= since_import - 0.02       # a tick is 0.01 s
+
+    def unreadable(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    assert 0 <= _process_age() <= time.perf_counter() - IMPORTED
+
+
 def test_the_same_seed_gives_the_same_file(tmp_path):
     files = [tmp_path / name for name in ("a", "b", "c")]
     for file, seed in zip(files, "112", strict=True):
@@ -44,7 +91,10 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
     (["train", "--data", "mnist", "--data-dir", "nowhere"], "expected the files train-images-idx3-ubyte"),
     (["train", "--epochs", "0", "--backend", "numpy"], "epochs to be an int, 1 or larger"),
     (["train", "--schedule", "up"], "expected a Schedule or one of constant, one_cycle"),
-    (["train", "--backend", "tpu"], 'expected "auto", "numpy", "cupy" or "cupy:DEVICE"'),
+    (["train", "--backend", "tpu"], 'expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE"'),
+    (["train", "--until-accuracy", "0"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: 0.0"),
+    (["train", "--until-accuracy", "101"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: 101.0"),
+    (["train", "--until-accuracy", "nan"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: nan"),
     (["train", "--model", "numpy_cnn", "--backend", "numpy"], "expected an input at least as large as the window"),
     (["train", "--save", "no-such-folder/net.safetensors"], "expected a file in a folder that exists"),
     (["evaluate", "nothing.safetensors"], "nothing.safetensors"),
