@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from cpu_cases import CONVOLUTIONS, LARGE, agree_on_strided_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 from parity_cases import CASES, Case, agree, different_signatures, missing_methods, normal, run, same_bits
@@ -41,77 +41,6 @@ def test_every_method_agrees_with_base(case: Case, backend: NumpyBackend):
 
 # --- sizes that are cut into tiles and chunks and worth threads -------------------------------------------------------
 
-CONVOLUTIONS = [        # x (C, H, W, N), window, filters, groups
-    ("shared", (8, 24, 24, 32), Window.make(5), 8, 1),
-    ("first layer", (1, 28, 28, 130), Window.make(5), 8, 1),
-    ("strided", (16, 31, 30, 32), Window.make(3, stride=2, padding=1), 40, 1),
-    ("dilated", (16, 24, 24, 33), Window.make(3, dilation=2, padding=2), 16, 1),
-    ("deep", (256, 2, 2, 3), Window.make(3, padding=1), 256, 1),
-    ("wide", (64, 8, 8, 20), Window.make(5, padding=2), 64, 1),
-    ("pointwise", (64, 16, 16, 33), Window.make(1), 64, 1),
-    ("pointwise, strided", (64, 17, 17, 32), Window.make(1, stride=2), 96, 1),
-    ("depthwise", (64, 20, 20, 32), Window.make(3, padding=1), 64, 64),
-    ("grouped", (48, 14, 14, 32), Window.make(3, padding=1), 96, 4),
-    ("full", (8, 16, 16, 64), Window.make(5, padding="full"), 16, 1),
-    ("winograd", (64, 16, 16, 32), Window.make(3, padding=1), 64, 1),
-    ("winograd, odd", (64, 7, 13, 17), Window.make(3, padding=(0, 1, 2, 0)), 72, 1),
-]
-
-
-def _large() -> Iterator[Case]:
-    for name, shape, window, F, groups in CONVOLUTIONS:
-        (C, _, _, N), (OH, OW) = shape, window.output_size(*shape[1:3])
-        x, dy = normal(*shape), normal(F, OH, OW, N, seed=1)
-        filters = normal(F, C // groups, *window.kernel, seed=2)
-        options = {"window": window, "groups": groups}
-        yield Case("conv2d", name, {"x": x, "W": filters, "bias": normal(F)}, options | {"activation": "relu"})
-        yield Case("conv2d_dx", name, {"dy": dy, "W": filters}, options | {"x_shape": shape})
-        yield Case("conv2d_dW", name, {"x": x, "dy": dy, "out": filters}, options | {"accumulate": True}, writes=("out",))
-    for M, K, N in ((600, 1568, 8), (600, 1568, 128), (1568, 600, 32), (600, 1, 1568), (16, 64, 20_000)):
-        for trans_a, trans_b in ((False, False), (True, False), (False, True)):
-            yield Case("gemm", f"{M}x{K}x{N}-{trans_a}-{trans_b}",
-                       {"a": normal(*((K, M) if trans_a else (M, K))), "b": normal(*((N, K) if trans_b else (K, N))),
-                        "out": normal(M, N)}, {"trans_a": trans_a, "trans_b": trans_b}, writes=("out",))
-    for shape, window in (((16, 32, 32, 65), Window.make(2, stride=2)), ((16, 33, 32, 65), Window.make(2, stride=2)),
-                          ((16, 31, 31, 65), Window.make(3, stride=2, padding=1)), ((16, 32, 32, 65), Window.make(2, stride=3))):
-        OH, OW = window.output_size(*shape[1:3])
-        x, dy, label = normal(*shape), normal(shape[0], OH, OW, shape[3], seed=1), f"{shape}-{window}"
-        argmax = Backend().max_pool2d(x, window)[1]
-        yield Case("max_pool2d", label, {"x": x}, {"window": window}, exact=True)
-        yield Case("max_pool2d_dx", label, {"dy": dy, "argmax": argmax}, {"x_shape": shape, "window": window}, exact=True)
-        yield Case("avg_pool2d", label, {"x": x}, {"window": window, "count_padding": False})
-        yield Case("avg_pool2d_dx", label, {"dy": dy}, {"x_shape": shape, "window": window, "count_padding": False})
-        yield Case("im2col", label, {"x": x}, {"window": window}, exact=True)
-        cols = normal(shape[0] * window.taps, OH * OW * shape[3])
-        yield Case("col2im", label, {"cols": cols}, {"x_shape": shape, "window": window}, exact=True)
-    for values in ((-1.0, -0.0, 0.0), (-np.inf, -1.0), (np.nan, -np.inf, 1.0)):            # what fast paths could get wrong
-        x = np.random.default_rng(7).choice(np.array(values, np.float32), (16, 31, 31, 65))
-        yield Case("max_pool2d", f"{values}", {"x": x}, {"window": Window.make(3, stride=2, padding=1)}, exact=True)
-        yield Case("max_pool2d", f"{values}-tiled", {"x": x}, {"window": Window.make(2, stride=2)}, exact=True)
-    x, dy, gamma, beta = normal(24, 20, 20, 65), normal(24, 20, 20, 65, seed=1), normal(24), normal(24, seed=1)
-    for activation in (None, "relu", "scaled_tanh"):
-        options = {"activation": activation}
-        y, mean, var = Backend().batch_norm(x, gamma, beta, 1e-5, activation=activation)
-        yield Case("activate", f"{activation}", {"z": x}, options)
-        yield Case("activation_backward", f"{activation}", {"dy": dy, "y": y, "bias_grad": gamma}, options,
-                   writes=("bias_grad",))
-        known = {"x": x, "gamma": gamma}
-        yield Case("batch_norm", f"{activation}", known | {"beta": beta}, options | {"eps": 1e-5})
-        known |= {"mean": mean, "var": var}
-        yield Case("batch_norm_inference", f"{activation}", known | {"beta": beta}, options | {"eps": 1e-5})
-        yield Case("batch_norm_backward", f"{activation}",
-                   known | {"dy": dy, "y": y, "gamma_grad": normal(24), "beta_grad": normal(24)}, options | {"eps": 1e-5},
-                   writes=("gamma_grad", "beta_grad"))
-    n, hyper = 300_000, np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
-    buffers = {"w": normal(n), "g": normal(n, seed=1), "v": normal(n, seed=2) ** 2}
-    yield Case("sgd", "large", buffers | {"hyper": hyper[:3]}, {"nesterov": True, "decayed": 200_000}, writes=("w", "v"))
-    yield Case("adam", "large", buffers | {"m": normal(n, seed=3), "hyper": hyper}, {"decoupled": False, "decayed": 200_000},
-               writes=("w", "m", "v"))
-
-
-LARGE = list(_large())
-
-
 def test_the_large_sizes_cover_every_override():
     overrides = {name for name in dir(Backend) if not name.startswith("_")
                  and getattr(NumpyBackend, name) is not getattr(Backend, name)}
@@ -140,13 +69,7 @@ def test_the_number_of_threads_changes_no_bit(case: Case, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("case", LARGE, ids=str)
 def test_arrays_that_are_not_contiguous(case: Case, backend: NumpyBackend):
-    arrays = {name: np.repeat(a, 2, axis=-1)[..., ::2] for name, a in case.arrays.items()}
-    assert not any(a.flags.c_contiguous for a in arrays.values() if a.size > 1)
-    returned = getattr(backend, case.method)(**arrays, **case.options)
-    results = list(returned) if isinstance(returned, tuple) else [] if returned is None else [returned]
-    agree(case, [np.array(a) for a in results + [arrays[name] for name in case.writes]], run(case, backend))
-    for name, a in case.arrays.items():
-        assert name in case.writes or same_bits(np.array(arrays[name]), a)
+    agree_on_strided_arrays(case, backend)
 
 
 @pytest.mark.parametrize("case", [case for case in LARGE if case.method in ("gemm", "conv2d", "conv2d_dx", "conv2d_dW")],

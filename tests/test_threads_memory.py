@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import run_script
 from threadpoolctl import threadpool_info
 
 from xpnet.backends import memory
@@ -144,13 +143,6 @@ if child == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     run_script(script, XPNET_NUM_THREADS="3")
-
-
-def run_script(script, **environment):
-    root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, env=os.environ | environment, timeout=120,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_number_of_threads(monkeypatch):
