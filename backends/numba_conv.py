@@ -16,8 +16,8 @@ from xpnet.backends.base import Array
 from xpnet.backends.numba_kernels import convolution, matrix
 from xpnet.backends.numba_kernels.arrays import ready
 from xpnet.backends.numba_kernels.jit import most_threads
-from xpnet.backends.numba_kernels.matrix import FROM_BIAS, FROM_Y, FROM_ZERO, LANES, PANEL
-from xpnet.backends.numba_kernels.micro import DOT_COLUMNS, DOT_ROWS, ROWS
+from xpnet.backends.numba_kernels.matrix import COPIED, IN_PLACE, PANEL, TURNED
+from xpnet.backends.numba_kernels.micro import DOT_COLUMNS, DOT_ROWS, FROM_BIAS, FROM_Y, FROM_ZERO, LANES, ROWS
 from xpnet.backends.numpy_backend import NumpyBackend
 from xpnet.backends.window import Window
 
@@ -26,7 +26,6 @@ SMALL = 1 << 16         # multiply-adds; below, one piece
 FEW = 10                # columns of a product; below, vectors run along its rows
 LONG = 128              # elements of a sum; below, a gradient by filters is better a product of columns
 SHORT = 24              # elements of a run; below, runs are joined to columns first
-DEPTH = 576             # rows of weights that are used before the next ones
 WAY = 4096              # bytes: addresses that differ by a multiple share a place in the cache
 
 FLOAT32 = np.dtype(np.float32)
@@ -142,22 +141,26 @@ class NumbaConvolution(NumpyBackend):
 
     def _multiply(self, a: Array, trans_a: bool, b: Array, trans_b: bool, bias: Array | None, y: Array, relu: bool,
                   accumulate: bool) -> None:
+        """y (M, N) = f(op(a) op(b) + bias), or y += op(a) op(b)."""
         M, N = y.shape
         K = a.shape[0] if trans_a else a.shape[1]
         start = FROM_Y if accumulate else FROM_ZERO if bias is None else FROM_BIAS
-        start_bias = y.reshape(-1) if bias is None else ready(bias, (M,))
+        flat, start_bias = y.reshape(-1), y.reshape(-1) if bias is None else ready(bias, (M,))
         if not trans_a and (N < FEW or (trans_b and M <= 2 * ROWS)):
-            b = b if trans_b or N == 1 else np.ascontiguousarray(b.T)
-            tasks, = pieces(M * N * K, -(-M // DOT_ROWS))
-            matrix.multiply_few(self.size, a, b.reshape(N, K), start_bias, start, relu, y, tasks)
+            b = b if trans_b or N == 1 else np.ascontiguousarray(b.T)                           # (N, K)
+            row_tasks, column_tasks = pieces(M * N * K, -(-M // DOT_ROWS), -(-N // DOT_COLUMNS))
+            matrix.dots(self.size, b.reshape(-1), 0, 0, 0, _rows(N, K), a, 1, 1, 1, K, start_bias, start, relu, y, row_tasks,
+                        column_tasks)
         elif N < FEW and N < M and bias is None and not relu and not accumulate:
             turned = self.empty((N, M), FLOAT32)                        # y^T = b^T a: vectors along the rows of a
             self._multiply(b, not trans_b, a, False, None, turned, False, False)
             y[...] = turned.T
         else:
-            columns, rows = pieces(M * N * K, -(-N // PANEL), -(-M // ROWS))
-            pack = trans_b or (4 * N >= WAY and M > 2 * ROWS)
-            matrix.multiply(self.size, a, trans_a, b, trans_b, pack, start_bias, start, int(relu), y, rows, columns)
+            panel_tasks, row_tasks = pieces(M * N * K, -(-N // PANEL), -(-M // ROWS))
+            mode = TURNED if trans_b else COPIED if 4 * N >= WAY and M > 2 * ROWS else IN_PLACE
+            w_row, w_step = (4, 4 * M) if trans_a else (4 * K, 4)
+            matrix.multiply(self.size, b.reshape(-1), mode, 0, 0, 0, _rows(K, N), a.reshape(-1), w_row, w_step, 1, start_bias,
+                            start, relu, flat, 0, 4 * N, 0, 0, 1, 1, N, panel_tasks, row_tasks)
 
     # --- convolution ----------------------------------------------------------------------------------------------
 
@@ -212,8 +215,8 @@ class NumbaConvolution(NumpyBackend):
             offsets = image.offsets(C, taps)
             steps = 4 * C * image.channel, 4 * image.row * taps.step[0], 4 * image.column * taps.step[1]
         tap_tasks, filter_tasks = pieces(dy.size * K // groups, -(-K // DOT_COLUMNS), -(-F // groups // DOT_ROWS))
-        convolution.correlate_dW(self.size, flat, *steps, offsets, ready(dy, (F, dy.size // F)), groups, rows, pixels, run,
-                                 direct and accumulate, dW.reshape(F, K), filter_tasks, tap_tasks)
+        matrix.dots(self.size, flat, *steps, offsets, ready(dy, (F, dy.size // F)), groups, rows, pixels, run, flat,
+                    FROM_Y if direct and accumulate else FROM_ZERO, False, dW.reshape(F, K), filter_tasks, tap_tasks)
         return dW if direct else self.store(dW, out, accumulate)
 
     def _covers(self, x: Array, W: Array, bias: Array | None = None) -> bool:
@@ -260,9 +263,15 @@ class NumbaConvolution(NumpyBackend):
                 part[...] = z
             return
         pixels, run = (1, OW * N) if taps.step[1] == stride[1] == 1 else (OW, N)
-        row_tasks, filter_tasks = pieces(y.size * W.shape[1], OH, -(-F // groups // ROWS))
-        convolution.correlate(self.size, flat, 4 * C * image.channel, 4 * image.row * taps.step[0],
-                              4 * image.column * taps.step[1], image.offsets(C, taps), DEPTH, W, groups, flat if bias is None else ready(bias, (F,)),
-                              FROM_ZERO if bias is None else FROM_BIAS, int(relu),
-                              y.reshape(-1), 4 * (phase[0] * width + phase[1]) * N, 4 * H * width * N, 4 * stride[0] * width * N,
-                              4 * stride[1] * N, OH, pixels, run, row_tasks, filter_tasks)
+        row_tasks, filter_tasks = pieces(y.size * W.shape[1], OH * pixels, -(-F // groups // ROWS))
+        matrix.multiply(self.size, flat, IN_PLACE, 4 * C * image.channel, 4 * image.row * taps.step[0],
+                        4 * image.column * taps.step[1], image.offsets(C, taps), W.reshape(-1), 4 * W.shape[1], 4, groups,
+                        flat if bias is None else ready(bias, (F,)), FROM_ZERO if bias is None else FROM_BIAS, relu,
+                        y.reshape(-1), 4 * (phase[0] * width + phase[1]) * N, 4 * H * width * N, 4 * stride[0] * width * N,
+                        4 * stride[1] * N, OH, pixels, run, row_tasks, filter_tasks)
+
+
+@lru_cache(maxsize=256)
+def _rows(count: int, length: int) -> np.ndarray:
+    """Where the rows of a matrix begin, in bytes."""
+    return 4 * length * np.arange(count)

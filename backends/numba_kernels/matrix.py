@@ -1,4 +1,15 @@
-"""Matrix products: panels of columns that stay in the cache, and blocks of rows that stay in registers."""
+"""The two products that everything is made of: `multiply` runs along rows of vectors, `dots` sums along them.
+
+A matrix product and a convolution are one operation here. In y[f] = sum over k of w[f, k] x[k] the x[k] are runs of
+memory: rows of a matrix, or, with the batch as the last axis, rows of an image. Output row oy of a convolution with
+stride 1 is one run of OW*N elements, and tap k = (c, i, j) adds w[f, k] times the run that starts at x[c, oy + i, j]:
+im2col's row k, which nobody has to write down because it is found at `offsets[k]`.
+
+    multiply    y[f, p] = sum over k of w[f, k] x[k, p]      forward, gradient by the input, products
+    dots        d[f, k] = sum over p of g[f, p] x[k, p]      gradient by the filters, products with few columns
+
+Both are cut into tasks by shape alone, and each sum is made by one task, in one order.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +22,6 @@ from xpnet.backends.numba_kernels.micro import (
     DOT_ROWS,
     FROM_BIAS,
     FROM_Y,
-    FROM_ZERO,
     LANES,
     ROWS,
     VECTOR_BYTES,
@@ -20,118 +30,127 @@ from xpnet.backends.numba_kernels.micro import (
     multiply_block,
 )
 
-PANEL = VECTORS * LANES         # columns that one multiply_block makes
-DEPTH = 1024                    # rows of a panel that are used before the next ones, so that they stay in the cache
+PANEL = VECTORS * LANES         # elements of a run that one multiply_block makes
+DEPTH = 576                     # k whose weights stay in the cache while all runs go by
+STRIP = 1024                    # positions that a block of dots takes at a time: its runs stay in the nearest cache
+STRETCH = 96                    # whole vectors of a run, likewise
+REGION = 1 << 22                # multiply-adds that are worth a parallel region
+IN_PLACE, COPIED, TURNED = 0, 1, 2      # how a panel of x is read
 
 
 @inline
-def next_vectors(left):
-    """How many of the `left` vectors to do next: as many as fit, but two and two rather than three and one."""
-    if left == VECTORS + 1 and VECTORS > 2:
-        return VECTORS - 1
-    return min(left, VECTORS)
-
-
-@inline
-def next_rows(left):
-    """How many of the `left` rows to do next: one of ROW_BLOCKS."""
-    if left >= ROWS:
-        return ROWS
-    return 4 if left >= 4 else 2 if left >= 2 else 1
-
-
-@inline
-def multiply_rows(x, offsets, K, first_row, last_row, w, w_row, w_step, y, y_row, bias, start, relu, vectors, tail):  # noqa: N803
-    """y[f] = f(start + sum over k of w[f, k] x[k]) for a range of rows and a panel of `vectors`; see multiply_block."""
-    f = first_row
-    while f < last_row:
-        rows = next_rows(last_row - f)
+def multiply_rows(x, offsets, K, first, last, w, w_row, w_step, y, y_row, bias, start, relu, vectors, tail):  # noqa: N803
+    """y[f] = f(start + sum over k of w[f, k] x[k]) for first <= f < last and a panel of `vectors`; see multiply_block."""
+    f = first
+    while f < last:
+        left = last - f
+        rows = ROWS if left >= ROWS else 4 if left >= 4 else 2 if left >= 2 else 1
         multiply_block(rows, vectors, tail, x, offsets, K, w + f * w_row, w_row, w_step, y + f * y_row, y_row, bias + 4 * f,
                        start, relu)
         f += rows
 
 
 @inline
-def pack_panel(b, trans_b, first, depth, column, width, panel):
-    """Rows first .. first + depth of the columns column .. column + width of op(b), to (depth, PANEL)."""
-    if trans_b:
-        for n in range(width):
-            for k in range(depth):
-                panel[k, n] = b[column + n, first + k]
-    else:
-        for k in range(depth):
-            for n in range(width):
-                panel[k, n] = b[first + k, column + n]
+def panel_of(number, all_vectors):
+    """The first vector of a run's panel, and how many it has: VECTORS, but two and two rather than three and one."""
+    first = number * VECTORS
+    if VECTORS == 3 and all_vectors % 3 == 1 and all_vectors > 3:
+        if first + 1 == all_vectors:
+            return first - 1, 2
+        if first + 4 == all_vectors:
+            return first, 2
+    return first, min(VECTORS, all_vectors - first)
 
 
 @kernel
-def multiply(a, trans_a, b, trans_b, pack, bias, start, relu, y, row_tasks, column_tasks):
-    """y (M, N) = f(start + op(a) op(b)), start = 0, bias (M,) or y itself; cut into row_tasks x column_tasks.
+def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, groups, bias, start, relu,
+             y, y_first, y_channel, y_line, y_pixel, lines, pixels, run, panel_tasks, filter_tasks):
+    """y[f] = f(start + sum over k of w[f, k] x[k]) on lines x pixels runs of `run` elements; steps in bytes.
 
-    `pack` copies each panel of b first: for a transposed b, and where rows of b lie so that they share places in the cache.
+    Run (line, pixel) of x[k] stands at x_group * group + line x_line + pixel x_pixel + offsets[k], that of y[f] at y_first +
+    f y_channel + line y_line + pixel y_pixel; x and y are flat. w (groups * F, K). The start is 0, bias or y itself. `mode`
+    copies each panel of x before it is read: COPIED where the x[k] share places in the cache, TURNED where x is (run, K).
     """
-    M, N = y.shape
-    K = a.shape[0] if trans_a else a.shape[1]
-    a_row, a_step = (4, 4 * M) if trans_a else (4 * K, 4)
-    row_blocks, all_vectors = (M + ROWS - 1) // ROWS, (N + LANES - 1) // LANES
-    for task in prange(row_tasks * column_tasks):
-        i, j = task // column_tasks, task % column_tasks
-        first_row, last_row = row_blocks * i // row_tasks * ROWS, min(M, row_blocks * (i + 1) // row_tasks * ROWS)
-        at, end = all_vectors * j // column_tasks, all_vectors * (j + 1) // column_tasks
-        depth = min(K, DEPTH)
-        offsets = np.arange(depth) * (4 * PANEL if pack else 4 * N)
-        panel = np.empty((depth if pack else 1, PANEL), np.float32)
-        while at < end:
-            vectors = next_vectors(end - at)
-            column = at * LANES
-            width = min(N - column, vectors * LANES)
-            tail = width - (vectors - 1) * LANES
-            first = 0
-            while True:                                                 # once at least: the sums' start must be stored
-                depth = min(DEPTH, K - first)
-                if pack:
-                    pack_panel(b, trans_b, first, depth, column, width, panel)
-                    x = panel.ctypes.data
-                else:
-                    x = b.ctypes.data + 4 * (first * N + column)
-                multiply_rows(x, offsets.ctypes.data, depth, first_row, last_row, a.ctypes.data + first * a_step, a_row, a_step,
-                              y.ctypes.data + 4 * column, 4 * N, bias.ctypes.data, start if first == 0 else FROM_Y,
-                              relu if first + depth == K else 0, vectors, tail)
-                first += depth
-                if first >= K:
-                    break
-            at += vectors
+    K, F = offsets.size, y.size * 4 // max(1, y_channel) // groups
+    blocks, all_vectors = (F + ROWS - 1) // ROWS, (run + LANES - 1) // LANES
+    panels = (all_vectors + VECTORS - 1) // VECTORS
+    for task in prange(groups * panel_tasks * filter_tasks):
+        group, rest = task // (panel_tasks * filter_tasks), task % (panel_tasks * filter_tasks)
+        i, j = rest // filter_tasks, rest % filter_tasks
+        first_filter, last_filter = blocks * j // filter_tasks * ROWS, min(F, blocks * (j + 1) // filter_tasks * ROWS)
+        scratch = np.empty(1 if mode == IN_PLACE else min(K, DEPTH) * PANEL, np.float32)
+        scratch_offsets = np.arange(min(K, DEPTH)) * (4 * PANEL)
+        for first in range(0, K, DEPTH):
+            depth = min(DEPTH, K - first)
+            for number in range(lines * pixels * panels * i // panel_tasks, lines * pixels * panels * (i + 1) // panel_tasks):
+                line, pixel = number // (pixels * panels), number // panels % pixels
+                at, vectors = panel_of(number % panels, all_vectors)
+                width = min(vectors * LANES, run - at * LANES)
+                source = group * x_group + line * x_line + pixel * x_pixel + at * VECTOR_BYTES
+                target = y_first + group * F * y_channel + line * y_line + pixel * y_pixel + at * VECTOR_BYTES
+                rows, row_offsets = x.ctypes.data + source, offsets.ctypes.data + 8 * first
+                if mode != IN_PLACE:
+                    for k in range(depth):
+                        if mode == COPIED:
+                            begin = (source + offsets[first + k]) // 4
+                            for n in range(width):
+                                scratch[k * PANEL + n] = x[begin + n]
+                        else:
+                            begin = at * LANES * K + first + k
+                            for n in range(width):
+                                scratch[k * PANEL + n] = x[begin + n * K]
+                    rows, row_offsets = scratch.ctypes.data, scratch_offsets.ctypes.data
+                multiply_rows(rows, row_offsets, depth, first_filter, last_filter,
+                              w.ctypes.data + group * F * w_row + first * w_step, w_row, w_step,
+                              y.ctypes.data + target, y_channel, bias.ctypes.data + 4 * group * F, start if first == 0 else FROM_Y,
+                              relu if first + depth == K else 0, vectors, width - (vectors - 1) * LANES)
 
 
 @kernel
-def multiply_few(a, b, bias, start, relu, y, tasks):
-    """y (M, N) = f(start + a b^T) for few columns: dot products along the rows of a (M, K) and b (N, K)."""
-    M, K = a.shape
-    N = b.shape[0]
-    blocks = (M + DOT_ROWS - 1) // DOT_ROWS
-    for task in prange(tasks):
-        sums = np.empty((DOT_ROWS, DOT_COLUMNS), np.float32)
-        g_offsets, x_offsets = np.empty(DOT_ROWS, np.int64), np.empty(DOT_COLUMNS, np.int64)
-        for block in range(blocks * task // tasks, blocks * (task + 1) // tasks):
-            m = block * DOT_ROWS
-            for i in range(DOT_ROWS):
-                g_offsets[i] = min(m + i, M - 1) * 4 * K                # rows that are not there count for nothing
-            for n in range(0, N, DOT_COLUMNS):
-                columns = min(DOT_COLUMNS, N - n)
-                for j in range(columns):
-                    x_offsets[j] = (n + j) * 4 * K
-                sums[:] = 0
-                dot_block(columns, a.ctypes.data, g_offsets.ctypes.data, 0, b.ctypes.data, x_offsets.ctypes.data, 0, 1,
-                          K // LANES, K % LANES, sums.ctypes.data, 4 * DOT_COLUMNS)
-                for i in range(min(DOT_ROWS, M - m)):
-                    for j in range(columns):
-                        z = sums[i, j]
-                        if start == FROM_BIAS:
-                            z += bias[m + i]
-                        elif start == FROM_Y:
-                            z += y[m + i, n + j]
-                        y[m + i, n + j] = np.float32(0) if relu and z < 0 else z
+def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bias, start, relu, d, filter_tasks, tap_tasks):
+    """d (groups * F, K) = f(start + sum over all positions of g[f] x[k]), g (groups * F, lines, pixels, run), x as above.
 
-
-__all__ = ["FROM_BIAS", "FROM_Y", "FROM_ZERO", "LANES", "PANEL", "VECTOR_BYTES", "multiply", "multiply_few", "multiply_rows",
-           "next_vectors"]
+    Strip by strip of the positions, all tasks add what the strip says about their part of d. So every sum runs over the
+    positions in order, and what a strip needs stays in the cache.
+    """
+    K, F = offsets.size, d.shape[0] // groups
+    filter_blocks, tap_blocks = (F + DOT_ROWS - 1) // DOT_ROWS, (K + DOT_COLUMNS - 1) // DOT_COLUMNS
+    columns = (K + tap_blocks - 1) // tap_blocks                        # equal blocks rather than a rest
+    tap_blocks = (K + columns - 1) // columns
+    vectors, tail = run // LANES, run % LANES
+    # Runs that are equally far apart are the rows of a set: one for each line with a single pixel, else a line's pixels.
+    sets, rows, set_g, row_g, set_x, row_x = (1, lines, 0, 4 * run, 0, x_line) if pixels == 1 else (
+        lines, pixels, 4 * pixels * run, 4 * run, x_line, x_pixel)
+    channel = 4 * lines * pixels * run
+    g_offsets = np.minimum(np.arange(filter_blocks * DOT_ROWS), F - 1) * channel       # filters that are not there: the last
+    sums = np.zeros((groups, filter_blocks * DOT_ROWS, K), np.float32)
+    together = max(1, STRIP // run)
+    strips = (rows + together - 1) // together
+    strips_at_once = max(1, REGION // (groups * F * K * together * run))
+    for s in range(sets):
+        for first_strip in range(0, strips, strips_at_once):
+            for task in prange(groups * filter_tasks * tap_tasks):
+                group, rest = task // (filter_tasks * tap_tasks), task % (filter_tasks * tap_tasks)
+                i, j = rest // tap_tasks, rest % tap_tasks
+                first_f, last_f = filter_blocks * i // filter_tasks, filter_blocks * (i + 1) // filter_tasks
+                first_k, last_k = tap_blocks * j // tap_tasks * columns, min(K, tap_blocks * (j + 1) // tap_tasks * columns)
+                for strip in range(first_strip, min(strips, first_strip + strips_at_once)):
+                    row = strip * together
+                    for v in range(0, max(vectors, 1), STRETCH):
+                        part = min(STRETCH, vectors - v)
+                        g_at = g.ctypes.data + group * F * channel + s * set_g + row * row_g + v * VECTOR_BYTES
+                        x_at = x.ctypes.data + group * x_group + s * set_x + row * row_x + v * VECTOR_BYTES
+                        for f in range(first_f * DOT_ROWS, last_f * DOT_ROWS, DOT_ROWS):
+                            for k in range(first_k, last_k, columns):
+                                dot_block(min(columns, last_k - k), g_at, g_offsets.ctypes.data + 8 * f, row_g,
+                                          x_at, offsets.ctypes.data + 8 * k, row_x, min(together, rows - row), part,
+                                          tail if v + part == vectors else 0,
+                                          sums.ctypes.data + 4 * ((group * filter_blocks * DOT_ROWS + f) * K + k), 4 * K)
+    for f in prange(groups * F):
+        for k in range(K):
+            z = sums[f // F, f % F, k]
+            if start == FROM_BIAS:
+                z += bias[f]
+            elif start == FROM_Y:
+                z += d[f, k]
+            d[f, k] = np.float32(0) if relu and z < 0 else z

@@ -168,12 +168,12 @@ FROM_ZERO, FROM_BIAS, FROM_Y = 0, 1, 2      # what the sums start with
 ROW_BLOCKS = tuple(r for r in (8, 4, 2, 1) if r <= ROWS)
 
 
-def _multiply(rows: int, vectors: int, masked: bool) -> Callable[..., None]:
+def _multiply(rows: int, vectors: int) -> Callable[..., None]:
     def body(b: ir.IRBuilder, tail, x, offsets, K, w, w_row, w_step, y, y_row, bias, start, relu) -> None:
-        e = Emitter(b, tail if masked else None)
+        e = Emitter(b, tail)
         sums = e.registers(rows, vectors)
         w_rows, y_rows = ([e.at(base, b.mul(step, const(f))) for f in range(rows)] for base, step in ((w, w_row), (y, y_row)))
-        block = [(f, v, masked and v == vectors - 1) for f in range(rows) for v in range(vectors)]
+        block = [(f, v, v == vectors - 1) for f in range(rows) for v in range(vectors)]
 
         for f, v, _ in block:
             b.store(ZEROS, sums[f][v])
@@ -187,7 +187,7 @@ def _multiply(rows: int, vectors: int, masked: bool) -> Callable[..., None]:
         with cgutils.for_range(b, K) as loop:
             row = e.at(x, e.integer(e.at(offsets, (loop.index, 8))))
             along = b.mul(loop.index, w_step)
-            xs = [e.load(e.at(row, v * VECTOR_BYTES), masked and v == vectors - 1) for v in range(vectors)]
+            xs = [e.load(e.at(row, v * VECTOR_BYTES), v == vectors - 1) for v in range(vectors)]
             for f in range(rows):
                 weight = e.spread(e.at(w_rows[f], along))
                 for v in range(vectors):
@@ -209,13 +209,10 @@ def multiply_block(typing, rows, vectors, tail, x, offsets, K, w, w_row, w_step,
     lanes of the last vector are in use. `rows` is one of ROW_BLOCKS, `vectors` 1 .. VECTORS; relu 0 or 1.
     """
     def code(context, builder, signature, arguments):
-        rows, vectors, tail, *rest = arguments
-        variants = {(r * 4 + v) * 2 + masked:
-                    define(builder, f"multiply_{r}x{v}{'_masked' * masked}", 1 + len(rest), _multiply(r, v, masked))
-                    for r in ROW_BLOCKS for v in range(1, VECTORS + 1) for masked in (False, True)}
-        masked = builder.zext(builder.icmp_signed("<", tail, const(LANES)), I64)
-        number = builder.add(builder.mul(builder.add(builder.mul(rows, const(4)), vectors), const(2)), masked)
-        choose(builder, number, variants, [tail, *rest])
+        rows, vectors, *rest = arguments
+        variants = {4 * r + v: define(builder, f"multiply_{r}x{v}", len(rest), _multiply(r, v))
+                    for r in ROW_BLOCKS for v in range(1, VECTORS + 1)}
+        choose(builder, builder.add(builder.mul(rows, const(4)), vectors), variants, rest)
         return context.get_dummy_value()
     return types.void(*[types.int64] * 14), code
 
