@@ -1,0 +1,229 @@
+"""What stands beside convolution, on compiled loops: one pass over memory where NumPy needs several.
+
+All of it is for float32; what a kernel does not cover (other types, rarer activations, outputs that are not contiguous)
+goes to NumpyBackend, first thing in each method.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import inf, prod
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends.activations import SCALE, SLOPE
+from xpnet.backends.base import Array
+from xpnet.backends.numba_kernels import activation as activations
+from xpnet.backends.numba_kernels import batches, dropout, normalization, optimizers, pooling, softmax
+from xpnet.backends.numba_kernels.arrays import ready
+from xpnet.backends.numba_kernels.jit import most_threads
+from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.window import Window
+
+FLOAT32 = np.dtype(np.float32)
+SERIAL = 1 << 15        # elements; below, threads cost more than they do
+FEW, LONG = 16, 1 << 17     # fewer channels than FEW of more elements than LONG are normalised part by part
+
+FLOOR = {None: -inf, "relu": 0.0}                                       # f(z) = max(z, floor)
+CURVE = {"relu": (0.0, 0.0, 0.0), "sigmoid": (0.0, 1.0, -1.0), "tanh": (1.0, 0.0, -1.0),
+         "scaled_tanh": (SCALE * SLOPE, 0.0, -SLOPE / SCALE)}           # f' = a + b y + c y^2, but for relu
+
+
+def float32(*arrays: Array) -> bool:
+    return all(a.dtype == FLOAT32 for a in arrays)
+
+
+def writable(*arrays: Array) -> bool:
+    """True where kernels can write straight into these arrays."""
+    return all(a.dtype == FLOAT32 and a.flags.carray for a in arrays)
+
+
+@lru_cache(maxsize=1024)
+def geometry(window: Window, shape: tuple[int, int, int, int]) -> tuple[int, ...]:
+    """What the kernels of pooling know of a window on x (C, H, W, N)."""
+    C, H, W, N = shape
+    return C, H, W, *window.output_size(H, W), N, *window.kernel, *window.stride, *window.dilation, \
+        window.padding[0], window.padding[2]
+
+
+class NumbaElementwise(NumpyBackend):
+    """Pooling, activations, batch normalisation, softmax, dropout, optimizers and batches."""
+
+    def __init__(self, note: str = "") -> None:
+        super().__init__(note)
+        self.size = min(self.threads.size, most_threads())
+
+    def crew(self, work: int) -> int:
+        """How many threads to give a kernel that touches so many elements."""
+        return 1 if work < SERIAL else self.size
+
+    # --- pooling --------------------------------------------------------------------------------------------------
+
+    def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
+        if x.dtype != FLOAT32 or window.taps > 255 or x.size == 0:
+            return super().max_pool2d(x, window)
+        at = geometry(window, x.shape)
+        C, H, W, OH, OW, N = at[:6]
+        y, argmax = self.empty((C, OH, OW, N), FLOAT32), self.empty((C, OH, OW, N), np.uint8)
+        pooling.max_pool(self.crew(x.size), ready(x, (C * H, W * N)), y.reshape(C * OH, OW * N),
+                         argmax.reshape(C * OH, OW * N), at)
+        return y, argmax
+
+    def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+        if dy.dtype != FLOAT32 or argmax.dtype != np.uint8 or dy.size == 0:
+            return super().max_pool2d_dx(dy, argmax, x_shape, window)
+        C, H, W, N = x_shape
+        OH, OW = dy.shape[1:3]
+        dx = self.empty((C, H, W, N), FLOAT32)
+        pooling.max_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)), ready(argmax, (C * OH, OW * N)),
+                                  dx.reshape(C * H, W * N), geometry(window, (C, H, W, N)))
+        return dx
+
+    # --- activations ----------------------------------------------------------------------------------------------
+
+    def activate(self, z: Array, activation: str | None) -> Array:
+        if activation != "relu" or z.dtype != FLOAT32:
+            return super().activate(z, activation)
+        y = self.empty(z.shape, FLOAT32)
+        activations.relu(self.crew(z.size), ready(z, (z.size,)), y.reshape(-1))
+        return y
+
+    def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
+                            accumulate: bool = False) -> Array:
+        grad = np.empty(0, FLOAT32) if bias_grad is None else bias_grad
+        if not (float32(dy, y) and writable(grad)):
+            return super().activation_backward(dy, y, activation, bias_grad=bias_grad, accumulate=accumulate)
+        rows, size = dy.shape[0], prod(dy.shape[1:])
+        sums = np.empty((rows, -(-size // activations.PIECE)), FLOAT32)
+        if activation is None:
+            if bias_grad is not None:
+                activations.row_sums(self.crew(dy.size), ready(dy, (rows, size)), sums, grad, accumulate)
+            return dy
+        dz = self.empty(dy.shape, FLOAT32)
+        activations.activation_backward(self.crew(dy.size), ready(dy, (rows, size)), ready(y, (rows, size)),
+                                        dz.reshape(rows, size), activation == "relu", CURVE[activation], sums, grad, accumulate)
+        return dz
+
+    # --- normalisation --------------------------------------------------------------------------------------------
+
+    def batch_norm(self, x: Array, gamma: Array, beta: Array, eps: float, *, activation: str | None = None
+                   ) -> tuple[Array, Array, Array]:
+        if activation not in FLOOR or not float32(x, gamma, beta) or x.size == 0:
+            return super().batch_norm(x, gamma, beta, eps, activation=activation)
+        C = x.shape[0]
+        n, crew = x.size // C, self.crew(x.size)
+        mean, var = np.empty(C, FLOAT32), np.empty(C, FLOAT32)
+        if C < FEW and n >= LONG:
+            normalization.statistics_of_long_channels(crew, ready(x, (C, n)), mean, var)
+            return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation=activation), mean, var
+        y = self.empty(x.shape, FLOAT32)
+        normalization.batch_norm(crew, ready(x, (C, n)), ready(gamma, (C,)), ready(beta, (C,)), eps, FLOOR[activation],
+                                 mean, var, y.reshape(C, n))
+        return y, mean, var
+
+    def batch_norm_inference(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, *,
+                             activation: str | None = None) -> Array:
+        if activation not in FLOOR or not float32(x, gamma, beta, mean, var) or x.size == 0:
+            return super().batch_norm_inference(x, gamma, beta, mean, var, eps, activation=activation)
+        C = x.shape[0]
+        n, vector = x.size // C, (C,)
+        y = self.empty(x.shape, FLOAT32)
+        normalization.batch_norm_inference(self.crew(x.size), ready(x, (C, n)), ready(gamma, vector), ready(beta, vector),
+                                           ready(mean, vector), ready(var, vector), eps, FLOOR[activation], y.reshape(C, n))
+        return y
+
+    def batch_norm_backward(self, dy: Array, x: Array, y: Array, gamma: Array, mean: Array, var: Array, eps: float, *,
+                            activation: str | None = None, gamma_grad: Array, beta_grad: Array,
+                            accumulate: bool = False) -> Array:
+        if (activation not in FLOOR or not float32(dy, x, y, gamma, mean, var) or not writable(gamma_grad, beta_grad)
+                or x.size == 0):
+            return super().batch_norm_backward(dy, x, y, gamma, mean, var, eps, activation=activation,
+                                               gamma_grad=gamma_grad, beta_grad=beta_grad, accumulate=accumulate)
+        C = x.shape[0]
+        n, vector = x.size // C, (C,)
+        x2 = ready(x, (C, n))
+        y2 = x2 if activation is None else ready(y, (C, n))             # which is not read a second time then
+        dx = self.empty(x.shape, FLOAT32)
+        few_long = C < FEW and n >= LONG
+        backward = normalization.backward_of_long_channels if few_long else normalization.batch_norm_backward
+        backward(self.crew(x.size), ready(dy, (C, n)), x2, y2, ready(gamma, vector), ready(mean, vector), ready(var, vector),
+                 eps, FLOOR[activation], gamma_grad, beta_grad, accumulate, dx.reshape(C, n))
+        return dx
+
+    # --- softmax --------------------------------------------------------------------------------------------------
+
+    def softmax(self, z: Array) -> Array:
+        if z.dtype != FLOAT32 or z.size == 0:
+            return super().softmax(z)
+        K = z.shape[0]
+        N = z.size // K
+        y = self.empty(z.shape, FLOAT32)
+        softmax.softmax(self.crew(8 * z.size), ready(z, (K, N)), y.reshape(K, N), np.empty(N, FLOAT32), np.empty(N, FLOAT32))
+        return y
+
+    def softmax_cross_entropy(self, z: Array, target: Array) -> tuple[Array, Array]:
+        labels = target.ndim == 1 and target.dtype.kind in "iu"
+        if z.dtype != FLOAT32 or z.size == 0 or not (labels or target.dtype == FLOAT32 and target.shape == z.shape):
+            return super().softmax_cross_entropy(z, target)
+        K, N = z.shape
+        dz, top, total = self.empty((K, N), FLOAT32), np.empty(N, FLOAT32), np.empty(N, FLOAT32)
+        crew, z2 = self.crew(8 * z.size), ready(z, (K, N))              # an exponential is worth some elements
+        if labels:
+            loss = softmax.cross_entropy_of_labels(crew, z2, ready(target.astype(np.int64, copy=False), (N,)), dz, top, total)
+        else:
+            loss = softmax.cross_entropy(crew, z2, ready(target, (K, N)), dz, top, total)
+        return np.float32(loss), dz
+
+    # --- dropout --------------------------------------------------------------------------------------------------
+
+    def random_bits(self, n: int, key: tuple[int, int], counter: Array) -> Array:
+        words = self.empty((-(-n // dropout.BITS), dropout.BITS // 2), np.uint64)
+        dropout.random_words(self.crew(8 * n), np.array([*key, *counter], np.uint64), words)
+        return words.reshape(-1).view(np.uint32)[:n]
+
+    def dropout(self, x: Array, p: float, key: tuple[int, int], counter: Array) -> tuple[Array, Array]:
+        if x.dtype != FLOAT32:
+            return super().dropout(x, p, key, counter)
+        y, keep = self.empty(x.shape, FLOAT32), self.empty(x.shape, bool)
+        dropout.dropout(self.crew(8 * x.size), ready(x, (x.size,)), np.array([*key, *counter], np.uint64), round(p * 2.0**32),
+                        1.0 / (1.0 - p), y.reshape(-1), keep.reshape(-1))
+        return y, keep
+
+    def dropout_dx(self, dy: Array, p: float, keep: Array) -> Array:
+        if dy.dtype != FLOAT32 or keep.dtype != np.bool_:
+            return super().dropout_dx(dy, p, keep)
+        dx = self.empty(dy.shape, FLOAT32)
+        dropout.dropout_backward(self.crew(dy.size), ready(dy, (dy.size,)), ready(keep, (dy.size,)), 1.0 / (1.0 - p),
+                                 dx.reshape(-1))
+        return dx
+
+    # --- optimizers -----------------------------------------------------------------------------------------------
+
+    def sgd(self, w: Array, g: Array, v: Array | None, hyper: Array, *, nesterov: bool, decayed: int) -> None:
+        velocity = w if v is None else v
+        if not (writable(w, velocity) and g.dtype == FLOAT32):
+            return super().sgd(w, g, v, hyper, nesterov=nesterov, decayed=decayed)
+        flat = (w.size,)
+        optimizers.sgd(self.crew(w.size), w.reshape(flat), ready(g, flat), velocity.reshape(flat), ready(hyper, (3,)),
+                       v is not None, nesterov, decayed)
+
+    def adam(self, w: Array, g: Array, m: Array, v: Array, hyper: Array, *, decoupled: bool, decayed: int) -> None:
+        if not (writable(w, m, v) and g.dtype == FLOAT32):
+            return super().adam(w, g, m, v, hyper, decoupled=decoupled, decayed=decayed)
+        flat = (w.size,)
+        optimizers.adam(self.crew(w.size), w.reshape(flat), ready(g, flat), m.reshape(flat), v.reshape(flat),
+                        ready(hyper, (7,)), decoupled, decayed)
+
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    def gather_batch(self, samples: Array, index: Array | None, dtype: Any) -> Array:
+        fast = dtype == FLOAT32 and samples.dtype in (FLOAT32, np.uint8) and samples.flags.c_contiguous and samples.flags.aligned
+        if fast and samples.size > 0:
+            rows = np.arange(len(samples)) if index is None else index
+            D, N = samples.size // len(samples), len(rows)
+            out = self.empty((*samples.shape[1:], N), FLOAT32)
+            if batches.gather(self.crew(out.size), ready(np.asarray(samples), (len(samples), D)),
+                              ready(rows.astype(np.int64, copy=False), (N,)), out.reshape(D, N)):
+                return out
+        return super().gather_batch(samples, index, dtype)
