@@ -51,15 +51,12 @@ def multiply_rows(x, offsets, K, first, last, w, w_row, w_step, y, y_row, bias, 
 
 
 @inline
-def panel_of(number, all_vectors):
+def panel_of(number, panels, all_vectors):
     """The first vector of a run's panel, and how many it has: VECTORS, but two and two rather than three and one."""
-    first = number * VECTORS
-    if VECTORS == 3 and all_vectors % 3 == 1 and all_vectors > 3:
-        if first + 1 == all_vectors:
-            return first - 1, 2
-        if first + 4 == all_vectors:
-            return first, 2
-    return first, min(VECTORS, all_vectors - first)
+    first, rest = number * VECTORS, all_vectors - (panels - 1) * VECTORS
+    if VECTORS == 3 and rest == 1 and number >= panels - 2 and panels > 1:
+        return first - (number + 1 == panels), 2
+    return first, VECTORS if number + 1 < panels else rest
 
 
 @kernel
@@ -82,9 +79,10 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
         scratch_offsets = np.arange(min(K, DEPTH)) * (4 * PANEL)
         for first in range(0, K, DEPTH):
             depth = min(DEPTH, K - first)
-            for number in range(lines * pixels * panels * i // panel_tasks, lines * pixels * panels * (i + 1) // panel_tasks):
-                line, pixel = number // (pixels * panels), number // panels % pixels
-                at, vectors = panel_of(number % panels, all_vectors)
+            before = lines * pixels * panels * i // panel_tasks
+            line, pixel, number = before // (pixels * panels), before // panels % pixels, before % panels
+            for _ in range(before, lines * pixels * panels * (i + 1) // panel_tasks):
+                at, vectors = panel_of(number, panels, all_vectors)
                 width = min(vectors * LANES, run - at * LANES)
                 source = group * x_group + line * x_line + pixel * x_pixel + at * VECTOR_BYTES
                 target = y_first + group * F * y_channel + line * y_line + pixel * y_pixel + at * VECTOR_BYTES
@@ -102,8 +100,14 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
                     rows, row_offsets = scratch.ctypes.data, scratch_offsets.ctypes.data
                 multiply_rows(rows, row_offsets, depth, first_filter, last_filter,
                               w.ctypes.data + group * F * w_row + first * w_step, w_row, w_step,
-                              y.ctypes.data + target, y_channel, bias.ctypes.data + 4 * group * F, start if first == 0 else FROM_Y,
-                              relu if first + depth == K else 0, vectors, width - (vectors - 1) * LANES)
+                              y.ctypes.data + target, y_channel, bias.ctypes.data + 4 * group * F,
+                              start if first == 0 else FROM_Y, relu if first + depth == K else 0,
+                              vectors, width - (vectors - 1) * LANES)
+                number += 1                                             # the next panel, pixel, line
+                if number == panels:
+                    number, pixel = 0, pixel + 1
+                    if pixel == pixels:
+                        pixel, line = 0, line + 1
 
 
 @kernel
