@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from xpnet.backends.numba_conv import NumbaConvolution
+from xpnet.backends.numba_elementwise import NumbaElementwise
 
 
-class NumbaBackend(NumbaConvolution):
+class NumbaBackend(NumbaConvolution, NumbaElementwise):
     """Register-blocked kernels for float32; what they do not cover is NumpyBackend's."""
 
     name = "numba"
