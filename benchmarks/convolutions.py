@@ -76,11 +76,10 @@ def calls(backend: Backend, convolution: Convolution, batch: int) -> Iterator[tu
     yield "filters", lambda: backend.conv2d_dW(x, dy, window, groups=c.groups)
 
 
-def measure_convolutions(backend: Backend, batches: Sequence[int], seconds_of: Callable[[Call], float],
-                         convolutions: Sequence[Convolution] = CONVOLUTIONS) -> list[dict[str, Any]]:
+def measure_convolutions(backend: Backend, batches: Sequence[int], seconds_of: Callable[[Call], float]) -> list[dict[str, Any]]:
     """A row for each convolution, batch and direction."""
     rows = []
-    for convolution in convolutions:
+    for convolution in CONVOLUTIONS:
         for batch in batches:
             for direction, call in calls(backend, convolution, batch):
                 rows.append({"convolution": convolution.name, "batch": batch, "direction": direction,

@@ -75,8 +75,8 @@ def with_ratios(rows: Sequence[Row]) -> list[Row]:
 def read(file: str, cpu: str) -> list[Row]:
     """The rows of a file that an earlier run wrote; an error for those of another machine, which are no comparison."""
     rows = json.loads(Path(file).read_text(encoding="utf-8"))
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(IDENTITY.get(row.get("part"), ("?",))) <= set(row)
-                                             for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("part") in IDENTITY
+                                             and {"cpu", *IDENTITY[row["part"]]} <= set(row) for row in rows):
         raise ValueError(f"--json: expected rows that this version of the benchmarks wrote. Received: other content in {file}.")
     others = sorted({row["cpu"] for row in rows} - {cpu})
     if others:

@@ -65,6 +65,7 @@ class TableConv2d(nn.Module):
         super().__init__()
         self.shape = len(table), channels, kernel_size, kernel_size
         connections = [(f, channel) for f, row in enumerate(table) for channel in row]
+        self.connections: torch.Tensor
         self.register_buffer("connections", torch.tensor(connections).T)            # filters, channels
         bound = (len(connections) / len(table) * kernel_size**2) ** -0.5
         self.weight = nn.Parameter(torch.empty(len(connections), kernel_size, kernel_size).uniform_(-bound, bound))
@@ -80,6 +81,8 @@ class RBF(nn.Module):
 
     def __init__(self, codes: list[list[float]]) -> None:
         super().__init__()
+        self.weight: torch.Tensor
+        self.bias: torch.Tensor
         centres = torch.tensor(codes)
         self.register_buffer("weight", 2 * centres)
         self.register_buffer("bias", -(centres * centres).sum(dim=1))

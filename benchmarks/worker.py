@@ -116,7 +116,8 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)                       # what libraries print goes to stderr and cannot spoil the answer
     request = json.load(sys.stdin)
-    job = Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in request["job"].items()})
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in request["job"].items()}
+    job = Job(**fields)
     with answer:
         json.dump(TASKS[request["task"]](job), answer)
 

@@ -1,50 +1,17 @@
-"""The benchmarks: the command, rows, ratios, tables and errors. test_benchmarks_torch.py compares the networks."""
+"""The benchmarks' command: what it measures, prints and writes, its options and its errors."""
 
 import json
-import os
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import bandwidth, cli, contenders, race, table, worker
+from benchmarks import cli, contenders, options, parts, race, table
 from benchmarks.contenders import Job
-from benchmarks.xpnet_side import Xpnet, cuda_version
-from xpnet import BackendError, get_backend
 
-KEYS = ["net", "batch", "mode", "contender", "threads", "seconds", "ratio"]
-TINY = ["--nets", "numpy_cnn", "--batches", "2", "--rounds", "1", "--seconds", "0"]
+SMALL = ["--nets", "numpy_cnn", "--batches", "2", "--rounds", "1", "--seconds", "0"]
+TINY = ["cpu", "--parts", "steps", *SMALL, "--threads", "1"]
 DOCUMENT = "before\n<!-- benchmarks cpu: begin -->\nold\n<!-- benchmarks cpu: end -->\nafter\n"
-
-
-def row(contender, seconds, **other):
-    return {"net": "bilici", "batch": 32, "mode": "train", "contender": contender, "threads": 2, "seconds": seconds} | other
-
-
-# --- the command, end to end ------------------------------------------------------------------------------------------
-
-def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    rows_file, document = tmp_path / "rows.json", tmp_path / "page.md"
-    document.write_text(DOCUMENT)
-    assert cli.main(["cpu", *TINY, "--batches", "2,3", "--contenders", "numpy", "--threads", "1",
-                     "--json", str(rows_file), "--markdown", str(document)]) == 0
-
-    rows = json.loads(rows_file.read_text())
-    assert [(r["batch"], r["mode"]) for r in rows] == [(2, "train"), (2, "predict"), (3, "train"), (3, "predict")]
-    for r in rows:
-        assert list(r) == KEYS
-        assert (r["net"], r["contender"], r["threads"], r["ratio"]) == ("numpy_cnn", "numpy", 1, None)
-        assert r["seconds"] > 0
-    printed = capsys.readouterr().out
-    for fact in (f"NumPy {np.__version__}", "threads of every contender: 1",
-                 "OPENBLAS_CORETYPE unset (the environment had Haswell)", "numpy: "):
-        assert fact in printed
-    assert table.as_text(table.step_table(rows)) in printed
-    page = document.read_text()
-    assert page.startswith("before\n<!-- benchmarks cpu: begin -->\n") and page.endswith("<!-- benchmarks cpu: end -->\nafter\n")
-    assert "old" not in page and table.as_markdown(table.step_table(rows, times=False)) in page
 
 
 @pytest.fixture
@@ -54,17 +21,100 @@ def no_torch(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
+# --- the command, end to end ------------------------------------------------------------------------------------------
+
+def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    rows_file, document = tmp_path / "rows.json", tmp_path / "page.md"
+    document.write_text(DOCUMENT)
+    assert cli.main([*TINY, "--batches", "2,3", "--threads", "1", "2", "--contenders", "numpy",
+                     "--json", str(rows_file), "--markdown", str(document)]) == 0
+
+    rows = json.loads(rows_file.read_text())
+    assert [(r["threads"], r["batch"], r["mode"]) for r in rows] == [
+        (threads, batch, mode) for threads in (1, 2) for batch in (2, 3) for mode in ("train", "predict")]
+    for r in rows:
+        assert (r["part"], r["net"], r["width"], r["contender"], r["ratio"], r["rounds"]) == ("steps", "numpy_cnn", 1, "numpy",
+                                                                                            None, 1)
+        assert r["seconds"] > 0 and r["spread"] == 1 and r["date"].endswith("+00:00") and "NumPy" in r["versions"]
+        if r["memory"] is not None:                                         # not every system tells
+            assert 1e5 < r["memory"] < 1e8 and 1e6 < r["libraries"] < 1e9
+    printed = capsys.readouterr().out
+    for fact in (f"NumPy {np.__version__}", "threads of every contender: 1 or 2",
+                 "OPENBLAS_CORETYPE unset (the environment had Haswell)", "numpy: ", "numba: no line to compare with PyTorch"):
+        assert fact in printed
+    assert table.as_text(table.step_table(rows)) in printed
+    page = document.read_text()
+    assert page.startswith("before\n<!-- benchmarks cpu: begin -->\n") and page.endswith("<!-- benchmarks cpu: end -->\nafter\n")
+    assert "old" not in page and table.as_markdown(table.step_table(rows, times=False)) in page
+
+
+def test_rows_are_measured_again_and_tables_made_of_the_file(tmp_path, capsys):
+    rows_file = tmp_path / "rows.json"
+    numpy_alone = ["--contenders", "numpy", "--json", str(rows_file)]
+    assert cli.main([*TINY, "--modes", "predict", *numpy_alone]) == 0
+    first = json.loads(rows_file.read_text())
+    assert cli.main([*TINY, "--batches", "2,4", "--modes", "predict", *numpy_alone, "--merge"]) == 0
+    both = json.loads(rows_file.read_text())
+    assert [r["batch"] for r in both] == [2, 4] and both[0]["seconds"] != first[0]["seconds"]
+    printed = capsys.readouterr().out
+
+    assert cli.main(["cpu", "--tables-only", "--json", str(rows_file)]) == 0
+    assert json.loads(rows_file.read_text()) == both
+    text = table.as_text(table.step_table(both))
+    assert text in printed and text in capsys.readouterr().out
+
+    rows_file.write_text(json.dumps([r | {"cpu": "another processor"} for r in both]))
+    assert cli.main(["cpu", "--tables-only", "--json", str(rows_file)]) == 2
+    assert "with rows of another processor" in capsys.readouterr().err
+
+
+def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
+    """With answers that nobody measured: the parts, their rows, and what of them travels to a page."""
+    def answer(task, job, say):
+        about = {"versions": {"NumPy": "0"}, "kernels": "k"}
+        if task == "missing":
+            return None
+        if task == "peak":
+            return {"flops_per_second": 4e9, "reason": None}
+        if task == "convolutions":
+            return {"about": about, "rows": [
+                {"convolution": "1->8 5x5 @28", "batch": batch, "direction": direction, "operations": 10**9, "seconds": 0.5}
+                for batch in job.batches for direction in ("forward", "input", "filters")]}
+        return {"about": about, "rows": [
+            {"batch": batch, "mode": mode, "seconds": batch * job.width**2, "memory": 1000 * batch, "libraries": 5 * 10**6}
+            for batch in job.batches for mode in job.modes]}
+    for module in (race, cli, parts):
+        monkeypatch.setattr(module, "ask", answer)
+    page = tmp_path / "page.md"
+    page.write_text(DOCUMENT)
+    assert cli.main(["cpu", "--nets", "bilici", "--json", str(tmp_path / "rows.json"), "--markdown", str(page)]) == 0
+
+    counts = {}
+    for r in json.loads((tmp_path / "rows.json").read_text()):
+        counts[r["part"]] = counts.get(r["part"], 0) + 1
+    threads = len(options.parser().parse_args(["cpu"]).threads)                 # one on a machine with one core
+    assert counts == {"convolutions": 2 * 3 * 2 * threads, "steps": 5 * 2 * 4 * threads, "growth": 2 * (9 + 3) * 4}
+    printed, content = capsys.readouterr().out, page.read_text()
+    assert "2 (50 %)" in printed and "| 50 % |" in content and "GFLOP/s" not in content
+    assert "| bilici | 128 | train | 1 | 1.00 | 1.00 | 1.00 | 1.00 |" in content and "Milliseconds" not in content
+    assert "| numpy_cnn | " in content and "256 | 1.00 |" in content            # grows in proportion to the batch
+    assert "4.00 | 16.0 | 64.0 | 2.00 |" in content                               # and with the square of the width
+    assert "The libraries alone, used once, take in MB: numpy 5, numba 5" in printed
+    assert f"numba: none of {5 * 2 * threads} lines above 1.0 times the time of the better PyTorch" in printed
+
+
 def test_contenders_that_cannot_run_are_named(no_torch, capsys):
-    assert cli.main(["cpu", *TINY, "--modes", "predict"]) == 0
+    assert cli.main([*TINY, "--modes", "predict"]) == 0
     printed = capsys.readouterr()
     for text in printed:
         assert 'torch-nchw: PyTorch cannot be imported (there is no torch in this test)' in text
         assert 'pip install "xpnet[bench]"' in text
-    assert "numpy_cnn  2      predict" in printed.out
+    assert "numpy_cnn  2      predict  1" in printed.out
 
 
 def test_a_contender_asked_for_by_name_must_be_there(no_torch, capsys):
-    assert cli.main(["cpu", *TINY, "--contenders", "numpy", "torch-nhwc"]) == 2
+    assert cli.main([*TINY, "--contenders", "numpy", "torch-nhwc"]) == 2
     error = capsys.readouterr().err
     assert "--contenders: expected contenders that can run here. Received: torch-nhwc: PyTorch cannot be imported" in error
     assert 'pip install "xpnet[bench]"' in error
@@ -88,7 +138,7 @@ def test_a_backend_that_this_version_has_not_is_named():
 ])
 def test_a_process_that_breaks_down_is_an_error_with_its_stderr(monkeypatch, capsys, code, message):
     monkeypatch.setattr(race, "COMMAND", (sys.executable, "-c", code))
-    assert cli.main(["cpu", *TINY]) == 2
+    assert cli.main(TINY) == 2
     assert message in capsys.readouterr().err
 
 
@@ -103,26 +153,38 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
     monkeypatch.setattr(cli, "ask", interrupt)
-    assert cli.main(["cpu", *TINY]) == 130
+    assert cli.main(TINY) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
 
 def test_lists_take_blanks_and_commas_and_each_name_once():
-    options = cli._parser().parse_args(["cpu", "--nets", "bilici,", "numpy_cnn", "bilici", "--batches", "8,16", "4"])
-    assert (options.nets, options.batches) == (["bilici", "numpy_cnn"], [8, 16, 4])
-    assert (options.modes, options.contenders, options.rounds) == (["train", "predict"], None, 5)
+    chosen = options.parser().parse_args(["cpu", "--nets", "bilici,", "numpy_cnn", "bilici", "--batches", "8,16", "4"])
+    assert (chosen.nets, chosen.batches) == (["bilici", "numpy_cnn"], [8, 16, 4])
+    assert (chosen.modes, chosen.contenders, chosen.rounds) == (["train", "predict"], None, 3)
+    assert chosen.parts == ["steps", "convolutions", "growth"]
+    assert options.parser().parse_args(["cpu", "--convolutions"]).parts == ["convolutions"]
+
+
+def test_all_threads_are_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(options, "cores", lambda: 6)
+    assert options.parser().parse_args(["cpu"]).threads == [1, 6]
+    assert options.parser().parse_args(["cpu", "--threads", "all", "3,6"]).threads == [6, 3]
+    assert options.parser().parse_args(["gpu"]).threads == [6]
+    monkeypatch.setattr(options, "cores", lambda: 1)
+    assert options.parser().parse_args(["cpu"]).threads == [1]
 
 
 @pytest.mark.parametrize("arguments, message", [
     ([], "cpu | gpu"),
-    (["cpu", "--nets", "lenet"], "expected some of numpy_cnn, bilici, vgg_small, resnet18. Received: 'lenet'"),
+    (["cpu", "--nets", "lenet"], "expected some of numpy_cnn, bilici, lenet5, vgg_small, resnet18. Received: 'lenet'"),
     (["cpu", "--contenders", "cupy"], "expected some of numpy, numba, torch-nchw, torch-nhwc. Received: 'cupy'"),
+    (["cpu", "--parts", "all"], "expected some of steps, convolutions, growth. Received: 'all'"),
     (["cpu", "--batches", "0"], "expected a whole number, 1 or larger. Received: '0'"),
     (["cpu", "--rounds", "two"], "expected a whole number, 1 or larger. Received: 'two'"),
-    (["cpu", "--threads", "-1"], "--threads"),
-    (["cpu", "--seconds", "nan"], "expected a number of seconds, 0 or larger. Received: 'nan'"),
+    (["cpu", "--threads", "1", "many"], "expected a whole number, 1 or larger. Received: 'many'"),
+    (["cpu", "--seconds", "nan"], "expected a number, 0 or larger. Received: 'nan'"),
     (["cpu", "--modes", ","], "expected at least one. Received: none"),
     (["cpu", "--tf32"], "unrecognized arguments: --tf32"),
 ])
@@ -133,177 +195,17 @@ def test_bad_options(arguments, message, capsys):
 
 
 def test_files_are_checked_before_any_work(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_run", lambda options: pytest.fail("it started"))
-    page = tmp_path / "page.md"
+    monkeypatch.setattr(cli, "_measure", lambda options, rows: pytest.fail("it started"))
+    page, other = tmp_path / "page.md", tmp_path / "other.json"
     page.write_text("no markers")
+    other.write_text('[{"part": "steps"}]')
     for arguments, message in (
             (["--json", str(tmp_path / "none" / "x.json")], "--json: expected a file in a folder that exists."),
             (["--json", str(tmp_path)], "--json: expected a file in a folder that exists."),
+            (["--json", str(other), "--merge"], "--json: expected rows that this version of the benchmarks wrote."),
+            (["--json", str(tmp_path / "none.json"), "--tables-only"], "none.json"),
+            (["--merge"], "--merge, --tables-only: expected --json FILE"),
             (["--markdown", str(page)], "--markdown: expected one line '<!-- benchmarks cpu: begin -->'"),
             (["--markdown", str(tmp_path / "none.md")], "none.md")):
         assert cli.main(["cpu", *arguments]) == 2
         assert message in capsys.readouterr().err
-
-
-# --- rows and tables --------------------------------------------------------------------------------------------------
-
-def test_the_ratio_is_to_the_faster_pytorch_of_the_same_cell():
-    rows = race.with_ratios([
-        row("numpy", 3.0), row("torch-nchw", 2.0), row("torch-nhwc", 1.5),
-        row("numpy", 3.0, mode="predict"), row("torch-nchw", 4.0, mode="predict"),
-        row("numpy", 3.0, threads=1), row("numpy", 3.0, batch=128), row("numpy", 3.0, net="resnet18"),
-    ])
-    assert [r["ratio"] for r in rows] == [2.0, 2.0 / 1.5, 1.0, 0.75, 1.0, None, None, None]
-    assert all(list(r) == KEYS for r in rows)
-
-
-def test_contenders_take_turns_and_the_median_counts(monkeypatch):
-    order, times = [], {"numpy": iter([5.0, 1.0, 3.0]), "torch-nchw": iter([2.0, 9.0, 1.0])}
-
-    def answer(task, job, say):
-        order.append((job.net, job.contender))
-        return {"seconds": {"train": next(times[job.contender])}, "about": {"kernels": job.contender}}
-    monkeypatch.setattr(race, "ask", answer)
-    match = race.Race(["numpy", "torch-nchw"], ["bilici"], [32], 3, Job("cpu", "", 2, modes=("train",)))
-    assert match.run(lambda text: None) == [row("numpy", 3.0) | {"ratio": 1.5}, row("torch-nchw", 2.0) | {"ratio": 1.0}]
-    assert [contender for _, contender in order] == ["numpy", "torch-nchw", "torch-nchw", "numpy", "numpy", "torch-nchw"]
-    assert match.about == {name: {"kernels": name} for name in times}
-
-
-def test_the_table():
-    rows = race.with_ratios([row("numpy", 0.0123), row("torch-nchw", 0.01), row("numpy", 1.5, mode="predict")])
-    assert table.step_table(rows) == [["net", "batch", "mode", "numpy", "torch-nchw"],
-                                      ["bilici", "32", "train", "12.3 (1.23)", "10.0 (1.00)"],
-                                      ["bilici", "32", "predict", "1500", ""]]
-    assert table.step_table(rows, times=False)[1:] == [["bilici", "32", "train", "1.23", "1.00"],
-                                                       ["bilici", "32", "predict", "", ""]]
-    assert table.as_text([["net", "ms"], ["bilici", "1"]]) == "net     ms\nbilici  1"
-    assert table.as_markdown([["net", "ms"], ["bilici", "1"]]) == "| net | ms |\n|---|---|\n| bilici | 1 |"
-    assert [table.milliseconds(s) for s in (1.2345e-5, 1.2345e-3, 9.999e-3, 0.012345, 0.99999, 12.345)] == [
-        "0.012", "1.23", "10.0", "12.3", "1000", "12300"]
-
-
-@pytest.mark.parametrize("document", ["", DOCUMENT * 2, "<!-- benchmarks cpu: end --> <!-- benchmarks cpu: begin -->",
-                                      DOCUMENT.replace("cpu", "gpu")])
-def test_markers_that_are_not_there(document):
-    with pytest.raises(ValueError, match="--markdown: expected one line .* Received: page.md without them"):
-        table.between_markers(document, "cpu", "new", "page.md")
-
-
-# --- one process ------------------------------------------------------------------------------------------------------
-
-def test_processes_get_the_same_threads_and_choose_their_own_blas_kernels(monkeypatch):
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    env = race.environment(Job("cpu", "numpy", 3))
-    assert "OPENBLAS_CORETYPE" not in env and env["CUPY_TF32"] == "0"
-    assert {env[name] for name in race.THREAD_VARIABLES} == {"3"}
-    assert race.environment(Job("gpu", "cupy", 3, tf32=True))["CUPY_TF32"] == "1"
-
-
-def test_steps_are_timed_in_blocks_after_the_warm_up():
-    calls = []
-    seconds = worker.median_seconds(lambda: calls.append("step"), lambda: calls.append("wait"), 0.0, 2)
-    assert calls == ["step"] * worker.WARM_UP + ["wait"] + ["step", "step", "wait"] * worker.FEWEST
-    assert seconds >= 0
-
-
-def test_a_contender_that_yields_no_numbers_is_refused(monkeypatch):
-    runner = SimpleNamespace(step=lambda mode: lambda: np.nan, synchronize=lambda: None, finite=np.isfinite, about=dict)
-    monkeypatch.setattr(worker, "runners", lambda job: [runner])
-    with pytest.raises(RuntimeError, match="numpy: expected numbers from bilici's train step. Received: NaN or infinity"):
-        worker.measure(Job("cpu", "numpy", 1, "bilici", 2, ("train",), 0.0))
-
-
-def test_the_fastest_runner_of_a_contender_counts(monkeypatch):
-    def runner(seconds):
-        return SimpleNamespace(step=lambda mode: lambda: seconds, synchronize=lambda: None, finite=np.isfinite,
-                               about=lambda: {"kernels": ""})
-    monkeypatch.setattr(worker, "runners", lambda job: [runner(3.0), runner(2.0)])
-    monkeypatch.setattr(worker, "median_seconds", lambda step, synchronize, seconds, block: step() * block)
-    assert worker.measure(Job("cpu", "numpy", 1, modes=("train",)))["seconds"] == {"train": 2.0}
-    assert worker.measure(Job("gpu", "cupy", 1, modes=("train",)))["seconds"] == {"train": 2.0 * worker.GPU_BLOCK}
-
-
-def test_our_steps_train_and_predict():
-    runner = Xpnet(Job("cpu", "numpy", 1, "numpy_cnn", 4))
-    train, predict = runner.step("train"), runner.step("predict")
-    losses = [float(train()) for _ in range(10)]
-    assert losses[-1] < losses[0]
-    assert predict().shape == (10, 4) and runner.finite(predict()) and not runner.finite(np.array([1.0, np.inf]))
-    assert set(runner.about()["versions"]) == {"Python", "NumPy", "xpnet"}
-    assert (cuda_version(13020), cuda_version(12090)) == ("13.2", "12.9")
-
-
-# --- the GPU's part, as far as it goes without one ----------------------------------------------------------------------
-
-def test_bandwidth_counts_every_byte_that_has_to_move():
-    C, H, W, N = shape = (2, 4, 6, 8)
-    copies = []
-
-    def seconds_of(call):
-        call()
-        return 0.5
-    rows = bandwidth.measure_kernels(get_backend("numpy"), seconds_of,
-                                     lambda backend, size: lambda: copies.append(size), (shape,))
-    x = 4 * C * H * W * N
-    pooled = x // 4 + x // 16                               # float32, and a byte for each argmax
-    assert {r["kernel"]: r["bytes"] for r in rows} == {
-        "im2col": 10 * x, "col2im": 10 * x, "max_pool2d": x + pooled, "max_pool2d_dx": x + pooled, "dropout": 2 * x + x // 4}
-    assert copies == [r["bytes"] // 2 for r in rows]
-    assert all(r["bytes_per_second"] == r["bytes"] / 0.5 and r["of_copy"] == 1 for r in rows)
-    assert table.bandwidth_table(rows)[1][:3] == ["im2col", "2 x 4 x 6 x 8", "0.0"]
-
-
-def test_events_time_calls_in_a_row():
-    log = []
-
-    class Event:
-        def record(self):
-            log.append("record")
-
-        def synchronize(self):
-            log.append("wait")
-
-    cuda = SimpleNamespace(Event=Event, get_elapsed_time=lambda start, stop: 40.0)
-    timer = bandwidth.event_timer(SimpleNamespace(xp=SimpleNamespace(cuda=cuda)))
-    assert timer(lambda: log.append("call")) == pytest.approx(40e-3 / bandwidth.REPEATS)
-    sample = ["record", *["call"] * bandwidth.REPEATS, "record", "wait"]
-    assert log == ["call"] * bandwidth.WARM_UP + sample * bandwidth.SAMPLES
-
-
-def test_rows_of_a_gpu_say_what_they_were_measured_on(tmp_path, monkeypatch, capsys):
-    """The whole command with answers from no GPU at all."""
-    about = {"cupy": {"versions": {"CuPy": "0"}, "kernels": "k", "device": "a GPU"},
-             "torch-graph": {"versions": {"PyTorch": "0"}, "kernels": "k", "device": "a GPU"}}
-    moved = {"kernel": "im2col", "shape": [1, 2, 3, 4], "bytes": 9, "seconds": 1.0, "bytes_per_second": 9.0,
-             "copy_bytes_per_second": 18.0, "of_copy": 0.5}
-
-    def answer(task, job, say):
-        measured = {"seconds": dict.fromkeys(job.modes, 2.0), "about": about.get(job.contender)}
-        absent = None if job.contender in about else "not here"
-        return {"missing": absent, "measure": measured, "bandwidth": [moved]}[task]
-    monkeypatch.setattr(race, "ask", answer)
-    monkeypatch.setattr(cli, "ask", answer)
-    assert cli.main(["gpu", *TINY, "--modes", "train", "--json", str(tmp_path / "rows.json")]) == 0
-    rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [r.get("contender", r.get("kernel")) for r in rows] == ["cupy", "torch-graph", "im2col"]
-    assert rows[0]["ratio"] == 1.0 and list(rows[0])[:7] == KEYS
-    for r in rows:
-        assert (r["device"], r["versions"], r["tf32"]) == ("a GPU", {"CuPy": "0", "PyTorch": "0"}, False)
-        assert r["date"].endswith("+00:00")
-    printed = capsys.readouterr().out
-    assert "GPU: a GPU; TF32 off" in printed and "Left out: torch-nchw: not here" in printed and "of the copy" in printed
-
-
-@pytest.mark.gpu
-def test_our_side_on_a_gpu():
-    try:
-        backend = get_backend("cupy")
-    except BackendError as error:
-        (pytest.fail if os.environ.get("XPNET_REQUIRE_GPU") == "1" else pytest.skip)(str(error))
-    rows = bandwidth.measure_kernels(backend, bandwidth.event_timer(backend), bandwidth.copy_on_device, ((2, 4, 6, 8),))
-    assert len(rows) == 5 and all(r["of_copy"] > 0 for r in rows)
-    answer = worker.measure(Job("gpu", "cupy", 1, "numpy_cnn", 4, seconds=0.0))
-    assert set(answer["seconds"]) == {"train", "predict"} and answer["about"]["device"]
-    assert "CuPy" in answer["about"]["versions"]

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import contenders
 from benchmarks.contenders import Job
-from benchmarks.xpnet_side import NETS
+from benchmarks.xpnet_side import NETS, WIDE
 from xpnet import PREDICT, TRAIN, CrossEntropy
 
 
@@ -60,6 +60,21 @@ def test_both_sides_compute_the_same_network(name, torch_side, monkeypatch):
     assert relative_error(net.forward(x, PREDICT).T, model(t).detach().numpy()) < 1e-8
 
 
+@pytest.mark.parametrize("width", [0.5, 2])
+@pytest.mark.parametrize("name", WIDE)
+def test_both_sides_widen_the_same_way(name, width, torch_side):
+    net, model = WIDE[name](backend="numpy", width=width), torch_side.WIDE[name](width)
+    torch_side.copy_parameters(net, model)
+    runner = torch_side.Eager(Job("cpu", "torch-nchw", 1, name, width=width), "nchw", 1)
+    assert runner.model[0].weight.shape == model[0].weight.shape
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_pytorch_trains_on_a_single_sample_too(name, torch_side):
+    runner = torch_side.Eager(Job("cpu", "torch-nhwc", 1, name), "nhwc", 1)
+    assert runner.finite(runner.step("train")())
+
+
 def test_copied_parameters_must_fit(torch_side):
     with pytest.raises(ValueError, match="copy_parameters: expected shape"):
         torch_side.copy_parameters(NETS["numpy_cnn"](backend="numpy"), torch_side.NETS["bilici"]())
@@ -68,7 +83,7 @@ def test_copied_parameters_must_fit(torch_side):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_eager_pytorch_trains_and_predicts(layout, torch_side):
     import torch
-    runner = torch_side.Eager(Job("cpu", f"torch-{layout}", 1, "bilici", 4, fused_adam=layout == "nhwc"), layout)
+    runner = torch_side.Eager(Job("cpu", f"torch-{layout}", 1, "bilici", fused_adam=layout == "nhwc"), layout, 4)
     train = runner.step("train")
     assert runner.model.training
     losses = [train().item() for _ in range(10)]
@@ -117,8 +132,8 @@ def test_a_captured_step_follows_pytorchs_recipe(torch_side, monkeypatch):
 
 
 def test_torch_graph_runs_in_both_layouts(torch_side, monkeypatch):
-    monkeypatch.setattr(torch_side, "Captured", lambda job, layout: (job, layout))
+    monkeypatch.setattr(torch_side, "Captured", lambda job, layout, batch: (job, layout, batch))
     job = Job("gpu", "torch-graph", 1)
-    assert contenders.runners(job) == [(job, "nchw"), (job, "nhwc")]
-    monkeypatch.setattr(torch_side, "Eager", lambda job, layout: layout)
-    assert contenders.runners(replace(job, contender="torch-nhwc")) == ["nhwc"]
+    assert contenders.runners(job, 8) == [(job, "nchw", 8), (job, "nhwc", 8)]
+    monkeypatch.setattr(torch_side, "Eager", lambda job, layout, batch: (layout, batch))
+    assert contenders.runners(replace(job, contender="torch-nhwc"), 4) == [("nhwc", 4)]
