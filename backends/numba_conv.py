@@ -25,7 +25,6 @@ TASKS = 16              # pieces of a call: enough for many cores, and always th
 SMALL = 1 << 16         # multiply-adds; below, one piece
 FEW = 10                # columns of a product; below, vectors run along its rows
 LONG = 128              # elements of a sum; below, a gradient by filters is better a product of columns
-SHORT = 24              # elements of a run; below, runs are joined to columns first
 WAY = 4096              # bytes: addresses that differ by a multiple share a place in the cache
 
 FLOAT32 = np.dtype(np.float32)
@@ -202,7 +201,7 @@ class NumbaConvolution(NumpyBackend):
                   and not np.may_share_memory(out, x) and not np.may_share_memory(out, dy))
         dW: Array = out if direct else self.empty((F, C, *window.kernel), FLOAT32)
         rows, pixels, run = (OH, 1, OW * N) if taps.step[1] == 1 else (OH, OW, N)
-        if self._in_columns(taps, groups, OW, N):
+        if self._in_columns(taps, groups, F, OH, OW, N) or (groups == 1 and OH * OW * N < LONG):
             rows, pixels, run = 1, 1, OH * OW * N
             flat = x if window.pointwise else self._columns(self._view(x, taps, OH, OW), taps, OH, OW)
             if run < LONG:
@@ -222,10 +221,14 @@ class NumbaConvolution(NumpyBackend):
     def _covers(self, x: Array, W: Array, bias: Array | None = None) -> bool:
         return x.dtype == W.dtype == FLOAT32 and x.size > 0 and W.size > 0 and (bias is None or bias.dtype == FLOAT32)
 
-    def _in_columns(self, taps: Taps, groups: int, OW: int, N: int) -> bool:
-        """Whether runs are joined first: where they are short, and for single taps, of which nothing is shared."""
-        short = OW * N < SHORT if taps.step[1] == 1 else N < LANES
-        return groups == 1 and (short or len(taps.rows) * len(taps.columns) == 1)
+    def _in_columns(self, taps: Taps, groups: int, F: int, OH: int, OW: int, N: int) -> bool:
+        """Whether to write im2col's columns after all: for single taps, of which nothing is shared, and where the vectors that
+        short runs leave empty cost more, in all F filters, than copying the elements."""
+        if groups > 1 or len(taps.rows) * len(taps.columns) == 1:
+            return groups == 1
+        pixels, run = (1, OW * N) if taps.step[1] == 1 else (OW, N)
+        empty = OH * pixels * -(-run // LANES) - -(-OH * OW * N // LANES)
+        return empty * F > ROWS * OH * OW * N
 
     def _view(self, x: Array, reach: Taps, OH: int, OW: int) -> tuple[Image, Array]:
         """What `image_of` says, and the flat array that it speaks of."""
@@ -256,7 +259,7 @@ class NumbaConvolution(NumpyBackend):
         if W.shape[1] == 0:                                             # no tap reaches these places
             part[...] = 0
             return
-        if self._in_columns(taps, groups, OW, N):
+        if self._in_columns(taps, groups, F, OH, OW, N):
             z = y if stride == (1, 1) else self.empty(part.shape, FLOAT32)
             self._multiply(W, False, self._columns(view, taps, OH, OW), False, bias, z.reshape(F, -1), relu, False)
             if z is not y:

@@ -6,6 +6,8 @@ from numba import prange
 
 from xpnet.backends.numba_kernels.jit import kernel
 
+BLOCK = 16              # channels that are turned together: what is read lies together, and so does what is written
+
 
 @kernel
 def pad(x, top, left, out, channel, height, width):
@@ -45,7 +47,10 @@ def columns_of(x, x_line, x_pixel, offsets, rows, pixels, run, cols):
 def swap_filters(W, groups, taps, turned):
     """W (groups * F, C, T) to turned (groups * C, F, len(taps)): the filters as the gradient by the input needs them."""
     F, C = W.shape[0] // groups, W.shape[1]
-    for row in prange(groups * C):
+    blocks = (C + BLOCK - 1) // BLOCK
+    for task in prange(groups * blocks):
+        group, first = task // blocks, task % blocks * BLOCK
         for f in range(F):
-            for t in range(taps.size):
-                turned[row, f, t] = W[row // C * F + f, row % C, taps[t]]
+            for c in range(first, min(C, first + BLOCK)):
+                for t in range(taps.size):
+                    turned[group * C + c, f, t] = W[group * F + f, c, taps[t]]
