@@ -24,7 +24,7 @@ from xpnet.backends.window import Window
 TASKS = 16              # pieces of a call: enough for many cores, and always the same number, whatever their count
 SMALL = 1 << 16         # multiply-adds; below, one piece
 FEW = 10                # columns of a product; below, vectors run along its rows
-LONG = 128              # elements of a sum; below, a gradient by filters is better a product of columns
+LONG = 128              # outputs of a filter; below, both gradients are products with columns
 WAY = 4096              # bytes: addresses that differ by a multiple share a place in the cache
 
 FLOAT32 = np.dtype(np.float32)
@@ -179,6 +179,8 @@ class NumbaConvolution(NumpyBackend):
         F, C, (sh, sw), (_, height, width, _) = W.shape[0], W.shape[1], window.stride, x_shape
         if window.pointwise and groups == 1:
             return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
+        if groups == 1 and dy.size // F < LONG:                         # turning the filters would take longer than using them
+            return self.col2im(self.gemm(W.reshape(F, -1), dy.reshape(F, -1), trans_a=True), x_shape, window)
         dx: Array = self.empty(x_shape, FLOAT32)
         W = ready(W, (F, C, window.taps))
         phases = [((p, q), *gradient_taps(window, (p, q))) for p in range(min(sh, height)) for q in range(min(sw, width))]
