@@ -33,8 +33,10 @@ def facts(rows: Sequence[Row], device: str) -> list[str]:
                      + " and ".join("fused" if flag else "in its default form" for flag in sorted(fused)) + ".")
     kernels = dict.fromkeys((row["contender"], row["kernels"]) for row in rows if "kernels" in row)
     sentences += [f"{contender}: {kernel}." for contender, kernel in kernels]
-    libraries = {contender: max(row["libraries"] for row in rows if row.get("contender") == contender and row.get("libraries"))
-                 for contender in dict.fromkeys(row["contender"] for row in rows if row.get("libraries"))}
+    libraries: dict[str, int] = {}
+    for row in rows:
+        if row.get("libraries"):
+            libraries[row["contender"]] = max(row["libraries"], libraries.get(row["contender"], 0))
     if libraries:
         sentences.append("The libraries alone, used once, take in MB: " + ", ".join(
             f"{contender} {size / 1e6:.0f}" for contender, size in libraries.items()) + ".")

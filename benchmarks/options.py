@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     _list_option(cpu, "--parts", PARTS, list(PARTS))
     cpu.add_argument("--convolutions", action="store_const", const=["convolutions"], dest="parts",
                      help="the same as --parts convolutions")
-    _options(cpu, "cpu", batches=[1, 8, 32, 100, 128], threads=["1", "all"], rounds=3, seconds=0.3)
+    _options(cpu, "cpu", batches=[1, 8, 32, 100, 128], threads=["1", "all"], rounds=3, seconds=0.2)
     _options(gpu, "gpu", batches=[32, 128], threads=["all"], rounds=5, seconds=1.0)
     cpu.set_defaults(tf32=False)
     gpu.set_defaults(parts=["steps", "bandwidth"])

@@ -50,8 +50,8 @@ def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say
                 answer = ask("convolutions", replace(job, contender=contender, threads=count, batches=convolutions.BATCHES), say)
                 samples.about[contender] = answer["about"]
                 for row in answer["rows"]:
-                    seconds = row.pop("seconds")
-                    samples.add({"part": "convolutions"} | row | {"threads": count, "contender": contender}, seconds)
+                    figures = {"seconds": row.pop("seconds")}
+                    samples.add({"part": "convolutions"} | row | {"threads": count, "contender": contender}, figures)
                 say(f"{number}  convolutions threads {count}  {contender}")
     rows = []
     for row in told(samples):

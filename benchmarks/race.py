@@ -46,17 +46,16 @@ class Samples:
         self.figures: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
         self.about: dict[str, Row] = {}
 
-    def add(self, what: Row, seconds: float, memory: int | None = None, libraries: int | None = None) -> None:
-        figures = {"seconds": seconds, "memory": memory, "libraries": libraries}
+    def add(self, what: Row, figures: Row) -> None:
         self.figures.setdefault(tuple(what.items()), []).append(figures)
 
     def rows(self) -> list[Row]:
-        """The median of the times, how many times the fastest the slowest round took, and the least memory."""
+        """The median of `seconds`, how many times the fastest the slowest round took, and the least of all other figures."""
         rows = []
         for what, figures in self.figures.items():
             seconds = [figure["seconds"] for figure in figures]
             least = {key: min((figure[key] for figure in figures if figure[key] is not None), default=None)
-                     for key in ("memory", "libraries")}
+                     for key in figures[0] if key != "seconds"}
             rows.append(dict(what) | {"seconds": statistics.median(seconds), "spread": max(seconds) / min(seconds),
                                       "rounds": len(seconds)} | least)
         return rows
@@ -97,7 +96,7 @@ def race(part: str, cells: Sequence[Cell], turns: Turns, job: Job, say: Say) -> 
                 for row in answer["rows"]:
                     samples.add({"part": part, "net": cell.net, "width": cell.width, "batch": row["batch"],
                                  "mode": row["mode"], "threads": cell.threads, "contender": contender},
-                                row["seconds"], row["memory"], row["libraries"])
+                                {key: row[key] for key in ("seconds", "memory", "libraries")})
                 width = "" if cell.width == 1 else f" width {cell.width:g}"
                 say(f"{number}  {cell.net}{width} threads {cell.threads}  {contender}: " + ", ".join(
                     f"{row['mode']} {row['batch']}: {1000 * row['seconds']:.3g} ms" for row in answer["rows"]))

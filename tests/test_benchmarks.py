@@ -15,9 +15,10 @@ DOCUMENT = "before\n<!-- benchmarks cpu: begin -->\nold\n<!-- benchmarks cpu: en
 
 
 @pytest.fixture
-def no_torch(tmp_path, monkeypatch):
-    """Processes find a torch that cannot be imported."""
-    (tmp_path / "torch.py").write_text("raise ImportError('there is no torch in this test')")
+def numpy_alone(tmp_path, monkeypatch):
+    """Processes find a torch and a numba that cannot be imported."""
+    for name in ("torch", "numba"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('there is no {name} in this test')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
@@ -51,10 +52,10 @@ def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
 
 def test_rows_are_measured_again_and_tables_made_of_the_file(tmp_path, capsys):
     rows_file = tmp_path / "rows.json"
-    numpy_alone = ["--contenders", "numpy", "--json", str(rows_file)]
-    assert cli.main([*TINY, "--modes", "predict", *numpy_alone]) == 0
+    command = [*TINY, "--modes", "predict", "--contenders", "numpy", "--json", str(rows_file)]
+    assert cli.main(command) == 0
     first = json.loads(rows_file.read_text())
-    assert cli.main([*TINY, "--batches", "2,4", "--modes", "predict", *numpy_alone, "--merge"]) == 0
+    assert cli.main([*command, "--batches", "2,4", "--merge"]) == 0
     both = json.loads(rows_file.read_text())
     assert [r["batch"] for r in both] == [2, 4] and both[0]["seconds"] != first[0]["seconds"]
     printed = capsys.readouterr().out
@@ -104,23 +105,24 @@ def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
     assert f"numba: none of {5 * 2 * threads} lines above 1.0 times the time of the better PyTorch" in printed
 
 
-def test_contenders_that_cannot_run_are_named(no_torch, capsys):
+def test_contenders_that_cannot_run_are_named(numpy_alone, capsys):
     assert cli.main([*TINY, "--modes", "predict"]) == 0
     printed = capsys.readouterr()
     for text in printed:
         assert 'torch-nchw: PyTorch cannot be imported (there is no torch in this test)' in text
         assert 'pip install "xpnet[bench]"' in text
+        assert "numba: Numba cannot be imported (there is no numba in this test)" in text
     assert "numpy_cnn  2      predict  1" in printed.out
 
 
-def test_a_contender_asked_for_by_name_must_be_there(no_torch, capsys):
+def test_a_contender_asked_for_by_name_must_be_there(numpy_alone, capsys):
     assert cli.main([*TINY, "--contenders", "numpy", "torch-nhwc"]) == 2
     error = capsys.readouterr().err
     assert "--contenders: expected contenders that can run here. Received: torch-nhwc: PyTorch cannot be imported" in error
     assert 'pip install "xpnet[bench]"' in error
 
 
-def test_gpu_without_a_gpu_is_an_error_that_says_why(no_torch, monkeypatch, capsys):
+def test_gpu_without_a_gpu_is_an_error_that_says_why(numpy_alone, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert cli.main(["gpu"]) == 2
     error = capsys.readouterr().err
