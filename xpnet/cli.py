@@ -109,7 +109,7 @@ def _train(options: argparse.Namespace) -> int:
     net = build(input_shape=data.x_train.shape[1:], backend=options.backend, seed=options.seed)
     validation, until = None, None
     if percent is not None:
-        print(f"until {percent:g}% of the *test* pictures are right, as the author of numpy_cnn reported it: "
+        print(f"training until {percent:g}% of the *test* pictures are right, as the author of numpy_cnn reported it: "
               "chosen by these pictures, the figure is no estimate for unseen ones")
         validation, until = (data.x_test, data.y_test), lambda row: _reaches(row["val_accuracy"], percent)
     started = time.perf_counter()
