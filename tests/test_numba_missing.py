@@ -1,0 +1,33 @@
+"""Where Numba is not installed, or is not asked for."""
+
+from __future__ import annotations
+
+from processes import run_script
+
+
+def test_without_numba_auto_is_numpy_and_says_why():
+    run_script("""
+import sys
+sys.modules["numba"] = sys.modules["cupy"] = None               # importing them fails
+import numpy as np, pytest, xpnet as xn
+from xpnet.backends import BackendError, available, get_backend
+
+with pytest.raises(BackendError, match="numba: Numba cannot be imported .*Install it: pip install 'xpnet.fast.'") as error:
+    get_backend("numba")
+assert error.value.remedy.startswith("Install it")
+assert available() == ["numpy"]
+chosen = get_backend("auto")
+assert chosen.name == "numpy"
+assert chosen.note.startswith('chosen by "auto", because cupy: ') and "; numba: Numba cannot be imported (" in chosen.note
+net = xn.Sequential([xn.Flatten(), xn.Linear(2)], input_shape=(1, 2, 2))
+assert net.backend.name == "numpy" and net.predict(np.zeros((4, 1, 2, 2), np.float32)).shape == (4, 2)
+""")
+
+
+def test_numba_is_not_imported_before_it_is_asked_for():
+    run_script("""
+import sys, xpnet as xn
+assert xn.get_backend("numpy").name == "numpy"
+loaded = {"numba", "llvmlite", "xpnet.backends.numba_backend"} & set(sys.modules)
+assert not loaded, loaded
+""")
