@@ -15,7 +15,7 @@ strides in bytes, as int64. Sums run over k in order, in fused multiply-adds whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -263,3 +263,100 @@ def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines
         choose(builder, columns, variants, rest)
         return context.get_dummy_value()
     return types.void(*[types.int64] * 12), code
+
+
+# --- tile_transform ---------------------------------------------------------------------------------------------------
+
+Matrix = Sequence[Sequence[float]]
+
+
+def _combine(e: Emitter, coefficients: Sequence[float], vectors: Sequence[ir.Value]) -> ir.Value:
+    """The sum of coefficient * vector; a factor of 0, 1 or -1 costs no multiplication."""
+    total = None
+    for factor, vector in sorted(zip(coefficients, vectors), key=lambda term: term[0] != 1):
+        if factor == 0:
+            continue
+        if total is None:
+            total = vector if factor == 1 else e.b.fmul(vector, ir.Constant(VECTOR, [float(factor)] * LANES))
+        elif abs(factor) == 1:
+            total = e.b.fadd(total, vector) if factor == 1 else e.b.fsub(total, vector)
+        else:
+            total = e.multiply_add(ir.Constant(VECTOR, [float(factor)] * LANES), vector, total)
+    return total
+
+
+def _transform(matrix: Matrix, boxed: str, relu: bool) -> Callable[..., None]:
+    def body(b: ir.IRBuilder, box, source, source_row, source_column, target, target_row, target_column) -> None:
+        e, rows, columns = Emitter(b), range(len(matrix)), range(len(matrix[0]))
+        if boxed:
+            first_row, end_row, first_column, end_column, lanes = (e.integer(e.at(box, 8 * k)) for k in range(5))
+
+        def between(number: int, first: ir.Value, end: ir.Value) -> ir.Value:
+            return b.and_(b.icmp_signed("<=", first, const(number)), b.icmp_signed("<", const(number), end))
+
+        def in_box(i: int, j: int) -> Emitter:
+            inside = b.and_(between(i, first_row, end_row), between(j, first_column, end_column))
+            return Emitter(b, b.select(inside, lanes, const(0)))
+
+        def element(i: int, j: int) -> ir.Value:
+            address = e.at(source, (source_row, i), (source_column, j))
+            return in_box(i, j).load(address, True) if boxed == "source" else e.load(address)
+
+        half = []                                                       # matrix d, column by column
+        for j in columns:
+            d = [element(i, j) for i in columns]
+            half.append([_combine(e, matrix[i], d) for i in rows])
+        for i in rows:
+            for j in rows:
+                value = _combine(e, matrix[j], [half[k][i] for k in columns])
+                value = e.relu(value) if relu else value
+                address = e.at(target, (target_row, i), (target_column, j))
+                if boxed == "target":
+                    in_box(i, j).store(value, address, True)
+                else:
+                    e.store(value, address)
+    return body
+
+
+def tile_transform(name: str, matrices: Mapping[int, Matrix], boxed: str, relus: tuple[bool, ...] = (False,)) -> Any:
+    """An intrinsic for t = f(M d M^T) of a square tile d of vectors, where M is one of `matrices`.
+
+        transform(number, masked, relu, box, source, source_row, source_column, target, target_row, target_column)
+
+    d[i, j] stands at source + i source_row + j source_column, t likewise. With `masked`, `box` is the address of five
+    int64: first row, end row, first column, end column, lanes. Of the side that `boxed` names, "source" or "target", only
+    these elements and lanes exist: others are read as 0, or not written.
+    """
+    @intrinsic
+    def transform(typing, number, masked, relu, box, source, source_row, source_column, target, target_row, target_column):
+        def code(context, builder, signature, arguments):
+            number, masked, relu, *rest = arguments
+            variants = {n * 4 + 2 * m + r: define(builder, f"{name}_{n}{'_masked' * m}{'_relu' * r}", len(rest),
+                                                  _transform(matrix, boxed if m else "", r))
+                        for n, matrix in matrices.items() for m in (False, True) for r in relus}
+            selector = builder.add(builder.mul(number, const(4)), builder.add(builder.mul(masked, const(2)), relu))
+            choose(builder, selector, variants, rest)
+            return context.get_dummy_value()
+        return types.void(*[types.int64] * 10), code
+    return transform
+
+
+def _transpose(b: ir.IRBuilder, source, source_row, target, target_row) -> None:
+    """Interleaving row i with row i + LANES / 2 moves one bit of the row's number to the column's and one back."""
+    e, half = Emitter(b), LANES // 2
+    rows = [e.load(e.at(source, (source_row, i))) for i in range(LANES)]
+    low, high = ([first + k // 2 + k % 2 * LANES for k in range(LANES)] for first in (0, half))
+    for _ in range(LANES.bit_length() - 1):
+        rows = [b.shuffle_vector(rows[i], rows[i + half], ir.Constant(ir.VectorType(I32, LANES), numbers))
+                for i in range(half) for numbers in (low, high)]
+    for i, row in enumerate(rows):
+        e.store(row, e.at(target, (target_row, i)))
+
+
+@intrinsic
+def transpose_block(typing, source, source_row, target, target_row):
+    """t[j, i] = s[i, j] for LANES x LANES floats; row i of s stands at source + i source_row, t likewise."""
+    def code(context, builder, signature, arguments):
+        builder.call(define(builder, "transpose", len(arguments), _transpose), arguments)
+        return context.get_dummy_value()
+    return types.void(*[types.int64] * 4), code
