@@ -1,0 +1,172 @@
+"""Compiled kernels for other processors than this one, and how they are kept on disk."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import run_script
+
+numba = pytest.importorskip("numba", reason="Numba is not installed")
+
+from llvmlite.binding import get_host_cpu_features  # noqa: E402 - only where Numba is installed
+from numba import prange  # noqa: E402
+from numba.core import config  # noqa: E402
+
+from xpnet.backends.numba_kernels import jit  # noqa: E402
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+# --- other processors -------------------------------------------------------------------------------------------------
+
+PARITY = """
+from cpu_cases import LARGE
+from parity_cases import CASES, agree, run
+from xpnet.backends import Backend
+from xpnet.backends.numba_backend import NumbaBackend
+from xpnet.backends.numba_kernels import micro
+
+assert micro.ISA is micro.{name}, micro.ISA
+backend, count = NumbaBackend(), 0
+for case in CASES + LARGE:
+    if case.method in ("gemm", "conv2d", "conv2d_dx", "conv2d_dW") and "float64" not in str(case):
+        agree(case, run(case, backend), run(case, Backend()))
+        count += 1
+assert count > 400
+"""
+HASWELL = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+f16c,+popcnt,+movbe,+lzcnt,+64bit,+cmov,+cx8,+fxsr"
+
+
+@pytest.mark.skipif(not (X86 and get_host_cpu_features().get("avx2")), reason="this processor has no AVX2")
+def test_products_and_convolutions_with_avx2():
+    run_script(PARITY.format(name="AVX2"), NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=HASWELL)
+
+
+@pytest.mark.skipif(not X86, reason="the blocks for 128 bits are tried on x86 alone")
+def test_products_and_convolutions_with_128_bits():
+    run_script(PARITY.format(name="OTHER"), NUMBA_CPU_NAME="generic")
+
+
+# --- on disk ----------------------------------------------------------------------------------------------------------
+
+def double(x, y):
+    """y = 2 x"""
+    for i in prange(x.size):
+        y[i] = 2 * x[i]
+
+
+def triple(x, y):
+    """y = 3 x"""
+    for i in prange(x.size):
+        y[i] = 3 * x[i]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for compiled kernels, in a process that has said nothing yet."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(jit._Cache, "_announced", False)
+    return tmp_path
+
+
+def compiles(function: Callable[..., None]) -> bool:
+    """Make the kernel anew, as a new process would, and call it; whether it was compiled and not found on disk."""
+    kernel, x, y = jit.kernel(function), np.arange(5, dtype=np.float32), np.empty(5, np.float32)
+    kernel(1, x, y)
+    assert y.tolist() == (x * {"double": 2, "triple": 3}[function.__name__]).tolist()
+    stats = kernel.compiled.stats
+    assert sum(stats.cache_hits.values()) + sum(stats.cache_misses.values()) == 1
+    return not stats.cache_hits
+
+
+def test_what_was_compiled_is_found_again(folder: Path):
+    assert compiles(double) and compiles(triple)
+    assert not compiles(double) and not compiles(triple)
+    assert {path.parent for path in folder.rglob("*.nb?")} == {folder / "kernels"}
+
+
+def test_it_is_said_once_that_kernels_are_compiled(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    compiles(double)
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith("xpnet: compiling CPU kernels") and str(folder / "kernels") in said.err
+    compiles(triple)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(jit._Cache, "_announced", False)
+    assert not compiles(double) and capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:7], lambda data: data[:len(data) // 2],
+                                    lambda data: data[:-1], lambda data: b"garbage\n" * 100, lambda data: bytes(len(data))],
+                         ids=["empty", "beginning", "half", "all but the end", "garbage", "zeros"])
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_a_damaged_file_is_compiled_again(kind: str, damage: Callable[[bytes], bytes], folder: Path):
+    assert compiles(double)
+    path, = folder.rglob(f"*double*.{kind}")
+    path.write_bytes(damage(path.read_bytes()))
+    assert compiles(double)
+    assert not compiles(double)
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_a_file_that_is_gone_is_made_again(kind: str, folder: Path):
+    compiles(double)
+    for path in folder.rglob(f"*.{kind}"):
+        path.unlink()
+    assert compiles(double) and not compiles(double)
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "file" / "below"))
+    assert compiles(double) and compiles(double)
+
+
+USE = """
+import numpy as np
+from xpnet.backends.numba_backend import NumbaBackend
+assert NumbaBackend().activate(np.array([-1, 2], np.float32), "relu").tolist() == [0, 2]
+"""
+
+
+def test_the_folder_of_a_process(tmp_path: Path):
+    """NUMBA_CACHE_DIR, or else the user's cache folder, or none where neither can be made."""
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "user"), "LOCALAPPDATA": str(tmp_path / "user")}
+    for environment in (home | {"NUMBA_CACHE_DIR": str(tmp_path / "numba")}, home | {"NUMBA_CACHE_DIR": ""}):
+        before = set(tmp_path.rglob("*.nb?"))
+        said = run_script(USE, **environment)
+        place = said.split("kept in ")[1].strip()
+        assert Path(place).is_relative_to(environment["NUMBA_CACHE_DIR"] or tmp_path)
+        assert {path.parent for path in set(tmp_path.rglob("*.nb?")) - before} == {Path(place)}
+        assert run_script(USE, **environment) == ""                     # found again, and nothing is said
+    (tmp_path / "file").write_text("not a folder")
+    nowhere = {name: str(tmp_path / "file" / "below") for name in home} | {"NUMBA_CACHE_DIR": ""}
+    for _ in range(2):
+        assert run_script(USE, **nowhere).count("compiling CPU kernels") == 1
+
+
+def test_a_change_of_any_source_is_another_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stamp = jit._sources.__wrapped__
+    sources = tmp_path / "numba_kernels"
+    shutil.copytree(Path(jit.__file__).parent, sources, ignore=shutil.ignore_patterns("__pycache__"))
+    original = stamp()
+    monkeypatch.setattr(jit, "__file__", str(sources / "jit.py"))
+    assert stamp() == original                                          # the folder's place says nothing
+    for path in sources.glob("*.py"):
+        data = path.read_bytes()
+        path.write_bytes(data + b"\n")
+        assert stamp() != original
+        path.write_bytes(data)
+    assert stamp() == original
+    monkeypatch.setattr(numba, "__version__", "0.0")
+    assert stamp() != original
+
+
+def test_what_another_stamp_was_kept_under_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    compiles(double)
+    monkeypatch.setattr(jit, "_sources", lambda: "another")
+    assert compiles(double) and not compiles(double)
