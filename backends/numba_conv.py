@@ -186,6 +186,8 @@ class NumbaConvolution(NumpyBackend):
         phases = [((p, q), *gradient_taps(window, (p, q))) for p in range(min(sh, height)) for q in range(min(sw, width))]
         reach = Taps(rows=tuple({row for _, taps, _ in phases for row in taps.rows}),
                      columns=tuple({column for _, taps, _ in phases for column in taps.columns}))
+        if not (reach.rows and reach.columns):                          # no window reads anything but padding
+            return self.zeros(x_shape, FLOAT32)
         view = self._view(dy, reach, -(-height // sh), -(-width // sw))
         for phase, taps, numbers in phases:
             turned = self.empty((groups * C, F // groups, len(numbers)), FLOAT32)

@@ -108,8 +108,11 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         found = None
-        with contextlib.suppress(OSError, EOFError):
+        try:
             found = super().load_overload(sig, target_context)
+        except Exception:                                               # a damaged file can raise anything
+            with contextlib.suppress(OSError):
+                self.flush()                                            # an empty index, which the next save fills
         if found is None and not _Cache._announced:
             _Cache._announced = True
             print("xpnet: compiling CPU kernels for this machine, some 10 seconds the first time; they are kept in "
