@@ -15,10 +15,9 @@ import numpy as np
 from xpnet.backends.base import Array
 from xpnet.backends.numba_kernels import convolution, matrix
 from xpnet.backends.numba_kernels.arrays import ready
-from xpnet.backends.numba_kernels.jit import most_threads
 from xpnet.backends.numba_kernels.matrix import COPIED, IN_PLACE, PANEL, TURNED
 from xpnet.backends.numba_kernels.micro import DOT_COLUMNS, DOT_ROWS, FROM_BIAS, FROM_Y, FROM_ZERO, LANES, ROWS
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.numba_winograd import NumbaWinograd
 from xpnet.backends.window import Window
 
 TASKS = 16              # pieces of a call: enough for many cores, and always the same number, whatever their count
@@ -111,12 +110,8 @@ def pieces(work: int, *blocks: int) -> list[int]:
     return cuts
 
 
-class NumbaConvolution(NumpyBackend):
+class NumbaConvolution(NumbaWinograd):
     """Matrix products, convolution and its gradients in float32."""
-
-    def __init__(self, note: str = "") -> None:
-        super().__init__(note)
-        self.size = min(self.threads.size, most_threads())
 
     # --- matrices -------------------------------------------------------------------------------------------------
 
@@ -169,8 +164,12 @@ class NumbaConvolution(NumpyBackend):
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
         F, taps, relu = W.shape[0], taps_of(window), activation == "relu"
         OH, OW = window.output_size(*x.shape[1:3])
-        y: Array = self.empty((F, OH, OW, x.shape[3]), FLOAT32)
-        self._slide(self._view(x, taps, OH, OW), ready(W, (F, W.size // F)), taps, groups, bias, relu, y)
+        tile = self.winograd_tile(window, groups, x.shape[0], F, OH, OW, x.shape[3])
+        if tile:
+            y = self.winograd_conv2d(x, W, window, bias=bias, relu=relu, tile=tile)
+        else:
+            y = self.empty((F, OH, OW, x.shape[3]), FLOAT32)
+            self._slide(self._view(x, taps, OH, OW), ready(W, (F, W.size // F)), taps, groups, bias, relu, y)
         return y if relu else self.activate(y, activation)
 
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
@@ -181,6 +180,11 @@ class NumbaConvolution(NumpyBackend):
             return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
         if groups == 1 and dy.size // F < LONG:                         # turning the filters would take longer than using them
             return self.col2im(self.gemm(W.reshape(F, -1), dy.reshape(F, -1), trans_a=True), x_shape, window)
+        if window.stride == (1, 1):
+            turned = Window(window.kernel, (1, 1), _padding_of_gradient(window), window.dilation)
+            tile = self.winograd_tile(turned, groups, F, C, height, width, dy.shape[3])
+            if tile:
+                return self.winograd_conv2d(dy, W, turned, turned=True, tile=tile)
         dx: Array = self.empty(x_shape, FLOAT32)
         W = ready(W, (F, C, window.taps))
         phases = [((p, q), *gradient_taps(window, (p, q))) for p in range(min(sh, height)) for q in range(min(sw, width))]
@@ -190,9 +194,9 @@ class NumbaConvolution(NumpyBackend):
             return self.zeros(x_shape, FLOAT32)
         view = self._view(dy, reach, -(-height // sh), -(-width // sw))
         for phase, taps, numbers in phases:
-            turned = self.empty((groups * C, F // groups, len(numbers)), FLOAT32)
-            convolution.swap_filters(self.size, W, groups, numbers, turned)
-            self._slide(view, turned.reshape(groups * C, -1), taps, groups, None, False, dx, phase, window.stride)
+            swapped = self.empty((groups * C, F // groups, len(numbers)), FLOAT32)
+            convolution.swap_filters(self.size, W, groups, numbers, swapped)
+            self._slide(view, swapped.reshape(groups * C, -1), taps, groups, None, False, dx, phase, window.stride)
         return dx
 
     def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
@@ -276,6 +280,12 @@ class NumbaConvolution(NumpyBackend):
                         flat if bias is None else ready(bias, (F,)), FROM_ZERO if bias is None else FROM_BIAS, relu,
                         y.reshape(-1), 4 * (phase[0] * width + phase[1]) * N, 4 * H * width * N, 4 * stride[0] * width * N,
                         4 * stride[1] * N, OH, pixels, run, row_tasks, filter_tasks)
+
+
+def _padding_of_gradient(window: Window) -> tuple[int, int, int, int]:
+    """With stride 1 the gradient by the input is a convolution of dy with this padding."""
+    (high, wide), (top, bottom, left, right) = window.extent, window.padding
+    return high - 1 - top, high - 1 - bottom, wide - 1 - left, wide - 1 - right
 
 
 @lru_cache(maxsize=256)
