@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, INPUT_SHAPES, MODES
+from benchmarks.contenders import INPUT_SHAPES, MODES
 from benchmarks.convolutions import CONVOLUTIONS, DIRECTIONS
 
 Row = dict[str, Any]
@@ -18,6 +18,7 @@ IDENTITY = {            # what a row is about, by the part of the benchmarks tha
     "convolutions": ("convolution", "batch", "direction", "threads", "contender"),
     "bandwidth": ("kernel", "shape"),
 }
+ORDER = ("numpy", "numba", "cupy", "torch-nchw", "torch-nhwc", "torch-graph")       # of columns
 DISTURBED = 1.3         # the slowest round to the fastest: a machine with nothing else to do stays below
 
 
@@ -38,7 +39,7 @@ def of_part(rows: Iterable[Row], part: str) -> list[Row]:
 
 
 def _place(row: Row) -> tuple[float, ...]:
-    contender = [name for names in CONTENDERS.values() for name in names].index(row["contender"])
+    contender = ORDER.index(row["contender"])
     if row["part"] == "convolutions":
         names = [convolution.name for convolution in CONVOLUTIONS]
         return names.index(row["convolution"]), row["batch"], row["threads"], contender, DIRECTIONS.index(row["direction"])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from benchmarks import growth, race, rows, table
-from benchmarks.contenders import Job
+from benchmarks.contenders import CONTENDERS, Job
 from benchmarks.race import Cell, Turns
 
 DOCUMENT = "before\n<!-- benchmarks cpu: begin -->\nold\n<!-- benchmarks cpu: end -->\nafter\n"
@@ -75,6 +75,10 @@ def test_no_round_begins_that_would_end_too_late(monkeypatch):
     assert [number for number, _ in Turns(["numpy"], 9, deadline=45)(said.append)] == ["round 1/9", "round 2/9"]
     assert said == ["no time left for round 3 of 9: see --minutes"]
     assert [order for _, order in Turns(["a", "b"], 2)(said.append)] == [["a", "b"], ["b", "a"]]
+
+
+def test_every_contender_has_a_column():
+    assert set(rows.ORDER) == {name for names in CONTENDERS.values() for name in names}
 
 
 # --- tables -------------------------------------------------------------------------------------------------------------

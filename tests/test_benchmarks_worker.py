@@ -18,6 +18,17 @@ KEYS = ["part", "net", "width", "batch", "mode", "threads", "contender", "second
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process's memory is made of")
 
 
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_process_goes_through_batches_and_modes(platform, monkeypatch):
+    """In forks on Linux, where nothing else counts; one after the other elsewhere."""
+    forks, fork = [], memory.apart
+    monkeypatch.setattr(memory, "apart", lambda task: forks.append(task) or (fork(task) if sys.platform == "linux" else task()))
+    monkeypatch.setattr(worker, "sys", SimpleNamespace(platform=platform))
+    answer = worker.measure(Job("cpu", "numpy", 1, batches=(1, 3), seconds=0.0))
+    assert [(r["batch"], r["mode"]) for r in answer["rows"]] == [(1, "train"), (1, "predict"), (3, "train"), (3, "predict")]
+    assert len(forks) == (4 if platform == "linux" else 0) and "kernels" in answer["about"]
+
+
 def test_processes_get_the_same_threads_and_choose_their_own_blas_kernels(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
