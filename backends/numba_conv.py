@@ -180,8 +180,8 @@ class NumbaConvolution(NumbaWinograd):
             return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
         if groups == 1 and dy.size // F < LONG:                         # turning the filters would take longer than using them
             return self.col2im(self.gemm(W.reshape(F, -1), dy.reshape(F, -1), trans_a=True), x_shape, window)
-        if window.stride == (1, 1):
-            turned = Window(window.kernel, (1, 1), _padding_of_gradient(window), window.dilation)
+        turned = Window(window.kernel, window.stride, _padding_of_gradient(window), window.dilation)
+        if min(turned.padding) >= 0:
             tile = self.winograd_tile(turned, groups, F, C, height, width, dy.shape[3])
             if tile:
                 return self.winograd_conv2d(dy, W, turned, turned=True, tile=tile)
