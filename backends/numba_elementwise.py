@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import inf, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,12 +39,25 @@ def writable(*arrays: Array) -> bool:
     return all(a.dtype == FLOAT32 and a.flags.carray for a in arrays)
 
 
-@lru_cache(maxsize=1024)
-def geometry(window: Window, shape: tuple[int, int, int, int]) -> tuple[int, ...]:
-    """What the kernels of pooling know of a window on x (C, H, W, N)."""
-    C, H, W, N = shape
-    return C, H, W, *window.output_size(H, W), N, *window.kernel, *window.stride, *window.dilation, \
-        window.padding[0], window.padding[2]
+class Places(NamedTuple):
+    """What the kernels of pooling know of a window, see there."""
+
+    sizes: tuple[int, ...]
+    spans: np.ndarray       # (KW, 2)
+    first: np.ndarray       # (OH, OW)
+    plain: bool
+
+
+@lru_cache(maxsize=256)
+def places(window: Window, H: int, W: int, N: int) -> Places:
+    """A window on feature maps (C, H, W, N)."""
+    OH, OW = window.output_size(H, W)
+    rows, columns = window.inside(H, W)                                 # (OH, KH), (OW, KW)
+    lo = columns.argmax(axis=0)
+    first = rows.argmax(axis=1)[:, None] * window.kernel[1] + columns.argmax(axis=1)
+    return Places((H, W, OH, OW, N, *window.kernel, *window.stride, *window.dilation, window.padding[0], window.padding[2]),
+                  np.stack([lo, lo + columns.sum(axis=0)], axis=1).astype(np.int64), first.astype(np.uint8),
+                  bool(window.kernel == (2, 2) and rows.all() and columns.all()))
 
 
 class NumbaElementwise(NumpyBackend):
@@ -63,11 +76,12 @@ class NumbaElementwise(NumpyBackend):
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
         if x.dtype != FLOAT32 or window.taps > 255 or x.size == 0:
             return super().max_pool2d(x, window)
-        at = geometry(window, x.shape)
-        C, H, W, OH, OW, N = at[:6]
+        C, H, W, N = x.shape
+        at = places(window, H, W, N)
+        OH, OW = at.first.shape
         y, argmax = self.empty((C, OH, OW, N), FLOAT32), self.empty((C, OH, OW, N), np.uint8)
-        pooling.max_pool(self.crew(x.size), ready(x, (C * H, W * N)), y.reshape(C * OH, OW * N),
-                         argmax.reshape(C * OH, OW * N), at)
+        pooling.max_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.first, at.spans, at.sizes, at.plain,
+                         y.reshape(C * OH, OW * N), argmax.reshape(C * OH, OW * N))
         return y, argmax
 
     def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
@@ -75,9 +89,9 @@ class NumbaElementwise(NumpyBackend):
             return super().max_pool2d_dx(dy, argmax, x_shape, window)
         C, H, W, N = x_shape
         OH, OW = dy.shape[1:3]
-        dx = self.empty((C, H, W, N), FLOAT32)
+        at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
         pooling.max_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)), ready(argmax, (C * OH, OW * N)),
-                                  dx.reshape(C * H, W * N), geometry(window, (C, H, W, N)))
+                                  at.spans, at.sizes, dx.reshape(C * H, W * N))
         return dx
 
     # --- activations ----------------------------------------------------------------------------------------------

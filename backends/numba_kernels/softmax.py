@@ -38,33 +38,32 @@ def exponential(x):
 
 
 @inline
-def exponentials(z, lo, hi, e, top, total):
-    """e = exp(z - top), top the largest z and total the sum of e over k, for the columns lo .. hi - 1."""
+def softmax_block(z, lo, hi, scale, y, top, total):
+    """y = scale softmax(z) in the columns lo .. hi - 1, with the largest z and the sum of exp(z - top) of each."""
     largest, sums = top[lo:hi], total[lo:hi]
-    for n in range(hi - lo):
+    for n in range(sums.size):
         largest[n], sums[n] = z[0, lo + n], 0
     for k in range(1, z.shape[0]):
         row = z[k, lo:hi]
-        for n in range(hi - lo):
+        for n in range(sums.size):
             largest[n] = row[n] if row[n] > largest[n] else largest[n]
     for k in range(z.shape[0]):
-        row, out = z[k, lo:hi], e[k, lo:hi]
-        for n in range(hi - lo):
+        row, out = z[k, lo:hi], y[k, lo:hi]
+        for n in range(sums.size):
             out[n] = exponential(row[n] - largest[n])
             sums[n] += out[n]
+    for k in range(z.shape[0]):
+        out = y[k, lo:hi]
+        for n in range(sums.size):
+            out[n] *= scale / sums[n]
 
 
 @kernel
 def softmax(z, y, top, total):
     """y = softmax(z); z and y (K, N), top and total (N,) to work in."""
-    K, N = z.shape
+    N = z.shape[1]
     for block in prange(-(-N // COLUMNS)):
-        lo, hi = block * COLUMNS, min(N, (block + 1) * COLUMNS)
-        exponentials(z, lo, hi, y, top, total)
-        for k in range(K):
-            out, sums = y[k, lo:hi], total[lo:hi]
-            for n in range(hi - lo):
-                out[n] /= sums[n]
+        softmax_block(z, block * COLUMNS, min(N, (block + 1) * COLUMNS), np.float32(1), y, top, total)
 
 
 @kernel
@@ -74,21 +73,19 @@ def cross_entropy_of_labels(z, labels, dz, top, total):
     z and dz (K, N), labels (N,), top and total (N,) to work in.
     """
     K, N = z.shape
+    share = np.float32(1 / N)
     for block in prange(-(-N // COLUMNS)):
         lo, hi = block * COLUMNS, min(N, (block + 1) * COLUMNS)
-        exponentials(z, lo, hi, dz, top, total)
-        scale = np.empty(hi - lo, np.float32)
+        softmax_block(z, lo, hi, share, dz, top, total)
         for n in range(lo, hi):
-            known = 0 <= labels[n] < K
-            scale[n - lo] = np.float32(1 if known else 0) / (total[n] * np.float32(N))
-            total[n] = np.log(total[n]) - (z[labels[n], n] - top[n]) if known else np.float32(0)
-        for k in range(K):
-            out = dz[k, lo:hi]
-            for n in range(hi - lo):
-                out[n] *= scale[n]
-        for n in range(lo, hi):
-            if 0 <= labels[n] < K:
-                dz[labels[n], n] -= np.float32(1) / np.float32(N)
+            label = labels[n]
+            if 0 <= label < K:
+                total[n] = np.log(total[n]) + top[n] - z[label, n]
+                dz[label, n] -= share
+            else:
+                total[n] = 0
+                for k in range(K):
+                    dz[k, n] = 0
     loss = 0.0
     for n in range(N):
         loss += total[n]
@@ -102,24 +99,28 @@ def cross_entropy(z, target, dz, top, total):
     z, target t and dz (K, N), top and total (N,) to work in.
     """
     K, N = z.shape
+    share = np.float32(1 / N)
     for block in prange(-(-N // COLUMNS)):
         lo, hi = block * COLUMNS, min(N, (block + 1) * COLUMNS)
-        exponentials(z, lo, hi, dz, top, total)
-        log_total, weight, sums = np.empty(hi - lo, np.float32), np.zeros(hi - lo, np.float32), np.zeros(hi - lo, np.float32)
-        for n in range(hi - lo):
-            log_total[n] = np.log(total[lo + n]) + top[lo + n]
+        softmax_block(z, lo, hi, share, dz, top, total)
+        logs, weight = top[lo:hi], total[lo:hi]
+        for n in range(logs.size):
+            logs[n] += np.log(weight[n])
+            weight[n] = 0
         for k in range(K):
-            t, row = target[k, lo:hi], z[k, lo:hi]
-            for n in range(hi - lo):
+            t = target[k, lo:hi]
+            for n in range(logs.size):
                 weight[n] += t[n]
-                sums[n] += t[n] * (log_total[n] - row[n])
-        for n in range(hi - lo):
-            weight[n] /= total[lo + n]
-            total[lo + n] = sums[n]
         for k in range(K):
             t, out = target[k, lo:hi], dz[k, lo:hi]
-            for n in range(hi - lo):
-                out[n] = (out[n] * weight[n] - t[n]) / np.float32(N)
+            for n in range(logs.size):
+                out[n] = out[n] * weight[n] - t[n] * share
+        for n in range(logs.size):
+            weight[n] = 0
+        for k in range(K):
+            t, row = target[k, lo:hi], z[k, lo:hi]
+            for n in range(logs.size):
+                weight[n] += t[n] * (logs[n] - row[n])
     loss = 0.0
     for n in range(N):
         loss += total[n]
