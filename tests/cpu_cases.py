@@ -3,11 +3,12 @@ any number of threads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from parity_cases import Case, agree, normal, run, same_bits
 
+import xpnet as xn
 from xpnet.backends import Backend, Window
 
 CONVOLUTIONS = [        # x (C, H, W, N), window, filters, groups
@@ -93,3 +94,18 @@ def agree_on_strided_arrays(case: Case, backend: Backend) -> None:
     agree(case, [np.array(a) for a in results + [arrays[name] for name in case.writes]], run(case, backend))
     for name, a in case.arrays.items():
         assert name in case.writes or same_bits(np.array(arrays[name]), a)
+
+
+def digits(backend: Backend, dtype: str = "float32", seed: int = 0, between: Callable[[], list[xn.Layer]] = list
+           ) -> xn.Sequential:
+    """Pictures of 2 x 12 x 12 to 5 classes, by layers that a network for digits has, and some rarer convolutions.
+
+    The layers that `between` makes stand between any two.
+    """
+    layers = [
+        xn.Conv2d(8, 5, padding=2, activation="relu"), xn.MaxPool2d(2), xn.Conv2d(8, 3, groups=8, padding=1, bias=False),
+        xn.BatchNorm2d(activation="relu"), xn.Conv2d(12, 3, stride=(2, 1), dilation=(1, 2), activation="tanh"), xn.Flatten(),
+        xn.Dropout(0.3), xn.Linear(20, activation="relu"), xn.Linear(5),
+    ]
+    return xn.Sequential([item for layer in layers for item in (layer, *between())], input_shape=(2, 12, 12),
+                         backend=backend, dtype=dtype, seed=seed)

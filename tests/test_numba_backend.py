@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpu_cases import LARGE, agree_on_strided_arrays
+from cpu_cases import LARGE, agree_on_strided_arrays, digits
 from fake_cupy import installed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -307,15 +307,6 @@ def test_inputs_that_may_only_be_read_stay_so():
 
 
 # --- whole networks ---------------------------------------------------------------------------------------------------
-
-def digits(backend: Backend, dtype: str) -> xn.Network:
-    """Pictures of 2 x 12 x 12 to 5 classes, by layers that a network for digits has, and some rarer convolutions."""
-    return xn.Sequential([
-        xn.Conv2d(8, 5, padding=2, activation="relu"), xn.MaxPool2d(2), xn.Conv2d(8, 3, groups=8, padding=1, bias=False),
-        xn.BatchNorm2d(activation="relu"), xn.Conv2d(12, 3, stride=(2, 1), dilation=(1, 2), activation="tanh"), xn.Flatten(),
-        xn.Dropout(0.3), xn.Linear(20, activation="relu"), xn.Linear(5),
-    ], input_shape=(2, 12, 12), backend=backend, dtype=dtype, seed=0)
-
 
 @pytest.mark.parametrize("build, size", [(branches, 6), (digits, 12)], ids=["branches", "digits"])
 def test_gradients_through_a_network(build: Callable[..., xn.Network], size: int):
