@@ -9,6 +9,7 @@ import tarfile
 import time
 import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ WINDOWS = sys.platform == "win32"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 HEAVY = [
-    "cupy", "numba", "torch", "scipy", "sklearn", "matplotlib", "onnx", "mpi4py", "pooch",
+    "cupy", "numba", "llvmlite", "torch", "scipy", "sklearn", "matplotlib", "onnx", "mpi4py", "pooch",
     "tqdm", "safetensors", "threadpoolctl", "urllib.request",
 ]
 
@@ -115,6 +116,27 @@ def test_nothing_called_backends_lands_at_the_top(installed, tmp_path):
     assert not list(site.glob("backends*"))
     code = "import importlib.util; print([n for n in ('backends', 'tests') if importlib.util.find_spec(n)])"
     assert run(python, "-c", code, cwd=tmp_path).strip() == "[]"
+
+
+def test_a_wheel_carries_the_compiled_kernels_sources(tree, tmp_path):
+    kernels = {path.name for path in (ROOT / "backends" / "numba_kernels").glob("*.py")}
+    with zipfile.ZipFile(build("wheel", tree, tmp_path)) as wheel:
+        packed = [Path(name) for name in wheel.namelist()]
+    assert "jit.py" in kernels
+    assert kernels == {path.name for path in packed if path.parent == Path("xpnet/backends/numba_kernels")}
+
+
+def test_the_fast_backend_is_an_extra(installed, tmp_path):
+    """Without it the backend can be asked for, and says what to install."""
+    python, *_ = installed
+    code = """
+from xpnet import BackendError, available, get_backend
+try:
+    get_backend("numba")
+except BackendError as error:
+    print(available(), get_backend().name, error.remedy)
+"""
+    assert run(python, "-W", "error", "-c", code, cwd=tmp_path).strip() == "['numpy'] numpy Install it: pip install 'xpnet[fast]'"
 
 
 def test_a_network_runs_from_an_empty_folder(installed, tmp_path):
