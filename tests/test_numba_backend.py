@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import branches, pictures
 from parity_cases import CASES, Case, agree, different_signatures, distance, normal, public_methods, run, same_bits
-from processes import run_script
+from processes import STRICT_MEMORY, run_script
 from threadpoolctl import threadpool_info
 
 import xpnet as xn
@@ -48,7 +48,7 @@ def test_arrays_that_are_not_contiguous(case: Case):
 
 
 def test_the_number_of_threads_changes_no_bit():
-    """In a process that allows more threads than this machine may have cores."""
+    """In a process that allows more threads than this machine may have cores, and no use of memory that was freed."""
     run_script("""
 import os
 from cpu_cases import LARGE
@@ -64,7 +64,7 @@ for case in LARGE:
     first, *others = (run(case, backend) for backend in backends)
     for result in others:
         assert all(map(same_bits, result, first)), case
-""", NUMBA_NUM_THREADS="4")
+""", NUMBA_NUM_THREADS="4", **STRICT_MEMORY)
 
 
 def test_more_threads_than_numba_has(monkeypatch: pytest.MonkeyPatch):

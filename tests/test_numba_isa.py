@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import run_script
+from processes import STRICT_MEMORY, run_script
 
 numba = pytest.importorskip("numba", reason="Numba is not installed")
 
@@ -43,12 +43,12 @@ HASWELL = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+f
 
 @pytest.mark.skipif(not (X86 and get_host_cpu_features().get("avx2")), reason="this processor has no AVX2")
 def test_products_and_convolutions_with_avx2():
-    run_script(PARITY.format(name="AVX2"), NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=HASWELL)
+    run_script(PARITY.format(name="AVX2"), NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=HASWELL, **STRICT_MEMORY)
 
 
 @pytest.mark.skipif(not X86, reason="the blocks for 128 bits are tried on x86 alone")
 def test_products_and_convolutions_with_128_bits():
-    run_script(PARITY.format(name="OTHER"), NUMBA_CPU_NAME="generic")
+    run_script(PARITY.format(name="OTHER"), NUMBA_CPU_NAME="generic", **STRICT_MEMORY)
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------
