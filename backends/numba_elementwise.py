@@ -155,14 +155,18 @@ class NumbaElementwise(NumpyBackend):
             return super().batch_norm_backward(dy, x, y, gamma, mean, var, eps, activation=activation,
                                                gamma_grad=gamma_grad, beta_grad=beta_grad, accumulate=accumulate)
         C = x.shape[0]
-        n, vector = x.size // C, (C,)
-        x2 = ready(x, (C, n))
-        y2 = x2 if activation is None else ready(y, (C, n))             # which is not read a second time then
+        n, vector, crew, floor = x.size // C, (C,), self.crew(x.size), FLOOR[activation]
+        dy2, x2 = ready(dy, (C, n)), ready(x, (C, n))
+        y2 = x2 if activation is None else ready(y, (C, n))             # any array will do, and this one is in the cache
+        gamma, mean, var = ready(gamma, vector), ready(mean, vector), ready(var, vector)
         dx = self.empty(x.shape, FLOAT32)
-        few_long = C < FEW and n >= LONG
-        backward = normalization.backward_of_long_channels if few_long else normalization.batch_norm_backward
-        backward(self.crew(x.size), ready(dy, (C, n)), x2, y2, ready(gamma, vector), ready(mean, vector), ready(var, vector),
-                 eps, FLOOR[activation], gamma_grad, beta_grad, accumulate, dx.reshape(C, n))
+        rest = eps, floor, gamma_grad, beta_grad, accumulate, dx.reshape(C, n)
+        if C < FEW and n >= LONG:
+            sums = np.empty((C, -(-n // normalization.PART), 2))
+            normalization.gradient_sums_of_parts(crew, dy2, x2, y2, mean, floor, sums)
+            normalization.input_gradient_of_parts(crew, dy2, x2, y2, sums.sum(axis=1), gamma, mean, var, *rest)
+        else:
+            normalization.batch_norm_backward(crew, dy2, x2, y2, gamma, mean, var, *rest)
         return dx
 
     # --- softmax --------------------------------------------------------------------------------------------------

@@ -15,15 +15,16 @@ BITS = 8 * BLOCKS           # numbers of 32 bits in so many blocks
 CHUNK = 8 * BITS            # elements of a task
 HALF, LOW_HALF, ONE = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(1)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
+HIGH_0, LOW_0, HIGH_1, LOW_1 = MULTIPLIER_0 >> HALF, MULTIPLIER_0 & LOW_HALF, MULTIPLIER_1 >> HALF, MULTIPLIER_1 & LOW_HALF
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 
 
 @inline
-def high_product(a, b):
-    """The upper 64 of the 128 bits of a b, from the four products of their halves."""
-    a_high, a_low, b_high, b_low = a >> HALF, a & LOW_HALF, b >> HALF, b & LOW_HALF
-    middle = a_high * b_low + ((a_low * b_low) >> HALF)
-    return a_high * b_high + (middle >> HALF) + ((a_low * b_high + (middle & LOW_HALF)) >> HALF)
+def high_product(high, low, b):
+    """The upper 64 bits of (2^32 high + low) b. (In this form LLVM does not see the product of 128 bits that has no vectors.)"""
+    b_high, b_low = b >> HALF, b & LOW_HALF
+    middle = high * b_low + ((low * b_low) >> HALF)
+    return high * b_high + (middle >> HALF) + ((low * b_high + (middle & LOW_HALF)) >> HALF)
 
 
 @inline
@@ -36,8 +37,8 @@ def philox(first, state, lanes, words):
     for _ in range(10):
         for i in range(BLOCKS):
             p, q = a[i], c[i]
-            a[i], b[i] = high_product(MULTIPLIER_1, q) ^ b[i] ^ key_0, MULTIPLIER_1 * q
-            c[i], d[i] = high_product(MULTIPLIER_0, p) ^ d[i] ^ key_1, MULTIPLIER_0 * p
+            a[i], b[i] = high_product(HIGH_1, LOW_1, q) ^ b[i] ^ key_0, MULTIPLIER_1 * q
+            c[i], d[i] = high_product(HIGH_0, LOW_0, p) ^ d[i] ^ key_1, MULTIPLIER_0 * p
         key_0, key_1 = key_0 + WEYL_0, key_1 + WEYL_1
     for i in range(BLOCKS):
         words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3] = a[i], b[i], c[i], d[i]

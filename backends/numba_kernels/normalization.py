@@ -132,22 +132,24 @@ def statistics_of_long_channels(x, mean, var):
 
 
 @kernel
-def backward_of_long_channels(dy, x, y, gamma, mean, var, eps, floor, gamma_grad, beta_grad, accumulate, dx):
-    """batch_norm_backward, part by part."""
+def gradient_sums_of_parts(dy, x, y, mean, floor, sums):
+    """gradient_sums of each part of dy, x, y (C, n) -> sums (C, parts, 2)."""
+    parts = sums.shape[1]
+    for item in prange(sums.shape[0] * parts):
+        c, part = item // parts, item % parts
+        start, stop = part * PART, (part + 1) * PART
+        s, t = gradient_sums(dy[c, start:stop], x[c, start:stop], y[c, start:stop], mean[c], floor)
+        sums[c, part, 0], sums[c, part, 1] = s, t
+
+
+@kernel
+def input_gradient_of_parts(dy, x, y, sums, gamma, mean, var, eps, floor, gamma_grad, beta_grad, accumulate, dx):
+    """The rest of batch_norm_backward; sums (C, 2) are those of whole channels."""
     C, n = x.shape
-    parts = -(-n // PART)
-    sums = np.empty((C, parts, 2))
-    for item in prange(C * parts):
-        c, part = item // parts, item % parts
-        start, stop = part * PART, (part + 1) * PART
-        sums[c, part] = gradient_sums(dy[c, start:stop], x[c, start:stop], y[c, start:stop], mean[c], floor)
     for c in range(C):
-        for part in range(1, parts):
-            sums[c, 0, 0] += sums[c, part, 0]
-            sums[c, 0, 1] += sums[c, part, 1]
-        store_gradients(c, sums[c, 0, 0], sums[c, 0, 1], var[c], eps, gamma_grad, beta_grad, accumulate)
+        store_gradients(c, sums[c, 0], sums[c, 1], var[c], eps, gamma_grad, beta_grad, accumulate)
+    parts = -(-n // PART)
     for item in prange(C * parts):
-        c, part = item // parts, item % parts
-        start, stop = part * PART, (part + 1) * PART
-        input_gradient(dy[c, start:stop], x[c, start:stop], y[c, start:stop], sums[c, 0, 0], sums[c, 0, 1], n, gamma[c],
-                       mean[c], var[c], eps, floor, dx[c, start:stop])
+        c, start, stop = item // parts, item % parts * PART, (item % parts + 1) * PART
+        input_gradient(dy[c, start:stop], x[c, start:stop], y[c, start:stop], sums[c, 0], sums[c, 1], n, gamma[c], mean[c],
+                       var[c], eps, floor, dx[c, start:stop])
