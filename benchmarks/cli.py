@@ -27,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = command.parser().parse_args(arguments)
         rows = _old_rows(options)
         left_out: dict[str, str] = {}
+        broken: list[str] = []
         if not options.tables_only:
-            rows, left_out = _measure(options, rows)
+            rows, left_out, broken = _measure(options, rows)
         _show(options, rows, left_out)
+        if broken:
+            raise ContenderError("\n".join([f"{len(broken)} processes broke down, so rows are missing:", *broken]))
     except (ValueError, OSError, ContenderError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -52,8 +55,8 @@ def _old_rows(options: argparse.Namespace) -> list[Row]:
     return []
 
 
-def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], dict[str, str]]:
-    """The old rows with the new ones, written after each part; and the contenders that could not run, with the reason."""
+def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], dict[str, str], list[str]]:
+    """The old rows with the new ones, written after each part; the contenders that could not run, and what broke down."""
     job = Job(options.device, "", max(options.threads), modes=tuple(options.modes), seconds=options.seconds,
               tf32=options.tf32, fused_adam=options.fused_adam)
     where: Row = {"cpu": cpu_model(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "load": load_average(),
@@ -74,7 +77,7 @@ def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], d
             rows = with_ratios(merge(rows, [row | where for row in measure()]))
             if options.json:
                 write_atomically(options.json, (json.dumps(rows, indent=1) + "\n").encode())
-    return rows, left_out
+    return rows, left_out, turns.broken
 
 
 def _present(options: argparse.Namespace, job: Job) -> tuple[list[str], dict[str, str]]:

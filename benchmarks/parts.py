@@ -47,7 +47,10 @@ def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say
             else:
                 peaks[count] = max(peaks.get(count, 0.0), answer["flops_per_second"])
             for contender in order:
-                answer = ask("convolutions", replace(job, contender=contender, threads=count, batches=convolutions.BATCHES), say)
+                ours = replace(job, contender=contender, threads=count, batches=convolutions.BATCHES)
+                answer = turns.ask("convolutions", ours, say)
+                if answer is None:
+                    continue
                 samples.about[contender] = answer["about"]
                 for row in answer["rows"]:
                     figures = {"seconds": row.pop("seconds")}

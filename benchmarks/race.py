@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,16 @@ class Turns:
     contenders: Sequence[str]
     rounds: int
     deadline: float = math.inf          # of time.monotonic: no round begins that would probably not end before
+    broken: list[str] = field(default_factory=list)     # what broke down; the others went on
+
+    def ask(self, task: str, job: Job, say: Say) -> Any:
+        """The answer of a new process, or None where it broke down: the rows of half an hour must not be lost for that."""
+        try:
+            return ask(task, job, say)
+        except ContenderError as error:
+            self.broken.append(str(error))
+            say(str(error))
+            return None
 
     def __call__(self, say: Say) -> Iterator[tuple[str, list[str]]]:
         """("round 1/3", the contenders in the order of this round), for each round."""
@@ -91,7 +101,9 @@ def race(part: str, cells: Sequence[Cell], turns: Turns, job: Job, say: Say) -> 
     for number, order in turns(say):
         for cell in cells:
             for contender in order:
-                answer = ask("measure", replace(job, contender=contender, **asdict(cell)), say)
+                answer = turns.ask("measure", replace(job, contender=contender, **asdict(cell)), say)
+                if answer is None:
+                    continue
                 samples.about[contender] = answer["about"]
                 for row in answer["rows"]:
                     samples.add({"part": part, "net": cell.net, "width": cell.width, "batch": row["batch"],

@@ -87,6 +87,7 @@ def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
             for batch in job.batches for mode in job.modes]}
     for module in (race, cli, parts):
         monkeypatch.setattr(module, "ask", answer)
+    monkeypatch.setattr(options, "cores", lambda: 2)
     page = tmp_path / "page.md"
     page.write_text(DOCUMENT)
     assert cli.main(["cpu", "--nets", "bilici", "--json", str(tmp_path / "rows.json"), "--markdown", str(page)]) == 0
@@ -94,15 +95,14 @@ def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
     counts = {}
     for r in json.loads((tmp_path / "rows.json").read_text()):
         counts[r["part"]] = counts.get(r["part"], 0) + 1
-    threads = len(options.parser().parse_args(["cpu"]).threads)                 # one on a machine with one core
-    assert counts == {"convolutions": 2 * 3 * 2 * threads, "steps": 5 * 2 * 4 * threads, "growth": 2 * (9 + 3) * 4}
+    assert counts == {"convolutions": 2 * 3 * 2 * 2, "steps": 5 * 2 * 4 * 2, "growth": 2 * (9 + 3) * 4}
     printed, content = capsys.readouterr().out, page.read_text()
     assert "2 (50 %)" in printed and "| 50 % |" in content and "GFLOP/s" not in content
     assert "| bilici | 128 | train | 1 | 1.00 | 1.00 | 1.00 | 1.00 |" in content and "Milliseconds" not in content
     assert "| numpy_cnn | " in content and "256 | 1.00 |" in content            # grows in proportion to the batch
     assert "4.00 | 16.0 | 64.0 | 2.00 |" in content                               # and with the square of the width
     assert "The libraries alone, used once, take in MB: numpy 5, numba 5" in printed
-    assert f"numba: none of {5 * 2 * threads} lines above 1.0 times the time of the better PyTorch" in printed
+    assert f"numba: none of {5 * 2 * 2} lines above 1.0 times the time of the better PyTorch" in printed
 
 
 def test_contenders_that_cannot_run_are_named(numpy_alone, capsys):
@@ -142,6 +142,22 @@ def test_a_process_that_breaks_down_is_an_error_with_its_stderr(monkeypatch, cap
     monkeypatch.setattr(race, "COMMAND", (sys.executable, "-c", code))
     assert cli.main(TINY) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_process_that_breaks_down_later_leaves_the_rows_of_the_others(tmp_path, monkeypatch, capsys):
+    ask = race.ask
+
+    def answer(task, job, say):
+        if task == "measure" and job.threads == 2:
+            raise race.ContenderError("numpy: it fell over")
+        return ask(task, job, say)
+    monkeypatch.setattr(race, "ask", answer)
+    command = [*TINY, "--threads", "1", "2", "--modes", "predict", "--contenders", "numpy", "--json", str(tmp_path / "rows.json")]
+    assert cli.main(command) == 2
+    assert [r["threads"] for r in json.loads((tmp_path / "rows.json").read_text())] == [1]
+    printed = capsys.readouterr()
+    assert "numpy_cnn  2      predict  1" in printed.out
+    assert "benchmarks: 1 processes broke down, so rows are missing:\nnumpy: it fell over" in printed.err
 
 
 def test_what_a_process_says_is_passed_on(monkeypatch):

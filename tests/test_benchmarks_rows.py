@@ -68,6 +68,19 @@ def test_contenders_take_turns_and_the_median_counts(monkeypatch):
     assert samples.about == {name: {"kernels": name} for name in times}
 
 
+def test_who_breaks_down_costs_the_others_nothing(monkeypatch):
+    def answer(task, job, say):
+        if job.contender == "numba":
+            raise race.ContenderError("numba: it fell over")
+        found = {"batch": 32, "mode": "train", "seconds": 2.0, "memory": None, "libraries": None}
+        return {"rows": [found], "about": {}}
+    monkeypatch.setattr(race, "ask", answer)
+    turns, said = Turns(["numba", "numpy"], 2), []
+    samples = race.race("steps", [Cell("bilici", (32,), 2)], turns, Job("cpu", "", 2), said.append)
+    assert [(r["contender"], r["rounds"]) for r in samples.rows()] == [("numpy", 2)]
+    assert turns.broken == ["numba: it fell over"] * 2 and said.count("numba: it fell over") == 2
+
+
 def test_no_round_begins_that_would_end_too_late(monkeypatch):
     clock = itertools.count(0, 10)                                      # each look at the clock is ten seconds later
     monkeypatch.setattr(race.time, "monotonic", lambda: next(clock))
