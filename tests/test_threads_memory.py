@@ -278,14 +278,50 @@ def test_other_types_and_small_arrays_are_plain_arrays():
     assert pool.idle_bytes() == 0
 
 
-def test_nearly_equal_sizes_share_blocks_and_others_do_not():
-    pool = MemoryPool()
-    n = 1 << 20
-    first = pool.empty((n - n // 50,), np.float32).ctypes.data
-    assert pool.empty((n,), np.float32).ctypes.data == first
-    assert pool.empty((n // 2,), np.float32).ctypes.data != first
-    for size in (*range(memory.SMALL, memory.SMALL + 500), 10**6, 10**6 + 1, 2**30 + 1):
-        assert size <= memory._round_up(size) <= size * 1.125 + 1
+def test_free_neighbours_grow_together_and_are_cut_again():
+    pool, n = MemoryPool(), 1 << 20
+    address = pool.empty((n,), np.float32).ctypes.data      # dies at once
+    parts = [pool.empty((n // 4,), np.float32) for _ in range(4)]
+    assert sorted(part.ctypes.data for part in parts) == [address + k * n for k in range(4)] and pool.idle_bytes() == 0
+    for k in (2, 0, 1, 3):                                  # neighbours on either side, on both, on none
+        parts[k] = None
+    assert pool.empty((n,), np.float32).ctypes.data == address
+
+
+def test_a_small_array_does_not_take_the_place_of_a_large_one():
+    pool, n = MemoryPool(), memory.SPARING * LARGE[0]
+    address = pool.empty((n,), np.float32).ctypes.data
+    small = pool.empty(LARGE, np.float32)
+    assert pool.empty((n,), np.float32).ctypes.data == address != small.ctypes.data
+
+
+def test_what_a_pool_holds_is_hardly_more_than_what_is_in_use(monkeypatch):
+    """The pattern of a training step: large arrays, then ever smaller ones, all kept; then freed from the last, each while two
+    of its size are made."""
+    held = [0, 0]                                           # bytes now, and at most
+
+    class Counted(memory._Chunk):
+        def __init__(self, size):
+            super().__init__(size)
+            held[0] += size
+            held[1] = max(held)
+
+        def __del__(self):
+            held[0] -= self.size
+
+    monkeypatch.setattr(memory, "_Chunk", Counted)
+    pool, sizes = MemoryPool(), [n for n in (4_000_000, 2_000_000, 1_000_000, 500_000) for _ in range(4)]
+    live = 4 * (sum(sizes) + 2 * max(sizes))                # more than is ever in use
+    for _ in range(5):
+        kept = [pool.empty((n,), np.float32) for n in sizes]
+        while kept:
+            gradients = [pool.empty((len(kept[-1]),), np.float32) for _ in range(2)]
+            kept.pop()
+            del gradients
+    assert live / 2 < held[1] < 1.1 * live
+    steady = held[0]
+    kept = [pool.empty((n,), np.float32) for n in sizes]
+    assert held[0] == steady                                # nothing new is asked for any longer
 
 
 def test_blocks_that_nobody_asks_for_are_given_back():
@@ -340,5 +376,6 @@ def test_what_was_handed_out_never_changes():
     for view, value in shared:
         check(view, value)
     assert not errors
-    blocks = sum(len(free) for free in pool._free.values())
-    assert blocks < 200                                     # of 6000 arrays: memory was used again
+    del view
+    shared.clear()
+    assert pool.idle_bytes() < 50_000_000                   # of 6000 arrays, 700 MB: memory was used again
