@@ -48,9 +48,9 @@ def with_base(case: Case) -> list[np.ndarray]:
 
 
 def test_the_overrides_are_these():
-    assert OVERRIDES == {"max_pool2d", "max_pool2d_dx", "activate", "activation_backward", "batch_norm", "batch_norm_inference",
-                         "batch_norm_backward", "softmax", "softmax_cross_entropy", "dropout", "dropout_dx", "random_bits",
-                         "sgd", "adam", "gather_batch"}
+    assert OVERRIDES == {"max_pool2d", "max_pool2d_dx", "avg_pool2d", "avg_pool2d_dx", "activate", "activation_backward",
+                         "batch_norm", "batch_norm_inference", "batch_norm_backward", "softmax", "softmax_cross_entropy",
+                         "dropout", "dropout_dx", "random_bits", "sgd", "adam", "gather_batch"}
     assert different_signatures(NumbaElementwise) == set()
 
 
@@ -73,6 +73,10 @@ def _large() -> Iterator[Case]:
         dy[0] = -0.0                                                    # adds nothing, not even its sign
         yield Case("max_pool2d", f"{shape}", {"x": x}, {"window": window}, exact=True)
         yield Case("max_pool2d_dx", f"{shape}", {"dy": dy, "argmax": argmax}, {"x_shape": shape, "window": window}, exact=True)
+        for count in (True, False):
+            options = {"window": window, "count_padding": count}
+            yield Case("avg_pool2d", f"{shape}-{count}", {"x": normal(*shape)}, options)
+            yield Case("avg_pool2d_dx", f"{shape}-{count}", {"dy": dy}, options | {"x_shape": shape})
     for shape in ((24, 20, 20, 65), (3, 47, 60, 65), (600, 128), (2, 131_072)):      # of the second and fourth, few and long
         C = shape[0]
         x, dy = normal(*shape) + np.float32(30), normal(*shape, seed=1)              # a mean far from 0
@@ -165,6 +169,13 @@ def test_pooling_of_any_window(C, size, N, kernel, stride, dilation, padding, va
     back = Case("max_pool2d_dx", f"{shape}-{window}", {"dy": values(*expected[0].shape), "argmax": expected[1]},
                 {"x_shape": shape, "window": window}, exact=True)
     agree(back, run(back, NumbaElementwise()), with_base(back))
+    dy = normal(*expected[0].shape)
+    for count in (True, False):
+        options, label = {"window": window, "count_padding": count}, f"{shape}-{window}"
+        for case in (Case("avg_pool2d", label, {"x": normal(*shape)}, options),
+                     Case("avg_pool2d_dx", label, {"dy": dy}, options | {"x_shape": shape})):
+            for actual, exact in zip(run(case, NumbaElementwise()), with_base(case), strict=True):
+                np.testing.assert_allclose(actual, exact, rtol=1e-5, atol=1e-5, err_msg=str(case))
 
 
 @given(CHANNELS, st.tuples(SIZES, SIZES), BATCHES, st.sampled_from([None, "relu"]), st.booleans())
@@ -268,6 +279,8 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {     # name: kernel, and a call 
     "max_pool2d": ("max_pool", {"x": normal(2, 4, 4, 3), "window": Window.make(2)}),
     "max_pool2d_dx": ("max_pool_backward", {"dy": normal(2, 3, 3, 3), "argmax": np.zeros((2, 3, 3, 3), np.uint8),
                                             "x_shape": (2, 4, 4, 3), "window": Window.make(2)}),
+    "avg_pool2d": ("avg_pool", {"x": normal(2, 4, 4, 3), "window": Window.make(2)}),
+    "avg_pool2d_dx": ("avg_pool_backward", {"dy": normal(2, 3, 3, 3), "x_shape": (2, 4, 4, 3), "window": Window.make(2)}),
     "activate": ("relu", {"z": normal(2, 3), "activation": "relu"}),
     "activation_backward": ("activation_backward", {"dy": normal(2, 3), "y": normal(2, 3), "activation": "tanh",
                                                     "bias_grad": normal(2)}),

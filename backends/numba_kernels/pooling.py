@@ -1,4 +1,4 @@
-"""Max pooling and its gradient, row by row of the result. A feature map (C, H, W, N) is the matrix (C*H, W*N) here.
+"""Max and average pooling and their gradients, row by row of the result; (C, H, W, N) is the matrix (C*H, W*N) here.
 
 `sizes` is (H, W, OH, OW, N, KH, KW, stride, stride, dilation, dilation, padding at the top, at the left), and column j of
 a window falls on the input for the outputs spans[j, 0] .. spans[j, 1] - 1 of a row.
@@ -81,3 +81,47 @@ def max_pool_backward(dy, argmax, spans, sizes, dx):
                         g, tap, out = dy[source, a:a + length], argmax[source, a:a + length], total[b:b + length]
                         for n in range(length):
                             out[n] += g[n] if tap[n] == np.uint8(i * KW + j) else np.float32(0)
+
+
+@kernel
+def avg_pool(x, weight, spans, sizes, y):
+    """x (C*H, W*N) -> y (C*OH, OW*N): the sum of each window's elements times its weight (OH, OW)."""
+    H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
+    for row in prange(y.shape[0]):
+        oy, total = row % OH, y[row]
+        for n in range(total.size):
+            total[n] = 0
+        for i in range(KH):
+            at = oy * sh - top + i * dh
+            if 0 <= at < H:
+                for j in range(KW):
+                    lo, hi = spans[j, 0], spans[j, 1]
+                    runs, length = (1, (hi - lo) * N) if sw == 1 else (hi - lo, N)
+                    for run in range(lo, lo + runs):
+                        a, b = run * N, (run * sw + j * dw - left) * N
+                        values, out = x[row // OH * H + at, b:b + length], total[a:a + length]
+                        for n in range(length):
+                            out[n] += values[n]
+        for ox in range(OW):
+            for n in range(ox * N, (ox + 1) * N):
+                total[n] *= weight[oy, ox]
+
+
+@kernel
+def avg_pool_backward(dy, weight, spans, sizes, dx):
+    """dy (C*OH, OW*N) -> dx (C*H, W*N): every element adds up its shares of the windows that it is in."""
+    H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
+    for row in prange(dx.shape[0]):
+        total = dx[row]
+        for n in range(total.size):
+            total[n] = 0
+        for i in range(KH):
+            at = row % H + top - i * dh                                 # as in max_pool_backward
+            if 0 <= at < OH * sh and at % sh == 0:
+                oy = at // sh
+                for j in range(KW):
+                    for ox in range(spans[j, 0], spans[j, 1]):
+                        b, share = (ox * sw + j * dw - left) * N, weight[oy, ox]
+                        g, out = dy[row // H * OH + oy, ox * N:(ox + 1) * N], total[b:b + N]
+                        for n in range(N):
+                            out[n] += g[n] * share
