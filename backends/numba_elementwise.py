@@ -91,8 +91,8 @@ class NumbaElementwise(NumpyBackend):
         if dy.dtype != FLOAT32 or argmax.dtype != np.uint8 or dy.size == 0:
             return super().max_pool2d_dx(dy, argmax, x_shape, window)
         C, H, W, N = x_shape
-        OH, OW = dy.shape[1:3]
         at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
+        OH, OW = at.first.shape
         pooling.max_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)), ready(argmax, (C * OH, OW * N)),
                                   at.spans, at.sizes, dx.reshape(C * H, W * N))
         return dx
@@ -102,7 +102,7 @@ class NumbaElementwise(NumpyBackend):
             return super().avg_pool2d(x, window, count_padding=count_padding)
         C, H, W, N = x.shape
         at = places(window, H, W, N)
-        OH, OW = at.mean.shape
+        OH, OW = at.first.shape
         y = self.empty((C, OH, OW, N), FLOAT32)
         pooling.avg_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.mean if count_padding else at.mean_inside, at.spans,
                          at.sizes, y.reshape(C * OH, OW * N))
@@ -112,8 +112,8 @@ class NumbaElementwise(NumpyBackend):
         if dy.dtype != FLOAT32 or dy.size == 0:
             return super().avg_pool2d_dx(dy, x_shape, window, count_padding=count_padding)
         C, H, W, N = x_shape
-        OH, OW = dy.shape[1:3]
         at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
+        OH, OW = at.first.shape
         pooling.avg_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)), at.mean if count_padding else at.mean_inside,
                                   at.spans, at.sizes, dx.reshape(C * H, W * N))
         return dx
@@ -129,10 +129,10 @@ class NumbaElementwise(NumpyBackend):
 
     def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
                             accumulate: bool = False) -> Array:
-        grad = np.empty(0, FLOAT32) if bias_grad is None else bias_grad
-        if not (float32(dy, y) and writable(grad)):
+        if not float32(dy, y) or bias_grad is not None and not writable(bias_grad):
             return super().activation_backward(dy, y, activation, bias_grad=bias_grad, accumulate=accumulate)
         rows, size = dy.shape[0], prod(dy.shape[1:])
+        grad = np.empty(0, FLOAT32) if bias_grad is None else bias_grad.reshape(rows)
         sums = np.empty((rows, -(-size // activations.PIECE)), FLOAT32)
         if activation is None:
             if bias_grad is not None:
@@ -184,7 +184,7 @@ class NumbaElementwise(NumpyBackend):
         y2 = x2 if activation is None else ready(y, (C, n))             # any array will do, and this one is in the cache
         gamma, mean, var = ready(gamma, vector), ready(mean, vector), ready(var, vector)
         dx = self.empty(x.shape, FLOAT32)
-        rest = eps, floor, gamma_grad, beta_grad, accumulate, dx.reshape(C, n)
+        rest = eps, floor, gamma_grad.reshape(vector), beta_grad.reshape(vector), accumulate, dx.reshape(C, n)
         if C < FEW and n >= LONG:
             sums = np.empty((C, -(-n // normalization.PART), 2))
             normalization.gradient_sums_of_parts(crew, dy2, x2, y2, mean, floor, sums)

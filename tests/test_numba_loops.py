@@ -361,6 +361,20 @@ def test_gradients_of_all_activations_are_compiled(name: str | None, backend: Nu
         == ["row_sums" if name is None else kernel]
 
 
+@pytest.mark.parametrize(("method", "changes"), [
+    ("max_pool2d_dx", {"dy": normal(2, 2, 3, 3), "argmax": np.zeros((2, 2, 3, 3), np.uint8)}),
+    ("max_pool2d_dx", {"x_shape": (2, 7, 7, 3)}), ("avg_pool2d_dx", {"x_shape": (2, 7, 7, 3)}),
+    ("activation_backward", {"y": normal(2, 2)}), ("activation_backward", {"bias_grad": normal(3)}),
+    ("batch_norm", {"beta": normal(1)}), ("batch_norm_backward", {"gamma_grad": normal(1)}),
+    ("softmax_cross_entropy", {"target": np.array([0])}), ("sgd", {"v": normal(4)}), ("adam", {"m": normal(4)}),
+    ("dropout_dx", {"keep": np.ones(4, bool)}),
+])
+def test_shapes_that_do_not_fit_are_errors(method: str, changes: dict[str, Any], backend: NumbaElementwise):
+    """A kernel would read or write beside the array."""
+    with pytest.raises(ValueError):
+        getattr(backend, method)(**fresh(CALLS[method][1] | changes))
+
+
 def test_an_index_out_of_range_is_an_error(backend: NumbaElementwise):
     with pytest.raises(IndexError):
         backend.gather_batch(normal(5, 3), np.array([1, 5]), np.float32)
