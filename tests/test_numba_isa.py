@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,13 @@ def test_the_folder_of_a_process(tmp_path: Path):
     nowhere = {name: str(tmp_path / "file" / "below") for name in home} | {"NUMBA_CACHE_DIR": ""}
     for _ in range(2):
         assert run_script(USE, **nowhere).count("compiling CPU kernels") == 1
+
+
+def test_processes_that_compile_at_once(tmp_path: Path):
+    with ThreadPoolExecutor(3) as crew:
+        said = list(crew.map(lambda folder: run_script(USE, NUMBA_CACHE_DIR=folder), [str(tmp_path)] * 3))
+    assert any(said)
+    assert run_script(USE, NUMBA_CACHE_DIR=str(tmp_path)) == ""
 
 
 def test_a_change_of_any_source_is_another_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
