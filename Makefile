@@ -26,7 +26,7 @@ lint: $(VENV)/installed-dev
 test-gpu: $(VENV)/installed-test $(VENV)/installed-$(CUDA)
 	XPNET_REQUIRE_GPU=1 $(BIN)/python -m pytest -rs -m gpu $(ARGS)
 
-bench: $(VENV)/installed-bench
+bench: $(VENV)/installed-bench $(VENV)/installed-fast
 	$(BIN)/python -m benchmarks cpu $(ARGS)
 
 # One environment for all of them: each target adds the extras that it needs, once, and again when pyproject.toml changes.

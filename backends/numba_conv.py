@@ -175,10 +175,12 @@ class NumbaConvolution(NumbaWinograd):
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
         if not self._covers(dy, W):
             return super().conv2d_dx(dy, W, x_shape, window, groups=groups)
-        F, C, (sh, sw), (_, height, width, _) = W.shape[0], W.shape[1], window.stride, x_shape
+        F, C, (sh, sw), (_, height, width, N) = W.shape[0], W.shape[1], window.stride, x_shape
+        OH, OW = dy.shape[1:3]
         if window.pointwise and groups == 1:
             return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
-        if groups == 1 and dy.size // F < LONG:                         # turning the filters would take longer than using them
+        # Turning the filters can take longer than using them, and a few outputs between much padding are mostly zeros.
+        if groups == 1 and (OH * OW * N < LONG or (window.stride == (1, 1) and 4 * OH * OW <= height * width)):
             return self.col2im(self.gemm(W.reshape(F, -1), dy.reshape(F, -1), trans_a=True), x_shape, window)
         turned = Window(window.kernel, window.stride, _padding_of_gradient(window), window.dilation)
         if min(turned.padding) >= 0:

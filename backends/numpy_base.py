@@ -68,6 +68,18 @@ class NumpyBase(Backend):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         return self.memory.empty(shape, dtype)
 
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Straight from the system, whose zeros take no memory before they are written: gradients that nobody asks for."""
+        return np.zeros(shape, dtype)
+
+    def _padded_zeros(self, x_shape: tuple[int, ...], window: Window, dtype: Any) -> Array:
+        """In recycled memory, because all of it will be written."""
+        C, H, W, N = x_shape
+        top, bottom, left, right = window.padding
+        padded = self.empty((C, top + H + bottom, left + W + right, N), dtype)
+        padded.fill(0)
+        return padded
+
     def run(self, task: Task, count: int, work: int) -> None:
         """task(0), ..., task(count - 1), in parallel where `work`, about the elements touched, is worth it."""
         if work < SERIAL:

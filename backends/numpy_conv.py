@@ -169,7 +169,7 @@ class NumpyConvolution(NumpyWinograd):
         def task(k: int) -> None:
             group, channels = blocks[k]
             W_block = W[group, :, channels].reshape(F, -1).T                                    # (c*KH*KW, F)
-            padded = self.zeros((channels.stop - channels.start, top + H + bottom, left + width + right, N), dx.dtype)
+            padded = self._padded_zeros((channels.stop - channels.start, H, width, N), window, dx.dtype)
             for rows in strips:
                 t = rows.stop - rows.start
                 dcols = self.empty((W_block.shape[0], t * L), dx.dtype)
