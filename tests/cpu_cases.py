@@ -72,6 +72,7 @@ def _large() -> Iterator[Case]:
         yield Case("batch_norm_backward", f"{activation}",
                    known | {"dy": dy, "y": y, "gamma_grad": normal(24), "beta_grad": normal(24)}, options | {"eps": 1e-5},
                    writes=("gamma_grad", "beta_grad"))
+    yield Case("zeros", "large", options={"shape": (300, 1000), "dtype": np.float32}, exact=True)
     for samples in (normal(300, 3, 32, 32), np.abs(9 * normal(300, 3, 32, 32)).astype(np.uint8)):
         index = np.random.default_rng(8).integers(0, 300, 130)
         yield Case("gather_batch", f"{samples.dtype}", {"samples": samples, "index": index}, {"dtype": np.float32}, exact=True)
