@@ -307,6 +307,59 @@ def test_inputs_that_may_only_be_read_stay_so():
     assert close(y, Backend().conv2d(x.astype(np.float64), W.astype(np.float64), Window.make(3)))
 
 
+# --- shapes that do not fit -------------------------------------------------------------------------------------------
+
+def test_shapes_that_do_not_fit_are_errors():
+    """As they are in base.py, where NumPy says so. A kernel would read or write what is not its own: a process may end."""
+    run_script("""
+from parity_cases import normal
+from xpnet.backends import Backend, Window
+from xpnet.backends.numba_backend import NumbaBackend
+
+window, wide = Window.make(3), Window.make(3, padding=1)
+x, W, dy = normal(4, 6, 6, 16), normal(8, 4, 3, 3), normal(8, 4, 4, 16)
+deep, filters = normal(32, 6, 6, 16), normal(32, 32, 3, 3)              # by Winograd, if anything
+calls = [
+    ("gemm", (normal(3, 4), normal(5, 6)), {}),
+    ("gemm", (normal(3, 4), normal(4, 6)), {"trans_a": True}),
+    ("gemm", (normal(3, 4), normal(4, 6)), {"trans_b": True}),
+    ("gemm", (normal(30, 40), normal(5, 600)), {}),
+    ("gemm", (normal(3, 4), normal(4, 6)), {"bias": normal(2)}),
+    ("gemm", (normal(3, 4), normal(4, 6)), {"out": normal(2, 6)}),
+    ("gemm", (normal(3, 4), normal(4, 6)), {"out": normal(3, 5), "accumulate": True}),
+    ("conv2d", (x, normal(8, 3, 3, 3), window), {}),
+    ("conv2d", (x, normal(8, 4, 3, 2), window), {}),
+    ("conv2d", (x, W, window), {"groups": 2}),
+    ("conv2d", (x, W, window), {"bias": normal(7)}),
+    ("conv2d", (x, W, Window.make(7)), {}),
+    ("conv2d", (deep, normal(32, 16, 3, 3), wide), {}),
+    ("conv2d", (deep, filters, wide), {"bias": normal(31)}),
+    ("conv2d_dx", (dy, W, (3, 6, 6, 16), window), {}),
+    ("conv2d_dx", (dy, W, (4, 7, 6, 16), window), {}),
+    ("conv2d_dx", (dy, W, (4, 6, 6, 15), window), {}),
+    ("conv2d_dx", (normal(7, 4, 4, 16), W, (4, 6, 6, 16), window), {}),
+    ("conv2d_dx", (dy, normal(8, 4, 1, 1), (4, 4, 5, 16), Window.make(1)), {}),
+    ("conv2d_dx", (deep, filters, (32, 6, 5, 16), wide), {}),
+    ("conv2d_dx", (deep, normal(16, 32, 3, 3), (32, 6, 6, 16), wide), {}),
+    ("conv2d_dW", (x, normal(8, 4, 5, 16), window), {}),
+    ("conv2d_dW", (x, normal(8, 4, 4, 15), window), {}),
+    ("conv2d_dW", (x, dy, window), {"out": normal(8, 4, 3, 2)}),
+    ("conv2d_dW", (x, dy, window), {"out": normal(7, 4, 3, 3), "accumulate": True}),
+    ("conv2d_dW", (deep, normal(32, 6, 5, 16), wide), {}),
+]
+answered = []
+for method, arrays, options in calls:
+    shapes = [getattr(a, "shape", a) for a in (*arrays, *options.values())]
+    for backend in (Backend(), NumbaBackend()):
+        try:
+            getattr(backend, method)(*arrays, **options)
+        except (ValueError, IndexError):
+            continue
+        answered.append(f"{backend.name} {method} {shapes}")
+assert not answered, "\\n".join(answered)
+""")
+
+
 # --- whole networks ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("build, size", [(branches, 6), (digits, 12)], ids=["branches", "digits"])
