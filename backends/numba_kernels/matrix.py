@@ -32,6 +32,7 @@ from xpnet.backends.numba_kernels.micro import (
 
 PANEL = VECTORS * LANES         # elements of a run that one multiply_block makes
 DEPTH = 576                     # k whose weights stay in the cache while all runs go by
+NEAR = 1 << 16          # elements of x that stay near while one block of filters after the other uses them
 STRIP = 1024                    # positions that a block of dots takes at a time: its runs stay in the nearest cache
 STRETCH = 96                    # whole vectors of a run, likewise
 REGION = 1 << 22                # multiply-adds that are worth a parallel region
@@ -39,12 +40,19 @@ IN_PLACE, COPIED, TURNED = 0, 1, 2      # how a panel of x is read
 
 
 @inline
+def next_rows(left):
+    """How many of the `left` rows to do next: one of micro.ROW_BLOCKS."""
+    if left >= ROWS:
+        return ROWS
+    return 4 if left >= 4 else 2 if left >= 2 else 1
+
+
+@inline
 def multiply_rows(x, offsets, K, first, last, w, w_row, w_step, y, y_row, bias, start, relu, vectors, tail):  # noqa: N803
     """y[f] = f(start + sum over k of w[f, k] x[k]) for first <= f < last and a panel of `vectors`; see multiply_block."""
     f = first
     while f < last:
-        left = last - f
-        rows = ROWS if left >= ROWS else 4 if left >= 4 else 2 if left >= 2 else 1
+        rows = next_rows(last - f)
         multiply_block(rows, vectors, tail, x, offsets, K, w + f * w_row, w_row, w_step, y + f * y_row, y_row, bias + 4 * f,
                        start, relu)
         f += rows
@@ -57,6 +65,21 @@ def panel_of(number, panels, all_vectors):
     if VECTORS == 3 and rest == 1 and number >= panels - 2 and panels > 1:
         return first - (number + 1 == panels), 2
     return first, VECTORS if number + 1 < panels else rest
+
+
+@inline
+def copy_panel(x, mode, place, offsets, first, depth, K, column, width, panel):
+    """x[first .. first + depth], `width` elements each, to rows of PANEL elements; see multiply."""
+    for k in range(depth):
+        row = panel[k * PANEL:k * PANEL + width]
+        if mode == COPIED:
+            source = x[place + offsets[first + k] // 4:]
+            for n in range(row.size):
+                row[n] = source[n]
+        else:
+            source = x[column * K + first + k:]
+            for n in range(row.size):
+                row[n] = source[n * K]
 
 
 @kernel
@@ -75,39 +98,42 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
         group, rest = task // (panel_tasks * filter_tasks), task % (panel_tasks * filter_tasks)
         i, j = rest // filter_tasks, rest % filter_tasks
         first_filter, last_filter = blocks * j // filter_tasks * ROWS, min(F, blocks * (j + 1) // filter_tasks * ROWS)
-        scratch = np.empty(1 if mode == IN_PLACE else min(K, DEPTH) * PANEL, np.float32)
+        together = max(1, min(16, NEAR // (min(K, DEPTH) * PANEL)))     # panels that a block of filters goes along
+        scratch = np.empty((together, 1 if mode == IN_PLACE else min(K, DEPTH) * PANEL), np.float32)
         scratch_offsets = np.arange(min(K, DEPTH)) * (4 * PANEL)
+        places = np.empty((together, 4), np.int64)                      # of each panel: x, y, vectors, lanes of the last
+        begin, end = lines * pixels * panels * i // panel_tasks, lines * pixels * panels * (i + 1) // panel_tasks
         for first in range(0, K, DEPTH):
             depth = min(DEPTH, K - first)
-            before = lines * pixels * panels * i // panel_tasks
-            line, pixel, number = before // (pixels * panels), before // panels % pixels, before % panels
-            for _ in range(before, lines * pixels * panels * (i + 1) // panel_tasks):
-                at, vectors = panel_of(number, panels, all_vectors)
-                width = min(vectors * LANES, run - at * LANES)
-                source = group * x_group + line * x_line + pixel * x_pixel + at * VECTOR_BYTES
-                target = y_first + group * F * y_channel + line * y_line + pixel * y_pixel + at * VECTOR_BYTES
-                rows, row_offsets = x.ctypes.data + source, offsets.ctypes.data + 8 * first
-                if mode != IN_PLACE:
-                    for k in range(depth):
-                        if mode == COPIED:
-                            begin = (source + offsets[first + k]) // 4
-                            for n in range(width):
-                                scratch[k * PANEL + n] = x[begin + n]
-                        else:
-                            begin = at * LANES * K + first + k
-                            for n in range(width):
-                                scratch[k * PANEL + n] = x[begin + n * K]
-                    rows, row_offsets = scratch.ctypes.data, scratch_offsets.ctypes.data
-                multiply_rows(rows, row_offsets, depth, first_filter, last_filter,
-                              w.ctypes.data + group * F * w_row + first * w_step, w_row, w_step,
-                              y.ctypes.data + target, y_channel, bias.ctypes.data + 4 * group * F,
-                              start if first == 0 else FROM_Y, relu if first + depth == K else 0,
-                              vectors, width - (vectors - 1) * LANES)
-                number += 1                                             # the next panel, pixel, line
-                if number == panels:
-                    number, pixel = 0, pixel + 1
-                    if pixel == pixels:
-                        pixel, line = 0, line + 1
+            row_offsets = offsets.ctypes.data + 8 * first if mode == IN_PLACE else scratch_offsets.ctypes.data
+            line, pixel, number = begin // (pixels * panels), begin // panels % pixels, begin % panels
+            for done in range(begin, end, together):
+                some = min(together, end - done)
+                for p in range(some):
+                    at, vectors = panel_of(number, panels, all_vectors)
+                    width = min(vectors * LANES, run - at * LANES)
+                    source = group * x_group + line * x_line + pixel * x_pixel + at * VECTOR_BYTES
+                    places[p, 0] = x.ctypes.data + source
+                    places[p, 1] = (y.ctypes.data + y_first + group * F * y_channel + line * y_line + pixel * y_pixel
+                                    + at * VECTOR_BYTES)
+                    places[p, 2], places[p, 3] = vectors, width - (vectors - 1) * LANES
+                    if mode != IN_PLACE:
+                        copy_panel(x, mode, source // 4, offsets, first, depth, K, at * LANES, width, scratch[p])
+                        places[p, 0] = scratch.ctypes.data + 4 * p * scratch.shape[1]
+                    number += 1                                         # the next panel, pixel, line
+                    if number == panels:
+                        number, pixel = 0, pixel + 1
+                        if pixel == pixels:
+                            pixel, line = 0, line + 1
+                f = first_filter
+                while f < last_filter:
+                    rows = next_rows(last_filter - f)
+                    for p in range(some):
+                        multiply_block(rows, places[p, 2], places[p, 3], places[p, 0], row_offsets, depth,
+                                       w.ctypes.data + (group * F + f) * w_row + first * w_step, w_row, w_step,
+                                       places[p, 1] + f * y_channel, y_channel, bias.ctypes.data + 4 * (group * F + f),
+                                       start if first == 0 else FROM_Y, relu if first + depth == K else 0)
+                    f += rows
 
 
 @kernel
