@@ -6,23 +6,18 @@ goes to NumpyBackend, first thing in each method.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import inf, prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xpnet.backends.activations import SCALE, SLOPE
 from xpnet.backends.base import Array
+from xpnet.backends.numba_base import FLOAT32, NumbaBase
 from xpnet.backends.numba_kernels import activation as activations
-from xpnet.backends.numba_kernels import batches, dropout, normalization, optimizers, pooling, softmax
+from xpnet.backends.numba_kernels import batches, dropout, normalization, optimizers, softmax
 from xpnet.backends.numba_kernels.arrays import ready
-from xpnet.backends.numba_kernels.jit import most_threads
-from xpnet.backends.numpy_backend import NumpyBackend
-from xpnet.backends.window import Window
 
-FLOAT32 = np.dtype(np.float32)
-SERIAL = 1 << 15        # elements; below, threads cost more than they do
 FEW, LONG = 16, 1 << 17     # fewer channels than FEW of more elements than LONG are normalised part by part
 
 FLOOR = {None: -inf, "relu": 0.0}                                       # f(z) = max(z, floor)
@@ -39,84 +34,8 @@ def writable(*arrays: Array) -> bool:
     return all(a.dtype == FLOAT32 and a.flags.carray for a in arrays)
 
 
-class Places(NamedTuple):
-    """What the kernels of pooling know of a window, see there."""
-
-    sizes: tuple[int, ...]
-    spans: np.ndarray       # (KW, 2)
-    first: np.ndarray       # (OH, OW)
-    plain: bool
-    mean: np.ndarray        # (OH, OW), 1 / number of elements of each window, those of the padding among them
-    mean_inside: np.ndarray
-
-
-@lru_cache(maxsize=256)
-def places(window: Window, H: int, W: int, N: int) -> Places:
-    """A window on feature maps (C, H, W, N)."""
-    OH, OW = window.output_size(H, W)
-    rows, columns = window.inside(H, W)                                 # (OH, KH), (OW, KW)
-    lo, inside = columns.argmax(axis=0), np.outer(rows.sum(axis=1), columns.sum(axis=1))
-    first = rows.argmax(axis=1)[:, None] * window.kernel[1] + columns.argmax(axis=1)
-    return Places((H, W, OH, OW, N, *window.kernel, *window.stride, *window.dilation, window.padding[0], window.padding[2]),
-                  np.stack([lo, lo + columns.sum(axis=0)], axis=1).astype(np.int64), first.astype(np.uint8),
-                  bool(window.kernel == (2, 2) and rows.all() and columns.all()),
-                  np.full((OH, OW), 1 / window.taps, FLOAT32), (1 / np.maximum(inside, 1)).astype(FLOAT32))
-
-
-class NumbaElementwise(NumpyBackend):
-    """Pooling, activations, batch normalisation, softmax, dropout, optimizers and batches."""
-
-    def __init__(self, note: str = "") -> None:
-        super().__init__(note)
-        self.size = min(self.threads.size, most_threads())
-
-    def crew(self, work: int) -> int:
-        """How many threads to give a kernel that touches so many elements."""
-        return 1 if work < SERIAL else self.size
-
-    # --- pooling --------------------------------------------------------------------------------------------------
-
-    def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
-        if x.dtype != FLOAT32 or window.taps > 255 or x.size == 0:
-            return super().max_pool2d(x, window)
-        C, H, W, N = x.shape
-        at = places(window, H, W, N)
-        OH, OW = at.first.shape
-        y, argmax = self.empty((C, OH, OW, N), FLOAT32), self.empty((C, OH, OW, N), np.uint8)
-        pooling.max_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.first, at.spans, at.sizes, at.plain,
-                         y.reshape(C * OH, OW * N), argmax.reshape(C * OH, OW * N))
-        return y, argmax
-
-    def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
-        if dy.dtype != FLOAT32 or argmax.dtype != np.uint8 or dy.size == 0:
-            return super().max_pool2d_dx(dy, argmax, x_shape, window)
-        C, H, W, N = x_shape
-        at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
-        OH, OW = at.first.shape
-        pooling.max_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)), ready(argmax, (C * OH, OW * N)),
-                                  at.spans, at.sizes, dx.reshape(C * H, W * N))
-        return dx
-
-    def avg_pool2d(self, x: Array, window: Window, *, count_padding: bool = True) -> Array:
-        if x.dtype != FLOAT32 or x.size == 0:
-            return super().avg_pool2d(x, window, count_padding=count_padding)
-        C, H, W, N = x.shape
-        at = places(window, H, W, N)
-        OH, OW = at.first.shape
-        y = self.empty((C, OH, OW, N), FLOAT32)
-        pooling.avg_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.mean if count_padding else at.mean_inside, at.spans,
-                         at.sizes, y.reshape(C * OH, OW * N))
-        return y
-
-    def avg_pool2d_dx(self, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
-        if dy.dtype != FLOAT32 or dy.size == 0:
-            return super().avg_pool2d_dx(dy, x_shape, window, count_padding=count_padding)
-        C, H, W, N = x_shape
-        at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
-        OH, OW = at.first.shape
-        pooling.avg_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)), at.mean if count_padding else at.mean_inside,
-                                  at.spans, at.sizes, dx.reshape(C * H, W * N))
-        return dx
+class NumbaElementwise(NumbaBase):
+    """Activations, batch normalisation, softmax, dropout, optimizers and batches."""
 
     # --- activations ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,23 @@
+"""What the parts of the Numba backend share: how many threads a kernel gets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpnet.backends.numba_kernels.jit import most_threads
+from xpnet.backends.numpy_backend import NumpyBackend
+
+FLOAT32 = np.dtype(np.float32)
+SERIAL = 1 << 15        # elements; below, threads cost more than they do
+
+
+class NumbaBase(NumpyBackend):
+    """Threads for kernels; all that has no kernel is NumpyBackend's."""
+
+    def __init__(self, note: str = "") -> None:
+        super().__init__(note)
+        self.size = min(self.threads.size, most_threads())
+
+    def crew(self, work: int) -> int:
+        """How many threads to give a kernel that touches so many elements."""
+        return 1 if work < SERIAL else self.size
