@@ -18,7 +18,7 @@ from llvmlite.binding import get_host_cpu_features  # noqa: E402 - only where Nu
 from numba import prange  # noqa: E402
 from numba.core import config  # noqa: E402
 
-from xpnet.backends.numba_kernels import jit  # noqa: E402
+from xpnet.backends.numba_kernels import jit, micro  # noqa: E402
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
@@ -50,6 +50,15 @@ def test_products_and_convolutions_with_avx2():
 @pytest.mark.skipif(not X86, reason="the blocks for 128 bits are tried on x86 alone")
 def test_products_and_convolutions_with_128_bits():
     run_script(PARITY.format(name="OTHER"), NUMBA_CPU_NAME="generic", **STRICT_MEMORY)
+
+
+@pytest.mark.parametrize("features, name", [
+    ("+avx512f,+avx512vl,+avx2,+fma", "AVX-512"), ("+avx512f,-avx512vl,+avx2,+fma", "AVX2"), ("+avx2,-fma", "128 bits"),
+    ("+fma,+avx2", "AVX2"), ("+neon", "NEON"), ("", "128 bits"), ("-avx512f,-avx512vl,-avx2,+sse4.2", "128 bits"),
+])
+def test_blocks_follow_from_what_the_processor_can(features: str, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(config, "CPU_FEATURES", features)
+    assert micro.instruction_set().name == name
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------
