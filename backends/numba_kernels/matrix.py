@@ -48,6 +48,14 @@ def next_rows(left):
 
 
 @inline
+def next_columns(left):
+    """How many of the `left` columns to do next: one of micro.COLUMN_BLOCKS."""
+    if left >= DOT_COLUMNS:
+        return DOT_COLUMNS
+    return DOT_COLUMNS // 2 if left >= DOT_COLUMNS // 2 else 1
+
+
+@inline
 def multiply_rows(x, offsets, K, first, last, w, w_row, w_step, y, y_row, bias, start, relu, vectors, tail):  # noqa: N803
     """y[f] = f(start + sum over k of w[f, k] x[k]) for first <= f < last and a panel of `vectors`; see multiply_block."""
     f = first
@@ -145,8 +153,6 @@ def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bi
     """
     K, F = offsets.size, d.shape[0] // groups
     filter_blocks, tap_blocks = (F + DOT_ROWS - 1) // DOT_ROWS, (K + DOT_COLUMNS - 1) // DOT_COLUMNS
-    columns = (K + tap_blocks - 1) // tap_blocks                        # equal blocks rather than a rest
-    tap_blocks = (K + columns - 1) // columns
     vectors, tail = run // LANES, run % LANES
     # Runs that are equally far apart are the rows of a set: one for each line with a single pixel, else a line's pixels.
     sets, rows, set_g, row_g, set_x, row_x = (1, lines, 0, 4 * run, 0, x_line) if pixels == 1 else (
@@ -163,7 +169,8 @@ def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bi
                 group, rest = task // (filter_tasks * tap_tasks), task % (filter_tasks * tap_tasks)
                 i, j = rest // tap_tasks, rest % tap_tasks
                 first_f, last_f = filter_blocks * i // filter_tasks, filter_blocks * (i + 1) // filter_tasks
-                first_k, last_k = tap_blocks * j // tap_tasks * columns, min(K, tap_blocks * (j + 1) // tap_tasks * columns)
+                first_k = tap_blocks * j // tap_tasks * DOT_COLUMNS
+                last_k = min(K, tap_blocks * (j + 1) // tap_tasks * DOT_COLUMNS)
                 for strip in range(first_strip, min(strips, first_strip + strips_at_once)):
                     row = strip * together
                     for v in range(0, max(vectors, 1), STRETCH):
@@ -171,11 +178,14 @@ def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bi
                         g_at = g.ctypes.data + group * F * channel + s * set_g + row * row_g + v * VECTOR_BYTES
                         x_at = x.ctypes.data + group * x_group + s * set_x + row * row_x + v * VECTOR_BYTES
                         for f in range(first_f * DOT_ROWS, last_f * DOT_ROWS, DOT_ROWS):
-                            for k in range(first_k, last_k, columns):
-                                dot_block(min(columns, last_k - k), g_at, g_offsets.ctypes.data + 8 * f, row_g,
+                            k = first_k
+                            while k < last_k:
+                                columns = next_columns(last_k - k)
+                                dot_block(columns, g_at, g_offsets.ctypes.data + 8 * f, row_g,
                                           x_at, offsets.ctypes.data + 8 * k, row_x, min(together, rows - row), part,
                                           tail if v + part == vectors else 0,
                                           sums.ctypes.data + 4 * ((group * filter_blocks * DOT_ROWS + f) * K + k), 4 * K)
+                                k += columns
     for f in prange(groups * F):
         for k in range(K):
             z = sums[f // F, f % F, k]

@@ -219,6 +219,9 @@ def multiply_block(typing, rows, vectors, tail, x, offsets, K, w, w_row, w_step,
 
 # --- dot_block --------------------------------------------------------------------------------------------------------
 
+COLUMN_BLOCKS = DOT_COLUMNS, DOT_COLUMNS // 2, 1
+
+
 def _dot(rows: int, columns: int) -> Callable[..., None]:
     def body(b: ir.IRBuilder, g, g_offsets, g_step, x, x_offsets, x_step, lines, vectors, tail, d, d_row) -> None:
         e = Emitter(b, tail)
@@ -255,11 +258,11 @@ def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines
     """d[f, k] += sum over n of g[f, n] x[k, n] for a block of DOT_ROWS x `columns`.
 
     n runs over `lines` of so many whole `vectors` and a `tail` of lanes. Line l of g[f] stands at
-    g + g_offsets[f] + l g_step, x likewise, d[f] at d + f d_row. `columns` is 1 .. DOT_COLUMNS.
+    g + g_offsets[f] + l g_step, x likewise, d[f] at d + f d_row. `columns` is one of COLUMN_BLOCKS.
     """
     def code(context, builder, signature, arguments):
         columns, *rest = arguments
-        variants = {c: define(builder, f"dot_{DOT_ROWS}x{c}", len(rest), _dot(DOT_ROWS, c)) for c in range(1, DOT_COLUMNS + 1)}
+        variants = {c: define(builder, f"dot_{DOT_ROWS}x{c}", len(rest), _dot(DOT_ROWS, c)) for c in COLUMN_BLOCKS}
         choose(builder, columns, variants, rest)
         return context.get_dummy_value()
     return types.void(*[types.int64] * 12), code
