@@ -18,12 +18,14 @@ from numba import prange
 from xpnet.backends.numba_kernels.jit import inline, kernel
 from xpnet.backends.numba_kernels.matrix import multiply_rows, panel_of
 from xpnet.backends.numba_kernels.micro import (
+    FROM_Y,
     FROM_ZERO,
     LANES,
     ROWS,
     VECTOR_BYTES,
     VECTORS,
     tile_transform,
+    transpose_block,
 )
 
 BT = {2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
@@ -64,9 +66,14 @@ def locate(first, tiles, across, size, step, top, left, H, W, N):
 
 
 @inline
-def aligned(scratch):
-    """The first address in it where a vector does not cross lines of the cache; it has LANES elements to spare."""
-    return (scratch.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+def aligned(size):
+    """A scratch of `size` floats whose vectors do not cross lines of the cache.
+
+    Numba frees an array after the last use of its name: take the address where it is needed, and do not keep it.
+    """
+    scratch = np.empty(size + LANES, np.float32)
+    skip = -scratch.ctypes.data % VECTOR_BYTES // 4
+    return scratch[skip:skip + size]
 
 
 @kernel
@@ -109,9 +116,7 @@ def convolve(tile, x, U, bias, start, relu, top, left, y, strip, strip_tasks, fi
     for task in prange(strip_tasks * filter_tasks):
         i, j = task // filter_tasks, task % filter_tasks
         first_filter, last_filter = blocks * j // filter_tasks * ROWS, min(F, blocks * (j + 1) // filter_tasks * ROWS)
-        v_scratch = np.empty(positions * v_step // 4 + LANES, np.float32)
-        m_scratch = np.empty(positions * m_step // 4 + LANES, np.float32)
-        V, M = aligned(v_scratch), aligned(m_scratch)
+        V, M = aligned(positions * v_step // 4), aligned(positions * m_step // 4)
         offsets = np.arange(C) * row
         inputs, outputs = np.empty((strip, BOX + 5), np.int64), np.empty((strip, BOX + 5), np.int64)
         for s in range(strips * i // strip_tasks, strips * (i + 1) // strip_tasks):
@@ -124,17 +129,92 @@ def convolve(tile, x, U, bias, start, relu, top, left, y, strip, strip_tasks, fi
                 for v in range(count):
                     transform_input(tile, inputs[v, MASKED], 0, inputs[v, BOX:].ctypes.data,
                                     x.ctypes.data + 4 * c * H * W * N + inputs[v, PLACE], 4 * W * N, 4 * N,
-                                    V + c * row + v * VECTOR_BYTES, size * v_step, v_step)
+                                    V.ctypes.data + c * row + v * VECTOR_BYTES, size * v_step, v_step)
             for f in range(first_filter, last_filter, ROWS):
                 end = min(f + ROWS, last_filter)
                 for k in range(positions):
                     for p in range(panels):
                         at, some = panel_of(p, panels, count)
-                        multiply_rows(V + k * v_step + at * VECTOR_BYTES, offsets.ctypes.data, C, f, end,
-                                      U.ctypes.data + 4 * k * F * C, 4 * C, 4, M + k * m_step + at * VECTOR_BYTES - f * row, row,
+                        multiply_rows(V.ctypes.data + k * v_step + at * VECTOR_BYTES, offsets.ctypes.data, C, f, end,
+                                      U.ctypes.data + 4 * k * F * C, 4 * C, 4,
+                                      M.ctypes.data + k * m_step + at * VECTOR_BYTES - f * row, row,
                                       bias.ctypes.data, start if k == size + 1 else FROM_ZERO, 0, some, LANES)
                 for g in range(f, end):
                     for v in range(count):
                         transform_output(tile, outputs[v, MASKED], relu, outputs[v, BOX:].ctypes.data,
-                                         M + (g - f) * row + v * VECTOR_BYTES, size * m_step, m_step,
+                                         M.ctypes.data + (g - f) * row + v * VECTOR_BYTES, size * m_step, m_step,
                                          y.ctypes.data + 4 * g * OH * OW * N + outputs[v, PLACE], 4 * OW * N, 4 * N)
+
+
+@kernel
+def correlate_filters(tile, x, dy, top, left, V, D, sums, chain, dU, vector_tasks, filter_tasks):
+    """dU (positions, F, C and more) = sum over tiles and samples of (A dy A^T) (B^T x B)^T, block by block of vectors.
+
+    V (positions, elements of a block, C and more) and D (positions, F and more, elements and more) hold a block: first tasks
+    transform channels and filters, then others add what the block says about their part of dU. V is turned so that channels
+    lie along vectors, as the products need it. `sums`, like dU, runs over `chain` blocks before it is added to dU.
+    """
+    C, H, W, N = x.shape
+    F, OH, OW = dy.shape[0], dy.shape[1], dy.shape[2]
+    size = tile + 2
+    positions, elements, columns = V.shape
+    block, across = elements // LANES, (OW + tile - 1) // tile
+    vectors = (OH + tile - 1) // tile * across * ((N + LANES - 1) // LANES)
+    v_step, d_row, d_step = 4 * elements * columns, 4 * D.shape[2], 4 * D.shape[1] * D.shape[2]
+    groups, blocks = (C + LANES - 1) // LANES, (F + ROWS - 1) // ROWS
+    panels = (groups + VECTORS - 1) // VECTORS
+    s_step = (LANES + 1) * VECTOR_BYTES                                 # positions should not share places in the cache
+    for k in prange(positions):
+        dU[k] = 0
+    for first in range(0, vectors, block):
+        count = min(block, vectors - first)
+        for task in prange(groups * vector_tasks):
+            group, part = task // vector_tasks, task % vector_tasks
+            tiles = np.empty((count, BOX + 5), np.int64)
+            S = aligned(positions * s_step // 4)
+            S[:] = 0                                                    # for channels that are not there
+            locate(first, tiles, across, size, tile, top, left, H, W, N)
+            for v in range(count * part // vector_tasks, count * (part + 1) // vector_tasks):
+                for c in range(group * LANES, min(C, group * LANES + LANES)):
+                    transform_input(tile, tiles[v, MASKED], 0, tiles[v, BOX:].ctypes.data,
+                                    x.ctypes.data + 4 * c * H * W * N + tiles[v, PLACE], 4 * W * N, 4 * N,
+                                    S.ctypes.data + c % LANES * VECTOR_BYTES, size * s_step, s_step)
+                for k in range(positions):
+                    transpose_block(S.ctypes.data + k * s_step, VECTOR_BYTES,
+                                    V.ctypes.data + k * v_step + 4 * columns * v * LANES + group * VECTOR_BYTES, 4 * columns)
+            locate(first, tiles, across, tile, tile, 0, 0, OH, OW, N)
+            for f in range(F * group // groups, F * (group + 1) // groups):
+                for v in range(count * part // vector_tasks, count * (part + 1) // vector_tasks):
+                    transform_gradient(tile, tiles[v, MASKED], 0, tiles[v, BOX:].ctypes.data,
+                                       dy.ctypes.data + 4 * f * OH * OW * N + tiles[v, PLACE], 4 * OW * N, 4 * N,
+                                       D.ctypes.data + f * d_row + v * VECTOR_BYTES, size * d_step, d_step)
+        begins, ends = first // block % chain == 0, (first // block + 1) % chain == 0 or first + block >= vectors
+        for task in prange(positions * filter_tasks):
+            k, j = task // filter_tasks, task % filter_tasks
+            first_filter, last_filter = blocks * j // filter_tasks * ROWS, min(F, blocks * (j + 1) // filter_tasks * ROWS)
+            offsets = np.arange(count * LANES) * (4 * columns)
+            for p in range(panels):
+                at, some = panel_of(p, panels, groups)
+                multiply_rows(V.ctypes.data + k * v_step + at * VECTOR_BYTES, offsets.ctypes.data, count * LANES,
+                              first_filter, last_filter, D.ctypes.data + k * d_step, d_row, 4,
+                              sums.ctypes.data + 4 * k * F * columns + at * VECTOR_BYTES, 4 * columns, sums.ctypes.data,
+                              FROM_ZERO if begins else FROM_Y, 0, some, LANES)
+            if ends:
+                for f in range(first_filter, last_filter):
+                    for c in range(C):
+                        dU[k, f, c] += sums[k, f, c]
+
+
+@kernel
+def finish_filters(tile, dU, accumulate, dW):
+    """dW (F, C, 9) = G^T dU G, or dW += it."""
+    F, C = dW.shape[0], dW.shape[1]
+    row = 4 * dU.shape[2]
+    for f in prange(F):
+        taps = np.empty((9, LANES), np.float32)
+        for first in range(0, C, LANES):
+            transform_sums(tile, 0, 0, 0, dU.ctypes.data + f * row + 4 * first, (tile + 2) * F * row, F * row,
+                           taps.ctypes.data, 3 * VECTOR_BYTES, VECTOR_BYTES)
+            for i in range(min(LANES, C - first)):
+                for t in range(9):
+                    dW[f, first + i, t] = taps[t, i] + (dW[f, first + i, t] if accumulate else np.float32(0))
