@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xpnet.backends.base import Array
+from xpnet.backends.numba_base import FLOAT32
 from xpnet.backends.numba_kernels import convolution, matrix
 from xpnet.backends.numba_kernels.arrays import ready
 from xpnet.backends.numba_kernels.matrix import COPIED, IN_PLACE, PANEL, TURNED
@@ -25,8 +26,6 @@ SMALL = 1 << 16         # multiply-adds; below, one piece
 FEW = 10                # columns of a product; below, vectors run along its rows
 LONG = 128              # outputs of a filter; below, both gradients are products with columns
 WAY = 4096              # bytes: addresses that differ by a multiple share a place in the cache
-
-FLOAT32 = np.dtype(np.float32)
 
 
 class Taps(NamedTuple):
@@ -210,6 +209,10 @@ class NumbaConvolution(NumbaWinograd):
         direct = (out is not None and out.dtype == FLOAT32 and out.flags.c_contiguous
                   and not np.may_share_memory(out, x) and not np.may_share_memory(out, dy))
         dW: Array = out if direct else self.empty((F, C, *window.kernel), FLOAT32)
+        tile = self.winograd_tile(window, groups, C, F, OH, OW, N)
+        if tile:
+            self.winograd_dW(x, dy, window, dW, direct and accumulate, tile=tile)
+            return dW if direct else self.store(dW, out, accumulate)
         rows, pixels, run = (OH, 1, OW * N) if taps.step[1] == 1 else (OH, OW, N)
         if self._in_columns(taps, groups, F, OH, OW, N) or (groups == 1 and OH * OW * N < LONG):
             rows, pixels, run = 1, 1, OH * OW * N

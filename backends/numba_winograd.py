@@ -12,14 +12,11 @@ A NaN or an infinity spoils its whole tile and not only the windows that contain
 
 from __future__ import annotations
 
-import numpy as np
-
 from xpnet.backends.base import Array
+from xpnet.backends.numba_base import FLOAT32, NumbaBase
 from xpnet.backends.numba_kernels import winograd
 from xpnet.backends.numba_kernels.arrays import ready
-from xpnet.backends.numba_kernels.jit import most_threads
 from xpnet.backends.numba_kernels.micro import FROM_BIAS, FROM_ZERO, LANES, VECTOR_BYTES, VECTORS
-from xpnet.backends.numpy_backend import NumpyBackend
 from xpnet.backends.window import Window
 
 STRIP = 7 << 16         # bytes of transformed input that a task has at a time: about half of a core's cache
@@ -34,10 +31,8 @@ FEWEST = 16             # channels, and filters; four times the product of both
 SHORTEST = 4            # vectors of tiles: for fewer the filters are not worth their transforms
 LEAST_SAVING = 1.3      # products without tiles to products with them, tiles and vectors that stick out counted in full
 
-FLOAT32 = np.dtype(np.float32)
 
-
-class NumbaWinograd(NumpyBackend):
+class NumbaWinograd(NumbaBase):
     """The convolution of 3x3 filters with stride 1 in float32, and its gradients.
 
     `winograd` is the side of the tiles: 2 for F(2x2, 3x3) where it pays, 4 for F(4x4, 3x3), which is faster and less
@@ -48,7 +43,6 @@ class NumbaWinograd(NumpyBackend):
         if winograd not in (0, 2, 4):
             raise ValueError(f"NumbaBackend: expected winograd to be 0, 2 or 4. Received: {winograd!r}.")
         super().__init__(note)
-        self.size = min(self.threads.size, most_threads())
         self.winograd = winograd
 
     def winograd_tile(self, window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int) -> int:
