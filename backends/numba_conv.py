@@ -109,6 +109,14 @@ def pieces(work: int, *blocks: int) -> list[int]:
     return cuts
 
 
+def expect_fit(who: str, x: tuple[int, ...], W: tuple[int, ...], y: tuple[int, ...], window: Window, groups: int) -> None:
+    """An error where these are not the shapes of a convolution: a kernel would read or write beside an array."""
+    F, (C, H, width, N) = W[0], x
+    if W[1:] != (C // groups, *window.kernel) or y != (F, *window.output_size(H, width), N) or C % groups or F % groups:
+        raise ValueError(f"{who}: expected x (C, H, W, N), filters (F, C/groups, {window.kernel[0]}, {window.kernel[1]}), y (F, OH, "
+                         f"OW, N). Received: x {x}, filters {W}, y {y}, groups={groups}.")
+
+
 class NumbaConvolution(NumbaWinograd):
     """Matrix products, convolution and its gradients in float32."""
 
@@ -121,6 +129,9 @@ class NumbaConvolution(NumbaWinograd):
             return super().gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias, activation=activation, out=out,
                                 accumulate=accumulate)
         M, N = a.shape[trans_a is True], b.shape[trans_b is not True]
+        if a.shape[trans_a is not True] != b.shape[trans_b is True] or (out is not None and out.shape != (M, N)):
+            raise ValueError(f"gemm: expected op(a) (M, K), op(b) (K, N), out (M, N). Received: a {a.shape}, b {b.shape}, "
+                             f"trans_a={trans_a}, trans_b={trans_b}, out {None if out is None else out.shape}.")
         # Straight into `out`, unless something that is still to be read may lie there.
         direct = (out is not None and out.dtype == FLOAT32 and out.flags.c_contiguous and (plain or not accumulate)
                   and not any(np.may_share_memory(out, read) for read in (a, b, bias) if read is not None))
@@ -163,6 +174,7 @@ class NumbaConvolution(NumbaWinograd):
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
         F, taps, relu = W.shape[0], taps_of(window), activation == "relu"
         OH, OW = window.output_size(*x.shape[1:3])
+        expect_fit("conv2d", x.shape, W.shape, (F, OH, OW, x.shape[3]), window, groups)
         tile = self.winograd_tile(window, groups, x.shape[0], F, OH, OW, x.shape[3])
         if tile:
             y = self.winograd_conv2d(x, W, window, bias=bias, relu=relu, tile=tile)
@@ -174,6 +186,7 @@ class NumbaConvolution(NumbaWinograd):
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
         if not self._covers(dy, W):
             return super().conv2d_dx(dy, W, x_shape, window, groups=groups)
+        expect_fit("conv2d_dx", x_shape, W.shape, dy.shape, window, groups)
         F, C, (sh, sw), (_, height, width, N) = W.shape[0], W.shape[1], window.stride, x_shape
         OH, OW = dy.shape[1:3]
         if window.pointwise and groups == 1:
@@ -204,6 +217,8 @@ class NumbaConvolution(NumbaWinograd):
                   accumulate: bool = False) -> Array:
         if not self._covers(x, dy):
             return super().conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=accumulate)
+        filters = (dy.shape[0], x.shape[0] // groups, *window.kernel) if out is None else out.shape
+        expect_fit("conv2d_dW", x.shape, filters, dy.shape, window, groups)
         (F, OH, OW, N), C, taps = dy.shape, x.shape[0] // groups, taps_of(window)
         K = C * window.taps
         direct = (out is not None and out.dtype == FLOAT32 and out.flags.c_contiguous
