@@ -113,8 +113,8 @@ def expect_fit(who: str, x: tuple[int, ...], W: tuple[int, ...], y: tuple[int, .
     """An error where these are not the shapes of a convolution: a kernel would read or write beside an array."""
     F, (C, H, width, N) = W[0], x
     if W[1:] != (C // groups, *window.kernel) or y != (F, *window.output_size(H, width), N) or C % groups or F % groups:
-        raise ValueError(f"{who}: expected x (C, H, W, N), filters (F, C/groups, {window.kernel[0]}, {window.kernel[1]}), y (F, OH, "
-                         f"OW, N). Received: x {x}, filters {W}, y {y}, groups={groups}.")
+        raise ValueError(f"{who}: expected x (C, H, W, N), filters (F, C/groups, {window.kernel[0]}, {window.kernel[1]}), "
+                         f"y (F, OH, OW, N). Received: x {x}, filters {W}, y {y}, groups={groups}.")
 
 
 class NumbaConvolution(NumbaWinograd):
@@ -148,13 +148,13 @@ class NumbaConvolution(NumbaWinograd):
         """y (M, N) = f(op(a) op(b) + bias), or y += op(a) op(b)."""
         M, N = y.shape
         K = a.shape[0] if trans_a else a.shape[1]
-        start = FROM_Y if accumulate else FROM_ZERO if bias is None else FROM_BIAS
+        work, start = M * N * K // 16, FROM_Y if accumulate else FROM_ZERO if bias is None else FROM_BIAS
         flat, start_bias = y.reshape(-1), y.reshape(-1) if bias is None else ready(bias, (M,))
         if not trans_a and (N < FEW or (trans_b and M <= 2 * ROWS)):
             b = b if trans_b or N == 1 else np.ascontiguousarray(b.T)                           # (N, K)
             row_tasks, column_tasks = pieces(M * N * K, -(-M // DOT_ROWS), -(-N // DOT_COLUMNS))
-            matrix.dots(self.size, b.reshape(-1), 0, 0, 0, _rows(N, K), a, 1, 1, 1, K, start_bias, start, relu, y, row_tasks,
-                        column_tasks)
+            matrix.dots(self.crew(work), b.reshape(-1), 0, 0, 0, _rows(N, K), a, 1, 1, 1, K, start_bias, start, relu, y,
+                        row_tasks, column_tasks)
         elif N < FEW and N < M and bias is None and not relu and not accumulate:
             turned = self.empty((N, M), FLOAT32)                        # y^T = b^T a: vectors along the rows of a
             self._multiply(b, not trans_b, a, False, None, turned, False, False)
@@ -163,8 +163,8 @@ class NumbaConvolution(NumbaWinograd):
             panel_tasks, row_tasks = pieces(M * N * K, -(-N // PANEL), -(-M // ROWS))
             mode = TURNED if trans_b else COPIED if 4 * N >= WAY and M > 2 * ROWS else IN_PLACE
             w_row, w_step = (4, 4 * M) if trans_a else (4 * K, 4)
-            matrix.multiply(self.size, b.reshape(-1), mode, 0, 0, 0, _rows(K, N), a.reshape(-1), w_row, w_step, 1, start_bias,
-                            start, relu, flat, 0, 4 * N, 0, 0, 1, 1, N, panel_tasks, row_tasks)
+            matrix.multiply(self.crew(work), b.reshape(-1), mode, 0, 0, 0, _rows(K, N), a.reshape(-1), w_row, w_step, 1,
+                            start_bias, start, relu, flat, 0, 4 * N, 0, 0, 1, 1, N, panel_tasks, row_tasks)
 
     # --- convolution ----------------------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class NumbaConvolution(NumbaWinograd):
         view = self._view(dy, reach, -(-height // sh), -(-width // sw))
         for phase, taps, numbers in phases:
             swapped = self.empty((groups * C, F // groups, len(numbers)), FLOAT32)
-            convolution.swap_filters(self.size, W, groups, numbers, swapped)
+            convolution.swap_filters(self.crew(swapped.size), W, groups, numbers, swapped)
             self._slide(view, swapped.reshape(groups * C, -1), taps, groups, None, False, dx, phase, window.stride)
         return dx
 
@@ -241,8 +241,9 @@ class NumbaConvolution(NumbaWinograd):
             image, flat = self._view(x, taps, OH, OW)
             offsets = image.offsets(C, taps)
             steps = 4 * C * image.channel, 4 * image.row * taps.step[0], 4 * image.column * taps.step[1]
-        tap_tasks, filter_tasks = pieces(dy.size * K // groups, -(-K // DOT_COLUMNS), -(-F // groups // DOT_ROWS))
-        matrix.dots(self.size, flat, *steps, offsets, ready(dy, (F, dy.size // F)), groups, rows, pixels, run, flat,
+        work = dy.size * K
+        tap_tasks, filter_tasks = pieces(work // groups, -(-K // DOT_COLUMNS), -(-F // groups // DOT_ROWS))
+        matrix.dots(self.crew(work // 16), flat, *steps, offsets, ready(dy, (F, dy.size // F)), groups, rows, pixels, run, flat,
                     FROM_Y if direct and accumulate else FROM_ZERO, False, dW.reshape(F, K), filter_tasks, tap_tasks)
         return dW if direct else self.store(dW, out, accumulate)
 
@@ -264,7 +265,8 @@ class NumbaConvolution(NumbaWinograd):
         if not image.copy:
             return image, ready(x, (x.size,))
         flat = self.empty((x.shape[0] * image.channel,), FLOAT32)
-        convolution.pad(self.size, ready(x, x.shape), image.top, image.left, flat, image.channel, image.height, image.width)
+        convolution.pad(self.crew(flat.size), ready(x, x.shape), image.top, image.left, flat, image.channel, image.height,
+                        image.width)
         return image, flat
 
     def _columns(self, view: tuple[Image, Array], taps: Taps, OH: int, OW: int) -> Array:
@@ -273,8 +275,8 @@ class NumbaConvolution(NumbaWinograd):
         pixels, run = (1, OW * N) if taps.step[1] == 1 else (OW, N)
         offsets = image.offsets(flat.size // image.channel, taps)
         cols = self.empty((offsets.size, OH * OW * N), FLOAT32)
-        convolution.columns_of(self.size, flat, image.row * taps.step[0], image.column * taps.step[1], offsets // 4, OH, pixels,
-                               run, cols)
+        convolution.columns_of(self.crew(cols.size), flat, image.row * taps.step[0], image.column * taps.step[1], offsets // 4,
+                               OH, pixels, run, cols)
         return cols
 
     def _slide(self, view: tuple[Image, Array], W: Array, taps: Taps, groups: int, bias: Array | None, relu: bool, y: Array,
@@ -294,8 +296,9 @@ class NumbaConvolution(NumbaWinograd):
                 part[...] = z
             return
         pixels, run = (1, OW * N) if taps.step[1] == stride[1] == 1 else (OW, N)
-        row_tasks, filter_tasks = pieces(y.size * W.shape[1], OH * pixels, -(-F // groups // ROWS))
-        matrix.multiply(self.size, flat, IN_PLACE, 4 * C * image.channel, 4 * image.row * taps.step[0],
+        work = y.size * W.shape[1]
+        row_tasks, filter_tasks = pieces(work, OH * pixels, -(-F // groups // ROWS))
+        matrix.multiply(self.crew(work // 16), flat, IN_PLACE, 4 * C * image.channel, 4 * image.row * taps.step[0],
                         4 * image.column * taps.step[1], image.offsets(C, taps), W.reshape(-1), 4 * W.shape[1], 4, groups,
                         flat if bias is None else ready(bias, (F,)), FROM_ZERO if bias is None else FROM_BIAS, relu,
                         y.reshape(-1), 4 * (phase[0] * width + phase[1]) * N, 4 * H * width * N, 4 * stride[0] * width * N,

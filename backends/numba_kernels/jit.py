@@ -20,6 +20,7 @@ import llvmlite
 import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.np.ufunc import parallel
 
 from xpnet.backends.user_cache import cache_folder
 
@@ -41,14 +42,27 @@ class Kernel:
 
     def __call__(self, threads: int, *args: Any) -> Any:
         with _TURN:
-            before = numba.get_num_threads()
-            if before == threads:
-                return self.compiled(*args)
-            numba.set_num_threads(threads)
+            before = _use_threads(threads)
             try:
                 return self.compiled(*args)
             finally:
-                numba.set_num_threads(before)
+                if before != threads:
+                    _use_threads(before)
+
+
+def _use_threads(count: int) -> int:
+    """Give so many threads to the kernels that this Python thread calls; the number before.
+
+    Numba's functions for it take two locks at each call, one of them shared between processes: longer than a small
+    kernel. Behind them are two of the threading layer's, which are there once it has started.
+    """
+    try:
+        before, set_count = parallel._get_num_threads(), parallel._set_num_threads
+    except AttributeError:
+        before, set_count = numba.get_num_threads(), numba.set_num_threads
+    if before != count:
+        set_count(count)
+    return int(before)
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
@@ -81,6 +95,7 @@ class _Folder(_CacheLocator):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self._py_file = function.__code__.co_filename                   # Numba names it where it has something to say
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Folder:
