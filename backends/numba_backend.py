@@ -10,8 +10,8 @@ from xpnet.backends.numba_pool import NumbaPooling
 class NumbaBackend(NumbaConvolution, NumbaPooling, NumbaElementwise):
     """Register-blocked kernels for float32; what they do not cover is NumpyBackend's.
 
-    `winograd` says which tiles 3x3 convolutions may use where they pay: 2, or 4 (faster for large layers and about ten
-    times less exact), or 0 for none.
+    `winograd` says which tiles 3x3 convolutions may use where they pay: 2, or 4 too (faster for large layers, with
+    errors about six times as large), or 0 for none.
     """
 
     name = "numba"
