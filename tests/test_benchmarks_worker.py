@@ -183,10 +183,11 @@ def test_without_numba_there_is_no_peak_and_a_reason(monkeypatch):
 
 
 def test_convolutions_say_that_there_is_no_peak(monkeypatch):
-    monkeypatch.setattr(parts, "ask", lambda task, job, say: {
-        "peak": {"flops_per_second": None, "reason": "no Numba"},
-        "convolutions": {"about": {}, "rows": [{"convolution": "c", "batch": 1, "direction": "forward", "operations": 6,
-                                                "seconds": 2.0}]}}[task])
+    answers = {"peak": {"flops_per_second": None, "reason": "no Numba"},
+               "convolutions": {"about": {}, "rows": [{"convolution": "c", "batch": 1, "direction": "forward",
+                                                       "operations": 6, "seconds": 2.0}]}}
+    for module in (parts, race):
+        monkeypatch.setattr(module, "ask", lambda task, job, say: answers[task])
     said = []
     found, = parts.single_convolutions([1], race.Turns(["numpy", "torch-nchw"], 1), Job("cpu", "", 1), said.append)
     assert (found["flops_per_second"], found["of_peak"], found["contender"]) == (3.0, None, "numpy")
