@@ -1,14 +1,12 @@
-"""Convolution and matrix products on the compiled kernels: what is read where, which kernel does it, and how it is cut.
+"""Convolution and matrix products on the compiled kernels: which kernel does it, and how it is cut.
 
-A convolution and its gradient by the input are the same operation: outputs that are sums over taps, each tap a place in
-the input relative to the output's. With stride 1 the gradient's taps are the convolution's, looked at from the other
-side; with stride s it falls into s x s convolutions of its own, one for the outputs at each offset from the stride's grid.
+A convolution and its gradient by the input are the same operation, sums over taps (see numba_taps.py), and a product of
+matrices is the simplest case of it.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from xpnet.backends.numba_kernels import convolution, matrix
 from xpnet.backends.numba_kernels.arrays import ready
 from xpnet.backends.numba_kernels.matrix import COPIED, IN_PLACE, PANEL, TURNED
 from xpnet.backends.numba_kernels.micro import DOT_COLUMNS, DOT_ROWS, FROM_BIAS, FROM_Y, FROM_ZERO, LANES, ROWS
+from xpnet.backends.numba_taps import WAY, Image, Taps, gradient_padding, gradient_taps, image_of, taps_of
 from xpnet.backends.numba_winograd import NumbaWinograd
 from xpnet.backends.window import Window
 
@@ -25,79 +24,6 @@ TASKS = 16              # pieces of a call: enough for many cores, and always th
 SMALL = 1 << 16         # multiply-adds; below, one piece
 FEW = 10                # columns of a product; below, vectors run along its rows
 LONG = 128              # outputs of a filter; below, both gradients are products with columns
-WAY = 4096              # bytes: addresses that differ by a multiple share a place in the cache
-
-
-class Taps(NamedTuple):
-    """Output (oy, ox) reads the input at (oy * step + row, ox * step + column) for all these rows and columns."""
-
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-    step: tuple[int, int] = (1, 1)
-
-
-class Image(NamedTuple):
-    """How the input is read: as it is, or copied between zeros first (see convolution.pad)."""
-
-    copy: bool
-    top: int                # the input's first row and column in the copy
-    left: int
-    height: int             # of the copy
-    width: int
-    channel: int            # elements from one channel, row and column to the next, of what is read
-    row: int
-    column: int
-    step: tuple[int, int]
-
-    def offsets(self, C: int, taps: Taps) -> np.ndarray:
-        """Bytes from the first output's place to what each tap (c, row, column) reads, int64."""
-        return _offsets(self, C, taps)
-
-
-@lru_cache(maxsize=1024)
-def taps_of(window: Window) -> Taps:
-    """The convolution's taps."""
-    starts = -window.padding[0], -window.padding[2]
-    rows, columns = (tuple(start + k * d for k in range(size))
-                     for start, size, d in zip(starts, window.kernel, window.dilation))
-    return Taps(rows, columns, window.stride)
-
-
-@lru_cache(maxsize=1024)
-def gradient_taps(window: Window, phase: tuple[int, int]) -> tuple[Taps, np.ndarray]:
-    """Taps of dx at (stride * a + phase) in dy, and the numbers i * KW + j of the filter's elements that belong to them.
-
-    dx[iy] = sum over i of w[i] dy[oy] with oy * stride = iy + padding - i * dilation, where that can be divided.
-    """
-    axes = []
-    for size, stride, before, dilation, p in zip(window.kernel, window.stride, window.padding[::2], window.dilation, phase):
-        numbers = [k for k in range(size) if (p + before - k * dilation) % stride == 0]
-        axes.append((tuple((p + before - k * dilation) // stride for k in numbers), np.array(numbers, np.int64)))
-    (rows, i), (columns, j) = axes
-    return Taps(rows, columns), (i[:, None] * window.kernel[1] + j).reshape(-1)
-
-
-@lru_cache(maxsize=1024)
-def image_of(shape: tuple[int, ...], reach: Taps, OH: int, OW: int) -> Image:
-    """For an input of this shape, read by OH x OW outputs with taps between the smallest and the largest of `reach`."""
-    C, H, W, N = shape
-    (sh, sw), rows, columns = reach.step, reach.rows, reach.columns
-    top, left = -min(rows), -min(columns)
-    height, width = (OH - 1) * sh + max(rows) + top + 1, (OW - 1) * sw + max(columns) + left + 1
-    inside = top <= 0 and left <= 0 and height - top <= H and width - left <= W
-    # Channels should not share places in the cache; for a few of them it has room.
-    if inside and (C <= 8 or 4 * H * W * N % WAY or len(rows) * len(columns) == 1):
-        return Image(False, 0, 0, H, W, H * W * N, W * N, N, reach.step)
-    channel = height * width * N
-    if 4 * channel >= WAY:
-        channel += -channel % (WAY // 4) + 272
-    return Image(True, top, left, height, width, channel, width * N, N, reach.step)
-
-
-@lru_cache(maxsize=1024)
-def _offsets(image: Image, C: int, taps: Taps) -> np.ndarray:
-    rows, columns = np.array(taps.rows, np.int64) + image.top, np.array(taps.columns, np.int64) + image.left
-    return 4 * (np.arange(C)[:, None, None] * image.channel + rows[:, None] * image.row + columns * image.column).reshape(-1)
 
 
 def pieces(work: int, *blocks: int) -> list[int]:
@@ -133,7 +59,7 @@ class NumbaConvolution(NumbaWinograd):
             raise ValueError(f"gemm: expected op(a) (M, K), op(b) (K, N), out (M, N). Received: a {a.shape}, b {b.shape}, "
                              f"trans_a={trans_a}, trans_b={trans_b}, out {None if out is None else out.shape}.")
         # Straight into `out`, unless something that is still to be read may lie there.
-        direct = (out is not None and out.dtype == FLOAT32 and out.flags.c_contiguous and (plain or not accumulate)
+        direct = (out is not None and out.dtype == FLOAT32 and out.flags.carray and (plain or not accumulate)
                   and not any(np.may_share_memory(out, read) for read in (a, b, bias) if read is not None))
         y: Array = out if direct else self.empty((M, N), FLOAT32)
         relu = activation == "relu"
@@ -194,7 +120,7 @@ class NumbaConvolution(NumbaWinograd):
         # Turning the filters can take longer than using them, and a few outputs between much padding are mostly zeros.
         if groups == 1 and (OH * OW * N < LONG or (window.stride == (1, 1) and 4 * OH * OW <= height * width)):
             return self.col2im(self.gemm(W.reshape(F, -1), dy.reshape(F, -1), trans_a=True), x_shape, window)
-        turned = Window(window.kernel, window.stride, _padding_of_gradient(window), window.dilation)
+        turned = Window(window.kernel, window.stride, gradient_padding(window), window.dilation)
         if min(turned.padding) >= 0:
             tile = self.winograd_tile(turned, groups, F, C, height, width, dy.shape[3])
             if tile:
@@ -221,7 +147,7 @@ class NumbaConvolution(NumbaWinograd):
         expect_fit("conv2d_dW", x.shape, filters, dy.shape, window, groups)
         (F, OH, OW, N), C, taps = dy.shape, x.shape[0] // groups, taps_of(window)
         K = C * window.taps
-        direct = (out is not None and out.dtype == FLOAT32 and out.flags.c_contiguous
+        direct = (out is not None and out.dtype == FLOAT32 and out.flags.carray
                   and not np.may_share_memory(out, x) and not np.may_share_memory(out, dy))
         dW: Array = out if direct else self.empty((F, C, *window.kernel), FLOAT32)
         tile = self.winograd_tile(window, groups, C, F, OH, OW, N)
@@ -303,12 +229,6 @@ class NumbaConvolution(NumbaWinograd):
                         flat if bias is None else ready(bias, (F,)), FROM_ZERO if bias is None else FROM_BIAS, relu,
                         y.reshape(-1), 4 * (phase[0] * width + phase[1]) * N, 4 * H * width * N, 4 * stride[0] * width * N,
                         4 * stride[1] * N, OH, pixels, run, row_tasks, filter_tasks)
-
-
-def _padding_of_gradient(window: Window) -> tuple[int, int, int, int]:
-    """With stride 1 the gradient by the input is a convolution of dy with this padding."""
-    (high, wide), (top, bottom, left, right) = window.extent, window.padding
-    return high - 1 - top, high - 1 - bottom, wide - 1 - left, wide - 1 - right
 
 
 @lru_cache(maxsize=256)
