@@ -1,5 +1,6 @@
 """What all tests share: how hypothesis draws, where GPU tests run, and the backends that layers are tested on."""
 
+import importlib.util
 import os
 
 import pytest
@@ -24,7 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=str(error).split(". ")[0]))      # why; the rest is the remedy
 
 
-@pytest.fixture(scope="session", params=["base", "numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+NO_NUMBA = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not installed")
+
+
+@pytest.fixture(scope="session", params=["base", "numpy", pytest.param("numba", marks=NO_NUMBA),
+                                         pytest.param("cupy", marks=pytest.mark.gpu)])
 def backend(request) -> Backend:
     """Each backend in turn; "base" is the reference implementation itself."""
     return Backend() if request.param == "base" else get_backend(request.param)
