@@ -130,7 +130,7 @@ class _Cache(FunctionCache):
                 self.flush()                                            # an empty index, which the next save fills
         if found is None and not _Cache._announced:
             _Cache._announced = True
-            print("xpnet: compiling CPU kernels for this machine, some 10 seconds the first time; they are kept in "
+            print("xpnet: compiling CPU kernels for this machine, 10 to 20 seconds the first time; they are kept in "
                   f"{self.cache_path}", file=sys.stderr, flush=True)
         return found
 
