@@ -32,7 +32,7 @@ from xpnet.backends.numba_kernels.micro import (
 
 PANEL = VECTORS * LANES         # elements of a run that one multiply_block makes
 DEPTH = 576                     # k whose weights stay in the cache while all runs go by
-NEAR = 1 << 16          # elements of x that stay near while one block of filters after the other uses them
+NEAR = 1 << 16                  # elements of x that stay near while one block of filters after the other uses them
 STRIP = 1024                    # positions that a block of dots takes at a time: its runs stay in the nearest cache
 STRETCH = 96                    # whole vectors of a run, likewise
 REGION = 1 << 22                # multiply-adds that are worth a parallel region
