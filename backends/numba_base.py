@@ -1,4 +1,4 @@
-"""What the parts of the Numba backend share: how many threads a kernel gets."""
+"""What the parts of the Numba backend share: into how many pieces work is cut, and how many threads a kernel gets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from xpnet.backends.numba_kernels.jit import most_threads
 from xpnet.backends.numpy_backend import NumpyBackend
 
 FLOAT32 = np.dtype(np.float32)
+TASKS = 16              # pieces of a call: enough for many cores, and always the same number, whatever their count
 SERIAL = 1 << 15        # elements; below, threads cost more than they do
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from xpnet.backends.base import Array
-from xpnet.backends.numba_base import FLOAT32
+from xpnet.backends.numba_base import FLOAT32, TASKS
 from xpnet.backends.numba_kernels import convolution, matrix
 from xpnet.backends.numba_kernels.arrays import ready
 from xpnet.backends.numba_kernels.matrix import COPIED, IN_PLACE, PANEL, TURNED
@@ -20,7 +20,6 @@ from xpnet.backends.numba_taps import WAY, Image, Taps, gradient_padding, gradie
 from xpnet.backends.numba_winograd import NumbaWinograd
 from xpnet.backends.window import Window
 
-TASKS = 16              # pieces of a call: enough for many cores, and always the same number, whatever their count
 SMALL = 1 << 16         # multiply-adds; below, one piece
 FEW = 10                # columns of a product; below, vectors run along its rows
 LONG = 128              # outputs of a filter; below, both gradients are products with columns

@@ -13,7 +13,7 @@ A NaN or an infinity spoils its whole tile and not only the windows that contain
 from __future__ import annotations
 
 from xpnet.backends.base import Array
-from xpnet.backends.numba_base import FLOAT32, NumbaBase
+from xpnet.backends.numba_base import FLOAT32, TASKS, NumbaBase
 from xpnet.backends.numba_kernels import winograd
 from xpnet.backends.numba_kernels.arrays import ready
 from xpnet.backends.numba_kernels.micro import FROM_BIAS, FROM_ZERO, LANES, VECTOR_BYTES, VECTORS
@@ -23,7 +23,6 @@ STRIP = 7 << 16         # bytes of transformed input that a task has at a time: 
 BLOCK = 1 << 22         # bytes of both operands of a gradient by the filters that are transformed at a time
 CHAIN = 512             # elements of a sum; longer ones lose digits, so partial sums are added up
 LONGEST = 12            # vectors; longer strips win nothing
-TASKS = 16              # pieces of a call, whatever the number of threads
 SHARE = 64              # filters of a piece at least: each piece transforms its input itself
 
 # Where tiles pay, measured with AVX-512 for 8 to 512 channels, 1x1 to 32x32 outputs, batches of 16 to 128.

@@ -3,6 +3,7 @@ any number of threads."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -110,3 +111,23 @@ def digits(backend: Backend, dtype: str = "float32", seed: int = 0, between: Cal
     ]
     return xn.Sequential([item for layer in layers for item in (layer, *between())], input_shape=(2, 12, 12),
                          backend=backend, dtype=dtype, seed=seed)
+
+
+def agree_among_threads(make: Callable[[], Backend]) -> None:
+    """Four threads, each with large calls in another order, on one backend and on one of their own: the same bits."""
+    shared, cases = make(), LARGE[::3]
+    expected, errors = [run(case, make()) for case in cases], []
+
+    def caller(me: int) -> None:
+        mine = make()
+        for k in np.random.default_rng(me).permutation(len(cases)):
+            for backend in (shared, mine):
+                if not all(map(same_bits, run(cases[k], backend), expected[k])):
+                    errors.append(str(cases[k]))
+
+    crew = [threading.Thread(target=caller, args=(me,), daemon=True) for me in range(4)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join(300)
+    assert not any(thread.is_alive() for thread in crew) and not errors

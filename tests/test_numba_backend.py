@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from cpu_cases import LARGE, agree_on_strided_arrays, digits
+from cpu_cases import LARGE, agree_among_threads, agree_on_strided_arrays, digits
 from fake_cupy import installed
 from nets import branches, pictures
 from parity_cases import CASES, Case, agree, different_signatures, distance, normal, public_methods, run, same_bits
@@ -70,23 +69,7 @@ def test_more_threads_than_numba_has(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_threads_may_share_a_backend():
-    """Four threads, each with large calls in another order, on one backend and on one of their own."""
-    cases = LARGE[::3]
-    expected, errors = [run(case, BACKEND) for case in cases], []
-
-    def caller(me: int) -> None:
-        mine = NumbaBackend()
-        for k in np.random.default_rng(me).permutation(len(cases)):
-            for backend in (BACKEND, mine):
-                if not all(map(same_bits, run(cases[k], backend), expected[k])):
-                    errors.append(str(cases[k]))
-
-    crew = [threading.Thread(target=caller, args=(me,), daemon=True) for me in range(4)]
-    for thread in crew:
-        thread.start()
-    for thread in crew:
-        thread.join(300)
-    assert not any(thread.is_alive() for thread in crew) and not errors
+    agree_among_threads(NumbaBackend)
 
 
 def test_blas_adds_no_threads_of_its_own():

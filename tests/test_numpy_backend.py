@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
-from cpu_cases import CONVOLUTIONS, LARGE, agree_on_strided_arrays
+from cpu_cases import CONVOLUTIONS, LARGE, agree_among_threads, agree_on_strided_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 from parity_cases import CASES, Case, agree, different_signatures, missing_methods, normal, run, same_bits
@@ -88,22 +86,7 @@ def test_blas_adds_no_threads_of_its_own(case: Case):
 
 
 def test_threads_may_share_a_backend():
-    """Four threads, each with all the large calls in another order, on one backend and on one of their own."""
-    shared, expected, errors = NumpyBackend(), [run(case, NumpyBackend()) for case in LARGE[::3]], []
-
-    def caller(me: int) -> None:
-        mine = NumpyBackend()
-        for k in np.random.default_rng(me).permutation(len(expected)):
-            for backend in (shared, mine):
-                if not all(map(same_bits, run(LARGE[::3][k], backend), expected[k])):
-                    errors.append(str(LARGE[::3][k]))
-
-    crew = [threading.Thread(target=caller, args=(me,), daemon=True) for me in range(4)]
-    for thread in crew:
-        thread.start()
-    for thread in crew:
-        thread.join(300)
-    assert not any(thread.is_alive() for thread in crew) and not errors
+    agree_among_threads(NumpyBackend)
 
 
 def test_outputs_come_from_recycled_memory(backend: NumpyBackend):

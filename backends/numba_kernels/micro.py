@@ -58,8 +58,8 @@ LANES = ISA.lanes
 VECTOR_BYTES = 4 * LANES
 ROWS, VECTORS, DOT_ROWS, DOT_COLUMNS = ISA.rows, ISA.vectors, ISA.dot_rows, ISA.dot_columns
 
-FLOAT, I1, I32, I64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
-VECTOR, MASK = ir.VectorType(FLOAT, LANES), ir.VectorType(I1, LANES)
+FLOAT, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+VECTOR = ir.VectorType(FLOAT, LANES)
 ZEROS = ir.Constant(VECTOR, [0.0] * LANES)
 
 
