@@ -54,7 +54,7 @@ def available() -> list[str]:
         _cupy(0)
     except BackendError:
         return names
-    from xpnet.backends.cupy_backend import device_count
+    from xpnet.backends.cupy_base import device_count
     return names + [f"cupy:{device}" for device in range(device_count())]
 
 

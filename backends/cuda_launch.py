@@ -1,7 +1,4 @@
-"""How the kernels of cuda_kernels/ are launched: template names, vector widths, grids and blocks. Plain arithmetic, no GPU.
-
-Everything that cupy_backend.py can ask the compiler for is listed here, so that tests can compile and run all of it.
-"""
+"""How the kernels of cuda_kernels/ are launched: template names, vector widths, grids and blocks. No GPU in it."""
 
 from __future__ import annotations
 
@@ -35,15 +32,9 @@ def source(family: str) -> str:
     return "\n".join((FOLDER / f"{name}.cu").read_text(encoding="utf-8") for name in ("common", family))
 
 
-def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched, by family: "im2col<float, 4>" and so on."""
-    types = [(name, width) for dtype, name in TYPES.items() for width in widths(dtype)]
-    return {
-        "im2col": tuple(f"{kernel}<{name}, {width}>" for kernel in ("im2col", "col2im") for name, width in types),
-        "max_pool": tuple(f"{kernel}<{name}, {index}, {width}>" for kernel in ("max_pool", "max_pool_dx")
-                          for name, width in types for index in INDEX_TYPES.values()),
-        "dropout": ("random_bits", *(f"dropout<{name}, {width}>" for name, width in types)),
-    }
+def types_and_widths() -> list[tuple[str, int]]:
+    """Name and vector width of every instantiation over the element types: ("__half", 1) .. ("double", 2)."""
+    return [(name, width) for dtype, name in TYPES.items() for width in widths(dtype)]
 
 
 def widths(dtype: np.dtype[Any]) -> tuple[int, ...]:

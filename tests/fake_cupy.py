@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import shim
 
+from xpnet.backends import cuda_launch
+from xpnet.backends.cupy_backend import kernels as backend_kernels
+
 TO_DEVICE = {"array", "asarray", "ascontiguousarray"}       # the functions that may take NumPy arrays
 
 
@@ -112,7 +115,7 @@ class FakeCupy:
     def __init__(self, folder: Path, gpus: int = 1, kernels: Sequence[str] = ("",),
                  checks: Sequence[str] = shim.CHECKS) -> None:
         self.current = 0
-        self.libraries: list[shim.Library] = []
+        self._families: dict[str, shim.Library] = {}
         fake = self
 
         class Device:
@@ -131,11 +134,16 @@ class FakeCupy:
                 pass
 
         class RawModule:
+            """One kernel of a family. All of a family, as far as `kernels` lets it, is compiled at once: g++ takes its time."""
+
             def __init__(self, *, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> None:
                 assert "-std=c++17" in options
-                names = [name for name in name_expressions if any(word in name for word in kernels)]
-                self.library = shim.Library(code, names, folder, checks)
-                fake.libraries.append(self.library)
+                if code not in fake._families:
+                    names = next(names for family, names in backend_kernels().items() if cuda_launch.source(family) == code)
+                    names = tuple(name for name in names if any(word in name for word in kernels))
+                    fake._families[code] = shim.Library(code, names, folder, checks)
+                self.library = fake._families[code]
+                assert set(name_expressions) <= set(self.library.numbers), f"{name_expressions} is not listed"
 
             def get_function(self, name: str) -> Any:
                 def function(grid: Sequence[int], block: Sequence[int], args: Sequence[Any]) -> None:
@@ -152,6 +160,10 @@ class FakeCupy:
         self.RawModule = RawModule
         self.cuda = SimpleNamespace(Device=Device, compiler=SimpleNamespace(CompileException=CompileException),
                                     runtime=SimpleNamespace(getDeviceCount=lambda: gpus, CUDARuntimeError=CUDARuntimeError))
+
+    @property
+    def libraries(self) -> list[shim.Library]:
+        return list(self._families.values())
 
     def _argument(self, a: Any) -> Any:
         """An argument of a kernel as the shim takes it: an array of the GPU, a NumPy scalar, or a struct."""

@@ -12,15 +12,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import kernel_checks
 import numpy as np
 import pytest
 import shim
+from kernel_checks import CHECK_FAILED, SANITIZER_FAILED
+from window_checks import READS_TOO_MUCH
 
 from xpnet.backends import cuda_launch
+from xpnet.backends.cupy_backend import kernels
 
-CHECK_FAILED, SANITIZER_FAILED = 3, 99          # as in kernel_checks.py
-CHECKS = ("parity", "im2col", "col2im", "max_pool2d", "max_pool2d_dx", "dropout", "small_grids", "every_instantiation",
-          "other_arrays", "training")
+CHECKS = tuple(kernel_checks.CHECKS)
+# Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
+MUTANTS = {name: mutant for module in kernel_checks.MODULES for name, mutant in module.MUTANTS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kernels")
     with ThreadPoolExecutor(2) as pool:
         for built in [pool.submit(shim.build, cuda_launch.source(family), names, folder)
-                      for family, names in cuda_launch.kernels().items()]:
+                      for family, names in kernels().items()]:
             built.result()
     return folder
 
@@ -66,32 +70,6 @@ def test_kernels_agree_with_base(name: str, checked: Outcomes):
     assert f"{name}: as base.py" in result.stdout
 
 
-# Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
-MUTANTS = {
-    "im2col reads one column to the right": ("im2col", "- w.left + j", "- w.left + 1 + j", "im2col"),
-    "im2col reads one row further down": ("im2col", "- w.top + i", "- w.top + 1 + i", "im2col"),
-    "im2col takes padding for input": ("im2col", "inside(ix, w.W);", "inside(ix, w.W + 1);", "im2col"),
-    "im2col writes one element later": ("im2col", "store(cols + target +", "store(cols + 1 + target +", "im2col"),
-    "im2col leaves out the last column": ("im2col", "FOR_COLUMNS(ox, w.OW)", "FOR_COLUMNS(ox, w.OW - 1)", "im2col"),
-    "col2im counts one window too many": ("common", "o < windows", "o <= windows", "col2im"),
-    "col2im ignores the stride": ("common", "o * stride == position", "true", "col2im"),
-    "col2im reads another row": ("im2col", "w.OH + oy;", "w.OH + oy + 1;", "col2im"),
-    "the last of equal values wins": ("max_pool", "v > best", "v >= best", "max_pool2d"),
-    "a NaN does not win": ("max_pool", "v != v &&", "v == v &&", "max_pool2d"),
-    "-inf is not taken": ("max_pool", "bool first = true;", "bool first = false;", "max_pool2d"),
-    "the winner is the next tap": ("max_pool", "Index(i * w.KW + j)", "Index(i * w.KW + j + 1)", "max_pool2d"),
-    "dy goes to the next tap": ("max_pool", "== i * w.KW + j)", "== i * w.KW + j + 1)", "max_pool2d_dx"),
-    "dy of another window": ("max_pool", "w.OH + oy) * w.OW + ox) * w.N + n;\n                const Vec<Index",
-                             "w.OH + oy) * w.OW + ox + 1) * w.N + n;\n                const Vec<Index", "max_pool2d_dx"),
-    "the counter is not incremented": ("dropout", "block + 1, 0", "block, 0", "dropout"),
-    "the high half comes first": ("dropout", "(h % 2)", "(1 - h % 2)", "dropout"),
-    "the end is one word early": ("dropout", "block * 8 + h < n)", "block * 8 + h < n - 1)", "dropout"),
-    "rows between two strides are left out": ("common", "row += gridDim.x * blockDim.z", "row += gridDim.x * blockDim.z + 1",
-                                              "small_grids"),
-}
-READS_TOO_MUCH = "im2col reads from padding, then forgets it"
-MUTANTS[READS_TOO_MUCH] = ("im2col", "if (on_input) value = load<V>(x + source + (i64)ix * w.N + n);",
-                           "value = load<V>(x + source + (i64)ix * w.N + n); if (!on_input) value = {};", "im2col")
 QUICKLY = ("--quick", "--only", "<float,")      # a mutant is compiled for float alone, to save time
 
 

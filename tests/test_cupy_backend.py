@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from parity_cases import different_signatures
 
 from xpnet.backends import BackendError, Window, available, cuda_launch, get_backend
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends.cupy_backend import CupyBackend, kernels
 
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]       # what there is without a GPU, the best last
 
@@ -219,7 +219,7 @@ def test_the_struct_is_the_one_of_the_kernels():
 
 
 def test_the_list_of_kernels_is_what_the_sources_define():
-    for family, names in cuda_launch.kernels().items():
+    for family, names in kernels().items():
         defined = set(re.findall(r"__global__ void (\w+)\(", cuda_launch.source(family)))
         assert {name.partition("<")[0] for name in names} == defined
         assert len(set(names)) == len(names)

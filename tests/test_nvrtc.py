@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from xpnet.backends import cuda_launch
+from xpnet.backends.cupy_backend import kernels
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
 
@@ -36,7 +37,7 @@ def headers() -> Path:
 
 def compile_family(nvrtc: Any, headers: Path, family: str, arch: str) -> tuple[bytes, dict[str, str], str]:
     """What CuPy does for a RawModule, with its options: (machine code or PTX, name -> mangled name, the compiler's log)."""
-    names = cuda_launch.kernels()[family]
+    names = kernels()[family]
     program = nvrtc.createProgram(cuda_launch.source(family), f"{family}.cu", (), ())
     try:
         for name in names:
@@ -55,7 +56,7 @@ def compile_family(nvrtc: Any, headers: Path, family: str, arch: str) -> tuple[b
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("family", cuda_launch.kernels())
+@pytest.mark.parametrize("family", kernels())
 def test_every_instantiation_compiles_without_a_warning(family: str, arch: str, nvrtc: Any, headers: Path):
     if arch == "sm_120" and nvrtc.getVersion() < (12, 8):
         pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")

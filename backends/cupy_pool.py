@@ -1,0 +1,48 @@
+"""Pooling on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpnet.backends import cuda_launch
+from xpnet.backends.base import Array
+from xpnet.backends.cupy_base import CupyBase
+from xpnet.backends.window import Window
+
+
+def kernels() -> dict[str, tuple[str, ...]]:
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
+    return {
+        "max_pool": tuple(f"{kernel}<{name}, {index}, {width}>" for kernel in ("max_pool", "max_pool_dx")
+                          for name, width in cuda_launch.types_and_widths() for index in cuda_launch.INDEX_TYPES.values()),
+    }
+
+
+class CupyPooling(CupyBase):
+    """Pooling on an NVIDIA GPU."""
+
+    def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
+        if x.dtype not in cuda_launch.TYPES:
+            return super().max_pool2d(x, window)
+        C, H, W, N = x.shape
+        OH, OW = window.output_size(H, W)
+        x = self._contiguous(x)
+        y = self.empty((C, OH, OW, N), x.dtype)
+        argmax = self.empty(y.shape, self.argmax_dtype(window))
+        V = self._width(N, x, y, argmax)
+        types = f"{cuda_launch.TYPES[x.dtype]}, {cuda_launch.INDEX_TYPES[argmax.dtype]}"
+        self._launch("max_pool", f"max_pool<{types}, {V}>", cuda_launch.row_launch(C, OH, OW, N // V),
+                     x, y, argmax, np.int32(C), cuda_launch.window_struct(x.shape, window))
+        return y, argmax
+
+    def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+        if dy.dtype not in cuda_launch.TYPES:
+            return super().max_pool2d_dx(dy, argmax, x_shape, window)
+        C, H, W, N = x_shape
+        dy, argmax = self._contiguous(dy), self._contiguous(argmax)
+        dx = self.empty(x_shape, dy.dtype)
+        V = self._width(N, dy, dx, argmax)
+        types = f"{cuda_launch.TYPES[dy.dtype]}, {cuda_launch.INDEX_TYPES[argmax.dtype]}"
+        self._launch("max_pool", f"max_pool_dx<{types}, {V}>", cuda_launch.row_launch(C, H, W, N // V),
+                     dy, argmax, dx, np.int32(C), cuda_launch.window_struct(x_shape, window))
+        return dx
