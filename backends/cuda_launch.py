@@ -13,8 +13,11 @@ from xpnet.backends.window import Window
 Grid = tuple[int, int, int]
 
 FOLDER = Path(__file__).with_name("cuda_kernels")
+SHARED = ("common", "functions")
 OPTIONS = ("-std=c++17",)
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+ACTIVATIONS: dict[str | None, str] = {          # by their names in functions.cu
+    None: "NONE", "relu": "RELU", "sigmoid": "SIGMOID", "tanh": "TANH", "scaled_tanh": "SCALED_TANH"}
 INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char", np.dtype(np.int32): "int"}
 
 THREADS = 256                           # in a block: eight warps, enough to keep a multiprocessor busy
@@ -29,7 +32,7 @@ WINDOW = np.dtype([(name, np.int32) for name in (
 
 def source(family: str) -> str:
     """The text that is compiled for a family of kernels: what all share, then its own file."""
-    return "\n".join((FOLDER / f"{name}.cu").read_text(encoding="utf-8") for name in ("common", family))
+    return "\n".join((FOLDER / f"{name}.cu").read_text(encoding="utf-8") for name in (*SHARED, family))
 
 
 def types_and_widths() -> list[tuple[str, int]]:

@@ -2,6 +2,7 @@
 // turns, so that a thread can wait for the others at a barrier. What it cannot show: races, memory ordering, and the
 // limits of registers, shared memory and launches.
 #pragma once
+#include <math.h>
 #include <ucontext.h>
 
 #include <cstdint>
