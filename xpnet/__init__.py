@@ -5,6 +5,7 @@
     net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-3))
 """
 
+from xpnet import functional
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
 from xpnet.io import load
 from xpnet.layer import PREDICT, SAMPLE, TRAIN, Layer
@@ -42,5 +43,6 @@ __all__ = [
     "BackendError", "BatchNorm2d", "Concat", "Constant", "Conv2d", "CrossEntropy", "Dropout", "Flatten",
     "GlobalAvgPool2d", "HalfSquaredError", "History", "Input", "Layer", "Linear", "Loss", "MaxPool2d",
     "MeanSquaredError", "Network", "OneCycle", "Optimizer", "ReLU", "ScaledTanh", "Schedule", "Sequential", "Sigmoid",
-    "Softmax", "Subsampling2d", "TableConv2d", "Tanh", "TrainStep", "Window", "available", "get_backend", "load",
+    "Softmax", "Subsampling2d", "TableConv2d", "Tanh", "TrainStep", "Window", "available", "functional",
+    "get_backend", "load",
 ]

@@ -1,0 +1,24 @@
+"""Convolution, pooling and batch norm with their gradients, as functions of plain NumPy or CuPy arrays: no network, no layer.
+
+    y = conv2d(x, W, bias, padding=1)                       # x (N, C, H, W), W (F, C, KH, KW) -> y (N, F, OH, OW)
+    dx, dW, db = conv2d_backward(dy, x, W, padding=1)       # from dy, the gradient of a loss by y
+
+Shapes are written for layout="NCHW", batch first; with layout="CHWN" the batch comes last, (C, H, W, N), as the kernels have
+it, and nothing is converted. Arguments of windows are those of the layers: ints or pairs, and padding also as (top, bottom,
+left, right), "valid", "half" or "full". Results are of the inputs' kind, dtype and layout; inputs are never written.
+Errors: TypeError for what is no array or not of one floating-point type, ValueError for shapes that do not fit.
+"""
+
+from xpnet.functional.convolution import (
+    col2im,
+    conv2d,
+    conv2d_backward,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+    im2col,
+)
+from xpnet.functional.normalization import batch_norm, batch_norm_backward, batch_norm_inference
+from xpnet.functional.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+
+__all__ = ["avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_inference", "col2im", "conv2d",
+           "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward", "im2col", "max_pool2d", "max_pool2d_backward"]

@@ -1,0 +1,117 @@
+"""What every function of this package does with its arguments: checks, the backend, the layout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend, BackendError, get_backend
+
+Array = Any
+Shape = tuple[int, ...]
+
+
+class Call:
+    """One call: its name in errors, the backend that follows from its arrays, and the way of arrays in and out.
+
+    `images` have a batch axis and stand in the layout; `others` come with the names of their axes ("" where those are checked
+    elsewhere, and the dtype too). Sizes are (C, H, W, N) in here, whatever the layout.
+    """
+
+    def __init__(self, who: str, layout: str, backend: str | Backend, images: Mapping[str, Array],
+                 others: dict[str, tuple[Array, str]], half: bool = False, axes: str = "C, H, W") -> None:
+        if layout not in ("NCHW", "CHWN"):
+            raise ValueError(f'{who}: expected layout "NCHW" or "CHWN". Received: {layout!r}.')
+        self.who, self.batch_first = who, layout == "NCHW"
+        named = f"N, {axes}" if self.batch_first else f"{axes}, N"
+        given = {name: (a, named) for name, a in images.items()} | others
+        self.backend = _backend(who, {name: a for name, (a, _) in given.items()}, backend)
+        for name, (a, wanted) in given.items():
+            if wanted and (a.ndim != wanted.count(",") + 1 or 0 in a.shape):
+                raise ValueError(f"{who}: expected {name} of shape ({wanted}), none of them 0. Received: {tuple(a.shape)}.")
+        types = [np.dtype(t) for t in ("float32", "float64", "float16")][:3 if half and self.backend.xp is not np else 2]
+        received = {name: a.dtype for name, (a, wanted) in given.items() if wanted}
+        if len(set(received.values())) > 1 or received[next(iter(images))] not in types:
+            raise TypeError(f"{who}: expected arrays of one dtype, {' or '.join(map(str, types))}. "
+                            f"Received: {', '.join(f'{name} of {dtype}' for name, dtype in received.items())}.")
+
+    # --- arrays in and out ----------------------------------------------------------------------------------------
+
+    def inward(self, image: Array) -> Array:
+        """Batch-last and contiguous; it may be a view of `image`."""
+        return self.backend.gather_batch(image, None, image.dtype) if self.batch_first else self.backend.asarray(image)
+
+    def outward(self, y: Array) -> Array:
+        """In the layout; y (..., N) is ours. The samples' elements are gathered as if they were samples."""
+        *sample, N = y.shape
+        return self.backend.gather_batch(y.reshape(-1, N), None, y.dtype).reshape(N, *sample) if self.batch_first else y
+
+    def ready(self, a: Array | None) -> Array | None:
+        return None if a is None else self.backend.asarray(a)
+
+    def row_sums(self, dy: Array) -> Array:
+        """db[c] = sum of dy (C, H, W, N) over all axes but the first."""
+        db = self.backend.empty(dy.shape[:1], dy.dtype)
+        self.backend.activation_backward(dy, dy, None, bias_grad=db)
+        return db
+
+    # --- shapes ---------------------------------------------------------------------------------------------------
+
+    def sizes(self, image: Array) -> Shape:
+        """(C, H, W, N) of an image."""
+        shape = tuple(image.shape)
+        return (*shape[1:], shape[0]) if self.batch_first else shape
+
+    def outer(self, sizes: Shape) -> Shape:
+        """A shape with the batch as its last axis, in the layout."""
+        return (sizes[-1], *sizes[:-1]) if self.batch_first else sizes
+
+    def given(self, x_shape: Sequence[int]) -> Shape:
+        """(C, H, W, N) of a shape that was passed in the layout."""
+        shape = tuple(x_shape) if isinstance(x_shape, Sequence) else ()
+        if len(shape) != 4 or any(isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 1 for s in shape):
+            raise ValueError(f"{self.who}: expected x_shape to be four ints, 1 or larger. Received: x_shape={x_shape!r}.")
+        shape = tuple(int(s) for s in shape)
+        return (*shape[1:], shape[0]) if self.batch_first else shape
+
+    def expect(self, name: str, a: Array | None, shape: Sequence[int]) -> None:
+        if a is not None and tuple(a.shape) != tuple(shape):
+            raise ValueError(f"{self.who}: expected {name} of shape {tuple(shape)}. Received: {tuple(a.shape)}.")
+
+    def expect_per_channel(self, x: Array, vectors: Mapping[str, Array]) -> None:
+        for name, a in vectors.items():
+            self.expect(name, a, self.sizes(x)[:1])
+
+
+def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Backend:
+    """Where these arrays are computed with: "auto" is the GPU that they lie on, or the fastest backend of the CPU."""
+    cupy = sys.modules.get("cupy")          # who has an array of CuPy's has imported it
+    places: dict[str, str] = {}
+    for name, a in arrays.items():
+        if isinstance(a, np.ndarray):
+            places[name] = "cpu"
+        elif cupy is not None and isinstance(a, cupy.ndarray):
+            places[name] = f"cupy:{a.device.id}"
+        else:
+            raise TypeError(f"{who}: expected {name} to be a NumPy or CuPy array. Received: {type(a).__name__}.")
+    place, *others = dict.fromkeys(places.values())
+    chosen = wanted if isinstance(wanted, Backend) else _shared(place if wanted == "auto" else wanted)
+    if others or place != ("cpu" if chosen.xp is np else chosen.name):
+        raise ValueError(f"{who}: expected all arrays in one place, the backend's. Received: backend {chosen.name}, "
+                         f"{', '.join(f'{name} on {where}' for name, where in places.items())}.")
+    return chosen
+
+
+@cache
+def _shared(name: str) -> Backend:
+    """The backend of that name, made once in a process; "cpu" is Numba where it is installed, else NumPy."""
+    if name != "cpu":
+        return get_backend(name)
+    try:
+        return _shared("numba")
+    except BackendError:
+        return _shared("numpy")
