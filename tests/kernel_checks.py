@@ -20,6 +20,7 @@ import numpy as np
 import shim
 import window_checks
 from fake_cupy import FakeCupy, installed
+from functional_checks import functional
 from kernel_setting import base, grid
 from parity_cases import CASES, agree, distance, normal, run, same_bits, ties
 
@@ -102,7 +103,7 @@ def training(backend: CupyBackend, words: list[str]) -> None:
 
 
 CHECKS = {name: grid(check) for name, check in GRIDS.items()} | {
-    check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays, training)}
+    check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays, training, functional)}
 
 
 def main() -> int:

@@ -1,0 +1,101 @@
+"""xpnet.functional on the arrays of a GPU, here the pretended ones of fake_cupy.py: as on the CPU, and on the arrays' device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from parity_cases import distance, normal
+
+from xpnet import functional as F
+from xpnet.backends.cupy_backend import CupyBackend
+
+WINDOW = {"stride": (2, 1), "padding": (1, 0, 1, 1), "dilation": (1, 2)}
+
+
+def arguments(dtype: Any, N: int) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
+    """Each function with arrays, shapes and options; batch-first."""
+    x, W, b = normal(N, 4, 7, 6, dtype=dtype), normal(6, 2, 3, 2, dtype=dtype), normal(6, dtype=dtype)
+    y, gamma = normal(N, 6, 3, 6, dtype=dtype), normal(4, dtype=dtype)
+    pool = {"stride": 2, "padding": (0, 1, 1, 1)}
+    largest, argmax = F.max_pool2d(x, 3, backend="numpy", **pool)       # type: ignore[arg-type]
+    image = normal(*largest.shape, dtype=dtype)
+    return {
+        "conv2d": (F.conv2d, (x, W, b), WINDOW | {"groups": 2}),
+        "conv2d_backward": (F.conv2d_backward, (y, x, W), WINDOW | {"groups": 2}),
+        "conv_transpose2d": (F.conv_transpose2d, (y, W, gamma), WINDOW | {"groups": 2, "output_padding": (1, 0)}),
+        "conv_transpose2d_backward": (F.conv_transpose2d_backward, (normal(N, 4, 7, 6, dtype=dtype), y, W),
+                                      WINDOW | {"groups": 2, "output_padding": (1, 0)}),
+        "im2col": (F.im2col, (x, 3), WINDOW),
+        "col2im": (F.col2im, (normal(N, 4 * 6, 18, dtype=dtype), x.shape, (3, 2)), WINDOW),
+        "max_pool2d": (F.max_pool2d, (x, 3), pool),
+        "max_pool2d_backward": (F.max_pool2d_backward, (image, argmax, x.shape, 3), pool),
+        "avg_pool2d": (F.avg_pool2d, (x, 3), pool),
+        "avg_pool2d_backward": (F.avg_pool2d_backward, (image, x.shape, 3), pool),
+        "batch_norm": (F.batch_norm, (x, gamma, gamma), {}),
+        "batch_norm_inference": (F.batch_norm_inference, (x, gamma, gamma, gamma, abs(gamma)), {}),
+        "batch_norm_backward": (F.batch_norm_backward, (normal(*x.shape, dtype=dtype), x, gamma, gamma, abs(gamma)), {}),
+    }
+
+
+def turned(a: Any, N: int) -> Any:
+    """An image, or its shape, with the batch last."""
+    if isinstance(a, tuple) and len(a) == 4:
+        return (*a[1:], a[0])
+    return np.ascontiguousarray(np.moveaxis(a, 0, -1)) if isinstance(a, np.ndarray) and a.ndim > 1 and len(a) == N else a
+
+
+def functional(backend: CupyBackend, words: list[str]) -> None:
+    """Every function on the second of two GPUs while the first one is current, and what is refused."""
+    def on_device(a: Any) -> Any:
+        return second.asarray(a) if isinstance(a, np.ndarray) else a
+
+    second, N = CupyBackend(1), 5                                       # no filters' count: that is how images are known
+    for dtype in (np.float32, np.float64):
+        table = arguments(dtype, N)
+        assert table.keys() == set(F.__all__)
+        for name, (function, given, options) in table.items():
+            for layout in ("NCHW", "CHWN"):
+                chosen = [turned(a, N) if layout == "CHWN" else a for a in given]
+                right = function(*chosen, **options, layout=layout, backend="numpy")
+                found = function(*map(on_device, chosen), **options, layout=layout)
+                for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, right)), strict=True):
+                    assert isinstance(a, backend.xp.ndarray) and a.device.id == 1 and a.flags.c_contiguous, name
+                    host = second.to_numpy(a)
+                    assert (host.dtype, host.shape) == (b.dtype, b.shape), name
+                    assert distance(host, b) < (1e-5 if dtype == np.float32 else 1e-12), f"{name}, {layout}"
+    halves(second)
+    refusals(backend, second)
+
+
+def halves(second: CupyBackend) -> None:
+    """float16 where it is exact or summed in float: windows and maxima."""
+    for name in ("im2col", "col2im", "max_pool2d", "max_pool2d_backward"):
+        function, given, options = arguments(np.float32, 5)[name]
+        given = tuple(a.astype(np.float16) if getattr(a, "dtype", None) == np.float32 else a for a in given)
+        wide = (a.astype(np.float32) if getattr(a, "dtype", None) == np.float16 else a for a in given)
+        right = function(*wide, **options, backend="numpy")
+        found = function(*(second.asarray(a) if isinstance(a, np.ndarray) else a for a in given), **options)
+        for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, right)), strict=True):
+            np.testing.assert_array_equal(second.to_numpy(a), b.astype(np.float16) if b.dtype == np.float32 else b)
+
+
+def refusals(backend: CupyBackend, second: CupyBackend) -> None:
+    x, W = normal(2, 3, 4, 4), normal(3, 3, 1, 1)
+    here, there = backend.asarray(x), second.asarray(W)
+    half = second.asarray(x.astype(np.float16))
+    for function, error, message in (
+            (lambda: F.conv2d(here, there), ValueError, "Received: backend cupy:0, x on cupy:0, W on cupy:1."),
+            (lambda: F.conv2d(x, there), ValueError, ", x on cpu, W on cupy:1."),
+            (lambda: F.conv2d(here, W), ValueError, "Received: backend cupy:0, x on cupy:0, W on cpu."),
+            (lambda: F.im2col(x, 2, backend=second), ValueError, "Received: backend cupy:1, x on cpu."),
+            (lambda: F.im2col(here, 2, backend="numpy"), ValueError, "Received: backend numpy, x on cupy:0."),
+            (lambda: F.im2col(here, 2, backend=second), ValueError, "Received: backend cupy:1, x on cupy:0."),
+            (lambda: F.conv2d(half, half), TypeError, "of one dtype, float32 or float64. Received: x of float16")):
+        try:
+            function()
+        except error as raised:
+            assert message in str(raised), str(raised)
+        else:
+            raise AssertionError(f"expected an error: {message}")
