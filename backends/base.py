@@ -10,12 +10,14 @@ No method writes into its inputs; what one returns belongs to the caller, except
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends.activations import DERIVATIVE, FORWARD
+from xpnet.backends.feed import Feed
 from xpnet.backends.window import Window
 
 Array = Any
@@ -25,6 +27,7 @@ class Backend:
     """Kernels in plain `xp`; see the module's text for the layout."""
 
     name = "base"
+    captures = False            # whether `capture` has anything to gain
 
     def __init__(self, xp: Any = np, note: str = "") -> None:
         self.xp = xp
@@ -59,6 +62,27 @@ class Backend:
         """`with backend.scope():` runs plain xp code on the backend's device, where there is more than one."""
         return nullcontext()
 
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """`with backend.stream():` is `scope` for work that is long or captured: training, evaluation, prediction.
+
+        What was launched before the block ends before its work begins, and its work before what comes after it.
+        """
+        return self.scope()
+
+    def capture(self, fn: Callable[[], Any]) -> Callable[[], Any]:
+        """A function that does what fn() does and returns what it returned: on a GPU, after a few calls, in one launch.
+
+        fn reads and writes arrays that stay where they are, and takes everything that changes from call to call from
+        them. What a call returns may be overwritten by the next one.
+        """
+        return fn
+
+    def assign(self, out: Array, values: Sequence[float]) -> None:
+        """out[i] = values[i]: a few numbers of the host, out (n,) float64, without waiting for the GPU."""
+        out[...] = self.asarray(np.array(values, np.float64))
+
     # --- batches --------------------------------------------------------------------------------------------------
 
     def gather_batch(self, samples: Array, index: Array | None, dtype: Any) -> Array:
@@ -69,6 +93,10 @@ class Backend:
         """
         rows = samples if index is None else samples[index]             # on the host if they lie there: fewer bytes travel
         return self.xp.ascontiguousarray(self.xp.moveaxis(self.asarray(rows), 0, -1), dtype=dtype)
+
+    def feed(self, samples: Array, dtype: Any, most: int) -> Feed:
+        """A source of batches of up to `most` of these batch-first samples, kept where batches are made of them fastest."""
+        return Feed(self, samples, dtype)
 
     # --- matrices -------------------------------------------------------------------------------------------------
 
@@ -306,6 +334,12 @@ class Backend:
         n = dz.shape[1]
         dx = (gamma / std)[:, None] * (dz - (dbeta / n)[:, None] - x_hat * (dgamma / n)[:, None])
         return dx.reshape(x.shape)
+
+    def update_running(self, running_mean: Array, running_var: Array, mean: Array, var: Array, momentum: float,
+                       n: int) -> None:
+        """running += momentum (batch's - running), with the unbiased variance var n / (n - 1). All (C,), n elements each."""
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (n / (n - 1)) - running_var)
 
     # --- softmax --------------------------------------------------------------------------------------------------
 

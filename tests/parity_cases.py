@@ -52,11 +52,27 @@ def run(case: Case, backend: Backend) -> list[np.ndarray]:
         assert name in case.writes or same_bits(backend.to_numpy(arrays[name]), a), f"{case}: wrote into {name}"
     if case.method == "argmax_dtype":
         return [np.array(np.dtype(returned).str)]
-    if case.method == "scope":
+    if case.method in ("scope", "stream"):
         return []
+    if case.method == "feed":
+        results = _batches_of(returned, backend, len(case.options["samples"]))
+    if case.method == "capture":
+        with backend.scope():
+            results = [returned() for _ in range(5)]
     assert all(r.flags.c_contiguous for r in results), f"{case}: a result is not C-contiguous"
     hosts = [np.array(backend.to_numpy(r)) for r in results]
     return [np.zeros_like(h) for h in hosts] if case.method == "empty" else hosts     # its content is not specified
+
+
+def _batches_of(feed: Any, backend: Backend, samples: int) -> list[Any]:
+    """Batches in order and in another one, of several sizes, and one in an array that is there already."""
+    with backend.scope():
+        results = [feed.batch(0, samples), feed.batch(samples // 2, samples)]
+        feed.arrange(np.arange(samples)[::-1].copy())
+        results += [feed.batch(k, k + 1) for k in range(min(samples, 5))]
+        out = backend.zeros(results[0].shape, results[0].dtype)
+        assert feed.batch(0, samples, out) is out
+    return [*results, out]
 
 
 def agree(case: Case, actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
@@ -169,6 +185,11 @@ def _memory() -> Iterator[Case]:
     yield Case("to_numpy", "float32", {"a": normal(3, 4)}, exact=True)
     yield Case("synchronize", "returns")
     yield Case("scope", "returns")
+    yield Case("stream", "returns")
+    yield Case("capture", "a number", options={"fn": lambda: np.float64(3)})
+    for n in (1, 7, 8, 9, 20):
+        yield Case("assign", f"{n}", {"out": normal(n, dtype=np.float64)}, {"values": tuple(0.1 * k for k in range(n))},
+                   writes=("out",), exact=True)
     for k in (1, (15, 17), 16):
         yield Case("argmax_dtype", f"{k}", options={"window": Window.make(k)})
     yield Case("store", "value", {"value": normal(5, 3)}, {"out": None}, exact=True)
@@ -194,6 +215,18 @@ def _batches() -> Iterator[Case]:
                                    {"dtype": dtype}, exact=True)
     yield Case("gather_batch", "special", options={"samples": special(20, 3, 4), "index": np.arange(20)[::-1],
                                                    "dtype": np.float64}, exact=True)
+
+
+def _feeds() -> Iterator[Case]:
+    for S, sample in ((1, ()), (7, (3,)), (40, (1, 5, 4)), (70, (3, 11, 16))):
+        for source in (np.uint8, np.int64, bool, np.float16, np.float32, np.float64, np.dtype(">f4")):
+            samples = np.random.default_rng([4, S]).integers(0, 255, (S, *sample)).astype(source)
+            for dtype in FLOATS:
+                yield Case("feed", f"{(S, *sample)}-{np.dtype(source).str}-{np.dtype(dtype)}",
+                           options={"samples": samples, "dtype": dtype, "most": S}, exact=True)
+    labels = np.random.default_rng(4).integers(0, 10, 33)
+    yield Case("feed", "labels", options={"samples": labels, "dtype": np.int64, "most": 33}, exact=True)
+    yield Case("feed", "every second", options={"samples": normal(20, 3, 4)[::2], "dtype": np.float32, "most": 10}, exact=True)
 
 
 def _matrices() -> Iterator[Case]:
@@ -292,6 +325,9 @@ def _normalisation() -> Iterator[Case]:
                 for accumulate in (False, True):
                     yield Case("batch_norm_backward", f"{label}-{accumulate}", known | {"dy": dy, "y": y} | grads,
                                options | {"accumulate": accumulate}, writes=("gamma_grad", "beta_grad"))
+            running = {"running_mean": normal(C, dtype=dtype, seed=4), "running_var": normal(C, dtype=dtype, seed=5) ** 2}
+            yield Case("update_running", f"{shape}-{np.dtype(dtype)}", running | {"mean": mean, "var": var},
+                       {"momentum": 0.1, "n": dy.size // C}, writes=("running_mean", "running_var"))
 
 
 def _softmax() -> Iterator[Case]:
@@ -341,6 +377,6 @@ def _optimizers() -> Iterator[Case]:
                            {"decoupled": decoupled, "decayed": decayed}, writes=("w", "m", "v"))
 
 
-FAMILIES = (_memory, _batches, _matrices, _columns, _convolution, _pooling, _elementwise, _normalisation, _softmax, _dropout,
-            _optimizers)
+FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise, _normalisation, _softmax,
+            _dropout, _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]

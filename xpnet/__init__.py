@@ -34,7 +34,8 @@ from xpnet.losses import CrossEntropy, HalfSquaredError, Loss, MeanSquaredError
 from xpnet.network import Input, Network, Sequential
 from xpnet.optim import SGD, Adam, AdamW, Optimizer
 from xpnet.schedules import Constant, OneCycle, Schedule
-from xpnet.training import History, TrainStep
+from xpnet.step import TrainStep
+from xpnet.training import History
 
 __version__ = "0.1.0"
 

@@ -21,7 +21,8 @@ from xpnet.schedules import Schedule
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from xpnet.training import History, TrainStep
+    from xpnet.step import TrainStep
+    from xpnet.training import History
 
 DTYPES = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -115,7 +116,7 @@ class Network:
             for mine, before in zip((self.parameters, self.grads, self.state, self.counters), arrays, strict=True):
                 mine[...] = new.asarray(old.to_numpy(before))
         if self._train_step is not None:
-            self._train_step.updater.to(self.buffers)
+            self._train_step.to()
         return self
 
     # --- batch-last: what training and the layers use ---------------------------------------------------------------
@@ -199,11 +200,11 @@ class Network:
 
     def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer, epochs: int = 1, batch_size: int = 32,
             validation: tuple[Any, Any] | None = None, schedule: str | Schedule = "constant", shuffle: bool = True,
-            until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True) -> History:
+            until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True, capture: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit."""
         from xpnet.training import fit
         return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
-                   validation=validation, schedule=schedule, shuffle=shuffle, until=until, verbose=verbose)
+                   validation=validation, schedule=schedule, shuffle=shuffle, until=until, verbose=verbose, capture=capture)
 
     def save(self, path: str | Path) -> None:
         """Write architecture, parameters and state to a safetensors file, in place of the old one only when complete."""

@@ -98,21 +98,32 @@ class Updater:
     """An optimizer at work on flat buffers: its slots, the number of steps made, hyper-parameters on the device."""
 
     def __init__(self, optimizer: Optimizer, buffers: Buffers) -> None:
-        self.optimizer, self.buffers, self.steps = optimizer, buffers, 0
-        self.slots = [buffers.backend.zeros(buffers.parameters.shape, buffers.dtype) for _ in range(optimizer.slots)]
+        self.optimizer, self.steps = optimizer, 0
+        self._place(buffers, [buffers.backend.zeros(buffers.parameters.shape, buffers.dtype) for _ in range(optimizer.slots)])
+
+    def _place(self, buffers: Buffers, slots: list[Array]) -> None:
+        self.buffers, self.slots = buffers, slots
+        self.hyper = buffers.backend.zeros((len(self.optimizer.hyper(1, self.optimizer.lr)),), np.float64)
 
     def step(self, lr: float | None = None) -> None:
         """One step with the gradients that are in the buffers; frozen layers stay as they are."""
+        self.begin(lr)
+        self.apply()
+
+    def begin(self, lr: float | None = None) -> None:
+        """Count the next step, and bring its learning rate and corrections to where `apply` reads them."""
         self.steps += 1
-        buffers, backend = self.buffers, self.buffers.backend
-        hyper = backend.asarray(np.array(self.optimizer.hyper(self.steps, self.optimizer.lr if lr is None else lr)))
+        self.buffers.backend.assign(self.hyper, self.optimizer.hyper(self.steps, self.optimizer.lr if lr is None else lr))
+
+    def apply(self) -> None:
+        """Change the parameters; every number that differs from step to step is read on the device."""
+        buffers = self.buffers
         for start, stop in buffers.trained():
             part = slice(start, stop)
             decayed = min(max(buffers.decayed - start, 0), stop - start)
-            self.optimizer.apply(backend, buffers.parameters[part], buffers.grads[part],
-                                 [slot[part] for slot in self.slots], hyper, decayed)
+            self.optimizer.apply(buffers.backend, buffers.parameters[part], buffers.grads[part],
+                                 [slot[part] for slot in self.slots], self.hyper, decayed)
 
     def to(self, buffers: Buffers) -> None:
         """Go on with the same parameters on another backend."""
-        self.slots = [buffers.backend.asarray(self.buffers.backend.to_numpy(slot).copy()) for slot in self.slots]
-        self.buffers = buffers
+        self._place(buffers, [buffers.backend.asarray(self.buffers.backend.to_numpy(slot).copy()) for slot in self.slots])

@@ -12,47 +12,14 @@ from typing import Any
 import numpy as np
 
 from xpnet.initializers import generator
-from xpnet.layer import TRAIN, Array
+from xpnet.layer import Array
 from xpnet.losses import Loss, get_loss
-from xpnet.metrics import correct
-from xpnet.network import Network, softmax_below
-from xpnet.optim import Optimizer, Updater
+from xpnet.network import Network
+from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule, get_schedule
+from xpnet.step import Totals, TrainStep, loss_input
 
-
-class TrainStep:
-    """One step of training: forward, loss, backward, update. Owns the optimizer's state.
-
-    A network keeps its last one, so that a second `fit` with the same optimizer object goes on where the first ended.
-    """
-
-    def __init__(self, net: Network, loss: Loss, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"fit: expected an Optimizer, e.g. Adam(1e-3). Received: {optimizer!r}.")
-        self.net, self.loss, self.optimizer = net, loss, optimizer
-        self.output = loss_input(net, loss)
-        self.updater = Updater(optimizer, net.buffers)
-
-    def __call__(self, x: Array, target: Array, lr: float | None = None) -> tuple[Array, Array]:
-        """Train on a batch-last batch on the network's backend; the loss before the update, and the output."""
-        net = self.net
-        with net.backend.scope():
-            y = net.forward(x, TRAIN, self.output)
-            loss, dy = self.loss(net.backend, y, target)
-            net.backward(dy, self.output)
-            self.updater.step(lr)
-            net.counters[0] += net.counters.dtype.type(1)
-        return loss, y
-
-
-def loss_input(net: Network, loss: Loss) -> Any:
-    """The node that the loss reads: the output, or what a final softmax is applied to where the loss brings its own."""
-    if not loss.takes_logits or not softmax_below(net.output):
-        return net.output
-    if net.output.layer is not None and net.output.layer.kind == "softmax":
-        return net.output.parents[0]
-    raise ValueError(f"{type(loss).__name__}: expected logits, or a Softmax as the very last layer. "
-                     f"Received: a softmax below {net.layers[-1].who}; softmax would be applied twice.")
+EVALUATED = 256         # samples of a batch of the validation
 
 
 class History:
@@ -76,13 +43,14 @@ class History:
 
 def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer, epochs: int = 1, batch_size: int = 32,
         validation: tuple[Any, Any] | None = None, schedule: str | Schedule = "constant", shuffle: bool = True,
-        until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True) -> History:
+        until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True, capture: bool = True) -> History:
     """Train `net` on batch-first x (N, ...) and targets y, and return a History.
 
     loss: a Loss or "cross_entropy", "mean_squared_error", "half_squared_error"; the learning rate is the optimizer's
     times `schedule`'s factor. Each epoch sees the samples in another order, which follows from the network's seed.
     `until` is asked after each epoch, with its row of the history; True ends the training. Ctrl-C ends it after the
-    current batch; the network keeps what it learned. All input is checked before any work.
+    current batch; the network keeps what it learned. All input is checked before any work. On a GPU the step is captured
+    and launched as one, see TrainStep, unless `capture` is False; the bits are the same.
     """
     loss = get_loss(loss)
     schedule = get_schedule(schedule)
@@ -100,7 +68,7 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     step = net._train_step
     if step is None or step.optimizer is not optimizer:
         step = TrainStep(net, loss, optimizer)
-    step.loss, step.output = loss, loss_input(net, loss)
+    step.loss, step.output, step.capture = loss, loss_input(net, loss), capture
     net._train_step = step
 
     history = History()
@@ -108,18 +76,21 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     if verbose:
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} parameters on {len(x):,} samples, "
               f"backend {net.backend.name}{f' ({net.backend.note})' if net.backend.note else ''}")
-    with net.backend.scope(), _interruptible(history):
+    with net.backend.stream(), _interruptible(history), _recording(step):
         while len(history.rows) < epochs and not history.interrupted and not history.stopped:
             started = time.perf_counter()
-            order = generator(net.seed, f"epoch {net.epochs}").permutation(len(x)) if shuffle else np.arange(len(x))
-            batches = [order[i:i + batch_size] for i in range(0, len(x), batch_size)]
-            rates = [optimizer.lr * schedule.factor((len(history.rows) * len(batches) + i) / max(total - 1, 1))
-                     for i in range(len(batches))]
-            with _Bar(f"epoch {len(history.rows) + 1}/{epochs}", len(batches), verbose) as bar:
-                row, lr = _epoch(step, x, target, batches, rates, history, bar)
+            if step.totals is None:                                     # at first, and where `until` moved the network
+                step.totals = Totals(net, loss)
+                batches = _Batches(net, x, target, batch_size)
+                held_out_batches = None if held_out is None else _Batches(net, *held_out, EVALUATED)
+            batches.arrange(generator(net.seed, f"epoch {net.epochs}").permutation(len(x)) if shuffle else np.arange(len(x)))
+            done, count = len(history.rows) * len(batches), len(batches)
+            rates = [optimizer.lr * schedule.factor((done + i) / max(total - 1, 1)) for i in range(count)]
+            with _Bar(f"epoch {len(history.rows) + 1}/{epochs}", count, verbose) as bar:
+                row, lr = _epoch(step, batches, rates, history, bar)
                 net.epochs += not history.interrupted
-                if held_out is not None:
-                    figures = dict.fromkeys(row, np.nan) if history.interrupted else _evaluate(net, *held_out, loss, 256)
+                if held_out_batches is not None:
+                    figures = dict.fromkeys(row, np.nan) if history.interrupted else _evaluate(net, held_out_batches, loss)
                     row |= {f"val_{name}": value for name, value in figures.items()}
                     bar.show(row)
             history.rows.append({"epoch": len(history.rows) + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
@@ -129,21 +100,57 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     return history
 
 
-def _epoch(step: TrainStep, x: Any, target: np.ndarray, batches: list[np.ndarray], rates: list[float], history: History,
-           bar: _Bar) -> tuple[dict[str, float], float]:
-    """Train on each batch of sample numbers with its rate, until all are done or Ctrl-C; the figures, the last rate."""
-    net, totals = step.net, Totals(step.net, step.loss)
-    gather = net.backend.gather_batch
-    for chosen, lr in zip(batches, rates, strict=True):
-        batch_target = gather(target, chosen, target.dtype)
-        loss, y = step(gather(x, chosen, net.dtype), batch_target, lr)
-        totals.add(loss, y, batch_target)
-        if bar.due() or chosen is batches[-1] or history.interrupted:
+def _epoch(step: TrainStep, batches: _Batches, rates: list[float], history: History, bar: _Bar
+           ) -> tuple[dict[str, float], float]:
+    """Train on each batch with its rate, until all are done or Ctrl-C; the figures, the last rate."""
+    totals = step.totals
+    assert totals is not None
+    totals.reset()
+    for i, lr in enumerate(rates):
+        step(*batches.get(i, step), lr)
+        if bar.due() or i == len(rates) - 1 or history.interrupted:
             bar.show(totals.result())
         bar.advance()
         if history.interrupted:
             break
     return totals.result(), lr
+
+
+class _Batches:
+    """Samples and their targets, batch by batch."""
+
+    def __init__(self, net: Network, x: Any, target: np.ndarray, size: int) -> None:
+        self.samples, self.size = len(x), size
+        self.feeds = net.backend.feed(x, net.dtype, size), net.backend.feed(target, target.dtype, size)
+        self.shapes = net.input.shape, target.shape[1:]
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.size)
+
+    def arrange(self, order: np.ndarray) -> None:
+        for feed in self.feeds:
+            feed.arrange(order)
+
+    def get(self, number: int, step: TrainStep | None = None) -> tuple[Array, Array]:
+        """Batch `number`, where the captured `step` reads it if there is one."""
+        start = number * self.size
+        stop = min(start + self.size, self.samples)
+        x = target = None
+        if step is not None and step.net.backend.captures:
+            x, target = step.inputs(*((*shape, stop - start) for shape in self.shapes))
+        return self.feeds[0].batch(start, stop, x), self.feeds[1].batch(start, stop, target)
+
+
+@contextmanager
+def _recording(step: TrainStep) -> Iterator[None]:
+    """Each fit records anew, because settings of layers may have changed, and leaves no memory of steps behind."""
+    step.totals = None
+    step.release()
+    try:
+        yield
+    finally:
+        step.totals = None
+        step.release()
 
 
 def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256) -> dict[str, float]:
@@ -154,18 +161,19 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
                              "Received: None.")
         loss = net._train_step.loss
     loss = get_loss(loss)
-    return _evaluate(net, *check_samples(net, x, y, loss, "evaluate"), loss, _count("evaluate", "batch_size", batch_size))
+    batch_size = _count("evaluate", "batch_size", batch_size)
+    samples = check_samples(net, x, y, loss, "evaluate")
+    with net.backend.stream():
+        return _evaluate(net, _Batches(net, *samples, batch_size), loss)
 
 
-def _evaluate(net: Network, x: Any, target: np.ndarray, loss: Loss, batch_size: int) -> dict[str, float]:
-    output, gather = loss_input(net, loss), net.backend.gather_batch
-    with net.backend.scope():
-        totals = Totals(net, loss)
-        for start in range(0, len(x), batch_size):
-            batch_target = gather(target[start:start + batch_size], None, target.dtype)
-            y = net.forward(gather(x[start:start + batch_size], None, net.dtype), output=output)
-            totals.add(loss(net.backend, y, batch_target)[0], y, batch_target)
-        return totals.result()
+def _evaluate(net: Network, batches: _Batches, loss: Loss) -> dict[str, float]:
+    output, totals = loss_input(net, loss), Totals(net, loss)
+    for i in range(len(batches)):
+        x, target = batches.get(i)
+        y = net.forward(x, output=output)
+        totals.add(loss(net.backend, y, target)[0], y, target)
+    return totals.result()
 
 
 def predict(net: Network, x: Any, *, batch_size: int = 256) -> np.ndarray:
@@ -173,30 +181,12 @@ def predict(net: Network, x: Any, *, batch_size: int = 256) -> np.ndarray:
     x = net.check_input(x)
     batch_size = _count("predict", "batch_size", batch_size)
     out = np.empty((len(x), *net.output.shape), net.dtype)
-    with net.backend.scope():
+    with net.backend.stream():
+        feed = net.backend.feed(x, net.dtype, batch_size)
         for start in range(0, len(x), batch_size):
-            y = net.forward(net.backend.gather_batch(x[start:start + batch_size], None, net.dtype))
+            y = net.forward(feed.batch(start, min(start + batch_size, len(x))))
             out[start:start + batch_size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
     return out
-
-
-class Totals:
-    """Sums of loss and hits over batches, weighted by their sizes, kept on the backend: no synchronisation per batch."""
-
-    def __init__(self, net: Network, loss: Loss) -> None:
-        self.backend, self.classes, self.count = net.backend, loss.takes_logits, 0
-        self.sums = net.backend.zeros((2,), np.float64)
-
-    def add(self, loss: Array, y: Array, target: Array) -> None:
-        n = y.shape[-1]
-        self.count += n
-        self.sums[0] += loss.astype(np.float64) * n
-        if self.classes:
-            self.sums[1] += correct(self.backend, y, target)
-
-    def result(self) -> dict[str, float]:
-        loss, hits = self.backend.to_numpy(self.sums) / self.count
-        return {"loss": float(loss), "accuracy": float(hits)} if self.classes else {"loss": float(loss)}
 
 
 def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[Any, np.ndarray]:

@@ -148,6 +148,8 @@ def _copy(net: Network, arrays: dict[str, np.ndarray], about: dict[str, Any], pa
     _check(arrays, net.buffers.arrays, path)
     progress = about["progress"]
     net.epochs = progress["epochs"]
+    if net._train_step is not None:
+        net._train_step.release()
     with net.backend.scope():
         for name, array in arrays.items():
             net.buffers.arrays[name].data[...] = net.backend.asarray(array, net.dtype)

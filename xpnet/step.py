@@ -1,0 +1,157 @@
+"""One step of training, and the sums that it adds its figures to."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpnet.layer import TRAIN, Array
+from xpnet.losses import Loss
+from xpnet.metrics import correct
+from xpnet.network import Network, softmax_below
+from xpnet.optim import Optimizer, Updater
+
+MOST_CAPTURED = 4       # shapes of batches: each holds the memory of a step of its own
+
+
+@dataclass
+class Captured:
+    """A step for batches of one shape: where it reads them, and the function that makes it."""
+
+    x: Array
+    target: Array
+    run: Callable[[], tuple[Array, Array]]
+
+
+class TrainStep:
+    """One step of training: forward, loss, backward, update. Owns the optimizer's state.
+
+    With `capture`, and on a backend that can (a GPU), the step for a shape of batch that comes again and again is
+    recorded and from then on made in a single launch, with the same bits. What such a step returns is its own until its
+    next call. Python code in layers and losses runs only while a step is recorded, and so do their settings; `release`
+    forgets what was recorded. Without it every launch is made by itself.
+    A network keeps its last one, so that a second `fit` with the same optimizer object goes on where the first ended.
+    """
+
+    def __init__(self, net: Network, loss: Loss, optimizer: Optimizer, *, capture: bool = True) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"fit: expected an Optimizer, e.g. Adam(1e-3). Received: {optimizer!r}.")
+        self.net, self.loss, self.optimizer, self.capture = net, loss, optimizer, capture
+        self.output = loss_input(net, loss)
+        self.updater = Updater(optimizer, net.buffers)
+        self.totals: Totals | None = None       # fit's; every step adds to them
+        self._captured: dict[tuple[Any, ...], Captured] = {}
+        self._last: tuple[Any, ...] = ()
+
+    def __call__(self, x: Array, target: Array, lr: float | None = None) -> tuple[Array, Array]:
+        """Train on a batch-last batch on the network's backend; the loss before the update, and the output."""
+        net = self.net
+        if self.updater.buffers is not net.buffers:
+            self.to()
+        with net.backend.stream():
+            self.updater.begin(lr)
+            try:
+                if self.capture and net.backend.captures:
+                    return self._captured_step(x, target)
+                return self._step(x, target)
+            except BaseException:
+                self.updater.steps -= 1         # a step that failed was none
+                raise
+
+    def _step(self, x: Array, target: Array) -> tuple[Array, Array]:
+        net = self.net
+        y = net.forward(x, TRAIN, self.output)
+        loss, dy = self.loss(net.backend, y, target)
+        net.backward(dy, self.output)
+        self.updater.apply()
+        net.counters[0] += net.counters.dtype.type(1)
+        if self.totals is not None:
+            self.totals.add(loss, y, target)
+        return loss, y
+
+    # --- captured -------------------------------------------------------------------------------------------------
+
+    def inputs(self, x_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> tuple[Array, Array] | tuple[None, None]:
+        """The arrays from which a captured step for batches of these shapes reads, to be filled in place, or Nones."""
+        captured = self._captured.get(self._key(x_shape, target_shape))
+        return (None, None) if captured is None else (captured.x, captured.target)
+
+    def _key(self, x_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> tuple[Any, ...]:
+        """What a recorded step is good for: shapes, and the layers that learn."""
+        return x_shape, target_shape, tuple([layer.trainable for layer in self.net.layers])
+
+    def _captured_step(self, x: Array, target: Array) -> tuple[Array, Array]:
+        key = self._key(x.shape, target.shape)
+        captured = self._captured.get(key)
+        if captured is None or (captured.x.dtype, captured.target.dtype) != (x.dtype, target.dtype):
+            if key != self._last:               # once is not worth it: the short last batch of each epoch
+                self._last = key
+                return self._step(x, target)
+            captured = self._prepare(key, x, target)
+        if x is not captured.x:
+            captured.x[...] = x
+        if target is not captured.target:
+            captured.target[...] = target
+        result = captured.run()
+        failure = captured.run.failure          # type: ignore[attr-defined]
+        if failure:
+            self.capture = False
+            self.release()
+            warnings.warn(f"TrainStep: the step could not be captured and runs launch by launch from now on ({failure})",
+                          stacklevel=3)
+        return result
+
+    def _prepare(self, key: tuple[Any, ...], x: Array, target: Array) -> Captured:
+        backend = self.net.backend
+        if len(self._captured) == MOST_CAPTURED:
+            del self._captured[next(iter(self._captured))]
+        mine, labels = backend.empty(x.shape, x.dtype), backend.empty(target.shape, target.dtype)
+        captured = self._captured[key] = Captured(mine, labels, backend.capture(lambda: self._step(mine, labels)))
+        return captured
+
+    def release(self) -> None:
+        """Forget the recorded steps, and give back the memory that they run in."""
+        self._captured.clear()
+        self._last = ()
+
+    def to(self) -> None:
+        """Go on where the network has moved to."""
+        self.release()
+        self.totals = None
+        self.updater.to(self.net.buffers)
+
+
+def loss_input(net: Network, loss: Loss) -> Any:
+    """The node that the loss reads: the output, or what a final softmax is applied to where the loss brings its own."""
+    if not loss.takes_logits or not softmax_below(net.output):
+        return net.output
+    if net.output.layer is not None and net.output.layer.kind == "softmax":
+        return net.output.parents[0]
+    raise ValueError(f"{type(loss).__name__}: expected logits, or a Softmax as the very last layer. "
+                     f"Received: a softmax below {net.layers[-1].who}; softmax would be applied twice.")
+
+
+class Totals:
+    """Sums of loss and hits over batches, weighted by their sizes, kept on the backend: no synchronisation per batch."""
+
+    def __init__(self, net: Network, loss: Loss) -> None:
+        self.backend, self.classes = net.backend, loss.takes_logits
+        self.sums = net.backend.zeros((3,), np.float64)         # loss, hits, samples
+
+    def reset(self) -> None:
+        self.sums.fill(0)
+
+    def add(self, loss: Array, y: Array, target: Array) -> None:
+        n = y.shape[-1]
+        self.sums[0] += loss.astype(np.float64) * n
+        if self.classes:
+            self.sums[1] += correct(self.backend, y, target)
+        self.sums[2] += n
+
+    def result(self) -> dict[str, float]:
+        loss, hits, count = self.backend.to_numpy(self.sums)
+        return {"loss": float(loss / count), "accuracy": float(hits / count)} if self.classes else {"loss": float(loss / count)}
