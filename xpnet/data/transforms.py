@@ -1,0 +1,47 @@
+"""Pictures changed at random in ways that leave their class as it is, so that a network sees more than there are.
+
+For batch-first arrays (N, C, H, W) of any type, those of NumPy or, with xp=net.xp, of the network's backend. What is random
+is drawn on the host: the same generator gives the same pictures on every backend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+
+def random_crop(x: Array, rng: np.random.Generator, *, padding: int = 4, xp: Any = np) -> Array:
+    """Each picture moved by up to `padding` pixels along both axes; zeros come in from beyond its border.
+
+        y[n, c, i, j] = x[n, c, i + a[n], j + b[n]],  a and b from -padding to padding, each as likely
+    x (N, C, H, W) -> a new array like it. Source: He et al. 2016, section 4.2.
+    """
+    N, C, H, W = _shape(x, "random_crop")
+    if isinstance(padding, bool) or not isinstance(padding, int | np.integer) or padding < 0:
+        raise ValueError(f"random_crop: expected padding to be an int, 0 or larger. Received: padding={padding!r}.")
+    padded = xp.zeros((N, C, H + 2 * padding, W + 2 * padding), x.dtype)
+    padded[:, :, padding:padding + H, padding:padding + W] = x
+    top, left = rng.integers(0, 2 * padding + 1, (2, N))
+    rows = xp.asarray(top[:, None] + np.arange(H))[:, None, :, None]            # (N, 1, H, 1)
+    columns = xp.asarray(left[:, None] + np.arange(W))[:, None, None, :]        # (N, 1, 1, W)
+    return padded[xp.arange(N)[:, None, None, None], xp.arange(C)[:, None, None], rows, columns]
+
+
+def random_flip(x: Array, rng: np.random.Generator, *, xp: Any = np) -> Array:
+    """Each picture as it is or, as likely, its mirror image: y[n, c, i, j] = x[n, c, i, W - 1 - j].
+
+    x (N, C, H, W) -> a new array like it.
+    """
+    N = _shape(x, "random_flip")[0]
+    mirrored = xp.asarray(rng.random(N) < 0.5)[:, None, None, None]
+    return xp.where(mirrored, x[..., ::-1], x)
+
+
+def _shape(x: Array, who: str) -> tuple[int, int, int, int]:
+    if getattr(x, "ndim", None) != 4:
+        raise ValueError(f"{who}: expected pictures as an array (N, C, H, W). Received: {type(x).__name__}"
+                         f"{f' of shape {tuple(x.shape)}' if hasattr(x, 'shape') else ''}.")
+    return tuple(x.shape)
