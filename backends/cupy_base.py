@@ -15,6 +15,9 @@ from xpnet.backends.base import Array, Backend
 
 INSTALL = 'pip install "xpnet[cuda13]" (or "xpnet[cuda12]" for drivers before 580)'
 
+TF32 = ("never", "convolutions", "always")
+USUAL_SHARED = 48 << 10         # bytes of shared memory that a block gets without asking for more
+
 
 def device_count() -> int:
     """Number of GPUs, at least 1; a BackendError with reason and remedy where CuPy or the GPU cannot be used."""
@@ -46,7 +49,9 @@ class CupyBase(Backend):
 
     name = "cupy"
 
-    def __init__(self, device: int = 0, note: str = "") -> None:
+    def __init__(self, device: int = 0, note: str = "", *, tf32: str = "convolutions") -> None:
+        if tf32 not in TF32:
+            raise ValueError(f"CupyBackend: expected tf32 to be one of {', '.join(TF32)}. Received: tf32={tf32!r}.")
         count = device_count()
         if not 0 <= device < count:
             raise BackendError(f"cupy:{device}: there is no such GPU",
@@ -54,6 +59,8 @@ class CupyBase(Backend):
         super().__init__(_import_cupy(), note)
         self.name = f"cupy:{device}"
         self.device = device
+        self.tf32 = tf32
+        self.matrix_units = int(self.xp.cuda.Device(device).compute_capability) >= 80
         self._functions: dict[str, Any] = {}
         self._check()
 
@@ -90,15 +97,21 @@ class CupyBase(Backend):
 
     # --- launching ------------------------------------------------------------------------------------------------
 
-    def _launch(self, family: str, kernel: str, launch: tuple[cuda_launch.Grid, cuda_launch.Grid], *args: Any) -> None:
-        """Runs a kernel of cuda_kernels/<family>.cu. Its first launch compiles it (CuPy keeps the result on the disk)."""
+    def _launch(self, family: str, kernel: str, launch: tuple[cuda_launch.Grid, cuda_launch.Grid], *args: Any,
+                shared: int = 0) -> None:
+        """Runs a kernel of cuda_kernels/<family>.cu. Its first launch compiles it (CuPy keeps the result on the disk).
+
+        `shared` is a number of bytes of shared memory for each block, the same in every launch of a kernel.
+        """
         with self.scope():
             function = self._functions.get(kernel)
             if function is None:
                 module = self.xp.RawModule(code=cuda_launch.source(family), options=cuda_launch.OPTIONS,
                                            name_expressions=(kernel,))
                 function = self._functions[kernel] = module.get_function(kernel)
-            function(*launch, args)
+                if shared > USUAL_SHARED:
+                    function.max_dynamic_shared_size_bytes = shared
+            function(*launch, args, shared_mem=shared)
 
     def _contiguous(self, a: Array) -> Array:
         with self.scope():

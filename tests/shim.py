@@ -17,7 +17,8 @@ import numpy as np
 HERE = Path(__file__).parent / "cuda"
 CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 FLAGS = ("-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off",
-         "-Wall", "-Wextra", "-Wno-unused-function", "-Werror")
+         "-Wall", "-Wextra", "-Wno-unused-function",
+         "-Wno-unknown-pragmas", "-Werror")
 
 
 def why_not() -> str:
@@ -37,7 +38,7 @@ def build(code: str, names: Sequence[str], folder: Path, checks: Sequence[str] =
 
     With the sanitizers, `checks`, it can be loaded only into a process that was started with LD_PRELOAD of libasan.
     """
-    shim = "".join((HERE / name).read_text(encoding="utf-8") for name in ("cuda_shim.h", "cuda_fp16.h", "harness.cpp"))
+    shim = "".join((HERE / name).read_text(encoding="utf-8") for name in ("cuda_shim.h", "ptx_shim.h", "cuda_fp16.h", "harness.cpp"))
     digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *checks)).encode()).hexdigest()[:16]
     library = folder / f"{digest}.so"
     if not library.exists():
@@ -60,14 +61,14 @@ class Library:
         self.launched: set[str] = set()
         self._library = ctypes.CDLL(str(build(code, names, folder, checks)))
 
-    def __call__(self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any]) -> None:
+    def __call__(self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0) -> None:
         values = [np.uint64(a.ctypes.data) if _is_pointer(a) else np.asarray(a) for a in args]
         values = [np.ascontiguousarray(v) for v in values]          # each lives here until the launch has ended
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
         types = "".join(f"{'P' if _is_pointer(a) else ''}{_type(a)} " for a in args)
         expected = ctypes.c_char_p()
         status = self._library.launch(self.numbers[name], (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block),
-                                      pointers, types.encode(), ctypes.byref(expected))
+                                      ctypes.c_uint(shared), pointers, types.encode(), ctypes.byref(expected))
         if status == 1:
             raise TypeError(f"{name}: expected the arguments {(expected.value or b'').decode()}. Received: {types}")
         if status != 0:

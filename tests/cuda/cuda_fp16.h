@@ -6,6 +6,7 @@
 #error "the CUDA shim needs a compiler with _Float16: g++ 12 or newer on x86-64, or any recent one on ARM"
 #endif
 #include "cuda_shim.h"
+#include "ptx_shim.h"
 
 struct __half {
     _Float16 value;

@@ -6,6 +6,8 @@
 #include <ucontext.h>
 
 #include <cstdint>
+#include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -17,6 +19,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __shared__ static       // one block at a time: what is static belongs to the block
 
@@ -26,6 +29,8 @@ struct dim3 {
     dim3 at(unsigned i) const { return {i % x, i / x % y, i / x / y}; }     // the i-th position, x fastest
 };
 static dim3 gridDim, blockDim, blockIdx, threadIdx;
+
+inline int min(int a, int b) { return a < b ? a : b; }
 
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
     return (unsigned long long)((unsigned __int128)a * b >> 64);
@@ -121,19 +126,25 @@ std::function<void()> with_arguments(void (*function)(Args...), void** args, std
     return [=] { function(*static_cast<std::remove_reference_t<Args>*>(args[I])...); };
 }
 
+// The shared memory that a launch asked for, to the byte, so that an access past its end is found.
+static unsigned char* shared = nullptr;
+
 // Launches a kernel with pointers to its arguments, as CUDA's driver does, but checks the types of the arguments first.
 // 0: done, 1: other arguments expected (see signature), 2: some threads wait at a barrier forever.
 template <typename... Args>
-int launch(void (*function)(Args...), const unsigned* grid, const unsigned* block, void** args, const char* types,
-           std::string& signature) {
+int launch(void (*function)(Args...), const unsigned* grid, const unsigned* block, unsigned shared_bytes, void** args,
+           const char* types, std::string& signature) {
     signature = ((code<Args>() + " ") + ...);
     if (signature != types) return 1;
     const std::function<void()> bound = with_arguments(function, args, std::index_sequence_for<Args...>{});
     kernel = &bound;
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block[0], block[1], block[2]};
+    const std::unique_ptr<unsigned char[]> memory(new unsigned char[shared_bytes]);
+    shared = memory.get();
     for (unsigned k = 0; k < gridDim.count(); k++) {
         blockIdx = gridDim.at(backwards ? gridDim.count() - 1 - k : k);
+        memset(shared, 0xA5, shared_bytes);
         if (!run_block()) {
             fibers.clear();         // they stand in the middle of the kernel
             return 2;

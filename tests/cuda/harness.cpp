@@ -4,13 +4,13 @@
 
 extern "C" void run_backwards(int yes) { shim::backwards = yes; }
 
-extern "C" int launch(int number, const unsigned* grid, const unsigned* block, void** args, const char* types,
-                      const char** expected) {
+extern "C" int launch(int number, const unsigned* grid, const unsigned* block, unsigned shared, void** args,
+                      const char* types, const char** expected) {
     static std::string signature;
     int status = -1;
     switch (number) {
 #define KERNEL(number, ...) \
-        case number: status = shim::launch(__VA_ARGS__, grid, block, args, types, signature); break;
+        case number: status = shim::launch(__VA_ARGS__, grid, block, shared, args, types, signature); break;
 #include "kernels.inc"
     }
     *expected = signature.c_str();

@@ -1,0 +1,261 @@
+// Matrix products, and convolutions as matrix products whose second operand is never written down.
+//
+//     C (M, N) = A (M, K) B (K, N)            then C = f(C + bias), or C += for gradients that add up
+//
+//     convolution          A = W (F, C*KH*KW)      B = im2col(x) (C*KH*KW, OH*OW*N)
+//     gradient by filters  A = dy (F, OH*OW*N)     B = im2col(x)^T
+//     gradient by input    a convolution of dy, with the filters turned around (stride 1)
+//
+// A block computes one tile of C. It walks along k in steps of TILE_K: while it multiplies one pair of tiles in shared
+// memory, the next ones are on their way. Where C has too few tiles for all multiprocessors, the walk is split among
+// several blocks; each leaves its sum in a workspace, and add_splits adds them in their order.
+
+struct Product {
+    i64 lda, ldb, ldc;                              // elements from one line of an array to the next
+    i64 a_group, b_group, c_group;                  // and from one group of channels to the next
+    int M, N, K;                                    // of one group
+    int splits, steps;                              // blocks that share a tile of C, steps of TILE_K for each of them
+    int wide_a, wide_b, pairs;                      // may 16 bytes of A, of B be copied, two elements of C be written at once?
+    int has_bias, activation, accumulate;
+};
+
+// --- arithmetic -------------------------------------------------------------------------------------------------------
+
+// In what a product is computed: elements, sums, tiles in flight.
+template <typename T> struct Fma { typedef T Element; static constexpr int TILE_K = 16, STAGES = 2; };
+struct Tf32 { typedef float Element; static constexpr int TILE_K = 16, STAGES = 3, S = 1; };
+struct Half { typedef __half Element; static constexpr int TILE_K = 32, STAGES = 3, S = 2; };
+
+template <int BM, int BN>
+struct Block {
+    static constexpr int WM = BM >= 128 ? 64 : 32, WN = 32;             // the part of the tile that is one warp's
+    static constexpr int THREADS = 32 * (BM / WM) * (BN / WN);
+};
+
+// The sums of one thread, by ordinary arithmetic: rows ty, ty + TY, .. and columns tx, tx + 16, .. of the tile.
+template <class Math, int BM, int BN>
+struct Sums {
+    typedef typename Wide<typename Math::Element>::type Number;
+    static constexpr int TX = 16, TY = Block<BM, BN>::THREADS / TX, ROWS = BM / TY, COLUMNS = BN / TX;
+    Number sum[ROWS][COLUMNS] = {};
+
+    template <class TileA, class TileB, typename T>
+    __device__ __forceinline__ void multiply(const T* a, const T* b) {
+        const int ty = threadIdx.x / TX, tx = threadIdx.x % TX;
+#pragma unroll
+        for (int k = 0; k < Math::TILE_K; k++) {
+            Number row[ROWS], column[COLUMNS];
+            for (int i = 0; i < ROWS; i++) row[i] = Number(a[TileA::at(ty + TY * i, k)]);
+            for (int j = 0; j < COLUMNS; j++) column[j] = Number(b[TileB::at(tx + TX * j, k)]);
+            for (int i = 0; i < ROWS; i++)
+                for (int j = 0; j < COLUMNS; j++) sum[i][j] += row[i] * column[j];
+        }
+    }
+
+    // put(row, column, v): v[0] and, if it is not the only one, v[1] belong to C at (row, column) and (row, column + 1).
+    template <class Put>
+    __device__ __forceinline__ void each(const Put& put) const {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++)
+                put(threadIdx.x / TX + TY * i, threadIdx.x % TX + TX * j, Vec<Number, 1>{{sum[i][j]}});
+    }
+};
+
+// One 32-bit register of what the matrix units multiply: a TF32 number, or the halves at k and k + 1.
+template <class Tile>
+__device__ __forceinline__ unsigned fragment(const float* tile, int r, int k) {
+    return to_tf32(tile[Tile::at(r, k)]);
+}
+
+template <class Tile>
+__device__ __forceinline__ unsigned fragment(const __half* tile, int r, int k) {
+    const unsigned short* bits = (const unsigned short*)tile;
+    return bits[Tile::at(r, k)] | (unsigned)bits[Tile::at(r, k + 1)] << 16;
+}
+
+// The sums of one thread of a warp that multiplies by the matrix units; ptx.cu says which ones a thread holds.
+template <class Math, int BM, int BN>
+struct WarpSums {
+    static constexpr int S = Math::S, WM = Block<BM, BN>::WM, WN = Block<BM, BN>::WN, MT = WM / 16, NT = WN / 8;
+    float sum[MT][NT][4] = {};
+
+    __device__ static int row() { return threadIdx.x / 32 / (BN / WN) * WM + threadIdx.x % 32 / 4; }
+    __device__ static int column() { return threadIdx.x / 32 % (BN / WN) * WN; }
+
+    template <class TileA, class TileB, typename T>
+    __device__ __forceinline__ void multiply(const T* a, const T* b) {
+        const int t = threadIdx.x % 4, g = threadIdx.x % 32 / 4;
+#pragma unroll
+        for (int k = S * t; k < Math::TILE_K; k += 8 * S) {
+            unsigned rows[MT][4], columns[NT][2];
+#pragma unroll
+            for (int i = 0; i < MT; i++)
+#pragma unroll
+                for (int q = 0; q < 4; q++)
+                    rows[i][q] = fragment<TileA>(a, row() + 16 * i + 8 * (q % 2), k + 4 * S * (q / 2));
+#pragma unroll
+            for (int j = 0; j < NT; j++)
+#pragma unroll
+                for (int q = 0; q < 2; q++) columns[j][q] = fragment<TileB>(b, column() + 8 * j + g, k + 4 * S * q);
+            warp_multiply<S>(sum, rows, columns);
+        }
+    }
+
+    template <class Put>
+    __device__ __forceinline__ void each(const Put& put) const {
+        const int t = threadIdx.x % 4;
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int j = 0; j < NT; j++)
+#pragma unroll
+                for (int q = 0; q < 4; q += 2)
+                    put(row() + 16 * i + 4 * q, column() + 8 * j + 2 * t,
+                        Vec<float, 2>{{sum[i][j][q], sum[i][j][q + 1]}});
+    }
+};
+
+template <class Math, int BM, int BN> struct SumsOf { typedef WarpSums<Math, BM, BN> type; };
+template <typename T, int BM, int BN> struct SumsOf<Fma<T>, BM, BN> { typedef Sums<Fma<T>, BM, BN> type; };
+
+// --- what becomes of a sum --------------------------------------------------------------------------------------------
+
+// Not inlined: it would stand there once for each of a thread's sums.
+template <typename Number>
+__device__ __noinline__ Number saturating(int activation, Number z) {
+    return activation == SIGMOID ? activate<SIGMOID>(z) : activation == TANH ? activate<TANH>(z) : activate<SCALED_TANH>(z);
+}
+
+// f(sum + bias), or what was there + f(sum + bias)
+template <typename T, typename Number>
+__device__ __forceinline__ T finished(Number sum, T before, Number bias, int activation, int accumulate) {
+    Number y = sum + bias;
+    if (activation == RELU) y = activate<RELU>(y);
+    else if (activation != NONE) y = saturating(activation, y);
+    return T(accumulate ? Number(before) + y : y);
+}
+
+// --- the kernel -------------------------------------------------------------------------------------------------------
+
+// IMAGE: b is an image (channels, H, W, N) that is read through the window w, and B its columns (ACROSS_K), or the columns'
+// transpose (ALONG_K). Launched with Block<BM, BN>::THREADS threads for each (tile, split, group).
+template <class Math, int BM, int BN, int A, int B, bool IMAGE>
+__global__ void __launch_bounds__(Block<BM, BN>::THREADS)
+product(const typename Math::Element* __restrict__ a, const typename Math::Element* __restrict__ b,
+        const typename Math::Element* __restrict__ bias, typename Math::Element* out,
+        typename Wide<typename Math::Element>::type* workspace, Product p, Window w) {
+    typedef typename Math::Element T;
+    typedef typename Wide<T>::type Number;
+    typedef Tile<T, BM, Math::TILE_K, A> TileA;
+    typedef Tile<T, BN, Math::TILE_K, B> TileB;
+    constexpr int STAGES = Math::STAGES, TILE_K = Math::TILE_K;
+
+    T* tiles = (T*)shared_memory();                                     // STAGES pairs of tiles
+    Place* columns = (Place*)(tiles + STAGES * (TileA::SIZE + TileB::SIZE));        // of B's BN columns (IMAGE)
+    Place* along = columns + BN;                                        // of STAGES * TILE_K places along k
+    const unsigned tiles_m = (p.M + BM - 1) / BM;
+    const int row = blockIdx.x % tiles_m * BM, column = blockIdx.x / tiles_m * BN;
+    const int group = blockIdx.z, split = blockIdx.y;
+    const int first = split * p.steps, last = min(first + p.steps, (p.K + TILE_K - 1) / TILE_K);
+    a += group * p.a_group + (A == ALONG_K ? row * p.lda : row);
+    b += group * p.b_group + (IMAGE ? 0 : B == ALONG_K ? column * p.ldb : column);
+
+    // In a convolution k is a tap and a column a pixel; in the gradient by the filters it is the other way round.
+    auto place = [&](bool of_k, int at) {
+        return (B == ACROSS_K) == of_k ? tap(at, of_k ? p.K : p.N, w) : pixel(at, of_k ? p.K : p.N, w);
+    };
+    auto look_up = [&](int step) {                                      // where step's k's lie
+        if (IMAGE)
+            for (int k = threadIdx.x; k < TILE_K; k += blockDim.x)
+                along[step % STAGES * TILE_K + k] = place(true, step * TILE_K + k);
+    };
+    auto fetch = [&](int step) {                                        // starts the copies of a step's tiles
+        if (step < last) {
+            T* to_a = tiles + step % STAGES * (TileA::SIZE + TileB::SIZE);
+            T* to_b = to_a + TileA::SIZE;
+            const int k = step * TILE_K;
+            const T* from = a + (A == ALONG_K ? k : k * p.lda);
+            if (p.wide_a) fill_from_matrix<TileA::WIDE, A, TileA>(to_a, from, p.lda, p.M - row, p.K - k);
+            else fill_from_matrix<1, A, TileA>(to_a, from, p.lda, p.M - row, p.K - k);
+            if constexpr (IMAGE) {
+                const Place* steps = along + step % STAGES * TILE_K;
+                if (p.wide_b) fill_from_image<TileB::WIDE, B, TileB>(to_b, b, columns, steps, w);
+                else fill_from_image<1, B, TileB>(to_b, b, columns, steps, w);
+            } else {
+                const T* from = b + (B == ALONG_K ? k : k * p.ldb);
+                if (p.wide_b) fill_from_matrix<TileB::WIDE, B, TileB>(to_b, from, p.ldb, p.N - column, p.K - k);
+                else fill_from_matrix<1, B, TileB>(to_b, from, p.ldb, p.N - column, p.K - k);
+            }
+        }
+        copies_commit();                                                // also without a copy: groups are counted
+    };
+
+    if (IMAGE) {
+        for (int n = threadIdx.x; n < BN; n += blockDim.x) columns[n] = place(false, column + n);
+        for (int step = first; step < first + STAGES; step++) look_up(step);
+        __syncthreads();
+    }
+    for (int step = first; step < first + STAGES - 1; step++) fetch(step);
+    typename SumsOf<Math, BM, BN>::type sums;
+    for (int step = first; step < last; step++) {
+        copies_wait<STAGES - 2>();
+        __syncthreads();                    // this step's tiles are there, and the previous step's are free
+        fetch(step + STAGES - 1);
+        if (step + STAGES < last) look_up(step + STAGES);
+        const T* tile = tiles + step % STAGES * (TileA::SIZE + TileB::SIZE);
+        sums.template multiply<TileA, TileB>(tile, tile + TileA::SIZE);
+    }
+    copies_wait<0>();
+
+    if (p.splits > 1) workspace += ((i64)split * gridDim.z + group) * p.M * p.N;
+    out += group * p.c_group;
+    sums.each([&](int i, int j, auto values) {
+        constexpr int V = sizeof(values.at) / sizeof(Number);
+        const int m = row + i, n = column + j;
+        if (m >= p.M) return;
+        if (p.splits > 1) {
+            for (int k = 0; k < V; k++)
+                if (n + k < p.N) workspace[(i64)m * p.N + n + k] = values.at[k];
+            return;
+        }
+        T* to = out + m * p.ldc + n;
+        const Number shift = p.has_bias ? Number(bias[group * p.M + m]) : Number(0);
+        Vec<T, V> y = {};
+        for (int k = 0; k < V; k++)
+            if (n + k < p.N)
+                y.at[k] = finished(values.at[k], p.accumulate ? to[k] : T(0), shift, p.activation, p.accumulate);
+        if (p.pairs && n + V <= p.N) store(to, y);
+        else
+            for (int k = 0; k < V; k++)
+                if (n + k < p.N) to[k] = y.at[k];
+    });
+}
+
+// The sums of all splits, added in their order.
+template <typename T>
+__global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace, const T* __restrict__ bias, T* out, int groups,
+                           Product p) {
+    typedef typename Wide<T>::type Number;
+    const i64 size = (i64)groups * p.M * p.N;
+    const int rows = groups * p.M;
+    for (int row = blockIdx.y; row < rows; row += gridDim.y)
+        for (int n = blockIdx.x * blockDim.x + threadIdx.x; n < p.N; n += gridDim.x * blockDim.x) {
+            Number sum = 0;
+            for (int split = 0; split < p.splits; split++) sum += workspace[split * size + (i64)row * p.N + n];
+            T* to = out + row / p.M * p.c_group + row % p.M * p.ldc + n;
+            const Number shift = p.has_bias ? Number(bias[row]) : Number(0);
+            *to = finished(sum, p.accumulate ? *to : T(0), shift, p.activation, p.accumulate);
+        }
+}
+
+// Filters turned around, inputs and outputs exchanged: turned[g, c, f, i, j] = W[g, f, c, KH - 1 - i, KW - 1 - j].
+template <typename T>
+__global__ void turn_filters(const T* __restrict__ W, T* __restrict__ turned, int groups, int F, int C, int taps) {
+    const int size = groups * F * C * taps;
+    for (int k = blockIdx.x * blockDim.x + threadIdx.x; k < size; k += gridDim.x * blockDim.x) {
+        const int tap = k % taps, f = k / taps % F, c = k / taps / F % C, g = k / taps / F / C;
+        turned[k] = W[((g * F + f) * C + c) * taps + taps - 1 - tap];
+    }
+}

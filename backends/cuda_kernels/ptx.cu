@@ -1,0 +1,80 @@
+// What C++ has no words for: copies that go on while a thread computes, and the matrix units. In the GPU's own assembly
+// (PTX), for every architecture since sm_80. The CPU shim of the tests has these functions under the same names.
+
+#ifdef __CUDACC__
+
+// The shared memory that a launch asked for.
+__device__ __forceinline__ unsigned char* shared_memory() {
+    extern __shared__ __align__(16) unsigned char bytes[];
+    return bytes;
+}
+
+// Starts to copy BYTES (4, 8 or 16, or the size of one element) from global to shared memory, or zeros where the source
+// is not valid; it is then not read. Others may see the copy after copies_wait and a barrier.
+template <int BYTES>
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool valid) {
+#if __CUDA_ARCH__ >= 800
+    const unsigned target = (unsigned)__cvta_generic_to_shared(to);
+    const int bytes = valid ? BYTES : 0;
+    if constexpr (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(target), "l"(from), "r"(bytes) : "memory");
+    else if constexpr (BYTES >= 4)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" :: "r"(target), "l"(from), "r"(bytes), "n"(BYTES)
+                     : "memory");
+    else
+        *(unsigned short*)to = valid ? *(const unsigned short*)from : (unsigned short)0;
+#else
+    for (int k = 0; k < BYTES / 2; k++) ((unsigned short*)to)[k] = valid ? ((const unsigned short*)from)[k] : (unsigned short)0;
+#endif
+}
+
+// Copies are counted in groups: everything that was started since the last call is one.
+__device__ __forceinline__ void copies_commit() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until this thread's copies have arrived, but for the last PENDING groups.
+template <int PENDING>
+__device__ __forceinline__ void copies_wait() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory");
+#endif
+}
+
+// Rounded to the 10 bits of TF32's fraction, to the nearest; the matrix units would cut the others off.
+__device__ __forceinline__ unsigned to_tf32(float v) {
+    unsigned bits = 0;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
+#endif
+    return bits;
+}
+
+// One warp: D (16 MT x 8 NT) += A (16 MT x 8 S) B (8 S x 8 NT), S elements to a register: one TF32 number or two halves.
+// With g = lane / 4 and t = lane % 4 a thread holds, of each 16 x 8 piece of D, rows g and g + 8 in columns 2 t and
+// 2 t + 1; of A rows g, g + 8, g, g + 8 at k = S t, S t, S t + 4 S, S t + 4 S; of B column g at k = S t and S t + 4 S.
+template <int S, int MT, int NT>
+__device__ __forceinline__ void warp_multiply(float (&d)[MT][NT][4], const unsigned (&a)[MT][4], const unsigned (&b)[NT][2]) {
+#if __CUDA_ARCH__ >= 800
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+        for (int j = 0; j < NT; j++)
+            if constexpr (S == 1)
+                asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                    "{%0, %1, %2, %3};"
+                    : "+f"(d[i][j][0]), "+f"(d[i][j][1]), "+f"(d[i][j][2]), "+f"(d[i][j][3])
+                    : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(b[j][0]), "r"(b[j][1]));
+            else
+                asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                    "{%0, %1, %2, %3};"
+                    : "+f"(d[i][j][0]), "+f"(d[i][j][1]), "+f"(d[i][j][2]), "+f"(d[i][j][3])
+                    : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(b[j][0]), "r"(b[j][1]));
+#else
+    __trap();       // the backend asks for no matrix units where there are none
+#endif
+}
+
+#endif

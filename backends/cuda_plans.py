@@ -1,0 +1,106 @@
+"""How a matrix product is spread over a GPU: tiles, splits, shared memory. Plain arithmetic, no GPU.
+
+A plan follows from the shape alone, never from a measurement made on the way: the sums of a split product are added in
+another order, so another plan gives other bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Orders of operands as in tiles.cu, and the ways of reading them that occur: (A, B, is B an image?).
+ALONG_K, ACROSS_K = "ALONG_K", "ACROSS_K"
+READINGS = ((ALONG_K, ACROSS_K, False), (ALONG_K, ALONG_K, False), (ACROSS_K, ACROSS_K, False), (ACROSS_K, ALONG_K, False),
+            (ALONG_K, ACROSS_K, True), (ALONG_K, ALONG_K, True))
+
+# The argument `Product p` of the kernels: the fields of the struct in product.cu, in its order.
+PRODUCT = np.dtype([(name, np.int64) for name in ("lda", "ldb", "ldc", "a_group", "b_group", "c_group")]
+                   + [(name, np.int32) for name in ("M", "N", "K", "splits", "steps", "wide_a", "wide_b", "pairs",
+                                                    "has_bias", "activation", "accumulate")], align=True)
+
+MULTIPROCESSORS = 132       # of the GPU that plans are made for, whatever GPU it is: the same bits on all of them
+SHORTEST = 8                # steps along k; a walk is not split into shorter ones
+LARGEST_GRID = 65535        # blocks along y and z
+PLACE = 16                  # bytes of a Place in tiles.cu
+
+
+@dataclass(frozen=True)
+class Math:
+    """In what a product is computed; the constants of the struct of that name in product.cu."""
+
+    name: str
+    itemsize: int
+    tile_k: int
+    stages: int
+    tiles: tuple[tuple[int, int], ...]      # (rows, columns) that it is compiled for
+
+
+SIMPLE = {dtype: Math(f"Fma<{name}>", dtype.itemsize, 16, 2, tiles) for dtype, name, tiles in (
+    (np.dtype(np.float16), "__half", ((64, 64),)),
+    (np.dtype(np.float32), "float", ((128, 128), (64, 64))),
+    (np.dtype(np.float64), "double", ((64, 64),)))}
+MATRIX_UNITS = {np.dtype(np.float16): Math("Half", 2, 32, 3, ((128, 128), (64, 64))),
+                np.dtype(np.float32): Math("Tf32", 4, 16, 3, ((128, 128), (64, 64), (32, 128)))}
+MATHS = (*SIMPLE.values(), *MATRIX_UNITS.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tile of C for each block, and how many blocks share the walk along k, `steps` of tile_k elements each."""
+
+    rows: int
+    columns: int
+    splits: int
+    steps: int
+
+    @property
+    def threads(self) -> int:
+        """A warp for each 64 x 32 elements of the largest tile, 32 x 32 of the others; see Block in product.cu."""
+        return 32 * (self.rows // (64 if self.rows >= 128 else 32)) * (self.columns // 32)
+
+    def grid(self, M: int, N: int, groups: int) -> tuple[int, int, int]:
+        return _tiles(M, N, self.rows, self.columns), self.splits, groups
+
+
+def plan(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
+    """The largest tile that still gives every multiprocessor one; where even small ones are too few, splits."""
+    steps = -(-K // math.tile_k)
+    if M <= 32 and (32, 128) in math.tiles:
+        tile = (32, 128)
+    elif M > 64 and N > 64 and groups * _tiles(M, N, 128, 128) >= MULTIPROCESSORS and (128, 128) in math.tiles:
+        tile = (128, 128)
+    else:
+        tile = (64, 64)
+    blocks = groups * _tiles(M, N, *tile)
+    splits = 1 if blocks >= MULTIPROCESSORS else min(-(-2 * MULTIPROCESSORS // blocks), steps // SHORTEST)
+    return cut(tile, splits, steps)
+
+
+def cut(tile: tuple[int, int], splits: int, steps: int) -> Plan:
+    """The plan with about so many splits, none of them empty."""
+    each = -(-steps // max(splits, 1))
+    return Plan(*tile, -(-steps // each), each)
+
+
+def _tiles(M: int, N: int, rows: int, columns: int) -> int:
+    return -(-M // rows) * -(-N // columns)
+
+
+def shared_bytes(math: Math, plan: Plan, a: str, b: str, image: bool) -> int:
+    """Shared memory of a block, as product.cu divides it: tiles in flight, and for an image the places it is read at."""
+    def tile(rows: int, order: str) -> int:
+        along, lines = (math.tile_k, rows) if order == ALONG_K else (rows, math.tile_k)
+        return lines * (along + (16 // math.itemsize if order == ALONG_K else 8)) * math.itemsize
+    places = plan.columns + math.stages * math.tile_k if image else 0
+    return math.stages * (tile(plan.rows, a) + tile(plan.columns, b)) + PLACE * places
+
+
+def kernel_name(math: Math, plan: Plan, a: str, b: str, image: bool) -> str:
+    return f"product<{math.name}, {plan.rows}, {plan.columns}, {a}, {b}, {str(image).lower()}>"
+
+
+def kernel_names() -> tuple[str, ...]:
+    """Every product that can be asked for."""
+    return tuple(kernel_name(math, Plan(*tile, 1, 1), *reading) for math in MATHS for tile in math.tiles for reading in READINGS)

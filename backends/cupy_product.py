@@ -1,0 +1,115 @@
+"""Matrix products on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.backends import cuda_launch, cuda_plans
+from xpnet.backends.base import Array
+from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, Math
+from xpnet.backends.cupy_base import CupyBase
+
+NO_WINDOW = np.zeros((), cuda_launch.WINDOW)
+LARGEST = 2**31 - 2**16                 # rows, columns and depth of a product are 32-bit numbers, with room for a last tile
+
+
+def kernels() -> dict[str, tuple[str, ...]]:
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
+    return {"product": (*cuda_plans.kernel_names(), *(f"{kernel}<{name}>" for kernel in ("add_splits", "turn_filters")
+                                                      for name in cuda_launch.TYPES.values()))}
+
+
+class Operand(NamedTuple):
+    """An array and how a product reads it: which way its lines run, and elements from one line, one group to the next.
+
+    With a window the array is an image, and the operand its columns (ACROSS_K) or their transpose (ALONG_K).
+    """
+
+    array: Array
+    order: str
+    line: int
+    group: int = 0
+    window: np.ndarray | None = None
+
+    def wide(self, rows: int, depth: int) -> bool:
+        """Whether 16 bytes can be copied at once everywhere: addresses and lengths are multiples of them."""
+        along = depth if self.order == ALONG_K else rows
+        sizes = (int(self.window["N"]),) if self.window is not None else (along, self.line, self.group)
+        return (self.array.data.ptr % cuda_launch.ACCESS == 0
+                and all(size * self.array.itemsize % cuda_launch.ACCESS == 0 for size in sizes))
+
+
+class CupyProducts(CupyBase):
+    """C = A B in tiles, by ordinary arithmetic or by the matrix units.
+
+    `tf32` says where float32 operands are rounded to TF32, the matrix units' format with 10 bits of fraction.
+    """
+
+    def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
+             activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+        (K, M), (N, depth) = (a.shape if trans_a else a.shape[::-1]), (b.shape if trans_b else b.shape[::-1])
+        if not self._multiplies(a, b, bias) or min(M, N, K) == 0 or max(M, N, K) > LARGEST or depth != K:
+            return super().gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias, activation=activation, out=out,
+                                accumulate=accumulate)
+        a, b = self._contiguous(a), self._contiguous(b)
+        direct = (out is not None and out.dtype == a.dtype and out.flags.c_contiguous
+                  and not any(_overlap(out, read) for read in (a, b, bias) if read is not None))
+        c = out if out is not None and direct else self.empty((M, N), a.dtype)
+        self._product(self._math(a.dtype, "gemm"), (1, M, N, K),
+                      Operand(a, ACROSS_K if trans_a else ALONG_K, a.shape[1]),
+                      Operand(b, ALONG_K if trans_b else ACROSS_K, b.shape[1]),
+                      c, N, bias=bias, activation=activation, accumulate=accumulate and direct)
+        return c if direct else self.store(c, out, accumulate)
+
+    def _multiplies(self, a: Array, b: Array, bias: Array | None = None) -> bool:
+        """Whether the product has a kernel: operands of one type that we have kernels for."""
+        return a.dtype in cuda_launch.TYPES and a.dtype == b.dtype and (bias is None or bias.dtype == a.dtype)
+
+    def _math(self, dtype: Any, use: str) -> Math:
+        """In what arrays of this type are multiplied, for use in a "gemm" or a "convolution"."""
+        tf32 = self.tf32 == "always" or (self.tf32 == "convolutions" and use == "convolution")
+        if self.matrix_units and (dtype == np.float16 or (dtype == np.float32 and tf32)):
+            return cuda_plans.MATRIX_UNITS[np.dtype(dtype)]
+        return cuda_plans.SIMPLE[np.dtype(dtype)]
+
+    def _product(self, math: Math, sizes: tuple[int, int, int, int], a: Operand, b: Operand, c: Array, line: int, *,
+                 group: int = 0, bias: Array | None = None, activation: str | None = None, accumulate: bool = False) -> None:
+        """c = f(A B + bias), or c += A B, for sizes (groups, M, N, K); c has `line` elements from row to row, `group` from
+        group to group, bias (groups M,)."""
+        groups, M, N, K = sizes
+        bias = None if bias is None else self._contiguous(bias)
+        plan = cuda_plans.plan(math, M, N, K, groups)
+        pairs = c.data.ptr % (2 * c.itemsize) == 0 and line % 2 == 0 and group % 2 == 0
+        fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
+                  a.wide(M, K), b.wide(N, K), pairs, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
+        product = np.array(fields, cuda_plans.PRODUCT)
+        element = cuda_launch.TYPES[c.dtype]
+        workspace = c
+        if plan.splits > 1:
+            workspace = self.empty((plan.splits, groups, M, N), np.float32 if c.dtype == np.float16 else c.dtype)
+        elif c.dtype == np.float16:
+            workspace = self.empty((0,), np.float32)
+        unread = c if bias is None else bias            # a kernel wants an address for each of its arrays
+        reading = a.order, b.order, b.window is not None
+        self._launch("product", cuda_plans.kernel_name(math, plan, *reading),
+                     (plan.grid(M, N, groups), (plan.threads, 1, 1)), a.array, b.array, unread, c, workspace, product,
+                     NO_WINDOW if b.window is None else b.window, shared=cuda_plans.shared_bytes(math, plan, *reading))
+        if plan.splits > 1:
+            self._launch("product", f"add_splits<{element}>", cuda_launch.matrix_launch(groups * M, N),
+                         workspace, unread, c, np.int32(groups), product)
+
+    def _turned(self, W: Array, groups: int) -> Array:
+        """Filters for the gradient by the input: W (F, C/groups, KH, KW) -> (C, F/groups, KH, KW), each turned by 180 degrees."""
+        F, C, KH, KW = W.shape
+        W = self._contiguous(W)
+        turned = self.empty((groups * C, F // groups, KH, KW), W.dtype)
+        self._launch("product", f"turn_filters<{cuda_launch.TYPES[W.dtype]}>", cuda_launch.flat_launch(W.size),
+                     W, turned, np.int32(groups), np.int32(F // groups), np.int32(C), np.int32(KH * KW))
+        return turned
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    """Whether contiguous arrays may share memory."""
+    return bool(a.data.ptr < b.data.ptr + b.nbytes and b.data.ptr < a.data.ptr + a.nbytes)
