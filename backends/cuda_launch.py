@@ -13,7 +13,8 @@ from xpnet.backends.window import Window
 Grid = tuple[int, int, int]
 
 FOLDER = Path(__file__).with_name("cuda_kernels")
-SHARED = ("common", "functions")
+SHARED = ("common", "functions", "rows")
+NEEDED = {"product": ("ptx", "tiles")}      # by some families only
 OPTIONS = ("-std=c++17",)
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 ACTIVATIONS: dict[str | None, str] = {          # by their names in functions.cu
@@ -29,10 +30,17 @@ ACCESS = 16                             # bytes that one instruction loads or st
 WINDOW = np.dtype([(name, np.int32) for name in (
     "H", "W", "OH", "OW", "N", "KH", "KW", "stride_h", "stride_w", "top", "left", "dilation_h", "dilation_w")])
 
+# The argument `Pieces p` of the kernels that sum over rows, likewise: see rows.cu.
+PIECES = np.dtype([("size", np.int64), ("length", np.int64), ("rows", np.int32), ("per_row", np.int32)])
+TURN = 4                                # vectors that a thread has on their way at once, at most
+ENOUGH = 2**17                          # threads that keep the largest GPUs busy
+BLOCKS = 2048                           # that rows are cut for: a few for each multiprocessor of the largest GPUs
+
 
 def source(family: str) -> str:
     """The text that is compiled for a family of kernels: what all share, then its own file."""
-    return "\n".join((FOLDER / f"{name}.cu").read_text(encoding="utf-8") for name in (*SHARED, family))
+    parts = (*SHARED, *NEEDED.get(family, ()), family)
+    return "\n".join((FOLDER / f"{name}.cu").read_text(encoding="utf-8") for name in parts)
 
 
 def types_and_widths() -> list[tuple[str, int]]:
@@ -43,6 +51,17 @@ def types_and_widths() -> list[tuple[str, int]]:
 def widths(dtype: np.dtype[Any]) -> tuple[int, ...]:
     """Elements that one access can move: 1, 2, 4 .. as far as 16 bytes reach."""
     return tuple(2**k for k in range((ACCESS // dtype.itemsize).bit_length()))
+
+
+def types_and_extreme_widths() -> list[tuple[str, int]]:
+    """Like types_and_widths, but only 1 and the largest: for kernels with many other template arguments."""
+    return [(name, width) for dtype, name in TYPES.items() for width in (1, widths(dtype)[-1])]
+
+
+def extreme_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
+    """vector_width, or 1 where it is not the largest one of the type."""
+    width = vector_width(n, accesses)
+    return width if width == ACCESS // accesses[0][1] else 1
 
 
 def vector_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
@@ -76,9 +95,46 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
     return (_blocks(rows, z, MAX_GRID[0]), _blocks(channels, 1, MAX_GRID[1]), 1), (x, y, z)
 
 
+def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.ndarray]:
+    """((grid, block), struct Pieces) for kernels that read `rows` rows of `size` elements, `width` at a time.
+
+    A piece is a number of full turns of the threads that lie along a row, but for the last one of each row. Results do not
+    depend on the launch, only on the pieces, and those on the shape alone.
+    """
+    vectors = size // width
+    x = min(_power_of_two(vectors), THREADS)
+    y = min(_power_of_two(rows), THREADS // x)
+    turns = -(-vectors // (x * TURN))
+    wanted = max(BLOCKS * y // max(rows, 1), 1)                         # pieces that a row is cut into
+    length = max(-(-turns // wanted), 1) * x * TURN * width
+    per_row = max(-(-size // length), 1)
+    launch = (_blocks(per_row, 1, MAX_GRID[0]), _blocks(rows, y, MAX_GRID[1]), 1), (x, y, 1)
+    return launch, np.array((size, length, rows, per_row), PIECES)
+
+
+def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[Grid, Grid]]:
+    """(width, (grid, block)) for kernels whose threads take `width` samples each, and share the classes where they are few.
+
+    Wide accesses only pay where threads without them would be more than enough; and the fewer samples, the fewer of them
+    in a block, down to as many as lie in one sector of 32 bytes, so that there are blocks for every multiprocessor.
+    """
+    if samples // widest >= ENOUGH:
+        return widest, ((_blocks(samples // widest, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1))
+    x = min(_power_of_two(samples), 32, THREADS)
+    while x > 8 and samples < x * BLOCKS // 8:
+        x //= 2
+    y = min(_power_of_two(-(-classes // TURN)), THREADS // x)
+    return 1, ((_blocks(samples, x, MAX_GRID[0]), 1, 1), (x, y, 1))
+
+
 def flat_launch(threads: int) -> tuple[Grid, Grid]:
     """(grid, block) for kernels that walk over one long array."""
     return (_blocks(threads, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1)
+
+
+def matrix_launch(rows: int, columns: int) -> tuple[Grid, Grid]:
+    """(grid, block) for kernels that walk over the rows and columns of a matrix."""
+    return (_blocks(columns, THREADS, MAX_GRID[0]), _blocks(rows, 1, MAX_GRID[1]), 1), (THREADS, 1, 1)
 
 
 def _power_of_two(n: int) -> int:

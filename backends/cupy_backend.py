@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from xpnet.backends import cupy_conv, cupy_dropout, cupy_pool
+from xpnet.backends import cupy_batches, cupy_capture, cupy_conv, cupy_elementwise, cupy_normalization, cupy_optimizers, cupy_pool, cupy_product
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
     """Every kernel that can be launched, by family ("im2col": ("im2col<float, 4>", ...)), so that tests can run all of it."""
-    return cupy_conv.kernels() | cupy_pool.kernels() | cupy_dropout.kernels()
+    modules = (cupy_product, cupy_conv, cupy_pool, cupy_elementwise, cupy_normalization, cupy_optimizers, cupy_batches)
+    return {family: names for module in modules for family, names in module.kernels().items()}
 
 
-class CupyBackend(cupy_conv.CupyConvolution, cupy_pool.CupyPooling, cupy_dropout.CupyDropout):
+class CupyBackend(cupy_conv.CupyConvolution, cupy_pool.CupyPooling, cupy_elementwise.CupyElementwise,
+                  cupy_normalization.CupyNormalization, cupy_optimizers.CupyOptimizers, cupy_batches.CupyBatches,
+                  cupy_capture.CupyCapture):
     """One NVIDIA GPU. Errors: BackendError where it cannot be used.
 
     Methods that are overridden run on the backend's own device. Plain xp code, inherited or a layer's, runs on

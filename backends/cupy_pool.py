@@ -15,6 +15,8 @@ def kernels() -> dict[str, tuple[str, ...]]:
     return {
         "max_pool": tuple(f"{kernel}<{name}, {index}, {width}>" for kernel in ("max_pool", "max_pool_dx")
                           for name, width in cuda_launch.types_and_widths() for index in cuda_launch.INDEX_TYPES.values()),
+        "avg_pool": tuple(f"{kernel}<{name}, {width}>" for kernel in ("avg_pool", "avg_pool_dx")
+                          for name, width in cuda_launch.types_and_widths()),
     }
 
 
@@ -46,3 +48,31 @@ class CupyPooling(CupyBase):
         self._launch("max_pool", f"max_pool_dx<{types}, {V}>", cuda_launch.row_launch(C, H, W, N // V),
                      dy, argmax, dx, np.int32(C), cuda_launch.window_struct(x_shape, window))
         return dx
+
+    def avg_pool2d(self, x: Array, window: Window, *, count_padding: bool = True) -> Array:
+        if x.dtype not in cuda_launch.TYPES:
+            return super().avg_pool2d(x, window, count_padding=count_padding)
+        C, H, W, N = x.shape
+        OH, OW = window.output_size(H, W)
+        x = self._contiguous(x)
+        y = self.empty((C, OH, OW, N), x.dtype)
+        V = self._width(N, x, y)
+        self._launch("avg_pool", f"avg_pool<{cuda_launch.TYPES[x.dtype]}, {V}>", cuda_launch.row_launch(C, OH, OW, N // V),
+                     x, y, self._weight(window, count_padding), np.int32(C), cuda_launch.window_struct(x.shape, window))
+        return y
+
+    def avg_pool2d_dx(self, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
+        if dy.dtype not in cuda_launch.TYPES:
+            return super().avg_pool2d_dx(dy, x_shape, window, count_padding=count_padding)
+        C, H, W, N = x_shape
+        dy = self._contiguous(dy)
+        dx = self.empty(x_shape, dy.dtype)
+        V = self._width(N, dy, dx)
+        self._launch("avg_pool", f"avg_pool_dx<{cuda_launch.TYPES[dy.dtype]}, {V}>", cuda_launch.row_launch(C, H, W, N // V),
+                     dy, dx, self._weight(window, count_padding), np.int32(C), cuda_launch.window_struct(x_shape, window))
+        return dx
+
+    @staticmethod
+    def _weight(window: Window, count_padding: bool) -> np.float64:
+        """1 / number of taps, or 0 where each window counts its own elements."""
+        return np.float64(1.0 / window.taps if count_padding else 0.0)

@@ -16,7 +16,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import fused_checks
 import numpy as np
+import product_checks
 import shim
 import window_checks
 from fake_cupy import FakeCupy, installed
@@ -34,7 +36,7 @@ SANITIZER_FAILED = 99
 
 
 # Each module has GRIDS (checks over a grid of problems, by name), every_instantiation(backend), and MUTANTS.
-MODULES: tuple[Any, ...] = (window_checks,)
+MODULES: tuple[Any, ...] = (window_checks, product_checks, fused_checks)
 GRIDS = {name: check for module in MODULES for name, check in module.GRIDS.items()}
 
 
@@ -87,7 +89,7 @@ def training(backend: CupyBackend, words: list[str]) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((22, 1, 9, 8)).astype(np.float32), rng.integers(0, 5, 22)
     losses, outputs = [], []
-    for other in (CupyBackend(1), NumpyBackend()):
+    for other in (CupyBackend(1, tf32="never"), NumpyBackend()):
         with other.scope():
             net = xn.Sequential([
                 xn.Conv2d(4, 3, padding="half", activation="relu"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2),
@@ -117,7 +119,7 @@ def main() -> int:
     cuda_launch.FOLDER = options.kernels
     flags = (*shim.CHECKS, "-O0") if options.quick else shim.CHECKS
     with installed(FakeCupy(options.folder, gpus=2, kernels=("random_bits", *options.only), checks=flags)):
-        backend = CupyBackend()
+        backend = CupyBackend(tf32="never")
         for name in options.checks:
             try:
                 CHECKS[name](backend, options.only)

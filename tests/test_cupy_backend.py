@@ -204,6 +204,27 @@ def test_launches_keep_to_the_limits_and_use_their_threads(channels: int, rows: 
     check_limits(grid, block)
 
 
+@given(st.integers(1, 2**20), st.integers(1, 2**33), st.sampled_from((1, 2, 4, 8)))
+def test_the_pieces_of_rows_cover_them_once(rows: int, vectors: int, width: int):
+    size = vectors * width
+    (grid, block), pieces = cuda_launch.row_pieces(rows, size, width)
+    check_limits(grid, block)
+    _, length, _, per_row = (int(n) for n in pieces.item())
+    assert block[0] * block[1] <= cuda_launch.THREADS and block[0] & (block[0] - 1) == 0
+    assert length % width == 0 and (per_row - 1) * length < size <= per_row * length
+    assert grid[0] == per_row and per_row * rows <= cuda_launch.BLOCKS * block[1] + rows      # no more than were asked for
+
+
+@given(st.integers(1, 2**17), st.integers(1, 2**33), st.sampled_from((1, 2, 4, 8)))
+def test_classes_are_shared_where_samples_are_few(classes: int, samples: int, widest: int):
+    width, (grid, block) = cuda_launch.softmax_launch(classes, samples * widest, widest)
+    check_limits(grid, block)
+    assert width in (1, widest) and block[0] * block[1] <= cuda_launch.THREADS and block[1] & (block[1] - 1) == 0
+    assert block[1] <= classes and (samples * widest) % width == 0
+    if classes >= 1000 and samples <= 128:
+        assert block[1] >= 32
+
+
 def test_sizes_that_do_not_fit_into_the_struct_are_refused():
     with pytest.raises(OverflowError):
         cuda_launch.window_struct((1, 3, 3, 2**31), Window.make(3))
@@ -214,6 +235,10 @@ def test_the_struct_is_the_one_of_the_kernels():
     assert text is not None
     fields = [name.strip() for line in re.findall(r"int ([^;]*);", text[1]) for name in line.split(",")]
     assert fields == list(cuda_launch.WINDOW.names or ())
+    text = re.search(r"struct Pieces \{(.*?)\};", cuda_launch.source("activation"), re.DOTALL)
+    assert text is not None
+    assert re.sub(r"\s+", " ", text[1]).strip() == "i64 size, length; int rows, per_row;"
+    assert cuda_launch.PIECES.names == ("size", "length", "rows", "per_row") and cuda_launch.PIECES.itemsize == 24
     values = cuda_launch.window_struct((3, 9, 8, 5), Window((3, 2), (2, 1), (1, 0, 2, 3), (1, 2)))
     assert values.item() == (9, 8, 4, 11, 5, 3, 2, 2, 1, 1, 2, 1, 2)
 

@@ -60,3 +60,21 @@ __global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __rest
         }
     }
 }
+
+// dx = dy keep * scale, rounded as above.
+template <typename T, int V>
+__global__ void dropout_dx(const T* __restrict__ dy, const bool* __restrict__ keep, T* __restrict__ dx, double scale, i64 n) {
+    typedef typename Wide<T>::type Number;
+    const Number factor = Number(T(scale));
+    const int U = 4;
+    FOR_ARRAY(i, n, U, V) {
+        Vec<T, V> turn[U];
+        Vec<bool, V> kept[U];
+        load_turn(turn, dy, i, n);
+        load_turn(kept, keep, i, n);
+        for (int u = 0; u < U; u++)
+            for (int k = 0; k < V; k++)
+                turn[u].at[k] = kept[u].at[k] ? T(Number(turn[u].at[k]) * factor) : T(0);
+        store_turn(dx, i, n, turn);
+    }
+}

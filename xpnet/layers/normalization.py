@@ -43,9 +43,7 @@ class BatchNorm2d(Layer):
                              f"Received: an array of shape {x.shape}.")
         y, mean, var = self.backend.batch_norm(x, gamma, beta, self.eps, activation=self.activation)
         self.remember(mode, x, y, mean, var)
-        n = x.size // x.shape[0]
-        self.mean.data += self.momentum * (mean - self.mean.data)
-        self.var.data += self.momentum * (var * (n / (n - 1)) - self.var.data)
+        self.backend.update_running(self.mean.data, self.var.data, mean, var, self.momentum, x.size // x.shape[0])
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:

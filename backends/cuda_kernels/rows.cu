@@ -1,0 +1,82 @@
+// How rows of many elements are read, and added up in an order that no launch changes.
+//
+// Every row of `size` elements is cut into `per_row` pieces of `length` elements, so that few long rows keep a whole GPU
+// busy; pieces depend on the shape alone. A block takes one piece of as many rows as it has threadIdx.y, and the threads
+// threadIdx.x lie side by side along a row, V elements each.
+
+#define MOST_THREADS 256            // of a block: what memory is reserved for; cuda_launch.py's THREADS
+
+// cuda_launch.py fills this in: the same fields in the same order. V divides size and length.
+struct Pieces {
+    i64 size, length;
+    int rows, per_row;
+};
+
+// All threads of a block make the same turns, so they may wait for each other inside.
+#define FOR_ROW_GROUPS(first, p) \
+    for (i64 first = (i64)blockIdx.y * blockDim.y; first < (p).rows; first += (i64)gridDim.y * blockDim.y)
+#define FOR_PIECES(piece, p) for (int piece = blockIdx.x; piece < (p).per_row; piece += gridDim.x)
+
+// Elements begin .. end - 1 of one row; none for a thread whose row does not exist.
+struct Span {
+    i64 begin, end;
+};
+
+__device__ __forceinline__ Span span(const Pieces& p, i64 row, int piece) {
+    const i64 begin = piece * p.length, end = begin + p.length < p.size ? begin + p.length : p.size;
+    return {begin, row < p.rows ? end : begin};
+}
+
+// A thread's way through a span, or through one long array: U vectors at a time, because what comes from memory arrives
+// late, and so much of it has to be on its way. Vector u of a turn lies u * STEP behind i.
+#define STEP(V) ((i64)blockDim.x * (V))
+#define FOR_SPAN(i, s, U, V) for (i64 i = (s).begin + threadIdx.x * (V); i < (s).end; i += (U) * STEP(V))
+#define FOR_ARRAY(i, n, U, V) \
+    for (i64 i = ((i64)blockIdx.x * (U) * blockDim.x + threadIdx.x) * (V); i < (n); i += (U) * STEP(V) * gridDim.x)
+
+// The U vectors of a turn; zeros behind the end.
+template <int U, int V, typename T>
+__device__ __forceinline__ void load_turn(Vec<T, V> (&turn)[U], const T* from, i64 i, i64 end) {
+#pragma unroll
+    for (int u = 0; u < U; u++) {
+        turn[u] = {};
+        if (i + u * STEP(V) < end) turn[u] = load<V>(from + i + u * STEP(V));
+    }
+}
+
+template <int U, int V, typename T>
+__device__ __forceinline__ void store_turn(T* to, i64 i, i64 end, const Vec<T, V> (&turn)[U]) {
+#pragma unroll
+    for (int u = 0; u < U; u++)
+        if (i + u * STEP(V) < end) store(to + i + u * STEP(V), turn[u]);
+}
+
+// --- what the threads of a block put together -------------------------------------------------------------------------
+
+// The values of `lanes` threads (a power of two) merged in pairs, and pairs of pairs; all of them get the result. The
+// lanes lie `stride` threads apart: 1 along threadIdx.x, blockDim.x along threadIdx.y. All threads of a block must come.
+template <typename Value, typename Merge>
+__device__ __forceinline__ Value over_lanes(const Value& mine, unsigned lane, unsigned lanes, unsigned stride, Merge merge) {
+    __shared__ Value all[MOST_THREADS];
+    const unsigned slot = threadIdx.y * blockDim.x + threadIdx.x;
+    __syncthreads();                                    // the result of the call before has been read
+    all[slot] = mine;
+    for (unsigned half = lanes / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (lane < half) all[slot] = merge(all[slot], all[slot + half * stride]);
+    }
+    __syncthreads();
+    return all[slot - lane * stride];
+}
+
+template <typename Value, typename Merge>
+__device__ __forceinline__ Value over_row(const Value& mine, Merge merge) {
+    return over_lanes(mine, threadIdx.x, blockDim.x, 1, merge);
+}
+
+struct Sum {
+    template <typename Number> __device__ Number operator()(Number a, Number b) const { return a + b; }
+};
+struct Largest {
+    template <typename Number> __device__ Number operator()(Number a, Number b) const { return a < b ? b : a; }
+};

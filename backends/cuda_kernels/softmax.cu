@@ -1,0 +1,161 @@
+// Softmax over the first axis, and the cross entropy that ends with it: z (K, P), P = H W N or just N.
+//
+// Neighbouring threads threadIdx.x take neighbouring samples, V each; where there are few samples the classes are spread
+// over threadIdx.y, and what its threads find out is merged. The classes are read several times, but the first time only
+// they come from far: a block's samples fit into its cache.
+
+#define FOR_CLASSES(k, K) for (int k = threadIdx.y; k < (K); k += blockDim.y)
+
+// All threads of a block make the same turns: a thread without samples repeats the last ones and stores nothing.
+#define FOR_SAMPLE_GROUPS(first, P, V) \
+    for (i64 first = (i64)blockIdx.x * STEP(V); first < (P); first += STEP(V) * gridDim.x)
+
+template <int V>
+__device__ __forceinline__ i64 own_sample(i64 first, i64 P) {
+    const i64 n = first + threadIdx.x * V;
+    return n < P ? n : P - V;
+}
+
+// Each sample's value merged over the classes' threads.
+template <typename Number, int V, typename Merge>
+__device__ __forceinline__ void over_classes(Number (&value)[V], Merge merge) {
+    if (blockDim.y > 1)
+        for (int v = 0; v < V; v++) value[v] = over_lanes(value[v], threadIdx.y, blockDim.y, blockDim.x, merge);
+}
+
+// The largest z of each sample, and the sum of exp(z - largest): shifted so, nothing overflows.
+template <typename Number, typename T, int V>
+__device__ __forceinline__ void top_and_total(const T* z, int K, i64 P, Number (&top)[V], Number (&total)[V]) {
+    const Vec<T, V> some = load<V>(z);
+    for (int v = 0; v < V; v++) top[v] = Number(some.at[v]), total[v] = 0;
+#pragma unroll 4
+    FOR_CLASSES(k, K) {
+        const Vec<T, V> value = load<V>(z + k * P);
+        for (int v = 0; v < V; v++) top[v] = Largest()(top[v], Number(value.at[v]));
+    }
+    over_classes(top, Largest());
+#pragma unroll 4
+    FOR_CLASSES(k, K) {
+        const Vec<T, V> value = load<V>(z + k * P);
+        for (int v = 0; v < V; v++) total[v] += exp(Number(value.at[v]) - top[v]);
+    }
+    over_classes(total, Sum());
+}
+
+template <typename T, int V>
+__global__ void softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P) {
+    typedef typename Wide<T>::type Number;
+    FOR_SAMPLE_GROUPS(first, P, V) {
+        const i64 n = own_sample<V>(first, P);
+        Number top[V], total[V];
+        top_and_total(z + n, K, P, top, total);
+        if (first + threadIdx.x * V >= P) continue;
+#pragma unroll 4
+        FOR_CLASSES(k, K) {
+            Vec<T, V> value = load<V>(z + k * P + n);
+            for (int v = 0; v < V; v++) value.at[v] = T(exp(Number(value.at[v]) - top[v]) / total[v]);
+            store(y + k * P + n, value);
+        }
+    }
+}
+
+// dz = y (dy - sum over k of dy y)
+template <typename T, int V>
+__global__ void softmax_backward(const T* __restrict__ dy, const T* __restrict__ y, T* __restrict__ dz, int K, i64 P) {
+    typedef typename Wide<T>::type Number;
+    FOR_SAMPLE_GROUPS(first, P, V) {
+        const i64 n = own_sample<V>(first, P);
+        Number sum[V] = {};
+#pragma unroll 4
+        FOR_CLASSES(k, K) {
+            const Vec<T, V> gradient = load<V>(dy + k * P + n), output = load<V>(y + k * P + n);
+            for (int v = 0; v < V; v++) sum[v] += Number(gradient.at[v]) * Number(output.at[v]);
+        }
+        over_classes(sum, Sum());
+        if (first + threadIdx.x * V >= P) continue;
+#pragma unroll 4
+        FOR_CLASSES(k, K) {
+            Vec<T, V> gradient = load<V>(dy + k * P + n);
+            const Vec<T, V> output = load<V>(y + k * P + n);
+            for (int v = 0; v < V; v++)
+                gradient.at[v] = T(Number(output.at[v]) * (Number(gradient.at[v]) - sum[v]));
+            store(dz + k * P + n, gradient);
+        }
+    }
+}
+
+// losses (N,): each sample's -log softmax(z)_label; dz = (softmax(z) - 1 at the label) / N. As in base.py a label that
+// is no class is a target of zeros.
+template <typename T, int V>
+__global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels, T* __restrict__ dz,
+                                        typename Wide<T>::type* __restrict__ losses, int K, i64 N) {
+    typedef typename Wide<T>::type Number;
+    FOR_SAMPLE_GROUPS(first, N, V) {
+        const i64 n = own_sample<V>(first, N);
+        Number top[V], total[V];
+        top_and_total(z + n, K, N, top, total);
+        if (first + threadIdx.x * V >= N) continue;
+        int label[V];
+        for (int v = 0; v < V; v++) {
+            const i64 given = labels[n + v];
+            label[v] = 0 <= given && given < K ? (int)given : -1;
+            if (threadIdx.y == 0)
+                losses[n + v] = label[v] >= 0 ? log(total[v]) - (Number(z[given * N + n + v]) - top[v]) : Number(0);
+        }
+#pragma unroll 4
+        FOR_CLASSES(k, K) {
+            Vec<T, V> value = load<V>(z + k * N + n);
+            for (int v = 0; v < V; v++) {
+                const Number share = exp(Number(value.at[v]) - top[v]) / total[v];
+                value.at[v] = T(label[v] >= 0 ? (share - Number(k == label[v])) / Number(N) : Number(0));
+            }
+            store(dz + k * N + n, value);
+        }
+    }
+}
+
+// losses (N,): each sample's -sum over k of t_k log softmax(z)_k; dz = (softmax(z) sum(t) - t) / N
+template <typename T, int V>
+__global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, T* __restrict__ dz,
+                              typename Wide<T>::type* __restrict__ losses, int K, i64 N) {
+    typedef typename Wide<T>::type Number;
+    FOR_SAMPLE_GROUPS(first, N, V) {
+        const i64 n = own_sample<V>(first, N);
+        Number top[V], total[V], loss[V] = {}, weight[V] = {};
+        top_and_total(z + n, K, N, top, total);
+#pragma unroll 4
+        FOR_CLASSES(k, K) {
+            const Vec<T, V> value = load<V>(z + k * N + n), target = load<V>(t + k * N + n);
+            for (int v = 0; v < V; v++) {
+                loss[v] += Number(target.at[v]) * (log(total[v]) - (Number(value.at[v]) - top[v]));
+                weight[v] += Number(target.at[v]);
+            }
+        }
+        over_classes(loss, Sum());
+        over_classes(weight, Sum());
+        if (first + threadIdx.x * V >= N) continue;
+        if (threadIdx.y == 0)
+            for (int v = 0; v < V; v++) losses[n + v] = loss[v];
+#pragma unroll 4
+        FOR_CLASSES(k, K) {
+            Vec<T, V> value = load<V>(z + k * N + n);
+            const Vec<T, V> target = load<V>(t + k * N + n);
+            for (int v = 0; v < V; v++) {
+                const Number share = exp(Number(value.at[v]) - top[v]) / total[v];
+                value.at[v] = T((share * weight[v] - Number(target.at[v])) / Number(N));
+            }
+            store(dz + k * N + n, value);
+        }
+    }
+}
+
+// loss () = the mean of losses (N,), by one block
+template <typename T>
+__global__ void mean_of_losses(const typename Wide<T>::type* __restrict__ losses, T* __restrict__ loss, i64 N) {
+    typedef typename Wide<T>::type Number;
+    Number mine = 0;
+#pragma unroll 4
+    for (i64 n = threadIdx.x; n < N; n += blockDim.x) mine += losses[n];
+    const Number all = over_row(mine, Sum());
+    if (threadIdx.x == 0) *loss = T(all / Number(N));
+}

@@ -1,0 +1,144 @@
+"""Activations, softmax and dropout on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpnet.backends import cuda_launch
+from xpnet.backends.base import Array
+from xpnet.backends.cupy_rows import CupyRows
+
+
+def kernels() -> dict[str, tuple[str, ...]]:
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
+    types = cuda_launch.types_and_extreme_widths()
+    functions = [name for activation, name in cuda_launch.ACTIVATIONS.items() if activation is not None]
+    return {
+        "activation": (
+            *(f"activation_forward<{name}, {width}, {function}>" for name, width in types for function in functions),
+            *(f"activation_backward<{name}, {width}, {function}>" for name, width in types
+              for function in cuda_launch.ACTIVATIONS.values()),
+            *(f"add_parts<{name}>" for name in cuda_launch.TYPES.values()),
+        ),
+        "softmax": (
+            *(f"{kernel}<{name}, {width}>" for name, width in types
+              for kernel in ("softmax", "softmax_backward", "cross_entropy_of_labels", "cross_entropy")),
+            *(f"mean_of_losses<{name}>" for name in cuda_launch.TYPES.values()),
+        ),
+        "dropout": (
+            "random_bits",
+            *(f"dropout<{name}, {width}>" for name, width in cuda_launch.types_and_widths()),
+            *(f"dropout_dx<{name}, {width}>" for name, width in types),
+        ),
+    }
+
+
+class CupyElementwise(CupyRows):
+    """Activations, softmax and dropout on an NVIDIA GPU. Plain xp where types are mixed, or there is no element."""
+
+    # --- activations ----------------------------------------------------------------------------------------------
+
+    def activate(self, z: Array, activation: str | None) -> Array:
+        if activation is None or not self._has_kernels(z):
+            return super().activate(z, activation)
+        z = self._contiguous(z)
+        y = self.empty(z.shape, z.dtype)
+        types, launch = self._array(4, z, y)
+        self._launch("activation", f"activation_forward<{types}, {cuda_launch.ACTIVATIONS[activation]}>", launch,
+                     z, y, np.int64(z.size))
+        return y
+
+    def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
+                            accumulate: bool = False) -> Array:
+        arrays = (dy, y) if bias_grad is None else (dy, y, bias_grad)
+        if (activation is None and bias_grad is None or not self._has_kernels(*arrays)
+                or bias_grad is not None and not bias_grad.flags.c_contiguous):
+            return super().activation_backward(dy, y, activation, bias_grad=bias_grad, accumulate=accumulate)
+        shape, given = dy.shape, dy
+        dy, y = self._contiguous(dy), self._contiguous(y)
+        if bias_grad is None:
+            dy = dy.reshape(1, -1)                                      # rows do not matter where nothing is summed
+        dz = dy if activation is None else self.empty(dy.shape, dy.dtype)
+        types, launch, pieces = self._rows(dy, y, dz)
+        parts = self._parts(pieces, dy.dtype)
+        sums = self.empty((1,), dy.dtype) if bias_grad is None else bias_grad
+        self._launch("activation", f"activation_backward<{types}, {cuda_launch.ACTIVATIONS[activation]}>", launch,
+                     dy, y, dz, sums, np.bool_(accumulate), parts, pieces)
+        if bias_grad is not None and pieces["per_row"] > 1:
+            (_, groups, _), block = launch                              # all parts of a row go to one block
+            self._launch("activation", f"add_parts<{cuda_launch.TYPES[dy.dtype]}>", ((1, groups, 1), block),
+                         parts, bias_grad, np.bool_(accumulate), pieces)
+        return given if activation is None else dz.reshape(shape)
+
+    # --- softmax --------------------------------------------------------------------------------------------------
+
+    def softmax(self, z: Array) -> Array:
+        if not self._has_kernels(z):
+            return super().softmax(z)
+        z = self._contiguous(z)
+        y = self.empty(z.shape, z.dtype)
+        types, launch, sizes = self._classes(z, y)
+        self._launch("softmax", f"softmax<{types}>", launch, z, y, *sizes)
+        return y
+
+    def softmax_backward(self, dy: Array, y: Array) -> Array:
+        if not self._has_kernels(dy, y):
+            return super().softmax_backward(dy, y)
+        dy, y = self._contiguous(dy), self._contiguous(y)
+        dz = self.empty(y.shape, y.dtype)
+        types, launch, sizes = self._classes(dy, y, dz)
+        self._launch("softmax", f"softmax_backward<{types}>", launch, dy, y, dz, *sizes)
+        return dz
+
+    def softmax_cross_entropy(self, z: Array, target: Array) -> tuple[Array, Array]:
+        labels = target.ndim == 1 and target.dtype.kind in "iu"
+        if not (self._has_kernels(z) if labels else target.shape == z.shape and self._has_kernels(z, target)):
+            return super().softmax_cross_entropy(z, target)
+        z, target = self._contiguous(z), self._contiguous(target)
+        if labels:
+            with self.scope():
+                target = target.astype(np.int64, copy=False)
+        dz, loss = self.empty(z.shape, z.dtype), self.empty((), z.dtype)
+        losses = self.empty(z.shape[1:], np.promote_types(z.dtype, np.float32))
+        types, launch, sizes = self._classes(z, dz) if labels else self._classes(z, target, dz)
+        kernel = "cross_entropy_of_labels" if labels else "cross_entropy"
+        self._launch("softmax", f"{kernel}<{types}>", launch, z, target, dz, losses, *sizes)
+        self._launch("softmax", f"mean_of_losses<{cuda_launch.TYPES[z.dtype]}>", cuda_launch.flat_launch(1),
+                     losses, loss, sizes[1])
+        return loss, dz
+
+    def _classes(self, *arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], tuple[np.int32, np.int64]]:
+        """(type and width, launch, (number of classes, number of samples)) for kernels that walk over the first axis."""
+        a = arrays[0]
+        K = a.shape[0]
+        samples = a.size // K
+        width, launch = cuda_launch.softmax_launch(K, samples, cuda_launch.extreme_width(samples, self._accesses(arrays)))
+        return f"{cuda_launch.TYPES[a.dtype]}, {width}", launch, (np.int32(K), np.int64(samples))
+
+    # --- dropout --------------------------------------------------------------------------------------------------
+
+    def random_bits(self, n: int, key: tuple[int, int], counter: Array) -> Array:
+        bits = self.empty((n,), np.uint32)
+        self._launch("dropout", "random_bits", cuda_launch.flat_launch(-(-n // 8)),
+                     bits, np.int64(n), np.uint64(key[0]), np.uint64(key[1]), counter)
+        return bits
+
+    def dropout(self, x: Array, p: float, key: tuple[int, int], counter: Array) -> tuple[Array, Array]:
+        if x.dtype not in cuda_launch.TYPES:
+            return super().dropout(x, p, key, counter)
+        x = self._contiguous(x)
+        y, keep = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
+        V = self._width(x.size, x, y, keep)
+        self._launch("dropout", f"dropout<{cuda_launch.TYPES[x.dtype]}, {V}>", cuda_launch.flat_launch(-(-x.size // 8)),
+                     x, y, keep, np.int64(x.size), np.uint64(round(p * 2.0**32)), np.float64(1.0 / (1.0 - p)),
+                     np.uint64(key[0]), np.uint64(key[1]), counter)
+        return y, keep
+
+    def dropout_dx(self, dy: Array, p: float, keep: Array) -> Array:
+        if not self._has_kernels(dy) or keep.dtype != np.bool_:
+            return super().dropout_dx(dy, p, keep)
+        dy, keep = self._contiguous(dy), self._contiguous(keep)
+        dx = self.empty(dy.shape, dy.dtype)
+        types, launch = self._array(4, dy, dx, keep)
+        self._launch("dropout", f"dropout_dx<{types}>", launch, dy, keep, dx, np.float64(1.0 / (1.0 - p)), np.int64(dy.size))
+        return dx

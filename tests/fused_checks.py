@@ -1,0 +1,215 @@
+"""Checks of the fused passes (batch norm, softmax, activations, average pooling, optimizers) against base.py in double
+precision, over a grid of problems; and mistakes they must notice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from kernel_setting import Mutant, Setting, base
+from parity_cases import distance, normal, ties
+
+from xpnet.backends import Window, cuda_launch
+from xpnet.backends.cupy_backend import CupyBackend
+
+TOLERANCE = {np.float16: 1e-3, np.float32: 1e-5, np.float64: 1e-12}         # ||a - b|| / ||b||; halves are rounded once
+ACTIVATIONS = tuple(cuda_launch.ACTIVATIONS)
+MOMENTUM, EPS = 0.1, 1e-5
+
+
+def near(s: Setting, results: Any, expected: Any, times: float = 1.0) -> None:
+    """Fails where a result has another type or shape, or is further away in norm than the type explains, `times` so far."""
+    results, expected = (r if isinstance(r, tuple) else (r,) for r in (results, expected))
+    assert len(results) == len(expected)
+    for k, (result, right) in enumerate(zip(results, expected)):
+        a = s.backend.to_numpy(result)
+        assert (a.dtype, a.shape) == (s.dtype, np.shape(right)), f"{s}: result {k} is {a.dtype} {a.shape}"
+        error = distance(a, np.asarray(right))
+        assert error <= times * TOLERANCE[np.dtype(s.dtype).type], f"{s}: result {k} is {error:.1e} away in norm"
+
+
+def double(a: np.ndarray) -> np.ndarray:
+    return a.astype(np.float64)
+
+
+def drawn(s: Setting, *shape: int, seed: int = 0) -> np.ndarray:
+    return normal(*shape, dtype=s.dtype, seed=seed)
+
+
+def activation(s: Setting) -> str | None:
+    """One of them, another for the next problem."""
+    return ACTIVATIONS[sum(s.shape) % len(ACTIVATIONS)]
+
+
+# --- normalisation ----------------------------------------------------------------------------------------------------
+
+def channels(s: Setting, mean: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, gamma and beta; gamma and beta are no halves' rounding away from 0."""
+    C = s.shape[0]
+    x = (3 * normal(*s.shape, dtype=np.float64) + mean).astype(s.dtype)
+    return x, drawn(s, C, seed=1) + s.dtype.type(2), drawn(s, C, seed=2)
+
+
+def check_batch_norm(s: Setting) -> None:
+    for mean, times in ((0.5, 1), (1000, 30)):
+        if mean == 1000 and (s.dtype == np.float16 or s.shape[1] * s.shape[2] * s.shape[3] < 8):
+            continue            # halves near 1000 have no digits left, and few elements may happen to have no variance
+        x, gamma, beta = channels(s, mean)
+        near(s, s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1, activation=activation(s)),
+             base.batch_norm(double(x), double(gamma), double(beta), 0.1, activation=activation(s)), times)
+
+
+def check_batch_norm_inference(s: Setting) -> None:
+    x, gamma, beta = channels(s)
+    mean, var = drawn(s, s.shape[0], seed=3), drawn(s, s.shape[0], seed=4) ** 2
+    near(s, s.backend.batch_norm_inference(*(s.to_device(a) for a in (x, gamma, beta, mean, var)), 0.1,
+                                           activation=activation(s)),
+         base.batch_norm_inference(*(double(a) for a in (x, gamma, beta, mean, var)), 0.1, activation=activation(s)))
+
+
+def check_batch_norm_backward(s: Setting) -> None:
+    x, gamma, beta = channels(s)
+    y, mean, var = (a.astype(s.dtype) for a in base.batch_norm(double(x), double(gamma), double(beta), 0.1,
+                                                               activation=activation(s)))
+    arrays = drawn(s, *s.shape, seed=5), x, y, gamma, mean, var
+    for accumulate in (False, True):
+        grads = drawn(s, len(gamma), seed=6) * s.dtype.type(9), drawn(s, len(gamma), seed=7) * s.dtype.type(9)
+        ours, right = [s.to_device(g) for g in grads], [double(g) for g in grads]
+        options = {"activation": activation(s), "accumulate": accumulate}
+        dx = s.backend.batch_norm_backward(*(s.to_device(a) for a in arrays), 0.1, gamma_grad=ours[0], beta_grad=ours[1],
+                                           **options)
+        dx_right = base.batch_norm_backward(*(double(a) for a in arrays), 0.1, gamma_grad=right[0], beta_grad=right[1],
+                                            **options)
+        dz = base.activation_backward(double(arrays[0]), double(y), activation(s))
+        for result, correct in zip((dx, *ours), (dx_right, *right)):
+            near_enough(s, result, correct, dz)
+
+
+def near_enough(s: Setting, result: Any, right: np.ndarray, terms: np.ndarray) -> None:
+    """For differences of `terms`: they may be much smaller than what they are made of, and so have fewer digits."""
+    offset = float(np.abs(terms).max()) + 1.0
+    a = s.backend.to_numpy(result)
+    error = float(np.abs(double(a) - right).max()) / offset
+    assert a.dtype == s.dtype and error <= 10 * TOLERANCE[s.dtype.type], f"{s}: {a.dtype}, {error:.1e} away"
+
+
+def check_update_running(s: Setting) -> None:
+    C = s.shape[0]
+    ours = [s.to_device(drawn(s, C, seed=k)) for k in (1, 2)]
+    right = [double(drawn(s, C, seed=k)) for k in (1, 2)]
+    mean, var = drawn(s, C, seed=3), drawn(s, C, seed=4) ** 2
+    s.backend.update_running(*ours, s.to_device(mean), s.to_device(var), MOMENTUM, 5)
+    base.update_running(*right, double(mean), double(var), MOMENTUM, 5)
+    near(s, tuple(ours), tuple(right))
+
+
+# --- activations ------------------------------------------------------------------------------------------------------
+
+def check_activation(s: Setting) -> None:
+    z, dy, f = s.array(s.shape), drawn(s, *s.shape), activation(s)
+    near(s, s.backend.activate(s.to_device(z), f), base.activate(double(z), f))
+    near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(z), f), base.activation_backward(double(dy), double(z), f))
+    for accumulate in (False, True):
+        y, grad = base.activate(drawn(s, *s.shape), f), drawn(s, s.shape[0], seed=2) + s.dtype.type(100)
+        ours, right = s.to_device(grad), double(grad)
+        near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(y), f, bias_grad=ours, accumulate=accumulate),
+             base.activation_backward(double(dy), double(y), f, bias_grad=right, accumulate=accumulate))
+        near_enough(s, ours, right, right)
+
+
+# --- softmax ----------------------------------------------------------------------------------------------------------
+
+@contextmanager
+def enough(threads: int) -> Iterator[None]:
+    """As if so many threads were enough: few let small problems be read in wide vectors."""
+    before, cuda_launch.ENOUGH = cuda_launch.ENOUGH, threads
+    try:
+        yield
+    finally:
+        cuda_launch.ENOUGH = before
+
+
+def check_softmax(s: Setting) -> None:
+    z, dy = s.array(s.shape), drawn(s, *s.shape)
+    y = base.softmax(double(drawn(s, *s.shape))).astype(s.dtype)
+    with enough(1 if s.backwards else 2**17):
+        near(s, s.backend.softmax(s.to_device(z)), base.softmax(double(z)))
+        near(s, s.backend.softmax_backward(s.to_device(dy), s.to_device(y)), base.softmax_backward(double(dy), double(y)), 10)
+
+
+def check_cross_entropy(s: Setting) -> None:
+    C, H, W, N = s.shape
+    K = C * H * W
+    z, soft = s.dtype.type(4) * drawn(s, K, N), np.abs(drawn(s, K, N, seed=1))
+    labels = np.random.default_rng(K).integers(-1, K + 1, N)                # some are no classes
+    labels[0] = K - 1
+    with enough(1 if s.backwards else 2**17):
+        near(s, s.backend.softmax_cross_entropy(s.to_device(z), s.to_device(soft)),
+             base.softmax_cross_entropy(double(z), double(soft)), 10)
+        for given in (labels, labels.astype(np.int32)):
+            near(s, s.backend.softmax_cross_entropy(s.to_device(z), s.backend.asarray(given)),
+                 base.softmax_cross_entropy(double(z), given), 10)
+
+
+# --- pooling, dropout -------------------------------------------------------------------------------------------------
+
+def check_avg_pool2d(s: Setting) -> None:
+    if not all(taps.any(axis=1).all() for taps in s.window.inside(*s.shape[1:3])):
+        return                  # a window that is all padding has no mean; the layers refuse it
+    x, dy = s.array(s.shape), s.array(s.output())
+    for count in (True, False):
+        near(s, s.backend.avg_pool2d(s.to_device(x), s.window, count_padding=count),
+             base.avg_pool2d(double(x), s.window, count_padding=count))
+        near(s, s.backend.avg_pool2d_dx(s.to_device(dy), s.shape, s.window, count_padding=count),
+             base.avg_pool2d_dx(double(dy), s.shape, s.window, count_padding=count))
+
+
+def check_dropout_dx(s: Setting) -> None:
+    dy = s.array(s.shape)
+    keep = np.random.default_rng(dy.size).random(s.shape) >= 0.4
+    s.agree(s.backend.dropout_dx(s.to_device(dy), 0.4, s.to_device(keep)), base.dropout_dx(dy, 0.4, keep))
+
+
+# --- optimizers -------------------------------------------------------------------------------------------------------
+
+def check_optimizers(s: Setting) -> None:
+    n = int(np.prod(s.shape))
+    w, g, v = (drawn(s, n, seed=seed) for seed in range(3))
+    m, square = drawn(s, n, seed=3), drawn(s, n, seed=4) ** 2
+    sgd, adam = np.array([0.1, 0.9, 0.3]), np.array([1e-2, 0.9, 0.999, 1e-3, 0.3, 1 - 0.9**3, 1 - 0.999**3])
+    for switch in (False, True):
+        for decayed in {0, n // 3, n}:
+            updates(s, "sgd", (w, g, v), sgd, nesterov=switch, decayed=decayed)
+            updates(s, "adam", (w, g, m, square), adam, decoupled=switch, decayed=decayed)
+        updates(s, "sgd", (w, g), sgd, nesterov=switch, decayed=n // 2)
+
+
+def updates(s: Setting, method: str, buffers: tuple[np.ndarray, ...], hyper: np.ndarray, **options: Any) -> None:
+    """The method on a backend and on base.py: every buffer but the gradients is written."""
+    ours, right = [s.to_device(b) for b in buffers], [double(b) for b in buffers]
+    none = [None] * (method == "sgd" and len(buffers) == 2)
+    getattr(s.backend, method)(*ours, *none, s.backend.asarray(hyper), **options)
+    getattr(base, method)(*right, *none, hyper, **options)
+    near(s, tuple(ours), tuple(right))
+
+
+GRIDS = {"batch_norm": check_batch_norm, "batch_norm_inference": check_batch_norm_inference,
+         "batch_norm_backward": check_batch_norm_backward, "update_running": check_update_running,
+         "activation": check_activation, "softmax": check_softmax, "cross_entropy": check_cross_entropy,
+         "avg_pool2d": check_avg_pool2d, "dropout_dx": check_dropout_dx, "optimizers": check_optimizers}
+
+
+def every_instantiation(backend: CupyBackend) -> None:
+    """Asks for each kernel of these families once."""
+    for dtype in cuda_launch.TYPES:
+        for C in range(2, 2 + len(ACTIVATIONS)):                            # so that each activation is drawn
+            for N in (*cuda_launch.widths(dtype), 3):
+                for backwards in (False, True):
+                    s = Setting(backend, (C, 3, 3, N), Window.make(2, padding=1), dtype, ties, 0, backwards)
+                    for check in GRIDS.values():
+                        check(s)
+
+
+MUTANTS: dict[str, Mutant] = {}
