@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from xpnet.backends import cupy_batches, cupy_capture, cupy_conv, cupy_elementwise, cupy_normalization, cupy_optimizers, cupy_pool, cupy_product
+from xpnet.backends import (
+    cupy_batches,
+    cupy_capture,
+    cupy_conv,
+    cupy_elementwise,
+    cupy_normalization,
+    cupy_optimizers,
+    cupy_pool,
+    cupy_product,
+)
 
 
 def kernels() -> dict[str, tuple[str, ...]]:

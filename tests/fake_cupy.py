@@ -4,24 +4,29 @@
 
 So the real cupy_backend.py runs, with its launch arithmetic, on the real kernel sources. Stricter than CuPy where
 CuPy would silently be slow: a host synchronisation inside a method, and an array of another GPU than the current one.
+Streams, captures and memory: see fake_streams.py.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fake_streams
 import numpy as np
 import shim
+from fake_streams import CUDARuntimeError, Gpus, overwrite, root_of
 
 from xpnet.backends import cuda_launch
 from xpnet.backends.cupy_backend import kernels as backend_kernels
 
 TO_DEVICE = {"array", "asarray", "ascontiguousarray"}       # the functions that may take NumPy arrays
+CUBLAS = {"matmul", "dot", "inner", "vdot", "tensordot", "einsum"}
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -29,9 +34,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __init__(self, cupy: FakeCupy, a: np.ndarray) -> None:
         self._cupy, self._a, self.device = cupy, np.asarray(a), SimpleNamespace(id=cupy.current)
-
-    def _wrap(self, a: Any) -> DeviceArray:
-        return DeviceArray(self._cupy, a)
+        self._buffer = cupy.gpus.buffer(self._a)
 
     def _host(self, a: Any) -> Any:
         """What NumPy is to work on: arrays of the current GPU, and scalars."""
@@ -55,10 +58,13 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError(f"numpy.{function.__name__} was called with an array of the GPU")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        if ufunc is np.matmul:
+            self._cupy.check_cublas()
+        host, to = [self._host(a) for a in inputs], None if out is None else tuple(self._host(a) for a in out)
         if out is not None:
-            options["out"] = tuple(self._host(a) for a in out)
-        result = getattr(ufunc, method)(*(self._host(a) for a in inputs), **options)
-        return out[0] if out is not None else self._wrap(result)
+            self._cupy.change(lambda: getattr(ufunc, method)(*host, out=to, **options), *inputs, *out)
+            return out[0]
+        return self._cupy.new(lambda: getattr(ufunc, method)(*host, **options), *inputs)
 
     def _synchronises(self, *_: Any) -> Any:
         raise RuntimeError("this waits for the GPU inside a step")
@@ -73,13 +79,18 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     itemsize = property(lambda self: self._a.itemsize)
     nbytes = property(lambda self: self._a.nbytes)
     flags = property(lambda self: self._a.flags)
-    data = property(lambda self: SimpleNamespace(ptr=self._a.ctypes.data))
+    data = property(lambda self: SimpleNamespace(ptr=self._a.ctypes.data, copy_from_host_async=self._copy_from_host))
     T = property(lambda self: self._view(self._a.T))
 
     def _view(self, a: np.ndarray) -> DeviceArray:
-        view = self._wrap(a)
+        view = DeviceArray(self._cupy, a)
         view.device = self.device
         return view
+
+    def _copy_from_host(self, address: int, size: int, stream: fake_streams.Stream) -> None:
+        source = self._cupy.gpus.pinned_bytes(address, size)        # what is there when the copy is made
+        target = self._a.reshape(-1).view(np.uint8)[:size]
+        stream.do(lambda: np.copyto(target, source), [self._buffer])
 
     def __len__(self) -> int:
         return len(self._a)
@@ -88,22 +99,33 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[k] for k in range(len(self)))
 
     def __getitem__(self, key: Any) -> DeviceArray:
-        return self._view(self._a[self._host(key)])
+        keys = _arrays(key)
+        where = self._host(keys if any(k is ... for k in keys) else (*keys, ...))       # a number, too, is a view
+        if np.may_share_memory(self._a, part := self._a[where]):
+            return self._view(part)
+        return self._cupy.new(lambda: self._a[where], self, *keys)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._a[self._host(key)] = self._host(value)
+        where, what = self._host(key), self._host(value)
+        self._cupy.change(lambda: self._a.__setitem__(where, what), self, value, *_arrays(key))
+
+    def fill(self, value: Any) -> None:
+        self._cupy.change(lambda: self._a.fill(value), self)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in {"reshape", "transpose", "astype", "sum", "max", "min", "mean", "var", "argmax", "fill", "copy",
-                        "ravel", "all", "any"}:
+        if name not in {"reshape", "transpose", "astype", "sum", "max", "min", "mean", "var", "argmax", "copy", "ravel", "all",
+                        "any", "view"}:
             raise AttributeError(f"the fake CuPy array has no {name}")
 
-        def method(*args: Any, **options: Any) -> Any:
+        def method(*args: Any, **options: Any) -> DeviceArray:
             # a copy may be of an array that lies elsewhere: it is how arrays move
-            a = self._a if name == "copy" else self._host(self)
-            result = getattr(a, name)(*(self._host(arg) for arg in args), **options)
-            return None if result is None else self._wrap(result)
+            a, host = self._a if name == "copy" else self._host(self), [self._host(arg) for arg in args]
+            return self._cupy.new(lambda: getattr(a, name)(*host, **options), self, *args)
         return method
+
+
+def _arrays(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
 
 
 class FakeCupy:
@@ -113,25 +135,33 @@ class FakeCupy:
     ndarray = DeviceArray
 
     def __init__(self, folder: Path, gpus: int = 1, kernels: Sequence[str] = ("",),
-                 checks: Sequence[str] = shim.CHECKS) -> None:
-        self.current = 0
+                 checks: Sequence[str] = shim.CHECKS, *, memory: int = 1 << 34,
+                 late: Callable[[fake_streams.Stream], bool] = lambda stream: False) -> None:
+        self.gpus = Gpus(memory, late)
         self._families: dict[str, shim.Library] = {}
-        fake = self
+        fake, gpus_there = self, gpus
 
         class Device:
+            compute_capability = "90"
+
             def __init__(self, number: int) -> None:
                 self.id, self._before = number, []
 
             def __enter__(self) -> Device:
-                self._before.append(fake.current)
-                fake.current = self.id
+                self._before.append(fake.gpus.current)
+                fake.gpus.current = self.id
                 return self
 
             def __exit__(self, *_: object) -> None:
-                fake.current = self._before.pop()
+                fake.gpus.current = self._before.pop()
 
             def synchronize(self) -> None:
-                pass
+                for stream in list(fake.gpus.every):
+                    stream.synchronize()
+
+            @property
+            def mem_info(self) -> tuple[int, int]:
+                return fake.gpus.memory - fake.gpus.used, fake.gpus.memory
 
         class RawModule:
             """One kernel of a family. All of a family, as far as `kernels` lets it, is compiled at once: g++ takes its time."""
@@ -146,20 +176,34 @@ class FakeCupy:
                 assert set(name_expressions) <= set(self.library.numbers), f"{name_expressions} is not listed"
 
             def get_function(self, name: str) -> Any:
-                def function(grid: Sequence[int], block: Sequence[int], args: Sequence[Any]) -> None:
+                def function(grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
                     check_limits(grid, block)
-                    self.library(name, grid, block, [fake._argument(a) for a in args])
+                    most = getattr(function, "max_dynamic_shared_size_bytes", 48 << 10)
+                    assert shared_mem <= most <= 99 << 10, f"{name}: {shared_mem} bytes of shared memory"
+                    values = [fake._argument(a) for a in args]      # as they are now: a launch keeps copies of numbers
+                    fake.change(lambda: self.library(name, grid, block, values, shared_mem), *args)
                 return function
-
-        class CUDARuntimeError(RuntimeError):
-            pass
 
         class CompileException(Exception):      # noqa: N818 - CuPy's name
             pass
 
+        def set_pinned_memory_allocator(allocator: Callable[[int], Any]) -> None:
+            gpus.pinned_allocator = allocator
+
+        gpus = self.gpus
         self.RawModule = RawModule
-        self.cuda = SimpleNamespace(Device=Device, compiler=SimpleNamespace(CompileException=CompileException),
-                                    runtime=SimpleNamespace(getDeviceCount=lambda: gpus, CUDARuntimeError=CUDARuntimeError))
+        self.cuda = SimpleNamespace(
+            Device=Device, Stream=partial(fake_streams.Stream, gpus), Event=partial(fake_streams.Event, gpus),
+            MemoryPool=fake_streams.MemoryPool, using_allocator=gpus.using_allocator, get_current_stream=lambda: gpus.stream,
+            alloc_pinned_memory=lambda size: gpus.pinned_allocator(size), set_pinned_memory_allocator=set_pinned_memory_allocator,
+            compiler=SimpleNamespace(CompileException=CompileException),
+            runtime=SimpleNamespace(getDeviceCount=lambda: gpus_there, CUDARuntimeError=CUDARuntimeError))
+        self.get_default_memory_pool = lambda: gpus.pools[0]
+        self.get_default_pinned_memory_pool = lambda: SimpleNamespace(malloc=gpus.malloc_pinned)
+
+    @property
+    def current(self) -> int:
+        return self.gpus.current
 
     @property
     def libraries(self) -> list[shim.Library]:
@@ -170,8 +214,49 @@ class FakeCupy:
         if isinstance(a, DeviceArray):
             assert a.flags.c_contiguous, "a kernel was given an array that is not contiguous"
             return a._host(a)
+        a = a.copy() if isinstance(a, np.ndarray) else a
         assert isinstance(a, np.generic) or (isinstance(a, np.ndarray) and a.size == 1), f"argument {a!r} is untyped"
         return a
+
+    # --- what is launched -----------------------------------------------------------------------------------------
+
+    def new(self, function: Callable[[], Any], *involved: Any) -> DeviceArray:
+        """The result of a function of arrays; of one that is launched later only its shape and its type are there yet."""
+        stream = self.gpus.stream
+        if not stream.defers:
+            return DeviceArray(self, function())
+        with np.errstate(all="ignore"):
+            known = np.asarray(function())
+        if id(root_of(known)) in self.gpus.buffers:
+            return DeviceArray(self, known)                     # a view of what is there
+        result = DeviceArray(self, np.empty_like(known))
+        overwrite(result._a)
+
+        def later(out: np.ndarray = result._a) -> None:
+            with np.errstate(all="ignore"):
+                np.copyto(out, function())
+        stream.do(later, [a._buffer for a in (*involved, result) if isinstance(a, DeviceArray)])
+        return result
+
+    def change(self, function: Callable[[], Any], *involved: Any) -> None:
+        """A function that writes into arrays."""
+        self.gpus.stream.do(function, [a._buffer for a in involved if isinstance(a, DeviceArray)])
+
+    def check_cublas(self) -> None:
+        if self.gpus.stream.recording is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+
+    def _to_device(self, a: np.ndarray) -> DeviceArray:
+        """A transfer: CuPy copies to pinned memory first, which it lends to others as soon as that was copied."""
+        stream, result = self.gpus.stream, DeviceArray(self, np.empty_like(a))
+        overwrite(result._a)
+        if a.ndim and stream.recording is not None:
+            self.gpus.pinned_allocator(a.nbytes)
+            self.change(lambda: overwrite(result._a), result)
+        else:
+            copy = a.copy()
+            self.change(lambda: np.copyto(result._a, copy), result)
+        return result
 
     def empty(self, shape: Any, dtype: Any = float) -> DeviceArray:
         a = np.empty(shape, dtype)
@@ -179,7 +264,12 @@ class FakeCupy:
         return DeviceArray(self, a)
 
     def asnumpy(self, a: Any) -> np.ndarray:
-        return a._a.copy() if isinstance(a, DeviceArray) else np.asarray(a)
+        if not isinstance(a, DeviceArray):
+            return np.asarray(a)
+        if self.gpus.stream.recording is not None:
+            raise RuntimeError("the current stream is capturing, so synchronous API calls are disallowed")
+        self.gpus.stream.synchronize()
+        return a._a.copy()
 
     def __getattr__(self, name: str) -> Any:
         """NumPy's function of that name, on arrays of the GPU."""
@@ -188,14 +278,16 @@ class FakeCupy:
             return function
 
         def on_device(*args: Any, **options: Any) -> Any:
+            if name in CUBLAS:
+                self.check_cublas()
+            if name in TO_DEVICE and not isinstance(args[0], DeviceArray):
+                return self._to_device(function(*args, **options))
             probe = DeviceArray(self, np.empty(0))
-            host = [a if name in TO_DEVICE and isinstance(a, np.ndarray) else probe._host(a) for a in args]
-            result = function(*host, **{key: probe._host(value) for key, value in options.items()})
-            if name in TO_DEVICE and isinstance(args[0], DeviceArray) and result is args[0]._a:
+            host = [probe._host(a) for a in args]
+            named = {key: probe._host(value) for key, value in options.items()}
+            if name in TO_DEVICE and function(*host, **named) is args[0]._a:
                 return args[0]
-            if name in TO_DEVICE and isinstance(args[0], np.ndarray):
-                result = result.copy()                          # a transfer is a copy
-            return DeviceArray(self, result)
+            return self.new(lambda: function(*host, **named), *args, *options.values())
         return on_device
 
 

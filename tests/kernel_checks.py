@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import batch_checks
 import fused_checks
 import numpy as np
 import product_checks
@@ -36,7 +37,7 @@ SANITIZER_FAILED = 99
 
 
 # Each module has GRIDS (checks over a grid of problems, by name), every_instantiation(backend), and MUTANTS.
-MODULES: tuple[Any, ...] = (window_checks, product_checks, fused_checks)
+MODULES: tuple[Any, ...] = (window_checks, batch_checks, product_checks, fused_checks)
 GRIDS = {name: check for module in MODULES for name, check in module.GRIDS.items()}
 
 

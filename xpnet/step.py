@@ -86,10 +86,9 @@ class TrainStep:
 
     def _captured_step(self, x: Array, target: Array) -> tuple[Array, Array]:
         key = self._key(x.shape, target.shape)
-        captured = self._captured.get(key)
+        captured, again, self._last = self._captured.get(key), key == self._last, key
         if captured is None or (captured.x.dtype, captured.target.dtype) != (x.dtype, target.dtype):
-            if key != self._last:               # once is not worth it: the short last batch of each epoch
-                self._last = key
+            if not again:                       # once is not worth it: the short last batch of each epoch
                 return self._step(x, target)
             captured = self._prepare(key, x, target)
         if x is not captured.x:

@@ -1,0 +1,45 @@
+// What the host hands to a step: batches of samples, and a few numbers.
+
+// samples (S, D) lie as people hold them, one after another; a batch is out[d, n] = samples[index[n], d], converted to T:
+// rows of the one are columns of the other. A block turns tiles of TILE x TILE elements in shared memory, so that it
+// reads along the samples and writes along the batch, VS and VT elements at a time. Rows of the tile are one element
+// longer than they need be: its columns, too, are then spread over all banks of the memory.
+#define TILE 64
+
+// What one type means as another: as NumPy's astype. (No half among the sources: it would have to pass through float.)
+template <typename S, typename T, int VS, int VT>
+__global__ void gather_batch(const S* __restrict__ samples, const i64* __restrict__ index, T* __restrict__ out, i64 D, int N,
+                             int indexed) {
+    __shared__ T tile[TILE][TILE + 1];
+    const int thread = threadIdx.x, threads = blockDim.x;
+    for (i64 d0 = (i64)blockIdx.x * TILE; d0 < D; d0 += (i64)gridDim.x * TILE)
+        for (int n0 = blockIdx.y * TILE; n0 < N; n0 += gridDim.y * TILE) {
+            const int depth = D - d0 < TILE ? int(D - d0) : TILE, width = N - n0 < TILE ? N - n0 : TILE;
+            for (int i = thread; i < TILE * (TILE / VS); i += threads) {
+                const int n = i / (TILE / VS), d = i % (TILE / VS) * VS;
+                if (n >= width || d >= depth) continue;
+                const i64 sample = indexed ? index[n0 + n] : n0 + n;
+                const Vec<S, VS> value = load<VS>(samples + sample * D + d0 + d);
+                for (int k = 0; k < VS; k++) tile[d + k][n] = T(value.at[k]);
+            }
+            __syncthreads();
+            for (int i = thread; i < TILE * (TILE / VT); i += threads) {
+                const int d = i / (TILE / VT), n = i % (TILE / VT) * VT;
+                if (d >= depth || n >= width) continue;
+                Vec<T, VT> value;
+                for (int k = 0; k < VT; k++) value.at[k] = tile[d][n + k];
+                store(out + (d0 + d) * N + n0 + n, value);
+            }
+            __syncthreads();        // the next tile comes into the same memory
+        }
+}
+
+// Numbers that travel as an argument of the launch: the driver keeps its own copy, so nothing has to wait for anything.
+#define VALUES 8
+struct Values {
+    double at[VALUES];
+};
+
+extern "C" __global__ void assign(double* __restrict__ out, Values values, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) out[i] = values.at[i];
+}
