@@ -14,7 +14,7 @@ Grid = tuple[int, int, int]
 
 FOLDER = Path(__file__).with_name("cuda_kernels")
 SHARED = ("common", "functions", "rows")
-NEEDED = {"product": ("ptx", "tiles")}      # by some families only
+NEEDED = {"product": ("ptx", "tiles"), "max_pool": ("taps",), "avg_pool": ("taps",)}      # by some families only
 OPTIONS = ("-std=c++17",)
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 ACTIVATIONS: dict[str | None, str] = {          # by their names in functions.cu
@@ -93,6 +93,15 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
     y = min(_power_of_two(columns), THREADS // x)
     z = min(_power_of_two(rows), THREADS // (x * y), MAX_BLOCK_Z)
     return (_blocks(rows, z, MAX_GRID[0]), _blocks(channels, 1, MAX_GRID[1]), 1), (x, y, z)
+
+
+def pool_dx_launch(x_shape: Sequence[int], window: Window, width: int) -> tuple[str, tuple[Grid, Grid]]:
+    """(end of the kernel's name, (grid, block)) for the gradient of pooling: by elements of x, or by cells of taps.cu."""
+    C, H, W, N = x_shape
+    if window.dilation != (1, 1) or any(s < k for s, k in zip(window.stride, window.kernel)):
+        return "", row_launch(C, H, W, N // width)
+    top, _, left, _ = window.padding
+    return "_of_cells", row_launch(C, (H - 1 + top) // window.stride[0] + 1, (W - 1 + left) // window.stride[1] + 1, N // width)
 
 
 def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.ndarray]:

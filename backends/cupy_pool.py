@@ -13,9 +13,9 @@ from xpnet.backends.window import Window
 def kernels() -> dict[str, tuple[str, ...]]:
     """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
     return {
-        "max_pool": tuple(f"{kernel}<{name}, {index}, {width}>" for kernel in ("max_pool", "max_pool_dx")
+        "max_pool": tuple(f"{kernel}<{name}, {index}, {width}>" for kernel in ("max_pool", "max_pool_dx", "max_pool_dx_of_cells")
                           for name, width in cuda_launch.types_and_widths() for index in cuda_launch.INDEX_TYPES.values()),
-        "avg_pool": tuple(f"{kernel}<{name}, {width}>" for kernel in ("avg_pool", "avg_pool_dx")
+        "avg_pool": tuple(f"{kernel}<{name}, {width}>" for kernel in ("avg_pool", "avg_pool_dx", "avg_pool_dx_of_cells")
                           for name, width in cuda_launch.types_and_widths()),
     }
 
@@ -40,12 +40,13 @@ class CupyPooling(CupyBase):
     def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
         if dy.dtype not in cuda_launch.TYPES:
             return super().max_pool2d_dx(dy, argmax, x_shape, window)
-        C, H, W, N = x_shape
+        C, _, _, N = x_shape
         dy, argmax = self._contiguous(dy), self._contiguous(argmax)
         dx = self.empty(x_shape, dy.dtype)
         V = self._width(N, dy, dx, argmax)
+        kind, launch = cuda_launch.pool_dx_launch(x_shape, window, V)
         types = f"{cuda_launch.TYPES[dy.dtype]}, {cuda_launch.INDEX_TYPES[argmax.dtype]}"
-        self._launch("max_pool", f"max_pool_dx<{types}, {V}>", cuda_launch.row_launch(C, H, W, N // V),
+        self._launch("max_pool", f"max_pool_dx{kind}<{types}, {V}>", launch,
                      dy, argmax, dx, np.int32(C), cuda_launch.window_struct(x_shape, window))
         return dx
 
@@ -64,11 +65,12 @@ class CupyPooling(CupyBase):
     def avg_pool2d_dx(self, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
         if dy.dtype not in cuda_launch.TYPES:
             return super().avg_pool2d_dx(dy, x_shape, window, count_padding=count_padding)
-        C, H, W, N = x_shape
+        C, _, _, N = x_shape
         dy = self._contiguous(dy)
         dx = self.empty(x_shape, dy.dtype)
         V = self._width(N, dy, dx)
-        self._launch("avg_pool", f"avg_pool_dx<{cuda_launch.TYPES[dy.dtype]}, {V}>", cuda_launch.row_launch(C, H, W, N // V),
+        kind, launch = cuda_launch.pool_dx_launch(x_shape, window, V)
+        self._launch("avg_pool", f"avg_pool_dx{kind}<{cuda_launch.TYPES[dy.dtype]}, {V}>", launch,
                      dy, dx, self._weight(window, count_padding), np.int32(C), cuda_launch.window_struct(x_shape, window))
         return dx
 

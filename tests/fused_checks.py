@@ -207,9 +207,29 @@ def every_instantiation(backend: CupyBackend) -> None:
         for C in range(2, 2 + len(ACTIVATIONS)):                            # so that each activation is drawn
             for N in (*cuda_launch.widths(dtype), 3):
                 for backwards in (False, True):
-                    s = Setting(backend, (C, 3, 3, N), Window.make(2, padding=1), dtype, ties, 0, backwards)
+                    window = Window.make(2, padding=1, stride=1 + backwards)
+                    s = Setting(backend, (C, 3, 3, N), window, dtype, ties, 0, backwards)
                     for check in GRIDS.values():
                         check(s)
 
 
-MUTANTS: dict[str, Mutant] = {}
+# Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
+MUTANTS: dict[str, Mutant] = {
+    "threads merge what others have not written yet": (
+        "rows", "        __syncthreads();\n        if (lane < half)", "        if (lane < half)", "activation"),
+    "a result is overwritten before all have read it": (
+        "rows", "    __syncthreads();                                    // the result", "    // the result", "cross_entropy"),
+    "the last turn of a piece is left out": ("rows", "i < (s).end; i +=", "i + STEP(V) < (s).end; i +=", "activation"),
+    "a NaN becomes 0": ("functions", "z < Number(0) ? Number(0) : z", "z > Number(0) ? z : Number(0)", "activation"),
+    "moments of two sets have the wrong weights": ("normalization", "b.n / n : Number(0)", "a.n / n : Number(0)", "batch_norm"),
+    "zeros behind the end count": ("normalization", "s.end ? Number(turn[u].at[k]) - some.mean : Number(0);",
+                                   "s.end + 1000 ? Number(turn[u].at[k]) - some.mean : Number(0);", "batch_norm"),
+    "the mean of dz is its sum": ("normalization", "level = dbeta / n", "level = dbeta", "batch_norm_backward"),
+    "the running variance moves away": ("normalization", "* unbiased - spread", "* unbiased + spread", "update_running"),
+    "a thread without samples reads on": ("softmax", "return n < P ?", "return n < P + V ?", "softmax"),
+    "a label after the last class": ("softmax", "given < K ?", "given <= K ?", "cross_entropy"),
+    "padding counts where dilation jumps over the edge": ("avg_pool", "(dilation - 1 - start) / dilation", "-start / dilation",
+                                                          "avg_pool2d"),
+    "decay ends at a vector's end": ("optimizers", "                if (i + u * STEP(V) + k < decayed) {",
+                                     "                if (i + u * STEP(V) < decayed) {", "optimizers"),
+}

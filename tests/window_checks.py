@@ -53,7 +53,8 @@ def every_instantiation(backend: CupyBackend) -> None:
     """Asks for each kernel of these families once."""
     for dtype in cuda_launch.TYPES:
         for N in (*cuda_launch.widths(dtype), 3):
-            for window in (Window.make(2, padding=1), Window.make((16, 17), padding=(15, 0, 16, 0))):
+            for window in (Window.make(2, padding=1), Window.make(2, stride=2), Window.make((16, 17), padding=(15, 0, 16, 0)),
+                           Window.make((16, 17), stride=17, padding=(15, 0, 16, 0))):
                 s = Setting(backend, (1, 3, 3, N), window, dtype, ties, 0, False)
                 for check in GRIDS.values():
                     check(s)
@@ -63,6 +64,8 @@ def every_instantiation(backend: CupyBackend) -> None:
 MUTANTS: dict[str, Mutant] = {
     "im2col reads one column to the right": ("im2col", "- w.left + j", "- w.left + 1 + j", "im2col"),
     "im2col reads one row further down": ("im2col", "- w.top + i", "- w.top + 1 + i", "im2col"),
+    "a cell's last element belongs to the next tap": (
+        "max_pool", "i < w.KH && j < w.KW ?", "i < w.KH && j <= w.KW ?", "max_pool2d_dx"),
     "im2col takes padding for input": ("im2col", "inside(ix, w.W);", "inside(ix, w.W + 1);", "im2col"),
     "im2col writes one element later": ("im2col", "store(cols + target +", "store(cols + 1 + target +", "im2col"),
     "im2col leaves out the last column": ("im2col", "FOR_COLUMNS(ox, w.OW)", "FOR_COLUMNS(ox, w.OW - 1)", "im2col"),
@@ -72,7 +75,7 @@ MUTANTS: dict[str, Mutant] = {
     "the last of equal values wins": ("max_pool", "v > best", "v >= best", "max_pool2d"),
     "a NaN does not win": ("max_pool", "v != v &&", "v == v &&", "max_pool2d"),
     "-inf is not taken": ("max_pool", "bool first = true;", "bool first = false;", "max_pool2d"),
-    "the winner is the next tap": ("max_pool", "Index(i * w.KW + j)", "Index(i * w.KW + j + 1)", "max_pool2d"),
+    "the winner is the next tap": ("max_pool", "Index(i * w.KW + j + u)", "Index(i * w.KW + j + u + 1)", "max_pool2d"),
     "dy goes to the next tap": ("max_pool", "== i * w.KW + j)", "== i * w.KW + j + 1)", "max_pool2d_dx"),
     "dy of another window": ("max_pool", "w.OH + oy) * w.OW + ox) * w.N + n;\n                const Vec<Index",
                              "w.OH + oy) * w.OW + ox + 1) * w.N + n;\n                const Vec<Index", "max_pool2d_dx"),

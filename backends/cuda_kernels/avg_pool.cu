@@ -10,33 +10,32 @@ __device__ __forceinline__ int taps_inside(int o, int stride, int before, int di
     return (last < kernel - 1 ? last : kernel - 1) - first + 1;
 }
 
-// `weight` is 1 / number of taps, or 0: then a window counts its elements inside x.
+// 1 / number of elements that the window at (oy, ox) counts: `weight`, or where that is 0 those inside x.
+template <typename Number>
+__device__ __forceinline__ Number share_of(double weight, int oy, int ox, const Window& w) {
+    if (weight > 0) return Number(weight);
+    return Number(1) / Number(taps_inside(oy, w.stride_h, w.top, w.dilation_h, w.KH, w.H)
+                              * taps_inside(ox, w.stride_w, w.left, w.dilation_w, w.KW, w.W));
+}
+
 template <typename T, int V>
 __global__ void avg_pool(const T* __restrict__ x, T* __restrict__ y, double weight, int C, Window w) {
     typedef typename Wide<T>::type Number;
-    FOR_CHANNELS(c, C) FOR_ROWS(oy, w.OH) {
-        const int rows = taps_inside(oy, w.stride_h, w.top, w.dilation_h, w.KH, w.H);
-        FOR_COLUMNS(ox, w.OW) {
-            const int columns = taps_inside(ox, w.stride_w, w.left, w.dilation_w, w.KW, w.W);
-            const Number share = weight > 0 ? Number(weight) : Number(1) / Number(rows * columns);
-            FOR_SAMPLES(n, w.N, V) {
-                Number sum[V] = {};
-                for (int i = 0; i < w.KH; i++) {
-                    const int iy = (int)oy * w.stride_h - w.top + i * w.dilation_h;
-                    if (!inside(iy, w.H)) continue;
-#pragma unroll 4
-                    for (int j = 0; j < w.KW; j++) {
-                        const int ix = ox * w.stride_w - w.left + j * w.dilation_w;
-                        if (!inside(ix, w.W)) continue;
-                        const Vec<T, V> value = load<V>(x + (((i64)c * w.H + iy) * w.W + ix) * w.N + n);
-                        for (int k = 0; k < V; k++) sum[k] += Number(value.at[k]);
-                    }
-                }
-                Vec<T, V> mean;
-                for (int k = 0; k < V; k++) mean.at[k] = T(sum[k] * share);
-                store(y + (((i64)c * w.OH + oy) * w.OW + ox) * w.N + n, mean);
+    FOR_CHANNELS(c, C) FOR_ROWS(oy, w.OH) FOR_COLUMNS(ox, w.OW) FOR_SAMPLES(n, w.N, V) {
+        Number sum[V] = {};
+        for (int i = 0; i < w.KH; i++) {
+            const int iy = (int)oy * w.stride_h - w.top + i * w.dilation_h;
+            if (!inside(iy, w.H)) continue;
+            for (int j = 0; j < w.KW; j += AHEAD) {
+                const Taps<T, V> taps = load_taps<V>(x + ((i64)c * w.H + iy) * w.W * w.N, w, ox, j, n);
+                for (int u = 0; u < AHEAD; u++)
+                    for (int k = 0; k < V; k++) sum[k] += Number(taps.value[u].at[k]);
             }
         }
+        const Number share = share_of<Number>(weight, oy, ox, w);
+        Vec<T, V> mean;
+        for (int k = 0; k < V; k++) mean.at[k] = T(sum[k] * share);
+        store(y + (((i64)c * w.OH + oy) * w.OW + ox) * w.N + n, mean);
     }
 }
 
@@ -45,16 +44,13 @@ template <typename T, int V>
 __global__ void avg_pool_dx(const T* __restrict__ dy, T* __restrict__ dx, double weight, int C, Window w) {
     typedef typename Wide<T>::type Number;
     FOR_CHANNELS(c, C) FOR_ROWS(iy, w.H) FOR_COLUMNS(ix, w.W) FOR_SAMPLES(n, w.N, V) {
+        const int row = (int)iy + w.top, column = ix + w.left;
         Number sum[V] = {};
-        for (int i = 0; i < w.KH; i++) {
-            const int oy = window_at((int)iy + w.top - i * w.dilation_h, w.stride_h, w.OH);
-            if (oy < 0) continue;
-            const int rows = taps_inside(oy, w.stride_h, w.top, w.dilation_h, w.KH, w.H);
-            for (int j = 0; j < w.KW; j++) {
-                const int ox = window_at(ix + w.left - j * w.dilation_w, w.stride_w, w.OW);
-                if (ox < 0) continue;
-                const int columns = taps_inside(ox, w.stride_w, w.left, w.dilation_w, w.KW, w.W);
-                const Number share = weight > 0 ? Number(weight) : Number(1) / Number(rows * columns);
+        FOR_WINDOWS(oy, row, w.stride_h, w.dilation_h, w.KH, w.OH) {
+            if (tap_at(row, oy, w.stride_h, w.dilation_h) < 0) continue;
+            FOR_WINDOWS(ox, column, w.stride_w, w.dilation_w, w.KW, w.OW) {
+                if (tap_at(column, ox, w.stride_w, w.dilation_w) < 0) continue;
+                const Number share = share_of<Number>(weight, oy, ox, w);
                 const Vec<T, V> gradient = load<V>(dy + (((i64)c * w.OH + oy) * w.OW + ox) * w.N + n);
                 for (int k = 0; k < V; k++) sum[k] += Number(gradient.at[k]) * share;
             }
@@ -62,5 +58,30 @@ __global__ void avg_pool_dx(const T* __restrict__ dy, T* __restrict__ dx, double
         Vec<T, V> value;
         for (int k = 0; k < V; k++) value.at[k] = T(sum[k]);
         store(dx + (((i64)c * w.H + iy) * w.W + ix) * w.N + n, value);
+    }
+}
+
+// The same for windows that do not overlap and have no dilation.
+template <typename T, int V>
+__global__ void avg_pool_dx_of_cells(const T* __restrict__ dy, T* __restrict__ dx, double weight, int C, Window w) {
+    typedef typename Wide<T>::type Number;
+    const int rows = cells(w.H, w.stride_h, w.top), columns = cells(w.W, w.stride_w, w.left);
+    FOR_CHANNELS(c, C) FOR_ROWS(oy, rows) FOR_COLUMNS(ox, columns) FOR_SAMPLES(n, w.N, V) {
+        Vec<T, V> share = {};
+        if ((int)oy < w.OH && ox < w.OW) {
+            const Number factor = share_of<Number>(weight, oy, ox, w);
+            share = load<V>(dy + (((i64)c * w.OH + oy) * w.OW + ox) * w.N + n);
+            for (int k = 0; k < V; k++) share.at[k] = T(Number(share.at[k]) * factor);
+        }
+        for (int i = 0; i < w.stride_h; i++) {
+            const int iy = (int)oy * w.stride_h - w.top + i;
+            if (!inside(iy, w.H)) continue;
+            for (int j = 0; j < w.stride_w; j++) {
+                const int ix = ox * w.stride_w - w.left + j;
+                if (!inside(ix, w.W)) continue;
+                const Vec<T, V> nothing = {};
+                store(dx + (((i64)c * w.H + iy) * w.W + ix) * w.N + n, i < w.KH && j < w.KW ? share : nothing);
+            }
+        }
     }
 }
