@@ -17,7 +17,7 @@ READINGS = ((ALONG_K, ACROSS_K, False), (ALONG_K, ALONG_K, False), (ACROSS_K, AC
 
 # The argument `Product p` of the kernels: the fields of the struct in product.cu, in its order.
 PRODUCT = np.dtype([(name, np.int64) for name in ("lda", "ldb", "ldc", "a_group", "b_group", "c_group")]
-                   + [(name, np.int32) for name in ("M", "N", "K", "splits", "steps", "wide_a", "wide_b", "pairs",
+                   + [(name, np.int32) for name in ("M", "N", "K", "splits", "steps", "wide_a", "wide_b", "wide_c",
                                                     "has_bias", "activation", "accumulate")], align=True)
 
 MULTIPROCESSORS = 132       # of the GPU that plans are made for, whatever GPU it is: the same bits on all of them
@@ -35,6 +35,11 @@ class Math:
     tile_k: int
     stages: int
     tiles: tuple[tuple[int, int], ...]      # (rows, columns) that it is compiled for
+
+    @property
+    def units(self) -> bool:
+        """Whether the matrix units do it."""
+        return not self.name.startswith("Fma")
 
 
 SIMPLE = {dtype: Math(f"Fma<{name}>", dtype.itemsize, 16, 2, tiles) for dtype, name, tiles in (
@@ -54,11 +59,6 @@ class Plan:
     columns: int
     splits: int
     steps: int
-
-    @property
-    def threads(self) -> int:
-        """A warp for each 64 x 32 elements of the largest tile, 32 x 32 of the others; see Block in product.cu."""
-        return 32 * (self.rows // (64 if self.rows >= 128 else 32)) * (self.columns // 32)
 
     def grid(self, M: int, N: int, groups: int) -> tuple[int, int, int]:
         return _tiles(M, N, self.rows, self.columns), self.splits, groups
@@ -88,13 +88,21 @@ def _tiles(M: int, N: int, rows: int, columns: int) -> int:
     return -(-M // rows) * -(-N // columns)
 
 
+def threads(math: Math, plan: Plan) -> int:
+    """Threads of a block, THREADS in product.cu: of matrix units a warp for 64 x 64 or 32 x 32 elements of the tile."""
+    large = plan.rows >= 128
+    return plan.rows * plan.columns // ((128 if math.units else 64) if large else 32)
+
+
 def shared_bytes(math: Math, plan: Plan, a: str, b: str, image: bool) -> int:
-    """Shared memory of a block, as product.cu divides it: tiles in flight, and for an image the places it is read at."""
+    """Shared memory of a block, as product.cu divides it: tiles in flight, and for an image the places it is read at; in the
+    end the sums."""
     def tile(rows: int, order: str) -> int:
         along, lines = (math.tile_k, rows) if order == ALONG_K else (rows, math.tile_k)
         return lines * (along + (16 // math.itemsize if order == ALONG_K else 8)) * math.itemsize
     places = plan.columns + math.stages * math.tile_k if image else 0
-    return math.stages * (tile(plan.rows, a) + tile(plan.columns, b)) + PLACE * places
+    sums = plan.rows * (plan.columns + (8 if math.units else 0)) * max(math.itemsize, 4)
+    return max(math.stages * (tile(plan.rows, a) + tile(plan.columns, b)) + PLACE * places, sums)
 
 
 def kernel_name(math: Math, plan: Plan, a: str, b: str, image: bool) -> str:

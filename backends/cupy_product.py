@@ -81,9 +81,9 @@ class CupyProducts(CupyBase):
         groups, M, N, K = sizes
         bias = None if bias is None else self._contiguous(bias)
         plan = cuda_plans.plan(math, M, N, K, groups)
-        pairs = c.data.ptr % (2 * c.itemsize) == 0 and line % 2 == 0 and group % 2 == 0
+        wide = c.data.ptr % min(4 * c.itemsize, cuda_launch.ACCESS) == 0 and all(n % 4 == 0 for n in (N, line, group))
         fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
-                  a.wide(M, K), b.wide(N, K), pairs, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
+                  a.wide(M, K), b.wide(N, K), wide, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
         product = np.array(fields, cuda_plans.PRODUCT)
         element = cuda_launch.TYPES[c.dtype]
         workspace = c
@@ -94,7 +94,7 @@ class CupyProducts(CupyBase):
         unread = c if bias is None else bias            # a kernel wants an address for each of its arrays
         reading = a.order, b.order, b.window is not None
         self._launch("product", cuda_plans.kernel_name(math, plan, *reading),
-                     (plan.grid(M, N, groups), (plan.threads, 1, 1)), a.array, b.array, unread, c, workspace, product,
+                     (plan.grid(M, N, groups), (cuda_plans.threads(math, plan), 1, 1)), a.array, b.array, unread, c, workspace, product,
                      NO_WINDOW if b.window is None else b.window, shared=cuda_plans.shared_bytes(math, plan, *reading))
         if plan.splits > 1:
             self._launch("product", f"add_splits<{element}>", cuda_launch.matrix_launch(groups * M, N),

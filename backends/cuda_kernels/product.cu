@@ -15,7 +15,7 @@ struct Product {
     i64 a_group, b_group, c_group;                  // and from one group of channels to the next
     int M, N, K;                                    // of one group
     int splits, steps;                              // blocks that share a tile of C, steps of TILE_K for each of them
-    int wide_a, wide_b, pairs;                      // may 16 bytes of A, of B be copied, two elements of C be written at once?
+    int wide_a, wide_b, wide_c;                     // may 16 bytes of A, of B, four elements of C be moved at once?
     int has_bias, activation, accumulate;
 };
 
@@ -26,23 +26,18 @@ template <typename T> struct Fma { typedef T Element; static constexpr int TILE_
 struct Tf32 { typedef float Element; static constexpr int TILE_K = 16, STAGES = 3, S = 1; };
 struct Half { typedef __half Element; static constexpr int TILE_K = 32, STAGES = 3, S = 2; };
 
-template <int BM, int BN>
-struct Block {
-    static constexpr int WM = BM >= 128 ? 64 : 32, WN = 32;             // the part of the tile that is one warp's
-    static constexpr int THREADS = 32 * (BM / WM) * (BN / WN);
-};
-
 // The sums of one thread, by ordinary arithmetic: rows ty, ty + TY, .. and columns tx, tx + 16, .. of the tile.
 template <class Math, int BM, int BN>
-struct Sums {
+struct SimpleSums {
     typedef typename Wide<typename Math::Element>::type Number;
-    static constexpr int TX = 16, TY = Block<BM, BN>::THREADS / TX, ROWS = BM / TY, COLUMNS = BN / TX;
+    static constexpr int THREADS = BM * BN / (BM >= 128 ? 64 : 32), STRIDE = BN;
+    static constexpr int TX = 16, TY = THREADS / TX, ROWS = BM / TY, COLUMNS = BN / TX;
     Number sum[ROWS][COLUMNS] = {};
 
     template <class TileA, class TileB, typename T>
     __device__ __forceinline__ void multiply(const T* a, const T* b) {
         const int ty = threadIdx.x / TX, tx = threadIdx.x % TX;
-#pragma unroll
+#pragma unroll 4
         for (int k = 0; k < Math::TILE_K; k++) {
             Number row[ROWS], column[COLUMNS];
             for (int i = 0; i < ROWS; i++) row[i] = Number(a[TileA::at(ty + TY * i, k)]);
@@ -52,14 +47,13 @@ struct Sums {
         }
     }
 
-    // put(row, column, v): v[0] and, if it is not the only one, v[1] belong to C at (row, column) and (row, column + 1).
-    template <class Put>
-    __device__ __forceinline__ void each(const Put& put) const {
+    // The sums to where they belong in a tile of C, whose rows are STRIDE apart.
+    __device__ __forceinline__ void lay_out(Number* tile) const {
+        const int ty = threadIdx.x / TX, tx = threadIdx.x % TX;
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++)
-                put(threadIdx.x / TX + TY * i, threadIdx.x % TX + TX * j, Vec<Number, 1>{{sum[i][j]}});
+            for (int j = 0; j < COLUMNS; j++) tile[(ty + TY * i) * STRIDE + tx + TX * j] = sum[i][j];
     }
 };
 
@@ -78,7 +72,8 @@ __device__ __forceinline__ unsigned fragment(const __half* tile, int r, int k) {
 // The sums of one thread of a warp that multiplies by the matrix units; ptx.cu says which ones a thread holds.
 template <class Math, int BM, int BN>
 struct WarpSums {
-    static constexpr int S = Math::S, WM = Block<BM, BN>::WM, WN = Block<BM, BN>::WN, MT = WM / 16, NT = WN / 8;
+    static constexpr int WM = BM >= 128 ? 64 : 32, WN = WM;             // the part of the tile that is one warp's
+    static constexpr int S = Math::S, MT = WM / 16, NT = WN / 8, THREADS = 32 * (BM / WM) * (BN / WN), STRIDE = BN + 8;
     float sum[MT][NT][4] = {};
 
     __device__ static int row() { return threadIdx.x / 32 / (BN / WN) * WM + threadIdx.x % 32 / 4; }
@@ -103,8 +98,7 @@ struct WarpSums {
         }
     }
 
-    template <class Put>
-    __device__ __forceinline__ void each(const Put& put) const {
+    __device__ __forceinline__ void lay_out(float* tile) const {
         const int t = threadIdx.x % 4;
 #pragma unroll
         for (int i = 0; i < MT; i++)
@@ -112,37 +106,59 @@ struct WarpSums {
             for (int j = 0; j < NT; j++)
 #pragma unroll
                 for (int q = 0; q < 4; q += 2)
-                    put(row() + 16 * i + 4 * q, column() + 8 * j + 2 * t,
-                        Vec<float, 2>{{sum[i][j][q], sum[i][j][q + 1]}});
+                    store(tile + (row() + 16 * i + 4 * q) * STRIDE + column() + 8 * j + 2 * t,
+                          Vec<float, 2>{{sum[i][j][q], sum[i][j][q + 1]}});
     }
 };
 
 template <class Math, int BM, int BN> struct SumsOf { typedef WarpSums<Math, BM, BN> type; };
-template <typename T, int BM, int BN> struct SumsOf<Fma<T>, BM, BN> { typedef Sums<Fma<T>, BM, BN> type; };
+template <typename T, int BM, int BN> struct SumsOf<Fma<T>, BM, BN> { typedef SimpleSums<Fma<T>, BM, BN> type; };
 
 // --- what becomes of a sum --------------------------------------------------------------------------------------------
 
-// Not inlined: it would stand there once for each of a thread's sums.
 template <typename Number>
-__device__ __noinline__ Number saturating(int activation, Number z) {
-    return activation == SIGMOID ? activate<SIGMOID>(z) : activation == TANH ? activate<TANH>(z) : activate<SCALED_TANH>(z);
+__device__ __forceinline__ Number activate(int activation, Number z) {
+    switch (activation) {
+        case RELU: return activate<RELU>(z);
+        case SIGMOID: return activate<SIGMOID>(z);
+        case TANH: return activate<TANH>(z);
+        case SCALED_TANH: return activate<SCALED_TANH>(z);
+        default: return z;
+    }
 }
 
-// f(sum + bias), or what was there + f(sum + bias)
-template <typename T, typename Number>
-__device__ __forceinline__ T finished(Number sum, T before, Number bias, int activation, int accumulate) {
-    Number y = sum + bias;
-    if (activation == RELU) y = activate<RELU>(y);
-    else if (activation != NONE) y = saturating(activation, y);
-    return T(accumulate ? Number(before) + y : y);
+// out = f(sum + bias), or out += f(sum + bias), V elements of a row at once.
+template <typename T, int V, typename Number>
+__device__ __forceinline__ void finish(const Vec<Number, V>& sum, const T* bias, T* out, const Product& p) {
+    const Number shift = p.has_bias ? Number(*bias) : Number(0);
+    Vec<T, V> y = {};
+    if (p.accumulate) y = load<V>(out);
+    for (int k = 0; k < V; k++) {
+        const Number z = activate(p.activation, sum.at[k] + shift);
+        y.at[k] = T(p.accumulate ? Number(y.at[k]) + z : z);
+    }
+    store(out, y);
+}
+
+// A block's tile of sums, whose first element belongs at (row, column): to the workspace or finished, in 16 bytes at a time.
+template <class Sums, int BM, int BN, int V, typename T, typename Number>
+__device__ __forceinline__ void finish_tile(const Number* tile, int row, int column, const T* bias, T* out, Number* workspace,
+                                            const Product& p) {
+    for (int q = threadIdx.x * V; q < BM * BN; q += Sums::THREADS * V) {
+        const int i = q / BN, j = q % BN, m = row + i, n = column + j;
+        if (m >= p.M || n >= p.N) continue;
+        const Vec<Number, V> sum = load<V>(tile + i * Sums::STRIDE + j);
+        if (p.splits > 1) store(workspace + (i64)m * p.N + n, sum);
+        else finish(sum, bias + m, out + m * p.ldc + n, p);
+    }
 }
 
 // --- the kernel -------------------------------------------------------------------------------------------------------
 
 // IMAGE: b is an image (channels, H, W, N) that is read through the window w, and B its columns (ACROSS_K), or the columns'
-// transpose (ALONG_K). Launched with Block<BM, BN>::THREADS threads for each (tile, split, group).
+// transpose (ALONG_K). Launched with THREADS threads for each (tile, split, group).
 template <class Math, int BM, int BN, int A, int B, bool IMAGE>
-__global__ void __launch_bounds__(Block<BM, BN>::THREADS)
+__global__ void __launch_bounds__(SumsOf<Math, BM, BN>::type::THREADS)
 product(const typename Math::Element* __restrict__ a, const typename Math::Element* __restrict__ b,
         const typename Math::Element* __restrict__ bias, typename Math::Element* out,
         typename Wide<typename Math::Element>::type* workspace, Product p, Window w) {
@@ -150,6 +166,7 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     typedef typename Wide<T>::type Number;
     typedef Tile<T, BM, Math::TILE_K, A> TileA;
     typedef Tile<T, BN, Math::TILE_K, B> TileB;
+    typedef typename SumsOf<Math, BM, BN>::type Sums;
     constexpr int STAGES = Math::STAGES, TILE_K = Math::TILE_K;
 
     T* tiles = (T*)shared_memory();                                     // STAGES pairs of tiles
@@ -198,7 +215,7 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
         __syncthreads();
     }
     for (int step = first; step < first + STAGES - 1; step++) fetch(step);
-    typename SumsOf<Math, BM, BN>::type sums;
+    Sums sums;
     for (int step = first; step < last; step++) {
         copies_wait<STAGES - 2>();
         __syncthreads();                    // this step's tiles are there, and the previous step's are free
@@ -207,30 +224,17 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
         const T* tile = tiles + step % STAGES * (TileA::SIZE + TileB::SIZE);
         sums.template multiply<TileA, TileB>(tile, tile + TileA::SIZE);
     }
-    copies_wait<0>();
 
+    copies_wait<0>();
+    __syncthreads();                        // nobody reads the tiles any longer: their memory serves for the sums
+    Number* tile = (Number*)shared_memory();
+    sums.lay_out(tile);
+    __syncthreads();
     if (p.splits > 1) workspace += ((i64)split * gridDim.z + group) * p.M * p.N;
     out += group * p.c_group;
-    sums.each([&](int i, int j, auto values) {
-        constexpr int V = sizeof(values.at) / sizeof(Number);
-        const int m = row + i, n = column + j;
-        if (m >= p.M) return;
-        if (p.splits > 1) {
-            for (int k = 0; k < V; k++)
-                if (n + k < p.N) workspace[(i64)m * p.N + n + k] = values.at[k];
-            return;
-        }
-        T* to = out + m * p.ldc + n;
-        const Number shift = p.has_bias ? Number(bias[group * p.M + m]) : Number(0);
-        Vec<T, V> y = {};
-        for (int k = 0; k < V; k++)
-            if (n + k < p.N)
-                y.at[k] = finished(values.at[k], p.accumulate ? to[k] : T(0), shift, p.activation, p.accumulate);
-        if (p.pairs && n + V <= p.N) store(to, y);
-        else
-            for (int k = 0; k < V; k++)
-                if (n + k < p.N) to[k] = y.at[k];
-    });
+    bias += p.has_bias ? group * p.M : 0;
+    if (p.wide_c) finish_tile<Sums, BM, BN, 4>(tile, row, column, bias, out, workspace, p);
+    else finish_tile<Sums, BM, BN, 1>(tile, row, column, bias, out, workspace, p);
 }
 
 // The sums of all splits, added in their order.
@@ -244,9 +248,7 @@ __global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace,
         for (int n = blockIdx.x * blockDim.x + threadIdx.x; n < p.N; n += gridDim.x * blockDim.x) {
             Number sum = 0;
             for (int split = 0; split < p.splits; split++) sum += workspace[split * size + (i64)row * p.N + n];
-            T* to = out + row / p.M * p.c_group + row % p.M * p.ldc + n;
-            const Number shift = p.has_bias ? Number(bias[row]) : Number(0);
-            *to = finished(sum, p.accumulate ? *to : T(0), shift, p.activation, p.accumulate);
+            finish(Vec<Number, 1>{{sum}}, bias + row, out + row / p.M * p.c_group + row % p.M * p.ldc + n, p);
         }
 }
 
