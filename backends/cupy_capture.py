@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from xpnet.backends.base import Array
 from xpnet.backends.cupy_stream import CupyStreams
-from xpnet.backends.window import Window
 
 WARM_UP = 2         # calls before the one that is recorded: they compile kernels and fill the pool of memory
 
@@ -95,14 +93,3 @@ class CupyCapture(CupyStreams):
             yield
         finally:
             self.xp.cuda.set_pinned_memory_allocator(pool.malloc)
-
-    # --- what base.py brings from the host in each call is brought once ---------------------------------------------
-
-    def _window_weight(self, x_shape: tuple[int, ...], window: Window, count_padding: bool, dtype: Any) -> Array:
-        if count_padding:
-            return super()._window_weight(x_shape, window, count_padding, dtype)
-        weights: dict[Any, Array] = self.__dict__.setdefault("_weights", {})
-        key = x_shape[1:3], window, dtype
-        if key not in weights:
-            weights[key] = super()._window_weight(x_shape, window, count_padding, dtype)
-        return weights[key]

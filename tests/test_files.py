@@ -69,7 +69,8 @@ def test_a_graph_comes_back(dtype, tmp_path, backend):
 
 def test_every_layer_comes_back_with_its_settings(tmp_path):
     x = xn.Input((4, 9, 9))
-    h = xn.Conv2d(np.int64(4), (np.int64(3), 2), stride=(1, 2), padding=(1, 0, 2, 1), dilation=2, groups=2, bias=False)(x)
+    h = xn.Conv2d(np.int64(4), (np.int64(3), 2), stride=(1, 2), padding=(1, 0, 2, 1), dilation=2, groups=2, bias=False)(
+        xn.Rescale([0.1, 0.2, 0.3, np.float64(0.4)], std=np.int64(2))(x))
     h = xn.BatchNorm2d(momentum=0.3, eps=1e-3, activation="tanh")(h)
     h = xn.TableConv2d([(0, 1), (1, 2, 3)], 2, padding="half", activation="sigmoid")(h)
     h = xn.MaxPool2d(2, stride=1, padding=1, ceil_mode=True)(h)

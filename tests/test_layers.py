@@ -1,6 +1,7 @@
 """The layers without windows: the output against loops over elements, and the errors."""
 
 import math
+import re
 
 import numpy as np
 import oracles
@@ -179,6 +180,36 @@ def test_concat(backend, channels, size, batch, dtype):
             np.testing.assert_array_equal(next(rows), channel)
     for x, dx in zip(xs, layer.backward(backend.asarray(y)), strict=True):
         np.testing.assert_array_equal(backend.to_numpy(dx), x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rescale(backend, dtype):
+    """One number, or one for each channel; bytes become what dividing them on the host makes of them, to the bit."""
+    x = normal((3, 4, 5, 2), dtype)
+    mean, std = [0.5, -1, 2], [1, 0.25, -3]
+    layer = xn.Rescale(mean, std).initialize((3, 4, 5), backend=backend, dtype=dtype)
+    y = layer.forward(backend.asarray(x), mode=TRAIN)
+    right = (x - np.reshape(mean, (3, 1, 1, 1))) / np.reshape(std, (3, 1, 1, 1))
+    np.testing.assert_allclose(backend.to_numpy(y), right, rtol=1e-6, atol=1e-6)
+    dx = layer.backward(backend.asarray(x))
+    np.testing.assert_allclose(backend.to_numpy(dx), x / np.reshape(std, (3, 1, 1, 1)), rtol=1e-6)
+    pixels = np.arange(256, dtype=np.uint8)
+    net = xn.Sequential([xn.Rescale(std=255)], input_shape=(1,), backend=backend, dtype=dtype)
+    assert np.array_equal(net.predict(pixels[:, None])[:, 0], pixels / np.dtype(dtype).type(255))
+
+
+@pytest.mark.parametrize("make, text", [
+    (lambda: xn.Rescale(std=0), "Rescale: expected a std other than 0. Received: std=0."),
+    (lambda: xn.Rescale(std=[1, 0]), "Rescale: expected a std other than 0. Received: std=[1, 0]."),
+    (lambda: xn.Rescale("0.5"), "Rescale: expected mean to be a number, -inf or larger. Received: mean='0.5'."),
+    (lambda: xn.Rescale([None]), "Rescale: expected an element of mean to be a number, -inf or larger. "
+                                 "Received: an element of mean=None."),
+    (lambda: xn.Sequential([xn.Rescale([1, 2])], input_shape=(3, 4, 4), backend="numpy"),
+     "Rescale 'rescale1': expected a mean for each of 3 channels. Received: 2."),
+])
+def test_rescale_refuses(make, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        make()
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

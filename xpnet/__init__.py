@@ -23,6 +23,7 @@ from xpnet.layers import (
                           Linear,
                           MaxPool2d,
                           ReLU,
+                          Rescale,
                           ScaledTanh,
                           Sigmoid,
                           Softmax,
@@ -43,7 +44,7 @@ __all__ = [
     "PREDICT", "RBF", "SAMPLE", "SGD", "TRAIN", "Activation", "Adam", "AdamW", "Add", "AvgPool2d", "Backend",
     "BackendError", "BatchNorm2d", "Concat", "Constant", "Conv2d", "CrossEntropy", "Dropout", "Flatten",
     "GlobalAvgPool2d", "HalfSquaredError", "History", "Input", "Layer", "Linear", "Loss", "MaxPool2d",
-    "MeanSquaredError", "Network", "OneCycle", "Optimizer", "ReLU", "ScaledTanh", "Schedule", "Sequential", "Sigmoid",
+    "MeanSquaredError", "Network", "OneCycle", "Optimizer", "ReLU", "Rescale", "ScaledTanh", "Schedule", "Sequential", "Sigmoid",
     "Softmax", "Subsampling2d", "TableConv2d", "Tanh", "TrainStep", "Window", "available", "functional",
     "get_backend", "load",
 ]

@@ -7,9 +7,10 @@ from xpnet.layers.linear import RBF, Linear
 from xpnet.layers.merge import Add, Concat
 from xpnet.layers.normalization import BatchNorm2d
 from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Subsampling2d
+from xpnet.layers.rescale import Rescale
 from xpnet.layers.shape import Flatten
 
 __all__ = [
     "Activation", "Add", "AvgPool2d", "BatchNorm2d", "Concat", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d",
-    "Linear", "MaxPool2d", "RBF", "ReLU", "ScaledTanh", "Sigmoid", "Softmax", "Subsampling2d", "TableConv2d", "Tanh",
+    "Linear", "MaxPool2d", "RBF", "ReLU", "Rescale", "ScaledTanh", "Sigmoid", "Softmax", "Subsampling2d", "TableConv2d", "Tanh",
 ]
