@@ -167,7 +167,7 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     typedef Tile<T, BM, Math::TILE_K, A> TileA;
     typedef Tile<T, BN, Math::TILE_K, B> TileB;
     typedef typename SumsOf<Math, BM, BN>::type Sums;
-    constexpr int STAGES = Math::STAGES, TILE_K = Math::TILE_K;
+    constexpr int THREADS = Sums::THREADS, STAGES = Math::STAGES, TILE_K = Math::TILE_K;
 
     T* tiles = (T*)shared_memory();                                     // STAGES pairs of tiles
     Place* columns = (Place*)(tiles + STAGES * (TileA::SIZE + TileB::SIZE));        // of B's BN columns (IMAGE)
@@ -184,9 +184,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
         return (B == ACROSS_K) == of_k ? tap(at, of_k ? p.K : p.N, w) : pixel(at, of_k ? p.K : p.N, w);
     };
     auto look_up = [&](int step) {                                      // where step's k's lie
-        if (IMAGE)
-            for (int k = threadIdx.x; k < TILE_K; k += blockDim.x)
-                along[step % STAGES * TILE_K + k] = place(true, step * TILE_K + k);
+        const int k = threadIdx.x;
+        if (IMAGE && k < TILE_K) along[step % STAGES * TILE_K + k] = place(true, step * TILE_K + k);
     };
     auto fetch = [&](int step) {                                        // starts the copies of a step's tiles
         if (step < last) {
@@ -194,23 +193,23 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
             T* to_b = to_a + TileA::SIZE;
             const int k = step * TILE_K;
             const T* from = a + (A == ALONG_K ? k : k * p.lda);
-            if (p.wide_a) fill_from_matrix<TileA::WIDE, A, TileA>(to_a, from, p.lda, p.M - row, p.K - k);
-            else fill_from_matrix<1, A, TileA>(to_a, from, p.lda, p.M - row, p.K - k);
+            if (p.wide_a) fill_from_matrix<TileA, THREADS, TileA::WIDE, A>(to_a, from, p.lda, p.M - row, p.K - k);
+            else fill_from_matrix<TileA, THREADS, 1, A>(to_a, from, p.lda, p.M - row, p.K - k);
             if constexpr (IMAGE) {
                 const Place* steps = along + step % STAGES * TILE_K;
-                if (p.wide_b) fill_from_image<TileB::WIDE, B, TileB>(to_b, b, columns, steps, w);
-                else fill_from_image<1, B, TileB>(to_b, b, columns, steps, w);
+                if (p.wide_b) fill_from_image<TileB, THREADS, TileB::WIDE, B>(to_b, b, columns, steps, w);
+                else fill_from_image<TileB, THREADS, 1, B>(to_b, b, columns, steps, w);
             } else {
                 const T* from = b + (B == ALONG_K ? k : k * p.ldb);
-                if (p.wide_b) fill_from_matrix<TileB::WIDE, B, TileB>(to_b, from, p.ldb, p.N - column, p.K - k);
-                else fill_from_matrix<1, B, TileB>(to_b, from, p.ldb, p.N - column, p.K - k);
+                if (p.wide_b) fill_from_matrix<TileB, THREADS, TileB::WIDE, B>(to_b, from, p.ldb, p.N - column, p.K - k);
+                else fill_from_matrix<TileB, THREADS, 1, B>(to_b, from, p.ldb, p.N - column, p.K - k);
             }
         }
         copies_commit();                                                // also without a copy: groups are counted
     };
 
     if (IMAGE) {
-        for (int n = threadIdx.x; n < BN; n += blockDim.x) columns[n] = place(false, column + n);
+        for (int n = threadIdx.x; n < BN; n += THREADS) columns[n] = place(false, column + n);
         for (int step = first; step < first + STAGES; step++) look_up(step);
         __syncthreads();
     }

@@ -10,17 +10,17 @@ __device__ __forceinline__ unsigned char* shared_memory() {
 }
 
 // Starts to copy BYTES (4, 8 or 16, or the size of one element) from global to shared memory, or zeros where the source
-// is not valid; it is then not read. Others may see the copy after copies_wait and a barrier.
+// is not valid; it is then not read. The copy can be seen after copies_wait and a barrier, and what lay there may be read
+// until the barrier before.
 template <int BYTES>
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool valid) {
 #if __CUDA_ARCH__ >= 800
     const unsigned target = (unsigned)__cvta_generic_to_shared(to);
     const int bytes = valid ? BYTES : 0;
     if constexpr (BYTES == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(target), "l"(from), "r"(bytes) : "memory");
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(target), "l"(from), "r"(bytes));
     else if constexpr (BYTES >= 4)
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" :: "r"(target), "l"(from), "r"(bytes), "n"(BYTES)
-                     : "memory");
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" :: "r"(target), "l"(from), "r"(bytes), "n"(BYTES));
     else
         *(unsigned short*)to = valid ? *(const unsigned short*)from : (unsigned short)0;
 #else
