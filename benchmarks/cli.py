@@ -15,6 +15,7 @@ from benchmarks import options as command
 from benchmarks import parts, table
 from benchmarks.contenders import CONTENDERS, Job
 from benchmarks.facts import BUSY, cpu_model, facts, load_average
+from benchmarks.gpu import command as gpu
 from benchmarks.growth import GROWTH, growth_tables
 from benchmarks.race import ContenderError, Turns, ask
 from benchmarks.rows import Row, above_pytorch, disturbed, merge, of_part, read, with_ratios
@@ -25,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the competition, print and write its results; returns the exit status."""
     try:
         options = command.parser().parse_args(arguments)
+        if options.device == "gpu":
+            gpu.run(options)
+            return 0
         rows = _old_rows(options)
         left_out: dict[str, str] = {}
         broken: list[str] = []
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("benchmarks: interrupted; of the part under way nothing was written", file=sys.stderr)
+        print("benchmarks: interrupted; on a CPU nothing of the part under way was written", file=sys.stderr)
         return 130
     return 0
 
@@ -49,7 +53,7 @@ def _old_rows(options: argparse.Namespace) -> list[Row]:
     if options.json and (not Path(options.json).absolute().parent.is_dir() or Path(options.json).is_dir()):
         raise ValueError(f"--json: expected a file in a folder that exists. Received: {options.json}.")
     if options.markdown:
-        table.between_markers(Path(options.markdown).read_text(encoding="utf-8"), options.device, "", options.markdown)
+        table.between_markers(Path(options.markdown).read_text(encoding="utf-8"), "cpu", "", options.markdown)
     if options.tables_only or (options.merge and Path(options.json).exists()):
         return read(options.json, cpu_model())
     return []
@@ -57,10 +61,10 @@ def _old_rows(options: argparse.Namespace) -> list[Row]:
 
 def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], dict[str, str], list[str]]:
     """The old rows with the new ones, written after each part; the contenders that could not run, and what broke down."""
-    job = Job(options.device, "", max(options.threads), modes=tuple(options.modes), seconds=options.seconds,
-              tf32=options.tf32, fused_adam=options.fused_adam)
+    job = Job("cpu", "", max(options.threads), modes=tuple(options.modes), seconds=options.seconds,
+              fused_adam=options.fused_adam)
     where: Row = {"cpu": cpu_model(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "load": load_average(),
-                  "measured_for": options.seconds, "tf32": options.tf32, "fused_adam": options.fused_adam}
+                  "measured_for": options.seconds, "tf32": False, "fused_adam": options.fused_adam}
     if where["load"] is not None and where["load"] > BUSY:
         _say(f"the machine is busy (load average {where['load']:.2f}): threads that wait for each other lose most, so the "
              "ratios will be off too")
@@ -70,7 +74,6 @@ def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], d
         "convolutions": lambda: parts.single_convolutions(options.threads, turns, job, _say),
         "growth": lambda: parts.growth(max(options.threads), turns, job, _say),
         "steps": lambda: parts.steps(options.nets, options.batches, options.threads, turns, job, _say),
-        "bandwidth": lambda: parts.bandwidth(replace(job, contender="cupy"), _say) if "cupy" in contenders else [],
     }
     for part, measure in run.items():
         if part in options.parts:
@@ -83,7 +86,7 @@ def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], d
 def _present(options: argparse.Namespace, job: Job) -> tuple[list[str], dict[str, str]]:
     """The contenders that can run here, and why the others cannot; an error where one was asked for by name."""
     present, left_out = [], {}
-    for contender in options.contenders or CONTENDERS[options.device]:
+    for contender in options.contenders or CONTENDERS["cpu"]:
         reason = ask("missing", replace(job, contender=contender), _say)
         if reason is None:
             present.append(contender)
@@ -93,7 +96,7 @@ def _present(options: argparse.Namespace, job: Job) -> tuple[list[str], dict[str
             left_out[contender] = reason
     reasons = "\n".join(f"  {name}: {reason}" for name, reason in left_out.items())
     if not present:
-        raise ValueError(f"{options.device}: expected at least one contender that can run here. Received: none.\n{reasons}")
+        raise ValueError(f"cpu: expected at least one contender that can run here. Received: none.\n{reasons}")
     if left_out:
         _say(f"left out:\n{reasons}")
     return present, left_out
@@ -104,16 +107,14 @@ def _show(options: argparse.Namespace, rows: list[Row], left_out: dict[str, str]
     if not rows:
         _say("no rows, so no tables")
         return
-    sentences = facts(rows, options.device) + [f"Left out: {contender}: {reason}" for contender, reason in left_out.items()]
+    sentences = facts(rows) + [f"Left out: {contender}: {reason}" for contender, reason in left_out.items()]
     print("\n".join(sentences), *_blocks(rows, table.as_text, absolute=True), sep="\n\n")
-    if options.device == "cpu":
-        print("\n".join(["", *above_pytorch(rows), *disturbed(rows)]))
+    print("\n".join(["", *above_pytorch(rows), *disturbed(rows)]))
     if options.markdown:
-        named = options.device == "gpu"         # a GPU has a name that others know; of a CPU only ratios travel
         content = "\n\n".join(["\n".join(f"- {sentence}" for sentence in sentences),
-                               *_blocks(rows, table.as_markdown, absolute=named)])
+                               *_blocks(rows, table.as_markdown, absolute=False)])      # of a CPU only ratios travel
         document = Path(options.markdown).read_text(encoding="utf-8")
-        write_atomically(options.markdown, table.between_markers(document, options.device, content, options.markdown).encode())
+        write_atomically(options.markdown, table.between_markers(document, "cpu", content, options.markdown).encode())
 
 
 def _blocks(rows: list[Row], form: Callable[[table.Table], str], *, absolute: bool) -> list[str]:
@@ -132,8 +133,6 @@ def _blocks(rows: list[Row], form: Callable[[table.Table], str], *, absolute: bo
     growing = growth_tables(rows)
     if growing:
         blocks += [f"Growth: {GROWTH}.", *map(form, growing)]
-    if of_part(rows, "bandwidth"):
-        blocks += [form(table.bandwidth_table(rows))]
     return blocks
 
 

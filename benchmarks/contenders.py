@@ -11,11 +11,13 @@ import numpy as np
 
 CONTENDERS = {
     "cpu": ("numpy", "numba", "torch-nchw", "torch-nhwc"),
-    "gpu": ("cupy", "torch-nchw", "torch-nhwc", "torch-graph"),
+    "gpu": ("cupy", "cupy-eager", "torch-nchw", "torch-nhwc", "torch-graph"),
 }
 INPUT_SHAPES = {"numpy_cnn": (1, 28, 28), "bilici": (1, 28, 28), "lenet5": (1, 32, 32), "vgg_small": (3, 32, 32),
-                "resnet18": (3, 32, 32)}
+                "resnet18": (3, 32, 32), "resnet50": (3, 224, 224)}
+CPU_NETS = ("numpy_cnn", "bilici", "lenet5", "vgg_small", "resnet18")
 MODES = ("train", "predict")
+TF32 = ("never", "convolutions", "always")          # "convolutions" is the default of PyTorch and of xpnet
 LEARNING_RATE = 1e-3
 
 
@@ -31,8 +33,17 @@ class Job:
     modes: tuple[str, ...] = MODES
     seconds: float = 1.0            # time to measure for, in each mode
     width: float = 1                # how many times the filters of the network as it is called
-    tf32: bool = False              # GPUs only: round products' operands to 10 bits of mantissa
+    tf32: str = "never"             # GPUs: one of TF32, where float32 operands are rounded to 10 bits of mantissa
     fused_adam: bool = False        # PyTorch's Adam in its fused form, which is not its default
+    cells: tuple[tuple[str, int], ...] = ()     # GPUs: networks with a batch size each, in the place of `net` and `batches`
+    share: tuple[int, int] = (0, 1)             # GPUs: which part of how many of a work that several processes do together
+    data: str = ""                              # the folder of the data sets, "" for where xpnet looks by itself
+    started: float = 0.0                        # time.time() when the process was started
+
+    @property
+    def backend(self) -> str:
+        """The name of our backend: "cupy-eager" is "cupy" that does not capture its steps."""
+        return self.contender.removesuffix("-eager")
 
 
 class Runner(Protocol):
@@ -62,9 +73,9 @@ def missing(job: Job) -> str | None:
     if not job.contender.startswith("torch"):
         from xpnet.backends import BackendError, get_backend
         try:
-            get_backend(job.contender)
+            get_backend(job.backend)
         except BackendError as error:
-            return str(error).removeprefix(f"{job.contender}: ")
+            return str(error).removeprefix(f"{job.backend}: ")
         except ValueError as error:
             return f"this version of xpnet cannot make it ({error})"
         return None
@@ -88,13 +99,10 @@ def load(job: Job) -> None:
         import_module("numba")
 
 
-def runners(job: Job, batch: int) -> list[Runner]:
-    """The contender at work on a batch of that size; several where the fastest of them counts."""
-    if job.contender == "torch-graph":
-        from benchmarks.torch_side import Captured
-        return [Captured(job, layout, batch) for layout in ("nchw", "nhwc")]
+def runner(job: Job, batch: int) -> Runner:
+    """The contender at work on a batch of that size."""
     if job.contender.startswith("torch"):
         from benchmarks.torch_side import Eager
-        return [Eager(job, job.contender.removeprefix("torch-"), batch)]
+        return Eager(job, job.contender.removeprefix("torch-"), batch)
     from benchmarks.xpnet_side import Xpnet
-    return [Xpnet(job, batch)]
+    return Xpnet(job, batch)

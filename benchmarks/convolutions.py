@@ -15,6 +15,7 @@ import numpy as np
 from xpnet.backends import Backend, Window
 
 Call = Callable[[], object]
+Noise = Callable[..., Any]          # an array of this shape
 BATCHES = (32, 128)
 DIRECTIONS = ("forward", "input", "filters")    # y; the gradient by the input; the gradient by the filters
 
@@ -63,14 +64,15 @@ CONVOLUTIONS = (
 )
 
 
-def calls(backend: Backend, convolution: Convolution, batch: int) -> Iterator[tuple[str, Call]]:
-    """(direction, call) of each direction, on noise."""
+def calls(backend: Backend, convolution: Convolution, batch: int, noise: Noise | None = None) -> Iterator[tuple[str, Call]]:
+    """(direction, call) of each direction, on noise: unless told, drawn on the host."""
     rng = np.random.default_rng(0)
+    noise = noise or (lambda *shape: backend.asarray(rng.standard_normal(shape, np.float32)))
     c, window = convolution, convolution.window
     OH, OW = window.output_size(c.size, c.size)
     shapes = ((c.channels, c.size, c.size, batch), (c.filters, c.channels // c.groups, c.kernel, c.kernel),
               (c.filters, OH, OW, batch))
-    x, W, dy = (backend.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes)
+    x, W, dy = (noise(*shape) for shape in shapes)
     yield "forward", lambda: backend.conv2d(x, W, window, groups=c.groups)
     yield "input", lambda: backend.conv2d_dx(dy, W, x.shape, window, groups=c.groups)
     yield "filters", lambda: backend.conv2d_dW(x, dy, window, groups=c.groups)

@@ -14,7 +14,7 @@ from benchmarks.rows import Row
 BUSY = 0.5      # a load average that something else must have caused
 
 
-def facts(rows: Sequence[Row], device: str) -> list[str]:
+def facts(rows: Sequence[Row]) -> list[str]:
     """When and on what, versions, kernels, how long: of all rows, whichever runs they come from."""
     dates, threads = sorted({row["date"] for row in rows}), sorted({row["threads"] for row in rows if "threads" in row})
     loads = [row["load"] for row in rows if row["load"] is not None]
@@ -24,9 +24,6 @@ def facts(rows: Sequence[Row], device: str) -> list[str]:
         f"contender: {' or '.join(map(str, threads))}, OPENBLAS_CORETYPE unset"
         f"{f' (the environment had {pinned})' if pinned else ''}, load average before "
         f"{f'{max(loads):.2f}' if loads else 'unknown'}{' at most' if len(set(loads)) > 1 else ''}."]
-    if device == "gpu":
-        tf32 = " and ".join("on" if flag else "off" for flag in sorted({row["tf32"] for row in rows}))
-        sentences.append(f"GPU: {', '.join(_values(rows, 'device'))}; TF32 {tf32} for every contender.")
     told = {(name, version) for row in rows for name, version in row.get("versions", {}).items()}
     fused = {row["fused_adam"] for row in rows}
     sentences.append(", ".join(f"{name} {version}" for name, version in sorted(told)) + "; PyTorch's Adam "

@@ -8,7 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, INPUT_SHAPES, MODES
+from benchmarks.contenders import CONTENDERS, CPU_NETS, MODES, TF32
+from benchmarks.gpu.rows import PARTS as GPU_PARTS
+from benchmarks.gpu.steps import CELLS
 from benchmarks.parts import PARTS
 
 
@@ -17,39 +19,44 @@ def parser() -> argparse.ArgumentParser:
                                      "(forward, cross entropy, backward, Adam) and a prediction, their time and memory.")
     devices = parser.add_subparsers(dest="device", required=True, metavar="cpu | gpu")
     cpu = devices.add_parser("cpu", help="NumPy, Numba and PyTorch on the CPU; single convolutions; how time grows")
-    gpu = devices.add_parser("gpu", help="CuPy and PyTorch on a GPU, and the bandwidth of xpnet's kernels")
+    gpu = devices.add_parser("gpu", help="CuPy and PyTorch on a GPU: steps, memory, bandwidth, products, time to an accuracy")
     _list_option(cpu, "--parts", PARTS, list(PARTS))
     cpu.add_argument("--convolutions", action="store_const", const=["convolutions"], dest="parts",
                      help="the same as --parts convolutions")
-    _options(cpu, "cpu", batches=[1, 8, 32, 100, 128], threads=["1", "all"], rounds=3, seconds=0.2)
-    _options(gpu, "gpu", batches=[32, 128], threads=["all"], rounds=5, seconds=1.0)
-    cpu.set_defaults(tf32=False)
-    gpu.set_defaults(parts=["steps", "bandwidth"])
-    gpu.add_argument("--tf32", action="store_true", help="let every contender use TF32 (default: none does)")
+    _list_option(cpu, "--modes", MODES, list(MODES))
+    cpu.add_argument("--threads", nargs="+", action=_Names, default=list(dict.fromkeys(map(_threads, ("1", "all")))), metavar="N",
+                     convert=_threads, help="threads, the same for every contender; all: one for each core that this "
+                     "process may use (default: 1 all)")
+    _options(cpu, "cpu", CPU_NETS, batches=[1, 8, 32, 100, 128], seconds=0.2, minutes=40)
+    _list_option(gpu, "--parts", GPU_PARTS, ["steps", "bandwidth", "products", "mnist"])
+    gpu.add_argument("--threads", type=_threads, default=cores(), metavar="N", help="threads of every contender (default: all)")
+    _options(gpu, "gpu", tuple(CELLS), batches=None, seconds=0.3, minutes=9)
+    gpu.add_argument("--tf32", choices=TF32, default="convolutions", help="where the steps of every contender round to TF32 "
+                     "(default: convolutions, as PyTorch and xpnet do by themselves)")
+    gpu.add_argument("--data", metavar="FOLDER", help="MNIST and CIFAR-10, as xpnet's README says (default: .data in this tree, "
+                     "else XPNET_HOME)")
     return parser
 
 
-def _options(command: argparse.ArgumentParser, device: str, *, batches: list[int], threads: list[str], rounds: int,
-             seconds: float) -> None:
-    _list_option(command, "--nets", INPUT_SHAPES, list(INPUT_SHAPES))
+def _options(command: argparse.ArgumentParser, device: str, nets: Sequence[str], *, batches: list[int] | None, seconds: float,
+             minutes: float) -> None:
+    _list_option(command, "--nets", nets, list(nets))
+    usual = " ".join(map(str, batches)) if batches else "what each network is measured with"
     command.add_argument("--batches", nargs="+", action=_Names, default=batches, metavar="N", convert=positive,
-                         help=f"batch sizes of the networks (default: {' '.join(map(str, batches))})")
-    _list_option(command, "--modes", MODES, list(MODES))
+                         help=f"batch sizes of the networks (default: {usual})")
     _list_option(command, "--contenders", CONTENDERS[device], None)
-    command.add_argument("--threads", nargs="+", action=_Names, default=list(dict.fromkeys(map(_threads, threads))), metavar="N",
-                         convert=_threads, help="threads, the same for every contender; all: one for each core that this "
-                         f"process may use (default: {' '.join(threads)})")
-    command.add_argument("--rounds", type=positive, default=rounds, metavar="N",
-                         help=f"turns of each contender (default: {rounds})")
+    command.add_argument("--rounds", type=positive, default=3, metavar="N", help="turns of each contender (default: 3)")
     command.add_argument("--seconds", type=_number, default=seconds, help="time to measure each figure for, in each round "
                          f"(default: {seconds:g})")
-    command.add_argument("--minutes", type=_number, default=40.0, help="begin no round that would probably end later than "
-                         "that; the first one always runs (default: 40)")
+    command.add_argument("--minutes", type=_number, default=minutes, help="begin no round that would probably end later than "
+                         f"that (default: {minutes:g})")
     command.add_argument("--fused-adam", action="store_true", help="PyTorch's fused Adam, which is not its default")
-    command.add_argument("--json", metavar="FILE", help="write the rows there")
+    command.add_argument("--json", metavar="FILE", help="write the rows there"
+                         + (" (default: a file in benchmarks/results called by GPU and date)" if device == "gpu" else ""))
     command.add_argument("--merge", action="store_true", help="keep the rows that --json FILE has, but for those that are "
                          "measured again; the tables show them all")
-    command.add_argument("--tables-only", action="store_true", help="measure nothing: tables of the rows in --json FILE")
+    command.add_argument("--tables-only", action="store_true", help="measure nothing: tables of the rows in --json FILE"
+                         + (", or else of those in benchmarks/results" if device == "gpu" else ""))
     command.add_argument("--markdown", metavar="FILE", help=f"renew the tables there, between the two markers "
                          f"<!-- benchmarks {device}: begin --> and <!-- benchmarks {device}: end -->")
 

@@ -19,9 +19,8 @@ WIDTHS, WIDE_BATCH = (0.5, 1, 2, 4), 32
 
 
 def steps(nets: Sequence[str], batches: Sequence[int], threads: Sequence[int], turns: Turns, job: Job, say: Say) -> list[Row]:
-    """Training steps and predictions of every contender. On a GPU each batch has a process of its own, as no fork may."""
-    groups = [tuple(batches)] if job.device == "cpu" else [(batch,) for batch in batches]
-    cells = [Cell(net, group, count) for net in nets for group in groups for count in threads]
+    """Training steps and predictions of every contender."""
+    cells = [Cell(net, tuple(batches), count) for net in nets for count in threads]
     return told(race("steps", cells, turns, job, say))
 
 
@@ -63,13 +62,8 @@ def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say
     return rows
 
 
-def bandwidth(job: Job, say: Say) -> list[Row]:
-    """Our kernels that only move data, on a GPU."""
-    return [{"part": "bandwidth"} | row for row in ask("bandwidth", job, say)]
-
-
 def told(samples: Samples) -> list[Row]:
-    """The rows, each with what its contender told: versions, kernels, on a GPU the device."""
+    """The rows, each with what its contender told: versions and kernels."""
     def about(row: Row) -> dict[str, Any]:
         return samples.about[row["contender"]]
     return [row | about(row) for row in samples.rows()]

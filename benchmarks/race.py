@@ -8,6 +8,8 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -131,10 +133,51 @@ def ask(task: str, job: Job, say: Say) -> Any:
         raise ContenderError(f"{job.contender}: expected an answer in JSON. Received: {done.stdout[:200]!r}.") from None
 
 
+def stream(task: str, job: Job, say: Say, timeout: float) -> Iterator[Any]:
+    """What a new process answers, line after line, each as soon as it is there; it is ended after `timeout` seconds.
+
+    So what was measured before a process breaks down, or its time is over, is not lost.
+    """
+    command = json.dumps({"task": task, "job": asdict(replace(job, started=time.time()))})
+    late = threading.Event()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors, subprocess.Popen(
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment(job),
+            encoding="utf-8") as process:
+        assert process.stdin is not None and process.stdout is not None
+        def stop() -> None:
+            late.set()
+            process.kill()
+        timer = threading.Timer(max(timeout, 0.0), stop)
+        timer.start()
+        try:
+            process.stdin.write(command)
+            process.stdin.close()
+            for line in process.stdout:
+                yield json.loads(line)
+            process.wait()
+        except (BrokenPipeError, ValueError) as error:
+            process.kill()
+            raise ContenderError(f"{job.contender}: expected lines of JSON from its process. Received: {error}.") from None
+        finally:
+            timer.cancel()
+            if process.poll() is None:          # whoever reads the lines stopped in the middle
+                process.kill()
+        errors.seek(0)
+        said = errors.read().strip()
+    if late.is_set():
+        raise ContenderError(f"{job.contender}: expected its process to {task} within {timeout:.0f} s. Received: no end of it."
+                             f"{said and f' On stderr:{chr(10)}{said[-2000:]}'}")
+    if process.returncode != 0:
+        raise ContenderError(f"{job.contender}: expected its process to {task}. Received: exit status {process.returncode}, and "
+                             f"on stderr:\n{said or '(nothing)'}")
+    for line in said.splitlines():
+        say(f"{job.contender}: {line}")
+
+
 def environment(job: Job) -> dict[str, str]:
     """Ours, with the same number of threads for all, and with the BLAS kernels that BLAS itself chooses."""
     env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     env |= dict.fromkeys(THREAD_VARIABLES, str(job.threads))
-    env["CUPY_TF32"] = "1" if job.tf32 else "0"
+    env["CUPY_TF32"] = "1" if job.tf32 == "always" else "0"
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, env.get("PYTHONPATH"))))
     return env

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import INPUT_SHAPES, MODES
+from benchmarks.contenders import CONTENDERS, INPUT_SHAPES, MODES
 from benchmarks.convolutions import CONVOLUTIONS, DIRECTIONS
 
 Row = dict[str, Any]
@@ -16,9 +16,8 @@ STEP = ("net", "width", "batch", "mode", "threads", "contender")
 IDENTITY = {            # what a row is about, by the part of the benchmarks that it belongs to
     "steps": STEP, "growth": STEP,
     "convolutions": ("convolution", "batch", "direction", "threads", "contender"),
-    "bandwidth": ("kernel", "shape"),
 }
-ORDER = ("numpy", "numba", "cupy", "torch-nchw", "torch-nhwc", "torch-graph")       # of columns
+ORDER = CONTENDERS["cpu"]       # of columns
 DISTURBED = 1.3         # the slowest round to the fastest: a machine with nothing else to do stays below
 
 
@@ -34,8 +33,7 @@ def identity(row: Row) -> tuple[Any, ...]:
 
 def of_part(rows: Iterable[Row], part: str) -> list[Row]:
     """The rows of one part, in the order of its table."""
-    chosen = [row for row in rows if row["part"] == part]
-    return chosen if part == "bandwidth" else sorted(chosen, key=_place)
+    return sorted((row for row in rows if row["part"] == part), key=_place)
 
 
 def _place(row: Row) -> tuple[float, ...]:

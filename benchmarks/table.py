@@ -46,14 +46,6 @@ def convolution_table(rows: Sequence[Row], *, rates: bool = True) -> Table:
     return _by_contender(named, ("convolution", "batch", "threads"), text)
 
 
-def bandwidth_table(rows: Sequence[Row]) -> Table:
-    """A line for each kernel and size."""
-    body = [[row["kernel"], " x ".join(map(str, row["shape"])), f"{row['bytes'] / 1e6:.1f}", f"{1e6 * row['seconds']:.1f}",
-             f"{row['bytes_per_second'] / 1e9:.0f}", f"{row['copy_bytes_per_second'] / 1e9:.0f}", f"{row['of_copy']:.2f}"]
-            for row in of_part(rows, "bandwidth")]
-    return [["kernel", "x (C, H, W, N)", "MB moved", "us", "GB/s", "copy GB/s", "of the copy"], *body]
-
-
 def _by_contender(rows: Sequence[Row], names: Sequence[str], text: Callable[[Row], str]) -> Table:
     """A line for each combination of `names`, in the order in which they come; a column for each contender."""
     contenders = list(dict.fromkeys(row["contender"] for row in rows))

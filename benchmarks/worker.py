@@ -1,6 +1,6 @@
 """One process of the competition: reads a task as JSON from stdin, answers as JSON on stdout.
 
-{"task": one of TASKS, "job": {...}} -> what that function returns.
+{"task": one of TASKS, "job": {...}} -> what that function returns; of an iterator one line each.
 Processes of their own keep contenders apart: their thread pools, their memory, and what one of them breaks.
 """
 
@@ -12,23 +12,21 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from operator import itemgetter
+from importlib import import_module
 from typing import Any
 
 from benchmarks import memory
-from benchmarks.contenders import Job, Runner, load, missing, runners
+from benchmarks.contenders import Job, Runner, load, missing, runner
 from benchmarks.peak import peak_flops
 
 WARM_UP = 2             # steps that are not counted: they fill caches and pools
 FEWEST, MOST = 3, 2000  # measurements, whatever the time
-GPU_BLOCK = 10          # steps between two waits for the GPU; training does not wait for it after each step either
 
 
-def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None], seconds: float,
-                   block: int = 1) -> tuple[float, Any]:
-    """The median time of a step, measured in blocks of steps for about `seconds`; and what the last one returned."""
+def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None], seconds: float) -> tuple[float, Any]:
+    """The median time of a step, measured for about `seconds`; and what the last one returned."""
     for _ in range(WARM_UP):
         value = step()
     synchronize()
@@ -36,17 +34,16 @@ def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None], sec
     end = time.perf_counter() + seconds
     while len(times) < FEWEST or (len(times) < MOST and time.perf_counter() < end):
         start = time.perf_counter()
-        for _ in range(block):
-            value = step()
+        value = step()
         synchronize()
-        times.append((time.perf_counter() - start) / block)
+        times.append(time.perf_counter() - start)
     return statistics.median(times), value
 
 
 def measure(job: Job) -> dict[str, Any]:
     """{"rows": one for each batch and mode, "about": versions and kernels} of the contender."""
     load(job)
-    separate = memory.apart if job.device == "cpu" and sys.platform == "linux" else lambda task: task()
+    separate = memory.apart if sys.platform == "linux" else lambda task: task()
     if job.contender == "numba":
         separate(partial(rehearse, job, max(job.batches), job.modes))
     answers = [separate(partial(measure_one, job, batch, mode)) for batch in job.batches for mode in job.modes]
@@ -56,45 +53,36 @@ def measure(job: Job) -> dict[str, Any]:
 def rehearse(job: Job, batch: int, modes: tuple[str, ...]) -> None:
     """One step in each mode, and nothing left of it but what a library keeps once it was used, and compiled code on disk."""
     for mode in modes:
-        runners(job, batch)[0].step(mode)()
+        runner(job, batch).step(mode)()
     gc.collect()
     memory.hand_back()
 
 
 def measure_one(job: Job, batch: int, mode: str) -> dict[str, Any]:
-    """{"row": time and memory of a step, "about": ...}; the fastest of the contender's runners.
+    """{"row": time and memory of a step, "about": ...}.
 
     Memory counts from where the libraries have been used once, on a batch of 1, and neither network nor batch exists.
     """
-    before = None
-    if job.device == "cpu":
-        rehearse(job, 1, (mode,))
-        before = memory.resident()
-    contestants = runners(job, batch)
-    seconds, needed = min((figures(job, runner, mode, before) for runner in contestants), key=itemgetter(0))
+    rehearse(job, 1, (mode,))
+    before = memory.resident()
+    contestant = runner(job, batch)
+    seconds, needed = figures(job, contestant, mode, before)
     row = {"batch": batch, "mode": mode, "seconds": seconds, "memory": needed, "libraries": before}
-    return {"row": row, "about": contestants[0].about()}
+    return {"row": row, "about": contestant.about()}
 
 
-def figures(job: Job, runner: Runner, mode: str, before: int | None) -> tuple[float, int | None]:
+def figures(job: Job, at_work: Runner, mode: str, before: int | None) -> tuple[float, int | None]:
     """(seconds, bytes) of a step. The first one, in which memory is found and code compiled, counts for neither."""
-    step = runner.step(mode)
+    step = at_work.step(mode)
     step()
-    runner.synchronize()
+    at_work.synchronize()
     memory.hand_back()
-    tells = job.device == "cpu" and memory.reset_peak()
-    seconds, value = median_seconds(step, runner.synchronize, job.seconds, GPU_BLOCK if job.device == "gpu" else 1)
+    tells = memory.reset_peak()
+    seconds, value = median_seconds(step, at_work.synchronize, job.seconds)
     peak = memory.peak() if tells else None
-    if not runner.finite(value):
+    if not at_work.finite(value):
         raise RuntimeError(f"{job.contender}: expected numbers from {job.net}'s {mode} step. Received: NaN or infinity.")
     return seconds, None if peak is None or before is None else peak - before
-
-
-def bandwidth(job: Job) -> list[dict[str, Any]]:
-    from benchmarks.bandwidth import copy_on_device, event_timer, measure_kernels
-    from xpnet import get_backend
-    backend = get_backend(job.contender)
-    return measure_kernels(backend, event_timer(backend), copy_on_device)
 
 
 def convolutions(job: Job) -> dict[str, Any]:
@@ -106,9 +94,15 @@ def convolutions(job: Job) -> dict[str, Any]:
     return {"rows": rows, "about": about(backend)}
 
 
+def lines_of(module: str, function: str = "measure") -> Callable[[Job], Iterator[Any]]:
+    """A task of the GPU's: a function of benchmarks.gpu that answers line after line; imported where it is asked for."""
+    return lambda job: getattr(import_module(f"benchmarks.gpu.{module}"), function)(job)
+
+
 TASKS: dict[str, Callable[[Job], Any]] = {
-    "missing": missing, "measure": measure, "bandwidth": bandwidth, "convolutions": convolutions,
-    "peak": lambda job: peak_flops(job.threads),
+    "missing": missing, "measure": measure, "convolutions": convolutions, "peak": lambda job: peak_flops(job.threads),
+    "compile": lines_of("compiling"), "steps": lines_of("steps"), "bandwidth": lines_of("bandwidth"),
+    "products": lines_of("products"), "mnist": lines_of("accuracy", "mnist"), "cifar": lines_of("accuracy", "cifar"),
 }
 
 
@@ -117,9 +111,13 @@ def main() -> None:
     os.dup2(2, 1)                       # what libraries print goes to stderr and cannot spoil the answer
     request = json.load(sys.stdin)
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in request["job"].items()}
-    job = Job(**fields)
+    found = TASKS[request["task"]](Job(**fields))
     with answer:
-        json.dump(TASKS[request["task"]](job), answer)
+        if not isinstance(found, Iterator):
+            json.dump(found, answer)
+            return
+        for item in found:
+            print(json.dumps(item), file=answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def vgg_small(input_shape: tuple[int, ...] = (3, 32, 32), *, width: float = 1, b
 
 NETS: dict[str, Callable[..., xn.Network]] = {
     "numpy_cnn": models.numpy_cnn, "bilici": models.bilici, "lenet5": models.lenet5, "vgg_small": vgg_small,
-    "resnet18": models.resnet18,
+    "resnet18": models.resnet18, "resnet50": models.resnet50,
 }
 WIDE: dict[str, Callable[..., xn.Network]] = {"numpy_cnn": numpy_cnn, "vgg_small": vgg_small}      # take a width
 

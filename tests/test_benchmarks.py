@@ -189,7 +189,7 @@ def test_all_threads_are_the_cores_that_the_process_may_use(monkeypatch):
     monkeypatch.setattr(options, "cores", lambda: 6)
     assert options.parser().parse_args(["cpu"]).threads == [1, 6]
     assert options.parser().parse_args(["cpu", "--threads", "all", "3,6"]).threads == [6, 3]
-    assert options.parser().parse_args(["gpu"]).threads == [6]
+    assert options.parser().parse_args(["gpu"]).threads == 6
     monkeypatch.setattr(options, "cores", lambda: 1)
     assert options.parser().parse_args(["cpu"]).threads == [1]
 

@@ -1,7 +1,6 @@
 """PyTorch's side of the benchmarks: the same networks as ours, and steps that are what they are called."""
 
 from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,19 +24,25 @@ def torch_side():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def torch_nets(torch_side):
+    from benchmarks import torch_nets
+    return torch_nets
+
+
 def relative_error(a, b):
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_both_sides_compute_the_same_network(name, torch_side, monkeypatch):
+def test_both_sides_compute_the_same_network(name, torch_nets, monkeypatch):
     """In float64: in float32 a single ReLU that rounding puts on the other side of its kink would hide what is compared."""
     import torch
-    if name == "resnet18":      # takes pictures of any size; small ones do for its structure
-        monkeypatch.setitem(contenders.INPUT_SHAPES, name, (3, 16, 16))
+    small = {"resnet18": (3, 16, 16), "resnet50": (3, 64, 64)}         # they take any size, and their structure is the same
+    monkeypatch.setitem(contenders.INPUT_SHAPES, name, small.get(name, contenders.INPUT_SHAPES[name]))
     net = NETS[name](contenders.INPUT_SHAPES[name], backend="numpy", dtype="float64", seed=1)
-    model = torch_side.NETS[name]().double()
-    torch_side.copy_parameters(net, model)
+    model = torch_nets.NETS[name]().double()
+    torch_nets.copy_parameters(net, model)
     images, labels = contenders.sample_batch(name, 3)
     x, t = net.batch_last(images), torch.tensor(images, dtype=torch.float64)
 
@@ -62,9 +67,9 @@ def test_both_sides_compute_the_same_network(name, torch_side, monkeypatch):
 
 @pytest.mark.parametrize("width", [0.5, 2])
 @pytest.mark.parametrize("name", WIDE)
-def test_both_sides_widen_the_same_way(name, width, torch_side):
-    net, model = WIDE[name](backend="numpy", width=width), torch_side.WIDE[name](width)
-    torch_side.copy_parameters(net, model)
+def test_both_sides_widen_the_same_way(name, width, torch_nets, torch_side):
+    net, model = WIDE[name](backend="numpy", width=width), torch_nets.WIDE[name](width)
+    torch_nets.copy_parameters(net, model)
     runner = torch_side.Eager(Job("cpu", "torch-nchw", 1, name, width=width), "nchw", 1)
     assert runner.model[0].weight.shape == model[0].weight.shape
 
@@ -75,9 +80,13 @@ def test_pytorch_trains_on_a_single_sample_too(name, torch_side):
     assert runner.finite(runner.step("train")())
 
 
-def test_copied_parameters_must_fit(torch_side):
+def test_copied_parameters_must_fit(torch_nets):
     with pytest.raises(ValueError, match="copy_parameters: expected shape"):
-        torch_side.copy_parameters(NETS["numpy_cnn"](backend="numpy"), torch_side.NETS["bilici"]())
+        torch_nets.copy_parameters(NETS["numpy_cnn"](backend="numpy"), torch_nets.NETS["bilici"]())
+
+
+def test_resnet50_has_the_parameters_that_torchvisions_has(torch_nets):
+    assert sum(p.numel() for p in torch_nets.NETS["resnet50"]().parameters()) == 25_557_032
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -131,9 +140,6 @@ def test_a_captured_step_follows_pytorchs_recipe(torch_side, monkeypatch):
     assert replay().item() == 0 and log == ["replay"]
 
 
-def test_torch_graph_runs_in_both_layouts(torch_side, monkeypatch):
-    monkeypatch.setattr(torch_side, "Captured", lambda job, layout, batch: (job, layout, batch))
-    job = Job("gpu", "torch-graph", 1)
-    assert contenders.runners(job, 8) == [(job, "nchw", 8), (job, "nhwc", 8)]
+def test_a_contender_is_named_after_its_layout(torch_side, monkeypatch):
     monkeypatch.setattr(torch_side, "Eager", lambda job, layout, batch: (layout, batch))
-    assert contenders.runners(replace(job, contender="torch-nhwc"), 4) == [("nhwc", 4)]
+    assert contenders.runner(Job("cpu", "torch-nhwc", 1), 4) == ("nhwc", 4)

@@ -1,0 +1,178 @@
+"""Training until a test accuracy is reached: the same network and recipe on both sides.
+
+mnist: Bilici's network with Adam, in seconds from the start of the process. cifar: ResNet-18 with SGD along one cycle and
+pictures that are cropped and flipped, in seconds from the first batch; reading JPEGs is not what is measured.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.contenders import Job
+from benchmarks.gpu.steps import contestants
+from xpnet.data import Dataset
+from xpnet.schedules import OneCycle
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What to train until which accuracy, and for how many epochs at most."""
+
+    part: str
+    net: str
+    batch: int
+    accuracy: float
+    epochs: int
+
+
+MNIST = Goal("mnist", "bilici", 128, 0.99, 10)
+CIFAR = Goal("cifar", "resnet18", 256, 0.93, 24)
+PEAK_RATE, MOMENTUM, DECAY = 0.2, 0.9, 5e-4             # of CIFAR's SGD, Nesterov's kind
+MIDDLE, WIDTH = 121.0, 64.0                             # of a pixel of CIFAR, about: pictures are (pixel - MIDDLE) / WIDTH
+EVALUATED = 500                                         # pictures of a batch that is only predicted
+
+
+class Trainer(Protocol):
+    """One side of the part "cifar"."""
+
+    def step(self, chosen: np.ndarray, rng: np.random.Generator, rate: float) -> None:
+        """Train on the pictures of these numbers, cropped and flipped, without waiting for the GPU."""
+
+    def accuracy(self) -> float:
+        """The part of the test pictures that are classified right."""
+
+    def about(self) -> dict[str, Any]:
+        """See Epochs."""
+
+
+# --- MNIST ------------------------------------------------------------------------------------------------------------
+
+def mnist(job: Job) -> Iterator[dict[str, Any]]:
+    """{"about": ...} and {"row": ...}: MNIST until 99 %, from the start of the process."""
+    from xpnet.data import mnist as read
+    yield from train_mnist(job, read(job.data or None), MNIST)
+
+
+def train_mnist(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]:
+    if job.contender.startswith("torch"):
+        epochs = contestants(job, goal.net, goal.batch)[0](data.x_train, data.y_train)
+        reached: list[float] = []
+
+        def until(seconds: float) -> bool:
+            reached.append(epochs.accuracy(data.x_test, data.y_test))           # type: ignore[attr-defined]
+            return reached[-1] >= goal.accuracy or len(reached) == goal.epochs
+        epochs.train(len(data.x_train) // goal.batch, until)
+        about = epochs.about()
+    else:
+        about, reached = _fit(job, data, goal)
+    row = {"net": goal.net, "batch": goal.batch, "goal": goal.accuracy, "accuracy": reached[-1], "epochs": len(reached),
+           "seconds": time.time() - job.started}
+    yield {"about": about}
+    yield {"row": row}
+
+
+def _fit(job: Job, data: Dataset, goal: Goal) -> tuple[dict[str, Any], list[float]]:
+    import xpnet as xn
+    from benchmarks.contenders import LEARNING_RATE
+    from benchmarks.gpu.ours import backend_of
+    from benchmarks.xpnet_side import NETS, about
+    backend = backend_of(job)
+    net = NETS[goal.net](data.x_train.shape[1:], backend=backend)
+    history = net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.Adam(LEARNING_RATE), epochs=goal.epochs,
+                      batch_size=goal.batch, validation=(data.x_test, data.y_test), verbose=False,
+                      until=lambda row: row["val_accuracy"] >= goal.accuracy)
+    return about(backend), history["val_accuracy"]
+
+
+# --- CIFAR-10 ---------------------------------------------------------------------------------------------------------
+
+def cifar(job: Job) -> Iterator[dict[str, Any]]:
+    """{"about": ...} and {"row": ...}: ResNet-18 on CIFAR-10 until 93 %, from the first batch."""
+    yield from train_cifar(job, read_cifar(job.data or os.environ.get("XPNET_HOME", "")), CIFAR)
+
+
+def read_cifar(folder: str) -> Dataset:
+    """The pictures of `cifar10/cifar10-jpeg.npz` in the folder, x (N, 3, 32, 32) uint8 and y (N,) int64.
+
+    `train_jpeg` and `test_jpeg` are files one after another, picture i the bytes offsets[i] to offsets[i + 1].
+    """
+    from PIL import Image  # type: ignore[import-not-found,unused-ignore]
+    path = Path(folder).expanduser() / "cifar10" / "cifar10-jpeg.npz"
+    with np.load(path, allow_pickle=False) as file, ThreadPoolExecutor() as pool:
+        def pictures(part: str) -> np.ndarray:
+            content, offsets = file[f"{part}_jpeg"].tobytes(), file[f"{part}_offsets"]
+
+            def decode(i: int) -> np.ndarray:
+                with Image.open(io.BytesIO(content[offsets[i]:offsets[i + 1]])) as image:
+                    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+            return np.stack(list(pool.map(decode, range(len(offsets) - 1))))
+        return Dataset(pictures("train"), file["train_labels"].astype(np.int64),
+                       pictures("test"), file["test_labels"].astype(np.int64))
+
+
+def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]:
+    """The order of the pictures, crops, flips and rates come from the same generator on both sides."""
+    trainer: Trainer
+    if job.contender.startswith("torch"):
+        from benchmarks.gpu.torch_cifar import TorchTrainer
+        trainer = TorchTrainer(job, goal, data)
+    else:
+        trainer = XpnetTrainer(job, goal, data)
+    rng, schedule = np.random.default_rng(0), OneCycle(warmup=0.25)
+    steps, reached = len(data.x_train) // goal.batch, list[float]()
+    start = time.perf_counter()
+    for epoch in range(goal.epochs):
+        order = rng.permutation(len(data.x_train))
+        for i in range(steps):
+            rate = PEAK_RATE * schedule.factor((epoch * steps + i) / max(goal.epochs * steps - 1, 1))
+            trainer.step(order[i * goal.batch:(i + 1) * goal.batch], rng, rate)
+        reached.append(trainer.accuracy())
+        if reached[-1] >= goal.accuracy:
+            break
+    seconds = time.perf_counter() - start
+    yield {"about": trainer.about()}
+    yield {"row": {"net": goal.net, "batch": goal.batch, "goal": goal.accuracy, "accuracy": reached[-1], "epochs": len(reached),
+                   "seconds": seconds}}
+
+
+class XpnetTrainer:
+    """`TrainStep` on pictures that lie on the GPU as bytes; a Trainer."""
+
+    def __init__(self, job: Job, goal: Goal, data: Dataset) -> None:
+        import xpnet as xn
+        from benchmarks.gpu.ours import backend_of
+        from benchmarks.xpnet_side import NETS
+        self.backend = backend_of(job)
+        self.net = NETS[goal.net](data.x_train.shape[1:], backend=self.backend)
+        optimizer = xn.SGD(PEAK_RATE, MOMENTUM, nesterov=True, weight_decay=DECAY)
+        self.train_step = xn.TrainStep(self.net, xn.CrossEntropy(), optimizer)
+        self.x, self.y = self.backend.asarray(data.x_train), self.backend.asarray(data.y_train)
+        self.x_test, self.y_test = self.normalised(self.backend.asarray(data.x_test)), data.y_test
+
+    def normalised(self, pictures: Any) -> Any:
+        return (pictures.astype(np.float32) - MIDDLE) * (1 / WIDTH)
+
+    def step(self, chosen: np.ndarray, rng: np.random.Generator, rate: float) -> None:
+        from xpnet.data.transforms import random_crop, random_flip
+        backend = self.backend
+        with backend.stream():
+            index = backend.asarray(chosen)
+            x = random_flip(random_crop(self.x[index], rng, xp=backend.xp), rng, xp=backend.xp)
+            x = self.normalised(backend.gather_batch(x, None, np.dtype(np.float32)))        # (C, H, W, N)
+            self.train_step(x, self.y[index], rate)
+
+    def accuracy(self) -> float:
+        return self.net.evaluate(self.x_test, self.y_test, loss="cross_entropy", batch_size=EVALUATED)["accuracy"]
+
+    def about(self) -> dict[str, Any]:
+        from benchmarks.xpnet_side import about
+        return about(self.backend)

@@ -1,0 +1,157 @@
+"""python -m benchmarks gpu: measure what is worth most first, and write every row as soon as there is one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import table
+from benchmarks.contenders import CONTENDERS, Job
+from benchmarks.facts import cpu_model, load_average
+from benchmarks.gpu import parts, tables
+from benchmarks.gpu.rows import compared, merge, read
+from benchmarks.gpu.steps import CELLS
+from benchmarks.race import ROOT, ContenderError, ask
+from benchmarks.rows import Row
+from xpnet.io.files import write_atomically
+
+RESULTS = Path(ROOT) / "benchmarks" / "results"
+DATA = Path(ROOT) / ".data"             # a folder of the tree that git ignores, for machines to which only the tree travels
+NOTHING = "Not measured yet. `make bench-gpu`, on a machine with an NVIDIA GPU, measures; `make bench-gpu-tables` writes the " \
+          "tables here."
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, print and write; errors are ValueError, OSError and ContenderError."""
+    check(options)
+    if options.tables_only:
+        show(options, old_rows(options))
+        return
+    started = time.monotonic()
+    job = Job("gpu", "", options.threads, seconds=options.seconds, tf32=options.tf32, fused_adam=options.fused_adam,
+              data=options.data or (str(DATA) if DATA.is_dir() else ""))
+    contenders = present(options, job)
+    setting = parts.Setting(contenders, options.rounds, started + 60 * options.minutes, job, [], say)
+    keeper = Keeper(options, old_rows(options) if options.merge else [])
+    if "cupy" in contenders or "cupy-eager" in contenders:
+        parts.compiling(setting, options.threads)
+    batches = options.batches
+    cells = [(net, batch) for net in options.nets for batch in batches or CELLS[net]]
+    measured: dict[str, Callable[[], Iterator[list[Row]]]] = {          # in the order of their worth
+        "steps": lambda: parts.steps(setting, cells), "bandwidth": lambda: parts.bandwidth(setting),
+        "products": lambda: parts.products(setting), "mnist": lambda: parts.until_accurate("mnist", setting),
+        "cifar": lambda: parts.until_accurate("cifar", setting),
+    }
+    for part, measure in measured.items():
+        if part in options.parts:
+            for rows in measure():
+                keeper.keep(rows)
+    say(f"measured for {time.monotonic() - started:.0f} s")
+    show(options, keeper.rows)
+    if keeper.file:
+        say(f"rows written to {keeper.file}")
+    if setting.broken:
+        raise ContenderError("\n".join([f"{len(setting.broken)} processes broke down, so rows may be missing:",
+                                        *setting.broken]))
+
+
+def check(options: argparse.Namespace) -> None:
+    """What would fail at the end, after all the work, fails at the beginning."""
+    if options.merge and not options.json:
+        raise ValueError("--merge: expected --json FILE with the rows of an earlier run. Received: no --json.")
+    if options.json and (not Path(options.json).absolute().parent.is_dir() or Path(options.json).is_dir()):
+        raise ValueError(f"--json: expected a file in a folder that exists. Received: {options.json}.")
+    if options.data and not Path(options.data).is_dir():
+        raise ValueError(f"--data: expected a folder. Received: {options.data}.")
+    if options.markdown:
+        table.between_markers(Path(options.markdown).read_text(encoding="utf-8"), "gpu", "", options.markdown)
+
+
+def old_rows(options: argparse.Namespace) -> list[Row]:
+    """The rows of the file; without one, of the newest file of each GPU in the folder of results."""
+    if options.json:
+        return read(options.json) if Path(options.json).exists() or options.tables_only else []
+    newest: dict[str, list[Row]] = {}
+    for file in sorted(RESULTS.glob("*.json"), key=lambda file: file.name):
+        rows = read(file)
+        if rows:
+            newest[rows[0]["device"]] = rows
+    return [row for rows in newest.values() for row in rows]
+
+
+def present(options: argparse.Namespace, job: Job) -> list[str]:
+    """The contenders that can run here; an error where one that was asked for by name cannot, or none can."""
+    found, reasons = [], {}
+    for contender in options.contenders or CONTENDERS["gpu"]:
+        reason = ask("missing", replace(job, contender=contender), say)
+        if reason is None:
+            found.append(contender)
+        elif options.contenders:
+            raise ValueError(f"--contenders: expected contenders that can run here. Received: {contender}: {reason}")
+        else:
+            reasons[contender] = reason
+    lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+    if not found:
+        raise ValueError(f"gpu: expected at least one contender that can run here. Received: none.\n{lines}")
+    if reasons:
+        say(f"left out:\n{lines}")
+    return found
+
+
+class Keeper:
+    """The rows so far, in a file that is written anew with each: whatever stops the run, they are there."""
+
+    def __init__(self, options: argparse.Namespace, rows: list[Row]) -> None:
+        self.rows, self.file = rows, options.json
+        self.where: Row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": cpu_model(), "load": load_average(),
+                           "driver": driver(), "measured_for": options.seconds, "fused_adam": options.fused_adam}
+
+    def keep(self, rows: list[Row]) -> None:
+        self.rows = compared(merge(self.rows, [row | self.where | {"device": row.get("device", "unknown")} for row in rows]))
+        if not self.file:
+            RESULTS.mkdir(exist_ok=True)
+            self.file = str(RESULTS / f"{slug(rows[0].get('device', 'unknown'))}-{self.where['date'][:10]}.json")
+        write_atomically(self.file, (json.dumps(self.rows, indent=1) + "\n").encode())
+
+
+def slug(device: str) -> str:
+    """NVIDIA H200 as nvidia-h200, the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+
+
+def driver() -> str | None:
+    """The version of NVIDIA's driver, where nvidia-smi tells it."""
+    try:
+        done = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
+                              text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.split()), None)
+
+
+def show(options: argparse.Namespace, rows: list[Row]) -> None:
+    """Print the tables and what they miss, and renew the page that has them."""
+    rows = compared(rows)
+    devices = dict.fromkeys(row["device"] for row in rows)
+    groups = [[row for row in rows if row["device"] == device] for device in devices]
+    for group in groups:
+        print("\n".join(tables.facts(group)), *tables.blocks(group, table.as_text), "\n".join(tables.missed(group)), sep="\n\n")
+    if not groups:
+        say("no rows, so no tables")
+    if options.markdown:
+        content = "\n\n".join("\n\n".join(["\n".join(f"- {sentence}" for sentence in tables.facts(group)),
+                                           *tables.blocks(group, table.as_markdown)]) for group in groups) or NOTHING
+        document = Path(options.markdown).read_text(encoding="utf-8")
+        write_atomically(options.markdown, table.between_markers(document, "gpu", content, options.markdown).encode())
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

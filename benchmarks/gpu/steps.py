@@ -1,0 +1,131 @@
+"""Training steps as training has them: epochs over a data set that lies on the GPU, batch after batch in a new order.
+
+A step's time is that of an epoch, from the drawing of its order to its mean loss on the host, divided by its batches.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.contenders import INPUT_SHAPES, LEARNING_RATE, Job
+
+# Which networks with which batches, and how many batches an epoch has where it is not BATCHES of them.
+CELLS = {"numpy_cnn": (32, 128), "bilici": (32, 128), "lenet5": (32, 128), "resnet18": (128, 512), "resnet50": (64,)}
+BATCHES, FEW = 100, {"resnet18": 16, "resnet50": 8}
+WARM_UP, FEWEST = 2, 3          # epochs: those that do not count, in which steps are captured; and those that do
+PEAK_BATCHES = 5                # of the epochs in which memory is measured
+
+Until = Callable[[float], bool]
+
+
+class Epochs(Protocol):
+    """A contender that trains on a data set with batches of one size."""
+
+    def train(self, batches: int, until: Until) -> float:
+        """Train a new network on the first `batches` of the data, epoch by epoch, until `until` says so, which is asked
+        after each epoch with its seconds. The last epoch's mean loss."""
+
+    def memory(self) -> dict[str, int | None]:
+        """{"memory", "reserved", "predicted"} of a training in bytes, the data set not counted; None where nobody tells."""
+
+    def about(self) -> dict[str, Any]:
+        """{"versions": {name: version}, "kernels": who does the products} and on a GPU "device": its name."""
+
+
+class Times:
+    """Until: the seconds of epochs, collected for about so long; the first ones do not count."""
+
+    def __init__(self, seconds: float) -> None:
+        self.enough, self.epochs = seconds, list[float]()
+
+    def __call__(self, seconds: float) -> bool:
+        self.epochs.append(seconds)
+        counted = self.epochs[WARM_UP:]
+        return len(counted) >= FEWEST and sum(counted) >= self.enough
+
+    def median(self) -> float:
+        return statistics.median(self.epochs[WARM_UP:])
+
+
+def measure(job: Job) -> Iterator[dict[str, Any]]:
+    """{"about": ...} and then {"row": ...} of each network and batch size of the job; the fastest of a contender's ways."""
+    for net, batch in job.cells:
+        count = batches_of(net)
+        images, labels = samples(net, batch * count)
+        rows: list[dict[str, Any]] = []
+        for make in contestants(job, net, batch):
+            epochs = make(images, labels)
+            needed = epochs.memory()
+            times = Times(job.seconds)
+            loss = epochs.train(count, times)
+            if not np.isfinite(loss):
+                raise RuntimeError(f"{job.contender}: expected {net} to train. Received: a loss of {loss}.")
+            rows.append({"net": net, "batch": batch, "seconds": times.median() / count} | needed)
+            yield {"about": epochs.about()}
+            del epochs
+            gc.collect()
+        yield {"row": min(rows, key=lambda row: row["seconds"])}
+
+
+def batches_of(net: str) -> int:
+    return FEW.get(net, BATCHES)
+
+
+def samples(net: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, C, H, W) of noise and labels (N,), the same for every contender."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((count, *INPUT_SHAPES[net]), np.float32), rng.integers(0, 10, count)
+
+
+def contestants(job: Job, net: str, batch: int) -> list[Callable[[np.ndarray, np.ndarray], Epochs]]:
+    """What makes the contender's ways to train; the fastest of them counts."""
+    if not job.contender.startswith("torch"):
+        return [partial(XpnetEpochs, job, net, batch)]
+    from benchmarks.gpu.torch_steps import TorchEpochs
+    layouts = ("nchw", "nhwc") if job.contender == "torch-graph" else (job.contender.removeprefix("torch-"),)
+    return [partial(TorchEpochs, job, net, batch, layout) for layout in layouts]
+
+
+class XpnetEpochs:
+    """`fit`, which captures its steps where the backend can unless the contender is called "-eager"; an Epochs."""
+
+    def __init__(self, job: Job, net: str, batch: int, images: np.ndarray, labels: np.ndarray) -> None:
+        from benchmarks.gpu.ours import backend_of
+        self.backend = backend_of(job)
+        self.job, self.name, self.batch = job, net, batch
+        self.images, self.labels = self.backend.asarray(images), labels
+
+    def train(self, batches: int, until: Until) -> float:
+        import xpnet as xn
+        from benchmarks.xpnet_side import NETS
+        net = NETS[self.name](INPUT_SHAPES[self.name], backend=self.backend)
+        chosen = slice(batches * self.batch)
+        options: dict[str, Any] = {"capture": False} if self.job.contender.endswith("-eager") else {}
+        history = net.fit(self.images[chosen], self.labels[chosen], loss="cross_entropy", optimizer=xn.Adam(LEARNING_RATE),
+                          epochs=10**6, batch_size=self.batch, until=lambda row: until(row["seconds"]), verbose=False,
+                          **options)
+        return history["loss"][-1]
+
+    def memory(self) -> dict[str, int | None]:
+        from benchmarks.gpu.peak_memory import peak_of
+        return peak_of(self.backend, lambda: self.train(PEAK_BATCHES, a_second_epoch())) | {"predicted": self.predicted()}
+
+    def predicted(self) -> int | None:
+        """What xpnet says that a step will need, before it is done."""
+        return None
+
+    def about(self) -> dict[str, Any]:
+        from benchmarks.xpnet_side import about
+        return about(self.backend)
+
+
+def a_second_epoch() -> Until:
+    """Until: two epochs."""
+    asked = iter((False, True))
+    return lambda seconds: next(asked)

@@ -1,0 +1,75 @@
+"""Time on the GPU by its own events."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xpnet.backends import Backend
+
+Call = Callable[[], object]
+Timer = Callable[[Call], float]         # seconds that a call takes on the device
+
+WARM_UP = 3
+SAMPLES, FEWEST_SAMPLES = 9, 5
+REPEATS = 20                            # calls between two events, at most
+SAMPLE = 4e-3                           # seconds between two events that are enough
+HOLD = 4 << 30                          # bytes of a copy that keeps the GPU busy until the calls stand in its queue
+
+
+def event_timer(new_event: Callable[[], Any], seconds_between: Callable[[Any, Any], float], hold: Call) -> Timer:
+    """Seconds of a call: the median over samples of several calls in a row between two events.
+
+    `hold` gives the GPU some milliseconds of other work first. Meanwhile the calls queue up, so that the time between the
+    events is the GPU's and not that of Python, which needs longer to launch a small kernel than the kernel takes.
+    """
+    def sample(call: Call, repeats: int) -> float:
+        start, stop = new_event(), new_event()
+        hold()
+        start.record()
+        for _ in range(repeats):
+            call()
+        stop.record()
+        stop.synchronize()
+        return seconds_between(start, stop) / repeats
+
+    def seconds_of(call: Call) -> float:
+        for _ in range(WARM_UP):
+            call()
+        one = sample(call, 1)
+        repeats = max(1, min(REPEATS, round(SAMPLE / max(one, 1e-9))))
+        return statistics.median(sample(call, repeats) for _ in range(SAMPLES if one < SAMPLE else FEWEST_SAMPLES))
+    return seconds_of
+
+
+def backend_timer(backend: Backend) -> Timer:
+    """The events of CuPy; on a CPU, which only tests are about, its clock."""
+    if not backend.name.startswith("cupy"):
+        return event_timer(Clock, lambda start, stop: stop.time - start.time, lambda: None)
+    cuda = backend.xp.cuda
+    size = min(HOLD, cuda.runtime.memGetInfo()[0] // 8)
+    return event_timer(cuda.Event, lambda start, stop: cuda.get_elapsed_time(start, stop) / 1000,
+                       copy_on_device(backend, size))
+
+
+def copy_on_device(backend: Backend, size: int) -> Call:
+    """A call that copies `size` bytes from one place of the memory to another."""
+    source, target = (backend.zeros((size,), "uint8") for _ in range(2))
+    if not backend.name.startswith("cupy"):
+        def copy() -> None:
+            target[...] = source
+        return copy
+    stream = backend.xp.cuda.get_current_stream
+    return lambda: target.data.copy_from_device_async(source.data, size, stream())
+
+
+class Clock:
+    """An event of a device that has none."""
+
+    def record(self) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass

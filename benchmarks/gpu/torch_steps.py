@@ -1,0 +1,91 @@
+"""PyTorch's side of training steps as training has them, in two memory layouts, eager and as CUDA graphs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.contenders import Job
+from benchmarks.gpu.steps import PEAK_BATCHES, Until, a_second_epoch
+from benchmarks.torch_side import Captured, Eager
+
+
+class TorchEpochs:
+    """Trains on a data set that lies on the device in the layout's order of axes; an Epochs.
+
+    Batches are gathered by `index_select`, for a captured step straight into the array that it reads.
+    """
+
+    def __init__(self, job: Job, net: str, batch: int, layout: str, images: np.ndarray, labels: np.ndarray) -> None:
+        self.job, self.batch, self.layout = replace(job, net=net), batch, layout
+        self.captured = job.contender == "torch-graph"
+        self.device = torch.device("cuda" if job.device == "gpu" else "cpu")
+        ordered = np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "nhwc" else images
+        self.images = torch.tensor(ordered, device=self.device)                 # (S, C, H, W) or (S, H, W, C)
+        self.labels = torch.tensor(labels, device=self.device)                  # (S,)
+
+    def train(self, batches: int, until: Until) -> float:
+        runner = self.runner = (Captured if self.captured else Eager)(self.job, self.layout, self.batch)
+        batches = min(batches, len(self.images) // self.batch)
+        step, count = runner.step("train"), batches * self.batch
+        while True:
+            start = time.perf_counter()
+            order = torch.randperm(count, device=self.device)
+            total = torch.zeros((), device=self.device)
+            for first in range(0, count, self.batch):
+                self.gather(runner, order[first:first + self.batch])
+                total += step().detach()
+            loss = total.item() / batches                                       # waits for the device
+            if until(time.perf_counter() - start):
+                return loss
+
+    def gather(self, runner: Eager, chosen: torch.Tensor) -> None:
+        if self.captured:
+            torch.index_select(self.images, 0, chosen, out=self.stored(runner.x))
+            torch.index_select(self.labels, 0, chosen, out=runner.labels)
+            return
+        batch = self.images.index_select(0, chosen)
+        runner.x = batch.permute(0, 3, 1, 2) if self.layout == "nhwc" else batch
+        runner.labels = self.labels.index_select(0, chosen)
+
+    def stored(self, x: torch.Tensor) -> torch.Tensor:
+        """The same numbers with axes in the order of the memory."""
+        return x.permute(0, 2, 3, 1) if self.layout == "nhwc" else x
+
+    @torch.inference_mode()
+    def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """The part of these that are classified right; the training goes on afterwards."""
+        model = self.runner.model.eval()
+        x, y = torch.tensor(images, device=self.device), torch.tensor(labels, device=self.device)
+        layout = torch.channels_last if self.layout == "nhwc" else torch.contiguous_format
+        hits = sum((model(part.contiguous(memory_format=layout)).argmax(1) == target).sum()
+                   for part, target in zip(x.split(1000), y.split(1000), strict=True))
+        model.train()
+        return float(hits) / len(images)
+
+    def memory(self) -> dict[str, int | None]:
+        """The peak of a training's second half: algorithms have been chosen then, and what that took was handed back."""
+        if self.device.type == "cpu":
+            self.train(PEAK_BATCHES, a_second_epoch())
+            return {"memory": None, "reserved": None, "predicted": None}
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        before, asked = torch.cuda.memory_allocated(), iter((False, True))
+
+        def until(seconds: float) -> bool:
+            torch.cuda.empty_cache()
+            last = next(asked)
+            if not last:
+                torch.cuda.reset_peak_memory_stats()
+            return last
+        reserved_before = torch.cuda.memory_reserved()
+        self.train(PEAK_BATCHES, until)
+        return {"memory": torch.cuda.max_memory_allocated() - before,
+                "reserved": torch.cuda.max_memory_reserved() - reserved_before, "predicted": None}
+
+    def about(self) -> dict[str, Any]:
+        return self.runner.about()
