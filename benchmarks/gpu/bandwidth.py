@@ -39,7 +39,7 @@ def noise(b: Backend, *shape: int) -> Array:
 
 def wide(samples: int) -> int:
     """About so many, in whole accesses of 16 bytes even where a sample is a byte."""
-    return max(1, samples // 16 * 16)
+    return samples // 16 * 16 or max(1, samples)
 
 
 def images(numbers: int) -> tuple[int, int, int, int]:
