@@ -44,11 +44,26 @@ __device__ __forceinline__ void load_turn(Vec<T, V> (&turn)[U], const T* from, i
     }
 }
 
+// `store`, to global memory only. In some loops the compiler takes the store of a struct apart again and writes element by
+// element; 16 bytes are therefore written in the GPU's own words, which it leaves alone.
+template <typename T, int V>
+__device__ __forceinline__ void store_whole(T* to, const Vec<T, V>& value) {
+#ifdef __CUDACC__
+    if constexpr (sizeof(value) == 16) {
+        const unsigned* words = reinterpret_cast<const unsigned*>(&value);
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" :: "l"(__cvta_generic_to_global(to)),
+                     "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
+        return;
+    }
+#endif
+    store(to, value);
+}
+
 template <int U, int V, typename T>
 __device__ __forceinline__ void store_turn(T* to, i64 i, i64 end, const Vec<T, V> (&turn)[U]) {
 #pragma unroll
     for (int u = 0; u < U; u++)
-        if (i + u * STEP(V) < end) store(to + i + u * STEP(V), turn[u]);
+        if (i + u * STEP(V) < end) store_whole(to + i + u * STEP(V), turn[u]);
 }
 
 // --- what the threads of a block put together -------------------------------------------------------------------------
