@@ -42,7 +42,7 @@ def numbers(s: Setting, *shape: int, seed: int = 0) -> np.ndarray:
 
 def check_gemm(s: Setting) -> None:
     C, H, W, N = s.shape
-    M, K, columns = 13 * C + H, 11 * W, 9 * N + s.offset
+    M, K, columns = 13 * C + H, 11 * W * (8 if C == 2 else 1), 9 * N + s.offset                # some long enough to be split
     a, b, bias = numbers(s, M, K), numbers(s, K, columns, seed=1), numbers(s, M, seed=2)
     exact = a.astype(np.float64) @ b.astype(np.float64)
     trans_a, trans_b = H % 2 == 0, W % 2 == 0
@@ -99,4 +99,16 @@ def every_instantiation(backend: CupyBackend) -> None:
         cuda_plans.plan = planned
 
 
-MUTANTS: dict[str, Mutant] = {}
+MUTANTS: dict[str, Mutant] = {
+    "tiles are read before their copies arrived": ("product", "copies_wait<STAGES - 2>();", "copies_wait<STAGES - 1>();", "gemm"),
+    "tiles are overwritten while others read them": ("product", "__syncthreads();                    // this step's",
+                                                     "__syncwarp();  // this step's", "gemm"),
+    "two splits add the same step": ("product", "min(first + p.steps, (", "min(first + p.steps + (p.splits > 1), (", "gemm"),
+    "matrix units read rows in another order": ("product", "8 * (q % 2), k + 4 * S * (q / 2)", "8 * (q / 2), k + 4 * S * (q % 2)",
+                                                "gemm"),
+    "an accumulated gradient is replaced": ("product", "T(p.accumulate ? Number(y.at[k]) + z : z)", "T(z)", "conv2d"),
+    "the bias of the first group for all": ("product", "p.has_bias ? group * p.M : 0", "0", "conv2d"),
+    "filters are not turned": ("product", "taps + taps - 1 - tap", "taps + tap", "conv2d"),
+    "a tap's dilation is forgotten": ("tiles", "(int)(ci % w.KH) * w.dilation_h", "(int)(ci % w.KH)", "conv2d"),
+    "padding is read": ("tiles", "inside(a.y + b.y, w.H) &&", "a.y + b.y < w.H &&", "conv2d"),
+}

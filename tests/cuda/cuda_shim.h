@@ -89,26 +89,34 @@ inline bool release(unsigned first, unsigned last, State barrier) {
     return true;
 }
 
-// All threads of one block. False where some wait at a barrier that the others will never reach.
-inline bool run_block() {
-    const unsigned threads = blockDim.count();
-    while (fibers.size() < threads) add_fiber();
-    for (unsigned i = 0; i < threads; i++) fibers[i]->state = READY;
-    for (;;) {
-        bool all_done = true;
-        for (unsigned k = 0; k < threads; k++) {
-            current = backwards ? threads - 1 - k : k;
+// Lets a warp run until each of its threads is done or waits for the block.
+inline void run_warp(unsigned first, unsigned last) {
+    do
+        for (unsigned k = first; k < last; k++) {
+            current = backwards ? first + last - 1 - k : k;
             if (fibers[current]->state == READY) {
                 threadIdx = blockDim.at(current);
                 swapcontext(&scheduler, &fibers[current]->context);
             }
-            all_done &= fibers[current]->state == DONE;
         }
+    while (release(first, last, AT_WARP_BARRIER));
+}
+
+// All threads of one block, one warp after another, each as far as it gets: what it does not wait for has not happened.
+// False where some wait at a barrier that the others will never reach.
+inline bool run_block() {
+    const unsigned threads = blockDim.count(), warps = (threads + 31) / 32;
+    while (fibers.size() < threads) add_fiber();
+    for (unsigned i = 0; i < threads; i++) fibers[i]->state = READY;
+    for (;;) {
+        for (unsigned k = 0; k < warps; k++) {
+            const unsigned first = 32 * (backwards ? warps - 1 - k : k);
+            run_warp(first, first + 32 < threads ? first + 32 : threads);
+        }
+        bool all_done = true;
+        for (unsigned i = 0; i < threads; i++) all_done &= fibers[i]->state == DONE;
         if (all_done) return true;
-        bool released = false;
-        for (unsigned warp = 0; warp < threads; warp += 32)
-            released |= release(warp, warp + 32 < threads ? warp + 32 : threads, AT_WARP_BARRIER);
-        if (!released && !release(0, threads, AT_BLOCK_BARRIER)) return false;
+        if (!release(0, threads, AT_BLOCK_BARRIER)) return false;
     }
 }
 
