@@ -6,13 +6,14 @@ import os
 
 import pytest
 
-from xpnet.backends import Backend, BackendError, get_backend
+from xpnet.backends import Backend, BackendError
 
 
 def gpu_or_skip() -> Backend:
-    """The CuPy backend of the first GPU."""
+    """The CuPy backend of the first GPU, with float32 in full: parity is asked for to more digits than TF32 has."""
     try:
-        return get_backend("cupy")
+        from xpnet.backends.cupy_backend import CupyBackend
+        return CupyBackend(tf32="never")
     except BackendError as error:
         if os.environ.get("XPNET_REQUIRE_GPU") == "1":
             pytest.fail(f"XPNET_REQUIRE_GPU=1, but {error}", pytrace=False)
