@@ -81,6 +81,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     flags = property(lambda self: self._a.flags)
     data = property(lambda self: SimpleNamespace(ptr=self._a.ctypes.data, copy_from_host_async=self._copy_from_host))
     T = property(lambda self: self._view(self._a.T))
+    __cuda_array_interface__ = property(lambda self: {"shape": self.shape, "typestr": self.dtype.str})
 
     def _view(self, a: np.ndarray) -> DeviceArray:
         view = DeviceArray(self._cupy, a)
@@ -90,6 +91,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def _copy_from_host(self, address: int, size: int, stream: fake_streams.Stream) -> None:
         source = self._cupy.gpus.pinned_bytes(address, size)        # what is there when the copy is made
         target = self._a.reshape(-1).view(np.uint8)[:size]
+        self._cupy.gpus.shipped += size
         stream.do(lambda: np.copyto(target, source), [self._buffer])
 
     def __len__(self) -> int:
@@ -101,9 +103,10 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> DeviceArray:
         keys = _arrays(key)
         where = self._host(keys if any(k is ... for k in keys) else (*keys, ...))       # a number, too, is a view
-        if np.may_share_memory(self._a, part := self._a[where]):
-            return self._view(part)
-        return self._cupy.new(lambda: self._a[where], self, *keys)
+        if not any(isinstance(k, DeviceArray) for k in keys):
+            return self._view(self._a[where])
+        somewhere = tuple(np.zeros_like(k) if isinstance(k, np.ndarray) and k.dtype.kind in "iu" else k for k in where)
+        return self._cupy.new(lambda: self._a[where], self, *keys, shaped=lambda: self._a[somewhere])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         where, what = self._host(key), self._host(value)
@@ -220,13 +223,14 @@ class FakeCupy:
 
     # --- what is launched -----------------------------------------------------------------------------------------
 
-    def new(self, function: Callable[[], Any], *involved: Any) -> DeviceArray:
-        """The result of a function of arrays; of one that is launched later only its shape and its type are there yet."""
+    def new(self, function: Callable[[], Any], *involved: Any, shaped: Callable[[], Any] | None = None) -> DeviceArray:
+        """The result of a function of arrays; of one that is launched later only its shape and its type are there yet,
+        those of `shaped` where the function looks at numbers."""
         stream = self.gpus.stream
         if not stream.defers:
             return DeviceArray(self, function())
         with np.errstate(all="ignore"):
-            known = np.asarray(function())
+            known = np.asarray((shaped or function)())
         if id(root_of(known)) in self.gpus.buffers:
             return DeviceArray(self, known)                     # a view of what is there
         result = DeviceArray(self, np.empty_like(known))
@@ -249,6 +253,7 @@ class FakeCupy:
     def _to_device(self, a: np.ndarray) -> DeviceArray:
         """A transfer: CuPy copies to pinned memory first, which it lends to others as soon as that was copied."""
         stream, result = self.gpus.stream, DeviceArray(self, np.empty_like(a))
+        self.gpus.shipped += a.nbytes
         overwrite(result._a)
         if a.ndim and stream.recording is not None:
             self.gpus.pinned_allocator(a.nbytes)

@@ -163,7 +163,6 @@ class Stream:
         if not recording.valid:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture")
         recording.last = self.gpus.allocations
-        self.gpus.graphs += 1
         return Graph(self.gpus, recording)
 
     def is_capturing(self) -> bool:
@@ -191,6 +190,7 @@ class Graph:
 
     def upload(self, stream: Stream | None = None) -> None:
         assert (stream or self.gpus.stream).recording is None
+        self.gpus.graphs += 1
 
     def launch(self, stream: Stream | None = None) -> None:
         stream = stream or self.gpus.stream
@@ -221,6 +221,7 @@ class Gpus:
     def __init__(self, memory: int, late: Callable[[Stream], bool]) -> None:
         self.memory, self.late = memory, late
         self.current = self.used = self.allocations = self.graphs = self.launches = 0
+        self.shipped = 0            # bytes that came from the host
         self.every: weakref.WeakSet[Stream] = weakref.WeakSet()
         self.null = Stream(self, null=True)
         self.streams: dict[int, list[Stream]] = {}

@@ -1,0 +1,49 @@
+"""A pretended GPU for tests of training on it, and what they train there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fake_cupy import FakeCupy, installed
+from fake_streams import Gpus, Stream
+
+import xpnet as xn
+from xpnet.backends.cupy_backend import CupyBackend
+
+KERNELS = ("<float", "float, float", "unsigned char, float", "i64", "random_bits", "assign")     # what these tests need
+LATE: dict[str, Callable[[Stream], bool]] = {"at once": lambda stream: False, "late": lambda stream: True}
+
+
+@contextmanager
+def pretended(folder: Path, late: Callable[[Stream], bool] = LATE["at once"], memory: int = 1 << 34
+              ) -> Iterator[tuple[CupyBackend, Gpus]]:
+    """The backend of a pretended GPU with so much memory; `late` are the streams that work only when they must."""
+    with installed(FakeCupy(folder, 1, KERNELS, checks=("-O0",), late=late, memory=memory)) as cupy:
+        yield CupyBackend(tf32="never"), cupy.gpus
+
+
+def network(backend: Any, seed: int = 3, **settings: Any) -> xn.Sequential:
+    """Everything that counts steps or keeps statistics: dropout and batch norm."""
+    return xn.Sequential([
+        xn.Conv2d(3, 3, padding="half"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2), xn.Flatten(), xn.Dropout(0.3),
+        xn.Linear(4),
+    ], input_shape=(1, 4, 4), backend=backend, seed=seed, **settings)
+
+
+def samples(count: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """x (count, 1, 4, 4) of bytes, and labels from 0 to 3 that follow from them."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (count, 1, 4, 4)).astype(np.uint8)
+    return x, x.reshape(count, 4, 4).astype(int).sum(axis=2).argmax(axis=1)
+
+
+def learned(net: xn.Network) -> dict[str, np.ndarray]:
+    """Copies of everything that training changes, on the host, with the optimizer's memory."""
+    step = net._train_step
+    arrays = {"parameters": net.parameters, "state": net.state, "counters": net.counters}
+    arrays |= {} if step is None else {f"slot {k}": slot for k, slot in enumerate(step.updater.slots)}
+    return {name: net.backend.to_numpy(a).copy() for name, a in arrays.items()}

@@ -1,0 +1,320 @@
+"""Captured steps on a GPU that is pretended: the bits of steps that were not captured, whatever comes in between.
+
+The pretended GPU (fake_streams.py) runs nothing while a stream captures, and repeats what was recorded: numbers that were
+written into a graph, arrays that were given back and counters that stand still are seen here. That CUDA accepts the graph
+is seen only on a real GPU: test_gpu_parity.py.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shim
+from gpu_cases import LATE, learned, network, pretended, samples
+from nets import same
+
+import xpnet as xn
+
+QUIET: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    reason = shim.why_not()
+    if reason:
+        pytest.skip(reason)
+    return tmp_path_factory.mktemp("kernels")
+
+
+def fitted(folder: Path, late: str = "at once", *, capture: bool, **settings: Any) -> tuple[Any, ...]:
+    """History, everything learned, and (graphs made, graphs launched)."""
+    given = {"optimizer": xn.Adam(1e-2, weight_decay=0.01), "epochs": 3, "batch_size": 8} | QUIET | settings
+    with pretended(folder, LATE[late]) as (backend, gpus):
+        net = network(backend)
+        x, y = samples(given.pop("samples", 40))
+        history = net.fit(x, y, capture=capture, **given)
+        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in history.rows]
+        return rows, learned(net), (gpus.graphs, gpus.launches)
+
+
+# --- the same bits ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("late", LATE)
+def test_two_hundred_steps_are_the_same_captured(late: str, folder: Path):
+    settings: dict[str, Any] = {"epochs": 40, "schedule": "one_cycle"}
+    rows, values, _ = fitted(folder, capture=False, **settings)
+    captured_rows, captured, graphs = fitted(folder, late, capture=True, **settings)
+    assert same(captured, values) and captured_rows == rows
+    assert graphs == (1, 200 - 3)               # one as it comes, two to warm up
+    assert len({row["loss"] for row in rows}) == 40
+
+
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("settings", [
+    {"optimizer": xn.SGD(0.05, momentum=0.9, nesterov=True), "epochs": 4},
+    {"optimizer": xn.AdamW(1e-2), "schedule": "one_cycle", "shuffle": False},
+    {"samples": 43, "epochs": 4},                                               # a short last batch
+    {"samples": 5, "epochs": 6},                                                # one short batch is all there is
+    {"validation": samples(13, seed=1), "epochs": 4, "samples": 43},            # looking in between changes nothing
+    {"loss": "half_squared_error", "y": "shares"},
+], ids=["nesterov", "adamw", "short", "one", "validation", "shares"])
+def test_fits_are_the_same_captured(settings: dict[str, Any], late: str, folder: Path):
+    results = []
+    for capture in (False, True):
+        given = {"optimizer": xn.Adam(1e-2), "epochs": 3, "batch_size": 8} | QUIET | settings
+        with pretended(folder, LATE[late if capture else "at once"]) as (backend, gpus):
+            net = network(backend)
+            x, y = samples(given.pop("samples", 40))
+            y = np.eye(4)[y] if given.pop("y", "") == "shares" else y
+            history = net.fit(x, y, capture=capture, **given)
+            results.append((learned(net), history["loss"], history.rows[-1].get("val_loss")))
+            assert gpus.graphs == capture
+    assert same(results[0][0], results[1][0]) and results[0][1:] == results[1][1:]
+
+
+def test_steps_by_hand_with_batches_of_several_sizes(folder: Path):
+    """Each size that comes again and again is captured; the steps are those of a loop that captures nothing."""
+    x, y = samples(48)
+    results = []
+    for capture in (False, True):
+        with pretended(folder) as (backend, gpus):
+            net = network(backend)
+            step = xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2), capture=capture)
+            losses = []
+            for size in [8] * 5 + [3, 6] + [6] * 5 + [8, 3, 8, 6]:
+                loss, output = step(net.batch_last(x[:size]), backend.asarray(y[:size]), 1e-2 / len(losses or [1]))
+                assert output.shape == (4, size)
+                losses.append(float(backend.to_numpy(loss)))
+            results.append((learned(net), losses))
+            assert (gpus.graphs, gpus.launches) == ((2, 8) if capture else (0, 0))
+    assert same(results[0][0], results[1][0]) and results[0][1] == results[1][1]
+
+
+def test_sizes_that_are_not_used_any_longer_are_forgotten(folder: Path):
+    with pretended(folder) as (backend, gpus):
+        net = network(backend)
+        step = xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))
+        x, y = samples(16)
+        for size in range(4, 11):
+            for _ in range(4):
+                step(net.batch_last(x[:size]), backend.asarray(y[:size]))
+        assert gpus.graphs == 7 and len(step._captured) == 4
+        used = gpus.used
+        step.release()
+        gc.collect()
+        assert gpus.used < used
+
+
+def test_what_a_captured_step_returns_is_its_own_until_the_next(folder: Path):
+    with pretended(folder) as (backend, _):
+        net = network(backend)
+        step = xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2))
+        x, y = (backend.asarray(a) for a in samples(8))
+        x = net.batch_last(x)
+        for _ in range(4):
+            loss, output = step(x, y)
+        before = backend.to_numpy(loss).copy(), backend.to_numpy(output).copy()
+        again, _ = step(x, y)
+        assert again is loss and backend.to_numpy(loss) != before[0] and not np.array_equal(backend.to_numpy(output), before[1])
+
+
+# --- in between -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("late", LATE)
+def test_the_network_changes_in_between(late: str, folder: Path, tmp_path: Path):
+    """A file is loaded, a layer frozen and set free, the settings of a layer changed, the network moved: as without capturing."""
+    def fit(capture: bool) -> list[Any]:
+        with pretended(folder, LATE[late if capture else "at once"]) as (backend, _):
+            net, found = network(backend), []
+            net.save(tmp_path / "file")
+
+            def until(row: dict[str, float]) -> bool:
+                found.append((row["loss"], learned(net)))
+                if row["epoch"] == 2:
+                    net.load(tmp_path / "file")
+                if row["epoch"] in (3, 4):
+                    net.layers[0].trainable = not net.layers[0].trainable
+                if row["epoch"] == 6:
+                    net.to(type(backend)(tf32="never"))
+                return False
+            optimizer = xn.Adam(1e-2)
+            net.fit(*samples(), **QUIET, optimizer=optimizer, epochs=8, batch_size=8, until=until, capture=capture)
+            net.layers[4].p = 0.9
+            net.fit(*samples(), **QUIET, optimizer=optimizer, epochs=2, batch_size=8, until=until, capture=capture)
+            return found
+    eager, captured = fit(False), fit(True)
+    assert [loss for loss, _ in captured] == [loss for loss, _ in eager] and len(eager) == 10
+    assert all(same(a, b) for (_, a), (_, b) in zip(eager, captured, strict=True))
+    filters = [values["parameters"][:27] for _, values in eager]
+    assert np.array_equal(filters[3], filters[2]) and not np.array_equal(filters[4], filters[3])    # frozen, and free again
+
+
+def test_ctrl_c_between_captured_steps(folder: Path):
+    """Pressed while the step is recorded, the only time that a loss is asked from the fourth step on."""
+    class Interrupting(xn.CrossEntropy):
+        calls = 0
+
+        def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+            self.calls += 1
+            if self.calls == 4:
+                signal.raise_signal(signal.SIGINT)
+            return super().__call__(backend, y, target)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pretended(folder) as (backend, gpus):
+            net, control = network(backend), network(backend)
+            x, y = samples()
+            history = net.fit(x, y, loss=Interrupting(), optimizer=xn.Adam(1e-2), batch_size=8, shuffle=False, verbose=False)
+            assert history.interrupted and gpus.launches == 1
+            control.fit(x[:32], y[:32], **QUIET, optimizer=xn.Adam(1e-2), batch_size=8, shuffle=False, capture=False)
+            assert same(learned(net), learned(control))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Failing(xn.CrossEntropy):
+    """Cross entropy that raises an error at one of its calls."""
+
+    def __init__(self, call: int, error: BaseException) -> None:
+        self.call, self.error, self.calls = call, error, 0
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.call:
+            raise self.error
+        return super().__call__(backend, y, target)
+
+
+@pytest.mark.parametrize("call", [1, 2, 4])
+def test_a_second_ctrl_c_leaves_a_network_that_can_be_used(call: int, folder: Path):
+    """KeyboardInterrupt in the middle of a step, also of one that is being recorded."""
+    with pretended(folder) as (backend, gpus):
+        net = network(backend)
+        optimizer = xn.Adam(1e-2)
+        with pytest.raises(KeyboardInterrupt):
+            net.fit(*samples(), loss=Failing(call, KeyboardInterrupt()), optimizer=optimizer, batch_size=8, verbose=False)
+        assert not any(stream.is_capturing() for stream in gpus.every)
+        assert net._train_step is not None and net._train_step.updater.steps == call - 1
+        assert net.fit(*samples(), **QUIET, optimizer=optimizer, batch_size=8).rows and gpus.launches == 2
+
+
+def test_an_error_of_the_loss_is_seen(folder: Path):
+    with pretended(folder) as (backend, _):
+        net = network(backend)
+        loss = Failing(1, ZeroDivisionError("in the loss"))
+        with pytest.raises(ZeroDivisionError, match="in the loss"):
+            net.fit(*samples(), loss=loss, optimizer=xn.SGD(0.1), batch_size=8, verbose=False)
+
+
+# --- falling back -----------------------------------------------------------------------------------------------------
+
+class FromTheHost(xn.CrossEntropy):
+    """Brings an array from the host each time."""
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        weight = backend.asarray(np.array([0.5, 0.5], np.float32)).sum()
+        loss, dy = super().__call__(backend, y, target)
+        return loss * weight, dy * weight
+
+
+class ByCublas(xn.CrossEntropy):
+    """Multiplies through CuPy."""
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        loss, dy = super().__call__(backend, y, target)
+        return loss, backend.xp.matmul(backend.xp.eye(4, dtype=dy.dtype), dy)
+
+
+class Waiting(xn.CrossEntropy):
+    """Waits for the GPU."""
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        backend.xp.cuda.get_current_stream().synchronize()
+        return super().__call__(backend, y, target)
+
+
+class Looking(xn.CrossEntropy):
+    """Reads a number."""
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        loss, dy = super().__call__(backend, y, target)
+        return loss, dy * float(np.isfinite(backend.to_numpy(loss)))
+
+
+@pytest.mark.parametrize("loss, why", [
+    (FromTheHost(), "RuntimeError: an array was brought from the host while the step was recorded"),
+    (ByCublas(), "NotImplementedError: calling cuBLAS API during stream capture is currently unsupported"),
+    (Waiting(), "CUDARuntimeError: cudaErrorStreamCaptureUnsupported"),
+    (Looking(), "RuntimeError: the current stream is capturing"),
+], ids=lambda value: type(value).__name__)
+def test_a_step_that_cannot_be_captured_runs_as_it_did(loss: xn.Loss, why: str, folder: Path):
+    rows, values, _ = fitted(folder, capture=False, loss=loss)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows_too, values_too, graphs = fitted(folder, capture=True, loss=loss)
+    assert [str(w.message).startswith(f"TrainStep: the step could not be captured and runs launch by launch from now on ({why}")
+            for w in caught] == [True]
+    assert rows_too == rows and same(values_too, values) and graphs == (0, 0)
+
+
+def test_a_failure_is_not_tried_again_for_other_sizes(folder: Path):
+    with pretended(folder) as (backend, gpus):
+        net = network(backend)
+        step = xn.TrainStep(net, FromTheHost(), xn.SGD(0.1))
+        x, y = samples(16)
+        with pytest.warns(UserWarning, match="could not be captured") as caught:
+            for size in [8] * 6 + [4] * 6:
+                step(net.batch_last(x[:size]), backend.asarray(y[:size]))
+        assert len(caught) == 1 and not step.capture and gpus.graphs == 0
+
+
+def test_no_memory_is_left_behind(folder: Path):
+    """The graph, the arrays that it lives in and the samples go when fit ends; the optimizer's memory stays."""
+    with pretended(folder) as (backend, gpus):
+        net = network(backend)
+        optimizer = xn.Adam(1e-2)
+        net.fit(*samples(), **QUIET, optimizer=optimizer, batch_size=8)
+        gc.collect()
+        used = gpus.used
+        for _ in range(2):
+            net.fit(*samples(400), **QUIET, optimizer=optimizer, batch_size=100)
+        gc.collect()
+        assert gpus.used == used and gpus.graphs == 3
+
+
+def test_one_stream_for_all(folder: Path):
+    """What a user computed before is there in time, and what was trained is there afterwards, without a word from them."""
+    with pretended(folder, LATE["late"]) as (backend, gpus):
+        xp = backend.xp
+        net = network(backend)
+        x, y = samples()
+        stream = xp.cuda.Stream(non_blocking=True)
+        with stream:
+            halved = xp.asarray(x) // 2
+            net.fit(halved, y, **QUIET, optimizer=xn.Adam(1e-2), batch_size=8)
+            total = net.parameters.sum()
+            found = backend.to_numpy(total)
+        assert found == pytest.approx(float(backend.to_numpy(net.parameters).sum()), rel=1e-5)
+        control = network(backend)
+        control.fit(x // 2, y, **QUIET, optimizer=xn.Adam(1e-2), batch_size=8, capture=False)
+        assert same(learned(net), learned(control))
+
+
+def test_on_the_cpu_there_is_nothing_to_capture():
+    net = network("numpy")
+    assert not net.backend.captures
+    called = []
+    run = net.backend.capture(lambda: called.append(1))
+    assert [run() for _ in range(5)] == [None] * 5 and len(called) == 5
+    x, y = samples()
+    other = network("numpy")
+    net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), capture=True)
+    other.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), capture=False)
+    assert same(learned(net), learned(other))
