@@ -1,17 +1,20 @@
 # make train   learn handwritten digits          make test      run the whole suite
 # make lint    ruff and mypy                     make test-gpu  the parity tests, on a GPU that must be there
 # make bench   a training step against PyTorch   make clean     remove what these made
+# make bench-gpu   the same on a GPU, and more   make gpu-check the GPU's tests, compute-sanitizer, then its benchmarks
 #
 # make test PYTHON=python3.13        another interpreter (3.11 or newer) for a new environment
 # make test-gpu CUDA=cuda12 VENV=.venv-cuda12    CUDA 12; its own environment, for CuPy's two builds exclude each other
+# make gpu-check OUT=logs                        where the logs and the rows of the benchmarks go
 
 PYTHON ?= python3
 VENV ?= .venv
 CUDA ?= cuda13
 BIN := $(VENV)/bin
+OUT ?= build/gpu-check
 
 .DELETE_ON_ERROR:
-.PHONY: train test lint test-gpu bench clean
+.PHONY: train test lint test-gpu bench bench-gpu bench-gpu-tables gpu-check clean
 
 train: $(VENV)/installed-data
 	$(BIN)/python -m xpnet train --data digits --model bilici --save digits.safetensors
@@ -28,6 +31,16 @@ test-gpu: $(VENV)/installed-test $(VENV)/installed-$(CUDA)
 
 bench: $(VENV)/installed-bench $(VENV)/installed-fast
 	$(BIN)/python -m benchmarks cpu $(ARGS)
+
+bench-gpu: $(VENV)/installed-bench $(VENV)/installed-$(CUDA)
+	$(BIN)/python -m benchmarks gpu $(ARGS)
+
+# The tables on the page, made of the files in benchmarks/results.
+bench-gpu-tables: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks gpu --tables-only --markdown docs/performance.md $(ARGS)
+
+gpu-check: $(VENV)/installed-test $(VENV)/installed-bench $(VENV)/installed-$(CUDA)
+	$(BIN)/python -m benchmarks.gpu.check $(OUT) $(ARGS)
 
 # One environment for all of them: each target adds the extras that it needs, once, and again when pyproject.toml changes.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python

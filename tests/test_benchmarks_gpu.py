@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,21 @@ from gpu import gpu_or_skip
 
 from benchmarks import cli, race
 from benchmarks.contenders import CONTENDERS, Job
-from benchmarks.gpu import accuracy, bandwidth, command, compiling, parts, peak_memory, products, rows, steps, tables, timing
+from benchmarks.gpu import (
+    accuracy,
+    bandwidth,
+    check,
+    command,
+    compiling,
+    parts,
+    peak_memory,
+    products,
+    rows,
+    small_run,
+    steps,
+    tables,
+    timing,
+)
 from benchmarks.gpu.accuracy import Goal
 from xpnet import get_backend
 from xpnet.data import Dataset
@@ -509,6 +524,45 @@ def test_contenders_that_cannot_run(pretended, monkeypatch, capsys):
     assert "expected contenders that can run here. Received: torch-nhwc: not here" in capsys.readouterr().err
     assert cli.main(["gpu", "--parts", "bandwidth"]) == 0
     assert "left out:\n  cupy-eager: not here" in capsys.readouterr().err
+
+
+# --- the first minutes --------------------------------------------------------------------------------------------------
+
+def test_a_step_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
+    python = sys.executable
+    monkeypatch.setattr(check, "commands", lambda folder, more: {
+        "machine": [python, "-c", "print('a GPU'); raise SystemExit(3)"], "tests": ["no-such-program"],
+        "memcheck": [python, "-c", "import os; print(os.environ['XPNET_REQUIRE_GPU'])"],
+        "racecheck": ["compute-sanitizer"], "bench": [python, "-c", f"print({list(more)})"]})
+    monkeypatch.setattr(check.shutil, "which", lambda name: None)
+    assert check.main([str(tmp_path / "out"), "--", "--parts", "cifar"]) == 1
+    summary = (tmp_path / "out" / "summary.log").read_text()
+    for text in (f"numpy {np.__version__}", "machine: exit status 3", "tests: exit status 127", "memcheck: well",
+                 "racecheck: left out, compute-sanitizer is not installed", "bench: well"):
+        assert text in summary
+    assert (tmp_path / "out" / "bench.log").read_text() == "['--parts', 'cifar']\n"
+    assert (tmp_path / "out" / "memcheck.log").read_text() == "1\n"
+    assert "a GPU" in capsys.readouterr().out               # the end of what failed
+
+
+def test_a_step_whose_time_is_over_is_ended_with_all_its_processes(tmp_path):
+    code = "import subprocess, sys; print('x'); subprocess.run([sys.executable, '-c', 'import time; time.sleep(1000)'])"
+    log = tmp_path / "log"
+    assert check.run([sys.executable, "-c", code], log, 0.5) == check.FAILED
+    assert "ended after" in log.read_text()
+
+
+def test_the_steps_run_what_needs_a_gpu():
+    todo = check.commands(Path("/out"), ["--minutes", "3"])
+    assert tuple(todo) == check.STEPS and todo["bench"][-4:] == ["--json", "/out/rows.json", "--minutes", "3"]
+    files = {Path(file).name for file in todo["tests"] if file.endswith(".py")}
+    assert {"test_gpu_parity.py", "test_benchmarks_gpu.py"} <= files and "test_models.py" not in files
+
+
+def test_the_small_run_uses_every_layer_with_kernels_of_its_own(capsys):
+    losses = small_run.train(get_backend("numpy"))
+    assert all(eager == captured and np.isfinite(eager).all() for eager, captured in losses.values())
+    assert "mixed: " in capsys.readouterr().out
 
 
 # --- comparisons and tables ---------------------------------------------------------------------------------------------

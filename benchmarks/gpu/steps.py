@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.contenders import INPUT_SHAPES, LEARNING_RATE, Job
+from xpnet import Network
 
 # Which networks with which batches, and how many batches an epoch has where it is not BATCHES of them.
 CELLS = {"numpy_cnn": (32, 128), "bilici": (32, 128), "lenet5": (32, 128), "resnet18": (128, 512), "resnet50": (64,)}
@@ -101,11 +102,13 @@ class XpnetEpochs:
         self.job, self.name, self.batch = job, net, batch
         self.images, self.labels = self.backend.asarray(images), labels
 
+    def network(self) -> Network:
+        from benchmarks.xpnet_side import NETS
+        return NETS[self.name](INPUT_SHAPES[self.name], backend=self.backend)
+
     def train(self, batches: int, until: Until) -> float:
         import xpnet as xn
-        from benchmarks.xpnet_side import NETS
-        net = NETS[self.name](INPUT_SHAPES[self.name], backend=self.backend)
-        chosen = slice(batches * self.batch)
+        net, chosen = self.network(), slice(batches * self.batch)
         options: dict[str, Any] = {"capture": False} if self.job.contender.endswith("-eager") else {}
         history = net.fit(self.images[chosen], self.labels[chosen], loss="cross_entropy", optimizer=xn.Adam(LEARNING_RATE),
                           epochs=10**6, batch_size=self.batch, until=lambda row: until(row["seconds"]), verbose=False,
@@ -118,7 +121,9 @@ class XpnetEpochs:
 
     def predicted(self) -> int | None:
         """What xpnet says that a step will need, before it is done."""
-        return None
+        import xpnet as xn
+        report = getattr(self.network(), "memory_report", None)
+        return report(self.batch, xn.Adam(LEARNING_RATE)).peak if report and self.backend.name.startswith("cupy") else None
 
     def about(self) -> dict[str, Any]:
         from benchmarks.xpnet_side import about
