@@ -124,13 +124,13 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
 def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[Grid, Grid]]:
     """(width, (grid, block)) for kernels whose threads take `width` samples each, and share the classes where they are few.
 
-    Wide accesses only pay where threads without them would be more than enough; and the fewer samples, the fewer of them
-    in a block, down to as many as lie in one sector of 32 bytes, so that there are blocks for every multiprocessor.
+    Wide accesses only pay where threads without them would be more than enough. The fewer samples, the fewer of them in a
+    block, as long as there are classes for its other threads: so there are blocks for every multiprocessor.
     """
     if samples // widest >= ENOUGH:
         return widest, ((_blocks(samples // widest, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1))
     x = min(_power_of_two(samples), 32, THREADS)
-    while x > 8 and samples < x * BLOCKS // 8:
+    while x > 1 and samples < x * BLOCKS // 8 and classes > TURN * (THREADS // x):
         x //= 2
     y = min(_power_of_two(-(-classes // TURN)), THREADS // x)
     return 1, ((_blocks(samples, x, MAX_GRID[0]), 1, 1), (x, y, 1))

@@ -195,10 +195,32 @@ def updates(s: Setting, method: str, buffers: tuple[np.ndarray, ...], hyper: np.
     near(s, tuple(ours), tuple(right))
 
 
+def check_order(s: Setting) -> None:
+    """Sums have the same bits whatever the number of blocks and whichever comes first."""
+    C, f = s.shape[0], activation(s)
+    x, gamma, beta = channels(s)
+    results = []
+    before = cuda_launch.MAX_GRID
+    for most, backwards in ((before, s.backwards), ((2, 2), not s.backwards)):
+        cuda_launch.MAX_GRID = most
+        for library in s.backend.xp.libraries:
+            library.run_backwards(backwards)
+        try:
+            y, mean, var = s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1, activation=f)
+            grads = [s.backend.empty((C,), s.dtype) for _ in range(3)]
+            dx = s.backend.batch_norm_backward(s.to_device(x), s.to_device(x), y, s.to_device(gamma), mean, var, 0.1,
+                                               activation=f, gamma_grad=grads[0], beta_grad=grads[1])
+            dz = s.backend.activation_backward(dx, y, f, bias_grad=grads[2])
+        finally:
+            cuda_launch.MAX_GRID = before
+        results.append(tuple(s.backend.to_numpy(a) for a in (y, mean, var, dx, dz, *grads)))
+    s.agree(tuple(s.backend.asarray(a) for a in results[0]), results[1])
+
+
 GRIDS = {"batch_norm": check_batch_norm, "batch_norm_inference": check_batch_norm_inference,
          "batch_norm_backward": check_batch_norm_backward, "update_running": check_update_running,
          "activation": check_activation, "softmax": check_softmax, "cross_entropy": check_cross_entropy,
-         "avg_pool2d": check_avg_pool2d, "dropout_dx": check_dropout_dx, "optimizers": check_optimizers}
+         "avg_pool2d": check_avg_pool2d, "order": check_order, "dropout_dx": check_dropout_dx, "optimizers": check_optimizers}
 
 
 def every_instantiation(backend: CupyBackend) -> None:

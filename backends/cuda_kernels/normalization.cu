@@ -58,7 +58,7 @@ __global__ void batch_norm(const T* __restrict__ x, T* __restrict__ y, const T* 
                            const typename Wide<T>::type* __restrict__ parts, Pieces p) {
     typedef typename Wide<T>::type Number;
     const int U = 4;
-    FOR_ROW_GROUPS(first, p) {
+    FOR_ROW_GROUPS_BACK(first, p) {
         const i64 row = first + threadIdx.y;
         Number centre = 0, variance = 1;
         if (from_parts) {
@@ -159,7 +159,7 @@ __global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x,
                               bool accumulate, const typename Wide<T>::type* __restrict__ parts, Pieces p) {
     typedef typename Wide<T>::type Number;
     const int U = 2;
-    FOR_ROW_GROUPS(first, p) {
+    FOR_ROW_GROUPS_BACK(first, p) {
         const i64 row = first + threadIdx.y;
         Pair<Number> mine = {};
         if (row < p.rows)

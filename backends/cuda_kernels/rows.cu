@@ -15,6 +15,10 @@ struct Pieces {
 // All threads of a block make the same turns, so they may wait for each other inside.
 #define FOR_ROW_GROUPS(first, p) \
     for (i64 first = (i64)blockIdx.y * blockDim.y; first < (p).rows; first += (i64)gridDim.y * blockDim.y)
+// From the last rows to the first: a second pass begins with what the first one read last, as far as it is in the cache.
+#define FOR_ROW_GROUPS_BACK(first, p)                                                                        \
+    for (i64 first = (((p).rows - 1) / (i64)blockDim.y - blockIdx.y) * blockDim.y; first >= 0;               \
+         first -= (i64)gridDim.y * blockDim.y)
 #define FOR_PIECES(piece, p) for (int piece = blockIdx.x; piece < (p).per_row; piece += gridDim.x)
 
 // Elements begin .. end - 1 of one row; none for a thread whose row does not exist.

@@ -50,10 +50,11 @@ __global__ void softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P
         Number top[V], total[V];
         top_and_total(z + n, K, P, top, total);
         if (first + threadIdx.x * V >= P) continue;
+        for (int v = 0; v < V; v++) total[v] = Number(1) / total[v];    // a division for each class would be slow
 #pragma unroll 4
         FOR_CLASSES(k, K) {
             Vec<T, V> value = load<V>(z + k * P + n);
-            for (int v = 0; v < V; v++) value.at[v] = T(exp(Number(value.at[v]) - top[v]) / total[v]);
+            for (int v = 0; v < V; v++) value.at[v] = T(exp(Number(value.at[v]) - top[v]) * total[v]);
             store(y + k * P + n, value);
         }
     }
@@ -101,13 +102,15 @@ __global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __re
             label[v] = 0 <= given && given < K ? (int)given : -1;
             if (threadIdx.y == 0)
                 losses[n + v] = label[v] >= 0 ? log(total[v]) - (Number(z[given * N + n + v]) - top[v]) : Number(0);
+            total[v] = Number(1) / total[v];
         }
+        const Number mean = Number(1) / Number(N);
 #pragma unroll 4
         FOR_CLASSES(k, K) {
             Vec<T, V> value = load<V>(z + k * N + n);
             for (int v = 0; v < V; v++) {
-                const Number share = exp(Number(value.at[v]) - top[v]) / total[v];
-                value.at[v] = T(label[v] >= 0 ? (share - Number(k == label[v])) / Number(N) : Number(0));
+                const Number share = exp(Number(value.at[v]) - top[v]) * total[v];
+                value.at[v] = T(label[v] < 0 ? Number(0) : (share - Number(k == label[v])) * mean);
             }
             store(dz + k * N + n, value);
         }
@@ -121,29 +124,31 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, N, V) {
         const i64 n = own_sample<V>(first, N);
-        Number top[V], total[V], loss[V] = {}, weight[V] = {};
+        Number top[V], total[V], level[V], loss[V] = {}, weight[V] = {};
         top_and_total(z + n, K, N, top, total);
+        for (int v = 0; v < V; v++) level[v] = log(total[v]);
 #pragma unroll 4
         FOR_CLASSES(k, K) {
             const Vec<T, V> value = load<V>(z + k * N + n), target = load<V>(t + k * N + n);
             for (int v = 0; v < V; v++) {
-                loss[v] += Number(target.at[v]) * (log(total[v]) - (Number(value.at[v]) - top[v]));
+                loss[v] += Number(target.at[v]) * (level[v] - (Number(value.at[v]) - top[v]));
                 weight[v] += Number(target.at[v]);
             }
         }
         over_classes(loss, Sum());
         over_classes(weight, Sum());
         if (first + threadIdx.x * V >= N) continue;
-        if (threadIdx.y == 0)
-            for (int v = 0; v < V; v++) losses[n + v] = loss[v];
+        for (int v = 0; v < V; v++) {
+            if (threadIdx.y == 0) losses[n + v] = loss[v];
+            weight[v] /= total[v];
+        }
+        const Number mean = Number(1) / Number(N);
 #pragma unroll 4
         FOR_CLASSES(k, K) {
             Vec<T, V> value = load<V>(z + k * N + n);
             const Vec<T, V> target = load<V>(t + k * N + n);
-            for (int v = 0; v < V; v++) {
-                const Number share = exp(Number(value.at[v]) - top[v]) / total[v];
-                value.at[v] = T((share * weight[v] - Number(target.at[v])) / Number(N));
-            }
+            for (int v = 0; v < V; v++)
+                value.at[v] = T((exp(Number(value.at[v]) - top[v]) * weight[v] - Number(target.at[v])) * mean);
             store(dz + k * N + n, value);
         }
     }
