@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -39,11 +41,16 @@ class Job:
     share: tuple[int, int] = (0, 1)             # GPUs: which part of how many of a work that several processes do together
     data: str = ""                              # the folder of the data sets, "" for where xpnet looks by itself
     started: float = 0.0                        # time.time() when the process was started
+    limit: float = math.inf                     # seconds after which the process begins nothing new
 
     @property
     def backend(self) -> str:
         """The name of our backend: "cupy-eager" is "cupy" that does not capture its steps."""
         return self.contender.removesuffix("-eager")
+
+    def late(self) -> bool:
+        """Whether it is time to end."""
+        return time.time() - self.started > self.limit
 
 
 class Runner(Protocol):

@@ -81,7 +81,7 @@ def about(backend: xn.Backend) -> dict[str, Any]:
         versions |= {"CuPy": backend.xp.__version__, "CUDA of CuPy": cuda_version(cuda.runtimeGetVersion()),
                      "CUDA of the driver": cuda_version(cuda.driverGetVersion())}
         device = cuda.getDeviceProperties(cuda.getDevice())["name"].decode()
-        return {"versions": versions, "kernels": "RawKernels and cuBLAS", "device": device}
+        return {"versions": versions, "kernels": f"kernels of its own, TF32 {backend.tf32}", "device": device}
     if backend.name == "numba":
         import numba
         versions["Numba"] = numba.__version__

@@ -255,7 +255,7 @@ def test_the_faster_of_several_calls_counts():
     def calls(what, batch):
         for _ in range(2):
             yield from ((direction, lambda: None) for direction in products.DIRECTIONS)
-    found = products.measure_shapes(calls, lambda call: next(seconds), ((products.Product(1, 1, 1), 1),))
+    found = products.measure_shapes(CPU, calls, lambda call: next(seconds), ((products.Product(1, 1, 1), 1),))
     assert [answer["row"]["seconds"] for answer in found] == [2.0, 5.0, 1.0]
 
 
@@ -419,6 +419,7 @@ def pretended(monkeypatch, tmp_path):
     monkeypatch.setattr(parts, "stream", answers)
     monkeypatch.setattr(command, "ask", lambda task, job, say: None)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "DATA", tmp_path)
     return tmp_path
 
 
@@ -523,7 +524,22 @@ def test_contenders_that_cannot_run(pretended, monkeypatch, capsys):
     assert cli.main(["gpu", "--contenders", "cupy", "torch-nhwc"]) == 2
     assert "expected contenders that can run here. Received: torch-nhwc: not here" in capsys.readouterr().err
     assert cli.main(["gpu", "--parts", "bandwidth"]) == 0
-    assert "left out:\n  cupy-eager: not here" in capsys.readouterr().err
+    assert "left out:\n  torch-nchw: not here" in capsys.readouterr().err
+
+
+def test_pictures_that_are_not_there_are_said(pretended, monkeypatch, capsys):
+    monkeypatch.setattr(command, "DATA", pretended / "none")
+    monkeypatch.delenv("XPNET_HOME", raising=False)
+    assert cli.main(["gpu", "--parts", "mnist", "cifar"]) == 0
+    error = capsys.readouterr().err
+    assert "mnist: left out: expected a folder with its pictures" in error and "cifar: left out" in error
+
+
+def test_a_process_that_is_late_begins_nothing_new(monkeypatch):
+    late = Job("cpu", "numpy", 1, cells=(("numpy_cnn", 1),), started=time.time() - 10, limit=5)
+    assert list(steps.measure(late)) == [] and len(list(products.measure(late))) == 1
+    monkeypatch.setattr(bandwidth, "MEGABYTES", (0.01, 0.02))
+    assert len(list(bandwidth.measure(late))) == 2
 
 
 # --- the first minutes --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from benchmarks.race import ROOT
 PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "numba", "safetensors", "tqdm", "threadpoolctl", "pytest",
             "hypothesis", "pillow")
 STEPS = ("machine", "tests", "memcheck", "racecheck", "bench")
+LIMITS = {"machine": 30, "tests": 240, "memcheck": 90, "racecheck": 90}     # seconds; the benchmarks take what is left
 NEEDS_GPU = re.compile(r"mark\.gpu|gpu_or_skip")
 FAILED = 124        # as of timeout(1): the time was over
 
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines.append(f"{step}: left out, compute-sanitizer is not installed")
             status = 0
         else:
-            status = run(todo[step], log, end - start)
+            status = run(todo[step], log, min(end - start, LIMITS.get(step, end - start)))
             lines.append(f"{step}: {'well' if status == 0 else f'exit status {status}'}, {time.monotonic() - start:.0f} s")
         print(lines[-1], flush=True)
         if status:

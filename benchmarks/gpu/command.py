@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -51,7 +52,9 @@ def run(options: argparse.Namespace) -> None:
         "cifar": lambda: parts.until_accurate("cifar", setting),
     }
     for part, measure in measured.items():
-        if part in options.parts:
+        if part in options.parts and part in ("mnist", "cifar") and not (job.data or os.environ.get("XPNET_HOME")):
+            say(f"{part}: left out: expected a folder with its pictures: --data, .data in this tree, or XPNET_HOME")
+        elif part in options.parts:
             for rows in measure():
                 keeper.keep(rows)
     say(f"measured for {time.monotonic() - started:.0f} s")
@@ -89,9 +92,12 @@ def old_rows(options: argparse.Namespace) -> list[Row]:
 
 def present(options: argparse.Namespace, job: Job) -> list[str]:
     """The contenders that can run here; an error where one that was asked for by name cannot, or none can."""
-    found, reasons = [], {}
+    found, reasons, known = [], {}, dict[str, str | None]()
     for contender in options.contenders or CONTENDERS["gpu"]:
-        reason = ask("missing", replace(job, contender=contender), say)
+        library = contender.split("-")[0]           # one process for each: importing PyTorch takes seconds
+        if library not in known:
+            known[library] = ask("missing", replace(job, contender=contender), say)
+        reason = known[library]
         if reason is None:
             found.append(contender)
         elif options.contenders:

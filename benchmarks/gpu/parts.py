@@ -15,6 +15,7 @@ from benchmarks.rows import Row
 # Seconds that a part may take; all that is done without being asked for ends within nine minutes.
 BUDGET = {"compile": 60, "steps": 250, "bandwidth": 50, "products": 110, "mnist": 60, "cifar": 520}
 PATIENCE = 0.4                  # of a part's time, for one process of many
+EARLY = 0.85                    # of its time, after which a process begins nothing new
 COMPILERS = 12                  # processes that compile at once, at most
 
 
@@ -39,7 +40,8 @@ class Setting:
             self.say(f"{task}: no time left for {job.contender}: see --minutes")
             return
         try:
-            yield from stream(task, job, self.say, min(left, patience or left))
+            timeout = min(left, patience or left)
+            yield from stream(task, replace(job, limit=EARLY * timeout), self.say, timeout)
         except ContenderError as error:
             self.broken.append(str(error))
             self.say(str(error))

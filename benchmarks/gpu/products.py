@@ -74,19 +74,21 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
         from benchmarks.gpu import torch_products
         torch_products.prepare(job)
         yield {"about": torch_products.about(job)}
-        yield from measure_shapes(lambda *what: torch_products.torch_calls(job, *what), torch_products.timer(job))
+        yield from measure_shapes(job, lambda *what: torch_products.torch_calls(job, *what), torch_products.timer(job))
         return
     from benchmarks.gpu.ours import backend_of
     from benchmarks.xpnet_side import about
     backend = backend_of(job)
     yield {"about": about(backend)}
-    yield from measure_shapes(lambda *what: our_calls(backend, *what), backend_timer(backend))
+    yield from measure_shapes(job, lambda *what: our_calls(backend, *what), backend_timer(backend))
 
 
-def measure_shapes(calls_of: Callable[[Product | Convolution, int], Iterator[tuple[str, Call]]], seconds_of: Timer,
+def measure_shapes(job: Job, calls_of: Callable[[Product | Convolution, int], Iterator[tuple[str, Call]]], seconds_of: Timer,
                    shapes: Sequence[tuple[Product | Convolution, int]] = SHAPES) -> Iterator[dict[str, Any]]:
     """A row for each shape and direction, of the call that takes least where there are several."""
     for what, batch in shapes:
+        if job.late():
+            return
         seconds: dict[str, float] = {}
         for direction, call in calls_of(what, batch):
             seconds[direction] = min(seconds_of(call), seconds.get(direction, np.inf))

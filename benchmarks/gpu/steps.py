@@ -57,6 +57,8 @@ class Times:
 def measure(job: Job) -> Iterator[dict[str, Any]]:
     """{"about": ...} and then {"row": ...} of each network and batch size of the job; the fastest of a contender's ways."""
     for net, batch in job.cells:
+        if job.late():
+            return
         count = batches_of(net)
         images, labels = samples(net, batch * count)
         rows: list[dict[str, Any]] = []
@@ -122,8 +124,9 @@ class XpnetEpochs:
     def predicted(self) -> int | None:
         """What xpnet says that a step will need, before it is done."""
         import xpnet as xn
-        report = getattr(self.network(), "memory_report", None)
-        return report(self.batch, xn.Adam(LEARNING_RATE)).peak if report and self.backend.name.startswith("cupy") else None
+        if not self.backend.name.startswith("cupy"):
+            return None
+        return self.network().memory_report(self.batch, xn.Adam(LEARNING_RATE)).peak
 
     def about(self) -> dict[str, Any]:
         from benchmarks.xpnet_side import about

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from xpnet.backends import Backend
 
 Call = Callable[[], object]
@@ -56,7 +58,7 @@ def backend_timer(backend: Backend) -> Timer:
 
 def copy_on_device(backend: Backend, size: int) -> Call:
     """A call that copies `size` bytes from one place of the memory to another."""
-    source, target = (backend.zeros((size,), "uint8") for _ in range(2))
+    source, target = (backend.zeros((size,), np.uint8) for _ in range(2))
     if not backend.name.startswith("cupy"):
         def copy() -> None:
             target[...] = source

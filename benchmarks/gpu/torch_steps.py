@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import replace
 from typing import Any
@@ -68,24 +69,19 @@ class TorchEpochs:
         return float(hits) / len(images)
 
     def memory(self) -> dict[str, int | None]:
-        """The peak of a training's second half: algorithms have been chosen then, and what that took was handed back."""
+        """The peaks of a second training: algorithms have been chosen then, and what that took was handed back."""
+        self.train(PEAK_BATCHES, a_second_epoch())
         if self.device.type == "cpu":
-            self.train(PEAK_BATCHES, a_second_epoch())
             return {"memory": None, "reserved": None, "predicted": None}
+        del self.runner
+        gc.collect()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        before, asked = torch.cuda.memory_allocated(), iter((False, True))
-
-        def until(seconds: float) -> bool:
-            torch.cuda.empty_cache()
-            last = next(asked)
-            if not last:
-                torch.cuda.reset_peak_memory_stats()
-            return last
-        reserved_before = torch.cuda.memory_reserved()
-        self.train(PEAK_BATCHES, until)
-        return {"memory": torch.cuda.max_memory_allocated() - before,
-                "reserved": torch.cuda.max_memory_reserved() - reserved_before, "predicted": None}
+        before, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+        torch.cuda.reset_peak_memory_stats()
+        self.train(PEAK_BATCHES, a_second_epoch())
+        return {"memory": torch.cuda.max_memory_allocated() - before, "reserved": torch.cuda.max_memory_reserved() - reserved,
+                "predicted": None}
 
     def about(self) -> dict[str, Any]:
         return self.runner.about()
