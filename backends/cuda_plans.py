@@ -1,12 +1,13 @@
 """How a matrix product is spread over a GPU: tiles, splits, shared memory. Plain arithmetic, no GPU.
 
-A plan follows from the shape alone, never from a measurement made on the way: the sums of a split product are added in
-another order, so another plan gives other bits.
+A plan follows from the shape alone; cuda_tuning.py says where another one may come from. The sums of a split product are
+added in another order, so another plan gives other bits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,11 @@ class Plan:
     splits: int
     steps: int
 
+    @property
+    def way(self) -> list[int]:
+        """As a table has it."""
+        return [self.rows, self.columns, self.splits]
+
     def grid(self, M: int, N: int, groups: int) -> tuple[int, int, int]:
         return _tiles(M, N, self.rows, self.columns), self.splits, groups
 
@@ -76,6 +82,20 @@ def plan(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
     blocks = groups * _tiles(M, N, *tile)
     splits = 1 if blocks >= MULTIPROCESSORS else min(-(-2 * MULTIPROCESSORS // blocks), steps // SHORTEST)
     return cut(tile, splits, steps)
+
+
+def planned(math: Math, way: Any, K: int) -> Plan | None:
+    """The plan that a table's entry means; None where it means none."""
+    if not (isinstance(way, list) and len(way) == 3 and tuple(way[:2]) in math.tiles and way[2] in range(1, LARGEST_GRID)):
+        return None
+    return cut((way[0], way[1]), way[2], -(-K // math.tile_k))
+
+
+def other_plans(math: Math, K: int) -> list[list[int]]:
+    """What is worth a measurement: every tile, with splits that leave each block a few steps."""
+    steps = -(-K // math.tile_k)
+    splits = [s for s in (1, 2, 4, 8, 16, 32, 64, 128) if s == 1 or steps // s >= 4]
+    return [[*tile, s] for tile in math.tiles for s in splits]
 
 
 def cut(tile: tuple[int, int], splits: int, steps: int) -> Plan:

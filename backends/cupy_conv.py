@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 
 from xpnet.backends import cuda_launch
@@ -10,7 +13,8 @@ from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K
 from xpnet.backends.cupy_product import LARGEST, CupyProducts, Operand
 from xpnet.backends.window import Window
 
-COLUMNS = 24 << 20      # bytes of columns that are written at a time: they shall still be in the L2 cache when they are read
+IMAGE, COLUMNS = "image", "columns"     # where a product's second operand is read from: x itself, or columns that are written
+AT_A_TIME = 24 << 20                    # bytes of columns: they shall still be in the L2 cache when they are read
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
@@ -68,64 +72,91 @@ class CupyConvolution(CupyProducts):
                activation: str | None = None) -> Array:
         if not self._convolves(x, W, window, bias):
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
-        OH, OW = window.output_size(*x.shape[1:3])
-        w = cuda_launch.window_struct(x.shape, window)
-        return self._convolve(x, W, w, (OH, OW), window.pointwise, groups, bias, activation)
-
-    def _convolve(self, x: Array, W: Array, w: np.ndarray, size: tuple[int, int], pointwise: bool, groups: int,
-                  bias: Array | None = None, activation: str | None = None) -> Array:
-        """y (F, OH, OW, N) = W cols, columns (K, P) read from x through the window w, or x itself where windows are points."""
         x, W = self._contiguous(x), self._contiguous(W)
-        F, N = W.shape[0], x.shape[3]
-        P, K = size[0] * size[1] * N, W[0].size
-        y = self.empty((F, *size, N), x.dtype)
+        w = cuda_launch.window_struct(x.shape, window)
+        ways = {IMAGE: lambda: self._convolve(x, W, w, window.pointwise, groups, bias, activation),
+                COLUMNS: lambda: self._by_columns(x, W, window, groups, bias, activation)}
+        return self._either("conv2d", ways, x.shape, W.shape[0], window, groups, x.dtype)
+
+    def _convolve(self, x: Array, W: Array, w: np.ndarray, pointwise: bool, groups: int, bias: Array | None = None,
+                  activation: str | None = None) -> Array:
+        """y (F, OH, OW, N) = W cols, columns (K, P) read from x through the window w, or x itself where windows are points."""
+        F, N, OH, OW = W.shape[0], x.shape[3], int(w["OH"]), int(w["OW"])
+        P, K = OH * OW * N, W[0].size
+        y = self.empty((F, OH, OW, N), x.dtype)
         self._product(self._math(x.dtype, "convolution"), (groups, F // groups, P, K),
                       Operand(W, ALONG_K, K, F // groups * K),
                       Operand(x, ACROSS_K, P, x.size // groups, None if pointwise else w),
                       y, P, group=F // groups * P, bias=bias, activation=activation)
         return y
 
+    def _by_columns(self, x: Array, W: Array, window: Window, groups: int, bias: Array | None, activation: str | None) -> Array:
+        """The same with columns that are written, for some rows of the output at a time."""
+        F, K = W.shape[0], W[0].size
+        y = self.empty((F, *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype)
+        P = y[0].size
+        for first, cols in self._columns(x, window):
+            part = cols.shape[1]
+            self._product(self._math(x.dtype, "convolution"), (groups, F // groups, part, K),
+                          Operand(W, ALONG_K, K, F // groups * K), Operand(cols, ACROSS_K, part, K * part),
+                          y.reshape(-1)[first:], P, group=F // groups * P, bias=bias, activation=activation)
+        return y
+
+    def _columns(self, x: Array, window: Window) -> Iterator[tuple[int, Array]]:
+        """(number of its first column, columns (C*KH*KW, ..)) of parts that fit into the L2 cache; each part's memory is the
+        next one's too."""
+        OH, OW = window.output_size(*x.shape[1:3])
+        K, row = x.shape[0] * window.taps, OW * x.shape[3]
+        rows = min(max(AT_A_TIME // (K * row * x.itemsize), 1), OH)
+        memory = self.empty((K * rows * row,), x.dtype)
+        for oy in range(0, OH, rows):
+            count = min(rows, OH - oy)
+            cols = memory[:K * count * row].reshape(K, count * row)
+            self._im2col(x, window, oy, count, cols)
+            yield oy * row, cols
+
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
         if not self._convolves(dy, W, window):
             return super().conv2d_dx(dy, W, x_shape, window, groups=groups)
         dy, W = self._contiguous(dy), self._contiguous(W)
+        if window.pointwise:
+            return self._dx_of_points(dy, W, x_shape, groups)
         if window.stride != (1, 1):
             return self._dx_by_columns(dy, W, x_shape, window, groups)
-        if window.pointwise:
-            dx = self.empty(x_shape, dy.dtype)
-            (F, per_group), P = W.shape[:2], dy[0].size
-            self._product(self._math(dy.dtype, "convolution"), (groups, per_group, P, F // groups),
-                          Operand(W, ACROSS_K, per_group, F // groups * per_group),
-                          Operand(dy, ACROSS_K, P, F // groups * P), dx, P, group=per_group * P)                # W^T dy
-            return dx
         # x[c, iy, ix] was read by the tap (i, j) of output (iy + top - i dilation, ..): walked backwards, that is a
         # convolution of dy whose first tap lies (KH - 1) dilation - top above.
         (KH, KW), (top, _, left, _) = window.kernel, window.padding
         w = cuda_launch.window_struct(x_shape, window)
         w["top"], w["left"] = (KH - 1) * window.dilation[0] - top, (KW - 1) * window.dilation[1] - left
-        for name in ("H", "W"):
-            w[name], w["O" + name] = w["O" + name].copy(), w[name].copy()
-        return self._convolve(dy, self._turned(W, groups), w, (x_shape[1], x_shape[2]), window.pointwise, groups)
+        (w["H"], w["W"]), (w["OH"], w["OW"]) = dy.shape[1:3], x_shape[1:3]
+        ways = {IMAGE: lambda: self._convolve(dy, self._turned(W, groups), w, False, groups),
+                COLUMNS: lambda: self._dx_by_columns(dy, W, x_shape, window, groups)}
+        return self._either("conv2d_dx", ways, x_shape, W.shape[0], window, groups, dy.dtype)
+
+    def _dx_of_points(self, dy: Array, W: Array, x_shape: tuple[int, ...], groups: int) -> Array:
+        """dx (C, P) = W^T dy, for windows of one element each."""
+        (F, per_group), P = W.shape[:2], dy[0].size
+        dx = self.empty(x_shape, dy.dtype)
+        self._product(self._math(dy.dtype, "convolution"), (groups, per_group, P, F // groups),
+                      Operand(W, ACROSS_K, per_group, F // groups * per_group),
+                      Operand(dy, ACROSS_K, P, F // groups * P), dx, P, group=per_group * P)
+        return dx
 
     def _dx_by_columns(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, groups: int) -> Array:
         """dx = col2im(W^T dy), for some channels at a time: whole groups of them, or parts of a single group."""
-        (F, per_group), C = W.shape[:2], x_shape[0]
-        P = dy.size // F
-        K, taps = per_group * window.taps, window.taps
+        (F, per_group), C, taps = W.shape[:2], x_shape[0], window.taps
+        P, K, filters = dy[0].size, per_group * taps, F // groups
         dx = self.empty(x_shape, dy.dtype)
-        most = max(COLUMNS // (taps * P * dy.itemsize), 1)                                      # channels at a time
-        count = min(most, C) if groups == 1 else max(most // per_group, 1) * per_group
-        cols = self.empty((min(count, C) * taps, P), dy.dtype)
+        most = max(AT_A_TIME // (taps * P * dy.itemsize), 1)                                    # channels at a time
+        count = min(most, C) if groups == 1 else min(max(most // per_group, 1) * per_group, C)
+        cols = self.empty((count * taps, P), dy.dtype)
         for c in range(0, C, count):
             channels = min(count, C - c)
             parts = max(channels // per_group, 1)                                               # groups
-            M = channels // parts * taps
-            first = c // per_group                                                              # group
-            start = c % per_group * taps
-            self._product(self._math(dy.dtype, "convolution"), (parts, M, P, F // groups),
-                          Operand(W.reshape(-1)[first * (F // groups) * K + start:], ACROSS_K, K, F // groups * K),
-                          Operand(dy.reshape(-1)[first * (F // groups) * P:], ACROSS_K, P, F // groups * P),
-                          cols, P, group=M * P)
+            group, M = c // per_group, channels // parts * taps
+            self._product(self._math(dy.dtype, "convolution"), (parts, M, P, filters),
+                          Operand(W.reshape(-1)[group * filters * K + c % per_group * taps:], ACROSS_K, K, filters * K),
+                          Operand(dy.reshape(-1)[group * filters * P:], ACROSS_K, P, filters * P), cols, P, group=M * P)
             self._col2im(cols, window, dx[c:c + channels])
         return dx
 
@@ -134,16 +165,42 @@ class CupyConvolution(CupyProducts):
         if not self._convolves(x, dy, window):
             return super().conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=accumulate)
         x, dy = self._contiguous(x), self._contiguous(dy)
-        F, C = dy.shape[0], x.shape[0]
-        P, K = dy.size // F, C // groups * window.taps
+        shape = dy.shape[0], x.shape[0] // groups, *window.kernel
         direct = out is not None and out.dtype == x.dtype and out.flags.c_contiguous
-        dW = out if out is not None and direct else self.empty((F, C // groups, *window.kernel), x.dtype)
-        w = None if window.pointwise else cuda_launch.window_struct(x.shape, window)
-        self._product(self._math(x.dtype, "convolution"), (groups, F // groups, K, P),
-                      Operand(dy, ALONG_K, P, F // groups * P),
-                      Operand(x, ALONG_K, P, x.size // groups, w),
-                      dW, K, group=F // groups * K, accumulate=accumulate and direct)
-        return dW if direct else self.store(dW, out, accumulate)
+
+        def fresh(way: str) -> Array:
+            return self._dW(way, x, dy, window, groups, self.empty(shape, x.dtype), False)
+
+        way = self._faster("conv2d_dW", {IMAGE: lambda: fresh(IMAGE), COLUMNS: lambda: fresh(COLUMNS)}, x.shape, shape[0],
+                           window, groups, x.dtype)
+        return self._dW(way, x, dy, window, groups, out, accumulate) if direct else self.store(fresh(way), out, accumulate)
+
+    def _dW(self, way: str, x: Array, dy: Array, window: Window, groups: int, dW: Array, accumulate: bool) -> Array:
+        """dW (F, K) = dy (F, P) cols^T, with all columns read from x, or added up over those that are written at a time."""
+        F, P, K = dy.shape[0], dy[0].size, dW[0].size
+        w = None if way == COLUMNS or window.pointwise else cuda_launch.window_struct(x.shape, window)
+        for first, source in self._columns(x, window) if way == COLUMNS else [(0, x)]:
+            part = source.shape[1] if way == COLUMNS else P
+            self._product(self._math(x.dtype, "convolution"), (groups, F // groups, K, part),
+                          Operand(dy.reshape(-1)[first:], ALONG_K, P, F // groups * P),
+                          Operand(source, ALONG_K, part, source.size // groups, w),
+                          dW, K, group=F // groups * K, accumulate=accumulate or first > 0)
+        return dW
+
+    # --- ways -----------------------------------------------------------------------------------------------------
+
+    def _either(self, method: str, ways: dict[str, Callable[[], Array]], *about: Any) -> Array:
+        return ways[self._faster(method, ways, *about)]()
+
+    def _faster(self, method: str, ways: dict[str, Callable[[], Array]], x_shape: tuple[int, ...], F: int, window: Window,
+                groups: int, dtype: Any) -> str:
+        """Which of the ways serves this shape: the columns are read from the image unless something better is known."""
+        if window.pointwise:
+            return IMAGE                                # there are no columns to write
+        key = (f"{method} {self._math(dtype, 'convolution').name} {'x'.join(map(str, x_shape))} F{F} k{window.kernel} "
+               f"s{window.stride} p{window.padding} d{window.dilation} g{groups}").replace(", ", ",")
+        way = self._way(key, IMAGE, lambda: ways, lambda way: ways[way]())
+        return way if way in ways else IMAGE
 
     def _convolves(self, a: Array, b: Array, window: Window, bias: Array | None = None) -> bool:
         """Whether the convolution has a kernel: see _multiplies, and no more pixels than 32 bits can count."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from xpnet.backends import cuda_launch, cuda_plans
 from xpnet.backends.base import Array
-from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, Math
-from xpnet.backends.cupy_base import CupyBase
+from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, Math, Plan
+from xpnet.backends.cuda_tuning import CupyTuning
 
 NO_WINDOW = np.zeros((), cuda_launch.WINDOW)
 LARGEST = 2**31 - 2**16                 # rows, columns and depth of a product are 32-bit numbers, with room for a last tile
@@ -41,7 +41,7 @@ class Operand(NamedTuple):
                 and all(size * self.array.itemsize % cuda_launch.ACCESS == 0 for size in sizes))
 
 
-class CupyProducts(CupyBase):
+class CupyProducts(CupyTuning):
     """C = A B in tiles, by ordinary arithmetic or by the matrix units.
 
     `tf32` says where float32 operands are rounded to TF32, the matrix units' format with 10 bits of fraction.
@@ -80,7 +80,20 @@ class CupyProducts(CupyBase):
         group to group, bias (groups M,)."""
         groups, M, N, K = sizes
         bias = None if bias is None else self._contiguous(bias)
-        plan = cuda_plans.plan(math, M, N, K, groups)
+        usual = cuda_plans.plan(math, M, N, K, groups)
+
+        def run(way: Any, out: Array) -> None:
+            self._tiled(math, cuda_plans.planned(math, way, K) or usual, sizes, a, b, out, line, group, bias, activation,
+                        accumulate)
+
+        key = f"{math.name} {a.order} {b.order}{' image' if b.window is not None else ''} {groups}x{M}x{N}x{K}"
+        run(self._way(key, usual.way, lambda: cuda_plans.other_plans(math, K),
+                      lambda way: run(way, self.empty((c.size,), c.dtype))), c)
+
+    def _tiled(self, math: Math, plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand, c: Array, line: int,
+               group: int, bias: Array | None, activation: str | None, accumulate: bool) -> None:
+        """_product in tiles, as planned."""
+        groups, M, N, K = sizes
         wide = c.data.ptr % min(4 * c.itemsize, cuda_launch.ACCESS) == 0 and all(n % 4 == 0 for n in (N, line, group))
         fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
                   a.wide(M, K), b.wide(N, K), wide, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
@@ -93,9 +106,10 @@ class CupyProducts(CupyBase):
             workspace = self.empty((0,), np.float32)
         unread = c if bias is None else bias            # a kernel wants an address for each of its arrays
         reading = a.order, b.order, b.window is not None
-        self._launch("product", cuda_plans.kernel_name(math, plan, *reading),
-                     (plan.grid(M, N, groups), (cuda_plans.threads(math, plan), 1, 1)), a.array, b.array, unread, c, workspace, product,
-                     NO_WINDOW if b.window is None else b.window, shared=cuda_plans.shared_bytes(math, plan, *reading))
+        launch = plan.grid(M, N, groups), (cuda_plans.threads(math, plan), 1, 1)
+        self._launch("product", cuda_plans.kernel_name(math, plan, *reading), launch, a.array, b.array, unread, c, workspace,
+                     product, NO_WINDOW if b.window is None else b.window,
+                     shared=cuda_plans.shared_bytes(math, plan, *reading))
         if plan.splits > 1:
             self._launch("product", f"add_splits<{element}>", cuda_launch.matrix_launch(groups * M, N),
                          workspace, unread, c, np.int32(groups), product)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from kernel_setting import Mutant, Setting, base
 from parity_cases import distance, normal
 
-from xpnet.backends import Window, cuda_plans
+from xpnet.backends import Window, cuda_plans, cupy_conv
 from xpnet.backends.cuda_plans import Math, Plan
 from xpnet.backends.cupy_backend import CupyBackend
 
@@ -69,12 +70,25 @@ def check_conv2d(s: Setting) -> None:
     dW = base.conv2d_dW(wide[0], wide[3], s.window, groups=groups)
     on = [s.to_device(a) for a in (x, W, bias, dy)]
     before = numbers(s, *W.shape, seed=4)
-    for math in maths(s):
-        close(s, math, s.backend.conv2d(on[0], on[1], s.window, groups=groups, bias=on[2], activation="tanh"), y)
-        close(s, math, s.backend.conv2d_dx(on[3], on[1], s.shape, s.window, groups=groups), dx)
-        out = s.to_device(before)
-        s.backend.conv2d_dW(on[0], on[3], s.window, groups=groups, out=out, accumulate=True)
-        close(s, math, out, before.astype(np.float64) + dW)
+    for math, way in ((math, way) for math in maths(s) for way in (cupy_conv.IMAGE, cupy_conv.COLUMNS)):
+        with columns_by(s.backend, way, 6000):
+            close(s, math, s.backend.conv2d(on[0], on[1], s.window, groups=groups, bias=on[2], activation="tanh"), y)
+            close(s, math, s.backend.conv2d_dx(on[3], on[1], s.shape, s.window, groups=groups), dx)
+            out = s.to_device(before)
+            s.backend.conv2d_dW(on[0], on[3], s.window, groups=groups, out=out, accumulate=True)
+            close(s, math, out, before.astype(np.float64) + dW)
+
+
+@contextmanager
+def columns_by(backend: CupyBackend, way: str, at_a_time: int) -> Iterator[None]:
+    """The columns of convolutions are read from the image, or written, so many bytes at a time."""
+    before, cupy_conv.AT_A_TIME = cupy_conv.AT_A_TIME, at_a_time
+    backend._faster = lambda *about: way        # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        cupy_conv.AT_A_TIME = before
+        del backend._faster                     # type: ignore[method-assign]
 
 
 GRIDS = {"gemm": check_gemm, "conv2d": check_conv2d}

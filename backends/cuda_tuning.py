@@ -1,0 +1,103 @@
+"""Which of several ways serves a shape: a committed table, and, only where it is asked for, the clock.
+
+Another way gives sums in another order, and so other bits. That is why nothing is timed unless `autotune` is on, and why
+what was chosen by the clock can be kept with a run: `CupyBackend.tuning` and `adopt_tuning`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from xpnet.backends import cuda_launch
+from xpnet.backends.cupy_base import CupyBase
+from xpnet.backends.user_cache import cache_folder
+
+# {architecture: {key: way}}. Written from measurements (`python -m benchmarks gpu --parts plans`); an architecture or a
+# shape that is not in it is served by the rules of cuda_plans.py.
+TABLE = Path(__file__).with_name("cuda_plans.json")
+
+WARM_UP, ROUNDS, CALLS = 1, 3, 4
+
+
+class CupyTuning(CupyBase):
+    """A way for each shape, by its key."""
+
+    def _way(self, key: str, usual: Any, others: Callable[[], Iterable[Any]], run: Callable[[Any], object]) -> Any:
+        """The way, as JSON has it, that serves `key`: one that was chosen before or stands in the table, else the usual one.
+
+        With autotune a new key is measured: run(way) for the usual one and `others`, and the fastest is remembered.
+        """
+        if key in self._chosen:
+            return self._chosen[key]
+        if not self.autotune or self.xp.cuda.get_current_stream().is_capturing():
+            return self._table.get(key, usual)
+        ways = [usual, *(way for way in others() if way != usual)]
+        self._chosen[key] = min(ways, key=lambda way: self._seconds(lambda: run(way)))
+        self._remember()
+        return self._chosen[key]
+
+    def _seconds(self, call: Callable[[], object]) -> float:
+        """How long a call takes on the GPU, at best."""
+        cuda = self.xp.cuda
+        for _ in range(WARM_UP):
+            call()
+        times = []
+        for _ in range(ROUNDS):
+            start, stop = cuda.Event(), cuda.Event()
+            start.record()
+            for _ in range(CALLS):
+                call()
+            stop.record()
+            stop.synchronize()
+            times.append(cuda.get_elapsed_time(start, stop) / 1000 / CALLS)
+        return min(times)
+
+    # --- what is known --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _table(self) -> dict[str, Any]:
+        """The committed ways for this architecture."""
+        architecture = f"sm_{self.xp.cuda.Device(self.device).compute_capability}"
+        return json.loads(TABLE.read_text(encoding="utf-8")).get(architecture, {})
+
+    @cached_property
+    def _chosen(self) -> dict[str, Any]:
+        """What the clock chose: with autotune to begin with what this user's machine found out before."""
+        if not self.autotune:
+            return {}
+        try:
+            known = json.loads(self._memory_file().read_text(encoding="utf-8"))
+        except (OSError, ValueError):                       # not there, or damaged: it is only a cache
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _memory_file(self) -> Path:
+        """In the user's cache folder, one for each kind of GPU and each version of the kernels."""
+        gpu = self.xp.cuda.runtime.getDeviceProperties(self.device)["name"].decode()
+        kernels = hashlib.sha256((cuda_launch.source("product") + cuda_launch.source("im2col")).encode()).hexdigest()[:12]
+        return cache_folder() / "plans" / f"{re.sub('[^A-Za-z0-9]+', '-', gpu)}-{kernels}.json"
+
+    def _remember(self) -> None:
+        """It is a cache: where it cannot be written, the next process measures again."""
+        file = self._memory_file()
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(f".{os.getpid()}.part")
+            part.write_text(json.dumps(self._chosen, indent=0, sort_keys=True), encoding="utf-8")
+            part.replace(file)
+
+    def tuning(self) -> dict[str, Any]:
+        """The ways that the clock chose, by their keys, to be kept with what was computed by them."""
+        return dict(self._chosen)
+
+    def adopt_tuning(self, tuning: dict[str, Any]) -> None:
+        """Use these ways, of `tuning()`, so that a run has the same bits again on the same kind of GPU."""
+        self._chosen |= tuning
