@@ -203,7 +203,7 @@ def check_order(s: Setting) -> None:
     before = cuda_launch.MAX_GRID
     for most, backwards in ((before, s.backwards), ((2, 2), not s.backwards)):
         cuda_launch.MAX_GRID = most
-        for library in s.backend.xp.libraries:
+        for library in getattr(s.backend.xp, "libraries", ()):             # a real GPU has its own order
             library.run_backwards(backwards)
         try:
             y, mean, var = s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1, activation=f)
