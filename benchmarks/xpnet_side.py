@@ -80,8 +80,9 @@ def about(backend: xn.Backend) -> dict[str, Any]:
         cuda = backend.xp.cuda.runtime
         versions |= {"CuPy": backend.xp.__version__, "CUDA of CuPy": cuda_version(cuda.runtimeGetVersion()),
                      "CUDA of the driver": cuda_version(cuda.driverGetVersion())}
+        tf32 = getattr(backend, "tf32", "never")
         device = cuda.getDeviceProperties(cuda.getDevice())["name"].decode()
-        return {"versions": versions, "kernels": f"kernels of its own, TF32 {backend.tf32}", "device": device}
+        return {"versions": versions, "kernels": f"kernels of its own, TF32 {tf32}", "device": device}
     if backend.name == "numba":
         import numba
         versions["Numba"] = numba.__version__

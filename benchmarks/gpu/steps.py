@@ -124,7 +124,7 @@ class XpnetEpochs:
     def predicted(self) -> int | None:
         """What xpnet says that a step will need, before it is done."""
         import xpnet as xn
-        if not self.backend.name.startswith("cupy"):
+        if self.job.contender != "cupy":
             return None
         return self.network().memory_report(self.batch, xn.Adam(LEARNING_RATE)).peak
 
