@@ -18,6 +18,8 @@ from typing import Any
 
 import batch_checks
 import fused_checks
+import layer_cases
+import layer_parity
 import numpy as np
 import product_checks
 import shim
@@ -85,6 +87,15 @@ def other_arrays(backend: CupyBackend, words: list[str]) -> None:
     assert backend.to_numpy(backend.random_bits(0, (1, 2), backend.asarray(np.zeros(2, np.uint64)))).shape == (0,)
 
 
+def layers(backend: CupyBackend, words: list[str]) -> None:
+    """Every layer as on NumPy, in full digits and in TF32."""
+    for case in layer_cases.CASES:
+        for digits in layer_parity.TOLERANCE:
+            backend.tf32 = "always" if digits == "tf32" else "never"
+            layer_parity.agree(case, backend, digits)
+    backend.tf32 = "never"
+
+
 def training(backend: CupyBackend, words: list[str]) -> None:
     """A whole network trained on the second of two GPUs as on the CPU, and nothing in it that CuPy would refuse."""
     rng = np.random.default_rng(0)
@@ -106,7 +117,7 @@ def training(backend: CupyBackend, words: list[str]) -> None:
 
 
 CHECKS = {name: grid(check) for name, check in GRIDS.items()} | {
-    check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays, training, functional)}
+    check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays, layers, training, functional)}
 
 
 def main() -> int:
