@@ -47,3 +47,38 @@ def learned(net: xn.Network) -> dict[str, np.ndarray]:
     arrays = {"parameters": net.parameters, "state": net.state, "counters": net.counters}
     arrays |= {} if step is None else {f"slot {k}": slot for k, slot in enumerate(step.updater.slots)}
     return {name: net.backend.to_numpy(a).copy() for name, a in arrays.items()}
+
+
+# --- losses that no graph can hold -----------------------------------------------------------------------------------
+
+class FromTheHost(xn.CrossEntropy):
+    """Brings an array from the host each time."""
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        weight = backend.asarray(np.array([0.5, 0.5], np.float32)).sum()
+        loss, dy = super().__call__(backend, y, target)
+        return loss * weight, dy * weight
+
+
+class ByCublas(xn.CrossEntropy):
+    """Multiplies through CuPy."""
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        loss, dy = super().__call__(backend, y, target)
+        return loss, backend.xp.matmul(backend.xp.eye(4, dtype=dy.dtype), dy)
+
+
+class Waiting(xn.CrossEntropy):
+    """Waits for the GPU."""
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        backend.xp.cuda.get_current_stream().synchronize()
+        return super().__call__(backend, y, target)
+
+
+class Looking(xn.CrossEntropy):
+    """Reads a number."""
+
+    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+        loss, dy = super().__call__(backend, y, target)
+        return loss, dy * float(np.isfinite(backend.to_numpy(loss)))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shim
-from gpu_cases import LATE, learned, network, pretended, samples
+from gpu_cases import LATE, ByCublas, FromTheHost, Looking, Waiting, learned, network, pretended, samples
 from nets import same
 
 import xpnet as xn
@@ -214,39 +214,6 @@ def test_an_error_of_the_loss_is_seen(folder: Path):
 
 
 # --- falling back -----------------------------------------------------------------------------------------------------
-
-class FromTheHost(xn.CrossEntropy):
-    """Brings an array from the host each time."""
-
-    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
-        weight = backend.asarray(np.array([0.5, 0.5], np.float32)).sum()
-        loss, dy = super().__call__(backend, y, target)
-        return loss * weight, dy * weight
-
-
-class ByCublas(xn.CrossEntropy):
-    """Multiplies through CuPy."""
-
-    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
-        loss, dy = super().__call__(backend, y, target)
-        return loss, backend.xp.matmul(backend.xp.eye(4, dtype=dy.dtype), dy)
-
-
-class Waiting(xn.CrossEntropy):
-    """Waits for the GPU."""
-
-    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
-        backend.xp.cuda.get_current_stream().synchronize()
-        return super().__call__(backend, y, target)
-
-
-class Looking(xn.CrossEntropy):
-    """Reads a number."""
-
-    def __call__(self, backend: Any, y: Any, target: Any) -> Any:
-        loss, dy = super().__call__(backend, y, target)
-        return loss, dy * float(np.isfinite(backend.to_numpy(loss)))
-
 
 @pytest.mark.parametrize("loss, why", [
     (FromTheHost(), "RuntimeError: an array was brought from the host while the step was recorded"),
