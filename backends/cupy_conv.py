@@ -200,7 +200,7 @@ class CupyConvolution(CupyProducts):
         key = (f"{method} {self._math(dtype, 'convolution').name} {'x'.join(map(str, x_shape))} F{F} k{window.kernel} "
                f"s{window.stride} p{window.padding} d{window.dilation} g{groups}").replace(", ", ",")
         way = self._way(key, IMAGE, lambda: ways, lambda way: ways[way]())
-        return way if way in ways else IMAGE
+        return way if isinstance(way, str) and way in ways else IMAGE
 
     def _convolves(self, a: Array, b: Array, window: Window, bias: Array | None = None) -> bool:
         """Whether the convolution has a kernel: see _multiplies, and no more pixels than 32 bits can count."""
