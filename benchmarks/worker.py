@@ -102,7 +102,8 @@ def lines_of(module: str, function: str = "measure") -> Callable[[Job], Iterator
 TASKS: dict[str, Callable[[Job], Any]] = {
     "missing": missing, "measure": measure, "convolutions": convolutions, "peak": lambda job: peak_flops(job.threads),
     "compile": lines_of("compiling"), "steps": lines_of("steps"), "bandwidth": lines_of("bandwidth"),
-    "products": lines_of("products"), "mnist": lines_of("accuracy", "mnist"), "cifar": lines_of("accuracy", "cifar"),
+    "products": lines_of("products"), "plans": lines_of("plans"), "mnist": lines_of("accuracy", "mnist"),
+    "cifar": lines_of("accuracy", "cifar"),
 }
 
 

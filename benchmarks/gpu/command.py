@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks import table
 from benchmarks.contenders import CONTENDERS, Job
 from benchmarks.facts import cpu_model, load_average
-from benchmarks.gpu import parts, tables
-from benchmarks.gpu.rows import compared, merge, read
+from benchmarks.gpu import parts, plans, tables
+from benchmarks.gpu.rows import compared, merge, of_part, read
 from benchmarks.gpu.steps import CELLS
 from benchmarks.race import ROOT, ContenderError, ask
 from benchmarks.rows import Row
@@ -26,6 +26,7 @@ from xpnet.io.files import write_atomically
 
 RESULTS = Path(ROOT) / "benchmarks" / "results"
 DATA = Path(ROOT) / ".data"             # a folder of the tree that git ignores, for machines to which only the tree travels
+PLANS = ".plans"                        # in the place of ".json"
 NOTHING = "Not measured yet. `make bench-gpu`, on a machine with an NVIDIA GPU, measures; `make bench-gpu-tables` writes the " \
           "tables here."
 
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     measured: dict[str, Callable[[], Iterator[list[Row]]]] = {          # in the order of their worth
         "steps": lambda: parts.steps(setting, cells), "bandwidth": lambda: parts.bandwidth(setting),
         "products": lambda: parts.products(setting), "mnist": lambda: parts.until_accurate("mnist", setting),
-        "cifar": lambda: parts.until_accurate("cifar", setting),
+        "cifar": lambda: parts.until_accurate("cifar", setting), "plans": lambda: parts.plans(setting, cells),
     }
     for part, measure in measured.items():
         if part in options.parts and part in ("mnist", "cifar") and not (job.data or os.environ.get("XPNET_HOME")):
@@ -61,6 +62,10 @@ def run(options: argparse.Namespace) -> None:
     show(options, keeper.rows)
     if keeper.file:
         say(f"rows written to {keeper.file}")
+    if keeper.file and "plans" in options.parts:
+        file = Path(keeper.file).with_suffix(PLANS)
+        plans.write(file, of_part(keeper.rows, "plans"))
+        say(f"plans written to {file}: backends/cuda_plans.json with what was measured")
     if setting.broken:
         raise ContenderError("\n".join([f"{len(setting.broken)} processes broke down, so rows may be missing:",
                                         *setting.broken]))
@@ -149,7 +154,9 @@ def show(options: argparse.Namespace, rows: list[Row]) -> None:
     devices = dict.fromkeys(row["device"] for row in rows)
     groups = [[row for row in rows if row["device"] == device] for device in devices]
     for group in groups:
-        print("\n".join(tables.facts(group)), *tables.blocks(group, table.as_text), "\n".join(tables.missed(group)), sep="\n\n")
+        print("\n".join(tables.facts(group)), *tables.blocks(group, table.as_text), sep="\n\n")
+        better = tables.plan_table(group)
+        print(*([table.as_text(better)] if len(better) > 1 else []), "\n".join(tables.missed(group)), sep="\n\n")
     if not groups:
         say("no rows, so no tables")
     if options.markdown:

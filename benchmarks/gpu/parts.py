@@ -13,7 +13,7 @@ from benchmarks.race import ContenderError, Samples, Say, Turns, stream
 from benchmarks.rows import Row
 
 # Seconds that a part may take; all that is done without being asked for ends within nine minutes.
-BUDGET = {"compile": 60, "steps": 250, "bandwidth": 50, "products": 110, "mnist": 60, "cifar": 520}
+BUDGET = {"compile": 60, "steps": 250, "bandwidth": 50, "products": 110, "mnist": 60, "cifar": 520, "plans": 520}
 PATIENCE = 0.4                  # of a part's time, for one process of many
 EARLY = 0.85                    # of its time, after which a process begins nothing new
 COMPILERS = 12                  # processes that compile at once, at most
@@ -114,6 +114,13 @@ def until_accurate(part: str, setting: Setting) -> Iterator[list[Row]]:
                             {name: row[name] for name in ("seconds", "accuracy", "epochs")})
                 setting.say(f"{number}  {part}  {contender}: {row['accuracy']:.4f} in {row['seconds']:.2f} s")
                 yield [found | samples.about.get(found["contender"], {}) for found in samples.rows()]
+
+
+def plans(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[Row]]:
+    """Every way of our products and convolutions, the networks with the largest ones first."""
+    if "cupy" in setting.contenders:
+        job = replace(setting.job, contender="cupy", cells=tuple(reversed(cells)))
+        yield from _told(setting, "plans", "plans", job, setting.end_of("plans"))
 
 
 def _told(setting: Setting, part: str, task: str, job: Job, end: float, more: Row | None = None) -> Iterator[list[Row]]:

@@ -13,7 +13,7 @@ IDENTITY = {            # what a row is about, by its part
     "steps": ("net", "batch", "tf32", "contender"),
     "bandwidth": ("kernel", "megabytes"),
     "products": ("product", "batch", "direction", "tf32", "contender"),
-    "mnist": ("tf32", "contender"), "cifar": ("tf32", "contender"),
+    "mnist": ("tf32", "contender"), "cifar": ("tf32", "contender"), "plans": ("key",),
 }
 PARTS = tuple(IDENTITY)
 EAGER, GRAPH = ("torch-nchw", "torch-nhwc"), ("torch-graph",)
@@ -53,7 +53,7 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     def one(row: Row) -> Row:
         if row["part"] == "bandwidth":
             return row | {"targets": {"of_copy": COPY_TARGET} if row["megabytes"] >= COPY_FROM else {}}
-        if row["contender"].startswith("torch"):
+        if row["part"] == "plans" or row["contender"].startswith("torch"):
             return row
         if row["part"] == "products":
             return row | {"of_torch": ratio(row, ("torch",)), "targets": {}}

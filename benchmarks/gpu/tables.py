@@ -124,6 +124,15 @@ def figure(row: Row, name: str) -> str:
     return f"{value:.2f}" + (f" (target {row['targets'][name]:g}, missed {past:.2f} times)" if past else "")
 
 
+def plan_table(rows: Sequence[Row]) -> Table:
+    """A line for each key that another way than the usual one serves better, those that gain most time first."""
+    better = [row for row in of_part(rows, "plans") if row["best"] != row["usual"]]
+    better.sort(key=lambda row: row["seconds"] - row["usual_seconds"])
+    return [["key", "usual", "best", "usual us", "best us", "of the time"],
+            *([row["key"], str(row["usual"]), str(row["best"]), f"{1e6 * row['usual_seconds']:.1f}",
+               f"{1e6 * row['seconds']:.1f}", f"{row['seconds'] / row['usual_seconds']:.2f}"] for row in better)]
+
+
 def missed(rows: Sequence[Row]) -> list[str]:
     """A line for each target that is missed, or that none is."""
     lines = [f"missed {past:.2f} times: {row['part']} {row.get('net', row.get('kernel'))} "
