@@ -16,18 +16,20 @@ class BackendError(RuntimeError):
         self.reason, self.remedy = reason, remedy
 
 
-def get_backend(name: str | Backend = "auto") -> Backend:
+def get_backend(name: str | Backend = "auto", *, autotune: bool = False) -> Backend:
     """The backend called `name`: "numpy", "numba", "cupy" (the first GPU), "cupy:1" (the second) or "auto".
 
     "auto" takes a GPU where one can be used, else Numba where it is installed, else NumPy, and keeps the reason in
     `backend.note`. A named backend that cannot be used is a BackendError. A Backend is returned as it is.
+    With autotune a GPU measures which of its ways is the fastest for each new shape, and remembers it; another way gives
+    other bits. CPUs have one way only.
     """
     if isinstance(name, Backend):
         return name
     kind, _, device = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "auto" and not device:
         reasons: list[str] = []
-        for make in (lambda note: _cupy(0, note), _numba):
+        for make in (lambda note: _cupy(0, note, autotune), _numba):
             try:
                 return make(", because ".join(['chosen by "auto"', *reasons]))
             except BackendError as error:
@@ -38,7 +40,7 @@ def get_backend(name: str | Backend = "auto") -> Backend:
     if kind == "numba" and not device:
         return _numba()
     if kind == "cupy" and (device.isdecimal() or name == "cupy"):
-        return _cupy(int(device or 0))
+        return _cupy(int(device or 0), autotune=autotune)
     raise ValueError(f'get_backend: expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE". Received: {name!r}.')
 
 
@@ -71,6 +73,6 @@ def _numba(note: str = "") -> Backend:
     return NumbaBackend(note=note)
 
 
-def _cupy(device: int, note: str = "") -> Backend:
+def _cupy(device: int, note: str = "", autotune: bool = False) -> Backend:
     from xpnet.backends.cupy_backend import CupyBackend
-    return CupyBackend(device, note=note)
+    return CupyBackend(device, note=note, autotune=autotune)

@@ -32,6 +32,7 @@ class Backend:
     def __init__(self, xp: Any = np, note: str = "") -> None:
         self.xp = xp
         self.note = note        # how "auto" came to choose this backend
+        self.tuning: dict[str, Any] = {}        # ways that a clock chose for some shapes; others would give other bits
 
     def __repr__(self) -> str:
         return f"<backend {self.name}{': ' + self.note if self.note else ''}>"

@@ -1,7 +1,7 @@
 """Which of several ways serves a shape: a committed table, and, only where it is asked for, the clock.
 
 Another way gives sums in another order, and so other bits. That is why nothing is timed unless `autotune` is on, and why
-what was chosen by the clock can be kept with a run: `CupyBackend.tuning` and `adopt_tuning`.
+what was chosen by the clock is kept with a run: `backend.tuning`, which `save` and `load` carry along.
 """
 
 from __future__ import annotations
@@ -28,21 +28,27 @@ WARM_UP, ROUNDS, CALLS = 1, 3, 4
 
 
 class CupyTuning(CupyBase):
-    """A way for each shape, by its key."""
+    """A way for each shape, by its key. With `autotune` the clock decides, and its choices are in `tuning`."""
+
+    def __init__(self, device: int = 0, note: str = "", *, tf32: str = "convolutions", autotune: bool = False) -> None:
+        super().__init__(device, note, tf32=tf32)
+        self.autotune = autotune
+        if autotune:
+            self.tuning |= self._remembered()
 
     def _way(self, key: str, usual: Any, others: Callable[[], Iterable[Any]], run: Callable[[Any], object]) -> Any:
         """The way, as JSON has it, that serves `key`: one that was chosen before or stands in the table, else the usual one.
 
         With autotune a new key is measured: run(way) for the usual one and `others`, and the fastest is remembered.
         """
-        if key in self._chosen:
-            return self._chosen[key]
+        if key in self.tuning:
+            return self.tuning[key]
         if not self.autotune or self.xp.cuda.get_current_stream().is_capturing():
             return self._table.get(key, usual)
         ways = [usual, *(way for way in others() if way != usual)]
-        self._chosen[key] = min(ways, key=lambda way: self._seconds(lambda: run(way)))
+        self.tuning[key] = min(ways, key=lambda way: self._seconds(lambda: run(way)))
         self._remember()
-        return self._chosen[key]
+        return self.tuning[key]
 
     def _seconds(self, call: Callable[[], object]) -> float:
         """How long a call takes on the GPU, at best."""
@@ -68,11 +74,8 @@ class CupyTuning(CupyBase):
         architecture = f"sm_{self.xp.cuda.Device(self.device).compute_capability}"
         return json.loads(TABLE.read_text(encoding="utf-8")).get(architecture, {})
 
-    @cached_property
-    def _chosen(self) -> dict[str, Any]:
-        """What the clock chose: with autotune to begin with what this user's machine found out before."""
-        if not self.autotune:
-            return {}
+    def _remembered(self) -> dict[str, Any]:
+        """What this user's machine found out before."""
         try:
             known = json.loads(self._memory_file().read_text(encoding="utf-8"))
         except (OSError, ValueError):                       # not there, or damaged: it is only a cache
@@ -91,13 +94,5 @@ class CupyTuning(CupyBase):
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(f".{os.getpid()}.part")
-            part.write_text(json.dumps(self._chosen, indent=0, sort_keys=True), encoding="utf-8")
+            part.write_text(json.dumps(self.tuning, indent=0, sort_keys=True), encoding="utf-8")
             part.replace(file)
-
-    def tuning(self) -> dict[str, Any]:
-        """The ways that the clock chose, by their keys, to be kept with what was computed by them."""
-        return dict(self._chosen)
-
-    def adopt_tuning(self, tuning: dict[str, Any]) -> None:
-        """Use these ways, of `tuning()`, so that a run has the same bits again on the same kind of GPU."""
-        self._chosen |= tuning

@@ -49,7 +49,7 @@ class CupyBase(Backend):
 
     name = "cupy"
 
-    def __init__(self, device: int = 0, note: str = "", *, tf32: str = "convolutions", autotune: bool = False) -> None:
+    def __init__(self, device: int = 0, note: str = "", *, tf32: str = "convolutions") -> None:
         if tf32 not in TF32:
             raise ValueError(f"CupyBackend: expected tf32 to be one of {', '.join(TF32)}. Received: tf32={tf32!r}.")
         count = device_count()
@@ -59,7 +59,7 @@ class CupyBase(Backend):
         super().__init__(_import_cupy(), note)
         self.name = f"cupy:{device}"
         self.device = device
-        self.tf32, self.autotune = tf32, autotune
+        self.tf32 = tf32
         self.matrix_units = int(self.xp.cuda.Device(device).compute_capability) >= 80
         self._functions: dict[str, Any] = {}
         self._check()

@@ -64,8 +64,8 @@ class ThreadPool:
                     Thread(target=_serve, args=(queue,), name=f"xpnet-{number}", daemon=True).start()
         return queue
 
-    def __del__(self) -> None:
-        queue = self._queues.get(os.getpid())
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:   # a default, for at the end modules are gone
+        queue = self._queues.get(getpid())
         if queue is not None:
             for _ in range(1, self.size):
                 queue.put(None)

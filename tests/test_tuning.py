@@ -14,8 +14,10 @@ import shim
 from fake_cupy import FakeCupy, installed
 from parity_cases import distance, normal
 
+import xpnet as xn
 from xpnet.backends import Window, cuda_plans, cuda_tuning
 from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends.numpy_backend import NumpyBackend
 
 ONLY = ("random_bits", "<float>", "im2col<float,", "col2im<float,", "Fma<float>")
 SHAPE = 70, 200, 90                                     # M, K, N
@@ -75,7 +77,7 @@ def product(tile: str) -> list[str]:
 def test_nothing_is_timed_unless_it_is_asked_for(clock: SimpleNamespace):
     backend = CupyBackend()
     assert ran(backend) == product("64, 64") and clock.timed == 0
-    assert backend.tuning() == {}
+    assert backend.tuning == {}
 
 
 def test_the_fastest_way_is_taken_and_remembered(clock: SimpleNamespace, tmp_path: Path):
@@ -86,7 +88,7 @@ def test_the_fastest_way_is_taken_and_remembered(clock: SimpleNamespace, tmp_pat
     tiled = [way for way in others if way != usual]
     clock.seconds = iter([2.0] * cuda_tuning.ROUNDS * len(tiled) + [1.0] * cuda_tuning.ROUNDS + [3.0] * 30)
     assert ran(first)[-1:] == product("64, 64")
-    assert first.tuning()[KEY] == tiled[-1]
+    assert first.tuning[KEY] == tiled[-1]
     timed = clock.timed
     assert timed >= cuda_tuning.ROUNDS * (1 + len(tiled))
     ran(first)
@@ -94,23 +96,23 @@ def test_the_fastest_way_is_taken_and_remembered(clock: SimpleNamespace, tmp_pat
 
     second = CupyBackend(autotune=True)                 # another process would find the file too
     ran(second)
-    assert clock.timed == timed and second.tuning() == first.tuning()
+    assert clock.timed == timed and second.tuning == first.tuning
     file, = (tmp_path / "xpnet" / "plans").iterdir()
-    assert file.name.startswith("Pretended-GPU-3000-") and json.loads(file.read_text()) == first.tuning()
+    assert file.name.startswith("Pretended-GPU-3000-") and json.loads(file.read_text()) == first.tuning
 
 
 def test_what_others_measured_is_not_used_without_being_asked_for(clock: SimpleNamespace):
     first = CupyBackend(autotune=True)
     ran(first)
-    assert first.tuning()
-    assert CupyBackend().tuning() == {}
+    assert first.tuning
+    assert CupyBackend().tuning == {}
 
 
 def test_ways_that_were_kept_with_a_run_are_used_again(clock: SimpleNamespace):
     backend = CupyBackend()
-    backend.adopt_tuning({KEY: [128, 128, 2]})
+    backend.tuning |= {KEY: [128, 128, 2]}
     assert ran(backend) == product("128, 128") and clock.timed == 0
-    assert backend.tuning() == {KEY: [128, 128, 2]}
+    assert backend.tuning == {KEY: [128, 128, 2]}
 
 
 def test_the_committed_table_comes_before_the_rules(clock: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -123,7 +125,7 @@ def test_the_committed_table_comes_before_the_rules(clock: SimpleNamespace, tmp_
 @pytest.mark.parametrize("way", [[1, 2, 3], [64, 64, 0], [64, 64], "fast", None, 5, [64, 64, "1"]])
 def test_a_way_that_is_none_gives_the_usual_one(way: Any, clock: SimpleNamespace):
     backend = CupyBackend()
-    backend.adopt_tuning({KEY: way})
+    backend.tuning |= {KEY: way}
     assert ran(backend) == product("64, 64")
 
 
@@ -145,7 +147,7 @@ def test_nothing_is_timed_while_a_graph_is_recorded(clock: SimpleNamespace):
         stream.begin_capture()
         backend.gemm(a, b)
         stream.end_capture()
-    assert clock.timed == 0 and backend.tuning() == {}
+    assert clock.timed == 0 and backend.tuning == {}
 
 
 @pytest.mark.parametrize("method", ["conv2d", "conv2d_dx", "conv2d_dW"])
@@ -158,11 +160,35 @@ def test_columns_are_written_where_that_is_faster(method: str, clock: SimpleName
     key = f"{method} Fma<float> 2x6x6x4 F5 k(3,3) s(1,1) p(1,1,1,1) d(1,1) g1"
     timed = CupyBackend(tf32="never", autotune=True)
     getattr(timed, method)(*arguments)
-    assert key in timed.tuning()
-    backend.adopt_tuning({key: "columns"})
+    assert key in timed.tuning
+    backend.tuning |= {key: "columns"}
     columns = []
     launch = backend._launch
     backend._launch = lambda family, *rest, **more: (columns.append(family), launch(family, *rest, **more))     # type: ignore[method-assign]
     result = getattr(backend, method)(*arguments)
     assert "im2col" in columns
     assert distance(backend.to_numpy(result), usual.to_numpy(right)) < 1e-5
+
+
+def test_files_keep_what_the_clock_chose(tmp_path: Path):
+    """A backend made for the network gets the ways that the file has; one that others use stays as it is."""
+    backend, file = NumpyBackend(), tmp_path / "net.safetensors"
+    net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend=backend)
+    net.save(file)
+    plain = file.read_bytes()
+    backend.tuning = {KEY: [128, 128, 2], "conv2d ..": "columns"}
+    net.save(file)
+    assert xn.load(file, backend="numpy").backend.tuning == backend.tuning
+    other = NumpyBackend()
+    assert xn.load(file, backend=other).backend is other and other.tuning == {}
+    backend.tuning = {}
+    net.save(file)
+    assert file.read_bytes() == plain
+
+
+def test_tuning_that_is_no_table_is_refused(tmp_path: Path):
+    backend, file = NumpyBackend(), tmp_path / "net.safetensors"
+    backend.tuning = ["conv2d"]             # type: ignore[assignment]
+    xn.Sequential([xn.Linear(2)], input_shape=(3,), backend=backend).save(file)
+    with pytest.raises(ValueError, match="load: expected tuning to be a table"):
+        xn.load(file, backend="numpy")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xpnet.backends import BackendError
+from xpnet.backends import BackendError, get_backend
 
 IMPORTED = time.perf_counter()      # where the system does not tell when the process started, its age counts from here
 
@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--schedule", default="one_cycle", help='"one_cycle" (default) or "constant"')
     train.add_argument("--seed", type=int, default=0, help="seed of initial values, order and dropout (default: 0)")
     _backend_option(train)
+    train.add_argument("--autotune", action="store_true",
+                       help="let a GPU measure which of its kernels is the fastest for each shape: other bits, kept in the file")
     train.add_argument("--save", metavar="FILE", help="where the network goes (default: DATA-MODEL.safetensors)")
     train.set_defaults(run=_train)
 
@@ -106,7 +108,8 @@ def _train(options: argparse.Namespace) -> int:
     if not path.parent.is_dir():
         raise ValueError(f"--save: expected a file in a folder that exists. Received: {path}.")
     data = _dataset(options)
-    net = build(input_shape=data.x_train.shape[1:], backend=options.backend, seed=options.seed)
+    backend = get_backend(options.backend, autotune=options.autotune)
+    net = build(input_shape=data.x_train.shape[1:], backend=backend, seed=options.seed)
     validation, until = None, None
     if percent is not None:
         print(f"training until {percent:g}% of the *test* pictures are right, as the author of numpy_cnn reported it: "

@@ -33,6 +33,8 @@ def save(net: Network, path: str | Path) -> None:
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
     about = {"format": FORMAT, "architecture": architecture(net),
              "progress": {"epochs": net.epochs, "steps": steps, "uses": uses}}
+    if net.backend.tuning:
+        about["tuning"] = net.backend.tuning
     write_atomically(path, to_bytes(arrays, {"xpnet": json.dumps(about, default=_plain)}))
 
 
@@ -46,6 +48,8 @@ def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[
     _check(arrays, declared, path)      # before a network of whatever size the file claims is allocated
     plan = about["architecture"]
     net = Network(inputs, output, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))
+    if not isinstance(backend, Backend):                # one of its own: the bits of the saved run, on the same kind of GPU
+        net.backend.tuning |= about.get("tuning", {})
     _copy(net, arrays, about, path)
     return net
 
@@ -109,6 +113,8 @@ def _metadata(raw: dict[str, str], path: str | Path) -> dict[str, Any]:
                          f"architecture {plan!r:.80}, progress {progress!r:.80}.")
     if not all(isinstance(count := progress.get(name), int) and 0 <= count < 2**64 for name in ("epochs", "steps", "uses")):
         raise ValueError(f"load: expected counts of epochs, steps and uses in the metadata. Received: {path}, {progress!r:.80}.")
+    if not isinstance(about.get("tuning", {}), dict):
+        raise ValueError(f"load: expected tuning to be a table. Received: {path}, tuning {about['tuning']!r:.80}.")
     return about
 
 
