@@ -224,15 +224,16 @@ GRIDS = {"batch_norm": check_batch_norm, "batch_norm_inference": check_batch_nor
 
 
 def every_instantiation(backend: CupyBackend) -> None:
-    """Asks for each kernel of these families once."""
+    """Asks for each kernel of these families once: for each activation one element and 16 bytes at a time, each width."""
     for dtype in cuda_launch.TYPES:
-        for C in range(2, 2 + len(ACTIVATIONS)):                            # so that each activation is drawn
-            for N in (*cuda_launch.widths(dtype), 3):
-                for backwards in (False, True):
-                    window = Window.make(2, padding=1, stride=1 + backwards)
-                    s = Setting(backend, (C, 3, 3, N), window, dtype, ties, 0, backwards)
-                    for check in GRIDS.values():
-                        check(s)
+        widths = cuda_launch.widths(dtype)
+        shapes = [*((1, 1, 3, N) for N in (1, 3, 5, 7, 9)), *((C, 1, 2, widths[-1]) for C in range(1, 6)),
+                  *((1, 3, 3, N) for N in widths), (1, 5, 5, 43)]       # the last one's row is more than one piece
+        for shape in shapes:
+            for backwards in (False, True):
+                window = Window.make(2, padding=1, stride=1 + backwards)
+                for check in GRIDS.values():
+                    check(Setting(backend, shape, window, dtype, ties, 0, backwards))
 
 
 # Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
