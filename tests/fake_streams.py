@@ -60,6 +60,9 @@ class MemoryPool:
     def free_bytes(self) -> int:
         return 0
 
+    def used_bytes(self) -> int:
+        return sum(buffer.root.nbytes for buffer in self.buffers)
+
 
 class Recording:
     """What a stream captures."""

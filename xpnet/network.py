@@ -21,6 +21,7 @@ from xpnet.schedules import Schedule
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from xpnet.memory import MemoryReport
     from xpnet.step import TrainStep
     from xpnet.training import History
 
@@ -223,6 +224,11 @@ class Network:
         text = summary(self)
         print(text)
         return text
+
+    def memory_report(self, batch_size: int, optimizer: Optimizer | None = None) -> MemoryReport:
+        """Predict the peak memory of a training step of so many samples, without changing anything; print it for a table."""
+        from xpnet.memory import memory_report
+        return memory_report(self, batch_size, optimizer)
 
 
 class Sequential(Network):

@@ -1,0 +1,359 @@
+"""Memory reports against what the pools really lend, and errors where memory does not suffice."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fake_streams
+import numpy as np
+import pytest
+import shim
+from gpu_cases import network, pretended
+from nets import branches, untouched
+
+import xpnet as xn
+from xpnet import memory
+from xpnet.backends.memory import MemoryPool
+from xpnet.models import MODELS
+
+CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
+
+
+class Watched(MemoryPool):
+    """A pool that knows how much it has lent, and how much it ever had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lent = self.most = 0
+        self._returned = Returned(self)
+
+    def _take(self, size: int) -> Any:
+        block = super()._take(size)
+        self.lent += size
+        self.most = max(self.most, self.lent)
+        return block
+
+
+class Returned(deque):
+    """What came back counts when the pool takes it, under its lock: blocks come from several threads."""
+
+    def __init__(self, pool: Watched) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def popleft(self) -> Any:
+        block = super().popleft()
+        self.pool.lent -= block.size
+        return block
+
+
+def trained_on(net: xn.Network, N: int, optimizer: xn.Optimizer, loss: xn.Loss, target: Any) -> xn.TrainStep:
+    """A step that was made on N samples, after others: kernels are compiled, and blocks of memory cut."""
+    step = xn.TrainStep(net, loss, optimizer, capture=False)
+    x = net.backend.empty((*net.input.shape, N), net.dtype)
+    x.fill(0)
+    for _ in range(2):
+        step(x, target)
+    return step
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+SMALL = [("numpy_cnn", 64), ("numpy_cnn", 300), ("bilici", 50), ("bilici", 200), ("lecun1989", 100), ("lecun1989", 400),
+         ("lenet5", 100), ("lenet5", 200), ("resnet18", 12)]
+LARGE = [("resnet18", 100), ("resnet50", 20)]       # NumPy alone, which compiles nothing
+
+
+@pytest.mark.parametrize("name,N,backend", [(*row, kind) for kind in CPU for row in SMALL] + [(*row, "numpy") for row in LARGE])
+def test_the_peak_is_that_of_the_pool(name, N, backend):
+    small = {"resnet18": (3, 16, 16), "resnet50": (3, 32, 32)}
+    net = MODELS[name](backend=backend, **{"input_shape": small[name]} if name in small else {})
+    optimizer = xn.SGD(0.0, momentum=0.9)
+    report = net.memory_report(N, optimizer)
+    assert (report.parameters, report.gradients, report.state) == (net.parameters.nbytes, net.grads.nbytes, net.state.nbytes)
+    assert report.optimizer == report.parameters and report.batch == N * 4 * np.prod(net.input.shape)
+    pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
+    loss: xn.Loss = xn.HalfSquaredError()
+    trained_on(net, N, optimizer, loss, np.zeros((*net.output.shape, N), np.float32))
+    assert (report.peak - report.fixed) == pytest.approx(pool.most, rel=0.1)
+
+
+def test_a_report_by_hand():
+    """Two dense layers in plain xp: every array that `empty` gives is known."""
+    net = xn.Sequential([xn.Conv2d(4, 3, padding=1), xn.MaxPool2d(2)], input_shape=(2, 8, 8), backend=xn.Backend())
+    report = net.memory_report(10, xn.Adam())
+    image = 10 * 4 * 64                                     # bytes of a map of all samples
+    assert (report.batch_size, report.backend, report.batch) == (10, "base", 2 * image)
+    assert report.parameters == report.gradients == report.optimizer / 2 and report.state == 0
+    assert [(row.name, row.kind) for row in report.rows] == [("conv1", "Conv2d"), ("pool1", "MaxPool2d")]
+    assert report.rows[1].kept == image + image // 4        # the largest elements, and a byte for each place
+    assert report.peak == report.fixed + report.batch + report.activations + report.transient
+    assert report.peak == max(max(row.forward, row.backward) for row in report.rows)
+
+
+def test_a_report_reads_as_a_table():
+    text = str(branches("numpy").memory_report(1000, xn.SGD(0.1)))
+    lines = text.splitlines()
+    assert re.fullmatch(r"layer +type +kept +most in forward +most in backward", lines[0])
+    assert [line.split()[0] for line in lines[2:-3]] == ["stem", "left", "norm", "sum", "mean", "max", "both", "flat", "out"]
+    assert re.fullmatch(r"parameters [\d.]+ KiB \+ gradients [\d.]+ KiB \+ state [\d.]+ (K?i?B) \+ batch [\d.]+ KiB "
+                        r"\+ activations [\d.]+ MiB \+ transient [\d.]+ MiB", lines[-2])
+    assert re.fullmatch(r"peak of a batch of 1,000 on numpy: [\d.]+ MiB", lines[-1])
+
+
+def test_what_is_asked_for_is_tried_where_it_is_small_and_drawn_out_where_it_is_large():
+    net = branches(xn.Backend())
+    exact = memory.Forecast(net, most=100)
+    assert exact.samples == (100, 101)
+    far, near = memory.Forecast(net), exact.report(100)
+    assert far.samples == (256, 512)
+    assert far.report(100) == near == net.memory_report(100)            # plain xp: everything grows with the batch
+    assert far.report(1000).activations == 10 * near.activations
+
+
+def test_networks_that_need_much_are_tried_with_few_samples():
+    net = MODELS["resnet18"]((3, 64, 64), backend=xn.Backend())
+    layers, outputs = net.layers, sum(np.prod(node.shape) for node in net.nodes) * 4
+    seen: list[int] = []
+
+    def trace(net, N, mode):
+        seen.append(N)
+        return np.zeros((1 + 2 * len(net.layers), 2))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_trace", trace)
+        memory.Forecast(net)
+        work = 3 * sum(layer.multiply_adds() for layer in layers)
+        assert seen[1] == 2 * seen[0] and sum(seen) * work <= memory.PROBE_WORK < 2 * sum(seen) * work
+        memory.Forecast(net, room=5 * outputs)
+        assert seen[2:] == [2, 4]
+
+
+def test_a_forward_pass_alone_needs_less():
+    net = branches("numpy")
+    training, prediction = net.memory_report(1000), memory.memory_report(net, 1000, mode=xn.PREDICT)
+    assert prediction.peak < 0.9 * training.peak
+    assert all(row.backward == 0 for row in prediction.rows)
+
+
+# --- nothing is disturbed ---------------------------------------------------------------------------------------------
+
+class Stubborn(xn.Layer):
+    """Fails in its backward pass."""
+
+    kind = "stubborn"
+
+    def build(self, in_shape):
+        return in_shape
+
+    def forward(self, x, mode="predict"):
+        return x
+
+    def backward(self, dy, accumulate=False):
+        raise RuntimeError("stubborn")
+
+
+def attributes(net: xn.Network) -> list[dict[str, Any]]:
+    return [dict(vars(thing)) for layer in net.layers for thing in (layer, *layer.parameters, *layer.states)]
+
+
+@pytest.mark.parametrize("backend", CPU)
+def test_a_report_changes_nothing(backend):
+    net, rng = branches(backend, "float32"), np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 6, 6, 5)).astype(np.float32), rng.standard_normal((5, 5)).astype(np.float32)
+    net.forward(x, xn.TRAIN)
+    net.grads[...] = 7
+    before = attributes(net)
+    with untouched(net):
+        net.memory_report(30, xn.Adam())
+    assert (net.grads == 7).all()
+    for now, then in zip(attributes(net), before):
+        assert now.keys() == then.keys() and all(now[name] is then[name] for name in now)
+    net.backward(dy)                                        # with what the forward pass before the report had kept
+    twin = branches(backend, "float32")
+    twin.grads[...] = 7                                     # also in the gaps between the views
+    twin.forward(x, xn.TRAIN)
+    twin.backward(dy)
+    np.testing.assert_array_equal(net.grads, twin.grads)
+
+
+def test_a_layer_that_fails_leaves_the_network_as_it_was():
+    net = xn.Sequential([xn.Linear(3), Stubborn(name="s")], input_shape=(2,), backend="numpy")
+    before = attributes(net)
+    with untouched(net), pytest.raises(RuntimeError, match="stubborn"):
+        net.memory_report(4)
+    assert all(now.keys() == then.keys() and all(now[name] is then[name] for name in now)
+               for now, then in zip(attributes(net), before))
+
+
+@pytest.mark.parametrize("arguments,message", [
+    ((0,), "memory_report: expected batch_size to be an int, 1 or larger. Received: batch_size=0."),
+    ((True,), "Received: batch_size=True."), ((2.0,), "Received: batch_size=2.0."),
+    ((4, "adam"), "memory_report: expected an Optimizer, e.g. Adam(1e-3). Received: 'adam'.")])
+def test_what_is_no_question(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        branches("numpy").memory_report(*arguments)
+
+
+# --- out of memory, on the CPU ----------------------------------------------------------------------------------------
+
+@contextmanager
+def limited(net: xn.Network, size: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The pool of the network lends no more than `size` bytes, and the system says that there is no more."""
+    class Limited(Watched):
+        def _take(self, size_asked: int) -> Any:
+            if self.lent + size_asked > size:
+                raise MemoryError(f"Unable to allocate {size_asked} bytes")
+            return super()._take(size_asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "_free_memory", lambda backend: size)
+        net.backend.memory = Limited()          # type: ignore[attr-defined]
+        yield
+
+
+@pytest.mark.parametrize("backend", CPU)
+def test_the_error_names_a_batch_that_fits(backend, monkeypatch):
+    net = MODELS["numpy_cnn"](backend=backend)
+    x, y = np.zeros((600, 1, 28, 28), np.float32), np.zeros(600, np.int64)
+    optimizer = xn.Adam()
+
+    def fit(batch_size: int) -> None:
+        with memory.explained(net, "fit", batch_size, optimizer):
+            net.fit(x, y, loss="cross_entropy", optimizer=optimizer, batch_size=batch_size, verbose=False)
+
+    with limited(net, 30 << 20, monkeypatch):
+        with pytest.raises(xn_error := memory.OutOfMemory) as raised:
+            fit(500)
+        error = raised.value
+        assert isinstance(error, MemoryError) and isinstance(error.__cause__, MemoryError) and error.batch_size == 500
+        assert re.fullmatch(
+            rf"fit: expected a batch that fits into the 30 MiB that are free on {backend}. Received: batch_size=500, which needs "
+            rf"about [\d.]+ MiB beside the network's [\d.]+ MiB. batch_size={error.fits} would fit.", str(error))
+        assert error.fits is not None and 100 < error.fits < 500
+        fit(error.fits)
+        with pytest.raises(xn_error):
+            fit(int(error.fits * 1.6))
+
+
+def test_nothing_else_is_explained():
+    net = branches("numpy")
+    for error in (ValueError("another one"), memory.OutOfMemory("said already", 3, 2), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as raised, memory.explained(net, "fit", 8):
+            raise error
+        assert raised.value is error
+
+
+def test_where_nothing_is_known_nothing_is_promised(monkeypatch):
+    net = branches("numpy")
+    monkeypatch.setattr(memory, "_free_memory", lambda backend: None)
+    with pytest.raises(memory.OutOfMemory) as raised, memory.explained(net, "predict", 8):
+        raise MemoryError
+    assert str(raised.value) == "predict: expected a batch that fits into the memory of numpy. Received: batch_size=8."
+    assert raised.value.fits is None
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise MemoryError("again")
+
+    monkeypatch.setattr(memory, "_free_memory", lambda backend: 100)
+    with pytest.raises(memory.OutOfMemory, match="Not even one sample fits.") as raised, memory.explained(net, "fit", 8):
+        raise MemoryError
+    assert raised.value.fits == 0
+    monkeypatch.setattr(memory, "_trace", broken)
+    with pytest.raises(memory.OutOfMemory, match="Received: batch_size=8.$"), memory.explained(net, "fit", 8):
+        raise MemoryError
+
+
+def test_the_failed_batch_is_gone_when_memory_is_looked_at(monkeypatch):
+    """What failed is held by the frames of its traceback, and by the layers that wait for a backward pass."""
+    net = MODELS["numpy_cnn"](backend="numpy")
+    pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
+    seen: list[int] = []
+
+    def look(backend: xn.Backend) -> int:
+        pool._collect()
+        seen.append(pool.lent)
+        return 1 << 20
+
+    def step() -> None:
+        y = net.forward(net.batch_last(np.zeros((100, 1, 28, 28), np.float32)), xn.TRAIN)
+        raise MemoryError(y.shape)
+
+    monkeypatch.setattr(memory, "_free_memory", look)
+    with pytest.raises(memory.OutOfMemory), memory.explained(net, "fit", 100):
+        step()
+    assert seen == [0]
+
+
+def test_the_memory_that_is_free_is_that_of_the_system_and_of_the_pool():
+    backend = xn.get_backend("numpy")
+    if not Path("/proc/meminfo").exists():
+        assert memory._free_memory(backend) is None
+        return
+    backend.empty((100 << 20,), np.uint8)
+    free = memory._free_memory(backend)
+    assert free is not None and free > 100 << 20
+
+
+# --- on a GPU that is pretended ---------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    reason = shim.why_not()
+    if reason:
+        pytest.skip(reason)
+    return tmp_path_factory.mktemp("kernels")
+
+
+def test_a_pretended_gpu_needs_what_the_report_says(folder, monkeypatch):
+    with pretended(folder) as (backend, gpus):
+        net, most = network(backend), [0]
+        optimizer, N = xn.Adam(), 1000
+        report = net.memory_report(N, optimizer)
+        allocated = fake_streams.Buffer.__init__
+
+        def watched(self: Any, *args: Any) -> None:
+            allocated(self, *args)
+            most[0] = max(most[0], gpus.used)
+
+        monkeypatch.setattr(fake_streams.Buffer, "__init__", watched)
+        slots, target = report.optimizer, backend.asarray(np.zeros(N, np.int64))
+        before = gpus.used
+        trained_on(net, N, optimizer, xn.CrossEntropy(), target)
+        assert report.peak - report.fixed == pytest.approx(most[0] - before - slots, rel=0.1)
+
+
+def test_a_gpu_without_enough_memory(folder):
+    with pretended(folder, memory=300_000) as (backend, gpus):
+        net, optimizer = network(backend), xn.SGD(0.01)
+        before = gpus.used
+
+        def train(N: int) -> None:
+            with memory.explained(net, "fit", N, optimizer):
+                trained_on(net, N, optimizer, xn.CrossEntropy(), backend.asarray(np.zeros(N, np.int64)))
+
+        with pytest.raises(memory.OutOfMemory) as raised:
+            train(1000)
+        assert isinstance(raised.value.__cause__, fake_streams.OutOfMemoryError)
+        assert "KiB that are free on cupy:0. Received: batch_size=1000" in str(raised.value)
+        fits = raised.value.fits
+        assert fits and 50 < fits < 400
+        train(fits)
+        with pytest.raises(memory.OutOfMemory):
+            train(int(1.4 * fits))
+        assert gpus.used - before < 10_000                  # nothing of all that stays
+
+
+def test_cuda_errors_about_memory_are_such_too(folder):
+    with pretended(folder) as (backend, _):
+        net = network(backend)
+        for text, expected in (("cudaErrorMemoryAllocation: out of memory", memory.OutOfMemory),
+                               ("cudaErrorIllegalAddress: an illegal memory access", fake_streams.CUDARuntimeError)):
+            with pytest.raises(expected), memory.explained(net, "fit", 8):
+                raise fake_streams.CUDARuntimeError(text)

@@ -1,0 +1,317 @@
+"""How much memory a batch needs: predicted before there is too little of it, and said clearly where there was."""
+
+from __future__ import annotations
+
+import copy
+import math
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.backends.memory import MemoryPool
+from xpnet.layer import TRAIN, Array
+from xpnet.network import Network
+from xpnet.optim import Optimizer
+from xpnet.summary import _bytes
+
+PROBE = 256             # samples that are tried, and twice as many: small batches take other ways through the kernels than
+PROBE_WORK = 1e11       # large ones. Fewer where this is more than so many multiply-adds, about a second on two cores,
+PROBE_BYTES = 1 << 29   # or more than so many bytes of outputs
+MARGIN = 0.8            # of the memory that is free: pools leave gaps between their arrays, and a forecast is none for sure
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer's line, in bytes: how much more there is after its forward pass, and the most there was in each pass."""
+
+    name: str
+    kind: str
+    kept: int
+    forward: int
+    backward: int
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """What a batch needs, in bytes. `peak` is all of it together, at the moment when there is most.
+
+    Arrays of the network count, and those that its layers and kernels make in a step. What NumPy makes for itself within
+    an expression, the samples that are not in the batch and the loss's own temporaries do not.
+    """
+
+    batch_size: int
+    backend: str
+    parameters: int
+    gradients: int
+    optimizer: int
+    state: int
+    batch: int              # the input
+    activations: int        # what the forward pass leaves for the backward pass
+    transient: int          # what comes on top of it at the worst moment
+    rows: tuple[Row, ...]
+
+    @property
+    def fixed(self) -> int:
+        """What does not depend on the batch."""
+        return self.parameters + self.gradients + self.optimizer + self.state
+
+    @property
+    def peak(self) -> int:
+        return self.fixed + self.batch + self.activations + self.transient
+
+    def __str__(self) -> str:
+        head = ("layer", "type", "kept", "most in forward", "most in backward")
+        lines = [(row.name, row.kind, *(_bytes(size) for size in (row.kept, row.forward, row.backward))) for row in self.rows]
+        widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+        text = ["  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
+                          for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip() for line in [head, *lines]]
+        text.insert(1, "-" * len(text[0]))
+        named = {"parameters": self.parameters, "gradients": self.gradients, "optimizer": self.optimizer, "state": self.state,
+                 "batch": self.batch, "activations": self.activations, "transient": self.transient}
+        return "\n".join([
+            *text, text[1],
+            " + ".join(f"{name} {_bytes(size)}" for name, size in named.items() if size),
+            f"peak of a batch of {self.batch_size:,} on {self.backend}: {_bytes(self.peak)}"])
+
+
+def memory_report(net: Network, batch_size: int, optimizer: Optimizer | None = None, *, mode: str = TRAIN) -> MemoryReport:
+    """Predict the peak memory of a training step of `batch_size` samples; in another mode, of a forward pass alone.
+
+    Two small batches of zeros go through the network while every allocation is counted, and what was counted goes on in a
+    straight line. Parameters, gradients, state, counters and random numbers stay as they are.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"memory_report: expected batch_size to be an int, 1 or larger. Received: batch_size={batch_size!r}.")
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise TypeError(f"memory_report: expected an Optimizer, e.g. Adam(1e-3). Received: {optimizer!r}.")
+    return Forecast(net, optimizer, mode, most=int(batch_size)).report(int(batch_size))
+
+
+class Forecast:
+    """Reports for any batch size, from what two batches needed."""
+
+    def __init__(self, net: Network, optimizer: Optimizer | None = None, mode: str = TRAIN, *, most: int = 1 << 40,
+                 room: float = PROBE_BYTES) -> None:
+        work = sum(layer.multiply_adds() for layer in net.layers) * (3 if mode == TRAIN else 1)
+        size = sum(math.prod(node.shape) for node in net.nodes) * net.dtype.itemsize
+        affordable = min(PROBE, PROBE_WORK / max(1, 3 * work), room / (2 * size))
+        small = max(1 << int(math.log2(max(1, affordable))), *(layer.smallest_batch for layer in net.layers))
+        self.net, self.mode, self.slots = net, mode, optimizer.slots if optimizer is not None else 0
+        self.samples = (small, 2 * small) if most > 2 * small else (most, most + 1)     # what is small is tried itself
+        self.traces = [_trace(net, N, mode) for N in self.samples]
+
+    def report(self, N: int) -> MemoryReport:
+        net, layers = self.net, len(self.net.layers)
+        (first, second), (a, b) = self.samples, self.traces
+        # (passes, 2): bytes at the start of each pass, and the most in it; on a straight line through both
+        bytes_at = np.maximum(0, b + (b - a) * (N - second) / (second - first)).round().astype(int).tolist()
+        forward, (kept, _), backward = bytes_at[:layers], bytes_at[layers], bytes_at[layers + 1:]
+        fixed = {"parameters": net.parameters.nbytes, "gradients": net.grads.nbytes,
+                 "optimizer": self.slots * net.parameters.nbytes, "state": net.state.nbytes}
+        below, starts = sum(fixed.values()), [start for start, _ in forward] + [kept]
+        rows = tuple(Row(str(layer.name), type(layer).__name__, starts[i + 1] - starts[i], below + forward[i][1],
+                         below + backward[i][1] if backward else 0) for i, layer in enumerate(net.layers))
+        return MemoryReport(N, net.backend.name, **fixed, batch=starts[0], activations=kept - starts[0],
+                            transient=max(most for _, most in bytes_at) - kept, rows=rows)
+
+    def largest_batch(self, memory: float) -> int:
+        """The largest batch that needs at most so many bytes beside what does not depend on it; 0 where none does."""
+        low, high = 0, 1
+        while high < 1 << 40 and self._needs(high) <= memory:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._needs(middle) <= memory else (low, middle)
+        return low
+
+    def _needs(self, N: int) -> int:
+        report = self.report(N)
+        return report.peak - report.fixed
+
+
+def _trace(net: Network, N: int, mode: str) -> np.ndarray:
+    """Bytes at the start of each pass and the most in it (passes, 2): forward by layer, the loss, backward by layer."""
+    passes = np.zeros((1 + (2 if mode == TRAIN else 1) * len(net.layers), 2))
+    with _counted(net.backend) as (backend, now):
+        scratch = backend.empty((max((p.size for layer in net.layers for p in layer.parameters), default=0),), net.dtype)
+        start = most = 0
+
+        def look() -> int:
+            nonlocal most
+            most = max(most, now() - start)
+            return now() - start
+
+        def allocate(shape: tuple[int, ...], dtype: Any, empty: Callable[..., Array] = backend.empty) -> Array:
+            a = empty(shape, dtype)
+            look()
+            return a
+
+        def watched(function: Callable[..., Any], row: int) -> Callable[..., Any]:
+            def run(*args: Any, **options: Any) -> Any:
+                nonlocal most
+                most = 0
+                passes[row, 0] = look()
+                result = function(*args, **options)
+                look()
+                passes[row, 1] = most
+                return result
+            return run
+
+        changes: list[tuple[Any, str, Any]] = [(backend, "empty", allocate)]
+        for i, layer in enumerate(net.layers):
+            changes += [(layer, "backend", backend), (layer, "_cache", None), (layer, "forward", watched(layer.forward, i)),
+                        (layer, "backward", watched(layer.backward, i + 1 + len(net.layers)))]
+            changes += [(p, "grad", scratch[:p.size].reshape(p.shape)) for p in layer.parameters]      # nobody reads them
+            changes += [(p, "data", p.data.copy()) for p in layer.states]
+        start = now()
+        with _changed(changes), np.errstate(all="ignore"):
+            x = backend.empty((*net.input.shape, N), net.dtype)
+            x.fill(0)
+            y = net.forward(x, mode)
+            passes[len(net.layers)] = look()
+            if mode == TRAIN:
+                dy = backend.empty(y.shape, y.dtype)
+                dy.fill(0)
+                net.backward(dy)
+    return passes
+
+
+@contextmanager
+def _counted(backend: Backend) -> Iterator[tuple[Backend, Callable[[], int]]]:
+    """A copy of the backend whose arrays lie apart from all others, and a function that tells how many bytes they take up."""
+    twin: Any = copy.copy(backend)
+    if backend.xp is not np:
+        pool = backend.xp.cuda.MemoryPool()
+        with backend.scope(), backend.xp.cuda.using_allocator(pool.malloc):
+            yield twin, pool.used_bytes
+        return
+    changes: deque[int] = deque()       # bytes that came and, negative, went: an append needs no lock, whatever thread it is in
+    total, pool = 0, MemoryPool()
+    if hasattr(backend, "threads"):
+        twin.threads = _Together(backend.threads.size)
+
+    def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+        a = pool.empty(shape, dtype)
+        changes.append(a.nbytes)
+        weakref.finalize(a, changes.append, -a.nbytes)          # views keep the array alive that they are of
+        if getattr(twin, "threads", None) and twin.threads.held:
+            twin.threads.held[-1].append(a)
+        return a
+
+    def now() -> int:
+        nonlocal total
+        while changes:
+            total += changes.popleft()
+        return total
+
+    twin.empty = empty
+    yield twin, now
+
+
+class _Together:
+    """Runs tasks one after another, and holds their arrays as if `size` threads worked at once: the most there can be."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.held: deque[list[Array]] = deque()
+
+    def run(self, task: Callable[[int], object], count: int) -> None:
+        around, self.held = self.held, deque(maxlen=self.size)
+        try:
+            for index in range(count):
+                self.held.append([])
+                task(index)
+        finally:
+            self.held = around
+
+
+@contextmanager
+def _changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Attributes (of, name, value) that have other values while the block lasts."""
+    missing = object()
+    before = [(of, name, vars(of).get(name, missing)) for of, name, _ in changes]
+    try:
+        for of, name, value in changes:
+            setattr(of, name, value)
+        yield
+    finally:
+        for of, name, value in before:
+            if value is missing:
+                delattr(of, name)
+            else:
+                setattr(of, name, value)
+
+
+# --- out of memory ----------------------------------------------------------------------------------------------------
+
+class OutOfMemory(MemoryError):     # noqa: N818 - a MemoryError that says more
+    """A batch did not fit: `batch_size` samples were tried, `fits` would (0 for none, None where nobody can tell)."""
+
+    def __init__(self, message: str, batch_size: int, fits: int | None) -> None:
+        super().__init__(message)
+        self.batch_size, self.fits = batch_size, fits
+
+
+@contextmanager
+def explained(net: Network, who: str, batch_size: int, optimizer: Optimizer | None = None, *, mode: str = TRAIN
+              ) -> Iterator[None]:
+    """Errors of NumPy and CuPy that there is too little memory become an OutOfMemory, which says what would fit."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemory) or not _is_about_memory(error):
+            raise
+        raise _explanation(error, net, who, batch_size, optimizer, mode) from error
+
+
+def _is_about_memory(error: Exception) -> bool:
+    """CuPy raises a MemoryError where arrays do not fit, CUDA's own where a graph or a kernel does not."""
+    return isinstance(error, MemoryError) or (type(error).__name__ == "CUDARuntimeError" and "MemoryAllocation" in str(error))
+
+
+def _explanation(error: Exception, net: Network, who: str, batch_size: int, optimizer: Optimizer | None, mode: str
+                 ) -> OutOfMemory:
+    cause: BaseException | None = error
+    while cause is not None:                            # the frames of its traceback hold the arrays of the batch that failed
+        link = cause.__traceback__
+        while link is not None:
+            link.tb_next, link = None, link.tb_next
+        cause = cause.__context__
+    for layer in net.layers:
+        layer._cache = None
+    received = f"Received: batch_size={batch_size}"
+    try:
+        free = _free_memory(net.backend)
+        forecast = Forecast(net, optimizer, mode, room=min(PROBE_BYTES, (free or PROBE_BYTES) / 2))
+        report = forecast.report(batch_size)
+        fits = min(forecast.largest_batch(MARGIN * free), batch_size - 1) if free is not None else None
+    except Exception:                                   # not even enough to look: the first error is the one to know
+        free = fits = None
+    if free is None:
+        return OutOfMemory(f"{who}: expected a batch that fits into the memory of {net.backend.name}. {received}.",
+                           batch_size, None)
+    needed = f"about {_bytes(report.peak - report.fixed)} beside the network's {_bytes(report.fixed)}"
+    advice = f"batch_size={fits} would fit" if fits else "Not even one sample fits"
+    return OutOfMemory(f"{who}: expected a batch that fits into the {_bytes(free)} that are free on {net.backend.name}. "
+                       f"{received}, which needs {needed}. {advice}.", batch_size, fits)
+
+
+def _free_memory(backend: Backend) -> int | None:
+    """Bytes that new arrays can have: what the system has left, and what the backend's pool keeps for them."""
+    if backend.xp is not np:
+        with backend.scope():
+            backend.xp.get_default_memory_pool().free_all_blocks()
+            return int(backend.xp.cuda.Device(backend.device).mem_info[0])       # type: ignore[attr-defined]
+    idle = backend.memory.idle_bytes() if hasattr(backend, "memory") else 0
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):        # no Linux
+        return None
+    return kilobytes * 1024 + idle
