@@ -26,6 +26,8 @@ SHORTEST = 8                # steps along k; a walk is not split into shorter on
 LARGEST_GRID = 65535        # blocks along y and z
 PLACE = 16                  # bytes of a Place in tiles.cu
 
+CUBLAS = "cublas"           # the way, as a table has it, that is no plan: the library's, for products of plain matrices
+
 
 @dataclass(frozen=True)
 class Math:

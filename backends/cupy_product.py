@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.backends import cuda_launch, cuda_plans
+from xpnet.backends import cublas, cuda_launch, cuda_plans
 from xpnet.backends.base import Array
-from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, Math, Plan
+from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, CUBLAS, Math, Plan
 from xpnet.backends.cuda_tuning import CupyTuning
 
 NO_WINDOW = np.zeros((), cuda_launch.WINDOW)
+SUMS = {dtype: np.dtype(np.float32) if dtype == np.float16 else dtype for dtype in cuda_launch.TYPES}     # what is added in
+ONE_SPLIT = Plan(0, 0, 1, 0)            # sums that are whole already
 LARGEST = 2**31 - 2**16                 # rows, columns and depth of a product are 32-bit numbers, with room for a last tile
 
 
@@ -41,8 +45,19 @@ class Operand(NamedTuple):
                 and all(size * self.array.itemsize % cuda_launch.ACCESS == 0 for size in sizes))
 
 
+class Result(NamedTuple):
+    """Where a product goes, `line` elements from row to row, `group` from group to group; and what becomes of it."""
+
+    array: Array
+    line: int
+    group: int
+    bias: Array | None
+    activation: str | None
+    accumulate: bool
+
+
 class CupyProducts(CupyTuning):
-    """C = A B in tiles, by ordinary arithmetic or by the matrix units.
+    """C = A B in tiles, by ordinary arithmetic or by the matrix units; or by cuBLAS, where a table or the clock says so.
 
     `tf32` says where float32 operands are rounded to TF32, the matrix units' format with 10 bits of fraction.
     """
@@ -79,40 +94,79 @@ class CupyProducts(CupyTuning):
         """c = f(A B + bias), or c += A B, for sizes (groups, M, N, K); c has `line` elements from row to row, `group` from
         group to group, bias (groups M,)."""
         groups, M, N, K = sizes
-        bias = None if bias is None else self._contiguous(bias)
-        usual = cuda_plans.plan(math, M, N, K, groups)
+        result = Result(c, line, group, None if bias is None else self._contiguous(bias), activation, accumulate)
+        usual, plain = cuda_plans.plan(math, M, N, K, groups), b.window is None
 
-        def run(way: Any, out: Array) -> None:
-            self._tiled(math, cuda_plans.planned(math, way, K) or usual, sizes, a, b, out, line, group, bias, activation,
-                        accumulate)
+        def others() -> Iterator[Any]:
+            yield from cuda_plans.other_plans(math, K)
+            if plain and self._cublas_now() is not None:
+                yield CUBLAS
 
-        key = f"{math.name} {a.order} {b.order}{' image' if b.window is not None else ''} {groups}x{M}x{N}x{K}"
-        run(self._way(key, usual.way, lambda: cuda_plans.other_plans(math, K),
-                      lambda way: run(way, self.empty((c.size,), c.dtype))), c)
+        def run(way: Any, result: Result) -> None:
+            library = self._cublas_now() if plain and way == CUBLAS else None
+            if library is not None:
+                self._by_cublas(library, math, sizes, a, b, result)
+            else:
+                self._tiled(math, cuda_plans.planned(math, way, K) or usual, sizes, a, b, result)
 
-    def _tiled(self, math: Math, plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand, c: Array, line: int,
-               group: int, bias: Array | None, activation: str | None, accumulate: bool) -> None:
+        key = f"{math.name} {a.order} {b.order}{'' if plain else ' image'} {groups}x{M}x{N}x{K}"
+        run(self._way(key, usual.way, others, lambda way: run(way, result._replace(array=self.empty((c.size,), c.dtype)))),
+            result)
+
+    def _tiled(self, math: Math, plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand, result: Result) -> None:
         """_product in tiles, as planned."""
-        groups, M, N, K = sizes
-        wide = c.data.ptr % min(4 * c.itemsize, cuda_launch.ACCESS) == 0 and all(n % 4 == 0 for n in (N, line, group))
-        fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
-                  a.wide(M, K), b.wide(N, K), wide, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
-        product = np.array(fields, cuda_plans.PRODUCT)
-        element = cuda_launch.TYPES[c.dtype]
+        groups, M, N, _ = sizes
+        c, product = result.array, _struct(plan, sizes, a, b, result)
         workspace = c
         if plan.splits > 1:
-            workspace = self.empty((plan.splits, groups, M, N), np.float32 if c.dtype == np.float16 else c.dtype)
-        elif c.dtype == np.float16:
-            workspace = self.empty((0,), np.float32)
-        unread = c if bias is None else bias            # a kernel wants an address for each of its arrays
+            workspace = self.empty((plan.splits, groups, M, N), SUMS[c.dtype])
+        elif c.dtype != SUMS[c.dtype]:
+            workspace = self.empty((0,), SUMS[c.dtype])
         reading = a.order, b.order, b.window is not None
         launch = plan.grid(M, N, groups), (cuda_plans.threads(math, plan), 1, 1)
-        self._launch("product", cuda_plans.kernel_name(math, plan, *reading), launch, a.array, b.array, unread, c, workspace,
-                     product, NO_WINDOW if b.window is None else b.window,
+        self._launch("product", cuda_plans.kernel_name(math, plan, *reading), launch, a.array, b.array,
+                     c if result.bias is None else result.bias,         # a kernel wants an address for each of its arrays
+                     c, workspace, product, NO_WINDOW if b.window is None else b.window,
                      shared=cuda_plans.shared_bytes(math, plan, *reading))
         if plan.splits > 1:
-            self._launch("product", f"add_splits<{element}>", cuda_launch.matrix_launch(groups * M, N),
-                         workspace, unread, c, np.int32(groups), product)
+            self._add_splits(workspace, result, sizes, product)
+
+    def _add_splits(self, workspace: Array, result: Result, sizes: tuple[int, int, int, int], product: np.ndarray) -> None:
+        """The sums (splits, groups, M, N), added and finished."""
+        groups, M, N, _ = sizes
+        c = result.array
+        self._launch("product", f"add_splits<{cuda_launch.TYPES[c.dtype]}>", cuda_launch.matrix_launch(groups * M, N),
+                     workspace, c if result.bias is None else result.bias, c, np.int32(groups), product)
+
+    # --- by cuBLAS ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _cublas(self) -> cublas.Cublas | None:
+        return cublas.opened(self.xp.cuda, self.device)
+
+    def _cublas_now(self) -> cublas.Cublas | None:
+        """The library, where there is one. Its handle cannot be made while a stream is captured: then what is made counts."""
+        with self.scope():
+            if "_cublas" not in vars(self) and self.xp.cuda.get_current_stream().is_capturing():
+                return None
+            return self._cublas
+
+    def _by_cublas(self, library: cublas.Cublas, math: Math, sizes: tuple[int, int, int, int], a: Operand, b: Operand,
+                   result: Result) -> None:
+        """_product by the library, which knows no bias and no activation: where there are any, the sums are finished by us."""
+        groups, M, N, _ = sizes
+        c = cublas.Matrices(result.array, False, result.line, result.group)
+        finished = result.bias is None and result.activation is None
+        if not finished:
+            c = cublas.Matrices(self.empty((1, groups, M, N), SUMS[result.array.dtype]), False, N, M * N)
+        workspace = self.empty((library.workspace_bytes,), np.uint8)
+        with self.scope():
+            library.multiply(math.name, sizes, cublas.Matrices(a.array, a.order == ACROSS_K, a.line, a.group),
+                             cublas.Matrices(b.array, b.order == ALONG_K, b.line, b.group), c,
+                             accumulate=finished and result.accumulate,
+                             stream=self.xp.cuda.get_current_stream().ptr, workspace=workspace)
+        if not finished:
+            self._add_splits(c.array, result, sizes, _struct(ONE_SPLIT, sizes, a, b, result))
 
     def _turned(self, W: Array, groups: int) -> Array:
         """Filters for the gradient by the input: W (F, C/groups, KH, KW) -> (C, F/groups, KH, KW), each turned by 180 degrees."""
@@ -122,6 +176,15 @@ class CupyProducts(CupyTuning):
         self._launch("product", f"turn_filters<{cuda_launch.TYPES[W.dtype]}>", cuda_launch.flat_launch(W.size),
                      W, turned, np.int32(groups), np.int32(F // groups), np.int32(C), np.int32(KH * KW))
         return turned
+
+
+def _struct(plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand, result: Result) -> np.ndarray:
+    """The argument `Product p` of the kernels."""
+    (_, M, N, K), (c, line, group, bias, activation, accumulate) = sizes, result
+    wide = c.data.ptr % min(4 * c.itemsize, cuda_launch.ACCESS) == 0 and all(n % 4 == 0 for n in (N, line, group))
+    fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
+              a.wide(M, K), b.wide(N, K), wide, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
+    return np.array(fields, cuda_plans.PRODUCT)
 
 
 def _overlap(a: Array, b: Array) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from gpu import gpu_or_skip
@@ -9,6 +11,7 @@ from parity_cases import CASES, Case, agree, distance, missing_methods, normal, 
 
 import xpnet as xn
 from xpnet.backends import Backend, Window
+from xpnet.backends.cuda_plans import CUBLAS
 from xpnet.backends.numpy_backend import NumpyBackend
 
 pytestmark = pytest.mark.gpu
@@ -65,6 +68,30 @@ def test_the_same_launch_gives_the_same_bits(gpu: Backend):
     window, cols = Window.make(5, padding=2), normal(8 * 25, 16 * 16 * 33)
     first, second = (gpu.to_numpy(gpu.col2im(gpu.asarray(cols), (8, 16, 16, 33), window)) for _ in range(2))
     assert same_bits(first, second)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float16, 1e-3), (np.float32, 2e-6), (np.float64, 1e-14)])
+def test_cublas_agrees_with_our_kernel_also_in_a_graph(dtype: Any, tolerance: float, gpu: Any, monkeypatch: pytest.MonkeyPatch):
+    """CuPy refuses its cuBLAS while a stream is captured; a handle of our own works there, in the memory of the graph."""
+    if gpu._cublas is None:
+        pytest.skip("CuPy has no cuBLAS here")
+    with gpu.scope():
+        a, b, bias = (gpu.asarray(normal(*shape, dtype=dtype)) for shape in ((300, 1000), (200, 1000), (300,)))
+
+    def products() -> tuple[Any, Any]:
+        y = gpu.gemm(a, b, trans_b=True, bias=bias, activation="tanh")
+        twice = gpu.gemm(a, b, trans_b=True)
+        return y, gpu.gemm(a, b, trans_b=True, out=twice, accumulate=True)
+
+    right = [gpu.to_numpy(c) for c in products()]
+    monkeypatch.setattr(gpu, "_way", lambda key, usual, others, run: CUBLAS)
+    asked, multiply = [], gpu._cublas.multiply
+    monkeypatch.setattr(gpu._cublas, "multiply", lambda *args, **named: (asked.append(args[0]), multiply(*args, **named)))
+    captured = gpu.capture(products)
+    for _ in range(5):
+        for results in (captured(), products()):
+            assert all(distance(gpu.to_numpy(c), expected) < tolerance for c, expected in zip(results, right))
+    assert captured.failure == "" and len(asked) == 3 * (3 + 5)     # a graph asks twice before it is recorded, and then once
 
 
 def test_a_network_learns_the_same(gpu: Backend):
