@@ -368,6 +368,19 @@ class Backend:
         loss = -(target * log_softmax).sum() / N
         return loss, (e / total * target.sum(axis=0) - target) / N
 
+    def tally(self, sums: Array, loss: Array, y: Array, target: Array | None) -> None:
+        """sums += (N loss, hits, N): the mean loss of a batch, and how many of the outputs y (K, N) are largest at their class.
+
+        target is labels (N,) or shares (K, N), of which the largest counts; without it hits are not counted and y has any
+        shape (..., N). sums (3,) float64.
+        """
+        N = y.shape[-1]
+        sums[:1] += loss.astype(np.float64) * N
+        if target is not None:
+            labels = target if target.ndim == 1 else target.argmax(axis=0)
+            sums[1] += (y.argmax(axis=0) == labels).sum()
+        sums[2] += N
+
     # --- dropout --------------------------------------------------------------------------------------------------
 
     def random_bits(self, n: int, key: tuple[int, int], counter: Array) -> Array:

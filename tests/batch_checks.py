@@ -22,7 +22,21 @@ def check_gather_batch(s: Setting) -> None:
     s.agree(s.backend.gather_batch(s.to_device(samples), None, s.dtype), base.gather_batch(samples, None, s.dtype))
 
 
-GRIDS = {"gather_batch": check_gather_batch}
+def check_tally(s: Setting) -> None:
+    """Hits among outputs with ties and NaNs, by labels and by shares."""
+    K, N = s.shape[0] * s.shape[1] * s.shape[2], 5 * s.shape[3]
+    y, shares, loss = s.array((K, N)), s.array((K, N))[:, ::-1].copy(), s.array((1,)).reshape(())
+    rng = np.random.default_rng(K)
+    labels = np.where(rng.random(N) < 0.5, y.argmax(axis=0), rng.integers(0, K, N))
+    for target in (labels, shares, None):
+        sums = np.array([0.5, 3, 7])
+        there = s.backend.asarray(sums)
+        base.tally(sums, loss, y, target)
+        s.backend.tally(there, s.to_device(loss), s.to_device(y), None if target is None else s.to_device(target))
+        s.agree(there, sums)
+
+
+GRIDS = {"gather_batch": check_gather_batch, "tally": check_tally}
 
 
 def every_instantiation(backend: CupyBackend) -> None:
@@ -34,6 +48,11 @@ def every_instantiation(backend: CupyBackend) -> None:
                 index = np.random.default_rng([N, D]).integers(0, SAMPLES, N)
                 batch = backend.gather_batch(backend.asarray(samples), index, target)
                 assert same_bits(backend.to_numpy(batch), base.gather_batch(samples, index, target)), f"{source} {target} {D} {N}"
+    for dtype in TARGETS:
+        for target in (np.array([1, 0]), np.array([[0, 1], [1, 0]], dtype)):
+            sums, y = backend.zeros((3,), np.float64), backend.asarray(np.array([[1, 0], [2, 0]], dtype))
+            backend.tally(sums, backend.asarray(np.array(0.5, dtype)), y, backend.asarray(target))
+            assert backend.to_numpy(sums).tolist() == [1, 2, 2]
     out = backend.zeros((20,), np.float64)
     backend.assign(out, range(20))
     assert backend.to_numpy(out).tolist() == list(range(20))
@@ -49,5 +68,14 @@ MUTANTS: dict[str, Mutant] = {
     "a batch's last sample is left out": ("batches", "d >= depth || n >= width", "d >= depth || n + 1 >= width",
                                           "gather_batch"),
     "a tile is read before it is there": ("batches", "__syncthreads();\n            for", "\n            for", "gather_batch"),
+    "the last of the largest counts": ("totals", "return v > best ||", "return v >= best ||", "tally"),
+    "a NaN is not the largest": ("totals", "(v != v && best == best)", "false", "tally"),
+    "of two threads the later one wins": ("totals", "index[other] < at", "index[other] > at", "tally"),
+    "samples after the last one count": ("totals", "n < N && found == right", "found == right", "tally"),
+    "hits of one thread only": ("totals", "hit += hits[x];", "hit += 0;", "tally"),
+    "hits are added before they are there": ("totals", "hits[threadIdx.x] = hit;\n    __syncthreads();",
+                                             "hits[threadIdx.x] = hit;", "tally"),
+    "winners are read before they are there": ("totals", "index[mine] = at;\n    __syncthreads();", "index[mine] = at;", "tally"),
+    "the next column comes too early": ("totals", "    __syncthreads();            // the next", "// the next", "tally"),
     "a tile is overwritten before it was read": ("batches", "__syncthreads();        // the next", "// the next", "small_grids"),
 }

@@ -345,6 +345,22 @@ def _softmax() -> Iterator[Case]:
                     yield Case("softmax_cross_entropy", f"{label}-{name}", {"z": z, "target": target})
 
 
+def _totals() -> Iterator[Case]:
+    for dtype in FLOATS:
+        loss, sums = {"loss": normal(1, dtype=dtype)}, {"sums": normal(3, dtype=np.float64)}
+        for K, N in ((1, 1), (3, 1), (10, 33), (10, 128), (1000, 40), (2, 1500)):
+            rng = np.random.default_rng([7, K, N])
+            for data in (normal, ties, special):
+                y, label = data(K, N, dtype=dtype), f"{(K, N)}-{data.__name__}-{np.dtype(dtype)}"
+                known = sums | loss | {"y": y}
+                labels = np.where(rng.random(N) < 0.5, y.argmax(axis=0), rng.integers(0, K, N))
+                yield Case("tally", f"{label}-none", known, {"target": None}, writes=("sums",))
+                for name, target in (("labels", labels), ("uint8", labels.astype(np.uint8)), ("shares", data(K, N, dtype=dtype))):
+                    yield Case("tally", f"{label}-{name}", known | {"target": target}, writes=("sums",))
+        yield Case("tally", f"maps-{np.dtype(dtype)}", sums | loss | {"y": normal(3, 4, 5, dtype=dtype)}, {"target": None},
+                   writes=("sums",))
+
+
 def _dropout() -> Iterator[Case]:
     for key, step_use in (((0, 0), (0, 0)), ((2**64 - 1, 7), (5, 2**64 - 1)), ((1234, 3), (2**40, 1))):
         counter = {"counter": np.array(step_use, np.uint64)}
@@ -378,5 +394,5 @@ def _optimizers() -> Iterator[Case]:
 
 
 FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise, _normalisation, _softmax,
-            _dropout, _optimizers)
+            _totals, _dropout, _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]

@@ -11,7 +11,6 @@ import numpy as np
 
 from xpnet.layer import TRAIN, Array
 from xpnet.losses import Loss
-from xpnet.metrics import correct
 from xpnet.network import Network, softmax_below
 from xpnet.optim import Optimizer, Updater
 
@@ -68,7 +67,8 @@ class TrainStep:
         loss, dy = self.loss(net.backend, y, target)
         net.backward(dy, self.output)
         self.updater.apply()
-        net.counters[0] += net.counters.dtype.type(1)
+        steps = net.counters[:1]
+        steps += steps.dtype.type(1)
         if self.totals is not None:
             self.totals.add(loss, y, target)
         return loss, y
@@ -145,11 +145,7 @@ class Totals:
         self.sums.fill(0)
 
     def add(self, loss: Array, y: Array, target: Array) -> None:
-        n = y.shape[-1]
-        self.sums[0] += loss.astype(np.float64) * n
-        if self.classes:
-            self.sums[1] += correct(self.backend, y, target)
-        self.sums[2] += n
+        self.backend.tally(self.sums, loss, y, target if self.classes else None)
 
     def result(self) -> dict[str, float]:
         loss, hits, count = self.backend.to_numpy(self.sums)
