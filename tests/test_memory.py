@@ -71,7 +71,8 @@ LARGE = [("resnet18", 100), ("resnet50", 20)]       # NumPy alone, which compile
 
 
 @pytest.mark.parametrize("name,N,backend", [(*row, kind) for kind in CPU for row in SMALL] + [(*row, "numpy") for row in LARGE])
-def test_the_peak_is_that_of_the_pool(name, N, backend):
+def test_the_peak_is_that_of_the_pool(name, N, backend, monkeypatch):
+    monkeypatch.setenv("XPNET_NUM_THREADS", "1")            # several do not always meet at the worst moment
     small = {"resnet18": (3, 16, 16), "resnet50": (3, 32, 32)}
     net = MODELS[name](backend=backend, **{"input_shape": small[name]} if name in small else {})
     optimizer = xn.SGD(0.0, momentum=0.9)
@@ -82,6 +83,30 @@ def test_the_peak_is_that_of_the_pool(name, N, backend):
     loss: xn.Loss = xn.HalfSquaredError()
     trained_on(net, N, optimizer, loss, np.zeros((*net.output.shape, N), np.float32))
     assert (report.peak - report.fixed) == pytest.approx(pool.most, rel=0.1)
+
+
+@pytest.mark.parametrize("name,N", SMALL[:8])
+def test_with_threads_the_pool_never_lends_more(name, N, monkeypatch):
+    monkeypatch.setenv("XPNET_NUM_THREADS", "3")
+    net, optimizer = MODELS[name](backend="numpy"), xn.SGD(0.0)
+    report = net.memory_report(N, optimizer)
+    pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
+    trained_on(net, N, optimizer, xn.HalfSquaredError(), np.zeros((*net.output.shape, N), np.float32))
+    assert pool.most <= 1.02 * (report.peak - report.fixed)
+
+
+def test_arrays_of_tasks_count_as_if_threads_met(monkeypatch):
+    """Three threads at one task each: a kilobyte three times, whatever becomes of it."""
+    monkeypatch.setenv("XPNET_NUM_THREADS", "3")
+    backend, counted = xn.get_backend("numpy"), []
+    with memory._counted(backend) as (twin, now):
+        def task(index: int) -> None:
+            a = twin.empty((1024,), np.uint8)
+            counted.append(now())
+            del a
+
+        twin.threads.run(task, 5)               # type: ignore[attr-defined]
+        assert counted == [1024, 2048, 3072, 3072, 3072] and now() == 0
 
 
 def test_a_report_by_hand():
