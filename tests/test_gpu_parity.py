@@ -13,6 +13,7 @@ import xpnet as xn
 from xpnet.backends import Backend, Window
 from xpnet.backends.cuda_plans import CUBLAS
 from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.memory import OutOfMemory, explained
 
 pytestmark = pytest.mark.gpu
 
@@ -92,6 +93,43 @@ def test_cublas_agrees_with_our_kernel_also_in_a_graph(dtype: Any, tolerance: fl
         for results in (captured(), products()):
             assert all(distance(gpu.to_numpy(c), expected) < tolerance for c, expected in zip(results, right))
     assert captured.failure == "" and len(asked) == 3 * (3 + 5)     # a graph asks twice before it is recorded, and then once
+
+
+def perceptive(gpu: Backend) -> xn.Sequential:
+    return xn.Sequential([
+        xn.Conv2d(32, 3, padding="half"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2),
+        xn.Conv2d(64, 3, padding="half", activation="relu"), xn.Flatten(), xn.Linear(10),
+    ], input_shape=(3, 32, 32), backend=gpu, seed=0)
+
+
+@pytest.mark.parametrize("N", [100, 256, 2000])
+def test_a_memory_report_is_what_the_pool_lends(N: int, gpu: Backend):
+    net, optimizer, most = perceptive(gpu), xn.SGD(0.05, momentum=0.9), 0
+    report, step = net.memory_report(N, optimizer), xn.TrainStep(net, xn.CrossEntropy(), optimizer, capture=False)
+    pool = gpu.xp.cuda.MemoryPool()
+
+    def allocate(size: int) -> Any:
+        nonlocal most
+        memory = pool.malloc(size)
+        most = max(most, pool.used_bytes())
+        return memory
+
+    with gpu.scope(), gpu.xp.cuda.using_allocator(allocate):
+        x, y = gpu.zeros((3, 32, 32, N), np.float32), gpu.zeros((N,), np.int64)
+        for _ in range(2):
+            step(x, y)
+    assert report.peak - report.fixed == pytest.approx(most, rel=0.1)
+
+
+def test_a_gpu_without_enough_memory_says_what_would_fit(gpu: Backend):
+    net, optimizer, N = perceptive(gpu), xn.SGD(0.05), 2000
+    step, pool = xn.TrainStep(net, xn.CrossEntropy(), optimizer, capture=False), gpu.xp.cuda.MemoryPool()
+    pool.set_limit(size=64 << 20)
+    with gpu.scope(), gpu.xp.cuda.using_allocator(pool.malloc), pytest.raises(OutOfMemory) as raised:
+        with explained(net, "fit", N, optimizer):
+            step(gpu.zeros((3, 32, 32, N), np.float32), gpu.zeros((N,), np.int64))
+    assert raised.value.fits is not None and 0 < raised.value.fits < N      # the GPU itself has more than the pool lent
+    assert pool.used_bytes() == 0, "what failed is still there"
 
 
 def test_a_network_learns_the_same(gpu: Backend):

@@ -187,6 +187,7 @@ def _counted(backend: Backend) -> Iterator[tuple[Backend, Callable[[], int]]]:
     """A copy of the backend whose arrays lie apart from all others, and a function that tells how many bytes they take up."""
     twin: Any = copy.copy(backend)
     if backend.xp is not np:
+        twin.autotune = False           # nothing is timed for a report
         pool = backend.xp.cuda.MemoryPool()
         with backend.scope(), backend.xp.cuda.using_allocator(pool.malloc):
             yield twin, pool.used_bytes
