@@ -59,7 +59,7 @@ def every_instantiation(backend: CupyBackend) -> None:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "a batch without its order": ("batches", "indexed ? index[n0 + n] : n0 + n", "n0 + n", "gather_batch"),
+    "a batch without its order": ("batches", "indexed ? index[n0 + n] : n0 + n", "indexed ? index[0] : n0 + n", "gather_batch"),
     "a batch of the samples' neighbours": ("batches", "sample * D + d0 + d)", "sample * D + d0 + d + 1)", "gather_batch"),
     "the first of each access for all": ("batches", "tile[d + k][n] = T(", "tile[d][n] = T(", "gather_batch"),
     "the next tile of samples is left out": ("batches", "n0 += gridDim.y * TILE", "n0 += 2 * gridDim.y * TILE", "small_grids"),
@@ -72,7 +72,7 @@ MUTANTS: dict[str, Mutant] = {
     "a NaN is not the largest": ("totals", "(v != v && best == best)", "false", "tally"),
     "of two threads the later one wins": ("totals", "index[other] < at", "index[other] > at", "tally"),
     "samples after the last one count": ("totals", "n < N && found == right", "found == right", "tally"),
-    "hits of one thread only": ("totals", "hit += hits[x];", "hit += 0;", "tally"),
+    "hits of one thread only": ("totals", "hit += hits[x];", "hit += 0 * hits[x];", "tally"),
     "hits are added before they are there": ("totals", "hits[threadIdx.x] = hit;\n    __syncthreads();",
                                              "hits[threadIdx.x] = hit;", "tally"),
     "winners are read before they are there": ("totals", "index[mine] = at;\n    __syncthreads();", "index[mine] = at;", "tally"),
