@@ -14,7 +14,7 @@ Grid = tuple[int, int, int]
 
 FOLDER = Path(__file__).with_name("cuda_kernels")
 SHARED = ("common", "functions", "rows")
-NEEDED = {"product": ("ptx", "tiles"), "max_pool": ("taps",), "avg_pool": ("taps",)}      # by some families only
+NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",), "avg_pool": ("taps",)}     # by some only
 OPTIONS = ("-std=c++17",)
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 ACTIVATIONS: dict[str | None, str] = {          # by their names in functions.cu
@@ -112,6 +112,8 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
     """
     vectors = size // width
     x = min(_power_of_two(vectors), THREADS)
+    while x > 1 and vectors <= x * TURN // 2 and rows * x > BLOCKS * THREADS:
+        x //= 2                                                         # enough blocks, whose threads have too little to do
     y = min(_power_of_two(rows), THREADS // x)
     turns = -(-vectors // (x * TURN))
     wanted = max(BLOCKS * y // max(rows, 1), 1)                         # pieces that a row is cut into

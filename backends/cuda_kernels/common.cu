@@ -53,11 +53,3 @@ __device__ __forceinline__ void store(T* to, const Vec<T, V>& value) {
 #define FOR_SAMPLES(n, N, V) for (int n = threadIdx.x * (V); n < (N); n += blockDim.x * (V))
 
 __device__ __forceinline__ bool inside(int i, int size) { return 0 <= i && i < size; }
-
-// The backward passes ask the inverse question: which window reads input row iy with its tap i? It is oy in
-//     oy * stride = iy + top - i * dilation = position,
-// or none (-1): position may be negative, no multiple of the stride, or past the last window.
-__device__ __forceinline__ int window_at(int position, int stride, int windows) {
-    const int o = position / stride;
-    return position >= 0 && o * stride == position && o < windows ? o : -1;
-}

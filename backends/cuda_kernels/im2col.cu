@@ -31,13 +31,13 @@ template <typename T, int V>
 __global__ void col2im(const T* __restrict__ cols, T* __restrict__ x, int C, Window w) {
     typedef typename Wide<T>::type Sum;
     FOR_CHANNELS(c, C) FOR_ROWS(iy, w.H) FOR_COLUMNS(ix, w.W) FOR_SAMPLES(n, w.N, V) {
+        const int line = (int)iy + w.top, column = ix + w.left;
         Sum sum[V] = {};
-        for (int i = 0; i < w.KH; i++) {
-            const int oy = window_at((int)iy + w.top - i * w.dilation_h, w.stride_h, w.OH);
-            if (oy < 0) continue;
-            for (int j = 0; j < w.KW; j++) {
-                const int ox = window_at(ix + w.left - j * w.dilation_w, w.stride_w, w.OW);
-                if (ox < 0) continue;
+        FOR_WINDOWS(oy, line, w.stride_h, w.dilation_h, w.KH, w.OH) {
+            const int i = tap_at(line, oy, w.stride_h, w.dilation_h);
+            FOR_WINDOWS(ox, column, w.stride_w, w.dilation_w, w.KW, w.OW) {
+                const int j = tap_at(column, ox, w.stride_w, w.dilation_w);
+                if (i < 0 || j < 0) continue;
                 const i64 row = (((i64)c * w.KH + i) * w.KW + j) * w.OH + oy;
                 const Vec<T, V> term = load<V>(cols + (row * w.OW + ox) * w.N + n);
                 for (int k = 0; k < V; k++) sum[k] += Sum(term.at[k]);

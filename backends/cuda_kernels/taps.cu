@@ -1,4 +1,4 @@
-// How pooling reads its windows.
+// How windows are read, and from the other side: which windows read an element.
 
 // Neighbouring taps of one row of a window are loaded together and looked at afterwards: what comes from memory arrives
 // late, so that several loads should be on their way.
