@@ -1,16 +1,16 @@
-"""The first minutes on a GPU: what is there, the tests that need it, compute-sanitizer on a few steps, the benchmarks.
+"""The first minutes on a GPU: what is there, the kernels, the tests that need it, compute-sanitizer, the benchmarks.
 
-    python -m benchmarks.gpu.check FOLDER [--steps machine tests memcheck racecheck bench] [--limit SECONDS] [-- OPTION ...]
+    python -m benchmarks.gpu.check FOLDER [--steps STEP ...] [--limit SECONDS] [-- OPTION ...]
 
-What follows -- goes to `python -m benchmarks gpu`. Each step's output is FOLDER/STEP.log, the benchmarks' rows are
-FOLDER/rows.json. A step that fails stops no other; FOLDER/summary.log says how each ended.
+Steps are machine, compile, tests, memcheck, racecheck, bench; all unless told. What follows -- goes to
+`python -m benchmarks gpu`. Each step's output is FOLDER/STEP.log, the benchmarks' rows are FOLDER/rows.json.
+A step that fails stops no other; FOLDER/summary.log says how each ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -24,21 +24,20 @@ from benchmarks.race import ROOT
 
 PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "numba", "safetensors", "tqdm", "threadpoolctl", "pytest",
             "hypothesis", "pillow")
-STEPS = ("machine", "tests", "memcheck", "racecheck", "bench")
-LIMITS = {"machine": 30, "tests": 240, "memcheck": 90, "racecheck": 90}     # seconds; the benchmarks take what is left
-NEEDS_GPU = re.compile(r"mark\.gpu|gpu_or_skip")
+STEPS = ("machine", "compile", "tests", "memcheck", "racecheck", "bench")
+LIMITS = {"machine": 30, "compile": 120, "tests": 300, "memcheck": 90, "racecheck": 90}     # seconds; the last takes the rest
 FAILED = 124        # as of timeout(1): the time was over
 
 
 def commands(folder: Path, more: Sequence[str] = ()) -> dict[str, list[str]]:
     """What each step runs."""
-    python, tests = sys.executable, Path(ROOT) / "tests"
-    files = [str(file) for file in sorted(tests.glob("test_*.py")) if NEEDS_GPU.search(file.read_text(encoding="utf-8"))]
+    python = sys.executable
     sanitizer = ["compute-sanitizer", "--error-exitcode", "9"]
     small = [python, "-m", "benchmarks.gpu.small_run"]
     return {
-        "machine": ["nvidia-smi"],
-        "tests": [python, "-m", "pytest", "-rs", "-m", "gpu", "-p", "no:cacheprovider", *files],
+        "machine": ["nvidia-smi"], "compile": [python, "-m", "benchmarks.gpu.compiling"],
+        "tests": [python, "-m", "pytest", "-rs", "-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors",
+                  "--durations=10"],
         "memcheck": [*sanitizer, "--tool", "memcheck", *small], "racecheck": [*sanitizer, "--tool", "racecheck", *small],
         "bench": [python, "-m", "benchmarks", "gpu", "--json", str(folder / "rows.json"), *more],
     }

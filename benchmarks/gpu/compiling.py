@@ -1,33 +1,72 @@
-"""Compiling of our kernels before anything is timed, by several processes at once: CuPy keeps the results on the disk."""
+"""Compiling of our kernels before they are timed or tested, by several processes at once: CuPy keeps the results on the disk.
+
+    python -m benchmarks.gpu.compiling          all of them
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 from benchmarks.contenders import Job
 from benchmarks.gpu.ours import backend_of
+from xpnet.backends import Backend, BackendError
 
 OTHER_TYPES = ("half", "double")        # no part of the benchmarks computes in these
+PROCESSES = 14                          # at most: each takes some memory of the GPU
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"compiled": how many of the kernels were this process's share, "seconds": ...}."""
-    backend = backend_of(job)
-    mine, started = share(job), time.perf_counter()
+    """{"compiled": how many kernels for float32 were this process's share, "failed": [what the compiler said]}."""
+    mine = share(*job.share, without=OTHER_TYPES)
+    yield {"compiled": len(mine), "failed": compile_kernels(backend_of(job), mine)}
+
+
+def share(number: int, of: int, without: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    """(family, kernel) of every so-manieth kernel, but for those with one of these words in their names."""
+    from xpnet.backends.cupy_backend import kernels
+    wanted = [(family, kernel) for family, names in kernels().items() for kernel in names
+              if not any(word in kernel.lower() for word in without)]
+    return wanted[number::of]
+
+
+def compile_kernels(backend: Backend, wanted: list[tuple[str, str]]) -> list[str]:
+    """Compile as the backend does before a kernel's first launch; what went wrong with which."""
+    failed = []
     if backend.name.startswith("cupy"):
         from xpnet.backends import cuda_launch
-        for family, kernel in mine:
-            backend.xp.RawModule(code=cuda_launch.source(family), options=cuda_launch.OPTIONS,
-                                 name_expressions=(kernel,)).get_function(kernel)
-    yield {"compiled": len(mine), "seconds": time.perf_counter() - started}
+        for family, kernel in wanted:
+            try:
+                backend.xp.RawModule(code=cuda_launch.source(family), options=cuda_launch.OPTIONS,
+                                     name_expressions=(kernel,)).get_function(kernel)
+            except Exception as error:      # of the compiler or of the driver: the other kernels are worth trying
+                failed.append(f"{kernel}: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+    return failed
 
 
-def share(job: Job) -> list[tuple[str, str]]:
-    """(family, kernel) of every so-manieth kernel for float32."""
-    from xpnet.backends.cupy_backend import kernels
-    number, of = job.share
-    wanted = [(family, kernel) for family, names in kernels().items() for kernel in names
-              if not any(other in kernel.lower() for other in OTHER_TYPES)]
-    return wanted[number::of]
+def compile_share(number: int, of: int) -> tuple[int, list[str]]:
+    """All types, on the first GPU: how many kernels, and what went wrong."""
+    mine = share(number, of)
+    try:
+        return len(mine), compile_kernels(backend_of(Job("gpu", "cupy", 1)), mine)
+    except BackendError as error:
+        return 0, [str(error)]
+
+
+def main() -> None:
+    from benchmarks.options import cores
+    started, count = time.perf_counter(), min(cores(), PROCESSES)
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(partial(compile_share, of=count), range(count)))
+    failed = [line for _, lines in found for line in lines]
+    print(f"compiled {sum(number for number, _ in found) - len(failed)} kernels in {count} processes: "
+          f"{time.perf_counter() - started:.0f} s", *failed, sep="\n")
+    raise SystemExit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

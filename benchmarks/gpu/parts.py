@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.contenders import Job
+from benchmarks.gpu.compiling import PROCESSES
 from benchmarks.race import ContenderError, Samples, Say, Turns, stream
 from benchmarks.rows import Row
 
@@ -16,7 +17,6 @@ from benchmarks.rows import Row
 BUDGET = {"compile": 60, "steps": 250, "bandwidth": 50, "products": 110, "mnist": 60, "cifar": 520, "plans": 520}
 PATIENCE = 0.4                  # of a part's time, for one process of many
 EARLY = 0.85                    # of its time, after which a process begins nothing new
-COMPILERS = 12                  # processes that compile at once, at most
 
 
 @dataclass
@@ -50,11 +50,12 @@ class Setting:
 def compiling(setting: Setting, cores: int) -> None:
     """Compile our kernels in several processes, and say how long it took."""
     started, end = time.monotonic(), setting.end_of("compile")
-    count = max(1, min(cores - 1, COMPILERS))
+    count = min(cores, PROCESSES)
     jobs = [replace(setting.job, contender="cupy", share=(number, count)) for number in range(count)]
     with ThreadPoolExecutor(count) as pool:
-        answers = pool.map(lambda job: list(setting.answers("compile", job, end)), jobs)
-        compiled = sum(line["compiled"] for lines in answers for line in lines)
+        lines = [line for found in pool.map(lambda job: list(setting.answers("compile", job, end)), jobs) for line in found]
+    compiled, failed = sum(line["compiled"] for line in lines), [text for line in lines for text in line["failed"]]
+    setting.broken += failed
     setting.say(f"compiled {compiled} kernels in {count} processes: "
                 f"{time.monotonic() - started:.0f} s")
 

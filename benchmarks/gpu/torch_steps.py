@@ -13,6 +13,32 @@ import torch
 from benchmarks.contenders import Job
 from benchmarks.gpu.steps import PEAK_BATCHES, Until, a_second_epoch
 from benchmarks.torch_side import Captured, Eager
+from xpnet.schedules import OneCycle
+
+
+class OneCycleAdamW:
+    """AdamW with a rate for each step along xpnet's one cycle. Weights decay, biases and batch norms do not, as in xpnet."""
+
+    def __init__(self, steps: int, peak: float, decay: float) -> None:
+        self.rates = (peak * OneCycle().factor(step / max(steps - 1, 1)) for step in range(steps))
+        self.peak, self.decay = peak, decay
+
+    def apply_to(self, runner: Eager) -> None:
+        weights = [p for p in runner.model.parameters() if p.ndim > 1]
+        others = [p for p in runner.model.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.decay}, {"params": others, "weight_decay": 0.0}]
+        # A captured step reads the rate from the device's memory. It starts at 0: the steps before a capture learn nothing.
+        self.rate = torch.zeros((), device=runner.device) if runner.capturable else None
+        runner.optimizer = torch.optim.AdamW(groups, 0.0 if self.rate is None else self.rate, capturable=runner.capturable)
+        self.groups = runner.optimizer.param_groups
+
+    def next_rate(self) -> None:
+        rate = next(self.rates)
+        if self.rate is not None:
+            self.rate.fill_(rate)
+            return
+        for group in self.groups:
+            group["lr"] = rate
 
 
 class TorchEpochs:
@@ -29,8 +55,11 @@ class TorchEpochs:
         self.images = torch.tensor(ordered, device=self.device)                 # (S, C, H, W) or (S, H, W, C)
         self.labels = torch.tensor(labels, device=self.device)                  # (S,)
 
-    def train(self, batches: int, until: Until) -> float:
+    def train(self, batches: int, until: Until, recipe: OneCycleAdamW | None = None) -> float:
+        """See Epochs; with a recipe, by its optimizer instead of Adam."""
         runner = self.runner = (Captured if self.captured else Eager)(self.job, self.layout, self.batch)
+        if recipe is not None:
+            recipe.apply_to(runner)
         batches = min(batches, len(self.images) // self.batch)
         step, count = runner.step("train"), batches * self.batch
         while True:
@@ -39,6 +68,8 @@ class TorchEpochs:
             total = torch.zeros((), device=self.device)
             for first in range(0, count, self.batch):
                 self.gather(runner, order[first:first + self.batch])
+                if recipe is not None:
+                    recipe.next_rate()
                 total += step().detach()
             loss = total.item() / batches                                       # waits for the device
             if until(time.perf_counter() - start):
