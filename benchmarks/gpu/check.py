@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks.gpu.command import DATA
 from benchmarks.race import ROOT
 
 PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "numba", "safetensors", "tqdm", "threadpoolctl", "pytest",
@@ -47,6 +48,8 @@ def run(command: Sequence[str], log: Path, limit: float) -> int:
     """The exit status of a command whose output goes to a file; its processes are ended after `limit` seconds."""
     environment = os.environ | {"XPNET_REQUIRE_GPU": "1", "PYTHONUNBUFFERED": "1",
                                 "PYTHONPATH": os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))}
+    if DATA.is_dir():
+        environment.setdefault("XPNET_HOME", str(DATA))
     with log.open("w", encoding="utf-8") as out:
         try:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environment,
