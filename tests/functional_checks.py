@@ -48,25 +48,31 @@ def turned(a: Any, N: int) -> Any:
 
 def functional(backend: CupyBackend, words: list[str]) -> None:
     """Every function on the second of two GPUs while the first one is current, and what is refused."""
-    def on_device(a: Any) -> Any:
-        return second.asarray(a) if isinstance(a, np.ndarray) else a
+    second = CupyBackend(1, tf32="never")
+    agree(second)
+    halves(second)
+    refusals(backend, second)
 
-    second, N = CupyBackend(1), 5                                       # no filters' count: that is how images are known
-    for dtype in (np.float32, np.float64):
+
+def agree(gpu: CupyBackend, N: int = 5) -> None:
+    """Every function on the arrays of a GPU, in full precision, against NumPy; and with the backend that follows from arrays,
+    whose convolutions may round to TF32. N is nowhere a number of filters: that is how images are known."""
+    def on_device(a: Any) -> Any:
+        return gpu.asarray(a) if isinstance(a, np.ndarray) else a
+
+    for dtype, chosen, bound in ((np.float32, gpu, 1e-5), (np.float64, gpu, 1e-12), (np.float32, "auto", 2e-3)):
         table = arguments(dtype, N)
         assert table.keys() == set(F.__all__)
         for name, (function, given, options) in table.items():
             for layout in ("NCHW", "CHWN"):
-                chosen = [turned(a, N) if layout == "CHWN" else a for a in given]
-                right = function(*chosen, **options, layout=layout, backend="numpy")
-                found = function(*map(on_device, chosen), **options, layout=layout)
+                arrays = [turned(a, N) if layout == "CHWN" else a for a in given]
+                right = function(*arrays, **options, layout=layout, backend="numpy")
+                found = function(*map(on_device, arrays), **options, layout=layout, backend=chosen)
                 for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, right)), strict=True):
-                    assert isinstance(a, backend.xp.ndarray) and a.device.id == 1 and a.flags.c_contiguous, name
-                    host = second.to_numpy(a)
+                    assert isinstance(a, gpu.xp.ndarray) and a.device.id == gpu.device and a.flags.c_contiguous, name
+                    host = gpu.to_numpy(a)
                     assert (host.dtype, host.shape) == (b.dtype, b.shape), name
-                    assert distance(host, b) < (1e-5 if dtype == np.float32 else 1e-12), f"{name}, {layout}"
-    halves(second)
-    refusals(backend, second)
+                    assert distance(host, b) < bound, f"{name}, {layout}, {dtype.__name__}, {chosen}: {distance(host, b)}"
 
 
 def halves(second: CupyBackend) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import functional_checks
 import numpy as np
 import pytest
 from gpu import gpu_or_skip
@@ -12,6 +13,7 @@ from parity_cases import CASES, Case, agree, distance, missing_methods, normal, 
 import xpnet as xn
 from xpnet.backends import Backend, Window
 from xpnet.backends.cuda_plans import CUBLAS
+from xpnet.backends.cupy_backend import CupyBackend
 from xpnet.backends.numpy_backend import NumpyBackend
 from xpnet.memory import OutOfMemory, explained
 
@@ -93,6 +95,13 @@ def test_cublas_agrees_with_our_kernel_also_in_a_graph(dtype: Any, tolerance: fl
         for results in (captured(), products()):
             assert all(distance(gpu.to_numpy(c), expected) < tolerance for c, expected in zip(results, right))
     assert captured.failure == "" and len(asked) == 3 * (3 + 5)     # a graph asks twice before it is recorded, and then once
+
+
+def test_functions_of_arrays(gpu: Any):
+    full = CupyBackend(gpu.device, tf32="never")
+    for N in (5, 8, 33):
+        functional_checks.agree(full, N)
+    functional_checks.halves(full)
 
 
 def perceptive(gpu: Backend) -> xn.Sequential:
