@@ -99,6 +99,20 @@ def test_until_is_asked_after_each_epoch_with_its_row():
     assert small().fit(x, y, **QUIET, optimizer=xn.SGD(0.1), until=lambda row: True).stopped       # in the last epoch too
 
 
+def test_until_may_move_the_network():
+    x, y = blobs()
+    stayed, moved = small(dtype="float64"), small(dtype="float64")
+
+    def until(row):
+        if row["epoch"] == 2:
+            moved.to(xn.Backend())
+        return False
+
+    history = moved.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=4, validation=(x, y), until=until)
+    control = stayed.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=4, validation=(x, y))
+    np.testing.assert_allclose(history["val_loss"], control["val_loss"], rtol=1e-9)
+
+
 def test_until_is_not_asked_about_part_of_an_epoch():
     class Interrupting(xn.CrossEntropy):
         def __call__(self, backend, y, target):
@@ -329,6 +343,41 @@ def test_train_step_is_what_fit_repeats():
     assert np.array_equal(by_fit.parameters, by_hand.parameters)
     assert float(loss) == pytest.approx(row["loss"]) and output.shape == (3, 20)
     assert by_hand.counters.tolist() == [1, 0]
+
+
+def test_a_step_goes_with_its_network():
+    """A step of one's own notices that its network has moved, and takes the optimizer's memory along."""
+    x, y = blobs(20)
+    stayed, moved = small(dtype="float64"), small(dtype="float64")
+    steps = [xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2)) for net in (stayed, moved)]
+    for k in range(6):
+        if k == 3:
+            moved.to(xn.Backend())
+        for net, step in zip((stayed, moved), steps, strict=True):
+            step(net.batch_last(x), y)
+    np.testing.assert_allclose(moved.parameters, stayed.parameters, rtol=1e-9)
+    assert steps[1].updater.buffers is moved.buffers and moved.counters.tolist() == [6, 0]
+
+
+def test_a_step_that_failed_was_none():
+    """Adam's corrections count the steps that were made."""
+    class Broken(xn.CrossEntropy):
+        broken = True
+
+        def __call__(self, backend, y, target):
+            if self.broken:
+                raise ZeroDivisionError("in the loss")
+            return super().__call__(backend, y, target)
+
+    x, y = blobs(20)
+    net, control, loss = small(), small(), Broken()
+    step = xn.TrainStep(net, loss, xn.Adam(1e-2))
+    with pytest.raises(ZeroDivisionError):
+        step(net.batch_last(x), y)
+    loss.broken = False
+    step(net.batch_last(x), y)
+    xn.TrainStep(control, xn.CrossEntropy(), xn.Adam(1e-2))(control.batch_last(x), y)
+    assert same(values(net), values(control))
 
 
 def test_figures_are_taken_before_the_update():
