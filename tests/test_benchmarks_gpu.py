@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,6 +123,16 @@ def test_a_loss_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setattr(steps.XpnetEpochs, "memory", lambda self: {})
     with pytest.raises(RuntimeError, match="numpy: expected numpy_cnn to train. Received: a loss of nan"):
         list(steps.measure(Job("cpu", "numpy", 1, cells=(("numpy_cnn", 1),))))
+
+
+def test_what_is_warned_of_stands_in_the_row(monkeypatch):
+    def train(self, batches, until):
+        warnings.warn("it was not captured", stacklevel=2)
+        return [until(1.0) for _ in range(9)] and 1.0
+    monkeypatch.setattr(steps.XpnetEpochs, "train", train)
+    monkeypatch.setattr(steps.XpnetEpochs, "memory", lambda self: {})
+    *_, answer = steps.measure(Job("cpu", "numpy", 1, cells=(("numpy_cnn", 1),)))
+    assert answer["row"]["warning"] == "it was not captured"
 
 
 def test_every_network_has_batches_and_targets():
@@ -459,7 +470,8 @@ def answers(task, job, say, timeout):
                 raise race.ContenderError("torch-graph: it fell over")
             seconds = {"cupy": 0.3, "cupy-eager": 2.0, "torch-nchw": 1.5, "torch-nhwc": 1.0, "torch-graph": 0.5}[job.contender]
             yield {"row": {"net": net, "batch": batch, "seconds": seconds * batch, "memory": 10**8, "reserved": 2 * 10**8,
-                           "predicted": 9 * 10**7 if job.contender == "cupy" else None}}
+                           "predicted": 9 * 10**7 if job.contender == "cupy" else None,
+                           "warning": "not captured" if job.contender == "cupy" and net == "bilici" else None}}
     elif task == "bandwidth":
         for kernel, megabytes, share in (("im2col", 256, 0.5), ("im2col", 16, 0.5), ("sgd", 256, 0.9)):
             yield {"row": {"kernel": kernel, "megabytes": megabytes, "shape": [1], "bytes": 9, "seconds": 1.0,
@@ -509,6 +521,7 @@ def test_the_whole_command(pretended, capsys):
     assert "| im2col | 2000 (50 %) | 2000 (50 %) | 1.70 times |" in content and "| a copy | 4000 | 4000 |  |" in content
     assert "| 6x5x4 | 1 | forward | 10 (0.50) | 10 | 10 (0.50) | 10 |" in content
     assert "| mnist | bilici | 128 | cupy | 99 % | 99.10 % | 2 | 4.00 | 1.00 | 1.00 |" in content
+    assert "- cupy, bilici 32: not captured." in content
     assert "missed 1.70 times: bandwidth im2col 256: of_copy 0.50, target 0.85" in printed.out
 
 

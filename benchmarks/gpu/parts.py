@@ -72,7 +72,7 @@ def steps(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[R
                     continue
                 row = answer["row"]
                 samples.add({"part": "steps", "net": row["net"], "batch": row["batch"], "tf32": job.tf32, "contender": contender},
-                            {name: row[name] for name in ("seconds", "memory", "reserved", "predicted")})
+                            {name: row[name] for name in ("seconds", "memory", "reserved", "predicted", "warning")})
                 setting.say(f"{number}  {contender}: {row['net']} {row['batch']}: {1000 * row['seconds']:.3g} ms")
                 yield [found | samples.about.get(found["contender"], {}) for found in samples.rows()]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
@@ -66,10 +67,13 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
             epochs = make(images, labels)
             needed = epochs.memory()
             times = Times(job.seconds)
-            loss = epochs.train(count, times)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                loss = epochs.train(count, times)
             if not np.isfinite(loss):
                 raise RuntimeError(f"{job.contender}: expected {net} to train. Received: a loss of {loss}.")
-            rows.append({"net": net, "batch": batch, "seconds": times.median() / count} | needed)
+            said = "; ".join(dict.fromkeys(str(warning.message) for warning in caught))      # that a step was not captured
+            rows.append({"net": net, "batch": batch, "seconds": times.median() / count, "warning": said or None} | needed)
             yield {"about": epochs.about()}
             del epochs
             gc.collect()

@@ -45,6 +45,8 @@ def facts(rows: Sequence[Row]) -> list[str]:
     if rounds:
         ends = dict.fromkeys((str(rounds[0]), str(rounds[-1])))
         sentences.append(f"The median over processes that take turns, rounds: {' to '.join(ends)}.")
+    sentences += [f"{row['contender']}, {row['net']} {row['batch']}: {row['warning']}." for row in of_part(rows, "steps")
+                  if row.get("warning")]
     kernels = dict.fromkeys((row["contender"], row["kernels"]) for row in of_part(rows, "steps") if "kernels" in row)
     return sentences + [f"{contender}: {kernel}." for contender, kernel in kernels]
 
