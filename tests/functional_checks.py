@@ -75,16 +75,22 @@ def agree(gpu: CupyBackend, N: int = 5) -> None:
                     assert distance(host, b) < bound, f"{name}, {layout}, {dtype.__name__}, {chosen}: {distance(host, b)}"
 
 
-def halves(second: CupyBackend) -> None:
-    """float16 where it is exact or summed in float: windows and maxima."""
-    for name in ("im2col", "col2im", "max_pool2d", "max_pool2d_backward"):
-        function, given, options = arguments(np.float32, 5)[name]
+def halves(gpu: CupyBackend) -> None:
+    """float16: exact where nothing is added or sums are rounded once, as in NumPy's float32; otherwise close."""
+    for name, (function, given, options) in arguments(np.float32, 5).items():
+        if "batch_norm" in name:
+            continue
         given = tuple(a.astype(np.float16) if getattr(a, "dtype", None) == np.float32 else a for a in given)
         wide = (a.astype(np.float32) if getattr(a, "dtype", None) == np.float16 else a for a in given)
         right = function(*wide, **options, backend="numpy")
-        found = function(*(second.asarray(a) if isinstance(a, np.ndarray) else a for a in given), **options)
+        found = function(*(gpu.asarray(a) if isinstance(a, np.ndarray) else a for a in given), **options)
         for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, right)), strict=True):
-            np.testing.assert_array_equal(second.to_numpy(a), b.astype(np.float16) if b.dtype == np.float32 else b)
+            host, expected = gpu.to_numpy(a), b.astype(np.float16) if b.dtype == np.float32 else b
+            assert host.dtype == expected.dtype, name
+            if "max_pool" in name or "col" in name:
+                np.testing.assert_array_equal(host, expected)
+            else:
+                assert distance(host, expected) < 2e-3, f"{name}: {distance(host, expected)}"
 
 
 def refusals(backend: CupyBackend, second: CupyBackend) -> None:
@@ -98,7 +104,10 @@ def refusals(backend: CupyBackend, second: CupyBackend) -> None:
             (lambda: F.im2col(x, 2, backend=second), ValueError, "Received: backend cupy:1, x on cpu."),
             (lambda: F.im2col(here, 2, backend="numpy"), ValueError, "Received: backend numpy, x on cupy:0."),
             (lambda: F.im2col(here, 2, backend=second), ValueError, "Received: backend cupy:1, x on cupy:0."),
-            (lambda: F.conv2d(half, half), TypeError, "of one dtype, float32 or float64. Received: x of float16")):
+            (lambda: F.batch_norm(half, half[0, :, 0, 0], half[0, :, 0, 0]), TypeError,
+             "of one dtype, float32 or float64. Received: x of float16"),
+            (lambda: F.conv2d(half, there), TypeError,
+             "of one dtype, float32 or float64 or float16. Received: x of float16, W of float32.")):
         try:
             function()
         except error as raised:

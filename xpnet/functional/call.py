@@ -23,7 +23,7 @@ class Call:
     """
 
     def __init__(self, who: str, layout: str, backend: str | Backend, images: Mapping[str, Array],
-                 others: dict[str, tuple[Array, str]], half: bool = False, axes: str = "C, H, W") -> None:
+                 others: dict[str, tuple[Array, str]], half: bool = True, axes: str = "C, H, W") -> None:
         if layout not in ("NCHW", "CHWN"):
             raise ValueError(f'{who}: expected layout "NCHW" or "CHWN". Received: {layout!r}.')
         self.who, self.batch_first = who, layout == "NCHW"

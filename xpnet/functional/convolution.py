@@ -91,7 +91,7 @@ def im2col(x: Array, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 
 
     x (N, C, H, W) -> (N, C*KH*KW, OH*OW); with layout="CHWN" (C*KH*KW, OH*OW, N).
     """
-    call = Call("im2col", layout, backend, {"x": x}, {}, half=True)
+    call = Call("im2col", layout, backend, {"x": x}, {})
     window = Window.make(kernel_size, stride, padding, dilation, who=call.who)
     C, H, width, N = call.sizes(x)
     OH, OW = window.output_size(H, width, who=call.who)
@@ -106,7 +106,7 @@ def col2im(cols: Array, x_shape: Sequence[int], kernel_size: Pair, *, stride: Pa
 
     cols (N, C*KH*KW, OH*OW) and x_shape (N, C, H, W) -> (N, C, H, W).
     """
-    call = Call("col2im", layout, backend, {"cols": cols}, {}, half=True, axes="C*KH*KW, OH*OW")
+    call = Call("col2im", layout, backend, {"cols": cols}, {}, axes="C*KH*KW, OH*OW")
     window = Window.make(kernel_size, stride, padding, dilation, who=call.who)
     shape = C, H, width, N = call.given(x_shape)
     OH, OW = window.output_size(H, width, who=call.who)

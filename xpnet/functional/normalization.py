@@ -17,7 +17,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, *, eps: float = 1e-5, layout
     running_mean += momentum (mean - running_mean), running_var += momentum (var n / (n - 1) - running_var).
     ValueError for a single element per channel. Ioffe and Szegedy 2015, algorithm 1.
     """
-    call = Call("batch_norm", layout, backend, {"x": x}, {"gamma": (gamma, "C"), "beta": (beta, "C")})
+    call = Call("batch_norm", layout, backend, {"x": x}, {"gamma": (gamma, "C"), "beta": (beta, "C")}, half=False)
     call.expect_per_channel(x, {"gamma": gamma, "beta": beta})
     if math.prod(call.sizes(x)[1:]) == 1:
         raise ValueError(f"{call.who}: expected more than one element per channel, whose variance is to be 1. "
@@ -31,7 +31,8 @@ def batch_norm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: 
                          backend: str | Backend = "auto") -> Array:
     """Batch norm in prediction: y = gamma (x - mean) / sqrt(var + eps) + beta with given statistics, mean and var (C,)."""
     vectors = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
-    call = Call("batch_norm_inference", layout, backend, {"x": x}, {name: (a, "C") for name, a in vectors.items()})
+    call = Call("batch_norm_inference", layout, backend, {"x": x}, {name: (a, "C") for name, a in vectors.items()},
+                half=False)
     call.expect_per_channel(x, vectors)
     with call.backend.scope():
         gamma, beta, mean, var = (call.ready(a) for a in vectors.values())
@@ -46,7 +47,8 @@ def batch_norm_backward(dy: Array, x: Array, gamma: Array, mean: Array, var: Arr
     dy and x (N, C, H, W), mean and var (C,) as batch_norm gave them -> dx like x, dgamma (C,), dbeta (C,).
     """
     vectors = {"gamma": gamma, "mean": mean, "var": var}
-    call = Call("batch_norm_backward", layout, backend, {"dy": dy, "x": x}, {name: (a, "C") for name, a in vectors.items()})
+    call = Call("batch_norm_backward", layout, backend, {"dy": dy, "x": x}, {name: (a, "C") for name, a in vectors.items()},
+                half=False)
     call.expect_per_channel(x, vectors)
     call.expect("dy", dy, tuple(x.shape))
     with call.backend.scope():

@@ -16,7 +16,7 @@ def max_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, paddi
     x (N, C, H, W) -> y and argmax (N, C, OH, OW). The stride is the kernel's size unless told. Of equal values the first wins,
     a NaN wins over everything, padding never wins. `ceil_mode` lets a last, partial window count too.
     """
-    call = Call("max_pool2d", layout, backend, {"x": x}, {}, half=True)
+    call = Call("max_pool2d", layout, backend, {"x": x}, {})
     window, _ = _pooling(call, call.sizes(x), kernel_size, stride, padding, dilation, ceil_mode)
     with call.backend.scope():
         y, argmax = call.backend.max_pool2d(call.inward(x), window)
@@ -30,7 +30,7 @@ def max_pool2d_backward(dy: Array, argmax: Array, x_shape: Sequence[int], kernel
 
     dy and argmax (N, C, OH, OW), x_shape (N, C, H, W) -> dx (N, C, H, W).
     """
-    call = Call("max_pool2d_backward", layout, backend, {"dy": dy}, {"argmax": (argmax, "")}, half=True)
+    call = Call("max_pool2d_backward", layout, backend, {"dy": dy}, {"argmax": (argmax, "")})
     shape = call.given(x_shape)
     window, y_shape = _pooling(call, shape, kernel_size, stride, padding, dilation, ceil_mode)
     call.expect("dy", dy, call.outer(y_shape))
