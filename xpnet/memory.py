@@ -84,7 +84,8 @@ def memory_report(net: Network, batch_size: int, optimizer: Optimizer | None = N
     """Predict the peak memory of a training step of `batch_size` samples; in another mode, of a forward pass alone.
 
     Two small batches of zeros go through the network while every allocation is counted, and what was counted goes on in a
-    straight line. Parameters, gradients, state, counters and random numbers stay as they are.
+    straight line. Parameters, gradients, state, counters and random numbers stay as they are; meanwhile nobody else may use
+    the network.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"memory_report: expected batch_size to be an int, 1 or larger. Received: batch_size={batch_size!r}.")
