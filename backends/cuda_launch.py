@@ -143,9 +143,11 @@ def flat_launch(threads: int) -> tuple[Grid, Grid]:
     return (_blocks(threads, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1)
 
 
-def matrix_launch(rows: int, columns: int) -> tuple[Grid, Grid]:
-    """(grid, block) for kernels that walk over the rows and columns of a matrix."""
-    return (_blocks(columns, THREADS, MAX_GRID[0]), _blocks(rows, 1, MAX_GRID[1]), 1), (THREADS, 1, 1)
+def matrix_launch(rows: int, columns: int, terms: int) -> tuple[Grid, Grid]:
+    """(grid, block) for kernels that make each element of a matrix from so many terms, up to eight threads together."""
+    together = min(_power_of_two(terms), 8, THREADS)
+    across = THREADS // together
+    return (_blocks(columns, across, MAX_GRID[0]), _blocks(rows, 1, MAX_GRID[1]), 1), (across, together, 1)
 
 
 def _power_of_two(n: int) -> int:

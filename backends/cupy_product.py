@@ -135,8 +135,9 @@ class CupyProducts(CupyTuning):
         """The sums (splits, groups, M, N), added and finished."""
         groups, M, N, _ = sizes
         c = result.array
-        self._launch("product", f"add_splits<{cuda_launch.TYPES[c.dtype]}>", cuda_launch.matrix_launch(groups * M, N),
-                     workspace, c if result.bias is None else result.bias, c, np.int32(groups), product)
+        launch = cuda_launch.matrix_launch(groups * M, N, len(workspace))
+        self._launch("product", f"add_splits<{cuda_launch.TYPES[c.dtype]}>", launch, workspace,
+                     c if result.bias is None else result.bias, c, np.int32(groups), product)
 
     # --- by cuBLAS ------------------------------------------------------------------------------------------------
 

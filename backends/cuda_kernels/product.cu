@@ -8,7 +8,7 @@
 //
 // A block computes one tile of C. It walks along k in steps of TILE_K: while it multiplies one pair of tiles in shared
 // memory, the next ones are on their way. Where C has too few tiles for all multiprocessors, the walk is split among
-// several blocks; each leaves its sum in a workspace, and add_splits adds them in their order.
+// several blocks; each leaves its sum in a workspace, and add_splits adds them.
 
 struct Product {
     i64 lda, ldb, ldc;                              // elements from one line of an array to the next
@@ -236,18 +236,29 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     else finish_tile<Sums, BM, BN, 1>(tile, row, column, bias, out, workspace, p);
 }
 
-// The sums of all splits, added in their order.
+// The sums of all splits. Thread ty of a column adds every blockDim.y-th of them, then thread 0 what its neighbours have:
+// an order that follows from the number of splits.
 template <typename T>
 __global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace, const T* __restrict__ bias, T* out, int groups,
                            Product p) {
     typedef typename Wide<T>::type Number;
+    __shared__ Number parts[MOST_THREADS];
     const i64 size = (i64)groups * p.M * p.N;
-    const int rows = groups * p.M;
+    const int rows = groups * p.M, tx = threadIdx.x, ty = threadIdx.y;
     for (int row = blockIdx.y; row < rows; row += gridDim.y)
-        for (int n = blockIdx.x * blockDim.x + threadIdx.x; n < p.N; n += gridDim.x * blockDim.x) {
+        for (int first = blockIdx.x * blockDim.x; first < p.N; first += gridDim.x * blockDim.x) {
+            const int n = first + tx;
             Number sum = 0;
-            for (int split = 0; split < p.splits; split++) sum += workspace[split * size + (i64)row * p.N + n];
-            finish(Vec<Number, 1>{{sum}}, bias + row, out + row / p.M * p.c_group + row % p.M * p.ldc + n, p);
+#pragma unroll 8
+            for (int split = n < p.N ? ty : p.splits; split < p.splits; split += blockDim.y)
+                sum += workspace[split * size + (i64)row * p.N + n];
+            parts[ty * blockDim.x + tx] = sum;
+            __syncthreads();
+            if (ty == 0 && n < p.N) {
+                for (unsigned k = 1; k < blockDim.y; k++) sum += parts[k * blockDim.x + tx];
+                finish(Vec<Number, 1>{{sum}}, bias + row, out + row / p.M * p.c_group + row % p.M * p.ldc + n, p);
+            }
+            __syncthreads();
         }
 }
 
