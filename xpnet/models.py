@@ -104,7 +104,8 @@ def resnet50(input_shape: Shape = (3, 224, 224), *, classes: int = 1000, backend
              dtype: Any = "float32", seed: int = 0) -> Network:
     """ResNet-50: a 7x7 stem, a max-pool and 16 bottleneck blocks; 25,557,032 parameters for 1,000 classes.
 
-    He et al. 2016, table 1; the stride of a bottleneck stands in its 3x3 convolution, as in most later implementations.
+    He et al. 2016, table 1; the stride of a bottleneck stands in its 3x3 convolution and not in its first 1x1 one,
+    as in most later implementations ("ResNet v1.5").
     """
     x = Input(input_shape)
     h = BatchNorm2d(activation="relu")(Conv2d(64, 7, stride=2, padding=3, bias=False, init="he_normal")(x))
