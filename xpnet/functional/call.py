@@ -43,12 +43,19 @@ class Call:
 
     def inward(self, image: Array) -> Array:
         """Batch-last and contiguous; it may be a view of `image`."""
-        return self.backend.gather_batch(image, None, image.dtype) if self.batch_first else self.backend.asarray(image)
+        if not self.batch_first:
+            return self.backend.asarray(image)
+        if len(image) == 1:                                             # the same bytes in either layout
+            return self.backend.asarray(image).reshape(*image.shape[1:], 1)
+        return self.backend.gather_batch(image, None, image.dtype)
 
     def outward(self, y: Array) -> Array:
         """In the layout; y (..., N) is ours. The samples' elements are gathered as if they were samples."""
         *sample, N = y.shape
-        return self.backend.gather_batch(y.reshape(-1, N), None, y.dtype).reshape(N, *sample) if self.batch_first else y
+        if not self.batch_first:
+            return y
+        turned = y if N == 1 else self.backend.gather_batch(y.reshape(-1, N), None, y.dtype)
+        return turned.reshape(N, *sample)
 
     def ready(self, a: Array | None) -> Array | None:
         return None if a is None else self.backend.asarray(a)
