@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -44,7 +43,6 @@ class Captured:
 
     def _record(self) -> None:
         """Whatever goes wrong, nothing was computed yet: the call can be made in the ordinary way."""
-        gc.collect()        # so that no memory is given back in between
         try:
             self._graph, self._result = self._backend._recorded(self._fn)
         except Exception as error:      # of CuPy, of CUDA, or of a layer's own code

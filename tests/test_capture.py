@@ -231,6 +231,15 @@ def test_a_step_that_cannot_be_captured_runs_as_it_did(loss: xn.Loss, why: str, 
     assert rows_too == rows and same(values_too, values) and graphs == (0, 0)
 
 
+def test_a_failure_in_the_middle_changes_nothing(folder: Path):
+    """No memory while the step is recorded, after the forward pass: batch norm's statistics must not move twice."""
+    rows, values, _ = fitted(folder, capture=False)
+    with pytest.warns(UserWarning, match=r"MemoryError: no room\)") as caught:
+        rows_too, values_too, graphs = fitted(folder, capture=True, loss=Failing(4, MemoryError("no room")))
+    assert len(caught) == 1 and graphs == (0, 0)
+    assert rows_too == rows and same(values_too, values)
+
+
 def test_a_failure_is_not_tried_again_for_other_sizes(folder: Path):
     with pretended(folder) as (backend, gpus):
         net = network(backend)
