@@ -99,7 +99,7 @@ def test_cublas_agrees_with_our_kernel_also_in_a_graph(dtype: Any, tolerance: fl
 
 def test_functions_of_arrays(gpu: Any):
     full = CupyBackend(gpu.device, tf32="never")
-    for N in (5, 8, 33):
+    for N in (1, 5, 8, 33):
         functional_checks.agree(full, N)
     functional_checks.halves(full)
 
