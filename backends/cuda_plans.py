@@ -23,6 +23,7 @@ PRODUCT = np.dtype([(name, np.int64) for name in ("lda", "ldb", "ldc", "a_group"
 
 MULTIPROCESSORS = 132       # of the GPU that plans are made for, whatever GPU it is: the same bits on all of them
 SHORTEST = 8                # steps along k; a walk is not split into shorter ones
+SMALL_COST = 2              # instructions for each multiply-add in a small tile, of which less is used twice, next to a large one
 LARGEST_GRID = 65535        # blocks along y and z
 PLACE = 16                  # bytes of a Place in tiles.cu
 
@@ -47,10 +48,10 @@ class Math:
 
 SIMPLE = {dtype: Math(f"Fma<{name}>", dtype.itemsize, 16, 2, tiles) for dtype, name, tiles in (
     (np.dtype(np.float16), "__half", ((64, 64),)),
-    (np.dtype(np.float32), "float", ((128, 128), (64, 64))),
+    (np.dtype(np.float32), "float", ((64, 64), (128, 128))),
     (np.dtype(np.float64), "double", ((64, 64),)))}
-MATRIX_UNITS = {np.dtype(np.float16): Math("Half", 2, 32, 3, ((128, 128), (64, 64))),
-                np.dtype(np.float32): Math("Tf32", 4, 16, 3, ((128, 128), (64, 64), (32, 128)))}
+MATRIX_UNITS = {np.dtype(np.float16): Math("Half", 2, 32, 3, ((64, 64), (128, 128), (64, 256))),
+                np.dtype(np.float32): Math("Tf32", 4, 16, 3, ((32, 128), (64, 64), (128, 128), (64, 256)))}
 MATHS = (*SIMPLE.values(), *MATRIX_UNITS.values())
 
 
@@ -73,16 +74,18 @@ class Plan:
 
 
 def plan(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
-    """The largest tile that still gives every multiprocessor one; where even small ones are too few, splits."""
+    """The tiles that leave the least to do for the busiest multiprocessor; where they are too few, splits."""
     steps = -(-K // math.tile_k)
-    if M <= 32 and (32, 128) in math.tiles:
-        tile = (32, 128)
-    elif M > 64 and N > 64 and groups * _tiles(M, N, 128, 128) >= MULTIPROCESSORS and (128, 128) in math.tiles:
-        tile = (128, 128)
-    else:
-        tile = (64, 64)
-    blocks = groups * _tiles(M, N, *tile)
-    splits = 1 if blocks >= MULTIPROCESSORS else min(-(-2 * MULTIPROCESSORS // blocks), steps // SHORTEST)
+
+    def blocks(tile: tuple[int, int]) -> int:
+        return groups * _tiles(M, N, *tile)
+
+    def work(tile: tuple[int, int]) -> float:
+        busy = min(blocks(tile) * max(steps // SHORTEST, 1) / MULTIPROCESSORS, 1)
+        return blocks(tile) * tile[0] * tile[1] * (1 if _large(*tile) else SMALL_COST) / busy
+
+    tile = min(math.tiles, key=work)                              # of equal ones the first
+    splits = 1 if blocks(tile) >= MULTIPROCESSORS else min(-(-2 * MULTIPROCESSORS // blocks(tile)), steps // SHORTEST)
     return cut(tile, splits, steps)
 
 
@@ -110,10 +113,14 @@ def _tiles(M: int, N: int, rows: int, columns: int) -> int:
     return -(-M // rows) * -(-N // columns)
 
 
+def _large(rows: int, columns: int) -> bool:
+    """Whether a thread takes more elements of such a tile; LARGE in product.cu."""
+    return rows * columns >= 128 * 128
+
+
 def threads(math: Math, plan: Plan) -> int:
     """Threads of a block, THREADS in product.cu: of matrix units a warp for 64 x 64 or 32 x 32 elements of the tile."""
-    large = plan.rows >= 128
-    return plan.rows * plan.columns // ((128 if math.units else 64) if large else 32)
+    return plan.rows * plan.columns // ((128 if math.units else 64) if _large(plan.rows, plan.columns) else 32)
 
 
 def shared_bytes(math: Math, plan: Plan, a: str, b: str, image: bool) -> int:

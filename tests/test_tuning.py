@@ -87,7 +87,7 @@ def test_the_fastest_way_is_taken_and_remembered(clock: SimpleNamespace, tmp_pat
     # The last of the other tiled plans is the fastest; whatever else is offered after them takes longer.
     tiled = [way for way in others if way != usual]
     clock.seconds = iter([2.0] * cuda_tuning.ROUNDS * len(tiled) + [1.0] * cuda_tuning.ROUNDS + [3.0] * 30)
-    assert ran(first)[-1:] == product("64, 64")
+    assert ran(first)[-1:] == product("{}, {}".format(*tiled[-1]))
     assert first.tuning[KEY] == tiled[-1]
     timed = clock.timed
     assert timed >= cuda_tuning.ROUNDS * (1 + len(tiled))

@@ -26,11 +26,13 @@ template <typename T> struct Fma { typedef T Element; static constexpr int TILE_
 struct Tf32 { typedef float Element; static constexpr int TILE_K = 16, STAGES = 3, S = 1; };
 struct Half { typedef __half Element; static constexpr int TILE_K = 32, STAGES = 3, S = 2; };
 
+constexpr int LARGE = 128 * 128;        // elements of a tile of which a thread takes more than of a small one
+
 // The sums of one thread, by ordinary arithmetic: rows ty, ty + TY, .. and columns tx, tx + 16, .. of the tile.
 template <class Math, int BM, int BN>
 struct SimpleSums {
     typedef typename Wide<typename Math::Element>::type Number;
-    static constexpr int THREADS = BM * BN / (BM >= 128 ? 64 : 32), STRIDE = BN;
+    static constexpr int THREADS = BM * BN / (BM * BN >= LARGE ? 64 : 32), STRIDE = BN;
     static constexpr int TX = 16, TY = THREADS / TX, ROWS = BM / TY, COLUMNS = BN / TX;
     Number sum[ROWS][COLUMNS] = {};
 
@@ -72,7 +74,7 @@ __device__ __forceinline__ unsigned fragment(const __half* tile, int r, int k) {
 // The sums of one thread of a warp that multiplies by the matrix units; ptx.cu says which ones a thread holds.
 template <class Math, int BM, int BN>
 struct WarpSums {
-    static constexpr int WM = BM >= 128 ? 64 : 32, WN = WM;             // the part of the tile that is one warp's
+    static constexpr int WM = BM * BN >= LARGE ? 64 : 32, WN = WM;      // the part of the tile that is one warp's
     static constexpr int S = Math::S, MT = WM / 16, NT = WN / 8, THREADS = 32 * (BM / WM) * (BN / WN), STRIDE = BN + 8;
     float sum[MT][NT][4] = {};
 
