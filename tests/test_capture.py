@@ -96,6 +96,23 @@ def test_steps_by_hand_with_batches_of_several_sizes(folder: Path):
     assert same(results[0][0], results[1][0]) and results[0][1] == results[1][1]
 
 
+def test_two_networks_in_turn(folder: Path):
+    """Their graphs do not share memory, and what one returned outlives the other's step."""
+    x, y = samples(8)
+    results = []
+    for capture in (False, True):
+        with pretended(folder) as (backend, gpus):
+            nets = [network(backend, seed) for seed in (1, 2)]
+            steps = [xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2), capture=capture) for net in nets]
+            losses = []
+            for _ in range(8):
+                found = [step(net.batch_last(x), backend.asarray(y)) for net, step in zip(nets, steps, strict=True)]
+                losses += [(float(backend.to_numpy(loss)), backend.to_numpy(output).tolist()) for loss, output in found]
+            results.append((losses, [learned(net) for net in nets]))
+            assert gpus.launches == (2 * 5 if capture else 0)
+    assert results[0][0] == results[1][0] and all(same(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
+
+
 def test_sizes_that_are_not_used_any_longer_are_forgotten(folder: Path):
     with pretended(folder) as (backend, gpus):
         net = network(backend)

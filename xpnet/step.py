@@ -31,8 +31,8 @@ class TrainStep:
 
     With `capture`, and on a backend that can (a GPU), the step for a shape of batch that comes again and again is
     recorded and from then on made in a single launch, with the same bits. What such a step returns is its own until its
-    next call. Python code in layers and losses runs only while a step is recorded, and so do their settings; `release`
-    forgets what was recorded. Without it every launch is made by itself.
+    next call. Python code in layers and losses runs, and their settings are looked at, only while a step is recorded:
+    `release` makes it be recorded anew. Without `capture` every kernel is launched by itself.
     A network keeps its last one, so that a second `fit` with the same optimizer object goes on where the first ended.
     """
 
