@@ -156,7 +156,7 @@ def show(options: argparse.Namespace, rows: list[Row]) -> None:
     for group in groups:
         print("\n".join(tables.facts(group)), *tables.blocks(group, table.as_text), sep="\n\n")
         better = tables.plan_table(group)
-        print(*([table.as_text(better)] if len(better) > 1 else []), "\n".join(tables.missed(group)), sep="\n\n")
+        print("", *([table.as_text(better), ""] if len(better) > 1 else []), *tables.missed(group), sep="\n")
     if not groups:
         say("no rows, so no tables")
     if options.markdown:

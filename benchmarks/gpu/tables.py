@@ -140,7 +140,7 @@ def missed(rows: Sequence[Row]) -> list[str]:
     lines = [f"missed {past:.2f} times: {row['part']} {row.get('net', row.get('kernel'))} "
              f"{row.get('batch', row.get('megabytes'))}: {name} {row[name]:.2f}, target {row['targets'][name]:g}"
              for row in rows for name in row.get("targets", {}) if (past := gap(row, name))]
-    some = any(row.get("targets") for row in rows)
+    some = any(row.get(name) is not None for row in rows for name in row.get("targets", {}))
     return lines or (["every target that was measured is reached"] if some else ["no target was measured"])
 
 
