@@ -371,7 +371,7 @@ def test_a_gpu_without_enough_memory(folder):
         assert fits and 50 < fits < 400
         train(fits)
         with pytest.raises(memory.OutOfMemory):
-            train(int(1.4 * fits))
+            train(2 * fits)
         assert gpus.used - before < 10_000                  # nothing of all that stays
 
 

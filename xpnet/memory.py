@@ -23,6 +23,7 @@ from xpnet.summary import _bytes
 PROBE = 256             # samples that are tried, and twice as many: small batches take other ways through the kernels than
 PROBE_WORK = 1e11       # large ones. Fewer where this is more than so many multiply-adds, about a second on two cores,
 PROBE_BYTES = 1 << 29   # or more than so many bytes of outputs
+UNDER_WAY = 3           # batches that travel to a GPU while it computes
 MARGIN = 0.8            # of the memory that is free: pools leave gaps between their arrays, and a forecast is none for sure
 
 
@@ -133,7 +134,8 @@ class Forecast:
 
     def _needs(self, N: int) -> int:
         report = self.report(N)
-        return report.peak - report.fixed
+        under_way = 0 if self.net.backend.xp is np else UNDER_WAY * report.batch
+        return report.peak - report.fixed + under_way
 
 
 def _trace(net: Network, N: int, mode: str) -> np.ndarray:
