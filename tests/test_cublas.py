@@ -11,6 +11,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +85,16 @@ def library(cupy: FakeCupy, built: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def by_cublas(backend: CupyBackend) -> CupyBackend:
-    """The backend, told to use cuBLAS for all that it can be used for."""
-    backend._way = lambda key, usual, others, run: CUBLAS if CUBLAS in list(others()) else usual       # type: ignore[method-assign]
+    """The backend, told to use cuBLAS for everything; what arrays hold before somebody writes to them is NaN."""
+    empty = backend.empty
+
+    def nothing(shape: tuple[int, ...], dtype: Any) -> Any:
+        a = empty(shape, dtype)
+        if a.dtype.kind == "f":
+            a.fill(np.nan)
+        return a
+    backend.empty = nothing                                                 # type: ignore[method-assign]
+    backend._way = lambda key, usual, others, run: CUBLAS                   # type: ignore[method-assign]
     return backend
 
 
@@ -149,10 +159,11 @@ def test_convolutions_whose_windows_are_points(library: Library):
             (backend.conv2d_dW(on[0], on[3], point, groups=groups), base.conv2d_dW(x, dy, point, groups=groups))):
         assert distance(backend.to_numpy(y), right) < 2e-6
     assert library.products == 3
-    window, W = Window.make(3, padding=1), normal(6, 2, 3, 3, seed=4)
+    window, W, offered = Window.make(3, padding=1), normal(6, 2, 3, 3, seed=4), []
+    backend._way = lambda key, usual, others, run: offered.extend(others()) or CUBLAS       # type: ignore[method-assign]
     y = backend.conv2d(on[0], backend.asarray(W), window, groups=groups)
     assert distance(backend.to_numpy(y), base.conv2d(x, W, window, groups=groups)) < 2e-6
-    assert library.products == 3
+    assert library.products == 3 and offered and CUBLAS not in offered
 
 
 def test_columns_that_are_written_are_plain(library: Library):
@@ -279,6 +290,39 @@ def test_products_are_made_on_the_current_stream(library: Library):
     with backend.stream():
         product(backend)
         assert library.fake.fake_last_stream() == backend._lane.compute.ptr
+
+
+class Diary:
+    """A library that does nothing but note who called what, and lets others go first."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+
+    def __getattr__(self, function: str) -> Any:
+        def call(*_: Any) -> int:
+            self.calls.append((function, threading.get_ident()))
+            time.sleep(0)
+            return 0
+        return call
+
+
+def test_one_thread_at_a_time_sets_the_stream_then_the_memory_and_multiplies(cupy: FakeCupy):
+    diary = Diary()
+    handle, a = cublas.Cublas(diary, cupy.cuda, 0), cublas.Matrices(cupy.empty((3, 3), np.float32), False, 3, 0)
+    diary.calls.clear()
+
+    def multiply() -> None:
+        for _ in range(50):
+            handle.multiply("Fma<float>", (1, 3, 3, 3), a, a, a, accumulate=False, stream=0, workspace=a.array)
+    threads = [threading.Thread(target=multiply) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    turns = [diary.calls[k:k + 3] for k in range(0, len(diary.calls), 3)]
+    assert len(turns) == 200 and all(len({who for _, who in turn}) == 1 for turn in turns)
+    assert all([what for what, _ in turn] == ["cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasGemmStridedBatchedEx"]
+               for turn in turns)
 
 
 def test_no_handle_is_made_while_a_stream_is_captured(library: Library):
