@@ -84,9 +84,9 @@ class MemoryReport:
 def memory_report(net: Network, batch_size: int, optimizer: Optimizer | None = None, *, mode: str = TRAIN) -> MemoryReport:
     """Predict the peak memory of a training step of `batch_size` samples; in another mode, of a forward pass alone.
 
-    Two small batches of zeros go through the network while every allocation is counted, and what was counted goes on in a
-    straight line. Parameters, gradients, state, counters and random numbers stay as they are; meanwhile nobody else may use
-    the network.
+    A batch of zeros goes through the network while every allocation is counted: this one where it is small, else two small
+    ones, and what was counted goes on in a straight line. Parameters, gradients, state, counters and random numbers stay as
+    they are; meanwhile nobody else may use the network.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"memory_report: expected batch_size to be an int, 1 or larger. Received: batch_size={batch_size!r}.")
@@ -105,8 +105,10 @@ class Forecast:
         affordable = min(PROBE, PROBE_WORK / max(1, 3 * work), room / (2 * size))
         small = max(1 << int(math.log2(max(1, affordable))), *(layer.smallest_batch for layer in net.layers))
         self.net, self.mode, self.slots = net, mode, optimizer.slots if optimizer is not None else 0
-        self.samples = (small, 2 * small) if most > 2 * small else (most, most + 1)     # what is small is tried itself
-        self.traces = [_trace(net, N, mode) for N in self.samples]
+        exact = most <= 2 * small       # it is tried itself, and only that is asked for
+        self.samples = (most, most + 1) if exact else (small, 2 * small)
+        traces = [_trace(net, N, mode) for N in self.samples[:1 if exact else 2]]
+        self.traces = traces[0], traces[-1]
 
     def report(self, N: int) -> MemoryReport:
         net, layers = self.net, len(self.net.layers)
