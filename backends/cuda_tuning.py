@@ -43,12 +43,16 @@ class CupyTuning(CupyBase):
         """
         if key in self.tuning:
             return self.tuning[key]
-        if not self.autotune or self.xp.cuda.get_current_stream().is_capturing():
+        if not self.autotune or self._is_capturing():
             return self._table.get(key, usual)
         ways = [usual, *(way for way in others() if way != usual)]
         self.tuning[key] = min(ways, key=lambda way: self._seconds(lambda: run(way)))
         self._remember()
         return self.tuning[key]
+
+    def _is_capturing(self) -> bool:
+        with self.scope():
+            return self.xp.cuda.get_current_stream().is_capturing()
 
     def _seconds(self, call: Callable[[], object]) -> float:
         """How long a call takes on the GPU, at best."""

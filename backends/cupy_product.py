@@ -147,10 +147,7 @@ class CupyProducts(CupyTuning):
 
     def _cublas_now(self) -> cublas.Cublas | None:
         """The library, where there is one. Its handle cannot be made while a stream is captured: then what is made counts."""
-        with self.scope():
-            if "_cublas" not in vars(self) and self.xp.cuda.get_current_stream().is_capturing():
-                return None
-            return self._cublas
+        return None if "_cublas" not in vars(self) and self._is_capturing() else self._cublas
 
     def _by_cublas(self, library: cublas.Cublas, math: Math, sizes: tuple[int, int, int, int], a: Operand, b: Operand,
                    result: Result) -> None:

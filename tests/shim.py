@@ -38,7 +38,8 @@ def build(code: str, names: Sequence[str], folder: Path, checks: Sequence[str] =
 
     With the sanitizers, `checks`, it can be loaded only into a process that was started with LD_PRELOAD of libasan.
     """
-    shim = "".join((HERE / name).read_text(encoding="utf-8") for name in ("cuda_shim.h", "ptx_shim.h", "cuda_fp16.h", "harness.cpp"))
+    files = ("cuda_shim.h", "ptx_shim.h", "cuda_fp16.h", "harness.cpp")
+    shim = "".join((HERE / name).read_text(encoding="utf-8") for name in files)
     digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *checks)).encode()).hexdigest()[:16]
     library = folder / f"{digest}.so"
     if not library.exists():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import fake_streams
 import numpy as np
 import pytest
 import shim
-from gpu_cases import network, pretended
+from gpu_cases import network, pretended, samples
 from nets import branches, untouched
 
 import xpnet as xn
@@ -250,11 +251,10 @@ def test_the_error_names_a_batch_that_fits(backend, monkeypatch):
     optimizer = xn.Adam()
 
     def fit(batch_size: int) -> None:
-        with memory.explained(net, "fit", batch_size, optimizer):
-            net.fit(x, y, loss="cross_entropy", optimizer=optimizer, batch_size=batch_size, verbose=False)
+        net.fit(x, y, loss="cross_entropy", optimizer=optimizer, batch_size=batch_size, verbose=False)
 
     with limited(net, 30 << 20, monkeypatch):
-        with pytest.raises(xn_error := memory.OutOfMemory) as raised:
+        with pytest.raises(xn.OutOfMemory) as raised:
             fit(500)
         error = raised.value
         assert isinstance(error, MemoryError) and isinstance(error.__cause__, MemoryError) and error.batch_size == 500
@@ -263,8 +263,28 @@ def test_the_error_names_a_batch_that_fits(backend, monkeypatch):
             rf"about [\d.]+ MiB beside the network's [\d.]+ MiB. batch_size={error.fits} would fit.", str(error))
         assert error.fits is not None and 100 < error.fits < 500
         fit(error.fits)
-        with pytest.raises(xn_error):
+        with pytest.raises(xn.OutOfMemory):
             fit(int(error.fits * 1.6))
+
+
+CALLS: dict[str, Callable[[xn.Network, np.ndarray, np.ndarray], object]] = {
+    "predict": lambda net, x, y: net.predict(x, batch_size=600),
+    "evaluate": lambda net, x, y: net.evaluate(x, y, loss="cross_entropy", batch_size=600),
+    "fit: validation": lambda net, x, y: net.fit(x[:8], y[:8], loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=4,
+                                                 validation=(x, y), verbose=False),
+    "TrainStep": lambda net, x, y: xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))(net.batch_last(x), y),
+}
+
+
+@pytest.mark.parametrize("who", CALLS)
+def test_everything_that_takes_batches_says_what_would_fit(who: str, monkeypatch):
+    net = MODELS["numpy_cnn"](backend="numpy")
+    x, y = np.zeros((600, 1, 28, 28), np.float32), np.zeros(600, np.int64)
+    tried = 256 if who == "fit: validation" else 600
+    said = f"^{who}: .* Received: batch_size={tried}"
+    with limited(net, 8 << 20, monkeypatch), pytest.raises(xn.OutOfMemory, match=said) as raised:
+        CALLS[who](net, x, y)
+    assert raised.value.fits is not None and 1 <= raised.value.fits < tried
 
 
 def test_nothing_else_is_explained():
@@ -354,24 +374,31 @@ def test_a_pretended_gpu_needs_what_the_report_says(folder, monkeypatch):
         assert report.peak - report.fixed == pytest.approx(most[0] - before - slots, rel=0.1)
 
 
-def test_a_gpu_without_enough_memory(folder):
+@pytest.mark.parametrize("capture", [False, True])
+def test_a_gpu_without_enough_memory(capture: bool, folder):
     with pretended(folder, memory=300_000) as (backend, gpus):
         net, optimizer = network(backend), xn.SGD(0.01)
         before = gpus.used
 
-        def train(N: int) -> None:
-            with memory.explained(net, "fit", N, optimizer):
-                trained_on(net, N, optimizer, xn.CrossEntropy(), backend.asarray(np.zeros(N, np.int64)))
+        x, y = samples(1000)
 
-        with pytest.raises(memory.OutOfMemory) as raised:
-            train(1000)
-        assert isinstance(raised.value.__cause__, fake_streams.OutOfMemoryError)
-        assert "KiB that are free on cupy:0. Received: batch_size=1000" in str(raised.value)
-        fits = raised.value.fits
-        assert fits and 50 < fits < 400
-        train(fits)
-        with pytest.raises(memory.OutOfMemory):
-            train(2 * fits)
+        def fit(batch_size: int) -> None:
+            net.fit(x, y, loss="cross_entropy", optimizer=optimizer, epochs=4, batch_size=batch_size, capture=capture,
+                    verbose=False)
+
+        try:
+            fit(1000)
+        except xn.OutOfMemory as error:
+            assert isinstance(error.__cause__, fake_streams.OutOfMemoryError)
+            assert "KiB that are free on cupy:0. Received: batch_size=1000" in str(error)
+            fits = error.fits
+            assert fits and 50 < fits < 400
+            fit(fits)                                       # here, where the error still holds its frames
+        else:
+            pytest.fail("1,000 samples fitted")
+        with pytest.raises(xn.OutOfMemory):
+            fit(2 * fits)
+        gc.collect()
         assert gpus.used - before < 10_000                  # nothing of all that stays
 
 

@@ -32,6 +32,7 @@ from xpnet.layers import (
                           Tanh,
 )
 from xpnet.losses import CrossEntropy, HalfSquaredError, Loss, MeanSquaredError
+from xpnet.memory import OutOfMemory
 from xpnet.network import Input, Network, Sequential
 from xpnet.optim import SGD, Adam, AdamW, Optimizer
 from xpnet.schedules import Constant, OneCycle, Schedule
@@ -43,8 +44,8 @@ __version__ = "0.1.0"
 __all__ = [
     "PREDICT", "RBF", "SAMPLE", "SGD", "TRAIN", "Activation", "Adam", "AdamW", "Add", "AvgPool2d", "Backend",
     "BackendError", "BatchNorm2d", "Concat", "Constant", "Conv2d", "CrossEntropy", "Dropout", "Flatten",
-    "GlobalAvgPool2d", "HalfSquaredError", "History", "Input", "Layer", "Linear", "Loss", "MaxPool2d",
-    "MeanSquaredError", "Network", "OneCycle", "Optimizer", "ReLU", "Rescale", "ScaledTanh", "Schedule", "Sequential", "Sigmoid",
-    "Softmax", "Subsampling2d", "TableConv2d", "Tanh", "TrainStep", "Window", "available", "functional",
+    "GlobalAvgPool2d", "HalfSquaredError", "History", "Input", "Layer", "Linear", "Loss", "MaxPool2d", "MeanSquaredError",
+    "Network", "OneCycle", "Optimizer", "OutOfMemory", "ReLU", "Rescale", "ScaledTanh", "Schedule", "Sequential",
+    "Sigmoid", "Softmax", "Subsampling2d", "TableConv2d", "Tanh", "TrainStep", "Window", "available", "functional",
     "get_backend", "load",
 ]

@@ -271,7 +271,9 @@ def explained(net: Network, who: str, batch_size: int, optimizer: Optimizer | No
     try:
         yield
     except Exception as error:
-        if isinstance(error, OutOfMemory) or not _is_about_memory(error):
+        if isinstance(error, OutOfMemory):
+            raise error.with_traceback(None) from error.__cause__       # of what is inside, no frame may hold its arrays
+        if not _is_about_memory(error):
             raise
         raise _explanation(error, net, who, batch_size, optimizer, mode) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from xpnet.layer import TRAIN, Array
 from xpnet.losses import Loss
+from xpnet.memory import explained
 from xpnet.network import Network, softmax_below
 from xpnet.optim import Optimizer, Updater
 
@@ -51,7 +53,8 @@ class TrainStep:
         net = self.net
         if self.updater.buffers is not net.buffers:
             self.to()
-        with net.backend.stream():
+        fitting = self.totals is not None       # then it is fit that explains
+        with nullcontext() if fitting else explained(net, "TrainStep", x.shape[-1], self.optimizer), net.backend.stream():
             self.updater.begin(lr)
             try:
                 if self.capture and net.backend.captures:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backends.feed import Feed
 from xpnet.initializers import generator
-from xpnet.layer import Array
+from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss, get_loss
+from xpnet.memory import explained
 from xpnet.network import Network
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule, get_schedule
@@ -76,7 +78,8 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     if verbose:
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} parameters on {len(x):,} samples, "
               f"backend {net.backend.name}{f' ({net.backend.note})' if net.backend.note else ''}")
-    with net.backend.stream(), _interruptible(history), _recording(step):
+
+    def train() -> None:        # in a frame of its own, so that an error's traceback does not hold the samples on a GPU
         while len(history.rows) < epochs and not history.interrupted and not history.stopped:
             started = time.perf_counter()
             if step.totals is None:                                     # at first, and where `until` moved the network
@@ -90,11 +93,15 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
                 row, lr = _epoch(step, batches, rates, history, bar)
                 net.epochs += not history.interrupted
                 if held_out_batches is not None:
-                    figures = dict.fromkeys(row, np.nan) if history.interrupted else _evaluate(net, held_out_batches, loss)
+                    with explained(net, "fit: validation", EVALUATED, mode=PREDICT):
+                        figures = dict.fromkeys(row, np.nan) if history.interrupted else _evaluate(net, held_out_batches, loss)
                     row |= {f"val_{name}": value for name, value in figures.items()}
                     bar.show(row)
             history.rows.append({"epoch": len(history.rows) + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
             history.stopped = until is not None and not history.interrupted and bool(until(history.rows[-1]))
+
+    with explained(net, "fit", batch_size, optimizer), net.backend.stream(), _interruptible(history), _recording(step):
+        train()
     if history.interrupted and verbose:
         print("interrupted: stopped after the current batch; the network keeps what it learned")
     return history
@@ -163,7 +170,7 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
     loss = get_loss(loss)
     batch_size = _count("evaluate", "batch_size", batch_size)
     samples = check_samples(net, x, y, loss, "evaluate")
-    with net.backend.stream():
+    with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
         return _evaluate(net, _Batches(net, *samples, batch_size), loss)
 
 
@@ -181,12 +188,15 @@ def predict(net: Network, x: Any, *, batch_size: int = 256) -> np.ndarray:
     x = net.check_input(x)
     batch_size = _count("predict", "batch_size", batch_size)
     out = np.empty((len(x), *net.output.shape), net.dtype)
-    with net.backend.stream():
-        feed = net.backend.feed(x, net.dtype, batch_size)
-        for start in range(0, len(x), batch_size):
-            y = net.forward(feed.batch(start, min(start + batch_size, len(x))))
-            out[start:start + batch_size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
+    with explained(net, "predict", batch_size, mode=PREDICT), net.backend.stream():
+        _predict(net, net.backend.feed(x, net.dtype, batch_size), out, batch_size)
     return out
+
+
+def _predict(net: Network, feed: Feed, out: np.ndarray, batch_size: int) -> None:
+    for start in range(0, len(out), batch_size):
+        y = net.forward(feed.batch(start, min(start + batch_size, len(out))))
+        out[start:start + batch_size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
 
 
 def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[Any, np.ndarray]:
