@@ -48,8 +48,8 @@ def small_grids(backend: CupyBackend, words: list[str]) -> None:
     before = cuda_launch.MAX_GRID, cuda_launch.THREADS
     cuda_launch.MAX_GRID, cuda_launch.THREADS = (2, 2), 8
     try:
-        for check in GRIDS.values():
-            grid(check, examples=30)(backend, words)
+        for name, check in GRIDS.items():
+            grid(check, examples=10 if name in LONGEST else 30)(backend, words)
     finally:
         cuda_launch.MAX_GRID, cuda_launch.THREADS = before
 
@@ -116,7 +116,8 @@ def training(backend: CupyBackend, words: list[str]) -> None:
     assert distance(*outputs) < 1e-5
 
 
-CHECKS = {name: grid(check) for name, check in GRIDS.items()} | {
+LONGEST = {"gemm": 40, "conv2d": 40}             # examples, where one takes long
+CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.items()} | {
     check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays, layers, training, functional)}
 
 
