@@ -2,8 +2,11 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
+import shim
+from gpu import gpu_or_skip
 from hypothesis import settings
 
 from xpnet import Backend, BackendError, get_backend
@@ -32,4 +35,15 @@ NO_NUMBA = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="num
                                          pytest.param("cupy", marks=pytest.mark.gpu)])
 def backend(request) -> Backend:
     """Each backend in turn; "base" is the reference implementation itself."""
+    if request.param == "cupy":
+        return gpu_or_skip()                            # in full digits
     return Backend() if request.param == "base" else get_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels lie that g++ compiled for the CPU; the tests that need it are skipped where g++ cannot."""
+    reason = shim.why_not()
+    if reason:
+        pytest.skip(reason)
+    return tmp_path_factory.mktemp("kernels")

@@ -15,21 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shim
 from gpu_cases import LATE, ByCublas, FromTheHost, Looking, Waiting, learned, network, pretended, samples
 from nets import same
 
 import xpnet as xn
 
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    reason = shim.why_not()
-    if reason:
-        pytest.skip(reason)
-    return tmp_path_factory.mktemp("kernels")
 
 
 def fitted(folder: Path, late: str = "at once", *, capture: bool, **settings: Any) -> tuple[Any, ...]:

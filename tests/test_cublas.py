@@ -49,14 +49,6 @@ class Library:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    reason = shim.why_not()
-    if reason:
-        pytest.skip(reason)
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture(scope="module")
 def built(folder: Path) -> Path:
     file = folder / "libcublas.so"
     subprocess.run(["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", str(file),

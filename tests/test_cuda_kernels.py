@@ -28,12 +28,8 @@ MUTANTS = {name: mutant for module in kernel_checks.MODULES for name, mutant in 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where compiled kernels lie: one library for each family, made once, two compilers at a time."""
-    reason = shim.why_not()
-    if reason:
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("kernels")
+def families(folder: Path) -> Path:
+    """The folder with one library for each family, made once, two compilers at a time."""
     with ThreadPoolExecutor(2) as pool:
         for built in [pool.submit(shim.build, cuda_launch.source(family), names, folder)
                       for family, names in kernels().items()]:
@@ -57,10 +53,10 @@ Outcomes = dict[str, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def checked(folder: Path) -> Outcomes:
+def checked(families: Path) -> Outcomes:
     """The outcome of each check, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(CHECKS, pool.map(lambda name: check(folder, [name]), CHECKS)))
+        return dict(zip(CHECKS, pool.map(lambda name: check(families, [name]), CHECKS)))
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shim
 from fake_cupy import FakeCupy, check_limits, installed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,15 +21,6 @@ from xpnet.backends import BackendError, Window, available, cuda_launch, get_bac
 from xpnet.backends.cupy_backend import CupyBackend, kernels
 
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]       # what there is without a GPU, the best last
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the one kernel lies that `two_gpus` needs, once it is compiled."""
-    reason = shim.why_not()
-    if reason:
-        pytest.skip(reason)
-    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shim
 from fake_streams import Event, Stream
 from gpu_cases import LATE, learned, network, pretended, samples
 from nets import same
@@ -29,14 +28,6 @@ ORDERS: dict[str, Callable[[CupyBackend], Callable[[Stream], bool]]] = {
     "late copies": lambda backend: lambda stream: stream is backend._lane.copies,
     "late steps": lambda backend: lambda stream: stream is backend._lane.compute,
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    reason = shim.why_not()
-    if reason:
-        pytest.skip(reason)
-    return tmp_path_factory.mktemp("kernels")
 
 
 def many() -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,6 @@ from typing import Any
 import fake_streams
 import numpy as np
 import pytest
-import shim
 from gpu_cases import network, pretended, samples
 from nets import branches, untouched
 
@@ -347,14 +346,6 @@ def test_the_memory_that_is_free_is_that_of_the_system_and_of_the_pool():
 
 
 # --- on a GPU that is pretended ---------------------------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    reason = shim.why_not()
-    if reason:
-        pytest.skip(reason)
-    return tmp_path_factory.mktemp("kernels")
-
 
 def test_a_pretended_gpu_needs_what_the_report_says(folder, monkeypatch):
     with pretended(folder) as (backend, gpus):

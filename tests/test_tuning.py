@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shim
 from fake_cupy import FakeCupy, installed
 from parity_cases import distance, normal
 
@@ -23,14 +22,6 @@ ONLY = ("random_bits", "<float>", "im2col<float,", "col2im<float,", "Fma<float>"
 SHAPE = 70, 200, 90                                     # M, K, N
 KEY = "Fma<float> ALONG_K ACROSS_K 1x70x90x200"
 WINDOW, X, FILTERS = Window.make(3, padding=1), (2, 6, 6, 4), 5
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    reason = shim.why_not()
-    if reason:
-        pytest.skip(reason)
-    return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture
