@@ -9,7 +9,7 @@ import numpy as np
 
 from xpnet.backends import cuda_launch
 from xpnet.backends.base import Array
-from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K
+from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, LARGEST_GRID
 from xpnet.backends.cupy_product import LARGEST, CupyProducts, Operand
 from xpnet.backends.window import Window
 
@@ -70,7 +70,7 @@ class CupyConvolution(CupyProducts):
 
     def conv2d(self, x: Array, W: Array, window: Window, *, groups: int = 1, bias: Array | None = None,
                activation: str | None = None) -> Array:
-        if not self._convolves(x, W, window, bias):
+        if not self._convolves(x, W, window, groups, bias):
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
         x, W = self._contiguous(x), self._contiguous(W)
         w = cuda_launch.window_struct(x.shape, window)
@@ -116,7 +116,7 @@ class CupyConvolution(CupyProducts):
             yield oy * row, cols
 
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
-        if not self._convolves(dy, W, window):
+        if not self._convolves(dy, W, window, groups):
             return super().conv2d_dx(dy, W, x_shape, window, groups=groups)
         dy, W = self._contiguous(dy), self._contiguous(W)
         if window.pointwise:
@@ -162,7 +162,7 @@ class CupyConvolution(CupyProducts):
 
     def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
                   accumulate: bool = False) -> Array:
-        if not self._convolves(x, dy, window):
+        if not self._convolves(x, dy, window, groups):
             return super().conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=accumulate)
         x, dy = self._contiguous(x), self._contiguous(dy)
         shape = dy.shape[0], x.shape[0] // groups, *window.kernel
@@ -202,7 +202,7 @@ class CupyConvolution(CupyProducts):
         way = self._way(key, IMAGE, lambda: ways, lambda way: ways[way]())
         return way if isinstance(way, str) and way in ways else IMAGE
 
-    def _convolves(self, a: Array, b: Array, window: Window, bias: Array | None = None) -> bool:
-        """Whether the convolution has a kernel: see _multiplies, and no more pixels than 32 bits can count."""
-        return (self._multiplies(a, b, bias) and min(a.size, b.size) > 0
+    def _convolves(self, a: Array, b: Array, window: Window, groups: int, bias: Array | None = None) -> bool:
+        """Whether the convolution has a kernel: see _multiplies, and no more groups or pixels than a launch can count."""
+        return (self._multiplies(a, b, bias) and min(a.size, b.size) > 0 and groups <= LARGEST_GRID
                 and max(a.size // a.shape[0], b.size // b.shape[0]) * window.taps <= LARGEST)

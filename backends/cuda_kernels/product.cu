@@ -84,6 +84,7 @@ struct WarpSums {
     template <class TileA, class TileB, typename T>
     __device__ __forceinline__ void multiply(const T* a, const T* b) {
         const int t = threadIdx.x % 4, g = threadIdx.x % 32 / 4;
+        __syncwarp();                       // the matrix units want all threads of the warp at once
 #pragma unroll
         for (int k = S * t; k < Math::TILE_K; k += 8 * S) {
             unsigned rows[MT][4], columns[NT][2];
