@@ -89,9 +89,9 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
 
     A block's threads are spread over vectors first, then columns, and where a row is short over several rows.
     """
-    x = min(_power_of_two(vectors), THREADS)
-    y = min(_power_of_two(columns), THREADS // x)
-    z = min(_power_of_two(rows), THREADS // (x * y), MAX_BLOCK_Z)
+    x = min(power_of_two(vectors), THREADS)
+    y = min(power_of_two(columns), THREADS // x)
+    z = min(power_of_two(rows), THREADS // (x * y), MAX_BLOCK_Z)
     return (_blocks(rows, z, MAX_GRID[0]), _blocks(channels, 1, MAX_GRID[1]), 1), (x, y, z)
 
 
@@ -111,10 +111,10 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
     depend on the launch, only on the pieces, and those on the shape alone.
     """
     vectors = size // width
-    x = min(_power_of_two(vectors), THREADS)
+    x = min(power_of_two(vectors), THREADS)
     while x > 1 and vectors <= x * TURN // 2 and rows * x > BLOCKS * THREADS:
         x //= 2                                                         # enough blocks, whose threads have too little to do
-    y = min(_power_of_two(rows), THREADS // x)
+    y = min(power_of_two(rows), THREADS // x)
     turns = -(-vectors // (x * TURN))
     wanted = max(BLOCKS * y // max(rows, 1), 1)                         # pieces that a row is cut into
     length = max(-(-turns // wanted), 1) * x * TURN * width
@@ -131,10 +131,10 @@ def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[
     """
     if samples // widest >= ENOUGH:
         return widest, ((_blocks(samples // widest, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1))
-    x = min(_power_of_two(samples), 32, THREADS)
+    x = min(power_of_two(samples), 32, THREADS)
     while x > 1 and samples < x * BLOCKS // 8 and classes > TURN * (THREADS // x):
         x //= 2
-    y = min(_power_of_two(-(-classes // TURN)), THREADS // x)
+    y = min(power_of_two(-(-classes // TURN)), THREADS // x)
     return 1, ((_blocks(samples, x, MAX_GRID[0]), 1, 1), (x, y, 1))
 
 
@@ -145,12 +145,12 @@ def flat_launch(threads: int) -> tuple[Grid, Grid]:
 
 def matrix_launch(rows: int, columns: int, terms: int) -> tuple[Grid, Grid]:
     """(grid, block) for kernels that make each element of a matrix from so many terms, up to eight threads together."""
-    together = min(_power_of_two(terms), 8, THREADS)
+    together = min(power_of_two(terms), 8, THREADS)
     across = THREADS // together
     return (_blocks(columns, across, MAX_GRID[0]), _blocks(rows, 1, MAX_GRID[1]), 1), (across, together, 1)
 
 
-def _power_of_two(n: int) -> int:
+def power_of_two(n: int) -> int:
     """The smallest power of two that is not below n."""
     return 1 << max(n - 1, 0).bit_length()
 

@@ -23,7 +23,7 @@ PRODUCT = np.dtype([(name, np.int64) for name in ("lda", "ldb", "ldc", "a_group"
 
 MULTIPROCESSORS = 132       # of the GPU that plans are made for, whatever GPU it is: the same bits on all of them
 SHORTEST = 8                # steps along k; a walk is not split into shorter ones
-SMALL_COST = 2              # instructions for each multiply-add in a small tile, of which less is used twice, next to a large one
+SMALL_COST = 2              # of a multiply-add in a small tile, against a large one, which loads half as much for each
 LARGEST_GRID = 65535        # blocks along y and z
 PLACE = 16                  # bytes of a Place in tiles.cu
 

@@ -30,15 +30,10 @@ class CupyTotals(CupyBase):
             return
         N = y.shape[-1]
         K = math.prod(y.shape[:-1])
-        x = min(_power_of_two(N), 4 * cuda_launch.THREADS)
-        threads = x, min(_power_of_two(K), 4 * cuda_launch.THREADS // x), 1
+        x = min(cuda_launch.power_of_two(N), 4 * cuda_launch.THREADS)
+        threads = x, min(cuda_launch.power_of_two(K), 4 * cuda_launch.THREADS // x), 1
         y = self._contiguous(y)
         there = y if target is None else self._contiguous(target)
         kind = "i64" if there.dtype == LABELS else TYPES[y.dtype]
         self._launch("totals", f"tally<{TYPES[y.dtype]}, {kind}>", ((1, 1, 1), threads),
                      sums, self._contiguous(loss), y, there, np.int32(K), np.int32(N), np.int32(target is not None))
-
-
-def _power_of_two(n: int) -> int:
-    """The smallest power of two that is not below n, at least 1."""
-    return 1 << max(n - 1, 0).bit_length()

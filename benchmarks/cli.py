@@ -7,17 +7,16 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import options as command
 from benchmarks import parts, table
-from benchmarks.contenders import CONTENDERS, Job
+from benchmarks.contenders import Job
 from benchmarks.facts import BUSY, cpu_model, facts, load_average
 from benchmarks.gpu import command as gpu
 from benchmarks.growth import GROWTH, growth_tables
-from benchmarks.race import ContenderError, Turns, ask
+from benchmarks.race import ContenderError, Turns, present
 from benchmarks.rows import Row, above_pytorch, disturbed, merge, of_part, read, with_ratios
 from xpnet.io.files import write_atomically
 
@@ -68,7 +67,7 @@ def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], d
     if where["load"] is not None and where["load"] > BUSY:
         _say(f"the machine is busy (load average {where['load']:.2f}): threads that wait for each other lose most, so the "
              "ratios will be off too")
-    contenders, left_out = _present(options, job)
+    contenders, left_out = present(options.contenders, job, _say)
     turns = Turns(contenders, options.rounds, time.monotonic() + 60 * options.minutes)
     run: dict[str, Callable[[], list[Row]]] = {         # the longest last: it takes the time that is left
         "convolutions": lambda: parts.single_convolutions(options.threads, turns, job, _say),
@@ -81,25 +80,6 @@ def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], d
             if options.json:
                 write_atomically(options.json, (json.dumps(rows, indent=1) + "\n").encode())
     return rows, left_out, turns.broken
-
-
-def _present(options: argparse.Namespace, job: Job) -> tuple[list[str], dict[str, str]]:
-    """The contenders that can run here, and why the others cannot; an error where one was asked for by name."""
-    present, left_out = [], {}
-    for contender in options.contenders or CONTENDERS["cpu"]:
-        reason = ask("missing", replace(job, contender=contender), _say)
-        if reason is None:
-            present.append(contender)
-        elif options.contenders:
-            raise ValueError(f"--contenders: expected contenders that can run here. Received: {contender}: {reason}")
-        else:
-            left_out[contender] = reason
-    reasons = "\n".join(f"  {name}: {reason}" for name, reason in left_out.items())
-    if not present:
-        raise ValueError(f"cpu: expected at least one contender that can run here. Received: none.\n{reasons}")
-    if left_out:
-        _say(f"left out:\n{reasons}")
-    return present, left_out
 
 
 def _show(options: argparse.Namespace, rows: list[Row], left_out: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Job
+from benchmarks.contenders import CONTENDERS, Job
 from benchmarks.rows import Row
 
 ROOT = str(Path(__file__).parents[1])
@@ -115,6 +115,29 @@ def race(part: str, cells: Sequence[Cell], turns: Turns, job: Job, say: Say) -> 
                 say(f"{number}  {cell.net}{width} threads {cell.threads}  {contender}: " + ", ".join(
                     f"{row['mode']} {row['batch']}: {1000 * row['seconds']:.3g} ms" for row in answer["rows"]))
     return samples
+
+
+def present(asked: Sequence[str] | None, job: Job, say: Say) -> tuple[list[str], dict[str, str]]:
+    """The contenders that can run here, and why the others cannot; an error where one that was asked for by name cannot, or
+    none can."""
+    found, left_out, known = list[str](), dict[str, str](), dict[str, str | None]()
+    for contender in asked or CONTENDERS[job.device]:
+        library = contender.split("-")[0]           # one process for each: importing PyTorch takes seconds
+        if library not in known:
+            known[library] = ask("missing", replace(job, contender=contender), say)
+        reason = known[library]
+        if reason is None:
+            found.append(contender)
+        elif asked:
+            raise ValueError(f"--contenders: expected contenders that can run here. Received: {contender}: {reason}")
+        else:
+            left_out[contender] = reason
+    reasons = "\n".join(f"  {name}: {reason}" for name, reason in left_out.items())
+    if not found:
+        raise ValueError(f"{job.device}: expected at least one contender that can run here. Received: none.\n{reasons}")
+    if left_out:
+        say(f"left out:\n{reasons}")
+    return found, left_out
 
 
 def ask(task: str, job: Job, say: Say) -> Any:

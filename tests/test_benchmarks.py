@@ -85,7 +85,7 @@ def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
         return {"about": about, "rows": [
             {"batch": batch, "mode": mode, "seconds": batch * job.width**2, "memory": 1000 * batch, "libraries": 5 * 10**6}
             for batch in job.batches for mode in job.modes]}
-    for module in (race, cli, parts):
+    for module in (race, parts):
         monkeypatch.setattr(module, "ask", answer)
     monkeypatch.setattr(options, "cores", lambda: 2)
     page = tmp_path / "page.md"
@@ -170,7 +170,7 @@ def test_what_a_process_says_is_passed_on(monkeypatch):
 def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(cli, "ask", interrupt)
+    monkeypatch.setattr(race, "ask", interrupt)
     assert cli.main(TINY) == 130
     assert "interrupted" in capsys.readouterr().err
 

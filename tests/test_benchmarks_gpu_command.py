@@ -117,7 +117,7 @@ def answers(task, job, say, timeout):
 @pytest.fixture
 def pretended(monkeypatch, tmp_path):
     monkeypatch.setattr(parts, "stream", answers)
-    monkeypatch.setattr(command, "ask", lambda task, job, say: None)
+    monkeypatch.setattr(race, "ask", lambda task, job, say: None)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(command, "DATA", tmp_path)
     return tmp_path
@@ -228,7 +228,7 @@ def test_files_are_checked_before_any_work(arguments, message, pretended, monkey
 
 
 def test_contenders_that_cannot_run(pretended, monkeypatch, capsys):
-    monkeypatch.setattr(command, "ask", lambda task, job, say: "not here" if job.contender != "cupy" else None)
+    monkeypatch.setattr(race, "ask", lambda task, job, say: "not here" if job.contender != "cupy" else None)
     assert cli.main(["gpu", "--contenders", "cupy", "torch-nhwc"]) == 2
     assert "expected contenders that can run here. Received: torch-nhwc: not here" in capsys.readouterr().err
     assert cli.main(["gpu", "--parts", "bandwidth"]) == 0

@@ -10,17 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import table
-from benchmarks.contenders import CONTENDERS, Job
+from benchmarks.contenders import Job
 from benchmarks.facts import cpu_model, load_average
 from benchmarks.gpu import parts, plans, tables
 from benchmarks.gpu.rows import compared, merge, of_part, read
 from benchmarks.gpu.steps import CELLS
-from benchmarks.race import ROOT, ContenderError, ask
+from benchmarks.race import ROOT, ContenderError, present
 from benchmarks.rows import Row
 from xpnet.io.files import write_atomically
 
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     started = time.monotonic()
     job = Job("gpu", "", options.threads, seconds=options.seconds, tf32=options.tf32, fused_adam=options.fused_adam,
               data=options.data or (str(DATA) if DATA.is_dir() else ""))
-    contenders = present(options, job)
+    contenders, _ = present(options.contenders, job, say)
     setting = parts.Setting(contenders, options.rounds, started + 60 * options.minutes, job, [], say)
     keeper = Keeper(options, old_rows(options) if options.merge else [])
     if "cupy" in contenders or "cupy-eager" in contenders:
@@ -93,28 +92,6 @@ def old_rows(options: argparse.Namespace) -> list[Row]:
         if rows:
             newest[rows[0]["device"]] = rows
     return [row for rows in newest.values() for row in rows]
-
-
-def present(options: argparse.Namespace, job: Job) -> list[str]:
-    """The contenders that can run here; an error where one that was asked for by name cannot, or none can."""
-    found, reasons, known = [], {}, dict[str, str | None]()
-    for contender in options.contenders or CONTENDERS["gpu"]:
-        library = contender.split("-")[0]           # one process for each: importing PyTorch takes seconds
-        if library not in known:
-            known[library] = ask("missing", replace(job, contender=contender), say)
-        reason = known[library]
-        if reason is None:
-            found.append(contender)
-        elif options.contenders:
-            raise ValueError(f"--contenders: expected contenders that can run here. Received: {contender}: {reason}")
-        else:
-            reasons[contender] = reason
-    lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
-    if not found:
-        raise ValueError(f"gpu: expected at least one contender that can run here. Received: none.\n{lines}")
-    if reasons:
-        say(f"left out:\n{lines}")
-    return found
 
 
 class Keeper:
