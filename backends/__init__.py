@@ -7,6 +7,8 @@ from xpnet.backends.window import Window
 
 __all__ = ["Backend", "BackendError", "Window", "available", "get_backend"]
 
+TF32 = ("never", "convolutions", "always")      # where a GPU may round float32 operands to TF32
+
 
 class BackendError(RuntimeError):
     """A backend that was asked for by name cannot be used on this machine: the reason, and what to do about it."""
@@ -16,20 +18,23 @@ class BackendError(RuntimeError):
         self.reason, self.remedy = reason, remedy
 
 
-def get_backend(name: str | Backend = "auto", *, autotune: bool = False) -> Backend:
+def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", autotune: bool = False) -> Backend:
     """The backend called `name`: "numpy", "numba", "cupy" (the first GPU), "cupy:1" (the second) or "auto".
 
     "auto" takes a GPU where one can be used, else Numba where it is installed, else NumPy, and keeps the reason in
     `backend.note`. A named backend that cannot be used is a BackendError. A Backend is returned as it is.
-    With autotune a GPU measures which of its ways is the fastest for each new shape, and remembers it; another way gives
-    other bits. CPUs have one way only.
+    On a GPU, `tf32` says where float32 operands are rounded to TF32: "never", in "convolutions", or "always". With autotune it
+    measures which of its ways is the fastest for each new shape, and remembers it; another way gives other bits. CPUs
+    keep all digits and have one way only.
     """
+    if tf32 not in TF32:
+        raise ValueError(f"get_backend: expected tf32 to be one of {', '.join(TF32)}. Received: tf32={tf32!r}.")
     if isinstance(name, Backend):
         return name
     kind, _, device = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "auto" and not device:
         reasons: list[str] = []
-        for make in (lambda note: _cupy(0, note, autotune), _numba):
+        for make in (lambda note: _cupy(0, note, tf32, autotune), _numba):
             try:
                 return make(", because ".join(['chosen by "auto"', *reasons]))
             except BackendError as error:
@@ -40,7 +45,7 @@ def get_backend(name: str | Backend = "auto", *, autotune: bool = False) -> Back
     if kind == "numba" and not device:
         return _numba()
     if kind == "cupy" and (device.isdecimal() or name == "cupy"):
-        return _cupy(int(device or 0), autotune=autotune)
+        return _cupy(int(device or 0), tf32=tf32, autotune=autotune)
     raise ValueError(f'get_backend: expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE". Received: {name!r}.')
 
 
@@ -73,6 +78,6 @@ def _numba(note: str = "") -> Backend:
     return NumbaBackend(note=note)
 
 
-def _cupy(device: int, note: str = "", autotune: bool = False) -> Backend:
+def _cupy(device: int, note: str = "", tf32: str = "convolutions", autotune: bool = False) -> Backend:
     from xpnet.backends.cupy_backend import CupyBackend
-    return CupyBackend(device, note=note, autotune=autotune)
+    return CupyBackend(device, note=note, tf32=tf32, autotune=autotune)

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends import BackendError, cuda_launch
+from xpnet.backends import TF32, BackendError, cuda_launch
 from xpnet.backends.base import Array, Backend
 
 INSTALL = 'pip install "xpnet[cuda13]" (or "xpnet[cuda12]" for drivers before 580)'
 
-TF32 = ("never", "convolutions", "always")
 USUAL_SHARED = 48 << 10         # bytes of shared memory that a block gets without asking for more
 
 

@@ -130,6 +130,16 @@ def test_devices_are_found_by_number(two_gpus: FakeCupy):
     assert two_gpus.current == 0
 
 
+def test_the_digits_of_products_can_be_chosen(two_gpus: FakeCupy):
+    chosen: Any = [get_backend("cupy"), get_backend("cupy:1", tf32="never"), get_backend("auto", tf32="always")]
+    assert [backend.tf32 for backend in chosen] == ["convolutions", "never", "always"]
+    for name in ("numpy", "cupy"):
+        with pytest.raises(ValueError, match="get_backend: expected tf32 to be one of never, .* Received: tf32=.on.\\."):
+            get_backend(name, tf32="on")
+    with pytest.raises(ValueError, match="CupyBackend: expected tf32"):
+        CupyBackend(tf32="on")
+
+
 @pytest.mark.parametrize("device", [2, 17, -1])
 def test_a_device_that_is_not_there(device: int, two_gpus: FakeCupy):
     with pytest.raises(BackendError, match=f"cupy:{device}: there is no such GPU. Use one of these: cupy:0, cupy:1"):
