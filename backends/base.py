@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.activations import DERIVATIVE, FORWARD
+from xpnet.backends import activations
 from xpnet.backends.feed import Feed
+from xpnet.backends.optimizer_rules import OptimizerRules
 from xpnet.backends.window import Window
 
 Array = Any
 
 
-class Backend:
+class Backend(OptimizerRules):
     """Kernels in plain `xp`; see the module's text for the layout."""
 
     name = "base"
@@ -282,17 +283,18 @@ class Backend:
 
     # --- elementwise ----------------------------------------------------------------------------------------------
 
-    def activate(self, z: Array, activation: str | None) -> Array:
-        """y = f(z); z itself where there is no activation."""
-        return z if activation is None else FORWARD[activation](self.xp, z)
+    def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
+        """y = f(z), with the activation's constants where they are not its usual ones; z itself where there is no activation."""
+        return z if activation is None else activations.forward(self.xp, z, activation, constants)
 
-    def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
-                            accumulate: bool = False) -> Array:
-        """dz = dy * f'(z) with f' from y = f(z), and bias_grad (rows,) = sum of dz over all axes but the first.
+    def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
+                            bias_grad: Array | None = None, accumulate: bool = False) -> Array:
+        """dz = dy * f'(z), and bias_grad (rows,) = sum of dz over all axes but the first.
 
-        Without an activation dz is dy itself.
+        y is the output f(z), or the input z where the activation's derivative is written with it (`of` is "z" in
+        activations.py). Without an activation dz is dy itself.
         """
-        dz = dy if activation is None else dy * DERIVATIVE[activation](self.xp, y)
+        dz = dy if activation is None else dy * activations.derivative(self.xp, y, activation, constants)
         if bias_grad is not None:
             self.store(dz.reshape(dz.shape[0], -1).sum(axis=1), bias_grad, accumulate)
         return dz
@@ -402,40 +404,3 @@ class Backend:
     def dropout_dx(self, dy: Array, p: float, keep: Array) -> Array:
         """dx = dy keep / (1 - p); a dropped NaN or infinity is 0."""
         return self.xp.where(keep, dy * (1.0 / (1.0 - p)), dy.dtype.type(0))
-
-    # --- optimizers -----------------------------------------------------------------------------------------------
-    # On flat buffers (n,); only the first `decayed` elements feel the weight decay. `hyper` is a float64 array on the
-    # backend, because a number in a captured GPU graph is a constant. It is cast first: float32 must stay float32.
-
-    def sgd(self, w: Array, g: Array, v: Array | None, hyper: Array, *, nesterov: bool, decayed: int) -> None:
-        """v = mu v + g', w -= lr v (Nesterov: lr (g' + mu v)), g' = g + decay w. hyper = (lr, mu, decay).
-
-        v is None without momentum. Sutskever et al. 2013, in the form where lr multiplies the velocity last.
-        """
-        lr, mu, decay = hyper.astype(w.dtype)
-        g = g.copy()
-        g[:decayed] += decay * w[:decayed]
-        if v is not None:
-            v *= mu
-            v += g
-            g = g + mu * v if nesterov else v
-        w -= lr * g
-
-    def adam(self, w: Array, g: Array, m: Array, v: Array, hyper: Array, *, decoupled: bool, decayed: int) -> None:
-        """m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w -= lr (m / c1) / (sqrt(v / c2) + eps), c = 1 - b^t.
-
-        hyper = (lr, b1, b2, eps, decay, c1, c2). Decay is added to g (Kingma and Ba 2015, algorithm 1), or with
-        `decoupled` w shrinks by lr * decay first (Loshchilov and Hutter 2019, algorithm 2).
-        """
-        lr, b1, b2, eps, decay, c1, c2 = hyper.astype(w.dtype)
-        new1, new2 = (1 - hyper[1:3]).astype(w.dtype)       # 1 - b2 in float32 would keep only four digits
-        if decoupled:
-            w[:decayed] -= lr * decay * w[:decayed]
-        else:
-            g = g.copy()
-            g[:decayed] += decay * w[:decayed]
-        m *= b1
-        m += new1 * g
-        v *= b2
-        v += new2 * g * g
-        w -= lr / c1 * m / (self.xp.sqrt(v / c2) + eps)

@@ -38,9 +38,9 @@ class CupyElementwise(CupyRows):
 
     # --- activations ----------------------------------------------------------------------------------------------
 
-    def activate(self, z: Array, activation: str | None) -> Array:
-        if activation is None or not self._has_kernels(z):
-            return super().activate(z, activation)
+    def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
+        if activation is None or activation not in cuda_launch.ACTIVATIONS or not self._has_kernels(z):
+            return super().activate(z, activation, constants)
         z = self._contiguous(z)
         y = self.empty(z.shape, z.dtype)
         types, launch = self._array(4, z, y)
@@ -48,12 +48,12 @@ class CupyElementwise(CupyRows):
                      z, y, np.int64(z.size))
         return y
 
-    def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
-                            accumulate: bool = False) -> Array:
+    def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
+                            bias_grad: Array | None = None, accumulate: bool = False) -> Array:
         arrays = (dy, y) if bias_grad is None else (dy, y, bias_grad)
-        if (activation is None and bias_grad is None or not self._has_kernels(*arrays)
-                or bias_grad is not None and not bias_grad.flags.c_contiguous):
-            return super().activation_backward(dy, y, activation, bias_grad=bias_grad, accumulate=accumulate)
+        if (activation is None and bias_grad is None or activation not in cuda_launch.ACTIVATIONS
+                or not self._has_kernels(*arrays) or bias_grad is not None and not bias_grad.flags.c_contiguous):
+            return super().activation_backward(dy, y, activation, constants, bias_grad=bias_grad, accumulate=accumulate)
         shape, given = dy.shape, dy
         dy, y = self._contiguous(dy), self._contiguous(y)
         if bias_grad is None:

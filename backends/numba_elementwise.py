@@ -39,17 +39,18 @@ class NumbaElementwise(NumbaBase):
 
     # --- activations ----------------------------------------------------------------------------------------------
 
-    def activate(self, z: Array, activation: str | None) -> Array:
+    def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
         if activation != "relu" or z.dtype != FLOAT32:
-            return super().activate(z, activation)
+            return super().activate(z, activation, constants)
         y = self.empty(z.shape, FLOAT32)
         activations.relu(self.crew(z.size), ready(z, (z.size,)), y.reshape(-1))
         return y
 
-    def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
-                            accumulate: bool = False) -> Array:
-        if not float32(dy, y) or bias_grad is not None and not writable(bias_grad):
-            return super().activation_backward(dy, y, activation, bias_grad=bias_grad, accumulate=accumulate)
+    def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
+                            bias_grad: Array | None = None, accumulate: bool = False) -> Array:
+        known = activation is None or activation in CURVE
+        if not (known and float32(dy, y)) or bias_grad is not None and not writable(bias_grad):
+            return super().activation_backward(dy, y, activation, constants, bias_grad=bias_grad, accumulate=accumulate)
         rows, size = dy.shape[0], prod(dy.shape[1:])
         grad = np.empty(0, FLOAT32) if bias_grad is None else bias_grad.reshape(rows)
         sums = np.empty((rows, -(-size // activations.PIECE)), FLOAT32)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.activations import FORWARD
+from xpnet.backends import activations
 from xpnet.backends.base import Array, Backend
 from xpnet.backends.memory import MemoryPool
 from xpnet.backends.threads import Task, ThreadPool, single_threaded_blas, thread_count
@@ -108,13 +108,13 @@ class NumpyBase(Backend):
             row.flags.writeable = False
         return row[:n]
 
-    def activate_in_place(self, z: Array, activation: str | None) -> None:
+    def activate_in_place(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> None:
         """z = f(z), for memory of our own."""
         if activation == "relu":
             # NumPy's fast loop for maximum wants two arrays; with the number 0 it takes 3 times as long.
             np.maximum(z, self.zero_row(z.shape[-1], z.dtype), out=z)
         elif activation is not None:
-            z[...] = FORWARD[activation](np, z)
+            z[...] = activations.forward(np, z, activation, constants)
 
     # --- matrices -------------------------------------------------------------------------------------------------
 

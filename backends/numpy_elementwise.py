@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from xpnet.backends.activations import DERIVATIVE
+from xpnet.backends import activations
 from xpnet.backends.base import Array
 from xpnet.backends.numpy_base import NumpyBase
 
@@ -14,20 +14,20 @@ from xpnet.backends.numpy_base import NumpyBase
 class NumpyElementwise(NumpyBase):
     """Activations and batch normalisation."""
 
-    def activate(self, z: Array, activation: str | None) -> Array:
+    def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
         if activation is None:
             return z
         y = self.empty(z.shape, z.dtype)
 
         def task(rows: slice) -> None:
             np.copyto(y[rows], z[rows])
-            self.activate_in_place(y[rows], activation)
+            self.activate_in_place(y[rows], activation, constants)
 
         self.over_rows(task, z.shape[0], prod(z.shape[1:]))
         return y
 
-    def activation_backward(self, dy: Array, y: Array, activation: str | None, *, bias_grad: Array | None = None,
-                            accumulate: bool = False) -> Array:
+    def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
+                            bias_grad: Array | None = None, accumulate: bool = False) -> Array:
         rows, size = dy.shape[0], prod(dy.shape[1:])
         dy2, y2 = (np.ascontiguousarray(a).reshape(rows, size) for a in (dy, y))
         dz = dy2 if activation is None else self.empty((rows, size), dy.dtype)
@@ -35,7 +35,7 @@ class NumpyElementwise(NumpyBase):
 
         def task(chunk: slice) -> None:
             if activation is not None:
-                np.multiply(dy2[chunk], DERIVATIVE[activation](np, y2[chunk]), out=dz[chunk])
+                np.multiply(dy2[chunk], activations.derivative(np, y2[chunk], activation, constants), out=dz[chunk])
             if db is not None:
                 np.add.reduce(dz[chunk], axis=1, out=db[chunk])
 
@@ -100,7 +100,7 @@ class NumpyElementwise(NumpyBase):
             if activation is None:
                 np.copyto(dz, dy2[c])
             else:
-                np.multiply(dy2[c], DERIVATIVE[activation](np, y2[c]), out=dz)
+                np.multiply(dy2[c], activations.derivative(np, y2[c], activation), out=dz)
             np.subtract(x2[c], mean[c, None], out=centred)
             np.add.reduce(dz, axis=1, out=dbeta[c])
             dgamma[c] = np.vecdot(dz, centred) / std[c]

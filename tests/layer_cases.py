@@ -1,4 +1,7 @@
-"""One table of layers, at least one row for each class: what the tests of the common contract run over."""
+"""One table of layers, at least one row for each class: what the tests of the common contract run over.
+
+The catalogue brings one of each; here stand more settings.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import xpnet as xn
+from xpnet.catalogue import FAMILIES, Item
 from xpnet.layer import Layer, Shape
 
 
@@ -16,6 +20,7 @@ class LayerCase:
     label: str
     make: Callable[[], Layer]
     in_shapes: tuple[Shape, ...]        # without the batch axis
+    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, ...]] | None = None    # where normal numbers will not do
 
     def __str__(self) -> str:
         return self.label
@@ -23,7 +28,8 @@ class LayerCase:
     def inputs(self, dtype: str, batch: int = 3, seed: int = 0) -> list[np.ndarray]:
         """Batch-last arrays for the layer, on the host."""
         rng = np.random.default_rng(seed)
-        return [rng.standard_normal((*shape, batch)).astype(dtype) for shape in self.in_shapes]
+        drawn = self.draw(rng, batch) if self.draw else [rng.standard_normal((*shape, batch)) for shape in self.in_shapes]
+        return [x.astype(dtype) for x in drawn]
 
     def layer(self, backend: xn.Backend, dtype: str) -> Layer:
         return stand_alone(self.make(), *self.in_shapes, backend=backend, dtype=dtype)
@@ -38,8 +44,14 @@ def stand_alone(layer: Layer, *in_shapes: Shape, backend: xn.Backend, dtype: str
     return layer
 
 
+def of_catalogue() -> list[LayerCase]:
+    """A case for each layer of the catalogue."""
+    items: list[Item] = [item for items in FAMILIES.values() for item in items if issubclass(item.what, Layer)]
+    return [LayerCase(f"{item.name}-of-catalogue", item.make, item.shapes, item.inputs) for item in items]
+
+
 MAPS = ((4, 7, 6),)
-CASES = [
+CASES = of_catalogue() + [
     LayerCase("Conv2d", lambda: xn.Conv2d(5, 3, padding="half", activation="tanh", init="lecun_normal"), MAPS),
     LayerCase("Conv2d-pointwise", lambda: xn.Conv2d(6, 1, bias=False), MAPS),
     LayerCase("Conv2d-strided", lambda: xn.Conv2d(3, (3, 2), stride=(2, 3), padding=(2, 1, 0, 1), activation="relu"), MAPS),

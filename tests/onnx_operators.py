@@ -1,4 +1,5 @@
 """ONNX operators on our layers and kernels: what test_onnx_cases.py runs ONNX's node tests through.
+Its neighbours onnx_*.py have those of other families.
 
 ONNX is batch-first (N, C, H, W): each function converts at its boundary, as an importer would. It takes
 (backend, attributes, inputs, number of outputs) and returns the outputs.
@@ -176,4 +177,38 @@ OPERATORS = {
     "Tanh": elementwise("tanh"), "Softmax": softmax, "Gemm": gemm, "Flatten": flatten, "Add": add, "Sum": add,
     "Concat": concat, "Dropout": dropout, "SoftmaxCrossEntropyLoss": softmax_cross_entropy_loss,
     "Momentum": momentum, "Adam": adam,
+}
+
+WITH_WINDOWS = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool")
+
+# Cases that cannot pass, by the reason.
+REASONS = {
+    "Add takes inputs of one shape": [
+        "test_add_bcast"],
+    "Add takes two inputs or more": [
+        "test_sum_one_input"],
+    "Flatten keeps the batch axis and makes one axis of all others": [
+        "test_flatten_axis0", "test_flatten_axis2", "test_flatten_axis3", "test_flatten_negative_axis4",
+        "test_flatten_negative_axis2", "test_flatten_negative_axis1"],
+    "the random bits are Philox's, the same on every backend, not those of NumPy's old generator": [
+        "test_training_dropout_default", "test_training_dropout"],
+    "Dropout does not return its mask": [
+        "test_dropout_default_mask", "test_dropout_default_mask_ratio", "test_training_dropout_default_mask",
+        "test_training_dropout_mask", "test_training_dropout_zero_ratio_mask"],
+    "the loss is the mean over the batch": [
+        "test_sce_none", "test_sce_sum", "test_sce_NCd1d2d3d4d5_none_no_weight"],
+    "the kernel returns the loss and its gradient, not the logarithms of the probabilities": [
+        "test_sce_none_log_prob", "test_sce_sum_log_prob", "test_sce_mean_log_prob", "test_sce_mean_3d_log_prob",
+        "test_sce_NCd1d2d3d4d5_none_no_weight_log_prob"],
+    "classes have no weights": [
+        "test_sce_none_weights", "test_sce_none_weights_log_prob", "test_sce_mean_weight", "test_sce_mean_weight_log_prob",
+        "test_sce_NCd1d2d3d4d5_mean_weight", "test_sce_NCd1d2d3d4d5_mean_weight_log_prob"],
+    "no label is ignored (ignore_index)": [
+        "test_sce_mean_weight_ii", "test_sce_mean_weight_ii_log_prob", "test_sce_mean_no_weight_ii",
+        "test_sce_mean_no_weight_ii_log_prob", "test_sce_mean_weight_ii_3d", "test_sce_mean_weight_ii_3d_log_prob",
+        "test_sce_mean_no_weight_ii_3d", "test_sce_mean_no_weight_ii_3d_log_prob", "test_sce_mean_weight_ii_4d",
+        "test_sce_mean_weight_ii_4d_log_prob", "test_sce_mean_no_weight_ii_4d", "test_sce_mean_no_weight_ii_4d_log_prob",
+        "test_sce_NCd1_mean_weight_negative_ii", "test_sce_NCd1_mean_weight_negative_ii_log_prob",
+        "test_sce_NCd1d2d3_none_no_weight_negative_ii", "test_sce_NCd1d2d3_none_no_weight_negative_ii_log_prob",
+        "test_sce_NCd1d2d3_sum_weight_high_ii", "test_sce_NCd1d2d3_sum_weight_high_ii_log_prob"],
 }

@@ -6,8 +6,14 @@ A float case with two spatial axes (or of an operator that has none) passes, or 
 import warnings
 
 import numpy as np
+import onnx_activations
+import onnx_convolution
+import onnx_losses
+import onnx_normalization
+import onnx_operators
+import onnx_optimizers
+import onnx_pooling
 import pytest
-from onnx_operators import OPERATORS
 
 from xpnet import Backend
 
@@ -18,7 +24,9 @@ with warnings.catch_warnings():             # building some of the cases divides
     from onnx.backend.test.case.node import collect_testcases
     ALL_CASES = collect_testcases(None)     # all of them, once: its filter by operator is ignored on a second call
 
-WITH_WINDOWS = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool")
+MODULES = (onnx_operators, onnx_activations, onnx_convolution, onnx_pooling, onnx_normalization, onnx_losses, onnx_optimizers)
+OPERATORS = {name: run for module in MODULES for name, run in module.OPERATORS.items()}
+WITH_WINDOWS = {name for module in MODULES for name in module.WITH_WINDOWS}
 
 
 def inputs_and_outputs(case):
@@ -37,37 +45,7 @@ def is_ours(case) -> bool:
 
 CASES = {case.name: case for case in ALL_CASES if is_ours(case)}
 
-REASONS = {
-    "Add takes inputs of one shape": [
-        "test_add_bcast"],
-    "Add takes two inputs or more": [
-        "test_sum_one_input"],
-    "Flatten keeps the batch axis and makes one axis of all others": [
-        "test_flatten_axis0", "test_flatten_axis2", "test_flatten_axis3", "test_flatten_negative_axis4",
-        "test_flatten_negative_axis2", "test_flatten_negative_axis1"],
-    "the random bits are Philox's, the same on every backend, not those of NumPy's old generator": [
-        "test_training_dropout_default", "test_training_dropout"],
-    "Dropout does not return its mask": [
-        "test_dropout_default_mask", "test_dropout_default_mask_ratio", "test_training_dropout_default_mask",
-        "test_training_dropout_mask", "test_training_dropout_zero_ratio_mask"],
-    "the loss is the mean over the batch": [
-        "test_sce_none", "test_sce_sum", "test_sce_NCd1d2d3d4d5_none_no_weight"],
-    "the kernel returns the loss and its gradient, not the logarithms of the probabilities": [
-        "test_sce_none_log_prob", "test_sce_sum_log_prob", "test_sce_mean_log_prob", "test_sce_mean_3d_log_prob",
-        "test_sce_NCd1d2d3d4d5_none_no_weight_log_prob"],
-    "classes have no weights": [
-        "test_sce_none_weights", "test_sce_none_weights_log_prob", "test_sce_mean_weight", "test_sce_mean_weight_log_prob",
-        "test_sce_NCd1d2d3d4d5_mean_weight", "test_sce_NCd1d2d3d4d5_mean_weight_log_prob"],
-    "no label is ignored (ignore_index)": [
-        "test_sce_mean_weight_ii", "test_sce_mean_weight_ii_log_prob", "test_sce_mean_no_weight_ii",
-        "test_sce_mean_no_weight_ii_log_prob", "test_sce_mean_weight_ii_3d", "test_sce_mean_weight_ii_3d_log_prob",
-        "test_sce_mean_no_weight_ii_3d", "test_sce_mean_no_weight_ii_3d_log_prob", "test_sce_mean_weight_ii_4d",
-        "test_sce_mean_weight_ii_4d_log_prob", "test_sce_mean_no_weight_ii_4d", "test_sce_mean_no_weight_ii_4d_log_prob",
-        "test_sce_NCd1_mean_weight_negative_ii", "test_sce_NCd1_mean_weight_negative_ii_log_prob",
-        "test_sce_NCd1d2d3_none_no_weight_negative_ii", "test_sce_NCd1d2d3_none_no_weight_negative_ii_log_prob",
-        "test_sce_NCd1d2d3_sum_weight_high_ii", "test_sce_NCd1d2d3_sum_weight_high_ii_log_prob"],
-}
-EXCEPTIONS = {name: reason for reason, names in REASONS.items() for name in names}
+EXCEPTIONS = {name: reason for module in MODULES for reason, names in module.REASONS.items() for name in names}
 
 
 def check(case, backend) -> None:

@@ -1,4 +1,4 @@
-"""The `xpnet` command: train, evaluate and show the networks of the literature on real pictures."""
+"""The `xpnet` command: train, evaluate and show the networks of the literature on real pictures; verify every layer."""
 
 from __future__ import annotations
 
@@ -68,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     summary = commands.add_parser("summary", help="the table of a network's layers")
     summary.add_argument("network", help="a network of xpnet.models, or a file")
     summary.set_defaults(run=_summary)
+
+    verify = commands.add_parser("verify", help="check every layer's and loss's gradient on every backend that there is")
+    verify.add_argument("--backend", action="append", help="a backend to check, more than once for several (default: all)")
+    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -164,6 +168,25 @@ def _evaluate(options: argparse.Namespace) -> int:
     figures = net.evaluate(data.x_test, data.y_test, loss="cross_entropy")
     print(f"test loss: {figures['loss']:.4f}\ntest accuracy: {100 * figures['accuracy']:.2f}%")
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """One row for each item of the catalogue; exit status 1 where a gradient is wrong."""
+    from xpnet.backends import available
+    from xpnet.catalogue.verify import verify
+    backends = options.backend or available()
+    print(f"relative error of the gradient against finite differences, float64\n\n{'':30}"
+          + "".join(f"{name:>10}" for name in backends))
+    shown, checked, failures = None, 0, []
+    for family, name, row in verify(backends):
+        if family != shown:
+            print(f"{family}")
+            shown = family
+        print(f"  {name:28}" + "".join(f"{'FAILED':>10}" if isinstance(error, str) else f"{error:10.1e}" for error in row.values()))
+        checked += 1
+        failures += [error for error in row.values() if isinstance(error, str)]
+    print(f"\n{checked} items, {len(failures)} failures", *failures, sep="\n")
+    return 1 if failures else 0
 
 
 def _summary(options: argparse.Namespace) -> int:

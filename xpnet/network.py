@@ -14,7 +14,8 @@ import numpy as np
 from xpnet.backends import Backend, get_backend
 from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node
 from xpnet.layers import Softmax
-from xpnet.losses import Loss, real_array
+from xpnet.losses import Loss
+from xpnet.losses.base import real_array
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
 

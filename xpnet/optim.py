@@ -7,6 +7,8 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.layer import Array, Buffers
 
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+
 
 class Optimizer:
     """Base class: settings only. What an optimizer remembers between steps lives in an Updater."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+__all__ = ["Constant", "OneCycle", "Schedule"]
+
 
 class Schedule:
     """Base class: `factor(t)` multiplies the optimizer's learning rate."""
@@ -13,7 +15,7 @@ class Schedule:
 
 
 class Constant(Schedule):
-    """factor = 1."""
+    """The optimizer's own rate: factor = 1."""
 
     def factor(self, t: float) -> float:
         return 1.0

@@ -1,4 +1,4 @@
-"""Public tools for testing layers of your own."""
+"""Public tools for testing layers and losses of your own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends import Backend
+from xpnet.backends import Backend, get_backend
 from xpnet.layer import TRAIN, Layer, Shape
+from xpnet.losses import Loss
 
 
 def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3, backend: str | Backend = "numpy", seed: int = 0,
@@ -49,8 +50,38 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3, backend: st
     h = 1e-5
     numeric = (objective(h) - objective(-h)) / (2 * h)
     analytic = float(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)))
+    return _relative_error(f"check_gradients: {layer.who}", numeric, analytic, tolerance)
+
+
+def check_loss(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Backend = "numpy", seed: int = 0,
+               y: np.ndarray | None = None, tolerance: float = 1e-6) -> float:
+    """Compare a loss's gradient with finite differences along one random direction, in float64.
+
+    out_shape is the network's output without the batch axis, target is batch-first, y (out_shape, N) batch-last, normally
+    distributed unless given. Returns the relative error; AssertionError where it is above `tolerance`.
+    """
+    backend = get_backend(backend)
+    rng = np.random.default_rng(seed)
+    known = loss.targets(target, out_shape, np.dtype(np.float64))
+    goal = backend.asarray(np.moveaxis(known, 0, -1).copy())
+    y = rng.standard_normal((*out_shape, len(known))) if y is None else y
+    direction = rng.standard_normal(y.shape)
+    direction /= np.linalg.norm(direction)
+
+    def value(h: float) -> float:
+        return float(backend.to_numpy(loss(backend, backend.asarray(y + h * direction), goal)[0]))
+
+    dy = backend.to_numpy(loss(backend, backend.asarray(y), goal)[1])
+    if dy.shape != y.shape:
+        raise AssertionError(f"check_loss: {type(loss).__name__}: expected a gradient of shape {y.shape}. Received: {dy.shape}.")
+    h = 1e-5
+    numeric, analytic = (value(h) - value(-h)) / (2 * h), float((dy * direction).sum())
+    return _relative_error(f"check_loss: {type(loss).__name__}", numeric, analytic, tolerance)
+
+
+def _relative_error(who: str, numeric: float, analytic: float, tolerance: float) -> float:
     error = abs(numeric - analytic) / max(abs(numeric), abs(analytic), 1e-12)
     if not error <= tolerance:
-        raise AssertionError(f"check_gradients: {layer.who}: expected a directional derivative of {numeric!r}, from finite "
-                             f"differences. Received: {analytic!r} from backward, a relative error of {error:.1e}.")
+        raise AssertionError(f"{who}: expected a directional derivative of {numeric!r}, from finite differences. "
+                             f"Received: {analytic!r} from backward, a relative error of {error:.1e}.")
     return error

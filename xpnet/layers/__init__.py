@@ -6,9 +6,10 @@ from xpnet.layers.dropout import Dropout
 from xpnet.layers.linear import RBF, Linear
 from xpnet.layers.merge import Add, Concat
 from xpnet.layers.normalization import BatchNorm2d
-from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Subsampling2d
+from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from xpnet.layers.rescale import Rescale
 from xpnet.layers.shape import Flatten
+from xpnet.layers.subsampling import Subsampling2d
 
 __all__ = [
     "Activation", "Add", "AvgPool2d", "BatchNorm2d", "Concat", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d",

@@ -7,12 +7,14 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
 class Activation(Layer):
-    """Elementwise activation: Y = f(X), dX = dY f'(X), with f' written in terms of Y. Any shape.
+    """Elementwise activation by name: Y = f(X), dX = dY f'(X), with f' written with Y where it follows from Y. Any shape.
 
-    `activation` is one of "relu", "sigmoid", "tanh", "scaled_tanh"; ValueError for another name.
+    `activation` is one of the names in xpnet.backends.activations, with the constants that stand there; ValueError for
+    another name. The class of an activation that has constants takes them.
     """
 
     kind = "activation"
+    constants: tuple[float, ...] = ()       # the activation's own
 
     def __init__(self, activation: str, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -24,13 +26,13 @@ class Activation(Layer):
         return in_shape
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        y = self.backend.activate(x, self.activation)
-        self.remember(mode, y)
+        y = self.backend.activate(x, self.activation, self.constants)
+        self.remember(mode, x if activations.of_input(self.activation) else y)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
-        y, = self.recall()
-        return self.backend.activation_backward(dy, y, self.activation)
+        kept, = self.recall()
+        return self.backend.activation_backward(dy, kept, self.activation, self.constants)
 
 
 class ReLU(Activation):
@@ -43,7 +45,7 @@ class ReLU(Activation):
 
 
 class Sigmoid(Activation):
-    """Logistic function: Y = 1 / (1 + exp(-X)), dX = dY Y (1 - Y)."""
+    """Logistic function: Y = 1 / (1 + exp(-X)) (Rumelhart et al. 1986), dX = dY Y (1 - Y)."""
 
     kind = "sigmoid"
 
@@ -52,7 +54,7 @@ class Sigmoid(Activation):
 
 
 class Tanh(Activation):
-    """Hyperbolic tangent: Y = tanh(X), dX = dY (1 - Y^2)."""
+    """Hyperbolic tangent: Y = tanh(X), dX = dY (1 - Y^2) (LeCun et al. 1998)."""
 
     kind = "tanh"
 

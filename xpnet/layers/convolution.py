@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xpnet.backends import Backend, Window, activations
+from xpnet.backends import Backend, Window
 from xpnet.backends.window import Padding, Pair
 from xpnet.initializers import for_activation, zeros
-from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.layer import PREDICT, Array, Shape
+from xpnet.layers.activated import Activated
 
 
-class Conv2d(Layer):
+class Conv2d(Activated):
     """Convolution as a sliding dot product: Y[f] = act(b[f] + sum over c of W[f, c] * X[c]).
 
     X (C, H, W, N), W (filters, C/groups, KH, KW), b (filters,), Y (filters, OH, OW, N).
@@ -28,12 +29,12 @@ class Conv2d(Layer):
     def __init__(self, filters: int, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
                  groups: int = 1, bias: bool = True, activation: str | None = None, init: str | None = None,
                  name: str | None = None) -> None:
-        super().__init__(name=name)
+        super().__init__(activation, name=name)
         self.filters = self.expect_integer("filters", filters)
         self.groups = self.expect_integer("groups", groups)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
-        self.bias, self.activation, self.init = bias, activations.check(activation, self.who), init
+        self.bias, self.init = bias, init
         self.initializer = for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -49,14 +50,15 @@ class Conv2d(Layer):
         return self.filters, OH, OW
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        y = self.backend.conv2d(x, self.W.data, self.window, groups=self.groups, activation=self.activation,
+        z = self.backend.conv2d(x, self.W.data, self.window, groups=self.groups, activation=self.fused,
                                 bias=self.b.data if self.b else None)                          # (F, OH, OW, N)
-        self.remember(mode, x, y)
+        y, kept = self.activated(z, self.fused)
+        self.remember(mode, x, kept)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
-        x, y = self.recall()
-        dz = self.backend.activation_backward(dy, y, self.activation, bias_grad=self.b.grad if self.b else None,
+        x, kept = self.recall()
+        dz = self.backend.activation_backward(dy, kept, self.activation, bias_grad=self.b.grad if self.b else None,
                                               accumulate=accumulate)
         self.backend.conv2d_dW(x, dz, self.window, groups=self.groups, out=self.W.grad, accumulate=accumulate)
         return self.backend.conv2d_dx(dz, self.W.data, x.shape, self.window, groups=self.groups) if self.needs_dx else None
@@ -66,8 +68,8 @@ class Conv2d(Layer):
         return F * OH * OW * self.in_shapes[0][0] // self.groups * self.window.taps
 
 
-class TableConv2d(Layer):
-    """Convolution whose filters see only the input maps that a table names: `table[f]` lists the channels of filter f.
+class TableConv2d(Activated):
+    """Convolution by a connection table: Y[f] = act(b[f] + sum over c in table[f] of W[f, c] * X[c]).
 
     X (C, H, W, N), W (connections, KH, KW), b (len(table),), Y (len(table), OH, OW, N). The weights are spread into a
     dense W (F, C, KH, KW) with zeros where there is no connection; the gradient is gathered from the dense dW.
@@ -80,7 +82,7 @@ class TableConv2d(Layer):
 
     def __init__(self, table: Sequence[Sequence[int]], kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0,
                  activation: str | None = None, init: str | None = None, name: str | None = None) -> None:
-        super().__init__(name=name)
+        super().__init__(activation, name=name)
         if not isinstance(table, Sequence) or not table or not all(isinstance(row, Sequence) and row and
                                                                    len(set(row)) == len(row) for row in table):
             raise ValueError(f"{self.who}: expected table to list, for each filter, the channels it sees, none twice. "
@@ -88,7 +90,7 @@ class TableConv2d(Layer):
         self.table = [[self.expect_integer("a channel of table", channel, 0) for channel in row] for row in table]
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.window = Window.make(kernel_size, stride, padding, who=self.who)
-        self.activation, self.init = activations.check(activation, self.who), init
+        self.init = init
         self.initializer = for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -113,13 +115,14 @@ class TableConv2d(Layer):
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         W = self.backend.zeros((len(self.table), x.shape[0], *self.window.kernel), x.dtype)     # (F, C, KH, KW)
         W[self.connected] = self.W.data
-        y = self.backend.conv2d(x, W, self.window, bias=self.b.data, activation=self.activation)
-        self.remember(mode, x, y, W)
+        z = self.backend.conv2d(x, W, self.window, bias=self.b.data, activation=self.fused)
+        y, kept = self.activated(z, self.fused)
+        self.remember(mode, x, kept, W)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
-        x, y, W = self.recall()
-        dz = self.backend.activation_backward(dy, y, self.activation, bias_grad=self.b.grad, accumulate=accumulate)
+        x, kept, W = self.recall()
+        dz = self.backend.activation_backward(dy, kept, self.activation, bias_grad=self.b.grad, accumulate=accumulate)
         dW = self.backend.conv2d_dW(x, dz, self.window)                                         # (F, C, KH, KW)
         self.backend.store(dW[self.connected], self.W.grad, accumulate)                          # (connections, KH, KW)
         return self.backend.conv2d_dx(dz, W, x.shape, self.window) if self.needs_dx else None

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xpnet.backends import activations
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.layers.activated import Activated
 
 
-class Linear(Layer):
-    """Fully connected layer: Y = f(W X + b).
+class Linear(Activated):
+    """Fully connected layer: Y = f(W X + b) (Rosenblatt 1958).
 
     X (D, N), W (units, D), b (units,), Y (units, N).
     dZ = dY f'(Y), dW = dZ X^T, db = sum over N of dZ, dX = W^T dZ.
@@ -23,9 +23,9 @@ class Linear(Layer):
 
     def __init__(self, units: int, *, bias: bool = True, activation: str | None = None, init: str | None = None,
                  name: str | None = None) -> None:
-        super().__init__(name=name)
+        super().__init__(activation, name=name)
         self.units = self.expect_integer("units", units)
-        self.bias, self.activation, self.init = bias, activations.check(activation, self.who), init
+        self.bias, self.init = bias, init
         self.initializer = for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -38,13 +38,14 @@ class Linear(Layer):
         return (self.units,)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        y = self.backend.gemm(self.W.data, x, bias=self.b.data if self.b else None, activation=self.activation)  # (units, N)
-        self.remember(mode, x, y)
+        z = self.backend.gemm(self.W.data, x, bias=self.b.data if self.b else None, activation=self.fused)      # (units, N)
+        y, kept = self.activated(z, self.fused)
+        self.remember(mode, x, kept)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
-        x, y = self.recall()
-        dz = self.backend.activation_backward(dy, y, self.activation, bias_grad=self.b.grad if self.b else None,
+        x, kept = self.recall()
+        dz = self.backend.activation_backward(dy, kept, self.activation, bias_grad=self.b.grad if self.b else None,
                                               accumulate=accumulate)
         self.backend.gemm(dz, x, trans_b=True, out=self.W.grad, accumulate=accumulate)          # (units, D)
         return self.backend.gemm(self.W.data, dz, trans_a=True) if self.needs_dx else None      # (D, N)

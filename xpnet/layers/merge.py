@@ -28,7 +28,7 @@ class Add(Layer):
 
 
 class Concat(Layer):
-    """Arrays one after another along the first axis (channels or features); each dX is its part of dY.
+    """Concatenation along the first axis, channels or features: Y = [X1; X2; ...], and each dX is its part of dY.
 
     X1 (C1, H, W, N), X2 (C2, H, W, N), ... -> Y (C1 + C2 + ..., H, W, N) (Szegedy et al. 2015, figure 2).
     """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from xpnet.backends import activations
 from xpnet.initializers import ones, zeros
-from xpnet.layer import PREDICT, SAMPLE, Array, Layer, Shape
+from xpnet.layer import PREDICT, SAMPLE, Array, Shape
+from xpnet.layers.activated import Activated
 
 
-class BatchNorm2d(Layer):
+class BatchNorm2d(Activated):
     """Batch normalisation of each channel: Y = f(gamma X_hat + beta), X_hat = (X - mean) / sqrt(var + eps).
 
     X and Y (C, H, W, N), gamma and beta (C,). In training mean and var are the batch's own, over (H, W, N), and the
@@ -20,9 +20,8 @@ class BatchNorm2d(Layer):
 
     def __init__(self, *, momentum: float = 0.1, eps: float = 1e-5, activation: str | None = None,
                  name: str | None = None) -> None:
-        super().__init__(name=name)
+        super().__init__(activation, name=name)
         self.momentum, self.eps = self.expect_number("momentum", momentum, 0), self.expect_number("eps", eps, 0)
-        self.activation = activations.check(activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
@@ -36,17 +35,19 @@ class BatchNorm2d(Layer):
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         gamma, beta = self.gamma.data, self.beta.data
         if mode in (PREDICT, SAMPLE):
-            return self.backend.batch_norm_inference(x, gamma, beta, self.mean.data, self.var.data, self.eps,
-                                                     activation=self.activation)
+            return self.activated(self.backend.batch_norm_inference(x, gamma, beta, self.mean.data, self.var.data, self.eps,
+                                                                    activation=self.fused), self.fused)[0]
         if x.shape[-1] < self.smallest_batch:
             raise ValueError(f"{self.who}: expected more than one element per channel in training. "
                              f"Received: an array of shape {x.shape}.")
-        y, mean, var = self.backend.batch_norm(x, gamma, beta, self.eps, activation=self.activation)
-        self.remember(mode, x, y, mean, var)
+        z, mean, var = self.backend.batch_norm(x, gamma, beta, self.eps, activation=self.fused)
+        y, kept = self.activated(z, self.fused)
+        self.remember(mode, x, kept, mean, var)
         self.backend.update_running(self.mean.data, self.var.data, mean, var, self.momentum, x.size // x.shape[0])
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
-        x, y, mean, var = self.recall()
-        return self.backend.batch_norm_backward(dy, x, y, self.gamma.data, mean, var, self.eps, activation=self.activation,
+        x, kept, mean, var = self.recall()
+        dz = dy if self.fused else self.backend.activation_backward(dy, kept, self.activation)
+        return self.backend.batch_norm_backward(dz, x, kept, self.gamma.data, mean, var, self.eps, activation=self.fused,
                                                 gamma_grad=self.gamma.grad, beta_grad=self.beta.grad, accumulate=accumulate)

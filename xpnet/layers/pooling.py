@@ -1,10 +1,9 @@
-"""Pooling: the largest or the mean of each window, and LeNet's trainable subsampling."""
+"""Pooling: the largest or the mean of each window."""
 
 from __future__ import annotations
 
-from xpnet.backends import Window, activations
+from xpnet.backends import Window
 from xpnet.backends.window import Padding, Pair
-from xpnet.initializers import Initializer, for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
@@ -56,7 +55,7 @@ class AvgPool2d(_Pool2d):
     """Mean of each window: Y = sum over the window of X / number of its elements; dY is shared equally.
 
     X (C, H, W, N), Y (C, OH, OW, N). `count_include_pad=False` divides by the elements inside X only.
-    ValueError where a window would see nothing but padding.
+    ValueError where a window would see nothing but padding. LeCun et al. 1989.
     """
 
     def __init__(self, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
@@ -92,39 +91,3 @@ class GlobalAvgPool2d(Layer):
         dx = self.backend.empty((C, H, W, N), dy.dtype)
         dx[...] = (dy * (1.0 / (H * W)))[:, None, None, :]
         return dx
-
-
-class Subsampling2d(_Pool2d):
-    """Trainable subsampling: Y[c] = f(a[c] sum over the window of X[c] + b[c]), one coefficient and bias a map.
-
-    X (C, H, W, N), a and b (C,), Y (C, OH, OW, N). With S the window's sum and dZ = dY f'(Y):
-    da = sum of dZ S, db = sum of dZ, dS = a dZ. LeCun et al. 1998, section II.B (layers S2 and S4).
-    """
-
-    def __init__(self, kernel_size: Pair, *, activation: str | None = None, init: str | None = None,
-                 name: str | None = None) -> None:
-        super().__init__(kernel_size, None, 0, 1, False, name)
-        self.activation, self.init = activations.check(activation, self.who), init
-        self.initializer: Initializer = for_activation(init, activation, self.who)
-
-    def build(self, in_shape: Shape) -> Shape:
-        out_shape = super().build(in_shape)
-        taps = self.window.taps
-        self.a = self.parameter("a", out_shape[:1], self.initializer, fan_in=taps, fan_out=taps, decay=True)
-        self.b = self.parameter("b", out_shape[:1], zeros)
-        return out_shape
-
-    def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        s = self.backend.avg_pool2d(x, self.window)
-        s *= self.window.taps                                                                   # (C, OH, OW, N)
-        z = s * self.a.data[:, None, None, None] + self.b.data[:, None, None, None]
-        y = self.backend.activate(z, self.activation)
-        self.remember(mode, s, y, x.shape)
-        return y
-
-    def backward(self, dy: Array, accumulate: bool = False) -> Array:
-        s, y, x_shape = self.recall()
-        dz = self.backend.activation_backward(dy, y, self.activation, bias_grad=self.b.grad, accumulate=accumulate)
-        self.backend.store((dz * s).sum(axis=(1, 2, 3)), self.a.grad, accumulate)               # (C,)
-        ds = dz * (self.a.data * self.window.taps)[:, None, None, None]
-        return self.backend.avg_pool2d_dx(ds, x_shape, self.window)

@@ -1,0 +1,16 @@
+"""The catalogue: convolution, its relatives, and fully connected layers."""
+
+from __future__ import annotations
+
+from xpnet.catalogue.item import Item
+from xpnet.layers import RBF, Conv2d, Linear, TableConv2d
+
+MAPS = ((4, 7, 6),)
+
+ITEMS: list[Item] = [
+    Item(Linear, lambda: Linear(5, activation="tanh"), ((7,),), pytorch="Linear", keras="Dense", numpynet="Connected_layer"),
+    Item(RBF, lambda: RBF([[1, -1, 1], [-1, 1, 1]]), ((3,),)),
+    Item(Conv2d, lambda: Conv2d(6, 3, padding="half", activation="tanh"), MAPS,
+         pytorch="Conv2d", keras="Conv2D", numpynet="Convolutional_layer"),
+    Item(TableConv2d, lambda: TableConv2d([[0, 1], [3], [0, 2, 3]], 3, activation="tanh"), MAPS),
+]
