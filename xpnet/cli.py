@@ -182,7 +182,7 @@ def _verify(options: argparse.Namespace) -> int:
         if family != shown:
             print(f"{family}")
             shown = family
-        print(f"  {name:28}" + "".join(f"{'FAILED':>10}" if isinstance(error, str) else f"{error:10.1e}" for error in row.values()))
+        print(f"  {name:28}", *("    FAILED" if isinstance(error, str) else f"{error:10.1e}" for error in row.values()), sep="")
         checked += 1
         failures += [error for error in row.values() if isinstance(error, str)]
     print(f"\n{checked} items, {len(failures)} failures", *failures, sep="\n")
