@@ -1,6 +1,7 @@
 # make train   learn handwritten digits          make test      run the whole suite
 # make lint    ruff and mypy                     make test-gpu  the parity tests, on a GPU that must be there
 # make bench   a training step against PyTorch   make clean     remove what these made
+# make catalogue   docs/catalogue.md, from the docstrings
 # make bench-gpu   the same on a GPU, and more   make gpu-check the GPU's tests, compute-sanitizer, then its benchmarks
 #
 # make test PYTHON=python3.13        another interpreter (3.11 or newer) for a new environment
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 OUT ?= build/gpu-check
 
 .DELETE_ON_ERROR:
-.PHONY: train test lint test-gpu bench bench-gpu bench-gpu-tables gpu-check clean
+.PHONY: train test lint catalogue test-gpu bench bench-gpu bench-gpu-tables gpu-check clean
 
 train: $(VENV)/installed-data
 	$(BIN)/python -m xpnet train --data digits --model bilici --save digits.safetensors
@@ -31,6 +32,10 @@ test-gpu: $(VENV)/installed-test $(VENV)/installed-$(CUDA)
 
 bench: $(VENV)/installed-bench $(VENV)/installed-fast
 	$(BIN)/python -m benchmarks cpu $(ARGS)
+
+# The catalogue of all layers, losses and optimizers, made of their docstrings, and its pictures.
+catalogue: $(VENV)/installed-viz
+	$(BIN)/python -m xpnet.catalogue.page docs
 
 bench-gpu: $(VENV)/installed-bench $(VENV)/installed-$(CUDA)
 	$(BIN)/python -m benchmarks gpu $(ARGS)

@@ -37,6 +37,7 @@ class Item:
     keras: str = ""
     numpynet: str = ""
     common: bool = False        # too plain a thing to have a source
+    curve: bool = False         # a function of one number, though no Activation: the page shows its picture
 
     @property
     def name(self) -> str:

@@ -1,0 +1,133 @@
+"""The page of the catalogue, docs/catalogue.md, and its pictures of the activations: made from the code by one command.
+
+    python -m xpnet.catalogue.page docs
+
+The text follows from the docstrings and from what the items say; the pictures need matplotlib, the extra `viz`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import xpnet
+from xpnet.catalogue import FAMILIES, Item
+from xpnet.layer import TRAIN, Layer
+from xpnet.layers import Activation
+
+PICTURES = "pictures/activations"
+LIBRARIES = {"PyTorch": "pytorch", "Keras": "keras", "NumPyNet": "numpynet"}
+
+HEAD = """# Catalogue
+
+Every building block of the library: what it computes, and where it comes from. X is the input, Y the output, batch last;
+`forward` and `backward` stand in the file behind each name, next to the formula and its gradient. This page is made from the
+docstrings by `make catalogue`; `python -m xpnet verify` checks the gradient of everything on it, on every backend of your
+machine.
+"""
+
+ELSEWHERE = """## What others have
+
+The name of each item in other libraries, as a class or a function of its own; — where there is none. PyTorch's are in `torch.nn`
+unless the name begins otherwise, Keras' in `keras.layers`, `keras.activations`, `keras.losses`, `keras.metrics` and
+`keras.optimizers`. Looked up in PyTorch 2.13, Keras 3 and NumPyNet's repository. A name says that something of the kind is
+there, not that it agrees in every detail.
+"""
+
+
+def drawn(item: Item) -> bool:
+    """Whether the item is a function of one number, that a picture can show."""
+    return item.curve or isinstance(item.what, type) and issubclass(item.what, Activation) and item.what is not Activation
+
+
+def text() -> str:
+    """The page in Markdown."""
+    parts = [HEAD]
+    for family, items in FAMILIES.items():
+        pictures = any(drawn(item) for item in items)
+        head = ["", "name", "formula", "source"] if pictures else ["name", "formula", "source"]
+        parts.append(f"## {family}\n\n{_table(head, [_row(item, pictures) for item in items])}")
+    every = [item for items in FAMILIES.values() for item in items]
+    lacking = {library: sum(not getattr(item, field) for item in every) for library, field in LIBRARIES.items()}
+    parts.append(ELSEWHERE)
+    parts.append(_table(["name", *LIBRARIES], [
+        [f"`{item.name}`", *(f"`{getattr(item, field)}`" if getattr(item, field) else "—" for field in LIBRARIES.values())]
+        for item in every]))
+    parts.append(f"Of {len(every)} items, " + ", ".join(f"{library} lacks {n}" for library, n in lacking.items()) + ".")
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _row(item: Item, pictures: bool) -> list[str]:
+    file = Path(inspect.getfile(item.what)).relative_to(Path(xpnet.__file__).parents[1])
+    cells = [f"[`{item.name}`](../{file.as_posix()})<br>{item.title}", f"`{item.formula}`", "; ".join(item.sources)]
+    if not pictures:
+        return cells
+    return [f'<img src="{PICTURES}/{item.name}.png" width="180" alt="{item.name}">' if drawn(item) else "", *cells]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; a | within a cell would end it."""
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def curve(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """f(x) and f'(x) of an elementwise layer at x (n,), in float64."""
+    layer.initialize((1,), backend="numpy", dtype="float64")
+    y = layer.forward(x[None], mode=TRAIN)                                                      # (1, n)
+    return y[0], layer.backward(np.ones_like(y))[0]
+
+
+def draw(item: Item, path: Path) -> None:
+    """A picture of the function (solid) and its gradient (dashed) from -5 to 5."""
+    pyplot: Any = _pyplot()
+    assert item.make is not None
+    x = np.linspace(-5, 5, 2001)
+    y, gradient = curve(item.make(), x)
+    gradient = np.where(np.abs(np.diff(gradient, append=gradient[-1])) > 0.05, np.nan, gradient)     # a step is no slope
+    y = np.where(np.abs(np.diff(y, append=y[-1])) > 0.05, np.nan, y)
+    figure, axes = pyplot.subplots(figsize=(2.4, 1.6), dpi=120, layout="constrained")
+    axes.axhline(0, color="0.85", linewidth=0.8)
+    axes.axvline(0, color="0.85", linewidth=0.8)
+    axes.plot(x, y, color="tab:blue", linewidth=1.6)
+    axes.plot(x, gradient, color="tab:orange", linewidth=1.2, linestyle="--")
+    axes.set_xlim(-5, 5)
+    axes.set_ylim(min(-1.2, max(np.nanmin(y), -2.5)) - 0.1, max(1.2, min(np.nanmax(y), 2.5)) + 0.1)
+    axes.tick_params(labelsize=6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError('the pictures need matplotlib: pip install "xpnet[viz]"') from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    return pyplot
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("docs", type=Path, help="the folder of the documentation")
+    docs = parser.parse_args().docs
+    (docs / PICTURES).mkdir(parents=True, exist_ok=True)
+    wanted = [item for items in FAMILIES.values() for item in items if drawn(item)]
+    for item in wanted:
+        draw(item, docs / PICTURES / f"{item.name}.png")
+    for path in (docs / PICTURES).glob("*.png"):
+        if path.stem not in {item.name for item in wanted}:
+            path.unlink()
+    (docs / "catalogue.md").write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
