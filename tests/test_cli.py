@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from xpnet import training
+import xpnet as xn
+import xpnet.catalogue.verify
+from xpnet import catalogue, training
 from xpnet.cli import IMPORTED, _process_age, _reaches, main
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,23 @@ def test_train_evaluate_summary(tmp_path, capsys):
     assert "parameters: 90,002" in capsys.readouterr().out
     assert main(["summary", "lenet5"]) == 0
     assert "parameters: 60,000" in capsys.readouterr().out
+
+
+def test_verify(capsys, monkeypatch):
+    """A row for each item and a column for each backend; a gradient that is wrong is named, and is the exit status."""
+    monkeypatch.setattr(catalogue.verify, "FAMILIES", {"Pooling": catalogue.FAMILIES["Pooling"]})
+    assert main(["verify", "--backend", "numpy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [item.name for item in catalogue.FAMILIES["Pooling"] if item.make]
+    assert [line.split()[0] for line in lines if line.startswith("  ")][1:] == names
+    assert all(float(line.split()[1]) < 1e-6 for line in lines if line.split()[:1] == ["MaxPool2d"])
+    assert lines[-1] == f"{len(names)} items, 0 failures"
+
+    monkeypatch.setattr(xn.AvgPool2d, "backward", lambda self, dy, accumulate=False: dy)
+    assert main(["verify", "--backend", "numpy"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"AvgPool2d +FAILED", out) and "AvgPool2d on numpy: check_gradients: AvgPool2d" in out
+    assert f"{len(names)} items, 1 failures" in out
 
 
 def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):

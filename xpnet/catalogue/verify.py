@@ -39,5 +39,5 @@ def verify(names: Sequence[str]) -> Iterator[tuple[str, str, dict[str, float | s
                     with backend.scope():
                         row[name] = gradient_error(item, backend)
                 except Exception as error:      # one item's failure is its row; the others are checked all the same
-                    row[name] = str(error)
+                    row[name] = f"{item.name} on {name}: {error}"
             yield family, item.name, row
