@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
-from xpnet.layers import RBF, Conv2d, Linear, TableConv2d
+from xpnet.layers import RBF, Conv2d, DepthwiseConv2d, Linear, SeparableConv2d, TableConv2d, TrueConv2d
 
 MAPS = ((4, 7, 6),)
 
@@ -13,4 +13,9 @@ ITEMS: list[Item] = [
     Item(Conv2d, lambda: Conv2d(6, 3, padding="half", activation="tanh"), MAPS,
          pytorch="Conv2d", keras="Conv2D", numpynet="Convolutional_layer"),
     Item(TableConv2d, lambda: TableConv2d([[0, 1], [3], [0, 2, 3]], 3, activation="tanh"), MAPS),
+    Item(TrueConv2d, lambda: TrueConv2d(6, (3, 2), padding="full", groups=2, activation="tanh"), MAPS),
+    Item(DepthwiseConv2d, lambda: DepthwiseConv2d(3, multiplier=2, activation="tanh"), MAPS,
+         pytorch="Conv2d(groups=C)", keras="DepthwiseConv2D"),
+    Item(SeparableConv2d, lambda: SeparableConv2d(5, (3, 2), multiplier=2, stride=(1, 2), padding=1, activation="tanh"), MAPS,
+         keras="SeparableConv2D"),
 ]
