@@ -1,10 +1,18 @@
-"""Learning-rate schedules: functions of the progress t = step / steps, 0 <= t <= 1, that scale the optimizer's rate."""
+"""Learning-rate schedules: functions of the progress t = step / steps, 0 <= t <= 1, that scale the optimizer's rate.
+
+Everything is a fraction of the training: a drop at t = 1/3 comes after 10 of 30 epochs, and after 30 of 90.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping, Sequence
 
-__all__ = ["Constant", "OneCycle", "Schedule"]
+__all__ = ["Constant", "CosineDecay", "ExponentialDecay", "MultiStep", "OneCycle", "ReduceOnPlateau", "Schedule", "StepDecay",
+           "WarmUp"]
+
+ROUNDING = 1e-9         # 0.7 / 0.1 is 6.999999999999999: what lies so close to a border is on it
 
 
 class Schedule:
@@ -12,6 +20,29 @@ class Schedule:
 
     def factor(self, t: float) -> float:
         raise NotImplementedError(f"{type(self).__name__}: expected a method factor(t).")
+
+    def start(self) -> Schedule:
+        """What a fit follows: the schedule itself, or a fresh copy of one that changes on the way."""
+        return self
+
+    def observe(self, row: Mapping[str, float]) -> None:
+        """Fit calls this after each whole epoch, with the epoch's row of the history."""
+
+    def _expect(self, what: str, name: str, value: object, right: bool) -> None:
+        if not right:
+            raise ValueError(f"{type(self).__name__}: expected {what}. Received: {name}={value!r}.")
+
+
+def _number(value: object, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _between(value: object, low: float, high: float) -> bool:
+    return _number(value, low, high) and value not in (low, high)
+
+
+def _half_cosine(start: float, stop: float, part: float) -> float:
+    return stop + (start - stop) * (1 + math.cos(math.pi * part)) / 2
 
 
 class Constant(Schedule):
@@ -21,6 +52,70 @@ class Constant(Schedule):
         return 1.0
 
 
+class StepDecay(Schedule):
+    """Step decay: factor = gamma^k in the k-th stretch of the training, k = floor(t / every) from 0 on.
+
+    The very last step, t = 1, belongs to the last stretch. The default drops the rate to a tenth after each third, as 90
+    epochs with a drop every 30 do. ValueError unless 0 < every <= 1 and 0 < gamma <= 1. Szegedy et al. 2015, section 6, who
+    took 4 % off every 8 epochs.
+    """
+
+    def __init__(self, every: float = 1 / 3, gamma: float = 0.1) -> None:
+        self._expect("0 < every <= 1", "every", every, _number(every, 0, 1) and every > 0)
+        self._expect("0 < gamma <= 1", "gamma", gamma, _number(gamma, 0, 1) and gamma > 0)
+        self.every, self.gamma = every, gamma
+
+    def factor(self, t: float) -> float:
+        last = math.ceil(1 / self.every - ROUNDING) - 1
+        return float(self.gamma ** min(math.floor(t / self.every + ROUNDING), last))
+
+
+class MultiStep(Schedule):
+    """Drops at milestones: factor = gamma^k, k milestones being behind, at t itself or before.
+
+    The default drops the rate to a tenth after a half and after three quarters (He et al. 2016, section 4.2, who trained
+    for 64,000 steps and dropped at 32,000 and 48,000). ValueError unless 0 < milestones < 1, rising, and 0 < gamma <= 1.
+    """
+
+    def __init__(self, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> None:
+        right = isinstance(milestones, tuple | list) and all(_between(m, 0, 1) for m in milestones) and all(
+            a < b for a, b in zip(milestones, milestones[1:]))
+        self._expect("rising milestones between 0 and 1", "milestones", milestones, right)
+        self._expect("0 < gamma <= 1", "gamma", gamma, _number(gamma, 0, 1) and gamma > 0)
+        self.milestones, self.gamma = tuple(milestones), gamma
+
+    def factor(self, t: float) -> float:
+        return float(self.gamma ** sum(milestone <= t + ROUNDING for milestone in self.milestones))
+
+
+class ExponentialDecay(Schedule):
+    """Exponential decay: factor = final^t, from 1 to `final`, by the same factor in each step.
+
+    A decay by gamma with each of E epochs is final = gamma^E. ValueError unless 0 < final <= 1. Senior et al. 2013.
+    """
+
+    def __init__(self, final: float = 0.01) -> None:
+        self._expect("0 < final <= 1", "final", final, _number(final, 0, 1) and final > 0)
+        self.final = final
+
+    def factor(self, t: float) -> float:
+        return float(self.final**t)
+
+
+class CosineDecay(Schedule):
+    """Cosine annealing: factor = final + (1 - final) (1 + cos(pi t)) / 2, from 1 to `final`.
+
+    ValueError unless 0 <= final <= 1. Loshchilov and Hutter 2017, eq. 5, without the restarts.
+    """
+
+    def __init__(self, final: float = 0.0) -> None:
+        self._expect("0 <= final <= 1", "final", final, _number(final, 0, 1))
+        self.final = final
+
+    def factor(self, t: float) -> float:
+        return _half_cosine(1.0, self.final, t)
+
+
 class OneCycle(Schedule):
     """Up and down along half cosines: from 1 / div to 1 at t = warmup, then down to 1 / (div * final_div) at t = 1.
 
@@ -28,22 +123,88 @@ class OneCycle(Schedule):
     """
 
     def __init__(self, warmup: float = 0.3, div: float = 25.0, final_div: float = 1e4) -> None:
-        if not isinstance(warmup, int | float) or not 0 < warmup < 1:
-            raise ValueError(f"OneCycle: expected 0 < warmup < 1. Received: warmup={warmup!r}.")
+        self._expect("0 < warmup < 1", "warmup", warmup, _between(warmup, 0, 1))
         for name, value in (("div", div), ("final_div", final_div)):
-            if not isinstance(value, int | float) or not 1 <= value < math.inf:
-                raise ValueError(f"OneCycle: expected {name} to be a number, 1 or larger. Received: {name}={value!r}.")
+            self._expect(f"{name} to be a number, 1 or larger", name, value, _number(value, 1, math.inf) and value < math.inf)
         self.warmup, self.div, self.final_div = warmup, div, final_div
 
     def factor(self, t: float) -> float:
         if t < self.warmup:
-            start, stop, part = 1 / self.div, 1.0, t / self.warmup
-        else:
-            start, stop, part = 1.0, 1 / (self.div * self.final_div), (t - self.warmup) / (1 - self.warmup)
-        return stop + (start - stop) * (1 + math.cos(math.pi * part)) / 2
+            return _half_cosine(1 / self.div, 1.0, t / self.warmup)
+        return _half_cosine(1.0, 1 / (self.div * self.final_div), (t - self.warmup) / (1 - self.warmup))
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"constant": Constant, "one_cycle": OneCycle}
+class WarmUp(Schedule):
+    """Linear warm-up: factor = (first + (1 - first) t / part) s(0) up to t = part, then s((t - part) / (1 - part)).
+
+    s is another schedule, an object or a name, which takes up the rest of the training. Goyal et al. 2017, section 2.2.
+    ValueError unless 0 < part < 1 and 0 <= first <= 1.
+    """
+
+    def __init__(self, schedule: str | Schedule = "constant", part: float = 0.1, first: float = 1 / 3) -> None:
+        self._expect("0 < part < 1", "part", part, _between(part, 0, 1))
+        self._expect("0 <= first <= 1", "first", first, _number(first, 0, 1))
+        self.schedule, self.part, self.first = get_schedule(schedule), part, first
+
+    def factor(self, t: float) -> float:
+        if t < self.part:
+            return (self.first + (1 - self.first) * t / self.part) * self.schedule.factor(0.0)
+        return self.schedule.factor((t - self.part) / (1 - self.part))
+
+    def start(self) -> Schedule:
+        return WarmUp(self.schedule.start(), self.part, self.first)
+
+    def observe(self, row: Mapping[str, float]) -> None:
+        self.schedule.observe(row)
+
+
+class ReduceOnPlateau(Schedule):
+    """Reduce on a plateau: factor = gamma^k, k counting the times that a figure got no better for long.
+
+    `monitor` is a column of the history; one that ends in "accuracy" should rise, any other fall. An epoch is better than
+    the best before where it beats that one by the relative `threshold`; more than `patience` epochs in a row without a
+    better one are a plateau, and the counting begins again. (Keras does not wait for one more than `patience`.) The factor
+    stays at `least` or above. Each fit starts anew. He et al. 2016, section 3.4; Krizhevsky et al. 2012, section 5, by hand.
+    ValueError unless 0 < gamma < 1, 0 <= least <= 1, 0 <= threshold < 1 and patience is an int, 0 or larger; and after the
+    first epoch where the history has no such column.
+    """
+
+    def __init__(self, gamma: float = 0.1, patience: int = 10, monitor: str = "loss", threshold: float = 1e-4,
+                 least: float = 0.0) -> None:
+        self._expect("0 < gamma < 1", "gamma", gamma, _between(gamma, 0, 1))
+        self._expect("patience to be an int, 0 or larger", "patience", patience,
+                     isinstance(patience, int) and _number(patience, 0, math.inf))
+        self._expect("monitor to be a column of the history", "monitor", monitor, isinstance(monitor, str))
+        self._expect("0 <= threshold < 1", "threshold", threshold, _number(threshold, 0, 1) and threshold < 1)
+        self._expect("0 <= least <= 1", "least", least, _number(least, 0, 1))
+        self.gamma, self.patience, self.monitor, self.threshold, self.least = gamma, patience, monitor, threshold, least
+        self._now, self._worse = 1.0, 0
+        self._best: float | None = None
+
+    def factor(self, t: float) -> float:
+        return self._now
+
+    def start(self) -> Schedule:
+        fresh = copy.copy(self)
+        fresh._now, fresh._worse, fresh._best = 1.0, 0, None
+        return fresh
+
+    def observe(self, row: Mapping[str, float]) -> None:
+        self._expect(f"monitor to be one of {', '.join(row)}", "monitor", self.monitor, self.monitor in row)
+        sign = -1 if self.monitor.endswith("accuracy") else 1               # then less is better
+        figure = sign * row[self.monitor]
+        better = self._best is None or figure < self._best - self.threshold * abs(self._best)
+        if better and not math.isnan(figure):
+            self._best, self._worse = figure, 0
+            return
+        self._worse += 1
+        if self._worse > self.patience:
+            self._now, self._worse = max(self._now * self.gamma, self.least), 0
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant, "step": StepDecay, "multi_step": MultiStep, "exponential": ExponentialDecay, "cosine": CosineDecay,
+    "one_cycle": OneCycle, "warm_up": WarmUp, "reduce_on_plateau": ReduceOnPlateau}
 
 
 def get_schedule(schedule: str | Schedule) -> Schedule:

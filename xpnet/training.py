@@ -49,13 +49,14 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     """Train `net` on batch-first x (N, ...) and targets y, and return a History.
 
     loss: a Loss or "cross_entropy", "mean_squared_error", "half_squared_error"; the learning rate is the optimizer's
-    times `schedule`'s factor. Each epoch sees the samples in another order, which follows from the network's seed.
+    times the factor of `schedule`, a Schedule or one of the names in schedules.SCHEDULES; where it changes on the way, the
+    fit has a copy of its own. Each epoch sees the samples in another order, which follows from the network's seed.
     `until` is asked after each epoch, with its row of the history; True ends the training. Ctrl-C ends it after the
     current batch; the network keeps what it learned. All input is checked before any work. On a GPU the step is captured
     and launched as one, see TrainStep, unless `capture` is False; the bits are the same.
     """
     loss = get_loss(loss)
-    schedule = get_schedule(schedule)
+    schedule = get_schedule(schedule).start()
     if until is not None and not callable(until):
         raise TypeError(f"fit: expected until to be a function of an epoch's row. Received: {until!r}.")
     x, target = check_samples(net, x, y, loss, "fit")
@@ -98,6 +99,8 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
                     row |= {f"val_{name}": value for name, value in figures.items()}
                     bar.show(row)
             history.rows.append({"epoch": len(history.rows) + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
+            if not history.interrupted:
+                schedule.observe(history.rows[-1])
             history.stopped = until is not None and not history.interrupted and bool(until(history.rows[-1]))
 
     with explained(net, "fit", batch_size, optimizer), net.backend.stream(), _interruptible(history), _recording(step):

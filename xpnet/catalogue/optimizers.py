@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from xpnet.catalogue.item import Item
 from xpnet.optim import SGD, Adam, AdamW
-from xpnet.schedules import Constant, OneCycle
+from xpnet.schedules import (
+    Constant,
+    CosineDecay,
+    ExponentialDecay,
+    MultiStep,
+    OneCycle,
+    ReduceOnPlateau,
+    StepDecay,
+    WarmUp,
+)
 
 ITEMS: list[Item] = [
     Item(SGD, pytorch="SGD", keras="SGD", numpynet="SGD"),
     Item(Adam, pytorch="Adam", keras="Adam", numpynet="Adam"),
     Item(AdamW, pytorch="AdamW", keras="AdamW"),
     Item(Constant, common=True),
+    Item(StepDecay, pytorch="StepLR", keras="schedules.PiecewiseConstantDecay"),
+    Item(MultiStep, pytorch="MultiStepLR", keras="schedules.PiecewiseConstantDecay"),
+    Item(ExponentialDecay, pytorch="ExponentialLR", keras="schedules.ExponentialDecay"),
+    Item(CosineDecay, pytorch="CosineAnnealingLR", keras="schedules.CosineDecay"),
     Item(OneCycle, pytorch="OneCycleLR"),
+    Item(WarmUp, pytorch="LinearLR"),
+    Item(ReduceOnPlateau, pytorch="ReduceLROnPlateau", keras="callbacks.ReduceLROnPlateau"),
 ]
