@@ -34,9 +34,9 @@ class Window:
              *, who: str = "Window") -> Window:
         """A window from what users write: ints or pairs; padding also as four ints (top, bottom, left, right) or
         "valid" (none), "half" = "same" (keeps the size at stride 1) or "full" (every overlap counts)."""
-        kernel = _pair(kernel_size, "kernel_size", 1, who)
-        strides = _pair(stride, "stride", 1, who)
-        dilations = _pair(dilation, "dilation", 1, who)
+        kernel = pair(kernel_size, "kernel_size", 1, who)
+        strides = pair(stride, "stride", 1, who)
+        dilations = pair(dilation, "dilation", 1, who)
         extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
         pad = _padding(padding, extent, who)
         for (before, after), size, axis in zip((pad[:2], pad[2:]), extent, ("rows", "columns"), strict=True):
@@ -75,6 +75,26 @@ class Window:
         oh, ow = ((size - extent) // stride + 1
                   for size, extent, stride in zip(sizes, self.extent, self.stride, strict=True))
         return oh, ow
+
+    def input_size(self, height: int, width: int, extra: Pair = 0, *, who: str = "Window") -> tuple[int, int]:
+        """(H, W) of an input that has height x width windows: what a transposed convolution makes of height x width.
+
+            H = (height - 1) stride - top - bottom + dilation (KH - 1) + 1 + extra
+
+        From stride to stride the same windows fit; `extra` rows and columns choose among those sizes, and they are an error
+        where one more window would fit (Dumoulin and Visin 2016, relationship 14).
+        """
+        extras = pair(extra, "output_padding", 0, who)
+        if any(e >= s for e, s in zip(extras, self.stride, strict=True)):
+            raise ValueError(f"{who}: expected output_padding smaller than the stride. "
+                             f"Received: output_padding={extra!r}, stride={self.stride}.")
+        top, bottom, left, right = self.padding
+        h, w = ((size - 1) * stride - around + extent + e for size, stride, around, extent, e
+                in zip((height, width), self.stride, (top + bottom, left + right), self.extent, extras, strict=True))
+        if min(h, w) < 1:
+            raise ValueError(f"{who}: expected an output of 1x1 at least. Received: {height}x{width} with padding "
+                             f"{self.padding}, which leaves {h}x{w}.")
+        return h, w
 
     def tap(self, i: int, j: int, output_size: tuple[int, int]) -> tuple[slice, slice]:
         """Rows and columns of the *padded* input that tap (i, j) reads, one for each output position."""
@@ -125,7 +145,8 @@ def _integers(value: object, name: str, counts: tuple[int, ...], least: int, who
     return numbers
 
 
-def _pair(value: object, name: str, least: int, who: str) -> tuple[int, int]:
+def pair(value: object, name: str, least: int, who: str) -> tuple[int, int]:
+    """(rows, columns) of an int or a pair of ints, `least` or larger; an error for anything else."""
     numbers = _integers(value, name, (1, 2), least, who)
     return numbers[0], numbers[-1]
 
