@@ -77,6 +77,19 @@ def conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, stride=(1, 1), padding=(
     return y
 
 
+def conv_transpose2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, size: tuple[int, int], stride=(1, 1), padding=(0, 0, 0, 0),
+                     dilation=(1, 1), groups: int = 1) -> np.ndarray:
+    """Each x (C, H, W, N) adds its filter, of W (C, F/groups, KH, KW), to y (F, OH, OW, N); OH x OW is `size`."""
+    (C, H, width, N), (_, per_group, KH, KW) = x.shape, W.shape
+    y = np.zeros((per_group * groups, *size, N)) + np.asarray(b, np.float64)[:, None, None, None]
+    for c, iy, ix, n, k, i, j in itertools.product(*map(range, (C, H, width, N, per_group, KH, KW))):
+        row = iy * stride[0] - padding[0] + i * dilation[0]
+        column = ix * stride[1] - padding[2] + j * dilation[1]
+        if 0 <= row < size[0] and 0 <= column < size[1]:
+            y[c // (C // groups) * per_group + k, row, column, n] += float(W[c, k, i, j]) * float(x[c, iy, ix, n])
+    return y
+
+
 def table_conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, table: list[list[int]], stride=(1, 1),
                  padding=(0, 0, 0, 0)) -> np.ndarray:
     """A sum of convolutions of one map: W (connections, KH, KW) in the order of the table's rows."""

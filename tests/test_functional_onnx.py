@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx_convolution import transposed_arguments
 from onnx_operators import window_arguments
 from test_onnx_cases import ALL_CASES, inputs_and_outputs, onnx
 
@@ -17,24 +18,8 @@ def conv(attributes, inputs):
 
 
 def conv_transpose(attributes, inputs):
-    """ONNX also lets the output's shape say what the padding is."""
     x, W, *bias = inputs
-    kernel = W.shape[2:]
-    stride, dilation = (tuple(attributes.get(name, (1, 1))) for name in ("strides", "dilations"))
-    extra = tuple(attributes.get("output_padding", (0, 0)))
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    wanted = attributes.get("output_shape")
-    same = attributes.get("auto_pad", b"NOTSET").decode()
-    if wanted or same in ("SAME_UPPER", "SAME_LOWER"):
-        wanted = wanted[-2:] if wanted else [n * s for n, s in zip(x.shape[2:], stride)]
-        total = [s * (n - 1) + e + d * (k - 1) + 1 - size
-                 for s, n, e, d, k, size in zip(stride, x.shape[2:], extra, dilation, kernel, wanted)]
-        extra = tuple(e + max(-t, 0) for e, t in zip(extra, total))     # more than all of it: rows that nothing reaches
-        less, more = [max(t, 0) // 2 for t in total], [max(t, 0) - max(t, 0) // 2 for t in total]
-        # The odd one: with SAME_UPPER at the end, and otherwise at the beginning.
-        (top, left), (bottom, right) = (less, more) if same == "SAME_UPPER" else (more, less)
-    return F.conv_transpose2d(x, W, *bias, stride=stride, padding=(top, bottom, left, right), output_padding=extra,
-                              dilation=dilation, groups=attributes.get("group", 1))
+    return F.conv_transpose2d(x, W, *bias, **transposed_arguments(attributes, x, W))
 
 
 def max_pool(attributes, inputs):

@@ -59,6 +59,7 @@ class Layer:
 
     kind = "layer"                      # automatic names are kind1, kind2, ...
     window: Window | None = None        # what an output element sees of its input, for the receptive field
+    upsampling: tuple[float, float] = (1, 1)    # how many rows, columns it makes of one
     smallest_batch = 1                  # batches that training can use
 
     def __init__(self, *, name: str | None = None) -> None:

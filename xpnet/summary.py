@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from xpnet.backends import Window
 from xpnet.layer import Node
@@ -28,7 +29,8 @@ class Row:
 def rows(net: Network) -> list[Row]:
     """A Row for each layer, in the order of computation."""
     # (field, jump) per axis: field grows by (extent - 1) * jump, jump by the stride (Araujo et al. 2019, eq. 2)
-    fields: dict[Node, list[tuple[int, int]] | None] = {net.input: [(1, 1), (1, 1)] if len(net.input.shape) == 3 else None}
+    point = Fraction(1), Fraction(1)
+    fields: dict[Node, list[tuple[Fraction, Fraction]] | None] = {net.input: [point] * 2 if len(net.input.shape) == 3 else None}
     table = []
     for node in net.nodes:
         layer = node.layer
@@ -39,14 +41,15 @@ def rows(net: Network) -> list[Row]:
             axes = [[field[axis] for field in below if field is not None] for axis in (0, 1)]
             widest = [(max(field for field, _ in axis), max(jump for _, jump in axis)) for axis in axes]
             window = layer.window or Window((1, 1))
-            fields[node] = [(field + (extent - 1) * jump, jump * stride) for (field, jump), extent, stride
-                            in zip(widest, window.extent, window.stride, strict=True)]
+            fields[node] = [(field + (extent - 1) * jump, jump * stride / Fraction(upsampling))
+                            for (field, jump), extent, stride, upsampling
+                            in zip(widest, window.extent, window.stride, layer.upsampling, strict=True)]
         field = fields[node]
         table.append(Row(
             name=str(layer.name), kind=type(layer).__name__, shape=node.shape,
             inputs=tuple(str(parent.layer.name) if parent.layer else "input" for parent in node.parents),
             parameters=sum(p.size for p in layer.parameters), multiply_adds=layer.multiply_adds(),
-            receptive_field=(field[0][0], field[1][0]) if field else None,
+            receptive_field=(math.ceil(field[0][0]), math.ceil(field[1][0])) if field else None,
             activation_bytes=math.prod(node.shape) * net.dtype.itemsize))
     return table
 

@@ -134,17 +134,7 @@ def _transposed(call: Call, x: Array, W: Array, stride: Pair, padding: Padding, 
     F, H, width, N = call.sizes(x)
     if F != W.shape[0]:
         raise ValueError(f"{call.who}: expected as many channels as W has filters, {W.shape[0]}. Received: x with {F}.")
-    extra = output_padding if isinstance(output_padding, Sequence) else (output_padding, output_padding)
-    if len(extra) != 2 or any(isinstance(e, bool) or not isinstance(e, int | np.integer) or not 0 <= e < s
-                              for e, s in zip(extra, window.stride, strict=True)):
-        raise ValueError(f"{call.who}: expected output_padding to be an int or a pair, 0 or larger and smaller than the "
-                         f"stride. Received: output_padding={output_padding!r}, stride={stride!r}.")
-    top, bottom, left, right = window.padding
-    OH, OW = ((size - 1) * s - around + extent + int(e) for size, s, around, extent, e
-              in zip((H, width), window.stride, (top + bottom, left + right), window.extent, extra, strict=True))
-    if OH < 1 or OW < 1:
-        raise ValueError(f"{call.who}: expected an output of 1x1 at least. Received: {H}x{width} with padding={padding!r}, "
-                         f"which leaves {OH}x{OW}.")
+    OH, OW = window.input_size(H, width, output_padding, who=call.who)
     return window, (W.shape[1] * groups, OH, OW, N)
 
 

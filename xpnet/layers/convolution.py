@@ -40,15 +40,18 @@ class Conv2d(Activated):
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
-        if C % self.groups or self.filters % self.groups:
-            raise ValueError(f"{self.who}: expected groups={self.groups} to divide the channels and the filters. "
-                             f"Received: {C} channels, {self.filters} filters.")
+        self.check_groups(C)
         OH, OW = self.window.output_size(H, W, who=self.who)
         per_group, taps = C // self.groups, self.window.taps
         self.W = self.parameter("W", (self.filters, per_group, *self.window.kernel), self.initializer, decay=True,
                                 fan_in=per_group * taps, fan_out=self.filters // self.groups * taps)
         self.b = self.parameter("b", (self.filters,), zeros) if self.bias else None
         return self.filters, OH, OW
+
+    def check_groups(self, C: int) -> None:
+        if C % self.groups or self.filters % self.groups:
+            raise ValueError(f"{self.who}: expected groups={self.groups} to divide the channels and the filters. "
+                             f"Received: {C} channels, {self.filters} filters.")
 
     def kernel(self) -> Array:
         """The filters as they slide over x, (F, C/groups, KH, KW): W itself, where a subclass does not make them of it."""
