@@ -12,6 +12,7 @@ from xpnet.layer import Layer
 
 FLOATS = ("float32", "float64")
 MODES = (PREDICT, TRAIN, SAMPLE)
+WITH_ZEROS = ("MaxUnpool2d",)       # the layers that put zeros between what comes in
 
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 every_float = pytest.mark.parametrize("dtype", FLOATS)
@@ -213,7 +214,7 @@ def test_nan_goes_through(case: LayerCase, backend):
     for x in inputs:
         x[..., 1] = np.nan
     y = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))
-    assert np.isnan(y[..., 1]).all()
+    assert (np.any if type(layer).__name__ in WITH_ZEROS else np.all)(np.isnan(y[..., 1]))
     assert_close(y[..., [0, 2]], clean[..., [0, 2]])
 
 

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
-from xpnet.layers import BatchNorm2d, ContrastNorm2d, DivisiveNorm2d, LocalResponseNorm, Rescale, SubtractiveNorm2d
+from xpnet.layers import (
+    BatchNorm2d,
+    ContrastNorm2d,
+    DivisiveNorm2d,
+    L1Norm,
+    L2Norm,
+    LocalResponseNorm,
+    LpNormalize,
+    Rescale,
+    SubtractiveNorm2d,
+    Whitening,
+)
 
 MAPS = ((4, 7, 6),)
 
@@ -14,5 +25,9 @@ ITEMS: list[Item] = [
     Item(SubtractiveNorm2d, lambda: SubtractiveNorm2d(5), MAPS),
     Item(DivisiveNorm2d, lambda: DivisiveNorm2d(5), MAPS),
     Item(ContrastNorm2d, lambda: ContrastNorm2d(5), MAPS),
+    Item(Whitening, lambda: Whitening("pca", components=5), MAPS),
+    Item(LpNormalize, lambda: LpNormalize(3, axis=-1), MAPS, pytorch="functional.normalize"),
+    Item(L1Norm, lambda: L1Norm(axis=None), MAPS, pytorch="functional.normalize", numpynet="L1Norm_layer"),
+    Item(L2Norm, L2Norm, MAPS, pytorch="functional.normalize", keras="UnitNormalization", numpynet="L2Norm_layer"),
     Item(Rescale, lambda: Rescale(0.5, 0.25), MAPS, keras="Rescaling", common=True),
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from xpnet.backends import Window
+import numpy as np
+
+from xpnet.backends import Backend, Window
 from xpnet.backends.window import Padding, Pair
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
-class _Pool2d(Layer):
-    """What the pooling layers share: a window (stride = kernel_size unless told) and the output shape."""
+class Pool2d(Layer):
+    """Base class of pooling by windows: what they share, a window (stride = kernel_size unless told) and the output shape."""
 
     kind = "pool"
     window: Window
@@ -29,7 +31,7 @@ class _Pool2d(Layer):
         return C, *self.window.output_size(H, W)
 
 
-class MaxPool2d(_Pool2d):
+class MaxPool2d(Pool2d):
     """Largest element of each window: Y = max over the window of X; its dY goes back to the element that won.
 
     X (C, H, W, N), Y (C, OH, OW, N). Of equal values the first wins; a NaN wins over everything; padding never wins.
@@ -51,24 +53,44 @@ class MaxPool2d(_Pool2d):
         return self.backend.max_pool2d_dx(dy, argmax, x_shape, self.window)
 
 
-class AvgPool2d(_Pool2d):
+class AvgPool2d(Pool2d):
     """Mean of each window: Y = sum over the window of X / number of its elements; dY is shared equally.
 
-    X (C, H, W, N), Y (C, OH, OW, N). `count_include_pad=False` divides by the elements inside X only.
+    X (C, H, W, N), Y (C, OH, OW, N). The padding's zeros count as elements, but not what `ceil_mode` adds beyond it;
+    `count_include_pad=False` divides by the elements inside X only.
     ValueError where a window would see nothing but padding. LeCun et al. 1989.
     """
 
-    def __init__(self, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
-                 count_include_pad: bool = True, name: str | None = None) -> None:
-        super().__init__(kernel_size, stride, padding, 1, False, name)
+    def __init__(self, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0, dilation: Pair = 1,
+                 ceil_mode: bool = False, count_include_pad: bool = True, name: str | None = None) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, name)
         self.count_include_pad = count_include_pad
+
+    def build(self, in_shape: Shape) -> Shape:
+        padding = self.window.padding
+        out_shape, (_, H, W) = super().build(in_shape), in_shape
+        self._counted: np.ndarray | None = None
+        if self.count_include_pad and self.window.padding != padding:       # the elements that ceil_mode added do not count
+            top, bottom, left, right = padding
+            grown = (0, self.window.padding[1] - bottom, 0, self.window.padding[3] - right)
+            framed = Window(self.window.kernel, self.window.stride, grown, self.window.dilation)
+            rows, columns = (inside.sum(axis=1) for inside in framed.inside(H + top + bottom, W + left + right))
+            self._counted = np.outer(rows, columns)                                             # (OH, OW)
+        return out_shape
+
+    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
+        super().bind(backend, seed, index, counters)
+        self._factor = (None if self._counted is None else
+                        backend.asarray(self.window.taps / self._counted, self.buffers.dtype)[:, :, None])
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)
-        return self.backend.avg_pool2d(x, self.window, count_padding=self.count_include_pad)
+        y = self.backend.avg_pool2d(x, self.window, count_padding=self.count_include_pad)
+        return y if self._factor is None else y * self._factor
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         x_shape, = self.recall()
+        dy = dy if self._factor is None else dy * self._factor
         return self.backend.avg_pool2d_dx(dy, x_shape, self.window, count_padding=self.count_include_pad)
 
 

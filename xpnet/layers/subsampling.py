@@ -1,11 +1,11 @@
-"""LeNet's trainable subsampling."""
+"""Subsampling: LeNet's with trained coefficients, and plain skipping."""
 
 from __future__ import annotations
 
 from xpnet.backends import Window
-from xpnet.backends.window import Pair
+from xpnet.backends.window import Pair, pair
 from xpnet.initializers import for_activation, zeros
-from xpnet.layer import PREDICT, Array, Shape
+from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activated import Activated
 
 
@@ -47,3 +47,42 @@ class Subsampling2d(Activated):
         self.backend.store((dz * s).sum(axis=(1, 2, 3)), self.a.grad, accumulate)               # (C,)
         ds = dz * (self.a.data * self.window.taps)[:, None, None, None]
         return self.backend.avg_pool2d_dx(ds, x_shape, self.window)
+
+
+class SkipSampling2d(Layer):
+    """Subsampling by skipping: Y[c, i, j] = X[c, offset + i step, offset + j step]; dY goes back to where Y was taken.
+
+    X (C, H, W, N), Y (C, ceil((H - offset) / step), ceil((W - offset) / step), N), a view of X. `step` and `offset` are ints
+    or pairs (rows, columns). Behind a convolution it gives what the convolution gives with this stride, at step^2 times the
+    work (LeCun et al. 1989, whose feature maps are undersampled so). The skipping factors of Ciresan et al. 2011
+    count what is left out in between: step - 1. ValueError for an offset that is not smaller than the step, or leaves nothing.
+    """
+
+    kind = "pool"
+
+    def __init__(self, step: Pair, *, offset: Pair = 0, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.step, self.offset = step, offset
+        steps, self._offsets = pair(step, "step", 1, self.who), pair(offset, "offset", 0, self.who)
+        if any(o >= s for o, s in zip(self._offsets, steps, strict=True)):
+            raise ValueError(f"{self.who}: expected an offset smaller than the step, {step}. Received: offset={offset!r}.")
+        self.window = Window((1, 1), steps)
+        self._taken = tuple(slice(o, None, s) for o, s in zip(self._offsets, steps, strict=True))
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, *sizes = self.expect_axes(in_shape, "channels, height, width")
+        if any(size <= o for size, o in zip(sizes, self._offsets, strict=True)):
+            raise ValueError(f"{self.who}: expected an input larger than the offset, {self.offset}. "
+                             f"Received: input shape {in_shape}.")
+        H, W = (len(range(*taken.indices(size))) for taken, size in zip(self._taken, sizes, strict=True))
+        return C, H, W
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode, x.shape)
+        return x[:, self._taken[0], self._taken[1]]
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        x_shape, = self.recall()
+        dx = self.backend.zeros(x_shape, dy.dtype)
+        dx[:, self._taken[0], self._taken[1]] = dy
+        return dx

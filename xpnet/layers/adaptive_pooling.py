@@ -1,0 +1,115 @@
+"""Pooling to a given size, whatever the size of the input."""
+
+from __future__ import annotations
+
+from xpnet.backends import Window
+from xpnet.backends.window import Pair, pair
+from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
+
+Span = tuple[int, int]      # from, to (not included)
+
+
+class _AdaptivePool2d(Layer):
+    """What adaptive pooling layers share: the windows, which may overlap and differ in size by one."""
+
+    kind = "pool"
+
+    def __init__(self, output_size: Pair, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.output_size = output_size
+        self._size = pair(output_size, "output_size", 1, self.who)
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        self.rows, self.columns = self._spans(H, self._size[0]), self._spans(W, self._size[1])
+        largest = [max(stop - start for start, stop in spans) for spans in (self.rows, self.columns)]
+        steps = [max(size // count, 1) for size, count in zip((H, W), self._size, strict=True)]
+        self.window = Window((largest[0], largest[1]), (steps[0], steps[1]))                    # for the receptive field
+        return C, *self._size
+
+    @staticmethod
+    def _spans(size: int, count: int) -> list[Span]:
+        """Window i: from floor(i size / count) to ceil((i + 1) size / count), so that together they cover everything."""
+        return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+class AdaptiveAvgPool2d(_AdaptivePool2d):
+    """Adaptive average pooling: Y[c, i, j] = mean of X[c] over rows i and columns j of a grid (He et al. 2015, section 2.2).
+
+    X (C, H, W, N), Y (C, OH, OW, N) with (OH, OW) = output_size. Row i of the grid goes from floor(i H / OH) to
+    ceil((i + 1) H / OH), columns likewise: windows overlap by an element where OH does not divide H. Each dX is the sum
+    of its windows' dY / number of elements. ValueError for sizes that are no ints from 1.
+    """
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode, x.shape)
+        y = self.xp.stack([x[:, start:stop].mean(axis=1) for start, stop in self.rows], axis=1)             # (C, OH, W, N)
+        return self.xp.stack([y[:, :, start:stop].mean(axis=2) for start, stop in self.columns], axis=2)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        (C, H, W, N), = self.recall()
+        between = self.backend.zeros((C, len(self.rows), W, N), dy.dtype)                                   # (C, OH, W, N)
+        for j, (start, stop) in enumerate(self.columns):
+            between[:, :, start:stop] += dy[:, :, j, None] * (1.0 / (stop - start))
+        dx = self.backend.zeros((C, H, W, N), dy.dtype)
+        for i, (start, stop) in enumerate(self.rows):
+            dx[:, start:stop] += between[:, i, None] * (1.0 / (stop - start))
+        return dx
+
+
+class AdaptiveMaxPool2d(_AdaptivePool2d):
+    """Adaptive max pooling: Y[c, i, j] = max of X[c] over rows i and columns j of a grid (He et al. 2015, section 2.2).
+
+    X (C, H, W, N), Y (C, OH, OW, N) with (OH, OW) = output_size; the grid is AdaptiveAvgPool2d's. dY goes to the element
+    that won, the first of equal ones; a NaN wins over everything. Several of them, flattened and concatenated, are a
+    spatial pyramid. ValueError for sizes that are no ints from 1.
+    """
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        shape = (*self.out_shape, x.shape[-1])
+        y, argmax = self.backend.empty(shape, x.dtype), self.backend.empty(shape, "int64")
+        for i, (top, bottom) in enumerate(self.rows):
+            for j, (left, right) in enumerate(self.columns):
+                window = x[:, top:bottom, left:right].reshape(x.shape[0], -1, x.shape[-1])      # (C, elements, N)
+                y[:, i, j], argmax[:, i, j] = window.max(axis=1), window.argmax(axis=1)
+        self.remember(mode, argmax, x.shape)
+        return y
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        argmax, x_shape = self.recall()
+        dx = self.backend.zeros(x_shape, dy.dtype)
+        for i, (top, bottom) in enumerate(self.rows):
+            for j, (left, right) in enumerate(self.columns):
+                window = dx[:, top:bottom, left:right]
+                window += _to_winner(self.xp, dy[:, i, j], argmax[:, i, j], window.shape)
+        return dx
+
+
+class GlobalMaxPool2d(Layer):
+    """Largest element of each map: Y[c] = max over (h, w) of X[c]; its dY goes to the element that won (Oquab et al. 2015).
+
+    X (C, H, W, N), Y (C, N). Of equal values the first wins, a NaN wins over everything.
+    """
+
+    kind = "pool"
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        self.window = Window((H, W))
+        return (C,)
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        pixels = x.reshape(x.shape[0], -1, x.shape[-1])                                         # (C, H*W, N)
+        self.remember(mode, pixels.argmax(axis=1) if mode == TRAIN else None, x.shape)
+        return pixels.max(axis=1)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        argmax, x_shape = self.recall()
+        return _to_winner(self.xp, dy, argmax, x_shape)
+
+
+def _to_winner(xp: Array, dy: Array, argmax: Array, shape: tuple[int, ...]) -> Array:
+    """dy (C, N) where a window of `shape` (C, h, w, N), read row by row, has its largest element; 0 elsewhere."""
+    C, h, w, N = shape
+    won = xp.arange(h * w)[:, None] == argmax[:, None, :]                                       # (C, h*w, N)
+    return xp.where(won, dy[:, None, :], dy.dtype.type(0)).reshape(shape)
