@@ -156,7 +156,46 @@ def test_separable_is_a_conv2d_whose_filters_are_products():
     assert_close(run(layer, x), oracles.conv2d(x, W, b))
 
 
+# --- weights that are not shared ------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options", [{}, {"stride": (2, 3), "padding": (2, 1, 0, 1)}, {"padding": "full"}], ids=str)
+@pytest.mark.parametrize("activation", [None, "relu", "tanh"])
+@every_float
+def test_locally_connected(backend, options, activation, dtype):
+    layer = stand_alone(xn.LocallyConnected2d(4, (3, 2), activation=activation, **options), (2, 5, 6), backend=backend,
+                        dtype=dtype)
+    x = normal((2, 5, 6, 3), dtype)
+    W, b = values(layer)
+    z = np.zeros((*layer.out_shape, 3))
+    for row, column in np.ndindex(layer.out_shape[1:]):     # the place's own filters slide over everything; one place counts
+        z[:, row, column] = oracles.conv2d(x, W[row, column], b[row, column], **pairs((3, 2), **options))[:, row, column]
+    y = run(layer, x)
+    assert y.dtype == dtype
+    assert_close(y, oracles.activation(z, activation))
+    assert layer.multiply_adds() == np.prod(layer.out_shape) * 2 * 6
+
+
+def test_locally_connected_with_equal_weights_is_conv2d(backend):
+    x = normal((2, 5, 6, 3))
+    conv = stand_alone(xn.Conv2d(4, 3, padding=1, activation="tanh"), (2, 5, 6), backend=backend, dtype="float64")
+    local = stand_alone(xn.LocallyConnected2d(4, 3, padding=1, activation="tanh"), (2, 5, 6), backend=backend, dtype="float64")
+    for own, shared in zip(local.parameters, values(conv), strict=True):
+        own.data[...] = backend.asarray(shared)             # broadcast over the places
+    assert_close(run(local, x), run(conv, x))
+    dy = normal((4, 5, 6, 3), seed=1)
+    gradients = []
+    for layer in (conv, local):
+        layer.forward(backend.asarray(x), mode=xn.TRAIN)
+        gradients.append([layer.backend.to_numpy(a) for a in (layer.backward(backend.asarray(dy)),
+                                                              *(p.grad for p in layer.parameters))])
+    assert_close(gradients[1][0], gradients[0][0])
+    for own, shared in zip(gradients[1][1:], gradients[0][1:], strict=True):
+        assert_close(own.sum(axis=(0, 1)), shared)          # the gradient of what is shared is the sum over the places
+
+
 @pytest.mark.parametrize("make", [
+    lambda: xn.LocallyConnected2d(3, 3, stride=2, bias=False),
+    lambda: xn.LocallyConnected2d(2, (2, 3), padding="half", activation="sigmoid"),
     lambda: xn.TrueConv2d(4, 3, stride=2, padding=1, dilation=2, bias=False),
     lambda: xn.TableConv2d(np.array(MATRIX), 3, padding=1, activation="tanh"),
     lambda: xn.DepthwiseConv2d(3, stride=2, bias=False),
@@ -175,6 +214,9 @@ def test_gradients(make, backend):
     (lambda: xn.SeparableConv2d(3, 3, init="none"), r"SeparableConv2d: expected init None or one of .* Received: 'none'"),
     (lambda: xn.SeparableConv2d(3, 9).initialize((2, 5, 5)),
      r"SeparableConv2d: expected an input at least as large as the window, 9x9\. Received: 5x5"),
+    (lambda: xn.LocallyConnected2d(0, 3), r"LocallyConnected2d: expected filters to be an int, 1 or larger"),
+    (lambda: xn.LocallyConnected2d(3, 9).initialize((2, 5, 5)), r"LocallyConnected2d: expected an input at least as large as"),
+    (lambda: xn.LocallyConnected2d(3, 3).initialize((7,)), r"LocallyConnected2d: expected an input of shape \(channels, height"),
     (lambda: xn.SeparableConv2d(3, 3).initialize((7,)), r"SeparableConv2d: expected an input of shape \(channels, height"),
 ])
 def test_errors(make, text):

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
-from xpnet.layers import RBF, Conv2d, ConvTranspose2d, DepthwiseConv2d, Linear, SeparableConv2d, TableConv2d, TrueConv2d
+from xpnet.layers import (
+    RBF,
+    Conv2d,
+    ConvTranspose2d,
+    DepthwiseConv2d,
+    Linear,
+    LocallyConnected2d,
+    SeparableConv2d,
+    TableConv2d,
+    TrueConv2d,
+)
 
 MAPS = ((4, 7, 6),)
 
@@ -18,6 +28,7 @@ ITEMS: list[Item] = [
          pytorch="Conv2d(groups=C)", keras="DepthwiseConv2D"),
     Item(SeparableConv2d, lambda: SeparableConv2d(5, (3, 2), multiplier=2, stride=(1, 2), padding=1, activation="tanh"), MAPS,
          keras="SeparableConv2D"),
+    Item(LocallyConnected2d, lambda: LocallyConnected2d(3, 3, stride=(1, 2), padding=1, activation="tanh"), MAPS),
     Item(ConvTranspose2d, lambda: ConvTranspose2d(3, 3, stride=2, padding=1, output_padding=1, activation="tanh"), MAPS,
          pytorch="ConvTranspose2d", keras="Conv2DTranspose"),
 ]
