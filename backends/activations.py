@@ -1,18 +1,25 @@
 """Elementwise activations: each with its derivative, as functions of (xp, array, *constants).
 
 A derivative is written with y = f(z) where it follows from the output (`of` is "y"), else with the input z (`of` is "z").
-A NaN goes through every one of them. Those in FUSED are also part of the kernels that make z: products, convolutions,
-batch normalisation.
+A NaN goes through every one of them; at an infinity stands the limit; nothing overflows on the way to a finite result.
+Those in FUSED are also part of the kernels that make z: products, convolutions, batch normalisation.
+The formulas with their sources stand at the classes in xpnet/layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import pi, sqrt
 from typing import Any, NamedTuple
+
+from xpnet.backends.erf import erfc
 
 Function = Callable[..., Any]
 
 SCALE, SLOPE = 1.7159, 2.0 / 3.0    # LeCun et al. 1998, appendix A: f(1) = 1, f(-1) = -1
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772     # Klambauer et al. 2017: mean 0, variance 1 stay
+FAR = 1e4                           # exp(-FAR) is 0; a factor that would be infinite is cut here, where the other one is 0
+ROUND = 2.0**53                     # 1 + ROUND is ROUND
 
 
 class Activation(NamedTuple):
@@ -24,9 +31,142 @@ class Activation(NamedTuple):
     constants: dict[str, float] = {}
 
 
+def pick(xp, condition, yes: float, no: float, like):
+    """One of two numbers for each element, in the type of `like`."""
+    number = like.dtype.type
+    return xp.where(condition, number(yes), number(no))
+
+
+# --- sigmoid and its kin ----------------------------------------------------------------------------------------------
+
 def sigmoid(xp, z):
     """1 / (1 + exp(-z)), through tanh, which cannot overflow."""
     return 0.5 * xp.tanh(0.5 * z) + 0.5
+
+
+def tail(xp, z):
+    """(sigmoid(z), exp(-|z|)), all digits also where sigmoid is tiny."""
+    t = xp.exp(-xp.abs(z))
+    return xp.where(z < 0, t, 1.0) / (1 + t), t
+
+
+def softplus(xp, z, k):
+    return xp.maximum(z, 0) + xp.log1p(xp.exp(-k * xp.abs(z))) / k
+
+
+def swish(xp, z, beta):
+    return cut(xp, z) * tail(xp, beta * z)[0]
+
+
+def swish_derivative(xp, z, beta):
+    """s + u s (1 - s), for u = beta z and s = sigmoid(u)."""
+    u = xp.clip(beta * z, -FAR, FAR)
+    s, t = tail(xp, u)
+    return s + u * t / (1 + t)**2
+
+
+def cut(xp, z):
+    """z, but for what is far below 0, where a sigmoid multiplies it that is 0 there."""
+    return xp.maximum(z, -1e30)
+
+
+def bend(xp, z):
+    """(u, u') of the tanh form of GELU: u = 2 sqrt(2/pi) (z + 0.044715 z^3)."""
+    z, a = xp.clip(z, -FAR, FAR), 2 * sqrt(2 / pi)
+    return a * (z + 0.044715 * z * z * z), a * (1 + 0.134145 * z * z)
+
+
+def gelu_tanh(xp, z):
+    """0.5 (1 + tanh(u / 2)) is sigmoid(u)."""
+    return cut(xp, z) * tail(xp, bend(xp, z)[0])[0]
+
+
+def gelu_tanh_derivative(xp, z):
+    u, du = bend(xp, z)
+    s, t = tail(xp, u)
+    return s + xp.clip(z, -FAR, FAR) * du * t / (1 + t)**2
+
+
+def normal_below(xp, z):
+    """The probability that a standard normal variable is below z."""
+    return 0.5 * erfc(xp, -sqrt(0.5) * z)
+
+
+def gelu_derivative(xp, z):
+    """Phi(z) + z phi(z), with the normal distribution and its density."""
+    near = xp.clip(z, -100, 100)
+    return normal_below(xp, z) + near * xp.exp(-0.5 * near * near) / sqrt(2 * pi)
+
+
+def mish_parts(xp, z):
+    """(tanh(softplus(z)), its derivative), rational in t = exp(-|z|)."""
+    t = xp.exp(-xp.abs(z))
+    below, above = t * (t + 2), 1 + 2 * t
+    w = xp.where(z < 0, below, above) / xp.where(z < 0, below + 2, above + 2 * t * t)
+    dw = 4 * t * (1 + t) * xp.where(z < 0, 1.0, t) / xp.where(z < 0, below + 2, above + 2 * t * t)**2
+    return w, dw
+
+
+def mish_derivative(xp, z):
+    w, dw = mish_parts(xp, z)
+    return w + xp.clip(z, -FAR, FAR) * dw
+
+
+def smooth_abs(xp, z, k):
+    """2/k log cosh(k z / 2), in two ways: near 0 the one would cancel, and far from it the other would overflow."""
+    u = 0.5 * k * xp.abs(z)
+    near = xp.log1p(2 * xp.sinh(0.5 * xp.minimum(u, 1))**2)
+    return 2 / k * xp.where(u < 1, near, u + xp.log1p(0.5 * xp.expm1(-2 * u)))
+
+
+# --- rational ---------------------------------------------------------------------------------------------------------
+
+def softsign(xp, z):
+    z = xp.clip(z, -ROUND, ROUND)               # infinity / infinity would be NaN
+    return z / (1 + xp.abs(z))
+
+
+def softsign_derivative(xp, z):
+    """Through the output it would be (1 - |y|)^2, which has few digits left where |y| is nearly 1."""
+    r = 1 / (1 + xp.abs(z))
+    return r * r
+
+
+def arctan_derivative(xp, z):
+    r = 1 / xp.hypot(z, 1.0)
+    return r * r
+
+
+# --- in pieces --------------------------------------------------------------------------------------------------------
+
+def rectifier(positive: float, negative: float) -> Activation:
+    """positive z above 0, negative z below."""
+    return Activation(lambda xp, z: xp.where(z > 0, positive * z, negative * z),
+                      lambda xp, y: pick(xp, y > 0, positive, negative, y))
+
+
+def plse(xp, z):
+    return xp.where(z < -4, 0.01 * (z + 4), xp.where(z > 4, 0.01 * (z - 4) + 1, 0.125 * z + 0.5))
+
+
+def lhtan(xp, z):
+    return xp.where(z < 0, 0.001 * z, xp.where(z > 1, 0.001 * (z - 1) + 1, z))
+
+
+def stair(xp, z):
+    """floor(z / 2), and where the whole part of z is odd, what z has beyond it."""
+    finite = xp.where(xp.isfinite(z), z, 0.0)
+    return xp.floor(0.5 * z) + xp.maximum(finite - 2 * xp.floor(0.5 * finite) - 1, 0)
+
+
+def hard_swish_derivative(xp, z):
+    return xp.where(z > -3, xp.where(z < 3, z / 3 + 0.5, 1.0), 0.0)
+
+
+# --- exponential ------------------------------------------------------------------------------------------------------
+
+def elu(xp, z, alpha):
+    return xp.where(z > 0, z, alpha * xp.expm1(xp.minimum(z, 0)))
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -34,6 +174,42 @@ ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": Activation(sigmoid, lambda xp, y: y * (1 - y)),
     "tanh": Activation(lambda xp, z: xp.tanh(z), lambda xp, y: 1 - y * y),
     "scaled_tanh": Activation(lambda xp, z: SCALE * xp.tanh(SLOPE * z), lambda xp, y: SCALE * SLOPE - (SLOPE / SCALE) * y * y),
+    "linear": Activation(lambda xp, z: +z, lambda xp, y: xp.ones_like(y)),
+    "logistic": Activation(sigmoid, lambda xp, y: y * (1 - y)),
+    "loggy": Activation(lambda xp, z: xp.tanh(0.5 * z), lambda xp, y: 0.5 * (1 - y * y)),
+    "elu": Activation(elu, lambda xp, y, alpha: xp.where(y > 0, 1.0, y + alpha), constants={"alpha": 1.0}),
+    "selu": Activation(lambda xp, z: SELU_SCALE * elu(xp, z, SELU_ALPHA),
+                       lambda xp, y: xp.where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA)),
+    "celu": Activation(lambda xp, z, alpha: xp.where(z > 0, z, alpha * xp.expm1(xp.minimum(z, 0) / alpha)),
+                       lambda xp, y, alpha: xp.minimum(y, 0) / alpha + 1, constants={"alpha": 1.0}),
+    "relie": rectifier(1.0, 0.01),
+    "ramp": rectifier(1.1, 0.1),
+    "leaky": Activation(lambda xp, z, slope: xp.where(z > 0, z, slope * z),
+                        lambda xp, y, slope: pick(xp, y > 0, 1.0, slope, y), constants={"slope": 0.01}),
+    "abs": Activation(lambda xp, z: xp.abs(z), lambda xp, z: xp.sign(z), of="z"),
+    "plse": Activation(plse, lambda xp, z: pick(xp, xp.abs(z) > 4, 0.01, 0.125, z), of="z"),
+    "stair": Activation(stair, lambda xp, y: y != xp.floor(y)),
+    "hardtan": Activation(lambda xp, z: xp.clip(z, -1, 1), lambda xp, y: xp.abs(y) < 1),
+    "lhtan": Activation(lhtan, lambda xp, z: pick(xp, (z > 0) & (z < 1), 1.0, 0.001, z), of="z"),
+    "relu6": Activation(lambda xp, z: xp.clip(z, 0, 6), lambda xp, y: (y > 0) & (y < 6)),
+    "hard_sigmoid": Activation(lambda xp, z, alpha, beta: xp.clip(alpha * z + beta, 0, 1),
+                               lambda xp, y, alpha, beta: pick(xp, (y > 0) & (y < 1), alpha, 0.0, y),
+                               constants={"alpha": 1 / 6, "beta": 0.5}),
+    "hard_swish": Activation(lambda xp, z: xp.maximum(z, -3) * (xp.clip(z + 3, 0, 6) / 6), hard_swish_derivative, of="z"),
+    "softplus": Activation(softplus, lambda xp, y, k: -xp.expm1(-k * y), constants={"k": 1.0}),
+    "log_sigmoid": Activation(lambda xp, z: -softplus(xp, -z, 1.0), lambda xp, y: -xp.expm1(y)),
+    "smooth_abs": Activation(smooth_abs, lambda xp, z, k: xp.tanh(0.5 * k * z), of="z", constants={"k": 1.0}),
+    "softsign": Activation(softsign, softsign_derivative, of="z"),
+    "symmelliot": Activation(lambda xp, z, S: softsign(xp, S * z), lambda xp, z, S: S * softsign_derivative(xp, S * z), of="z",
+                             constants={"steepness": 1.0}),
+    "elliot": Activation(lambda xp, z, S: 0.5 * softsign(xp, S * z) + 0.5,
+                         lambda xp, z, S: 0.5 * S * softsign_derivative(xp, S * z), of="z", constants={"steepness": 1.0}),
+    "arctan": Activation(lambda xp, z: xp.arctan(z), arctan_derivative, of="z"),
+    "silu": Activation(lambda xp, z: swish(xp, z, 1.0), lambda xp, z: swish_derivative(xp, z, 1.0), of="z"),
+    "swish": Activation(swish, swish_derivative, of="z", constants={"beta": 1.0}),
+    "gelu": Activation(lambda xp, z: cut(xp, z) * normal_below(xp, z), gelu_derivative, of="z"),
+    "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative, of="z"),
+    "mish": Activation(lambda xp, z: cut(xp, z) * mish_parts(xp, z)[0], mish_derivative, of="z"),
 }
 
 FUSED = ("relu", "sigmoid", "tanh", "scaled_tanh")

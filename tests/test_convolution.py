@@ -9,6 +9,7 @@ from layer_cases import stand_alone
 from oracles import assert_close
 
 from xpnet import Conv2d, TableConv2d
+from xpnet.backends.activations import ACTIVATIONS
 
 dtypes = st.sampled_from(["float32", "float64"])
 activations = st.sampled_from([None, "relu", "sigmoid", "tanh", "scaled_tanh"])
@@ -118,7 +119,7 @@ def error_of(action) -> str:
 
 
 FOR_FLAT = "expected an input of shape (channels, height, width) per sample. Received: input shape (784,)."
-NO_ACTIVATION = "expected activation None or one of relu, sigmoid, tanh, scaled_tanh. Received: 'rleu'."
+NO_ACTIVATION = f"expected activation None or one of {', '.join(ACTIVATIONS)}. Received: 'rleu'."
 
 
 @pytest.mark.parametrize("action, text", [

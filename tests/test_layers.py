@@ -13,6 +13,7 @@ from oracles import assert_close
 
 import xpnet as xn
 from xpnet import PREDICT, SAMPLE, TRAIN
+from xpnet.backends.activations import ACTIVATIONS
 
 NAMES = ["relu", "sigmoid", "tanh", "scaled_tanh"]
 dtypes = st.sampled_from(["float32", "float64"])
@@ -214,7 +215,7 @@ def test_rescale_refuses(make, text):
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
-FUSED = "expected activation None or one of relu, sigmoid, tanh, scaled_tanh. Received: "
+NAMED = f"expected activation None or one of {', '.join(ACTIVATIONS)}. Received: "
 INIT = "expected init None or one of zeros, ones, he_normal, lecun_normal, glorot_uniform, lecun_uniform. Received: "
 SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each input. Received: "
 
@@ -222,7 +223,7 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
 @pytest.mark.parametrize("action, text", [
     (lambda: xn.Linear(0), "Linear: expected units to be an int, 1 or larger. Received: units=0."),
     (lambda: xn.Linear(10.0), "Linear: expected units to be an int, 1 or larger. Received: units=10.0."),
-    (lambda: xn.Linear(10, activation="gelu"), f"Linear: {FUSED}'gelu'."),
+    (lambda: xn.Linear(10, activation="glue"), f"Linear: {NAMED}'glue'."),
     (lambda: xn.Linear(10, init="normal"), f"Linear: {INIT}'normal'."),
     (lambda: xn.Linear(10, name="out").initialize((8, 4, 4)), "Linear 'out': expected a vector of features per sample; put "
                                                               "Flatten() before it. Received: input shape (8, 4, 4)."),
@@ -232,9 +233,9 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
      "RBF: expected 2 features, the length of a code. Received: input shape (3,)."),
     (lambda: xn.RBF([[1, 2]]).initialize((2, 1, 1)),
      "RBF: expected 2 features, the length of a code. Received: input shape (2, 1, 1)."),
-    (lambda: xn.Activation("rleu"), f"Activation: {FUSED}'rleu'."),
+    (lambda: xn.Activation("rleu"), f"Activation: {NAMED}'rleu'."),
     (lambda: xn.Activation(None, name="a"), "Activation 'a': expected the name of an activation. Received: None."),
-    (lambda: xn.BatchNorm2d(activation="softmax"), f"BatchNorm2d: {FUSED}'softmax'."),
+    (lambda: xn.BatchNorm2d(activation="softmax"), f"BatchNorm2d: {NAMED}'softmax'."),
     (lambda: xn.BatchNorm2d(eps=-1e-5), "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=-1e-05."),
     (lambda: xn.BatchNorm2d(eps=math.nan), "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=nan."),
     (lambda: xn.BatchNorm2d(momentum="0.9"),

@@ -9,6 +9,7 @@ from layer_cases import stand_alone
 from oracles import assert_close
 
 from xpnet import TRAIN, AvgPool2d, GlobalAvgPool2d, MaxPool2d, Subsampling2d
+from xpnet.backends.activations import ACTIVATIONS
 
 dtypes = st.sampled_from(["float32", "float64"])
 activations = st.sampled_from([None, "relu", "sigmoid", "tanh", "scaled_tanh"])
@@ -185,8 +186,8 @@ def test_a_window_that_sees_only_padding(ceil):
 def test_errors_of_subsampling():
     with pytest.raises(ValueError) as error:
         Subsampling2d(2, activation="softmax")
-    assert str(error.value) == ("Subsampling2d: expected activation None or one of relu, sigmoid, tanh, scaled_tanh. "
-                                "Received: 'softmax'.")
+    assert str(error.value) == ("Subsampling2d: expected activation None or one of "
+                                f"{', '.join(ACTIVATIONS)}. Received: 'softmax'.")
     with pytest.raises(ValueError) as error:
         Subsampling2d(2, init="he")
     assert str(error.value) == ("Subsampling2d: expected init None or one of zeros, ones, he_normal, lecun_normal, "

@@ -21,6 +21,11 @@ def ones(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> n
     return np.ones(shape)
 
 
+def constant(value: float) -> Initializer:
+    """All elements the same number."""
+    return lambda rng, shape, fan_in, fan_out: np.full(shape, value)
+
+
 def he_normal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
     """N(0, 2 / fan_in): keeps the variance through ReLU (He et al. 2015, eq. 10)."""
     return rng.standard_normal(shape) * (2.0 / fan_in) ** 0.5
@@ -48,10 +53,14 @@ INITIALIZERS: dict[str, Initializer] = {
 }
 
 
+HALVES = {"relu", "relu6", "leaky", "relie", "ramp", "elu", "celu", "gelu", "gelu_tanh", "silu", "swish", "mish", "hard_swish"}
+
+
 def for_activation(init: str | None, activation: str | None, who: str) -> Initializer:
-    """The initializer called `init`; where there is none, He for ReLU and Glorot for everything else."""
+    """The initializer called `init`. Where there is none: He for ReLU and others that let one half of the numbers through,
+    N(0, 1 / fan_in) for SELU (Klambauer et al. 2017), Glorot for everything else."""
     if init is None:
-        return he_normal if activation == "relu" else glorot_uniform
+        return he_normal if activation in HALVES else lecun_normal if activation == "selu" else glorot_uniform
     if init not in INITIALIZERS:
         raise ValueError(f"{who}: expected init None or one of {', '.join(INITIALIZERS)}. Received: {init!r}.")
     return INITIALIZERS[init]

@@ -13,7 +13,7 @@ import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node
-from xpnet.layers import Softmax
+from xpnet.layers import LogSoftmax, Softmax
 from xpnet.losses import Loss
 from xpnet.losses.base import real_array
 from xpnet.optim import Optimizer
@@ -85,7 +85,7 @@ class Network:
 
     def _check_softmax(self) -> None:
         for node in self.nodes:
-            if isinstance(node.layer, Softmax) and softmax_below(node.parents[0]):
+            if isinstance(node.layer, Softmax | LogSoftmax) and softmax_below(node.parents[0]):
                 raise ValueError(f"{node.layer.who}: expected softmax to be applied once. "
                                  "Received: an input that is one already.")
 

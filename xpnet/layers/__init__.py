@@ -1,9 +1,22 @@
 """Layers, one file per family."""
 
-from xpnet.layers.activation import Activation, ReLU, ScaledTanh, Sigmoid, Softmax, Tanh
+from xpnet.layers.activation import (
+    Activation,
+    Arctan,
+    Elliot,
+    Identity,
+    Loggy,
+    LogSigmoid,
+    ScaledTanh,
+    Sigmoid,
+    Softsign,
+    SymmElliot,
+    Tanh,
+)
 from xpnet.layers.adaptive_pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d
 from xpnet.layers.convolution import Conv2d, TableConv2d, TrueConv2d
 from xpnet.layers.dropout import Dropout
+from xpnet.layers.gates import GLU, Gain, Maxout, PReLU, Swish
 from xpnet.layers.gaussian_pooling import GaussianPool2d
 from xpnet.layers.linear import RBF, Linear
 from xpnet.layers.local_normalization import ContrastNorm2d, DivisiveNorm2d, LocalResponseNorm, SubtractiveNorm2d
@@ -12,18 +25,37 @@ from xpnet.layers.lp import L1Norm, L2Norm, LpNormalize, LpPool2d
 from xpnet.layers.merge import Add, Concat
 from xpnet.layers.normalization import BatchNorm2d
 from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from xpnet.layers.rectifiers import (
+    Abs,
+    HardSigmoid,
+    HardSwish,
+    Hardtanh,
+    LeakyReLU,
+    Lhtan,
+    Plse,
+    Ramp,
+    Relie,
+    ReLU,
+    ReLU6,
+    Stair,
+)
 from xpnet.layers.rescale import Rescale
 from xpnet.layers.separable import DepthwiseConv2d, SeparableConv2d
 from xpnet.layers.shape import Flatten
+from xpnet.layers.smooth import CELU, ELU, GELU, SELU, Mish, SiLU, SmoothAbs, Softplus
+from xpnet.layers.softmax import LogSoftmax, Softmax
 from xpnet.layers.subsampling import SkipSampling2d, Subsampling2d
 from xpnet.layers.transposed import ConvTranspose2d
 from xpnet.layers.unpooling import MaxUnpool2d
 from xpnet.layers.whitening import Whitening
 
 __all__ = [
-    "Activation", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Add", "AvgPool2d", "BatchNorm2d", "Concat", "ContrastNorm2d",
-    "Conv2d", "ConvTranspose2d", "DepthwiseConv2d", "DivisiveNorm2d", "Dropout", "Flatten", "GaussianPool2d", "GlobalAvgPool2d",
-    "GlobalMaxPool2d", "L1Norm", "L2Norm", "Linear", "LocalResponseNorm", "LocallyConnected2d", "LpNormalize", "LpPool2d",
-    "MaxPool2d", "MaxUnpool2d", "RBF", "ReLU", "Rescale", "ScaledTanh", "SeparableConv2d", "Sigmoid", "SkipSampling2d",
-    "Softmax", "Subsampling2d", "SubtractiveNorm2d", "TableConv2d", "Tanh", "TrueConv2d", "Whitening",
+    "Abs", "Activation", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Add", "Arctan", "AvgPool2d", "BatchNorm2d", "CELU",
+    "Concat", "ContrastNorm2d", "Conv2d", "ConvTranspose2d", "DepthwiseConv2d", "DivisiveNorm2d", "Dropout", "ELU", "Elliot",
+    "Flatten", "GELU", "GLU", "Gain", "GaussianPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "HardSigmoid", "HardSwish",
+    "Hardtanh", "Identity", "L1Norm", "L2Norm", "LeakyReLU", "Lhtan", "Linear", "LocalResponseNorm", "LocallyConnected2d",
+    "LogSigmoid", "LogSoftmax", "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d", "Maxout", "Mish", "PReLU",
+    "Plse", "RBF", "Ramp", "ReLU", "ReLU6", "Relie", "Rescale", "SELU", "ScaledTanh", "SeparableConv2d", "SiLU", "Sigmoid",
+    "SkipSampling2d", "SmoothAbs", "Softmax", "Softplus", "Softsign", "Stair", "Subsampling2d", "SubtractiveNorm2d", "Swish",
+    "SymmElliot", "TableConv2d", "Tanh", "TrueConv2d", "Whitening",
 ]

@@ -1,6 +1,8 @@
-"""Elementwise activations and softmax."""
+"""Elementwise activations: the layer for any of them by name, and the classes of the sigmoids."""
 
 from __future__ import annotations
+
+import math
 
 from xpnet.backends import activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
@@ -22,6 +24,11 @@ class Activation(Layer):
             raise ValueError(f"{self.who}: expected the name of an activation. Received: None.")
         self.activation = activations.check(activation, self.who)
 
+    def expect_positive(self, name: str, value: float) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"{self.who}: expected {name} to be a number above 0. Received: {name}={value!r}.")
+        return float(value)
+
     def build(self, in_shape: Shape) -> Shape:
         return in_shape
 
@@ -35,58 +42,102 @@ class Activation(Layer):
         return self.backend.activation_backward(dy, kept, self.activation, self.constants)
 
 
-class ReLU(Activation):
-    """Rectified linear unit: Y = max(X, 0), dX = dY where Y > 0 (Nair and Hinton 2010)."""
-
-    kind = "relu"
+class NamedActivation(Activation):
+    """Base class of the activations without constants: `kind` is the activation's name."""
 
     def __init__(self, *, name: str | None = None) -> None:
-        super().__init__("relu", name=name)
+        super().__init__(self.kind, name=name)
 
 
-class Sigmoid(Activation):
-    """Logistic function: Y = 1 / (1 + exp(-X)) (Rumelhart et al. 1986), dX = dY Y (1 - Y)."""
+class Identity(NamedActivation):
+    """Linear activation: Y = X, dX = dY. Its name is "linear"."""
+
+    kind = "linear"
+
+
+class Sigmoid(NamedActivation):
+    """Logistic function: Y = 1 / (1 + exp(-X)) (Rumelhart et al. 1986), dX = dY Y (1 - Y).
+
+    "logistic" is another name of it.
+    """
 
     kind = "sigmoid"
 
-    def __init__(self, *, name: str | None = None) -> None:
-        super().__init__("sigmoid", name=name)
+
+class Loggy(NamedActivation):
+    """Logistic function between -1 and 1: Y = 2 / (1 + exp(-X)) - 1 (Redmon 2013), dX = dY (1 - Y^2) / 2.
+
+    This is tanh(X / 2), and computed so: exp(-X) would overflow. Of darknet, and NumPyNet (Curti and Ceccarelli 2019).
+    """
+
+    kind = "loggy"
 
 
-class Tanh(Activation):
+class Tanh(NamedActivation):
     """Hyperbolic tangent: Y = tanh(X), dX = dY (1 - Y^2) (LeCun et al. 1998)."""
 
     kind = "tanh"
 
-    def __init__(self, *, name: str | None = None) -> None:
-        super().__init__("tanh", name=name)
 
-
-class ScaledTanh(Activation):
+class ScaledTanh(NamedActivation):
     """Scaled hyperbolic tangent: Y = 1.7159 tanh(2 X / 3), with Y(1) = 1 and Y(-1) = -1 (LeCun et al. 1998, appendix A)."""
 
     kind = "scaled_tanh"
 
-    def __init__(self, *, name: str | None = None) -> None:
-        super().__init__("scaled_tanh", name=name)
 
+class LogSigmoid(NamedActivation):
+    """Logarithm of the logistic function: Y = log(1 / (1 + exp(-X))), dX = dY (1 - exp(Y)).
 
-class Softmax(Layer):
-    """Softmax over the first axis: Y[k] = exp(X[k]) / sum over j of exp(X[j]), dX = Y (dY - sum over k of dY Y).
-
-    X (K, ..., N), Y the same. As the last layer under the cross entropy loss it is fused with it (Bridle 1990).
+    The cost of Burges et al. 2005, with the sign turned. Computed as min(X, 0) - log(1 + exp(-|X|)), which loses no digits
+    and does not overflow.
     """
 
-    kind = "softmax"
+    kind = "log_sigmoid"
 
-    def build(self, in_shape: Shape) -> Shape:
-        return in_shape
 
-    def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        y = self.backend.softmax(x)
-        self.remember(mode, y)
-        return y
+class Softsign(NamedActivation):
+    """Softsign: Y = X / (1 + |X|), dX = dY / (1 + |X|)^2 (Bergstra et al. 2009).
 
-    def backward(self, dy: Array, accumulate: bool = False) -> Array:
-        y, = self.recall()
-        return self.backend.softmax_backward(dy, y)
+    In terms of the output the derivative is (1 - |Y|)^2, which has no digits left where |Y| is nearly 1. NumPyNet's table
+    prints 1 / (1 + |f|)^2, the formula for X with f put in its place: at f = 1/2, X = 1, it gives 4/9 instead of 1/4
+    (Curti and Ceccarelli 2019).
+    """
+
+    kind = "softsign"
+
+
+class SymmElliot(Activation):
+    """Elliott's symmetric sigmoid: Y = S X / (1 + |S X|), dX = dY S / (1 + |S X|)^2, with a steepness S > 0 (Elliott 1993).
+
+    In terms of the output the derivative is S (1 - |Y|)^2. NumPyNet's table prints S / (1 + |S f|)^2, the formula for X
+    with f put in its place (Curti and Ceccarelli 2019).
+    """
+
+    kind = "symmelliot"
+
+    def __init__(self, steepness: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__("symmelliot", name=name)
+        self.steepness = self.expect_positive("steepness", steepness)
+        self.constants = (self.steepness,)
+
+
+class Elliot(Activation):
+    """Elliott's sigmoid: Y = S X / (2 (1 + |S X|)) + 1/2, dX = dY S / (2 (1 + |S X|)^2), with a steepness S > 0 (Elliott 1993).
+
+    In terms of the output the derivative is S/2 (1 - |2 Y - 1|)^2. NumPyNet prints 1 + |X + S| for the denominator, which
+    is no sigmoid: it has a kink at -S and Y does not rise from 0 to 1; and for the derivative S / (2 (1 + |f + S|)^2)
+    (Curti and Ceccarelli 2019).
+    """
+
+    kind = "elliot"
+
+    def __init__(self, steepness: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__("elliot", name=name)
+        self.steepness = self.expect_positive("steepness", steepness)
+        self.constants = (self.steepness,)
+
+
+class Arctan(NamedActivation):
+    """Arc tangent: Y = arctan(X), dX = dY / (1 + X^2), between -pi/2 and pi/2 (Kamruzzaman and Aziz 2002)."""
+
+    kind = "arctan"

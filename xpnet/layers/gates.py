@@ -1,0 +1,166 @@
+"""Activations that learn, or that let one half of the channels decide about the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpnet.backends import activations
+from xpnet.initializers import constant, ones
+from xpnet.layer import PREDICT, TRAIN, Array, Layer, Parameter, Shape
+from xpnet.layers.activation import Activation
+
+
+def per_row(parameter: Parameter, x: Array) -> Array:
+    """A parameter (C,) or (1,) so that it multiplies x (C, ..., N)."""
+    return parameter.data.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+class PReLU(Layer):
+    """Parametric rectified linear unit: Y = X where X > 0, else a X, with a learned slope a (He et al. 2015, eq. 1).
+
+    X and Y (C, ..., N); a (1,), or (C,) with `per_channel`, begins as `slope`. dX = dY where X > 0, else a dY;
+    da = sum of dY min(X, 0). As in the paper, no weight decay applies to a.
+    """
+
+    kind = "prelu"
+
+    def __init__(self, *, per_channel: bool = False, slope: float = 0.25, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.per_channel, self.slope = bool(per_channel), self.expect_number("slope", slope, -float("inf"))
+
+    def build(self, in_shape: Shape) -> Shape:
+        self.a = self.parameter("a", (in_shape[0] if self.per_channel else 1,), constant(self.slope))
+        return in_shape
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode, x)
+        return self.xp.where(x > 0, x, per_row(self.a, x) * x)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        x, = self.recall()
+        da = dy * self.xp.minimum(x, 0)
+        self.backend.store(da.reshape(self.a.shape[0], -1).sum(axis=1), self.a.grad, accumulate)
+        return self.xp.where(x > 0, dy, per_row(self.a, x) * dy)
+
+
+class Swish(Activation):
+    """Swish: Y = X s(beta X) with s(u) = 1 / (1 + exp(-u)) (Ramachandran et al. 2017), beta > 0 fixed or `learned`.
+
+    dX = dY (s + beta X s (1 - s)). Learned, there is one b (1,) for the layer, which begins as beta:
+    db = sum of dY X^2 s (1 - s).
+    """
+
+    kind = "swish"
+
+    def __init__(self, beta: float = 1.0, learned: bool = False, *, name: str | None = None) -> None:
+        super().__init__("swish", name=name)
+        self.beta, self.learned = self.expect_positive("beta", beta), bool(learned)
+        self.constants = (self.beta,)
+
+    def build(self, in_shape: Shape) -> Shape:
+        self.b = self.parameter("b", (1,), constant(self.beta)) if self.learned else None
+        return in_shape
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        if self.b is None:
+            return super().forward(x, mode)
+        self.remember(mode, x)
+        return activations.swish(self.xp, x, self.b.data)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        if self.b is None:
+            return super().backward(dy, accumulate)
+        x, = self.recall()
+        s, t = activations.tail(self.xp, self.b.data * x)
+        db = dy * x * x * t / (1 + t)**2                                # s (1 - s) = t / (1 + t)^2
+        self.backend.store(db.reshape(1, -1).sum(axis=1), self.b.grad, accumulate)
+        return dy * activations.swish_derivative(self.xp, x, self.b.data)
+
+
+class Gain(Layer):
+    """Gain: Y[c] = g[c] X[c], a learned factor for each map or feature (Jarrett et al. 2009).
+
+    X and Y (C, ..., N), g (C,), at first 1. dX = g dY, dg = sum of dY X over all axes but the first.
+    """
+
+    kind = "gain"
+
+    def build(self, in_shape: Shape) -> Shape:
+        self.g = self.parameter("g", (in_shape[0],), ones)
+        return in_shape
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode, x)
+        return per_row(self.g, x) * x
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
+        x, = self.recall()
+        self.backend.store((dy * x).reshape(self.g.shape[0], -1).sum(axis=1), self.g.grad, accumulate)
+        return per_row(self.g, x) * dy if self.needs_dx else None
+
+
+class Maxout(Layer):
+    """Maxout: Y[c] = max over p < pieces of X[c pieces + p] (Goodfellow et al. 2013).
+
+    X (C, ..., N), Y (C / pieces, ..., N): each map is the largest of `pieces` neighbours. dX is dY where X was the largest,
+    the first one of equals, else 0. ValueError where pieces does not divide the channels.
+    """
+
+    kind = "maxout"
+
+    def __init__(self, pieces: int = 2, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.pieces = self.expect_integer("pieces", pieces)
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, *rest = in_shape
+        if C % self.pieces:
+            raise ValueError(f"{self.who}: expected pieces={self.pieces} to divide the channels. "
+                             f"Received: input shape {in_shape}.")
+        return C // self.pieces, *rest
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        x = x.reshape(x.shape[0] // self.pieces, self.pieces, *x.shape[1:])         # (C / pieces, pieces, ..., N)
+        self.remember(mode, x.argmax(axis=1) if mode == TRAIN else None)
+        return x.max(axis=1)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        winner, = self.recall()                                         # (C / pieces, ..., N)
+        dx = self.backend.empty((dy.shape[0], self.pieces, *dy.shape[1:]), dy.dtype)
+        for p in range(self.pieces):
+            dx[:, p] = self.xp.where(winner == p, dy, 0.0)
+        return dx.reshape(dy.shape[0] * self.pieces, *dy.shape[1:])
+
+
+class GLU(Layer):
+    """Gated linear unit: Y = A s(B) with s(u) = 1 / (1 + exp(-u)), A and B the halves of X (Dauphin et al. 2017).
+
+    X (2 C, ..., N), Y (C, ..., N); A is the first half. dA = dY s(B), dB = dY A s(B) (1 - s(B)).
+    ValueError for an odd number of channels.
+    """
+
+    kind = "glu"
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, *rest = in_shape
+        if C % 2:
+            raise ValueError(f"{self.who}: expected an even number of channels. Received: input shape {in_shape}.")
+        return C // 2, *rest
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        a, b = self._halves(x)
+        s = self.backend.activate(b, "sigmoid")
+        self.remember(mode, a, s)
+        return a * s
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        a, s = self.recall()
+        dx: Any = self.backend.empty((2 * dy.shape[0], *dy.shape[1:]), dy.dtype)
+        da, db = self._halves(dx)
+        da[...] = dy * s
+        db[...] = self.backend.activation_backward(dy * a, s, "sigmoid")
+        return dx
+
+    @staticmethod
+    def _halves(x: Array) -> tuple[Array, Array]:
+        return x[:x.shape[0] // 2], x[x.shape[0] // 2:]

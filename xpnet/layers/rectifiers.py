@@ -1,0 +1,114 @@
+"""Activations in straight pieces: rectifiers, and what replaces curves where arithmetic is dear."""
+
+from __future__ import annotations
+
+from xpnet.layers.activation import Activation, NamedActivation
+
+
+class ReLU(NamedActivation):
+    """Rectified linear unit: Y = max(X, 0), dX = dY where Y > 0 (Nair and Hinton 2010)."""
+
+    kind = "relu"
+
+
+class LeakyReLU(Activation):
+    """Leaky rectified linear unit: Y = X where X > 0, else slope X (Maas et al. 2013).
+
+    dX = dY where X > 0, else slope dY; 0 <= slope. NumPyNet's and darknet's slope is 0.1 (Curti and Ceccarelli 2019).
+    """
+
+    kind = "leaky"
+
+    def __init__(self, slope: float = 0.01, *, name: str | None = None) -> None:
+        super().__init__("leaky", name=name)
+        self.slope = self.expect_number("slope", slope, 0)
+        self.constants = (self.slope,)
+
+
+class Relie(NamedActivation):
+    """Leaky rectifier of fixed slope: Y = X where X > 0, else 0.01 X (Redmon 2013). dX = dY, or 0.01 dY where X <= 0."""
+
+    kind = "relie"
+
+
+class Ramp(NamedActivation):
+    """Ramp: Y = X + 0.1 X where X > 0, else 0.1 X (Redmon 2013), dX = 1.1 dY where X > 0, else 0.1 dY.
+
+    NumPyNet's table prints X^2 + 0.1 X^2 and 0, with the derivatives f + 1 and f: not the derivatives of what it prints,
+    nor what its code computes, which is the ramp of darknet (Curti and Ceccarelli 2019).
+    """
+
+    kind = "ramp"
+
+
+class ReLU6(NamedActivation):
+    """Rectified linear unit that ends at 6: Y = min(max(X, 0), 6), dX = dY where 0 < Y < 6 (Krizhevsky 2010)."""
+
+    kind = "relu6"
+
+
+class Abs(NamedActivation):
+    """Absolute-value rectification: Y = |X|, dX = dY sign(X), 0 where X is 0 (Jarrett et al. 2009)."""
+
+    kind = "abs"
+
+
+class Plse(NamedActivation):
+    """Sigmoid in three pieces: Y = X / 8 + 1/2 for |X| <= 4, outside 0.01 (X + 4) and 0.01 (X - 4) + 1 (Redmon 2013).
+
+    dX = dY / 8 inside, 0.01 dY outside. NumPyNet's table prints 0.125 X + 5, which is not continuous: the middle piece
+    has to run from 0 to 1 (Curti and Ceccarelli 2019).
+    """
+
+    kind = "plse"
+
+
+class Stair(NamedActivation):
+    """Stair with slopes: Y = floor(X / 2) where n = floor(X) is even, else X - n + floor(X / 2) (Redmon 2013).
+
+    dX = dY where Y is not a whole number, else 0.
+    """
+
+    kind = "stair"
+
+
+class Hardtanh(NamedActivation):
+    """Hyperbolic tangent in three pieces: Y = min(max(X, -1), 1), dX = dY where |Y| < 1 (Collobert 2004).
+
+    This is what NumPyNet's table prints too; its code computes another function, 0.2 X + 1/2 for |X| <= 2.5, and leaves X
+    as it is outside (Curti and Ceccarelli 2019).
+    """
+
+    kind = "hardtan"
+
+
+class Lhtan(NamedActivation):
+    """Leaky step in three pieces: Y = X for 0 <= X <= 1, outside 0.001 X and 0.001 (X - 1) + 1 (Redmon 2013).
+
+    dX = dY where 0 < X < 1, else 0.001 dY.
+    """
+
+    kind = "lhtan"
+
+
+class HardSigmoid(Activation):
+    """Logistic function in three pieces: Y = min(max(alpha X + beta, 0), 1) (Courbariaux et al. 2015), with alpha > 0.
+
+    dX = alpha dY where 0 < Y < 1. alpha and beta are PyTorch's; in the paper both are 1/2, for ONNX alpha is 0.2.
+    """
+
+    kind = "hard_sigmoid"
+
+    def __init__(self, alpha: float = 1 / 6, beta: float = 0.5, *, name: str | None = None) -> None:
+        super().__init__("hard_sigmoid", name=name)
+        self.alpha, self.beta = self.expect_positive("alpha", alpha), self.expect_number("beta", beta, -float("inf"))
+        self.constants = (self.alpha, self.beta)
+
+
+class HardSwish(NamedActivation):
+    """Swish with a hard sigmoid: Y = X min(max(X + 3, 0), 6) / 6 (Howard et al. 2019).
+
+    dX = dY (X / 3 + 1/2) for -3 < X < 3, 0 below, dY above.
+    """
+
+    kind = "hard_swish"
