@@ -46,7 +46,7 @@ def distribution(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", DEFINITIONS)
 def test_value_and_gradient(name, dtype, backend):
     rng = np.random.default_rng(1)
     y, t = rng.normal(0, 2, (5, 7)).astype(dtype), distribution(rng, (5, 7)).astype(dtype)
@@ -169,9 +169,10 @@ def test_squared_errors_refuse(loss, target, error, message):
         loss().targets(target, (2,), np.dtype(np.float32))
 
 
-def test_cross_entropy_needs_classes():
-    with pytest.raises(ValueError, match=r"CrossEntropy: expected a network whose output is \(classes,\).*\(2, 3, 3\)"):
-        xn.CrossEntropy().targets([0], (2, 3, 3), np.dtype(np.float32))
+@pytest.mark.parametrize("target", [[0], np.zeros((1, 3)), np.zeros((1, 3, 2)), np.zeros((1, 2, 3, 4)), np.zeros((1, 3, 3, 3))])
+def test_cross_entropy_of_maps_needs_maps(target):
+    with pytest.raises(ValueError, match=r"expected labels of shape \(N, 3, 3\) or probabilities \(N, 2, 3, 3\)"):
+        xn.CrossEntropy().targets(target, (2, 3, 3), np.dtype(np.float32))
 
 
 def test_losses_by_name():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from xpnet.layer import TRAIN, Array
+from xpnet.layers import Activation, Softmax
 from xpnet.losses import Loss
 from xpnet.memory import explained
 from xpnet.network import Network, softmax_below
-from xpnet.optim import Optimizer, Updater
+from xpnet.optim import Optimizer
+from xpnet.optim.base import Updater
 
 MOST_CAPTURED = 4       # shapes of batches: each holds the memory of a step of its own
 
@@ -128,28 +131,48 @@ class TrainStep:
 
 
 def loss_input(net: Network, loss: Loss) -> Any:
-    """The node that the loss reads: the output, or what a final softmax is applied to where the loss brings its own."""
-    if not loss.takes_logits or not softmax_below(net.output):
+    """The node that the loss reads: the output, or what a final softmax or sigmoid is applied to where the loss has its own."""
+    last, own = net.output.layer, loss.takes_logits
+    below = {"": False, "softmax": softmax_below(net.output),
+             "sigmoid": getattr(last, "activation", None) in ("sigmoid", "logistic")}
+    if last is None or not below[own]:
         return net.output
-    if net.output.layer is not None and net.output.layer.kind == "softmax":
+    if isinstance(last, Activation) or isinstance(last, Softmax) and last.of_logits:
         return net.output.parents[0]
-    raise ValueError(f"{type(loss).__name__}: expected logits, or a Softmax as the very last layer. "
-                     f"Received: a softmax below {net.layers[-1].who}; softmax would be applied twice.")
+    raise ValueError(f"{type(loss).__name__}: expected logits, or a {own.capitalize()} as the very last layer. "
+                     f"Received: a {own} {'in' if isinstance(last, Softmax) or own == 'sigmoid' else 'below'} {last.who}; "
+                     f"{own} would be applied twice.")
 
 
 class Totals:
-    """Sums of loss and hits over batches, weighted by their sizes, kept on the backend: no synchronisation per batch."""
+    """Sums of loss and hits over batches, weighted by their sizes, kept on the backend: no synchronisation per batch.
+
+    Of maps each place counts. Targets that the loss ignores are neither hits nor misses.
+    """
 
     def __init__(self, net: Network, loss: Loss) -> None:
-        self.backend, self.classes = net.backend, loss.takes_logits
+        self.backend, self.classes, self.ignore = net.backend, loss.counts_hits, loss.ignore
         self.sums = net.backend.zeros((3,), np.float64)         # loss, hits, samples
+        self.ignored = net.backend.zeros((1,), np.float64)      # samples
 
     def reset(self) -> None:
         self.sums.fill(0)
+        self.ignored.fill(0)
 
     def add(self, loss: Array, y: Array, target: Array) -> None:
-        self.backend.tally(self.sums, loss, y, target if self.classes else None)
+        if not self.classes:
+            self.backend.tally(self.sums, loss, y, None)
+            return
+        labels = target.ndim < y.ndim
+        target = target.reshape(-1) if labels else target.reshape(len(y), -1)                   # (P,) or (K, P)
+        if labels and self.ignore is not None:
+            self.ignored += (target == self.ignore).sum()
+            target = self.backend.xp.where(target == self.ignore, -1, target)
+        self.backend.tally(self.sums, loss, y.reshape(len(y), -1), target)
 
     def result(self) -> dict[str, float]:
         loss, hits, count = self.backend.to_numpy(self.sums)
-        return {"loss": float(loss / count), "accuracy": float(hits / count)} if self.classes else {"loss": float(loss / count)}
+        if not self.classes:
+            return {"loss": float(loss / count)}
+        known = count - self.backend.to_numpy(self.ignored)[0]
+        return {"loss": float(loss / count), "accuracy": float(hits / known) if known else math.nan}

@@ -5,7 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from xpnet.catalogue.item import Item
-from xpnet.losses import CrossEntropy, HalfSquaredError, MeanSquaredError
+from xpnet.losses import (
+    BinaryCrossEntropy,
+    CrammerSingerHinge,
+    CrossEntropy,
+    Dice,
+    HalfSquaredError,
+    Hellinger,
+    Hinge,
+    Huber,
+    Jaccard,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    MultiLabelCrossEntropy,
+    NegativeLogLikelihood,
+    SmoothL1,
+    WassersteinCritic,
+    WestonWatkinsHinge,
+)
 
 
 def labels(rng: np.random.Generator, N: int) -> np.ndarray:
@@ -18,12 +36,62 @@ def numbers(rng: np.random.Generator, N: int) -> np.ndarray:
     return rng.standard_normal((N, 5))
 
 
+def shares(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Five numbers from 0 to 1 a sample."""
+    return rng.random((N, 5))
+
+
+def signs(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Five times -1 or 1 a sample."""
+    return rng.choice([-1.0, 1.0], (N, 5))
+
+
+def some_labels(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Five labels a sample, there (1), not there (0) or not known (-1)."""
+    return rng.integers(-1, 2, (N, 5))
+
+
+def map_of_labels(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Labels of three classes at each place of a map."""
+    return rng.integers(0, 3, (N, 4, 5))
+
+
+def distribution(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
+    """Probabilities of five classes, none of them small."""
+    y = 0.2 + rng.random((5, N))
+    return (y / y.sum(axis=0),)
+
+
+def map_of_shares(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
+    """Numbers from 0 to 1 for three classes at each place of a map."""
+    return (rng.random((3, 4, 5, N)),)
+
+
 FIVE = ((5,),)
+MAP = ((3, 4, 5),)
 
 ITEMS: list[Item] = [
-    Item(CrossEntropy, CrossEntropy, FIVE, target=labels,
+    Item(CrossEntropy, lambda: CrossEntropy(weight=[0.5, 1, 2, 1, 3], ignore=4, label_smoothing=0.1), FIVE, target=labels,
          pytorch="CrossEntropyLoss", keras="CategoricalCrossentropy"),
+    Item(NegativeLogLikelihood, NegativeLogLikelihood, FIVE, target=labels, pytorch="NLLLoss"),
+    Item(BinaryCrossEntropy, BinaryCrossEntropy, FIVE, target=shares,
+         pytorch="BCEWithLogitsLoss, BCELoss", keras="BinaryCrossentropy"),
+    Item(MultiLabelCrossEntropy,
+         lambda: MultiLabelCrossEntropy(weight=[0.5, 1, 2, 1, 3], positive_weight=[1, 2, 3, 0.5, 1], ignore=-1), FIVE,
+         target=some_labels, pytorch="MultiLabelSoftMarginLoss"),
+    Item(Hinge, Hinge, FIVE, target=signs, keras="Hinge", numpynet="Cost_layer (hinge)"),
+    Item(CrammerSingerHinge, CrammerSingerHinge, FIVE, target=labels, keras="CategoricalHinge"),
+    Item(WestonWatkinsHinge, WestonWatkinsHinge, FIVE, target=labels, pytorch="MultiMarginLoss"),
     Item(MeanSquaredError, MeanSquaredError, FIVE, target=numbers, pytorch="MSELoss", keras="MeanSquaredError",
-         common=True),
+         numpynet="Cost_layer (mse)", common=True),
     Item(HalfSquaredError, HalfSquaredError, FIVE, target=numbers),
+    Item(MeanAbsoluteError, MeanAbsoluteError, FIVE, target=numbers, pytorch="L1Loss", keras="MeanAbsoluteError",
+         numpynet="Cost_layer (mae)"),
+    Item(Huber, lambda: Huber(0.7), FIVE, target=numbers, pytorch="HuberLoss", keras="Huber"),
+    Item(SmoothL1, lambda: SmoothL1(0.5), FIVE, target=numbers, pytorch="SmoothL1Loss", numpynet="Cost_layer (smooth)"),
+    Item(LogCosh, LogCosh, FIVE, target=numbers, keras="LogCosh", numpynet="Cost_layer (logcosh)"),
+    Item(Hellinger, Hellinger, FIVE, distribution, labels, numpynet="Cost_layer (hellinger)"),
+    Item(WassersteinCritic, WassersteinCritic, FIVE, target=signs, numpynet="Cost_layer (wgan)"),
+    Item(Dice, Dice, MAP, map_of_shares, map_of_labels, keras="Dice"),
+    Item(Jaccard, Jaccard, MAP, map_of_shares, map_of_labels),
 ]

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from xpnet.losses.base import Loss
-from xpnet.losses.classification import CrossEntropy
-from xpnet.losses.regression import HalfSquaredError, MeanSquaredError
+from xpnet.losses.binary import BinaryCrossEntropy, MultiLabelCrossEntropy
+from xpnet.losses.classification import CrossEntropy, NegativeLogLikelihood
+from xpnet.losses.distributions import Hellinger, WassersteinCritic
+from xpnet.losses.margin import CrammerSingerHinge, Hinge, WestonWatkinsHinge
+from xpnet.losses.regression import HalfSquaredError, Huber, LogCosh, MeanAbsoluteError, MeanSquaredError, SmoothL1
+from xpnet.losses.segmentation import Dice, Jaccard
 
-__all__ = ["CrossEntropy", "HalfSquaredError", "Loss", "MeanSquaredError"]
+__all__ = [
+    "BinaryCrossEntropy", "CrammerSingerHinge", "CrossEntropy", "Dice", "HalfSquaredError", "Hellinger", "Hinge", "Huber",
+    "Jaccard", "LogCosh", "Loss", "MeanAbsoluteError", "MeanSquaredError", "MultiLabelCrossEntropy", "NegativeLogLikelihood",
+    "SmoothL1", "WassersteinCritic", "WestonWatkinsHinge",
+]
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy, "mean_squared_error": MeanSquaredError, "half_squared_error": HalfSquaredError,
+    "mean_absolute_error": MeanAbsoluteError, "huber": Huber, "smooth_l1": SmoothL1, "log_cosh": LogCosh,
+    "binary_cross_entropy": BinaryCrossEntropy, "multi_label_cross_entropy": MultiLabelCrossEntropy,
+    "negative_log_likelihood": NegativeLogLikelihood, "hinge": Hinge, "dice": Dice, "jaccard": Jaccard,
 }
 
 

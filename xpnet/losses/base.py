@@ -6,6 +6,8 @@ array on the backend (no host synchronisation) and dy like y. `targets` checks w
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +19,96 @@ from xpnet.layer import Array, Shape
 class Loss:
     """Base class of the losses."""
 
-    takes_logits = False    # True: softmax is part of the loss
+    takes_logits = ""               # "softmax" or "sigmoid": the function that is part of the loss
+    counts_hits = False             # True: targets are classes, and the largest output is the answer
+    ignore: int | None = None       # the mark of targets that are not known
+    reduction = "mean"
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
-        """The target on the host, batch-first and checked: (N,) + out_shape, or (N,) for a single output."""
-        target = finite_array(target, f"{type(self).__name__}: targets")
-        if target.shape[1:] != out_shape and not (target.ndim == 1 and out_shape == (1,)):
-            raise ValueError(f"{type(self).__name__}: expected targets of shape (N, {', '.join(map(str, out_shape))}). "
-                             f"Received: shape {target.shape}.")
+        """The target on the host, batch-first and checked: (N,) + out_shape; of a single channel, that axis may be left out."""
+        target = finite_array(target, f"{self.who}: targets")
+        if target.shape[1:] != out_shape and not (target.ndim and out_shape == (1, *target.shape[1:])):
+            raise ValueError(f"{self.who}: expected targets of shape {batch_of(out_shape)}. Received: shape {target.shape}.")
         return target.reshape(-1, *out_shape).astype(dtype, copy=False)
 
     def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        raise NotImplementedError(f"{type(self).__name__}: expected a method __call__(backend, y, target).")
+        raise NotImplementedError(f"{self.who}: expected a method __call__(backend, y, target).")
+
+    # --- help for subclasses --------------------------------------------------------------------------------------
+
+    @property
+    def who(self) -> str:
+        """How errors name the loss."""
+        return type(self).__name__
+
+    def count(self, y: Array) -> int:
+        """What a sum over all elements of y (..., N) is divided by, as `reduction` says."""
+        return {"mean": y.size, "batch": y.shape[-1], "sum": 1}[self.reduction]
+
+    def expect_choice(self, name: str, value: Any, choices: Sequence[Any]) -> Any:
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            raise ValueError(f"{self.who}: expected {name} to be {' or '.join(map(repr, choices))}. Received: {name}={value!r}.")
+        return value
+
+    def expect_positive(self, name: str, value: Any) -> float:
+        if not is_number(value) or not 0 < value < math.inf:
+            raise ValueError(f"{self.who}: expected {name} to be a number above 0. Received: {name}={value!r}.")
+        return float(value)
+
+    def expect_share(self, name: str, value: Any) -> float:
+        if not is_number(value) or not 0 <= value < 1:
+            raise ValueError(f"{self.who}: expected {name} to be a number from 0 to 1, below 1. Received: {name}={value!r}.")
+        return float(value)
+
+    def expect_label(self, name: str, value: Any) -> int | None:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
+            raise ValueError(f"{self.who}: expected {name} to be None or an int. Received: {name}={value!r}.")
+        return None if value is None else int(value)
+
+    def expect_weights(self, name: str, values: Any) -> tuple[float, ...] | None:
+        """A positive number for each class, or None; how many classes there are is known only with the targets."""
+        if values is None:
+            return None
+        values = tuple(values) if isinstance(values, Sequence | np.ndarray) and not isinstance(values, str) else (None,)
+        if not values or not all(is_number(value) and 0 < value < math.inf for value in values):
+            raise ValueError(f"{self.who}: expected {name} to be a number above 0 for each class. Received: {name}={values!r}.")
+        return tuple(float(value) for value in values)
+
+    def check_weights(self, name: str, values: tuple[float, ...] | None, out_shape: Shape) -> None:
+        if values is not None and len(values) != out_shape[0]:
+            raise ValueError(f"{self.who}: expected {name} to have {out_shape[0]} numbers, one for each class. "
+                             f"Received: {len(values)}.")
+
+
+def column(backend: Backend, values: tuple[float, ...] | None, y: Array) -> Array | float:
+    """`values`, one for each class, as an array (K, 1, ..., 1) that multiplies y (K, ..., N); 1 for None.
+
+    They travel as arguments of a kernel: a step that is being recorded takes no arrays from the host.
+    """
+    if values is None:
+        return 1.0
+    out = backend.empty((len(values),), np.float64)
+    backend.assign(out, values)
+    return out.astype(y.dtype).reshape(-1, *(1,) * (y.ndim - 1))
+
+
+def or_one(total: Array) -> Array:
+    """`total`, a sum of weights, or 1 where it is 0: of nothing the mean is 0, and so is its gradient."""
+    return total + (total == 0)
+
+
+def one_hot(backend: Backend, labels: Array, classes: int) -> Array:
+    """Labels (...) -> bool (classes, ...), True at the label."""
+    return backend.xp.arange(classes).reshape(-1, *(1,) * labels.ndim) == labels
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def batch_of(shape: Shape) -> str:
+    """How errors write the shape of a batch of these."""
+    return f"({', '.join(['N', *map(str, shape)])})" if shape else "(N,)"
 
 
 def real_array(a: Any, who: str) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Losses for classes."""
+"""Losses for one class out of K: of a sample, or of each place of a map.
+
+y (K, N) or (K, H, W, N); targets are integer labels (N,) or (N, H, W), or shares of the classes like the output, "one-hot",
+which are not negative and sum to 1 over the classes. Each place of a map counts as a sample.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +12,117 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.layer import Array, Shape
-from xpnet.losses.base import Loss, finite_array
+from xpnet.losses.base import Loss, batch_of, column, finite_array, one_hot, or_one
 
 
-class CrossEntropy(Loss):
+class ClassLoss(Loss):
+    """Base class of the losses that take labels, or shares of the classes."""
+
+    counts_hits = True
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        target = finite_array(target, f"{self.who}: targets")
+        if target.shape[1:] == out_shape[1:] and target.ndim == len(out_shape):
+            return check_labels(self, target, out_shape[0])
+        if target.shape[1:] != out_shape:
+            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])} or probabilities "
+                             f"{batch_of(out_shape)}. Received: shape {target.shape}.")
+        total = target.sum(axis=1)
+        if (target < 0).any() or not np.allclose(total, 1, atol=1e-4):
+            raise ValueError(f"{self.who}: expected each row of the targets to be a distribution, not negative and with sum 1. "
+                             f"Received: values from {target.min()} to {target.max()}, sums from {total.min()} to {total.max()}.")
+        return target.astype(dtype, copy=False)
+
+
+def check_labels(loss: Loss, target: np.ndarray, classes: int) -> np.ndarray:
+    """Labels as int64; an error where one is neither a class nor the mark of those that are ignored."""
+    known = target if loss.ignore is None else target[target != loss.ignore]
+    if known.size and (known.min() < 0 or known.max() >= classes):
+        mark = "" if loss.ignore is None else f", or {loss.ignore} where they are ignored"
+        raise ValueError(f"{loss.who}: expected labels from 0 to {classes - 1}{mark}. "
+                         f"Received: labels from {known.min()} to {known.max()}.")
+    labels = target.astype(np.int64)
+    if (labels != target).any():
+        raise ValueError(f"{loss.who}: expected labels to be whole numbers. "
+                         f"Received: {target[labels != target][0]} among {target.dtype} labels.")
+    return labels
+
+
+class WeightedClassLoss(ClassLoss):
+    """Base class of the losses that weigh the classes and ignore labels."""
+
+    weight: tuple[float, ...] | None = None
+
+    def __init__(self, *, weight: Any = None, ignore: int | None = None, reduction: str = "mean") -> None:
+        self.weight = self.expect_weights("weight", weight)
+        self.ignore = self.expect_label("ignore", ignore)
+        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        self.check_weights("weight", self.weight, out_shape)
+        return super().targets(target, out_shape, dtype)
+
+    def weighted(self, backend: Backend, y: Array, target: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
+        """w s (K, P), s the smoothed shares of the classes, 0 where ignored, and what the loss is divided by.
+
+        y (K, P); target (P,) or (K, P).
+        """
+        K, P = y.shape
+        w = column(backend, self.weight, y)                                                     # (K, 1)
+        if target.ndim == 2:
+            return w * ((1.0 - smoothing) * target + smoothing / K), self.count(y[0])
+        hot = one_hot(backend, target, K)                                                       # (K, P)
+        known = None if self.ignore is None else target != self.ignore                          # (P,)
+        hot = (hot if known is None else hot & known).astype(y.dtype)
+        shares = hot
+        if smoothing:
+            shares = (1.0 - smoothing) * hot + (smoothing / K if known is None else known * y.dtype.type(smoothing / K))
+        return w * shares, 1 if self.reduction == "sum" else or_one((w * hot).sum())
+
+
+class CrossEntropy(WeightedClassLoss):
     """Softmax and cross entropy in one: L = mean over N of -sum over k of t[k] log softmax(z)[k], dz = (softmax(z) - t) / N.
 
-    z (K, N) are logits; targets are integer labels (N,) or probabilities (N, K), "one-hot". Bridle 1990.
+    z (K, N) or (K, H, W, N) are logits; targets are integer labels (N,) or (N, H, W), or probabilities like z, "one-hot"; each
+    place of a map counts as a sample. Bridle 1990.
+
+    weight: a number for each class, L = sum of w[k] (-t[k] log softmax(z)[k]) / sum of the targets' w; for probabilities, whose
+    sample has no single weight, it is divided by the number of samples. ignore: the mark of labels that are not known; their
+    samples count neither above nor below the line. label_smoothing: t becomes (1 - s) t + s / K (Szegedy et al. 2016). With
+    nothing but ignored labels L is 0. reduction="sum" does not divide.
     ValueError for labels outside 0..K-1, for NaN, for probabilities that are negative or do not sum to 1.
     """
 
-    takes_logits = True
+    takes_logits = "softmax"
+    label_smoothing = 0.0
 
-    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
-        if len(out_shape) != 1:
-            raise ValueError(f"CrossEntropy: expected a network whose output is (classes,). Received: output shape {out_shape}.")
-        classes = out_shape[0]
-        target = finite_array(target, "CrossEntropy: targets")
-        if target.ndim == 1:
-            if target.size and (target.min() < 0 or target.max() >= classes):
-                raise ValueError(f"CrossEntropy: expected labels from 0 to {classes - 1}. "
-                                 f"Received: labels from {target.min()} to {target.max()}.")
-            labels = target.astype(np.int64)
-            if (labels != target).any():
-                raise ValueError("CrossEntropy: expected labels to be whole numbers. "
-                                 f"Received: {target[labels != target][0]} among {target.dtype} labels.")
-            return labels
-        if target.shape[1:] != (classes,):
-            raise ValueError(f"CrossEntropy: expected labels of shape (N,) or probabilities (N, {classes}). "
-                             f"Received: shape {target.shape}.")
-        if (target < 0).any() or not np.allclose(target.sum(axis=1), 1, atol=1e-4):
-            raise ValueError("CrossEntropy: expected each row of the targets to be a distribution, not negative and with sum 1. "
-                             f"Received: values from {target.min()} to {target.max()}, sums from {target.sum(axis=1).min()} "
-                             f"to {target.sum(axis=1).max()}.")
-        return target.astype(dtype, copy=False)
+    def __init__(self, *, weight: Any = None, ignore: int | None = None, label_smoothing: float = 0.0,
+                 reduction: str = "mean") -> None:
+        super().__init__(weight=weight, ignore=ignore, reduction=reduction)
+        self.label_smoothing = self.expect_share("label_smoothing", label_smoothing)
 
     def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        return backend.softmax_cross_entropy(y, target)
+        z = y.reshape(y.shape[0], -1)                                                           # (K, P)
+        target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(z.shape)
+        if self.weight is None and self.ignore is None and not self.label_smoothing and self.reduction == "mean":
+            loss, dz = backend.softmax_cross_entropy(z, target)
+            return loss, dz.reshape(y.shape)
+        shares, total = self.weighted(backend, z, target, self.label_smoothing)
+        loss, dz = backend.softmax_cross_entropy(z, shares)                                     # divided by P
+        scale = z.shape[1] / total
+        return loss * scale, (dz * scale).reshape(y.shape)
+
+
+class NegativeLogLikelihood(WeightedClassLoss):
+    """Negative log-likelihood: L = mean over N of -y[label], dy = -1 / N at the label (Fisher 1922).
+
+    y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; the targets, `weight`, `ignore` and
+    `reduction` are those of CrossEntropy, which is LogSoftmax and this loss in one.
+    """
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        log_p = y.reshape(y.shape[0], -1)                                                       # (K, P)
+        target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(log_p.shape)
+        shares, total = self.weighted(backend, log_p, target)
+        asked = backend.xp.where(shares != 0, log_p, y.dtype.type(0))                           # log 0 elsewhere is no matter
+        return -(shares * asked).sum() / total, (shares / -total).reshape(y.shape)

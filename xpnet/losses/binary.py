@@ -1,0 +1,105 @@
+"""Losses for yes or no: each output by itself, with targets from 0 to 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.layer import Array, Shape
+from xpnet.losses.base import Loss, column, or_one
+from xpnet.losses.regression import REDUCTIONS
+
+LEAST_LOG = -100.0      # logarithms of probabilities are cut off there, as in PyTorch
+LEAST_VARIANCE = 1e-12
+
+
+class BinaryLoss(Loss):
+    """Base class of the losses with targets from 0 to 1, or `ignore`."""
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        target = super().targets(target, out_shape, dtype)
+        known = target if self.ignore is None else target[target != self.ignore]
+        if known.size and not (known.min() >= 0 and known.max() <= 1):
+            mark = "" if self.ignore is None else f", or {self.ignore} where they are ignored"
+            raise ValueError(f"{self.who}: expected targets from 0 to 1{mark}. "
+                             f"Received: targets from {known.min():g} to {known.max():g}.")
+        return target
+
+
+class BinaryCrossEntropy(BinaryLoss):
+    """Sigmoid and binary cross entropy in one: L = mean over all elements of -t log s(z) - (1 - t) log(1 - s(z)) (Cox 1958).
+
+    z of any shape are logits, s(z) = 1 / (1 + exp(-z)), dz = (s(z) - t) / number of elements; stable for all z. Targets have z's
+    shape and lie between 0 and 1. With logits=False y are probabilities themselves: dy = (y - t) / (y (1 - y)) / number of
+    elements, the logarithms cut off at -100 and y (1 - y) at 1e-12, so that both stay finite at 0 and 1.
+    reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
+    """
+
+    takes_logits = "sigmoid"
+
+    def __init__(self, *, logits: bool = True, reduction: str = "mean") -> None:
+        self.logits = self.expect_choice("logits", logits, (True, False))
+        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+        self.takes_logits = "sigmoid" if logits else ""
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        n = self.count(y)
+        f, slope = (of_logits(backend.xp, y, target, 1.0 - target) if self.logits else of_probabilities(backend.xp, y, target))
+        return f.sum() / n, slope * (1.0 / n)
+
+
+class MultiLabelCrossEntropy(BinaryLoss):
+    """Cross entropy of many labels at once: L = mean over known targets of -w (p t log s(z) + (1 - t) log(1 - s(z))).
+
+    z (K, ..., N) are logits, s(z) = 1 / (1 + exp(-z)), dz = w ((1 - t) s(z) - p t (1 - s(z))) / number of known targets. Each of
+    the K labels is there or not, whatever the others are: Nam et al. 2014. Targets have z's shape and lie between 0 and 1,
+    or are `ignore`, e.g. -1, where nobody knows (Durand et al. 2019): these count neither above nor below the line, and where
+    all are ignored L is 0. weight: w for each label; positive_weight: p for each label. Weights are not part of the number
+    that is divided by. reduction="sum" does not divide.
+    """
+
+    takes_logits = "sigmoid"
+
+    def __init__(self, *, weight: Any = None, positive_weight: Any = None, ignore: int | None = None,
+                 reduction: str = "mean") -> None:
+        self.weight = self.expect_weights("weight", weight)
+        self.positive_weight = self.expect_weights("positive_weight", positive_weight)
+        self.ignore = self.expect_label("ignore", ignore)
+        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        self.check_weights("weight", self.weight, out_shape)
+        self.check_weights("positive_weight", self.positive_weight, out_shape)
+        return super().targets(target, out_shape, dtype)
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)
+        w = column(backend, self.weight, y) * known
+        f, slope = of_logits(backend.xp, y, w * column(backend, self.positive_weight, y) * target, w * (1.0 - target))
+        total: Any = self.count(y)
+        if self.ignore is not None and self.reduction == "mean":
+            total = or_one(known.sum())
+        return f.sum() / total, slope / total
+
+
+def of_logits(xp: Any, z: Array, yes: Array, no: Array) -> tuple[Array, Array]:
+    """-yes log s(z) - no log(1 - s(z)) and its derivative, no s(z) - yes (1 - s(z)).
+
+    With e = exp(-|z|), which cannot overflow: -log s(z) = max(-z, 0) + log(1 + e), and s(z) is 1 or e, divided by 1 + e.
+    """
+    e = xp.exp(-abs(z))
+    log = xp.log1p(e)
+    one = z.dtype.type(1)
+    f = yes * (xp.maximum(-z, 0) + log) + no * (xp.maximum(z, 0) + log)
+    return f, (no * xp.where(z >= 0, one, e) - yes * xp.where(z >= 0, e, one)) / (1.0 + e)
+
+
+def of_probabilities(xp: Any, y: Array, t: Array) -> tuple[Array, Array]:
+    """-t log y - (1 - t) log(1 - y) and its derivative (y - t) / (y (1 - y))."""
+    def log(p: Array) -> Array:
+        return xp.maximum(xp.log(xp.where(p <= 0, least, p)), LEAST_LOG)
+
+    least = y.dtype.type(np.finfo(y.dtype).smallest_subnormal)
+    return -t * log(y) - (1.0 - t) * log(1.0 - y), (y - t) / xp.maximum(y * (1.0 - y), LEAST_VARIANCE)

@@ -1,0 +1,101 @@
+"""Hinge losses: nothing to pay where the right answer is ahead by a margin. At the kinks the derivative is 0, as in PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.layer import Array, Shape
+from xpnet.losses.base import Loss, batch_of, finite_array, one_hot
+from xpnet.losses.classification import ClassLoss, check_labels
+from xpnet.losses.regression import REDUCTIONS
+
+
+def to_the_power(v: Array, power: int) -> tuple[Array, Array]:
+    """v^p and its derivative for v = max(u, 0), p = 1 or 2."""
+    return (v, (v > 0).astype(v.dtype)) if power == 1 else (v * v, 2.0 * v)
+
+
+class Hinge(Loss):
+    """Hinge loss: L = mean over all elements of max(0, margin - t y)^power, t = -1 or 1 (Cortes and Vapnik 1995).
+
+    y of any shape, targets of the same shape; dy = -power t max(0, margin - t y)^(power - 1) where that is above 0, divided by
+    the number of elements; `power` is 1 or 2. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the
+    sum over all elements.
+    """
+
+    def __init__(self, margin: float = 1.0, *, power: int = 1, reduction: str = "mean") -> None:
+        self.margin = self.expect_positive("margin", margin)
+        self.power = self.expect_choice("power", power, (1, 2))
+        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        return expect_signs(self.who, super().targets(target, out_shape, dtype))
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        n = self.count(y)
+        f, slope = to_the_power(backend.xp.maximum(self.margin - target * y, 0), self.power)
+        return f.sum() / n, target * slope * (-1.0 / n)
+
+
+class MultiClassHinge(ClassLoss):
+    """Base class of the hinge losses of K classes: y (K, N) or (K, H, W, N), targets are labels (N,) or (N, H, W)."""
+
+    def __init__(self, margin: float = 1.0, *, power: int = 1, reduction: str = "mean") -> None:
+        self.margin = self.expect_positive("margin", margin)
+        self.power = self.expect_choice("power", power, (1, 2))
+        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        target = finite_array(target, f"{self.who}: targets")
+        if target.ndim != len(out_shape) or target.shape[1:] != out_shape[1:]:
+            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])}. Received: shape {target.shape}.")
+        return check_labels(self, target, out_shape[0])
+
+    def score(self, xp: Any, y: Array, right: Array) -> Array:
+        """What the right class has (1, ..., N)."""
+        return xp.where(right, y, y.dtype.type(0)).sum(axis=0, keepdims=True)
+
+
+class CrammerSingerHinge(MultiClassHinge):
+    """Hinge loss of the strongest rival: L = mean over N of max(0, margin - y[label] + largest other y)^power.
+
+    Crammer and Singer 2001. y (K, N) or (K, H, W, N) are scores of at least two classes, targets are labels; each place of a map
+    counts as a sample. dy is power max(...)^(power - 1) / N at the first of the largest others and minus that at the label, 0
+    where the label leads by the margin. reduction="sum" does not divide.
+    """
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        xp, n = backend.xp, self.count(y[0])
+        right = one_hot(backend, target, len(y))                                                # (K, ..., N)
+        others = xp.where(right, y.dtype.type(-np.inf), y)
+        rival = one_hot(backend, others.argmax(axis=0), len(y))
+        ahead = xp.maximum(self.margin - self.score(xp, y, right) + others.max(axis=0, keepdims=True), 0)
+        f, slope = to_the_power(ahead, self.power)
+        return f.sum() / n, (rival.astype(y.dtype) - right.astype(y.dtype)) * slope * (1.0 / n)
+
+
+class WestonWatkinsHinge(MultiClassHinge):
+    """Hinge loss of all rivals: L = mean over N of 1/K sum over k != label of max(0, margin - y[label] + y[k])^power.
+
+    Weston and Watkins 1999, with a margin of 2 and without 1/K, which is PyTorch's. y (K, N) or (K, H, W, N), targets are labels;
+    each place of a map counts as a sample. dy[k] = power max(...)^(power - 1) / (K N), and at the label minus the sum of these.
+    reduction="sum" divides by K only.
+    """
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        xp, n = backend.xp, self.count(y[0]) * len(y)
+        right = one_hot(backend, target, len(y))                                                # (K, ..., N)
+        ahead = xp.where(right, y.dtype.type(0), xp.maximum(self.margin - self.score(xp, y, right) + y, 0))
+        f, slope = to_the_power(ahead, self.power)
+        return f.sum() / n, (slope - right.astype(y.dtype) * slope.sum(axis=0, keepdims=True)) * (1.0 / n)
+
+
+def expect_signs(who: str, target: np.ndarray) -> np.ndarray:
+    """Targets that are -1 or 1; an error for others."""
+    wrong = target[abs(target) != 1]
+    if wrong.size:
+        raise ValueError(f"{who}: expected targets -1 or 1. Received: {wrong.flat[0]:g} among them.")
+    return target

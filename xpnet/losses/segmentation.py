@@ -1,0 +1,87 @@
+"""Losses for segmentation that measure how two regions overlap, whatever their size.
+
+y (K, H, W, N) are probabilities of K classes, as Softmax or Sigmoid gives them. Targets are labels (N, H, W), or masks from
+0 to 1 like y; for K = 1, where labels would say nothing, masks (N, H, W) or (N, 1, H, W).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.layer import Array, Shape
+from xpnet.losses.base import batch_of, finite_array, one_hot
+from xpnet.losses.binary import BinaryLoss
+from xpnet.losses.classification import check_labels
+
+
+class OverlapLoss(BinaryLoss):
+    """Base class: L = mean over samples and classes of 1 - (a + smooth) / (b + smooth), a and b sums over the places of a map."""
+
+    def __init__(self, *, smooth: float = 1.0, ignore: int | None = None, reduction: str = "mean") -> None:
+        self.smooth = self.expect_positive("smooth", smooth)
+        self.ignore = self.expect_label("ignore", ignore)
+        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        if len(out_shape) != 3:
+            raise ValueError(f"{self.who}: expected a network whose output is (classes, height, width). "
+                             f"Received: output shape {out_shape}.")
+        target = finite_array(target, f"{self.who}: targets")
+        if out_shape[0] == 1 or target.ndim != 3:
+            return super().targets(target, out_shape, dtype)
+        if target.shape[1:] != out_shape[1:]:
+            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])}. Received: shape {target.shape}.")
+        return check_labels(self, target, out_shape[0])
+
+    def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
+        """Terms of a and b, elementwise, and their derivatives by y."""
+        raise NotImplementedError(f"{self.who}: expected a method overlap(y, t).")
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        xp, zero, n = backend.xp, y.dtype.type(0), self.count(y[:, 0, 0])
+        known = None if self.ignore is None else target != self.ignore
+        t = target if target.ndim == y.ndim else one_hot(backend, target, len(y)).astype(y.dtype)
+        if known is not None:
+            y, t = xp.where(known, y, zero), xp.where(known, t, zero)
+        a, b, da, db = self.overlap(y, t)
+        above, below = (term.sum(axis=(1, 2), keepdims=True) + self.smooth for term in (a, b))      # (K, 1, 1, N)
+        share = above / below
+        dy = (share * db - da) / (below * n)
+        return (1.0 - share).sum() / n, dy if known is None else xp.where(known, dy, zero)
+
+
+class Dice(OverlapLoss):
+    """Dice loss: L = mean over samples and classes of 1 - (2 sum y t + smooth) / (sum y^2 + sum t^2 + smooth).
+
+    The sums run over the places of a map. Milletari et al. 2016, which squares below the line and smooths nothing; squared=False
+    leaves out the squares, as Dice 1945 has it for sets, where they change nothing. y (K, H, W, N) are probabilities; targets are
+    labels (N, H, W) or masks from 0 to 1 like y, places marked with `ignore` count nowhere. With D = (2 sum y t + smooth) / B,
+    dy = (2 y D - 2 t) / (B N K), for squared=False (D - 2 t) / (B N K). `smooth` is above 0: a class that is nowhere and is found
+    nowhere has D = 1. reduction="sum" does not divide by N K.
+    """
+
+    def __init__(self, *, squared: bool = True, smooth: float = 1.0, ignore: int | None = None, reduction: str = "mean") -> None:
+        super().__init__(smooth=smooth, ignore=ignore, reduction=reduction)
+        self.squared = self.expect_choice("squared", squared, (True, False))
+
+    def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
+        if self.squared:
+            return 2.0 * y * t, y * y + t * t, 2.0 * t, 2.0 * y
+        return 2.0 * y * t, y + t, 2.0 * t, y.dtype.type(1)
+
+
+class Jaccard(OverlapLoss):
+    """Intersection over union: L = mean over samples and classes of 1 - (sum y t + smooth) / (sum of (y + t - y t) + smooth).
+
+    The sums run over the places of a map. Rahman and Wang 2016, who smooth nothing; Jaccard 1901. y (K, H, W, N) are
+    probabilities; targets are labels (N, H, W) or masks from 0 to 1 like y, places marked with `ignore` count nowhere. With J the
+    fraction and U what it is divided by, dy = (J (1 - t) - t) / (U N K). `smooth` is above 0: a class that is nowhere and is
+    found nowhere has J = 1. reduction="sum" does not divide by N K.
+    """
+
+    def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
+        both = y * t
+        return both, y + t - both, t, 1.0 - t
