@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xpnet.backends import Window
 from xpnet.backends.window import Padding, Pair
 from xpnet.layer import PREDICT, Array, Shape
 from xpnet.layers.pooling import Pool2d
@@ -28,8 +29,9 @@ class MaxUnpool2d(Pool2d):
         if in_shape != expected:
             raise ValueError(f"{self.who}: expected a first input of shape {expected}, what pooling the second one gives. "
                              f"Received: {in_shape} and {pooled_shape}.")
-        self.places = self.window
-        del self.window         # which would say that outputs lie farther apart than inputs
+        self.places = self.window           # they slide over Y; as many see an element of it as steps of the stride fit in
+        rows, columns = ((extent - 1) // s + 1 for extent, s in zip(self.places.extent, self.places.stride, strict=True))
+        self.window, self.upsampling = Window((rows, columns)), self.places.stride
         return pooled_shape
 
     def forward(self, x: Array, z: Array, mode: str = PREDICT) -> Array:    # type: ignore[override]
