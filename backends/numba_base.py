@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from xpnet.backends.base import Array
 from xpnet.backends.numba_kernels.jit import most_threads
 from xpnet.backends.numpy_backend import NumpyBackend
 
 FLOAT32 = np.dtype(np.float32)
 TASKS = 16              # pieces of a call: enough for many cores, and always the same number, whatever their count
 SERIAL = 1 << 15        # elements; below, threads cost more than they do
+
+
+def writable(*arrays: Array) -> bool:
+    """True where kernels can write straight into these arrays."""
+    return all(a.dtype == FLOAT32 and a.flags.carray for a in arrays)
 
 
 class NumbaBase(NumpyBackend):

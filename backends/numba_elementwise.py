@@ -13,9 +13,9 @@ import numpy as np
 
 from xpnet.backends.activations import SCALE, SLOPE
 from xpnet.backends.base import Array
-from xpnet.backends.numba_base import FLOAT32, NumbaBase
+from xpnet.backends.numba_base import FLOAT32, NumbaBase, writable
 from xpnet.backends.numba_kernels import activation as activations
-from xpnet.backends.numba_kernels import batches, dropout, normalization, optimizers, softmax
+from xpnet.backends.numba_kernels import batches, dropout, normalization, softmax
 from xpnet.backends.numba_kernels.arrays import ready
 
 FEW, LONG = 16, 1 << 17     # fewer channels than FEW of more elements than LONG are normalised part by part
@@ -29,13 +29,8 @@ def float32(*arrays: Array) -> bool:
     return all(a.dtype == FLOAT32 for a in arrays)
 
 
-def writable(*arrays: Array) -> bool:
-    """True where kernels can write straight into these arrays."""
-    return all(a.dtype == FLOAT32 and a.flags.carray for a in arrays)
-
-
 class NumbaElementwise(NumbaBase):
-    """Activations, batch normalisation, softmax, dropout, optimizers and batches."""
+    """Activations, batch normalisation, softmax, dropout and batches."""
 
     # --- activations ----------------------------------------------------------------------------------------------
 
@@ -159,23 +154,6 @@ class NumbaElementwise(NumbaBase):
         dropout.dropout_backward(self.crew(dy.size), ready(dy, (dy.size,)), ready(keep, (dy.size,)), 1.0 / (1.0 - p),
                                  dx.reshape(-1))
         return dx
-
-    # --- optimizers -----------------------------------------------------------------------------------------------
-
-    def sgd(self, w: Array, g: Array, v: Array | None, hyper: Array, *, nesterov: bool, decayed: int) -> None:
-        velocity = w if v is None else v
-        if not (writable(w, velocity) and g.dtype == FLOAT32):
-            return super().sgd(w, g, v, hyper, nesterov=nesterov, decayed=decayed)
-        flat = (w.size,)
-        optimizers.sgd(self.crew(w.size), w.reshape(flat), ready(g, flat), velocity.reshape(flat), ready(hyper, (3,)),
-                       v is not None, nesterov, decayed)
-
-    def adam(self, w: Array, g: Array, m: Array, v: Array, hyper: Array, *, decoupled: bool, decayed: int) -> None:
-        if not (writable(w, m, v) and g.dtype == FLOAT32):
-            return super().adam(w, g, m, v, hyper, decoupled=decoupled, decayed=decayed)
-        flat = (w.size,)
-        optimizers.adam(self.crew(w.size), w.reshape(flat), ready(g, flat), m.reshape(flat), v.reshape(flat),
-                        ready(hyper, (7,)), decoupled, decayed)
 
     # --- batches --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from xpnet.backends.numpy_base import CHUNK, NumpyBase, spans
 
 
 class NumpyOptimizers(NumpyBase):
-    """SGD and Adam on flat buffers."""
+    """The two that are used most in few passes, all others as base.py has them."""
 
     def _over_flat(self, task: Callable[[slice, slice], None], n: int, decayed: int) -> None:
         """task(chunk, the chunk's decayed part relative to it) for all n elements."""
@@ -22,6 +22,14 @@ class NumpyOptimizers(NumpyBase):
             task(chunk, slice(0, max(0, min(decayed, chunk.stop) - chunk.start)))
 
         self.run(part, len(chunks), 4 * n)
+
+    def _by_chunks(self, rule: Callable[..., None], buffers: tuple[Array | None, ...], hyper: Array, decayed: int) -> None:
+        """The rule of base.py for all elements of the buffers, of which some may be None."""
+        def task(chunk: slice, shrinking: slice) -> None:
+            rule(*(None if buffer is None else buffer[chunk] for buffer in buffers), hyper, decayed=shrinking.stop)
+
+        assert buffers[0] is not None
+        self._over_flat(task, buffers[0].size, decayed)
 
     def sgd(self, w: Array, g: Array, v: Array | None, hyper: Array, *, nesterov: bool, decayed: int) -> None:
         lr, mu, decay = hyper.astype(w.dtype)
@@ -70,3 +78,19 @@ class NumpyOptimizers(NumpyBase):
             W -= t
 
         self._over_flat(task, w.size, decayed)
+
+    def adamax(self, w: Array, g: Array, m: Array, u: Array, hyper: Array, *, decayed: int) -> None:
+        self._by_chunks(super().adamax, (w, g, m, u), hyper, decayed)
+
+    def adagrad(self, w: Array, g: Array, s: Array, hyper: Array, *, decayed: int) -> None:
+        self._by_chunks(super().adagrad, (w, g, s), hyper, decayed)
+
+    def adadelta(self, w: Array, g: Array, v: Array, u: Array, hyper: Array, *, decayed: int) -> None:
+        self._by_chunks(super().adadelta, (w, g, v, u), hyper, decayed)
+
+    def rmsprop(self, w: Array, g: Array, v: Array, mean: Array | None, velocity: Array | None, hyper: Array, *,
+                decayed: int) -> None:
+        self._by_chunks(super().rmsprop, (w, g, v, mean, velocity), hyper, decayed)
+
+    def lion(self, w: Array, g: Array, m: Array, hyper: Array, *, decayed: int) -> None:
+        self._by_chunks(super().lion, (w, g, m), hyper, decayed)

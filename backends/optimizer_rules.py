@@ -1,8 +1,8 @@
 """The update rules of the optimizers in plain xp: a part of the contract in base.py.
 
-They change flat buffers w (n,) in place, given the gradients g; only the first `decayed` elements feel the weight decay.
-`hyper` is a float64 array on the backend, because a number in a captured GPU graph is a constant. It is cast first: float32
-must stay float32.
+They change flat buffers w (n,) and what they remember of each weight in place, given the gradients g; only the first
+`decayed` elements feel the weight decay. g' is g + decay w. `hyper` is a float64 array on the backend, because a number in
+a captured GPU graph is a constant. It is cast first: float32 must stay float32.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ class OptimizerRules:
     xp: Any
 
     def sgd(self, w: Array, g: Array, v: Array | None, hyper: Array, *, nesterov: bool, decayed: int) -> None:
-        """v = mu v + g', w -= lr v (Nesterov: lr (g' + mu v)), g' = g + decay w. hyper = (lr, mu, decay).
+        """v = mu v + g', w -= lr v (Nesterov: lr (g' + mu v)). hyper = (lr, mu, decay).
 
         v is None without momentum. Sutskever et al. 2013, in the form where lr multiplies the velocity last.
         """
         lr, mu, decay = hyper.astype(w.dtype)
-        g = g.copy()
-        g[:decayed] += decay * w[:decayed]
+        g = _with_decay(w, g, decay, decayed)
         if v is not None:
             v *= mu
             v += g
@@ -42,10 +41,87 @@ class OptimizerRules:
         if decoupled:
             w[:decayed] -= lr * decay * w[:decayed]
         else:
-            g = g.copy()
-            g[:decayed] += decay * w[:decayed]
+            g = _with_decay(w, g, decay, decayed)
         m *= b1
         m += new1 * g
         v *= b2
         v += new2 * g * g
         w -= lr / c1 * m / (self.xp.sqrt(v / c2) + eps)
+
+    def adamax(self, w: Array, g: Array, m: Array, u: Array, hyper: Array, *, decayed: int) -> None:
+        """m = b1 m + (1 - b1) g', u = max(b2 u, |g'| + eps), w -= lr / c1 m / u. hyper = (lr, b1, b2, eps, decay, c1).
+
+        Kingma and Ba 2015, algorithm 2.
+        """
+        lr, b1, b2, eps, decay, c1 = hyper.astype(w.dtype)
+        new1, = (1 - hyper[1:2]).astype(w.dtype)
+        g = _with_decay(w, g, decay, decayed)
+        m *= b1
+        m += new1 * g
+        u[...] = self.xp.maximum(b2 * u, abs(g) + eps)
+        w -= lr / c1 * m / u
+
+    def adagrad(self, w: Array, g: Array, s: Array, hyper: Array, *, decayed: int) -> None:
+        """s += g'^2, w -= lr g' / (sqrt(s) + eps). hyper = (lr, eps, decay). Duchi et al. 2011."""
+        lr, eps, decay = hyper.astype(w.dtype)
+        g = _with_decay(w, g, decay, decayed)
+        s += g * g
+        w -= lr * g / (self.xp.sqrt(s) + eps)
+
+    def adadelta(self, w: Array, g: Array, v: Array, u: Array, hyper: Array, *, decayed: int) -> None:
+        """v = rho v + (1 - rho) g'^2, d = sqrt(u + eps) / sqrt(v + eps) g', u = rho u + (1 - rho) d^2, w -= lr d.
+
+        hyper = (lr, rho, eps, decay). Zeiler 2012, algorithm 1.
+        """
+        lr, rho, eps, decay = hyper.astype(w.dtype)
+        new, = (1 - hyper[1:2]).astype(w.dtype)
+        g = _with_decay(w, g, decay, decayed)
+        v *= rho
+        v += new * g * g
+        d = self.xp.sqrt(u + eps) / self.xp.sqrt(v + eps) * g
+        u *= rho
+        u += new * d * d
+        w -= lr * d
+
+    def rmsprop(self, w: Array, g: Array, v: Array, mean: Array | None, velocity: Array | None, hyper: Array, *,
+                decayed: int) -> None:
+        """v = alpha v + (1 - alpha) g'^2, step = g' / (sqrt(v) + eps), velocity = mu velocity + step, w -= lr velocity.
+
+        hyper = (lr, alpha, eps, decay, mu). Without momentum velocity is None and w -= lr step. With a mean,
+        mean = alpha mean + (1 - alpha) g', the root is that of max(v - mean^2, 0). Tieleman and Hinton 2012; Graves 2013.
+        """
+        lr, alpha, eps, decay, mu = hyper.astype(w.dtype)
+        new, = (1 - hyper[1:2]).astype(w.dtype)
+        g = _with_decay(w, g, decay, decayed)
+        v *= alpha
+        v += new * g * g
+        spread = v
+        if mean is not None:
+            mean *= alpha
+            mean += new * g
+            spread = self.xp.maximum(v - mean * mean, 0)    # rounding may have made it negative
+        step = g / (self.xp.sqrt(spread) + eps)
+        if velocity is not None:
+            velocity *= mu
+            velocity += step
+            step = velocity
+        w -= lr * step
+
+    def lion(self, w: Array, g: Array, m: Array, hyper: Array, *, decayed: int) -> None:
+        """w -= lr (sign(b1 m + (1 - b1) g) + decay w), then m = b2 m + (1 - b2) g. hyper = (lr, b1, b2, decay).
+
+        Chen et al. 2023, algorithm 2.
+        """
+        lr, b1, b2, decay = hyper.astype(w.dtype)
+        new1, new2 = (1 - hyper[1:3]).astype(w.dtype)
+        w[:decayed] -= lr * decay * w[:decayed]
+        w -= lr * self.xp.sign(b1 * m + new1 * g)
+        m *= b2
+        m += new2 * g
+
+
+def _with_decay(w: Array, g: Array, decay: Array, decayed: int) -> Array:
+    """g' = g + decay w for the first elements, in an array of its own."""
+    g = g.copy()
+    g[:decayed] += decay * w[:decayed]
+    return g

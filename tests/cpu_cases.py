@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from parity_cases import Case, agree, normal, run, same_bits
+from parity_cases import Case, agree, normal, other_optimizers, run, same_bits
 
 import xpnet as xn
 from xpnet.backends import Backend, Window
@@ -82,6 +82,7 @@ def _large() -> Iterator[Case]:
     yield Case("sgd", "large", buffers | {"hyper": hyper[:3]}, {"nesterov": True, "decayed": 200_000}, writes=("w", "v"))
     yield Case("adam", "large", buffers | {"m": normal(n, seed=3), "hyper": hyper}, {"decoupled": False, "decayed": 200_000},
                writes=("w", "m", "v"))
+    yield from other_optimizers("large", {"w": normal(n), "g": normal(n, seed=1)}, {"decayed": 200_000})
 
 
 LARGE = list(_large())

@@ -391,6 +391,25 @@ def _optimizers() -> Iterator[Case]:
                            wg | {"m": v, "v": normal(n, dtype=dtype, seed=3) ** 2,
                                  "hyper": np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])},
                            {"decoupled": decoupled, "decayed": decayed}, writes=("w", "m", "v"))
+            yield from other_optimizers(f"{n}-{decayed}-{np.dtype(dtype)}", wg, {"decayed": decayed})
+
+
+def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, Any]) -> Iterator[Case]:
+    """All but SGD and Adam, with what they may remember after some steps."""
+    w = wg["w"]
+    m, v, u = (normal(w.size, dtype=w.dtype, seed=seed) for seed in (2, 3, 4))
+    yield Case("adamax", label, wg | {"m": m, "u": abs(v), "hyper": np.array([2e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3])},
+               options, writes=("w", "m", "u"))
+    yield Case("adagrad", label, wg | {"s": v * v, "hyper": np.array([0.01, 1e-10, 0.1])}, options, writes=("w", "s"))
+    yield Case("adadelta", label, wg | {"v": v * v, "u": u * u, "hyper": np.array([1.0, 0.9, 1e-6, 0.1])}, options,
+               writes=("w", "v", "u"))
+    for centered in (False, True):
+        for momentum in (False, True):
+            held = {"v": m * m + abs(v) + 0.5} | ({"mean": m} if centered else {}) | ({"velocity": u} if momentum else {})
+            yield Case("rmsprop", f"{label}-{centered}-{momentum}",
+                       wg | held | {"hyper": np.array([0.01, 0.99, 1e-8, 0.1, 0.9])},
+                       options | {name: None for name in ("mean", "velocity") if name not in held}, writes=("w", *held))
+    yield Case("lion", label, wg | {"m": m, "hyper": np.array([1e-4, 0.9, 0.99, 0.1])}, options, writes=("w", "m"))
 
 
 FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise, _normalisation, _softmax,

@@ -10,7 +10,19 @@ import pytest
 from cpu_cases import agree_on_strided_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity_cases import CASES, Case, agree, different_signatures, normal, public_methods, run, same_bits, special, ties
+from parity_cases import (
+    CASES,
+    Case,
+    agree,
+    different_signatures,
+    normal,
+    other_optimizers,
+    public_methods,
+    run,
+    same_bits,
+    special,
+    ties,
+)
 from processes import run_script
 
 from xpnet.backends import Backend, Window
@@ -29,14 +41,15 @@ from xpnet.backends.numba_kernels import (  # noqa: E402
 )
 from xpnet.backends.numba_kernels.arrays import ready  # noqa: E402
 from xpnet.backends.numba_kernels.jit import Kernel  # noqa: E402
+from xpnet.backends.numba_optimizers import NumbaOptimizers  # noqa: E402
 from xpnet.backends.numba_pool import NumbaPooling  # noqa: E402
 
 
-class Loops(NumbaPooling, NumbaElementwise):
-    """Both of them, without convolution and products."""
+class Loops(NumbaPooling, NumbaElementwise, NumbaOptimizers):
+    """All of them, without convolution and products."""
 
 
-OVERRIDES = public_methods() & (set(vars(NumbaElementwise)) | set(vars(NumbaPooling)))
+OVERRIDES = public_methods() & {name for part in Loops.__bases__ for name in vars(part)}
 KERNELS = {name: value for module in (activation, batches, dropout, normalization, optimizers, pooling, softmax)
            for name, value in vars(module).items() if isinstance(value, Kernel)}
 ADAM = np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
@@ -56,7 +69,8 @@ def with_base(case: Case) -> list[np.ndarray]:
 def test_the_overrides_are_these():
     assert OVERRIDES == {"max_pool2d", "max_pool2d_dx", "avg_pool2d", "avg_pool2d_dx", "activate", "activation_backward",
                          "batch_norm", "batch_norm_inference", "batch_norm_backward", "softmax", "softmax_cross_entropy",
-                         "dropout", "dropout_dx", "random_bits", "sgd", "adam", "gather_batch"}
+                         "dropout", "dropout_dx", "random_bits", "gather_batch",
+                         "sgd", "adam", "adamax", "adagrad", "adadelta", "rmsprop", "lion"}
     assert different_signatures(Loops) == set()
 
 
@@ -114,6 +128,7 @@ def _large() -> Iterator[Case]:
         yield Case("sgd", f"{flag}", buffers | {"hyper": ADAM[:3]}, {"nesterov": flag, "decayed": decayed}, writes=("w", "v"))
         yield Case("adam", f"{flag}", buffers | {"m": normal(n, seed=3), "hyper": ADAM},
                    {"decoupled": flag, "decayed": decayed}, writes=("w", "m", "v"))
+    yield from other_optimizers("large", {"w": normal(n), "g": normal(n, seed=1)}, {"decayed": decayed})
     for samples in (normal(300, 1, 28, 28), np.arange(300 * 784).reshape(300, 784).astype(np.uint8)):
         index = np.random.default_rng(4).permutation(300)[:130]
         yield Case("gather_batch", f"{samples.dtype}", {"samples": samples, "index": index}, {"dtype": np.float32}, exact=True)
@@ -304,6 +319,8 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {     # name: kernel, and a call 
     "sgd": ("sgd", {"w": normal(5), "g": normal(5), "v": None, "hyper": ADAM[:3], "nesterov": False, "decayed": 5}),
     "adam": ("adam", {"w": normal(5), "g": normal(5), "m": normal(5), "v": np.ones(5, np.float32), "hyper": ADAM,
                       "decoupled": False, "decayed": 5}),
+    **{case.method: (case.method, case.arrays | case.options)
+       for case in other_optimizers("", {"w": normal(5), "g": normal(5)}, {"decayed": 5})},
     "gather_batch": ("gather", {"samples": normal(5, 3), "index": np.array([4, 0]), "dtype": np.float32}),
 }
 
@@ -351,6 +368,7 @@ def test_other_types_go_to_numpy(method: str, dtype: Any, backend: Loops, monkey
     ("batch_norm_backward", {"activation": "tanh"}), ("softmax", {"z": normal(3, 0)}),
     ("softmax_cross_entropy", {"target": np.ones((3, 2))}), ("dropout_dx", {"keep": np.ones(5, np.uint8)}),
     ("sgd", {"v": np.zeros(10, np.float32)[::2]}), ("adam", {"m": np.zeros(10, np.float32)[::2]}),
+    ("rmsprop", {"velocity": np.zeros(10, np.float32)[::2]}), ("adagrad", {"s": np.zeros(10, np.float32)[::2]}),
     ("gather_batch", {"samples": np.arange(15).reshape(5, 3)}), ("gather_batch", {"samples": normal(3, 5).T}),
     ("gather_batch", {"dtype": np.float64}),
 ])
@@ -373,6 +391,7 @@ def test_gradients_of_all_activations_are_compiled(name: str | None, backend: Lo
     ("activation_backward", {"y": normal(2, 2)}), ("activation_backward", {"bias_grad": normal(3)}),
     ("batch_norm", {"beta": normal(1)}), ("batch_norm_backward", {"gamma_grad": normal(1)}),
     ("softmax_cross_entropy", {"target": np.array([0])}), ("sgd", {"v": normal(4)}), ("adam", {"m": normal(4)}),
+    ("rmsprop", {"mean": normal(4)}),
     ("dropout_dx", {"keep": np.ones(4, bool)}),
 ])
 def test_shapes_that_do_not_fit_are_errors(method: str, changes: dict[str, Any], backend: Loops):

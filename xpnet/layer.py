@@ -217,7 +217,7 @@ class Layer:
 
     def update(self, optimizer: Any) -> None:
         """One optimizer step on the layer's own parameters."""
-        from xpnet.optim import Updater
+        from xpnet.optim.base import Updater
         if self._updater is None or self._updater.optimizer is not optimizer:
             self._updater = Updater(optimizer, self.buffers)
         self._updater.step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
-from xpnet.optim import SGD, Adam, AdamW
+from xpnet.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, RMSprop
 from xpnet.schedules import (
     Constant,
     CosineDecay,
@@ -17,8 +17,13 @@ from xpnet.schedules import (
 
 ITEMS: list[Item] = [
     Item(SGD, pytorch="SGD", keras="SGD", numpynet="SGD"),
+    Item(Adagrad, pytorch="Adagrad", keras="Adagrad", numpynet="Adagrad"),
+    Item(Adadelta, pytorch="Adadelta", keras="Adadelta", numpynet="Adadelta"),
+    Item(RMSprop, pytorch="RMSprop", keras="RMSprop", numpynet="RMSprop"),
     Item(Adam, pytorch="Adam", keras="Adam", numpynet="Adam"),
     Item(AdamW, pytorch="AdamW", keras="AdamW"),
+    Item(Adamax, pytorch="Adamax", keras="Adamax", numpynet="Adamax"),
+    Item(Lion, keras="Lion"),
     Item(Constant, common=True),
     Item(StepDecay, pytorch="StepLR", keras="schedules.PiecewiseConstantDecay"),
     Item(MultiStep, pytorch="MultiStepLR", keras="schedules.PiecewiseConstantDecay"),

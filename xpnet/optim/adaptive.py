@@ -1,0 +1,136 @@
+"""Optimizers in which each weight has a rate of its own, from the sizes of its gradients so far.
+
+weight_decay * w is added to g (for weights, not biases), except in AdamW.
+"""
+
+from __future__ import annotations
+
+from xpnet.backends import Backend
+from xpnet.layer import Array
+from xpnet.optim.base import Optimizer
+
+
+class Adagrad(Optimizer):
+    """Adagrad: s += g^2, w -= lr g / (sqrt(s) + eps) (Duchi et al. 2011, figure 1, the diagonal update).
+
+    The rate of step t is lr / (1 + (t - 1) lr_decay), s begins at `initial_accumulator_value`. The paper's delta is eps.
+    (Keras writes sqrt(s + eps), and begins at 0.1.)
+    """
+
+    slots = 1
+
+    def __init__(self, lr: float = 0.01, lr_decay: float = 0.0, weight_decay: float = 0.0,
+                 initial_accumulator_value: float = 0.0, eps: float = 1e-10) -> None:
+        self.lr, self.lr_decay, self.weight_decay, self.eps = lr, lr_decay, weight_decay, eps
+        self.initial_accumulator_value = initial_accumulator_value
+        self._check(lr=0.0, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0)
+        self._check_eps()
+        self.first = self.initial_accumulator_value
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        return lr / (1 + (step - 1) * self.lr_decay), self.eps, self.weight_decay
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        backend.adagrad(w, g, *slots, hyper, decayed=decayed)
+
+
+class Adadelta(Optimizer):
+    """Adadelta: w -= lr d, d = sqrt(u + eps) / sqrt(v + eps) g, with running means v of g^2 and u of d^2.
+
+    v is the mean with this g in it, u the one without this d. Zeiler 2012, algorithm 1, which has no lr and sets rho = 0.95.
+    """
+
+    slots = 2
+
+    def __init__(self, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0) -> None:
+        self.lr, self.rho, self.eps, self.weight_decay = lr, rho, eps, weight_decay
+        self._check(lr=0.0, weight_decay=0.0)
+        self._check(rho=0.0, below=1)
+        self._check_eps()
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        return lr, self.rho, self.eps, self.weight_decay
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        backend.adadelta(w, g, *slots, hyper, decayed=decayed)
+
+
+class RMSprop(Optimizer):
+    """RMSprop: v = alpha v + (1 - alpha) g^2, w -= lr g / (sqrt(v) + eps) (Tieleman and Hinton 2012, lecture 6.5).
+
+    With momentum, velocity = momentum velocity + g / (sqrt(v) + eps) and w -= lr velocity. `centered` takes the root of the
+    variance instead, max(v - mean^2, 0) with a running mean of g. Graves 2013, eq. 38 to 41, who adds eps = 1e-4 inside the
+    root, as Keras does; a variance that vanishes wants an eps of that size. (The lecture has alpha = 0.9 and no eps.)
+    """
+
+    def __init__(self, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
+                 momentum: float = 0.0, centered: bool = False) -> None:
+        self.lr, self.alpha, self.eps, self.weight_decay = lr, alpha, eps, weight_decay
+        self.momentum, self.centered = momentum, centered
+        self._check(lr=0.0, weight_decay=0.0, momentum=0.0)
+        self._check(alpha=0.0, below=1)
+        self._check_eps()
+        self.slots = 1 + bool(centered) + bool(momentum)
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        return lr, self.alpha, self.eps, self.weight_decay, self.momentum
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        v, *rest = slots
+        mean = rest.pop(0) if self.centered else None
+        velocity = rest.pop(0) if self.momentum else None
+        backend.rmsprop(w, g, v, mean, velocity, hyper, decayed=decayed)
+
+
+class Adam(Optimizer):
+    """Adam: w -= lr m_hat / (sqrt(v_hat) + eps), running means m of g and v of g^2 without their bias towards 0.
+
+    weight_decay * w is added to g. Kingma and Ba 2015, algorithm 1.
+    """
+
+    slots = 2
+    decoupled = False
+
+    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0) -> None:
+        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
+        self._check(lr=0.0, weight_decay=0.0)
+        self._check_eps()
+        self.betas = self._check_betas(betas)
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        b1, b2 = self.betas
+        return lr, b1, b2, self.eps, self.weight_decay, 1 - b1**step, 1 - b2**step
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        m, v = slots
+        backend.adam(w, g, m, v, hyper, decoupled=self.decoupled, decayed=decayed)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w -= lr weight_decay w, beside Adam's step (Loshchilov and Hutter 2019, algorithm 2)."""
+
+    decoupled = True
+
+    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.01) -> None:
+        super().__init__(lr, betas, eps, weight_decay)
+
+
+class Adamax(Adam):
+    """Adamax: w -= lr / (1 - beta1^t) m / u, a running mean m of g, u = max(beta2 u, |g| + eps) the largest g of late.
+
+    Kingma and Ba 2015, algorithm 2, without eps there: a weight that never had a gradient would be 0 / 0. (Keras adds it
+    to u instead.)
+    """
+
+    def __init__(self, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0) -> None:
+        super().__init__(lr, betas, eps, weight_decay)
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        return super().hyper(step, lr)[:-1]
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        m, u = slots
+        backend.adamax(w, g, m, u, hyper, decayed=decayed)

@@ -1,0 +1,88 @@
+"""What an optimizer is, and an optimizer at work."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.layer import Array, Buffers
+
+
+class Optimizer:
+    """Base class: settings only. What an optimizer remembers between steps lives in an Updater."""
+
+    slots = 0           # arrays like the parameters that the update rule keeps
+    first = 0.0         # what those arrays hold at first
+    lr: float
+    eps: float          # of those that divide by something
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        """What the kernel reads, for step = 1, 2, ... and this learning rate."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a method hyper(step, lr).")
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        """Change the flat parameters w (n,) in place, given the gradients g; the first `decayed` feel weight decay."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a method apply(backend, w, g, slots, hyper, decayed).")
+
+    def _check(self, *, below: float = float("inf"), **least: float) -> None:
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not is_number(value) or not bound <= value < below:
+                bounds = f"{bound:g} or larger" + (f", below {below:g}" if below < float("inf") else "")
+                raise ValueError(f"{type(self).__name__}: expected {name} to be a number, {bounds}. "
+                                 f"Received: {name}={value!r}.")
+            setattr(self, name, float(value))
+
+    def _check_eps(self) -> None:
+        self._check(eps=0.0)
+        if not self.eps:
+            raise ValueError(f"{type(self).__name__}: expected eps above 0, or a weight without a gradient is divided by 0. "
+                             "Received: eps=0.")
+
+    def _check_betas(self, betas: tuple[float, float]) -> tuple[float, float]:
+        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in betas):
+            raise ValueError(f"{type(self).__name__}: expected two betas from 0 to below 1. Received: betas={betas!r}.")
+        return float(betas[0]), float(betas[1])
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+class Updater:
+    """An optimizer at work on flat buffers: its slots, the number of steps made, hyper-parameters on the device."""
+
+    def __init__(self, optimizer: Optimizer, buffers: Buffers) -> None:
+        self.optimizer, self.steps = optimizer, 0
+        slots = [buffers.backend.zeros(buffers.parameters.shape, buffers.dtype) for _ in range(optimizer.slots)]
+        if optimizer.first:
+            for slot in slots:
+                slot.fill(optimizer.first)
+        self._place(buffers, slots)
+
+    def _place(self, buffers: Buffers, slots: list[Array]) -> None:
+        self.buffers, self.slots = buffers, slots
+        self.hyper = buffers.backend.zeros((len(self.optimizer.hyper(1, self.optimizer.lr)),), np.float64)
+
+    def step(self, lr: float | None = None) -> None:
+        """One step with the gradients that are in the buffers; frozen layers stay as they are."""
+        self.begin(lr)
+        self.apply()
+
+    def begin(self, lr: float | None = None) -> None:
+        """Count the next step, and bring its learning rate and corrections to where `apply` reads them."""
+        self.steps += 1
+        self.buffers.backend.assign(self.hyper, self.optimizer.hyper(self.steps, self.optimizer.lr if lr is None else lr))
+
+    def apply(self) -> None:
+        """Change the parameters; every number that differs from step to step is read on the device."""
+        buffers = self.buffers
+        for start, stop in buffers.trained():
+            part = slice(start, stop)
+            decayed = min(max(buffers.decayed - start, 0), stop - start)
+            self.optimizer.apply(buffers.backend, buffers.parameters[part], buffers.grads[part],
+                                 [slot[part] for slot in self.slots], self.hyper, decayed)
+
+    def to(self, buffers: Buffers) -> None:
+        """Go on with the same parameters on another backend."""
+        self._place(buffers, [buffers.backend.asarray(self.buffers.backend.to_numpy(slot).copy()) for slot in self.slots])
