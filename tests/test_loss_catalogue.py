@@ -230,3 +230,171 @@ def test_value_and_gradient(name: str, dtype: Any, backend):
         below[index] -= h
         slopes[index] = (case.right(above, t) - case.right(below, t)) / (2 * h)
     np.testing.assert_allclose(backend.to_numpy(dy), slopes, rtol=1e-5, atol=1e-7 * max(1.0, abs(slopes).max()))
+
+
+# --- edges ------------------------------------------------------------------------------------------------------------
+
+def of(loss: Loss, y: Any, target: Any, backend: Any = None, dtype: Any = np.float64) -> tuple[float, list[Any]]:
+    """Loss and gradient for batch-first lists, batch-first."""
+    backend = backend or xn.Backend()
+    y = np.array(y, dtype)
+    goal = np.moveaxis(loss.targets(target, y.shape[1:], np.dtype(dtype)), 0, -1).copy()
+    value, dy = loss(backend, backend.asarray(np.moveaxis(y, 0, -1).copy()), backend.asarray(goal))
+    return float(value), np.moveaxis(backend.to_numpy(dy), -1, 0).tolist()
+
+
+def test_kinks_are_pytorchs():
+    assert of(xn.MeanAbsoluteError(), [[0.0, 1.0]], [[0.0, 0.0]]) == (0.5, [[0.0, 0.5]])
+    assert of(xn.Huber(2.0), [[2.0, -2.0]], [[0.0, 0.0]]) == (2.0, [[1.0, -1.0]])
+    assert of(xn.Hinge(), [[1.0, -1.0]], [[1, -1]]) == (0.0, [[0.0, 0.0]])                  # on the margin
+    assert of(xn.CrammerSingerHinge(), [[1.0, 0.0, 0.0]], [0]) == (0.0, [[0.0, 0.0, 0.0]])
+    assert of(xn.CrammerSingerHinge(), [[0.0, 3.0, 3.0]], [0]) == (4.0, [[-1.0, 1.0, 0.0]])   # the first of two rivals
+    assert of(xn.WestonWatkinsHinge(), [[1.0, 0.0, 0.0]], [0]) == (0.0, [[0.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_arguments(dtype, backend):
+    """No warning, no NaN, and the right number where the terms themselves overflow."""
+    far = float(dtype(1e30))
+    assert of(xn.LogCosh(reduction="sum"), [[far, -far]], [[0.0, 0.0]], backend, dtype) == (2 * far, [[1.0, -1.0]])
+    assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend, dtype) == (0.0, [[0.0, 0.0]])
+    assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[0.0, 1.0]], backend, dtype) == (far, [[0.5, -0.5]])
+    assert of(xn.MultiLabelCrossEntropy(ignore=-1), [[far, -far]], [[-1, 1]], backend, dtype) == (far, [[0.0, -1.0]])
+    assert of(xn.Huber(), [[far]], [[0.0]], backend, dtype) == (far, [[1.0]])
+    assert of(xn.SmoothL1(), [[-far]], [[0.0]], backend, dtype) == (far, [[-1.0]])
+
+
+def test_log_cosh_of_small_errors_keeps_its_digits():
+    for error in (1e-9, 1e-4, 0.999999, 1.000001):
+        exact = math.log1p(2 * math.sinh(error / 2) ** 2)
+        assert of(xn.LogCosh(), [[error]], [[0.0]])[0] == pytest.approx(exact, rel=1e-14, abs=0)
+
+
+def test_certain_and_wrong_probabilities_stay_finite(backend):
+    loss, dy = of(xn.BinaryCrossEntropy(logits=False), [[0.0, 1.0, 0.0, 1.0]], [[0, 1, 1, 0]], backend)
+    assert loss == 50.0 and dy[0] == pytest.approx([0.0, 0.0, -0.25e12, 0.25e12])
+    loss, dy = of(xn.BinaryCrossEntropy(logits=False), [[math.nan]], [[1]], backend)
+    assert math.isnan(loss) and math.isnan(dy[0][0])
+
+
+def test_hellinger_at_zero(backend):
+    loss, dy = of(xn.Hellinger(), [[1.0, 0.0]], [[1.0, 0.0]], backend)
+    assert (loss, dy) == (0.0, [[0.0, 0.5]])                    # no share, none asked for
+    loss, dy = of(xn.Hellinger(), [[0.0, 1.0], [-0.1, 1.1]], [0, 1], backend)
+    assert loss == pytest.approx((1 + (math.sqrt(1.1) - 1) ** 2 / 2) / 2)
+    assert dy[0] == pytest.approx([0.25 * (1 - math.sqrt(1e7)), 0.25])
+
+
+def test_likelihood_of_impossible_classes(backend):
+    loss, dy = of(xn.NegativeLogLikelihood(), [[0.0, -math.inf], [-math.inf, 0.0]], [0, 1], backend)
+    assert loss == 0 and dy == [[-0.5, 0.0], [0.0, -0.5]]
+    assert of(xn.NegativeLogLikelihood(), [[0.0, -math.inf]], [1], backend)[0] == math.inf
+
+
+@pytest.mark.parametrize("loss, y, target", [
+    (xn.CrossEntropy(ignore=9), [[1.0, 2.0]] * 2, [9, 9]), (xn.CrossEntropy(weight=[1, 2], ignore=9), [[1.0, 2.0]], [9]),
+    (xn.NegativeLogLikelihood(ignore=0), [[1.0, 2.0]], [0]), (xn.MultiLabelCrossEntropy(ignore=-1), [[1.0, 2.0]], [[-1, -1]]),
+    (xn.Dice(ignore=7), [[[[0.2]], [[0.8]]]], [[[7]]]), (xn.Jaccard(ignore=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
+], ids=lambda value: type(value).__name__ if isinstance(value, Loss) else "")
+def test_nothing_is_known(loss, y, target, backend):
+    value, dy = of(loss, y, target, backend)
+    assert value == 0 and not np.any(dy)
+
+
+def test_a_class_that_is_nowhere_and_found_nowhere():
+    y = [[[[0.0, 0.0]], [[1.0, 1.0]]]]
+    for loss in (xn.Dice(), xn.Jaccard()):
+        assert of(loss, y, [[[1, 1]]])[0] == 0
+
+
+def test_labels_are_masks_of_classes():
+    y, labels = Y["shares map"], TARGET["label map"]
+    masks = np.moveaxis(np.eye(5)[labels], -1, 1)
+    for loss in (xn.Dice(), xn.Jaccard(), xn.CrossEntropy(), xn.Hellinger(), xn.NegativeLogLikelihood()):
+        assert of(loss, y, labels) == of(loss, y, masks)
+
+
+def test_cross_entropy_is_log_softmax_and_its_likelihood():
+    y, labels = Y["map"], TARGET["some label map"]
+    log_p = y - np.log(np.exp(y).sum(axis=1, keepdims=True))
+    both = (kind(weight=W5, ignore=-1) for kind in (xn.CrossEntropy, xn.NegativeLogLikelihood))
+    (a, _), (b, _) = (of(loss, given, labels) for loss, given in zip(both, (y, log_p), strict=True))
+    assert a == pytest.approx(b, rel=1e-14)
+
+
+def test_binary_cross_entropy_is_that_of_two_classes():
+    z, yes = np.linspace(-4, 4, 9), np.arange(9) % 2
+    two = of(xn.CrossEntropy(), np.stack([0 * z, z], axis=1), yes)
+    one = of(xn.BinaryCrossEntropy(), z[:, None], yes)
+    assert one[0] == pytest.approx(two[0], rel=1e-14)
+    np.testing.assert_allclose(np.ravel(one[1]), np.array(two[1])[:, 1], rtol=1e-14)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: xn.MeanSquaredError(reduction="none"), "MeanSquaredError: expected reduction to be 'mean' or 'batch' or 'sum'"),
+    (lambda: xn.HalfSquaredError(reduction=None), "HalfSquaredError: expected reduction to be"),
+    (lambda: xn.LogCosh(reduction=1), "LogCosh: expected reduction to be"),
+    (lambda: xn.CrossEntropy(reduction="batch"), "expected reduction to be 'mean' or 'sum'. Received: reduction='batch'"),
+    (lambda: xn.Hellinger(reduction="batch"), "Hellinger: expected reduction"),
+    (lambda: xn.WassersteinCritic(reduction="x"), "WassersteinCritic: expected reduction"),
+    (lambda: xn.Huber(0), "Huber: expected delta to be a number above 0. Received: delta=0"),
+    (lambda: xn.Huber(math.nan), "Huber: expected delta"), (lambda: xn.Huber(True), "Huber: expected delta"),
+    (lambda: xn.SmoothL1(-1.0), "SmoothL1: expected beta to be a number above 0"),
+    (lambda: xn.Dice(smooth=0.0), "Dice: expected smooth to be a number above 0"),
+    (lambda: xn.Dice(squared=1), "Dice: expected squared to be True or False. Received: squared=1"),
+    (lambda: xn.Jaccard(smooth="1"), "Jaccard: expected smooth"),
+    (lambda: xn.Hinge(margin=0), "Hinge: expected margin to be a number above 0"),
+    (lambda: xn.Hinge(power=3), "Hinge: expected power to be 1 or 2. Received: power=3"),
+    (lambda: xn.CrammerSingerHinge(power=1.0), "CrammerSingerHinge: expected power to be 1 or 2"),
+    (lambda: xn.WestonWatkinsHinge(math.inf), "WestonWatkinsHinge: expected margin"),
+    (lambda: xn.BinaryCrossEntropy(logits=0), "BinaryCrossEntropy: expected logits to be True or False"),
+    (lambda: xn.CrossEntropy(weight=[1, 0]), "CrossEntropy: expected weight to be a number above 0 for each class"),
+    (lambda: xn.CrossEntropy(weight=3.0), "CrossEntropy: expected weight to be"),
+    (lambda: xn.CrossEntropy(weight="12"), "CrossEntropy: expected weight to be"),
+    (lambda: xn.CrossEntropy(weight=[]), "CrossEntropy: expected weight to be"),
+    (lambda: xn.NegativeLogLikelihood(weight=[[1, 2]]), "NegativeLogLikelihood: expected weight to be"),
+    (lambda: xn.MultiLabelCrossEntropy(positive_weight=[math.inf]), "MultiLabelCrossEntropy: expected positive_weight to be"),
+    (lambda: xn.CrossEntropy(ignore=1.5), "CrossEntropy: expected ignore to be None or an int. Received: ignore=1.5"),
+    (lambda: xn.Dice(ignore=False), "Dice: expected ignore to be None or an int"),
+    (lambda: xn.CrossEntropy(label_smoothing=1.0), "expected label_smoothing to be a number from 0 to 1, below 1"),
+    (lambda: xn.CrossEntropy(label_smoothing=-0.1), "expected label_smoothing"),
+])
+def test_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("loss, shape, target, message", [
+    (xn.CrossEntropy(weight=[1, 2]), (3,), [0], "expected weight to have 3 numbers, one for each class. Received: 2"),
+    (xn.MultiLabelCrossEntropy(weight=[1]), (3,), np.zeros((1, 3)), "expected weight to have 3 numbers"),
+    (xn.MultiLabelCrossEntropy(positive_weight=[1] * 4), (3,), np.zeros((1, 3)), "expected positive_weight to have 3 numbers"),
+    (xn.CrossEntropy(ignore=255), (3,), [0, 3, 255], "labels from 0 to 2, or 255 where they are ignored. Received: .* to 3"),
+    (xn.CrossEntropy(ignore=-1), (3,), [0.5, -1.0], "expected labels to be whole numbers"),
+    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 2, 2), 3), "NegativeLogLikelihood: expected labels from 0 to 2"),
+    (xn.NegativeLogLikelihood(), (3, 2, 2), np.zeros((1, 2, 3)),
+     r"expected labels of shape \(N, 2, 2\) or probabilities \(N, 3, 2, 2\)"),
+    (xn.NegativeLogLikelihood(), (3, 2, 2), np.zeros((1, 3, 2, 2)), "expected each row of the targets to be a distribution"),
+    (xn.Hellinger(), (3,), [[0.5, 0.5, 0.5]], "Hellinger: expected each row of the targets to be a distribution"),
+    (xn.Hellinger(), (3,), [math.nan], "Hellinger: targets: expected finite numbers"),
+    (xn.BinaryCrossEntropy(), (2,), [[0, -1]], "BinaryCrossEntropy: expected targets from 0 to 1. Received: .* -1 to 0"),
+    (xn.BinaryCrossEntropy(), (2,), [[0, 1.5]], "expected targets from 0 to 1"),
+    (xn.BinaryCrossEntropy(), (2,), [0, 1], r"BinaryCrossEntropy: expected targets of shape \(N, 2\)"),
+    (xn.BinaryCrossEntropy(), (1, 2, 2), np.zeros((3, 2)), r"expected targets of shape \(N, 1, 2, 2\)"),
+    (xn.MultiLabelCrossEntropy(ignore=-1), (2,), [[-2, 0]], "from 0 to 1, or -1 where they are ignored. Received: .* -2"),
+    (xn.MultiLabelCrossEntropy(), (2,), [[math.inf, 0]], "MultiLabelCrossEntropy: targets: expected finite numbers"),
+    (xn.Hinge(), (2,), [[0, 1]], "Hinge: expected targets -1 or 1. Received: 0 among them"),
+    (xn.WassersteinCritic(), (1,), [1, 2], "WassersteinCritic: expected targets -1 or 1. Received: 2 among them"),
+    (xn.CrammerSingerHinge(), (3,), [[0.0, 0.0, 1.0]], r"CrammerSingerHinge: expected labels of shape \(N,\)"),
+    (xn.CrammerSingerHinge(), (3,), [3], "CrammerSingerHinge: expected labels from 0 to 2"),
+    (xn.WestonWatkinsHinge(), (3, 2, 2), [1], r"WestonWatkinsHinge: expected labels of shape \(N, 2, 2\)"),
+    (xn.Dice(), (3,), [1], r"Dice: expected a network whose output is \(classes, height, width\). Received: output shape \(3,\)"),
+    (xn.Dice(), (3, 2, 2), np.full((1, 2, 2), 3), "Dice: expected labels from 0 to 2"),
+    (xn.Dice(), (3, 2, 2), np.zeros((1, 2, 3)), r"Dice: expected labels of shape \(N, 2, 2\)"),
+    (xn.Jaccard(), (3, 2, 2), np.zeros((1, 2, 2, 2)), r"Jaccard: expected targets of shape \(N, 3, 2, 2\)"),
+    (xn.Jaccard(), (1, 2, 2), np.full((1, 2, 2), 2), "Jaccard: expected targets from 0 to 1"),
+])
+def test_targets(loss, shape, target, message):
+    with pytest.raises(ValueError, match=message):
+        loss.targets(target, shape, np.dtype(np.float32))
