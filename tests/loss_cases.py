@@ -1,0 +1,210 @@
+"""Losses, and what they should give: their formulas as plain loops, one number after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import xpnet as xn
+from xpnet.losses import Loss
+from xpnet.losses.regression import REDUCTIONS
+
+W5 = (0.5, 1.0, 2.0, 1.5, 3.0)
+P5 = (2.0, 1.0, 0.5, 4.0, 1.0)
+
+
+# --- the formulas -----------------------------------------------------------------------------------------------------
+
+def each(f: Callable[[float, float], float], divide: str = "mean") -> Callable[[np.ndarray, np.ndarray], float]:
+    """The sum of f(y, t) over all elements of y (..., N), divided."""
+    def total(y: np.ndarray, t: np.ndarray) -> float:
+        terms = [f(a, b) for a, b in zip(y.ravel().tolist(), t.ravel().tolist(), strict=True)]
+        return math.fsum(terms) / {"mean": y.size, "batch": y.shape[-1], "sum": 1}[divide]
+    return total
+
+
+def huber(delta: float) -> Callable[[float, float], float]:
+    return lambda y, t: (y - t) ** 2 / 2 if abs(y - t) <= delta else delta * (abs(y - t) - delta / 2)
+
+
+def smooth_l1(beta: float) -> Callable[[float, float], float]:
+    return lambda y, t: (y - t) ** 2 / (2 * beta) if abs(y - t) < beta else abs(y - t) - beta / 2
+
+
+def bernoulli(z: float, t: float) -> float:
+    s = 1 / (1 + math.exp(-z))
+    return -t * math.log(s) - (1 - t) * math.log(1 - s)
+
+
+def many_labels(weight: Any, positive: Any, ignore: int | None, divide: str = "mean"):
+    def total(y: np.ndarray, t: np.ndarray) -> float:
+        terms = []
+        for index in np.ndindex(y.shape):
+            s, goal, k = 1 / (1 + math.exp(-y[index])), float(t[index]), index[0]
+            if goal != ignore:
+                terms.append(-weight[k] * (positive[k] * goal * math.log(s) + (1 - goal) * math.log(1 - s)))
+        return math.fsum(terms) / (len(terms) or 1 if divide == "mean" else 1)
+    return total
+
+
+def columns(y: np.ndarray) -> list[list[float]]:
+    """(K, ..., N) as the list of its places, K numbers each."""
+    return y.reshape(len(y), -1).T.tolist()
+
+
+def log_softmax(z: list[float]) -> list[float]:
+    top = max(z)
+    total = math.fsum(math.exp(v - top) for v in z)
+    return [v - top - math.log(total) for v in z]
+
+
+def of_classes(logs: Callable[[list[float]], list[float]], weight: Any = None, ignore: int | None = None, smoothing: float = 0.0,
+               divide: str = "mean"):
+    """Cross entropy of labels or shares, with weights."""
+    def total(y: np.ndarray, t: np.ndarray) -> float:
+        K, above, below = len(y), [], []
+        w = weight or [1.0] * K
+        for z, goal in zip(columns(y), columns(t) if t.ndim == y.ndim else t.ravel().tolist(), strict=True):
+            if goal == ignore:
+                continue
+            shares = goal if isinstance(goal, list) else [float(k == goal) for k in range(K)]
+            below.append(1.0 if isinstance(goal, list) else w[goal])
+            above += [-w[k] * ((1 - smoothing) * shares[k] + smoothing / K) * log for k, log in enumerate(logs(z))]
+        return math.fsum(above) / ((math.fsum(below) or 1.0) if divide == "mean" else 1.0)
+    return total
+
+
+def crammer_singer(margin: float, power: int):
+    def one(y: list[float], label: int) -> float:
+        return max(0.0, margin - y[label] + max(v for k, v in enumerate(y) if k != label)) ** power
+    return lambda y, t: math.fsum(map(one, columns(y), t.ravel().tolist())) / t.size
+
+
+def weston_watkins(margin: float, power: int):
+    def one(y: list[float], label: int) -> float:
+        return math.fsum(max(0.0, margin - y[label] + v) ** power for k, v in enumerate(y) if k != label) / len(y)
+    return lambda y, t: math.fsum(map(one, columns(y), t.ravel().tolist())) / t.size
+
+
+def hellinger(y: np.ndarray, t: np.ndarray) -> float:
+    pairs = zip(columns(y), columns(t), strict=True)
+    squares = [(math.sqrt(a) - math.sqrt(b)) ** 2 for p, q in pairs for a, b in zip(p, q, strict=True)]
+    return math.fsum(squares) / 2 / (y.size // len(y))
+
+
+def overlap(above: Callable[[float, float], float], below: Callable[[float, float], float], smooth: float,
+            ignore: int | None = None):
+    """The mean over samples and classes of 1 - (sum of above + smooth) / (sum of below + smooth)."""
+    def total(y: np.ndarray, t: np.ndarray) -> float:
+        K, H, W, N = y.shape
+        losses = []
+        for k in range(K):
+            for n in range(N):
+                a = b = smooth
+                for h in range(H):
+                    for w in range(W):
+                        goal = float(t[k, h, w, n]) if t.ndim == 4 else int(t[h, w, n])
+                        if goal != ignore:
+                            share = goal if t.ndim == 4 else float(goal == k)
+                            a, b = a + above(float(y[k, h, w, n]), share), b + below(float(y[k, h, w, n]), share)
+                losses.append(1 - a / b)
+        return math.fsum(losses) / len(losses)
+    return total
+
+
+# --- the cases --------------------------------------------------------------------------------------------------------
+
+class Case(NamedTuple):
+    loss: Loss
+    right: Callable[[np.ndarray, np.ndarray], float]
+    y: str = "numbers"
+    target: str = "numbers"
+
+
+FIVE, MAP, MASK = (5,), (5, 3, 2), (1, 4, 3)
+RNG = np.random.default_rng(7)
+N = 6
+
+
+def shares(shape: tuple[int, ...]) -> np.ndarray:
+    t = RNG.random((N, *shape)) + 0.05
+    return t / t.sum(axis=1, keepdims=True)
+
+
+Y = {                       # batch-first
+    "numbers": RNG.normal(0, 2, (N, *FIVE)), "map": RNG.normal(0, 2, (N, *MAP)),
+    "shares": shares(FIVE), "shares map": shares(MAP), "logs": np.log(shares(FIVE)), "logs map": np.log(shares(MAP)),
+    "mask": RNG.uniform(0.05, 0.95, (N, *MASK)), "parts": RNG.uniform(0.05, 0.95, (N, *FIVE)),
+}
+TARGET = {
+    "numbers": RNG.normal(0, 2, (N, *FIVE)), "shares": shares(FIVE), "shares map": shares(MAP), "mask": RNG.random((N, *MASK)),
+    "parts": RNG.random((N, *FIVE)), "signs": RNG.choice([-1.0, 1.0], (N, *FIVE)), "labels": np.array([0, 4, 2, 1, 3, 0]),
+    "label map": RNG.integers(0, 5, (N, 3, 2)), "some labels": np.array([0, -1, 2, 1, -1, 4]),
+    "some label map": RNG.integers(-1, 5, (N, 3, 2)), "plain mask": RNG.integers(0, 2, (N, 4, 3)),
+    "some of many": RNG.integers(-1, 2, (N, *FIVE)), "some of a mask": RNG.integers(-1, 2, (N, *MASK)),
+}
+
+CASES = {
+    **{f"squared {r}": Case(xn.MeanSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2, r)) for r in REDUCTIONS},
+    **{f"half {r}": Case(xn.HalfSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2 / 2, r)) for r in REDUCTIONS},
+    **{f"absolute {r}": Case(xn.MeanAbsoluteError(reduction=r), each(lambda y, t: abs(y - t), r)) for r in REDUCTIONS},
+    "huber": Case(xn.Huber(), each(huber(1.0))), "huber 2.5": Case(xn.Huber(2.5, reduction="batch"), each(huber(2.5), "batch")),
+    "smooth": Case(xn.SmoothL1(), each(smooth_l1(1.0))), "smooth 0.3": Case(xn.SmoothL1(0.3), each(smooth_l1(0.3))),
+    "log cosh": Case(xn.LogCosh(), each(lambda y, t: math.log(math.cosh(y - t)))),
+
+    "entropy map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "label map"),
+    "entropy shares map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "shares map"),
+    "entropy sum": Case(xn.CrossEntropy(reduction="sum"), of_classes(log_softmax, divide="sum"), target="labels"),
+    "entropy weights": Case(xn.CrossEntropy(weight=W5), of_classes(log_softmax, W5), target="labels"),
+    "entropy ignore": Case(xn.CrossEntropy(ignore=-1), of_classes(log_softmax, None, -1), target="some labels"),
+    "entropy ignore a class": Case(xn.CrossEntropy(ignore=0), of_classes(log_softmax, None, 0), target="labels"),
+    "entropy smooth": Case(xn.CrossEntropy(label_smoothing=0.2), of_classes(log_softmax, None, None, 0.2), target="labels"),
+    "entropy smooth shares": Case(xn.CrossEntropy(weight=W5, label_smoothing=0.2), of_classes(log_softmax, W5, None, 0.2),
+                                  target="shares"),
+    "entropy all": Case(xn.CrossEntropy(weight=W5, ignore=-1, label_smoothing=0.2), of_classes(log_softmax, W5, -1, 0.2),
+                        "map", "some label map"),
+    "entropy all sum": Case(xn.CrossEntropy(weight=np.array(W5), ignore=-1, label_smoothing=0.2, reduction="sum"),
+                            of_classes(log_softmax, W5, -1, 0.2, "sum"), "map", "some label map"),
+    "likelihood": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs", "labels"),
+    "likelihood shares": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs map", "shares map"),
+    "likelihood all": Case(xn.NegativeLogLikelihood(weight=W5, ignore=-1), of_classes(list, W5, -1),
+                           "logs map", "some label map"),
+
+    "binary": Case(xn.BinaryCrossEntropy(), each(bernoulli), target="parts"),
+    "binary batch": Case(xn.BinaryCrossEntropy(reduction="batch"), each(bernoulli, "batch"), target="parts"),
+    "binary probabilities": Case(xn.BinaryCrossEntropy(logits=False),
+                                 each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)), "parts", "parts"),
+    "binary mask": Case(xn.BinaryCrossEntropy(logits=False),
+                        each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)), "mask", "plain mask"),
+    "many": Case(xn.MultiLabelCrossEntropy(), many_labels([1] * 5, [1] * 5, None), target="parts"),
+    "many all": Case(xn.MultiLabelCrossEntropy(weight=W5, positive_weight=P5, ignore=-1), many_labels(W5, P5, -1),
+                     target="some of many"),
+    "many sum": Case(xn.MultiLabelCrossEntropy(positive_weight=P5, ignore=-1, reduction="sum"),
+                     many_labels([1] * 5, P5, -1, "sum"), target="some of many"),
+    "many mask": Case(xn.MultiLabelCrossEntropy(ignore=-1), many_labels([1], [1], -1), "mask", "some of a mask"),
+
+    "hinge": Case(xn.Hinge(), each(lambda y, t: max(0.0, 1 - t * y)), target="signs"),
+    "hinge squared": Case(xn.Hinge(0.5, power=2, reduction="sum"), each(lambda y, t: max(0.0, 0.5 - t * y) ** 2, "sum"),
+                          target="signs"),
+    "crammer singer": Case(xn.CrammerSingerHinge(), crammer_singer(1.0, 1), target="labels"),
+    "crammer singer map": Case(xn.CrammerSingerHinge(2.0, power=2), crammer_singer(2.0, 2), "map", "label map"),
+    "weston watkins": Case(xn.WestonWatkinsHinge(), weston_watkins(1.0, 1), target="labels"),
+    "weston watkins map": Case(xn.WestonWatkinsHinge(2.0, power=2), weston_watkins(2.0, 2), "map", "label map"),
+
+    "hellinger": Case(xn.Hellinger(), hellinger, "shares", "shares"),
+    "hellinger map": Case(xn.Hellinger(), hellinger, "shares map", "shares map"),
+    "critic": Case(xn.WassersteinCritic(), each(lambda y, t: y * t), target="signs"),
+    "critic sum": Case(xn.WassersteinCritic(reduction="sum"), each(lambda y, t: y * t, "sum"), target="signs"),
+
+    "dice": Case(xn.Dice(), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0), "shares map", "label map"),
+    "dice mask": Case(xn.Dice(smooth=0.1), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 0.1), "mask", "mask"),
+    "dice of sets": Case(xn.Dice(squared=False), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 1.0), "mask", "mask"),
+    "dice ignore": Case(xn.Dice(ignore=-1), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0, -1),
+                        "shares map", "some label map"),
+    "jaccard": Case(xn.Jaccard(), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0), "shares map", "shares map"),
+    "jaccard mask": Case(xn.Jaccard(smooth=0.01, ignore=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 0.01, -1),
+                         "mask", "some of a mask"),
+}
