@@ -12,7 +12,7 @@ from xpnet.layer import Layer
 
 FLOATS = ("float32", "float64")
 MODES = (PREDICT, TRAIN, SAMPLE)
-WITH_ZEROS = ("MaxUnpool2d",)       # the layers that put zeros between what comes in
+WITH_ZEROS = ("MaxUnpool2d", "ZeroPad2d", "ConstantPad2d")      # the layers that put constants between what comes in
 
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 every_float = pytest.mark.parametrize("dtype", FLOATS)
@@ -123,6 +123,8 @@ def test_a_batch_of_one(case: LayerCase, backend):
     first = [x[..., :1].copy() for x in inputs]
     y = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))
     assert_close(backend.to_numpy(layer.forward(*map(backend.asarray, first))), y[..., :1])
+    if layer.smallest_batch > 1:
+        return                                  # training needs more samples, and says so
     (_, *dxs), _ = run(layer, first, gradient((*layer.out_shape, 1), "float64"))
     assert [dx.shape for dx in dxs] == [x.shape for x in first]
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from xpnet.catalogue.item import Item
 from xpnet.layers import (
+    BatchNorm1d,
     BatchNorm2d,
     ContrastNorm2d,
     DivisiveNorm2d,
+    GroupNorm,
+    InstanceNorm2d,
     L1Norm,
     L2Norm,
+    LayerNorm,
     LocalResponseNorm,
     LpNormalize,
     Rescale,
+    RMSNorm,
     SubtractiveNorm2d,
     Whitening,
 )
@@ -21,6 +26,11 @@ MAPS = ((4, 7, 6),)
 ITEMS: list[Item] = [
     Item(BatchNorm2d, lambda: BatchNorm2d(activation="tanh"), MAPS,
          pytorch="BatchNorm2d", keras="BatchNormalization", numpynet="BatchNorm_layer"),
+    Item(BatchNorm1d, BatchNorm1d, ((5,),), pytorch="BatchNorm1d", keras="BatchNormalization", numpynet="BatchNorm_layer"),
+    Item(LayerNorm, LayerNorm, MAPS, pytorch="LayerNorm", keras="LayerNormalization"),
+    Item(RMSNorm, RMSNorm, MAPS, pytorch="RMSNorm", keras="RMSNormalization"),
+    Item(GroupNorm, lambda: GroupNorm(2), MAPS, pytorch="GroupNorm", keras="GroupNormalization"),
+    Item(InstanceNorm2d, lambda: InstanceNorm2d(affine=True), MAPS, pytorch="InstanceNorm2d", keras="GroupNormalization(-1)"),
     Item(LocalResponseNorm, lambda: LocalResponseNorm(3, alpha=0.5, k=2), MAPS, pytorch="LocalResponseNorm"),
     Item(SubtractiveNorm2d, lambda: SubtractiveNorm2d(5), MAPS),
     Item(DivisiveNorm2d, lambda: DivisiveNorm2d(5), MAPS),

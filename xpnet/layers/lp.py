@@ -26,8 +26,8 @@ class LpPool2d(Pool2d):
     X (C, H, W, N), Y (C, OH, OW, N). p = 1 is the sum of |X|, p = 2 the Euclidean norm; with `mean` Y goes from the mean of
     |X| at p = 1 to its maximum at large p (Gulcehre et al. 2014). Padding is 0, and with `mean` counts as elements.
     dX = dY sign(X) (|X| / Y)^(p - 1), and 0 where Y = 0, which has no derivative there. Powers are of quotients below 1, so
-    that large values do not overflow. PyTorch's LPPool2d leaves out | | and is NaN for odd p where the sum is negative; ONNX
-    has it. ValueError for p below 1, and where a window would see nothing but padding.
+    that large values do not overflow. PyTorch's LPPool2d leaves out | |, and is negative or NaN for odd p where the sum is
+    negative; ONNX has it. ValueError for p below 1, and where a window would see nothing but padding.
     """
 
     def __init__(self, kernel_size: Pair, p: float = 2, *, stride: Pair | None = None, padding: Padding = 0,
