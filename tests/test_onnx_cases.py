@@ -40,7 +40,8 @@ def is_ours(case) -> bool:
     if len(nodes) != 1 or nodes[0].op_type not in OPERATORS:
         return False
     inputs, _ = inputs_and_outputs(case)
-    return inputs[0].dtype in (np.float32, np.float64) and (nodes[0].op_type not in WITH_WINDOWS or inputs[0].ndim == 4)
+    x = inputs[0]                           # may be a list, or None
+    return getattr(x, "dtype", None) in (np.float32, np.float64) and (nodes[0].op_type not in WITH_WINDOWS or x.ndim == 4)
 
 
 CASES = {case.name: case for case in ALL_CASES if is_ours(case)}
