@@ -158,7 +158,12 @@ def _padding(padding: object, extent: Sequence[int], who: str) -> tuple[int, int
         if around is None:
             raise ValueError(f'{who}: expected padding "valid", "half", "same" or "full", or ints. Received: {padding!r}.')
         return (*around(extent[0]), *around(extent[1]))
-    numbers = _integers(padding, "padding", (1, 2, 4), 0, who)
+    return sides(padding, "padding", who)
+
+
+def sides(value: object, name: str, who: str) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of an int, a pair (rows, columns) or these four; an error for anything else."""
+    numbers = _integers(value, name, (1, 2, 4), 0, who)
     if len(numbers) == 4:
         return numbers[0], numbers[1], numbers[2], numbers[3]
     return numbers[0], numbers[0], numbers[-1], numbers[-1]

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
-from xpnet.layers import Add, Concat, Flatten
+from xpnet.layers import (
+    Add,
+    CircularPad2d,
+    Concat,
+    ConstantPad2d,
+    Crop2d,
+    Flatten,
+    PixelShuffle,
+    PixelUnshuffle,
+    ReflectionPad2d,
+    ReplicationPad2d,
+    Upsample2d,
+    ZeroPad2d,
+)
 
 MAPS = ((4, 7, 6),)
 
@@ -11,4 +24,14 @@ ITEMS: list[Item] = [
     Item(Flatten, Flatten, MAPS, pytorch="Flatten", keras="Flatten", common=True),
     Item(Add, Add, 2 * MAPS, keras="Add", numpynet="Shortcut_layer"),
     Item(Concat, Concat, ((1, 4, 5), (3, 4, 5)), keras="Concatenate", numpynet="Route_layer"),
+    Item(Upsample2d, lambda: Upsample2d((2, 1.5), "bilinear"), MAPS,
+         pytorch="Upsample", keras="UpSampling2D", numpynet="Upsample_layer"),
+    Item(PixelShuffle, lambda: PixelShuffle(2), MAPS, pytorch="PixelShuffle", numpynet="Shuffler_layer"),
+    Item(PixelUnshuffle, lambda: PixelUnshuffle(2), ((3, 4, 6),), pytorch="PixelUnshuffle"),
+    Item(ZeroPad2d, lambda: ZeroPad2d((1, 0, 2, 3)), MAPS, pytorch="ZeroPad2d", keras="ZeroPadding2D"),
+    Item(ConstantPad2d, lambda: ConstantPad2d((1, 2), -0.5), MAPS, pytorch="ConstantPad2d"),
+    Item(ReflectionPad2d, lambda: ReflectionPad2d((2, 1, 0, 3)), MAPS, pytorch="ReflectionPad2d"),
+    Item(ReplicationPad2d, lambda: ReplicationPad2d((2, 1, 0, 3)), MAPS, pytorch="ReplicationPad2d"),
+    Item(CircularPad2d, lambda: CircularPad2d((2, 1, 0, 3)), MAPS, pytorch="CircularPad2d"),
+    Item(Crop2d, lambda: Crop2d((1, 0, 2, 3)), MAPS, keras="Cropping2D"),
 ]
