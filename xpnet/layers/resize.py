@@ -35,8 +35,8 @@ class Upsample2d(RowsAndColumns):
         self.upsampling = tuple(self.expect_number("scale", s, 1e-6) for s in scales)       # type: ignore[assignment]
         sees = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}.get(mode)
         if sees is None or (align_corners and sees == 1):
-            raise ValueError(f'{self.who}: expected mode "nearest" or "nearest-exact", or "bilinear" or "bicubic" with or without '
-                             f"align_corners. Received: mode={mode!r}, align_corners={align_corners!r}.")
+            raise ValueError(f'{self.who}: expected mode "nearest" or "nearest-exact", or "bilinear" or "bicubic" with '
+                             f"align_corners or without. Received: mode={mode!r}, align_corners={align_corners!r}.")
         self.scale, self.mode, self.align_corners = scale, mode, align_corners
         self.window = Window((sees, sees))
 
