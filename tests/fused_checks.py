@@ -1,4 +1,4 @@
-"""Checks of the fused passes (batch norm, softmax, activations, average pooling, optimizers) against base.py in double
+"""Checks of the fused passes (batch norm, softmax, activations, average pooling) against base.py in double
 precision, over a grid of problems; and mistakes they must notice."""
 
 from __future__ import annotations
@@ -172,28 +172,7 @@ def check_dropout_dx(s: Setting) -> None:
     s.agree(s.backend.dropout_dx(s.to_device(dy), 0.4, s.to_device(keep)), base.dropout_dx(dy, 0.4, keep))
 
 
-# --- optimizers -------------------------------------------------------------------------------------------------------
-
-def check_optimizers(s: Setting) -> None:
-    n = int(np.prod(s.shape))
-    w, g, v = (drawn(s, n, seed=seed) for seed in range(3))
-    m, square = drawn(s, n, seed=3), drawn(s, n, seed=4) ** 2
-    sgd, adam = np.array([0.1, 0.9, 0.3]), np.array([1e-2, 0.9, 0.999, 1e-3, 0.3, 1 - 0.9**3, 1 - 0.999**3])
-    for switch in (False, True):
-        for decayed in {0, n // 3, n}:
-            updates(s, "sgd", (w, g, v), sgd, nesterov=switch, decayed=decayed)
-            updates(s, "adam", (w, g, m, square), adam, decoupled=switch, decayed=decayed)
-        updates(s, "sgd", (w, g), sgd, nesterov=switch, decayed=n // 2)
-
-
-def updates(s: Setting, method: str, buffers: tuple[np.ndarray, ...], hyper: np.ndarray, **options: Any) -> None:
-    """The method on a backend and on base.py: every buffer but the gradients is written."""
-    ours, right = [s.to_device(b) for b in buffers], [double(b) for b in buffers]
-    none = [None] * (method == "sgd" and len(buffers) == 2)
-    getattr(s.backend, method)(*ours, *none, s.backend.asarray(hyper), **options)
-    getattr(base, method)(*right, *none, hyper, **options)
-    near(s, tuple(ours), tuple(right))
-
+# --- the order of sums ------------------------------------------------------------------------------------------------
 
 def check_order(s: Setting) -> None:
     """Sums have the same bits whatever the number of blocks and whichever comes first."""
@@ -220,7 +199,7 @@ def check_order(s: Setting) -> None:
 GRIDS = {"batch_norm": check_batch_norm, "batch_norm_inference": check_batch_norm_inference,
          "batch_norm_backward": check_batch_norm_backward, "update_running": check_update_running,
          "activation": check_activation, "softmax": check_softmax, "cross_entropy": check_cross_entropy,
-         "avg_pool2d": check_avg_pool2d, "order": check_order, "dropout_dx": check_dropout_dx, "optimizers": check_optimizers}
+         "avg_pool2d": check_avg_pool2d, "order": check_order, "dropout_dx": check_dropout_dx}
 
 
 def every_instantiation(backend: CupyBackend) -> None:
@@ -253,6 +232,4 @@ MUTANTS: dict[str, Mutant] = {
     "a label after the last class": ("softmax", "given < K ?", "given <= K ?", "cross_entropy"),
     "padding counts where dilation jumps over the edge": ("avg_pool", "(dilation - 1 - start) / dilation", "-start / dilation",
                                                           "avg_pool2d"),
-    "decay ends at a vector's end": ("optimizers", "                if (i + u * STEP(V) + k < decayed) {",
-                                     "                if (i + u * STEP(V) < decayed) {", "optimizers"),
 }

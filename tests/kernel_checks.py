@@ -21,6 +21,7 @@ import fused_checks
 import layer_cases
 import layer_parity
 import numpy as np
+import optimizer_checks
 import product_checks
 import shim
 import window_checks
@@ -39,7 +40,7 @@ SANITIZER_FAILED = 99
 
 
 # Each module has GRIDS (checks over a grid of problems, by name), every_instantiation(backend), and MUTANTS.
-MODULES: tuple[Any, ...] = (window_checks, batch_checks, product_checks, fused_checks)
+MODULES: tuple[Any, ...] = (window_checks, batch_checks, product_checks, fused_checks, optimizer_checks)
 GRIDS = {name: check for module in MODULES for name, check in module.GRIDS.items()}
 
 

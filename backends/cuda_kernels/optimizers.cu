@@ -1,65 +1,161 @@
-// Optimizers on flat buffers, one pass each: see base.py for the formulas. `hyper` lies in device memory, because a number
-// that is passed in would be a constant in a captured graph. It is cast first, as on the host: float32 stays float32.
+// Optimizers on flat buffers, one pass each: see optimizer_rules.py for the formulas. `hyper` lies in device memory, because a
+// number that is passed in would be a constant in a captured graph. It is cast first, as on the host: float32 stays float32;
+// but 1 - b is subtracted in double, where it keeps its digits.
 
-// hyper = (lr, mu, decay); v is not touched without momentum
-template <typename T, int V>
-__global__ void sgd(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ v, const double* __restrict__ hyper,
-                    bool momentum, bool nesterov, i64 decayed, i64 n) {
-    typedef typename Wide<T>::type Number;
-    const Number lr = Number(hyper[0]), mu = Number(hyper[1]), decay = Number(hyper[2]);
-    const int U = 2;
-    FOR_ARRAY(i, n, U, V) {
-        Vec<T, V> weight[U], gradient[U], velocity[U];
-        load_turn(weight, w, i, n);
-        load_turn(gradient, g, i, n);
-        if (momentum) load_turn(velocity, v, i, n);
-        for (int u = 0; u < U; u++)
-            for (int k = 0; k < V; k++) {
-                const Number before = Number(weight[u].at[k]);
-                Number step = Number(gradient[u].at[k]);
-                if (i + u * STEP(V) + k < decayed) step += decay * before;
-                if (momentum) {
-                    const Number moved = Number(velocity[u].at[k]) * mu + step;
-                    velocity[u].at[k] = T(moved);
-                    step = nesterov ? step + mu * moved : moved;
-                }
-                weight[u].at[k] = T(before - lr * step);
-            }
-        if (momentum) store_turn(v, i, n, velocity);
-        store_turn(w, i, n, weight);
+// A rule moves one weight w, given its gradient g and what is remembered of it in slots; bit s of `held` says whether
+// slot s is there, and `way` which of two ways the rule goes.
+
+// hyper = (lr, mu, decay)
+template <typename Number>
+struct Sgd {
+    static const int SLOTS = 1;
+    const Number lr, mu, decay;
+    const bool momentum, nesterov;
+    __device__ Sgd(const double* hyper, int held, bool way)
+        : lr(hyper[0]), mu(hyper[1]), decay(hyper[2]), momentum(held & 1), nesterov(way) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        Number step = decays ? g + decay * w : g;
+        if (momentum) {
+            slot[0] = slot[0] * mu + step;
+            step = nesterov ? step + mu * slot[0] : slot[0];
+        }
+        w -= lr * step;
     }
-}
+};
 
-// hyper = (lr, b1, b2, eps, decay, c1, c2); 1 - b2 is subtracted in double: in float it would keep only four digits
-template <typename T, int V>
-__global__ void adam(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ m, T* __restrict__ v,
-                     const double* __restrict__ hyper, bool decoupled, i64 decayed, i64 n) {
+// hyper = (lr, b1, b2, eps, decay, c1, c2)
+template <typename Number>
+struct Adam {
+    static const int SLOTS = 2;
+    const Number rate, b1, b2, new1, new2, eps, decay, shrink, c2;
+    const bool decoupled;
+    __device__ Adam(const double* hyper, int, bool way)
+        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), new2(1 - hyper[2]),
+          eps(hyper[3]), decay(hyper[4]), shrink(Number(hyper[0]) * Number(hyper[4])), c2(hyper[6]), decoupled(way) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        if (decays) {
+            if (decoupled) w -= shrink * w;
+            else g += decay * w;
+        }
+        slot[0] = b1 * slot[0] + new1 * g;
+        slot[1] = b2 * slot[1] + new2 * g * g;
+        w -= rate * slot[0] / (sqrt(slot[1] / c2) + eps);
+    }
+};
+
+// hyper = (lr, b1, b2, eps, decay, c1)
+template <typename Number>
+struct Adamax {
+    static const int SLOTS = 2;
+    const Number rate, b1, b2, new1, eps, decay;
+    __device__ Adamax(const double* hyper, int, bool)
+        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), eps(hyper[3]),
+          decay(hyper[4]) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        if (decays) g += decay * w;
+        slot[0] = b1 * slot[0] + new1 * g;
+        const Number old = b2 * slot[1], size = fabs(g) + eps;
+        slot[1] = old < size || size != size ? size : old;              // the larger one, or a NaN
+        w -= rate * slot[0] / slot[1];
+    }
+};
+
+// hyper = (lr, eps, decay)
+template <typename Number>
+struct Adagrad {
+    static const int SLOTS = 1;
+    const Number lr, eps, decay;
+    __device__ Adagrad(const double* hyper, int, bool) : lr(hyper[0]), eps(hyper[1]), decay(hyper[2]) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        if (decays) g += decay * w;
+        slot[0] += g * g;
+        w -= lr * g / (sqrt(slot[0]) + eps);
+    }
+};
+
+// hyper = (lr, rho, eps, decay)
+template <typename Number>
+struct Adadelta {
+    static const int SLOTS = 2;
+    const Number lr, rho, fresh, eps, decay;
+    __device__ Adadelta(const double* hyper, int, bool)
+        : lr(hyper[0]), rho(hyper[1]), fresh(1 - hyper[1]), eps(hyper[2]), decay(hyper[3]) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        if (decays) g += decay * w;
+        slot[0] = rho * slot[0] + fresh * g * g;
+        const Number step = sqrt(slot[1] + eps) / sqrt(slot[0] + eps) * g;
+        slot[1] = rho * slot[1] + fresh * step * step;
+        w -= lr * step;
+    }
+};
+
+// hyper = (lr, alpha, eps, decay, mu); slots are the mean square, the mean of a centred one, the velocity with momentum
+template <typename Number>
+struct RmsProp {
+    static const int SLOTS = 3;
+    const Number lr, alpha, fresh, eps, decay, mu;
+    const bool centered, momentum;
+    __device__ RmsProp(const double* hyper, int held, bool)
+        : lr(hyper[0]), alpha(hyper[1]), fresh(1 - hyper[1]), eps(hyper[2]), decay(hyper[3]), mu(hyper[4]),
+          centered(held & 2), momentum(held & 4) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        if (decays) g += decay * w;
+        Number spread = slot[0] = alpha * slot[0] + fresh * g * g;
+        if (centered) {
+            slot[1] = alpha * slot[1] + fresh * g;
+            spread -= slot[1] * slot[1];
+            if (spread < Number(0)) spread = Number(0);
+        }
+        Number step = g / (sqrt(spread) + eps);
+        if (momentum) step = slot[2] = mu * slot[2] + step;
+        w -= lr * step;
+    }
+};
+
+// hyper = (lr, b1, b2, decay)
+template <typename Number>
+struct Lion {
+    static const int SLOTS = 1;
+    const Number lr, b1, b2, new1, new2, shrink;
+    __device__ Lion(const double* hyper, int, bool)
+        : lr(hyper[0]), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), new2(1 - hyper[2]),
+          shrink(Number(hyper[0]) * Number(hyper[3])) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        const Number c = b1 * slot[0] + new1 * g;
+        if (decays) w -= shrink * w;
+        w -= lr * (c > Number(0) ? Number(1) : c < Number(0) ? Number(-1) : c);     // a NaN stays one
+        slot[0] = b2 * slot[0] + new2 * g;
+    }
+};
+
+// A slot that is not held is neither read nor written, wherever it points.
+template <typename T, int V, template <typename> class Rule>
+__global__ void update(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ slot0, T* __restrict__ slot1,
+                       T* __restrict__ slot2, const double* __restrict__ hyper, int held, bool way, i64 decayed, i64 n) {
     typedef typename Wide<T>::type Number;
-    const Number lr = Number(hyper[0]), b1 = Number(hyper[1]), b2 = Number(hyper[2]), eps = Number(hyper[3]);
-    const Number decay = Number(hyper[4]), c1 = Number(hyper[5]), c2 = Number(hyper[6]);
-    const Number new1 = Number(1 - hyper[1]), new2 = Number(1 - hyper[2]), rate = lr / c1;
-    const int U = 2;
+    const int U = 2, SLOTS = Rule<Number>::SLOTS;
+    const Rule<Number> rule(hyper, held, way);
+    T* const slots[] = {slot0, slot1, slot2};
     FOR_ARRAY(i, n, U, V) {
-        Vec<T, V> weight[U], gradient[U], first[U], second[U];
+        Vec<T, V> weight[U], gradient[U], memory[SLOTS][U] = {};
         load_turn(weight, w, i, n);
         load_turn(gradient, g, i, n);
-        load_turn(first, m, i, n);
-        load_turn(second, v, i, n);
+#pragma unroll
+        for (int s = 0; s < SLOTS; s++)
+            if (held >> s & 1) load_turn(memory[s], slots[s], i, n);
+#pragma unroll
         for (int u = 0; u < U; u++)
+#pragma unroll
             for (int k = 0; k < V; k++) {
-                Number value = Number(weight[u].at[k]), slope = Number(gradient[u].at[k]);
-                if (i + u * STEP(V) + k < decayed) {
-                    if (decoupled) value -= lr * decay * value;
-                    else slope += decay * value;
-                }
-                const Number mean = b1 * Number(first[u].at[k]) + new1 * slope;
-                const Number square = b2 * Number(second[u].at[k]) + new2 * slope * slope;
-                first[u].at[k] = T(mean);
-                second[u].at[k] = T(square);
-                weight[u].at[k] = T(value - rate * mean / (sqrt(square / c2) + eps));
+                Number value = Number(weight[u].at[k]), slot[SLOTS];
+                for (int s = 0; s < SLOTS; s++) slot[s] = Number(memory[s][u].at[k]);
+                rule(value, Number(gradient[u].at[k]), slot, i + u * STEP(V) + k < decayed);
+                for (int s = 0; s < SLOTS; s++) memory[s][u].at[k] = T(slot[s]);
+                weight[u].at[k] = T(value);
             }
-        store_turn(m, i, n, first);
-        store_turn(v, i, n, second);
         store_turn(w, i, n, weight);
+#pragma unroll
+        for (int s = 0; s < SLOTS; s++)
+            if (held >> s & 1) store_turn(slots[s], i, n, memory[s]);
     }
 }
