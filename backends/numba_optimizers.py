@@ -36,7 +36,8 @@ class NumbaOptimizers(NumbaBase):
 
     def rmsprop(self, w: Array, g: Array, v: Array, mean: Array | None, velocity: Array | None, hyper: Array, *,
                 decayed: int) -> None:
-        if not self._update(optimizers.rmsprop, w, g, (v, mean, velocity), hyper, decayed, mean is not None, velocity is not None):
+        held = mean is not None, velocity is not None
+        if not self._update(optimizers.rmsprop, w, g, (v, mean, velocity), hyper, decayed, *held):
             super().rmsprop(w, g, v, mean, velocity, hyper, decayed=decayed)
 
     def lion(self, w: Array, g: Array, m: Array, hyper: Array, *, decayed: int) -> None:

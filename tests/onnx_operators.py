@@ -136,40 +136,11 @@ def dropout(backend, attributes, inputs, outputs):
     return [run_layer(backend, xn.Dropout(float(ratio)), x[None], mode=TRAIN if training else "predict")[0]]
 
 
-def in_parts(inputs, parts):
-    """Optimizers take several tensors at once: X1, X2, ..., G1, G2, ..., V1, V2, ... -> (X1, G1, V1), (X2, G2, V2), ..."""
-    return list(zip(*(inputs[i * len(inputs) // parts:(i + 1) * len(inputs) // parts] for i in range(parts))))
-
-
-def momentum(backend, attributes, inputs, outputs):
-    lr, _, *arrays = inputs                                 # the second input counts steps; at 0 beta counts as 1
-    hyper = backend.asarray(np.array([float(lr), attributes["alpha"], attributes["norm_coefficient"]]))
-    results = []
-    for x, g, v in in_parts(arrays, 3):
-        x, v = backend.asarray(x.copy()), backend.asarray(v.copy())
-        backend.sgd(x, backend.asarray(g), v, hyper, nesterov=attributes["mode"] == b"nesterov", decayed=len(x))
-        results.append((backend.to_numpy(x), backend.to_numpy(v)))
-    return [array for kind in zip(*results) for array in kind]
-
-
-def adam(backend, attributes, inputs, outputs):
-    lr, _, *arrays = inputs                                 # at step 0 there is no correction of the bias
-    settings = (attributes[name] for name in ("alpha", "beta", "epsilon", "norm_coefficient"))
-    hyper = backend.asarray(np.array([float(lr), *settings, 1, 1]))
-    results = []
-    for x, g, m, v in in_parts(arrays, 4):
-        x, m, v = (backend.asarray(a.copy()) for a in (x, m, v))
-        backend.adam(x, backend.asarray(g), m, v, hyper, decoupled=False, decayed=len(x))
-        results.append(tuple(map(backend.to_numpy, (x, m, v))))
-    return [array for kind in zip(*results) for array in kind]
-
-
 OPERATORS = {
     "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool, "GlobalAveragePool": global_average_pool,
     "BatchNormalization": batch_normalization, "Relu": elementwise("relu"), "Sigmoid": elementwise("sigmoid"),
     "Tanh": elementwise("tanh"), "Softmax": softmax, "Gemm": gemm, "Flatten": flatten, "Add": add, "Sum": add,
     "Concat": concat, "Dropout": dropout,
-    "Momentum": momentum, "Adam": adam,
 }
 
 WITH_WINDOWS = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool")
