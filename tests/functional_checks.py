@@ -62,7 +62,7 @@ def agree(gpu: CupyBackend, N: int = 5) -> None:
 
     for dtype, chosen, bound in ((np.float32, gpu, 1e-5), (np.float64, gpu, 1e-12), (np.float32, "auto", 2e-3)):
         table = arguments(dtype, N)
-        assert table.keys() == set(F.__all__)
+        assert table.keys() == set(F.__all__) - {"toeplitz"}             # which is NumPy's alone
         for name, (function, given, options) in table.items():
             for layout in ("NCHW", "CHWN"):
                 arrays = [turned(a, N) if layout == "CHWN" else a for a in given]

@@ -77,7 +77,7 @@ def strided(a: np.ndarray) -> np.ndarray:
 
 
 def test_every_function_is_in_the_table():
-    assert {name.split()[0] for name in CALLS} == set(F.__all__)
+    assert {name.split()[0] for name in CALLS} == set(F.__all__) - {"toeplitz"}    # which is NumPy's alone
 
 
 @pytest.mark.parametrize("samples", [1, 2])

@@ -7,6 +7,7 @@ Shapes are written for layout="NCHW", batch first; with layout="CHWN" the batch 
 it, and nothing is converted. Arguments of windows are those of the layers: ints or pairs, and padding also as (top, bottom,
 left, right), "valid", "half" or "full". Results are of the inputs' kind, dtype and layout; inputs are never written.
 Errors: TypeError for what is no array or not of one floating-point type, ValueError for shapes that do not fit.
+`toeplitz` alone is for looking at: the matrix of one image's convolution, in NumPy.
 """
 
 from xpnet.functional.convolution import (
@@ -19,6 +20,8 @@ from xpnet.functional.convolution import (
 )
 from xpnet.functional.normalization import batch_norm, batch_norm_backward, batch_norm_inference
 from xpnet.functional.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+from xpnet.functional.toeplitz import toeplitz
 
 __all__ = ["avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_inference", "col2im", "conv2d",
-           "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward", "im2col", "max_pool2d", "max_pool2d_backward"]
+           "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward", "im2col", "max_pool2d", "max_pool2d_backward",
+           "toeplitz"]
