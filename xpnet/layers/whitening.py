@@ -46,7 +46,7 @@ class Whitening(Layer):
                              f"Received: components={self.components}.")
         rows = D if self.method == "zca" else self.components or D
         self.mean = self.state("mean", (D,), zeros)
-        self.W = self.state("W", (rows, D), lambda rng, shape, fan_in, fan_out: np.eye(*shape))
+        self.W = self.state("W", (rows, D), lambda rng, shape, fan_in, fan_out: np.eye(rows, D))
         return in_shape if self.method == "zca" else (rows,)
 
     def fit(self, x: Any) -> Whitening:

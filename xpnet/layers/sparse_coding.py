@@ -1,0 +1,320 @@
+"""Sparse coding of pictures by convolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.backends import Backend, Window
+from xpnet.backends.window import Pair
+from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
+from xpnet.losses.base import finite_array
+
+NEWTON_STEPS = 6        # they reach the root to the last digits, even next to the jump and for a p near 1
+SAMPLE = (0, 1, 2)      # the axes of one picture, or of its maps
+
+
+class Shrinkage:
+    """The exact minimum over x of beta / 2 (x - v)^2 + |x|^p, for one element at a time and 0 < p <= 1.
+
+    p = 1 is soft thresholding: sign(v) max(|v| - 1 / beta, 0). For p < 1, x is 0 up to |v| = jump, and beyond it the
+    larger root of x - |v| + (p / beta) x^(p-1) = 0, which is convex in x: Newton's steps from x = |v| come down to it.
+    At the jump 0 and the root cost the same, which gives x = least = (2 (1 - p) / beta)^(1 / (2 - p)), and from that |v|.
+    """
+
+    def __init__(self, xp: Any, p: float, beta: float) -> None:
+        self.xp, self.p, self.beta = xp, p, beta
+        self.least = (2 * (1 - p) / beta) ** (1 / (2 - p))
+        self.jump = 1 / beta if p == 1 else self.least + p / beta * self.least ** (p - 1)
+
+    def __call__(self, v: Array) -> Array:
+        xp, size = self.xp, self.xp.abs(v)
+        if self.p == 1:
+            return xp.sign(v) * xp.maximum(size - self.jump, 0)
+        target = xp.maximum(size, self.jump)        # below the jump it does not matter
+        x = target
+        for _ in range(NEWTON_STEPS):
+            force = self._force(x)
+            x = x - (x - target + force * x) / (1 - (1 - self.p) * force)
+        return (size >= self.jump) * xp.sign(v) * x
+
+    def slope(self, x: Array) -> Array:
+        """dx/dv at the result x: 0 where x is 0, else from the equation that x solves."""
+        if self.p == 1:
+            return (x != 0).astype(x.dtype)
+        return (x != 0) / (1 - (1 - self.p) * self._force(self.xp.maximum(self.xp.abs(x), self.least)))
+
+    def _force(self, x: Array) -> Array:
+        return self.p / self.beta * x ** (self.p - 2)
+
+
+class CodingStep(NamedTuple):
+    """One step of learning. The costs are means over the pictures; `augmented` has z, x and beta in it."""
+
+    epoch: int
+    what: str                   # "z", "x" or "filters"
+    beta: float | None          # None for filters
+    augmented: float | None
+    cost: float                 # C of the maps and filters that are held after the step
+
+
+class DeconvolutionalNetwork2d(Layer):
+    """Deconvolutional network: C(y) = lam / 2 sum over c of || sum over k of g_kc z_k * f_kc - y_c ||^2 + sum of |z_k|^p.
+
+    Pictures y (C, H, W, N), feature maps z (maps, H + KH - 1, W + KW - 1, N), filters f (maps, C, KH, KW); * is convolution,
+    of which the part is kept where the filter lies on the maps wholly, so that each element of z_k paints f_k into the
+    picture. The connectivity g (maps rows of C zeros and ones) says which map paints into which channel; all unless told.
+    Zeiler et al. 2010.
+
+    With auxiliary maps x the cost becomes lam / 2 || sum of z * f - y ||^2 + beta / 2 || z - x ||^2 + sum of |x|^p, which is
+    lowered in turn for each of `betas` (a value may stand several times; larger ones pull z and x together):
+      z: (lam F^T F + beta) z = lam F^T y + beta x, by `iterations` steps of conjugate gradients;
+      x: Shrinkage, for each element exactly.
+    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0. dY is the gradient of just these
+    steps: the shrinkage lets through where x is not 0, and the adjoint of a solution of the system is a solution of the same
+    system. It is as exact as the conjugate gradients have converged.
+
+    What falls when: at one beta no step raises the augmented cost (conjugate gradients begin with z = x, where it is C).
+    C itself need not fall with it, therefore a picture keeps its maps where new ones cost more; in the source the last ones
+    count. Filters have norm 1 for each map, and a step that raises C is not made, but half as long the next time.
+
+    The filters are state, not parameters: an optimizer leaves them alone, `learn` finds them without labels.
+    ValueError for a p outside of 0 < p <= 1, for betas that fall, and for a connectivity that does not fit.
+    """
+
+    kind = "deconv"
+    window: Window
+
+    def __init__(self, maps: int, kernel_size: Pair, *, connectivity: Sequence[Sequence[int]] | None = None, p: float = 1.0,
+                 lam: float = 1.0, betas: Sequence[float] = (1, 2, 4, 8, 16, 32, 64, 128, 256), iterations: int = 5,
+                 name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.maps = self.expect_integer("maps", maps)
+        self.kernel_size = kernel_size
+        self.window = Window.make(kernel_size, padding="full", who=self.who)
+        self.connectivity = None if connectivity is None else self._binary(connectivity)
+        self.p, self.lam = (self._above_0(name, value) for name, value in (("p", p), ("lam", lam)))
+        if self.p > 1:
+            raise ValueError(f"{self.who}: expected p to be at most 1. Received: p={p!r}.")
+        if not isinstance(betas, Sequence) or isinstance(betas, str) or not betas:
+            raise ValueError(f"{self.who}: expected betas to be a list of numbers. Received: betas={betas!r}.")
+        self.betas = [self._above_0("each of betas", beta) for beta in betas]
+        if self.betas != sorted(self.betas):
+            raise ValueError(f"{self.who}: expected betas that do not fall. Received: betas={betas!r}.")
+        self.iterations = self.expect_integer("iterations", iterations)
+
+    def _above_0(self, name: str, value: float) -> float:
+        number = self.expect_number(name, value, 0)
+        if number == 0:
+            raise ValueError(f"{self.who}: expected {name} to be above 0. Received: {value!r}.")
+        return number
+
+    def _binary(self, connectivity: Sequence[Sequence[int]]) -> list[list[int]]:
+        rows = np.array(connectivity).tolist()
+        if len(rows) != self.maps or not all(isinstance(row, list) and set(row) in ({1}, {0, 1}) for row in rows):
+            raise ValueError(f"{self.who}: expected connectivity to have {self.maps} rows of zeros and ones, at least a one in "
+                             f"each. Received: {connectivity!r}.")
+        return rows
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        if self.connectivity is not None and len(self.connectivity[0]) != C:
+            raise ValueError(f"{self.who}: expected {C} columns of connectivity, one for each channel. "
+                             f"Received: {len(self.connectivity[0])}.")
+        g = np.ones((self.maps, C)) if self.connectivity is None else np.array(self.connectivity, np.float64)
+        self._g = g[:, :, None, None]
+        self.filters = self.state("filters", (self.maps, C, *self.window.kernel),
+                                  lambda rng, shape, fan_in, fan_out: unit(np, self._g * rng.standard_normal(shape)))
+        return self.maps, *self.window.output_size(H, W)
+
+    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
+        super().bind(backend, seed, index, counters)
+        self._connected = backend.asarray(self._g, self.buffers.dtype)                          # (maps, C, 1, 1)
+        self._shrinkages = [Shrinkage(backend.xp, self.p, beta) for beta in self.betas]
+
+    # --- the model ------------------------------------------------------------------------------------------------
+
+    def reconstruct(self, maps: Array) -> Array:
+        """The pictures (C, H, W, N) that maps (maps, H + KH - 1, W + KW - 1, N) paint."""
+        self._expect_arrays((maps,), (self.out_shape,))
+        return self._paint(maps, self.filters.data)
+
+    def cost(self, images: Array, maps: Array) -> Array:
+        """C of each picture, (N,)."""
+        self._expect_arrays((images, maps), (*self.in_shapes, self.out_shape))
+        return self._cost(images, maps)
+
+    def _paint(self, z: Array, f: Array) -> Array:
+        """F z = sum over k of z_k * f_k: convolution is the adjoint of the sliding product."""
+        return self.backend.conv2d_dx(z, f, (*self.in_shapes[0], z.shape[3]), self.window)
+
+    def _project(self, y: Array) -> Array:
+        """F^T y: what each map sees of a picture."""
+        return self.backend.conv2d(y, self.filters.data, self.window)
+
+    def _misfit(self, y: Array, z: Array, f: Array) -> Array:
+        residual = self._paint(z, f) - y
+        return 0.5 * self.lam * dot(residual, residual)
+
+    def _penalty(self, x: Array) -> Array:
+        return (self.xp.abs(x) ** self.p).sum(axis=SAMPLE)
+
+    def _cost(self, y: Array, z: Array) -> Array:
+        return self._misfit(y, z, self.filters.data) + self._penalty(z)
+
+    def _augmented(self, y: Array, z: Array, x: Array, beta: float) -> Array:
+        return self._misfit(y, z, self.filters.data) + 0.5 * beta * dot(z - x, z - x) + self._penalty(x)
+
+    # --- maps for given filters -----------------------------------------------------------------------------------
+
+    def infer(self, images: Array, maps: Array | None = None) -> Array:
+        """Feature maps of batch-last pictures on the backend, from `maps` on, from 0 unless told."""
+        x = self._nothing(images) if maps is None else maps
+        self._expect_arrays((images, x), (*self.in_shapes, self.out_shape))
+        for step in self._alternate(images, x):
+            x = step.x
+        return x
+
+    def _nothing(self, y: Array) -> Array:
+        return self.backend.zeros((*self.out_shape, y.shape[3]), y.dtype)
+
+    def _alternate(self, y: Array, x: Array) -> Iterator[_Alternation]:
+        pull, cost = self.lam * self._project(y), self._cost(y, x)
+        for shrink in self._shrinkages:
+            z = self._solve(pull + shrink.beta * x, shrink.beta, x)
+            new = shrink(z)
+            new_cost = self._cost(y, new)
+            worse = new_cost > cost                                                             # (N,); a NaN is not
+            kept, kept_cost = self.xp.where(worse, x, new), self.xp.where(worse, cost, new_cost)
+            yield _Alternation(shrink, x, cost, z, new, worse, kept, kept_cost)
+            x, cost = kept, kept_cost
+
+    def _solve(self, b: Array, beta: float, z: Array) -> Array:
+        """(lam F^T F + beta)^-1 b for each picture, by conjugate gradients from z (Hestenes and Stiefel 1952)."""
+        def system(d: Array) -> Array:
+            return self.lam * self._project(self._paint(d, self.filters.data)) + beta * d
+
+        residual = b - system(z)
+        direction, square = residual, dot(residual, residual)
+        for _ in range(self.iterations):
+            image = system(direction)
+            step = ratio(square, dot(direction, image))                                         # (N,)
+            z = z + step * direction
+            residual = residual - step * image
+            square, last = dot(residual, residual), square
+            direction = residual + ratio(square, last) * direction
+        return z
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        if mode != TRAIN or not self.needs_dx:
+            self.remember(mode)
+            return self.infer(x)
+        kept = []
+        for step in self._alternate(x, self._nothing(x)):
+            kept.append((step.shrink.beta, step.shrink.slope(step.new), step.worse))
+        self.remember(mode, kept)
+        return step.x
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
+        kept = self.recall()
+        if not self.needs_dx:
+            return None
+        nothing = self.backend.zeros(dy.shape, dy.dtype)
+        dx, dpull = dy, nothing
+        for beta, slope, worse in reversed(kept[0]):
+            db = self._solve(dx * slope * ~worse, beta, nothing)
+            dx, dpull = dx * worse + beta * db, dpull + db
+        return self.lam * self._paint(dpull, self.filters.data)
+
+    def multiply_adds(self) -> int:
+        convolutions = 2 + len(self.betas) * (2 * self.iterations + 3)
+        return convolutions * math.prod(self.out_shape) * self.in_shapes[0][0] * self.window.taps
+
+    # --- filters --------------------------------------------------------------------------------------------------
+
+    def learn(self, images: Any, epochs: int = 10, *, filter_steps: int = 5) -> list[CodingStep]:
+        """Find filters for batch-first pictures (S, C, H, W): in turn maps, from the last ones on, and filters.
+
+        All pictures are on the backend at once, with their maps. Returns the costs after each step.
+        """
+        if not self.built:
+            raise ValueError(f"{self.who}: expected to be in a network before learn, so that its input shape is known. "
+                             "Received: a layer that stands in none.")
+        images = finite_array(images, self.who)
+        if images.shape[1:] != self.in_shapes[0] or not len(images):
+            raise ValueError(f"{self.who}: expected pictures of shape (S, {', '.join(map(str, self.in_shapes[0]))}). "
+                             f"Received: shape {images.shape}.")
+        epochs, filter_steps = self.expect_integer("epochs", epochs), self.expect_integer("filter_steps", filter_steps)
+        found: list[CodingStep] = []
+        with self.backend.stream():
+            y = self.backend.gather_batch(images, None, self.buffers.dtype)
+            x, length = self._nothing(y), self.backend.asarray(np.ones(1), self.buffers.dtype)
+            for epoch in range(1, epochs + 1):
+                notes: list[tuple[str, float | None, Array | None, Array]] = []      # the costs are on the backend
+                for step in self._alternate(y, x):
+                    beta = step.shrink.beta
+                    notes += [("z", beta, self._augmented(y, step.z, step.before, beta), step.before_cost),
+                              ("x", beta, self._augmented(y, step.z, step.new, beta), step.cost)]
+                    x = step.x
+                for _ in range(filter_steps):
+                    length = self._move_filters(y, x, length)
+                    notes.append(("filters", None, None, self._cost(y, x)))
+                found += [CodingStep(epoch, what, beta, None if augmented is None else self._mean(augmented), self._mean(cost))
+                          for what, beta, augmented, cost in notes]
+        return found
+
+    def _mean(self, costs: Array) -> float:
+        return float(self.backend.to_numpy(costs.mean()))
+
+    def filter_gradient(self, images: Array, maps: Array) -> Array:
+        """dC / df for given maps, summed over the pictures: (maps, C, KH, KW), 0 where there is no connection."""
+        residual = self._paint(maps, self.filters.data) - images
+        return self.lam * self.backend.conv2d_dW(residual, maps, self.window) * self._connected
+
+    def _move_filters(self, y: Array, x: Array, length: Array) -> Array:
+        """A step down the gradient on the sphere of filters of norm 1, not made where it raises C. Returns the next length.
+
+        Each map's gradient counts by the energy of the map: a rare filter moves as far as one that is used everywhere. Along
+        a line C is a parabola, whose lowest point is at the length 1; normalising bends the line.
+        """
+        f, axes = self.filters.data, (1, 2, 3)
+        gradient = self.filter_gradient(y, x)
+        gradient = gradient - (gradient * f).sum(axis=axes, keepdims=True) * f
+        downhill = ratio(gradient, (x * x).sum(axis=axes).reshape(-1, 1, 1, 1))
+        painted = self._paint(x, downhill)
+        lowest = ratio((gradient * downhill).sum(), self.lam * (painted * painted).sum())
+        new = unit(self.xp, f - length * lowest * downhill)
+        worse = self._misfit(y, x, new).sum() > self._misfit(y, x, f).sum()
+        f[...] = self.xp.where(worse, f, new)
+        return self.xp.where(worse, 0.5 * length, self.xp.minimum(2 * length, 1))
+
+
+class _Alternation(NamedTuple):
+    """A step at one beta: the maps before it, z, its shrunk version, and what is kept, with the cost of each picture."""
+
+    shrink: Shrinkage
+    before: Array
+    before_cost: Array
+    z: Array
+    new: Array
+    worse: Array
+    x: Array
+    cost: Array
+
+
+def dot(a: Array, b: Array) -> Array:
+    """The inner product of each sample, (N,)."""
+    return (a * b).sum(axis=SAMPLE)
+
+
+def ratio(a: Array, b: Array) -> Array:
+    """a / b, 0 / 0 = 0."""
+    return a / (b + (b == 0))
+
+
+def unit(xp: Any, filters: Array) -> Array:
+    """Each of filters (maps, C, KH, KW) with norm 1, or 0 where it is 0."""
+    return ratio(filters, xp.sqrt((filters * filters).sum(axis=(1, 2, 3), keepdims=True)))
