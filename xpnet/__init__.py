@@ -5,7 +5,7 @@
     net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-3))
 """
 
-from xpnet import functional, layers, losses, optim, schedules
+from xpnet import functional, layers, losses, metrics, optim, schedules
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
 from xpnet.io import load
 from xpnet.layer import PREDICT, SAMPLE, TRAIN, Layer
@@ -22,6 +22,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "History", "Input", "Layer", "Network", "OutOfMemory",
-    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend", "load",
+    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend", "load", "metrics",
 ]
 __all__ += layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__

@@ -21,14 +21,14 @@ SOURCE = re.compile(r"[A-Z][\w'-]+(?: (?:and|et) [\w'-]+\.?)? (?:1[789]|20)\d\d[
 
 @dataclass(frozen=True)
 class Item:
-    """A class, an example of it that `verify` checks, and what other libraries call it ("" where they lack it).
+    """A class or a function, an example of it that `verify` checks, and what other libraries call it ("" where they lack it).
 
     shapes: of the example's inputs, for a loss of the output that it judges, without the batch axis.
     inputs(rng, N): batch-last arrays for the check, where normally distributed numbers will not do.
     target(rng, N): batch-first targets, for losses. Without `make` there is no gradient to check.
     """
 
-    what: type
+    what: Callable[..., Any]
     make: Callable[[], Any] | None = None
     shapes: tuple[Shape, ...] = ()
     inputs: Callable[[np.random.Generator, int], tuple[np.ndarray, ...]] | None = None

@@ -72,10 +72,10 @@ MAP = ((3, 4, 5),)
 
 ITEMS: list[Item] = [
     Item(CrossEntropy, lambda: CrossEntropy(weight=[0.5, 1, 2, 1, 3], ignore=4, label_smoothing=0.1), FIVE, target=labels,
-         pytorch="CrossEntropyLoss", keras="CategoricalCrossentropy"),
+         pytorch="CrossEntropyLoss", keras="CategoricalCrossentropy", numpynet="Softmax_layer"),
     Item(NegativeLogLikelihood, NegativeLogLikelihood, FIVE, target=labels, pytorch="NLLLoss"),
     Item(BinaryCrossEntropy, BinaryCrossEntropy, FIVE, target=shares,
-         pytorch="BCEWithLogitsLoss, BCELoss", keras="BinaryCrossentropy"),
+         pytorch="BCEWithLogitsLoss, BCELoss", keras="BinaryCrossentropy", numpynet="Logistic_layer"),
     Item(MultiLabelCrossEntropy,
          lambda: MultiLabelCrossEntropy(weight=[0.5, 1, 2, 1, 3], positive_weight=[1, 2, 3, 0.5, 1], ignore=-1), FIVE,
          target=some_labels, pytorch="MultiLabelSoftMarginLoss"),
