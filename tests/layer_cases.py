@@ -46,7 +46,8 @@ def stand_alone(layer: Layer, *in_shapes: Shape, backend: xn.Backend, dtype: str
 
 def of_catalogue() -> list[LayerCase]:
     """A case for each layer of the catalogue."""
-    items: list[Item] = [item for items in FAMILIES.values() for item in items if issubclass(item.what, Layer)]
+    items: list[Item] = [item for items in FAMILIES.values() for item in items
+                         if isinstance(item.what, type) and issubclass(item.what, Layer)]
     return [LayerCase(f"{item.name}-of-catalogue", item.make, item.shapes, item.inputs) for item in items]
 
 
