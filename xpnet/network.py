@@ -219,6 +219,17 @@ class Network:
         load_weights(self, path)
         return self
 
+    def population_statistics(self, x: Any, *, batch_size: int = 256) -> Network:
+        """Give batch norms the statistics of batch-first x instead of their running ones, see xpnet.population. Returns it."""
+        from xpnet.population import population_statistics
+        population_statistics(self, x, batch_size=batch_size)
+        return self
+
+    def folded(self) -> Network:
+        """A new network for predictions, with batch norms folded into the layers before them; see xpnet.folding."""
+        from xpnet.folding import fold_batch_norm
+        return fold_batch_norm(self)
+
     def summary(self) -> str:
         """A table of layers: output shapes, parameters, multiply-adds, receptive fields, activation memory. Printed too."""
         from xpnet.summary import summary
