@@ -11,9 +11,9 @@ from xpnet import SAMPLE, TRAIN, Dropout
 words = st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1))
 
 
-def bound(p, backend, *, seed=0, index=0, step=0, use=0, shape=(3, 5, 4), dtype="float32"):
+def bound(p, backend, *, layer=Dropout, seed=0, index=0, step=0, use=0, shape=(3, 5, 4), dtype="float32"):
     """A dropout layer as a network has it: the layer `index`, with counters that the network counts up."""
-    layer = Dropout(p)
+    layer = layer(p)
     layer.initialize(shape, backend=backend, dtype=dtype)
     layer.bind(backend, seed, index, backend.asarray(np.array([step, use], np.uint64)))
     return layer

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
-from xpnet.layers import Dropout
+from xpnet.layers import AlphaDropout, DropConnect, Dropout, Dropout2d, GaussianDropout
 
 MAPS = ((4, 7, 6),)
 
 ITEMS: list[Item] = [
     Item(Dropout, lambda: Dropout(0.3), MAPS, pytorch="Dropout", keras="Dropout", numpynet="Dropout_layer"),
+    Item(Dropout2d, lambda: Dropout2d(0.4), MAPS, pytorch="Dropout2d", keras="SpatialDropout2D"),
+    Item(AlphaDropout, lambda: AlphaDropout(0.3), MAPS, pytorch="AlphaDropout", keras="AlphaDropout"),
+    Item(GaussianDropout, lambda: GaussianDropout(0.3), MAPS, keras="GaussianDropout"),
+    Item(DropConnect, lambda: DropConnect(5, 0.4, activation="tanh"), ((7,),)),
 ]

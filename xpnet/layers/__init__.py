@@ -15,7 +15,8 @@ from xpnet.layers.activation import (
 )
 from xpnet.layers.adaptive_pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d
 from xpnet.layers.convolution import Conv2d, TableConv2d, TrueConv2d
-from xpnet.layers.dropout import Dropout
+from xpnet.layers.drop_connect import DropConnect
+from xpnet.layers.dropout import AlphaDropout, Dropout, Dropout2d, GaussianDropout
 from xpnet.layers.gates import GLU, Gain, Maxout, PReLU, Swish
 from xpnet.layers.gaussian_pooling import GaussianPool2d
 from xpnet.layers.linear import RBF, Linear
@@ -54,14 +55,15 @@ from xpnet.layers.unpooling import MaxUnpool2d
 from xpnet.layers.whitening import Whitening
 
 __all__ = [
-    "Abs", "Activation", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Add", "Arctan", "AvgPool2d", "BatchNorm1d", "BatchNorm2d",
-    "CELU", "CircularPad2d", "Concat", "ConstantPad2d", "ContrastNorm2d", "Conv2d", "ConvTranspose2d", "Crop2d",
-    "DeconvolutionalNetwork2d", "DepthwiseConv2d", "DivisiveNorm2d", "Dropout", "ELU", "Elliot", "Flatten", "GELU", "GLU",
-    "Gain", "GaussianPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "GroupNorm", "HardSigmoid", "HardSwish", "Hardtanh",
-    "Identity", "InstanceNorm2d", "L1Norm", "L2Norm", "LayerNorm", "LeakyReLU", "Lhtan", "Linear", "LocalResponseNorm",
-    "LocallyConnected2d", "LogSigmoid", "LogSoftmax", "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d", "Maxout",
-    "Mish", "PReLU", "PixelShuffle", "PixelUnshuffle", "Plse", "RBF", "RMSNorm", "Ramp", "ReLU", "ReLU6", "ReflectionPad2d",
-    "Relie", "ReplicationPad2d", "Rescale", "SELU", "ScaledTanh", "SeparableConv2d", "SiLU", "Sigmoid", "SkipSampling2d",
-    "SmoothAbs", "Softmax", "Softplus", "Softsign", "Stair", "Subsampling2d", "SubtractiveNorm2d", "Swish", "SymmElliot",
-    "TableConv2d", "Tanh", "TrueConv2d", "Upsample2d", "Whitening", "ZeroPad2d",
+    "Abs", "Activation", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Add", "AlphaDropout", "Arctan", "AvgPool2d",
+    "BatchNorm1d", "BatchNorm2d", "CELU", "CircularPad2d", "Concat", "ConstantPad2d", "ContrastNorm2d", "Conv2d",
+    "ConvTranspose2d", "Crop2d", "DeconvolutionalNetwork2d", "DepthwiseConv2d", "DivisiveNorm2d", "DropConnect", "Dropout",
+    "Dropout2d", "ELU", "Elliot", "Flatten", "GELU", "GLU", "Gain", "GaussianDropout", "GaussianPool2d", "GlobalAvgPool2d",
+    "GlobalMaxPool2d", "GroupNorm", "HardSigmoid", "HardSwish", "Hardtanh", "Identity", "InstanceNorm2d", "L1Norm", "L2Norm",
+    "LayerNorm", "LeakyReLU", "Lhtan", "Linear", "LocalResponseNorm", "LocallyConnected2d", "LogSigmoid", "LogSoftmax",
+    "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d", "Maxout", "Mish", "PReLU", "PixelShuffle",
+    "PixelUnshuffle", "Plse", "RBF", "RMSNorm", "Ramp", "ReLU", "ReLU6", "ReflectionPad2d", "Relie", "ReplicationPad2d",
+    "Rescale", "SELU", "ScaledTanh", "SeparableConv2d", "SiLU", "Sigmoid", "SkipSampling2d", "SmoothAbs", "Softmax",
+    "Softplus", "Softsign", "Stair", "Subsampling2d", "SubtractiveNorm2d", "Swish", "SymmElliot", "TableConv2d", "Tanh",
+    "TrueConv2d", "Upsample2d", "Whitening", "ZeroPad2d",
 ]

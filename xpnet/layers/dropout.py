@@ -1,8 +1,14 @@
-"""Dropout."""
+"""Dropout and its relatives: noise in training, nothing in prediction."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+from xpnet.backends import Backend
 from xpnet.layer import PREDICT, Array, Layer, Shape
+
+FLOOR = -1.6732632423543772 * 1.0507009873554805       # what SELU tends to, its -alpha lambda
 
 
 class Dropout(Layer):
@@ -21,13 +27,112 @@ class Dropout(Layer):
     def build(self, in_shape: Shape) -> Shape:
         return in_shape
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """What, beside the counters, the layer's random numbers follow from."""
+        return self.seed, self.index
+
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         if mode == PREDICT:
             return x
-        y, keep = self.backend.dropout(x, self.p, (self.seed, self.index), self.counters)
+        y, keep = self.backend.dropout(x, self.p, self.key, self.counters)
         self.remember(mode, keep)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         keep, = self.recall()
         return self.backend.dropout_dx(dy, self.p, keep)
+
+
+class Dropout2d(Dropout):
+    """Spatial dropout: in training Y = X keep / (1 - p), whole maps being kept or dropped; in prediction Y = X.
+
+    X (C, H, W, N), keep (C, 1, 1, N): neighbouring pixels are alike, so that one would give away what another one that was
+    dropped had to say. dX = dY keep / (1 - p). ValueError for p outside 0 <= p < 1, and for inputs that are no maps.
+    Tompson et al. 2015, section 3.2.
+    """
+
+    kind = "dropout2d"
+
+    def build(self, in_shape: Shape) -> Shape:
+        return self.expect_axes(in_shape, "channels, height, width")
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        if mode == PREDICT:
+            return x
+        C, _, _, N = x.shape
+        _, keep = self.backend.dropout(self.backend.zeros((C, N), x.dtype), self.p, self.key, self.counters)
+        keep = keep.reshape(C, 1, 1, N)
+        self.remember(mode, keep)
+        return self._masked(x, keep)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        keep, = self.recall()
+        return self._masked(dy, keep)
+
+    def _masked(self, x: Array, keep: Array) -> Array:
+        return self.xp.where(keep, x * (1.0 / (1.0 - self.p)), x.dtype.type(0))
+
+
+class GaussianDropout(Dropout):
+    """Gaussian dropout: in training Y = X M, M normal with mean 1 and variance p / (1 - p); in prediction Y = X.
+
+    X any shape. dX = dY M. The first two moments are those of Dropout with the same p. M follows from (seed, layer, step)
+    alone, the same on every backend to rounding: NumPy's Philox words, by the transform of Box and Muller 1958. ValueError
+    for p outside 0 <= p < 1. Srivastava et al. 2014, section 10.
+    """
+
+    kind = "gaussian_dropout"
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        if mode == PREDICT:
+            return x
+        spread = math.sqrt(self.p / (1.0 - self.p))
+        noise = 1.0 + spread * normal_numbers(self.backend, x.size, x.dtype, self.key, self.counters).reshape(x.shape)
+        self.remember(mode, noise)
+        return x * noise
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        noise, = self.recall()
+        return dy * noise
+
+
+class AlphaDropout(Dropout):
+    """Alpha dropout: in training Y = a (X keep + alpha (1 - keep)) + b, alpha = -1.7581 SELU's floor; in prediction Y = X.
+
+    X any shape. dX = a dY keep. With q = 1 - p, a = (q + alpha^2 p q)^(-1/2) and b = -a p alpha give an X of mean 0 and
+    variance 1 a Y of the same moments. ValueError for p outside 0 <= p < 1. Klambauer et al. 2017, section 2.
+    """
+
+    kind = "alpha_dropout"
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        if mode == PREDICT:
+            return x
+        _, keep = self.backend.dropout(x, self.p, self.key, self.counters)
+        self.remember(mode, keep)
+        a = self._scale()
+        b = -a * self.p * FLOOR
+        return self.xp.where(keep, a * x + b, x.dtype.type(a * FLOOR + b))
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        keep, = self.recall()
+        return self.xp.where(keep, self._scale() * dy, dy.dtype.type(0))
+
+    def _scale(self) -> float:
+        return ((1.0 - self.p) * (1.0 + FLOOR**2 * self.p)) ** -0.5
+
+
+def normal_numbers(backend: Backend, n: int, dtype: Any, key: tuple[int, int], counter: Array) -> Array:
+    """n numbers with mean 0 and variance 1: sqrt(-2 log u1) cos(2 pi u2), and sin, for uniform u1, u2 (Box and Muller 1958).
+
+    Numbers 2 i and 2 i + 1 come from the words 2 i and 2 i + 1 of backend.random_bits(..., key, counter).
+    """
+    xp, pairs = backend.xp, (n + 1) // 2
+    words = backend.random_bits(2 * pairs, key, counter).reshape(pairs, 2)
+    u = (words.astype(dtype) + 0.5) * 2.0**-32                                                  # 0 < u <= 1
+    radius, angle = xp.sqrt(-2.0 * xp.log(u[:, 0])), 2.0 * math.pi * u[:, 1]
+    normal = backend.empty((pairs, 2), dtype)
+    normal[:, 0] = radius * xp.cos(angle)
+    normal[:, 1] = radius * xp.sin(angle)
+    return normal.reshape(2 * pairs)[:n]
