@@ -188,3 +188,25 @@ def test_images_refuse(call: Any, message: str):
 
 def test_all_are_listed():
     assert all(callable(getattr(xn.metrics, name)) for name in metrics.__all__)
+
+
+# --- of a network -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("last", [[], [xn.Softmax]], ids=["logits", "softmax"])
+def test_evaluate_applies_them_to_what_predict_gives(last: list[Any], backend):
+    x, labels = RNG.normal(size=(23, 4)), RNG.integers(0, 3, 23)
+    net = xn.Sequential([xn.Linear(3), *(layer() for layer in last)], input_shape=(4,), backend=backend, dtype="float64")
+    plain = net.evaluate(x, labels, loss="cross_entropy", batch_size=10)
+    given = net.evaluate(x, labels.tolist(), loss="cross_entropy", batch_size=10, metrics={
+        "right": metrics.accuracy, "top": lambda y, t: metrics.top_k_accuracy(y, t, 2), "outputs": lambda y, t: y})
+    assert list(given) == ["loss", "accuracy", "right", "top", "outputs"]
+    assert given["right"] == given["accuracy"] == plain["accuracy"] and given["loss"] == plain["loss"]
+    assert given["top"] == metrics.top_k_accuracy(net.predict(x), labels, 2)
+    np.testing.assert_allclose(given["outputs"], net.predict(x), rtol=1e-14)
+
+
+@pytest.mark.parametrize("wrong", [[metrics.accuracy], {"accuracy": "accuracy"}, metrics.accuracy])
+def test_evaluate_takes_names_and_functions(wrong: Any):
+    net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend="numpy")
+    with pytest.raises(TypeError, match="evaluate: expected metrics to be a dict of names and functions. Received"):
+        net.evaluate(np.zeros((2, 4)), [0, 1], loss="cross_entropy", metrics=wrong)

@@ -6,7 +6,7 @@ return batch-first arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -195,10 +195,14 @@ class Network:
         from xpnet.training import predict
         return predict(self, x, batch_size=batch_size)
 
-    def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256) -> dict[str, float]:
-        """{"loss": ..., "accuracy": ...}; the loss is the last fit's unless told, the accuracy is there for classes."""
+    def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256,
+                 metrics: Mapping[str, Callable[[np.ndarray, np.ndarray], Any]] | None = None) -> dict[str, Any]:
+        """{"loss": ..., "accuracy": ...}; the loss is the last fit's unless told, the accuracy is there for classes.
+
+        metrics: names, and functions of what `predict` gives and of the targets, e.g. {"f1": xn.metrics.f1_score}.
+        """
         from xpnet.training import evaluate
-        return evaluate(self, x, y, loss=loss, batch_size=batch_size)
+        return evaluate(self, x, y, loss=loss, batch_size=batch_size, metrics=metrics)
 
     def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer, epochs: int = 1, batch_size: int = 32,
             validation: tuple[Any, Any] | None = None, schedule: str | Schedule = "constant", shuffle: bool = True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -163,8 +163,13 @@ def _recording(step: TrainStep) -> Iterator[None]:
         step.release()
 
 
-def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256) -> dict[str, float]:
-    """{"loss": ..., "accuracy": ...} on batch-first x and targets y, accuracy where the loss is about classes."""
+def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256,
+             metrics: Mapping[str, Callable[[np.ndarray, np.ndarray], Any]] | None = None) -> dict[str, Any]:
+    """{"loss": ..., "accuracy": ...} on batch-first x and targets y, accuracy where the loss is about classes.
+
+    metrics: names, and functions of what `predict` gives and of the targets, e.g. {"f1": xn.metrics.f1_score}; what they
+    return is added under these names.
+    """
     if loss is None:
         if net._train_step is None:
             raise ValueError('evaluate: expected loss, e.g. "cross_entropy", for a network that was not trained here. '
@@ -172,17 +177,27 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
         loss = net._train_step.loss
     loss = get_loss(loss)
     batch_size = _count("evaluate", "batch_size", batch_size)
-    samples = check_samples(net, x, y, loss, "evaluate")
+    x, target = check_samples(net, x, y, loss, "evaluate")
+    if metrics is not None and not (isinstance(metrics, Mapping) and all(callable(metric) for metric in metrics.values())):
+        raise TypeError(f"evaluate: expected metrics to be a dict of names and functions. Received: {metrics!r}.")
+    outputs: Any = np.empty((len(x), *net.output.shape), net.dtype) if metrics else None
     with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
-        return _evaluate(net, _Batches(net, *samples, batch_size), loss)
+        figures = _evaluate(net, _Batches(net, x, target, batch_size), loss, outputs)
+    return figures | {name: metric(outputs, target) for name, metric in (metrics or {}).items()}
 
 
-def _evaluate(net: Network, batches: _Batches, loss: Loss) -> dict[str, float]:
-    output, totals = loss_input(net, loss), Totals(net, loss)
+def _evaluate(net: Network, batches: _Batches, loss: Loss, outputs: np.ndarray | None = None) -> dict[str, Any]:
+    """The figures; the network's outputs go to `outputs`, if there is one."""
+    node, totals = loss_input(net, loss), Totals(net, loss)
     for i in range(len(batches)):
         x, target = batches.get(i)
-        y = net.forward(x, output=output)
+        y = net.forward(x, output=node)
         totals.add(loss(net.backend, y, target)[0], y, target)
+        if outputs is not None:
+            if node is not net.output:          # a last softmax or sigmoid, which is part of the loss
+                assert net.output.layer is not None
+                y = net.output.layer.forward(y)
+            outputs[i * batches.size:(i + 1) * batches.size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
     return totals.result()
 
 
