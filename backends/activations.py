@@ -227,13 +227,16 @@ def of_input(activation: str | None) -> bool:
     return activation is not None and ACTIVATIONS[activation].of == "z"
 
 
+def constants_of(activation: str, given: tuple[float, ...]) -> tuple[float, ...]:
+    """The constants given, or the activation's own."""
+    return given or tuple(ACTIVATIONS[activation].constants.values())
+
+
 def forward(xp: Any, z: Any, activation: str, constants: tuple[float, ...] = ()) -> Any:
     """f(z), with the activation's own constants where none are given."""
-    f = ACTIVATIONS[activation]
-    return f.forward(xp, z, *(constants or f.constants.values()))
+    return ACTIVATIONS[activation].forward(xp, z, *constants_of(activation, constants))
 
 
 def derivative(xp: Any, y: Any, activation: str, constants: tuple[float, ...] = ()) -> Any:
     """f' where y, or z for those whose derivative is of z, is this."""
-    f = ACTIVATIONS[activation]
-    return f.derivative(xp, y, *(constants or f.constants.values()))
+    return ACTIVATIONS[activation].derivative(xp, y, *constants_of(activation, constants))

@@ -14,11 +14,15 @@ Grid = tuple[int, int, int]
 
 FOLDER = Path(__file__).with_name("cuda_kernels")
 SHARED = ("common", "functions", "rows")
-NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",), "avg_pool": ("taps",)}     # by some only
+NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",), "avg_pool": ("taps",),     # by some only
+          "activation": ("curves",)}
 OPTIONS = ("-std=c++17",)
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 ACTIVATIONS: dict[str | None, str] = {          # by their names in functions.cu
     None: "NONE", "relu": "RELU", "sigmoid": "SIGMOID", "tanh": "TANH", "scaled_tanh": "SCALED_TANH"}
+CURVES = ("linear", "logistic", "loggy", "elu", "selu", "celu", "relie", "ramp", "leaky", "abs", "plse", "stair", "hardtan",
+          "lhtan", "relu6", "hard_sigmoid", "hard_swish", "softplus", "log_sigmoid", "smooth_abs", "softsign", "symmelliot",
+          "elliot", "arctan", "silu", "swish", "gelu", "gelu_tanh", "mish")      # in the order of curves.cu
 INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char", np.dtype(np.int32): "int"}
 
 THREADS = 256                           # in a block: eight warps, enough to keep a multiprocessor busy

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from xpnet.backends import cuda_launch
+from xpnet.backends import activations, cuda_launch
 from xpnet.backends.base import Array
 from xpnet.backends.cupy_rows import CupyRows
 
@@ -18,6 +20,7 @@ def kernels() -> dict[str, tuple[str, ...]]:
             *(f"activation_forward<{name}, {width}, {function}>" for name, width in types for function in functions),
             *(f"activation_backward<{name}, {width}, {function}>" for name, width in types
               for function in cuda_launch.ACTIVATIONS.values()),
+            *(f"curve_{way}<{name}, {width}>" for name, width in types for way in ("forward", "backward")),
             *(f"add_parts<{name}>" for name in cuda_launch.TYPES.values()),
         ),
         "softmax": (
@@ -39,20 +42,19 @@ class CupyElementwise(CupyRows):
     # --- activations ----------------------------------------------------------------------------------------------
 
     def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
-        if activation is None or activation not in cuda_launch.ACTIVATIONS or not self._has_kernels(z):
+        if activation is None or not self._has_kernels(z):
             return super().activate(z, activation, constants)
         z = self._contiguous(z)
         y = self.empty(z.shape, z.dtype)
         types, launch = self._array(4, z, y)
-        self._launch("activation", f"activation_forward<{types}, {cuda_launch.ACTIVATIONS[activation]}>", launch,
-                     z, y, np.int64(z.size))
+        self._launch_activation("forward", types, launch, (z, y, np.int64(z.size)), activation, constants)
         return y
 
     def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
                             bias_grad: Array | None = None, accumulate: bool = False) -> Array:
         arrays = (dy, y) if bias_grad is None else (dy, y, bias_grad)
-        if (activation is None and bias_grad is None or activation not in cuda_launch.ACTIVATIONS
-                or not self._has_kernels(*arrays) or bias_grad is not None and not bias_grad.flags.c_contiguous):
+        if (activation is None and bias_grad is None or not self._has_kernels(*arrays)
+                or bias_grad is not None and not bias_grad.flags.c_contiguous):
             return super().activation_backward(dy, y, activation, constants, bias_grad=bias_grad, accumulate=accumulate)
         shape, given = dy.shape, dy
         dy, y = self._contiguous(dy), self._contiguous(y)
@@ -62,13 +64,23 @@ class CupyElementwise(CupyRows):
         types, launch, pieces = self._rows(dy, y, dz)
         parts = self._parts(pieces, dy.dtype)
         sums = self.empty((1,), dy.dtype) if bias_grad is None else bias_grad
-        self._launch("activation", f"activation_backward<{types}, {cuda_launch.ACTIVATIONS[activation]}>", launch,
-                     dy, y, dz, sums, np.bool_(accumulate), parts, pieces)
+        self._launch_activation("backward", types, launch, (dy, y, dz, sums, np.bool_(accumulate), parts, pieces),
+                                activation, constants)
         if bias_grad is not None and pieces["per_row"] > 1:
             (_, groups, _), block = launch                              # all parts of a row go to one block
             self._launch("activation", f"add_parts<{cuda_launch.TYPES[dy.dtype]}>", ((1, groups, 1), block),
                          parts, bias_grad, np.bool_(accumulate), pieces)
         return given if activation is None else dz.reshape(shape)
+
+    def _launch_activation(self, way: str, types: str, launch: tuple[cuda_launch.Grid, cuda_launch.Grid],
+                           arguments: tuple[Any, ...], activation: str | None, constants: tuple[float, ...]) -> None:
+        """The kernel that is compiled for this activation, or the one that is told which it is."""
+        if activation is None or activation in cuda_launch.ACTIVATIONS:
+            self._launch("activation", f"activation_{way}<{types}, {cuda_launch.ACTIVATIONS[activation]}>", launch, *arguments)
+        else:
+            p, q, *_ = (*activations.constants_of(activation, constants), 0.0, 0.0)
+            self._launch("activation", f"curve_{way}<{types}>", launch, *arguments,
+                         np.int32(cuda_launch.CURVES.index(activation)), np.float64(p), np.float64(q))
 
     # --- softmax --------------------------------------------------------------------------------------------------
 

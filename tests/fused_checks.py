@@ -12,10 +12,11 @@ from kernel_setting import Mutant, Setting, base
 from parity_cases import distance, normal, ties
 
 from xpnet.backends import Window, cuda_launch
+from xpnet.backends.activations import ACTIVATIONS
 from xpnet.backends.cupy_backend import CupyBackend
 
 TOLERANCE = {np.float16: 1e-3, np.float32: 1e-5, np.float64: 1e-12}         # ||a - b|| / ||b||; halves are rounded once
-ACTIVATIONS = tuple(cuda_launch.ACTIVATIONS)
+ENDS = tuple(cuda_launch.ACTIVATIONS)       # of the kernels that make z
 MOMENTUM, EPS = 0.1, 1e-5
 
 
@@ -40,7 +41,7 @@ def drawn(s: Setting, *shape: int, seed: int = 0) -> np.ndarray:
 
 def activation(s: Setting) -> str | None:
     """One of them, another for the next problem."""
-    return ACTIVATIONS[sum(s.shape) % len(ACTIVATIONS)]
+    return ENDS[sum(s.shape) % len(ENDS)]
 
 
 # --- normalisation ----------------------------------------------------------------------------------------------------
@@ -117,6 +118,20 @@ def check_activation(s: Setting) -> None:
         near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(y), f, bias_grad=ours, accumulate=accumulate),
              base.activation_backward(double(dy), double(y), f, bias_grad=right, accumulate=accumulate))
         near_enough(s, ours, right, right)
+
+
+def check_curve(s: Setting) -> None:
+    """Another of them for the next problem, and other constants for every second one."""
+    f = cuda_launch.CURVES[(131 * s.shape[0] + 31 * s.shape[1] + 7 * s.shape[2] + s.shape[3]) % len(cuda_launch.CURVES)]
+    constants = tuple(0.75 * c for c in ACTIVATIONS[f].constants.values()) if s.backwards else ()
+    z, dy, grad = s.array(s.shape), drawn(s, *s.shape), drawn(s, s.shape[0], seed=2) + s.dtype.type(100)
+    near(s, s.backend.activate(s.to_device(z), f, constants), base.activate(double(z), f, constants))
+    near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(z), f, constants),
+         base.activation_backward(double(dy), double(z), f, constants))
+    kept, ours, right = np.abs(drawn(s, *s.shape)), s.to_device(grad), double(grad)
+    near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(kept), f, constants, bias_grad=ours, accumulate=True),
+         base.activation_backward(double(dy), double(kept), f, constants, bias_grad=right, accumulate=True))
+    near_enough(s, ours, right, right)
 
 
 # --- softmax ----------------------------------------------------------------------------------------------------------
@@ -198,7 +213,7 @@ def check_order(s: Setting) -> None:
 
 GRIDS = {"batch_norm": check_batch_norm, "batch_norm_inference": check_batch_norm_inference,
          "batch_norm_backward": check_batch_norm_backward, "update_running": check_update_running,
-         "activation": check_activation, "softmax": check_softmax, "cross_entropy": check_cross_entropy,
+         "activation": check_activation, "curve": check_curve, "softmax": check_softmax, "cross_entropy": check_cross_entropy,
          "avg_pool2d": check_avg_pool2d, "order": check_order, "dropout_dx": check_dropout_dx}
 
 
@@ -223,6 +238,9 @@ MUTANTS: dict[str, Mutant] = {
         "rows", "    __syncthreads();                                    // the result", "    // the result", "cross_entropy"),
     "the last turn of a piece is left out": ("rows", "i < (s).end; i +=", "i + STEP(V) < (s).end; i +=", "activation"),
     "a NaN becomes 0": ("functions", "z < Number(0) ? Number(0) : z", "z > Number(0) ? z : Number(0)", "activation"),
+    "a curve does not divide by its constant": ("curves", "log1p(exp(-k * fabs(z))) / k", "log1p(exp(-k * fabs(z)))", "curve"),
+    "a NaN is cut off": ("curves", "return z < low ? low : z > high ? high : z;", "return z > low ? z < high ? z : high : low;",
+                         "curve"),
     "moments of two sets have the wrong weights": ("normalization", "b.n / n : Number(0)", "a.n / n : Number(0)", "batch_norm"),
     "zeros behind the end count": ("normalization", "s.end ? Number(turn[u].at[k]) - some.mean : Number(0);",
                                    "s.end + 1000 ? Number(turn[u].at[k]) - some.mean : Number(0);", "batch_norm"),

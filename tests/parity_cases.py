@@ -11,11 +11,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend, Window
+from xpnet.backends.activations import ACTIVATIONS, FUSED
 
 TOLERANCE = {np.float16: 1e-2, np.float32: 1e-5, np.float64: 1e-12}     # ||a - b|| / ||b||
 
@@ -308,6 +310,20 @@ def _elementwise() -> Iterator[Case]:
                                options | {"accumulate": accumulate}, writes=("bias_grad",))
 
 
+def _curves() -> Iterator[Case]:
+    """The activations that no other kernel ends with, each with its own constants and with others."""
+    for dtype, (name, f) in product(FLOATS, ACTIVATIONS.items()):
+        own = tuple(f.constants.values())
+        for constants in [] if name in FUSED else [(), tuple(0.75 * c for c in own)] if own else [()]:
+            label, options = f"{name}{constants}-{np.dtype(dtype)}", {"activation": name, "constants": constants}
+            z = 3 * normal(3, 5, 7, dtype=dtype)
+            for data in (z, special(3, 5, 7, dtype=dtype)):
+                yield Case("activate", f"{label}-{data is z}", {"z": data}, options)
+            y = z if f.of == "z" else Backend().activate(z, name, constants)
+            yield Case("activation_backward", label, {"dy": normal(3, 5, 7, dtype=dtype, seed=1), "y": y,
+                                                      "bias_grad": normal(3, dtype=dtype)}, options, writes=("bias_grad",))
+
+
 def _normalisation() -> Iterator[Case]:
     for dtype in FLOATS:
         for shape in ((1, 5), *MAPS[1:]):
@@ -412,6 +428,6 @@ def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, A
     yield Case("lion", label, wg | {"m": m, "hyper": np.array([1e-4, 0.9, 0.99, 0.1])}, options, writes=("w", "m"))
 
 
-FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise, _normalisation, _softmax,
-            _totals, _dropout, _optimizers)
+FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise, _curves, _normalisation,
+            _softmax, _totals, _dropout, _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]

@@ -13,6 +13,7 @@ from oracles import assert_close
 
 import xpnet as xn
 from xpnet import TRAIN
+from xpnet.backends import cuda_launch
 from xpnet.backends.activations import ACTIVATIONS, FUSED
 from xpnet.initializers import for_activation, glorot_uniform, he_normal, lecun_normal
 from xpnet.testing import check_gradients
@@ -362,3 +363,13 @@ def test_all_of_them_in_one_network(tmp_path, backend):
     again = xn.load(tmp_path / "net.safetensors", backend=backend)
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
     assert "prelu1" in net.summary() and "maxout1" in net.summary()
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------------
+
+def test_the_kernels_know_every_activation_by_its_number():
+    source = (cuda_launch.FOLDER / "curves.cu").read_text(encoding="utf-8")
+    names = re.search(r"enum Curve \{.*?\n(.*?)\};", source, re.DOTALL)[1].lower()
+    assert tuple(re.findall(r"\w+", names)) == cuda_launch.CURVES
+    assert sorted(cuda_launch.CURVES) == sorted(ACTIVATIONS.keys() - FUSED)
+    assert cuda_launch.ACTIVATIONS.keys() == {None, *FUSED}

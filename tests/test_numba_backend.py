@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info
 
 import xpnet as xn
 from xpnet.backends import Backend, Window, available, get_backend
+from xpnet.backends.activations import ACTIVATIONS, FUSED
 from xpnet.backends.numpy_backend import NumpyBackend
 
 pytest.importorskip("numba", reason="Numba is not installed")
@@ -162,7 +163,7 @@ FALLS_BACK = {
     "max_pool2d float32, 256 taps or more",
     "max_pool2d_dx float32, 256 taps or more",
     "softmax_backward float32",
-}
+} | {f"{method} float32 {name}" for method in ("activate", "activation_backward") for name in ACTIVATIONS.keys() - FUSED}
 
 
 class Spied(NumpyBackend):

@@ -1,0 +1,170 @@
+// The activations that no other kernel ends with, chosen by a number while the kernel runs: all threads take the same
+// branch. They are those of activations.py, with the same ways around lost digits, overflows and NaNs; p and q are their
+// constants. Once for each type of numbers, and not inline, or every kernel would hold all of it many times.
+
+enum Curve {        // in the order of CURVES in cuda_launch.py
+    LINEAR, LOGISTIC, LOGGY, ELU, SELU, CELU, RELIE, RAMP, LEAKY, ABS, PLSE, STAIR, HARDTAN, LHTAN, RELU6, HARD_SIGMOID,
+    HARD_SWISH, SOFTPLUS, LOG_SIGMOID, SMOOTH_ABS, SOFTSIGN, SYMMELLIOT, ELLIOT, ARCTAN, SILU, SWISH, GELU, GELU_TANH, MISH
+};
+
+#define SELU_SCALE Number(1.0507009873554805)
+#define SELU_ALPHA Number(1.6732632423543772)
+#define FAR Number(1e4)
+
+// Comparisons, not fmin and fmax, which would lose a NaN.
+template <typename Number>
+__device__ __forceinline__ Number at_least(Number z, Number low) { return z < low ? low : z; }
+
+template <typename Number>
+__device__ __forceinline__ Number between(Number z, Number low, Number high) { return z < low ? low : z > high ? high : z; }
+
+// log(1 + exp(k z)) / k
+template <typename Number>
+__device__ __forceinline__ Number softplus(Number z, Number k) {
+    return at_least(z, Number(0)) + log1p(exp(-k * fabs(z))) / k;
+}
+
+// 1 / (1 + exp(-z)), all digits also where it is tiny; t is exp(-|z|)
+template <typename Number>
+__device__ __forceinline__ Number logistic(Number z, Number& t) {
+    t = exp(-fabs(z));
+    return (z < Number(0) ? t : Number(1)) / (Number(1) + t);
+}
+
+// s + change s (1 - s) for s = logistic(u): the derivative of z logistic(u), where `change` is z du
+template <typename Number>
+__device__ __forceinline__ Number gated_derivative(Number u, Number change) {
+    Number t;
+    const Number s = logistic(u, t), one = Number(1);
+    return s + change * t / ((one + t) * (one + t));
+}
+
+// u of the tanh form of GELU, which is z logistic(u), and du
+template <typename Number>
+__device__ __forceinline__ Number bend(Number z, Number& du) {
+    const Number a = Number(1.5957691216057308);                        // 2 sqrt(2 / pi)
+    z = between(z, -FAR, FAR);
+    du = a * (Number(1) + Number(0.134145) * z * z);
+    return a * (z + Number(0.044715) * z * z * z);
+}
+
+// tanh(log(1 + exp(z))) and its derivative, rational in t = exp(-|z|)
+template <typename Number>
+__device__ __forceinline__ Number mish_weight(Number z, Number& derivative) {
+    const Number t = exp(-fabs(z)), one = Number(1), two = Number(2);
+    const Number above = z < Number(0) ? t * (t + two) : one + two * t;
+    const Number below = z < Number(0) ? above + two : above + two * t * t;
+    derivative = Number(4) * t * (one + t) * (z < Number(0) ? one : t) / (below * below);
+    return above / below;
+}
+
+template <typename Number>
+__device__ __forceinline__ Number softsign(Number z) {
+    z = between(z, Number(-9007199254740992.0), Number(9007199254740992.0));
+    return z / (Number(1) + fabs(z));
+}
+
+template <typename Number>
+__device__ __forceinline__ Number softsign_derivative(Number z) {
+    const Number r = Number(1) / (Number(1) + fabs(z));
+    return r * r;
+}
+
+// y = f(z)
+template <typename Number>
+__device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
+    const Number zero = Number(0), half = Number(0.5), one = Number(1);
+    const bool positive = z > zero;
+    const Number cut = at_least(z, Number(-1e30)), below = z > zero ? zero : z;
+    Number t, du;
+    switch (f) {
+        case LOGISTIC: return half * tanh(half * z) + half;
+        case LOGGY: return tanh(half * z);
+        case ELU: return positive ? z : p * expm1(below);
+        case SELU: return SELU_SCALE * (positive ? z : SELU_ALPHA * expm1(below));
+        case CELU: return positive ? z : p * expm1(below / p);
+        case RELIE: return positive ? z : Number(0.01) * z;
+        case RAMP: return positive ? Number(1.1) * z : Number(0.1) * z;
+        case LEAKY: return positive ? z : p * z;
+        case ABS: return fabs(z);
+        case PLSE:
+            return z < Number(-4) ? Number(0.01) * (z + Number(4))
+                 : z > Number(4) ? Number(0.01) * (z - Number(4)) + one : Number(0.125) * z + half;
+        case STAIR: {
+            const Number finite = isfinite(z) ? z : zero, rest = finite - Number(2) * floor(half * finite) - one;
+            return floor(half * z) + at_least(rest, zero);
+        }
+        case HARDTAN: return between(z, -one, one);
+        case LHTAN: return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
+        case RELU6: return between(z, zero, Number(6));
+        case HARD_SIGMOID: return between(p * z + q, zero, one);
+        case HARD_SWISH: return at_least(z, Number(-3)) * (between(z + Number(3), zero, Number(6)) / Number(6));
+        case SOFTPLUS: return softplus(z, p);
+        case LOG_SIGMOID: return -softplus(-z, one);
+        case SMOOTH_ABS: {
+            const Number u = half * p * fabs(z), s = sinh(half * (u < one ? u : one));
+            return Number(2) / p * (u < one ? log1p(Number(2) * s * s) : u + log1p(half * expm1(Number(-2) * u)));
+        }
+        case SOFTSIGN: return softsign(z);
+        case SYMMELLIOT: return softsign(p * z);
+        case ELLIOT: return half * softsign(p * z) + half;
+        case ARCTAN: return atan(z);
+        case SILU: return cut * logistic(z, t);
+        case SWISH: return cut * logistic(p * z, t);
+        case GELU: return cut * (half * erfc(Number(-0.7071067811865476) * z));
+        case GELU_TANH: return cut * logistic(bend(z, du), t);
+        case MISH: return cut * mish_weight(z, t);
+        default: return z;
+    }
+}
+
+// f'(z), where `kept` is y = f(z), or z itself for those whose derivative is written with it
+template <typename Number>
+__device__ __noinline__ Number curve_derivative(int f, Number kept, Number p) {
+    const Number zero = Number(0), half = Number(0.5), one = Number(1);
+    const Number y = kept, z = kept, near = between(z, -FAR, FAR);
+    const bool positive = kept > zero;
+    switch (f) {
+        case LOGISTIC: return y * (one - y);
+        case LOGGY: return half * (one - y * y);
+        case ELU: return positive ? one : y + p;
+        case SELU: return positive ? SELU_SCALE : y + SELU_SCALE * SELU_ALPHA;
+        case CELU: return positive ? one : y / p + one;
+        case RELIE: return positive ? one : Number(0.01);
+        case RAMP: return positive ? Number(1.1) : Number(0.1);
+        case LEAKY: return positive ? one : p;
+        case ABS: return positive ? one : z < zero ? -one : z;          // 0, or NaN
+        case PLSE: return fabs(z) > Number(4) ? Number(0.01) : Number(0.125);
+        case STAIR: return y != floor(y) ? one : zero;
+        case HARDTAN: return fabs(y) < one ? one : zero;
+        case LHTAN: return positive && z < one ? one : Number(0.001);
+        case RELU6: return positive && y < Number(6) ? one : zero;
+        case HARD_SIGMOID: return positive && y < one ? p : zero;
+        case HARD_SWISH: return z > Number(-3) ? z < Number(3) ? z / Number(3) + half : one : zero;
+        case SOFTPLUS: return -expm1(-p * y);
+        case LOG_SIGMOID: return -expm1(y);
+        case SMOOTH_ABS: return tanh(half * p * z);
+        case SOFTSIGN: return softsign_derivative(z);
+        case SYMMELLIOT: return p * softsign_derivative(p * z);
+        case ELLIOT: return half * p * softsign_derivative(p * z);
+        case ARCTAN: {
+            const Number r = one / hypot(z, one);
+            return r * r;
+        }
+        case SILU: return gated_derivative(near, near);
+        case SWISH: return gated_derivative(between(p * z, -FAR, FAR), between(p * z, -FAR, FAR));
+        case GELU:
+            return half * erfc(Number(-0.7071067811865476) * z) + near * exp(-half * near * near) * Number(0.3989422804014327);
+        case GELU_TANH: {
+            Number du;
+            const Number u = bend(z, du);
+            return gated_derivative(u, near * du);
+        }
+        case MISH: {
+            Number dw;
+            const Number w = mish_weight(z, dw);
+            return w + near * dw;
+        }
+        default: return one;
+    }
+}
