@@ -74,7 +74,7 @@ ITEMS: list[Item] = [
     Item(Arctan, Arctan, FEATURES),
     Item(ReLU, ReLU, FEATURES, pytorch="ReLU", keras="ReLU", numpynet="Relu"),
     Item(LeakyReLU, LeakyReLU, FEATURES, spaced, pytorch="LeakyReLU", keras="LeakyReLU", numpynet="Leaky"),
-    Item(PReLU, PReLU, FEATURES, spaced, pytorch="PReLU", keras="PReLU"),
+    Item(PReLU, PReLU, FEATURES, spaced, pytorch="PReLU", keras="PReLU", curve=True),
     Item(Relie, Relie, FEATURES, spaced, numpynet="Relie"),
     Item(Ramp, Ramp, FEATURES, spaced, numpynet="Ramp"),
     Item(ReLU6, ReLU6, FEATURES, spaced, pytorch="ReLU6", keras="relu6"),

@@ -16,7 +16,7 @@ import numpy as np
 from xpnet.layer import Shape
 
 SOURCE = re.compile(r"[A-Z][\w'-]+(?: (?:and|et) [\w'-]+\.?)? (?:1[789]|20)\d\d[a-z]?"
-                    r"(?:, (?:sections?|eq\.|tables?|figures?|appendix|algorithms?|part) \w+(?:\.\w+)*(?: and \w+)?)*")
+                    r"(?:, (?:sections?|eq\.|tables?|figures?|appendix|algorithms?|part) \w+(?:\.\w+)*(?: and \w+(?:\.\w+)*)?)*")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Item:
     def formula(self) -> str:
         """What stands between the title and the end of the docstring's first sentence, without the source."""
         sentence = re.split(r"(?<!et al)(?<!eq)\.(?=\s|$)", self._first().partition(": ")[2])[0]
-        return re.sub(r" \([^()]*\b(?:1[789]|20)\d\d[^()]*\)$", "", sentence)
+        return re.sub(r" \([^()]*\b(?:1[789]|20)\d\d[^()]*\)", "", sentence).replace("`", "")
 
     @property
     def sources(self) -> list[str]:

@@ -32,7 +32,7 @@ class DepthwiseConv2d(Conv2d):
 
 
 class SeparableConv2d(Activated):
-    """Depthwise separable convolution: Y[f] = act(b[f] + sum over q of P[f, q] D[q] * X[q // m]), q = 0 .. C m - 1.
+    """Depthwise separable convolution: Y[f] = act(b[f] + sum over q of P[f, q] D[q] * X[q // m]), q from 0 to C m - 1.
 
     X (C, H, W, N), D (C m, 1, KH, KW) with m = multiplier filters for each channel, P (filters, C m, 1, 1), b (filters,),
     Y (filters, OH, OW, N). With H = D * X, the depthwise convolution, nothing but products follow:
