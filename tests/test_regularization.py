@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from nets import untouched
 from oracles import dropout_keep, philox
 from test_dropout import bound
 
@@ -178,3 +179,109 @@ def test_another_mask_with_another_step(backend, kind):
     np.testing.assert_array_equal(backend.to_numpy(layer.forward(x, mode=SAMPLE)), first)
     layer.counters[0] += 1
     assert (backend.to_numpy(layer.forward(x, mode=SAMPLE)) != first).any()
+
+
+# --- predictions with a spread ----------------------------------------------------------------------------------------
+
+def noisy(backend, dtype="float32", layers=None, seed=4):
+    """One linear layer behind a dropout layer, or other layers, on 5 features."""
+    layers = layers or [xn.Dropout(0.3), xn.Linear(2)]
+    return xn.Sequential(layers, input_shape=(5,), backend=backend, dtype=dtype, seed=seed)
+
+
+@every_float
+def test_mean_and_spread_are_those_of_the_outputs(backend, dtype):
+    """Three batches, the last of one sample, against all outputs kept."""
+    net, x = noisy(backend, dtype), np.random.default_rng(0).standard_normal((7, 5))
+    mean, spread = net.predict_samples(x, 20, batch_size=3)
+    outputs = []
+    for start in (0, 3, 6):
+        outputs.append([backend.to_numpy(net(x[start:start + 3], mode=SAMPLE)).copy() for _ in range(20)])
+    every = np.concatenate([np.array(batch) for batch in outputs], axis=1).astype(np.float64)       # (samples, N, 2)
+    assert mean.shape == spread.shape == (7, 2) and mean.dtype == spread.dtype == np.float64
+    np.testing.assert_allclose(mean, every.mean(axis=0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(spread, every.std(axis=0), rtol=1e-9)
+
+
+def test_the_same_on_every_backend(backend):
+    x = np.random.default_rng(0).standard_normal((7, 5))
+    layers = [lambda: xn.Linear(6, activation="relu"), lambda: xn.GaussianDropout(0.3), lambda: xn.DropConnect(3, 0.2)]
+    results = [noisy(b, layers=[make() for make in layers]).predict_samples(x, 10) for b in (backend, xn.Backend())]
+    for found, expected in zip(*results):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_one_linear_layer_in_closed_form():
+    """y = sum of w x keep / (1 - p) + b: the mean is w x + b, the variance the sum of (w x)^2 p / (1 - p)."""
+    net, x, samples = noisy("numpy", "float64"), np.random.default_rng(0).standard_normal((4, 5)), 4000
+    mean, spread = net.predict_samples(x, samples)
+    W = net.layers[1].W.data
+    right = np.sqrt((W**2) @ (x**2).T * 0.3 / 0.7).T
+    assert (np.abs(mean - net.predict(x)) < 4 * right / samples**0.5).all()
+    np.testing.assert_allclose(spread, right, rtol=0.06)
+
+
+def test_without_dropout_there_is_no_spread(backend):
+    net = noisy(backend, layers=[xn.Linear(3, activation="tanh"), xn.Dropout(0.0), xn.Linear(2)])
+    x = np.random.default_rng(0).standard_normal((7, 5))
+    mean, spread = net.predict_samples(x, 5)
+    np.testing.assert_allclose(mean, net.predict(x), rtol=1e-6)
+    assert not spread.any()
+
+
+def test_the_same_call_gives_the_same_and_changes_nothing(backend):
+    net, x = noisy(backend), np.random.default_rng(0).standard_normal((7, 5))
+    with untouched(net):
+        first = net.predict_samples(x, 5)
+        again = net.predict_samples(x, 5)
+        longer = net.predict_samples(x, 6)
+        one, none = net.predict_samples(x, 1)
+    np.testing.assert_array_equal(first, again)
+    assert (first[1] != longer[1]).all() and not none.any()
+    np.testing.assert_array_equal(one, backend.to_numpy(net(x, mode=SAMPLE)))
+    assert (net.predict_samples(x, 1)[0] != one).any()                  # another use
+
+
+def test_batch_norm_is_as_in_a_prediction():
+    net = xn.Sequential([xn.BatchNorm2d(), xn.Flatten()], input_shape=(2, 3, 3), backend="numpy")
+    x = np.random.default_rng(0).standard_normal((4, 2, 3, 3)) + 5
+    with untouched(net):
+        mean, spread = net.predict_samples(x, 3)
+    np.testing.assert_allclose(mean, net.predict(x), rtol=1e-6)
+    assert not spread.any()
+
+
+def test_a_failure_leaves_the_counters_as_they_were():
+    class Fails(xn.Dropout):
+        def forward(self, x, mode="predict"):
+            if int(self.counters[1]) == 2:
+                raise RuntimeError("the third sample")
+            return super().forward(x, mode)
+
+    net = noisy("numpy", layers=[Fails(0.5), xn.Linear(2)])
+    with untouched(net), pytest.raises(RuntimeError, match="the third sample"):
+        net.predict_samples(np.ones((3, 5)), 5)
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"samples": 0}, "predict_samples: expected samples to be an int, 1 or larger. Received: samples=0"),
+    ({"samples": 2.0}, "predict_samples: expected samples to be an int"),
+    ({"batch_size": True}, "predict_samples: expected batch_size to be an int, 1 or larger. Received: batch_size=True"),
+])
+def test_predict_samples_refuses(settings, message):
+    with pytest.raises(ValueError, match=message):
+        noisy("numpy").predict_samples(np.ones((3, 5)), **settings)
+    with pytest.raises(ValueError, match=r"Network: expected input of shape \(N, 5\)"):
+        noisy("numpy").predict_samples(np.ones((3, 4)))
+
+
+def test_too_little_memory_is_explained():
+    class Full(xn.Dropout):
+        def forward(self, x, mode="predict"):
+            if x.shape[-1] > 100:
+                raise MemoryError
+            return super().forward(x, mode)
+
+    with pytest.raises(xn.OutOfMemory, match="predict_samples: expected a batch that fits.*batch_size=256") as caught:
+        noisy("numpy", layers=[Full(0.5), xn.Linear(2)]).predict_samples(np.ones((300, 5)), 2)
+    assert caught.value.batch_size == 256

@@ -1,0 +1,49 @@
+"""Predictions with a spread: the mean and the standard deviation of many forward passes with dropout on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpnet.layer import SAMPLE, Array
+from xpnet.memory import explained
+from xpnet.network import Network
+
+
+def predict_samples(net: Network, x: Any, samples: int = 50, *, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the outputs for batch-first x (N, ...) over dropout's masks, two float64 arrays (N, ...).
+
+    mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of (y_t - mean)^2, T = samples. Gal and Ghahramani 2016, section 4,
+    without the variance of the data's own noise, which they add. Batch norm and the like are as in a prediction. Each sample of
+    a batch has masks of its own, which follow from the network's seed and step; nothing of the network changes, so that the
+    same call gives the same figures. The first sample is what `net(x, mode="sample")` would give.
+    """
+    x = net.check_input(x)
+    for name, value in (("samples", samples), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"predict_samples: expected {name} to be an int, 1 or larger. Received: {name}={value!r}.")
+    mean, spread = np.empty((2, len(x), *net.output.shape))
+    with explained(net, "predict_samples", batch_size, mode=SAMPLE), net.backend.stream():
+        feed, before = net.backend.feed(x, net.dtype, batch_size), net.counters.copy()
+        try:
+            for start in range(0, len(x), batch_size):
+                stop = min(start + batch_size, len(x))
+                for out, figure in zip((mean, spread), _moments(net, feed.batch(start, stop), samples), strict=True):
+                    out[start:stop] = np.moveaxis(net.backend.to_numpy(figure), -1, 0)
+        finally:
+            net.counters[...] = before
+    return mean, spread
+
+
+def _moments(net: Network, x: Array, samples: int) -> tuple[Array, Array]:
+    """Mean and standard deviation of so many outputs for a batch, without keeping them (Welford 1962)."""
+    shape = (*net.output.shape, x.shape[-1])
+    mean, squares = net.backend.zeros(shape, np.float64), net.backend.zeros(shape, np.float64)
+    for t in range(1, samples + 1):
+        y = net.forward(x, SAMPLE).astype(np.float64)
+        net.counters[1] += net.counters.dtype.type(1)
+        difference = y - mean
+        mean += difference / t
+        squares += difference * (y - mean)
+    return mean, net.xp.sqrt(squares / samples)
