@@ -14,5 +14,5 @@ ITEMS: list[Item] = [
     Item(f1_score, keras="F1Score"),
     Item(mean_iou, keras="MeanIoU", numpynet="mean_iou_score"),
     Item(psnr, keras="ops.psnr"),
-    Item(ssim),
+    Item(ssim, keras="ops.image.ssim"),
 ]

@@ -33,10 +33,10 @@ machine.
 
 ELSEWHERE = """## What others have
 
-The name of each item in other libraries, as a class or a function of its own; — where there is none. PyTorch's are in `torch.nn`
-unless the name begins otherwise, Keras' in `keras.layers`, `keras.activations`, `keras.losses`, `keras.metrics` and
-`keras.optimizers`. Looked up in PyTorch 2.13, Keras 3 and NumPyNet's repository. A name says that something of the kind is
-there, not that it agrees in every detail.
+The name of each item in other libraries, as a class or a function of its own; — where there is none. PyTorch's are in `torch.nn`,
+its `functional`, `torch.optim` and `torch.optim.lr_scheduler` unless the name begins otherwise, Keras' in `keras.layers`,
+`keras.activations`, `keras.losses`, `keras.metrics`, `keras.optimizers` and `keras`. Looked up in PyTorch 2.13, Keras 3.15 and
+NumPyNet's repository. A name says that something of the kind is there, not that it agrees in every detail.
 """
 
 

@@ -22,12 +22,13 @@ MAPS = ((4, 7, 6),)
 
 ITEMS: list[Item] = [
     Item(Flatten, Flatten, MAPS, pytorch="Flatten", keras="Flatten", common=True),
-    Item(Add, Add, 2 * MAPS, keras="Add", numpynet="Shortcut_layer"),
-    Item(Concat, Concat, ((1, 4, 5), (3, 4, 5)), keras="Concatenate", numpynet="Route_layer"),
+    Item(Add, Add, 2 * MAPS, pytorch="torch.add", keras="Add", numpynet="Shortcut_layer"),
+    Item(Concat, Concat, ((1, 4, 5), (3, 4, 5)), pytorch="torch.concat", keras="Concatenate", numpynet="Route_layer"),
     Item(Upsample2d, lambda: Upsample2d((2, 1.5), "bilinear"), MAPS,
          pytorch="Upsample", keras="UpSampling2D", numpynet="Upsample_layer"),
-    Item(PixelShuffle, lambda: PixelShuffle(2), MAPS, pytorch="PixelShuffle", numpynet="Shuffler_layer"),
-    Item(PixelUnshuffle, lambda: PixelUnshuffle(2), ((3, 4, 6),), pytorch="PixelUnshuffle"),
+    Item(PixelShuffle, lambda: PixelShuffle(2), MAPS,
+         pytorch="PixelShuffle", keras="ops.depth_to_space", numpynet="Shuffler_layer"),
+    Item(PixelUnshuffle, lambda: PixelUnshuffle(2), ((3, 4, 6),), pytorch="PixelUnshuffle", keras="ops.space_to_depth"),
     Item(ZeroPad2d, lambda: ZeroPad2d((1, 0, 2, 3)), MAPS, pytorch="ZeroPad2d", keras="ZeroPadding2D"),
     Item(ConstantPad2d, lambda: ConstantPad2d((1, 2), -0.5), MAPS, pytorch="ConstantPad2d"),
     Item(ReflectionPad2d, lambda: ReflectionPad2d((2, 1, 0, 3)), MAPS, pytorch="ReflectionPad2d"),
