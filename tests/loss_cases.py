@@ -89,6 +89,11 @@ def weston_watkins(margin: float, power: int):
     return lambda y, t: math.fsum(map(one, columns(y), t.ravel().tolist())) / t.size
 
 
+def kullback_leibler(y: np.ndarray, t: np.ndarray) -> float:
+    pairs = zip(columns(y), columns(t), strict=True)
+    return math.fsum(b * (math.log(b) - a) for p, q in pairs for a, b in zip(p, q, strict=True)) / (y.size // len(y))
+
+
 def hellinger(y: np.ndarray, t: np.ndarray) -> float:
     pairs = zip(columns(y), columns(t), strict=True)
     squares = [(math.sqrt(a) - math.sqrt(b)) ** 2 for p, q in pairs for a, b in zip(p, q, strict=True)]
@@ -173,6 +178,11 @@ CASES = {
     "likelihood all": Case(xn.NegativeLogLikelihood(weight=W5, ignore=-1), of_classes(list, W5, -1),
                            "logs map", "some label map"),
 
+    "bounded": Case(xn.BoundedCrossEntropy(1.5), of_classes(lambda z: log_softmax([*z, -1.5])[:-1]), target="labels"),
+    "bounded shares": Case(xn.BoundedCrossEntropy(1.5, reduction="sum"),
+                           of_classes(lambda z: log_softmax([*z, -1.5])[:-1], divide="sum"), target="shares"),
+    "bounded map": Case(xn.BoundedCrossEntropy(0.1), of_classes(lambda z: log_softmax([*z, -0.1])[:-1]), "map", "label map"),
+
     "binary": Case(xn.BinaryCrossEntropy(), each(bernoulli), target="parts"),
     "binary batch": Case(xn.BinaryCrossEntropy(reduction="batch"), each(bernoulli, "batch"), target="parts"),
     "binary probabilities": Case(xn.BinaryCrossEntropy(logits=False),
@@ -194,6 +204,9 @@ CASES = {
     "weston watkins": Case(xn.WestonWatkinsHinge(), weston_watkins(1.0, 1), target="labels"),
     "weston watkins map": Case(xn.WestonWatkinsHinge(2.0, power=2), weston_watkins(2.0, 2), "map", "label map"),
 
+    "divergence": Case(xn.KullbackLeibler(), kullback_leibler, "logs", "shares"),
+    "divergence map": Case(xn.KullbackLeibler(), kullback_leibler, "logs map", "shares map"),
+    "divergence of labels": Case(xn.KullbackLeibler(reduction="sum"), of_classes(list, divide="sum"), "logs", "labels"),
     "hellinger": Case(xn.Hellinger(), hellinger, "shares", "shares"),
     "hellinger map": Case(xn.Hellinger(), hellinger, "shares map", "shares map"),
     "critic": Case(xn.WassersteinCritic(), each(lambda y, t: y * t), target="signs"),

@@ -125,6 +125,23 @@ def test_cross_entropy_is_log_softmax_and_its_likelihood():
     assert a == pytest.approx(b, rel=1e-14)
 
 
+def test_penalties_far_above_the_bound_are_left_alone():
+    """LeCun et al. 1998, section II.C: without a bound they would be pushed up for ever."""
+    rivals = [[0.0, -50.0, -900.0]]
+    assert of(xn.BoundedCrossEntropy(10.0), rivals, [0])[1][0][1:] == pytest.approx([0.0, 0.0], abs=1e-20)
+    far, near = of(xn.BoundedCrossEntropy(1e9), [[-50.0, -50.0]], [0]), of(xn.BoundedCrossEntropy(1.0), [[-50.0, -50.0]], [0])
+    assert far == of(xn.CrossEntropy(), [[-50.0, -50.0]], [0])                  # a bound far off is none
+    assert near[0] == pytest.approx(49) and near[1][0] == pytest.approx([-1.0, 0.0], abs=1e-20)
+
+
+def test_divergence_is_least_where_the_two_agree():
+    shares = Y["shares"]
+    loss, dy = of(xn.KullbackLeibler(), np.log(shares), shares)
+    assert loss == pytest.approx(0, abs=1e-16)
+    assert of(xn.KullbackLeibler(), [[-math.inf, 0.0]], [[0.0, 1.0]]) == (0.0, [[0.0, -1.0]])
+    assert of(xn.KullbackLeibler(), Y["logs"], shares)[0] > 0.01
+
+
 def test_binary_cross_entropy_is_that_of_two_classes():
     z, yes = np.linspace(-4, 4, 9), np.arange(9) % 2
     two = of(xn.CrossEntropy(), np.stack([0 * z, z], axis=1), yes)
@@ -142,6 +159,9 @@ def test_binary_cross_entropy_is_that_of_two_classes():
     (lambda: xn.CrossEntropy(reduction="batch"), "expected reduction to be 'mean' or 'sum'. Received: reduction='batch'"),
     (lambda: xn.Hellinger(reduction="batch"), "Hellinger: expected reduction"),
     (lambda: xn.WassersteinCritic(reduction="x"), "WassersteinCritic: expected reduction"),
+    (lambda: xn.BoundedCrossEntropy(0.0), "BoundedCrossEntropy: expected bound to be a number above 0"),
+    (lambda: xn.BoundedCrossEntropy(1.0, reduction="batch"), "BoundedCrossEntropy: expected reduction"),
+    (lambda: xn.KullbackLeibler(reduction="batch"), "KullbackLeibler: expected reduction"),
     (lambda: xn.Huber(0), "Huber: expected delta to be a number above 0. Received: delta=0"),
     (lambda: xn.Huber(math.nan), "Huber: expected delta"), (lambda: xn.Huber(True), "Huber: expected delta"),
     (lambda: xn.SmoothL1(-1.0), "SmoothL1: expected beta to be a number above 0"),

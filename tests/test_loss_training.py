@@ -111,9 +111,10 @@ W4 = (1.0, 2.0, 0.5, 3.0)
 @pytest.mark.parametrize("make, loss, target", [
     (network, xn.CrossEntropy(weight=W4, ignore=3, label_smoothing=0.1), LABELS),
     (network, xn.MultiLabelCrossEntropy(weight=W4, positive_weight=W4, ignore=-1), MANY),
+    (network, xn.BoundedCrossEntropy(2.0), LABELS),
     (network, xn.CrammerSingerHinge(), LABELS), (network, xn.LogCosh(), np.eye(4)[LABELS]),
     (maps, xn.CrossEntropy(), MAPS), (maps, xn.CrossEntropy(weight=W4, ignore=0), MAPS), (maps, xn.Dice(ignore=0), MAPS),
-], ids=["weights", "many", "hinge", "log cosh", "maps", "maps weights", "dice"])
+], ids=["weights", "many", "bounded", "hinge", "log cosh", "maps", "maps weights", "dice"])
 def test_captured_steps_are_the_same(make: Any, loss: xn.Loss, target: np.ndarray, folder: Path):
     """Weights travel with the launches: nothing comes from the host while the step is recorded, which would be a warning."""
     x, _ = samples()

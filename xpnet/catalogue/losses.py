@@ -7,6 +7,7 @@ import numpy as np
 from xpnet.catalogue.item import Item
 from xpnet.losses import (
     BinaryCrossEntropy,
+    BoundedCrossEntropy,
     CrammerSingerHinge,
     CrossEntropy,
     Dice,
@@ -15,6 +16,7 @@ from xpnet.losses import (
     Hinge,
     Huber,
     Jaccard,
+    KullbackLeibler,
     LogCosh,
     MeanAbsoluteError,
     MeanSquaredError,
@@ -74,6 +76,7 @@ ITEMS: list[Item] = [
     Item(CrossEntropy, lambda: CrossEntropy(weight=[0.5, 1, 2, 1, 3], ignore=4, label_smoothing=0.1), FIVE, target=labels,
          pytorch="CrossEntropyLoss", keras="CategoricalCrossentropy", numpynet="Softmax_layer"),
     Item(NegativeLogLikelihood, NegativeLogLikelihood, FIVE, target=labels, pytorch="NLLLoss"),
+    Item(BoundedCrossEntropy, lambda: BoundedCrossEntropy(1.0), FIVE, target=labels),
     Item(BinaryCrossEntropy, BinaryCrossEntropy, FIVE, target=shares,
          pytorch="BCEWithLogitsLoss, BCELoss", keras="BinaryCrossentropy", numpynet="Logistic_layer"),
     Item(MultiLabelCrossEntropy,
@@ -90,6 +93,7 @@ ITEMS: list[Item] = [
     Item(Huber, lambda: Huber(0.7), FIVE, target=numbers, pytorch="HuberLoss", keras="Huber"),
     Item(SmoothL1, lambda: SmoothL1(0.5), FIVE, target=numbers, pytorch="SmoothL1Loss", numpynet="Cost_layer (smooth)"),
     Item(LogCosh, LogCosh, FIVE, target=numbers, keras="LogCosh", numpynet="Cost_layer (logcosh)"),
+    Item(KullbackLeibler, KullbackLeibler, FIVE, target=labels, pytorch="KLDivLoss", keras="KLDivergence"),
     Item(Hellinger, Hellinger, FIVE, distribution, labels, numpynet="Cost_layer (hellinger)"),
     Item(WassersteinCritic, WassersteinCritic, FIVE, target=signs, numpynet="Cost_layer (wgan)"),
     Item(Dice, Dice, MAP, map_of_shares, map_of_labels, keras="Dice"),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from xpnet.losses.base import Loss
 from xpnet.losses.binary import BinaryCrossEntropy, MultiLabelCrossEntropy
-from xpnet.losses.classification import CrossEntropy, NegativeLogLikelihood
-from xpnet.losses.distributions import Hellinger, WassersteinCritic
+from xpnet.losses.classification import BoundedCrossEntropy, CrossEntropy, NegativeLogLikelihood
+from xpnet.losses.distributions import Hellinger, KullbackLeibler, WassersteinCritic
 from xpnet.losses.margin import CrammerSingerHinge, Hinge, WestonWatkinsHinge
 from xpnet.losses.regression import HalfSquaredError, Huber, LogCosh, MeanAbsoluteError, MeanSquaredError, SmoothL1
 from xpnet.losses.segmentation import Dice, Jaccard
 
 __all__ = [
-    "BinaryCrossEntropy", "CrammerSingerHinge", "CrossEntropy", "Dice", "HalfSquaredError", "Hellinger", "Hinge", "Huber",
-    "Jaccard", "LogCosh", "Loss", "MeanAbsoluteError", "MeanSquaredError", "MultiLabelCrossEntropy", "NegativeLogLikelihood",
-    "SmoothL1", "WassersteinCritic", "WestonWatkinsHinge",
+    "BinaryCrossEntropy", "BoundedCrossEntropy", "CrammerSingerHinge", "CrossEntropy", "Dice", "HalfSquaredError", "Hellinger",
+    "Hinge", "Huber", "Jaccard", "KullbackLeibler", "LogCosh", "Loss", "MeanAbsoluteError", "MeanSquaredError",
+    "MultiLabelCrossEntropy", "NegativeLogLikelihood", "SmoothL1", "WassersteinCritic", "WestonWatkinsHinge",
 ]
 
 LOSSES: dict[str, type[Loss]] = {

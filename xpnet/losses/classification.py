@@ -126,3 +126,26 @@ class NegativeLogLikelihood(WeightedClassLoss):
         shares, total = self.weighted(backend, log_p, target)
         asked = backend.xp.where(shares != 0, log_p, y.dtype.type(0))                           # log 0 elsewhere is no matter
         return -(shares * asked).sum() / total, (shares / -total).reshape(y.shape)
+
+
+class BoundedCrossEntropy(ClassLoss):
+    """Cross entropy with one more class: L = mean over N of log(exp(-bound) + sum over k of exp(z[k])) - z[label].
+
+    The criterion of LeNet-5 for the penalties -z that RBF gives, LeCun et al. 1998, eq. 9, where `bound` is j: the class that is
+    none of the K has the penalty `bound`, so that penalties that are larger already are not pushed up any further. z (K, N) or
+    (K, H, W, N), targets are labels or shares as for CrossEntropy; dz = (exp(z) / (exp(-bound) + sum over k of exp(z[k])) - t) /
+    N. `bound` is above 0. reduction="sum" does not divide.
+    """
+
+    def __init__(self, bound: float, *, reduction: str = "mean") -> None:
+        self.bound = self.expect_positive("bound", bound)
+        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        K, P = len(y), y.size // len(y)
+        shares = one_hot(backend, target, K) if target.ndim < y.ndim else target
+        z, t = backend.empty((K + 1, P), y.dtype), backend.zeros((K + 1, P), y.dtype)
+        z[:K], z[K:], t[:K] = y.reshape(K, P), -self.bound, shares.reshape(K, P)
+        loss, dz = backend.softmax_cross_entropy(z, t)                                          # divided by P
+        scale = P / self.count(y[0])
+        return loss * scale, (dz[:K] * scale).reshape(y.shape)

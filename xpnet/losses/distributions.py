@@ -15,6 +15,27 @@ from xpnet.losses.margin import expect_signs
 LEAST = 1e-7        # of a probability, where something is divided by it
 
 
+class KullbackLeibler(ClassLoss):
+    """Kullback-Leibler divergence: L = mean over N of sum over k of t[k] (log t[k] - y[k]) (Kullback and Leibler 1951).
+
+    y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; targets are distributions of that shape,
+    or labels (N,) or (N, H, W), 0 log 0 = 0; each place of a map counts as a sample. dy = -t / N. It is NegativeLogLikelihood
+    less the entropy of the targets, so that 0 is the least. The mean is what PyTorch calls "batchmean"; its "mean" also divides
+    by K. reduction="sum" does not divide.
+    """
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        xp, n, zero = backend.xp, self.count(y[0]), y.dtype.type(0)
+        if target.ndim < y.ndim:
+            target = one_hot(backend, target, len(y)).astype(y.dtype)
+        there = target > 0
+        gap = xp.log(xp.where(there, target, y.dtype.type(1))) - xp.where(there, y, zero)       # log 0 elsewhere is no matter
+        return (target * gap).sum() / n, target * (-1.0 / n)
+
+
 class Hellinger(ClassLoss):
     """Squared Hellinger distance: L = mean over N of 1/2 sum over k of (sqrt(y[k]) - sqrt(t[k]))^2 (Hellinger 1909).
 
