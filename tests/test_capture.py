@@ -54,7 +54,9 @@ def test_two_hundred_steps_are_the_same_captured(late: str, folder: Path):
     {"samples": 5, "epochs": 6},                                                # one short batch is all there is
     {"validation": samples(13, seed=1), "epochs": 4, "samples": 43},            # looking in between changes nothing
     {"loss": "half_squared_error", "y": "shares"},
-], ids=["nesterov", "adamw", "short", "one", "validation", "shares"])
+    {"optimizer": xn.Regularized(xn.RMSprop(1e-2), l1=1e-3, clip_value=0.1, clip_norm=0.2, max_norm=0.5), "epochs": 4,
+     "schedule": xn.ReduceOnPlateau(patience=0)},
+], ids=["nesterov", "adamw", "short", "one", "validation", "shares", "regularized"])
 def test_fits_are_the_same_captured(settings: dict[str, Any], late: str, folder: Path):
     results = []
     for capture in (False, True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xpnet.catalogue.item import Item
 from xpnet.layers import AlphaDropout, DropConnect, Dropout, Dropout2d, GaussianDropout
+from xpnet.optim import Regularized
 
 MAPS = ((4, 7, 6),)
 
@@ -12,5 +13,6 @@ ITEMS: list[Item] = [
     Item(Dropout2d, lambda: Dropout2d(0.4), MAPS, pytorch="Dropout2d", keras="SpatialDropout2D"),
     Item(AlphaDropout, lambda: AlphaDropout(0.3), MAPS, pytorch="AlphaDropout", keras="AlphaDropout"),
     Item(GaussianDropout, lambda: GaussianDropout(0.3), MAPS, keras="GaussianDropout"),
+    Item(Regularized, pytorch="clip_grad_norm_, clip_grad_value_, renorm", keras="L1, MaxNorm, clipnorm, clipvalue"),
     Item(DropConnect, lambda: DropConnect(5, 0.4, activation="tanh"), ((7,),)),
 ]

@@ -24,6 +24,13 @@ class Optimizer:
         """Change the flat parameters w (n,) in place, given the gradients g; the first `decayed` feel weight decay."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method apply(backend, w, g, slots, hyper, decayed).")
 
+    def gradients(self, buffers: Buffers) -> Array:
+        """The flat gradients that `apply` is given, in an array of their own where they are not the network's."""
+        return buffers.grads
+
+    def constrain(self, buffers: Buffers) -> None:
+        """Put weights that a step has moved back to where they may be."""
+
     def _check(self, *, below: float = float("inf"), **least: float) -> None:
         for name, bound in least.items():
             value = getattr(self, name)
@@ -76,12 +83,16 @@ class Updater:
 
     def apply(self) -> None:
         """Change the parameters; every number that differs from step to step is read on the device."""
-        buffers = self.buffers
-        for start, stop in buffers.trained():
+        buffers, trained = self.buffers, self.buffers.trained()
+        if not trained:
+            return
+        grads = self.optimizer.gradients(buffers)
+        for start, stop in trained:
             part = slice(start, stop)
             decayed = min(max(buffers.decayed - start, 0), stop - start)
-            self.optimizer.apply(buffers.backend, buffers.parameters[part], buffers.grads[part],
-                                 [slot[part] for slot in self.slots], self.hyper, decayed)
+            self.optimizer.apply(buffers.backend, buffers.parameters[part], grads[part], [slot[part] for slot in self.slots],
+                                 self.hyper, decayed)
+        self.optimizer.constrain(buffers)
 
     def to(self, buffers: Buffers) -> None:
         """Go on with the same parameters on another backend."""

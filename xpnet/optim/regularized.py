@@ -1,0 +1,73 @@
+"""What is done to gradients before an optimizer's step, and to weights after it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.layer import Array, Buffers
+from xpnet.optim.base import Optimizer
+
+
+class Regularized(Optimizer):
+    """Bounds and penalties around an optimizer: its step with g' = clip(g) + l1 sign(w), then |w| <= max_norm for each unit.
+
+    clip_value bounds each element: g = max(-clip_value, min(g, clip_value)). clip_norm then bounds all of them together:
+    g *= min(1, clip_norm / |g|), where |g|^2 is the sum over everything that is trained (Pascanu et al. 2013, algorithm 1;
+    PyTorch divides by |g| + 1e-6). l1 is the factor of the sum of |w| over weights, not biases (Tibshirani 1996); like the
+    weight decay, which stays with the optimizer, it is not part of what is clipped. max_norm bounds the root of the sum of
+    squares of each unit's incoming weights, the rows W[i] of weights with two axes or more: w *= min(1, max_norm / |w|)
+    (Srivastava et al. 2014, section 5.1). The settings are constants of a captured step: see TrainStep.release.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, l1: float = 0.0, clip_value: float | None = None,
+                 clip_norm: float | None = None, max_norm: float | None = None) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"Regularized: expected an Optimizer, e.g. Adam(1e-3). Received: {optimizer!r}.")
+        self.optimizer, self.l1 = optimizer, l1
+        self.clip_value, self.clip_norm, self.max_norm = clip_value, clip_norm, max_norm
+        self._check(l1=0.0)
+        for name in ("clip_value", "clip_norm", "max_norm"):
+            if getattr(self, name) is not None:
+                self._check(**{name: 0.0})
+                if not getattr(self, name):
+                    raise ValueError(f"Regularized: expected {name} above 0, or None. Received: {name}=0.")
+        self.slots, self.first = optimizer.slots, optimizer.first
+
+    @property
+    def lr(self) -> float:
+        return self.optimizer.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optimizer.lr = value
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        return self.optimizer.hyper(step, lr)
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        self.optimizer.apply(backend, w, g, slots, hyper, decayed)
+
+    def gradients(self, buffers: Buffers) -> Array:
+        xp, g = buffers.backend.xp, self.optimizer.gradients(buffers)
+        if self.clip_value is not None:
+            g = xp.clip(g, -self.clip_value, self.clip_value)
+        if self.clip_norm is not None:
+            # In float64, so that no square overflows. Whether |g| is too large is decided on the device.
+            norm = xp.sqrt(sum(xp.square(g[start:stop], dtype=np.float64).sum() for start, stop in buffers.trained()))
+            g = g * (self.clip_norm / xp.maximum(norm, self.clip_norm)).astype(g.dtype)
+        if self.l1:
+            g = g.copy()
+            g[:buffers.decayed] += self.l1 * xp.sign(buffers.parameters[:buffers.decayed])
+        return g
+
+    def constrain(self, buffers: Buffers) -> None:
+        self.optimizer.constrain(buffers)
+        if self.max_norm is None:
+            return
+        xp = buffers.backend.xp
+        for layer, p in buffers.placed:
+            if layer.trainable and p.decay and len(p.shape) > 1:
+                W = p.data.reshape(p.shape[0], -1)                                              # (units, inputs)
+                norm = xp.sqrt((W * W).sum(axis=1))                                             # (units,)
+                W *= (self.max_norm / xp.maximum(norm, self.max_norm))[:, None]
