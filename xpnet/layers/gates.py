@@ -71,8 +71,8 @@ class Swish(Activation):
         if self.b is None:
             return super().backward(dy, accumulate)
         x, = self.recall()
-        s, t = activations.tail(self.xp, self.b.data * x)
-        db = dy * x * x * t / (1 + t)**2                                # s (1 - s) = t / (1 + t)^2
+        u, v = activations.fraction(self.xp, self.b.data * x)
+        db = dy * x * x * u * v / (u + v)**2                            # s (1 - s), for s = u / (u + v)
         self.backend.store(db.reshape(1, -1).sum(axis=1), self.b.grad, accumulate)
         return dy * activations.swish_derivative(self.xp, x, self.b.data)
 
