@@ -125,7 +125,7 @@ def test_instance_norm2d(backend, shape, dtype):
 @pytest.mark.parametrize("make, groups", [(xn.LayerNorm, 1), (lambda **o: xn.GroupNorm(2, **o), 2), (xn.InstanceNorm2d, 2)])
 def test_a_large_mean_does_not_swallow_the_variance(backend, make, groups):
     """E[x^2] - E[x]^2 would be noise here; and sums of 20 000 numbers near 3000 in float32 would move the mean."""
-    x = (3000 + normal((2, 100, 200, 1))).astype(np.float32)
+    x = (3000 + normal((2, 100, 200, 3))).astype(np.float32)
     y = forward(make(affine=False).initialize((2, 100, 200), backend=backend), x)
     assert np.abs(y - of_groups(x, groups, 1e-5)).max() < 1e-3
 
