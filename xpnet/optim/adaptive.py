@@ -31,7 +31,8 @@ class Adagrad(Optimizer):
         return lr / (1 + (step - 1) * self.lr_decay), self.eps, self.weight_decay
 
     def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        backend.adagrad(w, g, *slots, hyper, decayed=decayed)
+        s, = slots
+        backend.adagrad(w, g, s, hyper, decayed=decayed)
 
 
 class Adadelta(Optimizer):
@@ -52,7 +53,8 @@ class Adadelta(Optimizer):
         return lr, self.rho, self.eps, self.weight_decay
 
     def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        backend.adadelta(w, g, *slots, hyper, decayed=decayed)
+        v, u = slots
+        backend.adadelta(w, g, v, u, hyper, decayed=decayed)
 
 
 class RMSprop(Optimizer):

@@ -45,4 +45,5 @@ class Lion(Optimizer):
         return lr, *self.betas, self.weight_decay
 
     def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        backend.lion(w, g, *slots, hyper, decayed=decayed)
+        m, = slots
+        backend.lion(w, g, m, hyper, decayed=decayed)
