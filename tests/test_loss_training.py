@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_cases import learned, network, pretended, samples
+from loss_cases import CASES, TARGET, Y
 from nets import same
 
 import xpnet as xn
@@ -128,3 +129,17 @@ def test_captured_steps_are_the_same(make: Any, loss: xn.Loss, target: np.ndarra
             assert gpus.graphs == capture
     assert same(results[0][0], results[1][0]) and results[0][1] == results[1][1]
     assert len(set(results[0][1])) == 3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_on_a_pretended_gpu(name: str, folder: Path):
+    """What CuPy lacks, waiting for the GPU, and other types than y's are seen here."""
+    case = CASES[name]
+    y = np.moveaxis(Y[case.y], 0, -1).astype(np.float32)
+    t = np.moveaxis(case.loss.targets(TARGET[case.target], y.shape[:-1], np.dtype(np.float32)), 0, -1)
+    expected = case.loss(xn.Backend(), y, t)
+    with pretended(folder) as (backend, _), backend.scope():
+        loss, dy = case.loss(backend, backend.asarray(y), backend.asarray(t))
+        assert loss.dtype == dy.dtype == np.float32 and loss.shape == ()
+        np.testing.assert_allclose(backend.to_numpy(loss), expected[0], rtol=1e-5)
+        np.testing.assert_allclose(backend.to_numpy(dy), expected[1], rtol=1e-4, atol=1e-6 * abs(expected[1]).max())
