@@ -71,12 +71,9 @@ class WeightedClassLoss(ClassLoss):
         w = column(backend, self.weight, y)                                                     # (K, 1)
         if target.ndim == 2:
             return w * ((1.0 - smoothing) * target + smoothing / K), self.count(y[0])
-        hot = one_hot(backend, target, K)                                                       # (K, P)
-        known = None if self.ignore is None else target != self.ignore                          # (P,)
-        hot = (hot if known is None else hot & known).astype(y.dtype)
-        shares = hot
-        if smoothing:
-            shares = (1.0 - smoothing) * hot + (smoothing / K if known is None else known * y.dtype.type(smoothing / K))
+        known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)    # (P,)
+        hot = one_hot(backend, target, K).astype(y.dtype) * known                               # (K, P)
+        shares = (1.0 - smoothing) * hot + (smoothing / K) * known
         return w * shares, 1 if self.reduction == "sum" else or_one((w * hot).sum())
 
 
