@@ -49,10 +49,14 @@ class SampleNorm(Layer):
     def standardised(self, x: Array) -> tuple[Array, Array | None, Array]:
         """X_hat (groups, elements, N), and mean and standard deviation (groups, 1, N) of the rows of x."""
         rows = x.reshape(*self.rows, x.shape[-1])
-        mean = _mean(rows) if self.centred else None
-        centred = rows if mean is None else rows - mean
-        std = self.xp.sqrt(_mean(centred * centred) + self.floor)
-        return centred / std, mean, std
+        if not self.centred:
+            std = self.xp.sqrt(_mean(rows * rows) + self.floor)
+            return rows / std, None, std
+        mean = _mean(rows)
+        x_hat = rows - mean
+        std = self.xp.sqrt(_mean(x_hat * x_hat) + self.floor)
+        x_hat /= std
+        return x_hat, mean, std
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         x_hat, _, std = self.standardised(x)
@@ -73,7 +77,8 @@ class SampleNorm(Layer):
             if self.beta is not None:
                 self.backend.store(g.sum(axis=(0, 2, 3)).reshape(self.beta.shape), self.beta.grad, accumulate)
             dx_hat = (g * self.gamma.data.reshape(1, -1, 1, 1)).reshape(x_hat.shape)
-        dx = dx_hat - x_hat * _mean(dx_hat * x_hat)
+        dx = x_hat * -_mean(dx_hat * x_hat)
+        dx += dx_hat
         if self.centred:
             dx -= _mean(dx_hat)
         dx /= std
