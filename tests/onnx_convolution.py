@@ -102,8 +102,26 @@ def resize(backend, attributes, inputs, outputs):
     return [run_layer(backend, layer, x)]
 
 
+def elementwise(layer):
+    """A merging layer: the whole array of a case is one sample."""
+    return lambda backend, attributes, inputs, outputs: [run_layer(backend, layer(), *(x[None] for x in inputs))[0]]
+
+
+def reshape(backend, attributes, inputs, outputs):
+    x, shape = inputs
+    wanted = [x.shape[axis] if n == 0 and not attributes.get("allowzero", 0) else int(n) for axis, n in enumerate(shape)]
+    return [run_layer(backend, xn.Reshape(wanted), x[None])[0]]
+
+
+def transpose(backend, attributes, inputs, outputs):
+    axes = attributes.get("perm", range(inputs[0].ndim)[::-1])
+    return [run_layer(backend, xn.Permute(axes), inputs[0][None])[0]]
+
+
 OPERATORS = {"ConvTranspose": conv_transpose, "DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth, "Pad": pad,
-             "CenterCropPad": center_crop_pad, "Upsample": upsample, "Resize": resize}
+             "CenterCropPad": center_crop_pad, "Upsample": upsample, "Resize": resize, "Reshape": reshape, "Transpose": transpose,
+             "Mul": elementwise(xn.Multiply), "Sub": elementwise(xn.Subtract), "Mean": elementwise(xn.Average),
+             "Max": elementwise(xn.Maximum), "Min": elementwise(xn.Minimum)}
 WITH_WINDOWS = ("ConvTranspose",)       # the operators whose cases count only where they have two spatial axes
 REASONS: dict[str, list[str]] = {          # why cases cannot pass
     "of two elements that are equally near Upsample2d takes the second, as PyTorch does, ONNX by default the first": [
@@ -126,6 +144,12 @@ REASONS: dict[str, list[str]] = {          # why cases cannot pass
         "test_resize_upsample_scales_cubic_asymmetric", "test_resize_upsample_sizes_nearest_ceil_half_pixel",
         "test_resize_upsample_sizes_nearest_floor_align_corners",
         "test_resize_upsample_sizes_nearest_round_prefer_ceil_asymmetric"],
+    "merging layers take inputs of one shape": [
+        "test_mul_bcast", "test_sub_bcast"],
+    "merging layers take two inputs or more": [
+        "test_max_one_input", "test_mean_one_input", "test_min_one_input"],
+    "a sample has no axis without elements": [
+        "test_reshape_allowzero_reordered"],
     "Upsample2d has no region of interest": [
         "test_resize_tf_crop_and_resize", "test_resize_tf_crop_and_resize_axes_2_3",
         "test_resize_tf_crop_and_resize_axes_3_2", "test_resize_tf_crop_and_resize_extrapolation_value"],

@@ -23,7 +23,7 @@ from xpnet.layers.linear import RBF, Linear
 from xpnet.layers.local_normalization import ContrastNorm2d, DivisiveNorm2d, LocalResponseNorm, SubtractiveNorm2d
 from xpnet.layers.locally_connected import LocallyConnected2d
 from xpnet.layers.lp import L1Norm, L2Norm, LpNormalize, LpPool2d
-from xpnet.layers.merge import Add, Concat
+from xpnet.layers.merge import Add, Average, Concat, Maximum, Minimum, Multiply, Subtract
 from xpnet.layers.normalization import BatchNorm1d, BatchNorm2d
 from xpnet.layers.padding import CircularPad2d, ConstantPad2d, Crop2d, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
 from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
@@ -45,7 +45,7 @@ from xpnet.layers.rescale import Rescale
 from xpnet.layers.resize import PixelShuffle, PixelUnshuffle, Upsample2d
 from xpnet.layers.sample_normalization import GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from xpnet.layers.separable import DepthwiseConv2d, SeparableConv2d
-from xpnet.layers.shape import Flatten
+from xpnet.layers.shape import ChannelShuffle, Flatten, Permute, Reshape
 from xpnet.layers.smooth import CELU, ELU, GELU, SELU, Mish, SiLU, SmoothAbs, Softplus
 from xpnet.layers.softmax import LogSoftmax, Softmax
 from xpnet.layers.sparse_coding import DeconvolutionalNetwork2d
@@ -55,15 +55,15 @@ from xpnet.layers.unpooling import MaxUnpool2d
 from xpnet.layers.whitening import Whitening
 
 __all__ = [
-    "Abs", "Activation", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Add", "AlphaDropout", "Arctan", "AvgPool2d",
-    "BatchNorm1d", "BatchNorm2d", "CELU", "CircularPad2d", "Concat", "ConstantPad2d", "ContrastNorm2d", "Conv2d",
-    "ConvTranspose2d", "Crop2d", "DeconvolutionalNetwork2d", "DepthwiseConv2d", "DivisiveNorm2d", "DropConnect", "Dropout",
-    "Dropout2d", "ELU", "Elliot", "Flatten", "GELU", "GLU", "Gain", "GaussianDropout", "GaussianPool2d", "GlobalAvgPool2d",
-    "GlobalMaxPool2d", "GroupNorm", "HardSigmoid", "HardSwish", "Hardtanh", "Identity", "InstanceNorm2d", "L1Norm", "L2Norm",
-    "LayerNorm", "LeakyReLU", "Lhtan", "Linear", "LocalResponseNorm", "LocallyConnected2d", "LogSigmoid", "LogSoftmax",
-    "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d", "Maxout", "Mish", "PReLU", "PixelShuffle",
-    "PixelUnshuffle", "Plse", "RBF", "RMSNorm", "Ramp", "ReLU", "ReLU6", "ReflectionPad2d", "Relie", "ReplicationPad2d",
-    "Rescale", "SELU", "ScaledTanh", "SeparableConv2d", "SiLU", "Sigmoid", "SkipSampling2d", "SmoothAbs", "Softmax",
-    "Softplus", "Softsign", "Stair", "Subsampling2d", "SubtractiveNorm2d", "Swish", "SymmElliot", "TableConv2d", "Tanh",
-    "TrueConv2d", "Upsample2d", "Whitening", "ZeroPad2d",
+    "Abs", "Activation", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Add", "AlphaDropout", "Arctan", "Average", "AvgPool2d",
+    "BatchNorm1d", "BatchNorm2d", "CELU", "ChannelShuffle", "CircularPad2d", "Concat", "ConstantPad2d", "ContrastNorm2d",
+    "Conv2d", "ConvTranspose2d", "Crop2d", "DeconvolutionalNetwork2d", "DepthwiseConv2d", "DivisiveNorm2d", "DropConnect",
+    "Dropout", "Dropout2d", "ELU", "Elliot", "Flatten", "GELU", "GLU", "Gain", "GaussianDropout", "GaussianPool2d",
+    "GlobalAvgPool2d", "GlobalMaxPool2d", "GroupNorm", "HardSigmoid", "HardSwish", "Hardtanh", "Identity", "InstanceNorm2d",
+    "L1Norm", "L2Norm", "LayerNorm", "LeakyReLU", "Lhtan", "Linear", "LocalResponseNorm", "LocallyConnected2d", "LogSigmoid",
+    "LogSoftmax", "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d", "Maximum", "Maxout", "Minimum", "Mish",
+    "Multiply", "PReLU", "Permute", "PixelShuffle", "PixelUnshuffle", "Plse", "RBF", "RMSNorm", "Ramp", "ReLU", "ReLU6",
+    "ReflectionPad2d", "Relie", "ReplicationPad2d", "Rescale", "Reshape", "SELU", "ScaledTanh", "SeparableConv2d", "SiLU",
+    "Sigmoid", "SkipSampling2d", "SmoothAbs", "Softmax", "Softplus", "Softsign", "Stair", "Subsampling2d", "Subtract",
+    "SubtractiveNorm2d", "Swish", "SymmElliot", "TableConv2d", "Tanh", "TrueConv2d", "Upsample2d", "Whitening", "ZeroPad2d",
 ]

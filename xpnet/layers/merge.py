@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
-class Add(Layer):
-    """Sum of two or more arrays of one shape: Y = X1 + X2 + ..., and each dX is dY (He et al. 2016, figure 2)."""
-
-    kind = "add"
+class _SameShape(Layer):
+    """Elementwise, on two or more arrays of one shape."""
 
     def build(self, *in_shapes: Shape) -> Shape:
         if len(in_shapes) < 2 or len(set(in_shapes)) > 1:
             raise ValueError(f"{self.who}: expected two or more inputs of one shape. Received: {list(in_shapes)}.")
         return in_shapes[0]
+
+
+class Add(_SameShape):
+    """Sum of two or more arrays of one shape: Y = X1 + X2 + ..., and each dX is dY (He et al. 2016, figure 2)."""
+
+    kind = "add"
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
         y = xs[0] + xs[1]
@@ -25,6 +31,104 @@ class Add(Layer):
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         self.recall()
         return (dy,) * len(self.in_shapes)
+
+
+class Average(Add):
+    """Mean of two or more arrays of one shape: Y = (X1 + X2 + ... + Xm) / m, and each dX is dY / m.
+
+    Of networks' outputs it makes a committee. Hansen and Salamon 1990.
+    """
+
+    kind = "average"
+
+    def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
+        return super().forward(*xs, mode=mode) * (1.0 / len(xs))
+
+    def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
+        return super().backward(dy * (1.0 / len(self.in_shapes)))
+
+
+class Subtract(_SameShape):
+    """Difference of two arrays of one shape: Y = X1 - X2, dX1 = dY, dX2 = -dY.
+
+    What two branches make of a pair of pictures is compared so. Chopra et al. 2005, eq. 1.
+    """
+
+    kind = "subtract"
+
+    def build(self, first: Shape, second: Shape) -> Shape:      # type: ignore[override]
+        return super().build(first, second)
+
+    def forward(self, x1: Array, x2: Array, mode: str = PREDICT) -> Array:      # type: ignore[override]
+        self.remember(mode)
+        return x1 - x2
+
+    def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
+        self.recall()
+        return dy, -dy
+
+
+class Multiply(_SameShape):
+    """Product of two or more arrays of one shape: Y = X1 X2 ..., element by element, and dXi = dY times all others.
+
+    One of them is often a gate, a sigmoid between 0 and 1. Hochreiter and Schmidhuber 1997; Srivastava et al. 2015, eq. 2.
+    """
+
+    kind = "multiply"
+
+    def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode, xs)
+        return _product(xs)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
+        xs, = self.recall()
+        return tuple(_product([dy, *xs[:i], *xs[i + 1:]]) for i in range(len(xs)))
+
+
+class _Winner(_SameShape):
+    """One of the elements in each place; dY goes to it. Of equal ones the first wins, a NaN wins over everything."""
+
+    def of_two(self, a: Array, b: Array) -> Array:
+        raise NotImplementedError
+
+    def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
+        y = self.of_two(xs[0], xs[1])
+        for x in xs[2:]:
+            y = self.of_two(y, x)
+        self.remember(mode, xs, y)
+        return y
+
+    def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
+        (xs, y), zero, dxs = self.recall(), dy.dtype.type(0), []
+        for x in xs:
+            wins = (x == y) | (x != x)
+            dxs.append(self.xp.where(wins, dy, zero))
+            dy = self.xp.where(wins, zero, dy)              # what is left for those that come later
+        return tuple(dxs)
+
+
+class Maximum(_Winner):
+    """Largest of two or more arrays of one shape: Y = max(X1, X2, ...), element by element; dY goes to the one that won.
+
+    Of equal elements the first wins, a NaN wins over everything. Goodfellow et al. 2013.
+    """
+
+    kind = "maximum"
+
+    def of_two(self, a: Array, b: Array) -> Array:
+        return self.xp.maximum(a, b)
+
+
+class Minimum(_Winner):
+    """Smallest of two or more arrays of one shape: Y = min(X1, X2, ...), element by element; dY goes to the one that won.
+
+    Of equal elements the first wins, a NaN wins over everything. As a fuzzy AND: Zadeh 1965.
+    """
+
+    kind = "minimum"
+
+    def of_two(self, a: Array, b: Array) -> Array:
+        return self.xp.minimum(a, b)
 
 
 class Concat(Layer):
@@ -49,3 +153,10 @@ class Concat(Layer):
         self.recall()
         stops = [sum(shape[0] for shape in self.in_shapes[:i + 1]) for i in range(len(self.in_shapes))]
         return tuple(dy[stop - shape[0]:stop] for stop, shape in zip(stops, self.in_shapes, strict=True))
+
+
+def _product(factors: Sequence[Array]) -> Array:
+    y = factors[0] * factors[1]
+    for x in factors[2:]:
+        y *= x
+    return y

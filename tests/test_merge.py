@@ -1,0 +1,134 @@
+"""Merging and reordering layers: the output against loops over elements, where the gradient goes, the errors."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from oracles import assert_close
+
+import xpnet as xn
+from xpnet.testing import check_gradients
+
+every_float = pytest.mark.parametrize("dtype", ["float32", "float64"])
+MERGES = {"Add": math.fsum, "Average": lambda v: math.fsum(v) / len(v), "Multiply": math.prod, "Maximum": max, "Minimum": min,
+          "Subtract": lambda v: v[0] - v[1]}
+
+
+def normal(shape, dtype="float64", seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def run(layer, xs, dy=None):
+    """The output, or the gradients for a dY, on the host."""
+    y = layer.forward(*map(layer.backend.asarray, xs), mode="predict" if dy is None else "train")
+    results = y if dy is None else layer.backward(layer.backend.asarray(dy))
+    return [layer.backend.to_numpy(a) for a in results] if isinstance(results, tuple) else layer.backend.to_numpy(results)
+
+
+# --- merging --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, count", [(name, count) for name in MERGES for count in (2, 3, 4)
+                                         if name != "Subtract" or count == 2])
+@every_float
+def test_merges(backend, name, count, dtype):
+    xs = [normal((2, 3, 2, 4), dtype, seed=k) for k in range(count)]
+    layer = getattr(xn, name)().initialize(*[(2, 3, 2)] * count, backend=backend, dtype=dtype)
+    y = run(layer, xs)
+    assert y.dtype == dtype
+    expected = [MERGES[name]([float(v) for v in values]) for values in zip(*(x.flat for x in xs))]
+    assert_close(y, np.reshape(expected, y.shape))
+    check_gradients(getattr(xn, name)(), *[(5,)] * count, backend=backend)
+
+
+def test_a_zero_in_a_product_does_not_take_the_others_gradients_away(backend):
+    layer = xn.Multiply().initialize((1,), (1,), (1,), backend=backend, dtype="float64")
+    xs = [np.array([[a]]) for a in (0.0, 3.0, -2.0)]
+    np.testing.assert_array_equal(np.ravel(run(layer, xs, np.array([[1.0]]))), [-6, 0, 0])
+
+
+@pytest.mark.parametrize("name, wins", [("Maximum", [0, 1, 2, 0, 1, 0]), ("Minimum", [1, 0, 0, 0, 1, 0])])
+def test_the_gradient_goes_to_the_one_that_won(backend, name, wins):
+    """Of equal elements to the first, of NaNs to the first NaN, and always to exactly one."""
+    nan = math.nan
+    xs = [np.array([row]).T for row in ([3.0, 1, 1, 2, 1, nan], [2.0, 4, 4, 2, nan, nan], [2.5, 2, 5, 2, 3, 0])]
+    layer = getattr(xn, name)().initialize((6,), (6,), (6,), backend=backend, dtype="float64")
+    dxs = run(layer, xs, np.arange(1.0, 7)[:, None])
+    for i, winner in enumerate(wins):
+        assert [dx[i, 0] for dx in dxs] == [i + 1 if k == winner else 0 for k in range(3)]
+    np.testing.assert_array_equal(run(layer, xs).ravel()[4:], [nan, nan])
+
+
+# --- other shapes ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("shape, expected", [((24,), (24,)), ((4, -1), (4, 6)), ((2, 3, 4, 1), (2, 3, 4, 1)), ([-1], (24,))])
+def test_reshape(backend, shape, expected):
+    layer = xn.Reshape(shape).initialize((2, 3, 4), backend=backend, dtype="float64")
+    x = normal((2, 3, 4, 5))
+    y = run(layer, [x])
+    assert layer.out_shape == expected
+    for n in range(5):
+        np.testing.assert_array_equal(y[..., n].ravel(), x[..., n].ravel())
+    np.testing.assert_array_equal(run(layer, [x], y), x)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0), [0, 2, 1]])
+def test_permute(backend, axes):
+    layer = xn.Permute(axes).initialize((2, 3, 4), backend=backend, dtype="float32")
+    x = normal((2, 3, 4, 5), "float32")
+    y = run(layer, [x])
+    for index in np.ndindex(*layer.out_shape):
+        there = [0, 0, 0]
+        for place, axis in zip(index, axes):
+            there[axis] = place
+        np.testing.assert_array_equal(y[index], x[tuple(there)])
+    np.testing.assert_array_equal(run(layer, [x], y), x)
+
+
+def test_channel_shuffle(backend):
+    layer = xn.ChannelShuffle(2).initialize((6, 1, 1), backend=backend, dtype="float64")
+    x = np.arange(6.0).reshape(6, 1, 1, 1)
+    np.testing.assert_array_equal(run(layer, [x]).ravel(), [0, 3, 1, 4, 2, 5])
+    np.testing.assert_array_equal(run(layer, [x], run(layer, [x])), x)
+
+
+def test_a_shuffle_lets_every_group_see_every_channel(backend):
+    """Two convolutions with groups see a part of the channels each; with a shuffle in between, the second sees them all."""
+    for shuffle, sees in ((xn.ChannelShuffle(1), 4), (xn.ChannelShuffle(2), 8)):
+        net = xn.Sequential([xn.Conv2d(8, 1, groups=2), shuffle, xn.Conv2d(8, 1, groups=2)], input_shape=(8, 1, 1),
+                            backend=backend, dtype="float64")
+        at = [net.predict(np.zeros((1, 8, 1, 1)))] + [net.predict(np.eye(8)[c].reshape(1, 8, 1, 1)) for c in range(8)]
+        assert sum(bool(y[0, 0] != at[0][0, 0]) for y in at[1:]) == sees
+
+
+def test_from_features_to_a_picture():
+    """A decoder: features, maps, and larger maps."""
+    net = xn.Sequential([xn.Linear(32, activation="relu"), xn.Reshape((8, 2, 2)), xn.ConvTranspose2d(4, 4, stride=2, padding=1),
+                         xn.Upsample2d(2), xn.Conv2d(1, 3, padding="half")], input_shape=(5,), backend="numpy")
+    assert net.predict(normal((3, 5))).shape == (3, 1, 8, 8)
+
+
+def test_settings_survive_json():
+    for layer, shape in ((xn.Reshape((4, -1)), (6, 2)), (xn.Permute((1, 0)), (6, 2)), (xn.ChannelShuffle(3), (6, 2, 2))):
+        again = type(layer)(**json.loads(json.dumps(layer.config())))
+        assert again.initialize(shape).out_shape == layer.initialize(shape).out_shape
+
+
+@pytest.mark.parametrize("make, text", [
+    (lambda: xn.Multiply().initialize((3,)), r"Multiply: expected two or more inputs of one shape\. Received: \[\(3,\)\]"),
+    (lambda: xn.Maximum(name="m").initialize((3,), (4,)), r"Maximum 'm': expected two or more inputs of one shape\. Received: "),
+    (lambda: xn.Subtract().initialize((3,), (4,)), r"Subtract: expected two or more inputs of one shape"),
+    (lambda: xn.Subtract().initialize((3,), (3,), (3,)), r"Subtract: expected 2 input\(s\)\. Received: 3"),
+    (lambda: xn.Reshape((2, -1, -1)), r"Reshape: expected shape to be ints, 1 or larger, one of them -1 if you like"),
+    (lambda: xn.Reshape((2, 0)), r"Reshape: expected shape to be ints.*shape=\(2, 0\)"),
+    (lambda: xn.Reshape(24), r"Reshape: expected shape to be ints.*shape=24"),
+    (lambda: xn.Reshape((5, -1)).initialize((2, 3, 4)),
+     r"Reshape: expected an input with as many elements as shape=\(5, -1\)\. Received: input shape \(2, 3, 4\)"),
+    (lambda: xn.Permute((1, 2)), r"Permute: expected axes to be 0, 1, \.\.\. in some order, each once\. Received: axes=\(1, 2\)"),
+    (lambda: xn.Permute((1, 0)).initialize((2, 3, 4)), r"Permute: expected an input of 2 axes, as many as in axes=\(1, 0\)"),
+    (lambda: xn.ChannelShuffle(4).initialize((6, 2, 2)), r"ChannelShuffle: expected groups=4 to divide the channels"),
+    (lambda: xn.ChannelShuffle(0), r"ChannelShuffle: expected groups to be an int, 1 or larger"),
+])
+def test_errors(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
