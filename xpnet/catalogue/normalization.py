@@ -30,7 +30,7 @@ ITEMS: list[Item] = [
     Item(LayerNorm, LayerNorm, MAPS, pytorch="LayerNorm", keras="LayerNormalization"),
     Item(RMSNorm, RMSNorm, MAPS, pytorch="RMSNorm", keras="RMSNormalization"),
     Item(GroupNorm, lambda: GroupNorm(2), MAPS, pytorch="GroupNorm", keras="GroupNormalization"),
-    Item(InstanceNorm2d, lambda: InstanceNorm2d(affine=True), MAPS, pytorch="InstanceNorm2d", keras="GroupNormalization(-1)"),
+    Item(InstanceNorm2d, lambda: InstanceNorm2d(affine=True), MAPS, pytorch="InstanceNorm2d", keras="GroupNormalization"),
     Item(LocalResponseNorm, lambda: LocalResponseNorm(3, alpha=0.5, k=2), MAPS, pytorch="LocalResponseNorm"),
     Item(SubtractiveNorm2d, lambda: SubtractiveNorm2d(5), MAPS),
     Item(DivisiveNorm2d, lambda: DivisiveNorm2d(5), MAPS),

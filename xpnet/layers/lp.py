@@ -97,7 +97,8 @@ class LpNormalize(Layer):
 class L1Norm(LpNormalize):
     """Division by the sum of the absolute values along an axis: Y = X / max(sum of |X|, eps) (Horn and Johnson 1985).
 
-    LpNormalize with p = 1: shapes, gradient and errors stand there.
+    LpNormalize with p = 1: shapes, gradient and errors stand there. NumPyNet's L1Norm_layer has dX = dY - sign(Y), which is
+    no gradient: it leaves out the divisor, and dY in the second term.
     """
 
     def __init__(self, *, axis: int | None = 0, eps: float = 1e-12, name: str | None = None) -> None:
@@ -105,10 +106,10 @@ class L1Norm(LpNormalize):
 
 
 class L2Norm(LpNormalize):
-    """Division by the Euclidean length along an axis: Y = X / max(sqrt(sum of X^2), eps) (Liu et al. 2015, section 3).
+    """Division by the Euclidean length along an axis: Y = X / max(sqrt(sum of X^2), eps) (Liu et al. 2015).
 
-    LpNormalize with p = 2: shapes, gradient and errors stand there. Before a Linear without bias whose weights have length 1
-    its outputs are cosines.
+    LpNormalize with p = 2: shapes, gradient and errors stand there. NumPyNet's L2Norm_layer has dX = dY + (1 - Y) / ||X||,
+    which is no gradient: it does not divide dY, and takes no part of it off along Y.
     """
 
     def __init__(self, *, axis: int | None = 0, eps: float = 1e-12, name: str | None = None) -> None:
