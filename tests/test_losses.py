@@ -210,7 +210,7 @@ def test_logits_of_a_softmax_that_stands_alone():
     assert result["loss"] == pytest.approx(math.log(2)) and result["accuracy"] == 0.5
 
 
-@pytest.mark.parametrize("last", [[xn.Flatten], [xn.Dropout], [xn.Dropout, xn.Flatten]])
+@pytest.mark.parametrize("last", [[xn.Flatten], [xn.Dropout], [xn.Dropout, xn.Flatten], [xn.GaussianDropout]])
 def test_softmax_twice_by_the_loss(last):
     net = xn.Sequential([xn.Linear(3), xn.Softmax(), *(layer() for layer in last)], input_shape=(4,), backend="numpy")
     before = net.parameters.copy()

@@ -13,7 +13,7 @@ import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node
-from xpnet.layers import LogSoftmax, Softmax
+from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.losses import Loss
 from xpnet.losses.base import real_array
 from xpnet.optim import Optimizer
@@ -267,7 +267,7 @@ class Sequential(Network):
 
 def softmax_below(node: Node) -> bool:
     """Whether the value is a softmax's output, or one that only had its shape changed or elements dropped."""
-    while node.layer is not None and len(node.parents) == 1 and node.layer.kind in ("flatten", "dropout"):
+    while node.layer is not None and len(node.parents) == 1 and isinstance(node.layer, Dropout | Flatten):
         node = node.parents[0]
     return isinstance(node.layer, Softmax)
 

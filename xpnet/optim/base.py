@@ -62,8 +62,8 @@ class Updater:
     def __init__(self, optimizer: Optimizer, buffers: Buffers) -> None:
         self.optimizer, self.steps = optimizer, 0
         slots = [buffers.backend.zeros(buffers.parameters.shape, buffers.dtype) for _ in range(optimizer.slots)]
-        if optimizer.first:
-            for slot in slots:
+        with buffers.backend.scope():
+            for slot in slots if optimizer.first else ():
                 slot.fill(optimizer.first)
         self._place(buffers, slots)
 
