@@ -21,7 +21,7 @@ class Conv2d(Activated):
     dZ = dY act'(Y), db = sum of dZ, dW = dZ im2col(X)^T, dX = col2im(W^T dZ).
     Padding is an int, a pair (rows, columns), four ints (top, bottom, left, right), "valid", "half" or "full".
     ValueError for groups that divide neither channels nor filters, and for a window larger than the padded input.
-    LeCun et al. 1989; as matrix products: Chellapilla et al. 2006.
+    LeCun et al. 1989; groups: Krizhevsky et al. 2012; dilation: Yu and Koltun 2016; as matrix products: Chellapilla et al. 2006.
     """
 
     kind = "conv"
