@@ -34,7 +34,7 @@ class Add(_SameShape):
 
 
 class Average(Add):
-    """Mean of two or more arrays of one shape: Y = (X1 + X2 + ... + Xm) / m, and each dX is dY / m.
+    """Mean of two or more arrays of one shape: Y = (X1 + X2 + ...) / m, and each dX is dY / m.
 
     Of networks' outputs it makes a committee. Hansen and Salamon 1990.
     """

@@ -12,7 +12,7 @@ from xpnet.layers.convolution import Conv2d
 
 
 class ConvTranspose2d(Conv2d):
-    """Transposed convolution: Y[k, y s - top + i, x s - left + j] += W[c, k, i, j] X[c, y, x], then act(b[k] + Y[k]).
+    """Transposed convolution: Y[k, y s - top + i d, x s - left + j d] += W[c, k, i, j] X[c, y, x]; act(b[k] + Y[k]).
 
     X (C, H, W, N), W (C, filters/groups, KH, KW), b (filters,), Y (filters, OH, OW, N), with stride s and dilation d
     OH = (H - 1) s - top - bottom + d (KH - 1) + 1 + output_padding. It is the input gradient of the convolution with these
