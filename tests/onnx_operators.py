@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 import xpnet as xn
-from xpnet import TRAIN, Window
+from xpnet import TRAIN
 
 
 def batch_last(backend, x):
@@ -73,11 +73,10 @@ def max_pool(backend, attributes, inputs, outputs):
 
 def average_pool(backend, attributes, inputs, outputs):
     x, = inputs
-    window = Window.make(*window_arguments(attributes, x))
-    if attributes.get("ceil_mode", 0):
-        window = window.ceil(*x.shape[2:])
-    y = backend.avg_pool2d(batch_last(backend, x), window, count_padding=attributes.get("count_include_pad", 0) == 1)
-    return [batch_first(backend, y)]
+    kernel, stride, padding, dilation = window_arguments(attributes, x)
+    layer = xn.AvgPool2d(kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=attributes.get("ceil_mode", 0) == 1,
+                         count_include_pad=attributes.get("count_include_pad", 0) == 1)
+    return [run_layer(backend, layer, x)]
 
 
 def global_average_pool(backend, attributes, inputs, outputs):

@@ -14,7 +14,8 @@ class MaxUnpool2d(Pool2d):
     A layer of two inputs, MaxUnpool2d(2)(x, z): z is what the pooling layer with the same arguments had as its input, and the
     places ("switches") are found in it anew, so that nothing but values goes through the network.
     X (C, OH, OW, N), Z and Y (C, H, W, N). An element that is the largest of several windows gets the sum of their X
-    (PyTorch keeps one of them). dX is dY at the places; dZ = 0, because a small step of Z does not move them.
+    (PyTorch keeps one of them). dX is dY at the places; dZ = 0, because a small step of Z does not move them. For arrays
+    without a network, functional.max_pool2d gives the places, and max_pool2d_backward puts values there.
     ValueError where X has not the shape that pooling Z gives.
     """
 
