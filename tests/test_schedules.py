@@ -61,6 +61,19 @@ def test_cosine_decay_at_known_points():
     factor = xn.CosineDecay(final=0.2).factor
     assert [factor(t) for t in (0.0, 1 / 3, 0.5, 2 / 3, 1.0)] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
     assert xn.CosineDecay().factor(1.0) == 0
+    again = xn.CosineDecay(final=0.2, cycles=4).factor
+    assert [again(t) for t in (0.0, 0.125, 0.249999, 0.25, 0.625, 1.0)] == pytest.approx([1, 0.6, 0.2, 1, 0.6, 0.2], rel=1e-4)
+
+
+def test_inverse_time_decay_at_known_points():
+    factor = xn.InverseTimeDecay(decay=4).factor
+    assert [factor(t) for t in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 5])
+
+
+def test_polynomial_decay_at_known_points():
+    assert [xn.PolynomialDecay().factor(t) for t in (0.0, 0.25, 1.0)] == [1, 0.75, 0]
+    factor = xn.PolynomialDecay(power=2, final=0.5).factor
+    assert [factor(t) for t in (0.0, 0.5, 1.0)] == [1, 0.625, 0.5]
 
 
 def test_warm_up_at_known_points():
@@ -85,7 +98,7 @@ def test_warm_up_rises_to_one_and_then_falls(part, first, final, t):
 @given(t=st.lists(st.floats(0, 1), min_size=2), gamma=st.floats(0.01, 1), every=st.floats(0.01, 1))
 def test_decays_start_at_one_and_never_rise(t, gamma, every):
     for schedule in (xn.StepDecay(every, gamma), xn.MultiStep([every / 2], gamma), xn.ExponentialDecay(gamma),
-                     xn.CosineDecay(gamma)):
+                     xn.CosineDecay(gamma), xn.InverseTimeDecay(1 / gamma), xn.PolynomialDecay(every, gamma)):
         falling = [schedule.factor(u) for u in sorted(t)]
         assert falling == sorted(falling, reverse=True)
         assert schedule.factor(0.0) == 1 and 0 < schedule.factor(1.0) <= 1
@@ -215,6 +228,12 @@ def test_by_name():
     (xn.MultiStep, {"gamma": 2}, "expected 0 < gamma <= 1"),
     (xn.ExponentialDecay, {"final": 0}, "expected 0 < final <= 1. Received: final=0"),
     (xn.CosineDecay, {"final": -0.1}, "expected 0 <= final <= 1. Received: final=-0.1"),
+    (xn.CosineDecay, {"cycles": 0}, "expected cycles to be an int, 1 or larger. Received: cycles=0"),
+    (xn.CosineDecay, {"cycles": 1.5}, "expected cycles to be an int"),
+    (xn.InverseTimeDecay, {"decay": -1}, "expected decay to be a number, 0 or larger. Received: decay=-1"),
+    (xn.InverseTimeDecay, {"decay": math.inf}, "expected decay to be a number"),
+    (xn.PolynomialDecay, {"power": 0}, "expected power to be a number above 0. Received: power=0"),
+    (xn.PolynomialDecay, {"final": 2}, "expected 0 <= final <= 1. Received: final=2"),
     (xn.WarmUp, {"part": 1}, "expected 0 < part < 1. Received: part=1"),
     (xn.WarmUp, {"first": 1.5}, "expected 0 <= first <= 1. Received: first=1.5"),
     (xn.ReduceOnPlateau, {"gamma": 1}, "expected 0 < gamma < 1. Received: gamma=1"),

@@ -9,8 +9,8 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Constant", "CosineDecay", "ExponentialDecay", "MultiStep", "OneCycle", "ReduceOnPlateau", "Schedule", "StepDecay",
-           "WarmUp"]
+__all__ = ["Constant", "CosineDecay", "ExponentialDecay", "InverseTimeDecay", "MultiStep", "OneCycle", "PolynomialDecay",
+           "ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp"]
 
 ROUNDING = 1e-9         # 0.7 / 0.1 is 6.999999999999999: what lies so close to a border is on it
 
@@ -102,18 +102,51 @@ class ExponentialDecay(Schedule):
         return float(self.final**t)
 
 
-class CosineDecay(Schedule):
-    """Cosine annealing: factor = final + (1 - final) (1 + cos(pi t)) / 2, from 1 to `final`.
+class InverseTimeDecay(Schedule):
+    """Inverse time decay: factor = 1 / (1 + decay t), from 1 to 1 / (1 + decay).
 
-    ValueError unless 0 <= final <= 1. Loshchilov and Hutter 2017, eq. 5, without the restarts.
+    ValueError unless decay is a number, 0 or larger. Robbins and Monro 1951, whose rates fall like 1 / step.
     """
 
-    def __init__(self, final: float = 0.0) -> None:
-        self._expect("0 <= final <= 1", "final", final, _number(final, 0, 1))
-        self.final = final
+    def __init__(self, decay: float = 9.0) -> None:
+        self._expect("decay to be a number, 0 or larger", "decay", decay, _number(decay, 0, math.inf) and decay < math.inf)
+        self.decay = decay
 
     def factor(self, t: float) -> float:
-        return _half_cosine(1.0, self.final, t)
+        return 1 / (1 + self.decay * t)
+
+
+class PolynomialDecay(Schedule):
+    """Polynomial decay: factor = final + (1 - final) (1 - t)^power, from 1 to `final`, in a straight line for power 1.
+
+    ValueError unless power is a number above 0 and 0 <= final <= 1. Chen et al. 2018, with power = 0.9.
+    """
+
+    def __init__(self, power: float = 1.0, final: float = 0.0) -> None:
+        self._expect("power to be a number above 0", "power", power, _between(power, 0, math.inf))
+        self._expect("0 <= final <= 1", "final", final, _number(final, 0, 1))
+        self.power, self.final = power, final
+
+    def factor(self, t: float) -> float:
+        return float(self.final + (1 - self.final) * (1 - t) ** self.power)
+
+
+class CosineDecay(Schedule):
+    """Cosine annealing: factor = final + (1 - final) (1 + cos(pi u)) / 2, from 1 at u = 0 to `final` at u = 1.
+
+    u = t, or with `cycles` the part of the cycle that is done: after each of so many equal cycles the rate begins again at 1.
+    ValueError unless 0 <= final <= 1 and cycles is an int, 1 or larger. Loshchilov and Hutter 2017, eq. 5, with T_mult = 1.
+    """
+
+    def __init__(self, final: float = 0.0, cycles: int = 1) -> None:
+        self._expect("0 <= final <= 1", "final", final, _number(final, 0, 1))
+        self._expect("cycles to be an int, 1 or larger", "cycles", cycles,
+                     isinstance(cycles, int) and _number(cycles, 1, math.inf))
+        self.final, self.cycles = final, cycles
+
+    def factor(self, t: float) -> float:
+        done = min(math.floor(t * self.cycles + ROUNDING), self.cycles - 1)                     # t = 1 ends the last cycle
+        return _half_cosine(1.0, self.final, max(0.0, t * self.cycles - done))
 
 
 class OneCycle(Schedule):
@@ -203,7 +236,8 @@ class ReduceOnPlateau(Schedule):
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
-    "constant": Constant, "step": StepDecay, "multi_step": MultiStep, "exponential": ExponentialDecay, "cosine": CosineDecay,
+    "constant": Constant, "step": StepDecay, "multi_step": MultiStep, "exponential": ExponentialDecay,
+    "inverse_time": InverseTimeDecay, "polynomial": PolynomialDecay, "cosine": CosineDecay,
     "one_cycle": OneCycle, "warm_up": WarmUp, "reduce_on_plateau": ReduceOnPlateau}
 
 
