@@ -17,6 +17,7 @@ class BatchNorm(Activated):
         super().__init__(activation, name=name)
         self.momentum = None if momentum is None else self.expect_number("momentum", momentum, 0)
         self.eps = self.expect_number("eps", eps, 0)
+        self._alone = False             # whether a sample has a single element of each channel
 
     def declare(self, channels: int, elements: int) -> None:
         """Parameters and state for so many channels; `elements` is how many of each one a sample has."""
@@ -29,7 +30,7 @@ class BatchNorm(Activated):
         self._alone = elements == 1
 
     @property
-    def smallest_batch(self) -> int:        # type: ignore[override]
+    def smallest_batch(self) -> int:        # type: ignore[override] # it depends on whether the layer is trainable
         return 2 if self._alone and self.trainable else 1
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
