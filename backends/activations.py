@@ -166,10 +166,29 @@ def hard_swish_derivative(xp, z):
     return xp.where(z > -3, xp.where(z < 3, z / 3 + 0.5, 1.0), 0.0)
 
 
+def beyond(xp, z, threshold):
+    """z where |z| is larger, else 0."""
+    return xp.where(xp.abs(z) <= threshold, 0.0, z)
+
+
+def tanhshrink_derivative(xp, z):
+    t = xp.tanh(z)
+    return t * t
+
+
 # --- exponential ------------------------------------------------------------------------------------------------------
 
 def elu(xp, z, alpha):
     return xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0))
+
+
+def gaussian(xp, z):
+    near = xp.clip(z, -100, 100)
+    return xp.exp(-near * near)
+
+
+def gaussian_derivative(xp, z):
+    return -2 * xp.clip(z, -100, 100) * gaussian(xp, z)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -214,6 +233,14 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": Activation(lambda xp, z: cut(xp, z) * normal_below(xp, z), gelu_derivative, of="z"),
     "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative, of="z"),
     "mish": Activation(lambda xp, z: cut(xp, z) * mish_parts(xp, z)[0], mish_derivative, of="z"),
+    "softshrink": Activation(lambda xp, z, threshold: z - xp.clip(z, -threshold, threshold), lambda xp, y, threshold: y != 0,
+                             constants={"threshold": 0.5}),
+    "hardshrink": Activation(beyond, lambda xp, y, threshold: y != 0, constants={"threshold": 0.5}),
+    "thresholded": Activation(lambda xp, z, threshold: xp.where(z <= threshold, 0.0, z), lambda xp, y, threshold: y > 0,
+                              constants={"threshold": 1.0}),
+    "tanhshrink": Activation(lambda xp, z: z - xp.tanh(z), tanhshrink_derivative, of="z"),
+    "step": Activation(lambda xp, z: xp.ceil(xp.clip(z, 0, 1)), lambda xp, y: xp.zeros_like(y)),
+    "gaussian": Activation(gaussian, gaussian_derivative, of="z"),
 }
 
 FUSED = ("relu", "sigmoid", "tanh", "scaled_tanh")

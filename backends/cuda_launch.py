@@ -22,7 +22,8 @@ ACTIVATIONS: dict[str | None, str] = {          # by their names in functions.cu
     None: "NONE", "relu": "RELU", "sigmoid": "SIGMOID", "tanh": "TANH", "scaled_tanh": "SCALED_TANH"}
 CURVES = ("linear", "logistic", "loggy", "elu", "selu", "celu", "relie", "ramp", "leaky", "abs", "plse", "stair", "hardtan",
           "lhtan", "relu6", "hard_sigmoid", "hard_swish", "softplus", "log_sigmoid", "smooth_abs", "softsign", "symmelliot",
-          "elliot", "arctan", "silu", "swish", "gelu", "gelu_tanh", "mish")      # in the order of curves.cu
+          "elliot", "arctan", "silu", "swish", "gelu", "gelu_tanh", "mish", "softshrink", "hardshrink", "thresholded",
+          "tanhshrink", "step", "gaussian")     # in the order of curves.cu
 INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char", np.dtype(np.int32): "int"}
 
 THREADS = 256                           # in a block: eight warps, enough to keep a multiprocessor busy

@@ -57,11 +57,18 @@ FORMULAS = {
     "gelu": lambda x: x * mp.erfc(-x / mp.sqrt(2)) / 2,
     "gelu_tanh": lambda x: x * sigmoid(2 * mp.sqrt(2 / mp.pi) * (x + mpf("0.044715") * x**3)),
     "mish": mish,
+    "softshrink": lambda x, t: mp.sign(x) * max(abs(x) - t, 0),
+    "hardshrink": lambda x, t: x if abs(x) > t else 0,
+    "thresholded": lambda x, t: x if x > t else 0,
+    "tanhshrink": lambda x: x - mp.tanh(x),
+    "step": lambda x: mpf(1 if x > 0 else 0),
+    "gaussian": lambda x: mp.exp(-x * x),
 }
 
 # Constants other than the usual ones, for each activation that has any.
 OTHERS = {"elu": (2.0,), "celu": (0.5,), "leaky": (0.1,), "hard_sigmoid": (0.2, 0.4), "softplus": (5.0,), "smooth_abs": (3.0,),
-          "symmelliot": (2.0,), "elliot": (0.5,), "swish": (1.7,)}
+          "symmelliot": (2.0,), "elliot": (0.5,), "swish": (1.7,), "softshrink": (0.8,), "hardshrink": (0.8,),
+          "thresholded": (0.3,)}
 
 # Where the derivative jumps, and what PyTorch takes for it there; of those it lacks, what darknet takes.
 KINKS = {
@@ -69,6 +76,7 @@ KINKS = {
     "stair": {-2: 0, -1: 0, 0: 0, 1: 0, 2: 0}, "hardtan": {-1: 0, 1: 0}, "lhtan": {0: 0.001, 1: 0.001}, "relu6": {0: 0, 6: 0},
     "hard_sigmoid": {-3: 0, 3: 0}, "hard_swish": {-3: 0, 3: 1}, "selu": {0: 1.0507009873554805 * 1.6732632423543772},
     "elu": {0: 1}, "celu": {0: 1}, "softsign": {0: 1}, "symmelliot": {0: 1}, "elliot": {0: 0.5},
+    "softshrink": {-0.5: 0, 0.5: 0}, "hardshrink": {-0.5: 0, 0.5: 0}, "thresholded": {1: 0}, "step": {0: 0},
 }
 
 # f and f' at infinity and at -infinity.
@@ -84,4 +92,6 @@ LIMITS = {
     "softsign": ((1, 0), (-1, 0)), "symmelliot": ((1, 0), (-1, 0)), "elliot": ((1, 0), (0, 0)),
     "arctan": ((1.5707963267948966, 0), (-1.5707963267948966, 0)), "silu": ((mp.inf, 1), (0, 0)), "swish": ((mp.inf, 1), (0, 0)),
     "gelu": ((mp.inf, 1), (0, 0)), "gelu_tanh": ((mp.inf, 1), (0, 0)), "mish": ((mp.inf, 1), (0, 0)),
+    "softshrink": ((mp.inf, 1), (-mp.inf, 1)), "hardshrink": ((mp.inf, 1), (-mp.inf, 1)), "thresholded": ((mp.inf, 1), (0, 0)),
+    "tanhshrink": ((mp.inf, 1), (-mp.inf, 1)), "step": ((1, 0), (0, 0)), "gaussian": ((0, 0), (0, 0)),
 }

@@ -33,6 +33,14 @@ def prelu(backend, attributes, inputs, outputs):
     return [np.moveaxis(run_layer(backend, xn.PReLU(per_channel=True), np.moveaxis(x, -1, 0)[None], a=slope)[0], 0, -1)]
 
 
+def shrink(backend, attributes, inputs, outputs):
+    """x - bias above lambd, x + bias below -lambd: the hard threshold without a bias, the soft one where they are equal."""
+    lambd, bias = attributes.get("lambd", 0.5), attributes.get("bias", 0.0)
+    if bias not in (0, lambd):
+        raise ValueError("a shrinkage is hard or soft")
+    return [run_layer(backend, (xn.Softshrink if bias else xn.Hardshrink)(lambd), inputs[0][None])[0]]
+
+
 def log_softmax(backend, attributes, inputs, outputs):
     x, = inputs
     return [run_layer(backend, xn.LogSoftmax(attributes.get("axis", -1) % x.ndim), x[None])[0]]
@@ -44,6 +52,7 @@ OPERATORS = {
     "Softsign": elementwise("softsign"), "HardSigmoid": with_attributes(xn.HardSigmoid, alpha=0.2, beta=0.5),
     "HardSwish": elementwise("hard_swish"), "Mish": elementwise("mish"), "Swish": with_attributes(xn.Swish, alpha=1.0),
     "Atan": elementwise("arctan"), "Abs": elementwise("abs"), "Identity": elementwise("linear"), "LogSoftmax": log_softmax,
+    "ThresholdedRelu": with_attributes(xn.ThresholdedReLU, alpha=1.0), "Shrink": shrink,
 }
 WITH_WINDOWS = ()       # the operators whose cases count only where they have two spatial axes
 REASONS: dict[str, list[str]] = {        # why cases cannot pass

@@ -157,6 +157,8 @@ CLASSES = {
     "softplus": xn.Softplus(5.0), "log_sigmoid": xn.LogSigmoid(), "smooth_abs": xn.SmoothAbs(3.0), "softsign": xn.Softsign(),
     "symmelliot": xn.SymmElliot(2.0), "elliot": xn.Elliot(0.5), "arctan": xn.Arctan(), "silu": xn.SiLU(),
     "swish": xn.Swish(1.7), "gelu": xn.GELU(), "gelu_tanh": xn.GELU("tanh"), "mish": xn.Mish(),
+    "softshrink": xn.Softshrink(0.8), "hardshrink": xn.Hardshrink(0.8), "thresholded": xn.ThresholdedReLU(0.3),
+    "tanhshrink": xn.Tanhshrink(), "step": xn.Step(), "gaussian": xn.Gaussian(),
 }
 
 
@@ -203,6 +205,11 @@ def test_selu_keeps_mean_and_variance():
     (lambda: xn.HardSigmoid(0), "HardSigmoid: expected alpha to be a number above 0. Received: alpha=0."),
     (lambda: xn.HardSigmoid(1, np.nan), "HardSigmoid: expected beta to be a number, -inf or larger. Received: beta=nan."),
     (lambda: xn.GELU("erf"), "GELU: expected approximate \"none\" or \"tanh\". Received: 'erf'."),
+    (lambda: xn.Softshrink(-1), "Softshrink: expected threshold to be a number, 0 or larger. Received: threshold=-1."),
+    (lambda: xn.Hardshrink("1"), "Hardshrink: expected threshold to be a number, 0 or larger. Received: threshold='1'."),
+    (lambda: xn.ThresholdedReLU(-1), "ThresholdedReLU: expected threshold to be a number, 0 or larger. Received: threshold=-1."),
+    (lambda: xn.RReLU(-0.1), "RReLU: expected lower to be a number, 0 or larger. Received: lower=-0.1."),
+    (lambda: xn.RReLU(0.5), "RReLU: expected lower to be at most upper. Received: lower=0.5, upper=0.3333333333333333."),
     (lambda: xn.PReLU(slope="a"), "PReLU: expected slope to be a number, -inf or larger. Received: slope='a'."),
     (lambda: xn.Maxout(0), "Maxout: expected pieces to be an int, 1 or larger. Received: pieces=0."),
     (lambda: xn.Maxout(3).initialize((4, 2)),
@@ -269,6 +276,36 @@ def test_a_learned_swish_begins_as_the_fixed_one(backend, dtype):
     fixed, learned = (xn.Swish(1.5, learned).initialize((5,), backend=backend, dtype=dtype) for learned in (False, True))
     assert fixed.parameters == [] and [p.shape for p in learned.parameters] == [(1,)]
     assert_close(forward(learned, x), forward(fixed, x))
+
+
+@both_types
+def test_rrelu(backend, dtype):
+    """Slopes between the two, every one another, the same on every backend and for the same step; their mean in prediction."""
+    layer = xn.RReLU(0.1, 0.5).initialize((50,), backend=backend, dtype=dtype)
+    x = -1 - np.abs(normal(50, 40, dtype=dtype))
+    slopes = forward(layer, x, TRAIN) / x
+    assert 0.1 < slopes.min() < 0.11 and 0.49 < slopes.max() < 0.5
+    assert abs(slopes.mean() - 0.3) < 0.01 and abs(slopes.std() - 0.4 / 12**0.5) < 0.005
+    assert_close(slopes, 0.1 + 0.4 * np.random.Philox(key=[0, 0], counter=[0, 0, 0, 0]).random_raw(1000).view("<u4").reshape(
+        50, 40) / 2**32)
+    np.testing.assert_allclose(backend.to_numpy(layer.backward(backend.asarray(np.ones_like(x)))), slopes, rtol=1e-6)
+    assert_close(forward(layer, x, TRAIN), slopes * x)
+    assert_close(forward(layer, x), 0.3 * x.astype(np.float64))
+    np.testing.assert_array_equal(forward(layer, -x), -x)
+    layer.recall()
+    layer.update(xn.SGD(0.1))
+    assert abs(forward(layer, x, TRAIN) / x - slopes).max() > 0.1
+
+
+@both_types
+def test_crelu(backend, dtype):
+    x = normal(3, 2, 4, dtype=dtype)
+    layer = xn.CReLU().initialize((3, 2), backend=backend, dtype=dtype)
+    y = forward(layer, x, TRAIN)
+    for c, h, n in np.ndindex(x.shape):
+        assert (y[c, h, n], y[3 + c, h, n]) == (max(x[c, h, n], 0), max(-x[c, h, n], 0))
+    dx = backend.to_numpy(layer.backward(backend.asarray(y)))
+    np.testing.assert_array_equal(dx, x)
 
 
 @both_types

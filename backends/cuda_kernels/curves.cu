@@ -4,7 +4,8 @@
 
 enum Curve {        // in the order of CURVES in cuda_launch.py
     LINEAR, LOGISTIC, LOGGY, ELU, SELU, CELU, RELIE, RAMP, LEAKY, ABS, PLSE, STAIR, HARDTAN, LHTAN, RELU6, HARD_SIGMOID,
-    HARD_SWISH, SOFTPLUS, LOG_SIGMOID, SMOOTH_ABS, SOFTSIGN, SYMMELLIOT, ELLIOT, ARCTAN, SILU, SWISH, GELU, GELU_TANH, MISH
+    HARD_SWISH, SOFTPLUS, LOG_SIGMOID, SMOOTH_ABS, SOFTSIGN, SYMMELLIOT, ELLIOT, ARCTAN, SILU, SWISH, GELU, GELU_TANH, MISH,
+    SOFTSHRINK, HARDSHRINK, THRESHOLDED, TANHSHRINK, STEP, GAUSSIAN
 };
 
 #define SELU_SCALE Number(1.0507009873554805)
@@ -70,6 +71,12 @@ __device__ __forceinline__ Number softsign_derivative(Number z) {
     return r * r;
 }
 
+template <typename Number>
+__device__ __forceinline__ Number gauss(Number z) {
+    z = between(z, Number(-100), Number(100));
+    return exp(-z * z);
+}
+
 // y = f(z)
 template <typename Number>
 __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
@@ -114,6 +121,12 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         case GELU: return cut * (half * erfc(Number(-0.7071067811865476) * z));
         case GELU_TANH: return cut * logistic(bend(z, du), t);
         case MISH: return cut * mish_weight(z, t);
+        case SOFTSHRINK: return z - between(z, -p, p);
+        case HARDSHRINK: return fabs(z) <= p ? zero : z;
+        case THRESHOLDED: return z <= p ? zero : z;
+        case TANHSHRINK: return z - tanh(z);
+        case STEP: return ceil(between(z, zero, one));
+        case GAUSSIAN: return gauss(z);
         default: return z;
     }
 }
@@ -165,6 +178,11 @@ __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p) {
             const Number w = mish_weight(z, dw);
             return w + near * dw;
         }
+        case SOFTSHRINK: case HARDSHRINK: return y != zero ? one : zero;
+        case THRESHOLDED: return positive ? one : zero;
+        case TANHSHRINK: return tanh(z) * tanh(z);
+        case STEP: return zero;
+        case GAUSSIAN: return Number(-2) * near * gauss(z);
         default: return one;
     }
 }

@@ -17,7 +17,7 @@ from xpnet.layers.adaptive_pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, 
 from xpnet.layers.convolution import Conv2d, TableConv2d, TrueConv2d
 from xpnet.layers.drop_connect import DropConnect
 from xpnet.layers.dropout import AlphaDropout, Dropout, Dropout2d, GaussianDropout
-from xpnet.layers.gates import GLU, Gain, Maxout, PReLU, Swish
+from xpnet.layers.gates import GLU, CReLU, Gain, Maxout, PReLU, RReLU, Swish
 from xpnet.layers.gaussian_pooling import GaussianPool2d
 from xpnet.layers.linear import RBF, Linear
 from xpnet.layers.local_normalization import ContrastNorm2d, DivisiveNorm2d, LocalResponseNorm, SubtractiveNorm2d
@@ -29,6 +29,7 @@ from xpnet.layers.padding import CircularPad2d, ConstantPad2d, Crop2d, Reflectio
 from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from xpnet.layers.rectifiers import (
     Abs,
+    Hardshrink,
     HardSigmoid,
     HardSwish,
     Hardtanh,
@@ -39,14 +40,17 @@ from xpnet.layers.rectifiers import (
     Relie,
     ReLU,
     ReLU6,
+    Softshrink,
     Stair,
+    Step,
+    ThresholdedReLU,
 )
 from xpnet.layers.rescale import Rescale
 from xpnet.layers.resize import PixelShuffle, PixelUnshuffle, Upsample2d
 from xpnet.layers.sample_normalization import GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from xpnet.layers.separable import DepthwiseConv2d, SeparableConv2d
 from xpnet.layers.shape import ChannelShuffle, Flatten, Permute, Reshape
-from xpnet.layers.smooth import CELU, ELU, GELU, SELU, Mish, SiLU, SmoothAbs, Softplus
+from xpnet.layers.smooth import CELU, ELU, GELU, SELU, Gaussian, Mish, SiLU, SmoothAbs, Softplus, Tanhshrink
 from xpnet.layers.softmax import LogSoftmax, Softmax
 from xpnet.layers.sparse_coding import DeconvolutionalNetwork2d
 from xpnet.layers.subsampling import SkipSampling2d, Subsampling2d
@@ -56,14 +60,15 @@ from xpnet.layers.whitening import Whitening
 
 __all__ = [
     "Abs", "Activation", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Add", "AlphaDropout", "Arctan", "Average", "AvgPool2d",
-    "BatchNorm1d", "BatchNorm2d", "CELU", "ChannelShuffle", "CircularPad2d", "Concat", "ConstantPad2d", "ContrastNorm2d",
-    "Conv2d", "ConvTranspose2d", "Crop2d", "DeconvolutionalNetwork2d", "DepthwiseConv2d", "DivisiveNorm2d", "DropConnect",
-    "Dropout", "Dropout2d", "ELU", "Elliot", "Flatten", "GELU", "GLU", "Gain", "GaussianDropout", "GaussianPool2d",
-    "GlobalAvgPool2d", "GlobalMaxPool2d", "GroupNorm", "HardSigmoid", "HardSwish", "Hardtanh", "Identity", "InstanceNorm2d",
-    "L1Norm", "L2Norm", "LayerNorm", "LeakyReLU", "Lhtan", "Linear", "LocalResponseNorm", "LocallyConnected2d", "LogSigmoid",
-    "LogSoftmax", "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d", "Maximum", "Maxout", "Minimum", "Mish",
-    "Multiply", "PReLU", "Permute", "PixelShuffle", "PixelUnshuffle", "Plse", "RBF", "RMSNorm", "Ramp", "ReLU", "ReLU6",
-    "ReflectionPad2d", "Relie", "ReplicationPad2d", "Rescale", "Reshape", "SELU", "ScaledTanh", "SeparableConv2d", "SiLU",
-    "Sigmoid", "SkipSampling2d", "SmoothAbs", "Softmax", "Softplus", "Softsign", "Stair", "Subsampling2d", "Subtract",
-    "SubtractiveNorm2d", "Swish", "SymmElliot", "TableConv2d", "Tanh", "TrueConv2d", "Upsample2d", "Whitening", "ZeroPad2d",
+    "BatchNorm1d", "BatchNorm2d", "CELU", "CReLU", "ChannelShuffle", "CircularPad2d", "Concat", "ConstantPad2d",
+    "ContrastNorm2d", "Conv2d", "ConvTranspose2d", "Crop2d", "DeconvolutionalNetwork2d", "DepthwiseConv2d", "DivisiveNorm2d",
+    "DropConnect", "Dropout", "Dropout2d", "ELU", "Elliot", "Flatten", "GELU", "GLU", "Gain", "Gaussian", "GaussianDropout",
+    "GaussianPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "GroupNorm", "HardSigmoid", "HardSwish", "Hardshrink", "Hardtanh",
+    "Identity", "InstanceNorm2d", "L1Norm", "L2Norm", "LayerNorm", "LeakyReLU", "Lhtan", "Linear", "LocalResponseNorm",
+    "LocallyConnected2d", "LogSigmoid", "LogSoftmax", "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d", "Maximum",
+    "Maxout", "Minimum", "Mish", "Multiply", "PReLU", "Permute", "PixelShuffle", "PixelUnshuffle", "Plse", "RBF", "RMSNorm",
+    "RReLU", "Ramp", "ReLU", "ReLU6", "ReflectionPad2d", "Relie", "ReplicationPad2d", "Rescale", "Reshape", "SELU",
+    "ScaledTanh", "SeparableConv2d", "SiLU", "Sigmoid", "SkipSampling2d", "SmoothAbs", "Softmax", "Softplus", "Softshrink",
+    "Softsign", "Stair", "Step", "Subsampling2d", "Subtract", "SubtractiveNorm2d", "Swish", "SymmElliot", "TableConv2d", "Tanh",
+    "Tanhshrink", "ThresholdedReLU", "TrueConv2d", "Upsample2d", "Whitening", "ZeroPad2d",
 ]

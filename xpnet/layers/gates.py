@@ -15,6 +15,10 @@ def per_row(parameter: Parameter, x: Array) -> Array:
     return parameter.data.reshape(-1, *(1,) * (x.ndim - 1))
 
 
+def halves(x: Array) -> tuple[Array, Array]:
+    return x[:x.shape[0] // 2], x[x.shape[0] // 2:]
+
+
 class PReLU(Layer):
     """Parametric rectified linear unit: Y = X where X > 0, else a X, with a learned slope a (He et al. 2015, eq. 1).
 
@@ -41,6 +45,63 @@ class PReLU(Layer):
         da = dy * self.xp.minimum(x, 0)
         self.backend.store(da.reshape(self.a.shape[0], -1).sum(axis=1), self.a.grad, accumulate)
         return self.xp.where(x > 0, dy, per_row(self.a, x) * dy)
+
+
+class RReLU(Layer):
+    """Randomized leaky rectified linear unit: Y = X where X > 0, else a X, with a from U(lower, upper) (Xu et al. 2015).
+
+    In training each element has an a of its own, which follows from (seed, layer, step) alone; in prediction it is
+    (lower + upper) / 2. dX = dY where X > 0, else a dY. As PyTorch has it: the paper draws 1 / a, from U(3, 8).
+    ValueError for lower > upper.
+    """
+
+    kind = "rrelu"
+
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.lower, self.upper = self.expect_number("lower", lower, 0), self.expect_number("upper", upper, 0)
+        if self.lower > self.upper:
+            raise ValueError(f"{self.who}: expected lower to be at most upper. Received: lower={lower!r}, upper={upper!r}.")
+
+    def build(self, in_shape: Shape) -> Shape:
+        return in_shape
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        a: Array = (self.lower + self.upper) / 2
+        if mode != PREDICT:
+            bits = self.backend.random_bits(x.size, (self.seed, self.index), self.counters)     # uint32
+            a = self.lower + (self.upper - self.lower) * 2.0**-32 * bits.astype(x.dtype).reshape(x.shape)
+        self.remember(mode, x, a)
+        return self.xp.where(x > 0, x, a * x)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        x, a = self.recall()
+        return self.xp.where(x > 0, dy, a * dy)
+
+
+class CReLU(Layer):
+    """Concatenated rectified linear units: Y = (max(X, 0), max(-X, 0)) (Shang et al. 2016).
+
+    X (C, ..., N), Y (2 C, ..., N). dX = dY where Y > 0 in the first half, less dY where Y > 0 in the second.
+    """
+
+    kind = "crelu"
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, *rest = in_shape
+        return 2 * C, *rest
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        y = self.backend.empty((2 * x.shape[0], *x.shape[1:]), x.dtype)
+        first, second = halves(y)
+        first[...], second[...] = self.xp.maximum(x, 0), self.xp.maximum(-x, 0)
+        self.remember(mode, y)
+        return y
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        y, = self.recall()
+        first, second = halves(dy * (y > 0))
+        return first - second
 
 
 class Swish(Activation):
@@ -148,7 +209,7 @@ class GLU(Layer):
         return C // 2, *rest
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        a, b = self._halves(x)
+        a, b = halves(x)
         s = self.backend.activate(b, "sigmoid")
         self.remember(mode, a, s)
         return a * s
@@ -156,11 +217,7 @@ class GLU(Layer):
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         a, s = self.recall()
         dx: Any = self.backend.empty((2 * dy.shape[0], *dy.shape[1:]), dy.dtype)
-        da, db = self._halves(dx)
+        da, db = halves(dx)
         da[...] = dy * s
         db[...] = self.backend.activation_backward(dy * a, s, "sigmoid")
         return dx
-
-    @staticmethod
-    def _halves(x: Array) -> tuple[Array, Array]:
-        return x[:x.shape[0] // 2], x[x.shape[0] // 2:]

@@ -112,3 +112,51 @@ class HardSwish(NamedActivation):
     """
 
     kind = "hard_swish"
+
+
+class Softshrink(Activation):
+    """Soft threshold: Y = X - t sign(X) where |X| > t, else 0 (Donoho 1995), with a threshold t >= 0.
+
+    dX = dY where Y is not 0. It is the proximal map of t |X|, the step of ISTA (Daubechies et al. 2004).
+    """
+
+    kind = "softshrink"
+
+    def __init__(self, threshold: float = 0.5, *, name: str | None = None) -> None:
+        super().__init__("softshrink", name=name)
+        self.threshold = self.expect_number("threshold", threshold, 0)
+        self.constants = (self.threshold,)
+
+
+class Hardshrink(Activation):
+    """Hard threshold: Y = X where |X| > t, else 0 (Donoho and Johnstone 1994), with a threshold t >= 0.
+
+    dX = dY where Y is not 0.
+    """
+
+    kind = "hardshrink"
+
+    def __init__(self, threshold: float = 0.5, *, name: str | None = None) -> None:
+        super().__init__("hardshrink", name=name)
+        self.threshold = self.expect_number("threshold", threshold, 0)
+        self.constants = (self.threshold,)
+
+
+class ThresholdedReLU(Activation):
+    """Thresholded rectified linear unit: Y = X where X > t, else 0 (Konda et al. 2015), with a threshold t >= 0.
+
+    dX = dY where Y > 0.
+    """
+
+    kind = "thresholded"
+
+    def __init__(self, threshold: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__("thresholded", name=name)
+        self.threshold = self.expect_number("threshold", threshold, 0)
+        self.constants = (self.threshold,)
+
+
+class Step(NamedActivation):
+    """Step of the perceptron: Y = 1 where X > 0, else 0 (Rosenblatt 1958). dX = 0: nothing below it can learn from it."""
+
+    kind = "step"

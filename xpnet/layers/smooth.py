@@ -107,3 +107,15 @@ class Mish(NamedActivation):
     """
 
     kind = "mish"
+
+
+class Tanhshrink(NamedActivation):
+    """What the hyperbolic tangent leaves: Y = X - tanh(X), dX = dY tanh(X)^2 (Collobert et al. 2011)."""
+
+    kind = "tanhshrink"
+
+
+class Gaussian(NamedActivation):
+    """Gaussian: Y = exp(-X^2), dX = -2 dY X exp(-X^2) (Broomhead and Lowe 1988)."""
+
+    kind = "gaussian"
