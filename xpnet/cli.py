@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--weight-decay", type=float, help=f"AdamW's weight decay {_defaults('weight_decay')}")
     train.add_argument("--until-accuracy", type=float, metavar="PERCENT",
                        help="stop once an epoch ends with this accuracy on the test pictures; exit status 1 if none does")
-    train.add_argument("--schedule", default="one_cycle", help='"one_cycle" (default) or "constant"')
+    train.add_argument("--schedule", default="one_cycle", help='"one_cycle" (default), "constant", "cosine", "step", ...')
     train.add_argument("--seed", type=int, default=0, help="seed of initial values, order and dropout (default: 0)")
     _backend_option(train)
     train.add_argument("--autotune", action="store_true",
