@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from nets import blobs, branches, pictures, same, small, untouched, values
 
 import xpnet as xn
+from xpnet.catalogue import FAMILIES
 from xpnet.models import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -87,8 +89,22 @@ def test_every_layer_comes_back_with_its_settings(tmp_path):
     assert described(back) == described(net)
     data = pictures(3, (4, 9, 9))[0]
     assert np.array_equal(back(data), net(data)) and np.array_equal(back(data, mode="sample"), net(data, mode="sample"))
-    missing = set(xn.layers.__all__) - {type(layer).__name__ for layer in net.layers} - {"Flatten"}
-    assert not missing          # a new layer belongs into this test
+
+
+@pytest.mark.parametrize("item", [item for items in FAMILIES.values() for item in items if item.make and isinstance(item.make(), xn.Layer)],
+                         ids=lambda item: item.name)
+def test_every_layer_of_the_catalogue_comes_back(item, tmp_path):
+    """Its example on inputs of whatever shapes it takes, made of features; what has no sense for them is NaN on both sides."""
+    x = xn.Input((3,))
+    layer = item.make()
+    h = layer(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x)) for shape in item.shapes))
+    net = xn.Network(x, h, backend="numpy", seed=4)
+    net.save(tmp_path / "file")
+    back = xn.load(tmp_path / "file", backend="numpy")
+    assert same(values(back), values(net)) and described(back) == described(net)
+    data = np.random.default_rng(0).standard_normal((5, 3))
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(back.predict(data), net.predict(data))
 
 
 def test_training_goes_on_after_loading(tmp_path):

@@ -118,8 +118,7 @@ class TableConv2d(Conv2d):
             table = table.astype(bool).tolist()
         rows: Any = table if isinstance(table, Sequence) and all(isinstance(row, Sequence) for row in table) else []
         self.binary = all(isinstance(c, bool) for row in rows for c in row) and len({len(row) for row in rows}) == 1
-        self.table = rows if self.binary else [[self.expect_integer("a channel of table", channel, 0) for channel in row]
-                                               for row in rows]
+        self.table = [[c if self.binary else self.expect_integer("a channel of table", c, 0) for c in row] for row in rows]
         self.channels = [[c for c, connected in enumerate(row) if connected] if self.binary else row for row in self.table]
         if not self.channels or not all(row and len(set(row)) == len(row) for row in self.channels):
             raise ValueError(f"{self.who}: expected table to list, for each filter, the channels it sees, none twice. "
