@@ -91,8 +91,10 @@ def test_every_layer_comes_back_with_its_settings(tmp_path):
     assert np.array_equal(back(data), net(data)) and np.array_equal(back(data, mode="sample"), net(data, mode="sample"))
 
 
-@pytest.mark.parametrize("item", [item for items in FAMILIES.values() for item in items if item.make and isinstance(item.make(), xn.Layer)],
-                         ids=lambda item: item.name)
+LAYERS = [item for items in FAMILIES.values() for item in items if item.make and isinstance(item.make(), xn.Layer)]
+
+
+@pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.name)
 def test_every_layer_of_the_catalogue_comes_back(item, tmp_path):
     """Its example on inputs of whatever shapes it takes, made of features; what has no sense for them is NaN on both sides."""
     x = xn.Input((3,))
