@@ -39,6 +39,13 @@ def bernoulli(z: float, t: float) -> float:
     return -t * math.log(s) - (1 - t) * math.log(1 - s)
 
 
+def focal(a: float, g: float) -> Callable[[float, float], float]:
+    def one(z: float, t: float) -> float:
+        s = 1 / (1 + math.exp(-z))
+        return -a * t * (1 - s) ** g * math.log(s) - (1 - a) * (1 - t) * s ** g * math.log(1 - s)
+    return one
+
+
 def many_labels(weight: Any, positive: Any, ignore: int | None, divide: str = "mean"):
     def total(y: np.ndarray, t: np.ndarray) -> float:
         terms = []
@@ -147,6 +154,7 @@ Y = {                       # batch-first
 TARGET = {
     "numbers": RNG.normal(0, 2, (N, *FIVE)), "shares": shares(FIVE), "shares map": shares(MAP), "mask": RNG.random((N, *MASK)),
     "parts": RNG.random((N, *FIVE)), "signs": RNG.choice([-1.0, 1.0], (N, *FIVE)), "labels": np.array([0, 4, 2, 1, 3, 0]),
+    "counts": RNG.integers(0, 5, (N, *FIVE)),
     "label map": RNG.integers(0, 5, (N, 3, 2)), "some labels": np.array([0, -1, 2, 1, -1, 4]),
     "some label map": RNG.integers(-1, 5, (N, 3, 2)), "plain mask": RNG.integers(0, 2, (N, 4, 3)),
     "some of many": RNG.integers(-1, 2, (N, *FIVE)), "some of a mask": RNG.integers(-1, 2, (N, *MASK)),
@@ -159,6 +167,10 @@ CASES = {
     "huber": Case(xn.Huber(), each(huber(1.0))), "huber 2.5": Case(xn.Huber(2.5, reduction="batch"), each(huber(2.5), "batch")),
     "smooth": Case(xn.SmoothL1(), each(smooth_l1(1.0))), "smooth 0.3": Case(xn.SmoothL1(0.3), each(smooth_l1(0.3))),
     "log cosh": Case(xn.LogCosh(), each(lambda y, t: math.log(math.cosh(y - t)))),
+
+    "poisson": Case(xn.PoissonLikelihood(), each(lambda y, t: math.exp(y) - t * y), target="counts"),
+    "poisson batch": Case(xn.PoissonLikelihood(reduction="batch"), each(lambda y, t: math.exp(y) - t * y, "batch"),
+                          target="counts"),
 
     "entropy map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "label map"),
     "entropy shares map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "shares map"),
@@ -196,6 +208,9 @@ CASES = {
                      many_labels([1] * 5, P5, -1, "sum"), target="some of many"),
     "many mask": Case(xn.MultiLabelCrossEntropy(ignore=-1), many_labels([1], [1], -1), "mask", "some of a mask"),
 
+    "focal": Case(xn.FocalCrossEntropy(), each(focal(0.25, 2.0)), target="parts"),
+    "focal map": Case(xn.FocalCrossEntropy(0.6, 0.5, reduction="batch"), each(focal(0.6, 0.5), "batch"), "mask", "plain mask"),
+
     "hinge": Case(xn.Hinge(), each(lambda y, t: max(0.0, 1 - t * y)), target="signs"),
     "hinge squared": Case(xn.Hinge(0.5, power=2, reduction="sum"), each(lambda y, t: max(0.0, 0.5 - t * y) ** 2, "sum"),
                           target="signs"),
@@ -220,4 +235,9 @@ CASES = {
     "jaccard": Case(xn.Jaccard(), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0), "shares map", "shares map"),
     "jaccard mask": Case(xn.Jaccard(smooth=0.01, ignore=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 0.01, -1),
                          "mask", "some of a mask"),
+    "tversky": Case(xn.Tversky(0.3, 0.7), overlap(
+        lambda y, t: y * t, lambda y, t: y * t + 0.3 * y * (1 - t) + 0.7 * (1 - y) * t, 1.0), "shares map", "label map"),
+    "tversky of dice": Case(xn.Tversky(), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 2.0), "mask", "mask"),
+    "tversky of jaccard": Case(xn.Tversky(1.0, 1.0, ignore=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0, -1),
+                               "shares map", "some label map"),
 }

@@ -63,6 +63,8 @@ def test_large_arguments(dtype, backend):
     assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend, dtype) == (0.0, [[0.0, 0.0]])
     assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[0.0, 1.0]], backend, dtype) == (far, [[0.5, -0.5]])
     assert of(xn.MultiLabelCrossEntropy(ignore=-1), [[far, -far]], [[-1, 1]], backend, dtype) == (far, [[0.0, -1.0]])
+    assert of(xn.FocalCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend, dtype) == (0.0, [[0.0, 0.0]])
+    assert of(xn.FocalCrossEntropy(0.5), [[far, -far]], [[0.0, 1.0]], backend, dtype) == (far / 2, [[0.25, -0.25]])
     assert of(xn.Huber(), [[far]], [[0.0]], backend, dtype) == (far, [[1.0]])
     assert of(xn.SmoothL1(), [[-far]], [[0.0]], backend, dtype) == (far, [[-1.0]])
 
@@ -162,6 +164,11 @@ def test_binary_cross_entropy_is_that_of_two_classes():
     (lambda: xn.BoundedCrossEntropy(0.0), "BoundedCrossEntropy: expected bound to be a number above 0"),
     (lambda: xn.BoundedCrossEntropy(1.0, reduction="batch"), "BoundedCrossEntropy: expected reduction"),
     (lambda: xn.KullbackLeibler(reduction="batch"), "KullbackLeibler: expected reduction"),
+    (lambda: xn.Tversky(0.0), "Tversky: expected a to be a number above 0"),
+    (lambda: xn.Tversky(b=math.inf), "Tversky: expected b to be a number above 0"),
+    (lambda: xn.FocalCrossEntropy(balance=1.5), "FocalCrossEntropy: expected balance to be a number from 0 to 1"),
+    (lambda: xn.FocalCrossEntropy(focus=0), "FocalCrossEntropy: expected focus to be a number above 0"),
+    (lambda: xn.PoissonLikelihood(reduction="none"), "PoissonLikelihood: expected reduction"),
     (lambda: xn.Huber(0), "Huber: expected delta to be a number above 0. Received: delta=0"),
     (lambda: xn.Huber(math.nan), "Huber: expected delta"), (lambda: xn.Huber(True), "Huber: expected delta"),
     (lambda: xn.SmoothL1(-1.0), "SmoothL1: expected beta to be a number above 0"),
@@ -207,6 +214,8 @@ def test_settings(make, message):
     (xn.BinaryCrossEntropy(), (1, 2, 2), np.zeros((3, 2)), r"expected targets of shape \(N, 1, 2, 2\)"),
     (xn.MultiLabelCrossEntropy(ignore=-1), (2,), [[-2, 0]], "from 0 to 1, or -1 where they are ignored. Received: .* -2"),
     (xn.MultiLabelCrossEntropy(), (2,), [[math.inf, 0]], "MultiLabelCrossEntropy: targets: expected finite numbers"),
+    (xn.FocalCrossEntropy(), (2,), [[0, 2]], "FocalCrossEntropy: expected targets from 0 to 1"),
+    (xn.PoissonLikelihood(), (2,), [[0, -1]], "PoissonLikelihood: expected targets that are counts, 0 or larger. Received: -1"),
     (xn.Hinge(), (2,), [[0, 1]], "Hinge: expected targets -1 or 1. Received: 0 among them"),
     (xn.WassersteinCritic(), (1,), [1, 2], "WassersteinCritic: expected targets -1 or 1. Received: 2 among them"),
     (xn.CrammerSingerHinge(), (3,), [[0.0, 0.0, 1.0]], r"CrammerSingerHinge: expected labels of shape \(N,\)"),

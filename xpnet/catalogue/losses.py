@@ -11,6 +11,7 @@ from xpnet.losses import (
     CrammerSingerHinge,
     CrossEntropy,
     Dice,
+    FocalCrossEntropy,
     HalfSquaredError,
     Hellinger,
     Hinge,
@@ -22,7 +23,9 @@ from xpnet.losses import (
     MeanSquaredError,
     MultiLabelCrossEntropy,
     NegativeLogLikelihood,
+    PoissonLikelihood,
     SmoothL1,
+    Tversky,
     WassersteinCritic,
     WestonWatkinsHinge,
 )
@@ -36,6 +39,11 @@ def labels(rng: np.random.Generator, N: int) -> np.ndarray:
 def numbers(rng: np.random.Generator, N: int) -> np.ndarray:
     """Five numbers a sample."""
     return rng.standard_normal((N, 5))
+
+
+def counts(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Five counts a sample."""
+    return rng.integers(0, 4, (N, 5))
 
 
 def shares(rng: np.random.Generator, N: int) -> np.ndarray:
@@ -82,6 +90,7 @@ ITEMS: list[Item] = [
     Item(MultiLabelCrossEntropy,
          lambda: MultiLabelCrossEntropy(weight=[0.5, 1, 2, 1, 3], positive_weight=[1, 2, 3, 0.5, 1], ignore=-1), FIVE,
          target=some_labels, pytorch="MultiLabelSoftMarginLoss"),
+    Item(FocalCrossEntropy, FocalCrossEntropy, FIVE, target=shares, keras="BinaryFocalCrossentropy"),
     Item(Hinge, Hinge, FIVE, target=signs, keras="Hinge", numpynet="Cost_layer (hinge)"),
     Item(CrammerSingerHinge, CrammerSingerHinge, FIVE, target=labels, keras="CategoricalHinge"),
     Item(WestonWatkinsHinge, WestonWatkinsHinge, FIVE, target=labels, pytorch="MultiMarginLoss"),
@@ -93,9 +102,11 @@ ITEMS: list[Item] = [
     Item(Huber, lambda: Huber(0.7), FIVE, target=numbers, pytorch="HuberLoss", keras="Huber"),
     Item(SmoothL1, lambda: SmoothL1(0.5), FIVE, target=numbers, pytorch="SmoothL1Loss", numpynet="Cost_layer (smooth)"),
     Item(LogCosh, LogCosh, FIVE, target=numbers, keras="LogCosh", numpynet="Cost_layer (logcosh)"),
+    Item(PoissonLikelihood, PoissonLikelihood, FIVE, target=counts, pytorch="PoissonNLLLoss", keras="Poisson"),
     Item(KullbackLeibler, KullbackLeibler, FIVE, target=labels, pytorch="KLDivLoss", keras="KLDivergence"),
     Item(Hellinger, Hellinger, FIVE, distribution, labels, numpynet="Cost_layer (hellinger)"),
     Item(WassersteinCritic, WassersteinCritic, FIVE, target=signs, numpynet="Cost_layer (wgan)"),
     Item(Dice, Dice, MAP, map_of_shares, map_of_labels, keras="Dice"),
     Item(Jaccard, Jaccard, MAP, map_of_shares, map_of_labels),
+    Item(Tversky, lambda: Tversky(0.3, 0.7), MAP, map_of_shares, map_of_labels, keras="Tversky"),
 ]

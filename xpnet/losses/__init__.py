@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from xpnet.losses.base import Loss
-from xpnet.losses.binary import BinaryCrossEntropy, MultiLabelCrossEntropy
+from xpnet.losses.binary import BinaryCrossEntropy, FocalCrossEntropy, MultiLabelCrossEntropy
 from xpnet.losses.classification import BoundedCrossEntropy, CrossEntropy, NegativeLogLikelihood
 from xpnet.losses.distributions import Hellinger, KullbackLeibler, WassersteinCritic
 from xpnet.losses.margin import CrammerSingerHinge, Hinge, WestonWatkinsHinge
-from xpnet.losses.regression import HalfSquaredError, Huber, LogCosh, MeanAbsoluteError, MeanSquaredError, SmoothL1
-from xpnet.losses.segmentation import Dice, Jaccard
+from xpnet.losses.regression import (
+    HalfSquaredError,
+    Huber,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    PoissonLikelihood,
+    SmoothL1,
+)
+from xpnet.losses.segmentation import Dice, Jaccard, Tversky
 
 __all__ = [
-    "BinaryCrossEntropy", "BoundedCrossEntropy", "CrammerSingerHinge", "CrossEntropy", "Dice", "HalfSquaredError", "Hellinger",
-    "Hinge", "Huber", "Jaccard", "KullbackLeibler", "LogCosh", "Loss", "MeanAbsoluteError", "MeanSquaredError",
-    "MultiLabelCrossEntropy", "NegativeLogLikelihood", "SmoothL1", "WassersteinCritic", "WestonWatkinsHinge",
+    "BinaryCrossEntropy", "BoundedCrossEntropy", "CrammerSingerHinge", "CrossEntropy", "Dice", "FocalCrossEntropy",
+    "HalfSquaredError", "Hellinger", "Hinge", "Huber", "Jaccard", "KullbackLeibler", "LogCosh", "Loss", "MeanAbsoluteError",
+    "MeanSquaredError", "MultiLabelCrossEntropy", "NegativeLogLikelihood", "PoissonLikelihood", "SmoothL1", "Tversky",
+    "WassersteinCritic", "WestonWatkinsHinge",
 ]
 
 LOSSES: dict[str, type[Loss]] = {

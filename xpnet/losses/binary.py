@@ -84,6 +84,36 @@ class MultiLabelCrossEntropy(BinaryLoss):
         return f.sum() / total, slope / total
 
 
+class FocalCrossEntropy(BinaryLoss):
+    """Focal loss: L = mean over all elements of -a t (1 - s)^g log s - (1 - a) (1 - t) s^g log(1 - s), s = 1 / (1 + exp(-z)).
+
+    Binary cross entropy in which what is right already counts little: Lin et al. 2017, eq. 5, for targets between 0 and 1. z of
+    any shape are logits; dz = a t (1 - s)^g (g s log s - (1 - s)) - (1 - a) (1 - t) s^g (g (1 - s) log(1 - s) - s), divided by
+    the number of elements. `balance` a is between 0 and 1, `focus` g above 0. reduction="batch" is the mean over the batch of the
+    sum over the outputs, "sum" the sum over all elements.
+    """
+
+    takes_logits = "sigmoid"
+
+    def __init__(self, balance: float = 0.25, focus: float = 2.0, *, reduction: str = "mean") -> None:
+        self.balance = self.expect_share("balance", balance)
+        self.focus = self.expect_positive("focus", focus)
+        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        n = self.count(y)
+        f_yes, slope_yes = self.of_yes(backend.xp, y)
+        f_no, slope_no = self.of_yes(backend.xp, -y)                                            # 1 - s(z) = s(-z)
+        yes, no = self.balance * target, (1.0 - self.balance) * (1.0 - target)
+        return (yes * f_yes + no * f_no).sum() / n, (yes * slope_yes - no * slope_no) * (1.0 / n)
+
+    def of_yes(self, xp: Any, z: Array) -> tuple[Array, Array]:
+        """-(1 - s)^g log s and its derivative (1 - s)^g (g s log s - (1 - s))."""
+        minus_log, minus_other = of_logits(xp, z, 1.0, 0.0)                                     # -log s, s - 1
+        far = xp.power(-minus_other, self.focus)
+        return far * minus_log, far * (minus_other - self.focus * (1.0 + minus_other) * minus_log)
+
+
 def of_logits(xp: Any, z: Array, yes: Array, no: Array) -> tuple[Array, Array]:
     """-yes log s(z) - no log(1 - s(z)) and its derivative, no s(z) - yes (1 - s(z)).
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from xpnet.backends import Backend
-from xpnet.layer import Array
+from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss
 
 REDUCTIONS = "mean", "batch", "sum"
@@ -113,3 +115,26 @@ class LogCosh(ErrorLoss):
         near = xp.log1p(2.0 * half * half)                              # cosh e = 1 + 2 sinh^2(e / 2): no digits are lost
         far = size + xp.log1p(xp.exp(-2.0 * size)) - math.log(2.0)      # cosh e itself would overflow
         return xp.where(size < 1.0, near, far), xp.tanh(error)
+
+
+class PoissonLikelihood(Loss):
+    """Poisson regression: L = mean over all elements of exp(y) - t y, dy = (exp(y) - t) / number of elements.
+
+    Nelder and Wedderburn 1972. For counts t: y is the logarithm of the rate that they are drawn with, and L the negative
+    log-likelihood of the Poisson distribution without log t!, which y does not change. Targets have y's shape and are 0 or
+    larger. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
+    """
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        target = super().targets(target, out_shape, dtype)
+        if target.size and target.min() < 0:
+            raise ValueError(f"{self.who}: expected targets that are counts, 0 or larger. Received: {target.min():g} among them.")
+        return target
+
+    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+        n = self.count(y)
+        rate = backend.xp.exp(y)
+        return (rate - target * y).sum() / n, (rate - target) * (1.0 / n)

@@ -85,3 +85,22 @@ class Jaccard(OverlapLoss):
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
         both = y * t
         return both, y + t - both, t, 1.0 - t
+
+
+class Tversky(OverlapLoss):
+    """Tversky loss: L = mean over samples and classes of 1 - (i + smooth) / (i + a p + b m + smooth), i = sum of y t.
+
+    p = sum of y (1 - t), m = sum of (1 - y) t; the sums run over the places of a map. `a` weighs what is found and not wanted,
+    `b` what is wanted and not found, both above 0. Salehi et al. 2017, with a = 0.3 and b = 0.7 where missing something is
+    worse; Tversky 1977. With a = b = 1/2 it is Dice without squares, with a = b = 1 Jaccard. y (K, H, W, N), targets and `smooth`
+    are as for Jaccard. With T the fraction and B what it is divided by, dy = (T (t + a (1 - t) - b t) - t) / (B N K).
+    """
+
+    def __init__(self, a: float = 0.5, b: float = 0.5, *, smooth: float = 1.0, ignore: int | None = None,
+                 reduction: str = "mean") -> None:
+        super().__init__(smooth=smooth, ignore=ignore, reduction=reduction)
+        self.a, self.b = self.expect_positive("a", a), self.expect_positive("b", b)
+
+    def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
+        both = y * t
+        return both, both + self.a * (y - both) + self.b * (t - both), t, t + self.a * (1.0 - t) - self.b * t
