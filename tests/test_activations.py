@@ -131,6 +131,17 @@ def test_nan_goes_through(backend, name, dtype):
     assert np.isnan(y).tolist() == [False, True, False]
 
 
+def test_misprints():
+    """What NumPyNet's table prints is not what these functions are."""
+    x = np.array([-4.0, -1, 1, 4])
+    backend = xn.Backend()
+    assert (np.maximum(np.exp(x) - 1, x) == np.exp(x) - 1).all()
+    assert both(backend, "elu", x)[0].tolist() == pytest.approx([np.exp(-4) - 1, np.exp(-1) - 1, 1, 4])
+    assert both(backend, "ramp", x)[0].tolist() == pytest.approx([-0.4, -0.1, 1.1, 4.4])
+    assert both(backend, "plse", x)[0].tolist() == [0, 0.375, 0.625, 1]         # and not 4.5, 4.875, 5.125, 5.5
+    assert both(backend, "elliot", x)[0].tolist() == pytest.approx([0.1, 0.25, 0.75, 0.9])
+
+
 @pytest.mark.parametrize("steepness", [1.0, 3.0])
 def test_derivatives_in_terms_of_the_output(steepness):
     """What the docstrings say of them, beside what NumPyNet's table prints."""

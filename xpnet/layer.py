@@ -127,6 +127,11 @@ class Layer:
             raise ValueError(f"{self.who}: expected {name} to be a number, {bounds}. Received: {name}={value!r}.")
         return float(value)
 
+    def expect_positive(self, name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
+            raise ValueError(f"{self.who}: expected {name} to be a number above 0. Received: {name}={value!r}.")
+        return float(value)
+
     def remember(self, mode: str, *values: Any) -> None:
         """Keep what backward needs, in TRAIN mode only."""
         if mode == TRAIN:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from xpnet.backends import activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
@@ -23,11 +21,6 @@ class Activation(Layer):
         if activation is None:
             raise ValueError(f"{self.who}: expected the name of an activation. Received: None.")
         self.activation = activations.check(activation, self.who)
-
-    def expect_positive(self, name: str, value: float) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ValueError(f"{self.who}: expected {name} to be a number above 0. Received: {name}={value!r}.")
-        return float(value)
 
     def build(self, in_shape: Shape) -> Shape:
         return in_shape

@@ -8,7 +8,8 @@ from xpnet.layers.activation import Activation, NamedActivation
 class ELU(Activation):
     """Exponential linear unit: Y = X where X > 0, else alpha (exp(X) - 1) (Clevert et al. 2016), with alpha >= 0.
 
-    dX = dY where X > 0, else dY (Y + alpha).
+    dX = dY where X > 0, else dY (Y + alpha). NumPyNet's table prints max(exp(X) - 1, X), which is exp(X) - 1 everywhere: that
+    is never below X (Curti and Ceccarelli 2019).
     """
 
     kind = "elu"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
@@ -31,9 +29,7 @@ class Softmax(OverAxis):
     def __init__(self, axis: int = 0, temperature: float = 1.0, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.axis = self.expect_integer("axis", axis, 0)
-        if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-            raise ValueError(f"{self.who}: expected temperature to be a number above 0. Received: temperature={temperature!r}.")
-        self.temperature = float(temperature)
+        self.temperature = self.expect_positive("temperature", temperature)
 
     @property
     def of_logits(self) -> bool:
