@@ -223,8 +223,8 @@ def test_gradients(backend, make):
 
 
 def test_settings_survive_json():
-    for layer in (xn.Upsample2d((2, 1.5), "bicubic", True), xn.ZeroPad2d((1, 2, 3, 4)), xn.ConstantPad2d((1, 2), 0.5),
-                  xn.Crop2d(1), xn.PixelShuffle(2, "DCR")):
+    for layer in (xn.Upsample2d((np.float32(2), 1.5), "bicubic", True), xn.Upsample2d(np.int64(2)), xn.PixelShuffle(2, "DCR"),
+                  xn.ZeroPad2d((1, 2, 3, 4)), xn.ConstantPad2d((1, 2), 0.5), xn.Crop2d(1)):
         again = type(layer)(**json.loads(json.dumps(layer.config())))
         assert again.initialize((4, 6, 6)).out_shape == layer.initialize((4, 6, 6)).out_shape
 

@@ -37,7 +37,8 @@ class Upsample2d(RowsAndColumns):
         if sees is None or (align_corners and sees == 1):
             raise ValueError(f'{self.who}: expected mode "nearest" or "nearest-exact", or "bilinear" or "bicubic" with '
                              f"align_corners or without. Received: mode={mode!r}, align_corners={align_corners!r}.")
-        self.scale, self.mode, self.align_corners = scale, mode, align_corners
+        self.scale = self.upsampling if isinstance(scale, tuple | list) else self.upsampling[0]
+        self.mode, self.align_corners = mode, align_corners
         self.window = Window((sees, sees))
 
     def matrices(self, H: int, W: int) -> tuple[np.ndarray, np.ndarray]:
