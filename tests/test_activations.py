@@ -140,6 +140,7 @@ def test_misprints():
     assert both(backend, "ramp", x)[0].tolist() == pytest.approx([-0.4, -0.1, 1.1, 4.4])
     assert both(backend, "plse", x)[0].tolist() == [0, 0.375, 0.625, 1]         # and not 4.5, 4.875, 5.125, 5.5
     assert both(backend, "elliot", x)[0].tolist() == pytest.approx([0.1, 0.25, 0.75, 0.9])
+    assert (0.5 * x / (1 + abs(x + 1)) + 0.5).tolist() == pytest.approx([0, 0, 2 / 3, 5 / 6])
 
 
 @pytest.mark.parametrize("steepness", [1.0, 3.0])

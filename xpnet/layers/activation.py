@@ -60,7 +60,7 @@ class Sigmoid(NamedActivation):
 class Loggy(NamedActivation):
     """Logistic function between -1 and 1: Y = 2 / (1 + exp(-X)) - 1 (Redmon 2013), dX = dY (1 - Y^2) / 2.
 
-    This is tanh(X / 2), and computed so: exp(-X) would overflow. Of darknet, and NumPyNet (Curti and Ceccarelli 2019).
+    This is tanh(X / 2), and computed so: exp(-X) would overflow. Of darknet, and NumPyNet.
     """
 
     kind = "loggy"
@@ -92,8 +92,7 @@ class Softsign(NamedActivation):
     """Softsign: Y = X / (1 + |X|), dX = dY / (1 + |X|)^2 (Bergstra et al. 2009).
 
     In terms of the output the derivative is (1 - |Y|)^2, which has no digits left where |Y| is nearly 1. NumPyNet's table
-    prints 1 / (1 + |f|)^2, the formula for X with f put in its place: at f = 1/2, X = 1, it gives 4/9 instead of 1/4
-    (Curti and Ceccarelli 2019).
+    prints 1 / (1 + |f|)^2, the formula for X with f put in its place: at f = 1/2, X = 1, it gives 4/9 instead of 1/4.
     """
 
     kind = "softsign"
@@ -103,7 +102,7 @@ class SymmElliot(Activation):
     """Elliott's symmetric sigmoid: Y = S X / (1 + |S X|), dX = dY S / (1 + |S X|)^2, with a steepness S > 0 (Elliott 1993).
 
     In terms of the output the derivative is S (1 - |Y|)^2. NumPyNet's table prints S / (1 + |S f|)^2, the formula for X
-    with f put in its place (Curti and Ceccarelli 2019).
+    with f put in its place.
     """
 
     kind = "symmelliot"
@@ -117,9 +116,9 @@ class SymmElliot(Activation):
 class Elliot(Activation):
     """Elliott's sigmoid: Y = S X / (2 (1 + |S X|)) + 1/2, dX = dY S / (2 (1 + |S X|)^2), with a steepness S > 0 (Elliott 1993).
 
-    In terms of the output the derivative is S/2 (1 - |2 Y - 1|)^2. NumPyNet prints 1 + |X + S| for the denominator, which
-    is no sigmoid: it has a kink at -S and Y does not rise from 0 to 1; and for the derivative S / (2 (1 + |f + S|)^2)
-    (Curti and Ceccarelli 2019).
+    In terms of the output the derivative is S/2 (1 - |2 Y - 1|)^2. NumPyNet's table and code have 1 + |X + S|
+    in the denominator: then, with S = 1, Y is 0 for every X <= -1. For the derivative the table prints
+    S / (2 (1 + |f + S|)^2).
     """
 
     kind = "elliot"

@@ -14,7 +14,7 @@ class ReLU(NamedActivation):
 class LeakyReLU(Activation):
     """Leaky rectified linear unit: Y = X where X > 0, else slope X (Maas et al. 2013).
 
-    dX = dY where X > 0, else slope dY; 0 <= slope. NumPyNet's and darknet's slope is 0.1 (Curti and Ceccarelli 2019).
+    dX = dY where X > 0, else slope dY; 0 <= slope. NumPyNet's and darknet's slope is 0.1.
     """
 
     kind = "leaky"
@@ -35,7 +35,7 @@ class Ramp(NamedActivation):
     """Ramp: Y = X + 0.1 X where X > 0, else 0.1 X (Redmon 2013), dX = 1.1 dY where X > 0, else 0.1 dY.
 
     NumPyNet's table prints X^2 + 0.1 X^2 and 0, with the derivatives f + 1 and f: not the derivatives of what it prints,
-    nor what its code computes, which is the ramp of darknet (Curti and Ceccarelli 2019).
+    nor what its code computes, which is the ramp of darknet.
     """
 
     kind = "ramp"
@@ -57,7 +57,7 @@ class Plse(NamedActivation):
     """Sigmoid in three pieces: Y = X / 8 + 1/2 for |X| <= 4, outside 0.01 (X + 4) and 0.01 (X - 4) + 1 (Redmon 2013).
 
     dX = dY / 8 inside, 0.01 dY outside. NumPyNet's table prints 0.125 X + 5, which is not continuous: the middle piece
-    has to run from 0 to 1 (Curti and Ceccarelli 2019).
+    has to run from 0 to 1.
     """
 
     kind = "plse"
@@ -76,7 +76,7 @@ class Hardtanh(NamedActivation):
     """Hyperbolic tangent in three pieces: Y = min(max(X, -1), 1), dX = dY where |Y| < 1 (Collobert 2004).
 
     This is what NumPyNet's table prints too; its code computes another function, 0.2 X + 1/2 for |X| <= 2.5, and leaves X
-    as it is outside (Curti and Ceccarelli 2019).
+    as it is outside.
     """
 
     kind = "hardtan"

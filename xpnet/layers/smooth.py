@@ -9,7 +9,7 @@ class ELU(Activation):
     """Exponential linear unit: Y = X where X > 0, else alpha (exp(X) - 1) (Clevert et al. 2016), with alpha >= 0.
 
     dX = dY where X > 0, else dY (Y + alpha). NumPyNet's table prints max(exp(X) - 1, X), which is exp(X) - 1 everywhere: that
-    is never below X (Curti and Ceccarelli 2019).
+    is never below X.
     """
 
     kind = "elu"
@@ -24,8 +24,7 @@ class SELU(NamedActivation):
     """Scaled exponential linear unit: Y = s X where X > 0, else s a (exp(X) - 1) (Klambauer et al. 2017).
 
     With a = 1.67326, s = 1.05070, weights from "lecun_normal" and many inputs, mean 0 and variance 1 go through unchanged.
-    dX = s dY where X > 0, else dY (Y + s a). NumPyNet's table prints the pieces of another activation for the derivative
-    (Curti and Ceccarelli 2019).
+    dX = s dY where X > 0, else dY (Y + s a). NumPyNet's table prints the pieces of another activation for the derivative.
     """
 
     kind = "selu"
@@ -50,7 +49,7 @@ class Softplus(Activation):
 
     Computed as max(X, 0) + log(1 + exp(-k |X|)) / k, which neither overflows nor ends at 0. NumPyNet's table prints
     exp(f) / (1 + exp(f)) for the derivative, the formula for X with f put in its place: at X = 0, f = log 2, it gives 2/3
-    instead of 1/2 (Curti and Ceccarelli 2019).
+    instead of 1/2.
     """
 
     kind = "softplus"
