@@ -14,6 +14,7 @@ from xpnet.layers import (
     MaxPool2d,
     MaxUnpool2d,
     SkipSampling2d,
+    StochasticPool2d,
     Subsampling2d,
 )
 
@@ -24,6 +25,7 @@ ITEMS: list[Item] = [
     Item(MaxUnpool2d, lambda: MaxUnpool2d(2), ((4, 3, 3), (4, 7, 6)), pytorch="MaxUnpool2d"),
     Item(AvgPool2d, lambda: AvgPool2d(2), MAPS, pytorch="AvgPool2d", keras="AveragePooling2D", numpynet="Avgpool_layer"),
     Item(LpPool2d, lambda: LpPool2d(2, 3), MAPS, pytorch="LPPool2d"),
+    Item(StochasticPool2d, lambda: StochasticPool2d(2), MAPS),
     Item(GaussianPool2d, lambda: GaussianPool2d(3, 0.8, stride=2), MAPS),
     Item(GlobalAvgPool2d, GlobalAvgPool2d, MAPS, pytorch="AdaptiveAvgPool2d(1)", keras="GlobalAveragePooling2D"),
     Item(GlobalMaxPool2d, GlobalMaxPool2d, MAPS, pytorch="AdaptiveMaxPool2d(1)", keras="GlobalMaxPooling2D"),

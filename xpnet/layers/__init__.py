@@ -53,6 +53,7 @@ from xpnet.layers.shape import ChannelShuffle, Flatten, Permute, Reshape
 from xpnet.layers.smooth import CELU, ELU, GELU, SELU, Gaussian, Mish, SiLU, SmoothAbs, Softplus, Tanhshrink
 from xpnet.layers.softmax import LogSoftmax, Softmax
 from xpnet.layers.sparse_coding import DeconvolutionalNetwork2d
+from xpnet.layers.stochastic_pooling import StochasticPool2d
 from xpnet.layers.subsampling import SkipSampling2d, Subsampling2d
 from xpnet.layers.transposed import ConvTranspose2d
 from xpnet.layers.unpooling import MaxUnpool2d
@@ -65,10 +66,10 @@ __all__ = [
     "DropConnect", "Dropout", "Dropout2d", "ELU", "Elliot", "Flatten", "GELU", "GLU", "Gain", "Gaussian", "GaussianDropout",
     "GaussianPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "GroupNorm", "HardSigmoid", "HardSwish", "Hardshrink", "Hardtanh",
     "Identity", "InstanceNorm2d", "L1Norm", "L2Norm", "LayerNorm", "LeakyReLU", "Lhtan", "Linear", "LocalResponseNorm",
-    "LocallyConnected2d", "LogSigmoid", "LogSoftmax", "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d", "Maximum",
-    "Maxout", "Minimum", "Mish", "Multiply", "PReLU", "Permute", "PixelShuffle", "PixelUnshuffle", "Plse", "RBF", "RMSNorm",
-    "RReLU", "Ramp", "ReLU", "ReLU6", "ReflectionPad2d", "Relie", "ReplicationPad2d", "Rescale", "Reshape", "SELU",
+    "LocallyConnected2d", "LogSigmoid", "LogSoftmax", "Loggy", "LpNormalize", "LpPool2d", "MaxPool2d", "MaxUnpool2d",
+    "Maximum", "Maxout", "Minimum", "Mish", "Multiply", "PReLU", "Permute", "PixelShuffle", "PixelUnshuffle", "Plse", "RBF",
+    "RMSNorm", "RReLU", "Ramp", "ReLU", "ReLU6", "ReflectionPad2d", "Relie", "ReplicationPad2d", "Rescale", "Reshape", "SELU",
     "ScaledTanh", "SeparableConv2d", "SiLU", "Sigmoid", "SkipSampling2d", "SmoothAbs", "Softmax", "Softplus", "Softshrink",
-    "Softsign", "Stair", "Step", "Subsampling2d", "Subtract", "SubtractiveNorm2d", "Swish", "SymmElliot", "TableConv2d", "Tanh",
-    "Tanhshrink", "ThresholdedReLU", "TrueConv2d", "Upsample2d", "Whitening", "ZeroPad2d",
+    "Softsign", "Stair", "Step", "StochasticPool2d", "Subsampling2d", "Subtract", "SubtractiveNorm2d", "Swish", "SymmElliot",
+    "TableConv2d", "Tanh", "Tanhshrink", "ThresholdedReLU", "TrueConv2d", "Upsample2d", "Whitening", "ZeroPad2d",
 ]
