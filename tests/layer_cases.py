@@ -59,6 +59,7 @@ CASES = of_catalogue() + [
     LayerCase("Conv2d-grouped", lambda: xn.Conv2d(6, 3, dilation=(2, 1), padding=1, groups=2, name="g"), MAPS),
     LayerCase("Conv2d-depthwise", lambda: xn.Conv2d(8, 3, groups=4, activation="sigmoid"), MAPS),
     LayerCase("TableConv2d", lambda: xn.TableConv2d([[0, 1], [3], [0, 2, 3]], 3, padding=1, activation="scaled_tanh"), MAPS),
+    LayerCase("ConvTranspose2d-grouped", lambda: xn.ConvTranspose2d(6, 3, padding=1, dilation=2, groups=2, bias=False), MAPS),
     LayerCase("MaxPool2d", lambda: xn.MaxPool2d(2), MAPS),
     LayerCase("MaxPool2d-ceil", lambda: xn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True), MAPS),
     LayerCase("MaxPool2d-overlapping", lambda: xn.MaxPool2d((3, 2), stride=1, dilation=2), MAPS),
