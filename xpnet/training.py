@@ -48,7 +48,7 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
         until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True, capture: bool = True) -> History:
     """Train `net` on batch-first x (N, ...) and targets y, and return a History.
 
-    loss: a Loss or "cross_entropy", "mean_squared_error", "half_squared_error"; the learning rate is the optimizer's
+    loss: a Loss, or its name in xpnet.losses.LOSSES, e.g. "cross_entropy"; the learning rate is the optimizer's
     times the factor of `schedule`, a Schedule or one of the names in schedules.SCHEDULES; where it changes on the way, the
     fit has a copy of its own. Each epoch sees the samples in another order, which follows from the network's seed.
     `until` is asked after each epoch, with its row of the history; True ends the training. Ctrl-C ends it after the
