@@ -227,7 +227,7 @@ def test_what_falls_while_it_learns(backend, p, dtype):
     rounding = 1 + 100 * np.finfo(dtype).eps
     costs = [total_cost(np.moveaxis(y, 0, -1), np.zeros((*OUT, 6)), before, 4.0, p).mean(), *(s.cost for s in steps)]
     assert all(after <= rounding * cost for cost, after in itertools.pairwise(costs))
-    assert costs[-1] < 0.7 * costs[9]                       # and not only by a little
+    assert costs[-1] < 0.75 * costs[9]                      # and not only by a little
     for z, x in zip(steps, steps[1:]):
         if z.what == "z":
             assert x.augmented <= rounding * z.augmented <= rounding ** 2 * z.cost

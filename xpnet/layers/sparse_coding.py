@@ -235,7 +235,7 @@ class DeconvolutionalNetwork2d(Layer):
 
     # --- filters --------------------------------------------------------------------------------------------------
 
-    def learn(self, images: Any, epochs: int = 10, *, filter_steps: int = 5) -> list[CodingStep]:
+    def learn(self, images: Any, epochs: int = 10, *, filter_steps: int = 2) -> list[CodingStep]:
         """Find filters for batch-first pictures (S, C, H, W): in turn maps, from the last ones on, and filters.
 
         All pictures are on the backend at once, with their maps. Returns the costs after each step.
@@ -277,15 +277,17 @@ class DeconvolutionalNetwork2d(Layer):
     def _move_filters(self, y: Array, x: Array, length: Array) -> Array:
         """A step down the gradient on the sphere of filters of norm 1, not made where it raises C. Returns the next length.
 
-        Each map's gradient counts by the energy of the map: a rare filter moves as far as one that is used everywhere. Along
-        a line C is a parabola, whose lowest point is at the length 1; normalising bends the line.
+        Each map's gradient counts by how much C bends in its direction: a rare filter moves as far as one that is used
+        everywhere. Along a line C is a parabola, and normalising bends it more where C would fall with a longer filter; the
+        lowest point of what this adds up to is at the length 1.
         """
         f, axes = self.filters.data, (1, 2, 3)
         gradient = self.filter_gradient(y, x)
-        gradient = gradient - (gradient * f).sum(axis=axes, keepdims=True) * f
-        downhill = ratio(gradient, (x * x).sum(axis=axes).reshape(-1, 1, 1, 1))
+        outward = (gradient * f).sum(axis=axes, keepdims=True)                                  # (maps, 1, 1, 1)
+        gradient, bend = gradient - outward * f, self.xp.maximum(-outward, 0)
+        downhill = ratio(gradient, self.lam * (x * x).sum(axis=axes).reshape(-1, 1, 1, 1) + bend)
         painted = self._paint(x, downhill)
-        lowest = ratio((gradient * downhill).sum(), self.lam * (painted * painted).sum())
+        lowest = ratio((gradient * downhill).sum(), self.lam * (painted * painted).sum() + (bend * downhill * downhill).sum())
         new = unit(self.xp, f - length * lowest * downhill)
         worse = self._misfit(y, x, new).sum() > self._misfit(y, x, f).sum()
         f[...] = self.xp.where(worse, f, new)
