@@ -1,11 +1,12 @@
 """The catalogue: every class of the library is in it, with a formula and a source, and its gradient is right."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 import xpnet as xn
-from xpnet.catalogue import FAMILIES, Item
+from xpnet.catalogue import FAMILIES, Item, page
 from xpnet.catalogue.verify import gradient_error, verify
 
 ITEMS = [item for items in FAMILIES.values() for item in items]
@@ -34,3 +35,24 @@ def test_gradients(item: Item, backend):
 def test_verify_goes_through_all_of_it(monkeypatch):
     rows = [(family, name) for family, name, row in verify(["numpy"]) if isinstance(row["numpy"], float)]
     assert rows == [(family, item.name) for family, items in FAMILIES.items() for item in items if item.make]
+
+
+def test_the_page_is_up_to_date():
+    docs = Path(__file__).parents[1] / "docs"
+    assert (docs / "catalogue.md").read_text(encoding="utf-8") == page.text(), "make catalogue writes it anew"
+    assert {path.stem for path in (docs / page.PICTURES).glob("*.png")} == {item.name for item in ITEMS if page.drawn(item)}
+
+
+@pytest.mark.parametrize("item", [item for item in ITEMS if item.pytorch], ids=lambda item: item.name)
+def test_what_pytorch_calls_it(item: Item):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed; it knows its own names")
+    places = (torch.nn, torch.nn.functional, torch.nn.utils, torch.optim, torch.optim.lr_scheduler, torch)
+    for name in re.sub(r"\(.*?\)", "", item.pytorch).split(", "):
+        assert any(found(place, name.removeprefix("torch.")) for place in places), name
+
+
+def found(place, name):
+    """Whether the module has an attribute of this dotted name."""
+    for part in name.split("."):
+        place = getattr(place, part, None)
+    return place is not None
