@@ -215,7 +215,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "hardtan": Activation(lambda xp, z: xp.clip(z, -1, 1), lambda xp, y: xp.abs(y) < 1),
     "lhtan": Activation(lhtan, lambda xp, z: pick(xp, (z > 0) & (z < 1), 1.0, 0.001, z), of="z"),
     "relu6": Activation(lambda xp, z: xp.clip(z, 0, 6), lambda xp, y: (y > 0) & (y < 6)),
-    "hard_sigmoid": Activation(lambda xp, z, alpha, beta: xp.clip(alpha * z + beta, 0, 1),
+    "hard_sigmoid": Activation(lambda xp, z, alpha, beta: xp.clip(alpha * (z + beta / alpha), 0, 1),
                                lambda xp, y, alpha, beta: pick(xp, (y > 0) & (y < 1), alpha, 0.0, y),
                                constants={"alpha": 1 / 6, "beta": 0.5}),
     "hard_swish": Activation(lambda xp, z: xp.maximum(z, -3) * (xp.clip(z + 3, 0, 6) / 6), hard_swish_derivative, of="z"),

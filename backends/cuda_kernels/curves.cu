@@ -104,7 +104,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         case HARDTAN: return between(z, -one, one);
         case LHTAN: return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
         case RELU6: return between(z, zero, Number(6));
-        case HARD_SIGMOID: return between(p * z + q, zero, one);
+        case HARD_SIGMOID: return between(p * (z + q / p), zero, one);        // a fused p z + q is not 0 at its end
         case HARD_SWISH: return at_least(z, Number(-3)) * (between(z + Number(3), zero, Number(6)) / Number(6));
         case SOFTPLUS: return softplus(z, p);
         case LOG_SIGMOID: return -softplus(-z, one);
