@@ -8,8 +8,8 @@ from xpnet.backends import cuda_launch
 from xpnet.backends.base import Array
 from xpnet.backends.cupy_rows import CupyRows
 
-RULES = ("Sgd", "Adam", "Adamax", "Adagrad", "Adadelta", "RmsProp", "Lion")     # of optimizers.cu
-SLOTS = 3                                                                       # that its kernel takes
+RULES = ("Sgd", "Adam", "Amsgrad", "Nadam", "Adamax", "Adagrad", "Adadelta", "RmsProp", "Rprop", "Lion")     # of optimizers.cu
+SLOTS = 3                               # that its kernel takes
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
@@ -29,6 +29,14 @@ class CupyOptimizers(CupyRows):
         if not self._update("Adam", w, g, (m, v), hyper, decayed, decoupled):
             super().adam(w, g, m, v, hyper, decoupled=decoupled, decayed=decayed)
 
+    def amsgrad(self, w: Array, g: Array, m: Array, v: Array, top: Array, hyper: Array, *, decayed: int) -> None:
+        if not self._update("Amsgrad", w, g, (m, v, top), hyper, decayed):
+            super().amsgrad(w, g, m, v, top, hyper, decayed=decayed)
+
+    def nadam(self, w: Array, g: Array, m: Array, v: Array, hyper: Array, *, decayed: int) -> None:
+        if not self._update("Nadam", w, g, (m, v), hyper, decayed):
+            super().nadam(w, g, m, v, hyper, decayed=decayed)
+
     def adamax(self, w: Array, g: Array, m: Array, u: Array, hyper: Array, *, decayed: int) -> None:
         if not self._update("Adamax", w, g, (m, u), hyper, decayed):
             super().adamax(w, g, m, u, hyper, decayed=decayed)
@@ -45,6 +53,10 @@ class CupyOptimizers(CupyRows):
                 decayed: int) -> None:
         if not self._update("RmsProp", w, g, (v, mean, velocity), hyper, decayed):
             super().rmsprop(w, g, v, mean, velocity, hyper, decayed=decayed)
+
+    def rprop(self, w: Array, g: Array, before: Array, s: Array, hyper: Array, *, decayed: int) -> None:
+        if not self._update("Rprop", w, g, (before, s), hyper, decayed):
+            super().rprop(w, g, before, s, hyper, decayed=decayed)
 
     def lion(self, w: Array, g: Array, m: Array, hyper: Array, *, decayed: int) -> None:
         if not self._update("Lion", w, g, (m,), hyper, decayed):

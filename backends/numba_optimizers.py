@@ -22,6 +22,14 @@ class NumbaOptimizers(NumbaBase):
         if not self._update(optimizers.adam, w, g, (m, v), hyper, decayed, decoupled):
             super().adam(w, g, m, v, hyper, decoupled=decoupled, decayed=decayed)
 
+    def amsgrad(self, w: Array, g: Array, m: Array, v: Array, top: Array, hyper: Array, *, decayed: int) -> None:
+        if not self._update(optimizers.amsgrad, w, g, (m, v, top), hyper, decayed):
+            super().amsgrad(w, g, m, v, top, hyper, decayed=decayed)
+
+    def nadam(self, w: Array, g: Array, m: Array, v: Array, hyper: Array, *, decayed: int) -> None:
+        if not self._update(optimizers.nadam, w, g, (m, v), hyper, decayed):
+            super().nadam(w, g, m, v, hyper, decayed=decayed)
+
     def adamax(self, w: Array, g: Array, m: Array, u: Array, hyper: Array, *, decayed: int) -> None:
         if not self._update(optimizers.adamax, w, g, (m, u), hyper, decayed):
             super().adamax(w, g, m, u, hyper, decayed=decayed)
@@ -39,6 +47,10 @@ class NumbaOptimizers(NumbaBase):
         held = mean is not None, velocity is not None
         if not self._update(optimizers.rmsprop, w, g, (v, mean, velocity), hyper, decayed, *held):
             super().rmsprop(w, g, v, mean, velocity, hyper, decayed=decayed)
+
+    def rprop(self, w: Array, g: Array, before: Array, s: Array, hyper: Array, *, decayed: int) -> None:
+        if not self._update(optimizers.rprop, w, g, (before, s), hyper, decayed):
+            super().rprop(w, g, before, s, hyper, decayed=decayed)
 
     def lion(self, w: Array, g: Array, m: Array, hyper: Array, *, decayed: int) -> None:
         if not self._update(optimizers.lion, w, g, (m,), hyper, decayed):

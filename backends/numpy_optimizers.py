@@ -79,6 +79,12 @@ class NumpyOptimizers(NumpyBase):
 
         self._over_flat(task, w.size, decayed)
 
+    def amsgrad(self, w: Array, g: Array, m: Array, v: Array, top: Array, hyper: Array, *, decayed: int) -> None:
+        self._by_chunks(super().amsgrad, (w, g, m, v, top), hyper, decayed)
+
+    def nadam(self, w: Array, g: Array, m: Array, v: Array, hyper: Array, *, decayed: int) -> None:
+        self._by_chunks(super().nadam, (w, g, m, v), hyper, decayed)
+
     def adamax(self, w: Array, g: Array, m: Array, u: Array, hyper: Array, *, decayed: int) -> None:
         self._by_chunks(super().adamax, (w, g, m, u), hyper, decayed)
 
@@ -91,6 +97,9 @@ class NumpyOptimizers(NumpyBase):
     def rmsprop(self, w: Array, g: Array, v: Array, mean: Array | None, velocity: Array | None, hyper: Array, *,
                 decayed: int) -> None:
         self._by_chunks(super().rmsprop, (w, g, v, mean, velocity), hyper, decayed)
+
+    def rprop(self, w: Array, g: Array, before: Array, s: Array, hyper: Array, *, decayed: int) -> None:
+        self._by_chunks(super().rprop, (w, g, before, s), hyper, decayed)
 
     def lion(self, w: Array, g: Array, m: Array, hyper: Array, *, decayed: int) -> None:
         self._by_chunks(super().lion, (w, g, m), hyper, decayed)

@@ -48,6 +48,32 @@ class OptimizerRules:
         v += new2 * g * g
         w -= lr / c1 * m / (self.xp.sqrt(v / c2) + eps)
 
+    def amsgrad(self, w: Array, g: Array, m: Array, v: Array, top: Array, hyper: Array, *, decayed: int) -> None:
+        """adam with top = max(top, v) in the place of v under the root: no weight's rate ever rises. Reddi et al. 2018."""
+        lr, b1, b2, eps, decay, c1, c2 = hyper.astype(w.dtype)
+        new1, new2 = (1 - hyper[1:3]).astype(w.dtype)
+        g = _with_decay(w, g, decay, decayed)
+        m *= b1
+        m += new1 * g
+        v *= b2
+        v += new2 * g * g
+        top[...] = self.xp.maximum(top, v)
+        w -= lr / c1 * m / (self.xp.sqrt(top / c2) + eps)
+
+    def nadam(self, w: Array, g: Array, m: Array, v: Array, hyper: Array, *, decayed: int) -> None:
+        """m and v as in adam, w -= (now g' + next m) / (sqrt(v / c2) + eps): a step that looks ahead, as Nesterov's.
+
+        hyper = (now, next, b1, b2, eps, decay, c2), the first two with the rate in them. Dozat 2016, algorithm 2.
+        """
+        now, ahead, b1, b2, eps, decay, c2 = hyper.astype(w.dtype)
+        new1, new2 = (1 - hyper[2:4]).astype(w.dtype)
+        g = _with_decay(w, g, decay, decayed)
+        m *= b1
+        m += new1 * g
+        v *= b2
+        v += new2 * g * g
+        w -= (now * g + ahead * m) / (self.xp.sqrt(v / c2) + eps)
+
     def adamax(self, w: Array, g: Array, m: Array, u: Array, hyper: Array, *, decayed: int) -> None:
         """m = b1 m + (1 - b1) g', u = max(b2 u, |g'| + eps), w -= lr / c1 m / u. hyper = (lr, b1, b2, eps, decay, c1).
 
@@ -118,6 +144,21 @@ class OptimizerRules:
         w -= lr * self.xp.sign(b1 * m + new1 * g)
         m *= b2
         m += new2 * g
+
+    def rprop(self, w: Array, g: Array, before: Array, s: Array, hyper: Array, *, decayed: int) -> None:
+        """w -= sign(g') s; s grows by the factor `more` where g' kept its sign, and by `less` < 1 where it changed.
+
+        There g' counts as 0, so that w waits for a step. s stays from `least` to `most`; the 0 that it is at first stands
+        for lr. before = g'. hyper = (lr, less, more, least, most, decay). Riedmiller and Braun 1993; Igel and Huesken 2003.
+        """
+        lr, less, more, least, most, decay = hyper.astype(w.dtype)
+        xp, zero = self.xp, w.dtype.type(0)
+        g = _with_decay(w, g, decay, decayed)
+        same = g * before
+        factor = xp.where(same > 0, more, xp.where(same < 0, less, w.dtype.type(1)))
+        s[...] = xp.minimum(xp.maximum(xp.where(s == 0, lr, s) * factor, least), most)
+        before[...] = xp.where(same < 0, zero, g)
+        w -= xp.sign(before) * s
 
 
 def _with_decay(w: Array, g: Array, decay: Array, decayed: int) -> Array:

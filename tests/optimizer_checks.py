@@ -29,6 +29,10 @@ def check_optimizers(s: Setting) -> None:
                         mean=m if switch else None, velocity=velocity)
         updates(s, "sgd", [0.1, 0.9, DECAY], decayed, w=w, g=g, v=None, nesterov=False)
         updates(s, "adamax", [1e-2, 0.9, 0.999, 1e-3, DECAY, 1 - 0.9**3], decayed, w=w, g=g, m=m, u=abs(v))
+        hyper = [1e-2, 0.9, 0.999, 1e-3, DECAY, 1 - 0.9**3, 1 - 0.999**3]
+        updates(s, "amsgrad", hyper, decayed, w=w, g=g, m=m, v=square, top=change)
+        updates(s, "nadam", [1e-2, 2e-2, 0.9, 0.999, 1e-3, DECAY, 1 - 0.999**3], decayed, w=w, g=g, m=m, v=square)
+        updates(s, "rprop", [1e-2, 0.5, 1.2, 0.1, 1.0, DECAY], decayed, w=w, g=g, before=m, s=abs(v) * (np.arange(n) % 3 > 0))
         updates(s, "adagrad", [0.01, 1e-3, DECAY], decayed, w=w, g=g, s=square)
         updates(s, "adadelta", [1.0, 0.9, 1e-3, DECAY], decayed, w=w, g=g, v=square, u=change)
         updates(s, "lion", [1e-2, 0.9, 0.99, DECAY], decayed, w=w, g=g, m=m)
@@ -37,6 +41,7 @@ def check_optimizers(s: Setting) -> None:
     nan = np.where(np.arange(n) % 3 == 0, np.nan, g).astype(s.dtype)
     updates(s, "adamax", [1e-2, 0.9, 0.999, 1e-3, 0, 0.5], 0, w=w, g=nan, m=m, u=abs(v))
     updates(s, "lion", [1e-2, 0.9, 0.99, 0], 0, w=w, g=nan, m=m)
+    updates(s, "rprop", [1e-2, 0.5, 1.2, 0.1, 1.0, 0], 0, w=w, g=nan, before=m, s=abs(v))
 
 
 def updates(s: Setting, method: str, hyper: list[float], decayed: int, /, **given: Any) -> None:
@@ -65,5 +70,7 @@ MUTANTS: dict[str, Mutant] = {
     "a slot that is not there is written": ("optimizers", "if (held >> s & 1) store_turn", "store_turn", "optimizers"),
     "a negative variance has a root": ("optimizers", "if (spread < Number(0)) spread", "if (spread < Number(-1e9)) spread",
                                        "optimizers"),
-    "a NaN is no largest gradient": ("optimizers", "old < size || size != size ? size", "old < size ? size", "optimizers"),
+    "a NaN is no largest gradient": ("optimizers", "old < fresh || fresh != fresh ? fresh", "old < fresh ? fresh",
+                                     "optimizers"),
+    "a step after a change of sign": ("optimizers", "slot[0] = same < zero ? zero : g;", "slot[0] = g;", "optimizers"),
 }

@@ -416,6 +416,12 @@ def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, A
     m, v, u = (normal(w.size, dtype=w.dtype, seed=seed) for seed in (2, 3, 4))
     yield Case("adamax", label, wg | {"m": m, "u": abs(v), "hyper": np.array([2e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3])},
                options, writes=("w", "m", "u"))
+    hyper = np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
+    yield Case("amsgrad", label, wg | {"m": m, "v": v * v, "top": u * u, "hyper": hyper}, options, writes=("w", "m", "v", "top"))
+    yield Case("nadam", label, wg | {"m": m, "v": v * v, "hyper": np.array([1e-4, 2e-3, 0.9, 0.999, 1e-8, 0.01, 0.003])}, options,
+               writes=("w", "m", "v"))
+    yield Case("rprop", label, wg | {"before": m, "s": abs(u) * (np.arange(w.size) % 3 > 0),
+                                     "hyper": np.array([0.1, 0.5, 1.2, 1e-3, 2.0, 0.1])}, options, writes=("w", "before", "s"))
     yield Case("adagrad", label, wg | {"s": v * v, "hyper": np.array([0.01, 1e-10, 0.1])}, options, writes=("w", "s"))
     yield Case("adadelta", label, wg | {"v": v * v, "u": u * u, "hyper": np.array([1.0, 0.9, 1e-6, 0.1])}, options,
                writes=("w", "v", "u"))

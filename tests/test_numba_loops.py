@@ -70,7 +70,7 @@ def test_the_overrides_are_these():
     assert OVERRIDES == {"max_pool2d", "max_pool2d_dx", "avg_pool2d", "avg_pool2d_dx", "activate", "activation_backward",
                          "batch_norm", "batch_norm_inference", "batch_norm_backward", "softmax", "softmax_cross_entropy",
                          "dropout", "dropout_dx", "random_bits", "gather_batch",
-                         "sgd", "adam", "adamax", "adagrad", "adadelta", "rmsprop", "lion"}
+                         "sgd", "adam", "amsgrad", "nadam", "adamax", "rprop", "adagrad", "adadelta", "rmsprop", "lion"}
     assert different_signatures(Loops) == set()
 
 

@@ -96,6 +96,55 @@ def adamax(w: list[float], gradients: list[list[float]], decayed: list[bool], lr
     return w
 
 
+def amsgrad(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 1e-3,
+            betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> list[float]:
+    """Reddi et al. 2018, algorithm 2, with Adam's corrections of the bias."""
+    m, v, top = ([0.0] * len(w) for _ in range(3))
+    for t, gradient in enumerate(gradients, start=1):
+        for i, g in enumerate(gradient):
+            g += weight_decay * w[i] if decayed[i] else 0.0
+            m[i] = betas[0] * m[i] + (1 - betas[0]) * g
+            v[i] = betas[1] * v[i] + (1 - betas[1]) * g * g
+            top[i] = max(top[i], v[i])
+            w[i] -= lr * m[i] / (1 - betas[0] ** t) / (math.sqrt(top[i] / (1 - betas[1] ** t)) + eps)
+    return w
+
+
+def nadam(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 2e-3,
+          betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+          momentum_decay: float = 4e-3) -> list[float]:
+    """Dozat 2016, algorithm 2, with beta1 in the running mean of the gradient."""
+    m, v = [0.0] * len(w), [0.0] * len(w)
+    momenta = [betas[0] * (1 - 0.96 ** (t * momentum_decay) / 2) for t in range(len(gradients) + 2)]
+    for t, gradient in enumerate(gradients, start=1):
+        now, then = math.prod(momenta[1:t + 1]), math.prod(momenta[1:t + 2])
+        for i, g in enumerate(gradient):
+            g += weight_decay * w[i] if decayed[i] else 0.0
+            m[i] = betas[0] * m[i] + (1 - betas[0]) * g
+            v[i] = betas[1] * v[i] + (1 - betas[1]) * g * g
+            m_hat = momenta[t + 1] * m[i] / (1 - then) + (1 - momenta[t]) * g / (1 - now)
+            w[i] -= lr * m_hat / (math.sqrt(v[i] / (1 - betas[1] ** t)) + eps)
+    return w
+
+
+def rprop(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 0.01,
+          etas: tuple[float, float] = (0.5, 1.2), step_sizes: tuple[float, float] = (1e-6, 50.0),
+          weight_decay: float = 0.0) -> list[float]:
+    """Riedmiller and Braun 1993, without taking steps back."""
+    steps, before = [lr] * len(w), [0.0] * len(w)
+    for gradient in gradients:
+        for i, g in enumerate(gradient):
+            g += weight_decay * w[i] if decayed[i] else 0.0
+            if g * before[i] > 0:
+                steps[i] = min(steps[i] * etas[1], step_sizes[1])
+            elif g * before[i] < 0:
+                steps[i] = max(steps[i] * etas[0], step_sizes[0])
+                g = 0.0
+            w[i] -= math.copysign(steps[i], g) if g else 0.0
+            before[i] = g
+    return w
+
+
 def lion(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 1e-4,
          betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0) -> list[float]:
     """Chen et al. 2023, algorithm 2."""
@@ -128,6 +177,13 @@ CASES = [
     (xn.RMSprop, {"eps": 0.1, "centered": True, "momentum": 0.9, "weight_decay": 0.3}, rmsprop, {}),
     (xn.Adamax, {}, adamax, {}),
     (xn.Adamax, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3}, adamax, {}),
+    (xn.AMSGrad, {}, amsgrad, {}),
+    (xn.AMSGrad, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3}, amsgrad, {}),
+    (xn.NAdam, {}, nadam, {}),
+    (xn.NAdam, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3, "momentum_decay": 0.1}, nadam, {}),
+    (xn.Rprop, {}, rprop, {}),
+    (xn.Rprop, {"lr": 0.1, "etas": (0.3, 1.5), "step_sizes": (0.05, 0.3)}, rprop, {}),
+    (xn.Rprop, {"lr": 0.1, "weight_decay": 0.3}, rprop, {}),
     (xn.Lion, {}, lion, {}),
     (xn.Lion, {"lr": 0.05, "betas": (0.5, 0.8), "weight_decay": 0.3}, lion, {}),
 ]
@@ -175,13 +231,16 @@ def test_first_steps_in_closed_form():
     signs = np.sign(g)
     np.testing.assert_allclose(one_step(xn.Adagrad(0.1), g), -0.1 * signs, rtol=1e-6)           # g / |g|
     np.testing.assert_allclose(one_step(xn.Adamax(0.1), g), -0.1 * signs, rtol=1e-4)            # c1 g / c1 / |g|
+    np.testing.assert_allclose(one_step(xn.AMSGrad(0.1), g), -0.1 * signs, rtol=1e-4)
+    np.testing.assert_allclose(one_step(xn.Rprop(0.1), g, steps=3), -0.1 * (1 + 1.2 + 1.44) * signs, rtol=1e-12)
     np.testing.assert_allclose(one_step(xn.Lion(0.1), g), -0.1 * signs, rtol=1e-12)
     np.testing.assert_allclose(one_step(xn.RMSprop(0.1, alpha=0.75), g), -0.2 * signs, rtol=1e-4)       # g / sqrt(g^2 / 4)
     np.testing.assert_allclose(one_step(xn.Adadelta(rho=0.75, eps=1e-12), g), -2e-6 * signs, rtol=1e-4)
 
 
 def test_a_weight_without_a_gradient_stays():
-    for optimizer in (xn.Adagrad(), xn.Adadelta(), xn.RMSprop(), xn.RMSprop(centered=True, momentum=0.9), xn.Adamax(), xn.Lion()):
+    for optimizer in (xn.Adagrad(), xn.Adadelta(), xn.RMSprop(), xn.RMSprop(centered=True, momentum=0.9), xn.Adamax(), xn.Lion(),
+                      xn.AMSGrad(), xn.NAdam(), xn.Rprop()):
         np.testing.assert_array_equal(one_step(optimizer, [0.0], "float32", steps=3), 0)
 
 
@@ -196,12 +255,20 @@ def test_a_constant_gradient_has_no_negative_variance(backend):
 
 
 def test_a_nan_is_not_hidden(backend):
-    for optimizer in (xn.Adagrad(), xn.Adadelta(), xn.RMSprop(), xn.RMSprop(centered=True), xn.Adamax(), xn.Lion()):
+    for optimizer in (xn.Adagrad(), xn.Adadelta(), xn.RMSprop(), xn.RMSprop(centered=True), xn.Adamax(), xn.Lion(), xn.AMSGrad(),
+                      xn.NAdam(), xn.Rprop()):
         for dtype in ("float32", "float64"):
             layer = xn.Linear(1, bias=False).initialize((2,), backend=backend, dtype=dtype)
             layer.W.grad[...] = backend.asarray(np.array([[np.nan, 1.0]]), dtype)
             layer.update(optimizer)
             assert np.isnan(backend.to_numpy(layer.W.data)).tolist() == [[True, False]], type(optimizer).__name__
+
+
+def test_one_nadam_serves_several_trainings():
+    """It remembers a product of momenta, and makes it anew for whoever asks for an earlier step."""
+    one, other = xn.NAdam(), xn.NAdam()
+    expected = [other.hyper(step, 1.0) for step in (1, 2, 3, 4)]
+    assert [one.hyper(step, 1.0) for step in (3, 1, 4, 2)] == [expected[k] for k in (2, 0, 3, 1)]
 
 
 def test_adams_first_step_is_the_learning_rate_whatever_the_gradient():
@@ -244,7 +311,8 @@ def test_an_optimizer_object_serves_several_networks():
 @pytest.mark.parametrize("optimizer", [xn.SGD(0.1, momentum=0.9, weight_decay=0.1), xn.Adam(0.1, weight_decay=0.1),
                                        xn.AdamW(0.1), xn.Adagrad(initial_accumulator_value=1), xn.Adadelta(weight_decay=0.1),
                                        xn.RMSprop(momentum=0.5, centered=True, weight_decay=0.1), xn.Adamax(weight_decay=0.1),
-                                       xn.Lion(weight_decay=0.1)], ids=lambda o: type(o).__name__)
+                                       xn.Lion(weight_decay=0.1), xn.AMSGrad(), xn.NAdam(weight_decay=0.1), xn.Rprop()],
+                         ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (0, 1, 2)])
 def test_frozen_layers_stay_as_they_are(optimizer, frozen):
     net = xn.Sequential([xn.Linear(4, activation="tanh"), xn.Linear(5, activation="tanh"), xn.Linear(3)], input_shape=(2,),
@@ -294,6 +362,11 @@ def test_frozen_layers_do_not_change_what_the_others_learn():
     (lambda: xn.RMSprop(alpha=1.5), "RMSprop: expected alpha to be a number, 0 or larger, below 1. Received: alpha=1.5"),
     (lambda: xn.RMSprop(momentum=-1), "RMSprop: expected momentum to be a number, 0 or larger"),
     (lambda: xn.Adamax(betas=(1, 0.9)), "Adamax: expected two betas from 0 to below 1"),
+    (lambda: xn.NAdam(momentum_decay=-1), "NAdam: expected momentum_decay to be a number, 0 or larger"),
+    (lambda: xn.Rprop(etas=(1.2, 0.5)), r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: etas=\(1.2, 0.5\)"),
+    (lambda: xn.Rprop(etas=0.5), r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: etas=0.5"),
+    (lambda: xn.Rprop(step_sizes=(1, 0.5)), r"Rprop: expected 0 < step_sizes\[0\] <= step_sizes\[1\]. Received"),
+    (lambda: xn.Rprop(step_sizes=(0.1, math.inf)), r"Rprop: expected 0 < step_sizes\[0\] <= step_sizes\[1\]. Received"),
     (lambda: xn.Lion(betas=0.9), "Lion: expected two betas from 0 to below 1. Received: betas=0.9"),
     (lambda: xn.Lion(weight_decay=-1), "Lion: expected weight_decay to be a number"),
     (lambda: xn.AdamW(weight_decay=None), "AdamW: expected weight_decay to be a number.*weight_decay=None"),

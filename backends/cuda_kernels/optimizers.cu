@@ -2,6 +2,16 @@
 // number that is passed in would be a constant in a captured graph. It is cast first, as on the host: float32 stays float32;
 // but 1 - b is subtracted in double, where it keeps its digits.
 
+// The larger of two numbers, or a NaN; and -1, 0 or 1, or a NaN.
+template <typename Number>
+__device__ __forceinline__ Number larger(Number old, Number fresh) {
+    return old < fresh || fresh != fresh ? fresh : old;
+}
+template <typename Number>
+__device__ __forceinline__ Number sign(Number x) {
+    return x > Number(0) ? Number(1) : x < Number(0) ? Number(-1) : x;
+}
+
 // A rule moves one weight w, given its gradient g and what is remembered of it in slots; bit s of `held` says whether
 // slot s is there, and `way` which of two ways the rule goes.
 
@@ -43,6 +53,39 @@ struct Adam {
     }
 };
 
+// hyper = (lr, b1, b2, eps, decay, c1, c2)
+template <typename Number>
+struct Amsgrad {
+    static const int SLOTS = 3;
+    const Number rate, b1, b2, new1, new2, eps, decay, c2;
+    __device__ Amsgrad(const double* hyper, int, bool)
+        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), new2(1 - hyper[2]),
+          eps(hyper[3]), decay(hyper[4]), c2(hyper[6]) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        if (decays) g += decay * w;
+        slot[0] = b1 * slot[0] + new1 * g;
+        slot[1] = b2 * slot[1] + new2 * g * g;
+        slot[2] = larger(slot[2], slot[1]);
+        w -= rate * slot[0] / (sqrt(slot[2] / c2) + eps);
+    }
+};
+
+// hyper = (now, next, b1, b2, eps, decay, c2)
+template <typename Number>
+struct Nadam {
+    static const int SLOTS = 2;
+    const Number now, next, b1, b2, new1, new2, eps, decay, c2;
+    __device__ Nadam(const double* hyper, int, bool)
+        : now(hyper[0]), next(hyper[1]), b1(hyper[2]), b2(hyper[3]), new1(1 - hyper[2]), new2(1 - hyper[3]), eps(hyper[4]),
+          decay(hyper[5]), c2(hyper[6]) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        if (decays) g += decay * w;
+        slot[0] = b1 * slot[0] + new1 * g;
+        slot[1] = b2 * slot[1] + new2 * g * g;
+        w -= (now * g + next * slot[0]) / (sqrt(slot[1] / c2) + eps);
+    }
+};
+
 // hyper = (lr, b1, b2, eps, decay, c1)
 template <typename Number>
 struct Adamax {
@@ -54,8 +97,7 @@ struct Adamax {
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
         slot[0] = b1 * slot[0] + new1 * g;
-        const Number old = b2 * slot[1], size = fabs(g) + eps;
-        slot[1] = old < size || size != size ? size : old;              // the larger one, or a NaN
+        slot[1] = larger(b2 * slot[1], Number(fabs(g)) + eps);
         w -= rate * slot[0] / slot[1];
     }
 };
@@ -112,6 +154,23 @@ struct RmsProp {
     }
 };
 
+// hyper = (lr, less, more, least, most, decay)
+template <typename Number>
+struct Rprop {
+    static const int SLOTS = 2;
+    const Number lr, less, more, least, most, decay;
+    __device__ Rprop(const double* hyper, int, bool)
+        : lr(hyper[0]), less(hyper[1]), more(hyper[2]), least(hyper[3]), most(hyper[4]), decay(hyper[5]) {}
+    __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
+        if (decays) g += decay * w;
+        const Number zero = Number(0), same = g * slot[0];
+        const Number grown = (slot[1] == zero ? lr : slot[1]) * (same > zero ? more : same < zero ? less : Number(1));
+        slot[1] = grown < least ? least : grown > most ? most : grown;
+        slot[0] = same < zero ? zero : g;
+        w -= sign(slot[0]) * slot[1];
+    }
+};
+
 // hyper = (lr, b1, b2, decay)
 template <typename Number>
 struct Lion {
@@ -123,7 +182,7 @@ struct Lion {
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         const Number c = b1 * slot[0] + new1 * g;
         if (decays) w -= shrink * w;
-        w -= lr * (c > Number(0) ? Number(1) : c < Number(0) ? Number(-1) : c);     // a NaN stays one
+        w -= lr * sign(c);
         slot[0] = b2 * slot[0] + new2 * g;
     }
 };

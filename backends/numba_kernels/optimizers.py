@@ -34,6 +34,18 @@ def complement(hyper, i):
 
 
 @inline
+def larger(old, new):
+    """The larger of two numbers, or a NaN."""
+    return new if old < new or new != new else old
+
+
+@inline
+def sign(x):
+    """-1, 0 or 1; a NaN stays one."""
+    return np.float32(1) if x > 0 else np.float32(-1) if x < 0 else x
+
+
+@inline
 def sgd_part(w, g, v, lr, mu, decay, momentum, nesterov):
     for i in range(w.size):
         step = g[i] + decay * w[i]
@@ -75,12 +87,50 @@ def adam(w, g, m, v, hyper, decayed, decoupled):
 
 
 @inline
+def amsgrad_part(w, g, m, v, top, rate, b1, b2, new1, new2, c2, eps, decay):
+    for i in range(w.size):
+        slope = g[i] + decay * w[i]
+        m[i] = b1 * m[i] + new1 * slope
+        v[i] = b2 * v[i] + new2 * slope * slope
+        top[i] = larger(top[i], v[i])
+        w[i] -= rate * m[i] / (np.sqrt(top[i] / c2) + eps)
+
+
+@kernel
+def amsgrad(w, g, m, v, top, hyper, decayed):
+    """Backend.amsgrad."""
+    rate, eps, decay, c2 = np.float32(hyper[0] / hyper[5]), single(hyper, 3), single(hyper, 4), single(hyper, 6)
+    b1, b2, new1, new2 = single(hyper, 1), single(hyper, 2), complement(hyper, 1), complement(hyper, 2)
+    for chunk in prange(-(-w.size // CHUNK)):
+        for a, b, decays in parts(chunk, w.size, decayed):
+            amsgrad_part(w[a:b], g[a:b], m[a:b], v[a:b], top[a:b], rate, b1, b2, new1, new2, c2, eps, decays * decay)
+
+
+@inline
+def nadam_part(w, g, m, v, now, ahead, b1, b2, new1, new2, c2, eps, decay):
+    for i in range(w.size):
+        slope = g[i] + decay * w[i]
+        m[i] = b1 * m[i] + new1 * slope
+        v[i] = b2 * v[i] + new2 * slope * slope
+        w[i] -= (now * slope + ahead * m[i]) / (np.sqrt(v[i] / c2) + eps)
+
+
+@kernel
+def nadam(w, g, m, v, hyper, decayed):
+    """Backend.nadam."""
+    now, ahead, eps, decay, c2 = single(hyper, 0), single(hyper, 1), single(hyper, 4), single(hyper, 5), single(hyper, 6)
+    b1, b2, new1, new2 = single(hyper, 2), single(hyper, 3), complement(hyper, 2), complement(hyper, 3)
+    for chunk in prange(-(-w.size // CHUNK)):
+        for a, b, decays in parts(chunk, w.size, decayed):
+            nadam_part(w[a:b], g[a:b], m[a:b], v[a:b], now, ahead, b1, b2, new1, new2, c2, eps, decays * decay)
+
+
+@inline
 def adamax_part(w, g, m, u, rate, b1, b2, new, eps, decay):
     for i in range(w.size):
         slope = g[i] + decay * w[i]
         m[i] = b1 * m[i] + new * slope
-        old, size = b2 * u[i], abs(slope) + eps
-        u[i] = size if old < size or size != size else old              # the larger one, or a NaN
+        u[i] = larger(b2 * u[i], abs(slope) + eps)
         w[i] -= rate * m[i] / u[i]
 
 
@@ -159,11 +209,32 @@ def rmsprop(w, g, v, mean, velocity, hyper, decayed, centered, momentum):
 
 
 @inline
+def rprop_part(w, g, before, s, lr, less, more, least, most, decay):
+    zero, one = np.float32(0), np.float32(1)
+    for i in range(w.size):
+        slope = g[i] + decay * w[i]
+        same = slope * before[i]
+        factor = more if same > zero else less if same < zero else one
+        s[i] = min(max((lr if s[i] == zero else s[i]) * factor, least), most)
+        before[i] = zero if same < zero else slope
+        w[i] -= sign(before[i]) * s[i]
+
+
+@kernel
+def rprop(w, g, before, s, hyper, decayed):
+    """Backend.rprop."""
+    lr, less, more, least, most = single(hyper, 0), single(hyper, 1), single(hyper, 2), single(hyper, 3), single(hyper, 4)
+    decay = single(hyper, 5)
+    for chunk in prange(-(-w.size // CHUNK)):
+        for a, b, decays in parts(chunk, w.size, decayed):
+            rprop_part(w[a:b], g[a:b], before[a:b], s[a:b], lr, less, more, least, most, decays * decay)
+
+
+@inline
 def lion_part(w, g, m, lr, b1, b2, new1, new2, shrink):
     for i in range(w.size):
         c = b1 * m[i] + new1 * g[i]
-        sign = np.float32(1) if c > 0 else np.float32(-1) if c < 0 else c           # a NaN stays one
-        w[i] = shrink * w[i] - lr * sign
+        w[i] = shrink * w[i] - lr * sign(c)
         m[i] = b2 * m[i] + new2 * g[i]
 
 

@@ -5,9 +5,12 @@ weight_decay * w is added to g (for weights, not biases), except in AdamW.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from xpnet.backends import Backend
 from xpnet.layer import Array
-from xpnet.optim.base import Optimizer
+from xpnet.optim.base import Optimizer, is_number
 
 
 class Adagrad(Optimizer):
@@ -119,6 +122,51 @@ class AdamW(Adam):
         super().__init__(lr, betas, eps, weight_decay)
 
 
+class AMSGrad(Adam):
+    """AMSGrad: Adam's step with the largest v so far in the place of v: w -= lr m_hat / (sqrt(max v / (1 - beta2^t)) + eps).
+
+    No weight's rate ever rises, which Adam's convergence fails without. Reddi et al. 2018, algorithm 2, with the corrections
+    of the means' bias, which it leaves out, as in PyTorch's Adam with amsgrad=True.
+    """
+
+    slots = 3
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        m, v, top = slots
+        backend.amsgrad(w, g, m, v, top, hyper, decayed=decayed)
+
+
+class NAdam(Adam):
+    """Adam with Nesterov's look ahead: w -= lr ((1 - mu_t) g / (1 - p_t) + mu_(t+1) m / (1 - p_(t+1))) / (sqrt(v_hat) + eps).
+
+    mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2) is the momentum of step t, and p_t the product of those so far; m and v are
+    Adam's means, m with beta1 where Dozat 2016, algorithm 2, has mu_t, as in PyTorch.
+    """
+
+    def __init__(self, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0, momentum_decay: float = 4e-3) -> None:
+        super().__init__(lr, betas, eps, weight_decay)
+        self.momentum_decay = momentum_decay
+        self._check(momentum_decay=0.0)
+        self._product = 0, 1.0                  # (t, p_t) of the last step that was asked for: the next one follows from it
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        t, product = self._product if self._product[0] <= step else (0, 1.0)
+        for k in range(t + 1, step + 1):
+            product *= self._momentum(k)
+        self._product = step, product
+        now, ahead = self._momentum(step), self._momentum(step + 1)
+        return (lr * (1 - now) / (1 - product), lr * ahead / (1 - product * ahead), *self.betas, self.eps, self.weight_decay,
+                1 - self.betas[1] ** step)
+
+    def _momentum(self, step: int) -> float:
+        return float(self.betas[0] * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        m, v = slots
+        backend.nadam(w, g, m, v, hyper, decayed=decayed)
+
+
 class Adamax(Adam):
     """Adamax: w -= lr / (1 - beta1^t) m / u, a running mean m of g, u = max(beta2 u, |g| + eps) the largest g of late.
 
@@ -136,3 +184,36 @@ class Adamax(Adam):
     def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
         m, u = slots
         backend.adamax(w, g, m, u, hyper, decayed=decayed)
+
+
+class Rprop(Optimizer):
+    """Rprop: w -= sign(g) s, a step s for each weight that grows while g keeps its sign and shrinks where it changes.
+
+    The factors are `etas`, s begins at lr and stays within `step_sizes`; after a change of sign the weight waits for a step.
+    Riedmiller and Braun 1993, who also take back the step that led to the change; without that, Igel and Huesken 2003. For
+    gradients of the whole training set: those of small batches change their signs by chance. A schedule changes nothing but
+    where s begins.
+    """
+
+    slots = 2
+
+    def __init__(self, lr: float = 0.01, etas: tuple[float, float] = (0.5, 1.2), step_sizes: tuple[float, float] = (1e-6, 50.0),
+                 weight_decay: float = 0.0) -> None:
+        self.lr, self.weight_decay = lr, weight_decay
+        self._check(lr=0.0, weight_decay=0.0)
+        self.etas = self._pair("etas", "0 < etas[0] < 1 < etas[1]", etas, lambda less, more: 0 < less < 1 < more)
+        self.step_sizes = self._pair("step_sizes", "0 < step_sizes[0] <= step_sizes[1]", step_sizes, lambda a, b: 0 < a <= b)
+
+    def _pair(self, name: str, expected: str, value: tuple[float, float], right: Callable[[float, float], bool]
+              ) -> tuple[float, float]:
+        numbers = isinstance(value, tuple | list) and len(value) == 2 and all(is_number(v) and v < math.inf for v in value)
+        if not numbers or not right(*value):
+            raise ValueError(f"Rprop: expected {expected}. Received: {name}={value!r}.")
+        return float(value[0]), float(value[1])
+
+    def hyper(self, step: int, lr: float) -> tuple[float, ...]:
+        return lr, *self.etas, *self.step_sizes, self.weight_decay
+
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+        before, s = slots
+        backend.rprop(w, g, before, s, hyper, decayed=decayed)
