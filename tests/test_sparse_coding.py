@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from oracles import assert_close
+from test_examples import run
 
 import xpnet as xn
 from xpnet import TRAIN
@@ -299,6 +300,17 @@ def test_multiply_adds():
     layer = xn.DeconvolutionalNetwork2d(5, 3, betas=[1, 2], iterations=4).initialize((2, 6, 7))
     one = 5 * 8 * 9 * 2 * 9                                 # a convolution
     assert layer.multiply_adds() == (2 + 2 * (2 + 2 * 4 + 1)) * one
+
+
+def test_the_example(tmp_path):
+    for module in ("sklearn", "PIL", "matplotlib"):
+        pytest.importorskip(module)
+    out = run("sparse_coding.py", tmp_path, "--epochs", "2", "--patches", "3", "--maps", "4", "--picture", "filters.png")
+    costs = [[float(line.split()[-1]) for line in part.splitlines()[1:] if line.strip()[:1].isdigit()]
+             for part in out.split("p = ")[1:]]
+    assert [len(column) for column in costs] == [28, 28]            # two epochs of 6 betas, z and x, and 2 filter steps
+    assert all(later <= earlier for column in costs for earlier, later in itertools.pairwise(column))
+    assert (tmp_path / "filters.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("settings, expected", [
