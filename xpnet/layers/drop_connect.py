@@ -12,7 +12,8 @@ class DropConnect(Linear):
     X (D, N), W and keep (units, D), b (units,), Y (units, N). dZ = dY f'(Y), dW = dZ X^T keep / (1 - p),
     dX = (W keep / (1 - p))^T dZ. ValueError for p outside 0 <= p < 1. Wan et al. 2013, with three differences: one mask for
     a batch, where the paper draws one for each sample, which N products of matrices would take; biases stay; and prediction
-    uses the mean weights, where the paper draws Z from a normal distribution of the same mean and variance.
+    uses the mean weights, where the paper draws Z from a normal distribution of the same mean and variance. (Its p is the
+    share that is kept.)
     """
 
     kind = "drop_connect"

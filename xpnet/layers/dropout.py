@@ -79,7 +79,7 @@ class GaussianDropout(Dropout):
 
     X any shape. dX = dY M. The first two moments are those of Dropout with the same p. M follows from (seed, layer, step)
     alone, the same on every backend to rounding: NumPy's Philox words, by the transform of Box and Muller 1958. ValueError
-    for p outside 0 <= p < 1. Srivastava et al. 2014, section 10.
+    for p outside 0 <= p < 1. Srivastava et al. 2014, section 10, where p is the share that is kept.
     """
 
     kind = "gaussian_dropout"
