@@ -40,7 +40,9 @@ def fitted(gpu: Backend, capture: bool, count: int = 400, **settings: Any) -> tu
 @pytest.mark.parametrize("settings", [
     {}, {"count": 403, "schedule": "one_cycle"}, {"optimizer": xn.SGD(0.05, momentum=0.9, nesterov=True)},
     {"optimizer": xn.AdamW(1e-2), "shuffle": False},
-], ids=["adam", "short last batch, one cycle", "nesterov", "adamw"])
+    {"optimizer": xn.Regularized(xn.RMSprop(1e-3, momentum=0.5, centered=True, eps=1e-3), l1=1e-4, clip_value=0.5, clip_norm=1.0,
+                                 max_norm=2.0), "schedule": xn.ReduceOnPlateau(patience=0)},
+], ids=["adam", "short last batch, one cycle", "nesterov", "adamw", "regularized"])
 def test_captured_steps_have_the_same_bits(settings: dict[str, Any], gpu: Backend):
     eager, captured = fitted(gpu, False, **settings), fitted(gpu, True, **settings)
     assert same(captured[0], eager[0]) and captured[1] == eager[1]

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from nets import untouched
+from gpu_cases import learned, pretended, samples
+from nets import same, untouched
 from oracles import dropout_keep, philox
 from test_dropout import bound
 
@@ -179,6 +180,21 @@ def test_another_mask_with_another_step(backend, kind):
     np.testing.assert_array_equal(backend.to_numpy(layer.forward(x, mode=SAMPLE)), first)
     layer.counters[0] += 1
     assert (backend.to_numpy(layer.forward(x, mode=SAMPLE)) != first).any()
+
+
+def test_captured_steps_draw_masks_of_their_own(folder):
+    """On a pretended GPU, where what a captured step takes from the host would stand still."""
+    x, y = samples(40)
+    results = []
+    for capture in (False, True):
+        with pretended(folder) as (backend, gpus):
+            net = xn.Sequential([xn.Conv2d(3, 3, activation="relu"), xn.Dropout2d(0.3), xn.Flatten(), xn.GaussianDropout(0.2),
+                                 xn.AlphaDropout(0.1), xn.DropConnect(6, 0.3), xn.Linear(4)],
+                                input_shape=(1, 4, 4), backend=backend, seed=3)
+            net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=3, batch_size=8, capture=capture, verbose=False)
+            assert gpus.graphs == capture
+            results.append(learned(net) | {"drawn": np.array(net.predict_samples(x, 3))})
+    assert same(*results)
 
 
 # --- predictions with a spread ----------------------------------------------------------------------------------------
