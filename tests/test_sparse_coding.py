@@ -190,12 +190,24 @@ def test_gradients(backend, settings):
 
 
 def test_gradient_of_maps_that_were_kept(backend):
-    """The second step is refused for some pictures and not for others."""
-    layer = layer_for(backend, p=0.5, lam=20.0, betas=[0.5, 0.5], iterations=40)
-    y = 2 * normal((*SHAPE, 12), seed=4)
-    first, last = layer._alternate(backend.asarray(y), layer._nothing(backend.asarray(y)))
-    assert 0 < backend.to_numpy(last.worse).sum() < 12
-    check_gradients(xn.DeconvolutionalNetwork2d(**layer.config()), SHAPE, inputs=(y,), backend=backend)
+    """Every pattern of steps that are made and refused, by costs that are given instead of computed."""
+    patterns = np.array(list(itertools.product((False, True), repeat=3)))       # a picture each, which steps are refused
+
+    class Given(xn.DeconvolutionalNetwork2d):
+        def _alternate(self, y, x):
+            made = np.cumsum(~patterns.T, axis=0)                               # so many steps were made
+            self.given = iter([np.zeros(8), *np.where(patterns.T, 1.0 - made, -made)])
+            yield from super()._alternate(y, x)
+
+        def _cost(self, y, z):
+            return self.backend.asarray(next(self.given))
+
+    settings = dict(lam=4.0, betas=[2, 8, 32], iterations=30)
+    y = 2 * normal((*SHAPE, 8), seed=4)
+    layer = Given(MAPS, KERNEL, **settings).initialize(SHAPE, backend=backend, dtype="float64")
+    steps = list(layer._alternate(backend.asarray(y), layer._nothing(backend.asarray(y))))
+    np.testing.assert_array_equal(np.transpose([backend.to_numpy(step.worse) for step in steps]), patterns)
+    check_gradients(Given(MAPS, KERNEL, **settings), SHAPE, inputs=(y,), backend=backend)
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
@@ -247,6 +259,20 @@ def test_a_step_that_is_too_long_is_not_made(backend):
     assert backend.to_numpy(length)[0] == 32 and (filters_of(layer) == before).all()
     length = layer._move_filters(y, x, backend.asarray(np.full(1, 0.25)))
     assert backend.to_numpy(length)[0] == 0.5 and backend.to_numpy(layer.cost(y, x)).sum() < cost
+
+
+def test_filter_steps_have_the_length_that_lowers_most(backend):
+    layer = layer_for(backend, lam=4.0)
+    y = backend.asarray(2 * normal((*SHAPE, 6)))
+    x = layer.infer(y)
+    for _ in range(2):                                      # to where C is near a parabola
+        layer._move_filters(y, x, backend.asarray(np.ones(1)))
+    before, costs = layer.filters.data.copy(), {}
+    for length in (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0):
+        layer.filters.data[...] = before
+        layer._move_filters(y, x, backend.asarray(np.full(1, length)))
+        costs[length] = backend.to_numpy(layer.cost(y, x)).sum()
+    assert min(costs, key=costs.get) == 1
 
 
 def test_pictures_that_sparse_maps_painted_are_explained(backend):
