@@ -120,7 +120,8 @@ def test_reconstruction_and_cost(backend, dtype):
 
 
 def test_filters_of_norm_1_only_where_they_are_connected(backend):
-    layer = layer_for(backend, connectivity=[[1, 0], [1, 1], [0, 1]])
+    layer = layer_for(backend, connectivity=np.array([[1, 0], [1, 1], [0, 1]], bool))
+    assert layer.connectivity == [[1, 0], [1, 1], [0, 1]]
     f = filters_of(layer)
     np.testing.assert_allclose((f ** 2).sum(axis=(1, 2, 3)), 1)
     assert (f[0, 1] == 0).all() and (f[2, 0] == 0).all() and (f[1] != 0).all()
@@ -347,6 +348,8 @@ def test_the_example(tmp_path):
     (dict(connectivity=[[1, 1]]), "connectivity to have 3 rows of zeros and ones"),
     (dict(connectivity=[[1, 0], [0, 0], [1, 1]]), "connectivity to have 3 rows of zeros and ones, at least a one in each"),
     (dict(connectivity=[[1, 0], [1, 2], [1, 1]]), "connectivity to have 3 rows of zeros and ones"),
+    (dict(connectivity=[[1, 0], [1], [1, 1]]), "connectivity to have 3 rows of zeros and ones"),
+    (dict(connectivity="110"), "connectivity to have 3 rows of zeros and ones"),
 ], ids=str)
 def test_constructor_errors(settings, expected):
     with pytest.raises(ValueError, match=rf"DeconvolutionalNetwork2d 'd': expected {expected}"):

@@ -71,9 +71,9 @@ class DeconvolutionalNetwork2d(Layer):
 
     With auxiliary maps x the cost becomes lam / 2 || sum of z * f - y ||^2 + beta / 2 || z - x ||^2 + sum of |x|^p, which is
     lowered in turn for each of `betas` (a value may stand several times; larger ones pull z and x together):
-      z: (lam F^T F + beta) z = lam F^T y + beta x, by `iterations` steps of conjugate gradients;
-      x: Shrinkage, for each element exactly.
-    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0. dY is the gradient of just these
+      z: (lam F^T F + beta) z = lam F^T y + beta x, by `iterations` conjugate gradients (Hestenes and Stiefel 1952);
+      x: Shrinkage, for each element exactly, where Krishnan and Fergus 2009 look the answer up in a table.
+    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0. The gradient by y is that of just these
     steps: the shrinkage lets through where x is not 0, and the adjoint of a solution of the system is a solution of the same
     system. It is as exact as the conjugate gradients have converged.
 
@@ -99,7 +99,7 @@ class DeconvolutionalNetwork2d(Layer):
         self.p, self.lam = (self._above_0(name, value) for name, value in (("p", p), ("lam", lam)))
         if self.p > 1:
             raise ValueError(f"{self.who}: expected p to be at most 1. Received: p={p!r}.")
-        if not isinstance(betas, Sequence) or isinstance(betas, str) or not betas:
+        if not isinstance(betas, Sequence | np.ndarray) or isinstance(betas, str) or not len(betas):
             raise ValueError(f"{self.who}: expected betas to be a list of numbers. Received: betas={betas!r}.")
         self.betas = [self._above_0("each of betas", beta) for beta in betas]
         if self.betas != sorted(self.betas):
@@ -113,11 +113,14 @@ class DeconvolutionalNetwork2d(Layer):
         return number
 
     def _binary(self, connectivity: Sequence[Sequence[int]]) -> list[list[int]]:
-        rows = np.array(connectivity).tolist()
-        if len(rows) != self.maps or not all(isinstance(row, list) and set(row) in ({1}, {0, 1}) for row in rows):
+        try:
+            g = np.array(connectivity, np.float64)
+        except (TypeError, ValueError):             # no numbers, or rows of different lengths
+            g = np.zeros(0)
+        if g.ndim != 2 or len(g) != self.maps or not np.isin(g, (0, 1)).all() or not g.any(axis=1).all():
             raise ValueError(f"{self.who}: expected connectivity to have {self.maps} rows of zeros and ones, at least a one in "
                              f"each. Received: {connectivity!r}.")
-        return rows
+        return g.astype(int).tolist()
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
@@ -193,7 +196,7 @@ class DeconvolutionalNetwork2d(Layer):
             x, cost = kept, kept_cost
 
     def _solve(self, b: Array, beta: float, z: Array) -> Array:
-        """(lam F^T F + beta)^-1 b for each picture, by conjugate gradients from z (Hestenes and Stiefel 1952)."""
+        """(lam F^T F + beta)^-1 b for each picture, by conjugate gradients from z."""
         def system(d: Array) -> Array:
             return self.lam * self._project(self._paint(d, self.filters.data)) + beta * d
 
