@@ -13,12 +13,13 @@ from xpnet.layers.activation import (
     SymmElliot,
     Tanh,
 )
-from xpnet.layers.adaptive_pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d
+from xpnet.layers.adaptive_pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d
 from xpnet.layers.convolution import Conv2d, TableConv2d, TrueConv2d
 from xpnet.layers.drop_connect import DropConnect
 from xpnet.layers.dropout import AlphaDropout, Dropout, Dropout2d, GaussianDropout
 from xpnet.layers.gates import GLU, CReLU, Gain, Maxout, PReLU, RReLU, Swish
 from xpnet.layers.gaussian_pooling import GaussianPool2d
+from xpnet.layers.global_pooling import GlobalAvgPool2d, GlobalMaxPool2d
 from xpnet.layers.linear import RBF, Linear
 from xpnet.layers.local_normalization import ContrastNorm2d, DivisiveNorm2d, LocalResponseNorm, SubtractiveNorm2d
 from xpnet.layers.locally_connected import LocallyConnected2d
@@ -26,7 +27,7 @@ from xpnet.layers.lp import L1Norm, L2Norm, LpNormalize, LpPool2d
 from xpnet.layers.merge import Add, Average, Concat, Maximum, Minimum, Multiply, Subtract
 from xpnet.layers.normalization import BatchNorm1d, BatchNorm2d
 from xpnet.layers.padding import CircularPad2d, ConstantPad2d, Crop2d, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
-from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from xpnet.layers.pooling import AvgPool2d, MaxPool2d
 from xpnet.layers.rectifiers import (
     Abs,
     Hardshrink,

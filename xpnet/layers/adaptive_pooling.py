@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xpnet.backends import Window
 from xpnet.backends.window import Pair, pair
-from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
+from xpnet.layer import PREDICT, Array, Layer, Shape
 
 Span = tuple[int, int]      # from, to (not included)
 
@@ -81,34 +81,11 @@ class AdaptiveMaxPool2d(_AdaptivePool2d):
         for i, (top, bottom) in enumerate(self.rows):
             for j, (left, right) in enumerate(self.columns):
                 window = dx[:, top:bottom, left:right]
-                window += _to_winner(self.xp, dy[:, i, j], argmax[:, i, j], window.shape)
+                window += to_winner(self.xp, dy[:, i, j], argmax[:, i, j], window.shape)
         return dx
 
 
-class GlobalMaxPool2d(Layer):
-    """Largest element of each map: Y[c] = max over (h, w) of X[c]; its dY goes to the element that won (Oquab et al. 2015).
-
-    X (C, H, W, N), Y (C, N). Of equal values the first wins, a NaN wins over everything.
-    """
-
-    kind = "pool"
-
-    def build(self, in_shape: Shape) -> Shape:
-        C, H, W = self.expect_axes(in_shape, "channels, height, width")
-        self.window = Window((H, W))
-        return (C,)
-
-    def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        pixels = x.reshape(x.shape[0], -1, x.shape[-1])                                         # (C, H*W, N)
-        self.remember(mode, pixels.argmax(axis=1) if mode == TRAIN else None, x.shape)
-        return pixels.max(axis=1)
-
-    def backward(self, dy: Array, accumulate: bool = False) -> Array:
-        argmax, x_shape = self.recall()
-        return _to_winner(self.xp, dy, argmax, x_shape)
-
-
-def _to_winner(xp: Array, dy: Array, argmax: Array, shape: tuple[int, ...]) -> Array:
+def to_winner(xp: Array, dy: Array, argmax: Array, shape: tuple[int, ...]) -> Array:
     """dy (C, N) where a window of `shape` (C, h, w, N), read row by row, has its largest element; 0 elsewhere."""
     C, h, w, N = shape
     won = xp.arange(h * w)[:, None] == argmax[:, None, :]                                       # (C, h*w, N)

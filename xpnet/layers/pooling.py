@@ -92,24 +92,3 @@ class AvgPool2d(Pool2d):
         x_shape, = self.recall()
         dy = dy if self._factor is None else dy * self._factor
         return self.backend.avg_pool2d_dx(dy, x_shape, self.window, count_padding=self.count_include_pad)
-
-
-class GlobalAvgPool2d(Layer):
-    """Mean of each map: Y[c] = mean over (h, w) of X[c]. X (C, H, W, N), Y (C, N); dX = dY / (H W) (Lin et al. 2013)."""
-
-    kind = "pool"
-
-    def build(self, in_shape: Shape) -> Shape:
-        C, H, W = self.expect_axes(in_shape, "channels, height, width")
-        self.window = Window((H, W))
-        return (C,)
-
-    def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        self.remember(mode, x.shape)
-        return x.mean(axis=(1, 2))                                                              # (C, N)
-
-    def backward(self, dy: Array, accumulate: bool = False) -> Array:
-        (C, H, W, N), = self.recall()
-        dx = self.backend.empty((C, H, W, N), dy.dtype)
-        dx[...] = (dy * (1.0 / (H * W)))[:, None, None, :]
-        return dx
