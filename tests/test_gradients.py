@@ -6,7 +6,7 @@ import pytest
 import xpnet as xn
 from xpnet.testing import check_gradients
 
-ACTIVATIONS = ["relu", "sigmoid", "tanh", "scaled_tanh"]
+ACTIVATIONS = ["relu", "sigmoid", "tanh", "scaled_tanh", "softplus", "gelu"]   # fused, or a pass of its own: by output, by input
 
 
 def check(layer, *in_shapes, backend, **options):
