@@ -78,7 +78,7 @@ def test_brightness_normalisation(backend):
 
 @pytest.mark.parametrize("argument, value, expected", [
     ("size", 0, "size to be an int, 1 or larger"), ("alpha", -1, "alpha to be a number, 0 or larger"),
-    ("beta", "x", "beta to be a number"), ("k", 0, r"k above 0\. Received: k=0"), ("k", -1, "k to be a number, 0 or larger"),
+    ("beta", "x", "beta to be a number"), ("k", 0, r"k to be a number above 0\. Received: k=0"), ("k", -1, "k to be a number above 0"),
 ])
 def test_response_norm_errors(argument, value, expected):
     with pytest.raises(ValueError, match=rf"LocalResponseNorm 'n': expected {expected}"):
@@ -166,10 +166,10 @@ def test_window_errors(kind):
         kind(4, name="n")
     with pytest.raises(ValueError, match=rf"{who} kernel_size to be an int, 1 or larger"):
         kind(0, name="n")
-    with pytest.raises(ValueError, match=rf"{who} sigma above 0"):
+    with pytest.raises(ValueError, match=rf"{who} sigma to be a number above 0"):
         kind(3, sigma=0, name="n")
     with pytest.raises(ValueError, match=rf"{who} an input of shape \(channels, height, width\)"):
         kind(3, name="n").initialize((5,))
     if kind is not xn.SubtractiveNorm2d:
-        with pytest.raises(ValueError, match=rf"{who} floor above 0"):
+        with pytest.raises(ValueError, match=rf"{who} floor to be a number above 0"):
             kind(3, floor=0, name="n")

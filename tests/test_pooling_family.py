@@ -280,7 +280,7 @@ def test_skipping_behind_a_convolution_is_its_stride(backend):
 
 @pytest.mark.parametrize("action, text", [
     (lambda: xn.LpPool2d(2, 0.5), "LpPool2d: expected p to be a number, 1 or larger. Received: p=0.5."),
-    (lambda: xn.GaussianPool2d(3, 0), "GaussianPool2d: expected sigma to be a number, 1e-12 or larger. Received: sigma=0."),
+    (lambda: xn.GaussianPool2d(3, 0), "GaussianPool2d: expected sigma to be a number above 0. Received: sigma=0."),
     (lambda: xn.AdaptiveAvgPool2d((2, 0)), "AdaptiveAvgPool2d: expected output_size to be an int or a pair of ints, 1 or larger. "
                                            "Received: output_size=(2, 0)."),
     (lambda: xn.AdaptiveMaxPool2d(None), "AdaptiveMaxPool2d: expected output_size to be an int or a pair of ints, 1 or larger. "

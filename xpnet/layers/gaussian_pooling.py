@@ -24,7 +24,7 @@ class GaussianPool2d(Pool2d):
     def __init__(self, kernel_size: Pair, sigma: float, *, stride: Pair | None = None, padding: Padding = 0,
                  ceil_mode: bool = False, count_include_pad: bool = True, name: str | None = None) -> None:
         super().__init__(kernel_size, stride, padding, 1, ceil_mode, name)
-        self.sigma = self.expect_number("sigma", sigma, 1e-12)
+        self.sigma = self.expect_positive("sigma", sigma)
         self.count_include_pad = count_include_pad
 
     def build(self, in_shape: Shape) -> Shape:

@@ -28,9 +28,7 @@ class LocalResponseNorm(Layer):
         super().__init__(name=name)
         self.size = self.expect_integer("size", size)
         self.alpha, self.beta = self.expect_number("alpha", alpha, 0), self.expect_number("beta", beta, 0)
-        self.k = self.expect_number("k", k, 0)
-        if self.k == 0:
-            raise ValueError(f"{self.who}: expected k above 0. Received: k={k!r}.")
+        self.k = self.expect_positive("k", k)
         # The maps are the rows of a picture of one column, and everything else counts as samples: (1, C, 1, rest * N).
         self._neighbours = Window((self.size, 1), padding=(self.size // 2, (self.size - 1) // 2, 0, 0))
 
@@ -73,9 +71,7 @@ class _LocalNorm2d(Layer):
         if self.kernel_size % 2 == 0:
             raise ValueError(f"{self.who}: expected an odd kernel_size, so that a window has a centre. "
                              f"Received: kernel_size={kernel_size}.")
-        self.sigma = None if sigma is None else self.expect_number("sigma", sigma, 0)
-        if self.sigma == 0:
-            raise ValueError(f"{self.who}: expected sigma above 0. Received: sigma={sigma!r}.")
+        self.sigma = None if sigma is None else self.expect_positive("sigma", sigma)
         self.window = Window.make(self.kernel_size, padding="half", who=self.who)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -158,9 +154,7 @@ class DivisiveNorm2d(_LocalNorm2d):
     def __init__(self, kernel_size: int = 9, *, sigma: float | None = None, floor: float = 1e-4, name: str | None = None
                  ) -> None:
         super().__init__(kernel_size, sigma, name)
-        self.floor = self.expect_number("floor", floor, 0)
-        if self.floor == 0:
-            raise ValueError(f"{self.who}: expected floor above 0. Received: floor={floor!r}.")
+        self.floor = self.expect_positive("floor", floor)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         y, kept = self._divide(x, self.floor)

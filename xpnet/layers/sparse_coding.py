@@ -11,44 +11,10 @@ import numpy as np
 from xpnet.backends import Backend, Window
 from xpnet.backends.window import Pair
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
+from xpnet.layers.shrinkage import Shrinkage
 from xpnet.losses.base import finite_array
 
-NEWTON_STEPS = 6        # they reach the root to the last digits, even next to the jump and for a p near 1
 SAMPLE = (0, 1, 2)      # the axes of one picture, or of its maps
-
-
-class Shrinkage:
-    """The exact minimum over x of beta / 2 (x - v)^2 + |x|^p, for one element at a time and 0 < p <= 1.
-
-    p = 1 is soft thresholding: sign(v) max(|v| - 1 / beta, 0). For p < 1, x is 0 up to |v| = jump, and beyond it the
-    larger root of x - |v| + (p / beta) x^(p-1) = 0, which is convex in x: Newton's steps from x = |v| come down to it.
-    At the jump 0 and the root cost the same, which gives x = least = (2 (1 - p) / beta)^(1 / (2 - p)), and from that |v|.
-    """
-
-    def __init__(self, xp: Any, p: float, beta: float) -> None:
-        self.xp, self.p, self.beta = xp, p, beta
-        self.least = (2 * (1 - p) / beta) ** (1 / (2 - p))
-        self.jump = 1 / beta if p == 1 else self.least + p / beta * self.least ** (p - 1)
-
-    def __call__(self, v: Array) -> Array:
-        xp, size = self.xp, self.xp.abs(v)
-        if self.p == 1:
-            return xp.sign(v) * xp.maximum(size - self.jump, 0)
-        target = xp.maximum(size, self.jump)        # below the jump it does not matter
-        x = target
-        for _ in range(NEWTON_STEPS):
-            force = self._force(x)
-            x = x - (x - target + force * x) / (1 - (1 - self.p) * force)
-        return (size >= self.jump) * xp.sign(v) * x
-
-    def slope(self, x: Array) -> Array:
-        """dx/dv at the result x: 0 where x is 0, else from the equation that x solves."""
-        if self.p == 1:
-            return (x != 0).astype(x.dtype)
-        return (x != 0) / (1 - (1 - self.p) * self._force(self.xp.maximum(self.xp.abs(x), self.least)))
-
-    def _force(self, x: Array) -> Array:
-        return self.p / self.beta * x ** (self.p - 2)
 
 
 class CodingStep(NamedTuple):
@@ -96,21 +62,15 @@ class DeconvolutionalNetwork2d(Layer):
         self.kernel_size = kernel_size
         self.window = Window.make(kernel_size, padding="full", who=self.who)
         self.connectivity = None if connectivity is None else self._binary(connectivity)
-        self.p, self.lam = (self._above_0(name, value) for name, value in (("p", p), ("lam", lam)))
+        self.p, self.lam = self.expect_positive("p", p), self.expect_positive("lam", lam)
         if self.p > 1:
             raise ValueError(f"{self.who}: expected p to be at most 1. Received: p={p!r}.")
         if not isinstance(betas, Sequence | np.ndarray) or isinstance(betas, str) or not len(betas):
             raise ValueError(f"{self.who}: expected betas to be a list of numbers. Received: betas={betas!r}.")
-        self.betas = [self._above_0("each of betas", beta) for beta in betas]
+        self.betas = [self.expect_positive("each of betas", beta) for beta in betas]
         if self.betas != sorted(self.betas):
             raise ValueError(f"{self.who}: expected betas that do not fall. Received: betas={betas!r}.")
         self.iterations = self.expect_integer("iterations", iterations)
-
-    def _above_0(self, name: str, value: float) -> float:
-        number = self.expect_number(name, value, 0)
-        if number == 0:
-            raise ValueError(f"{self.who}: expected {name} to be above 0. Received: {value!r}.")
-        return number
 
     def _binary(self, connectivity: Sequence[Sequence[int]]) -> list[list[int]]:
         try:
