@@ -343,7 +343,8 @@ def test_the_example(tmp_path):
 @pytest.mark.parametrize("settings, expected", [
     (dict(maps=0), "maps to be an int, 1 or larger"), (dict(p=0), "p to be a number above 0"), (dict(p=1.5), "p to be at most 1"),
     (dict(lam=0), "lam to be a number above 0"), (dict(lam="x"), "lam to be a number"),
-    (dict(betas=[]), "betas to be a list of numbers"), (dict(betas="12"), "betas to be a list of numbers"), (dict(betas=[1, 0]), "each of betas to be a number above 0"),
+    (dict(betas=[]), "betas to be a list of numbers"), (dict(betas="12"), "betas to be a list of numbers"),
+    (dict(betas=[1, 0]), "each of betas to be a number above 0"),
     (dict(betas=[2, 1]), "betas that do not fall"), (dict(iterations=0), "iterations to be an int, 1 or larger"),
     (dict(connectivity=[[1, 1]]), "connectivity to have 3 rows of zeros and ones"),
     (dict(connectivity=[[1, 0], [0, 0], [1, 1]]), "connectivity to have 3 rows of zeros and ones, at least a one in each"),

@@ -10,7 +10,7 @@ from xpnet.layer import Array, Node
 from xpnet.layers.normalization import BatchNorm
 from xpnet.memory import explained
 from xpnet.network import Network
-from xpnet.training import _check_batch_sizes, _count
+from xpnet.training import check_batch_sizes, expect_count
 
 
 def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> None:
@@ -28,8 +28,8 @@ def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> Non
     x = net.check_input(x)
     if x.dtype.kind == "f" and not (np if isinstance(x, np.ndarray) else net.xp).isfinite(x).all():
         raise ValueError("population_statistics: expected finite samples. Received: NaN or infinity among them.")
-    batch_size = _count("population_statistics", "batch_size", batch_size)
-    _check_batch_sizes(net, len(x), batch_size)
+    batch_size = expect_count("population_statistics", "batch_size", batch_size)
+    check_batch_sizes(net, len(x), batch_size)
     totals = {layer: _Totals(net, layer) for layer in layers}
     with explained(net, "population_statistics", batch_size), net.backend.stream():
         feed = net.backend.feed(x, net.dtype, batch_size)

@@ -9,6 +9,7 @@ import numpy as np
 from xpnet.layer import SAMPLE, Array
 from xpnet.memory import explained
 from xpnet.network import Network
+from xpnet.training import expect_count
 
 
 def predict_samples(net: Network, x: Any, samples: int = 50, *, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
@@ -20,9 +21,8 @@ def predict_samples(net: Network, x: Any, samples: int = 50, *, batch_size: int 
     same call gives the same figures. The first sample is what `net(x, mode="sample")` would give.
     """
     x = net.check_input(x)
-    for name, value in (("samples", samples), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"predict_samples: expected {name} to be an int, 1 or larger. Received: {name}={value!r}.")
+    samples = expect_count("predict_samples", "samples", samples)
+    batch_size = expect_count("predict_samples", "batch_size", batch_size)
     mean, spread = np.empty((2, len(x), *net.output.shape))
     with explained(net, "predict_samples", batch_size, mode=SAMPLE), net.backend.stream():
         feed, before = net.backend.feed(x, net.dtype, batch_size), net.counters.copy()

@@ -65,9 +65,9 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise TypeError(f"fit: expected validation to be a pair (x, y). Received: {type(validation).__name__}.")
         held_out = check_samples(net, *validation, loss, "fit: validation")
-    epochs = _count("fit", "epochs", epochs)
-    batch_size = _count("fit", "batch_size", batch_size)
-    _check_batch_sizes(net, len(x), batch_size)
+    epochs = expect_count("fit", "epochs", epochs)
+    batch_size = expect_count("fit", "batch_size", batch_size)
+    check_batch_sizes(net, len(x), batch_size)
     step = net._train_step
     if step is None or step.optimizer is not optimizer:
         step = TrainStep(net, loss, optimizer)
@@ -176,7 +176,7 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
                              "Received: None.")
         loss = net._train_step.loss
     loss = get_loss(loss)
-    batch_size = _count("evaluate", "batch_size", batch_size)
+    batch_size = expect_count("evaluate", "batch_size", batch_size)
     x, target = check_samples(net, x, y, loss, "evaluate")
     if metrics is not None and not (isinstance(metrics, Mapping) and all(callable(metric) for metric in metrics.values())):
         raise TypeError(f"evaluate: expected metrics to be a dict of names and functions. Received: {metrics!r}.")
@@ -204,7 +204,7 @@ def _evaluate(net: Network, batches: _Batches, loss: Loss, outputs: np.ndarray |
 def predict(net: Network, x: Any, *, batch_size: int = 256) -> np.ndarray:
     """The network's output for batch-first x (N, ...), as a NumPy array (N, ...)."""
     x = net.check_input(x)
-    batch_size = _count("predict", "batch_size", batch_size)
+    batch_size = expect_count("predict", "batch_size", batch_size)
     out = np.empty((len(x), *net.output.shape), net.dtype)
     with explained(net, "predict", batch_size, mode=PREDICT), net.backend.stream():
         _predict(net, net.backend.feed(x, net.dtype, batch_size), out, batch_size)
@@ -230,13 +230,13 @@ def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[A
     return x, target
 
 
-def _count(who: str, name: str, value: Any) -> int:
+def expect_count(who: str, name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{who}: expected {name} to be an int, 1 or larger. Received: {name}={value!r}.")
     return int(value)
 
 
-def _check_batch_sizes(net: Network, samples: int, batch_size: int) -> None:
+def check_batch_sizes(net: Network, samples: int, batch_size: int) -> None:
     last = samples % batch_size or batch_size
     for layer in net.layers:
         if min(last, samples) < layer.smallest_batch:
