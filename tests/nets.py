@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import xpnet as xn
+from xpnet.catalogue import FAMILIES, Item
 
 
 def blobs(samples: int = 120, classes: int = 3, features: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,6 +34,16 @@ def pictures(samples: int = 6, shape: tuple[int, ...] = (1, 8, 8), classes: int 
              ) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.random((samples, *shape), np.float32), rng.integers(0, classes, samples)
+
+
+LAYERS = [item for items in FAMILIES.values() for item in items if item.make and isinstance(item.make(), xn.Layer)]
+
+
+def around(item: Item, seed: int = 0) -> xn.Network:
+    """A network of three features that ends with the catalogue's example of a layer, on inputs of whatever shapes it takes."""
+    x = xn.Input((3,))
+    h = item.make()(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x)) for shape in item.shapes))
+    return xn.Network(x, h, backend="numpy", seed=seed)
 
 
 def branches(backend: Any = "numpy", dtype: Any = "float64", seed: int = 0) -> xn.Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets import branches
+from nets import LAYERS, around, branches
 
 import xpnet as xn
 from xpnet import models
@@ -135,3 +135,12 @@ def test_two_small_convolutions_see_what_a_large_one_sees():
     assert sees(*(xn.Conv2d(1, 3) for _ in range(3))) == sees(xn.Conv2d(1, 7)) == (7, 7)     # Simonyan and Zisserman 2015
     assert sees(xn.Conv2d(1, 3), xn.Flatten()) is None
     assert sees(xn.Conv2d(1, 3, padding=1), xn.GlobalAvgPool2d()) == (34, 34)       # the border included
+
+
+@pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.name)
+def test_every_layer_of_the_catalogue_has_its_row(item, capsys):
+    net = around(item)
+    layer, row = net.layers[-1], rows(net)[-1]
+    assert (row.name, row.kind, row.shape) == (layer.name, item.name, layer.out_shape)
+    assert row.parameters == sum(p.size for p in layer.parameters) and row.multiply_adds >= 0
+    assert any(line.split()[:2] == [layer.name, item.name] for line in net.summary().splitlines())
