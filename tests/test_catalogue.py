@@ -32,8 +32,8 @@ def test_gradients(item: Item, backend):
     assert gradient_error(item, backend) < 1e-6
 
 
-def test_verify_goes_through_all_of_it(monkeypatch):
-    rows = [(family, name) for family, name, row in verify(["numpy"]) if isinstance(row["numpy"], float)]
+def test_verify_goes_through_all_of_it():
+    rows = [(family, name) for family, name, row in verify({"numpy": xn.get_backend("numpy")}) if isinstance(row["numpy"], float)]
     assert rows == [(family, item.name) for family, items in FAMILIES.items() for item in items if item.make]
 
 

@@ -174,7 +174,7 @@ def _verify(options: argparse.Namespace) -> int:
     """One row for each item of the catalogue; exit status 1 where a gradient is wrong."""
     from xpnet.backends import available
     from xpnet.catalogue.verify import verify
-    backends = options.backend or available()
+    backends = {name: get_backend(name) for name in options.backend or available()}
     print(f"relative error of the gradient against finite differences, float64\n\n{'':30}"
           + "".join(f"{name:>10}" for name in backends))
     shown, checked, failures = None, 0, []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from xpnet.backends import Backend, get_backend
+from xpnet.backends import Backend
 from xpnet.catalogue import FAMILIES, Item
 from xpnet.losses import Loss
 from xpnet.testing import check_gradients, check_loss
@@ -26,9 +26,8 @@ def gradient_error(item: Item, backend: Backend) -> float:
     return check_gradients(example, *item.shapes, batch=BATCH, backend=backend, inputs=inputs)
 
 
-def verify(names: Sequence[str]) -> Iterator[tuple[str, str, dict[str, float | str]]]:
+def verify(backends: Mapping[str, Backend]) -> Iterator[tuple[str, str, dict[str, float | str]]]:
     """(family, item, {backend: relative error, or what went wrong}) of each item that has a gradient, as they are checked."""
-    backends = {name: get_backend(name) for name in names}
     for family, items in FAMILIES.items():
         for item in items:
             if item.make is None:
