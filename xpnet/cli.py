@@ -180,7 +180,7 @@ def _verify(options: argparse.Namespace) -> int:
     shown, checked, failures = None, 0, []
     for family, name, row in verify(backends):
         if family != shown:
-            print(f"{family}")
+            print(family)
             shown = family
         print(f"  {name:28}", *("    FAILED" if isinstance(error, str) else f"{error:10.1e}" for error in row.values()), sep="")
         checked += 1
