@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import xpnet as xn
@@ -41,6 +42,27 @@ def test_the_page_is_up_to_date():
     docs = Path(__file__).parents[1] / "docs"
     assert (docs / "catalogue.md").read_text(encoding="utf-8") == page.text(), "make catalogue writes it anew"
     assert {path.stem for path in (docs / page.PICTURES).glob("*.png")} == {item.name for item in ITEMS if page.drawn(item)}
+
+
+def test_the_command_writes_the_page_and_its_pictures(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the pictures")
+    few = {"Activations": [item for item in ITEMS if item.name in ("Stair", "PReLU", "Maxout")]}
+    monkeypatch.setattr(page, "FAMILIES", few)
+    monkeypatch.setattr("sys.argv", ["page", str(tmp_path)])
+    left_over = tmp_path / page.PICTURES / "Gone.png"
+    left_over.parent.mkdir(parents=True)
+    left_over.touch()
+    page.main()
+    assert (tmp_path / "catalogue.md").read_text(encoding="utf-8") == page.text()
+    pictures = list((tmp_path / page.PICTURES).iterdir())
+    assert {path.name for path in pictures} == {"Stair.png", "PReLU.png"}           # Maxout is no function of one number
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+
+
+def test_a_curve_is_the_function_and_its_gradient():
+    x = np.array([-2.0, -0.5, 0.5, 3.0])
+    y, gradient = page.curve(xn.LeakyReLU(0.1), x)
+    assert y.tolist() == [-0.2, -0.05, 0.5, 3.0] and gradient.tolist() == [0.1, 0.1, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("item", [item for item in ITEMS if item.pytorch], ids=lambda item: item.name)
