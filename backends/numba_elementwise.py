@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.activations import SCALE, SLOPE
+from xpnet.backends.activations import SCALE, SLOPE, constants_of
 from xpnet.backends.base import Array
 from xpnet.backends.numba_base import FLOAT32, NumbaBase, writable
 from xpnet.backends.numba_kernels import activation as activations
-from xpnet.backends.numba_kernels import batches, dropout, normalization, softmax
+from xpnet.backends.numba_kernels import batches, curves, dropout, normalization, softmax
 from xpnet.backends.numba_kernels.arrays import ready
 
 FEW, LONG = 16, 1 << 17     # fewer channels than FEW of more elements than LONG are normalised part by part
@@ -23,6 +23,11 @@ FEW, LONG = 16, 1 << 17     # fewer channels than FEW of more elements than LONG
 FLOOR = {None: -inf, "relu": 0.0}                                       # f(z) = max(z, floor)
 CURVE = {"relu": (0.0, 0.0, 0.0), "sigmoid": (0.0, 1.0, -1.0), "tanh": (1.0, 0.0, -1.0),
          "scaled_tanh": (SCALE * SLOPE, 0.0, -SLOPE / SCALE)}           # f' = a + b y + c y^2, but for relu
+
+
+def beta_of(activation: str | None, constants: tuple[float, ...]) -> float:
+    """Swish's constant; the others have none, and SiLU is Swish with 1."""
+    return constants_of("swish", constants)[0] if activation == "swish" else 1.0
 
 
 def float32(*arrays: Array) -> bool:
@@ -35,15 +40,20 @@ class NumbaElementwise(NumbaBase):
     # --- activations ----------------------------------------------------------------------------------------------
 
     def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
-        if activation != "relu" or z.dtype != FLOAT32:
+        curve = curves.NUMBERS.get(activation)
+        if z.dtype != FLOAT32 or activation != "relu" and curve is None:
             return super().activate(z, activation, constants)
         y = self.empty(z.shape, FLOAT32)
-        activations.relu(self.crew(z.size), ready(z, (z.size,)), y.reshape(-1))
+        if curve is None:
+            activations.relu(self.crew(z.size), ready(z, (z.size,)), y.reshape(-1))
+        else:
+            curves.curve_forward(self.crew(8 * z.size), curve, ready(z, (z.size,)), y.reshape(-1), beta_of(activation, constants))
         return y
 
     def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
                             bias_grad: Array | None = None, accumulate: bool = False) -> Array:
-        known = activation is None or activation in CURVE
+        curve = curves.NUMBERS.get(activation)
+        known = activation is None or activation in CURVE or curve is not None
         if not (known and float32(dy, y)) or bias_grad is not None and not writable(bias_grad):
             return super().activation_backward(dy, y, activation, constants, bias_grad=bias_grad, accumulate=accumulate)
         rows, size = dy.shape[0], prod(dy.shape[1:])
@@ -54,6 +64,10 @@ class NumbaElementwise(NumbaBase):
                 activations.row_sums(self.crew(dy.size), ready(dy, (rows, size)), sums, grad, accumulate)
             return dy
         dz = self.empty(dy.shape, FLOAT32)
+        if curve is not None:
+            curves.curve_backward(self.crew(8 * dy.size), curve, ready(dy, (rows, size)), ready(y, (rows, size)),
+                                  dz.reshape(rows, size), beta_of(activation, constants), sums, grad, accumulate)
+            return dz
         activations.activation_backward(self.crew(dy.size), ready(dy, (rows, size)), ready(y, (rows, size)),
                                         dz.reshape(rows, size), activation == "relu", CURVE[activation], sums, grad, accumulate)
         return dz

@@ -23,6 +23,7 @@ from xpnet.backends.numpy_backend import NumpyBackend
 pytest.importorskip("numba", reason="Numba is not installed")
 
 from xpnet.backends.numba_backend import NumbaBackend  # noqa: E402 - only where Numba is installed
+from xpnet.backends.numba_kernels import curves  # noqa: E402
 
 BACKEND = NumbaBackend()
 
@@ -163,7 +164,8 @@ FALLS_BACK = {
     "max_pool2d float32, 256 taps or more",
     "max_pool2d_dx float32, 256 taps or more",
     "softmax_backward float32",
-} | {f"{method} float32 {name}" for method in ("activate", "activation_backward") for name in ACTIVATIONS.keys() - FUSED}
+} | {f"{method} float32 {name}" for method in ("activate", "activation_backward")
+     for name in ACTIVATIONS.keys() - FUSED - curves.NUMBERS.keys()}
 
 
 class Spied(NumpyBackend):

@@ -33,6 +33,7 @@ from xpnet.backends.numba_elementwise import NumbaElementwise  # noqa: E402
 from xpnet.backends.numba_kernels import (  # noqa: E402
     activation,
     batches,
+    curves,
     dropout,
     normalization,
     optimizers,
@@ -50,7 +51,7 @@ class Loops(NumbaPooling, NumbaElementwise, NumbaOptimizers):
 
 
 OVERRIDES = public_methods() & {name for part in Loops.__bases__ for name in vars(part)}
-KERNELS = {name: value for module in (activation, batches, dropout, normalization, optimizers, pooling, softmax)
+KERNELS = {name: value for module in (activation, batches, curves, dropout, normalization, optimizers, pooling, softmax)
            for name, value in vars(module).items() if isinstance(value, Kernel)}
 ADAM = np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
 
@@ -114,6 +115,14 @@ def _large() -> Iterator[Case]:
             yield Case("batch_norm", label, {"x": x, "gamma": gamma, "beta": beta}, options | {"eps": 1e-5})
             yield Case("batch_norm_inference", label, {"x": x, "gamma": gamma, "beta": beta, "mean": mean, "var": var},
                        options | {"eps": 1e-5})
+    for shape in ((24, 20, 20, 65), (2, 131_072), (70_001,)):
+        z, dy = 3 * normal(*shape), normal(*shape, seed=1)
+        for name in curves.NAMES:
+            yield Case("activate", f"{shape}-{name}", {"z": z}, {"activation": name})
+            for accumulate in (False, True):
+                yield Case("activation_backward", f"{shape}-{name}-{accumulate}",
+                           {"dy": dy, "y": z, "bias_grad": normal(shape[0], seed=2)},
+                           {"activation": name, "accumulate": accumulate}, writes=("bias_grad",))
     z, labels = 5 * normal(300, 200), np.random.default_rng(3).integers(-1, 301, 200)  # -1 and 300 are no labels
     for name, target in (("labels", labels), ("soft", np.abs(normal(300, 200, seed=1)))):
         yield Case("softmax_cross_entropy", name, {"z": z, "target": target})
@@ -348,6 +357,12 @@ def kernels_of(backend: Loops, monkeypatch: pytest.MonkeyPatch, method: str, cal
 def test_float32_is_compiled(method: str, backend: Loops, monkeypatch: pytest.MonkeyPatch):
     kernel, call = CALLS[method]
     assert kernels_of(backend, monkeypatch, method, call) == [kernel]
+
+
+@pytest.mark.parametrize("name", curves.NAMES)
+def test_curves_are_compiled(name: str, backend: Loops, monkeypatch: pytest.MonkeyPatch):
+    for method, kernel in (("activate", "curve_forward"), ("activation_backward", "curve_backward")):
+        assert kernels_of(backend, monkeypatch, method, CALLS[method][1] | {"activation": name}) == [kernel]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
