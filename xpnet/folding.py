@@ -17,13 +17,13 @@ Arrays = dict[str, np.ndarray]
 
 
 def fold_batch_norm(net: Network) -> Network:
-    """A new network that predicts what `net` predicts, to rounding, with batch norms folded into the layers before them.
+    """Batch norm folded away: W' = s W, row by row, b' = s (b - mean) + beta, with s = gamma / sqrt(var + eps).
 
-    With s = gamma / sqrt(var + eps), f(gamma (W x + b - mean) / sqrt(var + eps) + beta) is f(W' x + b') with W' = s W, row by
-    row, and b' = s (b - mean) + beta (Jacob et al. 2018, section 3.2). That is done where a batch norm directly follows a
-    convolution or a Linear without an activation whose output nobody else reads; the layer keeps its name, and takes over
-    the batch norm's activation f. All else is copied, and `net` stays as it is. The new network is for predictions: in
-    training it would normalise nothing.
+    A new network that predicts what `net` predicts, to rounding: f(gamma (W x + b - mean) / sqrt(var + eps) + beta) is f(W' x +
+    b') (Jacob et al. 2018, section 3.2). That is done where a batch norm directly follows a convolution or a Linear without
+    an activation whose output nobody else reads; the layer keeps its name, and takes over the batch norm's activation f.
+    All else is copied, and `net` stays as it is. The new network is for predictions: in training it would normalise
+    nothing.
     """
     readers = Counter(parent for node in net.nodes for parent in node.parents)
     folds = {node.parents[0]: node for node in net.nodes

@@ -14,11 +14,11 @@ from xpnet.training import check_batch_sizes, expect_count
 
 
 def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> None:
-    """Set the mean and variance of every batch norm that is trainable to those of batch-first x (Ioffe and Szegedy 2015).
+    """Batch norm's population statistics: E[x] = E[mean_B], Var[x] = m / (m - 1) E[var_B] over the batches B.
 
-    Algorithm 2: the network normalises with the statistics of each batch, as in training, in one pass over x,
-    and E[x] = E[mean_B], Var[x] = m / (m - 1) E[var_B] over the batches B. m counts the elements that a channel's mean is of,
-    its pixels among them. A last batch that is smaller weighs less: E[x] = sum m mean_B / sum m, and
+    Ioffe and Szegedy 2015, algorithm 2. Every batch norm that is trainable gets those of batch-first x: the network
+    normalises with the statistics of each batch, as in training, in one pass over x. m counts the elements that a channel's
+    mean is of, its pixels among them. A last batch that is smaller weighs less: E[x] = sum m mean_B / sum m, and
     Var[x] = sum m var_B / sum (m - 1), which for equal m are the paper's. Dropout is off, as it will be in predictions.
     Parameters stay as they are, and so does everything else where x is refused.
     """

@@ -13,12 +13,13 @@ from xpnet.training import expect_count
 
 
 def predict_samples(net: Network, x: Any, samples: int = 50, *, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the outputs for batch-first x (N, ...) over dropout's masks, two float64 arrays (N, ...).
+    """Predictions with a spread: mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of (y_t - mean)^2, T = samples.
 
-    mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of (y_t - mean)^2, T = samples. Gal and Ghahramani 2016, section 4,
-    without the variance of the data's own noise, which they add. Batch norm and the like are as in a prediction. Each sample of
-    a batch has masks of its own, which follow from the network's seed and step; nothing of the network changes, so that the
-    same call gives the same figures. The first sample is what `net(x, mode="sample")` would give.
+    y_t are the outputs for batch-first x (N, ...) with dropout's masks number t; mean and spread are float64 arrays (N, ...).
+    Gal and Ghahramani 2016, section 4, without the variance of the data's own noise, which they add. Batch norm and the
+    like are as in a prediction. Each sample of a batch has masks of its own, which follow from the network's seed and step;
+    nothing of the network changes, so that the same call gives the same figures. The first sample is what `net(x,
+    mode="sample")` would give.
     """
     x = net.check_input(x)
     samples = expect_count("predict_samples", "samples", samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
+from xpnet.functional import toeplitz
 from xpnet.layers import (
     RBF,
     Conv2d,
@@ -31,4 +32,5 @@ ITEMS: list[Item] = [
     Item(LocallyConnected2d, lambda: LocallyConnected2d(3, 3, stride=(1, 2), padding=1, activation="tanh"), MAPS),
     Item(ConvTranspose2d, lambda: ConvTranspose2d(3, 3, stride=2, padding=1, output_padding=1, activation="tanh"), MAPS,
          pytorch="ConvTranspose2d", keras="Conv2DTranspose"),
+    Item(toeplitz),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
+from xpnet.folding import fold_batch_norm
 from xpnet.layers import (
     BatchNorm1d,
     BatchNorm2d,
@@ -20,6 +21,7 @@ from xpnet.layers import (
     SubtractiveNorm2d,
     Whitening,
 )
+from xpnet.population import population_statistics
 
 MAPS = ((4, 7, 6),)
 
@@ -27,6 +29,8 @@ ITEMS: list[Item] = [
     Item(BatchNorm2d, lambda: BatchNorm2d(activation="tanh"), MAPS,
          pytorch="BatchNorm2d", keras="BatchNormalization", numpynet="BatchNorm_layer"),
     Item(BatchNorm1d, BatchNorm1d, ((5,),), pytorch="BatchNorm1d", keras="BatchNormalization", numpynet="BatchNorm_layer"),
+    Item(population_statistics, pytorch="swa_utils.update_bn"),
+    Item(fold_batch_norm, pytorch="fuse_conv_bn_eval"),
     Item(LayerNorm, LayerNorm, MAPS, pytorch="LayerNorm", keras="LayerNormalization"),
     Item(RMSNorm, RMSNorm, MAPS, pytorch="RMSNorm", keras="RMSNormalization"),
     Item(GroupNorm, lambda: GroupNorm(2), MAPS, pytorch="GroupNorm", keras="GroupNormalization"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xpnet.catalogue.item import Item
 from xpnet.layers import AlphaDropout, DropConnect, Dropout, Dropout2d, GaussianDropout
 from xpnet.optim import Regularized
+from xpnet.sampling import predict_samples
 
 MAPS = ((4, 7, 6),)
 
@@ -14,5 +15,6 @@ ITEMS: list[Item] = [
     Item(AlphaDropout, lambda: AlphaDropout(0.3), MAPS, pytorch="AlphaDropout", keras="AlphaDropout"),
     Item(GaussianDropout, lambda: GaussianDropout(0.3), MAPS, keras="GaussianDropout"),
     Item(Regularized, pytorch="clip_grad_norm_, clip_grad_value_, renorm", keras="L1, MaxNorm, clipnorm, clipvalue"),
+    Item(predict_samples),
     Item(DropConnect, lambda: DropConnect(5, 0.4, activation="tanh"), ((7,),)),
 ]

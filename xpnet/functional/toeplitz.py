@@ -12,14 +12,13 @@ from xpnet.backends.window import Padding, Pair
 
 def toeplitz(W: np.ndarray, shape: Sequence[int], *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
              flip: bool = False) -> np.ndarray:
-    """The matrix T of the linear map that conv2d is: T @ x.ravel() = conv2d(x, W).ravel() for one image x of this shape,
+    """Matrix of a convolution: T[(f, oy, ox), (c, iy, ix)] = W[f, c, i, j] at iy = oy stride - top + i dilation, ix likewise.
 
-    T[(f, oy, ox), (c, iy, ix)] = W[f, c, i, j] where iy = oy stride - top + i dilation and ix likewise, else 0.
-
-    W (KH, KW) and shape (H, W), or W (F, C, KH, KW) and shape (C, H, W) -> (F*OH*OW, C*H*W). With flip=True the kernel is turned
-    round first: the matrix of the convolution that mathematics calls so. For stride 1 a map's matrix has a block for each pair of
-    an output row and an input row; blocks are equal along diagonals, and so are numbers within a block (doubly block Toeplitz).
-    T's transpose is the matrix of conv_transpose2d. T holds every zero: a tool for small images. Gray 2006, section 1.
+    All else is 0, and T @ x.ravel() = conv2d(x, W).ravel() for one image x of this shape. W (KH, KW) and shape (H, W), or W (F,
+    C, KH, KW) and shape (C, H, W) -> (F*OH*OW, C*H*W). With flip=True the kernel is turned round first: the matrix of the
+    convolution that mathematics calls so. For stride 1 a map's matrix has a block for each pair of an output row and an
+    input row; blocks are equal along diagonals, and so are numbers within a block (doubly block Toeplitz). T's transpose is
+    the matrix of conv_transpose2d. T holds every zero: a tool for small images. Gray 2006, section 1.
     """
     kernel, size = np.asarray(W), tuple(shape)
     if kernel.ndim == 2 and len(size) == 2:
