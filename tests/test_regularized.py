@@ -118,13 +118,15 @@ def test_the_norm_of_each_units_weights_is_bounded(frozen, dtype, backend):
     assert changed
 
 
-def test_filters_are_units(backend):
-    net = xn.Sequential([xn.Conv2d(4, 3), xn.Flatten()], input_shape=(2, 5, 5), backend=backend)
+@pytest.mark.parametrize("layer", [xn.Conv2d, xn.LocallyConnected2d])
+def test_filters_are_units(layer, backend):
+    """Also where each place has filters of its own."""
+    net = xn.Sequential([layer(4, 3), xn.Flatten()], input_shape=(2, 5, 5), backend=backend)
     W = net.layers[0].W
     W.data *= 10
     before = net.backend.to_numpy(W.data).copy()
     Updater(xn.Regularized(xn.SGD(0.0), max_norm=2.0), net.buffers).step()
-    norms = np.sqrt((before.astype(float)**2).sum(axis=(1, 2, 3), keepdims=True))
+    norms = np.sqrt((before.astype(float)**2).sum(axis=(-3, -2, -1), keepdims=True))     # channels, rows, columns
     assert (norms > 2).all()
     np.testing.assert_allclose(net.backend.to_numpy(W.data), before * 2 / norms, rtol=1e-5)
 

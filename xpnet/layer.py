@@ -27,8 +27,10 @@ ALIGNMENT = 256                                         # bytes; every view star
 class Parameter:
     """An array that a layer declares: `data` is what it computes with, `grad` (trained ones only) its gradient."""
 
-    def __init__(self, name: str, shape: Shape, init: Initializer, fan_in: int, fan_out: int, decay: bool) -> None:
+    def __init__(self, name: str, shape: Shape, init: Initializer, fan_in: int, fan_out: int, decay: bool, units: int = 1
+                 ) -> None:
         self.name, self.shape, self.init, self.fan_in, self.fan_out, self.decay = name, shape, init, fan_in, fan_out, decay
+        self.units = units              # so many axes, the first ones, say which unit a weight leads to
         self.data: Array = None
         self.grad: Array = None
 
@@ -100,9 +102,12 @@ class Layer:
         return type(self).__name__ + (f" {self.name!r}" if self.name else "")
 
     def parameter(self, name: str, shape: Shape, init: Initializer, *, fan_in: int = 1, fan_out: int = 1,
-                  decay: bool = False) -> Parameter:
-        """Declare a trained array; `decay` where weight decay applies to it (weights, not biases)."""
-        self.parameters.append(Parameter(name, shape, init, fan_in, fan_out, decay))
+                  decay: bool = False, units: int = 1) -> Parameter:
+        """Declare a trained array; `decay` where weight decay applies to it (weights, not biases).
+
+        The first `units` axes say which unit a weight leads to: the others are what the unit's max-norm is of.
+        """
+        self.parameters.append(Parameter(name, shape, init, fan_in, fan_out, decay, units))
         return self.parameters[-1]
 
     def state(self, name: str, shape: Shape, init: Initializer) -> Parameter:

@@ -40,7 +40,7 @@ class LocallyConnected2d(Activated):
         taps = self.window.taps
         self.places, self.fan = OH * OW, C * taps
         self.W = self.parameter("W", (OH, OW, self.filters, C, *self.window.kernel), self.initializer, decay=True,
-                                fan_in=self.fan, fan_out=self.filters * taps)
+                                fan_in=self.fan, fan_out=self.filters * taps, units=3)
         self.b = self.parameter("b", (OH, OW, self.filters), zeros) if self.bias else None
         return self.filters, OH, OW
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from xpnet.backends import Backend
@@ -16,8 +18,10 @@ class Regularized(Optimizer):
     g *= min(1, clip_norm / |g|), where |g|^2 is the sum over everything that is trained (Pascanu et al. 2013, algorithm 1;
     PyTorch divides by |g| + 1e-6). l1 is the factor of the sum of |w| over weights, not biases (Tibshirani 1996); like the
     weight decay, which stays with the optimizer, it is not part of what is clipped. max_norm bounds the root of the sum of
-    squares of each unit's incoming weights, the rows W[i] of weights with two axes or more: w *= min(1, max_norm / |w|)
-    (Srivastava et al. 2014, section 5.1). The settings are constants of a captured step: see TrainStep.release.
+    squares of each unit's incoming weights, the rows W[i] of a Linear or the filters of a convolution:
+    w *= min(1, max_norm / |w|) (Srivastava et al. 2014, section 5.1). Of a ConvTranspose2d these are the weights that leave an
+    input channel, of a TableConv2d those of each connection. The settings are constants of a captured step: see
+    TrainStep.release.
     """
 
     def __init__(self, optimizer: Optimizer, *, l1: float = 0.0, clip_value: float | None = None,
@@ -67,7 +71,7 @@ class Regularized(Optimizer):
             return
         xp = buffers.backend.xp
         for layer, p in buffers.placed:
-            if layer.trainable and p.decay and len(p.shape) > 1:
-                W = p.data.reshape(p.shape[0], -1)                                              # (units, inputs)
+            if layer.trainable and p.decay and len(p.shape) > p.units:
+                W = p.data.reshape(math.prod(p.shape[:p.units]), -1)                            # (units, inputs)
                 norm = xp.sqrt((W * W).sum(axis=1))                                             # (units,)
                 W *= (self.max_norm / xp.maximum(norm, self.max_norm))[:, None]
