@@ -145,6 +145,9 @@ def _integers(value: object, name: str, counts: tuple[int, ...], least: int, who
     return numbers
 
 
+POINTS = Window((1, 1))     # each element by itself
+
+
 def pair(value: object, name: str, least: int, who: str) -> tuple[int, int]:
     """(rows, columns) of an int or a pair of ints, `least` or larger; an error for anything else."""
     numbers = _integers(value, name, (1, 2), least, who)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from xpnet.backends import Window
+from xpnet.backends.window import POINTS
 from xpnet.layer import Node
 from xpnet.network import Network
 
@@ -40,7 +40,7 @@ def rows(net: Network) -> list[Row]:
         if all(below) and (len(node.shape) == 3 or layer.window is not None):
             axes = [[field[axis] for field in below if field is not None] for axis in (0, 1)]
             widest = [(max(field for field, _ in axis), max(jump for _, jump in axis)) for axis in axes]
-            window = layer.window or Window((1, 1))
+            window = layer.window or POINTS
             fields[node] = [(field + (extent - 1) * jump, jump * stride / Fraction(upsampling))
                             for (field, jump), extent, stride, upsampling
                             in zip(widest, window.extent, window.stride, layer.upsampling, strict=True)]

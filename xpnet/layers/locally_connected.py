@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from xpnet.backends import Window
-from xpnet.backends.window import Padding, Pair
+from xpnet.backends.window import POINTS, Padding, Pair
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Shape
 from xpnet.layers.activated import Activated
-
-POINTS = Window((1, 1))
 
 
 class LocallyConnected2d(Activated):
