@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend, Window, get_backend
+from xpnet.checks import expect_flag
 from xpnet.initializers import Initializer, generator
 
 Array = Any
@@ -63,10 +64,10 @@ class Layer:
     window: Window | None = None        # what an output element sees of its input, for the receptive field
     upsampling: tuple[float, float] = (1, 1)    # how many rows, columns it makes of one
     smallest_batch = 1                  # batches that training can use
+    _trainable = True
 
     def __init__(self, *, name: str | None = None) -> None:
         self.name = name
-        self.trainable = True           # False: an optimizer leaves the parameters alone
         self.needs_dx = True            # False: nobody reads the gradient by the input, backward may return None
         self.built = False
         self.parameters: list[Parameter] = []
@@ -75,6 +76,15 @@ class Layer:
         self.out_shape: Shape = ()
         self._cache: tuple[Any, ...] | None = None
         self._updater: Any = None
+
+    @property
+    def trainable(self) -> bool:
+        """Whether an optimizer may change the parameters."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = expect_flag(self.who, "trainable", value)
 
     # --- what a subclass writes -----------------------------------------------------------------------------------
 
@@ -136,6 +146,9 @@ class Layer:
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
             raise ValueError(f"{self.who}: expected {name} to be a number above 0. Received: {name}={value!r}.")
         return float(value)
+
+    def expect_flag(self, name: str, value: Any) -> bool:
+        return expect_flag(self.who, name, value)
 
     def remember(self, mode: str, *values: Any) -> None:
         """Keep what backward needs, in TRAIN mode only."""

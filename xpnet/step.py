@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.checks import expect_flag
 from xpnet.layer import TRAIN, Array
 from xpnet.layers import Activation, Softmax
 from xpnet.losses import Loss
@@ -44,7 +45,8 @@ class TrainStep:
     def __init__(self, net: Network, loss: Loss, optimizer: Optimizer, *, capture: bool = True) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"fit: expected an Optimizer, e.g. Adam(1e-3). Received: {optimizer!r}.")
-        self.net, self.loss, self.optimizer, self.capture = net, loss, optimizer, capture
+        self.net, self.loss, self.optimizer = net, loss, optimizer
+        self.capture = expect_flag("TrainStep", "capture", capture)
         self.output = loss_input(net, loss)
         self.updater = Updater(optimizer, net.buffers)
         self.totals: Totals | None = None       # fit's; every step adds to them

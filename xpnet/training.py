@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.feed import Feed
+from xpnet.checks import expect_flag
 from xpnet.initializers import generator
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss, get_loss
@@ -55,6 +56,8 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     current batch; the network keeps what it learned. All input is checked before any work. On a GPU the step is captured
     and launched as one, see TrainStep, unless `capture` is False; the bits are the same.
     """
+    shuffle, verbose = expect_flag("fit", "shuffle", shuffle), expect_flag("fit", "verbose", verbose)
+    capture = expect_flag("fit", "capture", capture)
     loss = get_loss(loss)
     schedule = get_schedule(schedule).start()
     if until is not None and not callable(until):

@@ -75,7 +75,8 @@ class RMSprop(Optimizer):
         self._check(lr=0.0, weight_decay=0.0, momentum=0.0)
         self._check(alpha=0.0, below=1)
         self._check_eps()
-        self.slots = 1 + bool(centered) + bool(momentum)
+        self._check_flag("centered")
+        self.slots = 1 + self.centered + bool(momentum)
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return lr, self.alpha, self.eps, self.weight_decay, self.momentum

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.checks import expect_flag
 from xpnet.layer import Array, Buffers
 
 
@@ -45,6 +46,9 @@ class Optimizer:
         if not self.eps:
             raise ValueError(f"{type(self).__name__}: expected eps above 0, or a weight without a gradient is divided by 0. "
                              "Received: eps=0.")
+
+    def _check_flag(self, name: str) -> None:
+        setattr(self, name, expect_flag(type(self).__name__, name, getattr(self, name)))
 
     def _check_betas(self, betas: tuple[float, float]) -> tuple[float, float]:
         if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in betas):

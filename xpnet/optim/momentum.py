@@ -16,7 +16,8 @@ class SGD(Optimizer):
     def __init__(self, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
         self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
         self._check(lr=0.0, momentum=0.0, weight_decay=0.0)
-        if nesterov and not momentum:
+        self._check_flag("nesterov")
+        if self.nesterov and not momentum:
             raise ValueError("SGD: expected a momentum above 0 with nesterov. Received: momentum=0.")
         self.slots = 1 if momentum else 0
 
