@@ -13,6 +13,7 @@ from xpnet.losses import Loss
 from xpnet.losses.regression import REDUCTIONS
 
 W5 = (0.5, 1.0, 2.0, 1.5, 3.0)
+W0 = (0.0, 1.0, 2.0, 0.0, 3.0)
 P5 = (2.0, 1.0, 0.5, 4.0, 1.0)
 
 
@@ -154,7 +155,7 @@ Y = {                       # batch-first
 TARGET = {
     "numbers": RNG.normal(0, 2, (N, *FIVE)), "shares": shares(FIVE), "shares map": shares(MAP), "mask": RNG.random((N, *MASK)),
     "parts": RNG.random((N, *FIVE)), "signs": RNG.choice([-1.0, 1.0], (N, *FIVE)), "labels": np.array([0, 4, 2, 1, 3, 0]),
-    "counts": RNG.integers(0, 5, (N, *FIVE)),
+    "counts": RNG.integers(0, 5, (N, *FIVE)), "amounts": RNG.uniform(0, 3, (N, *FIVE)) * (RNG.random((N, *FIVE)) < 0.7),
     "label map": RNG.integers(0, 5, (N, 3, 2)), "some labels": np.array([0, -1, 2, 1, -1, 4]),
     "some label map": RNG.integers(-1, 5, (N, 3, 2)), "plain mask": RNG.integers(0, 2, (N, 4, 3)),
     "some of many": RNG.integers(-1, 2, (N, *FIVE)), "some of a mask": RNG.integers(-1, 2, (N, *MASK)),
@@ -185,6 +186,14 @@ CASES = {
                         "map", "some label map"),
     "entropy all sum": Case(xn.CrossEntropy(weight=np.array(W5), ignore=-1, label_smoothing=0.2, reduction="sum"),
                             of_classes(log_softmax, W5, -1, 0.2, "sum"), "map", "some label map"),
+    "entropy weight 0": Case(xn.CrossEntropy(weight=W0), of_classes(log_softmax, W0), target="labels"),
+    "entropy weight 0 map": Case(xn.CrossEntropy(weight=W0, ignore=-1, label_smoothing=0.2),
+                                 of_classes(log_softmax, W0, -1, 0.2), "map", "some label map"),
+    "entropy amounts": Case(xn.CrossEntropy(), of_classes(log_softmax), target="amounts"),
+    "entropy amounts all": Case(xn.CrossEntropy(weight=W0, label_smoothing=0.2), of_classes(log_softmax, W0, None, 0.2),
+                                target="amounts"),
+    "likelihood amounts": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs", "amounts"),
+    "likelihood weight 0": Case(xn.NegativeLogLikelihood(weight=W0), of_classes(list, W0), "logs", "labels"),
     "likelihood": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs", "labels"),
     "likelihood shares": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs map", "shares map"),
     "likelihood all": Case(xn.NegativeLogLikelihood(weight=W5, ignore=-1), of_classes(list, W5, -1),

@@ -99,11 +99,37 @@ def test_likelihood_of_impossible_classes(backend):
 @pytest.mark.parametrize("loss, y, target", [
     (xn.CrossEntropy(ignore=9), [[1.0, 2.0]] * 2, [9, 9]), (xn.CrossEntropy(weight=[1, 2], ignore=9), [[1.0, 2.0]], [9]),
     (xn.NegativeLogLikelihood(ignore=0), [[1.0, 2.0]], [0]), (xn.MultiLabelCrossEntropy(ignore=-1), [[1.0, 2.0]], [[-1, -1]]),
+    (xn.CrossEntropy(weight=[0, 2]), [[1.0, 2.0]], [0]), (xn.NegativeLogLikelihood(weight=[0, 2]), [[1.0, 2.0]] * 2, [0, 0]),
+    (xn.CrossEntropy(weight=[0, 0], label_smoothing=0.1), [[1.0, 2.0]], [1]),
+    (xn.CrossEntropy(weight=[0, 1]), [[1.0, 2.0]], [[1.0, 0.0]]), (xn.CrossEntropy(), [[1.0, 2.0]], [[0.0, 0.0]]),
+    (xn.MultiLabelCrossEntropy(weight=[0, 0]), [[1.0, 2.0]], [[1, 0]]),
     (xn.Dice(ignore=7), [[[[0.2]], [[0.8]]]], [[[7]]]), (xn.Jaccard(ignore=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Loss) else "")
 def test_nothing_is_known(loss, y, target, backend):
     value, dy = of(loss, y, target, backend)
     assert value == 0 and not np.any(dy)
+
+
+def test_shares_that_do_not_sum_to_one_weigh_their_sample(backend):
+    """Twice the shares of a sample are twice its part of the loss; shares of 0 leave it out."""
+    z, shares = Y["numbers"], Y["shares"]
+    once, twice = (of(xn.CrossEntropy(), z, factor * shares, backend) for factor in (1, 2))
+    assert twice[0] == pytest.approx(2 * once[0]) and np.allclose(twice[1], 2 * np.array(once[1]))
+    softmax = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    t = TARGET["amounts"]
+    expected = (softmax * t.sum(axis=1, keepdims=True) - t) / len(z)
+    np.testing.assert_allclose(of(xn.CrossEntropy(), z, t, backend)[1], expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_class_of_weight_0_teaches_nothing(backend, dtype):
+    """Batches of that class alone leave the network as it is, and finite."""
+    net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend=backend, dtype=dtype)
+    x, before = np.ones((6, 4)), backend.to_numpy(net.parameters).copy()
+    loss = xn.CrossEntropy(weight=[1, 0, 2])
+    history = net.fit(x, np.ones(6, int), loss=loss, optimizer=xn.SGD(0.1), batch_size=3, verbose=False)
+    assert history["loss"] == [0.0]
+    assert np.array_equal(backend.to_numpy(net.parameters), before)
 
 
 def test_a_class_that_is_nowhere_and_found_nowhere():
@@ -180,7 +206,8 @@ def test_binary_cross_entropy_is_that_of_two_classes():
     (lambda: xn.CrammerSingerHinge(power=1.0), "CrammerSingerHinge: expected power to be 1 or 2"),
     (lambda: xn.WestonWatkinsHinge(math.inf), "WestonWatkinsHinge: expected margin"),
     (lambda: xn.BinaryCrossEntropy(logits=0), "BinaryCrossEntropy: expected logits to be True or False"),
-    (lambda: xn.CrossEntropy(weight=[1, 0]), "CrossEntropy: expected weight to be a number above 0 for each class"),
+    (lambda: xn.CrossEntropy(weight=[1, -1]), "CrossEntropy: expected weight to be a number, 0 or larger, for each class"),
+    (lambda: xn.CrossEntropy(weight=[1, math.nan]), "CrossEntropy: expected weight to be a number, 0 or larger"),
     (lambda: xn.CrossEntropy(weight=3.0), "CrossEntropy: expected weight to be"),
     (lambda: xn.CrossEntropy(weight="12"), "CrossEntropy: expected weight to be"),
     (lambda: xn.CrossEntropy(weight=[]), "CrossEntropy: expected weight to be"),
@@ -205,7 +232,9 @@ def test_settings(make, message):
     (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 2, 2), 3), "NegativeLogLikelihood: expected labels from 0 to 2"),
     (xn.NegativeLogLikelihood(), (3, 2, 2), np.zeros((1, 2, 3)),
      r"expected labels of shape \(N, 2, 2\) or probabilities \(N, 3, 2, 2\)"),
-    (xn.NegativeLogLikelihood(), (3, 2, 2), np.zeros((1, 3, 2, 2)), "expected each row of the targets to be a distribution"),
+    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 3, 2, 2), -1.0), "expected shares of the classes, 0 or larger"),
+    (xn.KullbackLeibler(), (3, 2, 2), np.zeros((1, 3, 2, 2)), "expected each row of the targets to be a distribution"),
+    (xn.BoundedCrossEntropy(1.0), (3,), [[2.0, 0, 0]], "BoundedCrossEntropy: expected each row of the targets to be"),
     (xn.Hellinger(), (3,), [[0.5, 0.5, 0.5]], "Hellinger: expected each row of the targets to be a distribution"),
     (xn.Hellinger(), (3,), [math.nan], "Hellinger: targets: expected finite numbers"),
     (xn.BinaryCrossEntropy(), (2,), [[0, -1]], "BinaryCrossEntropy: expected targets from 0 to 1. Received: .* -1 to 0"),

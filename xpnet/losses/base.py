@@ -66,12 +66,13 @@ class Loss:
         return None if value is None else int(value)
 
     def expect_weights(self, name: str, values: Any) -> tuple[float, ...] | None:
-        """A positive number for each class, or None; how many classes there are is known only with the targets."""
+        """A number for each class, 0 or larger, or None; the targets say how many classes there are."""
         if values is None:
             return None
         values = tuple(values) if isinstance(values, Sequence | np.ndarray) and not isinstance(values, str) else (None,)
-        if not values or not all(is_number(value) and 0 < value < math.inf for value in values):
-            raise ValueError(f"{self.who}: expected {name} to be a number above 0 for each class. Received: {name}={values!r}.")
+        if not values or not all(is_number(value) and 0 <= value < math.inf for value in values):
+            raise ValueError(f"{self.who}: expected {name} to be a number, 0 or larger, for each class. "
+                             f"Received: {name}={values!r}.")
         return tuple(float(value) for value in values)
 
     def check_weights(self, name: str, values: tuple[float, ...] | None, out_shape: Shape) -> None:

@@ -1,7 +1,7 @@
 """Losses for one class out of K: of a sample, or of each place of a map.
 
 y (K, N) or (K, H, W, N); targets are integer labels (N,) or (N, H, W), or shares of the classes like the output, "one-hot",
-which are not negative and sum to 1 over the classes. Each place of a map counts as a sample.
+which are not negative. Each place of a map counts as a sample.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class ClassLoss(Loss):
     """Base class of the losses that take labels, or shares of the classes."""
 
     counts_hits = True
+    sums_to_one = True              # whether shares have to be a distribution
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         target = finite_array(target, f"{self.who}: targets")
@@ -27,10 +28,13 @@ class ClassLoss(Loss):
         if target.shape[1:] != out_shape:
             raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])} or probabilities "
                              f"{batch_of(out_shape)}. Received: shape {target.shape}.")
+        if (target < 0).any():
+            raise ValueError(f"{self.who}: expected shares of the classes, 0 or larger. "
+                             f"Received: {target.min()} among the targets.")
         total = target.sum(axis=1)
-        if (target < 0).any() or not np.allclose(total, 1, atol=1e-4):
-            raise ValueError(f"{self.who}: expected each row of the targets to be a distribution, not negative and with sum 1. "
-                             f"Received: values from {target.min()} to {target.max()}, sums from {total.min()} to {total.max()}.")
+        if self.sums_to_one and not np.allclose(total, 1, atol=1e-4):
+            raise ValueError(f"{self.who}: expected each row of the targets to be a distribution, whose sum is 1. "
+                             f"Received: sums from {total.min()} to {total.max()}.")
         return target.astype(dtype, copy=False)
 
 
@@ -51,6 +55,7 @@ def check_labels(loss: Loss, target: np.ndarray, classes: int) -> np.ndarray:
 class WeightedClassLoss(ClassLoss):
     """Base class of the losses that weigh the classes and ignore labels."""
 
+    sums_to_one = False
     weight: tuple[float, ...] | None = None
 
     def __init__(self, *, weight: Any = None, ignore: int | None = None, reduction: str = "mean") -> None:
@@ -80,14 +85,16 @@ class WeightedClassLoss(ClassLoss):
 class CrossEntropy(WeightedClassLoss):
     """Softmax and cross entropy in one: L = mean over N of -sum over k of t[k] log softmax(z)[k], dz = (softmax(z) - t) / N.
 
-    z (K, N) or (K, H, W, N) are logits; targets are integer labels (N,) or (N, H, W), or probabilities like z, "one-hot"; each
-    place of a map counts as a sample. Bridle 1990.
+    z (K, N) or (K, H, W, N) are logits; targets are integer labels (N,) or (N, H, W), or shares like z ("one-hot", or
+    probabilities); each place of a map counts as a sample. Bridle 1990.
 
-    weight: a number for each class, L = sum of w[k] (-t[k] log softmax(z)[k]) / sum of the targets' w; for probabilities, whose
-    sample has no single weight, it is divided by the number of samples. ignore: the mark of labels that are not known; their
-    samples count neither above nor below the line. label_smoothing: t becomes (1 - s) t + s / K (Szegedy et al. 2016). With
-    nothing but ignored labels L is 0. reduction="sum" does not divide.
-    ValueError for labels outside 0..K-1, for NaN, for probabilities that are negative or do not sum to 1.
+    Shares need not sum to 1. They are used as they are, so that the sum of a sample's shares is a weight of this
+    sample: dz = (softmax(z) sum over k of t[k] - t) / N.
+    weight: a number for each class, 0 or larger, L = sum of w[k] (-t[k] log softmax(z)[k]) / sum of the targets' w.
+    Shares have no single weight: with them the sum is divided by the number of samples. ignore: the mark of labels that
+    are not known; their samples add nothing to either sum. Where the weights of a batch sum to 0, L is 0 and so is dz.
+    label_smoothing: t becomes (1 - s) t + s / K (Szegedy et al. 2016). reduction="sum" does not divide.
+    ValueError for labels outside 0..K-1, for NaN, and for negative shares.
     """
 
     takes_logits = "softmax"
@@ -114,7 +121,8 @@ class NegativeLogLikelihood(WeightedClassLoss):
     """Negative log-likelihood: L = mean over N of -y[label], dy = -1 / N at the label (Fisher 1922).
 
     y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; the targets, `weight`, `ignore` and
-    `reduction` are those of CrossEntropy, which is LogSoftmax and this loss in one.
+    `reduction` are those of CrossEntropy, which is LogSoftmax and this loss in one. For shares t, dy = -t / N, whatever
+    their sum is.
     """
 
     def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
