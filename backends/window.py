@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from xpnet.backends.arguments import LARGEST, is_integer, wrong
 
 Pair = int | tuple[int, int]
 Padding = int | str | tuple[int, int] | tuple[int, int, int, int]
@@ -135,14 +136,10 @@ class Window:
 
 def _integers(value: object, name: str, counts: tuple[int, ...], least: int, who: str) -> tuple[int, ...]:
     items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    try:
-        numbers = tuple(operator.index(item) for item in items)
-    except TypeError:
-        numbers = ()
-    if any(isinstance(item, bool) for item in items) or len(numbers) not in counts or min(numbers, default=0) < least:
+    if len(items) not in counts or not all(is_integer(item, least, LARGEST) for item in items):
         kinds = " or ".join({1: "an int", 2: "a pair of ints", 4: "four ints"}[count] for count in counts)
-        raise ValueError(f"{who}: expected {name} to be {kinds}, {least} or larger. Received: {name}={value!r}.")
-    return numbers
+        raise wrong(who, f"{name} to be {kinds}, {least} or larger", name, value)
+    return tuple(int(item) for item in items)
 
 
 POINTS = Window((1, 1))     # each element by itself
@@ -159,7 +156,7 @@ def _padding(padding: object, extent: Sequence[int], who: str) -> tuple[int, int
         around = {"valid": lambda n: (0, 0), "half": lambda n: ((n - 1) // 2, n // 2),
                   "same": lambda n: ((n - 1) // 2, n // 2), "full": lambda n: (n - 1, n - 1)}.get(padding)
         if around is None:
-            raise ValueError(f'{who}: expected padding "valid", "half", "same" or "full", or ints. Received: {padding!r}.')
+            raise wrong(who, 'padding "valid", "half", "same" or "full", or ints', "padding", padding)
         return (*around(extent[0]), *around(extent[1]))
     return sides(padding, "padding", who)
 

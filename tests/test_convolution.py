@@ -133,7 +133,7 @@ NO_ACTIVATION = f"expected activation None or one of {', '.join(ACTIVATIONS)}. R
     (lambda: Conv2d(8, 3, dilation=1.5),
      "Conv2d: expected dilation to be an int or a pair of ints, 1 or larger. Received: dilation=1.5."),
     (lambda: Conv2d(8, 3, padding="reflect"),
-     "Conv2d: expected padding \"valid\", \"half\", \"same\" or \"full\", or ints. Received: 'reflect'."),
+     "Conv2d: expected padding \"valid\", \"half\", \"same\" or \"full\", or ints. Received: padding='reflect'."),
     (lambda: Conv2d(8, 3, padding=-1),
      "Conv2d: expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: padding=-1."),
     (lambda: Conv2d(8, 3, padding=4), "Conv2d: expected padding smaller than the 3 rows that the window spans, so that no "

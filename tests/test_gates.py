@@ -210,7 +210,7 @@ def test_a_captured_step_takes_them_all(folder):
 @pytest.mark.parametrize("make, text", [
     (lambda: xn.RReLU(-0.1), "RReLU: expected lower to be a number, 0 or larger. Received: lower=-0.1."),
     (lambda: xn.RReLU(0.5), "RReLU: expected lower to be at most upper. Received: lower=0.5, upper=0.3333333333333333."),
-    (lambda: xn.PReLU(slope="a"), "PReLU: expected slope to be a number, -inf or larger. Received: slope='a'."),
+    (lambda: xn.PReLU(slope="a"), "PReLU: expected slope to be a finite number. Received: slope='a'."),
     (lambda: xn.Maxout(0), "Maxout: expected pieces to be an int, 1 or larger. Received: pieces=0."),
     (lambda: xn.Maxout(3).initialize((4, 2)),
      "Maxout: expected pieces=3 to divide the channels. Received: input shape (4, 2)."),

@@ -202,8 +202,8 @@ def test_rescale(backend, dtype):
 @pytest.mark.parametrize("make, text", [
     (lambda: xn.Rescale(std=0), "Rescale: expected a std other than 0. Received: std=0."),
     (lambda: xn.Rescale(std=[1, 0]), "Rescale: expected a std other than 0. Received: std=[1, 0]."),
-    (lambda: xn.Rescale("0.5"), "Rescale: expected mean to be a number, -inf or larger. Received: mean='0.5'."),
-    (lambda: xn.Rescale([None]), "Rescale: expected an element of mean to be a number, -inf or larger. "
+    (lambda: xn.Rescale("0.5"), "Rescale: expected mean to be a finite number. Received: mean='0.5'."),
+    (lambda: xn.Rescale([None]), "Rescale: expected an element of mean to be a finite number. "
                                  "Received: an element of mean=None."),
     (lambda: xn.Sequential([xn.Rescale([1, 2])], input_shape=(3, 4, 4), backend="numpy"),
      "Rescale 'rescale1': expected a mean for each of 3 channels. Received: 2."),

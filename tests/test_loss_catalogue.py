@@ -181,7 +181,7 @@ def test_binary_cross_entropy_is_that_of_two_classes():
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: xn.MeanSquaredError(reduction="none"), "MeanSquaredError: expected reduction to be 'mean' or 'batch' or 'sum'"),
+    (lambda: xn.MeanSquaredError(reduction="none"), "MeanSquaredError: expected reduction to be 'mean', 'batch' or 'sum'"),
     (lambda: xn.HalfSquaredError(reduction=None), "HalfSquaredError: expected reduction to be"),
     (lambda: xn.LogCosh(reduction=1), "LogCosh: expected reduction to be"),
     (lambda: xn.CrossEntropy(reduction="batch"), "expected reduction to be 'mean' or 'sum'. Received: reduction='batch'"),

@@ -150,7 +150,7 @@ def test_errors_of_the_kernel(pool, kernel):
     ({"padding": 2}, "expected padding smaller than the 2 rows that the window spans, so that no window lies wholly in "
                      "padding. Received: padding=2."),
     ({"padding": -1}, "expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: padding=-1."),
-    ({"padding": "zeros"}, 'expected padding "valid", "half", "same" or "full", or ints. Received: \'zeros\'.'),
+    ({"padding": "zeros"}, 'expected padding "valid", "half", "same" or "full", or ints. Received: padding=\'zeros\'.'),
 ])
 def test_errors_of_the_window(pool, arguments, text):
     with pytest.raises(ValueError) as error:

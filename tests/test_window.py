@@ -141,7 +141,7 @@ WHOLLY = ("Window: expected padding smaller than the {} that the window spans, s
     *[({"kernel_size": 3, "padding": bad}, PADDING.format(repr(bad)))
       for bad in (-1, (0, -1), 1.0, True, None, (1, 2, 3), (1, 1, 1, 1, 1), (0, 0, 0, "1"))],
     ({"kernel_size": 3, "padding": "SAME"},
-     'Window: expected padding "valid", "half", "same" or "full", or ints. Received: \'SAME\'.'),
+     'Window: expected padding "valid", "half", "same" or "full", or ints. Received: padding=\'SAME\'.'),
     ({"kernel_size": 3, "padding": 3}, WHOLLY.format("3 rows", "3")),
     ({"kernel_size": (3, 2), "padding": 2}, WHOLLY.format("2 columns", "2")),
     ({"kernel_size": 2, "dilation": 2, "padding": (0, 3, 0, 0)}, WHOLLY.format("3 rows", "(0, 3, 0, 0)")),

@@ -1,15 +1,144 @@
-"""Checks of settings that layers, losses, optimizers and functions share."""
+"""Checks of arguments: each kind of argument has one check here, which everything uses.
+
+A check returns the value in its plain form (an int, a float, a bool, ...) or raises ValueError in the library's form:
+`Who: expected X. Received: name=value.` They run in constructors and where users call, never in a step of training.
+The checks that the backends need too are in xpnet/backends/arguments.py, those of windows in xpnet/backends/window.py.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from xpnet.backends.arguments import (
+    LARGEST,
+    expect_choice,
+    expect_flag,
+    expect_integer,
+    is_integer,
+    nearest,
+    shown,
+    wrong,
+)
 
-def expect_flag(who: str, name: str, value: Any) -> bool:
-    """`value` as a bool; ValueError unless it is True or False (of Python or of NumPy)."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{who}: expected {name} to be True or False. "
-                         f"Received: {name}={value!r}.")
-    return bool(value)
+__all__ = [
+    "LARGEST", "Checked", "expect_choice", "expect_flag", "expect_function", "expect_integer", "expect_label", "expect_name",
+    "expect_number", "expect_positive", "expect_share", "finite_array", "is_integer", "is_number", "items", "nearest",
+    "real_array", "shown", "wrong",
+]
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite real number, and neither a bool nor an array."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:       # an int that no float can hold
+        return False
+
+
+def expect_number(who: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> float:
+    """A finite number, `least` <= value < `below`."""
+    if not is_number(value) or not least <= value < below:
+        kind = "a finite number" if least == -math.inf else f"a number, {least:g} or larger"
+        bounds = f", below {below:g}" if below < math.inf else ""
+        raise wrong(who, f"{name} to be {kind}{bounds}", name, value)
+    return float(value)
+
+
+def expect_positive(who: str, name: str, value: Any) -> float:
+    """A finite number above 0."""
+    if not is_number(value) or not value > 0:
+        raise wrong(who, f"{name} to be a number above 0", name, value)
+    return float(value)
+
+
+def expect_share(who: str, name: str, value: Any) -> float:
+    """A number from 0 to 1, below 1."""
+    if not is_number(value) or not 0 <= value < 1:
+        raise wrong(who, f"{name} to be a number from 0 to 1, below 1", name, value)
+    return float(value)
+
+
+def expect_label(who: str, name: str, value: Any) -> int | None:
+    """The mark of a label: an int, or None."""
+    if value is not None and not is_integer(value):
+        raise wrong(who, f"{name} to be None or an int", name, value)
+    return None if value is None else int(value)
+
+
+def expect_name(who: str, name: str, value: Any) -> str | None:
+    """A name: a string that is not empty, or None."""
+    if value is not None and not (isinstance(value, str) and value):
+        raise wrong(who, f"{name} to be None or a string that is not empty", name, value)
+    return None if value is None else str(value)
+
+
+def expect_function(who: str, name: str, value: Any, what: str) -> Callable[..., Any]:
+    """A function; `what` says what it is a function of."""
+    if not callable(value):
+        raise TypeError(str(wrong(who, f"{name} to be a function of {what}", name, value)))
+    return value
+
+
+def items(value: Any) -> list[Any] | None:
+    """The elements of a list, a tuple, or an array of one axis; None for anything else, strings too."""
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim == 1 and not isinstance(value, np.ma.MaskedArray) else None
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
+        return list(value)
+    return None
+
+
+def real_array(a: Any, who: str) -> np.ndarray:
+    """`a` as a NumPy array of real numbers; an error for anything else."""
+    kind = type(a).__name__
+    try:
+        a = np.asarray(a)
+    except ValueError as error:     # nested lists of different lengths
+        raise ValueError(f"{who}: expected an array of numbers. Received: {kind} ({error}).") from error
+    if a.dtype.kind not in "buif":
+        raise TypeError(f"{who}: expected real numbers. Received: an array of dtype {a.dtype}.")
+    return a
+
+
+def finite_array(a: Any, who: str) -> np.ndarray:
+    """`a` as a NumPy array of real numbers, none of them NaN or infinite; an error for anything else."""
+    a = real_array(a, who)
+    if a.dtype.kind == "f" and not np.isfinite(a).all():
+        raise ValueError(f"{who}: expected finite numbers. Received: NaN or infinity among them.")
+    return a
+
+
+class Checked:
+    """Base class of what has settings: the checks as methods, whose errors name the object."""
+
+    @property
+    def who(self) -> str:
+        """How errors name the object."""
+        return type(self).__name__
+
+    def expect_flag(self, name: str, value: Any) -> bool:
+        return expect_flag(self.who, name, value)
+
+    def expect_integer(self, name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
+        return expect_integer(self.who, name, value, least, most)
+
+    def expect_number(self, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> float:
+        return expect_number(self.who, name, value, least, below)
+
+    def expect_positive(self, name: str, value: Any) -> float:
+        return expect_positive(self.who, name, value)
+
+    def expect_share(self, name: str, value: Any) -> float:
+        return expect_share(self.who, name, value)
+
+    def expect_label(self, name: str, value: Any) -> int | None:
+        return expect_label(self.who, name, value)
+
+    def expect_choice(self, name: str, value: Any, choices: Iterable[Any]) -> Any:
+        return expect_choice(self.who, name, value, choices)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend, Window, get_backend
-from xpnet.checks import expect_flag
+from xpnet.checks import Checked
 from xpnet.initializers import Initializer, generator
 
 Array = Any
@@ -54,7 +54,7 @@ class Node:
     names: dict[str, int]   # how many layers of each kind the graph has; shared by all its nodes
 
 
-class Layer:
+class Layer(Checked):
     """Base class: a function of batch-last arrays with its gradient. A subclass writes build, forward and backward.
 
     The constructor's arguments are kept in attributes of the same names, so that a saved network can be rebuilt.
@@ -84,7 +84,7 @@ class Layer:
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = expect_flag(self.who, "trainable", value)
+        self._trainable = self.expect_flag("trainable", value)
 
     # --- what a subclass writes -----------------------------------------------------------------------------------
 
@@ -130,25 +130,6 @@ class Layer:
         if len(shape) != axes.count(",") + 1:
             raise ValueError(f"{self.who}: expected an input of shape ({axes}) per sample. Received: input shape {shape}.")
         return shape
-
-    def expect_integer(self, name: str, value: Any, least: int = 1) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{self.who}: expected {name} to be an int, {least} or larger. Received: {name}={value!r}.")
-        return int(value)
-
-    def expect_number(self, name: str, value: Any, least: float, below: float = math.inf) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not least <= value < below:
-            bounds = f"{least:g} or larger" + (f", below {below:g}" if below < math.inf else "")
-            raise ValueError(f"{self.who}: expected {name} to be a number, {bounds}. Received: {name}={value!r}.")
-        return float(value)
-
-    def expect_positive(self, name: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
-            raise ValueError(f"{self.who}: expected {name} to be a number above 0. Received: {name}={value!r}.")
-        return float(value)
-
-    def expect_flag(self, name: str, value: Any) -> bool:
-        return expect_flag(self.who, name, value)
 
     def remember(self, mode: str, *values: Any) -> None:
         """Keep what backward needs, in TRAIN mode only."""

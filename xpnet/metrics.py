@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.losses.base import finite_array, real_array
+from xpnet.checks import finite_array, real_array
 
 __all__ = ["accuracy", "confusion_matrix", "f1_score", "mean_iou", "precision", "psnr", "recall", "ssim", "top_k_accuracy"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
+from xpnet.checks import real_array
 from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.losses import Loss
-from xpnet.losses.base import real_array
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
 

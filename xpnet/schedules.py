@@ -9,13 +9,15 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 
+from xpnet.checks import Checked, is_number, wrong
+
 __all__ = ["Constant", "CosineDecay", "ExponentialDecay", "InverseTimeDecay", "MultiStep", "OneCycle", "PolynomialDecay",
            "ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp"]
 
 ROUNDING = 1e-9         # 0.7 / 0.1 is 6.999999999999999: what lies so close to a border is on it
 
 
-class Schedule:
+class Schedule(Checked):
     """Base class: `factor(t)` multiplies the optimizer's learning rate."""
 
     def factor(self, t: float) -> float:
@@ -30,11 +32,11 @@ class Schedule:
 
     def _expect(self, what: str, name: str, value: object, right: bool) -> None:
         if not right:
-            raise ValueError(f"{type(self).__name__}: expected {what}. Received: {name}={value!r}.")
+            raise wrong(self.who, what, name, value)
 
 
 def _number(value: object, least: float, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+    return is_number(value) and least <= value <= most      # type: ignore[operator]
 
 
 def _between(value: object, low: float, high: float) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.feed import Feed
-from xpnet.checks import expect_flag
+from xpnet.checks import expect_flag, expect_integer
 from xpnet.initializers import generator
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss, get_loss
@@ -234,9 +234,7 @@ def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[A
 
 
 def expect_count(who: str, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{who}: expected {name} to be an int, 1 or larger. Received: {name}={value!r}.")
-    return int(value)
+    return expect_integer(who, name, value)
 
 
 def check_batch_sizes(net: Network, samples: int, batch_size: int) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.window import Pair
+from xpnet.checks import finite_array
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
 from xpnet.layers.shrinkage import Shrinkage
-from xpnet.losses.base import finite_array
 
 SAMPLE = (0, 1, 2)      # the axes of one picture, or of its maps
 

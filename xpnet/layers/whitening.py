@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.checks import finite_array
 from xpnet.initializers import zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.losses.base import finite_array
 
 SAMPLES = 4096      # whose products are summed at a time: they take memory in float64
 

@@ -6,17 +6,16 @@ array on the backend (no host synchronisation) and dy like y. `targets` checks w
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.checks import Checked, finite_array, is_number, items, wrong
 from xpnet.layer import Array, Shape
 
 
-class Loss:
+class Loss(Checked):
     """Base class of the losses."""
 
     takes_logits = ""               # "softmax" or "sigmoid": the function that is part of the loss
@@ -36,44 +35,18 @@ class Loss:
 
     # --- help for subclasses --------------------------------------------------------------------------------------
 
-    @property
-    def who(self) -> str:
-        """How errors name the loss."""
-        return type(self).__name__
-
     def count(self, y: Array) -> int:
         """What a sum over all elements of y (..., N) is divided by, as `reduction` says."""
         return {"mean": y.size, "batch": y.shape[-1], "sum": 1}[self.reduction]
-
-    def expect_choice(self, name: str, value: Any, choices: Sequence[Any]) -> Any:
-        if not any(type(value) is type(choice) and value == choice for choice in choices):
-            raise ValueError(f"{self.who}: expected {name} to be {' or '.join(map(repr, choices))}. Received: {name}={value!r}.")
-        return value
-
-    def expect_positive(self, name: str, value: Any) -> float:
-        if not is_number(value) or not 0 < value < math.inf:
-            raise ValueError(f"{self.who}: expected {name} to be a number above 0. Received: {name}={value!r}.")
-        return float(value)
-
-    def expect_share(self, name: str, value: Any) -> float:
-        if not is_number(value) or not 0 <= value < 1:
-            raise ValueError(f"{self.who}: expected {name} to be a number from 0 to 1, below 1. Received: {name}={value!r}.")
-        return float(value)
-
-    def expect_label(self, name: str, value: Any) -> int | None:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
-            raise ValueError(f"{self.who}: expected {name} to be None or an int. Received: {name}={value!r}.")
-        return None if value is None else int(value)
 
     def expect_weights(self, name: str, values: Any) -> tuple[float, ...] | None:
         """A number for each class, 0 or larger, or None; the targets say how many classes there are."""
         if values is None:
             return None
-        values = tuple(values) if isinstance(values, Sequence | np.ndarray) and not isinstance(values, str) else (None,)
-        if not values or not all(is_number(value) and 0 <= value < math.inf for value in values):
-            raise ValueError(f"{self.who}: expected {name} to be a number, 0 or larger, for each class. "
-                             f"Received: {name}={values!r}.")
-        return tuple(float(value) for value in values)
+        weights = items(values)
+        if not weights or not all(is_number(weight) and weight >= 0 for weight in weights):
+            raise wrong(self.who, f"{name} to be a number, 0 or larger, for each class", name, values)
+        return tuple(map(float, weights))
 
     def check_weights(self, name: str, values: tuple[float, ...] | None, out_shape: Shape) -> None:
         if values is not None and len(values) != out_shape[0]:
@@ -103,29 +76,6 @@ def one_hot(backend: Backend, labels: Array, classes: int) -> Array:
     return backend.xp.arange(classes).reshape(-1, *(1,) * labels.ndim) == labels
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-
-
 def batch_of(shape: Shape) -> str:
     """How errors write the shape of a batch of these."""
     return f"({', '.join(['N', *map(str, shape)])})" if shape else "(N,)"
-
-
-def real_array(a: Any, who: str) -> np.ndarray:
-    """`a` as a NumPy array of real numbers; an error for anything else."""
-    try:
-        a = np.asarray(a)
-    except ValueError as error:     # nested lists of different lengths
-        raise ValueError(f"{who}: expected an array of numbers. Received: {type(a).__name__} ({error}).") from error
-    if a.dtype.kind not in "buif":
-        raise TypeError(f"{who}: expected real numbers. Received: an array of dtype {a.dtype}.")
-    return a
-
-
-def finite_array(a: Any, who: str) -> np.ndarray:
-    """`a` as a NumPy array of real numbers, none of them NaN or infinite; an error for anything else."""
-    a = real_array(a, who)
-    if a.dtype.kind == "f" and not np.isfinite(a).all():
-        raise ValueError(f"{who}: expected finite numbers. Received: NaN or infinity among them.")
-    return a

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.checks import finite_array
 from xpnet.layer import Array, Shape
-from xpnet.losses.base import Loss, batch_of, column, finite_array, one_hot, or_one
+from xpnet.losses.base import Loss, batch_of, column, one_hot, or_one
 
 
 class ClassLoss(Loss):

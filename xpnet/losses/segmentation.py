@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.checks import finite_array
 from xpnet.layer import Array, Shape
-from xpnet.losses.base import batch_of, finite_array, one_hot
+from xpnet.losses.base import batch_of, one_hot
 from xpnet.losses.binary import BinaryLoss
 from xpnet.losses.classification import check_labels
 

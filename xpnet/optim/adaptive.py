@@ -5,12 +5,12 @@ weight_decay * w is added to g (for weights, not biases), except in AdamW.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from xpnet.backends import Backend
+from xpnet.checks import is_number, wrong
 from xpnet.layer import Array
-from xpnet.optim.base import Optimizer, is_number
+from xpnet.optim.base import Optimizer
 
 
 class Adagrad(Optimizer):
@@ -207,9 +207,9 @@ class Rprop(Optimizer):
 
     def _pair(self, name: str, expected: str, value: tuple[float, float], right: Callable[[float, float], bool]
               ) -> tuple[float, float]:
-        numbers = isinstance(value, tuple | list) and len(value) == 2 and all(is_number(v) and v < math.inf for v in value)
+        numbers = isinstance(value, tuple | list) and len(value) == 2 and all(is_number(v) for v in value)
         if not numbers or not right(*value):
-            raise ValueError(f"Rprop: expected {expected}. Received: {name}={value!r}.")
+            raise wrong(self.who, expected, name, value)
         return float(value[0]), float(value[1])
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.checks import expect_flag
+from xpnet.checks import Checked, is_number, wrong
 from xpnet.layer import Array, Buffers
 
 
-class Optimizer:
+class Optimizer(Checked):
     """Base class: settings only. What an optimizer remembers between steps lives in an Updater."""
 
     slots = 0           # arrays like the parameters that the update rule keeps
@@ -32,14 +34,9 @@ class Optimizer:
     def constrain(self, buffers: Buffers) -> None:
         """Put weights that a step has moved back to where they may be."""
 
-    def _check(self, *, below: float = float("inf"), **least: float) -> None:
+    def _check(self, *, below: float = math.inf, **least: float) -> None:
         for name, bound in least.items():
-            value = getattr(self, name)
-            if not is_number(value) or not bound <= value < below:
-                bounds = f"{bound:g} or larger" + (f", below {below:g}" if below < float("inf") else "")
-                raise ValueError(f"{type(self).__name__}: expected {name} to be a number, {bounds}. "
-                                 f"Received: {name}={value!r}.")
-            setattr(self, name, float(value))
+            setattr(self, name, self.expect_number(name, getattr(self, name), bound, below))
 
     def _check_eps(self) -> None:
         self._check(eps=0.0)
@@ -48,16 +45,12 @@ class Optimizer:
                              "Received: eps=0.")
 
     def _check_flag(self, name: str) -> None:
-        setattr(self, name, expect_flag(type(self).__name__, name, getattr(self, name)))
+        setattr(self, name, self.expect_flag(name, getattr(self, name)))
 
     def _check_betas(self, betas: tuple[float, float]) -> tuple[float, float]:
         if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in betas):
-            raise ValueError(f"{type(self).__name__}: expected two betas from 0 to below 1. Received: betas={betas!r}.")
+            raise wrong(self.who, "two betas from 0 to below 1", "betas", betas)
         return float(betas[0]), float(betas[1])
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 class Updater:

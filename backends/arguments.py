@@ -1,0 +1,102 @@
+"""Checks of arguments that the backends need too, and the form of every error about an argument.
+
+An error says who, what was expected and what came, in one line: `Who: expected X. Received: name=value.`
+The checks that only layers, losses and networks need are in xpnet/checks.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+LARGEST = 2**63 - 1     # what an index of an array can be
+LONGEST = 160           # characters of a value in an error
+
+
+class _Short(reprlib.Repr):
+    """repr that stops early: long containers, strings and arrays are cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, 60, 100, 60
+
+    def repr_int(self, x: int, level: int) -> str:
+        # More than 4300 digits are an error of Python's own.
+        return f"an int of {x.bit_length()} bits" if x.bit_length() > 256 else repr(x)
+
+    def repr_ndarray(self, x: np.ndarray, level: int) -> str:
+        if x.size <= 6 and x.dtype.kind in "biuf":
+            return repr(x)
+        return f"an array of shape {x.shape} and dtype {x.dtype}"
+
+    repr_MaskedArray = repr_ndarray     # reprlib looks for the name of the class
+
+
+def shown(value: object) -> str:
+    """repr of `value` for an error: one line of at most LONGEST characters."""
+    try:
+        text = _Short().repr(value)
+    except Exception:       # a __repr__ of somebody's own may do anything
+        text = f"an instance of {type(value).__name__}"
+    if "\n" in text:
+        text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[:LONGEST - 3] + "..."
+
+
+def wrong(who: str, expected: str, name: str, value: object) -> ValueError:
+    """The error about the argument `name`: `Who: expected X. Received: name=value.`"""
+    return ValueError(f"{who}: expected {expected}. Received: {name}={shown(value)}.")
+
+
+def expect_flag(who: str, name: str, value: Any) -> bool:
+    """True or False; an error for anything else, so that "no" is not taken for a yes."""
+    if not isinstance(value, bool | np.bool_):
+        raise wrong(who, f"{name} to be True or False", name, value)
+    return bool(value)
+
+
+def is_integer(value: object, least: int = -LARGEST, most: int = LARGEST) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(least <= value <= most)
+
+
+def expect_integer(who: str, name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
+    """An int from `least` to `most`; an error for anything else, floats and bools too."""
+    if not is_integer(value, least, most):
+        over = is_integer(value, least, 1 << 10**6) and most == LARGEST
+        bounds = (f"from {least} to {most}" if most != LARGEST else f"{least} or larger" + (", below 2^63" if over else ""))
+        raise wrong(who, f"{name} to be an int, {bounds}", name, value)
+    return int(value)
+
+
+def expect_choice(who: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """One of `choices`, of the same type; an error that names them, and the nearest one, for anything else."""
+    known = list(choices)
+    for one in known:
+        if isinstance(value, type(one)) and isinstance(value, bool) == isinstance(one, bool) and value == one:
+            return one
+    if len(known) > 6:
+        listed = "one of " + ", ".join(map(str, known))
+    else:
+        *others, last = map(repr, known)
+        listed = f"{', '.join(others)} or {last}" if others else last
+    near = did_you_mean(value, [one for one in known if isinstance(one, str)])
+    raise wrong(who, f"{name} to be {listed}{near}", name, value)
+
+
+def did_you_mean(value: object, names: Sequence[str]) -> str:
+    """`, perhaps "relu"`, the name that is nearest to `value`; nothing where none is near."""
+    near = nearest(value, names)
+    return f', perhaps "{near}"' if near else ""
+
+
+def nearest(value: object, names: Iterable[str]) -> str | None:
+    """The one of `names` that `value` is probably a misspelling of, whatever the case of its letters; None where none is."""
+    if not isinstance(value, str):
+        return None
+    plain = {name.lower().replace("_", "").replace("-", ""): name for name in names}
+    found = difflib.get_close_matches(value[:60].lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=0.7)
+    return plain[found[0]] if found else None
