@@ -249,7 +249,7 @@ def test_receptive_fields():
     (lambda: xn.ZeroPad2d(-1), r"ZeroPad2d: expected padding to be an int or a pair of ints or four ints, 0 or larger\. "
                                r"Received: padding=-1"),
     (lambda: xn.ReflectionPad2d((1, 2, 3)), r"ReflectionPad2d: expected padding to be .* Received: padding=\(1, 2, 3\)"),
-    (lambda: xn.ConstantPad2d(1, "zero"), r"ConstantPad2d: expected value to be a number"),
+    (lambda: xn.ConstantPad2d(1, "zero"), r"ConstantPad2d: expected value to be a finite number"),
     (lambda: xn.ZeroPad2d(1).initialize((7,)), r"ZeroPad2d: expected an input of shape \(channels, height, width\)"),
     (lambda: xn.ReflectionPad2d((0, 4), name="edge").initialize((1, 5, 4)),
      r"ReflectionPad2d 'edge': expected padding of 4 rows and 3 columns at most\. Received: padding=\(0, 4\) for an input"),
