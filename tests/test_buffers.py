@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from nets import branches, small
+from nets import LAYERS, around, branches, small
 
 import xpnet as xn
+from xpnet.initializers import glorot_uniform, he_normal, zeros
 from xpnet.layer import ALIGNMENT
 
 # --- flat buffers -------------------------------------------------------------------------------------------------------
@@ -79,3 +80,47 @@ def test_float64_and_float32_start_at_the_same_values():
     wide, narrow = small(dtype="float64"), small(dtype="float32")
     for name, p in wide.buffers.arrays.items():
         np.testing.assert_array_equal(p.data.astype(np.float32), narrow.buffers.arrays[name].data)
+
+
+class Declared(xn.Layer):
+    """A layer of one's own that says nothing of its array W but the shape and the initializer."""
+
+    def __init__(self, shape, init, **options):
+        super().__init__()
+        self.shape, self.init, self.options = shape, init, options
+
+    def build(self, in_shape):
+        self.W = self.parameter("W", self.shape, self.init, **self.options)
+        return in_shape
+
+
+@pytest.mark.parametrize("shape, fan_in, fan_out, decay", [
+    ((400, 1000), 1000, 400, True), ((8, 3, 5, 4), 60, 160, True), ([8, 3, 5, 4], 60, 160, True), ((7,), 1, 1, False),
+    ((), 1, 1, False)])
+def test_fans_and_decay_follow_from_the_shape(shape, fan_in, fan_out, decay):
+    W = Declared(shape, zeros).initialize((2,)).W
+    assert (W.fan_in, W.fan_out, W.decay) == (fan_in, fan_out, decay)
+    named = Declared(shape, zeros, fan_in=3, fan_out=4, decay=not decay).initialize((2,)).W
+    assert (named.fan_in, named.fan_out, named.decay) == (3, 4, not decay)
+
+
+def test_fans_of_weights_whose_outputs_have_several_axes():
+    W = Declared((4, 5, 8, 3, 2, 2), zeros, units=3).initialize((2,)).W      # filters of their own for each of 4 x 5 places
+    assert (W.fan_in, W.fan_out) == (12, 4 * 5 * 8 * 4)
+
+
+@pytest.mark.parametrize("init, name", [(he_normal, "he_normal"), (glorot_uniform, "glorot_uniform")])
+def test_a_layer_of_ones_own_starts_like_the_librarys(init, name):
+    for theirs, in_shape in ((xn.Linear(40, init=name), (100,)), (xn.Conv2d(8, (3, 2), init=name), (5, 6, 6))):
+        theirs.name = "same"
+        theirs.initialize(in_shape, seed=3)
+        ours = Declared(theirs.W.shape, init)
+        ours.name = "same"
+        ours.initialize((2,), seed=3)
+        assert np.array_equal(ours.W.data, theirs.W.data)
+
+
+def test_weight_decay_applies_to_weights_alone():
+    """Biases, and the scales of normalisations, do not decay, however many axes they have."""
+    decayed = {f"{item.name}.{p.name}" for item in LAYERS for layer in around(item).layers for p in layer.parameters if p.decay}
+    assert decayed and {name.split(".")[1] for name in decayed} <= {"W", "D", "P", "a"}

@@ -111,13 +111,24 @@ class Layer(Checked):
         """How errors name the layer: Conv2d 'conv1'."""
         return type(self).__name__ + (f" {self.name!r}" if self.name else "")
 
-    def parameter(self, name: str, shape: Shape, init: Initializer, *, fan_in: int = 1, fan_out: int = 1,
-                  decay: bool = False, units: int = 1) -> Parameter:
-        """Declare a trained array; `decay` where weight decay applies to it (weights, not biases).
+    def parameter(self, name: str, shape: Shape, init: Initializer, *, fan_in: int | None = None,
+                  fan_out: int | None = None, decay: bool | None = None, units: int = 1) -> Parameter:
+        """Declare a trained array.
 
-        The first `units` axes say which unit a weight leads to: the others are what the unit's max-norm is of.
+        An array of several axes counts as weights (outputs, inputs, ...): each output sums over all axes but the first.
+        fan_in, what `init` takes for the number of terms of that sum, is the product of those axes; fan_out, in how many
+        sums an input takes part, is the product of all axes but the second; weight decay applies. An array of one axis
+        counts as one weight for each element, such as a bias or a scale: both are 1, and weight decay does not apply.
+        Name `fan_in`, `fan_out` or `decay` where a layer uses its array in another way, and `units` where not the first
+        axis alone but the first few say which output a weight leads to; max-norm is of the others.
         """
-        self.parameters.append(Parameter(name, shape, init, fan_in, fan_out, decay, units))
+        shape = tuple(shape)
+        several = len(shape) > 1
+        if fan_in is None:
+            fan_in = math.prod(shape[units:]) if several else 1
+        if fan_out is None:
+            fan_out = math.prod(shape[:units] + shape[units + 1:]) if several else 1
+        self.parameters.append(Parameter(name, shape, init, fan_in, fan_out, several if decay is None else decay, units))
         return self.parameters[-1]
 
     def state(self, name: str, shape: Shape, init: Initializer) -> Parameter:

@@ -33,7 +33,7 @@ class Linear(Activated):
             raise ValueError(f"{self.who}: expected a vector of features per sample; put Flatten() before it. "
                              f"Received: input shape {in_shape}.")
         D, = in_shape
-        self.W = self.parameter("W", (self.units, D), self.initializer, fan_in=D, fan_out=self.units, decay=True)
+        self.W = self.parameter("W", (self.units, D), self.initializer)
         self.b = self.parameter("b", (self.units,), zeros) if self.bias else None
         return (self.units,)
 

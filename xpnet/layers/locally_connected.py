@@ -39,7 +39,7 @@ class LocallyConnected2d(Activated):
         self.places, self.fan = OH * OW, C * taps
         self.W = self.parameter("W", (OH, OW, self.filters, C, *self.window.kernel), self.initializer, decay=True,
                                 fan_in=self.fan, fan_out=self.filters * taps, units=3)
-        self.b = self.parameter("b", (OH, OW, self.filters), zeros) if self.bias else None
+        self.b = self.parameter("b", (OH, OW, self.filters), zeros, decay=False) if self.bias else None
         return self.filters, OH, OW
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:

@@ -42,8 +42,9 @@ class SampleNorm(Layer):
         if self.centred and self.rows[1] == 1:
             raise ValueError(f"{self.who}: expected more than one element to normalise together, or all of them become 0. "
                              f"Received: input shape {in_shape}.")
-        self.gamma = self.parameter("gamma", scales, ones) if self.affine else None
-        self.beta = self.parameter("beta", scales, zeros) if self.affine and self.centred else None
+        self.gamma = self.parameter("gamma", scales, ones, decay=False) if self.affine else None
+        self.beta = (self.parameter("beta", scales, zeros, decay=False)
+                     if self.affine and self.centred else None)
         return in_shape
 
     def standardised(self, x: Array) -> tuple[Array, Array | None, Array]:
