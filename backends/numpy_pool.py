@@ -20,6 +20,23 @@ def taps(padded: Array, window: Window, out_size: tuple[int, int]) -> Iterator[A
             yield padded[:, rows, columns]
 
 
+def are_disjoint(window: Window) -> bool:
+    """Whether no two windows share an element."""
+    return all(extent <= stride for extent, stride in zip(window.extent, window.stride, strict=True))
+
+
+def are_tiles(window: Window, H: int, W: int) -> bool:
+    """Whether the windows tile an H x W map: each element lies in exactly one window, and no tap on padding.
+
+    Windows with kernel = stride cover OH * KH rows, from row -top on. So OH * KH = H is not enough: with padding at the
+    top the windows cover other rows than the map has. Padding at the bottom is then not reached. Columns likewise.
+    """
+    (KH, KW), (top, _, left, _) = window.kernel, window.padding
+    OH, OW = window.output_size(H, W)
+    side_by_side = window.kernel == window.extent == window.stride
+    return side_by_side and top == left == 0 and (OH * KH, OW * KW) == (H, W)
+
+
 class NumpyPooling(NumpyBase):
     """Max and average pooling and their gradients."""
 
@@ -63,13 +80,12 @@ class NumpyPooling(NumpyBase):
         dy = np.ascontiguousarray(dy)
         dx = self.empty(x_shape, dy.dtype)
         integer = np.dtype(f"i{dy.dtype.itemsize}")
-        disjoint = all(e <= s for e, s in zip(window.extent, window.stride))
-        tiled = disjoint and window.kernel == window.stride and (OH * window.kernel[0], OW * window.kernel[1]) == (H, W)
+        disjoint, tiled = are_disjoint(window), are_tiles(window, H, W)
 
         def task(channels: slice) -> None:
             padded = dx[channels] if tiled else self._padded_zeros((len(dx[channels]), H, W, N), window, dy.dtype)
             mask = np.empty(dy[channels].shape, np.int8)
-            g = dy[channels].view(integer)
+            g = (dy[channels] + dy.dtype.type(0)).view(integer)         # -0 becomes 0, as in a sum
             share = None if disjoint else self.empty(g.shape, dy.dtype)
             for k, view in enumerate(taps(padded, window, (OH, OW))):
                 # dy where this tap has won, else 0, as bits: -1 is all ones. np.where takes 10 times as long.
