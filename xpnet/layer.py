@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend, Window, get_backend
-from xpnet.checks import Checked
+from xpnet.checks import Checked, real_array
 from xpnet.initializers import Initializer, generator
 
 Array = Any
@@ -25,15 +25,44 @@ PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: a prediction w
 ALIGNMENT = 256                                         # bytes; every view starts on a full memory transaction
 
 
+def copy_in(who: str, name: str, array: Array | None, value: Any, backend: Backend | None) -> None:
+    """array[...] = value, for an assignment to an attribute `name` whose array others share: it must not be replaced."""
+    if value is array:                  # p.data += x has changed it already, and assigns it
+        return
+    if array is None or backend is None:
+        raise ValueError(f"{who}: expected an assignment to {name} once there is such an array. Received: "
+                         f"{type(value).__name__}, before a network or `initialize` made one, or for a state, which has no grad.")
+    if not hasattr(value, "__cuda_array_interface__"):
+        value = real_array(value, f"{who}: {name}")
+    if value.shape != array.shape:
+        raise ValueError(f"{who}: expected {name} of shape {array.shape}. Received: shape {value.shape}.")
+    with backend.scope():
+        array[...] = backend.asarray(value, array.dtype)
+
+
 class Parameter:
-    """An array that a layer declares: `data` is what it computes with, `grad` (trained ones only) its gradient."""
+    """An array that a layer declares: `data` is what it computes with, `grad` (trained ones only) its gradient.
+
+    Both are views of their network's flat arrays. An assignment, p.data = values, copies the values into the view.
+    """
 
     def __init__(self, name: str, shape: Shape, init: Initializer, fan_in: int, fan_out: int, decay: bool, units: int = 1
                  ) -> None:
         self.name, self.shape, self.init, self.fan_in, self.fan_out, self.decay = name, shape, init, fan_in, fan_out, decay
         self.units = units              # so many axes, the first ones, say which unit a weight leads to
+        self.backend: Backend | None = None
         self.data: Array = None
         self.grad: Array = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("data", "grad") and name in vars(self):
+            copy_in(f"Parameter {self.name!r}", name, vars(self)[name], value, self.backend)
+        else:
+            super().__setattr__(name, value)
+
+    def place(self, backend: Backend, data: Array, grad: Array = None) -> None:
+        """Let the parameter be these views."""
+        vars(self).update(backend=backend, data=data, grad=grad)
 
     @property
     def size(self) -> int:
@@ -44,7 +73,7 @@ class Parameter:
         return self.init(generator(seed, full_name), self.shape, self.fan_in, self.fan_out)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Node:
     """One value in a network's graph: what `layer` makes of its parents, of `shape` (without the batch axis)."""
 
@@ -52,6 +81,10 @@ class Node:
     parents: tuple[Node, ...]
     shape: Shape
     names: dict[str, int]   # how many layers of each kind the graph has; shared by all its nodes
+
+    def __repr__(self) -> str:
+        """Without the parents: each would show its own, and in a graph most of them again and again."""
+        return f"<{self.layer.who if self.layer else 'Input'}: a value of shape {self.shape} per sample>"
 
 
 class Layer(Checked):
@@ -76,6 +109,12 @@ class Layer(Checked):
         self.out_shape: Shape = ()
         self._cache: tuple[Any, ...] | None = None
         self._updater: Any = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
+            raise AttributeError(f"{self.who}: expected an assignment to {name}.data, which copies the values in. "
+                                 f"Received: {type(value).__name__} for {name}, which would take the parameter's place.")
+        super().__setattr__(name, value)
 
     @property
     def trainable(self) -> bool:
@@ -258,10 +297,10 @@ class Buffers:
         self.grads = backend.zeros((sum(sizes),), self.dtype)
         self.state = backend.zeros((sum(state_sizes),), self.dtype)
         for (_, p), offset in zip(self.placed, self.offsets, strict=True):
-            p.data = self.parameters[offset:offset + p.size].reshape(p.shape)
-            p.grad = self.grads[offset:offset + p.size].reshape(p.shape)
+            part = slice(offset, offset + p.size)
+            p.place(backend, self.parameters[part].reshape(p.shape), self.grads[part].reshape(p.shape))
         for (_, p), offset in zip(states, self.state_offsets, strict=True):
-            p.data = self.state[offset:offset + p.size].reshape(p.shape)
+            p.place(backend, self.state[offset:offset + p.size].reshape(p.shape))
         self.arrays = {f"{layer.name}.{p.name}": p for layer, p in pairs + states}
         with backend.scope():
             for name, p in self.arrays.items():

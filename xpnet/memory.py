@@ -244,14 +244,14 @@ def _changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
     before = [(of, name, vars(of).get(name, missing)) for of, name, _ in changes]
     try:
         for of, name, value in changes:
-            setattr(of, name, value)
+            vars(of)[name] = value          # an assignment to a parameter's array would copy into it
         yield
     finally:
         for of, name, value in before:
             if value is missing:
-                delattr(of, name)
+                del vars(of)[name]
             else:
-                setattr(of, name, value)
+                vars(of)[name] = value
 
 
 # --- out of memory ----------------------------------------------------------------------------------------------------

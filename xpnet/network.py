@@ -13,7 +13,7 @@ import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.checks import real_array
-from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node
+from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node, copy_in
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.losses import Loss
 from xpnet.optim import Optimizer
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from xpnet.training import History
 
 DTYPES = np.dtype(np.float32), np.dtype(np.float64)
+FLAT = "parameters", "grads", "state", "counters"       # arrays that layers have views of
+FIXED = {                   # attributes that other parts of a network follow from, and how to have other ones
+    "backend": "net.to(backend) to move the network", "dtype": "a new Network with this dtype",
+    "seed": "a new Network with this seed", "layers": "a new Network of these layers",
+    "nodes": "a new Network of this graph", "input": "a new Network of this graph", "output": "a new Network of this graph",
+}
 
 
 def Input(shape: Sequence[int]) -> Node:    # noqa: N802 - it reads like the layers it stands among
@@ -41,8 +47,15 @@ class Network:
     """A graph of layers from one Input to one output, on one backend.
 
     Its parameters, gradients and state are three flat arrays: `net.parameters`, `net.grads`, `net.state`.
-    The same `seed` gives the same initial values on every backend and the same training on one.
+    An assignment to one of them copies the values in. The same `seed` gives the same initial values on every backend and
+    the same training on one.
     """
+
+    backend: Backend
+    parameters: Array
+    grads: Array
+    state: Array
+    counters: Array
 
     def __init__(self, inputs: Node, outputs: Node, *, backend: str | Backend = "auto", dtype: Any = "float32",
                  seed: int = 0) -> None:
@@ -57,12 +70,12 @@ class Network:
             raise ValueError(f"Network: expected seed to be an int from 0 to 2^64 - 1. Received: seed={seed!r}.")
         self.seed = int(seed)
         self.input, self.output = inputs, outputs
-        self.nodes = _topological(outputs)
-        if self.nodes[0] is not inputs or any(node.layer is None for node in self.nodes[1:]):
+        first, *nodes = _topological(outputs)
+        if first is not inputs or any(node.layer is None for node in nodes):
             raise ValueError("Network: expected an output that follows from the given Input alone. "
                              "Received: an output that does not reach it, or reaches another Input.")
-        del self.nodes[0]
-        self.layers: list[Layer] = [node.layer for node in self.nodes if node.layer is not None]
+        self.nodes: tuple[Node, ...] = tuple(nodes)
+        self.layers: tuple[Layer, ...] = tuple(node.layer for node in self.nodes if node.layer is not None)
         if not self.layers:
             raise ValueError("Network: expected at least one layer. Received: an output that is the Input itself.")
         self._check_names()
@@ -71,6 +84,15 @@ class Network:
         self.epochs = 0                             # trained so far; keys the order in which fit shuffles
         self._train_step: TrainStep | None = None
         self._allocate(get_backend(backend))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FLAT and name in vars(self):
+            copy_in("Network", name, vars(self)[name], value, self.backend)
+        elif name in FIXED and name in vars(self):
+            raise AttributeError(f"Network: expected {FIXED[name]}. Received: an assignment to net.{name}, which the network's "
+                                 "other parts would not follow.")
+        else:
+            super().__setattr__(name, value)
 
     # --- construction ---------------------------------------------------------------------------------------------
 
@@ -102,9 +124,10 @@ class Network:
 
     def _allocate(self, backend: Backend) -> None:
         self.buffers = Buffers(self.layers, backend, self.dtype, self.seed)     # first: memory may not suffice
-        self.backend, self.xp = backend, backend.xp
-        self.parameters, self.grads, self.state = self.buffers.parameters, self.buffers.grads, self.buffers.state
-        self.counters = backend.zeros((2,), np.uint64)      # (step, use): what dropout's masks follow from
+        self.xp = backend.xp
+        flat = {name: getattr(self.buffers, name) for name in FLAT[:3]}
+        flat["counters"] = backend.zeros((2,), np.uint64)   # (step, use): what dropout's masks follow from
+        vars(self).update(flat, backend=backend)            # the only place where they are replaced
         for index, layer in enumerate(self.layers):
             layer.buffers = self.buffers
             layer.bind(backend, self.seed, index, self.counters)
