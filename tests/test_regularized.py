@@ -131,6 +131,21 @@ def test_filters_are_units(layer, backend):
     np.testing.assert_allclose(net.backend.to_numpy(W.data), before * 2 / norms, rtol=1e-5)
 
 
+def test_biases_and_scales_are_not_bounded(backend):
+    """Also those of several axes: max-norm is for what weight decay applies to."""
+    net = xn.Sequential([xn.LocallyConnected2d(4, 3), xn.LayerNorm(axis=0), xn.Flatten(), xn.Linear(2)],
+                        input_shape=(2, 5, 5), backend=backend)
+    others = {name for name, p in net.buffers.arrays.items() if p.grad is not None and not p.decay}
+    assert any(len(net.buffers.arrays[name].shape) > 1 for name in others)
+    net.parameters.fill(10.0)
+    Updater(xn.Regularized(xn.SGD(0.0), max_norm=2.0), net.buffers).step()
+    for name, after in arrays_of(net).items():
+        if name in others:
+            assert (after == 10).all(), name
+        elif net.buffers.arrays[name].decay:
+            assert (after < 10).all(), name
+
+
 def test_all_bounds_in_their_order(backend):
     """Value, norm, l1, the optimizer's own step, max-norm; a Regularized of a Regularized does the same in two goes."""
     results = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -312,15 +312,18 @@ class Buffers:
         sizes = [-(-p.size // unit) * unit for p in parameters]
         return [sum(sizes[:i]) for i in range(len(sizes))], sizes
 
-    def trained(self) -> list[tuple[int, int]]:
-        """The (start, stop) of the flat buffer that an optimizer may change: all of it, without the frozen layers."""
+    def trained(self, steps: Mapping[Layer, int]) -> list[tuple[int, int, Layer]]:
+        """The contiguous parts (start, stop, layer) of the flat buffers that an optimizer may change.
+
+        Frozen layers are left out. All layers of a part have the same number of `steps` behind
+        them, and `layer` is the first of them.
+        """
         stops = [*self.offsets, self.parameters.size][1:]
-        runs: list[tuple[int, int]] = []
+        parts: list[tuple[int, int, Layer]] = []
         for (layer, _), start, stop in zip(self.placed, self.offsets, stops, strict=True):
             if not layer.trainable:
                 continue
-            if runs and runs[-1][1] == start:
-                runs[-1] = (runs[-1][0], stop)
-            else:
-                runs.append((start, stop))
-        return runs
+            if parts and parts[-1][1] == start and steps[parts[-1][2]] == steps[layer]:
+                start, _, layer = parts.pop()
+            parts.append((start, stop, layer))
+        return parts

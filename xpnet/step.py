@@ -66,7 +66,7 @@ class TrainStep:
                     return self._captured_step(x, target)
                 return self._step(x, target)
             except BaseException:
-                self.updater.steps -= 1         # a step that failed was none
+                self.updater.cancel()
                 raise
 
     def _step(self, x: Array, target: Array) -> tuple[Array, Array]:
@@ -89,8 +89,8 @@ class TrainStep:
         return (None, None) if captured is None else (captured.x, captured.target)
 
     def _key(self, x_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> tuple[Any, ...]:
-        """What a recorded step is good for: shapes, and the layers that learn."""
-        return x_shape, target_shape, tuple([layer.trainable for layer in self.net.layers])
+        """What a recorded step is good for: shapes, and the layers that learn, and which of them as one part."""
+        return x_shape, target_shape, tuple([layer.trainable for layer in self.net.layers]), tuple(self.updater.parts())
 
     def _captured_step(self, x: Array, target: Array) -> tuple[Array, Array]:
         key = self._key(x.shape, target.shape)

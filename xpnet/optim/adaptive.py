@@ -5,6 +5,7 @@ weight_decay * w is added to g (for weights, not biases), except in AdamW.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 
 from xpnet.backends import Backend
@@ -149,13 +150,13 @@ class NAdam(Adam):
         super().__init__(lr, betas, eps, weight_decay)
         self.momentum_decay = momentum_decay
         self._check(momentum_decay=0.0)
-        self._product = 0, 1.0                  # (t, p_t) of the last step that was asked for: the next one follows from it
+        self._products = array("d", [1.0])      # p_0, p_1, ... as far as they were asked for, or are above 0
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
-        t, product = self._product if self._product[0] <= step else (0, 1.0)
-        for k in range(t + 1, step + 1):
-            product *= self._momentum(k)
-        self._product = step, product
+        products = self._products
+        while len(products) <= step and products[-1]:
+            products.append(products[-1] * self._momentum(len(products)))
+        product = products[step] if step < len(products) else 0.0
         now, ahead = self._momentum(step), self._momentum(step + 1)
         return (lr * (1 - now) / (1 - product), lr * ahead / (1 - product * ahead), *self.betas, self.eps, self.weight_decay,
                 1 - self.betas[1] ** step)

@@ -8,7 +8,7 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import Checked, is_number, wrong
-from xpnet.layer import Array, Buffers
+from xpnet.layer import Array, Buffers, Layer
 
 
 class Optimizer(Checked):
@@ -20,7 +20,7 @@ class Optimizer(Checked):
     eps: float          # of those that divide by something
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
-        """What the kernel reads, for step = 1, 2, ... and this learning rate."""
+        """What the kernel reads, for this learning rate and step = 1, 2, ... of the part that it updates."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method hyper(step, lr).")
 
     def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
@@ -54,10 +54,16 @@ class Optimizer(Checked):
 
 
 class Updater:
-    """An optimizer at work on flat buffers: its slots, the number of steps made, hyper-parameters on the device."""
+    """An optimizer at work on flat buffers: its slots, and the settings of each step on the device.
+
+    Each layer has a step count of its own: what an optimizer remembers of a layer begins when the
+    layer is trained for the first time, and stays as it is while the layer is frozen. Layers whose
+    parameters lie side by side and that have the same count are updated together, as one part.
+    """
 
     def __init__(self, optimizer: Optimizer, buffers: Buffers) -> None:
-        self.optimizer, self.steps = optimizer, 0
+        self.optimizer = optimizer
+        self.steps = dict.fromkeys(buffers.layers, 0)
         slots = [buffers.backend.zeros(buffers.parameters.shape, buffers.dtype) for _ in range(optimizer.slots)]
         with buffers.backend.scope():
             for slot in slots if optimizer.first else ():
@@ -66,7 +72,18 @@ class Updater:
 
     def _place(self, buffers: Buffers, slots: list[Array]) -> None:
         self.buffers, self.slots = buffers, slots
-        self.hyper = buffers.backend.zeros((len(self.optimizer.hyper(1, self.optimizer.lr)),), np.float64)
+        self._trainable: list[bool] = []
+        self._parts: list[tuple[int, int, Layer]] = []
+        # One row for each part. It stays where it is: captured steps read from its address.
+        self.width = len(self.optimizer.hyper(1, self.optimizer.lr))
+        self.hyper = buffers.backend.zeros((self.width * len(buffers.placed),), np.float64)
+
+    def parts(self) -> list[tuple[int, int, Layer]]:
+        """The (start, stop, first layer) of the flat buffers that the next step changes."""
+        trainable = [layer.trainable for layer in self.buffers.layers]
+        if trainable != self._trainable:    # until then the counts that are equal stay equal
+            self._trainable, self._parts = trainable, self.buffers.trained(self.steps)
+        return self._parts
 
     def step(self, lr: float | None = None) -> None:
         """One step with the gradients that are in the buffers; frozen layers stay as they are."""
@@ -75,20 +92,31 @@ class Updater:
 
     def begin(self, lr: float | None = None) -> None:
         """Count the next step, and bring its learning rate and corrections to where `apply` reads them."""
-        self.steps += 1
-        self.buffers.backend.assign(self.hyper, self.optimizer.hyper(self.steps, self.optimizer.lr if lr is None else lr))
+        lr = self.optimizer.lr if lr is None else lr
+        rows = [self.optimizer.hyper(self.steps[layer] + 1, lr) for _, _, layer in self.parts()]
+        values = [value for row in rows for value in row]
+        self.buffers.backend.assign(self.hyper[:len(values)], values)
+        self._count(1)
+
+    def cancel(self) -> None:
+        """Take back the count of a step that was begun and failed."""
+        self._count(-1)
+
+    def _count(self, steps: int) -> None:
+        for layer, trainable in zip(self.buffers.layers, self._trainable, strict=True):
+            self.steps[layer] += steps * trainable
 
     def apply(self) -> None:
         """Change the parameters; every number that differs from step to step is read on the device."""
-        buffers, trained = self.buffers, self.buffers.trained()
-        if not trained:
+        buffers = self.buffers
+        if not self._parts:
             return
         grads = self.optimizer.gradients(buffers)
-        for start, stop in trained:
+        for row, (start, stop, _) in enumerate(self._parts):
             part = slice(start, stop)
             decayed = min(max(buffers.decayed - start, 0), stop - start)
             self.optimizer.apply(buffers.backend, buffers.parameters[part], grads[part], [slot[part] for slot in self.slots],
-                                 self.hyper, decayed)
+                                 self.hyper[row * self.width:(row + 1) * self.width], decayed)
         self.optimizer.constrain(buffers)
 
     def to(self, buffers: Buffers) -> None:

@@ -58,7 +58,8 @@ class Regularized(Optimizer):
             g = xp.clip(g, -self.clip_value, self.clip_value)
         if self.clip_norm is not None:
             # In float64, so that no square overflows. Whether |g| is too large is decided on the device.
-            norm = xp.sqrt(sum(xp.square(g[start:stop], dtype=np.float64).sum() for start, stop in buffers.trained()))
+            parts = buffers.trained(dict.fromkeys(buffers.layers, 0))
+            norm = xp.sqrt(sum(xp.square(g[start:stop], dtype=np.float64).sum() for start, stop, _ in parts))
             g = g * (self.clip_norm / xp.maximum(norm, self.clip_norm)).astype(g.dtype)
         if self.l1:
             g = g.copy()
