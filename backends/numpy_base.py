@@ -130,7 +130,8 @@ class NumpyBase(Backend):
                   and not any(np.may_share_memory(out, read) for read in (a, b, bias) if read is not None))
         y: Array = out if direct else self.empty((M, N), dtype)
         along_rows = M >= N
-        parts = spans(max(M, N), min(max(M, N) // 16, 2 * max(1, work >> 21), 16) if work >= 2 * SERIAL else 1)
+        most = min(max(M, N) // 16, 2 * max(1, work >> 21), 16) if work >= 2 * SERIAL else 1
+        parts = spans(max(M, N), max(1, most))
 
         def task(k: int) -> None:
             rows, columns = (parts[k], slice(None)) if along_rows else (slice(None), parts[k])
