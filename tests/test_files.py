@@ -234,7 +234,7 @@ def test_a_crash_while_writing_keeps_the_old_file(saved, monkeypatch, broken, er
 
 def test_folders_that_cannot_be_written(tmp_path):
     net = small()
-    for path in (tmp_path / "no" / "file", tmp_path):
+    for path in (tmp_path / "no" / "file", tmp_path / "no" / "file" / ""):
         with pytest.raises(FileNotFoundError, match="save: expected the name of a file in a folder that exists"):
             net.save(path)
     assert os.listdir(tmp_path) == []
