@@ -76,6 +76,18 @@ def test_brightness_normalisation(backend):
         assert_close(y[c], x[c] / (kappa + lambda_ * around) ** mu)
 
 
+@pytest.mark.parametrize("C", [1, 2, 5, 6])
+def test_brightness_normalisation_across_all_maps(C, backend):
+    """It takes a size of 2 C - 1; with size = C the first map sees (C + 1) // 2 of the maps."""
+    kappa, lambda_, mu = 0.5, 0.3, 0.5
+    x = normal((C, 3, 3, 2))
+    every = (x ** 2).sum(axis=0)
+    y = forward(xn.LocalResponseNorm(2 * C - 1, k=kappa, alpha=(2 * C - 1) * lambda_, beta=mu), x, backend)
+    assert_close(y, x / (kappa + lambda_ * every) ** mu)
+    first = forward(xn.LocalResponseNorm(C, k=kappa, alpha=C * lambda_, beta=mu), x, backend)[0]
+    assert_close(first, x[0] / (kappa + lambda_ * (x[:(C + 1) // 2] ** 2).sum(axis=0)) ** mu)
+
+
 @pytest.mark.parametrize("argument, value, expected", [
     ("size", 0, "size to be an int, 1 or larger"), ("alpha", -1, "alpha to be a number, 0 or larger"),
     ("beta", "x", "beta to be a number"), ("k", 0, r"k to be a number above 0\. Received: k=0"), ("k", -1, "k to be a"),

@@ -160,6 +160,24 @@ def test_psnr_is_its_formula():
     assert metrics.psnr(t, t) == math.inf
 
 
+def test_the_peak_of_floats_is_taken_from_their_range_or_asked_for():
+    """Images of 0 to 255 that are floats had -20 dB: their peak was taken to be 1."""
+    y, t = (np.rint(255 * a) for a in pictures(2, 20, 23))
+    right = metrics.psnr(y.astype(np.uint8), t.astype(np.uint8))
+    for dtype in (np.float16, np.float32, np.float64):
+        a, b = y.astype(dtype), t.astype(dtype)
+        assert metrics.psnr(a, b, peak=255) == pytest.approx(right)
+        assert metrics.psnr(a / 255, b / 255) == pytest.approx(right, rel=1e-3)
+        for measure in (metrics.psnr, metrics.ssim):
+            for images in (b, b / 127.5 - 1):
+                with pytest.raises(ValueError, match="expected peak, the largest value that a pixel can have, for targets beyond "
+                                                     r"0 to 1. Received: peak=None for targets from -?\d+\.?\d* to \d+"):
+                    measure(images, images)
+    low, high = np.zeros((1, 11, 11)), np.ones((1, 11, 11))
+    assert metrics.psnr(high, low) == metrics.psnr(low, high) == 0      # both ends belong to the range
+    assert metrics.psnr(np.full((1, 4), 1.5), np.ones((1, 4))) == pytest.approx(10 * math.log10(4))   # predictions may leave it
+
+
 def test_against_scikit_image():
     skimage = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
     y, t = (np.rint(255 * a).astype(np.uint8) for a in pictures(2, 20, 23))

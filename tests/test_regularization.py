@@ -199,6 +199,9 @@ def test_captured_steps_draw_masks_of_their_own(folder):
 
 # --- predictions with a spread ----------------------------------------------------------------------------------------
 
+PLAIN = {"loss": "mean_squared_error"}      # the outputs as they are
+
+
 def noisy(backend, dtype="float32", layers=None, seed=4):
     """One linear layer behind a dropout layer, or other layers, on 5 features."""
     layers = layers or [xn.Dropout(0.3), xn.Linear(2)]
@@ -209,7 +212,7 @@ def noisy(backend, dtype="float32", layers=None, seed=4):
 def test_mean_and_spread_are_those_of_the_outputs(backend, dtype):
     """Three batches, the last of one sample, against all outputs kept."""
     net, x = noisy(backend, dtype), np.random.default_rng(0).standard_normal((7, 5))
-    mean, spread = net.predict_samples(x, 20, batch_size=3)
+    mean, spread = net.predict_samples(x, 20, batch_size=3, **PLAIN)
     outputs = []
     for start in (0, 3, 6):
         outputs.append([backend.to_numpy(net(x[start:start + 3], mode=SAMPLE)).copy() for _ in range(20)])
@@ -222,7 +225,7 @@ def test_mean_and_spread_are_those_of_the_outputs(backend, dtype):
 def test_the_same_on_every_backend(backend):
     x = np.random.default_rng(0).standard_normal((7, 5))
     layers = [lambda: xn.Linear(6, activation="relu"), lambda: xn.GaussianDropout(0.3), lambda: xn.DropConnect(3, 0.2)]
-    results = [noisy(b, layers=[make() for make in layers]).predict_samples(x, 10) for b in (backend, xn.Backend())]
+    results = [noisy(b, layers=[make() for make in layers]).predict_samples(x, 10, **PLAIN) for b in (backend, xn.Backend())]
     for found, expected in zip(*results):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -230,7 +233,7 @@ def test_the_same_on_every_backend(backend):
 def test_one_linear_layer_in_closed_form():
     """y = sum of w x keep / (1 - p) + b: the mean is w x + b, the variance the sum of (w x)^2 p / (1 - p)."""
     net, x, samples = noisy("numpy", "float64"), np.random.default_rng(0).standard_normal((4, 5)), 4000
-    mean, spread = net.predict_samples(x, samples)
+    mean, spread = net.predict_samples(x, samples, **PLAIN)
     W = net.layers[1].W.data
     right = np.sqrt((W**2) @ (x**2).T * 0.3 / 0.7).T
     assert (np.abs(mean - net.predict(x)) < 4 * right / samples**0.5).all()
@@ -240,7 +243,7 @@ def test_one_linear_layer_in_closed_form():
 def test_without_dropout_there_is_no_spread(backend):
     net = noisy(backend, layers=[xn.Linear(3, activation="tanh"), xn.Dropout(0.0), xn.Linear(2)])
     x = np.random.default_rng(0).standard_normal((7, 5))
-    mean, spread = net.predict_samples(x, 5)
+    mean, spread = net.predict_samples(x, 5, **PLAIN)
     np.testing.assert_allclose(mean, net.predict(x), rtol=1e-6)
     assert not spread.any()
 
@@ -248,21 +251,21 @@ def test_without_dropout_there_is_no_spread(backend):
 def test_the_same_call_gives_the_same_and_changes_nothing(backend):
     net, x = noisy(backend), np.random.default_rng(0).standard_normal((7, 5))
     with untouched(net):
-        first = net.predict_samples(x, 5)
-        again = net.predict_samples(x, 5)
-        longer = net.predict_samples(x, 6)
-        one, none = net.predict_samples(x, 1)
+        first = net.predict_samples(x, 5, **PLAIN)
+        again = net.predict_samples(x, 5, **PLAIN)
+        longer = net.predict_samples(x, 6, **PLAIN)
+        one, none = net.predict_samples(x, 1, **PLAIN)
     np.testing.assert_array_equal(first, again)
     assert (first[1] != longer[1]).all() and not none.any()
     np.testing.assert_array_equal(one, backend.to_numpy(net(x, mode=SAMPLE)))
-    assert (net.predict_samples(x, 1)[0] != one).any()                  # another use
+    assert (net.predict_samples(x, 1, **PLAIN)[0] != one).any()                  # another use
 
 
 def test_batch_norm_is_as_in_a_prediction():
     net = xn.Sequential([xn.BatchNorm2d(), xn.Flatten()], input_shape=(2, 3, 3), backend="numpy")
     x = np.random.default_rng(0).standard_normal((4, 2, 3, 3)) + 5
     with untouched(net):
-        mean, spread = net.predict_samples(x, 3)
+        mean, spread = net.predict_samples(x, 3, **PLAIN)
     np.testing.assert_allclose(mean, net.predict(x), rtol=1e-6)
     assert not spread.any()
 
@@ -276,7 +279,50 @@ def test_a_failure_leaves_the_counters_as_they_were():
 
     net = noisy("numpy", layers=[Fails(0.5), xn.Linear(2)])
     with untouched(net), pytest.raises(RuntimeError, match="the third sample"):
-        net.predict_samples(np.ones((3, 5)), 5)
+        net.predict_samples(np.ones((3, 5)), 5, **PLAIN)
+
+
+@pytest.mark.parametrize("loss, function", [
+    ("cross_entropy", "softmax"), (xn.BoundedCrossEntropy(5.0), None), ("binary_cross_entropy", "sigmoid"),
+    (xn.FocalCrossEntropy(), "sigmoid"), (xn.BinaryCrossEntropy(logits=False), None), ("hinge", None)])
+@pytest.mark.parametrize("last", ["logits", "softmax", "sigmoid", "log_softmax"])
+def test_predictions_are_probabilities_where_the_loss_makes_them(loss, function, last, backend):
+    """Each draw goes through softmax or sigmoid before it is averaged, unless the network's last layer does it."""
+    layers = {"logits": [], "softmax": [xn.Softmax()], "sigmoid": [xn.Activation("sigmoid")], "log_softmax": [xn.LogSoftmax()]}
+    net = noisy(backend, layers=[xn.Dropout(0.4), xn.Linear(3), *layers[last]])
+    x = 3 * np.random.default_rng(0).standard_normal((7, 5))
+    every = []
+    before = net.counters.copy()
+    for _ in range(20):
+        every.append(backend.to_numpy(net(x, mode=SAMPLE)).astype(np.float64))
+    net.counters[...] = before
+    every = np.array(every)
+    if last != function and function == "softmax":
+        every = np.exp(every) / np.exp(every).sum(axis=2, keepdims=True)
+    elif last != function and function == "sigmoid":
+        every = 1 / (1 + np.exp(-every))
+    mean, spread = net.predict_samples(x, 20, loss=loss)
+    np.testing.assert_allclose(mean, every.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(spread, every.std(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_probabilities_of_maps_sum_to_one(backend):
+    net = xn.Sequential([xn.Dropout(0.4), xn.Conv2d(3, 1)], input_shape=(2, 4, 5), backend=backend)
+    mean, _ = net.predict_samples(np.random.default_rng(0).random((6, 2, 4, 5)), 4, loss="cross_entropy")
+    assert mean.shape == (6, 3, 4, 5)
+    np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_the_loss_is_that_of_the_last_fit():
+    net, x = noisy("numpy"), np.random.default_rng(0).standard_normal((8, 5))
+    with pytest.raises(ValueError, match='predict_samples: expected loss, e.g. "cross_entropy", for a network that was not '
+                                         "trained here. Received: None"):
+        net.predict_samples(x)
+    net.fit(x, np.arange(8) % 2, loss="cross_entropy", optimizer=xn.SGD(0.1), verbose=False)
+    mean, _ = net.predict_samples(x)
+    np.testing.assert_array_equal(mean, net.predict_samples(x, loss="cross_entropy")[0])
+    np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-6)
+    assert (net.predict_samples(x, **PLAIN)[0] != mean).any()
 
 
 @pytest.mark.parametrize("settings, message", [
@@ -286,9 +332,9 @@ def test_a_failure_leaves_the_counters_as_they_were():
 ])
 def test_predict_samples_refuses(settings, message):
     with pytest.raises(ValueError, match=message):
-        noisy("numpy").predict_samples(np.ones((3, 5)), **settings)
+        noisy("numpy").predict_samples(np.ones((3, 5)), **PLAIN | settings)
     with pytest.raises(ValueError, match=r"Network: expected input of shape \(N, 5\)"):
-        noisy("numpy").predict_samples(np.ones((3, 4)))
+        noisy("numpy").predict_samples(np.ones((3, 4)), **PLAIN)
 
 
 def test_too_little_memory_is_explained():
@@ -299,5 +345,5 @@ def test_too_little_memory_is_explained():
             return super().forward(x, mode)
 
     with pytest.raises(xn.OutOfMemory, match="predict_samples: expected a batch that fits.*batch_size=256") as caught:
-        noisy("numpy", layers=[Full(0.5), xn.Linear(2)]).predict_samples(np.ones((300, 5)), 2)
+        noisy("numpy", layers=[Full(0.5), xn.Linear(2)]).predict_samples(np.ones((300, 5)), 2, **PLAIN)
     assert caught.value.batch_size == 256

@@ -145,8 +145,9 @@ def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray
 def psnr(y: Any, target: Any, *, peak: float | None = None) -> float:
     """Peak signal-to-noise ratio: PSNR = mean over N of 10 log10(peak^2 / mean of (y - t)^2).
 
-    In decibels. Huynh-Thu and Ghanbari 2008. Images (N, ...) of any shape. peak: the largest value that there can be;
-    unless told, that of the targets' type, 255 for bytes and 1 for floats. Infinite where two images are equal.
+    In decibels. Huynh-Thu and Ghanbari 2008. Images (N, ...) of any shape. peak: the largest value
+    that a pixel can have. By default it is 255 for targets that are bytes, and 1 for floats from 0
+    to 1; ValueError for any other targets without a peak. Infinite where two images are equal.
     """
     y, target, peak = _images("psnr", y, target, peak)
     error = ((y - target) ** 2).reshape(len(y), -1).mean(axis=1)                                # (N,)
@@ -189,9 +190,15 @@ def _images(who: str, y: Any, target: Any, peak: Any) -> tuple[np.ndarray, np.nd
     if y.shape != target.shape or y.ndim < 2 or y.size == 0:
         raise ValueError(f"{who}: expected images of the targets' shape. "
                          f"Received: shape {y.shape} for targets of shape {target.shape}.")
-    if peak is None:
-        peak = 255 if target.dtype == np.uint8 else 1 if target.dtype.kind == "f" else None
+    if peak is None and target.dtype == np.uint8:
+        peak = 255
+    elif peak is None and target.dtype.kind == "f":
+        low, high = target.min(), target.max()
+        if low < 0 or high > 1:
+            raise ValueError(f"{who}: expected peak, the largest value that a pixel can have, for targets beyond 0 to 1. "
+                             f"Received: peak=None for targets from {low:g} to {high:g}.")
+        peak = 1
     if isinstance(peak, bool) or not isinstance(peak, int | float | np.number) or not 0 < peak < np.inf:
-        raise ValueError(f"{who}: expected peak, the largest value that there can be. Received: peak={peak!r} for targets of "
+        raise ValueError(f"{who}: expected peak, the largest value that a pixel can have. Received: peak={peak!r} for targets of "
                          f"{target.dtype}.")
     return y.astype(np.float64), target.astype(np.float64), float(peak)

@@ -218,10 +218,14 @@ class Network:
         from xpnet.training import predict
         return predict(self, x, batch_size=batch_size)
 
-    def predict_samples(self, x: Any, samples: int = 50, *, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the outputs over dropout's masks; see xpnet.sampling."""
+    def predict_samples(self, x: Any, samples: int = 50, *, loss: str | Loss | None = None, batch_size: int = 256
+                        ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the predictions over dropout's masks, of probabilities where the loss makes them.
+
+        `loss` is that of the last fit by default; see xpnet.sampling.
+        """
         from xpnet.sampling import predict_samples
-        return predict_samples(self, x, samples, batch_size=batch_size)
+        return predict_samples(self, x, samples, loss=loss, batch_size=batch_size)
 
     def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256,
                  metrics: Mapping[str, Callable[[np.ndarray, np.ndarray], Any]] | None = None) -> dict[str, Any]:

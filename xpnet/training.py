@@ -173,12 +173,7 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
     metrics: names, and functions of what `predict` gives and of the targets, e.g. {"f1": xn.metrics.f1_score}; what they
     return is added under these names.
     """
-    if loss is None:
-        if net._train_step is None:
-            raise ValueError('evaluate: expected loss, e.g. "cross_entropy", for a network that was not trained here. '
-                             "Received: None.")
-        loss = net._train_step.loss
-    loss = get_loss(loss)
+    loss = known_loss(net, loss, "evaluate")
     batch_size = expect_count("evaluate", "batch_size", batch_size)
     x, target = check_samples(net, x, y, loss, "evaluate")
     if metrics is not None and not (isinstance(metrics, Mapping) and all(callable(metric) for metric in metrics.values())):
@@ -231,6 +226,16 @@ def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[A
     if len(x) != len(target):
         raise ValueError(f"{who}: expected as many targets as samples. Received: {len(x)} samples, {len(target)} targets.")
     return x, target
+
+
+def known_loss(net: Network, loss: str | Loss | None, who: str) -> Loss:
+    """The loss given, or that of the network's last fit; ValueError where there is neither."""
+    if loss is None:
+        if net._train_step is None:
+            raise ValueError(f'{who}: expected loss, e.g. "cross_entropy", for a network that was not trained here. '
+                             "Received: None.")
+        loss = net._train_step.loss
+    return get_loss(loss)
 
 
 def expect_count(who: str, name: str, value: Any) -> int:

@@ -17,8 +17,9 @@ class LocalResponseNorm(Layer):
 
     Krizhevsky et al. 2012, section 3.3, where alpha is not divided by the size: their k=2, n=5, alpha=1e-4 is
     LocalResponseNorm(5, k=2, alpha=5e-4) here. Brightness normalisation X / (kappa + lambda sum of X^2)^mu is
-    LocalResponseNorm(size, k=kappa, alpha=size * lambda, beta=mu). For an even size PyTorch sees one map more before c,
-    as here, and ONNX one more after it.
+    LocalResponseNorm(size, k=kappa, alpha=size * lambda, beta=mu). Every map sees all C maps only
+    from size = 2 C - 1 on: with size = C the first map sees (C + 1) // 2 of them. For an even size
+    PyTorch sees one map more before c, as here, and ONNX one more after it.
     """
 
     kind = "lrn"
