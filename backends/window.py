@@ -32,16 +32,20 @@ class Window:
 
     @classmethod
     def make(cls, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
-             *, who: str = "Window") -> Window:
+             *, empty: bool = True, who: str = "Window") -> Window:
         """A window from what users write: ints or pairs; padding also as four ints (top, bottom, left, right) or
-        "valid" (none), "half" = "same" (keeps the size at stride 1) or "full" (every overlap counts)."""
+        "valid" (none), "half" = "same" (keeps the size at stride 1) or "full" (every overlap counts).
+
+        Padding as large as the window makes windows that are empty: they lie wholly in padding. A convolution gives 0
+        there, a maximum has no value: with empty=False such padding is an error.
+        """
         kernel = pair(kernel_size, "kernel_size", 1, who)
         strides = pair(stride, "stride", 1, who)
         dilations = pair(dilation, "dilation", 1, who)
         extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
         pad = _padding(padding, extent, who)
         for (before, after), size, axis in zip((pad[:2], pad[2:]), extent, ("rows", "columns"), strict=True):
-            if max(before, after) >= size:
+            if max(before, after) >= size and not empty:
                 raise ValueError(f"{who}: expected padding smaller than the {size} {axis} that the window spans, so that "
                                  f"no window lies wholly in padding. Received: padding={padding!r}.")
         return cls(kernel, strides, pad, dilations)

@@ -25,6 +25,9 @@ CONVOLUTIONS = [        # x (C, H, W, N), window, filters, groups
     ("grouped", (48, 14, 14, 32), Window.make(3, padding=1), 96, 4),
     ("full", (8, 16, 16, 64), Window.make(5, padding="full"), 16, 1),
     ("winograd", (64, 16, 16, 32), Window.make(3, padding=1), 64, 1),
+    ("empty windows", (16, 12, 10, 32), Window.make(3, stride=2, padding=(4, 3, 7, 0)), 24, 1),
+    ("empty windows, grouped", (16, 12, 10, 32), Window.make((2, 1), padding=(2, 5, 1, 3)), 24, 2),
+    ("winograd, empty windows", (64, 6, 7, 32), Window.make(3, padding=(3, 6, 5, 4)), 64, 1),
     ("winograd, odd", (64, 7, 13, 17), Window.make(3, padding=(0, 1, 2, 0)), 72, 1),
 ]
 

@@ -164,11 +164,20 @@ GEOMETRIES = [
     ((1, 18, 17, 2), Window.make((16, 17), stride=3, padding=(0, 2, 0, 1))),     # 272 taps: argmax is int32
     ((8, 40, 40, 33), Window.make(3, padding=1)),                                # larger than one tile of the CPU
 ]
+# Padding as large as the window and larger: some windows are empty, of which a convolution gives 0 and a pooling nothing.
+EMPTY = [
+    ((3, 6, 5, 1), Window.make(1, padding=1)),
+    ((2, 4, 5, 3), Window.make(3, padding=(4, 0, 3, 5))),
+    ((4, 5, 4, 16), Window.make((2, 3), stride=(2, 3), padding=(5, 3, 1, 7))),
+    ((2, 3, 4, 17), Window.make(2, stride=3, padding=(0, 9, 4, 0), dilation=(2, 1))),
+    ((2, 1, 2, 8), Window.make(1, stride=2, padding=3)),
+]
 
 
-def _windows() -> Iterator[tuple[str, tuple[int, int, int, int], Window, tuple[int, int], Any]]:
+def _windows(geometries: list[tuple[tuple[int, int, int, int], Window]] = GEOMETRIES
+             ) -> Iterator[tuple[str, tuple[int, int, int, int], Window, tuple[int, int], Any]]:
     """(label, shape of x, window, output size, dtype) of each geometry and type."""
-    for shape, window in GEOMETRIES:
+    for shape, window in geometries:
         for dtype in FLOATS:
             label = f"{shape}k{window.kernel}s{window.stride}p{window.padding}d{window.dilation}-{np.dtype(dtype)}"
             yield label, shape, window, window.output_size(*shape[1:3]), dtype
@@ -248,7 +257,7 @@ def _matrices() -> Iterator[Case]:
 
 
 def _columns() -> Iterator[Case]:
-    for label, shape, window, (OH, OW), dtype in _windows():
+    for label, shape, window, (OH, OW), dtype in _windows(GEOMETRIES + EMPTY):
         for data in (normal, special):
             yield Case("im2col", f"{label}-{data.__name__}", {"x": data(*shape, dtype=dtype)}, {"window": window},
                        exact=True)
@@ -257,7 +266,7 @@ def _columns() -> Iterator[Case]:
 
 
 def _convolution() -> Iterator[Case]:
-    for label, shape, window, (OH, OW), dtype in _windows():
+    for label, shape, window, (OH, OW), dtype in _windows(GEOMETRIES + EMPTY):
         C, _, _, N = shape
         for groups, F in sorted({(1, 1), (1, 7), (C, 2 * C), (2 if C % 2 == 0 else 1, 4)}):
             x, dy = normal(*shape, dtype=dtype), normal(F, OH, OW, N, dtype=dtype, seed=1)

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from layer_cases import stand_alone
 from oracles import assert_close
 
+import xpnet as xn
 from xpnet import Conv2d, TableConv2d
 from xpnet.backends.activations import ACTIVATIONS
+from xpnet.testing import check_gradients
 
 dtypes = st.sampled_from(["float32", "float64"])
 activations = st.sampled_from([None, "relu", "sigmoid", "tanh", "scaled_tanh"])
@@ -21,7 +23,7 @@ def convolutions(draw):
     """Kernel, stride, dilation, four paddings, groups, and a shape (C, H, W, N) that they fit."""
     kernel, stride, dilation = (draw(st.tuples(small, small)) for _ in range(3))
     rows, columns = (d * (k - 1) + 1 for k, d in zip(kernel, dilation))
-    padding = tuple(draw(st.integers(0, extent - 1)) for extent in (rows, rows, columns, columns))
+    padding = tuple(draw(st.integers(0, extent + 1)) for extent in (rows, rows, columns, columns))
     groups = draw(small)
     height = max(draw(st.integers(1, 7)), rows - padding[0] - padding[1])
     width = max(draw(st.integers(1, 7)), columns - padding[2] - padding[3])
@@ -136,8 +138,6 @@ NO_ACTIVATION = f"expected activation None or one of {', '.join(ACTIVATIONS)}. R
      "Conv2d: expected padding \"valid\", \"half\", \"same\" or \"full\", or ints. Received: padding='reflect'."),
     (lambda: Conv2d(8, 3, padding=-1),
      "Conv2d: expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: padding=-1."),
-    (lambda: Conv2d(8, 3, padding=4), "Conv2d: expected padding smaller than the 3 rows that the window spans, so that no "
-                                      "window lies wholly in padding. Received: padding=4."),
     (lambda: Conv2d(8, 3, activation="rleu"), f"Conv2d: {NO_ACTIVATION}"),
     (lambda: Conv2d(8, 3, init="zero"), "Conv2d: expected init None or one of zeros, ones, he_normal, lecun_normal, "
                                         "glorot_uniform, lecun_uniform. Received: 'zero'."),
@@ -180,3 +180,21 @@ def test_a_layer_that_refused_a_shape_still_takes_another():
     assert "to divide the channels" in error_of(lambda: layer.initialize((3, 8, 8)))
     assert layer.initialize((4, 8, 8)).out_shape == (8, 6, 6)
     assert len(layer.parameters) == 2
+
+
+@pytest.mark.parametrize("layer", [
+    Conv2d(3, 1, padding=2), Conv2d(4, (2, 3), padding=(4, 3, 5, 0), stride=(2, 1), groups=2),
+    xn.ConvTranspose2d(3, 2, padding=2), xn.SeparableConv2d(3, 2, padding=3), xn.LocallyConnected2d(2, 2, padding=2),
+], ids=lambda layer: type(layer).__name__)
+def test_gradients_where_windows_lie_wholly_in_padding(layer, backend):
+    layer = type(layer)(**layer.config())                                   # the same layer serves several backends
+    check_gradients(layer, (2, 6, 5), backend=backend)
+
+
+def test_windows_wholly_in_padding_see_the_bias_alone(backend):
+    layer = stand_alone(Conv2d(2, 2, padding=3), (1, 2, 2), backend=backend, dtype="float32")
+    y = backend.to_numpy(layer.forward(backend.asarray(normal((1, 2, 2, 3), "float32"))))
+    _, b = weights(layer)
+    border = np.ones(y.shape[1:3], bool)
+    border[2:-2, 2:-2] = False                                              # what the windows inside see
+    np.testing.assert_array_equal(y[:, border], np.broadcast_to(b[:, None, None], y[:, border].shape))

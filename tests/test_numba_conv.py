@@ -115,7 +115,7 @@ def convolutions(draw) -> tuple[np.ndarray, np.ndarray, Window, int]:
     dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 3), (2, 2)]))
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
     padding = draw(st.one_of(st.just((0, 0, 0, 0)), st.sampled_from(["half", "full"]),
-                             st.tuples(*(st.integers(0, e - 1) for e in (extent[0], extent[0], extent[1], extent[1])))))
+                             st.tuples(*(st.integers(0, e + 2) for e in (extent[0], extent[0], extent[1], extent[1])))))
     window = Window.make(kernel, stride, padding, dilation)
     top, bottom, left, right = window.padding
     H, W = max(draw(EXTENTS), extent[0] - top - bottom), max(draw(EXTENTS), extent[1] - left - right)

@@ -21,7 +21,7 @@ def transposed(draw):
     """Kernel, options, groups, channels in and out of a group, and a shape (H, W) that leaves an output."""
     kernel, stride, dilation = (draw(st.tuples(small, small)) for _ in range(3))
     rows, columns = (d * (k - 1) + 1 for k, d in zip(kernel, dilation))
-    padding = tuple(draw(st.integers(0, extent - 1)) for extent in (rows, rows, columns, columns))
+    padding = tuple(draw(st.integers(0, extent)) for extent in (rows, rows, columns, columns))
     extra = tuple(draw(st.integers(0, s - 1)) for s in stride)
     size = tuple(draw(st.integers(2 if extent > 1 else 1, 5)) for extent in (rows, columns))
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": draw(st.integers(1, 2))}
@@ -124,7 +124,8 @@ def test_receptive_field(kernel, stride, sees):
     (lambda: xn.ConvTranspose2d(3, 3, padding=2).initialize((2, 1, 2)),
      r"ConvTranspose2d: expected an output of 1x1 at least\. Received: 1x2 with padding \(2, 2, 2, 2\), which leaves -1x0"),
     (lambda: xn.ConvTranspose2d(3, 3).initialize((7,)), r"ConvTranspose2d: expected an input of shape \(channels, height"),
-    (lambda: xn.ConvTranspose2d(3, 3, padding=3), r"ConvTranspose2d: expected padding smaller than the 3 rows"),
+    (lambda: xn.ConvTranspose2d(3, 3, padding=3).initialize((2, 3, 9)),
+     r"ConvTranspose2d: expected an output of 1x1 at least\. Received: 3x9 with padding \(3, 3, 3, 3\), which leaves -1x5"),
 ])
 def test_errors(make, text):
     with pytest.raises(ValueError, match=text):

@@ -14,14 +14,14 @@ sizes = st.integers(1, 12)
 
 
 @st.composite
-def windows(draw) -> tuple[Window, int, int]:
-    """Any legal window, and an input that is large enough for it."""
+def windows(draw, beyond: int = 2) -> tuple[Window, int, int]:
+    """Any window whose padding is up to `beyond` larger than it, and an input that is large enough for it."""
     kernel, stride, dilation = (draw(st.tuples(st.integers(1, 4), st.integers(1, 4))) for _ in range(3))
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
-    padding = tuple(draw(st.integers(0, e - 1)) for e in (extent[0], extent[0], extent[1], extent[1]))
+    padding = tuple(draw(st.integers(0, e + beyond)) for e in (extent[0], extent[0], extent[1], extent[1]))
     height = draw(sizes.map(lambda n: max(n, extent[0] - padding[0] - padding[1])))
     width = draw(sizes.map(lambda n: max(n, extent[1] - padding[2] - padding[3])))
-    return Window.make(kernel, stride, padding, dilation), height, width
+    return Window.make(kernel, stride, padding, dilation, empty=beyond >= 0), height, width
 
 
 def walked(window: Window, height: int, width: int, ceil: bool = False) -> tuple[list[int], list[int]]:
@@ -70,7 +70,7 @@ def test_no_empty_window(drawn):
             window.check_no_empty_window(height, width)
 
 
-@given(windows())
+@given(windows(beyond=-1))
 def test_ceil_adds_the_window_that_hangs_over_the_end(drawn):
     window, height, width = drawn
     rows, columns = walked(window, height, width, ceil=True)
@@ -142,10 +142,10 @@ WHOLLY = ("Window: expected padding smaller than the {} that the window spans, s
       for bad in (-1, (0, -1), 1.0, True, None, (1, 2, 3), (1, 1, 1, 1, 1), (0, 0, 0, "1"))],
     ({"kernel_size": 3, "padding": "SAME"},
      'Window: expected padding "valid", "half", "same" or "full", or ints. Received: padding=\'SAME\'.'),
-    ({"kernel_size": 3, "padding": 3}, WHOLLY.format("3 rows", "3")),
-    ({"kernel_size": (3, 2), "padding": 2}, WHOLLY.format("2 columns", "2")),
-    ({"kernel_size": 2, "dilation": 2, "padding": (0, 3, 0, 0)}, WHOLLY.format("3 rows", "(0, 3, 0, 0)")),
-    ({"kernel_size": 1, "padding": 1, "who": "Conv2d 'conv1'"},
+    ({"kernel_size": 3, "padding": 3, "empty": False}, WHOLLY.format("3 rows", "3")),
+    ({"kernel_size": (3, 2), "padding": 2, "empty": False}, WHOLLY.format("2 columns", "2")),
+    ({"kernel_size": 2, "dilation": 2, "padding": (0, 3, 0, 0), "empty": False}, WHOLLY.format("3 rows", "(0, 3, 0, 0)")),
+    ({"kernel_size": 1, "padding": 1, "empty": False, "who": "Conv2d 'conv1'"},
      WHOLLY.format("1 rows", "1").replace("Window", "Conv2d 'conv1'")),
 ], ids=lambda value: None if isinstance(value, str) else str(value))
 def test_errors_of_make(arguments, text):

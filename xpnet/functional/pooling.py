@@ -72,7 +72,8 @@ def _pooling(call: Call, x_sizes: Shape, kernel_size: Pair, stride: Pair | None,
             ) -> tuple[Window, Shape]:
     """The window of a pooling, and the sizes (C, OH, OW, N) of what it gives."""
     C, H, width, N = x_sizes
-    window = Window.make(kernel_size, kernel_size if stride is None else stride, padding, dilation, who=call.who)
+    window = Window.make(kernel_size, kernel_size if stride is None else stride, padding, dilation, empty=False,
+                         who=call.who)
     window.output_size(H, width, who=call.who)
     window = window.ceil(H, width) if ceil_mode else window
     window.check_no_empty_window(H, width, who=call.who)

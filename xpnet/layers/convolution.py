@@ -19,7 +19,8 @@ class Conv2d(Activated):
 
     X (C, H, W, N), W (filters, C/groups, KH, KW), b (filters,), Y (filters, OH, OW, N).
     dZ = dY act'(Y), db = sum of dZ, dW = dZ im2col(X)^T, dX = col2im(W^T dZ).
-    Padding is an int, a pair (rows, columns), four ints (top, bottom, left, right), "valid", "half" or "full".
+    Padding is an int, a pair (rows, columns), four ints (top, bottom, left, right), "valid", "half" or "full". It may be
+    larger than the window: where a window lies wholly in padding, Y is act(b).
     ValueError for groups that divide neither channels nor filters, and for a window larger than the padded input.
     LeCun et al. 1989; groups: Krizhevsky et al. 2012; dilation: Yu and Koltun 2016; as matrix products: Chellapilla et al. 2006.
     """

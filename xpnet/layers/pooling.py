@@ -20,7 +20,8 @@ class Pool2d(Layer):
         super().__init__(name=name)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.ceil_mode = ceil_mode
-        self.window = Window.make(kernel_size, kernel_size if stride is None else stride, padding, dilation, who=self.who)
+        self.window = Window.make(kernel_size, kernel_size if stride is None else stride, padding, dilation, empty=False,
+                                  who=self.who)
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
