@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def refused(saved, match: str, error=ValueError) -> None:
 def test_truncated(saved, keep):
     _, path = saved
     path.write_bytes(path.read_bytes()[:keep])
-    refused(saved, "load: expected a complete safetensors file.*truncated")
+    refused(saved, "load: expected a complete safetensors file.*(truncated|empty)")
 
 
 def test_too_long(saved):
@@ -55,10 +56,43 @@ def test_too_long(saved):
     refused(saved, "load: expected a complete safetensors file")
 
 
-@pytest.mark.parametrize("content", [b"a text of some length", b"\x80\x04\x95 a pickle?", b"PK\x03\x04" + bytes(100), bytes(64)])
-def test_no_safetensors_at_all(saved, content):
+def archive(path, **members) -> bytes:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("content, what", [
+    (b"a text of some length", "truncated or no such file"), (bytes(64), "truncated or no such file"), (b"", "an empty file"),
+    (b"\x80\x04\x95 a pickle?", "a pickle"), (b"PK\x03\x04" + bytes(100), "a ZIP archive"), (b"\x1f\x8b\x08", "a gzip archive"),
+    (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, such as Keras writes .*; read it with its own library and copy"),
+    (b"\x93NUMPY\x01\x00", "a NumPy array"), (b"\n<!DOCTYPE HTML><html>", "an HTML page"),
+    (b"\x1c\0\0\0TFL3", "a TensorFlow Lite file"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer, which stands for the file itself"),
+    (b"\x40\0\0\0\0\0\0\0{", "a safetensors file that is truncated or damaged")])
+def test_no_safetensors_at_all(saved, content, what):
     saved[1].write_bytes(content)
-    refused(saved, "load: expected a complete safetensors file")
+    refused(saved, f"load: expected a complete safetensors file that save wrote. Received: .*, which is {what}")
+
+
+def test_files_of_other_libraries(saved, tmp_path):
+    np.savez(tmp_path / "a.npz", W=np.zeros(3))
+    archive(tmp_path / "a.pth", **{"archive/data.pkl": b"", "archive/version": b"3"})
+    archive(tmp_path / "a.keras", **{"metadata.json": b"{}", "model.weights.h5": b""})
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    for name, what in (("a.npz", "a NumPy archive"), ("a.pth", "a PyTorch file"), ("a.keras", "a Keras file"),
+                       ("a.onnx", "an ONNX file")):
+        refused((saved[0], tmp_path / name), f"which is {what} .*read it with its own library and copy the arrays in")
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.PTH", "net.h5", "net.npz", "net.pkl", "net.keras", "net.json"])
+def test_save_writes_no_other_format(tmp_path, name):
+    with pytest.raises(ValueError, match="save: expected a name that ends with .safetensors, .*whose end stands for"):
+        small().save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    for fine in ("net", "net.safetensors", "net.best", "onnx"):
+        small().save(tmp_path / fine)
 
 
 def test_a_file_of_another_program(saved):
@@ -90,7 +124,7 @@ def test_arrays_that_do_not_belong(saved):
         (arrays | {"extra": np.zeros(1, np.float32)}, "expected the arrays of this network.*differs in extra"),
         (arrays | {"linear1.b": np.zeros(15, np.float32)}, r"expected linear1.b to be floating-point numbers of shape \(16,\)"),
         (arrays | {"linear1.W": np.zeros((2, 16), np.float32)}, r"of shape \(16, 2\). Received: float32 of shape \(2, 16\)"),
-        (arrays | {"linear1.b": np.zeros(16, np.int32)}, "floating-point numbers.*Received: int32"),
+        (arrays | {"linear1.b": np.zeros(16, np.int32)}, "floating-point numbers.*Received: I32"),
     ):
         save_file(changed, path, metadata)
         refused(saved, message)
@@ -99,8 +133,10 @@ def test_arrays_that_do_not_belong(saved):
 def test_a_file_of_another_network(saved):
     branches().save(saved[1])
     net = small()
-    with untouched(net), pytest.raises(ValueError, match="expected the arrays of this network"):
+    with untouched(net), pytest.raises(ValueError, match="expected a file of a network of this architecture"):
         net.load(saved[1])
+    with untouched(net), pytest.raises(ValueError, match="expected the arrays of this network"):
+        net.load(saved[1], architecture=False)
 
 
 def tampered(saved, change) -> None:
@@ -174,11 +210,14 @@ BUILT = "load: expected an architecture whose layers can be built"
     (set_in("output", None), "Network: expected at least one layer|expected the arrays"),
 ])
 def test_architectures_that_make_no_sense(saved, change, message):
-    """A clear error from load; a network that is there needs the file's arrays only, and takes them or leaves them."""
+    """A clear error from load; a network that is there needs the file's arrays only, and takes them where it may."""
     net, path = saved
     tampered(saved, change)
     with untouched(net), pytest.raises(ValueError, match=message):
         xn.load(path, backend="numpy")
+    with untouched(net), pytest.raises(ValueError, match="load: expected"):
+        net.load(path)
+    assert net.load(path, architecture=False) is net
 
 
 @pytest.mark.parametrize("key, value", [("dtype", "float16"), ("dtype", None), ("dtype", ["float32"]), ("seed", -1),

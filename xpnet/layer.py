@@ -238,6 +238,13 @@ class Layer(Checked):
         """The constructor's arguments, by name."""
         return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copied and pickled before it is built; after that it belongs to a network, which has the arrays."""
+        if self.built:
+            raise TypeError(f"{self.who}: expected a network to be copied or pickled, or a layer that is in none. "
+                            "Received: a layer that is built; type(layer)(**layer.config()) makes a new one.")
+        return super().__reduce_ex__(protocol)
+
     # --- a layer that stands alone --------------------------------------------------------------------------------
 
     def initialize(self, *in_shapes: Shape, backend: str | Backend = "numpy", dtype: Any = "float32", seed: int = 0) -> Layer:

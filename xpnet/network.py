@@ -6,13 +6,14 @@ return batch-first arrays.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
-from xpnet.checks import real_array
+from xpnet.checks import expect_flag, real_array
 from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node, copy_in
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.losses import Loss
@@ -84,6 +85,7 @@ class Network:
         self.epochs = 0                             # trained so far; keys the order in which fit shuffles
         self._train_step: TrainStep | None = None
         self._allocate(get_backend(backend))
+        self._own = frozenset(vars(self)) | {"_own"}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in FLAT and name in vars(self):
@@ -249,11 +251,35 @@ class Network:
         from xpnet.io import save
         save(self, path)
 
-    def load(self, path: str | Path) -> Network:
-        """Copy parameters and state from a file that `save` wrote for the same architecture. Returns itself."""
+    def load(self, path: str | Path, *, architecture: bool = True) -> Network:
+        """Copy parameters and state from a file that `save` wrote for the same architecture. Returns itself.
+
+        With architecture=False from a file of any network whose arrays have the same names and shapes.
+        """
         from xpnet.io import load_weights
-        load_weights(self, path)
+        load_weights(self, path, architecture=expect_flag("load", "architecture", architecture))
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what `save` writes, and what was added to the object; the optimizer's state is not in it."""
+        from xpnet.io.architecture import own_layers
+        from xpnet.io.safetensors import from_bytes, to_bytes
+        name = self.backend.name
+        if name.partition(":")[0] not in ("numpy", "numba", "cupy"):
+            raise TypeError(f"Network: expected a backend that get_backend makes, to be pickled by its name. Received: {name!r}.")
+        return from_bytes, (type(self), to_bytes(self), name, own_layers(self)), self._added()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        """A network with arrays of its own on the same backend, as saving and loading would give it."""
+        from xpnet.io.architecture import own_layers
+        from xpnet.io.safetensors import from_bytes, to_bytes
+        new = memo[id(self)] = from_bytes(type(self), to_bytes(self), self.backend, own_layers(self))
+        vars(new).update(copy.deepcopy(self._added(), memo))
+        return new
+
+    def _added(self) -> dict[str, Any]:
+        """Attributes that a subclass or a user has given the object."""
+        return {name: value for name, value in vars(self).items() if name not in self._own}
 
     def population_statistics(self, x: Any, *, batch_size: int = 256) -> Network:
         """Give batch norms the statistics of batch-first x instead of their running ones, see xpnet.population. Returns it."""

@@ -35,7 +35,7 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
     FileNotFoundError for a folder that does not exist, FileExistsError for a path where something else than a file is,
     PermissionError for a file that is read-only, for root too; OSError where the system refuses. `who` names the caller.
     """
-    name = _text(path, who)
+    name = name_of(path, who)
     old = _old_file(name, who)
     target = os.path.realpath(name) if old is None or os.path.islink(name) else name
     folder = os.path.dirname(target) or "."
@@ -51,7 +51,8 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
     _sweep(folder)
 
 
-def _text(path: Path, who: str) -> str:
+def name_of(path: Path, who: str) -> str:
+    """A path as a string; an error for what is no name of a file."""
     if not isinstance(path, str | os.PathLike):         # an int would be an open file
         raise TypeError(f"{who}: expected the name of a file. Received: {type(path).__name__}.")
     name = os.fsdecode(os.fspath(path))

@@ -6,101 +6,148 @@ network should give the same file.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet import layers as library
 from xpnet.backends import Backend
-from xpnet.io.files import write_atomically
-from xpnet.layer import Layer, Node, Parameter
-from xpnet.network import Input, Network
+from xpnet.backends.arguments import shown
+from xpnet.io import formats
+from xpnet.io.architecture import architecture, as_json, differences, graph
+from xpnet.io.files import name_of, write_atomically
+from xpnet.layer import Layer, Parameter, Shape
+from xpnet.network import Network
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "xpnet-1"
+FLOATS = {"F16": "float16", "F32": "float32", "F64": "float64"}     # element types, as safetensors names them
+MOST_SHOWN = 4                      # differences that an error names
+MOST_CHARACTERS = 400               # of what a layer says about a file's arguments
 
+
+# --- writing --------------------------------------------------------------------------------------------------------------
 
 def save(net: Network, path: str | Path) -> None:
-    """Write the network's architecture, parameters, state and step counters; the old file stays until the new is complete."""
-    import json
+    """Write the network's architecture, parameters, state and step counters; the old file stays until the new is complete.
 
-    from safetensors.numpy import save as to_bytes
-    arrays = {name: np.array(net.backend.to_numpy(p.data)) for name, p in net.buffers.arrays.items()}
+    ValueError for a name that ends like another format's, such as .onnx or .pt. What else is refused, and what stays of an
+    old file, is said in `write_atomically`.
+    """
+    other = formats.of_name(name_of(path, "save"))
+    if other is not None:
+        raise ValueError("save: expected a name that ends with .safetensors, the format that is written. "
+                         f"Received: {os.fspath(path)}, whose end stands for {other}.")
+    write_atomically(path, to_bytes(net))
+
+
+def to_bytes(net: Network) -> bytes:
+    """What `save` writes."""
+    from safetensors.numpy import save as pack
+    layers = {layer.name for layer in net.layers}
+    if len(layers) < len(net.layers):
+        raise ValueError("save: expected every layer to have a name of its own. Received: names that were changed to equal ones.")
+    arrays = {f"{layer.name}.{p.name}": np.array(net.backend.to_numpy(p.data))
+              for layer in net.layers for p in layer.parameters + layer.states}
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
     about = {"format": FORMAT, "architecture": architecture(net),
              "progress": {"epochs": net.epochs, "steps": steps, "uses": uses}}
     if net.backend.tuning:
         about["tuning"] = net.backend.tuning
-    write_atomically(path, to_bytes(arrays, {"xpnet": json.dumps(about, default=_plain)}))
+    return pack(arrays, {"xpnet": as_json(about)})
 
+
+# --- reading --------------------------------------------------------------------------------------------------------------
 
 def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[type[Layer]] = ()) -> Network:
     """The network that a file holds. Layer classes of your own are named in `layers`.
 
-    ValueError for a file that is truncated, that xpnet did not write, or whose architecture and arrays disagree.
+    ValueError for a file that is truncated, that xpnet did not write, or whose architecture and arrays disagree. Memory is
+    taken for arrays only that the file holds.
     """
-    arrays, about = _read(path)
-    inputs, output, declared = _graph(about, layers, path)
-    _check(arrays, declared, path)      # before a network of whatever size the file claims is allocated
-    plan = about["architecture"]
-    net = Network(inputs, output, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))
-    if not isinstance(backend, Backend):                # one of its own: the bits of the saved run, on the same kind of GPU
-        net.backend.tuning |= about.get("tuning", {})
-    _copy(net, arrays, about, path)
-    return net
+    with _opened(path) as saved:
+        return _built(saved, backend, layers)
 
 
-def load_weights(net: Network, path: str | Path) -> None:
-    """Copy a file's parameters and state into a network with the same layers; on any error it is untouched."""
-    _copy(net, *_read(path), path)
+def load_weights(net: Network, path: str | Path, *, architecture: bool = True) -> None:
+    """Copy a file's parameters and state into a network of the same architecture; on any error it is untouched.
+
+    With architecture=False into any network that has arrays of the same names and shapes, whatever it computes with them.
+    """
+    with _opened(path) as saved:
+        if architecture:
+            _compare(saved, net)
+        _copy(net, saved)
 
 
-def architecture(net: Network) -> dict[str, Any]:
-    """The network without its arrays, as JSON can hold it."""
-    return {
-        "input_shape": net.input.shape, "output": net.output.layer.name if net.output.layer else None,
-        "dtype": net.dtype.name, "seed": net.seed,
-        "layers": [{"name": layer.name, "type": type(layer).__name__, "trainable": layer.trainable, "config": _config(layer),
-                    "inputs": [parent.layer.name if parent.layer else None for parent in node.parents]}
-                   for node in net.nodes if (layer := node.layer) is not None],
-    }
+def from_bytes(kind: type[Network], content: bytes, backend: str | Backend, layers: Sequence[type[Layer]]) -> Network:
+    """The network that `to_bytes` wrote, as an instance of `kind`: what pickle and deepcopy call."""
+    from safetensors.numpy import load as unpack
+    arrays = unpack(content)
+    header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+    about = _metadata(header.get("__metadata__", {}), "bytes")
+    held = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    net = _built(Saved("bytes", about, held, lambda: arrays), backend, layers)
+    copied: Network = object.__new__(kind)
+    vars(copied).update(vars(net))
+    return copied
 
 
-def _config(layer: Layer) -> dict[str, Any]:
-    try:
-        return layer.config()
-    except AttributeError as error:
-        raise AttributeError(f"save: {layer.who}: expected every argument of the constructor in an attribute of the same name. "
-                             f"Received: {error}.") from error
+@dataclass
+class Saved:
+    """A file that is open: its decoded metadata, what its arrays are, and a function that reads them."""
+
+    path: str
+    about: dict[str, Any]
+    held: dict[str, tuple[Shape, str]]          # shapes and element types
+    arrays: Callable[[], dict[str, np.ndarray]]
 
 
-def _plain(value: Any) -> Any:
-    """A constructor's argument that JSON does not know: NumPy's numbers and arrays as Python's."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"save: expected layers whose constructors take numbers, strings, lists or None. Received: {value!r}.")
-
-
-def _read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """All arrays and the decoded metadata, read and checked before anything is changed."""
-    from safetensors import SafetensorError, safe_open
-    if not os.path.isfile(path):
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Saved]:
+    """The file's header, checked; the arrays are read when they are asked for."""
+    from safetensors import safe_open
+    name = name_of(path, "load")
+    if not os.path.isfile(name):
         raise FileNotFoundError(f"load: expected a file that save wrote. Received: {path}, where there is none.")
+    with _explained(name):
+        opened = safe_open(name, framework="numpy")
+    with opened as file:
+        with _explained(name):
+            names, raw = list(file.keys()), file.metadata() or {}
+            slices = {array: file.get_slice(array) for array in names}
+            held = {array: (tuple(part.get_shape()), FLOATS.get(part.get_dtype(), part.get_dtype()))
+                    for array, part in slices.items()}
+
+        def arrays() -> dict[str, np.ndarray]:
+            with _explained(name):
+                return {array: file.get_tensor(array) for array in names}
+        yield Saved(name, _metadata(raw, name), held, arrays)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    from safetensors import SafetensorError
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            about = _metadata(file.metadata() or {}, path)
-            return {name: file.get_tensor(name) for name in file.keys()}, about     # noqa: SIM118 - it is no dict
-    except (SafetensorError, TypeError, AttributeError) as error:       # the last two: of element types that NumPy has not
-        raise ValueError(f"load: expected a complete safetensors file. Received: {path}, which is truncated or no such file "
-                         f"({error}).") from error
+        yield
+    except MemoryError as error:
+        raise MemoryError(f"load: expected a file whose arrays fit into memory. Received: {path}.") from error
+    except SafetensorError as error:
+        what = formats.of_content(path)
+        raise ValueError(f"load: expected a complete safetensors file that save wrote. Received: {path}, which is {what} "
+                         f"({str(error):.200}){formats.remedy(what)}.") from error
+    except OSError as error:
+        raise OSError(error.errno, f"load: expected a file that can be read. Received: {path} ({error.strerror or error})"
+                      ) from error
 
 
-def _metadata(raw: dict[str, str], path: str | Path) -> dict[str, Any]:
-    import json
+def _metadata(raw: dict[str, str], path: str) -> dict[str, Any]:
     try:
         about = json.loads(raw.get("xpnet", "null"))
     except (ValueError, RecursionError) as error:
@@ -118,41 +165,45 @@ def _metadata(raw: dict[str, str], path: str | Path) -> dict[str, Any]:
     return about
 
 
-def _graph(about: dict[str, Any], layers: Sequence[type[Layer]], path: str | Path
-           ) -> tuple[Node, Node, dict[str, Parameter]]:
-    """Input, output and declared arrays of the network that the metadata describe."""
-    classes: dict[str, type[Layer]] = {name: getattr(library, name) for name in library.__all__}
-    classes |= {layer.__name__: layer for layer in layers}
-    plan = about["architecture"]
-    declared: dict[str, Parameter] = {}
+def _built(saved: Saved, backend: str | Backend, layers: Sequence[type[Layer]]) -> Network:
+    plan = saved.about["architecture"]
     try:
-        nodes: dict[str | None, Node] = {None: Input(plan["input_shape"])}
-        for entry in plan["layers"]:
-            if entry["type"] not in classes:
-                raise LookupError(f"xpnet has no layer {entry['type']}; if it is yours, name its class in layers=[...]")
-            layer = classes[entry["type"]](**entry["config"])
-            layer.name, layer.trainable = entry["name"], entry["trainable"]
-            nodes[layer.name] = layer(*(nodes[name] for name in entry["inputs"]))
-            declared |= {f"{layer.name}.{p.name}": p for p in layer.parameters + layer.states}
-        return nodes[None], nodes[plan["output"]], declared
+        inputs, output, declared = graph(plan, layers)
     except Exception as error:      # whatever a constructor says to arguments that no layer of ours was saved with
-        raise ValueError(f"load: expected an architecture whose layers can be built. Received: {path} "
-                         f"({type(error).__name__}: {error}).") from error
+        raise ValueError(f"load: expected an architecture whose layers can be built. Received: {saved.path} "
+                         f"({type(error).__name__}: {' '.join(str(error).split()):.{MOST_CHARACTERS}}).") from error
+    _check(saved, declared)         # before a network of whatever size the file claims is allocated
+    net = Network(inputs, output, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))      # type: ignore[arg-type]
+    if not isinstance(backend, Backend):                # one of its own: the bits of the saved run, on the same kind of GPU
+        net.backend.tuning |= saved.about.get("tuning", {})
+    _copy(net, saved)
+    return net
 
 
-def _check(arrays: dict[str, np.ndarray], places: dict[str, Parameter], path: str | Path) -> None:
-    if arrays.keys() != places.keys():
-        differing = ", ".join(sorted(arrays.keys() ^ places.keys())[:5])
-        raise ValueError(f"load: expected the arrays of this network. Received: {path}, which differs in {differing}.")
-    for name, array in arrays.items():
-        if array.shape != places[name].shape or array.dtype.kind != "f":
-            raise ValueError(f"load: expected {name} to be floating-point numbers of shape {places[name].shape}. "
-                             f"Received: {array.dtype} of shape {array.shape} in {path}.")
+def _compare(saved: Saved, net: Network) -> None:
+    try:
+        found = differences(saved.about["architecture"], net)
+    except ValueError as error:
+        raise ValueError(f"load: expected an architecture in the metadata. Received: {saved.path} ({error}).") from error
+    if found:
+        more = f", and {len(found) - MOST_SHOWN} more differences" if len(found) > MOST_SHOWN else ""
+        raise ValueError(f"load: expected a file of a network of this architecture. Received: {saved.path}, where "
+                         f"{', '.join(found[:MOST_SHOWN])}{more}. net.load(path, architecture=False) takes the arrays alone.")
 
 
-def _copy(net: Network, arrays: dict[str, np.ndarray], about: dict[str, Any], path: str | Path) -> None:
-    _check(arrays, net.buffers.arrays, path)
-    progress = about["progress"]
+def _check(saved: Saved, places: dict[str, Parameter]) -> None:
+    if saved.held.keys() != places.keys():
+        differing = ", ".join(shown(name)[1:-1] for name in sorted(saved.held.keys() ^ places.keys())[:5])
+        raise ValueError(f"load: expected the arrays of this network. Received: {saved.path}, which differs in {differing}.")
+    for name, (shape, elements) in saved.held.items():
+        if shape != places[name].shape or elements not in FLOATS.values():
+            raise ValueError(f"load: expected {shown(name)[1:-1]} to be floating-point numbers of shape {places[name].shape}. "
+                             f"Received: {elements} of shape {shape} in {saved.path}.")
+
+
+def _copy(net: Network, saved: Saved) -> None:
+    _check(saved, net.buffers.arrays)
+    arrays, progress = saved.arrays(), saved.about["progress"]      # all of them, before the first one is changed
     net.epochs = progress["epochs"]
     if net._train_step is not None:
         net._train_step.release()
