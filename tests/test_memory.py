@@ -15,7 +15,7 @@ import fake_streams
 import numpy as np
 import pytest
 from gpu_cases import network, pretended, samples
-from nets import branches, untouched
+from nets import LAYERS, around, branches, untouched
 
 import xpnet as xn
 from xpnet import memory
@@ -99,14 +99,14 @@ def test_arrays_of_tasks_count_as_if_threads_met(monkeypatch):
     """Three threads at one task each: a kilobyte three times, whatever becomes of it."""
     monkeypatch.setenv("XPNET_NUM_THREADS", "3")
     backend, counted = xn.get_backend("numpy"), []
-    with memory._counted(backend) as (twin, now):
+    with memory._counted(backend) as (twin, count):
         def task(index: int) -> None:
             a = twin.empty((1024,), np.uint8)
-            counted.append(now())
+            counted.append(count.bytes())
             del a
 
         twin.threads.run(task, 5)               # type: ignore[attr-defined]
-        assert counted == [1024, 2048, 3072, 3072, 3072] and now() == 0
+        assert counted == [1024, 2048, 3072, 3072, 3072] and count.bytes() == 0
 
 
 def test_a_report_by_hand():
@@ -120,6 +120,44 @@ def test_a_report_by_hand():
     assert report.rows[1].kept == image + image // 4        # the largest elements, and a byte for each place
     assert report.peak == report.fixed + report.batch + report.activations + report.transient
     assert report.peak == max(max(row.forward, row.backward) for row in report.rows)
+
+
+def arrays_in(value: Any) -> dict[int, np.ndarray]:
+    """The arrays in tuples, lists and dicts, by id, and of views the arrays that own the memory."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return {key: a for item in value for key, a in arrays_in(item).items()}
+    while isinstance(value, np.ndarray) and isinstance(value.base, np.ndarray):
+        value = value.base
+    return {id(value): value} if isinstance(value, np.ndarray) else {}
+
+
+@pytest.mark.parametrize("backend", ["base", *CPU])
+@pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.what.__name__)
+def test_what_is_kept_is_what_the_backward_pass_finds(item, backend):
+    """Whoever made it: the backend, or NumPy within an expression. No layer keeps less than nothing."""
+    net = around(item)
+    net.to(xn.Backend() if backend == "base" else backend)
+    report = net.memory_report(40)
+    assert all(row.kept >= 0 for row in report.rows)
+    assert sum(row.kept for row in report.rows) == report.activations
+    assert not re.search(r"-\d", str(report))
+    x = np.random.default_rng(0).random((3, 40)).astype(np.float32)
+    y = net.forward(x, xn.TRAIN)
+    found = arrays_in([y, [layer._cache for layer in net.layers]])
+    others = arrays_in([x, net.parameters, net.state, net.counters])
+    assert report.activations == sum(a.nbytes for key, a in found.items() if key not in others)
+
+
+def test_an_output_that_nothing_keeps_is_not_kept():
+    """Max-pooling needs no input in its backward pass: of a dropout before it only the mask stays."""
+    net = xn.Sequential([xn.Conv2d(4, 3, padding=1), xn.Dropout(0.5), xn.MaxPool2d(2)], input_shape=(2, 8, 8),
+                        backend="numpy")
+    report = net.memory_report(100)
+    rows, elements = report.rows, 4 * 8 * 8 * 100
+    assert [row.kept for row in rows[1:]] == [elements, elements // 4 * (4 + 1)]   # a mask; the largest, and where
+    assert rows[1].forward >= report.fixed + report.batch + (2 * 4 + 1) * elements  # input, output and mask meet
 
 
 def test_a_report_reads_as_a_table():
@@ -138,8 +176,9 @@ def test_what_is_asked_for_is_tried_where_it_is_small_and_drawn_out_where_it_is_
     assert exact.samples == (100, 101)
     far, near = memory.Forecast(net), exact.report(100)
     assert far.samples == (256, 512)
-    assert far.report(100) == near == net.memory_report(100)            # plain xp: everything grows with the batch
-    assert far.report(1000).activations == 10 * near.activations
+    assert far.report(100) == near == net.memory_report(100)            # plain xp: everything grows in a straight line
+    growth = net.memory_report(200).activations - near.activations
+    assert far.report(1000).activations == near.activations + 9 * growth
 
 
 def test_networks_that_need_much_are_tried_with_few_samples():
@@ -149,7 +188,7 @@ def test_networks_that_need_much_are_tried_with_few_samples():
 
     def trace(net, N, mode):
         seen.append(N)
-        return np.zeros((1 + 2 * len(net.layers), 2))
+        return np.zeros((1 + 2 * len(net.layers), 3))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "_trace", trace)

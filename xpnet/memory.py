@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.backends.memory import MemoryPool
-from xpnet.layer import TRAIN, Array
+from xpnet.layer import TRAIN, Array, Layer
 from xpnet.network import Network
 from xpnet.optim import Optimizer
 from xpnet.summary import _bytes
@@ -24,12 +24,17 @@ PROBE = 256             # samples that are tried, and twice as many: small batch
 PROBE_WORK = 1e11       # large ones. Fewer where this is more than so many multiply-adds, about a second on two cores,
 PROBE_BYTES = 1 << 29   # or more than so many bytes of outputs
 UNDER_WAY = 3           # batches that travel to a GPU while it computes
+BEFORE = -1             # in the place of a pass: what was there before the first one
 MARGIN = 0.8            # of the memory that is free: pools leave gaps between their arrays, and a forecast is none for sure
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer's line, in bytes: how much more there is after its forward pass, and the most there was in each pass."""
+    """One layer's line, in bytes.
+
+    `kept` is what its forward pass makes and the backward pass finds: an output counts here although
+    it is the next layer that keeps it. `forward` and `backward` are the most that there is in the pass.
+    """
 
     name: str
     kind: str
@@ -42,8 +47,8 @@ class Row:
 class MemoryReport:
     """What a batch needs, in bytes. `peak` is all of it together, at the moment when there is most.
 
-    Arrays of the network count, and those that its layers and kernels make in a step. What NumPy makes for itself within
-    an expression, the samples that are not in the batch and the loss's own temporaries do not.
+    Arrays of the network count, and those that its layers and kernels make in a step. Those that NumPy makes and drops
+    within an expression, the samples that are not in the batch and the loss's own temporaries do not.
     """
 
     batch_size: int
@@ -113,16 +118,16 @@ class Forecast:
     def report(self, N: int) -> MemoryReport:
         net, layers = self.net, len(self.net.layers)
         (first, second), (a, b) = self.samples, self.traces
-        # (passes, 2): bytes at the start of each pass, and the most in it; on a straight line through both
+        # (passes, 3): bytes at the start of each pass, the most in it, and those it leaves; on a straight line through both
         bytes_at = np.maximum(0, b + (b - a) * (N - second) / (second - first)).round().astype(int).tolist()
-        forward, (kept, _), backward = bytes_at[:layers], bytes_at[layers], bytes_at[layers + 1:]
+        forward, (kept, *_), backward = bytes_at[:layers], bytes_at[layers], bytes_at[layers + 1:]
         fixed = {"parameters": net.parameters.nbytes, "gradients": net.grads.nbytes,
                  "optimizer": self.slots * net.parameters.nbytes, "state": net.state.nbytes}
-        below, starts = sum(fixed.values()), [start for start, _ in forward] + [kept]
-        rows = tuple(Row(str(layer.name), type(layer).__name__, starts[i + 1] - starts[i], below + forward[i][1],
+        below, batch = sum(fixed.values()), forward[0][0]
+        rows = tuple(Row(str(layer.name), type(layer).__name__, forward[i][2], below + forward[i][1],
                          below + backward[i][1] if backward else 0) for i, layer in enumerate(net.layers))
-        return MemoryReport(N, net.backend.name, **fixed, batch=starts[0], activations=kept - starts[0],
-                            transient=max(most for _, most in bytes_at) - kept, rows=rows)
+        return MemoryReport(N, net.backend.name, **fixed, batch=batch, activations=kept - batch,
+                            transient=max(most for _, most, _ in bytes_at) - kept, rows=rows)
 
     def largest_batch(self, memory: float) -> int:
         """The largest batch that needs at most so many bytes beside what does not depend on it; 0 where none does."""
@@ -141,45 +146,55 @@ class Forecast:
 
 
 def _trace(net: Network, N: int, mode: str) -> np.ndarray:
-    """Bytes at the start of each pass and the most in it (passes, 2): forward by layer, the loss, backward by layer."""
-    passes = np.zeros((1 + (2 if mode == TRAIN else 1) * len(net.layers), 2))
-    with _counted(net.backend) as (backend, now):
+    """Bytes of each pass (passes, 3): forward by layer, the loss, backward by layer.
+
+    The columns are what there is at the start of the pass, the most there is in it, and what it
+    leaves for the backward pass.
+    """
+    layers = len(net.layers)
+    passes = np.zeros((1 + (2 if mode == TRAIN else 1) * layers, 3))
+    with _counted(net.backend) as (backend, count):
         scratch = backend.empty((max((p.size for layer in net.layers for p in layer.parameters), default=0),), net.dtype)
         start = most = 0
 
         def look() -> int:
             nonlocal most
-            most = max(most, now() - start)
-            return now() - start
+            most = max(most, count.bytes() - start)
+            return count.bytes() - start
 
         def allocate(shape: tuple[int, ...], dtype: Any, empty: Callable[..., Array] = backend.empty) -> Array:
             a = empty(shape, dtype)
             look()
             return a
 
-        def watched(function: Callable[..., Any], row: int) -> Callable[..., Any]:
+        def watched(layer: Layer, function: Callable[..., Any], row: int) -> Callable[..., Any]:
             def run(*args: Any, **options: Any) -> Any:
                 nonlocal most
                 most = 0
                 passes[row, 0] = look()
-                result = function(*args, **options)
-                look()
+                with count.of(row):
+                    result = function(*args, **options)
+                    count.adopt((result, layer._cache))
+                    look()
                 passes[row, 1] = most
                 return result
             return run
 
         changes: list[tuple[Any, str, Any]] = [(backend, "empty", allocate)]
         for i, layer in enumerate(net.layers):
-            changes += [(layer, "backend", backend), (layer, "_cache", None), (layer, "forward", watched(layer.forward, i)),
-                        (layer, "backward", watched(layer.backward, i + 1 + len(net.layers)))]
+            changes += [(layer, "backend", backend), (layer, "_cache", None),
+                        (layer, "forward", watched(layer, layer.forward, i)),
+                        (layer, "backward", watched(layer, layer.backward, i + 1 + layers))]
             changes += [(p, "grad", scratch[:p.size].reshape(p.shape)) for p in layer.parameters]      # nobody reads them
             changes += [(p, "data", p.data.copy()) for p in layer.states]
-        start = now()
+        count.adopt((net.parameters, net.counters, [value for _, _, value in changes]))
+        start = count.bytes()
         with _changed(changes), np.errstate(all="ignore"):
             x = backend.empty((*net.input.shape, N), net.dtype)
             x.fill(0)
             y = net.forward(x, mode)
-            passes[len(net.layers)] = look()
+            passes[layers] = look()
+            passes[:layers, 2] = [count.bytes(row) for row in range(layers)]
             if mode == TRAIN:
                 dy = backend.empty(y.shape, y.dtype)
                 dy.fill(0)
@@ -188,36 +203,106 @@ def _trace(net: Network, N: int, mode: str) -> np.ndarray:
 
 
 @contextmanager
-def _counted(backend: Backend) -> Iterator[tuple[Backend, Callable[[], int]]]:
-    """A copy of the backend whose arrays lie apart from all others, and a function that tells how many bytes they take up."""
+def _counted(backend: Backend) -> Iterator[tuple[Backend, _Count]]:
+    """A copy of the backend whose arrays lie apart from all others, and the count of their bytes."""
     twin: Any = copy.copy(backend)
     if backend.xp is not np:
         twin.autotune = False           # nothing is timed for a report
-        pool = backend.xp.cuda.MemoryPool()
-        with backend.scope(), backend.xp.cuda.using_allocator(pool.malloc):
-            yield twin, pool.used_bytes
+        pools = _DeviceCount(backend)
+        with backend.scope(), pools.of(BEFORE):
+            yield twin, pools
         return
-    changes: deque[int] = deque()       # bytes that came and, negative, went: an append needs no lock, whatever thread it is in
-    total, pool = 0, MemoryPool()
+    pool, count = MemoryPool(), _HostCount()
     if hasattr(backend, "threads"):
         twin.threads = _Together(backend.threads.size)
 
     def empty(shape: tuple[int, ...], dtype: Any) -> Array:
         a = pool.empty(shape, dtype)
-        changes.append(a.nbytes)
-        weakref.finalize(a, changes.append, -a.nbytes)          # views keep the array alive that they are of
+        count.add(a)
         if getattr(twin, "threads", None) and twin.threads.held:
             twin.threads.held[-1].append(a)
         return a
 
-    def now() -> int:
-        nonlocal total
-        while changes:
-            total += changes.popleft()
-        return total
-
     twin.empty = empty
-    yield twin, now
+    yield twin, count
+
+
+class _Count:
+    """How many bytes arrays take up, together and by the pass that made them."""
+
+    @contextmanager
+    def of(self, row: int) -> Iterator[None]:
+        """What is made in the block belongs to pass number `row`."""
+        raise NotImplementedError
+
+    def adopt(self, arrays: Any) -> None:
+        """Count what a layer returns or keeps, in tuples, lists and dicts, if it was not counted when it was made."""
+
+    def bytes(self, row: int | None = None) -> int:
+        """Bytes of all arrays that there are, or of those that one pass made."""
+        raise NotImplementedError
+
+
+class _DeviceCount(_Count):
+    """Everything on a GPU comes from a memory pool: each pass has one of its own."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.cuda, self.pools = backend.xp.cuda, dict[int, Any]()
+
+    @contextmanager
+    def of(self, row: int) -> Iterator[None]:
+        pool = self.pools.setdefault(row, self.cuda.MemoryPool())
+        with self.cuda.using_allocator(pool.malloc):
+            yield
+        pool.free_all_blocks()          # what is free in one pool is of no use to another
+
+    def bytes(self, row: int | None = None) -> int:
+        pools = self.pools.values() if row is None else [self.pools[row]] if row in self.pools else []
+        return sum(pool.used_bytes() for pool in pools)
+
+
+class _HostCount(_Count):
+    """Arrays are counted when the backend makes them, and those that NumPy made when a layer returns or keeps them."""
+
+    def __init__(self) -> None:
+        self.row = BEFORE
+        self._sizes: Counter[int] = Counter()
+        self._known: set[int] = set()           # ids of the arrays that are counted and still there
+        # Bytes that came and, negative, went, with their row. An append needs no lock, whatever thread it is in.
+        self._changes: deque[tuple[int, int]] = deque()
+
+    def add(self, a: np.ndarray) -> None:
+        self._known.add(id(a))
+        self._changes.append((self.row, a.nbytes))
+        weakref.finalize(a, self._gone, id(a), self.row, a.nbytes)      # views keep the array alive that they are of
+
+    def _gone(self, number: int, row: int, size: int) -> None:
+        self._known.discard(number)
+        self._changes.append((row, -size))
+
+    @contextmanager
+    def of(self, row: int) -> Iterator[None]:
+        self.row = row
+        yield
+        self.row = BEFORE
+
+    def adopt(self, arrays: Any) -> None:
+        if isinstance(arrays, dict):
+            arrays = list(arrays.values())
+        if isinstance(arrays, tuple | list):
+            for a in arrays:
+                self.adopt(a)
+        elif isinstance(arrays, np.ndarray):
+            while isinstance(arrays.base, np.ndarray):
+                arrays = arrays.base
+            if id(arrays) not in self._known:
+                self.add(arrays)
+
+    def bytes(self, row: int | None = None) -> int:
+        while self._changes:
+            of, size = self._changes.popleft()
+            self._sizes[of] += size
+        return sum(self._sizes.values()) if row is None else self._sizes[row]
 
 
 class _Together:
