@@ -14,10 +14,10 @@ TESTS = Path(__file__).parent
 STRICT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "128"}
 
 
-def run_script(script: str, **environment: str) -> str:
+def run_script(script: str, *, timeout: float = 300, **environment: str) -> str:
     """What a program writes to standard error; it may import from the tree and from the tests, and has to succeed."""
     paths = [str(TESTS.parent), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=TESTS.parent, timeout=300, capture_output=True,
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=TESTS.parent, timeout=timeout, capture_output=True,
                           text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment)
     assert done.returncode == 0, f"it ended with {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stderr

@@ -6,18 +6,19 @@ import numpy as np
 from numba import prange
 
 from xpnet.backends.numba_kernels.jit import inline, kernel
+from xpnet.backends.numba_kernels.sums import total
 
 PIECE = 4096        # elements of a row that are added up in float32; the sums of pieces are added in float64
 
 
 @inline
-def add_up(sums, total, accumulate):
-    """total (rows,) = or += the sums of the pieces of each row, in their order; sums (rows, pieces)."""
-    for row in range(total.size):
-        s = np.float64(total[row] if accumulate else 0)
+def add_up(sums, out, accumulate):
+    """out (rows,) = or += the sums of the pieces of each row, in their order; sums (rows, pieces)."""
+    for row in range(out.size):
+        s = np.float64(out[row] if accumulate else 0)
         for piece in range(sums.shape[1]):
             s += sums[row, piece]
-        total[row] = s
+        out[row] = s
 
 
 @kernel
@@ -40,16 +41,13 @@ def activation_backward(dy, y, dz, is_relu, curve, sums, bias_grad, accumulate):
     for item in prange(sums.size):
         row, start = item // pieces, item % pieces * PIECE
         g, f, out = dy[row, start:start + PIECE], y[row, start:start + PIECE], dz[row, start:start + PIECE]
-        total = np.float32(0)
         if is_relu:
             for i in range(out.size):
                 out[i] = g[i] * (np.float32(1) if f[i] > 0 else np.float32(0))
-                total += out[i]
         else:
             for i in range(out.size):
                 out[i] = g[i] * (a + f[i] * (b + f[i] * c))
-                total += out[i]
-        sums[row, item % pieces] = total
+        sums[row, item % pieces] = total(out)
     add_up(sums, bias_grad, accumulate)
 
 
@@ -59,8 +57,5 @@ def row_sums(dz, sums, bias_grad, accumulate):
     pieces = sums.shape[1]
     for item in prange(sums.size):
         row, start = item // pieces, item % pieces * PIECE
-        g, total = dz[row, start:start + PIECE], np.float32(0)
-        for i in range(g.size):
-            total += g[i]
-        sums[row, item % pieces] = total
+        sums[row, item % pieces] = total(dz[row, start:start + PIECE])
     add_up(sums, bias_grad, accumulate)

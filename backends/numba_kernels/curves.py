@@ -13,8 +13,9 @@ from numba import prange
 
 from xpnet.backends.erf import CENTRE, END, P_SINGLE
 from xpnet.backends.numba_kernels.activation import PIECE, add_up
-from xpnet.backends.numba_kernels.exponential import exponential
+from xpnet.backends.numba_kernels.exponential import exponential, polynomial
 from xpnet.backends.numba_kernels.jit import inline, kernel
+from xpnet.backends.numba_kernels.sums import total
 
 NAMES = ("hard_swish", "silu", "swish", "gelu", "gelu_tanh", "mish")
 NUMBERS: dict[str | None, int] = {name: number for number, name in enumerate(NAMES)}
@@ -25,7 +26,7 @@ SIXTH, THIRD = np.float32(1 / 6), np.float32(1 / 3)
 FAR, LOW = np.float32(1e4), np.float32(-1e30)       # beyond FAR a factor is 0, of which the other one would be infinite
 ROOT_HALF, DENSITY = np.float32(sqrt(0.5)), np.float32(1 / sqrt(2 * pi))
 MIDDLE, LAST = np.float32(CENTRE), np.float32(END)
-P0, P1, P2, P3, P4, P5, P6, P7, P8, P9, P10, P11, P12, P13, P14 = (np.float32(c) for c in P_SINGLE)
+tail_series = polynomial(P_SINGLE)
 BEND, CUBE, SQUARE = np.float32(2 * sqrt(2 / pi)), np.float32(0.044715), np.float32(0.134145)
 
 
@@ -48,10 +49,8 @@ def normal(z):
     a = abs(z) * ROOT_HALF
     a = LAST if a > LAST else a
     t = (a - MIDDLE) / (a + MIDDLE)
-    series = P9 + t * (P10 + t * (P11 + t * (P12 + t * (P13 + t * P14))))       # a loop over them would not become vectors
-    series = P0 + t * (P1 + t * (P2 + t * (P3 + t * (P4 + t * (P5 + t * (P6 + t * (P7 + t * (P8 + t * series))))))))
     e = exponential(-a * a)
-    tail = HALF * e * series / (ONE + TWO * a)
+    tail = HALF * e * tail_series(t) / (ONE + TWO * a)
     return tail if z < ZERO else ONE - tail, e * DENSITY
 
 
@@ -125,9 +124,7 @@ def curve_backward(which, dy, z, dz, beta, sums, bias_grad, accumulate):
                 u = between(beta * values[i], -FAR, FAR)
                 s, ds = logistic(u)
                 out[i] = s + u * ds
-        total = ZERO
         for i in range(out.size):
             out[i] *= g[i]
-            total += out[i]
-        sums[row, item % pieces] = total
+        sums[row, item % pieces] = total(out)
     add_up(sums, bias_grad, accumulate)

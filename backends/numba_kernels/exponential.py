@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import factorial
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from xpnet.backends.numba_kernels.jit import inline
+from xpnet.backends.numba_kernels.micro import FLOAT
 
 LOWEST = np.float32(-87)                # exp of less is 0: not worth the slow arithmetic on tiny numbers
-LOG2_E, LN_2 = np.float32(1.442695041), np.float32(0.6931471806)
-C2, C3, C4, C5, C6, C7 = (np.float32(1 / factorial) for factorial in (2, 6, 24, 120, 720, 5040))
+LOG2_E = np.float32(1.442695041)
+LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)      # k times the first is exact, up to 2^15
 
 
 @intrinsic
@@ -23,11 +29,27 @@ def power_of_two(typing, k):
     return types.float32(types.int32), code
 
 
+def polynomial(coefficients: Sequence[float]) -> Any:
+    """An intrinsic for c0 + x (c1 + x (c2 + ...)) of a float32, in multiply-adds, fused where the processor can."""
+    @intrinsic
+    def evaluate(typing, x):
+        def code(context, builder, signature, arguments):
+            kind = ir.FunctionType(FLOAT, [FLOAT] * 3)
+            multiply_add = cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.f32")
+            *rest, total = (ir.Constant(FLOAT, float(np.float32(c))) for c in coefficients)
+            for c in reversed(rest):
+                total = builder.call(multiply_add, [arguments[0], total, c])
+            return total
+        return types.float32(types.float32), code
+    return evaluate
+
+
+exp_series = polynomial([1 / factorial(k) for k in range(8)])
+
+
 @inline
 def exponential(x):
     """exp(x) for x <= 0, by x = k ln 2 + r with |r| <= ln 2 / 2: exp(x) = 2^k (1 + r + r^2 / 2! + ... + r^7 / 7!)."""
     k = np.int32((x if x > LOWEST else LOWEST) * LOG2_E - np.float32(0.5))
-    r = x - np.float32(k) * LN_2
-    one = np.float32(1)
-    series = one + r * (one + r * (C2 + r * (C3 + r * (C4 + r * (C5 + r * (C6 + r * C7))))))
-    return np.float32(0) if x < LOWEST else series * power_of_two(k)
+    r = (x - np.float32(k) * LN_2_HIGH) - np.float32(k) * LN_2_LOW
+    return np.float32(0) if x < LOWEST else exp_series(r) * power_of_two(k)

@@ -24,8 +24,10 @@ from numba.np.ufunc import parallel
 
 from xpnet.backends.user_cache import cache_folder
 
-# Sums may be reordered and products fused, as vectors need it; NaN and infinity keep their meaning.
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract"}}
+# No fast math. It would let the compiler choose the order of sums and which products to fuse with them, and the compiler
+# chooses by what surrounds the code: a process that compiles a kernel and one that loads it would get other bits. Where order
+# or fusing matters, it is written down, in sums.py, micro.py and exponential.py.
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 # One parallel kernel at a time in a process: Numba's workqueue layer demands it, and two teams of threads on the same
 # cores would fight for them.

@@ -76,10 +76,11 @@ class Emitter:
 
     def _first_lanes(self, count: ir.Value) -> ir.Value:
         numbers = ir.VectorType(I32, LANES)
-        limit = self._everywhere(self.b.trunc(count, I32), numbers)
+        limit = self.everywhere(self.b.trunc(count, I32), numbers)
         return self.b.icmp_signed("<", ir.Constant(numbers, list(range(LANES))), limit)
 
-    def _everywhere(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+    def everywhere(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+        """A number in every lane of a vector of this kind."""
         one = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
         return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
 
@@ -117,7 +118,7 @@ class Emitter:
 
     def spread(self, address: ir.Value) -> ir.Value:
         """The float at an address in every lane."""
-        return self._everywhere(self.b.load(self.pointer(address, FLOAT), align=4), VECTOR)
+        return self.everywhere(self.b.load(self.pointer(address, FLOAT), align=4), VECTOR)
 
     def multiply_add(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
         """x y + z, fused where the processor can."""
@@ -127,9 +128,20 @@ class Emitter:
         """max(z, 0); a NaN stays one."""
         return self.b.select(self.b.fcmp_ordered("<", z, ZEROS), ZEROS, z)
 
-    def total(self, vector: ir.Value) -> ir.Value:
-        """The sum of the lanes, by halves."""
-        return self._call(f"llvm.vector.reduce.fadd.v{LANES}f32", FLOAT, ir.Constant(FLOAT, 0.0), vector, fastmath=("reassoc",))
+    def total(self, vectors: list[ir.Value]) -> ir.Value:
+        """The sum of the lanes of 1, 2, 4, ... vectors, by halves: first those of the vectors, then those of the lanes."""
+        while len(vectors) > 1:
+            half = len(vectors) // 2
+            vectors = [self.b.fadd(low, high) for low, high in zip(vectors[:half], vectors[half:])]
+        vector, lanes = vectors[0], LANES
+        while lanes > 1:
+            lanes //= 2
+            halves = ([ir.Constant(I32, first + i) for i in range(lanes)] for first in (0, lanes))
+            nothing = ir.Constant(vector.type, ir.Undefined)
+            low, high = (self.b.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(I32, lanes), numbers))
+                         for numbers in halves)
+            vector = self.b.fadd(low, high)
+        return self.b.extract_element(vector, ir.Constant(I32, 0))
 
     def registers(self, rows: int, columns: int) -> list[list[ir.Value]]:
         """A block of sums. LLVM turns these variables into registers."""
@@ -249,7 +261,7 @@ def _dot(rows: int, columns: int) -> Callable[..., None]:
         for f in range(rows):
             for k in range(columns):
                 target = e.pointer(e.at(d, b.mul(d_row, const(f)), 4 * k), FLOAT)
-                b.store(b.fadd(b.load(target, align=4), e.total(b.load(sums[f][k]))), target, align=4)
+                b.store(b.fadd(b.load(target, align=4), e.total([b.load(sums[f][k])])), target, align=4)
     return body
 
 

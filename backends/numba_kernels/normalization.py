@@ -10,6 +10,7 @@ import numpy as np
 from numba import prange
 
 from xpnet.backends.numba_kernels.jit import inline, kernel
+from xpnet.backends.numba_kernels.sums import gradient_totals, squares_about, total_about
 
 PIECE = 4096        # elements that are added up in float32; the sums of pieces are added in float64
 PART = 1 << 16      # elements of a part of a channel
@@ -17,26 +18,30 @@ PART = 1 << 16      # elements of a part of a channel
 
 @inline
 def row_sum(x):
-    """Sum of x (n,)."""
-    total = 0.0
+    """Sum of x (n,). Each piece is added up relative to its first element: a constant row gets exactly n times its value."""
+    s = 0.0
     for start in range(0, x.size, PIECE):
-        piece, s = x[start:start + PIECE], np.float32(0)
-        for i in range(piece.size):
-            s += piece[i]
-        total += s
-    return total
+        piece = x[start:start + PIECE]
+        s += np.float64(piece[0]) * piece.size + total_about(piece, piece[0])
+    return s
 
 
 @inline
 def row_squares(x, mean):
     """Sum of (x - mean)^2, x (n,)."""
-    total = 0.0
+    s = 0.0
     for start in range(0, x.size, PIECE):
-        piece, s = x[start:start + PIECE], np.float32(0)
-        for i in range(piece.size):
-            s += (piece[i] - mean) * (piece[i] - mean)
-        total += s
-    return total
+        s += squares_about(x[start:start + PIECE], mean)
+    return s
+
+
+@inline
+def add_in_order(sums):
+    """Sum of a few float64 (n,)."""
+    s = 0.0
+    for value in sums:
+        s += value
+    return s
 
 
 @inline
@@ -51,14 +56,10 @@ def normalise(x, gamma, beta, mean, var, eps, floor, y):
 @inline
 def gradient_sums(dy, x, y, mean, floor):
     """Sums of dz and of dz (x - mean), dz = dy where y > floor; dy, x, y (n,)."""
-    sum_dz, sum_dzx, least = 0.0, 0.0, np.float32(floor)
+    sum_dz, sum_dzx = 0.0, 0.0
     for start in range(0, x.size, PIECE):
         stop = start + PIECE
-        g, f, values, s, t = dy[start:stop], y[start:stop], x[start:stop], np.float32(0), np.float32(0)
-        for i in range(values.size):
-            dz = g[i] * (np.float32(1) if f[i] > least else np.float32(0))
-            s += dz
-            t += dz * (values[i] - mean)
+        s, t = gradient_totals(dy[start:stop], x[start:stop], y[start:stop], mean, floor)
         sum_dz += s
         sum_dzx += t
     return sum_dz, sum_dzx
@@ -123,12 +124,12 @@ def statistics_of_long_channels(x, mean, var):
         c, part = item // parts, item % parts
         sums[c, part] = row_sum(x[c, part * PART:(part + 1) * PART])
     for c in range(C):
-        mean[c] = row_sum(sums[c]) / n
+        mean[c] = add_in_order(sums[c]) / n
     for item in prange(C * parts):
         c, part = item // parts, item % parts
         sums[c, part] = row_squares(x[c, part * PART:(part + 1) * PART], mean[c])
     for c in range(C):
-        var[c] = row_sum(sums[c]) / n
+        var[c] = add_in_order(sums[c]) / n
 
 
 @kernel
