@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+from parity_cases import distance, normal
 
-from xpnet.backends import Window
+from xpnet.backends import Backend, Window
 
+Ways = tuple[str, str, str]         # of the output, the input gradient, the filters' gradient
+
+BASE = Backend()
 BATCHES = (1, 3, 4, 8, 17)
 CHANNELS = (1, 2, 5)
 
@@ -56,13 +61,15 @@ def axes() -> list[Axis]:
     return found
 
 
-def nearly_tiled() -> list[Axis]:
-    """Axes whose windows lie side by side and are together as long as the map.
+def side_by_side() -> tuple[list[Axis], list[Axis]]:
+    """Axes whose windows lie side by side, as long together as the map; and those that are not.
 
-    With padding in front they lie beside the map, and do not tile it.
+    The first ones with padding in front lie beside the map, and do not tile it.
     """
-    return [axis for axis in axes() if axis.kernel == axis.extent == axis.stride
-            and axis.outputs * axis.kernel == axis.size]
+    alike = [axis for axis in axes() if axis.kernel == axis.extent == axis.stride]
+    as_long = [axis.outputs * axis.kernel == axis.size for axis in alike]
+    return ([axis for axis, yes in zip(alike, as_long, strict=True) if yes],
+            [axis for axis, yes in zip(alike, as_long, strict=True) if not yes])
 
 
 def pairs(some: list[Axis], step: int, most: int) -> Iterator[tuple[Axis, Axis]]:
@@ -73,9 +80,11 @@ def pairs(some: list[Axis], step: int, most: int) -> Iterator[tuple[Axis, Axis]]
 
 def windows() -> list[tuple[tuple[int, int, int, int], Window]]:
     """(shape of x, window) of axes in pairs, so that rows and columns differ in everything."""
-    tiled = nearly_tiled()
-    chosen = [*pairs(axes(), 7, 450), *pairs(axes(), 11, 150), *pairs(tiled, 5, 60),
-              *pairs(tiled, 1, 60), *((axis, axis) for axis in tiled)]
+    tiled, others = side_by_side()
+    mixed = [(axis, others[5 * k % len(others)]) for k, axis in enumerate(tiled)]
+    chosen = [*pairs(axes(), 7, 400), *pairs(axes(), 11, 100), *pairs(tiled, 5, 60),
+              *pairs(tiled, 1, 60), *((axis, axis) for axis in tiled), *mixed,
+              *((columns, rows) for rows, columns in mixed)]
     found = []
     for k, (rows, columns) in enumerate(chosen):
         window = Window((rows.kernel, columns.kernel), (rows.stride, columns.stride),
@@ -84,6 +93,18 @@ def windows() -> list[tuple[tuple[int, int, int, int], Window]]:
         C, N = CHANNELS[k % len(CHANNELS)], BATCHES[k % len(BATCHES)]
         found.append(((C, rows.size, columns.size, N), window))
     return found
+
+
+def larger_windows() -> Iterator[tuple[tuple[int, int, int, int], Window, int, int]]:
+    """(shape of x, window, filters, groups), among them rows that are cut into parts."""
+    for k, ((_, H, W, N), window) in enumerate(windows()[::8]):
+        groups = (1, 1, 2, 5)[k % 4]
+        C, F = groups * (17, 3, 5)[k % 3], groups * (2, 9, 13)[k // 3 % 3]
+        yield (C, H + 6, W + 5, N), window, F, groups
+    for k, stride in enumerate([(1, 1), (2, 1), (1, 2), (3, 1), (2, 3)]):
+        for dilation in ((1, 1), (2, 1), (1, 3)):
+            window = Window((3, 2), stride, (1, 2, 1, 0), dilation)
+            yield (6, 5, 15, (131, 70)[k % 2]), window, 4, 1 + k % 2
 
 
 class Trace:
@@ -110,3 +131,28 @@ class Trace:
         """What was said since the last call: each word once, in the order of first calls."""
         words, self.words = self.words, []
         return ", ".join(dict.fromkeys(word for word in words if word))
+
+
+def ways_of(backend: Backend, shape: tuple[int, ...], window: Window, F: int, groups: int,
+            dtype: Any, trace: Trace, bound: float = 1e-5) -> Ways:
+    """A convolution and both gradients against base.py in float64; the way that each took."""
+    OH, OW = window.output_size(*shape[1:3])
+    exact = [normal(*shape), normal(F, shape[0] // groups, *window.kernel, seed=1),
+             normal(F, seed=2), normal(F, OH, OW, shape[3], seed=3)]
+    exact.append(normal(*exact[1].shape, seed=4))
+    x, W, bias, dy, before = (a.astype(np.float64) for a in exact)
+    expected = (BASE.conv2d(x, W, window, groups=groups, bias=bias, activation="relu"),
+                BASE.conv2d_dx(dy, W, shape, window, groups=groups),
+                BASE.conv2d_dW(x, dy, window, groups=groups) + before)
+    x, W, bias, dy, out = (a.astype(dtype) for a in exact)
+    calls = (lambda: backend.conv2d(x, W, window, groups=groups, bias=bias, activation="relu"),
+             lambda: backend.conv2d_dx(dy, W, shape, window, groups=groups),
+             lambda: backend.conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=True))
+    ways = []
+    for call, right in zip(calls, expected, strict=True):
+        result = call()
+        ways.append(trace.take())
+        assert result.dtype == dtype and result.flags.c_contiguous
+        most = bound if dtype == np.float32 else 1e-12
+        assert distance(result, right) < most, (shape, window, F, groups, ways)
+    return ways[0], ways[1], ways[2]

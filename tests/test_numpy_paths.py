@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from fast_paths import Trace, windows
+from fast_paths import Trace, Ways, larger_windows, ways_of
 from parity_cases import distance, normal
 
 from xpnet.backends import Backend, Window, numpy_base, numpy_conv, numpy_winograd
@@ -20,32 +20,6 @@ from xpnet.backends.numpy_conv import NumpyConvolution, Plan, make_plan
 from xpnet.backends.threads import ThreadPool
 
 BASE = Backend()
-Ways = tuple[str, str, str]         # of the output, the input gradient, the filters' gradient
-
-
-def ways_of(backend: Backend, shape: tuple[int, ...], window: Window, F: int, groups: int,
-            dtype: Any, trace: Trace) -> Ways:
-    """A convolution and both gradients against base.py in float64; the way that each took."""
-    OH, OW = window.output_size(*shape[1:3])
-    exact = [normal(*shape), normal(F, shape[0] // groups, *window.kernel, seed=1),
-             normal(F, seed=2), normal(F, OH, OW, shape[3], seed=3)]
-    exact.append(normal(*exact[1].shape, seed=4))
-    x, W, bias, dy, before = (a.astype(np.float64) for a in exact)
-    expected = (BASE.conv2d(x, W, window, groups=groups, bias=bias, activation="relu"),
-                BASE.conv2d_dx(dy, W, shape, window, groups=groups),
-                BASE.conv2d_dW(x, dy, window, groups=groups) + before)
-    x, W, bias, dy, out = (a.astype(dtype) for a in exact)
-    calls = (lambda: backend.conv2d(x, W, window, groups=groups, bias=bias, activation="relu"),
-             lambda: backend.conv2d_dx(dy, W, shape, window, groups=groups),
-             lambda: backend.conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=True))
-    ways = []
-    for call, right in zip(calls, expected, strict=True):
-        result = call()
-        ways.append(trace.take())
-        assert result.dtype == dtype and result.flags.c_contiguous
-        bound = 1e-5 if dtype == np.float32 else 1e-12
-        assert distance(result, right) < bound, (shape, window, F, groups, ways)
-    return ways[0], ways[1], ways[2]
 
 
 def plan_word(plan: Plan, window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int,
@@ -183,18 +157,6 @@ def small(monkeypatch) -> Iterator[NumpyBackend]:
     backend.threads = ThreadPool(3)
     yield backend
     make_plan.cache_clear()
-
-
-def larger_windows() -> Iterator[tuple[tuple[int, int, int, int], Window, int, int]]:
-    """(shape of x, window, filters, groups), among them rows that are cut into parts."""
-    for k, ((_, H, W, N), window) in enumerate(windows()[::8]):
-        groups = (1, 1, 2, 5)[k % 4]
-        C, F = groups * (17, 3, 5)[k % 3], groups * (2, 9, 13)[k // 3 % 3]
-        yield (C, H + 6, W + 5, N), window, F, groups
-    for k, stride in enumerate([(1, 1), (2, 1), (1, 2), (3, 1), (2, 3)]):
-        for dilation in ((1, 1), (2, 1), (1, 3)):
-            window = Window((3, 2), stride, (1, 2, 1, 0), dilation)
-            yield (6, 5, 15, (131, 70)[k % 2]), window, 4, 1 + k % 2
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
