@@ -62,20 +62,15 @@ def _large() -> Iterator[Case]:
         x = np.random.default_rng(7).choice(np.array(values, np.float32), (16, 31, 31, 65))
         yield Case("max_pool2d", f"{values}", {"x": x}, {"window": Window.make(3, stride=2, padding=1)}, exact=True)
         yield Case("max_pool2d", f"{values}-tiled", {"x": x}, {"window": Window.make(2, stride=2)}, exact=True)
-    x, dy, gamma, beta = normal(24, 20, 20, 65), normal(24, 20, 20, 65, seed=1), normal(24), normal(24, seed=1)
+    x, dy = normal(24, 20, 20, 65), normal(24, 20, 20, 65, seed=1)
     for activation in (None, "relu", "scaled_tanh"):
-        options = {"activation": activation}
-        y, mean, var = Backend().batch_norm(x, gamma, beta, 1e-5, activation=activation)
+        options, y = {"activation": activation}, Backend().activate(x, activation)
         yield Case("activate", f"{activation}", {"z": x}, options)
-        yield Case("activation_backward", f"{activation}", {"dy": dy, "y": y, "bias_grad": gamma}, options,
+        yield Case("activation_backward", f"{activation}", {"dy": dy, "y": y, "bias_grad": normal(24)}, options,
                    writes=("bias_grad",))
-        known = {"x": x, "gamma": gamma}
-        yield Case("batch_norm", f"{activation}", known | {"beta": beta}, options | {"eps": 1e-5})
-        known |= {"mean": mean, "var": var}
-        yield Case("batch_norm_inference", f"{activation}", known | {"beta": beta}, options | {"eps": 1e-5})
-        yield Case("batch_norm_backward", f"{activation}",
-                   known | {"dy": dy, "y": y, "gamma_grad": normal(24), "beta_grad": normal(24)}, options | {"eps": 1e-5},
-                   writes=("gamma_grad", "beta_grad"))
+        yield from _batch_norm(x, dy, activation)
+    long = normal(3, 40, 52, 64), normal(3, 40, 52, 64, seed=1)        # few channels of many elements are cut in parts
+    yield from _batch_norm(*long, "relu")
     yield Case("zeros", "large", options={"shape": (300, 1000), "dtype": np.float32}, exact=True)
     for samples in (normal(300, 3, 32, 32), np.abs(9 * normal(300, 3, 32, 32)).astype(np.uint8)):
         index = np.random.default_rng(8).integers(0, 300, 130)
@@ -86,6 +81,17 @@ def _large() -> Iterator[Case]:
     yield Case("adam", "large", buffers | {"m": normal(n, seed=3), "hyper": hyper}, {"decoupled": False, "decayed": 200_000},
                writes=("w", "m", "v"))
     yield from other_optimizers("large", {"w": normal(n), "g": normal(n, seed=1)}, {"decayed": 200_000})
+
+
+def _batch_norm(x: np.ndarray, dy: np.ndarray, activation: str | None) -> Iterator[Case]:
+    C, label, options = len(x), f"{activation}-{len(x)}", {"eps": 1e-5, "activation": activation}
+    gamma, beta = normal(C), normal(C, seed=1)
+    y, mean, var = Backend().batch_norm(x, gamma, beta, 1e-5, activation=activation)
+    yield Case("batch_norm", label, {"x": x, "gamma": gamma, "beta": beta}, options)
+    known = {"x": x, "gamma": gamma, "mean": mean, "var": var}
+    yield Case("batch_norm_inference", label, known | {"beta": beta}, options)
+    yield Case("batch_norm_backward", label, known | {"dy": dy, "y": y, "gamma_grad": normal(C), "beta_grad": normal(C)},
+               options, writes=("gamma_grad", "beta_grad"))
 
 
 LARGE = list(_large())

@@ -8,7 +8,8 @@ import pytest
 
 import xpnet as xn
 from xpnet.catalogue import FAMILIES, Item, page
-from xpnet.catalogue.verify import gradient_error, verify
+from xpnet.catalogue import verify as verify_module
+from xpnet.catalogue.verify import gradient_error, precision, verify
 
 ITEMS = [item for items in FAMILIES.values() for item in items]
 BASES = {"Layer", "Loss", "Optimizer", "Schedule"}
@@ -28,14 +29,48 @@ def test_a_title_a_formula_and_a_source(item: Item):
     assert item.sources or item.common
 
 
-@pytest.mark.parametrize("item", [item for item in ITEMS if item.make], ids=lambda item: item.name)
-def test_gradients(item: Item, backend):
-    assert gradient_error(item, backend) < 1e-6
+with_gradient = pytest.mark.parametrize("item", [item for item in ITEMS if item.make], ids=lambda item: item.name)
+
+
+@with_gradient
+def test_gradients(item: Item):
+    assert gradient_error(item, xn.Backend()) < 1e-6
+
+
+@with_gradient
+def test_every_backend_computes_the_same(item: Item, backend):
+    """In float32, which most kernels are for, and in float64."""
+    assert precision(item, backend).error <= 1e-6
+    assert precision(item, backend, "float64").error <= 1e-12
+
+
+def test_a_row_says_what_ran():
+    """Pooling has a kernel in float32; batch norm too, but its running statistics are plain array code."""
+    pytest.importorskip("numba", reason="Numba is not installed")
+    items, numba = {item.name: item for item in ITEMS}, xn.get_backend("numba")
+    assert precision(items["AvgPool2d"], numba).ran == ("numba",)
+    assert precision(items["AvgPool2d"], numba, "float64").ran == ("numpy",)
+    assert precision(items["BatchNorm2d"], numba).ran == ("numba", "plain")
+    assert precision(items["Flatten"], numba).ran == ()
 
 
 def test_verify_goes_through_all_of_it():
-    rows = [(family, name) for family, name, row in verify({"numpy": xn.get_backend("numpy")}) if isinstance(row["numpy"], float)]
-    assert rows == [(family, item.name) for family, items in FAMILIES.items() for item in items if item.make]
+    rows = list(verify({"numpy": xn.get_backend("numpy")}))
+    assert [row.failures for row in rows if row.failures] == []
+    assert [(row.family, row.name) for row in rows] == [
+        (family, item.name) for family, items in FAMILIES.items() for item in items if item.make]
+
+
+def test_verify_finds_a_kernel_that_is_wrong_in_float32_alone(monkeypatch):
+    """Its float64 gradient is right: NumPy computes that."""
+    pytest.importorskip("numba", reason="Numba is not installed")
+    from xpnet.backends.numba_kernels import pooling
+    monkeypatch.setattr(verify_module, "FAMILIES", {"Pooling": FAMILIES["Pooling"]})
+    kernel = pooling.avg_pool_backward
+    monkeypatch.setattr(pooling, "avg_pool_backward", lambda *args: (kernel(*args), args[-1].__imul__(1.01)))
+    failing = {row.name: row.failures for row in verify({"numba": xn.get_backend("numba")}) if row.failures}
+    assert "AvgPool2d" in failing and all(len(failures) == 1 for failures in failing.values())
+    assert failing["AvgPool2d"][0].startswith("AvgPool2d on numba: check_precision: AvgPool2d: expected dx0 ")
 
 
 def test_the_page_is_up_to_date():

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("network", help="a network of xpnet.models, or a file")
     summary.set_defaults(run=_summary)
 
-    verify = commands.add_parser("verify", help="check every layer's and loss's gradient on every backend that there is")
+    verify = commands.add_parser("verify", help="check the gradient of every layer and loss, and what every backend computes")
     verify.add_argument("--backend", action="append", help="a backend to check, more than once for several (default: all)")
     verify.set_defaults(run=_verify)
     return parser
@@ -171,21 +171,33 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    """One row for each item of the catalogue; exit status 1 where a gradient is wrong."""
+    """One row for each item of the catalogue; exit status 1 where a check failed."""
     from xpnet.backends import available
     from xpnet.catalogue.verify import verify
     backends = {name: get_backend(name) for name in options.backend or available()}
-    print(f"relative error of the gradient against finite differences, float64\n\n{'':30}"
-          + "".join(f"{name:>10}" for name in backends))
-    shown, checked, failures = None, 0, []
-    for family, name, row in verify(backends):
-        if family != shown:
-            print(family)
-            shown = family
-        print(f"  {name:28}", *("    FAILED" if isinstance(error, str) else f"{error:10.1e}" for error in row.values()), sep="")
-        checked += 1
-        failures += [error for error in row.values() if isinstance(error, str)]
-    print(f"\n{checked} items, {len(failures)} failures", *failures, sep="\n")
+    print("gradient: relative error in float64, against finite differences\n"
+          f"{', '.join(backends)}: relative error of the output and all gradients in float32, against the\n"
+          "    plain implementation in float64, and which implementations ran: the backend's own, or\n"
+          '    another one that it falls back to ("array code": the item needs no method of a backend)\n')
+    print(f"{'':24}{'gradient':>10}", *(f"  {name:22}" for name in backends), sep="")
+    shown, rows = None, []
+    for row in verify(backends):
+        if row.family != shown:
+            print(row.family)
+            shown = row.family
+        cells = [f"{'FAILED' if isinstance(row.gradient, str) else f'{row.gradient:.1e}':>10}"]
+        for result in row.backends.values():
+            cells.append("  " + ("FAILED" if isinstance(result, str) else
+                                 f"{result.error:.1e} {'+'.join(result.ran) or 'array code'}").ljust(22))
+        print(f"  {row.name:22}", "".join(cells).rstrip(), sep="", flush=True)
+        rows.append(row)
+    failures = [failure for row in rows for failure in row.failures]
+    print()
+    for name, backend in backends.items():
+        results = [row.backends[name] for row in rows]
+        own = sum(not isinstance(result, str) and backend.name in result.ran for result in results)
+        print(f"{name}: code of its own ran in {own} of {len(rows)} items")
+    print(f"{len(rows)} items, {len(failures)} failures", *failures, sep="\n")
     return 1 if failures else 0
 
 

@@ -26,7 +26,7 @@ from xpnet.population import population_statistics
 MAPS = ((4, 7, 6),)
 
 ITEMS: list[Item] = [
-    Item(BatchNorm2d, lambda: BatchNorm2d(activation="tanh"), MAPS,
+    Item(BatchNorm2d, lambda: BatchNorm2d(activation="relu"), MAPS,
          pytorch="BatchNorm2d", keras="BatchNormalization", numpynet="BatchNorm_layer"),
     Item(BatchNorm1d, BatchNorm1d, ((5,),), pytorch="BatchNorm1d", keras="BatchNormalization", numpynet="BatchNorm_layer"),
     Item(population_statistics, pytorch="swa_utils.update_bn"),

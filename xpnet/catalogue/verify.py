@@ -1,42 +1,102 @@
-"""The gradient checks of the whole catalogue."""
+"""The checks of the whole catalogue: every gradient, and what every backend computes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.backends.tracing import trace
 from xpnet.catalogue import FAMILIES, Item
 from xpnet.losses import Loss
-from xpnet.testing import check_gradients, check_loss
+from xpnet.testing import check_gradients, check_loss, check_loss_precision, check_precision
 
 BATCH = 3
+TF32 = 2e-3     # relative error where float32 operands are rounded to TF32, with 10 bits of fraction
+
+
+class Precision(NamedTuple):
+    """How far a backend's float32 results are from the float64 reference, and what computed them."""
+
+    error: float
+    ran: tuple[str, ...]    # implementations: "numpy", "numba", "cupy", "plain"; () for array code of the item
+
+
+class Row(NamedTuple):
+    """What came of one item; a string where a check failed."""
+
+    family: str
+    name: str
+    gradient: float | str
+    backends: dict[str, Precision | str]
+
+    @property
+    def failures(self) -> list[str]:
+        return [result for result in (self.gradient, *self.backends.values()) if isinstance(result, str)]
 
 
 def gradient_error(item: Item, backend: Backend) -> float:
-    """The relative error of the item's gradient against finite differences; AssertionError where it is too large."""
-    assert item.make is not None
-    example, rng = item.make(), np.random.default_rng(0)
-    inputs = None if item.inputs is None else item.inputs(rng, BATCH)
+    """The relative error of the item's gradient in float64 against finite differences.
+
+    AssertionError where it is too large.
+    """
+    example, inputs, target = _example(item)
     if isinstance(example, Loss):
-        assert item.target is not None
-        return check_loss(example, item.shapes[0], item.target(rng, BATCH), backend=backend,
-                          y=None if inputs is None else inputs[0])
+        y = None if inputs is None else inputs[0]
+        return check_loss(example, item.shapes[0], target, backend=backend, y=y)
     return check_gradients(example, *item.shapes, batch=BATCH, backend=backend, inputs=inputs)
 
 
-def verify(backends: Mapping[str, Backend]) -> Iterator[tuple[str, str, dict[str, float | str]]]:
-    """(family, item, {backend: relative error, or what went wrong}) of each item that has a gradient, as they are checked."""
+def precision(item: Item, backend: Backend, dtype: str = "float32") -> Precision:
+    """The relative error of the item's output and gradients on a backend against the float64 reference.
+
+    AssertionError where it is too large.
+    """
+    example, inputs, target = _example(item)
+    rounded = dtype == "float32" and getattr(backend, "tf32", "never") != "never"
+    tolerance = TF32 if rounded else None
+    with trace(backend) as ran:
+        if isinstance(example, Loss):
+            y = None if inputs is None else inputs[0]
+            error = check_loss_precision(example, item.shapes[0], target, backend=backend, dtype=dtype,
+                                         y=y, tolerance=tolerance)
+        else:
+            error = check_precision(example, *item.shapes, backend=backend, batch=BATCH, dtype=dtype,
+                                    inputs=inputs, tolerance=tolerance)
+    return Precision(error, tuple(sorted({implementation for _, implementation in ran})))
+
+
+def _example(item: Item) -> tuple[Any, tuple[np.ndarray, ...] | None, np.ndarray | None]:
+    """The item's example, its inputs where normal numbers will not do, and its targets if it is a loss."""
+    assert item.make is not None
+    rng = np.random.default_rng(0)
+    inputs = None if item.inputs is None else item.inputs(rng, BATCH)
+    return item.make(), inputs, None if item.target is None else item.target(rng, BATCH)
+
+
+def verify(backends: Mapping[str, Backend]) -> Iterator[Row]:
+    """A row for each item that has a gradient, as it is checked.
+
+    The gradient is that of the plain reference. Each backend is then compared with the reference, in float32,
+    which most of its kernels are for, and in float64.
+    """
     for family, items in FAMILIES.items():
         for item in items:
             if item.make is None:
                 continue
-            row: dict[str, float | str] = {}
+            gradient: float | str
+            try:
+                gradient = gradient_error(item, Backend())
+            except Exception as error:      # one item's failure is its row; the others are checked all the same
+                gradient = f"{item.name}: {error}"
+            row: dict[str, Precision | str] = {}
             for name, backend in backends.items():
                 try:
                     with backend.scope():
-                        row[name] = gradient_error(item, backend)
-                except Exception as error:      # one item's failure is its row; the others are checked all the same
+                        precision(item, backend, "float64")
+                        row[name] = precision(item, backend)
+                except Exception as error:
                     row[name] = f"{item.name} on {name}: {error}"
-            yield family, item.name, row
+            yield Row(family, item.name, gradient, row)
