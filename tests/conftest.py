@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import shim
@@ -38,6 +40,41 @@ def backend(request) -> Backend:
     if request.param == "cupy":
         return gpu_or_skip()                            # in full digits
     return Backend() if request.param == "base" else get_backend(request.param)
+
+
+@pytest.fixture(scope="session", params=["base", "numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+def plain_backend(request) -> Backend:
+    """Each backend but Numba, for tests of plain array code or of float64, where Numba has nothing of its own."""
+    if request.param == "cupy":
+        return gpu_or_skip()
+    return Backend() if request.param == "base" else get_backend(request.param)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels_run(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a module whose tests on Numba never reach a kernel of it: they would test NumPy twice.
+
+    Only where the whole module runs in this process: a part of it may well need none.
+    """
+    on_numba = [item for item in request.session.items if item.module is request.module     # type: ignore[attr-defined]
+                and getattr(item, "callspec", None) and item.callspec.params.get("backend") == "numba"]
+    options = request.config.option
+    partial = options.keyword or options.markexpr or any("::" in argument for argument in request.config.args)
+    if not on_numba or partial or hasattr(request.config, "workerinput") or NO_NUMBA.args[0]:
+        yield
+        return
+    from xpnet.backends.numba_kernels.jit import Kernel
+    calls, call = 0, Kernel.__call__
+
+    def counted(self: Kernel, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return call(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernel, "__call__", counted)
+        yield
+    assert calls, f"{request.module.__name__}: {len(on_numba)} tests on Numba, and no kernel ran; use plain_backend"
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,16 @@
-"""Every layer's backward against finite differences in float64, on every backend, across settings."""
+"""Every layer across settings, on every backend: backward against finite differences, float32 against float64."""
 
 import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet.testing import check_gradients
+from xpnet.testing import check_gradients, check_precision
 
 ACTIVATIONS = ["relu", "sigmoid", "tanh", "scaled_tanh", "softplus", "gelu"]   # fused, or a pass of its own: by output, by input
 
 
 def check(layer, *in_shapes, backend, **options):
+    assert check_precision(layer, *in_shapes, backend=backend, **options) < 1e-6       # float32, for which most kernels are
     assert check_gradients(layer, *in_shapes, backend=backend, **options) < 1e-6
 
 

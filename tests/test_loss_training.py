@@ -35,18 +35,18 @@ def by_hand(z: np.ndarray, labels: np.ndarray, ignore: int | None = None) -> dic
 
 @pytest.mark.parametrize("loss", [xn.CrossEntropy(), xn.CrossEntropy(weight=[1, 2, 1]), xn.WestonWatkinsHinge()],
                          ids=["plain", "weights", "hinge"])
-def test_labels_at_every_place_are_learned(loss: xn.Loss, backend):
+def test_labels_at_every_place_are_learned(loss: xn.Loss, plain_backend):
     x, labels = bright()
-    net = of_maps(backend)
+    net = of_maps(plain_backend)
     history = net.fit(x, labels, loss=loss, optimizer=xn.Adam(0.05), epochs=30, batch_size=7, validation=bright(5, 1),
                       verbose=False)
     assert history["accuracy"][0] < 0.8 and history["val_accuracy"][-1] > 0.9
 
 
-def test_figures_of_maps(backend):
+def test_figures_of_maps(plain_backend):
     """Places count, whatever the batches; those that are not known are neither hits nor misses."""
     x, labels = bright()
-    net = of_maps(backend)
+    net = of_maps(plain_backend)
     logits = net.predict(x)
     assert net.evaluate(x, labels, loss=xn.CrossEntropy(), batch_size=10) == pytest.approx(by_hand(logits, labels))
     masks = np.moveaxis(np.eye(3)[labels], -1, 1)

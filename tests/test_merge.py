@@ -31,28 +31,28 @@ def run(layer, xs, dy=None):
 @pytest.mark.parametrize("name, count", [(name, count) for name in MERGES for count in (2, 3, 4)
                                          if name != "Subtract" or count == 2])
 @every_float
-def test_merges(backend, name, count, dtype):
+def test_merges(plain_backend, name, count, dtype):
     xs = [normal((2, 3, 2, 4), dtype, seed=k) for k in range(count)]
-    layer = getattr(xn, name)().initialize(*[(2, 3, 2)] * count, backend=backend, dtype=dtype)
+    layer = getattr(xn, name)().initialize(*[(2, 3, 2)] * count, backend=plain_backend, dtype=dtype)
     y = run(layer, xs)
     assert y.dtype == dtype
     expected = [MERGES[name]([float(v) for v in values]) for values in zip(*(x.flat for x in xs))]
     assert_close(y, np.reshape(expected, y.shape))
-    check_gradients(getattr(xn, name)(), *[(5,)] * count, backend=backend)
+    check_gradients(getattr(xn, name)(), *[(5,)] * count, backend=plain_backend)
 
 
-def test_a_zero_in_a_product_does_not_take_the_others_gradients_away(backend):
-    layer = xn.Multiply().initialize((1,), (1,), (1,), backend=backend, dtype="float64")
+def test_a_zero_in_a_product_does_not_take_the_others_gradients_away(plain_backend):
+    layer = xn.Multiply().initialize((1,), (1,), (1,), backend=plain_backend, dtype="float64")
     xs = [np.array([[a]]) for a in (0.0, 3.0, -2.0)]
     np.testing.assert_array_equal(np.ravel(run(layer, xs, np.array([[1.0]]))), [-6, 0, 0])
 
 
 @pytest.mark.parametrize("name, wins", [("Maximum", [0, 1, 2, 0, 1, 0]), ("Minimum", [1, 0, 0, 0, 1, 0])])
-def test_the_gradient_goes_to_the_one_that_won(backend, name, wins):
+def test_the_gradient_goes_to_the_one_that_won(plain_backend, name, wins):
     """Of equal elements to the first, of NaNs to the first NaN, and always to exactly one."""
     nan = math.nan
     xs = [np.array([row]).T for row in ([3.0, 1, 1, 2, 1, nan], [2.0, 4, 4, 2, nan, nan], [2.5, 2, 5, 2, 3, 0])]
-    layer = getattr(xn, name)().initialize((6,), (6,), (6,), backend=backend, dtype="float64")
+    layer = getattr(xn, name)().initialize((6,), (6,), (6,), backend=plain_backend, dtype="float64")
     dxs = run(layer, xs, np.arange(1.0, 7)[:, None])
     for i, winner in enumerate(wins):
         assert [dx[i, 0] for dx in dxs] == [i + 1 if k == winner else 0 for k in range(3)]
@@ -62,8 +62,8 @@ def test_the_gradient_goes_to_the_one_that_won(backend, name, wins):
 # --- other shapes ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("shape, expected", [((24,), (24,)), ((4, -1), (4, 6)), ((2, 3, 4, 1), (2, 3, 4, 1)), ([-1], (24,))])
-def test_reshape(backend, shape, expected):
-    layer = xn.Reshape(shape).initialize((2, 3, 4), backend=backend, dtype="float64")
+def test_reshape(plain_backend, shape, expected):
+    layer = xn.Reshape(shape).initialize((2, 3, 4), backend=plain_backend, dtype="float64")
     x = normal((2, 3, 4, 5))
     y = run(layer, [x])
     assert layer.out_shape == expected
@@ -73,8 +73,8 @@ def test_reshape(backend, shape, expected):
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0), [0, 2, 1]])
-def test_permute(backend, axes):
-    layer = xn.Permute(axes).initialize((2, 3, 4), backend=backend, dtype="float32")
+def test_permute(plain_backend, axes):
+    layer = xn.Permute(axes).initialize((2, 3, 4), backend=plain_backend, dtype="float32")
     x = normal((2, 3, 4, 5), "float32")
     y = run(layer, [x])
     for index in np.ndindex(*layer.out_shape):
@@ -85,18 +85,18 @@ def test_permute(backend, axes):
     np.testing.assert_array_equal(run(layer, [x], y), x)
 
 
-def test_channel_shuffle(backend):
-    layer = xn.ChannelShuffle(2).initialize((6, 1, 1), backend=backend, dtype="float64")
+def test_channel_shuffle(plain_backend):
+    layer = xn.ChannelShuffle(2).initialize((6, 1, 1), backend=plain_backend, dtype="float64")
     x = np.arange(6.0).reshape(6, 1, 1, 1)
     np.testing.assert_array_equal(run(layer, [x]).ravel(), [0, 3, 1, 4, 2, 5])
     np.testing.assert_array_equal(run(layer, [x], run(layer, [x])), x)
 
 
-def test_a_shuffle_lets_every_group_see_every_channel(backend):
+def test_a_shuffle_lets_every_group_see_every_channel(plain_backend):
     """Two convolutions with groups see a part of the channels each; with a shuffle in between, the second sees them all."""
     for shuffle, sees in ((xn.ChannelShuffle(1), 4), (xn.ChannelShuffle(2), 8)):
         net = xn.Sequential([xn.Conv2d(8, 1, groups=2), shuffle, xn.Conv2d(8, 1, groups=2)], input_shape=(8, 1, 1),
-                            backend=backend, dtype="float64")
+                            backend=plain_backend, dtype="float64")
         at = [net.predict(np.zeros((1, 8, 1, 1)))] + [net.predict(np.eye(8)[c].reshape(1, 8, 1, 1)) for c in range(8)]
         assert sum(bool(y[0, 0] != at[0][0, 0]) for y in at[1:]) == sees
 

@@ -211,9 +211,9 @@ def test_all_are_listed():
 # --- of a network -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("last", [[], [xn.Softmax]], ids=["logits", "softmax"])
-def test_evaluate_applies_them_to_what_predict_gives(last: list[Any], backend):
+def test_evaluate_applies_them_to_what_predict_gives(last: list[Any], plain_backend):
     x, labels = RNG.normal(size=(23, 4)), RNG.integers(0, 3, 23)
-    net = xn.Sequential([xn.Linear(3), *(layer() for layer in last)], input_shape=(4,), backend=backend, dtype="float64")
+    net = xn.Sequential([xn.Linear(3), *(layer() for layer in last)], input_shape=(4,), backend=plain_backend, dtype="float64")
     plain = net.evaluate(x, labels, loss="cross_entropy", batch_size=10)
     given = net.evaluate(x, labels.tolist(), loss="cross_entropy", batch_size=10, metrics={
         "right": metrics.accuracy, "top": lambda y, t: metrics.top_k_accuracy(y, t, 2), "outputs": lambda y, t: y})

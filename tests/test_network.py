@@ -39,8 +39,8 @@ def check_network_gradients(net: xn.Network, x: np.ndarray, seed: int = 0) -> fl
 
 # --- gradients --------------------------------------------------------------------------------------------------------
 
-def test_gradient_of_a_graph_with_branches(backend):
-    net = branches(backend)
+def test_gradient_of_a_graph_with_branches(plain_backend):
+    net = branches(plain_backend)
     assert check_network_gradients(net, np.random.default_rng(0).normal(size=(3, 2, 6, 6))) < 1e-6
 
 

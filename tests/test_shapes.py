@@ -52,10 +52,10 @@ SOURCES = {"ReflectionPad2d": mirrored, "ReplicationPad2d": lambda at, size: min
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("padding", BORDERS, ids=str)
 @every_float
-def test_borders(backend, name, padding, dtype):
+def test_borders(plain_backend, name, padding, dtype):
     """Element by element: where does the number at each place of the output come from?"""
     top, bottom, left, right = {0: (0, 0, 0, 0), 1: (1, 1, 1, 1), (2, 1): (2, 2, 1, 1)}.get(padding, padding)
-    layer = getattr(xn, name)(padding).initialize((2, 3, 4), backend=backend, dtype=dtype)
+    layer = getattr(xn, name)(padding).initialize((2, 3, 4), backend=plain_backend, dtype=dtype)
     x = normal((2, 3, 4, 2), dtype)
     expected = np.zeros((2, 3 + top + bottom, 4 + left + right, 2))
     for y, u in np.ndindex(expected.shape[1:3]):
@@ -70,8 +70,8 @@ def test_borders(backend, name, padding, dtype):
         check_adjoint(layer, x)
 
 
-def test_a_border_of_a_number(backend):
-    layer = xn.ConstantPad2d((1, 0), -2.5).initialize((1, 2, 2), backend=backend, dtype="float64")
+def test_a_border_of_a_number(plain_backend):
+    layer = xn.ConstantPad2d((1, 0), -2.5).initialize((1, 2, 2), backend=plain_backend, dtype="float64")
     x = normal((1, 2, 2, 1))
     y = run(layer, x)
     assert (y[:, [0, 3]] == -2.5).all()
@@ -81,25 +81,25 @@ def test_a_border_of_a_number(backend):
 
 @pytest.mark.parametrize("cropping, rows, columns", [(1, slice(1, 4), slice(1, 5)), ((0, 2), slice(0, 5), slice(2, 4)),
                                                      ((1, 3, 0, 5), slice(1, 2), slice(0, 1)), (0, slice(0, 5), slice(0, 6))])
-def test_cropping(backend, cropping, rows, columns):
-    layer = xn.Crop2d(cropping).initialize((2, 5, 6), backend=backend, dtype="float64")
+def test_cropping(plain_backend, cropping, rows, columns):
+    layer = xn.Crop2d(cropping).initialize((2, 5, 6), backend=plain_backend, dtype="float64")
     x = normal((2, 5, 6, 3))
     np.testing.assert_array_equal(run(layer, x), x[:, rows, columns])
     check_adjoint(layer, x)
 
 
-def test_cropping_undoes_a_border(backend):
+def test_cropping_undoes_a_border(plain_backend):
     x = normal((2, 5, 6, 3), "float32")
-    pad, crop = (layer.initialize(shape, backend=backend) for layer, shape in
+    pad, crop = (layer.initialize(shape, backend=plain_backend) for layer, shape in
                  ((xn.ReflectionPad2d((1, 2, 3, 0)), (2, 5, 6)), (xn.Crop2d((1, 2, 3, 0)), (2, 8, 9))))
     np.testing.assert_array_equal(run(crop, run(pad, x)), x)
 
 
-def test_convolution_of_a_zero_border_is_convolution_with_padding(backend):
+def test_convolution_of_a_zero_border_is_convolution_with_padding(plain_backend):
     x = normal((2, 5, 6, 3))
-    inside = stand_alone(xn.Conv2d(3, 3, padding=(1, 2, 0, 1)), (2, 5, 6), backend=backend, dtype="float64")
-    outside = stand_alone(xn.Conv2d(3, 3), (2, 8, 7), backend=backend, dtype="float64")
-    border = xn.ZeroPad2d((1, 2, 0, 1)).initialize((2, 5, 6), backend=backend, dtype="float64")
+    inside = stand_alone(xn.Conv2d(3, 3, padding=(1, 2, 0, 1)), (2, 5, 6), backend=plain_backend, dtype="float64")
+    outside = stand_alone(xn.Conv2d(3, 3), (2, 8, 7), backend=plain_backend, dtype="float64")
+    border = xn.ZeroPad2d((1, 2, 0, 1)).initialize((2, 5, 6), backend=plain_backend, dtype="float64")
     assert_close(run(outside, run(border, x)), run(inside, x))
 
 
@@ -144,9 +144,9 @@ def interpolated(x, scale, mode, align_corners):
 @pytest.mark.parametrize("mode, align_corners", [("nearest", False), ("nearest-exact", False), ("bilinear", False),
                                                  ("bilinear", True), ("bicubic", False), ("bicubic", True)])
 @pytest.mark.parametrize("scale", SCALES, ids=str)
-def test_upsampling(backend, scale, mode, align_corners):
+def test_upsampling(plain_backend, scale, mode, align_corners):
     x = normal((2, 3, 4, 2))
-    layer = xn.Upsample2d(scale, mode, align_corners).initialize((2, 3, 4), backend=backend, dtype="float64")
+    layer = xn.Upsample2d(scale, mode, align_corners).initialize((2, 3, 4), backend=plain_backend, dtype="float64")
     expected = interpolated(x, scale, mode, align_corners)
     assert layer.out_shape == expected.shape[:3]
     assert_close(run(layer, x), expected)
@@ -154,9 +154,9 @@ def test_upsampling(backend, scale, mode, align_corners):
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
-def test_upsampling_keeps_float32(backend, mode):
+def test_upsampling_keeps_float32(plain_backend, mode):
     x = normal((2, 3, 4, 2), "float32")
-    layer = xn.Upsample2d((1.5, 2), mode).initialize((2, 3, 4), backend=backend)
+    layer = xn.Upsample2d((1.5, 2), mode).initialize((2, 3, 4), backend=plain_backend)
     y = run(layer, x)
     dx = run(layer, x, normal(y.shape, "float32"))
     assert y.dtype == dx.dtype == np.float32
@@ -175,8 +175,8 @@ def test_what_an_interpolation_reproduces(mode, slope):
     assert exact == (slope and mode == "bilinear")
 
 
-def test_a_nan_reaches_only_what_sees_it(backend):
-    layer = xn.Upsample2d(2, "bilinear").initialize((1, 4, 4), backend=backend)
+def test_a_nan_reaches_only_what_sees_it(plain_backend):
+    layer = xn.Upsample2d(2, "bilinear").initialize((1, 4, 4), backend=plain_backend)
     x = np.zeros((1, 4, 4, 1), np.float32)
     x[0, 0, 0] = np.nan
     touched = np.isnan(run(layer, x))[0, :, :, 0]
@@ -187,10 +187,10 @@ def test_a_nan_reaches_only_what_sees_it(backend):
 
 @pytest.mark.parametrize("order", ["CRD", "DCR"])
 @every_float
-def test_pixel_shuffle(backend, order, dtype):
+def test_pixel_shuffle(plain_backend, order, dtype):
     r, C = 2, 3
-    layer = xn.PixelShuffle(r, order).initialize((C * r * r, 2, 3), backend=backend, dtype=dtype)
-    back = xn.PixelUnshuffle(r, order).initialize((C, 4, 6), backend=backend, dtype=dtype)
+    layer = xn.PixelShuffle(r, order).initialize((C * r * r, 2, 3), backend=plain_backend, dtype=dtype)
+    back = xn.PixelUnshuffle(r, order).initialize((C, 4, 6), backend=plain_backend, dtype=dtype)
     x = normal((C * r * r, 2, 3, 2), dtype)
     expected = np.zeros((C, 4, 6, 2), dtype)
     for c, h, w, i, j in np.ndindex(C, 2, 3, r, r):
@@ -202,14 +202,14 @@ def test_pixel_shuffle(backend, order, dtype):
     np.testing.assert_array_equal(run(back, expected, x), expected)
 
 
-def test_a_shuffled_convolution_is_a_transposed_one(backend):
+def test_a_shuffled_convolution_is_a_transposed_one(plain_backend):
     """Shi et al. 2016: r^2 filters and a shuffle do what a transposed convolution of stride r does."""
     x = normal((3, 5, 4, 2))
-    up = xn.ConvTranspose2d(1, 2, stride=2, bias=False).initialize((3, 5, 4), backend=backend, dtype="float64")
-    conv = xn.Conv2d(4, 1, bias=False).initialize((3, 5, 4), backend=backend, dtype="float64")
-    shuffle = xn.PixelShuffle(2).initialize((4, 5, 4), backend=backend, dtype="float64")
-    W = backend.to_numpy(up.W.data)                                 # (3, 1, 2, 2)
-    conv.W.data[...] = backend.asarray(W.reshape(3, 4).T.reshape(4, 3, 1, 1).copy())
+    up = xn.ConvTranspose2d(1, 2, stride=2, bias=False).initialize((3, 5, 4), backend=plain_backend, dtype="float64")
+    conv = xn.Conv2d(4, 1, bias=False).initialize((3, 5, 4), backend=plain_backend, dtype="float64")
+    shuffle = xn.PixelShuffle(2).initialize((4, 5, 4), backend=plain_backend, dtype="float64")
+    W = plain_backend.to_numpy(up.W.data)                                 # (3, 1, 2, 2)
+    conv.W.data[...] = plain_backend.asarray(W.reshape(3, 4).T.reshape(4, 3, 1, 1).copy())
     assert_close(run(shuffle, run(conv, x)), run(up, x))
 
 
@@ -218,8 +218,8 @@ def test_a_shuffled_convolution_is_a_transposed_one(backend):
 @pytest.mark.parametrize("make", [
     lambda: xn.Upsample2d((0.7, 2.3), "bicubic", align_corners=True), lambda: xn.Upsample2d(3),
     lambda: xn.PixelShuffle(2, "DCR"), lambda: xn.ReplicationPad2d((7, 0, 1, 9)), lambda: xn.CircularPad2d(4)])
-def test_gradients(backend, make):
-    check_gradients(make(), (4, 4, 5), backend=backend)
+def test_gradients(plain_backend, make):
+    check_gradients(make(), (4, 4, 5), backend=plain_backend)
 
 
 def test_settings_survive_json():

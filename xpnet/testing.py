@@ -131,12 +131,14 @@ def check_loss_precision(loss: Loss, out_shape: Shape, target: Any, *, backend: 
     known = np.moveaxis(loss.targets(target, out_shape, np.dtype(dtype)), 0, -1)
     if y is None:
         y = np.random.default_rng(seed).standard_normal((*out_shape, known.shape[-1]))
-    results = []
-    for on, to in ((get_backend(backend), dtype), (Backend(), "float64")):
+
+    def computed(on: Backend, to: str) -> dict[str, np.ndarray]:
         goal = on.asarray(known, to if known.dtype.kind == "f" else None)
         value, dy = loss(on, on.asarray(y.astype(dtype), to), goal)
-        results.append({"loss": on.to_numpy(value), "dy": on.to_numpy(dy)})
-    return _largest_error(f"check_loss_precision: {type(loss).__name__}", *results, dtype, tolerance)
+        return {"loss": on.to_numpy(value), "dy": on.to_numpy(dy)}
+
+    received, expected = computed(get_backend(backend), dtype), computed(Backend(), "float64")
+    return _largest_error(f"check_loss_precision: {type(loss).__name__}", received, expected, dtype, tolerance)
 
 
 def _largest_error(who: str, received: dict[str, np.ndarray], expected: dict[str, np.ndarray],
