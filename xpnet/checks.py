@@ -27,7 +27,7 @@ from xpnet.backends.arguments import (
 __all__ = [
     "LARGEST", "Checked", "expect_choice", "expect_flag", "expect_function", "expect_integer", "expect_label", "expect_name",
     "expect_number", "expect_positive", "expect_share", "finite_array", "is_integer", "is_number", "items", "nearest",
-    "real_array", "shown", "wrong",
+    "not_finite", "real_array", "shown", "wrong",
 ]
 
 
@@ -106,11 +106,29 @@ def real_array(a: Any, who: str) -> np.ndarray:
     return a
 
 
-def finite_array(a: Any, who: str) -> np.ndarray:
-    """`a` as a NumPy array of real numbers, none of them NaN or infinite; an error for anything else."""
+def not_finite(a: Any, dtype: Any = None, to_numpy: Callable[[Any], np.ndarray] = np.asarray) -> str:
+    """What real numbers `a` has beside finite numbers of `dtype`, in words; "" where it has nothing else.
+
+    What counts is what an array is after the cast: 1e39 is finite in float64 and infinite in float32.
+    """
+    if a.dtype.kind != "f" or a.size == 0:
+        return ""
+    with np.errstate(all="ignore"):
+        ends = np.array([to_numpy(a.min()), to_numpy(a.max())])         # a NaN is both
+        cast = ends.astype(dtype or ends.dtype)
+    if np.isfinite(cast).all():
+        return ""
+    if not np.isfinite(ends).all():
+        return "NaN or infinity among them"
+    return f"{ends[~np.isfinite(cast)][0]:g} among them, which is infinite in {cast.dtype}"
+
+
+def finite_array(a: Any, who: str, dtype: Any = None) -> np.ndarray:
+    """`a` as a NumPy array of real numbers, all of them finite, also as `dtype`; an error for anything else."""
     a = real_array(a, who)
-    if a.dtype.kind == "f" and not np.isfinite(a).all():
-        raise ValueError(f"{who}: expected finite numbers. Received: NaN or infinity among them.")
+    received = not_finite(a, dtype)
+    if received:
+        raise ValueError(f"{who}: expected finite numbers. Received: {received}.")
     return a
 
 

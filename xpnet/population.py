@@ -10,7 +10,7 @@ from xpnet.layer import Array, Node
 from xpnet.layers.normalization import BatchNorm
 from xpnet.memory import explained
 from xpnet.network import Network
-from xpnet.training import check_batch_sizes, expect_count
+from xpnet.training import check_batch_sizes, expect_count, finite_samples
 
 
 def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> None:
@@ -25,9 +25,7 @@ def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> Non
     layers = [layer for layer in net.layers if isinstance(layer, BatchNorm) and layer.trainable]
     if not layers:
         raise ValueError("population_statistics: expected a network with a batch norm that is trainable. Received: none.")
-    x = net.check_input(x)
-    if x.dtype.kind == "f" and not (np if isinstance(x, np.ndarray) else net.xp).isfinite(x).all():
-        raise ValueError("population_statistics: expected finite samples. Received: NaN or infinity among them.")
+    x = finite_samples(net, x, "population_statistics")
     batch_size = expect_count("population_statistics", "batch_size", batch_size)
     check_batch_sizes(net, len(x), batch_size)
     totals = {layer: _Totals(net, layer) for layer in layers}

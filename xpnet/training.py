@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.feed import Feed
-from xpnet.checks import expect_flag, expect_integer
+from xpnet.checks import expect_flag, expect_integer, is_number, not_finite, shown
 from xpnet.initializers import generator
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss, get_loss
@@ -92,7 +92,7 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
                 held_out_batches = None if held_out is None else _Batches(net, *held_out, EVALUATED)
             batches.arrange(generator(net.seed, f"epoch {net.epochs}").permutation(len(x)) if shuffle else np.arange(len(x)))
             done, count = len(history.rows) * len(batches), len(batches)
-            rates = [optimizer.lr * schedule.factor((done + i) / max(total - 1, 1)) for i in range(count)]
+            rates = [optimizer.lr * _factor(schedule, (done + i) / max(total - 1, 1)) for i in range(count)]
             with _Bar(f"epoch {len(history.rows) + 1}/{epochs}", count, verbose) as bar:
                 row, lr = _epoch(step, batches, rates, history, bar)
                 net.epochs += not history.interrupted
@@ -127,6 +127,15 @@ def _epoch(step: TrainStep, batches: _Batches, rates: list[float], history: Hist
         if history.interrupted:
             break
     return totals.result(), lr
+
+
+def _factor(schedule: Schedule, t: float) -> float:
+    """The schedule's factor, checked: it may be a user's own."""
+    factor = schedule.factor(t)
+    if not is_number(factor) or factor < 0:
+        raise ValueError(f"{type(schedule).__name__}: expected factor(t) to be a finite number, 0 or larger. "
+                         f"Received: factor({t:.3g})={shown(factor)}.")
+    return factor
 
 
 class _Batches:
@@ -217,15 +226,21 @@ def _predict(net: Network, feed: Feed, out: np.ndarray, batch_size: int) -> None
 
 def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[Any, np.ndarray]:
     """Batch-first samples and targets, checked against the network and against each other."""
-    x = net.check_input(x)
-    if x.dtype.kind == "f" and not (np if isinstance(x, np.ndarray) else net.xp).isfinite(x).all():
-        raise ValueError(f"{who}: expected finite samples: a single NaN would spoil every parameter. "
-                         "Received: NaN or infinity among them.")
+    x = finite_samples(net, x, who)
     y = net.backend.to_numpy(y) if hasattr(y, "__cuda_array_interface__") else y
     target = loss.targets(y, loss_input(net, loss).shape, net.dtype)
     if len(x) != len(target):
         raise ValueError(f"{who}: expected as many targets as samples. Received: {len(x)} samples, {len(target)} targets.")
     return x, target
+
+
+def finite_samples(net: Network, x: Any, who: str) -> Any:
+    """Batch-first samples, checked; ValueError where one would be NaN or infinite in the network's dtype."""
+    x = net.check_input(x)
+    received = not_finite(x, net.dtype, net.backend.to_numpy)
+    if received:
+        raise ValueError(f"{who}: expected finite samples. Received: {received}.")
+    return x
 
 
 def known_loss(net: Network, loss: str | Loss | None, who: str) -> Loss:

@@ -206,7 +206,7 @@ class DeconvolutionalNetwork2d(Layer):
         if not self.built:
             raise ValueError(f"{self.who}: expected to be in a network before learn, so that its input shape is known. "
                              "Received: a layer that stands in none.")
-        images = finite_array(images, self.who)
+        images = finite_array(images, self.who, self.buffers.dtype)
         if images.shape[1:] != self.in_shapes[0] or not len(images):
             raise ValueError(f"{self.who}: expected pictures of shape (S, {', '.join(map(str, self.in_shapes[0]))}). "
                              f"Received: shape {images.shape}.")

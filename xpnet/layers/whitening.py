@@ -55,7 +55,7 @@ class Whitening(Layer):
             raise ValueError(f"{self.who}: expected to be in a network before fit, so that its input shape is known. "
                              "Received: a layer that stands in none.")
         shape = self.in_shapes[0]
-        x = finite_array(x, self.who)
+        x = finite_array(x, self.who, self.buffers.dtype)
         if x.shape[1:] != shape or len(x) < 2:
             raise ValueError(f"{self.who}: expected at least 2 samples of shape (S, {', '.join(map(str, shape))}). "
                              f"Received: shape {x.shape}.")

@@ -25,7 +25,7 @@ class Loss(Checked):
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         """The target on the host, batch-first and checked: (N,) + out_shape; of a single channel, that axis may be left out."""
-        target = finite_array(target, f"{self.who}: targets")
+        target = finite_array(target, f"{self.who}: targets", dtype)
         if target.shape[1:] != out_shape and not (target.ndim and out_shape == (1, *target.shape[1:])):
             raise ValueError(f"{self.who}: expected targets of shape {batch_of(out_shape)}. Received: shape {target.shape}.")
         return target.reshape(-1, *out_shape).astype(dtype, copy=False)

@@ -23,7 +23,7 @@ class ClassLoss(Loss):
     sums_to_one = True              # whether shares have to be a distribution
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
-        target = finite_array(target, f"{self.who}: targets")
+        target = finite_array(target, f"{self.who}: targets", dtype)
         if target.shape[1:] == out_shape[1:] and target.ndim == len(out_shape):
             return check_labels(self, target, out_shape[0])
         if target.shape[1:] != out_shape:

@@ -30,7 +30,7 @@ class OverlapLoss(BinaryLoss):
         if len(out_shape) != 3:
             raise ValueError(f"{self.who}: expected a network whose output is (classes, height, width). "
                              f"Received: output shape {out_shape}.")
-        target = finite_array(target, f"{self.who}: targets")
+        target = finite_array(target, f"{self.who}: targets", dtype)
         if out_shape[0] == 1 or target.ndim != 3:
             return super().targets(target, out_shape, dtype)
         if target.shape[1:] != out_shape[1:]:

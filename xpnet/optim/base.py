@@ -16,8 +16,16 @@ class Optimizer(Checked):
 
     slots = 0           # arrays like the parameters that the update rule keeps
     first = 0.0         # what those arrays hold at first
-    lr: float
     eps: float          # of those that divide by something
+
+    @property
+    def lr(self) -> float:
+        """The learning rate. It may be set at any time, to a number, 0 or larger."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = self.expect_number("lr", value, 0.0)
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         """What the kernel reads, for this learning rate and step = 1, 2, ... of the part that it updates."""
@@ -33,6 +41,13 @@ class Optimizer(Checked):
 
     def constrain(self, buffers: Buffers) -> None:
         """Put weights that a step has moved back to where they may be."""
+
+    def check_for(self, dtype: np.dtype) -> None:
+        """ValueError where a setting cannot be used with parameters of `dtype`."""
+        eps, least = getattr(self, "eps", None), float(np.finfo(dtype).tiny)
+        if eps is not None and eps < least:
+            raise ValueError(f"{self.who}: expected eps to be {least:.2g} or larger for parameters of {dtype}, or a weight "
+                             f"without a gradient is divided by 0. Received: eps={eps:g}.")
 
     def _check(self, *, below: float = math.inf, **least: float) -> None:
         for name, bound in least.items():
@@ -74,6 +89,8 @@ class Updater:
         self.buffers, self.slots = buffers, slots
         self._trainable: list[bool] = []
         self._parts: list[tuple[int, int, Layer]] = []
+        self.largest = float(np.finfo(buffers.dtype).max)
+        self.optimizer.check_for(buffers.dtype)
         # One row for each part. It stays where it is: captured steps read from its address.
         self.width = len(self.optimizer.hyper(1, self.optimizer.lr))
         self.hyper = buffers.backend.zeros((self.width * len(buffers.placed),), np.float64)
@@ -91,10 +108,17 @@ class Updater:
         self.apply()
 
     def begin(self, lr: float | None = None) -> None:
-        """Count the next step, and bring its learning rate and corrections to where `apply` reads them."""
-        lr = self.optimizer.lr if lr is None else lr
-        rows = [self.optimizer.hyper(self.steps[layer] + 1, lr) for _, _, layer in self.parts()]
+        """Count the next step, and bring its learning rate and corrections to where `apply` reads them.
+
+        ValueError where the parameters' dtype has no finite number for one of them.
+        """
+        optimizer, dtype = self.optimizer, self.buffers.dtype
+        lr = optimizer.expect_number("lr", optimizer.lr if lr is None else lr, 0.0)
+        rows = [optimizer.hyper(self.steps[layer] + 1, lr) for _, _, layer in self.parts()]
         values = [value for row in rows for value in row]
+        if not all(abs(value) <= self.largest for value in values):
+            raise ValueError(f"{optimizer.who}: expected settings that are finite in {dtype}. Received: "
+                             f"{', '.join(f'{value:g}' for value in values if not abs(value) <= self.largest)}.")
         self.buffers.backend.assign(self.hyper[:len(values)], values)
         self._count(1)
 

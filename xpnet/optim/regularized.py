@@ -46,6 +46,9 @@ class Regularized(Optimizer):
     def lr(self, value: float) -> None:
         self.optimizer.lr = value
 
+    def check_for(self, dtype: np.dtype) -> None:
+        self.optimizer.check_for(dtype)
+
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return self.optimizer.hyper(step, lr)
 
