@@ -69,7 +69,7 @@ PACKED = gzip.compress(GOOD)
         (b"\x00\x00\x0a" + GOOD[3:], r"expected a type code of IDX \(08, 09, 0b, 0c, 0d, 0e\). Received: 0a"),
         (GOOD[:10], r"expected a header of 16 bytes for 3 axes. Received: 10 bytes"),
         (GOOD[:-1], r"expected 24 bytes of data for shape \(2, 3, 4\) of uint8. Received: 23 bytes; .* truncated"),
-        (GOOD + b"\x00", r"expected 24 bytes of data .* Received: 25 bytes; the file is too long"),
+        (GOOD + b"\x00", r"expected 24 bytes of data .* Received: more than 24 bytes; the file is too long"),
         (b"\x00\x00\x08\x02" + b"\xff" * 8, r"expected 18446744065119617025 bytes .* Received: 0 bytes; .* truncated"),
         (PACKED[:-9], r"expected a whole gzip file. Received: \d+ bytes of one; the file is truncated"),
         (PACKED[:3], r"expected a whole gzip file"),
@@ -299,7 +299,7 @@ def test_fetch_checks_the_unpacked_content(tmp_path, mirror, capsys):
     assert packings[0] != packings[1]
     for packing in (*packings, CONTENT):
         mirror.put("file", packing)
-        fetch([mirror.url + "file"], tmp_path / "new" / "file", SHA256)
+        fetch([mirror.url + "file"], tmp_path / "new" / "file", SHA256, len(CONTENT))
         assert (tmp_path / "new" / "file").read_bytes() == packing
     assert os.listdir(tmp_path / "new") == ["file"]
     assert f"downloading {mirror.url}file" in capsys.readouterr().err
@@ -312,7 +312,8 @@ PACKING = gzip.compress(CONTENT)
 @pytest.mark.parametrize(
     ("content", "promised", "message"),
     [
-        (gzip.compress(CONTENT + b"!"), None, "expected content with SHA-256 .* Received: "),
+        (gzip.compress(CONTENT[:-1] + b"!"), None, "expected content with SHA-256 .* Received: "),
+        (gzip.compress(CONTENT + b"!"), None, "expected content of 1500 bytes. Received: more"),
         (b"<html>please log in</html>", None, "expected content with SHA-256 .* Received: "),
         (PACKING[:-20], None, "the file is truncated"),
         (PACKING[:-20], len(PACKING), "the download broke off"),
@@ -327,7 +328,7 @@ def test_a_bad_download_leaves_nothing_behind(tmp_path, mirror, content, promise
     if content is not None:
         mirror.put("file", content, promised)
     with pytest.raises(OSError, match=f"(?s)fetch 'file': .*{message}.*Remedy: "):
-        fetch([mirror.url + "file"], path, SHA256)
+        fetch([mirror.url + "file"], path, SHA256, len(CONTENT))
     assert os.listdir(tmp_path) == ([] if before is None else ["file"])
     assert before is None or path.read_bytes() == before
 
@@ -336,9 +337,9 @@ def test_a_mirror_that_nobody_answers(tmp_path, mirror):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         url = f"http://127.0.0.1:{closed.server_address[1]}/"
     with pytest.raises(OSError, match="(?s)expected one address .*refused"):
-        fetch([url], tmp_path / "file", SHA256)
+        fetch([url], tmp_path / "file", SHA256, len(CONTENT))
     mirror.put("file", CONTENT)
-    fetch([url + "file", mirror.url + "file"], tmp_path / "file", SHA256)  # the next mirror is asked
+    fetch([url + "file", mirror.url + "file"], tmp_path / "file", SHA256, len(CONTENT))  # the next mirror is asked
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 

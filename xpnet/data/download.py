@@ -1,23 +1,38 @@
-"""Files from the network: checked first, then put in place in one step."""
+"""Files from the network: bounded in bytes and in time, checked, then put in place in one step."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event, Thread
+from time import monotonic
+from typing import NamedTuple
 
 from xpnet.io.files import write_atomically
 
-from .idx import unpack
-
-_TIMEOUT = 60  # seconds without a byte
+from .idx import read_at_most, unpacked
 
 
-def fetch(urls: Sequence[str], path: Path, sha256: str) -> None:
-    """Download the first of `urls` that delivers a file whose unpacked content has this SHA-256, and keep it at `path`.
+class Limits(NamedTuple):
+    """How long a download may take: `patience` seconds, and one more per `rate` bytes received."""
 
-    The hash is of the unpacked content because the same content packs into different archives.
+    patience: float = 60.0
+    rate: float = 10_000.0
+    silence: float = 30.0       # seconds without a byte
+
+
+USUAL = Limits()
+
+
+def fetch(urls: Sequence[str], path: Path, sha256: str, size: int, limits: Limits = USUAL) -> None:
+    """Download the first of `urls` that delivers the right file, and keep it at `path`.
+
+    Right is a file whose unpacked content has this SHA-256: the same content packs into different
+    archives. `size` is the number of bytes of the unpacked content; no more than that is ever
+    unpacked, and little more is downloaded. Only http and https are followed.
     Raises OSError with the reason for each address.
     Whatever goes wrong, `path` is as it was and nothing lies beside it.
     """
@@ -25,33 +40,100 @@ def fetch(urls: Sequence[str], path: Path, sha256: str) -> None:
     for url in urls:
         print(f"xpnet: downloading {url}", file=sys.stderr)
         try:
-            content = _checked(_download(url), sha256, path.name)
-        except (OSError, ValueError) as error:
-            reasons.append(f"{url}: {error}")
+            content = _Download(url, _most_packed(size), limits).result()
+            _check(content, sha256, size, path.name)
+        except Exception as error:      # Python's http module can raise nearly anything
+            reasons.append(f"{url}: {error or type(error).__name__}")
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         return
     raise OSError(
-        f"fetch '{path.name}': expected one address to deliver the file. Received:\n  " + "\n  ".join(reasons)
-        + "\nRemedy: try again, or name a folder that has the file (data_dir, --data-dir or XPNET_HOME)."
+        f"fetch '{path.name}': expected one address to deliver the file. Received:\n  "
+        + "\n  ".join(reasons)
+        + "\nRemedy: try again, or name a folder that has the file "
+        "(data_dir, --data-dir or XPNET_HOME)."
     )
 
 
-def _download(url: str) -> bytes:
-    # Imported here because urllib brings http, email and ssl along, which `import xpnet` should not pay for.
-    from http.client import HTTPException
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(url, timeout=_TIMEOUT) as response:
-            return response.read()
-    except HTTPException as error:  # a connection that broke off is none of Python's OSErrors
-        raise OSError(f"the download broke off ({error!r})") from error
+def _most_packed(size: int) -> int:
+    """What does not compress becomes larger: by gzip's header, and five bytes for each block."""
+    return size + size // 1000 + 4096
 
 
-def _checked(content: bytes, sha256: str, name: str) -> bytes:
-    received = hashlib.sha256(unpack(content, name)).hexdigest()
+class _Download:
+    """A download in a thread of its own.
+
+    So a server that sends a byte now and then cannot keep the caller waiting.
+    """
+
+    def __init__(self, url: str, most: int, limits: Limits) -> None:
+        self._url, self._most, self._limits = url, most, limits
+        self._content = bytearray()
+        self._error: Exception | None = None
+        self._ended, self._given_up = Event(), False
+
+    def result(self) -> bytes:
+        begin = monotonic()
+        Thread(target=self._run, name="xpnet-download", daemon=True).start()
+        try:
+            while not self._ended.wait(min(0.1, self._limits.patience)):
+                allowed = self._limits.patience + len(self._content) / self._limits.rate
+                if monotonic() - begin > allowed:
+                    received = len(self._content)
+                    raise TimeoutError(f"expected a file of at most {self._most} bytes in time. "
+                                       f"Received: {received} bytes in {allowed:.1f} seconds")
+        finally:
+            self._given_up = True       # Ctrl-C too: the thread ends when it has received something
+        if self._error is not None:
+            raise self._error
+        return bytes(self._content)
+
+    def _run(self) -> None:
+        try:
+            self._receive()
+        except Exception as error:
+            if hasattr(error, "close"):
+                error.close()           # an HTTPError has the connection
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def _receive(self) -> None:
+        with _opener().open(self._url, timeout=self._limits.silence) as response:
+            promised = response.length              # None where the server does not say
+            if promised is not None and promised > self._most:
+                raise OSError(f"expected at most {self._most} bytes. "
+                              f"Received: a length of {promised}")
+            while not self._given_up and (step := response.read1(1 << 16)):
+                self._content += step
+                if len(self._content) > self._most:
+                    raise OSError(f"expected at most {self._most} bytes. Received: more")
+            if promised is not None and len(self._content) < promised:
+                received = len(self._content)
+                raise OSError(f"the download broke off ({received} of {promised} bytes)")
+
+
+def _opener():  # type: ignore[no-untyped-def]  # its type would have to be imported
+    """Follows http and https, also through the environment's proxies, and nothing else."""
+    # Imported here because urllib brings http, email and ssl along, which `import xpnet` should not
+    # pay for.
+    from urllib import request
+
+    opener = request.OpenerDirector()
+    for handler in (request.ProxyHandler, request.HTTPHandler, request.HTTPSHandler,
+                    request.HTTPErrorProcessor, request.HTTPDefaultErrorHandler,
+                    request.HTTPRedirectHandler, request.UnknownHandler):
+        opener.add_handler(handler())
+    return opener
+
+
+def _check(content: bytes, sha256: str, size: int, name: str) -> None:
+    """A ValueError unless the content, unpacked, has this size and this hash."""
+    with unpacked(io.BytesIO(content), name) as file:
+        data = read_at_most(file, size + 1)         # one more byte, to see the end
+    if len(data) > size:
+        raise ValueError(f"expected content of {size} bytes. Received: more")
+    received = hashlib.sha256(data).hexdigest()
     if received != sha256:
         raise ValueError(f"expected content with SHA-256 {sha256}. Received: {received}")
-    return content

@@ -7,13 +7,18 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 # The third byte of a file names its type. The numbers are 08, 09, 0B, 0C, 0D, 0E; there is no 0A.
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
+_STEP = 1 << 20         # bytes that are unpacked at a time
+_MOST_AXES = 64         # of a NumPy array
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
@@ -21,50 +26,83 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
         file = 0 0 type ndim | ndim sizes, each a uint32 | product(sizes) numbers, last axis fastest
 
-    Returns a writable array of the file's shape and type, in this machine's byte order.
-    Raises FileNotFoundError, or ValueError where the file is not exactly such a file (no more bytes, and no fewer).
-    Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section "file formats".
+    Returns a writable array of the file's shape and type, in this machine's byte order. No more is
+    unpacked than the header declares, and memory grows only with the bytes that are there.
+    Raises FileNotFoundError, or ValueError where the file is not exactly such a file (no more
+    bytes, and no fewer).
+    Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section "file
+    formats".
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"read_idx: expected a file. Received: the folder {path}.")
     if not path.is_file():
-        raise FileNotFoundError(f"read_idx: expected an IDX file. Received: {path}, which does not exist.")
+        raise FileNotFoundError(f"read_idx: expected an IDX file. "
+                                f"Received: {path}, which does not exist.")
     who = f"read_idx '{path}'"
 
-    raw = unpack(path.read_bytes(), who)
-    if len(raw) < 4:
-        raise ValueError(f"{who}: expected an IDX file, at least 4 bytes. Received: {len(raw)} bytes.")
-    zeros, kind, ndim = struct.unpack(">HBB", raw[:4])
+    with open(path, "rb") as packed, unpacked(packed, who) as file:
+        shape, dtype = read_header(file, who)
+        expected = math.prod(shape) * dtype.itemsize
+        data = read_at_most(file, expected + 1)     # one more, to see the end and gzip's checksum
+        if len(data) != expected:
+            more = len(data) > expected
+            received = f"more than {expected}" if more else len(data)
+            raise ValueError(
+                f"{who}: expected {expected} bytes of data for shape {shape} of {dtype.name}. "
+                f"Received: {received} bytes; the file is {'too long' if more else 'truncated'}."
+            )
+    try:
+        return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    except ValueError as error:                     # empty, with other sizes too large for NumPy
+        raise ValueError(f"{who}: expected the shape of an array. "
+                         f"Received: {shape} ({error}).") from error
+
+
+def read_header(file: BinaryIO, who: str) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and the type of the array that follows."""
+    start = read_at_most(file, 4)
+    if len(start) < 4:
+        raise ValueError(f"{who}: expected an IDX file, at least 4 bytes. "
+                         f"Received: {len(start)} bytes.")
+    zeros, kind, ndim = struct.unpack(">HBB", start)
     if zeros != 0:
-        raise ValueError(f"{who}: expected an IDX file, which begins with 00 00. Received: {raw[:4].hex(' ')}.")
+        raise ValueError(f"{who}: expected an IDX file, which begins with 00 00. "
+                         f"Received: {start.hex(' ')}.")
     if kind not in _TYPES:
         known = ", ".join(f"{k:02x}" for k in _TYPES)
         raise ValueError(f"{who}: expected a type code of IDX ({known}). Received: {kind:02x}.")
-
-    start = 4 + 4 * ndim
-    if len(raw) < start:
-        raise ValueError(f"{who}: expected a header of {start} bytes for {ndim} axes. Received: {len(raw)} bytes.")
-    shape = struct.unpack(f">{ndim}I", raw[4:start])
-    dtype = np.dtype(_TYPES[kind])
-    expected, received = math.prod(shape) * dtype.itemsize, len(raw) - start
-    if received != expected:
-        state = "truncated" if received < expected else "too long"
-        raise ValueError(
-            f"{who}: expected {expected} bytes of data for shape {shape} of {dtype.name}. "
-            f"Received: {received} bytes; the file is {state}."
-        )
-    return np.frombuffer(raw, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    if ndim > _MOST_AXES:
+        raise ValueError(f"{who}: expected at most {_MOST_AXES} axes. Received: {ndim}.")
+    sizes = read_at_most(file, 4 * ndim)
+    if len(sizes) < 4 * ndim:
+        raise ValueError(f"{who}: expected a header of {4 + 4 * ndim} bytes for {ndim} axes. "
+                         f"Received: {4 + len(sizes)} bytes.")
+    return struct.unpack(f">{ndim}I", sizes), np.dtype(_TYPES[kind])
 
 
-def unpack(raw: bytes, who: str) -> bytes:
-    """The bytes themselves, or what gzip packed into them; a ValueError in the name of `who` where that is damaged."""
-    if not raw.startswith(_GZIP_MAGIC):
-        return raw
+def read_at_most(file: BinaryIO, count: int) -> bytearray:
+    """The next `count` bytes, or fewer where the file ends, step by step."""
+    data = bytearray()
+    while len(data) < count and (step := file.read(min(_STEP, count - len(data)))):
+        data += step
+    return data
+
+
+@contextmanager
+def unpacked(file: BinaryIO, who: str) -> Iterator[BinaryIO]:
+    """The file itself or, where gzip packed it, its content, unpacked as far as it is read.
+
+    A damaged file becomes a ValueError that begins with `who`.
+    """
+    magic = file.read(len(_GZIP_MAGIC))
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     try:
-        return gzip.decompress(raw)
+        yield gzip.GzipFile(fileobj=file) if magic == _GZIP_MAGIC else file     # type: ignore[misc]
     except EOFError as error:
-        message = f"{who}: expected a whole gzip file. Received: {len(raw)} bytes of one; the file is truncated."
-        raise ValueError(message) from error
-    except (OSError, zlib.error, struct.error) as error:
-        raise ValueError(f"{who}: expected a sound gzip file. Received: a damaged one ({error}).") from error
+        raise ValueError(f"{who}: expected a whole gzip file. "
+                         f"Received: {size} bytes of one; the file is truncated.") from error
+    except (gzip.BadGzipFile, zlib.error, struct.error) as error:
+        raise ValueError(f"{who}: expected a sound gzip file. "
+                         f"Received: a damaged one ({error}).") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -12,7 +13,7 @@ from xpnet.backends.user_cache import cache_folder
 
 from .dataset import Dataset
 from .download import fetch
-from .idx import read_idx
+from .idx import read_header, read_idx, unpacked
 
 
 class _File(NamedTuple):
@@ -61,12 +62,11 @@ def _find(data_dir: str | os.PathLike[str] | None) -> list[Path]:
         folder = Path(data_dir).expanduser()
         return _in_folder(folder) or _refuse(folder)
 
-    home = os.environ.get("XPNET_HOME")
+    if (home := os.environ.get("XPNET_HOME")) and (files := _in_folder(Path(home).expanduser())):
+        return files
     cache = cache_folder()
-    folders = [Path(home).expanduser(), cache] if home else [cache]
-    for folder in folders:
-        if files := _in_folder(folder):
-            return files
+    if files := _in_folder(cache):
+        return files
     place = cache / "mnist"
     return [_existing(place, file) or _download(file, place) for file in FILES]
 
@@ -98,16 +98,17 @@ def _refuse(folder: Path) -> NoReturn:
 
 def _download(file: _File, folder: Path) -> Path:
     path = folder / f"{file.name}.gz"
-    fetch([mirror + path.name for mirror in MIRRORS], path, file.sha256)
+    size = 4 + 4 * len(file.shape) + math.prod(file.shape)      # IDX's header, and a byte for each number
+    fetch([mirror + path.name for mirror in MIRRORS], path, file.sha256, size)
     return path
 
 
 def _read(path: Path, file: _File) -> np.ndarray:
+    with open(path, "rb") as packed, unpacked(packed, f"mnist '{path}'") as content:
+        shape, dtype = read_header(content, f"mnist '{path}'")
+    if shape != file.shape or dtype != np.uint8:    # before the data are unpacked, whatever size they have
+        raise ValueError(f"mnist '{path}': expected shape {file.shape} of uint8. Received: {shape} of {dtype.name}.")
     array = read_idx(path)
-    if array.shape != file.shape or array.dtype != np.uint8:
-        raise ValueError(
-            f"mnist '{path}': expected shape {file.shape} of uint8. Received: {array.shape} of {array.dtype}."
-        )
     if array.ndim == 1 and array.max() > 9:
         raise ValueError(f"mnist '{path}': expected labels from 0 to 9. Received: a label {array.max()}.")
     return array
