@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -35,11 +36,16 @@ class MemoryPool:
 
     def __init__(self) -> None:
         self._returned: deque[_Block] = deque()
+        self._begin()
+        _POOLS.add(self)
+
+    def _begin(self) -> None:
+        """No free blocks, and a free lock. In a forked process another thread may have used both."""
         self._sizes: list[tuple[int, int]] = []                         # (size, address) of the free blocks, in order
         self._starts: dict[int, _Block] = {}                            # the free blocks by their addresses
         self._ends: dict[int, _Block] = {}                              # and by where they end
         self._clock = 0
-        self._lock, self._process = Lock(), os.getpid()
+        self._lock = Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array of unspecified content."""
@@ -47,8 +53,6 @@ class MemoryPool:
         size = math.prod(shape) * dtype.itemsize
         if size < SMALL or dtype.kind not in "biufc":
             return np.empty(shape, dtype)
-        if self._process != os.getpid():                                # a fork: another thread may have had the lock
-            self._lock, self._process = Lock(), os.getpid()
         with self._lock:
             self._collect()
             self._clock += 1
@@ -141,3 +145,15 @@ class _Lease:
 
     def __del__(self) -> None:
         self._returned.append(self._block)
+
+
+_POOLS: WeakSet[MemoryPool] = WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_POOLS):
+        pool._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -117,15 +117,16 @@ class _BlasLimit:
     """
 
     def __init__(self) -> None:
-        self._process = os.getpid()
+        self.begin()
+
+    def begin(self) -> None:
+        """Also in a forked process, where another thread may have held the lock."""
         self._lock = Lock()
         self._depth = 0
         self._libraries: list[Any] | None = None
         self._before: list[int] = []
 
     def __enter__(self) -> None:
-        if self._process != os.getpid():
-            self.__init__()                                             # type: ignore[misc]  # a fork: the lock may be stuck
         with self._lock:
             if self._depth == 0:
                 if self._libraries is None:                             # finding them takes a while: once
@@ -149,6 +150,8 @@ class _BlasLimit:
 
 
 _BLAS_LIMIT = _BlasLimit()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_BLAS_LIMIT.begin)
 
 
 def single_threaded_blas() -> _BlasLimit:

@@ -13,15 +13,14 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 import llvmlite
 import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from numba.np.ufunc import parallel
 
+from xpnet.backends.numba_kernels.layer import TURN, allowed_threads, linking, use_threads
 from xpnet.backends.user_cache import cache_folder
 
 # No fast math. It would let the compiler choose the order of sums and which products to fuse with them, and the compiler
@@ -29,42 +28,35 @@ from xpnet.backends.user_cache import cache_folder
 # or fusing matters, it is written down, in sums.py, micro.py and exponential.py.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
-# One parallel kernel at a time in a process: Numba's workqueue layer demands it, and two teams of threads on the same
-# cores would fight for them.
-_TURN = RLock()
-
 
 class Kernel:
-    """kernel(threads, *args): the compiled function, its `prange` loops shared among so many threads."""
+    """kernel(threads, *args): the compiled function, its `prange` loops shared among threads."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.compiled = numba.njit(parallel=True, **OPTIONS)(function)
         self.compiled._cache = _Cache(function)                         # what cache=True does, with our folder and stamp
+        self.compiled.compile = _linked(self.compiled.compile)
         self.__doc__ = function.__doc__
 
     def __call__(self, threads: int, *args: Any) -> Any:
-        with _TURN:
-            before = _use_threads(threads)
+        with TURN:
+            threads = allowed_threads(threads)
+            before = use_threads(threads)
             try:
                 return self.compiled(*args)
             finally:
                 if before != threads:
-                    _use_threads(before)
+                    use_threads(before)
 
 
-def _use_threads(count: int) -> int:
-    """Give so many threads to the kernels that this Python thread calls; the number before.
+def _linked(compile: Callable[..., Any]) -> Callable[..., Any]:
+    """A dispatcher's method that compiles or loads, with what it links to being ours."""
 
-    Numba's functions for it take two locks at each call, one of them shared between processes: longer than a small
-    kernel. Behind them are two of the threading layer's, which are there once it has started.
-    """
-    try:
-        before, set_count = parallel._get_num_threads(), parallel._set_num_threads
-    except AttributeError:
-        before, set_count = numba.get_num_threads(), numba.set_num_threads
-    if before != count:
-        set_count(count)
-    return int(before)
+    def linked(signature: Any) -> Any:
+        with linking():
+            return compile(signature)
+
+    return linked
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
