@@ -10,7 +10,7 @@ import numpy as np
 from xpnet.backends import cuda_launch
 from xpnet.backends.base import Array
 from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, LARGEST_GRID
-from xpnet.backends.cupy_product import LARGEST, CupyProducts, Operand
+from xpnet.backends.cupy_product import LARGEST, CupyProducts, Operand, overlap
 from xpnet.backends.window import Window
 
 IMAGE, COLUMNS = "image", "columns"     # where a product's second operand is read from: x itself, or columns that are written
@@ -166,7 +166,9 @@ class CupyConvolution(CupyProducts):
             return super().conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=accumulate)
         x, dy = self._contiguous(x), self._contiguous(dy)
         shape = dy.shape[0], x.shape[0] // groups, *window.kernel
-        direct = out is not None and out.dtype == x.dtype and out.flags.c_contiguous
+        # Straight into `out`, unless x or dy, which are still to be read, may lie there.
+        direct = (out is not None and out.dtype == x.dtype and out.flags.c_contiguous
+                  and not overlap(out, x) and not overlap(out, dy))
 
         def fresh(way: str) -> Array:
             return self._dW(way, x, dy, window, groups, self.empty(shape, x.dtype), False)

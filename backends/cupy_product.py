@@ -70,7 +70,7 @@ class CupyProducts(CupyTuning):
                                 accumulate=accumulate)
         a, b = self._contiguous(a), self._contiguous(b)
         direct = (out is not None and out.dtype == a.dtype and out.flags.c_contiguous
-                  and not any(_overlap(out, read) for read in (a, b, bias) if read is not None))
+                  and not any(overlap(out, read) for read in (a, b, bias) if read is not None))
         c = out if out is not None and direct else self.empty((M, N), a.dtype)
         self._product(self._math(a.dtype, "gemm"), (1, M, N, K),
                       Operand(a, ACROSS_K if trans_a else ALONG_K, a.shape[1]),
@@ -185,6 +185,6 @@ def _struct(plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand
     return np.array(fields, cuda_plans.PRODUCT)
 
 
-def _overlap(a: Array, b: Array) -> bool:
+def overlap(a: Array, b: Array) -> bool:
     """Whether contiguous arrays may share memory."""
     return bool(a.data.ptr < b.data.ptr + b.nbytes and b.data.ptr < a.data.ptr + a.nbytes)
