@@ -144,7 +144,7 @@ def ways_of(backend: Backend, shape: tuple[int, ...], window: Window, F: int, gr
     expected = (BASE.conv2d(x, W, window, groups=groups, bias=bias, activation="relu"),
                 BASE.conv2d_dx(dy, W, shape, window, groups=groups),
                 BASE.conv2d_dW(x, dy, window, groups=groups) + before)
-    x, W, bias, dy, out = (a.astype(dtype) for a in exact)
+    x, W, bias, dy, out = (backend.asarray(a, dtype) for a in exact)
     calls = (lambda: backend.conv2d(x, W, window, groups=groups, bias=bias, activation="relu"),
              lambda: backend.conv2d_dx(dy, W, shape, window, groups=groups),
              lambda: backend.conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=True))
@@ -154,5 +154,5 @@ def ways_of(backend: Backend, shape: tuple[int, ...], window: Window, F: int, gr
         ways.append(trace.take())
         assert result.dtype == dtype and result.flags.c_contiguous
         most = bound if dtype == np.float32 else 1e-12
-        assert distance(result, right) < most, (shape, window, F, groups, ways)
+        assert distance(backend.to_numpy(result), right) < most, (shape, window, F, groups, ways)
     return ways[0], ways[1], ways[2]

@@ -1,0 +1,222 @@
+"""The ways of the CuPy backend's products and windows, on the pretended GPU, against base.py.
+
+The tables have cases on both sides of each condition, with the kernels that each launches; the
+arithmetic of the kernels is what test_cuda_kernels.py checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cupy import FakeCupy, installed
+from fast_paths import Trace, Ways, larger_windows, ways_of, windows
+from parity_cases import distance, normal, same_bits, special
+from product_checks import columns_by
+
+from xpnet.backends import Backend, Window, cupy_conv
+from xpnet.backends.cuda_plans import PRODUCT
+from xpnet.backends.cupy_backend import CupyBackend
+
+BASE = Backend()
+KERNELS = ("random_bits", "<float>", "im2col<float,", "col2im<float,", "Fma<float>",
+           "pool<float,", "pool_dx<float,", "pool_dx_of_cells<float,")
+
+
+@pytest.fixture(scope="module")
+def backend(folder: Path) -> Iterator[CupyBackend]:
+    with installed(FakeCupy(folder, kernels=KERNELS, checks=("-O0",))):
+        yield CupyBackend(tf32="never")
+
+
+def launched(_: None, backend: CupyBackend, family: str, kernel: str, launch: Any, *args: Any,
+             **options: Any) -> str:
+    """The kernel and its width; of a product what it reads, in 16 bytes at once, and its splits."""
+    name, _, types = kernel.partition("<")
+    if name != "product":
+        return name + (f" {types[-2]}" if types[-2].isdigit() else "")
+    p = next(a for a in args if getattr(a, "dtype", None) == PRODUCT)
+    wide = "".join(letter for letter in "abc" if p[f"wide_{letter}"])
+    image, splits = " of image" * types.endswith("true>"), " in splits" * bool(p["splits"] > 1)
+    return f"product{image}{splits}{f' {wide}' if wide else ''}"
+
+
+@pytest.fixture
+def trace(monkeypatch) -> Trace:
+    trace = Trace(monkeypatch)
+    trace.watch(CupyBackend, "_launch", launched)
+    return trace
+
+
+# --- convolution ----------------------------------------------------------------------------------
+
+U = Window((3, 2), padding=(1, 0, 0, 1))                # unequal in everything
+POINTS = Window((1, 1))
+IMAGE = ("product of image bc", "turn_filters, product of image bc", "product of image ab")
+STRIDED = ("product of image bc", "product bc, col2im 4", "product of image ab")
+CASES: dict[str, tuple[tuple[int, int, int, int], Window, int, int, Ways]] = {
+    # name: x, window, filters, groups, ways
+    "batch of 4": ((3, 7, 9, 4), U, 5, 1, IMAGE),
+    "batch of 6": ((3, 7, 9, 6), U, 5, 1, (
+        "product of image c", "turn_filters, product of image",
+        "product of image in splits a, add_splits")),
+    "padding as large as the window": ((3, 5, 6, 4), Window((3, 2), padding=(3, 0, 0, 2)), 5, 1,
+                                       IMAGE),
+    "stride 1x2": ((3, 7, 9, 4), Window((3, 2), (1, 2), (1, 0, 0, 1)), 5, 1, STRIDED),
+    "stride 2x1": ((3, 7, 9, 4), Window((3, 2), (2, 1), (1, 0, 0, 1)), 5, 1, STRIDED),
+    "groups": ((6, 7, 9, 4), U, 9, 3, (
+        "product of image abc", "turn_filters, product of image bc", "product of image abc")),
+    # Points are a product of x itself, without a window.
+    "points": ((4, 7, 9, 4), POINTS, 8, 1, (
+        "product abc", "product abc", "product in splits abc, add_splits")),
+    "points, batch of 3": ((4, 7, 9, 3), POINTS, 8, 1, ("product a", "product a", "product c")),
+    "points in groups": ((8, 7, 9, 4), POINTS, 16, 2, (
+        "product abc", "product abc", "product in splits abc, add_splits")),
+    "points with a stride": ((4, 7, 9, 4), Window((1, 1), (1, 2)), 8, 1, (
+        "product of image abc", "product abc, col2im 4", "product of image abc")),
+    "points with padding": ((4, 7, 9, 4), Window((1, 1), padding=(0, 0, 1, 0)), 8, 1, (
+        "product of image abc", "turn_filters, product of image abc",
+        "product of image in splits abc, add_splits")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_way_of_a_convolution(name, backend, trace):
+    shape, window, F, groups, ways = CASES[name]
+    assert ways_of(backend, shape, window, F, groups, np.float32, trace) == ways
+
+
+# x, filters, groups, bytes at a time -> number of products of the output and the filters' gradient,
+# which are cut by rows, and of the input gradient, which is cut by channels or by groups.
+PARTS = [((5, 7, 9, 4), 3, 1, 1, 6, 5), ((5, 7, 9, 4), 3, 1, 8639, 6, 5),
+         ((5, 7, 9, 4), 3, 1, 8640, 3, 5), ((5, 7, 9, 4), 3, 1, 10367, 3, 5),
+         ((5, 7, 9, 4), 3, 1, 10368, 3, 3), ((5, 7, 9, 4), 3, 1, 10**9, 1, 1),
+         ((6, 7, 9, 4), 9, 3, 1, 6, 3), ((6, 7, 9, 4), 9, 3, 21000, 2, 2),
+         ((6, 7, 9, 4), 9, 3, 10**9, 1, 1)]
+
+
+@pytest.mark.parametrize("shape, F, groups, at_a_time, by_rows, by_channels", PARTS)
+def test_columns_in_parts(shape, F, groups, at_a_time, by_rows, by_channels, backend, trace):
+    counts: list[int] = []
+    trace.watch(CupyBackend, "_product", lambda *_, **__: counts.append(1) or "")
+    with columns_by(backend, cupy_conv.COLUMNS, at_a_time):
+        ways = ways_of(backend, shape, U, F, groups, np.float32, trace)
+    assert "im2col 4" in ways[0] and "col2im 4" in ways[1] and "im2col 4" in ways[2]
+    assert len(counts) == 2 * by_rows + by_channels
+
+
+@pytest.mark.parametrize("way", [cupy_conv.IMAGE, cupy_conv.COLUMNS])
+def test_convolutions_of_many_windows(way, backend, trace):
+    small = [case for case in larger_windows() if np.prod(case[0]) < 3000]
+    with columns_by(backend, way, 6000):
+        for shape, window, F, groups in small[::3]:
+            ways_of(backend, shape, window, F, groups, np.float32, trace)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("way", [cupy_conv.IMAGE, cupy_conv.COLUMNS])
+@pytest.mark.parametrize("where", ["its own memory", "x", "dy", "every second element"])
+def test_where_a_filter_gradient_is_written(where, way, accumulate, backend):
+    """As if x and dy were read before anything is written."""
+    x, dy = backend.asarray(normal(4, 8, 9, 4)), backend.asarray(normal(6, 7, 9, 4, seed=1))
+    host = backend.to_numpy(x).astype(np.float64), backend.to_numpy(dy).astype(np.float64)
+    out = {"its own memory": lambda: backend.asarray(normal(6, 4, 3, 2, seed=2)),
+           "x": lambda: x.reshape(-1)[7:151].reshape(6, 4, 3, 2),
+           "dy": lambda: dy.reshape(-1)[:144].reshape(6, 4, 3, 2),
+           "every second element": lambda: backend.asarray(normal(6, 4, 3, 4))[..., ::2]}[where]()
+    expected = BASE.conv2d_dW(*host, U) + accumulate * backend.to_numpy(out).astype(np.float64)
+    with columns_by(backend, way, 6000):
+        assert backend.conv2d_dW(x, dy, U, out=out, accumulate=accumulate) is out
+    assert distance(backend.to_numpy(out), expected) < 1e-5
+
+
+# --- products -------------------------------------------------------------------------------------
+
+PRODUCTS = [    # M, K, N, which operands are transposed -> the kernels
+    (8, 12, 20, "", "product abc"), (8, 12, 21, "", "product a"), (8, 13, 20, "", "product bc"),
+    (8, 12, 20, "a", "product abc"), (9, 12, 20, "a", "product bc"), (8, 12, 21, "b", "product ab"),
+    (8, 13, 20, "b", "product c"), (8, 128, 20, "", "product abc"),
+    (8, 256, 20, "", "product in splits abc, add_splits"),
+]
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("M, K, N, turned, way", PRODUCTS)
+def test_the_way_of_a_product(M, K, N, turned, way, accumulate, backend, trace):
+    a, b, before, bias = normal(M, K), normal(K, N, seed=1), normal(M, N, seed=2), normal(M, seed=3)
+    expected = BASE.gemm(a.astype(np.float64), b.astype(np.float64), bias=bias, activation="relu")
+    a = np.ascontiguousarray(a.T) if "a" in turned else a
+    b = np.ascontiguousarray(b.T) if "b" in turned else b
+    out = backend.asarray(before.copy())
+    backend.gemm(backend.asarray(a), backend.asarray(b), trans_a="a" in turned,
+                 trans_b="b" in turned, bias=backend.asarray(bias), activation="relu", out=out,
+                 accumulate=accumulate)
+    assert trace.take() == way
+    assert distance(backend.to_numpy(out), expected + accumulate * before) < 1e-5
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("where", ["a", "b", "bias"])
+def test_a_product_that_lies_in_its_operands(where, accumulate, backend):
+    memory = backend.asarray(normal(40, 20))
+    a, b, bias = (backend.asarray(normal(*size, seed=1)) for size in ((20, 20), (20, 20), (20,)))
+    a, b = memory[:20] if where == "a" else a, memory[19:39] if where == "b" else b
+    bias, out = memory[12] if where == "bias" else bias, memory[3:23]
+    host = [backend.to_numpy(array).astype(np.float64) for array in (a, b, bias, out)]
+    backend.gemm(a, b, bias=bias, out=out, accumulate=accumulate)
+    expected = BASE.gemm(host[0], host[1], bias=host[2]) + accumulate * host[3]
+    assert distance(backend.to_numpy(out), expected) < 1e-5
+
+
+# --- pooling and columns --------------------------------------------------------------------------
+
+POOLS = {
+    "side by side": (Window((2, 3), (2, 3)), "_of_cells"),
+    "apart": (Window((2, 3), (3, 3), (1, 0, 0, 2)), "_of_cells"),
+    "rows overlap": (Window((2, 3), (1, 3)), ""),
+    "columns overlap": (Window((2, 3), (2, 2)), ""),
+    "dilated rows": (Window((2, 3), (3, 3), dilation=(2, 1)), ""),
+    "dilated columns": (Window((2, 2), (2, 3), dilation=(1, 2)), ""),
+}
+
+
+@pytest.mark.parametrize("N, width", [(8, 4), (6, 2), (5, 1)])
+@pytest.mark.parametrize("name", POOLS)
+def test_the_way_of_pooling(name, N, width, backend, trace):
+    window, kind = POOLS[name]
+    x = normal(2, 7, 8, N)
+    y, argmax = BASE.max_pool2d(x, window)
+    dy, there = normal(*y.shape, seed=1), backend.asarray(x)
+    results = [*backend.max_pool2d(there, window),
+               backend.max_pool2d_dx(backend.asarray(dy), backend.asarray(argmax), x.shape, window)]
+    assert trace.take() == f"max_pool {width}, max_pool_dx{kind} {width}"
+    right = [y, argmax, BASE.max_pool2d_dx(dy, argmax, x.shape, window)]
+    assert all(same_bits(backend.to_numpy(a), b) for a, b in zip(results, right, strict=True))
+    for count in (True, False):
+        dx = backend.avg_pool2d_dx(backend.asarray(dy), x.shape, window, count_padding=count)
+        assert trace.take() == f"avg_pool_dx{kind} {width}"
+        right_dx = BASE.avg_pool2d_dx(dy, x.shape, window, count_padding=count)
+        assert distance(backend.to_numpy(dx), right_dx) < 1e-6
+
+
+def test_many_windows(backend):
+    for shape, window in windows()[::3]:
+        x = special(*shape)
+        y, argmax = BASE.max_pool2d(x, window)
+        cols, dy = BASE.im2col(x, window), normal(*y.shape, seed=1)
+        dcols = normal(*cols.shape)
+        there, taken = backend.asarray(x), backend.asarray(argmax)
+        results = [*backend.max_pool2d(there, window), backend.im2col(there, window),
+                   backend.max_pool2d_dx(backend.asarray(dy), taken, shape, window),
+                   backend.col2im(backend.asarray(dcols), shape, window)]
+        right = [y, argmax, cols, BASE.max_pool2d_dx(dy, argmax, shape, window),
+                 BASE.col2im(dcols, shape, window)]
+        for a, b in zip(results, right, strict=True):
+            assert same_bits(backend.to_numpy(a), b), (shape, window)
+        for count in (True, False):
+            dx = backend.avg_pool2d_dx(backend.asarray(dy), shape, window, count_padding=count)
+            right_dx = BASE.avg_pool2d_dx(dy, shape, window, count_padding=count)
+            assert distance(backend.to_numpy(dx), right_dx) < 1e-6, (shape, window)
