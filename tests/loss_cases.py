@@ -10,8 +10,8 @@ import numpy as np
 
 import xpnet as xn
 from xpnet.losses import Loss
-from xpnet.losses.regression import REDUCTIONS
 
+REDUCTIONS = "mean", "batch", "sum"
 W5 = (0.5, 1.0, 2.0, 1.5, 3.0)
 W0 = (0.0, 1.0, 2.0, 0.0, 3.0)
 P5 = (2.0, 1.0, 0.5, 4.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -33,6 +34,72 @@ def test_value_and_gradient(name: str, dtype: Any, backend):
         below[index] -= h
         slopes[index] = (case.right(above, t) - case.right(below, t)) / (2 * h)
     np.testing.assert_allclose(backend.to_numpy(dy), slopes, rtol=1e-5, atol=1e-7 * max(1.0, abs(slopes).max()))
+
+
+# --- losses that are not summed, and weights of samples ---------------------------------------------------------------
+
+def reduced(loss: Loss, reduction: str) -> Loss:
+    """The same loss with another reduction."""
+    loss = copy.copy(loss)
+    loss.reduction = reduction
+    return loss
+
+
+def judged(loss: Loss, name: str, dtype: Any, backend: Any, weights: Any = None, only: slice = slice(None)) -> tuple[Any, Any]:
+    """A case's loss and gradient, or those of some of its samples, on the host."""
+    case = CASES[name]
+    y = np.moveaxis(Y[case.y][only], 0, -1).astype(dtype)
+    t = np.moveaxis(loss.targets(TARGET[case.target][only], y.shape[:-1], np.dtype(dtype)), 0, -1).copy()
+    more = () if weights is None else (backend.asarray(np.asarray(weights, dtype)),)
+    value, dy = loss(backend, backend.asarray(y.copy()), backend.asarray(t), *more)
+    return backend.to_numpy(value), backend.to_numpy(dy)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_without_a_reduction_each_sample_has_its_own_losses(name: str, dtype: Any, backend):
+    none, summed = reduced(CASES[name].loss, "none"), reduced(CASES[name].loss, "sum")
+    losses, dy = judged(none, name, dtype, backend)
+    total, same = judged(summed, name, dtype, backend)
+    samples = len(Y[CASES[name].y])
+    assert losses.shape[-1] == samples and losses.dtype == dtype
+    assert losses.sum() == pytest.approx(float(total), rel=2 * TIGHT[dtype])
+    np.testing.assert_allclose(dy, same, rtol=10 * TIGHT[dtype], atol=10 * TIGHT[dtype])
+    for n in range(samples):                                    # what a sample has by itself, in a batch of one
+        alone, _ = judged(summed, name, dtype, backend, only=slice(n, n + 1))
+        assert losses[..., n].sum() == pytest.approx(float(alone), rel=4 * TIGHT[dtype], abs=1e-30)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_weights_of_samples_multiply_their_losses(name: str, dtype: Any, backend):
+    """They are no part of what is divided by."""
+    weights = np.array([1.0, 0.0, 2.5, 0.5, 3.0, 0.25])
+    losses, slopes = judged(reduced(CASES[name].loss, "none"), name, dtype, backend)
+    expected, slopes = (losses * weights).astype(np.float64), slopes * weights
+    every, plain = (float(judged(reduced(CASES[name].loss, kind), name, dtype, backend)[0]) for kind in ("sum", "mean"))
+    batch = [("batch", len(weights))] if CASES[name].loss.reduction == "batch" else []
+    for kind, divisor in (("none", 1.0), ("sum", 1.0), ("mean", every / plain), *batch):
+        loss, dy = judged(reduced(CASES[name].loss, kind), name, dtype, backend, weights)
+        right = expected if kind == "none" else expected.sum() / divisor
+        np.testing.assert_allclose(loss, right, rtol=8 * TIGHT[dtype])
+        np.testing.assert_allclose(dy, slopes / divisor, rtol=20 * TIGHT[dtype], atol=20 * TIGHT[dtype])
+
+
+def test_a_sample_of_weight_0_may_be_infinite(backend):
+    y, weights = backend.asarray(np.array([[np.inf, 1.0]])), backend.asarray(np.array([0.0, 1.0]))
+    for loss in (xn.MeanSquaredError(), xn.Huber(), xn.MeanAbsoluteError()):
+        value, dy = loss(backend, y, backend.asarray(np.zeros((1, 2))), weights)
+        assert np.isfinite(float(value)) and backend.to_numpy(dy)[0, 0] == 0
+
+
+@pytest.mark.parametrize("reduce", ["fit", "evaluate"])
+def test_training_needs_one_number(reduce):
+    net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
+    more = {"optimizer": xn.SGD(0.1)} if reduce == "fit" else {}
+    with pytest.raises(ValueError, match="MeanSquaredError: expected reduction 'mean', 'batch' or 'sum', for training and "
+                                         "evaluation. Received: reduction='none'"):
+        getattr(net, reduce)(np.zeros((4, 3)), np.zeros((4, 2)), loss=xn.MeanSquaredError(reduction="none"), **more)
 
 
 # --- edges ------------------------------------------------------------------------------------------------------------
@@ -181,10 +248,10 @@ def test_binary_cross_entropy_is_that_of_two_classes():
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: xn.MeanSquaredError(reduction="none"), "MeanSquaredError: expected reduction to be 'mean', 'batch' or 'sum'"),
+    (lambda: xn.MeanSquaredError(reduction="no"), "MeanSquaredError: expected reduction to be 'mean', 'batch', 'sum' or 'none'"),
     (lambda: xn.HalfSquaredError(reduction=None), "HalfSquaredError: expected reduction to be"),
     (lambda: xn.LogCosh(reduction=1), "LogCosh: expected reduction to be"),
-    (lambda: xn.CrossEntropy(reduction="batch"), "expected reduction to be 'mean' or 'sum'. Received: reduction='batch'"),
+    (lambda: xn.CrossEntropy(reduction="batch"), "expected reduction to be 'mean', 'sum' or 'none'. Received: reduction='batch'"),
     (lambda: xn.Hellinger(reduction="batch"), "Hellinger: expected reduction"),
     (lambda: xn.WassersteinCritic(reduction="x"), "WassersteinCritic: expected reduction"),
     (lambda: xn.BoundedCrossEntropy(0.0), "BoundedCrossEntropy: expected bound to be a number above 0"),
@@ -194,7 +261,7 @@ def test_binary_cross_entropy_is_that_of_two_classes():
     (lambda: xn.Tversky(b=math.inf), "Tversky: expected b to be a number above 0"),
     (lambda: xn.FocalCrossEntropy(balance=1.5), "FocalCrossEntropy: expected balance to be a number from 0 to 1"),
     (lambda: xn.FocalCrossEntropy(focus=0), "FocalCrossEntropy: expected focus to be a number above 0"),
-    (lambda: xn.PoissonLikelihood(reduction="none"), "PoissonLikelihood: expected reduction"),
+    (lambda: xn.PoissonLikelihood(reduction="all"), "PoissonLikelihood: expected reduction"),
     (lambda: xn.Huber(0), "Huber: expected delta to be a number above 0. Received: delta=0"),
     (lambda: xn.Huber(math.nan), "Huber: expected delta"), (lambda: xn.Huber(True), "Huber: expected delta"),
     (lambda: xn.SmoothL1(-1.0), "SmoothL1: expected beta to be a number above 0"),

@@ -182,7 +182,7 @@ def test_losses_by_name():
 
 
 def test_a_loss_without_a_formula_says_so():
-    with pytest.raises(NotImplementedError, match=r"Loss: expected a method __call__\(backend, y, target\)"):
+    with pytest.raises(NotImplementedError, match=r"Loss: expected a method terms\(backend, y, target\), or __call__"):
         xn.Loss()(xn.Backend(), np.zeros((1, 1)), np.zeros((1, 1)))
 
 

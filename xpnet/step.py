@@ -134,6 +134,9 @@ class TrainStep:
 
 def loss_input(net: Network, loss: Loss) -> Any:
     """The node that the loss reads: the output, or what a final softmax or sigmoid is applied to where the loss has its own."""
+    if loss.reduction == "none":
+        raise ValueError(f"{loss.who}: expected reduction 'mean', 'batch' or 'sum', for training and evaluation. "
+                         "Received: reduction='none'.")
     last, own = net.output.layer, loss.takes_logits
     below = {"": False, "softmax": softmax_below(net.output),
              "sigmoid": getattr(last, "activation", None) in ("sigmoid", "logistic")}

@@ -61,7 +61,8 @@ def check_loss(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Back
     """Compare a loss's gradient with finite differences along one random direction, in float64.
 
     out_shape is the network's output without the batch axis, target is batch-first, y (out_shape, N) batch-last, normally
-    distributed unless given. Returns the relative error; AssertionError where it is above `tolerance`.
+    distributed by default. Of reduction="none" the gradient is that of the sum. Returns the relative error;
+    AssertionError where it is above `tolerance`.
     """
     backend = get_backend(backend)
     rng = np.random.default_rng(seed)
@@ -72,7 +73,7 @@ def check_loss(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Back
     direction /= np.linalg.norm(direction)
 
     def value(h: float) -> float:
-        return float(backend.to_numpy(loss(backend, backend.asarray(y + h * direction), goal)[0]))
+        return float(backend.to_numpy(loss(backend, backend.asarray(y + h * direction), goal)[0]).sum())
 
     dy = backend.to_numpy(loss(backend, backend.asarray(y), goal)[1])
     if dy.shape != y.shape:

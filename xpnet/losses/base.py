@@ -2,6 +2,14 @@
 
 A loss is called with (backend, y, target), y (D, ..., N) and the target batch-last; it returns the loss as a scalar
 array on the backend (no host synchronisation) and dy like y. `targets` checks what users hand in, before any work.
+
+A subclass writes `terms`, the losses before they are summed; what is done with them is the same for all:
+
+    reduction   "mean"            "batch"     "sum"     "none"
+    L           sum of w f / n    ... / N     ... / 1   w f itself, not summed
+    dy          w df/dy / n       ... / N     ... / 1   the gradient of the sum of w f
+
+w are the samples' weights (N,), 1 where none are given. They are no part of n.
 """
 
 from __future__ import annotations
@@ -30,14 +38,26 @@ class Loss(Checked):
             raise ValueError(f"{self.who}: expected targets of shape {batch_of(out_shape)}. Received: shape {target.shape}.")
         return target.reshape(-1, *out_shape).astype(dtype, copy=False)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        raise NotImplementedError(f"{self.who}: expected a method __call__(backend, y, target).")
+    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
+        """The loss and dy. sample_weight (N,): numbers that each sample's part of the loss and of dy is multiplied with."""
+        f, dy, n = self.terms(backend, y, target)
+        if sample_weight is not None:
+            f, dy = (weigh(backend.xp, a, sample_weight) for a in (f, dy))
+        if self.reduction == "none":
+            return f, dy
+        divisor = {"mean": n, "batch": y.shape[-1], "sum": 1}[self.reduction]
+        return f.sum() / divisor, dy * (1.0 / divisor)
+
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        """(f (..., N), the gradient of the sum of f with respect to y, n): the losses, and what their mean divides by."""
+        raise NotImplementedError(f"{self.who}: expected a method terms(backend, y, target), or "
+                                  "__call__(backend, y, target).")
 
     # --- help for subclasses --------------------------------------------------------------------------------------
 
-    def count(self, y: Array) -> int:
-        """What a sum over all elements of y (..., N) is divided by, as `reduction` says."""
-        return {"mean": y.size, "batch": y.shape[-1], "sum": 1}[self.reduction]
+    def expect_reduction(self, reduction: Any, *, batch: bool = True) -> str:
+        """`reduction`; "batch" is for losses whose terms are those of single outputs."""
+        return self.expect_choice("reduction", reduction, ("mean", "batch", "sum", "none") if batch else ("mean", "sum", "none"))
 
     def expect_weights(self, name: str, values: Any) -> tuple[float, ...] | None:
         """A number for each class, 0 or larger, or None; the targets say how many classes there are."""
@@ -64,6 +84,11 @@ def column(backend: Backend, values: tuple[float, ...] | None, y: Array) -> Arra
     out = backend.empty((len(values),), np.float64)
     backend.assign(out, values)
     return out.astype(y.dtype).reshape(-1, *(1,) * (y.ndim - 1))
+
+
+def weigh(xp: Any, a: Array, sample_weight: Array) -> Array:
+    """a (..., N) times the samples' weights (N,); 0 times infinity is 0: a sample of weight 0 is left out."""
+    return xp.where(sample_weight != 0, a, a.dtype.type(0)) * sample_weight
 
 
 def or_one(total: Array) -> Array:

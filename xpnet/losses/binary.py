@@ -9,7 +9,6 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss, column, or_one
-from xpnet.losses.regression import REDUCTIONS
 
 LEAST_LOG = -100.0      # logarithms of probabilities are cut off there, as in PyTorch
 LEAST_VARIANCE = 1e-12
@@ -41,13 +40,12 @@ class BinaryCrossEntropy(BinaryLoss):
 
     def __init__(self, *, logits: bool = True, reduction: str = "mean") -> None:
         self.logits = self.expect_choice("logits", logits, (True, False))
-        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = self.expect_reduction(reduction)
         self.takes_logits = "sigmoid" if logits else ""
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        n = self.count(y)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         f, slope = (of_logits(backend.xp, y, target, 1.0 - target) if self.logits else of_probabilities(backend.xp, y, target))
-        return f.sum() / n, slope * (1.0 / n)
+        return f, slope, y.size
 
 
 class MultiLabelCrossEntropy(BinaryLoss):
@@ -67,21 +65,18 @@ class MultiLabelCrossEntropy(BinaryLoss):
         self.weight = self.expect_weights("weight", weight)
         self.positive_weight = self.expect_weights("positive_weight", positive_weight)
         self.ignore = self.expect_label("ignore", ignore)
-        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+        self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         self.check_weights("weight", self.weight, out_shape)
         self.check_weights("positive_weight", self.positive_weight, out_shape)
         return super().targets(target, out_shape, dtype)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)
         w = column(backend, self.weight, y) * known
         f, slope = of_logits(backend.xp, y, w * column(backend, self.positive_weight, y) * target, w * (1.0 - target))
-        total: Any = self.count(y)
-        if self.ignore is not None and self.reduction == "mean":
-            total = or_one(known.sum())
-        return f.sum() / total, slope / total
+        return f, slope, y.size if self.ignore is None else or_one(known.sum())
 
 
 class FocalCrossEntropy(BinaryLoss):
@@ -98,14 +93,13 @@ class FocalCrossEntropy(BinaryLoss):
     def __init__(self, balance: float = 0.25, focus: float = 2.0, *, reduction: str = "mean") -> None:
         self.balance = self.expect_share("balance", balance)
         self.focus = self.expect_positive("focus", focus)
-        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = self.expect_reduction(reduction)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        n = self.count(y)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         f_yes, slope_yes = self.of_yes(backend.xp, y)
         f_no, slope_no = self.of_yes(backend.xp, -y)                                            # 1 - s(z) = s(-z)
         yes, no = self.balance * target, (1.0 - self.balance) * (1.0 - target)
-        return (yes * f_yes + no * f_no).sum() / n, (yes * slope_yes - no * slope_no) * (1.0 / n)
+        return yes * f_yes + no * f_no, yes * slope_yes - no * slope_no, y.size
 
     def of_yes(self, xp: Any, z: Array) -> tuple[Array, Array]:
         """-(1 - s)^g log s and its derivative (1 - s)^g (g s log s - (1 - s))."""

@@ -13,7 +13,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.checks import finite_array
 from xpnet.layer import Array, Shape
-from xpnet.losses.base import Loss, batch_of, column, one_hot, or_one
+from xpnet.losses.base import Loss, batch_of, column, one_hot, or_one, weigh
 
 
 class ClassLoss(Loss):
@@ -62,25 +62,25 @@ class WeightedClassLoss(ClassLoss):
     def __init__(self, *, weight: Any = None, ignore: int | None = None, reduction: str = "mean") -> None:
         self.weight = self.expect_weights("weight", weight)
         self.ignore = self.expect_label("ignore", ignore)
-        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+        self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         self.check_weights("weight", self.weight, out_shape)
         return super().targets(target, out_shape, dtype)
 
-    def weighted(self, backend: Backend, y: Array, target: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
-        """w s (K, P), s the smoothed shares of the classes, 0 where ignored, and what the loss is divided by.
+    def weighted(self, backend: Backend, y: Array, target: Array, smoothing: float = 0.0) -> tuple[Array, Any]:
+        """w s (K, P), s the smoothed shares of the classes, 0 where ignored, and what their mean divides by.
 
         y (K, P); target (P,) or (K, P).
         """
         K, P = y.shape
         w = column(backend, self.weight, y)                                                     # (K, 1)
         if target.ndim == 2:
-            return w * ((1.0 - smoothing) * target + smoothing / K), self.count(y[0])
+            return w * ((1.0 - smoothing) * target + smoothing / K), P
         known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)    # (P,)
         hot = one_hot(backend, target, K).astype(y.dtype) * known                               # (K, P)
         shares = (1.0 - smoothing) * hot + (smoothing / K) * known
-        return w * shares, 1 if self.reduction == "sum" else or_one((w * hot).sum())
+        return w * shares, or_one((w * hot).sum())
 
 
 class CrossEntropy(WeightedClassLoss):
@@ -106,16 +106,33 @@ class CrossEntropy(WeightedClassLoss):
         super().__init__(weight=weight, ignore=ignore, reduction=reduction)
         self.label_smoothing = self.expect_share("label_smoothing", label_smoothing)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
         z = y.reshape(y.shape[0], -1)                                                           # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(z.shape)
-        if self.weight is None and self.ignore is None and not self.label_smoothing and self.reduction == "mean":
+        plain = self.weight is None and self.ignore is None and not self.label_smoothing and sample_weight is None
+        if plain and self.reduction == "mean":
             loss, dz = backend.softmax_cross_entropy(z, target)
             return loss, dz.reshape(y.shape)
-        shares, total = self.weighted(backend, z, target, self.label_smoothing)
+        shares, n = self.weighted(backend, z, target, self.label_smoothing)
+        loss, dz = cross_entropy(backend, z, shares, n, self.reduction, sample_weight)
+        return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz.reshape(y.shape)
+
+
+def cross_entropy(backend: Backend, z: Array, shares: Array, n: Any, reduction: str, sample_weight: Array | None
+                  ) -> tuple[Array, Array]:
+    """Cross entropy of shares: of z (K, P), divided by n for "mean", (P,) for "none"; and dz (K, P). See Loss.__call__."""
+    if sample_weight is not None:
+        by_sample = shares.reshape(len(shares), -1, sample_weight.size)                         # (K, places, N)
+        shares = weigh(backend.xp, by_sample, sample_weight).reshape(shares.shape)
+    if reduction != "none":
         loss, dz = backend.softmax_cross_entropy(z, shares)                                     # divided by P
-        scale = z.shape[1] / total
-        return loss * scale, (dz * scale).reshape(y.shape)
+        scale = z.shape[1] / (n if reduction == "mean" else 1)
+        return loss * scale, dz * scale
+    xp = backend.xp
+    shifted = z - z.max(axis=0)
+    minus_log = xp.log(xp.exp(shifted).sum(axis=0)) - shifted
+    f = xp.where(shares != 0, shares * minus_log, z.dtype.type(0)).sum(axis=0)                  # 0 times infinity is 0
+    return f, backend.softmax(z) * shares.sum(axis=0) - shares
 
 
 class NegativeLogLikelihood(WeightedClassLoss):
@@ -126,12 +143,12 @@ class NegativeLogLikelihood(WeightedClassLoss):
     their sum is.
     """
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         log_p = y.reshape(y.shape[0], -1)                                                       # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(log_p.shape)
-        shares, total = self.weighted(backend, log_p, target)
+        shares, n = self.weighted(backend, log_p, target)
         asked = backend.xp.where(shares != 0, log_p, y.dtype.type(0))                           # log 0 elsewhere is no matter
-        return -(shares * asked).sum() / total, (shares / -total).reshape(y.shape)
+        return -(shares * asked).sum(axis=0).reshape(y.shape[1:]), -shares.reshape(y.shape), n
 
 
 class BoundedCrossEntropy(ClassLoss):
@@ -145,13 +162,12 @@ class BoundedCrossEntropy(ClassLoss):
 
     def __init__(self, bound: float, *, reduction: str = "mean") -> None:
         self.bound = self.expect_positive("bound", bound)
-        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+        self.reduction = self.expect_reduction(reduction, batch=False)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
         K, P = len(y), y.size // len(y)
         shares = one_hot(backend, target, K) if target.ndim < y.ndim else target
         z, t = backend.empty((K + 1, P), y.dtype), backend.zeros((K + 1, P), y.dtype)
         z[:K], z[K:], t[:K] = y.reshape(K, P), -self.bound, shares.reshape(K, P)
-        loss, dz = backend.softmax_cross_entropy(z, t)                                          # divided by P
-        scale = P / self.count(y[0])
-        return loss * scale, (dz[:K] * scale).reshape(y.shape)
+        loss, dz = cross_entropy(backend, z, t, P, self.reduction, sample_weight)
+        return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz[:K].reshape(y.shape)

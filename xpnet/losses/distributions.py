@@ -25,15 +25,15 @@ class KullbackLeibler(ClassLoss):
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+        self.reduction = self.expect_reduction(reduction, batch=False)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        xp, n, zero = backend.xp, self.count(y[0]), y.dtype.type(0)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        xp, zero = backend.xp, y.dtype.type(0)
         if target.ndim < y.ndim:
             target = one_hot(backend, target, len(y)).astype(y.dtype)
         there = target > 0
         gap = xp.log(xp.where(there, target, y.dtype.type(1))) - xp.where(there, y, zero)       # log 0 elsewhere is no matter
-        return (target * gap).sum() / n, target * (-1.0 / n)
+        return (target * gap).sum(axis=0), -target, y[0].size
 
 
 class Hellinger(ClassLoss):
@@ -46,14 +46,15 @@ class Hellinger(ClassLoss):
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+        self.reduction = self.expect_reduction(reduction, batch=False)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        xp, n = backend.xp, self.count(y[0])
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        xp = backend.xp
         if target.ndim < y.ndim:
             target = one_hot(backend, target, len(y)).astype(y.dtype)
         difference = xp.sqrt(xp.maximum(y, 0)) - xp.sqrt(target)
-        return (difference * difference).sum() / (2 * n), (1.0 - xp.sqrt(target / xp.maximum(y, LEAST))) * (0.5 / n)
+        f = 0.5 * (difference * difference).sum(axis=0)
+        return f, 0.5 - 0.5 * xp.sqrt(target / xp.maximum(y, LEAST)), y[0].size
 
 
 class WassersteinCritic(Loss):
@@ -65,11 +66,10 @@ class WassersteinCritic(Loss):
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+        self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         return expect_signs(self.who, super().targets(target, out_shape, dtype))
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        n = self.count(y)
-        return (target * y).sum() / n, target * (1.0 / n)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        return target * y, target, y.size

@@ -11,7 +11,6 @@ from xpnet.checks import finite_array
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss, batch_of, one_hot
 from xpnet.losses.classification import ClassLoss, check_labels
-from xpnet.losses.regression import REDUCTIONS
 
 
 def to_the_power(v: Array, power: int) -> tuple[Array, Array]:
@@ -30,15 +29,14 @@ class Hinge(Loss):
     def __init__(self, margin: float = 1.0, *, power: int = 1, reduction: str = "mean") -> None:
         self.margin = self.expect_positive("margin", margin)
         self.power = self.expect_choice("power", power, (1, 2))
-        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = self.expect_reduction(reduction)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         return expect_signs(self.who, super().targets(target, out_shape, dtype))
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        n = self.count(y)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         f, slope = to_the_power(backend.xp.maximum(self.margin - target * y, 0), self.power)
-        return f.sum() / n, target * slope * (-1.0 / n)
+        return f, -target * slope, y.size
 
 
 class MultiClassHinge(ClassLoss):
@@ -47,7 +45,7 @@ class MultiClassHinge(ClassLoss):
     def __init__(self, margin: float = 1.0, *, power: int = 1, reduction: str = "mean") -> None:
         self.margin = self.expect_positive("margin", margin)
         self.power = self.expect_choice("power", power, (1, 2))
-        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+        self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         target = finite_array(target, f"{self.who}: targets")
@@ -68,14 +66,14 @@ class CrammerSingerHinge(MultiClassHinge):
     where the label leads by the margin. reduction="sum" does not divide.
     """
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        xp, n = backend.xp, self.count(y[0])
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        xp = backend.xp
         right = one_hot(backend, target, len(y))                                                # (K, ..., N)
         others = xp.where(right, y.dtype.type(-np.inf), y)
         rival = one_hot(backend, others.argmax(axis=0), len(y))
         ahead = xp.maximum(self.margin - self.score(xp, y, right) + others.max(axis=0, keepdims=True), 0)
         f, slope = to_the_power(ahead, self.power)
-        return f.sum() / n, (rival.astype(y.dtype) - right.astype(y.dtype)) * slope * (1.0 / n)
+        return f[0], (rival.astype(y.dtype) - right.astype(y.dtype)) * slope, y[0].size
 
 
 class WestonWatkinsHinge(MultiClassHinge):
@@ -86,12 +84,12 @@ class WestonWatkinsHinge(MultiClassHinge):
     reduction="sum" divides by K only.
     """
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        xp, n = backend.xp, self.count(y[0]) * len(y)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        xp, share = backend.xp, 1.0 / len(y)
         right = one_hot(backend, target, len(y))                                                # (K, ..., N)
         ahead = xp.where(right, y.dtype.type(0), xp.maximum(self.margin - self.score(xp, y, right) + y, 0))
         f, slope = to_the_power(ahead, self.power)
-        return f.sum() / n, (slope - right.astype(y.dtype) * slope.sum(axis=0, keepdims=True)) * (1.0 / n)
+        return f.sum(axis=0) * share, (slope - right.astype(y.dtype) * slope.sum(axis=0, keepdims=True)) * share, y[0].size
 
 
 def expect_signs(who: str, target: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Losses for numbers: the error e = y - t, weighed in one way or another.
 
 With reduction="mean" the sum over all elements is divided by their number, with "batch" by the batch's size N, with "sum"
-by nothing.
+by nothing. "none" gives the losses of all elements, without a sum.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from xpnet.backends import Backend
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss
 
-REDUCTIONS = "mean", "batch", "sum"
-
 
 class MeanSquaredError(Loss):
     """Mean squared error: L = mean over all elements of (y - t)^2, dy = 2 (y - t) / number of elements.
@@ -25,11 +23,11 @@ class MeanSquaredError(Loss):
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = self.expect_reduction(reduction)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        error, n = y - target, self.count(y)
-        return (error * error).sum() / n, error * (2.0 / n)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        error = y - target
+        return error * error, 2.0 * error, y.size
 
 
 class HalfSquaredError(Loss):
@@ -39,27 +37,25 @@ class HalfSquaredError(Loss):
     """
 
     def __init__(self, *, reduction: str = "batch") -> None:
-        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = self.expect_reduction(reduction)
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        error, n = y - target, self.count(y)
-        return (error * error).sum() / (2 * n), error * (1.0 / n)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        error = y - target
+        return 0.5 * error * error, error, y.size
 
 
 class ErrorLoss(Loss):
     """Base class: L = mean over all elements of f(y - t); a subclass writes f and f'."""
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = self.expect_reduction(reduction)
 
     def of(self, xp: Any, error: Array) -> tuple[Array, Array]:
         """f and f' of the error, elementwise."""
         raise NotImplementedError(f"{self.who}: expected a method of(xp, error).")
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        n = self.count(y)
-        f, slope = self.of(backend.xp, y - target)
-        return f.sum() / n, slope * (1.0 / n)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        return *self.of(backend.xp, y - target), y.size
 
 
 class MeanAbsoluteError(ErrorLoss):
@@ -126,7 +122,7 @@ class PoissonLikelihood(Loss):
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
-        self.reduction = self.expect_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = self.expect_reduction(reduction)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         target = super().targets(target, out_shape, dtype)
@@ -134,7 +130,6 @@ class PoissonLikelihood(Loss):
             raise ValueError(f"{self.who}: expected targets that are counts, 0 or larger. Received: {target.min():g} among them.")
         return target
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        n = self.count(y)
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         rate = backend.xp.exp(y)
-        return (rate - target * y).sum() / n, (rate - target) * (1.0 / n)
+        return rate - target * y, rate - target, y.size

@@ -24,7 +24,7 @@ class OverlapLoss(BinaryLoss):
     def __init__(self, *, smooth: float = 1.0, ignore: int | None = None, reduction: str = "mean") -> None:
         self.smooth = self.expect_positive("smooth", smooth)
         self.ignore = self.expect_label("ignore", ignore)
-        self.reduction = self.expect_choice("reduction", reduction, ("mean", "sum"))
+        self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         if len(out_shape) != 3:
@@ -41,8 +41,8 @@ class OverlapLoss(BinaryLoss):
         """Terms of a and b, elementwise, and their derivatives by y."""
         raise NotImplementedError(f"{self.who}: expected a method overlap(y, t).")
 
-    def __call__(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array]:
-        xp, zero, n = backend.xp, y.dtype.type(0), self.count(y[:, 0, 0])
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        xp, zero = backend.xp, y.dtype.type(0)
         known = None if self.ignore is None else target != self.ignore
         t = target if target.ndim == y.ndim else one_hot(backend, target, len(y)).astype(y.dtype)
         if known is not None:
@@ -50,8 +50,8 @@ class OverlapLoss(BinaryLoss):
         a, b, da, db = self.overlap(y, t)
         above, below = (term.sum(axis=(1, 2), keepdims=True) + self.smooth for term in (a, b))      # (K, 1, 1, N)
         share = above / below
-        dy = (share * db - da) / (below * n)
-        return (1.0 - share).sum() / n, dy if known is None else xp.where(known, dy, zero)
+        dy = (share * db - da) / below
+        return 1.0 - share[:, 0, 0], dy if known is None else xp.where(known, dy, zero), y[:, 0, 0].size    # (K, N)
 
 
 class Dice(OverlapLoss):
