@@ -12,7 +12,8 @@ class NumbaBackend(NumbaConvolution, NumbaPooling, NumbaElementwise, NumbaOptimi
     """Register-blocked kernels for float32; what they do not cover is NumpyBackend's.
 
     `winograd` says which tiles 3x3 convolutions may use where they pay: 2, or 4 too (faster for large layers, with
-    errors about six times as large), or 0 for none.
+    errors about six times as large), or 0 for none: then a NaN or an infinity reaches only the
+    outputs whose window contains it.
     """
 
     name = "numba"

@@ -21,8 +21,8 @@ def writable(*arrays: Array) -> bool:
 class NumbaBase(NumpyBackend):
     """Threads for kernels; all that has no kernel is NumpyBackend's."""
 
-    def __init__(self, note: str = "") -> None:
-        super().__init__(note)
+    def __init__(self, note: str = "", *, winograd: int = 2) -> None:
+        super().__init__(note, winograd=winograd)
         self.size = min(self.threads.size, most_threads())
 
     def crew(self, work: int) -> int:

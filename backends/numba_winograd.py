@@ -7,7 +7,8 @@ Errors against float64, ||error|| / ||y||, for 64 to 512 channels, and those of 
     F(2x2, 3x3)     2e-7 .. 7e-7        3e-7 .. 8e-7            5e-7 .. 7e-7
     F(4x4, 3x3)     1.3e-6 .. 4.3e-6    1.7e-6 .. 5.2e-6        1.6e-6 .. 3.6e-6
 
-A NaN or an infinity spoils its whole tile and not only the windows that contain it.
+A NaN or an infinity spreads to its whole tile, and not only to the windows that contain it;
+NumbaBackend(winograd=0) has no tiles.
 """
 
 from __future__ import annotations
@@ -38,11 +39,7 @@ class NumbaWinograd(NumbaBase):
     accurate, 0 for neither.
     """
 
-    def __init__(self, note: str = "", *, winograd: int = 2) -> None:
-        if winograd not in (0, 2, 4):
-            raise ValueError(f"NumbaBackend: expected winograd to be 0, 2 or 4. Received: {winograd!r}.")
-        super().__init__(note)
-        self.winograd = winograd
+    winograd_tiles = 0, 2, 4
 
     def winograd_tile(self, window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int) -> int:
         """The side of the tiles with which F filters on C channels take the least time; 0: without tiles."""

@@ -106,7 +106,7 @@ class NumpyConvolution(NumpyWinograd):
         N = x.shape[3]
         if window.pointwise and groups == 1 or x.size == 0:
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
-        if winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, W.dtype):
+        if self.winograd and winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, W.dtype):
             return self._winograd(x, W, window, bias=bias, activation=activation)
         return self._correlate(x, W.reshape(groups, F // groups, *W.shape[1:]), window, bias, activation)
 
@@ -122,7 +122,7 @@ class NumpyConvolution(NumpyWinograd):
             return self._scatter(dy, W, x_shape, window, groups)
         # With stride 1 the gradient is a convolution itself: of dy, padded the other way, with the filters turned round.
         turned = Window(window.kernel, (1, 1), (high - top, high - bottom, wide - left, wide - right), window.dilation)
-        if winograd_pays(turned, groups, F, C, H, width, N, dy.dtype, W.dtype):
+        if self.winograd and winograd_pays(turned, groups, F, C, H, width, N, dy.dtype, W.dtype):
             return self._winograd(dy, W, turned, turned=True)
         W = W.reshape(groups, F // groups, C, KH, KW)[..., ::-1, ::-1].swapaxes(1, 2)           # (G, C, F/G, KH, KW)
         return self._correlate(dy, W, turned)
@@ -191,7 +191,7 @@ class NumpyConvolution(NumpyWinograd):
         if dy.size == 0:
             return super().conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=accumulate)
         (F, OH, OW, N), C, (KH, KW) = dy.shape, x.shape[0] // groups, window.kernel
-        if winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, dy.dtype):
+        if self.winograd and winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, dy.dtype):
             return self.store(self._winograd_dW(x, dy, window), out, accumulate)
         F, K = F // groups, C * KH * KW
         # Split the columns, so that each product has a small result; not where slices of them would get too thin.

@@ -7,7 +7,8 @@ F(2x2, 3x3) of Lavin and Gray 2016, section 4.1. For a 4x4 tile d of the input a
 and summing the products over channels makes each of the 16 positions a matrix product of its own. The gradient by the
 filters is the adjoint: dg = G^T [ (A dy A^T) * (B^T d B) ] G. The transforms know only 0, 1, -1, 1/2 and 1/4: in
 float32 errors stay below 1e-6 (64 to 512 channels: outputs 3e-7 to 5e-7, plain sums 3e-7; dW 3e-7 to 6e-7, plain 1e-7 to
-3e-7). A NaN or an infinity spoils its whole tile and not only the windows that contain it.
+3e-7). A NaN or an infinity spreads to its whole tile, and not only to the windows that
+contain it; NumpyBackend(winograd=0) has no tiles.
 """
 
 from __future__ import annotations
@@ -53,7 +54,20 @@ def make_parts(TH: int, TW: int, N: int) -> list[Part]:
 
 
 class NumpyWinograd(NumpyBase):
-    """The convolution of 3x3 filters with stride 1, and its gradient by the filters."""
+    """The convolution of 3x3 filters with stride 1, and its gradient by the filters.
+
+    `winograd` is the side of the largest tiles: 2 for F(2x2, 3x3) where it pays, 0 for no tiles at all.
+    """
+
+    winograd_tiles: tuple[int, ...] = (0, 2)
+
+    def __init__(self, note: str = "", *, winograd: int = 2) -> None:
+        if winograd not in self.winograd_tiles:
+            *most, last = map(str, self.winograd_tiles)
+            raise ValueError(f"{type(self).__name__}: expected winograd to be "
+                             f"{', '.join(most)} or {last}. Received: {winograd!r}.")
+        super().__init__(note)
+        self.winograd = winograd
 
     def _winograd(self, x: Array, W: Array, window: Window, *, bias: Array | None = None, activation: str | None = None,
                   turned: bool = False) -> Array:

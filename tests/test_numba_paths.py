@@ -138,6 +138,10 @@ def test_the_switch_of_the_tiles(winograd, trace):
     shape, window, F, *_ = CASES["1024 filters"]
     ways = ways_of(NumbaBackend(winograd=winograd), shape, window, F, 1, np.float32, trace, 2e-5)
     assert ways == (("winograd",) * 3 if winograd else PADDED)
+    if winograd == 0:               # what NumPy does for it has no tiles either
+        trace.watch(NumpyBackend, "_winograd", "tiles")
+        wide = ways_of(NumbaBackend(winograd=0), (64, 8, 8, 8), W3, 64, 1, np.float64, trace)
+        assert wide == ("numpy",) * 3
 
 
 @pytest.mark.parametrize("x, W, bias", [

@@ -127,6 +127,29 @@ def test_the_way_of_a_convolution(name, trace):
         assert ways_of(backend, shape, window, F, groups, dtype, trace) == ways
 
 
+def test_the_switch_of_the_tiles(trace):
+    shape, window, F, *_ = CASES["4096 filters of 4x4 tiles"]
+    backend = NumpyBackend(winograd=0)
+    for dtype in (np.float32, np.float64):
+        assert ways_of(backend, shape, window, F, 1, dtype, trace) == ROWS
+    for winograd in (1, 4, None):
+        with pytest.raises(ValueError, match="NumpyBackend: expected winograd to be 0 or 2. Rec"):
+            NumpyBackend(winograd=winograd)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_nan_or_an_infinity_without_tiles(value):
+    """It reaches the outputs whose window contains it; with tiles all outputs of its tiles."""
+    x, W = normal(64, 8, 8, 8), normal(64, 64, 3, 3, seed=1)
+    x[5, 3, 4, 2] = value
+    right = BASE.conv2d(x, W, W3)
+    with np.errstate(invalid="ignore"):
+        tiled = NumpyBackend().conv2d(x, W, W3)
+    assert distance(NumpyBackend(winograd=0).conv2d(x, W, W3), right) < 1e-5
+    reached, spread = (~np.isfinite(y[0]).all(axis=-1) for y in (right, tiled))
+    assert reached.sum() == 9 and spread.sum() == 16 and (reached <= spread).all()
+
+
 def test_mixed_types_have_no_tiles(trace):
     backend, x, W = NumpyBackend(), normal(64, 8, 8, 8), normal(64, 64, 3, 3, dtype=np.float64)
     y = backend.conv2d(x, W, W3)
