@@ -13,6 +13,10 @@ Pair = int | tuple[int, int]
 Padding = int | str | tuple[int, int] | tuple[int, int, int, int]
 
 
+MOST_TAPS = 1 << 26         # elements of a window: layers keep a weight, or look at a view of the input, for each
+MOST_STEPPING = 1 << 12     # windows that are looked at one by one
+
+
 @dataclass(frozen=True)
 class Window:
     """A window that slides over the rows and columns of a feature map.
@@ -42,6 +46,8 @@ class Window:
         kernel = pair(kernel_size, "kernel_size", 1, who)
         strides = pair(stride, "stride", 1, who)
         dilations = pair(dilation, "dilation", 1, who)
+        if kernel[0] * kernel[1] > MOST_TAPS:
+            raise wrong(who, f"a window of at most {MOST_TAPS:,} elements", "kernel_size", kernel_size)
         extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
         pad = _padding(padding, extent, who)
         for (before, after), size, axis in zip((pad[:2], pad[2:]), extent, ("rows", "columns"), strict=True):
@@ -118,7 +124,9 @@ class Window:
 
     def check_no_empty_window(self, height: int, width: int, *, who: str = "Window") -> None:
         """An error where some window sees nothing but padding (a dilated one can step over a small input)."""
-        if not all(axis.any(axis=1).all() for axis in self.inside(height, width)):
+        axes = zip((height, width), self.output_size(height, width), self.kernel, self.stride,
+                   (self.padding[0], self.padding[2]), self.dilation, strict=True)
+        if not all(_all_see_input(size, windows, k, s, before, d, who) for size, windows, k, s, before, d in axes):
             raise ValueError(f"{who}: expected every window to contain at least one element of the input. Received: "
                              f"{height}x{width} with kernel {self.kernel}, dilation {self.dilation}, padding {self.padding}.")
 
@@ -136,6 +144,18 @@ class Window:
                 steps -= 1
             grown.append(max(after, steps * stride + extent - size - before))
         return Window(self.kernel, self.stride, (top, grown[0], left, grown[1]), self.dilation)
+
+
+def _all_see_input(size: int, windows: int, taps: int, stride: int, before: int, dilation: int, who: str) -> bool:
+    """Whether each window along an axis has a tap on the input. No table: it could be larger than the input."""
+    if dilation <= size:            # no two taps step over the input: only the first and the last window can miss it
+        return dilation * (taps - 1) >= before and (windows - 1) * stride - before < size
+    if windows > MOST_STEPPING:
+        raise ValueError(f"{who}: expected at most {MOST_STEPPING:,} windows along an axis where the dilation is larger than "
+                         f"the input. Received: {windows:,} windows, a dilation of {dilation} and an input of {size}.")
+    start = np.arange(windows) * stride - before
+    tap = np.maximum(-(start // dilation), 0)       # the first one that is not before the input
+    return bool(((tap < taps) & (start + tap * dilation < size)).all())
 
 
 def _integers(value: object, name: str, counts: tuple[int, ...], least: int, who: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Window: sizes and indices, against windows that are walked one by one."""
 
+import itertools
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -166,3 +167,33 @@ def test_a_dilated_window_that_steps_over_the_input():
         Window.make(2, dilation=4, padding=2).check_no_empty_window(1, 5, who="MaxPool2d")
     assert str(error.value) == ("MaxPool2d: expected every window to contain at least one element of the input. Received: "
                                 "1x5 with kernel (2, 2), dilation (4, 4), padding (2, 2, 2, 2).")
+
+
+def test_windows_without_input_are_found_without_looking_at_each():
+    """The check agrees with the table of all taps, for every small window."""
+    found = {True: 0, False: 0}
+    for size, kernel, stride, dilation in itertools.product(range(1, 6), range(1, 4), range(1, 4), range(1, 8)):
+        for before, after in itertools.product(range(0, 9, 2), range(3)):
+            window = Window((kernel, 1), (stride, 1), (before, after, 0, 0), (dilation, 1))
+            if window.extent[0] > size + before + after:
+                continue
+            fine = bool(window.inside(size, 1)[0].any(axis=1).all())
+            found[fine] += 1
+            if fine:
+                window.check_no_empty_window(size, 1)
+            else:
+                with pytest.raises(ValueError, match="expected every window to contain at least one element of the input"):
+                    window.check_no_empty_window(size, 1)
+    assert min(found.values()) > 500
+
+
+def test_windows_of_any_size_are_checked_at_once():
+    Window((1 << 40, 1), padding=(1 << 39, 1 << 39, 0, 0)).check_no_empty_window(1 << 50, 1)
+    with pytest.raises(ValueError, match="expected every window to contain"):
+        Window((2, 1), padding=(1 << 50, 0, 0, 0)).check_no_empty_window(1 << 50, 1)
+    with pytest.raises(ValueError, match="MaxPool2d: expected at most 4,096 windows along an axis where the dilation is larger"):
+        Window((1 << 20, 1), padding=(1 << 40, 0, 0, 0), dilation=(9, 1)).check_no_empty_window(8, 1, who="MaxPool2d")
+    for kernel_size in (20000, (1 << 26, 2), 1 << 40):
+        with pytest.raises(ValueError, match="Conv2d: expected a window of at most 67,108,864 elements. Received: kernel_size="):
+            Window.make(kernel_size, who="Conv2d")
+    assert Window.make((1 << 26, 1)).taps == 1 << 26

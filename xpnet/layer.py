@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend, Window, get_backend
-from xpnet.checks import Checked, real_array
+from xpnet.checks import Checked, real_array, shown
 from xpnet.initializers import Initializer, generator
 
 Array = Any
@@ -23,6 +26,8 @@ Shape = tuple[int, ...]
 
 PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: a prediction with dropout on
 ALIGNMENT = 256                                         # bytes; every view starts on a full memory transaction
+MOST_ROWS = 1 << 20                                     # rows or columns for each of which a layer has an entry in a table
+MOST_ELEMENTS = 1 << 40                                 # of an array; a layer that would have a larger one is not built
 
 
 def copy_in(who: str, name: str, array: Array | None, value: Any, backend: Backend | None) -> None:
@@ -161,7 +166,7 @@ class Layer(Checked):
         Name `fan_in`, `fan_out` or `decay` where a layer uses its array in another way, and `units` where not the first
         axis alone but the first few say which output a weight leads to; max-norm is of the others.
         """
-        shape = tuple(shape)
+        shape = self.expect_elements(name, tuple(shape))
         several = len(shape) > 1
         if fan_in is None:
             fan_in = math.prod(shape[units:]) if several else 1
@@ -172,13 +177,26 @@ class Layer(Checked):
 
     def state(self, name: str, shape: Shape, init: Initializer) -> Parameter:
         """Declare an array that is kept and saved but not trained."""
-        self.states.append(Parameter(name, shape, init, 1, 1, False))
+        self.states.append(Parameter(name, self.expect_elements(name, tuple(shape)), init, 1, 1, False))
         return self.states[-1]
 
     def expect_axes(self, shape: Shape, axes: str) -> Shape:
         """`shape` itself; an error where it has not the axes named, e.g. "channels, height, width"."""
         if len(shape) != axes.count(",") + 1:
             raise ValueError(f"{self.who}: expected an input of shape ({axes}) per sample. Received: input shape {shape}.")
+        return shape
+
+    def expect_rows(self, what: str, height: int, width: int) -> tuple[int, int]:
+        """(height, width); an error where tables with an entry for each row and each column would be too large."""
+        if max(height, width) > MOST_ROWS:
+            raise ValueError(f"{self.who}: expected {what} of at most {MOST_ROWS:,} rows and columns. "
+                             f"Received: {height}x{width}.")
+        return height, width
+
+    def expect_elements(self, what: str, shape: Shape) -> Shape:
+        """`shape` itself; an error where an array of it has more elements than any memory can hold."""
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise ValueError(f"{self.who}: expected {what} of at most 2^40 elements. Received: shape {shown(shape)}.")
         return shape
 
     def remember(self, mode: str, *values: Any) -> None:
@@ -209,16 +227,33 @@ class Layer(Checked):
         wanted = inspect.signature(self.build).parameters.values()      # one shape each, or *in_shapes
         if len(in_shapes) != len(wanted) and not any(p.kind is p.VAR_POSITIONAL for p in wanted):
             raise ValueError(f"{self.who}: expected {len(wanted)} input(s). Received: {len(in_shapes)}.")
-        self.in_shapes = tuple(tuple(shape) for shape in in_shapes)
+        self.in_shapes = tuple(self.expect_elements("an input", tuple(shape)) for shape in in_shapes)
         self.out_shape = self.build(*self.in_shapes)
+        self.expect_elements("an output", self.out_shape)
         self.built = True
         return self.out_shape
 
     def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        """Run on `backend`; (seed, index) and the counters (step, use) key the layer's random numbers."""
+        """Run on `backend`; (seed, index) and the counters (step, use) key the layer's random numbers.
+
+        Tables that follow from the shapes are cached properties: made where they are first used, so that a network that
+        is only built takes no memory for them, and forgotten here, because they are arrays of the backend.
+        """
+        for name in self._tables() & vars(self).keys():
+            del vars(self)[name]
         self.backend, self.xp = backend, backend.xp
         self.seed, self.index, self.counters = seed, index, counters
         self._cache = None
+
+    @classmethod
+    @cache
+    def _tables(cls) -> set[str]:
+        return {name for kind in cls.__mro__ for name, value in vars(kind).items() if isinstance(value, cached_property)}
+
+    def make_tables(self) -> None:
+        """Make all tables now, so that what is measured later is the work on batches alone."""
+        for name in self._tables():
+            getattr(self, name)
 
     def __call__(self, *inputs: Node) -> Node:
         """Add the layer to a graph: symbolic inputs in, a symbolic output out."""
@@ -300,24 +335,46 @@ class Buffers:
         states = [(layer, p) for layer in self.layers for p in layer.states]
         self.state_offsets, state_sizes = self._offsets([p for _, p in states])
 
-        self.parameters = backend.zeros((sum(sizes),), self.dtype)
-        self.grads = backend.zeros((sum(sizes),), self.dtype)
-        self.state = backend.zeros((sum(state_sizes),), self.dtype)
+        self.arrays = {f"{layer.name}.{p.name}": p for layer, p in pairs + states}
+        self._expect_memory(sum(sizes), sum(state_sizes))
+        try:
+            self._allocate(sum(sizes), sum(state_sizes), states, seed)
+        except MemoryError as error:
+            raise self._too_large(sum(sizes), sum(state_sizes)) from error
+
+    def _allocate(self, size: int, state_size: int, states: list[tuple[Layer, Parameter]], seed: int) -> None:
+        backend = self.backend
+        self.parameters = backend.zeros((size,), self.dtype)
+        self.grads = backend.zeros((size,), self.dtype)
+        self.state = backend.zeros((state_size,), self.dtype)
         for (_, p), offset in zip(self.placed, self.offsets, strict=True):
             part = slice(offset, offset + p.size)
             p.place(backend, self.parameters[part].reshape(p.shape), self.grads[part].reshape(p.shape))
         for (_, p), offset in zip(states, self.state_offsets, strict=True):
             p.place(backend, self.state[offset:offset + p.size].reshape(p.shape))
-        self.arrays = {f"{layer.name}.{p.name}": p for layer, p in pairs + states}
         with backend.scope():
             for name, p in self.arrays.items():
                 p.data[...] = backend.asarray(p.draw(seed, name), self.dtype)
+
+    def _expect_memory(self, size: int, state_size: int) -> None:
+        """An error where parameters and state cannot fit into the machine's memory: systems promise more than they have."""
+        memory = _machine_memory() if self.backend.xp is np else None
+        if memory is not None and (size + state_size) * self.dtype.itemsize > memory:
+            raise self._too_large(size, state_size)
+
+    def _too_large(self, size: int, state_size: int) -> MemoryError:
+        layer, largest = max(((layer, p) for layer in self.layers for p in layer.parameters + layer.states),
+                             key=lambda pair: pair[1].size)
+        gib = self.dtype.itemsize / 2**30
+        return MemoryError(f"{layer.who}: expected parameters and state that fit into the memory of {self.backend.name}. "
+                           f"Received: {(size + state_size) * gib:,.1f} GiB, {largest.size * gib:,.1f} GiB of them "
+                           f"{largest.name} of shape {largest.shape}.")
 
     def _offsets(self, parameters: Sequence[Parameter]) -> tuple[list[int], list[int]]:
         """Where each view starts, and how many elements it takes up with the gap that aligns the next one."""
         unit = ALIGNMENT // self.dtype.itemsize
         sizes = [-(-p.size // unit) * unit for p in parameters]
-        return [sum(sizes[:i]) for i in range(len(sizes))], sizes
+        return list(accumulate(sizes, initial=0))[:-1], sizes
 
     def trained(self, steps: Mapping[Layer, int]) -> list[tuple[int, int, Layer]]:
         """The contiguous parts (start, stop, layer) of the flat buffers that an optimizer may change.
@@ -334,3 +391,11 @@ class Buffers:
                 start, _, layer = parts.pop()
             parts.append((start, stop, layer))
         return parts
+
+
+def _machine_memory() -> int | None:
+    """Bytes of memory that the machine has; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

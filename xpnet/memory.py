@@ -153,6 +153,9 @@ def _trace(net: Network, N: int, mode: str) -> np.ndarray:
     """
     layers = len(net.layers)
     passes = np.zeros((1 + (2 if mode == TRAIN else 1) * layers, 3))
+    with net.backend.scope():
+        for layer in net.layers:
+            layer.make_tables()         # or the first batch that is tried would count them
     with _counted(net.backend) as (backend, count):
         scratch = backend.empty((max((p.size for layer in net.layers for p in layer.parameters), default=0),), net.dtype)
         start = most = 0

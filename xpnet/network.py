@@ -7,6 +7,7 @@ return batch-first arrays.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,7 @@ class Network:
     # --- construction ---------------------------------------------------------------------------------------------
 
     def _check_names(self) -> None:
-        names = [layer.name for layer in self.layers]
-        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        twice = sorted(str(name) for name, times in Counter(layer.name for layer in self.layers).items() if times > 1)
         if twice:
             raise ValueError(f"Network: expected every layer to have a name of its own. Received: {', '.join(twice)} twice.")
         for layer in self.layers:
@@ -108,8 +108,12 @@ class Network:
                 raise ValueError(f"{layer.who}: expected a layer of no other network. Received: one that is in use elsewhere.")
 
     def _check_softmax(self) -> None:
+        below = {self.input: False}         # whether a value is a softmax's output, in one pass: see softmax_below
         for node in self.nodes:
-            if isinstance(node.layer, Softmax | LogSoftmax) and softmax_below(node.parents[0]):
+            first = below[node.parents[0]]
+            below[node] = isinstance(node.layer, Softmax) or (first and len(node.parents) == 1
+                                                              and isinstance(node.layer, Dropout | Flatten))
+            if isinstance(node.layer, Softmax | LogSoftmax) and first:
                 raise ValueError(f"{node.layer.who}: expected softmax to be applied once. "
                                  "Received: an input that is one already.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from xpnet.backends import Window
 from xpnet.backends.window import Pair, pair
 from xpnet.layer import PREDICT, Array, Layer, Shape
@@ -21,16 +23,35 @@ class _AdaptivePool2d(Layer):
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
-        self.rows, self.columns = self._spans(H, self._size[0]), self._spans(W, self._size[1])
-        largest = [max(stop - start for start, stop in spans) for spans in (self.rows, self.columns)]
+        self.expect_rows("an output", *self._size)
+        largest = [_largest(size, count) for size, count in zip((H, W), self._size, strict=True)]
         steps = [max(size // count, 1) for size, count in zip((H, W), self._size, strict=True)]
         self.window = Window((largest[0], largest[1]), (steps[0], steps[1]))                    # for the receptive field
         return C, *self._size
+
+    @cached_property
+    def rows(self) -> list[Span]:
+        return self._spans(self.in_shapes[0][1], self._size[0])
+
+    @cached_property
+    def columns(self) -> list[Span]:
+        return self._spans(self.in_shapes[0][2], self._size[1])
 
     @staticmethod
     def _spans(size: int, count: int) -> list[Span]:
         """Window i: from floor(i size / count) to ceil((i + 1) size / count), so that together they cover everything."""
         return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def _largest(size: int, count: int) -> int:
+    """The length of the longest of the windows: ceil((i + 1) size / count) - floor(i size / count) for the best i.
+
+    With size = q count + r a window takes q elements and what r / count brings: nothing for r = 0; one more where r divides
+    count, because windows then begin or end at each multiple of 1; else one that begins before such a multiple and ends
+    after it has two more.
+    """
+    q, r = divmod(size, count)
+    return q + (0 if r == 0 else 1 if count % r == 0 else 2)
 
 
 class AdaptiveAvgPool2d(_AdaptivePool2d):

@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from xpnet.backends import Backend
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 Gather = tuple[Any, Array | None]       # where to take from, and times what (None: times 1)
+MOST_ENTRIES = 1 << 26                  # of a table
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A matrix (rows, columns) by its entries that are not 0, row after row: entry e is weight[e] at (row[e], column[e])."""
+
+    shape: tuple[int, int]
+    row: np.ndarray
+    column: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def taking(cls, columns: int, taken: np.ndarray, weight: np.ndarray | None = None) -> Sparse:
+        """Row r is the sum over k of weight[r, k] times row taken[r, k] of the unit matrix; weights of 1 by default."""
+        rows, k = taken.shape
+        weight = np.ones(taken.shape) if weight is None else weight
+        key = (np.arange(rows)[:, None] * columns + taken).ravel()
+        order = np.argsort(key, kind="stable")
+        key, starts = np.unique(key[order], return_index=True)
+        total = np.add.reduceat(weight.ravel()[order], starts)          # several k may take the same row
+        key, total = key[total != 0], total[total != 0]
+        return cls((rows, columns), key // columns, key % columns, total)
+
+    @property
+    def T(self) -> Sparse:      # noqa: N802 - as arrays have it
+        order = np.argsort(self.column, kind="stable")
+        return Sparse(self.shape[::-1], self.column[order], self.row[order], self.weight[order])
+
+    @property
+    def identity(self) -> bool:
+        rows, columns = self.shape
+        return rows == columns == len(self.row) and bool((self.row == self.column).all() and (self.weight == 1).all())
+
+    def table(self, who: str) -> tuple[np.ndarray, np.ndarray]:
+        """Columns and weights (rows, most), for the `most` entries that the fullest row has."""
+        rows = self.shape[0]
+        counts = np.bincount(self.row, minlength=rows)
+        most = max(int(counts.max()), 1)
+        if rows * most > MOST_ENTRIES:
+            raise ValueError(f"{who}: expected a table of at most {MOST_ENTRIES:,} entries. "
+                             f"Received: {rows:,} rows, of which one is used {most:,} times.")
+        place = np.arange(len(self.row)) - (np.cumsum(counts) - counts)[self.row]
+        columns, weights = np.zeros((rows, most), int), np.zeros((rows, most))
+        columns[self.row, place], weights[self.row, place] = self.column, self.weight
+        # A row with fewer entries takes its first one again, times 0: what it does not see cannot reach it.
+        return np.where(np.arange(most) < counts[:, None], columns, columns[:, :1]), weights
 
 
 class RowsAndColumns(Layer):
@@ -19,31 +67,35 @@ class RowsAndColumns(Layer):
     rows y[r] = sum over k of weight_k[r] x[index_k[r]]. The transposed matrices give gathers just so, and nothing is scattered.
     """
 
-    def matrices(self, H: int, W: int) -> tuple[np.ndarray, np.ndarray]:
+    def sizes(self, H: int, W: int) -> tuple[int, int]:
+        """(OH, OW); an error for an input that is too small."""
+        raise NotImplementedError
+
+    def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:
         """A (OH, H) and B (OW, W), on the host."""
         raise NotImplementedError
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
-        self.A, self.B = self.matrices(H, W)
-        return C, len(self.A), len(self.B)
+        self.expect_rows("an input", H, W)
+        return C, *self.expect_rows("an output", *self.sizes(H, W))
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        super().bind(backend, seed, index, counters)
-        self.forth = self.gathers(self.A, 1) + self.gathers(self.B, 2)
-        self.back = self.gathers(self.B.T, 2) + self.gathers(self.A.T, 1)
+    @cached_property
+    def forth(self) -> list[list[Gather]]:
+        A, B = self.matrices(*self.in_shapes[0][1:])
+        return self.gathers(A, 1) + self.gathers(B, 2)
 
-    def gathers(self, matrix: np.ndarray, axis: int) -> list[list[Gather]]:
+    @cached_property
+    def back(self) -> list[list[Gather]]:
+        A, B = self.matrices(*self.in_shapes[0][1:])
+        return self.gathers(B.T, 2) + self.gathers(A.T, 1)
+
+    def gathers(self, matrix: Sparse, axis: int) -> list[list[Gather]]:
         """One gather for each entry that the fullest row of `matrix` has, along an axis of (C, H, W, N)."""
-        if matrix.shape[0] == matrix.shape[1] and (matrix == np.eye(len(matrix))).all():
+        if matrix.identity:
             return []
-        places = np.argsort(matrix == 0, axis=1, kind="stable")         # of each row, its entries first
-        most = max(int((matrix != 0).sum(axis=1).max()), 1)
         found: list[Gather] = []
-        for k in range(most):
-            weight = np.take_along_axis(matrix, places[:, k:k + 1], axis=1)
-            # A row with fewer entries takes its first one again, times 0: what it does not see cannot reach it.
-            index = np.where(weight[:, 0] != 0, places[:, k], places[:, 0])
+        for index, weight in zip(*(table.T for table in matrix.table(self.who)), strict=True):
             on_device = self.backend.asarray(index)
             found.append(((slice(None), on_device) if axis == 1 else (slice(None), slice(None), on_device),
                           None if (weight == 1).all() else

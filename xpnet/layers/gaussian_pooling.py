@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
-from xpnet.backends import Backend
 from xpnet.backends.window import Padding, Pair
-from xpnet.layer import PREDICT, Array, Shape
+from xpnet.layer import PREDICT, Array
 from xpnet.layers.pooling import Pool2d
 
 
@@ -27,24 +28,26 @@ class GaussianPool2d(Pool2d):
         self.sigma = self.expect_positive("sigma", sigma)
         self.count_include_pad = count_include_pad
 
-    def build(self, in_shape: Shape) -> Shape:
-        out_shape = super().build(in_shape)
-        rows, columns = (self._bell(size) for size in self.window.kernel)
-        self._weights = np.outer(rows, columns)                                                 # (KH, KW)
-        rows_inside, columns_inside = self.window.inside(*in_shape[1:])                         # (OH, KH), (OW, KW)
-        self._divisor = None if self.count_include_pad else np.outer(rows_inside @ rows, columns_inside @ columns)
-        return out_shape
-
     def _bell(self, size: int) -> np.ndarray:
         squares = (np.arange(size) - (size - 1) / 2) ** 2
         weights = np.exp((squares.min() - squares) / (2 * self.sigma ** 2))         # the largest is 1, however small sigma is
         return weights / weights.sum()
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        super().bind(backend, seed, index, counters)
-        C, dtype = self.in_shapes[0][0], self.buffers.dtype
-        self._filters = backend.asarray(np.repeat(self._weights[None, None], C, axis=0), dtype)             # (C, 1, KH, KW)
-        self._factor = None if self._divisor is None else backend.asarray(1.0 / self._divisor, dtype)[:, :, None]
+    @cached_property
+    def _filters(self) -> Array:
+        """The same filter for each map, (C, 1, KH, KW)."""
+        rows, columns = (self._bell(size) for size in self.window.kernel)
+        filters = np.repeat(np.outer(rows, columns)[None, None], self.in_shapes[0][0], axis=0)
+        return self.backend.asarray(filters, self.buffers.dtype)
+
+    @cached_property
+    def _factor(self) -> Array | None:
+        """1 / the sum of the weights that fall inside X, (OH, OW, 1)."""
+        if self.count_include_pad:
+            return None
+        rows, columns = (inside @ self._bell(size) for inside, size           # (OH, KH), (OW, KW)
+                         in zip(self.window.inside(*self.in_shapes[0][1:]), self.window.kernel, strict=True))
+        return self.backend.asarray(1.0 / np.outer(rows, columns), self.buffers.dtype)[:, :, None]
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
-from xpnet.backends import Backend, Window
+from xpnet.backends import Window
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
@@ -79,15 +81,23 @@ class _LocalNorm2d(Layer):
         self.expect_axes(in_shape, "channels, height, width")
         return in_shape
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        super().bind(backend, seed, index, counters)
-        C, H, W = self.in_shapes[0]
+    def _bell(self) -> np.ndarray:
+        """g along one axis, (K,)."""
         distance = np.arange(self.kernel_size) - self.kernel_size // 2
         g = np.exp(-0.5 * (distance / (self.sigma or self.kernel_size / 4)) ** 2)
-        g /= g.sum()
-        rows, columns = (inside @ g for inside in self.window.inside(H, W))
-        self._g = backend.asarray(np.outer(g, g)[None, None], self.buffers.dtype)               # (1, 1, K, K)
-        self._share = backend.asarray(1 / (C * np.outer(rows, columns))[:, :, None], self.buffers.dtype)    # (H, W, 1)
+        return g / g.sum()
+
+    @cached_property
+    def _g(self) -> Array:
+        g = self._bell()
+        return self.backend.asarray(np.outer(g, g)[None, None], self.buffers.dtype)             # (1, 1, K, K)
+
+    @cached_property
+    def _share(self) -> Array:
+        """1 / (C n), (H, W, 1)."""
+        C, H, W = self.in_shapes[0]
+        rows, columns = (inside @ self._bell() for inside in self.window.inside(H, W))
+        return self.backend.asarray(1 / (C * np.outer(rows, columns))[:, :, None], self.buffers.dtype)
 
     def _mean(self, x: Array) -> Array:
         """M X (1, H, W, N)."""

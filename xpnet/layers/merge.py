@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from xpnet.layer import PREDICT, Array, Layer, Shape
@@ -151,7 +152,7 @@ class Concat(Layer):
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         self.recall()
-        stops = [sum(shape[0] for shape in self.in_shapes[:i + 1]) for i in range(len(self.in_shapes))]
+        stops = itertools.accumulate(shape[0] for shape in self.in_shapes)
         return tuple(dy[stop - shape[0]:stop] for stop, shape in zip(stops, self.in_shapes, strict=True))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from xpnet.backends.window import Padding, sides
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.layers.gathered import RowsAndColumns
+from xpnet.layers.gathered import RowsAndColumns, Sparse
 
 
 class ConstantPad2d(Layer):
@@ -61,12 +61,17 @@ class _Repeated(RowsAndColumns):
         super().__init__(name=name)
         self.padding, self.sides = padding, sides(padding, "padding", self.who)
 
-    def matrices(self, H: int, W: int) -> tuple[np.ndarray, np.ndarray]:
+    def sizes(self, H: int, W: int) -> tuple[int, int]:
         top, bottom, left, right = self.sides
         if self.most is not None and (max(top, bottom) > H - self.most or max(left, right) > W - self.most):
             raise ValueError(f"{self.who}: expected padding of {H - self.most} rows and {W - self.most} columns at most. "
                              f"Received: padding={self.padding!r} for an input of {H}x{W}.")
-        return (np.eye(H)[self.source(np.arange(-top, H + bottom), H)], np.eye(W)[self.source(np.arange(-left, W + right), W)])
+        return top + H + bottom, left + W + right
+
+    def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:
+        top, bottom, left, right = self.sides
+        return (Sparse.taking(H, self.source(np.arange(-top, H + bottom), H)[:, None]),
+                Sparse.taking(W, self.source(np.arange(-left, W + right), W)[:, None]))
 
     def source(self, at: np.ndarray, size: int) -> np.ndarray:
         """Which of `size` rows stands at each of these places; below 0 and from `size` on is the border."""

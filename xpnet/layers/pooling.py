@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
-from xpnet.backends import Backend, Window
+from xpnet.backends import Window
 from xpnet.backends.window import Padding, Pair
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
@@ -69,20 +71,20 @@ class AvgPool2d(Pool2d):
 
     def build(self, in_shape: Shape) -> Shape:
         padding = self.window.padding
-        out_shape, (_, H, W) = super().build(in_shape), in_shape
-        self._counted: np.ndarray | None = None
-        if self.count_include_pad and self.window.padding != padding:       # the elements that ceil_mode added do not count
-            top, bottom, left, right = padding
-            grown = (0, self.window.padding[1] - bottom, 0, self.window.padding[3] - right)
-            framed = Window(self.window.kernel, self.window.stride, grown, self.window.dilation)
-            rows, columns = (inside.sum(axis=1) for inside in framed.inside(H + top + bottom, W + left + right))
-            self._counted = np.outer(rows, columns)                                             # (OH, OW)
+        out_shape = super().build(in_shape)
+        self._asked_for = padding               # without what ceil_mode added
         return out_shape
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        super().bind(backend, seed, index, counters)
-        self._factor = (None if self._counted is None else
-                        backend.asarray(self.window.taps / self._counted, self.buffers.dtype)[:, :, None])
+    @cached_property
+    def _factor(self) -> Array | None:
+        """What the mean over all taps is multiplied by, (OH, OW, 1): the elements that ceil_mode added do not count."""
+        if not self.count_include_pad or self.window.padding == self._asked_for:
+            return None
+        (_, H, W), (top, bottom, left, right) = self.in_shapes[0], self._asked_for
+        grown = (0, self.window.padding[1] - bottom, 0, self.window.padding[3] - right)
+        framed = Window(self.window.kernel, self.window.stride, grown, self.window.dilation)
+        rows, columns = (inside.sum(axis=1) for inside in framed.inside(H + top + bottom, W + left + right))
+        return self.backend.asarray(self.window.taps / np.outer(rows, columns), self.buffers.dtype)[:, :, None]
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)

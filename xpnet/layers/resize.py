@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from xpnet.backends import Window
+from xpnet.checks import LARGEST
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.layers.gathered import RowsAndColumns
+from xpnet.layers.gathered import RowsAndColumns, Sparse
 
 CUBIC = -0.75           # the slope of the cubic kernel at 1, as in PyTorch and ONNX; Keys himself has -1/2
 
@@ -41,24 +42,29 @@ class Upsample2d(RowsAndColumns):
         self.mode, self.align_corners = mode, align_corners
         self.window = Window((sees, sees))
 
-    def matrices(self, H: int, W: int) -> tuple[np.ndarray, np.ndarray]:
-        if min(H * self.upsampling[0], W * self.upsampling[1]) < 1:
+    def sizes(self, H: int, W: int) -> tuple[int, int]:
+        rows, columns = H * self.upsampling[0], W * self.upsampling[1]
+        if min(rows, columns) < 1:
             raise ValueError(f"{self.who}: expected an output of 1x1 at least. "
                              f"Received: an input of {H}x{W} with scale={self.scale!r}.")
+        return int(min(rows, LARGEST)), int(min(columns, LARGEST))
+
+    def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:
         return self._matrix(H, self.upsampling[0]), self._matrix(W, self.upsampling[1])
 
-    def _matrix(self, size: int, scale: float) -> np.ndarray:
+    def _matrix(self, size: int, scale: float) -> Sparse:
         """(out, size): how much of each element stands in each output along one axis."""
         out = int(size * scale)
-        y, rows = np.arange(out), np.eye(size)
+        y = np.arange(out)
         if self.mode in ("nearest", "nearest-exact"):
             inside = 0.5 if self.mode == "nearest-exact" else 0.0
-            return rows[np.minimum(((y + inside) / scale).astype(int), size - 1)]
+            return Sparse.taking(size, np.minimum(((y + inside) / scale).astype(int), size - 1)[:, None])
         at = y * ((size - 1) / max(out - 1, 1)) if self.align_corners else (y + 0.5) / scale - 0.5
         below = np.floor(at).astype(int)
         near = range(-1, 3) if self.mode == "bicubic" else range(2)
         kernel = _cubic if self.mode == "bicubic" else lambda t: np.maximum(0, 1 - np.abs(t))
-        return sum(kernel(at - below - k)[:, None] * rows[np.clip(below + k, 0, size - 1)] for k in near)
+        return Sparse.taking(size, np.stack([np.clip(below + k, 0, size - 1) for k in near], axis=1),
+                             np.stack([kernel(at - below - k) for k in near], axis=1))
 
 
 def _cubic(t: np.ndarray) -> np.ndarray:

@@ -87,15 +87,18 @@ class DeconvolutionalNetwork2d(Layer):
         if self.connectivity is not None and len(self.connectivity[0]) != C:
             raise ValueError(f"{self.who}: expected {C} columns of connectivity, one for each channel. "
                              f"Received: {len(self.connectivity[0])}.")
-        g = np.ones((self.maps, C)) if self.connectivity is None else np.array(self.connectivity, np.float64)
-        self._g = g[:, :, None, None]
         self.filters = self.state("filters", (self.maps, C, *self.window.kernel),
-                                  lambda rng, shape, fan_in, fan_out: unit(np, self._g * rng.standard_normal(shape)))
+                                  lambda rng, shape, fan_in, fan_out: unit(np, self._g() * rng.standard_normal(shape)))
         return self.maps, *self.window.output_size(H, W)
+
+    def _g(self) -> np.ndarray:
+        """The connectivity as factors, (maps, C, 1, 1)."""
+        g = np.ones((self.maps, self.in_shapes[0][0])) if self.connectivity is None else np.array(self.connectivity, np.float64)
+        return g[:, :, None, None]
 
     def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
         super().bind(backend, seed, index, counters)
-        self._connected = backend.asarray(self._g, self.buffers.dtype)                          # (maps, C, 1, 1)
+        self._connected = backend.asarray(self._g(), self.buffers.dtype)
         self._shrinkages = [Shrinkage(backend.xp, self.p, beta) for beta in self.betas]
 
     # --- the model ------------------------------------------------------------------------------------------------
