@@ -11,7 +11,7 @@ No method writes into its inputs; what one returns belongs to the caller, except
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,12 @@ class Backend(OptimizerRules):
         """Wait until every kernel that was launched has ended."""
 
     def scope(self) -> AbstractContextManager[Any]:
-        """`with backend.scope():` runs plain xp code on the backend's device, where there is more than one."""
-        return nullcontext()
+        """`with backend.scope():` runs plain xp code on the backend's device, where there is more than one.
+
+        On the CPU numbers that are too small become 0 in it, also where `np.seterr` makes that an
+        error: exp(-1000) is 0 in every softmax.
+        """
+        return np.errstate(under="ignore")
 
     # --- steps ----------------------------------------------------------------------------------------------------
 

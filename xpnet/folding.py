@@ -76,6 +76,7 @@ def _takes(layer: Layer | None) -> bool:
     return type(layer) in WEIGHTS and isinstance(layer, Activated) and layer.activation is None
 
 
+@np.errstate(under="ignore")
 def _folded(layer: Layer, norm: BatchNorm, arrays: Arrays) -> Arrays:
     """The layer's arrays with the batch norm in them, computed in float64."""
     gamma, beta, mean, var = (arrays[f"{norm.name}.{name}"].astype(np.float64) for name in ("gamma", "beta", "mean", "var"))

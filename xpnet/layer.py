@@ -228,7 +228,8 @@ class Layer(Checked):
         if len(in_shapes) != len(wanted) and not any(p.kind is p.VAR_POSITIONAL for p in wanted):
             raise ValueError(f"{self.who}: expected {len(wanted)} input(s). Received: {len(in_shapes)}.")
         self.in_shapes = tuple(self.expect_elements("an input", tuple(shape)) for shape in in_shapes)
-        self.out_shape = self.build(*self.in_shapes)
+        with np.errstate(under="ignore"):       # the edges of a Gaussian may well be 0
+            self.out_shape = self.build(*self.in_shapes)
         self.expect_elements("an output", self.out_shape)
         self.built = True
         return self.out_shape
@@ -290,18 +291,21 @@ class Layer(Checked):
         self.name = self.name or self.kind
         backend = get_backend(backend)
         self.buffers = Buffers([self], backend, dtype, seed)
-        self.bind(backend, seed, 0, backend.zeros((2,), np.uint64))
+        with backend.scope():
+            self.bind(backend, seed, 0, backend.zeros((2,), np.uint64))
         # In a network the network checks what comes in; here nobody else would.
         self.forward, self.backward = self._checked_forward, self._checked_backward     # type: ignore[method-assign]
         return self
 
     def _checked_forward(self, *xs: Array, mode: str = PREDICT) -> Array:
         self._expect_arrays(xs, self.in_shapes)
-        return type(self).forward(self, *xs, mode=mode)
+        with self.backend.scope():
+            return type(self).forward(self, *xs, mode=mode)
 
     def _checked_backward(self, dy: Array, accumulate: bool = False) -> Any:
         self._expect_arrays((dy,), (self.out_shape,))
-        return type(self).backward(self, dy, accumulate)
+        with self.backend.scope():
+            return type(self).backward(self, dy, accumulate)
 
     def _expect_arrays(self, arrays: Sequence[Array], shapes: Sequence[Shape]) -> None:
         expected = [f"({', '.join(map(str, shape))}, N) of {self.buffers.dtype}" for shape in shapes]
@@ -316,7 +320,8 @@ class Layer(Checked):
         from xpnet.optim.base import Updater
         if self._updater is None or self._updater.optimizer is not optimizer:
             self._updater = Updater(optimizer, self.buffers)
-        self._updater.step()
+        with self.backend.scope():
+            self._updater.step()
         self.counters[0] += self.counters.dtype.type(1)     # the next forward drops other elements
 
 

@@ -142,6 +142,7 @@ def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
+@np.errstate(under="ignore")
 def psnr(y: Any, target: Any, *, peak: float | None = None) -> float:
     """Peak signal-to-noise ratio: PSNR = mean over N of 10 log10(peak^2 / mean of (y - t)^2).
 
@@ -155,6 +156,7 @@ def psnr(y: Any, target: Any, *, peak: float | None = None) -> float:
         return float((10 * np.log10(peak * peak / error)).mean())
 
 
+@np.errstate(under="ignore")
 def ssim(y: Any, target: Any, *, peak: float | None = None, size: int = 11, sigma: float = 1.5) -> float:
     """Structural similarity: SSIM = mean of (2 m n + a) (2 s_mn + b) / ((m^2 + n^2 + a) (s_m^2 + s_n^2 + b)).
 

@@ -136,7 +136,8 @@ class Network:
         vars(self).update(flat, backend=backend)            # the only place where they are replaced
         for index, layer in enumerate(self.layers):
             layer.buffers = self.buffers
-            layer.bind(backend, self.seed, index, self.counters)
+            with backend.scope():
+                layer.bind(backend, self.seed, index, self.counters)
 
     def to(self, backend: str | Backend) -> Network:
         """Move the network, and the optimizer's state of a training under way, to another backend. Returns itself."""

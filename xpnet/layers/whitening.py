@@ -49,6 +49,7 @@ class Whitening(Layer):
         self.W = self.state("W", (rows, D), lambda rng, shape, fan_in, fan_out: np.eye(rows, D))
         return in_shape if self.method == "zca" else (rows,)
 
+    @np.errstate(under="ignore")
     def fit(self, x: Any) -> Whitening:
         """Take mean and covariance from batch-first data (S, ...), S at least 2, in float64 on the host. Returns itself."""
         if not self.built:
