@@ -6,17 +6,21 @@ itself takes. Prints one line for each case. What hangs is ended by a limit of p
 
 from __future__ import annotations
 
+import copy
 import json
 import resource
 import struct
-import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from nets import LAYERS
 
 import xpnet as xn
+from xpnet.io.architecture import as_json
 
 MEMORY, SECONDS = 600 << 20, 100
 HUGE = 10**12
@@ -81,6 +85,38 @@ def entry(name: str, kind: str, inputs: list, **config) -> dict:
     return {"name": name, "type": kind, "trainable": True, "config": config, "inputs": inputs}
 
 
+def every_number() -> Iterator[Spec]:
+    """Every layer of the catalogue with each number of its arguments and of its input's shape, one by one, made large."""
+    for item in LAYERS:
+        layer = item.make()
+        config = {name: 2 if value is None and name in ("components", "stride", "axis") else value
+                  for name, value in json.loads(as_json(layer.config())).items() if name != "name"}
+        both = {"config": config, "shape": list(item.shapes[0])}
+        for place, number in list(numbers(both)):
+            large = [10**5, 10**6, 10**9 + 1, HUGE, 2**62, 2**70]
+            for value in large if isinstance(number, int) else [*large, 1e18, 1e300]:
+                changed = copy.deepcopy(both)
+                put(changed, place, value)
+                yield type(layer).__name__, changed["config"], changed["shape"]
+
+
+def numbers(value: object, place: tuple = ()) -> Iterator[tuple[tuple, float]]:
+    """The numbers in nested lists and dictionaries, and the keys that lead to them."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
+    elif isinstance(value, list | dict):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(inner, (*place, key))
+
+
+def put(value: dict, place: tuple, number: float) -> None:
+    *keys, last = place
+    inner: Any = value
+    for key in keys:
+        inner = inner[key]
+    inner[last] = number
+
+
 def fine() -> Iterator[Spec]:
     """What is large and not too large."""
     for scale in (2.0, 0.5):
@@ -126,6 +162,13 @@ def main() -> None:
         path.write_bytes(header([entry("a", kind, [None], **config)], shape))
         print("file", kind, f"{config!r:.60}", ending(lambda: xn.load(path, backend="numpy")), flush=True)
         print("constructor", kind, f"{config!r:.60}", ending(lambda spec=spec: made(spec)), flush=True)
+    endings, inputs = Counter[str](), {type(item.make()).__name__: len(item.shapes) for item in LAYERS}
+    for kind, config, shape in every_number():
+        path.write_bytes(header([entry("a", kind, [None] * inputs[kind], **config)], shape))
+        found = ending(lambda: xn.load(path, backend="numpy"))
+        assert "MemoryError" not in found and "OverflowError" not in found, found
+        endings[found.partition(":")[0]] += 1
+    print("numbers", json.dumps(endings, sort_keys=True), flush=True)
     for kind, config, shape in fine():
         path.write_bytes(header([entry("a", kind, [None], **config)], shape))
         net = xn.load(path, backend="numpy")
@@ -144,5 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,13 @@ def test_small_files_take_little_memory_and_time(endings):
     assert len(refused) > 70
     for line in refused:
         assert "ValueError: load: expected" in line and "Received: /" in line, line
+
+
+def test_every_number_of_every_layer_may_be_large(endings):
+    """Each ends well, because nothing large is made of it, or with the library's error."""
+    line, = (line for line in endings if line.startswith("numbers"))
+    counts = json.loads(line.removeprefix("numbers"))
+    assert set(counts) == {"ok", "ValueError"} and counts["ValueError"] > 1000 and counts["ok"] > 500
 
 
 def test_constructors_refuse_sizes_that_no_memory_holds(endings):
