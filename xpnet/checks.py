@@ -26,8 +26,8 @@ from xpnet.backends.arguments import (
 
 __all__ = [
     "LARGEST", "Checked", "expect_choice", "expect_flag", "expect_function", "expect_integer", "expect_label", "expect_name",
-    "expect_number", "expect_positive", "expect_share", "finite_array", "is_integer", "is_number", "items", "nearest",
-    "not_finite", "real_array", "shown", "wrong",
+    "expect_no_mask", "expect_number", "expect_positive", "expect_share", "finite_array", "is_integer", "is_number", "items",
+    "nearest", "not_finite", "real_array", "shown", "wrong",
 ]
 
 
@@ -94,8 +94,17 @@ def items(value: Any) -> list[Any] | None:
     return None
 
 
+def expect_no_mask(who: str, a: Any) -> None:
+    """ValueError where elements of an array, or of a list of arrays, are masked: the mask would be lost."""
+    arrays = a if isinstance(a, list | tuple) else (a,)
+    if any(isinstance(item, np.ma.MaskedArray) and np.ma.is_masked(item) for item in arrays):
+        raise ValueError(f"{who}: expected an array without masked elements; a.filled(value) gives them a value. "
+                         f"Received: a {'masked array' if np.ma.isMA(a) else f'{type(a).__name__} of masked arrays'}.")
+
+
 def real_array(a: Any, who: str) -> np.ndarray:
     """`a` as a NumPy array of real numbers; an error for anything else."""
+    expect_no_mask(who, a)
     kind = type(a).__name__
     try:
         a = np.asarray(a)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend, Window, get_backend
-from xpnet.checks import Checked, real_array, shown
+from xpnet.checks import Checked, expect_no_mask, real_array, shown
 from xpnet.initializers import Initializer, generator
 
 Array = Any
@@ -308,6 +308,8 @@ class Layer(Checked):
             return type(self).backward(self, dy, accumulate)
 
     def _expect_arrays(self, arrays: Sequence[Array], shapes: Sequence[Shape]) -> None:
+        for a in arrays:
+            expect_no_mask(self.who, a)
         expected = [f"({', '.join(map(str, shape))}, N) of {self.buffers.dtype}" for shape in shapes]
         received = [f"{tuple(a.shape)} of {a.dtype}" if hasattr(a, "dtype") else type(a).__name__ for a in arrays]
         if len(arrays) != len(shapes) or any(not hasattr(a, "dtype") or a.shape[:-1] != shape or a.ndim != len(shape) + 1

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.checks import expect_no_mask
+
 Array = Any
 
 
@@ -41,6 +43,7 @@ def random_flip(x: Array, rng: np.random.Generator, *, xp: Any = np) -> Array:
 
 
 def _shape(x: Array, who: str) -> tuple[int, int, int, int]:
+    expect_no_mask(who, x)
     if getattr(x, "ndim", None) != 4:
         raise ValueError(f"{who}: expected pictures as an array (N, C, H, W). Received: {type(x).__name__}"
                          f"{f' of shape {tuple(x.shape)}' if hasattr(x, 'shape') else ''}.")

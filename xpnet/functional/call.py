@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend, BackendError, get_backend
+from xpnet.checks import expect_no_mask
 
 Array = Any
 Shape = tuple[int, ...]
@@ -100,6 +101,7 @@ def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Ba
     places: dict[str, str] = {}
     for name, a in arrays.items():
         if isinstance(a, np.ndarray):
+            expect_no_mask(f"{who}: {name}", a)
             places[name] = "cpu"
         elif cupy is not None and isinstance(a, cupy.ndarray):
             places[name] = f"cupy:{a.device.id}"

@@ -8,6 +8,7 @@ import numpy as np
 
 from xpnet.backends import Window
 from xpnet.backends.window import Padding, Pair
+from xpnet.checks import expect_no_mask
 
 
 def toeplitz(W: np.ndarray, shape: Sequence[int], *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
@@ -20,6 +21,7 @@ def toeplitz(W: np.ndarray, shape: Sequence[int], *, stride: Pair = 1, padding: 
     input row; blocks are equal along diagonals, and so are numbers within a block (doubly block Toeplitz). T's transpose is
     the matrix of conv_transpose2d. T holds every zero: a tool for small images. Gray 2006, section 1.
     """
+    expect_no_mask("toeplitz: W", W)
     kernel, size = np.asarray(W), tuple(shape)
     if kernel.ndim == 2 and len(size) == 2:
         kernel, size = kernel[None, None], (1, *size)
