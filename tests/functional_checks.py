@@ -21,7 +21,19 @@ def arguments(dtype: Any, N: int) -> dict[str, tuple[Callable[..., Any], tuple[A
     pool = {"stride": 2, "padding": (0, 1, 1, 1)}
     largest, argmax = F.max_pool2d(x, 3, backend="numpy", **pool)       # type: ignore[arg-type]
     image = normal(*largest.shape, dtype=dtype)
+    indices = F.max_pool_indices(argmax, x.shape, 3, backend="numpy", **pool)               # type: ignore[arg-type]
+    labels = np.random.default_rng(0).integers(0, 4, N)
+    scores = normal(N, 4, dtype=dtype)
     return {
+        "relu": (F.relu, (x,), {}),
+        "relu_backward": (F.relu_backward, (normal(*x.shape, dtype=dtype, seed=1), x), {}),
+        "softmax": (F.softmax, (scores,), {}),
+        "softmax_backward": (F.softmax_backward, (normal(N, 4, dtype=dtype, seed=1), abs(scores)), {}),
+        "cross_entropy": (F.cross_entropy, (scores, labels), {"ignore": 2, "label_smoothing": 0.1}),
+        "adaptive_max_pool2d": (F.adaptive_max_pool2d, (x, (3, 4)), {}),
+        "max_pool_indices": (F.max_pool_indices, (argmax, x.shape, 3), pool),
+        "max_unpool2d": (F.max_unpool2d, (image, indices, x.shape[2:]), {}),
+        "max_unpool2d_backward": (F.max_unpool2d_backward, (x, indices), {}),
         "conv2d": (F.conv2d, (x, W, b), WINDOW | {"groups": 2}),
         "conv2d_backward": (F.conv2d_backward, (y, x, W), WINDOW | {"groups": 2}),
         "conv_transpose2d": (F.conv_transpose2d, (y, W, gamma), WINDOW | {"groups": 2, "output_padding": (1, 0)}),

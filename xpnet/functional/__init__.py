@@ -1,4 +1,5 @@
-"""Convolution, pooling and batch norm with their gradients, as functions of plain NumPy or CuPy arrays: no network, no layer.
+"""Convolution, pooling, batch norm, ReLU, softmax and cross entropy with their gradients, as functions of plain NumPy or CuPy
+arrays: no network, no layer.
 
     y = conv2d(x, W, bias, padding=1)                       # x (N, C, H, W), W (F, C, KH, KW) -> y (N, F, OH, OW)
     dx, dW, db = conv2d_backward(dy, x, W, padding=1)       # from dy, the gradient of a loss by y
@@ -10,6 +11,7 @@ Errors: TypeError for what is no array or not of one floating-point type, ValueE
 `toeplitz` alone is for looking at: the matrix of one image's convolution, in NumPy.
 """
 
+from xpnet.functional.activation import cross_entropy, relu, relu_backward, softmax, softmax_backward
 from xpnet.functional.convolution import (
     col2im,
     conv2d,
@@ -21,7 +23,9 @@ from xpnet.functional.convolution import (
 from xpnet.functional.normalization import batch_norm, batch_norm_backward, batch_norm_inference
 from xpnet.functional.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
 from xpnet.functional.toeplitz import toeplitz
+from xpnet.functional.unpooling import adaptive_max_pool2d, max_pool_indices, max_unpool2d, max_unpool2d_backward
 
-__all__ = ["avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward", "batch_norm_inference", "col2im", "conv2d",
-           "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward", "im2col", "max_pool2d", "max_pool2d_backward",
-           "toeplitz"]
+__all__ = ["adaptive_max_pool2d", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward",
+           "batch_norm_inference", "col2im", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward",
+           "cross_entropy", "im2col", "max_pool2d", "max_pool2d_backward", "max_pool_indices", "max_unpool2d",
+           "max_unpool2d_backward", "relu", "relu_backward", "softmax", "softmax_backward", "toeplitz"]

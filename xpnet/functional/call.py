@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends import Backend, BackendError, get_backend
+from xpnet.backends import Backend, BackendError, Window, get_backend
 from xpnet.checks import expect_no_mask
 
 Array = Any
@@ -28,7 +28,7 @@ class Call:
         if layout not in ("NCHW", "CHWN"):
             raise ValueError(f'{who}: expected layout "NCHW" or "CHWN". Received: {layout!r}.')
         self.who, self.batch_first = who, layout == "NCHW"
-        named = f"N, {axes}" if self.batch_first else f"{axes}, N"
+        named = ", ".join(filter(None, ("N", axes) if self.batch_first else (axes, "N")))
         given = {name: (a, named) for name, a in images.items()} | others
         self.backend = _backend(who, {name: a for name, (a, _) in given.items()}, backend)
         for name, (a, wanted) in given.items():
@@ -36,7 +36,7 @@ class Call:
                 raise ValueError(f"{who}: expected {name} of shape ({wanted}), none of them 0. Received: {tuple(a.shape)}.")
         types = [np.dtype(t) for t in ("float32", "float64", "float16")][:3 if half and self.backend.xp is not np else 2]
         received = {name: a.dtype for name, (a, wanted) in given.items() if wanted}
-        if len(set(received.values())) > 1 or received[next(iter(images))] not in types:
+        if len(set(received.values())) > 1 or not set(received.values()) <= set(types):
             raise TypeError(f"{who}: expected arrays of one dtype, {' or '.join(map(str, types))}. "
                             f"Received: {', '.join(f'{name} of {dtype}' for name, dtype in received.items())}.")
 
@@ -89,6 +89,11 @@ class Call:
     def expect(self, name: str, a: Array | None, shape: Sequence[int]) -> None:
         if a is not None and tuple(a.shape) != tuple(shape):
             raise ValueError(f"{self.who}: expected {name} of shape {tuple(shape)}. Received: {tuple(a.shape)}.")
+
+    def expect_argmax(self, argmax: Array, window: Window) -> None:
+        if argmax.dtype != Backend.argmax_dtype(window):
+            raise TypeError(f"{self.who}: expected the argmax that max_pool2d gives, of {Backend.argmax_dtype(window)}. "
+                            f"Received: argmax of {argmax.dtype}.")
 
     def expect_per_channel(self, x: Array, vectors: Mapping[str, Array]) -> None:
         for name, a in vectors.items():

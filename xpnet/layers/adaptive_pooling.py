@@ -11,6 +11,11 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 Span = tuple[int, int]      # from, to (not included)
 
 
+def spans(size: int, count: int) -> list[Span]:
+    """Window i: from floor(i size / count) to ceil((i + 1) size / count), so that together they cover everything."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
 class _AdaptivePool2d(Layer):
     """What adaptive pooling layers share: the windows, which may overlap and differ in size by one."""
 
@@ -31,16 +36,11 @@ class _AdaptivePool2d(Layer):
 
     @cached_property
     def rows(self) -> list[Span]:
-        return self._spans(self.in_shapes[0][1], self._size[0])
+        return spans(self.in_shapes[0][1], self._size[0])
 
     @cached_property
     def columns(self) -> list[Span]:
-        return self._spans(self.in_shapes[0][2], self._size[1])
-
-    @staticmethod
-    def _spans(size: int, count: int) -> list[Span]:
-        """Window i: from floor(i size / count) to ceil((i + 1) size / count), so that together they cover everything."""
-        return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+        return spans(self.in_shapes[0][2], self._size[1])
 
 
 def _largest(size: int, count: int) -> int:

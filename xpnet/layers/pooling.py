@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -78,13 +79,11 @@ class AvgPool2d(Pool2d):
     @cached_property
     def _factor(self) -> Array | None:
         """What the mean over all taps is multiplied by, (OH, OW, 1): the elements that ceil_mode added do not count."""
-        if not self.count_include_pad or self.window.padding == self._asked_for:
+        if not self.count_include_pad:
             return None
-        (_, H, W), (top, bottom, left, right) = self.in_shapes[0], self._asked_for
-        grown = (0, self.window.padding[1] - bottom, 0, self.window.padding[3] - right)
-        framed = Window(self.window.kernel, self.window.stride, grown, self.window.dilation)
-        rows, columns = (inside.sum(axis=1) for inside in framed.inside(H + top + bottom, W + left + right))
-        return self.backend.asarray(self.window.taps / np.outer(rows, columns), self.buffers.dtype)[:, :, None]
+        given = replace(self.window, padding=self._asked_for)
+        factor = partial_factor(given, self.window, *self.in_shapes[0][1:])
+        return None if factor is None else self.backend.asarray(factor, self.buffers.dtype)[:, :, None]
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)
@@ -95,3 +94,17 @@ class AvgPool2d(Pool2d):
         x_shape, = self.recall()
         dy = dy if self._factor is None else dy * self._factor
         return self.backend.avg_pool2d_dx(dy, x_shape, self.window, count_padding=self.count_include_pad)
+
+
+def partial_factor(given: Window, grown: Window, H: int, W: int) -> np.ndarray | None:
+    """taps / number of elements that each window counts (OH, OW), where ceil_mode has grown the padding; None without.
+
+    Zeros of the given padding are elements; what ceil_mode added beyond them is not.
+    """
+    if given.padding == grown.padding:
+        return None
+    top, bottom, left, right = given.padding
+    added = (0, grown.padding[1] - bottom, 0, grown.padding[3] - right)
+    framed = replace(grown, padding=added)                              # slides over the input with its padding
+    rows, columns = (inside.sum(axis=1) for inside in framed.inside(H + top + bottom, W + left + right))
+    return grown.taps / np.outer(rows, columns)
