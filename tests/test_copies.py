@@ -49,9 +49,9 @@ def test_a_copy_goes_on_where_the_network_was(way):
     assert new.epochs == 4 and same(values(new), values(net))
 
 
-def test_a_copy_stays_on_the_same_backend(backend):
-    net = small(backend)
-    assert copy.deepcopy(net).backend is backend
+def test_a_copy_stays_on_the_same_backend(plain_backend):
+    net = small(plain_backend)
+    assert copy.deepcopy(net).backend is plain_backend
     assert copy.deepcopy([net, net])[0] is not net
     first, second = copy.deepcopy([net, net])
     assert first is second

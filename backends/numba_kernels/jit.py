@@ -49,12 +49,12 @@ class Kernel:
                     use_threads(before)
 
 
-def _linked(compile: Callable[..., Any]) -> Callable[..., Any]:
+def _linked(method: Callable[..., Any]) -> Callable[..., Any]:
     """A dispatcher's method that compiles or loads, with what it links to being ours."""
 
     def linked(signature: Any) -> Any:
         with linking():
-            return compile(signature)
+            return method(signature)
 
     return linked
 
