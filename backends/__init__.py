@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xpnet.backends.arguments import expect_choice, expect_flag, shown
 from xpnet.backends.base import Backend
 from xpnet.backends.window import Window
 
@@ -27,8 +28,8 @@ def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", aut
     measures which of its ways is the fastest for each new shape, and remembers it; another way gives other bits. CPUs
     keep all digits and have one way only.
     """
-    if tf32 not in TF32:
-        raise ValueError(f"get_backend: expected tf32 to be one of {', '.join(TF32)}. Received: tf32={tf32!r}.")
+    tf32 = expect_choice("get_backend", "tf32", tf32, TF32)
+    autotune = expect_flag("get_backend", "autotune", autotune)
     if isinstance(name, Backend):
         return name
     kind, _, device = name.partition(":") if isinstance(name, str) else ("", "", "")
@@ -40,13 +41,16 @@ def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", aut
             except BackendError as error:
                 reasons.append(error.reason)
         return _numpy(f'chosen by "auto", because {"; ".join(reasons)}')
-    if kind == "numpy" and not device:
-        return _numpy()
-    if kind == "numba" and not device:
-        return _numba()
-    if kind == "cupy" and (device.isdecimal() or name == "cupy"):
-        return _cupy(int(device or 0), tf32=tf32, autotune=autotune)
-    raise ValueError(f'get_backend: expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE". Received: {name!r}.')
+    try:
+        if kind == "numpy" and not device:
+            return _numpy()
+        if kind == "numba" and not device:
+            return _numba()
+        if kind == "cupy" and (device.isdecimal() and len(device) < 10 or name == "cupy"):
+            return _cupy(int(device or 0), tf32=tf32, autotune=autotune)
+    except BackendError as error:       # its reason says what the tracebacks below it would
+        raise error.with_traceback(None) from None
+    raise ValueError(f'get_backend: expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE". Received: {shown(name)}.')
 
 
 def available() -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from math import pi, sqrt
 from typing import Any, NamedTuple
 
+from xpnet.backends.arguments import expect_choice
 from xpnet.backends.erf import erfc
 
 Function = Callable[..., Any]
@@ -248,9 +249,8 @@ FUSED = ("relu", "sigmoid", "tanh", "scaled_tanh")
 
 def check(activation: str | None, who: str) -> str | None:
     """The name itself; an error where it is not one of the activations."""
-    if activation is not None and activation not in ACTIVATIONS:
-        raise ValueError(f"{who}: expected activation None or one of {', '.join(ACTIVATIONS)}. Received: {activation!r}.")
-    return activation
+    name: str | None = expect_choice(who, "activation", activation, [None, *ACTIVATIONS])
+    return name
 
 
 def of_input(activation: str | None) -> bool:

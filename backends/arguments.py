@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -66,31 +66,30 @@ def is_integer(value: object, least: int = -LARGEST, most: int = LARGEST) -> boo
 def expect_integer(who: str, name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
     """An int from `least` to `most`; an error for anything else, floats and bools too."""
     if not is_integer(value, least, most):
-        over = is_integer(value, least, 1 << 10**6) and most == LARGEST
-        bounds = (f"from {least} to {most}" if most != LARGEST else f"{least} or larger" + (", below 2^63" if over else ""))
-        raise wrong(who, f"{name} to be an int, {bounds}", name, value)
+        too_large = isinstance(value, int) and value > most
+        bounds = f", {least} or larger" if most == LARGEST and not too_large else f" from {least} to {_power(most)}"
+        raise wrong(who, f"{name} to be an int{bounds}", name, value)
     return int(value)
 
 
+def _power(n: int) -> str:
+    """n, written as a power of two less 1 where it is a large one."""
+    return f"2^{n.bit_length()} - 1" if n >= 2**32 - 1 and n & n + 1 == 0 else str(n)
+
+
 def expect_choice(who: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """One of `choices`, of the same type; an error that names them, and the nearest one, for anything else."""
+    """One of `choices`, of the same type; an error that names them, and the nearest of many, for anything else."""
     known = list(choices)
     for one in known:
         if isinstance(value, type(one)) and isinstance(value, bool) == isinstance(one, bool) and value == one:
             return one
     if len(known) > 6:
-        listed = "one of " + ", ".join(map(str, known))
+        near = nearest(value, [one for one in known if isinstance(one, str)])
+        listed = f"one of {', '.join(map(str, known))}" + (f', perhaps "{near}"' if near else "")
     else:
         *others, last = map(repr, known)
         listed = f"{', '.join(others)} or {last}" if others else last
-    near = did_you_mean(value, [one for one in known if isinstance(one, str)])
-    raise wrong(who, f"{name} to be {listed}{near}", name, value)
-
-
-def did_you_mean(value: object, names: Sequence[str]) -> str:
-    """`, perhaps "relu"`, the name that is nearest to `value`; nothing where none is near."""
-    near = nearest(value, names)
-    return f', perhaps "{near}"' if near else ""
+    raise wrong(who, f"{name} to be {listed}", name, value)
 
 
 def nearest(value: object, names: Iterable[str]) -> str | None:

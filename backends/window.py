@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xpnet.backends.arguments import LARGEST, is_integer, wrong
+from xpnet.backends.arguments import LARGEST, expect_flag, is_integer, wrong
 
 Pair = int | tuple[int, int]
 Padding = int | str | tuple[int, int] | tuple[int, int, int, int]
@@ -43,6 +43,7 @@ class Window:
         Padding as large as the window makes windows that are empty: they lie wholly in padding. A convolution gives 0
         there, a maximum has no value: with empty=False such padding is an error.
         """
+        empty = expect_flag(who, "empty", empty)
         kernel = pair(kernel_size, "kernel_size", 1, who)
         strides = pair(stride, "stride", 1, who)
         dilations = pair(dilation, "dilation", 1, who)
@@ -51,7 +52,7 @@ class Window:
         extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
         pad = _padding(padding, extent, who)
         for (before, after), size, axis in zip((pad[:2], pad[2:]), extent, ("rows", "columns"), strict=True):
-            if max(before, after) >= size and not empty:
+            if not empty and max(before, after) >= size:
                 raise ValueError(f"{who}: expected padding smaller than the {size} {axis} that the window spans, so that "
                                  f"no window lies wholly in padding. Received: padding={padding!r}.")
         return cls(kernel, strides, pad, dilations)

@@ -218,7 +218,7 @@ def test_selu_keeps_mean_and_variance():
     (lambda: xn.SymmElliot(np.nan), "SymmElliot: expected steepness to be a number above 0. Received: steepness=nan."),
     (lambda: xn.HardSigmoid(0), "HardSigmoid: expected alpha to be a number above 0. Received: alpha=0."),
     (lambda: xn.HardSigmoid(1, np.nan), "HardSigmoid: expected beta to be a finite number. Received: beta=nan."),
-    (lambda: xn.GELU("erf"), "GELU: expected approximate \"none\" or \"tanh\". Received: 'erf'."),
+    (lambda: xn.GELU("erf"), "GELU: expected approximate to be 'none' or 'tanh'. Received: approximate='erf'."),
     (lambda: xn.Softshrink(-1), "Softshrink: expected threshold to be a number, 0 or larger. Received: threshold=-1."),
     (lambda: xn.Hardshrink("1"), "Hardshrink: expected threshold to be a number, 0 or larger. Received: threshold='1'."),
     (lambda: xn.ThresholdedReLU(-1), "ThresholdedReLU: expected threshold to be a number, 0 or larger. Received: threshold=-1."),

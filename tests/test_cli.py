@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["train", "--model", "alexnet"], "--model: expected one of numpy_cnn, bilici"),
+    (["train", "--model", "alexnet"], "train: expected --model to be 'numpy_cnn', 'bilici'"),
     (["train", "--data", "mnist", "--data-dir", "nowhere"], "expected the files train-images-idx3-ubyte"),
     (["train", "--epochs", "0", "--backend", "numpy"], "epochs to be an int, 1 or larger"),
     (["train", "--schedule", "up"], "expected a Schedule or one of constant, "),

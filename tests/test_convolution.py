@@ -121,7 +121,8 @@ def error_of(action) -> str:
 
 
 FOR_FLAT = "expected an input of shape (channels, height, width) per sample. Received: input shape (784,)."
-NO_ACTIVATION = f"expected activation None or one of {', '.join(ACTIVATIONS)}. Received: 'rleu'."
+NO_ACTIVATION = (f"expected activation to be one of None, {', '.join(ACTIVATIONS)}, " "perhaps \"relu\". "
+                 "Received: activation='rleu'.")
 
 
 @pytest.mark.parametrize("action, text", [
@@ -139,8 +140,8 @@ NO_ACTIVATION = f"expected activation None or one of {', '.join(ACTIVATIONS)}. R
     (lambda: Conv2d(8, 3, padding=-1),
      "Conv2d: expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: padding=-1."),
     (lambda: Conv2d(8, 3, activation="rleu"), f"Conv2d: {NO_ACTIVATION}"),
-    (lambda: Conv2d(8, 3, init="zero"), "Conv2d: expected init None or one of zeros, ones, he_normal, lecun_normal, "
-                                        "glorot_uniform, lecun_uniform. Received: 'zero'."),
+    (lambda: Conv2d(8, 3, init="zero"), "Conv2d: expected init to be one of None, zeros, ones, he_normal, lecun_normal, "
+                                        "glorot_uniform, lecun_uniform, perhaps \"zeros\". Received: init='zero'."),
     (lambda: Conv2d(8, 3).initialize((784,)), f"Conv2d: {FOR_FLAT}"),
     (lambda: Conv2d(8, 3, groups=2, name="c").initialize((3, 8, 8)),
      "Conv2d 'c': expected groups=2 to divide the channels and the filters. Received: 3 channels, 8 filters."),
@@ -149,13 +150,13 @@ NO_ACTIVATION = f"expected activation None or one of {', '.join(ACTIVATIONS)}. R
     (lambda: Conv2d(8, 5, padding=1).initialize((3, 8, 2)),
      "Conv2d: expected an input at least as large as the window, 5x5. Received: 8x2, padded to 10x4."),
     (lambda: TableConv2d([], 3),
-     "TableConv2d: expected table to list, for each filter, the channels it sees, none twice. Received: []."),
+     "TableConv2d: expected table to list, for each filter, the channels it sees, none twice. Received: table=[]."),
     (lambda: TableConv2d(6, 3),
-     "TableConv2d: expected table to list, for each filter, the channels it sees, none twice. Received: 6."),
+     "TableConv2d: expected table to list, for each filter, the channels it sees, none twice. Received: table=6."),
     (lambda: TableConv2d([[0], []], 3),
-     "TableConv2d: expected table to list, for each filter, the channels it sees, none twice. Received: [[0], []]."),
+     "TableConv2d: expected table to list, for each filter, the channels it sees, none twice. Received: table=[[0], []]."),
     (lambda: TableConv2d([[0, 1, 0]], 3, name="c3"),
-     "TableConv2d 'c3': expected table to list, for each filter, the channels it sees, none twice. Received: [[0, 1, 0]]."),
+     "TableConv2d 'c3': expected table to list, for each filter, the channels it sees, none twice. Received: table=[[0, 1, 0]]."),
     (lambda: TableConv2d([[0, -1]], 3),
      "TableConv2d: expected a channel of table to be an int, 0 or larger. Received: a channel of table=-1."),
     (lambda: TableConv2d([[0, 1.5]], 3),
@@ -163,8 +164,8 @@ NO_ACTIVATION = f"expected activation None or one of {', '.join(ACTIVATIONS)}. R
     (lambda: TableConv2d([[0]], 3, stride=(1, 0)),
      "TableConv2d: expected stride to be an int or a pair of ints, 1 or larger. Received: stride=(1, 0)."),
     (lambda: TableConv2d([[0]], 3, activation="rleu"), f"TableConv2d: {NO_ACTIVATION}"),
-    (lambda: TableConv2d([[0]], 3, init=3), "TableConv2d: expected init None or one of zeros, ones, he_normal, "
-                                            "lecun_normal, glorot_uniform, lecun_uniform. Received: 3."),
+    (lambda: TableConv2d([[0]], 3, init=3), "TableConv2d: expected init to be one of None, zeros, ones, he_normal, "
+                                            "lecun_normal, glorot_uniform, lecun_uniform. Received: init=3."),
     (lambda: TableConv2d([[0]], 3).initialize((784,)), f"TableConv2d: {FOR_FLAT}"),
     (lambda: TableConv2d([[0, 4], [2]], 3).initialize((4, 8, 8)),
      "TableConv2d: expected 5 input channels, as the table says. Received: input shape (4, 8, 8)."),

@@ -159,7 +159,7 @@ def test_a_backend_can_be_named():
      "conv2d: expected x of shape (C, H, W, N), none of them 0. Received: (3, 4, 4)."),
     (lambda: F.conv2d(x4[:0], W4), "Received: (0, 3, 4, 4)."),
     (lambda: F.conv2d(x4, W4[0]), "conv2d: expected W of shape (F, C/groups, KH, KW), none of them 0. Received: (3, 3, 3)."),
-    (lambda: F.conv2d(x4, W4, layout="NHWC"), 'conv2d: expected layout "NCHW" or "CHWN". Received: \'NHWC\'.'),
+    (lambda: F.conv2d(x4, W4, layout="NHWC"), "conv2d: expected layout to be 'NCHW' or 'CHWN'. Received: layout='NHWC'."),
     (lambda: F.conv2d(x4, W4.astype(float)),
      "expected arrays of one dtype, float32 or float64. Received: x of float32, W of float64."),
     (lambda: F.conv2d(x4.astype(int), W4.astype(int)), "Received: x of int64, W of int64."),

@@ -203,8 +203,8 @@ def test_rescale(backend, dtype):
     (lambda: xn.Rescale(std=0), "Rescale: expected a std other than 0. Received: std=0."),
     (lambda: xn.Rescale(std=[1, 0]), "Rescale: expected a std other than 0. Received: std=[1, 0]."),
     (lambda: xn.Rescale("0.5"), "Rescale: expected mean to be a finite number. Received: mean='0.5'."),
-    (lambda: xn.Rescale([None]), "Rescale: expected an element of mean to be a finite number. "
-                                 "Received: an element of mean=None."),
+    (lambda: xn.Rescale([None]), "Rescale: expected each of mean to be a finite number. "
+                                 "Received: each of mean=None."),
     (lambda: xn.Sequential([xn.Rescale([1, 2])], input_shape=(3, 4, 4), backend="numpy"),
      "Rescale 'rescale1': expected a mean for each of 3 channels. Received: 2."),
 ])
@@ -215,27 +215,28 @@ def test_rescale_refuses(make, text):
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
-NAMED = f"expected activation None or one of {', '.join(ACTIVATIONS)}. Received: "
-INIT = "expected init None or one of zeros, ones, he_normal, lecun_normal, glorot_uniform, lecun_uniform. Received: "
+NAMED = f"expected activation to be one of None, {', '.join(ACTIVATIONS)}"
+INIT = "expected init to be one of None, zeros, ones, he_normal, lecun_normal, glorot_uniform, lecun_uniform"
 SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each input. Received: "
 
 
 @pytest.mark.parametrize("action, text", [
     (lambda: xn.Linear(0), "Linear: expected units to be an int, 1 or larger. Received: units=0."),
     (lambda: xn.Linear(10.0), "Linear: expected units to be an int, 1 or larger. Received: units=10.0."),
-    (lambda: xn.Linear(10, activation="glue"), f"Linear: {NAMED}'glue'."),
-    (lambda: xn.Linear(10, init="normal"), f"Linear: {INIT}'normal'."),
+    (lambda: xn.Linear(10, activation="glue"), f"Linear: {NAMED}, perhaps \"gelu\". Received: activation='glue'."),
+    (lambda: xn.Linear(10, init="normal"), f"Linear: {INIT}, perhaps \"he_normal\". Received: init='normal'."),
     (lambda: xn.Linear(10, name="out").initialize((8, 4, 4)), "Linear 'out': expected a vector of features per sample; put "
                                                               "Flatten() before it. Received: input shape (8, 4, 4)."),
-    (lambda: xn.RBF([]), "RBF: expected codes of one length, one for each class. Received: lengths []."),
-    (lambda: xn.RBF([[1, 2], [1]]), "RBF: expected codes of one length, one for each class. Received: lengths [2, 1]."),
+    (lambda: xn.RBF([]), "RBF: expected codes to be lists of numbers of one length, one for each class. Received: codes=[]."),
+    (lambda: xn.RBF([[1, 2], [1]]), "RBF: expected codes to be lists of numbers of one length, one for each class. "
+                                    "Received: codes=[[1, 2], [1]]."),
     (lambda: xn.RBF([[1, 2]]).initialize((3,)),
      "RBF: expected 2 features, the length of a code. Received: input shape (3,)."),
     (lambda: xn.RBF([[1, 2]]).initialize((2, 1, 1)),
      "RBF: expected 2 features, the length of a code. Received: input shape (2, 1, 1)."),
-    (lambda: xn.Activation("rleu"), f"Activation: {NAMED}'rleu'."),
+    (lambda: xn.Activation("rleu"), f"Activation: {NAMED}, perhaps \"relu\". Received: activation='rleu'."),
     (lambda: xn.Activation(None, name="a"), "Activation 'a': expected the name of an activation. Received: None."),
-    (lambda: xn.BatchNorm2d(activation="softmax"), f"BatchNorm2d: {NAMED}'softmax'."),
+    (lambda: xn.BatchNorm2d(activation="softmax"), f"BatchNorm2d: {NAMED}. Received: activation='softmax'."),
     (lambda: xn.BatchNorm2d(eps=-1e-5), "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=-1e-05."),
     (lambda: xn.BatchNorm2d(eps=math.nan), "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=nan."),
     (lambda: xn.BatchNorm2d(momentum="0.9"),
@@ -263,7 +264,7 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
     (lambda: xn.Linear(8).initialize(()), f"Linear: {SAMPLE_SHAPE}()."),
     (lambda: xn.Linear(8).initialize("8"), f"Linear: {SAMPLE_SHAPE}'8'."),
     (lambda: xn.Linear(8).initialize((8.0,)), f"Linear: {SAMPLE_SHAPE}(8.0,)."),
-    (lambda: xn.Linear(8).initialize((8,), dtype="int32"), "Linear: expected dtype float32 or float64. Received: 'int32'."),
+    (lambda: xn.Linear(8).initialize((8,), dtype="int32"), "Linear: expected dtype float32 or float64. Received: dtype='int32'."),
 ], ids=lambda value: value[:60] if isinstance(value, str) else "")
 def test_errors(action, text):
     with pytest.raises(ValueError) as error:
@@ -287,7 +288,7 @@ def test_an_unknown_mode():
     layer = xn.ReLU(name="r").initialize((3,))
     with pytest.raises(ValueError) as error:
         layer.forward(np.ones((3, 2), np.float32), mode="training")
-    assert str(error.value) == "ReLU 'r': expected mode \"predict\", \"train\" or \"sample\". Received: 'training'."
+    assert str(error.value) == "ReLU 'r': expected mode to be 'predict', 'train' or 'sample'. Received: mode='training'."
 
 
 def test_calling_a_layer_with_arrays():

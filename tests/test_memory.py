@@ -259,7 +259,7 @@ def test_a_layer_that_fails_leaves_the_network_as_it_was():
 @pytest.mark.parametrize("arguments,message", [
     ((0,), "memory_report: expected batch_size to be an int, 1 or larger. Received: batch_size=0."),
     ((True,), "Received: batch_size=True."), ((2.0,), "Received: batch_size=2.0."),
-    ((4, "adam"), "memory_report: expected an Optimizer, e.g. Adam(1e-3). Received: 'adam'.")])
+    ((4, "adan"), "memory_report: expected an Optimizer, e.g. Adam(1e-3), or one of ")])
 def test_what_is_no_question(arguments, message):
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         branches("numpy").memory_report(*arguments)

@@ -289,16 +289,17 @@ def sequential(*layers, **settings):
     (standing_alone, ValueError, "Linear 'alone': expected to be used once"),
     (no_layer, ValueError, "Network: expected at least one layer"),
     (lambda: sequential(), ValueError, "Network: expected at least one layer"),
-    (lambda: sequential(xn.Linear), TypeError, "Sequential: expected layers. Received: <class"),
+    (lambda: sequential(xn.Linear), TypeError, r"Sequential: expected layers, e.g. Linear\(...\). Received: the class Linear"),
     (lambda: sequential(small()), TypeError, "Sequential: expected layers"),
     (lambda: xn.Linear(2)(np.ones((3, 2))), TypeError, r"Linear: expected symbolic inputs, .* Received: ndarray"),
     (lambda: xn.Linear(2)(), TypeError, "Linear: expected symbolic inputs, .* Received: nothing"),
     (lambda: xn.Network(np.ones(2), np.ones(2)), TypeError, "Network: expected one Input and one output .* Received: ndarray"),
     (lambda: xn.Network(xn.Linear(2)(xn.Input((2,))), xn.Input((2,))), TypeError, "Network: expected one Input"),
     (lambda: xn.Network([xn.Input((2,))], xn.Input((2,))), TypeError, "Network: expected one Input .* Received: list and Node"),
-    (lambda: sequential(xn.Linear(2), dtype="float16"), ValueError, "expected dtype float32 or float64. Received: 'float16'"),
-    (lambda: sequential(xn.Linear(2), dtype="foo"), ValueError, "expected dtype float32 or float64. Received: 'foo'"),
-    (lambda: sequential(xn.Linear(2), dtype=None), ValueError, "expected dtype float32 or float64. Received: None"),
+    (lambda: sequential(xn.Linear(2), dtype="float16"), ValueError,
+     "expected dtype float32 or float64. Received: dtype='float16'"),
+    (lambda: sequential(xn.Linear(2), dtype="foo"), ValueError, "expected dtype float32 or float64. Received: dtype='foo'"),
+    (lambda: sequential(xn.Linear(2), dtype=None), ValueError, "expected dtype float32 or float64. Received: dtype=None"),
     (lambda: sequential(xn.Linear(2), dtype=">f4"), ValueError, "expected dtype float32 or float64"),
     (lambda: sequential(xn.Linear(2), seed=-1), ValueError, "expected seed to be an int from 0 to 2^64 - 1. Received: seed=-1"),
     (lambda: sequential(xn.Linear(2), seed=2**64), ValueError, "expected seed to be an int"),
@@ -326,7 +327,7 @@ def test_dtypes_by_every_name():
 
 @pytest.mark.parametrize("mode", ["train", "Predict", None])
 def test_calls_predict_or_sample(mode):
-    with pytest.raises(ValueError, match='Network: expected mode "predict" or "sample"'):
+    with pytest.raises(ValueError, match="Network: expected mode to be 'predict' or 'sample'"):
         small()(np.ones((1, 2)), mode=mode)
 
 

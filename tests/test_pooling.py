@@ -186,9 +186,9 @@ def test_a_window_that_sees_only_padding(ceil):
 def test_errors_of_subsampling():
     with pytest.raises(ValueError) as error:
         Subsampling2d(2, activation="softmax")
-    assert str(error.value) == ("Subsampling2d: expected activation None or one of "
-                                f"{', '.join(ACTIVATIONS)}. Received: 'softmax'.")
+    assert str(error.value) == ("Subsampling2d: expected activation to be one of None, "
+                                f"{', '.join(ACTIVATIONS)}. Received: activation='softmax'.")
     with pytest.raises(ValueError) as error:
         Subsampling2d(2, init="he")
-    assert str(error.value) == ("Subsampling2d: expected init None or one of zeros, ones, he_normal, lecun_normal, "
-                                "glorot_uniform, lecun_uniform. Received: 'he'.")
+    assert str(error.value) == ("Subsampling2d: expected init to be one of None, zeros, ones, he_normal, lecun_normal, "
+                                "glorot_uniform, lecun_uniform. Received: init='he'.")

@@ -203,5 +203,5 @@ def test_regularized_refuses(settings, message):
 
 
 def test_regularized_is_around_an_optimizer():
-    with pytest.raises(TypeError, match=r"Regularized: expected an Optimizer, e.g. Adam\(1e-3\). Received: 0.1"):
+    with pytest.raises(ValueError, match=r"Regularized: expected an Optimizer, e.g. Adam\(1e-3\), or one of .*Received: 0.1"):
         xn.Regularized(0.1)

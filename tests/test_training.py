@@ -133,7 +133,8 @@ def test_until_is_not_asked_about_part_of_an_epoch():
 def test_until_is_a_function():
     x, y = blobs()
     net = small()
-    with untouched(net), pytest.raises(TypeError, match=r"expected until to be a function of an epoch's row. Received: 0.98"):
+    with untouched(net), pytest.raises(
+            TypeError, match=r"expected until to be a function of an epoch's row. Received: until=0.98"):
         net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1), until=0.98)
 
 

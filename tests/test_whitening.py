@@ -109,7 +109,7 @@ def test_a_network_keeps_what_was_fitted(tmp_path):
 
 def test_errors():
     who = "Whitening 'w': expected"
-    with pytest.raises(ValueError, match=f'{who} method "zca" or "pca". Received: \'ica\''):
+    with pytest.raises(ValueError, match=f'{who} method to be \'zca\' or \'pca\'. Received: method=\'ica\''):
         xn.Whitening("ica", name="w")
     with pytest.raises(ValueError, match=f"{who} eps to be a number, 0 or larger"):
         xn.Whitening(eps=-1, name="w")

@@ -25,3 +25,9 @@ __all__ = [
     "Sequential", "TrainStep", "Window", "available", "functional", "get_backend", "load", "metrics",
 ]
 __all__ += layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
+
+
+def __getattr__(name: str) -> object:
+    """An error for a name that is not here, with the name that is meant: Dense of Keras is Linear."""
+    from xpnet.other_names import explain
+    raise AttributeError(explain(name))

@@ -8,27 +8,21 @@ The checks that the backends need too are in xpnet/backends/arguments.py, those 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from xpnet.backends.arguments import (
-    LARGEST,
-    expect_choice,
-    expect_flag,
-    expect_integer,
-    is_integer,
-    nearest,
-    shown,
-    wrong,
-)
+from xpnet.backends.arguments import LARGEST as LARGEST
+from xpnet.backends.arguments import expect_choice as expect_choice
+from xpnet.backends.arguments import expect_flag as expect_flag
+from xpnet.backends.arguments import expect_integer as expect_integer
+from xpnet.backends.arguments import is_integer as is_integer
+from xpnet.backends.arguments import nearest as nearest
+from xpnet.backends.arguments import shown as shown
+from xpnet.backends.arguments import wrong as wrong
 
-__all__ = [
-    "LARGEST", "Checked", "expect_choice", "expect_flag", "expect_function", "expect_integer", "expect_label", "expect_name",
-    "expect_no_mask", "expect_number", "expect_positive", "expect_share", "finite_array", "is_integer", "is_number", "items",
-    "nearest", "not_finite", "real_array", "shown", "wrong",
-]
+MOST_AXES = 32          # of a sample: NumPy's arrays have 64 at most
 
 
 def is_number(value: object) -> bool:
@@ -102,6 +96,32 @@ def expect_no_mask(who: str, a: Any) -> None:
                          f"Received: a {'masked array' if np.ma.isMA(a) else f'{type(a).__name__} of masked arrays'}.")
 
 
+def rows_of(value: Any) -> list[Any]:
+    """The rows of an array of two axes; nothing for anything else."""
+    return list(value) if isinstance(value, np.ndarray) and value.ndim == 2 else []
+
+
+def expect_instance(who: str, name: str, value: Any, kind: type | tuple[type, ...], what: str) -> Any:
+    """An object of a class; `what` is how the error calls it, e.g. "a Loss"."""
+    if not isinstance(value, kind):
+        raise TypeError(str(wrong(who, f"{name} to be {what}", name, value)))
+    return value
+
+
+def expect_named(who: str, what: str, value: Any, kind: type, table: Mapping[str, Callable[[], Any]]) -> Any:
+    """An object of a class, or its name in `table`, which stands for one with its default settings.
+
+    `what` is how the error calls it, e.g. "a Loss".
+    """
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, str) and value in table:
+        return table[value]()
+    near = nearest(value, table)
+    names = ", ".join(table) + (f', perhaps "{near}"' if near else "")
+    raise ValueError(f"{who}: expected {what} or one of {names}. Received: {shown(value)}.")
+
+
 def real_array(a: Any, who: str) -> np.ndarray:
     """`a` as a NumPy array of real numbers; an error for anything else."""
     expect_no_mask(who, a)
@@ -111,7 +131,10 @@ def real_array(a: Any, who: str) -> np.ndarray:
     except ValueError as error:     # nested lists of different lengths
         raise ValueError(f"{who}: expected an array of numbers. Received: {kind} ({error}).") from error
     if a.dtype.kind not in "buif":
-        raise TypeError(f"{who}: expected real numbers. Received: an array of dtype {a.dtype}.")
+        names = who.endswith("targets") and (
+            a.dtype.kind in "US" or a.dtype.kind == "O" and a.size > 0 and isinstance(a.flat[0], str))
+        remedy = "; of names, classes, y = np.unique(names, return_inverse=True) makes numbers" if names else ""
+        raise TypeError(f"{who}: expected real numbers. Received: an array of dtype {a.dtype}{remedy}.")
     return a
 
 
@@ -139,6 +162,33 @@ def finite_array(a: Any, who: str, dtype: Any = None) -> np.ndarray:
     if received:
         raise ValueError(f"{who}: expected finite numbers. Received: {received}.")
     return a
+
+
+DTYPES = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def expect_dtype(who: str, dtype: Any) -> np.dtype:
+    """The type that a network computes with, float32 or float64, by NumPy's name, class or object."""
+    try:
+        found = np.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found not in DTYPES:       # NumPy takes None for float64
+        raise wrong(who, "dtype float32 or float64", "dtype", dtype)
+    return found
+
+
+def expect_seed(who: str, seed: Any) -> int:
+    """A seed of random numbers."""
+    return expect_integer(who, "seed", seed, 0, 2**64 - 1)
+
+
+def expect_shape(who: str, expected: str, shape: Any) -> tuple[int, ...]:
+    """The shape of one sample: ints, 1 or larger, without the batch axis."""
+    sizes = items(shape)
+    if not sizes or len(sizes) > MOST_AXES or not all(is_integer(size, 1) for size in sizes):
+        raise ValueError(f"{who}: expected {expected}. Received: {shown(shape)}.")
+    return tuple(map(int, sizes))
 
 
 class Checked:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xpnet.backends import BackendError, get_backend
+from xpnet.checks import expect_choice, nearest, shown
 
 IMPORTED = time.perf_counter()      # where the system does not tell when the process started, its age counts from here
 
@@ -96,9 +97,7 @@ def _dataset(options: argparse.Namespace) -> Any:
 
 def _model(name: str) -> Any:
     from xpnet.models import MODELS
-    if name not in MODELS:
-        raise ValueError(f"--model: expected one of {', '.join(MODELS)}. Received: {name}.")
-    return MODELS[name]
+    return MODELS[expect_choice("train", "--model", name, list(MODELS))]
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -204,6 +203,11 @@ def _verify(options: argparse.Namespace) -> int:
 def _summary(options: argparse.Namespace) -> int:
     from xpnet.io import load
     from xpnet.models import MODELS
-    net = MODELS[options.network](backend="numpy") if options.network in MODELS else load(options.network, backend="numpy")
+    name = options.network
+    if name not in MODELS and not Path(name).exists():
+        near = nearest(name, MODELS)
+        raise ValueError(f"summary: expected a file, or one of {', '.join(MODELS)}" + (f', perhaps "{near}"' if near else "")
+                         + f". Received: {shown(name)}, where there is no file.")
+    net = MODELS[name](backend="numpy") if name in MODELS else load(name, backend="numpy")
     net.summary()
     return 0

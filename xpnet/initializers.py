@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from xpnet.checks import expect_choice, expect_number
+
 Shape = tuple[int, ...]
 Initializer = Callable[["np.random.Generator", Shape, int, int], np.ndarray]
 
@@ -23,6 +25,7 @@ def ones(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> n
 
 def constant(value: float) -> Initializer:
     """All elements the same number."""
+    value = expect_number("constant", "value", value)
     return lambda rng, shape, fan_in, fan_out: np.full(shape, value)
 
 
@@ -61,9 +64,7 @@ def for_activation(init: str | None, activation: str | None, who: str) -> Initia
     N(0, 1 / fan_in) for SELU (Klambauer et al. 2017), Glorot for everything else."""
     if init is None:
         return he_normal if activation in HALVES else lecun_normal if activation == "selu" else glorot_uniform
-    if init not in INITIALIZERS:
-        raise ValueError(f"{who}: expected init None or one of {', '.join(INITIALIZERS)}. Received: {init!r}.")
-    return INITIALIZERS[init]
+    return INITIALIZERS[expect_choice(who, "init", init, [None, *INITIALIZERS])]
 
 
 def generator(seed: int, name: str) -> np.random.Generator:

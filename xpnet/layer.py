@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend, Window, get_backend
-from xpnet.checks import Checked, expect_no_mask, real_array, shown
+from xpnet.checks import (
+    Checked,
+    expect_choice,
+    expect_dtype,
+    expect_name,
+    expect_no_mask,
+    expect_seed,
+    expect_shape,
+    real_array,
+    shown,
+)
 from xpnet.initializers import Initializer, generator
 
 Array = Any
@@ -102,10 +112,11 @@ class Layer(Checked):
     window: Window | None = None        # what an output element sees of its input, for the receptive field
     upsampling: tuple[float, float] = (1, 1)    # how many rows, columns it makes of one
     smallest_batch = 1                  # batches that training can use
+    name: str | None = None
     _trainable = True
 
     def __init__(self, *, name: str | None = None) -> None:
-        self.name = name
+        self.name = expect_name(self.who, "name", name)
         self.needs_dx = True            # False: nobody reads the gradient by the input, backward may return None
         self.built = False
         self.parameters: list[Parameter] = []
@@ -217,22 +228,27 @@ class Layer(Checked):
 
     def connect(self, *in_shapes: Shape) -> Shape:
         """Build for these input shapes, once."""
+        self._expect_initialized()
         if self.built:
             raise ValueError(f"{self.who}: expected to be used once. Received: a second use of the same layer; make a new "
                              "layer for each place (weights cannot be shared).")
         for shape in in_shapes:
-            if not isinstance(shape, Sequence) or not shape or not all(isinstance(s, int | np.integer) and s > 0 for s in shape):
-                raise ValueError(f"{self.who}: expected the shape of one sample, e.g. (1, 28, 28), for each input. "
-                                 f"Received: {shape!r}.")
+            expect_shape(self.who, "the shape of one sample, e.g. (1, 28, 28), for each input", shape)
         wanted = inspect.signature(self.build).parameters.values()      # one shape each, or *in_shapes
         if len(in_shapes) != len(wanted) and not any(p.kind is p.VAR_POSITIONAL for p in wanted):
             raise ValueError(f"{self.who}: expected {len(wanted)} input(s). Received: {len(in_shapes)}.")
         self.in_shapes = tuple(self.expect_elements("an input", tuple(shape)) for shape in in_shapes)
         with np.errstate(under="ignore"):       # the edges of a Gaussian may well be 0
-            self.out_shape = self.build(*self.in_shapes)
-        self.expect_elements("an output", self.out_shape)
+            out_shape = self.build(*self.in_shapes)
+        said = "build to return the shape of one output sample, e.g. (8, 26, 26)"
+        self.out_shape = self.expect_elements("an output", expect_shape(self.who, said, out_shape))
         self.built = True
         return self.out_shape
+
+    def _expect_initialized(self) -> None:
+        if "parameters" not in vars(self):
+            raise TypeError(f"{self.who}: expected its __init__ to call super().__init__(name=name). "
+                            "Received: a layer that did not call it.")
 
     def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
         """Run on `backend`; (seed, index) and the counters (step, use) key the layer's random numbers.
@@ -258,6 +274,7 @@ class Layer(Checked):
 
     def __call__(self, *inputs: Node) -> Node:
         """Add the layer to a graph: symbolic inputs in, a symbolic output out."""
+        self._expect_initialized()
         if not inputs or not all(isinstance(node, Node) for node in inputs):
             received = ", ".join(type(value).__name__ for value in inputs) or "nothing"
             raise TypeError(f"{self.who}: expected symbolic inputs, from Input(...) or another layer. Received: {received}. "
@@ -285,8 +302,7 @@ class Layer(Checked):
 
     def initialize(self, *in_shapes: Shape, backend: str | Backend = "numpy", dtype: Any = "float32", seed: int = 0) -> Layer:
         """Build for these input shapes and own the parameters: forward, backward and update work without a network."""
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ValueError(f"{self.who}: expected dtype float32 or float64. Received: {dtype!r}.")
+        dtype, seed = expect_dtype(self.who, dtype), expect_seed(self.who, seed)
         self.connect(*in_shapes)
         self.name = self.name or self.kind
         backend = get_backend(backend)
@@ -299,6 +315,7 @@ class Layer(Checked):
 
     def _checked_forward(self, *xs: Array, mode: str = PREDICT) -> Array:
         self._expect_arrays(xs, self.in_shapes)
+        mode = expect_choice(self.who, "mode", mode, (PREDICT, TRAIN, SAMPLE))
         with self.backend.scope():
             return type(self).forward(self, *xs, mode=mode)
 
@@ -314,8 +331,9 @@ class Layer(Checked):
         received = [f"{tuple(a.shape)} of {a.dtype}" if hasattr(a, "dtype") else type(a).__name__ for a in arrays]
         if len(arrays) != len(shapes) or any(not hasattr(a, "dtype") or a.shape[:-1] != shape or a.ndim != len(shape) + 1
                                              or a.dtype != self.buffers.dtype for a, shape in zip(arrays, shapes, strict=False)):
+            few = received[:4] + [f"{len(received) - 4} more"] * (len(received) > 4)
             raise ValueError(f"{self.who}: expected batch-last arrays, {' and '.join(expected)}. "
-                             f"Received: {' and '.join(received) or 'nothing'}.")
+                             f"Received: {' and '.join(few) or 'nothing'}.")
 
     def update(self, optimizer: Any) -> None:
         """One optimizer step on the layer's own parameters."""

@@ -15,9 +15,10 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.backends.memory import MemoryPool
+from xpnet.checks import expect_integer
 from xpnet.layer import TRAIN, Array, Layer
 from xpnet.network import Network
-from xpnet.optim import Optimizer
+from xpnet.optim import Optimizer, get_optimizer
 from xpnet.summary import _bytes
 
 PROBE = 256             # samples that are tried, and twice as many: small batches take other ways through the kernels than
@@ -86,17 +87,16 @@ class MemoryReport:
             f"peak of a batch of {self.batch_size:,} on {self.backend}: {_bytes(self.peak)}"])
 
 
-def memory_report(net: Network, batch_size: int, optimizer: Optimizer | None = None, *, mode: str = TRAIN) -> MemoryReport:
+def memory_report(net: Network, batch_size: int, optimizer: str | Optimizer | None = None, *, mode: str = TRAIN
+                  ) -> MemoryReport:
     """Predict the peak memory of a training step of `batch_size` samples; in another mode, of a forward pass alone.
 
     A batch of zeros goes through the network while every allocation is counted: this one where it is small, else two small
     ones, and what was counted goes on in a straight line. Parameters, gradients, state, counters and random numbers stay as
     they are; meanwhile nobody else may use the network.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"memory_report: expected batch_size to be an int, 1 or larger. Received: batch_size={batch_size!r}.")
-    if optimizer is not None and not isinstance(optimizer, Optimizer):
-        raise TypeError(f"memory_report: expected an Optimizer, e.g. Adam(1e-3). Received: {optimizer!r}.")
+    batch_size = expect_integer("memory_report", "batch_size", batch_size)
+    optimizer = None if optimizer is None else get_optimizer(optimizer, "memory_report")
     return Forecast(net, optimizer, mode, most=int(batch_size)).report(int(batch_size))
 
 

@@ -10,9 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import finite_array, real_array
+from xpnet.checks import (
+    expect_choice,
+    expect_integer,
+    expect_label,
+    expect_positive,
+    finite_array,
+    is_integer,
+    real_array,
+    wrong,
+)
 
 __all__ = ["accuracy", "confusion_matrix", "f1_score", "mean_iou", "precision", "psnr", "recall", "ssim", "top_k_accuracy"]
+
+MOST_CLASSES = 2**14        # their confusion matrix takes 2 GiB
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------
@@ -36,8 +47,7 @@ def top_k_accuracy(y: Any, target: Any, k: int = 5, *, ignore: int | None = None
     scores, target = np.asarray(y), np.asarray(target)
     if scores.ndim == target.ndim:
         raise ValueError(f"top_k_accuracy: expected scores of shape (N, K, ...). Received: shape {scores.shape}.")
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= classes:
-        raise ValueError(f"top_k_accuracy: expected k to be an int from 1 to {classes}. Received: k={k!r}.")
+    k = expect_integer("top_k_accuracy", "k", k, 1, classes)
     rows = np.moveaxis(scores, 1, -1)[... if ignore is None else target != ignore].reshape(-1, classes)     # (P, K)
     own = np.take_along_axis(rows, right[:, None], axis=1)                                                  # (P, 1)
     before = (rows > own) | ((rows == own) & (np.arange(classes) < right[:, None]))
@@ -50,9 +60,9 @@ def confusion_matrix(y: Any, target: Any, *, classes: int | None = None, ignore:
     (K, K) int64, K = `classes`, else as many as there are scores, else one more than the largest label.
     """
     found, right, there = _labels("confusion_matrix", y, target, ignore)
-    K = there if classes is None else classes
-    if isinstance(K, bool) or not isinstance(K, int | np.integer) or K < there:
-        raise ValueError(f"confusion_matrix: expected classes to be an int, {there} or larger. Received: classes={classes!r}.")
+    if there > MOST_CLASSES:
+        raise ValueError(f"confusion_matrix: expected at most {MOST_CLASSES} classes. Received: labels up to {there - 1}.")
+    K = there if classes is None else expect_integer("confusion_matrix", "classes", classes, there, MOST_CLASSES)
     return np.bincount(right * K + found, minlength=K * K).reshape(K, K)
 
 
@@ -110,6 +120,7 @@ def _labels(who: str, y: Any, target: Any, ignore: int | None) -> tuple[np.ndarr
                          "labels, e.g. y[:, 0] > 0.")
     if np.isnan(y).any():
         raise ValueError(f"{who}: expected predictions that are numbers. Received: NaN among them.")
+    ignore = expect_label(who, "ignore", ignore)
     known = slice(None) if ignore is None else target != ignore
     found, right = (y.argmax(axis=1) if scores else y)[known].ravel(), target[known].ravel()
     for labels, what in ((found, "predictions"), (right, "targets")):
@@ -130,8 +141,7 @@ def _counts(y: Any, target: Any, classes: int | None, ignore: int | None) -> tup
 
 def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray, there: np.ndarray) -> Any:
     """above / below, 0 where nothing is below, NaN for classes that are not there; averaged."""
-    if average not in ("macro", "micro", None):
-        raise ValueError(f"{who}: expected average to be 'macro', 'micro' or None. Received: average={average!r}.")
+    average = expect_choice(who, "average", average, ("macro", "micro", None))
     if not there.any():
         return np.full(there.shape, np.nan) if average is None else np.nan
     if average == "micro":
@@ -165,10 +175,9 @@ def ssim(y: Any, target: Any, *, peak: float | None = None, size: int = 11, sigm
     inside, channels and samples: Wang et al. 2004, eq. 13 to 17. Images (N, ..., H, W). peak: as in `psnr`.
     """
     y, target, peak = _images("ssim", y, target, peak)
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1 or size % 2 == 0:
-        raise ValueError(f"ssim: expected size to be an odd int, 1 or larger. Received: size={size!r}.")
-    if not isinstance(sigma, int | float | np.number) or not 0 < sigma < np.inf:
-        raise ValueError(f"ssim: expected sigma to be a number above 0. Received: sigma={sigma!r}.")
+    if not is_integer(size, 1) or size % 2 == 0:
+        raise wrong("ssim", "size to be an odd int, 1 or larger", "size", size)
+    sigma = expect_positive("ssim", "sigma", sigma)
     if y.ndim < 3 or min(y.shape[-2:]) < size:
         raise ValueError(f"ssim: expected images (N, ..., H, W) of {size} x {size} pixels at least. Received: shape {y.shape}.")
     bell = np.exp(-0.5 * (np.arange(size) - size // 2) ** 2 / sigma ** 2)
@@ -200,7 +209,7 @@ def _images(who: str, y: Any, target: Any, peak: Any) -> tuple[np.ndarray, np.nd
             raise ValueError(f"{who}: expected peak, the largest value that a pixel can have, for targets beyond 0 to 1. "
                              f"Received: peak=None for targets from {low:g} to {high:g}.")
         peak = 1
-    if isinstance(peak, bool) or not isinstance(peak, int | float | np.number) or not 0 < peak < np.inf:
-        raise ValueError(f"{who}: expected peak, the largest value that a pixel can have. Received: peak={peak!r} for targets of "
+    elif peak is None:
+        raise ValueError(f"{who}: expected peak, the largest value that a pixel can have. Received: peak=None for targets of "
                          f"{target.dtype}.")
-    return y.astype(np.float64), target.astype(np.float64), float(peak)
+    return y.astype(np.float64), target.astype(np.float64), expect_positive(who, "peak", peak)

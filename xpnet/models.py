@@ -74,7 +74,7 @@ def lenet5(input_shape: Shape = (1, 32, 32), *, backend: str | Backend = "auto",
     Takes 32x32 images, or 28x28 ones, which the first layer pads to 32x32. The codes of the ten outputs are bitmaps of
     7x12 pixels as in the paper, drawn anew. LeCun et al. 1998, section II.B and figure 2.
     """
-    border = 2 if tuple(input_shape)[1:] == (28, 28) else 0
+    border = 2 if Input(input_shape).shape[1:] == (28, 28) else 0
     init = "lecun_uniform"
     return Sequential([
         Conv2d(6, 5, padding=border, activation="scaled_tanh", init=init, name="C1"),

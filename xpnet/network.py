@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
-from xpnet.checks import expect_flag, real_array
+from xpnet.checks import expect_choice, expect_dtype, expect_flag, expect_seed, expect_shape, real_array, shown
 from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node, copy_in
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.losses import Loss
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from xpnet.step import TrainStep
     from xpnet.training import History
 
-DTYPES = np.dtype(np.float32), np.dtype(np.float64)
 FLAT = "parameters", "grads", "state", "counters"       # arrays that layers have views of
 FIXED = {                   # attributes that other parts of a network follow from, and how to have other ones
     "backend": "net.to(backend) to move the network", "dtype": "a new Network with this dtype",
@@ -39,10 +38,7 @@ FIXED = {                   # attributes that other parts of a network follow fr
 
 def Input(shape: Sequence[int]) -> Node:    # noqa: N802 - it reads like the layers it stands among
     """The symbolic input of a network: the shape of one sample, (C, H, W) or (D,), without the batch axis."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
-    if not sizes or any(isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 1 for s in sizes):
-        raise ValueError(f"Input: expected the shape of one sample, e.g. (1, 28, 28). Received: {shape!r}.")
-    return Node(None, (), tuple(int(size) for size in sizes), {})
+    return Node(None, (), expect_shape("Input", "the shape of one sample, e.g. (1, 28, 28)", shape), {})
 
 
 class Network:
@@ -64,13 +60,7 @@ class Network:
         if not isinstance(inputs, Node) or not isinstance(outputs, Node) or inputs.layer is not None:
             raise TypeError("Network: expected one Input and one output of its graph. "
                             f"Received: {type(inputs).__name__} and {type(outputs).__name__}.")
-        named = [known for known in DTYPES if dtype is not None and known == dtype]     # NumPy takes None for float64
-        if not named:
-            raise ValueError(f"Network: expected dtype float32 or float64. Received: {dtype!r}.")
-        self.dtype = named[0]
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
-            raise ValueError(f"Network: expected seed to be an int from 0 to 2^64 - 1. Received: seed={seed!r}.")
-        self.seed = int(seed)
+        self.dtype, self.seed = expect_dtype("Network", dtype), expect_seed("Network", seed)
         self.input, self.output = inputs, outputs
         first, *nodes = _topological(outputs)
         if first is not inputs or any(node.layer is None for node in nodes):
@@ -161,7 +151,10 @@ class Network:
             if output in values:
                 break
             assert node.layer is not None
-            values[node] = node.layer.forward(*(values[parent] for parent in node.parents), mode=mode)
+            y = values[node] = node.layer.forward(*(values[parent] for parent in node.parents), mode=mode)
+            if getattr(y, "shape", (None,))[:-1] != node.shape:
+                raise ValueError(f"{node.layer.who}: expected forward to return an array of shape "
+                                 f"({', '.join(map(str, node.shape))}, N), as build said. Received: {_shape_or_type(y)}.")
             for parent in node.parents:
                 left[parent] -= 1
                 if not left[parent]:
@@ -178,9 +171,16 @@ class Network:
                 node.layer._cache = None        # it depends on no parameter: nobody asked for its gradient
                 continue
             dxs = node.layer.backward(gradients.pop(node), accumulate=accumulate)
-            for parent, dx in zip(node.parents, dxs if isinstance(dxs, tuple) else (dxs,), strict=True):
+            dxs = dxs if isinstance(dxs, tuple) else (dxs,)
+            if len(dxs) != len(node.parents):
+                raise ValueError(f"{node.layer.who}: expected backward to return a gradient for each of "
+                                 f"{len(node.parents)} inputs. Received: {len(dxs)}.")
+            for parent, dx in zip(node.parents, dxs, strict=True):
                 if parent is self.input or dx is None:
                     continue
+                if getattr(dx, "shape", (None,))[:-1] != parent.shape:
+                    raise ValueError(f"{node.layer.who}: expected backward to return an array of its input's shape, "
+                                     f"({', '.join(map(str, parent.shape))}, N). Received: {_shape_or_type(dx)}.")
                 if parent not in gradients:
                     gradients[parent] = dx
                 elif parent in owned:
@@ -200,8 +200,7 @@ class Network:
 
         mode is "predict", or "sample" for outputs with dropout on, another mask with each call.
         """
-        if mode not in (PREDICT, SAMPLE):
-            raise ValueError(f'Network: expected mode "predict" or "sample". Received: {mode!r}.')
+        mode = expect_choice("Network", "mode", mode, (PREDICT, SAMPLE))
         x = self.check_input(x)
         with self.backend.scope():
             y = self.forward(self.batch_last(x), mode)
@@ -243,8 +242,9 @@ class Network:
         from xpnet.training import evaluate
         return evaluate(self, x, y, loss=loss, batch_size=batch_size, metrics=metrics)
 
-    def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer, epochs: int = 1, batch_size: int = 32,
-            validation: tuple[Any, Any] | None = None, schedule: str | Schedule = "constant", shuffle: bool = True,
+    def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer, epochs: int = 1,
+            batch_size: int = 32, validation: tuple[Any, Any] | None = None,
+            schedule: str | Schedule = "constant", shuffle: bool = True,
             until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True, capture: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit."""
         from xpnet.training import fit
@@ -304,7 +304,7 @@ class Network:
         print(text)
         return text
 
-    def memory_report(self, batch_size: int, optimizer: Optimizer | None = None) -> MemoryReport:
+    def memory_report(self, batch_size: int, optimizer: str | Optimizer | None = None) -> MemoryReport:
         """Predict the peak memory of a training step of so many samples, without changing anything; print it for a table."""
         from xpnet.memory import memory_report
         return memory_report(self, batch_size, optimizer)
@@ -316,11 +316,19 @@ class Sequential(Network):
     def __init__(self, layers: Iterable[Layer], *, input_shape: Sequence[int], backend: str | Backend = "auto",
                  dtype: Any = "float32", seed: int = 0) -> None:
         inputs = outputs = Input(input_shape)
+        if isinstance(layers, str | bytes | np.ndarray) or not isinstance(layers, Iterable):
+            raise TypeError(f"Sequential: expected a list of layers. Received: {shown(layers)}.")
         for layer in layers:
+            if isinstance(layer, type) and issubclass(layer, Layer):
+                raise TypeError(f"Sequential: expected layers, e.g. {layer.__name__}(...). Received: the class {layer.__name__}.")
             if not isinstance(layer, Layer):
-                raise TypeError(f"Sequential: expected layers. Received: {layer!r}.")
+                raise TypeError(f"Sequential: expected layers. Received: {shown(layer)}.")
             outputs = layer(outputs)
         super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed)
+
+
+def _shape_or_type(value: Any) -> str:
+    return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 def softmax_below(node: Node) -> bool:

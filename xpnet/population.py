@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.checks import expect_instance
 from xpnet.layer import Array, Node
 from xpnet.layers.normalization import BatchNorm
 from xpnet.memory import explained
@@ -22,6 +23,7 @@ def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> Non
     Var[x] = sum m var_B / sum (m - 1), which for equal m are the paper's. Dropout is off, as it will be in predictions.
     Parameters stay as they are, and so does everything else where x is refused.
     """
+    expect_instance("population_statistics", "net", net, Network, "a Network")
     layers = [layer for layer in net.layers if isinstance(layer, BatchNorm) and layer.trainable]
     if not layers:
         raise ValueError("population_statistics: expected a network with a batch norm that is trainable. Received: none.")

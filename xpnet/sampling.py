@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.checks import expect_instance
 from xpnet.layer import SAMPLE, Array
 from xpnet.losses import Loss
 from xpnet.memory import explained
@@ -29,6 +30,7 @@ def predict_samples(net: Network, x: Any, samples: int = 50, *, loss: str | Loss
     seed and step; nothing of the network changes, so that the same call gives the same figures. The first sample is what
     `net(x, mode="sample")` would give.
     """
+    expect_instance("predict_samples", "net", net, Network, "a Network")
     probability = _probability(net, known_loss(net, loss, "predict_samples"))
     x = net.check_input(x)
     samples = expect_count("predict_samples", "samples", samples)

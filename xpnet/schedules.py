@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 
-from xpnet.checks import Checked, is_number, wrong
+from xpnet.checks import Checked, expect_named, is_number, wrong
 
 __all__ = ["Constant", "CosineDecay", "ExponentialDecay", "InverseTimeDecay", "MultiStep", "OneCycle", "PolynomialDecay",
            "ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp"]
@@ -142,9 +142,7 @@ class CosineDecay(Schedule):
 
     def __init__(self, final: float = 0.0, cycles: int = 1) -> None:
         self._expect("0 <= final <= 1", "final", final, _number(final, 0, 1))
-        self._expect("cycles to be an int, 1 or larger", "cycles", cycles,
-                     isinstance(cycles, int) and _number(cycles, 1, math.inf))
-        self.final, self.cycles = final, cycles
+        self.final, self.cycles = final, self.expect_integer("cycles", cycles)
 
     def factor(self, t: float) -> float:
         done = min(math.floor(t * self.cycles + ROUNDING), self.cycles - 1)                     # t = 1 ends the last cycle
@@ -207,8 +205,7 @@ class ReduceOnPlateau(Schedule):
     def __init__(self, gamma: float = 0.1, patience: int = 10, monitor: str = "loss", threshold: float = 1e-4,
                  least: float = 0.0) -> None:
         self._expect("0 < gamma < 1", "gamma", gamma, _between(gamma, 0, 1))
-        self._expect("patience to be an int, 0 or larger", "patience", patience,
-                     isinstance(patience, int) and _number(patience, 0, math.inf))
+        patience = self.expect_integer("patience", patience, 0)
         self._expect("monitor to be a column of the history", "monitor", monitor, isinstance(monitor, str))
         self._expect("0 <= threshold < 1", "threshold", threshold, _number(threshold, 0, 1) and threshold < 1)
         self._expect("0 <= least <= 1", "least", least, _number(least, 0, 1))
@@ -245,8 +242,5 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 def get_schedule(schedule: str | Schedule) -> Schedule:
     """The schedule called by one of the names in SCHEDULES; a Schedule is returned as it is."""
-    if isinstance(schedule, Schedule):
-        return schedule
-    if not isinstance(schedule, str) or schedule not in SCHEDULES:
-        raise ValueError(f"get_schedule: expected a Schedule or one of {', '.join(SCHEDULES)}. Received: {schedule!r}.")
-    return SCHEDULES[schedule]()
+    found: Schedule = expect_named("get_schedule", "a Schedule", schedule, Schedule, SCHEDULES)
+    return found

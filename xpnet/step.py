@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_flag
+from xpnet.checks import expect_flag, expect_instance
 from xpnet.layer import TRAIN, Array
 from xpnet.layers import Activation, Softmax
-from xpnet.losses import Loss
+from xpnet.losses import Loss, get_loss
 from xpnet.memory import explained
 from xpnet.network import Network, softmax_below
-from xpnet.optim import Optimizer
+from xpnet.optim import Optimizer, get_optimizer
 from xpnet.optim.base import Updater
 
 MOST_CAPTURED = 4       # shapes of batches: each holds the memory of a step of its own
@@ -42,9 +42,9 @@ class TrainStep:
     A network keeps its last one, so that a second `fit` with the same optimizer object goes on where the first ended.
     """
 
-    def __init__(self, net: Network, loss: Loss, optimizer: Optimizer, *, capture: bool = True) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"fit: expected an Optimizer, e.g. Adam(1e-3). Received: {optimizer!r}.")
+    def __init__(self, net: Network, loss: str | Loss, optimizer: str | Optimizer, *, capture: bool = True) -> None:
+        expect_instance("TrainStep", "net", net, Network, "a Network")
+        loss, optimizer = get_loss(loss), get_optimizer(optimizer, "TrainStep")
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.capture = expect_flag("TrainStep", "capture", capture)
         self.output = loss_input(net, loss)
@@ -72,7 +72,7 @@ class TrainStep:
     def _step(self, x: Array, target: Array) -> tuple[Array, Array]:
         net = self.net
         y = net.forward(x, TRAIN, self.output)
-        loss, dy = self.loss(net.backend, y, target)
+        loss, dy = self.loss.checked(net.backend, y, target)
         net.backward(dy, self.output)
         self.updater.apply()
         steps = net.counters[:1]

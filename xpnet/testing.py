@@ -8,6 +8,15 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
+from xpnet.checks import (
+    expect_instance,
+    expect_integer,
+    expect_positive,
+    expect_seed,
+    expect_shape,
+    finite_array,
+    wrong,
+)
 from xpnet.layer import TRAIN, Layer, Shape
 from xpnet.losses import Loss
 
@@ -23,12 +32,18 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3, backend: st
     axis, `inputs` (batch-last) replace the normally distributed ones, e.g. to keep away from kinks.
     Returns the relative error; AssertionError where it is above `tolerance`.
     """
+    who = "check_gradients"
+    expect_instance(who, "layer", layer, Layer, "a Layer")
+    batch, tolerance = expect_integer(who, "batch", batch), expect_positive(who, "tolerance", tolerance)
+    seed = expect_seed(who, seed)
     layer.initialize(*in_shapes, backend=backend, dtype="float64", seed=seed)
     rng = np.random.default_rng(seed)
     if inputs is None:
         inputs = tuple(rng.standard_normal((*shape, batch)) for shape in in_shapes)
+    elif not isinstance(inputs, tuple | list):
+        raise wrong(who, "inputs to be a tuple of arrays, one for each input", "inputs", inputs)
     on_backend = layer.backend.asarray
-    xs = [np.array(x, np.float64) for x in inputs]
+    xs = [finite_array(x, f"{who}: inputs").astype(np.float64) for x in inputs]
     for parameter in layer.parameters:      # biases start at 0, a point that hides mistakes
         parameter.data += on_backend(0.1 * rng.standard_normal(parameter.shape))
     values = [layer.backend.to_numpy(p.data).copy() for p in layer.parameters]
@@ -64,20 +79,28 @@ def check_loss(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Back
     distributed by default. Of reduction="none" the gradient is that of the sum. Returns the relative error;
     AssertionError where it is above `tolerance`.
     """
+    who = "check_loss"
+    expect_instance(who, "loss", loss, Loss, "a Loss")
+    out_shape = expect_shape(who, "out_shape to be the shape of one output, e.g. (10,)", out_shape)
+    tolerance, seed = expect_positive(who, "tolerance", tolerance), expect_seed(who, seed)
     backend = get_backend(backend)
     rng = np.random.default_rng(seed)
     known = loss.targets(target, out_shape, np.dtype(np.float64))
+    if not len(known):
+        raise ValueError(f"{who}: expected at least one target. Received: none.")
     goal = backend.asarray(np.moveaxis(known, 0, -1).copy())
-    y = rng.standard_normal((*out_shape, len(known))) if y is None else y
+    shape = (*out_shape, len(known))
+    y = rng.standard_normal(shape) if y is None else finite_array(y, f"{who}: y")
+    if y.shape != shape:
+        raise ValueError(f"{who}: expected y of shape {shape}, the batch last. Received: shape {y.shape}.")
     direction = rng.standard_normal(y.shape)
     direction /= np.linalg.norm(direction)
 
     def value(h: float) -> float:
-        return float(backend.to_numpy(loss(backend, backend.asarray(y + h * direction), goal)[0]).sum())
+        moved = backend.asarray(y + h * direction)
+        return float(backend.to_numpy(loss.checked(backend, moved, goal)[0]).sum())
 
-    dy = backend.to_numpy(loss(backend, backend.asarray(y), goal)[1])
-    if dy.shape != y.shape:
-        raise AssertionError(f"check_loss: {type(loss).__name__}: expected a gradient of shape {y.shape}. Received: {dy.shape}.")
+    dy = backend.to_numpy(loss.checked(backend, backend.asarray(y), goal)[1])
     h = 1e-5
     numeric, analytic = (value(h) - value(-h)) / (2 * h), float((dy * direction).sum())
     return _relative_error(f"check_loss: {type(loss).__name__}", numeric, analytic, tolerance)

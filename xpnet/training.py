@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.feed import Feed
-from xpnet.checks import expect_flag, expect_integer, is_number, not_finite, shown
+from xpnet.checks import expect_flag, expect_function, expect_integer, is_number, not_finite, shown
 from xpnet.initializers import generator
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss, get_loss
 from xpnet.memory import explained
 from xpnet.network import Network
-from xpnet.optim import Optimizer
+from xpnet.optim import Optimizer, get_optimizer
 from xpnet.schedules import Schedule, get_schedule
 from xpnet.step import Totals, TrainStep, loss_input
 
@@ -44,14 +44,18 @@ class History:
                 f"{', stopped' if self.stopped else ''}>")
 
 
-def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer, epochs: int = 1, batch_size: int = 32,
-        validation: tuple[Any, Any] | None = None, schedule: str | Schedule = "constant", shuffle: bool = True,
+def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer, epochs: int = 1,
+        batch_size: int = 32, validation: tuple[Any, Any] | None = None,
+        schedule: str | Schedule = "constant", shuffle: bool = True,
         until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True, capture: bool = True) -> History:
     """Train `net` on batch-first x (N, ...) and targets y, and return a History.
 
-    loss: a Loss, or its name in xpnet.losses.LOSSES, e.g. "cross_entropy"; the learning rate is the optimizer's
-    times the factor of `schedule`, a Schedule or one of the names in schedules.SCHEDULES; where it changes on the way, the
-    fit has a copy of its own. Each epoch sees the samples in another order, which follows from the network's seed.
+    loss: a Loss, or its name in xpnet.losses.LOSSES, e.g. "cross_entropy". optimizer: an Optimizer, or
+    its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a new one with its default settings;
+    with the same object a second fit goes on where the first ended. The learning rate is the optimizer's
+    times the factor of `schedule`, a Schedule or one of the names in schedules.SCHEDULES; where it changes
+    on the way, the fit has a copy of its own. Each epoch sees the samples in another order, which follows
+    from the network's seed.
     `until` is asked after each epoch, with its row of the history; True ends the training. Ctrl-C ends it after the
     current batch; the network keeps what it learned. All input is checked before any work. On a GPU the step is captured
     and launched as one, see TrainStep, unless `capture` is False; the bits are the same.
@@ -59,9 +63,10 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: Optimizer,
     shuffle, verbose = expect_flag("fit", "shuffle", shuffle), expect_flag("fit", "verbose", verbose)
     capture = expect_flag("fit", "capture", capture)
     loss = get_loss(loss)
+    optimizer = get_optimizer(optimizer, "fit")
     schedule = get_schedule(schedule).start()
-    if until is not None and not callable(until):
-        raise TypeError(f"fit: expected until to be a function of an epoch's row. Received: {until!r}.")
+    if until is not None:
+        expect_function("fit", "until", until, "an epoch's row")
     x, target = check_samples(net, x, y, loss, "fit")
     held_out = None
     if validation is not None:
@@ -186,7 +191,7 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
     batch_size = expect_count("evaluate", "batch_size", batch_size)
     x, target = check_samples(net, x, y, loss, "evaluate")
     if metrics is not None and not (isinstance(metrics, Mapping) and all(callable(metric) for metric in metrics.values())):
-        raise TypeError(f"evaluate: expected metrics to be a dict of names and functions. Received: {metrics!r}.")
+        raise TypeError(f"evaluate: expected metrics to be a dict of names and functions. Received: {shown(metrics)}.")
     outputs: Any = np.empty((len(x), *net.output.shape), net.dtype) if metrics else None
     with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
         figures = _evaluate(net, _Batches(net, x, target, batch_size), loss, outputs)
@@ -199,7 +204,7 @@ def _evaluate(net: Network, batches: _Batches, loss: Loss, outputs: np.ndarray |
     for i in range(len(batches)):
         x, target = batches.get(i)
         y = net.forward(x, output=node)
-        totals.add(loss(net.backend, y, target)[0], y, target)
+        totals.add(loss.checked(net.backend, y, target)[0], y, target)
         if outputs is not None:
             if node is not net.output:          # a last softmax or sigmoid, which is part of the loss
                 assert net.output.layer is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from xpnet.checks import expect_integer
+
 from .dataset import Dataset
 
 
@@ -17,6 +19,7 @@ def digits(seed: int = 0) -> Dataset:
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998;
     scikit-learn bundles its test part.
     """
+    seed = expect_integer("digits", "seed", seed, 0, 2**32 - 1)
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_no_mask
+from xpnet.checks import expect_instance, expect_integer, expect_no_mask, wrong
 
 Array = Any
 
@@ -21,9 +21,8 @@ def random_crop(x: Array, rng: np.random.Generator, *, padding: int = 4, xp: Any
         y[n, c, i, j] = x[n, c, i + a[n], j + b[n]],  a and b from -padding to padding, each as likely
     x (N, C, H, W) -> a new array like it. Source: He et al. 2016, section 4.2.
     """
-    N, C, H, W = _shape(x, "random_crop")
-    if isinstance(padding, bool) or not isinstance(padding, int | np.integer) or padding < 0:
-        raise ValueError(f"random_crop: expected padding to be an int, 0 or larger. Received: padding={padding!r}.")
+    N, C, H, W = _shape(x, rng, xp, "random_crop")
+    padding = expect_integer("random_crop", "padding", padding, 0)
     padded = xp.zeros((N, C, H + 2 * padding, W + 2 * padding), x.dtype)
     padded[:, :, padding:padding + H, padding:padding + W] = x
     top, left = rng.integers(0, 2 * padding + 1, (2, N))
@@ -37,13 +36,17 @@ def random_flip(x: Array, rng: np.random.Generator, *, xp: Any = np) -> Array:
 
     x (N, C, H, W) -> a new array like it.
     """
-    N = _shape(x, "random_flip")[0]
+    N = _shape(x, rng, xp, "random_flip")[0]
     mirrored = xp.asarray(rng.random(N) < 0.5)[:, None, None, None]
     return xp.where(mirrored, x[..., ::-1], x)
 
 
-def _shape(x: Array, who: str) -> tuple[int, int, int, int]:
+def _shape(x: Array, rng: np.random.Generator, xp: Any, who: str) -> tuple[int, int, int, int]:
+    """The shape of images, after a check of what all functions take."""
     expect_no_mask(who, x)
+    expect_instance(who, "rng", rng, np.random.Generator, "a generator, e.g. np.random.default_rng(0)")
+    if not all(callable(getattr(xp, name, None)) for name in ("zeros", "asarray", "arange", "where")):
+        raise wrong(who, "xp to be an array module, numpy or net.xp", "xp", xp)
     if getattr(x, "ndim", None) != 4:
         raise ValueError(f"{who}: expected pictures as an array (N, C, H, W). Received: {type(x).__name__}"
                          f"{f' of shape {tuple(x.shape)}' if hasattr(x, 'shape') else ''}.")

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend, BackendError, Window, get_backend
-from xpnet.checks import expect_no_mask
+from xpnet.checks import expect_choice, expect_no_mask, is_integer, items, wrong
 
 Array = Any
 Shape = tuple[int, ...]
+
+LAYOUTS = "NCHW", "CHWN"
 
 
 class Call:
@@ -25,8 +27,7 @@ class Call:
 
     def __init__(self, who: str, layout: str, backend: str | Backend, images: Mapping[str, Array],
                  others: dict[str, tuple[Array, str]], half: bool = True, axes: str = "C, H, W") -> None:
-        if layout not in ("NCHW", "CHWN"):
-            raise ValueError(f'{who}: expected layout "NCHW" or "CHWN". Received: {layout!r}.')
+        layout = expect_choice(who, "layout", layout, LAYOUTS)
         self.who, self.batch_first = who, layout == "NCHW"
         named = ", ".join(filter(None, ("N", axes) if self.batch_first else (axes, "N")))
         given = {name: (a, named) for name, a in images.items()} | others
@@ -80,9 +81,9 @@ class Call:
 
     def given(self, x_shape: Sequence[int]) -> Shape:
         """(C, H, W, N) of a shape that was passed in the layout."""
-        shape = tuple(x_shape) if isinstance(x_shape, Sequence) else ()
-        if len(shape) != 4 or any(isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 1 for s in shape):
-            raise ValueError(f"{self.who}: expected x_shape to be four ints, 1 or larger. Received: x_shape={x_shape!r}.")
+        shape = tuple(items(x_shape) or ())
+        if len(shape) != 4 or not all(is_integer(s, 1) for s in shape):
+            raise wrong(self.who, "x_shape to be four ints, 1 or larger", "x_shape", x_shape)
         shape = tuple(int(s) for s in shape)
         return (*shape[1:], shape[0]) if self.batch_first else shape
 
@@ -113,7 +114,10 @@ def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Ba
         else:
             raise TypeError(f"{who}: expected {name} to be a NumPy or CuPy array. Received: {type(a).__name__}.")
     place, *others = dict.fromkeys(places.values())
-    chosen = wanted if isinstance(wanted, Backend) else _shared(place if wanted == "auto" else wanted)
+    if isinstance(wanted, str):
+        chosen = _shared(place if wanted == "auto" else wanted)
+    else:
+        chosen = get_backend(wanted)
     if others or place != ("cpu" if chosen.xp is np else chosen.name):
         raise ValueError(f"{who}: expected all arrays in one place, the backend's. Received: backend {chosen.name}, "
                          f"{', '.join(f'{name} on {where}' for name, where in places.items())}.")

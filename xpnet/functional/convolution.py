@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from xpnet.backends import Backend, Window
 from xpnet.backends.window import Padding, Pair
+from xpnet.checks import expect_flag, is_integer, wrong
 from xpnet.functional.call import Array, Call, Shape
 
 FILTERS = "F, C/groups, KH, KW"
@@ -21,6 +20,7 @@ def conv2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1, p
     x (N, C, H, W), W (F, C/groups, KH, KW), bias (F,) -> y (N, F, OH, OW).
     """
     call = Call("conv2d", layout, backend, {"x": x}, {"W": (W, FILTERS)} | _optional(bias, "F"))
+    groups = _groups(call, W, groups)
     window, _ = _convolution(call, call.sizes(x), W, stride, padding, dilation, groups)
     call.expect("bias", bias, W.shape[:1])
     with call.backend.scope():
@@ -35,8 +35,9 @@ def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding:
 
     dy (N, F, OH, OW), x and W as in conv2d -> dx like x (None without `needs_dx`), dW like W, db (F,).
     """
+    needs_dx = expect_flag("conv2d_backward", "needs_dx", needs_dx)
     call = Call("conv2d_backward", layout, backend, {"dy": dy, "x": x}, {"W": (W, FILTERS)})
-    x_shape = call.sizes(x)
+    groups, x_shape = _groups(call, W, groups), call.sizes(x)
     window, y_shape = _convolution(call, x_shape, W, stride, padding, dilation, groups)
     call.expect("dy", dy, call.outer(y_shape))
     with call.backend.scope():
@@ -58,6 +59,7 @@ def conv_transpose2d(x: Array, W: Array, bias: Array | None = None, *, stride: P
     output_padding, smaller than the stride, chooses one. Dumoulin and Visin 2016, relationship 14.
     """
     call = Call("conv_transpose2d", layout, backend, {"x": x}, {"W": (W, FILTERS)} | _optional(bias, "C"))
+    groups = _groups(call, W, groups)
     window, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("bias", bias, y_shape[:1])
     with call.backend.scope():
@@ -75,7 +77,9 @@ def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1
 
     dy (N, C, OH, OW), x and W as in conv_transpose2d -> dx like x (None without `needs_dx`), dW like W, db (C,).
     """
+    needs_dx = expect_flag("conv_transpose2d_backward", "needs_dx", needs_dx)
     call = Call("conv_transpose2d_backward", layout, backend, {"dy": dy, "x": x}, {"W": (W, FILTERS)})
+    groups = _groups(call, W, groups)
     window, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("dy", dy, call.outer(y_shape))
     with call.backend.scope():
@@ -119,7 +123,6 @@ def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Pair, padding: Pa
                 ) -> tuple[Window, Shape]:
     """The window of a convolution, and the sizes (F, OH, OW, N) of what it gives."""
     window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
-    _check_groups(call, W, groups)
     if x_sizes[0] != W.shape[1] * groups:
         raise ValueError(f"{call.who}: expected {W.shape[1] * groups} channels, those of W times groups={groups}. "
                          f"Received: x with {x_sizes[0]} channels, W of shape {tuple(W.shape)}.")
@@ -130,7 +133,6 @@ def _transposed(call: Call, x: Array, W: Array, stride: Pair, padding: Padding, 
                ) -> tuple[Window, Shape]:
     """The window of the convolution that is transposed, and the sizes (C, OH, OW, N) of y, which that one reads."""
     window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
-    _check_groups(call, W, groups)
     F, H, width, N = call.sizes(x)
     if F != W.shape[0]:
         raise ValueError(f"{call.who}: expected as many channels as W has filters, {W.shape[0]}. Received: x with {F}.")
@@ -142,7 +144,7 @@ def _optional(bias: Array | None, axis: str) -> dict[str, tuple[Array, str]]:
     return {} if bias is None else {"bias": (bias, axis)}
 
 
-def _check_groups(call: Call, W: Array, groups: int) -> None:
-    if isinstance(groups, bool) or not isinstance(groups, int | np.integer) or groups < 1 or W.shape[0] % groups:
-        raise ValueError(f"{call.who}: expected groups to be an int that divides the {W.shape[0]} filters of W. "
-                         f"Received: groups={groups!r}.")
+def _groups(call: Call, W: Array, groups: int) -> int:
+    if not is_integer(groups, 1) or W.shape[0] % groups:
+        raise wrong(call.who, f"groups to be an int that divides the {W.shape[0]} filters of W", "groups", groups)
+    return int(groups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from xpnet.backends import Backend
+from xpnet.checks import expect_number
 from xpnet.functional.call import Array, Call
 
 
@@ -18,6 +19,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, *, eps: float = 1e-5, layout
     ValueError for a single element per channel. Ioffe and Szegedy 2015, algorithm 1.
     """
     call = Call("batch_norm", layout, backend, {"x": x}, {"gamma": (gamma, "C"), "beta": (beta, "C")}, half=False)
+    eps = expect_number(call.who, "eps", eps, 0)
     call.expect_per_channel(x, {"gamma": gamma, "beta": beta})
     if math.prod(call.sizes(x)[1:]) == 1:
         raise ValueError(f"{call.who}: expected more than one element per channel, whose variance is to be 1. "
@@ -33,6 +35,7 @@ def batch_norm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: 
     vectors = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
     call = Call("batch_norm_inference", layout, backend, {"x": x}, {name: (a, "C") for name, a in vectors.items()},
                 half=False)
+    eps = expect_number(call.who, "eps", eps, 0)
     call.expect_per_channel(x, vectors)
     with call.backend.scope():
         gamma, beta, mean, var = (call.ready(a) for a in vectors.values())
@@ -49,6 +52,7 @@ def batch_norm_backward(dy: Array, x: Array, gamma: Array, mean: Array, var: Arr
     vectors = {"gamma": gamma, "mean": mean, "var": var}
     call = Call("batch_norm_backward", layout, backend, {"dy": dy, "x": x}, {name: (a, "C") for name, a in vectors.items()},
                 half=False)
+    eps = expect_number(call.who, "eps", eps, 0)
     call.expect_per_channel(x, vectors)
     call.expect("dy", dy, tuple(x.shape))
     with call.backend.scope():

@@ -7,6 +7,7 @@ from typing import Any
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.window import Padding, Pair
+from xpnet.checks import expect_flag
 from xpnet.functional.call import Array, Call, Shape
 from xpnet.layers.pooling import partial_factor
 
@@ -49,6 +50,7 @@ def avg_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, paddi
     x (N, C, H, W) -> (N, C, OH, OW). The stride is the size of the kernel by default. `ceil_mode` lets a last, partial
     window count too; what it has beyond the padding is never counted.
     """
+    count_include_pad = expect_flag("avg_pool2d", "count_include_pad", count_include_pad)
     call = Call("avg_pool2d", layout, backend, {"x": x}, {})
     window, _ = pooling_window(call, call.sizes(x), kernel_size, stride, padding, 1, ceil_mode)
     factor = _factor(call, call.sizes(x), x.dtype, window, stride, padding, count_include_pad)
@@ -64,6 +66,7 @@ def avg_pool2d_backward(dy: Array, x_shape: Sequence[int], kernel_size: Pair, *,
 
     dy (N, C, OH, OW), x_shape (N, C, H, W) -> dx (N, C, H, W).
     """
+    count_include_pad = expect_flag("avg_pool2d_backward", "count_include_pad", count_include_pad)
     call = Call("avg_pool2d_backward", layout, backend, {"dy": dy}, {})
     shape = call.given(x_shape)
     window, y_shape = pooling_window(call, shape, kernel_size, stride, padding, 1, ceil_mode)
@@ -89,6 +92,7 @@ def pooling_window(call: Call, x_sizes: Shape, kernel_size: Pair, stride: Pair |
                    ceil_mode: bool) -> tuple[Window, Shape]:
     """The window of a pooling, and the sizes (C, OH, OW, N) of what it gives."""
     C, H, width, N = x_sizes
+    ceil_mode = expect_flag(call.who, "ceil_mode", ceil_mode)
     window = Window.make(kernel_size, kernel_size if stride is None else stride, padding, dilation, empty=False,
                          who=call.who)
     window.output_size(H, width, who=call.who)

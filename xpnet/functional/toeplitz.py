@@ -8,7 +8,7 @@ import numpy as np
 
 from xpnet.backends import Window
 from xpnet.backends.window import Padding, Pair
-from xpnet.checks import expect_no_mask
+from xpnet.checks import expect_flag, expect_shape, real_array
 
 
 def toeplitz(W: np.ndarray, shape: Sequence[int], *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
@@ -21,13 +21,13 @@ def toeplitz(W: np.ndarray, shape: Sequence[int], *, stride: Pair = 1, padding: 
     input row; blocks are equal along diagonals, and so are numbers within a block (doubly block Toeplitz). T's transpose is
     the matrix of conv_transpose2d. T holds every zero: a tool for small images. Gray 2006, section 1.
     """
-    expect_no_mask("toeplitz: W", W)
-    kernel, size = np.asarray(W), tuple(shape)
+    kernel, flip = real_array(W, "toeplitz: W"), expect_flag("toeplitz", "flip", flip)
+    size = expect_shape("toeplitz", "shape (H, W) or (C, H, W), ints of 1 or larger", shape)
     if kernel.ndim == 2 and len(size) == 2:
         kernel, size = kernel[None, None], (1, *size)
     if kernel.ndim != 4 or len(size) != 3 or kernel.shape[1] != size[0]:
         raise ValueError("toeplitz: expected W (KH, KW) and shape (H, W), or W (F, C, KH, KW) and shape (C, H, W). "
-                         f"Received: W of shape {np.shape(W)}, shape {tuple(shape)}.")
+                         f"Received: W of shape {np.shape(W)}, shape {size}.")
     kernel = kernel[:, :, ::-1, ::-1] if flip else kernel
     (F, C, KH, KW), (_, H, width) = kernel.shape, size
     window = Window.make((KH, KW), stride, padding, dilation, who="toeplitz")

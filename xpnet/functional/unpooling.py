@@ -8,7 +8,8 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.backends.window import Padding, Pair, pair
-from xpnet.functional.call import Array, Call
+from xpnet.checks import expect_choice
+from xpnet.functional.call import LAYOUTS, Array, Call
 from xpnet.functional.pooling import pooling_window
 from xpnet.layers.adaptive_pooling import spans
 
@@ -85,6 +86,7 @@ def max_unpool2d_backward(dy: Array, indices: Array, *, layout: str = "NCHW", ba
 
     dy (N, C, H, W), indices (N, C, OH, OW) -> dx like indices.
     """
+    layout = expect_choice("max_unpool2d_backward", "layout", layout, LAYOUTS)
     H, W = _map_size(dy, layout)
     call, _ = _indexed("max_unpool2d_backward", "dy", dy, indices, (H, W), layout, backend, same=False)
     with call.backend.scope():

@@ -17,6 +17,7 @@ except ImportError:         # Windows: no locks, and no leftovers are recognised
 Path = str | os.PathLike[str]
 
 PART, COMPLETE = ".part", ".complete"
+LONGEST = 32767         # characters of a path, on Windows; most systems take fewer
 LEFTOVER = re.compile(r"\.xpnet-[0-9a-f]{16}\.part")
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device",
          stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -56,7 +57,7 @@ def name_of(path: Path, who: str) -> str:
     if not isinstance(path, str | os.PathLike):         # an int would be an open file
         raise TypeError(f"{who}: expected the name of a file. Received: {type(path).__name__}.")
     name = os.fsdecode(os.fspath(path))
-    if not name or "\0" in name:
+    if not name or "\0" in name or len(name) > LONGEST:
         raise ValueError(f"{who}: expected the name of a file. Received: {name!r:.80}.")
     return name
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.window import Padding, Pair
+from xpnet.checks import items, wrong
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Shape
 from xpnet.layers.activated import Activated
@@ -36,7 +36,7 @@ class Conv2d(Activated):
         self.groups = self.expect_integer("groups", groups)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
-        self.bias, self.init = bias, init
+        self.bias, self.init = self.expect_flag("bias", bias), init
         self.initializer = for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -115,15 +115,15 @@ class TableConv2d(Conv2d):
                  padding: Padding = 0, activation: str | None = None, init: str | None = None, name: str | None = None) -> None:
         super().__init__(1, kernel_size, stride=stride, padding=padding, activation=activation, init=init, name=name)
         given = table
-        if isinstance(table, np.ndarray) and table.ndim == 2 and np.isin(table, (0, 1)).all():
+        if isinstance(table, np.ndarray) and table.ndim == 2 and table.dtype.kind in "buif" and np.isin(table, (0, 1)).all():
             table = table.astype(bool).tolist()
-        rows: Any = table if isinstance(table, Sequence) and all(isinstance(row, Sequence) for row in table) else []
+        lists = [items(row) for row in items(table) or []]
+        rows = [row for row in lists if row is not None] if None not in lists else []
         self.binary = all(isinstance(c, bool) for row in rows for c in row) and len({len(row) for row in rows}) == 1
         self.table = [[c if self.binary else self.expect_integer("a channel of table", c, 0) for c in row] for row in rows]
         self.channels = [[c for c, connected in enumerate(row) if connected] if self.binary else row for row in self.table]
         if not self.channels or not all(row and len(set(row)) == len(row) for row in self.channels):
-            raise ValueError(f"{self.who}: expected table to list, for each filter, the channels it sees, none twice. "
-                             f"Received: {given!r}.")
+            raise wrong(self.who, "table to list, for each filter, the channels it sees, none twice", "table", given)
         self.filters = len(self.table)
 
     def build(self, in_shape: Shape) -> Shape:

@@ -30,7 +30,8 @@ class PReLU(Layer):
 
     def __init__(self, *, per_channel: bool = False, slope: float = 0.25, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.per_channel, self.slope = bool(per_channel), self.expect_number("slope", slope, -float("inf"))
+        self.per_channel = self.expect_flag("per_channel", per_channel)
+        self.slope = self.expect_number("slope", slope)
 
     def build(self, in_shape: Shape) -> Shape:
         self.a = self.parameter("a", (in_shape[0] if self.per_channel else 1,), constant(self.slope))
@@ -115,7 +116,7 @@ class Swish(Activation):
 
     def __init__(self, beta: float = 1.0, learned: bool = False, *, name: str | None = None) -> None:
         super().__init__("swish", name=name)
-        self.beta, self.learned = self.expect_positive("beta", beta), bool(learned)
+        self.beta, self.learned = self.expect_positive("beta", beta), self.expect_flag("learned", learned)
         self.constants = (self.beta,)
 
     def build(self, in_shape: Shape) -> Shape:

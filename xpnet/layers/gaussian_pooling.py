@@ -26,7 +26,7 @@ class GaussianPool2d(Pool2d):
                  ceil_mode: bool = False, count_include_pad: bool = True, name: str | None = None) -> None:
         super().__init__(kernel_size, stride, padding, 1, ceil_mode, name)
         self.sigma = self.expect_positive("sigma", sigma)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = self.expect_flag("count_include_pad", count_include_pad)
 
     def _bell(self, size: int) -> np.ndarray:
         squares = (np.arange(size) - (size - 1) / 2) ** 2

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xpnet.checks import is_number, items, rows_of, wrong
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activated import Activated
@@ -25,7 +26,7 @@ class Linear(Activated):
                  name: str | None = None) -> None:
         super().__init__(activation, name=name)
         self.units = self.expect_integer("units", units)
-        self.bias, self.init = bias, init
+        self.bias, self.init = self.expect_flag("bias", bias), init
         self.initializer = for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -66,10 +67,12 @@ class RBF(Layer):
 
     def __init__(self, codes: Sequence[Sequence[float]], *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.codes = [[float(value) for value in code] for code in codes]
-        if not self.codes or not self.codes[0] or len({len(code) for code in self.codes}) != 1:
-            raise ValueError(f"{self.who}: expected codes of one length, one for each class. Received: "
-                             f"lengths {[len(code) for code in self.codes]}.")
+        rows = [items(code) or [] for code in items(codes) or rows_of(codes)]
+        if not rows or not rows[0] or len({len(row) for row in rows}) != 1 or not all(
+                is_number(value) for row in rows for value in row):
+            raise wrong(self.who, "codes to be lists of numbers of one length, one for each class",
+                        "codes", codes)
+        self.codes = [[float(value) for value in row] for row in rows]
 
     def build(self, in_shape: Shape) -> Shape:
         codes = np.array(self.codes)

@@ -29,7 +29,7 @@ class LocallyConnected2d(Activated):
         self.filters = self.expect_integer("filters", filters)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.window = Window.make(kernel_size, stride, padding, who=self.who)
-        self.bias, self.init = bias, init
+        self.bias, self.init = self.expect_flag("bias", bias), init
         self.initializer = for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xpnet.backends.window import Padding, Pair
+from xpnet.checks import MOST_AXES
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.pooling import Pool2d
 
@@ -33,7 +34,7 @@ class LpPool2d(Pool2d):
     def __init__(self, kernel_size: Pair, p: float = 2, *, stride: Pair | None = None, padding: Padding = 0,
                  dilation: Pair = 1, ceil_mode: bool = False, mean: bool = False, name: str | None = None) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, name)
-        self.p, self.mean = self.expect_number("p", p, 1), mean
+        self.p, self.mean = self.expect_number("p", p, 1), self.expect_flag("mean", mean)
 
     def build(self, in_shape: Shape) -> Shape:
         out_shape = super().build(in_shape)
@@ -65,7 +66,8 @@ class LpNormalize(Layer):
 
     def __init__(self, p: float = 2, *, axis: int | None = 0, eps: float = 1e-12, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.p, self.axis = self.expect_number("p", p, 1), axis
+        self.p = self.expect_number("p", p, 1)
+        self.axis = None if axis is None else self.expect_integer("axis", axis, -MOST_AXES, MOST_AXES)
         self.eps = self.expect_number("eps", eps, 1e-30)
 
     def build(self, in_shape: Shape) -> Shape:

@@ -21,7 +21,7 @@ class ConstantPad2d(Layer):
     def __init__(self, padding: Padding, value: float = 0.0, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.padding, self.sides = padding, sides(padding, "padding", self.who)
-        self.value = self.expect_number("value", value, -np.inf)
+        self.value = self.expect_number("value", value)
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")

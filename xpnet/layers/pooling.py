@@ -22,7 +22,7 @@ class Pool2d(Layer):
                  name: str | None) -> None:
         super().__init__(name=name)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
-        self.ceil_mode = ceil_mode
+        self.ceil_mode = self.expect_flag("ceil_mode", ceil_mode)
         self.window = Window.make(kernel_size, kernel_size if stride is None else stride, padding, dilation, empty=False,
                                   who=self.who)
 
@@ -68,7 +68,7 @@ class AvgPool2d(Pool2d):
     def __init__(self, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0, dilation: Pair = 1,
                  ceil_mode: bool = False, count_include_pad: bool = True, name: str | None = None) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, name)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = self.expect_flag("count_include_pad", count_include_pad)
 
     def build(self, in_shape: Shape) -> Shape:
         padding = self.window.padding

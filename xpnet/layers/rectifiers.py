@@ -101,7 +101,7 @@ class HardSigmoid(Activation):
 
     def __init__(self, alpha: float = 1 / 6, beta: float = 0.5, *, name: str | None = None) -> None:
         super().__init__("hard_sigmoid", name=name)
-        self.alpha, self.beta = self.expect_positive("alpha", alpha), self.expect_number("beta", beta, -float("inf"))
+        self.alpha, self.beta = self.expect_positive("alpha", alpha), self.expect_number("beta", beta)
         self.constants = (self.alpha, self.beta)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.checks import items, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
@@ -25,12 +26,12 @@ class Rescale(Layer):
         super().__init__(name=name)
         self.mean, self.std = self._numbers("mean", mean), self._numbers("std", std)
         if 0.0 in (self.std if isinstance(self.std, list) else [self.std]):
-            raise ValueError(f"{self.who}: expected a std other than 0. Received: std={std!r}.")
+            raise wrong(self.who, "a std other than 0", "std", std)
 
     def _numbers(self, name: str, value: float | Sequence[float]) -> float | list[float]:
-        if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
-            return [self.expect_number(f"an element of {name}", number, -np.inf) for number in value]
-        return self.expect_number(name, value, -np.inf)
+        if (numbers := items(value)) is not None:
+            return [self.expect_number(f"each of {name}", number) for number in numbers]
+        return self.expect_number(name, value)
 
     def build(self, in_shape: Shape) -> Shape:
         for name, value in (("mean", self.mean), ("std", self.std)):

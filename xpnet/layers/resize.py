@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from xpnet.backends import Window
-from xpnet.checks import LARGEST
+from xpnet.checks import LARGEST, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.gathered import RowsAndColumns, Sparse
 
 CUBIC = -0.75           # the slope of the cubic kernel at 1, as in PyTorch and ONNX; Keys himself has -1/2
+
+SEEN = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}      # elements along an axis
 
 
 class Upsample2d(RowsAndColumns):
@@ -32,12 +34,12 @@ class Upsample2d(RowsAndColumns):
         super().__init__(name=name)
         scales = tuple(scale) if isinstance(scale, tuple | list) else (scale, scale)
         if len(scales) != 2:
-            raise ValueError(f"{self.who}: expected scale to be a number or a pair (rows, columns). Received: scale={scale!r}.")
+            raise wrong(self.who, "scale to be a number or a pair (rows, columns)", "scale", scale)
         self.upsampling = tuple(self.expect_number("scale", s, 1e-6) for s in scales)       # type: ignore[assignment]
-        sees = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}.get(mode)
-        if sees is None or (align_corners and sees == 1):
-            raise ValueError(f'{self.who}: expected mode "nearest" or "nearest-exact", or "bilinear" or "bicubic" with '
-                             f"align_corners or without. Received: mode={mode!r}, align_corners={align_corners!r}.")
+        sees = SEEN[self.expect_choice("mode", mode, SEEN)]
+        if self.expect_flag("align_corners", align_corners) and sees == 1:
+            raise ValueError(f'{self.who}: expected mode "bilinear" or "bicubic" with align_corners. '
+                             f"Received: mode={mode!r}, align_corners=True.")
         self.scale = self.upsampling if isinstance(scale, tuple | list) else self.upsampling[0]
         self.mode, self.align_corners = mode, align_corners
         self.window = Window((sees, sees))
@@ -80,9 +82,7 @@ class _Blocks(Layer):
 
     def __init__(self, r: int, order: str = "CRD", *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.r, self.order = self.expect_integer("r", r), order
-        if order not in ("CRD", "DCR"):
-            raise ValueError(f'{self.who}: expected order "CRD" or "DCR". Received: order={order!r}.')
+        self.r, self.order = self.expect_integer("r", r), self.expect_choice("order", order, ("CRD", "DCR"))
 
     def to_pixels(self, x: Array) -> Array:
         """(C r^2, H, W, N) -> (C, H r, W r, N)."""

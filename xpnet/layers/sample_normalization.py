@@ -29,7 +29,7 @@ class SampleNorm(Layer):
     def __init__(self, eps: float, affine: bool, name: str | None) -> None:
         super().__init__(name=name)
         self.eps: float | None = self.expect_number("eps", eps, 0)
-        self.floor, self.affine = self.eps, affine          # the eps that is used
+        self.floor, self.affine = self.eps, self.expect_flag("affine", affine)     # floor: the eps that is used
 
     def plan(self, in_shape: Shape, groups: int, scales: Shape, repeats: int = 1) -> Shape:
         """X as so many rows; gamma and beta of shape `scales`, used again for each of `repeats` parts of X.

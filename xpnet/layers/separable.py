@@ -50,7 +50,7 @@ class SeparableConv2d(Activated):
         self.multiplier = self.expect_integer("multiplier", multiplier)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
-        self.bias, self.init = bias, init
+        self.bias, self.init = self.expect_flag("bias", bias), init
         self.initializers = for_activation(init, None, self.who), for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
+from xpnet.checks import MOST_AXES, is_integer, items, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
@@ -38,11 +37,10 @@ class Reshape(Layer):
 
     def __init__(self, shape: Sequence[int], *, name: str | None = None) -> None:
         super().__init__(name=name)
-        if not isinstance(shape, Sequence) or not shape or list(shape).count(-1) > 1 or not all(
-                isinstance(n, int | np.integer) and not isinstance(n, bool) and (n > 0 or n == -1) for n in shape):
-            raise ValueError(f"{self.who}: expected shape to be ints, 1 or larger, one of them -1 if you like. "
-                             f"Received: shape={shape!r}.")
-        self.shape = [int(n) for n in shape]
+        sizes = items(shape)
+        if not sizes or len(sizes) > MOST_AXES or not all(is_integer(n, -1) and n != 0 for n in sizes) or sizes.count(-1) > 1:
+            raise wrong(self.who, "shape to be ints, 1 or larger, of which one may be -1", "shape", shape)
+        self.shape = [int(n) for n in sizes]
 
     def build(self, in_shape: Shape) -> Shape:
         known = math.prod(n for n in self.shape if n != -1)
@@ -71,9 +69,11 @@ class Permute(Layer):
 
     def __init__(self, axes: Sequence[int], *, name: str | None = None) -> None:
         super().__init__(name=name)
-        if not isinstance(axes, Sequence) or not axes or sorted(axes) != list(range(len(axes))):
-            raise ValueError(f"{self.who}: expected axes to be 0, 1, ... in some order, each once. Received: axes={axes!r}.")
-        self.axes = [int(axis) for axis in axes]
+        order = items(axes)
+        if not order or len(order) > MOST_AXES or not all(is_integer(axis) for axis in order) \
+                or sorted(order) != list(range(len(order))):
+            raise wrong(self.who, "axes to be 0, 1, ... in some order, each once", "axes", axes)
+        self.axes = [int(axis) for axis in order]
 
     def build(self, in_shape: Shape) -> Shape:
         if len(in_shape) != len(self.axes):

@@ -93,10 +93,8 @@ class GELU(Activation):
     kind = "gelu"
 
     def __init__(self, approximate: str = "none", *, name: str | None = None) -> None:
-        super().__init__("gelu_tanh" if approximate == "tanh" else "gelu", name=name)
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f'{self.who}: expected approximate "none" or "tanh". Received: {approximate!r}.')
-        self.approximate = approximate
+        self.approximate = self.expect_choice("approximate", approximate, ("none", "tanh"))
+        super().__init__("gelu_tanh" if self.approximate == "tanh" else "gelu", name=name)
 
 
 class Mish(NamedActivation):

@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.window import Pair
-from xpnet.checks import finite_array
+from xpnet.checks import finite_array, items, wrong
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
 from xpnet.layers.shrinkage import Shrinkage
 
@@ -65,21 +65,23 @@ class DeconvolutionalNetwork2d(Layer):
         self.p, self.lam = self.expect_positive("p", p), self.expect_positive("lam", lam)
         if self.p > 1:
             raise ValueError(f"{self.who}: expected p to be at most 1. Received: p={p!r}.")
-        if not isinstance(betas, Sequence | np.ndarray) or isinstance(betas, str) or not len(betas):
-            raise ValueError(f"{self.who}: expected betas to be a list of numbers. Received: betas={betas!r}.")
-        self.betas = [self.expect_positive("each of betas", beta) for beta in betas]
+        numbers = items(betas)
+        if not numbers:
+            raise wrong(self.who, "betas to be a list of numbers", "betas", betas)
+        self.betas = [self.expect_positive("each of betas", beta) for beta in numbers]
         if self.betas != sorted(self.betas):
-            raise ValueError(f"{self.who}: expected betas that do not fall. Received: betas={betas!r}.")
+            raise wrong(self.who, "betas that do not fall", "betas", betas)
         self.iterations = self.expect_integer("iterations", iterations)
 
     def _binary(self, connectivity: Sequence[Sequence[int]]) -> list[list[int]]:
         try:
-            g = np.array(connectivity, np.float64)
-        except (TypeError, ValueError):             # no numbers, or rows of different lengths
+            g = np.array(connectivity)
+        except (TypeError, ValueError):             # rows of different lengths
             g = np.zeros(0)
-        if g.ndim != 2 or len(g) != self.maps or not np.isin(g, (0, 1)).all() or not g.any(axis=1).all():
-            raise ValueError(f"{self.who}: expected connectivity to have {self.maps} rows of zeros and ones, at least a one in "
-                             f"each. Received: {connectivity!r}.")
+        if (g.ndim != 2 or g.dtype.kind not in "buif" or len(g) != self.maps
+                or not np.isin(g, (0, 1)).all() or not g.any(axis=1).all()):
+            raise wrong(self.who, f"connectivity to have {self.maps} rows of zeros and ones, at least a one in each",
+                        "connectivity", connectivity)
         return g.astype(int).tolist()
 
     def build(self, in_shape: Shape) -> Shape:

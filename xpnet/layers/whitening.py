@@ -33,9 +33,7 @@ class Whitening(Layer):
     def __init__(self, method: str = "zca", *, eps: float = 1e-5, components: int | None = None, name: str | None = None
                  ) -> None:
         super().__init__(name=name)
-        if method not in ("zca", "pca"):
-            raise ValueError(f'{self.who}: expected method "zca" or "pca". Received: {method!r}.')
-        self.method = method
+        self.method = self.expect_choice("method", method, ("zca", "pca"))
         self.eps = self.expect_number("eps", eps, 0)
         self.components = None if components is None else self.expect_integer("components", components)
 

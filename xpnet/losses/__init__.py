@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xpnet.checks import expect_named
 from xpnet.losses.base import Loss
 from xpnet.losses.binary import BinaryCrossEntropy, FocalCrossEntropy, MultiLabelCrossEntropy
 from xpnet.losses.classification import BoundedCrossEntropy, CrossEntropy, NegativeLogLikelihood
@@ -35,8 +36,5 @@ LOSSES: dict[str, type[Loss]] = {
 
 def get_loss(loss: str | Loss) -> Loss:
     """The loss called by one of the names in LOSSES; a Loss is returned as it is."""
-    if isinstance(loss, Loss):
-        return loss
-    if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"get_loss: expected a Loss or one of {', '.join(LOSSES)}. Received: {loss!r}.")
-    return LOSSES[loss]()
+    found: Loss = expect_named("get_loss", "a Loss", loss, Loss, LOSSES)
+    return found

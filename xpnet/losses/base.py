@@ -53,6 +53,16 @@ class Loss(Checked):
         raise NotImplementedError(f"{self.who}: expected a method terms(backend, y, target), or "
                                   "__call__(backend, y, target).")
 
+    def checked(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
+        """What the loss returns; an error where that is not a pair of a loss and a gradient of y's shape."""
+        found = self(backend, y, target) if sample_weight is None else self(backend, y, target, sample_weight)
+        if isinstance(found, tuple) and len(found) == 2 and getattr(found[1], "shape", None) == y.shape:
+            return found
+        received = ([getattr(value, "shape", type(value).__name__) for value in found]
+                    if isinstance(found, tuple) else type(found).__name__)
+        raise TypeError(f"{self.who}: expected __call__ to return a pair, the loss and its gradient of shape {y.shape}. "
+                        f"Received: {received}.")
+
     # --- help for subclasses --------------------------------------------------------------------------------------
 
     def expect_reduction(self, reduction: Any, *, batch: bool = True) -> str:

@@ -13,7 +13,7 @@ class SGD(Optimizer):
     g includes weight_decay * w (for weights, not biases). Sutskever et al. 2013.
     """
 
-    def __init__(self, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
         self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
         self._check(lr=0.0, momentum=0.0, weight_decay=0.0)
         self._check_flag("nesterov")

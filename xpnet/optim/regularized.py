@@ -9,6 +9,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.layer import Array, Buffers
 from xpnet.optim.base import Optimizer
+from xpnet.optim.names import get_optimizer
 
 
 class Regularized(Optimizer):
@@ -24,11 +25,9 @@ class Regularized(Optimizer):
     TrainStep.release.
     """
 
-    def __init__(self, optimizer: Optimizer, *, l1: float = 0.0, clip_value: float | None = None,
+    def __init__(self, optimizer: str | Optimizer, *, l1: float = 0.0, clip_value: float | None = None,
                  clip_norm: float | None = None, max_norm: float | None = None) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Regularized: expected an Optimizer, e.g. Adam(1e-3). Received: {optimizer!r}.")
-        self.optimizer, self.l1 = optimizer, l1
+        self.optimizer, self.l1 = get_optimizer(optimizer, "Regularized"), l1
         self.clip_value, self.clip_norm, self.max_norm = clip_value, clip_norm, max_norm
         self._check(l1=0.0)
         for name in ("clip_value", "clip_norm", "max_norm"):
@@ -36,7 +35,7 @@ class Regularized(Optimizer):
                 self._check(**{name: 0.0})
                 if not getattr(self, name):
                     raise ValueError(f"Regularized: expected {name} above 0, or None. Received: {name}=0.")
-        self.slots, self.first = optimizer.slots, optimizer.first
+        self.slots, self.first = self.optimizer.slots, self.optimizer.first
 
     @property
     def lr(self) -> float:

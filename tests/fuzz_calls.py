@@ -1,0 +1,263 @@
+"""Every public constructor and function with arguments that are good, and what is done with its result.
+
+`CALLS` maps a label to a Call. The arguments of layers and losses are those of the catalogue's examples.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import xpnet as xn
+from xpnet import functional, metrics, models, schedules, testing
+from xpnet.backends import get_backend
+from xpnet.catalogue import FAMILIES, Item
+from xpnet.data import transforms
+from xpnet.initializers import constant
+from xpnet.io.architecture import architecture, as_json
+from xpnet.layer import TRAIN, Layer
+from xpnet.optim.base import Optimizer
+from xpnet.population import population_statistics
+from xpnet.sampling import predict_samples
+
+NOTHING = object()
+ITEMS: list[Item] = [item for items in FAMILIES.values() for item in items]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function, arguments that are good (made anew for each call), and a use of what it returns."""
+
+    function: Callable[..., Any]
+    good: Callable[[], dict[str, Any]]
+    use: Callable[[Any], object] = repr
+    positional: tuple[str, ...] = ()        # the arguments that are passed without their names
+
+    def __call__(self, **changes: Any) -> Any:
+        arguments = self.good() | changes
+        return self.function(*[arguments.pop(name) for name in self.positional], **arguments)
+
+
+def signature(function: Callable[..., Any]) -> dict[str, Any]:
+    """The default of each argument, NOTHING where there is none."""
+    return {name: NOTHING if p.default is p.empty else p.default
+            for name, p in inspect.signature(function).parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+def use_layer(item: Item) -> Callable[[Layer], object]:
+    """The layer in a network that predicts and trains for a step; its configuration makes it again, from JSON too."""
+    def use(layer: Layer) -> None:
+        repr(layer)
+        again = type(layer)(**layer.config())
+        assert again.config() == layer.config() or layer.config() != layer.config(), layer.config()
+        name = layer.name
+        x = xn.Input((3,))
+        net = xn.Network(x, layer(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x)) for shape in item.shapes)),
+                         backend="numpy")
+        assert name is None or layer.name == name
+        plan = json.loads(as_json(architecture(net)))
+        type(layer)(**plan["layers"][-1]["config"])
+        y = net.forward(np.ones((3, 2), np.float32), TRAIN)
+        assert y.shape == (*layer.out_shape, 2)
+        net.backward(y)
+    return use
+
+
+def layers() -> dict[str, Call]:
+    found = {}
+    for item in ITEMS:
+        if item.make and isinstance(item.what, type) and issubclass(item.what, Layer):
+            found[item.name] = Call(item.what, lambda make=item.make: make().config(), use_layer(item))
+    return found
+
+
+def linear() -> Layer:
+    return xn.Linear(2).initialize((3,), backend="numpy")
+
+
+def of_layer(name: str, good: dict[str, Any], positional: tuple[str, ...] = ()) -> Call:
+    return Call(lambda *args, **options: getattr(linear(), name)(*args, **options), lambda: dict(good), positional=positional)
+
+
+def a_network() -> xn.Sequential:
+    return xn.Sequential([xn.Conv2d(2, 3), xn.BatchNorm2d(), xn.Flatten(), xn.Dropout(0.5), xn.Linear(3)], input_shape=(1, 4, 4),
+                         backend="numpy")
+
+
+X, Y = np.linspace(0, 1, 6 * 16).reshape(6, 1, 4, 4), np.array([0, 1, 2, 0, 1, 2])
+
+
+def of_network(method: str, **good: Any) -> Call:
+    return Call(lambda **options: getattr(a_network(), method)(**options), lambda: dict(good))
+
+
+def connected(value: Any) -> Any:
+    return xn.Linear(2)(value)
+
+
+def network() -> dict[str, Any]:
+    x = xn.Input((3,))
+    return {"inputs": x, "outputs": xn.Linear(2)(x), "backend": "numpy", "dtype": "float32", "seed": 0}
+
+
+def networks() -> dict[str, Call]:
+    def trained(step: xn.TrainStep) -> None:
+        step(np.ones((3, 2), np.float32), np.zeros(2, np.int64))
+
+    fit = {"x": X, "y": Y, "loss": "cross_entropy", "optimizer": "adam", "epochs": 1, "batch_size": 3, "validation": None,
+           "schedule": "constant", "shuffle": True, "until": None, "verbose": False, "capture": True}
+    return {
+        "Input": Call(xn.Input, lambda: {"shape": (3,)}),
+        "Network": Call(xn.Network, network, lambda net: net.predict(np.ones((1, 3)))),
+        "Sequential": Call(xn.Sequential, lambda: {"layers": [xn.Linear(2)], "input_shape": (3,), "backend": "numpy",
+                                                   "dtype": "float32", "seed": 0}, lambda net: net.predict(np.ones((1, 3)))),
+        "Network.__call__": of_network("__call__", x=X, mode="predict"),
+        "Network.to": of_network("to", backend="numpy"),
+        "Network.fit": of_network("fit", **fit),
+        "Network.evaluate": of_network("evaluate", x=X, y=Y, loss="cross_entropy", batch_size=3,
+                                       metrics={"f1": metrics.f1_score}),
+        "Network.predict": of_network("predict", x=X, batch_size=3),
+        "Network.predict_samples": of_network("predict_samples", x=X, samples=2, loss="cross_entropy", batch_size=3),
+        "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),
+        "Network.memory_report": of_network("memory_report", batch_size=3, optimizer=None),
+        "TrainStep": Call(xn.TrainStep, lambda: {"net": xn.Network(**network()), "loss": xn.CrossEntropy(),
+                                                 "optimizer": xn.Adam(), "capture": True}, trained),
+        "Layer.__call__": Call(connected, lambda: {"value": xn.Input((3,))}),
+        "Layer.initialize": Call(lambda shape, **options: xn.Linear(2).initialize(shape, **options),
+                                 lambda: {"shape": (3,), "backend": "numpy", "dtype": "float32", "seed": 0}),
+        "Layer.forward": of_layer("forward", {"x": np.ones((3, 1), np.float32), "mode": "predict"}, ("x",)),
+    }
+
+
+# --- losses, optimizers, schedules ------------------------------------------------------------------------------------
+
+def losses() -> dict[str, Call]:
+    def use_loss(item: Item) -> Callable[[xn.Loss], object]:
+        def use(loss: xn.Loss) -> None:
+            assert item.target is not None
+            repr(loss)
+            rng = np.random.default_rng(0)
+            y = item.inputs(rng, 3)[0] if item.inputs else rng.standard_normal((*item.shapes[0], 3))
+            target = np.moveaxis(loss.targets(item.target(rng, 3), item.shapes[0], np.dtype("float64")), 0, -1)
+            value, dy = loss(get_backend("numpy"), y, np.ascontiguousarray(target))
+            assert np.shape(value) in ((), (3,)) and dy.shape == y.shape
+        return use
+
+    found = {}
+    for item in ITEMS:
+        if item.make and isinstance(item.what, type) and issubclass(item.what, xn.Loss):
+            example = item.make()
+            good = {name: getattr(example, name) for name in signature(item.what)}
+            found[item.name] = Call(item.what, lambda good=good: dict(good), use_loss(item))
+    return found
+
+
+def optimizers() -> dict[str, Call]:
+    def use(optimizer: Optimizer) -> None:
+        layer = linear()
+        layer.backward(layer.forward(np.ones((3, 2), np.float32), mode=TRAIN))
+        layer.update(optimizer)
+
+    needed = {"lr": 0.1, "optimizer": xn.Adam()}
+    return {cls.__name__: Call(cls, lambda cls=cls: {name: needed[name] if value is NOTHING else value
+                                                     for name, value in signature(cls).items()}, use)
+            for name in xn.optim.__all__ if (cls := getattr(xn, name)) is not Optimizer}
+
+
+def schedules_() -> dict[str, Call]:
+    def use(schedule: xn.Schedule) -> None:
+        started = schedule.start()
+        assert all(math.isfinite(started.factor(t)) for t in (0.0, 0.3, 1.0))
+
+    return {cls.__name__: Call(cls, lambda cls=cls: signature(cls), use)
+            for name in schedules.__all__ if (cls := getattr(xn, name)) is not xn.Schedule}
+
+
+# --- functions of arrays ----------------------------------------------------------------------------------------------
+
+def functions() -> dict[str, Call]:
+    x, W = np.ones((2, 4, 5, 5)), np.ones((6, 2, 3, 3))
+    y, C = np.ones((2, 6, 3, 3)), np.ones(4)
+    pooled, argmax = functional.max_pool2d(x, 2, backend="numpy")
+    window = {"stride": 1, "padding": 0, "dilation": 1}
+    pooling = {"kernel_size": 2, "stride": 2, "padding": 0}
+    special: dict[str, dict[str, Any]] = {
+        "conv2d": {"x": x, "W": W, "groups": 2},
+        "conv2d_backward": {"dy": y, "x": x, "W": W, "groups": 2},
+        "conv_transpose2d": {"x": y, "W": W, "groups": 2},
+        "conv_transpose2d_backward": {"dy": x, "x": y, "W": W, "groups": 2},
+        "im2col": {"x": x, "kernel_size": 3} | window,
+        "col2im": {"cols": np.ones((2, 36, 9)), "x_shape": (2, 4, 5, 5), "kernel_size": 3} | window,
+        "max_pool2d": {"x": x} | pooling,
+        "max_pool2d_backward": {"dy": pooled, "argmax": argmax, "x_shape": x.shape} | pooling,
+        "avg_pool2d": {"x": x} | pooling,
+        "avg_pool2d_backward": {"dy": pooled, "x_shape": x.shape} | pooling,
+        "batch_norm": {"x": x, "gamma": C, "beta": C},
+        "batch_norm_inference": {"x": x, "gamma": C, "beta": C, "mean": C, "var": C},
+        "batch_norm_backward": {"dy": x, "x": x, "gamma": C, "mean": C, "var": C},
+        "adaptive_max_pool2d": {"x": x, "output_size": 2},
+        "max_pool_indices": {"argmax": argmax, "x_shape": x.shape} | pooling,
+        "max_unpool2d": {"x": pooled, "indices": argmax.astype(np.int64), "output_size": (5, 5)},
+        "max_unpool2d_backward": {"dy": x, "indices": argmax.astype(np.int64)},
+        "relu": {"x": x},
+        "relu_backward": {"dy": x, "y": x},
+        "softmax": {"z": x},
+        "softmax_backward": {"dy": x, "y": x},
+        "cross_entropy": {"z": np.ones((2, 3)), "target": np.array([0, 2]), "weight": [1, 2, 3]},
+        "toeplitz": {"W": np.ones((3, 3)), "shape": (4, 4)},
+    }
+
+    def good(name: str) -> dict[str, Any]:
+        defaults = {k: v for k, v in signature(getattr(functional, name)).items() if v is not NOTHING}
+        return defaults | ({"backend": "numpy"} if "backend" in defaults else {}) | special[name]
+
+    return {name: Call(getattr(functional, name), lambda name=name: good(name)) for name in special}
+
+
+def measures() -> dict[str, Call]:
+    scores, labels = np.eye(6)[:, :6], np.array([0, 1, 2, 0, 1, 5])
+    images = np.linspace(0, 1, 2 * 12 * 12).reshape(2, 12, 12)
+    found = {}
+    for name in metrics.__all__:
+        y, target = (images, images[::-1]) if name in ("psnr", "ssim") else (scores, labels)
+        found[name] = Call(getattr(metrics, name), lambda name=name, y=y, target=target: signature(getattr(metrics, name)) | {
+            "y": y, "target": target})
+    return found
+
+
+def tools() -> dict[str, Call]:
+    images = np.ones((2, 1, 4, 4))
+    net = {"backend": "numpy", "dtype": "float32", "seed": 0}
+    shapes = {"lenet5": (1, 28, 28), "resnet18": (3, 8, 8), "resnet50": (3, 32, 32)}
+    of_models = {name: Call(function, lambda name=name, function=function: signature(function) | net | {
+        "input_shape": shapes.get(name, (1, 20, 20))}) for name, function in models.MODELS.items()}
+    return of_models | {
+        "random_crop": Call(transforms.random_crop, lambda: {"x": images, "rng": np.random.default_rng(0),
+                                                             "padding": 1, "xp": np}),
+        "random_flip": Call(transforms.random_flip, lambda: {"x": images, "rng": np.random.default_rng(0), "xp": np}),
+        "get_backend": Call(get_backend, lambda: {"name": "numpy", "tf32": "never", "autotune": False}),
+        "Window.make": Call(xn.Window.make, lambda: signature(xn.Window.make) | {"kernel_size": 3, "who": "Window"}),
+        "constant": Call(constant, lambda: {"value": 1.0}, lambda draw: draw(None, (2,), 1, 1)),
+        "predict_samples": Call(predict_samples, lambda: {
+            "net": a_network(), "x": X, "samples": 2, "loss": "cross_entropy", "batch_size": 3}),
+        "population_statistics": Call(population_statistics, lambda: {"net": a_network(), "x": X, "batch_size": 3}),
+        "check_gradients": Call(lambda layer, shape, **options: testing.check_gradients(layer, shape, **options),
+                                lambda: {"layer": xn.Linear(2), "shape": (3,), "batch": 3, "backend": "numpy", "seed": 0,
+                                         "inputs": None, "tolerance": 1e-6}),
+        "check_loss": Call(testing.check_loss, lambda: signature(testing.check_loss) | {
+            "loss": xn.CrossEntropy(), "out_shape": (3,), "target": [0, 1]}),
+        "load": Call(xn.load, lambda: {"path": "none.safetensors", "backend": "numpy", "layers": ()}),
+        "Network.save": of_network("save", path="/nowhere/none.safetensors"),
+        "Network.load": of_network("load", path="none.safetensors", architecture=True),
+    }
+
+
+CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_() | functions() | measures() | tools())
