@@ -309,11 +309,16 @@ class Backend(OptimizerRules):
                    ) -> tuple[Array, Array, Array]:
         """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's own statistics (Ioffe and Szegedy 2015).
 
-        x (C, ..., N), gamma and beta (C,) -> y like x, mean (C,), var (C,), the variance with divisor n.
+        x (C, ..., N), gamma and beta (C,) -> y like x, mean (C,), var (C,), the variance with divisor n. The mean of equal
+        elements is their value, to the bit, so that a constant channel becomes beta: a rounding error of the mean would be
+        divided by the standard deviation, which is 0 there.
         """
         rows = x.reshape(x.shape[0], -1)
         mean = rows.mean(axis=1)
-        var = rows.var(axis=1)
+        rest = (rows - mean[:, None]).mean(axis=1)              # it is small, and so are its rounding errors
+        mean = mean + self.xp.where(self.xp.isfinite(rest), rest, rest.dtype.type(0))
+        centred = rows - mean[:, None]
+        var = (centred * centred).mean(axis=1)
         return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation=activation), mean, var
 
     def batch_norm_inference(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, *,
@@ -344,8 +349,15 @@ class Backend(OptimizerRules):
 
     def update_running(self, running_mean: Array, running_var: Array, mean: Array, var: Array, momentum: float,
                        n: int) -> None:
-        """running += momentum (batch's - running), with the unbiased variance var n / (n - 1). All (C,), n elements each."""
-        running_mean += momentum * (mean - running_mean)
+        """running += momentum (batch's - running), with the unbiased variance var n / (n - 1). All (C,), n elements each.
+
+        Where momentum times the difference is too small to change the running mean, the mean moves by one unit in its last
+        place. Else it would stop 5 of them before the mean of a constant channel, whose running variance goes to 0.
+        """
+        moved = running_mean + momentum * (mean - running_mean)
+        if momentum > 0:
+            moved = self.xp.where(moved == running_mean, self.xp.nextafter(running_mean, mean), moved)
+        running_mean[...] = moved
         running_var += momentum * (var * (n / (n - 1)) - running_var)
 
     # --- softmax --------------------------------------------------------------------------------------------------

@@ -36,19 +36,26 @@ def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> Non
         for start in range(0, len(x), batch_size):
             _pass(net, feed.batch(start, min(start + batch_size, len(x))), totals)
         for layer, total in totals.items():
-            layer.mean.data[...] = total.means / total.elements
+            layer.mean.data[...] = total.first + total.means / total.elements
             layer.var.data[...] = total.variances / (total.elements - total.batches)
 
 
 class _Totals:
-    """Of one layer: the sums over the batches of m mean_B and of m var_B, in float64, of m and of 1."""
+    """Of one layer: the sums over the batches of m (mean_B - first) and of m var_B, in float64, of m and of 1.
+
+    `first` is the first batch's mean. A channel that is constant has exactly this one.
+    """
+
+    first: Array
 
     def __init__(self, net: Network, layer: BatchNorm) -> None:
         self.means, self.variances = (net.backend.zeros(layer.mean.shape, np.float64) for _ in range(2))
         self.elements = self.batches = 0
 
     def add(self, mean: Array, var: Array, m: int) -> None:
-        self.means += mean.astype(np.float64) * m
+        mean = mean.astype(np.float64)
+        self.first = self.first if self.batches else mean
+        self.means += (mean - self.first) * m
         self.variances += var.astype(np.float64) * m
         self.elements += m
         self.batches += 1

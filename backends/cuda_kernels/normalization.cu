@@ -31,11 +31,13 @@ __global__ void batch_norm_moments(const T* __restrict__ x, typename Wide<T>::ty
             Vec<T, V> turn[U];
             load_turn(turn, x + row * p.size, i, s.end);
             Moments<Number> some = {};
+            const Number first = Number(turn[0].at[0]);         // equal elements have this mean, without a rounding error
             for (int u = 0; u < U; u++) {
-                for (int k = 0; k < V; k++) some.mean += Number(turn[u].at[k]);         // the sum; zeros behind the end
-                if (i + u * STEP(V) < s.end) some.n += Number(V);
+                const bool there = i + u * STEP(V) < s.end;
+                for (int k = 0; k < V; k++) some.mean += there ? Number(turn[u].at[k]) - first : Number(0);
+                if (there) some.n += Number(V);
             }
-            some.mean /= some.n;
+            some.mean = first + some.mean / some.n;
             for (int u = 0; u < U; u++)
                 for (int k = 0; k < V; k++) {
                     const Number far = i + u * STEP(V) < s.end ? Number(turn[u].at[k]) - some.mean : Number(0);
@@ -193,7 +195,8 @@ __global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x,
     }
 }
 
-// running += momentum (batch's - running); correction = n / (n - 1) makes the variance unbiased
+// running += momentum (batch's - running); correction = n / (n - 1) makes the variance unbiased. A running mean that is too
+// near to change moves by one unit in its last place: see Backend.update_running.
 template <typename T>
 __global__ void update_running(T* __restrict__ running_mean, T* __restrict__ running_var, const T* __restrict__ mean,
                                const T* __restrict__ var, double momentum, double correction, i64 C) {
@@ -201,7 +204,8 @@ __global__ void update_running(T* __restrict__ running_mean, T* __restrict__ run
     const Number m = Number(momentum), unbiased = Number(correction);
     for (i64 c = (i64)blockIdx.x * blockDim.x + threadIdx.x; c < C; c += (i64)gridDim.x * blockDim.x) {
         const Number before = Number(running_mean[c]), spread = Number(running_var[c]);
-        running_mean[c] = T(before + m * (Number(mean[c]) - before));
+        const Number target = Number(mean[c]), moved = before + m * (target - before);
+        running_mean[c] = T(moved == before && m > Number(0) ? nextafter(before, target) : moved);
         running_var[c] = T(spread + m * (Number(var[c]) * unbiased - spread));
     }
 }

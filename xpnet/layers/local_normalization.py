@@ -108,6 +108,10 @@ class _LocalNorm2d(Layer):
         return self.backend.conv2d_dx(dm * self._share, self._g, dm.shape, self.window)
 
     def _subtract(self, x: Array) -> Array:
+        """X - M X. M leaves a constant as it is, so the mean of each sample is taken off first: rounding errors are then
+        those of the differences in an image, and not of its brightness."""
+        mean = x.mean(axis=(0, 1, 2), keepdims=True, dtype="float64").astype(x.dtype)
+        x = x - self.xp.where(self.xp.isfinite(mean), mean, x.dtype.type(0))        # a NaN stays in the windows that see it
         return x - self._mean(x)
 
     def _subtract_dx(self, dy: Array) -> Array:

@@ -59,7 +59,8 @@ class LpNormalize(Layer):
 
     X of any shape, Y the same; `axis` is one of a sample's, 0 for the channels or features, or None for all of them.
     dX = (dY - S sum of dY Y) / ||X||_p with S = sign(X) (|X| / ||X||_p)^(p - 1), which is Y itself for p = 2; below eps
-    dX = dY / eps. ValueError for p below 1, an eps below 1e-30, and an axis that a sample has not.
+    dX = dY / eps, but 0 where all of X are 0: a blank sample has no direction, and 1 / eps would be 1e12.
+    ValueError for p below 1, an eps below 1e-30, and an axis that a sample has not.
     """
 
     kind = "norm"
@@ -90,7 +91,7 @@ class LpNormalize(Layer):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         v, y, length = self.recall()
-        g = self._vectors(dy)
+        g = self._vectors(dy) * (length != 0)
         slope = norm_slope(self.xp, v, length, self.p) * (length > self.eps)        # a constant divisor has none
         dx = (g - slope * (g * y).sum(axis=self._along, keepdims=True)) / self.xp.maximum(length, self.eps)
         return dx.reshape(dy.shape)

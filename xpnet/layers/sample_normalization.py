@@ -51,10 +51,15 @@ class SampleNorm(Layer):
         """X_hat (groups, elements, N), and mean and standard deviation (groups, 1, N) of the rows of x."""
         rows = x.reshape(*self.rows, x.shape[-1])
         if not self.centred:
-            std = self.xp.sqrt(_mean(rows * rows) + self.floor)
+            squares = _mean(rows * rows)
+            std = self.xp.sqrt(squares + self.floor)
+            if self.eps is None:                                # then 0 / 0 is 0, and has the gradient 0
+                std = self.xp.where(squares == 0, std.dtype.type(np.inf), std)
             return rows / std, None, std
         mean = _mean(rows)
         x_hat = rows - mean
+        if x_hat.dtype == "float64":                            # float32 is added up exactly; see Backend.batch_norm
+            x_hat -= _mean(x_hat)
         std = self.xp.sqrt(_mean(x_hat * x_hat) + self.floor)
         x_hat /= std
         return x_hat, mean, std
@@ -109,7 +114,8 @@ class RMSNorm(LayerNorm):
     """Root mean square normalisation: Y = gamma X / sqrt(mean of X^2 + eps), each sample by itself.
 
     Zhang and Sennrich 2019, eq. 4. LayerNorm that takes no mean off and adds no beta: shapes, `axis` and errors stand there.
-    Without an eps it is the gap of the numbers above 1, 1.2e-7 in float32 and 2.2e-16 in float64, as in PyTorch.
+    Without an eps it is the gap of the numbers above 1, 1.2e-7 in float32 and 2.2e-16 in float64, as in PyTorch; where all of X
+    are 0 the gradient is then 0, not dY / sqrt(eps).
     """
 
     centred = False

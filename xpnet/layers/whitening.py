@@ -60,8 +60,9 @@ class Whitening(Layer):
                              f"Received: shape {x.shape}.")
         x = x.reshape(len(x), -1)                                                               # (S, D)
         mean = x.mean(axis=0, dtype=np.float64)
-        blocks = (x[start:start + SAMPLES] - mean for start in range(0, len(x), SAMPLES))
-        covariance = sum(block.T @ block for block in blocks) / (len(x) - 1)                    # (D, D)
+        blocks = [x[start:start + SAMPLES] for start in range(0, len(x), SAMPLES)]
+        mean += sum((block - mean).sum(axis=0) for block in blocks) / len(x)    # exact for a constant feature then
+        covariance = sum(far.T @ far for far in (block - mean for block in blocks)) / (len(x) - 1)      # (D, D)
         values, U = np.linalg.eigh(covariance)                                                  # the smallest first
         values, U = (a[..., ::-1][..., :self.components] for a in (values, U))
         if values[-1] + self.eps <= values[0] * len(mean) * np.finfo(np.float64).eps:
