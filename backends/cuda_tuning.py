@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,13 +17,14 @@ from typing import Any
 
 from xpnet.backends import cuda_launch
 from xpnet.backends.cupy_base import CupyBase
-from xpnet.backends.user_cache import cache_folder
+from xpnet.backends.user_cache import PrivateFolder, cache_folder
 
 # {architecture: {key: way}}. Written from measurements (`python -m benchmarks gpu --parts plans`); an architecture or a
 # shape that is not in it is served by the rules of cuda_plans.py.
 TABLE = Path(__file__).with_name("cuda_plans.json")
 
 WARM_UP, ROUNDS, CALLS = 1, 3, 4
+MOST = 1 << 22              # bytes of the file of remembered ways: some 40,000 shapes
 
 
 class CupyTuning(CupyBase):
@@ -81,22 +81,20 @@ class CupyTuning(CupyBase):
     def _remembered(self) -> dict[str, Any]:
         """What this user's machine found out before."""
         try:
-            known = json.loads(self._memory_file().read_text(encoding="utf-8"))
-        except (OSError, ValueError):                       # not there, or damaged: it is only a cache
+            folder, name = self._memory_file()
+            known = json.loads(folder.read(name, MOST))
+        except (OSError, ValueError, RecursionError):   # missing, not ours, or damaged: only a cache
             return {}
         return known if isinstance(known, dict) else {}
 
-    def _memory_file(self) -> Path:
+    def _memory_file(self) -> tuple[PrivateFolder, str]:
         """In the user's cache folder, one for each kind of GPU and each version of the kernels."""
         gpu = self.xp.cuda.runtime.getDeviceProperties(self.device)["name"].decode()
         kernels = hashlib.sha256((cuda_launch.source("product") + cuda_launch.source("im2col")).encode()).hexdigest()[:12]
-        return cache_folder() / "plans" / f"{re.sub('[^A-Za-z0-9]+', '-', gpu)}-{kernels}.json"
+        return PrivateFolder(cache_folder() / "plans"), f"{re.sub('[^A-Za-z0-9]+', '-', gpu)}-{kernels}.json"
 
     def _remember(self) -> None:
         """It is a cache: where it cannot be written, the next process measures again."""
-        file = self._memory_file()
         with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f".{os.getpid()}.part")
-            part.write_text(json.dumps(self.tuning, indent=0, sort_keys=True), encoding="utf-8")
-            part.replace(file)
+            folder, name = self._memory_file()
+            folder.write(name, json.dumps(self.tuning, indent=0, sort_keys=True).encode())

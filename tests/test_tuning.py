@@ -113,21 +113,32 @@ def test_the_committed_table_comes_before_the_rules(clock: SimpleNamespace, tmp_
     assert ran(CupyBackend()) == product("128, 128")
 
 
-@pytest.mark.parametrize("way", [[1, 2, 3], [64, 64, 0], [64, 64], "fast", None, 5, [64, 64, "1"]])
+@pytest.mark.parametrize("way", [[1, 2, 3], [64, 64, 0], [64, 64], "fast", None, 5, [64, 64, "1"], {},
+                                 {"a": 1}, [[64], 64, 1], [64, 64, [1]], [64, 64, 1e300], True])
 def test_a_way_that_is_none_gives_the_usual_one(way: Any, clock: SimpleNamespace):
     backend = CupyBackend()
     backend.tuning |= {KEY: way}
     assert ran(backend) == product("64, 64")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "\x00"])
-def test_a_damaged_cache_is_measured_anew(content: str, clock: SimpleNamespace, tmp_path: Path):
+@pytest.mark.parametrize("content, link", [
+    ("", False), ("{", False), ("[1, 2]", False), ("\x00", False), ("null", False), ("9" * 5000, False),
+    ("[" * 100_000, False), ('{"a": ' * 100_000, False), (f'{{"{"a" * cuda_tuning.MOST}": 1}}', False),
+    (f'{{"{KEY}": [64, 64, 1]}}', True),
+], ids=["empty", "half", "list", "zero", "null", "digits", "deep lists", "deep tables", "huge", "link"])
+def test_a_damaged_cache_is_measured_anew(content: str, link: bool, clock: SimpleNamespace,
+                                          tmp_path: Path):
     backend = CupyBackend(autotune=True)
-    file = backend._memory_file()
-    file.parent.mkdir(parents=True)
+    folder, name = backend._memory_file()
+    folder.check()
+    file = folder.path / name
     file.write_text(content)
+    if link:
+        file.rename(tmp_path / "elsewhere")
+        file.symlink_to(tmp_path / "elsewhere")
+    assert CupyBackend(autotune=True).tuning == {}
     ran(backend)
-    assert KEY in json.loads(file.read_text())
+    assert KEY in json.loads(file.read_text()) and not file.is_symlink()
 
 
 def test_nothing_is_timed_while_a_graph_is_recorded(clock: SimpleNamespace):

@@ -75,7 +75,7 @@ class _Layer:
         with _short_spins():
             numba.get_num_threads()
         address = binding.address_of_symbol(SYMBOL)
-        if address is not None:         # a Numba with another name runs kernels, but not after a fork
+        if address is not None:         # with another name, kernels run, but not after a fork
             self.address, self.ours = address, self._compile(address)
         self.started = True
 

@@ -1,0 +1,128 @@
+"""Compiled kernels on disk, in a folder that only this user can write to, each with a checksum.
+
+Numba's own cache unpickles whatever lies in its folder, and a pickle can run any code. Here a file
+is read only if this user owns it and its folder and no other user may write to either. Against
+flipped bits and half-written files it begins with a SHA-256 of its content, of the sources of all
+kernels, and of what the kernel was compiled for. Nothing is unpickled before that was compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pickle
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core import config
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from xpnet.backends.user_cache import PrivateFolder, Untrusted, cache_folder
+
+MOST = 1 << 26              # bytes of a file; the largest kernels have some 200,000
+DIGEST = hashlib.sha256().digest_size
+
+
+@functools.cache
+def sources() -> str:
+    """A stamp of everything that compiled code follows from besides types and processor."""
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {sys.version}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def folder() -> PrivateFolder:
+    """`kernels` in NUMBA_CACHE_DIR if that is an absolute path, else in this user's cache folder.
+
+    A relative path would mean whatever folder the process works in, a downloaded one among them.
+    """
+    chosen = Path(config.CACHE_DIR or "")
+    return PrivateFolder((chosen if chosen.is_absolute() else cache_folder()) / "kernels")
+
+
+class KernelCache(NullCache):
+    """What Numba's dispatcher asks for the compiled forms of one function, and gives new ones to.
+
+    Where the folder cannot be used, or a disk is full, kernels are compiled in each process.
+    """
+
+    said: set[str] = set()      # what this process has told its user
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @property
+    def cache_path(self) -> str | None:
+        try:
+            return str(folder().path)
+        except OSError:
+            return None
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled form for the types `sig`, or None."""
+        target_context.refresh()
+        name, about = self._about(sig, target_context.codegen())
+        with suppress(Exception):       # where Numba cannot read what it wrote, it is compiled again
+            content = folder().read(name, MOST)
+            digest, payload = content[:DIGEST], content[DIGEST:]
+            if digest == hashlib.sha256(about + payload).digest():
+                return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        self._announce()
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        if data.library.has_dynamic_globals:            # an address of this process
+            return
+        name, about = self._about(sig, data.codegen)
+        payload = dumps(data._reduce())
+        with suppress(OSError):
+            folder().write(name, hashlib.sha256(about + payload).digest() + payload)
+
+    def _about(self, sig: Any, codegen: Any) -> tuple[str, bytes]:
+        """The name of the file, and all that the compiled form depends on.
+
+        The name says where the sources lie, so that several installations do not overwrite each
+        other's files, and nothing of their content, so that a new version overwrites the old one's.
+        """
+        code = self._function.__code__
+        place = (code.co_filename, code.co_firstlineno, sig, codegen.magic_tuple())
+        short = hashlib.sha256(repr(place).encode()).hexdigest()[:16]
+        name = f"{Path(code.co_filename).stem}.{self._function.__name__}-{short}.kernel"
+        return name, repr((place, sources(), code.co_code)).encode()
+
+    def _announce(self) -> None:
+        """One line when a process begins to compile, and one for each file of kernels."""
+        if "kept" not in self.said:
+            self.said.add("kept")
+            _say(f"xpnet: compiling CPU kernels for this machine, 10 to 20 seconds; {self._kept()}")
+        family = Path(self._function.__code__.co_filename).stem
+        if family not in self.said:
+            self.said.add(family)
+            _say(f"xpnet: compiling {family}")
+
+    def _kept(self) -> str:
+        try:
+            folder().check()
+        except Untrusted as error:
+            warnings.warn("compiled kernels: expected a folder that only this user can write to. "
+                          f"Received: {error}. It is not used, and each process compiles for "
+                          "itself. Remedy: remove it, or set NUMBA_CACHE_DIR to a folder of your own",
+                          RuntimeWarning, stacklevel=2)
+            return "they are not kept"
+        except OSError as error:
+            return f"they cannot be kept ({error})"
+        return f"they are kept in {folder().path}"
+
+
+def _say(line: str) -> None:
+    if sys.stderr is not None:          # pythonw has none
+        print(line, file=sys.stderr, flush=True)
