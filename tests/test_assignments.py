@@ -110,6 +110,18 @@ def test_what_other_parts_follow_from_is_not_assigned(name, value, message):
     assert getattr(net, name) is before
 
 
+def test_a_subclass_may_keep_its_arguments_under_these_names():
+    class Mine(xn.Sequential):
+        def __init__(self, layers, seed):
+            self.layers, self.seed, self.backend = layers, seed, "numpy"
+            super().__init__(self.layers, input_shape=(2,), backend=self.backend, seed=self.seed)
+
+    net = Mine([xn.Linear(3)], 5)
+    assert isinstance(net.layers, tuple) and net.seed == 5 and net.backend.name == "numpy"
+    with pytest.raises(AttributeError, match="Network: expected a new Network with this seed"):
+        net.seed = 6
+
+
 def test_the_list_of_layers_does_not_change():
     net = small()
     with pytest.raises(AttributeError):

@@ -238,6 +238,14 @@ def test_no_such_file(tmp_path, name):
             read()
 
 
+@pytest.mark.parametrize("name", [3, None, b"bytes", "", "a\0b"])
+def test_what_is_no_name_of_a_file(name):
+    net = small()
+    for read in (lambda: xn.load(name), lambda: net.load(name)):
+        with untouched(net), pytest.raises((ValueError, TypeError), match="^load: expected the name of a file. Received: "):
+            read()
+
+
 def test_a_backend_that_is_not_there_is_no_fault_of_the_file(saved):
     with pytest.raises(xn.BackendError):
         xn.load(saved[1], backend="cupy:99")

@@ -79,9 +79,10 @@ class Network:
         self._own = frozenset(vars(self)) | {"_own"}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in FLAT and name in vars(self):
+        made = "_own" in vars(self)             # a subclass may use the names for its own arguments before that
+        if made and name in FLAT:
             copy_in("Network", name, vars(self)[name], value, self.backend)
-        elif name in FIXED and name in vars(self):
+        elif made and name in FIXED:
             raise AttributeError(f"Network: expected {FIXED[name]}. Received: an assignment to net.{name}, which the network's "
                                  "other parts would not follow.")
         else:
