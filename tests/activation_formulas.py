@@ -40,9 +40,9 @@ FORMULAS = {
     "abs": abs,
     "plse": lambda x: pieces(x, (x < -4, (x + 4) / 100), (x > 4, (x - 4) / 100 + 1), (True, x / 8 + mpf(0.5))),
     "stair": stair,
-    "hardtan": lambda x: min(max(x, -1), 1),
+    "hardtan": lambda x, low, high: min(max(x, low), high),
     "lhtan": lambda x: pieces(x, (x < 0, x / 1000), (x > 1, (x - 1) / 1000 + 1), (True, x)),
-    "relu6": lambda x: min(max(x, 0), 6),
+    "relu6": lambda x, limit: min(max(x, 0), limit),
     "hard_sigmoid": lambda x, alpha, beta: min(max(alpha * x + beta, 0), 1),
     "hard_swish": lambda x: x * min(max(x + 3, 0), 6) / 6,
     "softplus": lambda x, k: mp.log1p(mp.exp(k * x)) / k,
@@ -68,7 +68,7 @@ FORMULAS = {
 # Constants other than the usual ones, for each activation that has any.
 OTHERS = {"elu": (2.0,), "celu": (0.5,), "leaky": (0.1,), "hard_sigmoid": (0.2, 0.4), "softplus": (5.0,), "smooth_abs": (3.0,),
           "symmelliot": (2.0,), "elliot": (0.5,), "swish": (1.7,), "softshrink": (0.8,), "hardshrink": (0.8,),
-          "thresholded": (0.3,)}
+          "thresholded": (0.3,), "hardtan": (-0.5, 2.0), "relu6": (2.5,)}
 
 # Where the derivative jumps, and what PyTorch takes for it there; of those it lacks, what darknet takes.
 KINKS = {

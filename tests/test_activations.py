@@ -166,8 +166,8 @@ def test_derivatives_in_terms_of_the_output(steepness):
 CLASSES = {
     "relu": xn.ReLU(), "sigmoid": xn.Sigmoid(), "tanh": xn.Tanh(), "scaled_tanh": xn.ScaledTanh(), "linear": xn.Identity(),
     "loggy": xn.Loggy(), "elu": xn.ELU(2.0), "selu": xn.SELU(), "celu": xn.CELU(0.5), "relie": xn.Relie(), "ramp": xn.Ramp(),
-    "leaky": xn.LeakyReLU(0.1), "abs": xn.Abs(), "plse": xn.Plse(), "stair": xn.Stair(), "hardtan": xn.Hardtanh(),
-    "lhtan": xn.Lhtan(), "relu6": xn.ReLU6(), "hard_sigmoid": xn.HardSigmoid(0.2, 0.4), "hard_swish": xn.HardSwish(),
+    "leaky": xn.LeakyReLU(0.1), "abs": xn.Abs(), "plse": xn.Plse(), "stair": xn.Stair(), "hardtan": xn.Hardtanh(-0.5, 2.0),
+    "lhtan": xn.Lhtan(), "relu6": xn.ClippedReLU(2.5), "hard_sigmoid": xn.HardSigmoid(0.2, 0.4), "hard_swish": xn.HardSwish(),
     "softplus": xn.Softplus(5.0), "log_sigmoid": xn.LogSigmoid(), "smooth_abs": xn.SmoothAbs(3.0), "softsign": xn.Softsign(),
     "symmelliot": xn.SymmElliot(2.0), "elliot": xn.Elliot(0.5), "arctan": xn.Arctan(), "silu": xn.SiLU(),
     "swish": xn.Swish(1.7), "gelu": xn.GELU(), "gelu_tanh": xn.GELU("tanh"), "mish": xn.Mish(),
@@ -234,3 +234,17 @@ def test_the_kernels_know_every_activation_by_its_number():
     assert tuple(re.findall(r"\w+", names)) == cuda_launch.CURVES
     assert sorted(cuda_launch.CURVES) == sorted(ACTIVATIONS.keys() - FUSED)
     assert cuda_launch.ACTIVATIONS.keys() == {None, *FUSED}
+
+
+def test_limits_of_clipped_activations():
+    for make, text in ((lambda: xn.Hardtanh(1.0, 1.0), "Hardtanh: expected low to be below high. Received: low=1.0, high=1.0"),
+                       (lambda: xn.Hardtanh(2.0), "Hardtanh: expected low to be below high"),
+                       (lambda: xn.Hardtanh("0"), "Hardtanh: expected low to be a finite number"),
+                       (lambda: xn.ClippedReLU(0), "ClippedReLU: expected limit to be a number above 0. Received: limit=0")):
+        with pytest.raises(ValueError, match=text):
+            make()
+    x = np.linspace(-9, 9, 37)
+    for layer, low, high in ((xn.Hardtanh(-2, 3), -2, 3), (xn.ClippedReLU(4), 0, 4), (xn.ReLU6(), 0, 6)):
+        layer.initialize((37,), dtype="float64")
+        np.testing.assert_array_equal(layer.forward(x[:, None], mode="train")[:, 0], np.clip(x, low, high))
+        np.testing.assert_array_equal(layer.backward(np.ones((37, 1)))[:, 0], (x > low) & (x < high))

@@ -14,7 +14,7 @@ struct Chosen {
     int f;
     Number p, q;
     __device__ __forceinline__ Number value(Number z) const { return curve(f, z, p, q); }
-    __device__ __forceinline__ Number slope(Number kept) const { return curve_derivative(f, kept, p); }
+    __device__ __forceinline__ Number slope(Number kept) const { return curve_derivative(f, kept, p, q); }
 };
 
 template <typename T, int V, typename F>

@@ -101,9 +101,9 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
             const Number finite = isfinite(z) ? z : zero, rest = finite - Number(2) * floor(half * finite) - one;
             return floor(half * z) + at_least(rest, zero);
         }
-        case HARDTAN: return between(z, -one, one);
+        case HARDTAN: return between(z, p, q);
         case LHTAN: return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
-        case RELU6: return between(z, zero, Number(6));
+        case RELU6: return between(z, zero, p);
         case HARD_SIGMOID: return between(p * (z + q / p), zero, one);        // a fused p z + q is not 0 at its end
         case HARD_SWISH: return at_least(z, Number(-3)) * (between(z + Number(3), zero, Number(6)) / Number(6));
         case SOFTPLUS: return softplus(z, p);
@@ -133,7 +133,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
 
 // f'(z), where `kept` is y = f(z), or z itself for those whose derivative is written with it
 template <typename Number>
-__device__ __noinline__ Number curve_derivative(int f, Number kept, Number p) {
+__device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Number q) {
     const Number zero = Number(0), half = Number(0.5), one = Number(1);
     const Number y = kept, z = kept, near = between(z, -FAR, FAR);
     const bool positive = kept > zero;
@@ -149,9 +149,9 @@ __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p) {
         case ABS: return positive ? one : z < zero ? -one : z;          // 0, or NaN
         case PLSE: return fabs(z) > Number(4) ? Number(0.01) : Number(0.125);
         case STAIR: return y != floor(y) ? one : zero;
-        case HARDTAN: return fabs(y) < one ? one : zero;
+        case HARDTAN: return y > p && y < q ? one : zero;
         case LHTAN: return positive && z < one ? one : Number(0.001);
-        case RELU6: return positive && y < Number(6) ? one : zero;
+        case RELU6: return positive && y < p ? one : zero;
         case HARD_SIGMOID: return positive && y < one ? p : zero;
         case HARD_SWISH: return z > Number(-3) ? z < Number(3) ? z / Number(3) + half : one : zero;
         case SOFTPLUS: return -expm1(-p * y);

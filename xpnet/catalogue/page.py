@@ -63,7 +63,7 @@ def text() -> str:
 
 
 def _row(item: Item, pictures: bool) -> list[str]:
-    file = Path(inspect.getfile(item.what)).relative_to(Path(xpnet.__file__).parents[1])
+    file = Path(inspect.getfile(inspect.unwrap(item.what))).relative_to(Path(xpnet.__file__).parents[1])
     cells = [f"[`{item.name}`](../{file.as_posix()})<br>{item.title}", f"`{item.formula}`", "; ".join(item.sources)]
     if not pictures:
         return cells

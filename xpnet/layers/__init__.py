@@ -30,6 +30,7 @@ from xpnet.layers.padding import CircularPad2d, ConstantPad2d, Crop2d, Reflectio
 from xpnet.layers.pooling import AvgPool2d, MaxPool2d
 from xpnet.layers.rectifiers import (
     Abs,
+    ClippedReLU,
     Hardshrink,
     HardSigmoid,
     HardSwish,
@@ -62,7 +63,8 @@ from xpnet.layers.whitening import Whitening
 
 __all__ = [
     "Abs", "Activation", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "Add", "AlphaDropout", "Arctan", "Average", "AvgPool2d",
-    "BatchNorm1d", "BatchNorm2d", "CELU", "CReLU", "ChannelShuffle", "CircularPad2d", "Concat", "ConstantPad2d",
+    "BatchNorm1d", "BatchNorm2d", "CELU", "CReLU", "ChannelShuffle", "CircularPad2d", "ClippedReLU", "Concat",
+    "ConstantPad2d",
     "ContrastNorm2d", "Conv2d", "ConvTranspose2d", "Crop2d", "DeconvolutionalNetwork2d", "DepthwiseConv2d", "DivisiveNorm2d",
     "DropConnect", "Dropout", "Dropout2d", "ELU", "Elliot", "Flatten", "GELU", "GLU", "Gain", "Gaussian", "GaussianDropout",
     "GaussianPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "GroupNorm", "HardSigmoid", "HardSwish", "Hardshrink", "Hardtanh",

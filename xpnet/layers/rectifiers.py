@@ -47,6 +47,20 @@ class ReLU6(NamedActivation):
     kind = "relu6"
 
 
+class ClippedReLU(Activation):
+    """Clipped rectified linear unit: Y = min(max(X, 0), limit), dX = dY where 0 < Y < limit (Hannun et al. 2014).
+
+    The limit is above 0; it is 20 in the paper, in Chainer too, and 6 in ReLU6.
+    """
+
+    kind = "clipped_relu"
+
+    def __init__(self, limit: float = 6.0, *, name: str | None = None) -> None:
+        super().__init__("relu6", name=name)
+        self.limit = self.expect_positive("limit", limit)
+        self.constants = (self.limit,)
+
+
 class Abs(NamedActivation):
     """Absolute-value rectification: Y = |X|, dX = dY sign(X), 0 where X is 0 (Jarrett et al. 2009)."""
 
@@ -72,14 +86,21 @@ class Stair(NamedActivation):
     kind = "stair"
 
 
-class Hardtanh(NamedActivation):
-    """Hyperbolic tangent in three pieces: Y = min(max(X, -1), 1), dX = dY where |Y| < 1 (Collobert 2004).
+class Hardtanh(Activation):
+    """Hyperbolic tangent in three pieces: Y = min(max(X, low), high), dX = dY where low < Y < high (Collobert 2004).
 
-    This is what NumPyNet's table prints too; its code computes another function, 0.2 X + 1/2 for |X| <= 2.5, and leaves X
-    as it is outside.
+    low and high are -1 and 1 by default, and low < high. This is what NumPyNet's table prints too; its code computes another
+    function, 0.2 X + 1/2 for |X| <= 2.5, and leaves X as it is outside.
     """
 
     kind = "hardtan"
+
+    def __init__(self, low: float = -1.0, high: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__("hardtan", name=name)
+        self.low, self.high = self.expect_number("low", low), self.expect_number("high", high)
+        if not self.low < self.high:
+            raise ValueError(f"{self.who}: expected low to be below high. Received: low={low!r}, high={high!r}.")
+        self.constants = (self.low, self.high)
 
 
 class Lhtan(NamedActivation):
