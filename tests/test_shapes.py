@@ -2,6 +2,7 @@
 
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -153,6 +154,26 @@ def test_upsampling(plain_backend, scale, mode, align_corners):
     check_adjoint(layer, x)
 
 
+@pytest.mark.parametrize("mode, align_corners", [("nearest", False), ("nearest-exact", False), ("bilinear", False),
+                                                 ("bilinear", True), ("bicubic", False), ("bicubic", True)])
+@pytest.mark.parametrize("size", [(7, 9), (1, 1), (3, 4), (2, 11)], ids=str)
+def test_upsampling_to_a_size(plain_backend, size, mode, align_corners):
+    x = normal((2, 3, 4, 2))
+    layer = xn.Upsample2d(mode=mode, align_corners=align_corners, size=size)
+    layer.initialize((2, 3, 4), backend=plain_backend, dtype="float64")
+    assert layer.out_shape == (2, *size) and layer.config()["size"] == size
+    assert_close(run(layer, x), interpolated(x, (Fraction(size[0], 3), Fraction(size[1], 4)), mode, align_corners))
+    check_adjoint(layer, x)
+
+
+def test_each_size_can_be_reached():
+    """As a number size / 49 would often be rounded to one that is too small."""
+    for size in range(1, 200):
+        layer = xn.Upsample2d(size=(size, 1)).initialize((1, 49, 1), dtype="float64")
+        y = run(layer, np.arange(49.0).reshape(1, 49, 1, 1))
+        assert y[0, :, 0, 0].tolist() == [row * 49 // size for row in range(size)]
+
+
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 def test_upsampling_keeps_float32(plain_backend, mode):
     x = normal((2, 3, 4, 2), "float32")
@@ -217,6 +238,7 @@ def test_a_shuffled_convolution_is_a_transposed_one(plain_backend):
 
 @pytest.mark.parametrize("make", [
     lambda: xn.Upsample2d((0.7, 2.3), "bicubic", align_corners=True), lambda: xn.Upsample2d(3),
+    lambda: xn.Upsample2d(size=(5, 9)),
     lambda: xn.PixelShuffle(2, "DCR"), lambda: xn.ReplicationPad2d((7, 0, 1, 9)), lambda: xn.CircularPad2d(4)])
 def test_gradients(plain_backend, make):
     check_gradients(make(), (4, 4, 5), backend=plain_backend)
@@ -260,6 +282,9 @@ def test_receptive_fields():
      r"Crop2d: expected a cropping that leaves 1x1 at least\. Received: cropping=\(2, 3\) of an input of 5x6"),
     (lambda: xn.Crop2d(1).initialize((7,)), r"Crop2d: expected an input of shape"),
     (lambda: xn.Upsample2d(0), r"Upsample2d: expected scale to be a number, 1e-06 or larger\. Received: scale=0"),
+    (lambda: xn.Upsample2d(), r"Upsample2d: expected either scale or size\. Received: scale=None, size=None"),
+    (lambda: xn.Upsample2d(2, size=4), r"Upsample2d: expected either scale or size\. Received: scale=2, size=4"),
+    (lambda: xn.Upsample2d(size=0), r"Upsample2d: expected size to be an int or a pair of ints, 1 or larger"),
     (lambda: xn.Upsample2d((2, 2, 2)),
      r"Upsample2d: expected scale to be a number or a pair \(rows, columns\)\. Received: scale="),
     (lambda: xn.Upsample2d(2, "linear"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xpnet.backends import Window
+from xpnet.backends.window import Pair, pair
 from xpnet.checks import LARGEST, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.gathered import RowsAndColumns, Sparse
@@ -17,22 +18,26 @@ SEEN = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}      # el
 class Upsample2d(RowsAndColumns):
     """Interpolated maps: Y[c, y, x] = sum over i, j of k(v - i) k(u - j) X[c, i, j] at the place (v, u) of X where (y, x) lies.
 
-    X (C, H, W, N), Y (C, floor(H s), floor(W s), N) for a scale s > 0, or a pair of them (rows, columns). A pixel is a small
+    X (C, H, W, N), Y (C, floor(H s), floor(W s), N) for a scale s > 0, or a pair of them (rows, columns); or Y (C, OH, OW, N)
+    for size=OH, or (OH, OW), given instead of a scale: then s is OH / H, and OW / W for the columns. A pixel is a small
     square, and that of (y, x) has its centre at v = (y + 1/2) / s - 1/2 ("half-pixel"); with align_corners the centres of the
     corners stay where they are, v = y (H - 1) / (OH - 1). The mode says what k is:
     "nearest": one element, X[floor(y / s), floor(x / s)], or "nearest-exact": the one on whose square (v, u) falls;
     "bilinear": k(t) = max(0, 1 - |t|), the edge repeated outside; "bicubic": k(t) = (a + 2)|t|^3 - (a + 3)|t|^2 + 1 up to 1,
     a |t|^3 - 5a |t|^2 + 8a |t| - 4a up to 2, a = -3/4 as in PyTorch and ONNX (Keys 1981 shows that a = -1/2 approximates best).
     Rows and columns are apart: Y = A X B^T, dX = A^T dY B. A scale below 1 takes samples, it does not average.
-    ValueError for an unknown mode, and for align_corners without interpolation.
+    ValueError for an unknown mode, for align_corners without interpolation, and unless one of scale and size is given.
     """
 
     kind = "upsample"
 
-    def __init__(self, scale: float | tuple[float, float], mode: str = "nearest", align_corners: bool = False, *,
-                 name: str | None = None) -> None:
+    def __init__(self, scale: float | tuple[float, float] | None = None, mode: str = "nearest", align_corners: bool = False, *,
+                 size: Pair | None = None, name: str | None = None) -> None:
         super().__init__(name=name)
-        scales = tuple(scale) if isinstance(scale, tuple | list) else (scale, scale)
+        if (scale is None) == (size is None):
+            raise ValueError(f"{self.who}: expected either scale or size. Received: scale={scale!r}, size={size!r}.")
+        self.size, self._size = size, None if size is None else pair(size, "size", 1, self.who)
+        scales = tuple(scale) if isinstance(scale, tuple | list) else (1.0 if scale is None else scale,) * 2
         if len(scales) != 2:
             raise wrong(self.who, "scale to be a number or a pair (rows, columns)", "scale", scale)
         self.upsampling = tuple(self.expect_number("scale", s, 1e-6) for s in scales)       # type: ignore[assignment]
@@ -40,11 +45,14 @@ class Upsample2d(RowsAndColumns):
         if self.expect_flag("align_corners", align_corners) and sees == 1:
             raise ValueError(f'{self.who}: expected mode "bilinear" or "bicubic" with align_corners. '
                              f"Received: mode={mode!r}, align_corners=True.")
-        self.scale = self.upsampling if isinstance(scale, tuple | list) else self.upsampling[0]
+        self.scale = None if scale is None else self.upsampling if isinstance(scale, tuple | list) else self.upsampling[0]
         self.mode, self.align_corners = mode, align_corners
         self.window = Window((sees, sees))
 
     def sizes(self, H: int, W: int) -> tuple[int, int]:
+        if self._size is not None:
+            self.upsampling = self._size[0] / H, self._size[1] / W
+            return self._size
         rows, columns = H * self.upsampling[0], W * self.upsampling[1]
         if min(rows, columns) < 1:
             raise ValueError(f"{self.who}: expected an output of 1x1 at least. "
@@ -52,16 +60,19 @@ class Upsample2d(RowsAndColumns):
         return int(min(rows, LARGEST)), int(min(columns, LARGEST))
 
     def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:
-        return self._matrix(H, self.upsampling[0]), self._matrix(W, self.upsampling[1])
+        _, OH, OW = self.out_shape
+        return self._matrix(H, OH, self.upsampling[0]), self._matrix(W, OW, self.upsampling[1])
 
-    def _matrix(self, size: int, scale: float) -> Sparse:
-        """(out, size): how much of each element stands in each output along one axis."""
-        out = int(size * scale)
+    def _matrix(self, size: int, out: int, scale: float) -> Sparse:
+        """(out, size): how much of each element is in each output along one axis."""
+        def place(y: np.ndarray) -> np.ndarray:
+            return y / scale if self._size is None else y * size / out          # out / size itself may be rounded
+
         y = np.arange(out)
         if self.mode in ("nearest", "nearest-exact"):
             inside = 0.5 if self.mode == "nearest-exact" else 0.0
-            return Sparse.taking(size, np.minimum(((y + inside) / scale).astype(int), size - 1)[:, None])
-        at = y * ((size - 1) / max(out - 1, 1)) if self.align_corners else (y + 0.5) / scale - 0.5
+            return Sparse.taking(size, np.minimum(place(y + inside).astype(int), size - 1)[:, None])
+        at = y * ((size - 1) / max(out - 1, 1)) if self.align_corners else place(y + 0.5) - 0.5
         below = np.floor(at).astype(int)
         near = range(-1, 3) if self.mode == "bicubic" else range(2)
         kernel = _cubic if self.mode == "bicubic" else lambda t: np.maximum(0, 1 - np.abs(t))
