@@ -67,6 +67,8 @@ CASES: dict[str, tuple[tuple[int, int, int, int], Window, int, int, Ways]] = {
                                        IMAGE),
     "stride 1x2": ((3, 7, 9, 4), Window((3, 2), (1, 2), (1, 0, 0, 1)), 5, 1, STRIDED),
     "stride 2x1": ((3, 7, 9, 4), Window((3, 2), (2, 1), (1, 0, 0, 1)), 5, 1, STRIDED),
+    "dilated rows": ((3, 9, 9, 4), Window((3, 2), (1, 1), (1, 0, 0, 1), (2, 1)), 5, 1, IMAGE),
+    "dilated columns": ((3, 9, 9, 4), Window((3, 2), (1, 1), (1, 0, 0, 1), (1, 3)), 5, 1, IMAGE),
     "groups": ((6, 7, 9, 4), U, 9, 3, (
         "product of image abc", "turn_filters, product of image bc", "product of image abc")),
     # Points are a product of x itself, without a window.
