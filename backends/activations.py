@@ -1,7 +1,17 @@
 """Elementwise activations: each with its derivative, as functions of (xp, array, *constants).
 
-A derivative is written with y = f(z) where it follows from the output (`of` is "y"), else with the input z (`of` is "z").
-A NaN goes through every one of them; at an infinity stands the limit; nothing overflows on the way to a finite result.
+A derivative is written with y = f(z) where all of its digits follow from y (`of` is "y"), else with the input z (`of` is "z"),
+and then the layer keeps z as well. Values and derivatives have a small relative error, also where they are tiny, down to the
+smallest normal number; below it they may be 0. Exceptions:
+
+- sigmoid, tanh, scaled_tanh: f' has an error of one rounding of y, about 1e-7 in float32, because the fused kernels keep y
+  alone. Where y is rounded to its limit, f' is 0.
+- silu, swish, gelu, gelu_tanh, mish: f' passes through 0 between -2 and 0 as a difference; the error there is absolute.
+
+f(NaN) is NaN, and so is f'(NaN), except where f' is a choice between constants (relu, leaky, hardtan, ...). There f'(NaN) is
+what the comparison below gives, the same constant on every backend: one comparison for each element is all that such a
+derivative costs, and the loss is NaN already.
+At an infinity f and f' are at their limits; nothing overflows on the way to a finite result.
 Those in FUSED are also part of the kernels that make z: products, convolutions, batch normalisation.
 The formulas with their sources stand at the classes in xpnet/layers.
 """
@@ -21,6 +31,7 @@ SCALE, SLOPE = 1.7159, 2.0 / 3.0    # LeCun et al. 1998, appendix A: f(1) = 1, f
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772     # Klambauer et al. 2017: mean 0, variance 1 stay
 FAR = 1e4                           # exp(-FAR) is 0; a factor that would be infinite is cut here, where the other one is 0
 ROUND = 2.0**53                     # 1 + ROUND is ROUND
+LAST_ODD = 17                       # Lambert's fraction up to here has all digits of float64 for |z| <= 1
 
 
 class Activation(NamedTuple):
@@ -41,14 +52,22 @@ def pick(xp, condition, yes: float, no: float, like):
 
 # --- sigmoid and its kin ----------------------------------------------------------------------------------------------
 
-def sigmoid(xp, z):
-    """1 / (1 + exp(-z)), through tanh, which cannot overflow."""
-    return 0.5 * xp.tanh(0.5 * z) + 0.5
-
-
 def fraction(xp, z):
-    """(a, b), neither above 1, whose quotient is exp(z): so sigmoid(z) = a / (a + b) has all digits where it is tiny too."""
-    return xp.exp(xp.minimum(z, 0)), xp.exp(-xp.maximum(z, 0))
+    """(a, b), the larger one 1, whose quotient is exp(z): sigmoid(z) = a / (a + b) has all digits, also where it is tiny."""
+    t = xp.exp(-xp.abs(z))
+    return xp.maximum(t, z >= 0), xp.maximum(t, z <= 0)
+
+
+def sigmoid(xp, z):
+    """1 / (1 + exp(-z)), as 1 / (1 + t) or t / (1 + t) with t = exp(-|z|), which cannot overflow."""
+    t = xp.exp(-xp.abs(z))
+    return xp.maximum(t, z >= 0) / (1 + t)
+
+
+def loggy_derivative(xp, z):
+    """(1 - tanh(z / 2)^2) / 2 = 2 t / (1 + t)^2 with t = exp(-|z|)."""
+    t = xp.exp(-xp.abs(z))
+    return 2 * t / (1 + t)**2
 
 
 def softplus(xp, z, k):
@@ -115,10 +134,11 @@ def mish_derivative(xp, z):
 
 
 def smooth_abs(xp, z, k):
-    """2/k log cosh(k z / 2), in two ways: near 0 the one would cancel, and far from it the other would overflow."""
-    u = 0.5 * k * xp.abs(z)
+    """2/k log cosh(u), u = k |z| / 2, in two ways: near 0 the one would cancel, and far from it the other would overflow."""
+    z = xp.abs(z)
+    u = 0.5 * k * z
     near = xp.log1p(2 * xp.sinh(0.5 * xp.minimum(u, 1))**2)
-    return 2 / k * xp.where(u < 1, near, u + xp.log1p(0.5 * xp.expm1(-2 * u)))
+    return xp.where(u < 1, 2 / k * near, z + 2 / k * xp.log1p(0.5 * xp.expm1(-2 * u)))
 
 
 # --- rational ---------------------------------------------------------------------------------------------------------
@@ -132,6 +152,12 @@ def softsign_derivative(xp, z):
     """Through the output it would be (1 - |y|)^2, which has few digits left where |y| is nearly 1."""
     r = 1 / (1 + xp.abs(z))
     return r * r
+
+
+def elliot(xp, z, S):
+    """1/2 + softsign / 2 = r / 2 below 0, and 1 - r / 2 above, with r = 1 / (1 + |S z|)."""
+    half = 0.5 / (1 + xp.abs(S * z))
+    return xp.where(z < 0, half, 1 - half)
 
 
 def arctan_derivative(xp, z):
@@ -158,18 +184,31 @@ def lhtan(xp, z):
 
 
 def stair(xp, z):
-    """floor(z / 2), and where the whole part of z is odd, what z has beyond it."""
-    finite = xp.where(xp.isfinite(z), z, 0.0)
-    return xp.floor(0.5 * z) + xp.maximum(finite - 2 * xp.floor(0.5 * finite) - 1, 0)
+    """m = floor(z / 2), or z - (m + 1) where that is larger: where the whole part of z is odd."""
+    m = xp.floor(0.5 * z)
+    finite = xp.where(xp.isinf(z), 0.0, z)      # infinity - infinity would be NaN
+    return xp.maximum(m, finite - (xp.floor(0.5 * finite) + 1))
 
 
 def hard_swish_derivative(xp, z):
-    return xp.where(z > -3, xp.where(z < 3, z / 3 + 0.5, 1.0), 0.0)
+    return xp.where(z <= -3, 0.0, xp.where(z >= 3, 1.0, (2 * z + 3) / 6))
 
 
 def beyond(xp, z, threshold):
     """z where |z| is larger, else 0."""
     return xp.where(xp.abs(z) <= threshold, 0.0, z)
+
+
+def tanhshrink(xp, z):
+    """z - tanh(z), which cancels near 0: there z w / (1 + w), from Lambert's continued fraction (1768)
+
+    tanh(z) = z / (1 + w), w = z^2 / (3 + z^2 / (5 + z^2 / (7 + ...))).
+    """
+    square = xp.minimum(xp.abs(z), 1)**2
+    w = 0.0
+    for odd in range(LAST_ODD, 1, -2):
+        w = square / (odd + w)
+    return xp.where(xp.abs(z) < 1, z * w / (1 + w), z - xp.tanh(z))
 
 
 def tanhshrink_derivative(xp, z):
@@ -181,6 +220,10 @@ def tanhshrink_derivative(xp, z):
 
 def elu(xp, z, alpha):
     return xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0))
+
+
+def elu_derivative(xp, z, alpha):
+    return xp.exp(xp.minimum(z, 0)) * pick(xp, z > 0, 1.0, alpha, z)
 
 
 def gaussian(xp, z):
@@ -195,17 +238,17 @@ def gaussian_derivative(xp, z):
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(lambda xp, z: xp.maximum(z, 0), lambda xp, y: y > 0),
     "sigmoid": Activation(sigmoid, lambda xp, y: y * (1 - y)),
-    "tanh": Activation(lambda xp, z: xp.tanh(z), lambda xp, y: 1 - y * y),
-    "scaled_tanh": Activation(lambda xp, z: SCALE * xp.tanh(SLOPE * z), lambda xp, y: SCALE * SLOPE - (SLOPE / SCALE) * y * y),
+    "tanh": Activation(lambda xp, z: xp.tanh(z), lambda xp, y: (1 - y) * (1 + y)),
+    "scaled_tanh": Activation(lambda xp, z: SCALE * xp.tanh(SLOPE * z),
+                              lambda xp, y: SLOPE / SCALE * (SCALE - y) * (SCALE + y)),
     "linear": Activation(lambda xp, z: +z, lambda xp, y: xp.ones_like(y)),
     "logistic": Activation(sigmoid, lambda xp, y: y * (1 - y)),
-    "loggy": Activation(lambda xp, z: xp.tanh(0.5 * z), lambda xp, y: 0.5 * (1 - y * y)),
-    "elu": Activation(elu, lambda xp, y, alpha: xp.minimum(y, 0) + pick(xp, y > 0, 1.0, alpha, y),
-                      constants={"alpha": 1.0}),
+    "loggy": Activation(lambda xp, z: xp.tanh(0.5 * z), loggy_derivative, of="z"),
+    "elu": Activation(elu, elu_derivative, of="z", constants={"alpha": 1.0}),
     "selu": Activation(lambda xp, z: SELU_SCALE * elu(xp, z, SELU_ALPHA),
-                       lambda xp, y: xp.minimum(y, 0) + pick(xp, y > 0, SELU_SCALE, SELU_SCALE * SELU_ALPHA, y)),
+                       lambda xp, z: SELU_SCALE * elu_derivative(xp, z, SELU_ALPHA), of="z"),
     "celu": Activation(lambda xp, z, alpha: xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0) / alpha),
-                       lambda xp, y, alpha: xp.minimum(y, 0) / alpha + 1, constants={"alpha": 1.0}),
+                       lambda xp, z, alpha: xp.exp(xp.minimum(z, 0) / alpha), of="z", constants={"alpha": 1.0}),
     "relie": rectifier(1.0, 0.01),
     "ramp": rectifier(1.1, 0.1),
     "leaky": Activation(lambda xp, z, slope: xp.maximum(z, 0) + slope * xp.minimum(z, 0),
@@ -228,8 +271,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "softsign": Activation(softsign, softsign_derivative, of="z"),
     "symmelliot": Activation(lambda xp, z, S: softsign(xp, S * z), lambda xp, z, S: S * softsign_derivative(xp, S * z), of="z",
                              constants={"steepness": 1.0}),
-    "elliot": Activation(lambda xp, z, S: 0.5 * softsign(xp, S * z) + 0.5,
-                         lambda xp, z, S: 0.5 * S * softsign_derivative(xp, S * z), of="z", constants={"steepness": 1.0}),
+    "elliot": Activation(elliot, lambda xp, z, S: 0.5 * S * softsign_derivative(xp, S * z), of="z",
+                         constants={"steepness": 1.0}),
     "arctan": Activation(lambda xp, z: xp.arctan(z), arctan_derivative, of="z"),
     "silu": Activation(lambda xp, z: swish(xp, z, 1.0), lambda xp, z: swish_derivative(xp, z, 1.0), of="z"),
     "swish": Activation(swish, swish_derivative, of="z", constants={"beta": 1.0}),
@@ -241,7 +284,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "hardshrink": Activation(beyond, lambda xp, y, threshold: y != 0, constants={"threshold": 0.5}),
     "thresholded": Activation(lambda xp, z, threshold: xp.where(z <= threshold, 0.0, z), lambda xp, y, threshold: y > 0,
                               constants={"threshold": 1.0}),
-    "tanhshrink": Activation(lambda xp, z: z - xp.tanh(z), tanhshrink_derivative, of="z"),
+    "tanhshrink": Activation(tanhshrink, tanhshrink_derivative, of="z"),
     "step": Activation(lambda xp, z: xp.ceil(xp.clip(z, 0, 1)), lambda xp, y: xp.zeros_like(y)),
     "gaussian": Activation(gaussian, gaussian_derivative, of="z"),
 }

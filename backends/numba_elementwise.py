@@ -21,8 +21,8 @@ from xpnet.backends.numba_kernels.arrays import ready
 FEW, LONG = 16, 1 << 17     # fewer channels than FEW of more elements than LONG are normalised part by part
 
 FLOOR = {None: -inf, "relu": 0.0}                                       # f(z) = max(z, floor)
-CURVE = {"relu": (0.0, 0.0, 0.0), "sigmoid": (0.0, 1.0, -1.0), "tanh": (1.0, 0.0, -1.0),
-         "scaled_tanh": (SCALE * SLOPE, 0.0, -SLOPE / SCALE)}           # f' = a + b y + c y^2, but for relu
+CURVE = {"relu": (0.0, 0.0, 0.0), "sigmoid": (1.0, 0.0, 1.0), "logistic": (1.0, 0.0, 1.0), "tanh": (1.0, 1.0, 1.0),
+         "scaled_tanh": (SLOPE / SCALE, SCALE, SCALE)}                  # f' = a (b + y) (c - y), but for relu
 
 
 def beta_of(activation: str | None, constants: tuple[float, ...]) -> float:
@@ -52,7 +52,7 @@ class NumbaElementwise(NumbaBase):
 
     def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
                             bias_grad: Array | None = None, accumulate: bool = False) -> Array:
-        curve = curves.NUMBERS.get(activation)
+        curve = None if activation in CURVE else curves.NUMBERS.get(activation)
         known = activation is None or activation in CURVE or curve is not None
         if not (known and float32(dy, y)) or bias_grad is not None and not writable(bias_grad):
             return super().activation_backward(dy, y, activation, constants, bias_grad=bias_grad, accumulate=accumulate)

@@ -19,6 +19,11 @@ def stair(x):
     return mp.floor(x / 2) if n % 2 == 0 else x - n + mp.floor(x / 2)
 
 
+def gelu(x):
+    """Far out mpmath's erfc gives up, where it is 0 or 2 to hundreds of digits."""
+    return x * (mp.erfc(-x / mp.sqrt(2)) / 2 if abs(x) < 1000 else mpf(x > 0))
+
+
 def mish(x):
     return x * mp.tanh(mp.log1p(mp.exp(x)))
 
@@ -54,7 +59,7 @@ FORMULAS = {
     "arctan": mp.atan,
     "silu": lambda x: x * sigmoid(x),
     "swish": lambda x, beta: x * sigmoid(beta * x),
-    "gelu": lambda x: x * mp.erfc(-x / mp.sqrt(2)) / 2,
+    "gelu": gelu,
     "gelu_tanh": lambda x: x * sigmoid(2 * mp.sqrt(2 / mp.pi) * (x + mpf("0.044715") * x**3)),
     "mish": mish,
     "softshrink": lambda x, t: mp.sign(x) * max(abs(x) - t, 0),

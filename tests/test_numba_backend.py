@@ -137,7 +137,6 @@ PLAIN = {"update_running", "tally"}     # no kernels
 
 # Calls in float32 that NumpyBackend answers, or has a part in; of float64 it answers all.
 FALLS_BACK = {
-    "activate float32 sigmoid",
     "activate float32 tanh",
     "activate float32 scaled_tanh",
     "batch_norm float32 tanh",

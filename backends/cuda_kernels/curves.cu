@@ -25,13 +25,6 @@ __device__ __forceinline__ Number softplus(Number z, Number k) {
     return at_least(z, Number(0)) + log1p(exp(-k * fabs(z))) / k;
 }
 
-// 1 / (1 + exp(-z)), all digits also where it is tiny; t is exp(-|z|)
-template <typename Number>
-__device__ __forceinline__ Number logistic(Number z, Number& t) {
-    t = exp(-fabs(z));
-    return (z < Number(0) ? t : Number(1)) / (Number(1) + t);
-}
-
 // s + change s (1 - s) for s = logistic(u): the derivative of z logistic(u), where `change` is z du
 template <typename Number>
 __device__ __forceinline__ Number gated_derivative(Number u, Number change) {
@@ -71,6 +64,15 @@ __device__ __forceinline__ Number softsign_derivative(Number z) {
     return r * r;
 }
 
+// z - tanh(z), which cancels near 0: there z w / (1 + w), tanh(z) = z / (1 + w), w = z^2 / (3 + z^2 / (5 + ...))
+template <typename Number>
+__device__ __forceinline__ Number tanhshrink(Number z) {
+    const Number square = z * z;
+    Number w = Number(0);
+    for (int odd = 17; odd > 1; odd -= 2) w = square / (Number(odd) + w);
+    return fabs(z) < Number(1) ? z * w / (Number(1) + w) : z - tanh(z);
+}
+
 template <typename Number>
 __device__ __forceinline__ Number gauss(Number z) {
     z = between(z, Number(-100), Number(100));
@@ -85,7 +87,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
     const Number cut = at_least(z, Number(-1e30)), below = z > zero ? zero : z;
     Number t, du;
     switch (f) {
-        case LOGISTIC: return half * tanh(half * z) + half;
+        case LOGISTIC: return logistic(z, t);
         case LOGGY: return tanh(half * z);
         case ELU: return positive ? z : p * expm1(below);
         case SELU: return SELU_SCALE * (positive ? z : SELU_ALPHA * expm1(below));
@@ -98,8 +100,8 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
             return z < Number(-4) ? Number(0.01) * (z + Number(4))
                  : z > Number(4) ? Number(0.01) * (z - Number(4)) + one : Number(0.125) * z + half;
         case STAIR: {
-            const Number finite = isfinite(z) ? z : zero, rest = finite - Number(2) * floor(half * finite) - one;
-            return floor(half * z) + at_least(rest, zero);
+            const Number m = floor(half * z);
+            return isinf(z) ? z : at_least(z - (m + one), m);
         }
         case HARDTAN: return between(z, p, q);
         case LHTAN: return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
@@ -109,12 +111,15 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         case SOFTPLUS: return softplus(z, p);
         case LOG_SIGMOID: return -softplus(-z, one);
         case SMOOTH_ABS: {
-            const Number u = half * p * fabs(z), s = sinh(half * (u < one ? u : one));
-            return Number(2) / p * (u < one ? log1p(Number(2) * s * s) : u + log1p(half * expm1(Number(-2) * u)));
+            const Number u = half * p * fabs(z), s = sinh(half * (u < one ? u : one)), twice = Number(2) / p;
+            return u < one ? twice * log1p(Number(2) * s * s) : fabs(z) + twice * log1p(half * expm1(Number(-2) * u));
         }
         case SOFTSIGN: return softsign(z);
         case SYMMELLIOT: return softsign(p * z);
-        case ELLIOT: return half * softsign(p * z) + half;
+        case ELLIOT: {
+            const Number part = half / (one + fabs(p * z));
+            return z < zero ? part : one - part;
+        }
         case ARCTAN: return atan(z);
         case SILU: return cut * logistic(z, t);
         case SWISH: return cut * logistic(p * z, t);
@@ -124,7 +129,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         case SOFTSHRINK: return z - between(z, -p, p);
         case HARDSHRINK: return fabs(z) <= p ? zero : z;
         case THRESHOLDED: return z <= p ? zero : z;
-        case TANHSHRINK: return z - tanh(z);
+        case TANHSHRINK: return tanhshrink(z);
         case STEP: return ceil(between(z, zero, one));
         case GAUSSIAN: return gauss(z);
         default: return z;
@@ -135,14 +140,17 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
 template <typename Number>
 __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Number q) {
     const Number zero = Number(0), half = Number(0.5), one = Number(1);
-    const Number y = kept, z = kept, near = between(z, -FAR, FAR);
+    const Number y = kept, z = kept, near = between(z, -FAR, FAR), below = z > zero ? zero : z;
     const bool positive = kept > zero;
     switch (f) {
         case LOGISTIC: return y * (one - y);
-        case LOGGY: return half * (one - y * y);
-        case ELU: return positive ? one : y + p;
-        case SELU: return positive ? SELU_SCALE : y + SELU_SCALE * SELU_ALPHA;
-        case CELU: return positive ? one : y / p + one;
+        case LOGGY: {
+            const Number t = exp(-fabs(z));
+            return Number(2) * t / ((one + t) * (one + t));
+        }
+        case ELU: return positive ? one : p * exp(below);
+        case SELU: return SELU_SCALE * (positive ? one : SELU_ALPHA * exp(below));
+        case CELU: return exp(below / p);
         case RELIE: return positive ? one : Number(0.01);
         case RAMP: return positive ? Number(1.1) : Number(0.1);
         case LEAKY: return positive ? one : p;
@@ -153,7 +161,7 @@ __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Nu
         case LHTAN: return positive && z < one ? one : Number(0.001);
         case RELU6: return positive && y < p ? one : zero;
         case HARD_SIGMOID: return positive && y < one ? p : zero;
-        case HARD_SWISH: return z > Number(-3) ? z < Number(3) ? z / Number(3) + half : one : zero;
+        case HARD_SWISH: return z <= Number(-3) ? zero : z >= Number(3) ? one : (Number(2) * z + Number(3)) / Number(6);
         case SOFTPLUS: return -expm1(-p * y);
         case LOG_SIGMOID: return -expm1(y);
         case SMOOTH_ABS: return tanh(half * p * z);

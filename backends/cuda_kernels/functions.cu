@@ -3,24 +3,32 @@
 
 enum Activation { NONE, RELU, SIGMOID, TANH, SCALED_TANH };
 
+// 1 / (1 + exp(-z)), all digits also where it is tiny; t is exp(-|z|), which cannot overflow.
+template <typename Number>
+__device__ __forceinline__ Number logistic(Number z, Number& t) {
+    t = exp(-fabs(z));
+    return (z < Number(0) ? t : Number(1)) / (Number(1) + t);
+}
+
 // y = f(z)
 template <int A, typename Number>
 __device__ __forceinline__ Number activate(Number z) {
-    const Number half = Number(0.5), scale = Number(1.7159), slope = Number(2.0 / 3.0);
+    const Number scale = Number(1.7159), slope = Number(2.0 / 3.0);
+    Number t;
     if (A == RELU) return z < Number(0) ? Number(0) : z;                // no comparison with a NaN is true
-    if (A == SIGMOID) return half * tanh(half * z) + half;              // tanh cannot overflow, exp(-z) can
+    if (A == SIGMOID) return logistic(z, t);
     if (A == TANH) return tanh(z);
     if (A == SCALED_TANH) return scale * tanh(slope * z);
     return z;
 }
 
-// f'(z), as a function of y = f(z)
+// f'(z), as a function of y = f(z): 0 where y has been rounded to its limit
 template <int A, typename Number>
 __device__ __forceinline__ Number derivative(Number y) {
-    const Number one = Number(1), scale = Number(1.7159), slope = Number(2.0 / 3.0);
+    const Number one = Number(1), scale = Number(1.7159);
     if (A == RELU) return y > Number(0) ? one : Number(0);
     if (A == SIGMOID) return y * (one - y);
-    if (A == TANH) return one - y * y;
-    if (A == SCALED_TANH) return scale * slope - Number((2.0 / 3.0) / 1.7159) * y * y;
+    if (A == TANH) return (one - y) * (one + y);
+    if (A == SCALED_TANH) return Number((2.0 / 3.0) / 1.7159) * (scale - y) * (scale + y);
     return one;
 }

@@ -34,7 +34,7 @@ def relu(z, y):
 def activation_backward(dy, y, dz, is_relu, curve, sums, bias_grad, accumulate):
     """dz = dy f'(z) and bias_grad = its sums over rows; dy, y, dz (rows, size), sums (rows, pieces) to work in.
 
-    f' = 1 if y > 0 else 0 for relu, otherwise a + b y + c y^2 with curve = (a, b, c).
+    f' = 1 if y > 0 else 0 for relu, otherwise a (b + y) (c - y) with curve = (a, b, c).
     """
     a, b, c = np.float32(curve[0]), np.float32(curve[1]), np.float32(curve[2])
     pieces = sums.shape[1]
@@ -46,7 +46,7 @@ def activation_backward(dy, y, dz, is_relu, curve, sums, bias_grad, accumulate):
                 out[i] = g[i] * (np.float32(1) if f[i] > 0 else np.float32(0))
         else:
             for i in range(out.size):
-                out[i] = g[i] * (a + f[i] * (b + f[i] * c))
+                out[i] = g[i] * (a * (b + f[i]) * (c - f[i]))
         sums[row, item % pieces] = total(out)
     add_up(sums, bias_grad, accumulate)
 

@@ -1,4 +1,4 @@
-"""Activations that multiply z with a share of it: one pass each way, where NumPy makes a dozen.
+"""The logistic function, and activations that multiply z with a share of it: one pass each way, where NumPy makes a dozen.
 
 z counts as (n,). `which` chooses outside of the loops, so that each loop becomes vectors. The formulas are those of
 activations.py, in its order; a NaN goes through all of them, and at an infinity stands the limit.
@@ -20,9 +20,10 @@ from xpnet.backends.numba_kernels.sums import total
 NAMES = ("hard_swish", "silu", "swish", "gelu", "gelu_tanh", "mish")
 NUMBERS: dict[str | None, int] = {name: number for number, name in enumerate(NAMES)}
 HARD_SWISH, GELU, GELU_TANH, MISH = (NUMBERS[name] for name in ("hard_swish", "gelu", "gelu_tanh", "mish"))
+NUMBERS |= dict.fromkeys(("sigmoid", "logistic"), SIGMOID := len(NAMES))        # whose derivative follows from the output
 
 ZERO, HALF, ONE, TWO, THREE = (np.float32(number) for number in (0, 0.5, 1, 2, 3))
-SIXTH, THIRD = np.float32(1 / 6), np.float32(1 / 3)
+SIXTH = np.float32(1 / 6)
 FAR, LOW = np.float32(1e4), np.float32(-1e30)       # beyond FAR a factor is 0, of which the other one would be infinite
 ROOT_HALF, DENSITY = np.float32(sqrt(0.5)), np.float32(1 / sqrt(2 * pi))
 MIDDLE, LAST = np.float32(CENTRE), np.float32(END)
@@ -76,7 +77,10 @@ def curve_forward(which, z, y, beta):
     beta = np.float32(beta)
     for piece in prange(-(-z.size // PIECE)):
         values, out = z[piece * PIECE:(piece + 1) * PIECE], y[piece * PIECE:(piece + 1) * PIECE]
-        if which == HARD_SWISH:
+        if which == SIGMOID:
+            for i in range(out.size):
+                out[i] = logistic(values[i])[0]
+        elif which == HARD_SWISH:
             for i in range(out.size):
                 v = -THREE if values[i] < -THREE else values[i]
                 out[i] = v * between((v + THREE) * SIXTH, ZERO, ONE)
@@ -105,7 +109,7 @@ def curve_backward(which, dy, z, dz, beta, sums, bias_grad, accumulate):
         if which == HARD_SWISH:
             for i in range(out.size):
                 v = values[i]
-                out[i] = ZERO if v <= -THREE else ONE if v >= THREE else v * THIRD + HALF
+                out[i] = ZERO if v <= -THREE else ONE if v >= THREE else (v + v + THREE) * SIXTH
         elif which == GELU:
             for i in range(out.size):
                 below, density = normal(values[i])

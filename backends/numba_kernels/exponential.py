@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from xpnet.backends.numba_kernels.jit import inline
 from xpnet.backends.numba_kernels.micro import FLOAT
 
-LOWEST = np.float32(-87)                # exp of less is 0: not worth the slow arithmetic on tiny numbers
+LOWEST = np.float32(-87.336)            # exp of less is 0: it is no normal number, and arithmetic on those is slow
 LOG2_E = np.float32(1.442695041)
 LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)      # k times the first is exact, up to 2^15
 
