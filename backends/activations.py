@@ -185,9 +185,9 @@ def lhtan(xp, z):
 
 def stair(xp, z):
     """m = floor(z / 2), or z - (m + 1) where that is larger: where the whole part of z is odd."""
-    m = xp.floor(0.5 * z)
     finite = xp.where(xp.isinf(z), 0.0, z)      # infinity - infinity would be NaN
-    return xp.maximum(m, finite - (xp.floor(0.5 * finite) + 1))
+    m = xp.floor(0.5 * finite)
+    return xp.where(xp.isinf(z), z, xp.maximum(m, finite - (m + 1)))
 
 
 def hard_swish_derivative(xp, z):

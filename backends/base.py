@@ -24,6 +24,11 @@ from xpnet.backends.window import Window
 Array = Any
 
 
+def weighed(xp: Any, weight: Array, value: Array) -> Array:
+    """weight * value, where 0 times anything is 0: an infinity or a NaN that has no weight does not count."""
+    return weight * xp.where(weight != 0, value, 0.0)
+
+
 class Backend(OptimizerRules):
     """Kernels in plain `xp`; see the module's text for the layout."""
 
@@ -375,16 +380,18 @@ class Backend(OptimizerRules):
         """Mean over the batch of -sum over k of t_k log softmax(z)_k, and its gradient (softmax(z) sum(t) - t) / N.
 
         z (K, N); target is labels (N,) of an integer type, or t (K, N) -> loss (), dz (K, N).
+        Here 0 times anything is 0. So a class may have the logit -infinity where its share is 0, and a sample whose shares
+        are all 0 adds nothing to the loss and has a gradient of 0, whatever its logits are.
         """
         K, N = z.shape
         if target.ndim == 1:
             target = (self.xp.arange(K)[:, None] == target).astype(z.dtype)                     # one-hot (K, N)
-        shifted = z - z.max(axis=0)
+        with np.errstate(invalid="ignore"):                             # infinity - infinity, perhaps without a weight
+            shifted = z - z.max(axis=0)
         e = self.xp.exp(shifted)
-        total = e.sum(axis=0)                                                                   # (N,)
-        log_softmax = shifted - self.xp.log(total)
-        loss = -(target * log_softmax).sum() / N
-        return loss, (e / total * target.sum(axis=0) - target) / N
+        total, weight = e.sum(axis=0), target.sum(axis=0)                                       # (N,)
+        loss = -weighed(self.xp, target, shifted - self.xp.log(total)).sum() / N
+        return loss, (weighed(self.xp, weight, e / total) - target) / N
 
     def tally(self, sums: Array, loss: Array, y: Array, target: Array | None) -> None:
         """sums += (N loss, hits, N): the mean loss of a batch, and how many of the outputs y (K, N) are largest at their class.

@@ -143,7 +143,8 @@ class NumbaElementwise(NumbaBase):
         if labels:
             loss = softmax.cross_entropy_of_labels(crew, z2, ready(target.astype(np.int64, copy=False), (N,)), dz, top, total)
         else:
-            loss = softmax.cross_entropy(crew, z2, ready(target, (K, N)), dz, top, total)
+            weight, losses = np.empty(N, FLOAT32), np.empty(N, FLOAT32)
+            loss = softmax.cross_entropy(crew, z2, ready(target, (K, N)), dz, top, total, weight, losses)
         return np.float32(loss), dz
 
     # --- dropout --------------------------------------------------------------------------------------------------

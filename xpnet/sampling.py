@@ -51,7 +51,7 @@ def predict_samples(net: Network, x: Any, samples: int = 50, *, loss: str | Loss
 
 def _probability(net: Network, loss: Loss) -> Callable[[Array], Array]:
     """What makes a prediction of the network's output: softmax, sigmoid, or nothing."""
-    if not loss.takes_logits or loss_input(net, loss) is not net.output:    # or the last layer does it
+    if not loss.takes_logits or loss_input(net, loss)[0] is not net.output:    # or the last layer does it
         return lambda y: y
     if loss.takes_logits == "softmax":
         return net.backend.softmax

@@ -45,9 +45,9 @@ class TrainStep:
     def __init__(self, net: Network, loss: str | Loss, optimizer: str | Optimizer, *, capture: bool = True) -> None:
         expect_instance("TrainStep", "net", net, Network, "a Network")
         loss, optimizer = get_loss(loss), get_optimizer(optimizer, "TrainStep")
-        self.net, self.loss, self.optimizer = net, loss, optimizer
+        self.net, self.optimizer = net, optimizer
         self.capture = expect_flag("TrainStep", "capture", capture)
-        self.output = loss_input(net, loss)
+        self.output, self.loss = loss_input(net, loss)
         self.updater = Updater(optimizer, net.buffers)
         self.totals: Totals | None = None       # fit's; every step adds to them
         self._captured: dict[tuple[Any, ...], Captured] = {}
@@ -132,18 +132,23 @@ class TrainStep:
         self.updater.to(self.net.buffers)
 
 
-def loss_input(net: Network, loss: Loss) -> Any:
-    """The node that the loss reads: the output, or what a final softmax or sigmoid is applied to where the loss has its own."""
+def loss_input(net: Network, loss: Loss) -> tuple[Any, Loss]:
+    """The node that the loss reads, and the loss of it.
+
+    That is the output, or where the loss has its own softmax or sigmoid, the input of the last layer that is one.
+    """
     if loss.reduction == "none":
         raise ValueError(f"{loss.who}: expected reduction 'mean', 'batch' or 'sum', for training and evaluation. "
                          "Received: reduction='none'.")
     last, own = net.output.layer, loss.takes_logits
-    below = {"": False, "softmax": softmax_below(net.output),
-             "sigmoid": getattr(last, "activation", None) in ("sigmoid", "logistic")}
+    sigmoid = getattr(last, "activation", None) in ("sigmoid", "logistic")
+    if loss.of_logits is not None and sigmoid and isinstance(last, Activation):
+        return net.output.parents[0], loss.of_logits
+    below = {"": False, "softmax": softmax_below(net.output), "sigmoid": sigmoid}
     if last is None or not below[own]:
-        return net.output
+        return net.output, loss
     if isinstance(last, Activation) or isinstance(last, Softmax) and last.of_logits:
-        return net.output.parents[0]
+        return net.output.parents[0], loss
     raise ValueError(f"{type(loss).__name__}: expected logits, or a {own.capitalize()} as the very last layer. "
                      f"Received: a {own} {'in' if isinstance(last, Softmax) or own == 'sigmoid' else 'below'} {last.who}; "
                      f"{own} would be applied twice.")

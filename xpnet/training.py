@@ -79,7 +79,7 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
     step = net._train_step
     if step is None or step.optimizer is not optimizer:
         step = TrainStep(net, loss, optimizer)
-    step.loss, step.output, step.capture = loss, loss_input(net, loss), capture
+    (step.output, step.loss), step.capture = loss_input(net, loss), capture
     net._train_step = step
 
     history = History()
@@ -200,7 +200,7 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
 
 def _evaluate(net: Network, batches: _Batches, loss: Loss, outputs: np.ndarray | None = None) -> dict[str, Any]:
     """The figures; the network's outputs go to `outputs`, if there is one."""
-    node, totals = loss_input(net, loss), Totals(net, loss)
+    (node, loss), totals = loss_input(net, loss), Totals(net, loss)
     for i in range(len(batches)):
         x, target = batches.get(i)
         y = net.forward(x, output=node)
@@ -233,7 +233,7 @@ def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[A
     """Batch-first samples and targets, checked against the network and against each other."""
     x = finite_samples(net, x, who)
     y = net.backend.to_numpy(y) if hasattr(y, "__cuda_array_interface__") else y
-    target = loss.targets(y, loss_input(net, loss).shape, net.dtype)
+    target = loss.targets(y, loss_input(net, loss)[0].shape, net.dtype)
     if len(x) != len(target):
         raise ValueError(f"{who}: expected as many targets as samples. Received: {len(x)} samples, {len(target)} targets.")
     return x, target

@@ -117,6 +117,12 @@ __global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __re
     }
 }
 
+// weight value, where 0 times anything is 0: an infinity or a NaN that has no weight does not count.
+template <typename Number>
+__device__ __forceinline__ Number weighed(Number weight, Number value) {
+    return weight == Number(0) ? Number(0) : weight * value;
+}
+
 // losses (N,): each sample's -sum over k of t_k log softmax(z)_k; dz = (softmax(z) sum(t) - t) / N
 template <typename T, int V>
 __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, T* __restrict__ dz,
@@ -131,7 +137,7 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
         FOR_CLASSES(k, K) {
             const Vec<T, V> value = load<V>(z + k * N + n), target = load<V>(t + k * N + n);
             for (int v = 0; v < V; v++) {
-                loss[v] += Number(target.at[v]) * (level[v] - (Number(value.at[v]) - top[v]));
+                loss[v] += weighed(Number(target.at[v]), level[v] - (Number(value.at[v]) - top[v]));
                 weight[v] += Number(target.at[v]);
             }
         }
@@ -140,7 +146,7 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
         if (first + threadIdx.x * V >= N) continue;
         for (int v = 0; v < V; v++) {
             if (threadIdx.y == 0) losses[n + v] = loss[v];
-            weight[v] /= total[v];
+            level[v] = weighed(weight[v], Number(1) / total[v]);
         }
         const Number mean = Number(1) / Number(N);
 #pragma unroll 4
@@ -148,7 +154,7 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
             Vec<T, V> value = load<V>(z + k * N + n);
             const Vec<T, V> target = load<V>(t + k * N + n);
             for (int v = 0; v < V; v++)
-                value.at[v] = T((exp(Number(value.at[v]) - top[v]) * weight[v] - Number(target.at[v])) * mean);
+                value.at[v] = T((weighed(level[v], exp(Number(value.at[v]) - top[v])) - Number(target.at[v])) * mean);
             store(dz + k * N + n, value);
         }
     }

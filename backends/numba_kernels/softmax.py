@@ -54,7 +54,7 @@ def cross_entropy_of_labels(z, labels, dz, top, total):
         for n in range(lo, hi):
             label = labels[n]
             if 0 <= label < K:
-                total[n] = np.log(total[n]) + top[n] - z[label, n]
+                total[n] = np.log(total[n]) - (z[label, n] - top[n])    # in this order: log(total) may be tiny beside top
                 dz[label, n] -= share
             else:
                 total[n] = 0
@@ -67,35 +67,29 @@ def cross_entropy_of_labels(z, labels, dz, top, total):
 
 
 @kernel
-def cross_entropy(z, target, dz, top, total):
-    """The mean of sum over k of t (log(sum of e^z) - z), and dz = (softmax(z) sum(t) - t) / N.
+def cross_entropy(z, target, dz, top, total, weight, losses):
+    """The mean of sum over k of t (log(sum of e^z) - z), and dz = (softmax(z) sum(t) - t) / N. 0 times anything is 0.
 
-    z, target t and dz (K, N), top and total (N,) to work in.
+    z, target t and dz (K, N); top, total, weight and losses (N,) to work in.
     """
     K, N = z.shape
     share = np.float32(1 / N)
     for block in prange(-(-N // COLUMNS)):
         lo, hi = block * COLUMNS, min(N, (block + 1) * COLUMNS)
         softmax_block(z, lo, hi, share, dz, top, total)
-        logs, weight = top[lo:hi], total[lo:hi]
+        largest, logs, sums, terms = top[lo:hi], total[lo:hi], weight[lo:hi], losses[lo:hi]
         for n in range(logs.size):
-            logs[n] += np.log(weight[n])
-            weight[n] = 0
-        for k in range(K):
-            t = target[k, lo:hi]
-            for n in range(logs.size):
-                weight[n] += t[n]
-        for k in range(K):
-            t, out = target[k, lo:hi], dz[k, lo:hi]
-            for n in range(logs.size):
-                out[n] = out[n] * weight[n] - t[n] * share
-        for n in range(logs.size):
-            weight[n] = 0
+            logs[n], sums[n], terms[n] = np.log(logs[n]), 0, 0
         for k in range(K):
             t, row = target[k, lo:hi], z[k, lo:hi]
             for n in range(logs.size):
-                weight[n] += t[n] * (logs[n] - row[n])
+                sums[n] += t[n]
+                terms[n] += np.float32(0) if t[n] == 0 else t[n] * (logs[n] - (row[n] - largest[n]))
+        for k in range(K):
+            t, out = target[k, lo:hi], dz[k, lo:hi]
+            for n in range(logs.size):
+                out[n] = (np.float32(0) if sums[n] == 0 else out[n] * sums[n]) - t[n] * share
     loss = 0.0
     for n in range(N):
-        loss += total[n]
+        loss += losses[n]
     return loss / N

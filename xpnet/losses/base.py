@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.backends.base import weighed
 from xpnet.checks import Checked, finite_array, is_number, items, wrong
 from xpnet.layer import Array, Shape
 
@@ -27,6 +28,7 @@ class Loss(Checked):
     """Base class of the losses."""
 
     takes_logits = ""               # "softmax" or "sigmoid": the function that is part of the loss
+    of_logits: Loss | None = None   # the same loss with the sigmoid as part of it, for a network whose last layer is one
     counts_hits = False             # True: targets are classes, and the largest output is the answer
     ignore: int | None = None       # the mark of targets that are not known
     reduction = "mean"
@@ -42,7 +44,7 @@ class Loss(Checked):
         """The loss and dy. sample_weight (N,): numbers that each sample's part of the loss and of dy is multiplied with."""
         f, dy, n = self.terms(backend, y, target)
         if sample_weight is not None:
-            f, dy = (weigh(backend.xp, a, sample_weight) for a in (f, dy))
+            f, dy = (weighed(backend.xp, sample_weight, a) for a in (f, dy))
         if self.reduction == "none":
             return f, dy
         divisor = {"mean": n, "batch": y.shape[-1], "sum": 1}[self.reduction]
@@ -94,11 +96,6 @@ def column(backend: Backend, values: tuple[float, ...] | None, y: Array) -> Arra
     out = backend.empty((len(values),), np.float64)
     backend.assign(out, values)
     return out.astype(y.dtype).reshape(-1, *(1,) * (y.ndim - 1))
-
-
-def weigh(xp: Any, a: Array, sample_weight: Array) -> Array:
-    """a (..., N) times the samples' weights (N,); 0 times infinity is 0: a sample of weight 0 is left out."""
-    return xp.where(sample_weight != 0, a, a.dtype.type(0)) * sample_weight
 
 
 def or_one(total: Array) -> Array:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.backends.activations import fraction
+from xpnet.backends.base import weighed
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss, column, or_one
 
 LEAST_LOG = -100.0      # logarithms of probabilities are cut off there, as in PyTorch
-LEAST_VARIANCE = 1e-12
+LEAST_VARIANCE = 1e-12  # y (1 - y) where it is 0
 
 
 class BinaryLoss(Loss):
@@ -31,8 +33,9 @@ class BinaryCrossEntropy(BinaryLoss):
     """Sigmoid and binary cross entropy in one: L = mean over all elements of -t log s(z) - (1 - t) log(1 - s(z)) (Cox 1958).
 
     z of any shape are logits, s(z) = 1 / (1 + exp(-z)), dz = (s(z) - t) / number of elements; stable for all z. Targets have z's
-    shape and lie between 0 and 1. With logits=False y are probabilities themselves: dy = (y - t) / (y (1 - y)) / number of
-    elements, the logarithms cut off at -100 and y (1 - y) at 1e-12, so that both stay finite at 0 and 1.
+    shape and lie between 0 and 1. With logits=False y are probabilities: dy = (y - t) / (y (1 - y)) / number of elements.
+    Logarithms are cut off at -100, and y (1 - y) counts as 1e-12 where it is 0, so that both stay finite at 0 and 1. Where
+    the last layer is a Sigmoid, the loss is computed from the input of that layer, which has digits where y is 1.
     reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
     """
 
@@ -42,6 +45,7 @@ class BinaryCrossEntropy(BinaryLoss):
         self.logits = self.expect_choice("logits", logits, (True, False))
         self.reduction = self.expect_reduction(reduction)
         self.takes_logits = "sigmoid" if logits else ""
+        self.of_logits = None if logits else BinaryCrossEntropy(reduction=reduction)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         f, slope = (of_logits(backend.xp, y, target, 1.0 - target) if self.logits else of_probabilities(backend.xp, y, target))
@@ -96,28 +100,33 @@ class FocalCrossEntropy(BinaryLoss):
         self.reduction = self.expect_reduction(reduction)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
-        f_yes, slope_yes = self.of_yes(backend.xp, y)
-        f_no, slope_no = self.of_yes(backend.xp, -y)                                            # 1 - s(z) = s(-z)
+        xp = backend.xp
+        s, other, cost_yes, cost_no = sigmoid_parts(xp, y)
+        f_yes, slope_yes = self.focused(xp, s, other, cost_yes)
+        f_no, slope_no = self.focused(xp, other, s, cost_no)
         yes, no = self.balance * target, (1.0 - self.balance) * (1.0 - target)
-        return yes * f_yes + no * f_no, yes * slope_yes - no * slope_no, y.size
+        return weighed(xp, yes, f_yes) + weighed(xp, no, f_no), no * slope_no - yes * slope_yes, y.size
 
-    def of_yes(self, xp: Any, z: Array) -> tuple[Array, Array]:
-        """-(1 - s)^g log s and its derivative (1 - s)^g (g s log s - (1 - s))."""
-        minus_log, minus_other = of_logits(xp, z, 1.0, 0.0)                                     # -log s, s - 1
-        far = xp.power(-minus_other, self.focus)
-        return far * minus_log, far * (minus_other - self.focus * (1.0 + minus_other) * minus_log)
+    def focused(self, xp: Any, s: Array, other: Array, cost: Array) -> tuple[Array, Array]:
+        """-(1 - s)^g log s and minus its derivative, (1 - s)^g (1 - s - g s log s), given s, 1 - s, -log s; 0 log 0 = 0."""
+        far = xp.power(other, self.focus)
+        return weighed(xp, far, cost), far * (other + self.focus * weighed(xp, s, cost))
 
 
 def of_logits(xp: Any, z: Array, yes: Array, no: Array) -> tuple[Array, Array]:
-    """-yes log s(z) - no log(1 - s(z)) and its derivative, no s(z) - yes (1 - s(z)).
+    """-yes log s(z) - no log(1 - s(z)) and its derivative, no s(z) - yes (1 - s(z)); 0 times anything is 0."""
+    s, other, cost_yes, cost_no = sigmoid_parts(xp, z)
+    return weighed(xp, yes, cost_yes) + weighed(xp, no, cost_no), weighed(xp, no, s) - weighed(xp, yes, other)
 
-    With e = exp(-|z|), which cannot overflow: -log s(z) = max(-z, 0) + log(1 + e), and s(z) is 1 or e, divided by 1 + e.
+
+def sigmoid_parts(xp: Any, z: Array) -> tuple[Array, Array, Array, Array]:
+    """s(z), 1 - s(z), -log s(z), -log(1 - s(z)), all with all of their digits.
+
+    With t = exp(-|z|), which cannot overflow: s(z) is 1 or t, divided by 1 + t, and -log s(z) = max(-z, 0) + log(1 + t).
     """
-    e = xp.exp(-abs(z))
-    log = xp.log1p(e)
-    one = z.dtype.type(1)
-    f = yes * (xp.maximum(-z, 0) + log) + no * (xp.maximum(z, 0) + log)
-    return f, (no * xp.where(z >= 0, one, e) - yes * xp.where(z >= 0, e, one)) / (1.0 + e)
+    a, b = fraction(xp, z)                                              # 1 and t, in this order where z >= 0
+    log = xp.log1p(xp.minimum(a, b))
+    return a / (a + b), b / (a + b), xp.maximum(-z, 0) + log, xp.maximum(z, 0) + log
 
 
 def of_probabilities(xp: Any, y: Array, t: Array) -> tuple[Array, Array]:
@@ -125,5 +134,7 @@ def of_probabilities(xp: Any, y: Array, t: Array) -> tuple[Array, Array]:
     def log(p: Array) -> Array:
         return xp.maximum(xp.log(xp.where(p <= 0, least, p)), LEAST_LOG)
 
-    least = y.dtype.type(np.finfo(y.dtype).smallest_subnormal)
-    return -t * log(y) - (1.0 - t) * log(1.0 - y), (y - t) / xp.maximum(y * (1.0 - y), LEAST_VARIANCE)
+    least, normal = (y.dtype.type(n) for n in (np.finfo(y.dtype).smallest_subnormal, np.finfo(y.dtype).smallest_normal))
+    variance = y * (1.0 - y)
+    variance = xp.where(variance > 0, xp.maximum(variance, normal), LEAST_VARIANCE)
+    return -t * log(y) - (1.0 - t) * log(1.0 - y), (y - t) / variance

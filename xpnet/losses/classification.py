@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.backends.base import weighed
 from xpnet.checks import finite_array
 from xpnet.layer import Array, Shape
-from xpnet.losses.base import Loss, batch_of, column, one_hot, or_one, weigh
+from xpnet.losses.base import Loss, batch_of, column, one_hot, or_one
 
 
 class ClassLoss(Loss):
@@ -95,6 +96,9 @@ class CrossEntropy(WeightedClassLoss):
     Shares have no single weight: with them the sum is divided by the number of samples. ignore: the mark of labels that
     are not known; their samples add nothing to either sum. Where the weights of a batch sum to 0, L is 0 and so is dz.
     label_smoothing: t becomes (1 - s) t + s / K (Szegedy et al. 2016). reduction="sum" does not divide.
+    0 times anything is 0: a class may be masked with the logit -infinity where its share or its weight is 0, and the logits
+    of an ignored sample do not matter. Label smoothing gives each class a share: L is then infinite, unless the weight of
+    the masked class is 0.
     ValueError for labels outside 0..K-1, for NaN, and for negative shares.
     """
 
@@ -123,16 +127,18 @@ def cross_entropy(backend: Backend, z: Array, shares: Array, n: Any, reduction: 
     """Cross entropy of shares: of z (K, P), divided by n for "mean", (P,) for "none"; and dz (K, P). See Loss.__call__."""
     if sample_weight is not None:
         by_sample = shares.reshape(len(shares), -1, sample_weight.size)                         # (K, places, N)
-        shares = weigh(backend.xp, by_sample, sample_weight).reshape(shares.shape)
+        shares = weighed(backend.xp, sample_weight, by_sample).reshape(shares.shape)
     if reduction != "none":
         loss, dz = backend.softmax_cross_entropy(z, shares)                                     # divided by P
         scale = z.shape[1] / (n if reduction == "mean" else 1)
         return loss * scale, dz * scale
     xp = backend.xp
-    shifted = z - z.max(axis=0)
-    minus_log = xp.log(xp.exp(shifted).sum(axis=0)) - shifted
-    f = xp.where(shares != 0, shares * minus_log, z.dtype.type(0)).sum(axis=0)                  # 0 times infinity is 0
-    return f, backend.softmax(z) * shares.sum(axis=0) - shares
+    with np.errstate(invalid="ignore"):                                 # infinity - infinity, perhaps without a weight
+        shifted = z - z.max(axis=0)
+    e = xp.exp(shifted)
+    total = e.sum(axis=0)
+    f = weighed(xp, shares, xp.log(total) - shifted).sum(axis=0)
+    return f, weighed(xp, shares.sum(axis=0), e / total) - shares
 
 
 class NegativeLogLikelihood(WeightedClassLoss):
@@ -147,8 +153,7 @@ class NegativeLogLikelihood(WeightedClassLoss):
         log_p = y.reshape(y.shape[0], -1)                                                       # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(log_p.shape)
         shares, n = self.weighted(backend, log_p, target)
-        asked = backend.xp.where(shares != 0, log_p, y.dtype.type(0))                           # log 0 elsewhere is no matter
-        return -(shares * asked).sum(axis=0).reshape(y.shape[1:]), -shares.reshape(y.shape), n
+        return -weighed(backend.xp, shares, log_p).sum(axis=0).reshape(y.shape[1:]), -shares.reshape(y.shape), n
 
 
 class BoundedCrossEntropy(ClassLoss):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.backends.base import weighed
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss
 
@@ -132,4 +133,4 @@ class PoissonLikelihood(Loss):
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         rate = backend.xp.exp(y)
-        return rate - target * y, rate - target, y.size
+        return rate - weighed(backend.xp, target, y), rate - target, y.size

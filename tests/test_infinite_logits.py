@@ -1,0 +1,229 @@
+"""Logits that are infinite or NaN: a masked class costs nothing, an ignored sample does not count, on every backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from conftest import NO_NUMBA
+from fake_cupy import FakeCupy, installed
+from gpu import gpu_or_skip
+
+import xpnet as xn
+from xpnet.backends import Backend, get_backend
+from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.losses import Loss
+
+INF, NAN = math.inf, math.nan
+both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.fixture(scope="module", params=["base", "numpy", pytest.param("numba", marks=NO_NUMBA), "emulated",
+                                        pytest.param("cupy", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Every backend, and the CUDA kernels compiled by g++."""
+    if request.param == "emulated":
+        kernels = ("cross_entropy", "mean_of_losses", "random_bits", "assign")
+        with installed(FakeCupy(request.getfixturevalue("folder"), kernels=kernels, checks=("-O0",))):
+            yield CupyBackend()
+    elif request.param == "cupy":
+        yield gpu_or_skip()
+    else:
+        yield Backend() if request.param == "base" else get_backend(request.param)
+
+
+def of(loss: Loss, backend: Backend, y: object, target: object, dtype: str) -> tuple[float, np.ndarray]:
+    """(L, dy (N, ...)) of batch-first y (N, ...) and checked targets."""
+    y = np.asarray(y, dtype)
+    goal = loss.targets(target, y.shape[1:], np.dtype(dtype))
+    with backend.scope():
+        value, dy = loss(backend, backend.asarray(np.moveaxis(y, 0, -1)), backend.asarray(np.moveaxis(goal, 0, -1)))
+        return float(backend.to_numpy(value)), np.moveaxis(backend.to_numpy(dy), -1, 0)
+
+
+# Three classes, of which the last one is masked; the first sample's loss is log(1 + e).
+MASKED = [[1.0, 2.0, -INF], [3.0, 3.0, -INF]]
+TWO = [math.log(1 + math.e), math.log(2)]
+SHARE = 1 / (1 + math.e)
+
+CLASSES = {
+    "labels": (xn.CrossEntropy(), [0, 1]),
+    "one-hot": (xn.CrossEntropy(), np.eye(3)[[0, 1]]),
+    "weight": (xn.CrossEntropy(weight=[1, 1, 5]), [0, 1]),
+    "ignore": (xn.CrossEntropy(ignore=7), [0, 1]),
+    "ignore a class": (xn.CrossEntropy(ignore=2), [0, 1]),
+    "smoothing, weight 0": (xn.CrossEntropy(weight=[1, 1, 0], label_smoothing=1e-9), [0, 1]),
+    "sum": (xn.CrossEntropy(reduction="sum"), [0, 1]),
+}
+
+
+@both_types
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_masked_class_costs_nothing(backend: Backend, name: str, dtype: str):
+    loss, target = CLASSES[name]
+    value, dz = of(loss, backend, MASKED, target, dtype)
+    n = 1 if name == "sum" else 2
+    assert value == pytest.approx(sum(TWO) / n, rel=1e-6)
+    np.testing.assert_allclose(dz, np.array([[SHARE - 1, 1 - SHARE, 0], [0.5, -0.5, 0]]) / n, rtol=1e-5, atol=1e-7)
+
+
+@both_types
+def test_a_masked_class_of_maps(backend: Backend, dtype: str):
+    """Masked, ignored and known places in one map."""
+    z = np.array([[[1.0, 3.0, NAN]], [[2.0, 3.0, INF]], [[-INF, -INF, 0.0]]])[None]             # (1, 3, 1, 3)
+    value, dz = of(xn.CrossEntropy(ignore=255), backend, z, [[[0, 1, 255]]], dtype)
+    assert value == pytest.approx(sum(TWO) / 2, rel=1e-6)
+    right = [[SHARE - 1, 0.5, 0], [1 - SHARE, -0.5, 0], [0, 0, 0]]
+    np.testing.assert_allclose(dz[0, :, 0], np.array(right) / 2, rtol=1e-5, atol=1e-7)
+
+
+@both_types
+@pytest.mark.parametrize("wrong", [NAN, INF, -INF])
+@pytest.mark.parametrize("loss", [xn.CrossEntropy(ignore=-1), xn.CrossEntropy(ignore=-1, label_smoothing=0.1),
+                                  xn.CrossEntropy(ignore=-1, weight=[1, 2, 3]), xn.NegativeLogLikelihood(ignore=-1)])
+def test_the_logits_of_an_ignored_sample_do_not_matter(backend: Backend, loss: Loss, wrong: float, dtype: str):
+    known = [[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]
+    value, dz = of(loss, backend, [*known, [wrong] * 3, [0.0, wrong, 1.0]], [2, 0, -1, -1], dtype)
+    right, slope = of(loss, backend, known, [2, 0], dtype)
+    assert value == pytest.approx(right, rel=1e-6) and math.isfinite(right)
+    np.testing.assert_allclose(dz, [*slope, [0] * 3, [0] * 3], rtol=1e-5)
+
+
+@both_types
+@pytest.mark.parametrize("target", [[0, 1, -1], [[1.0, 0, 0], [0, 1, 0], [0, 0, 0]]])
+def test_each_loss_by_itself(backend: Backend, target: list[object], dtype: str):
+    """reduction="none": of two samples with a masked class, and of one that does not count."""
+    loss = xn.CrossEntropy(ignore=-1, reduction="none")
+    z = np.array([*MASKED, [NAN, INF, -INF]], dtype).T
+    with backend.scope():
+        goal = backend.asarray(np.array(target).T if np.ndim(target) == 1 else np.array(target, dtype).T)
+        f, dz = map(backend.to_numpy, loss(backend, backend.asarray(z), goal))
+    np.testing.assert_allclose(f, [*TWO, 0], rtol=1e-6)
+    np.testing.assert_allclose(dz.T, [[SHARE - 1, 1 - SHARE, 0], [0.5, -0.5, 0], [0, 0, 0]], rtol=1e-5, atol=1e-7)
+
+
+@both_types
+def test_a_sample_of_weight_zero_does_not_count(backend: Backend, dtype: str):
+    loss = xn.CrossEntropy(weight=[0, 1, 1])
+    value, dz = of(loss, backend, [[NAN, 0.0, 0.0], [-INF, 3.0, 3.0]], [0, 1], dtype)
+    assert value == pytest.approx(math.log(2), rel=1e-6)
+    np.testing.assert_allclose(dz, [[0, 0, 0], [0, -0.5, 0.5]], rtol=1e-6)
+
+
+@both_types
+def test_what_has_to_be_infinite_or_nan_is(backend: Backend, dtype: str):
+    """A masked class that is right, or gets a share from label smoothing; a NaN in a sample that counts."""
+    value, dz = of(xn.CrossEntropy(), backend, MASKED, [2, 0], dtype)
+    assert value == INF
+    np.testing.assert_allclose(dz[0], np.array([SHARE, 1 - SHARE, -1]) / 2, rtol=1e-5)
+    for target in (np.eye(3)[[2, 0]], [2, 0]):
+        assert of(xn.CrossEntropy(weight=[1, 1, 1]), backend, MASKED, target, dtype)[0] == INF
+    value, dz = of(xn.CrossEntropy(label_smoothing=0.1), backend, MASKED, [0, 1], dtype)
+    assert value == INF and np.isfinite(dz).all()
+    for loss in (xn.CrossEntropy(), xn.CrossEntropy(ignore=-1)):
+        value, dz = of(loss, backend, [[NAN, 1.0, 2.0], [0.0, 1.0, 2.0]], [1, 1], dtype)
+        assert math.isnan(value) and np.isnan(dz[0]).all() and np.isfinite(dz[1]).all()
+
+
+@both_types
+def test_the_loss_of_large_logits_has_its_digits(backend: Backend, dtype: str):
+    """log 2 beside logits of 1e4, which have a rounding of 1e-3 in float32."""
+    for target in ([0], [[1.0, 0.0]]):
+        value, _ = of(xn.CrossEntropy(), backend, [[1e4, 1e4]], target, dtype)
+        assert value == pytest.approx(math.log(2), rel=1e-6)
+
+
+@both_types
+def test_bounded_cross_entropy(backend: Backend, dtype: str):
+    value, dz = of(xn.BoundedCrossEntropy(1.0), backend, [[-1.0, -INF]], [0], dtype)
+    assert value == pytest.approx(math.log(2), rel=1e-6)
+    np.testing.assert_allclose(dz, [[-0.5, 0]], rtol=1e-6)
+
+
+# --- yes or no --------------------------------------------------------------------------------------------------------
+
+SURE = {    # losses of logits -inf, inf that are right, and of 0 that is not known: the value of a target 1
+    "binary": (xn.BinaryCrossEntropy(reduction="sum"), math.log(2), -0.5),
+    "many": (xn.MultiLabelCrossEntropy(reduction="sum"), math.log(2), -0.5),
+    "weights": (xn.MultiLabelCrossEntropy(weight=[1, 2, 4], positive_weight=[3, 5, 1], reduction="sum"), 4 * math.log(2), -2.0),
+    "focal": (xn.FocalCrossEntropy(0.25, 2.0, reduction="sum"), 0.25 * 0.25 * math.log(2),
+              0.25 * 0.25 * (2 * 0.5 * math.log(0.5) - 0.5)),
+}
+
+
+@both_types
+@pytest.mark.parametrize("name", SURE)
+def test_sure_and_right(backend: Backend, name: str, dtype: str):
+    loss, right, slope = SURE[name]
+    value, dz = of(loss, backend, [[-INF, INF, 0.0]], [[0.0, 1.0, 1.0]], dtype)
+    assert value == pytest.approx(right, rel=1e-6)
+    np.testing.assert_allclose(dz, [[0, 0, slope]], rtol=1e-6)
+
+
+@both_types
+@pytest.mark.parametrize("name", SURE)
+def test_sure_and_wrong(backend: Backend, name: str, dtype: str):
+    loss, _, _ = SURE[name]
+    value, dz = of(loss, backend, [[-INF, INF, 0.0]], [[1.0, 0.0, 1.0]], dtype)
+    assert value == INF and np.isfinite(dz).all() and dz[0, 0] < 0 < dz[0, 1]
+
+
+@both_types
+@pytest.mark.parametrize("wrong", [NAN, INF, -INF])
+def test_an_unknown_label_does_not_count(backend: Backend, wrong: float, dtype: str):
+    loss = xn.MultiLabelCrossEntropy(ignore=-1)
+    value, dz = of(loss, backend, [[wrong, 0.0]], [[-1.0, 1.0]], dtype)
+    assert value == pytest.approx(math.log(2), rel=1e-6) and dz.tolist() == [[0, -0.5]]
+
+
+@both_types
+def test_divergence_and_counts(backend: Backend, dtype: str):
+    """Logarithms of probabilities that are 0, and of rates that are 0."""
+    value, dy = of(xn.KullbackLeibler(), backend, [[-INF, 0.0]], [[0.0, 1.0]], dtype)
+    assert value == 0 and dy.tolist() == [[0, -1]]
+    value, dy = of(xn.PoissonLikelihood(), backend, [[-INF, 0.0]], [[0.0, 1.0]], dtype)
+    assert value == 0.5 and dy.tolist() == [[0, 0]]
+
+
+# --- a sigmoid that is sure -------------------------------------------------------------------------------------------
+
+def sure(z: float, activation: bool, backend: Backend, dtype: str = "float32") -> xn.Sequential:
+    """A network whose output is the sigmoid of 1 x, x = z: in a layer of its own, or in the layer that makes z."""
+    layers = [xn.Linear(1, activation="sigmoid")] if activation else [xn.Linear(1), xn.Sigmoid()]
+    net = xn.Sequential(layers, input_shape=(1,), backend=backend, dtype=dtype)
+    net.layers[0].W.data[...] = 1
+    return net
+
+
+def learned(net: xn.Sequential, z: float, target: float, loss: Loss) -> tuple[float, float]:
+    """The loss of one sample x = z, and its gradient with respect to the bias."""
+    history = net.fit(np.array([[z]]), np.array([[target]]), loss=loss, optimizer=xn.SGD(1.0), verbose=False)
+    return history["loss"][0], -float(net.backend.to_numpy(net.layers[0].b.data)[0])
+
+
+@pytest.mark.parametrize("cpu", ["base", "numpy", pytest.param("numba", marks=NO_NUMBA)])
+@pytest.mark.parametrize("z, target", [(-20, 1), (20, 0), (-80, 1), (80, 0), (-20, 0), (20, 1), (-300, 1), (300, 0)])
+def test_a_sigmoid_that_is_sure_and_wrong_learns(cpu: str, z: float, target: float):
+    backend = Backend() if cpu == "base" else get_backend(cpu)
+    right = abs(z) if (z > 0) != bool(target) else math.exp(-abs(z))
+    slope = 0.0 if right < 1 else math.copysign(1, z)
+    for loss in (xn.BinaryCrossEntropy(logits=False), xn.BinaryCrossEntropy()):
+        value, gradient = learned(sure(z, False, backend), z, target, loss)
+        assert value == pytest.approx(right, rel=1e-6) and gradient == pytest.approx(slope, abs=1e-8)
+
+
+@pytest.mark.parametrize("cpu", ["base", "numpy", pytest.param("numba", marks=NO_NUMBA)])
+@pytest.mark.parametrize("z", [-20, -40, -80])
+def test_small_probabilities_of_a_fused_sigmoid_learn(cpu: str, z: float):
+    """The loss has only the probability, which has its digits down to the smallest normal number."""
+    backend = Backend() if cpu == "base" else get_backend(cpu)
+    value, gradient = learned(sure(z, True, backend), z, 1, xn.BinaryCrossEntropy(logits=False))
+    assert value == pytest.approx(-z, rel=1e-6) and gradient == pytest.approx(-1, rel=1e-6)
+
+
+def test_what_evaluate_gives_behind_a_sigmoid():
+    net = sure(20, False, get_backend("numpy"))
+    figures = net.evaluate([[20.0]], [[0.0]], loss=xn.BinaryCrossEntropy(logits=False), metrics={"mean": lambda y, t: y.mean()})
+    assert figures["loss"] == pytest.approx(20, rel=1e-6) and figures["mean"] == 1
