@@ -142,6 +142,19 @@ def test_bounded_cross_entropy(backend: Backend, dtype: str):
     np.testing.assert_allclose(dz, [[-0.5, 0]], rtol=1e-6)
 
 
+@both_types
+def test_an_ignored_sample_behind_log_softmax(backend: Backend, dtype: str):
+    """The layer that makes the logarithms gives the sample a gradient of 0, too."""
+    layer = xn.LogSoftmax().initialize((3,), backend=backend, dtype=dtype)
+    z = np.array([[1.0, NAN], [2.0, 0.0], [-INF, NAN]], dtype)
+    with backend.scope():
+        y = layer.forward(backend.asarray(z), mode="train")
+        value, dy = xn.NegativeLogLikelihood(ignore=-1)(backend, y, backend.asarray(np.array([0, -1])))
+        dz = backend.to_numpy(layer.backward(dy))
+    assert float(backend.to_numpy(value)) == pytest.approx(TWO[0], rel=1e-6)
+    np.testing.assert_allclose(dz, [[SHARE - 1, 0], [1 - SHARE, 0], [0, 0]], rtol=1e-6)
+
+
 # --- yes or no --------------------------------------------------------------------------------------------------------
 
 SURE = {    # losses of logits -inf, inf that are right, and of 0 that is not known: the value of a target 1

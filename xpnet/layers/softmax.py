@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xpnet.backends.base import weighed
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
@@ -73,4 +74,4 @@ class LogSoftmax(OverAxis):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         y, = self.recall()
-        return dy - self.xp.exp(y) * dy.sum(axis=self.axis, keepdims=True)
+        return dy - weighed(self.xp, dy.sum(axis=self.axis, keepdims=True), self.xp.exp(y))     # 0 where dy is 0
