@@ -298,12 +298,13 @@ class Network:
         from xpnet.folding import fold_batch_norm
         return fold_batch_norm(self)
 
-    def summary(self) -> str:
-        """A table of layers: output shapes, parameters, multiply-adds, receptive fields, activation memory. Printed too."""
+    def summary(self) -> None:
+        """Print a table of layers: output shapes, parameters, multiply-adds, receptive fields, activation memory.
+
+        `xpnet.summary.summary(net)` gives it as a string.
+        """
         from xpnet.summary import summary
-        text = summary(self)
-        print(text)
-        return text
+        print(summary(self))
 
     def memory_report(self, batch_size: int, optimizer: str | Optimizer | None = None) -> MemoryReport:
         """Predict the peak memory of a training step of so many samples, without changing anything; print it for a table."""

@@ -157,7 +157,8 @@ def loss_input(net: Network, loss: Loss) -> tuple[Any, Loss]:
 class Totals:
     """Sums of loss and hits over batches, weighted by their sizes, kept on the backend: no synchronisation per batch.
 
-    Of maps each place counts. Targets that the loss ignores are neither hits nor misses.
+    Of maps each place counts. Targets that the loss ignores are neither hits nor misses. Where the loss is NaN, the
+    accuracy is NaN, too.
     """
 
     def __init__(self, net: Network, loss: Loss) -> None:
@@ -185,4 +186,5 @@ class Totals:
         if not self.classes:
             return {"loss": float(loss / count)}
         known = count - self.backend.to_numpy(self.ignored)[0]
-        return {"loss": float(loss / count), "accuracy": float(hits / known) if known else math.nan}
+        some = known and not math.isnan(loss)       # of scores that are NaN none is the largest
+        return {"loss": float(loss / count), "accuracy": float(hits / known) if some else math.nan}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -29,19 +32,20 @@ class History:
     """What happened in a fit: `rows`, a dict per epoch (epoch, loss, accuracy, val_loss, val_accuracy, lr, seconds).
 
     `history["loss"]` is a column. `stopped` is True where fit's `until` ended it. `interrupted` is True where Ctrl-C did;
-    the last row is then of part of an epoch, its validation figures NaN.
+    the last row is then of part of an epoch, its validation figures NaN. `diverged` is True where it ended because the
+    parameters were no longer finite.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.interrupted = self.stopped = False
+        self.interrupted = self.stopped = self.diverged = False
 
     def __getitem__(self, key: str) -> list[float]:
         return [row[key] for row in self.rows]
 
     def __repr__(self) -> str:
         return (f"<History of {len(self.rows)} epochs{', interrupted' if self.interrupted else ''}"
-                f"{', stopped' if self.stopped else ''}>")
+                f"{', stopped' if self.stopped else ''}{', diverged' if self.diverged else ''}>")
 
 
 def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer, epochs: int = 1,
@@ -57,8 +61,10 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
     on the way, the fit has a copy of its own. Each epoch sees the samples in another order, which follows
     from the network's seed.
     `until` is asked after each epoch, with its row of the history; True ends the training. Ctrl-C ends it after the
-    current batch; the network keeps what it learned. All input is checked before any work. On a GPU the step is captured
-    and launched as one, see TrainStep, unless `capture` is False; the bits are the same.
+    current batch; the network keeps what it learned. A training that diverges ends after the epoch in which a parameter
+    became NaN or infinite, with a RuntimeWarning, because nothing can be learned any more; a loss that is not finite while
+    the parameters are gives a RuntimeWarning, once, and the training goes on. All input is checked before any work. On a
+    GPU the step is captured and launched as one, see TrainStep, unless `capture` is False; the bits are the same.
     """
     shuffle, verbose = expect_flag("fit", "shuffle", shuffle), expect_flag("fit", "verbose", verbose)
     capture = expect_flag("fit", "capture", capture)
@@ -89,7 +95,8 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
               f"backend {net.backend.name}{f' ({net.backend.note})' if net.backend.note else ''}")
 
     def train() -> None:        # in a frame of its own, so that an error's traceback does not hold the samples on a GPU
-        while len(history.rows) < epochs and not history.interrupted and not history.stopped:
+        warned = False
+        while len(history.rows) < epochs and not (history.interrupted or history.stopped or history.diverged):
             started = time.perf_counter()
             if step.totals is None:                                     # at first, and where `until` moved the network
                 step.totals = Totals(net, loss)
@@ -107,6 +114,10 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
                     row |= {f"val_{name}": value for name, value in figures.items()}
                     bar.show(row)
             history.rows.append({"epoch": len(history.rows) + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
+            history.diverged = not _is_finite(net)
+            if history.diverged or not (math.isfinite(row["loss"]) or warned):
+                warned = True
+                warnings.warn(_divergence(history, len(history.rows) * count), RuntimeWarning, stacklevel=4)
             if not history.interrupted:
                 schedule.observe(history.rows[-1])
             history.stopped = until is not None and not history.interrupted and bool(until(history.rows[-1]))
@@ -116,6 +127,22 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
     if history.interrupted and verbose:
         print("interrupted: stopped after the current batch; the network keeps what it learned")
     return history
+
+
+def _is_finite(net: Network) -> bool:
+    """Whether everything that training changes is finite: one look at the device for an epoch."""
+    finite = net.xp.isfinite
+    return all(bool(net.backend.to_numpy(finite(a).all())) for a in (net.parameters, net.state))
+
+
+def _divergence(history: History, steps: int) -> str:
+    """What fit says of an epoch after which the loss or a parameter is not finite."""
+    row = history.rows[-1]
+    where = f"in epoch {row['epoch']} (by step {steps:,}) of this fit"
+    if not history.diverged:
+        return f"fit: the loss became {row['loss']} {where}; the parameters are finite, and the training goes on"
+    return (f"fit: parameters or running statistics became NaN or infinite {where}, the loss {row['loss']}; the training ended. "
+            "A smaller learning rate, clipped gradients (xn.Regularized) or inputs around 0 may help")
 
 
 def _epoch(step: TrainStep, batches: _Batches, rates: list[float], history: History, bar: _Bar
@@ -296,7 +323,7 @@ class _Bar:
     def __init__(self, title: str, batches: int, visible: bool) -> None:
         self.bar: Any = None
         self.shown = 0.0
-        if visible:
+        if visible and sys.stderr is not None:      # None under pythonw, which has no console
             from tqdm import tqdm
             self.bar = tqdm(total=batches, desc=title, unit="batch")
 
