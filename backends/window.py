@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,20 +94,29 @@ class Window:
 
             H = (height - 1) stride - top - bottom + dilation (KH - 1) + 1 + extra
 
-        From stride to stride the same windows fit; `extra` rows and columns choose among those sizes, and they are an error
-        where one more window would fit (Dumoulin and Visin 2016, relationship 14).
+        `extra` is smaller than the stride or than the dilation, as in PyTorch. Below the stride it chooses among the sizes
+        in which the same windows fit (Dumoulin and Visin 2016, relationship 14).
         """
+        return self.transposed(height, width, extra, who=who).size
+
+    def transposed(self, height: int, width: int, extra: Pair = 0, *, who: str = "Window") -> Transposed:
+        """How to compute a transposed convolution of height x width: see input_size, and Transposed."""
         extras = pair(extra, "output_padding", 0, who)
-        if any(e >= s for e, s in zip(extras, self.stride, strict=True)):
-            raise ValueError(f"{who}: expected output_padding smaller than the stride. "
-                             f"Received: output_padding={extra!r}, stride={self.stride}.")
-        top, bottom, left, right = self.padding
-        h, w = ((size - 1) * stride - around + extent + e for size, stride, around, extent, e
-                in zip((height, width), self.stride, (top + bottom, left + right), self.extent, extras, strict=True))
-        if min(h, w) < 1:
+        if any(e >= max(s, d) for e, s, d in zip(extras, self.stride, self.dilation, strict=True)):
+            raise ValueError(f"{who}: expected output_padding smaller than the stride or the dilation. Received: "
+                             f"output_padding={extra!r}, stride={self.stride}, dilation={self.dilation}.")
+        padding, sizes, read = list(self.padding), [], []
+        for axis, (n, s, extent, e) in enumerate(zip((height, width), self.stride, self.extent, extras, strict=True)):
+            before, after = self.padding[2 * axis:2 * axis + 2]
+            sizes.append((n - 1) * s - before - after + extent + e)
+            if e >= s:              # one more window would fit: first less is cut off, then there is nothing more to add
+                padding[2 * axis + 1] = after = max(after - e, 0)
+            read.append(min(sizes[-1], n * s - before - after + extent - 1))
+        if min(sizes) < 1 or min(read) < 1:
             raise ValueError(f"{who}: expected an output of 1x1 at least. Received: {height}x{width} with padding "
-                             f"{self.padding}, which leaves {h}x{w}.")
-        return h, w
+                             f"{self.padding}, which leaves {sizes[0]}x{sizes[1]}.")
+        window = Window(self.kernel, self.stride, (padding[0], padding[1], padding[2], padding[3]), self.dilation)
+        return Transposed(window, (read[0], read[1]), (sizes[0], sizes[1]))
 
     def tap(self, i: int, j: int, output_size: tuple[int, int]) -> tuple[slice, slice]:
         """Rows and columns of the *padded* input that tap (i, j) reads, one for each output position."""
@@ -157,6 +167,27 @@ def _all_see_input(size: int, windows: int, taps: int, stride: int, before: int,
     start = np.arange(windows) * stride - before
     tap = np.maximum(-(start // dilation), 0)       # the first one that is not before the input
     return bool(((tap < taps) & (start + tap * dilation < size)).all())
+
+
+class Transposed(NamedTuple):
+    """A transposed convolution: it gives maps of `size`, of which a convolution with `window` reads the first `read` rows and
+    columns; to the others it adds nothing. All are read where output_padding is smaller than the stride."""
+
+    window: Window
+    read: tuple[int, int]
+    size: tuple[int, int]
+
+    def grown(self, backend: Any, z: Any) -> Any:
+        """z (C, *read, N) with zeros up to (C, *size, N)."""
+        if self.read == self.size:
+            return z
+        out = backend.zeros((len(z), *self.size, z.shape[3]), z.dtype)
+        out[:, :self.read[0], :self.read[1]] = z
+        return out
+
+    def cut(self, backend: Any, dz: Any) -> Any:
+        """What of dz (C, *size, N) is read, contiguous."""
+        return dz if self.read == self.size else backend.asarray(dz[:, :self.read[0], :self.read[1]])
 
 
 def _integers(value: object, name: str, counts: tuple[int, ...], least: int, who: str) -> tuple[int, ...]:

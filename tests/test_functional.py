@@ -104,9 +104,13 @@ def test_conv2d_backward(options, groups, on):
                    lambda dy: on(F.conv2d_backward, (dy, x), W, groups=groups, **options))
 
 
+TRANSPOSED = [*WINDOWS, {"stride": (2, 3), "output_padding": (1, 2)},
+              {"dilation": (2, 3), "stride": (1, 2), "padding": (0, 2, 1, 0), "output_padding": (1, 2)}]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("options", [*WINDOWS, {"stride": (2, 3), "output_padding": (1, 2)}], ids=str)
+@pytest.mark.parametrize("options", TRANSPOSED, ids=str)
 def test_conv_transpose2d(options, groups, dtype, on):
     x, W, b = normal(2, 4, 4, 5, dtype=dtype), normal(4, 3, 3, 2, dtype=dtype), normal(3 * groups, dtype=dtype)
     window = {name: value for name, value in options.items() if name != "output_padding"}
@@ -120,7 +124,7 @@ def test_conv_transpose2d(options, groups, dtype, on):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("options", [*WINDOWS, {"stride": (2, 3), "output_padding": (1, 2)}], ids=str)
+@pytest.mark.parametrize("options", TRANSPOSED, ids=str)
 def test_conv_transpose2d_backward(options, groups, on):
     x, W, b = normal(2, 4, 4, 5), normal(4, 3, 3, 2), normal(3 * groups)
     check_gradient(lambda x, W, b: on(F.conv_transpose2d, (x,), W, b, groups=groups, **options), [x, W, b],

@@ -180,7 +180,7 @@ def test_a_backend_can_be_named():
      "expected dy of shape (5, 2, 2, 2). Received: (5, 2, 2, 3)."),
     (lambda: F.conv_transpose2d(x4, W4), "conv_transpose2d: expected as many channels as W has filters, 5. Received: x with 3."),
     (lambda: F.conv_transpose2d(x4, W4[:3], output_padding=1),
-     "smaller than the stride. Received: output_padding=1, stride=(1, 1)."),
+     "smaller than the stride or the dilation. Received: output_padding=1, stride=(1, 1), dilation=(1, 1)."),
     (lambda: F.conv_transpose2d(x4[:, :, :1, :1], W4[:3], padding=2),
      "expected an output of 1x1 at least. Received: 1x1 with padding (2, 2, 2, 2), which leaves -1x-1."),
     (lambda: F.conv_transpose2d(x4, W4[:3], b1[:2]), "conv_transpose2d: expected bias of shape (3,). Received: (2,)."),

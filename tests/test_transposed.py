@@ -22,7 +22,7 @@ def transposed(draw):
     kernel, stride, dilation = (draw(st.tuples(small, small)) for _ in range(3))
     rows, columns = (d * (k - 1) + 1 for k, d in zip(kernel, dilation))
     padding = tuple(draw(st.integers(0, extent)) for extent in (rows, rows, columns, columns))
-    extra = tuple(draw(st.integers(0, s - 1)) for s in stride)
+    extra = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation))
     size = tuple(draw(st.integers(2 if extent > 1 else 1, 5)) for extent in (rows, columns))
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": draw(st.integers(1, 2))}
     return kernel, options, extra, size, (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
@@ -54,6 +54,7 @@ def test_forward(backend, drawn, activation, dtype):
 
 @pytest.mark.parametrize("options", [
     {}, {"stride": 2, "output_padding": 1}, {"stride": (3, 2), "padding": (2, 1, 0, 1), "output_padding": (2, 0)},
+    {"dilation": (3, 2), "output_padding": (2, 1), "padding": (0, 1, 2, 0)},
     {"padding": "full", "dilation": (2, 1)}, {"groups": 2, "stride": 2, "bias": False}], ids=str)
 @pytest.mark.parametrize("activation", [None, "tanh"])
 def test_gradients(backend, options, activation):
@@ -116,7 +117,9 @@ def test_receptive_field(kernel, stride, sees):
 @pytest.mark.parametrize("make, text", [
     (lambda: xn.ConvTranspose2d(0, 3), r"ConvTranspose2d: expected filters to be an int, 1 or larger\. Received: filters=0"),
     (lambda: xn.ConvTranspose2d(3, 3, output_padding=1, name="up").initialize((2, 4, 4)),
-     r"ConvTranspose2d 'up': expected output_padding smaller than the stride\. Received: output_padding=1, stride=\(1, 1\)"),
+     r"ConvTranspose2d 'up': expected output_padding smaller than the stride or the dilation\. Received: output_padding=1,"),
+    (lambda: xn.ConvTranspose2d(3, 3, output_padding=(2, 1), dilation=2).initialize((2, 4, 4)),
+     r"smaller than the stride or the dilation\. Received: output_padding=\(2, 1\), stride=\(1, 1\), dilation=\(2, 2\)"),
     (lambda: xn.ConvTranspose2d(3, 3, stride=2, output_padding=-1).initialize((2, 4, 4)),
      r"expected output_padding to be an int or a pair of ints, 0 or larger\. Received: output_padding=-1"),
     (lambda: xn.ConvTranspose2d(3, 3, groups=2).initialize((2, 4, 4)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xpnet.backends import Backend, Window
-from xpnet.backends.window import Padding, Pair
+from xpnet.backends.window import Padding, Pair, Transposed
 from xpnet.checks import expect_flag, is_integer, wrong
 from xpnet.functional.call import Array, Call, Shape
 
@@ -56,14 +56,15 @@ def conv_transpose2d(x: Array, W: Array, bias: Array | None = None, *, stride: P
 
     x (N, F, H, W), W (F, C/groups, KH, KW), bias (C,) -> y (N, C, OH, OW),
     OH = (H - 1) stride - top - bottom + dilation (KH - 1) + 1 + output_padding. Several OH have windows that fit H times;
-    output_padding, smaller than the stride, chooses one. Dumoulin and Visin 2016, relationship 14.
+    output_padding chooses one; it is smaller than the stride or than the dilation. Dumoulin and Visin 2016, relationship 14.
     """
     call = Call("conv_transpose2d", layout, backend, {"x": x}, {"W": (W, FILTERS)} | _optional(bias, "C"))
     groups = _groups(call, W, groups)
-    window, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
+    way, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("bias", bias, y_shape[:1])
     with call.backend.scope():
-        y = call.backend.conv2d_dx(call.inward(x), call.ready(W), y_shape, window, groups=groups)
+        read = (y_shape[0], *way.read, y_shape[3])
+        y = way.grown(call.backend, call.backend.conv2d_dx(call.inward(x), call.ready(W), read, way.window, groups=groups))
         if bias is not None:
             y += bias[:, None, None, None]
         return call.outward(y)
@@ -80,12 +81,13 @@ def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1
     needs_dx = expect_flag("conv_transpose2d_backward", "needs_dx", needs_dx)
     call = Call("conv_transpose2d_backward", layout, backend, {"dy": dy, "x": x}, {"W": (W, FILTERS)})
     groups = _groups(call, W, groups)
-    window, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
+    way, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("dy", dy, call.outer(y_shape))
     with call.backend.scope():
         dy = call.inward(dy)
-        dW = call.backend.conv2d_dW(dy, call.inward(x), window, groups=groups)
-        dx = call.outward(call.backend.conv2d(dy, call.ready(W), window, groups=groups)) if needs_dx else None
+        read = way.cut(call.backend, dy)
+        dW = call.backend.conv2d_dW(read, call.inward(x), way.window, groups=groups)
+        dx = call.outward(call.backend.conv2d(read, call.ready(W), way.window, groups=groups)) if needs_dx else None
         return dx, dW, call.row_sums(dy)
 
 
@@ -130,14 +132,14 @@ def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Pair, padding: Pa
 
 
 def _transposed(call: Call, x: Array, W: Array, stride: Pair, padding: Padding, output_padding: Pair, dilation: Pair, groups: int
-               ) -> tuple[Window, Shape]:
-    """The window of the convolution that is transposed, and the sizes (C, OH, OW, N) of y, which that one reads."""
+               ) -> tuple[Transposed, Shape]:
+    """How it is computed, and the sizes (C, OH, OW, N) of y."""
     window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
     F, H, width, N = call.sizes(x)
     if F != W.shape[0]:
         raise ValueError(f"{call.who}: expected as many channels as W has filters, {W.shape[0]}. Received: x with {F}.")
-    OH, OW = window.input_size(H, width, output_padding, who=call.who)
-    return window, (W.shape[1] * groups, OH, OW, N)
+    transposed = window.transposed(H, width, output_padding, who=call.who)
+    return transposed, (W.shape[1] * groups, *transposed.size, N)
 
 
 def _optional(bias: Array | None, axis: str) -> dict[str, tuple[Array, str]]:
