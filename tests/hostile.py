@@ -68,6 +68,10 @@ def specs() -> Iterator[Spec]:
     yield "Whitening", {"components": 10**6}, [10**6]
     yield "LayerNorm", {}, [10**10]
     yield "Linear", {"units": 10**8}, [4]               # more than the limit here, not more than a machine has
+    for shape in ([2] * 100_000, [2**62] * 20_000):
+        yield "Reshape", {"shape": shape}, [8]
+        yield "ReLU", {}, shape
+    yield "Permute", {"axes": list(range(100_000))}, [8]
     yield "GroupNorm", {"groups": 2**62}, [8, 2, 2]
     yield "TableConv2d", {"table": [[2**62]], "kernel_size": 1}, [1, 2, 2]
     yield "ReLU", {}, [10**7] * 3
