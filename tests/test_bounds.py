@@ -13,7 +13,7 @@ from nets import small
 
 import xpnet as xn
 from xpnet.layer import MOST_ROWS
-from xpnet.layers.adaptive_pooling import AdaptiveAvgPool2d, _largest
+from xpnet.layers.adaptive_pooling import _largest, spans
 from xpnet.layers.gathered import Sparse
 
 HOSTILE = Path(__file__).with_name("hostile.py")
@@ -93,7 +93,7 @@ def test_too_little_memory_is_an_error_of_the_library(monkeypatch):
 def test_the_longest_window_of_adaptive_pooling():
     for size in range(1, 40):
         for count in range(1, 40):
-            assert _largest(size, count) == max(stop - start for start, stop in AdaptiveAvgPool2d._spans(size, count))
+            assert _largest(size, count) == max(stop - start for start, stop in spans(size, count))
 
 
 def test_sparse_matrices_are_the_dense_ones():
