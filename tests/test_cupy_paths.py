@@ -7,7 +7,9 @@ arithmetic of the kernels is what test_cuda_kernels.py checks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,9 @@ from parity_cases import distance, normal, same_bits, special
 from product_checks import columns_by
 
 from xpnet.backends import Backend, Window, cupy_conv
-from xpnet.backends.cuda_plans import PRODUCT
+from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, PRODUCT
 from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends.cupy_product import Operand
 
 BASE = Backend()
 KERNELS = ("random_bits", "<float>", "im2col<float,", "col2im<float,", "Fma<float>",
@@ -158,6 +161,20 @@ def test_the_way_of_a_product(M, K, N, turned, way, accumulate, backend, trace):
                  accumulate=accumulate)
     assert trace.take() == way
     assert distance(backend.to_numpy(out), expected + accumulate * before) < 1e-5
+
+
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+def test_16_bytes_at_once_are_aligned_everywhere(itemsize):
+    """In every line and every group, from the first element to the last."""
+    answers = set()
+    for along, line, group, at in product((8, 12, 14), (16, 20, 18), (64, 72, 68, 66), (0, 8, 16)):
+        array: Any = SimpleNamespace(data=SimpleNamespace(ptr=at), itemsize=itemsize)
+        starts = [at + itemsize * (g * group + k * line) for g in range(2) for k in range(3)]
+        aligned = along * itemsize % 16 == 0 and all(start % 16 == 0 for start in starts)
+        for order, sizes in ((ALONG_K, (3, along)), (ACROSS_K, (along, 3))):
+            assert Operand(array, order, line, group).wide(*sizes) == aligned
+        answers.add(aligned)
+    assert answers == {True, False}
 
 
 @pytest.mark.parametrize("accumulate", [False, True])
