@@ -18,7 +18,7 @@ import xpnet as xn
 from xpnet import functional, metrics, models, schedules, testing
 from xpnet.backends import get_backend
 from xpnet.catalogue import FAMILIES, Item
-from xpnet.data import transforms
+from xpnet.data import digits, read_idx, transforms
 from xpnet.initializers import constant
 from xpnet.io.architecture import architecture, as_json
 from xpnet.layer import TRAIN, Layer
@@ -108,6 +108,13 @@ def network() -> dict[str, Any]:
     return {"inputs": x, "outputs": xn.Linear(2)(x), "backend": "numpy", "dtype": "float32", "seed": 0}
 
 
+def first_layer(make: Callable[[], Layer], method: str, **good: Any) -> Call:
+    """A method of a layer that is fitted to images, once it is in a network."""
+    def call(**options: Any) -> Any:
+        return getattr(xn.Sequential([make()], input_shape=(1, 4, 4), backend="numpy").layers[0], method)(**options)
+    return Call(call, lambda: dict(good))
+
+
 def networks() -> dict[str, Call]:
     def trained(step: xn.TrainStep) -> None:
         step(np.ones((3, 2), np.float32), np.zeros(2, np.int64))
@@ -128,11 +135,15 @@ def networks() -> dict[str, Call]:
         "Network.predict_samples": of_network("predict_samples", x=X, samples=2, loss="cross_entropy", batch_size=3),
         "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),
         "Network.memory_report": of_network("memory_report", batch_size=3, optimizer=None),
+        "Whitening.fit": first_layer(xn.Whitening, "fit", x=X),
+        "DeconvolutionalNetwork2d.learn": first_layer(
+            lambda: xn.DeconvolutionalNetwork2d(2, 2, betas=[1]), "learn", images=X, epochs=1, filter_steps=1),
         "TrainStep": Call(xn.TrainStep, lambda: {"net": xn.Network(**network()), "loss": xn.CrossEntropy(),
                                                  "optimizer": xn.Adam(), "capture": True}, trained),
         "Layer.__call__": Call(connected, lambda: {"value": xn.Input((3,))}),
         "Layer.initialize": Call(lambda shape, **options: xn.Linear(2).initialize(shape, **options),
                                  lambda: {"shape": (3,), "backend": "numpy", "dtype": "float32", "seed": 0}),
+        "Layer.update": of_layer("update", {"optimizer": xn.Adam()}),
         "Layer.forward": of_layer("forward", {"x": np.ones((3, 1), np.float32), "mode": "predict"}, ("x",)),
     }
 
@@ -254,6 +265,8 @@ def tools() -> dict[str, Call]:
                                          "inputs": None, "tolerance": 1e-6}),
         "check_loss": Call(testing.check_loss, lambda: signature(testing.check_loss) | {
             "loss": xn.CrossEntropy(), "out_shape": (3,), "target": [0, 1]}),
+        "digits": Call(digits, lambda: {"seed": 0}),
+        "read_idx": Call(read_idx, lambda: {"path": "none.idx"}),
         "load": Call(xn.load, lambda: {"path": "none.safetensors", "backend": "numpy", "layers": ()}),
         "Network.save": of_network("save", path="/nowhere/none.safetensors"),
         "Network.load": of_network("load", path="none.safetensors", architecture=True),

@@ -14,6 +14,7 @@ from nets import blobs, same, small, values
 import xpnet as xn
 from xpnet import cli
 from xpnet.backends.arguments import LONGEST, nearest, shown
+from xpnet.data import mnist
 from xpnet.data.transforms import random_crop
 from xpnet.layer import Layer
 from xpnet.optim import OPTIMIZERS, get_optimizer
@@ -156,6 +157,11 @@ def test_labels_that_are_names():
 def test_random_crop_without_a_generator():
     refused(lambda: random_crop(np.zeros((1, 1, 4, 4)), 0), TypeError, "random_crop: expected rng to be a generator, e.g. "
             "np.random.default_rng(0). Received: rng=0.")
+
+
+@pytest.mark.parametrize("value", [3, 0.5, b"folder", ["folder"], True], ids=repr)
+def test_a_folder_that_is_no_name(value):
+    refused(lambda: mnist(value), TypeError, f"mnist: expected the name of a file. Received: {type(value).__name__}.")
 
 
 def test_a_class_in_place_of_a_layer():

@@ -24,7 +24,7 @@ from xpnet.backends import BackendError
 
 FORM = re.compile(r"[^\n]+: expected [^\n]+ Received: [^\n]+")
 LONGEST = 1500          # characters of an error; the names of all activations are some 500
-FILES = {"load", "Network.save", "Network.load"}        # the file or the folder of their good calls is missing
+FILES = {"load", "read_idx", "Network.save", "Network.load"}        # the file or the folder of their good calls is missing
 REFUSALS = ValueError, TypeError, BackendError, FileNotFoundError
 
 HOSTILE: dict[str, Any] = {

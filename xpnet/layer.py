@@ -22,6 +22,7 @@ from xpnet.checks import (
     Checked,
     expect_choice,
     expect_dtype,
+    expect_instance,
     expect_name,
     expect_no_mask,
     expect_seed,
@@ -337,8 +338,9 @@ class Layer(Checked):
 
     def update(self, optimizer: Any) -> None:
         """One optimizer step on the layer's own parameters."""
-        from xpnet.optim.base import Updater
+        from xpnet.optim.base import Optimizer, Updater
         if self._updater is None or self._updater.optimizer is not optimizer:
+            expect_instance(self.who, "optimizer", optimizer, Optimizer, "an Optimizer, e.g. Adam(1e-3)")
             self._updater = Updater(optimizer, self.buffers)
         with self.backend.scope():
             self._updater.step()

@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from xpnet.io.files import name_of
+
 # The third byte of a file names its type. The numbers are 08, 09, 0B, 0C, 0D, 0E; there is no 0A.
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -33,7 +35,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section "file
     formats".
     """
-    path = Path(path)
+    path = Path(name_of(path, "read_idx"))
     if path.is_dir():
         raise ValueError(f"read_idx: expected a file. Received: the folder {path}.")
     if not path.is_file():

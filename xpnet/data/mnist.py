@@ -10,6 +10,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from xpnet.backends.user_cache import cache_folder
+from xpnet.io.files import name_of
 
 from .dataset import Dataset
 from .download import fetch
@@ -59,7 +60,7 @@ def _find(data_dir: str | os.PathLike[str] | None) -> list[Path]:
     """The four files, in the order of FILES."""
     if data_dir is not None:
         # Whoever names a folder means that one: files from elsewhere would only hide the mistake.
-        folder = Path(data_dir).expanduser()
+        folder = Path(name_of(data_dir, "mnist")).expanduser()
         return _in_folder(folder) or _refuse(folder)
 
     if (home := os.environ.get("XPNET_HOME")) and (files := _in_folder(Path(home).expanduser())):

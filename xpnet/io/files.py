@@ -53,7 +53,7 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
 
 
 def name_of(path: Path, who: str) -> str:
-    """A path as a string; an error for what is no name of a file."""
+    """A path as a string; an error for what is no name of a file or a folder."""
     if not isinstance(path, str | os.PathLike):         # an int would be an open file
         raise TypeError(f"{who}: expected the name of a file. Received: {type(path).__name__}.")
     name = os.fsdecode(os.fspath(path))
