@@ -254,7 +254,7 @@ def tools() -> dict[str, Call]:
         "random_crop": Call(transforms.random_crop, lambda: {"x": images, "rng": np.random.default_rng(0),
                                                              "padding": 1, "xp": np}),
         "random_flip": Call(transforms.random_flip, lambda: {"x": images, "rng": np.random.default_rng(0), "xp": np}),
-        "get_backend": Call(get_backend, lambda: {"name": "numpy", "tf32": "never", "autotune": False}),
+        "get_backend": Call(get_backend, lambda: signature(get_backend) | {"name": "numpy"}),
         "Window.make": Call(xn.Window.make, lambda: signature(xn.Window.make) | {"kernel_size": 3, "who": "Window"}),
         "constant": Call(constant, lambda: {"value": 1.0}, lambda draw: draw(None, (2,), 1, 1)),
         "predict_samples": Call(predict_samples, lambda: {

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz_calls import CALLS, Call
+from fuzz_calls import CALLS, Call, signature
 
 import xpnet as xn
 from xpnet.backends import BackendError
@@ -83,3 +83,11 @@ def test_every_public_name_is_called():
               "functional", "metrics", "Loss", "Optimizer", "Schedule"}
     assert set(xn.__all__) - others <= set(CALLS)
     assert set(xn.functional.__all__) | set(xn.metrics.__all__) <= set(CALLS)
+
+
+def test_every_argument_is_tried():
+    for label, call in CALLS.items():
+        owner, _, method = label.rpartition(".")
+        function = getattr(xn.Network, method) if owner == "Network" else call.function
+        if getattr(function, "__name__", "<lambda>") not in ("<lambda>", "call"):       # those have no names of their own
+            assert set(signature(function)) - {"self"} <= set(call.good()), label

@@ -216,7 +216,7 @@ class Layer(Checked):
         if mode == TRAIN:
             self._cache = values
         elif mode not in (PREDICT, SAMPLE):
-            raise ValueError(f'{self.who}: expected mode "{PREDICT}", "{TRAIN}" or "{SAMPLE}". Received: {mode!r}.')
+            raise ValueError(f'{self.who}: expected mode "{PREDICT}", "{TRAIN}" or "{SAMPLE}". Received: mode={shown(mode)}.')
 
     def recall(self) -> tuple[Any, ...]:
         """Take out what forward kept, so that memory is freed as backward proceeds."""

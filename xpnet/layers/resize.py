@@ -6,7 +6,7 @@ import numpy as np
 
 from xpnet.backends import Window
 from xpnet.backends.window import Pair, pair
-from xpnet.checks import LARGEST, wrong
+from xpnet.checks import LARGEST, shown, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.gathered import RowsAndColumns, Sparse
 
@@ -35,7 +35,8 @@ class Upsample2d(RowsAndColumns):
                  size: Pair | None = None, name: str | None = None) -> None:
         super().__init__(name=name)
         if (scale is None) == (size is None):
-            raise ValueError(f"{self.who}: expected either scale or size. Received: scale={scale!r}, size={size!r}.")
+            raise ValueError(f"{self.who}: expected either scale or size. "
+                             f"Received: scale={shown(scale)}, size={shown(size)}.")
         self.size, self._size = size, None if size is None else pair(size, "size", 1, self.who)
         scales = tuple(scale) if isinstance(scale, tuple | list) else (1.0 if scale is None else scale,) * 2
         if len(scales) != 2:

@@ -64,7 +64,7 @@ class DeconvolutionalNetwork2d(Layer):
         self.connectivity = None if connectivity is None else self._binary(connectivity)
         self.p, self.lam = self.expect_positive("p", p), self.expect_positive("lam", lam)
         if self.p > 1:
-            raise ValueError(f"{self.who}: expected p to be at most 1. Received: p={p!r}.")
+            raise wrong(self.who, "p to be at most 1", "p", p)
         numbers = items(betas)
         if not numbers:
             raise wrong(self.who, "betas to be a list of numbers", "betas", betas)
