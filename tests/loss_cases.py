@@ -58,6 +58,43 @@ def many_labels(weight: Any, positive: Any, ignore: int | None, divide: str = "m
     return total
 
 
+def poisson_rate(eps: float) -> Callable[[float, float], float]:
+    return lambda y, t: y - t * math.log(y + eps)
+
+
+def poisson_full(y: float, t: float) -> float:
+    return math.exp(y) - t * y + (t * math.log(t) - t + math.log(2 * math.pi * t) / 2 if t > 1 else 0.0)
+
+
+def gaussian(eps: float | None = None, full: bool = False, divide: str = "mean"):
+    """Outputs are means and then log variances; with eps variances, of eps at least."""
+    def total(y: np.ndarray, t: np.ndarray) -> float:
+        terms = []
+        for index in np.ndindex(t.shape):
+            mean, spread = float(y[index]), float(y[(index[0] + len(t), *index[1:])])
+            v = math.exp(spread) if eps is None else max(spread, eps)
+            density = math.exp(-(float(t[index]) - mean) ** 2 / (2 * v)) / math.sqrt(2 * math.pi * v)
+            terms.append(-math.log(density) - (0 if full else math.log(2 * math.pi) / 2))
+        return math.fsum(terms) / {"mean": t.size, "batch": t.shape[-1]}[divide]
+    return total
+
+
+def cosine_distance(y: np.ndarray, t: np.ndarray) -> float:
+    terms = [1 - math.fsum(p * q for p, q in zip(a, b)) / math.hypot(*a) / math.hypot(*b)
+             for a, b in zip(columns(y), columns(t), strict=True)]
+    return math.fsum(terms) / len(terms)
+
+
+def embedding(margin: float) -> Callable[[float, float], float]:
+    return lambda y, t: y if t == 1 else max(0.0, margin - y)
+
+
+def label_margins(margin: float):
+    def one(y: list[float], there: list[float]) -> float:
+        return math.fsum(max(0.0, margin - a + b) for a, i in zip(y, there) for b, j in zip(y, there) if i and not j) / len(y)
+    return lambda y, t: math.fsum(map(one, columns(y), columns(t))) / len(columns(y))
+
+
 def columns(y: np.ndarray) -> list[list[float]]:
     """(K, ..., N) as the list of its places, K numbers each."""
     return y.reshape(len(y), -1).T.tolist()
@@ -152,7 +189,11 @@ Y = {                       # batch-first
     "shares": shares(FIVE), "shares map": shares(MAP), "logs": np.log(shares(FIVE)), "logs map": np.log(shares(MAP)),
     "mask": RNG.uniform(0.05, 0.95, (N, *MASK)), "parts": RNG.uniform(0.05, 0.95, (N, *FIVE)),
 }
+Y |= {"four": RNG.normal(0, 1, (N, 4)), "map of four": RNG.normal(0, 1, (N, 4, 3, 2)),
+      "distances": RNG.uniform(0.1, 3, (N, *FIVE)), "four parts": RNG.uniform(0.05, 0.95, (N, 4))}
 TARGET = {
+    "two": RNG.normal(0, 1, (N, 2)), "map of two": RNG.normal(0, 1, (N, 2, 3, 2)), "maps": RNG.normal(0, 1, (N, *MAP)),
+    "plain labels": RNG.integers(0, 2, (N, *FIVE)), "plain label map": RNG.integers(0, 2, (N, *MAP)),
     "numbers": RNG.normal(0, 2, (N, *FIVE)), "shares": shares(FIVE), "shares map": shares(MAP), "mask": RNG.random((N, *MASK)),
     "parts": RNG.random((N, *FIVE)), "signs": RNG.choice([-1.0, 1.0], (N, *FIVE)), "labels": np.array([0, 4, 2, 1, 3, 0]),
     "counts": RNG.integers(0, 5, (N, *FIVE)), "amounts": RNG.uniform(0, 3, (N, *FIVE)) * (RNG.random((N, *FIVE)) < 0.7),
@@ -172,6 +213,18 @@ CASES = {
     "poisson": Case(xn.PoissonLikelihood(), each(lambda y, t: math.exp(y) - t * y), target="counts"),
     "poisson batch": Case(xn.PoissonLikelihood(reduction="batch"), each(lambda y, t: math.exp(y) - t * y, "batch"),
                           target="counts"),
+
+    "poisson rate": Case(xn.PoissonLikelihood(log_input=False, eps=1e-3), each(poisson_rate(1e-3)), "parts", "counts"),
+    "poisson full": Case(xn.PoissonLikelihood(full=True, reduction="sum"), each(poisson_full, "sum"), target="counts"),
+    "gaussian": Case(xn.GaussianLikelihood(), gaussian(), "four", "two"),
+    "gaussian full": Case(xn.GaussianLikelihood(full=True, reduction="batch"), gaussian(full=True, divide="batch"),
+                          "map of four", "map of two"),
+    "gaussian variance": Case(xn.GaussianLikelihood(log_variance=False, eps=0.3), gaussian(eps=0.3), "four parts", "two"),
+    "cosine": Case(xn.CosineDistance(), cosine_distance), "cosine map": Case(xn.CosineDistance(), cosine_distance, "map", "maps"),
+    "embedding": Case(xn.HingeEmbedding(), each(embedding(1.0)), "distances", "signs"),
+    "embedding batch": Case(xn.HingeEmbedding(2.0, reduction="batch"), each(embedding(2.0), "batch"), "distances", "signs"),
+    "margins": Case(xn.MultiLabelMargin(), label_margins(1.0), target="plain labels"),
+    "margins map": Case(xn.MultiLabelMargin(0.5), label_margins(0.5), "map", "plain label map"),
 
     "entropy map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "label map"),
     "entropy shares map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "shares map"),

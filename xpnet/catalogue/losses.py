@@ -8,13 +8,16 @@ from xpnet.catalogue.item import Item
 from xpnet.losses import (
     BinaryCrossEntropy,
     BoundedCrossEntropy,
+    CosineDistance,
     CrammerSingerHinge,
     CrossEntropy,
     Dice,
     FocalCrossEntropy,
+    GaussianLikelihood,
     HalfSquaredError,
     Hellinger,
     Hinge,
+    HingeEmbedding,
     Huber,
     Jaccard,
     KullbackLeibler,
@@ -22,6 +25,7 @@ from xpnet.losses import (
     MeanAbsoluteError,
     MeanSquaredError,
     MultiLabelCrossEntropy,
+    MultiLabelMargin,
     NegativeLogLikelihood,
     PoissonLikelihood,
     SmoothL1,
@@ -54,6 +58,11 @@ def shares(rng: np.random.Generator, N: int) -> np.ndarray:
 def signs(rng: np.random.Generator, N: int) -> np.ndarray:
     """Five times -1 or 1 a sample."""
     return rng.choice([-1.0, 1.0], (N, 5))
+
+
+def yes_or_no(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Five labels a sample, there (1) or not (0)."""
+    return rng.integers(0, 2, (N, 5))
 
 
 def some_labels(rng: np.random.Generator, N: int) -> np.ndarray:
@@ -103,6 +112,10 @@ ITEMS: list[Item] = [
     Item(SmoothL1, lambda: SmoothL1(0.5), FIVE, target=numbers, pytorch="SmoothL1Loss", numpynet="Cost_layer (smooth)"),
     Item(LogCosh, LogCosh, FIVE, target=numbers, keras="LogCosh", numpynet="Cost_layer (logcosh)"),
     Item(PoissonLikelihood, PoissonLikelihood, FIVE, target=counts, pytorch="PoissonNLLLoss", keras="Poisson"),
+    Item(GaussianLikelihood, GaussianLikelihood, ((10,),), target=numbers, pytorch="GaussianNLLLoss"),
+    Item(CosineDistance, CosineDistance, FIVE, target=numbers, pytorch="CosineEmbeddingLoss", keras="CosineSimilarity"),
+    Item(HingeEmbedding, HingeEmbedding, FIVE, distribution, signs, pytorch="HingeEmbeddingLoss"),
+    Item(MultiLabelMargin, MultiLabelMargin, FIVE, target=yes_or_no, pytorch="MultiLabelMarginLoss"),
     Item(KullbackLeibler, KullbackLeibler, FIVE, target=labels, pytorch="KLDivLoss", keras="KLDivergence"),
     Item(Hellinger, Hellinger, FIVE, distribution, labels, numpynet="Cost_layer (hellinger)"),
     Item(WassersteinCritic, WassersteinCritic, FIVE, target=signs, numpynet="Cost_layer (wgan)"),

@@ -7,8 +7,10 @@ from xpnet.losses.base import Loss
 from xpnet.losses.binary import BinaryCrossEntropy, FocalCrossEntropy, MultiLabelCrossEntropy
 from xpnet.losses.classification import BoundedCrossEntropy, CrossEntropy, NegativeLogLikelihood
 from xpnet.losses.distributions import Hellinger, KullbackLeibler, WassersteinCritic
-from xpnet.losses.margin import CrammerSingerHinge, Hinge, WestonWatkinsHinge
+from xpnet.losses.embedding import CosineDistance, HingeEmbedding
+from xpnet.losses.margin import CrammerSingerHinge, Hinge, MultiLabelMargin, WestonWatkinsHinge
 from xpnet.losses.regression import (
+    GaussianLikelihood,
     HalfSquaredError,
     Huber,
     LogCosh,
@@ -20,7 +22,8 @@ from xpnet.losses.regression import (
 from xpnet.losses.segmentation import Dice, Jaccard, Tversky
 
 __all__ = [
-    "BinaryCrossEntropy", "BoundedCrossEntropy", "CrammerSingerHinge", "CrossEntropy", "Dice", "FocalCrossEntropy",
+    "BinaryCrossEntropy", "BoundedCrossEntropy", "CosineDistance", "GaussianLikelihood", "HingeEmbedding", "MultiLabelMargin",
+    "CrammerSingerHinge", "CrossEntropy", "Dice", "FocalCrossEntropy",
     "HalfSquaredError", "Hellinger", "Hinge", "Huber", "Jaccard", "KullbackLeibler", "LogCosh", "Loss", "MeanAbsoluteError",
     "MeanSquaredError", "MultiLabelCrossEntropy", "NegativeLogLikelihood", "PoissonLikelihood", "SmoothL1", "Tversky",
     "WassersteinCritic", "WestonWatkinsHinge",

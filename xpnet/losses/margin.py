@@ -92,6 +92,34 @@ class WestonWatkinsHinge(MultiClassHinge):
         return f.sum(axis=0) * share, (slope - right.astype(y.dtype) * slope.sum(axis=0, keepdims=True)) * share, y[0].size
 
 
+class MultiLabelMargin(Loss):
+    """Margin loss of many labels: L = mean over N of 1/K sum over i there, j not there of max(0, margin - y[i] + y[j]).
+
+    y (K, N) or (K, H, W, N) are scores of at least two classes, targets 1 where a label is there and 0 where it is not, of y's
+    shape; each place of a map counts as a sample. dy[i] is minus the number of pairs above 0 in which i is there, dy[j] the
+    number of those in which j is not, divided by K N. All K^2 pairs are written out, K^2 numbers for each sample.
+    reduction="sum" divides by K only. Elisseeff and Weston 2001, who divide by the number of pairs.
+    """
+
+    def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:
+        self.margin = self.expect_positive("margin", margin)
+        self.reduction = self.expect_reduction(reduction, batch=False)
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        target = super().targets(target, out_shape, dtype)
+        wrong = target[(target != 0) & (target != 1)]
+        if wrong.size:
+            raise ValueError(f"{self.who}: expected targets 0 or 1. Received: {wrong.flat[0]:g} among them.")
+        return target
+
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        xp, there, share = backend.xp, target > 0, 1.0 / len(y)
+        pair = there[:, None] & ~there[None]                                                    # (i, j, ..., N)
+        ahead = xp.where(pair, xp.maximum(self.margin - y[:, None] + y[None], 0), y.dtype.type(0))
+        counted = (ahead > 0).astype(y.dtype)
+        return ahead.sum(axis=(0, 1)) * share, (counted.sum(axis=0) - counted.sum(axis=1)) * share, y[0].size
+
+
 def expect_signs(who: str, target: np.ndarray) -> np.ndarray:
     """Targets that are -1 or 1; an error for others."""
     wrong = target[abs(target) != 1]

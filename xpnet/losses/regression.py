@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.backends.base import weighed
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss
 
@@ -119,10 +118,14 @@ class PoissonLikelihood(Loss):
 
     Nelder and Wedderburn 1972. For counts t: y is the logarithm of the rate that they are drawn with, and L the negative
     log-likelihood of the Poisson distribution without log t!, which y does not change. Targets have y's shape and are 0 or
-    larger. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
+    larger. With log_input=False y is the rate itself: L is the mean of y - t log(y + eps), dy = (1 - t / (y + eps)) / number of
+    elements, for y of 0 or larger and eps above 0. full=True adds log t! by Stirling's formula, t log t - t + log(2 pi t) / 2,
+    where t > 1. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
     """
 
-    def __init__(self, *, reduction: str = "mean") -> None:
+    def __init__(self, *, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
+        self.log_input, self.full = self.expect_flag("log_input", log_input), self.expect_flag("full", full)
+        self.eps = self.expect_positive("eps", eps)
         self.reduction = self.expect_reduction(reduction)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -132,5 +135,48 @@ class PoissonLikelihood(Loss):
         return target
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
-        rate = backend.xp.exp(y)
-        return rate - weighed(backend.xp, target, y), rate - target, y.size
+        xp = backend.xp
+        if self.log_input:
+            rate = xp.exp(y)
+            f, slope = rate - target * y, rate - target
+        else:
+            shifted = y + self.eps
+            f, slope = y - target * xp.log(shifted), 1.0 - target / shifted
+        if self.full:
+            t = xp.maximum(target, 1)
+            f = f + xp.where(target > 1, t * xp.log(t) - t + 0.5 * xp.log(2.0 * math.pi * t), y.dtype.type(0))
+        return f, slope, y.size
+
+
+class GaussianLikelihood(Loss):
+    """Gaussian regression: L = mean over all targets of ((m - t)^2 / v + log v) / 2, the network's output being m and log v.
+
+    Nix and Weigend 1994. y (2 D, ..., N): the first D are the means m, the last D the logarithms s of the variances v = exp(s);
+    targets (N, D, ...). dm = (m - t) / v and ds = (1 - (m - t)^2 / v) / 2, divided by the number of targets. With
+    log_variance=False the last D are the variances themselves, which count as eps at least and have a gradient of 0 below it;
+    dv = (1 - (m - t)^2 / v) / (2 v). full=True adds log(2 pi) / 2. reduction="batch" is the mean over the batch of the sum over
+    the targets, "sum" the sum over all of them.
+    """
+
+    def __init__(self, *, log_variance: bool = True, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
+        self.log_variance, self.full = self.expect_flag("log_variance", log_variance), self.expect_flag("full", full)
+        self.eps = self.expect_positive("eps", eps)
+        self.reduction = self.expect_reduction(reduction)
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        if out_shape[0] % 2:
+            raise ValueError(f"{self.who}: expected an even number of outputs, a mean and a variance for each target. "
+                             f"Received: output shape {out_shape}.")
+        return super().targets(target, (out_shape[0] // 2, *out_shape[1:]), dtype)
+
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        xp, D = backend.xp, len(y) // 2
+        error, spread = y[:D] - target, y[D:]
+        variance = xp.maximum(spread, self.eps)
+        log_v, precision = (spread, xp.exp(-spread)) if self.log_variance else (xp.log(variance), 1.0 / variance)
+        share = error * error * precision
+        slope = 0.5 * (1.0 - share)
+        if not self.log_variance:
+            slope = xp.where(spread >= self.eps, slope * precision, y.dtype.type(0))
+        f = 0.5 * (share + log_v) + (0.5 * math.log(2.0 * math.pi) if self.full else 0.0)
+        return f, xp.concatenate([error * precision, slope]), target.size
