@@ -101,15 +101,14 @@ def _vectors(who: str, layout: str, backend: str | Backend, vectors: dict[str, A
     for name, vector in vectors.items():
         call.expect(name, vector, first.shape)
     N = first.shape[0] if call.batch_first else first.shape[-1]
-    more = []
     if mark is not None:
         name, marks, (no, yes) = mark
         call.expect(name, marks, (N,))
         if call.backend.xp is np and not np.isin(marks, (no, yes)).all():
             raise ValueError(f"{who}: expected {name} of {no} and {yes}. Received: {marks[~np.isin(marks, (no, yes))][0]} "
                              "among them.")
-        more.append(call.backend.asarray(marks) == yes)
     with call.backend.scope():
+        more = [] if mark is None else [call.backend.asarray(mark[1]) == mark[2][1]]
         f, *gradients = terms(call.backend.xp, *map(call.inward, vectors.values()), *more)
         dtype, scale = first.dtype, 1.0 / N if reduction == "mean" else 1.0
         value = f.astype(dtype) if reduction == "none" else call.backend.xp.asarray(f.sum() * scale, dtype=dtype)
