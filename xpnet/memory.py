@@ -16,6 +16,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.backends.memory import MemoryPool
 from xpnet.checks import expect_integer
+from xpnet.free_memory import free_memory
 from xpnet.layer import TRAIN, Array, Layer
 from xpnet.network import Network
 from xpnet.optim import Optimizer, get_optimizer
@@ -227,7 +228,10 @@ def _counted(backend: Backend) -> Iterator[tuple[Backend, _Count]]:
         return a
 
     twin.empty = empty
-    yield twin, count
+    try:
+        yield twin, count
+    finally:
+        del twin.empty                  # it holds the twin and the pool: as a cycle their memory would stay for a while
 
 
 class _Count:
@@ -384,7 +388,7 @@ def _explanation(error: Exception, net: Network, who: str, batch_size: int, opti
     received = f"Received: batch_size={batch_size}"
     try:
         free = _free_memory(net.backend)
-        forecast = Forecast(net, optimizer, mode, room=min(PROBE_BYTES, (free or PROBE_BYTES) / 2))
+        forecast = _affordable(net, optimizer, mode, min(PROBE_BYTES, (PROBE_BYTES if free is None else free) / 2))
         report = forecast.report(batch_size)
         fits = min(forecast.largest_batch(MARGIN * free), batch_size - 1) if free is not None else None
     except Exception:                                   # not even enough to look: the first error is the one to know
@@ -398,16 +402,23 @@ def _explanation(error: Exception, net: Network, who: str, batch_size: int, opti
                        f"{received}, which needs {needed}. {advice}.", batch_size, fits)
 
 
+def _affordable(net: Network, optimizer: Optimizer | None, mode: str, room: float) -> Forecast:
+    """A forecast made with so many bytes of outputs, or with fewer where they are too many."""
+    while True:
+        try:
+            return Forecast(net, optimizer, mode, room=room)
+        except MemoryError:
+            if room < 1:
+                raise
+            room = room / 8 if room > 1 << 12 else 0.0
+
+
 def _free_memory(backend: Backend) -> int | None:
-    """Bytes that new arrays can have: what the system has left, and what the backend's pool keeps for them."""
+    """Bytes that new arrays can have, when the backend's pool has given back what it keeps for them."""
     if backend.xp is not np:
         with backend.scope():
             backend.xp.get_default_memory_pool().free_all_blocks()
             return int(backend.xp.cuda.Device(backend.device).mem_info[0])       # type: ignore[attr-defined]
-    idle = backend.memory.idle_bytes() if hasattr(backend, "memory") else 0
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):        # no Linux
-        return None
-    return kilobytes * 1024 + idle
+    if hasattr(backend, "memory"):
+        backend.memory.drop_idle()
+    return free_memory()
