@@ -1,6 +1,7 @@
 """Checks of arguments that the backends need too, and the form of every error about an argument.
 
-An error says who, what was expected and what came, in one line: `Who: expected X. Received: name=value.`
+An error says who, what was expected and what came, in one line:
+`Who: expected X. Received: name=value.`
 The checks that only layers, losses and networks need are in xpnet/checks.py.
 """
 
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-LARGEST = 2**63 - 1     # what an index of an array can be
-LONGEST = 160           # characters of a value in an error
+LARGEST = 2**63 - 1  # what an index of an array can be
+LONGEST = 160  # characters of a value in an error
 
 
 class _Short(reprlib.Repr):
@@ -33,18 +34,18 @@ class _Short(reprlib.Repr):
             return repr(x)
         return f"an array of shape {x.shape} and dtype {x.dtype}"
 
-    repr_MaskedArray = repr_ndarray     # reprlib looks for the name of the class
+    repr_MaskedArray = repr_ndarray  # reprlib looks for the name of the class
 
 
 def shown(value: object) -> str:
     """repr of `value` for an error: one line of at most LONGEST characters."""
     try:
         text = _Short().repr(value)
-    except Exception:       # a __repr__ of somebody's own may do anything
+    except Exception:  # a __repr__ of somebody's own may do anything
         text = f"an instance of {type(value).__name__}"
     if "\n" in text:
         text = " ".join(text.split())
-    return text if len(text) <= LONGEST else text[:LONGEST - 3] + "..."
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def wrong(who: str, expected: str, name: str, value: object) -> ValueError:
@@ -60,14 +61,22 @@ def expect_flag(who: str, name: str, value: Any) -> bool:
 
 
 def is_integer(value: object, least: int = -LARGEST, most: int = LARGEST) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(least <= value <= most)
+    return (
+        isinstance(value, int | np.integer)
+        and not isinstance(value, bool)
+        and bool(least <= value <= most)
+    )
 
 
 def expect_integer(who: str, name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
     """An int from `least` to `most`; an error for anything else, floats and bools too."""
     if not is_integer(value, least, most):
         too_large = isinstance(value, int) and value > most
-        bounds = f", {least} or larger" if most == LARGEST and not too_large else f" from {least} to {_power(most)}"
+        bounds = (
+            f", {least} or larger"
+            if most == LARGEST and not too_large
+            else f" from {least} to {_power(most)}"
+        )
         raise wrong(who, f"{name} to be an int{bounds}", name, value)
     return int(value)
 
@@ -78,10 +87,14 @@ def _power(n: int) -> str:
 
 
 def expect_choice(who: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """One of `choices`, of the same type; an error that names them, and the nearest of many, for anything else."""
+    """One of `choices`, of the same type; else an error that names them, and the nearest of many."""
     known = list(choices)
     for one in known:
-        if isinstance(value, type(one)) and isinstance(value, bool) == isinstance(one, bool) and value == one:
+        if (
+            isinstance(value, type(one))
+            and isinstance(value, bool) == isinstance(one, bool)
+            and value == one
+        ):
             return one
     if len(known) > 6:
         near = nearest(value, [one for one in known if isinstance(one, str)])
@@ -93,9 +106,11 @@ def expect_choice(who: str, name: str, value: Any, choices: Iterable[Any]) -> An
 
 
 def nearest(value: object, names: Iterable[str]) -> str | None:
-    """The one of `names` that `value` is probably a misspelling of, whatever the case of its letters; None where none is."""
+    """The one of `names` that `value` is probably a misspelling of, in any case; or None."""
     if not isinstance(value, str):
         return None
     plain = {name.lower().replace("_", "").replace("-", ""): name for name in names}
-    found = difflib.get_close_matches(value[:60].lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=0.7)
+    found = difflib.get_close_matches(
+        value[:60].lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=0.7
+    )
     return plain[found[0]] if found else None

@@ -1,7 +1,8 @@
-"""Every public call with hostile arguments: it works, or it is refused in one line of the library's form.
+"""Every public call with hostile arguments: it works, or it is refused in the library's form.
 
-One argument at a time is replaced by each of HOSTILE. What is accepted must be usable: the network that it makes computes,
-the configuration makes it again. What is refused says who, what was expected and what came.
+One argument at a time is replaced by each of HOSTILE. What is accepted must be usable: the network
+that it makes computes, the configuration makes it again. What is refused says in one line who, what
+was expected and what came.
 By default a quarter of the combinations is tried, always the same; XPNET_FUZZ=all tries them all.
 """
 
@@ -23,21 +24,66 @@ import xpnet as xn
 from xpnet.backends import BackendError
 
 FORM = re.compile(r"[^\n]+: expected [^\n]+ Received: [^\n]+")
-LONGEST = 1500          # characters of an error; the names of all activations are some 500
-FILES = {"load", "read_idx", "Network.save", "Network.load"}        # the file or the folder of their good calls is missing
+LONGEST = 1500  # characters of an error; the names of all activations are some 500
+FILES = {
+    "load",
+    "read_idx",
+    "Network.save",
+    "Network.load",
+}  # the file or the folder of their good calls is missing
 REFUSALS = ValueError, TypeError, BackendError, FileNotFoundError
 
 HOSTILE: dict[str, Any] = {
-    "None": None, "True": True, "False": False, "'no'": "no", "''": "", "[]": [], "{}": {}, "()": (), "set()": set(),
-    "object()": object(), "np.array([])": np.array([]), "np.array([1, 2])": np.array([1, 2]),
-    "np.ones((2, 2))": np.ones((2, 2)), "nan": np.nan, "inf": math.inf, "-inf": -math.inf, "-1": -1, "0": 0, "2": 2,
-    "2**70": 2**70, "10**400": 10**400, "-0.5": -0.5, "0.5": 0.5, "2.0": 2.0, "b'x'": b"x", "a lambda": lambda *args: None,
-    "a class": Exception, "a module": types, "[[1], [2, 3]]": [[1], [2, 3]], "[[]]": [[]], "[None]": [None], "'3'": "3",
-    "1j": 1j, "np.complex64(1)": np.complex64(1), "np.array(3.0)": np.array(3.0), "np.array(3)": np.array(3),
-    "np.ma.masked": np.ma.masked, "a masked array": np.ma.array([1.0, 2.0], mask=[True, False]),
-    "np.float16(0.5)": np.float16(0.5), "np.int8(2)": np.int8(2), "np.str_('no')": np.str_("no"), "'x' * 10**5": "x" * 10**5,
-    "a million": np.arange(1_000_000), "list of 10**5": list(range(10**5)), "[1, 'a']": [1, "a"], "(1, True)": (1, True),
-    "[nan]": [np.nan], "a date": np.datetime64("2020-01-01"), "['a', 'b']": ["a", "b"], "range(2)": range(2),
+    "None": None,
+    "True": True,
+    "False": False,
+    "'no'": "no",
+    "''": "",
+    "[]": [],
+    "{}": {},
+    "()": (),
+    "set()": set(),
+    "object()": object(),
+    "np.array([])": np.array([]),
+    "np.array([1, 2])": np.array([1, 2]),
+    "np.ones((2, 2))": np.ones((2, 2)),
+    "nan": np.nan,
+    "inf": math.inf,
+    "-inf": -math.inf,
+    "-1": -1,
+    "0": 0,
+    "2": 2,
+    "2**70": 2**70,
+    "10**400": 10**400,
+    "-0.5": -0.5,
+    "0.5": 0.5,
+    "2.0": 2.0,
+    "b'x'": b"x",
+    "a lambda": lambda *args: None,
+    "a class": Exception,
+    "a module": types,
+    "[[1], [2, 3]]": [[1], [2, 3]],
+    "[[]]": [[]],
+    "[None]": [None],
+    "'3'": "3",
+    "1j": 1j,
+    "np.complex64(1)": np.complex64(1),
+    "np.array(3.0)": np.array(3.0),
+    "np.array(3)": np.array(3),
+    "np.ma.masked": np.ma.masked,
+    "a masked array": np.ma.array([1.0, 2.0], mask=[True, False]),
+    "np.float16(0.5)": np.float16(0.5),
+    "np.int8(2)": np.int8(2),
+    "np.str_('no')": np.str_("no"),
+    "'x' * 10**5": "x" * 10**5,
+    "a million": np.arange(1_000_000),
+    "list of 10**5": list(range(10**5)),
+    "[1, 'a']": [1, "a"],
+    "(1, True)": (1, True),
+    "[nan]": [np.nan],
+    "a date": np.datetime64("2020-01-01"),
+    "['a', 'b']": ["a", "b"],
+    "range(2)": range(2),
 }
 
 
@@ -56,7 +102,11 @@ def failure(call: Call, argument: str, value: Any) -> str | None:
         warnings.simplefilter("error")
         try:
             call.use(call(**{argument: value}))
-            return "accepted, though it is neither True nor False" if is_flag and type(value) is not bool else None
+            return (
+                "accepted, though it is neither True nor False"
+                if is_flag and type(value) is not bool
+                else None
+            )
         except REFUSALS as error:
             text = str(error)
             if FORM.fullmatch(text) and len(text) <= LONGEST:
@@ -71,16 +121,35 @@ def test_hostile_arguments(label, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     call = CALLS[label]
     if label not in FILES:
-        call.use(call())                    # what is good is good
-    wrong = [f"{argument}={name}: {why}" for argument in call.good() for name, value in HOSTILE.items()
-             if drawn(label, argument, name) and (why := failure(call, argument, value))]
+        call.use(call())  # what is good is good
+    wrong = [
+        f"{argument}={name}: {why}"
+        for argument in call.good()
+        for name, value in HOSTILE.items()
+        if drawn(label, argument, name) and (why := failure(call, argument, value))
+    ]
     assert not wrong, f"{label}: {len(wrong)} bad refusals\n" + "\n".join(wrong)
 
 
 def test_every_public_name_is_called():
-    """What xpnet exports, apart from base classes, types, constants and modules, is in the table."""
-    others = {"PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "History", "Layer", "OutOfMemory", "Window", "available",
-              "functional", "metrics", "Loss", "Optimizer", "Schedule"}
+    """What xpnet exports is in the table, apart from base classes, types, constants and modules."""
+    others = {
+        "PREDICT",
+        "SAMPLE",
+        "TRAIN",
+        "Backend",
+        "BackendError",
+        "History",
+        "Layer",
+        "OutOfMemory",
+        "Window",
+        "available",
+        "functional",
+        "metrics",
+        "Loss",
+        "Optimizer",
+        "Schedule",
+    }
     assert set(xn.__all__) - others <= set(CALLS)
     assert set(xn.functional.__all__) | set(xn.metrics.__all__) <= set(CALLS)
 
@@ -89,5 +158,8 @@ def test_every_argument_is_tried():
     for label, call in CALLS.items():
         owner, _, method = label.rpartition(".")
         function = getattr(xn.Network, method) if owner == "Network" else call.function
-        if getattr(function, "__name__", "<lambda>") not in ("<lambda>", "call"):       # those have no names of their own
+        if getattr(function, "__name__", "<lambda>") not in (
+            "<lambda>",
+            "call",
+        ):  # those have no names of their own
             assert set(signature(function)) - {"self"} <= set(call.good()), label

@@ -1,8 +1,9 @@
 """Checks of arguments: each kind of argument has one check here, which everything uses.
 
-A check returns the value in its plain form (an int, a float, a bool, ...) or raises ValueError in the library's form:
-`Who: expected X. Received: name=value.` They run in constructors and where users call, never in a step of training.
-The checks that the backends need too are in xpnet/backends/arguments.py, those of windows in xpnet/backends/window.py.
+A check returns the value in its plain form (an int, a float, a bool, ...) or raises ValueError in the
+library's form: `Who: expected X. Received: name=value.` Checks run in constructors and where users call,
+never in a step of training. The checks that the backends need too are in xpnet/backends/arguments.py,
+those of windows in xpnet/backends/window.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from xpnet.backends.arguments import nearest as nearest
 from xpnet.backends.arguments import shown as shown
 from xpnet.backends.arguments import wrong as wrong
 
-MOST_AXES = 32          # of a sample: NumPy's arrays have 64 at most
+MOST_AXES = 32  # of a sample: NumPy's arrays have 64 at most
 
 
 def is_number(value: object) -> bool:
@@ -31,11 +32,13 @@ def is_number(value: object) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:       # an int that no float can hold
+    except OverflowError:  # an int that no float can hold
         return False
 
 
-def expect_number(who: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> float:
+def expect_number(
+    who: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf
+) -> float:
     """A finite number, `least` <= value < `below`."""
     if not is_number(value) or not least <= value < below:
         kind = "a finite number" if least == -math.inf else f"a number, {least:g} or larger"
@@ -80,7 +83,7 @@ def expect_function(who: str, name: str, value: Any, what: str) -> Callable[...,
 
 
 def items(value: Any) -> list[Any] | None:
-    """The elements of a list, a tuple, or an array of one axis; None for anything else, strings too."""
+    """The elements of a list, a tuple or an array of one axis; None for anything else."""
     if isinstance(value, np.ndarray):
         return list(value) if value.ndim == 1 and not isinstance(value, np.ma.MaskedArray) else None
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
@@ -92,8 +95,10 @@ def expect_no_mask(who: str, a: Any) -> None:
     """ValueError where elements of an array, or of a list of arrays, are masked: the mask would be lost."""
     arrays = a if isinstance(a, list | tuple) else (a,)
     if any(isinstance(item, np.ma.MaskedArray) and np.ma.is_masked(item) for item in arrays):
-        raise ValueError(f"{who}: expected an array without masked elements; a.filled(value) gives them a value. "
-                         f"Received: a {'masked array' if np.ma.isMA(a) else f'{type(a).__name__} of masked arrays'}.")
+        raise ValueError(
+            f"{who}: expected an array without masked elements; a.filled(value) gives them a value. "
+            f"Received: a {'masked array' if np.ma.isMA(a) else f'{type(a).__name__} of masked arrays'}."
+        )
 
 
 def rows_of(value: Any) -> list[Any]:
@@ -101,14 +106,18 @@ def rows_of(value: Any) -> list[Any]:
     return list(value) if isinstance(value, np.ndarray) and value.ndim == 2 else []
 
 
-def expect_instance(who: str, name: str, value: Any, kind: type | tuple[type, ...], what: str) -> Any:
+def expect_instance(
+    who: str, name: str, value: Any, kind: type | tuple[type, ...], what: str
+) -> Any:
     """An object of a class; `what` is how the error calls it, e.g. "a Loss"."""
     if not isinstance(value, kind):
         raise TypeError(str(wrong(who, f"{name} to be {what}", name, value)))
     return value
 
 
-def expect_named(who: str, what: str, value: Any, kind: type, table: Mapping[str, Callable[[], Any]]) -> Any:
+def expect_named(
+    who: str, what: str, value: Any, kind: type, table: Mapping[str, Callable[[], Any]]
+) -> Any:
     """An object of a class, or its name in `table`, which stands for one with its default settings.
 
     `what` is how the error calls it, e.g. "a Loss".
@@ -128,17 +137,31 @@ def real_array(a: Any, who: str) -> np.ndarray:
     kind = type(a).__name__
     try:
         a = np.asarray(a)
-    except ValueError as error:     # nested lists of different lengths
-        raise ValueError(f"{who}: expected an array of numbers. Received: {kind} ({error}).") from error
+    except ValueError as error:  # nested lists of different lengths
+        raise ValueError(
+            f"{who}: expected an array of numbers. Received: {kind} ({error})."
+        ) from error
     if a.dtype.kind not in "buif":
         names = who.endswith("targets") and (
-            a.dtype.kind in "US" or a.dtype.kind == "O" and a.size > 0 and isinstance(a.flat[0], str))
-        remedy = "; of names, classes, y = np.unique(names, return_inverse=True) makes numbers" if names else ""
-        raise TypeError(f"{who}: expected real numbers. Received: an array of dtype {a.dtype}{remedy}.")
+            a.dtype.kind in "US"
+            or a.dtype.kind == "O"
+            and a.size > 0
+            and isinstance(a.flat[0], str)
+        )
+        remedy = (
+            "; of names, classes, y = np.unique(names, return_inverse=True) makes numbers"
+            if names
+            else ""
+        )
+        raise TypeError(
+            f"{who}: expected real numbers. Received: an array of dtype {a.dtype}{remedy}."
+        )
     return a
 
 
-def not_finite(a: Any, dtype: Any = None, to_numpy: Callable[[Any], np.ndarray] = np.asarray) -> str:
+def not_finite(
+    a: Any, dtype: Any = None, to_numpy: Callable[[Any], np.ndarray] = np.asarray
+) -> str:
     """What real numbers `a` has beside finite numbers of `dtype`, in words; "" where it has nothing else.
 
     What counts is what an array is after the cast: 1e39 is finite in float64 and infinite in float32.
@@ -146,7 +169,7 @@ def not_finite(a: Any, dtype: Any = None, to_numpy: Callable[[Any], np.ndarray] 
     if a.dtype.kind != "f" or a.size == 0:
         return ""
     with np.errstate(all="ignore"):
-        ends = np.array([to_numpy(a.min()), to_numpy(a.max())])         # a NaN is both
+        ends = np.array([to_numpy(a.min()), to_numpy(a.max())])  # a NaN is both
         cast = ends.astype(dtype or ends.dtype)
     if np.isfinite(cast).all():
         return ""
@@ -168,12 +191,12 @@ DTYPES = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def expect_dtype(who: str, dtype: Any) -> np.dtype:
-    """The type that a network computes with, float32 or float64, by NumPy's name, class or object."""
+    """The type that a network computes with, float32 or float64: NumPy's name, class or object."""
     try:
         found = np.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
     except (TypeError, ValueError):
         found = None
-    if found is None or found not in DTYPES:       # NumPy takes None for float64
+    if found is None or found not in DTYPES:  # NumPy takes None for float64
         raise wrong(who, "dtype float32 or float64", "dtype", dtype)
     return found
 
@@ -205,7 +228,9 @@ class Checked:
     def expect_integer(self, name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
         return expect_integer(self.who, name, value, least, most)
 
-    def expect_number(self, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> float:
+    def expect_number(
+        self, name: str, value: Any, least: float = -math.inf, below: float = math.inf
+    ) -> float:
         return expect_number(self.who, name, value, least, below)
 
     def expect_positive(self, name: str, value: Any) -> float:

@@ -11,7 +11,9 @@ from xpnet.checks import nearest
 def explain(name: str) -> str:
     """The message of the AttributeError for `xpnet.name`, with the name here where one is known."""
     message = f"xpnet has no {name}"
-    if name.startswith("_") or find_spec(f"xpnet.{name}"):      # Python itself looks for those in passing
+    if name.startswith("_") or find_spec(
+        f"xpnet.{name}"
+    ):  # Python itself looks for those in passing
         return message
     known = _known()
     if name.lower() in known:
@@ -23,13 +25,16 @@ def explain(name: str) -> str:
 
 
 def _known() -> dict[str, list[str]]:
-    """Names in small letters, xpnet's own and those that the catalogue knows of other libraries: xpnet's names."""
+    """xpnet's names by lower-case name: by its own, and by those of other libraries in the catalogue."""
     from xpnet.catalogue import FAMILIES
+
     known = {name.lower(): [name] for name in xpnet.__all__}
     for item in (item for items in FAMILIES.values() for item in items):
         ours = item.name if item.name in xpnet.__all__ else f"{item.what.__module__}.{item.name}"
         for other in f"{item.name}, {item.pytorch}, {item.keras}, {item.numpynet}".split(","):
             name = other.strip().rpartition(".")[2].lower()
-            if name and "(" not in name and ours not in known.setdefault(name, []):     # Conv2d(groups=C) is no name
+            if (
+                name and "(" not in name and ours not in known.setdefault(name, [])
+            ):  # Conv2d(groups=C) is no name
                 known[name].append(ours)
     return known
