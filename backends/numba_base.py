@@ -23,7 +23,11 @@ class NumbaBase(NumpyBackend):
 
     def __init__(self, note: str = "", *, winograd: int = 2) -> None:
         super().__init__(note, winograd=winograd)
-        self.size = min(self.threads.size, most_threads())
+
+    @property
+    def size(self) -> int:
+        """The most threads that a kernel gets."""
+        return min(self.threads.size, most_threads())
 
     def crew(self, work: int) -> int:
         """How many threads to give a kernel that touches so many elements."""

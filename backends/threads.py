@@ -12,6 +12,8 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+import numpy as np
+
 Task = Callable[[int], object]
 
 
@@ -27,16 +29,50 @@ def thread_count() -> int:
     return os.cpu_count() or 1
 
 
-class ThreadPool:
-    """`size` threads, the caller among them, that work through numbered tasks.
+_chosen: int | None = None
 
-    The others start at the first parallel call and end when the pool is dropped. Any thread may call, several at once
-    too, and a task may call again: a caller never waits for a free worker, because it does its tasks itself.
+
+def set_num_threads(n: int | None) -> None:
+    """Set how many threads the CPU backends use, in this process and from the next kernel on.
+
+    It holds for all networks, those that exist and even those that are being trained in other
+    threads, and comes before the environment variable XPNET_NUM_THREADS. No bit of a result changes.
+    The numba backend uses at most NUMBA_NUM_THREADS threads, by default one for each core.
+
+    Args:
+        n: number of threads, 1 or larger, the calling one included; None goes back to
+            XPNET_NUM_THREADS or, without it, one thread for each core that this process may use.
+
+    Raises:
+        ValueError: n is anything else.
+    """
+    global _chosen
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
+        raise ValueError("set_num_threads: expected n to be an int, 1 or larger, or None. "
+                         f"Received: n={n!r}.")
+    _chosen = None if n is None else int(n)
+
+
+def get_num_threads() -> int:
+    """The number of threads that the CPU backends use: see `set_num_threads`."""
+    return thread_count() if _chosen is None else _chosen
+
+
+class ThreadPool:
+    """`size` threads, or as many as set_num_threads says, that work through numbered tasks.
+
+    The caller is one of them. The others start at the first parallel call that needs them and end
+    when the pool is dropped. Any thread may call, several at once too, and a task may call again: a
+    caller never waits for a free worker, because it does its tasks itself.
     """
 
     def __init__(self, size: int) -> None:
-        self.size = size
-        self._queues: dict[int, SimpleQueue[_Job | None]] = {}          # by process: a fork has no workers
+        self._size = size
+        self._crews: dict[int, _Crew] = {}                              # by process: a fork has no workers
+
+    @property
+    def size(self) -> int:
+        return self._size if _chosen is None else _chosen
 
     def run(self, task: Task, count: int) -> None:
         """task(0), ..., task(count - 1), each once, in any order; the first exception is raised again here."""
@@ -46,29 +82,44 @@ class ThreadPool:
                 task(index)
             return
         job = _Job(task, count)
-        queue = self._queue()
+        queue = self._crew().at_least(helpers)
         for _ in range(helpers):
             queue.put(job)
         job.work()
         job.wait()
 
-    def _queue(self) -> SimpleQueue[_Job | None]:
-        """Where this process's workers wait for jobs; the first call starts them."""
+    def _crew(self) -> _Crew:
+        """This process's workers."""
         process = os.getpid()
-        queue = self._queues.get(process)
-        if queue is None:
-            fresh: SimpleQueue[_Job | None] = SimpleQueue()
-            queue = self._queues.setdefault(process, fresh)             # atomic: of two first callers one starts them
-            if queue is fresh:
-                for number in range(1, self.size):
-                    Thread(target=_serve, args=(queue,), name=f"xpnet-{number}", daemon=True).start()
-        return queue
+        # setdefault is atomic: all callers get the same crew.
+        return self._crews.get(process) or self._crews.setdefault(process, _Crew())
 
-    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:   # a default, for at the end modules are gone
-        queue = self._queues.get(getpid())
-        if queue is not None:
-            for _ in range(1, self.size):
-                queue.put(None)
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:   # at the end `os` is gone
+        crew = self._crews.get(getpid())
+        if crew is not None:
+            crew.dismiss()
+
+
+class _Crew:
+    """The workers of one process, and the queue where they wait for jobs."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock, self._count = Lock(), 0
+
+    def at_least(self, count: int) -> SimpleQueue[_Job | None]:
+        """The queue, once that many workers were started."""
+        if self._count < count:
+            with self._lock:
+                while self._count < count:
+                    self._count += 1
+                    Thread(target=_serve, args=(self._queue,), name=f"xpnet-{self._count}",
+                           daemon=True).start()
+        return self._queue
+
+    def dismiss(self) -> None:
+        for _ in range(self._count):
+            self._queue.put(None)
 
 
 def _serve(queue: SimpleQueue[_Job | None]) -> None:

@@ -169,11 +169,12 @@ def test_the_number_of_threads_changes_no_bit():
     run_script("""
 from parity_cases import run, same_bits
 from test_numba_loops import LARGE, Loops
+from xpnet.backends.threads import ThreadPool
 
 backend = Loops()
 for case in LARGE:
     results = []
-    for backend.size in (1, 2, 3, 4):
+    for backend.threads in map(ThreadPool, (1, 2, 3, 4)):
         results.append(run(case, backend))
     for result in results[1:]:
         assert all(map(same_bits, result, results[0])), case

@@ -103,12 +103,13 @@ import numpy as np
 from parity_cases import normal, same_bits
 from xpnet.backends import Window
 from xpnet.backends.numba_winograd import NumbaWinograd
+from xpnet.backends.threads import ThreadPool
 
 backend, window = NumbaWinograd(), Window((3, 3), padding=(1, 1, 1, 1))
 for (C, F, H, N), tile in [((40, 72, 17, 33), 2), ((64, 64, 16, 16), 4), ((130, 128, 5, 16), 2)]:
     x, W, dy = normal(C, H, H, N), normal(F, C, 3, 3), normal(F, H, H, N)
     results = []
-    for backend.size in (1, 2, 3, 4):
+    for backend.threads in map(ThreadPool, (1, 2, 3, 4)):
         dW = np.empty_like(W)
         backend.winograd_dW(x, dy, window, dW, False, tile=tile)
         results.append((backend.winograd_conv2d(x, W, window, tile=tile), dW,

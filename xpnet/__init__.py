@@ -7,6 +7,7 @@
 
 from xpnet import functional, layers, losses, metrics, optim, schedules
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
+from xpnet.backends.threads import get_num_threads, set_num_threads
 from xpnet.io import load
 from xpnet.layer import PREDICT, SAMPLE, TRAIN, Layer
 from xpnet.layers import *
@@ -22,7 +23,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "History", "Input", "Layer", "Network", "OutOfMemory",
-    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend", "load", "metrics",
+    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend", "get_num_threads",
+    "load", "metrics", "set_num_threads",
 ]
 __all__ += layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 
