@@ -49,7 +49,8 @@ gpu-check: $(VENV)/installed-test $(VENV)/installed-bench $(VENV)/installed-$(CU
 
 # One environment for all of them: each target adds the extras that it needs, once, and again when pyproject.toml changes.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@echo 'installing xpnet[$*] and what it needs into $(VENV); the first time, minutes on a slow network'
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 # The version first: with an older Python, pip would search for minutes before it said so.
