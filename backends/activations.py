@@ -1,16 +1,18 @@
 """Elementwise activations: each with its derivative, as functions of (xp, array, *constants).
 
-A derivative is written with y = f(z) where all of its digits follow from y (`of` is "y"), else with the input z (`of` is "z"),
-and then the layer keeps z as well. Values and derivatives have a small relative error, also where they are tiny, down to the
-smallest normal number; below it they may be 0. Exceptions:
+A derivative is written with y = f(z) where all of its digits follow from y (`of` is "y"), else with
+the input z (`of` is "z"), and then the layer keeps z as well. Values and derivatives have a small
+relative error, also where they are tiny, down to the smallest normal number; below it they may be 0.
+Exceptions:
 
-- sigmoid, tanh, scaled_tanh: f' has an error of one rounding of y, about 1e-7 in float32, because the fused kernels keep y
-  alone. Where y is rounded to its limit, f' is 0.
-- silu, swish, gelu, gelu_tanh, mish: f' passes through 0 between -2 and 0 as a difference; the error there is absolute.
+- sigmoid, tanh, scaled_tanh: f' has an error of one rounding of y, about 1e-7 in float32, because the
+  fused kernels keep y alone. Where y is rounded to its limit, f' is 0.
+- silu, swish, gelu, gelu_tanh, mish: f' passes through 0 between -2 and 0 as a difference, and has an
+  absolute error there.
 
-f(NaN) is NaN, and so is f'(NaN), except where f' is a choice between constants (relu, leaky, hardtan, ...). There f'(NaN) is
-what the comparison below gives, the same constant on every backend: one comparison for each element is all that such a
-derivative costs, and the loss is NaN already.
+f(NaN) is NaN, and so is f'(NaN), except where f' is a choice between constants (relu, leaky, hardtan,
+...). There f'(NaN) is what the comparison below gives, the same constant on every backend: one
+comparison for each element is all that such a derivative costs, and the loss is NaN already.
 At an infinity f and f' are at their limits; nothing overflows on the way to a finite result.
 Those in FUSED are also part of the kernels that make z: products, convolutions, batch normalisation.
 The formulas with their sources stand at the classes in xpnet/layers.
@@ -31,7 +33,7 @@ SCALE, SLOPE = 1.7159, 2.0 / 3.0    # LeCun et al. 1998, appendix A: f(1) = 1, f
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772     # Klambauer et al. 2017: mean 0, variance 1 stay
 FAR = 1e4                           # exp(-FAR) is 0; a factor that would be infinite is cut here, where the other one is 0
 ROUND = 2.0**53                     # 1 + ROUND is ROUND
-LAST_ODD = 17                       # Lambert's fraction up to here has all digits of float64 for |z| <= 1
+LAST_ODD = 17                       # Lambert's fraction up to here is exact in float64, |z| <= 1
 
 
 class Activation(NamedTuple):
@@ -53,7 +55,10 @@ def pick(xp, condition, yes: float, no: float, like):
 # --- sigmoid and its kin ----------------------------------------------------------------------------------------------
 
 def fraction(xp, z):
-    """(a, b), the larger one 1, whose quotient is exp(z): sigmoid(z) = a / (a + b) has all digits, also where it is tiny."""
+    """(a, b), the larger one 1, whose quotient is exp(z).
+
+    So sigmoid(z) = a / (a + b) has all of its digits, also where it is tiny.
+    """
     t = xp.exp(-xp.abs(z))
     return xp.maximum(t, z >= 0), xp.maximum(t, z <= 0)
 
@@ -134,7 +139,7 @@ def mish_derivative(xp, z):
 
 
 def smooth_abs(xp, z, k):
-    """2/k log cosh(u), u = k |z| / 2, in two ways: near 0 the one would cancel, and far from it the other would overflow."""
+    """2/k log cosh(u), u = k |z| / 2: near 0 the second form would cancel, far out the first overflow."""
     z = xp.abs(z)
     u = 0.5 * k * z
     near = xp.log1p(2 * xp.sinh(0.5 * xp.minimum(u, 1))**2)
@@ -200,9 +205,9 @@ def beyond(xp, z, threshold):
 
 
 def tanhshrink(xp, z):
-    """z - tanh(z), which cancels near 0: there z w / (1 + w), from Lambert's continued fraction (1768)
+    """z - tanh(z), and near 0, where this cancels, z w / (1 + w).
 
-    tanh(z) = z / (1 + w), w = z^2 / (3 + z^2 / (5 + z^2 / (7 + ...))).
+    By Lambert's continued fraction (1768), tanh(z) = z / (1 + w), w = z^2 / (3 + z^2 / (5 + ...)).
     """
     square = xp.minimum(xp.abs(z), 1)**2
     w = 0.0

@@ -25,7 +25,7 @@ Array = Any
 
 
 def weighed(xp: Any, weight: Array, value: Array) -> Array:
-    """weight * value, where 0 times anything is 0: an infinity or a NaN that has no weight does not count."""
+    """weight * value, where 0 times anything is 0, also 0 times an infinity or a NaN."""
     return weight * xp.where(weight != 0, value, 0.0)
 
 
@@ -380,13 +380,14 @@ class Backend(OptimizerRules):
         """Mean over the batch of -sum over k of t_k log softmax(z)_k, and its gradient (softmax(z) sum(t) - t) / N.
 
         z (K, N); target is labels (N,) of an integer type, or t (K, N) -> loss (), dz (K, N).
-        Here 0 times anything is 0. So a class may have the logit -infinity where its share is 0, and a sample whose shares
-        are all 0 adds nothing to the loss and has a gradient of 0, whatever its logits are.
+        Here 0 times anything is 0. So a class may have the logit -infinity where its share is 0, and a
+        sample whose shares are all 0 adds nothing to the loss and has a gradient of 0, whatever its
+        logits are.
         """
         K, N = z.shape
         if target.ndim == 1:
             target = (self.xp.arange(K)[:, None] == target).astype(z.dtype)                     # one-hot (K, N)
-        with np.errstate(invalid="ignore"):                             # infinity - infinity, perhaps without a weight
+        with np.errstate(invalid="ignore"):     # infinity - infinity, perhaps without a weight
             shifted = z - z.max(axis=0)
         e = self.xp.exp(shifted)
         total, weight = e.sum(axis=0), target.sum(axis=0)                                       # (N,)

@@ -1,85 +1,82 @@
-"""Activations and their derivatives against mpmath: the relative error over the whole range of numbers, and NaN.
+"""Activations against mpmath: the relative error of f and f' over the range of numbers, and NaN.
 
-The points lie on a logarithmic scale on both sides of 0, with most of them where the curves bend. Every implementation is
-tested: base.py, NumPy, the compiled loops, the CUDA kernels as g++ compiles them, and a GPU where there is one.
+The points lie on a logarithmic scale on both sides of 0, with most of them where the curves bend.
+Every implementation is tested: base.py, NumPy, the compiled loops, the CUDA kernels as g++ compiles
+them, and a GPU where there is one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 import pytest
 from activation_formulas import FORMULAS, OTHERS
-from conftest import NO_NUMBA
-from fake_cupy import FakeCupy, installed
-from gpu import gpu_or_skip
+from implementations import CPU, implementations, on_cpu
 from mpmath import mp, mpf
 
 import xpnet as xn
-from xpnet.backends import Backend, Window, get_backend
+from xpnet.backends import Backend, Window
 from xpnet.backends.activations import ACTIVATIONS, FUSED
-from xpnet.backends.cupy_backend import CupyBackend
 
 CASES = [(name, ()) for name in ACTIVATIONS] + list(OTHERS.items())
-every_activation = pytest.mark.parametrize("name, constants", CASES, ids=lambda value: str(value) if value else "usual")
+every_activation = pytest.mark.parametrize("name, constants", CASES,
+                                           ids=lambda value: str(value) if value else "usual")
 both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
-# Relative errors are at most ROUNDINGS units of the last digit. Where the argument of an exponential is rounded first, e.g.
-# z^2 / 2, its absolute error is a relative error of the result: twice as many units as the logarithm of the result is large.
+# Relative errors are at most ROUNDINGS units of the last digit. Where the argument of an
+# exponential is rounded first, e.g. z^2 / 2, its absolute error is a relative error of the result.
+# The argument is about the logarithm of the result, and two roundings of it are allowed.
 ROUNDINGS = 8
 ROUNDED_ARGUMENT = {"gelu", "gelu_tanh", "gaussian", "softplus", "swish", "celu"}
-# Subnormal numbers are 0 on a GPU and in compiled loops, and are then multiplied: FLOOR is 256 times the smallest normal number.
+# Subnormal numbers are 0 on a GPU and in compiled loops, and some are then multiplied with z:
+# errors of FLOOR times the smallest normal number are allowed.
 FLOOR = 256
-# The fused kernels keep y alone; where it is near its limit, f' is as exact as y: these are the errors in units of 1.
+# The fused kernels keep y alone; where it is near its limit, f' is as exact as y. The errors that
+# are allowed, in units of the last digit of 1.
 FROM_ROUNDED_OUTPUT = {"sigmoid": 1.0, "logistic": 1.0, "tanh": 1.0, "scaled_tanh": 2.0}
 # f' is 0 within this range, as a difference of terms that are up to about 0.5.
-PASSES_ZERO = {"silu": (-2, -0.5), "swish": (-2, -0.5), "gelu": (-2, -0.5), "gelu_tanh": (-2, -0.5), "mish": (-2, -0.5)}
-# Derivatives that are a choice between constants, and what the choice gives for NaN. All others give NaN.
-CONSTANT_AT_NAN = {"relu": 0, "linear": 1, "relie": 0.01, "ramp": 0.1, "leaky": 0.01, "plse": 0.125, "stair": 1, "hardtan": 0,
-                   "lhtan": 0.001, "relu6": 0, "hard_sigmoid": 0, "softshrink": 1, "hardshrink": 1, "thresholded": 0, "step": 0}
+PASSES_ZERO = dict.fromkeys(("silu", "swish", "gelu", "gelu_tanh", "mish"), (-2, -0.5))
+# Derivatives that are a choice between constants, and what it gives for NaN. All others give NaN.
+CONSTANT_AT_NAN = {
+    "relu": 0, "linear": 1, "relie": 0.01, "ramp": 0.1, "leaky": 0.01, "plse": 0.125, "stair": 1,
+    "hardtan": 0, "lhtan": 0.001, "relu6": 0, "hard_sigmoid": 0, "softshrink": 1, "hardshrink": 1,
+    "thresholded": 0, "step": 0}
 
 
-@pytest.fixture(scope="module", params=["base", "numpy", pytest.param("numba", marks=NO_NUMBA), "emulated",
-                                        pytest.param("cupy", marks=pytest.mark.gpu)])
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Every backend, and the CUDA kernels compiled by g++."""
-    if request.param == "emulated":
-        names = [f"{kernel}_{way}<{number}," for kernel in ("activation", "curve") for way in ("forward", "backward")
-                 for number in ("float", "double")] + ["random_bits"]            # which the backend tries first
-        with installed(FakeCupy(request.getfixturevalue("folder"), kernels=names, checks=("-O0",))):
-            yield CupyBackend()
-    elif request.param == "cupy":
-        yield gpu_or_skip()
-    else:
-        yield Backend() if request.param == "base" else get_backend(request.param)
+backend = implementations(*(f"{kernel}_{way}<{number}," for kernel in ("activation", "curve")
+                            for way in ("forward", "backward") for number in ("float", "double")))
 
 
 @cache
 def grid(dtype: str) -> np.ndarray:
-    """Points from 1e-30 to about the largest float32 on both sides of 0; beyond `far` every exponential is 0 or infinite."""
+    """Points from 1e-30 to about the largest float32 on both sides of 0.
+
+    Beyond `far` every exponential is 0 or infinite.
+    """
     far, top, count = (120, 3e38, 50) if dtype == "float32" else (800, 1e100, 30)
-    sizes = np.concatenate([np.geomspace(1e-30, 1e-3, 12, endpoint=False), np.geomspace(1e-3, far, count),
-                            np.geomspace(2 * far, top, 13)])
+    sizes = np.concatenate([np.geomspace(1e-30, 1e-3, 12, endpoint=False),
+                            np.geomspace(1e-3, far, count), np.geomspace(2 * far, top, 13)])
     return np.concatenate([-sizes[::-1], sizes]).astype(dtype)
 
 
 @cache
 def exact(name: str, constants: tuple[float, ...], dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """(f, f') on the grid as float64. The digits are enough for differences that are small beside their terms."""
+    """(f, f') on the grid as float64, from enough digits for differences that are small."""
+    f, usual = FORMULAS[name], ACTIVATIONS[name].constants.values()
     with mp.workdps(120 if dtype == "float32" else 400):
-        numbers = [mpf(float(np.dtype(dtype).type(c))) for c in constants or ACTIVATIONS[name].constants.values()]
+        numbers = [mpf(float(np.dtype(dtype).type(c))) for c in constants or usual]
         values, slopes = [], []
         for x in map(mpf, grid(dtype).tolist()):
             h = abs(x) * mpf(10)**-25
-            values.append(float(FORMULAS[name](x, *numbers)))
-            slopes.append(float((FORMULAS[name](x + h, *numbers) - FORMULAS[name](x - h, *numbers)) / (2 * h)))
+            values.append(float(f(x, *numbers)))
+            slopes.append(float((f(x + h, *numbers) - f(x - h, *numbers)) / (2 * h)))
     return np.array(values), np.array(slopes)
 
 
-def both(backend: Backend, name: str, x: np.ndarray, constants: tuple[float, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+def both(backend: Backend, name: str, x: np.ndarray, constants: tuple[float, ...] = ()
+         ) -> tuple[np.ndarray, np.ndarray]:
     """(f(x), f'(x)) as the layers compute them."""
     with np.errstate(all="ignore"), backend.scope():
         z = backend.asarray(x)
@@ -125,7 +122,7 @@ def test_derivatives(backend: Backend, name: str, constants: tuple[float, ...], 
         relative = (x <= low) | (x >= high)
         assert np.abs(slope - right)[~relative].max() <= 4 * eps
     elif name == "stair":
-        relative = x != np.floor(x)                                     # f' jumps at whole numbers, as large floats are
+        relative = x != np.floor(x)                 # f' jumps at whole numbers, as large floats are
     assert largest_error(name, slope[relative], right[relative]) < 1
 
 
@@ -150,16 +147,21 @@ def dtype_of(array: np.ndarray, number: float) -> float:
 
 @both_types
 @pytest.mark.parametrize("name", FUSED)
-@pytest.mark.parametrize("cpu", ["base", "numpy", pytest.param("numba", marks=NO_NUMBA)])
+@pytest.mark.parametrize("cpu", CPU)
 def test_fused_activations_have_the_same_digits(cpu: str, name: str, dtype: str):
-    """At the end of kernels that compute z = 1 x + 0. The CUDA kernels end with the function that is tested above."""
-    backend = Backend() if cpu == "base" else get_backend(cpu)
+    """At the end of kernels that compute z = 1 x + 0.
+
+    The CUDA kernels end with the function that is tested above.
+    """
+    backend = on_cpu(cpu)
     x, ones, zeros = grid(dtype), np.ones(1, dtype), np.zeros(1, dtype)
     right = exact(name, (), dtype)[0]
     with np.errstate(all="ignore"):
         results = [
-            backend.gemm(np.ones((3, 1), dtype), x[None], bias=np.zeros(3, dtype), activation=name)[1],
-            backend.conv2d(x.reshape(1, 1, -1, 1), np.ones((1, 1, 1, 1), dtype), Window.make(1), bias=zeros, activation=name),
+            backend.gemm(np.ones((3, 1), dtype), x[None], bias=np.zeros(3, dtype),
+                         activation=name)[1],
+            backend.conv2d(x.reshape(1, 1, -1, 1), ones.reshape(1, 1, 1, 1), Window.make(1),
+                           bias=zeros, activation=name),
             backend.batch_norm_inference(x[None], ones, zeros, zeros, ones, 0.0, activation=name)]
     for y in results:
         assert largest_error(name, y.reshape(-1), right) < 1

@@ -1,45 +1,31 @@
-"""Logits that are infinite or NaN: a masked class costs nothing, an ignored sample does not count, on every backend."""
+"""Logits that are infinite or NaN: a masked class costs nothing, an ignored sample is left out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import NO_NUMBA
-from fake_cupy import FakeCupy, installed
-from gpu import gpu_or_skip
+from implementations import CPU, implementations, on_cpu
 
 import xpnet as xn
-from xpnet.backends import Backend, get_backend
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends import Backend
 from xpnet.losses import Loss
 
 INF, NAN = math.inf, math.nan
 both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
-@pytest.fixture(scope="module", params=["base", "numpy", pytest.param("numba", marks=NO_NUMBA), "emulated",
-                                        pytest.param("cupy", marks=pytest.mark.gpu)])
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Every backend, and the CUDA kernels compiled by g++."""
-    if request.param == "emulated":
-        kernels = ("cross_entropy", "mean_of_losses", "random_bits", "assign")
-        with installed(FakeCupy(request.getfixturevalue("folder"), kernels=kernels, checks=("-O0",))):
-            yield CupyBackend()
-    elif request.param == "cupy":
-        yield gpu_or_skip()
-    else:
-        yield Backend() if request.param == "base" else get_backend(request.param)
+backend = implementations("cross_entropy", "mean_of_losses", "assign")
 
 
-def of(loss: Loss, backend: Backend, y: object, target: object, dtype: str) -> tuple[float, np.ndarray]:
+def of(loss: Loss, backend: Backend, y: object, target: object, dtype: str
+       ) -> tuple[float, np.ndarray]:
     """(L, dy (N, ...)) of batch-first y (N, ...) and checked targets."""
     y = np.asarray(y, dtype)
     goal = loss.targets(target, y.shape[1:], np.dtype(dtype))
     with backend.scope():
-        value, dy = loss(backend, backend.asarray(np.moveaxis(y, 0, -1)), backend.asarray(np.moveaxis(goal, 0, -1)))
+        value, dy = loss(backend, *(backend.asarray(np.moveaxis(a, 0, -1)) for a in (y, goal)))
         return float(backend.to_numpy(value)), np.moveaxis(backend.to_numpy(dy), -1, 0)
 
 
@@ -66,13 +52,14 @@ def test_a_masked_class_costs_nothing(backend: Backend, name: str, dtype: str):
     value, dz = of(loss, backend, MASKED, target, dtype)
     n = 1 if name == "sum" else 2
     assert value == pytest.approx(sum(TWO) / n, rel=1e-6)
-    np.testing.assert_allclose(dz, np.array([[SHARE - 1, 1 - SHARE, 0], [0.5, -0.5, 0]]) / n, rtol=1e-5, atol=1e-7)
+    right = np.array([[SHARE - 1, 1 - SHARE, 0], [0.5, -0.5, 0]]) / n
+    np.testing.assert_allclose(dz, right, rtol=1e-5, atol=1e-7)
 
 
 @both_types
 def test_a_masked_class_of_maps(backend: Backend, dtype: str):
     """Masked, ignored and known places in one map."""
-    z = np.array([[[1.0, 3.0, NAN]], [[2.0, 3.0, INF]], [[-INF, -INF, 0.0]]])[None]             # (1, 3, 1, 3)
+    z = np.array([[[[1.0, 3.0, NAN]], [[2.0, 3.0, INF]], [[-INF, -INF, 0.0]]]])     # (1, 3, 1, 3)
     value, dz = of(xn.CrossEntropy(ignore=255), backend, z, [[[0, 1, 255]]], dtype)
     assert value == pytest.approx(sum(TWO) / 2, rel=1e-6)
     right = [[SHARE - 1, 0.5, 0], [1 - SHARE, -0.5, 0], [0, 0, 0]]
@@ -81,9 +68,11 @@ def test_a_masked_class_of_maps(backend: Backend, dtype: str):
 
 @both_types
 @pytest.mark.parametrize("wrong", [NAN, INF, -INF])
-@pytest.mark.parametrize("loss", [xn.CrossEntropy(ignore=-1), xn.CrossEntropy(ignore=-1, label_smoothing=0.1),
-                                  xn.CrossEntropy(ignore=-1, weight=[1, 2, 3]), xn.NegativeLogLikelihood(ignore=-1)])
-def test_the_logits_of_an_ignored_sample_do_not_matter(backend: Backend, loss: Loss, wrong: float, dtype: str):
+@pytest.mark.parametrize("loss", [
+    xn.CrossEntropy(ignore=-1), xn.CrossEntropy(ignore=-1, label_smoothing=0.1),
+    xn.CrossEntropy(ignore=-1, weight=[1, 2, 3]), xn.NegativeLogLikelihood(ignore=-1)])
+def test_the_logits_of_an_ignored_sample_do_not_matter(backend: Backend, loss: Loss, wrong: float,
+                                                       dtype: str):
     known = [[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]
     value, dz = of(loss, backend, [*known, [wrong] * 3, [0.0, wrong, 1.0]], [2, 0, -1, -1], dtype)
     right, slope = of(loss, backend, known, [2, 0], dtype)
@@ -98,10 +87,11 @@ def test_each_loss_by_itself(backend: Backend, target: list[object], dtype: str)
     loss = xn.CrossEntropy(ignore=-1, reduction="none")
     z = np.array([*MASKED, [NAN, INF, -INF]], dtype).T
     with backend.scope():
-        goal = backend.asarray(np.array(target).T if np.ndim(target) == 1 else np.array(target, dtype).T)
-        f, dz = map(backend.to_numpy, loss(backend, backend.asarray(z), goal))
+        goal = np.array(target, None if np.ndim(target) == 1 else dtype).T
+        f, dz = map(backend.to_numpy, loss(backend, backend.asarray(z), backend.asarray(goal)))
     np.testing.assert_allclose(f, [*TWO, 0], rtol=1e-6)
-    np.testing.assert_allclose(dz.T, [[SHARE - 1, 1 - SHARE, 0], [0.5, -0.5, 0], [0, 0, 0]], rtol=1e-5, atol=1e-7)
+    right = [[SHARE - 1, 1 - SHARE, 0], [0.5, -0.5, 0], [0, 0, 0]]
+    np.testing.assert_allclose(dz.T, right, rtol=1e-5, atol=1e-7)
 
 
 @both_types
@@ -114,7 +104,7 @@ def test_a_sample_of_weight_zero_does_not_count(backend: Backend, dtype: str):
 
 @both_types
 def test_what_has_to_be_infinite_or_nan_is(backend: Backend, dtype: str):
-    """A masked class that is right, or gets a share from label smoothing; a NaN in a sample that counts."""
+    """A masked class that is right or gets a share from smoothing; a NaN where it counts."""
     value, dz = of(xn.CrossEntropy(), backend, MASKED, [2, 0], dtype)
     assert value == INF
     np.testing.assert_allclose(dz[0], np.array([SHARE, 1 - SHARE, -1]) / 2, rtol=1e-5)
@@ -149,18 +139,21 @@ def test_an_ignored_sample_behind_log_softmax(backend: Backend, dtype: str):
     z = np.array([[1.0, NAN], [2.0, 0.0], [-INF, NAN]], dtype)
     with backend.scope():
         y = layer.forward(backend.asarray(z), mode="train")
-        value, dy = xn.NegativeLogLikelihood(ignore=-1)(backend, y, backend.asarray(np.array([0, -1])))
+        labels = backend.asarray(np.array([0, -1]))
+        value, dy = xn.NegativeLogLikelihood(ignore=-1)(backend, y, labels)
         dz = backend.to_numpy(layer.backward(dy))
     assert float(backend.to_numpy(value)) == pytest.approx(TWO[0], rel=1e-6)
     np.testing.assert_allclose(dz, [[SHARE - 1, 0], [1 - SHARE, 0], [0, 0]], rtol=1e-6)
 
 
-# --- yes or no --------------------------------------------------------------------------------------------------------
+# --- yes or no ------------------------------------------------------------------------------------
 
-SURE = {    # losses of logits -inf, inf that are right, and of 0 that is not known: the value of a target 1
+# Losses, and what they and their slopes are for a logit of 0 and a target of 1.
+SURE = {
     "binary": (xn.BinaryCrossEntropy(reduction="sum"), math.log(2), -0.5),
     "many": (xn.MultiLabelCrossEntropy(reduction="sum"), math.log(2), -0.5),
-    "weights": (xn.MultiLabelCrossEntropy(weight=[1, 2, 4], positive_weight=[3, 5, 1], reduction="sum"), 4 * math.log(2), -2.0),
+    "weights": (xn.MultiLabelCrossEntropy(weight=[1, 2, 4], positive_weight=[3, 5, 1],
+                                          reduction="sum"), 4 * math.log(2), -2.0),
     "focal": (xn.FocalCrossEntropy(0.25, 2.0, reduction="sum"), 0.25 * 0.25 * math.log(2),
               0.25 * 0.25 * (2 * 0.5 * math.log(0.5) - 0.5)),
 }
@@ -200,43 +193,45 @@ def test_divergence_and_counts(backend: Backend, dtype: str):
     assert value == 0.5 and dy.tolist() == [[0, 0]]
 
 
-# --- a sigmoid that is sure -------------------------------------------------------------------------------------------
+# --- a sigmoid that is sure -----------------------------------------------------------------------
 
-def sure(z: float, activation: bool, backend: Backend, dtype: str = "float32") -> xn.Sequential:
-    """A network whose output is the sigmoid of 1 x, x = z: in a layer of its own, or in the layer that makes z."""
-    layers = [xn.Linear(1, activation="sigmoid")] if activation else [xn.Linear(1), xn.Sigmoid()]
-    net = xn.Sequential(layers, input_shape=(1,), backend=backend, dtype=dtype)
+def sure(backend: Backend, *layers: xn.Layer) -> xn.Sequential:
+    """A network of these layers for one number, whose weight is 1."""
+    net = xn.Sequential(layers, input_shape=(1,), backend=backend)
     net.layers[0].W.data[...] = 1
     return net
 
 
 def learned(net: xn.Sequential, z: float, target: float, loss: Loss) -> tuple[float, float]:
     """The loss of one sample x = z, and its gradient with respect to the bias."""
-    history = net.fit(np.array([[z]]), np.array([[target]]), loss=loss, optimizer=xn.SGD(1.0), verbose=False)
+    history = net.fit(np.array([[z]]), np.array([[target]]), loss=loss, optimizer=xn.SGD(1.0),
+                      verbose=False)
     return history["loss"][0], -float(net.backend.to_numpy(net.layers[0].b.data)[0])
 
 
-@pytest.mark.parametrize("cpu", ["base", "numpy", pytest.param("numba", marks=NO_NUMBA)])
-@pytest.mark.parametrize("z, target", [(-20, 1), (20, 0), (-80, 1), (80, 0), (-20, 0), (20, 1), (-300, 1), (300, 0)])
+@pytest.mark.parametrize("cpu", CPU)
+@pytest.mark.parametrize("z, target", [(-20, 1), (20, 0), (-80, 1), (80, 0), (-20, 0), (20, 1),
+                                       (-300, 1), (300, 0)])
 def test_a_sigmoid_that_is_sure_and_wrong_learns(cpu: str, z: float, target: float):
-    backend = Backend() if cpu == "base" else get_backend(cpu)
     right = abs(z) if (z > 0) != bool(target) else math.exp(-abs(z))
     slope = 0.0 if right < 1 else math.copysign(1, z)
     for loss in (xn.BinaryCrossEntropy(logits=False), xn.BinaryCrossEntropy()):
-        value, gradient = learned(sure(z, False, backend), z, target, loss)
-        assert value == pytest.approx(right, rel=1e-6) and gradient == pytest.approx(slope, abs=1e-8)
+        value, gradient = learned(sure(on_cpu(cpu), xn.Linear(1), xn.Sigmoid()), z, target, loss)
+        assert value == pytest.approx(right, rel=1e-6)
+        assert gradient == pytest.approx(slope, abs=1e-8)
 
 
-@pytest.mark.parametrize("cpu", ["base", "numpy", pytest.param("numba", marks=NO_NUMBA)])
+@pytest.mark.parametrize("cpu", CPU)
 @pytest.mark.parametrize("z", [-20, -40, -80])
 def test_small_probabilities_of_a_fused_sigmoid_learn(cpu: str, z: float):
-    """The loss has only the probability, which has its digits down to the smallest normal number."""
-    backend = Backend() if cpu == "base" else get_backend(cpu)
-    value, gradient = learned(sure(z, True, backend), z, 1, xn.BinaryCrossEntropy(logits=False))
+    """The loss has only the probability, with all digits down to the smallest normal number."""
+    net = sure(on_cpu(cpu), xn.Linear(1, activation="sigmoid"))
+    value, gradient = learned(net, z, 1, xn.BinaryCrossEntropy(logits=False))
     assert value == pytest.approx(-z, rel=1e-6) and gradient == pytest.approx(-1, rel=1e-6)
 
 
 def test_what_evaluate_gives_behind_a_sigmoid():
-    net = sure(20, False, get_backend("numpy"))
-    figures = net.evaluate([[20.0]], [[0.0]], loss=xn.BinaryCrossEntropy(logits=False), metrics={"mean": lambda y, t: y.mean()})
+    net = sure(on_cpu("numpy"), xn.Linear(1), xn.Sigmoid())
+    figures = net.evaluate([[20.0]], [[0.0]], loss=xn.BinaryCrossEntropy(logits=False),
+                           metrics={"mean": lambda y, t: y.mean()})
     assert figures["loss"] == pytest.approx(20, rel=1e-6) and figures["mean"] == 1

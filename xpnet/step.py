@@ -135,7 +135,8 @@ class TrainStep:
 def loss_input(net: Network, loss: Loss) -> tuple[Any, Loss]:
     """The node that the loss reads, and the loss of it.
 
-    That is the output, or where the loss has its own softmax or sigmoid, the input of the last layer that is one.
+    That is the output, or where the loss has its own softmax or sigmoid, what the last layer applies
+    it to.
     """
     if loss.reduction == "none":
         raise ValueError(f"{loss.who}: expected reduction 'mean', 'batch' or 'sum', for training and evaluation. "

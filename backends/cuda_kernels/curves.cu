@@ -64,7 +64,8 @@ __device__ __forceinline__ Number softsign_derivative(Number z) {
     return r * r;
 }
 
-// z - tanh(z), which cancels near 0: there z w / (1 + w), tanh(z) = z / (1 + w), w = z^2 / (3 + z^2 / (5 + ...))
+// z - tanh(z), and near 0, where this cancels, z w / (1 + w): tanh(z) = z / (1 + w),
+// w = z^2 / (3 + z^2 / (5 + ...))
 template <typename Number>
 __device__ __forceinline__ Number tanhshrink(Number z) {
     const Number square = z * z;

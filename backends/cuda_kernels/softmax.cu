@@ -117,7 +117,7 @@ __global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __re
     }
 }
 
-// weight value, where 0 times anything is 0: an infinity or a NaN that has no weight does not count.
+// weight value, where 0 times anything is 0, also 0 times an infinity or a NaN.
 template <typename Number>
 __device__ __forceinline__ Number weighed(Number weight, Number value) {
     return weight == Number(0) ? Number(0) : weight * value;

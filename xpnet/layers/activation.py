@@ -9,8 +9,8 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 class Activation(Layer):
     """Elementwise activation by name: Y = f(X), dX = dY f'(X). Any shape.
 
-    For the gradient the layer keeps Y where f' follows from Y, else X (ELU, GELU, Softsign, ...), which takes as much memory
-    again where nothing else keeps X.
+    For the gradient the layer keeps Y where f' follows from Y, else X (ELU, GELU, Softsign, ...), which
+    takes more memory where nothing else keeps X.
     `activation` is one of the names in xpnet.backends.activations, with the constants that stand there; ValueError for
     another name. The class of an activation that has constants takes them.
     """
@@ -53,7 +53,8 @@ class Identity(NamedActivation):
 class Sigmoid(NamedActivation):
     """Logistic function: Y = 1 / (1 + exp(-X)) (Rumelhart et al. 1986), dX = dY Y (1 - Y).
 
-    Y has all of its digits where it is tiny. Near 1 it is rounded to 1, in float32 from X = 17 on, and dX is 0 there.
+    Y has all of its digits where it is tiny. In float32 it is rounded to 1 from X = 17.4 on, and then dX
+    is 0.
     "logistic" is another name of it.
     """
 
@@ -63,8 +64,8 @@ class Sigmoid(NamedActivation):
 class Loggy(NamedActivation):
     """Logistic function between -1 and 1: Y = 2 / (1 + exp(-X)) - 1 (Redmon 2013), dX = dY (1 - Y^2) / 2.
 
-    This is tanh(X / 2), and computed so: exp(-X) would overflow; and dX = dY 2 t / (1 + t)^2 with t = exp(-|X|), which has
-    digits where Y is rounded to 1. Of darknet, and NumPyNet.
+    This is tanh(X / 2), and computed so: exp(-X) would overflow. dX is computed as dY 2 t / (1 + t)^2 with
+    t = exp(-|X|), which has its digits also where Y is rounded to 1. Of darknet, and NumPyNet.
     """
 
     kind = "loggy"

@@ -8,9 +8,9 @@ from xpnet.layers.activation import Activation, NamedActivation
 class ELU(Activation):
     """Exponential linear unit: Y = X where X > 0, else alpha (exp(X) - 1) (Clevert et al. 2016), with alpha >= 0.
 
-    dX = dY where X > 0, else dY alpha exp(X). The layer keeps X for it: Y + alpha is the same number, but in float32 it
-    loses its digits below X = -8. NumPyNet's table prints max(exp(X) - 1, X), which is exp(X) - 1 everywhere: that is
-    never below X.
+    dX = dY where X > 0, else dY alpha exp(X). The layer keeps X for it: Y + alpha is the same number, but
+    in float32 it loses its digits below X = -8. NumPyNet's table prints max(exp(X) - 1, X), which is
+    exp(X) - 1 everywhere: that is never below X.
     """
 
     kind = "elu"
@@ -25,7 +25,8 @@ class SELU(NamedActivation):
     """Scaled exponential linear unit: Y = s X where X > 0, else s a (exp(X) - 1) (Klambauer et al. 2017).
 
     With a = 1.67326, s = 1.05070, weights from "lecun_normal" and many inputs, mean 0 and variance 1 go through unchanged.
-    dX = s dY where X > 0, else s a dY exp(X). NumPyNet's table prints the pieces of another activation for the derivative.
+    dX = s dY where X > 0, else s a dY exp(X). For the derivative NumPyNet's table prints the pieces of
+    another activation.
     """
 
     kind = "selu"

@@ -74,4 +74,5 @@ class LogSoftmax(OverAxis):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         y, = self.recall()
-        return dy - weighed(self.xp, dy.sum(axis=self.axis, keepdims=True), self.xp.exp(y))     # 0 where dy is 0
+        total = dy.sum(axis=self.axis, keepdims=True)
+        return dy - weighed(self.xp, total, self.xp.exp(y))     # 0 for a sample whose dy is 0

@@ -28,7 +28,7 @@ class Loss(Checked):
     """Base class of the losses."""
 
     takes_logits = ""               # "softmax" or "sigmoid": the function that is part of the loss
-    of_logits: Loss | None = None   # the same loss with the sigmoid as part of it, for a network whose last layer is one
+    of_logits: Loss | None = None   # with the sigmoid as part of it, where the last layer is a Sigmoid
     counts_hits = False             # True: targets are classes, and the largest output is the answer
     ignore: int | None = None       # the mark of targets that are not known
     reduction = "mean"

@@ -33,9 +33,10 @@ class BinaryCrossEntropy(BinaryLoss):
     """Sigmoid and binary cross entropy in one: L = mean over all elements of -t log s(z) - (1 - t) log(1 - s(z)) (Cox 1958).
 
     z of any shape are logits, s(z) = 1 / (1 + exp(-z)), dz = (s(z) - t) / number of elements; stable for all z. Targets have z's
-    shape and lie between 0 and 1. With logits=False y are probabilities: dy = (y - t) / (y (1 - y)) / number of elements.
-    Logarithms are cut off at -100, and y (1 - y) counts as 1e-12 where it is 0, so that both stay finite at 0 and 1. Where
-    the last layer is a Sigmoid, the loss is computed from the input of that layer, which has digits where y is 1.
+    shape and lie between 0 and 1. With logits=False y are probabilities: dy = (y - t) / (y (1 - y)) /
+    number of elements. Logarithms are cut off at -100, and y (1 - y) counts as 1e-12 where it is 0, so
+    that both stay finite at 0 and 1. Where the last layer is a Sigmoid, the loss is computed from the
+    input of that layer, which has digits where y is rounded to 1.
     reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
     """
 
@@ -108,23 +109,31 @@ class FocalCrossEntropy(BinaryLoss):
         return weighed(xp, yes, f_yes) + weighed(xp, no, f_no), no * slope_no - yes * slope_yes, y.size
 
     def focused(self, xp: Any, s: Array, other: Array, cost: Array) -> tuple[Array, Array]:
-        """-(1 - s)^g log s and minus its derivative, (1 - s)^g (1 - s - g s log s), given s, 1 - s, -log s; 0 log 0 = 0."""
+        """-(1 - s)^g log s and minus its derivative, (1 - s)^g (1 - s - g s log s).
+
+        Given s, 1 - s and -log s; 0 log 0 = 0.
+        """
         far = xp.power(other, self.focus)
         return weighed(xp, far, cost), far * (other + self.focus * weighed(xp, s, cost))
 
 
 def of_logits(xp: Any, z: Array, yes: Array, no: Array) -> tuple[Array, Array]:
-    """-yes log s(z) - no log(1 - s(z)) and its derivative, no s(z) - yes (1 - s(z)); 0 times anything is 0."""
+    """-yes log s(z) - no log(1 - s(z)) and its derivative, no s(z) - yes (1 - s(z)).
+
+    0 times anything is 0.
+    """
     s, other, cost_yes, cost_no = sigmoid_parts(xp, z)
-    return weighed(xp, yes, cost_yes) + weighed(xp, no, cost_no), weighed(xp, no, s) - weighed(xp, yes, other)
+    f = weighed(xp, yes, cost_yes) + weighed(xp, no, cost_no)
+    return f, weighed(xp, no, s) - weighed(xp, yes, other)
 
 
 def sigmoid_parts(xp: Any, z: Array) -> tuple[Array, Array, Array, Array]:
     """s(z), 1 - s(z), -log s(z), -log(1 - s(z)), all with all of their digits.
 
-    With t = exp(-|z|), which cannot overflow: s(z) is 1 or t, divided by 1 + t, and -log s(z) = max(-z, 0) + log(1 + t).
+    With t = exp(-|z|), which cannot overflow: s(z) is 1 or t, divided by 1 + t, and
+    -log s(z) = max(-z, 0) + log(1 + t).
     """
-    a, b = fraction(xp, z)                                              # 1 and t, in this order where z >= 0
+    a, b = fraction(xp, z)                                  # 1 and t, in this order where z >= 0
     log = xp.log1p(xp.minimum(a, b))
     return a / (a + b), b / (a + b), xp.maximum(-z, 0) + log, xp.maximum(z, 0) + log
 
@@ -134,7 +143,8 @@ def of_probabilities(xp: Any, y: Array, t: Array) -> tuple[Array, Array]:
     def log(p: Array) -> Array:
         return xp.maximum(xp.log(xp.where(p <= 0, least, p)), LEAST_LOG)
 
-    least, normal = (y.dtype.type(n) for n in (np.finfo(y.dtype).smallest_subnormal, np.finfo(y.dtype).smallest_normal))
+    info = np.finfo(y.dtype)
+    least, normal = y.dtype.type(info.smallest_subnormal), y.dtype.type(info.smallest_normal)
     variance = y * (1.0 - y)
     variance = xp.where(variance > 0, xp.maximum(variance, normal), LEAST_VARIANCE)
     return -t * log(y) - (1.0 - t) * log(1.0 - y), (y - t) / variance

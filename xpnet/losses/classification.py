@@ -96,9 +96,9 @@ class CrossEntropy(WeightedClassLoss):
     Shares have no single weight: with them the sum is divided by the number of samples. ignore: the mark of labels that
     are not known; their samples add nothing to either sum. Where the weights of a batch sum to 0, L is 0 and so is dz.
     label_smoothing: t becomes (1 - s) t + s / K (Szegedy et al. 2016). reduction="sum" does not divide.
-    0 times anything is 0: a class may be masked with the logit -infinity where its share or its weight is 0, and the logits
-    of an ignored sample do not matter. Label smoothing gives each class a share: L is then infinite, unless the weight of
-    the masked class is 0.
+    0 times anything is 0: a class may be masked with the logit -infinity where its share or its weight
+    is 0, and the logits of an ignored sample do not matter. Label smoothing gives each class a share:
+    L is then infinite, unless the weight of the masked class is 0.
     ValueError for labels outside 0..K-1, for NaN, and for negative shares.
     """
 
@@ -133,7 +133,7 @@ def cross_entropy(backend: Backend, z: Array, shares: Array, n: Any, reduction: 
         scale = z.shape[1] / (n if reduction == "mean" else 1)
         return loss * scale, dz * scale
     xp = backend.xp
-    with np.errstate(invalid="ignore"):                                 # infinity - infinity, perhaps without a weight
+    with np.errstate(invalid="ignore"):         # infinity - infinity, perhaps without a weight
         shifted = z - z.max(axis=0)
     e = xp.exp(shifted)
     total = e.sum(axis=0)
@@ -153,7 +153,8 @@ class NegativeLogLikelihood(WeightedClassLoss):
         log_p = y.reshape(y.shape[0], -1)                                                       # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(log_p.shape)
         shares, n = self.weighted(backend, log_p, target)
-        return -weighed(backend.xp, shares, log_p).sum(axis=0).reshape(y.shape[1:]), -shares.reshape(y.shape), n
+        f = -weighed(backend.xp, shares, log_p).sum(axis=0)
+        return f.reshape(y.shape[1:]), -shares.reshape(y.shape), n
 
 
 class BoundedCrossEntropy(ClassLoss):
