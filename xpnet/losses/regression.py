@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.backends.base import weighed
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss
 
@@ -138,7 +139,7 @@ class PoissonLikelihood(Loss):
         xp = backend.xp
         if self.log_input:
             rate = xp.exp(y)
-            f, slope = rate - target * y, rate - target
+            f, slope = rate - weighed(xp, target, y), rate - target
         else:
             shifted = y + self.eps
             f, slope = y - target * xp.log(shifted), 1.0 - target / shifted
