@@ -27,7 +27,8 @@ class Window:
 
         OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1
 
-    windows (Dumoulin and Visin 2016, relationship 14 and the ones before it).
+    windows (Dumoulin and Visin 2016, relationship 14 and the ones before it). Some lecture notes print the sizes of pooling
+    without the + 1: for 24 rows and windows of 2 with stride 2 that would be 11, and there are 12.
     """
 
     kernel: tuple[int, int]                             # (KH, KW)

@@ -192,3 +192,13 @@ def test_errors_of_subsampling():
         Subsampling2d(2, init="he")
     assert str(error.value) == ("Subsampling2d: expected init to be one of None, zeros, ones, he_normal, lecun_normal, "
                                 "glorot_uniform, lecun_uniform. Received: init='he'.")
+
+
+def test_gradients_of_overlapping_windows_are_summed(backend):
+    """The middle element wins in all four windows; assigning instead of adding would leave 1 there."""
+    layer = MaxPool2d(2, stride=1).initialize((1, 3, 3), backend=backend)
+    x = np.zeros((1, 3, 3, 1), np.float32)
+    x[0, 1, 1] = 5
+    layer.forward(backend.asarray(x), mode=TRAIN)
+    dx = backend.to_numpy(layer.backward(backend.asarray(np.ones((1, 2, 2, 1), np.float32))))
+    assert dx[0, :, :, 0].tolist() == [[0, 0, 0], [0, 4, 0], [0, 0, 0]]

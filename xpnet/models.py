@@ -52,6 +52,8 @@ def lecun1989(input_shape: Shape = (1, 28, 28), *, kernel_size: int = 5, backend
     """The simplified LeCun 1989 network of the Mendez-Vazquez lecture: 3 and 9 convolved maps, one unit, all with ReLU.
 
     Meant for half squared error on one number. The lecture leaves the filters' size open; 5x5 is that of LeCun et al. 1989.
+    In its formula each map of the third layer, the second convolution, reads one map of the layer below. Here, as in most
+    networks, it reads all three; Conv2d(9, 5, groups=3) is the other reading.
     """
     return Sequential([
         Conv2d(3, kernel_size, activation="relu"), MaxPool2d(2),

@@ -140,7 +140,8 @@ class SubtractiveNorm2d(_LocalNorm2d):
 
     X and Y (C, H, W, N). The window is kernel_size x kernel_size, the Gaussian's standard deviation sigma, a quarter of
     kernel_size unless told (the source gives none). At the border only what lies on the picture counts, with weights that
-    sum to 1 again. dX = dY - M^T (sum of dY over the maps). ValueError for an even kernel_size.
+    sum to 1 again. dX = dY - M^T (sum of dY over the maps). ValueError for an even kernel_size. A lecture prints M without
+    normalisation, as a plain sum over maps and window: a constant X would then not become 0.
     Jarrett et al. 2009, section 2.
     """
 

@@ -88,7 +88,9 @@ class BatchNorm2d(BatchNorm):
     running statistics move: running += momentum (batch's - running), with the unbiased variance; `momentum=None` makes them
     the mean over all batches so far. In prediction the running ones are used, and in training too while the layer is not
     `trainable`; then they stay as they are. `net.population_statistics` puts those of algorithm 2 in their place.
-    dX is Backend.batch_norm_backward's. Ioffe and Szegedy 2015, algorithms 1 and 2.
+    dX = gamma / std (dY - sum of dY / m - X_hat sum of (dY X_hat) / m), std = sqrt(var + eps), m elements per channel. Some
+    notes print gamma / m as the first factor: it is gamma / std, or gamma / (m std) where the sums are not divided by m.
+    Ioffe and Szegedy 2015, algorithms 1 and 2.
     ValueError in training where a channel has a single element: its variance is 0.
     """
 

@@ -38,6 +38,8 @@ class Pool2d(Layer):
 class MaxPool2d(Pool2d):
     """Largest element of each window: Y = max over the window of X; its dY goes back to the element that won.
 
+    Where windows overlap, an element can win in several of them: its dX is the sum of their dY. Code that assigns dY instead
+    of adding it keeps the last one only, which is right for windows that do not overlap.
     X (C, H, W, N), Y (C, OH, OW, N). Of equal values the first wins; a NaN wins over everything; padding never wins.
     `ceil_mode` lets a last, partial window count too. ValueError where a window would see nothing but padding.
     Ranzato et al. 2007.
