@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,51 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=str(error).split(". ")[0]))      # why; the rest is the remedy
 
 
+class KernelsRun:
+    """Fails a module whose tests on Numba never reach a kernel of it: they would test NumPy twice.
+
+    The last of these tests fails. Only where all of the module's tests run in this process: a few of them may need none.
+    """
+
+    def __init__(self) -> None:
+        self.left: Counter[str] = Counter()         # tests on Numba that have not run yet, by module
+        self.calls: Counter[str] = Counter()        # of kernels, by module
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        option, arguments = session.config.option, session.config.args
+        if not (option.keyword or option.markexpr or any("::" in argument for argument in arguments)):
+            self.left.update(item.module.__name__ for item in session.items if on_numba(item))     # type: ignore[attr-defined]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        if not on_numba(item):
+            return (yield)
+        from xpnet.backends.numba_kernels.jit import Kernel
+        module, call = item.module.__name__, Kernel.__call__                                       # type: ignore[attr-defined]
+
+        def counted(kernel: Kernel, *args: Any) -> Any:
+            self.calls[module] += 1
+            return call(kernel, *args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Kernel, "__call__", counted)
+            result = yield
+        self.left[module] -= 1
+        if self.left[module] == 0 and not self.calls[module]:
+            pytest.fail(f"{module}: no test on Numba ran a kernel of it; use plain_backend", pytrace=False)
+        return result
+
+
+def on_numba(item: pytest.Item) -> bool:
+    """Whether the test's backend is Numba's, and Numba is installed."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("backend") == "numba" and not NO_NUMBA.args[0]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(KernelsRun())
+
+
 NO_NUMBA = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not installed")
 
 
@@ -48,33 +94,6 @@ def plain_backend(request) -> Backend:
     if request.param == "cupy":
         return gpu_or_skip()
     return Backend() if request.param == "base" else get_backend(request.param)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernels_run(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a module whose tests on Numba never reach a kernel of it: they would test NumPy twice.
-
-    Only where the whole module runs in this process: a part of it may well need none.
-    """
-    on_numba = [item for item in request.session.items if item.module is request.module     # type: ignore[attr-defined]
-                and getattr(item, "callspec", None) and item.callspec.params.get("backend") == "numba"]
-    options = request.config.option
-    partial = options.keyword or options.markexpr or any("::" in argument for argument in request.config.args)
-    if not on_numba or partial or hasattr(request.config, "workerinput") or NO_NUMBA.args[0]:
-        yield
-        return
-    from xpnet.backends.numba_kernels.jit import Kernel
-    calls, call = 0, Kernel.__call__
-
-    def counted(self: Kernel, *args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return call(self, *args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Kernel, "__call__", counted)
-        yield
-    assert calls, f"{request.module.__name__}: {len(on_numba)} tests on Numba, and no kernel ran; use plain_backend"
 
 
 @pytest.fixture(scope="session")

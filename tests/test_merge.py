@@ -119,7 +119,7 @@ def test_settings_survive_json():
     (lambda: xn.Maximum(name="m").initialize((3,), (4,)), r"Maximum 'm': expected two or more inputs of one shape\. Received: "),
     (lambda: xn.Subtract().initialize((3,), (4,)), r"Subtract: expected two or more inputs of one shape"),
     (lambda: xn.Subtract().initialize((3,), (3,), (3,)), r"Subtract: expected 2 input\(s\)\. Received: 3"),
-    (lambda: xn.Reshape((2, -1, -1)), r"Reshape: expected shape to be ints, 1 or larger, one of them -1 if you like"),
+    (lambda: xn.Reshape((2, -1, -1)), r"Reshape: expected shape to be ints, 1 or larger, of which one may be -1"),
     (lambda: xn.Reshape((2, 0)), r"Reshape: expected shape to be ints.*shape=\(2, 0\)"),
     (lambda: xn.Reshape(24), r"Reshape: expected shape to be ints.*shape=24"),
     (lambda: xn.Reshape((5, -1)).initialize((2, 3, 4)),
