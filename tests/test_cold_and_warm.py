@@ -1,4 +1,4 @@
-"""The process that compiles the CPU kernels computes the same bits as those that load them from disk."""
+"""The process that compiles the CPU kernels computes the same bits as those that load them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ pytest.importorskip("numba", reason="Numba is not installed")
 
 
 def test_compiled_and_loaded_kernels_give_the_same_bits(tmp_path: Path):
-    """Networks that use every kernel are trained in one order by a process that compiles, in the other by one that loads."""
+    """Networks that use every kernel are trained in one order by the process that compiles, in the
+    opposite one by the process that loads."""
     said, hashes = [], []
     for order in ("", "backwards"):
         file = tmp_path / f"{order}.json"
-        said.append(run_script(f"import every_kernel; every_kernel.main({str(file)!r}, {order!r})", timeout=1200,
+        script = f"import every_kernel; every_kernel.main({str(file)!r}, {order!r})"
+        said.append(run_script(script, timeout=1200,
                                NUMBA_CACHE_DIR=str(tmp_path / "cache"), XPNET_NUM_THREADS="2"))
         hashes.append(json.loads(file.read_text()))
     assert "compiling" in said[0] and said[1] == ""

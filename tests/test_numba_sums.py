@@ -54,7 +54,8 @@ def check(n: int) -> None:
     dy, x, y = (normal(n + 3, seed=seed)[3:] for seed in range(3))      # no vector's alignment
     centre, floor = np.float32(0.3), np.float32(-0.2)
     far, dz = x - centre, dy * (y > floor)
-    actual = row_total(x), row_total_about(x, centre), row_squares_about(x, centre), *row_gradient_totals(dy, x, y, centre, floor)
+    actual = (row_total(x), row_total_about(x, centre), row_squares_about(x, centre),
+              *row_gradient_totals(dy, x, y, centre, floor))
     expected = [by_parts(terms) for terms in (x, far, far * far, dz, dz * far)]
     assert np.array(actual, np.float32).tobytes() == np.array(expected, np.float32).tobytes()
 
@@ -79,7 +80,8 @@ def test_rows_of_another_type_or_with_gaps_are_refused():
             row_total(row)
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other vectors are tried on x86 alone")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"),
+                    reason="other vectors are tried on x86 alone")
 def test_vectors_of_128_bits_give_the_same_bits():
     run_script("""
 from test_numba_sums import SIZES, check

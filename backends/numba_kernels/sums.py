@@ -1,11 +1,12 @@
 """Sums along rows of float32, in an order that is written down.
 
-A compiler may not change the order of a floating-point sum, because another order gives other bits. So a plain loop over a
-sum does not become vectors. The fast-math flag that allows it leaves the order to the compiler, which does not choose the
-same one each time: not for a kernel that was just compiled and for the same kernel loaded from disk. Here the order is
-explicit. A sum is made of PARTS partial sums, where number j adds the terms j, j + PARTS, j + 2 PARTS, ... in this order, and
-these are added by halves: j and j + PARTS / 2, then j and j + PARTS / 4, and so on. On every processor PARTS is the same,
-whatever the length of its vectors, and so are the bits.
+Another order of a floating-point sum gives other bits, so a compiler may not change it, and a
+plain loop over a sum does not become vectors. The fast-math flag that allows it leaves the order to
+the compiler. Its choice depends on the code around: a kernel that was just compiled, and the same
+kernel loaded from disk, have other orders. Here the order is explicit. A sum is made of PARTS
+partial sums. Number j adds the terms j, j + PARTS, j + 2 PARTS, ... in this order. Then these are
+added by halves: j and j + PARTS / 2, then j and j + PARTS / 4, and so on. PARTS is the same on every
+processor, whatever the length of its vectors, and so are the bits.
 
 The arguments are rows of a C-contiguous float32 array, and float32 numbers.
 """
@@ -23,7 +24,7 @@ from numba.extending import intrinsic
 
 from xpnet.backends.numba_kernels.micro import I64, LANES, VECTOR, ZEROS, Emitter, const
 
-PARTS = 32              # at least two vectors on every processor, so that one addition need not wait for the last
+PARTS = 32      # at least two vectors on every processor: an addition need not wait for the last
 VECTORS = PARTS // LANES
 
 ONES = ir.Constant(VECTOR, [1.0] * LANES)
@@ -32,7 +33,7 @@ Terms = Callable[..., list[ir.Value]]
 
 def _sums(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any, terms: Terms,
           rows: int = 1, results: int = 1) -> list[ir.Value]:
-    """The sums over i of terms(builder, row[i], ..., number, ...), whose first `rows` arguments are rows."""
+    """Sums over i of terms(builder, row[i], ..., number, ...); the first `rows` arguments are rows."""
     arrays = [context.make_array(kind)(context, builder, value)
               for kind, value in zip(signature.args[:rows], arguments)]
     bases = [builder.ptrtoint(array.data, I64) for array in arrays]
@@ -44,7 +45,7 @@ def _sums(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any, t
             builder.store(ZEROS, variable)
 
     def add(first: ir.Value, v: int, lanes: ir.Value | None = None) -> None:
-        """The vector that begins at element `first`, for partial sums v LANES, ...; with `lanes`, so many of it."""
+        """Add the vector at element `first`, or `lanes` of it, to the partial sums v LANES, ..."""
         e = Emitter(builder, lanes)
         vectors = [e.load(e.at(base, (first, 4)), lanes is not None) for base in bases]
         for row, term in zip(sums, terms(builder, *vectors, *numbers), strict=True):
@@ -100,7 +101,7 @@ def squares_about(typing, row, centre):
 
 @intrinsic
 def gradient_totals(typing, dy, x, y, centre, floor):
-    """The sums of dz and of dz (x - centre), dz = dy where y > floor and 0 dy elsewhere; dy, x, y (n,)."""
+    """Sums of dz and dz (x - centre), dz = dy where y > floor and 0 dy elsewhere; dy, x, y (n,)."""
     def terms(b, dy, x, y, c, least):
         dz = b.fmul(dy, b.select(b.fcmp_ordered(">", y, least), ONES, ZEROS))
         return [dz, b.fmul(dz, b.fsub(x, c))]
