@@ -24,12 +24,13 @@ class ClassLoss(Loss):
     sums_to_one = True              # whether shares have to be a distribution
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
-        target = finite_array(target, f"{self.who}: targets", dtype)
+        target = finite_array(target, f"{self.who}: targets")
         if target.shape[1:] == out_shape[1:] and target.ndim == len(out_shape):
             return check_labels(self, target, out_shape[0])
         if target.shape[1:] != out_shape:
             raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])} or probabilities "
                              f"{batch_of(out_shape)}. Received: shape {target.shape}.")
+        target = finite_array(target, f"{self.who}: targets", dtype)    # labels become integers
         if (target < 0).any():
             raise ValueError(f"{self.who}: expected shares of the classes, 0 or larger. "
                              f"Received: {target.min()} among the targets.")
