@@ -87,7 +87,7 @@ def _power(n: int) -> str:
 
 
 def expect_choice(who: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """One of `choices`, of the same type; else an error that names them, and the nearest of many."""
+    """One of `choices`, of the same type; else an error with their names, and the nearest."""
     known = list(choices)
     for one in known:
         if (

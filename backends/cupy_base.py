@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import TF32, BackendError, cuda_launch
+from xpnet.backends.arguments import expect_choice
 from xpnet.backends.base import Array, Backend
 
 INSTALL = 'pip install "xpnet[cuda13]" (or "xpnet[cuda12]" for drivers before 580)'
@@ -49,8 +50,7 @@ class CupyBase(Backend):
     name = "cupy"
 
     def __init__(self, device: int = 0, note: str = "", *, tf32: str = "convolutions") -> None:
-        if tf32 not in TF32:
-            raise ValueError(f"CupyBackend: expected tf32 to be one of {', '.join(TF32)}. Received: tf32={tf32!r}.")
+        tf32 = expect_choice("CupyBackend", "tf32", tf32, TF32)
         count = device_count()
         if not 0 <= device < count:
             raise BackendError(f"cupy:{device}: there is no such GPU",

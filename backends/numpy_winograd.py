@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xpnet.backends.arguments import expect_choice
 from xpnet.backends.base import Array
 from xpnet.backends.numpy_base import NumpyBase, partial_sums, spans
 from xpnet.backends.threads import single_threaded_blas
@@ -62,10 +63,7 @@ class NumpyWinograd(NumpyBase):
     winograd_tiles: tuple[int, ...] = (0, 2)
 
     def __init__(self, note: str = "", *, winograd: int = 2) -> None:
-        if winograd not in self.winograd_tiles:
-            *most, last = map(str, self.winograd_tiles)
-            raise ValueError(f"{type(self).__name__}: expected winograd to be "
-                             f"{', '.join(most)} or {last}. Received: {winograd!r}.")
+        winograd = expect_choice(type(self).__name__, "winograd", winograd, self.winograd_tiles)
         super().__init__(note)
         self.winograd = winograd
 

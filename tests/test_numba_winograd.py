@@ -154,5 +154,5 @@ def test_larger_tiles_by_request():
 
 
 def test_other_sides_are_refused():
-    with pytest.raises(ValueError, match="expected winograd to be 0, 2 or 4. Received: 3"):
+    with pytest.raises(ValueError, match="expected winograd to be 0, 2 or 4. Received: winograd=3"):
         NumbaWinograd(winograd=3)

@@ -1,9 +1,9 @@
 """Checks of arguments: each kind of argument has one check here, which everything uses.
 
-A check returns the value in its plain form (an int, a float, a bool, ...) or raises ValueError in the
-library's form: `Who: expected X. Received: name=value.` Checks run in constructors and where users call,
-never in a step of training. The checks that the backends need too are in xpnet/backends/arguments.py,
-those of windows in xpnet/backends/window.py.
+A check returns the value in its plain form (an int, a float, a bool, ...) or raises ValueError in
+the library's form: `Who: expected X. Received: name=value.` Checks run in constructors and where
+users call, never in a step of training. The checks that the backends need too are in
+xpnet/backends/arguments.py, those of windows in xpnet/backends/window.py.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def explain(name: str) -> str:
 
 
 def _known() -> dict[str, list[str]]:
-    """xpnet's names by lower-case name: by its own, and by those of other libraries in the catalogue."""
+    """xpnet's names by lower-case names: its own, and other libraries' in the catalogue."""
     from xpnet.catalogue import FAMILIES
 
     known = {name.lower(): [name] for name in xpnet.__all__}
