@@ -228,7 +228,10 @@ def elu(xp, z, alpha):
 
 
 def elu_derivative(xp, z, alpha):
-    return xp.exp(xp.minimum(z, 0)) * pick(xp, z > 0, 1.0, alpha, z)
+    slope = xp.exp(xp.minimum(z, 0))                        # 1 where z > 0
+    if alpha >= 0:
+        return slope * pick(xp, z > 0, 1.0, alpha, z)
+    return xp.where(z > 0, slope, alpha * slope)
 
 
 def gaussian(xp, z):

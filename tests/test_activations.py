@@ -208,7 +208,7 @@ def test_selu_keeps_mean_and_variance():
 
 @pytest.mark.parametrize("make, text", [
     (lambda: xn.LeakyReLU(-0.1), "LeakyReLU: expected slope to be a number, 0 or larger. Received: slope=-0.1."),
-    (lambda: xn.ELU(-1), "ELU: expected alpha to be a number, 0 or larger. Received: alpha=-1."),
+    (lambda: xn.ELU(float("inf")), "ELU: expected alpha to be a finite number. Received: alpha=inf."),
     (lambda: xn.CELU(0), "CELU: expected alpha to be a number above 0. Received: alpha=0."),
     (lambda: xn.Softplus(0.0), "Softplus: expected k to be a number above 0. Received: k=0.0."),
     (lambda: xn.Softplus(np.inf), "Softplus: expected k to be a number above 0. Received: k=inf."),
@@ -248,3 +248,15 @@ def test_limits_of_clipped_activations():
         layer.initialize((37,), dtype="float64")
         np.testing.assert_array_equal(layer.forward(x[:, None], mode="train")[:, 0], np.clip(x, low, high))
         np.testing.assert_array_equal(layer.backward(np.ones((37, 1)))[:, 0], (x > low) & (x < high))
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 1e-6), ("float64", 1e-15)])
+@pytest.mark.parametrize("alpha", [-0.7, 0.0, 3.0])
+def test_elu_with_any_alpha(backend, alpha, dtype, bound):
+    x = np.linspace(-20, 5, 101).astype(dtype)
+    layer = xn.ELU(alpha).initialize((101,), backend=backend, dtype=dtype)
+    y = backend.to_numpy(layer.forward(backend.asarray(x[:, None]), mode="train"))[:, 0]
+    dx = backend.to_numpy(layer.backward(backend.asarray(np.ones((101, 1), dtype))))[:, 0]
+    wide = x.astype(float)
+    np.testing.assert_allclose(y, np.where(wide > 0, wide, alpha * np.expm1(wide)), rtol=bound)
+    np.testing.assert_allclose(dx, np.where(wide > 0, 1, alpha * np.exp(wide)), rtol=4 * bound)

@@ -6,7 +6,7 @@ from xpnet.layers.activation import Activation, NamedActivation
 
 
 class ELU(Activation):
-    """Exponential linear unit: Y = X where X > 0, else alpha (exp(X) - 1) (Clevert et al. 2016), with alpha >= 0.
+    """Exponential linear unit: Y = X where X > 0, else alpha (exp(X) - 1) (Clevert et al. 2016), with any alpha.
 
     dX = dY where X > 0, else dY alpha exp(X). The layer keeps X for it: Y + alpha is the same number, but
     in float32 it loses its digits below X = -8. NumPyNet's table prints max(exp(X) - 1, X), which is
@@ -17,7 +17,7 @@ class ELU(Activation):
 
     def __init__(self, alpha: float = 1.0, *, name: str | None = None) -> None:
         super().__init__("elu", name=name)
-        self.alpha = self.expect_number("alpha", alpha, 0)
+        self.alpha = self.expect_number("alpha", alpha)
         self.constants = (self.alpha,)
 
 
