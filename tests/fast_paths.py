@@ -96,7 +96,7 @@ def windows() -> list[tuple[tuple[int, int, int, int], Window]]:
 
 
 def larger_windows() -> Iterator[tuple[tuple[int, int, int, int], Window, int, int]]:
-    """(shape of x, window, filters, groups), among them rows that are cut into parts."""
+    """(shape of x, window, filters, groups); rows that are cut into parts, and much padding."""
     for k, ((_, H, W, N), window) in enumerate(windows()[::8]):
         groups = (1, 1, 2, 5)[k % 4]
         C, F = groups * (17, 3, 5)[k % 3], groups * (2, 9, 13)[k // 3 % 3]
@@ -105,6 +105,9 @@ def larger_windows() -> Iterator[tuple[tuple[int, int, int, int], Window, int, i
         for dilation in ((1, 1), (2, 1), (1, 3)):
             window = Window((3, 2), stride, (1, 2, 1, 0), dilation)
             yield (6, 5, 15, (131, 70)[k % 2]), window, 4, 1 + k % 2
+    for stride in ((1, 1), (1, 2), (3, 2)):                             # padding above the extent
+        for padding in ((4, 1, 0, 5), (0, 3, 6, 1)):
+            yield (6, 3, 4, 9), Window((2, 3), stride, padding), 4, 1 + padding[0] % 3
 
 
 class Trace:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cupy import FakeCupy, installed
+from fake_cupy import DeviceArray, FakeCupy, installed
 from fast_paths import Trace, Ways, larger_windows, ways_of, windows
 from parity_cases import distance, normal, same_bits, special
 from product_checks import columns_by
@@ -29,9 +29,19 @@ KERNELS = ("random_bits", "<float>", "im2col<float,", "col2im<float,", "Fma<floa
            "pool<float,", "pool_dx<float,", "pool_dx_of_cells<float,")
 
 
+class Unwritten(FakeCupy):
+    """New memory is full of NaNs: reading it before anything is written spoils a result."""
+
+    def empty(self, shape: Any, dtype: Any = float) -> DeviceArray:
+        a = super().empty(shape, dtype)
+        if a.dtype.kind == "f":
+            a.fill(np.nan)
+        return a
+
+
 @pytest.fixture(scope="module")
 def backend(folder: Path) -> Iterator[CupyBackend]:
-    with installed(FakeCupy(folder, kernels=KERNELS, checks=("-O0",))):
+    with installed(Unwritten(folder, kernels=KERNELS, checks=("-O0",))):
         yield CupyBackend(tf32="never")
 
 
@@ -180,10 +190,10 @@ def test_16_bytes_at_once_are_aligned_everywhere(itemsize):
 @pytest.mark.parametrize("accumulate", [False, True])
 @pytest.mark.parametrize("where", ["a", "b", "bias"])
 def test_a_product_that_lies_in_its_operands(where, accumulate, backend):
-    memory = backend.asarray(normal(40, 20))
-    a, b, bias = (backend.asarray(normal(*size, seed=1)) for size in ((20, 20), (20, 20), (20,)))
-    a, b = memory[:20] if where == "a" else a, memory[19:39] if where == "b" else b
-    bias, out = memory[12] if where == "bias" else bias, memory[3:23]
+    memory, n = backend.asarray(normal(300, 100)), 100                  # four tiles
+    a, b, bias = (backend.asarray(normal(*size, seed=1)) for size in ((n, n), (n, n), (n,)))
+    a, b = memory[:n] if where == "a" else a, memory[130:130 + n] if where == "b" else b
+    bias, out = memory[180] if where == "bias" else bias, memory[90:90 + n]
     host = [backend.to_numpy(array).astype(np.float64) for array in (a, b, bias, out)]
     backend.gemm(a, b, bias=bias, out=out, accumulate=accumulate)
     expected = BASE.gemm(host[0], host[1], bias=host[2]) + accumulate * host[3]
