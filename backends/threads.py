@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-import numpy as np
+from xpnet.backends.arguments import is_integer, wrong
 
 Task = Callable[[int], object]
 
@@ -29,6 +29,7 @@ def thread_count() -> int:
     return os.cpu_count() or 1
 
 
+MOST_THREADS = 4096     # more than any machine has cores
 _chosen: int | None = None
 
 
@@ -40,16 +41,15 @@ def set_num_threads(n: int | None) -> None:
     The numba backend uses at most NUMBA_NUM_THREADS threads, by default one for each core.
 
     Args:
-        n: number of threads, 1 or larger, the calling one included; None goes back to
+        n: number of threads, 1 to 4096, the calling one included; None goes back to
             XPNET_NUM_THREADS or, without it, one thread for each core that this process may use.
 
     Raises:
         ValueError: n is anything else.
     """
     global _chosen
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
-        raise ValueError("set_num_threads: expected n to be an int, 1 or larger, or None. "
-                         f"Received: n={n!r}.")
+    if n is not None and not is_integer(n, 1, MOST_THREADS):
+        raise wrong("set_num_threads", f"n to be an int from 1 to {MOST_THREADS}, or None", "n", n)
     _chosen = None if n is None else int(n)
 
 

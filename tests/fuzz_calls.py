@@ -363,6 +363,9 @@ def tools() -> dict[str, Call]:
         "random_flip": Call(
             transforms.random_flip, lambda: {"x": images, "rng": np.random.default_rng(0), "xp": np}
         ),
+        "set_num_threads": Call(
+            xn.set_num_threads, lambda: {"n": 1}, lambda _: xn.set_num_threads(None)
+        ),
         "get_backend": Call(get_backend, lambda: signature(get_backend) | {"name": "numpy"}),
         "Window.make": Call(
             xn.Window.make, lambda: signature(xn.Window.make) | {"kernel_size": 3, "who": "Window"}

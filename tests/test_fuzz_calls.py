@@ -144,6 +144,7 @@ def test_every_public_name_is_called():
         "OutOfMemory",
         "Window",
         "available",
+        "get_num_threads",
         "functional",
         "metrics",
         "Loss",

@@ -49,7 +49,7 @@ def test_what_is_no_number_of_threads(n: object):
     xn.set_num_threads(2)
     with pytest.raises(
         ValueError,
-        match=r"^set_num_threads: expected n to be an int, 1 or larger, or None\. "
+        match=r"^set_num_threads: expected n to be an int from 1 to 4096, or None\. "
         r"Received: n=",
     ):
         xn.set_num_threads(n)  # type: ignore[arg-type]
