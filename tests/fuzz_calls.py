@@ -289,6 +289,7 @@ def schedules_() -> dict[str, Call]:
 def functions() -> dict[str, Call]:
     x, W = np.ones((2, 4, 5, 5)), np.ones((6, 2, 3, 3))
     y, C = np.ones((2, 6, 3, 3)), np.ones(4)
+    v = np.arange(6.0).reshape(2, 3)
     pooled, argmax = functional.max_pool2d(x, 2, backend="numpy")
     window = {"stride": 1, "padding": 0, "dilation": 1}
     pooling = {"kernel_size": 2, "stride": 2, "padding": 0}
@@ -306,6 +307,10 @@ def functions() -> dict[str, Call]:
         "batch_norm": {"x": x, "gamma": C, "beta": C},
         "batch_norm_inference": {"x": x, "gamma": C, "beta": C, "mean": C, "var": C},
         "batch_norm_backward": {"dy": x, "x": x, "gamma": C, "mean": C, "var": C},
+        "contrastive": {"a": v, "b": v[::-1].copy(), "same": np.array([1.0, 0.0])},
+        "cosine_embedding": {"a": v, "b": v[::-1].copy(), "sign": np.array([1.0, -1.0])},
+        "margin_ranking": {"a": v[:, 0].copy(), "b": v[:, 1].copy(), "sign": np.array([1.0, -1.0])},
+        "triplet_margin": {"anchor": v, "positive": v + 1, "negative": v[::-1].copy()},
         "adaptive_max_pool2d": {"x": x, "output_size": 2},
         "max_pool_indices": {"argmax": argmax, "x_shape": x.shape} | pooling,
         "max_unpool2d": {"x": pooled, "indices": argmax.astype(np.int64), "output_size": (5, 5)},
