@@ -22,7 +22,7 @@ from product_checks import columns_by
 from xpnet.backends import Backend, Window, cupy_conv
 from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, PRODUCT
 from xpnet.backends.cupy_backend import CupyBackend
-from xpnet.backends.cupy_product import Operand
+from xpnet.backends.cupy_product import ONE_SPLIT, Operand, Result, _struct
 
 BASE = Backend()
 KERNELS = ("random_bits", "<float>", "im2col<float,", "col2im<float,", "Fma<float>",
@@ -183,6 +183,19 @@ def test_16_bytes_at_once_are_aligned_everywhere(itemsize):
         aligned = along * itemsize % 16 == 0 and all(start % 16 == 0 for start in starts)
         for order, sizes in ((ALONG_K, (3, along)), (ACROSS_K, (along, 3))):
             assert Operand(array, order, line, group).wide(*sizes) == aligned
+        answers.add(aligned)
+    assert answers == {True, False}
+
+
+def test_results_are_written_16_bytes_at_once_where_all_rows_are_aligned():
+    answers = set()
+    for N, line, group, at in product((8, 6), (12, 10), (40, 42), (0, 8)):
+        array: Any = SimpleNamespace(data=SimpleNamespace(ptr=at), itemsize=4)
+        a, b = Operand(array, ALONG_K, 8), Operand(array, ACROSS_K, 8)
+        p = _struct(ONE_SPLIT, (2, 3, N, 8), a, b, Result(array, line, group, None, None, False))
+        starts = [at + 4 * (g * group + k * line) for g in range(2) for k in range(3)]
+        aligned = 4 * N % 16 == 0 and all(start % 16 == 0 for start in starts)
+        assert bool(p["wide_c"]) == aligned
         answers.add(aligned)
     assert answers == {True, False}
 
