@@ -32,6 +32,7 @@ Function = Callable[..., Any]
 SCALE, SLOPE = 1.7159, 2.0 / 3.0    # LeCun et al. 1998, appendix A: f(1) = 1, f(-1) = -1
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772     # Klambauer et al. 2017: mean 0, variance 1 stay
 FAR = 1e4                           # exp(-FAR) is 0; a factor that would be infinite is cut here, where the other one is 0
+LARGE = 1e30                        # a float32 that leaves room for a factor
 ROUND = 2.0**53                     # 1 + ROUND is ROUND
 LAST_ODD = 17                       # Lambert's fraction up to here is exact in float64, |z| <= 1
 
@@ -79,21 +80,29 @@ def softplus(xp, z, k):
     return xp.maximum(z, 0) + xp.log1p(xp.exp(-k * xp.abs(z))) / k
 
 
-def swish(xp, z, beta):
-    a, b = fraction(xp, beta * z)
+def silu(xp, z):
+    a, b = fraction(xp, z)
     return cut(xp, z) * (a / (a + b))
+
+
+def swish(xp, z, beta):
+    """z sigmoid(beta z), for a beta of any sign: far from 0 z is cut on the side where the sigmoid is 0."""
+    near = xp.clip(z, -LARGE, LARGE)
+    u = beta * near
+    a, b = fraction(xp, u)
+    return xp.where(u < 0, near, z) * (a / (a + b))
 
 
 def swish_derivative(xp, z, beta):
     """s + u s (1 - s), for u = beta z and s = sigmoid(u)."""
-    u = xp.clip(beta * z, -FAR, FAR)
+    u = xp.clip(beta * xp.clip(z, -LARGE, LARGE), -FAR, FAR)
     a, b = fraction(xp, u)
     return a / (a + b) + u * a * b / (a + b)**2
 
 
 def cut(xp, z):
     """z, but for what is far below 0, where a sigmoid multiplies it that is 0 there."""
-    return xp.maximum(z, -1e30)
+    return xp.maximum(z, -LARGE)
 
 
 def bend(xp, z):
@@ -282,7 +291,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "elliot": Activation(elliot, lambda xp, z, S: 0.5 * S * softsign_derivative(xp, S * z), of="z",
                          constants={"steepness": 1.0}),
     "arctan": Activation(lambda xp, z: xp.arctan(z), arctan_derivative, of="z"),
-    "silu": Activation(lambda xp, z: swish(xp, z, 1.0), lambda xp, z: swish_derivative(xp, z, 1.0), of="z"),
+    "silu": Activation(silu, lambda xp, z: swish_derivative(xp, z, 1.0), of="z"),
     "swish": Activation(swish, swish_derivative, of="z", constants={"beta": 1.0}),
     "gelu": Activation(lambda xp, z: cut(xp, z) * normal_below(xp, z), gelu_derivative, of="z"),
     "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative, of="z"),

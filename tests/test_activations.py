@@ -213,7 +213,7 @@ def test_selu_keeps_mean_and_variance():
     (lambda: xn.Softplus(0.0), "Softplus: expected k to be a number above 0. Received: k=0.0."),
     (lambda: xn.Softplus(np.inf), "Softplus: expected k to be a number above 0. Received: k=inf."),
     (lambda: xn.SmoothAbs("1"), "SmoothAbs: expected k to be a number above 0. Received: k='1'."),
-    (lambda: xn.Swish(True), "Swish: expected beta to be a number above 0. Received: beta=True."),
+    (lambda: xn.Swish(True), "Swish: expected beta to be a finite number. Received: beta=True."),
     (lambda: xn.Elliot(-1, name="e"), "Elliot 'e': expected steepness to be a number above 0. Received: steepness=-1."),
     (lambda: xn.SymmElliot(np.nan), "SymmElliot: expected steepness to be a number above 0. Received: steepness=nan."),
     (lambda: xn.HardSigmoid(0), "HardSigmoid: expected alpha to be a number above 0. Received: alpha=0."),
@@ -260,3 +260,19 @@ def test_elu_with_any_alpha(backend, alpha, dtype, bound):
     wide = x.astype(float)
     np.testing.assert_allclose(y, np.where(wide > 0, wide, alpha * np.expm1(wide)), rtol=bound)
     np.testing.assert_allclose(dx, np.where(wide > 0, 1, alpha * np.exp(wide)), rtol=4 * bound)
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 1e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize("beta", [-1.5, 0.0, 2.0])
+def test_swish_with_any_beta(backend, beta, dtype, bound):
+    """With a negative beta the limits are those of the other side, and with 0 it is z / 2."""
+    x = np.array([-np.inf, -3e38, -40, -3, -0.2, 0, 0.3, 2, 50, 3e38, np.inf, np.nan], dtype)
+    layer = xn.Swish(beta).initialize((len(x),), backend=backend, dtype=dtype)
+    y = backend.to_numpy(layer.forward(backend.asarray(x[:, None]), mode="train"))[:, 0]
+    dx = backend.to_numpy(layer.backward(backend.asarray(np.ones((len(x), 1), dtype))))[:, 0]
+    u = beta * np.clip(x.astype(float), -1e38, 1e38)
+    s = 1 / (1 + np.exp(np.clip(-u, -700, 700)))
+    with np.errstate(invalid="ignore"):
+        expected = np.where(s < 1e-300, 0, x.astype(float) * s)
+    np.testing.assert_allclose(y, expected, rtol=bound, atol=1e-30)
+    np.testing.assert_allclose(dx, s + np.clip(u, -1e4, 1e4) * s * (1 - s), rtol=10 * bound, atol=1e-30)

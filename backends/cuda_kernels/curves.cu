@@ -85,7 +85,7 @@ template <typename Number>
 __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
     const Number zero = Number(0), half = Number(0.5), one = Number(1);
     const bool positive = z > zero;
-    const Number cut = at_least(z, Number(-1e30)), below = z > zero ? zero : z;
+    const Number cut = at_least(z, Number(-1e30)), near = between(z, Number(-1e30), Number(1e30)), below = z > zero ? zero : z;
     Number t, du;
     switch (f) {
         case LOGISTIC: return logistic(z, t);
@@ -123,7 +123,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         }
         case ARCTAN: return atan(z);
         case SILU: return cut * logistic(z, t);
-        case SWISH: return cut * logistic(p * z, t);
+        case SWISH: return (p * near < zero ? near : z) * logistic(p * near, t);
         case GELU: return cut * (half * erfc(Number(-0.7071067811865476) * z));
         case GELU_TANH: return cut * logistic(bend(z, du), t);
         case MISH: return cut * mish_weight(z, t);
@@ -174,7 +174,10 @@ __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Nu
             return r * r;
         }
         case SILU: return gated_derivative(near, near);
-        case SWISH: return gated_derivative(between(p * z, -FAR, FAR), between(p * z, -FAR, FAR));
+        case SWISH: {
+            const Number u = between(p * between(z, Number(-1e30), Number(1e30)), -FAR, FAR);
+            return gated_derivative(u, u);
+        }
         case GELU:
             return half * erfc(Number(-0.7071067811865476) * z) + near * exp(-half * near * near) * Number(0.3989422804014327);
         case GELU_TANH: {

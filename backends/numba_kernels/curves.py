@@ -95,7 +95,9 @@ def curve_forward(which, z, y, beta):
                 out[i] = (LOW if values[i] < LOW else values[i]) * mish_weight(values[i])[0]
         else:
             for i in range(out.size):
-                out[i] = (LOW if values[i] < LOW else values[i]) * logistic(beta * values[i])[0]
+                near = between(values[i], LOW, -LOW)
+                u = beta * near
+                out[i] = (near if u < ZERO else values[i]) * logistic(u)[0]
 
 
 @kernel
@@ -125,7 +127,7 @@ def curve_backward(which, dy, z, dz, beta, sums, bias_grad, accumulate):
                 out[i] = w + between(values[i], -FAR, FAR) * dw
         else:
             for i in range(out.size):
-                u = between(beta * values[i], -FAR, FAR)
+                u = between(beta * between(values[i], LOW, -LOW), -FAR, FAR)
                 s, ds = logistic(u)
                 out[i] = s + u * ds
         for i in range(out.size):

@@ -106,7 +106,7 @@ class CReLU(Layer):
 
 
 class Swish(Activation):
-    """Swish: Y = X s(beta X) with s(u) = 1 / (1 + exp(-u)) (Ramachandran et al. 2017), beta > 0 fixed or `learned`.
+    """Swish: Y = X s(beta X) with s(u) = 1 / (1 + exp(-u)) (Ramachandran et al. 2017), beta fixed or `learned`.
 
     dX = dY (s + beta X s (1 - s)). Learned, there is one b (1,) for the layer, which begins as beta:
     db = sum of dY X^2 s (1 - s).
@@ -116,7 +116,7 @@ class Swish(Activation):
 
     def __init__(self, beta: float = 1.0, learned: bool = False, *, name: str | None = None) -> None:
         super().__init__("swish", name=name)
-        self.beta, self.learned = self.expect_positive("beta", beta), self.expect_flag("learned", learned)
+        self.beta, self.learned = self.expect_number("beta", beta), self.expect_flag("learned", learned)
         self.constants = (self.beta,)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -134,7 +134,8 @@ class Swish(Activation):
             return super().backward(dy, accumulate)
         x, = self.recall()
         u, v = activations.fraction(self.xp, self.b.data * x)
-        db = dy * x * x * u * v / (u + v)**2                            # s (1 - s), for s = u / (u + v)
+        s_one_minus_s = u * v / (u + v)**2                              # for s = u / (u + v)
+        db = dy * x * (x * s_one_minus_s)
         self.backend.store(db.reshape(1, -1).sum(axis=1), self.b.grad, accumulate)
         return dy * activations.swish_derivative(self.xp, x, self.b.data)
 
