@@ -156,6 +156,7 @@ def networks() -> dict[str, Call]:
         "epochs": 1,
         "batch_size": 3,
         "validation": None,
+        "sample_weight": np.ones(len(X)),
         "schedule": "constant",
         "shuffle": True,
         "until": None,

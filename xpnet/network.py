@@ -244,13 +244,14 @@ class Network:
         return evaluate(self, x, y, loss=loss, batch_size=batch_size, metrics=metrics)
 
     def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer, epochs: int = 1,
-            batch_size: int = 32, validation: tuple[Any, Any] | None = None,
+            batch_size: int = 32, validation: tuple[Any, Any] | None = None, sample_weight: Any = None,
             schedule: str | Schedule = "constant", shuffle: bool = True,
             until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True, capture: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit."""
         from xpnet.training import fit
         return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
-                   validation=validation, schedule=schedule, shuffle=shuffle, until=until, verbose=verbose, capture=capture)
+                   validation=validation, sample_weight=sample_weight, schedule=schedule, shuffle=shuffle, until=until,
+                   verbose=verbose, capture=capture)
 
     def save(self, path: str | Path) -> None:
         """Write architecture, parameters and state to a safetensors file, in place of the old one only when complete."""

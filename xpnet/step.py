@@ -22,13 +22,14 @@ from xpnet.optim.base import Updater
 
 MOST_CAPTURED = 4       # shapes of batches: each holds the memory of a step of its own
 
+Batch = tuple[Array, ...]       # x, the targets, and the samples' weights if they have any
+
 
 @dataclass
 class Captured:
     """A step for batches of one shape: where it reads them, and the function that makes it."""
 
-    x: Array
-    target: Array
+    batch: Batch
     run: Callable[[], tuple[Array, Array]]
 
 
@@ -53,9 +54,14 @@ class TrainStep:
         self._captured: dict[tuple[Any, ...], Captured] = {}
         self._last: tuple[Any, ...] = ()
 
-    def __call__(self, x: Array, target: Array, lr: float | None = None) -> tuple[Array, Array]:
-        """Train on a batch-last batch on the network's backend; the loss before the update, and the output."""
-        net = self.net
+    def __call__(self, x: Array, target: Array, lr: float | None = None, sample_weight: Array | None = None
+                 ) -> tuple[Array, Array]:
+        """Train on a batch-last batch on the network's backend; the loss before the update, and the output.
+
+        lr is this step's learning rate, the optimizer's by default. sample_weight (N,) multiplies each sample's part of
+        the loss.
+        """
+        net, batch = self.net, (x, target) if sample_weight is None else (x, target, sample_weight)
         if self.updater.buffers is not net.buffers:
             self.to()
         fitting = self.totals is not None       # then it is fit that explains
@@ -63,16 +69,16 @@ class TrainStep:
             self.updater.begin(lr)
             try:
                 if self.capture and net.backend.captures:
-                    return self._captured_step(x, target)
-                return self._step(x, target)
+                    return self._captured_step(batch)
+                return self._step(batch)
             except BaseException:
                 self.updater.cancel()
                 raise
 
-    def _step(self, x: Array, target: Array) -> tuple[Array, Array]:
-        net = self.net
+    def _step(self, batch: Batch) -> tuple[Array, Array]:
+        net, (x, target, *weight) = self.net, batch
         y = net.forward(x, TRAIN, self.output)
-        loss, dy = self.loss.checked(net.backend, y, target)
+        loss, dy = self.loss.checked(net.backend, y, target, *weight)
         net.backward(dy, self.output)
         self.updater.apply()
         steps = net.counters[:1]
@@ -83,26 +89,25 @@ class TrainStep:
 
     # --- captured -------------------------------------------------------------------------------------------------
 
-    def inputs(self, x_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> tuple[Array, Array] | tuple[None, None]:
-        """The arrays from which a captured step for batches of these shapes reads, to be filled in place, or Nones."""
-        captured = self._captured.get(self._key(x_shape, target_shape))
-        return (None, None) if captured is None else (captured.x, captured.target)
+    def inputs(self, *shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
+        """The arrays from which a captured step for a batch of these shapes reads, to be filled in place, or Nones."""
+        captured = self._captured.get(self._key(shapes))
+        return (None,) * len(shapes) if captured is None else captured.batch
 
-    def _key(self, x_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> tuple[Any, ...]:
+    def _key(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, ...]:
         """What a recorded step is good for: shapes, and the layers that learn, and which of them as one part."""
-        return x_shape, target_shape, tuple([layer.trainable for layer in self.net.layers]), tuple(self.updater.parts())
+        return shapes, tuple([layer.trainable for layer in self.net.layers]), tuple(self.updater.parts())
 
-    def _captured_step(self, x: Array, target: Array) -> tuple[Array, Array]:
-        key = self._key(x.shape, target.shape)
+    def _captured_step(self, batch: Batch) -> tuple[Array, Array]:
+        key = self._key(tuple(a.shape for a in batch))
         captured, again, self._last = self._captured.get(key), key == self._last, key
-        if captured is None or (captured.x.dtype, captured.target.dtype) != (x.dtype, target.dtype):
+        if captured is None or [a.dtype for a in captured.batch] != [a.dtype for a in batch]:
             if not again:                       # once is not worth it: the short last batch of each epoch
-                return self._step(x, target)
-            captured = self._prepare(key, x, target)
-        if x is not captured.x:
-            captured.x[...] = x
-        if target is not captured.target:
-            captured.target[...] = target
+                return self._step(batch)
+            captured = self._prepare(key, batch)
+        for mine, a in zip(captured.batch, batch, strict=True):
+            if a is not mine:
+                mine[...] = a
         result = captured.run()
         failure = captured.run.failure          # type: ignore[attr-defined]
         if failure:
@@ -112,12 +117,12 @@ class TrainStep:
                           stacklevel=3)
         return result
 
-    def _prepare(self, key: tuple[Any, ...], x: Array, target: Array) -> Captured:
+    def _prepare(self, key: tuple[Any, ...], batch: Batch) -> Captured:
         backend = self.net.backend
         if len(self._captured) == MOST_CAPTURED:
             del self._captured[next(iter(self._captured))]
-        mine, labels = backend.empty(x.shape, x.dtype), backend.empty(target.shape, target.dtype)
-        captured = self._captured[key] = Captured(mine, labels, backend.capture(lambda: self._step(mine, labels)))
+        mine = tuple(backend.empty(a.shape, a.dtype) for a in batch)
+        captured = self._captured[key] = Captured(mine, backend.capture(lambda: self._step(mine)))
         return captured
 
     def release(self) -> None:

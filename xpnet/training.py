@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.feed import Feed
-from xpnet.checks import expect_flag, expect_function, expect_integer, is_number, not_finite, shown
+from xpnet.checks import expect_flag, expect_function, expect_integer, finite_array, is_number, not_finite, shown
 from xpnet.initializers import generator
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss, get_loss
@@ -49,7 +50,7 @@ class History:
 
 
 def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer, epochs: int = 1,
-        batch_size: int = 32, validation: tuple[Any, Any] | None = None,
+        batch_size: int = 32, validation: tuple[Any, Any] | None = None, sample_weight: Any = None,
         schedule: str | Schedule = "constant", shuffle: bool = True,
         until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True, capture: bool = True) -> History:
     """Train `net` on batch-first x (N, ...) and targets y, and return a History.
@@ -59,7 +60,8 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
     with the same object a second fit goes on where the first ended. The learning rate is the optimizer's
     times the factor of `schedule`, a Schedule or one of the names in schedules.SCHEDULES; where it changes
     on the way, the fit has a copy of its own. Each epoch sees the samples in another order, which follows
-    from the network's seed.
+    from the network's seed. sample_weight (N,): a number that multiplies each sample's part of the loss, which
+    is still divided by what it was divided by; accuracy and validation count every sample once.
     `until` is asked after each epoch, with its row of the history; True ends the training. Ctrl-C ends it after the
     current batch; the network keeps what it learned. A training that diverges ends after the epoch in which a parameter
     became NaN or infinite, with a RuntimeWarning, because nothing can be learned any more; a loss that is not finite while
@@ -73,7 +75,10 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
     schedule = get_schedule(schedule).start()
     if until is not None:
         expect_function("fit", "until", until, "an epoch's row")
-    x, target = check_samples(net, x, y, loss, "fit")
+    data = check_samples(net, x, y, loss, "fit")
+    if sample_weight is not None:
+        data = *data, check_weights(net, sample_weight, len(data[0]), loss)
+    samples = len(data[0])
     held_out = None
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
@@ -81,7 +86,7 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
         held_out = check_samples(net, *validation, loss, "fit: validation")
     epochs = expect_count("fit", "epochs", epochs)
     batch_size = expect_count("fit", "batch_size", batch_size)
-    check_batch_sizes(net, len(x), batch_size)
+    check_batch_sizes(net, samples, batch_size)
     step = net._train_step
     if step is None or step.optimizer is not optimizer:
         step = TrainStep(net, loss, optimizer)
@@ -89,9 +94,9 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
     net._train_step = step
 
     history = History()
-    total = epochs * -(-len(x) // batch_size)
+    total = epochs * -(-samples // batch_size)
     if verbose:
-        print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} parameters on {len(x):,} samples, "
+        print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} parameters on {samples:,} samples, "
               f"backend {net.backend.name}{f' ({net.backend.note})' if net.backend.note else ''}")
 
     def train() -> None:        # in a frame of its own, so that an error's traceback does not hold the samples on a GPU
@@ -100,9 +105,9 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
             started = time.perf_counter()
             if step.totals is None:                                     # at first, and where `until` moved the network
                 step.totals = Totals(net, loss)
-                batches = _Batches(net, x, target, batch_size)
-                held_out_batches = None if held_out is None else _Batches(net, *held_out, EVALUATED)
-            batches.arrange(generator(net.seed, f"epoch {net.epochs}").permutation(len(x)) if shuffle else np.arange(len(x)))
+                batches = _Batches(net, data, batch_size)
+                held_out_batches = None if held_out is None else _Batches(net, held_out, EVALUATED)
+            batches.arrange(generator(net.seed, f"epoch {net.epochs}").permutation(samples) if shuffle else np.arange(samples))
             done, count = len(history.rows) * len(batches), len(batches)
             rates = [optimizer.lr * _factor(schedule, (done + i) / max(total - 1, 1)) for i in range(count)]
             with _Bar(f"epoch {len(history.rows) + 1}/{epochs}", count, verbose) as bar:
@@ -152,7 +157,8 @@ def _epoch(step: TrainStep, batches: _Batches, rates: list[float], history: Hist
     assert totals is not None
     totals.reset()
     for i, lr in enumerate(rates):
-        step(*batches.get(i, step), lr)
+        x, target, *weight = batches.get(i, step)
+        step(x, target, lr, *weight)
         if bar.due() or i == len(rates) - 1 or history.interrupted:
             bar.show(totals.result())
         bar.advance()
@@ -171,12 +177,13 @@ def _factor(schedule: Schedule, t: float) -> float:
 
 
 class _Batches:
-    """Samples and their targets, batch by batch."""
+    """Samples, their targets, and their weights if they have any, batch by batch."""
 
-    def __init__(self, net: Network, x: Any, target: np.ndarray, size: int) -> None:
+    def __init__(self, net: Network, data: tuple[Any, ...], size: int) -> None:
+        (x, *rest), feed = data, net.backend.feed
         self.samples, self.size = len(x), size
-        self.feeds = net.backend.feed(x, net.dtype, size), net.backend.feed(target, target.dtype, size)
-        self.shapes = net.input.shape, target.shape[1:]
+        self.feeds = feed(x, net.dtype, size), *(feed(a, a.dtype, size) for a in rest)
+        self.shapes = net.input.shape, *(a.shape[1:] for a in rest)
 
     def __len__(self) -> int:
         return -(-self.samples // self.size)
@@ -185,14 +192,14 @@ class _Batches:
         for feed in self.feeds:
             feed.arrange(order)
 
-    def get(self, number: int, step: TrainStep | None = None) -> tuple[Array, Array]:
+    def get(self, number: int, step: TrainStep | None = None) -> tuple[Array, ...]:
         """Batch `number`, where the captured `step` reads it if there is one."""
         start = number * self.size
         stop = min(start + self.size, self.samples)
-        x = target = None
+        places: tuple[Array | None, ...] = (None,) * len(self.feeds)
         if step is not None and step.net.backend.captures:
-            x, target = step.inputs(*((*shape, stop - start) for shape in self.shapes))
-        return self.feeds[0].batch(start, stop, x), self.feeds[1].batch(start, stop, target)
+            places = step.inputs(*((*shape, stop - start) for shape in self.shapes))
+        return tuple(feed.batch(start, stop, place) for feed, place in zip(self.feeds, places, strict=True))
 
 
 @contextmanager
@@ -221,7 +228,7 @@ def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, ba
         raise TypeError(f"evaluate: expected metrics to be a dict of names and functions. Received: {shown(metrics)}.")
     outputs: Any = np.empty((len(x), *net.output.shape), net.dtype) if metrics else None
     with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
-        figures = _evaluate(net, _Batches(net, x, target, batch_size), loss, outputs)
+        figures = _evaluate(net, _Batches(net, (x, target), batch_size), loss, outputs)
     return figures | {name: metric(outputs, target) for name, metric in (metrics or {}).items()}
 
 
@@ -256,7 +263,7 @@ def _predict(net: Network, feed: Feed, out: np.ndarray, batch_size: int) -> None
         out[start:start + batch_size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
 
 
-def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[Any, np.ndarray]:
+def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[Any, ...]:
     """Batch-first samples and targets, checked against the network and against each other."""
     x = finite_samples(net, x, who)
     y = net.backend.to_numpy(y) if hasattr(y, "__cuda_array_interface__") else y
@@ -264,6 +271,18 @@ def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[A
     if len(x) != len(target):
         raise ValueError(f"{who}: expected as many targets as samples. Received: {len(x)} samples, {len(target)} targets.")
     return x, target
+
+
+def check_weights(net: Network, sample_weight: Any, samples: int, loss: Loss) -> np.ndarray:
+    """The samples' weights, in the network's dtype."""
+    if "sample_weight" not in inspect.signature(loss).parameters:
+        raise ValueError(f"fit: expected a loss that takes sample_weight, for weights of samples. Received: {loss.who}, whose "
+                         "__call__ does not.")
+    weights = finite_array(sample_weight, "fit: sample_weight", net.dtype)
+    if weights.shape != (samples,):
+        raise ValueError(f"fit: expected sample_weight to have a number for each of the {samples} samples. "
+                         f"Received: an array of shape {weights.shape}.")
+    return weights.astype(net.dtype, copy=False)
 
 
 def finite_samples(net: Network, x: Any, who: str) -> Any:
