@@ -20,6 +20,20 @@ BATCHES = (1, 3, 4, 8, 17)
 CHANNELS = (1, 2, 5)
 
 
+U = Window((3, 2), padding=(1, 0, 0, 1))                # unequal in everything
+W3 = Window((3, 3), padding=(0, 1, 2, 0))
+
+
+class Case(NamedTuple):
+    """A convolution of maps (C, H, W, N) with F filters, and the ways that it and its gradients take."""
+
+    shape: tuple[int, int, int, int]
+    window: Window
+    F: int
+    ways: Ways
+    groups: int = 1
+
+
 class Axis(NamedTuple):
     """One axis of a map and of a window on it."""
 

@@ -6,11 +6,11 @@ make strips, blocks and pieces so small that small arrays need several of them.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from fast_paths import Trace, Ways, larger_windows, ways_of, windows
+from fast_paths import W3, Case, Trace, U, larger_windows, ways_of, windows
 from parity_cases import distance, normal
 
 from xpnet.backends import Backend, Window
@@ -52,17 +52,7 @@ def trace(monkeypatch) -> Trace:
 
 # --- the ways of convolutions ---------------------------------------------------------------------
 
-class Case(NamedTuple):
-    shape: tuple[int, int, int, int]
-    window: Window
-    F: int
-    ways: Ways
-    groups: int = 1
-
-
-U = Window((3, 2), padding=(1, 0, 0, 1))                # unequal in everything
 V = Window((3, 2))
-W3 = Window((3, 3), padding=(0, 1, 2, 0))
 PADDED = ("pad, in place", "pad, turn, in place", "pad, dots")
 PLAIN = ("in place", "pad, turn, in place", "dots")
 BACK_BY_COLUMNS = ("in place", "in place, col2im", "dots")

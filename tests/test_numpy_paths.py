@@ -7,11 +7,11 @@ make tiles, strips, parts and partial sums so small that small arrays need sever
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from fast_paths import Trace, Ways, larger_windows, ways_of
+from fast_paths import W3, Case, Trace, U, larger_windows, ways_of
 from parity_cases import distance, normal
 
 from xpnet.backends import Backend, Window, numpy_base, numpy_conv, numpy_winograd
@@ -46,16 +46,6 @@ def trace(monkeypatch) -> Trace:
 
 # --- the ways of convolutions ---------------------------------------------------------------------
 
-class Case(NamedTuple):
-    shape: tuple[int, int, int, int]
-    window: Window
-    F: int
-    ways: Ways
-    groups: int = 1
-
-
-U = Window((3, 2), padding=(1, 0, 0, 1))                # unequal in everything
-W3 = Window((3, 3), padding=(0, 1, 2, 0))
 SHARED, COLUMNS = ("shared",) * 3, ("columns, gemm", "columns, gemm", "columns")
 STRIDED = ("columns, gemm", "scatter", "columns")
 TILES, ROWS = ("winograd, gemm", "turned winograd, gemm", "winograd, gemm"), ("shared by rows",) * 3
