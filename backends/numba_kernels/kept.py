@@ -125,4 +125,5 @@ class KernelCache(NullCache):
 
 def _say(line: str) -> None:
     if sys.stderr is not None:          # pythonw has none
-        print(line, file=sys.stderr, flush=True)
+        from tqdm import tqdm           # only here: most processes compile nothing
+        tqdm.write(line, sys.stderr)    # above a progress bar, where there is one
