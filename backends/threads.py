@@ -8,13 +8,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, TypeAlias
 
 from xpnet.backends.arguments import is_integer, wrong
 
 Task = Callable[[int], object]
+Queue: TypeAlias = "SimpleQueue[tuple[_Job, Context] | None]"
 
 
 def thread_count() -> int:
@@ -61,9 +63,10 @@ def get_num_threads() -> int:
 class ThreadPool:
     """`size` threads, or as many as set_num_threads says, that work through numbered tasks.
 
-    The caller is one of them. The others start at the first parallel call that needs them and end
-    when the pool is dropped. Any thread may call, several at once too, and a task may call again: a
-    caller never waits for a free worker, because it does its tasks itself.
+    The caller is one of them. The others work in its context, so that its np.errstate holds for all
+    tasks. They start at the first parallel call that needs them and end when the pool is dropped.
+    Any thread may call, several at once too, and a task may call again: a caller never waits for a
+    free worker, because it does its tasks itself.
     """
 
     def __init__(self, size: int) -> None:
@@ -84,7 +87,7 @@ class ThreadPool:
         job = _Job(task, count)
         queue = self._crew().at_least(helpers)
         for _ in range(helpers):
-            queue.put(job)
+            queue.put((job, copy_context()))    # each its own: a context is entered by one thread
         job.work()
         job.wait()
 
@@ -104,10 +107,10 @@ class _Crew:
     """The workers of one process, and the queue where they wait for jobs."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: Queue = SimpleQueue()
         self._lock, self._count = Lock(), 0
 
-    def at_least(self, count: int) -> SimpleQueue[_Job | None]:
+    def at_least(self, count: int) -> Queue:
         """The queue, once that many workers were started."""
         if self._count < count:
             with self._lock:
@@ -122,11 +125,12 @@ class _Crew:
             self._queue.put(None)
 
 
-def _serve(queue: SimpleQueue[_Job | None]) -> None:
+def _serve(queue: Queue) -> None:
     """A worker's life. It knows the queue and not the pool, which could otherwise never be dropped."""
-    while (job := queue.get()) is not None:
-        job.work()
-        del job                                                         # or its arrays would live until the next one
+    while (item := queue.get()) is not None:
+        job, context = item
+        context.run(job.work)
+        del item, job, context                                          # or arrays would live until the next one
 
 
 class _Job:

@@ -14,9 +14,9 @@ SAMPLES = 7
 
 
 def check_gather_batch(s: Setting) -> None:
-    """Batches of up to three tiles of the pictures (C, H, W), in any order and as they stand."""
+    """Batches of up to six tiles of the images (C, H, W), in any order and as they stand."""
     samples = s.array((SAMPLES, *s.shape[:3]))
-    index = np.random.default_rng(samples.size).integers(0, SAMPLES, 5 * s.shape[3])
+    index = np.random.default_rng(samples.size).integers(0, SAMPLES, 10 * s.shape[3])
     s.agree(s.backend.gather_batch(s.to_device(samples), s.to_device(index), s.dtype),
             base.gather_batch(samples, index, s.dtype))
     s.agree(s.backend.gather_batch(s.to_device(samples), None, s.dtype), base.gather_batch(samples, None, s.dtype))

@@ -67,9 +67,8 @@ class KernelsRun:
 
 
 def on_numba(item: pytest.Item) -> bool:
-    """Whether the test's backend is Numba's, and Numba is installed."""
-    callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("backend") == "numba" and not NO_NUMBA.args[0]
+    """Whether the fixture `backend` is Numba's in this test, and Numba is installed."""
+    return item.get_closest_marker("kernels") is not None and not NO_NUMBA.args[0]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 NO_NUMBA = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not installed")
 
 
-@pytest.fixture(scope="session", params=["base", "numpy", pytest.param("numba", marks=NO_NUMBA),
+@pytest.fixture(scope="session", params=["base", "numpy", pytest.param("numba", marks=[NO_NUMBA, pytest.mark.kernels]),
                                          pytest.param("cupy", marks=pytest.mark.gpu)])
 def backend(request) -> Backend:
     """Each backend in turn; "base" is the reference implementation itself."""

@@ -16,6 +16,7 @@ from processes import run_script
 import xpnet as xn
 from xpnet.backends import Backend, BackendError, get_backend
 from xpnet.backends.memory import MemoryPool
+from xpnet.backends.threads import ThreadPool
 
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "shuffle": False, "verbose": False}
 
@@ -236,3 +237,18 @@ for threads in (1, 3):
     backend.gemm(normal(100, 100), normal(100, 100))
     assert backend.size == 2 and numba.get_num_threads() == threads
 """, NUMBA_NUM_THREADS="4", XPNET_NUM_THREADS="2")
+
+
+def test_numpys_error_settings_hold_in_all_threads():
+    """A worker has the caller's, and keeps none of them for the next job."""
+    pool, together, seen = ThreadPool(3), threading.Barrier(3), []
+
+    def task(index: int) -> None:
+        together.wait(60)               # so that each of the three threads has one task
+        seen.append((threading.get_ident(), np.geterr()["over"]))
+
+    for wanted in ("raise", "ignore"):
+        with np.errstate(over=wanted):
+            pool.run(task, 3)
+        assert len(dict(seen)) == 3 and {over for _, over in seen} == {wanted}
+        seen.clear()

@@ -205,7 +205,7 @@ def test_by_name():
     mine = xn.OneCycle()
     assert get_schedule(mine) is mine
     for wrong in ("onecycle", xn.OneCycle, None, ["constant"]):
-        with pytest.raises(ValueError, match=f"expected a Schedule or one of {', '.join(SCHEDULES)}. Received"):
+        with pytest.raises(ValueError, match=f"expected a Schedule or one of {', '.join(SCHEDULES)}.*. Received"):
             get_schedule(wrong)
 
 

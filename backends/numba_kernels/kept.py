@@ -125,5 +125,5 @@ class KernelCache(NullCache):
 
 def _say(line: str) -> None:
     if sys.stderr is not None:          # pythonw has none
-        from tqdm import tqdm           # only here: most processes compile nothing
+        from tqdm import tqdm  # only here: most processes compile nothing
         tqdm.write(line, sys.stderr)    # above a progress bar, where there is one
