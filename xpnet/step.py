@@ -61,11 +61,16 @@ class TrainStep:
         lr is this step's learning rate, the optimizer's by default. sample_weight (N,) multiplies each sample's part of
         the loss.
         """
-        net, batch = self.net, (x, target) if sample_weight is None else (x, target, sample_weight)
+        return self.train((x, target) if sample_weight is None else (x, target, sample_weight), lr)
+
+    def train(self, batch: Batch, lr: float | None = None) -> tuple[Array, Array]:
+        """Train on a batch, x, the targets and the samples' weights if they have any, as a call of the step does."""
+        net = self.net
         if self.updater.buffers is not net.buffers:
             self.to()
         fitting = self.totals is not None       # then it is fit that explains
-        with nullcontext() if fitting else explained(net, "TrainStep", x.shape[-1], self.optimizer), net.backend.stream():
+        explaining = nullcontext() if fitting else explained(net, "TrainStep", batch[0].shape[-1], self.optimizer)
+        with explaining, net.backend.stream():
             self.updater.begin(lr)
             try:
                 if self.capture and net.backend.captures:
@@ -114,7 +119,7 @@ class TrainStep:
             self.capture = False
             self.release()
             warnings.warn(f"TrainStep: the step could not be captured and runs launch by launch from now on ({failure})",
-                          stacklevel=3)
+                          stacklevel=4)
         return result
 
     def _prepare(self, key: tuple[Any, ...], batch: Batch) -> Captured:

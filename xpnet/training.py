@@ -157,8 +157,7 @@ def _epoch(step: TrainStep, batches: _Batches, rates: list[float], history: Hist
     assert totals is not None
     totals.reset()
     for i, lr in enumerate(rates):
-        x, target, *weight = batches.get(i, step)
-        step(x, target, lr, *weight)
+        step.train(batches.get(i, step), lr)    # no name holds a batch while the next one is made
         if bar.due() or i == len(rates) - 1 or history.interrupted:
             bar.show(totals.result())
         bar.advance()
