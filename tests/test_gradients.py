@@ -10,7 +10,7 @@ ACTIVATIONS = ["relu", "sigmoid", "tanh", "scaled_tanh", "softplus", "gelu"]   #
 
 
 def check(layer, *in_shapes, backend, **options):
-    assert check_precision(layer, *in_shapes, backend=backend, **options) < 2e-6       # float32, for which most kernels are
+    assert check_precision(layer, *in_shapes, backend=backend, **options) < 1e-6       # float32, for which most kernels are
     assert check_gradients(layer, *in_shapes, backend=backend, **options) < 1e-6
 
 
