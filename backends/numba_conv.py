@@ -15,8 +15,24 @@ from xpnet.backends.numba_base import FLOAT32, TASKS
 from xpnet.backends.numba_kernels import convolution, matrix
 from xpnet.backends.numba_kernels.arrays import ready
 from xpnet.backends.numba_kernels.matrix import COPIED, IN_PLACE, PANEL, TURNED
-from xpnet.backends.numba_kernels.micro import DOT_COLUMNS, DOT_ROWS, FROM_BIAS, FROM_Y, FROM_ZERO, LANES, ROWS
-from xpnet.backends.numba_taps import WAY, Image, Taps, gradient_padding, gradient_taps, image_of, taps_of
+from xpnet.backends.numba_kernels.micro import (
+    DOT_COLUMNS,
+    DOT_ROWS,
+    FROM_BIAS,
+    FROM_Y,
+    FROM_ZERO,
+    LANES,
+    ROWS,
+)
+from xpnet.backends.numba_taps import (
+    WAY,
+    Image,
+    Taps,
+    gradient_padding,
+    gradient_taps,
+    image_of,
+    taps_of,
+)
 from xpnet.backends.numba_winograd import NumbaWinograd
 from xpnet.backends.window import Window
 

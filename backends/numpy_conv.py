@@ -17,7 +17,14 @@ from functools import lru_cache
 import numpy as np
 
 from xpnet.backends.base import Array
-from xpnet.backends.numpy_base import IN_PLACE, IN_PLACE_RESULT, NumpyBase, partial_sums, product, spans
+from xpnet.backends.numpy_base import (
+    IN_PLACE,
+    IN_PLACE_RESULT,
+    NumpyBase,
+    partial_sums,
+    product,
+    spans,
+)
 from xpnet.backends.numpy_winograd import NumpyWinograd, winograd_pays
 from xpnet.backends.threads import single_threaded_blas
 from xpnet.backends.window import Window

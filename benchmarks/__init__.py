@@ -1,1 +1,2 @@
-"""Benchmarks against PyTorch: `python -m benchmarks cpu` and `python -m benchmarks gpu`; see docs/performance.md."""
+"""Benchmarks against PyTorch: `python -m benchmarks cpu` and `python -m benchmarks gpu`; see
+docs/performance.md."""

@@ -35,12 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows, left_out, broken = _measure(options, rows)
         _show(options, rows, left_out)
         if broken:
-            raise ContenderError("\n".join([f"{len(broken)} processes broke down, so rows are missing:", *broken]))
+            raise ContenderError("\n".join([f"{len(broken)} processes broke down, so rows are "
+                                            "missing:", *broken]))
     except (ValueError, OSError, ContenderError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("benchmarks: interrupted; on a CPU nothing of the part under way was written", file=sys.stderr)
+        print("benchmarks: interrupted; on a CPU nothing of the part under way was written",
+              file=sys.stderr)
         return 130
     return 0
 
@@ -48,31 +50,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _old_rows(options: argparse.Namespace) -> list[Row]:
     """The rows to start from. What would fail at the end, after all the work, fails here."""
     if (options.merge or options.tables_only) and not options.json:
-        raise ValueError("--merge, --tables-only: expected --json FILE with the rows of an earlier run. Received: no --json.")
-    if options.json and (not Path(options.json).absolute().parent.is_dir() or Path(options.json).is_dir()):
-        raise ValueError(f"--json: expected a file in a folder that exists. Received: {options.json}.")
+        raise ValueError("--merge, --tables-only: expected --json FILE with the rows of an earlier "
+                         "run. Received: no --json.")
+    if (options.json and (not Path(options.json).absolute().parent.is_dir()
+                          or Path(options.json).is_dir())):
+        raise ValueError("--json: expected a file in a folder that exists. Received: "
+                         f"{options.json}.")
     if options.markdown:
-        table.between_markers(Path(options.markdown).read_text(encoding="utf-8"), "cpu", "", options.markdown)
+        table.between_markers(Path(options.markdown).read_text(encoding="utf-8"), "cpu", "",
+                              options.markdown)
     if options.tables_only or (options.merge and Path(options.json).exists()):
         return read(options.json, cpu_model())
     return []
 
 
-def _measure(options: argparse.Namespace, rows: list[Row]) -> tuple[list[Row], dict[str, str], list[str]]:
-    """The old rows with the new ones, written after each part; the contenders that could not run, and what broke down."""
+def _measure(options: argparse.Namespace,
+             rows: list[Row]) -> tuple[list[Row], dict[str, str], list[str]]:
+    """The old rows with the new ones, written after each part; the contenders that could not run,
+    and what broke down."""
     job = Job("cpu", "", max(options.threads), modes=tuple(options.modes), seconds=options.seconds,
               fused_adam=options.fused_adam)
-    where: Row = {"cpu": cpu_model(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "load": load_average(),
+    where: Row = {"cpu": cpu_model(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                  "load": load_average(),
                   "measured_for": options.seconds, "tf32": False, "fused_adam": options.fused_adam}
     if where["load"] is not None and where["load"] > BUSY:
-        _say(f"the machine is busy (load average {where['load']:.2f}): threads that wait for each other lose most, so the "
+        _say(f"the machine is busy (load average {where['load']:.2f}): threads that wait for each "
+             "other lose most, so the "
              "ratios will be off too")
     contenders, left_out = present(options.contenders, job, _say)
     turns = Turns(contenders, options.rounds, time.monotonic() + 60 * options.minutes)
-    run: dict[str, Callable[[], list[Row]]] = {         # the longest last: it takes the time that is left
+    run: dict[str, Callable[[], list[Row]]] = {  # the longest last: it takes the time that is left
         "convolutions": lambda: parts.single_convolutions(options.threads, turns, job, _say),
         "growth": lambda: parts.growth(max(options.threads), turns, job, _say),
-        "steps": lambda: parts.steps(options.nets, options.batches, options.threads, turns, job, _say),
+        "steps": lambda: parts.steps(options.nets, options.batches, options.threads, turns, job,
+                                     _say),
     }
     for part, measure in run.items():
         if part in options.parts:
@@ -87,28 +98,34 @@ def _show(options: argparse.Namespace, rows: list[Row], left_out: dict[str, str]
     if not rows:
         _say("no rows, so no tables")
         return
-    sentences = facts(rows) + [f"Left out: {contender}: {reason}" for contender, reason in left_out.items()]
+    sentences = (facts(rows) + [f"Left out: {contender}: {reason}"
+                                for contender, reason in left_out.items()])
     print("\n".join(sentences), *_blocks(rows, table.as_text, absolute=True), sep="\n\n")
     print("\n".join(["", *above_pytorch(rows), *disturbed(rows)]))
     if options.markdown:
         content = "\n\n".join(["\n".join(f"- {sentence}" for sentence in sentences),
-                               *_blocks(rows, table.as_markdown, absolute=False)])      # of a CPU only ratios travel
+                               # of a CPU only ratios travel
+                               *_blocks(rows, table.as_markdown, absolute=False)])
         document = Path(options.markdown).read_text(encoding="utf-8")
-        write_atomically(options.markdown, table.between_markers(document, "cpu", content, options.markdown).encode())
+        write_atomically(options.markdown,
+                         table.between_markers(document, "cpu", content, options.markdown).encode())
 
 
 def _blocks(rows: list[Row], form: Callable[[table.Table], str], *, absolute: bool) -> list[str]:
-    """A sentence and its table for each part that there are rows of; absolute: times and rates too, not only what travels."""
+    """A sentence and its table for each part that there are rows of; absolute: times and rates too,
+    not only what travels."""
     blocks = []
     if of_part(rows, "steps"):
-        blocks += [f"Milliseconds; in brackets {table.RATIO}." if absolute else f"The figure is {table.RATIO}.",
+        blocks += [f"Milliseconds; in brackets {table.RATIO}." if absolute
+                   else f"The figure is {table.RATIO}.",
                    form(table.step_table(rows, times=absolute))]
         memory = table.memory_table(rows)
         if len(memory) > 1:
             blocks += [f"Memory: {table.MEMORY}.", form(memory)]
     convolutions = of_part(rows, "convolutions")
     if convolutions and (absolute or any(row["of_peak"] is not None for row in convolutions)):
-        blocks += [f"{'GFLOP/s, in brackets' if absolute else 'Convolutions:'} {table.CONVOLUTION}.",
+        blocks += [f"{'GFLOP/s, in brackets' if absolute else 'Convolutions:'} "
+                   f"{table.CONVOLUTION}.",
                    form(table.convolution_table(rows, rates=absolute))]
     growing = growth_tables(rows)
     if growing:

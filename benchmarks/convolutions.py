@@ -1,7 +1,8 @@
-"""How fast single convolutions are, in multiplications and additions per second: those of the networks, and two more kinds.
+"""How fast single convolutions are, in multiplications and additions per second: those of the
+networks, and two more kinds.
 
-Multiplications count as the direct algorithm has them, 2 F C/groups KH KW OH OW N operations in each direction. Winograd
-does with fewer, so it can come out above the machine's peak.
+Multiplications count as the direct algorithm has them, 2 F C/groups KH KW OH OW N operations in
+each direction. Winograd does with fewer, so it can come out above the machine's peak.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from xpnet.backends import Backend, Window
 Call = Callable[[], object]
 Noise = Callable[..., Any]          # an array of this shape
 BATCHES = (32, 128)
-DIRECTIONS = ("forward", "input", "filters")    # y; the gradient by the input; the gradient by the filters
+# y; the gradient by the input; the gradient by the filters
+DIRECTIONS = ("forward", "input", "filters")
 
 
 @dataclass(frozen=True)
@@ -47,30 +49,33 @@ class Convolution:
     def operations(self, batch: int) -> int:
         """2 F C/groups KH KW OH OW N."""
         OH, OW = self.window.output_size(self.size, self.size)
-        return 2 * self.filters * (self.channels // self.groups) * self.window.taps * OH * OW * batch
+        return (2 * self.filters * (self.channels // self.groups) * self.window.taps * OH * OW
+                * batch)
 
 
 CONVOLUTIONS = (
-    Convolution(1, 8, 5, 28), Convolution(8, 8, 5, 24),                                         # numpy_cnn
-    Convolution(1, 8, 3, 28, "half"), Convolution(8, 32, 5, 14, "half"),                        # bilici
-    Convolution(1, 6, 5, 32), Convolution(6, 16, 5, 14), Convolution(16, 120, 5, 5),            # lenet5
-    Convolution(3, 64, 3, 32, "half"), Convolution(64, 64, 3, 32, "half"),                      # vgg_small, resnet18
+    Convolution(1, 8, 5, 28), Convolution(8, 8, 5, 24),  # numpy_cnn
+    Convolution(1, 8, 3, 28, "half"), Convolution(8, 32, 5, 14, "half"),  # bilici
+    Convolution(1, 6, 5, 32), Convolution(6, 16, 5, 14), Convolution(16, 120, 5, 5),  # lenet5
+    Convolution(3, 64, 3, 32, "half"), Convolution(64, 64, 3, 32, "half"),  # vgg_small, resnet18
     Convolution(64, 128, 3, 16, "half"), Convolution(128, 128, 3, 16, "half"),
     Convolution(128, 256, 3, 8, "half"), Convolution(256, 256, 3, 8, "half"),
-    Convolution(512, 512, 3, 4, "half"),                                                        # resnet18
+    Convolution(512, 512, 3, 4, "half"),  # resnet18
     Convolution(64, 128, 3, 32, "half", stride=2), Convolution(64, 128, 1, 32, stride=2),
-    Convolution(64, 256, 1, 16),                                                                # bottlenecks and their kind
+    Convolution(64, 256, 1, 16),  # bottlenecks and their kind
     Convolution(64, 64, 3, 32, "half", groups=64),
 )
 
 
-def calls(backend: Backend, convolution: Convolution, batch: int, noise: Noise | None = None) -> Iterator[tuple[str, Call]]:
+def calls(backend: Backend, convolution: Convolution, batch: int, noise: Noise | None = None
+          ) -> Iterator[tuple[str, Call]]:
     """(direction, call) of each direction, on noise: unless told, drawn on the host."""
     rng = np.random.default_rng(0)
     noise = noise or (lambda *shape: backend.asarray(rng.standard_normal(shape, np.float32)))
     c, window = convolution, convolution.window
     OH, OW = window.output_size(c.size, c.size)
-    shapes = ((c.channels, c.size, c.size, batch), (c.filters, c.channels // c.groups, c.kernel, c.kernel),
+    shapes = ((c.channels, c.size, c.size, batch),
+              (c.filters, c.channels // c.groups, c.kernel, c.kernel),
               (c.filters, OH, OW, batch))
     x, W, dy = (noise(*shape) for shape in shapes)
     yield "forward", lambda: backend.conv2d(x, W, window, groups=c.groups)
@@ -78,12 +83,15 @@ def calls(backend: Backend, convolution: Convolution, batch: int, noise: Noise |
     yield "filters", lambda: backend.conv2d_dW(x, dy, window, groups=c.groups)
 
 
-def measure_convolutions(backend: Backend, batches: Sequence[int], seconds_of: Callable[[Call], float]) -> list[dict[str, Any]]:
+def measure_convolutions(backend: Backend, batches: Sequence[int],
+                         seconds_of: Callable[[Call], float]) -> list[dict[str, Any]]:
     """A row for each convolution, batch and direction."""
     rows = []
     for convolution in CONVOLUTIONS:
         for batch in batches:
             for direction, call in calls(backend, convolution, batch):
-                rows.append({"convolution": convolution.name, "batch": batch, "direction": direction,
-                             "operations": convolution.operations(batch), "seconds": seconds_of(call)})
+                rows.append({"convolution": convolution.name, "batch": batch,
+                             "direction": direction,
+                             "operations": convolution.operations(batch),
+                             "seconds": seconds_of(call)})
     return rows

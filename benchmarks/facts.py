@@ -16,18 +16,23 @@ BUSY = 0.5      # a load average that something else must have caused
 
 def facts(rows: Sequence[Row]) -> list[str]:
     """When and on what, versions, kernels, how long: of all rows, whichever runs they come from."""
-    dates, threads = sorted({row["date"] for row in rows}), sorted({row["threads"] for row in rows if "threads" in row})
+    dates, threads = (sorted({row["date"] for row in rows}),
+                      sorted({row["threads"] for row in rows if "threads" in row}))
     loads = [row["load"] for row in rows if row["load"] is not None]
     pinned = os.environ.get("OPENBLAS_CORETYPE")
     sentences = [
-        f"Measured {' to '.join(_ends(dates))} on {', '.join(_values(rows, 'cpu'))}, threads of every "
+        f"Measured {' to '.join(_ends(dates))} on {', '.join(_values(rows, 'cpu'))}, threads of "
+        "every "
         f"contender: {' or '.join(map(str, threads))}, OPENBLAS_CORETYPE unset"
         f"{f' (the environment had {pinned})' if pinned else ''}, load average before "
-        f"{f'{max(loads):.2f}' if loads else 'unknown'}{' at most' if len(set(loads)) > 1 else ''}."]
+        f"{f'{max(loads):.2f}' if loads else 'unknown'}"
+        f"{' at most' if len(set(loads)) > 1 else ''}."]
     told = {(name, version) for row in rows for name, version in row.get("versions", {}).items()}
     fused = {row["fused_adam"] for row in rows}
-    sentences.append(", ".join(f"{name} {version}" for name, version in sorted(told)) + "; PyTorch's Adam "
-                     + " and ".join("fused" if flag else "in its default form" for flag in sorted(fused)) + ".")
+    sentences.append(", ".join(f"{name} {version}"
+                               for name, version in sorted(told)) + "; PyTorch's Adam "
+                     + " and ".join("fused" if flag else "in its default form"
+                                    for flag in sorted(fused)) + ".")
     kernels = dict.fromkeys((row["contender"], row["kernels"]) for row in rows if "kernels" in row)
     sentences += [f"{contender}: {kernel}." for contender, kernel in kernels]
     libraries: dict[str, int] = {}
@@ -39,8 +44,10 @@ def facts(rows: Sequence[Row]) -> list[str]:
             f"{contender} {size / 1e6:.0f}" for contender, size in libraries.items()) + ".")
     rounds = sorted({row["rounds"] for row in rows if "rounds" in row})
     times = sorted({row["measured_for"] for row in rows})
-    sentences.append(f"The median over processes that take turns, rounds: {' to '.join(_ends(rounds))}; each "
-                     f"the median of steps for {' or '.join(f'{time:g}' for time in times)} s, at least {worker.FEWEST}, "
+    sentences.append("The median over processes that take turns, rounds: "
+                     f"{' to '.join(_ends(rounds))}; each "
+                     f"the median of steps for {' or '.join(f'{time:g}' for time in times)} s, at "
+                     f"least {worker.FEWEST}, "
                      f"after {worker.WARM_UP + 1} that are not counted.")
     return sentences
 
@@ -61,9 +68,11 @@ def cpu_model() -> str:
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine() or "an unknown processor"
+    return (names[0] if names else platform.processor() or platform.machine()
+            or "an unknown processor")
 
 
 def load_average() -> float | None:
-    """How busy the machine is before; figures from a busy one are worth little. None where the system does not tell."""
+    """How busy the machine is before; figures from a busy one are worth little. None where the
+    system does not tell."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

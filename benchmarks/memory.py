@@ -1,7 +1,8 @@
 """The memory of a step: how much of it a process of its own needs beyond what its libraries take.
 
-What counts is resident memory that is no mapped file: arrays, pools, caches, compiled code. Pages of libraries are left
-out, because they come with the first use of each function and belong to no step. Only Linux tells all of this.
+What counts is resident memory that is no mapped file: arrays, pools, caches, compiled code. Pages
+of libraries are left out, because they come with the first use of each function and belong to no
+step. Only Linux tells all of this.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def resident() -> int | None:
 
 
 def peak() -> int | None:
-    """The most that `resident` was since `reset_peak`. Mapped files only grow here, so those of now are taken off."""
+    """The most that `resident` was since `reset_peak`. Mapped files only grow here, so those of now
+    are taken off."""
     return _without_files("VmHWM")
 
 
@@ -38,7 +40,8 @@ def reset_peak() -> bool:
 
 
 def hand_back() -> None:
-    """Give freed heap back to the system, where the C library can: it would stay resident and pass for memory in use."""
+    """Give freed heap back to the system, where the C library can: it would stay resident and pass
+    for memory in use."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -46,10 +49,12 @@ def hand_back() -> None:
 
 
 def apart(task: Callable[[], Any]) -> Any:
-    """The answer of `task`, which runs in a fork of this process: what it takes and leaves behind is its own.
+    """The answer of `task`, which runs in a fork of this process: what it takes and leaves behind
+    is its own.
 
-    The libraries are imported once for all of them, yet each starts from their memory alone. The caller must not have
-    started threads that a fork loses: OpenMP's, for one, start with the first parallel loop.
+    The libraries are imported once for all of them, yet each starts from their memory alone. The
+    caller must not have started threads that a fork loses: OpenMP's, for one, start with the first
+    parallel loop.
     """
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
@@ -59,14 +64,16 @@ def apart(task: Callable[[], Any]) -> Any:
 
     child = fork.Process(target=work)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)     # Python 3.12 warns of threads; BLAS stops its own to fork
+        # Python 3.12 warns of threads; BLAS stops its own to fork
+        warnings.simplefilter("ignore", DeprecationWarning)
         child.start()
     theirs.close()
     try:
         answer = ours.recv_bytes()
     except EOFError:
         child.join()
-        raise RuntimeError(f"expected an answer. Received: exit status {child.exitcode} of the process; "
+        raise RuntimeError(f"expected an answer. Received: exit status {child.exitcode} of the "
+                           "process; "
                            "its stderr stands above") from None
     child.join()
     return json.loads(answer)
@@ -74,7 +81,8 @@ def apart(task: Callable[[], Any]) -> Any:
 
 def _without_files(name: str) -> int | None:
     try:
-        fields = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines() if ":" in line)
+        fields = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines()
+                      if ":" in line)
         return 1024 * (int(fields[name].split()[0]) - int(fields["RssFile"].split()[0]))
     except (OSError, KeyError):
         return None

@@ -18,7 +18,8 @@ GROWING_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 WIDTHS, WIDE_BATCH = (0.5, 1, 2, 4), 32
 
 
-def steps(nets: Sequence[str], batches: Sequence[int], threads: Sequence[int], turns: Turns, job: Job, say: Say) -> list[Row]:
+def steps(nets: Sequence[str], batches: Sequence[int], threads: Sequence[int], turns: Turns,
+          job: Job, say: Say) -> list[Row]:
     """Training steps and predictions of every contender."""
     cells = [Cell(net, tuple(batches), count) for net in nets for count in threads]
     return told(race("steps", cells, turns, job, say))
@@ -27,13 +28,16 @@ def steps(nets: Sequence[str], batches: Sequence[int], threads: Sequence[int], t
 def growth(threads: int, turns: Turns, job: Job, say: Say) -> list[Row]:
     """Training steps over batches and over widths."""
     cells = [cell for net in GROWING_NETS for cell in (
-        Cell(net, GROWING_BATCHES, threads), *(Cell(net, (WIDE_BATCH,), threads, width) for width in WIDTHS if width != 1))]
+        Cell(net, GROWING_BATCHES, threads),
+        *(Cell(net, (WIDE_BATCH,), threads, width) for width in WIDTHS if width != 1))]
     return told(race("growth", cells, turns, replace(job, modes=("train",)), say))
 
 
 def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say) -> list[Row]:
-    """Our contenders on single convolutions, next to the machine's peak; nothing where none of them takes part."""
-    turns = replace(turns, contenders=[contender for contender in turns.contenders if not contender.startswith("torch")])
+    """Our contenders on single convolutions, next to the machine's peak; nothing where none of them
+    takes part."""
+    turns = (replace(turns, contenders=[contender for contender in turns.contenders
+                                        if not contender.startswith("torch")]))
     if not turns.contenders:
         say("convolutions: left out, because neither numpy nor numba takes part")
         return []
@@ -46,19 +50,22 @@ def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say
             else:
                 peaks[count] = max(peaks.get(count, 0.0), answer["flops_per_second"])
             for contender in order:
-                ours = replace(job, contender=contender, threads=count, batches=convolutions.BATCHES)
+                ours = replace(job, contender=contender, threads=count,
+                               batches=convolutions.BATCHES)
                 answer = turns.ask("convolutions", ours, say)
                 if answer is None:
                     continue
                 samples.about[contender] = answer["about"]
                 for row in answer["rows"]:
                     figures = {"seconds": row.pop("seconds")}
-                    samples.add({"part": "convolutions"} | row | {"threads": count, "contender": contender}, figures)
+                    samples.add({"part": "convolutions"} | row
+                                | {"threads": count, "contender": contender}, figures)
                 say(f"{number}  convolutions threads {count}  {contender}")
     rows = []
     for row in told(samples):
         rate, peak = row["operations"] / row["seconds"], peaks.get(row["threads"])
-        rows.append(row | {"flops_per_second": rate, "peak_flops_per_second": peak, "of_peak": peak and rate / peak})
+        rows.append(row | {"flops_per_second": rate, "peak_flops_per_second": peak,
+                           "of_peak": peak and rate / peak})
     return rows
 
 

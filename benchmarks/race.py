@@ -22,7 +22,8 @@ from benchmarks.rows import Row
 ROOT = str(Path(__file__).parents[1])
 COMMAND = (sys.executable, "-m", "benchmarks.worker")
 # Whoever multiplies matrices gets the same number of threads.
-THREAD_VARIABLES = ("XPNET_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+THREAD_VARIABLES = ("XPNET_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+                    "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 Say = Callable[[str], None]
 
@@ -33,7 +34,8 @@ class ContenderError(RuntimeError):
 
 @dataclass(frozen=True)
 class Cell:
-    """What the contenders do in one turn, one after the other: a network with some batches, on so many threads."""
+    """What the contenders do in one turn, one after the other: a network with some batches, on so
+    many threads."""
 
     net: str
     batches: tuple[int, ...]
@@ -52,31 +54,37 @@ class Samples:
         self.figures.setdefault(tuple(what.items()), []).append(figures)
 
     def rows(self) -> list[Row]:
-        """The median of `seconds`, how many times the fastest the slowest round took, and the least of all other figures."""
+        """The median of `seconds`, how many times the fastest the slowest round took, and the least
+        of all other figures."""
         rows = []
         for what, figures in self.figures.items():
             seconds = [figure["seconds"] for figure in figures]
-            least = {key: min((figure[key] for figure in figures if figure[key] is not None), default=None)
+            least = {key: min((figure[key] for figure in figures if figure[key] is not None),
+                              default=None)
                      for key in figures[0] if key != "seconds"}
-            rows.append(dict(what) | {"seconds": statistics.median(seconds), "spread": max(seconds) / min(seconds),
+            rows.append(dict(what) | {"seconds": statistics.median(seconds),
+                                      "spread": max(seconds) / min(seconds),
                                       "rounds": len(seconds)} | least)
         return rows
 
 
 @dataclass
 class Turns:
-    """Rounds in which the contenders follow one another, each round another one first, as long as there is time.
+    """Rounds in which the contenders follow one another, each round another one first, as long as
+    there is time.
 
     So a machine that slows down or is busy for a while slows all of them down.
     """
 
     contenders: Sequence[str]
     rounds: int
-    deadline: float = math.inf          # of time.monotonic: no round begins that would probably not end before
+    # of time.monotonic: no round begins that would probably not end before
+    deadline: float = math.inf
     broken: list[str] = field(default_factory=list)     # what broke down; the others went on
 
     def ask(self, task: str, job: Job, say: Say) -> Any:
-        """The answer of a new process, or None where it broke down: the rows of half an hour must not be lost for that."""
+        """The answer of a new process, or None where it broke down: the rows of half an hour must
+        not be lost for that."""
         try:
             return ask(task, job, say)
         except ContenderError as error:
@@ -93,48 +101,57 @@ class Turns:
                 say(f"no time left for round {number + 1} of {self.rounds}: see --minutes")
                 return
             first = number % len(self.contenders)
-            yield f"round {number + 1}/{self.rounds}", [*self.contenders[first:], *self.contenders[:first]]
+            yield f"round {number + 1}/{self.rounds}", [*self.contenders[first:],
+                                                        *self.contenders[:first]]
             longest = max(longest, time.monotonic() - start)
 
 
 def race(part: str, cells: Sequence[Cell], turns: Turns, job: Job, say: Say) -> Samples:
-    """Every contender in every cell, in every round. Its process works through the batches and modes of a cell."""
+    """Every contender in every cell, in every round. Its process works through the batches and
+    modes of a cell."""
     samples = Samples()
     for number, order in turns(say):
         for cell in cells:
             for contender in order:
-                answer = turns.ask("measure", replace(job, contender=contender, **asdict(cell)), say)
+                answer = turns.ask("measure", replace(job, contender=contender, **asdict(cell)),
+                                   say)
                 if answer is None:
                     continue
                 samples.about[contender] = answer["about"]
                 for row in answer["rows"]:
-                    samples.add({"part": part, "net": cell.net, "width": cell.width, "batch": row["batch"],
-                                 "mode": row["mode"], "threads": cell.threads, "contender": contender},
+                    samples.add({"part": part, "net": cell.net, "width": cell.width,
+                                 "batch": row["batch"],
+                                 "mode": row["mode"], "threads": cell.threads,
+                                 "contender": contender},
                                 {key: row[key] for key in ("seconds", "memory", "libraries")})
                 width = "" if cell.width == 1 else f" width {cell.width:g}"
-                say(f"{number}  {cell.net}{width} threads {cell.threads}  {contender}: " + ", ".join(
-                    f"{row['mode']} {row['batch']}: {1000 * row['seconds']:.3g} ms" for row in answer["rows"]))
+                say(f"{number}  {cell.net}{width} threads {cell.threads}  {contender}: "
+                    + ", ".join(
+                    f"{row['mode']} {row['batch']}: {1000 * row['seconds']:.3g} ms"
+                    for row in answer["rows"]))
     return samples
 
 
 def present(asked: Sequence[str] | None, job: Job, say: Say) -> tuple[list[str], dict[str, str]]:
-    """The contenders that can run here, and why the others cannot; an error where one that was asked for by name cannot, or
-    none can."""
+    """The contenders that can run here, and why the others cannot; an error where one that was
+    asked for by name cannot, or none can."""
     found, left_out, known = list[str](), dict[str, str](), dict[str, str | None]()
     for contender in asked or CONTENDERS[job.device]:
-        library = contender.split("-")[0]           # one process for each: importing PyTorch takes seconds
+        library = contender.split("-")[0]  # one process for each: importing PyTorch takes seconds
         if library not in known:
             known[library] = ask("missing", replace(job, contender=contender), say)
         reason = known[library]
         if reason is None:
             found.append(contender)
         elif asked:
-            raise ValueError(f"--contenders: expected contenders that can run here. Received: {contender}: {reason}")
+            raise ValueError("--contenders: expected contenders that can run here. Received: "
+                             f"{contender}: {reason}")
         else:
             left_out[contender] = reason
     reasons = "\n".join(f"  {name}: {reason}" for name, reason in left_out.items())
     if not found:
-        raise ValueError(f"{job.device}: expected at least one contender that can run here. Received: none.\n{reasons}")
+        raise ValueError(f"{job.device}: expected at least one contender that can run here. "
+                         f"Received: none.\n{reasons}")
     if left_out:
         say(f"left out:\n{reasons}")
     return found, left_out
@@ -142,30 +159,36 @@ def present(asked: Sequence[str] | None, job: Job, say: Say) -> tuple[list[str],
 
 def ask(task: str, job: Job, say: Say) -> Any:
     """The answer of a new process to the task; what it wrote to stderr is passed on to `say`."""
-    done = subprocess.run(COMMAND, input=json.dumps({"task": task, "job": asdict(job)}), env=environment(job),
-                          capture_output=True, encoding="utf-8", errors="replace")
+    done = subprocess.run(COMMAND, input=json.dumps({"task": task, "job": asdict(job)}),
+                          env=environment(job), capture_output=True, encoding="utf-8",
+                          errors="replace")
     if done.returncode != 0:
         batches = ", ".join(map(str, job.batches))
-        raise ContenderError(f"{job.contender}: expected its process to {task} ({job.net}, batches {batches}). Received: "
-                             f"exit status {done.returncode}, and on stderr:\n{done.stderr.strip() or '(nothing)'}")
+        raise ContenderError(f"{job.contender}: expected its process to {task} ({job.net}, batches "
+                             f"{batches}). Received: "
+                             f"exit status {done.returncode}, and on "
+                             f"stderr:\n{done.stderr.strip() or '(nothing)'}")
     for line in done.stderr.splitlines():
         say(f"{job.contender}: {line}")
     try:
         return json.loads(done.stdout)
     except ValueError:
-        raise ContenderError(f"{job.contender}: expected an answer in JSON. Received: {done.stdout[:200]!r}.") from None
+        raise ContenderError(f"{job.contender}: expected an answer in JSON. Received: "
+                             f"{done.stdout[:200]!r}.") from None
 
 
 def stream(task: str, job: Job, say: Say, timeout: float) -> Iterator[Any]:
-    """What a new process answers, line after line, each as soon as it is there; it is ended after `timeout` seconds.
+    """What a new process answers, line after line, each as soon as it is there; it is ended after
+    `timeout` seconds.
 
     So what was measured before a process breaks down, or its time is over, is not lost.
     """
     command = json.dumps({"task": task, "job": asdict(replace(job, started=time.time()))})
     late = threading.Event()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors, subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment(job),
-            encoding="utf-8") as process:
+    with tempfile.TemporaryFile("w+", encoding="utf-8",
+                                errors="replace") as errors, subprocess.Popen(
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            env=environment(job), encoding="utf-8") as process:
         assert process.stdin is not None and process.stdout is not None
         def stop() -> None:
             late.set()
@@ -180,7 +203,8 @@ def stream(task: str, job: Job, say: Say, timeout: float) -> Iterator[Any]:
             process.wait()
         except (BrokenPipeError, ValueError) as error:
             process.kill()
-            raise ContenderError(f"{job.contender}: expected lines of JSON from its process. Received: {error}.") from None
+            raise ContenderError(f"{job.contender}: expected lines of JSON from its process. "
+                                 f"Received: {error}.") from None
         finally:
             timer.cancel()
             if process.poll() is None:          # whoever reads the lines stopped in the middle
@@ -188,17 +212,20 @@ def stream(task: str, job: Job, say: Say, timeout: float) -> Iterator[Any]:
         errors.seek(0)
         said = errors.read().strip()
     if late.is_set():
-        raise ContenderError(f"{job.contender}: expected its process to {task} within {timeout:.0f} s. Received: no end of it."
+        raise ContenderError(f"{job.contender}: expected its process to {task} within "
+                             f"{timeout:.0f} s. Received: no end of it."
                              f"{said and f' On stderr:{chr(10)}{said[-2000:]}'}")
     if process.returncode != 0:
-        raise ContenderError(f"{job.contender}: expected its process to {task}. Received: exit status {process.returncode}, and "
+        raise ContenderError(f"{job.contender}: expected its process to {task}. Received: exit "
+                             f"status {process.returncode}, and "
                              f"on stderr:\n{said or '(nothing)'}")
     for line in said.splitlines():
         say(f"{job.contender}: {line}")
 
 
 def environment(job: Job) -> dict[str, str]:
-    """Ours, with the same number of threads for all, and with the BLAS kernels that BLAS itself chooses."""
+    """Ours, with the same number of threads for all, and with the BLAS kernels that BLAS itself
+    chooses."""
     env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     env |= dict.fromkeys(THREAD_VARIABLES, str(job.threads))
     env["CUPY_TF32"] = "1" if job.tf32 == "always" else "0"

@@ -18,7 +18,7 @@ IDENTITY = {            # what a row is about, by the part of the benchmarks tha
     "convolutions": ("convolution", "batch", "direction", "threads", "contender"),
 }
 ORDER = CONTENDERS["cpu"]       # of columns
-DISTURBED = 1.3         # the slowest round to the fastest: a machine with nothing else to do stays below
+DISTURBED = 1.3  # the slowest round to the fastest: a machine with nothing else to do stays below
 
 
 def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
@@ -40,9 +40,10 @@ def _place(row: Row) -> tuple[float, ...]:
     contender = ORDER.index(row["contender"])
     if row["part"] == "convolutions":
         names = [convolution.name for convolution in CONVOLUTIONS]
-        return names.index(row["convolution"]), row["batch"], row["threads"], contender, DIRECTIONS.index(row["direction"])
-    return (list(INPUT_SHAPES).index(row["net"]), row["width"], row["batch"], MODES.index(row["mode"]), row["threads"],
-            contender)
+        return (names.index(row["convolution"]), row["batch"], row["threads"], contender,
+                DIRECTIONS.index(row["direction"]))
+    return (list(INPUT_SHAPES).index(row["net"]), row["width"], row["batch"],
+            MODES.index(row["mode"]), row["threads"], contender)
 
 
 def cell(row: Row) -> tuple[Any, ...]:
@@ -51,7 +52,8 @@ def cell(row: Row) -> tuple[Any, ...]:
 
 
 def with_ratios(rows: Sequence[Row]) -> list[Row]:
-    """The rows, those of steps with `ratio` and `memory_ratio`: to the PyTorch of the same cell that needs least.
+    """The rows, those of steps with `ratio` and `memory_ratio`: to the PyTorch of the same cell
+    that needs least.
 
     None where no PyTorch took part, or the system does not tell.
     """
@@ -67,46 +69,56 @@ def with_ratios(rows: Sequence[Row]) -> list[Row]:
         least = best.get((row["part"], figure, cell(row)))
         return row[figure] / least if least and row[figure] is not None else None
 
-    return [row | {"ratio": ratio(row, "seconds"), "memory_ratio": ratio(row, "memory")} if "net" in row else row
+    return [row | {"ratio": ratio(row, "seconds"), "memory_ratio": ratio(row, "memory")}
+            if "net" in row else row
             for row in rows]
 
 
 def read(file: str, cpu: str) -> list[Row]:
-    """The rows of a file that an earlier run wrote; an error for those of another machine, which are no comparison."""
+    """The rows of a file that an earlier run wrote; an error for those of another machine, which
+    are no comparison."""
     rows = json.loads(Path(file).read_text(encoding="utf-8"))
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("part") in IDENTITY
-                                             and {"cpu", *IDENTITY[row["part"]]} <= set(row) for row in rows):
-        raise ValueError(f"--json: expected rows that this version of the benchmarks wrote. Received: other content in {file}.")
+                                             and {"cpu", *IDENTITY[row["part"]]} <= set(row)
+                                             for row in rows):
+        raise ValueError("--json: expected rows that this version of the benchmarks wrote. "
+                         f"Received: other content in {file}.")
     others = sorted({row["cpu"] for row in rows} - {cpu})
     if others:
-        raise ValueError(f"--merge: expected rows that were measured on {cpu}. Received: {file} with rows of "
+        raise ValueError(f"--merge: expected rows that were measured on {cpu}. Received: {file} "
+                         "with rows of "
                          f"{', '.join(others)}.")
     return rows
 
 
 def above_pytorch(rows: Sequence[Row], contender: str = "numba") -> list[str]:
-    """A line for each step in which the contender needs more time or memory than the better PyTorch, or that none does."""
+    """A line for each step in which the contender needs more time or memory than the better
+    PyTorch, or that none does."""
     ours = [row for row in of_part(rows, "steps") if row["contender"] == contender]
     lines = []
     for figure, what in (("ratio", "the time"), ("memory_ratio", "the memory")):
         compared = [row for row in ours if row[figure] is not None]
         above = [row for row in compared if row[figure] > 1]
         than = f"times {what} of the better PyTorch"
-        lines += [f"{contender} above 1.0: {describe(row)}: {row[figure]:.2f} {than}" for row in above]
+        lines += [f"{contender} above 1.0: {describe(row)}: {row[figure]:.2f} {than}"
+                  for row in above]
         if compared and not above:
             lines.append(f"{contender}: none of {len(compared)} lines above 1.0 {than}")
     return lines or [f"{contender}: no line to compare with PyTorch"]
 
 
 def disturbed(rows: Sequence[Row]) -> list[str]:
-    """A line for each row whose rounds differ too much to rely on: --merge lets them be measured again."""
-    return [f"rounds differ {row['spread']:.2f} times: {row['part']}: {describe(row)}, {row['contender']}"
+    """A line for each row whose rounds differ too much to rely on: --merge lets them be measured
+    again."""
+    return [f"rounds differ {row['spread']:.2f} times: {row['part']}: {describe(row)}, "
+            f"{row['contender']}"
             for row in rows if row.get("spread", 1) > DISTURBED]
 
 
 def describe(row: Row) -> str:
     """numpy_cnn batch 32 train threads 2"""
     if "convolution" in row:
-        return f"{row['convolution']} batch {row['batch']} {row['direction']} threads {row['threads']}"
+        return (f"{row['convolution']} batch {row['batch']} {row['direction']} threads "
+                f"{row['threads']}")
     width = "" if row["width"] == 1 else f" width {row['width']:g}"
     return f"{row['net']}{width} batch {row['batch']} {row['mode']} threads {row['threads']}"

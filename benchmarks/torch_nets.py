@@ -1,6 +1,7 @@
 """The networks of the competition in PyTorch.
 
-tests/test_benchmarks_torch.py shows that they are ours: with our parameters they give our outputs and gradients.
+tests/test_benchmarks_torch.py shows that they are ours: with our parameters they give our outputs
+and gradients.
 """
 
 from __future__ import annotations
@@ -47,10 +48,13 @@ class Subsampling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.a, self.b = nn.Parameter(torch.full((channels,), 0.25)), nn.Parameter(torch.zeros(channels))
+        self.a, self.b = (nn.Parameter(torch.full((channels,), 0.25)),
+                          nn.Parameter(torch.zeros(channels)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.avg_pool2d(x, 2, divisor_override=1) * self.a[:, None, None] + self.b[:, None, None]
+        return (functional.avg_pool2d(x, 2,
+                                      divisor_override=1) * self.a[:, None, None] + self.b[:, None,
+                                                                                           None])
 
 
 class TableConv2d(nn.Module):
@@ -61,9 +65,10 @@ class TableConv2d(nn.Module):
         self.shape = len(table), channels, kernel_size, kernel_size
         connections = [(f, channel) for f, row in enumerate(table) for channel in row]
         self.connections: torch.Tensor
-        self.register_buffer("connections", torch.tensor(connections).T)            # filters, channels
+        self.register_buffer("connections", torch.tensor(connections).T)  # filters, channels
         bound = (len(connections) / len(table) * kernel_size**2) ** -0.5
-        self.weight = nn.Parameter(torch.empty(len(connections), kernel_size, kernel_size).uniform_(-bound, bound))
+        self.weight = (nn.Parameter(torch.empty(len(connections), kernel_size,
+                                                kernel_size).uniform_(-bound, bound)))
         self.bias = nn.Parameter(torch.zeros(len(table)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -90,7 +95,8 @@ def lenet5() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 6, 5), ScaledTanh(), Subsampling(6), ScaledTanh(),
         TableConv2d(C3_TABLE, 6, 5), ScaledTanh(), Subsampling(16), ScaledTanh(),
-        nn.Conv2d(16, 120, 5), ScaledTanh(), nn.Flatten(), nn.Linear(120, 84), ScaledTanh(), RBF(codes()),
+        nn.Conv2d(16, 120, 5), ScaledTanh(), nn.Flatten(), nn.Linear(120, 84), ScaledTanh(),
+        RBF(codes()),
     )
 
 
@@ -115,9 +121,11 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels: int, filters: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(*conv_bn(channels, filters, 3, stride), relu(), *conv_bn(filters, filters, 3))
+        self.body = nn.Sequential(*conv_bn(channels, filters, 3, stride), relu(),
+                                  *conv_bn(filters, filters, 3))
         same = stride == 1 and channels == filters
-        self.shortcut = nn.Identity() if same else nn.Sequential(*conv_bn(channels, filters, 1, stride))
+        self.shortcut = (nn.Identity() if same
+                         else nn.Sequential(*conv_bn(channels, filters, 1, stride)))
         self.relu = relu()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -125,14 +133,17 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """He et al. 2016, figure 5, with the stride in the 3x3 convolution and a projection where the shape changes."""
+    """He et al. 2016, figure 5, with the stride in the 3x3 convolution and a projection where the
+    shape changes."""
 
     def __init__(self, channels: int, filters: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(*conv_bn(channels, filters, 1), relu(), *conv_bn(filters, filters, 3, stride), relu(),
+        self.body = nn.Sequential(*conv_bn(channels, filters, 1), relu(),
+                                  *conv_bn(filters, filters, 3, stride), relu(),
                                   *conv_bn(filters, 4 * filters, 1))
         same = stride == 1 and channels == 4 * filters
-        self.shortcut = nn.Identity() if same else nn.Sequential(*conv_bn(channels, 4 * filters, 1, stride))
+        self.shortcut = (nn.Identity() if same
+                         else nn.Sequential(*conv_bn(channels, 4 * filters, 1, stride)))
         self.relu = relu()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -144,7 +155,8 @@ def resnet18() -> nn.Module:
     channels = 64
     for stage, filters in enumerate((64, 128, 256, 512)):
         for block in range(2):
-            layers.append(BasicBlock(channels, filters, stride=2 if stage > 0 and block == 0 else 1))
+            layers.append(BasicBlock(channels, filters, stride=2 if stage > 0 and block == 0
+                                     else 1))
             channels = filters
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
@@ -154,13 +166,15 @@ def resnet50() -> nn.Module:
     channels = 64
     for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
         for block in range(blocks):
-            layers.append(Bottleneck(channels, filters, stride=2 if stage > 0 and block == 0 else 1))
+            layers.append(Bottleneck(channels, filters, stride=2 if stage > 0 and block == 0
+                                     else 1))
             channels = 4 * filters
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000))
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
-    "numpy_cnn": numpy_cnn, "bilici": bilici, "lenet5": lenet5, "vgg_small": vgg_small, "resnet18": resnet18,
+    "numpy_cnn": numpy_cnn, "bilici": bilici, "lenet5": lenet5, "vgg_small": vgg_small,
+    "resnet18": resnet18,
     "resnet50": resnet50,
 }
 WIDE: dict[str, Callable[[float], nn.Module]] = {"numpy_cnn": numpy_cnn, "vgg_small": vgg_small}
@@ -172,5 +186,6 @@ def copy_parameters(net: Network, model: nn.Module) -> None:
     with torch.no_grad():
         for p, q in zip(ours, model.parameters(), strict=True):
             if tuple(q.shape) != p.shape:
-                raise ValueError(f"copy_parameters: expected shape {p.shape} for {p.name}. Received: {tuple(q.shape)}.")
+                raise ValueError(f"copy_parameters: expected shape {p.shape} for {p.name}. "
+                                 f"Received: {tuple(q.shape)}.")
             q.copy_(torch.tensor(net.backend.to_numpy(p.data)))

@@ -1,4 +1,5 @@
-"""PyTorch's side of the competition: its networks eager in two memory layouts, and as CUDA graphs."""
+"""PyTorch's side of the competition: its networks eager in two memory layouts, and as CUDA
+graphs."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ from torch import nn
 from benchmarks.contenders import LEARNING_RATE, Job, sample_batch
 from benchmarks.torch_nets import NETS, WIDE
 
-WARM_UP = 3             # steps before a capture, as PyTorch's notes on CUDA graphs ask for: they choose algorithms
+# steps before a capture, as PyTorch's notes on CUDA graphs ask for: they choose algorithms
+WARM_UP = 3
 
 
 def load_all() -> None:
-    """Make PyTorch import now what it imports when an optimizer is made: some 70 MB that are no step's."""
+    """Make PyTorch import now what it imports when an optimizer is made: some 70 MB that are no
+    step's."""
     torch.optim.Adam([nn.Parameter(torch.zeros(1))])
 
 
@@ -37,8 +40,9 @@ class Eager:
         model = NETS[job.net]() if job.width == 1 else WIDE[job.net](job.width)
         self.model = model.to(self.device, memory_format=memory_format)               # type: ignore[call-overload]
         self.loss = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE, capturable=self.capturable,
-                                          fused=True if job.fused_adam else None)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE,
+                                          capturable=self.capturable, fused=True if job.fused_adam
+                                          else None)
 
     def train(self) -> torch.Tensor:
         self.optimizer.zero_grad()
@@ -79,7 +83,8 @@ class Captured(Eager):
             for _ in range(WARM_UP):
                 work()
         torch.cuda.current_stream().wait_stream(side)
-        self.optimizer.zero_grad(set_to_none=True)      # so that backward makes gradients in the graph's own memory
+        # so that backward makes gradients in the graph's own memory
+        self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             value = work()
@@ -103,10 +108,12 @@ def about_pytorch(device: str) -> dict[str, Any]:
     versions = {"PyTorch": str(torch.__version__)}
     if device == "cpu":
         return {"versions": versions, "kernels": cpu_kernels()}
-    versions |= {"CUDA of PyTorch": str(torch.version.cuda), "cuDNN": str(torch.backends.cudnn.version())}
+    versions |= {"CUDA of PyTorch": str(torch.version.cuda),
+                 "cuDNN": str(torch.backends.cudnn.version())}
     tf32 = f"TF32 {onoff(torch.backends.cuda.matmul.allow_tf32)} in products, " \
            f"{onoff(torch.backends.cudnn.allow_tf32)} in convolutions"
-    return {"versions": versions, "kernels": f"cuBLAS and cuDNN, the fastest algorithms chosen by timing, {tf32}",
+    return {"versions": versions, "kernels": "cuBLAS and cuDNN, the fastest algorithms chosen by "
+                                             f"timing, {tf32}",
             "device": torch.cuda.get_device_name()}
 
 

@@ -1,7 +1,8 @@
 """One process of the competition: reads a task as JSON from stdin, answers as JSON on stdout.
 
 {"task": one of TASKS, "job": {...}} -> what that function returns; of an iterator one line each.
-Processes of their own keep contenders apart: their thread pools, their memory, and what one of them breaks.
+Processes of their own keep contenders apart: their thread pools, their memory, and what one of them
+breaks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ WARM_UP = 2             # steps that are not counted: they fill caches and pools
 FEWEST, MOST = 3, 2000  # measurements, whatever the time
 
 
-def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None], seconds: float) -> tuple[float, Any]:
+def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None],
+                   seconds: float) -> tuple[float, Any]:
     """The median time of a step, measured for about `seconds`; and what the last one returned."""
     for _ in range(WARM_UP):
         value = step()
@@ -46,12 +48,14 @@ def measure(job: Job) -> dict[str, Any]:
     separate = memory.apart if sys.platform == "linux" else lambda task: task()
     if job.contender == "numba":
         separate(partial(rehearse, job, max(job.batches), job.modes))
-    answers = [separate(partial(measure_one, job, batch, mode)) for batch in job.batches for mode in job.modes]
+    answers = [separate(partial(measure_one, job, batch, mode)) for batch in job.batches
+               for mode in job.modes]
     return {"rows": [answer["row"] for answer in answers], "about": answers[-1]["about"]}
 
 
 def rehearse(job: Job, batch: int, modes: tuple[str, ...]) -> None:
-    """One step in each mode, and nothing left of it but what a library keeps once it was used, and compiled code on disk."""
+    """One step in each mode, and nothing left of it but what a library keeps once it was used, and
+    compiled code on disk."""
     for mode in modes:
         runner(job, batch).step(mode)()
     gc.collect()
@@ -61,7 +65,8 @@ def rehearse(job: Job, batch: int, modes: tuple[str, ...]) -> None:
 def measure_one(job: Job, batch: int, mode: str) -> dict[str, Any]:
     """{"row": time and memory of a step, "about": ...}.
 
-    Memory counts from where the libraries have been used once, on a batch of 1, and neither network nor batch exists.
+    Memory counts from where the libraries have been used once, on a batch of 1, and neither network
+    nor batch exists.
     """
     rehearse(job, 1, (mode,))
     before = memory.resident()
@@ -72,7 +77,8 @@ def measure_one(job: Job, batch: int, mode: str) -> dict[str, Any]:
 
 
 def figures(job: Job, at_work: Runner, mode: str, before: int | None) -> tuple[float, int | None]:
-    """(seconds, bytes) of a step. The first one, in which memory is found and code compiled, counts for neither."""
+    """(seconds, bytes) of a step. The first one, in which memory is found and code compiled, counts
+    for neither."""
     step = at_work.step(mode)
     step()
     at_work.synchronize()
@@ -81,7 +87,8 @@ def figures(job: Job, at_work: Runner, mode: str, before: int | None) -> tuple[f
     seconds, value = median_seconds(step, at_work.synchronize, job.seconds)
     peak = memory.peak() if tells else None
     if not at_work.finite(value):
-        raise RuntimeError(f"{job.contender}: expected numbers from {job.net}'s {mode} step. Received: NaN or infinity.")
+        raise RuntimeError(f"{job.contender}: expected numbers from {job.net}'s {mode} step. "
+                           "Received: NaN or infinity.")
     return seconds, None if peak is None or before is None else peak - before
 
 
@@ -90,28 +97,35 @@ def convolutions(job: Job) -> dict[str, Any]:
     from benchmarks.xpnet_side import about
     from xpnet import get_backend
     backend = get_backend(job.contender)
-    rows = measure_convolutions(backend, job.batches, lambda call: median_seconds(call, backend.synchronize, job.seconds)[0])
+    rows = (measure_convolutions(backend, job.batches,
+                                 lambda call: median_seconds(call, backend.synchronize,
+                                                             job.seconds)[0]))
     return {"rows": rows, "about": about(backend)}
 
 
 def lines_of(module: str, function: str = "measure") -> Callable[[Job], Iterator[Any]]:
-    """A task of the GPU's: a function of benchmarks.gpu that answers line after line; imported where it is asked for."""
+    """A task of the GPU's: a function of benchmarks.gpu that answers line after line; imported
+    where it is asked for."""
     return lambda job: getattr(import_module(f"benchmarks.gpu.{module}"), function)(job)
 
 
 TASKS: dict[str, Callable[[Job], Any]] = {
-    "missing": missing, "measure": measure, "convolutions": convolutions, "peak": lambda job: peak_flops(job.threads),
-    "compile": lines_of("compiling"), "steps": lines_of("steps"), "bandwidth": lines_of("bandwidth"),
-    "products": lines_of("products"), "plans": lines_of("plans"), "mnist": lines_of("accuracy", "mnist"),
+    "missing": missing, "measure": measure, "convolutions": convolutions,
+    "peak": lambda job: peak_flops(job.threads),
+    "compile": lines_of("compiling"), "steps": lines_of("steps"),
+    "bandwidth": lines_of("bandwidth"),
+    "products": lines_of("products"), "plans": lines_of("plans"),
+    "mnist": lines_of("accuracy", "mnist"),
     "cifar": lines_of("accuracy", "cifar"),
 }
 
 
 def main() -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)                       # what libraries print goes to stderr and cannot spoil the answer
+    os.dup2(2, 1)  # what libraries print goes to stderr and cannot spoil the answer
     request = json.load(sys.stdin)
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in request["job"].items()}
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                              for name, value in request["job"].items()}
     found = TASKS[request["task"]](Job(**fields))
     with answer:
         if not isinstance(found, Iterator):

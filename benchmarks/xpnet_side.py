@@ -1,4 +1,5 @@
-"""xpnet's side of the competition: its networks, and a training step and a prediction on one of its backends."""
+"""xpnet's side of the competition: its networks, and a training step and a prediction on one of its
+backends."""
 
 from __future__ import annotations
 
@@ -13,36 +14,44 @@ from benchmarks.contenders import INPUT_SHAPES, LEARNING_RATE, Job, sample_batch
 from xpnet import models
 
 
-def numpy_cnn(input_shape: tuple[int, ...] = (1, 28, 28), *, width: float = 1, backend: str | xn.Backend = "auto",
-              dtype: Any = "float32", seed: int = 0) -> xn.Sequential:
+def numpy_cnn(input_shape: tuple[int, ...] = (1, 28, 28), *, width: float = 1,
+              backend: str | xn.Backend = "auto", dtype: Any = "float32",
+              seed: int = 0) -> xn.Sequential:
     """`xpnet.models.numpy_cnn` with `width` times its filters."""
     filters = int(8 * width)
     return xn.Sequential([
-        xn.Conv2d(filters, 5, activation="relu"), xn.Conv2d(filters, 5, activation="relu"), xn.MaxPool2d(2),
+        xn.Conv2d(filters, 5, activation="relu"), xn.Conv2d(filters, 5, activation="relu"),
+        xn.MaxPool2d(2),
         xn.Flatten(), xn.Linear(128, activation="relu"), xn.Linear(10),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
-def vgg_small(input_shape: tuple[int, ...] = (3, 32, 32), *, width: float = 1, backend: str | xn.Backend = "auto",
-              dtype: Any = "float32", seed: int = 0) -> xn.Sequential:
-    """Two 3x3 convolutions with batch norm and ReLU, then a max-pool, at `width` times 64, 128, 256 filters; a dense layer.
+def vgg_small(input_shape: tuple[int, ...] = (3, 32, 32), *, width: float = 1,
+              backend: str | xn.Backend = "auto", dtype: Any = "float32",
+              seed: int = 0) -> xn.Sequential:
+    """Two 3x3 convolutions with batch norm and ReLU, then a max-pool, at `width` times 64, 128, 256
+    filters; a dense layer.
 
-    In the manner of Simonyan and Zisserman 2015, with the batch norm of Ioffe and Szegedy 2015; a network to measure.
+    In the manner of Simonyan and Zisserman 2015, with the batch norm of Ioffe and Szegedy 2015; a
+    network to measure.
     """
     layers: list[xn.Layer] = []
     for filters in (64, 128, 256):
         for _ in range(2):
-            layers += [xn.Conv2d(int(width * filters), 3, padding="half"), xn.BatchNorm2d(activation="relu")]
+            layers += [xn.Conv2d(int(width * filters), 3, padding="half"),
+                       xn.BatchNorm2d(activation="relu")]
         layers.append(xn.MaxPool2d(2))
-    return xn.Sequential([*layers, xn.Flatten(), xn.Linear(10)], input_shape=input_shape, backend=backend, dtype=dtype,
-                         seed=seed)
+    return xn.Sequential([*layers, xn.Flatten(), xn.Linear(10)], input_shape=input_shape,
+                         backend=backend, dtype=dtype, seed=seed)
 
 
 NETS: dict[str, Callable[..., xn.Network]] = {
-    "numpy_cnn": models.numpy_cnn, "bilici": models.bilici, "lenet5": models.lenet5, "vgg_small": vgg_small,
+    "numpy_cnn": models.numpy_cnn, "bilici": models.bilici, "lenet5": models.lenet5,
+    "vgg_small": vgg_small,
     "resnet18": models.resnet18, "resnet50": models.resnet50,
 }
-WIDE: dict[str, Callable[..., xn.Network]] = {"numpy_cnn": numpy_cnn, "vgg_small": vgg_small}      # take a width
+# take a width
+WIDE: dict[str, Callable[..., xn.Network]] = {"numpy_cnn": numpy_cnn, "vgg_small": vgg_small}
 
 
 class Xpnet:
@@ -75,14 +84,17 @@ class Xpnet:
 
 def about(backend: xn.Backend) -> dict[str, Any]:
     """Versions, who does the products, and on a GPU its name."""
-    versions = {"Python": platform.python_version(), "NumPy": np.__version__, "xpnet": xn.__version__}
+    versions = {"Python": platform.python_version(), "NumPy": np.__version__,
+                "xpnet": xn.__version__}
     if backend.name.startswith("cupy"):
         cuda = backend.xp.cuda.runtime
-        versions |= {"CuPy": backend.xp.__version__, "CUDA of CuPy": cuda_version(cuda.runtimeGetVersion()),
+        versions |= {"CuPy": backend.xp.__version__,
+                     "CUDA of CuPy": cuda_version(cuda.runtimeGetVersion()),
                      "CUDA of the driver": cuda_version(cuda.driverGetVersion())}
         tf32 = getattr(backend, "tf32", "never")
         device = cuda.getDeviceProperties(cuda.getDevice())["name"].decode()
-        return {"versions": versions, "kernels": f"kernels of its own, TF32 {tf32}", "device": device}
+        return {"versions": versions, "kernels": f"kernels of its own, TF32 {tf32}",
+                "device": device}
     if backend.name == "numba":
         import numba
         versions["Numba"] = numba.__version__
@@ -93,7 +105,8 @@ def about(backend: xn.Backend) -> dict[str, Any]:
 def blas_kernels() -> str:
     """Which BLAS is loaded, and for which processor it chose its kernels."""
     from threadpoolctl import threadpool_info
-    found = [f"{library['internal_api']} {library['version']}, {library.get('architecture', 'unknown')} kernels"
+    found = [f"{library['internal_api']} {library['version']}, "
+             f"{library.get('architecture', 'unknown')} kernels"
              for library in threadpool_info() if library["user_api"] == "blas"]
     return "; ".join(found) or "a BLAS that threadpoolctl does not know"
 
@@ -104,7 +117,7 @@ def compiled_kernels() -> str:
     import numba
     try:
         layer = f"threads by {numba.threading_layer()}"
-    except ValueError:                                                  # asked before the first parallel loop
+    except ValueError:  # asked before the first parallel loop
         layer = "no threads started"
     return f"kernels compiled for {llvmlite.binding.get_host_cpu_name()}, {layer}"
 

@@ -1,4 +1,5 @@
-"""Ten lines: a convolutional network that learns handwritten digits, on a GPU where there is one and else on the CPU."""
+"""Ten lines: a convolutional network that learns handwritten digits, on a GPU where there is one
+and else on the CPU."""
 # --- README
 import xpnet as xn
 from xpnet.data import digits
@@ -9,6 +10,7 @@ net = xn.Sequential([
     xn.Flatten(), xn.Linear(64, activation="relu"), xn.Linear(10),
 ], input_shape=(1, 8, 8))
 net.summary()
-net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.Adam(3e-3), schedule="one_cycle", epochs=10)
+net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.Adam(3e-3),
+        schedule="one_cycle", epochs=10)
 print(net.evaluate(data.x_test, data.y_test))
 # --- end

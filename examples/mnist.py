@@ -1,4 +1,5 @@
-"""Two networks that people wrote from scratch to learn MNIST, side by side, with their authors' figures next to ours.
+"""Two networks that people wrote from scratch to learn MNIST, side by side, with their authors'
+figures next to ours.
 
     python examples/mnist.py [--data-dir FOLDER] [--epochs 3] [--samples 60000] [--backend auto]
 """
@@ -17,10 +18,12 @@ AUTHORS = {     # what each author reports for MNIST's test set: accuracy, time
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = (argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter))
     parser.add_argument("--data-dir", help="where MNIST's files lie")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=60000, help="how many of the training pictures to use")
+    parser.add_argument("--samples", type=int, default=60000, help="how many of the training "
+                                                                   "pictures to use")
     parser.add_argument("--backend", default="auto")
     options = parser.parse_args()
 

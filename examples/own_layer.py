@@ -7,7 +7,8 @@ from xpnet.testing import check_gradients
 
 
 class Mix(xn.Layer):
-    """At each place, new channels from the old ones: Y = W X + b; dW = dY X^T, db = sum of dY, dX = W^T dY.
+    """At each place, new channels from the old ones: Y = W X + b; dW = dY X^T, db = sum of dY, dX =
+    W^T dY.
 
     X (C, ..., N) counts as C rows, W (channels, C), b (channels,), Y (channels, ..., N).
     """
@@ -19,7 +20,8 @@ class Mix(xn.Layer):
         self.channels = self.expect_integer("channels", channels)
 
     def build(self, in_shape):
-        # Of two axes: fan_in is C, so he_normal draws with variance 2 / C, and weight decay applies. Not so for b.
+        # Of two axes: fan_in is C, so he_normal draws with variance 2 / C, and weight decay
+        # applies. Not so for b.
         self.W = self.parameter("W", (self.channels, in_shape[0]), he_normal)
         self.b = self.parameter("b", (self.channels,), zeros)
         return self.channels, *in_shape[1:]
@@ -41,10 +43,13 @@ def main() -> None:
     error = check_gradients(Mix(4), (3, 4, 5))
     print(f"gradients agree with finite differences, relative error {error:.1e}")
     data = digits()
-    net = xn.Sequential([xn.Conv2d(8, 3, activation="relu"), Mix(16), xn.ReLU(), xn.Flatten(), xn.Linear(10)],
+    net = xn.Sequential([xn.Conv2d(8, 3, activation="relu"), Mix(16), xn.ReLU(), xn.Flatten(),
+                         xn.Linear(10)],
                         input_shape=(1, 8, 8))
-    print(f"standard deviation of the initial W: {float(net.layers[1].W.data.std()):.2f}, sqrt(2 / 8) = 0.50")
-    net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.AdamW(3e-3), epochs=5, verbose=False)
+    print(f"standard deviation of the initial W: {float(net.layers[1].W.data.std()):.2f}, sqrt(2 / "
+          "8) = 0.50")
+    net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.AdamW(3e-3), epochs=5,
+            verbose=False)
     print(f"test accuracy: {100 * net.evaluate(data.x_test, data.y_test)['accuracy']:.2f}%")
 
 

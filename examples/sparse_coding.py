@@ -1,4 +1,5 @@
-"""A deconvolutional network learns filters from two photographs, without labels: the cost at every step, and a picture.
+"""A deconvolutional network learns filters from two photographs, without labels: the cost at every
+step, and a picture.
 
 It needs scikit-learn, whose photographs it takes, and matplotlib: pip install "xpnet[data,viz]".
 """
@@ -13,14 +14,18 @@ BETAS = [8, 16, 32, 64, 64, 64]
 
 
 def photographs():
-    """Patches (S, 1, 40, 40) of two photographs in grey at half their size, local contrast normalised."""
+    """Patches (S, 1, 40, 40) of two photographs in grey at half their size, local contrast
+    normalised."""
     from sklearn.datasets import load_sample_images
-    grey = np.stack([image[:426].mean(axis=2) for image in load_sample_images().images]) / 255     # (2, 426, 640)
+    # (2, 426, 640)
+    grey = np.stack([image[:426].mean(axis=2) for image in load_sample_images().images]) / 255
     half = grey.reshape(2, 1, 213, 2, 320, 2).mean(axis=(3, 5))
     net = xn.Sequential([xn.ContrastNorm2d(9)], input_shape=(1, 213, 320))
     contrast = net.predict(half)
-    corners = [(n, row, column) for n in range(2) for row in range(6, 170, 40) for column in range(0, 320, 40)]
-    return np.stack([contrast[n, :, row:row + 40, column:column + 40] for n, row, column in corners])
+    corners = [(n, row, column) for n in range(2) for row in range(6, 170, 40)
+               for column in range(0, 320, 40)]
+    return (np.stack([contrast[n, :, row:row + 40, column:column + 40]
+                      for n, row, column in corners]))
 
 
 def table(steps, epochs):
@@ -28,10 +33,13 @@ def table(steps, epochs):
     rows = ["epoch  step     beta   augmented        cost", "-" * 45]
     for step in steps:
         if step.epoch <= 2:
-            beta, augmented = ("", "") if step.beta is None else (f"{step.beta:g}", f"{step.augmented:.3f}")
+            beta, augmented = "", ""
+            if step.beta is not None:
+                beta, augmented = f"{step.beta:g}", f"{step.augmented:.3f}"
             rows.append(f"{step.epoch:5d}  {step.what:7s}{beta:>6}{augmented:>12}{step.cost:12.3f}")
     last = {step.epoch: step.cost for step in steps}
-    rows += [f"{epoch:5d}  all{last[epoch]:34.3f}" for epoch in (3, 5, 10, 20, 30, 40, 60) if 2 < epoch <= epochs]
+    rows += [f"{epoch:5d}  all{last[epoch]:34.3f}" for epoch in (3, 5, 10, 20, 30, 40, 60)
+             if 2 < epoch <= epochs]
     return "\n".join(rows)
 
 

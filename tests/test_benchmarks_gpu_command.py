@@ -11,7 +11,18 @@ import pytest
 
 from benchmarks import cli, race
 from benchmarks.contenders import CONTENDERS, Job
-from benchmarks.gpu import bandwidth, check, command, compiling, parts, products, rows, small_run, steps, tables
+from benchmarks.gpu import (
+    bandwidth,
+    check,
+    command,
+    compiling,
+    parts,
+    products,
+    rows,
+    small_run,
+    steps,
+    tables,
+)
 from xpnet import get_backend
 
 DOCUMENT = "before\n<!-- benchmarks gpu: begin -->\nold\n<!-- benchmarks gpu: end -->\nafter\n"

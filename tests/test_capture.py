@@ -15,7 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_cases import LATE, ByCublas, FromTheHost, Looking, Waiting, learned, network, pretended, samples
+from gpu_cases import (
+    LATE,
+    ByCublas,
+    FromTheHost,
+    Looking,
+    Waiting,
+    learned,
+    network,
+    pretended,
+    samples,
+)
 from nets import same
 
 import xpnet as xn

@@ -1,8 +1,8 @@
 """xpnet: convolutional networks on plain arrays, on NumPy and on CuPy.
 
     import xpnet as xn
-    net = xn.Sequential([xn.Conv2d(8, 3), xn.ReLU(), xn.Flatten(), xn.Linear(10)], input_shape=(1, 28, 28))
-    net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-3))
+    net = xn.Sequential([xn.Conv2d(8, 3), xn.ReLU(), xn.Flatten(), xn.Linear(10)], input_shape=(1,
+    28, 28)) net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-3))
 """
 
 from xpnet import functional, layers, losses, metrics, optim, schedules
@@ -22,14 +22,17 @@ from xpnet.training import History
 __version__ = "0.1.0"
 
 __all__ = [
-    "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "History", "Input", "Layer", "Network", "OutOfMemory",
-    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend", "get_num_threads",
+    "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "History", "Input", "Layer", "Network",
+    "OutOfMemory",
+    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend",
+    "get_num_threads",
     "load", "metrics", "set_num_threads",
 ]
 __all__ += layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 
 
 def __getattr__(name: str) -> object:
-    """An error for a name that is not here, with the name that is meant: Dense of Keras is Linear."""
+    """An error for a name that is not here, with the name that is meant: Dense of Keras is
+    Linear."""
     from xpnet.other_names import explain
     raise AttributeError(explain(name))

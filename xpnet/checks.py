@@ -92,12 +92,15 @@ def items(value: Any) -> list[Any] | None:
 
 
 def expect_no_mask(who: str, a: Any) -> None:
-    """ValueError where elements of an array, or of a list of arrays, are masked: the mask would be lost."""
+    """ValueError where elements of an array, or of a list of arrays, are masked: the mask would be
+    lost."""
     arrays = a if isinstance(a, list | tuple) else (a,)
     if any(isinstance(item, np.ma.MaskedArray) and np.ma.is_masked(item) for item in arrays):
         raise ValueError(
-            f"{who}: expected an array without masked elements; a.filled(value) gives them a value. "
-            f"Received: a {'masked array' if np.ma.isMA(a) else f'{type(a).__name__} of masked arrays'}."
+            f"{who}: expected an array without masked elements; a.filled(value) gives them a "
+            "value. "
+            "Received: a "
+            f"{'masked array' if np.ma.isMA(a) else f'{type(a).__name__} of masked arrays'}."
         )
 
 
@@ -162,9 +165,11 @@ def real_array(a: Any, who: str) -> np.ndarray:
 def not_finite(
     a: Any, dtype: Any = None, to_numpy: Callable[[Any], np.ndarray] = np.asarray
 ) -> str:
-    """What real numbers `a` has beside finite numbers of `dtype`, in words; "" where it has nothing else.
+    """What real numbers `a` has beside finite numbers of `dtype`, in words; "" where it has nothing
+    else.
 
-    What counts is what an array is after the cast: 1e39 is finite in float64 and infinite in float32.
+    What counts is what an array is after the cast: 1e39 is finite in float64 and infinite in
+    float32.
     """
     if a.dtype.kind != "f" or a.size == 0:
         return ""
@@ -179,7 +184,8 @@ def not_finite(
 
 
 def finite_array(a: Any, who: str, dtype: Any = None) -> np.ndarray:
-    """`a` as a NumPy array of real numbers, all of them finite, also as `dtype`; an error for anything else."""
+    """`a` as a NumPy array of real numbers, all of them finite, also as `dtype`; an error for
+    anything else."""
     a = real_array(a, who)
     received = not_finite(a, dtype)
     if received:

@@ -1,4 +1,5 @@
-"""Batch normalisation folded into the layer before it: a network for predictions with fewer passes over memory."""
+"""Batch normalisation folded into the layer before it: a network for predictions with fewer passes
+over memory."""
 
 from __future__ import annotations
 
@@ -8,7 +9,14 @@ from collections.abc import Callable
 import numpy as np
 
 from xpnet.layer import Layer, Node
-from xpnet.layers import Conv2d, ConvTranspose2d, DepthwiseConv2d, Linear, SeparableConv2d, TrueConv2d
+from xpnet.layers import (
+    Conv2d,
+    ConvTranspose2d,
+    DepthwiseConv2d,
+    Linear,
+    SeparableConv2d,
+    TrueConv2d,
+)
 from xpnet.layers.activated import Activated
 from xpnet.layers.normalization import BatchNorm
 from xpnet.network import Input, Network
@@ -17,17 +25,20 @@ Arrays = dict[str, np.ndarray]
 
 
 def fold_batch_norm(net: Network) -> Network:
-    """Batch norm folded away: W' = s W, row by row, b' = s (b - mean) + beta, with s = gamma / sqrt(var + eps).
+    """Batch norm folded away: W' = s W, row by row, b' = s (b - mean) + beta, with s = gamma /
+    sqrt(var + eps).
 
-    A new network that predicts what `net` predicts, to rounding: f(gamma (W x + b - mean) / sqrt(var + eps) + beta) is f(W' x +
-    b') (Jacob et al. 2018, section 3.2). That is done where a batch norm directly follows a convolution or a Linear without
-    an activation whose output nobody else reads; the layer keeps its name, and takes over the batch norm's activation f.
-    All else is copied, and `net` stays as it is. The new network is for predictions: in training it would normalise
-    nothing.
+    A new network that predicts what `net` predicts, to rounding: f(gamma (W x + b - mean) /
+    sqrt(var + eps) + beta) is f(W' x + b') (Jacob et al. 2018, section 3.2). That is done where a
+    batch norm directly follows a convolution or a Linear without an activation whose output nobody
+    else reads; the layer keeps its name, and takes over the batch norm's activation f. All else is
+    copied, and `net` stays as it is. The new network is for predictions: in training it would
+    normalise nothing.
     """
     readers = Counter(parent for node in net.nodes for parent in node.parents)
     folds = {node.parents[0]: node for node in net.nodes
-             if isinstance(node.layer, BatchNorm) and _takes(node.parents[0].layer) and readers[node.parents[0]] == 1}
+             if isinstance(node.layer, BatchNorm) and _takes(node.parents[0].layer)
+             and readers[node.parents[0]] == 1}
     folded = set(folds.values())
     new: dict[Node, Node] = {net.input: Input(net.input.shape)}
     for node in net.nodes:
@@ -36,11 +47,13 @@ def fold_batch_norm(net: Network) -> Network:
             continue
         assert node.layer is not None
         norm = folds[node].layer if node in folds else None
-        changes = {"bias": True, "activation": norm.activation} if isinstance(norm, BatchNorm) else {}
+        changes = ({"bias": True, "activation": norm.activation} if isinstance(norm, BatchNorm)
+                   else {})
         layer = type(node.layer)(**node.layer.config() | changes)
         layer.trainable = node.layer.trainable
         new[node] = layer(*(new[parent] for parent in node.parents))
-    result = Network(new[net.input], new[net.output], backend=net.backend, dtype=net.dtype, seed=net.seed)
+    result = Network(new[net.input], new[net.output], backend=net.backend, dtype=net.dtype,
+                     seed=net.seed)
 
     arrays = {name: net.backend.to_numpy(p.data) for name, p in net.buffers.arrays.items()}
     for node, after in folds.items():
@@ -58,15 +71,18 @@ def _rows(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _columns(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """W (C, filters/groups, KH, KW) of a transposed convolution: its outputs are the second axis, group by group."""
+    """W (C, filters/groups, KH, KW) of a transposed convolution: its outputs are the second axis,
+    group by group."""
     assert isinstance(layer, ConvTranspose2d)
     by_groups = W.reshape(layer.groups, -1, *W.shape[1:])
     return (by_groups * scale.reshape(layer.groups, 1, -1, 1, 1)).reshape(W.shape)
 
 
-# Which weights make the outputs, and how each output's weights are scaled. Of exactly these classes, not of ones that follow.
+# Which weights make the outputs, and how each output's weights are scaled. Of exactly these
+# classes, not of ones that follow.
 WEIGHTS: dict[type[Layer], tuple[str, Callable[[Layer, np.ndarray, np.ndarray], np.ndarray]]] = {
-    Conv2d: ("W", _rows), TrueConv2d: ("W", _rows), DepthwiseConv2d: ("W", _rows), SeparableConv2d: ("P", _rows),
+    Conv2d: ("W", _rows), TrueConv2d: ("W", _rows), DepthwiseConv2d: ("W", _rows),
+    SeparableConv2d: ("P", _rows),
     ConvTranspose2d: ("W", _columns), Linear: ("W", _rows),
 }
 
@@ -79,8 +95,11 @@ def _takes(layer: Layer | None) -> bool:
 @np.errstate(under="ignore")
 def _folded(layer: Layer, norm: BatchNorm, arrays: Arrays) -> Arrays:
     """The layer's arrays with the batch norm in them, computed in float64."""
-    gamma, beta, mean, var = (arrays[f"{norm.name}.{name}"].astype(np.float64) for name in ("gamma", "beta", "mean", "var"))
+    gamma, beta, mean, var = (arrays[f"{norm.name}.{name}"].astype(np.float64)
+                              for name in ("gamma", "beta", "mean", "var"))
     scale = gamma / np.sqrt(var + norm.eps)
     name, scaled = WEIGHTS[type(layer)]
-    W, bias = arrays[f"{layer.name}.{name}"].astype(np.float64), arrays.get(f"{layer.name}.b", np.zeros(len(scale)))
-    return {f"{layer.name}.{name}": scaled(layer, W, scale), f"{layer.name}.b": scale * (bias - mean) + beta}
+    W, bias = (arrays[f"{layer.name}.{name}"].astype(np.float64),
+               arrays.get(f"{layer.name}.b", np.zeros(len(scale))))
+    return {f"{layer.name}.{name}": scaled(layer, W, scale),
+            f"{layer.name}.b": scale * (bias - mean) + beta}

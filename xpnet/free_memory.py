@@ -1,4 +1,5 @@
-"""How much memory this process can still get: of the system, under its limits, in its control groups."""
+"""How much memory this process can still get: of the system, under its limits, in its control
+groups."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from pathlib import Path
 # Of each version of control groups: the controller in /proc/self/cgroup, where its files are below
 # the mount point, the limit, the use, and the name of the part of the use that can be taken back.
 GROUPS = (("", "", "memory.max", "memory.current", "inactive_file"),
-          ("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
+          ("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+           "total_inactive_file"))
 
 
 def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -41,7 +43,8 @@ def _control_groups(proc: Path, mount: Path) -> Iterator[int]:
         for controller, folder, limit, use, idle in GROUPS:
             if controller in controllers.split(","):
                 group = mount / folder
-                for part in ("", *Path(path.lstrip("/")).parts):    # in a container only the root is there
+                # in a container only the root is there
+                for part in ("", *Path(path.lstrip("/")).parts):
                     group /= part
                     yield from _group(group, limit, use, idle)
 

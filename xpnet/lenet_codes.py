@@ -1,5 +1,5 @@
-"""The ten output codes of LeNet-5: digits as bitmaps of 7 x 12 pixels, drawn for xpnet after the idea of
-LeCun et al. 1998, figure 3. A pixel is +1 where it is ink and -1 elsewhere."""
+"""The ten output codes of LeNet-5: digits as bitmaps of 7 x 12 pixels, drawn for xpnet after the
+idea of LeCun et al. 1998, figure 3. A pixel is +1 where it is ink and -1 elsewhere."""
 
 from __future__ import annotations
 
@@ -25,4 +25,5 @@ _DIGITS = """
 def codes() -> list[list[float]]:
     """Ten codes of 84 values, one for each digit."""
     lines = [line.split() for line in _DIGITS.strip().splitlines()[1:]]     # 12 lines of 10 pieces
-    return [[1.0 if pixel == "#" else -1.0 for line in lines for pixel in line[digit]] for digit in range(10)]
+    return [[1.0 if pixel == "#" else -1.0 for line in lines for pixel in line[digit]]
+            for digit in range(10)]

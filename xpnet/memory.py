@@ -1,4 +1,5 @@
-"""How much memory a batch needs: predicted before there is too little of it, and said clearly where there was."""
+"""How much memory a batch needs: predicted before there is too little of it, and said clearly where
+there was."""
 
 from __future__ import annotations
 
@@ -22,20 +23,24 @@ from xpnet.network import Network
 from xpnet.optim import Optimizer, get_optimizer
 from xpnet.summary import _bytes
 
-PROBE = 256             # samples that are tried, and twice as many: small batches take other ways through the kernels than
-PROBE_WORK = 1e11       # large ones. Fewer where this is more than so many multiply-adds, about a second on two cores,
+# samples that are tried, and twice as many: small batches take other ways through the kernels than
+PROBE = 256
+# large ones. Fewer where this is more than so many multiply-adds, about a second on two cores,
+PROBE_WORK = 1e11
 PROBE_BYTES = 1 << 29   # or more than so many bytes of outputs
 UNDER_WAY = 3           # batches that travel to a GPU while it computes
 BEFORE = -1             # in the place of a pass: what was there before the first one
-MARGIN = 0.8            # of the memory that is free: pools leave gaps between their arrays, and a forecast is none for sure
+# of the memory that is free: pools leave gaps between their arrays, and a forecast is none for sure
+MARGIN = 0.8
 
 
 @dataclass(frozen=True)
 class Row:
     """One layer's line, in bytes.
 
-    `kept` is what its forward pass makes and the backward pass finds: an output counts here although
-    it is the next layer that keeps it. `forward` and `backward` are the most that there is in the pass.
+    `kept` is what its forward pass makes and the backward pass finds: an output counts here
+    although it is the next layer that keeps it. `forward` and `backward` are the most that there is
+    in the pass.
     """
 
     name: str
@@ -49,8 +54,9 @@ class Row:
 class MemoryReport:
     """What a batch needs, in bytes. `peak` is all of it together, at the moment when there is most.
 
-    Arrays of the network count, and those that its layers and kernels make in a step. Those that NumPy makes and drops
-    within an expression, the samples that are not in the batch and the loss's own temporaries do not.
+    Arrays of the network count, and those that its layers and kernels make in a step. Those that
+    NumPy makes and drops within an expression, the samples that are not in the batch and the loss's
+    own temporaries do not.
     """
 
     batch_size: int
@@ -75,12 +81,17 @@ class MemoryReport:
 
     def __str__(self) -> str:
         head = ("layer", "type", "kept", "most in forward", "most in backward")
-        lines = [(row.name, row.kind, *(_bytes(size) for size in (row.kept, row.forward, row.backward))) for row in self.rows]
+        lines = ([(row.name, row.kind,
+                   *(_bytes(size) for size in (row.kept, row.forward, row.backward)))
+                  for row in self.rows])
         widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
         text = ["  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
-                          for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip() for line in [head, *lines]]
+                          for i, (cell, width)
+                          in enumerate(zip(line, widths, strict=True))).rstrip()
+                for line in [head, *lines]]
         text.insert(1, "-" * len(text[0]))
-        named = {"parameters": self.parameters, "gradients": self.gradients, "optimizer": self.optimizer, "state": self.state,
+        named = {"parameters": self.parameters, "gradients": self.gradients,
+                 "optimizer": self.optimizer, "state": self.state,
                  "batch": self.batch, "activations": self.activations, "transient": self.transient}
         return "\n".join([
             *text, text[1],
@@ -88,13 +99,16 @@ class MemoryReport:
             f"peak of a batch of {self.batch_size:,} on {self.backend}: {_bytes(self.peak)}"])
 
 
-def memory_report(net: Network, batch_size: int, optimizer: str | Optimizer | None = None, *, mode: str = TRAIN
+def memory_report(net: Network, batch_size: int, optimizer: str | Optimizer | None = None, *,
+                  mode: str = TRAIN
                   ) -> MemoryReport:
-    """Predict the peak memory of a training step of `batch_size` samples; in another mode, of a forward pass alone.
+    """Predict the peak memory of a training step of `batch_size` samples; in another mode, of a
+    forward pass alone.
 
-    A batch of zeros goes through the network while every allocation is counted: this one where it is small, else two small
-    ones, and what was counted goes on in a straight line. Parameters, gradients, state, counters and random numbers stay as
-    they are; meanwhile nobody else may use the network.
+    A batch of zeros goes through the network while every allocation is counted: this one where it
+    is small, else two small ones, and what was counted goes on in a straight line. Parameters,
+    gradients, state, counters and random numbers stay as they are; meanwhile nobody else may use
+    the network.
     """
     batch_size = expect_integer("memory_report", "batch_size", batch_size)
     optimizer = None if optimizer is None else get_optimizer(optimizer, "memory_report")
@@ -104,12 +118,13 @@ def memory_report(net: Network, batch_size: int, optimizer: str | Optimizer | No
 class Forecast:
     """Reports for any batch size, from what two batches needed."""
 
-    def __init__(self, net: Network, optimizer: Optimizer | None = None, mode: str = TRAIN, *, most: int = 1 << 40,
-                 room: float = PROBE_BYTES) -> None:
+    def __init__(self, net: Network, optimizer: Optimizer | None = None, mode: str = TRAIN, *,
+                 most: int = 1 << 40, room: float = PROBE_BYTES) -> None:
         work = sum(layer.multiply_adds() for layer in net.layers) * (3 if mode == TRAIN else 1)
         size = sum(math.prod(node.shape) for node in net.nodes) * net.dtype.itemsize
         affordable = min(PROBE, PROBE_WORK / max(1, 3 * work), room / (2 * size))
-        small = max(1 << int(math.log2(max(1, affordable))), *(layer.smallest_batch for layer in net.layers))
+        small = max(1 << int(math.log2(max(1, affordable))),
+                    *(layer.smallest_batch for layer in net.layers))
         self.net, self.mode, self.slots = net, mode, optimizer.slots if optimizer is not None else 0
         exact = most <= 2 * small       # it is tried itself, and only that is asked for
         self.samples = (most, most + 1) if exact else (small, 2 * small)
@@ -119,19 +134,23 @@ class Forecast:
     def report(self, N: int) -> MemoryReport:
         net, layers = self.net, len(self.net.layers)
         (first, second), (a, b) = self.samples, self.traces
-        # (passes, 3): bytes at the start of each pass, the most in it, and those it leaves; on a straight line through both
-        bytes_at = np.maximum(0, b + (b - a) * (N - second) / (second - first)).round().astype(int).tolist()
+        # (passes, 3): bytes at the start of each pass, the most in it, and those it leaves; on a
+        # straight line through both
+        bytes_at = (np.maximum(0, b + (b - a) * (N - second) / (second - first)).round().astype(
+            int).tolist())
         forward, (kept, *_), backward = bytes_at[:layers], bytes_at[layers], bytes_at[layers + 1:]
         fixed = {"parameters": net.parameters.nbytes, "gradients": net.grads.nbytes,
                  "optimizer": self.slots * net.parameters.nbytes, "state": net.state.nbytes}
         below, batch = sum(fixed.values()), forward[0][0]
-        rows = tuple(Row(str(layer.name), type(layer).__name__, forward[i][2], below + forward[i][1],
-                         below + backward[i][1] if backward else 0) for i, layer in enumerate(net.layers))
+        rows = tuple(Row(str(layer.name), type(layer).__name__, forward[i][2],
+                         below + forward[i][1], below + backward[i][1] if backward else 0)
+                     for i, layer in enumerate(net.layers))
         return MemoryReport(N, net.backend.name, **fixed, batch=batch, activations=kept - batch,
                             transient=max(most for _, most, _ in bytes_at) - kept, rows=rows)
 
     def largest_batch(self, memory: float) -> int:
-        """The largest batch that needs at most so many bytes beside what does not depend on it; 0 where none does."""
+        """The largest batch that needs at most so many bytes beside what does not depend on it; 0
+        where none does."""
         low, high = 0, 1
         while high < 1 << 40 and self._needs(high) <= memory:
             low, high = high, 2 * high
@@ -158,7 +177,8 @@ def _trace(net: Network, N: int, mode: str) -> np.ndarray:
         for layer in net.layers:
             layer.make_tables()         # or the first batch that is tried would count them
     with _counted(net.backend) as (backend, count):
-        scratch = backend.empty((max((p.size for layer in net.layers for p in layer.parameters), default=0),), net.dtype)
+        scratch = (backend.empty((max((p.size for layer in net.layers for p in layer.parameters),
+                                      default=0),), net.dtype))
         start = most = 0
 
         def look() -> int:
@@ -166,7 +186,8 @@ def _trace(net: Network, N: int, mode: str) -> np.ndarray:
             most = max(most, count.bytes() - start)
             return count.bytes() - start
 
-        def allocate(shape: tuple[int, ...], dtype: Any, empty: Callable[..., Array] = backend.empty) -> Array:
+        def allocate(shape: tuple[int, ...], dtype: Any, empty: Callable[..., Array] = backend.empty
+                     ) -> Array:
             a = empty(shape, dtype)
             look()
             return a
@@ -189,7 +210,8 @@ def _trace(net: Network, N: int, mode: str) -> np.ndarray:
             changes += [(layer, "backend", backend), (layer, "_cache", None),
                         (layer, "forward", watched(layer, layer.forward, i)),
                         (layer, "backward", watched(layer, layer.backward, i + 1 + layers))]
-            changes += [(p, "grad", scratch[:p.size].reshape(p.shape)) for p in layer.parameters]      # nobody reads them
+            # nobody reads them
+            changes += [(p, "grad", scratch[:p.size].reshape(p.shape)) for p in layer.parameters]
             changes += [(p, "data", p.data.copy()) for p in layer.states]
         count.adopt((net.parameters, net.counters, [value for _, _, value in changes]))
         start = count.bytes()
@@ -208,7 +230,8 @@ def _trace(net: Network, N: int, mode: str) -> np.ndarray:
 
 @contextmanager
 def _counted(backend: Backend) -> Iterator[tuple[Backend, _Count]]:
-    """A copy of the backend whose arrays lie apart from all others, and the count of their bytes."""
+    """A copy of the backend whose arrays lie apart from all others, and the count of their
+    bytes."""
     twin: Any = copy.copy(backend)
     if backend.xp is not np:
         twin.autotune = False           # nothing is timed for a report
@@ -231,7 +254,8 @@ def _counted(backend: Backend) -> Iterator[tuple[Backend, _Count]]:
     try:
         yield twin, count
     finally:
-        del twin.empty                  # it holds the twin and the pool: as a cycle their memory would stay for a while
+        # it holds the twin and the pool: as a cycle their memory would stay for a while
+        del twin.empty
 
 
 class _Count:
@@ -243,7 +267,8 @@ class _Count:
         raise NotImplementedError
 
     def adopt(self, arrays: Any) -> None:
-        """Count what a layer returns or keeps, in tuples, lists and dicts, if it was not counted when it was made."""
+        """Count what a layer returns or keeps, in tuples, lists and dicts, if it was not counted
+        when it was made."""
 
     def bytes(self, row: int | None = None) -> int:
         """Bytes of all arrays that there are, or of those that one pass made."""
@@ -264,24 +289,28 @@ class _DeviceCount(_Count):
         pool.free_all_blocks()          # what is free in one pool is of no use to another
 
     def bytes(self, row: int | None = None) -> int:
-        pools = self.pools.values() if row is None else [self.pools[row]] if row in self.pools else []
+        pools = (self.pools.values() if row is None else [self.pools[row]] if row in self.pools
+                 else [])
         return sum(pool.used_bytes() for pool in pools)
 
 
 class _HostCount(_Count):
-    """Arrays are counted when the backend makes them, and those that NumPy made when a layer returns or keeps them."""
+    """Arrays are counted when the backend makes them, and those that NumPy made when a layer
+    returns or keeps them."""
 
     def __init__(self) -> None:
         self.row = BEFORE
         self._sizes: Counter[int] = Counter()
         self._known: set[int] = set()           # ids of the arrays that are counted and still there
-        # Bytes that came and, negative, went, with their row. An append needs no lock, whatever thread it is in.
+        # Bytes that came and, negative, went, with their row. An append needs no lock, whatever
+        # thread it is in.
         self._changes: deque[tuple[int, int]] = deque()
 
     def add(self, a: np.ndarray) -> None:
         self._known.add(id(a))
         self._changes.append((self.row, a.nbytes))
-        weakref.finalize(a, self._gone, id(a), self.row, a.nbytes)      # views keep the array alive that they are of
+        # views keep the array alive that they are of
+        weakref.finalize(a, self._gone, id(a), self.row, a.nbytes)
 
     def _gone(self, number: int, row: int, size: int) -> None:
         self._known.discard(number)
@@ -313,7 +342,8 @@ class _HostCount(_Count):
 
 
 class _Together:
-    """Runs tasks one after another, and holds their arrays as if `size` threads worked at once: the most there can be."""
+    """Runs tasks one after another, and holds their arrays as if `size` threads worked at once: the
+    most there can be."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -336,7 +366,7 @@ def _changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
     before = [(of, name, vars(of).get(name, missing)) for of, name, _ in changes]
     try:
         for of, name, value in changes:
-            vars(of)[name] = value          # an assignment to a parameter's array would copy into it
+            vars(of)[name] = value  # an assignment to a parameter's array would copy into it
         yield
     finally:
         for of, name, value in before:
@@ -346,10 +376,11 @@ def _changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
                 vars(of)[name] = value
 
 
-# --- out of memory ----------------------------------------------------------------------------------------------------
+# --- out of memory --------------------------------------------------------------------------------
 
 class OutOfMemory(MemoryError):     # noqa: N818 - a MemoryError that says more
-    """A batch did not fit: `batch_size` samples were tried, `fits` would (0 for none, None where nobody can tell)."""
+    """A batch did not fit: `batch_size` samples were tried, `fits` would (0 for none, None where
+    nobody can tell)."""
 
     def __init__(self, message: str, batch_size: int, fits: int | None) -> None:
         super().__init__(message)
@@ -357,28 +388,34 @@ class OutOfMemory(MemoryError):     # noqa: N818 - a MemoryError that says more
 
 
 @contextmanager
-def explained(net: Network, who: str, batch_size: int, optimizer: Optimizer | None = None, *, mode: str = TRAIN
+def explained(net: Network, who: str, batch_size: int, optimizer: Optimizer | None = None, *,
+              mode: str = TRAIN
               ) -> Iterator[None]:
-    """Errors of NumPy and CuPy that there is too little memory become an OutOfMemory, which says what would fit."""
+    """Errors of NumPy and CuPy that there is too little memory become an OutOfMemory, which says
+    what would fit."""
     try:
         yield
     except Exception as error:
         if isinstance(error, OutOfMemory):
-            raise error.with_traceback(None) from error.__cause__       # of what is inside, no frame may hold its arrays
+            # of what is inside, no frame may hold its arrays
+            raise error.with_traceback(None) from error.__cause__
         if not _is_about_memory(error):
             raise
         raise _explanation(error, net, who, batch_size, optimizer, mode) from error
 
 
 def _is_about_memory(error: Exception) -> bool:
-    """CuPy raises a MemoryError where arrays do not fit, CUDA's own where a graph or a kernel does not."""
-    return isinstance(error, MemoryError) or (type(error).__name__ == "CUDARuntimeError" and "MemoryAllocation" in str(error))
+    """CuPy raises a MemoryError where arrays do not fit, CUDA's own where a graph or a kernel does
+    not."""
+    return (isinstance(error, MemoryError)
+            or (type(error).__name__ == "CUDARuntimeError" and "MemoryAllocation" in str(error)))
 
 
-def _explanation(error: Exception, net: Network, who: str, batch_size: int, optimizer: Optimizer | None, mode: str
+def _explanation(error: Exception, net: Network, who: str, batch_size: int,
+                 optimizer: Optimizer | None, mode: str
                  ) -> OutOfMemory:
     cause: BaseException | None = error
-    while cause is not None:                            # the frames of its traceback hold the arrays of the batch that failed
+    while cause is not None:  # the frames of its traceback hold the arrays of the batch that failed
         link = cause.__traceback__
         while link is not None:
             link.tb_next, link = None, link.tb_next
@@ -388,17 +425,22 @@ def _explanation(error: Exception, net: Network, who: str, batch_size: int, opti
     received = f"Received: batch_size={batch_size}"
     try:
         free = _free_memory(net.backend)
-        forecast = _affordable(net, optimizer, mode, min(PROBE_BYTES, (PROBE_BYTES if free is None else free) / 2))
+        forecast = (_affordable(net, optimizer, mode,
+                                min(PROBE_BYTES, (PROBE_BYTES if free is None else free) / 2)))
         report = forecast.report(batch_size)
-        fits = min(forecast.largest_batch(MARGIN * free), batch_size - 1) if free is not None else None
-    except Exception:                                   # not even enough to look: the first error is the one to know
+        fits = (min(forecast.largest_batch(MARGIN * free), batch_size - 1) if free is not None
+                else None)
+    except Exception:  # not even enough to look: the first error is the one to know
         free = fits = None
     if free is None:
-        return OutOfMemory(f"{who}: expected a batch that fits into the memory of {net.backend.name}. {received}.",
+        return OutOfMemory(f"{who}: expected a batch that fits into the memory of "
+                           f"{net.backend.name}. {received}.",
                            batch_size, None)
-    needed = f"about {_bytes(report.peak - report.fixed)} beside the network's {_bytes(report.fixed)}"
+    needed = (f"about {_bytes(report.peak - report.fixed)} beside the network's "
+              f"{_bytes(report.fixed)}")
     advice = f"batch_size={fits} would fit" if fits else "Not even one sample fits"
-    return OutOfMemory(f"{who}: expected a batch that fits into the {_bytes(free)} that are free on {net.backend.name}. "
+    return OutOfMemory(f"{who}: expected a batch that fits into the {_bytes(free)} that are free "
+                       f"on {net.backend.name}. "
                        f"{received}, which needs {needed}. {advice}.", batch_size, fits)
 
 
@@ -414,7 +456,8 @@ def _affordable(net: Network, optimizer: Optimizer | None, mode: str, room: floa
 
 
 def _free_memory(backend: Backend) -> int | None:
-    """Bytes that new arrays can have, when the backend's pool has given back what it keeps for them."""
+    """Bytes that new arrays can have, when the backend's pool has given back what it keeps for
+    them."""
     if backend.xp is not np:
         with backend.scope():
             backend.xp.get_default_memory_pool().free_all_blocks()

@@ -1,7 +1,8 @@
 """Metrics: plain functions of a network's predictions and the targets, batch-first NumPy arrays.
 
-For classes the targets are labels (N,) or (N, H, W), the predictions labels like them or scores (N, K) or (N, K, H, W), of which
-the largest counts, the first of equal ones. Each place of a map counts. Targets that are `ignore` do not.
+For classes the targets are labels (N,) or (N, H, W), the predictions labels like them or scores (N,
+K) or (N, K, H, W), of which the largest counts, the first of equal ones. Each place of a map
+counts. Targets that are `ignore` do not.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from xpnet.checks import (
     wrong,
 )
 
-__all__ = ["accuracy", "confusion_matrix", "f1_score", "mean_iou", "precision", "psnr", "recall", "ssim", "top_k_accuracy"]
+__all__ = ["accuracy", "confusion_matrix", "f1_score", "mean_iou", "precision", "psnr", "recall",
+           "ssim", "top_k_accuracy"]
 
 MOST_CLASSES = 2**14        # their confusion matrix takes 2 GiB
 
 
-# --- classes ----------------------------------------------------------------------------------------------------------
+# --- classes --------------------------------------------------------------------------------------
 
 def accuracy(y: Any, target: Any, *, ignore: int | None = None) -> float:
     """Accuracy: A = number of predictions that are right / number of targets.
@@ -38,85 +40,107 @@ def accuracy(y: Any, target: Any, *, ignore: int | None = None) -> float:
 
 
 def top_k_accuracy(y: Any, target: Any, k: int = 5, *, ignore: int | None = None) -> float:
-    """Top-k accuracy: A = number of targets among the k largest scores / number of targets (Russakovsky et al. 2015).
+    """Top-k accuracy: A = number of targets among the k largest scores / number of targets
+    (Russakovsky et al. 2015).
 
-    y (N, K) or (N, K, H, W) are scores. Of equal scores the first class comes first, so that k = 1 is `accuracy`. NaN where
-    there are no targets.
+    y (N, K) or (N, K, H, W) are scores. Of equal scores the first class comes first, so that k = 1
+    is `accuracy`. NaN where there are no targets.
     """
     _, right, classes = _labels("top_k_accuracy", y, target, ignore)
     scores, target = np.asarray(y), np.asarray(target)
     if scores.ndim == target.ndim:
-        raise ValueError(f"top_k_accuracy: expected scores of shape (N, K, ...). Received: shape {scores.shape}.")
+        raise ValueError("top_k_accuracy: expected scores of shape (N, K, ...). Received: shape "
+                         f"{scores.shape}.")
     k = expect_integer("top_k_accuracy", "k", k, 1, classes)
-    rows = np.moveaxis(scores, 1, -1)[... if ignore is None else target != ignore].reshape(-1, classes)     # (P, K)
-    own = np.take_along_axis(rows, right[:, None], axis=1)                                                  # (P, 1)
+    # (P, K)
+    rows = (np.moveaxis(scores, 1, -1)[... if ignore is None else target != ignore].reshape(
+        -1, classes))
+    own = np.take_along_axis(rows, right[:, None], axis=1)  # (P, 1)
     before = (rows > own) | ((rows == own) & (np.arange(classes) < right[:, None]))
     return float((before.sum(axis=1) < k).mean()) if right.size else np.nan
 
 
-def confusion_matrix(y: Any, target: Any, *, classes: int | None = None, ignore: int | None = None) -> np.ndarray:
-    """Confusion matrix: C[i, j] = number of targets i that were predicted to be j (Kohavi and Provost 1998).
+def confusion_matrix(y: Any, target: Any, *, classes: int | None = None, ignore: int | None = None
+                     ) -> np.ndarray:
+    """Confusion matrix: C[i, j] = number of targets i that were predicted to be j (Kohavi and
+    Provost 1998).
 
-    (K, K) int64, K = `classes`, else as many as there are scores, else one more than the largest label.
+    (K, K) int64, K = `classes`, else as many as there are scores, else one more than the largest
+    label.
     """
     found, right, there = _labels("confusion_matrix", y, target, ignore)
     if there > MOST_CLASSES:
-        raise ValueError(f"confusion_matrix: expected at most {MOST_CLASSES} classes. Received: labels up to {there - 1}.")
-    K = there if classes is None else expect_integer("confusion_matrix", "classes", classes, there, MOST_CLASSES)
+        raise ValueError(f"confusion_matrix: expected at most {MOST_CLASSES} classes. Received: "
+                         f"labels up to {there - 1}.")
+    K = (there if classes is None else expect_integer("confusion_matrix", "classes", classes, there,
+                                                      MOST_CLASSES))
     return np.bincount(right * K + found, minlength=K * K).reshape(K, K)
 
 
 def precision(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
               ignore: int | None = None) -> Any:
-    """Precision: P[k] = TP[k] / (TP[k] + FP[k]), the share of the predictions k that are right (Kent et al. 1955).
+    """Precision: P[k] = TP[k] / (TP[k] + FP[k]), the share of the predictions k that are right
+    (Kent et al. 1955).
 
-    average: "macro" is the mean over the classes, "micro" the same of the sums over all classes, which is the accuracy; None
-    gives the K numbers. A class that is never predicted has 0; one that is not among the targets either has none: NaN, and the
-    mean leaves it out.
+    average: "macro" is the mean over the classes, "micro" the same of the sums over all classes,
+    which is the accuracy; None gives the K numbers. A class that is never predicted has 0; one that
+    is not among the targets either has none: NaN, and the mean leaves it out.
     """
     hits, found, right = _counts(y, target, classes, ignore)
     return _average("precision", average, hits, found, found + right > 0)
 
 
-def recall(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None, ignore: int | None = None) -> Any:
-    """Recall: R[k] = TP[k] / (TP[k] + FN[k]), the share of the targets k that are found (Kent et al. 1955).
+def recall(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
+           ignore: int | None = None) -> Any:
+    """Recall: R[k] = TP[k] / (TP[k] + FN[k]), the share of the targets k that are found (Kent et
+    al. 1955).
 
-    average: as in `precision`. A class that is predicted and never right has 0, one that is not among the targets too; one that
-    is neither predicted nor among the targets has none: NaN, and the mean leaves it out.
+    average: as in `precision`. A class that is predicted and never right has 0, one that is not
+    among the targets too; one that is neither predicted nor among the targets has none: NaN, and
+    the mean leaves it out.
     """
     hits, found, right = _counts(y, target, classes, ignore)
     return _average("recall", average, hits, right, found + right > 0)
 
 
-def f1_score(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None, ignore: int | None = None) -> Any:
-    """F1 score: F[k] = 2 TP[k] / (2 TP[k] + FP[k] + FN[k]), the harmonic mean of precision and recall (Van Rijsbergen 1979).
+def f1_score(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
+             ignore: int | None = None) -> Any:
+    """F1 score: F[k] = 2 TP[k] / (2 TP[k] + FP[k] + FN[k]), the harmonic mean of precision and
+    recall (Van Rijsbergen 1979).
 
-    average: as in `precision`; "macro" is the mean of the classes' F, not the F of mean precision and recall. A class that is
-    neither predicted nor among the targets has none: NaN, and the mean leaves it out.
+    average: as in `precision`; "macro" is the mean of the classes' F, not the F of mean precision
+    and recall. A class that is neither predicted nor among the targets has none: NaN, and the mean
+    leaves it out.
     """
     hits, found, right = _counts(y, target, classes, ignore)
     return _average("f1_score", average, 2 * hits, found + right, found + right > 0)
 
 
-def mean_iou(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None, ignore: int | None = None) -> Any:
-    """Mean intersection over union: J = mean over k of TP[k] / (TP[k] + FP[k] + FN[k]) (Everingham et al. 2010).
+def mean_iou(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
+             ignore: int | None = None) -> Any:
+    """Mean intersection over union: J = mean over k of TP[k] / (TP[k] + FP[k] + FN[k]) (Everingham
+    et al. 2010).
 
-    average: as in `precision`. A class that is neither predicted nor among the targets has none: NaN, and the mean leaves it
-    out. Long et al. 2015, section 5, who divide by the number of classes.
+    average: as in `precision`. A class that is neither predicted nor among the targets has none:
+    NaN, and the mean leaves it out. Long et al. 2015, section 5, who divide by the number of
+    classes.
     """
     hits, found, right = _counts(y, target, classes, ignore)
     return _average("mean_iou", average, hits, found + right - hits, found + right > 0)
 
 
-def _labels(who: str, y: Any, target: Any, ignore: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+def _labels(who: str, y: Any, target: Any, ignore: int | None
+            ) -> tuple[np.ndarray, np.ndarray, int]:
     """Predicted and right labels (P,), without those to ignore, and how many classes there are."""
     y, target = real_array(y, f"{who}: y"), finite_array(target, f"{who}: targets")
     scores = y.ndim == target.ndim + 1 and y.shape[:1] + y.shape[2:] == target.shape
     if target.ndim == 0 or not (scores or y.shape == target.shape):
-        raise ValueError(f"{who}: expected labels like the targets, or scores with the classes as second axis. "
+        raise ValueError(f"{who}: expected labels like the targets, or scores with the classes as "
+                         "second axis. "
                          f"Received: shape {y.shape} for targets of shape {target.shape}.")
     if scores and y.shape[1] < 2:
-        raise ValueError(f"{who}: expected scores of two classes or more. Received: shape {y.shape}; of a single output, make "
+        raise ValueError(f"{who}: expected scores of two classes or more. Received: shape "
+                         f"{y.shape}; of a single output, make "
                          "labels, e.g. y[:, 0] > 0.")
     if np.isnan(y).any():
         raise ValueError(f"{who}: expected predictions that are numbers. Received: NaN among them.")
@@ -133,13 +157,15 @@ def _labels(who: str, y: Any, target: Any, ignore: int | None) -> tuple[np.ndarr
     return found.astype(np.int64), right.astype(np.int64), y.shape[1] if scores else most + 1
 
 
-def _counts(y: Any, target: Any, classes: int | None, ignore: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _counts(y: Any, target: Any, classes: int | None, ignore: int | None
+            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each class: predictions that are right, predictions, targets."""
     C = confusion_matrix(y, target, classes=classes, ignore=ignore)
     return np.diagonal(C), C.sum(axis=0), C.sum(axis=1)
 
 
-def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray, there: np.ndarray) -> Any:
+def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray, there: np.ndarray
+             ) -> Any:
     """above / below, 0 where nothing is below, NaN for classes that are not there; averaged."""
     average = expect_choice(who, "average", average, ("macro", "micro", None))
     if not there.any():
@@ -150,7 +176,7 @@ def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray
     return share if average is None else float(share[there].mean())
 
 
-# --- images -----------------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 @np.errstate(under="ignore")
 def psnr(y: Any, target: Any, *, peak: float | None = None) -> float:
@@ -161,38 +187,47 @@ def psnr(y: Any, target: Any, *, peak: float | None = None) -> float:
     to 1; ValueError for any other targets without a peak. Infinite where two images are equal.
     """
     y, target, peak = _images("psnr", y, target, peak)
-    error = ((y - target) ** 2).reshape(len(y), -1).mean(axis=1)                                # (N,)
+    error = ((y - target) ** 2).reshape(len(y), -1).mean(axis=1)  # (N,)
     with np.errstate(divide="ignore"):
         return float((10 * np.log10(peak * peak / error)).mean())
 
 
 @np.errstate(under="ignore")
-def ssim(y: Any, target: Any, *, peak: float | None = None, size: int = 11, sigma: float = 1.5) -> float:
-    """Structural similarity: SSIM = mean of (2 m n + a) (2 s_mn + b) / ((m^2 + n^2 + a) (s_m^2 + s_n^2 + b)).
+def ssim(y: Any, target: Any, *, peak: float | None = None, size: int = 11, sigma: float = 1.5
+         ) -> float:
+    """Structural similarity: SSIM = mean of (2 m n + a) (2 s_mn + b) / ((m^2 + n^2 + a) (s_m^2 +
+    s_n^2 + b)).
 
-    m and n are the two images' means in a Gaussian window of size x size and standard deviation sigma, s_m^2, s_n^2 and s_mn
-    their variances and covariance there, a = (0.01 peak)^2, b = (0.03 peak)^2; the mean runs over all windows that lie wholly
-    inside, channels and samples: Wang et al. 2004, eq. 13 to 17. Images (N, ..., H, W). peak: as in `psnr`.
+    m and n are the two images' means in a Gaussian window of size x size and standard deviation
+    sigma, s_m^2, s_n^2 and s_mn their variances and covariance there, a = (0.01 peak)^2, b = (0.03
+    peak)^2; the mean runs over all windows that lie wholly inside, channels and samples: Wang et
+    al. 2004, eq. 13 to 17. Images (N, ..., H, W). peak: as in `psnr`.
     """
     y, target, peak = _images("ssim", y, target, peak)
     if not is_integer(size, 1) or size % 2 == 0:
         raise wrong("ssim", "size to be an odd int, 1 or larger", "size", size)
     sigma = expect_positive("ssim", "sigma", sigma)
     if y.ndim < 3 or min(y.shape[-2:]) < size:
-        raise ValueError(f"ssim: expected images (N, ..., H, W) of {size} x {size} pixels at least. Received: shape {y.shape}.")
+        raise ValueError(f"ssim: expected images (N, ..., H, W) of {size} x {size} pixels at "
+                         f"least. Received: shape {y.shape}.")
     bell = np.exp(-0.5 * (np.arange(size) - size // 2) ** 2 / sigma ** 2)
     bell /= bell.sum()
 
     def mean(x: Any) -> Any:
-        """Weighted means in all windows (N, ..., H - size + 1, W - size + 1): down the columns, then along the rows."""
+        """Weighted means in all windows (N, ..., H - size + 1, W - size + 1): down the columns,
+        then along the rows."""
         rows, columns = x.shape[-2] - size + 1, x.shape[-1] - size + 1
         x = sum(w * x[..., k:k + rows, :] for k, w in enumerate(bell))
         return sum(w * x[..., k:k + columns] for k, w in enumerate(bell))
 
     m, n = mean(y), mean(target)
-    variances, covariance = mean(y * y) - m * m + mean(target * target) - n * n, mean(y * target) - m * n
+    variances, covariance = (mean(y * y) - m * m + mean(target * target) - n * n,
+                             mean(y * target) - m * n)
     a, b = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    return float(((2 * m * n + a) * (2 * covariance + b) / ((m * m + n * n + a) * (variances + b))).mean())
+    return (
+        float(
+            ((2 * m * n + a) * (2 * covariance + b) / (
+                (m * m + n * n + a) * (variances + b))).mean()))
 
 
 def _images(who: str, y: Any, target: Any, peak: Any) -> tuple[np.ndarray, np.ndarray, float]:
@@ -206,10 +241,12 @@ def _images(who: str, y: Any, target: Any, peak: Any) -> tuple[np.ndarray, np.nd
     elif peak is None and target.dtype.kind == "f":
         low, high = target.min(), target.max()
         if low < 0 or high > 1:
-            raise ValueError(f"{who}: expected peak, the largest value that a pixel can have, for targets beyond 0 to 1. "
+            raise ValueError(f"{who}: expected peak, the largest value that a pixel can have, for "
+                             "targets beyond 0 to 1. "
                              f"Received: peak=None for targets from {low:g} to {high:g}.")
         peak = 1
     elif peak is None:
-        raise ValueError(f"{who}: expected peak, the largest value that a pixel can have. Received: peak=None for targets of "
+        raise ValueError(f"{who}: expected peak, the largest value that a pixel can have. "
+                         "Received: peak=None for targets of "
                          f"{target.dtype}.")
     return y.astype(np.float64), target.astype(np.float64), expect_positive(who, "peak", peak)

@@ -1,4 +1,5 @@
-"""Networks of the literature, each with its source. Every function takes the shape of one sample and gives a Network."""
+"""Networks of the literature, each with its source. Every function takes the shape of one sample
+and gives a Network."""
 
 from __future__ import annotations
 
@@ -24,9 +25,10 @@ from xpnet.lenet_codes import codes
 from xpnet.network import Input, Network, Sequential
 
 
-def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: int = 10, backend: str | Backend = "auto",
-              dtype: Any = "float32", seed: int = 0) -> Sequential:
-    """Two 5x5 convolutions of 8 filters, a max-pool and two dense layers: Alejandro Escontrela's Numpy-CNN.
+def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: int = 10,
+              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
+    """Two 5x5 convolutions of 8 filters, a max-pool and two dense layers: Alejandro Escontrela's
+    Numpy-CNN.
 
     Its author reports 98.4 % on MNIST's test set after about five hours of training
     (github.com/Alescontrela/Numpy-CNN, README).
@@ -39,7 +41,8 @@ def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: int = 10, backend: s
 
 def bilici(input_shape: Shape = (1, 28, 28), *, classes: int = 10, backend: str | Backend = "auto",
            dtype: Any = "float32", seed: int = 0) -> Sequential:
-    """Two convolutions (3x3x8, 5x5x32) with batch norm, ReLU and max-pool, then 600 hidden units: Bilici's MNIST network."""
+    """Two convolutions (3x3x8, 5x5x32) with batch norm, ReLU and max-pool, then 600 hidden units:
+    Bilici's MNIST network."""
     return Sequential([
         Conv2d(8, 3, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
         Conv2d(32, 5, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
@@ -47,13 +50,15 @@ def bilici(input_shape: Shape = (1, 28, 28), *, classes: int = 10, backend: str 
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
-def lecun1989(input_shape: Shape = (1, 28, 28), *, kernel_size: int = 5, backend: str | Backend = "auto",
-              dtype: Any = "float32", seed: int = 0) -> Sequential:
-    """The simplified LeCun 1989 network of the Mendez-Vazquez lecture: 3 and 9 convolved maps, one unit, all with ReLU.
+def lecun1989(input_shape: Shape = (1, 28, 28), *, kernel_size: int = 5,
+              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
+    """The simplified LeCun 1989 network of the Mendez-Vazquez lecture: 3 and 9 convolved maps, one
+    unit, all with ReLU.
 
-    Meant for half squared error on one number. The lecture leaves the filters' size open; 5x5 is that of LeCun et al. 1989.
-    In its formula each map of the third layer, the second convolution, reads one map of the layer below. Here, as in most
-    networks, it reads all three; Conv2d(9, 5, groups=3) is the other reading.
+    Meant for half squared error on one number. The lecture leaves the filters' size open; 5x5 is
+    that of LeCun et al. 1989. In its formula each map of the third layer, the second convolution,
+    reads one map of the layer below. Here, as in most networks, it reads all three; Conv2d(9, 5,
+    groups=3) is the other reading.
     """
     return Sequential([
         Conv2d(3, kernel_size, activation="relu"), MaxPool2d(2),
@@ -69,12 +74,14 @@ C3_TABLE = (    # which maps of S2 each map of C3 sees: LeCun et al. 1998, table
 )
 
 
-def lenet5(input_shape: Shape = (1, 32, 32), *, backend: str | Backend = "auto", dtype: Any = "float32",
-           seed: int = 0) -> Sequential:
-    """LeNet-5 with its connection table, trainable subsampling and RBF outputs: 60,000 trained parameters.
+def lenet5(input_shape: Shape = (1, 32, 32), *, backend: str | Backend = "auto",
+           dtype: Any = "float32", seed: int = 0) -> Sequential:
+    """LeNet-5 with its connection table, trainable subsampling and RBF outputs: 60,000 trained
+    parameters.
 
-    Takes 32x32 images, or 28x28 ones, which the first layer pads to 32x32. The codes of the ten outputs are bitmaps of
-    7x12 pixels as in the paper, drawn anew. LeCun et al. 1998, section II.B and figure 2.
+    Takes 32x32 images, or 28x28 ones, which the first layer pads to 32x32. The codes of the ten
+    outputs are bitmaps of 7x12 pixels as in the paper, drawn anew. LeCun et al. 1998, section II.B
+    and figure 2.
     """
     border = 2 if Input(input_shape).shape[1:] == (28, 28) else 0
     init = "lecun_uniform"
@@ -88,9 +95,10 @@ def lenet5(input_shape: Shape = (1, 32, 32), *, backend: str | Backend = "auto",
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
-def resnet18(input_shape: Shape = (3, 32, 32), *, classes: int = 10, backend: str | Backend = "auto",
-             dtype: Any = "float32", seed: int = 0) -> Network:
-    """ResNet-18 for small images: a 3x3 stem without pooling, then 8 basic blocks; 11,173,962 parameters for 10 classes.
+def resnet18(input_shape: Shape = (3, 32, 32), *, classes: int = 10,
+             backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+    """ResNet-18 for small images: a 3x3 stem without pooling, then 8 basic blocks; 11,173,962
+    parameters for 10 classes.
 
     He et al. 2016, table 1, with the stem of its section 4.2 (CIFAR-10).
     """
@@ -99,27 +107,33 @@ def resnet18(input_shape: Shape = (3, 32, 32), *, classes: int = 10, backend: st
     for stage, filters in enumerate((64, 128, 256, 512)):
         for block in range(2):
             h = _basic_block(h, filters, stride=2 if stage > 0 and block == 0 else 1)
-    return Network(x, Linear(classes)(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype, seed=seed)
+    return Network(x, Linear(classes)(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype,
+                   seed=seed)
 
 
-def resnet50(input_shape: Shape = (3, 224, 224), *, classes: int = 1000, backend: str | Backend = "auto",
-             dtype: Any = "float32", seed: int = 0) -> Network:
-    """ResNet-50: a 7x7 stem, a max-pool and 16 bottleneck blocks; 25,557,032 parameters for 1,000 classes.
+def resnet50(input_shape: Shape = (3, 224, 224), *, classes: int = 1000,
+             backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+    """ResNet-50: a 7x7 stem, a max-pool and 16 bottleneck blocks; 25,557,032 parameters for 1,000
+    classes.
 
-    He et al. 2016, table 1; the stride of a bottleneck stands in its 3x3 convolution and not in its first 1x1 one,
-    as in most later implementations ("ResNet v1.5").
+    He et al. 2016, table 1; the stride of a bottleneck stands in its 3x3 convolution and not in its
+    first 1x1 one, as in most later implementations ("ResNet v1.5").
     """
     x = Input(input_shape)
-    h = BatchNorm2d(activation="relu")(Conv2d(64, 7, stride=2, padding=3, bias=False, init="he_normal")(x))
+    h = (BatchNorm2d(activation="relu")(Conv2d(64, 7, stride=2, padding=3, bias=False,
+                                               init="he_normal")(x)))
     h = MaxPool2d(3, stride=2, padding=1)(h)
     for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
         for block in range(blocks):
             h = _bottleneck(h, filters, stride=2 if stage > 0 and block == 0 else 1)
-    return Network(x, Linear(classes)(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype, seed=seed)
+    return Network(x, Linear(classes)(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype,
+                   seed=seed)
 
 
-def _conv_bn(h: Node, filters: int, kernel_size: int, *, stride: int = 1, activation: str | None = None) -> Node:
-    conv: Layer = Conv2d(filters, kernel_size, stride=stride, padding="half", bias=False, init="he_normal")
+def _conv_bn(h: Node, filters: int, kernel_size: int, *, stride: int = 1,
+             activation: str | None = None) -> Node:
+    conv: Layer = Conv2d(filters, kernel_size, stride=stride, padding="half", bias=False,
+                         init="he_normal")
     return BatchNorm2d(activation=activation)(conv(h))
 
 

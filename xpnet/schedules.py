@@ -1,6 +1,8 @@
-"""Learning-rate schedules: functions of the progress t = step / steps, 0 <= t <= 1, that scale the optimizer's rate.
+"""Learning-rate schedules: functions of the progress t = step / steps, 0 <= t <= 1, that scale the
+optimizer's rate.
 
-Everything is a fraction of the training: a drop at t = 1/3 comes after 10 of 30 epochs, and after 30 of 90.
+Everything is a fraction of the training: a drop at t = 1/3 comes after 10 of 30 epochs, and after
+30 of 90.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from xpnet.checks import Checked, expect_named, is_number, wrong
 
-__all__ = ["Constant", "CosineDecay", "ExponentialDecay", "InverseTimeDecay", "MultiStep", "OneCycle", "PolynomialDecay",
+__all__ = ["Constant", "CosineDecay", "ExponentialDecay", "InverseTimeDecay", "MultiStep",
+           "OneCycle", "PolynomialDecay",
            "ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp"]
 
 ROUNDING = 1e-9         # 0.7 / 0.1 is 6.999999999999999: what lies so close to a border is on it
@@ -24,7 +27,8 @@ class Schedule(Checked):
         raise NotImplementedError(f"{type(self).__name__}: expected a method factor(t).")
 
     def start(self) -> Schedule:
-        """What a fit follows: the schedule itself, or a fresh copy of one that changes on the way."""
+        """What a fit follows: the schedule itself, or a fresh copy of one that changes on the
+        way."""
         return self
 
     def observe(self, row: Mapping[str, float]) -> None:
@@ -55,11 +59,12 @@ class Constant(Schedule):
 
 
 class StepDecay(Schedule):
-    """Step decay: factor = gamma^k in the k-th stretch of the training, k = floor(t / every) from 0 on.
+    """Step decay: factor = gamma^k in the k-th stretch of the training, k = floor(t / every) from 0
+    on.
 
-    The very last step, t = 1, belongs to the last stretch. The default drops the rate to a tenth after each third, as 90
-    epochs with a drop every 30 do. ValueError unless 0 < every <= 1 and 0 < gamma <= 1. Szegedy et al. 2015, section 6, who
-    took 4 % off every 8 epochs.
+    The very last step, t = 1, belongs to the last stretch. The default drops the rate to a tenth
+    after each third, as 90 epochs with a drop every 30 do. ValueError unless 0 < every <= 1 and 0 <
+    gamma <= 1. Szegedy et al. 2015, section 6, who took 4 % off every 8 epochs.
     """
 
     def __init__(self, every: float = 1 / 3, gamma: float = 0.1) -> None:
@@ -75,12 +80,14 @@ class StepDecay(Schedule):
 class MultiStep(Schedule):
     """Drops at milestones: factor = gamma^k, k milestones being behind, at t itself or before.
 
-    The default drops the rate to a tenth after a half and after three quarters (He et al. 2016, section 4.2, who trained
-    for 64,000 steps and dropped at 32,000 and 48,000). ValueError unless 0 < milestones < 1, rising, and 0 < gamma <= 1.
+    The default drops the rate to a tenth after a half and after three quarters (He et al. 2016,
+    section 4.2, who trained for 64,000 steps and dropped at 32,000 and 48,000). ValueError unless 0
+    < milestones < 1, rising, and 0 < gamma <= 1.
     """
 
     def __init__(self, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> None:
-        right = isinstance(milestones, tuple | list) and all(_between(m, 0, 1) for m in milestones) and all(
+        right = isinstance(milestones,
+                           tuple | list) and all(_between(m, 0, 1) for m in milestones) and all(
             a < b for a, b in zip(milestones, milestones[1:]))
         self._expect("rising milestones between 0 and 1", "milestones", milestones, right)
         self._expect("0 < gamma <= 1", "gamma", gamma, _number(gamma, 0, 1) and gamma > 0)
@@ -93,7 +100,8 @@ class MultiStep(Schedule):
 class ExponentialDecay(Schedule):
     """Exponential decay: factor = final^t, from 1 to `final`, by the same factor in each step.
 
-    A decay by gamma with each of E epochs is final = gamma^E. ValueError unless 0 < final <= 1. Senior et al. 2013.
+    A decay by gamma with each of E epochs is final = gamma^E. ValueError unless 0 < final <= 1.
+    Senior et al. 2013.
     """
 
     def __init__(self, final: float = 0.01) -> None:
@@ -107,11 +115,13 @@ class ExponentialDecay(Schedule):
 class InverseTimeDecay(Schedule):
     """Inverse time decay: factor = 1 / (1 + decay t), from 1 to 1 / (1 + decay).
 
-    ValueError unless decay is a number, 0 or larger. Robbins and Monro 1951, whose rates fall like 1 / step.
+    ValueError unless decay is a number, 0 or larger. Robbins and Monro 1951, whose rates fall like
+    1 / step.
     """
 
     def __init__(self, decay: float = 9.0) -> None:
-        self._expect("decay to be a number, 0 or larger", "decay", decay, _number(decay, 0, math.inf) and decay < math.inf)
+        self._expect("decay to be a number, 0 or larger", "decay", decay,
+                     _number(decay, 0, math.inf) and decay < math.inf)
         self.decay = decay
 
     def factor(self, t: float) -> float:
@@ -119,9 +129,11 @@ class InverseTimeDecay(Schedule):
 
 
 class PolynomialDecay(Schedule):
-    """Polynomial decay: factor = final + (1 - final) (1 - t)^power, from 1 to `final`, in a straight line for power 1.
+    """Polynomial decay: factor = final + (1 - final) (1 - t)^power, from 1 to `final`, in a
+    straight line for power 1.
 
-    ValueError unless power is a number above 0 and 0 <= final <= 1. Chen et al. 2018, with power = 0.9.
+    ValueError unless power is a number above 0 and 0 <= final <= 1. Chen et al. 2018, with power =
+    0.9.
     """
 
     def __init__(self, power: float = 1.0, final: float = 0.0) -> None:
@@ -134,10 +146,12 @@ class PolynomialDecay(Schedule):
 
 
 class CosineDecay(Schedule):
-    """Cosine annealing: factor = final + (1 - final) (1 + cos(pi u)) / 2, from 1 at u = 0 to `final` at u = 1.
+    """Cosine annealing: factor = final + (1 - final) (1 + cos(pi u)) / 2, from 1 at u = 0 to
+    `final` at u = 1.
 
-    u = t, or with `cycles` the part of the cycle that is done: after each of so many equal cycles the rate begins again at 1.
-    ValueError unless 0 <= final <= 1 and cycles is an int, 1 or larger. Loshchilov and Hutter 2017, eq. 5, with T_mult = 1.
+    u = t, or with `cycles` the part of the cycle that is done: after each of so many equal cycles
+    the rate begins again at 1. ValueError unless 0 <= final <= 1 and cycles is an int, 1 or larger.
+    Loshchilov and Hutter 2017, eq. 5, with T_mult = 1.
     """
 
     def __init__(self, final: float = 0.0, cycles: int = 1) -> None:
@@ -145,36 +159,43 @@ class CosineDecay(Schedule):
         self.final, self.cycles = final, self.expect_integer("cycles", cycles)
 
     def factor(self, t: float) -> float:
-        done = min(math.floor(t * self.cycles + ROUNDING), self.cycles - 1)                     # t = 1 ends the last cycle
+        # t = 1 ends the last cycle
+        done = min(math.floor(t * self.cycles + ROUNDING), self.cycles - 1)
         return _half_cosine(1.0, self.final, max(0.0, t * self.cycles - done))
 
 
 class OneCycle(Schedule):
-    """Up and down along half cosines: from 1 / div to 1 at t = warmup, then down to 1 / (div * final_div) at t = 1.
+    """Up and down along half cosines: from 1 / div to 1 at t = warmup, then down to 1 / (div *
+    final_div) at t = 1.
 
-    Smith and Topin 2018 ("Super-convergence"); their triangle with cosines for its sides. The optimizer's rate is the peak.
+    Smith and Topin 2018 ("Super-convergence"); their triangle with cosines for its sides. The
+    optimizer's rate is the peak.
     """
 
     def __init__(self, warmup: float = 0.3, div: float = 25.0, final_div: float = 1e4) -> None:
         self._expect("0 < warmup < 1", "warmup", warmup, _between(warmup, 0, 1))
         for name, value in (("div", div), ("final_div", final_div)):
-            self._expect(f"{name} to be a number, 1 or larger", name, value, _number(value, 1, math.inf) and value < math.inf)
+            self._expect(f"{name} to be a number, 1 or larger", name, value,
+                         _number(value, 1, math.inf) and value < math.inf)
         self.warmup, self.div, self.final_div = warmup, div, final_div
 
     def factor(self, t: float) -> float:
         if t < self.warmup:
             return _half_cosine(1 / self.div, 1.0, t / self.warmup)
-        return _half_cosine(1.0, 1 / (self.div * self.final_div), (t - self.warmup) / (1 - self.warmup))
+        return _half_cosine(1.0, 1 / (self.div * self.final_div),
+                            (t - self.warmup) / (1 - self.warmup))
 
 
 class WarmUp(Schedule):
-    """Linear warm-up: factor = (first + (1 - first) t / part) s(0) up to t = part, then s((t - part) / (1 - part)).
+    """Linear warm-up: factor = (first + (1 - first) t / part) s(0) up to t = part, then s((t -
+    part) / (1 - part)).
 
-    s is another schedule, an object or a name, which takes up the rest of the training. Goyal et al. 2017, section 2.2.
-    ValueError unless 0 < part < 1 and 0 <= first <= 1.
+    s is another schedule, an object or a name, which takes up the rest of the training. Goyal et
+    al. 2017, section 2.2. ValueError unless 0 < part < 1 and 0 <= first <= 1.
     """
 
-    def __init__(self, schedule: str | Schedule = "constant", part: float = 0.1, first: float = 1 / 3) -> None:
+    def __init__(self, schedule: str | Schedule = "constant", part: float = 0.1,
+                 first: float = 1 / 3) -> None:
         self._expect("0 < part < 1", "part", part, _between(part, 0, 1))
         self._expect("0 <= first <= 1", "first", first, _number(first, 0, 1))
         self.schedule, self.part, self.first = get_schedule(schedule), part, first
@@ -192,24 +213,29 @@ class WarmUp(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """Reduce on a plateau: factor = gamma^k, k counting the times that a figure got no better for long.
+    """Reduce on a plateau: factor = gamma^k, k counting the times that a figure got no better for
+    long.
 
-    `monitor` is a column of the history; one that ends in "accuracy" should rise, any other fall. An epoch is better than
-    the best before where it beats that one by the relative `threshold`; more than `patience` epochs in a row without a
-    better one are a plateau, and the counting begins again. (Keras does not wait for one more than `patience`.) The factor
-    stays at `least` or above. Each fit starts anew. He et al. 2016, section 3.4; Krizhevsky et al. 2012, section 5, by hand.
-    ValueError unless 0 < gamma < 1, 0 <= least <= 1, 0 <= threshold < 1 and patience is an int, 0 or larger; and after the
-    first epoch where the history has no such column.
+    `monitor` is a column of the history; one that ends in "accuracy" should rise, any other fall.
+    An epoch is better than the best before where it beats that one by the relative `threshold`;
+    more than `patience` epochs in a row without a better one are a plateau, and the counting begins
+    again. (Keras does not wait for one more than `patience`.) The factor stays at `least` or above.
+    Each fit starts anew. He et al. 2016, section 3.4; Krizhevsky et al. 2012, section 5, by hand.
+    ValueError unless 0 < gamma < 1, 0 <= least <= 1, 0 <= threshold < 1 and patience is an int, 0
+    or larger; and after the first epoch where the history has no such column.
     """
 
-    def __init__(self, gamma: float = 0.1, patience: int = 10, monitor: str = "loss", threshold: float = 1e-4,
-                 least: float = 0.0) -> None:
+    def __init__(self, gamma: float = 0.1, patience: int = 10, monitor: str = "loss",
+                 threshold: float = 1e-4, least: float = 0.0) -> None:
         self._expect("0 < gamma < 1", "gamma", gamma, _between(gamma, 0, 1))
         patience = self.expect_integer("patience", patience, 0)
-        self._expect("monitor to be a column of the history", "monitor", monitor, isinstance(monitor, str))
-        self._expect("0 <= threshold < 1", "threshold", threshold, _number(threshold, 0, 1) and threshold < 1)
+        self._expect("monitor to be a column of the history", "monitor", monitor,
+                     isinstance(monitor, str))
+        self._expect("0 <= threshold < 1", "threshold", threshold, _number(threshold, 0, 1)
+                     and threshold < 1)
         self._expect("0 <= least <= 1", "least", least, _number(least, 0, 1))
-        self.gamma, self.patience, self.monitor, self.threshold, self.least = gamma, patience, monitor, threshold, least
+        self.gamma, self.patience, self.monitor, self.threshold, self.least = (
+            gamma, patience, monitor, threshold, least)
         self._now, self._worse = 1.0, 0
         self._best: float | None = None
 
@@ -222,7 +248,8 @@ class ReduceOnPlateau(Schedule):
         return fresh
 
     def observe(self, row: Mapping[str, float]) -> None:
-        self._expect(f"monitor to be one of {', '.join(row)}", "monitor", self.monitor, self.monitor in row)
+        self._expect(f"monitor to be one of {', '.join(row)}", "monitor", self.monitor,
+                     self.monitor in row)
         sign = -1 if self.monitor.endswith("accuracy") else 1               # then less is better
         figure = sign * row[self.monitor]
         better = self._best is None or figure < self._best - self.threshold * abs(self._best)
@@ -235,7 +262,8 @@ class ReduceOnPlateau(Schedule):
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
-    "constant": Constant, "step": StepDecay, "multi_step": MultiStep, "exponential": ExponentialDecay,
+    "constant": Constant, "step": StepDecay, "multi_step": MultiStep,
+    "exponential": ExponentialDecay,
     "inverse_time": InverseTimeDecay, "polynomial": PolynomialDecay, "cosine": CosineDecay,
     "one_cycle": OneCycle, "warm_up": WarmUp, "reduce_on_plateau": ReduceOnPlateau}
 

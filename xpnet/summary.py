@@ -13,8 +13,8 @@ from xpnet.network import Network
 
 @dataclass(frozen=True)
 class Row:
-    """One layer's line. Receptive field: rows x columns of the input that one output element depends on, None where
-    it has lost its place (after Flatten or Linear)."""
+    """One layer's line. Receptive field: rows x columns of the input that one output element
+    depends on, None where it has lost its place (after Flatten or Linear)."""
 
     name: str
     kind: str
@@ -28,9 +28,11 @@ class Row:
 
 def rows(net: Network) -> list[Row]:
     """A Row for each layer, in the order of computation."""
-    # (field, jump) per axis: field grows by (extent - 1) * jump, jump by the stride (Araujo et al. 2019, eq. 2)
+    # (field, jump) per axis: field grows by (extent - 1) * jump, jump by the stride (Araujo et al.
+    # 2019, eq. 2)
     point = Fraction(1), Fraction(1)
-    fields: dict[Node, list[tuple[Fraction, Fraction]] | None] = {net.input: [point] * 2 if len(net.input.shape) == 3 else None}
+    fields: dict[Node, list[tuple[Fraction, Fraction]] | None] = {
+        net.input: [point] * 2 if len(net.input.shape) == 3 else None}
     table = []
     for node in net.nodes:
         layer = node.layer
@@ -39,15 +41,18 @@ def rows(net: Network) -> list[Row]:
         fields[node] = None
         if all(below) and (len(node.shape) == 3 or layer.window is not None):
             axes = [[field[axis] for field in below if field is not None] for axis in (0, 1)]
-            widest = [(max(field for field, _ in axis), max(jump for _, jump in axis)) for axis in axes]
+            widest = [(max(field for field, _ in axis), max(jump for _, jump in axis))
+                      for axis in axes]
             window = layer.window or POINTS
             fields[node] = [(field + (extent - 1) * jump, jump * stride / Fraction(upsampling))
                             for (field, jump), extent, stride, upsampling
-                            in zip(widest, window.extent, window.stride, layer.upsampling, strict=True)]
+                            in zip(widest, window.extent, window.stride, layer.upsampling,
+                                   strict=True)]
         field = fields[node]
         table.append(Row(
             name=str(layer.name), kind=type(layer).__name__, shape=node.shape,
-            inputs=tuple(str(parent.layer.name) if parent.layer else "input" for parent in node.parents),
+            inputs=tuple(str(parent.layer.name) if parent.layer else "input"
+                         for parent in node.parents),
             parameters=sum(p.size for p in layer.parameters), multiply_adds=layer.multiply_adds(),
             receptive_field=(math.ceil(field[0][0]), math.ceil(field[1][0])) if field else None,
             activation_bytes=math.prod(node.shape) * net.dtype.itemsize))
@@ -59,19 +64,23 @@ def summary(net: Network) -> str:
     table = rows(net)
     head = ("layer", "type", "output", "parameters", "multiply-adds", "sees")
     lines = [("input", "", _shape(net.input.shape), "", "", "")]
-    lines += [(row.name, row.kind, _shape(row.shape), f"{row.parameters:,}", f"{row.multiply_adds:,}",
-               "x".join(map(str, row.receptive_field)) if row.receptive_field else "all") for row in table]
+    lines += [(row.name, row.kind, _shape(row.shape), f"{row.parameters:,}",
+               f"{row.multiply_adds:,}", "x".join(map(str, row.receptive_field))
+               if row.receptive_field else "all") for row in table]
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     text = ["  ".join(cell.ljust(width) if i < 3 else cell.rjust(width)
-                      for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip() for line in [head, *lines]]
+                      for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+            for line in [head, *lines]]
     text.insert(1, "-" * len(text[0]))
     trained = sum(p.size for layer in net.layers if layer.trainable for p in layer.parameters)
     total = sum(row.parameters for row in table)
     text += [
         text[1],
-        f"parameters: {total:,} ({trained:,} trainable), state: {sum(p.size for layer in net.layers for p in layer.states):,}",
+        f"parameters: {total:,} ({trained:,} trainable), state: "
+        f"{sum(p.size for layer in net.layers for p in layer.states):,}",
         f"multiply-adds per sample: {sum(row.multiply_adds for row in table):,}",
-        f"activations per sample: {_bytes(sum(row.activation_bytes for row in table))} ({net.dtype})",
+        f"activations per sample: {_bytes(sum(row.activation_bytes for row in table))} "
+        f"({net.dtype})",
         f"backend: {net.backend.name}" + (f" ({net.backend.note})" if net.backend.note else ""),
     ]
     return "\n".join(text)

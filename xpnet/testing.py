@@ -23,18 +23,21 @@ from xpnet.losses import Loss
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}     # of ||a - b|| / ||b||, for check_precision
 
 
-def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3, backend: str | Backend = "numpy", seed: int = 0,
+def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3,
+                    backend: str | Backend = "numpy", seed: int = 0,
                     inputs: tuple[np.ndarray, ...] | None = None, tolerance: float = 1e-6) -> float:
     """Compare a layer's backward with finite differences along one random direction, in float64.
 
-    With L = sum of R Y for a random R, the directional derivative (L(v + h d) - L(v - h d)) / 2h over all inputs and
-    parameters v together must be the product of d with the gradients. `layer` is new, in_shapes come without the batch
-    axis, `inputs` (batch-last) replace the normally distributed ones, e.g. to keep away from kinks.
-    Returns the relative error; AssertionError where it is above `tolerance`.
+    With L = sum of R Y for a random R, the directional derivative (L(v + h d) - L(v - h d)) / 2h
+    over all inputs and parameters v together must be the product of d with the gradients. `layer`
+    is new, in_shapes come without the batch axis, `inputs` (batch-last) replace the normally
+    distributed ones, e.g. to keep away from kinks. Returns the relative error; AssertionError where
+    it is above `tolerance`.
     """
     who = "check_gradients"
     expect_instance(who, "layer", layer, Layer, "a Layer")
-    batch, tolerance = expect_integer(who, "batch", batch), expect_positive(who, "tolerance", tolerance)
+    batch, tolerance = (expect_integer(who, "batch", batch),
+                        expect_positive(who, "tolerance", tolerance))
     seed = expect_seed(who, seed)
     layer.initialize(*in_shapes, backend=backend, dtype="float64", seed=seed)
     rng = np.random.default_rng(seed)
@@ -54,7 +57,8 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3, backend: st
                                                      *(p.grad for p in layer.parameters))]
     expected, received = ([a.shape for a in arrays] for arrays in ((*xs, *values), gradients))
     if expected != received:
-        raise AssertionError(f"check_gradients: {layer.who}: expected gradients of shapes {expected}. Received: {received}.")
+        raise AssertionError(f"check_gradients: {layer.who}: expected gradients of shapes "
+                             f"{expected}. Received: {received}.")
     direction = [rng.standard_normal(v.shape) for v in (*xs, *values)]
     direction = [d / np.sqrt((d * d).sum()) for d in direction]
 
@@ -71,13 +75,13 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3, backend: st
     return _relative_error(f"check_gradients: {layer.who}", numeric, analytic, tolerance)
 
 
-def check_loss(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Backend = "numpy", seed: int = 0,
-               y: np.ndarray | None = None, tolerance: float = 1e-6) -> float:
+def check_loss(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Backend = "numpy",
+               seed: int = 0, y: np.ndarray | None = None, tolerance: float = 1e-6) -> float:
     """Compare a loss's gradient with finite differences along one random direction, in float64.
 
-    out_shape is the network's output without the batch axis, target is batch-first, y (out_shape, N) batch-last, normally
-    distributed by default. Of reduction="none" the gradient is that of the sum. Returns the relative error;
-    AssertionError where it is above `tolerance`.
+    out_shape is the network's output without the batch axis, target is batch-first, y (out_shape,
+    N) batch-last, normally distributed by default. Of reduction="none" the gradient is that of the
+    sum. Returns the relative error; AssertionError where it is above `tolerance`.
     """
     who = "check_loss"
     expect_instance(who, "loss", loss, Loss, "a Loss")
@@ -92,7 +96,8 @@ def check_loss(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Back
     shape = (*out_shape, len(known))
     y = rng.standard_normal(shape) if y is None else finite_array(y, f"{who}: y")
     if y.shape != shape:
-        raise ValueError(f"{who}: expected y of shape {shape}, the batch last. Received: shape {y.shape}.")
+        raise ValueError(f"{who}: expected y of shape {shape}, the batch last. Received: shape "
+                         f"{y.shape}.")
     direction = rng.standard_normal(y.shape)
     direction /= np.linalg.norm(direction)
 
@@ -115,8 +120,8 @@ def check_precision(layer: Layer, *in_shapes: Shape, backend: str | Backend, bat
     The output y, the gradients dx of all inputs, and the gradients of all parameters, of the same
     parameters, inputs and dy. `layer` is new and stays so: copies of it are made from its config().
     `inputs` (batch-last) replace the normally distributed ones. The error of an array is
-    ||a - b|| / ||b||, b from the reference; `tolerance` is 1e-5 in float32 and 1e-12 in float64 by default.
-    Returns the largest error; AssertionError where it is above `tolerance`.
+    ||a - b|| / ||b||, b from the reference; `tolerance` is 1e-5 in float32 and 1e-12 in float64 by
+    default. Returns the largest error; AssertionError where it is above `tolerance`.
     """
     who = f"check_precision: {layer.who}"
     rng = np.random.default_rng(seed)
@@ -126,7 +131,7 @@ def check_precision(layer: Layer, *in_shapes: Shape, backend: str | Backend, bat
     copies = [type(layer)(**layer.config()) for _ in range(2)]
     mine, exact = (copy.initialize(*in_shapes, backend=on, dtype=to, seed=seed)
                    for copy, on, to in zip(copies, (backend, Backend()), (dtype, "float64")))
-    for p, q in zip(mine.parameters, exact.parameters):     # biases start at 0, which hides mistakes
+    for p, q in zip(mine.parameters, exact.parameters):  # biases start at 0, which hides mistakes
         p.data += mine.backend.asarray(0.1 * rng.standard_normal(p.shape), dtype)
         q.data[...] = mine.backend.to_numpy(p.data)
     dy = rng.standard_normal((*exact.out_shape, xs[0].shape[-1])).astype(dtype)
@@ -141,7 +146,8 @@ def _computed(layer: Layer, xs: Sequence[np.ndarray], dy: np.ndarray) -> dict[st
     dxs: Any = layer.backward(asarray(dy, dtype))
     arrays = {"y": y}
     arrays |= {f"dx{k}": dx for k, dx in enumerate(dxs if isinstance(dxs, tuple) else (dxs,))}
-    arrays |= {f"d{p.name}": p.grad for p in layer.parameters} | {p.name: p.data for p in layer.states}
+    arrays |= {f"d{p.name}": p.grad for p in layer.parameters} | {
+        p.name: p.data for p in layer.states}
     return {name: layer.backend.to_numpy(a) for name, a in arrays.items()}
 
 
@@ -162,12 +168,14 @@ def check_loss_precision(loss: Loss, out_shape: Shape, target: Any, *, backend: 
         return {"loss": on.to_numpy(value), "dy": on.to_numpy(dy)}
 
     received, expected = computed(get_backend(backend), dtype), computed(Backend(), "float64")
-    return _largest_error(f"check_loss_precision: {type(loss).__name__}", received, expected, dtype, tolerance)
+    return _largest_error(f"check_loss_precision: {type(loss).__name__}", received, expected, dtype,
+                          tolerance)
 
 
 def _largest_error(who: str, received: dict[str, np.ndarray], expected: dict[str, np.ndarray],
                    dtype: str, tolerance: float | None) -> float:
-    """The largest ||a - b|| / ||b||; AssertionError where it is above the tolerance, or a type is not dtype."""
+    """The largest ||a - b|| / ||b||; AssertionError where it is above the tolerance, or a type is
+    not dtype."""
     def norm(array: np.ndarray) -> float:
         return float(np.sqrt((array * array).sum()))
 
@@ -176,11 +184,13 @@ def _largest_error(who: str, received: dict[str, np.ndarray], expected: dict[str
     for name, b in expected.items():
         a = received[name]
         if a.dtype != dtype or a.shape != b.shape:
-            raise AssertionError(f"{who}: expected {name} of {dtype} {b.shape}. Received: {a.dtype} {a.shape}.")
+            raise AssertionError(f"{who}: expected {name} of {dtype} {b.shape}. Received: "
+                                 f"{a.dtype} {a.shape}.")
         errors[name] = norm(a - b) / max(norm(b), 1e-30)
     worst = max(errors, key=lambda name: errors[name])
     if not errors[worst] <= bound:
-        raise AssertionError(f"{who}: expected {worst} within {bound:.0e} of the float64 reference. "
+        raise AssertionError(f"{who}: expected {worst} within {bound:.0e} of the float64 "
+                             "reference. "
                              f"Received: a relative error of {errors[worst]:.1e}.")
     return errors[worst]
 
@@ -188,6 +198,8 @@ def _largest_error(who: str, received: dict[str, np.ndarray], expected: dict[str
 def _relative_error(who: str, numeric: float, analytic: float, tolerance: float) -> float:
     error = abs(numeric - analytic) / max(abs(numeric), abs(analytic), 1e-12)
     if not error <= tolerance:
-        raise AssertionError(f"{who}: expected a directional derivative of {numeric!r}, from finite differences. "
-                             f"Received: {analytic!r} from backward, a relative error of {error:.1e}.")
+        raise AssertionError(f"{who}: expected a directional derivative of {numeric!r}, from "
+                             "finite differences. "
+                             f"Received: {analytic!r} from backward, a relative error of "
+                             f"{error:.1e}.")
     return error

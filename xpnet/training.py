@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.feed import Feed
-from xpnet.checks import expect_flag, expect_function, expect_integer, finite_array, is_number, not_finite, shown
+from xpnet.checks import (
+    expect_flag,
+    expect_function,
+    expect_integer,
+    finite_array,
+    is_number,
+    not_finite,
+    shown,
+)
 from xpnet.initializers import generator
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss, get_loss
@@ -30,11 +38,12 @@ EVALUATED = 256         # samples of a batch of the validation
 
 
 class History:
-    """What happened in a fit: `rows`, a dict per epoch (epoch, loss, accuracy, val_loss, val_accuracy, lr, seconds).
+    """What happened in a fit: `rows`, a dict per epoch (epoch, loss, accuracy, val_loss,
+    val_accuracy, lr, seconds).
 
-    `history["loss"]` is a column. `stopped` is True where fit's `until` ended it. `interrupted` is True where Ctrl-C did;
-    the last row is then of part of an epoch, its validation figures NaN. `diverged` is True where it ended because the
-    parameters were no longer finite.
+    `history["loss"]` is a column. `stopped` is True where fit's `until` ended it. `interrupted` is
+    True where Ctrl-C did; the last row is then of part of an epoch, its validation figures NaN.
+    `diverged` is True where it ended because the parameters were no longer finite.
     """
 
     def __init__(self) -> None:
@@ -49,26 +58,30 @@ class History:
                 f"{', stopped' if self.stopped else ''}{', diverged' if self.diverged else ''}>")
 
 
-def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer, epochs: int = 1,
-        batch_size: int = 32, validation: tuple[Any, Any] | None = None, sample_weight: Any = None,
-        schedule: str | Schedule = "constant", shuffle: bool = True,
-        until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True, capture: bool = True) -> History:
+def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer,
+        epochs: int = 1, batch_size: int = 32, validation: tuple[Any, Any] | None = None,
+        sample_weight: Any = None, schedule: str | Schedule = "constant", shuffle: bool = True,
+        until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True,
+        capture: bool = True) -> History:
     """Train `net` on batch-first x (N, ...) and targets y, and return a History.
 
-    loss: a Loss, or its name in xpnet.losses.LOSSES, e.g. "cross_entropy". optimizer: an Optimizer, or
-    its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a new one with its default settings;
-    with the same object a second fit goes on where the first ended. The learning rate is the optimizer's
-    times the factor of `schedule`, a Schedule or one of the names in schedules.SCHEDULES; where it changes
-    on the way, the fit has a copy of its own. Each epoch sees the samples in another order, which follows
-    from the network's seed. sample_weight (N,): a number that multiplies each sample's part of the loss, which
-    is still divided by what it was divided by; accuracy and validation count every sample once.
-    `until` is asked after each epoch, with its row of the history; True ends the training. Ctrl-C ends it after the
-    current batch; the network keeps what it learned. A training that diverges ends after the epoch in which a parameter
-    became NaN or infinite, with a RuntimeWarning, because nothing can be learned any more; a loss that is not finite while
-    the parameters are gives a RuntimeWarning, once, and the training goes on. All input is checked before any work. On a
-    GPU the step is captured and launched as one, see TrainStep, unless `capture` is False; the bits are the same.
+    loss: a Loss, or its name in xpnet.losses.LOSSES, e.g. "cross_entropy". optimizer: an Optimizer,
+    or its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a new one with its default
+    settings; with the same object a second fit goes on where the first ended. The learning rate is
+    the optimizer's times the factor of `schedule`, a Schedule or one of the names in
+    schedules.SCHEDULES; where it changes on the way, the fit has a copy of its own. Each epoch sees
+    the samples in another order, which follows from the network's seed. sample_weight (N,): a
+    number that multiplies each sample's part of the loss, which is still divided by what it was
+    divided by; accuracy and validation count every sample once. `until` is asked after each epoch,
+    with its row of the history; True ends the training. Ctrl-C ends it after the current batch; the
+    network keeps what it learned. A training that diverges ends after the epoch in which a
+    parameter became NaN or infinite, with a RuntimeWarning, because nothing can be learned any
+    more; a loss that is not finite while the parameters are gives a RuntimeWarning, once, and the
+    training goes on. All input is checked before any work. On a GPU the step is captured and
+    launched as one, see TrainStep, unless `capture` is False; the bits are the same.
     """
-    shuffle, verbose = expect_flag("fit", "shuffle", shuffle), expect_flag("fit", "verbose", verbose)
+    shuffle, verbose = (expect_flag("fit", "shuffle", shuffle),
+                        expect_flag("fit", "verbose", verbose))
     capture = expect_flag("fit", "capture", capture)
     loss = get_loss(loss)
     optimizer = get_optimizer(optimizer, "fit")
@@ -82,7 +95,8 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
     held_out = None
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
-            raise TypeError(f"fit: expected validation to be a pair (x, y). Received: {type(validation).__name__}.")
+            raise TypeError("fit: expected validation to be a pair (x, y). Received: "
+                            f"{type(validation).__name__}.")
         held_out = check_samples(net, *validation, loss, "fit: validation")
     epochs = expect_count("fit", "epochs", epochs)
     batch_size = expect_count("fit", "batch_size", batch_size)
@@ -96,38 +110,48 @@ def fit(net: Network, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Opti
     history = History()
     total = epochs * -(-samples // batch_size)
     if verbose:
-        print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} parameters on {samples:,} samples, "
+        print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} "
+              f"parameters on {samples:,} samples, "
               f"backend {net.backend.name}{f' ({net.backend.note})' if net.backend.note else ''}")
 
-    def train() -> None:        # in a frame of its own, so that an error's traceback does not hold the samples on a GPU
+    # in a frame of its own, so that an error's traceback does not hold the samples on a GPU
+    def train() -> None:
         warned = False
-        while len(history.rows) < epochs and not (history.interrupted or history.stopped or history.diverged):
+        while (len(history.rows) < epochs
+               and not (history.interrupted or history.stopped or history.diverged)):
             started = time.perf_counter()
-            if step.totals is None:                                     # at first, and where `until` moved the network
+            if step.totals is None:  # at first, and where `until` moved the network
                 step.totals = Totals(net, loss)
                 batches = _Batches(net, data, batch_size)
                 held_out_batches = None if held_out is None else _Batches(net, held_out, EVALUATED)
-            batches.arrange(generator(net.seed, f"epoch {net.epochs}").permutation(samples) if shuffle else np.arange(samples))
+            batches.arrange(generator(net.seed, f"epoch {net.epochs}").permutation(samples)
+                            if shuffle else np.arange(samples))
             done, count = len(history.rows) * len(batches), len(batches)
-            rates = [optimizer.lr * _factor(schedule, (done + i) / max(total - 1, 1)) for i in range(count)]
+            rates = [optimizer.lr * _factor(schedule, (done + i) / max(total - 1, 1))
+                     for i in range(count)]
             with _Bar(f"epoch {len(history.rows) + 1}/{epochs}", count, verbose) as bar:
                 row, lr = _epoch(step, batches, rates, history, bar)
                 net.epochs += not history.interrupted
                 if held_out_batches is not None:
                     with explained(net, "fit: validation", EVALUATED, mode=PREDICT):
-                        figures = dict.fromkeys(row, np.nan) if history.interrupted else _evaluate(net, held_out_batches, loss)
+                        figures = (dict.fromkeys(row, np.nan) if history.interrupted
+                                   else _evaluate(net, held_out_batches, loss))
                     row |= {f"val_{name}": value for name, value in figures.items()}
                     bar.show(row)
-            history.rows.append({"epoch": len(history.rows) + 1, **row, "lr": lr, "seconds": time.perf_counter() - started})
+            history.rows.append({"epoch": len(history.rows) + 1, **row, "lr": lr,
+                                 "seconds": time.perf_counter() - started})
             history.diverged = not _is_finite(net)
             if history.diverged or not (math.isfinite(row["loss"]) or warned):
                 warned = True
-                warnings.warn(_divergence(history, len(history.rows) * count), RuntimeWarning, stacklevel=4)
+                warnings.warn(_divergence(history, len(history.rows) * count), RuntimeWarning,
+                              stacklevel=4)
             if not history.interrupted:
                 schedule.observe(history.rows[-1])
-            history.stopped = until is not None and not history.interrupted and bool(until(history.rows[-1]))
+            history.stopped = (until is not None and not history.interrupted
+                               and bool(until(history.rows[-1])))
 
-    with explained(net, "fit", batch_size, optimizer), net.backend.stream(), _interruptible(history), _recording(step):
+    with explained(net, "fit", batch_size,
+                   optimizer), net.backend.stream(), _interruptible(history), _recording(step):
         train()
     if history.interrupted and verbose:
         print("interrupted: stopped after the current batch; the network keeps what it learned")
@@ -145,14 +169,18 @@ def _divergence(history: History, steps: int) -> str:
     row = history.rows[-1]
     where = f"in epoch {row['epoch']} (by step {steps:,}) of this fit"
     if not history.diverged:
-        return f"fit: the loss became {row['loss']} {where}; the parameters are finite, and the training goes on"
-    return (f"fit: parameters or running statistics became NaN or infinite {where}, the loss {row['loss']}; the training ended. "
-            "A smaller learning rate, clipped gradients (xn.Regularized) or inputs around 0 may help")
+        return (f"fit: the loss became {row['loss']} {where}; the parameters are finite, and the "
+                "training goes on")
+    return (f"fit: parameters or running statistics became NaN or infinite {where}, the loss "
+            f"{row['loss']}; the training ended. "
+            "A smaller learning rate, clipped gradients (xn.Regularized) or inputs around 0 may "
+            "help")
 
 
 def _epoch(step: TrainStep, batches: _Batches, rates: list[float], history: History, bar: _Bar
            ) -> tuple[dict[str, float], float]:
-    """Train on each batch with its rate, until all are done or Ctrl-C; the figures, the last rate."""
+    """Train on each batch with its rate, until all are done or Ctrl-C; the figures, the last
+    rate."""
     totals = step.totals
     assert totals is not None
     totals.reset()
@@ -170,7 +198,8 @@ def _factor(schedule: Schedule, t: float) -> float:
     """The schedule's factor, checked: it may be a user's own."""
     factor = schedule.factor(t)
     if not is_number(factor) or factor < 0:
-        raise ValueError(f"{type(schedule).__name__}: expected factor(t) to be a finite number, 0 or larger. "
+        raise ValueError(f"{type(schedule).__name__}: expected factor(t) to be a finite number, 0 "
+                         "or larger. "
                          f"Received: factor({t:.3g})={shown(factor)}.")
     return factor
 
@@ -198,12 +227,14 @@ class _Batches:
         places: tuple[Array | None, ...] = (None,) * len(self.feeds)
         if step is not None and step.net.backend.captures:
             places = step.inputs(*((*shape, stop - start) for shape in self.shapes))
-        return tuple(feed.batch(start, stop, place) for feed, place in zip(self.feeds, places, strict=True))
+        return (tuple(feed.batch(start, stop, place)
+                      for feed, place in zip(self.feeds, places, strict=True)))
 
 
 @contextmanager
 def _recording(step: TrainStep) -> Iterator[None]:
-    """Each fit records anew, because settings of layers may have changed, and leaves no memory of steps behind."""
+    """Each fit records anew, because settings of layers may have changed, and leaves no memory of
+    steps behind."""
     step.totals = None
     step.release()
     try:
@@ -214,24 +245,30 @@ def _recording(step: TrainStep) -> Iterator[None]:
 
 
 def evaluate(net: Network, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256,
-             metrics: Mapping[str, Callable[[np.ndarray, np.ndarray], Any]] | None = None) -> dict[str, Any]:
-    """{"loss": ..., "accuracy": ...} on batch-first x and targets y, accuracy where the loss is about classes.
+             metrics: Mapping[str, Callable[[np.ndarray, np.ndarray], Any]] | None = None
+             ) -> dict[str, Any]:
+    """{"loss": ..., "accuracy": ...} on batch-first x and targets y, accuracy where the loss is
+    about classes.
 
-    metrics: names, and functions of what `predict` gives and of the targets, e.g. {"f1": xn.metrics.f1_score}; what they
-    return is added under these names.
+    metrics: names, and functions of what `predict` gives and of the targets, e.g. {"f1":
+    xn.metrics.f1_score}; what they return is added under these names.
     """
     loss = known_loss(net, loss, "evaluate")
     batch_size = expect_count("evaluate", "batch_size", batch_size)
     x, target = check_samples(net, x, y, loss, "evaluate")
-    if metrics is not None and not (isinstance(metrics, Mapping) and all(callable(metric) for metric in metrics.values())):
-        raise TypeError(f"evaluate: expected metrics to be a dict of names and functions. Received: {shown(metrics)}.")
+    if (metrics is not None
+        and not (isinstance(metrics, Mapping)
+                 and all(callable(metric) for metric in metrics.values()))):
+        raise TypeError("evaluate: expected metrics to be a dict of names and functions. "
+                        f"Received: {shown(metrics)}.")
     outputs: Any = np.empty((len(x), *net.output.shape), net.dtype) if metrics else None
     with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
         figures = _evaluate(net, _Batches(net, (x, target), batch_size), loss, outputs)
     return figures | {name: metric(outputs, target) for name, metric in (metrics or {}).items()}
 
 
-def _evaluate(net: Network, batches: _Batches, loss: Loss, outputs: np.ndarray | None = None) -> dict[str, Any]:
+def _evaluate(net: Network, batches: _Batches, loss: Loss, outputs: np.ndarray | None = None
+              ) -> dict[str, Any]:
     """The figures; the network's outputs go to `outputs`, if there is one."""
     (node, loss), totals = loss_input(net, loss), Totals(net, loss)
     for i in range(len(batches)):
@@ -239,10 +276,11 @@ def _evaluate(net: Network, batches: _Batches, loss: Loss, outputs: np.ndarray |
         y = net.forward(x, output=node)
         totals.add(loss.checked(net.backend, y, target)[0], y, target)
         if outputs is not None:
-            if node is not net.output:          # a last softmax or sigmoid, which is part of the loss
+            if node is not net.output:  # a last softmax or sigmoid, which is part of the loss
                 assert net.output.layer is not None
                 y = net.output.layer.forward(y)
-            outputs[i * batches.size:(i + 1) * batches.size] = np.moveaxis(net.backend.to_numpy(y), -1, 0)
+            outputs[i * batches.size:(i + 1) * batches.size] = np.moveaxis(net.backend.to_numpy(y),
+                                                                           -1, 0)
     return totals.result()
 
 
@@ -268,24 +306,28 @@ def check_samples(net: Network, x: Any, y: Any, loss: Loss, who: str) -> tuple[A
     y = net.backend.to_numpy(y) if hasattr(y, "__cuda_array_interface__") else y
     target = loss.targets(y, loss_input(net, loss)[0].shape, net.dtype)
     if len(x) != len(target):
-        raise ValueError(f"{who}: expected as many targets as samples. Received: {len(x)} samples, {len(target)} targets.")
+        raise ValueError(f"{who}: expected as many targets as samples. Received: {len(x)} samples, "
+                         f"{len(target)} targets.")
     return x, target
 
 
 def check_weights(net: Network, sample_weight: Any, samples: int, loss: Loss) -> np.ndarray:
     """The samples' weights, in the network's dtype."""
     if "sample_weight" not in inspect.signature(loss).parameters:
-        raise ValueError(f"fit: expected a loss that takes sample_weight, for weights of samples. Received: {loss.who}, whose "
+        raise ValueError("fit: expected a loss that takes sample_weight, for weights of samples. "
+                         f"Received: {loss.who}, whose "
                          "__call__ does not.")
     weights = finite_array(sample_weight, "fit: sample_weight", net.dtype)
     if weights.shape != (samples,):
-        raise ValueError(f"fit: expected sample_weight to have a number for each of the {samples} samples. "
+        raise ValueError(f"fit: expected sample_weight to have a number for each of the {samples} "
+                         "samples. "
                          f"Received: an array of shape {weights.shape}.")
     return weights.astype(net.dtype, copy=False)
 
 
 def finite_samples(net: Network, x: Any, who: str) -> Any:
-    """Batch-first samples, checked; ValueError where one would be NaN or infinite in the network's dtype."""
+    """Batch-first samples, checked; ValueError where one would be NaN or infinite in the network's
+    dtype."""
     x = net.check_input(x)
     received = not_finite(x, net.dtype, net.backend.to_numpy)
     if received:
@@ -297,7 +339,8 @@ def known_loss(net: Network, loss: str | Loss | None, who: str) -> Loss:
     """The loss given, or that of the network's last fit; ValueError where there is neither."""
     if loss is None:
         if net._train_step is None:
-            raise ValueError(f'{who}: expected loss, e.g. "cross_entropy", for a network that was not trained here. '
+            raise ValueError(f'{who}: expected loss, e.g. "cross_entropy", for a network that was '
+                             'not trained here. '
                              "Received: None.")
         loss = net._train_step.loss
     return get_loss(loss)
@@ -311,8 +354,10 @@ def check_batch_sizes(net: Network, samples: int, batch_size: int) -> None:
     last = samples % batch_size or batch_size
     for layer in net.layers:
         if min(last, samples) < layer.smallest_batch:
-            raise ValueError(f"{layer.who}: expected batches of at least {layer.smallest_batch} in training: it normalises "
-                             f"over the batch alone. Received: {samples} samples in batches of {batch_size}, "
+            raise ValueError(f"{layer.who}: expected batches of at least {layer.smallest_batch} in "
+                             "training: it normalises "
+                             f"over the batch alone. Received: {samples} samples in batches of "
+                             f"{batch_size}, "
                              f"the last of {min(last, samples)}.")
 
 
@@ -320,8 +365,11 @@ def check_batch_sizes(net: Network, samples: int, batch_size: int) -> None:
 def _interruptible(history: History) -> Iterator[None]:
     """The first Ctrl-C sets history.interrupted, a second one raises KeyboardInterrupt as usual."""
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
-        yield       # only the main thread may set handlers; who ignores Ctrl-C, e.g. under nohup, goes on doing so
+    if (threading.current_thread() is not threading.main_thread()
+        or before in (signal.SIG_IGN, None)):
+        # only the main thread may set handlers; who ignores Ctrl-C, e.g. under nohup, goes on doing
+        # so
+        yield
         return
 
     def handle(number: int, frame: Any) -> None:
@@ -336,7 +384,8 @@ def _interruptible(history: History) -> Iterator[None]:
 
 
 class _Bar:
-    """A progress bar, or nothing; figures are fetched from the backend only a few times a second."""
+    """A progress bar, or nothing; figures are fetched from the backend only a few times a
+    second."""
 
     def __init__(self, title: str, batches: int, visible: bool) -> None:
         self.bar: Any = None
@@ -358,7 +407,8 @@ class _Bar:
     def show(self, figures: dict[str, float]) -> None:
         if self.bar is not None:
             self.shown = time.perf_counter()
-            self.bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()}, refresh=False)
+            self.bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()},
+                                 refresh=False)
 
     def advance(self) -> None:
         if self.bar is not None:

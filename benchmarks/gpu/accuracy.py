@@ -1,8 +1,9 @@
 """Training to a test accuracy: the same network and recipe on both sides.
 
-mnist: Bilici's network with AdamW along one cycle of three epochs, in seconds from the start of the process. cifar: ResNet-18
-with SGD along one cycle and pictures that are cropped and flipped, in seconds from the first batch; reading JPEGs is not what
-is measured. Both look at the test pictures after each epoch and stop as soon as the accuracy is reached.
+mnist: Bilici's network with AdamW along one cycle of three epochs, in seconds from the start of the
+process. cifar: ResNet-18 with SGD along one cycle and pictures that are cropped and flipped, in
+seconds from the first batch; reading JPEGs is not what is measured. Both look at the test pictures
+after each epoch and stop as soon as the accuracy is reached.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ MNIST = Goal("mnist", "bilici", 128, 0.99, 3)
 MNIST_RATE, MNIST_DECAY = 4e-3, 0.1                     # of AdamW
 CIFAR = Goal("cifar", "resnet18", 256, 0.93, 24)
 PEAK_RATE, MOMENTUM, DECAY = 0.2, 0.9, 5e-4             # of CIFAR's SGD, Nesterov's kind
-MIDDLE, WIDTH = 121.0, 64.0                             # of a pixel of CIFAR, about: pictures are (pixel - MIDDLE) / WIDTH
+MIDDLE, WIDTH = 121.0, 64.0  # of a pixel of CIFAR, about: pictures are (pixel - MIDDLE) / WIDTH
 EVALUATED = 500                                         # pictures of a batch that is only predicted
 
 
@@ -46,7 +47,8 @@ class Trainer(Protocol):
     """One side of the part "cifar"."""
 
     def step(self, chosen: np.ndarray, rng: np.random.Generator, rate: float) -> None:
-        """Train on the pictures of these numbers, cropped and flipped, without waiting for the GPU."""
+        """Train on the pictures of these numbers, cropped and flipped, without waiting for the
+        GPU."""
 
     def accuracy(self) -> float:
         """The part of the test pictures that are classified right."""
@@ -55,7 +57,7 @@ class Trainer(Protocol):
         """See Epochs."""
 
 
-# --- MNIST ------------------------------------------------------------------------------------------------------------
+# --- MNIST ----------------------------------------------------------------------------------------
 
 def mnist(job: Job) -> Iterator[dict[str, Any]]:
     """{"about": ...} and {"row": ...}: MNIST until 99 %, from the start of the process."""
@@ -64,10 +66,12 @@ def mnist(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def train_mnist(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]:
-    reached, about = (_torch_mnist if job.contender.startswith("torch") else _our_mnist)(job, data, goal)
+    reached, about = (_torch_mnist if job.contender.startswith("torch")
+                      else _our_mnist)(job, data, goal)
     seconds = time.time() - job.started
     yield {"about": about}
-    yield {"row": {"net": goal.net, "batch": goal.batch, "goal": goal.accuracy, "accuracy": reached[-1], "epochs": len(reached),
+    yield {"row": {"net": goal.net, "batch": goal.batch, "goal": goal.accuracy,
+                   "accuracy": reached[-1], "epochs": len(reached),
                    "seconds": seconds}}
 
 
@@ -78,14 +82,16 @@ def _our_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict[s
     from benchmarks.xpnet_side import NETS, about
     backend = backend_of(job)
     net = NETS[goal.net](data.x_train.shape[1:], backend=backend)
-    history = net.fit(data.x_train, data.y_train, loss="cross_entropy", schedule="one_cycle", epochs=goal.epochs,
-                      optimizer=xn.AdamW(MNIST_RATE, weight_decay=MNIST_DECAY), batch_size=goal.batch, verbose=False,
-                      validation=(data.x_test, data.y_test), until=lambda row: row["val_accuracy"] >= goal.accuracy)
+    history = net.fit(data.x_train, data.y_train, loss="cross_entropy", schedule="one_cycle",
+                      epochs=goal.epochs, optimizer=xn.AdamW(MNIST_RATE, weight_decay=MNIST_DECAY),
+                      batch_size=goal.batch, verbose=False, validation=(data.x_test, data.y_test),
+                      until=lambda row: row["val_accuracy"] >= goal.accuracy)
     return history["val_accuracy"], about(backend)
 
 
 def _torch_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict[str, Any]]:
-    """The same. The last batch of an epoch is left out where it is shorter: a graph has batches of one size."""
+    """The same. The last batch of an epoch is left out where it is shorter: a graph has batches of
+    one size."""
     from benchmarks.gpu.torch_steps import OneCycleAdamW, TorchEpochs
     layout = "nchw" if job.contender == "torch-graph" else job.contender.removeprefix("torch-")
     epochs = TorchEpochs(job, goal.net, goal.batch, layout, data.x_train, data.y_train)
@@ -99,7 +105,7 @@ def _torch_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict
     return reached, epochs.about()
 
 
-# --- CIFAR-10 ---------------------------------------------------------------------------------------------------------
+# --- CIFAR-10 -------------------------------------------------------------------------------------
 
 def cifar(job: Job) -> Iterator[dict[str, Any]]:
     """{"about": ...} and {"row": ...}: ResNet-18 on CIFAR-10 until 93 %, from the first batch."""
@@ -107,9 +113,11 @@ def cifar(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def read_cifar(folder: str) -> Dataset:
-    """The pictures of `cifar10/cifar10-jpeg.npz` in the folder, x (N, 3, 32, 32) uint8 and y (N,) int64.
+    """The pictures of `cifar10/cifar10-jpeg.npz` in the folder, x (N, 3, 32, 32) uint8 and y (N,)
+    int64.
 
-    `train_jpeg` and `test_jpeg` are files one after another, picture i the bytes offsets[i] to offsets[i + 1].
+    `train_jpeg` and `test_jpeg` are files one after another, picture i the bytes offsets[i] to
+    offsets[i + 1].
     """
     from PIL import Image  # type: ignore[import-not-found,unused-ignore]
     path = Path(folder).expanduser() / "cifar10" / "cifar10-jpeg.npz"
@@ -126,7 +134,8 @@ def read_cifar(folder: str) -> Dataset:
 
 
 def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]:
-    """The order of the pictures, crops, flips and rates come from the same generator on both sides."""
+    """The order of the pictures, crops, flips and rates come from the same generator on both
+    sides."""
     trainer: Trainer
     if job.contender.startswith("torch"):
         from benchmarks.gpu.torch_cifar import TorchTrainer
@@ -139,14 +148,16 @@ def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]
     for epoch in range(goal.epochs):
         order = rng.permutation(len(data.x_train))
         for i in range(steps):
-            rate = PEAK_RATE * schedule.factor((epoch * steps + i) / max(goal.epochs * steps - 1, 1))
+            rate = (PEAK_RATE
+                    * schedule.factor((epoch * steps + i) / max(goal.epochs * steps - 1, 1)))
             trainer.step(order[i * goal.batch:(i + 1) * goal.batch], rng, rate)
         reached.append(trainer.accuracy())
         if reached[-1] >= goal.accuracy:
             break
     seconds = time.perf_counter() - start
     yield {"about": trainer.about()}
-    yield {"row": {"net": goal.net, "batch": goal.batch, "goal": goal.accuracy, "accuracy": reached[-1], "epochs": len(reached),
+    yield {"row": {"net": goal.net, "batch": goal.batch, "goal": goal.accuracy,
+                   "accuracy": reached[-1], "epochs": len(reached),
                    "seconds": seconds}}
 
 
@@ -173,11 +184,12 @@ class XpnetTrainer:
         with backend.stream():
             index = backend.asarray(chosen)
             x = random_flip(random_crop(self.x[index], rng, xp=backend.xp), rng, xp=backend.xp)
-            x = self.normalised(backend.gather_batch(x, None, np.dtype(np.float32)))        # (C, H, W, N)
+            x = self.normalised(backend.gather_batch(x, None, np.dtype(np.float32)))  # (C, H, W, N)
             self.train_step(x, self.y[index], rate)
 
     def accuracy(self) -> float:
-        return self.net.evaluate(self.x_test, self.y_test, loss="cross_entropy", batch_size=EVALUATED)["accuracy"]
+        return self.net.evaluate(self.x_test, self.y_test, loss="cross_entropy",
+                                 batch_size=EVALUATED)["accuracy"]
 
     def about(self) -> dict[str, Any]:
         from benchmarks.xpnet_side import about

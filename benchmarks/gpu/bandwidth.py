@@ -1,8 +1,9 @@
 """How fast our kernels move memory, against a plain copy on the same GPU.
 
-These kernels do little arithmetic, so the bandwidth of a copy is the best they can reach. The bytes counted are those that
-have to move: every input read once, every output written once. Batch norm reads its inputs twice: what it writes depends on
-sums over whole channels, and the arrays are larger than what a GPU keeps near.
+These kernels do little arithmetic, so the bandwidth of a copy is the best they can reach. The bytes
+counted are those that have to move: every input read once, every output written once. Batch norm
+reads its inputs twice: what it writes depends on sums over whole channels, and the arrays are
+larger than what a GPU keeps near.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from xpnet.backends.base import Array
 
 MEGABYTES = (16, 64, 256, 1024)     # of x, in float32
 CHANNELS, SIDE, CLASSES = 64, 32, 1000
-ROTATED = 256 << 20                 # bytes: smaller calls take turns on several arrays, so that no cache holds what they read
+# bytes: smaller calls take turns on several arrays, so that no cache holds what they read
+ROTATED = 256 << 20
 CHUNK = 1 << 20                     # numbers that are drawn; larger arrays repeat them
-SPACE = 24                          # times x: what im2col and its inputs may take with everything that CuPy keeps
+SPACE = 24  # times x: what im2col and its inputs may take with everything that CuPy keeps
 
-Made = tuple[Call, int, tuple[int, ...]]                # a call, the bytes that it has to move, the shape that it is about
+# a call, the bytes that it has to move, the shape that it is about
+Made = tuple[Call, int, tuple[int, ...]]
 EPS, HALF, KEY = 1e-5, 0.5, (0, 0)
 COLUMNS, POOL = Window.make(3, padding="half"), Window.make(2, stride=2)
 
@@ -49,7 +52,7 @@ def images(numbers: int) -> tuple[int, int, int, int]:
 
 def im2col(b: Backend, n: int) -> Made:
     x = noise(b, *images(n))
-    return lambda: b.im2col(x, COLUMNS), (1 + COLUMNS.taps) * x.nbytes, x.shape             # (C*KH*KW, H*W*N)
+    return lambda: b.im2col(x, COLUMNS), (1 + COLUMNS.taps) * x.nbytes, x.shape  # (C*KH*KW, H*W*N)
 
 
 def col2im(b: Backend, n: int) -> Made:
@@ -67,7 +70,8 @@ def max_pool2d(b: Backend, n: int) -> Made:
 def max_pool2d_dx(b: Backend, n: int) -> Made:
     shape = images(n)
     dy, argmax = b.max_pool2d(noise(b, *shape), POOL)
-    return lambda: b.max_pool2d_dx(dy, argmax, shape, POOL), dy.nbytes + argmax.nbytes + 4 * math.prod(shape), shape
+    return (lambda: b.max_pool2d_dx(dy, argmax, shape, POOL),
+            dy.nbytes + argmax.nbytes + 4 * math.prod(shape), shape)
 
 
 def avg_pool2d(b: Backend, n: int) -> Made:
@@ -83,7 +87,8 @@ def avg_pool2d_dx(b: Backend, n: int) -> Made:
 
 def dropout(b: Backend, n: int) -> Made:
     x, counter = noise(b, *images(n)), b.zeros((2,), np.uint64)
-    return lambda: b.dropout(x, HALF, KEY, counter), 2 * x.nbytes + x.size, x.shape         # keep takes a byte each
+    # keep takes a byte each
+    return lambda: b.dropout(x, HALF, KEY, counter), 2 * x.nbytes + x.size, x.shape
 
 
 def dropout_dx(b: Backend, n: int) -> Made:
@@ -109,15 +114,18 @@ def batch_norm_backward(b: Backend, n: int) -> Made:
     y, mean, var = b.batch_norm(x, gamma, beta, EPS, activation="relu")
     dy = y.copy()
     gamma_grad, beta_grad = channels(b, CHANNELS)
-    return lambda: b.batch_norm_backward(dy, x, y, gamma, mean, var, EPS, activation="relu", gamma_grad=gamma_grad,
-                                         beta_grad=beta_grad), 7 * x.nbytes, x.shape        # dy, x, y twice, and dx
+    return lambda: b.batch_norm_backward(dy, x, y, gamma, mean, var, EPS, activation="relu",
+                                         gamma_grad=gamma_grad,
+                                         # dy, x, y twice, and dx
+                                         beta_grad=beta_grad), 7 * x.nbytes, x.shape
 
 
 def batch_norm_inference(b: Backend, n: int) -> Made:
     x = noise(b, *images(n))
     gamma, beta = channels(b, CHANNELS)
     var, mean = channels(b, CHANNELS)
-    return lambda: b.batch_norm_inference(x, gamma, beta, mean, var, EPS, activation="relu"), 2 * x.nbytes, x.shape
+    return lambda: b.batch_norm_inference(x, gamma, beta, mean, var, EPS,
+                                          activation="relu"), 2 * x.nbytes, x.shape
 
 
 def softmax_cross_entropy(b: Backend, n: int) -> Made:
@@ -135,7 +143,8 @@ def activation_backward(b: Backend, n: int) -> Made:
     dy = noise(b, *images(n))
     y = dy.copy()
     bias_grad = b.zeros((CHANNELS,), np.float32)
-    return lambda: b.activation_backward(dy, y, "relu", bias_grad=bias_grad), 3 * dy.nbytes, dy.shape
+    return (lambda: b.activation_backward(dy, y, "relu", bias_grad=bias_grad), 3 * dy.nbytes,
+            dy.shape)
 
 
 def sgd(b: Backend, n: int) -> Made:
@@ -157,7 +166,8 @@ def gather_batch(b: Backend, n: int, dtype: type = np.float32) -> Made:
     if dtype is np.uint8:
         samples = (samples > 0).astype(np.uint8)
     index = b.asarray(np.random.default_rng(0).permutation(S))
-    return lambda: b.gather_batch(samples, index, np.dtype(np.float32)), samples.nbytes + 4 * samples.size, samples.shape
+    return (lambda: b.gather_batch(samples, index, np.dtype(np.float32)),
+            samples.nbytes + 4 * samples.size, samples.shape)
 
 
 def gather_batch_uint8(b: Backend, n: int) -> Made:
@@ -165,8 +175,9 @@ def gather_batch_uint8(b: Backend, n: int) -> Made:
 
 
 KERNELS: tuple[Callable[[Backend, int], Made], ...] = (
-    im2col, col2im, max_pool2d, max_pool2d_dx, avg_pool2d, avg_pool2d_dx, dropout, dropout_dx, batch_norm, batch_norm_backward,
-    batch_norm_inference, softmax_cross_entropy, activate, activation_backward, sgd, adam, gather_batch, gather_batch_uint8)
+    im2col, col2im, max_pool2d, max_pool2d_dx, avg_pool2d, avg_pool2d_dx, dropout, dropout_dx,
+    batch_norm, batch_norm_backward, batch_norm_inference, softmax_cross_entropy, activate,
+    activation_backward, sgd, adam, gather_batch, gather_batch_uint8)
 
 
 def in_turn(make: Callable[[int], Made], n: int) -> Made:
@@ -176,7 +187,8 @@ def in_turn(make: Callable[[int], Made], n: int) -> Made:
     return lambda: next(calls)(), moved, shape
 
 
-def measure_kernels(backend: Backend, seconds_of: Timer, megabytes: Sequence[float] = MEGABYTES) -> Iterator[dict[str, Any]]:
+def measure_kernels(backend: Backend, seconds_of: Timer, megabytes: Sequence[float] = MEGABYTES
+                    ) -> Iterator[dict[str, Any]]:
     """A row for each size and kernel, the largest arrays first."""
     for size in sorted(megabytes, reverse=True):
         n = int(size * 2**18)
@@ -185,12 +197,15 @@ def measure_kernels(backend: Backend, seconds_of: Timer, megabytes: Sequence[flo
         for kernel in KERNELS:
             call, moved, shape = in_turn(partial(kernel, backend), n)
             seconds = seconds_of(call)
-            yield {"kernel": kernel.__name__, "megabytes": size, "shape": list(shape), "bytes": moved, "seconds": seconds,
-                   "bytes_per_second": moved / seconds, "copy_bytes_per_second": copied, "of_copy": moved / seconds / copied}
+            yield {"kernel": kernel.__name__, "megabytes": size, "shape": list(shape),
+                   "bytes": moved, "seconds": seconds,
+                   "bytes_per_second": moved / seconds, "copy_bytes_per_second": copied,
+                   "of_copy": moved / seconds / copied}
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ...} and {"row": ...} of each kernel and of each size for which the GPU has the memory."""
+    """{"about": ...} and {"row": ...} of each kernel and of each size for which the GPU has the
+    memory."""
     from benchmarks.gpu.ours import backend_of
     from benchmarks.xpnet_side import about
     backend = backend_of(job)

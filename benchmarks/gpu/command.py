@@ -1,4 +1,5 @@
-"""python -m benchmarks gpu: measure what is worth most first, and write every row as soon as there is one."""
+"""python -m benchmarks gpu: measure what is worth most first, and write every row as soon as there
+is one."""
 
 from __future__ import annotations
 
@@ -24,10 +25,11 @@ from benchmarks.rows import Row
 from xpnet.io.files import write_atomically
 
 RESULTS = Path(ROOT) / "benchmarks" / "results"
-DATA = Path(ROOT) / ".data"             # a folder of the tree that git ignores, for machines to which only the tree travels
+# a folder of the tree that git ignores, for machines to which only the tree travels
+DATA = Path(ROOT) / ".data"
 PLANS = ".plans"                        # in the place of ".json"
-NOTHING = "Not measured yet. `make bench-gpu`, on a machine with an NVIDIA GPU, measures; `make bench-gpu-tables` writes the " \
-          "tables here."
+NOTHING = ("Not measured yet. `make bench-gpu`, on a machine with an NVIDIA GPU, measures; `make "
+           "bench-gpu-tables` writes the tables here.")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,23 +39,29 @@ def run(options: argparse.Namespace) -> None:
         show(options, old_rows(options))
         return
     started = time.monotonic()
-    job = Job("gpu", "", options.threads, seconds=options.seconds, tf32=options.tf32, fused_adam=options.fused_adam,
+    job = Job("gpu", "", options.threads, seconds=options.seconds, tf32=options.tf32,
+              fused_adam=options.fused_adam,
               data=options.data or (str(DATA) if DATA.is_dir() else ""))
     contenders, _ = present(options.contenders, job, say)
-    setting = parts.Setting(contenders, options.rounds, started + 60 * options.minutes, job, [], say)
+    setting = parts.Setting(contenders, options.rounds, started + 60 * options.minutes, job, [],
+                            say)
     keeper = Keeper(options, old_rows(options) if options.merge else [])
     if "cupy" in contenders or "cupy-eager" in contenders:
         parts.compiling(setting, options.threads)
     batches = options.batches
     cells = [(net, batch) for net in options.nets for batch in batches or CELLS[net]]
-    measured: dict[str, Callable[[], Iterator[list[Row]]]] = {          # in the order of their worth
+    measured: dict[str, Callable[[], Iterator[list[Row]]]] = {  # in the order of their worth
         "steps": lambda: parts.steps(setting, cells), "bandwidth": lambda: parts.bandwidth(setting),
-        "products": lambda: parts.products(setting), "mnist": lambda: parts.until_accurate("mnist", setting),
-        "cifar": lambda: parts.until_accurate("cifar", setting), "plans": lambda: parts.plans(setting, cells),
+        "products": lambda: parts.products(setting),
+        "mnist": lambda: parts.until_accurate("mnist", setting),
+        "cifar": lambda: parts.until_accurate("cifar", setting),
+        "plans": lambda: parts.plans(setting, cells),
     }
     for part, measure in measured.items():
-        if part in options.parts and part in ("mnist", "cifar") and not (job.data or os.environ.get("XPNET_HOME")):
-            say(f"{part}: left out: expected a folder with its pictures: --data, .data in this tree, or XPNET_HOME")
+        if (part in options.parts and part in ("mnist", "cifar")
+            and not (job.data or os.environ.get("XPNET_HOME"))):
+            say(f"{part}: left out: expected a folder with its pictures: --data, .data in this "
+                "tree, or XPNET_HOME")
         elif part in options.parts:
             for rows in measure():
                 keeper.keep(rows)
@@ -66,24 +74,30 @@ def run(options: argparse.Namespace) -> None:
         plans.write(file, of_part(keeper.rows, "plans"))
         say(f"plans written to {file}: backends/cuda_plans.json with what was measured")
     if setting.broken:
-        raise ContenderError("\n".join([f"{len(setting.broken)} processes broke down, so rows may be missing:",
+        raise ContenderError("\n".join([f"{len(setting.broken)} processes broke down, so rows may "
+                                        "be missing:",
                                         *setting.broken]))
 
 
 def check(options: argparse.Namespace) -> None:
     """What would fail at the end, after all the work, fails at the beginning."""
     if options.merge and not options.json:
-        raise ValueError("--merge: expected --json FILE with the rows of an earlier run. Received: no --json.")
-    if options.json and (not Path(options.json).absolute().parent.is_dir() or Path(options.json).is_dir()):
-        raise ValueError(f"--json: expected a file in a folder that exists. Received: {options.json}.")
+        raise ValueError("--merge: expected --json FILE with the rows of an earlier run. Received: "
+                         "no --json.")
+    if (options.json and (not Path(options.json).absolute().parent.is_dir()
+                          or Path(options.json).is_dir())):
+        raise ValueError("--json: expected a file in a folder that exists. Received: "
+                         f"{options.json}.")
     if options.data and not Path(options.data).is_dir():
         raise ValueError(f"--data: expected a folder. Received: {options.data}.")
     if options.markdown:
-        table.between_markers(Path(options.markdown).read_text(encoding="utf-8"), "gpu", "", options.markdown)
+        table.between_markers(Path(options.markdown).read_text(encoding="utf-8"), "gpu", "",
+                              options.markdown)
 
 
 def old_rows(options: argparse.Namespace) -> list[Row]:
-    """The rows of the file; without one, of the newest file of each GPU in the folder of results."""
+    """The rows of the file; without one, of the newest file of each GPU in the folder of
+    results."""
     if options.json:
         return read(options.json) if Path(options.json).exists() or options.tables_only else []
     newest: dict[str, list[Row]] = {}
@@ -95,18 +109,25 @@ def old_rows(options: argparse.Namespace) -> list[Row]:
 
 
 class Keeper:
-    """The rows so far, in a file that is written anew with each: whatever stops the run, they are there."""
+    """The rows so far, in a file that is written anew with each: whatever stops the run, they are
+    there."""
 
     def __init__(self, options: argparse.Namespace, rows: list[Row]) -> None:
         self.rows, self.file = rows, options.json
-        self.where: Row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": cpu_model(), "load": load_average(),
-                           "driver": driver(), "measured_for": options.seconds, "fused_adam": options.fused_adam}
+        self.where: Row = {"date": datetime.now(UTC).isoformat(timespec="seconds"),
+                           "cpu": cpu_model(), "load": load_average(),
+                           "driver": driver(), "measured_for": options.seconds,
+                           "fused_adam": options.fused_adam}
 
     def keep(self, rows: list[Row]) -> None:
-        self.rows = compared(merge(self.rows, [row | self.where | {"device": row.get("device", "unknown")} for row in rows]))
+        self.rows = (
+            compared(merge(self.rows, [row | self.where | {"device": row.get("device", "unknown")}
+                                       for row in rows])))
         if not self.file:
             RESULTS.mkdir(exist_ok=True)
-            self.file = str(RESULTS / f"{slug(rows[0].get('device', 'unknown'))}-{self.where['date'][:10]}.json")
+            self.file = (
+                str(RESULTS
+                    / f"{slug(rows[0].get('device', 'unknown'))}-{self.where['date'][:10]}.json"))
         write_atomically(self.file, (json.dumps(self.rows, indent=1) + "\n").encode())
 
 
@@ -118,8 +139,8 @@ def slug(device: str) -> str:
 def driver() -> str | None:
     """The version of NVIDIA's driver, where nvidia-smi tells it."""
     try:
-        done = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
-                              text=True, timeout=20, check=True)
+        done = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+                              capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return next(iter(done.stdout.split()), None)
@@ -133,14 +154,18 @@ def show(options: argparse.Namespace, rows: list[Row]) -> None:
     for group in groups:
         print("\n".join(tables.facts(group)), *tables.blocks(group, table.as_text), sep="\n\n")
         better = tables.plan_table(group)
-        print("", *([table.as_text(better), ""] if len(better) > 1 else []), *tables.missed(group), sep="\n")
+        print("", *([table.as_text(better), ""] if len(better) > 1 else []), *tables.missed(group),
+              sep="\n")
     if not groups:
         say("no rows, so no tables")
     if options.markdown:
-        content = "\n\n".join("\n\n".join(["\n".join(f"- {sentence}" for sentence in tables.facts(group)),
-                                           *tables.blocks(group, table.as_markdown)]) for group in groups) or NOTHING
+        content = "\n\n".join(
+            "\n\n".join(["\n".join(f"- {sentence}" for sentence in tables.facts(group)),
+                                           *tables.blocks(group, table.as_markdown)])
+            for group in groups) or NOTHING
         document = Path(options.markdown).read_text(encoding="utf-8")
-        write_atomically(options.markdown, table.between_markers(document, "gpu", content, options.markdown).encode())
+        write_atomically(options.markdown,
+                         table.between_markers(document, "gpu", content, options.markdown).encode())
 
 
 def say(text: str) -> None:

@@ -1,4 +1,5 @@
-"""Compiling of our kernels before they are timed or tested, by several processes at once: CuPy keeps the results on the disk.
+"""Compiling of our kernels before they are timed or tested, by several processes at once: CuPy
+keeps the results on the disk.
 
     python -m benchmarks.gpu.compiling          all of them
 """
@@ -21,13 +22,15 @@ PROCESSES = 14                          # at most: each takes some memory of the
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"compiled": how many kernels for float32 were this process's share, "failed": [what the compiler said]}."""
+    """{"compiled": how many kernels for float32 were this process's share, "failed": [what the
+    compiler said]}."""
     mine = share(*job.share, without=OTHER_TYPES)
     yield {"compiled": len(mine), "failed": compile_kernels(backend_of(job), mine)}
 
 
 def share(number: int, of: int, without: tuple[str, ...] = ()) -> list[tuple[str, str]]:
-    """(family, kernel) of every so-manieth kernel, but for those with one of these words in their names."""
+    """(family, kernel) of every so-manieth kernel, but for those with one of these words in their
+    names."""
     from xpnet.backends.cupy_backend import kernels
     wanted = [(family, kernel) for family, names in kernels().items() for kernel in names
               if not any(word in kernel.lower() for word in without)]
@@ -43,8 +46,10 @@ def compile_kernels(backend: Backend, wanted: list[tuple[str, str]]) -> list[str
             try:
                 backend.xp.RawModule(code=cuda_launch.source(family), options=cuda_launch.OPTIONS,
                                      name_expressions=(kernel,)).get_function(kernel)
-            except Exception as error:      # of the compiler or of the driver: the other kernels are worth trying
-                failed.append(f"{kernel}: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            # of the compiler or of the driver: the other kernels are worth trying
+            except Exception as error:
+                failed.append(f"{kernel}: {type(error).__name__}: "
+                              f"{' '.join(str(error).split())[:500]}")
     return failed
 
 
@@ -63,7 +68,8 @@ def main() -> None:
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(partial(compile_share, of=count), range(count)))
     failed = [line for _, lines in found for line in lines]
-    print(f"compiled {sum(number for number, _ in found) - len(failed)} kernels in {count} processes: "
+    print(f"compiled {sum(number for number, _ in found) - len(failed)} kernels in {count} "
+          "processes: "
           f"{time.perf_counter() - started:.0f} s", *failed, sep="\n")
     raise SystemExit(bool(failed))
 

@@ -7,7 +7,8 @@ from xpnet.backends import Backend, get_backend
 
 
 def backend_of(job: Job) -> Backend:
-    """The backend, with TF32 where the job wants it; backends without that, which only tests are about, as they are."""
+    """The backend, with TF32 where the job wants it; backends without that, which only tests are
+    about, as they are."""
     backend = get_backend(job.backend)
     if hasattr(backend, "tf32"):
         backend.tf32 = job.tf32

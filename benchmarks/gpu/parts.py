@@ -1,4 +1,5 @@
-"""The parts of the GPU's benchmarks: which processes are asked for what, one after the other. What comes are rows."""
+"""The parts of the GPU's benchmarks: which processes are asked for what, one after the other. What
+comes are rows."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from benchmarks.race import ContenderError, Samples, Say, Turns, stream
 from benchmarks.rows import Row
 
 # Seconds that a part may take; all that is done without being asked for ends within nine minutes.
-BUDGET = {"compile": 60, "steps": 250, "bandwidth": 50, "products": 110, "mnist": 60, "cifar": 520, "plans": 520}
+BUDGET = {"compile": 60, "steps": 250, "bandwidth": 50, "products": 110, "mnist": 60, "cifar": 520,
+          "plans": 520}
 PATIENCE = 0.4                  # of a part's time, for one process of many
 EARLY = 0.85                    # of its time, after which a process begins nothing new
 
@@ -33,8 +35,10 @@ class Setting:
     def end_of(self, part: str) -> float:
         return min(self.deadline, time.monotonic() + BUDGET[part])
 
-    def answers(self, task: str, job: Job, end: float, patience: float | None = None) -> Iterator[Any]:
-        """The lines of a process; where it breaks down or takes too long, that is noted and the others go on."""
+    def answers(self, task: str, job: Job, end: float, patience: float | None = None
+                ) -> Iterator[Any]:
+        """The lines of a process; where it breaks down or takes too long, that is noted and the
+        others go on."""
         left = end - time.monotonic()
         if left <= 0:
             self.say(f"{task}: no time left for {job.contender}: see --minutes")
@@ -51,17 +55,21 @@ def compiling(setting: Setting, cores: int) -> None:
     """Compile our kernels in several processes, and say how long it took."""
     started, end = time.monotonic(), setting.end_of("compile")
     count = min(cores, PROCESSES)
-    jobs = [replace(setting.job, contender="cupy", share=(number, count)) for number in range(count)]
+    jobs = [replace(setting.job, contender="cupy", share=(number, count))
+            for number in range(count)]
     with ThreadPoolExecutor(count) as pool:
-        lines = [line for found in pool.map(lambda job: list(setting.answers("compile", job, end)), jobs) for line in found]
-    compiled, failed = sum(line["compiled"] for line in lines), [text for line in lines for text in line["failed"]]
+        lines = ([line for found in pool.map(lambda job: list(setting.answers("compile", job, end)),
+                                             jobs) for line in found])
+    compiled, failed = (sum(line["compiled"] for line in lines),
+                        [text for line in lines for text in line["failed"]])
     setting.broken += failed
     setting.say(f"compiled {compiled} kernels in {count} processes: "
                 f"{time.monotonic() - started:.0f} s")
 
 
 def steps(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[Row]]:
-    """Training steps; every contender takes its turn in every round, in a process for all networks."""
+    """Training steps; every contender takes its turn in every round, in a process for all
+    networks."""
     end, samples = setting.end_of("steps"), Samples()
     for number, order in Turns(setting.contenders, setting.rounds, end)(setting.say):
         for contender in order:
@@ -71,26 +79,33 @@ def steps(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[R
                     samples.about[contender] = answer["about"]
                     continue
                 row = answer["row"]
-                samples.add({"part": "steps", "net": row["net"], "batch": row["batch"], "tf32": job.tf32, "contender": contender},
-                            {name: row[name] for name in ("seconds", "memory", "reserved", "predicted", "warning")})
-                setting.say(f"{number}  {contender}: {row['net']} {row['batch']}: {1000 * row['seconds']:.3g} ms")
-                yield [found | samples.about.get(found["contender"], {}) for found in samples.rows()]
+                samples.add({"part": "steps", "net": row["net"], "batch": row["batch"],
+                             "tf32": job.tf32, "contender": contender},
+                            {name: row[name] for name in ("seconds", "memory", "reserved",
+                                                          "predicted", "warning")})
+                setting.say(f"{number}  {contender}: {row['net']} {row['batch']}: "
+                            f"{1000 * row['seconds']:.3g} ms")
+                yield [found | samples.about.get(found["contender"], {})
+                       for found in samples.rows()]
 
 
 def bandwidth(setting: Setting) -> Iterator[list[Row]]:
     """Our kernels that only move data."""
     if "cupy" not in setting.contenders:
         return
-    yield from _told(setting, "bandwidth", "bandwidth", replace(setting.job, contender="cupy"), setting.end_of("bandwidth"))
+    yield from _told(setting, "bandwidth", "bandwidth", replace(setting.job, contender="cupy"),
+                     setting.end_of("bandwidth"))
 
 
 def products(setting: Setting) -> Iterator[list[Row]]:
     """Matrix products and convolutions, ours and PyTorch's, with TF32 and without."""
     end, rows = setting.end_of("products"), list[Row]()
-    names = [name for name in ("cupy", "torch") if any(contender.startswith(name) for contender in setting.contenders)]
-    for number, (mode, name) in enumerate((mode, name) for mode in ("always", "never") for name in names):
+    names = ([name for name in ("cupy", "torch")
+              if any(contender.startswith(name) for contender in setting.contenders)])
+    for number, (mode, name) in enumerate((mode, name) for mode in ("always", "never")
+                                          for name in names):
         job = replace(setting.job, contender=name, tf32=mode)
-        fair = (end - time.monotonic()) / (2 * len(names) - number)             # of the time that is left
+        fair = (end - time.monotonic()) / (2 * len(names) - number)  # of the time that is left
         new: list[Row] = []
         for new in _told(setting, "products", "products", job, time.monotonic() + fair,
                          {"tf32": mode, "contender": name}):
@@ -99,10 +114,13 @@ def products(setting: Setting) -> Iterator[list[Row]]:
 
 
 def until_accurate(part: str, setting: Setting) -> Iterator[list[Row]]:
-    """MNIST or CIFAR-10 up to an accuracy. MNIST in every round, the median counts; CIFAR-10 once, in the better ways."""
+    """MNIST or CIFAR-10 up to an accuracy. MNIST in every round, the median counts; CIFAR-10 once,
+    in the better ways."""
     end, samples = setting.end_of(part), Samples()
-    names = [name for name in setting.contenders if part == "mnist" or name in ("cupy", "torch-nhwc")]
-    for number, order in Turns(names, setting.rounds if part == "mnist" else 1, end)(setting.say) if names else ():
+    names = ([name for name in setting.contenders if part == "mnist"
+              or name in ("cupy", "torch-nhwc")])
+    turns = Turns(names, setting.rounds if part == "mnist" else 1, end)
+    for number, order in turns(setting.say) if names else ():
         for contender in order:
             job = replace(setting.job, contender=contender)
             for answer in setting.answers(part, job, end):
@@ -113,8 +131,10 @@ def until_accurate(part: str, setting: Setting) -> Iterator[list[Row]]:
                 about = {name: row[name] for name in ("net", "batch", "goal")}
                 samples.add({"part": part, "tf32": job.tf32, "contender": contender} | about,
                             {name: row[name] for name in ("seconds", "accuracy", "epochs")})
-                setting.say(f"{number}  {part}  {contender}: {row['accuracy']:.4f} in {row['seconds']:.2f} s")
-                yield [found | samples.about.get(found["contender"], {}) for found in samples.rows()]
+                setting.say(f"{number}  {part}  {contender}: {row['accuracy']:.4f} in "
+                            f"{row['seconds']:.2f} s")
+                yield [found | samples.about.get(found["contender"], {})
+                       for found in samples.rows()]
 
 
 def plans(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[Row]]:
@@ -124,7 +144,8 @@ def plans(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[R
         yield from _told(setting, "plans", "plans", job, setting.end_of("plans"))
 
 
-def _told(setting: Setting, part: str, task: str, job: Job, end: float, more: Row | None = None) -> Iterator[list[Row]]:
+def _told(setting: Setting, part: str, task: str, job: Job, end: float, more: Row | None = None
+          ) -> Iterator[list[Row]]:
     """The rows of one process so far, each with what the process told about itself."""
     rows, about = list[Row](), dict[str, Any]()
     for answer in setting.answers(task, job, end):

@@ -10,10 +10,11 @@ from xpnet.backends import Backend
 
 
 def peak_of(backend: Backend, work: Callable[[], object]) -> dict[str, int | None]:
-    """{"memory": the most that arrays took at once, "reserved": what pools took from the GPU for them} in bytes.
+    """{"memory": the most that arrays took at once, "reserved": what pools took from the GPU for
+    them} in bytes.
 
-    CuPy's hooks tell of every array of this thread, those of a captured step's own pool too. What was there before counts
-    for nothing. None where the arrays are not CuPy's.
+    CuPy's hooks tell of every array of this thread, those of a captured step's own pool too. What
+    was there before counts for nothing. None where the arrays are not CuPy's.
     """
     if not backend.name.startswith("cupy"):
         work()
@@ -40,7 +41,8 @@ def peak_of(backend: Backend, work: Callable[[], object]) -> dict[str, int | Non
             self.reserved += mem_size if mem_ptr else 0
 
     gc.collect()
-    cupy.get_default_memory_pool().free_all_blocks()    # else what lies in the pool would not be asked of the GPU
+    # else what lies in the pool would not be asked of the GPU
+    cupy.get_default_memory_pool().free_all_blocks()
     with Count() as count:
         work()
         backend.synchronize()

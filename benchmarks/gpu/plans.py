@@ -1,6 +1,8 @@
-"""Which way serves which shape best: every way of every product and convolution in the steps of our networks, timed.
+"""Which way serves which shape best: every way of every product and convolution in the steps of our
+networks, timed.
 
-What comes out is for backends/cuda_plans.json: {architecture: {key: way}}, with the ways that are worth an entry.
+What comes out is for backends/cuda_plans.json: {architecture: {key: way}}, with the ways that are
+worth an entry.
 """
 
 from __future__ import annotations
@@ -19,30 +21,35 @@ WORTH = 0.97        # of the usual way's time: what gains less gets no entry
 
 
 class Recorder:
-    """In the place of a backend's `_way`: times all ways of a key when it is first asked for one, and remembers the best."""
+    """In the place of a backend's `_way`: times all ways of a key when it is first asked for one,
+    and remembers the best."""
 
     def __init__(self, seconds_of: Timer, late: Callable[[], bool]) -> None:
         self.seconds_of, self.late = seconds_of, late
         self.best: dict[str, Any] = {}
         self.rows: list[Row] = []
 
-    def __call__(self, key: str, usual: Any, others: Callable[[], Iterable[Any]], run: Callable[[Any], object]) -> Any:
+    def __call__(self, key: str, usual: Any, others: Callable[[], Iterable[Any]],
+                 run: Callable[[Any], object]) -> Any:
         if key not in self.best:
             if self.late():
                 return usual
-            self.best[key] = usual                      # within a way that is timed, the same key may be asked for
+            self.best[key] = usual  # within a way that is timed, the same key may be asked for
             ways = [usual, *(way for way in others() if way != usual)]
             seconds = [self.seconds_of(lambda way=way: run(way)) for way in ways]           # type: ignore[misc]
             fastest = min(range(len(ways)), key=seconds.__getitem__)
             chosen = fastest if seconds[fastest] < WORTH * seconds[0] else 0
             self.best[key] = ways[chosen]
-            self.rows.append({"key": key, "usual": usual, "best": ways[chosen], "seconds": seconds[chosen],
-                              "usual_seconds": seconds[0], "ways": list(zip(ways, seconds, strict=True))})
+            self.rows.append({"key": key, "usual": usual, "best": ways[chosen],
+                              "seconds": seconds[chosen],
+                              "usual_seconds": seconds[0],
+                              "ways": list(zip(ways, seconds, strict=True))})
         return self.best[key]
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ..., "architecture": ...} and {"row": ...} of each key, for all of TF32's settings."""
+    """{"about": ..., "architecture": ...} and {"row": ...} of each key, for all of TF32's
+    settings."""
     import xpnet as xn
     from benchmarks.gpu.ours import backend_of
     from benchmarks.xpnet_side import NETS, about
@@ -64,14 +71,16 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def table(rows: Iterable[Row], old: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The old table with the ways of these rows, and without those of keys for which the usual way is best."""
+    """The old table with the ways of these rows, and without those of keys for which the usual way
+    is best."""
     new = {architecture: dict(ways) for architecture, ways in old.items()}
     for row in rows:
         ways = new.setdefault(row["architecture"], {})
         ways.pop(row["key"], None)
         if row["best"] != row["usual"]:
             ways[row["key"]] = row["best"]
-    return {architecture: dict(sorted(ways.items())) for architecture, ways in sorted(new.items()) if ways}
+    return {architecture: dict(sorted(ways.items())) for architecture, ways in sorted(new.items())
+            if ways}
 
 
 def write(file: Path, rows: Iterable[Row]) -> None:

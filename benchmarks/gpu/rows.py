@@ -18,10 +18,13 @@ IDENTITY = {            # what a row is about, by its part
 PARTS = tuple(IDENTITY)
 EAGER, GRAPH = ("torch-nchw", "torch-nhwc"), ("torch-graph",)
 
-# At most so much of the time of PyTorch, eager in its better layout or as a CUDA graph, for a step of "cupy".
+# At most so much of the time of PyTorch, eager in its better layout or as a CUDA graph, for a step
+# of "cupy".
 SMALL, RESIDUAL = {"of_eager": 0.25, "of_graph": 0.8}, {"of_eager": 1.0}
-STEP_TARGETS = {"numpy_cnn": SMALL, "bilici": SMALL, "lenet5": SMALL, "resnet18": RESIDUAL, "resnet50": RESIDUAL}
-COPY_TARGET, COPY_FROM = 0.85, 256      # at least so much of a copy's bandwidth, from so many megabytes on
+STEP_TARGETS = {"numpy_cnn": SMALL, "bilici": SMALL, "lenet5": SMALL, "resnet18": RESIDUAL,
+                "resnet50": RESIDUAL}
+# at least so much of a copy's bandwidth, from so many megabytes on
+COPY_TARGET, COPY_FROM = 0.85, 256
 
 
 def identity(row: Row) -> tuple[Any, ...]:
@@ -39,31 +42,36 @@ def of_part(rows: Iterable[Row], part: str) -> list[Row]:
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
-    """The rows, ours with `of_eager`, `of_graph` or `of_torch`: times the time of PyTorch's at the same; None without one.
+    """The rows, ours with `of_eager`, `of_graph` or `of_torch`: times the time of PyTorch's at the
+    same; None without one.
 
     Where there is a target for a figure, `targets` has it by the figure's name.
     """
     times = {identity(row): row["seconds"] for row in rows}
 
     def ratio(row: Row, others: Sequence[str]) -> float | None:
-        about = identity(row)[:-1]                                              # all but the contender, which comes last
+        about = identity(row)[:-1]  # all but the contender, which comes last
         theirs = [times[(*about, other)] for other in others if (*about, other) in times]
         return row["seconds"] / min(theirs) if theirs else None
 
     def one(row: Row) -> Row:
         if row["part"] == "bandwidth":
-            return row | {"targets": {"of_copy": COPY_TARGET} if row["megabytes"] >= COPY_FROM else {}}
+            return row | {"targets": {"of_copy": COPY_TARGET} if row["megabytes"] >= COPY_FROM
+                          else {}}
         if row["part"] == "plans" or row["contender"].startswith("torch"):
             return row
         if row["part"] == "products":
             return row | {"of_torch": ratio(row, ("torch",)), "targets": {}}
-        wanted = STEP_TARGETS.get(row["net"], {}) if row["part"] == "steps" and row["contender"] == "cupy" else {}
-        return row | {"of_eager": ratio(row, EAGER), "of_graph": ratio(row, GRAPH), "targets": dict(wanted)}
+        wanted = (STEP_TARGETS.get(row["net"], {}) if row["part"] == "steps"
+                  and row["contender"] == "cupy" else {})
+        return row | {"of_eager": ratio(row, EAGER), "of_graph": ratio(row, GRAPH),
+                      "targets": dict(wanted)}
     return [one(row) for row in rows]
 
 
 def gap(row: Row, figure: str) -> float | None:
-    """How many times the figure is past its target, above 1; None where it reaches it or there is neither."""
+    """How many times the figure is past its target, above 1; None where it reaches it or there is
+    neither."""
     value, target = row.get(figure), row.get("targets", {}).get(figure)
     if value is None or target is None:
         return None
@@ -74,8 +82,10 @@ def gap(row: Row, figure: str) -> float | None:
 def read(file: str | Path) -> list[Row]:
     """The rows of a file that an earlier run wrote."""
     rows = json.loads(Path(file).read_text(encoding="utf-8"))
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and {"part", "date", "device"} <= set(row)
-                                             and set(IDENTITY.get(row["part"], ["?"])) <= set(row) for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict)
+                                             and {"part", "date", "device"} <= set(row)
+                                             and set(IDENTITY.get(row["part"], ["?"])) <= set(row)
+                                             for row in rows):
         raise ValueError(f"--json: expected rows that this version of the GPU's benchmarks wrote. "
                          f"Received: other content in {file}.")
     return rows

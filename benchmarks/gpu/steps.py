@@ -1,6 +1,8 @@
-"""Training steps as training has them: epochs over a data set that lies on the GPU, batch after batch in a new order.
+"""Training steps as training has them: epochs over a data set that lies on the GPU, batch after
+batch in a new order.
 
-A step's time is that of an epoch, from the drawing of its order to its mean loss on the host, divided by its batches.
+A step's time is that of an epoch, from the drawing of its order to its mean loss on the host,
+divided by its batches.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ import numpy as np
 from benchmarks.contenders import INPUT_SHAPES, LEARNING_RATE, Job
 from xpnet import Network
 
-# Which networks with which batches, and how many batches an epoch has where it is not BATCHES of them.
-CELLS = {"numpy_cnn": (32, 128), "bilici": (32, 128), "lenet5": (32, 128), "resnet18": (128, 512), "resnet50": (64,)}
+# Which networks with which batches, and how many batches an epoch has where it is not BATCHES of
+# them.
+CELLS = {"numpy_cnn": (32, 128), "bilici": (32, 128), "lenet5": (32, 128), "resnet18": (128, 512),
+         "resnet50": (64,)}
 BATCHES, FEW = 100, {"resnet18": 16, "resnet50": 8}
-WARM_UP, FEWEST = 2, 3          # epochs: those that do not count, in which steps are captured; and those that do
+# epochs: those that do not count, in which steps are captured; and those that do
+WARM_UP, FEWEST = 2, 3
 PEAK_BATCHES = 5                # of the epochs in which memory is measured
 
 Until = Callable[[float], bool]
@@ -30,14 +35,16 @@ class Epochs(Protocol):
     """A contender that trains on a data set with batches of one size."""
 
     def train(self, batches: int, until: Until) -> float:
-        """Train a new network on the first `batches` of the data, epoch by epoch, until `until` says so, which is asked
-        after each epoch with its seconds. The last epoch's mean loss."""
+        """Train a new network on the first `batches` of the data, epoch by epoch, until `until`
+        says so, which is asked after each epoch with its seconds. The last epoch's mean loss."""
 
     def memory(self) -> dict[str, int | None]:
-        """{"memory", "reserved", "predicted"} of a training in bytes, the data set not counted; None where nobody tells."""
+        """{"memory", "reserved", "predicted"} of a training in bytes, the data set not counted;
+        None where nobody tells."""
 
     def about(self) -> dict[str, Any]:
-        """{"versions": {name: version}, "kernels": who does the products} and on a GPU "device": its name."""
+        """{"versions": {name: version}, "kernels": who does the products} and on a GPU "device":
+        its name."""
 
 
 class Times:
@@ -56,7 +63,8 @@ class Times:
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ...} and then {"row": ...} of each network and batch size of the job; the fastest of a contender's ways."""
+    """{"about": ...} and then {"row": ...} of each network and batch size of the job; the fastest
+    of a contender's ways."""
     for net, batch in job.cells:
         if job.late():
             return
@@ -71,9 +79,12 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
                 warnings.simplefilter("always")
                 loss = epochs.train(count, times)
             if not np.isfinite(loss):
-                raise RuntimeError(f"{job.contender}: expected {net} to train. Received: a loss of {loss}.")
-            said = "; ".join(dict.fromkeys(str(warning.message) for warning in caught))      # that a step was not captured
-            rows.append({"net": net, "batch": batch, "seconds": times.median() / count, "warning": said or None} | needed)
+                raise RuntimeError(f"{job.contender}: expected {net} to train. Received: a loss of "
+                                   f"{loss}.")
+            # that a step was not captured
+            said = "; ".join(dict.fromkeys(str(warning.message) for warning in caught))
+            rows.append({"net": net, "batch": batch, "seconds": times.median() / count,
+                         "warning": said or None} | needed)
             yield {"about": epochs.about()}
             del epochs
             gc.collect()
@@ -95,14 +106,17 @@ def contestants(job: Job, net: str, batch: int) -> list[Callable[[np.ndarray, np
     if not job.contender.startswith("torch"):
         return [partial(XpnetEpochs, job, net, batch)]
     from benchmarks.gpu.torch_steps import TorchEpochs
-    layouts = ("nchw", "nhwc") if job.contender == "torch-graph" else (job.contender.removeprefix("torch-"),)
+    layouts = (("nchw", "nhwc") if job.contender == "torch-graph"
+               else (job.contender.removeprefix("torch-"),))
     return [partial(TorchEpochs, job, net, batch, layout) for layout in layouts]
 
 
 class XpnetEpochs:
-    """`fit`, which captures its steps where the backend can unless the contender is called "-eager"; an Epochs."""
+    """`fit`, which captures its steps where the backend can unless the contender is called
+    "-eager"; an Epochs."""
 
-    def __init__(self, job: Job, net: str, batch: int, images: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, job: Job, net: str, batch: int, images: np.ndarray, labels: np.ndarray
+                 ) -> None:
         from benchmarks.gpu.ours import backend_of
         self.backend = backend_of(job)
         self.job, self.name, self.batch = job, net, batch
@@ -115,15 +129,17 @@ class XpnetEpochs:
     def train(self, batches: int, until: Until) -> float:
         import xpnet as xn
         net, chosen = self.network(), slice(batches * self.batch)
-        options: dict[str, Any] = {"capture": False} if self.job.contender.endswith("-eager") else {}
-        history = net.fit(self.images[chosen], self.labels[chosen], loss="cross_entropy", optimizer=xn.Adam(LEARNING_RATE),
-                          epochs=10**6, batch_size=self.batch, until=lambda row: until(row["seconds"]), verbose=False,
-                          **options)
+        options: dict[str, Any] = ({"capture": False} if self.job.contender.endswith("-eager")
+                                   else {})
+        history = net.fit(self.images[chosen], self.labels[chosen], loss="cross_entropy",
+                          optimizer=xn.Adam(LEARNING_RATE), epochs=10**6, batch_size=self.batch,
+                          until=lambda row: until(row["seconds"]), verbose=False, **options)
         return history["loss"][-1]
 
     def memory(self) -> dict[str, int | None]:
         from benchmarks.gpu.peak_memory import peak_of
-        return peak_of(self.backend, lambda: self.train(PEAK_BATCHES, a_second_epoch())) | {"predicted": self.predicted()}
+        return (peak_of(self.backend, lambda: self.train(PEAK_BATCHES, a_second_epoch())) | {
+            "predicted": self.predicted()})
 
     def predicted(self) -> int | None:
         """What xpnet says that a step will need, before it is done."""

@@ -10,21 +10,27 @@ from benchmarks.rows import Row
 from benchmarks.table import Table, milliseconds
 
 ORDER = (*CONTENDERS["gpu"], "torch")
-STEPS = "Training steps in milliseconds. Below 1 is faster than PyTorch: eager in its better layout, or as a CUDA graph in its " \
-        "better layout; a target that is missed stands with its gap"
-MEMORY = "Peak memory of a training step in MB, the data set not counted: what arrays took at once, in brackets what was taken " \
-         "from the GPU for them, and what xpnet predicts"
-BANDWIDTH = "Kernels that move data, by the size of x: GB/s of the bytes that have to move, in brackets the share of a copy's"
-PRODUCTS = "Matrix products and convolutions in TFLOP/s, ours and PyTorch's (cuBLAS, cuDNN in its better layout), with TF32 " \
-           "and without; in brackets times PyTorch's time, below 1 is faster"
-ACCURACY = "Until a test accuracy is reached: seconds, from the start of the process (mnist) or from the first batch (cifar)"
+STEPS = ("Training steps in milliseconds. Below 1 is faster than PyTorch: eager in its better "
+         "layout, or as a CUDA graph in its better layout; a target that is missed stands with "
+         "its gap")
+MEMORY = ("Peak memory of a training step in MB, the data set not counted: what arrays took at "
+          "once, in brackets what was taken from the GPU for them, and what xpnet predicts")
+BANDWIDTH = ("Kernels that move data, by the size of x: GB/s of the bytes that have to move, in "
+             "brackets the share of a copy's")
+PRODUCTS = ("Matrix products and convolutions in TFLOP/s, ours and PyTorch's (cuBLAS, cuDNN in "
+            "its better layout), with TF32 and without; in brackets times PyTorch's time, below 1 "
+            "is faster")
+ACCURACY = ("Until a test accuracy is reached: seconds, from the start of the process (mnist) or "
+            "from the first batch (cifar)")
 
 
 def blocks(rows: Sequence[Row], form: Callable[[Table], str]) -> list[str]:
     """A sentence and its table for each part that there are rows of."""
-    tables = ((STEPS, step_table(rows)), (MEMORY, memory_table(rows)), (BANDWIDTH, bandwidth_table(rows)),
-              (PRODUCTS, product_table(rows)), (ACCURACY, accuracy_table(rows)))
-    return [text for sentence, table in tables if len(table) > 1 for text in (f"{sentence}.", form(table))]
+    tables = ((STEPS, step_table(rows)), (MEMORY, memory_table(rows)),
+              (BANDWIDTH, bandwidth_table(rows)), (PRODUCTS, product_table(rows)),
+              (ACCURACY, accuracy_table(rows)))
+    return ([text for sentence, table in tables if len(table) > 1
+             for text in (f"{sentence}.", form(table))])
 
 
 def facts(rows: Sequence[Row]) -> list[str]:
@@ -32,22 +38,28 @@ def facts(rows: Sequence[Row]) -> list[str]:
     def values(key: str) -> str:
         return ", ".join(sorted({str(row[key]) for row in rows if row.get(key) is not None}))
     dates = sorted({row["date"] for row in rows})
-    versions = sorted({(name, version) for row in rows for name, version in row.get("versions", {}).items()})
+    versions = (
+        sorted({(name, version) for row in rows
+                for name, version in row.get("versions", {}).items()}))
     rounds = sorted({row["rounds"] for row in rows if "rounds" in row})
     sentences = [
-        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {values('device')}, driver "
+        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {values('device')}, "
+        "driver "
         f"{values('driver') or 'unknown'}, processor {values('cpu')}.",
         ", ".join(f"{name} {version}" for name, version in versions)
-        + f"; PyTorch's Adam {'fused' if any(row['fused_adam'] for row in rows) else 'in its default form'}."]
+        + "; PyTorch's Adam "
+          f"{'fused' if any(row['fused_adam'] for row in rows) else 'in its default form'}."]
     modes = {row["tf32"] for row in of_part(rows, "steps")}
     if modes:
         sentences.append(f"TF32 in the steps of every contender: {', '.join(sorted(modes))}.")
     if rounds:
         ends = dict.fromkeys((str(rounds[0]), str(rounds[-1])))
         sentences.append(f"The median over processes that take turns, rounds: {' to '.join(ends)}.")
-    sentences += [f"{row['contender']}, {row['net']} {row['batch']}: {row['warning']}." for row in of_part(rows, "steps")
+    sentences += [f"{row['contender']}, {row['net']} {row['batch']}: {row['warning']}."
+                  for row in of_part(rows, "steps")
                   if row.get("warning")]
-    kernels = dict.fromkeys((row["contender"], row["kernels"]) for row in of_part(rows, "steps") if "kernels" in row)
+    kernels = dict.fromkeys((row["contender"], row["kernels"]) for row in of_part(rows, "steps")
+                            if "kernels" in row)
     return sentences + [f"{contender}: {kernel}." for contender, kernel in kernels]
 
 
@@ -58,7 +70,9 @@ def step_table(rows: Sequence[Row]) -> Table:
     table = [["net", "batch", "TF32", *names, "cupy to eager", "cupy to graph"]]
     for (net, batch, tf32), line in _lines(steps, ("net", "batch", "tf32")):
         ours = line.get("cupy", {})
-        table.append([net, str(batch), tf32, *(milliseconds(line[name]["seconds"]) if name in line else "" for name in names),
+        table.append([net, str(batch), tf32,
+                      *(milliseconds(line[name]["seconds"]) if name in line else ""
+                        for name in names),
                       figure(ours, "of_eager"), figure(ours, "of_graph")])
     return table
 
@@ -70,7 +84,8 @@ def memory_table(rows: Sequence[Row]) -> Table:
     table = [["net", "batch", "TF32", *names, "predicted"]]
     for (net, batch, tf32), line in _lines(steps, ("net", "batch", "tf32")):
         predicted = [row["predicted"] for row in line.values() if row["predicted"] is not None]
-        table.append([net, str(batch), tf32, *(f"{line[name]['memory'] / 1e6:.0f} ({line[name]['reserved'] / 1e6:.0f})"
+        table.append([net, str(batch), tf32, *(f"{line[name]['memory'] / 1e6:.0f} "
+                                               f"({line[name]['reserved'] / 1e6:.0f})"
                                                if name in line else "" for name in names),
                       f"{predicted[0] / 1e6:.0f}" if predicted else ""])
     return table
@@ -85,21 +100,26 @@ def bandwidth_table(rows: Sequence[Row]) -> Table:
     for kernel in dict.fromkeys(row["kernel"] for row in kernels):
         line = [found.get((kernel, size)) for size in sizes]
         gaps = [past for row in line if row and (past := gap(row, "of_copy"))]
-        table.append([kernel, *(f"{row['bytes_per_second'] / 1e9:.0f} ({100 * row['of_copy']:.0f} %)" if row else ""
+        table.append([kernel, *(f"{row['bytes_per_second'] / 1e9:.0f} ({100 * row['of_copy']:.0f} "
+                                "%)" if row else ""
                                 for row in line), f"{max(gaps):.2f} times" if gaps else ""])
     copies = {row["megabytes"]: row["copy_bytes_per_second"] for row in kernels}
-    return [*table, *([["a copy", *(f"{copies[size] / 1e9:.0f}" for size in sizes), ""]] if kernels else [])]
+    return ([*table, *([["a copy", *(f"{copies[size] / 1e9:.0f}" for size in sizes), ""]] if kernels
+                       else [])])
 
 
 def product_table(rows: Sequence[Row]) -> Table:
     """A line for each shape and direction: TFLOP/s with TF32 and without."""
-    table = [["product", "batch", "direction", *(f"{name} {tf32}" for tf32 in ("TF32", "float32") for name in ("cupy", "torch"))]]
+    table = ([["product", "batch", "direction",
+               *(f"{name} {tf32}" for tf32 in ("TF32", "float32") for name in ("cupy", "torch"))]])
     columns = [(mode, name) for mode in ("always", "never") for name in ("cupy", "torch")]
     lines: dict[tuple[str, int, str], dict[tuple[str, str], Row]] = {}
     for row in of_part(rows, "products"):
-        lines.setdefault((row["product"], row["batch"], row["direction"]), {})[row["tf32"], row["contender"]] = row
+        lines.setdefault((row["product"], row["batch"], row["direction"]),
+                         {})[row["tf32"], row["contender"]] = row
     for (product, batch, direction), line in lines.items():
-        table.append([product, str(batch), direction, *(_rate(line[column]) if column in line else "" for column in columns)])
+        table.append([product, str(batch), direction,
+                      *(_rate(line[column]) if column in line else "" for column in columns)])
     return table
 
 
@@ -110,38 +130,46 @@ def _rate(row: Row) -> str:
 
 def accuracy_table(rows: Sequence[Row]) -> Table:
     """A line for each contender."""
-    table = [["part", "net", "batch", "contender", "goal", "reached", "epochs", "seconds", "to eager", "to graph"]]
+    table = [["part", "net", "batch", "contender", "goal", "reached", "epochs", "seconds",
+              "to eager", "to graph"]]
     for row in (*of_part(rows, "mnist"), *of_part(rows, "cifar")):
-        table.append([row["part"], row["net"], str(row["batch"]), row["contender"], f"{100 * row['goal']:g} %",
+        table.append([row["part"], row["net"], str(row["batch"]), row["contender"],
+                      f"{100 * row['goal']:g} %",
                       f"{100 * row['accuracy']:.2f} %", str(row["epochs"]), f"{row['seconds']:.2f}",
                       figure(row, "of_eager"), figure(row, "of_graph")])
     return table
 
 
 def figure(row: Row, name: str) -> str:
-    """0.21 where there is no target or it is reached, and else 0.31 (target 0.25, missed 1.24 times)."""
+    """0.21 where there is no target or it is reached, and else 0.31 (target 0.25, missed 1.24
+    times)."""
     value, past = row.get(name), gap(row, name)
     if value is None:
         return ""
-    return f"{value:.2f}" + (f" (target {row['targets'][name]:g}, missed {past:.2f} times)" if past else "")
+    return f"{value:.2f}" + (f" (target {row['targets'][name]:g}, missed {past:.2f} times)" if past
+                             else "")
 
 
 def plan_table(rows: Sequence[Row]) -> Table:
-    """A line for each key that another way than the usual one serves better, those that gain most time first."""
+    """A line for each key that another way than the usual one serves better, those that gain most
+    time first."""
     better = [row for row in of_part(rows, "plans") if row["best"] != row["usual"]]
     better.sort(key=lambda row: row["seconds"] - row["usual_seconds"])
     return [["key", "usual", "best", "usual us", "best us", "of the time"],
             *([row["key"], str(row["usual"]), str(row["best"]), f"{1e6 * row['usual_seconds']:.1f}",
-               f"{1e6 * row['seconds']:.1f}", f"{row['seconds'] / row['usual_seconds']:.2f}"] for row in better)]
+               f"{1e6 * row['seconds']:.1f}", f"{row['seconds'] / row['usual_seconds']:.2f}"]
+              for row in better)]
 
 
 def missed(rows: Sequence[Row]) -> list[str]:
     """A line for each target that is missed, or that none is."""
     lines = [f"missed {past:.2f} times: {row['part']} {row.get('net', row.get('kernel'))} "
-             f"{row.get('batch', row.get('megabytes'))}: {name} {row[name]:.2f}, target {row['targets'][name]:g}"
+             f"{row.get('batch', row.get('megabytes'))}: {name} {row[name]:.2f}, target "
+             f"{row['targets'][name]:g}"
              for row in rows for name in row.get("targets", {}) if (past := gap(row, name))]
     some = any(row.get(name) is not None for row in rows for name in row.get("targets", {}))
-    return lines or (["every target that was measured is reached"] if some else ["no target was measured"])
+    return (lines or (["every target that was measured is reached"] if some
+                      else ["no target was measured"]))
 
 
 def _present(rows: Sequence[Row]) -> list[str]:
@@ -149,7 +177,8 @@ def _present(rows: Sequence[Row]) -> list[str]:
     return [name for name in ORDER if name in found]
 
 
-def _lines(rows: Sequence[Row], names: tuple[str, ...]) -> list[tuple[tuple[str, ...], dict[str, Row]]]:
+def _lines(rows: Sequence[Row], names: tuple[str, ...]
+           ) -> list[tuple[tuple[str, ...], dict[str, Row]]]:
     """Rows by what they are about, networks in their order, and there by contender."""
     lines: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in sorted(rows, key=lambda row: (list(INPUT_SHAPES).index(row["net"]), row["batch"])):

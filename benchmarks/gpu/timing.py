@@ -18,14 +18,16 @@ WARM_UP = 3
 SAMPLES, FEWEST_SAMPLES = 9, 5
 REPEATS = 20                            # calls between two events, at most
 SAMPLE = 4e-3                           # seconds between two events that are enough
-HOLD = 4 << 30                          # bytes of a copy that keeps the GPU busy until the calls stand in its queue
+HOLD = 4 << 30  # bytes of a copy that keeps the GPU busy until the calls stand in its queue
 
 
-def event_timer(new_event: Callable[[], Any], seconds_between: Callable[[Any, Any], float], hold: Call) -> Timer:
+def event_timer(new_event: Callable[[], Any], seconds_between: Callable[[Any, Any], float],
+                hold: Call) -> Timer:
     """Seconds of a call: the median over samples of several calls in a row between two events.
 
-    `hold` gives the GPU some milliseconds of other work first. Meanwhile the calls queue up, so that the time between the
-    events is the GPU's and not that of Python, which needs longer to launch a small kernel than the kernel takes.
+    `hold` gives the GPU some milliseconds of other work first. Meanwhile the calls queue up, so
+    that the time between the events is the GPU's and not that of Python, which needs longer to
+    launch a small kernel than the kernel takes.
     """
     def sample(call: Call, repeats: int) -> float:
         start, stop = new_event(), new_event()
@@ -42,7 +44,8 @@ def event_timer(new_event: Callable[[], Any], seconds_between: Callable[[Any, An
             call()
         one = sample(call, 1)
         repeats = max(1, min(REPEATS, round(SAMPLE / max(one, 1e-9))))
-        return statistics.median(sample(call, repeats) for _ in range(SAMPLES if one < SAMPLE else FEWEST_SAMPLES))
+        return (statistics.median(sample(call, repeats)
+                                  for _ in range(SAMPLES if one < SAMPLE else FEWEST_SAMPLES)))
     return seconds_of
 
 

@@ -1,4 +1,5 @@
-"""PyTorch's side of the part "cifar": ResNet-18, channels last, on pictures that lie on the GPU as bytes."""
+"""PyTorch's side of the part "cifar": ResNet-18, channels last, on pictures that lie on the GPU as
+bytes."""
 
 from __future__ import annotations
 
@@ -29,10 +30,12 @@ class TorchTrainer:
         self.model = NETS[goal.net]().to(self.device, memory_format=torch.channels_last)    # type: ignore[call-overload]
         weights = [p for p in self.model.parameters() if p.ndim > 1]
         others = [p for p in self.model.parameters() if p.ndim == 1]
-        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": DECAY}, {"params": others}]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": DECAY},
+                                        {"params": others}]
         self.optimizer = torch.optim.SGD(groups, PEAK_RATE, MOMENTUM, nesterov=True)
         self.loss = nn.CrossEntropyLoss()
-        self.x, self.y, self.x_test, self.y_test = (torch.tensor(a, device=self.device) for a in data)
+        self.x, self.y, self.x_test, self.y_test = (torch.tensor(a, device=self.device)
+                                                    for a in data)
 
     def normalised(self, pictures: torch.Tensor) -> torch.Tensor:
         return ((pictures.float() - MIDDLE) / WIDTH).contiguous(memory_format=torch.channels_last)

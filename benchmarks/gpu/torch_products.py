@@ -38,17 +38,22 @@ def torch_calls(job: Job, what: Product | Convolution, batch: int) -> Iterator[t
     yield "filters", lambda: torch.mm(dy, x.T)
 
 
-def _convolution(c: Convolution, batch: int, where: torch.device, layout: torch.memory_format) -> Iterator[tuple[str, Call]]:
+def _convolution(c: Convolution, batch: int, where: torch.device, layout: torch.memory_format
+                 ) -> Iterator[tuple[str, Call]]:
     top, _, left, _ = c.window.padding
     OH, OW = c.window.output_size(c.size, c.size)
-    shapes = ((batch, c.channels, c.size, c.size), (c.filters, c.channels // c.groups, c.kernel, c.kernel),
+    shapes = ((batch, c.channels, c.size, c.size),
+              (c.filters, c.channels // c.groups, c.kernel, c.kernel),
               (batch, c.filters, OH, OW))
-    x, W, dy = (torch.randn(*shape, device=where).contiguous(memory_format=layout) for shape in shapes)
+    x, W, dy = (torch.randn(*shape, device=where).contiguous(memory_format=layout)
+                for shape in shapes)
 
     def backward(*mask: bool) -> object:
-        return torch.ops.aten.convolution_backward(dy, x, W, None, (c.stride, c.stride), (top, left), (1, 1), False, (0, 0),
+        return torch.ops.aten.convolution_backward(dy, x, W, None, (c.stride, c.stride),
+                                                   (top, left), (1, 1), False, (0, 0),
                                                    c.groups, list(mask))
-    yield "forward", lambda: torch.nn.functional.conv2d(x, W, None, c.stride, (top, left), 1, c.groups)
+    yield "forward", lambda: torch.nn.functional.conv2d(x, W, None, c.stride, (top, left), 1,
+                                                        c.groups)
     yield "input", lambda: backward(True, False, False)
     yield "filters", lambda: backward(False, True, False)
 
@@ -59,8 +64,8 @@ def timer(job: Job) -> Timer:
         return event_timer(Clock, lambda start, stop: stop.time - start.time, lambda: None)
     size = min(HOLD, torch.cuda.mem_get_info()[0] // 8)
     source, target = (torch.zeros(size, dtype=torch.uint8, device="cuda") for _ in range(2))
-    return event_timer(lambda: torch.cuda.Event(enable_timing=True), lambda start, stop: start.elapsed_time(stop) / 1000,
-                       lambda: target.copy_(source))
+    return event_timer(lambda: torch.cuda.Event(enable_timing=True), lambda start,
+                       stop: start.elapsed_time(stop) / 1000, lambda: target.copy_(source))
 
 
 def about(job: Job) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""PyTorch's side of training steps as training has them, in two memory layouts, eager and as CUDA graphs."""
+"""PyTorch's side of training steps as training has them, in two memory layouts, eager and as CUDA
+graphs."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from xpnet.schedules import OneCycle
 
 
 class OneCycleAdamW:
-    """AdamW with a rate for each step along xpnet's one cycle. Weights decay, biases and batch norms do not, as in xpnet."""
+    """AdamW with a rate for each step along xpnet's one cycle. Weights decay, biases and batch
+    norms do not, as in xpnet."""
 
     def __init__(self, steps: int, peak: float, decay: float) -> None:
         self.rates = (peak * OneCycle().factor(step / max(steps - 1, 1)) for step in range(steps))
@@ -26,10 +28,13 @@ class OneCycleAdamW:
     def apply_to(self, runner: Eager) -> None:
         weights = [p for p in runner.model.parameters() if p.ndim > 1]
         others = [p for p in runner.model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.decay}, {"params": others, "weight_decay": 0.0}]
-        # A captured step reads the rate from the device's memory. It starts at 0: the steps before a capture learn nothing.
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.decay},
+                                        {"params": others, "weight_decay": 0.0}]
+        # A captured step reads the rate from the device's memory. It starts at 0: the steps before
+        # a capture learn nothing.
         self.rate = torch.zeros((), device=runner.device) if runner.capturable else None
-        runner.optimizer = torch.optim.AdamW(groups, 0.0 if self.rate is None else self.rate, capturable=runner.capturable)
+        runner.optimizer = torch.optim.AdamW(groups, 0.0 if self.rate is None else self.rate,
+                                             capturable=runner.capturable)
         self.groups = runner.optimizer.param_groups
 
     def next_rate(self) -> None:
@@ -44,20 +49,23 @@ class OneCycleAdamW:
 class TorchEpochs:
     """Trains on a data set that lies on the device in the layout's order of axes; an Epochs.
 
-    Batches are gathered by `index_select`, for a captured step straight into the array that it reads.
+    Batches are gathered by `index_select`, for a captured step straight into the array that it
+    reads.
     """
 
-    def __init__(self, job: Job, net: str, batch: int, layout: str, images: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, job: Job, net: str, batch: int, layout: str, images: np.ndarray,
+                 labels: np.ndarray) -> None:
         self.job, self.batch, self.layout = replace(job, net=net), batch, layout
         self.captured = job.contender == "torch-graph"
         self.device = torch.device("cuda" if job.device == "gpu" else "cpu")
         ordered = np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if layout == "nhwc" else images
-        self.images = torch.tensor(ordered, device=self.device)                 # (S, C, H, W) or (S, H, W, C)
+        self.images = torch.tensor(ordered, device=self.device)  # (S, C, H, W) or (S, H, W, C)
         self.labels = torch.tensor(labels, device=self.device)                  # (S,)
 
     def train(self, batches: int, until: Until, recipe: OneCycleAdamW | None = None) -> float:
         """See Epochs; with a recipe, by its optimizer instead of Adam."""
-        runner = self.runner = (Captured if self.captured else Eager)(self.job, self.layout, self.batch)
+        kind = Captured if self.captured else Eager
+        runner = self.runner = kind(self.job, self.layout, self.batch)
         if recipe is not None:
             recipe.apply_to(runner)
         batches = min(batches, len(self.images) // self.batch)
@@ -71,7 +79,7 @@ class TorchEpochs:
                 if recipe is not None:
                     recipe.next_rate()
                 total += step().detach()
-            loss = total.item() / batches                                       # waits for the device
+            loss = total.item() / batches  # waits for the device
             if until(time.perf_counter() - start):
                 return loss
 
@@ -100,7 +108,8 @@ class TorchEpochs:
         return float(hits) / len(images)
 
     def memory(self) -> dict[str, int | None]:
-        """The peaks of a second training: algorithms have been chosen then, and what that took was handed back."""
+        """The peaks of a second training: algorithms have been chosen then, and what that took was
+        handed back."""
         self.train(PEAK_BATCHES, a_second_epoch())
         if self.device.type == "cpu":
             return {"memory": None, "reserved": None, "predicted": None}
@@ -111,7 +120,8 @@ class TorchEpochs:
         before, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
         torch.cuda.reset_peak_memory_stats()
         self.train(PEAK_BATCHES, a_second_epoch())
-        return {"memory": torch.cuda.max_memory_allocated() - before, "reserved": torch.cuda.max_memory_reserved() - reserved,
+        return {"memory": torch.cuda.max_memory_allocated() - before,
+                "reserved": torch.cuda.max_memory_reserved() - reserved,
                 "predicted": None}
 
     def about(self) -> dict[str, Any]:

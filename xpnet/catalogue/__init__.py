@@ -1,4 +1,5 @@
-"""Every building block of the library, by family: what `xpnet verify` checks and the page docs/catalogue.md shows."""
+"""Every building block of the library, by family: what `xpnet verify` checks and the page
+docs/catalogue.md shows."""
 
 from __future__ import annotations
 

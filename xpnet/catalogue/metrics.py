@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
-from xpnet.metrics import accuracy, confusion_matrix, f1_score, mean_iou, precision, psnr, recall, ssim, top_k_accuracy
+from xpnet.metrics import (
+    accuracy,
+    confusion_matrix,
+    f1_score,
+    mean_iou,
+    precision,
+    psnr,
+    recall,
+    ssim,
+    top_k_accuracy,
+)
 
 ITEMS: list[Item] = [
     Item(accuracy, keras="SparseCategoricalAccuracy", numpynet="mean_accuracy_score", common=True),

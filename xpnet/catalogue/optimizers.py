@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from xpnet.catalogue.item import Item
-from xpnet.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, AMSGrad, Lion, NAdam, RMSprop, Rprop
+from xpnet.optim import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    AMSGrad,
+    Lion,
+    NAdam,
+    RMSprop,
+    Rprop,
+)
 from xpnet.schedules import (
     Constant,
     CosineDecay,

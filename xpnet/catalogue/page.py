@@ -1,8 +1,10 @@
-"""The page of the catalogue, docs/catalogue.md, and its pictures of the activations: made from the code by one command.
+"""The page of the catalogue, docs/catalogue.md, and its pictures of the activations: made from the
+code by one command.
 
     python -m xpnet.catalogue.page docs
 
-The text follows from the docstrings and from what the items say; the pictures need matplotlib, the extra `viz`.
+The text follows from the docstrings and from what the items say; the pictures need matplotlib, the
+extra `viz`.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ NumPyNet's repository. A name says that something of the kind is there, not that
 
 def drawn(item: Item) -> bool:
     """Whether the item is a function of one number, that a picture can show."""
-    return item.curve or isinstance(item.what, type) and issubclass(item.what, Activation) and item.what is not Activation
+    return (item.curve or isinstance(item.what, type) and issubclass(item.what, Activation)
+            and item.what is not Activation)
 
 
 def text() -> str:
@@ -53,33 +56,41 @@ def text() -> str:
         head = ["", "name", "formula", "source"] if pictures else ["name", "formula", "source"]
         parts.append(f"## {family}\n\n{_table(head, [_row(item, pictures) for item in items])}")
     every = [item for items in FAMILIES.values() for item in items]
-    lacking = {library: sum(not getattr(item, field) for item in every) for library, field in LIBRARIES.items()}
+    lacking = ({library: sum(not getattr(item, field) for item in every)
+                for library, field in LIBRARIES.items()})
     parts.append(ELSEWHERE)
     parts.append(_table(["name", *LIBRARIES], [
-        [f"`{item.name}`", *(f"`{getattr(item, field)}`" if getattr(item, field) else "—" for field in LIBRARIES.values())]
+        [f"`{item.name}`",
+         *(f"`{getattr(item, field)}`" if getattr(item, field) else "—"
+           for field in LIBRARIES.values())]
         for item in every]))
-    parts.append(f"Of {len(every)} items, " + ", ".join(f"{library} lacks {n}" for library, n in lacking.items()) + ".")
+    parts.append(f"Of {len(every)} items, "
+                 + ", ".join(f"{library} lacks {n}" for library, n in lacking.items()) + ".")
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
 def _row(item: Item, pictures: bool) -> list[str]:
-    file = Path(inspect.getfile(inspect.unwrap(item.what))).relative_to(Path(xpnet.__file__).parents[1])
-    cells = [f"[`{item.name}`](../{file.as_posix()})<br>{item.title}", f"`{item.formula}`", "; ".join(item.sources)]
+    file = (Path(inspect.getfile(inspect.unwrap(item.what))).relative_to(
+        Path(xpnet.__file__).parents[1]))
+    cells = [f"[`{item.name}`](../{file.as_posix()})<br>{item.title}", f"`{item.formula}`",
+             "; ".join(item.sources)]
     if not pictures:
         return cells
-    return [f'<img src="{PICTURES}/{item.name}.png" width="180" alt="{item.name}">' if drawn(item) else "", *cells]
+    return [f'<img src="{PICTURES}/{item.name}.png" width="180" alt="{item.name}">' if drawn(item)
+            else "", *cells]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; a | within a cell would end it."""
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = ([head, ["---"] * len(head),
+              *([cell.replace("|", "\\|") for cell in row] for row in rows)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def curve(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """f(x) and f'(x) of an elementwise layer at x (n,), in float64."""
     layer.initialize((1,), backend="numpy", dtype="float64")
-    y = layer.forward(x[None], mode=TRAIN)                                                      # (1, n)
+    y = layer.forward(x[None], mode=TRAIN)  # (1, n)
     return y[0], layer.backward(np.ones_like(y))[0]
 
 
@@ -89,7 +100,8 @@ def draw(item: Item, path: Path) -> None:
     assert item.make is not None
     x = np.linspace(-5, 5, 2001)
     y, gradient = curve(item.make(), x)
-    gradient = np.where(np.abs(np.diff(gradient, append=gradient[-1])) > 0.05, np.nan, gradient)     # a step is no slope
+    # a step is no slope
+    gradient = np.where(np.abs(np.diff(gradient, append=gradient[-1])) > 0.05, np.nan, gradient)
     y = np.where(np.abs(np.diff(y, append=y[-1])) > 0.05, np.nan, y)
     figure, axes = pyplot.subplots(figsize=(2.4, 1.6), dpi=120, layout="constrained")
     axes.axhline(0, color="0.85", linewidth=0.8)
@@ -116,7 +128,8 @@ def _pyplot() -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = (argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter))
     parser.add_argument("docs", type=Path, help="the folder of the documentation")
     docs = parser.parse_args().docs
     (docs / PICTURES).mkdir(parents=True, exist_ok=True)

@@ -14,14 +14,16 @@ from xpnet.losses import Loss
 from xpnet.testing import check_gradients, check_loss, check_loss_precision, check_precision
 
 BATCH = 3
-TF32 = 2e-3     # relative error where float32 operands are rounded to TF32, with 10 bits of fraction
+TF32 = 2e-3  # relative error where float32 operands are rounded to TF32, with 10 bits of fraction
 
 
 class Precision(NamedTuple):
-    """How far a backend's float32 results are from the float64 reference, and what computed them."""
+    """How far a backend's float32 results are from the float64 reference, and what computed
+    them."""
 
     error: float
-    ran: tuple[str, ...]    # implementations: "numpy", "numba", "cupy", "plain"; () for array code of the item
+    # implementations: "numpy", "numba", "cupy", "plain"; () for array code of the item
+    ran: tuple[str, ...]
 
 
 class Row(NamedTuple):
@@ -34,7 +36,8 @@ class Row(NamedTuple):
 
     @property
     def failures(self) -> list[str]:
-        return [result for result in (self.gradient, *self.backends.values()) if isinstance(result, str)]
+        return [result for result in (self.gradient, *self.backends.values())
+                if isinstance(result, str)]
 
 
 def gradient_error(item: Item, backend: Backend) -> float:
@@ -50,7 +53,8 @@ def gradient_error(item: Item, backend: Backend) -> float:
 
 
 def precision(item: Item, backend: Backend, dtype: str = "float32") -> Precision:
-    """The relative error of the item's output and gradients on a backend against the float64 reference.
+    """The relative error of the item's output and gradients on a backend against the float64
+    reference.
 
     AssertionError where it is too large.
     """
@@ -60,16 +64,17 @@ def precision(item: Item, backend: Backend, dtype: str = "float32") -> Precision
     with trace(backend) as ran:
         if isinstance(example, Loss):
             y = None if inputs is None else inputs[0]
-            error = check_loss_precision(example, item.shapes[0], target, backend=backend, dtype=dtype,
-                                         y=y, tolerance=tolerance)
+            error = check_loss_precision(example, item.shapes[0], target, backend=backend,
+                                         dtype=dtype, y=y, tolerance=tolerance)
         else:
-            error = check_precision(example, *item.shapes, backend=backend, batch=BATCH, dtype=dtype,
-                                    inputs=inputs, tolerance=tolerance)
+            error = check_precision(example, *item.shapes, backend=backend, batch=BATCH,
+                                    dtype=dtype, inputs=inputs, tolerance=tolerance)
     return Precision(error, tuple(sorted({implementation for _, implementation in ran})))
 
 
 def _example(item: Item) -> tuple[Any, tuple[np.ndarray, ...] | None, np.ndarray | None]:
-    """The item's example, its inputs where normal numbers will not do, and its targets if it is a loss."""
+    """The item's example, its inputs where normal numbers will not do, and its targets if it is a
+    loss."""
     assert item.make is not None
     rng = np.random.default_rng(0)
     inputs = None if item.inputs is None else item.inputs(rng, BATCH)
@@ -79,8 +84,8 @@ def _example(item: Item) -> tuple[Any, tuple[np.ndarray, ...] | None, np.ndarray
 def verify(backends: Mapping[str, Backend]) -> Iterator[Row]:
     """A row for each item that has a gradient, as it is checked.
 
-    The gradient is that of the plain reference. Each backend is then compared with the reference, in float32,
-    which most of its kernels are for, and in float64.
+    The gradient is that of the plain reference. Each backend is then compared with the reference,
+    in float32, which most of its kernels are for, and in float64.
     """
     for family, items in FAMILIES.items():
         for item in items:
@@ -89,7 +94,8 @@ def verify(backends: Mapping[str, Backend]) -> Iterator[Row]:
             gradient: float | str
             try:
                 gradient = gradient_error(item, Backend())
-            except Exception as error:      # one item's failure is its row; the others are checked all the same
+            # one item's failure is its row; the others are checked all the same
+            except Exception as error:
                 gradient = f"{item.name}: {error}"
             row: dict[str, Precision | str] = {}
             for name, backend in backends.items():

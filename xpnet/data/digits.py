@@ -10,14 +10,15 @@ from .dataset import Dataset
 
 
 def digits(seed: int = 0) -> Dataset:
-    """The digits, four fifths to learn from and one fifth to be tested on, each class in the same proportion in both.
+    """The digits, four fifths to learn from and one fifth to be tested on, each class in the same
+    proportion in both.
 
         x = pixel / 16,  pixel in 0 ... 16
 
     x (1437, 1, 8, 8) and (360, 1, 8, 8) float32, y int64. The same seed gives the same split.
     Raises ImportError where scikit-learn is missing.
-    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998;
-    scikit-learn bundles its test part.
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+    Repository, 1998; scikit-learn bundles its test part.
     """
     seed = expect_integer("digits", "seed", seed, 0, 2**32 - 1)
     try:
@@ -32,5 +33,6 @@ def digits(seed: int = 0) -> Dataset:
     bundle = load_digits()
     x = (bundle.images / 16).astype(np.float32)[:, None]   # (N, 1, 8, 8)
     y = bundle.target.astype(np.int64)                     # (N,)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y,
+                                                        random_state=seed)
     return Dataset(x_train, y_train, x_test, y_test)

@@ -33,23 +33,27 @@ FILES = (
     _File("t10k-labels-idx1-ubyte", (10000,),
           "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 )
-MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/",
+           "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
 
 def mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """MNIST from `data_dir`; without one from `$XPNET_HOME`, else the user's cache folder, else the network.
+    """MNIST from `data_dir`; without one from `$XPNET_HOME`, else the user's cache folder, else the
+    network.
 
         x = pixel / 255,  pixel in 0 ... 255
 
-    x (60000, 1, 28, 28) and (10000, 1, 28, 28) float32, y int64. Each folder may hold the four files, plain or packed
-    with gzip, or a folder `mnist` of them. Downloads are checked and stay in the cache folder.
-    Raises FileNotFoundError where a named `data_dir` lacks a file, ValueError where a file is not what MNIST's is, and
-    OSError where the download fails.
-    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998.
+    x (60000, 1, 28, 28) and (10000, 1, 28, 28) float32, y int64. Each folder may hold the four
+    files, plain or packed with gzip, or a folder `mnist` of them. Downloads are checked and stay in
+    the cache folder. Raises FileNotFoundError where a named `data_dir` lacks a file, ValueError
+    where a file is not what MNIST's is, and OSError where the download fails.
+    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document
+    recognition", 1998.
     """
     arrays = [_read(path, file) for path, file in zip(_find(data_dir), FILES, strict=True)]
     x_train, y_train, x_test, y_test = arrays
-    return Dataset(_pixels(x_train), y_train.astype(np.int64), _pixels(x_test), y_test.astype(np.int64))
+    return Dataset(_pixels(x_train), y_train.astype(np.int64), _pixels(x_test),
+                   y_test.astype(np.int64))
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
@@ -85,21 +89,26 @@ def _in_folder(folder: Path) -> list[Path] | None:
 
 
 def _existing(place: Path, file: _File) -> Path | None:
-    return next((path for path in (place / file.name, place / f"{file.name}.gz") if path.is_file()), None)
+    return next((path for path in (place / file.name, place / f"{file.name}.gz") if path.is_file()),
+                None)
 
 
 def _refuse(folder: Path) -> NoReturn:
     names = ", ".join(file.name for file in FILES)
-    here = [file.name for file in FILES if _existing(folder, file) or _existing(folder / "mnist", file)]
-    state = f"a folder that has {', '.join(here) or 'none of them'}" if folder.is_dir() else "no such folder"
+    here = ([file.name for file in FILES if _existing(folder, file)
+             or _existing(folder / "mnist", file)])
+    state = (f"a folder that has {', '.join(here) or 'none of them'}" if folder.is_dir()
+             else "no such folder")
     raise FileNotFoundError(
-        f"mnist '{folder}': expected the files {names}, plain or .gz, here or in a folder mnist. Received: {state}."
+        f"mnist '{folder}': expected the files {names}, plain or .gz, here or in a folder mnist. "
+        f"Received: {state}."
     )
 
 
 def _download(file: _File, folder: Path) -> Path:
     path = folder / f"{file.name}.gz"
-    size = 4 + 4 * len(file.shape) + math.prod(file.shape)      # IDX's header, and a byte for each number
+    # IDX's header, and a byte for each number
+    size = 4 + 4 * len(file.shape) + math.prod(file.shape)
     fetch([mirror + path.name for mirror in MIRRORS], path, file.sha256, size)
     return path
 
@@ -107,9 +116,12 @@ def _download(file: _File, folder: Path) -> Path:
 def _read(path: Path, file: _File) -> np.ndarray:
     with open(path, "rb") as packed, unpacked(packed, f"mnist '{path}'") as content:
         shape, dtype = read_header(content, f"mnist '{path}'")
-    if shape != file.shape or dtype != np.uint8:    # before the data are unpacked, whatever size they have
-        raise ValueError(f"mnist '{path}': expected shape {file.shape} of uint8. Received: {shape} of {dtype.name}.")
+    # before the data are unpacked, whatever size they have
+    if shape != file.shape or dtype != np.uint8:
+        raise ValueError(f"mnist '{path}': expected shape {file.shape} of uint8. Received: {shape} "
+                         f"of {dtype.name}.")
     array = read_idx(path)
     if array.ndim == 1 and array.max() > 9:
-        raise ValueError(f"mnist '{path}': expected labels from 0 to 9. Received: a label {array.max()}.")
+        raise ValueError(f"mnist '{path}': expected labels from 0 to 9. Received: a label "
+                         f"{array.max()}.")
     return array

@@ -1,7 +1,9 @@
-"""Pictures changed at random in ways that leave their class as it is, so that a network sees more than there are.
+"""Pictures changed at random in ways that leave their class as it is, so that a network sees more
+than there are.
 
-For batch-first arrays (N, C, H, W) of any type, those of NumPy or, with xp=net.xp, of the network's backend. What is random
-is drawn on the host: the same generator gives the same pictures on every backend.
+For batch-first arrays (N, C, H, W) of any type, those of NumPy or, with xp=net.xp, of the network's
+backend. What is random is drawn on the host: the same generator gives the same pictures on every
+backend.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ Array = Any
 
 
 def random_crop(x: Array, rng: np.random.Generator, *, padding: int = 4, xp: Any = np) -> Array:
-    """Each picture moved by up to `padding` pixels along both axes; zeros come in from beyond its border.
+    """Each picture moved by up to `padding` pixels along both axes; zeros come in from beyond its
+    border.
 
-        y[n, c, i, j] = x[n, c, i + a[n], j + b[n]],  a and b from -padding to padding, each as likely
+        y[n, c, i, j] = x[n, c, i + a[n], j + b[n]],  a and b from -padding to padding, each as
+        likely
     x (N, C, H, W) -> a new array like it. Source: He et al. 2016, section 4.2.
     """
     N, C, H, W = _shape(x, rng, xp, "random_crop")
@@ -44,10 +48,13 @@ def random_flip(x: Array, rng: np.random.Generator, *, xp: Any = np) -> Array:
 def _shape(x: Array, rng: np.random.Generator, xp: Any, who: str) -> tuple[int, int, int, int]:
     """The shape of images, after a check of what all functions take."""
     expect_no_mask(who, x)
-    expect_instance(who, "rng", rng, np.random.Generator, "a generator, e.g. np.random.default_rng(0)")
-    if not all(callable(getattr(xp, name, None)) for name in ("zeros", "asarray", "arange", "where")):
+    expect_instance(who, "rng", rng, np.random.Generator, "a generator, e.g. "
+                                                          "np.random.default_rng(0)")
+    if (not all(callable(getattr(xp, name, None))
+                for name in ("zeros", "asarray", "arange", "where"))):
         raise wrong(who, "xp to be an array module, numpy or net.xp", "xp", xp)
     if getattr(x, "ndim", None) != 4:
-        raise ValueError(f"{who}: expected pictures as an array (N, C, H, W). Received: {type(x).__name__}"
+        raise ValueError(f"{who}: expected pictures as an array (N, C, H, W). Received: "
+                         f"{type(x).__name__}"
                          f"{f' of shape {tuple(x.shape)}' if hasattr(x, 'shape') else ''}.")
     return tuple(x.shape)

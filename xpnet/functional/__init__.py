@@ -1,17 +1,25 @@
-"""Convolution, pooling, batch norm, ReLU, softmax and cross entropy with their gradients, as functions of plain NumPy or CuPy
-arrays: no network, no layer.
+"""Convolution, pooling, batch norm, ReLU, softmax and cross entropy with their gradients, as
+functions of plain NumPy or CuPy arrays: no network, no layer.
 
-    y = conv2d(x, W, bias, padding=1)                       # x (N, C, H, W), W (F, C, KH, KW) -> y (N, F, OH, OW)
-    dx, dW, db = conv2d_backward(dy, x, W, padding=1)       # from dy, the gradient of a loss by y
+    y = conv2d(x, W, bias, padding=1)                       # x (N, C, H, W), W (F, C, KH, KW) -> y
+    (N, F, OH, OW) dx, dW, db = conv2d_backward(dy, x, W, padding=1)       # from dy, the gradient
+    of a loss by y
 
-Shapes are written for layout="NCHW", batch first; with layout="CHWN" the batch comes last, (C, H, W, N), as the kernels have
-it, and nothing is converted. Arguments of windows are those of the layers: ints or pairs, and padding also as (top, bottom,
-left, right), "valid", "half" or "full". Results are of the inputs' kind, dtype and layout; inputs are never written.
-Errors: TypeError for what is no array or not of one floating-point type, ValueError for shapes that do not fit.
+Shapes are written for layout="NCHW", batch first; with layout="CHWN" the batch comes last, (C, H,
+W, N), as the kernels have it, and nothing is converted. Arguments of windows are those of the
+layers: ints or pairs, and padding also as (top, bottom, left, right), "valid", "half" or "full".
+Results are of the inputs' kind, dtype and layout; inputs are never written. Errors: TypeError for
+what is no array or not of one floating-point type, ValueError for shapes that do not fit.
 `toeplitz` alone is for looking at: the matrix of one image's convolution, in NumPy.
 """
 
-from xpnet.functional.activation import cross_entropy, relu, relu_backward, softmax, softmax_backward
+from xpnet.functional.activation import (
+    cross_entropy,
+    relu,
+    relu_backward,
+    softmax,
+    softmax_backward,
+)
 from xpnet.functional.convolution import (
     col2im,
     conv2d,
@@ -22,12 +30,25 @@ from xpnet.functional.convolution import (
 )
 from xpnet.functional.normalization import batch_norm, batch_norm_backward, batch_norm_inference
 from xpnet.functional.pairs import contrastive, cosine_embedding, margin_ranking, triplet_margin
-from xpnet.functional.pooling import avg_pool2d, avg_pool2d_backward, max_pool2d, max_pool2d_backward
+from xpnet.functional.pooling import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from xpnet.functional.toeplitz import toeplitz
-from xpnet.functional.unpooling import adaptive_max_pool2d, max_pool_indices, max_unpool2d, max_unpool2d_backward
+from xpnet.functional.unpooling import (
+    adaptive_max_pool2d,
+    max_pool_indices,
+    max_unpool2d,
+    max_unpool2d_backward,
+)
 
-__all__ = ["adaptive_max_pool2d", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward",
-           "batch_norm_inference", "col2im", "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward",
+__all__ = ["adaptive_max_pool2d", "avg_pool2d", "avg_pool2d_backward", "batch_norm",
+           "batch_norm_backward",
+           "batch_norm_inference", "col2im", "conv2d", "conv2d_backward", "conv_transpose2d",
+           "conv_transpose2d_backward",
            "contrastive", "cosine_embedding", "cross_entropy", "im2col", "margin_ranking",
            "max_pool2d", "max_pool2d_backward", "max_pool_indices", "max_unpool2d",
-           "max_unpool2d_backward", "relu", "relu_backward", "softmax", "softmax_backward", "toeplitz", "triplet_margin"]
+           "max_unpool2d_backward", "relu", "relu_backward", "softmax", "softmax_backward",
+           "toeplitz", "triplet_margin"]

@@ -19,14 +19,17 @@ LAYOUTS = "NCHW", "CHWN"
 
 
 class Call:
-    """One call: its name in errors, the backend that follows from its arrays, and the way of arrays in and out.
+    """One call: its name in errors, the backend that follows from its arrays, and the way of arrays
+    in and out.
 
-    `images` have a batch axis and stand in the layout; `others` come with the names of their axes ("" where those are checked
-    elsewhere, and the dtype too). Sizes are (C, H, W, N) in here, whatever the layout.
+    `images` have a batch axis and stand in the layout; `others` come with the names of their axes
+    ("" where those are checked elsewhere, and the dtype too). Sizes are (C, H, W, N) in here,
+    whatever the layout.
     """
 
     def __init__(self, who: str, layout: str, backend: str | Backend, images: Mapping[str, Array],
-                 others: dict[str, tuple[Array, str]], half: bool = True, axes: str = "C, H, W") -> None:
+                 others: dict[str, tuple[Array, str]], half: bool = True, axes: str = "C, H, W"
+                 ) -> None:
         layout = expect_choice(who, "layout", layout, LAYOUTS)
         self.who, self.batch_first = who, layout == "NCHW"
         named = ", ".join(filter(None, ("N", axes) if self.batch_first else (axes, "N")))
@@ -34,25 +37,30 @@ class Call:
         self.backend = _backend(who, {name: a for name, (a, _) in given.items()}, backend)
         for name, (a, wanted) in given.items():
             if wanted and (a.ndim != wanted.count(",") + 1 or 0 in a.shape):
-                raise ValueError(f"{who}: expected {name} of shape ({wanted}), none of them 0. Received: {tuple(a.shape)}.")
-        types = [np.dtype(t) for t in ("float32", "float64", "float16")][:3 if half and self.backend.xp is not np else 2]
+                raise ValueError(f"{who}: expected {name} of shape ({wanted}), none of them 0. "
+                                 f"Received: {tuple(a.shape)}.")
+        types = ([np.dtype(t) for t in ("float32", "float64",
+                                        "float16")][:3 if half and self.backend.xp is not np
+                                                    else 2])
         received = {name: a.dtype for name, (a, wanted) in given.items() if wanted}
         if len(set(received.values())) > 1 or not set(received.values()) <= set(types):
+            found = ", ".join(f"{name} of {dtype}" for name, dtype in received.items())
             raise TypeError(f"{who}: expected arrays of one dtype, {' or '.join(map(str, types))}. "
-                            f"Received: {', '.join(f'{name} of {dtype}' for name, dtype in received.items())}.")
+                            f"Received: {found}.")
 
-    # --- arrays in and out ----------------------------------------------------------------------------------------
+    # --- arrays in and out ------------------------------------------------------------------------
 
     def inward(self, image: Array) -> Array:
         """Batch-last and contiguous; it may be a view of `image`."""
         if not self.batch_first:
             return self.backend.asarray(image)
-        if len(image) == 1:                                             # the same bytes in either layout
+        if len(image) == 1:  # the same bytes in either layout
             return self.backend.asarray(image).reshape(*image.shape[1:], 1)
         return self.backend.gather_batch(image, None, image.dtype)
 
     def outward(self, y: Array) -> Array:
-        """In the layout; y (..., N) is ours. The samples' elements are gathered as if they were samples."""
+        """In the layout; y (..., N) is ours. The samples' elements are gathered as if they were
+        samples."""
         *sample, N = y.shape
         if not self.batch_first:
             return y
@@ -68,7 +76,7 @@ class Call:
         self.backend.activation_backward(dy, dy, None, bias_grad=db)
         return db
 
-    # --- shapes ---------------------------------------------------------------------------------------------------
+    # --- shapes -----------------------------------------------------------------------------------
 
     def sizes(self, image: Array) -> Shape:
         """(C, H, W, N) of an image."""
@@ -89,11 +97,13 @@ class Call:
 
     def expect(self, name: str, a: Array | None, shape: Sequence[int]) -> None:
         if a is not None and tuple(a.shape) != tuple(shape):
-            raise ValueError(f"{self.who}: expected {name} of shape {tuple(shape)}. Received: {tuple(a.shape)}.")
+            raise ValueError(f"{self.who}: expected {name} of shape {tuple(shape)}. Received: "
+                             f"{tuple(a.shape)}.")
 
     def expect_argmax(self, argmax: Array, window: Window) -> None:
         if argmax.dtype != Backend.argmax_dtype(window):
-            raise TypeError(f"{self.who}: expected the argmax that max_pool2d gives, of {Backend.argmax_dtype(window)}. "
+            raise TypeError(f"{self.who}: expected the argmax that max_pool2d gives, of "
+                            f"{Backend.argmax_dtype(window)}. "
                             f"Received: argmax of {argmax.dtype}.")
 
     def expect_per_channel(self, x: Array, vectors: Mapping[str, Array]) -> None:
@@ -102,7 +112,8 @@ class Call:
 
 
 def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Backend:
-    """Where these arrays are computed with: "auto" is the GPU that they lie on, or the fastest backend of the CPU."""
+    """Where these arrays are computed with: "auto" is the GPU that they lie on, or the fastest
+    backend of the CPU."""
     cupy = sys.modules.get("cupy")          # who has an array of CuPy's has imported it
     places: dict[str, str] = {}
     for name, a in arrays.items():
@@ -112,21 +123,24 @@ def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Ba
         elif cupy is not None and isinstance(a, cupy.ndarray):
             places[name] = f"cupy:{a.device.id}"
         else:
-            raise TypeError(f"{who}: expected {name} to be a NumPy or CuPy array. Received: {type(a).__name__}.")
+            raise TypeError(f"{who}: expected {name} to be a NumPy or CuPy array. Received: "
+                            f"{type(a).__name__}.")
     place, *others = dict.fromkeys(places.values())
     if isinstance(wanted, str):
         chosen = _shared(place if wanted == "auto" else wanted)
     else:
         chosen = get_backend(wanted)
     if others or place != ("cpu" if chosen.xp is np else chosen.name):
-        raise ValueError(f"{who}: expected all arrays in one place, the backend's. Received: backend {chosen.name}, "
+        raise ValueError(f"{who}: expected all arrays in one place, the backend's. Received: "
+                         f"backend {chosen.name}, "
                          f"{', '.join(f'{name} on {where}' for name, where in places.items())}.")
     return chosen
 
 
 @cache
 def _shared(name: str) -> Backend:
-    """The backend of that name, made once in a process; "cpu" is Numba where it is installed, else NumPy."""
+    """The backend of that name, made once in a process; "cpu" is Numba where it is installed, else
+    NumPy."""
     if name != "cpu":
         return get_backend(name)
     try:

@@ -12,10 +12,11 @@ from xpnet.functional.call import Array, Call, Shape
 FILTERS = "F, C/groups, KH, KW"
 
 
-def conv2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
-           groups: int = 1, layout: str = "NCHW", backend: str | Backend = "auto") -> Array:
-    """Cross-correlation: y[n, f, oy, ox] = bias[f] + sum over c, i, j of W[f, c, i, j] x[n, c, iy, ix],
-    iy = oy stride - top + i dilation, and zero outside of x.
+def conv2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1, padding: Padding = 0,
+           dilation: Pair = 1, groups: int = 1, layout: str = "NCHW",
+           backend: str | Backend = "auto") -> Array:
+    """Cross-correlation: y[n, f, oy, ox] = bias[f] + sum over c, i, j of W[f, c, i, j] x[n, c, iy,
+    ix], iy = oy stride - top + i dilation, and zero outside of x.
 
     x (N, C, H, W), W (F, C/groups, KH, KW), bias (F,) -> y (N, F, OH, OW).
     """
@@ -24,16 +25,20 @@ def conv2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1, p
     window, _ = _convolution(call, call.sizes(x), W, stride, padding, dilation, groups)
     call.expect("bias", bias, W.shape[:1])
     with call.backend.scope():
-        return call.outward(call.backend.conv2d(call.inward(x), call.ready(W), window, groups=groups, bias=call.ready(bias)))
+        return (call.outward(call.backend.conv2d(call.inward(x), call.ready(W), window,
+                                                 groups=groups, bias=call.ready(bias))))
 
 
-def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1, groups: int = 1,
-                    needs_dx: bool = True, layout: str = "NCHW", backend: str | Backend = "auto"
+def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding: Padding = 0,
+                    dilation: Pair = 1, groups: int = 1, needs_dx: bool = True,
+                    layout: str = "NCHW", backend: str | Backend = "auto"
                     ) -> tuple[Array | None, Array, Array]:
-    """Gradient of conv2d: dx[c, iy, ix] = sum over f and the taps (i, j) that read it of W[f, c, i, j] dy[f, oy, ox],
-    dW[f, c, i, j] = sum over n, oy, ox of dy[f, oy, ox] x[c, iy, ix], db[f] = sum over n, oy, ox of dy[f, oy, ox].
+    """Gradient of conv2d: dx[c, iy, ix] = sum over f and the taps (i, j) that read it of W[f, c, i,
+    j] dy[f, oy, ox], dW[f, c, i, j] = sum over n, oy, ox of dy[f, oy, ox] x[c, iy, ix], db[f] = sum
+    over n, oy, ox of dy[f, oy, ox].
 
-    dy (N, F, OH, OW), x and W as in conv2d -> dx like x (None without `needs_dx`), dW like W, db (F,).
+    dy (N, F, OH, OW), x and W as in conv2d -> dx like x (None without `needs_dx`), dW like W, db
+    (F,).
     """
     needs_dx = expect_flag("conv2d_backward", "needs_dx", needs_dx)
     call = Call("conv2d_backward", layout, backend, {"dy": dy, "x": x}, {"W": (W, FILTERS)})
@@ -43,43 +48,54 @@ def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding:
     with call.backend.scope():
         dy = call.inward(dy)
         dW = call.backend.conv2d_dW(call.inward(x), dy, window, groups=groups)
-        dx = call.outward(call.backend.conv2d_dx(dy, call.ready(W), x_shape, window, groups=groups)) if needs_dx else None
+        dx = (call.outward(call.backend.conv2d_dx(dy, call.ready(W), x_shape, window,
+                                                  groups=groups)) if needs_dx else None)
         return dx, dW, call.row_sums(dy)
 
 
-def conv_transpose2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1, padding: Padding = 0,
-                     output_padding: Pair = 0, dilation: Pair = 1, groups: int = 1, layout: str = "NCHW",
-                     backend: str | Backend = "auto") -> Array:
-    """The adjoint of conv2d's linear map, x and y in each other's place: every x[n, f, iy, ix] adds W[f] x[n, f, iy, ix] to y,
+def conv_transpose2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1,
+                     padding: Padding = 0, output_padding: Pair = 0, dilation: Pair = 1,
+                     groups: int = 1, layout: str = "NCHW", backend: str | Backend = "auto"
+                     ) -> Array:
+    """The adjoint of conv2d's linear map, x and y in each other's place: every x[n, f, iy, ix] adds
+    W[f] x[n, f, iy, ix] to y,
 
-    y[n, c, iy stride - top + i dilation, ix stride - left + j dilation] += W[f, c, i, j] x[n, f, iy, ix]; plus bias[c].
+    y[n, c, iy stride - top + i dilation, ix stride - left + j dilation] += W[f, c, i, j] x[n, f,
+    iy, ix]; plus bias[c].
 
     x (N, F, H, W), W (F, C/groups, KH, KW), bias (C,) -> y (N, C, OH, OW),
-    OH = (H - 1) stride - top - bottom + dilation (KH - 1) + 1 + output_padding. Several OH have windows that fit H times;
-    output_padding chooses one; it is smaller than the stride or than the dilation. Dumoulin and Visin 2016, relationship 14.
+    OH = (H - 1) stride - top - bottom + dilation (KH - 1) + 1 + output_padding. Several OH have
+    windows that fit H times; output_padding chooses one; it is smaller than the stride or than the
+    dilation. Dumoulin and Visin 2016, relationship 14.
     """
-    call = Call("conv_transpose2d", layout, backend, {"x": x}, {"W": (W, FILTERS)} | _optional(bias, "C"))
+    call = Call("conv_transpose2d", layout, backend, {"x": x},
+                {"W": (W, FILTERS)} | _optional(bias, "C"))
     groups = _groups(call, W, groups)
     way, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("bias", bias, y_shape[:1])
     with call.backend.scope():
         read = (y_shape[0], *way.read, y_shape[3])
-        y = way.grown(call.backend, call.backend.conv2d_dx(call.inward(x), call.ready(W), read, way.window, groups=groups))
+        y = (way.grown(call.backend, call.backend.conv2d_dx(call.inward(x), call.ready(W), read,
+                                                            way.window, groups=groups)))
         if bias is not None:
             y += bias[:, None, None, None]
         return call.outward(y)
 
 
-def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding: Padding = 0, output_padding: Pair = 0,
-                              dilation: Pair = 1, groups: int = 1, needs_dx: bool = True, layout: str = "NCHW",
+def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1,
+                              padding: Padding = 0, output_padding: Pair = 0, dilation: Pair = 1,
+                              groups: int = 1, needs_dx: bool = True, layout: str = "NCHW",
                               backend: str | Backend = "auto") -> tuple[Array | None, Array, Array]:
-    """Gradient of conv_transpose2d. The adjoint of an adjoint is the map itself: dx = conv2d(dy, W), and in dW x and dy change
-    places, dW[f, c, i, j] = sum over n, iy, ix of x[f, iy, ix] dy[c, iy stride - top + i dilation, ...]; db = sum of dy.
+    """Gradient of conv_transpose2d. The adjoint of an adjoint is the map itself: dx = conv2d(dy,
+    W), and in dW x and dy change places, dW[f, c, i, j] = sum over n, iy, ix of x[f, iy, ix] dy[c,
+    iy stride - top + i dilation, ...]; db = sum of dy.
 
-    dy (N, C, OH, OW), x and W as in conv_transpose2d -> dx like x (None without `needs_dx`), dW like W, db (C,).
+    dy (N, C, OH, OW), x and W as in conv_transpose2d -> dx like x (None without `needs_dx`), dW
+    like W, db (C,).
     """
     needs_dx = expect_flag("conv_transpose2d_backward", "needs_dx", needs_dx)
-    call = Call("conv_transpose2d_backward", layout, backend, {"dy": dy, "x": x}, {"W": (W, FILTERS)})
+    call = Call("conv_transpose2d_backward", layout, backend, {"dy": dy, "x": x},
+                {"W": (W, FILTERS)})
     groups = _groups(call, W, groups)
     way, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("dy", dy, call.outer(y_shape))
@@ -87,13 +103,15 @@ def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1
         dy = call.inward(dy)
         read = way.cut(call.backend, dy)
         dW = call.backend.conv2d_dW(read, call.inward(x), way.window, groups=groups)
-        dx = call.outward(call.backend.conv2d(read, call.ready(W), way.window, groups=groups)) if needs_dx else None
+        dx = (call.outward(call.backend.conv2d(read, call.ready(W), way.window, groups=groups))
+              if needs_dx else None)
         return dx, dW, call.row_sums(dy)
 
 
-def im2col(x: Array, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1, layout: str = "NCHW",
-           backend: str | Backend = "auto") -> Array:
-    """Every window as a column: cols[n, (c, i, j), (oy, ox)] = x[n, c, oy stride - top + i dilation, ...], zeros on padding.
+def im2col(x: Array, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0,
+           dilation: Pair = 1, layout: str = "NCHW", backend: str | Backend = "auto") -> Array:
+    """Every window as a column: cols[n, (c, i, j), (oy, ox)] = x[n, c, oy stride - top + i
+    dilation, ...], zeros on padding.
 
     x (N, C, H, W) -> (N, C*KH*KW, OH*OW); with layout="CHWN" (C*KH*KW, OH*OW, N).
     """
@@ -102,13 +120,16 @@ def im2col(x: Array, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 
     C, H, width, N = call.sizes(x)
     OH, OW = window.output_size(H, width, who=call.who)
     with call.backend.scope():
-        cols = call.backend.im2col(call.inward(x), window)                                      # may be a view of x
-        return call.outward((cols.copy() if window.pointwise else cols).reshape(C * window.taps, OH * OW, N))
+        cols = call.backend.im2col(call.inward(x), window)  # may be a view of x
+        return (call.outward((cols.copy() if window.pointwise
+                              else cols).reshape(C * window.taps, OH * OW, N)))
 
 
-def col2im(cols: Array, x_shape: Sequence[int], kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
-           layout: str = "NCHW", backend: str | Backend = "auto") -> Array:
-    """The adjoint of im2col, and so its gradient: each element of x is the sum of the columns' entries that were read from it.
+def col2im(cols: Array, x_shape: Sequence[int], kernel_size: Pair, *, stride: Pair = 1,
+           padding: Padding = 0, dilation: Pair = 1, layout: str = "NCHW",
+           backend: str | Backend = "auto") -> Array:
+    """The adjoint of im2col, and so its gradient: each element of x is the sum of the columns'
+    entries that were read from it.
 
     cols (N, C*KH*KW, OH*OW) and x_shape (N, C, H, W) -> (N, C, H, W).
     """
@@ -118,26 +139,33 @@ def col2im(cols: Array, x_shape: Sequence[int], kernel_size: Pair, *, stride: Pa
     OH, OW = window.output_size(H, width, who=call.who)
     call.expect("cols", cols, call.outer((C * window.taps, OH * OW, N)))
     with call.backend.scope():
-        return call.outward(call.backend.col2im(call.inward(cols).reshape(C * window.taps, OH * OW * N), shape, window))
+        return (
+            call.outward(
+                call.backend.col2im(call.inward(cols).reshape(C * window.taps, OH * OW * N), shape,
+                                    window)))
 
 
-def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Pair, padding: Padding, dilation: Pair, groups: int
+def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Pair, padding: Padding,
+                 dilation: Pair, groups: int
                 ) -> tuple[Window, Shape]:
     """The window of a convolution, and the sizes (F, OH, OW, N) of what it gives."""
     window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
     if x_sizes[0] != W.shape[1] * groups:
-        raise ValueError(f"{call.who}: expected {W.shape[1] * groups} channels, those of W times groups={groups}. "
+        raise ValueError(f"{call.who}: expected {W.shape[1] * groups} channels, those of W times "
+                         f"groups={groups}. "
                          f"Received: x with {x_sizes[0]} channels, W of shape {tuple(W.shape)}.")
     return window, (W.shape[0], *window.output_size(*x_sizes[1:3], who=call.who), x_sizes[3])
 
 
-def _transposed(call: Call, x: Array, W: Array, stride: Pair, padding: Padding, output_padding: Pair, dilation: Pair, groups: int
+def _transposed(call: Call, x: Array, W: Array, stride: Pair, padding: Padding,
+                output_padding: Pair, dilation: Pair, groups: int
                ) -> tuple[Transposed, Shape]:
     """How it is computed, and the sizes (C, OH, OW, N) of y."""
     window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
     F, H, width, N = call.sizes(x)
     if F != W.shape[0]:
-        raise ValueError(f"{call.who}: expected as many channels as W has filters, {W.shape[0]}. Received: x with {F}.")
+        raise ValueError(f"{call.who}: expected as many channels as W has filters, {W.shape[0]}. "
+                         f"Received: x with {F}.")
     transposed = window.transposed(H, width, output_padding, who=call.who)
     return transposed, (W.shape[1] * groups, *transposed.size, N)
 
@@ -148,5 +176,6 @@ def _optional(bias: Array | None, axis: str) -> dict[str, tuple[Array, str]]:
 
 def _groups(call: Call, W: Array, groups: int) -> int:
     if not is_integer(groups, 1) or W.shape[0] % groups:
-        raise wrong(call.who, f"groups to be an int that divides the {W.shape[0]} filters of W", "groups", groups)
+        raise wrong(call.who, f"groups to be an int that divides the {W.shape[0]} filters of W",
+                    "groups", groups)
     return int(groups)

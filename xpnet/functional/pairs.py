@@ -1,4 +1,5 @@
-"""Losses of pairs and triplets of vectors, with their gradients. The vectors may come from one network in several calls."""
+"""Losses of pairs and triplets of vectors, with their gradients. The vectors may come from one
+network in several calls."""
 
 from __future__ import annotations
 
@@ -15,14 +16,17 @@ from xpnet.losses.embedding import cosine_of
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def triplet_margin(anchor: Array, positive: Array, negative: Array, margin: float = 1.0, *, reduction: str = "mean",
-                   layout: str = "NCHW", backend: str | Backend = "auto") -> tuple[Array, Array, Array, Array]:
-    """Triplet loss: L = mean of max(0, |a - p| - |a - n| + margin), and its gradients with respect to a, p and n.
+def triplet_margin(anchor: Array, positive: Array, negative: Array, margin: float = 1.0, *,
+                   reduction: str = "mean", layout: str = "NCHW", backend: str | Backend = "auto"
+                   ) -> tuple[Array, Array, Array, Array]:
+    """Triplet loss: L = mean of max(0, |a - p| - |a - n| + margin), and its gradients with respect
+    to a, p and n.
 
-    anchor a, positive p and negative n (N, D) -> loss (), da, dp, dn. With u = (a - p) / |a - p| and v = (a - n) / |a - n|,
-    da = (u - v) / N, dp = -u / N, dn = v / N where the loss is above 0; u and v are 0 where the vectors are equal.
-    reduction="sum" does not divide, "none" gives a loss (N,) for each triplet and the gradients of their sum.
-    Weinberger and Saul 2009; Schroff et al. 2015, who square the distances.
+    anchor a, positive p and negative n (N, D) -> loss (), da, dp, dn. With u = (a - p) / |a - p|
+    and v = (a - n) / |a - n|, da = (u - v) / N, dp = -u / N, dn = v / N where the loss is above 0;
+    u and v are 0 where the vectors are equal. reduction="sum" does not divide, "none" gives a loss
+    (N,) for each triplet and the gradients of their sum. Weinberger and Saul 2009; Schroff et al.
+    2015, who square the distances.
     """
     margin = expect_positive("triplet_margin", "margin", margin)
 
@@ -31,16 +35,20 @@ def triplet_margin(anchor: Array, positive: Array, negative: Array, margin: floa
         f = xp.maximum(near - far + margin, 0)
         u, v = u * (f > 0), v * (f > 0)
         return f, u - v, -u, v
-    return _vectors("triplet_margin", layout, backend, {"anchor": anchor, "positive": positive, "negative": negative}, None,
+    return _vectors("triplet_margin", layout, backend,
+                    {"anchor": anchor, "positive": positive, "negative": negative}, None,
                     reduction, terms)
 
 
-def contrastive(a: Array, b: Array, same: Array, margin: float = 1.0, *, reduction: str = "mean", layout: str = "NCHW",
-                backend: str | Backend = "auto") -> tuple[Array, Array, Array]:
-    """Contrastive loss: L = mean of 1/2 d^2 where `same`, 1/2 max(0, margin - d)^2 elsewhere, d = |a - b|.
+def contrastive(a: Array, b: Array, same: Array, margin: float = 1.0, *, reduction: str = "mean",
+                layout: str = "NCHW", backend: str | Backend = "auto"
+                ) -> tuple[Array, Array, Array]:
+    """Contrastive loss: L = mean of 1/2 d^2 where `same`, 1/2 max(0, margin - d)^2 elsewhere, d =
+    |a - b|.
 
-    a and b (N, D), same (N,) of 1 and 0 or bool -> loss (), da, db = -da. da = (a - b) / N where `same`, else
-    -max(0, margin - d) (a - b) / (d N), 0 where a = b. reduction is triplet_margin's. Hadsell et al. 2006, eq. 4.
+    a and b (N, D), same (N,) of 1 and 0 or bool -> loss (), da, db = -da. da = (a - b) / N where
+    `same`, else -max(0, margin - d) (a - b) / (d N), 0 where a = b. reduction is triplet_margin's.
+    Hadsell et al. 2006, eq. 4.
     """
     margin = expect_positive("contrastive", "margin", margin)
 
@@ -49,31 +57,39 @@ def contrastive(a: Array, b: Array, same: Array, margin: float = 1.0, *, reducti
         short = xp.maximum(margin - d, 0)
         da = xp.where(same, a - b, -short * unit)
         return xp.where(same, 0.5 * d * d, 0.5 * short * short), da, -da
-    return _vectors("contrastive", layout, backend, {"a": a, "b": b}, ("same", same, (0, 1)), reduction, terms)
+    return _vectors("contrastive", layout, backend, {"a": a, "b": b}, ("same", same, (0, 1)),
+                    reduction, terms)
 
 
-def cosine_embedding(a: Array, b: Array, sign: Array, margin: float = 0.0, *, reduction: str = "mean", layout: str = "NCHW",
-                     backend: str | Backend = "auto") -> tuple[Array, Array, Array]:
-    """Cosine embedding loss: L = mean of 1 - cos(a, b) where sign = 1, max(0, cos(a, b) - margin) where sign = -1.
+def cosine_embedding(a: Array, b: Array, sign: Array, margin: float = 0.0, *,
+                     reduction: str = "mean", layout: str = "NCHW", backend: str | Backend = "auto"
+                     ) -> tuple[Array, Array, Array]:
+    """Cosine embedding loss: L = mean of 1 - cos(a, b) where sign = 1, max(0, cos(a, b) - margin)
+    where sign = -1.
 
-    a and b (N, D), sign (N,) of 1 and -1 -> loss (), da, db; the margin lies between -1 and 1. With the unit vectors a' and b',
-    d cos / da = (b' - cos a') / |a|; lengths count as 1e-8 at least. reduction is triplet_margin's. Salton et al. 1975.
+    a and b (N, D), sign (N,) of 1 and -1 -> loss (), da, db; the margin lies between -1 and 1. With
+    the unit vectors a' and b', d cos / da = (b' - cos a') / |a|; lengths count as 1e-8 at least.
+    reduction is triplet_margin's. Salton et al. 1975.
     """
     margin = expect_number("cosine_embedding", "margin", margin, -1, 1)
 
     def terms(xp: Any, a: Array, b: Array, together: Array) -> tuple[Array, ...]:
         cosine, da, db = cosine_of(xp, a, b)
         slope = xp.where(together, -1.0, (cosine > margin).astype(a.dtype)).astype(a.dtype)
-        return xp.where(together, 1.0 - cosine, xp.maximum(cosine - margin, 0)), slope * da, slope * db
-    return _vectors("cosine_embedding", layout, backend, {"a": a, "b": b}, ("sign", sign, (-1, 1)), reduction, terms)
+        return (xp.where(together, 1.0 - cosine, xp.maximum(cosine - margin, 0)), slope * da,
+                slope * db)
+    return _vectors("cosine_embedding", layout, backend, {"a": a, "b": b}, ("sign", sign, (-1, 1)),
+                    reduction, terms)
 
 
-def margin_ranking(a: Array, b: Array, sign: Array, margin: float = 0.0, *, reduction: str = "mean", layout: str = "NCHW",
-                   backend: str | Backend = "auto") -> tuple[Array, Array, Array]:
-    """Ranking loss: L = mean of max(0, margin - sign (a - b)): a is to be above b where sign = 1, below it where sign = -1.
+def margin_ranking(a: Array, b: Array, sign: Array, margin: float = 0.0, *, reduction: str = "mean",
+                   layout: str = "NCHW", backend: str | Backend = "auto"
+                   ) -> tuple[Array, Array, Array]:
+    """Ranking loss: L = mean of max(0, margin - sign (a - b)): a is to be above b where sign = 1,
+    below it where sign = -1.
 
-    Scores a and b (N,), sign (N,) of 1 and -1, margin 0 or larger -> loss (), da = -sign / N where the loss is above 0, db = -da.
-    reduction is triplet_margin's. Herbrich et al. 2000.
+    Scores a and b (N,), sign (N,) of 1 and -1, margin 0 or larger -> loss (), da = -sign / N where
+    the loss is above 0, db = -da. reduction is triplet_margin's. Herbrich et al. 2000.
     """
     margin = expect_number("margin_ranking", "margin", margin, 0)
 
@@ -82,7 +98,8 @@ def margin_ranking(a: Array, b: Array, sign: Array, margin: float = 0.0, *, redu
         f = xp.maximum(margin - s * (a - b), 0)
         da = -s * (f > 0)
         return f, da, -da
-    return _vectors("margin_ranking", layout, backend, {"a": a, "b": b}, ("sign", sign, (-1, 1)), reduction, terms, axes="")
+    return _vectors("margin_ranking", layout, backend, {"a": a, "b": b}, ("sign", sign, (-1, 1)),
+                    reduction, terms, axes="")
 
 
 def _distance(xp: Any, difference: Array) -> tuple[Array, Array]:
@@ -92,11 +109,13 @@ def _distance(xp: Any, difference: Array) -> tuple[Array, Array]:
 
 
 def _vectors(who: str, layout: str, backend: str | Backend, vectors: dict[str, Array],
-             mark: tuple[str, Array, tuple[int, int]] | None, reduction: str, terms: Callable[..., tuple[Array, ...]],
-             axes: str = "D") -> Any:
-    """Loss and gradients from `terms`, which takes batch-last vectors, and the marks as booleans: the second of two values."""
+             mark: tuple[str, Array, tuple[int, int]] | None, reduction: str,
+             terms: Callable[..., tuple[Array, ...]], axes: str = "D") -> Any:
+    """Loss and gradients from `terms`, which takes batch-last vectors, and the marks as booleans:
+    the second of two values."""
     expect_choice(who, "reduction", reduction, REDUCTIONS)
-    call = Call(who, layout, backend, vectors, {} if mark is None else {mark[0]: (mark[1], "")}, half=False, axes=axes)
+    call = Call(who, layout, backend, vectors, {} if mark is None else {mark[0]: (mark[1], "")},
+                half=False, axes=axes)
     first, *_ = vectors.values()
     for name, vector in vectors.items():
         call.expect(name, vector, first.shape)
@@ -105,11 +124,13 @@ def _vectors(who: str, layout: str, backend: str | Backend, vectors: dict[str, A
         name, marks, (no, yes) = mark
         call.expect(name, marks, (N,))
         if call.backend.xp is np and not np.isin(marks, (no, yes)).all():
-            raise ValueError(f"{who}: expected {name} of {no} and {yes}. Received: {marks[~np.isin(marks, (no, yes))][0]} "
+            raise ValueError(f"{who}: expected {name} of {no} and {yes}. Received: "
+                             f"{marks[~np.isin(marks, (no, yes))][0]} "
                              "among them.")
     with call.backend.scope():
         more = [] if mark is None else [call.backend.asarray(mark[1]) == mark[2][1]]
         f, *gradients = terms(call.backend.xp, *map(call.inward, vectors.values()), *more)
         dtype, scale = first.dtype, 1.0 / N if reduction == "mean" else 1.0
-        value = f.astype(dtype) if reduction == "none" else call.backend.xp.asarray(f.sum() * scale, dtype=dtype)
+        value = (f.astype(dtype) if reduction == "none"
+                 else call.backend.xp.asarray(f.sum() * scale, dtype=dtype))
         return value, *(call.outward((g * scale).astype(dtype, copy=False)) for g in gradients)

@@ -15,16 +15,20 @@ from xpnet.layer import Layer, Node, Parameter
 from xpnet.network import Input, Network
 
 Entry = dict[str, Any]
-IRRELEVANT = "name", "init"         # arguments that say nothing about what a layer computes: its arrays are in the file
+# arguments that say nothing about what a layer computes: its arrays are in the file
+IRRELEVANT = "name", "init"
 
 
 def architecture(net: Network) -> dict[str, Any]:
     """The network without its arrays."""
     return {
-        "input_shape": net.input.shape, "output": net.output.layer.name if net.output.layer else None,
+        "input_shape": net.input.shape, "output": net.output.layer.name if net.output.layer
+        else None,
         "dtype": net.dtype.name, "seed": net.seed,
-        "layers": [{"name": layer.name, "type": type(layer).__name__, "trainable": layer.trainable, "config": _config(layer),
-                    "inputs": [parent.layer.name if parent.layer else None for parent in node.parents]}
+        "layers": [{"name": layer.name, "type": type(layer).__name__, "trainable": layer.trainable,
+                    "config": _config(layer),
+                    "inputs": [parent.layer.name if parent.layer else None
+                               for parent in node.parents]}
                    for node in net.nodes if (layer := node.layer) is not None],
     }
 
@@ -33,7 +37,8 @@ def _config(layer: Layer) -> dict[str, Any]:
     try:
         return layer.config()
     except AttributeError as error:
-        raise AttributeError(f"save: {layer.who}: expected every argument of the constructor in an attribute of the same name. "
+        raise AttributeError(f"save: {layer.who}: expected every argument of the constructor in an "
+                             "attribute of the same name. "
                              f"Received: {error}.") from error
 
 
@@ -45,12 +50,14 @@ def _plain(value: Any) -> Any:
     """A constructor's argument that JSON does not know: NumPy's numbers and arrays as Python's."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"save: expected layers whose constructors take numbers, strings, lists or None. Received: {value!r}.")
+    raise TypeError("save: expected layers whose constructors take numbers, strings, lists or "
+                    f"None. Received: {value!r}.")
 
 
 def own_layers(net: Network) -> list[type[Layer]]:
     """The classes of the network's layers that are not the library's."""
-    return list({type(layer): None for layer in net.layers if getattr(library, type(layer).__name__, None) is not type(layer)})
+    return (list({type(layer): None for layer in net.layers
+                  if getattr(library, type(layer).__name__, None) is not type(layer)}))
 
 
 def entries(plan: dict[str, Any]) -> list[Entry]:
@@ -59,15 +66,18 @@ def entries(plan: dict[str, Any]) -> list[Entry]:
     if not isinstance(found, list):
         raise ValueError(f"the layers are no list but {shown(found)}")
     for entry in found:
-        if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict) or not isinstance(entry.get("inputs"), list) \
-                or not all(isinstance(entry.get(key), str) for key in ("name", "type")) \
-                or not all(name is None or isinstance(name, str) for name in entry["inputs"]):
+        if not (isinstance(entry, dict) and isinstance(entry.get("config"), dict)
+                and isinstance(entry.get("inputs"), list)
+                and all(isinstance(entry.get(key), str) for key in ("name", "type"))
+                and all(name is None or isinstance(name, str) for name in entry["inputs"])):
             raise ValueError(f"an entry of the layers is {shown(entry)}")
     return found
 
 
-def graph(plan: dict[str, Any], layers: Sequence[type[Layer]]) -> tuple[Node, Node, dict[str, Parameter]]:
-    """Input, output and declared arrays of the network that was saved. Nothing large is allocated: layers only declare."""
+def graph(plan: dict[str, Any], layers: Sequence[type[Layer]]
+          ) -> tuple[Node, Node, dict[str, Parameter]]:
+    """Input, output and declared arrays of the network that was saved. Nothing large is allocated:
+    layers only declare."""
     classes: dict[str, type[Layer]] = {name: getattr(library, name) for name in library.__all__}
     classes |= {layer.__name__: layer for layer in layers}
     declared: dict[str, Parameter] = {}
@@ -84,15 +94,18 @@ def graph(plan: dict[str, Any], layers: Sequence[type[Layer]]) -> tuple[Node, No
 
 
 def differences(plan: dict[str, Any], net: Network) -> list[str]:
-    """In what the architecture of a file differs from the network's: "relu1 is a Tanh and not a ReLU", ...
+    """In what the architecture of a file differs from the network's: "relu1 is a Tanh and not a
+    ReLU", ...
 
-    The dtype, the seed and which layers are trainable may differ, and so may what a constructor draws initial values with.
+    The dtype, the seed and which layers are trainable may differ, and so may what a constructor
+    draws initial values with.
     """
     own = json.loads(as_json(architecture(net)))
     theirs, ours = ({entry["name"]: entry for entry in entries(one)} for one in (plan, own))
     found = []
     if plan.get("input_shape") != own["input_shape"]:
-        found.append(f"the input has shape {shown(plan.get('input_shape'))} and not {own['input_shape']}")
+        found.append(f"the input has shape {shown(plan.get('input_shape'))} and not "
+                     f"{own['input_shape']}")
     for layer, (name, entry) in zip(net.layers, ours.items(), strict=True):
         if name not in theirs:
             found.append(f"there is no layer {name}")
@@ -100,7 +113,8 @@ def differences(plan: dict[str, Any], net: Network) -> list[str]:
         found += _differing(theirs[name], entry, _defaults(type(layer)))
     found += [f"there is a layer {shown(name)[1:-1]}" for name in theirs if name not in ours]
     if plan.get("output") != own["output"]:
-        found.append(f"the output is that of {shown(plan.get('output'))} and not of {own['output']!r}")
+        found.append(f"the output is that of {shown(plan.get('output'))} and not of "
+                     f"{own['output']!r}")
     return found
 
 
@@ -121,7 +135,8 @@ def _differing(theirs: Entry, ours: Entry, defaults: dict[str, Any]) -> list[str
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equal, or once a number and once a list of just this number: 3 and [3, 3] are the same kernel size."""
+    """Equal, or once a number and once a list of just this number: 3 and [3, 3] are the same kernel
+    size."""
     if isinstance(a, list) != isinstance(b, list):
         several, one = (a, b) if isinstance(a, list) else (b, a)
         return bool(several) and all(value == one for value in several)
@@ -130,4 +145,5 @@ def _same(a: Any, b: Any) -> bool:
 
 def _defaults(kind: type[Layer]) -> dict[str, Any]:
     found = inspect.signature(kind.__init__).parameters.values()
-    return json.loads(json.dumps({p.name: p.default for p in found if p.default is not p.empty}, default=lambda value: None))
+    return json.loads(json.dumps({p.name: p.default for p in found if p.default is not p.empty},
+                                 default=lambda value: None))

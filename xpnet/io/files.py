@@ -19,36 +19,43 @@ Path = str | os.PathLike[str]
 PART, COMPLETE = ".part", ".complete"
 LONGEST = 32767         # characters of a path, on Windows; most systems take fewer
 LEFTOVER = re.compile(r"\.xpnet-[0-9a-f]{16}\.part")
-KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a character device", stat.S_IFBLK: "a block device",
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a character device",
+         stat.S_IFBLK: "a block device",
          stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
-    """Make `content` the file at `path`; until all of it is on the disk, the old file stays as it is.
+    """Make `content` the file at `path`; until all of it is on the disk, the old file stays as it
+    is.
 
-    The content goes to a temporary file in the same folder, .xpnet-RANDOM.part, which is flushed to the disk and renamed,
-    and then the folder is flushed. The new file keeps the mode and the owner of the old one, and a symbolic link is followed.
-    Where a rename would lose something, hard links or an owner that cannot be given, the content is then copied into the
-    old file itself, while the complete new content stays in .xpnet-RANDOM.complete until the copy is on the disk: a process
-    that is killed during the copy leaves it there. Temporary files that a dead process left in the folder are removed.
+    The content goes to a temporary file in the same folder, .xpnet-RANDOM.part, which is flushed to
+    the disk and renamed, and then the folder is flushed. The new file keeps the mode and the owner
+    of the old one, and a symbolic link is followed. Where a rename would lose something, hard links
+    or an owner that cannot be given, the content is then copied into the old file itself, while the
+    complete new content stays in .xpnet-RANDOM.complete until the copy is on the disk: a process
+    that is killed during the copy leaves it there. Temporary files that a dead process left in the
+    folder are removed.
 
-    FileNotFoundError for a folder that does not exist, FileExistsError for a path where something else than a file is,
-    PermissionError for a file that is read-only, for root too; OSError where the system refuses. `who` names the caller.
+    FileNotFoundError for a folder that does not exist, FileExistsError for a path where something
+    else than a file is, PermissionError for a file that is read-only, for root too; OSError where
+    the system refuses. `who` names the caller.
     """
     name = name_of(path, who)
     old = _old_file(name, who)
     target = os.path.realpath(name) if old is None or os.path.islink(name) else name
     folder = os.path.dirname(target) or "."
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{who}: expected the name of a file in a folder that exists. Received: {name}.")
+        raise FileNotFoundError(f"{who}: expected the name of a file in a folder that exists. "
+                                f"Received: {name}.")
     try:
         _replace(target, folder, old, content, who)
         _flush(folder)
     except OSError as error:
         if error.errno is None:         # it says so itself
             raise
-        raise OSError(error.errno, f"{who}: expected to write {name}. Received: {error.strerror}, in {folder}") from error
+        raise OSError(error.errno, f"{who}: expected to write {name}. Received: {error.strerror}, "
+                                   f"in {folder}") from error
     _sweep(folder)
 
 
@@ -63,22 +70,28 @@ def name_of(path: Path, who: str) -> str:
 
 
 def _old_file(name: str, who: str) -> os.stat_result | None:
-    """What is known of the file that is there, None where there is none; an error for what must not be replaced."""
+    """What is known of the file that is there, None where there is none; an error for what must not
+    be replaced."""
     try:
         old = os.stat(name)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:            # a loop of links, a name that is too long, a folder that may not be entered
-        raise OSError(error.errno, f"{who}: expected the name of a file. Received: {name!r:.300} ({error.strerror})") from error
+    # a loop of links, a name that is too long, a folder that may not be entered
+    except OSError as error:
+        raise OSError(error.errno, f"{who}: expected the name of a file. Received: {name!r:.300} "
+                                   f"({error.strerror})") from error
     if not stat.S_ISREG(old.st_mode):
         kind = KINDS.get(stat.S_IFMT(old.st_mode), "no file")
-        raise FileExistsError(f"{who}: expected the name of a file. Received: {name}, which is {kind}.")
+        raise FileExistsError(f"{who}: expected the name of a file. Received: {name}, which is "
+                              f"{kind}.")
     if not old.st_mode & 0o222 or not os.access(name, os.W_OK):
-        raise PermissionError(f"{who}: expected a file that may be written. Received: {name}, which is read-only.")
+        raise PermissionError(f"{who}: expected a file that may be written. Received: {name}, "
+                              "which is read-only.")
     return old
 
 
-def _replace(target: str, folder: str, old: os.stat_result | None, content: bytes, who: str) -> None:
+def _replace(target: str, folder: str, old: os.stat_result | None, content: bytes,
+             who: str) -> None:
     descriptor, temporary = _create(folder, 0o666 if old is None else 0o600)
     with open(descriptor, "wb") as file:
         try:
@@ -88,7 +101,8 @@ def _replace(target: str, folder: str, old: os.stat_result | None, content: byte
             if old is not None and not _like(old, descriptor):
                 _copy_into(target, old, content, temporary, who)
                 return
-            if fcntl is None:           # Windows renames no file that is open; elsewhere closing it ends the lock
+            # Windows renames no file that is open; elsewhere closing it ends the lock
+            if fcntl is None:
                 file.close()
             os.replace(temporary, target)
         except BaseException:           # Ctrl-C too
@@ -98,9 +112,11 @@ def _replace(target: str, folder: str, old: os.stat_result | None, content: byte
 
 
 def _create(folder: str, mode: int) -> tuple[int, str]:
-    """A new file in `folder`, locked so that others see that its process lives: an open descriptor, and its path."""
+    """A new file in `folder`, locked so that others see that its process lives: an open descriptor,
+    and its path."""
     for _ in range(100):
-        # The name is random, and of a length that every file system takes, whatever the name of the file will be.
+        # The name is random, and of a length that every file system takes, whatever the name of the
+        # file will be.
         path = os.path.join(folder, f".xpnet-{secrets.token_hex(8)}{PART}")
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, mode)
@@ -110,20 +126,24 @@ def _create(folder: str, mode: int) -> tuple[int, str]:
         if os.fstat(file).st_nlink:     # else it was swept before it had its lock
             return file, path
         os.close(file)
-    raise FileExistsError(f"save: expected that a temporary file can be made in {folder}. Received: 100 failures.")
+    raise FileExistsError(f"save: expected that a temporary file can be made in {folder}. "
+                          "Received: 100 failures.")
 
 
 def _lock(file: int, wait: bool = False) -> bool:
-    """Whether the file is locked now: until it is closed or the process ends, and only if nobody else has locked it."""
+    """Whether the file is locked now: until it is closed or the process ends, and only if nobody
+    else has locked it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (OSError, AttributeError):   # locked by another process, or a file system or a system without locks
+    # locked by another process, or a file system or a system without locks
+    except (OSError, AttributeError):
         return False
     return True
 
 
 def _like(old: os.stat_result, file: int) -> bool:
-    """Whether a rename of `file` onto the old one keeps all of it: gives the new file its owner and its mode."""
+    """Whether a rename of `file` onto the old one keeps all of it: gives the new file its owner and
+    its mode."""
     if old.st_nlink > 1:
         return False
     if hasattr(os, "fchown"):
@@ -138,13 +158,15 @@ def _like(old: os.stat_result, file: int) -> bool:
 
 
 def _copy_into(target: str, old: os.stat_result, content: bytes, temporary: str, who: str) -> None:
-    """The content into the old file itself, which keeps its links and its owner; `temporary` is the complete new file."""
+    """The content into the old file itself, which keeps its links and its owner; `temporary` is the
+    complete new file."""
     complete = temporary.removesuffix(PART) + COMPLETE
     file = os.open(target, os.O_RDWR | FLAGS)
     try:
         before = os.fstat(file)
         if (before.st_dev, before.st_ino) != (old.st_dev, old.st_ino):
-            raise OSError(f"{who}: expected a file that stays in its place. Received: {target}, which was replaced meanwhile.")
+            raise OSError(f"{who}: expected a file that stays in its place. Received: {target}, "
+                          "which was replaced meanwhile.")
         os.rename(temporary, complete)
         _flush(os.path.dirname(target) or ".")
         try:
@@ -161,21 +183,23 @@ def _copy_into(target: str, old: os.stat_result, content: bytes, temporary: str,
                 raise
         except OSError as error:
             kept = f"; all of the new content is in {complete}" if os.path.exists(complete) else ""
-            raise OSError(f"{who}: expected to write {target}. Received: {error.strerror or error}{kept}.") from error
+            raise OSError(f"{who}: expected to write {target}. Received: "
+                          f"{error.strerror or error}{kept}.") from error
         os.unlink(complete)
     finally:
         os.close(file)
 
 
 def _reserve(file: int, before: int, size: int) -> None:
-    """Make the file as large as it will be, so that a full disk is found while its old content is whole."""
+    """Make the file as large as it will be, so that a full disk is found while its old content is
+    whole."""
     if size <= before or not hasattr(os, "posix_fallocate"):
         return
     try:
         os.posix_fallocate(file, before, size - before)
     except OSError as error:
         os.ftruncate(file, before)
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):         # not every file system can reserve
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can reserve
             raise
 
 
@@ -196,14 +220,16 @@ def _flush(folder: str) -> None:
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP):        # file systems that have nothing to flush
+        # file systems that have nothing to flush
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP):
             raise
     finally:
         os.close(file)
 
 
 def _sweep(folder: str) -> None:
-    """Remove temporary files of processes that were killed: files by our name, our own, that no living process has locked."""
+    """Remove temporary files of processes that were killed: files by our name, our own, that no
+    living process has locked."""
     if fcntl is None:
         return
     with suppress(OSError), os.scandir(folder) as entries:
@@ -212,7 +238,8 @@ def _sweep(folder: str) -> None:
                 file = os.open(path, os.O_RDWR | os.O_NONBLOCK | FLAGS)
                 try:
                     found = os.fstat(file)
-                    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1 and _lock(file):
+                    if (stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+                        and found.st_nlink == 1 and _lock(file)):
                         os.unlink(path)
                 finally:
                     os.close(file)

@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 
 SUFFIXES = {        # of formats that hold networks or arrays, and are not written here
-    ".ckpt": "a checkpoint", ".gguf": "GGUF", ".h5": "HDF5", ".hdf5": "HDF5", ".joblib": "joblib", ".json": "JSON",
-    ".keras": "Keras", ".mat": "MATLAB", ".npy": "NumPy", ".npz": "NumPy", ".onnx": "ONNX", ".pb": "TensorFlow",
-    ".pickle": "pickle", ".pkl": "pickle", ".pt": "PyTorch", ".pth": "PyTorch", ".tflite": "TensorFlow Lite",
+    ".ckpt": "a checkpoint", ".gguf": "GGUF", ".h5": "HDF5", ".hdf5": "HDF5", ".joblib": "joblib",
+    ".json": "JSON",
+    ".keras": "Keras", ".mat": "MATLAB", ".npy": "NumPy", ".npz": "NumPy", ".onnx": "ONNX",
+    ".pb": "TensorFlow",
+    ".pickle": "pickle", ".pkl": "pickle", ".pt": "PyTorch", ".pth": "PyTorch",
+    ".tflite": "TensorFlow Lite",
 }
 STARTS = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Keras writes", b"\x93NUMPY": "a NumPy array (.npy)", b"GGUF": "a GGUF file",
-    b"\x1f\x8b": "a gzip archive", b"version https://git-lfs": "a Git LFS pointer, which stands for the file itself",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Keras writes", b"\x93NUMPY": "a NumPy array "
+                                                                              "(.npy)",
+    b"GGUF": "a GGUF file",
+    b"\x1f\x8b": "a gzip archive", b"version https://git-lfs": "a Git LFS pointer, which stands "
+                                                               "for the file itself",
 }
-WITH_ARRAYS = "HDF5", "NumPy", "PyTorch", "Keras", "ONNX"       # what can be read elsewhere, and copied
+WITH_ARRAYS = "HDF5", "NumPy", "PyTorch", "Keras", "ONNX"  # what can be read elsewhere, and copied
 
 
 def of_name(path: str | os.PathLike[str]) -> str | None:
-    """The format that the end of a file's name stands for, other than safetensors; None where it stands for none."""
+    """The format that the end of a file's name stands for, other than safetensors; None where it
+    stands for none."""
     return SUFFIXES.get(os.path.splitext(os.fspath(path))[1].lower())
 
 
 def of_content(path: str | os.PathLike[str]) -> str:
-    """What the file is, such as "a PyTorch file", judged by its first bytes; nothing in it is run."""
+    """What the file is, such as "a PyTorch file", judged by its first bytes; nothing in it is
+    run."""
     with open(path, "rb") as file:
         start = file.read(512)
     if not start:

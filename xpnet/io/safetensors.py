@@ -1,7 +1,8 @@
-"""Networks as safetensors files: the arrays under "layer.parameter", all else as one JSON text in the metadata.
+"""Networks as safetensors files: the arrays under "layer.parameter", all else as one JSON text in
+the metadata.
 
-One text, because safetensors writes several metadata entries in an order that changes from run to run, and the same
-network should give the same file.
+One text, because safetensors writes several metadata entries in an order that changes from run to
+run, and the same network should give the same file.
 """
 
 from __future__ import annotations
@@ -27,22 +28,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "xpnet-1"
-FLOATS = {"F16": "float16", "F32": "float32", "F64": "float64"}     # element types, as safetensors names them
+# element types, as safetensors names them
+FLOATS = {"F16": "float16", "F32": "float32", "F64": "float64"}
 MOST_SHOWN = 4                      # differences that an error names
 MOST_CHARACTERS = 400               # of what a layer says about a file's arguments
 
 
-# --- writing --------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 def save(net: Network, path: str | Path) -> None:
-    """Write the network's architecture, parameters, state and step counters; the old file stays until the new is complete.
+    """Write the network's architecture, parameters, state and step counters; the old file stays
+    until the new is complete.
 
-    ValueError for a name that ends like another format's, such as .onnx or .pt. What else is refused, and what stays of an
-    old file, is said in `write_atomically`.
+    ValueError for a name that ends like another format's, such as .onnx or .pt. What else is
+    refused, and what stays of an old file, is said in `write_atomically`.
     """
     other = formats.of_name(name_of(path, "save"))
     if other is not None:
-        raise ValueError("save: expected a name that ends with .safetensors, the format that is written. "
+        raise ValueError("save: expected a name that ends with .safetensors, the format that is "
+                         "written. "
                          f"Received: {os.fspath(path)}, whose end stands for {other}.")
     write_atomically(path, to_bytes(net))
 
@@ -52,7 +56,8 @@ def to_bytes(net: Network) -> bytes:
     from safetensors.numpy import save as pack
     layers = {layer.name for layer in net.layers}
     if len(layers) < len(net.layers):
-        raise ValueError("save: expected every layer to have a name of its own. Received: names that were changed to equal ones.")
+        raise ValueError("save: expected every layer to have a name of its own. Received: names "
+                         "that were changed to equal ones.")
     arrays = {f"{layer.name}.{p.name}": np.array(net.backend.to_numpy(p.data))
               for layer in net.layers for p in layer.parameters + layer.states}
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
@@ -63,22 +68,25 @@ def to_bytes(net: Network) -> bytes:
     return pack(arrays, {"xpnet": as_json(about)})
 
 
-# --- reading --------------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
-def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[type[Layer]] = ()) -> Network:
+def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[type[Layer]] = ()
+         ) -> Network:
     """The network that a file holds. Layer classes of your own are named in `layers`.
 
-    ValueError for a file that is truncated, that xpnet did not write, or whose architecture and arrays disagree. Memory is
-    taken for arrays only that the file holds.
+    ValueError for a file that is truncated, that xpnet did not write, or whose architecture and
+    arrays disagree. Memory is taken for arrays only that the file holds.
     """
     with _opened(path) as saved:
         return _built(saved, backend, layers)
 
 
 def load_weights(net: Network, path: str | Path, *, architecture: bool = True) -> None:
-    """Copy a file's parameters and state into a network of the same architecture; on any error it is untouched.
+    """Copy a file's parameters and state into a network of the same architecture; on any error it
+    is untouched.
 
-    With architecture=False into any network that has arrays of the same names and shapes, whatever it computes with them.
+    With architecture=False into any network that has arrays of the same names and shapes, whatever
+    it computes with them.
     """
     with _opened(path) as saved:
         if architecture:
@@ -86,8 +94,10 @@ def load_weights(net: Network, path: str | Path, *, architecture: bool = True) -
         _copy(net, saved)
 
 
-def from_bytes(kind: type[Network], content: bytes, backend: str | Backend, layers: Sequence[type[Layer]]) -> Network:
-    """The network that `to_bytes` wrote, as an instance of `kind`: what pickle and deepcopy call."""
+def from_bytes(kind: type[Network], content: bytes, backend: str | Backend,
+               layers: Sequence[type[Layer]]) -> Network:
+    """The network that `to_bytes` wrote, as an instance of `kind`: what pickle and deepcopy
+    call."""
     from safetensors.numpy import load as unpack
     arrays = unpack(content)
     header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
@@ -101,7 +111,8 @@ def from_bytes(kind: type[Network], content: bytes, backend: str | Backend, laye
 
 @dataclass
 class Saved:
-    """A file that is open: its decoded metadata, what its arrays are, and a function that reads them."""
+    """A file that is open: its decoded metadata, what its arrays are, and a function that reads
+    them."""
 
     path: str
     about: dict[str, Any]
@@ -115,7 +126,8 @@ def _opened(path: str | Path) -> Iterator[Saved]:
     from safetensors import safe_open
     name = name_of(path, "load")
     if not os.path.isfile(name):
-        raise FileNotFoundError(f"load: expected a file that save wrote. Received: {path}, where there is none.")
+        raise FileNotFoundError(f"load: expected a file that save wrote. Received: {path}, where "
+                                "there is none.")
     with _explained(name):
         opened = safe_open(name, framework="numpy")
     with opened as file:
@@ -137,13 +149,16 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise MemoryError(f"load: expected a file whose arrays fit into memory. Received: {path}.") from error
+        raise MemoryError("load: expected a file whose arrays fit into memory. Received: "
+                          f"{path}.") from error
     except SafetensorError as error:
         what = formats.of_content(path)
-        raise ValueError(f"load: expected a complete safetensors file that save wrote. Received: {path}, which is {what} "
+        raise ValueError("load: expected a complete safetensors file that save wrote. Received: "
+                         f"{path}, which is {what} "
                          f"({str(error):.200}){formats.remedy(what)}.") from error
     except OSError as error:
-        raise OSError(error.errno, f"load: expected a file that can be read. Received: {path} ({error.strerror or error})"
+        raise OSError(error.errno, f"load: expected a file that can be read. Received: {path} "
+                                   f"({error.strerror or error})"
                       ) from error
 
 
@@ -153,15 +168,20 @@ def _metadata(raw: dict[str, str], path: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"load: expected metadata in JSON. Received: {path} ({error}).") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError(f"load: expected a file that xpnet saved (format {FORMAT}). Received: {path}, metadata {raw!r:.80}.")
+        raise ValueError(f"load: expected a file that xpnet saved (format {FORMAT}). Received: "
+                         f"{path}, metadata {raw!r:.80}.")
     plan, progress = about.get("architecture"), about.get("progress")
     if not isinstance(plan, dict) or not isinstance(progress, dict):
-        raise ValueError(f"load: expected an architecture and a progress in the metadata. Received: {path}, "
+        raise ValueError("load: expected an architecture and a progress in the metadata. "
+                         f"Received: {path}, "
                          f"architecture {plan!r:.80}, progress {progress!r:.80}.")
-    if not all(isinstance(count := progress.get(name), int) and 0 <= count < 2**64 for name in ("epochs", "steps", "uses")):
-        raise ValueError(f"load: expected counts of epochs, steps and uses in the metadata. Received: {path}, {progress!r:.80}.")
+    if not all(isinstance(count := progress.get(name), int) and 0 <= count < 2**64
+               for name in ("epochs", "steps", "uses")):
+        raise ValueError("load: expected counts of epochs, steps and uses in the metadata. "
+                         f"Received: {path}, {progress!r:.80}.")
     if not isinstance(about.get("tuning", {}), dict):
-        raise ValueError(f"load: expected tuning to be a table. Received: {path}, tuning {about['tuning']!r:.80}.")
+        raise ValueError(f"load: expected tuning to be a table. Received: {path}, tuning "
+                         f"{about['tuning']!r:.80}.")
     return about
 
 
@@ -169,12 +189,16 @@ def _built(saved: Saved, backend: str | Backend, layers: Sequence[type[Layer]]) 
     plan = saved.about["architecture"]
     try:
         inputs, output, declared = graph(plan, layers)
-    except Exception as error:      # whatever a constructor says to arguments that no layer of ours was saved with
-        raise ValueError(f"load: expected an architecture whose layers can be built. Received: {saved.path} "
-                         f"({type(error).__name__}: {' '.join(str(error).split()):.{MOST_CHARACTERS}}).") from error
+    # whatever a constructor says to arguments that no layer of ours was saved with
+    except Exception as error:
+        raise ValueError("load: expected an architecture whose layers can be built. Received: "
+                         f"{saved.path} "
+                         f"({type(error).__name__}: "
+                         f"{' '.join(str(error).split()):.{MOST_CHARACTERS}}).") from error
     _check(saved, declared)         # before a network of whatever size the file claims is allocated
     net = Network(inputs, output, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))      # type: ignore[arg-type]
-    if not isinstance(backend, Backend):                # one of its own: the bits of the saved run, on the same kind of GPU
+    # one of its own: the bits of the saved run, on the same kind of GPU
+    if not isinstance(backend, Backend):
         net.backend.tuning |= saved.about.get("tuning", {})
     _copy(net, saved)
     return net
@@ -184,30 +208,39 @@ def _compare(saved: Saved, net: Network) -> None:
     try:
         found = differences(saved.about["architecture"], net)
     except ValueError as error:
-        raise ValueError(f"load: expected an architecture in the metadata. Received: {saved.path} ({error}).") from error
+        raise ValueError(f"load: expected an architecture in the metadata. Received: {saved.path} "
+                         f"({error}).") from error
     if found:
-        more = f", and {len(found) - MOST_SHOWN} more differences" if len(found) > MOST_SHOWN else ""
-        raise ValueError(f"load: expected a file of a network of this architecture. Received: {saved.path}, where "
-                         f"{', '.join(found[:MOST_SHOWN])}{more}. net.load(path, architecture=False) takes the arrays alone.")
+        more = (f", and {len(found) - MOST_SHOWN} more differences" if len(found) > MOST_SHOWN
+                else "")
+        raise ValueError("load: expected a file of a network of this architecture. Received: "
+                         f"{saved.path}, where "
+                         f"{', '.join(found[:MOST_SHOWN])}{more}. net.load(path, "
+                         "architecture=False) takes the arrays alone.")
 
 
 def _check(saved: Saved, places: dict[str, Parameter]) -> None:
     if saved.held.keys() != places.keys():
-        differing = ", ".join(shown(name)[1:-1] for name in sorted(saved.held.keys() ^ places.keys())[:5])
-        raise ValueError(f"load: expected the arrays of this network. Received: {saved.path}, which differs in {differing}.")
+        differing = (", ".join(shown(name)[1:-1]
+                               for name in sorted(saved.held.keys() ^ places.keys())[:5]))
+        raise ValueError(f"load: expected the arrays of this network. Received: {saved.path}, "
+                         f"which differs in {differing}.")
     for name, (shape, elements) in saved.held.items():
         if shape != places[name].shape or elements not in FLOATS.values():
-            raise ValueError(f"load: expected {shown(name)[1:-1]} to be floating-point numbers of shape {places[name].shape}. "
+            raise ValueError(f"load: expected {shown(name)[1:-1]} to be floating-point numbers of "
+                             f"shape {places[name].shape}. "
                              f"Received: {elements} of shape {shape} in {saved.path}.")
 
 
 def _copy(net: Network, saved: Saved) -> None:
     _check(saved, net.buffers.arrays)
-    arrays, progress = saved.arrays(), saved.about["progress"]      # all of them, before the first one is changed
+    # all of them, before the first one is changed
+    arrays, progress = saved.arrays(), saved.about["progress"]
     net.epochs = progress["epochs"]
     if net._train_step is not None:
         net._train_step.release()
     with net.backend.scope():
         for name, array in arrays.items():
             net.buffers.arrays[name].data[...] = net.backend.asarray(array, net.dtype)
-        net.counters[...] = net.backend.asarray(np.array([progress["steps"], progress["uses"]], np.uint64))
+        net.counters[...] = (net.backend.asarray(np.array([progress["steps"], progress["uses"]],
+                                                          np.uint64)))

@@ -12,10 +12,12 @@ FLOOR = -1.6732632423543772 * 1.0507009873554805       # what SELU tends to, its
 
 
 class Dropout(Layer):
-    """Dropout: in training Y = X keep / (1 - p), each element kept with probability 1 - p; in prediction Y = X.
+    """Dropout: in training Y = X keep / (1 - p), each element kept with probability 1 - p; in
+    prediction Y = X.
 
-    X any shape. dX = dY keep / (1 - p). The mask follows from (seed, layer, step) alone and is the same on every
-    backend. ValueError for p outside 0 <= p < 1. Srivastava et al. 2014, in its "inverted" form.
+    X any shape. dX = dY keep / (1 - p). The mask follows from (seed, layer, step) alone and is the
+    same on every backend. ValueError for p outside 0 <= p < 1. Srivastava et al. 2014, in its
+    "inverted" form.
     """
 
     kind = "dropout"
@@ -45,11 +47,12 @@ class Dropout(Layer):
 
 
 class Dropout2d(Dropout):
-    """Spatial dropout: in training Y = X keep / (1 - p), whole maps being kept or dropped; in prediction Y = X.
+    """Spatial dropout: in training Y = X keep / (1 - p), whole maps being kept or dropped; in
+    prediction Y = X.
 
-    X (C, H, W, N), keep (C, 1, 1, N): neighbouring pixels are alike, so that one would give away what another one that was
-    dropped had to say. dX = dY keep / (1 - p). ValueError for p outside 0 <= p < 1, and for inputs that are no maps.
-    Tompson et al. 2015, section 3.2.
+    X (C, H, W, N), keep (C, 1, 1, N): neighbouring pixels are alike, so that one would give away
+    what another one that was dropped had to say. dX = dY keep / (1 - p). ValueError for p outside 0
+    <= p < 1, and for inputs that are no maps. Tompson et al. 2015, section 3.2.
     """
 
     kind = "dropout2d"
@@ -61,7 +64,8 @@ class Dropout2d(Dropout):
         if mode == PREDICT:
             return x
         C, _, _, N = x.shape
-        _, keep = self.backend.dropout(self.backend.zeros((C, N), x.dtype), self.p, self.key, self.counters)
+        _, keep = self.backend.dropout(self.backend.zeros((C, N), x.dtype), self.p, self.key,
+                                       self.counters)
         keep = keep.reshape(C, 1, 1, N)
         self.remember(mode, keep)
         return self._masked(x, keep)
@@ -75,11 +79,13 @@ class Dropout2d(Dropout):
 
 
 class GaussianDropout(Dropout):
-    """Gaussian dropout: in training Y = X M, M normal with mean 1 and variance p / (1 - p); in prediction Y = X.
+    """Gaussian dropout: in training Y = X M, M normal with mean 1 and variance p / (1 - p); in
+    prediction Y = X.
 
-    X any shape. dX = dY M. The first two moments are those of Dropout with the same p. M follows from (seed, layer, step)
-    alone, the same on every backend to rounding: NumPy's Philox words, by the transform of Box and Muller 1958. ValueError
-    for p outside 0 <= p < 1. Srivastava et al. 2014, section 10, where p is the share that is kept.
+    X any shape. dX = dY M. The first two moments are those of Dropout with the same p. M follows
+    from (seed, layer, step) alone, the same on every backend to rounding: NumPy's Philox words, by
+    the transform of Box and Muller 1958. ValueError for p outside 0 <= p < 1. Srivastava et al.
+    2014, section 10, where p is the share that is kept.
     """
 
     kind = "gaussian_dropout"
@@ -88,7 +94,8 @@ class GaussianDropout(Dropout):
         if mode == PREDICT:
             return x
         spread = math.sqrt(self.p / (1.0 - self.p))
-        noise = 1.0 + spread * normal_numbers(self.backend, x.size, x.dtype, self.key, self.counters).reshape(x.shape)
+        noise = 1.0 + spread * normal_numbers(self.backend, x.size, x.dtype, self.key,
+                                              self.counters).reshape(x.shape)
         self.remember(mode, noise)
         return x * noise
 
@@ -98,10 +105,12 @@ class GaussianDropout(Dropout):
 
 
 class AlphaDropout(Dropout):
-    """Alpha dropout: in training Y = a (X keep + alpha (1 - keep)) + b, alpha = -1.7581 SELU's floor; in prediction Y = X.
+    """Alpha dropout: in training Y = a (X keep + alpha (1 - keep)) + b, alpha = -1.7581 SELU's
+    floor; in prediction Y = X.
 
-    X any shape. dX = a dY keep. With q = 1 - p, a = (q + alpha^2 p q)^(-1/2) and b = -a p alpha give an X of mean 0 and
-    variance 1 a Y of the same moments. ValueError for p outside 0 <= p < 1. Klambauer et al. 2017, section 2.
+    X any shape. dX = a dY keep. With q = 1 - p, a = (q + alpha^2 p q)^(-1/2) and b = -a p alpha
+    give an X of mean 0 and variance 1 a Y of the same moments. ValueError for p outside 0 <= p < 1.
+    Klambauer et al. 2017, section 2.
     """
 
     kind = "alpha_dropout"
@@ -123,14 +132,17 @@ class AlphaDropout(Dropout):
         return ((1.0 - self.p) * (1.0 + FLOOR**2 * self.p)) ** -0.5
 
 
-def normal_numbers(backend: Backend, n: int, dtype: Any, key: tuple[int, int], counter: Array) -> Array:
-    """n numbers with mean 0 and variance 1: sqrt(-2 log u1) cos(2 pi u2), and sin, for uniform u1, u2 (Box and Muller 1958).
+def normal_numbers(backend: Backend, n: int, dtype: Any, key: tuple[int, int],
+                   counter: Array) -> Array:
+    """n numbers with mean 0 and variance 1: sqrt(-2 log u1) cos(2 pi u2), and sin, for uniform u1,
+    u2 (Box and Muller 1958).
 
-    Numbers 2 i and 2 i + 1 come from the words 2 i and 2 i + 1 of backend.random_bits(..., key, counter).
+    Numbers 2 i and 2 i + 1 come from the words 2 i and 2 i + 1 of backend.random_bits(..., key,
+    counter).
     """
     xp, pairs = backend.xp, (n + 1) // 2
     words = backend.random_bits(2 * pairs, key, counter).reshape(pairs, 2)
-    u = (words.astype(dtype) + 0.5) * 2.0**-32                                                  # 0 < u <= 1
+    u = (words.astype(dtype) + 0.5) * 2.0**-32  # 0 < u <= 1
     radius, angle = xp.sqrt(-2.0 * xp.log(u[:, 0])), 2.0 * math.pi * u[:, 1]
     normal = backend.empty((pairs, 2), dtype)
     normal[:, 0] = radius * xp.cos(angle)

@@ -16,7 +16,8 @@ MOST_ENTRIES = 1 << 26                  # of a table
 
 @dataclass(frozen=True)
 class Sparse:
-    """A matrix (rows, columns) by its entries that are not 0, row after row: entry e is weight[e] at (row[e], column[e])."""
+    """A matrix (rows, columns) by its entries that are not 0, row after row: entry e is weight[e]
+    at (row[e], column[e])."""
 
     shape: tuple[int, int]
     row: np.ndarray
@@ -25,13 +26,14 @@ class Sparse:
 
     @classmethod
     def taking(cls, columns: int, taken: np.ndarray, weight: np.ndarray | None = None) -> Sparse:
-        """Row r is the sum over k of weight[r, k] times row taken[r, k] of the unit matrix; weights of 1 by default."""
+        """Row r is the sum over k of weight[r, k] times row taken[r, k] of the unit matrix; weights
+        of 1 by default."""
         rows, k = taken.shape
         weight = np.ones(taken.shape) if weight is None else weight
         key = (np.arange(rows)[:, None] * columns + taken).ravel()
         order = np.argsort(key, kind="stable")
         key, starts = np.unique(key[order], return_index=True)
-        total = np.add.reduceat(weight.ravel()[order], starts)          # several k may take the same row
+        total = np.add.reduceat(weight.ravel()[order], starts)  # several k may take the same row
         key, total = key[total != 0], total[total != 0]
         return cls((rows, columns), key // columns, key % columns, total)
 
@@ -43,7 +45,8 @@ class Sparse:
     @property
     def identity(self) -> bool:
         rows, columns = self.shape
-        return rows == columns == len(self.row) and bool((self.row == self.column).all() and (self.weight == 1).all())
+        return (rows == columns == len(self.row)
+                and bool((self.row == self.column).all() and (self.weight == 1).all()))
 
     def table(self, who: str) -> tuple[np.ndarray, np.ndarray]:
         """Columns and weights (rows, most), for the `most` entries that the fullest row has."""
@@ -56,15 +59,18 @@ class Sparse:
         place = np.arange(len(self.row)) - (np.cumsum(counts) - counts)[self.row]
         columns, weights = np.zeros((rows, most), int), np.zeros((rows, most))
         columns[self.row, place], weights[self.row, place] = self.column, self.weight
-        # A row with fewer entries takes its first one again, times 0: what it does not see cannot reach it.
+        # A row with fewer entries takes its first one again, times 0: what it does not see cannot
+        # reach it.
         return np.where(np.arange(most) < counts[:, None], columns, columns[:, :1]), weights
 
 
 class RowsAndColumns(Layer):
-    """Base class of fixed linear maps along rows and columns: Y[c] = A X[c] B^T, dX[c] = A^T dY[c] B.
+    """Base class of fixed linear maps along rows and columns: Y[c] = A X[c] B^T, dX[c] = A^T dY[c]
+    B.
 
-    A subclass says what A (OH, H) and B (OW, W) are. They have few entries in a row; each of them is a gather on the backend:
-    rows y[r] = sum over k of weight_k[r] x[index_k[r]]. The transposed matrices give gathers just so, and nothing is scattered.
+    A subclass says what A (OH, H) and B (OW, W) are. They have few entries in a row; each of them
+    is a gather on the backend: rows y[r] = sum over k of weight_k[r] x[index_k[r]]. The transposed
+    matrices give gathers just so, and nothing is scattered.
     """
 
     def sizes(self, H: int, W: int) -> tuple[int, int]:
@@ -91,15 +97,18 @@ class RowsAndColumns(Layer):
         return self.gathers(B.T, 2) + self.gathers(A.T, 1)
 
     def gathers(self, matrix: Sparse, axis: int) -> list[list[Gather]]:
-        """One gather for each entry that the fullest row of `matrix` has, along an axis of (C, H, W, N)."""
+        """One gather for each entry that the fullest row of `matrix` has, along an axis of (C, H,
+        W, N)."""
         if matrix.identity:
             return []
         found: list[Gather] = []
         for index, weight in zip(*(table.T for table in matrix.table(self.who)), strict=True):
             on_device = self.backend.asarray(index)
-            found.append(((slice(None), on_device) if axis == 1 else (slice(None), slice(None), on_device),
-                          None if (weight == 1).all() else
-                          self.backend.asarray(weight.reshape(-1, *(1,) * (3 - axis)), self.buffers.dtype)))
+            found.append(((slice(None), on_device) if axis == 1
+                          else (slice(None), slice(None), on_device), None if (weight == 1).all()
+                          else
+                          self.backend.asarray(weight.reshape(-1, *(1,) * (3 - axis)),
+                                               self.buffers.dtype)))
         return [found]
 
     @staticmethod

@@ -19,11 +19,12 @@ class _GlobalPool2d(Layer):
 
 
 class GlobalAvgPool2d(_GlobalPool2d):
-    """Mean of each map: Y[c] = mean over (h, w) of X[c]. X (C, H, W, N), Y (C, N); dX = dY / (H W) (Lin et al. 2013)."""
+    """Mean of each map: Y[c] = mean over (h, w) of X[c]. X (C, H, W, N), Y (C, N); dX = dY / (H W)
+    (Lin et al. 2013)."""
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)
-        return x.mean(axis=(1, 2))                                                              # (C, N)
+        return x.mean(axis=(1, 2))  # (C, N)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         (C, H, W, N), = self.recall()
@@ -33,13 +34,14 @@ class GlobalAvgPool2d(_GlobalPool2d):
 
 
 class GlobalMaxPool2d(_GlobalPool2d):
-    """Largest element of each map: Y[c] = max over (h, w) of X[c]; its dY goes to the element that won (Oquab et al. 2015).
+    """Largest element of each map: Y[c] = max over (h, w) of X[c]; its dY goes to the element that
+    won (Oquab et al. 2015).
 
     X (C, H, W, N), Y (C, N). Of equal values the first wins, a NaN wins over everything.
     """
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        pixels = x.reshape(x.shape[0], -1, x.shape[-1])                                         # (C, H*W, N)
+        pixels = x.reshape(x.shape[0], -1, x.shape[-1])  # (C, H*W, N)
         self.remember(mode, pixels.argmax(axis=1) if mode == TRAIN else None, x.shape)
         return pixels.max(axis=1)
 

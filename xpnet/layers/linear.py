@@ -22,8 +22,8 @@ class Linear(Activated):
 
     kind = "linear"
 
-    def __init__(self, units: int, *, bias: bool = True, activation: str | None = None, init: str | None = None,
-                 name: str | None = None) -> None:
+    def __init__(self, units: int, *, bias: bool = True, activation: str | None = None,
+                 init: str | None = None, name: str | None = None) -> None:
         super().__init__(activation, name=name)
         self.units = self.expect_integer("units", units)
         self.bias, self.init = self.expect_flag("bias", bias), init
@@ -31,7 +31,8 @@ class Linear(Activated):
 
     def build(self, in_shape: Shape) -> Shape:
         if len(in_shape) != 1:
-            raise ValueError(f"{self.who}: expected a vector of features per sample; put Flatten() before it. "
+            raise ValueError(f"{self.who}: expected a vector of features per sample; put Flatten() "
+                             "before it. "
                              f"Received: input shape {in_shape}.")
         D, = in_shape
         self.W = self.parameter("W", (self.units, D), self.initializer)
@@ -39,28 +40,33 @@ class Linear(Activated):
         return (self.units,)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        z = self.backend.gemm(self.W.data, x, bias=self.b.data if self.b else None, activation=self.fused)      # (units, N)
+        # (units, N)
+        z = self.backend.gemm(self.W.data, x, bias=self.b.data if self.b else None,
+                              activation=self.fused)
         y, kept = self.activated(z, self.fused)
         self.remember(mode, x, kept)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         x, kept = self.recall()
-        dz = self.backend.activation_backward(dy, kept, self.activation, bias_grad=self.b.grad if self.b else None,
+        dz = self.backend.activation_backward(dy, kept, self.activation,
+                                              bias_grad=self.b.grad if self.b else None,
                                               accumulate=accumulate)
-        self.backend.gemm(dz, x, trans_b=True, out=self.W.grad, accumulate=accumulate)          # (units, D)
-        return self.backend.gemm(self.W.data, dz, trans_a=True) if self.needs_dx else None      # (D, N)
+        self.backend.gemm(dz, x, trans_b=True, out=self.W.grad, accumulate=accumulate)  # (units, D)
+        return self.backend.gemm(self.W.data, dz, trans_a=True) if self.needs_dx else None  # (D, N)
 
     def multiply_adds(self) -> int:
         return self.W.size
 
 
 class RBF(Layer):
-    """Euclidean radial basis functions with fixed centres: Y[k] = -sum over d of (X[d] - codes[k][d])^2.
+    """Euclidean radial basis functions with fixed centres: Y[k] = -sum over d of (X[d] -
+    codes[k][d])^2.
 
-    X (D, N), codes (K, D), Y (K, N): the nearest code has the largest output, so that cross entropy on Y is the
-    discriminative criterion of LeNet-5 (LeCun et al. 1998, eq. 7 and 9, without the constant that bounds the penalty).
-    dX = 2 (codes^T dY - X sum over k of dY). ValueError where the input has not as many features as the codes.
+    X (D, N), codes (K, D), Y (K, N): the nearest code has the largest output, so that cross entropy
+    on Y is the discriminative criterion of LeNet-5 (LeCun et al. 1998, eq. 7 and 9, without the
+    constant that bounds the penalty). dX = 2 (codes^T dY - X sum over k of dY). ValueError where
+    the input has not as many features as the codes.
     """
 
     kind = "rbf"
@@ -77,19 +83,21 @@ class RBF(Layer):
     def build(self, in_shape: Shape) -> Shape:
         codes = np.array(self.codes)
         if in_shape != codes.shape[1:]:
-            raise ValueError(f"{self.who}: expected {codes.shape[1]} features, the length of a code. "
+            raise ValueError(f"{self.who}: expected {codes.shape[1]} features, the length of a "
+                             "code. "
                              f"Received: input shape {in_shape}.")
         self.C = self.state("codes", codes.shape, lambda rng, shape, fan_in, fan_out: codes)
         return (len(codes),)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x)
-        C = self.C.data                                                                         # (K, D)
-        return 2 * self.backend.gemm(C, x) - (x * x).sum(axis=0) - (C * C).sum(axis=1)[:, None]    # (K, N)
+        C = self.C.data  # (K, D)
+        # (K, N)
+        return 2 * self.backend.gemm(C, x) - (x * x).sum(axis=0) - (C * C).sum(axis=1)[:, None]
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         x, = self.recall()
-        return 2 * (self.backend.gemm(self.C.data, dy, trans_a=True) - x * dy.sum(axis=0))      # (D, N)
+        return 2 * (self.backend.gemm(self.C.data, dy, trans_a=True) - x * dy.sum(axis=0))  # (D, N)
 
     def multiply_adds(self) -> int:
         return self.C.size

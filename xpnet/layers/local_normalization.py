@@ -11,29 +11,36 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
 class LocalResponseNorm(Layer):
-    """Local response normalisation: Y = X / (k + alpha / size * sum over size neighbouring maps of X^2)^beta.
+    """Local response normalisation: Y = X / (k + alpha / size * sum over size neighbouring maps of
+    X^2)^beta.
 
-    X and Y (C, ..., N). Map c sees the maps c - size // 2 to c + (size - 1) // 2; those that do not exist count as 0.
-    With b the sum in brackets: dX[c] = dY[c] b[c]^-beta - 2 alpha beta / size X[c] (sum of dY X b^(-beta - 1) over the maps
-    that see c). ValueError for a k that is not above 0, which keeps the division from 0 / 0.
+    X and Y (C, ..., N). Map c sees the maps c - size // 2 to c + (size - 1) // 2; those that do not
+    exist count as 0. With b the sum in brackets: dX[c] = dY[c] b[c]^-beta - 2 alpha beta / size
+    X[c] (sum of dY X b^(-beta - 1) over the maps that see c). ValueError for a k that is not above
+    0, which keeps the division from 0 / 0.
 
-    Krizhevsky et al. 2012, section 3.3, where alpha is not divided by the size: their k=2, n=5, alpha=1e-4 is
-    LocalResponseNorm(5, k=2, alpha=5e-4) here. Brightness normalisation X / (kappa + lambda sum of X^2)^mu is
-    LocalResponseNorm(size, k=kappa, alpha=size * lambda, beta=mu). Every map sees all C maps only
-    from size = 2 C - 1 on: with size = C the first map sees (C + 1) // 2 of them. For an even size
-    PyTorch sees one map more before c, as here, and ONNX one more after it.
+    Krizhevsky et al. 2012, section 3.3, where alpha is not divided by the size: their k=2, n=5,
+    alpha=1e-4 is LocalResponseNorm(5, k=2, alpha=5e-4) here. Brightness normalisation X / (kappa +
+    lambda sum of X^2)^mu is LocalResponseNorm(size, k=kappa, alpha=size * lambda, beta=mu). Every
+    map sees all C maps only from size = 2 C - 1 on: with size = C the first map sees (C + 1) // 2
+    of them. For an even size PyTorch sees one map more before c, as here, and ONNX one more after
+    it.
     """
 
     kind = "lrn"
 
-    def __init__(self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, name: str | None = None
+    def __init__(self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0,
+                 name: str | None = None
                  ) -> None:
         super().__init__(name=name)
         self.size = self.expect_integer("size", size)
-        self.alpha, self.beta = self.expect_number("alpha", alpha, 0), self.expect_number("beta", beta, 0)
+        self.alpha, self.beta = (self.expect_number("alpha", alpha, 0),
+                                 self.expect_number("beta", beta, 0))
         self.k = self.expect_positive("k", k)
-        # The maps are the rows of a picture of one column, and everything else counts as samples: (1, C, 1, rest * N).
-        self._neighbours = Window((self.size, 1), padding=(self.size // 2, (self.size - 1) // 2, 0, 0))
+        # The maps are the rows of a picture of one column, and everything else counts as samples:
+        # (1, C, 1, rest * N).
+        self._neighbours = (Window((self.size, 1),
+                                   padding=(self.size // 2, (self.size - 1) // 2, 0, 0)))
 
     def build(self, in_shape: Shape) -> Shape:
         return in_shape
@@ -59,10 +66,12 @@ class LocalResponseNorm(Layer):
 
 
 class _LocalNorm2d(Layer):
-    """What the local normalisations share: M, the weighted mean over all maps around each position, and its adjoint.
+    """What the local normalisations share: M, the weighted mean over all maps around each position,
+    and its adjoint.
 
-    (M X)[h, w] = 1 / (C n[h, w]) * sum over c, i, j of g[i, j] X[c, h + i, w + j], g a Gaussian that sums to 1, and
-    n[h, w] the part of g that lies on the picture there: at the border the weights are made to sum to 1 again.
+    (M X)[h, w] = 1 / (C n[h, w]) * sum over c, i, j of g[i, j] X[c, h + i, w + j], g a Gaussian
+    that sums to 1, and n[h, w] the part of g that lies on the picture there: at the border the
+    weights are made to sum to 1 again.
     """
 
     kind = "localnorm"
@@ -72,7 +81,8 @@ class _LocalNorm2d(Layer):
         super().__init__(name=name)
         self.kernel_size = self.expect_integer("kernel_size", kernel_size)
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"{self.who}: expected an odd kernel_size, so that a window has a centre. "
+            raise ValueError(f"{self.who}: expected an odd kernel_size, so that a window has a "
+                             "centre. "
                              f"Received: kernel_size={kernel_size}.")
         self.sigma = None if sigma is None else self.expect_positive("sigma", sigma)
         self.window = Window.make(self.kernel_size, padding="half", who=self.who)
@@ -90,14 +100,15 @@ class _LocalNorm2d(Layer):
     @cached_property
     def _g(self) -> Array:
         g = self._bell()
-        return self.backend.asarray(np.outer(g, g)[None, None], self.buffers.dtype)             # (1, 1, K, K)
+        return self.backend.asarray(np.outer(g, g)[None, None], self.buffers.dtype)  # (1, 1, K, K)
 
     @cached_property
     def _share(self) -> Array:
         """1 / (C n), (H, W, 1)."""
         C, H, W = self.in_shapes[0]
         rows, columns = (inside @ self._bell() for inside in self.window.inside(H, W))
-        return self.backend.asarray(1 / (C * np.outer(rows, columns))[:, :, None], self.buffers.dtype)
+        return self.backend.asarray(1 / (C * np.outer(rows, columns))[:, :, None],
+                                    self.buffers.dtype)
 
     def _mean(self, x: Array) -> Array:
         """M X (1, H, W, N)."""
@@ -108,10 +119,11 @@ class _LocalNorm2d(Layer):
         return self.backend.conv2d_dx(dm * self._share, self._g, dm.shape, self.window)
 
     def _subtract(self, x: Array) -> Array:
-        """X - M X. M leaves a constant as it is, so the mean of each sample is taken off first: rounding errors are then
-        those of the differences in an image, and not of its brightness."""
+        """X - M X. M leaves a constant as it is, so the mean of each sample is taken off first:
+        rounding errors are then those of the differences in an image, and not of its brightness."""
         mean = x.mean(axis=(0, 1, 2), keepdims=True, dtype="float64").astype(x.dtype)
-        x = x - self.xp.where(self.xp.isfinite(mean), mean, x.dtype.type(0))        # a NaN stays in the windows that see it
+        # a NaN stays in the windows that see it
+        x = x - self.xp.where(self.xp.isfinite(mean), mean, x.dtype.type(0))
         return x - self._mean(x)
 
     def _subtract_dx(self, dy: Array) -> Array:
@@ -119,8 +131,8 @@ class _LocalNorm2d(Layer):
 
     def _divide(self, x: Array, floor: float) -> tuple[Array, tuple[Array, ...]]:
         """X / max(least, sigma), and what its gradient needs."""
-        sigma = self.xp.sqrt(self._mean(x * x))                                                 # (1, H, W, N)
-        mean = sigma.mean(axis=(1, 2), keepdims=True)                                           # (1, 1, 1, N)
+        sigma = self.xp.sqrt(self._mean(x * x))  # (1, H, W, N)
+        mean = sigma.mean(axis=(1, 2), keepdims=True)  # (1, 1, 1, N)
         least = self.xp.maximum(mean, floor)
         divisor = self.xp.maximum(least, sigma)
         y = x / divisor
@@ -128,24 +140,27 @@ class _LocalNorm2d(Layer):
 
     def _divide_dx(self, dy: Array, kept: tuple[Array, ...]) -> Array:
         x, y, divisor, sigma, is_sigma, is_mean = kept
-        ddivisor = -(dy * y).sum(axis=0, keepdims=True) / divisor                               # (1, H, W, N)
-        dmean = (ddivisor * ~is_sigma).sum(axis=(1, 2), keepdims=True) * is_mean                  # (1, 1, 1, N)
+        ddivisor = -(dy * y).sum(axis=0, keepdims=True) / divisor  # (1, H, W, N)
+        dmean = (ddivisor * ~is_sigma).sum(axis=(1, 2), keepdims=True) * is_mean  # (1, 1, 1, N)
         dsigma = ddivisor * is_sigma + dmean * (1.0 / (sigma.shape[1] * sigma.shape[2]))
-        dsquares = 0.5 * dsigma / (sigma + (sigma == 0))        # sigma is 0 only where all X around it are 0
+        # sigma is 0 only where all X around it are 0
+        dsquares = 0.5 * dsigma / (sigma + (sigma == 0))
         return dy / divisor + 2 * x * self._mean_dx(dsquares)
 
 
 class SubtractiveNorm2d(_LocalNorm2d):
-    """Subtractive normalisation: Y = X - M X, M the Gaussian mean over all maps and the window around each position.
+    """Subtractive normalisation: Y = X - M X, M the Gaussian mean over all maps and the window
+    around each position.
 
-    X and Y (C, H, W, N). The window is kernel_size x kernel_size, the Gaussian's standard deviation sigma, a quarter of
-    kernel_size unless told (the source gives none). At the border only what lies on the picture counts, with weights that
-    sum to 1 again. dX = dY - M^T (sum of dY over the maps). ValueError for an even kernel_size. A lecture prints M without
-    normalisation, as a plain sum over maps and window: a constant X would then not become 0.
-    Jarrett et al. 2009, section 2.
+    X and Y (C, H, W, N). The window is kernel_size x kernel_size, the Gaussian's standard deviation
+    sigma, a quarter of kernel_size unless told (the source gives none). At the border only what
+    lies on the picture counts, with weights that sum to 1 again. dX = dY - M^T (sum of dY over the
+    maps). ValueError for an even kernel_size. A lecture prints M without normalisation, as a plain
+    sum over maps and window: a constant X would then not become 0. Jarrett et al. 2009, section 2.
     """
 
-    def __init__(self, kernel_size: int = 9, *, sigma: float | None = None, name: str | None = None) -> None:
+    def __init__(self, kernel_size: int = 9, *, sigma: float | None = None, name: str | None = None
+                 ) -> None:
         super().__init__(kernel_size, sigma, name)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -158,16 +173,19 @@ class SubtractiveNorm2d(_LocalNorm2d):
 
 
 class DivisiveNorm2d(_LocalNorm2d):
-    """Divisive normalisation: Y = X / max(c, sigma), sigma = sqrt(M X^2), c the mean of sigma over the image.
+    """Divisive normalisation: Y = X / max(c, sigma), sigma = sqrt(M X^2), c the mean of sigma over
+    the image.
 
-    X and Y (C, H, W, N), sigma (H, W, N), c (N,). M is SubtractiveNorm2d's mean. c is not below `floor`, which the source
-    lacks: it keeps a flat picture, whose rounding errors are all that is left, from being blown up. With d the divisor,
-    D = -(sum of dY Y over the maps) / d, and D' = D where sigma > c, plus for each image the mean of what D has elsewhere:
-    dX = dY / d + 2 X M^T (D' / 2 sigma). ValueError for an even kernel_size, and for a floor of 0.
-    Jarrett et al. 2009, section 2.
+    X and Y (C, H, W, N), sigma (H, W, N), c (N,). M is SubtractiveNorm2d's mean. c is not below
+    `floor`, which the source lacks: it keeps a flat picture, whose rounding errors are all that is
+    left, from being blown up. With d the divisor, D = -(sum of dY Y over the maps) / d, and D' = D
+    where sigma > c, plus for each image the mean of what D has elsewhere: dX = dY / d + 2 X M^T (D'
+    / 2 sigma). ValueError for an even kernel_size, and for a floor of 0. Jarrett et al. 2009,
+    section 2.
     """
 
-    def __init__(self, kernel_size: int = 9, *, sigma: float | None = None, floor: float = 1e-4, name: str | None = None
+    def __init__(self, kernel_size: int = 9, *, sigma: float | None = None, floor: float = 1e-4,
+                 name: str | None = None
                  ) -> None:
         super().__init__(kernel_size, sigma, name)
         self.floor = self.expect_positive("floor", floor)
@@ -183,7 +201,8 @@ class DivisiveNorm2d(_LocalNorm2d):
 
 
 class ContrastNorm2d(DivisiveNorm2d):
-    """Local contrast normalisation: V = X - M X, Y = V / max(c, sigma) with sigma = sqrt(M V^2), c = mean of sigma.
+    """Local contrast normalisation: V = X - M X, Y = V / max(c, sigma) with sigma = sqrt(M V^2), c
+    = mean of sigma.
 
     SubtractiveNorm2d and then DivisiveNorm2d, with the same window. Jarrett et al. 2009, section 2.
     """

@@ -13,12 +13,14 @@ class _SameShape(Layer):
 
     def build(self, *in_shapes: Shape) -> Shape:
         if len(in_shapes) < 2 or len(set(in_shapes)) > 1:
-            raise ValueError(f"{self.who}: expected two or more inputs of one shape. Received: {list(in_shapes)}.")
+            raise ValueError(f"{self.who}: expected two or more inputs of one shape. Received: "
+                             f"{list(in_shapes)}.")
         return in_shapes[0]
 
 
 class Add(_SameShape):
-    """Sum of two or more arrays of one shape: Y = X1 + X2 + ..., and each dX is dY (He et al. 2016, figure 2)."""
+    """Sum of two or more arrays of one shape: Y = X1 + X2 + ..., and each dX is dY (He et al. 2016,
+    figure 2)."""
 
     kind = "add"
 
@@ -60,7 +62,7 @@ class Subtract(_SameShape):
     def build(self, first: Shape, second: Shape) -> Shape:      # type: ignore[override]
         return super().build(first, second)
 
-    def forward(self, x1: Array, x2: Array, mode: str = PREDICT) -> Array:      # type: ignore[override]
+    def forward(self, x1: Array, x2: Array, mode: str = PREDICT) -> Array:  # type: ignore[override]
         self.remember(mode)
         return x1 - x2
 
@@ -70,9 +72,11 @@ class Subtract(_SameShape):
 
 
 class Multiply(_SameShape):
-    """Product of two or more arrays of one shape: Y = X1 X2 ..., element by element, and dXi = dY times all others.
+    """Product of two or more arrays of one shape: Y = X1 X2 ..., element by element, and dXi = dY
+    times all others.
 
-    One of them is often a gate, a sigmoid between 0 and 1. Hochreiter and Schmidhuber 1997; Srivastava et al. 2015, eq. 2.
+    One of them is often a gate, a sigmoid between 0 and 1. Hochreiter and Schmidhuber 1997;
+    Srivastava et al. 2015, eq. 2.
     """
 
     kind = "multiply"
@@ -87,7 +91,8 @@ class Multiply(_SameShape):
 
 
 class _Winner(_SameShape):
-    """One of the elements in each place; dY goes to it. Of equal ones the first wins, a NaN wins over everything."""
+    """One of the elements in each place; dY goes to it. Of equal ones the first wins, a NaN wins
+    over everything."""
 
     def of_two(self, a: Array, b: Array) -> Array:
         raise NotImplementedError
@@ -109,7 +114,8 @@ class _Winner(_SameShape):
 
 
 class Maximum(_Winner):
-    """Largest of two or more arrays of one shape: Y = max(X1, X2, ...), element by element; dY goes to the one that won.
+    """Largest of two or more arrays of one shape: Y = max(X1, X2, ...), element by element; dY goes
+    to the one that won.
 
     Of equal elements the first wins, a NaN wins over everything. Goodfellow et al. 2013.
     """
@@ -121,7 +127,8 @@ class Maximum(_Winner):
 
 
 class Minimum(_Winner):
-    """Smallest of two or more arrays of one shape: Y = min(X1, X2, ...), element by element; dY goes to the one that won.
+    """Smallest of two or more arrays of one shape: Y = min(X1, X2, ...), element by element; dY
+    goes to the one that won.
 
     Of equal elements the first wins, a NaN wins over everything. As a fuzzy AND: Zadeh 1965.
     """
@@ -133,16 +140,20 @@ class Minimum(_Winner):
 
 
 class Concat(Layer):
-    """Concatenation along the first axis, channels or features: Y = [X1; X2; ...], and each dX is its part of dY.
+    """Concatenation along the first axis, channels or features: Y = [X1; X2; ...], and each dX is
+    its part of dY.
 
-    X1 (C1, H, W, N), X2 (C2, H, W, N), ... -> Y (C1 + C2 + ..., H, W, N) (Szegedy et al. 2015, figure 2).
+    X1 (C1, H, W, N), X2 (C2, H, W, N), ... -> Y (C1 + C2 + ..., H, W, N) (Szegedy et al. 2015,
+    figure 2).
     """
 
     kind = "concat"
 
     def build(self, *in_shapes: Shape) -> Shape:
-        if len(in_shapes) < 2 or len({shape[1:] for shape in in_shapes}) > 1 or len({len(s) for s in in_shapes}) > 1:
-            raise ValueError(f"{self.who}: expected two or more inputs that differ in their first axis only. "
+        if (len(in_shapes) < 2 or len({shape[1:] for shape in in_shapes}) > 1
+            or len({len(s) for s in in_shapes}) > 1):
+            raise ValueError(f"{self.who}: expected two or more inputs that differ in their first "
+                             "axis only. "
                              f"Received: {list(in_shapes)}.")
         return (sum(shape[0] for shape in in_shapes), *in_shapes[0][1:])
 
@@ -153,7 +164,8 @@ class Concat(Layer):
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         self.recall()
         stops = itertools.accumulate(shape[0] for shape in self.in_shapes)
-        return tuple(dy[stop - shape[0]:stop] for stop, shape in zip(stops, self.in_shapes, strict=True))
+        return (tuple(dy[stop - shape[0]:stop]
+                      for stop, shape in zip(stops, self.in_shapes, strict=True)))
 
 
 def _product(factors: Sequence[Array]) -> Array:

@@ -12,8 +12,9 @@ from xpnet.layers.gathered import RowsAndColumns, Sparse
 class ConstantPad2d(Layer):
     """A border of one number: Y[c, y + top, x + left] = X[c, y, x], and value around it.
 
-    X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX is dY without its border. Padding is an int, a pair
-    (rows, columns) or four ints (top, bottom, left, right). Dumoulin and Visin 2016, section 2.
+    X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX is dY without its border.
+    Padding is an int, a pair (rows, columns) or four ints (top, bottom, left, right). Dumoulin and
+    Visin 2016, section 2.
     """
 
     kind = "pad"
@@ -42,7 +43,8 @@ class ConstantPad2d(Layer):
 
 
 class ZeroPad2d(ConstantPad2d):
-    """A border of zeros: Y[c, y + top, x + left] = X[c, y, x], and 0 around it; shapes and padding are ConstantPad2d's.
+    """A border of zeros: Y[c, y + top, x + left] = X[c, y, x], and 0 around it; shapes and padding
+    are ConstantPad2d's.
 
     Dumoulin and Visin 2016, section 2.
     """
@@ -55,7 +57,8 @@ class _Repeated(RowsAndColumns):
     """A border that repeats rows and columns of the input."""
 
     kind = "pad"
-    most: int | None = 0        # rows that a border may have: as many as the input, less this number; None for any
+    # rows that a border may have: as many as the input, less this number; None for any
+    most: int | None = 0
 
     def __init__(self, padding: Padding, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -63,8 +66,10 @@ class _Repeated(RowsAndColumns):
 
     def sizes(self, H: int, W: int) -> tuple[int, int]:
         top, bottom, left, right = self.sides
-        if self.most is not None and (max(top, bottom) > H - self.most or max(left, right) > W - self.most):
-            raise ValueError(f"{self.who}: expected padding of {H - self.most} rows and {W - self.most} columns at most. "
+        if (self.most is not None
+            and (max(top, bottom) > H - self.most or max(left, right) > W - self.most)):
+            raise ValueError(f"{self.who}: expected padding of {H - self.most} rows and "
+                             f"{W - self.most} columns at most. "
                              f"Received: padding={self.padding!r} for an input of {H}x{W}.")
         return top + H + bottom, left + W + right
 
@@ -74,16 +79,19 @@ class _Repeated(RowsAndColumns):
                 Sparse.taking(W, self.source(np.arange(-left, W + right), W)[:, None]))
 
     def source(self, at: np.ndarray, size: int) -> np.ndarray:
-        """Which of `size` rows stands at each of these places; below 0 and from `size` on is the border."""
+        """Which of `size` rows stands at each of these places; below 0 and from `size` on is the
+        border."""
         raise NotImplementedError
 
 
 class ReflectionPad2d(_Repeated):
-    """A border that mirrors the image: Y[c, top - k] = X[c, k], Y[c, top + H - 1 + k] = X[c, H - 1 - k], columns likewise.
+    """A border that mirrors the image: Y[c, top - k] = X[c, k], Y[c, top + H - 1 + k] = X[c, H - 1
+    - k], columns likewise.
 
-    The edge itself is not repeated: abcd becomes cb abcd cb. X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX
-    sums the dY of an element and of its mirror images. Padding as in ConstantPad2d. ValueError for a border that is not smaller
-    than the input. Gonzalez and Woods 2018, section 3.5.
+    The edge itself is not repeated: abcd becomes cb abcd cb. X (C, H, W, N), Y (C, top + H +
+    bottom, left + W + right, N); dX sums the dY of an element and of its mirror images. Padding as
+    in ConstantPad2d. ValueError for a border that is not smaller than the input. Gonzalez and Woods
+    2018, section 3.5.
     """
 
     most = 1
@@ -93,10 +101,11 @@ class ReflectionPad2d(_Repeated):
 
 
 class ReplicationPad2d(_Repeated):
-    """A border that repeats the edge: Y[c, y + top, x + left] = X[c, y, x] with y and x moved to the nearest row and column.
+    """A border that repeats the edge: Y[c, y + top, x + left] = X[c, y, x] with y and x moved to
+    the nearest row and column.
 
-    X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX of an edge sums the dY of all its copies.
-    Padding as in ConstantPad2d. Gonzalez and Woods 2018, section 3.5.
+    X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX of an edge sums the dY of all
+    its copies. Padding as in ConstantPad2d. Gonzalez and Woods 2018, section 3.5.
     """
 
     most = None
@@ -106,11 +115,12 @@ class ReplicationPad2d(_Repeated):
 
 
 class CircularPad2d(_Repeated):
-    """A border that goes on at the other side: Y[c, y + top, x + left] = X[c, y mod H, x mod W], the image as a torus.
+    """A border that goes on at the other side: Y[c, y + top, x + left] = X[c, y mod H, x mod W],
+    the image as a torus.
 
-    X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX sums the dY of an element and of its copies. With it a
-    convolution is diagonal in the Fourier basis. Padding as in ConstantPad2d. ValueError for a border larger than the input.
-    Gray 2006, section 3.1.
+    X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX sums the dY of an element and
+    of its copies. With it a convolution is diagonal in the Fourier basis. Padding as in
+    ConstantPad2d. ValueError for a border larger than the input. Gray 2006, section 3.1.
     """
 
     def source(self, at: np.ndarray, size: int) -> np.ndarray:
@@ -118,11 +128,12 @@ class CircularPad2d(_Repeated):
 
 
 class Crop2d(Layer):
-    """The maps without a border: Y[c, y, x] = X[c, y + top, x + left], the adjoint of a border of zeros.
+    """The maps without a border: Y[c, y, x] = X[c, y + top, x + left], the adjoint of a border of
+    zeros.
 
-    X (C, H, W, N), Y (C, H - top - bottom, W - left - right, N); dX is dY within a border of zeros. Cropping is an int, a pair
-    (rows, columns) or four ints (top, bottom, left, right). ValueError where nothing would be left.
-    Ronneberger et al. 2015, section 2.
+    X (C, H, W, N), Y (C, H - top - bottom, W - left - right, N); dX is dY within a border of zeros.
+    Cropping is an int, a pair (rows, columns) or four ints (top, bottom, left, right). ValueError
+    where nothing would be left. Ronneberger et al. 2015, section 2.
     """
 
     kind = "crop"

@@ -14,14 +14,16 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 class Rescale(Layer):
     """Fixed scaling of the input: Y = (X - mean) / std, dX = dY / std.
 
-    X (C, ..., N), Y the same; mean and std are numbers, or one for each channel. As the first layer, Rescale(std=255) lets
-    pictures stay bytes until they are on the backend, and the saved network knows how its input is to be read.
-    ValueError for a std of 0, and for lists of another length than the channels.
+    X (C, ..., N), Y the same; mean and std are numbers, or one for each channel. As the first
+    layer, Rescale(std=255) lets pictures stay bytes until they are on the backend, and the saved
+    network knows how its input is to be read. ValueError for a std of 0, and for lists of another
+    length than the channels.
     """
 
     kind = "rescale"
 
-    def __init__(self, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0, *, name: str | None = None
+    def __init__(self, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0, *,
+                 name: str | None = None
                  ) -> None:
         super().__init__(name=name)
         self.mean, self.std = self._numbers("mean", mean), self._numbers("std", std)
@@ -36,7 +38,8 @@ class Rescale(Layer):
     def build(self, in_shape: Shape) -> Shape:
         for name, value in (("mean", self.mean), ("std", self.std)):
             if isinstance(value, list) and len(value) != in_shape[0]:
-                raise ValueError(f"{self.who}: expected a {name} for each of {in_shape[0]} channels. Received: {len(value)}.")
+                raise ValueError(f"{self.who}: expected a {name} for each of {in_shape[0]} "
+                                 f"channels. Received: {len(value)}.")
         return in_shape
 
     def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
@@ -47,7 +50,9 @@ class Rescale(Layer):
         """A number, or (C, 1, .., 1) on the backend."""
         if not isinstance(value, list):
             return value
-        return self.backend.asarray(np.array(value), self.buffers.dtype).reshape(-1, *(1,) * len(self.in_shapes[0]))
+        return (self.backend.asarray(np.array(value),
+                                     self.buffers.dtype).reshape(-1,
+                                                                 *(1,) * len(self.in_shapes[0])))
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode)

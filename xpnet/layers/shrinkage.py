@@ -6,15 +6,17 @@ from typing import Any
 
 from xpnet.layer import Array
 
-NEWTON_STEPS = 6        # they reach the root to the last digits, even next to the jump and for a p near 1
+NEWTON_STEPS = 6  # they reach the root to the last digits, even next to the jump and for a p near 1
 
 
 class Shrinkage:
-    """The exact minimum over x of beta / 2 (x - v)^2 + |x|^p, for one element at a time and 0 < p <= 1.
+    """The exact minimum over x of beta / 2 (x - v)^2 + |x|^p, for one element at a time and 0 < p
+    <= 1.
 
-    p = 1 is soft thresholding: sign(v) max(|v| - 1 / beta, 0). For p < 1, x is 0 up to |v| = jump, and beyond it the
-    larger root of x - |v| + (p / beta) x^(p-1) = 0, which is convex in x: Newton's steps from x = |v| come down to it.
-    At the jump 0 and the root cost the same, which gives x = least = (2 (1 - p) / beta)^(1 / (2 - p)), and from that |v|.
+    p = 1 is soft thresholding: sign(v) max(|v| - 1 / beta, 0). For p < 1, x is 0 up to |v| = jump,
+    and beyond it the larger root of x - |v| + (p / beta) x^(p-1) = 0, which is convex in x:
+    Newton's steps from x = |v| come down to it. At the jump 0 and the root cost the same, which
+    gives x = least = (2 (1 - p) / beta)^(1 / (2 - p)), and from that |v|.
     """
 
     def __init__(self, xp: Any, p: float, beta: float) -> None:
@@ -37,7 +39,8 @@ class Shrinkage:
         """dx/dv at the result x: 0 where x is 0, else from the equation that x solves."""
         if self.p == 1:
             return (x != 0).astype(x.dtype)
-        return (x != 0) / (1 - (1 - self.p) * self._force(self.xp.maximum(self.xp.abs(x), self.least)))
+        return (x != 0) / (
+            1 - (1 - self.p) * self._force(self.xp.maximum(self.xp.abs(x), self.least)))
 
     def _force(self, x: Array) -> Array:
         return self.p / self.beta * x ** (self.p - 2)

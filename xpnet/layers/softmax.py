@@ -13,16 +13,18 @@ class OverAxis(Layer):
 
     def build(self, in_shape: Shape) -> Shape:
         if self.axis >= len(in_shape):
-            raise ValueError(f"{self.who}: expected samples that have an axis {self.axis}. Received: input shape {in_shape}.")
+            raise ValueError(f"{self.who}: expected samples that have an axis {self.axis}. "
+                             f"Received: input shape {in_shape}.")
         return in_shape
 
 
 class Softmax(OverAxis):
-    """Softmax along an axis: Y[k] = exp(X[k] / T) / sum over j of exp(X[j] / T), dX = Y (dY - sum over k of dY Y) / T.
+    """Softmax along an axis: Y[k] = exp(X[k] / T) / sum over j of exp(X[j] / T), dX = Y (dY - sum
+    over k of dY Y) / T.
 
-    X and Y (K, ..., N); `axis` counts the axes of one sample, T > 0 is the temperature. As the last layer under the cross
-    entropy loss, Softmax() is fused with it; with another axis or temperature it cannot stand there.
-    Bridle 1990; the temperature: Hinton et al. 2015.
+    X and Y (K, ..., N); `axis` counts the axes of one sample, T > 0 is the temperature. As the last
+    layer under the cross entropy loss, Softmax() is fused with it; with another axis or temperature
+    it cannot stand there. Bridle 1990; the temperature: Hinton et al. 2015.
     """
 
     kind = "softmax"
@@ -49,15 +51,17 @@ class Softmax(OverAxis):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         y, = self.recall()
-        dz = self.backend.softmax_backward(dy, y) if self.axis == 0 else y * (dy - (dy * y).sum(axis=self.axis, keepdims=True))
+        dz = (self.backend.softmax_backward(dy, y) if self.axis == 0
+              else y * (dy - (dy * y).sum(axis=self.axis, keepdims=True)))
         return dz if self.temperature == 1 else dz / self.temperature
 
 
 class LogSoftmax(OverAxis):
-    """Logarithm of softmax along an axis: Y[k] = X[k] - log(sum over j of exp(X[j])), dX = dY - exp(Y) sum over k of dY.
+    """Logarithm of softmax along an axis: Y[k] = X[k] - log(sum over j of exp(X[j])), dX = dY -
+    exp(Y) sum over k of dY.
 
-    X and Y (K, ..., N); `axis` counts the axes of one sample. The largest X[j] is taken out first, so that nothing
-    overflows (Goodfellow et al. 2016, section 4.1).
+    X and Y (K, ..., N); `axis` counts the axes of one sample. The largest X[j] is taken out first,
+    so that nothing overflows (Goodfellow et al. 2016, section 4.1).
     """
 
     kind = "log_softmax"

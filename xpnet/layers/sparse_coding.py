@@ -18,7 +18,8 @@ SAMPLE = (0, 1, 2)      # the axes of one picture, or of its maps
 
 
 class CodingStep(NamedTuple):
-    """One step of learning. The costs are means over the pictures; `augmented` has z, x and beta in it."""
+    """One step of learning. The costs are means over the pictures; `augmented` has z, x and beta in
+    it."""
 
     epoch: int
     what: str                   # "z", "x" or "filters"
@@ -28,35 +29,42 @@ class CodingStep(NamedTuple):
 
 
 class DeconvolutionalNetwork2d(Layer):
-    """Deconvolutional network: C(y) = lam / 2 sum over c of || sum over k of g_kc z_k * f_kc - y_c ||^2 + sum of |z_k|^p.
+    """Deconvolutional network: C(y) = lam / 2 sum over c of || sum over k of g_kc z_k * f_kc - y_c
+    ||^2 + sum of |z_k|^p.
 
-    Pictures y (C, H, W, N), feature maps z (maps, H + KH - 1, W + KW - 1, N), filters f (maps, C, KH, KW); * is convolution,
-    of which the part is kept where the filter lies on the maps wholly, so that each element of z_k paints f_k into the
-    picture. The connectivity g (maps rows of C zeros and ones) says which map paints into which channel; all unless told.
-    Zeiler et al. 2010.
+    Pictures y (C, H, W, N), feature maps z (maps, H + KH - 1, W + KW - 1, N), filters f (maps, C,
+    KH, KW); * is convolution, of which the part is kept where the filter lies on the maps wholly,
+    so that each element of z_k paints f_k into the picture. The connectivity g (maps rows of C
+    zeros and ones) says which map paints into which channel; all unless told. Zeiler et al. 2010.
 
-    With auxiliary maps x the cost becomes lam / 2 || sum of z * f - y ||^2 + beta / 2 || z - x ||^2 + sum of |x|^p, which is
-    lowered in turn for each of `betas` (a value may stand several times; larger ones pull z and x together):
-      z: (lam F^T F + beta) z = lam F^T y + beta x, by `iterations` conjugate gradients (Hestenes and Stiefel 1952);
-      x: Shrinkage, for each element exactly, where Krishnan and Fergus 2009 look the answer up in a table.
-    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0. The gradient by y is that of just these
-    steps: the shrinkage lets through where x is not 0, and the adjoint of a solution of the system is a solution of the same
-    system. It is as exact as the conjugate gradients have converged.
+    With auxiliary maps x the cost becomes lam / 2 || sum of z * f - y ||^2 + beta / 2 || z - x ||^2
+    + sum of |x|^p, which is lowered in turn for each of `betas` (a value may stand several times;
+    larger ones pull z and x together):
+      z: (lam F^T F + beta) z = lam F^T y + beta x, by `iterations` conjugate gradients (Hestenes
+      and Stiefel 1952); x: Shrinkage, for each element exactly, where Krishnan and Fergus 2009 look
+      the answer up in a table.
+    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0. The gradient
+    by y is that of just these steps: the shrinkage lets through where x is not 0, and the adjoint
+    of a solution of the system is a solution of the same system. It is as exact as the conjugate
+    gradients have converged.
 
-    What falls when: at one beta no step raises the augmented cost (conjugate gradients begin with z = x, where it is C).
-    C itself need not fall with it, therefore a picture keeps its maps where new ones cost more; in the source the last ones
-    count. Filters have norm 1 for each map, and a step that raises C is not made, but half as long the next time.
+    What falls when: at one beta no step raises the augmented cost (conjugate gradients begin with z
+    = x, where it is C). C itself need not fall with it, therefore a picture keeps its maps where
+    new ones cost more; in the source the last ones count. Filters have norm 1 for each map, and a
+    step that raises C is not made, but half as long the next time.
 
-    The filters are state, not parameters: an optimizer leaves them alone, `learn` finds them without labels.
-    ValueError for a p outside of 0 < p <= 1, for betas that fall, and for a connectivity that does not fit.
+    The filters are state, not parameters: an optimizer leaves them alone, `learn` finds them
+    without labels. ValueError for a p outside of 0 < p <= 1, for betas that fall, and for a
+    connectivity that does not fit.
     """
 
     kind = "deconv"
     window: Window
 
-    def __init__(self, maps: int, kernel_size: Pair, *, connectivity: Sequence[Sequence[int]] | None = None, p: float = 1.0,
-                 lam: float = 1.0, betas: Sequence[float] = (1, 2, 4, 8, 16, 32, 64, 128, 256), iterations: int = 5,
-                 name: str | None = None) -> None:
+    def __init__(self, maps: int, kernel_size: Pair, *,
+                 connectivity: Sequence[Sequence[int]] | None = None, p: float = 1.0,
+                 lam: float = 1.0, betas: Sequence[float] = (1, 2, 4, 8, 16, 32, 64, 128, 256),
+                 iterations: int = 5, name: str | None = None) -> None:
         super().__init__(name=name)
         self.maps = self.expect_integer("maps", maps)
         self.kernel_size = kernel_size
@@ -80,22 +88,26 @@ class DeconvolutionalNetwork2d(Layer):
             g = np.zeros(0)
         if (g.ndim != 2 or g.dtype.kind not in "buif" or len(g) != self.maps
                 or not np.isin(g, (0, 1)).all() or not g.any(axis=1).all()):
-            raise wrong(self.who, f"connectivity to have {self.maps} rows of zeros and ones, at least a one in each",
+            raise wrong(self.who, f"connectivity to have {self.maps} rows of zeros and ones, at "
+                                  "least a one in each",
                         "connectivity", connectivity)
         return g.astype(int).tolist()
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         if self.connectivity is not None and len(self.connectivity[0]) != C:
-            raise ValueError(f"{self.who}: expected {C} columns of connectivity, one for each channel. "
+            raise ValueError(f"{self.who}: expected {C} columns of connectivity, one for each "
+                             "channel. "
                              f"Received: {len(self.connectivity[0])}.")
         self.filters = self.state("filters", (self.maps, C, *self.window.kernel),
-                                  lambda rng, shape, fan_in, fan_out: unit(np, self._g() * rng.standard_normal(shape)))
+                                  lambda rng, shape, fan_in,
+                                  fan_out: unit(np, self._g() * rng.standard_normal(shape)))
         return self.maps, *self.window.output_size(H, W)
 
     def _g(self) -> np.ndarray:
         """The connectivity as factors, (maps, C, 1, 1)."""
-        g = np.ones((self.maps, self.in_shapes[0][0])) if self.connectivity is None else np.array(self.connectivity, np.float64)
+        g = (np.ones((self.maps, self.in_shapes[0][0])) if self.connectivity is None
+             else np.array(self.connectivity, np.float64))
         return g[:, :, None, None]
 
     def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
@@ -103,7 +115,7 @@ class DeconvolutionalNetwork2d(Layer):
         self._connected = backend.asarray(self._g(), self.buffers.dtype)
         self._shrinkages = [Shrinkage(backend.xp, self.p, beta) for beta in self.betas]
 
-    # --- the model ------------------------------------------------------------------------------------------------
+    # --- the model --------------------------------------------------------------------------------
 
     def reconstruct(self, maps: Array) -> Array:
         """The pictures (C, H, W, N) that maps (maps, H + KH - 1, W + KW - 1, N) paint."""
@@ -134,12 +146,14 @@ class DeconvolutionalNetwork2d(Layer):
         return self._misfit(y, z, self.filters.data) + self._penalty(z)
 
     def _augmented(self, y: Array, z: Array, x: Array, beta: float) -> Array:
-        return self._misfit(y, z, self.filters.data) + 0.5 * beta * dot(z - x, z - x) + self._penalty(x)
+        return (self._misfit(y, z, self.filters.data) + 0.5 * beta
+                * dot(z - x, z - x) + self._penalty(x))
 
-    # --- maps for given filters -----------------------------------------------------------------------------------
+    # --- maps for given filters -------------------------------------------------------------------
 
     def infer(self, images: Array, maps: Array | None = None) -> Array:
-        """Feature maps of batch-last pictures on the backend, from `maps` on, from 0 unless told."""
+        """Feature maps of batch-last pictures on the backend, from `maps` on, from 0 unless
+        told."""
         x = self._nothing(images) if maps is None else maps
         self._expect_arrays((images, x), (*self.in_shapes, self.out_shape))
         for step in self._alternate(images, x):
@@ -155,7 +169,7 @@ class DeconvolutionalNetwork2d(Layer):
             z = self._solve(pull + shrink.beta * x, shrink.beta, x)
             new = shrink(z)
             new_cost = self._cost(y, new)
-            worse = new_cost > cost                                                             # (N,); a NaN is not
+            worse = new_cost > cost  # (N,); a NaN is not
             kept, kept_cost = self.xp.where(worse, x, new), self.xp.where(worse, cost, new_cost)
             yield _Alternation(shrink, x, cost, z, new, worse, kept, kept_cost)
             x, cost = kept, kept_cost
@@ -169,7 +183,7 @@ class DeconvolutionalNetwork2d(Layer):
         direction, square = residual, dot(residual, residual)
         for _ in range(self.iterations):
             image = system(direction)
-            step = ratio(square, dot(direction, image))                                         # (N,)
+            step = ratio(square, dot(direction, image))  # (N,)
             z = z + step * direction
             residual = residual - step * image
             square, last = dot(residual, residual), square
@@ -201,36 +215,43 @@ class DeconvolutionalNetwork2d(Layer):
         convolutions = 2 + len(self.betas) * (2 * self.iterations + 3)
         return convolutions * math.prod(self.out_shape) * self.in_shapes[0][0] * self.window.taps
 
-    # --- filters --------------------------------------------------------------------------------------------------
+    # --- filters ----------------------------------------------------------------------------------
 
     def learn(self, images: Any, epochs: int = 10, *, filter_steps: int = 2) -> list[CodingStep]:
-        """Find filters for batch-first pictures (S, C, H, W): in turn maps, from the last ones on, and filters.
+        """Find filters for batch-first pictures (S, C, H, W): in turn maps, from the last ones on,
+        and filters.
 
         All pictures are on the backend at once, with their maps. Returns the costs after each step.
         """
         if not self.built:
-            raise ValueError(f"{self.who}: expected to be in a network before learn, so that its input shape is known. "
+            raise ValueError(f"{self.who}: expected to be in a network before learn, so that its "
+                             "input shape is known. "
                              "Received: a layer that stands in none.")
         images = finite_array(images, self.who, self.buffers.dtype)
         if images.shape[1:] != self.in_shapes[0] or not len(images):
-            raise ValueError(f"{self.who}: expected pictures of shape (S, {', '.join(map(str, self.in_shapes[0]))}). "
+            raise ValueError(f"{self.who}: expected pictures of shape (S, "
+                             f"{', '.join(map(str, self.in_shapes[0]))}). "
                              f"Received: shape {images.shape}.")
-        epochs, filter_steps = self.expect_integer("epochs", epochs), self.expect_integer("filter_steps", filter_steps)
+        epochs, filter_steps = (self.expect_integer("epochs", epochs),
+                                self.expect_integer("filter_steps", filter_steps))
         found: list[CodingStep] = []
         with self.backend.stream():
             y = self.backend.gather_batch(images, None, self.buffers.dtype)
             x, length = self._nothing(y), self.backend.asarray(np.ones(1), self.buffers.dtype)
             for epoch in range(1, epochs + 1):
-                notes: list[tuple[str, float | None, Array | None, Array]] = []      # the costs are on the backend
+                # the costs are on the backend
+                notes: list[tuple[str, float | None, Array | None, Array]] = []
                 for step in self._alternate(y, x):
                     beta = step.shrink.beta
-                    notes += [("z", beta, self._augmented(y, step.z, step.before, beta), step.before_cost),
+                    notes += [("z", beta, self._augmented(y, step.z, step.before, beta),
+                               step.before_cost),
                               ("x", beta, self._augmented(y, step.z, step.new, beta), step.cost)]
                     x = step.x
                 for _ in range(filter_steps):
                     length = self._move_filters(y, x, length)
                     notes.append(("filters", None, None, self._cost(y, x)))
-                found += [CodingStep(epoch, what, beta, None if augmented is None else self._mean(augmented), self._mean(cost))
+                found += [CodingStep(epoch, what, beta, None if augmented is None
+                                     else self._mean(augmented), self._mean(cost))
                           for what, beta, augmented, cost in notes]
         return found
 
@@ -238,24 +259,28 @@ class DeconvolutionalNetwork2d(Layer):
         return float(self.backend.to_numpy(costs.mean()))
 
     def filter_gradient(self, images: Array, maps: Array) -> Array:
-        """dC / df for given maps, summed over the pictures: (maps, C, KH, KW), 0 where there is no connection."""
+        """dC / df for given maps, summed over the pictures: (maps, C, KH, KW), 0 where there is no
+        connection."""
         residual = self._paint(maps, self.filters.data) - images
         return self.lam * self.backend.conv2d_dW(residual, maps, self.window) * self._connected
 
     def _move_filters(self, y: Array, x: Array, length: Array) -> Array:
-        """A step down the gradient on the sphere of filters of norm 1, not made where it raises C. Returns the next length.
+        """A step down the gradient on the sphere of filters of norm 1, not made where it raises C.
+        Returns the next length.
 
-        Each map's gradient counts by how much C bends in its direction: a rare filter moves as far as one that is used
-        everywhere. Along a line C is a parabola, and normalising bends it more where C would fall with a longer filter; the
-        lowest point of what this adds up to is at the length 1.
+        Each map's gradient counts by how much C bends in its direction: a rare filter moves as far
+        as one that is used everywhere. Along a line C is a parabola, and normalising bends it more
+        where C would fall with a longer filter; the lowest point of what this adds up to is at the
+        length 1.
         """
         f, axes = self.filters.data, (1, 2, 3)
         gradient = self.filter_gradient(y, x)
-        outward = (gradient * f).sum(axis=axes, keepdims=True)                                  # (maps, 1, 1, 1)
+        outward = (gradient * f).sum(axis=axes, keepdims=True)  # (maps, 1, 1, 1)
         gradient, bend = gradient - outward * f, self.xp.maximum(-outward, 0)
         downhill = ratio(gradient, self.lam * (x * x).sum(axis=axes).reshape(-1, 1, 1, 1) + bend)
         painted = self._paint(x, downhill)
-        lowest = ratio((gradient * downhill).sum(), self.lam * (painted * painted).sum() + (bend * downhill * downhill).sum())
+        lowest = (ratio((gradient * downhill).sum(),
+                        self.lam * (painted * painted).sum() + (bend * downhill * downhill).sum()))
         new = unit(self.xp, f - length * lowest * downhill)
         worse = self._misfit(y, x, new).sum() > self._misfit(y, x, f).sum()
         f[...] = self.xp.where(worse, f, new)
@@ -263,7 +288,8 @@ class DeconvolutionalNetwork2d(Layer):
 
 
 class _Alternation(NamedTuple):
-    """A step at one beta: the maps before it, z, its shrunk version, and what is kept, with the cost of each picture."""
+    """A step at one beta: the maps before it, z, its shrunk version, and what is kept, with the
+    cost of each picture."""
 
     shrink: Shrinkage
     before: Array

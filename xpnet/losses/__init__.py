@@ -22,18 +22,24 @@ from xpnet.losses.regression import (
 from xpnet.losses.segmentation import Dice, Jaccard, Tversky
 
 __all__ = [
-    "BinaryCrossEntropy", "BoundedCrossEntropy", "CosineDistance", "GaussianLikelihood", "HingeEmbedding", "MultiLabelMargin",
+    "BinaryCrossEntropy", "BoundedCrossEntropy", "CosineDistance", "GaussianLikelihood",
+    "HingeEmbedding", "MultiLabelMargin",
     "CrammerSingerHinge", "CrossEntropy", "Dice", "FocalCrossEntropy",
-    "HalfSquaredError", "Hellinger", "Hinge", "Huber", "Jaccard", "KullbackLeibler", "LogCosh", "Loss", "MeanAbsoluteError",
-    "MeanSquaredError", "MultiLabelCrossEntropy", "NegativeLogLikelihood", "PoissonLikelihood", "SmoothL1", "Tversky",
+    "HalfSquaredError", "Hellinger", "Hinge", "Huber", "Jaccard", "KullbackLeibler", "LogCosh",
+    "Loss", "MeanAbsoluteError",
+    "MeanSquaredError", "MultiLabelCrossEntropy", "NegativeLogLikelihood", "PoissonLikelihood",
+    "SmoothL1", "Tversky",
     "WassersteinCritic", "WestonWatkinsHinge",
 ]
 
 LOSSES: dict[str, type[Loss]] = {
-    "cross_entropy": CrossEntropy, "mean_squared_error": MeanSquaredError, "half_squared_error": HalfSquaredError,
-    "mean_absolute_error": MeanAbsoluteError, "huber": Huber, "smooth_l1": SmoothL1, "log_cosh": LogCosh,
+    "cross_entropy": CrossEntropy, "mean_squared_error": MeanSquaredError,
+    "half_squared_error": HalfSquaredError,
+    "mean_absolute_error": MeanAbsoluteError, "huber": Huber, "smooth_l1": SmoothL1,
+    "log_cosh": LogCosh,
     "binary_cross_entropy": BinaryCrossEntropy, "multi_label_cross_entropy": MultiLabelCrossEntropy,
-    "negative_log_likelihood": NegativeLogLikelihood, "hinge": Hinge, "dice": Dice, "jaccard": Jaccard,
+    "negative_log_likelihood": NegativeLogLikelihood, "hinge": Hinge, "dice": Dice,
+    "jaccard": Jaccard,
 }
 
 

@@ -1,9 +1,11 @@
 """Losses: a scalar for a batch, and its gradient by the network's output.
 
-A loss is called with (backend, y, target), y (D, ..., N) and the target batch-last; it returns the loss as a scalar
-array on the backend (no host synchronisation) and dy like y. `targets` checks what users hand in, before any work.
+A loss is called with (backend, y, target), y (D, ..., N) and the target batch-last; it returns the
+loss as a scalar array on the backend (no host synchronisation) and dy like y. `targets` checks what
+users hand in, before any work.
 
-A subclass writes `terms`, the losses before they are summed; what is done with them is the same for all:
+A subclass writes `terms`, the losses before they are summed; what is done with them is the same for
+all:
 
     reduction   "mean"            "batch"     "sum"     "none"
     L           sum of w f / n    ... / N     ... / 1   w f itself, not summed
@@ -28,20 +30,26 @@ class Loss(Checked):
     """Base class of the losses."""
 
     takes_logits = ""               # "softmax" or "sigmoid": the function that is part of the loss
-    of_logits: Loss | None = None   # with the sigmoid as part of it, where the last layer is a Sigmoid
-    counts_hits = False             # True: targets are classes, and the largest output is the answer
+    # with the sigmoid as part of it, where the last layer is a Sigmoid
+    of_logits: Loss | None = None
+    counts_hits = False  # True: targets are classes, and the largest output is the answer
     ignore: int | None = None       # the mark of targets that are not known
     reduction = "mean"
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
-        """The target on the host, batch-first and checked: (N,) + out_shape; of a single channel, that axis may be left out."""
+        """The target on the host, batch-first and checked: (N,) + out_shape; of a single channel,
+        that axis may be left out."""
         target = finite_array(target, f"{self.who}: targets", dtype)
-        if target.shape[1:] != out_shape and not (target.ndim and out_shape == (1, *target.shape[1:])):
-            raise ValueError(f"{self.who}: expected targets of shape {batch_of(out_shape)}. Received: shape {target.shape}.")
+        if (target.shape[1:] != out_shape
+            and not (target.ndim and out_shape == (1, *target.shape[1:]))):
+            raise ValueError(f"{self.who}: expected targets of shape {batch_of(out_shape)}. "
+                             f"Received: shape {target.shape}.")
         return target.reshape(-1, *out_shape).astype(dtype, copy=False)
 
-    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
-        """The loss and dy. sample_weight (N,): numbers that each sample's part of the loss and of dy is multiplied with."""
+    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
+                 ) -> tuple[Array, Array]:
+        """The loss and dy. sample_weight (N,): numbers that each sample's part of the loss and of
+        dy is multiplied with."""
         f, dy, n = self.terms(backend, y, target)
         if sample_weight is not None:
             f, dy = (weighed(backend.xp, sample_weight, a) for a in (f, dy))
@@ -51,45 +59,57 @@ class Loss(Checked):
         return f.sum() / divisor, dy * (1.0 / divisor)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
-        """(f (..., N), the gradient of the sum of f with respect to y, n): the losses, and what their mean divides by."""
+        """(f (..., N), the gradient of the sum of f with respect to y, n): the losses, and what
+        their mean divides by."""
         raise NotImplementedError(f"{self.who}: expected a method terms(backend, y, target), or "
                                   "__call__(backend, y, target).")
 
-    def checked(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
-        """What the loss returns; an error where that is not a pair of a loss and a gradient of y's shape."""
-        found = self(backend, y, target) if sample_weight is None else self(backend, y, target, sample_weight)
-        if isinstance(found, tuple) and len(found) == 2 and getattr(found[1], "shape", None) == y.shape:
+    def checked(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
+                ) -> tuple[Array, Array]:
+        """What the loss returns; an error where that is not a pair of a loss and a gradient of y's
+        shape."""
+        found = (self(backend, y, target) if sample_weight is None
+                 else self(backend, y, target, sample_weight))
+        if (isinstance(found, tuple) and len(found) == 2 and getattr(found[1], "shape", None)
+            == y.shape):
             return found
         received = ([getattr(value, "shape", type(value).__name__) for value in found]
                     if isinstance(found, tuple) else type(found).__name__)
-        raise TypeError(f"{self.who}: expected __call__ to return a pair, the loss and its gradient of shape {y.shape}. "
+        raise TypeError(f"{self.who}: expected __call__ to return a pair, the loss and its "
+                        f"gradient of shape {y.shape}. "
                         f"Received: {received}.")
 
-    # --- help for subclasses --------------------------------------------------------------------------------------
+    # --- help for subclasses ----------------------------------------------------------------------
 
     def expect_reduction(self, reduction: Any, *, batch: bool = True) -> str:
         """`reduction`; "batch" is for losses whose terms are those of single outputs."""
-        return self.expect_choice("reduction", reduction, ("mean", "batch", "sum", "none") if batch else ("mean", "sum", "none"))
+        return self.expect_choice("reduction", reduction, ("mean", "batch", "sum", "none") if batch
+                                  else ("mean", "sum", "none"))
 
     def expect_weights(self, name: str, values: Any) -> tuple[float, ...] | None:
-        """A number for each class, 0 or larger, or None; the targets say how many classes there are."""
+        """A number for each class, 0 or larger, or None; the targets say how many classes there
+        are."""
         if values is None:
             return None
         weights = items(values)
         if not weights or not all(is_number(weight) and weight >= 0 for weight in weights):
-            raise wrong(self.who, f"{name} to be a number, 0 or larger, for each class", name, values)
+            raise wrong(self.who, f"{name} to be a number, 0 or larger, for each class", name,
+                        values)
         return tuple(map(float, weights))
 
     def check_weights(self, name: str, values: tuple[float, ...] | None, out_shape: Shape) -> None:
         if values is not None and len(values) != out_shape[0]:
-            raise ValueError(f"{self.who}: expected {name} to have {out_shape[0]} numbers, one for each class. "
+            raise ValueError(f"{self.who}: expected {name} to have {out_shape[0]} numbers, one for "
+                             "each class. "
                              f"Received: {len(values)}.")
 
 
 def column(backend: Backend, values: tuple[float, ...] | None, y: Array) -> Array | float:
-    """`values`, one for each class, as an array (K, 1, ..., 1) that multiplies y (K, ..., N); 1 for None.
+    """`values`, one for each class, as an array (K, 1, ..., 1) that multiplies y (K, ..., N); 1 for
+    None.
 
-    They travel as arguments of a kernel: a step that is being recorded takes no arrays from the host.
+    They travel as arguments of a kernel: a step that is being recorded takes no arrays from the
+    host.
     """
     if values is None:
         return 1.0
@@ -99,7 +119,8 @@ def column(backend: Backend, values: tuple[float, ...] | None, y: Array) -> Arra
 
 
 def or_one(total: Array) -> Array:
-    """`total`, a sum of weights, or 1 where it is 0: of nothing the mean is 0, and so is its gradient."""
+    """`total`, a sum of weights, or 1 where it is 0: of nothing the mean is 0, and so is its
+    gradient."""
     return total + (total == 0)
 
 

@@ -30,14 +30,16 @@ class BinaryLoss(Loss):
 
 
 class BinaryCrossEntropy(BinaryLoss):
-    """Sigmoid and binary cross entropy in one: L = mean over all elements of -t log s(z) - (1 - t) log(1 - s(z)) (Cox 1958).
+    """Sigmoid and binary cross entropy in one: L = mean over all elements of -t log s(z) - (1 - t)
+    log(1 - s(z)) (Cox 1958).
 
-    z of any shape are logits, s(z) = 1 / (1 + exp(-z)), dz = (s(z) - t) / number of elements; stable for all z. Targets have z's
-    shape and lie between 0 and 1. With logits=False y are probabilities: dy = (y - t) / (y (1 - y)) /
-    number of elements. Logarithms are cut off at -100, and y (1 - y) counts as 1e-12 where it is 0, so
-    that both stay finite at 0 and 1. Where the last layer is a Sigmoid, the loss is computed from the
-    input of that layer, which has digits where y is rounded to 1.
-    reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
+    z of any shape are logits, s(z) = 1 / (1 + exp(-z)), dz = (s(z) - t) / number of elements;
+    stable for all z. Targets have z's shape and lie between 0 and 1. With logits=False y are
+    probabilities: dy = (y - t) / (y (1 - y)) / number of elements. Logarithms are cut off at -100,
+    and y (1 - y) counts as 1e-12 where it is 0, so that both stay finite at 0 and 1. Where the last
+    layer is a Sigmoid, the loss is computed from the input of that layer, which has digits where y
+    is rounded to 1. reduction="batch" is the mean over the batch of the sum over the outputs, "sum"
+    the sum over all elements.
     """
 
     takes_logits = "sigmoid"
@@ -49,24 +51,27 @@ class BinaryCrossEntropy(BinaryLoss):
         self.of_logits = None if logits else BinaryCrossEntropy(reduction=reduction)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
-        f, slope = (of_logits(backend.xp, y, target, 1.0 - target) if self.logits else of_probabilities(backend.xp, y, target))
+        f, slope = (of_logits(backend.xp, y, target, 1.0 - target) if self.logits
+                    else of_probabilities(backend.xp, y, target))
         return f, slope, y.size
 
 
 class MultiLabelCrossEntropy(BinaryLoss):
-    """Cross entropy of many labels at once: L = mean over known targets of -w (p t log s(z) + (1 - t) log(1 - s(z))).
+    """Cross entropy of many labels at once: L = mean over known targets of -w (p t log s(z) + (1 -
+    t) log(1 - s(z))).
 
-    z (K, ..., N) are logits, s(z) = 1 / (1 + exp(-z)), dz = w ((1 - t) s(z) - p t (1 - s(z))) / number of known targets. Each of
-    the K labels is there or not, whatever the others are: Nam et al. 2014. Targets have z's shape and lie between 0 and 1,
-    or are `ignore`, e.g. -1, where nobody knows (Durand et al. 2019): these count neither above nor below the line, and where
-    all are ignored L is 0. weight: w for each label; positive_weight: p for each label. Weights are not part of the number
-    that is divided by. reduction="sum" does not divide.
+    z (K, ..., N) are logits, s(z) = 1 / (1 + exp(-z)), dz = w ((1 - t) s(z) - p t (1 - s(z))) /
+    number of known targets. Each of the K labels is there or not, whatever the others are: Nam et
+    al. 2014. Targets have z's shape and lie between 0 and 1, or are `ignore`, e.g. -1, where nobody
+    knows (Durand et al. 2019): these count neither above nor below the line, and where all are
+    ignored L is 0. weight: w for each label; positive_weight: p for each label. Weights are not
+    part of the number that is divided by. reduction="sum" does not divide.
     """
 
     takes_logits = "sigmoid"
 
-    def __init__(self, *, weight: Any = None, positive_weight: Any = None, ignore: int | None = None,
-                 reduction: str = "mean") -> None:
+    def __init__(self, *, weight: Any = None, positive_weight: Any = None,
+                 ignore: int | None = None, reduction: str = "mean") -> None:
         self.weight = self.expect_weights("weight", weight)
         self.positive_weight = self.expect_weights("positive_weight", positive_weight)
         self.ignore = self.expect_label("ignore", ignore)
@@ -80,22 +85,26 @@ class MultiLabelCrossEntropy(BinaryLoss):
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)
         w = column(backend, self.weight, y) * known
-        f, slope = of_logits(backend.xp, y, w * column(backend, self.positive_weight, y) * target, w * (1.0 - target))
+        f, slope = of_logits(backend.xp, y, w * column(backend, self.positive_weight, y) * target,
+                             w * (1.0 - target))
         return f, slope, y.size if self.ignore is None else or_one(known.sum())
 
 
 class FocalCrossEntropy(BinaryLoss):
-    """Focal loss: L = mean over all elements of -a t (1 - s)^g log s - (1 - a) (1 - t) s^g log(1 - s), s = 1 / (1 + exp(-z)).
+    """Focal loss: L = mean over all elements of -a t (1 - s)^g log s - (1 - a) (1 - t) s^g log(1 -
+    s), s = 1 / (1 + exp(-z)).
 
-    Binary cross entropy in which what is right already counts little: Lin et al. 2017, eq. 5, for targets between 0 and 1. z of
-    any shape are logits; dz = a t (1 - s)^g (g s log s - (1 - s)) - (1 - a) (1 - t) s^g (g (1 - s) log(1 - s) - s), divided by
-    the number of elements. `balance` a is between 0 and 1, `focus` g above 0. reduction="batch" is the mean over the batch of the
-    sum over the outputs, "sum" the sum over all elements.
+    Binary cross entropy in which what is right already counts little: Lin et al. 2017, eq. 5, for
+    targets between 0 and 1. z of any shape are logits; dz = a t (1 - s)^g (g s log s - (1 - s)) -
+    (1 - a) (1 - t) s^g (g (1 - s) log(1 - s) - s), divided by the number of elements. `balance` a
+    is between 0 and 1, `focus` g above 0. reduction="batch" is the mean over the batch of the sum
+    over the outputs, "sum" the sum over all elements.
     """
 
     takes_logits = "sigmoid"
 
-    def __init__(self, balance: float = 0.25, focus: float = 2.0, *, reduction: str = "mean") -> None:
+    def __init__(self, balance: float = 0.25, focus: float = 2.0, *, reduction: str = "mean"
+                 ) -> None:
         self.balance = self.expect_share("balance", balance)
         self.focus = self.expect_positive("focus", focus)
         self.reduction = self.expect_reduction(reduction)
@@ -106,7 +115,8 @@ class FocalCrossEntropy(BinaryLoss):
         f_yes, slope_yes = self.focused(xp, s, other, cost_yes)
         f_no, slope_no = self.focused(xp, other, s, cost_no)
         yes, no = self.balance * target, (1.0 - self.balance) * (1.0 - target)
-        return weighed(xp, yes, f_yes) + weighed(xp, no, f_no), no * slope_no - yes * slope_yes, y.size
+        return (weighed(xp, yes, f_yes) + weighed(xp, no, f_no), no * slope_no - yes * slope_yes,
+                y.size)
 
     def focused(self, xp: Any, s: Array, other: Array, cost: Array) -> tuple[Array, Array]:
         """-(1 - s)^g log s and minus its derivative, (1 - s)^g (1 - s - g s log s).

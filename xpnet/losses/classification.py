@@ -1,7 +1,7 @@
 """Losses for one class out of K: of a sample, or of each place of a map.
 
-y (K, N) or (K, H, W, N); targets are integer labels (N,) or (N, H, W), or shares of the classes like the output, "one-hot",
-which are not negative. Each place of a map counts as a sample.
+y (K, N) or (K, H, W, N); targets are integer labels (N,) or (N, H, W), or shares of the classes
+like the output, "one-hot", which are not negative. Each place of a map counts as a sample.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class ClassLoss(Loss):
         if target.shape[1:] == out_shape[1:] and target.ndim == len(out_shape):
             return check_labels(self, target, out_shape[0])
         if target.shape[1:] != out_shape:
-            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])} or probabilities "
+            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])} or "
+                             "probabilities "
                              f"{batch_of(out_shape)}. Received: shape {target.shape}.")
         target = finite_array(target, f"{self.who}: targets", dtype)    # labels become integers
         if (target < 0).any():
@@ -36,13 +37,15 @@ class ClassLoss(Loss):
                              f"Received: {target.min()} among the targets.")
         total = target.sum(axis=1)
         if self.sums_to_one and not np.allclose(total, 1, atol=1e-4):
-            raise ValueError(f"{self.who}: expected each row of the targets to be a distribution, whose sum is 1. "
+            raise ValueError(f"{self.who}: expected each row of the targets to be a distribution, "
+                             "whose sum is 1. "
                              f"Received: sums from {total.min()} to {total.max()}.")
         return target.astype(dtype, copy=False)
 
 
 def check_labels(loss: Loss, target: np.ndarray, classes: int) -> np.ndarray:
-    """Labels as int64; an error where one is neither a class nor the mark of those that are ignored."""
+    """Labels as int64; an error where one is neither a class nor the mark of those that are
+    ignored."""
     known = target if loss.ignore is None else target[target != loss.ignore]
     if known.size and (known.min() < 0 or known.max() >= classes):
         mark = "" if loss.ignore is None else f", or {loss.ignore} where they are ignored"
@@ -61,7 +64,8 @@ class WeightedClassLoss(ClassLoss):
     sums_to_one = False
     weight: tuple[float, ...] | None = None
 
-    def __init__(self, *, weight: Any = None, ignore: int | None = None, reduction: str = "mean") -> None:
+    def __init__(self, *, weight: Any = None, ignore: int | None = None, reduction: str = "mean"
+                 ) -> None:
         self.weight = self.expect_weights("weight", weight)
         self.ignore = self.expect_label("ignore", ignore)
         self.reduction = self.expect_reduction(reduction, batch=False)
@@ -70,51 +74,57 @@ class WeightedClassLoss(ClassLoss):
         self.check_weights("weight", self.weight, out_shape)
         return super().targets(target, out_shape, dtype)
 
-    def weighted(self, backend: Backend, y: Array, target: Array, smoothing: float = 0.0) -> tuple[Array, Any]:
-        """w s (K, P), s the smoothed shares of the classes, 0 where ignored, and what their mean divides by.
+    def weighted(self, backend: Backend, y: Array, target: Array, smoothing: float = 0.0
+                 ) -> tuple[Array, Any]:
+        """w s (K, P), s the smoothed shares of the classes, 0 where ignored, and what their mean
+        divides by.
 
         y (K, P); target (P,) or (K, P).
         """
         K, P = y.shape
-        w = column(backend, self.weight, y)                                                     # (K, 1)
+        w = column(backend, self.weight, y)  # (K, 1)
         if target.ndim == 2:
             return w * ((1.0 - smoothing) * target + smoothing / K), P
-        known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)    # (P,)
-        hot = one_hot(backend, target, K).astype(y.dtype) * known                               # (K, P)
+        known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)  # (P,)
+        hot = one_hot(backend, target, K).astype(y.dtype) * known  # (K, P)
         shares = (1.0 - smoothing) * hot + (smoothing / K) * known
         return w * shares, or_one((w * hot).sum())
 
 
 class CrossEntropy(WeightedClassLoss):
-    """Softmax and cross entropy in one: L = mean over N of -sum over k of t[k] log softmax(z)[k], dz = (softmax(z) - t) / N.
+    """Softmax and cross entropy in one: L = mean over N of -sum over k of t[k] log softmax(z)[k],
+    dz = (softmax(z) - t) / N.
 
-    z (K, N) or (K, H, W, N) are logits; targets are integer labels (N,) or (N, H, W), or shares like z ("one-hot", or
-    probabilities); each place of a map counts as a sample. Bridle 1990.
+    z (K, N) or (K, H, W, N) are logits; targets are integer labels (N,) or (N, H, W), or shares
+    like z ("one-hot", or probabilities); each place of a map counts as a sample. Bridle 1990.
 
-    Shares need not sum to 1. They are used as they are, so that the sum of a sample's shares is a weight of this
-    sample: dz = (softmax(z) sum over k of t[k] - t) / N.
-    weight: a number for each class, 0 or larger, L = sum of w[k] (-t[k] log softmax(z)[k]) / sum of the targets' w.
-    Shares have no single weight: with them the sum is divided by the number of samples. ignore: the mark of labels that
-    are not known; their samples add nothing to either sum. Where the weights of a batch sum to 0, L is 0 and so is dz.
-    label_smoothing: t becomes (1 - s) t + s / K (Szegedy et al. 2016). reduction="sum" does not divide.
-    0 times anything is 0: a class may be masked with the logit -infinity where its share or its weight
-    is 0, and the logits of an ignored sample do not matter. Label smoothing gives each class a share:
-    L is then infinite, unless the weight of the masked class is 0.
-    ValueError for labels outside 0..K-1, for NaN, and for negative shares.
+    Shares need not sum to 1. They are used as they are, so that the sum of a sample's shares is a
+    weight of this sample: dz = (softmax(z) sum over k of t[k] - t) / N.
+    weight: a number for each class, 0 or larger, L = sum of w[k] (-t[k] log softmax(z)[k]) / sum of
+    the targets' w. Shares have no single weight: with them the sum is divided by the number of
+    samples. ignore: the mark of labels that are not known; their samples add nothing to either sum.
+    Where the weights of a batch sum to 0, L is 0 and so is dz. label_smoothing: t becomes (1 - s) t
+    + s / K (Szegedy et al. 2016). reduction="sum" does not divide. 0 times anything is 0: a class
+    may be masked with the logit -infinity where its share or its weight is 0, and the logits of an
+    ignored sample do not matter. Label smoothing gives each class a share: L is then infinite,
+    unless the weight of the masked class is 0. ValueError for labels outside 0..K-1, for NaN, and
+    for negative shares.
     """
 
     takes_logits = "softmax"
     label_smoothing = 0.0
 
-    def __init__(self, *, weight: Any = None, ignore: int | None = None, label_smoothing: float = 0.0,
-                 reduction: str = "mean") -> None:
+    def __init__(self, *, weight: Any = None, ignore: int | None = None,
+                 label_smoothing: float = 0.0, reduction: str = "mean") -> None:
         super().__init__(weight=weight, ignore=ignore, reduction=reduction)
         self.label_smoothing = self.expect_share("label_smoothing", label_smoothing)
 
-    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
-        z = y.reshape(y.shape[0], -1)                                                           # (K, P)
+    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
+                 ) -> tuple[Array, Array]:
+        z = y.reshape(y.shape[0], -1)  # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(z.shape)
-        plain = self.weight is None and self.ignore is None and not self.label_smoothing and sample_weight is None
+        plain = (self.weight is None and self.ignore is None and not self.label_smoothing
+                 and sample_weight is None)
         if plain and self.reduction == "mean":
             loss, dz = backend.softmax_cross_entropy(z, target)
             return loss, dz.reshape(y.shape)
@@ -123,14 +133,16 @@ class CrossEntropy(WeightedClassLoss):
         return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz.reshape(y.shape)
 
 
-def cross_entropy(backend: Backend, z: Array, shares: Array, n: Any, reduction: str, sample_weight: Array | None
+def cross_entropy(backend: Backend, z: Array, shares: Array, n: Any, reduction: str,
+                  sample_weight: Array | None
                   ) -> tuple[Array, Array]:
-    """Cross entropy of shares: of z (K, P), divided by n for "mean", (P,) for "none"; and dz (K, P). See Loss.__call__."""
+    """Cross entropy of shares: of z (K, P), divided by n for "mean", (P,) for "none"; and dz (K,
+    P). See Loss.__call__."""
     if sample_weight is not None:
-        by_sample = shares.reshape(len(shares), -1, sample_weight.size)                         # (K, places, N)
+        by_sample = shares.reshape(len(shares), -1, sample_weight.size)  # (K, places, N)
         shares = weighed(backend.xp, sample_weight, by_sample).reshape(shares.shape)
     if reduction != "none":
-        loss, dz = backend.softmax_cross_entropy(z, shares)                                     # divided by P
+        loss, dz = backend.softmax_cross_entropy(z, shares)  # divided by P
         scale = z.shape[1] / (n if reduction == "mean" else 1)
         return loss * scale, dz * scale
     xp = backend.xp
@@ -143,15 +155,16 @@ def cross_entropy(backend: Backend, z: Array, shares: Array, n: Any, reduction: 
 
 
 class NegativeLogLikelihood(WeightedClassLoss):
-    """Negative log-likelihood: L = mean over N of -y[label], dy = -1 / N at the label (Fisher 1922).
+    """Negative log-likelihood: L = mean over N of -y[label], dy = -1 / N at the label (Fisher
+    1922).
 
-    y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; the targets, `weight`, `ignore` and
-    `reduction` are those of CrossEntropy, which is LogSoftmax and this loss in one. For shares t, dy = -t / N, whatever
-    their sum is.
+    y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; the targets,
+    `weight`, `ignore` and `reduction` are those of CrossEntropy, which is LogSoftmax and this loss
+    in one. For shares t, dy = -t / N, whatever their sum is.
     """
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
-        log_p = y.reshape(y.shape[0], -1)                                                       # (K, P)
+        log_p = y.reshape(y.shape[0], -1)  # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(log_p.shape)
         shares, n = self.weighted(backend, log_p, target)
         f = -weighed(backend.xp, shares, log_p).sum(axis=0)
@@ -159,22 +172,26 @@ class NegativeLogLikelihood(WeightedClassLoss):
 
 
 class BoundedCrossEntropy(ClassLoss):
-    """Cross entropy with one more class: L = mean over N of log(exp(-bound) + sum over k of exp(z[k])) - z[label].
+    """Cross entropy with one more class: L = mean over N of log(exp(-bound) + sum over k of
+    exp(z[k])) - z[label].
 
-    The criterion of LeNet-5 for the penalties -z that RBF gives, LeCun et al. 1998, eq. 9, where `bound` is j: the class that is
-    none of the K has the penalty `bound`, so that penalties that are larger already are not pushed up any further. z (K, N) or
-    (K, H, W, N), targets are labels or shares as for CrossEntropy; dz = (exp(z) / (exp(-bound) + sum over k of exp(z[k])) - t) /
-    N. `bound` is above 0. reduction="sum" does not divide.
+    The criterion of LeNet-5 for the penalties -z that RBF gives, LeCun et al. 1998, eq. 9, where
+    `bound` is j: the class that is none of the K has the penalty `bound`, so that penalties that
+    are larger already are not pushed up any further. z (K, N) or (K, H, W, N), targets are labels
+    or shares as for CrossEntropy; dz = (exp(z) / (exp(-bound) + sum over k of exp(z[k])) - t) / N.
+    `bound` is above 0. reduction="sum" does not divide.
     """
 
     def __init__(self, bound: float, *, reduction: str = "mean") -> None:
         self.bound = self.expect_positive("bound", bound)
         self.reduction = self.expect_reduction(reduction, batch=False)
 
-    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
+    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
+                 ) -> tuple[Array, Array]:
         K, P = len(y), y.size // len(y)
         shares = one_hot(backend, target, K) if target.ndim < y.ndim else target
         z, t = backend.empty((K + 1, P), y.dtype), backend.zeros((K + 1, P), y.dtype)
         z[:K], z[K:], t[:K] = y.reshape(K, P), -self.bound, shares.reshape(K, P)
         loss, dz = cross_entropy(backend, z, t, P, self.reduction, sample_weight)
-        return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz[:K].reshape(y.shape)
+        return (loss.reshape(y.shape[1:] if self.reduction == "none" else ()),
+                dz[:K].reshape(y.shape))

@@ -16,12 +16,14 @@ LEAST = 1e-7        # of a probability, where something is divided by it
 
 
 class KullbackLeibler(ClassLoss):
-    """Kullback-Leibler divergence: L = mean over N of sum over k of t[k] (log t[k] - y[k]) (Kullback and Leibler 1951).
+    """Kullback-Leibler divergence: L = mean over N of sum over k of t[k] (log t[k] - y[k])
+    (Kullback and Leibler 1951).
 
-    y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; targets are distributions of that shape,
-    or labels (N,) or (N, H, W), 0 log 0 = 0; each place of a map counts as a sample. dy = -t / N. It is NegativeLogLikelihood
-    less the entropy of the targets, so that 0 is the least. The mean is what PyTorch calls "batchmean"; its "mean" also divides
-    by K. reduction="sum" does not divide.
+    y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; targets are
+    distributions of that shape, or labels (N,) or (N, H, W), 0 log 0 = 0; each place of a map
+    counts as a sample. dy = -t / N. It is NegativeLogLikelihood less the entropy of the targets, so
+    that 0 is the least. The mean is what PyTorch calls "batchmean"; its "mean" also divides by K.
+    reduction="sum" does not divide.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
@@ -32,17 +34,21 @@ class KullbackLeibler(ClassLoss):
         if target.ndim < y.ndim:
             target = one_hot(backend, target, len(y)).astype(y.dtype)
         there = target > 0
-        gap = xp.log(xp.where(there, target, y.dtype.type(1))) - xp.where(there, y, zero)       # log 0 elsewhere is no matter
+        # log 0 elsewhere is no matter
+        gap = xp.log(xp.where(there, target, y.dtype.type(1))) - xp.where(there, y, zero)
         return (target * gap).sum(axis=0), -target, y[0].size
 
 
 class Hellinger(ClassLoss):
-    """Squared Hellinger distance: L = mean over N of 1/2 sum over k of (sqrt(y[k]) - sqrt(t[k]))^2 (Hellinger 1909).
+    """Squared Hellinger distance: L = mean over N of 1/2 sum over k of (sqrt(y[k]) - sqrt(t[k]))^2
+    (Hellinger 1909).
 
-    y (K, N) or (K, H, W, N) are probabilities, as Softmax gives them; targets are distributions like y, or labels (N,) or
-    (N, H, W); each place of a map counts as a sample. L lies between 0 and 1. dy = 1/2 (1 - sqrt(t / y)) / N, which is 1/2 / N
-    where t = 0, also at y = 0. Where y = 0 < t it would be infinite: in the derivative y counts as 1e-7 at least, and y below 0
-    counts as 0 in L. The distance itself, the square root of this, has no derivative at y = t. reduction="sum" does not divide.
+    y (K, N) or (K, H, W, N) are probabilities, as Softmax gives them; targets are distributions
+    like y, or labels (N,) or (N, H, W); each place of a map counts as a sample. L lies between 0
+    and 1. dy = 1/2 (1 - sqrt(t / y)) / N, which is 1/2 / N where t = 0, also at y = 0. Where y = 0
+    < t it would be infinite: in the derivative y counts as 1e-7 at least, and y below 0 counts as 0
+    in L. The distance itself, the square root of this, has no derivative at y = t. reduction="sum"
+    does not divide.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
@@ -58,11 +64,13 @@ class Hellinger(ClassLoss):
 
 
 class WassersteinCritic(Loss):
-    """Loss of a Wasserstein critic: L = mean over all elements of t y, t = -1 for real and 1 for generated samples.
+    """Loss of a Wasserstein critic: L = mean over all elements of t y, t = -1 for real and 1 for
+    generated samples.
 
-    dy = t / number of elements, whatever y is. Arjovsky et al. 2017, algorithm 1, whose critic ascends the mean of real minus the
-    mean of generated scores: with as many of one as of the other, L is half of that with its sign turned. y is unbounded: no
-    sigmoid. Targets have y's shape. reduction="sum" does not divide.
+    dy = t / number of elements, whatever y is. Arjovsky et al. 2017, algorithm 1, whose critic
+    ascends the mean of real minus the mean of generated scores: with as many of one as of the
+    other, L is half of that with its sign turned. y is unbounded: no sigmoid. Targets have y's
+    shape. reduction="sum" does not divide.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:

@@ -1,4 +1,5 @@
-"""Losses of vectors and distances that one network output gives. Those of pairs and triplets are in xpnet.functional."""
+"""Losses of vectors and distances that one network output gives. Those of pairs and triplets are in
+xpnet.functional."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ LEAST_LENGTH = 1e-8     # of a vector whose direction is asked for, as in PyTorc
 
 
 class CosineDistance(Loss):
-    """Cosine distance: L = mean over samples of 1 - cos(y, t), cos(y, t) = y . t / (|y| |t|) (Salton et al. 1975).
+    """Cosine distance: L = mean over samples of 1 - cos(y, t), cos(y, t) = y . t / (|y| |t|)
+    (Salton et al. 1975).
 
-    y (D, N) or (D, H, W, N), targets of the same shape: vectors along the first axis, of which only the direction counts; each
-    place of a map is a sample. dy = (cos(y, t) y / |y| - t / |t|) / (|y| number of samples). Lengths count as 1e-8 at least.
-    reduction="sum" does not divide.
+    y (D, N) or (D, H, W, N), targets of the same shape: vectors along the first axis, of which only
+    the direction counts; each place of a map is a sample. dy = (cos(y, t) y / |y| - t / |t|) / (|y|
+    number of samples). Lengths count as 1e-8 at least. reduction="sum" does not divide.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
@@ -31,11 +33,13 @@ class CosineDistance(Loss):
 
 
 class HingeEmbedding(Loss):
-    """Hinge embedding loss: L = mean over all elements of y where t = 1, max(0, margin - y) where t = -1.
+    """Hinge embedding loss: L = mean over all elements of y where t = 1, max(0, margin - y) where t
+    = -1.
 
-    y of any shape are distances, 0 or larger; t = 1 is a pair that belongs together, t = -1 one that does not. dy = 1 where
-    t = 1, -1 where t = -1 and y < margin, divided by the number of elements. reduction="batch" is the mean over the batch of
-    the sum over the outputs, "sum" the sum over all elements. Mobahi et al. 2009.
+    y of any shape are distances, 0 or larger; t = 1 is a pair that belongs together, t = -1 one
+    that does not. dy = 1 where t = 1, -1 where t = -1 and y < margin, divided by the number of
+    elements. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the
+    sum over all elements. Mobahi et al. 2009.
     """
 
     def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:
@@ -48,7 +52,8 @@ class HingeEmbedding(Loss):
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         xp, together = backend.xp, target > 0
         far = xp.maximum(self.margin - y, 0)
-        return xp.where(together, y, far), xp.where(together, y.dtype.type(1), -(far > 0).astype(y.dtype)), y.size
+        return xp.where(together, y, far), xp.where(together, y.dtype.type(1),
+                                                    -(far > 0).astype(y.dtype)), y.size
 
 
 def cosine_of(xp: Any, a: Array, b: Array) -> tuple[Array, Array, Array]:

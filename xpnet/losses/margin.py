@@ -1,4 +1,5 @@
-"""Hinge losses: nothing to pay where the right answer is ahead by a margin. At the kinks the derivative is 0, as in PyTorch."""
+"""Hinge losses: nothing to pay where the right answer is ahead by a margin. At the kinks the
+derivative is 0, as in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,11 +20,12 @@ def to_the_power(v: Array, power: int) -> tuple[Array, Array]:
 
 
 class Hinge(Loss):
-    """Hinge loss: L = mean over all elements of max(0, margin - t y)^power, t = -1 or 1 (Cortes and Vapnik 1995).
+    """Hinge loss: L = mean over all elements of max(0, margin - t y)^power, t = -1 or 1 (Cortes and
+    Vapnik 1995).
 
-    y of any shape, targets of the same shape; dy = -power t max(0, margin - t y)^(power - 1) where that is above 0, divided by
-    the number of elements; `power` is 1 or 2. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the
-    sum over all elements.
+    y of any shape, targets of the same shape; dy = -power t max(0, margin - t y)^(power - 1) where
+    that is above 0, divided by the number of elements; `power` is 1 or 2. reduction="batch" is the
+    mean over the batch of the sum over the outputs, "sum" the sum over all elements.
     """
 
     def __init__(self, margin: float = 1.0, *, power: int = 1, reduction: str = "mean") -> None:
@@ -40,7 +42,8 @@ class Hinge(Loss):
 
 
 class MultiClassHinge(ClassLoss):
-    """Base class of the hinge losses of K classes: y (K, N) or (K, H, W, N), targets are labels (N,) or (N, H, W)."""
+    """Base class of the hinge losses of K classes: y (K, N) or (K, H, W, N), targets are labels
+    (N,) or (N, H, W)."""
 
     def __init__(self, margin: float = 1.0, *, power: int = 1, reduction: str = "mean") -> None:
         self.margin = self.expect_positive("margin", margin)
@@ -50,7 +53,8 @@ class MultiClassHinge(ClassLoss):
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         target = finite_array(target, f"{self.who}: targets")
         if target.ndim != len(out_shape) or target.shape[1:] != out_shape[1:]:
-            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])}. Received: shape {target.shape}.")
+            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])}. "
+                             f"Received: shape {target.shape}.")
         return check_labels(self, target, out_shape[0])
 
     def score(self, xp: Any, y: Array, right: Array) -> Array:
@@ -59,46 +63,56 @@ class MultiClassHinge(ClassLoss):
 
 
 class CrammerSingerHinge(MultiClassHinge):
-    """Hinge loss of the strongest rival: L = mean over N of max(0, margin - y[label] + largest other y)^power.
+    """Hinge loss of the strongest rival: L = mean over N of max(0, margin - y[label] + largest
+    other y)^power.
 
-    Crammer and Singer 2001. y (K, N) or (K, H, W, N) are scores of at least two classes, targets are labels; each place of a map
-    counts as a sample. dy is power max(...)^(power - 1) / N at the first of the largest others and minus that at the label, 0
-    where the label leads by the margin. reduction="sum" does not divide.
+    Crammer and Singer 2001. y (K, N) or (K, H, W, N) are scores of at least two classes, targets
+    are labels; each place of a map counts as a sample. dy is power max(...)^(power - 1) / N at the
+    first of the largest others and minus that at the label, 0 where the label leads by the margin.
+    reduction="sum" does not divide.
     """
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         xp = backend.xp
-        right = one_hot(backend, target, len(y))                                                # (K, ..., N)
+        right = one_hot(backend, target, len(y))  # (K, ..., N)
         others = xp.where(right, y.dtype.type(-np.inf), y)
         rival = one_hot(backend, others.argmax(axis=0), len(y))
-        ahead = xp.maximum(self.margin - self.score(xp, y, right) + others.max(axis=0, keepdims=True), 0)
+        ahead = (xp.maximum(self.margin - self.score(xp, y,
+                                                     right) + others.max(axis=0, keepdims=True), 0))
         f, slope = to_the_power(ahead, self.power)
         return f[0], (rival.astype(y.dtype) - right.astype(y.dtype)) * slope, y[0].size
 
 
 class WestonWatkinsHinge(MultiClassHinge):
-    """Hinge loss of all rivals: L = mean over N of 1/K sum over k != label of max(0, margin - y[label] + y[k])^power.
+    """Hinge loss of all rivals: L = mean over N of 1/K sum over k != label of max(0, margin -
+    y[label] + y[k])^power.
 
-    Weston and Watkins 1999, with a margin of 2 and without 1/K, which is PyTorch's. y (K, N) or (K, H, W, N), targets are labels;
-    each place of a map counts as a sample. dy[k] = power max(...)^(power - 1) / (K N), and at the label minus the sum of these.
-    reduction="sum" divides by K only.
+    Weston and Watkins 1999, with a margin of 2 and without 1/K, which is PyTorch's. y (K, N) or (K,
+    H, W, N), targets are labels; each place of a map counts as a sample. dy[k] = power
+    max(...)^(power - 1) / (K N), and at the label minus the sum of these. reduction="sum" divides
+    by K only.
     """
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         xp, share = backend.xp, 1.0 / len(y)
-        right = one_hot(backend, target, len(y))                                                # (K, ..., N)
-        ahead = xp.where(right, y.dtype.type(0), xp.maximum(self.margin - self.score(xp, y, right) + y, 0))
+        right = one_hot(backend, target, len(y))  # (K, ..., N)
+        ahead = (xp.where(right, y.dtype.type(0),
+                          xp.maximum(self.margin - self.score(xp, y, right) + y, 0)))
         f, slope = to_the_power(ahead, self.power)
-        return f.sum(axis=0) * share, (slope - right.astype(y.dtype) * slope.sum(axis=0, keepdims=True)) * share, y[0].size
+        return (f.sum(axis=0) * share,
+                (slope - right.astype(y.dtype) * slope.sum(axis=0, keepdims=True)) * share,
+                y[0].size)
 
 
 class MultiLabelMargin(Loss):
-    """Margin loss of many labels: L = mean over N of 1/K sum over i there, j not there of max(0, margin - y[i] + y[j]).
+    """Margin loss of many labels: L = mean over N of 1/K sum over i there, j not there of max(0,
+    margin - y[i] + y[j]).
 
-    y (K, N) or (K, H, W, N) are scores of at least two classes, targets 1 where a label is there and 0 where it is not, of y's
-    shape; each place of a map counts as a sample. dy[i] is minus the number of pairs above 0 in which i is there, dy[j] the
-    number of those in which j is not, divided by K N. All K^2 pairs are written out, K^2 numbers for each sample.
-    reduction="sum" divides by K only. Elisseeff and Weston 2001, who divide by the number of pairs.
+    y (K, N) or (K, H, W, N) are scores of at least two classes, targets 1 where a label is there
+    and 0 where it is not, of y's shape; each place of a map counts as a sample. dy[i] is minus the
+    number of pairs above 0 in which i is there, dy[j] the number of those in which j is not,
+    divided by K N. All K^2 pairs are written out, K^2 numbers for each sample. reduction="sum"
+    divides by K only. Elisseeff and Weston 2001, who divide by the number of pairs.
     """
 
     def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:
@@ -109,20 +123,23 @@ class MultiLabelMargin(Loss):
         target = super().targets(target, out_shape, dtype)
         wrong = target[(target != 0) & (target != 1)]
         if wrong.size:
-            raise ValueError(f"{self.who}: expected targets 0 or 1. Received: {wrong.flat[0]:g} among them.")
+            raise ValueError(f"{self.who}: expected targets 0 or 1. Received: {wrong.flat[0]:g} "
+                             "among them.")
         return target
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         xp, there, share = backend.xp, target > 0, 1.0 / len(y)
-        pair = there[:, None] & ~there[None]                                                    # (i, j, ..., N)
+        pair = there[:, None] & ~there[None]  # (i, j, ..., N)
         ahead = xp.where(pair, xp.maximum(self.margin - y[:, None] + y[None], 0), y.dtype.type(0))
         counted = (ahead > 0).astype(y.dtype)
-        return ahead.sum(axis=(0, 1)) * share, (counted.sum(axis=0) - counted.sum(axis=1)) * share, y[0].size
+        return (ahead.sum(axis=(0, 1)) * share, (counted.sum(axis=0) - counted.sum(axis=1)) * share,
+                y[0].size)
 
 
 def expect_signs(who: str, target: np.ndarray) -> np.ndarray:
     """Targets that are -1 or 1; an error for others."""
     wrong = target[abs(target) != 1]
     if wrong.size:
-        raise ValueError(f"{who}: expected targets -1 or 1. Received: {wrong.flat[0]:g} among them.")
+        raise ValueError(f"{who}: expected targets -1 or 1. Received: {wrong.flat[0]:g} among "
+                         "them.")
     return target

@@ -1,7 +1,7 @@
 """Losses for numbers: the error e = y - t, weighed in one way or another.
 
-With reduction="mean" the sum over all elements is divided by their number, with "batch" by the batch's size N, with "sum"
-by nothing. "none" gives the losses of all elements, without a sum.
+With reduction="mean" the sum over all elements is divided by their number, with "batch" by the
+batch's size N, with "sum" by nothing. "none" gives the losses of all elements, without a sum.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from xpnet.losses.base import Loss
 
 
 class MeanSquaredError(Loss):
-    """Mean squared error: L = mean over all elements of (y - t)^2, dy = 2 (y - t) / number of elements.
+    """Mean squared error: L = mean over all elements of (y - t)^2, dy = 2 (y - t) / number of
+    elements.
 
-    reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
+    reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all
+    elements.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
@@ -32,7 +34,8 @@ class MeanSquaredError(Loss):
 
 
 class HalfSquaredError(Loss):
-    """Half squared error: L = mean over the batch of 1/2 sum over the outputs of (y - t)^2, dy = (y - t) / N.
+    """Half squared error: L = mean over the batch of 1/2 sum over the outputs of (y - t)^2, dy = (y
+    - t) / N.
 
     LeCun et al. 1989. reduction="mean" is the mean over all elements, "sum" the sum over them.
     """
@@ -60,9 +63,11 @@ class ErrorLoss(Loss):
 
 
 class MeanAbsoluteError(ErrorLoss):
-    """Mean absolute error: L = mean over all elements of |y - t|, dy = sign(y - t) / number of elements (Boscovich 1757).
+    """Mean absolute error: L = mean over all elements of |y - t|, dy = sign(y - t) / number of
+    elements (Boscovich 1757).
 
-    sign(0) = 0. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
+    sign(0) = 0. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the
+    sum over all elements.
     """
 
     def of(self, xp: Any, error: Array) -> tuple[Array, Array]:
@@ -70,9 +75,11 @@ class MeanAbsoluteError(ErrorLoss):
 
 
 class Huber(ErrorLoss):
-    """Huber's loss: L = mean over all elements of c (e - c / 2), e = y - t, c = e cut off at -delta and delta (Huber 1964).
+    """Huber's loss: L = mean over all elements of c (e - c / 2), e = y - t, c = e cut off at -delta
+    and delta (Huber 1964).
 
-    That is e^2 / 2 for |e| <= delta, and delta (|e| - delta / 2) beyond; dy = c / number of elements. `delta` is above 0.
+    That is e^2 / 2 for |e| <= delta, and delta (|e| - delta / 2) beyond; dy = c / number of
+    elements. `delta` is above 0.
     """
 
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean") -> None:
@@ -85,10 +92,12 @@ class Huber(ErrorLoss):
 
 
 class SmoothL1(ErrorLoss):
-    """Smooth L1 loss: L = mean over all elements of c (e - c / 2) / beta, e = y - t, c = e cut off at -beta and beta.
+    """Smooth L1 loss: L = mean over all elements of c (e - c / 2) / beta, e = y - t, c = e cut off
+    at -beta and beta.
 
-    That is e^2 / (2 beta) for |e| < beta, and |e| - beta / 2 beyond, Huber's loss divided by its delta; dy = c / beta / number
-    of elements. Girshick 2015, eq. 3, with beta = 1. `beta` is above 0: MeanAbsoluteError is what it comes to at 0.
+    That is e^2 / (2 beta) for |e| < beta, and |e| - beta / 2 beyond, Huber's loss divided by its
+    delta; dy = c / beta / number of elements. Girshick 2015, eq. 3, with beta = 1. `beta` is above
+    0: MeanAbsoluteError is what it comes to at 0.
     """
 
     def __init__(self, beta: float = 1.0, *, reduction: str = "mean") -> None:
@@ -101,7 +110,8 @@ class SmoothL1(ErrorLoss):
 
 
 class LogCosh(ErrorLoss):
-    """Logarithm of the hyperbolic cosine: L = mean over all elements of log cosh(y - t), dy = tanh(y - t) / number of elements.
+    """Logarithm of the hyperbolic cosine: L = mean over all elements of log cosh(y - t), dy =
+    tanh(y - t) / number of elements.
 
     About e^2 / 2 for small errors and |e| - log 2 for large ones. Green 1990.
     """
@@ -109,30 +119,36 @@ class LogCosh(ErrorLoss):
     def of(self, xp: Any, error: Array) -> tuple[Array, Array]:
         size = abs(error)
         half = xp.sinh(0.5 * xp.minimum(size, 1.0))
-        near = xp.log1p(2.0 * half * half)                              # cosh e = 1 + 2 sinh^2(e / 2): no digits are lost
-        far = size + xp.log1p(xp.exp(-2.0 * size)) - math.log(2.0)      # cosh e itself would overflow
+        near = xp.log1p(2.0 * half * half)  # cosh e = 1 + 2 sinh^2(e / 2): no digits are lost
+        far = size + xp.log1p(xp.exp(-2.0 * size)) - math.log(2.0)  # cosh e itself would overflow
         return xp.where(size < 1.0, near, far), xp.tanh(error)
 
 
 class PoissonLikelihood(Loss):
-    """Poisson regression: L = mean over all elements of exp(y) - t y, dy = (exp(y) - t) / number of elements.
+    """Poisson regression: L = mean over all elements of exp(y) - t y, dy = (exp(y) - t) / number of
+    elements.
 
-    Nelder and Wedderburn 1972. For counts t: y is the logarithm of the rate that they are drawn with, and L the negative
-    log-likelihood of the Poisson distribution without log t!, which y does not change. Targets have y's shape and are 0 or
-    larger. With log_input=False y is the rate itself: L is the mean of y - t log(y + eps), dy = (1 - t / (y + eps)) / number of
-    elements, for y of 0 or larger and eps above 0. full=True adds log t! by Stirling's formula, t log t - t + log(2 pi t) / 2,
-    where t > 1. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
+    Nelder and Wedderburn 1972. For counts t: y is the logarithm of the rate that they are drawn
+    with, and L the negative log-likelihood of the Poisson distribution without log t!, which y does
+    not change. Targets have y's shape and are 0 or larger. With log_input=False y is the rate
+    itself: L is the mean of y - t log(y + eps), dy = (1 - t / (y + eps)) / number of elements, for
+    y of 0 or larger and eps above 0. full=True adds log t! by Stirling's formula, t log t - t +
+    log(2 pi t) / 2, where t > 1. reduction="batch" is the mean over the batch of the sum over the
+    outputs, "sum" the sum over all elements.
     """
 
-    def __init__(self, *, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None:
-        self.log_input, self.full = self.expect_flag("log_input", log_input), self.expect_flag("full", full)
+    def __init__(self, *, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+                 reduction: str = "mean") -> None:
+        self.log_input, self.full = (self.expect_flag("log_input", log_input),
+                                     self.expect_flag("full", full))
         self.eps = self.expect_positive("eps", eps)
         self.reduction = self.expect_reduction(reduction)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         target = super().targets(target, out_shape, dtype)
         if target.size and target.min() < 0:
-            raise ValueError(f"{self.who}: expected targets that are counts, 0 or larger. Received: {target.min():g} among them.")
+            raise ValueError(f"{self.who}: expected targets that are counts, 0 or larger. "
+                             f"Received: {target.min():g} among them.")
         return target
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
@@ -145,28 +161,34 @@ class PoissonLikelihood(Loss):
             f, slope = y - target * xp.log(shifted), 1.0 - target / shifted
         if self.full:
             t = xp.maximum(target, 1)
-            f = f + xp.where(target > 1, t * xp.log(t) - t + 0.5 * xp.log(2.0 * math.pi * t), y.dtype.type(0))
+            f = f + xp.where(target > 1, t * xp.log(t) - t + 0.5 * xp.log(2.0 * math.pi * t),
+                             y.dtype.type(0))
         return f, slope, y.size
 
 
 class GaussianLikelihood(Loss):
-    """Gaussian regression: L = mean over all targets of ((m - t)^2 / v + log v) / 2, the network's output being m and log v.
+    """Gaussian regression: L = mean over all targets of ((m - t)^2 / v + log v) / 2, the network's
+    output being m and log v.
 
-    Nix and Weigend 1994. y (2 D, ..., N): the first D are the means m, the last D the logarithms s of the variances v = exp(s);
-    targets (N, D, ...). dm = (m - t) / v and ds = (1 - (m - t)^2 / v) / 2, divided by the number of targets. With
-    log_variance=False the last D are the variances themselves, which count as eps at least and have a gradient of 0 below it;
-    dv = (1 - (m - t)^2 / v) / (2 v). full=True adds log(2 pi) / 2. reduction="batch" is the mean over the batch of the sum over
-    the targets, "sum" the sum over all of them.
+    Nix and Weigend 1994. y (2 D, ..., N): the first D are the means m, the last D the logarithms s
+    of the variances v = exp(s); targets (N, D, ...). dm = (m - t) / v and ds = (1 - (m - t)^2 / v)
+    / 2, divided by the number of targets. With log_variance=False the last D are the variances
+    themselves, which count as eps at least and have a gradient of 0 below it; dv = (1 - (m - t)^2 /
+    v) / (2 v). full=True adds log(2 pi) / 2. reduction="batch" is the mean over the batch of the
+    sum over the targets, "sum" the sum over all of them.
     """
 
-    def __init__(self, *, log_variance: bool = True, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
-        self.log_variance, self.full = self.expect_flag("log_variance", log_variance), self.expect_flag("full", full)
+    def __init__(self, *, log_variance: bool = True, full: bool = False, eps: float = 1e-6,
+                 reduction: str = "mean") -> None:
+        self.log_variance, self.full = (self.expect_flag("log_variance", log_variance),
+                                        self.expect_flag("full", full))
         self.eps = self.expect_positive("eps", eps)
         self.reduction = self.expect_reduction(reduction)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         if out_shape[0] % 2:
-            raise ValueError(f"{self.who}: expected an even number of outputs, a mean and a variance for each target. "
+            raise ValueError(f"{self.who}: expected an even number of outputs, a mean and a "
+                             "variance for each target. "
                              f"Received: output shape {out_shape}.")
         return super().targets(target, (out_shape[0] // 2, *out_shape[1:]), dtype)
 
@@ -174,7 +196,8 @@ class GaussianLikelihood(Loss):
         xp, D = backend.xp, len(y) // 2
         error, spread = y[:D] - target, y[D:]
         variance = xp.maximum(spread, self.eps)
-        log_v, precision = (spread, xp.exp(-spread)) if self.log_variance else (xp.log(variance), 1.0 / variance)
+        log_v, precision = ((spread, xp.exp(-spread)) if self.log_variance
+                            else (xp.log(variance), 1.0 / variance))
         share = error * error * precision
         slope = 0.5 * (1.0 - share)
         if not self.log_variance:

@@ -1,7 +1,8 @@
 """Losses for segmentation that measure how two regions overlap, whatever their size.
 
-y (K, H, W, N) are probabilities of K classes, as Softmax or Sigmoid gives them. Targets are labels (N, H, W), or masks from
-0 to 1 like y; for K = 1, where labels would say nothing, masks (N, H, W) or (N, 1, H, W).
+y (K, H, W, N) are probabilities of K classes, as Softmax or Sigmoid gives them. Targets are labels
+(N, H, W), or masks from 0 to 1 like y; for K = 1, where labels would say nothing, masks (N, H, W)
+or (N, 1, H, W).
 """
 
 from __future__ import annotations
@@ -19,22 +20,26 @@ from xpnet.losses.classification import check_labels
 
 
 class OverlapLoss(BinaryLoss):
-    """Base class: L = mean over samples and classes of 1 - (a + smooth) / (b + smooth), a and b sums over the places of a map."""
+    """Base class: L = mean over samples and classes of 1 - (a + smooth) / (b + smooth), a and b
+    sums over the places of a map."""
 
-    def __init__(self, *, smooth: float = 1.0, ignore: int | None = None, reduction: str = "mean") -> None:
+    def __init__(self, *, smooth: float = 1.0, ignore: int | None = None, reduction: str = "mean"
+                 ) -> None:
         self.smooth = self.expect_positive("smooth", smooth)
         self.ignore = self.expect_label("ignore", ignore)
         self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         if len(out_shape) != 3:
-            raise ValueError(f"{self.who}: expected a network whose output is (classes, height, width). "
+            raise ValueError(f"{self.who}: expected a network whose output is (classes, height, "
+                             "width). "
                              f"Received: output shape {out_shape}.")
         target = finite_array(target, f"{self.who}: targets", dtype)
         if out_shape[0] == 1 or target.ndim != 3:
             return super().targets(target, out_shape, dtype)
         if target.shape[1:] != out_shape[1:]:
-            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])}. Received: shape {target.shape}.")
+            raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])}. "
+                             f"Received: shape {target.shape}.")
         return check_labels(self, target, out_shape[0])
 
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
@@ -48,23 +53,29 @@ class OverlapLoss(BinaryLoss):
         if known is not None:
             y, t = xp.where(known, y, zero), xp.where(known, t, zero)
         a, b, da, db = self.overlap(y, t)
-        above, below = (term.sum(axis=(1, 2), keepdims=True) + self.smooth for term in (a, b))      # (K, 1, 1, N)
+        # (K, 1, 1, N)
+        above, below = (term.sum(axis=(1, 2), keepdims=True) + self.smooth for term in (a, b))
         share = above / below
         dy = (share * db - da) / below
-        return 1.0 - share[:, 0, 0], dy if known is None else xp.where(known, dy, zero), y[:, 0, 0].size    # (K, N)
+        # (K, N)
+        return (1.0 - share[:, 0, 0], dy if known is None else xp.where(known, dy, zero),
+                y[:, 0, 0].size)
 
 
 class Dice(OverlapLoss):
-    """Dice loss: L = mean over samples and classes of 1 - (2 sum y t + smooth) / (sum y^2 + sum t^2 + smooth).
+    """Dice loss: L = mean over samples and classes of 1 - (2 sum y t + smooth) / (sum y^2 + sum t^2
+    + smooth).
 
-    The sums run over the places of a map. Milletari et al. 2016, which squares below the line and smooths nothing; squared=False
-    leaves out the squares, as Dice 1945 has it for sets, where they change nothing. y (K, H, W, N) are probabilities; targets are
-    labels (N, H, W) or masks from 0 to 1 like y, places marked with `ignore` count nowhere. With D = (2 sum y t + smooth) / B,
-    dy = (2 y D - 2 t) / (B N K), for squared=False (D - 2 t) / (B N K). `smooth` is above 0: a class that is nowhere and is found
-    nowhere has D = 1. reduction="sum" does not divide by N K.
+    The sums run over the places of a map. Milletari et al. 2016, which squares below the line and
+    smooths nothing; squared=False leaves out the squares, as Dice 1945 has it for sets, where they
+    change nothing. y (K, H, W, N) are probabilities; targets are labels (N, H, W) or masks from 0
+    to 1 like y, places marked with `ignore` count nowhere. With D = (2 sum y t + smooth) / B, dy =
+    (2 y D - 2 t) / (B N K), for squared=False (D - 2 t) / (B N K). `smooth` is above 0: a class
+    that is nowhere and is found nowhere has D = 1. reduction="sum" does not divide by N K.
     """
 
-    def __init__(self, *, squared: bool = True, smooth: float = 1.0, ignore: int | None = None, reduction: str = "mean") -> None:
+    def __init__(self, *, squared: bool = True, smooth: float = 1.0, ignore: int | None = None,
+                 reduction: str = "mean") -> None:
         super().__init__(smooth=smooth, ignore=ignore, reduction=reduction)
         self.squared = self.expect_choice("squared", squared, (True, False))
 
@@ -75,12 +86,14 @@ class Dice(OverlapLoss):
 
 
 class Jaccard(OverlapLoss):
-    """Intersection over union: L = mean over samples and classes of 1 - (sum y t + smooth) / (sum of (y + t - y t) + smooth).
+    """Intersection over union: L = mean over samples and classes of 1 - (sum y t + smooth) / (sum
+    of (y + t - y t) + smooth).
 
-    The sums run over the places of a map. Rahman and Wang 2016, who smooth nothing; Jaccard 1901. y (K, H, W, N) are
-    probabilities; targets are labels (N, H, W) or masks from 0 to 1 like y, places marked with `ignore` count nowhere. With J the
-    fraction and U what it is divided by, dy = (J (1 - t) - t) / (U N K). `smooth` is above 0: a class that is nowhere and is
-    found nowhere has J = 1. reduction="sum" does not divide by N K.
+    The sums run over the places of a map. Rahman and Wang 2016, who smooth nothing; Jaccard 1901. y
+    (K, H, W, N) are probabilities; targets are labels (N, H, W) or masks from 0 to 1 like y, places
+    marked with `ignore` count nowhere. With J the fraction and U what it is divided by, dy = (J (1
+    - t) - t) / (U N K). `smooth` is above 0: a class that is nowhere and is found nowhere has J =
+    1. reduction="sum" does not divide by N K.
     """
 
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
@@ -89,19 +102,23 @@ class Jaccard(OverlapLoss):
 
 
 class Tversky(OverlapLoss):
-    """Tversky loss: L = mean over samples and classes of 1 - (i + smooth) / (i + a p + b m + smooth), i = sum of y t.
+    """Tversky loss: L = mean over samples and classes of 1 - (i + smooth) / (i + a p + b m +
+    smooth), i = sum of y t.
 
-    p = sum of y (1 - t), m = sum of (1 - y) t; the sums run over the places of a map. `a` weighs what is found and not wanted,
-    `b` what is wanted and not found, both above 0. Salehi et al. 2017, with a = 0.3 and b = 0.7 where missing something is
-    worse; Tversky 1977. With a = b = 1/2 it is Dice without squares, with a = b = 1 Jaccard. y (K, H, W, N), targets and `smooth`
-    are as for Jaccard. With T the fraction and B what it is divided by, dy = (T (t + a (1 - t) - b t) - t) / (B N K).
+    p = sum of y (1 - t), m = sum of (1 - y) t; the sums run over the places of a map. `a` weighs
+    what is found and not wanted, `b` what is wanted and not found, both above 0. Salehi et al.
+    2017, with a = 0.3 and b = 0.7 where missing something is worse; Tversky 1977. With a = b = 1/2
+    it is Dice without squares, with a = b = 1 Jaccard. y (K, H, W, N), targets and `smooth` are as
+    for Jaccard. With T the fraction and B what it is divided by, dy = (T (t + a (1 - t) - b t) - t)
+    / (B N K).
     """
 
-    def __init__(self, a: float = 0.5, b: float = 0.5, *, smooth: float = 1.0, ignore: int | None = None,
-                 reduction: str = "mean") -> None:
+    def __init__(self, a: float = 0.5, b: float = 0.5, *, smooth: float = 1.0,
+                 ignore: int | None = None, reduction: str = "mean") -> None:
         super().__init__(smooth=smooth, ignore=ignore, reduction=reduction)
         self.a, self.b = self.expect_positive("a", a), self.expect_positive("b", b)
 
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
         both = y * t
-        return both, both + self.a * (y - both) + self.b * (t - both), t, t + self.a * (1.0 - t) - self.b * t
+        return (both, both + self.a * (y - both) + self.b * (t - both), t,
+                t + self.a * (1.0 - t) - self.b * t)

@@ -1,6 +1,16 @@
 """Optimizers on flat buffers. The update rules themselves are backend kernels: see backends/optimizer_rules.py."""
 
-from xpnet.optim.adaptive import Adadelta, Adagrad, Adam, Adamax, AdamW, AMSGrad, NAdam, RMSprop, Rprop
+from xpnet.optim.adaptive import (
+           Adadelta,
+           Adagrad,
+           Adam,
+           Adamax,
+           AdamW,
+           AMSGrad,
+           NAdam,
+           RMSprop,
+           Rprop,
+)
 from xpnet.optim.base import Optimizer
 from xpnet.optim.momentum import SGD, Lion
 from xpnet.optim.names import OPTIMIZERS as OPTIMIZERS
