@@ -1,7 +1,7 @@
 """The documentation is true: its Python runs, block after block, and prints what the page says it prints.
 
 A fence ```python is run, in order with the others of its file, in an empty folder. A fence ```output that follows is
-exactly what the block before it prints.
+exactly what the block before it prints. Links lead to files and headings that exist.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")])
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,10 +47,27 @@ def test_the_pages_that_must_be_there_have_code():
     assert any(printed for _, _, printed in blocks(ROOT / "docs" / "networks.md"))
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_that_are_there(page):
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
-        assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+def test_links_lead_to_files_and_headings_that_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+        if "://" in link:
+            continue
+        target, _, anchor = link.partition("#")
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in headings(file), f"{page.name}: {link}"
+
+
+def test_an_anchor_is_what_github_makes_of_a_heading():
+    assert "threads-and-the-same-bits" in headings(ROOT / "docs" / "cpu.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
