@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from xpnet import Network
 from xpnet.backends.activations import SCALE, SLOPE
-from xpnet.lenet_codes import codes
-from xpnet.models import C3_TABLE
+from xpnet.models import C3_TABLE, codes
 
 
 def relu() -> nn.Module:

@@ -13,8 +13,8 @@ from nets import small
 
 import xpnet as xn
 from xpnet.layer import MOST_ROWS
-from xpnet.layers.adaptive_pooling import _largest, spans
 from xpnet.layers.gathered import Sparse
+from xpnet.layers.pooling import _largest, spans
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 

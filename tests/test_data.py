@@ -19,7 +19,7 @@ from xpnet.data import Dataset, digits, mnist, read_idx
 from xpnet.data.download import fetch, write_atomically
 
 # The package's attribute `mnist` is the function; this is the module.
-mnist_module = importlib.import_module("xpnet.data.mnist")
+mnist_module = importlib.import_module("xpnet.data.datasets")
 
 ROOT = Path(__file__).parents[1]
 CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}

@@ -11,7 +11,7 @@ from test_examples import run
 
 import xpnet as xn
 from xpnet import TRAIN
-from xpnet.layers.shrinkage import Shrinkage
+from xpnet.layers.sparse_coding import Shrinkage
 from xpnet.testing import check_gradients
 
 FLOATS = ("float32", "float64")

@@ -67,7 +67,7 @@ def test_truncated_zca_keeps_the_first_directions(backend):
 def test_data_of_more_than_one_block(backend, monkeypatch):
     x = correlated(25, (4,))
     whole, _ = fitted(backend, x)
-    monkeypatch.setattr("xpnet.layers.whitening.SAMPLES", 10)
+    monkeypatch.setattr("xpnet.layers.preprocessing.SAMPLES", 10)
     parts, _ = fitted(backend, x)
     assert_close(backend.to_numpy(parts.W.data), backend.to_numpy(whole.W.data))
 

@@ -32,7 +32,9 @@ __all__ += layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 
 
 def __getattr__(name: str) -> object:
-    """An error for a name that is not here, with the name that is meant: Dense of Keras is
-    Linear."""
-    from xpnet.other_names import explain
-    raise AttributeError(explain(name))
+    """Raise AttributeError with the name of xpnet that is meant: Dense of Keras is Linear."""
+    from importlib.util import find_spec
+    if name.startswith("_") or find_spec(f"xpnet.{name}"):      # Python itself looks these up
+        raise AttributeError(f"xpnet has no {name}")
+    from xpnet.catalogue import explain
+    raise AttributeError(explain(name, __all__))

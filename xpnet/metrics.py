@@ -22,8 +22,10 @@ from xpnet.checks import (
     wrong,
 )
 
-__all__ = ["accuracy", "confusion_matrix", "f1_score", "mean_iou", "precision", "psnr", "recall",
-           "ssim", "top_k_accuracy"]
+__all__ = [
+    "accuracy", "confusion_matrix", "f1_score", "mean_iou", "precision", "psnr", "recall", "ssim",
+    "top_k_accuracy",
+]
 
 MOST_CLASSES = 2**14        # their confusion matrix takes 2 GiB
 

@@ -21,7 +21,6 @@ from xpnet.layers import (
     Subsampling2d,
     TableConv2d,
 )
-from xpnet.lenet_codes import codes
 from xpnet.network import Input, Network, Sequential
 
 
@@ -93,6 +92,33 @@ def lenet5(input_shape: Shape = (1, 32, 32), *, backend: str | Backend = "auto",
         Conv2d(120, 5, activation="scaled_tanh", init=init, name="C5"), Flatten(),
         Linear(84, activation="scaled_tanh", init=init, name="F6"), RBF(codes(), name="output"),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
+
+
+# The ten output codes of LeNet-5: digits as bitmaps of 7 x 12 pixels, drawn for xpnet after the
+# idea of LeCun et al. 1998, figure 3. A pixel is +1 where there is ink and -1 elsewhere.
+WIDTH, HEIGHT = 7, 12
+_DIGITS = """
+0        1        2        3        4        5        6        7        8        9
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+..###..  ...#...  .#####.  #######  .....#.  #######  ..####.  #######  .#####.  .#####.
+.#...#.  ..##...  #.....#  .....#.  ....##.  #......  .#.....  ......#  #.....#  #.....#
+#.....#  .#.#...  ......#  ....#..  ...#.#.  #......  #......  .....#.  #.....#  #.....#
+#.....#  ...#...  .....#.  ...##..  ..#..#.  ######.  #......  .....#.  .#...#.  #.....#
+#.....#  ...#...  ....#..  .....#.  .#...#.  ......#  ######.  ....#..  ..###..  .######
+#.....#  ...#...  ...#...  ......#  #....#.  ......#  #.....#  ....#..  .#...#.  ......#
+#.....#  ...#...  ..#....  ......#  #######  ......#  #.....#  ...#...  #.....#  ......#
+.#...#.  ...#...  .#.....  #.....#  .....#.  #....#.  #.....#  ...#...  #.....#  .....#.
+..###..  .#####.  #######  .#####.  .....#.  .####..  .#####.  ...#...  .#####.  .####..
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+"""
+
+
+def codes() -> list[list[float]]:
+    """Ten codes of 84 values, one for each digit."""
+    lines = [line.split() for line in _DIGITS.strip().splitlines()[1:]]     # 12 lines of 10 pieces
+    return [[1.0 if pixel == "#" else -1.0 for line in lines for pixel in line[digit]]
+            for digit in range(10)]
 
 
 def resnet18(input_shape: Shape = (3, 32, 32), *, classes: int = 10,

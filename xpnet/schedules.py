@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 
 from xpnet.checks import Checked, expect_named, is_number, wrong
 
-__all__ = ["Constant", "CosineDecay", "ExponentialDecay", "InverseTimeDecay", "MultiStep",
-           "OneCycle", "PolynomialDecay",
-           "ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp"]
+__all__ = [
+    "Constant", "CosineDecay", "ExponentialDecay", "InverseTimeDecay", "MultiStep", "OneCycle",
+    "PolynomialDecay", "ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp",
+]
 
 ROUNDING = 1e-9         # 0.7 / 0.1 is 6.999999999999999: what lies so close to a border is on it
 

@@ -1,4 +1,4 @@
-"""The catalogue: losses."""
+"""The catalogue: losses and metrics."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ from xpnet.losses import (
     WassersteinCritic,
     WestonWatkinsHinge,
 )
+from xpnet.metrics import (
+    accuracy,
+    confusion_matrix,
+    f1_score,
+    mean_iou,
+    precision,
+    psnr,
+    recall,
+    ssim,
+    top_k_accuracy,
+)
+
+FIVE = ((5,),)
+MAP = ((3, 4, 5),)
 
 
 def labels(rng: np.random.Generator, N: int) -> np.ndarray:
@@ -86,10 +100,7 @@ def map_of_shares(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
     return (rng.random((3, 4, 5, N)),)
 
 
-FIVE = ((5,),)
-MAP = ((3, 4, 5),)
-
-ITEMS: list[Item] = [
+LOSSES: list[Item] = [
     Item(CrossEntropy, lambda: CrossEntropy(weight=[0.5, 1, 2, 1, 3], ignore=4,
                                             label_smoothing=0.1), FIVE, target=labels,
          pytorch="CrossEntropyLoss", keras="CategoricalCrossentropy", numpynet="Softmax_layer"),
@@ -132,4 +143,16 @@ ITEMS: list[Item] = [
     Item(Dice, Dice, MAP, map_of_shares, map_of_labels, keras="Dice"),
     Item(Jaccard, Jaccard, MAP, map_of_shares, map_of_labels),
     Item(Tversky, lambda: Tversky(0.3, 0.7), MAP, map_of_shares, map_of_labels, keras="Tversky"),
+]
+
+METRICS: list[Item] = [
+    Item(accuracy, keras="SparseCategoricalAccuracy", numpynet="mean_accuracy_score", common=True),
+    Item(top_k_accuracy, keras="SparseTopKCategoricalAccuracy"),
+    Item(confusion_matrix),
+    Item(precision, keras="Precision"),
+    Item(recall, keras="Recall"),
+    Item(f1_score, keras="F1Score"),
+    Item(mean_iou, keras="MeanIoU", numpynet="mean_iou_score"),
+    Item(psnr, keras="ops.psnr"),
+    Item(ssim, keras="ops.image.ssim"),
 ]

@@ -1,8 +1,6 @@
 """Data sets as plain arrays, batch first."""
 
-from .dataset import Dataset
-from .digits import digits
-from .idx import read_idx
-from .mnist import mnist
+from xpnet.data.datasets import Dataset, digits, mnist
+from xpnet.data.idx import read_idx
 
 __all__ = ["Dataset", "digits", "mnist", "read_idx"]

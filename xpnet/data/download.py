@@ -11,9 +11,8 @@ from threading import Event, Thread
 from time import monotonic
 from typing import NamedTuple
 
+from xpnet.data.idx import read_at_most, unpacked
 from xpnet.io.files import write_atomically
-
-from .idx import read_at_most, unpacked
 
 
 class Limits(NamedTuple):

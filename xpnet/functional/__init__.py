@@ -14,7 +14,6 @@ what is no array or not of one floating-point type, ValueError for shapes that d
 """
 
 from xpnet.functional.activation import (
-    cross_entropy,
     relu,
     relu_backward,
     softmax,
@@ -27,28 +26,32 @@ from xpnet.functional.convolution import (
     conv_transpose2d,
     conv_transpose2d_backward,
     im2col,
+    toeplitz,
+)
+from xpnet.functional.losses import (
+    contrastive,
+    cosine_embedding,
+    cross_entropy,
+    margin_ranking,
+    triplet_margin,
 )
 from xpnet.functional.normalization import batch_norm, batch_norm_backward, batch_norm_inference
-from xpnet.functional.pairs import contrastive, cosine_embedding, margin_ranking, triplet_margin
 from xpnet.functional.pooling import (
+    adaptive_max_pool2d,
     avg_pool2d,
     avg_pool2d_backward,
     max_pool2d,
     max_pool2d_backward,
-)
-from xpnet.functional.toeplitz import toeplitz
-from xpnet.functional.unpooling import (
-    adaptive_max_pool2d,
     max_pool_indices,
     max_unpool2d,
     max_unpool2d_backward,
 )
 
-__all__ = ["adaptive_max_pool2d", "avg_pool2d", "avg_pool2d_backward", "batch_norm",
-           "batch_norm_backward",
-           "batch_norm_inference", "col2im", "conv2d", "conv2d_backward", "conv_transpose2d",
-           "conv_transpose2d_backward",
-           "contrastive", "cosine_embedding", "cross_entropy", "im2col", "margin_ranking",
-           "max_pool2d", "max_pool2d_backward", "max_pool_indices", "max_unpool2d",
-           "max_unpool2d_backward", "relu", "relu_backward", "softmax", "softmax_backward",
-           "toeplitz", "triplet_margin"]
+__all__ = [
+    "adaptive_max_pool2d", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward",
+    "batch_norm_inference", "col2im", "contrastive", "conv2d", "conv2d_backward",
+    "conv_transpose2d", "conv_transpose2d_backward", "cosine_embedding", "cross_entropy", "im2col",
+    "margin_ranking", "max_pool2d", "max_pool2d_backward", "max_pool_indices", "max_unpool2d",
+    "max_unpool2d_backward", "relu", "relu_backward", "softmax", "softmax_backward", "toeplitz",
+    "triplet_margin",
+]

@@ -111,6 +111,20 @@ class Call:
             self.expect(name, a, self.sizes(x)[:1])
 
 
+def elementwise_call(who: str, layout: str, backend: str | Backend, images: dict[str, Array]
+                     ) -> Call:
+    """A call on arrays of any shape."""
+    ndim = max(getattr(next(iter(images.values())), "ndim", 1), 1)
+    return Call(who, layout, backend, images, {}, axes=", ".join(["..."] * (ndim - 1)))
+
+
+def classes_call(who: str, layout: str, backend: str | Backend, images: dict[str, Array],
+                 others: Any = None) -> Call:
+    """A call on arrays (N, K) or (N, K, H, W)."""
+    maps = getattr(next(iter(images.values())), "ndim", 2) == 4
+    return Call(who, layout, backend, images, others or {}, axes="K, H, W" if maps else "K")
+
+
 def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Backend:
     """Where these arrays are computed with: "auto" is the GPU that they lie on, or the fastest
     backend of the CPU."""

@@ -1,15 +1,17 @@
-"""Pooling and its gradients."""
+"""Pooling, unpooling and their gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from xpnet.backends import Backend, Window
-from xpnet.backends.window import Padding, Pair
-from xpnet.checks import expect_flag
-from xpnet.functional.call import Array, Call, Shape
-from xpnet.layers.pooling import partial_factor
+from xpnet.backends.window import Padding, Pair, pair
+from xpnet.checks import expect_choice, expect_flag
+from xpnet.functional.call import LAYOUTS, Array, Call, Shape
+from xpnet.layers.pooling import partial_factor, spans
 
 
 def max_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
@@ -112,3 +114,125 @@ def pooling_window(call: Call, x_sizes: Shape, kernel_size: Pair, stride: Pair |
     window = window.ceil(H, width) if ceil_mode else window
     window.check_no_empty_window(H, width, who=call.who)
     return window, (C, *window.output_size(H, width), N)
+
+
+def adaptive_max_pool2d(x: Array, output_size: Pair, *, layout: str = "NCHW",
+                        backend: str | Backend = "auto"
+                        ) -> tuple[Array, Array]:
+    """Adaptive max pooling: y[n, c, i, j] = max of x[n, c] over rows i and columns j of a grid (He
+    et al. 2015).
+
+    x (N, C, H, W) -> y and indices (N, C, OH, OW), (OH, OW) = output_size. Row i of the grid goes
+    from floor(i H / OH) to ceil((i + 1) H / OH). indices (int64) are iy W + ix of the element that
+    won, the first of equal ones; a NaN wins over everything. The gradient is dx = max_unpool2d(dy,
+    indices, (H, W)).
+    """
+    call = Call("adaptive_max_pool2d", layout, backend, {"x": x}, {})
+    OH, OW = pair(output_size, "output_size", 1, call.who)
+    C, H, W, N = call.sizes(x)
+    with call.backend.scope():
+        x = call.inward(x)
+        y, indices = (call.backend.empty((C, OH, OW, N), dtype) for dtype in (x.dtype, np.int64))
+        for i, (top, bottom) in enumerate(spans(H, OH)):
+            for j, (left, right) in enumerate(spans(W, OW)):
+                window = x[:, top:bottom, left:right].reshape(C, -1, N)  # (C, elements, N)
+                place = window.argmax(axis=1)
+                y[:, i, j] = window.max(axis=1)
+                indices[:, i, j] = (top + place // (right - left)) * W + left + place % (
+                    right - left)
+        return call.outward(y), call.outward(indices)
+
+
+def max_pool_indices(argmax: Array, x_shape: Sequence[int], kernel_size: Pair, *,
+                     stride: Pair | None = None, padding: Padding = 0, dilation: Pair = 1,
+                     ceil_mode: bool = False, layout: str = "NCHW", backend: str | Backend = "auto"
+                     ) -> Array:
+    """The places of max_pool2d's winners in the map, iy W + ix (int64), from their places in the
+    windows, i KW + j.
+
+    iy = oy stride - top + i dilation, ix likewise. argmax (N, C, OH, OW) as max_pool2d gave it for
+    x_shape (N, C, H, W) and these options -> indices like argmax.
+    """
+    call = Call("max_pool_indices", layout, backend, {}, {"argmax": (argmax, "")})
+    C, H, W, N = call.given(x_shape)
+    window, y_shape = pooling_window(call, (C, H, W, N), kernel_size, stride, padding, dilation,
+                                     ceil_mode)
+    call.expect("argmax", argmax, call.outer(y_shape))
+    call.expect_argmax(argmax, window)
+    (_, OH, OW, _), (sh, sw), (dh, dw) = y_shape, window.stride, window.dilation
+    xp = call.backend.xp
+    with call.backend.scope():
+        # (OH, 1) and (1, OW), and in the layout one axis more where the batch comes last
+        last = () if call.batch_first else (1,)
+        rows = xp.arange(OH).reshape(OH, 1, *last) * sh - window.padding[0]
+        columns = xp.arange(OW).reshape(1, OW, *last) * sw - window.padding[2]
+        taps = argmax.astype(np.int64)
+        return (rows + taps // window.kernel[1] * dh) * W + columns + taps % window.kernel[1] * dw
+
+
+def max_unpool2d(x: Array, indices: Array, output_size: Pair, *, layout: str = "NCHW",
+                 backend: str | Backend = "auto") -> Array:
+    """Max unpooling: y[n, c, place] = sum of the x[n, c, oy, ox] with indices[n, c, oy, ox] =
+    place, and 0 elsewhere.
+
+    x and indices (N, C, OH, OW), indices of an integer type, iy W + ix as adaptive_max_pool2d and
+    max_pool_indices give them -> y (N, C, H, W), (H, W) = output_size. Values of one place are
+    added in the order of (oy, ox); PyTorch keeps one of them. ValueError for indices outside of the
+    map; on a GPU they are not looked at. Zeiler and Fergus 2014, section 2.1.
+    """
+    call, (H, W) = _indexed("max_unpool2d", "x", x, indices, output_size, layout, backend)
+    xp = call.backend.xp
+    with call.backend.scope():
+        C, OH, OW, N = call.sizes(x)
+        x, places = (call.inward(x).reshape(C, OH * OW, N),
+                     call.inward(indices).reshape(C, OH * OW, N))
+        y = call.backend.zeros((C, H * W, N), x.dtype)
+        channel, sample = xp.arange(C)[:, None], xp.arange(N)
+        for o in range(OH * OW):  # the places of one output are all different: no atomic additions
+            y[channel, places[:, o], sample] += x[:, o]
+        return call.outward(y.reshape(C, H, W, N))
+
+
+def max_unpool2d_backward(dy: Array, indices: Array, *, layout: str = "NCHW",
+                          backend: str | Backend = "auto") -> Array:
+    """Gradient of max_unpool2d: dx[n, c, oy, ox] = dy[n, c, indices[n, c, oy, ox]].
+
+    dy (N, C, H, W), indices (N, C, OH, OW) -> dx like indices.
+    """
+    layout = expect_choice("max_unpool2d_backward", "layout", layout, LAYOUTS)
+    H, W = _map_size(dy, layout)
+    call, _ = _indexed("max_unpool2d_backward", "dy", dy, indices, (H, W), layout, backend,
+                       same=False)
+    with call.backend.scope():
+        C, OH, OW, N = call.sizes(indices)
+        places = call.inward(indices).reshape(C, OH * OW, N)
+        dx = call.backend.xp.take_along_axis(call.inward(dy).reshape(C, H * W, N), places, axis=1)
+        return call.outward(dx.reshape(C, OH, OW, N))
+
+
+def _map_size(dy: Array, layout: str) -> tuple[int, int]:
+    """(H, W) of an image; (1, 1) of what is none, which Call refuses."""
+    if getattr(dy, "ndim", 0) != 4:
+        return 1, 1
+    return (dy.shape[2], dy.shape[3]) if layout == "NCHW" else (dy.shape[1], dy.shape[2])
+
+
+def _indexed(who: str, name: str, image: Array, indices: Array, size: Pair, layout: str,
+             backend: str | Backend, same: bool = True) -> tuple[Call, tuple[int, int]]:
+    """The call, and the size (H, W) of the map that the indices lead into."""
+    call = Call(who, layout, backend, {name: image}, {"indices": (indices, "")})
+    H, W = pair(size, "output_size", 1, who)
+    C, _, _, N = call.sizes(image)
+    if same:
+        call.expect("indices", indices, image.shape)
+    elif (indices.ndim != 4 or (call.sizes(indices)[0], call.sizes(indices)[3]) != (C, N)
+          or 0 in indices.shape):
+        raise ValueError(f"{who}: expected indices with the batch and the channels of {name}. "
+                         f"Received: {name} {tuple(image.shape)}, indices {tuple(indices.shape)}.")
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"{who}: expected indices of an integer type. Received: indices of "
+                        f"{indices.dtype}.")
+    if call.backend.xp is np and not (indices.min() >= 0 and indices.max() < H * W):
+        raise ValueError(f"{who}: expected indices from 0 to {H * W - 1}, for a map of {H}x{W}. "
+                         f"Received: indices from {indices.min()} to {indices.max()}.")
+    return call, (H, W)

@@ -1,13 +1,14 @@
-"""Convolution: dense, with the kernel turned round, or by a connection table."""
+"""Convolution: dense, with flipped kernels, by a connection table, depthwise, separable, transposed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from xpnet.backends import Backend, Window
-from xpnet.backends.window import Padding, Pair
+from xpnet.backends.window import POINTS, Padding, Pair
 from xpnet.checks import items, wrong
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Shape
@@ -180,3 +181,162 @@ class TableConv2d(Conv2d):
     def multiply_adds(self) -> int:
         _, OH, OW = self.out_shape
         return self.connections * self.window.taps * OH * OW
+
+
+class DepthwiseConv2d(Conv2d):
+    """Depthwise convolution: Y[c m + k] = act(b[c m + k] + W[c m + k] * X[c]), m = multiplier
+    filters for each channel.
+
+    X (C, H, W, N), W (C m, 1, KH, KW), b (C m,), Y (C m, OH, OW, N): a Conv2d with groups=C, whose
+    options and errors it has. Howard et al. 2017, section 3.1; Chollet 2017.
+    """
+
+    def __init__(self, kernel_size: Pair, *, multiplier: int = 1, stride: Pair = 1,
+                 padding: Padding = 0, dilation: Pair = 1, bias: bool = True,
+                 activation: str | None = None, init: str | None = None, name: str | None = None
+                 ) -> None:
+        super().__init__(1, kernel_size, stride=stride, padding=padding, dilation=dilation,
+                         bias=bias, activation=activation, init=init, name=name)
+        self.multiplier = self.expect_integer("multiplier", multiplier)
+
+    def build(self, in_shape: Shape) -> Shape:
+        self.groups, _, _ = self.expect_axes(in_shape, "channels, height, width")
+        self.filters = self.groups * self.multiplier
+        return super().build(in_shape)
+
+
+class SeparableConv2d(Activated):
+    """Depthwise separable convolution: Y[f] = act(b[f] + sum over q of P[f, q] D[q] * X[q // m]), q
+    from 0 to C m - 1.
+
+    X (C, H, W, N), D (C m, 1, KH, KW) with m = multiplier filters for each channel, P (filters, C
+    m, 1, 1), b (filters,), Y (filters, OH, OW, N). With H = D * X, the depthwise convolution,
+    nothing but products follow: dP = dZ H^T, dH = P^T dZ, dD = dH im2col(X)^T channel by channel. C
+    m (KH KW + filters) multiply-adds for each output place, instead of the C KH KW filters of a
+    Conv2d. Between the two there is no activation (Chollet 2017, section 4.7, found none to be
+    better; Howard et al. 2017 have batch norm and ReLU there: a DepthwiseConv2d, and a Conv2d of
+    1x1).
+    """
+
+    kind = "conv"
+    window: Window
+
+    def __init__(self, filters: int, kernel_size: Pair, *, multiplier: int = 1, stride: Pair = 1,
+                 padding: Padding = 0, dilation: Pair = 1, bias: bool = True,
+                 activation: str | None = None, init: str | None = None, name: str | None = None
+                 ) -> None:
+        super().__init__(activation, name=name)
+        self.filters = self.expect_integer("filters", filters)
+        self.multiplier = self.expect_integer("multiplier", multiplier)
+        self.kernel_size, self.stride, self.padding, self.dilation = (kernel_size, stride, padding,
+                                                                      dilation)
+        self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
+        self.bias, self.init = self.expect_flag("bias", bias), init
+        self.initializers = (for_activation(init, None, self.who),
+                             for_activation(init, activation, self.who))
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        OH, OW = self.window.output_size(H, W, who=self.who)
+        between, taps = C * self.multiplier, self.window.taps
+        self.D = self.parameter("D", (between, 1, *self.window.kernel), self.initializers[0],
+                                decay=True, fan_in=taps, fan_out=self.multiplier * taps)
+        self.P = self.parameter("P", (self.filters, between, 1, 1), self.initializers[1],
+                                decay=True, fan_in=between, fan_out=self.filters)
+        self.b = self.parameter("b", (self.filters,), zeros) if self.bias else None
+        return self.filters, OH, OW
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        h = self.backend.conv2d(x, self.D.data, self.window, groups=len(x))  # (C m, OH, OW, N)
+        z = self.backend.conv2d(h, self.P.data, POINTS, bias=self.b.data if self.b else None,
+                                activation=self.fused)
+        y, kept = self.activated(z, self.fused)  # (F, OH, OW, N)
+        self.remember(mode, x, h, kept)
+        return y
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
+        x, h, kept = self.recall()
+        dz = self.backend.activation_backward(dy, kept, self.activation,
+                                              bias_grad=self.b.grad if self.b else None,
+                                              accumulate=accumulate)
+        self.backend.conv2d_dW(h, dz, POINTS, out=self.P.grad, accumulate=accumulate)
+        dh = self.backend.conv2d_dx(dz, self.P.data, h.shape, POINTS)
+        self.backend.conv2d_dW(x, dh, self.window, groups=len(x), out=self.D.grad,
+                               accumulate=accumulate)
+        return (self.backend.conv2d_dx(dh, self.D.data, x.shape, self.window, groups=len(x))
+                if self.needs_dx else None)
+
+    def multiply_adds(self) -> int:
+        (F, OH, OW), between = self.out_shape, self.in_shapes[0][0] * self.multiplier
+        return OH * OW * between * (self.window.taps + F)
+
+
+class ConvTranspose2d(Conv2d):
+    """Transposed convolution: Y[k, y s - top + i d, x s - left + j d] += W[c, k, i, j] X[c, y, x];
+    act(b[k] + Y[k]).
+
+    X (C, H, W, N), W (C, filters/groups, KH, KW), b (filters,), Y (filters, OH, OW, N), with stride
+    s and dilation d OH = (H - 1) s - top - bottom + d (KH - 1) + 1 + output_padding. It is the
+    input gradient of the convolution with these filters that leads from Y's shape to X's, the
+    product with its matrix transposed: Z = col2im(W^T X), dX = W * dZ, dW = X im2col(dZ)^T. From
+    stride to stride several OH have windows that fit H times; output_padding chooses one. It may
+    also reach the stride where it is smaller than the dilation, as in PyTorch: the last rows and
+    columns of Y that no element of X reaches are then act(b). ValueError for groups that divide
+    neither channels nor filters, for padding that leaves nothing, and for output_padding that is
+    smaller neither than the stride nor than the dilation. Zeiler et al. 2010, eq. 1; Dumoulin and
+    Visin 2016, relationship 14.
+    """
+
+    kind = "deconv"
+
+    def __init__(self, filters: int, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0,
+                 output_padding: Pair = 0, dilation: Pair = 1, groups: int = 1, bias: bool = True,
+                 activation: str | None = None, init: str | None = None, name: str | None = None
+                 ) -> None:
+        super().__init__(filters, kernel_size, stride=stride, padding=padding, dilation=dilation,
+                         groups=groups, bias=bias, activation=activation, init=init, name=name)
+        self.output_padding = output_padding
+        # an element of Y sees as many of X as steps of the stride fit into it
+        over_y = self.window_over_y = self.window
+        rows, columns = ((extent - 1) // s + 1
+                         for extent, s in zip(over_y.extent, over_y.stride, strict=True))
+        self.window, self.upsampling = Window((rows, columns)), over_y.stride
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        self.check_groups(C)
+        self.transposed = self.window_over_y.transposed(H, W, self.output_padding, who=self.who)
+        self.slide = self.transposed.window
+        per_group, taps = self.filters // self.groups, self.slide.taps
+        # Only one in stride x stride of the taps meets an element of X: an output sums over so many
+        # fewer.
+        met = max(taps // math.prod(self.slide.stride), 1)
+        self.W = self.parameter("W", (C, per_group, *self.slide.kernel), self.initializer,
+                                decay=True, fan_in=C // self.groups * met, fan_out=per_group * taps)
+        self.b = self.parameter("b", (self.filters,), zeros) if self.bias else None
+        return self.filters, *self.transposed.size
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        read = (self.filters, *self.transposed.read, x.shape[3])
+        z = self.backend.conv2d_dx(x, self.W.data, read, self.slide, groups=self.groups)
+        z = self.transposed.grown(self.backend, z)
+        if self.b:
+            z += self.b.data[:, None, None, None]  # (filters, OH, OW, N)
+        y, kept = self.activated(z)
+        self.remember(mode, x, kept)
+        return y
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
+        x, kept = self.recall()
+        dz = self.backend.activation_backward(dy, kept, self.activation,
+                                              bias_grad=self.b.grad if self.b else None,
+                                              accumulate=accumulate)
+        dz = self.transposed.cut(self.backend, dz)
+        self.backend.conv2d_dW(dz, x, self.slide, groups=self.groups, out=self.W.grad,
+                               accumulate=accumulate)
+        return (self.backend.conv2d(dz, self.W.data, self.slide, groups=self.groups)
+                if self.needs_dx else None)
+
+    def multiply_adds(self) -> int:
+        C, H, W = self.in_shapes[0]
+        return C * H * W * self.filters // self.groups * self.slide.taps

@@ -1,10 +1,11 @@
-"""Layers that only change shapes."""
+"""Layers that only move elements: other shapes, other orders of axes and channels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from xpnet.backends import Window
 from xpnet.checks import MOST_AXES, is_integer, items, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
@@ -135,3 +136,86 @@ class ChannelShuffle(Layer):
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         self.recall()
         return self.deal(dy, len(dy) // self.groups)
+
+
+class _Blocks(Layer):
+    """Blocks of r x r pixels against r^2 channels."""
+
+    kind = "shuffle"
+
+    def __init__(self, r: int, order: str = "CRD", *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.r, self.order = (self.expect_integer("r", r),
+                              self.expect_choice("order", order, ("CRD", "DCR")))
+
+    def to_pixels(self, x: Array) -> Array:
+        """(C r^2, H, W, N) -> (C, H r, W r, N)."""
+        D, H, W, N = x.shape
+        r, C = self.r, D // self.r**2
+        if self.order == "CRD":
+            x = x.reshape(C, r, r, H, W, N).transpose(0, 3, 1, 4, 2, 5)  # (C, H, r, W, r, N)
+        else:
+            x = x.reshape(r, r, C, H, W, N).transpose(2, 3, 0, 4, 1, 5)
+        return x.reshape(C, H * r, W * r, N)
+
+    def to_channels(self, x: Array) -> Array:
+        """(C, H r, W r, N) -> (C r^2, H, W, N)."""
+        C, H, W, N = x.shape
+        r = self.r
+        x = x.reshape(C, H // r, r, W // r, r, N)
+        x = x.transpose(0, 2, 4, 1, 3, 5) if self.order == "CRD" else x.transpose(2, 4, 0, 1, 3, 5)
+        return x.reshape(C * r * r, H // r, W // r, N)
+
+
+class PixelShuffle(_Blocks):
+    """Depth to space: Y[c, h r + i, w r + j] = X[c r^2 + i r + j, h, w], so that channels become
+    blocks of r x r pixels.
+
+    X (C r^2, H, W, N), Y (C, H r, W r, N); dX is the way back, nothing is added. order="DCR" has
+    the block's place first, X[(i r + j) C + c, h, w]; what is learned in front of it finds either.
+    ValueError where r^2 does not divide the channels. Shi et al. 2016, eq. 4, which has the order
+    DCR.
+    """
+
+    def build(self, in_shape: Shape) -> Shape:
+        D, H, W = self.expect_axes(in_shape, "channels, height, width")
+        if D % self.r**2:
+            raise ValueError(f"{self.who}: expected channels that r^2 = {self.r**2} divides. "
+                             f"Received: input shape {in_shape}.")
+        self.upsampling = self.r, self.r
+        return D // self.r**2, H * self.r, W * self.r
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode)
+        return self.to_pixels(x)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        self.recall()
+        return self.to_channels(dy)
+
+
+class PixelUnshuffle(_Blocks):
+    """Space to depth: Y[c r^2 + i r + j, h, w] = X[c, h r + i, w r + j], so that blocks of r x r
+    pixels become channels.
+
+    X (C, H r, W r, N), Y (C r^2, H, W, N); dX is the way back: it undoes PixelShuffle. order="DCR"
+    has the block's place first, Y[(i r + j) C + c, h, w]. ValueError where r does not divide height
+    and width. Shi et al. 2016.
+    """
+
+    def build(self, in_shape: Shape) -> Shape:
+        C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        if H % self.r or W % self.r:
+            raise ValueError(f"{self.who}: expected a height and a width that r = {self.r} "
+                             "divides. "
+                             f"Received: input shape {in_shape}.")
+        self.window = Window((self.r, self.r), (self.r, self.r))
+        return C * self.r**2, H // self.r, W // self.r
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode)
+        return self.to_channels(x)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        self.recall()
+        return self.to_pixels(dy)

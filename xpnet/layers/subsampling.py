@@ -1,12 +1,18 @@
-"""Subsampling: LeNet's with trained coefficients, and plain skipping."""
+"""Other ways to make feature maps smaller: trained, skipping, by the p-norm, Gaussian, stochastic."""
 
 from __future__ import annotations
 
+from functools import cached_property
+
+import numpy as np
+
 from xpnet.backends import Window
-from xpnet.backends.window import Pair, pair
+from xpnet.backends.window import Padding, Pair, pair
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activated import Activated
+from xpnet.layers.local_normalization import norm, norm_slope
+from xpnet.layers.pooling import Pool2d
 
 
 class Subsampling2d(Activated):
@@ -94,3 +100,158 @@ class SkipSampling2d(Layer):
         dx = self.backend.zeros(x_shape, dy.dtype)
         dx[:, self._taken[0], self._taken[1]] = dy
         return dx
+
+
+class LpPool2d(Pool2d):
+    """Lp pooling: Y = (sum over the window of |X|^p)^(1/p), with `mean` the mean instead of the sum
+    (Sermanet et al. 2012).
+
+    X (C, H, W, N), Y (C, OH, OW, N). p = 1 is the sum of |X|, p = 2 the Euclidean norm; with `mean`
+    Y goes from the mean of |X| at p = 1 to its maximum at large p (Gulcehre et al. 2014). Padding
+    is 0, and with `mean` counts as elements. dX = dY sign(X) (|X| / Y)^(p - 1), and 0 where Y = 0,
+    which has no derivative there. Powers are of quotients below 1, so that large values do not
+    overflow. PyTorch's LPPool2d leaves out | |, and is negative or NaN for odd p where the sum is
+    negative; ONNX has it. ValueError for p below 1, and where a window would see nothing but
+    padding.
+    """
+
+    def __init__(self, kernel_size: Pair, p: float = 2, *, stride: Pair | None = None,
+                 padding: Padding = 0, dilation: Pair = 1, ceil_mode: bool = False,
+                 mean: bool = False, name: str | None = None) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, name)
+        self.p, self.mean = self.expect_number("p", p, 1), self.expect_flag("mean", mean)
+
+    def build(self, in_shape: Shape) -> Shape:
+        out_shape = super().build(in_shape)
+        self._factor = self.window.taps ** (-1.0 / self.p) if self.mean else 1.0
+        return out_shape
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        C, OH, OW = self.out_shape
+        # (C, KH*KW, OH, OW, N)
+        seen = self.backend.im2col(x, self.window).reshape(C, self.window.taps, OH, OW, -1)
+        length = norm(self.xp, seen, self.p, axis=1)
+        self.remember(mode, seen, length, x.shape)
+        return length[:, 0] * self._factor
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        seen, length, x_shape = self.recall()
+        dseen = norm_slope(self.xp, seen, length, self.p) * (dy * self._factor)[:, None]
+        return self.backend.col2im(dseen.reshape(-1, dseen[0, 0].size), x_shape, self.window)
+
+
+class GaussianPool2d(Pool2d):
+    """Gaussian pooling: Y = sum of g X over the window, g ~ exp(-distance^2 / (2 sigma^2)) with the
+    sum 1.
+
+    X (C, H, W, N), Y (C, OH, OW, N): an average weighted by the distance from the window's centre,
+    in elements of X; of an even window the centre lies between elements (Goodfellow et al. 2016,
+    section 9.3, name it among poolings). Burt and Adelson 1983 halve pictures so, with a kernel
+    much like it.
+    Padding counts as zeros; `count_include_pad=False` divides by the weights of the elements inside
+    X, whose sum is then 1. Every map is convolved with the same fixed filter, dX is the transposed
+    convolution of dY with it. ValueError for a sigma that is not above 0, and where a window would
+    see nothing but padding.
+    """
+
+    def __init__(self, kernel_size: Pair, sigma: float, *, stride: Pair | None = None,
+                 padding: Padding = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+                 name: str | None = None) -> None:
+        super().__init__(kernel_size, stride, padding, 1, ceil_mode, name)
+        self.sigma = self.expect_positive("sigma", sigma)
+        self.count_include_pad = self.expect_flag("count_include_pad", count_include_pad)
+
+    def _bell(self, size: int) -> np.ndarray:
+        squares = (np.arange(size) - (size - 1) / 2) ** 2
+        # the largest is 1, however small sigma is
+        weights = np.exp((squares.min() - squares) / (2 * self.sigma ** 2))
+        return weights / weights.sum()
+
+    @cached_property
+    def _filters(self) -> Array:
+        """The same filter for each map, (C, 1, KH, KW)."""
+        rows, columns = (self._bell(size) for size in self.window.kernel)
+        filters = np.repeat(np.outer(rows, columns)[None, None], self.in_shapes[0][0], axis=0)
+        return self.backend.asarray(filters, self.buffers.dtype)
+
+    @cached_property
+    def _factor(self) -> Array | None:
+        """1 / the sum of the weights that fall inside X, (OH, OW, 1)."""
+        if self.count_include_pad:
+            return None
+        rows, columns = (inside @ self._bell(size) for inside, size           # (OH, KH), (OW, KW)
+                         in zip(self.window.inside(*self.in_shapes[0][1:]), self.window.kernel,
+                                strict=True))
+        return self.backend.asarray(1.0 / np.outer(rows, columns), self.buffers.dtype)[:, :, None]
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode, x.shape)
+        y = self.backend.conv2d(x, self._filters, self.window, groups=x.shape[0])
+        return y if self._factor is None else y * self._factor
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        x_shape, = self.recall()
+        dy = dy if self._factor is None else dy * self._factor
+        return self.backend.conv2d_dx(dy, self._filters, x_shape, self.window, groups=x_shape[0])
+
+
+class StochasticPool2d(Pool2d):
+    """Stochastic pooling: in training Y = X[k], drawn with p[k] = A[k] / sum of A, A = max(X, 0);
+    in prediction sum of p A.
+
+    X (C, H, W, N), Y (C, OH, OW, N): each window draws one of its elements, large ones more often;
+    the paper has a ReLU before it, so that A = X. Y = 0 where no element is above 0; padding is
+    never drawn, and a NaN shows. dX is dY at the element that was drawn.
+    The draws follow from (seed, layer, step) alone and are the same on every backend: element i of
+    Y, in C order, is that k at which the sum of A up to k exceeds u sum of A for the first time, u
+    the upper 24 bits of random word i. A prediction is for a network that was trained so and has no
+    gradient of its own. ValueError where a window would see nothing but padding. Zeiler and Fergus
+    2013.
+    """
+
+    def __init__(self, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
+                 dilation: Pair = 1, ceil_mode: bool = False, name: str | None = None) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, name)
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        C, OH, OW = self.out_shape
+        # (C, KH*KW, OH, OW, N)
+        seen = self.backend.im2col(x, self.window).reshape(C, self.window.taps, OH, OW, -1)
+        weights = self.xp.maximum(seen, 0)
+        if mode == PREDICT:
+            total = weights.sum(axis=1, keepdims=True)
+            return (weights * (weights / self.xp.where(total == 0, x.dtype.type(1), total))).sum(
+                axis=1)
+        drawn, total = self._draw(weights)
+        self.remember(mode, drawn, x.shape)
+        y = self._at(drawn, weights).sum(axis=1)
+        return self.xp.where(self.xp.isnan(total), total, y)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        drawn, x_shape = self.recall()
+        return self.backend.col2im(self._at(drawn, dy[:, None]).reshape(-1, dy[0].size), x_shape,
+                                   self.window)
+
+    def _draw(self, weights: Array) -> tuple[Array, Array]:
+        """Which tap each window draws, `taps` where all weights are 0, and the sum of the weights:
+        (C, OH, OW, N).
+
+        Sums go tap by tap, so that they are the same on every backend.
+        """
+        total = self.backend.zeros((weights.shape[0], *weights.shape[2:]), weights.dtype)
+        for tap in range(self.window.taps):
+            total += weights[:, tap]
+        bits = self.backend.random_bits(total.size, (self.seed, self.index),
+                                        self.counters).reshape(total.shape)
+        limit = (bits >> 8).astype(weights.dtype) * 2.0 ** -24 * total  # below the total
+        drawn, so_far = (self.backend.zeros(total.shape, "int32"),
+                         self.backend.zeros(total.shape, weights.dtype))
+        for tap in range(self.window.taps):
+            so_far += weights[:, tap]
+            drawn += so_far <= limit
+        return drawn, total
+
+    def _at(self, drawn: Array, values: Array) -> Array:
+        """`values` at the tap that was drawn, 0 at all others: (C, KH*KW, OH, OW, N)."""
+        taps = self.xp.arange(self.window.taps, dtype="int32")[:, None, None, None]
+        return self.xp.where(drawn[:, None] == taps, values, values.dtype.type(0))

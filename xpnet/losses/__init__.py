@@ -5,11 +5,23 @@ from __future__ import annotations
 from xpnet.checks import expect_named
 from xpnet.losses.base import Loss
 from xpnet.losses.binary import BinaryCrossEntropy, FocalCrossEntropy, MultiLabelCrossEntropy
-from xpnet.losses.classification import BoundedCrossEntropy, CrossEntropy, NegativeLogLikelihood
-from xpnet.losses.distributions import Hellinger, KullbackLeibler, WassersteinCritic
-from xpnet.losses.embedding import CosineDistance, HingeEmbedding
-from xpnet.losses.margin import CrammerSingerHinge, Hinge, MultiLabelMargin, WestonWatkinsHinge
+from xpnet.losses.classification import (
+    BoundedCrossEntropy,
+    CrossEntropy,
+    Hellinger,
+    KullbackLeibler,
+    NegativeLogLikelihood,
+)
+from xpnet.losses.margin import (
+    CrammerSingerHinge,
+    Hinge,
+    HingeEmbedding,
+    MultiLabelMargin,
+    WassersteinCritic,
+    WestonWatkinsHinge,
+)
 from xpnet.losses.regression import (
+    CosineDistance,
     GaussianLikelihood,
     HalfSquaredError,
     Huber,
@@ -22,14 +34,12 @@ from xpnet.losses.regression import (
 from xpnet.losses.segmentation import Dice, Jaccard, Tversky
 
 __all__ = [
-    "BinaryCrossEntropy", "BoundedCrossEntropy", "CosineDistance", "GaussianLikelihood",
-    "HingeEmbedding", "MultiLabelMargin",
-    "CrammerSingerHinge", "CrossEntropy", "Dice", "FocalCrossEntropy",
-    "HalfSquaredError", "Hellinger", "Hinge", "Huber", "Jaccard", "KullbackLeibler", "LogCosh",
-    "Loss", "MeanAbsoluteError",
-    "MeanSquaredError", "MultiLabelCrossEntropy", "NegativeLogLikelihood", "PoissonLikelihood",
-    "SmoothL1", "Tversky",
-    "WassersteinCritic", "WestonWatkinsHinge",
+    "BinaryCrossEntropy", "BoundedCrossEntropy", "CosineDistance", "CrammerSingerHinge",
+    "CrossEntropy", "Dice", "FocalCrossEntropy", "GaussianLikelihood", "HalfSquaredError",
+    "Hellinger", "Hinge", "HingeEmbedding", "Huber", "Jaccard", "KullbackLeibler", "LogCosh",
+    "Loss", "MeanAbsoluteError", "MeanSquaredError", "MultiLabelCrossEntropy", "MultiLabelMargin",
+    "NegativeLogLikelihood", "PoissonLikelihood", "SmoothL1", "Tversky", "WassersteinCritic",
+    "WestonWatkinsHinge",
 ]
 
 LOSSES: dict[str, type[Loss]] = {

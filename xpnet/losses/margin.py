@@ -143,3 +143,47 @@ def expect_signs(who: str, target: np.ndarray) -> np.ndarray:
         raise ValueError(f"{who}: expected targets -1 or 1. Received: {wrong.flat[0]:g} among "
                          "them.")
     return target
+
+
+class WassersteinCritic(Loss):
+    """Loss of a Wasserstein critic: L = mean over all elements of t y, t = -1 for real and 1 for
+    generated samples.
+
+    dy = t / number of elements, whatever y is. Arjovsky et al. 2017, algorithm 1, whose critic
+    ascends the mean of real minus the mean of generated scores: with as many of one as of the
+    other, L is half of that with its sign turned. y is unbounded: no sigmoid. Targets have y's
+    shape. reduction="sum" does not divide.
+    """
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        self.reduction = self.expect_reduction(reduction, batch=False)
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        return expect_signs(self.who, super().targets(target, out_shape, dtype))
+
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        return target * y, target, y.size
+
+
+class HingeEmbedding(Loss):
+    """Hinge embedding loss: L = mean over all elements of y where t = 1, max(0, margin - y) where t
+    = -1.
+
+    y of any shape are distances, 0 or larger; t = 1 is a pair that belongs together, t = -1 one
+    that does not. dy = 1 where t = 1, -1 where t = -1 and y < margin, divided by the number of
+    elements. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the
+    sum over all elements. Mobahi et al. 2009.
+    """
+
+    def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:
+        self.margin = self.expect_positive("margin", margin)
+        self.reduction = self.expect_reduction(reduction)
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        return expect_signs(self.who, super().targets(target, out_shape, dtype))
+
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        xp, together = backend.xp, target > 0
+        far = xp.maximum(self.margin - y, 0)
+        return xp.where(together, y, far), xp.where(together, y.dtype.type(1),
+                                                    -(far > 0).astype(y.dtype)), y.size

@@ -16,6 +16,8 @@ from xpnet.backends.base import weighed
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss
 
+LEAST_LENGTH = 1e-8     # of a vector whose direction is asked for, as in PyTorch
+
 
 class MeanSquaredError(Loss):
     """Mean squared error: L = mean over all elements of (y - t)^2, dy = 2 (y - t) / number of
@@ -204,3 +206,28 @@ class GaussianLikelihood(Loss):
             slope = xp.where(spread >= self.eps, slope * precision, y.dtype.type(0))
         f = 0.5 * (share + log_v) + (0.5 * math.log(2.0 * math.pi) if self.full else 0.0)
         return f, xp.concatenate([error * precision, slope]), target.size
+
+
+class CosineDistance(Loss):
+    """Cosine distance: L = mean over samples of 1 - cos(y, t), cos(y, t) = y . t / (|y| |t|)
+    (Salton et al. 1975).
+
+    y (D, N) or (D, H, W, N), targets of the same shape: vectors along the first axis, of which only
+    the direction counts; each place of a map is a sample. dy = (cos(y, t) y / |y| - t / |t|) / (|y|
+    number of samples). Lengths count as 1e-8 at least. reduction="sum" does not divide.
+    """
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        self.reduction = self.expect_reduction(reduction, batch=False)
+
+    def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
+        cosine, dy = cosine_of(backend.xp, y, target)[:2]
+        return 1.0 - cosine, -dy, y[0].size
+
+
+def cosine_of(xp: Any, a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """cos(a, b) along the first axis, and its gradients with respect to a and b."""
+    length_a, length_b = (xp.maximum(xp.sqrt((v * v).sum(axis=0)), LEAST_LENGTH) for v in (a, b))
+    unit_a, unit_b = a / length_a, b / length_b
+    cosine = (unit_a * unit_b).sum(axis=0)
+    return cosine, (unit_b - cosine * unit_a) / length_a, (unit_a - cosine * unit_b) / length_b

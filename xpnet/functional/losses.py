@@ -1,5 +1,4 @@
-"""Losses of pairs and triplets of vectors, with their gradients. The vectors may come from one
-network in several calls."""
+"""Losses with their gradients: cross entropy, and losses of pairs and triplets of vectors."""
 
 from __future__ import annotations
 
@@ -10,10 +9,50 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_choice, expect_number, expect_positive
-from xpnet.functional.call import Array, Call
-from xpnet.losses.embedding import cosine_of
+from xpnet.functional.call import Array, Call, classes_call
+from xpnet.losses import CrossEntropy
+from xpnet.losses.regression import cosine_of
 
 REDUCTIONS = ("mean", "sum", "none")
+
+
+def cross_entropy(z: Array, target: Array, sample_weight: Array | None = None, *,
+                  weight: Any = None, ignore: int | None = None, label_smoothing: float = 0.0,
+                  reduction: str = "mean", layout: str = "NCHW", backend: str | Backend = "auto"
+                  ) -> tuple[Array, Array]:
+    """Cross entropy of softmax(z), and its gradient: loss = mean of -sum over k of t[n, k] log
+    softmax(z)[n, k], dz = (softmax(z) sum over k of t[n, k] - t) / N. Both come from one pass over
+    z.
+
+    z (N, K) or (N, K, H, W), target labels (N,) or (N, H, W) of an integer type, or shares t like
+    z, 0 or larger; sample_weight (N,) -> loss (), dz like z. weight, ignore, label_smoothing and
+    reduction are those of xpnet.CrossEntropy; with reduction="none" the loss is (N,) or (N, H, W),
+    and dz the gradient of its sum. Targets in the memory of a GPU are not looked at: there a label
+    that is no class counts as one that is ignored. Bridle 1990.
+    """
+    others = ({"target": (target, "")} | ({} if sample_weight is None
+                                          else {"sample_weight": (sample_weight, "N")}))
+    call = classes_call("cross_entropy", layout, backend, {"z": z}, others)
+    loss = CrossEntropy(weight=weight, ignore=ignore, label_smoothing=label_smoothing,
+                        reduction=reduction)
+    *shape, N = call.sizes(z)
+    loss.check_weights("weight", loss.weight, tuple(shape))
+    labels = target.ndim == len(shape)
+    if tuple(target.shape) not in (call.outer((*shape[1:], N)), tuple(z.shape)):
+        raise ValueError(f"{call.who}: expected labels of shape {call.outer((*shape[1:], N))} or "
+                         f"shares {tuple(z.shape)}. "
+                         f"Received: target of shape {tuple(target.shape)}.")
+    if target.dtype.kind not in "iu" if labels else target.dtype != z.dtype:
+        raise TypeError(f"{call.who}: expected labels of an integer type, or shares of {z.dtype}. "
+                        f"Received: target of {target.dtype}.")
+    call.expect("sample_weight", sample_weight, (N,))
+    xp = call.backend.xp
+    with call.backend.scope():
+        t = xp.ascontiguousarray(xp.moveaxis(target, 0, -1) if call.batch_first else target)
+        if xp is np:
+            loss.targets(np.moveaxis(t, -1, 0), tuple(shape), z.dtype)
+        value, dz = loss(call.backend, call.inward(z), t, call.ready(sample_weight))
+        return call.outward(value) if reduction == "none" else xp.asarray(value), call.outward(dz)
 
 
 def triplet_margin(anchor: Array, positive: Array, negative: Array, margin: float = 1.0, *,
