@@ -33,7 +33,7 @@ def arguments(dtype: Any, N: int) -> dict[str, tuple[Callable[..., Any], tuple[A
         "relu_backward": (F.relu_backward, (normal(*x.shape, dtype=dtype, seed=1), x), {}),
         "softmax": (F.softmax, (scores,), {}),
         "softmax_backward": (F.softmax_backward, (normal(N, 4, dtype=dtype, seed=1), abs(scores)), {}),
-        "cross_entropy": (F.cross_entropy, (scores, labels), {"ignore": 2, "label_smoothing": 0.1}),
+        "cross_entropy": (F.cross_entropy, (scores, labels), {"ignore_index": 2, "label_smoothing": 0.1}),
         "adaptive_max_pool2d": (F.adaptive_max_pool2d, (x, (3, 4)), {}),
         "max_pool_indices": (F.max_pool_indices, (argmax, x.shape, 3), pool),
         "max_unpool2d": (F.max_unpool2d, (image, indices, x.shape[2:]), {}),

@@ -41,8 +41,8 @@ def specs() -> Iterator[Spec]:
     yield "GaussianPool2d", {"kernel_size": 20000, "sigma": 1.0}, [1, 20000, 20000]
     yield "GaussianPool2d", {"kernel_size": [10**8, 1], "sigma": 1.0}, [1, 10**8, 1]
     for scale in (1e300, 1e9, [2.0**30, 1e-6], [1e17, 1.0]):
-        yield "Upsample2d", {"scale": scale, "mode": "bicubic"}, [1, 64, 64]
-    yield "Upsample2d", {"scale": 2.0}, [1, 10**8, 1]
+        yield "Upsample2d", {"scale_factor": scale, "mode": "bicubic"}, [1, 64, 64]
+    yield "Upsample2d", {"scale_factor": 2.0}, [1, 10**8, 1]
     for units in (HUGE, 2**70, 2**62, 10**4000):
         yield "Linear", {"units": units}, [64]
         yield "DropConnect", {"units": units}, [64]
@@ -62,8 +62,8 @@ def specs() -> Iterator[Spec]:
     yield "MaxPool2d", {"kernel_size": [10**9, 1]}, [1, 10**10, 1]
     for kind in ("SubtractiveNorm2d", "DivisiveNorm2d", "ContrastNorm2d"):
         yield kind, {"kernel_size": 10**9 + 1}, [1, 8, 8]
-    yield "PixelShuffle", {"r": 2**62}, [1, 8, 8]
-    yield "PixelUnshuffle", {"r": 2**62}, [1, 8, 8]
+    yield "PixelShuffle", {"upscale_factor": 2**62}, [1, 8, 8]
+    yield "PixelUnshuffle", {"downscale_factor": 2**62}, [1, 8, 8]
     yield "Whitening", {}, [10**6]
     yield "Whitening", {"components": 10**6}, [10**6]
     yield "LayerNorm", {}, [10**10]
@@ -125,7 +125,7 @@ def fine() -> Iterator[Spec]:
     """What is large and not too large."""
     for scale in (2.0, 0.5):
         for mode in ("nearest", "bicubic"):
-            yield "Upsample2d", {"scale": [scale, 1.0], "mode": mode}, [1, 20000, 1]
+            yield "Upsample2d", {"scale_factor": [scale, 1.0], "mode": mode}, [1, 20000, 1]
     yield "ReflectionPad2d", {"padding": [15000, 15000, 0, 0]}, [1, 20000, 1]
     yield "CircularPad2d", {"padding": [0, 0, 20000, 20000]}, [1, 1, 20000]
     yield "AdaptiveAvgPool2d", {"output_size": [2000, 1]}, [1, 20000, 1]

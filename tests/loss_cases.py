@@ -11,7 +11,7 @@ import numpy as np
 import xpnet as xn
 from xpnet.losses import Loss
 
-REDUCTIONS = "mean", "batch", "sum"
+REDUCTIONS = "mean", "batchmean", "sum"
 W5 = (0.5, 1.0, 2.0, 1.5, 3.0)
 W0 = (0.0, 1.0, 2.0, 0.0, 3.0)
 P5 = (2.0, 1.0, 0.5, 4.0, 1.0)
@@ -23,7 +23,7 @@ def each(f: Callable[[float, float], float], divide: str = "mean") -> Callable[[
     """The sum of f(y, t) over all elements of y (..., N), divided."""
     def total(y: np.ndarray, t: np.ndarray) -> float:
         terms = [f(a, b) for a, b in zip(y.ravel().tolist(), t.ravel().tolist(), strict=True)]
-        return math.fsum(terms) / {"mean": y.size, "batch": y.shape[-1], "sum": 1}[divide]
+        return math.fsum(terms) / {"mean": y.size, "batchmean": y.shape[-1], "sum": 1}[divide]
     return total
 
 
@@ -75,7 +75,7 @@ def gaussian(eps: float | None = None, full: bool = False, divide: str = "mean")
             v = math.exp(spread) if eps is None else max(spread, eps)
             density = math.exp(-(float(t[index]) - mean) ** 2 / (2 * v)) / math.sqrt(2 * math.pi * v)
             terms.append(-math.log(density) - (0 if full else math.log(2 * math.pi) / 2))
-        return math.fsum(terms) / {"mean": t.size, "batch": t.shape[-1]}[divide]
+        return math.fsum(terms) / {"mean": t.size, "batchmean": t.shape[-1]}[divide]
     return total
 
 
@@ -206,23 +206,23 @@ CASES = {
     **{f"squared {r}": Case(xn.MeanSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2, r)) for r in REDUCTIONS},
     **{f"half {r}": Case(xn.HalfSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2 / 2, r)) for r in REDUCTIONS},
     **{f"absolute {r}": Case(xn.MeanAbsoluteError(reduction=r), each(lambda y, t: abs(y - t), r)) for r in REDUCTIONS},
-    "huber": Case(xn.Huber(), each(huber(1.0))), "huber 2.5": Case(xn.Huber(2.5, reduction="batch"), each(huber(2.5), "batch")),
+    "huber": Case(xn.Huber(), each(huber(1.0))), "huber 2.5": Case(xn.Huber(2.5, reduction="batchmean"), each(huber(2.5), "batchmean")),
     "smooth": Case(xn.SmoothL1(), each(smooth_l1(1.0))), "smooth 0.3": Case(xn.SmoothL1(0.3), each(smooth_l1(0.3))),
     "log cosh": Case(xn.LogCosh(), each(lambda y, t: math.log(math.cosh(y - t)))),
 
     "poisson": Case(xn.PoissonLikelihood(), each(lambda y, t: math.exp(y) - t * y), target="counts"),
-    "poisson batch": Case(xn.PoissonLikelihood(reduction="batch"), each(lambda y, t: math.exp(y) - t * y, "batch"),
+    "poisson batch": Case(xn.PoissonLikelihood(reduction="batchmean"), each(lambda y, t: math.exp(y) - t * y, "batchmean"),
                           target="counts"),
 
     "poisson rate": Case(xn.PoissonLikelihood(log_input=False, eps=1e-3), each(poisson_rate(1e-3)), "parts", "counts"),
     "poisson full": Case(xn.PoissonLikelihood(full=True, reduction="sum"), each(poisson_full, "sum"), target="counts"),
     "gaussian": Case(xn.GaussianLikelihood(), gaussian(), "four", "two"),
-    "gaussian full": Case(xn.GaussianLikelihood(full=True, reduction="batch"), gaussian(full=True, divide="batch"),
+    "gaussian full": Case(xn.GaussianLikelihood(full=True, reduction="batchmean"), gaussian(full=True, divide="batchmean"),
                           "map of four", "map of two"),
     "gaussian variance": Case(xn.GaussianLikelihood(log_variance=False, eps=0.3), gaussian(eps=0.3), "four parts", "two"),
     "cosine": Case(xn.CosineDistance(), cosine_distance), "cosine map": Case(xn.CosineDistance(), cosine_distance, "map", "maps"),
     "embedding": Case(xn.HingeEmbedding(), each(embedding(1.0)), "distances", "signs"),
-    "embedding batch": Case(xn.HingeEmbedding(2.0, reduction="batch"), each(embedding(2.0), "batch"), "distances", "signs"),
+    "embedding batch": Case(xn.HingeEmbedding(2.0, reduction="batchmean"), each(embedding(2.0), "batchmean"), "distances", "signs"),
     "margins": Case(xn.MultiLabelMargin(), label_margins(1.0), target="plain labels"),
     "margins map": Case(xn.MultiLabelMargin(0.5), label_margins(0.5), "map", "plain label map"),
 
@@ -230,17 +230,17 @@ CASES = {
     "entropy shares map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "shares map"),
     "entropy sum": Case(xn.CrossEntropy(reduction="sum"), of_classes(log_softmax, divide="sum"), target="labels"),
     "entropy weights": Case(xn.CrossEntropy(weight=W5), of_classes(log_softmax, W5), target="labels"),
-    "entropy ignore": Case(xn.CrossEntropy(ignore=-1), of_classes(log_softmax, None, -1), target="some labels"),
-    "entropy ignore a class": Case(xn.CrossEntropy(ignore=0), of_classes(log_softmax, None, 0), target="labels"),
+    "entropy ignore": Case(xn.CrossEntropy(ignore_index=-1), of_classes(log_softmax, None, -1), target="some labels"),
+    "entropy ignore a class": Case(xn.CrossEntropy(ignore_index=0), of_classes(log_softmax, None, 0), target="labels"),
     "entropy smooth": Case(xn.CrossEntropy(label_smoothing=0.2), of_classes(log_softmax, None, None, 0.2), target="labels"),
     "entropy smooth shares": Case(xn.CrossEntropy(weight=W5, label_smoothing=0.2), of_classes(log_softmax, W5, None, 0.2),
                                   target="shares"),
-    "entropy all": Case(xn.CrossEntropy(weight=W5, ignore=-1, label_smoothing=0.2), of_classes(log_softmax, W5, -1, 0.2),
+    "entropy all": Case(xn.CrossEntropy(weight=W5, ignore_index=-1, label_smoothing=0.2), of_classes(log_softmax, W5, -1, 0.2),
                         "map", "some label map"),
-    "entropy all sum": Case(xn.CrossEntropy(weight=np.array(W5), ignore=-1, label_smoothing=0.2, reduction="sum"),
+    "entropy all sum": Case(xn.CrossEntropy(weight=np.array(W5), ignore_index=-1, label_smoothing=0.2, reduction="sum"),
                             of_classes(log_softmax, W5, -1, 0.2, "sum"), "map", "some label map"),
     "entropy weight 0": Case(xn.CrossEntropy(weight=W0), of_classes(log_softmax, W0), target="labels"),
-    "entropy weight 0 map": Case(xn.CrossEntropy(weight=W0, ignore=-1, label_smoothing=0.2),
+    "entropy weight 0 map": Case(xn.CrossEntropy(weight=W0, ignore_index=-1, label_smoothing=0.2),
                                  of_classes(log_softmax, W0, -1, 0.2), "map", "some label map"),
     "entropy amounts": Case(xn.CrossEntropy(), of_classes(log_softmax), target="amounts"),
     "entropy amounts all": Case(xn.CrossEntropy(weight=W0, label_smoothing=0.2), of_classes(log_softmax, W0, None, 0.2),
@@ -249,7 +249,7 @@ CASES = {
     "likelihood weight 0": Case(xn.NegativeLogLikelihood(weight=W0), of_classes(list, W0), "logs", "labels"),
     "likelihood": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs", "labels"),
     "likelihood shares": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs map", "shares map"),
-    "likelihood all": Case(xn.NegativeLogLikelihood(weight=W5, ignore=-1), of_classes(list, W5, -1),
+    "likelihood all": Case(xn.NegativeLogLikelihood(weight=W5, ignore_index=-1), of_classes(list, W5, -1),
                            "logs map", "some label map"),
 
     "bounded": Case(xn.BoundedCrossEntropy(1.5), of_classes(lambda z: log_softmax([*z, -1.5])[:-1]), target="labels"),
@@ -258,20 +258,20 @@ CASES = {
     "bounded map": Case(xn.BoundedCrossEntropy(0.1), of_classes(lambda z: log_softmax([*z, -0.1])[:-1]), "map", "label map"),
 
     "binary": Case(xn.BinaryCrossEntropy(), each(bernoulli), target="parts"),
-    "binary batch": Case(xn.BinaryCrossEntropy(reduction="batch"), each(bernoulli, "batch"), target="parts"),
-    "binary probabilities": Case(xn.BinaryCrossEntropy(logits=False),
+    "binary batch": Case(xn.BinaryCrossEntropy(reduction="batchmean"), each(bernoulli, "batchmean"), target="parts"),
+    "binary probabilities": Case(xn.BinaryCrossEntropy(from_logits=False),
                                  each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)), "parts", "parts"),
-    "binary mask": Case(xn.BinaryCrossEntropy(logits=False),
+    "binary mask": Case(xn.BinaryCrossEntropy(from_logits=False),
                         each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)), "mask", "plain mask"),
     "many": Case(xn.MultiLabelCrossEntropy(), many_labels([1] * 5, [1] * 5, None), target="parts"),
-    "many all": Case(xn.MultiLabelCrossEntropy(weight=W5, positive_weight=P5, ignore=-1), many_labels(W5, P5, -1),
+    "many all": Case(xn.MultiLabelCrossEntropy(weight=W5, pos_weight=P5, ignore_index=-1), many_labels(W5, P5, -1),
                      target="some of many"),
-    "many sum": Case(xn.MultiLabelCrossEntropy(positive_weight=P5, ignore=-1, reduction="sum"),
+    "many sum": Case(xn.MultiLabelCrossEntropy(pos_weight=P5, ignore_index=-1, reduction="sum"),
                      many_labels([1] * 5, P5, -1, "sum"), target="some of many"),
-    "many mask": Case(xn.MultiLabelCrossEntropy(ignore=-1), many_labels([1], [1], -1), "mask", "some of a mask"),
+    "many mask": Case(xn.MultiLabelCrossEntropy(ignore_index=-1), many_labels([1], [1], -1), "mask", "some of a mask"),
 
     "focal": Case(xn.FocalCrossEntropy(), each(focal(0.25, 2.0)), target="parts"),
-    "focal map": Case(xn.FocalCrossEntropy(0.6, 0.5, reduction="batch"), each(focal(0.6, 0.5), "batch"), "mask", "plain mask"),
+    "focal map": Case(xn.FocalCrossEntropy(0.6, 0.5, reduction="batchmean"), each(focal(0.6, 0.5), "batchmean"), "mask", "plain mask"),
 
     "hinge": Case(xn.Hinge(), each(lambda y, t: max(0.0, 1 - t * y)), target="signs"),
     "hinge squared": Case(xn.Hinge(0.5, power=2, reduction="sum"), each(lambda y, t: max(0.0, 0.5 - t * y) ** 2, "sum"),
@@ -292,14 +292,14 @@ CASES = {
     "dice": Case(xn.Dice(), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0), "shares map", "label map"),
     "dice mask": Case(xn.Dice(smooth=0.1), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 0.1), "mask", "mask"),
     "dice of sets": Case(xn.Dice(squared=False), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 1.0), "mask", "mask"),
-    "dice ignore": Case(xn.Dice(ignore=-1), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0, -1),
+    "dice ignore": Case(xn.Dice(ignore_index=-1), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0, -1),
                         "shares map", "some label map"),
     "jaccard": Case(xn.Jaccard(), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0), "shares map", "shares map"),
-    "jaccard mask": Case(xn.Jaccard(smooth=0.01, ignore=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 0.01, -1),
+    "jaccard mask": Case(xn.Jaccard(smooth=0.01, ignore_index=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 0.01, -1),
                          "mask", "some of a mask"),
     "tversky": Case(xn.Tversky(0.3, 0.7), overlap(
         lambda y, t: y * t, lambda y, t: y * t + 0.3 * y * (1 - t) + 0.7 * (1 - y) * t, 1.0), "shares map", "label map"),
     "tversky of dice": Case(xn.Tversky(), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 2.0), "mask", "mask"),
-    "tversky of jaccard": Case(xn.Tversky(1.0, 1.0, ignore=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0, -1),
+    "tversky of jaccard": Case(xn.Tversky(1.0, 1.0, ignore_index=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0, -1),
                                "shares map", "some label map"),
 }

@@ -13,7 +13,7 @@ def of_classes(kind):
     def run(backend, attributes, inputs, outputs):
         scores, labels, *weight = inputs                        # (N, K, ...), (N, ...)
         reduction = attributes["reduction"].decode()
-        loss = kind(weight=weight[0] if weight else None, ignore=attributes.get("ignore_index"),
+        loss = kind(weight=weight[0] if weight else None, ignore_index=attributes.get("ignore_index"),
                     reduction="sum" if reduction == "none" else reduction)
         target = loss.targets(labels, scores.shape[1:], scores.dtype)
         y, t = batch_last(backend, scores), batch_last(backend, target)

@@ -125,7 +125,7 @@ def test_scores_that_are_nan_have_no_accuracy(case, backend):
 def test_a_network_of_nan_has_no_accuracy(backend):
     net, (x, y) = small(backend), blobs()
     net.layers[-1].W.data[0, 0] = math.nan
-    for loss in ("cross_entropy", xn.CrossEntropy(weight=(1, 2, 3)), xn.CrossEntropy(ignore=7),
+    for loss in ("cross_entropy", xn.CrossEntropy(weight=(1, 2, 3)), xn.CrossEntropy(ignore_index=7),
                  xn.CrossEntropy(label_smoothing=0.1), xn.CrammerSingerHinge(), xn.WestonWatkinsHinge()):
         figures = net.evaluate(x, y, loss=loss)
         assert math.isnan(figures["loss"]) and math.isnan(figures["accuracy"]), loss

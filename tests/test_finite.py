@@ -112,7 +112,7 @@ class Own(xn.schedules.Schedule):
 def test_what_a_schedule_returns_is_checked(around, value):
     """Before the epoch in which it would be used; a WarmUp passes on what its schedule gives."""
     net, (x, y) = small(), blobs()
-    schedule = xn.schedules.WarmUp(Own(value), part=0.25) if around else Own(value)
+    schedule = xn.schedules.WarmUp(Own(value), warmup=0.25) if around else Own(value)
     rows: list[Any] = []
     with pytest.raises((ValueError, TypeError), match=r"(WarmUp|Own): expected factor\(t\) to be a finite number, 0 or larger\. "
                                                       r"Received: factor\(0\.[5-9]\d*\)="):

@@ -50,8 +50,8 @@ def test_cross_entropy(backend, dtype, maps, kind):
     z = 2 * normal((6, 5, *maps), dtype)
     labels = np.random.default_rng(1).integers(-1, 5, (6, *maps))
     target = labels if kind == "labels" else abs(normal(z.shape, dtype, 2))
-    options = {"weight": W5, "ignore": -1} if kind == "labels" else {"weight": W5, "label_smoothing": 0.2}
-    right = of_classes(log_softmax, W5, options.get("ignore"), options.get("label_smoothing", 0.0))
+    options = {"weight": W5, "ignore_index": -1} if kind == "labels" else {"weight": W5, "label_smoothing": 0.2}
+    right = of_classes(log_softmax, W5, options.get("ignore_index"), options.get("label_smoothing", 0.0))
     loss, dz = F.cross_entropy(z, target, backend=backend, **options)
     turned = np.moveaxis(target, 0, -1)
 

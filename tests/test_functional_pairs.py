@@ -83,7 +83,7 @@ def test_equal_vectors_have_no_direction():
     (lambda: F.cosine_embedding(A, B, SIGNS, 2), "cosine_embedding: expected margin to be a number, -1 or larger, below 1"),
     (lambda: F.margin_ranking(A, B, SIGNS), r"margin_ranking: expected a of shape \(N\)"),
     (lambda: F.margin_ranking(A[:, 0], B[:, 0], SIGNS[:2]), r"margin_ranking: expected sign of shape \(7,\)"),
-    (lambda: F.contrastive(A, B, SIGNS > 0, reduction="batch"), "contrastive: expected reduction to be"),
+    (lambda: F.contrastive(A, B, SIGNS > 0, reduction="batchmean"), "contrastive: expected reduction to be"),
 ])
 def test_refusals(call, text):
     with pytest.raises(ValueError, match=text):

@@ -38,8 +38,8 @@ CLASSES = {
     "labels": (xn.CrossEntropy(), [0, 1]),
     "one-hot": (xn.CrossEntropy(), np.eye(3)[[0, 1]]),
     "weight": (xn.CrossEntropy(weight=[1, 1, 5]), [0, 1]),
-    "ignore": (xn.CrossEntropy(ignore=7), [0, 1]),
-    "ignore a class": (xn.CrossEntropy(ignore=2), [0, 1]),
+    "ignore": (xn.CrossEntropy(ignore_index=7), [0, 1]),
+    "ignore a class": (xn.CrossEntropy(ignore_index=2), [0, 1]),
     "smoothing, weight 0": (xn.CrossEntropy(weight=[1, 1, 0], label_smoothing=1e-9), [0, 1]),
     "sum": (xn.CrossEntropy(reduction="sum"), [0, 1]),
 }
@@ -60,7 +60,7 @@ def test_a_masked_class_costs_nothing(backend: Backend, name: str, dtype: str):
 def test_a_masked_class_of_maps(backend: Backend, dtype: str):
     """Masked, ignored and known places in one map."""
     z = np.array([[[[1.0, 3.0, NAN]], [[2.0, 3.0, INF]], [[-INF, -INF, 0.0]]]])     # (1, 3, 1, 3)
-    value, dz = of(xn.CrossEntropy(ignore=255), backend, z, [[[0, 1, 255]]], dtype)
+    value, dz = of(xn.CrossEntropy(ignore_index=255), backend, z, [[[0, 1, 255]]], dtype)
     assert value == pytest.approx(sum(TWO) / 2, rel=1e-6)
     right = [[SHARE - 1, 0.5, 0], [1 - SHARE, -0.5, 0], [0, 0, 0]]
     np.testing.assert_allclose(dz[0, :, 0], np.array(right) / 2, rtol=1e-5, atol=1e-7)
@@ -69,8 +69,8 @@ def test_a_masked_class_of_maps(backend: Backend, dtype: str):
 @both_types
 @pytest.mark.parametrize("wrong", [NAN, INF, -INF])
 @pytest.mark.parametrize("loss", [
-    xn.CrossEntropy(ignore=-1), xn.CrossEntropy(ignore=-1, label_smoothing=0.1),
-    xn.CrossEntropy(ignore=-1, weight=[1, 2, 3]), xn.NegativeLogLikelihood(ignore=-1)])
+    xn.CrossEntropy(ignore_index=-1), xn.CrossEntropy(ignore_index=-1, label_smoothing=0.1),
+    xn.CrossEntropy(ignore_index=-1, weight=[1, 2, 3]), xn.NegativeLogLikelihood(ignore_index=-1)])
 def test_the_logits_of_an_ignored_sample_do_not_matter(backend: Backend, loss: Loss, wrong: float,
                                                        dtype: str):
     known = [[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]
@@ -84,7 +84,7 @@ def test_the_logits_of_an_ignored_sample_do_not_matter(backend: Backend, loss: L
 @pytest.mark.parametrize("target", [[0, 1, -1], [[1.0, 0, 0], [0, 1, 0], [0, 0, 0]]])
 def test_each_loss_by_itself(backend: Backend, target: list[object], dtype: str):
     """reduction="none": of two samples with a masked class, and of one that does not count."""
-    loss = xn.CrossEntropy(ignore=-1, reduction="none")
+    loss = xn.CrossEntropy(ignore_index=-1, reduction="none")
     z = np.array([*MASKED, [NAN, INF, -INF]], dtype).T
     with backend.scope():
         goal = np.array(target, None if np.ndim(target) == 1 else dtype).T
@@ -112,7 +112,7 @@ def test_what_has_to_be_infinite_or_nan_is(backend: Backend, dtype: str):
         assert of(xn.CrossEntropy(weight=[1, 1, 1]), backend, MASKED, target, dtype)[0] == INF
     value, dz = of(xn.CrossEntropy(label_smoothing=0.1), backend, MASKED, [0, 1], dtype)
     assert value == INF and np.isfinite(dz).all()
-    for loss in (xn.CrossEntropy(), xn.CrossEntropy(ignore=-1)):
+    for loss in (xn.CrossEntropy(), xn.CrossEntropy(ignore_index=-1)):
         value, dz = of(loss, backend, [[NAN, 1.0, 2.0], [0.0, 1.0, 2.0]], [1, 1], dtype)
         assert math.isnan(value) and np.isnan(dz[0]).all() and np.isfinite(dz[1]).all()
 
@@ -140,7 +140,7 @@ def test_an_ignored_sample_behind_log_softmax(backend: Backend, dtype: str):
     with backend.scope():
         y = layer.forward(backend.asarray(z), mode="train")
         labels = backend.asarray(np.array([0, -1]))
-        value, dy = xn.NegativeLogLikelihood(ignore=-1)(backend, y, labels)
+        value, dy = xn.NegativeLogLikelihood(ignore_index=-1)(backend, y, labels)
         dz = backend.to_numpy(layer.backward(dy))
     assert float(backend.to_numpy(value)) == pytest.approx(TWO[0], rel=1e-6)
     np.testing.assert_allclose(dz, [[SHARE - 1, 0], [1 - SHARE, 0], [0, 0]], rtol=1e-6)
@@ -152,7 +152,7 @@ def test_an_ignored_sample_behind_log_softmax(backend: Backend, dtype: str):
 SURE = {
     "binary": (xn.BinaryCrossEntropy(reduction="sum"), math.log(2), -0.5),
     "many": (xn.MultiLabelCrossEntropy(reduction="sum"), math.log(2), -0.5),
-    "weights": (xn.MultiLabelCrossEntropy(weight=[1, 2, 4], positive_weight=[3, 5, 1],
+    "weights": (xn.MultiLabelCrossEntropy(weight=[1, 2, 4], pos_weight=[3, 5, 1],
                                           reduction="sum"), 4 * math.log(2), -2.0),
     "focal": (xn.FocalCrossEntropy(0.25, 2.0, reduction="sum"), 0.25 * 0.25 * math.log(2),
               0.25 * 0.25 * (2 * 0.5 * math.log(0.5) - 0.5)),
@@ -179,7 +179,7 @@ def test_sure_and_wrong(backend: Backend, name: str, dtype: str):
 @both_types
 @pytest.mark.parametrize("wrong", [NAN, INF, -INF])
 def test_an_unknown_label_does_not_count(backend: Backend, wrong: float, dtype: str):
-    loss = xn.MultiLabelCrossEntropy(ignore=-1)
+    loss = xn.MultiLabelCrossEntropy(ignore_index=-1)
     value, dz = of(loss, backend, [[wrong, 0.0]], [[-1.0, 1.0]], dtype)
     assert value == pytest.approx(math.log(2), rel=1e-6) and dz.tolist() == [[0, -0.5]]
 
@@ -215,7 +215,7 @@ def learned(net: xn.Sequential, z: float, target: float, loss: Loss) -> tuple[fl
 def test_a_sigmoid_that_is_sure_and_wrong_learns(cpu: str, z: float, target: float):
     right = abs(z) if (z > 0) != bool(target) else math.exp(-abs(z))
     slope = 0.0 if right < 1 else math.copysign(1, z)
-    for loss in (xn.BinaryCrossEntropy(logits=False), xn.BinaryCrossEntropy()):
+    for loss in (xn.BinaryCrossEntropy(from_logits=False), xn.BinaryCrossEntropy()):
         value, gradient = learned(sure(on_cpu(cpu), xn.Linear(1), xn.Sigmoid()), z, target, loss)
         assert value == pytest.approx(right, rel=1e-6)
         assert gradient == pytest.approx(slope, abs=1e-8)
@@ -226,12 +226,12 @@ def test_a_sigmoid_that_is_sure_and_wrong_learns(cpu: str, z: float, target: flo
 def test_small_probabilities_of_a_fused_sigmoid_learn(cpu: str, z: float):
     """The loss has only the probability, with all digits down to the smallest normal number."""
     net = sure(on_cpu(cpu), xn.Linear(1, activation="sigmoid"))
-    value, gradient = learned(net, z, 1, xn.BinaryCrossEntropy(logits=False))
+    value, gradient = learned(net, z, 1, xn.BinaryCrossEntropy(from_logits=False))
     assert value == pytest.approx(-z, rel=1e-6) and gradient == pytest.approx(-1, rel=1e-6)
 
 
 def test_what_evaluate_gives_behind_a_sigmoid():
     net = sure(on_cpu("numpy"), xn.Linear(1), xn.Sigmoid())
-    figures = net.evaluate([[20.0]], [[0.0]], loss=xn.BinaryCrossEntropy(logits=False),
+    figures = net.evaluate([[20.0]], [[0.0]], loss=xn.BinaryCrossEntropy(from_logits=False),
                            metrics={"mean": lambda y, t: y.mean()})
     assert figures["loss"] == pytest.approx(20, rel=1e-6) and figures["mean"] == 1

@@ -78,7 +78,7 @@ def test_weights_of_samples_multiply_their_losses(name: str, dtype: Any, backend
     losses, slopes = judged(reduced(CASES[name].loss, "none"), name, dtype, backend)
     expected, slopes = (losses * weights).astype(np.float64), slopes * weights
     every, plain = (float(judged(reduced(CASES[name].loss, kind), name, dtype, backend)[0]) for kind in ("sum", "mean"))
-    batch = [("batch", len(weights))] if CASES[name].loss.reduction == "batch" else []
+    batch = [("batchmean", len(weights))] if CASES[name].loss.reduction == "batchmean" else []
     for kind, divisor in (("none", 1.0), ("sum", 1.0), ("mean", every / plain), *batch):
         loss, dy = judged(reduced(CASES[name].loss, kind), name, dtype, backend, weights)
         right = expected if kind == "none" else expected.sum() / divisor
@@ -129,7 +129,7 @@ def test_large_arguments(dtype, backend):
     assert of(xn.LogCosh(reduction="sum"), [[far, -far]], [[0.0, 0.0]], backend, dtype) == (2 * far, [[1.0, -1.0]])
     assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend, dtype) == (0.0, [[0.0, 0.0]])
     assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[0.0, 1.0]], backend, dtype) == (far, [[0.5, -0.5]])
-    assert of(xn.MultiLabelCrossEntropy(ignore=-1), [[far, -far]], [[-1, 1]], backend, dtype) == (far, [[0.0, -1.0]])
+    assert of(xn.MultiLabelCrossEntropy(ignore_index=-1), [[far, -far]], [[-1, 1]], backend, dtype) == (far, [[0.0, -1.0]])
     assert of(xn.FocalCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend, dtype) == (0.0, [[0.0, 0.0]])
     assert of(xn.FocalCrossEntropy(0.5), [[far, -far]], [[0.0, 1.0]], backend, dtype) == (far / 2, [[0.25, -0.25]])
     assert of(xn.Huber(), [[far]], [[0.0]], backend, dtype) == (far, [[1.0]])
@@ -143,9 +143,9 @@ def test_log_cosh_of_small_errors_keeps_its_digits():
 
 
 def test_certain_and_wrong_probabilities_stay_finite(backend):
-    loss, dy = of(xn.BinaryCrossEntropy(logits=False), [[0.0, 1.0, 0.0, 1.0]], [[0, 1, 1, 0]], backend)
+    loss, dy = of(xn.BinaryCrossEntropy(from_logits=False), [[0.0, 1.0, 0.0, 1.0]], [[0, 1, 1, 0]], backend)
     assert loss == 50.0 and dy[0] == pytest.approx([0.0, 0.0, -0.25e12, 0.25e12])
-    loss, dy = of(xn.BinaryCrossEntropy(logits=False), [[math.nan]], [[1]], backend)
+    loss, dy = of(xn.BinaryCrossEntropy(from_logits=False), [[math.nan]], [[1]], backend)
     assert math.isnan(loss) and math.isnan(dy[0][0])
 
 
@@ -164,13 +164,13 @@ def test_likelihood_of_impossible_classes(backend):
 
 
 @pytest.mark.parametrize("loss, y, target", [
-    (xn.CrossEntropy(ignore=9), [[1.0, 2.0]] * 2, [9, 9]), (xn.CrossEntropy(weight=[1, 2], ignore=9), [[1.0, 2.0]], [9]),
-    (xn.NegativeLogLikelihood(ignore=0), [[1.0, 2.0]], [0]), (xn.MultiLabelCrossEntropy(ignore=-1), [[1.0, 2.0]], [[-1, -1]]),
+    (xn.CrossEntropy(ignore_index=9), [[1.0, 2.0]] * 2, [9, 9]), (xn.CrossEntropy(weight=[1, 2], ignore_index=9), [[1.0, 2.0]], [9]),
+    (xn.NegativeLogLikelihood(ignore_index=0), [[1.0, 2.0]], [0]), (xn.MultiLabelCrossEntropy(ignore_index=-1), [[1.0, 2.0]], [[-1, -1]]),
     (xn.CrossEntropy(weight=[0, 2]), [[1.0, 2.0]], [0]), (xn.NegativeLogLikelihood(weight=[0, 2]), [[1.0, 2.0]] * 2, [0, 0]),
     (xn.CrossEntropy(weight=[0, 0], label_smoothing=0.1), [[1.0, 2.0]], [1]),
     (xn.CrossEntropy(weight=[0, 1]), [[1.0, 2.0]], [[1.0, 0.0]]), (xn.CrossEntropy(), [[1.0, 2.0]], [[0.0, 0.0]]),
     (xn.MultiLabelCrossEntropy(weight=[0, 0]), [[1.0, 2.0]], [[1, 0]]),
-    (xn.Dice(ignore=7), [[[[0.2]], [[0.8]]]], [[[7]]]), (xn.Jaccard(ignore=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
+    (xn.Dice(ignore_index=7), [[[[0.2]], [[0.8]]]], [[[7]]]), (xn.Jaccard(ignore_index=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Loss) else "")
 def test_nothing_is_known(loss, y, target, backend):
     value, dy = of(loss, y, target, backend)
@@ -215,7 +215,7 @@ def test_labels_are_masks_of_classes():
 def test_cross_entropy_is_log_softmax_and_its_likelihood():
     y, labels = Y["map"], TARGET["some label map"]
     log_p = y - np.log(np.exp(y).sum(axis=1, keepdims=True))
-    both = (kind(weight=W5, ignore=-1) for kind in (xn.CrossEntropy, xn.NegativeLogLikelihood))
+    both = (kind(weight=W5, ignore_index=-1) for kind in (xn.CrossEntropy, xn.NegativeLogLikelihood))
     (a, _), (b, _) = (of(loss, given, labels) for loss, given in zip(both, (y, log_p), strict=True))
     assert a == pytest.approx(b, rel=1e-14)
 
@@ -248,24 +248,24 @@ def test_binary_cross_entropy_is_that_of_two_classes():
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: xn.MeanSquaredError(reduction="no"), "MeanSquaredError: expected reduction to be 'mean', 'batch', 'sum' or 'none'"),
+    (lambda: xn.MeanSquaredError(reduction="no"), "MeanSquaredError: expected reduction to be 'mean', 'batchmean', 'sum' or 'none'"),
     (lambda: xn.HalfSquaredError(reduction=None), "HalfSquaredError: expected reduction to be"),
     (lambda: xn.LogCosh(reduction=1), "LogCosh: expected reduction to be"),
-    (lambda: xn.CrossEntropy(reduction="batch"), "expected reduction to be 'mean', 'sum' or 'none'. Received: reduction='batch'"),
-    (lambda: xn.Hellinger(reduction="batch"), "Hellinger: expected reduction"),
+    (lambda: xn.CrossEntropy(reduction="batchmean"), "expected reduction to be 'mean', 'sum' or 'none'. Received: reduction='batchmean'"),
+    (lambda: xn.Hellinger(reduction="batchmean"), "Hellinger: expected reduction"),
     (lambda: xn.WassersteinCritic(reduction="x"), "WassersteinCritic: expected reduction"),
     (lambda: xn.BoundedCrossEntropy(0.0), "BoundedCrossEntropy: expected bound to be a number above 0"),
-    (lambda: xn.BoundedCrossEntropy(1.0, reduction="batch"), "BoundedCrossEntropy: expected reduction"),
-    (lambda: xn.KullbackLeibler(reduction="batch"), "KullbackLeibler: expected reduction"),
-    (lambda: xn.Tversky(0.0), "Tversky: expected a to be a number above 0"),
-    (lambda: xn.Tversky(b=math.inf), "Tversky: expected b to be a number above 0"),
-    (lambda: xn.FocalCrossEntropy(balance=1.5), "FocalCrossEntropy: expected balance to be a number from 0 to 1"),
-    (lambda: xn.FocalCrossEntropy(focus=0), "FocalCrossEntropy: expected focus to be a number above 0"),
+    (lambda: xn.BoundedCrossEntropy(1.0, reduction="batchmean"), "BoundedCrossEntropy: expected reduction"),
+    (lambda: xn.KullbackLeibler(reduction="batchmean"), "KullbackLeibler: expected reduction"),
+    (lambda: xn.Tversky(0.0), "Tversky: expected alpha to be a number above 0"),
+    (lambda: xn.Tversky(beta=math.inf), "Tversky: expected beta to be a number above 0"),
+    (lambda: xn.FocalCrossEntropy(alpha=1.5), "FocalCrossEntropy: expected alpha to be a number from 0 to 1"),
+    (lambda: xn.FocalCrossEntropy(gamma=0), "FocalCrossEntropy: expected gamma to be a number above 0"),
     (lambda: xn.PoissonLikelihood(reduction="all"), "PoissonLikelihood: expected reduction"),
     (lambda: xn.PoissonLikelihood(eps=0), "PoissonLikelihood: expected eps to be a number above 0"),
     (lambda: xn.GaussianLikelihood(full=1), "GaussianLikelihood: expected full to be True or False"),
     (lambda: xn.HingeEmbedding(0), "HingeEmbedding: expected margin to be a number above 0"),
-    (lambda: xn.CosineDistance(reduction="batch"), "CosineDistance: expected reduction"),
+    (lambda: xn.CosineDistance(reduction="batchmean"), "CosineDistance: expected reduction"),
     (lambda: xn.Huber(0), "Huber: expected delta to be a number above 0. Received: delta=0"),
     (lambda: xn.Huber(math.nan), "Huber: expected delta"), (lambda: xn.Huber(True), "Huber: expected delta"),
     (lambda: xn.SmoothL1(-1.0), "SmoothL1: expected beta to be a number above 0"),
@@ -276,16 +276,16 @@ def test_binary_cross_entropy_is_that_of_two_classes():
     (lambda: xn.Hinge(power=3), "Hinge: expected power to be 1 or 2. Received: power=3"),
     (lambda: xn.CrammerSingerHinge(power=1.0), "CrammerSingerHinge: expected power to be 1 or 2"),
     (lambda: xn.WestonWatkinsHinge(math.inf), "WestonWatkinsHinge: expected margin"),
-    (lambda: xn.BinaryCrossEntropy(logits=0), "BinaryCrossEntropy: expected logits to be True or False"),
+    (lambda: xn.BinaryCrossEntropy(from_logits=0), "BinaryCrossEntropy: expected from_logits to be True or False"),
     (lambda: xn.CrossEntropy(weight=[1, -1]), "CrossEntropy: expected weight to be a number, 0 or larger, for each class"),
     (lambda: xn.CrossEntropy(weight=[1, math.nan]), "CrossEntropy: expected weight to be a number, 0 or larger"),
     (lambda: xn.CrossEntropy(weight=3.0), "CrossEntropy: expected weight to be"),
     (lambda: xn.CrossEntropy(weight="12"), "CrossEntropy: expected weight to be"),
     (lambda: xn.CrossEntropy(weight=[]), "CrossEntropy: expected weight to be"),
     (lambda: xn.NegativeLogLikelihood(weight=[[1, 2]]), "NegativeLogLikelihood: expected weight to be"),
-    (lambda: xn.MultiLabelCrossEntropy(positive_weight=[math.inf]), "MultiLabelCrossEntropy: expected positive_weight to be"),
-    (lambda: xn.CrossEntropy(ignore=1.5), "CrossEntropy: expected ignore to be None or an int. Received: ignore=1.5"),
-    (lambda: xn.Dice(ignore=False), "Dice: expected ignore to be None or an int"),
+    (lambda: xn.MultiLabelCrossEntropy(pos_weight=[math.inf]), "MultiLabelCrossEntropy: expected pos_weight to be"),
+    (lambda: xn.CrossEntropy(ignore_index=1.5), "CrossEntropy: expected ignore_index to be None or an int. Received: ignore_index=1.5"),
+    (lambda: xn.Dice(ignore_index=False), "Dice: expected ignore_index to be None or an int"),
     (lambda: xn.CrossEntropy(label_smoothing=1.0), "expected label_smoothing to be a number from 0 to 1, below 1"),
     (lambda: xn.CrossEntropy(label_smoothing=-0.1), "expected label_smoothing"),
 ])
@@ -297,9 +297,9 @@ def test_settings(make, message):
 @pytest.mark.parametrize("loss, shape, target, message", [
     (xn.CrossEntropy(weight=[1, 2]), (3,), [0], "expected weight to have 3 numbers, one for each class. Received: 2"),
     (xn.MultiLabelCrossEntropy(weight=[1]), (3,), np.zeros((1, 3)), "expected weight to have 3 numbers"),
-    (xn.MultiLabelCrossEntropy(positive_weight=[1] * 4), (3,), np.zeros((1, 3)), "expected positive_weight to have 3 numbers"),
-    (xn.CrossEntropy(ignore=255), (3,), [0, 3, 255], "labels from 0 to 2, or 255 where they are ignored. Received: .* to 3"),
-    (xn.CrossEntropy(ignore=-1), (3,), [0.5, -1.0], "expected labels to be whole numbers"),
+    (xn.MultiLabelCrossEntropy(pos_weight=[1] * 4), (3,), np.zeros((1, 3)), "expected pos_weight to have 3 numbers"),
+    (xn.CrossEntropy(ignore_index=255), (3,), [0, 3, 255], "labels from 0 to 2, or 255 where they are ignored. Received: .* to 3"),
+    (xn.CrossEntropy(ignore_index=-1), (3,), [0.5, -1.0], "expected labels to be whole numbers"),
     (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 2, 2), 3), "NegativeLogLikelihood: expected labels from 0 to 2"),
     (xn.NegativeLogLikelihood(), (3, 2, 2), np.zeros((1, 2, 3)),
      r"expected labels of shape \(N, 2, 2\) or probabilities \(N, 3, 2, 2\)"),
@@ -312,7 +312,7 @@ def test_settings(make, message):
     (xn.BinaryCrossEntropy(), (2,), [[0, 1.5]], "expected targets from 0 to 1"),
     (xn.BinaryCrossEntropy(), (2,), [0, 1], r"BinaryCrossEntropy: expected targets of shape \(N, 2\)"),
     (xn.BinaryCrossEntropy(), (1, 2, 2), np.zeros((3, 2)), r"expected targets of shape \(N, 1, 2, 2\)"),
-    (xn.MultiLabelCrossEntropy(ignore=-1), (2,), [[-2, 0]], "from 0 to 1, or -1 where they are ignored. Received: .* -2"),
+    (xn.MultiLabelCrossEntropy(ignore_index=-1), (2,), [[-2, 0]], "from 0 to 1, or -1 where they are ignored. Received: .* -2"),
     (xn.MultiLabelCrossEntropy(), (2,), [[math.inf, 0]], "MultiLabelCrossEntropy: targets: expected finite numbers"),
     (xn.FocalCrossEntropy(), (2,), [[0, 2]], "FocalCrossEntropy: expected targets from 0 to 1"),
     (xn.PoissonLikelihood(), (2,), [[0, -1]], "PoissonLikelihood: expected targets that are counts, 0 or larger. Received: -1"),

@@ -52,11 +52,11 @@ def test_figures_of_maps(plain_backend):
     masks = np.moveaxis(np.eye(3)[labels], -1, 1)
     assert net.evaluate(x, masks, loss=xn.CrossEntropy(), batch_size=10) == pytest.approx(by_hand(logits, labels))
     holes = np.where(x[:, 0] < 0.5, labels, 255)
-    given = net.evaluate(x, holes, loss=xn.CrossEntropy(ignore=255))
+    given = net.evaluate(x, holes, loss=xn.CrossEntropy(ignore_index=255))
     assert given == pytest.approx(by_hand(logits, holes, 255))
     by_class = np.where(labels == 2, 0, labels)                 # a class of its own may be the mark, too
-    assert net.evaluate(x, by_class, loss=xn.CrossEntropy(ignore=0)) == pytest.approx(by_hand(logits, by_class, 0))
-    nothing = net.evaluate(x, np.full_like(labels, 255), loss=xn.CrossEntropy(ignore=255))
+    assert net.evaluate(x, by_class, loss=xn.CrossEntropy(ignore_index=0)) == pytest.approx(by_hand(logits, by_class, 0))
+    nothing = net.evaluate(x, np.full_like(labels, 255), loss=xn.CrossEntropy(ignore_index=255))
     assert nothing["loss"] == 0 and np.isnan(nothing["accuracy"])
 
 
@@ -84,7 +84,7 @@ def test_a_last_sigmoid_is_fused_with_the_loss():
     for net in (plain, fused):
         net.fit(x, yes, loss="binary_cross_entropy", optimizer=xn.SGD(0.5), epochs=3, verbose=False)
     assert np.array_equal(plain.parameters, fused.parameters)
-    of_shares = fused.evaluate(x, yes, loss=xn.BinaryCrossEntropy(logits=False))["loss"]        # reads what the sigmoid gives
+    of_shares = fused.evaluate(x, yes, loss=xn.BinaryCrossEntropy(from_logits=False))["loss"]        # reads what the sigmoid gives
     assert of_shares == pytest.approx(plain.evaluate(x, yes)["loss"])
     assert fused.predict(x).min() > 0
 
@@ -110,11 +110,11 @@ W4 = (1.0, 2.0, 0.5, 3.0)
 
 
 @pytest.mark.parametrize("make, loss, target", [
-    (network, xn.CrossEntropy(weight=W4, ignore=3, label_smoothing=0.1), LABELS),
-    (network, xn.MultiLabelCrossEntropy(weight=W4, positive_weight=W4, ignore=-1), MANY),
+    (network, xn.CrossEntropy(weight=W4, ignore_index=3, label_smoothing=0.1), LABELS),
+    (network, xn.MultiLabelCrossEntropy(weight=W4, pos_weight=W4, ignore_index=-1), MANY),
     (network, xn.BoundedCrossEntropy(2.0), LABELS),
     (network, xn.CrammerSingerHinge(), LABELS), (network, xn.LogCosh(), np.eye(4)[LABELS]),
-    (maps, xn.CrossEntropy(), MAPS), (maps, xn.CrossEntropy(weight=W4, ignore=0), MAPS), (maps, xn.Dice(ignore=0), MAPS),
+    (maps, xn.CrossEntropy(), MAPS), (maps, xn.CrossEntropy(weight=W4, ignore_index=0), MAPS), (maps, xn.Dice(ignore_index=0), MAPS),
 ], ids=["weights", "many", "bounded", "hinge", "log cosh", "maps", "maps weights", "dice"])
 def test_captured_steps_are_the_same(make: Any, loss: xn.Loss, target: np.ndarray, folder: Path):
     """Weights travel with the launches: nothing comes from the host while the step is recorded, which would be a warning."""

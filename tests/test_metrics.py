@@ -55,23 +55,23 @@ def test_classes_that_are_missing(metric: Any):
     assert each[0] == {"precision": 1 / 2, "recall": 1 / 2, "f1_score": 1 / 2, "mean_iou": 1 / 3}[metric.__name__]
     assert each[1] == each[2] == 0 and math.isnan(each[3])
     assert metric([0, 1, 0], [0, 0, 2], classes=4) == pytest.approx(each[0] / 3)          # the mean leaves out class 3
-    assert math.isnan(metric([5], [7], ignore=7)) and math.isnan(metric([5], [7], ignore=7, average="micro"))
-    assert np.isnan(metric([5], [7], ignore=7, average=None, classes=2)).tolist() == [True, True]
+    assert math.isnan(metric([5], [7], ignore_index=7)) and math.isnan(metric([5], [7], ignore_index=7, average="micro"))
+    assert np.isnan(metric([5], [7], ignore_index=7, average=None, classes=2)).tolist() == [True, True]
 
 
 def test_places_of_maps_count_and_unknown_ones_do_not():
     right, scores = MAPS
     known, found = right >= 0, scores.argmax(axis=1)
-    assert metrics.accuracy(scores, right, ignore=-1) == (found == right)[known].mean()
-    assert metrics.mean_iou(scores, right, ignore=-1) == metrics.mean_iou(found[known], right[known])
-    assert metrics.confusion_matrix(scores, right, ignore=-1).sum() == known.sum()
-    assert metrics.top_k_accuracy(scores, right, 4, ignore=-1) == 1
-    assert metrics.top_k_accuracy(scores, right, 1, ignore=-1) == metrics.accuracy(scores, right, ignore=-1)
+    assert metrics.accuracy(scores, right, ignore_index=-1) == (found == right)[known].mean()
+    assert metrics.mean_iou(scores, right, ignore_index=-1) == metrics.mean_iou(found[known], right[known])
+    assert metrics.confusion_matrix(scores, right, ignore_index=-1).sum() == known.sum()
+    assert metrics.top_k_accuracy(scores, right, 4, ignore_index=-1) == 1
+    assert metrics.top_k_accuracy(scores, right, 1, ignore_index=-1) == metrics.accuracy(scores, right, ignore_index=-1)
 
 
 def test_accuracy_of_nothing_is_not_a_number():
-    assert math.isnan(metrics.accuracy([1], [9], ignore=9))
-    assert math.isnan(metrics.top_k_accuracy([[1.0, 2.0]], [9], 1, ignore=9))
+    assert math.isnan(metrics.accuracy([1], [9], ignore_index=9))
+    assert math.isnan(metrics.top_k_accuracy([[1.0, 2.0]], [9], 1, ignore_index=9))
     assert metrics.accuracy([1, 2], [1, 1]) == 0.5
 
 
@@ -144,7 +144,7 @@ def test_ssim_is_its_formula():
     y, t = pictures(2, 2, 13, 12)
     expected = [similarity(y[n, c], t[n, c], 1, 11, 1.5) for n in range(2) for c in range(2)]
     assert metrics.ssim(y, t) == pytest.approx(sum(expected) / 4, rel=1e-10)
-    assert metrics.ssim(y[:, 0], t[:, 0], size=5, sigma=0.8, peak=2.0) == pytest.approx(
+    assert metrics.ssim(y[:, 0], t[:, 0], kernel_size=5, sigma=0.8, data_range=2.0) == pytest.approx(
         sum(similarity(y[n, 0], t[n, 0], 2.0, 5, 0.8) for n in range(2)) / 2, rel=1e-10)
     assert metrics.ssim(t, t) == 1.0 == metrics.ssim(np.zeros((1, 11, 11)), np.zeros((1, 11, 11)))
 
@@ -153,7 +153,7 @@ def test_psnr_is_its_formula():
     y, t = pictures(3, 1, 4, 5)
     each = [10 * math.log10(1 / ((a - b) ** 2).mean()) for a, b in zip(y, t)]
     assert metrics.psnr(y, t) == pytest.approx(sum(each) / 3)
-    assert metrics.psnr(y * 7, t * 7, peak=7) == pytest.approx(sum(each) / 3)
+    assert metrics.psnr(y * 7, t * 7, data_range=7) == pytest.approx(sum(each) / 3)
     # one of four bytes is off by one, the others by nothing
     assert metrics.psnr(np.array([[0, 9, 255, 3]], np.uint8), np.array([[1, 9, 255, 3]], np.uint8)) == pytest.approx(
         10 * math.log10(255 ** 2 * 4))
@@ -166,12 +166,12 @@ def test_the_peak_of_floats_is_taken_from_their_range_or_asked_for():
     right = metrics.psnr(y.astype(np.uint8), t.astype(np.uint8))
     for dtype in (np.float16, np.float32, np.float64):
         a, b = y.astype(dtype), t.astype(dtype)
-        assert metrics.psnr(a, b, peak=255) == pytest.approx(right)
+        assert metrics.psnr(a, b, data_range=255) == pytest.approx(right)
         assert metrics.psnr(a / 255, b / 255) == pytest.approx(right, rel=1e-3)
         for measure in (metrics.psnr, metrics.ssim):
             for images in (b, b / 127.5 - 1):
-                with pytest.raises(ValueError, match="expected peak, the largest value that a pixel can have, for targets beyond "
-                                                     r"0 to 1. Received: peak=None for targets from -?\d+\.?\d* to \d+"):
+                with pytest.raises(ValueError, match="expected data_range, the largest value that a pixel can have, for targets beyond "
+                                                     r"0 to 1. Received: data_range=None for targets from -?\d+\.?\d* to \d+"):
                     measure(images, images)
     low, high = np.zeros((1, 11, 11)), np.ones((1, 11, 11))
     assert metrics.psnr(high, low) == metrics.psnr(low, high) == 0      # both ends belong to the range
@@ -192,11 +192,11 @@ def test_against_scikit_image():
     (lambda: metrics.psnr(np.zeros(3), np.zeros(3)), "psnr: expected images"),
     (lambda: metrics.psnr(np.zeros((0, 3)), np.zeros((0, 3))), "psnr: expected images"),
     (lambda: metrics.psnr(np.full((1, 3), math.nan), np.zeros((1, 3))), "psnr: y: expected finite numbers"),
-    (lambda: metrics.psnr(np.zeros((1, 3)), np.zeros((1, 3), int)), "psnr: expected peak, the largest value.*peak=None.*int64"),
-    (lambda: metrics.psnr(np.zeros((1, 3)), np.zeros((1, 3)), peak=0), "psnr: expected peak"),
+    (lambda: metrics.psnr(np.zeros((1, 3)), np.zeros((1, 3), int)), "psnr: expected data_range, the largest value.*data_range=None.*int64"),
+    (lambda: metrics.psnr(np.zeros((1, 3)), np.zeros((1, 3)), data_range=0), "psnr: expected data_range"),
     (lambda: metrics.ssim(np.zeros((1, 10, 11)), np.zeros((1, 10, 11))), r"ssim: expected images .* of 11 x 11 pixels at least"),
     (lambda: metrics.ssim(np.zeros((11, 11)), np.zeros((11, 11))), "ssim: expected images"),
-    (lambda: metrics.ssim(np.zeros((1, 9, 9)), np.zeros((1, 9, 9)), size=4), "ssim: expected size to be an odd int"),
+    (lambda: metrics.ssim(np.zeros((1, 9, 9)), np.zeros((1, 9, 9)), kernel_size=4), "ssim: expected kernel_size to be an odd int"),
     (lambda: metrics.ssim(np.zeros((1, 11, 11)), np.zeros((1, 11, 11)), sigma=0), "ssim: expected sigma to be a number above 0"),
 ])
 def test_images_refuse(call: Any, message: str):

@@ -255,14 +255,14 @@ def test_the_summary_of_a_decoder_follows_the_receptive_field():
 
 @few
 @given(st.tuples(small, small), st.tuples(small, st.integers(3, 8), st.integers(3, 8), small), st.data(), dtypes)
-def test_skip_sampling2d(backend, step, shape, data, dtype):
-    offset = tuple(data.draw(st.integers(0, s - 1)) for s in step)
-    layer = xn.SkipSampling2d(step, offset=offset).initialize(shape[:3], backend=backend, dtype=dtype)
+def test_skip_sampling2d(backend, stride, shape, data, dtype):
+    offset = tuple(data.draw(st.integers(0, s - 1)) for s in stride)
+    layer = xn.SkipSampling2d(stride, offset=offset).initialize(shape[:3], backend=backend, dtype=dtype)
     x = normal(shape, dtype)
     y = forward(layer, x, TRAIN)
     dx = backend.to_numpy(layer.backward(backend.asarray(y)))
     for c, h, w, n in np.ndindex(shape):
-        (i, left_i), (j, left_j) = divmod(h - offset[0], step[0]), divmod(w - offset[1], step[1])
+        (i, left_i), (j, left_j) = divmod(h - offset[0], stride[0]), divmod(w - offset[1], stride[1])
         taken = left_i == left_j == 0 and i >= 0 and j >= 0
         assert dx[c, h, w, n] == (x[c, h, w, n] if taken else 0)
         assert not taken or y[c, i, j, n] == x[c, h, w, n]
@@ -285,10 +285,10 @@ def test_skipping_behind_a_convolution_is_its_stride(backend):
                                            "Received: output_size=(2, 0)."),
     (lambda: xn.AdaptiveMaxPool2d(None), "AdaptiveMaxPool2d: expected output_size to be an int or a pair of ints, 1 or larger. "
                                          "Received: output_size=None."),
-    (lambda: xn.SkipSampling2d(0), "SkipSampling2d: expected step to be an int or a pair of ints, 1 or larger. "
-                                   "Received: step=0."),
+    (lambda: xn.SkipSampling2d(0), "SkipSampling2d: expected stride to be an int or a pair of ints, 1 or larger. "
+                                   "Received: stride=0."),
     (lambda: xn.SkipSampling2d(2, offset=(0, 2)),
-     "SkipSampling2d: expected an offset smaller than the step, 2. Received: offset=(0, 2)."),
+     "SkipSampling2d: expected an offset smaller than the stride, 2. Received: offset=(0, 2)."),
     (lambda: xn.SkipSampling2d(3, offset=2).initialize((1, 2, 4)),
      "SkipSampling2d: expected an input larger than the offset, 2. Received: input shape (1, 2, 4)."),
     (lambda: xn.MaxUnpool2d(2).initialize((4, 3, 3), (4, 8, 6)), "MaxUnpool2d: expected a first input of shape (4, 4, 3), what "

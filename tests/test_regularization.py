@@ -284,7 +284,7 @@ def test_a_failure_leaves_the_counters_as_they_were():
 
 @pytest.mark.parametrize("loss, function", [
     ("cross_entropy", "softmax"), (xn.BoundedCrossEntropy(5.0), None), ("binary_cross_entropy", "sigmoid"),
-    (xn.FocalCrossEntropy(), "sigmoid"), (xn.BinaryCrossEntropy(logits=False), None), ("hinge", None)])
+    (xn.FocalCrossEntropy(), "sigmoid"), (xn.BinaryCrossEntropy(from_logits=False), None), ("hinge", None)])
 @pytest.mark.parametrize("last", ["logits", "softmax", "sigmoid", "log_softmax"])
 def test_predictions_are_probabilities_where_the_loss_makes_them(loss, function, last, backend):
     """Each draw goes through softmax or sigmoid before it is averaged, unless the network's last layer does it."""

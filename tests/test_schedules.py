@@ -18,7 +18,7 @@ def test_constant():
 
 
 def test_one_cycle_at_known_points():
-    factor = xn.OneCycle(warmup=0.4, div=10, final_div=100).factor
+    factor = xn.OneCycle(pct_start=0.4, div_factor=10, final_div_factor=100).factor
     assert factor(0.0) == pytest.approx(1 / 10)
     assert factor(0.2) == pytest.approx((1 + 1 / 10) / 2)               # half way up a half cosine
     assert factor(0.4) == pytest.approx(1)
@@ -66,7 +66,7 @@ def test_cosine_decay_at_known_points():
 
 
 def test_inverse_time_decay_at_known_points():
-    factor = xn.InverseTimeDecay(decay=4).factor
+    factor = xn.InverseTimeDecay(decay_rate=4).factor
     assert [factor(t) for t in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 5])
 
 
@@ -77,18 +77,18 @@ def test_polynomial_decay_at_known_points():
 
 
 def test_warm_up_at_known_points():
-    factor = xn.WarmUp(xn.CosineDecay(), part=0.2, first=0.5).factor
+    factor = xn.WarmUp(xn.CosineDecay(), warmup=0.2, start_factor=0.5).factor
     assert [factor(t) for t in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 0.75, 1.0, 0.5, 0.0])
-    assert xn.WarmUp("exponential", part=0.5).factor(1.0) == pytest.approx(0.01)
+    assert xn.WarmUp("exponential", warmup=0.5).factor(1.0) == pytest.approx(0.01)
     assert xn.WarmUp().factor(0.0) == pytest.approx(1 / 3) and xn.WarmUp().factor(0.1) == 1
-    of_a_cycle = xn.WarmUp(xn.OneCycle(div=10), part=0.5, first=0.0)
+    of_a_cycle = xn.WarmUp(xn.OneCycle(div_factor=10), warmup=0.5, start_factor=0.0)
     assert of_a_cycle.factor(0.25) == pytest.approx(0.05) and of_a_cycle.factor(0.5) == pytest.approx(0.1)
 
 
-@given(part=st.floats(0.01, 0.99), first=st.floats(0, 1), final=st.floats(0, 1), t=st.lists(st.floats(0, 1), min_size=2))
-def test_warm_up_rises_to_one_and_then_falls(part, first, final, t):
-    factor = xn.WarmUp(xn.CosineDecay(final), part, first).factor
-    up, down = sorted(u for u in t if u < part), sorted(u for u in t if u >= part)
+@given(warmup=st.floats(0.01, 0.99), start_factor=st.floats(0, 1), final=st.floats(0, 1), t=st.lists(st.floats(0, 1), min_size=2))
+def test_warm_up_rises_to_one_and_then_falls(warmup, start_factor, final, t):
+    factor = xn.WarmUp(xn.CosineDecay(final), warmup, start_factor).factor
+    up, down = sorted(u for u in t if u < warmup), sorted(u for u in t if u >= warmup)
     for ts, direction in ((up, 1), (down, -1)):
         values = [direction * factor(u) for u in ts]
         assert values == sorted(values)
@@ -118,7 +118,7 @@ def test_a_plateau_is_more_than_patience_epochs_without_a_better_one():
     assert plateau([5, 4, 4, 4, 4, 3], patience=2, gamma=0.5) == [1, 1, 1, 1, 0.5, 0.5]
     assert plateau([5, 6, 6, 6, 6, 4, 4], patience=0, gamma=0.5) == [1, 0.5, 0.25, 0.125, 0.0625, 0.0625, 0.03125]
     assert plateau([5, 6, 7, 4, 5, 5, 5], patience=2, gamma=0.5) == [1, 1, 1, 1, 1, 1, 0.5]       # a better one ends the count
-    assert plateau([1] * 5, patience=0, gamma=0.1, least=0.05) == pytest.approx([1, 0.1, 0.05, 0.05, 0.05])
+    assert plateau([1] * 5, patience=0, gamma=0.1, min_factor=0.05) == pytest.approx([1, 0.1, 0.05, 0.05, 0.05])
 
 
 def test_an_accuracy_should_rise():
@@ -137,7 +137,7 @@ def test_a_nan_is_never_the_best():
     assert plateau([math.nan, 2, math.nan, 1], patience=0, gamma=0.5) == [0.5, 0.5, 0.25, 0.25]
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: xn.WarmUp(s, part=0.01, first=1.0)], ids=["alone", "warmed up"])
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: xn.WarmUp(s, warmup=0.01, start_factor=1.0)], ids=["alone", "warmed up"])
 def test_fit_follows_a_plateau_and_each_fit_starts_anew(wrap):
     """With a rate of 0 no epoch is better than the first."""
     x, y = blobs(8)
@@ -163,11 +163,11 @@ def test_a_plateau_of_a_column_that_is_not_there():
                     verbose=False)
 
 
-@given(warmup=st.floats(0.01, 0.99), div=st.floats(1, 1e3), final_div=st.floats(1, 1e6))
-def test_one_cycle_goes_up_then_down_without_a_jump(warmup, div, final_div):
-    factor = xn.OneCycle(warmup, div, final_div).factor
-    up = [factor(warmup * i / 20) for i in range(21)]
-    down = [factor(warmup + (1 - warmup) * i / 20) for i in range(21)]
+@given(pct_start=st.floats(0.01, 0.99), div_factor=st.floats(1, 1e3), final_div_factor=st.floats(1, 1e6))
+def test_one_cycle_goes_up_then_down_without_a_jump(pct_start, div_factor, final_div_factor):
+    factor = xn.OneCycle(pct_start, div_factor, final_div_factor).factor
+    up = [factor(pct_start * i / 20) for i in range(21)]
+    down = [factor(pct_start + (1 - pct_start) * i / 20) for i in range(21)]
     assert up == sorted(up) and down == sorted(down, reverse=True)
     assert up[-1] == pytest.approx(1) and down[0] == pytest.approx(1)
     assert all(0 < f <= 1 + 1e-12 for f in up + down)
@@ -177,8 +177,8 @@ def test_fit_uses_the_whole_cycle():
     """5 epochs of 4 batches: the rates of the last steps of each epoch, the very last one that of t = 1."""
     x, y = blobs(120)
     history = small().fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=5, batch_size=30,
-                          schedule=xn.OneCycle(div=10, final_div=10), verbose=False)
-    factor = xn.OneCycle(div=10, final_div=10).factor
+                          schedule=xn.OneCycle(div_factor=10, final_div_factor=10), verbose=False)
+    factor = xn.OneCycle(div_factor=10, final_div_factor=10).factor
     assert history["lr"] == pytest.approx([0.1 * factor(step / 19) for step in (3, 7, 11, 15, 19)])
     assert history["lr"][-1] == pytest.approx(0.1 / 100)
 
@@ -210,14 +210,14 @@ def test_by_name():
 
 
 @pytest.mark.parametrize("make, settings, message", [
-    (xn.OneCycle, {"warmup": 0}, "expected 0 < warmup < 1. Received: warmup=0"),
-    (xn.OneCycle, {"warmup": 1}, "expected 0 < warmup < 1"),
-    (xn.OneCycle, {"warmup": math.nan}, "expected 0 < warmup < 1"),
-    (xn.OneCycle, {"warmup": "0.3"}, "expected 0 < warmup < 1. Received: warmup='0.3'"),
-    (xn.OneCycle, {"div": 0}, "expected div to be a number, 1 or larger. Received: div=0"),
-    (xn.OneCycle, {"div": "25"}, "expected div to be a number"),
-    (xn.OneCycle, {"final_div": -1.0}, "expected final_div to be a number, 1 or larger. Received: final_div=-1.0"),
-    (xn.OneCycle, {"final_div": math.inf}, "expected final_div to be a number"),
+    (xn.OneCycle, {"pct_start": 0}, "expected 0 < pct_start < 1. Received: pct_start=0"),
+    (xn.OneCycle, {"pct_start": 1}, "expected 0 < pct_start < 1"),
+    (xn.OneCycle, {"pct_start": math.nan}, "expected 0 < pct_start < 1"),
+    (xn.OneCycle, {"pct_start": "0.3"}, "expected 0 < pct_start < 1. Received: pct_start='0.3'"),
+    (xn.OneCycle, {"div_factor": 0}, "expected div_factor to be a number, 1 or larger. Received: div_factor=0"),
+    (xn.OneCycle, {"div_factor": "25"}, "expected div_factor to be a number"),
+    (xn.OneCycle, {"final_div_factor": -1.0}, "expected final_div_factor to be a number, 1 or larger. Received: final_div_factor=-1.0"),
+    (xn.OneCycle, {"final_div_factor": math.inf}, "expected final_div_factor to be a number"),
     (xn.StepDecay, {"every": 0}, "expected 0 < every <= 1. Received: every=0"),
     (xn.StepDecay, {"every": 30}, "expected 0 < every <= 1. Received: every=30"),
     (xn.StepDecay, {"every": True}, "expected 0 < every <= 1. Received: every=True"),
@@ -230,18 +230,18 @@ def test_by_name():
     (xn.CosineDecay, {"final": -0.1}, "expected 0 <= final <= 1. Received: final=-0.1"),
     (xn.CosineDecay, {"cycles": 0}, "expected cycles to be an int, 1 or larger. Received: cycles=0"),
     (xn.CosineDecay, {"cycles": 1.5}, "expected cycles to be an int"),
-    (xn.InverseTimeDecay, {"decay": -1}, "expected decay to be a number, 0 or larger. Received: decay=-1"),
-    (xn.InverseTimeDecay, {"decay": math.inf}, "expected decay to be a number"),
+    (xn.InverseTimeDecay, {"decay_rate": -1}, "expected decay_rate to be a number, 0 or larger. Received: decay_rate=-1"),
+    (xn.InverseTimeDecay, {"decay_rate": math.inf}, "expected decay_rate to be a number"),
     (xn.PolynomialDecay, {"power": 0}, "expected power to be a number above 0. Received: power=0"),
     (xn.PolynomialDecay, {"final": 2}, "expected 0 <= final <= 1. Received: final=2"),
-    (xn.WarmUp, {"part": 1}, "expected 0 < part < 1. Received: part=1"),
-    (xn.WarmUp, {"first": 1.5}, "expected 0 <= first <= 1. Received: first=1.5"),
+    (xn.WarmUp, {"warmup": 1}, "expected 0 < warmup < 1. Received: warmup=1"),
+    (xn.WarmUp, {"start_factor": 1.5}, "expected 0 <= start_factor <= 1. Received: start_factor=1.5"),
     (xn.ReduceOnPlateau, {"gamma": 1}, "expected 0 < gamma < 1. Received: gamma=1"),
     (xn.ReduceOnPlateau, {"patience": 1.5}, "expected patience to be an int, 0 or larger. Received: patience=1.5"),
     (xn.ReduceOnPlateau, {"patience": -1}, "expected patience to be an int"),
     (xn.ReduceOnPlateau, {"monitor": None}, "expected monitor to be a column of the history. Received: monitor=None"),
     (xn.ReduceOnPlateau, {"threshold": 1}, "expected 0 <= threshold < 1. Received: threshold=1"),
-    (xn.ReduceOnPlateau, {"least": -1}, "expected 0 <= least <= 1. Received: least=-1"),
+    (xn.ReduceOnPlateau, {"min_factor": -1}, "expected 0 <= min_factor <= 1. Received: min_factor=-1"),
 ])
 def test_refuses(make, settings, message):
     with pytest.raises(ValueError, match=f"{make.__name__}: {message}"):

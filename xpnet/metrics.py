@@ -2,7 +2,7 @@
 
 For classes the targets are labels (N,) or (N, H, W), the predictions labels like them or scores (N,
 K) or (N, K, H, W), of which the largest counts, the first of equal ones. Each place of a map
-counts. Targets that are `ignore` do not.
+counts. Targets that are `ignore_index` do not.
 """
 
 from __future__ import annotations
@@ -32,37 +32,39 @@ MOST_CLASSES = 2**14        # their confusion matrix takes 2 GiB
 
 # --- classes --------------------------------------------------------------------------------------
 
-def accuracy(y: Any, target: Any, *, ignore: int | None = None) -> float:
+def accuracy(y: Any, target: Any, *, ignore_index: int | None = None) -> float:
     """Accuracy: A = number of predictions that are right / number of targets.
 
     NaN where there are no targets.
     """
-    found, right, _ = _labels("accuracy", y, target, ignore)
+    found, right, _ = _labels("accuracy", y, target, ignore_index)
     return float((found == right).mean()) if right.size else np.nan
 
 
-def top_k_accuracy(y: Any, target: Any, k: int = 5, *, ignore: int | None = None) -> float:
+def top_k_accuracy(y: Any, target: Any, k: int = 5, *, ignore_index: int | None = None) -> float:
     """Top-k accuracy: A = number of targets among the k largest scores / number of targets
     (Russakovsky et al. 2015).
 
     y (N, K) or (N, K, H, W) are scores. Of equal scores the first class comes first, so that k = 1
     is `accuracy`. NaN where there are no targets.
     """
-    _, right, classes = _labels("top_k_accuracy", y, target, ignore)
+    _, right, classes = _labels("top_k_accuracy", y, target, ignore_index)
     scores, target = np.asarray(y), np.asarray(target)
     if scores.ndim == target.ndim:
         raise ValueError("top_k_accuracy: expected scores of shape (N, K, ...). Received: shape "
                          f"{scores.shape}.")
     k = expect_integer("top_k_accuracy", "k", k, 1, classes)
     # (P, K)
-    rows = (np.moveaxis(scores, 1, -1)[... if ignore is None else target != ignore].reshape(
+    rows = (np.moveaxis(scores, 1,
+                        -1)[... if ignore_index is None else target != ignore_index].reshape(
         -1, classes))
     own = np.take_along_axis(rows, right[:, None], axis=1)  # (P, 1)
     before = (rows > own) | ((rows == own) & (np.arange(classes) < right[:, None]))
     return float((before.sum(axis=1) < k).mean()) if right.size else np.nan
 
 
-def confusion_matrix(y: Any, target: Any, *, classes: int | None = None, ignore: int | None = None
+def confusion_matrix(y: Any, target: Any, *, classes: int | None = None,
+                     ignore_index: int | None = None
                      ) -> np.ndarray:
     """Confusion matrix: C[i, j] = number of targets i that were predicted to be j (Kohavi and
     Provost 1998).
@@ -70,7 +72,7 @@ def confusion_matrix(y: Any, target: Any, *, classes: int | None = None, ignore:
     (K, K) int64, K = `classes`, else as many as there are scores, else one more than the largest
     label.
     """
-    found, right, there = _labels("confusion_matrix", y, target, ignore)
+    found, right, there = _labels("confusion_matrix", y, target, ignore_index)
     if there > MOST_CLASSES:
         raise ValueError(f"confusion_matrix: expected at most {MOST_CLASSES} classes. Received: "
                          f"labels up to {there - 1}.")
@@ -80,7 +82,7 @@ def confusion_matrix(y: Any, target: Any, *, classes: int | None = None, ignore:
 
 
 def precision(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
-              ignore: int | None = None) -> Any:
+              ignore_index: int | None = None) -> Any:
     """Precision: P[k] = TP[k] / (TP[k] + FP[k]), the share of the predictions k that are right
     (Kent et al. 1955).
 
@@ -88,12 +90,12 @@ def precision(y: Any, target: Any, *, average: str | None = "macro", classes: in
     which is the accuracy; None gives the K numbers. A class that is never predicted has 0; one that
     is not among the targets either has none: NaN, and the mean leaves it out.
     """
-    hits, found, right = _counts(y, target, classes, ignore)
+    hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("precision", average, hits, found, found + right > 0)
 
 
 def recall(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
-           ignore: int | None = None) -> Any:
+           ignore_index: int | None = None) -> Any:
     """Recall: R[k] = TP[k] / (TP[k] + FN[k]), the share of the targets k that are found (Kent et
     al. 1955).
 
@@ -101,12 +103,12 @@ def recall(y: Any, target: Any, *, average: str | None = "macro", classes: int |
     among the targets too; one that is neither predicted nor among the targets has none: NaN, and
     the mean leaves it out.
     """
-    hits, found, right = _counts(y, target, classes, ignore)
+    hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("recall", average, hits, right, found + right > 0)
 
 
 def f1_score(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
-             ignore: int | None = None) -> Any:
+             ignore_index: int | None = None) -> Any:
     """F1 score: F[k] = 2 TP[k] / (2 TP[k] + FP[k] + FN[k]), the harmonic mean of precision and
     recall (Van Rijsbergen 1979).
 
@@ -114,12 +116,12 @@ def f1_score(y: Any, target: Any, *, average: str | None = "macro", classes: int
     and recall. A class that is neither predicted nor among the targets has none: NaN, and the mean
     leaves it out.
     """
-    hits, found, right = _counts(y, target, classes, ignore)
+    hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("f1_score", average, 2 * hits, found + right, found + right > 0)
 
 
 def mean_iou(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
-             ignore: int | None = None) -> Any:
+             ignore_index: int | None = None) -> Any:
     """Mean intersection over union: J = mean over k of TP[k] / (TP[k] + FP[k] + FN[k]) (Everingham
     et al. 2010).
 
@@ -127,11 +129,11 @@ def mean_iou(y: Any, target: Any, *, average: str | None = "macro", classes: int
     NaN, and the mean leaves it out. Long et al. 2015, section 5, who divide by the number of
     classes.
     """
-    hits, found, right = _counts(y, target, classes, ignore)
+    hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("mean_iou", average, hits, found + right - hits, found + right > 0)
 
 
-def _labels(who: str, y: Any, target: Any, ignore: int | None
+def _labels(who: str, y: Any, target: Any, ignore_index: int | None
             ) -> tuple[np.ndarray, np.ndarray, int]:
     """Predicted and right labels (P,), without those to ignore, and how many classes there are."""
     y, target = real_array(y, f"{who}: y"), finite_array(target, f"{who}: targets")
@@ -146,8 +148,8 @@ def _labels(who: str, y: Any, target: Any, ignore: int | None
                          "labels, e.g. y[:, 0] > 0.")
     if np.isnan(y).any():
         raise ValueError(f"{who}: expected predictions that are numbers. Received: NaN among them.")
-    ignore = expect_label(who, "ignore", ignore)
-    known = slice(None) if ignore is None else target != ignore
+    ignore_index = expect_label(who, "ignore_index", ignore_index)
+    known = slice(None) if ignore_index is None else target != ignore_index
     found, right = (y.argmax(axis=1) if scores else y)[known].ravel(), target[known].ravel()
     for labels, what in ((found, "predictions"), (right, "targets")):
         if labels.size and (labels.min() < 0 or (labels != labels.astype(np.int64)).any()):
@@ -159,10 +161,10 @@ def _labels(who: str, y: Any, target: Any, ignore: int | None
     return found.astype(np.int64), right.astype(np.int64), y.shape[1] if scores else most + 1
 
 
-def _counts(y: Any, target: Any, classes: int | None, ignore: int | None
+def _counts(y: Any, target: Any, classes: int | None, ignore_index: int | None
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each class: predictions that are right, predictions, targets."""
-    C = confusion_matrix(y, target, classes=classes, ignore=ignore)
+    C = confusion_matrix(y, target, classes=classes, ignore_index=ignore_index)
     return np.diagonal(C), C.sum(axis=0), C.sum(axis=1)
 
 
@@ -181,74 +183,80 @@ def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray
 # --- images ---------------------------------------------------------------------------------------
 
 @np.errstate(under="ignore")
-def psnr(y: Any, target: Any, *, peak: float | None = None) -> float:
-    """Peak signal-to-noise ratio: PSNR = mean over N of 10 log10(peak^2 / mean of (y - t)^2).
+def psnr(y: Any, target: Any, *, data_range: float | None = None) -> float:
+    """Peak signal-to-noise ratio: PSNR = mean over N of 10 log10(data_range^2 / mean of (y - t)^2).
 
-    In decibels. Huynh-Thu and Ghanbari 2008. Images (N, ...) of any shape. peak: the largest value
-    that a pixel can have. By default it is 255 for targets that are bytes, and 1 for floats from 0
-    to 1; ValueError for any other targets without a peak. Infinite where two images are equal.
+    In decibels. Huynh-Thu and Ghanbari 2008. Images (N, ...) of any shape. data_range: the largest
+    value that a pixel can have. By default it is 255 for targets that are bytes, and 1 for floats
+    from 0 to 1; ValueError for any other targets without a data_range. Infinite where two images
+    are equal.
     """
-    y, target, peak = _images("psnr", y, target, peak)
+    y, target, data_range = _images("psnr", y, target, data_range)
     error = ((y - target) ** 2).reshape(len(y), -1).mean(axis=1)  # (N,)
     with np.errstate(divide="ignore"):
-        return float((10 * np.log10(peak * peak / error)).mean())
+        return float((10 * np.log10(data_range * data_range / error)).mean())
 
 
 @np.errstate(under="ignore")
-def ssim(y: Any, target: Any, *, peak: float | None = None, size: int = 11, sigma: float = 1.5
+def ssim(y: Any, target: Any, *, data_range: float | None = None, kernel_size: int = 11,
+         sigma: float = 1.5
          ) -> float:
     """Structural similarity: SSIM = mean of (2 m n + a) (2 s_mn + b) / ((m^2 + n^2 + a) (s_m^2 +
     s_n^2 + b)).
 
-    m and n are the two images' means in a Gaussian window of size x size and standard deviation
-    sigma, s_m^2, s_n^2 and s_mn their variances and covariance there, a = (0.01 peak)^2, b = (0.03
-    peak)^2; the mean runs over all windows that lie wholly inside, channels and samples: Wang et
-    al. 2004, eq. 13 to 17. Images (N, ..., H, W). peak: as in `psnr`.
+    m and n are the two images' means in a Gaussian window of size x kernel_size and standard
+    deviation sigma, s_m^2, s_n^2 and s_mn their variances and covariance there, a = (0.01
+    data_range)^2, b = (0.03 data_range)^2; the mean runs over all windows that lie wholly inside,
+    channels and samples: Wang et al. 2004, eq. 13 to 17. Images (N, ..., H, W). data_range: as in
+    `psnr`.
     """
-    y, target, peak = _images("ssim", y, target, peak)
-    if not is_integer(size, 1) or size % 2 == 0:
-        raise wrong("ssim", "size to be an odd int, 1 or larger", "size", size)
+    y, target, data_range = _images("ssim", y, target, data_range)
+    if not is_integer(kernel_size, 1) or kernel_size % 2 == 0:
+        raise wrong("ssim", "kernel_size to be an odd int, 1 or larger", "kernel_size", kernel_size)
     sigma = expect_positive("ssim", "sigma", sigma)
-    if y.ndim < 3 or min(y.shape[-2:]) < size:
-        raise ValueError(f"ssim: expected images (N, ..., H, W) of {size} x {size} pixels at "
+    if y.ndim < 3 or min(y.shape[-2:]) < kernel_size:
+        raise ValueError(f"ssim: expected images (N, ..., H, W) of {kernel_size} x {kernel_size} "
+                         "pixels at "
                          f"least. Received: shape {y.shape}.")
-    bell = np.exp(-0.5 * (np.arange(size) - size // 2) ** 2 / sigma ** 2)
+    bell = np.exp(-0.5 * (np.arange(kernel_size) - kernel_size // 2) ** 2 / sigma ** 2)
     bell /= bell.sum()
 
     def mean(x: Any) -> Any:
-        """Weighted means in all windows (N, ..., H - size + 1, W - size + 1): down the columns,
-        then along the rows."""
-        rows, columns = x.shape[-2] - size + 1, x.shape[-1] - size + 1
+        """Weighted means in all windows (N, ..., H - kernel_size + 1, W - kernel_size + 1): down
+        the columns, then along the rows."""
+        rows, columns = x.shape[-2] - kernel_size + 1, x.shape[-1] - kernel_size + 1
         x = sum(w * x[..., k:k + rows, :] for k, w in enumerate(bell))
         return sum(w * x[..., k:k + columns] for k, w in enumerate(bell))
 
     m, n = mean(y), mean(target)
     variances, covariance = (mean(y * y) - m * m + mean(target * target) - n * n,
                              mean(y * target) - m * n)
-    a, b = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    a, b = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     return (
         float(
             ((2 * m * n + a) * (2 * covariance + b) / (
                 (m * m + n * n + a) * (variances + b))).mean()))
 
 
-def _images(who: str, y: Any, target: Any, peak: Any) -> tuple[np.ndarray, np.ndarray, float]:
+def _images(who: str, y: Any, target: Any, data_range: Any) -> tuple[np.ndarray, np.ndarray, float]:
     """Images as float64, and their largest value."""
     y, target = finite_array(y, f"{who}: y"), finite_array(target, f"{who}: targets")
     if y.shape != target.shape or y.ndim < 2 or y.size == 0:
         raise ValueError(f"{who}: expected images of the targets' shape. "
                          f"Received: shape {y.shape} for targets of shape {target.shape}.")
-    if peak is None and target.dtype == np.uint8:
-        peak = 255
-    elif peak is None and target.dtype.kind == "f":
+    if data_range is None and target.dtype == np.uint8:
+        data_range = 255
+    elif data_range is None and target.dtype.kind == "f":
         low, high = target.min(), target.max()
         if low < 0 or high > 1:
-            raise ValueError(f"{who}: expected peak, the largest value that a pixel can have, for "
+            raise ValueError(f"{who}: expected data_range, the largest value that a pixel can "
+                             "have, for "
                              "targets beyond 0 to 1. "
-                             f"Received: peak=None for targets from {low:g} to {high:g}.")
-        peak = 1
-    elif peak is None:
-        raise ValueError(f"{who}: expected peak, the largest value that a pixel can have. "
-                         "Received: peak=None for targets of "
+                             f"Received: data_range=None for targets from {low:g} to {high:g}.")
+        data_range = 1
+    elif data_range is None:
+        raise ValueError(f"{who}: expected data_range, the largest value that a pixel can have. "
+                         "Received: data_range=None for targets of "
                          f"{target.dtype}.")
-    return y.astype(np.float64), target.astype(np.float64), expect_positive(who, "peak", peak)
+    return (y.astype(np.float64), target.astype(np.float64),
+            expect_positive(who, "data_range", data_range))

@@ -114,19 +114,19 @@ class ExponentialDecay(Schedule):
 
 
 class InverseTimeDecay(Schedule):
-    """Inverse time decay: factor = 1 / (1 + decay t), from 1 to 1 / (1 + decay).
+    """Inverse time decay: factor = 1 / (1 + decay_rate t), from 1 to 1 / (1 + decay_rate).
 
-    ValueError unless decay is a number, 0 or larger. Robbins and Monro 1951, whose rates fall like
-    1 / step.
+    ValueError unless decay_rate is a number, 0 or larger. Robbins and Monro 1951, whose rates fall
+    like 1 / step.
     """
 
-    def __init__(self, decay: float = 9.0) -> None:
-        self._expect("decay to be a number, 0 or larger", "decay", decay,
-                     _number(decay, 0, math.inf) and decay < math.inf)
-        self.decay = decay
+    def __init__(self, decay_rate: float = 9.0) -> None:
+        self._expect("decay_rate to be a number, 0 or larger", "decay_rate", decay_rate,
+                     _number(decay_rate, 0, math.inf) and decay_rate < math.inf)
+        self.decay_rate = decay_rate
 
     def factor(self, t: float) -> float:
-        return 1 / (1 + self.decay * t)
+        return 1 / (1 + self.decay_rate * t)
 
 
 class PolynomialDecay(Schedule):
@@ -166,48 +166,52 @@ class CosineDecay(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up and down along half cosines: from 1 / div to 1 at t = warmup, then down to 1 / (div *
-    final_div) at t = 1.
+    """Up and down along half cosines: from 1 / div_factor to 1 at t = pct_start, then down to 1 /
+    (div_factor * final_div_factor) at t = 1.
 
     Smith and Topin 2018 ("Super-convergence"); their triangle with cosines for its sides. The
     optimizer's rate is the peak.
     """
 
-    def __init__(self, warmup: float = 0.3, div: float = 25.0, final_div: float = 1e4) -> None:
-        self._expect("0 < warmup < 1", "warmup", warmup, _between(warmup, 0, 1))
-        for name, value in (("div", div), ("final_div", final_div)):
+    def __init__(self, pct_start: float = 0.3, div_factor: float = 25.0,
+                 final_div_factor: float = 1e4) -> None:
+        self._expect("0 < pct_start < 1", "pct_start", pct_start, _between(pct_start, 0, 1))
+        for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
             self._expect(f"{name} to be a number, 1 or larger", name, value,
                          _number(value, 1, math.inf) and value < math.inf)
-        self.warmup, self.div, self.final_div = warmup, div, final_div
+        self.pct_start, self.div_factor, self.final_div_factor = (pct_start, div_factor,
+                                                                  final_div_factor)
 
     def factor(self, t: float) -> float:
-        if t < self.warmup:
-            return _half_cosine(1 / self.div, 1.0, t / self.warmup)
-        return _half_cosine(1.0, 1 / (self.div * self.final_div),
-                            (t - self.warmup) / (1 - self.warmup))
+        if t < self.pct_start:
+            return _half_cosine(1 / self.div_factor, 1.0, t / self.pct_start)
+        return _half_cosine(1.0, 1 / (self.div_factor * self.final_div_factor),
+                            (t - self.pct_start) / (1 - self.pct_start))
 
 
 class WarmUp(Schedule):
-    """Linear warm-up: factor = (first + (1 - first) t / part) s(0) up to t = part, then s((t -
-    part) / (1 - part)).
+    """Linear warm-up: factor = (start_factor + (1 - start_factor) t / warmup) s(0) up to t =
+    warmup, then s((t - warmup) / (1 - warmup)).
 
     s is another schedule, an object or a name, which takes up the rest of the training. Goyal et
-    al. 2017, section 2.2. ValueError unless 0 < part < 1 and 0 <= first <= 1.
+    al. 2017, section 2.2. ValueError unless 0 < warmup < 1 and 0 <= start_factor <= 1.
     """
 
-    def __init__(self, schedule: str | Schedule = "constant", part: float = 0.1,
-                 first: float = 1 / 3) -> None:
-        self._expect("0 < part < 1", "part", part, _between(part, 0, 1))
-        self._expect("0 <= first <= 1", "first", first, _number(first, 0, 1))
-        self.schedule, self.part, self.first = get_schedule(schedule), part, first
+    def __init__(self, schedule: str | Schedule = "constant", warmup: float = 0.1,
+                 start_factor: float = 1 / 3) -> None:
+        self._expect("0 < warmup < 1", "warmup", warmup, _between(warmup, 0, 1))
+        self._expect("0 <= start_factor <= 1", "start_factor", start_factor,
+                     _number(start_factor, 0, 1))
+        self.schedule, self.warmup, self.start_factor = get_schedule(schedule), warmup, start_factor
 
     def factor(self, t: float) -> float:
-        if t < self.part:
-            return (self.first + (1 - self.first) * t / self.part) * self.schedule.factor(0.0)
-        return self.schedule.factor((t - self.part) / (1 - self.part))
+        if t < self.warmup:
+            return (self.start_factor + (1 - self.start_factor) * t
+                    / self.warmup) * self.schedule.factor(0.0)
+        return self.schedule.factor((t - self.warmup) / (1 - self.warmup))
 
     def start(self) -> Schedule:
-        return WarmUp(self.schedule.start(), self.part, self.first)
+        return WarmUp(self.schedule.start(), self.warmup, self.start_factor)
 
     def observe(self, row: Mapping[str, float]) -> None:
         self.schedule.observe(row)
@@ -220,23 +224,23 @@ class ReduceOnPlateau(Schedule):
     `monitor` is a column of the history; one that ends in "accuracy" should rise, any other fall.
     An epoch is better than the best before where it beats that one by the relative `threshold`;
     more than `patience` epochs in a row without a better one are a plateau, and the counting begins
-    again. (Keras does not wait for one more than `patience`.) The factor stays at `least` or above.
-    Each fit starts anew. He et al. 2016, section 3.4; Krizhevsky et al. 2012, section 5, by hand.
-    ValueError unless 0 < gamma < 1, 0 <= least <= 1, 0 <= threshold < 1 and patience is an int, 0
-    or larger; and after the first epoch where the history has no such column.
+    again. (Keras does not wait for one more than `patience`.) The factor stays at `min_factor` or
+    above. Each fit starts anew. He et al. 2016, section 3.4; Krizhevsky et al. 2012, section 5, by
+    hand. ValueError unless 0 < gamma < 1, 0 <= min_factor <= 1, 0 <= threshold < 1 and patience is
+    an int, 0 or larger; and after the first epoch where the history has no such column.
     """
 
     def __init__(self, gamma: float = 0.1, patience: int = 10, monitor: str = "loss",
-                 threshold: float = 1e-4, least: float = 0.0) -> None:
+                 threshold: float = 1e-4, min_factor: float = 0.0) -> None:
         self._expect("0 < gamma < 1", "gamma", gamma, _between(gamma, 0, 1))
         patience = self.expect_integer("patience", patience, 0)
         self._expect("monitor to be a column of the history", "monitor", monitor,
                      isinstance(monitor, str))
         self._expect("0 <= threshold < 1", "threshold", threshold, _number(threshold, 0, 1)
                      and threshold < 1)
-        self._expect("0 <= least <= 1", "least", least, _number(least, 0, 1))
-        self.gamma, self.patience, self.monitor, self.threshold, self.least = (
-            gamma, patience, monitor, threshold, least)
+        self._expect("0 <= min_factor <= 1", "min_factor", min_factor, _number(min_factor, 0, 1))
+        self.gamma, self.patience, self.monitor, self.threshold, self.min_factor = (
+            gamma, patience, monitor, threshold, min_factor)
         self._now, self._worse = 1.0, 0
         self._best: float | None = None
 
@@ -259,7 +263,7 @@ class ReduceOnPlateau(Schedule):
             return
         self._worse += 1
         if self._worse > self.patience:
-            self._now, self._worse = max(self._now * self.gamma, self.least), 0
+            self._now, self._worse = max(self._now * self.gamma, self.min_factor), 0
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

@@ -188,7 +188,7 @@ class Totals:
     """
 
     def __init__(self, net: Network, loss: Loss) -> None:
-        self.backend, self.classes, self.ignore = net.backend, loss.counts_hits, loss.ignore
+        self.backend, self.classes, self.ignore = net.backend, loss.counts_hits, loss.ignore_index
         self.sums = net.backend.zeros((3,), np.float64)         # loss, hits, samples
         self.ignored = net.backend.zeros((1,), np.float64)      # samples
 

@@ -142,7 +142,7 @@ def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]
         trainer = TorchTrainer(job, goal, data)
     else:
         trainer = XpnetTrainer(job, goal, data)
-    rng, schedule = np.random.default_rng(0), OneCycle(warmup=0.25)
+    rng, schedule = np.random.default_rng(0), OneCycle(pct_start=0.25)
     steps, reached = len(data.x_train) // goal.batch, list[float]()
     start = time.perf_counter()
     for epoch in range(goal.epochs):

@@ -101,7 +101,7 @@ def map_of_shares(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
 
 
 LOSSES: list[Item] = [
-    Item(CrossEntropy, lambda: CrossEntropy(weight=[0.5, 1, 2, 1, 3], ignore=4,
+    Item(CrossEntropy, lambda: CrossEntropy(weight=[0.5, 1, 2, 1, 3], ignore_index=4,
                                             label_smoothing=0.1), FIVE, target=labels,
          pytorch="CrossEntropyLoss", keras="CategoricalCrossentropy", numpynet="Softmax_layer"),
     Item(NegativeLogLikelihood, NegativeLogLikelihood, FIVE, target=labels, pytorch="NLLLoss"),
@@ -110,8 +110,8 @@ LOSSES: list[Item] = [
          pytorch="BCEWithLogitsLoss, BCELoss", keras="BinaryCrossentropy",
          numpynet="Logistic_layer"),
     Item(MultiLabelCrossEntropy,
-         lambda: MultiLabelCrossEntropy(weight=[0.5, 1, 2, 1, 3], positive_weight=[1, 2, 3, 0.5, 1],
-                                        ignore=-1), FIVE,
+         lambda: MultiLabelCrossEntropy(weight=[0.5, 1, 2, 1, 3], pos_weight=[1, 2, 3, 0.5, 1],
+                                        ignore_index=-1), FIVE,
          target=some_labels, pytorch="MultiLabelSoftMarginLoss"),
     Item(FocalCrossEntropy, FocalCrossEntropy, FIVE, target=shares,
          keras="BinaryFocalCrossentropy"),

@@ -17,7 +17,7 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def cross_entropy(z: Array, target: Array, sample_weight: Array | None = None, *,
-                  weight: Any = None, ignore: int | None = None, label_smoothing: float = 0.0,
+                  weight: Any = None, ignore_index: int | None = None, label_smoothing: float = 0.0,
                   reduction: str = "mean", layout: str = "NCHW", backend: str | Backend = "auto"
                   ) -> tuple[Array, Array]:
     """Cross entropy of softmax(z), and its gradient: loss = mean of -sum over k of t[n, k] log
@@ -25,15 +25,15 @@ def cross_entropy(z: Array, target: Array, sample_weight: Array | None = None, *
     z.
 
     z (N, K) or (N, K, H, W), target labels (N,) or (N, H, W) of an integer type, or shares t like
-    z, 0 or larger; sample_weight (N,) -> loss (), dz like z. weight, ignore, label_smoothing and
-    reduction are those of xpnet.CrossEntropy; with reduction="none" the loss is (N,) or (N, H, W),
-    and dz the gradient of its sum. Targets in the memory of a GPU are not looked at: there a label
-    that is no class counts as one that is ignored. Bridle 1990.
+    z, 0 or larger; sample_weight (N,) -> loss (), dz like z. weight, ignore_index, label_smoothing
+    and reduction are those of xpnet.CrossEntropy; with reduction="none" the loss is (N,) or (N, H,
+    W), and dz the gradient of its sum. Targets in the memory of a GPU are not looked at: there a
+    label that is no class counts as one that is ignored. Bridle 1990.
     """
     others = ({"target": (target, "")} | ({} if sample_weight is None
                                           else {"sample_weight": (sample_weight, "N")}))
     call = classes_call("cross_entropy", layout, backend, {"z": z}, others)
-    loss = CrossEntropy(weight=weight, ignore=ignore, label_smoothing=label_smoothing,
+    loss = CrossEntropy(weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing,
                         reduction=reduction)
     *shape, N = call.sizes(z)
     loss.check_weights("weight", loss.weight, tuple(shape))

@@ -187,26 +187,29 @@ class Upsample2d(RowsAndColumns):
 
     kind = "upsample"
 
-    def __init__(self, scale: float | tuple[float, float] | None = None, mode: str = "nearest",
-                 align_corners: bool = False, *, size: Pair | None = None, name: str | None = None
+    def __init__(self, scale_factor: float | tuple[float, float] | None = None,
+                 mode: str = "nearest", align_corners: bool = False, *, size: Pair | None = None,
+                 name: str | None = None
                  ) -> None:
         super().__init__(name=name)
-        if (scale is None) == (size is None):
-            raise ValueError(f"{self.who}: expected either scale or size. "
-                             f"Received: scale={shown(scale)}, size={shown(size)}.")
+        if (scale_factor is None) == (size is None):
+            raise ValueError(f"{self.who}: expected either scale_factor or size. "
+                             f"Received: scale_factor={shown(scale_factor)}, size={shown(size)}.")
         self.size, self._size = size, None if size is None else pair(size, "size", 1, self.who)
-        scales = (tuple(scale) if isinstance(scale, tuple | list)
-                  else (1.0 if scale is None else scale,) * 2)
+        scales = (tuple(scale_factor) if isinstance(scale_factor, tuple | list)
+                  else (1.0 if scale_factor is None else scale_factor,) * 2)
         if len(scales) != 2:
-            raise wrong(self.who, "scale to be a number or a pair (rows, columns)", "scale", scale)
-        self.upsampling = tuple(self.expect_number("scale", s, 1e-6) for s in scales)       # type: ignore[assignment]
+            raise wrong(self.who, "scale_factor to be a number or a pair (rows, columns)",
+                        "scale_factor", scale_factor)
+        self.upsampling = tuple(self.expect_number("scale_factor", s, 1e-6) for s in scales)       # type: ignore[assignment]
         sees = SEEN[self.expect_choice("mode", mode, SEEN)]
         if self.expect_flag("align_corners", align_corners) and sees == 1:
             raise ValueError(f'{self.who}: expected mode "bilinear" or "bicubic" with '
                              'align_corners. '
                              f"Received: mode={mode!r}, align_corners=True.")
-        self.scale = (None if scale is None else self.upsampling if isinstance(scale, tuple | list)
-                      else self.upsampling[0])
+        self.scale_factor = (None if scale_factor is None
+                             else self.upsampling if isinstance(scale_factor, tuple | list)
+                             else self.upsampling[0])
         self.mode, self.align_corners = mode, align_corners
         self.window = Window((sees, sees))
 
@@ -217,7 +220,8 @@ class Upsample2d(RowsAndColumns):
         rows, columns = H * self.upsampling[0], W * self.upsampling[1]
         if min(rows, columns) < 1:
             raise ValueError(f"{self.who}: expected an output of 1x1 at least. "
-                             f"Received: an input of {H}x{W} with scale={self.scale!r}.")
+                             f"Received: an input of {H}x{W} with "
+                             f"scale_factor={self.scale_factor!r}.")
         return int(min(rows, LARGEST)), int(min(columns, LARGEST))
 
     def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:

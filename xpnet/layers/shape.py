@@ -143,10 +143,11 @@ class _Blocks(Layer):
 
     kind = "shuffle"
 
-    def __init__(self, r: int, order: str = "CRD", *, name: str | None = None) -> None:
+    r: int                              # rows and columns of a block
+
+    def __init__(self, order: str, name: str | None) -> None:
         super().__init__(name=name)
-        self.r, self.order = (self.expect_integer("r", r),
-                              self.expect_choice("order", order, ("CRD", "DCR")))
+        self.order = self.expect_choice("order", order, ("CRD", "DCR"))
 
     def to_pixels(self, x: Array) -> Array:
         """(C r^2, H, W, N) -> (C, H r, W r, N)."""
@@ -177,10 +178,15 @@ class PixelShuffle(_Blocks):
     DCR.
     """
 
+    def __init__(self, upscale_factor: int, order: str = "CRD", *, name: str | None = None) -> None:
+        super().__init__(order, name)
+        self.r = self.upscale_factor = self.expect_integer("upscale_factor", upscale_factor)
+
     def build(self, in_shape: Shape) -> Shape:
         D, H, W = self.expect_axes(in_shape, "channels, height, width")
         if D % self.r**2:
-            raise ValueError(f"{self.who}: expected channels that r^2 = {self.r**2} divides. "
+            raise ValueError(f"{self.who}: expected a number of channels that "
+                             f"upscale_factor^2 = {self.r**2} divides. "
                              f"Received: input shape {in_shape}.")
         self.upsampling = self.r, self.r
         return D // self.r**2, H * self.r, W * self.r
@@ -203,11 +209,16 @@ class PixelUnshuffle(_Blocks):
     and width. Shi et al. 2016.
     """
 
+    def __init__(self, downscale_factor: int, order: str = "CRD", *, name: str | None = None
+                 ) -> None:
+        super().__init__(order, name)
+        self.r = self.downscale_factor = self.expect_integer("downscale_factor", downscale_factor)
+
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         if H % self.r or W % self.r:
-            raise ValueError(f"{self.who}: expected a height and a width that r = {self.r} "
-                             "divides. "
+            raise ValueError(f"{self.who}: expected a height and a width that "
+                             f"downscale_factor = {self.r} divides. "
                              f"Received: input shape {in_shape}.")
         self.window = Window((self.r, self.r), (self.r, self.r))
         return C * self.r**2, H // self.r, W // self.r

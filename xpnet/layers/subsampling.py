@@ -1,4 +1,5 @@
-"""Other ways to make feature maps smaller: trained, skipping, by the p-norm, Gaussian, stochastic."""
+"""Other ways to make feature maps smaller: trained, skipping, by the p-norm, Gaussian,
+stochastic."""
 
 from __future__ import annotations
 
@@ -71,15 +72,16 @@ class SkipSampling2d(Layer):
 
     kind = "pool"
 
-    def __init__(self, step: Pair, *, offset: Pair = 0, name: str | None = None) -> None:
+    def __init__(self, stride: Pair, *, offset: Pair = 0, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.step, self.offset = step, offset
-        steps, self._offsets = pair(step, "step", 1, self.who), pair(offset, "offset", 0, self.who)
-        if any(o >= s for o, s in zip(self._offsets, steps, strict=True)):
-            raise ValueError(f"{self.who}: expected an offset smaller than the step, {step}. "
+        self.stride, self.offset = stride, offset
+        strides, self._offsets = (pair(stride, "stride", 1, self.who),
+                                  pair(offset, "offset", 0, self.who))
+        if any(o >= s for o, s in zip(self._offsets, strides, strict=True)):
+            raise ValueError(f"{self.who}: expected an offset smaller than the stride, {stride}. "
                              f"Received: offset={offset!r}.")
-        self.window = Window((1, 1), steps)
-        self._taken = tuple(slice(o, None, s) for o, s in zip(self._offsets, steps, strict=True))
+        self.window = Window((1, 1), strides)
+        self._taken = tuple(slice(o, None, s) for o, s in zip(self._offsets, strides, strict=True))
 
     def build(self, in_shape: Shape) -> Shape:
         C, *sizes = self.expect_axes(in_shape, "channels, height, width")

@@ -33,7 +33,7 @@ class Loss(Checked):
     # with the sigmoid as part of it, where the last layer is a Sigmoid
     of_logits: Loss | None = None
     counts_hits = False  # True: targets are classes, and the largest output is the answer
-    ignore: int | None = None       # the mark of targets that are not known
+    ignore_index: int | None = None       # the mark of targets that are not known
     reduction = "mean"
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -55,7 +55,7 @@ class Loss(Checked):
             f, dy = (weighed(backend.xp, sample_weight, a) for a in (f, dy))
         if self.reduction == "none":
             return f, dy
-        divisor = {"mean": n, "batch": y.shape[-1], "sum": 1}[self.reduction]
+        divisor = {"mean": n, "batchmean": y.shape[-1], "sum": 1}[self.reduction]
         return f.sum() / divisor, dy * (1.0 / divisor)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
@@ -82,8 +82,9 @@ class Loss(Checked):
     # --- help for subclasses ----------------------------------------------------------------------
 
     def expect_reduction(self, reduction: Any, *, batch: bool = True) -> str:
-        """`reduction`; "batch" is for losses whose terms are those of single outputs."""
-        return self.expect_choice("reduction", reduction, ("mean", "batch", "sum", "none") if batch
+        """`reduction`; "batchmean" is for losses whose terms are those of single outputs."""
+        return self.expect_choice("reduction", reduction, ("mean", "batchmean", "sum", "none")
+                                  if batch
                                   else ("mean", "sum", "none"))
 
     def expect_weights(self, name: str, values: Any) -> tuple[float, ...] | None:

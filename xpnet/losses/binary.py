@@ -17,13 +17,14 @@ LEAST_VARIANCE = 1e-12  # y (1 - y) where it is 0
 
 
 class BinaryLoss(Loss):
-    """Base class of the losses with targets from 0 to 1, or `ignore`."""
+    """Base class of the losses with targets from 0 to 1, or `ignore_index`."""
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         target = super().targets(target, out_shape, dtype)
-        known = target if self.ignore is None else target[target != self.ignore]
+        known = target if self.ignore_index is None else target[target != self.ignore_index]
         if known.size and not (known.min() >= 0 and known.max() <= 1):
-            mark = "" if self.ignore is None else f", or {self.ignore} where they are ignored"
+            mark = ("" if self.ignore_index is None else f", or {self.ignore_index} where they are "
+                                                         "ignored")
             raise ValueError(f"{self.who}: expected targets from 0 to 1{mark}. "
                              f"Received: targets from {known.min():g} to {known.max():g}.")
         return target
@@ -34,24 +35,24 @@ class BinaryCrossEntropy(BinaryLoss):
     log(1 - s(z)) (Cox 1958).
 
     z of any shape are logits, s(z) = 1 / (1 + exp(-z)), dz = (s(z) - t) / number of elements;
-    stable for all z. Targets have z's shape and lie between 0 and 1. With logits=False y are
+    stable for all z. Targets have z's shape and lie between 0 and 1. With from_logits=False y are
     probabilities: dy = (y - t) / (y (1 - y)) / number of elements. Logarithms are cut off at -100,
     and y (1 - y) counts as 1e-12 where it is 0, so that both stay finite at 0 and 1. Where the last
     layer is a Sigmoid, the loss is computed from the input of that layer, which has digits where y
-    is rounded to 1. reduction="batch" is the mean over the batch of the sum over the outputs, "sum"
-    the sum over all elements.
+    is rounded to 1. reduction="batchmean" is the mean over the batch of the sum over the outputs,
+    "sum" the sum over all elements.
     """
 
     takes_logits = "sigmoid"
 
-    def __init__(self, *, logits: bool = True, reduction: str = "mean") -> None:
-        self.logits = self.expect_choice("logits", logits, (True, False))
+    def __init__(self, *, from_logits: bool = True, reduction: str = "mean") -> None:
+        self.from_logits = self.expect_choice("from_logits", from_logits, (True, False))
         self.reduction = self.expect_reduction(reduction)
-        self.takes_logits = "sigmoid" if logits else ""
-        self.of_logits = None if logits else BinaryCrossEntropy(reduction=reduction)
+        self.takes_logits = "sigmoid" if from_logits else ""
+        self.of_logits = None if from_logits else BinaryCrossEntropy(reduction=reduction)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
-        f, slope = (of_logits(backend.xp, y, target, 1.0 - target) if self.logits
+        f, slope = (of_logits(backend.xp, y, target, 1.0 - target) if self.from_logits
                     else of_probabilities(backend.xp, y, target))
         return f, slope, y.size
 
@@ -62,32 +63,33 @@ class MultiLabelCrossEntropy(BinaryLoss):
 
     z (K, ..., N) are logits, s(z) = 1 / (1 + exp(-z)), dz = w ((1 - t) s(z) - p t (1 - s(z))) /
     number of known targets. Each of the K labels is there or not, whatever the others are: Nam et
-    al. 2014. Targets have z's shape and lie between 0 and 1, or are `ignore`, e.g. -1, where nobody
-    knows (Durand et al. 2019): these count neither above nor below the line, and where all are
-    ignored L is 0. weight: w for each label; positive_weight: p for each label. Weights are not
-    part of the number that is divided by. reduction="sum" does not divide.
+    al. 2014. Targets have z's shape and lie between 0 and 1, or are `ignore_index`, e.g. -1, where
+    nobody knows (Durand et al. 2019): these count neither above nor below the line, and where all
+    are ignored L is 0. weight: w for each label; pos_weight: p for each label. Weights are not part
+    of the number that is divided by. reduction="sum" does not divide.
     """
 
     takes_logits = "sigmoid"
 
-    def __init__(self, *, weight: Any = None, positive_weight: Any = None,
-                 ignore: int | None = None, reduction: str = "mean") -> None:
+    def __init__(self, *, weight: Any = None, pos_weight: Any = None,
+                 ignore_index: int | None = None, reduction: str = "mean") -> None:
         self.weight = self.expect_weights("weight", weight)
-        self.positive_weight = self.expect_weights("positive_weight", positive_weight)
-        self.ignore = self.expect_label("ignore", ignore)
+        self.pos_weight = self.expect_weights("pos_weight", pos_weight)
+        self.ignore_index = self.expect_label("ignore_index", ignore_index)
         self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         self.check_weights("weight", self.weight, out_shape)
-        self.check_weights("positive_weight", self.positive_weight, out_shape)
+        self.check_weights("pos_weight", self.pos_weight, out_shape)
         return super().targets(target, out_shape, dtype)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
-        known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)
+        known: Any = (1.0 if self.ignore_index is None
+                      else (target != self.ignore_index).astype(y.dtype))
         w = column(backend, self.weight, y) * known
-        f, slope = of_logits(backend.xp, y, w * column(backend, self.positive_weight, y) * target,
+        f, slope = of_logits(backend.xp, y, w * column(backend, self.pos_weight, y) * target,
                              w * (1.0 - target))
-        return f, slope, y.size if self.ignore is None else or_one(known.sum())
+        return f, slope, y.size if self.ignore_index is None else or_one(known.sum())
 
 
 class FocalCrossEntropy(BinaryLoss):
@@ -97,16 +99,16 @@ class FocalCrossEntropy(BinaryLoss):
     Binary cross entropy in which what is right already counts little: Lin et al. 2017, eq. 5, for
     targets between 0 and 1. z of any shape are logits; dz = a t (1 - s)^g (g s log s - (1 - s)) -
     (1 - a) (1 - t) s^g (g (1 - s) log(1 - s) - s), divided by the number of elements. `balance` a
-    is between 0 and 1, `focus` g above 0. reduction="batch" is the mean over the batch of the sum
-    over the outputs, "sum" the sum over all elements.
+    is between 0 and 1, `focus` g above 0. reduction="batchmean" is the mean over the batch of the
+    sum over the outputs, "sum" the sum over all elements.
     """
 
     takes_logits = "sigmoid"
 
-    def __init__(self, balance: float = 0.25, focus: float = 2.0, *, reduction: str = "mean"
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, *, reduction: str = "mean"
                  ) -> None:
-        self.balance = self.expect_share("balance", balance)
-        self.focus = self.expect_positive("focus", focus)
+        self.alpha = self.expect_share("alpha", alpha)
+        self.gamma = self.expect_positive("gamma", gamma)
         self.reduction = self.expect_reduction(reduction)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
@@ -114,7 +116,7 @@ class FocalCrossEntropy(BinaryLoss):
         s, other, cost_yes, cost_no = sigmoid_parts(xp, y)
         f_yes, slope_yes = self.focused(xp, s, other, cost_yes)
         f_no, slope_no = self.focused(xp, other, s, cost_no)
-        yes, no = self.balance * target, (1.0 - self.balance) * (1.0 - target)
+        yes, no = self.alpha * target, (1.0 - self.alpha) * (1.0 - target)
         return (weighed(xp, yes, f_yes) + weighed(xp, no, f_no), no * slope_no - yes * slope_yes,
                 y.size)
 
@@ -123,8 +125,8 @@ class FocalCrossEntropy(BinaryLoss):
 
         Given s, 1 - s and -log s; 0 log 0 = 0.
         """
-        far = xp.power(other, self.focus)
-        return weighed(xp, far, cost), far * (other + self.focus * weighed(xp, s, cost))
+        far = xp.power(other, self.gamma)
+        return weighed(xp, far, cost), far * (other + self.gamma * weighed(xp, s, cost))
 
 
 def of_logits(xp: Any, z: Array, yes: Array, no: Array) -> tuple[Array, Array]:

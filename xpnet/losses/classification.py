@@ -48,9 +48,10 @@ class ClassLoss(Loss):
 def check_labels(loss: Loss, target: np.ndarray, classes: int) -> np.ndarray:
     """Labels as int64; an error where one is neither a class nor the mark of those that are
     ignored."""
-    known = target if loss.ignore is None else target[target != loss.ignore]
+    known = target if loss.ignore_index is None else target[target != loss.ignore_index]
     if known.size and (known.min() < 0 or known.max() >= classes):
-        mark = "" if loss.ignore is None else f", or {loss.ignore} where they are ignored"
+        mark = ("" if loss.ignore_index is None else f", or {loss.ignore_index} where they are "
+                                                     "ignored")
         raise ValueError(f"{loss.who}: expected labels from 0 to {classes - 1}{mark}. "
                          f"Received: labels from {known.min()} to {known.max()}.")
     labels = target.astype(np.int64)
@@ -66,10 +67,11 @@ class WeightedClassLoss(ClassLoss):
     sums_to_one = False
     weight: tuple[float, ...] | None = None
 
-    def __init__(self, *, weight: Any = None, ignore: int | None = None, reduction: str = "mean"
+    def __init__(self, *, weight: Any = None, ignore_index: int | None = None,
+                 reduction: str = "mean"
                  ) -> None:
         self.weight = self.expect_weights("weight", weight)
-        self.ignore = self.expect_label("ignore", ignore)
+        self.ignore_index = self.expect_label("ignore_index", ignore_index)
         self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -87,7 +89,9 @@ class WeightedClassLoss(ClassLoss):
         w = column(backend, self.weight, y)  # (K, 1)
         if target.ndim == 2:
             return w * ((1.0 - smoothing) * target + smoothing / K), P
-        known: Any = 1.0 if self.ignore is None else (target != self.ignore).astype(y.dtype)  # (P,)
+        # (P,)
+        known: Any = (1.0 if self.ignore_index is None
+                      else (target != self.ignore_index).astype(y.dtype))
         hot = one_hot(backend, target, K).astype(y.dtype) * known  # (K, P)
         shares = (1.0 - smoothing) * hot + (smoothing / K) * known
         return w * shares, or_one((w * hot).sum())
@@ -104,28 +108,28 @@ class CrossEntropy(WeightedClassLoss):
     weight of this sample: dz = (softmax(z) sum over k of t[k] - t) / N.
     weight: a number for each class, 0 or larger, L = sum of w[k] (-t[k] log softmax(z)[k]) / sum of
     the targets' w. Shares have no single weight: with them the sum is divided by the number of
-    samples. ignore: the mark of labels that are not known; their samples add nothing to either sum.
-    Where the weights of a batch sum to 0, L is 0 and so is dz. label_smoothing: t becomes (1 - s) t
-    + s / K (Szegedy et al. 2016). reduction="sum" does not divide. 0 times anything is 0: a class
-    may be masked with the logit -infinity where its share or its weight is 0, and the logits of an
-    ignored sample do not matter. Label smoothing gives each class a share: L is then infinite,
-    unless the weight of the masked class is 0. ValueError for labels outside 0..K-1, for NaN, and
-    for negative shares.
+    samples. ignore_index: the mark of labels that are not known; their samples add nothing to
+    either sum. Where the weights of a batch sum to 0, L is 0 and so is dz. label_smoothing: t
+    becomes (1 - s) t + s / K (Szegedy et al. 2016). reduction="sum" does not divide. 0 times
+    anything is 0: a class may be masked with the logit -infinity where its share or its weight is
+    0, and the logits of an ignored sample do not matter. Label smoothing gives each class a share:
+    L is then infinite, unless the weight of the masked class is 0. ValueError for labels outside
+    0..K-1, for NaN, and for negative shares.
     """
 
     takes_logits = "softmax"
     label_smoothing = 0.0
 
-    def __init__(self, *, weight: Any = None, ignore: int | None = None,
+    def __init__(self, *, weight: Any = None, ignore_index: int | None = None,
                  label_smoothing: float = 0.0, reduction: str = "mean") -> None:
-        super().__init__(weight=weight, ignore=ignore, reduction=reduction)
+        super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
         self.label_smoothing = self.expect_share("label_smoothing", label_smoothing)
 
     def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
                  ) -> tuple[Array, Array]:
         z = y.reshape(y.shape[0], -1)  # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(z.shape)
-        plain = (self.weight is None and self.ignore is None and not self.label_smoothing
+        plain = (self.weight is None and self.ignore_index is None and not self.label_smoothing
                  and sample_weight is None)
         if plain and self.reduction == "mean":
             loss, dz = backend.softmax_cross_entropy(z, target)
@@ -161,8 +165,8 @@ class NegativeLogLikelihood(WeightedClassLoss):
     1922).
 
     y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; the targets,
-    `weight`, `ignore` and `reduction` are those of CrossEntropy, which is LogSoftmax and this loss
-    in one. For shares t, dy = -t / N, whatever their sum is.
+    `weight`, `ignore_index` and `reduction` are those of CrossEntropy, which is LogSoftmax and this
+    loss in one. For shares t, dy = -t / N, whatever their sum is.
     """
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:

@@ -24,8 +24,8 @@ class Hinge(Loss):
     Vapnik 1995).
 
     y of any shape, targets of the same shape; dy = -power t max(0, margin - t y)^(power - 1) where
-    that is above 0, divided by the number of elements; `power` is 1 or 2. reduction="batch" is the
-    mean over the batch of the sum over the outputs, "sum" the sum over all elements.
+    that is above 0, divided by the number of elements; `power` is 1 or 2. reduction="batchmean" is
+    the mean over the batch of the sum over the outputs, "sum" the sum over all elements.
     """
 
     def __init__(self, margin: float = 1.0, *, power: int = 1, reduction: str = "mean") -> None:
@@ -171,8 +171,8 @@ class HingeEmbedding(Loss):
 
     y of any shape are distances, 0 or larger; t = 1 is a pair that belongs together, t = -1 one
     that does not. dy = 1 where t = 1, -1 where t = -1 and y < margin, divided by the number of
-    elements. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the
-    sum over all elements. Mobahi et al. 2009.
+    elements. reduction="batchmean" is the mean over the batch of the sum over the outputs, "sum"
+    the sum over all elements. Mobahi et al. 2009.
     """
 
     def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:

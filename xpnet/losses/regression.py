@@ -1,6 +1,6 @@
 """Losses for numbers: the error e = y - t, weighed in one way or another.
 
-With reduction="mean" the sum over all elements is divided by their number, with "batch" by the
+With reduction="mean" the sum over all elements is divided by their number, with "batchmean" by the
 batch's size N, with "sum" by nothing. "none" gives the losses of all elements, without a sum.
 """
 
@@ -23,8 +23,8 @@ class MeanSquaredError(Loss):
     """Mean squared error: L = mean over all elements of (y - t)^2, dy = 2 (y - t) / number of
     elements.
 
-    reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the sum over all
-    elements.
+    reduction="batchmean" is the mean over the batch of the sum over the outputs, "sum" the sum over
+    all elements.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
@@ -42,7 +42,7 @@ class HalfSquaredError(Loss):
     LeCun et al. 1989. reduction="mean" is the mean over all elements, "sum" the sum over them.
     """
 
-    def __init__(self, *, reduction: str = "batch") -> None:
+    def __init__(self, *, reduction: str = "batchmean") -> None:
         self.reduction = self.expect_reduction(reduction)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
@@ -68,8 +68,8 @@ class MeanAbsoluteError(ErrorLoss):
     """Mean absolute error: L = mean over all elements of |y - t|, dy = sign(y - t) / number of
     elements (Boscovich 1757).
 
-    sign(0) = 0. reduction="batch" is the mean over the batch of the sum over the outputs, "sum" the
-    sum over all elements.
+    sign(0) = 0. reduction="batchmean" is the mean over the batch of the sum over the outputs, "sum"
+    the sum over all elements.
     """
 
     def of(self, xp: Any, error: Array) -> tuple[Array, Array]:
@@ -135,8 +135,8 @@ class PoissonLikelihood(Loss):
     not change. Targets have y's shape and are 0 or larger. With log_input=False y is the rate
     itself: L is the mean of y - t log(y + eps), dy = (1 - t / (y + eps)) / number of elements, for
     y of 0 or larger and eps above 0. full=True adds log t! by Stirling's formula, t log t - t +
-    log(2 pi t) / 2, where t > 1. reduction="batch" is the mean over the batch of the sum over the
-    outputs, "sum" the sum over all elements.
+    log(2 pi t) / 2, where t > 1. reduction="batchmean" is the mean over the batch of the sum over
+    the outputs, "sum" the sum over all elements.
     """
 
     def __init__(self, *, log_input: bool = True, full: bool = False, eps: float = 1e-8,
@@ -176,8 +176,8 @@ class GaussianLikelihood(Loss):
     of the variances v = exp(s); targets (N, D, ...). dm = (m - t) / v and ds = (1 - (m - t)^2 / v)
     / 2, divided by the number of targets. With log_variance=False the last D are the variances
     themselves, which count as eps at least and have a gradient of 0 below it; dv = (1 - (m - t)^2 /
-    v) / (2 v). full=True adds log(2 pi) / 2. reduction="batch" is the mean over the batch of the
-    sum over the targets, "sum" the sum over all of them.
+    v) / (2 v). full=True adds log(2 pi) / 2. reduction="batchmean" is the mean over the batch of
+    the sum over the targets, "sum" the sum over all of them.
     """
 
     def __init__(self, *, log_variance: bool = True, full: bool = False, eps: float = 1e-6,

@@ -23,10 +23,11 @@ class OverlapLoss(BinaryLoss):
     """Base class: L = mean over samples and classes of 1 - (a + smooth) / (b + smooth), a and b
     sums over the places of a map."""
 
-    def __init__(self, *, smooth: float = 1.0, ignore: int | None = None, reduction: str = "mean"
+    def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None,
+                 reduction: str = "mean"
                  ) -> None:
         self.smooth = self.expect_positive("smooth", smooth)
-        self.ignore = self.expect_label("ignore", ignore)
+        self.ignore_index = self.expect_label("ignore_index", ignore_index)
         self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -48,7 +49,7 @@ class OverlapLoss(BinaryLoss):
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         xp, zero = backend.xp, y.dtype.type(0)
-        known = None if self.ignore is None else target != self.ignore
+        known = None if self.ignore_index is None else target != self.ignore_index
         t = target if target.ndim == y.ndim else one_hot(backend, target, len(y)).astype(y.dtype)
         if known is not None:
             y, t = xp.where(known, y, zero), xp.where(known, t, zero)
@@ -69,14 +70,14 @@ class Dice(OverlapLoss):
     The sums run over the places of a map. Milletari et al. 2016, which squares below the line and
     smooths nothing; squared=False leaves out the squares, as Dice 1945 has it for sets, where they
     change nothing. y (K, H, W, N) are probabilities; targets are labels (N, H, W) or masks from 0
-    to 1 like y, places marked with `ignore` count nowhere. With D = (2 sum y t + smooth) / B, dy =
-    (2 y D - 2 t) / (B N K), for squared=False (D - 2 t) / (B N K). `smooth` is above 0: a class
-    that is nowhere and is found nowhere has D = 1. reduction="sum" does not divide by N K.
+    to 1 like y, places marked with `ignore_index` count nowhere. With D = (2 sum y t + smooth) / B,
+    dy = (2 y D - 2 t) / (B N K), for squared=False (D - 2 t) / (B N K). `smooth` is above 0: a
+    class that is nowhere and is found nowhere has D = 1. reduction="sum" does not divide by N K.
     """
 
-    def __init__(self, *, squared: bool = True, smooth: float = 1.0, ignore: int | None = None,
-                 reduction: str = "mean") -> None:
-        super().__init__(smooth=smooth, ignore=ignore, reduction=reduction)
+    def __init__(self, *, squared: bool = True, smooth: float = 1.0,
+                 ignore_index: int | None = None, reduction: str = "mean") -> None:
+        super().__init__(smooth=smooth, ignore_index=ignore_index, reduction=reduction)
         self.squared = self.expect_choice("squared", squared, (True, False))
 
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
@@ -91,9 +92,9 @@ class Jaccard(OverlapLoss):
 
     The sums run over the places of a map. Rahman and Wang 2016, who smooth nothing; Jaccard 1901. y
     (K, H, W, N) are probabilities; targets are labels (N, H, W) or masks from 0 to 1 like y, places
-    marked with `ignore` count nowhere. With J the fraction and U what it is divided by, dy = (J (1
-    - t) - t) / (U N K). `smooth` is above 0: a class that is nowhere and is found nowhere has J =
-    1. reduction="sum" does not divide by N K.
+    marked with `ignore_index` count nowhere. With J the fraction and U what it is divided by, dy =
+    (J (1 - t) - t) / (U N K). `smooth` is above 0: a class that is nowhere and is found nowhere has
+    J = 1. reduction="sum" does not divide by N K.
     """
 
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
@@ -113,12 +114,13 @@ class Tversky(OverlapLoss):
     / (B N K).
     """
 
-    def __init__(self, a: float = 0.5, b: float = 0.5, *, smooth: float = 1.0,
-                 ignore: int | None = None, reduction: str = "mean") -> None:
-        super().__init__(smooth=smooth, ignore=ignore, reduction=reduction)
-        self.a, self.b = self.expect_positive("a", a), self.expect_positive("b", b)
+    def __init__(self, alpha: float = 0.5, beta: float = 0.5, *, smooth: float = 1.0,
+                 ignore_index: int | None = None, reduction: str = "mean") -> None:
+        super().__init__(smooth=smooth, ignore_index=ignore_index, reduction=reduction)
+        self.alpha = self.expect_positive("alpha", alpha)
+        self.beta = self.expect_positive("beta", beta)
 
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
         both = y * t
-        return (both, both + self.a * (y - both) + self.b * (t - both), t,
-                t + self.a * (1.0 - t) - self.b * t)
+        return (both, both + self.alpha * (y - both) + self.beta * (t - both), t,
+                t + self.alpha * (1.0 - t) - self.beta * t)
