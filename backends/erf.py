@@ -4,7 +4,7 @@
 
 The change of variable, which brings x >= 0 to -1 .. 1, is that of Shepherd and Laframboise 1981. p is the Chebyshev series
 that equals the function at 60 Chebyshev nodes, cut where what is left out is below the array's last digit, and written as a
-polynomial; computed with mpmath in 60 digits, which tests/test_erf.py does again. The relative error stays below 1e-15 in
+polynomial; computed with mpmath in 60 digits, which test_erf.py does again. The relative error stays below 1e-15 in
 float64 and 1e-6 in float32, also where erfc is tiny.
 """
 

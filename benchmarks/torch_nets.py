@@ -1,7 +1,7 @@
 """The networks of the competition in PyTorch.
 
-tests/test_benchmarks_torch.py shows that they are ours: with our parameters they give our outputs
-and gradients.
+tests/benchmarks/test_benchmarks_torch.py shows that they are ours: with our parameters they
+give our outputs and gradients.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """What all tests share: how hypothesis draws, where GPU tests run, and the backends that layers are tested on."""
 
-import importlib.util
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 import shim
 from gpu import gpu_or_skip
 from hypothesis import settings
+from skips import NO_NUMBA
 
 from xpnet import Backend, BackendError, get_backend
 
@@ -73,9 +73,6 @@ def on_numba(item: pytest.Item) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(KernelsRun())
-
-
-NO_NUMBA = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not installed")
 
 
 @pytest.fixture(scope="session", params=["base", "numpy", pytest.param("numba", marks=[NO_NUMBA, pytest.mark.kernels]),

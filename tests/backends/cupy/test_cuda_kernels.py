@@ -1,0 +1,134 @@
+"""The CUDA kernels' sources run on the CPU, under AddressSanitizer and UBSan, against base.py; and the same checks fail
+for kernels with a mistake in them. No GPU is needed, and none is tested: see test_gpu_parity.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import kernel_checks
+import numpy as np
+import pytest
+import shim
+from kernel_checks import CHECK_FAILED, SANITIZER_FAILED
+from processes import ROOT, SUPPORT
+from window_checks import READS_TOO_MUCH
+
+from xpnet.backends import cuda_launch
+from xpnet.backends.cupy_backend import kernels
+
+CHECKS = tuple(kernel_checks.CHECKS)
+# Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
+MUTANTS = {name: mutant for module in kernel_checks.MODULES for name, mutant in module.MUTANTS.items()}
+
+
+@pytest.fixture(scope="module")
+def families(folder: Path) -> Path:
+    """The folder with one library for each family, made once, two compilers at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        for built in [pool.submit(shim.build, cuda_launch.source(family), names, folder)
+                      for family, names in kernels().items()]:
+            built.result()
+    return folder
+
+
+def check(folder: Path, names: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
+    """kernel_checks.py in a process with the sanitizers."""
+    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    environment = os.environ | {
+        "LD_PRELOAD": asan.stdout.strip(), "PYTHONPATH": str(ROOT),
+        "ASAN_OPTIONS": f"detect_leaks=0:exitcode={SANITIZER_FAILED}",      # Python itself never frees some things
+        "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={SANITIZER_FAILED}"}
+    return subprocess.run([sys.executable, str(SUPPORT / "kernel_checks.py"), str(folder), *names, *options],
+                          env=environment, capture_output=True, text=True)
+
+
+Outcomes = dict[str, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def checked(families: Path) -> Outcomes:
+    """The outcome of each check, two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(CHECKS, pool.map(lambda name: check(families, [name]), CHECKS)))
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_kernels_agree_with_base(name: str, checked: Outcomes):
+    result = checked[name]
+    assert result.returncode == 0, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-5000:]}"
+    assert f"{name}: as base.py" in result.stdout
+
+
+QUICKLY = ("--quick", "--only", "<float", "Tf32")      # a mutant is compiled for float alone, to save time
+
+
+@pytest.fixture(scope="module")
+def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """The outcome of each mutant's check, two at a time."""
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        family, old, new, failing = MUTANTS[name]
+        sources = tmp_path_factory.mktemp("mutant") / "kernels"
+        shutil.copytree(cuda_launch.FOLDER, sources)
+        file = sources / f"{family}.cu"
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        return check(folder, [failing], "--kernels", str(sources), *QUICKLY)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(MUTANTS, pool.map(run, MUTANTS)))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_checks_notice_a_mistake(name: str, mutants: Outcomes):
+    result = mutants[name]
+    noticed = {CHECK_FAILED: "AssertionError", SANITIZER_FAILED: "Sanitizer"}
+    assert result.returncode in noticed, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-3000:]}"
+    assert noticed[result.returncode] in result.stderr or "runtime error:" in result.stderr
+
+
+def test_an_access_that_changes_no_result_is_noticed_too(mutants: Outcomes):
+    assert mutants[READS_TOO_MUCH].returncode == SANITIZER_FAILED
+    assert "ERROR: AddressSanitizer: heap-" in mutants[READS_TOO_MUCH].stderr
+
+
+def test_without_a_mistake_the_same_run_passes(folder: Path):
+    names = sorted({failing for *_, failing in MUTANTS.values()})
+    halves = names[:len(names) // 2], names[len(names) // 2:]
+    with ThreadPoolExecutor(2) as pool:
+        for result in pool.map(lambda half: check(folder, half, *QUICKLY), halves):
+            assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_the_shim_has_barriers(tmp_path: Path):
+    """Two kernels that need one: one that is right, and one whose threads wait at different barriers."""
+    reason = shim.why_not()
+    if reason:
+        pytest.skip(reason)
+    code = """#include <cuda_fp16.h>
+extern "C" __global__ void reverse(const float* x, float* y) {
+    __shared__ float block[64];
+    block[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
+    __syncthreads();
+    y[blockIdx.x * 64 + threadIdx.x] = block[63 - threadIdx.x];
+}
+extern "C" __global__ void stuck(float* y) {
+    if (threadIdx.x < 3) __syncthreads();
+    else __syncwarp();
+    y[threadIdx.x] = 1;
+}"""
+    library = shim.Library(code, ["reverse", "stuck"], tmp_path, checks=())
+    x, y = np.arange(128, dtype=np.float32), np.zeros(128, np.float32)
+    for backwards in (False, True):
+        library.run_backwards(backwards)
+        library("reverse", (2, 1, 1), (64, 1, 1), [x, y])
+        np.testing.assert_array_equal(y, np.concatenate([x[63::-1], x[:63:-1]]))
+        with pytest.raises(RuntimeError, match="stuck: threads of a block wait at a barrier"):
+            library("stuck", (1, 1, 1), (64, 1, 1), [y])

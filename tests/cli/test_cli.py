@@ -1,0 +1,136 @@
+"""The `xpnet` command, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import xpnet as xn
+import xpnet.catalogue.verify
+from xpnet import catalogue, training
+from xpnet.cli import IMPORTED, _process_age, _reaches, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_train_evaluate_summary(tmp_path, capsys):
+    file = tmp_path / "net.safetensors"
+    assert main(["train", "--epochs", "2", "--backend", "numpy", "--save", str(file)]) == 0
+    trained = capsys.readouterr()
+    assert "epoch 2/2" in trained.err and "accuracy" in trained.err and "loss" in trained.err      # the progress bar
+    last = trained.out.splitlines()[-1]
+    assert last.startswith("test accuracy: ") and last.endswith("%")
+    assert f"saved {file}" in trained.out and "next, try:" in trained.out
+
+    assert main(["evaluate", str(file), "--backend", "numpy"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == last
+    assert main(["summary", str(file)]) == 0
+    assert "parameters: 90,002" in capsys.readouterr().out
+    assert main(["summary", "lenet5"]) == 0
+    assert "parameters: 60,000" in capsys.readouterr().out
+
+
+def test_verify(capsys, monkeypatch):
+    """A row for each item and columns for each backend; a gradient that is wrong is named, and is the exit status."""
+    monkeypatch.setattr(catalogue.verify, "FAMILIES", {"Pooling": catalogue.FAMILIES["Pooling"]})
+    assert main(["verify", "--backend", "numpy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [item.name for item in catalogue.FAMILIES["Pooling"] if item.make]
+    assert [line.split()[0] for line in lines[6:] if line.startswith("  ")] == names
+    gradient, error, ran = next(line.split()[1:] for line in lines if line.split()[:1] == ["AvgPool2d"])
+    assert float(gradient) < 1e-6 and float(error) < 1e-6 and ran == "numpy"
+    assert re.fullmatch(rf"numpy: code of its own ran in \d+ of {len(names)} items", lines[-2])
+    assert lines[-1] == f"{len(names)} items, 0 failures"
+
+    monkeypatch.setattr(xn.AvgPool2d, "backward", lambda self, dy, accumulate=False: dy)
+    assert main(["verify", "--backend", "numpy"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"AvgPool2d +FAILED", out) and "AvgPool2d: check_gradients: AvgPool2d" in out
+    assert f"{len(names)} items, 1 failures" in out
+
+
+def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):
+    """It stops after the first epoch that reaches it, has the network as it then is, and looks at the pictures once an epoch."""
+    looks = []
+    monkeypatch.setattr(training, "_evaluate", lambda *a, real=training._evaluate: looks.append(a) or real(*a))
+    file = tmp_path / "net.safetensors"
+    arguments = ["train", "--epochs", "8", "--backend", "numpy", "--save", str(file), "--until-accuracy"]
+    assert main([*arguments, "90"]) == 0
+    out = capsys.readouterr().out
+    assert "*test* pictures" in out and "no estimate for unseen ones" in out
+    accuracy, epochs, seconds = re.search(
+        r"^reached (\d+\.\d\d)% after (\d+) epochs, (\d+\.\d) s from the start of the process$", out, re.MULTILINE).groups()
+    assert 90 <= float(accuracy) and int(epochs) == len(looks) < 8 and float(seconds) > 0
+    assert out.splitlines()[-1] == f"test accuracy: {accuracy}%" and f"saved {file}" in out
+    assert main(["evaluate", str(file), "--backend", "numpy"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"test accuracy: {accuracy}%"
+
+    assert main([*arguments, "100", "--epochs", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "100% was not reached in 1 epochs" in out and "reached 1" not in out
+    assert f"saved {file}" in out and out.splitlines()[-1].startswith("test accuracy: ")
+
+
+def test_an_accuracy_is_reached_as_it_is_written():
+    """98.4 % of 10,000 pictures are 9,840 of them, and neither number is exact in binary."""
+    for percent in (0.1, 29, 57, 98.4, 99.99, 100):
+        hits = round(100 * percent)
+        assert _reaches(hits / 10_000, percent) and not _reaches((hits - 1) / 10_000, percent)
+
+
+def test_the_age_of_a_process_counts_from_its_start(tmp_path, monkeypatch):
+    """An interpreter that sleeps before it imports anything is older than its import of the command."""
+    code = "import time; time.sleep(0.5); from xpnet import cli; print(cli._process_age(), time.perf_counter() - cli.IMPORTED)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, check=True)
+    age, since_import = map(float, done.stdout.split())
+    assert age >= (0.5 if sys.platform == "linux" else 0) and age >= since_import - 0.02       # a tick is 0.01 s
+
+    def unreadable(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    assert 0 <= _process_age() <= time.perf_counter() - IMPORTED
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path):
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    for file, seed in zip(files, "112", strict=True):
+        assert main(["train", "--epochs", "1", "--seed", seed, "--backend", "numpy", "--save", str(file)]) == 0
+    contents = [file.read_bytes() for file in files]
+    assert contents[0] == contents[1] != contents[2]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["train", "--model", "alexnet"], "train: expected --model to be 'numpy_cnn', 'bilici'"),
+    (["train", "--data", "mnist", "--data-dir", "nowhere"], "expected the files train-images-idx3-ubyte"),
+    (["train", "--epochs", "0", "--backend", "numpy"], "epochs to be an int, 1 or larger"),
+    (["train", "--schedule", "up"], "expected a Schedule or one of constant, "),
+    (["train", "--backend", "tpu"], 'expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE"'),
+    (["train", "--until-accuracy", "0"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: 0.0"),
+    (["train", "--until-accuracy", "101"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: 101.0"),
+    (["train", "--until-accuracy", "nan"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: nan"),
+    (["train", "--model", "numpy_cnn", "--backend", "numpy"], "expected an input at least as large as the window"),
+    (["train", "--save", "no-such-folder/net.safetensors"], "expected a file in a folder that exists"),
+    (["evaluate", "nothing.safetensors"], "nothing.safetensors"),
+    (["summary", "nothing"], "nothing"),
+])
+def test_errors_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("xpnet: ") and message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_module_runs_as_a_command(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "xpnet", "summary", "numpy_cnn"], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, check=True)
+    assert "parameters: 105,634" in done.stdout

@@ -1,0 +1,76 @@
+"""The documentation is true: its Python runs, block after block, and prints what the page says it prints.
+
+A fence ```python is run, in order with the others of its file, in an empty folder. A fence ```output that follows is
+exactly what the block before it prints. Links lead to files and headings that exist.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")])
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[int, str, str | None]]:
+    """(line, code, what it prints or None) for each Python block of a page."""
+    text = page.read_text(encoding="utf-8")
+    found: list[tuple[int, str, str | None]] = []
+    for match in FENCE.finditer(text):
+        kind, content = match.groups()
+        if kind == "python":
+            found.append((text.count("\n", 0, match.start()) + 2, content, None))
+        elif kind == "output":
+            line, code, _ = found.pop()
+            found.append((line, code, content))
+    return found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_pages(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for line, code, printed in blocks(page):
+        # Blank lines in front give errors the line that the code has on its page.
+        exec(compile("\n" * (line - 1) + code, str(page), "exec", dont_inherit=True), namespace)
+        out = capsys.readouterr().out
+        assert printed is None or out == printed, f"{page.name}, line {line}"
+
+
+def test_the_pages_that_must_be_there_have_code():
+    for name in ("networks.md", "training.md"):
+        assert len(blocks(ROOT / "docs" / name)) > 5
+    assert any(printed for _, _, printed in blocks(ROOT / "docs" / "networks.md"))
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings_that_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+        if "://" in link:
+            continue
+        target, _, anchor = link.partition("#")
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in headings(file), f"{page.name}: {link}"
+
+
+def test_an_anchor_is_what_github_makes_of_a_heading():
+    assert "threads-and-the-same-bits" in headings(ROOT / "docs" / "cpu.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_fences_are_closed(page):
+    text = page.read_text(encoding="utf-8")
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) % 2 == 0

@@ -1,0 +1,47 @@
+"""The examples run, in their quick mode, and what the README shows of them is what they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """What an example prints, run from an empty folder with the tree's xpnet."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    done = subprocess.run([sys.executable, str(ROOT / "examples" / name), *arguments], cwd=folder, env=environment,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_digits(tmp_path):
+    out = run("digits.py", tmp_path)
+    accuracy = float(out.splitlines()[-1].split("'accuracy': ")[1].rstrip("}"))
+    assert accuracy > 0.95
+
+
+def test_own_layer(tmp_path):
+    out = run("own_layer.py", tmp_path)
+    assert "gradients agree with finite differences" in out
+    assert float(out.split("test accuracy: ")[1].rstrip("%\n")) > 90
+
+
+def test_mnist(tmp_path):
+    folder = os.environ.get("XPNET_HOME")
+    if not folder or not (Path(folder) / "mnist").is_dir():
+        pytest.skip("XPNET_HOME names no folder with MNIST")
+    out = run("mnist.py", tmp_path, "--epochs", "1", "--samples", "2000")
+    rows = [line.split() for line in out.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["numpy_cnn", "bilici"] and "5 hours" in out
+
+
+def test_the_readme_shows_the_digits_example():
+    example = (ROOT / "examples" / "digits.py").read_text().split("# --- README\n")[1].split("# --- end")[0]
+    assert f"```python\n{example}```" in (ROOT / "README.md").read_text()
