@@ -41,6 +41,12 @@ def test_pages(page, tmp_path, monkeypatch, capsys):
         assert printed is None or out == printed, f"{page.name}, line {line}"
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_code_on_pages_ends_at_100_columns(page):
+    long = [row for _, code, _ in blocks(page) for row in code.splitlines() if len(row) > 100]
+    assert long == []
+
+
 def test_the_pages_that_must_be_there_have_code():
     for name in ("networks.md", "training.md"):
         assert len(blocks(ROOT / "docs" / name)) > 5

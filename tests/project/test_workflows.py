@@ -1,0 +1,44 @@
+"""The workflows agree with the project: its versions of Python, files that exist, few rights."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+every_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+
+
+def test_every_python_of_the_classifiers_is_tested():
+    text = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    matrix = re.search(r"python: \[(.*)\]", text)
+    assert matrix
+    tested = re.findall(r"[\d.]+", matrix[1])
+    classifiers = re.findall(r":: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    assert tested == classifiers and f">={tested[0]}" == PROJECT["requires-python"]
+
+
+@every_workflow
+def test_files_and_make_targets_exist(workflow):
+    """What a workflow names is there: a test that was moved would not run any more."""
+    commands = re.findall(r"run: (.+)", workflow.read_text(encoding="utf-8"))
+    assert commands
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in commands:
+        for path in re.findall(r"\b(?:tests|docs|xpnet|benchmarks)/[\w/.]+", command):
+            assert (ROOT / path).exists(), command
+        for target in re.findall(r"^make ([\w-]+)", command):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), command
+
+
+@every_workflow
+def test_a_workflow_may_read_and_nothing_else(workflow):
+    text = workflow.read_text(encoding="utf-8")
+    assert re.findall(r"permissions:\n(.*)", text) == ["  contents: read"]
+    assert text.count("actions/checkout@") == text.count("persist-credentials: false")
