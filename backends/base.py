@@ -18,7 +18,7 @@ import numpy as np
 
 from xpnet.backends import activations
 from xpnet.backends.feed import Feed
-from xpnet.backends.optimizer_rules import OptimizerRules
+from xpnet.backends.rules import rule_for
 from xpnet.backends.window import Window
 
 Array = Any
@@ -29,7 +29,7 @@ def weighed(xp: Any, weight: Array, value: Array) -> Array:
     return weight * xp.where(weight != 0, value, 0.0)
 
 
-class Backend(OptimizerRules):
+class Backend:
     """Kernels in plain `xp`; see the module's text for the layout."""
 
     name = "base"
@@ -428,3 +428,14 @@ class Backend(OptimizerRules):
     def dropout_dx(self, dy: Array, p: float, keep: Array) -> Array:
         """dx = dy keep / (1 - p); a dropped NaN or infinity is 0."""
         return self.xp.where(keep, dy * (1.0 / (1.0 - p)), dy.dtype.type(0))
+
+    # --- optimizers -----------------------------------------------------------------------------------------------
+
+    def update(self, rule: str, w: Array, g: Array, slots: Sequence[Array | None], hyper: Array, *,
+               decayed: int) -> None:
+        """One step of an optimizer: changes the weights w (n,) and the slots, each (n,), in place, given the gradients g.
+
+        The rule is one of rules.RULES. hyper (h,) float64 on the backend has its hyper-parameters. A slot is
+        None if the rule does without it. Weight decay applies to the first `decayed` weights.
+        """
+        rule_for(rule, slots, hyper).apply(self.xp, w, g, *slots, hyper, decayed)

@@ -1,6 +1,6 @@
-// Optimizers on flat buffers, one pass each: see optimizer_rules.py for the formulas. `hyper` lies in device memory, because a
+// The rules of rules.py, one pass over the flat buffers each; the formulas are there. `hyper` is in device memory, because a
 // number that is passed in would be a constant in a captured graph. It is cast first, as on the host: float32 stays float32;
-// but 1 - b is subtracted in double, where it keeps its digits.
+// but 1 - b is computed in double, where it keeps its digits.
 
 // The larger of two numbers, or a NaN; and -1, 0 or 1, or a NaN.
 template <typename Number>
@@ -12,39 +12,47 @@ __device__ __forceinline__ Number sign(Number x) {
     return x > Number(0) ? Number(1) : x < Number(0) ? Number(-1) : x;
 }
 
-// A rule moves one weight w, given its gradient g and what is remembered of it in slots; bit s of `held` says whether
-// slot s is there, and `way` which of two ways the rule goes.
+// A rule moves one weight w, given its gradient g and its slots; bit s of `held` says whether slot s is used. The backend finds
+// the struct by the name of the rule: Sgd for "sgd".
 
 // hyper = (lr, mu, decay)
-template <typename Number>
-struct Sgd {
+template <typename Number, bool AHEAD>
+struct Momentum {
     static const int SLOTS = 1;
     const Number lr, mu, decay;
-    const bool momentum, nesterov;
-    __device__ Sgd(const double* hyper, int held, bool way)
-        : lr(hyper[0]), mu(hyper[1]), decay(hyper[2]), momentum(held & 1), nesterov(way) {}
+    const bool momentum;
+    __device__ Momentum(const double* hyper, int held)
+        : lr(hyper[0]), mu(hyper[1]), decay(hyper[2]), momentum(held & 1) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         Number step = decays ? g + decay * w : g;
         if (momentum) {
             slot[0] = slot[0] * mu + step;
-            step = nesterov ? step + mu * slot[0] : slot[0];
+            step = AHEAD ? step + mu * slot[0] : slot[0];
         }
         w -= lr * step;
     }
 };
 
-// hyper = (lr, b1, b2, eps, decay, c1, c2)
 template <typename Number>
-struct Adam {
+struct Sgd : Momentum<Number, false> {
+    using Momentum<Number, false>::Momentum;
+};
+template <typename Number>
+struct Nesterov : Momentum<Number, true> {
+    using Momentum<Number, true>::Momentum;
+};
+
+// hyper = (lr, b1, b2, eps, decay, c1, c2)
+template <typename Number, bool DECOUPLED>
+struct Moments {
     static const int SLOTS = 2;
     const Number rate, b1, b2, new1, new2, eps, decay, shrink, c2;
-    const bool decoupled;
-    __device__ Adam(const double* hyper, int, bool way)
+    __device__ Moments(const double* hyper, int)
         : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), new2(1 - hyper[2]),
-          eps(hyper[3]), decay(hyper[4]), shrink(Number(hyper[0]) * Number(hyper[4])), c2(hyper[6]), decoupled(way) {}
+          eps(hyper[3]), decay(hyper[4]), shrink(Number(hyper[0]) * Number(hyper[4])), c2(hyper[6]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) {
-            if (decoupled) w -= shrink * w;
+            if (DECOUPLED) w -= shrink * w;
             else g += decay * w;
         }
         slot[0] = b1 * slot[0] + new1 * g;
@@ -53,12 +61,21 @@ struct Adam {
     }
 };
 
+template <typename Number>
+struct Adam : Moments<Number, false> {
+    using Moments<Number, false>::Moments;
+};
+template <typename Number>
+struct Adamw : Moments<Number, true> {
+    using Moments<Number, true>::Moments;
+};
+
 // hyper = (lr, b1, b2, eps, decay, c1, c2)
 template <typename Number>
 struct Amsgrad {
     static const int SLOTS = 3;
     const Number rate, b1, b2, new1, new2, eps, decay, c2;
-    __device__ Amsgrad(const double* hyper, int, bool)
+    __device__ Amsgrad(const double* hyper, int)
         : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), new2(1 - hyper[2]),
           eps(hyper[3]), decay(hyper[4]), c2(hyper[6]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
@@ -75,7 +92,7 @@ template <typename Number>
 struct Nadam {
     static const int SLOTS = 2;
     const Number now, next, b1, b2, new1, new2, eps, decay, c2;
-    __device__ Nadam(const double* hyper, int, bool)
+    __device__ Nadam(const double* hyper, int)
         : now(hyper[0]), next(hyper[1]), b1(hyper[2]), b2(hyper[3]), new1(1 - hyper[2]), new2(1 - hyper[3]), eps(hyper[4]),
           decay(hyper[5]), c2(hyper[6]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
@@ -91,7 +108,7 @@ template <typename Number>
 struct Adamax {
     static const int SLOTS = 2;
     const Number rate, b1, b2, new1, eps, decay;
-    __device__ Adamax(const double* hyper, int, bool)
+    __device__ Adamax(const double* hyper, int)
         : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), eps(hyper[3]),
           decay(hyper[4]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
@@ -107,7 +124,7 @@ template <typename Number>
 struct Adagrad {
     static const int SLOTS = 1;
     const Number lr, eps, decay;
-    __device__ Adagrad(const double* hyper, int, bool) : lr(hyper[0]), eps(hyper[1]), decay(hyper[2]) {}
+    __device__ Adagrad(const double* hyper, int) : lr(hyper[0]), eps(hyper[1]), decay(hyper[2]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
         slot[0] += g * g;
@@ -120,7 +137,7 @@ template <typename Number>
 struct Adadelta {
     static const int SLOTS = 2;
     const Number lr, rho, fresh, eps, decay;
-    __device__ Adadelta(const double* hyper, int, bool)
+    __device__ Adadelta(const double* hyper, int)
         : lr(hyper[0]), rho(hyper[1]), fresh(1 - hyper[1]), eps(hyper[2]), decay(hyper[3]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
@@ -133,11 +150,11 @@ struct Adadelta {
 
 // hyper = (lr, alpha, eps, decay, mu); slots are the mean square, the mean of a centred one, the velocity with momentum
 template <typename Number>
-struct RmsProp {
+struct Rmsprop {
     static const int SLOTS = 3;
     const Number lr, alpha, fresh, eps, decay, mu;
     const bool centered, momentum;
-    __device__ RmsProp(const double* hyper, int held, bool)
+    __device__ Rmsprop(const double* hyper, int held)
         : lr(hyper[0]), alpha(hyper[1]), fresh(1 - hyper[1]), eps(hyper[2]), decay(hyper[3]), mu(hyper[4]),
           centered(held & 2), momentum(held & 4) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
@@ -159,7 +176,7 @@ template <typename Number>
 struct Rprop {
     static const int SLOTS = 2;
     const Number lr, less, more, least, most, decay;
-    __device__ Rprop(const double* hyper, int, bool)
+    __device__ Rprop(const double* hyper, int)
         : lr(hyper[0]), less(hyper[1]), more(hyper[2]), least(hyper[3]), most(hyper[4]), decay(hyper[5]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
@@ -176,7 +193,7 @@ template <typename Number>
 struct Lion {
     static const int SLOTS = 1;
     const Number lr, b1, b2, new1, new2, shrink;
-    __device__ Lion(const double* hyper, int, bool)
+    __device__ Lion(const double* hyper, int)
         : lr(hyper[0]), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), new2(1 - hyper[2]),
           shrink(Number(hyper[0]) * Number(hyper[3])) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
@@ -187,13 +204,13 @@ struct Lion {
     }
 };
 
-// A slot that is not held is neither read nor written, wherever it points.
+// A slot that is not used is neither read nor written, wherever it points.
 template <typename T, int V, template <typename> class Rule>
 __global__ void update(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ slot0, T* __restrict__ slot1,
-                       T* __restrict__ slot2, const double* __restrict__ hyper, int held, bool way, i64 decayed, i64 n) {
+                       T* __restrict__ slot2, const double* __restrict__ hyper, int held, i64 decayed, i64 n) {
     typedef typename Wide<T>::type Number;
     const int U = 2, SLOTS = Rule<Number>::SLOTS;
-    const Rule<Number> rule(hyper, held, way);
+    const Rule<Number> rule(hyper, held);
     T* const slots[] = {slot0, slot1, slot2};
     FOR_ARRAY(i, n, U, V) {
         Vec<T, V> weight[U], gradient[U], memory[SLOTS][U] = {};

@@ -1,7 +1,7 @@
-"""Optimizer updates in one pass over memory, on flat buffers (n,) of which the first `decayed` elements decay.
+"""The rules of rules.py in one pass over memory. A kernel has the name of its rule, which finds it by that.
 
-Each kernel goes through the buffers chunk by chunk, and through each chunk in two parts: one in which everything decays,
-one in which nothing does.
+A kernel takes (w, g, *slots, hyper, held, decayed): bit s of `held` says whether slot s is used; if not, w is passed for it.
+The buffers (n,) are processed chunk by chunk, and each chunk in two parts: in the first all weights decay, in the second none.
 """
 
 from __future__ import annotations
@@ -46,26 +46,37 @@ def sign(x):
 
 
 @inline
-def sgd_part(w, g, v, lr, mu, decay, momentum, nesterov):
+def momentum_part(w, g, v, lr, mu, decay, momentum, ahead):
     for i in range(w.size):
         step = g[i] + decay * w[i]
         if momentum:
             v[i] = mu * v[i] + step
-            step = step + mu * v[i] if nesterov else v[i]
+            step = step + mu * v[i] if ahead else v[i]
         w[i] -= lr * step
 
 
 @kernel
-def sgd(w, g, v, hyper, decayed, momentum, nesterov):
-    """Backend.sgd; without momentum v is not looked at."""
+def sgd(w, g, v, hyper, held, decayed):
     lr, mu, decay = single(hyper, 0), single(hyper, 1), single(hyper, 2)
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
-            sgd_part(w[a:b], g[a:b], v[a:b], lr, mu, decays * decay, momentum, nesterov)
+            momentum_part(w[a:b], g[a:b], v[a:b], lr, mu, decays * decay, held == 1, False)
+
+
+@kernel
+def nesterov(w, g, v, hyper, held, decayed):
+    lr, mu, decay = single(hyper, 0), single(hyper, 1), single(hyper, 2)
+    for chunk in prange(-(-w.size // CHUNK)):
+        for a, b, decays in parts(chunk, w.size, decayed):
+            momentum_part(w[a:b], g[a:b], v[a:b], lr, mu, decays * decay, True, True)
 
 
 @inline
-def adam_part(w, g, m, v, rate, b1, b2, new1, new2, eps, shrink, decay):
+def adam_part(w, g, m, v, hyper, shrink, decay):
+    """With sqrt(c2) taken out of the root: w -= lr sqrt(c2) / c1 * m / (sqrt(v) + eps sqrt(c2))."""
+    root = np.sqrt(hyper[6])
+    rate, eps = np.float32(hyper[0] * root / hyper[5]), np.float32(hyper[3] * root)
+    b1, b2, new1, new2 = single(hyper, 1), single(hyper, 2), complement(hyper, 1), complement(hyper, 2)
     for i in range(w.size):
         slope = g[i] + decay * w[i]
         m[i] = b1 * m[i] + new1 * slope
@@ -74,16 +85,19 @@ def adam_part(w, g, m, v, rate, b1, b2, new1, new2, eps, shrink, decay):
 
 
 @kernel
-def adam(w, g, m, v, hyper, decayed, decoupled):
-    """Backend.adam, with sqrt(c2) taken out of the root: w -= lr sqrt(c2) / c1 * m / (sqrt(v) + eps sqrt(c2))."""
-    lr, eps, decay, c1, c2 = hyper[0], hyper[3], hyper[4], hyper[5], hyper[6]
-    root = np.sqrt(c2)
-    rate, floor = np.float32(lr * root / c1), np.float32(eps * root)
-    b1, b2, new1, new2 = single(hyper, 1), single(hyper, 2), complement(hyper, 1), complement(hyper, 2)
-    shrinking, added = np.float32(lr * decay if decoupled else 0), np.float32(0 if decoupled else decay)
+def adam(w, g, m, v, hyper, held, decayed):
+    one, decay = np.float64(1), single(hyper, 4)
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
-            adam_part(w[a:b], g[a:b], m[a:b], v[a:b], rate, b1, b2, new1, new2, floor, 1 - decays * shrinking, decays * added)
+            adam_part(w[a:b], g[a:b], m[a:b], v[a:b], hyper, one, decays * decay)
+
+
+@kernel
+def adamw(w, g, m, v, hyper, held, decayed):
+    shrinking, zero = np.float32(hyper[0] * hyper[4]), np.float32(0)
+    for chunk in prange(-(-w.size // CHUNK)):
+        for a, b, decays in parts(chunk, w.size, decayed):
+            adam_part(w[a:b], g[a:b], m[a:b], v[a:b], hyper, 1 - decays * shrinking, zero)
 
 
 @inline
@@ -97,8 +111,7 @@ def amsgrad_part(w, g, m, v, top, rate, b1, b2, new1, new2, c2, eps, decay):
 
 
 @kernel
-def amsgrad(w, g, m, v, top, hyper, decayed):
-    """Backend.amsgrad."""
+def amsgrad(w, g, m, v, top, hyper, held, decayed):
     rate, eps, decay, c2 = np.float32(hyper[0] / hyper[5]), single(hyper, 3), single(hyper, 4), single(hyper, 6)
     b1, b2, new1, new2 = single(hyper, 1), single(hyper, 2), complement(hyper, 1), complement(hyper, 2)
     for chunk in prange(-(-w.size // CHUNK)):
@@ -116,8 +129,7 @@ def nadam_part(w, g, m, v, now, ahead, b1, b2, new1, new2, c2, eps, decay):
 
 
 @kernel
-def nadam(w, g, m, v, hyper, decayed):
-    """Backend.nadam."""
+def nadam(w, g, m, v, hyper, held, decayed):
     now, ahead, eps, decay, c2 = single(hyper, 0), single(hyper, 1), single(hyper, 4), single(hyper, 5), single(hyper, 6)
     b1, b2, new1, new2 = single(hyper, 2), single(hyper, 3), complement(hyper, 2), complement(hyper, 3)
     for chunk in prange(-(-w.size // CHUNK)):
@@ -135,8 +147,7 @@ def adamax_part(w, g, m, u, rate, b1, b2, new, eps, decay):
 
 
 @kernel
-def adamax(w, g, m, u, hyper, decayed):
-    """Backend.adamax."""
+def adamax(w, g, m, u, hyper, held, decayed):
     rate, eps, decay = np.float32(hyper[0] / hyper[5]), single(hyper, 3), single(hyper, 4)
     b1, b2, new = single(hyper, 1), single(hyper, 2), complement(hyper, 1)
     for chunk in prange(-(-w.size // CHUNK)):
@@ -153,8 +164,7 @@ def adagrad_part(w, g, s, lr, eps, decay):
 
 
 @kernel
-def adagrad(w, g, s, hyper, decayed):
-    """Backend.adagrad."""
+def adagrad(w, g, s, hyper, held, decayed):
     lr, eps, decay = single(hyper, 0), single(hyper, 1), single(hyper, 2)
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
@@ -172,8 +182,7 @@ def adadelta_part(w, g, v, u, lr, rho, new, eps, decay):
 
 
 @kernel
-def adadelta(w, g, v, u, hyper, decayed):
-    """Backend.adadelta."""
+def adadelta(w, g, v, u, hyper, held, decayed):
     lr, rho, new, eps, decay = single(hyper, 0), single(hyper, 1), complement(hyper, 1), single(hyper, 2), single(hyper, 3)
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
@@ -198,14 +207,13 @@ def rmsprop_part(w, g, v, mean, velocity, lr, alpha, new, eps, decay, mu, center
 
 
 @kernel
-def rmsprop(w, g, v, mean, velocity, hyper, decayed, centered, momentum):
-    """Backend.rmsprop; a mean or a velocity that is not asked for is not looked at."""
+def rmsprop(w, g, v, mean, velocity, hyper, held, decayed):
     lr, alpha, new, eps, decay = single(hyper, 0), single(hyper, 1), complement(hyper, 1), single(hyper, 2), single(hyper, 3)
     mu = single(hyper, 4)
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
-            rmsprop_part(w[a:b], g[a:b], v[a:b], mean[a:b], velocity[a:b], lr, alpha, new, eps, decays * decay, mu, centered,
-                         momentum)
+            rmsprop_part(w[a:b], g[a:b], v[a:b], mean[a:b], velocity[a:b], lr, alpha, new, eps, decays * decay, mu,
+                         held & 2 != 0, held & 4 != 0)
 
 
 @inline
@@ -221,8 +229,7 @@ def rprop_part(w, g, before, s, lr, less, more, least, most, decay):
 
 
 @kernel
-def rprop(w, g, before, s, hyper, decayed):
-    """Backend.rprop."""
+def rprop(w, g, before, s, hyper, held, decayed):
     lr, less, more, least, most = single(hyper, 0), single(hyper, 1), single(hyper, 2), single(hyper, 3), single(hyper, 4)
     decay = single(hyper, 5)
     for chunk in prange(-(-w.size // CHUNK)):
@@ -239,8 +246,7 @@ def lion_part(w, g, m, lr, b1, b2, new1, new2, shrink):
 
 
 @kernel
-def lion(w, g, m, hyper, decayed):
-    """Backend.lion."""
+def lion(w, g, m, hyper, held, decayed):
     lr, b1, b2, new1, new2 = single(hyper, 0), single(hyper, 1), single(hyper, 2), complement(hyper, 1), complement(hyper, 2)
     shrinking = np.float32(hyper[0] * hyper[3])
     for chunk in prange(-(-w.size // CHUNK)):

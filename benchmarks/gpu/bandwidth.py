@@ -150,13 +150,13 @@ def activation_backward(b: Backend, n: int) -> Made:
 def sgd(b: Backend, n: int) -> Made:
     w, g, v = noise(b, n), noise(b, n), b.zeros((n,), np.float32)
     hyper = b.asarray(np.array([1e-3, 0.9, 1e-4]))
-    return lambda: b.sgd(w, g, v, hyper, nesterov=False, decayed=n), 5 * w.nbytes, w.shape
+    return lambda: b.update("sgd", w, g, [v], hyper, decayed=n), 5 * w.nbytes, w.shape
 
 
 def adam(b: Backend, n: int) -> Made:
     w, g, m, v = noise(b, n), noise(b, n), b.zeros((n,), np.float32), b.zeros((n,), np.float32)
     hyper = b.asarray(np.array([1e-3, 0.9, 0.999, 1e-8, 1e-4, 0.5, 0.5]))
-    return lambda: b.adam(w, g, m, v, hyper, decoupled=True, decayed=n), 7 * w.nbytes, w.shape
+    return lambda: b.update("adamw", w, g, [m, v], hyper, decayed=n), 7 * w.nbytes, w.shape
 
 
 def gather_batch(b: Backend, n: int, dtype: type = np.float32) -> Made:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from fused_checks import double, drawn, near
 from kernel_setting import Mutant, Setting, base
-from parity_cases import ties
+from parity_cases import call, ties
 
 from xpnet.backends import Window, cuda_launch
 from xpnet.backends.cupy_backend import CupyBackend
@@ -20,16 +20,17 @@ def check_optimizers(s: Setting) -> None:
     w, g, m, v, u = (drawn(s, n, seed=seed) for seed in range(5))
     square, change = v * v, u * u
     for decayed in {0, n // 3, n}:
-        for switch in (False, True):
-            hyper = [1e-2, 0.9, 0.999, 1e-3, DECAY, 1 - 0.9**3, 1 - 0.999**3]
-            updates(s, "adam", hyper, decayed, w=w, g=g, m=m, v=square, decoupled=switch)
-            updates(s, "sgd", [0.1, 0.9, DECAY], decayed, w=w, g=g, v=m, nesterov=switch)
+        hyper = [1e-2, 0.9, 0.999, 1e-3, DECAY, 1 - 0.9**3, 1 - 0.999**3]
+        updates(s, "adam", hyper, decayed, w=w, g=g, m=m, v=square)
+        updates(s, "adamw", hyper, decayed, w=w, g=g, m=m, v=square)
+        for mean in (None, m):
             for velocity in (None, u):
                 updates(s, "rmsprop", [0.01, 0.9, 1e-3, DECAY, 0.9], decayed, w=w, g=g, v=m * m + abs(v) + s.dtype.type(1),
-                        mean=m if switch else None, velocity=velocity)
-        updates(s, "sgd", [0.1, 0.9, DECAY], decayed, w=w, g=g, v=None, nesterov=False)
+                        mean=mean, velocity=velocity)
+        updates(s, "sgd", [0.1, 0.9, DECAY], decayed, w=w, g=g, v=m)
+        updates(s, "nesterov", [0.1, 0.9, DECAY], decayed, w=w, g=g, v=m)
+        updates(s, "sgd", [0.1, 0.9, DECAY], decayed, w=w, g=g, v=None)
         updates(s, "adamax", [1e-2, 0.9, 0.999, 1e-3, DECAY, 1 - 0.9**3], decayed, w=w, g=g, m=m, u=abs(v))
-        hyper = [1e-2, 0.9, 0.999, 1e-3, DECAY, 1 - 0.9**3, 1 - 0.999**3]
         updates(s, "amsgrad", hyper, decayed, w=w, g=g, m=m, v=square, top=change)
         updates(s, "nadam", [1e-2, 2e-2, 0.9, 0.999, 1e-3, DECAY, 1 - 0.999**3], decayed, w=w, g=g, m=m, v=square)
         updates(s, "rprop", [1e-2, 0.5, 1.2, 0.1, 1.0, DECAY], decayed, w=w, g=g, before=m, s=abs(v) * (np.arange(n) % 3 > 0))
@@ -44,12 +45,13 @@ def check_optimizers(s: Setting) -> None:
     updates(s, "rprop", [1e-2, 0.5, 1.2, 0.1, 1.0, 0], 0, w=w, g=nan, before=m, s=abs(v))
 
 
-def updates(s: Setting, method: str, hyper: list[float], decayed: int, /, **given: Any) -> None:
-    """The method on a backend and on base.py: every buffer but the gradients is written."""
+def updates(s: Setting, rule: str, hyper: list[float], decayed: int, /, **given: Any) -> None:
+    """The rule on a backend and on base.py: every buffer but the gradients is written."""
     buffers = {name: a for name, a in given.items() if isinstance(a, np.ndarray)}
     ours, right = ({name: move(a) for name, a in buffers.items()} for move in (s.to_device, double))
-    getattr(s.backend, method)(**given | ours, hyper=s.backend.asarray(np.array(hyper)), decayed=decayed)
-    getattr(base, method)(**given | right, hyper=np.array(hyper), decayed=decayed)
+    options = {"rule": rule, "decayed": decayed}
+    call(s.backend, "update", ours | options | {"hyper": s.backend.asarray(np.array(hyper))})
+    call(base, "update", right | options | {"hyper": np.array(hyper)})
     near(s, tuple(ours.values()), tuple(right.values()))
 
 

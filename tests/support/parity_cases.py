@@ -18,6 +18,7 @@ import numpy as np
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.activations import ACTIVATIONS, FUSED
+from xpnet.backends.rules import RULES
 
 TOLERANCE = {np.float16: 1e-2, np.float32: 1e-5, np.float64: 1e-12}     # ||a - b|| / ||b||
 
@@ -37,6 +38,15 @@ class Case:
         return f"{self.method}-{self.label}".replace(" ", "")
 
 
+def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
+    """backend.method(**arguments), where an update's slots are given by their names, and are None by default."""
+    if method == "update":
+        slots = RULES[arguments["rule"]].slots
+        given = {name: a for name, a in arguments.items() if name not in slots}
+        arguments = given | {"slots": [arguments.get(name) for name in slots]}
+    return getattr(backend, method)(**arguments)
+
+
 def run(case: Case, backend: Backend) -> list[np.ndarray]:
     """What a case returns on a backend and then what it wrote, on the host.
 
@@ -47,7 +57,7 @@ def run(case: Case, backend: Backend) -> list[np.ndarray]:
         if isinstance(a, np.ndarray) and name not in case.writes:
             a.flags.writeable = False
     with backend.scope():
-        returned = getattr(backend, case.method)(**arrays, **case.options)
+        returned = call(backend, case.method, arrays | case.options)
     results = list(returned) if isinstance(returned, tuple) else [] if returned is None else [returned]
     results += [arrays[name] for name in case.writes]
     for name, a in case.arrays.items():
@@ -405,17 +415,16 @@ def _optimizers() -> Iterator[Case]:
         for n, decayed in ((1, 0), (1, 1), (17, 5), (1000, 1000), (70001, 65536)):
             wg = {"w": normal(n, dtype=dtype), "g": normal(n, dtype=dtype, seed=1)}
             v = normal(n, dtype=dtype, seed=2)
-            for label, nesterov, velocity in (("plain", False, {}), ("momentum", False, {"v": v}),
-                                              ("nesterov", True, {"v": v})):
-                yield Case("sgd", f"{label}-{n}-{decayed}-{np.dtype(dtype)}",
-                           wg | velocity | {"hyper": np.array([0.1, 0.9, 0.01])},
-                           {"nesterov": nesterov, "decayed": decayed} | ({} if velocity else {"v": None}),
+            for label, rule, velocity in (("plain", "sgd", {}), ("momentum", "sgd", {"v": v}),
+                                          ("nesterov", "nesterov", {"v": v})):
+                yield Case("update", f"{label}-{n}-{decayed}-{np.dtype(dtype)}",
+                           wg | velocity | {"hyper": np.array([0.1, 0.9, 0.01])}, {"rule": rule, "decayed": decayed},
                            writes=("w", *velocity))
-            for decoupled in (False, True):
-                yield Case("adam", f"{decoupled}-{n}-{decayed}-{np.dtype(dtype)}",
+            for rule in ("adam", "adamw"):
+                yield Case("update", f"{rule}-{n}-{decayed}-{np.dtype(dtype)}",
                            wg | {"m": v, "v": normal(n, dtype=dtype, seed=3) ** 2,
                                  "hyper": np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])},
-                           {"decoupled": decoupled, "decayed": decayed}, writes=("w", "m", "v"))
+                           {"rule": rule, "decayed": decayed}, writes=("w", "m", "v"))
             yield from other_optimizers(f"{n}-{decayed}-{np.dtype(dtype)}", wg, {"decayed": decayed})
 
 
@@ -423,24 +432,20 @@ def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, A
     """All but SGD and Adam, with what they may remember after some steps."""
     w = wg["w"]
     m, v, u = (normal(w.size, dtype=w.dtype, seed=seed) for seed in (2, 3, 4))
-    yield Case("adamax", label, wg | {"m": m, "u": abs(v), "hyper": np.array([2e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3])},
-               options, writes=("w", "m", "u"))
-    hyper = np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
-    yield Case("amsgrad", label, wg | {"m": m, "v": v * v, "top": u * u, "hyper": hyper}, options, writes=("w", "m", "v", "top"))
-    yield Case("nadam", label, wg | {"m": m, "v": v * v, "hyper": np.array([1e-4, 2e-3, 0.9, 0.999, 1e-8, 0.01, 0.003])}, options,
-               writes=("w", "m", "v"))
-    yield Case("rprop", label, wg | {"before": m, "s": abs(u) * (np.arange(w.size) % 3 > 0),
-                                     "hyper": np.array([0.1, 0.5, 1.2, 1e-3, 2.0, 0.1])}, options, writes=("w", "before", "s"))
-    yield Case("adagrad", label, wg | {"s": v * v, "hyper": np.array([0.01, 1e-10, 0.1])}, options, writes=("w", "s"))
-    yield Case("adadelta", label, wg | {"v": v * v, "u": u * u, "hyper": np.array([1.0, 0.9, 1e-6, 0.1])}, options,
-               writes=("w", "v", "u"))
-    for centered in (False, True):
-        for momentum in (False, True):
-            held = {"v": m * m + abs(v) + 0.5} | ({"mean": m} if centered else {}) | ({"velocity": u} if momentum else {})
-            yield Case("rmsprop", f"{label}-{centered}-{momentum}",
-                       wg | held | {"hyper": np.array([0.01, 0.99, 1e-8, 0.1, 0.9])},
-                       options | {name: None for name in ("mean", "velocity") if name not in held}, writes=("w", *held))
-    yield Case("lion", label, wg | {"m": m, "hyper": np.array([1e-4, 0.9, 0.99, 0.1])}, options, writes=("w", "m"))
+    adam = [1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3]
+    centred, rmsprop = {"v": m * m + abs(v) + 0.5}, [0.01, 0.99, 1e-8, 0.1, 0.9]
+    for rule, slots, hyper in (
+            ("adamax", {"m": m, "u": abs(v)}, [2e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3]),
+            ("amsgrad", {"m": m, "v": v * v, "top": u * u}, adam),
+            ("nadam", {"m": m, "v": v * v}, [1e-4, 2e-3, 0.9, 0.999, 1e-8, 0.01, 0.003]),
+            ("rprop", {"before": m, "s": abs(u) * (np.arange(w.size) % 3 > 0)}, [0.1, 0.5, 1.2, 1e-3, 2.0, 0.1]),
+            ("adagrad", {"s": v * v}, [0.01, 1e-10, 0.1]),
+            ("adadelta", {"v": v * v, "u": u * u}, [1.0, 0.9, 1e-6, 0.1]),
+            ("rmsprop", centred, rmsprop), ("rmsprop", centred | {"mean": m}, rmsprop),
+            ("rmsprop", centred | {"velocity": u}, rmsprop), ("rmsprop", centred | {"mean": m, "velocity": u}, rmsprop),
+            ("lion", {"m": m}, [1e-4, 0.9, 0.99, 0.1])):
+        yield Case("update", f"{rule}-{'-'.join(slots)}-{label}", wg | slots | {"hyper": np.array(hyper)},
+                   options | {"rule": rule}, writes=("w", *slots))
 
 
 FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise, _curves, _normalisation,

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from xpnet.catalogue.item import Item
-from xpnet.optim import (
-    SGD,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    AMSGrad,
-    Lion,
-    NAdam,
-    RMSprop,
-    Rprop,
-)
+from xpnet.optim import OPTIMIZERS
 from xpnet.schedules import (
     Constant,
     CosineDecay,
@@ -29,18 +19,23 @@ from xpnet.schedules import (
     WarmUp,
 )
 
+# The names of the optimizers in other libraries, where they have them.
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "sgd": {"pytorch": "SGD", "keras": "SGD", "numpynet": "SGD, Momentum, NesterovMomentum"},
+    "lion": {"keras": "Lion"},
+    "adagrad": {"pytorch": "Adagrad", "keras": "Adagrad", "numpynet": "Adagrad"},
+    "adadelta": {"pytorch": "Adadelta", "keras": "Adadelta", "numpynet": "Adadelta"},
+    "rmsprop": {"pytorch": "RMSprop", "keras": "RMSprop", "numpynet": "RMSprop"},
+    "adam": {"pytorch": "Adam", "keras": "Adam", "numpynet": "Adam"},
+    "adamw": {"pytorch": "AdamW", "keras": "AdamW"},
+    "amsgrad": {"pytorch": "Adam(amsgrad=True)", "keras": "Adam(amsgrad=True)"},
+    "nadam": {"pytorch": "NAdam", "keras": "Nadam"},
+    "adamax": {"pytorch": "Adamax", "keras": "Adamax", "numpynet": "Adamax"},
+    "rprop": {"pytorch": "Rprop"},
+}
+
 ITEMS: list[Item] = [
-    Item(SGD, pytorch="SGD", keras="SGD", numpynet="SGD, Momentum, NesterovMomentum"),
-    Item(Rprop, pytorch="Rprop"),
-    Item(Adagrad, pytorch="Adagrad", keras="Adagrad", numpynet="Adagrad"),
-    Item(Adadelta, pytorch="Adadelta", keras="Adadelta", numpynet="Adadelta"),
-    Item(RMSprop, pytorch="RMSprop", keras="RMSprop", numpynet="RMSprop"),
-    Item(Adam, pytorch="Adam", keras="Adam", numpynet="Adam"),
-    Item(AdamW, pytorch="AdamW", keras="AdamW"),
-    Item(AMSGrad, pytorch="Adam(amsgrad=True)", keras="Adam(amsgrad=True)"),
-    Item(NAdam, pytorch="NAdam", keras="Nadam"),
-    Item(Adamax, pytorch="Adamax", keras="Adamax", numpynet="Adamax"),
-    Item(Lion, keras="Lion"),
+    *(Item(cls, **ELSEWHERE.get(name, {})) for name, cls in OPTIMIZERS.items()),
     Item(Constant, common=True),
     Item(StepDecay, pytorch="StepLR", keras="schedules.PiecewiseConstantDecay"),
     Item(MultiStep, pytorch="MultiStepLR", keras="schedules.PiecewiseConstantDecay"),

@@ -1,4 +1,4 @@
-"""Optimizers on flat buffers. The update rules themselves are backend kernels: see backends/optimizer_rules.py."""
+"""Optimizers on flat buffers. Their formulas are in xpnet/backends/rules.py."""
 
 from xpnet.optim.adaptive import (
            Adadelta,

@@ -8,9 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 
-from xpnet.backends import Backend
 from xpnet.checks import is_number, wrong
-from xpnet.layer import Array
 from xpnet.optim.base import Optimizer
 
 
@@ -21,7 +19,7 @@ class Adagrad(Optimizer):
     (Keras writes sqrt(s + eps), and begins at 0.1.)
     """
 
-    slots = 1
+    rule = "adagrad"
 
     def __init__(self, lr: float = 0.01, lr_decay: float = 0.0, weight_decay: float = 0.0,
                  initial_accumulator_value: float = 0.0, eps: float = 1e-10) -> None:
@@ -34,9 +32,6 @@ class Adagrad(Optimizer):
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return lr / (1 + (step - 1) * self.lr_decay), self.eps, self.weight_decay
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        s, = slots
-        backend.adagrad(w, g, s, hyper, decayed=decayed)
 
 
 class Adadelta(Optimizer):
@@ -45,7 +40,7 @@ class Adadelta(Optimizer):
     v is the mean with this g in it, u the one without this d. Zeiler 2012, algorithm 1, which has no lr and sets rho = 0.95.
     """
 
-    slots = 2
+    rule = "adadelta"
 
     def __init__(self, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0) -> None:
         self.lr, self.rho, self.eps, self.weight_decay = lr, rho, eps, weight_decay
@@ -56,9 +51,6 @@ class Adadelta(Optimizer):
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return lr, self.rho, self.eps, self.weight_decay
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        v, u = slots
-        backend.adadelta(w, g, v, u, hyper, decayed=decayed)
 
 
 class RMSprop(Optimizer):
@@ -69,6 +61,8 @@ class RMSprop(Optimizer):
     root, as Keras does; a variance that vanishes wants an eps of that size. (The lecture has alpha = 0.9 and no eps.)
     """
 
+    rule = "rmsprop"
+
     def __init__(self, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
                  momentum: float = 0.0, centered: bool = False) -> None:
         self.lr, self.alpha, self.eps, self.weight_decay = lr, alpha, eps, weight_decay
@@ -77,16 +71,12 @@ class RMSprop(Optimizer):
         self._check(alpha=0.0, below=1)
         self._check_eps()
         self._check_flag("centered")
-        self.slots = 1 + self.centered + bool(momentum)
+        self.unused = () if self.centered else ("mean",)
+        self.unused += () if self.momentum else ("velocity",)
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return lr, self.alpha, self.eps, self.weight_decay, self.momentum
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        v, *rest = slots
-        mean = rest.pop(0) if self.centered else None
-        velocity = rest.pop(0) if self.momentum else None
-        backend.rmsprop(w, g, v, mean, velocity, hyper, decayed=decayed)
 
 
 class Adam(Optimizer):
@@ -95,8 +85,7 @@ class Adam(Optimizer):
     weight_decay * w is added to g. Kingma and Ba 2015, algorithm 1.
     """
 
-    slots = 2
-    decoupled = False
+    rule = "adam"
 
     def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0.0) -> None:
@@ -109,15 +98,12 @@ class Adam(Optimizer):
         b1, b2 = self.betas
         return lr, b1, b2, self.eps, self.weight_decay, 1 - b1**step, 1 - b2**step
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        m, v = slots
-        backend.adam(w, g, m, v, hyper, decoupled=self.decoupled, decayed=decayed)
 
 
 class AdamW(Adam):
     """Adam with decoupled weight decay: w -= lr weight_decay w, beside Adam's step (Loshchilov and Hutter 2019, algorithm 2)."""
 
-    decoupled = True
+    rule = "adamw"
 
     def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0.01) -> None:
@@ -131,11 +117,8 @@ class AMSGrad(Adam):
     of the means' bias, which it leaves out, as in PyTorch's Adam with amsgrad=True.
     """
 
-    slots = 3
+    rule = "amsgrad"
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        m, v, top = slots
-        backend.amsgrad(w, g, m, v, top, hyper, decayed=decayed)
 
 
 class NAdam(Adam):
@@ -144,6 +127,8 @@ class NAdam(Adam):
     mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2) is the momentum of step t, and p_t the product of those so far; m and v are
     Adam's means, m with beta1 where Dozat 2016, algorithm 2, has mu_t, as in PyTorch.
     """
+
+    rule = "nadam"
 
     def __init__(self, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0.0, momentum_decay: float = 4e-3) -> None:
@@ -164,9 +149,6 @@ class NAdam(Adam):
     def _momentum(self, step: int) -> float:
         return float(self.betas[0] * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        m, v = slots
-        backend.nadam(w, g, m, v, hyper, decayed=decayed)
 
 
 class Adamax(Adam):
@@ -176,6 +158,8 @@ class Adamax(Adam):
     to u instead.)
     """
 
+    rule = "adamax"
+
     def __init__(self, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0.0) -> None:
         super().__init__(lr, betas, eps, weight_decay)
@@ -183,9 +167,6 @@ class Adamax(Adam):
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return super().hyper(step, lr)[:-1]
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        m, u = slots
-        backend.adamax(w, g, m, u, hyper, decayed=decayed)
 
 
 class Rprop(Optimizer):
@@ -197,7 +178,7 @@ class Rprop(Optimizer):
     where s begins.
     """
 
-    slots = 2
+    rule = "rprop"
 
     def __init__(self, lr: float = 0.01, etas: tuple[float, float] = (0.5, 1.2), step_sizes: tuple[float, float] = (1e-6, 50.0),
                  weight_decay: float = 0.0) -> None:
@@ -215,7 +196,3 @@ class Rprop(Optimizer):
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return lr, *self.etas, *self.step_sizes, self.weight_decay
-
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        before, s = slots
-        backend.rprop(w, g, before, s, hyper, decayed=decayed)

@@ -7,16 +7,23 @@ import math
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.backends.rules import RULES
 from xpnet.checks import Checked, is_number, wrong
 from xpnet.layer import Array, Buffers, Layer
 
 
 class Optimizer(Checked):
-    """Base class: settings only. What an optimizer remembers between steps lives in an Updater."""
+    """Base class: settings only. The arrays that an optimizer keeps between steps belong to an Updater."""
 
-    slots = 0           # arrays like the parameters that the update rule keeps
-    first = 0.0         # what those arrays hold at first
-    eps: float          # of those that divide by something
+    rule = ""                       # a name in backends/rules.py; "" if a class has an `apply` of its own
+    unused: tuple[str, ...] = ()    # the slots of the rule that these settings do without
+    first = 0.0                     # the initial value of the slots
+    eps: float                      # of those that divide by something
+
+    @property
+    def slots(self) -> int:
+        """The number of slots: arrays like the parameters that the rule keeps between steps."""
+        return len(RULES[self.rule].slots) - len(self.unused) if self.rule else 0
 
     @property
     def lr(self) -> float:
@@ -32,8 +39,13 @@ class Optimizer(Checked):
         raise NotImplementedError(f"{type(self).__name__}: expected a method hyper(step, lr).")
 
     def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        """Change the flat parameters w (n,) in place, given the gradients g; the first `decayed` feel weight decay."""
-        raise NotImplementedError(f"{type(self).__name__}: expected a method apply(backend, w, g, slots, hyper, decayed).")
+        """Change the flat parameters w (n,) in place, given the gradients g. Weight decay applies to the first `decayed`."""
+        if not self.rule:
+            raise NotImplementedError(f"{type(self).__name__}: expected a method apply(backend, w, g, slots, hyper, decayed), "
+                                      "or the name of a rule.")
+        given = iter(slots)
+        every = [None if name in self.unused else next(given) for name in RULES[self.rule].slots]
+        backend.update(self.rule, w, g, every, hyper, decayed=decayed)
 
     def gradients(self, buffers: Buffers) -> Array:
         """The flat gradients that `apply` is given, in an array of their own where they are not the network's."""

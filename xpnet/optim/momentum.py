@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from xpnet.backends import Backend
-from xpnet.layer import Array
 from xpnet.optim.base import Optimizer
 
 
@@ -19,13 +17,15 @@ class SGD(Optimizer):
         self._check_flag("nesterov")
         if self.nesterov and not momentum:
             raise ValueError("SGD: expected a momentum above 0 with nesterov. Received: momentum=0.")
-        self.slots = 1 if momentum else 0
+        self.unused = () if self.momentum else ("v",)
+
+    @property
+    def rule(self) -> str:      # type: ignore[override]
+        return "nesterov" if self.nesterov else "sgd"
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return lr, self.momentum, self.weight_decay
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        backend.sgd(w, g, slots[0] if slots else None, hyper, nesterov=self.nesterov, decayed=decayed)
 
 
 class Lion(Optimizer):
@@ -35,7 +35,7 @@ class Lion(Optimizer):
     larger. Chen et al. 2023, algorithm 2.
     """
 
-    slots = 1
+    rule = "lion"
 
     def __init__(self, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0) -> None:
         self.lr, self.weight_decay = lr, weight_decay
@@ -44,7 +44,3 @@ class Lion(Optimizer):
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return lr, *self.betas, self.weight_decay
-
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        m, = slots
-        backend.lion(w, g, m, hyper, decayed=decayed)

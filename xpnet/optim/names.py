@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from xpnet.checks import expect_named, is_number, shown
-from xpnet.optim.adaptive import (
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    AMSGrad,
-    NAdam,
-    RMSprop,
-    Rprop,
-)
+from xpnet.optim import adaptive, momentum
 from xpnet.optim.base import Optimizer
-from xpnet.optim.momentum import SGD, Lion
 
+# Every class of these files, by its name in lower case.
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "sgd": SGD,
-    "adam": Adam,
-    "adamw": AdamW,
-    "amsgrad": AMSGrad,
-    "nadam": NAdam,
-    "adamax": Adamax,
-    "rmsprop": RMSprop,
-    "adagrad": Adagrad,
-    "adadelta": Adadelta,
-    "rprop": Rprop,
-    "lion": Lion,
-}
+    cls.__name__.lower(): cls for module in (momentum, adaptive) for cls in vars(module).values()
+    if isinstance(cls, type) and cls.__module__ == module.__name__}
 
 
 def get_optimizer(optimizer: str | Optimizer, who: str = "get_optimizer") -> Optimizer:

@@ -35,7 +35,11 @@ class Regularized(Optimizer):
                 self._check(**{name: 0.0})
                 if not getattr(self, name):
                     raise ValueError(f"Regularized: expected {name} above 0, or None. Received: {name}=0.")
-        self.slots, self.first = self.optimizer.slots, self.optimizer.first
+        self.first = self.optimizer.first
+
+    @property
+    def slots(self) -> int:
+        return self.optimizer.slots
 
     @property
     def lr(self) -> float:
