@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
+from skips import NO_NUMBA
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")])
@@ -30,7 +31,12 @@ def blocks(page: Path) -> list[tuple[int, str, str | None]]:
     return found
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def needs_numba(page: Path) -> bool:
+    return any("xpnet.backends.numba" in code for _, code, _ in blocks(page))
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[NO_NUMBA] if needs_numba(page) else [], id=page.name)
+                                  for page in PAGES if blocks(page)])
 def test_pages(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
@@ -45,6 +51,10 @@ def test_pages(page, tmp_path, monkeypatch, capsys):
 def test_code_on_pages_ends_at_100_columns(page):
     long = [row for _, code, _ in blocks(page) for row in code.splitlines() if len(row) > 100]
     assert long == []
+
+
+def test_which_page_needs_numba():
+    assert [page.name for page in PAGES if needs_numba(page)] == ["cpu.md"]
 
 
 def test_the_pages_that_must_be_there_have_code():
