@@ -10,12 +10,15 @@ Exceptions:
 - silu, swish, gelu, gelu_tanh, mish: f' passes through 0 between -2 and 0 as a difference, and has an
   absolute error there.
 
-f(NaN) is NaN, and so is f'(NaN), except where f' is a choice between constants (relu, leaky, hardtan,
+f(NaN) is NaN, and so is f'(NaN), except where f' is a choice between constants (relu, leaky_relu, hardtanh,
 ...). There f'(NaN) is what the comparison below gives, the same constant on every backend: one
 comparison for each element is all that such a derivative costs, and the loss is NaN already.
 At an infinity f and f' are at their limits; nothing overflows on the way to a finite result.
-Those in FUSED are also part of the kernels that make z: products, convolutions, batch normalisation.
-The formulas with their sources stand at the classes in xpnet/layers.
+The kernels that compute z (products, convolutions, batch normalisation) also apply those in FUSED.
+The formulas with their sources are in the docstrings of the classes in xpnet/layers.
+
+An entry of the table is enough for an activation to work on every backend. Faster versions: a
+`case` of curves.cu (its name in capitals), and a branch of numba_kernels/curves.py.
 """
 
 from __future__ import annotations
@@ -38,12 +41,24 @@ LAST_ODD = 17                       # Lambert's fraction up to here is exact in 
 
 
 class Activation(NamedTuple):
-    """An activation, its derivative, what the derivative is written with, and the constants that both take, by name."""
+    """An entry of the table.
+
+    forward, derivative: functions of (xp, array, *constants).
+    of: what the derivative is written with, the output "y" or the input "z".
+    constants: the default of each constant, by name.
+    init: the default initializer of weights whose product goes through the activation.
+    fused: whether the kernels that compute z apply it.
+    """
 
     forward: Function
     derivative: Function
     of: str = "y"
     constants: dict[str, float] = {}
+    init: str = "glorot_uniform"
+    fused: bool = False
+
+
+HALF = "he_normal"          # for what is 0, or small, for half of the inputs (He et al. 2015)
 
 
 def pick(xp, condition, yes: float, no: float, like):
@@ -53,7 +68,7 @@ def pick(xp, condition, yes: float, no: float, like):
     return xp.maximum(condition.astype(like.dtype) * yes, no)
 
 
-# --- sigmoid and its kin ----------------------------------------------------------------------------------------------
+# --- sigmoids ---------------------------------------------------------------------------------------------------
 
 def fraction(xp, z):
     """(a, b), the larger one 1, whose quotient is exp(z).
@@ -184,7 +199,7 @@ def arctan_derivative(xp, z):
 def rectifier(positive: float, negative: float) -> Activation:
     """positive z above 0, negative z below."""
     return Activation(lambda xp, z: positive * xp.maximum(z, 0) + negative * xp.minimum(z, 0),
-                      lambda xp, y: pick(xp, y > 0, positive, negative, y))
+                      lambda xp, y: pick(xp, y > 0, positive, negative, y), init=HALF)
 
 
 def plse(xp, z):
@@ -253,35 +268,35 @@ def gaussian_derivative(xp, z):
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(lambda xp, z: xp.maximum(z, 0), lambda xp, y: y > 0),
-    "sigmoid": Activation(sigmoid, lambda xp, y: y * (1 - y)),
-    "tanh": Activation(lambda xp, z: xp.tanh(z), lambda xp, y: (1 - y) * (1 + y)),
+    "relu": Activation(lambda xp, z: xp.maximum(z, 0), lambda xp, y: y > 0, init=HALF, fused=True),
+    "sigmoid": Activation(sigmoid, lambda xp, y: y * (1 - y), fused=True),
+    "tanh": Activation(lambda xp, z: xp.tanh(z), lambda xp, y: (1 - y) * (1 + y), fused=True),
     "scaled_tanh": Activation(lambda xp, z: SCALE * xp.tanh(SLOPE * z),
-                              lambda xp, y: SLOPE / SCALE * (SCALE - y) * (SCALE + y)),
+                              lambda xp, y: SLOPE / SCALE * (SCALE - y) * (SCALE + y), fused=True),
     "linear": Activation(lambda xp, z: +z, lambda xp, y: xp.ones_like(y)),
     "logistic": Activation(sigmoid, lambda xp, y: y * (1 - y)),
     "loggy": Activation(lambda xp, z: xp.tanh(0.5 * z), loggy_derivative, of="z"),
-    "elu": Activation(elu, elu_derivative, of="z", constants={"alpha": 1.0}),
+    "elu": Activation(elu, elu_derivative, of="z", constants={"alpha": 1.0}, init=HALF),
     "selu": Activation(lambda xp, z: SELU_SCALE * elu(xp, z, SELU_ALPHA),
-                       lambda xp, z: SELU_SCALE * elu_derivative(xp, z, SELU_ALPHA), of="z"),
+                       lambda xp, z: SELU_SCALE * elu_derivative(xp, z, SELU_ALPHA), of="z", init="lecun_normal"),
     "celu": Activation(lambda xp, z, alpha: xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0) / alpha),
-                       lambda xp, z, alpha: xp.exp(xp.minimum(z, 0) / alpha), of="z", constants={"alpha": 1.0}),
+                       lambda xp, z, alpha: xp.exp(xp.minimum(z, 0) / alpha), of="z", constants={"alpha": 1.0}, init=HALF),
     "relie": rectifier(1.0, 0.01),
     "ramp": rectifier(1.1, 0.1),
-    "leaky": Activation(lambda xp, z, slope: xp.maximum(z, 0) + slope * xp.minimum(z, 0),
-                        lambda xp, y, slope: pick(xp, y > 0, 1.0, slope, y), constants={"slope": 0.01}),
+    "leaky_relu": Activation(lambda xp, z, slope: xp.maximum(z, 0) + slope * xp.minimum(z, 0),
+                        lambda xp, y, slope: pick(xp, y > 0, 1.0, slope, y), constants={"slope": 0.01}, init=HALF),
     "abs": Activation(lambda xp, z: xp.abs(z), lambda xp, z: xp.sign(z), of="z"),
     "plse": Activation(plse, lambda xp, z: pick(xp, xp.abs(z) > 4, 0.01, 0.125, z), of="z"),
     "stair": Activation(stair, lambda xp, y: y != xp.floor(y)),
-    "hardtan": Activation(lambda xp, z, low, high: xp.clip(z, low, high), lambda xp, y, low, high: (y > low) & (y < high),
+    "hardtanh": Activation(lambda xp, z, low, high: xp.clip(z, low, high), lambda xp, y, low, high: (y > low) & (y < high),
                           constants={"low": -1.0, "high": 1.0}),
     "lhtan": Activation(lhtan, lambda xp, z: pick(xp, (z > 0) & (z < 1), 1.0, 0.001, z), of="z"),
     "relu6": Activation(lambda xp, z, limit: xp.clip(z, 0, limit), lambda xp, y, limit: (y > 0) & (y < limit),
-                        constants={"limit": 6.0}),
+                        constants={"limit": 6.0}, init=HALF),
     "hard_sigmoid": Activation(lambda xp, z, alpha, beta: xp.clip(alpha * (z + beta / alpha), 0, 1),
                                lambda xp, y, alpha, beta: pick(xp, (y > 0) & (y < 1), alpha, 0.0, y),
                                constants={"alpha": 1 / 6, "beta": 0.5}),
-    "hard_swish": Activation(lambda xp, z: xp.maximum(z, -3) * (xp.clip(z + 3, 0, 6) / 6), hard_swish_derivative, of="z"),
+    "hard_swish": Activation(lambda xp, z: xp.maximum(z, -3) * (xp.clip(z + 3, 0, 6) / 6), hard_swish_derivative, of="z", init=HALF),
     "softplus": Activation(softplus, lambda xp, y, k: -xp.expm1(-k * y), constants={"k": 1.0}),
     "log_sigmoid": Activation(lambda xp, z: -softplus(xp, -z, 1.0), lambda xp, y: -xp.expm1(y)),
     "smooth_abs": Activation(smooth_abs, lambda xp, z, k: xp.tanh(0.5 * k * z), of="z", constants={"k": 1.0}),
@@ -291,32 +306,31 @@ ACTIVATIONS: dict[str, Activation] = {
     "elliot": Activation(elliot, lambda xp, z, S: 0.5 * S * softsign_derivative(xp, S * z), of="z",
                          constants={"steepness": 1.0}),
     "arctan": Activation(lambda xp, z: xp.arctan(z), arctan_derivative, of="z"),
-    "silu": Activation(silu, lambda xp, z: swish_derivative(xp, z, 1.0), of="z"),
-    "swish": Activation(swish, swish_derivative, of="z", constants={"beta": 1.0}),
-    "gelu": Activation(lambda xp, z: cut(xp, z) * normal_below(xp, z), gelu_derivative, of="z"),
-    "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative, of="z"),
-    "mish": Activation(lambda xp, z: cut(xp, z) * mish_parts(xp, z)[0], mish_derivative, of="z"),
+    "silu": Activation(silu, lambda xp, z: swish_derivative(xp, z, 1.0), of="z", init=HALF),
+    "swish": Activation(swish, swish_derivative, of="z", constants={"beta": 1.0}, init=HALF),
+    "gelu": Activation(lambda xp, z: cut(xp, z) * normal_below(xp, z), gelu_derivative, of="z", init=HALF),
+    "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative, of="z", init=HALF),
+    "mish": Activation(lambda xp, z: cut(xp, z) * mish_parts(xp, z)[0], mish_derivative, of="z", init=HALF),
     "softshrink": Activation(lambda xp, z, threshold: z - xp.clip(z, -threshold, threshold), lambda xp, y, threshold: y != 0,
                              constants={"threshold": 0.5}),
     "hardshrink": Activation(beyond, lambda xp, y, threshold: y != 0, constants={"threshold": 0.5}),
-    "thresholded": Activation(lambda xp, z, threshold: xp.where(z <= threshold, 0.0, z), lambda xp, y, threshold: y > 0,
+    "thresholded_relu": Activation(lambda xp, z, threshold: xp.where(z <= threshold, 0.0, z), lambda xp, y, threshold: y > 0,
                               constants={"threshold": 1.0}),
     "tanhshrink": Activation(tanhshrink, tanhshrink_derivative, of="z"),
     "step": Activation(lambda xp, z: xp.ceil(xp.clip(z, 0, 1)), lambda xp, y: xp.zeros_like(y)),
     "gaussian": Activation(gaussian, gaussian_derivative, of="z"),
 }
 
-FUSED = ("relu", "sigmoid", "tanh", "scaled_tanh")
+FUSED = tuple(name for name, f in ACTIVATIONS.items() if f.fused)
 
 
-def check(activation: str | None, who: str) -> str | None:
-    """The name itself; an error where it is not one of the activations."""
-    name: str | None = expect_choice(who, "activation", activation, [None, *ACTIVATIONS])
-    return name
+def check(activation: str | None, who: str) -> Any:
+    """The name itself, or None; ValueError if there is no such activation."""
+    return expect_choice(who, "activation", activation, [None, *ACTIVATIONS])
 
 
 def of_input(activation: str | None) -> bool:
-    """Whether the derivative is written with the input z, so that z has to be kept for it."""
+    """Whether the derivative is written with the input z, which must be kept for it then."""
     return activation is not None and ACTIVATIONS[activation].of == "z"
 
 
@@ -331,5 +345,5 @@ def forward(xp: Any, z: Any, activation: str, constants: tuple[float, ...] = ())
 
 
 def derivative(xp: Any, y: Any, activation: str, constants: tuple[float, ...] = ()) -> Any:
-    """f' where y, or z for those whose derivative is of z, is this."""
+    """f' from y = f(z), or from z if the derivative is written with z."""
     return ACTIVATIONS[activation].derivative(xp, y, *constants_of(activation, constants))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xpnet.backends.activations import FUSED
 from xpnet.backends.window import Window
 
 Grid = tuple[int, int, int]
@@ -18,12 +21,7 @@ NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",
           "activation": ("curves",)}
 OPTIONS = ("-std=c++17",)
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-ACTIVATIONS: dict[str | None, str] = {          # by their names in functions.cu
-    None: "NONE", "relu": "RELU", "sigmoid": "SIGMOID", "tanh": "TANH", "scaled_tanh": "SCALED_TANH"}
-CURVES = ("linear", "logistic", "loggy", "elu", "selu", "celu", "relie", "ramp", "leaky", "abs", "plse", "stair", "hardtan",
-          "lhtan", "relu6", "hard_sigmoid", "hard_swish", "softplus", "log_sigmoid", "smooth_abs", "softsign", "symmelliot",
-          "elliot", "arctan", "silu", "swish", "gelu", "gelu_tanh", "mish", "softshrink", "hardshrink", "thresholded",
-          "tanhshrink", "step", "gaussian")     # in the order of curves.cu
+ACTIVATIONS: dict[str | None, str] = {None: "NONE", **{name: name.upper() for name in FUSED}}   # by their names in functions.cu
 INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char", np.dtype(np.int32): "int"}
 
 THREADS = 256                           # in a block: eight warps, enough to keep a multiprocessor busy
@@ -44,8 +42,24 @@ BLOCKS = 2048                           # that rows are cut for: a few for each 
 
 def source(family: str) -> str:
     """The text that is compiled for a family of kernels: what all share, then its own file."""
-    parts = (*SHARED, *NEEDED.get(family, ()), family)
-    return "\n".join((FOLDER / f"{name}.cu").read_text(encoding="utf-8") for name in parts)
+    return "\n".join(_enums(name) + (FOLDER / f"{name}.cu").read_text(encoding="utf-8")
+                     for name in (*SHARED, *NEEDED.get(family, ()), family))
+
+
+def _enums(name: str) -> str:
+    """The numbers of the activations in C++, before the files in which they are needed."""
+    if name == "functions":
+        return f"enum Activation {{ {', '.join(ACTIVATIONS.values())} }};\n"
+    if name == "curves":
+        return f"enum Curve {{ {', '.join(curve.upper() for curve in curves())} }};\n"
+    return ""
+
+
+@cache
+def curves() -> tuple[str, ...]:
+    """The activations that curves.cu has a `case` for, in its order; their numbers are their places."""
+    text = (FOLDER / "curves.cu").read_text(encoding="utf-8")
+    return tuple(name.lower() for name in dict.fromkeys(re.findall(r"\bcase (\w+):", text)))
 
 
 def types_and_widths() -> list[tuple[str, int]]:

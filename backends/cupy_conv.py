@@ -70,6 +70,8 @@ class CupyConvolution(CupyProducts):
 
     def conv2d(self, x: Array, W: Array, window: Window, *, groups: int = 1, bias: Array | None = None,
                activation: str | None = None) -> Array:
+        if activation not in cuda_launch.ACTIVATIONS:
+            return self.activate(self.conv2d(x, W, window, groups=groups, bias=bias), activation)
         if not self._convolves(x, W, window, groups, bias):
             return super().conv2d(x, W, window, groups=groups, bias=bias, activation=activation)
         x, W = self._contiguous(x), self._contiguous(W)

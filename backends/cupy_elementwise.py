@@ -36,13 +36,18 @@ def kernels() -> dict[str, tuple[str, ...]]:
     }
 
 
+def has_kernel(activation: str | None) -> bool:
+    """Whether the kernels know an activation; one that is only in the table runs as plain xp."""
+    return activation in cuda_launch.ACTIVATIONS or activation in cuda_launch.curves()
+
+
 class CupyElementwise(CupyRows):
     """Activations, softmax and dropout on an NVIDIA GPU. Plain xp where types are mixed, or there is no element."""
 
     # --- activations ----------------------------------------------------------------------------------------------
 
     def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
-        if activation is None or not self._has_kernels(z):
+        if activation is None or not has_kernel(activation) or not self._has_kernels(z):
             return super().activate(z, activation, constants)
         z = self._contiguous(z)
         y = self.empty(z.shape, z.dtype)
@@ -53,7 +58,7 @@ class CupyElementwise(CupyRows):
     def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
                             bias_grad: Array | None = None, accumulate: bool = False) -> Array:
         arrays = (dy, y) if bias_grad is None else (dy, y, bias_grad)
-        if (activation is None and bias_grad is None or not self._has_kernels(*arrays)
+        if (activation is None and bias_grad is None or not has_kernel(activation) or not self._has_kernels(*arrays)
                 or bias_grad is not None and not bias_grad.flags.c_contiguous):
             return super().activation_backward(dy, y, activation, constants, bias_grad=bias_grad, accumulate=accumulate)
         shape, given = dy.shape, dy
@@ -80,7 +85,7 @@ class CupyElementwise(CupyRows):
         else:
             p, q, *_ = (*activations.constants_of(activation, constants), 0.0, 0.0)
             self._launch("activation", f"curve_{way}<{types}>", launch, *arguments,
-                         np.int32(cuda_launch.CURVES.index(activation)), np.float64(p), np.float64(q))
+                         np.int32(cuda_launch.curves().index(activation)), np.float64(p), np.float64(q))
 
     # --- softmax --------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class CupyNormalization(CupyRows):
 
     def batch_norm(self, x: Array, gamma: Array, beta: Array, eps: float, *, activation: str | None = None
                    ) -> tuple[Array, Array, Array]:
-        if not self._has_kernels(x, gamma, beta):
+        if activation not in cuda_launch.ACTIVATIONS or not self._has_kernels(x, gamma, beta):
             return super().batch_norm(x, gamma, beta, eps, activation=activation)
         x = self._contiguous(x)
         y, mean, var = (self.empty(shape, x.dtype) for shape in (x.shape, gamma.shape, gamma.shape))
@@ -39,7 +39,7 @@ class CupyNormalization(CupyRows):
 
     def batch_norm_inference(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, *,
                              activation: str | None = None) -> Array:
-        if not self._has_kernels(x, gamma, beta, mean, var):
+        if activation not in cuda_launch.ACTIVATIONS or not self._has_kernels(x, gamma, beta, mean, var):
             return super().batch_norm_inference(x, gamma, beta, mean, var, eps, activation=activation)
         x = self._contiguous(x)
         y = self.empty(x.shape, x.dtype)
@@ -58,7 +58,8 @@ class CupyNormalization(CupyRows):
     def batch_norm_backward(self, dy: Array, x: Array, y: Array, gamma: Array, mean: Array, var: Array, eps: float, *,
                             activation: str | None = None, gamma_grad: Array, beta_grad: Array,
                             accumulate: bool = False) -> Array:
-        if (not self._has_kernels(dy, x, y, gamma, mean, var, gamma_grad, beta_grad)
+        if (activation not in cuda_launch.ACTIVATIONS
+                or not self._has_kernels(dy, x, y, gamma, mean, var, gamma_grad, beta_grad)
                 or not (gamma_grad.flags.c_contiguous and beta_grad.flags.c_contiguous)):
             return super().batch_norm_backward(dy, x, y, gamma, mean, var, eps, activation=activation,
                                                gamma_grad=gamma_grad, beta_grad=beta_grad, accumulate=accumulate)

@@ -64,6 +64,9 @@ class CupyProducts(CupyTuning):
 
     def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
              activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+        if activation not in cuda_launch.ACTIVATIONS:
+            y = self.gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias)
+            return self.store(self.activate(y, activation), out, accumulate)
         (K, M), (N, depth) = (a.shape if trans_a else a.shape[::-1]), (b.shape if trans_b else b.shape[::-1])
         if not self._multiplies(a, b, bias) or min(M, N, K) == 0 or max(M, N, K) > LARGEST or depth != K:
             return super().gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias, activation=activation, out=out,

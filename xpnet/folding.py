@@ -17,7 +17,7 @@ from xpnet.layers import (
     SeparableConv2d,
     TrueConv2d,
 )
-from xpnet.layers.activated import Activated
+from xpnet.layers.activations import Activated
 from xpnet.layers.normalization import BatchNorm
 from xpnet.network import Input, Network
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from xpnet.backends.activations import ACTIVATIONS
 from xpnet.checks import expect_choice, expect_number
 
 Shape = tuple[int, ...]
@@ -56,14 +57,14 @@ INITIALIZERS: dict[str, Initializer] = {
 }
 
 
-HALVES = {"relu", "relu6", "leaky", "relie", "ramp", "elu", "celu", "gelu", "gelu_tanh", "silu", "swish", "mish", "hard_swish"}
-
-
 def for_activation(init: str | None, activation: str | None, who: str) -> Initializer:
-    """The initializer called `init`. Where there is none: He for ReLU and others that let one half of the numbers through,
-    N(0, 1 / fan_in) for SELU (Klambauer et al. 2017), Glorot for everything else."""
+    """The initializer called `init`; None: the default for the activation that follows.
+
+    That is in the table of activations: "he_normal" for ReLU and similar ones, "lecun_normal" for
+    SELU (Klambauer et al. 2017), "glorot_uniform" for the others and without an activation.
+    """
     if init is None:
-        return he_normal if activation in HALVES else lecun_normal if activation == "selu" else glorot_uniform
+        init = ACTIVATIONS[activation].init if activation is not None else "glorot_uniform"
     return INITIALIZERS[expect_choice(who, "init", init, [None, *INITIALIZERS])]
 
 

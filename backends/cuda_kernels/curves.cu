@@ -1,12 +1,7 @@
 // The activations that no other kernel ends with, chosen by a number while the kernel runs: all threads take the same
 // branch. They are those of activations.py, with the same ways around lost digits, overflows and NaNs; p and q are their
-// constants. Once for each type of numbers, and not inline, or every kernel would hold all of it many times.
-
-enum Curve {        // in the order of CURVES in cuda_launch.py
-    LINEAR, LOGISTIC, LOGGY, ELU, SELU, CELU, RELIE, RAMP, LEAKY, ABS, PLSE, STAIR, HARDTAN, LHTAN, RELU6, HARD_SIGMOID,
-    HARD_SWISH, SOFTPLUS, LOG_SIGMOID, SMOOTH_ABS, SOFTSIGN, SYMMELLIOT, ELLIOT, ARCTAN, SILU, SWISH, GELU, GELU_TANH, MISH,
-    SOFTSHRINK, HARDSHRINK, THRESHOLDED, TANHSHRINK, STEP, GAUSSIAN
-};
+// constants. Once for each type of numbers, and not inline, or every kernel would hold all of it many times. The numbers
+// f follow from the cases below (cuda_launch.curves).
 
 #define SELU_SCALE Number(1.0507009873554805)
 #define SELU_ALPHA Number(1.6732632423543772)
@@ -88,6 +83,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
     const Number cut = at_least(z, Number(-1e30)), near = between(z, Number(-1e30), Number(1e30)), below = z > zero ? zero : z;
     Number t, du;
     switch (f) {
+        case LINEAR: return z;
         case LOGISTIC: return logistic(z, t);
         case LOGGY: return tanh(half * z);
         case ELU: return positive ? z : p * expm1(below);
@@ -95,7 +91,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         case CELU: return positive ? z : p * expm1(below / p);
         case RELIE: return positive ? z : Number(0.01) * z;
         case RAMP: return positive ? Number(1.1) * z : Number(0.1) * z;
-        case LEAKY: return positive ? z : p * z;
+        case LEAKY_RELU: return positive ? z : p * z;
         case ABS: return fabs(z);
         case PLSE:
             return z < Number(-4) ? Number(0.01) * (z + Number(4))
@@ -104,7 +100,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
             const Number m = floor(half * z);
             return isinf(z) ? z : at_least(z - (m + one), m);
         }
-        case HARDTAN: return between(z, p, q);
+        case HARDTANH: return between(z, p, q);
         case LHTAN: return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
         case RELU6: return between(z, zero, p);
         case HARD_SIGMOID: return between(p * (z + q / p), zero, one);        // a fused p z + q is not 0 at its end
@@ -129,7 +125,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         case MISH: return cut * mish_weight(z, t);
         case SOFTSHRINK: return z - between(z, -p, p);
         case HARDSHRINK: return fabs(z) <= p ? zero : z;
-        case THRESHOLDED: return z <= p ? zero : z;
+        case THRESHOLDED_RELU: return z <= p ? zero : z;
         case TANHSHRINK: return tanhshrink(z);
         case STEP: return ceil(between(z, zero, one));
         case GAUSSIAN: return gauss(z);
@@ -154,11 +150,11 @@ __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Nu
         case CELU: return exp(below / p);
         case RELIE: return positive ? one : Number(0.01);
         case RAMP: return positive ? Number(1.1) : Number(0.1);
-        case LEAKY: return positive ? one : p;
+        case LEAKY_RELU: return positive ? one : p;
         case ABS: return positive ? one : z < zero ? -one : z;          // 0, or NaN
         case PLSE: return fabs(z) > Number(4) ? Number(0.01) : Number(0.125);
         case STAIR: return y != floor(y) ? one : zero;
-        case HARDTAN: return y > p && y < q ? one : zero;
+        case HARDTANH: return y > p && y < q ? one : zero;
         case LHTAN: return positive && z < one ? one : Number(0.001);
         case RELU6: return positive && y < p ? one : zero;
         case HARD_SIGMOID: return positive && y < one ? p : zero;
@@ -191,7 +187,7 @@ __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Nu
             return w + near * dw;
         }
         case SOFTSHRINK: case HARDSHRINK: return y != zero ? one : zero;
-        case THRESHOLDED: return positive ? one : zero;
+        case THRESHOLDED_RELU: return positive ? one : zero;
         case TANHSHRINK: return tanh(z) * tanh(z);
         case STEP: return zero;
         case GAUSSIAN: return Number(-2) * near * gauss(z);

@@ -1,8 +1,6 @@
 // The activations of activations.py, for every kernel that ends or begins with one. `Number` is float or double, and a
 // NaN goes through every one of them. The activation is a template argument: what is not asked for costs nothing.
 
-enum Activation { NONE, RELU, SIGMOID, TANH, SCALED_TANH };
-
 // 1 / (1 + exp(-z)), all digits also where it is tiny; t is exp(-|z|), which cannot overflow.
 template <typename Number>
 __device__ __forceinline__ Number logistic(Number z, Number& t) {

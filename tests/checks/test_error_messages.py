@@ -300,7 +300,7 @@ def test_the_nearest_name(call, near):
 
 
 def test_nearest():
-    names = "relu", "leaky", "one_cycle", "resnet18"
+    names = "relu", "leaky_relu", "one_cycle", "resnet18"
     assert [nearest(name, names) for name in ("ReLU", "OneCycle", "resnt18", "one-cycle")] == [
         "relu",
         "one_cycle",

@@ -166,12 +166,12 @@ def test_derivatives_in_terms_of_the_output(steepness):
 CLASSES = {
     "relu": xn.ReLU(), "sigmoid": xn.Sigmoid(), "tanh": xn.Tanh(), "scaled_tanh": xn.ScaledTanh(), "linear": xn.Identity(),
     "loggy": xn.Loggy(), "elu": xn.ELU(2.0), "selu": xn.SELU(), "celu": xn.CELU(0.5), "relie": xn.Relie(), "ramp": xn.Ramp(),
-    "leaky": xn.LeakyReLU(0.1), "abs": xn.Abs(), "plse": xn.Plse(), "stair": xn.Stair(), "hardtan": xn.Hardtanh(-0.5, 2.0),
+    "leaky_relu": xn.LeakyReLU(0.1), "abs": xn.Abs(), "plse": xn.Plse(), "stair": xn.Stair(), "hardtanh": xn.Hardtanh(-0.5, 2.0),
     "lhtan": xn.Lhtan(), "relu6": xn.ClippedReLU(2.5), "hard_sigmoid": xn.HardSigmoid(0.2, 0.4), "hard_swish": xn.HardSwish(),
     "softplus": xn.Softplus(5.0), "log_sigmoid": xn.LogSigmoid(), "smooth_abs": xn.SmoothAbs(3.0), "softsign": xn.Softsign(),
     "symmelliot": xn.SymmElliot(2.0), "elliot": xn.Elliot(0.5), "arctan": xn.Arctan(), "silu": xn.SiLU(),
     "swish": xn.Swish(1.7), "gelu": xn.GELU(), "gelu_tanh": xn.GELU("tanh"), "mish": xn.Mish(),
-    "softshrink": xn.Softshrink(0.8), "hardshrink": xn.Hardshrink(0.8), "thresholded": xn.ThresholdedReLU(0.3),
+    "softshrink": xn.Softshrink(0.8), "hardshrink": xn.Hardshrink(0.8), "thresholded_relu": xn.ThresholdedReLU(0.3),
     "tanhshrink": xn.Tanhshrink(), "step": xn.Step(), "gaussian": xn.Gaussian(),
 }
 
@@ -195,7 +195,7 @@ def test_as_the_end_of_other_layers(name):
 
 def test_initial_weights():
     for name, right in {None: glorot_uniform, "tanh": glorot_uniform, "softplus": glorot_uniform, "selu": lecun_normal,
-                        "relu": he_normal, "leaky": he_normal, "gelu": he_normal, "mish": he_normal}.items():
+                        "relu": he_normal, "leaky_relu": he_normal, "gelu": he_normal, "mish": he_normal}.items():
         assert for_activation(None, name, "a layer") is right
 
 
@@ -228,12 +228,17 @@ def test_errors(make, text):
         make()
 
 
-def test_the_kernels_know_every_activation_by_its_number():
-    source = (cuda_launch.FOLDER / "curves.cu").read_text(encoding="utf-8")
-    names = re.search(r"enum Curve \{.*?\n(.*?)\};", source, re.DOTALL)[1].lower()
-    assert tuple(re.findall(r"\w+", names)) == cuda_launch.CURVES
-    assert sorted(cuda_launch.CURVES) == sorted(ACTIVATIONS.keys() - FUSED)
-    assert cuda_launch.ACTIVATIONS.keys() == {None, *FUSED}
+def test_the_cuda_kernels_know_every_activation():
+    assert sorted(cuda_launch.curves()) == sorted(ACTIVATIONS.keys() - FUSED)
+    source = (cuda_launch.FOLDER / "functions.cu").read_text(encoding="utf-8")
+    assert set(re.findall(r"A == (\w+)", source)) == {name.upper() for name in FUSED}
+
+
+def test_defaults_of_classes_are_those_of_the_table():
+    for layer in CLASSES.values():
+        defaults = {name: p.default for name, p in inspect.signature(type(layer).__init__).parameters.items()}
+        for name, default in ACTIVATIONS[layer.activation].constants.items():
+            assert defaults[name] == default
 
 
 def test_limits_of_clipped_activations():

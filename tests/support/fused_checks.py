@@ -141,7 +141,7 @@ def check_activation(s: Setting) -> None:
 
 def check_curve(s: Setting) -> None:
     """Another of them for the next problem, and other constants for every second one."""
-    f = cuda_launch.CURVES[(131 * s.shape[0] + 31 * s.shape[1] + 7 * s.shape[2] + s.shape[3]) % len(cuda_launch.CURVES)]
+    f = cuda_launch.curves()[(131 * s.shape[0] + 31 * s.shape[1] + 7 * s.shape[2] + s.shape[3]) % len(cuda_launch.curves())]
     constants = tuple(0.75 * c for c in ACTIVATIONS[f].constants.values()) if s.backwards else ()
     z, dy, grad = s.array(s.shape), drawn(s, *s.shape), drawn(s, s.shape[0], seed=2) + s.dtype.type(100)
     near(s, s.backend.activate(s.to_device(z), f, constants), base.activate(double(z), f, constants))

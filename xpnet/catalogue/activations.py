@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from xpnet import layers
 from xpnet.catalogue.item import Item
 from xpnet.layers import (
     CELU,
@@ -69,7 +70,7 @@ def far_apart(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
     return (rng.permuted(np.linspace(-3, 3, 6 * N)).reshape(6, N),)
 
 
-ITEMS: list[Item] = [
+NAMED: list[Item] = [
     Item(Activation, lambda: Activation("tanh"), FEATURES, keras="Activation", common=True),
     Item(Identity, Identity, FEATURES, pytorch="Identity", keras="linear", numpynet="Linear", common=True),
     Item(Sigmoid, Sigmoid, FEATURES, pytorch="Sigmoid", keras="sigmoid", numpynet="Logistic"),
@@ -118,3 +119,8 @@ ITEMS: list[Item] = [
     Item(Softmax, Softmax, FEATURES, pytorch="Softmax", keras="Softmax", numpynet="Softmax_layer"),
     Item(LogSoftmax, LogSoftmax, FEATURES, pytorch="LogSoftmax", keras="log_softmax"),
 ]
+
+# An activation that has no name elsewhere needs no line above.
+OTHERS = [cls for cls in vars(layers).values() if isinstance(cls, type) and issubclass(cls, Activation)
+          and cls not in [item.what for item in NAMED]]
+ITEMS: list[Item] = NAMED + [Item(cls, cls, FEATURES, spaced) for cls in OTHERS]

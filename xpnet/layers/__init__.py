@@ -1,17 +1,27 @@
 """Layers, one file per family."""
 
-from xpnet.layers.activation import (
+from xpnet.layers.activations import (
+    CELU,
+    ELU,
+    GELU,
+    SELU,
     Activation,
     Arctan,
     Elliot,
+    Gaussian,
     Identity,
     Loggy,
     LogSigmoid,
+    Mish,
     ScaledTanh,
     Sigmoid,
+    SiLU,
+    SmoothAbs,
+    Softplus,
     Softsign,
     SymmElliot,
     Tanh,
+    Tanhshrink,
 )
 from xpnet.layers.convolution import (
     Conv2d,
@@ -87,18 +97,6 @@ from xpnet.layers.shape import (
     PixelShuffle,
     PixelUnshuffle,
     Reshape,
-)
-from xpnet.layers.smooth import (
-    CELU,
-    ELU,
-    GELU,
-    SELU,
-    Gaussian,
-    Mish,
-    SiLU,
-    SmoothAbs,
-    Softplus,
-    Tanhshrink,
 )
 from xpnet.layers.softmax import LogSoftmax, Softmax
 from xpnet.layers.sparse_coding import DeconvolutionalNetwork2d

@@ -12,7 +12,7 @@ from xpnet.backends.window import POINTS, Padding, Pair
 from xpnet.checks import items, wrong
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Shape
-from xpnet.layers.activated import Activated
+from xpnet.layers.activations import Activated
 
 
 class Conv2d(Activated):

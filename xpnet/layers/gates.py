@@ -1,4 +1,4 @@
-"""Activations that learn, or that let one half of the channels decide about the other."""
+"""Activations with parameters, with random numbers, or that combine several channels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from xpnet.backends import activations
 from xpnet.initializers import constant, ones
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Parameter, Shape
-from xpnet.layers.activation import Activation
+from xpnet.layers.activations import Activation
 
 
 def per_row(parameter: Parameter, x: Array) -> Array:
@@ -117,7 +117,6 @@ class Swish(Activation):
     def __init__(self, beta: float = 1.0, learned: bool = False, *, name: str | None = None) -> None:
         super().__init__("swish", name=name)
         self.beta, self.learned = self.expect_number("beta", beta), self.expect_flag("learned", learned)
-        self.constants = (self.beta,)
 
     def build(self, in_shape: Shape) -> Shape:
         self.b = self.parameter("b", (1,), constant(self.beta)) if self.learned else None

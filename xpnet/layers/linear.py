@@ -11,7 +11,7 @@ from xpnet.backends.window import POINTS, Padding, Pair
 from xpnet.checks import is_number, items, rows_of, wrong
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.layers.activated import Activated
+from xpnet.layers.activations import Activated
 
 
 class Linear(Activated):

@@ -9,7 +9,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.initializers import ones, zeros
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
-from xpnet.layers.activated import Activated
+from xpnet.layers.activations import Activated
 
 
 class BatchNorm(Activated):

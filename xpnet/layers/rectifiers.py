@@ -1,8 +1,8 @@
-"""Activations in straight pieces: rectifiers, and what replaces curves where arithmetic is dear."""
+"""Activations that are piecewise linear or nearly so: rectifiers, thresholds and cheap sigmoids."""
 
 from __future__ import annotations
 
-from xpnet.layers.activation import Activation, NamedActivation
+from xpnet.layers.activations import Activation, NamedActivation
 
 
 class ReLU(NamedActivation):
@@ -17,12 +17,11 @@ class LeakyReLU(Activation):
     dX = dY where X > 0, else slope dY; 0 <= slope. NumPyNet's and darknet's slope is 0.1.
     """
 
-    kind = "leaky"
+    kind = "leaky_relu"
 
     def __init__(self, slope: float = 0.01, *, name: str | None = None) -> None:
-        super().__init__("leaky", name=name)
+        super().__init__("leaky_relu", name=name)
         self.slope = self.expect_number("slope", slope, 0)
-        self.constants = (self.slope,)
 
 
 class Relie(NamedActivation):
@@ -58,7 +57,6 @@ class ClippedReLU(Activation):
     def __init__(self, limit: float = 6.0, *, name: str | None = None) -> None:
         super().__init__("relu6", name=name)
         self.limit = self.expect_positive("limit", limit)
-        self.constants = (self.limit,)
 
 
 class Abs(NamedActivation):
@@ -93,14 +91,13 @@ class Hardtanh(Activation):
     function, 0.2 X + 1/2 for |X| <= 2.5, and leaves X as it is outside.
     """
 
-    kind = "hardtan"
+    kind = "hardtanh"
 
     def __init__(self, low: float = -1.0, high: float = 1.0, *, name: str | None = None) -> None:
-        super().__init__("hardtan", name=name)
+        super().__init__("hardtanh", name=name)
         self.low, self.high = self.expect_number("low", low), self.expect_number("high", high)
         if not self.low < self.high:
             raise ValueError(f"{self.who}: expected low to be below high. Received: low={low!r}, high={high!r}.")
-        self.constants = (self.low, self.high)
 
 
 class Lhtan(NamedActivation):
@@ -123,7 +120,6 @@ class HardSigmoid(Activation):
     def __init__(self, alpha: float = 1 / 6, beta: float = 0.5, *, name: str | None = None) -> None:
         super().__init__("hard_sigmoid", name=name)
         self.alpha, self.beta = self.expect_positive("alpha", alpha), self.expect_number("beta", beta)
-        self.constants = (self.alpha, self.beta)
 
 
 class HardSwish(NamedActivation):
@@ -146,7 +142,6 @@ class Softshrink(Activation):
     def __init__(self, threshold: float = 0.5, *, name: str | None = None) -> None:
         super().__init__("softshrink", name=name)
         self.threshold = self.expect_number("threshold", threshold, 0)
-        self.constants = (self.threshold,)
 
 
 class Hardshrink(Activation):
@@ -160,7 +155,6 @@ class Hardshrink(Activation):
     def __init__(self, threshold: float = 0.5, *, name: str | None = None) -> None:
         super().__init__("hardshrink", name=name)
         self.threshold = self.expect_number("threshold", threshold, 0)
-        self.constants = (self.threshold,)
 
 
 class ThresholdedReLU(Activation):
@@ -169,12 +163,11 @@ class ThresholdedReLU(Activation):
     dX = dY where Y > 0.
     """
 
-    kind = "thresholded"
+    kind = "thresholded_relu"
 
     def __init__(self, threshold: float = 1.0, *, name: str | None = None) -> None:
-        super().__init__("thresholded", name=name)
+        super().__init__("thresholded_relu", name=name)
         self.threshold = self.expect_number("threshold", threshold, 0)
-        self.constants = (self.threshold,)
 
 
 class Step(NamedActivation):

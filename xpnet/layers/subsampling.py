@@ -11,7 +11,7 @@ from xpnet.backends import Window
 from xpnet.backends.window import Padding, Pair, pair
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.layers.activated import Activated
+from xpnet.layers.activations import Activated
 from xpnet.layers.local_normalization import norm, norm_slope
 from xpnet.layers.pooling import Pool2d
 

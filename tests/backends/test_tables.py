@@ -1,4 +1,4 @@
-"""The table of optimizer rules: which versions a rule has, and that the plain one is enough on every backend."""
+"""The tables of optimizer rules and of activations: an entry is enough to work on every backend."""
 
 from __future__ import annotations
 
@@ -12,10 +12,21 @@ import pytest
 from fake_cupy import FakeCupy, installed
 
 import xpnet as xn
-from xpnet.backends import Backend, cupy_optimizers, get_backend, numpy_optimizers
+from xpnet.backends import (
+    Backend,
+    Window,
+    cuda_launch,
+    cupy_optimizers,
+    get_backend,
+    numpy_optimizers,
+)
+from xpnet.backends.activations import ACTIVATIONS, Activation
 from xpnet.backends.cupy_backend import CupyBackend
 from xpnet.backends.rules import RULES, Rule, with_decay
 from xpnet.optim.base import Updater
+
+KERNELS = ("random_bits", "assign", "add_splits<float>", "im2col<float,",
+           "activation_backward<float, 4", "Fma<float>")
 
 
 def momentum_of_signs(xp: Any, w: Any, g: Any, m: Any, hyper: Any, decayed: int) -> None:
@@ -48,8 +59,8 @@ def signs(monkeypatch: pytest.MonkeyPatch) -> None:
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     if request.param == "emulated":
         folder: Path = request.getfixturevalue("folder")
-        with installed(FakeCupy(folder, kernels=("random_bits", "assign"), checks=("-O0",))):
-            yield CupyBackend()
+        with installed(FakeCupy(folder, kernels=KERNELS, checks=("-O0",))):
+            yield CupyBackend(tf32="never")
         return
     if request.param == "numba":
         pytest.importorskip("numba", reason="Numba is not installed")
@@ -105,3 +116,55 @@ def test_what_does_not_fit_a_rule_is_refused(changes: dict[str, Any], message: s
     arguments = {"rule": "adam", "w": w, "g": g, "slots": [m, v]} | changes | {"hyper": hyper}
     with pytest.raises(ValueError, match=message):
         backend.update(**arguments, decayed=3)
+
+
+# --- activations ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def squareplus(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An activation that no backend has a kernel for."""
+    monkeypatch.setitem(ACTIVATIONS, "squareplus", Activation(
+        lambda xp, z, b: 0.5 * (z + xp.sqrt(z * z + b)),
+        lambda xp, z, b: 0.5 * (1 + z / xp.sqrt(z * z + b)), of="z", constants={"b": 4.0}))
+    return "squareplus"
+
+
+def test_an_activation_that_is_only_in_the_table_works_on_every_backend(squareplus: str, backend: Backend):
+    rng = np.random.default_rng(0)
+    x, W, b = (rng.normal(size=size).astype(np.float32) for size in ((2, 5, 6, 4), (3, 2, 3, 3), (3,)))
+    scale, shift = np.ones(2, np.float32), np.zeros(2, np.float32)
+
+    def answers(backend: Backend) -> list[np.ndarray]:
+        X, F, bias, gamma, beta = (backend.asarray(a) for a in (x, W, b, scale, shift))
+        grad = backend.zeros((2,), np.float32)
+        with backend.scope():
+            dz = backend.activation_backward(X, X, squareplus, bias_grad=grad)
+            found = [backend.activate(X, squareplus), backend.activate(X, squareplus, (9.0,)), dz, grad,
+                     backend.gemm(F.reshape(3, 18), F.reshape(3, 18), trans_b=True, bias=bias, activation=squareplus),
+                     backend.conv2d(X, F, Window.make(3), bias=bias, activation=squareplus),
+                     backend.batch_norm(X, gamma, beta, 1e-5, activation=squareplus)[0],
+                     backend.batch_norm_inference(X, gamma, beta, beta, gamma, 1e-5, activation=squareplus)]
+        return [backend.to_numpy(a) for a in found]
+
+    for found, right in zip(answers(backend), answers(Backend()), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_with_an_activation_that_is_only_in_the_table(squareplus: str, backend: Backend):
+    layer = xn.Linear(3, activation=squareplus).initialize((4,), backend=backend)
+    x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    with backend.scope():
+        y = layer.forward(backend.asarray(x), mode="train")
+        dx = layer.backward(backend.asarray(np.ones((3, 5), np.float32)))
+    W, bias = (backend.to_numpy(p.data) for p in (layer.W, layer.b))
+    z = W @ x + bias[:, None]
+    np.testing.assert_allclose(backend.to_numpy(y), (z + np.sqrt(z * z + 4)) / 2, rtol=1e-5)
+    np.testing.assert_allclose(backend.to_numpy(dx), W.T @ (0.5 + 0.5 * z / np.sqrt(z * z + 4)), rtol=1e-4)
+
+
+def test_kernels_of_activations_belong_to_the_table():
+    assert set(cuda_launch.curves()) <= ACTIVATIONS.keys()
+    pytest.importorskip("numba", reason="Numba is not installed")
+    from xpnet.backends.numba_elementwise import CURVE, FLOOR
+    from xpnet.backends.numba_kernels import curves
+    assert {*curves.NUMBERS, *CURVE, *FLOOR} - {None} <= ACTIVATIONS.keys()
