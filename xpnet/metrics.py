@@ -51,8 +51,8 @@ def top_k_accuracy(y: Any, target: Any, k: int = 5, *, ignore_index: int | None 
     _, right, classes = _labels("top_k_accuracy", y, target, ignore_index)
     scores, target = np.asarray(y), np.asarray(target)
     if scores.ndim == target.ndim:
-        raise ValueError("top_k_accuracy: expected scores of shape (N, K, ...). Received: shape "
-                         f"{scores.shape}.")
+        raise ValueError("top_k_accuracy: expected scores of shape (N, K, ...). "
+                         f"Received: shape {scores.shape}.")
     k = expect_integer("top_k_accuracy", "k", k, 1, classes)
     # (P, K)
     rows = (np.moveaxis(scores, 1,
@@ -74,8 +74,8 @@ def confusion_matrix(y: Any, target: Any, *, classes: int | None = None,
     """
     found, right, there = _labels("confusion_matrix", y, target, ignore_index)
     if there > MOST_CLASSES:
-        raise ValueError(f"confusion_matrix: expected at most {MOST_CLASSES} classes. Received: "
-                         f"labels up to {there - 1}.")
+        raise ValueError(f"confusion_matrix: expected at most {MOST_CLASSES} classes. "
+                         f"Received: labels up to {there - 1}.")
     K = (there if classes is None else expect_integer("confusion_matrix", "classes", classes, there,
                                                       MOST_CLASSES))
     return np.bincount(right * K + found, minlength=K * K).reshape(K, K)
@@ -144,8 +144,7 @@ def _labels(who: str, y: Any, target: Any, ignore_index: int | None
                          f"Received: shape {y.shape} for targets of shape {target.shape}.")
     if scores and y.shape[1] < 2:
         raise ValueError(f"{who}: expected scores of two classes or more. Received: shape "
-                         f"{y.shape}; of a single output, make "
-                         "labels, e.g. y[:, 0] > 0.")
+                         f"{y.shape}; of a single output, make labels, e.g. y[:, 0] > 0.")
     if np.isnan(y).any():
         raise ValueError(f"{who}: expected predictions that are numbers. Received: NaN among them.")
     ignore_index = expect_label(who, "ignore_index", ignore_index)
@@ -216,8 +215,7 @@ def ssim(y: Any, target: Any, *, data_range: float | None = None, kernel_size: i
     sigma = expect_positive("ssim", "sigma", sigma)
     if y.ndim < 3 or min(y.shape[-2:]) < kernel_size:
         raise ValueError(f"ssim: expected images (N, ..., H, W) of {kernel_size} x {kernel_size} "
-                         "pixels at "
-                         f"least. Received: shape {y.shape}.")
+                         f"pixels at least. Received: shape {y.shape}.")
     bell = np.exp(-0.5 * (np.arange(kernel_size) - kernel_size // 2) ** 2 / sigma ** 2)
     bell /= bell.sum()
 
@@ -250,13 +248,11 @@ def _images(who: str, y: Any, target: Any, data_range: Any) -> tuple[np.ndarray,
         low, high = target.min(), target.max()
         if low < 0 or high > 1:
             raise ValueError(f"{who}: expected data_range, the largest value that a pixel can "
-                             "have, for "
-                             "targets beyond 0 to 1. "
+                             "have, for targets beyond 0 to 1. "
                              f"Received: data_range=None for targets from {low:g} to {high:g}.")
         data_range = 1
     elif data_range is None:
         raise ValueError(f"{who}: expected data_range, the largest value that a pixel can have. "
-                         "Received: data_range=None for targets of "
-                         f"{target.dtype}.")
+                         f"Received: data_range=None for targets of {target.dtype}.")
     return (y.astype(np.float64), target.astype(np.float64),
             expect_positive(who, "data_range", data_range))

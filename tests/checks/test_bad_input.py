@@ -78,7 +78,7 @@ def test_samples_with_nan_do_not_reach_the_parameters(net):
     (Y.astype(str), TypeError, "CrossEntropy: targets: expected real numbers"),
     (Y[:, None], ValueError, r"expected labels of shape \(N,\) or probabilities \(N, 3\). Received: shape \(10, 1\)"),
     (np.eye(4)[Y], ValueError, "CrossEntropy: expected labels of shape"),
-    (-np.eye(3)[Y], ValueError, "CrossEntropy: expected shares of the classes, 0 or larger"),
+    (-np.eye(3)[Y], ValueError, "CrossEntropy: expected class probabilities, 0 or larger"),
     (Y[:9], ValueError, "expected as many targets as samples. Received: 10 samples, 9 targets"),
     (np.concatenate([Y, Y]), ValueError, "expected as many targets as samples. Received: 10 samples, 20 targets"),
     ([], ValueError, "expected as many targets as samples. Received: 10 samples, 0 targets"),

@@ -147,7 +147,7 @@ zeros = np.zeros((2, 3, 2, 2), int)
     (lambda: F.softmax(x4[0]), ValueError, r"softmax: expected z of shape \(N, K\)"),
     (lambda: F.softmax_backward(z2, z2[:1]), ValueError, r"softmax_backward: expected dy of shape \(1, 3\)"),
     (lambda: F.cross_entropy(z2, np.array([0, 3])), ValueError, "expected labels from 0 to 2. Received: labels from 0 to 3"),
-    (lambda: F.cross_entropy(z2, -abs(z2)), ValueError, "expected shares of the classes, 0 or larger"),
+    (lambda: F.cross_entropy(z2, -abs(z2)), ValueError, "expected class probabilities, 0 or larger"),
     (lambda: F.cross_entropy(z2, np.zeros((2, 4))), ValueError, r"expected labels of shape \(2,\) or shares \(2, 3\)"),
     (lambda: F.cross_entropy(z2, np.zeros(2)), TypeError, "expected labels of an integer type, or shares of float64"),
     (lambda: F.cross_entropy(z2, np.zeros(2, int), weight=[1, 2]), ValueError, "expected weight to have 3 numbers"),

@@ -291,7 +291,7 @@ def test_skipping_behind_a_convolution_is_its_stride(backend):
      "SkipSampling2d: expected an offset smaller than the stride, 2. Received: offset=(0, 2)."),
     (lambda: xn.SkipSampling2d(3, offset=2).initialize((1, 2, 4)),
      "SkipSampling2d: expected an input larger than the offset, 2. Received: input shape (1, 2, 4)."),
-    (lambda: xn.MaxUnpool2d(2).initialize((4, 3, 3), (4, 8, 6)), "MaxUnpool2d: expected a first input of shape (4, 4, 3), what "
+    (lambda: xn.MaxUnpool2d(2).initialize((4, 3, 3), (4, 8, 6)), "MaxUnpool2d: expected a first input of shape (4, 4, 3), which "
      "pooling the second one gives. Received: (4, 3, 3) and (4, 8, 6)."),
     (lambda: xn.MaxUnpool2d(2).initialize((4, 3, 3)), "MaxUnpool2d: expected 2 input(s). Received: 1."),
 ], ids=lambda value: value[:40] if isinstance(value, str) else "")

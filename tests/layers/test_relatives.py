@@ -102,7 +102,7 @@ def test_a_table_of_zeros_and_ones_in_lists_names_channels():
 
 @pytest.mark.parametrize("table, text", [
     (np.array([[1, 0], [0, 0]]),
-     r"expected table to list, for each filter, the channels it sees, none twice\. Received: table=array"),
+     r"expected table to list, for each filter, the channels it reads, none twice\. Received: table=array"),
     (np.array([[1, 2], [0, 1]]), r"none twice\. Received: table=array"),
     (np.ones(3), r"none twice\. Received: table=array"),
     ([[True, False], [True]], r"expected a channel of table to be an int, 0 or larger\. Received: a channel of table=True"),
@@ -115,7 +115,7 @@ def test_matrices_that_are_none(table, text):
 
 def test_a_matrix_says_exactly_how_many_channels_there_are():
     for channels in (3, 5):
-        with pytest.raises(ValueError, match=r"TableConv2d: expected 4 input channels, as the table says\. Received: input"):
+        with pytest.raises(ValueError, match=r"TableConv2d: expected 4 input channels, as in the table\. Received: input"):
             xn.TableConv2d(np.array(MATRIX), 3).initialize((channels, 5, 5))
 
 

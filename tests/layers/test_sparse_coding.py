@@ -365,7 +365,7 @@ def test_errors():
         xn.DeconvolutionalNetwork2d(1, 3, name="d").learn(np.zeros((1, 2, 5, 5)))
     layer = xn.DeconvolutionalNetwork2d(1, 3, name="d").initialize((2, 5, 5))
     for wrong in (np.zeros((1, 2, 5, 4)), np.zeros((2, 5, 5)), np.zeros((0, 2, 5, 5))):
-        with pytest.raises(ValueError, match=rf"{who} pictures of shape \(S, 2, 5, 5\)\. Received: shape"):
+        with pytest.raises(ValueError, match=rf"{who} images of shape \(S, 2, 5, 5\)\. Received: shape"):
             layer.learn(wrong)
     with pytest.raises(ValueError, match=f"{who} epochs to be an int"):
         layer.learn(np.zeros((1, 2, 5, 5)), 0)

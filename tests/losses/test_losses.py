@@ -123,7 +123,7 @@ def test_a_single_output_takes_plain_numbers():
 NUMBERS = "CrossEntropy: targets: expected real numbers"
 FINITE = "CrossEntropy: targets: expected finite numbers"
 SHAPE = r"CrossEntropy: expected labels of shape \(N,\) or probabilities \(N, 3\)"
-SHARES = "CrossEntropy: expected shares of the classes, 0 or larger. Received: -0.5 among the targets"
+SHARES = "CrossEntropy: expected class probabilities, 0 or larger. Received: -0.5 among the targets"
 
 
 @pytest.mark.parametrize("target, error, message", [

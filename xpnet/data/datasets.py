@@ -160,10 +160,10 @@ def _read(path: Path, file: _File) -> np.ndarray:
         shape, dtype = read_header(content, f"mnist '{path}'")
     # before the data are unpacked, whatever size they have
     if shape != file.shape or dtype != np.uint8:
-        raise ValueError(f"mnist '{path}': expected shape {file.shape} of uint8. Received: {shape} "
-                         f"of {dtype.name}.")
+        raise ValueError(f"mnist '{path}': expected shape {file.shape} of uint8. "
+                         f"Received: {shape} of {dtype.name}.")
     array = read_idx(path)
     if array.ndim == 1 and array.max() > 9:
-        raise ValueError(f"mnist '{path}': expected labels from 0 to 9. Received: a label "
-                         f"{array.max()}.")
+        raise ValueError(f"mnist '{path}': expected labels from 0 to 9. "
+                         f"Received: a label {array.max()}.")
     return array

@@ -39,7 +39,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     if path.is_dir():
         raise ValueError(f"read_idx: expected a file. Received: the folder {path}.")
     if not path.is_file():
-        raise FileNotFoundError(f"read_idx: expected an IDX file. "
+        raise FileNotFoundError("read_idx: expected an IDX file. "
                                 f"Received: {path}, which does not exist.")
     who = f"read_idx '{path}'"
 

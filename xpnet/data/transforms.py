@@ -55,6 +55,5 @@ def _shape(x: Array, rng: np.random.Generator, xp: Any, who: str) -> tuple[int, 
         raise wrong(who, "xp to be an array module, numpy or net.xp", "xp", xp)
     if getattr(x, "ndim", None) != 4:
         raise ValueError(f"{who}: expected pictures as an array (N, C, H, W). Received: "
-                         f"{type(x).__name__}"
-                         f"{f' of shape {tuple(x.shape)}' if hasattr(x, 'shape') else ''}.")
+                         f"{type(x).__name__}{f' of shape {tuple(x.shape)}' if hasattr(x, 'shape') else ''}.")
     return tuple(x.shape)

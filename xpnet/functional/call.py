@@ -97,14 +97,13 @@ class Call:
 
     def expect(self, name: str, a: Array | None, shape: Sequence[int]) -> None:
         if a is not None and tuple(a.shape) != tuple(shape):
-            raise ValueError(f"{self.who}: expected {name} of shape {tuple(shape)}. Received: "
-                             f"{tuple(a.shape)}.")
+            raise ValueError(f"{self.who}: expected {name} of shape {tuple(shape)}. "
+                             f"Received: {tuple(a.shape)}.")
 
     def expect_argmax(self, argmax: Array, window: Window) -> None:
         if argmax.dtype != Backend.argmax_dtype(window):
             raise TypeError(f"{self.who}: expected the argmax that max_pool2d gives, of "
-                            f"{Backend.argmax_dtype(window)}. "
-                            f"Received: argmax of {argmax.dtype}.")
+                            f"{Backend.argmax_dtype(window)}. Received: argmax of {argmax.dtype}.")
 
     def expect_per_channel(self, x: Array, vectors: Mapping[str, Array]) -> None:
         for name, a in vectors.items():
@@ -137,16 +136,16 @@ def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Ba
         elif cupy is not None and isinstance(a, cupy.ndarray):
             places[name] = f"cupy:{a.device.id}"
         else:
-            raise TypeError(f"{who}: expected {name} to be a NumPy or CuPy array. Received: "
-                            f"{type(a).__name__}.")
+            raise TypeError(f"{who}: expected {name} to be a NumPy or CuPy array. "
+                            f"Received: {type(a).__name__}.")
     place, *others = dict.fromkeys(places.values())
     if isinstance(wanted, str):
         chosen = _shared(place if wanted == "auto" else wanted)
     else:
         chosen = get_backend(wanted)
     if others or place != ("cpu" if chosen.xp is np else chosen.name):
-        raise ValueError(f"{who}: expected all arrays in one place, the backend's. Received: "
-                         f"backend {chosen.name}, "
+        raise ValueError(f"{who}: expected all arrays in one place, the backend's. "
+                         f"Received: backend {chosen.name}, "
                          f"{', '.join(f'{name} on {where}' for name, where in places.items())}.")
     return chosen
 

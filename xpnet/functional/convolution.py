@@ -202,8 +202,7 @@ def toeplitz(W: np.ndarray, shape: Sequence[int], *, stride: Pair = 1, padding: 
         kernel, size = kernel[None, None], (1, *size)
     if kernel.ndim != 4 or len(size) != 3 or kernel.shape[1] != size[0]:
         raise ValueError("toeplitz: expected W (KH, KW) and shape (H, W), or W (F, C, KH, KW) and "
-                         "shape (C, H, W). "
-                         f"Received: W of shape {np.shape(W)}, shape {size}.")
+                         f"shape (C, H, W). Received: W of shape {np.shape(W)}, shape {size}.")
     kernel = kernel[:, :, ::-1, ::-1] if flip else kernel
     (F, C, KH, KW), (_, H, width) = kernel.shape, size
     window = Window.make((KH, KW), stride, padding, dilation, who="toeplitz")

@@ -163,9 +163,8 @@ def _vectors(who: str, layout: str, backend: str | Backend, vectors: dict[str, A
         name, marks, (no, yes) = mark
         call.expect(name, marks, (N,))
         if call.backend.xp is np and not np.isin(marks, (no, yes)).all():
-            raise ValueError(f"{who}: expected {name} of {no} and {yes}. Received: "
-                             f"{marks[~np.isin(marks, (no, yes))][0]} "
-                             "among them.")
+            raise ValueError(f"{who}: expected {name} of {no} and {yes}. "
+                             f"Received: {marks[~np.isin(marks, (no, yes))][0]} among them.")
     with call.backend.scope():
         more = [] if mark is None else [call.backend.asarray(mark[1]) == mark[2][1]]
         f, *gradients = terms(call.backend.xp, *map(call.inward, vectors.values()), *more)

@@ -26,8 +26,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, *, eps: float = 1e-5, layout
     call.expect_per_channel(x, {"gamma": gamma, "beta": beta})
     if math.prod(call.sizes(x)[1:]) == 1:
         raise ValueError(f"{call.who}: expected more than one element per channel, whose variance "
-                         "is to be 1. "
-                         f"Received: x of shape {tuple(x.shape)}.")
+                         f"is to be 1. Received: x of shape {tuple(x.shape)}.")
     with call.backend.scope():
         y, mean, var = call.backend.batch_norm(call.inward(x), call.ready(gamma), call.ready(beta),
                                                eps)

@@ -230,8 +230,8 @@ def _indexed(who: str, name: str, image: Array, indices: Array, size: Pair, layo
         raise ValueError(f"{who}: expected indices with the batch and the channels of {name}. "
                          f"Received: {name} {tuple(image.shape)}, indices {tuple(indices.shape)}.")
     if indices.dtype.kind not in "iu":
-        raise TypeError(f"{who}: expected indices of an integer type. Received: indices of "
-                        f"{indices.dtype}.")
+        raise TypeError(f"{who}: expected indices of an integer type. "
+                        f"Received: indices of {indices.dtype}.")
     if call.backend.xp is np and not (indices.min() >= 0 and indices.max() < H * W):
         raise ValueError(f"{who}: expected indices from 0 to {H * W - 1}, for a map of {H}x{W}. "
                          f"Received: indices from {indices.min()} to {indices.max()}.")

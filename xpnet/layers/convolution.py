@@ -1,4 +1,4 @@
-"""Convolution: dense, with flipped kernels, by a connection table, depthwise, separable, transposed."""
+"""Convolution: dense, flipped, by a connection table, depthwise, separable, transposed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,22 @@ class Conv2d(Activated):
 
     X (C, H, W, N), W (filters, C/groups, KH, KW), b (filters,), Y (filters, OH, OW, N).
     dZ = dY act'(Y), db = sum of dZ, dW = dZ im2col(X)^T, dX = col2im(W^T dZ).
-    Padding is an int, a pair (rows, columns), four ints (top, bottom, left, right), "valid", "half"
-    or "full". It may be larger than the window: where a window lies wholly in padding, Y is act(b).
-    ValueError for groups that divide neither channels nor filters, and for a window larger than the
-    padded input. LeCun et al. 1989; groups: Krizhevsky et al. 2012; dilation: Yu and Koltun 2016;
-    as matrix products: Chellapilla et al. 2006.
+
+    Args:
+        filters: number of output channels F.
+        padding: an int, a pair (rows, columns), four ints (top, bottom, left, right), "valid",
+            "half" or "full". It may be larger than the window: if a window is entirely in the
+            padding, Y is act(b).
+        groups: number of groups of channels and of filters; a filter reads the channels of its own
+            group.
+        init: name of an initializer; by default the one that fits the activation.
+
+    Raises:
+        ValueError: groups does not divide both the channels and the filters, or a window is larger
+            than the padded input.
+
+    LeCun et al. 1989; groups: Krizhevsky et al. 2012; dilation: Yu and Koltun 2016; as matrix
+    products: Chellapilla et al. 2006.
     """
 
     kind = "conv"
@@ -37,8 +48,8 @@ class Conv2d(Activated):
         super().__init__(activation, name=name)
         self.filters = self.expect_integer("filters", filters)
         self.groups = self.expect_integer("groups", groups)
-        self.kernel_size, self.stride, self.padding, self.dilation = (kernel_size, stride, padding,
-                                                                      dilation)
+        self.kernel_size, self.stride = kernel_size, stride
+        self.padding, self.dilation = padding, dilation
         self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
         self.bias, self.init = self.expect_flag("bias", bias), init
         self.initializer = for_activation(init, activation, self.who)
@@ -57,16 +68,14 @@ class Conv2d(Activated):
     def check_groups(self, C: int) -> None:
         if C % self.groups or self.filters % self.groups:
             raise ValueError(f"{self.who}: expected groups={self.groups} to divide the channels "
-                             "and the filters. "
-                             f"Received: {C} channels, {self.filters} filters.")
+                             f"and the filters. Received: {C} channels, {self.filters} filters.")
 
     def kernel(self) -> Array:
-        """The filters as they slide over x, (F, C/groups, KH, KW): W itself, where a subclass does
-        not make them of it."""
+        """The filters (F, C/groups, KH, KW) that slide over x; a subclass may make them from W."""
         return self.W.data
 
     def kernel_backward(self, x: Array, dz: Array, accumulate: bool) -> None:
-        """The gradient by W, from the one by the filters."""
+        """Gradient with respect to W, from the gradient with respect to the filters."""
         self.backend.conv2d_dW(x, dz, self.window, groups=self.groups, out=self.W.grad,
                                accumulate=accumulate)
 
@@ -84,8 +93,9 @@ class Conv2d(Activated):
                                               bias_grad=self.b.grad if self.b else None,
                                               accumulate=accumulate)
         self.kernel_backward(x, dz, accumulate)
-        return (self.backend.conv2d_dx(dz, W, x.shape, self.window, groups=self.groups)
-                if self.needs_dx else None)
+        if not self.needs_dx:
+            return None
+        return self.backend.conv2d_dx(dz, W, x.shape, self.window, groups=self.groups)
 
     def multiply_adds(self) -> int:
         F, OH, OW = self.out_shape
@@ -93,16 +103,17 @@ class Conv2d(Activated):
 
 
 class TrueConv2d(Conv2d):
-    """Convolution as mathematics has it: Y[f, p, q] = act(b[f] + sum over c, i, j of W[f, c, i, j]
+    """Convolution with a flipped kernel: Y[f, p, q] = act(b[f] + sum over c, i, j of W[f, c, i, j]
     X[c, p - i, q - j]).
 
-    What networks call convolution, Conv2d too, is cross-correlation: the kernel lies on the image
-    as it is. Here it is turned round both ways first. (The indices are those of padding="full",
-    where every overlap counts; with less padding the first rows and columns of that Y are missing.)
-    The two are one operation: a TrueConv2d with W is a Conv2d with W turned round, so each learns
-    the other's filters in a mirror. Shapes, options and errors are Conv2d's, and dW is Conv2d's,
-    turned back. LeCun et al. 1989; the two beside each other: Goodfellow et al. 2016, eq. 9.5 and
-    9.6.
+    This is the convolution of mathematics. What networks call convolution, Conv2d too, is
+    cross-correlation: the kernel is not flipped. The indices above are those of padding="full",
+    where every overlap counts; with less padding the first rows and columns of that Y are missing.
+    A TrueConv2d with W computes what a Conv2d with the flipped W computes, so each learns the
+    mirror image of the other's filters. Shapes, arguments and errors are those of Conv2d; dW is
+    that of Conv2d, flipped.
+
+    LeCun et al. 1989; both operations side by side: Goodfellow et al. 2016, eq. 9.5 and 9.6.
     """
 
     def kernel(self) -> Array:
@@ -117,13 +128,20 @@ class TableConv2d(Conv2d):
     """Convolution by a connection table: Y[f] = act(b[f] + sum over c in table[f] of W[f, c] *
     X[c]).
 
-    X (C, H, W, N), W (connections, KH, KW), b (filters,), Y (filters, OH, OW, N). The table lists
-    the channels that each filter sees, [[0, 1], [2]]; or it is a binary matrix (filters, C), 1
-    where there is a connection: an array of 0 and 1, or lists of False and True, [[True, True,
-    False], [False, False, True]] (numbers in lists are channels). The weights are spread into a
-    dense W (F, C, KH, KW) with zeros where there is no connection; the gradient is gathered from
-    the dense dW. ValueError for a table that names no channel, one twice, or one that the input has
-    not. LeCun et al. 1998, table I.
+    X (C, H, W, N), W (connections, KH, KW), b (filters,), Y (filters, OH, OW, N). The weights are
+    spread into a dense W (F, C, KH, KW), which is 0 where there is no connection; dW is gathered
+    from the dense dW. Other arguments as in Conv2d.
+
+    Args:
+        table: the channels that each filter reads, [[0, 1], [2]]. Or a binary matrix (filters, C)
+            that is 1 where there is a connection: an array of 0 and 1, or lists of booleans,
+            [[True, True, False], [False, False, True]]. Numbers in lists are always channels.
+
+    Raises:
+        ValueError: a filter has no channel or the same one twice, or the input does not have the
+            channels of the table.
+
+    LeCun et al. 1998, table I.
     """
 
     def __init__(self, table: Sequence[Sequence[int]] | np.ndarray, kernel_size: Pair, *,
@@ -133,26 +151,26 @@ class TableConv2d(Conv2d):
                          init=init, name=name)
         given = table
         if (isinstance(table, np.ndarray) and table.ndim == 2 and table.dtype.kind in "buif"
-            and np.isin(table, (0, 1)).all()):
+                and np.isin(table, (0, 1)).all()):
             table = table.astype(bool).tolist()
         lists = [items(row) for row in items(table) or []]
         rows = [row for row in lists if row is not None] if None not in lists else []
         self.binary = (all(isinstance(c, bool) for row in rows for c in row)
                        and len({len(row) for row in rows}) == 1)
-        self.table = ([[c if self.binary else self.expect_integer("a channel of table", c, 0)
-                        for c in row] for row in rows])
+        self.table = [[c if self.binary else self.expect_integer("a channel of table", c, 0)
+                       for c in row] for row in rows]
         self.channels = [[c for c, connected in enumerate(row) if connected] if self.binary else row
                          for row in self.table]
         if not self.channels or not all(row and len(set(row)) == len(row) for row in self.channels):
-            raise wrong(self.who, "table to list, for each filter, the channels it sees, none "
-                                  "twice", "table", given)
+            raise wrong(self.who, "table to list, for each filter, the channels it reads, none twice",
+                        "table", given)
         self.filters = len(self.table)
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         needed = len(self.table[0]) if self.binary else 1 + max(max(row) for row in self.channels)
         if C < needed or (self.binary and C > needed):
-            raise ValueError(f"{self.who}: expected {needed} input channels, as the table says. "
+            raise ValueError(f"{self.who}: expected {needed} input channels, as in the table. "
                              f"Received: input shape {in_shape}.")
         OH, OW = self.window.output_size(H, W, who=self.who)
         self.connections = sum(len(row) for row in self.channels)
@@ -165,8 +183,8 @@ class TableConv2d(Conv2d):
     def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
         super().bind(backend, seed, index, counters)
         filters = np.repeat(np.arange(self.filters), [len(row) for row in self.channels])
-        # filter, channel
-        self.connected = backend.asarray(filters), backend.asarray(np.concatenate(self.channels))
+        channels = np.concatenate(self.channels)
+        self.connected = backend.asarray(filters), backend.asarray(channels)
 
     def kernel(self) -> Array:
         W = self.backend.zeros((self.filters, self.in_shapes[0][0], *self.window.kernel),
@@ -187,8 +205,10 @@ class DepthwiseConv2d(Conv2d):
     """Depthwise convolution: Y[c m + k] = act(b[c m + k] + W[c m + k] * X[c]), m = multiplier
     filters for each channel.
 
-    X (C, H, W, N), W (C m, 1, KH, KW), b (C m,), Y (C m, OH, OW, N): a Conv2d with groups=C, whose
-    options and errors it has. Howard et al. 2017, section 3.1; Chollet 2017.
+    X (C, H, W, N), W (C m, 1, KH, KW), b (C m,), Y (C m, OH, OW, N). It is a Conv2d with groups=C
+    and has its arguments, gradients and errors.
+
+    Howard et al. 2017, section 3.1; Chollet 2017.
     """
 
     def __init__(self, kernel_size: Pair, *, multiplier: int = 1, stride: Pair = 1,
@@ -275,16 +295,25 @@ class ConvTranspose2d(Conv2d):
     """Transposed convolution: Y[k, y s - top + i d, x s - left + j d] += W[c, k, i, j] X[c, y, x];
     act(b[k] + Y[k]).
 
-    X (C, H, W, N), W (C, filters/groups, KH, KW), b (filters,), Y (filters, OH, OW, N), with stride
-    s and dilation d OH = (H - 1) s - top - bottom + d (KH - 1) + 1 + output_padding. It is the
-    input gradient of the convolution with these filters that leads from Y's shape to X's, the
-    product with its matrix transposed: Z = col2im(W^T X), dX = W * dZ, dW = X im2col(dZ)^T. From
-    stride to stride several OH have windows that fit H times; output_padding chooses one. It may
-    also reach the stride where it is smaller than the dilation, as in PyTorch: the last rows and
-    columns of Y that no element of X reaches are then act(b). ValueError for groups that divide
-    neither channels nor filters, for padding that leaves nothing, and for output_padding that is
-    smaller neither than the stride nor than the dilation. Zeiler et al. 2010, eq. 1; Dumoulin and
-    Visin 2016, relationship 14.
+    X (C, H, W, N), W (C, filters/groups, KH, KW), b (filters,), Y (filters, OH, OW, N). With stride
+    s and dilation d, OH = (H - 1) s - top - bottom + d (KH - 1) + 1 + output_padding. It is the
+    product with the transposed matrix of the convolution that leads from Y's shape to X's, in other
+    words the input gradient of that convolution:
+    Z = col2im(W^T X), dX = W * dZ, dW = X im2col(dZ)^T.
+    Other arguments as in Conv2d.
+
+    Args:
+        output_padding: rows and columns that Y has in addition. With a stride, windows fit H times
+            into several OH; output_padding chooses one of them. It is smaller than the stride or,
+            as in PyTorch, smaller than the dilation: the last rows and columns, to which no element
+            of X contributes, are then act(b).
+
+    Raises:
+        ValueError: groups does not divide both the channels and the filters, padding leaves
+            nothing, or output_padding is neither smaller than the stride nor smaller than the
+            dilation.
+
+    Zeiler et al. 2010, eq. 1; Dumoulin and Visin 2016, relationship 14.
     """
 
     kind = "deconv"
@@ -296,7 +325,7 @@ class ConvTranspose2d(Conv2d):
         super().__init__(filters, kernel_size, stride=stride, padding=padding, dilation=dilation,
                          groups=groups, bias=bias, activation=activation, init=init, name=name)
         self.output_padding = output_padding
-        # an element of Y sees as many of X as steps of the stride fit into it
+        # an element of Y depends on ceil(extent / stride) rows and columns of X
         over_y = self.window_over_y = self.window
         rows, columns = ((extent - 1) // s + 1
                          for extent, s in zip(over_y.extent, over_y.stride, strict=True))
@@ -308,8 +337,7 @@ class ConvTranspose2d(Conv2d):
         self.transposed = self.window_over_y.transposed(H, W, self.output_padding, who=self.who)
         self.slide = self.transposed.window
         per_group, taps = self.filters // self.groups, self.slide.taps
-        # Only one in stride x stride of the taps meets an element of X: an output sums over so many
-        # fewer.
+        # of stride x stride taps only one meets an element of X, so an output has fewer terms
         met = max(taps // math.prod(self.slide.stride), 1)
         self.W = self.parameter("W", (C, per_group, *self.slide.kernel), self.initializer,
                                 decay=True, fan_in=C // self.groups * met, fan_out=per_group * taps)
@@ -334,8 +362,9 @@ class ConvTranspose2d(Conv2d):
         dz = self.transposed.cut(self.backend, dz)
         self.backend.conv2d_dW(dz, x, self.slide, groups=self.groups, out=self.W.grad,
                                accumulate=accumulate)
-        return (self.backend.conv2d(dz, self.W.data, self.slide, groups=self.groups)
-                if self.needs_dx else None)
+        if not self.needs_dx:
+            return None
+        return self.backend.conv2d(dz, self.W.data, self.slide, groups=self.groups)
 
     def multiply_adds(self) -> int:
         C, H, W = self.in_shapes[0]

@@ -9,16 +9,20 @@ from xpnet.backends import Backend
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.linear import Linear
 
-FLOOR = -1.6732632423543772 * 1.0507009873554805       # what SELU tends to, its -alpha lambda
+FLOOR = -1.6732632423543772 * 1.0507009873554805        # limit of SELU, -alpha lambda
 
 
 class Dropout(Layer):
     """Dropout: in training Y = X keep / (1 - p), each element kept with probability 1 - p; in
     prediction Y = X.
 
-    X any shape. dX = dY keep / (1 - p). The mask follows from (seed, layer, step) alone and is the
-    same on every backend. ValueError for p outside 0 <= p < 1. Srivastava et al. 2014, in its
-    "inverted" form.
+    X and Y of any shape. dX = dY keep / (1 - p). The mask depends only on (seed, layer, step) and
+    is the same on every backend.
+
+    Args:
+        p: probability that an element is dropped, 0 <= p < 1.
+
+    Srivastava et al. 2014, in its "inverted" form.
     """
 
     kind = "dropout"
@@ -32,7 +36,7 @@ class Dropout(Layer):
 
     @property
     def key(self) -> tuple[int, int]:
-        """What, beside the counters, the layer's random numbers follow from."""
+        """What the layer's random numbers depend on, in addition to the counters."""
         return self.seed, self.index
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -48,12 +52,17 @@ class Dropout(Layer):
 
 
 class Dropout2d(Dropout):
-    """Spatial dropout: in training Y = X keep / (1 - p), whole maps being kept or dropped; in
-    prediction Y = X.
+    """Spatial dropout: in training Y = X keep / (1 - p), whole feature maps being kept or dropped;
+    in prediction Y = X.
 
-    X (C, H, W, N), keep (C, 1, 1, N): neighbouring pixels are alike, so that one would give away
-    what another one that was dropped had to say. dX = dY keep / (1 - p). ValueError for p outside 0
-    <= p < 1, and for inputs that are no maps. Tompson et al. 2015, section 3.2.
+    X (C, H, W, N), keep (C, 1, 1, N). dX = dY keep / (1 - p). Neighbouring pixels are alike: if
+    single ones were dropped, their neighbours would still carry the information. Arguments are
+    those of Dropout.
+
+    Raises:
+        ValueError: a sample does not have the axes channels, height, width.
+
+    Tompson et al. 2015, section 3.2.
     """
 
     kind = "dropout2d"
@@ -83,10 +92,14 @@ class GaussianDropout(Dropout):
     """Gaussian dropout: in training Y = X M, M normal with mean 1 and variance p / (1 - p); in
     prediction Y = X.
 
-    X any shape. dX = dY M. The first two moments are those of Dropout with the same p. M follows
-    from (seed, layer, step) alone, the same on every backend to rounding: NumPy's Philox words, by
-    the transform of Box and Muller 1958. ValueError for p outside 0 <= p < 1. Srivastava et al.
-    2014, section 10, where p is the share that is kept.
+    X and Y of any shape. dX = dY M. The first two moments are those of Dropout with the same p. M
+    depends only on (seed, layer, step) and is the same on every backend up to rounding: NumPy's
+    Philox words, with the transform of Box and Muller 1958.
+
+    Args:
+        p: 0 <= p < 1.
+
+    Srivastava et al. 2014, section 10, where p is the probability that an element is kept.
     """
 
     kind = "gaussian_dropout"
@@ -106,11 +119,15 @@ class GaussianDropout(Dropout):
 
 
 class AlphaDropout(Dropout):
-    """Alpha dropout: in training Y = a (X keep + alpha (1 - keep)) + b, alpha = -1.7581 SELU's
-    floor; in prediction Y = X.
+    """Alpha dropout: in training Y = a (X keep + alpha (1 - keep)) + b, alpha = -1.7581, the limit
+    of SELU; in prediction Y = X.
 
-    X any shape. dX = a dY keep. With q = 1 - p, a = (q + alpha^2 p q)^(-1/2) and b = -a p alpha
-    give an X of mean 0 and variance 1 a Y of the same moments. ValueError for p outside 0 <= p < 1.
+    X and Y of any shape. dX = a dY keep. With q = 1 - p, a = (q + alpha^2 p q)^(-1/2) and b = -a p
+    alpha keep a mean of 0 and a variance of 1 as they are.
+
+    Args:
+        p: probability that an element is replaced, 0 <= p < 1.
+
     Klambauer et al. 2017, section 2.
     """
 
@@ -155,12 +172,17 @@ class DropConnect(Linear):
     """DropConnect: in training Y = f(W keep / (1 - p) X + b), each weight kept with probability 1 -
     p; else Y = f(W X + b).
 
-    X (D, N), W and keep (units, D), b (units,), Y (units, N). dZ = dY f'(Y), dW = dZ X^T keep / (1
-    - p), dX = (W keep / (1 - p))^T dZ. ValueError for p outside 0 <= p < 1. Wan et al. 2013, with
-    three differences: one mask for a batch, where the paper draws one for each sample, which N
-    products of matrices would take; biases stay; and prediction uses the mean weights, where the
-    paper draws Z from a normal distribution of the same mean and variance. (Its p is the share that
-    is kept.)
+    X (D, N), W and keep (units, D), b (units,), Y (units, N).
+    dZ = dY f'(Y), dW = dZ X^T keep / (1 - p), dX = (W keep / (1 - p))^T dZ.
+    Other arguments are those of Linear.
+
+    Args:
+        p: probability that a weight is dropped, 0 <= p < 1.
+
+    Wan et al. 2013, whose p is the probability that a weight is kept, with three differences. There
+    is one mask for a batch; the paper draws one for each sample, which would take N products of
+    matrices. Biases are never dropped. Prediction uses the mean weights; the paper draws Z from a
+    normal distribution of the same mean and variance.
     """
 
     kind = "drop_connect"
@@ -174,9 +196,7 @@ class DropConnect(Linear):
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         if mode == PREDICT:
             return super().forward(x, mode)
-        # (units, D)
         W, keep = self.backend.dropout(self.W.data, self.p, (self.seed, self.index), self.counters)
-        # (units, N)
         z = self.backend.gemm(W, x, bias=self.b.data if self.b else None, activation=self.fused)
         y, kept = self.activated(z, self.fused)
         self.remember(mode, x, kept, W, keep)

@@ -1,4 +1,4 @@
-"""What the layers share that make new rows and columns of old ones."""
+"""Fixed linear maps along rows and columns, as gathers: the base of borders and interpolation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
-Gather = tuple[Any, Array | None]       # where to take from, and times what (None: times 1)
+Gather = tuple[Any, Array | None]       # an index, and a factor (None: 1)
 MOST_ENTRIES = 1 << 26                  # of a table
 
 
@@ -27,7 +27,7 @@ class Sparse:
     @classmethod
     def taking(cls, columns: int, taken: np.ndarray, weight: np.ndarray | None = None) -> Sparse:
         """Row r is the sum over k of weight[r, k] times row taken[r, k] of the unit matrix; weights
-        of 1 by default."""
+        are 1 by default."""
         rows, k = taken.shape
         weight = np.ones(taken.shape) if weight is None else weight
         key = (np.arange(rows)[:, None] * columns + taken).ravel()
@@ -38,7 +38,7 @@ class Sparse:
         return cls((rows, columns), key // columns, key % columns, total)
 
     @property
-    def T(self) -> Sparse:      # noqa: N802 - as arrays have it
+    def T(self) -> Sparse:              # noqa: N802 - the name that arrays have
         order = np.argsort(self.column, kind="stable")
         return Sparse(self.shape[::-1], self.column[order], self.row[order], self.weight[order])
 
@@ -49,17 +49,17 @@ class Sparse:
                 and bool((self.row == self.column).all() and (self.weight == 1).all()))
 
     def table(self, who: str) -> tuple[np.ndarray, np.ndarray]:
-        """Columns and weights (rows, most), for the `most` entries that the fullest row has."""
+        """Columns and weights (rows, most); `most` is the number of entries of the fullest row."""
         rows = self.shape[0]
         counts = np.bincount(self.row, minlength=rows)
         most = max(int(counts.max()), 1)
         if rows * most > MOST_ENTRIES:
             raise ValueError(f"{who}: expected a table of at most {MOST_ENTRIES:,} entries. "
-                             f"Received: {rows:,} rows, of which one is used {most:,} times.")
+                             f"Received: {rows:,} rows, one of which is used {most:,} times.")
         place = np.arange(len(self.row)) - (np.cumsum(counts) - counts)[self.row]
         columns, weights = np.zeros((rows, most), int), np.zeros((rows, most))
         columns[self.row, place], weights[self.row, place] = self.column, self.weight
-        # A row with fewer entries takes its first one again, times 0: what it does not see cannot
+        # A row with fewer entries takes its first one again, times 0: a NaN elsewhere cannot
         # reach it.
         return np.where(np.arange(most) < counts[:, None], columns, columns[:, :1]), weights
 
@@ -68,13 +68,13 @@ class RowsAndColumns(Layer):
     """Base class of fixed linear maps along rows and columns: Y[c] = A X[c] B^T, dX[c] = A^T dY[c]
     B.
 
-    A subclass says what A (OH, H) and B (OW, W) are. They have few entries in a row; each of them
-    is a gather on the backend: rows y[r] = sum over k of weight_k[r] x[index_k[r]]. The transposed
-    matrices give gathers just so, and nothing is scattered.
+    A subclass defines A (OH, H) and B (OW, W), which have few entries in a row. Each of them is a
+    gather on the backend: y[r] = sum over k of weight_k[r] x[index_k[r]]. The transposed matrices
+    are gathers too, so nothing is scattered.
     """
 
     def sizes(self, H: int, W: int) -> tuple[int, int]:
-        """(OH, OW); an error for an input that is too small."""
+        """(OH, OW). Raises ValueError if the input is too small."""
         raise NotImplementedError
 
     def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:
@@ -97,18 +97,16 @@ class RowsAndColumns(Layer):
         return self.gathers(B.T, 2) + self.gathers(A.T, 1)
 
     def gathers(self, matrix: Sparse, axis: int) -> list[list[Gather]]:
-        """One gather for each entry that the fullest row of `matrix` has, along an axis of (C, H,
-        W, N)."""
+        """One gather along an axis of (C, H, W, N) for each entry of the fullest row of `matrix`.
+        """
         if matrix.identity:
             return []
         found: list[Gather] = []
         for index, weight in zip(*(table.T for table in matrix.table(self.who)), strict=True):
-            on_device = self.backend.asarray(index)
-            found.append(((slice(None), on_device) if axis == 1
-                          else (slice(None), slice(None), on_device), None if (weight == 1).all()
-                          else
-                          self.backend.asarray(weight.reshape(-1, *(1,) * (3 - axis)),
-                                               self.buffers.dtype)))
+            where = (*(slice(None),) * axis, self.backend.asarray(index))
+            weight = weight.reshape(-1, *(1,) * (3 - axis))
+            found.append((where, None if (weight == 1).all()
+                          else self.backend.asarray(weight, self.buffers.dtype)))
         return [found]
 
     @staticmethod

@@ -19,7 +19,13 @@ class Linear(Activated):
 
     X (D, N), W (units, D), b (units,), Y (units, N).
     dZ = dY f'(Y), dW = dZ X^T, db = sum over N of dZ, dX = W^T dZ.
-    ValueError for inputs that are no vectors: put Flatten() before it.
+
+    Args:
+        units: number of output features.
+        init: name of an initializer; by default the one that fits the activation.
+
+    Raises:
+        ValueError: a sample is not a vector. Put Flatten() before the layer.
     """
 
     kind = "linear"
@@ -34,17 +40,15 @@ class Linear(Activated):
     def build(self, in_shape: Shape) -> Shape:
         if len(in_shape) != 1:
             raise ValueError(f"{self.who}: expected a vector of features per sample; put Flatten() "
-                             "before it. "
-                             f"Received: input shape {in_shape}.")
+                             f"before it. Received: input shape {in_shape}.")
         D, = in_shape
         self.W = self.parameter("W", (self.units, D), self.initializer)
         self.b = self.parameter("b", (self.units,), zeros) if self.bias else None
         return (self.units,)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        # (units, N)
         z = self.backend.gemm(self.W.data, x, bias=self.b.data if self.b else None,
-                              activation=self.fused)
+                              activation=self.fused)                                # (units, N)
         y, kept = self.activated(z, self.fused)
         self.remember(mode, x, kept)
         return y
@@ -63,12 +67,18 @@ class Linear(Activated):
 
 class RBF(Layer):
     """Euclidean radial basis functions with fixed centres: Y[k] = -sum over d of (X[d] -
-    codes[k][d])^2.
+    codes[k][d])^2 (LeCun et al. 1998, eq. 7 and 9).
 
-    X (D, N), codes (K, D), Y (K, N): the nearest code has the largest output, so that cross entropy
-    on Y is the discriminative criterion of LeNet-5 (LeCun et al. 1998, eq. 7 and 9, without the
-    constant that bounds the penalty). dX = 2 (codes^T dY - X sum over k of dY). ValueError where
-    the input has not as many features as the codes.
+    X (D, N), codes (K, D), Y (K, N).
+    dX = 2 (codes^T dY - X sum over k of dY). The nearest code has the largest output, so cross
+    entropy on Y is the discriminative criterion of LeNet-5, without the constant that bounds the
+    penalty.
+
+    Args:
+        codes: the K centres, lists of D numbers.
+
+    Raises:
+        ValueError: the codes differ in length, or the input does not have D features.
     """
 
     kind = "rbf"
@@ -76,8 +86,8 @@ class RBF(Layer):
     def __init__(self, codes: Sequence[Sequence[float]], *, name: str | None = None) -> None:
         super().__init__(name=name)
         rows = [items(code) or [] for code in items(codes) or rows_of(codes)]
-        if not rows or not rows[0] or len({len(row) for row in rows}) != 1 or not all(
-                is_number(value) for row in rows for value in row):
+        if (not rows or not rows[0] or len({len(row) for row in rows}) != 1
+                or not all(is_number(value) for row in rows for value in row)):
             raise wrong(self.who, "codes to be lists of numbers of one length, one for each class",
                         "codes", codes)
         self.codes = [[float(value) for value in row] for row in rows]
@@ -86,16 +96,15 @@ class RBF(Layer):
         codes = np.array(self.codes)
         if in_shape != codes.shape[1:]:
             raise ValueError(f"{self.who}: expected {codes.shape[1]} features, the length of a "
-                             "code. "
-                             f"Received: input shape {in_shape}.")
+                             f"code. Received: input shape {in_shape}.")
         self.C = self.state("codes", codes.shape, lambda rng, shape, fan_in, fan_out: codes)
         return (len(codes),)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x)
         C = self.C.data  # (K, D)
-        # (K, N)
-        return 2 * self.backend.gemm(C, x) - (x * x).sum(axis=0) - (C * C).sum(axis=1)[:, None]
+        xx, CC = (x * x).sum(axis=0), (C * C).sum(axis=1)       # (N,), (K,)
+        return 2 * self.backend.gemm(C, x) - xx - CC[:, None]   # (K, N)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         x, = self.recall()
@@ -109,13 +118,15 @@ class LocallyConnected2d(Activated):
     """Local connections without sharing: Y[f, p] = act(b[p, f] + sum over c, i, j of W[p, f, c, i,
     j] X[c, p s - top + (i, j)]).
 
-    X (C, H, W, N), W (OH, OW, filters, C, KH, KW), b (OH, OW, filters), Y (filters, OH, OW, N), p =
-    (y, x) a place of the output. Every place is a small fully connected layer on its window, so all
-    of them together are one product by groups, a group for each place: with the columns of place p,
-    cols[p] (C KH KW, N), Z[p] = W[p] cols[p], dW[p] = dZ[p] cols[p]^T, db = sum of dZ over the
-    batch, dX = col2im(W[p]^T dZ[p]). OH OW times the weights of a Conv2d, for as many
-    multiply-adds. Errors are Conv2d's. LeCun 1989 (where it learns digits less well than shared
-    weights do); Gregor and LeCun 2010; Taigman et al. 2014.
+    X (C, H, W, N), W (OH, OW, filters, C, KH, KW), b (OH, OW, filters), Y (filters, OH, OW, N); p =
+    (y, x) is an output position. Every position is a small fully connected layer on its window, so
+    all of them are one product in groups, with one group per position. With cols[p] (C KH KW, N)
+    the column of position p: Z[p] = W[p] cols[p], dW[p] = dZ[p] cols[p]^T, db = sum of dZ over the
+    batch, dX = col2im(W[p]^T dZ[p]). The layer has OH OW times the weights of a Conv2d and needs
+    the same number of multiply-adds. Arguments and errors are those of Conv2d.
+
+    LeCun 1989 (where it learns digits less well than shared weights do); Gregor and LeCun 2010;
+    Taigman et al. 2014.
     """
 
     kind = "local"
@@ -139,8 +150,8 @@ class LocallyConnected2d(Activated):
         self.W = self.parameter("W", (OH, OW, self.filters, C, *self.window.kernel),
                                 self.initializer, decay=True, fan_in=self.fan,
                                 fan_out=self.filters * taps, units=3)
-        self.b = (self.parameter("b", (OH, OW, self.filters), zeros, decay=False) if self.bias
-                  else None)
+        self.b = (self.parameter("b", (OH, OW, self.filters), zeros, decay=False)
+                  if self.bias else None)
         return self.filters, OH, OW
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -152,8 +163,8 @@ class LocallyConnected2d(Activated):
                                 bias=self.b.data.reshape(-1) if self.b else None)  # (P*F, 1, 1, N)
         y, kept = self.activated(z, self.fused)
         self.remember(mode, cols, kept, x.shape)
-        return (self.backend.asarray(y.reshape(P, F, N).transpose(1, 0, 2)).reshape(
-            *self.out_shape, N))
+        y = self.backend.asarray(y.reshape(P, F, N).transpose(1, 0, 2))     # (F, P, N)
+        return y.reshape(*self.out_shape, N)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         cols, kept, x_shape = self.recall()

@@ -1,4 +1,4 @@
-"""Normalisation without parameters: by neighbouring channels, by the surroundings, by the norm along an axis."""
+"""Normalisation without parameters: over neighbouring channels, over a window, by a norm."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
 class LocalResponseNorm(Layer):
-    """Local response normalisation: Y = X / (k + alpha / size * sum over size neighbouring maps of
-    X^2)^beta.
+    """Local response normalisation: Y = X / (k + alpha / size * sum over size neighbouring channels
+    of X^2)^beta.
 
-    X and Y (C, ..., N). Map c sees the maps c - size // 2 to c + (size - 1) // 2; those that do not
-    exist count as 0. With b the sum in brackets: dX[c] = dY[c] b[c]^-beta - 2 alpha beta / size
-    X[c] (sum of dY X b^(-beta - 1) over the maps that see c). ValueError for a k that is not above
-    0, which keeps the division from 0 / 0.
+    X and Y (C, ..., N). The neighbours of channel c are c - size // 2 to c + (size - 1) // 2; those
+    that do not exist count as 0.
+    With b the sum in parentheses: dX[c] = dY[c] b[c]^-beta - 2 alpha beta / size X[c] (sum of dY X
+    b^(-beta - 1) over the channels whose neighbour c is).
 
-    Krizhevsky et al. 2012, section 3.3, where alpha is not divided by the size: their k=2, n=5,
-    alpha=1e-4 is LocalResponseNorm(5, k=2, alpha=5e-4) here. Brightness normalisation X / (kappa +
-    lambda sum of X^2)^mu is LocalResponseNorm(size, k=kappa, alpha=size * lambda, beta=mu). Every
-    map sees all C maps only from size = 2 C - 1 on: with size = C the first map sees (C + 1) // 2
-    of them. For an even size PyTorch sees one map more before c, as here, and ONNX one more after
-    it.
+    Krizhevsky et al. 2012, section 3.3, do not divide alpha by the size: their k=2, n=5, alpha=1e-4
+    is LocalResponseNorm(5, k=2, alpha=5e-4) here. Brightness normalisation X / (kappa + lambda sum
+    of X^2)^mu is LocalResponseNorm(size, k=kappa, alpha=size * lambda, beta=mu). Only from size = 2
+    C - 1 on is every channel a neighbour of every other: with size = C the first channel has (C +
+    1) // 2 neighbours. For an even size PyTorch takes one channel more before c, as here, and ONNX
+    one more after it.
+
+    Args:
+        k: above 0, so that nothing divides by 0.
     """
 
     kind = "lrn"
@@ -35,13 +38,13 @@ class LocalResponseNorm(Layer):
                  ) -> None:
         super().__init__(name=name)
         self.size = self.expect_integer("size", size)
-        self.alpha, self.beta = (self.expect_number("alpha", alpha, 0),
-                                 self.expect_number("beta", beta, 0))
+        self.alpha = self.expect_number("alpha", alpha, 0)
+        self.beta = self.expect_number("beta", beta, 0)
         self.k = self.expect_positive("k", k)
-        # The maps are the rows of a picture of one column, and everything else counts as samples:
-        # (1, C, 1, rest * N).
-        self._neighbours = (Window((self.size, 1),
-                                   padding=(self.size // 2, (self.size - 1) // 2, 0, 0)))
+        # The channels are the rows of an image (1, C, 1, rest * N) of one column; everything else
+        # counts as samples.
+        self._neighbours = Window((self.size, 1),
+                                  padding=(self.size // 2, (self.size - 1) // 2, 0, 0))
 
     def build(self, in_shape: Shape) -> Shape:
         return in_shape
@@ -67,12 +70,12 @@ class LocalResponseNorm(Layer):
 
 
 class _LocalNorm2d(Layer):
-    """What the local normalisations share: M, the weighted mean over all maps around each position,
-    and its adjoint.
+    """Base class of local normalisation: M, the weighted mean over all channels in the window
+    around each position, and its adjoint.
 
     (M X)[h, w] = 1 / (C n[h, w]) * sum over c, i, j of g[i, j] X[c, h + i, w + j], g a Gaussian
-    that sums to 1, and n[h, w] the part of g that lies on the picture there: at the border the
-    weights are made to sum to 1 again.
+    that sums to 1, and n[h, w] the part of g that is inside the image there: at the border the
+    weights are scaled to sum to 1 again.
     """
 
     kind = "localnorm"
@@ -83,8 +86,7 @@ class _LocalNorm2d(Layer):
         self.kernel_size = self.expect_integer("kernel_size", kernel_size)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"{self.who}: expected an odd kernel_size, so that a window has a "
-                             "centre. "
-                             f"Received: kernel_size={kernel_size}.")
+                             f"centre. Received: kernel_size={kernel_size}.")
         self.sigma = None if sigma is None else self.expect_positive("sigma", sigma)
         self.window = Window.make(self.kernel_size, padding="half", who=self.who)
 
@@ -108,22 +110,25 @@ class _LocalNorm2d(Layer):
         """1 / (C n), (H, W, 1)."""
         C, H, W = self.in_shapes[0]
         rows, columns = (inside @ self._bell() for inside in self.window.inside(H, W))
-        return self.backend.asarray(1 / (C * np.outer(rows, columns))[:, :, None],
-                                    self.buffers.dtype)
+        share = 1 / (C * np.outer(rows, columns))
+        return self.backend.asarray(share[:, :, None], self.buffers.dtype)
 
     def _mean(self, x: Array) -> Array:
         """M X (1, H, W, N)."""
         return self.backend.conv2d(x.sum(axis=0, keepdims=True), self._g, self.window) * self._share
 
     def _mean_dx(self, dm: Array) -> Array:
-        """The adjoint of M, the same for each map: (1, H, W, N) for dm (1, H, W, N)."""
+        """The adjoint of M, the same for each channel: (1, H, W, N) for dm (1, H, W, N)."""
         return self.backend.conv2d_dx(dm * self._share, self._g, dm.shape, self.window)
 
     def _subtract(self, x: Array) -> Array:
-        """X - M X. M leaves a constant as it is, so the mean of each sample is taken off first:
-        rounding errors are then those of the differences in an image, and not of its brightness."""
+        """X - M X.
+
+        M leaves a constant as it is, so the mean of each sample is subtracted first: rounding
+        errors are then those of the differences in an image, and not of its brightness.
+        """
         mean = x.mean(axis=(0, 1, 2), keepdims=True, dtype="float64").astype(x.dtype)
-        # a NaN stays in the windows that see it
+        # a NaN stays in the windows that contain it
         x = x - self.xp.where(self.xp.isfinite(mean), mean, x.dtype.type(0))
         return x - self._mean(x)
 
@@ -150,14 +155,19 @@ class _LocalNorm2d(Layer):
 
 
 class SubtractiveNorm2d(_LocalNorm2d):
-    """Subtractive normalisation: Y = X - M X, M the Gaussian mean over all maps and the window
+    """Subtractive normalisation: Y = X - M X, M the Gaussian mean over all channels and the window
     around each position.
 
-    X and Y (C, H, W, N). The window is kernel_size x kernel_size, the Gaussian's standard deviation
-    sigma, a quarter of kernel_size unless told (the source gives none). At the border only what
-    lies on the picture counts, with weights that sum to 1 again. dX = dY - M^T (sum of dY over the
-    maps). ValueError for an even kernel_size. A lecture prints M without normalisation, as a plain
-    sum over maps and window: a constant X would then not become 0. Jarrett et al. 2009, section 2.
+    X and Y (C, H, W, N). dX = dY - M^T (sum of dY over the channels). At the border only elements
+    inside the image count, with weights that sum to 1 again. A lecture prints M without
+    normalisation, as a plain sum over channels and window: a constant X would then not become 0.
+
+    Args:
+        kernel_size: rows and columns of the window, odd.
+        sigma: standard deviation of the Gaussian; by default a quarter of kernel_size (the source
+            gives none).
+
+    Jarrett et al. 2009, section 2.
     """
 
     def __init__(self, kernel_size: int = 9, *, sigma: float | None = None, name: str | None = None
@@ -177,12 +187,16 @@ class DivisiveNorm2d(_LocalNorm2d):
     """Divisive normalisation: Y = X / max(c, sigma), sigma = sqrt(M X^2), c the mean of sigma over
     the image.
 
-    X and Y (C, H, W, N), sigma (H, W, N), c (N,). M is SubtractiveNorm2d's mean. c is not below
-    `floor`, which the source lacks: it keeps a flat picture, whose rounding errors are all that is
-    left, from being blown up. With d the divisor, D = -(sum of dY Y over the maps) / d, and D' = D
-    where sigma > c, plus for each image the mean of what D has elsewhere: dX = dY / d + 2 X M^T (D'
-    / 2 sigma). ValueError for an even kernel_size, and for a floor of 0. Jarrett et al. 2009,
-    section 2.
+    X and Y (C, H, W, N), sigma (H, W, N), c (N,). M is the mean of SubtractiveNorm2d, which
+    describes the other arguments.
+    With d the divisor, D = -(sum of dY Y over the channels) / d, and D' = D where sigma > c, plus
+    for each image the mean of the D elsewhere: dX = dY / d + 2 X M^T (D' / 2 sigma).
+
+    Args:
+        floor: lower bound of c, above 0, which the source lacks: it keeps the rounding errors of a
+            flat image from being amplified.
+
+    Jarrett et al. 2009, section 2.
     """
 
     def __init__(self, kernel_size: int = 9, *, sigma: float | None = None, floor: float = 1e-4,
@@ -205,7 +219,9 @@ class ContrastNorm2d(DivisiveNorm2d):
     """Local contrast normalisation: V = X - M X, Y = V / max(c, sigma) with sigma = sqrt(M V^2), c
     = mean of sigma.
 
-    SubtractiveNorm2d and then DivisiveNorm2d, with the same window. Jarrett et al. 2009, section 2.
+    SubtractiveNorm2d and then DivisiveNorm2d, with the same window and their arguments.
+
+    Jarrett et al. 2009, section 2.
     """
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -217,8 +233,10 @@ class ContrastNorm2d(DivisiveNorm2d):
 
 
 def norm(xp: Array, x: Array, p: float, axis: int) -> Array:
-    """(sum |x|^p)^(1/p) along an axis, which stays with size 1: divided by the largest |x| first,
-    so that no power overflows."""
+    """(sum |x|^p)^(1/p) along an axis, which stays with size 1.
+
+    x is divided by the largest |x| first, so that no power overflows.
+    """
     largest = abs(x).max(axis=axis, keepdims=True)
     scale = xp.where((largest > 0) & (largest < xp.inf), largest, x.dtype.type(1))
     return scale * (abs(x / scale) ** p).sum(axis=axis, keepdims=True) ** (1.0 / p)
@@ -235,11 +253,17 @@ class LpNormalize(Layer):
     """Division by the norm along an axis: Y = X / max(||X||_p, eps), ||X||_p = (sum |X|^p)^(1/p)
     (Horn and Johnson 1985).
 
-    X of any shape, Y the same; `axis` is one of a sample's, 0 for the channels or features, or None
-    for all of them. dX = (dY - S sum of dY Y) / ||X||_p with S = sign(X) (|X| / ||X||_p)^(p - 1),
-    which is Y itself for p = 2; below eps dX = dY / eps, but 0 where all of X are 0: a blank sample
-    has no direction, and 1 / eps would be 1e12. ValueError for p below 1, an eps below 1e-30, and
-    an axis that a sample has not.
+    X and Y of any shape. dX = (dY - S sum of dY Y) / ||X||_p with S = sign(X) (|X| / ||X||_p)^(p -
+    1), which is Y itself for p = 2. Below eps dX = dY / eps, except that dX = 0 where all of X are
+    0: a blank sample has no direction, and 1 / eps would be 1e12.
+
+    Args:
+        p: 1 or larger.
+        axis: an axis of a sample, 0 for the channels or features, or None for all of them.
+        eps: 1e-30 or larger.
+
+    Raises:
+        ValueError: a sample does not have this axis.
     """
 
     kind = "norm"
@@ -274,10 +298,9 @@ class LpNormalize(Layer):
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         v, y, length = self.recall()
         g = self._vectors(dy) * (length != 0)
-        # a constant divisor has none
-        slope = norm_slope(self.xp, v, length, self.p) * (length > self.eps)
-        dx = (g - slope * (g * y).sum(axis=self._along, keepdims=True)) / self.xp.maximum(
-            length, self.eps)
+        slope = norm_slope(self.xp, v, length, self.p) * (length > self.eps)    # eps has none
+        dx = g - slope * (g * y).sum(axis=self._along, keepdims=True)
+        dx /= self.xp.maximum(length, self.eps)
         return dx.reshape(dy.shape)
 
 
@@ -285,8 +308,9 @@ class L1Norm(LpNormalize):
     """Division by the sum of the absolute values along an axis: Y = X / max(sum of |X|, eps) (Horn
     and Johnson 1985).
 
-    LpNormalize with p = 1: shapes, gradient and errors stand there. NumPyNet's L1Norm_layer has dX
-    = dY - sign(Y), which is no gradient: it leaves out the divisor, and dY in the second term.
+    LpNormalize with p = 1: shapes, gradient and errors are described there. NumPyNet's L1Norm_layer
+    has dX = dY - sign(Y), which is not the gradient: the divisor is missing, and dY in the second
+    term.
     """
 
     def __init__(self, *, axis: int | None = 0, eps: float = 1e-12, name: str | None = None
@@ -298,9 +322,9 @@ class L2Norm(LpNormalize):
     """Division by the Euclidean length along an axis: Y = X / max(sqrt(sum of X^2), eps) (Liu et
     al. 2015).
 
-    LpNormalize with p = 2: shapes, gradient and errors stand there. NumPyNet's L2Norm_layer has dX
-    = dY + (1 - Y) / ||X||, which is no gradient: it does not divide dY, and takes no part of it off
-    along Y.
+    LpNormalize with p = 2: shapes, gradient and errors are described there. NumPyNet's L2Norm_layer
+    has dX = dY + (1 - Y) / ||X||, which is not the gradient: it does not divide dY, and does not
+    subtract the part of dY along Y.
     """
 
     def __init__(self, *, axis: int | None = 0, eps: float = 1e-12, name: str | None = None

@@ -9,12 +9,12 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 
 
 class _SameShape(Layer):
-    """Elementwise, on two or more arrays of one shape."""
+    """Base class of elementwise functions of two or more arrays of one shape."""
 
     def build(self, *in_shapes: Shape) -> Shape:
         if len(in_shapes) < 2 or len(set(in_shapes)) > 1:
-            raise ValueError(f"{self.who}: expected two or more inputs of one shape. Received: "
-                             f"{list(in_shapes)}.")
+            raise ValueError(f"{self.who}: expected two or more inputs of one shape. "
+                             f"Received: {list(in_shapes)}.")
         return in_shapes[0]
 
 
@@ -39,7 +39,9 @@ class Add(_SameShape):
 class Average(Add):
     """Mean of two or more arrays of one shape: Y = (X1 + X2 + ...) / m, and each dX is dY / m.
 
-    Of networks' outputs it makes a committee. Hansen and Salamon 1990.
+    The mean of the outputs of several networks is a committee.
+
+    Hansen and Salamon 1990.
     """
 
     kind = "average"
@@ -54,7 +56,9 @@ class Average(Add):
 class Subtract(_SameShape):
     """Difference of two arrays of one shape: Y = X1 - X2, dX1 = dY, dX2 = -dY.
 
-    What two branches make of a pair of pictures is compared so. Chopra et al. 2005, eq. 1.
+    It compares the outputs of two branches for a pair of images.
+
+    Chopra et al. 2005, eq. 1.
     """
 
     kind = "subtract"
@@ -75,8 +79,9 @@ class Multiply(_SameShape):
     """Product of two or more arrays of one shape: Y = X1 X2 ..., element by element, and dXi = dY
     times all others.
 
-    One of them is often a gate, a sigmoid between 0 and 1. Hochreiter and Schmidhuber 1997;
-    Srivastava et al. 2015, eq. 2.
+    One of them is often a gate, a sigmoid between 0 and 1.
+
+    Hochreiter and Schmidhuber 1997; Srivastava et al. 2015, eq. 2.
     """
 
     kind = "multiply"
@@ -91,8 +96,10 @@ class Multiply(_SameShape):
 
 
 class _Winner(_SameShape):
-    """One of the elements in each place; dY goes to it. Of equal ones the first wins, a NaN wins
-    over everything."""
+    """Base class: one of the inputs wins at each position, and dY goes to it.
+
+    Of equal elements the first wins; a NaN wins over everything.
+    """
 
     def of_two(self, a: Array, b: Array) -> Array:
         raise NotImplementedError
@@ -109,7 +116,7 @@ class _Winner(_SameShape):
         for x in xs:
             wins = (x == y) | (x != x)
             dxs.append(self.xp.where(wins, dy, zero))
-            dy = self.xp.where(wins, zero, dy)              # what is left for those that come later
+            dy = self.xp.where(wins, zero, dy)              # each dy goes to one input only
         return tuple(dxs)
 
 
@@ -117,7 +124,9 @@ class Maximum(_Winner):
     """Largest of two or more arrays of one shape: Y = max(X1, X2, ...), element by element; dY goes
     to the one that won.
 
-    Of equal elements the first wins, a NaN wins over everything. Goodfellow et al. 2013.
+    Of equal elements the first wins; a NaN wins over everything.
+
+    Goodfellow et al. 2013.
     """
 
     kind = "maximum"
@@ -130,7 +139,9 @@ class Minimum(_Winner):
     """Smallest of two or more arrays of one shape: Y = min(X1, X2, ...), element by element; dY
     goes to the one that won.
 
-    Of equal elements the first wins, a NaN wins over everything. As a fuzzy AND: Zadeh 1965.
+    Of equal elements the first wins; a NaN wins over everything.
+
+    As a fuzzy AND: Zadeh 1965.
     """
 
     kind = "minimum"
@@ -143,18 +154,20 @@ class Concat(Layer):
     """Concatenation along the first axis, channels or features: Y = [X1; X2; ...], and each dX is
     its part of dY.
 
-    X1 (C1, H, W, N), X2 (C2, H, W, N), ... -> Y (C1 + C2 + ..., H, W, N) (Szegedy et al. 2015,
-    figure 2).
+    X1 (C1, H, W, N), X2 (C2, H, W, N), ... -> Y (C1 + C2 + ..., H, W, N).
+
+    Raises:
+        ValueError: the inputs differ in another axis than the first.
+
+    Szegedy et al. 2015, figure 2.
     """
 
     kind = "concat"
 
     def build(self, *in_shapes: Shape) -> Shape:
-        if (len(in_shapes) < 2 or len({shape[1:] for shape in in_shapes}) > 1
-            or len({len(s) for s in in_shapes}) > 1):
+        if len(in_shapes) < 2 or len({shape[1:] for shape in in_shapes}) > 1:
             raise ValueError(f"{self.who}: expected two or more inputs that differ in their first "
-                             "axis only. "
-                             f"Received: {list(in_shapes)}.")
+                             f"axis only. Received: {list(in_shapes)}.")
         return (sum(shape[0] for shape in in_shapes), *in_shapes[0][1:])
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
@@ -164,8 +177,8 @@ class Concat(Layer):
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         self.recall()
         stops = itertools.accumulate(shape[0] for shape in self.in_shapes)
-        return (tuple(dy[stop - shape[0]:stop]
-                      for stop, shape in zip(stops, self.in_shapes, strict=True)))
+        return tuple(dy[stop - shape[0]:stop]
+                     for stop, shape in zip(stops, self.in_shapes, strict=True))
 
 
 def _product(factors: Sequence[Array]) -> Array:

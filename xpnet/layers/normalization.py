@@ -1,4 +1,4 @@
-"""Normalisation with trained scale and shift: by the batch, or by each sample alone."""
+"""Normalisation with a trained scale and shift: over the batch, or over each sample alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from xpnet.layers.activations import Activated
 
 
 class BatchNorm(Activated):
-    """Base class of batch normalisation: each row of X (C, ..., N) by its own mean and variance."""
+    """Base class of batch normalisation: each row of X (C, ..., N) with its own mean and variance.
+    """
 
     kind = "bn"
 
@@ -25,19 +26,19 @@ class BatchNorm(Activated):
         self._alone = False             # whether a sample has a single element of each channel
 
     def declare(self, channels: int, elements: int) -> None:
-        """Parameters and state for so many channels; `elements` is how many of each one a sample
-        has."""
+        """Declare parameters and state; a sample has `elements` elements of each of the channels.
+        """
         self.gamma = self.parameter("gamma", (channels,), ones)
         self.beta = self.parameter("beta", (channels,), zeros)
         self.mean = self.state("mean", (channels,), zeros)
         self.var = self.state("var", (channels,), ones)
         if self.momentum is None:
-            # how many the running statistics are of
+            # the number of batches in the running statistics
             self.batches = self.state("batches", (1,), zeros)
         self._alone = elements == 1
 
     @property
-    def smallest_batch(self) -> int:        # type: ignore[override] # it depends on whether the layer is trainable
+    def smallest_batch(self) -> int:        # type: ignore[override] # depends on `trainable`
         return 2 if self._alone and self.trainable else 1
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -53,8 +54,8 @@ class BatchNorm(Activated):
         return y
 
     def normalised(self, x: Array) -> tuple[Array, Array, Array, Array]:
-        """Y by the batch's own statistics, what the activation's derivative reads, and the batch's
-        mean and variance."""
+        """Y with the batch's own statistics, what the activation's derivative reads, and the
+        batch's mean and variance."""
         if x.shape[-1] < self.smallest_batch:
             raise ValueError(f"{self.who}: expected more than one element per channel in training. "
                              f"Received: an array of shape {x.shape}.")
@@ -63,14 +64,14 @@ class BatchNorm(Activated):
         return *self.activated(z, self.fused), mean, var
 
     def _move(self, mean: Array, var: Array, n: int) -> None:
-        """The running statistics after a batch of n elements per channel."""
+        """Update the running statistics after a batch of n elements per channel."""
         if self.momentum is not None:
             self.backend.update_running(self.mean.data, self.var.data, mean, var, self.momentum, n)
             return
         count = self.batches.data  # (1,)
         count += 1
         self.mean.data += (mean - self.mean.data) / count
-        # the first batch replaces the 1 that stood there
+        # the first batch replaces the initial 1
         self.var.data += (var * (n / (n - 1)) - self.var.data) / count
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
@@ -97,15 +98,23 @@ class BatchNorm2d(BatchNorm):
     """Batch normalisation of each channel: Y = f(gamma X_hat + beta), X_hat = (X - mean) / sqrt(var
     + eps).
 
-    X and Y (C, H, W, N), gamma and beta (C,). In training mean and var are the batch's own, over
-    (H, W, N), and the running statistics move: running += momentum (batch's - running), with the
-    unbiased variance; `momentum=None` makes them the mean over all batches so far. In prediction
-    the running ones are used, and in training too while the layer is not `trainable`; then they
-    stay as they are. `net.population_statistics` puts those of algorithm 2 in their place. dX =
-    gamma / std (dY - sum of dY / m - X_hat sum of (dY X_hat) / m), std = sqrt(var + eps), m
+    X and Y (C, H, W, N), gamma and beta (C,). In training, mean and var are those of the batch,
+    over (H, W, N), and the running statistics move: running += momentum (batch's - running), with
+    the unbiased variance. In prediction the running statistics are used; also in training if the
+    layer is not `trainable`, and then they stay as they are. `net.population_statistics` replaces
+    them by those of algorithm 2.
+    dX = gamma / std (dY - sum of dY / m - X_hat sum of (dY X_hat) / m), std = sqrt(var + eps), m
     elements per channel. Some notes print gamma / m as the first factor: it is gamma / std, or
-    gamma / (m std) where the sums are not divided by m. Ioffe and Szegedy 2015, algorithms 1 and 2.
-    ValueError in training where a channel has a single element: its variance is 0.
+    gamma / (m std) if the sums are not divided by m.
+
+    Args:
+        momentum: None makes the running statistics the mean over all batches so far.
+        activation: name of f; None is the identity.
+
+    Raises:
+        ValueError: in training, a channel has a single element, whose variance is 0.
+
+    Ioffe and Szegedy 2015, algorithms 1 and 2.
     """
 
     def build(self, in_shape: Shape) -> Shape:
@@ -118,9 +127,13 @@ class BatchNorm1d(BatchNorm):
     """Batch normalisation of each feature: Y = f(gamma X_hat + beta), X_hat = (X - mean) / sqrt(var
     + eps).
 
-    X and Y (D, N), gamma and beta (D,), mean and var over the batch: BatchNorm2d for vectors, see
-    there. Ioffe and Szegedy 2015, algorithms 1 and 2. ValueError in training for a batch of one
-    sample.
+    X and Y (D, N), gamma and beta (D,), mean and var over the batch. BatchNorm2d for vectors:
+    gradients, arguments and statistics are described there.
+
+    Raises:
+        ValueError: in training, the batch has a single sample.
+
+    Ioffe and Szegedy 2015, algorithms 1 and 2.
     """
 
     def build(self, in_shape: Shape) -> Shape:
@@ -130,8 +143,8 @@ class BatchNorm1d(BatchNorm):
 
 
 def _mean(rows: Array) -> Array:
-    """The mean over axis 1, which stays with size 1; added up in float64, since a row can be a
-    whole picture."""
+    """Mean over axis 1, which stays with size 1; summed in float64, since a row can be a whole
+    image."""
     return rows.mean(axis=1, keepdims=True, dtype="float64").astype(rows.dtype)
 
 
@@ -139,33 +152,38 @@ class SampleNorm(Layer):
     """Base class: X as rows (groups, elements, N); X_hat = (X - mean) / sqrt(var + eps) of each row
     of each sample.
 
-    var has the divisor n and is the mean square of what is left after the mean was taken off. With
-    dX_hat = dY gamma: dX = (dX_hat - mean of dX_hat - X_hat mean of (dX_hat X_hat)) / sqrt(var +
-    eps).
+    var has the divisor n and is the mean square after the mean was subtracted.
+    With dX_hat = dY gamma: dX = (dX_hat - mean of dX_hat - X_hat mean of (dX_hat X_hat)) / sqrt(var
+    + eps).
+
+    Args:
+        affine: False leaves out gamma and beta.
+
+    Raises:
+        ValueError: a row has a single element, which would become 0.
     """
 
     kind = "norm"
-    centred = True          # False: neither a mean is taken off nor a beta added
+    centred = True          # False: the mean is not subtracted, and there is no beta
 
     def __init__(self, eps: float, affine: bool, name: str | None) -> None:
         super().__init__(name=name)
         self.eps: float | None = self.expect_number("eps", eps, 0)
-        # floor: the eps that is used
-        self.floor, self.affine = self.eps, self.expect_flag("affine", affine)
+        self.floor = self.eps           # the eps that is used
+        self.affine = self.expect_flag("affine", affine)
 
     def plan(self, in_shape: Shape, groups: int, scales: Shape, repeats: int = 1) -> Shape:
-        """X as so many rows; gamma and beta of shape `scales`, used again for each of `repeats`
-        parts of X.
+        """Split X into `groups` rows; gamma and beta of shape `scales` are used for each of
+        `repeats` parts of X.
 
-        Each of their elements stands for a run of elements of X, whose length follows.
+        Each element of gamma and beta applies to a run of elements of X, whose length follows.
         """
         size = math.prod(in_shape)
         self.rows = groups, size // groups
         self.scaled = repeats, math.prod(scales), size // repeats // math.prod(scales)
         if self.centred and self.rows[1] == 1:
             raise ValueError(f"{self.who}: expected more than one element to normalise together, "
-                             "or all of them become 0. "
-                             f"Received: input shape {in_shape}.")
+                             f"or all of them become 0. Received: input shape {in_shape}.")
         self.gamma = self.parameter("gamma", scales, ones, decay=False) if self.affine else None
         self.beta = (self.parameter("beta", scales, zeros, decay=False)
                      if self.affine and self.centred else None)
@@ -178,12 +196,12 @@ class SampleNorm(Layer):
         if not self.centred:
             squares = _mean(rows * rows)
             std = self.xp.sqrt(squares + self.floor)
-            if self.eps is None:  # then 0 / 0 is 0, and has the gradient 0
+            if self.eps is None:        # 0 / 0 is 0 and has the gradient 0
                 std = self.xp.where(squares == 0, std.dtype.type(np.inf), std)
             return rows / std, None, std
         mean = _mean(rows)
         x_hat = rows - mean
-        if x_hat.dtype == "float64":  # float32 is added up exactly; see Backend.batch_norm
+        if x_hat.dtype == "float64":    # float32 is summed exactly; see Backend.batch_norm
             x_hat -= _mean(x_hat)
         std = self.xp.sqrt(_mean(x_hat * x_hat) + self.floor)
         x_hat /= std
@@ -203,8 +221,7 @@ class SampleNorm(Layer):
         x_hat, std = self.recall()
         dx_hat = dy.reshape(x_hat.shape)
         if self.gamma is not None:
-            # (repeats, scales, run, N)
-            g, normed = (a.reshape(*self.scaled, -1) for a in (dy, x_hat))
+            g, normed = (a.reshape(*self.scaled, -1) for a in (dy, x_hat))  # (repeats, scales, run, N)
             self.backend.store((g * normed).sum(axis=(0, 2, 3)).reshape(self.gamma.shape),
                                self.gamma.grad, accumulate)
             if self.beta is not None:
@@ -220,13 +237,18 @@ class SampleNorm(Layer):
 
 
 class LayerNorm(SampleNorm):
-    """Layer normalisation: Y = gamma (X - mean) / sqrt(var + eps) + beta, each sample by its own
+    """Layer normalisation: Y = gamma (X - mean) / sqrt(var + eps) + beta, each sample with its own
     mean and var (Ba et al. 2016).
 
-    X and Y of any shape; mean and var are over all axes of a sample, or over those from `axis` on;
-    gamma and beta have the shape of these axes, so that every element has its own. `affine=False`
-    leaves them out. dX is SampleNorm's. ValueError for an axis that a sample has not, and where a
-    single element would be normalised.
+    X and Y of any shape. Every element has its own gamma and beta: they have the shape of the axes
+    that are normalised. dX is that of SampleNorm.
+
+    Args:
+        axis: mean and var are over the axes of a sample from this one on; by default over all.
+        affine: False leaves out gamma and beta.
+
+    Raises:
+        ValueError: a sample does not have this axis, or a single element would be normalised.
     """
 
     def __init__(self, *, axis: int = 0, eps: float = 1e-5, affine: bool = True,
@@ -245,10 +267,15 @@ class LayerNorm(SampleNorm):
 class RMSNorm(LayerNorm):
     """Root mean square normalisation: Y = gamma X / sqrt(mean of X^2 + eps), each sample by itself.
 
-    Zhang and Sennrich 2019, eq. 4. LayerNorm that takes no mean off and adds no beta: shapes,
-    `axis` and errors stand there. Without an eps it is the gap of the numbers above 1, 1.2e-7 in
-    float32 and 2.2e-16 in float64, as in PyTorch; where all of X are 0 the gradient is then 0, not
-    dY / sqrt(eps).
+    LayerNorm without subtracting the mean and without beta; shapes, `axis` and errors are described
+    there.
+
+    Args:
+        eps: by default the gap between 1 and the next number, 1.2e-7 in float32 and 2.2e-16 in
+            float64, as in PyTorch. With this default, the gradient is 0 where all of X are 0, not
+            dY / sqrt(eps).
+
+    Zhang and Sennrich 2019, eq. 4.
     """
 
     centred = False
@@ -267,11 +294,16 @@ class GroupNorm(SampleNorm):
     """Group normalisation: Y = gamma (X - mean) / sqrt(var + eps) + beta, by groups of channels (Wu
     and He 2018, eq. 1).
 
-    X and Y (C, ..., N), gamma and beta (C,). Each sample's channels form `groups` of C / groups
-    neighbours, and mean and var are over all elements of such a group in this sample. One group is
-    layer normalisation but for gamma and beta, C groups are instance normalisation. `affine=False`
-    leaves gamma and beta out. dX is SampleNorm's. ValueError for groups that do not divide the
-    channels, and where a single element would be normalised.
+    X and Y (C, ..., N), gamma and beta (C,). The channels of each sample form `groups` groups of C
+    / groups neighbours; mean and var are over all elements of a group in one sample. One group is
+    layer normalisation except for gamma and beta; C groups are instance normalisation. dX is that
+    of SampleNorm.
+
+    Args:
+        affine: False leaves out gamma and beta.
+
+    Raises:
+        ValueError: groups does not divide the channels, or a single element would be normalised.
     """
 
     def __init__(self, groups: int, *, eps: float = 1e-5, affine: bool = True,
@@ -287,12 +319,17 @@ class GroupNorm(SampleNorm):
 
 
 class InstanceNorm2d(SampleNorm):
-    """Instance normalisation: Y = gamma (X - mean) / sqrt(var + eps) + beta, each map by itself
-    (Ulyanov et al. 2016, eq. 3).
+    """Instance normalisation: Y = gamma (X - mean) / sqrt(var + eps) + beta, each feature map by
+    itself (Ulyanov et al. 2016, eq. 3).
 
-    X and Y (C, H, W, N); mean and var are over (H, W) of each map of each sample. gamma and beta
-    (C,) are there with `affine=True` only. dX is SampleNorm's. ValueError for maps of a single
-    element.
+    X and Y (C, H, W, N), gamma and beta (C,); mean and var are over (H, W) of each feature map of
+    each sample. dX is that of SampleNorm.
+
+    Args:
+        affine: True adds gamma and beta.
+
+    Raises:
+        ValueError: a feature map has a single element.
     """
 
     def __init__(self, *, eps: float = 1e-5, affine: bool = False, name: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Max and average pooling: by windows, of whole feature maps, to a given size; and max unpooling."""
+"""Max and average pooling: by windows, of whole feature maps, to a given size; max unpooling."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ Span = tuple[int, int]      # from, to (not included)
 
 
 class Pool2d(Layer):
-    """Base class of pooling by windows: what they share, a window (stride = kernel_size unless
-    told) and the output shape."""
+    """Base class of pooling by windows; `stride` is `kernel_size` by default.
+
+    Args:
+        padding: as in Conv2d, but smaller than the window.
+        ceil_mode: also count a last, partial window.
+
+    Raises:
+        ValueError: a window would contain nothing but padding.
+    """
 
     kind = "pool"
     window: Window
@@ -24,8 +31,8 @@ class Pool2d(Layer):
     def __init__(self, kernel_size: Pair, stride: Pair | None, padding: Padding, dilation: Pair,
                  ceil_mode: bool, name: str | None) -> None:
         super().__init__(name=name)
-        self.kernel_size, self.stride, self.padding, self.dilation = (kernel_size, stride, padding,
-                                                                      dilation)
+        self.kernel_size, self.stride = kernel_size, stride
+        self.padding, self.dilation = padding, dilation
         self.ceil_mode = self.expect_flag("ceil_mode", ceil_mode)
         self.window = Window.make(kernel_size, kernel_size if stride is None else stride, padding,
                                   dilation, empty=False, who=self.who)
@@ -43,11 +50,12 @@ class MaxPool2d(Pool2d):
     """Largest element of each window: Y = max over the window of X; its dY goes back to the element
     that won.
 
-    Where windows overlap, an element can win in several of them: its dX is the sum of their dY.
-    Code that assigns dY instead of adding it keeps the last one only, which is right for windows
-    that do not overlap. X (C, H, W, N), Y (C, OH, OW, N). Of equal values the first wins; a NaN
-    wins over everything; padding never wins. `ceil_mode` lets a last, partial window count too.
-    ValueError where a window would see nothing but padding. Ranzato et al. 2007.
+    X (C, H, W, N), Y (C, OH, OW, N). Of equal values the first wins; a NaN wins over everything;
+    padding never wins. If windows overlap, an element can win in several of them, and its dX is the
+    sum of their dY. Code that assigns dY instead of adding it keeps only the last one, which is
+    right only if windows do not overlap. Arguments and errors are those of Pool2d.
+
+    Ranzato et al. 2007.
     """
 
     def __init__(self, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
@@ -68,9 +76,13 @@ class AvgPool2d(Pool2d):
     """Mean of each window: Y = sum over the window of X / number of its elements; dY is shared
     equally.
 
-    X (C, H, W, N), Y (C, OH, OW, N). The padding's zeros count as elements, but not what
-    `ceil_mode` adds beyond it; `count_include_pad=False` divides by the elements inside X only.
-    ValueError where a window would see nothing but padding. LeCun et al. 1989.
+    X (C, H, W, N), Y (C, OH, OW, N). Other arguments and errors are those of Pool2d.
+
+    Args:
+        count_include_pad: count the zeros of the padding as elements. What `ceil_mode` adds beyond
+            the padding never counts.
+
+    LeCun et al. 1989.
     """
 
     def __init__(self, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
@@ -82,19 +94,19 @@ class AvgPool2d(Pool2d):
     def build(self, in_shape: Shape) -> Shape:
         padding = self.window.padding
         out_shape = super().build(in_shape)
-        self._asked_for = padding               # without what ceil_mode added
+        self._given_padding = padding           # without what ceil_mode added
         return out_shape
 
     @cached_property
     def _factor(self) -> Array | None:
-        """What the mean over all taps is multiplied by, (OH, OW, 1): the elements that ceil_mode
-        added do not count."""
+        """Factor for the mean over all taps, (OH, OW, 1): what ceil_mode added does not count."""
         if not self.count_include_pad:
             return None
-        given = replace(self.window, padding=self._asked_for)
+        given = replace(self.window, padding=self._given_padding)
         factor = partial_factor(given, self.window, *self.in_shapes[0][1:])
-        return (None if factor is None
-                else self.backend.asarray(factor, self.buffers.dtype)[:, :, None])
+        if factor is None:
+            return None
+        return self.backend.asarray(factor, self.buffers.dtype)[:, :, None]
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)
@@ -109,8 +121,7 @@ class AvgPool2d(Pool2d):
 
 
 def partial_factor(given: Window, grown: Window, H: int, W: int) -> np.ndarray | None:
-    """taps / number of elements that each window counts (OH, OW), where ceil_mode has grown the
-    padding; None without.
+    """taps / number of elements that each window counts (OH, OW); None if ceil_mode added nothing.
 
     Zeros of the given padding are elements; what ceil_mode added beyond them is not.
     """
@@ -125,7 +136,7 @@ def partial_factor(given: Window, grown: Window, H: int, W: int) -> np.ndarray |
 
 
 class _GlobalPool2d(Layer):
-    """What pooling of whole maps shares: its window is the map."""
+    """Base class of pooling of whole feature maps: the window is the map."""
 
     kind = "pool"
 
@@ -136,8 +147,10 @@ class _GlobalPool2d(Layer):
 
 
 class GlobalAvgPool2d(_GlobalPool2d):
-    """Mean of each map: Y[c] = mean over (h, w) of X[c]. X (C, H, W, N), Y (C, N); dX = dY / (H W)
-    (Lin et al. 2013)."""
+    """Mean of each feature map: Y[c] = mean over (h, w) of X[c] (Lin et al. 2013).
+
+    X (C, H, W, N), Y (C, N); dX = dY / (H W).
+    """
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)
@@ -151,10 +164,10 @@ class GlobalAvgPool2d(_GlobalPool2d):
 
 
 class GlobalMaxPool2d(_GlobalPool2d):
-    """Largest element of each map: Y[c] = max over (h, w) of X[c]; its dY goes to the element that
-    won (Oquab et al. 2015).
+    """Largest element of each feature map: Y[c] = max over (h, w) of X[c]; its dY goes to the
+    element that won (Oquab et al. 2015).
 
-    X (C, H, W, N), Y (C, N). Of equal values the first wins, a NaN wins over everything.
+    X (C, H, W, N), Y (C, N). Of equal values the first wins; a NaN wins over everything.
     """
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -168,14 +181,13 @@ class GlobalMaxPool2d(_GlobalPool2d):
 
 
 def spans(size: int, count: int) -> list[Span]:
-    """Window i: from floor(i size / count) to ceil((i + 1) size / count), so that together they
-    cover everything."""
+    """Window i goes from floor(i size / count) to ceil((i + 1) size / count); together they cover
+    all."""
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
 
 class _AdaptivePool2d(Layer):
-    """What adaptive pooling layers share: the windows, which may overlap and differ in size by
-    one."""
+    """Base class of pooling to a given size: the windows may overlap, and differ in size by one."""
 
     kind = "pool"
 
@@ -187,10 +199,9 @@ class _AdaptivePool2d(Layer):
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         self.expect_rows("an output", *self._size)
-        largest = [_largest(size, count) for size, count in zip((H, W), self._size, strict=True)]
-        steps = [max(size // count, 1) for size, count in zip((H, W), self._size, strict=True)]
-        # for the receptive field
-        self.window = Window((largest[0], largest[1]), (steps[0], steps[1]))
+        OH, OW = self._size
+        self.window = Window((_largest(H, OH), _largest(W, OW)),        # for the receptive field
+                             (max(H // OH, 1), max(W // OW, 1)))
         return C, *self._size
 
     @cached_property
@@ -203,12 +214,12 @@ class _AdaptivePool2d(Layer):
 
 
 def _largest(size: int, count: int) -> int:
-    """The length of the longest of the windows: ceil((i + 1) size / count) - floor(i size / count)
-    for the best i.
+    """Length of the longest window: max over i of ceil((i + 1) size / count) - floor(i size /
+    count).
 
-    With size = q count + r a window takes q elements and what r / count brings: nothing for r = 0;
-    one more where r divides count, because windows then begin or end at each multiple of 1; else
-    one that begins before such a multiple and ends after it has two more.
+    With size = q count + r, a window has q elements, and more if r > 0: one more if r divides
+    count, because windows then begin or end at each multiple of 1; else two more, because one
+    window begins before such a multiple and ends after it.
     """
     q, r = divmod(size, count)
     return q + (0 if r == 0 else 1 if count % r == 0 else 2)
@@ -218,22 +229,24 @@ class AdaptiveAvgPool2d(_AdaptivePool2d):
     """Adaptive average pooling: Y[c, i, j] = mean of X[c] over rows i and columns j of a grid (He
     et al. 2015, section 2.2).
 
-    X (C, H, W, N), Y (C, OH, OW, N) with (OH, OW) = output_size. Row i of the grid goes from
-    floor(i H / OH) to ceil((i + 1) H / OH), columns likewise: windows overlap by an element where
-    OH does not divide H. Each dX is the sum of its windows' dY / number of elements. ValueError for
-    sizes that are no ints from 1.
+    X (C, H, W, N), Y (C, OH, OW, N). Row i of the grid goes from floor(i H / OH) to ceil((i + 1) H
+    / OH), columns likewise: if OH does not divide H, windows overlap by one element. Each dX is the
+    sum of dY / number of elements over the windows that contain it.
+
+    Args:
+        output_size: OH, or (OH, OW), 1 or larger.
     """
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)
-        # (C, OH, W, N)
-        y = self.xp.stack([x[:, start:stop].mean(axis=1) for start, stop in self.rows], axis=1)
-        return self.xp.stack([y[:, :, start:stop].mean(axis=2) for start, stop in self.columns],
-                             axis=2)
+        y = self.xp.stack([x[:, top:bottom].mean(axis=1) for top, bottom in self.rows],
+                          axis=1)                                               # (C, OH, W, N)
+        return self.xp.stack([y[:, :, left:right].mean(axis=2) for left, right in self.columns],
+                             axis=2)                                            # (C, OH, OW, N)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         (C, H, W, N), = self.recall()
-        between = self.backend.zeros((C, len(self.rows), W, N), dy.dtype)  # (C, OH, W, N)
+        between = self.backend.zeros((C, len(self.rows), W, N), dy.dtype)
         for j, (start, stop) in enumerate(self.columns):
             between[:, :, start:stop] += dy[:, :, j, None] * (1.0 / (stop - start))
         dx = self.backend.zeros((C, H, W, N), dy.dtype)
@@ -246,10 +259,12 @@ class AdaptiveMaxPool2d(_AdaptivePool2d):
     """Adaptive max pooling: Y[c, i, j] = max of X[c] over rows i and columns j of a grid (He et al.
     2015, section 2.2).
 
-    X (C, H, W, N), Y (C, OH, OW, N) with (OH, OW) = output_size; the grid is AdaptiveAvgPool2d's.
-    dY goes to the element that won, the first of equal ones; a NaN wins over everything. Several of
-    them, flattened and concatenated, are a spatial pyramid. ValueError for sizes that are no ints
-    from 1.
+    X (C, H, W, N), Y (C, OH, OW, N); the grid is that of AdaptiveAvgPool2d. dY goes to the element
+    that won, the first of equal ones; a NaN wins over everything. Several such layers, flattened
+    and concatenated, are a spatial pyramid.
+
+    Args:
+        output_size: OH, or (OH, OW), 1 or larger.
     """
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -257,8 +272,8 @@ class AdaptiveMaxPool2d(_AdaptivePool2d):
         y, argmax = self.backend.empty(shape, x.dtype), self.backend.empty(shape, "int64")
         for i, (top, bottom) in enumerate(self.rows):
             for j, (left, right) in enumerate(self.columns):
-                # (C, elements, N)
-                window = x[:, top:bottom, left:right].reshape(x.shape[0], -1, x.shape[-1])
+                window = x[:, top:bottom, left:right]
+                window = window.reshape(x.shape[0], -1, x.shape[-1])    # (C, elements, N)
                 y[:, i, j], argmax[:, i, j] = window.max(axis=1), window.argmax(axis=1)
         self.remember(mode, argmax, x.shape)
         return y
@@ -274,7 +289,7 @@ class AdaptiveMaxPool2d(_AdaptivePool2d):
 
 
 def to_winner(xp: Array, dy: Array, argmax: Array, shape: tuple[int, ...]) -> Array:
-    """dy (C, N) where a window of `shape` (C, h, w, N), read row by row, has its largest element; 0
+    """dy (C, N) at the largest element of a window of `shape` (C, h, w, N), read row by row; 0
     elsewhere."""
     C, h, w, N = shape
     won = xp.arange(h * w)[:, None] == argmax[:, None, :]  # (C, h*w, N)
@@ -282,16 +297,20 @@ def to_winner(xp: Array, dy: Array, argmax: Array, shape: tuple[int, ...]) -> Ar
 
 
 class MaxUnpool2d(Pool2d):
-    """Max unpooling: Y[place of the max of window o of Z] = X[o], and 0 elsewhere (Zeiler and
+    """Max unpooling: Y[position of the max of window o of Z] = X[o], and 0 elsewhere (Zeiler and
     Fergus 2014, section 2.1).
 
-    A layer of two inputs, MaxUnpool2d(2)(x, z): z is what the pooling layer with the same arguments
-    had as its input, and the places ("switches") are found in it anew, so that nothing but values
-    goes through the network. X (C, OH, OW, N), Z and Y (C, H, W, N). An element that is the largest
-    of several windows gets the sum of their X (PyTorch keeps one of them). dX is dY at the places;
-    dZ = 0, because a small step of Z does not move them. For arrays without a network,
-    functional.max_pool2d gives the places, and max_pool2d_backward puts values there. ValueError
-    where X has not the shape that pooling Z gives.
+    A layer of two inputs, MaxUnpool2d(2)(x, z). X (C, OH, OW, N), Z and Y (C, H, W, N). z is the
+    input of the pooling layer with the same arguments; the positions ("switches") are found in it
+    again, so that only values go through the network. An element that is the largest of several
+    windows gets the sum of their X (PyTorch keeps one of them). dX is dY at the positions; dZ = 0,
+    because a small change of Z does not move them. For arrays without a network,
+    functional.max_pool2d returns the positions, and max_pool2d_backward puts values there.
+    Arguments are those of Pool2d.
+
+    Raises:
+        ValueError: X does not have the shape that pooling Z gives, or a window would contain
+            nothing but padding.
     """
 
     kind = "unpool"
@@ -303,10 +322,10 @@ class MaxUnpool2d(Pool2d):
     def build(self, in_shape: Shape, pooled_shape: Shape) -> Shape:     # type: ignore[override]
         expected = super().build(pooled_shape)
         if in_shape != expected:
-            raise ValueError(f"{self.who}: expected a first input of shape {expected}, what "
+            raise ValueError(f"{self.who}: expected a first input of shape {expected}, which "
                              "pooling the second one gives. "
                              f"Received: {in_shape} and {pooled_shape}.")
-        # they slide over Y; as many see an element of it as steps of the stride fit in
+        # the windows slide over Y; ceil(extent / stride) of them contain an element of Y
         self.places = self.window
         rows, columns = ((extent - 1) // s + 1
                          for extent, s in zip(self.places.extent, self.places.stride, strict=True))
@@ -322,6 +341,5 @@ class MaxUnpool2d(Pool2d):
         argmax, (C, H, W, N) = self.recall()
         seen = self.backend.im2col(dy, self.places).reshape(C, self.places.taps, *argmax.shape[1:])
         tap = self.xp.arange(self.places.taps, dtype=argmax.dtype)[:, None, None, None]
-        # (C, OH, OW, N)
-        dx = self.xp.where(argmax[:, None] == tap, seen, dy.dtype.type(0)).sum(axis=1)
-        return dx, self.backend.zeros((C, H, W, N), dy.dtype)
+        dx = self.xp.where(argmax[:, None] == tap, seen, dy.dtype.type(0))  # (C, taps, OH, OW, N)
+        return dx.sum(axis=1), self.backend.zeros((C, H, W, N), dy.dtype)

@@ -1,4 +1,4 @@
-"""Preparing the input: fixed scaling, and whitening fitted to data."""
+"""Preparing the input: fixed scaling, and whitening that is fitted to data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from xpnet.checks import finite_array, items, wrong
 from xpnet.initializers import zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
-SAMPLES = 4096      # whose products are summed at a time: they take memory in float64
+SAMPLES = 4096      # samples whose products are summed at once, which takes memory in float64
 
 
 class Rescale(Layer):
     """Fixed scaling of the input: Y = (X - mean) / std, dX = dY / std.
 
-    X (C, ..., N), Y the same; mean and std are numbers, or one for each channel. As the first
-    layer, Rescale(std=255) lets pictures stay bytes until they are on the backend, and the saved
-    network knows how its input is to be read. ValueError for a std of 0, and for lists of another
-    length than the channels.
+    X and Y (C, ..., N). As the first layer, Rescale(std=255) lets images stay bytes until they are
+    on the backend, and the scaling is saved with the network.
+
+    Args:
+        mean: a number, or one for each channel.
+        std: a number other than 0, or one for each channel.
+
+    Raises:
+        ValueError: a list does not have one number per channel.
     """
 
     kind = "rescale"
@@ -52,12 +57,11 @@ class Rescale(Layer):
         self._mean, self._std = (self._per_channel(value) for value in (self.mean, self.std))
 
     def _per_channel(self, value: float | list[float]) -> float | Array:
-        """A number, or (C, 1, .., 1) on the backend."""
+        """A number, or an array (C, 1, .., 1) on the backend."""
         if not isinstance(value, list):
             return value
-        return (self.backend.asarray(np.array(value),
-                                     self.buffers.dtype).reshape(-1,
-                                                                 *(1,) * len(self.in_shapes[0])))
+        numbers = self.backend.asarray(np.array(value), self.buffers.dtype)
+        return numbers.reshape(-1, *(1,) * len(self.in_shapes[0]))
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode)
@@ -73,17 +77,24 @@ class Rescale(Layer):
 class Whitening(Layer):
     """Whitening: Y = W (X - mean), with W Cov(X) W^T = I (Bell and Sejnowski 1997).
 
-    With Cov = U diag(v) U^T, the largest v first, method "pca" has W = diag(v + eps)^(-1/2) U^T,
-    and "zca" U times that, the symmetric one, whose outputs stay as near to X as they can and look
-    like pictures. X (C, ..., N) counts as features (D, N); Y (components, N) for PCA, like X for
-    ZCA; mean (D,), W (components or D, D). dX = W^T dY. `components` keeps only the first
-    directions, all unless told; eps keeps those where the data do not vary from being blown up.
-    Krizhevsky 2009, appendix A.
+    X (C, ..., N) counts as features (D, N); mean (D,), W (components or D, D). Y is (components, N)
+    for PCA, and like X for ZCA. dX = W^T dY. With Cov = U diag(v) U^T, the largest v first, PCA has
+    W = diag(v + eps)^(-1/2) U^T, and ZCA has U times that: the symmetric W, whose outputs stay as
+    close to X as possible and look like images.
 
-    mean and W come from data: `layer.fit(x_train)`, once the layer is in a network, e.g.
-    net.layers[0].fit(x_train), and are saved with it. Before that Y = X, for PCA its first
-    components. They are not trained. ValueError for more components than features, and in fit for
-    data that do not vary in some direction while eps is 0.
+    mean and W come from data: call `layer.fit(x_train)` once the layer is in a network, e.g.
+    net.layers[0].fit(x_train). They are saved with the network and not trained. Before that Y = X,
+    for PCA its first components.
+
+    Args:
+        method: "zca" or "pca".
+        eps: keeps directions in which the data do not vary from being amplified.
+        components: number of directions that are kept, for PCA and ZCA; by default all.
+
+    Raises:
+        ValueError: there are more components than features.
+
+    Krizhevsky 2009, appendix A.
     """
 
     kind = "whitening"
@@ -109,26 +120,31 @@ class Whitening(Layer):
 
     @np.errstate(under="ignore")
     def fit(self, x: Any) -> Whitening:
-        """Take mean and covariance from batch-first data (S, ...), S at least 2, in float64 on the
-        host. Returns itself."""
+        """Compute mean and covariance of batch-first data (S, ...) in float64 on the host; return
+        the layer.
+
+        Args:
+            x: at least 2 samples.
+
+        Raises:
+            ValueError: the layer is not in a network, the shape is not that of its input, or eps is
+                0 and the data do not vary in some direction.
+        """
         if not self.built:
             raise ValueError(f"{self.who}: expected to be in a network before fit, so that its "
-                             "input shape is known. "
-                             "Received: a layer that stands in none.")
+                             "input shape is known. Received: a layer that is in none.")
         shape = self.in_shapes[0]
         x = finite_array(x, self.who, self.buffers.dtype)
         if x.shape[1:] != shape or len(x) < 2:
             raise ValueError(f"{self.who}: expected at least 2 samples of shape (S, "
-                             f"{', '.join(map(str, shape))}). "
-                             f"Received: shape {x.shape}.")
+                             f"{', '.join(map(str, shape))}). Received: shape {x.shape}.")
         x = x.reshape(len(x), -1)  # (S, D)
         mean = x.mean(axis=0, dtype=np.float64)
         blocks = [x[start:start + SAMPLES] for start in range(0, len(x), SAMPLES)]
-        # exact for a constant feature then
+        # a second pass makes the mean of a constant feature exact
         mean += sum((block - mean).sum(axis=0) for block in blocks) / len(x)
-        # (D, D)
-        covariance = sum(far.T @ far for far in (block - mean for block in blocks)) / (len(x) - 1)
-        values, U = np.linalg.eigh(covariance)  # the smallest first
+        products = sum(far.T @ far for far in (block - mean for block in blocks))
+        values, U = np.linalg.eigh(products / (len(x) - 1))     # of the covariance, smallest first
         values, U = (a[..., ::-1][..., :self.components] for a in (values, U))
         if values[-1] + self.eps <= values[0] * len(mean) * np.finfo(np.float64).eps:
             raise ValueError(f"{self.who}: expected data that vary in every direction, or eps "

@@ -10,16 +10,20 @@ from xpnet.checks import LARGEST, shown, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.gathered import RowsAndColumns, Sparse
 
-CUBIC = -0.75  # the slope of the cubic kernel at 1, as in PyTorch and ONNX; Keys himself has -1/2
-SEEN = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}      # elements along an axis
+CUBIC = -0.75       # slope of the cubic kernel at 1, as in PyTorch and ONNX; Keys has -1/2
+# rows and columns that an output element reads
+READS = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}
 
 
 class ConstantPad2d(Layer):
     """A border of one number: Y[c, y + top, x + left] = X[c, y, x], and value around it.
 
     X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX is dY without its border.
-    Padding is an int, a pair (rows, columns) or four ints (top, bottom, left, right). Dumoulin and
-    Visin 2016, section 2.
+
+    Args:
+        padding: an int, a pair (rows, columns) or four ints (top, bottom, left, right).
+
+    Dumoulin and Visin 2016, section 2.
     """
 
     kind = "pad"
@@ -48,8 +52,9 @@ class ConstantPad2d(Layer):
 
 
 class ZeroPad2d(ConstantPad2d):
-    """A border of zeros: Y[c, y + top, x + left] = X[c, y, x], and 0 around it; shapes and padding
-    are ConstantPad2d's.
+    """A border of zeros: Y[c, y + top, x + left] = X[c, y, x], and 0 around it.
+
+    ConstantPad2d with the value 0: shapes, gradient and padding are described there.
 
     Dumoulin and Visin 2016, section 2.
     """
@@ -59,11 +64,11 @@ class ZeroPad2d(ConstantPad2d):
 
 
 class _Repeated(RowsAndColumns):
-    """A border that repeats rows and columns of the input."""
+    """Base class of borders that repeat rows and columns of the input."""
 
     kind = "pad"
-    # rows that a border may have: as many as the input, less this number; None for any
-    most: int | None = 0
+    # a border has at most this number of rows less than the input; None for no limit
+    less: int | None = 0
 
     def __init__(self, padding: Padding, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -71,10 +76,10 @@ class _Repeated(RowsAndColumns):
 
     def sizes(self, H: int, W: int) -> tuple[int, int]:
         top, bottom, left, right = self.sides
-        if (self.most is not None
-            and (max(top, bottom) > H - self.most or max(left, right) > W - self.most)):
-            raise ValueError(f"{self.who}: expected padding of {H - self.most} rows and "
-                             f"{W - self.most} columns at most. "
+        if (self.less is not None
+                and (max(top, bottom) > H - self.less or max(left, right) > W - self.less)):
+            raise ValueError(f"{self.who}: expected padding of at most {H - self.less} rows and "
+                             f"{W - self.less} columns. "
                              f"Received: padding={self.padding!r} for an input of {H}x{W}.")
         return top + H + bottom, left + W + right
 
@@ -84,8 +89,8 @@ class _Repeated(RowsAndColumns):
                 Sparse.taking(W, self.source(np.arange(-left, W + right), W)[:, None]))
 
     def source(self, at: np.ndarray, size: int) -> np.ndarray:
-        """Which of `size` rows stands at each of these places; below 0 and from `size` on is the
-        border."""
+        """The row of X that is repeated at each position; below 0 and from `size` on is the border.
+        """
         raise NotImplementedError
 
 
@@ -93,13 +98,17 @@ class ReflectionPad2d(_Repeated):
     """A border that mirrors the image: Y[c, top - k] = X[c, k], Y[c, top + H - 1 + k] = X[c, H - 1
     - k], columns likewise.
 
-    The edge itself is not repeated: abcd becomes cb abcd cb. X (C, H, W, N), Y (C, top + H +
-    bottom, left + W + right, N); dX sums the dY of an element and of its mirror images. Padding as
-    in ConstantPad2d. ValueError for a border that is not smaller than the input. Gonzalez and Woods
-    2018, section 3.5.
+    X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX sums the dY of an element and
+    of its mirror images. The edge itself is not repeated: abcd becomes cb abcd cb. Padding as in
+    ConstantPad2d.
+
+    Raises:
+        ValueError: the border is not smaller than the input.
+
+    Gonzalez and Woods 2018, section 3.5.
     """
 
-    most = 1
+    less = 1
 
     def source(self, at: np.ndarray, size: int) -> np.ndarray:
         return (size - 1) - np.abs((size - 1) - np.abs(at))
@@ -110,22 +119,29 @@ class ReplicationPad2d(_Repeated):
     the nearest row and column.
 
     X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX of an edge sums the dY of all
-    its copies. Padding as in ConstantPad2d. Gonzalez and Woods 2018, section 3.5.
+    its copies. Padding as in ConstantPad2d.
+
+    Gonzalez and Woods 2018, section 3.5.
     """
 
-    most = None
+    less = None
 
     def source(self, at: np.ndarray, size: int) -> np.ndarray:
         return np.clip(at, 0, size - 1)
 
 
 class CircularPad2d(_Repeated):
-    """A border that goes on at the other side: Y[c, y + top, x + left] = X[c, y mod H, x mod W],
-    the image as a torus.
+    """A border that continues at the opposite side: Y[c, y + top, x + left] = X[c, y mod H, x mod
+    W], the image as a torus.
 
     X (C, H, W, N), Y (C, top + H + bottom, left + W + right, N); dX sums the dY of an element and
-    of its copies. With it a convolution is diagonal in the Fourier basis. Padding as in
-    ConstantPad2d. ValueError for a border larger than the input. Gray 2006, section 3.1.
+    of its copies. With such a border a convolution is diagonal in the Fourier basis. Padding as in
+    ConstantPad2d.
+
+    Raises:
+        ValueError: the border is larger than the input.
+
+    Gray 2006, section 3.1.
     """
 
     def source(self, at: np.ndarray, size: int) -> np.ndarray:
@@ -133,12 +149,18 @@ class CircularPad2d(_Repeated):
 
 
 class Crop2d(Layer):
-    """The maps without a border: Y[c, y, x] = X[c, y + top, x + left], the adjoint of a border of
-    zeros.
+    """Feature maps without a border: Y[c, y, x] = X[c, y + top, x + left], the adjoint of a border
+    of zeros.
 
     X (C, H, W, N), Y (C, H - top - bottom, W - left - right, N); dX is dY within a border of zeros.
-    Cropping is an int, a pair (rows, columns) or four ints (top, bottom, left, right). ValueError
-    where nothing would be left. Ronneberger et al. 2015, section 2.
+
+    Args:
+        cropping: an int, a pair (rows, columns) or four ints (top, bottom, left, right).
+
+    Raises:
+        ValueError: nothing would be left.
+
+    Ronneberger et al. 2015, section 2.
     """
 
     kind = "crop"
@@ -152,7 +174,7 @@ class Crop2d(Layer):
         top, bottom, left, right = self.sides
         OH, OW = H - top - bottom, W - left - right
         if min(OH, OW) < 1:
-            raise ValueError(f"{self.who}: expected a cropping that leaves 1x1 at least. "
+            raise ValueError(f"{self.who}: expected a cropping that leaves at least 1x1. "
                              f"Received: cropping={self.cropping!r} of an input of {H}x{W}.")
         self.inner = slice(None), slice(top, top + OH), slice(left, left + OW)
         return C, OH, OW
@@ -169,20 +191,27 @@ class Crop2d(Layer):
 
 
 class Upsample2d(RowsAndColumns):
-    """Interpolated maps: Y[c, y, x] = sum over i, j of k(v - i) k(u - j) X[c, i, j] at the place
-    (v, u) of X where (y, x) lies.
+    """Interpolated feature maps: Y[c, y, x] = sum over i, j of k(v - i) k(u - j) X[c, i, j], where
+    (v, u) is the position of (y, x) in X.
 
-    X (C, H, W, N), Y (C, floor(H s), floor(W s), N) for a scale s > 0, or a pair of them (rows,
-    columns); or Y (C, OH, OW, N) for size=OH, or (OH, OW), given instead of a scale: then s is OH /
-    H, and OW / W for the columns. A pixel is a small square, and that of (y, x) has its centre at v
-    = (y + 1/2) / s - 1/2 ("half-pixel"); with align_corners the centres of the corners stay where
-    they are, v = y (H - 1) / (OH - 1). The mode says what k is: "nearest": one element, X[floor(y /
-    s), floor(x / s)], or "nearest-exact": the one on whose square (v, u) falls; "bilinear": k(t) =
-    max(0, 1 - |t|), the edge repeated outside; "bicubic": k(t) = (a + 2)|t|^3 - (a + 3)|t|^2 + 1 up
-    to 1, a |t|^3 - 5a |t|^2 + 8a |t| - 4a up to 2, a = -3/4 as in PyTorch and ONNX (Keys 1981 shows
-    that a = -1/2 approximates best). Rows and columns are apart: Y = A X B^T, dX = A^T dY B. A
-    scale below 1 takes samples, it does not average. ValueError for an unknown mode, for
-    align_corners without interpolation, and unless one of scale and size is given.
+    X (C, H, W, N), Y (C, floor(H s), floor(W s), N) for a scale factor s, or Y (C, OH, OW, N) for a
+    given size, with s = OH / H and OW / W. Rows and columns are separate: Y = A X B^T, dX = A^T dY
+    B. A pixel is a small square. The square of (y, x) has its centre at v = (y + 1/2) / s - 1/2
+    ("half-pixel"). With align_corners the centres of the corners stay where they are, v = y (H - 1)
+    / (OH - 1). A scale below 1 takes samples; it does not average.
+
+    Args:
+        scale_factor: s > 0, or a pair (rows, columns).
+        mode: "nearest": the element X[floor(y / s), floor(x / s)]; "nearest-exact": the element
+            whose square contains (v, u); "bilinear": k(t) = max(0, 1 - |t|), the edge repeated
+            outside; "bicubic": k(t) = (a + 2)|t|^3 - (a + 3)|t|^2 + 1 up to 1 and a |t|^3 - 5a
+            |t|^2 + 8a |t| - 4a up to 2, with a = -3/4 as in PyTorch and ONNX (Keys 1981 shows that
+            a = -1/2 approximates best).
+        align_corners: only for "bilinear" and "bicubic".
+        size: OH, or (OH, OW), instead of a scale factor.
+
+    Raises:
+        ValueError: not exactly one of scale_factor and size is given.
     """
 
     kind = "upsample"
@@ -201,9 +230,10 @@ class Upsample2d(RowsAndColumns):
         if len(scales) != 2:
             raise wrong(self.who, "scale_factor to be a number or a pair (rows, columns)",
                         "scale_factor", scale_factor)
-        self.upsampling = tuple(self.expect_number("scale_factor", s, 1e-6) for s in scales)       # type: ignore[assignment]
-        sees = SEEN[self.expect_choice("mode", mode, SEEN)]
-        if self.expect_flag("align_corners", align_corners) and sees == 1:
+        rows, columns = (self.expect_number("scale_factor", s, 1e-6) for s in scales)
+        self.upsampling = rows, columns
+        reads = READS[self.expect_choice("mode", mode, READS)]
+        if self.expect_flag("align_corners", align_corners) and reads == 1:
             raise ValueError(f'{self.who}: expected mode "bilinear" or "bicubic" with '
                              'align_corners. '
                              f"Received: mode={mode!r}, align_corners=True.")
@@ -211,7 +241,7 @@ class Upsample2d(RowsAndColumns):
                              else self.upsampling if isinstance(scale_factor, tuple | list)
                              else self.upsampling[0])
         self.mode, self.align_corners = mode, align_corners
-        self.window = Window((sees, sees))
+        self.window = Window((reads, reads))
 
     def sizes(self, H: int, W: int) -> tuple[int, int]:
         if self._size is not None:
@@ -219,9 +249,8 @@ class Upsample2d(RowsAndColumns):
             return self._size
         rows, columns = H * self.upsampling[0], W * self.upsampling[1]
         if min(rows, columns) < 1:
-            raise ValueError(f"{self.who}: expected an output of 1x1 at least. "
-                             f"Received: an input of {H}x{W} with "
-                             f"scale_factor={self.scale_factor!r}.")
+            raise ValueError(f"{self.who}: expected an output of at least 1x1. Received: an input "
+                             f"of {H}x{W} with scale_factor={self.scale_factor!r}.")
         return int(min(rows, LARGEST)), int(min(columns, LARGEST))
 
     def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:
@@ -229,9 +258,9 @@ class Upsample2d(RowsAndColumns):
         return self._matrix(H, OH, self.upsampling[0]), self._matrix(W, OW, self.upsampling[1])
 
     def _matrix(self, size: int, out: int, scale: float) -> Sparse:
-        """(out, size): how much of each element is in each output along one axis."""
+        """Weights (out, size) of each element in each output along one axis."""
         def place(y: np.ndarray) -> np.ndarray:
-            # out / size itself may be rounded
+            # for a given size, scale = out / size may be rounded
             return y / scale if self._size is None else y * size / out
 
         y = np.arange(out)
@@ -242,9 +271,8 @@ class Upsample2d(RowsAndColumns):
         below = np.floor(at).astype(int)
         near = range(-1, 3) if self.mode == "bicubic" else range(2)
         kernel = _cubic if self.mode == "bicubic" else lambda t: np.maximum(0, 1 - np.abs(t))
-        return Sparse.taking(size, np.stack([np.clip(below + k, 0, size - 1) for k in near],
-                                            axis=1),
-                             np.stack([kernel(at - below - k) for k in near], axis=1))
+        taken = np.stack([np.clip(below + k, 0, size - 1) for k in near], axis=1)
+        return Sparse.taking(size, taken, np.stack([kernel(at - below - k) for k in near], axis=1))
 
 
 def _cubic(t: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 
 class Flatten(Layer):
     """Every sample as one vector: X (C, H, W, N) -> Y (C*H*W, N), a view in (C, H, W) order; dX is
-    the way back."""
+    dY in X's shape."""
 
     kind = "flatten"
 
@@ -30,11 +30,15 @@ class Flatten(Layer):
 
 class Reshape(Layer):
     """Another shape for the same elements: X (..., N) -> Y (*shape, N) in C order, as Flatten; dX
-    is the way back.
+    is dY in X's shape.
 
-    One of the numbers in shape may be -1: it follows from the others. Reshape((8, 4, 4)) leads from
-    features to maps, in front of a ConvTranspose2d. ValueError where the numbers of elements
-    differ.
+    Reshape((8, 4, 4)) turns features into feature maps, for a ConvTranspose2d.
+
+    Args:
+        shape: shape of one sample; one of the numbers may be -1 and then follows from the others.
+
+    Raises:
+        ValueError: the numbers of elements differ.
     """
 
     kind = "reshape"
@@ -43,7 +47,7 @@ class Reshape(Layer):
         super().__init__(name=name)
         sizes = items(shape)
         if (not sizes or len(sizes) > MOST_AXES
-            or not all(is_integer(n, -1) and n != 0 for n in sizes) or sizes.count(-1) > 1):
+                or not all(is_integer(n, -1) and n != 0 for n in sizes) or sizes.count(-1) > 1):
             raise wrong(self.who, "shape to be ints, 1 or larger, of which one may be -1", "shape",
                         shape)
         self.shape = [int(n) for n in sizes]
@@ -53,8 +57,7 @@ class Reshape(Layer):
         wanted = tuple(math.prod(in_shape) // known if n == -1 else n for n in self.shape)
         if math.prod(wanted) != math.prod(in_shape):
             raise ValueError(f"{self.who}: expected an input with as many elements as "
-                             f"shape={tuple(self.shape)}. "
-                             f"Received: input shape {in_shape}.")
+                             f"shape={tuple(self.shape)}. Received: input shape {in_shape}.")
         return wanted
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -68,10 +71,15 @@ class Reshape(Layer):
 
 class Permute(Layer):
     """The axes of a sample in another order: Y = X.transpose(axes), so that axis a of Y is axis
-    axes[a] of X; dX is the way back.
+    axes[a] of X; dX is dY in X's order.
 
-    Permute((1, 2, 0)) makes (H, W, C) of (C, H, W). The batch stays last. ValueError for axes that
-    are not 0, 1, ..., each once.
+    Permute((1, 2, 0)) turns (C, H, W) into (H, W, C). The batch axis stays last.
+
+    Args:
+        axes: 0, 1, ... in some order, each once.
+
+    Raises:
+        ValueError: a sample does not have this number of axes.
     """
 
     kind = "permute"
@@ -79,16 +87,15 @@ class Permute(Layer):
     def __init__(self, axes: Sequence[int], *, name: str | None = None) -> None:
         super().__init__(name=name)
         order = items(axes)
-        if not order or len(order) > MOST_AXES or not all(is_integer(axis) for axis in order) \
-                or sorted(order) != list(range(len(order))):
+        if (not order or len(order) > MOST_AXES or not all(is_integer(axis) for axis in order)
+                or sorted(order) != list(range(len(order)))):
             raise wrong(self.who, "axes to be 0, 1, ... in some order, each once", "axes", axes)
         self.axes = [int(axis) for axis in order]
 
     def build(self, in_shape: Shape) -> Shape:
         if len(in_shape) != len(self.axes):
             raise ValueError(f"{self.who}: expected an input of {len(self.axes)} axes, as many as "
-                             f"in axes={tuple(self.axes)}. "
-                             f"Received: input shape {in_shape}.")
+                             f"in axes={tuple(self.axes)}. Received: input shape {in_shape}.")
         return tuple(in_shape[axis] for axis in self.axes)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -102,11 +109,17 @@ class Permute(Layer):
 
 
 class ChannelShuffle(Layer):
-    """Channels dealt out like cards: Y[c g + k] = X[k C/g + c] for g groups of C/g channels, so
-    that each group meets all others.
+    """Channels interleaved between groups: Y[c g + k] = X[k C/g + c] for g groups of C/g channels.
 
-    X (C, H, W, N), Y the same; dX is the way back. Between two convolutions with groups it lets
-    every filter see a part of every group. ValueError for groups that do not divide the channels.
+    X and Y (C, H, W, N); dX is dY in X's order. Between two convolutions with groups it lets every
+    filter read a part of every group.
+
+    Args:
+        groups: g.
+
+    Raises:
+        ValueError: groups does not divide the channels.
+
     Zhang et al. 2018, section 3.1.
     """
 
@@ -124,22 +137,22 @@ class ChannelShuffle(Layer):
         return in_shape
 
     @staticmethod
-    def deal(x: Array, rows: int) -> Array:
+    def interleave(x: Array, rows: int) -> Array:
         """Channels (rows, C/rows) -> (C/rows, rows)."""
-        return (x.reshape(rows, len(x) // rows, *x.shape[1:]).transpose(1, 0, 2, 3, 4).reshape(
-            x.shape))
+        blocks = x.reshape(rows, len(x) // rows, *x.shape[1:])
+        return blocks.transpose(1, 0, 2, 3, 4).reshape(x.shape)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode)
-        return self.deal(x, self.groups)
+        return self.interleave(x, self.groups)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         self.recall()
-        return self.deal(dy, len(dy) // self.groups)
+        return self.interleave(dy, len(dy) // self.groups)
 
 
 class _Blocks(Layer):
-    """Blocks of r x r pixels against r^2 channels."""
+    """Base class: blocks of r x r pixels and r^2 channels, either of which becomes the other."""
 
     kind = "shuffle"
 
@@ -172,10 +185,17 @@ class PixelShuffle(_Blocks):
     """Depth to space: Y[c, h r + i, w r + j] = X[c r^2 + i r + j, h, w], so that channels become
     blocks of r x r pixels.
 
-    X (C r^2, H, W, N), Y (C, H r, W r, N); dX is the way back, nothing is added. order="DCR" has
-    the block's place first, X[(i r + j) C + c, h, w]; what is learned in front of it finds either.
-    ValueError where r^2 does not divide the channels. Shi et al. 2016, eq. 4, which has the order
-    DCR.
+    X (C r^2, H, W, N), Y (C, H r, W r, N); dX is dY in X's order.
+
+    Args:
+        upscale_factor: r.
+        order: "CRD", as above, or "DCR": X[(i r + j) C + c, h, w]. A layer that is learned before
+            it can adapt to either.
+
+    Raises:
+        ValueError: r^2 does not divide the channels.
+
+    Shi et al. 2016, eq. 4, which has the order DCR.
     """
 
     def __init__(self, upscale_factor: int, order: str = "CRD", *, name: str | None = None) -> None:
@@ -185,9 +205,8 @@ class PixelShuffle(_Blocks):
     def build(self, in_shape: Shape) -> Shape:
         D, H, W = self.expect_axes(in_shape, "channels, height, width")
         if D % self.r**2:
-            raise ValueError(f"{self.who}: expected a number of channels that "
-                             f"upscale_factor^2 = {self.r**2} divides. "
-                             f"Received: input shape {in_shape}.")
+            raise ValueError(f"{self.who}: expected a number of channels that upscale_factor^2 = "
+                             f"{self.r**2} divides. Received: input shape {in_shape}.")
         self.upsampling = self.r, self.r
         return D // self.r**2, H * self.r, W * self.r
 
@@ -204,9 +223,17 @@ class PixelUnshuffle(_Blocks):
     """Space to depth: Y[c r^2 + i r + j, h, w] = X[c, h r + i, w r + j], so that blocks of r x r
     pixels become channels.
 
-    X (C, H r, W r, N), Y (C r^2, H, W, N); dX is the way back: it undoes PixelShuffle. order="DCR"
-    has the block's place first, Y[(i r + j) C + c, h, w]. ValueError where r does not divide height
-    and width. Shi et al. 2016.
+    X (C, H r, W r, N), Y (C r^2, H, W, N); dX is dY in X's order. It is the inverse of
+    PixelShuffle.
+
+    Args:
+        downscale_factor: r.
+        order: "CRD", as above, or "DCR": Y[(i r + j) C + c, h, w].
+
+    Raises:
+        ValueError: r does not divide height and width.
+
+    Shi et al. 2016.
     """
 
     def __init__(self, downscale_factor: int, order: str = "CRD", *, name: str | None = None
@@ -217,9 +244,8 @@ class PixelUnshuffle(_Blocks):
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         if H % self.r or W % self.r:
-            raise ValueError(f"{self.who}: expected a height and a width that "
-                             f"downscale_factor = {self.r} divides. "
-                             f"Received: input shape {in_shape}.")
+            raise ValueError(f"{self.who}: expected a height and a width that downscale_factor = "
+                             f"{self.r} divides. Received: input shape {in_shape}.")
         self.window = Window((self.r, self.r), (self.r, self.r))
         return C * self.r**2, H // self.r, W // self.r
 

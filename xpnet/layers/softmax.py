@@ -22,9 +22,14 @@ class Softmax(OverAxis):
     """Softmax along an axis: Y[k] = exp(X[k] / T) / sum over j of exp(X[j] / T), dX = Y (dY - sum
     over k of dY Y) / T.
 
-    X and Y (K, ..., N); `axis` counts the axes of one sample, T > 0 is the temperature. As the last
-    layer under the cross entropy loss, Softmax() is fused with it; with another axis or temperature
-    it cannot stand there. Bridle 1990; the temperature: Hinton et al. 2015.
+    X and Y (K, ..., N). As the last layer, before the cross entropy loss, Softmax() is fused with
+    the loss; with another axis or temperature it cannot be the last layer before this loss.
+
+    Args:
+        axis: an axis of one sample.
+        temperature: T > 0.
+
+    Bridle 1990; the temperature: Hinton et al. 2015.
     """
 
     kind = "softmax"
@@ -36,7 +41,7 @@ class Softmax(OverAxis):
 
     @property
     def of_logits(self) -> bool:
-        """Whether this is the softmax that the cross entropy loss brings along."""
+        """Whether this is the softmax that is part of the cross entropy loss."""
         return self.axis == 0 and self.temperature == 1
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -60,8 +65,12 @@ class LogSoftmax(OverAxis):
     """Logarithm of softmax along an axis: Y[k] = X[k] - log(sum over j of exp(X[j])), dX = dY -
     exp(Y) sum over k of dY.
 
-    X and Y (K, ..., N); `axis` counts the axes of one sample. The largest X[j] is taken out first,
-    so that nothing overflows (Goodfellow et al. 2016, section 4.1).
+    X and Y (K, ..., N). The largest X[j] is subtracted first, so that nothing overflows.
+
+    Args:
+        axis: an axis of one sample.
+
+    Goodfellow et al. 2016, section 4.1.
     """
 
     kind = "log_softmax"

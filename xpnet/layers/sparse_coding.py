@@ -13,49 +13,55 @@ from xpnet.backends.window import Pair
 from xpnet.checks import finite_array, items, wrong
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
 
-SAMPLE = (0, 1, 2)      # the axes of one picture, or of its maps
-NEWTON_STEPS = 6  # they reach the root to the last digits, even next to the jump and for a p near 1
+SAMPLE = (0, 1, 2)      # the axes of one image, or of its feature maps
+NEWTON_STEPS = 6        # enough for all digits of the root, even next to the jump and for p near 1
 
 
 class CodingStep(NamedTuple):
-    """One step of learning. The costs are means over the pictures; `augmented` has z, x and beta in
-    it."""
+    """One step of learning. The costs are means over the images; `augmented` contains z, x and
+    beta."""
 
     epoch: int
     what: str                   # "z", "x" or "filters"
     beta: float | None          # None for filters
     augmented: float | None
-    cost: float                 # C of the maps and filters that are held after the step
+    cost: float                 # C of the feature maps and filters after the step
 
 
 class DeconvolutionalNetwork2d(Layer):
     """Deconvolutional network: C(y) = lam / 2 sum over c of || sum over k of g_kc z_k * f_kc - y_c
-    ||^2 + sum of |z_k|^p.
+    ||^2 + sum of |z_k|^p (Zeiler et al. 2010).
 
-    Pictures y (C, H, W, N), feature maps z (maps, H + KH - 1, W + KW - 1, N), filters f (maps, C,
-    KH, KW); * is convolution, of which the part is kept where the filter lies on the maps wholly,
-    so that each element of z_k paints f_k into the picture. The connectivity g (maps rows of C
-    zeros and ones) says which map paints into which channel; all unless told. Zeiler et al. 2010.
+    Images y (C, H, W, N), feature maps z (maps, H + KH - 1, W + KW - 1, N), filters f (maps, C, KH,
+    KW). * is the convolution at the positions where the whole filter is on the feature maps, so
+    that each element of z_k adds a copy of f_k to the image.
 
     With auxiliary maps x the cost becomes lam / 2 || sum of z * f - y ||^2 + beta / 2 || z - x ||^2
-    + sum of |x|^p, which is lowered in turn for each of `betas` (a value may stand several times;
-    larger ones pull z and x together):
+    + sum of |x|^p, which is lowered in turn for each of `betas`:
       z: (lam F^T F + beta) z = lam F^T y + beta x, by `iterations` conjugate gradients (Hestenes
-      and Stiefel 1952); x: Shrinkage, for each element exactly, where Krishnan and Fergus 2009 look
-      the answer up in a table.
-    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0. The gradient
-    by y is that of just these steps: the shrinkage lets through where x is not 0, and the adjoint
-    of a solution of the system is a solution of the same system. It is as exact as the conjugate
+      and Stiefel 1952);
+      x: Shrinkage, exactly for each element; Krishnan and Fergus 2009 look it up in a table.
+    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0. The input
+    gradient is that of these steps: the shrinkage passes it where x is not 0, and the adjoint of a
+    solution of the system is a solution of the same system. It is as exact as the conjugate
     gradients have converged.
 
-    What falls when: at one beta no step raises the augmented cost (conjugate gradients begin with z
-    = x, where it is C). C itself need not fall with it, therefore a picture keeps its maps where
-    new ones cost more; in the source the last ones count. Filters have norm 1 for each map, and a
-    step that raises C is not made, but half as long the next time.
+    At one beta no step raises the augmented cost: the conjugate gradients begin with z = x, where
+    it equals C. C itself can rise, so an image keeps its feature maps if new ones cost more; in the
+    source the last ones count. The filters of each feature map have norm 1. A step of the filters
+    that raises C is not made, and the next one is half as long.
 
-    The filters are state, not parameters: an optimizer leaves them alone, `learn` finds them
-    without labels. ValueError for a p outside of 0 < p <= 1, for betas that fall, and for a
-    connectivity that does not fit.
+    The filters are state, not parameters: an optimizer does not change them, and `learn` finds them
+    without labels.
+
+    Args:
+        maps: number of feature maps.
+        connectivity: g, `maps` rows of C zeros and ones, which say which feature map contributes to
+            which channel; by default all of them.
+        p: 0 < p <= 1.
+        lam: weight of the reconstruction.
+        betas: numbers that do not fall; larger ones pull z and x together.
+        iterations: conjugate-gradient steps for each beta.
     """
 
     kind = "deconv"
@@ -97,11 +103,12 @@ class DeconvolutionalNetwork2d(Layer):
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         if self.connectivity is not None and len(self.connectivity[0]) != C:
             raise ValueError(f"{self.who}: expected {C} columns of connectivity, one for each "
-                             "channel. "
-                             f"Received: {len(self.connectivity[0])}.")
-        self.filters = self.state("filters", (self.maps, C, *self.window.kernel),
-                                  lambda rng, shape, fan_in,
-                                  fan_out: unit(np, self._g() * rng.standard_normal(shape)))
+                             f"channel. Received: {len(self.connectivity[0])}.")
+        def init(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
+            filters: np.ndarray = unit(np, self._g() * rng.standard_normal(shape))
+            return filters
+
+        self.filters = self.state("filters", (self.maps, C, *self.window.kernel), init)
         return self.maps, *self.window.output_size(H, W)
 
     def _g(self) -> np.ndarray:
@@ -118,7 +125,7 @@ class DeconvolutionalNetwork2d(Layer):
     # --- the model --------------------------------------------------------------------------------
 
     def reconstruct(self, maps: Array) -> Array:
-        """The pictures (C, H, W, N) that maps (maps, H + KH - 1, W + KW - 1, N) paint."""
+        """The images (C, H, W, N) for feature maps (maps, H + KH - 1, W + KW - 1, N)."""
         self._expect_arrays((maps,), (self.out_shape,))
         return self._paint(maps, self.filters.data)
 
@@ -146,14 +153,14 @@ class DeconvolutionalNetwork2d(Layer):
         return self._misfit(y, z, self.filters.data) + self._penalty(z)
 
     def _augmented(self, y: Array, z: Array, x: Array, beta: float) -> Array:
-        return (self._misfit(y, z, self.filters.data) + 0.5 * beta
-                * dot(z - x, z - x) + self._penalty(x))
+        misfit, gap = self._misfit(y, z, self.filters.data), z - x
+        return misfit + 0.5 * beta * dot(gap, gap) + self._penalty(x)
 
-    # --- maps for given filters -------------------------------------------------------------------
+    # --- feature maps for given filters -----------------------------------------------------------
 
     def infer(self, images: Array, maps: Array | None = None) -> Array:
-        """Feature maps of batch-last pictures on the backend, from `maps` on, from 0 unless
-        told."""
+        """Feature maps of batch-last images on the backend, starting from `maps`, by default from
+        0."""
         x = self._nothing(images) if maps is None else maps
         self._expect_arrays((images, x), (*self.in_shapes, self.out_shape))
         for step in self._alternate(images, x):
@@ -169,13 +176,13 @@ class DeconvolutionalNetwork2d(Layer):
             z = self._solve(pull + shrink.beta * x, shrink.beta, x)
             new = shrink(z)
             new_cost = self._cost(y, new)
-            worse = new_cost > cost  # (N,); a NaN is not
+            worse = new_cost > cost                     # (N,); False for a NaN
             kept, kept_cost = self.xp.where(worse, x, new), self.xp.where(worse, cost, new_cost)
             yield _Alternation(shrink, x, cost, z, new, worse, kept, kept_cost)
             x, cost = kept, kept_cost
 
     def _solve(self, b: Array, beta: float, z: Array) -> Array:
-        """(lam F^T F + beta)^-1 b for each picture, by conjugate gradients from z."""
+        """(lam F^T F + beta)^-1 b for each image, by conjugate gradients from z."""
         def system(d: Array) -> Array:
             return self.lam * self._project(self._paint(d, self.filters.data)) + beta * d
 
@@ -218,28 +225,34 @@ class DeconvolutionalNetwork2d(Layer):
     # --- filters ----------------------------------------------------------------------------------
 
     def learn(self, images: Any, epochs: int = 10, *, filter_steps: int = 2) -> list[CodingStep]:
-        """Find filters for batch-first pictures (S, C, H, W): in turn maps, from the last ones on,
-        and filters.
+        """Find filters for batch-first images (S, C, H, W), and return the costs after each step.
 
-        All pictures are on the backend at once, with their maps. Returns the costs after each step.
+        Each epoch computes the feature maps, starting from the last ones, and then moves the
+        filters. All images are on the backend at once, with their feature maps.
+
+        Args:
+            filter_steps: steps of the filters in each epoch.
+
+        Raises:
+            ValueError: the layer is not in a network, or the images do not have the shape of its
+                input.
         """
         if not self.built:
             raise ValueError(f"{self.who}: expected to be in a network before learn, so that its "
-                             "input shape is known. "
-                             "Received: a layer that stands in none.")
+                             "input shape is known. Received: a layer that is in none.")
         images = finite_array(images, self.who, self.buffers.dtype)
         if images.shape[1:] != self.in_shapes[0] or not len(images):
-            raise ValueError(f"{self.who}: expected pictures of shape (S, "
+            raise ValueError(f"{self.who}: expected images of shape (S, "
                              f"{', '.join(map(str, self.in_shapes[0]))}). "
                              f"Received: shape {images.shape}.")
-        epochs, filter_steps = (self.expect_integer("epochs", epochs),
-                                self.expect_integer("filter_steps", filter_steps))
+        epochs = self.expect_integer("epochs", epochs)
+        filter_steps = self.expect_integer("filter_steps", filter_steps)
         found: list[CodingStep] = []
         with self.backend.stream():
             y = self.backend.gather_batch(images, None, self.buffers.dtype)
             x, length = self._nothing(y), self.backend.asarray(np.ones(1), self.buffers.dtype)
             for epoch in range(1, epochs + 1):
-                # the costs are on the backend
+                # costs stay on the backend until the epoch ends
                 notes: list[tuple[str, float | None, Array | None, Array]] = []
                 for step in self._alternate(y, x):
                     beta = step.shrink.beta
@@ -259,19 +272,19 @@ class DeconvolutionalNetwork2d(Layer):
         return float(self.backend.to_numpy(costs.mean()))
 
     def filter_gradient(self, images: Array, maps: Array) -> Array:
-        """dC / df for given maps, summed over the pictures: (maps, C, KH, KW), 0 where there is no
-        connection."""
+        """dC / df for given feature maps, summed over the images: (maps, C, KH, KW), 0 where there
+        is no connection."""
         residual = self._paint(maps, self.filters.data) - images
         return self.lam * self.backend.conv2d_dW(residual, maps, self.window) * self._connected
 
     def _move_filters(self, y: Array, x: Array, length: Array) -> Array:
-        """A step down the gradient on the sphere of filters of norm 1, not made where it raises C.
-        Returns the next length.
+        """Take a gradient step on the sphere of filters of norm 1, unless it raises C; return the
+        next length.
 
-        Each map's gradient counts by how much C bends in its direction: a rare filter moves as far
-        as one that is used everywhere. Along a line C is a parabola, and normalising bends it more
-        where C would fall with a longer filter; the lowest point of what this adds up to is at the
-        length 1.
+        The gradient of each feature map is divided by the curvature of C in its direction, so that
+        a rare filter moves as far as one that is used everywhere. Along a line C is a parabola.
+        Normalising adds to its curvature if C would fall with a longer filter. The minimum of this
+        sum is at the length 1.
         """
         f, axes = self.filters.data, (1, 2, 3)
         gradient = self.filter_gradient(y, x)
@@ -279,8 +292,8 @@ class DeconvolutionalNetwork2d(Layer):
         gradient, bend = gradient - outward * f, self.xp.maximum(-outward, 0)
         downhill = ratio(gradient, self.lam * (x * x).sum(axis=axes).reshape(-1, 1, 1, 1) + bend)
         painted = self._paint(x, downhill)
-        lowest = (ratio((gradient * downhill).sum(),
-                        self.lam * (painted * painted).sum() + (bend * downhill * downhill).sum()))
+        curvature = self.lam * (painted * painted).sum() + (bend * downhill * downhill).sum()
+        lowest = ratio((gradient * downhill).sum(), curvature)
         new = unit(self.xp, f - length * lowest * downhill)
         worse = self._misfit(y, x, new).sum() > self._misfit(y, x, f).sum()
         f[...] = self.xp.where(worse, f, new)
@@ -289,7 +302,7 @@ class DeconvolutionalNetwork2d(Layer):
 
 class _Alternation(NamedTuple):
     """A step at one beta: the maps before it, z, its shrunk version, and what is kept, with the
-    cost of each picture."""
+    cost of each image."""
 
     shrink: Shrinkage
     before: Array
@@ -302,28 +315,27 @@ class _Alternation(NamedTuple):
 
 
 def dot(a: Array, b: Array) -> Array:
-    """The inner product of each sample, (N,)."""
+    """Inner product of each sample, (N,)."""
     return (a * b).sum(axis=SAMPLE)
 
 
 def ratio(a: Array, b: Array) -> Array:
-    """a / b, 0 / 0 = 0."""
+    """a / b, with 0 / 0 = 0."""
     return a / (b + (b == 0))
 
 
 def unit(xp: Any, filters: Array) -> Array:
-    """Each of filters (maps, C, KH, KW) with norm 1, or 0 where it is 0."""
+    """Each of filters (maps, C, KH, KW) scaled to norm 1, or 0 where it is 0."""
     return ratio(filters, xp.sqrt((filters * filters).sum(axis=(1, 2, 3), keepdims=True)))
 
 
 class Shrinkage:
-    """The exact minimum over x of beta / 2 (x - v)^2 + |x|^p, for one element at a time and 0 < p
-    <= 1.
+    """The exact minimum over x of beta / 2 (x - v)^2 + |x|^p, for each element, 0 < p <= 1.
 
     p = 1 is soft thresholding: sign(v) max(|v| - 1 / beta, 0). For p < 1, x is 0 up to |v| = jump,
-    and beyond it the larger root of x - |v| + (p / beta) x^(p-1) = 0, which is convex in x:
-    Newton's steps from x = |v| come down to it. At the jump 0 and the root cost the same, which
-    gives x = least = (2 (1 - p) / beta)^(1 / (2 - p)), and from that |v|.
+    and beyond it the larger root of x - |v| + (p / beta) x^(p-1) = 0, a convex function of x:
+    Newton's steps from x = |v| descend to the root. At the jump, 0 and the root cost the same. This
+    gives x = least = (2 (1 - p) / beta)^(1 / (2 - p)), and from it |v|.
     """
 
     def __init__(self, xp: Any, p: float, beta: float) -> None:
@@ -335,7 +347,7 @@ class Shrinkage:
         xp, size = self.xp, self.xp.abs(v)
         if self.p == 1:
             return xp.sign(v) * xp.maximum(size - self.jump, 0)
-        target = xp.maximum(size, self.jump)        # below the jump it does not matter
+        target = xp.maximum(size, self.jump)        # below the jump the result is 0
         x = target
         for _ in range(NEWTON_STEPS):
             force = self._force(x)
@@ -346,8 +358,8 @@ class Shrinkage:
         """dx/dv at the result x: 0 where x is 0, else from the equation that x solves."""
         if self.p == 1:
             return (x != 0).astype(x.dtype)
-        return (x != 0) / (
-            1 - (1 - self.p) * self._force(self.xp.maximum(self.xp.abs(x), self.least)))
+        force = self._force(self.xp.maximum(self.xp.abs(x), self.least))
+        return (x != 0) / (1 - (1 - self.p) * force)
 
     def _force(self, x: Array) -> Array:
         return self.p / self.beta * x ** (self.p - 2)

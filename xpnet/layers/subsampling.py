@@ -1,5 +1,4 @@
-"""Other ways to make feature maps smaller: trained, skipping, by the p-norm, Gaussian,
-stochastic."""
+"""Other ways to make feature maps smaller: trained, skipping, p-norm, Gaussian, stochastic."""
 
 from __future__ import annotations
 
@@ -18,10 +17,15 @@ from xpnet.layers.pooling import Pool2d
 
 class Subsampling2d(Activated):
     """Trainable subsampling: Y[c] = f(a[c] sum over the window of X[c] + b[c]), one coefficient and
-    bias a map.
+    one bias per feature map.
 
-    X (C, H, W, N), a and b (C,), Y (C, OH, OW, N). With S the window's sum and dZ = dY f'(Z):
-    da = sum of dZ S, db = sum of dZ, dS = a dZ. LeCun et al. 1998, section II.B (layers S2 and S4).
+    X (C, H, W, N), a and b (C,), Y (C, OH, OW, N); the stride is kernel_size. With S the sum of the
+    window and dZ = dY f'(Z): da = sum of dZ S, db = sum of dZ, dS = a dZ.
+
+    Args:
+        init: name of an initializer of a; by default the one that fits the activation.
+
+    LeCun et al. 1998, section II.B (layers S2 and S4).
     """
 
     kind = "pool"
@@ -59,15 +63,20 @@ class Subsampling2d(Activated):
 
 
 class SkipSampling2d(Layer):
-    """Subsampling by skipping: Y[c, i, j] = X[c, offset + i step, offset + j step]; dY goes back to
-    where Y was taken.
+    """Subsampling by skipping: Y[c, i, j] = X[c, offset + i stride, offset + j stride]; dX is dY at
+    these elements, 0 elsewhere (LeCun et al. 1989).
 
-    X (C, H, W, N), Y (C, ceil((H - offset) / step), ceil((W - offset) / step), N), a view of X.
-    `step` and `offset` are ints or pairs (rows, columns). Behind a convolution it gives what the
-    convolution gives with this stride, at step^2 times the work (LeCun et al. 1989, whose feature
-    maps are undersampled so). The skipping factors of Ciresan et al. 2011 count what is left out in
-    between: step - 1. ValueError for an offset that is not smaller than the step, or leaves
-    nothing.
+    X (C, H, W, N), Y (C, ceil((H - offset) / stride), ceil((W - offset) / stride), N), a view of X.
+    After a convolution it gives what the convolution would give with this stride, for stride^2
+    times the work. The skipping factors of Ciresan et al. 2011 count the elements that are left out
+    in between: stride - 1.
+
+    Args:
+        stride: an int or a pair (rows, columns).
+        offset: the first row and column that are taken; an int or a pair.
+
+    Raises:
+        ValueError: the offset is not smaller than the stride, or not smaller than the input.
     """
 
     kind = "pool"
@@ -87,8 +96,7 @@ class SkipSampling2d(Layer):
         C, *sizes = self.expect_axes(in_shape, "channels, height, width")
         if any(size <= o for size, o in zip(sizes, self._offsets, strict=True)):
             raise ValueError(f"{self.who}: expected an input larger than the offset, "
-                             f"{self.offset}. "
-                             f"Received: input shape {in_shape}.")
+                             f"{self.offset}. Received: input shape {in_shape}.")
         H, W = (len(range(*taken.indices(size)))
                 for taken, size in zip(self._taken, sizes, strict=True))
         return C, H, W
@@ -108,13 +116,16 @@ class LpPool2d(Pool2d):
     """Lp pooling: Y = (sum over the window of |X|^p)^(1/p), with `mean` the mean instead of the sum
     (Sermanet et al. 2012).
 
-    X (C, H, W, N), Y (C, OH, OW, N). p = 1 is the sum of |X|, p = 2 the Euclidean norm; with `mean`
-    Y goes from the mean of |X| at p = 1 to its maximum at large p (Gulcehre et al. 2014). Padding
-    is 0, and with `mean` counts as elements. dX = dY sign(X) (|X| / Y)^(p - 1), and 0 where Y = 0,
-    which has no derivative there. Powers are of quotients below 1, so that large values do not
-    overflow. PyTorch's LPPool2d leaves out | |, and is negative or NaN for odd p where the sum is
-    negative; ONNX has it. ValueError for p below 1, and where a window would see nothing but
-    padding.
+    X (C, H, W, N), Y (C, OH, OW, N).
+    dX = dY sign(X) (|X| / Y)^(p - 1); where Y = 0, which has no derivative, dX = 0. p = 1 is the
+    sum of |X|, p = 2 the Euclidean norm. With `mean`, Y goes from the mean of |X| at p = 1 to its
+    maximum at large p (Gulcehre et al. 2014). Powers are taken of quotients below 1, so large
+    values do not overflow. PyTorch's LPPool2d has X^p instead of |X|^p, and is negative or NaN for
+    odd p if the sum is negative; ONNX has |X|^p. Other arguments and errors are those of Pool2d.
+
+    Args:
+        p: 1 or larger.
+        mean: divide the sum by the number of taps; zeros of the padding count.
     """
 
     def __init__(self, kernel_size: Pair, p: float = 2, *, stride: Pair | None = None,
@@ -130,8 +141,8 @@ class LpPool2d(Pool2d):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         C, OH, OW = self.out_shape
-        # (C, KH*KW, OH, OW, N)
-        seen = self.backend.im2col(x, self.window).reshape(C, self.window.taps, OH, OW, -1)
+        seen = self.backend.im2col(x, self.window)
+        seen = seen.reshape(C, self.window.taps, OH, OW, -1)                # (C, KH*KW, OH, OW, N)
         length = norm(self.xp, seen, self.p, axis=1)
         self.remember(mode, seen, length, x.shape)
         return length[:, 0] * self._factor
@@ -146,14 +157,18 @@ class GaussianPool2d(Pool2d):
     """Gaussian pooling: Y = sum of g X over the window, g ~ exp(-distance^2 / (2 sigma^2)) with the
     sum 1.
 
-    X (C, H, W, N), Y (C, OH, OW, N): an average weighted by the distance from the window's centre,
-    in elements of X; of an even window the centre lies between elements (Goodfellow et al. 2016,
-    section 9.3, name it among poolings). Burt and Adelson 1983 halve pictures so, with a kernel
-    much like it.
-    Padding counts as zeros; `count_include_pad=False` divides by the weights of the elements inside
-    X, whose sum is then 1. Every map is convolved with the same fixed filter, dX is the transposed
-    convolution of dY with it. ValueError for a sigma that is not above 0, and where a window would
-    see nothing but padding.
+    X (C, H, W, N), Y (C, OH, OW, N). The distance is that from the centre of the window, in
+    elements of X; an even window has its centre between elements. Every feature map is convolved
+    with the same fixed filter, and dX is the transposed convolution of dY with it. Other arguments
+    and errors are those of Pool2d.
+
+    Args:
+        sigma: standard deviation, above 0.
+        count_include_pad: weigh the zeros of the padding like elements. False: divide by the
+            weights of the elements inside X, so that their sum is 1.
+
+    Goodfellow et al. 2016, section 9.3, name it as a kind of pooling; Burt and Adelson 1983 halve
+    images with a similar kernel.
     """
 
     def __init__(self, kernel_size: Pair, sigma: float, *, stride: Pair | None = None,
@@ -164,26 +179,27 @@ class GaussianPool2d(Pool2d):
         self.count_include_pad = self.expect_flag("count_include_pad", count_include_pad)
 
     def _bell(self, size: int) -> np.ndarray:
+        """g along one axis, (size,)."""
         squares = (np.arange(size) - (size - 1) / 2) ** 2
-        # the largest is 1, however small sigma is
+        # the smallest square is subtracted, so that not all weights are 0 for a small sigma
         weights = np.exp((squares.min() - squares) / (2 * self.sigma ** 2))
         return weights / weights.sum()
 
     @cached_property
     def _filters(self) -> Array:
-        """The same filter for each map, (C, 1, KH, KW)."""
+        """The same filter for each feature map, (C, 1, KH, KW)."""
         rows, columns = (self._bell(size) for size in self.window.kernel)
         filters = np.repeat(np.outer(rows, columns)[None, None], self.in_shapes[0][0], axis=0)
         return self.backend.asarray(filters, self.buffers.dtype)
 
     @cached_property
     def _factor(self) -> Array | None:
-        """1 / the sum of the weights that fall inside X, (OH, OW, 1)."""
+        """1 / the sum of the weights that are inside X, (OH, OW, 1)."""
         if self.count_include_pad:
             return None
-        rows, columns = (inside @ self._bell(size) for inside, size           # (OH, KH), (OW, KW)
-                         in zip(self.window.inside(*self.in_shapes[0][1:]), self.window.kernel,
-                                strict=True))
+        inside = self.window.inside(*self.in_shapes[0][1:])                     # (OH, KH), (OW, KW)
+        rows, columns = (mask @ self._bell(size)
+                         for mask, size in zip(inside, self.window.kernel, strict=True))
         return self.backend.asarray(1.0 / np.outer(rows, columns), self.buffers.dtype)[:, :, None]
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -201,14 +217,16 @@ class StochasticPool2d(Pool2d):
     """Stochastic pooling: in training Y = X[k], drawn with p[k] = A[k] / sum of A, A = max(X, 0);
     in prediction sum of p A.
 
-    X (C, H, W, N), Y (C, OH, OW, N): each window draws one of its elements, large ones more often;
-    the paper has a ReLU before it, so that A = X. Y = 0 where no element is above 0; padding is
-    never drawn, and a NaN shows. dX is dY at the element that was drawn.
-    The draws follow from (seed, layer, step) alone and are the same on every backend: element i of
-    Y, in C order, is that k at which the sum of A up to k exceeds u sum of A for the first time, u
-    the upper 24 bits of random word i. A prediction is for a network that was trained so and has no
-    gradient of its own. ValueError where a window would see nothing but padding. Zeiler and Fergus
-    2013.
+    X (C, H, W, N), Y (C, OH, OW, N). Each window draws one of its elements, large ones more often.
+    The paper has a ReLU before it, so that A = X. If no element is above 0, Y = 0. Padding is never
+    drawn; a NaN in a window makes Y NaN. dX is dY at the drawn element. A prediction has no
+    gradient. Arguments and errors are those of Pool2d.
+
+    The draws depend only on (seed, layer, step) and are the same on every backend: element i of Y,
+    in C order, takes the first k at which the sum of A up to k exceeds u times the sum of A, where
+    u is made of the upper 24 bits of random word i.
+
+    Zeiler and Fergus 2013.
     """
 
     def __init__(self, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
@@ -217,13 +235,13 @@ class StochasticPool2d(Pool2d):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         C, OH, OW = self.out_shape
-        # (C, KH*KW, OH, OW, N)
-        seen = self.backend.im2col(x, self.window).reshape(C, self.window.taps, OH, OW, -1)
+        seen = self.backend.im2col(x, self.window)
+        seen = seen.reshape(C, self.window.taps, OH, OW, -1)                # (C, KH*KW, OH, OW, N)
         weights = self.xp.maximum(seen, 0)
         if mode == PREDICT:
             total = weights.sum(axis=1, keepdims=True)
-            return (weights * (weights / self.xp.where(total == 0, x.dtype.type(1), total))).sum(
-                axis=1)
+            p = weights / self.xp.where(total == 0, x.dtype.type(1), total)
+            return (weights * p).sum(axis=1)
         drawn, total = self._draw(weights)
         self.remember(mode, drawn, x.shape)
         y = self._at(drawn, weights).sum(axis=1)
@@ -231,11 +249,11 @@ class StochasticPool2d(Pool2d):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         drawn, x_shape = self.recall()
-        return self.backend.col2im(self._at(drawn, dy[:, None]).reshape(-1, dy[0].size), x_shape,
-                                   self.window)
+        dseen = self._at(drawn, dy[:, None])                                # (C, KH*KW, OH, OW, N)
+        return self.backend.col2im(dseen.reshape(-1, dy[0].size), x_shape, self.window)
 
     def _draw(self, weights: Array) -> tuple[Array, Array]:
-        """Which tap each window draws, `taps` where all weights are 0, and the sum of the weights:
+        """The tap that each window draws, `taps` if all weights are 0, and the sum of the weights:
         (C, OH, OW, N).
 
         Sums go tap by tap, so that they are the same on every backend.
@@ -243,11 +261,11 @@ class StochasticPool2d(Pool2d):
         total = self.backend.zeros((weights.shape[0], *weights.shape[2:]), weights.dtype)
         for tap in range(self.window.taps):
             total += weights[:, tap]
-        bits = self.backend.random_bits(total.size, (self.seed, self.index),
-                                        self.counters).reshape(total.shape)
-        limit = (bits >> 8).astype(weights.dtype) * 2.0 ** -24 * total  # below the total
-        drawn, so_far = (self.backend.zeros(total.shape, "int32"),
-                         self.backend.zeros(total.shape, weights.dtype))
+        bits = self.backend.random_bits(total.size, (self.seed, self.index), self.counters)
+        u = (bits.reshape(total.shape) >> 8).astype(weights.dtype) * 2.0 ** -24
+        limit = u * total                                                   # below the total
+        drawn = self.backend.zeros(total.shape, "int32")
+        so_far = self.backend.zeros(total.shape, weights.dtype)
         for tap in range(self.window.taps):
             so_far += weights[:, tap]
             drawn += so_far <= limit

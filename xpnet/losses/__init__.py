@@ -1,4 +1,4 @@
-"""Losses, one file per kind, and their names."""
+"""Losses, one file per family, and their names."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """The loss called by one of the names in LOSSES; a Loss is returned as it is."""
+    """The loss with this name in LOSSES; a Loss is returned as it is."""
     found: Loss = expect_named("get_loss", "a Loss", loss, Loss, LOSSES)
     return found

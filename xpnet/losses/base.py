@@ -1,17 +1,16 @@
-"""Losses: a scalar for a batch, and its gradient by the network's output.
+"""Losses: a scalar for a batch, and its gradient with respect to the network's output.
 
-A loss is called with (backend, y, target), y (D, ..., N) and the target batch-last; it returns the
-loss as a scalar array on the backend (no host synchronisation) and dy like y. `targets` checks what
-users hand in, before any work.
+A loss is called with (backend, y, target), where y (D, ..., N) and the target are batch-last. It
+returns the loss as a scalar array on the backend (without host synchronisation), and dy like y.
+`targets` checks what users pass, before any work.
 
-A subclass writes `terms`, the losses before they are summed; what is done with them is the same for
-all:
+A subclass writes `terms`, the losses before they are summed. The rest is the same for all:
 
-    reduction   "mean"            "batch"     "sum"     "none"
-    L           sum of w f / n    ... / N     ... / 1   w f itself, not summed
-    dy          w df/dy / n       ... / N     ... / 1   the gradient of the sum of w f
+    reduction   "mean"            "batchmean"   "sum"     "none"
+    L           sum of w f / n    ... / N       ... / 1   w f itself, not summed
+    dy          w df/dy / n       ... / N       ... / 1   the gradient of the sum of w f
 
-w are the samples' weights (N,), 1 where none are given. They are no part of n.
+w are the weights of the samples (N,), 1 by default. They are not part of n.
 """
 
 from __future__ import annotations
@@ -30,26 +29,30 @@ class Loss(Checked):
     """Base class of the losses."""
 
     takes_logits = ""               # "softmax" or "sigmoid": the function that is part of the loss
-    # with the sigmoid as part of it, where the last layer is a Sigmoid
-    of_logits: Loss | None = None
-    counts_hits = False  # True: targets are classes, and the largest output is the answer
-    ignore_index: int | None = None       # the mark of targets that are not known
+    of_logits: Loss | None = None   # used instead if the last layer is a Sigmoid
+    counts_hits = False             # True: the largest output is the predicted class
+    ignore_index: int | None = None             # marks unknown targets
     reduction = "mean"
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
-        """The target on the host, batch-first and checked: (N,) + out_shape; of a single channel,
-        that axis may be left out."""
+        """The target on the host, batch-first and checked: (N,) + out_shape.
+
+        If there is a single channel, the target may leave out its axis.
+        """
         target = finite_array(target, f"{self.who}: targets", dtype)
         if (target.shape[1:] != out_shape
-            and not (target.ndim and out_shape == (1, *target.shape[1:]))):
+                and not (target.ndim and out_shape == (1, *target.shape[1:]))):
             raise ValueError(f"{self.who}: expected targets of shape {batch_of(out_shape)}. "
                              f"Received: shape {target.shape}.")
         return target.reshape(-1, *out_shape).astype(dtype, copy=False)
 
     def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
                  ) -> tuple[Array, Array]:
-        """The loss and dy. sample_weight (N,): numbers that each sample's part of the loss and of
-        dy is multiplied with."""
+        """The loss and dy.
+
+        Args:
+            sample_weight: (N,), a factor for each sample's part of the loss and of dy.
+        """
         f, dy, n = self.terms(backend, y, target)
         if sample_weight is not None:
             f, dy = (weighed(backend.xp, sample_weight, a) for a in (f, dy))
@@ -59,15 +62,15 @@ class Loss(Checked):
         return f.sum() / divisor, dy * (1.0 / divisor)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
-        """(f (..., N), the gradient of the sum of f with respect to y, n): the losses, and what
-        their mean divides by."""
+        """(f (..., N), the gradient of the sum of f with respect to y, n): the losses, and the
+        divisor of their mean."""
         raise NotImplementedError(f"{self.who}: expected a method terms(backend, y, target), or "
                                   "__call__(backend, y, target).")
 
     def checked(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
                 ) -> tuple[Array, Array]:
-        """What the loss returns; an error where that is not a pair of a loss and a gradient of y's
-        shape."""
+        """The loss and dy. Raises TypeError if the loss does not return a pair of a loss and a
+        gradient of y's shape."""
         found = (self(backend, y, target) if sample_weight is None
                  else self(backend, y, target, sample_weight))
         if (isinstance(found, tuple) and len(found) == 2 and getattr(found[1], "shape", None)
@@ -76,20 +79,18 @@ class Loss(Checked):
         received = ([getattr(value, "shape", type(value).__name__) for value in found]
                     if isinstance(found, tuple) else type(found).__name__)
         raise TypeError(f"{self.who}: expected __call__ to return a pair, the loss and its "
-                        f"gradient of shape {y.shape}. "
-                        f"Received: {received}.")
+                        f"gradient of shape {y.shape}. Received: {received}.")
 
     # --- help for subclasses ----------------------------------------------------------------------
 
     def expect_reduction(self, reduction: Any, *, batch: bool = True) -> str:
-        """`reduction`; "batchmean" is for losses whose terms are those of single outputs."""
-        return self.expect_choice("reduction", reduction, ("mean", "batchmean", "sum", "none")
-                                  if batch
-                                  else ("mean", "sum", "none"))
+        """`reduction`; "batchmean" is for losses that have a term for each output."""
+        choices = ("mean", "batchmean", "sum", "none") if batch else ("mean", "sum", "none")
+        return self.expect_choice("reduction", reduction, choices)
 
     def expect_weights(self, name: str, values: Any) -> tuple[float, ...] | None:
-        """A number for each class, 0 or larger, or None; the targets say how many classes there
-        are."""
+        """A number for each class, 0 or larger, or None; the number of classes is checked with the
+        targets."""
         if values is None:
             return None
         weights = items(values)
@@ -101,15 +102,14 @@ class Loss(Checked):
     def check_weights(self, name: str, values: tuple[float, ...] | None, out_shape: Shape) -> None:
         if values is not None and len(values) != out_shape[0]:
             raise ValueError(f"{self.who}: expected {name} to have {out_shape[0]} numbers, one for "
-                             "each class. "
-                             f"Received: {len(values)}.")
+                             f"each class. Received: {len(values)}.")
 
 
 def column(backend: Backend, values: tuple[float, ...] | None, y: Array) -> Array | float:
     """`values`, one for each class, as an array (K, 1, ..., 1) that multiplies y (K, ..., N); 1 for
     None.
 
-    They travel as arguments of a kernel: a step that is being recorded takes no arrays from the
+    They are passed as arguments of a kernel: a step that is being captured takes no arrays from the
     host.
     """
     if values is None:
@@ -120,7 +120,7 @@ def column(backend: Backend, values: tuple[float, ...] | None, y: Array) -> Arra
 
 
 def or_one(total: Array) -> Array:
-    """`total`, a sum of weights, or 1 where it is 0: of nothing the mean is 0, and so is its
+    """`total`, a sum of weights, or 1 where it is 0: the mean of nothing is 0, and so is its
     gradient."""
     return total + (total == 0)
 
@@ -131,5 +131,5 @@ def one_hot(backend: Backend, labels: Array, classes: int) -> Array:
 
 
 def batch_of(shape: Shape) -> str:
-    """How errors write the shape of a batch of these."""
+    """The shape of a batch as errors write it."""
     return f"({', '.join(['N', *map(str, shape)])})" if shape else "(N,)"

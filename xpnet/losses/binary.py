@@ -12,7 +12,7 @@ from xpnet.backends.base import weighed
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss, column, or_one
 
-LEAST_LOG = -100.0      # logarithms of probabilities are cut off there, as in PyTorch
+LEAST_LOG = -100.0      # lower bound of logarithms of probabilities, as in PyTorch
 LEAST_VARIANCE = 1e-12  # y (1 - y) where it is 0
 
 
@@ -23,8 +23,7 @@ class BinaryLoss(Loss):
         target = super().targets(target, out_shape, dtype)
         known = target if self.ignore_index is None else target[target != self.ignore_index]
         if known.size and not (known.min() >= 0 and known.max() <= 1):
-            mark = ("" if self.ignore_index is None else f", or {self.ignore_index} where they are "
-                                                         "ignored")
+            mark = "" if self.ignore_index is None else f", or {self.ignore_index} to be ignored"
             raise ValueError(f"{self.who}: expected targets from 0 to 1{mark}. "
                              f"Received: targets from {known.min():g} to {known.max():g}.")
         return target
@@ -34,13 +33,16 @@ class BinaryCrossEntropy(BinaryLoss):
     """Sigmoid and binary cross entropy in one: L = mean over all elements of -t log s(z) - (1 - t)
     log(1 - s(z)) (Cox 1958).
 
-    z of any shape are logits, s(z) = 1 / (1 + exp(-z)), dz = (s(z) - t) / number of elements;
-    stable for all z. Targets have z's shape and lie between 0 and 1. With from_logits=False y are
-    probabilities: dy = (y - t) / (y (1 - y)) / number of elements. Logarithms are cut off at -100,
-    and y (1 - y) counts as 1e-12 where it is 0, so that both stay finite at 0 and 1. Where the last
-    layer is a Sigmoid, the loss is computed from the input of that layer, which has digits where y
-    is rounded to 1. reduction="batchmean" is the mean over the batch of the sum over the outputs,
-    "sum" the sum over all elements.
+    z of any shape are logits, s(z) = 1 / (1 + exp(-z)), and dz = (s(z) - t) / number of elements;
+    stable for all z. Targets have z's shape and are between 0 and 1.
+
+    Args:
+        from_logits: False for probabilities y, with dy = (y - t) / (y (1 - y)) / number of
+            elements. Logarithms are at least -100, and y (1 - y) counts as 1e-12 where it is 0, so
+            that both are finite at 0 and 1. If the last layer is a Sigmoid, the loss is computed
+            from the input of that layer, which still has digits where y is rounded to 1.
+        reduction: "batchmean" is the mean over the batch of the sum over the outputs, "sum" the sum
+            over all elements.
     """
 
     takes_logits = "sigmoid"
@@ -59,14 +61,18 @@ class BinaryCrossEntropy(BinaryLoss):
 
 class MultiLabelCrossEntropy(BinaryLoss):
     """Cross entropy of many labels at once: L = mean over known targets of -w (p t log s(z) + (1 -
-    t) log(1 - s(z))).
+    t) log(1 - s(z))) (Nam et al. 2014).
 
-    z (K, ..., N) are logits, s(z) = 1 / (1 + exp(-z)), dz = w ((1 - t) s(z) - p t (1 - s(z))) /
-    number of known targets. Each of the K labels is there or not, whatever the others are: Nam et
-    al. 2014. Targets have z's shape and lie between 0 and 1, or are `ignore_index`, e.g. -1, where
-    nobody knows (Durand et al. 2019): these count neither above nor below the line, and where all
-    are ignored L is 0. weight: w for each label; pos_weight: p for each label. Weights are not part
-    of the number that is divided by. reduction="sum" does not divide.
+    z (K, ..., N) are logits, s(z) = 1 / (1 + exp(-z)), and dz = w ((1 - t) s(z) - p t (1 - s(z))) /
+    number of known targets. Each of the K labels is present or not, independently of the others.
+    Targets have z's shape and are between 0 and 1. If all targets are ignored, L is 0.
+
+    Args:
+        weight: w, a number for each label. Weights are not part of the divisor.
+        pos_weight: p, a number for each label.
+        ignore_index: marks unknown targets, e.g. -1, which are left out of the sum and of the
+            divisor (Durand et al. 2019).
+        reduction: "sum" does not divide.
     """
 
     takes_logits = "sigmoid"
@@ -96,11 +102,17 @@ class FocalCrossEntropy(BinaryLoss):
     """Focal loss: L = mean over all elements of -a t (1 - s)^g log s - (1 - a) (1 - t) s^g log(1 -
     s), s = 1 / (1 + exp(-z)).
 
-    Binary cross entropy in which what is right already counts little: Lin et al. 2017, eq. 5, for
-    targets between 0 and 1. z of any shape are logits; dz = a t (1 - s)^g (g s log s - (1 - s)) -
-    (1 - a) (1 - t) s^g (g (1 - s) log(1 - s) - s), divided by the number of elements. `balance` a
-    is between 0 and 1, `focus` g above 0. reduction="batchmean" is the mean over the batch of the
-    sum over the outputs, "sum" the sum over all elements.
+    Binary cross entropy in which outputs that are already right count little. z of any shape are
+    logits; targets are between 0 and 1.
+    dz = a t (1 - s)^g (g s log s - (1 - s)) - (1 - a) (1 - t) s^g (g (1 - s) log(1 - s) - s),
+    divided by the number of elements.
+
+    Args:
+        alpha: a, from 0 to 1.
+        gamma: g, above 0.
+        reduction: as for BinaryCrossEntropy.
+
+    Lin et al. 2017, eq. 5.
     """
 
     takes_logits = "sigmoid"
@@ -123,7 +135,7 @@ class FocalCrossEntropy(BinaryLoss):
     def focused(self, xp: Any, s: Array, other: Array, cost: Array) -> tuple[Array, Array]:
         """-(1 - s)^g log s and minus its derivative, (1 - s)^g (1 - s - g s log s).
 
-        Given s, 1 - s and -log s; 0 log 0 = 0.
+        Arguments are s, 1 - s and -log s; 0 log 0 = 0.
         """
         far = xp.power(other, self.gamma)
         return weighed(xp, far, cost), far * (other + self.gamma * weighed(xp, s, cost))
@@ -140,12 +152,12 @@ def of_logits(xp: Any, z: Array, yes: Array, no: Array) -> tuple[Array, Array]:
 
 
 def sigmoid_parts(xp: Any, z: Array) -> tuple[Array, Array, Array, Array]:
-    """s(z), 1 - s(z), -log s(z), -log(1 - s(z)), all with all of their digits.
+    """s(z), 1 - s(z), -log s(z), -log(1 - s(z)), all with full precision.
 
-    With t = exp(-|z|), which cannot overflow: s(z) is 1 or t, divided by 1 + t, and
-    -log s(z) = max(-z, 0) + log(1 + t).
+    With t = exp(-|z|), which cannot overflow: s(z) is 1 or t, divided by 1 + t, and -log s(z) =
+    max(-z, 0) + log(1 + t).
     """
-    a, b = fraction(xp, z)                                  # 1 and t, in this order where z >= 0
+    a, b = fraction(xp, z)                                  # 1 and t if z >= 0, else t and 1
     log = xp.log1p(xp.minimum(a, b))
     return a / (a + b), b / (a + b), xp.maximum(-z, 0) + log, xp.maximum(z, 0) + log
 

@@ -1,7 +1,8 @@
-"""Losses for one class out of K: of a sample, or of each place of a map.
+"""Losses for one class out of K: of a sample, or of each position of a feature map.
 
-y (K, N) or (K, H, W, N); targets are integer labels (N,) or (N, H, W), or shares of the classes
-like the output, "one-hot", which are not negative. Each place of a map counts as a sample.
+y (K, N) or (K, H, W, N). Targets are integer labels (N,) or (N, H, W), or class probabilities
+("one-hot" or soft labels) with the shape of the output. Each position of a feature map counts as a
+sample.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from xpnet.checks import finite_array
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss, batch_of, column, one_hot, or_one
 
-LEAST = 1e-7        # of a probability, where something is divided by it
+LEAST = 1e-7        # lower bound of a probability that something is divided by
 
 
 class ClassLoss(Loss):
-    """Base class of the losses that take labels, or shares of the classes."""
+    """Base class of the losses whose targets are labels or class probabilities."""
 
     counts_hits = True
-    sums_to_one = True              # whether shares have to be a distribution
+    sums_to_one = True              # whether class probabilities have to sum to 1
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         target = finite_array(target, f"{self.who}: targets")
@@ -31,27 +32,24 @@ class ClassLoss(Loss):
             return check_labels(self, target, out_shape[0])
         if target.shape[1:] != out_shape:
             raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])} or "
-                             "probabilities "
-                             f"{batch_of(out_shape)}. Received: shape {target.shape}.")
-        target = finite_array(target, f"{self.who}: targets", dtype)    # labels become integers
+                             f"probabilities {batch_of(out_shape)}. "
+                             f"Received: shape {target.shape}.")
+        target = finite_array(target, f"{self.who}: targets", dtype)    # finite as float32, too
         if (target < 0).any():
-            raise ValueError(f"{self.who}: expected shares of the classes, 0 or larger. "
+            raise ValueError(f"{self.who}: expected class probabilities, 0 or larger. "
                              f"Received: {target.min()} among the targets.")
         total = target.sum(axis=1)
         if self.sums_to_one and not np.allclose(total, 1, atol=1e-4):
             raise ValueError(f"{self.who}: expected each row of the targets to be a distribution, "
-                             "whose sum is 1. "
-                             f"Received: sums from {total.min()} to {total.max()}.")
+                             f"whose sum is 1. Received: sums from {total.min()} to {total.max()}.")
         return target.astype(dtype, copy=False)
 
 
 def check_labels(loss: Loss, target: np.ndarray, classes: int) -> np.ndarray:
-    """Labels as int64; an error where one is neither a class nor the mark of those that are
-    ignored."""
+    """Labels as int64. Raises ValueError if one is neither a class nor `ignore_index`."""
     known = target if loss.ignore_index is None else target[target != loss.ignore_index]
     if known.size and (known.min() < 0 or known.max() >= classes):
-        mark = ("" if loss.ignore_index is None else f", or {loss.ignore_index} where they are "
-                                                     "ignored")
+        mark = "" if loss.ignore_index is None else f", or {loss.ignore_index} to be ignored"
         raise ValueError(f"{loss.who}: expected labels from 0 to {classes - 1}{mark}. "
                          f"Received: labels from {known.min()} to {known.max()}.")
     labels = target.astype(np.int64)
@@ -80,8 +78,7 @@ class WeightedClassLoss(ClassLoss):
 
     def weighted(self, backend: Backend, y: Array, target: Array, smoothing: float = 0.0
                  ) -> tuple[Array, Any]:
-        """w s (K, P), s the smoothed shares of the classes, 0 where ignored, and what their mean
-        divides by.
+        """w t (K, P), with t the smoothed targets, 0 where ignored; and the divisor of the mean.
 
         y (K, P); target (P,) or (K, P).
         """
@@ -89,32 +86,37 @@ class WeightedClassLoss(ClassLoss):
         w = column(backend, self.weight, y)  # (K, 1)
         if target.ndim == 2:
             return w * ((1.0 - smoothing) * target + smoothing / K), P
-        # (P,)
         known: Any = (1.0 if self.ignore_index is None
                       else (target != self.ignore_index).astype(y.dtype))
         hot = one_hot(backend, target, K).astype(y.dtype) * known  # (K, P)
-        shares = (1.0 - smoothing) * hot + (smoothing / K) * known
-        return w * shares, or_one((w * hot).sum())
+        t = (1.0 - smoothing) * hot + (smoothing / K) * known
+        return w * t, or_one((w * hot).sum())
 
 
 class CrossEntropy(WeightedClassLoss):
     """Softmax and cross entropy in one: L = mean over N of -sum over k of t[k] log softmax(z)[k],
-    dz = (softmax(z) - t) / N.
+    dz = (softmax(z) - t) / N (Bridle 1990).
 
-    z (K, N) or (K, H, W, N) are logits; targets are integer labels (N,) or (N, H, W), or shares
-    like z ("one-hot", or probabilities); each place of a map counts as a sample. Bridle 1990.
+    z (K, N) or (K, H, W, N) are logits. Targets are integer labels (N,) or (N, H, W), or class
+    probabilities t with z's shape. Each position of a feature map counts as a sample.
 
-    Shares need not sum to 1. They are used as they are, so that the sum of a sample's shares is a
-    weight of this sample: dz = (softmax(z) sum over k of t[k] - t) / N.
-    weight: a number for each class, 0 or larger, L = sum of w[k] (-t[k] log softmax(z)[k]) / sum of
-    the targets' w. Shares have no single weight: with them the sum is divided by the number of
-    samples. ignore_index: the mark of labels that are not known; their samples add nothing to
-    either sum. Where the weights of a batch sum to 0, L is 0 and so is dz. label_smoothing: t
-    becomes (1 - s) t + s / K (Szegedy et al. 2016). reduction="sum" does not divide. 0 times
-    anything is 0: a class may be masked with the logit -infinity where its share or its weight is
-    0, and the logits of an ignored sample do not matter. Label smoothing gives each class a share:
-    L is then infinite, unless the weight of the masked class is 0. ValueError for labels outside
-    0..K-1, for NaN, and for negative shares.
+    Class probabilities need not sum to 1. They are used as they are, so their sum is a weight of
+    the sample: dz = (softmax(z) sum over k of t[k] - t) / N. 0 times anything is 0: a class may be
+    masked with the logit -infinity if its target or its weight is 0, and the logits of an ignored
+    sample do not matter. Label smoothing gives each class a probability above 0: L is then
+    infinite, unless the weight of the masked class is 0.
+
+    Args:
+        weight: a number for each class, 0 or larger: L = sum of w[k] (-t[k] log softmax(z)[k]) /
+            sum of the w of the labels. With class probabilities, which have no single weight, the
+            sum is divided by the number of samples. If the weights of a batch sum to 0, L and dz
+            are 0.
+        ignore_index: marks unknown labels; their samples add nothing to either sum.
+        label_smoothing: s, with which t becomes (1 - s) t + s / K (Szegedy et al. 2016).
+        reduction: "sum" does not divide.
+
+    Raises:
+        ValueError: a label is outside 0..K-1, or a target is NaN or negative.
     """
 
     takes_logits = "softmax"
@@ -134,58 +136,65 @@ class CrossEntropy(WeightedClassLoss):
         if plain and self.reduction == "mean":
             loss, dz = backend.softmax_cross_entropy(z, target)
             return loss, dz.reshape(y.shape)
-        shares, n = self.weighted(backend, z, target, self.label_smoothing)
-        loss, dz = cross_entropy(backend, z, shares, n, self.reduction, sample_weight)
+        t, n = self.weighted(backend, z, target, self.label_smoothing)
+        loss, dz = cross_entropy(backend, z, t, n, self.reduction, sample_weight)
         return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz.reshape(y.shape)
 
 
-def cross_entropy(backend: Backend, z: Array, shares: Array, n: Any, reduction: str,
-                  sample_weight: Array | None
-                  ) -> tuple[Array, Array]:
-    """Cross entropy of shares: of z (K, P), divided by n for "mean", (P,) for "none"; and dz (K,
-    P). See Loss.__call__."""
+def cross_entropy(backend: Backend, z: Array, t: Array, n: Any, reduction: str,
+                  sample_weight: Array | None) -> tuple[Array, Array]:
+    """Cross entropy of z (K, P) with targets t (K, P), divided by n for "mean", (P,) for "none";
+    and dz.
+
+    See Loss.__call__.
+    """
     if sample_weight is not None:
-        by_sample = shares.reshape(len(shares), -1, sample_weight.size)  # (K, places, N)
-        shares = weighed(backend.xp, sample_weight, by_sample).reshape(shares.shape)
+        by_sample = t.reshape(len(t), -1, sample_weight.size)  # (K, positions, N)
+        t = weighed(backend.xp, sample_weight, by_sample).reshape(t.shape)
     if reduction != "none":
-        loss, dz = backend.softmax_cross_entropy(z, shares)  # divided by P
+        loss, dz = backend.softmax_cross_entropy(z, t)  # divided by P
         scale = z.shape[1] / (n if reduction == "mean" else 1)
         return loss * scale, dz * scale
     xp = backend.xp
-    with np.errstate(invalid="ignore"):         # infinity - infinity, perhaps without a weight
+    with np.errstate(invalid="ignore"):         # infinity - infinity, perhaps of weight 0
         shifted = z - z.max(axis=0)
     e = xp.exp(shifted)
     total = e.sum(axis=0)
-    f = weighed(xp, shares, xp.log(total) - shifted).sum(axis=0)
-    return f, weighed(xp, shares.sum(axis=0), e / total) - shares
+    f = weighed(xp, t, xp.log(total) - shifted).sum(axis=0)
+    return f, weighed(xp, t.sum(axis=0), e / total) - t
 
 
 class NegativeLogLikelihood(WeightedClassLoss):
     """Negative log-likelihood: L = mean over N of -y[label], dy = -1 / N at the label (Fisher
     1922).
 
-    y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; the targets,
-    `weight`, `ignore_index` and `reduction` are those of CrossEntropy, which is LogSoftmax and this
-    loss in one. For shares t, dy = -t / N, whatever their sum is.
+    y (K, N) or (K, H, W, N) are logarithms of probabilities, the output of LogSoftmax. Targets and
+    arguments are those of CrossEntropy, which is LogSoftmax and this loss in one. For class
+    probabilities t, dy = -t / N, whatever their sum is.
     """
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         log_p = y.reshape(y.shape[0], -1)  # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(log_p.shape)
-        shares, n = self.weighted(backend, log_p, target)
-        f = -weighed(backend.xp, shares, log_p).sum(axis=0)
-        return f.reshape(y.shape[1:]), -shares.reshape(y.shape), n
+        t, n = self.weighted(backend, log_p, target)
+        f = -weighed(backend.xp, t, log_p).sum(axis=0)
+        return f.reshape(y.shape[1:]), -t.reshape(y.shape), n
 
 
 class BoundedCrossEntropy(ClassLoss):
     """Cross entropy with one more class: L = mean over N of log(exp(-bound) + sum over k of
     exp(z[k])) - z[label].
 
-    The criterion of LeNet-5 for the penalties -z that RBF gives, LeCun et al. 1998, eq. 9, where
-    `bound` is j: the class that is none of the K has the penalty `bound`, so that penalties that
-    are larger already are not pushed up any further. z (K, N) or (K, H, W, N), targets are labels
-    or shares as for CrossEntropy; dz = (exp(z) / (exp(-bound) + sum over k of exp(z[k])) - t) / N.
-    `bound` is above 0. reduction="sum" does not divide.
+    z (K, N) or (K, H, W, N); targets are those of CrossEntropy. dz = (exp(z) / (exp(-bound) + sum
+    over k of exp(z[k])) - t) / N. This is the criterion of LeNet-5 for the penalties -z that RBF
+    gives: the class "none of the K" has the penalty `bound`, so that penalties that are already
+    larger are not pushed up any further.
+
+    Args:
+        bound: above 0; j in the paper.
+        reduction: "sum" does not divide.
+
+    LeCun et al. 1998, eq. 9.
     """
 
     def __init__(self, bound: float, *, reduction: str = "mean") -> None:
@@ -195,9 +204,9 @@ class BoundedCrossEntropy(ClassLoss):
     def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
                  ) -> tuple[Array, Array]:
         K, P = len(y), y.size // len(y)
-        shares = one_hot(backend, target, K) if target.ndim < y.ndim else target
+        given = one_hot(backend, target, K) if target.ndim < y.ndim else target
         z, t = backend.empty((K + 1, P), y.dtype), backend.zeros((K + 1, P), y.dtype)
-        z[:K], z[K:], t[:K] = y.reshape(K, P), -self.bound, shares.reshape(K, P)
+        z[:K], z[K:], t[:K] = y.reshape(K, P), -self.bound, given.reshape(K, P)
         loss, dz = cross_entropy(backend, z, t, P, self.reduction, sample_weight)
         return (loss.reshape(y.shape[1:] if self.reduction == "none" else ()),
                 dz[:K].reshape(y.shape))
@@ -207,11 +216,14 @@ class KullbackLeibler(ClassLoss):
     """Kullback-Leibler divergence: L = mean over N of sum over k of t[k] (log t[k] - y[k])
     (Kullback and Leibler 1951).
 
-    y (K, N) or (K, H, W, N) are logarithms of probabilities, as LogSoftmax gives them; targets are
-    distributions of that shape, or labels (N,) or (N, H, W), 0 log 0 = 0; each place of a map
-    counts as a sample. dy = -t / N. It is NegativeLogLikelihood less the entropy of the targets, so
-    that 0 is the least. The mean is what PyTorch calls "batchmean"; its "mean" also divides by K.
-    reduction="sum" does not divide.
+    y (K, N) or (K, H, W, N) are logarithms of probabilities, the output of LogSoftmax; dy = -t / N.
+    Targets are distributions of that shape, or labels (N,) or (N, H, W), 0 log 0 = 0; each position
+    of a feature map counts as a sample. It is NegativeLogLikelihood minus the entropy of the
+    targets, so that its minimum is 0.
+
+    Args:
+        reduction: "mean" is what PyTorch calls "batchmean"; its "mean" also divides by K. "sum"
+            does not divide.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:
@@ -221,9 +233,8 @@ class KullbackLeibler(ClassLoss):
         xp, zero = backend.xp, y.dtype.type(0)
         if target.ndim < y.ndim:
             target = one_hot(backend, target, len(y)).astype(y.dtype)
-        there = target > 0
-        # log 0 elsewhere is no matter
-        gap = xp.log(xp.where(there, target, y.dtype.type(1))) - xp.where(there, y, zero)
+        present = target > 0                # elsewhere y may be log 0
+        gap = xp.log(xp.where(present, target, y.dtype.type(1))) - xp.where(present, y, zero)
         return (target * gap).sum(axis=0), -target, y[0].size
 
 
@@ -231,12 +242,14 @@ class Hellinger(ClassLoss):
     """Squared Hellinger distance: L = mean over N of 1/2 sum over k of (sqrt(y[k]) - sqrt(t[k]))^2
     (Hellinger 1909).
 
-    y (K, N) or (K, H, W, N) are probabilities, as Softmax gives them; targets are distributions
-    like y, or labels (N,) or (N, H, W); each place of a map counts as a sample. L lies between 0
-    and 1. dy = 1/2 (1 - sqrt(t / y)) / N, which is 1/2 / N where t = 0, also at y = 0. Where y = 0
-    < t it would be infinite: in the derivative y counts as 1e-7 at least, and y below 0 counts as 0
-    in L. The distance itself, the square root of this, has no derivative at y = t. reduction="sum"
-    does not divide.
+    y (K, N) or (K, H, W, N) are probabilities, the output of Softmax; targets are distributions
+    like y, or labels (N,) or (N, H, W). Each position of a feature map counts as a sample. L is
+    between 0 and 1. dy = 1/2 (1 - sqrt(t / y)) / N, which is 1/2 / N where t = 0, also at y = 0. It
+    would be infinite where y = 0 < t, so y counts as at least 1e-7 in the derivative; y below 0
+    counts as 0 in L. The distance itself, the square root of L, has no derivative at y = t.
+
+    Args:
+        reduction: "sum" does not divide.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:

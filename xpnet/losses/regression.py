@@ -1,7 +1,7 @@
-"""Losses for numbers: the error e = y - t, weighed in one way or another.
+"""Losses for numbers: functions of the error e = y - t, and the cosine distance of vectors.
 
 With reduction="mean" the sum over all elements is divided by their number, with "batchmean" by the
-batch's size N, with "sum" by nothing. "none" gives the losses of all elements, without a sum.
+batch size N; with "sum" it is not divided. "none" gives the losses of all elements, without a sum.
 """
 
 from __future__ import annotations
@@ -16,16 +16,12 @@ from xpnet.backends.base import weighed
 from xpnet.layer import Array, Shape
 from xpnet.losses.base import Loss
 
-LEAST_LENGTH = 1e-8     # of a vector whose direction is asked for, as in PyTorch
+LEAST_LENGTH = 1e-8     # lower bound of a vector's length, as in PyTorch
 
 
 class MeanSquaredError(Loss):
     """Mean squared error: L = mean over all elements of (y - t)^2, dy = 2 (y - t) / number of
-    elements.
-
-    reduction="batchmean" is the mean over the batch of the sum over the outputs, "sum" the sum over
-    all elements.
-    """
+    elements."""
 
     def __init__(self, *, reduction: str = "mean") -> None:
         self.reduction = self.expect_reduction(reduction)
@@ -39,7 +35,10 @@ class HalfSquaredError(Loss):
     """Half squared error: L = mean over the batch of 1/2 sum over the outputs of (y - t)^2, dy = (y
     - t) / N.
 
-    LeCun et al. 1989. reduction="mean" is the mean over all elements, "sum" the sum over them.
+    Args:
+        reduction: "batchmean" by default, as in the source.
+
+    LeCun et al. 1989.
     """
 
     def __init__(self, *, reduction: str = "batchmean") -> None:
@@ -68,8 +67,7 @@ class MeanAbsoluteError(ErrorLoss):
     """Mean absolute error: L = mean over all elements of |y - t|, dy = sign(y - t) / number of
     elements (Boscovich 1757).
 
-    sign(0) = 0. reduction="batchmean" is the mean over the batch of the sum over the outputs, "sum"
-    the sum over all elements.
+    sign(0) = 0.
     """
 
     def of(self, xp: Any, error: Array) -> tuple[Array, Array]:
@@ -77,11 +75,14 @@ class MeanAbsoluteError(ErrorLoss):
 
 
 class Huber(ErrorLoss):
-    """Huber's loss: L = mean over all elements of c (e - c / 2), e = y - t, c = e cut off at -delta
+    """Huber's loss: L = mean over all elements of c (e - c / 2), e = y - t, c = e clipped to -delta
     and delta (Huber 1964).
 
-    That is e^2 / 2 for |e| <= delta, and delta (|e| - delta / 2) beyond; dy = c / number of
-    elements. `delta` is above 0.
+    This is e^2 / 2 for |e| <= delta, and delta (|e| - delta / 2) beyond; dy = c / number of
+    elements.
+
+    Args:
+        delta: above 0.
     """
 
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean") -> None:
@@ -94,12 +95,16 @@ class Huber(ErrorLoss):
 
 
 class SmoothL1(ErrorLoss):
-    """Smooth L1 loss: L = mean over all elements of c (e - c / 2) / beta, e = y - t, c = e cut off
-    at -beta and beta.
+    """Smooth L1 loss: L = mean over all elements of c (e - c / 2) / beta, e = y - t, c = e clipped
+    to -beta and beta.
 
-    That is e^2 / (2 beta) for |e| < beta, and |e| - beta / 2 beyond, Huber's loss divided by its
-    delta; dy = c / beta / number of elements. Girshick 2015, eq. 3, with beta = 1. `beta` is above
-    0: MeanAbsoluteError is what it comes to at 0.
+    This is e^2 / (2 beta) for |e| < beta, and |e| - beta / 2 beyond: Huber's loss divided by its
+    delta. dy = c / beta / number of elements.
+
+    Args:
+        beta: above 0; the limit at 0 is MeanAbsoluteError.
+
+    Girshick 2015, eq. 3, with beta = 1.
     """
 
     def __init__(self, beta: float = 1.0, *, reduction: str = "mean") -> None:
@@ -115,14 +120,16 @@ class LogCosh(ErrorLoss):
     """Logarithm of the hyperbolic cosine: L = mean over all elements of log cosh(y - t), dy =
     tanh(y - t) / number of elements.
 
-    About e^2 / 2 for small errors and |e| - log 2 for large ones. Green 1990.
+    About e^2 / 2 for small errors and |e| - log 2 for large ones.
+
+    Green 1990.
     """
 
     def of(self, xp: Any, error: Array) -> tuple[Array, Array]:
         size = abs(error)
         half = xp.sinh(0.5 * xp.minimum(size, 1.0))
-        near = xp.log1p(2.0 * half * half)  # cosh e = 1 + 2 sinh^2(e / 2): no digits are lost
-        far = size + xp.log1p(xp.exp(-2.0 * size)) - math.log(2.0)  # cosh e itself would overflow
+        near = xp.log1p(2.0 * half * half)      # cosh e = 1 + 2 sinh^2(e / 2) keeps all digits
+        far = size + xp.log1p(xp.exp(-2.0 * size)) - math.log(2.0)      # cosh e would overflow
         return xp.where(size < 1.0, near, far), xp.tanh(error)
 
 
@@ -130,19 +137,23 @@ class PoissonLikelihood(Loss):
     """Poisson regression: L = mean over all elements of exp(y) - t y, dy = (exp(y) - t) / number of
     elements.
 
-    Nelder and Wedderburn 1972. For counts t: y is the logarithm of the rate that they are drawn
-    with, and L the negative log-likelihood of the Poisson distribution without log t!, which y does
-    not change. Targets have y's shape and are 0 or larger. With log_input=False y is the rate
-    itself: L is the mean of y - t log(y + eps), dy = (1 - t / (y + eps)) / number of elements, for
-    y of 0 or larger and eps above 0. full=True adds log t! by Stirling's formula, t log t - t +
-    log(2 pi t) / 2, where t > 1. reduction="batchmean" is the mean over the batch of the sum over
-    the outputs, "sum" the sum over all elements.
+    For counts t: y is the logarithm of the rate, and L the negative log-likelihood of the Poisson
+    distribution without log t!, which does not depend on y. Targets have y's shape and are 0 or
+    larger.
+
+    Args:
+        log_input: False for y that is the rate itself, 0 or larger: L is the mean of y - t log(y +
+            eps), and dy = (1 - t / (y + eps)) / number of elements.
+        full: add log t! by Stirling's formula, t log t - t + log(2 pi t) / 2, where t > 1.
+        eps: above 0.
+
+    Nelder and Wedderburn 1972.
     """
 
     def __init__(self, *, log_input: bool = True, full: bool = False, eps: float = 1e-8,
                  reduction: str = "mean") -> None:
-        self.log_input, self.full = (self.expect_flag("log_input", log_input),
-                                     self.expect_flag("full", full))
+        self.log_input = self.expect_flag("log_input", log_input)
+        self.full = self.expect_flag("full", full)
         self.eps = self.expect_positive("eps", eps)
         self.reduction = self.expect_reduction(reduction)
 
@@ -172,26 +183,31 @@ class GaussianLikelihood(Loss):
     """Gaussian regression: L = mean over all targets of ((m - t)^2 / v + log v) / 2, the network's
     output being m and log v.
 
-    Nix and Weigend 1994. y (2 D, ..., N): the first D are the means m, the last D the logarithms s
-    of the variances v = exp(s); targets (N, D, ...). dm = (m - t) / v and ds = (1 - (m - t)^2 / v)
-    / 2, divided by the number of targets. With log_variance=False the last D are the variances
-    themselves, which count as eps at least and have a gradient of 0 below it; dv = (1 - (m - t)^2 /
-    v) / (2 v). full=True adds log(2 pi) / 2. reduction="batchmean" is the mean over the batch of
-    the sum over the targets, "sum" the sum over all of them.
+    y (2 D, ..., N): the first D are the means m, the last D the logarithms s of the variances v =
+    exp(s); targets (N, D, ...). dm = (m - t) / v and ds = (1 - (m - t)^2 / v) / 2, divided by the
+    number of targets.
+
+    Args:
+        log_variance: False if the last D are the variances themselves, which count as at least eps
+            and have a gradient of 0 below it; dv = (1 - (m - t)^2 / v) / (2 v).
+        full: add log(2 pi) / 2.
+        eps: above 0.
+        reduction: as for the other losses, with the targets in place of the outputs.
+
+    Nix and Weigend 1994.
     """
 
     def __init__(self, *, log_variance: bool = True, full: bool = False, eps: float = 1e-6,
                  reduction: str = "mean") -> None:
-        self.log_variance, self.full = (self.expect_flag("log_variance", log_variance),
-                                        self.expect_flag("full", full))
+        self.log_variance = self.expect_flag("log_variance", log_variance)
+        self.full = self.expect_flag("full", full)
         self.eps = self.expect_positive("eps", eps)
         self.reduction = self.expect_reduction(reduction)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         if out_shape[0] % 2:
             raise ValueError(f"{self.who}: expected an even number of outputs, a mean and a "
-                             "variance for each target. "
-                             f"Received: output shape {out_shape}.")
+                             f"variance for each target. Received: output shape {out_shape}.")
         return super().targets(target, (out_shape[0] // 2, *out_shape[1:]), dtype)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
@@ -213,8 +229,11 @@ class CosineDistance(Loss):
     (Salton et al. 1975).
 
     y (D, N) or (D, H, W, N), targets of the same shape: vectors along the first axis, of which only
-    the direction counts; each place of a map is a sample. dy = (cos(y, t) y / |y| - t / |t|) / (|y|
-    number of samples). Lengths count as 1e-8 at least. reduction="sum" does not divide.
+    the direction counts; each position of a feature map is a sample. dy = (cos(y, t) y / |y| - t /
+    |t|) / (|y| number of samples). Lengths count as at least 1e-8.
+
+    Args:
+        reduction: "sum" does not divide.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:

@@ -1,6 +1,6 @@
 """Losses for segmentation that measure how two regions overlap, whatever their size.
 
-y (K, H, W, N) are probabilities of K classes, as Softmax or Sigmoid gives them. Targets are labels
+y (K, H, W, N) are probabilities of K classes, the output of Softmax or Sigmoid. Targets are labels
 (N, H, W), or masks from 0 to 1 like y; for K = 1, where labels would say nothing, masks (N, H, W)
 or (N, 1, H, W).
 """
@@ -21,7 +21,13 @@ from xpnet.losses.classification import check_labels
 
 class OverlapLoss(BinaryLoss):
     """Base class: L = mean over samples and classes of 1 - (a + smooth) / (b + smooth), a and b
-    sums over the places of a map."""
+    sums over the positions of a feature map.
+
+    Args:
+        smooth: above 0; a class that is nowhere and is found nowhere then costs nothing.
+        ignore_index: marks positions that are left out of all sums.
+        reduction: "sum" does not divide by the number of samples and classes.
+    """
 
     def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None,
                  reduction: str = "mean"
@@ -33,8 +39,7 @@ class OverlapLoss(BinaryLoss):
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         if len(out_shape) != 3:
             raise ValueError(f"{self.who}: expected a network whose output is (classes, height, "
-                             "width). "
-                             f"Received: output shape {out_shape}.")
+                             f"width). Received: output shape {out_shape}.")
         target = finite_array(target, f"{self.who}: targets", dtype)
         if out_shape[0] == 1 or target.ndim != 3:
             return super().targets(target, out_shape, dtype)
@@ -44,7 +49,7 @@ class OverlapLoss(BinaryLoss):
         return check_labels(self, target, out_shape[0])
 
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
-        """Terms of a and b, elementwise, and their derivatives by y."""
+        """Terms of a and b, elementwise, and their derivatives with respect to y."""
         raise NotImplementedError(f"{self.who}: expected a method overlap(y, t).")
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
@@ -54,25 +59,26 @@ class OverlapLoss(BinaryLoss):
         if known is not None:
             y, t = xp.where(known, y, zero), xp.where(known, t, zero)
         a, b, da, db = self.overlap(y, t)
-        # (K, 1, 1, N)
         above, below = (term.sum(axis=(1, 2), keepdims=True) + self.smooth for term in (a, b))
         share = above / below
         dy = (share * db - da) / below
-        # (K, N)
         return (1.0 - share[:, 0, 0], dy if known is None else xp.where(known, dy, zero),
-                y[:, 0, 0].size)
+                y[:, 0, 0].size)                                            # f (K, N), dy like y
 
 
 class Dice(OverlapLoss):
     """Dice loss: L = mean over samples and classes of 1 - (2 sum y t + smooth) / (sum y^2 + sum t^2
-    + smooth).
+    + smooth) (Milletari et al. 2016).
 
-    The sums run over the places of a map. Milletari et al. 2016, which squares below the line and
-    smooths nothing; squared=False leaves out the squares, as Dice 1945 has it for sets, where they
-    change nothing. y (K, H, W, N) are probabilities; targets are labels (N, H, W) or masks from 0
-    to 1 like y, places marked with `ignore_index` count nowhere. With D = (2 sum y t + smooth) / B,
-    dy = (2 y D - 2 t) / (B N K), for squared=False (D - 2 t) / (B N K). `smooth` is above 0: a
-    class that is nowhere and is found nowhere has D = 1. reduction="sum" does not divide by N K.
+    The sums are over the positions of a feature map. With D = (2 sum y t + smooth) / B and B the
+    denominator, dy = (2 y D - 2 t) / (B N K), or (D - 2 t) / (B N K) if squared=False. Other
+    arguments are those of OverlapLoss.
+
+    Args:
+        squared: False leaves out the squares in the denominator, as Dice 1945 does for sets, for
+            which they change nothing.
+
+    The source has squares in the denominator and no smoothing.
     """
 
     def __init__(self, *, squared: bool = True, smooth: float = 1.0,
@@ -88,13 +94,12 @@ class Dice(OverlapLoss):
 
 class Jaccard(OverlapLoss):
     """Intersection over union: L = mean over samples and classes of 1 - (sum y t + smooth) / (sum
-    of (y + t - y t) + smooth).
+    of (y + t - y t) + smooth) (Rahman and Wang 2016).
 
-    The sums run over the places of a map. Rahman and Wang 2016, who smooth nothing; Jaccard 1901. y
-    (K, H, W, N) are probabilities; targets are labels (N, H, W) or masks from 0 to 1 like y, places
-    marked with `ignore_index` count nowhere. With J the fraction and U what it is divided by, dy =
-    (J (1 - t) - t) / (U N K). `smooth` is above 0: a class that is nowhere and is found nowhere has
-    J = 1. reduction="sum" does not divide by N K.
+    The sums are over the positions of a feature map. With J the fraction and U its denominator, dy
+    = (J (1 - t) - t) / (U N K). Arguments are those of OverlapLoss.
+
+    The source has no smoothing. For sets: Jaccard 1901.
     """
 
     def overlap(self, y: Array, t: Array) -> tuple[Array, Array, Array, Array]:
@@ -103,15 +108,19 @@ class Jaccard(OverlapLoss):
 
 
 class Tversky(OverlapLoss):
-    """Tversky loss: L = mean over samples and classes of 1 - (i + smooth) / (i + a p + b m +
-    smooth), i = sum of y t.
+    """Tversky loss: L = mean over samples and classes of 1 - (i + smooth) / (i + alpha p + beta m +
+    smooth), i = sum of y t (Salehi et al. 2017).
 
-    p = sum of y (1 - t), m = sum of (1 - y) t; the sums run over the places of a map. `a` weighs
-    what is found and not wanted, `b` what is wanted and not found, both above 0. Salehi et al.
-    2017, with a = 0.3 and b = 0.7 where missing something is worse; Tversky 1977. With a = b = 1/2
-    it is Dice without squares, with a = b = 1 Jaccard. y (K, H, W, N), targets and `smooth` are as
-    for Jaccard. With T the fraction and B what it is divided by, dy = (T (t + a (1 - t) - b t) - t)
-    / (B N K).
+    p = sum of y (1 - t), m = sum of (1 - y) t; the sums are over the positions of a feature map.
+    With T the fraction and B its denominator, dy = (T (t + alpha (1 - t) - beta t) - t) / (B N K).
+    With alpha = beta = 1/2 it is Dice without squares, with alpha = beta = 1 Jaccard. Other
+    arguments are those of OverlapLoss.
+
+    Args:
+        alpha: weight of false positives, above 0.
+        beta: weight of false negatives, above 0.
+
+    Salehi et al. use alpha = 0.3 and beta = 0.7 if missing something is worse. Tversky 1977.
     """
 
     def __init__(self, alpha: float = 0.5, beta: float = 0.5, *, smooth: float = 1.0,
