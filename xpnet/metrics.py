@@ -1,8 +1,8 @@
 """Metrics: plain functions of a network's predictions and the targets, batch-first NumPy arrays.
 
-For classes the targets are labels (N,) or (N, H, W), the predictions labels like them or scores (N,
-K) or (N, K, H, W), of which the largest counts, the first of equal ones. Each place of a map
-counts. Targets that are `ignore_index` do not.
+For classes the targets are labels (N,) or (N, H, W). Predictions are labels like them, or scores
+(N, K) or (N, K, H, W), of which the largest counts, the first of equal ones. Each position of a
+feature map counts. Targets that are `ignore_index` do not.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ MOST_CLASSES = 2**14        # their confusion matrix takes 2 GiB
 # --- classes --------------------------------------------------------------------------------------
 
 def accuracy(y: Any, target: Any, *, ignore_index: int | None = None) -> float:
-    """Accuracy: A = number of predictions that are right / number of targets.
+    """Accuracy: A = number of correct predictions / number of targets.
 
-    NaN where there are no targets.
+    NaN if there are no targets.
     """
     found, right, _ = _labels("accuracy", y, target, ignore_index)
     return float((found == right).mean()) if right.size else np.nan
@@ -46,7 +46,7 @@ def top_k_accuracy(y: Any, target: Any, k: int = 5, *, ignore_index: int | None 
     (Russakovsky et al. 2015).
 
     y (N, K) or (N, K, H, W) are scores. Of equal scores the first class comes first, so that k = 1
-    is `accuracy`. NaN where there are no targets.
+    is `accuracy`. NaN if there are no targets.
     """
     _, right, classes = _labels("top_k_accuracy", y, target, ignore_index)
     scores, target = np.asarray(y), np.asarray(target)
@@ -54,10 +54,8 @@ def top_k_accuracy(y: Any, target: Any, k: int = 5, *, ignore_index: int | None 
         raise ValueError("top_k_accuracy: expected scores of shape (N, K, ...). "
                          f"Received: shape {scores.shape}.")
     k = expect_integer("top_k_accuracy", "k", k, 1, classes)
-    # (P, K)
-    rows = (np.moveaxis(scores, 1,
-                        -1)[... if ignore_index is None else target != ignore_index].reshape(
-        -1, classes))
+    known = ... if ignore_index is None else target != ignore_index
+    rows = np.moveaxis(scores, 1, -1)[known].reshape(-1, classes)  # (P, K)
     own = np.take_along_axis(rows, right[:, None], axis=1)  # (P, 1)
     before = (rows > own) | ((rows == own) & (np.arange(classes) < right[:, None]))
     return float((before.sum(axis=1) < k).mean()) if right.size else np.nan
@@ -69,8 +67,10 @@ def confusion_matrix(y: Any, target: Any, *, classes: int | None = None,
     """Confusion matrix: C[i, j] = number of targets i that were predicted to be j (Kohavi and
     Provost 1998).
 
-    (K, K) int64, K = `classes`, else as many as there are scores, else one more than the largest
-    label.
+    (K, K) int64.
+
+    Args:
+        classes: K; by default the number of scores, or for labels one more than the largest.
     """
     found, right, there = _labels("confusion_matrix", y, target, ignore_index)
     if there > MOST_CLASSES:
@@ -83,12 +83,15 @@ def confusion_matrix(y: Any, target: Any, *, classes: int | None = None,
 
 def precision(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
               ignore_index: int | None = None) -> Any:
-    """Precision: P[k] = TP[k] / (TP[k] + FP[k]), the share of the predictions k that are right
+    """Precision: P[k] = TP[k] / (TP[k] + FP[k]), the fraction of the predictions k that are correct
     (Kent et al. 1955).
 
-    average: "macro" is the mean over the classes, "micro" the same of the sums over all classes,
-    which is the accuracy; None gives the K numbers. A class that is never predicted has 0; one that
-    is not among the targets either has none: NaN, and the mean leaves it out.
+    A class that is never predicted has 0. A class that is neither predicted nor among the targets
+    has NaN, and the mean leaves it out.
+
+    Args:
+        average: "macro" is the mean over the classes; "micro" uses the sums over all classes, which
+            gives the accuracy; None returns K numbers.
     """
     hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("precision", average, hits, found, found + right > 0)
@@ -96,12 +99,11 @@ def precision(y: Any, target: Any, *, average: str | None = "macro", classes: in
 
 def recall(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,
            ignore_index: int | None = None) -> Any:
-    """Recall: R[k] = TP[k] / (TP[k] + FN[k]), the share of the targets k that are found (Kent et
+    """Recall: R[k] = TP[k] / (TP[k] + FN[k]), the fraction of the targets k that are found (Kent et
     al. 1955).
 
-    average: as in `precision`. A class that is predicted and never right has 0, one that is not
-    among the targets too; one that is neither predicted nor among the targets has none: NaN, and
-    the mean leaves it out.
+    A class that is predicted but not among the targets has 0. A class that is neither predicted nor
+    among the targets has NaN, and the mean leaves it out. `average` as in `precision`.
     """
     hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("recall", average, hits, right, found + right > 0)
@@ -112,9 +114,9 @@ def f1_score(y: Any, target: Any, *, average: str | None = "macro", classes: int
     """F1 score: F[k] = 2 TP[k] / (2 TP[k] + FP[k] + FN[k]), the harmonic mean of precision and
     recall (Van Rijsbergen 1979).
 
-    average: as in `precision`; "macro" is the mean of the classes' F, not the F of mean precision
-    and recall. A class that is neither predicted nor among the targets has none: NaN, and the mean
-    leaves it out.
+    A class that is neither predicted nor among the targets has NaN, and the mean leaves it out.
+    `average` as in `precision`; "macro" is the mean of the F of the classes, not the F of mean
+    precision and mean recall.
     """
     hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("f1_score", average, 2 * hits, found + right, found + right > 0)
@@ -125,9 +127,8 @@ def mean_iou(y: Any, target: Any, *, average: str | None = "macro", classes: int
     """Mean intersection over union: J = mean over k of TP[k] / (TP[k] + FP[k] + FN[k]) (Everingham
     et al. 2010).
 
-    average: as in `precision`. A class that is neither predicted nor among the targets has none:
-    NaN, and the mean leaves it out. Long et al. 2015, section 5, who divide by the number of
-    classes.
+    A class that is neither predicted nor among the targets has NaN, and the mean leaves it out.
+    `average` as in `precision`. Long et al. 2015, section 5, divide by the number of classes.
     """
     hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("mean_iou", average, hits, found + right - hits, found + right > 0)
@@ -135,13 +136,12 @@ def mean_iou(y: Any, target: Any, *, average: str | None = "macro", classes: int
 
 def _labels(who: str, y: Any, target: Any, ignore_index: int | None
             ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Predicted and right labels (P,), without those to ignore, and how many classes there are."""
+    """Predicted and right labels (P,), without ignored ones, and the number of classes."""
     y, target = real_array(y, f"{who}: y"), finite_array(target, f"{who}: targets")
     scores = y.ndim == target.ndim + 1 and y.shape[:1] + y.shape[2:] == target.shape
     if target.ndim == 0 or not (scores or y.shape == target.shape):
         raise ValueError(f"{who}: expected labels like the targets, or scores with the classes as "
-                         "second axis. "
-                         f"Received: shape {y.shape} for targets of shape {target.shape}.")
+                         f"second axis. Received: {y.shape} for targets of {target.shape}.")
     if scores and y.shape[1] < 2:
         raise ValueError(f"{who}: expected scores of two classes or more. Received: shape "
                          f"{y.shape}; of a single output, make labels, e.g. y[:, 0] > 0.")
@@ -162,14 +162,14 @@ def _labels(who: str, y: Any, target: Any, ignore_index: int | None
 
 def _counts(y: Any, target: Any, classes: int | None, ignore_index: int | None
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each class: predictions that are right, predictions, targets."""
+    """For each class: correct predictions, predictions, targets."""
     C = confusion_matrix(y, target, classes=classes, ignore_index=ignore_index)
     return np.diagonal(C), C.sum(axis=0), C.sum(axis=1)
 
 
-def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray, there: np.ndarray
-             ) -> Any:
-    """above / below, 0 where nothing is below, NaN for classes that are not there; averaged."""
+def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray,
+             there: np.ndarray) -> Any:
+    """above / below, 0 where below is 0, NaN for classes that do not occur; averaged."""
     average = expect_choice(who, "average", average, ("macro", "micro", None))
     if not there.any():
         return np.full(there.shape, np.nan) if average is None else np.nan
@@ -185,10 +185,16 @@ def _average(who: str, average: str | None, above: np.ndarray, below: np.ndarray
 def psnr(y: Any, target: Any, *, data_range: float | None = None) -> float:
     """Peak signal-to-noise ratio: PSNR = mean over N of 10 log10(data_range^2 / mean of (y - t)^2).
 
-    In decibels. Huynh-Thu and Ghanbari 2008. Images (N, ...) of any shape. data_range: the largest
-    value that a pixel can have. By default it is 255 for targets that are bytes, and 1 for floats
-    from 0 to 1; ValueError for any other targets without a data_range. Infinite where two images
-    are equal.
+    In decibels, for images (N, ...) of any shape. Infinite if two images are equal.
+
+    Args:
+        data_range: the largest value that a pixel can have. By default 255 for targets that are
+            bytes, and 1 for floats from 0 to 1.
+
+    Raises:
+        ValueError: there is no data_range, and the targets are anything else.
+
+    Huynh-Thu and Ghanbari 2008.
     """
     y, target, data_range = _images("psnr", y, target, data_range)
     error = ((y - target) ** 2).reshape(len(y), -1).mean(axis=1)  # (N,)
@@ -203,11 +209,16 @@ def ssim(y: Any, target: Any, *, data_range: float | None = None, kernel_size: i
     """Structural similarity: SSIM = mean of (2 m n + a) (2 s_mn + b) / ((m^2 + n^2 + a) (s_m^2 +
     s_n^2 + b)).
 
-    m and n are the two images' means in a Gaussian window of size x kernel_size and standard
-    deviation sigma, s_m^2, s_n^2 and s_mn their variances and covariance there, a = (0.01
-    data_range)^2, b = (0.03 data_range)^2; the mean runs over all windows that lie wholly inside,
-    channels and samples: Wang et al. 2004, eq. 13 to 17. Images (N, ..., H, W). data_range: as in
-    `psnr`.
+    m and n are the means of the two images (N, ..., H, W) in a Gaussian window, s_m^2, s_n^2 and
+    s_mn their variances and covariance there, a = (0.01 data_range)^2, b = (0.03 data_range)^2. The
+    mean is over all windows that are entirely inside, channels and samples.
+
+    Args:
+        data_range: as in `psnr`.
+        kernel_size: rows and columns of the window, odd.
+        sigma: standard deviation of the window.
+
+    Wang et al. 2004, eq. 13 to 17.
     """
     y, target, data_range = _images("ssim", y, target, data_range)
     if not is_integer(kernel_size, 1) or kernel_size % 2 == 0:
@@ -215,13 +226,12 @@ def ssim(y: Any, target: Any, *, data_range: float | None = None, kernel_size: i
     sigma = expect_positive("ssim", "sigma", sigma)
     if y.ndim < 3 or min(y.shape[-2:]) < kernel_size:
         raise ValueError(f"ssim: expected images (N, ..., H, W) of {kernel_size} x {kernel_size} "
-                         f"pixels at least. Received: shape {y.shape}.")
+                         f"pixels or more. Received: shape {y.shape}.")
     bell = np.exp(-0.5 * (np.arange(kernel_size) - kernel_size // 2) ** 2 / sigma ** 2)
     bell /= bell.sum()
 
     def mean(x: Any) -> Any:
-        """Weighted means in all windows (N, ..., H - kernel_size + 1, W - kernel_size + 1): down
-        the columns, then along the rows."""
+        """Weighted means in all windows, (N, ..., H - kernel_size + 1, W - kernel_size + 1)."""
         rows, columns = x.shape[-2] - kernel_size + 1, x.shape[-1] - kernel_size + 1
         x = sum(w * x[..., k:k + rows, :] for k, w in enumerate(bell))
         return sum(w * x[..., k:k + columns] for k, w in enumerate(bell))
@@ -237,7 +247,7 @@ def ssim(y: Any, target: Any, *, data_range: float | None = None, kernel_size: i
 
 
 def _images(who: str, y: Any, target: Any, data_range: Any) -> tuple[np.ndarray, np.ndarray, float]:
-    """Images as float64, and their largest value."""
+    """Images as float64, and their data_range."""
     y, target = finite_array(y, f"{who}: y"), finite_array(target, f"{who}: targets")
     if y.shape != target.shape or y.ndim < 2 or y.size == 0:
         raise ValueError(f"{who}: expected images of the targets' shape. "

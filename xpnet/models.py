@@ -1,5 +1,7 @@
-"""Networks of the literature, each with its source. Every function takes the shape of one sample
-and gives a Network."""
+"""Networks of the literature, each with its source.
+
+Every function takes the shape of one sample and returns a network.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ from xpnet.network import Input, Network, Sequential
 
 def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: int = 10,
               backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
-    """Two 5x5 convolutions of 8 filters, a max-pool and two dense layers: Alejandro Escontrela's
-    Numpy-CNN.
+    """Alejandro Escontrela's Numpy-CNN: two 5x5 convolutions of 8 filters, a max-pool, two dense
+    layers.
 
     Its author reports 98.4 % on MNIST's test set after about five hours of training
     (github.com/Alescontrela/Numpy-CNN, README).
@@ -40,8 +42,8 @@ def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: int = 10,
 
 def bilici(input_shape: Shape = (1, 28, 28), *, classes: int = 10, backend: str | Backend = "auto",
            dtype: Any = "float32", seed: int = 0) -> Sequential:
-    """Two convolutions (3x3x8, 5x5x32) with batch norm, ReLU and max-pool, then 600 hidden units:
-    Bilici's MNIST network."""
+    """Bilici's MNIST network: two convolutions (3x3x8, 5x5x32) with batch norm, ReLU and max-pool,
+    then 600 hidden units."""
     return Sequential([
         Conv2d(8, 3, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
         Conv2d(32, 5, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
@@ -51,13 +53,13 @@ def bilici(input_shape: Shape = (1, 28, 28), *, classes: int = 10, backend: str 
 
 def lecun1989(input_shape: Shape = (1, 28, 28), *, kernel_size: int = 5,
               backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
-    """The simplified LeCun 1989 network of the Mendez-Vazquez lecture: 3 and 9 convolved maps, one
+    """The simplified LeCun 1989 network of the Mendez-Vazquez lecture: 3 and 9 feature maps, one
     unit, all with ReLU.
 
-    Meant for half squared error on one number. The lecture leaves the filters' size open; 5x5 is
-    that of LeCun et al. 1989. In its formula each map of the third layer, the second convolution,
-    reads one map of the layer below. Here, as in most networks, it reads all three; Conv2d(9, 5,
-    groups=3) is the other reading.
+    For half squared error on one number. The lecture does not give the kernel size; 5x5 is that of
+    LeCun et al. 1989. In its formula each feature map of the third layer, the second convolution,
+    reads one feature map of the layer before. Here, as in most networks, it reads all three;
+    Conv2d(9, 5, groups=3) is the other reading.
     """
     return Sequential([
         Conv2d(3, kernel_size, activation="relu"), MaxPool2d(2),
@@ -78,9 +80,10 @@ def lenet5(input_shape: Shape = (1, 32, 32), *, backend: str | Backend = "auto",
     """LeNet-5 with its connection table, trainable subsampling and RBF outputs: 60,000 trained
     parameters.
 
-    Takes 32x32 images, or 28x28 ones, which the first layer pads to 32x32. The codes of the ten
-    outputs are bitmaps of 7x12 pixels as in the paper, drawn anew. LeCun et al. 1998, section II.B
-    and figure 2.
+    Takes 32x32 images, or 28x28 images, which the first layer pads to 32x32. The codes of the ten
+    outputs are bitmaps of 7x12 pixels as in the paper, drawn anew.
+
+    LeCun et al. 1998, section II.B and figure 2.
     """
     border = 2 if Input(input_shape).shape[1:] == (28, 28) else 0
     init = "lecun_uniform"
@@ -115,7 +118,7 @@ _DIGITS = """
 
 
 def codes() -> list[list[float]]:
-    """Ten codes of 84 values, one for each digit."""
+    """The ten output codes of LeNet-5, 84 numbers for each digit."""
     lines = [line.split() for line in _DIGITS.strip().splitlines()[1:]]     # 12 lines of 10 pieces
     return [[1.0 if pixel == "#" else -1.0 for line in lines for pixel in line[digit]]
             for digit in range(10)]
@@ -142,8 +145,10 @@ def resnet50(input_shape: Shape = (3, 224, 224), *, classes: int = 1000,
     """ResNet-50: a 7x7 stem, a max-pool and 16 bottleneck blocks; 25,557,032 parameters for 1,000
     classes.
 
-    He et al. 2016, table 1; the stride of a bottleneck stands in its 3x3 convolution and not in its
-    first 1x1 one, as in most later implementations ("ResNet v1.5").
+    The stride of a bottleneck is in its 3x3 convolution and not in its first 1x1 convolution, as in
+    most later implementations ("ResNet v1.5").
+
+    He et al. 2016, table 1.
     """
     x = Input(input_shape)
     h = (BatchNorm2d(activation="relu")(Conv2d(64, 7, stride=2, padding=3, bias=False,
@@ -164,7 +169,7 @@ def _conv_bn(h: Node, filters: int, kernel_size: int, *, stride: int = 1,
 
 
 def _shortcut(h: Node, filters: int, stride: int) -> Node:
-    """The value itself, or a 1x1 projection where its shape changes (He et al. 2016, option B)."""
+    """The value itself, or a 1x1 projection if its shape changes (He et al. 2016, option B)."""
     return h if stride == 1 and h.shape[0] == filters else _conv_bn(h, filters, 1, stride=stride)
 
 

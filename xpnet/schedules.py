@@ -1,5 +1,5 @@
 """Learning-rate schedules: functions of the progress t = step / steps, 0 <= t <= 1, that scale the
-optimizer's rate.
+optimizer's learning rate.
 
 Everything is a fraction of the training: a drop at t = 1/3 comes after 10 of 30 epochs, and after
 30 of 90.
@@ -18,7 +18,7 @@ __all__ = [
     "PolynomialDecay", "ReduceOnPlateau", "Schedule", "StepDecay", "WarmUp",
 ]
 
-ROUNDING = 1e-9         # 0.7 / 0.1 is 6.999999999999999: what lies so close to a border is on it
+ROUNDING = 1e-9         # 0.7 / 0.1 is 6.999999999999999, which has to count as 7
 
 
 class Schedule(Checked):
@@ -28,12 +28,12 @@ class Schedule(Checked):
         raise NotImplementedError(f"{type(self).__name__}: expected a method factor(t).")
 
     def start(self) -> Schedule:
-        """What a fit follows: the schedule itself, or a fresh copy of one that changes on the
-        way."""
+        """The schedule that one `fit` uses: itself, or a fresh copy if it changes during training.
+        """
         return self
 
     def observe(self, row: Mapping[str, float]) -> None:
-        """Fit calls this after each whole epoch, with the epoch's row of the history."""
+        """`fit` calls this after each whole epoch, with the epoch's row of the history."""
 
     def _expect(self, what: str, name: str, value: object, right: bool) -> None:
         if not right:
@@ -53,19 +53,23 @@ def _half_cosine(start: float, stop: float, part: float) -> float:
 
 
 class Constant(Schedule):
-    """The optimizer's own rate: factor = 1."""
+    """The optimizer's own learning rate: factor = 1."""
 
     def factor(self, t: float) -> float:
         return 1.0
 
 
 class StepDecay(Schedule):
-    """Step decay: factor = gamma^k in the k-th stretch of the training, k = floor(t / every) from 0
-    on.
+    """Step decay: factor = gamma^k, k = floor(t / every).
 
-    The very last step, t = 1, belongs to the last stretch. The default drops the rate to a tenth
-    after each third, as 90 epochs with a drop every 30 do. ValueError unless 0 < every <= 1 and 0 <
-    gamma <= 1. Szegedy et al. 2015, section 6, who took 4 % off every 8 epochs.
+    The last step, t = 1, still has the k before it. The default drops the learning rate to a tenth
+    after each third, like 90 epochs with a drop every 30.
+
+    Args:
+        every: 0 < every <= 1.
+        gamma: 0 < gamma <= 1.
+
+    Szegedy et al. 2015, section 6, with a decrease of 4 % every 8 epochs.
     """
 
     def __init__(self, every: float = 1 / 3, gamma: float = 0.1) -> None:
@@ -79,17 +83,21 @@ class StepDecay(Schedule):
 
 
 class MultiStep(Schedule):
-    """Drops at milestones: factor = gamma^k, k milestones being behind, at t itself or before.
+    """Drops at milestones: factor = gamma^k, k the number of milestones up to t.
 
-    The default drops the rate to a tenth after a half and after three quarters (He et al. 2016,
-    section 4.2, who trained for 64,000 steps and dropped at 32,000 and 48,000). ValueError unless 0
-    < milestones < 1, rising, and 0 < gamma <= 1.
+    The default drops the learning rate to a tenth after a half and after three quarters.
+
+    Args:
+        milestones: rising numbers between 0 and 1.
+        gamma: 0 < gamma <= 1.
+
+    He et al. 2016, section 4.2, who trained for 64,000 steps and dropped at 32,000 and 48,000.
     """
 
     def __init__(self, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> None:
-        right = isinstance(milestones,
-                           tuple | list) and all(_between(m, 0, 1) for m in milestones) and all(
-            a < b for a, b in zip(milestones, milestones[1:]))
+        right = (isinstance(milestones, tuple | list)
+                 and all(_between(m, 0, 1) for m in milestones)
+                 and all(a < b for a, b in zip(milestones, milestones[1:])))
         self._expect("rising milestones between 0 and 1", "milestones", milestones, right)
         self._expect("0 < gamma <= 1", "gamma", gamma, _number(gamma, 0, 1) and gamma > 0)
         self.milestones, self.gamma = tuple(milestones), gamma
@@ -101,7 +109,11 @@ class MultiStep(Schedule):
 class ExponentialDecay(Schedule):
     """Exponential decay: factor = final^t, from 1 to `final`, by the same factor in each step.
 
-    A decay by gamma with each of E epochs is final = gamma^E. ValueError unless 0 < final <= 1.
+    A decay by gamma in each of E epochs is final = gamma^E.
+
+    Args:
+        final: 0 < final <= 1.
+
     Senior et al. 2013.
     """
 
@@ -116,8 +128,10 @@ class ExponentialDecay(Schedule):
 class InverseTimeDecay(Schedule):
     """Inverse time decay: factor = 1 / (1 + decay_rate t), from 1 to 1 / (1 + decay_rate).
 
-    ValueError unless decay_rate is a number, 0 or larger. Robbins and Monro 1951, whose rates fall
-    like 1 / step.
+    Args:
+        decay_rate: 0 or larger.
+
+    Robbins and Monro 1951, whose learning rates fall like 1 / step.
     """
 
     def __init__(self, decay_rate: float = 9.0) -> None:
@@ -133,8 +147,11 @@ class PolynomialDecay(Schedule):
     """Polynomial decay: factor = final + (1 - final) (1 - t)^power, from 1 to `final`, in a
     straight line for power 1.
 
-    ValueError unless power is a number above 0 and 0 <= final <= 1. Chen et al. 2018, with power =
-    0.9.
+    Args:
+        power: above 0.
+        final: 0 <= final <= 1.
+
+    Chen et al. 2018, with power = 0.9.
     """
 
     def __init__(self, power: float = 1.0, final: float = 0.0) -> None:
@@ -150,8 +167,12 @@ class CosineDecay(Schedule):
     """Cosine annealing: factor = final + (1 - final) (1 + cos(pi u)) / 2, from 1 at u = 0 to
     `final` at u = 1.
 
-    u = t, or with `cycles` the part of the cycle that is done: after each of so many equal cycles
-    the rate begins again at 1. ValueError unless 0 <= final <= 1 and cycles is an int, 1 or larger.
+    u = t, or with `cycles` the fraction of the current cycle.
+
+    Args:
+        final: 0 <= final <= 1.
+        cycles: number of equal cycles, each of which begins at 1 again.
+
     Loshchilov and Hutter 2017, eq. 5, with T_mult = 1.
     """
 
@@ -166,11 +187,17 @@ class CosineDecay(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up and down along half cosines: from 1 / div_factor to 1 at t = pct_start, then down to 1 /
-    (div_factor * final_div_factor) at t = 1.
+    """Up and down along half cosines: factor = 1 / div_factor at t = 0, 1 at t = pct_start, 1 /
+    (div_factor final_div_factor) at t = 1.
 
-    Smith and Topin 2018 ("Super-convergence"); their triangle with cosines for its sides. The
-    optimizer's rate is the peak.
+    The optimizer's learning rate is the peak.
+
+    Args:
+        pct_start: 0 < pct_start < 1.
+        div_factor: 1 or larger.
+        final_div_factor: 1 or larger.
+
+    Smith and Topin 2018 ("Super-convergence"), with cosines for the sides of their triangle.
     """
 
     def __init__(self, pct_start: float = 0.3, div_factor: float = 25.0,
@@ -179,8 +206,8 @@ class OneCycle(Schedule):
         for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
             self._expect(f"{name} to be a number, 1 or larger", name, value,
                          _number(value, 1, math.inf) and value < math.inf)
-        self.pct_start, self.div_factor, self.final_div_factor = (pct_start, div_factor,
-                                                                  final_div_factor)
+        self.pct_start, self.div_factor = pct_start, div_factor
+        self.final_div_factor = final_div_factor
 
     def factor(self, t: float) -> float:
         if t < self.pct_start:
@@ -193,8 +220,12 @@ class WarmUp(Schedule):
     """Linear warm-up: factor = (start_factor + (1 - start_factor) t / warmup) s(0) up to t =
     warmup, then s((t - warmup) / (1 - warmup)).
 
-    s is another schedule, an object or a name, which takes up the rest of the training. Goyal et
-    al. 2017, section 2.2. ValueError unless 0 < warmup < 1 and 0 <= start_factor <= 1.
+    Args:
+        schedule: s, an object or a name, for the rest of the training.
+        warmup: fraction of the training, 0 < warmup < 1.
+        start_factor: 0 <= start_factor <= 1.
+
+    Goyal et al. 2017, section 2.2.
     """
 
     def __init__(self, schedule: str | Schedule = "constant", warmup: float = 0.1,
@@ -218,16 +249,24 @@ class WarmUp(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """Reduce on a plateau: factor = gamma^k, k counting the times that a figure got no better for
-    long.
+    """Reduce on a plateau: factor = gamma^k, k the number of plateaus of a figure of the history so
+    far.
 
-    `monitor` is a column of the history; one that ends in "accuracy" should rise, any other fall.
-    An epoch is better than the best before where it beats that one by the relative `threshold`;
-    more than `patience` epochs in a row without a better one are a plateau, and the counting begins
-    again. (Keras does not wait for one more than `patience`.) The factor stays at `min_factor` or
-    above. Each fit starts anew. He et al. 2016, section 3.4; Krizhevsky et al. 2012, section 5, by
-    hand. ValueError unless 0 < gamma < 1, 0 <= min_factor <= 1, 0 <= threshold < 1 and patience is
-    an int, 0 or larger; and after the first epoch where the history has no such column.
+    An epoch is better than the best one before if it beats it by the relative `threshold`. More
+    than `patience` epochs in a row without a better one are a plateau, after which the count begins
+    again. (Keras waits for `patience` epochs, not for one more.) Each `fit` starts anew.
+
+    Args:
+        gamma: 0 < gamma < 1.
+        patience: 0 or larger.
+        monitor: a column of the history. If its name ends in "accuracy" it should rise, else fall.
+        threshold: 0 <= threshold < 1.
+        min_factor: lower bound of the factor, from 0 to 1.
+
+    Raises:
+        ValueError: after the first epoch, the history has no column `monitor`.
+
+    He et al. 2016, section 3.4; Krizhevsky et al. 2012, section 5, by hand.
     """
 
     def __init__(self, gamma: float = 0.1, patience: int = 10, monitor: str = "loss",
@@ -239,8 +278,8 @@ class ReduceOnPlateau(Schedule):
         self._expect("0 <= threshold < 1", "threshold", threshold, _number(threshold, 0, 1)
                      and threshold < 1)
         self._expect("0 <= min_factor <= 1", "min_factor", min_factor, _number(min_factor, 0, 1))
-        self.gamma, self.patience, self.monitor, self.threshold, self.min_factor = (
-            gamma, patience, monitor, threshold, min_factor)
+        self.gamma, self.patience, self.monitor = gamma, patience, monitor
+        self.threshold, self.min_factor = threshold, min_factor
         self._now, self._worse = 1.0, 0
         self._best: float | None = None
 
@@ -255,7 +294,7 @@ class ReduceOnPlateau(Schedule):
     def observe(self, row: Mapping[str, float]) -> None:
         self._expect(f"monitor to be one of {', '.join(row)}", "monitor", self.monitor,
                      self.monitor in row)
-        sign = -1 if self.monitor.endswith("accuracy") else 1               # then less is better
+        sign = -1 if self.monitor.endswith("accuracy") else 1       # now less is better
         figure = sign * row[self.monitor]
         better = self._best is None or figure < self._best - self.threshold * abs(self._best)
         if better and not math.isnan(figure):
@@ -274,6 +313,6 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def get_schedule(schedule: str | Schedule) -> Schedule:
-    """The schedule called by one of the names in SCHEDULES; a Schedule is returned as it is."""
+    """The schedule with this name in SCHEDULES; a Schedule is returned as it is."""
     found: Schedule = expect_named("get_schedule", "a Schedule", schedule, Schedule, SCHEDULES)
     return found

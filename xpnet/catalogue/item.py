@@ -1,5 +1,4 @@
-"""What the catalogue knows of a building block. Its formula and source are read from its docstring,
-where they stand once.
+"""Entries of the catalogue. Title, formula and source come from the docstring.
 
 A docstring begins "Title: formula." or "Title: formula (Author 1998)."; sources are written "Author
 et al. 1998, eq. 3".
@@ -24,13 +23,16 @@ SOURCE = re.compile(r"[A-Z][\w'-]+(?: (?:and|et) [\w'-]+\.?)? (?:1[789]|20)\d\d[
 
 @dataclass(frozen=True)
 class Item:
-    """A class or a function, an example of it that `verify` checks, and what other libraries call
-    it ("" where they lack it).
+    """A class or a function, an example of it that `verify` checks, and its names in other
+    libraries ("" if they lack it).
 
-    shapes: of the example's inputs, for a loss of the output that it judges, without the batch
-    axis. inputs(rng, N): batch-last arrays for the check, where normally distributed numbers will
-    not do. target(rng, N): batch-first targets, for losses. Without `make` there is no gradient to
-    check.
+    Args:
+        make: makes the example; None if there is no gradient to check.
+        shapes: of the example's inputs, or of the output that a loss takes, without the batch axis.
+        inputs: (rng, N) -> batch-last arrays, if normally distributed numbers do not fit.
+        target: (rng, N) -> batch-first targets, for losses.
+        common: so plain that it needs no source.
+        curve: an elementwise function that is not an Activation; the page shows its curve.
     """
 
     what: Callable[..., Any]
@@ -41,8 +43,7 @@ class Item:
     pytorch: str = ""
     keras: str = ""
     numpynet: str = ""
-    common: bool = False        # too plain a thing to have a source
-    # a function of one number, though no Activation: the page shows its picture
+    common: bool = False
     curve: bool = False
 
     @property
@@ -55,18 +56,15 @@ class Item:
 
     @property
     def formula(self) -> str:
-        """What stands between the title and the end of the docstring's first sentence, without the
-        source."""
+        """The first sentence of the docstring after the title, without the source."""
         sentence = re.split(r"(?<!et al)(?<!eq)\.(?=\s|$)", self._first().partition(": ")[2])[0]
         return re.sub(r" \([^()]*\b(?:1[789]|20)\d\d[^()]*\)", "", sentence).replace("`", "")
 
     @property
     def sources(self) -> list[str]:
         """Every "Author 1998" of the docstring, in order."""
-        return (
-            list(
-                dict.fromkeys(
-                    SOURCE.findall(" ".join(inspect.cleandoc(self.what.__doc__ or "").split())))))
+        text = " ".join(inspect.cleandoc(self.what.__doc__ or "").split())
+        return list(dict.fromkeys(SOURCE.findall(text)))
 
     def _first(self) -> str:
         return " ".join(inspect.cleandoc(self.what.__doc__ or "").partition("\n\n")[0].split())

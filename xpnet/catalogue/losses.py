@@ -55,37 +55,37 @@ def labels(rng: np.random.Generator, N: int) -> np.ndarray:
 
 
 def numbers(rng: np.random.Generator, N: int) -> np.ndarray:
-    """Five numbers a sample."""
+    """Five numbers per sample."""
     return rng.standard_normal((N, 5))
 
 
 def counts(rng: np.random.Generator, N: int) -> np.ndarray:
-    """Five counts a sample."""
+    """Five counts per sample."""
     return rng.integers(0, 4, (N, 5))
 
 
 def shares(rng: np.random.Generator, N: int) -> np.ndarray:
-    """Five numbers from 0 to 1 a sample."""
+    """Five numbers from 0 to 1 per sample."""
     return rng.random((N, 5))
 
 
 def signs(rng: np.random.Generator, N: int) -> np.ndarray:
-    """Five times -1 or 1 a sample."""
+    """Five numbers -1 or 1 per sample."""
     return rng.choice([-1.0, 1.0], (N, 5))
 
 
 def yes_or_no(rng: np.random.Generator, N: int) -> np.ndarray:
-    """Five labels a sample, there (1) or not (0)."""
+    """Five labels per sample, present (1) or absent (0)."""
     return rng.integers(0, 2, (N, 5))
 
 
 def some_labels(rng: np.random.Generator, N: int) -> np.ndarray:
-    """Five labels a sample, there (1), not there (0) or not known (-1)."""
+    """Five labels per sample, present (1), absent (0) or unknown (-1)."""
     return rng.integers(-1, 2, (N, 5))
 
 
 def map_of_labels(rng: np.random.Generator, N: int) -> np.ndarray:
-    """Labels of three classes at each place of a map."""
+    """Labels of three classes at each position of a feature map."""
     return rng.integers(0, 3, (N, 4, 5))
 
 
@@ -96,7 +96,7 @@ def distribution(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
 
 
 def map_of_shares(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
-    """Numbers from 0 to 1 for three classes at each place of a map."""
+    """Numbers from 0 to 1 for three classes at each position of a feature map."""
     return (rng.random((3, 4, 5, N)),)
 
 

@@ -1,10 +1,8 @@
-"""The page of the catalogue, docs/catalogue.md, and its pictures of the activations: made from the
-code by one command.
+"""Make the page docs/catalogue.md and its images of the activations from the code.
 
     python -m xpnet.catalogue.page docs
 
-The text follows from the docstrings and from what the items say; the pictures need matplotlib, the
-extra `viz`.
+The text comes from the docstrings and from the items; the images need matplotlib, the extra `viz`.
 """
 
 from __future__ import annotations
@@ -27,23 +25,26 @@ LIBRARIES = {"PyTorch": "pytorch", "Keras": "keras", "NumPyNet": "numpynet"}
 
 HEAD = """# Catalogue
 
-Every building block of the library: what it computes, and where it comes from. X is the input, Y the output, batch last;
-`forward` and `backward` stand in the file behind each name, next to the formula and its gradient. This page is made from the
-docstrings by `make catalogue`; `python -m xpnet verify` checks the gradient of everything on it, compares every backend of your
-machine with the float64 reference, and says which implementations ran.
+Every building block of the library: what it computes, and where it comes from. X is the input, Y
+the output, both batch-last. Each name links to the file that contains the forward and the backward
+pass, next to the formula and its gradient. `make catalogue` makes this page from the docstrings.
+`python -m xpnet verify` checks all gradients, compares every backend of your machine with the
+float64 reference, and says which implementations ran.
 """
 
-ELSEWHERE = """## What others have
+ELSEWHERE = """## Names in other libraries
 
-The name of each item in other libraries, as a class or a function of its own; — where there is none. PyTorch's are in `torch.nn`,
-its `functional`, `torch.optim` and `torch.optim.lr_scheduler` unless the name begins otherwise, Keras' in `keras.layers`,
-`keras.activations`, `keras.losses`, `keras.metrics`, `keras.optimizers` and `keras`. Looked up in PyTorch 2.13, Keras 3.15 and
-NumPyNet's repository. A name says that something of the kind is there, not that it agrees in every detail.
+The name of each item in other libraries, if they have a class or a function for it, else —. The
+names of PyTorch are in `torch.nn`, `torch.nn.functional`, `torch.optim` and
+`torch.optim.lr_scheduler` unless the name begins otherwise; those of Keras in `keras.layers`,
+`keras.activations`, `keras.losses`, `keras.metrics`, `keras.optimizers` and `keras`. They were
+looked up in PyTorch 2.13, Keras 3.15 and NumPyNet's repository. A name means that the library has
+something of this kind, not that it agrees in every detail.
 """
 
 
 def drawn(item: Item) -> bool:
-    """Whether the item is a function of one number, that a picture can show."""
+    """Whether the item is an elementwise function, which an image can show."""
     return (item.curve or isinstance(item.what, type) and issubclass(item.what, Activation)
             and item.what is not Activation)
 
@@ -56,8 +57,8 @@ def text() -> str:
         head = ["", "name", "formula", "source"] if pictures else ["name", "formula", "source"]
         parts.append(f"## {family}\n\n{_table(head, [_row(item, pictures) for item in items])}")
     every = [item for items in FAMILIES.values() for item in items]
-    lacking = ({library: sum(not getattr(item, field) for item in every)
-                for library, field in LIBRARIES.items()})
+    lacking = {library: sum(not getattr(item, field) for item in every)
+               for library, field in LIBRARIES.items()}
     parts.append(ELSEWHERE)
     parts.append(_table(["name", *LIBRARIES], [
         [f"`{item.name}`",
@@ -70,8 +71,8 @@ def text() -> str:
 
 
 def _row(item: Item, pictures: bool) -> list[str]:
-    file = (Path(inspect.getfile(inspect.unwrap(item.what))).relative_to(
-        Path(xpnet.__file__).parents[1]))
+    file = Path(inspect.getfile(inspect.unwrap(item.what)))
+    file = file.relative_to(Path(xpnet.__file__).parents[1])
     cells = [f"[`{item.name}`](../{file.as_posix()})<br>{item.title}", f"`{item.formula}`",
              "; ".join(item.sources)]
     if not pictures:
@@ -81,9 +82,9 @@ def _row(item: Item, pictures: bool) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; a | within a cell would end it."""
-    lines = ([head, ["---"] * len(head),
-              *([cell.replace("|", "\\|") for cell in row] for row in rows)])
+    """A Markdown table; a | inside a cell is escaped."""
+    lines = [head, ["---"] * len(head),
+             *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -95,12 +96,12 @@ def curve(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(item: Item, path: Path) -> None:
-    """A picture of the function (solid) and its gradient (dashed) from -5 to 5."""
+    """Draw the function (solid) and its derivative (dashed) from -5 to 5."""
     pyplot: Any = _pyplot()
     assert item.make is not None
     x = np.linspace(-5, 5, 2001)
     y, gradient = curve(item.make(), x)
-    # a step is no slope
+    # leave out jumps
     gradient = np.where(np.abs(np.diff(gradient, append=gradient[-1])) > 0.05, np.nan, gradient)
     y = np.where(np.abs(np.diff(y, append=y[-1])) > 0.05, np.nan, y)
     figure, axes = pyplot.subplots(figsize=(2.4, 1.6), dpi=120, layout="constrained")
@@ -121,15 +122,15 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError('the pictures need matplotlib: pip install "xpnet[viz]"') from error
+        raise ImportError('the images need matplotlib: pip install "xpnet[viz]"') from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
     return pyplot
 
 
 def main() -> None:
-    parser = (argparse.ArgumentParser(description=__doc__,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter))
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("docs", type=Path, help="the folder of the documentation")
     docs = parser.parse_args().docs
     (docs / PICTURES).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The checks of the whole catalogue: every gradient, and what every backend computes."""
+"""Checks of the whole catalogue: every gradient, and the results of every backend."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from xpnet.losses import Loss
 from xpnet.testing import check_gradients, check_loss, check_loss_precision, check_precision
 
 BATCH = 3
-TF32 = 2e-3  # relative error where float32 operands are rounded to TF32, with 10 bits of fraction
+TF32 = 2e-3     # relative error of float32 operands rounded to TF32, with 10 bits of fraction
 
 
 class Precision(NamedTuple):
-    """How far a backend's float32 results are from the float64 reference, and what computed
-    them."""
+    """The error of a backend's float32 results relative to the float64 reference, and the
+    implementations that computed them."""
 
     error: float
-    # implementations: "numpy", "numba", "cupy", "plain"; () for array code of the item
-    ran: tuple[str, ...]
+    ran: tuple[str, ...]        # of "numpy", "numba", "cupy", "plain"; () for array code of the item
 
 
 class Row(NamedTuple):
-    """What came of one item; a string where a check failed."""
+    """The results of one item; a string if a check failed."""
 
     family: str
     name: str
@@ -43,7 +42,7 @@ class Row(NamedTuple):
 def gradient_error(item: Item, backend: Backend) -> float:
     """The relative error of the item's gradient in float64 against finite differences.
 
-    AssertionError where it is too large.
+    Raises AssertionError if it is too large.
     """
     example, inputs, target = _example(item)
     if isinstance(example, Loss):
@@ -56,7 +55,7 @@ def precision(item: Item, backend: Backend, dtype: str = "float32") -> Precision
     """The relative error of the item's output and gradients on a backend against the float64
     reference.
 
-    AssertionError where it is too large.
+    Raises AssertionError if it is too large.
     """
     example, inputs, target = _example(item)
     rounded = dtype == "float32" and getattr(backend, "tf32", "never") != "never"
@@ -73,8 +72,7 @@ def precision(item: Item, backend: Backend, dtype: str = "float32") -> Precision
 
 
 def _example(item: Item) -> tuple[Any, tuple[np.ndarray, ...] | None, np.ndarray | None]:
-    """The item's example, its inputs where normal numbers will not do, and its targets if it is a
-    loss."""
+    """The item's example, its inputs if it has special ones, and its targets if it is a loss."""
     assert item.make is not None
     rng = np.random.default_rng(0)
     inputs = None if item.inputs is None else item.inputs(rng, BATCH)
@@ -82,10 +80,10 @@ def _example(item: Item) -> tuple[Any, tuple[np.ndarray, ...] | None, np.ndarray
 
 
 def verify(backends: Mapping[str, Backend]) -> Iterator[Row]:
-    """A row for each item that has a gradient, as it is checked.
+    """Check each item that has a gradient, and yield its row.
 
-    The gradient is that of the plain reference. Each backend is then compared with the reference,
-    in float32, which most of its kernels are for, and in float64.
+    The gradient is that of the reference implementation. Each backend is then compared with it, in
+    float32, which most kernels are for, and in float64.
     """
     for family, items in FAMILIES.items():
         for item in items:
@@ -94,7 +92,7 @@ def verify(backends: Mapping[str, Backend]) -> Iterator[Row]:
             gradient: float | str
             try:
                 gradient = gradient_error(item, Backend())
-            # one item's failure is its row; the others are checked all the same
+            # a failure is the result of its row; the other items are still checked
             except Exception as error:
                 gradient = f"{item.name}: {error}"
             row: dict[str, Precision | str] = {}

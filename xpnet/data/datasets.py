@@ -17,11 +17,10 @@ from xpnet.io.files import name_of
 
 
 class Dataset(NamedTuple):
-    """Pictures and labels, to learn from and to be tested on: `x_train, y_train, x_test, y_test =
+    """Images and labels for training and for testing: `x_train, y_train, x_test, y_test =
     digits()`.
 
-    x (N, C, H, W) float32 in [0, 1], batch first as people hold them; y (N,) int64, the class's
-    number.
+    x (N, C, H, W) float32 in [0, 1], batch first; y (N,) int64 class numbers.
     """
 
     x_train: np.ndarray
@@ -31,15 +30,18 @@ class Dataset(NamedTuple):
 
 
 def digits(seed: int = 0) -> Dataset:
-    """The digits, four fifths to learn from and one fifth to be tested on, each class in the same
-    proportion in both.
+    """1,797 handwritten digits of 8 x 8 pixels that scikit-learn contains: no download.
 
         x = pixel / 16,  pixel in 0 ... 16
 
-    x (1437, 1, 8, 8) and (360, 1, 8, 8) float32, y int64. The same seed gives the same split.
-    Raises ImportError where scikit-learn is missing.
-    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
-    Repository, 1998; scikit-learn bundles its test part.
+    x (1437, 1, 8, 8) and (360, 1, 8, 8) float32, y int64: four fifths for training and one fifth
+    for testing, with the same proportion of each class. The same seed gives the same split.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+
+    Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+    Repository, 1998; scikit-learn contains its test part.
     """
     seed = expect_integer("digits", "seed", seed, 0, 2**32 - 1)
     try:
@@ -47,7 +49,7 @@ def digits(seed: int = 0) -> Dataset:
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise ImportError(
-            "digits: expected scikit-learn, which brings the pictures. "
+            "digits: expected scikit-learn, which contains the images. "
             f'Received: {error}. Remedy: pip install "xpnet[data]"'
         ) from error
 
@@ -80,17 +82,23 @@ MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/",
 
 
 def mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """MNIST from `data_dir`; without one from `$XPNET_HOME`, else the user's cache folder, else the
-    network.
+    """MNIST, 70,000 handwritten digits of 28 x 28 pixels.
 
         x = pixel / 255,  pixel in 0 ... 255
 
-    x (60000, 1, 28, 28) and (10000, 1, 28, 28) float32, y int64. Each folder may hold the four
-    files, plain or packed with gzip, or a folder `mnist` of them. Downloads are checked and stay in
-    the cache folder. Raises FileNotFoundError where a named `data_dir` lacks a file, ValueError
-    where a file is not what MNIST's is, and OSError where the download fails.
-    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document
-    recognition", 1998.
+    x (60000, 1, 28, 28) and (10000, 1, 28, 28) float32, y int64.
+
+    Args:
+        data_dir: a folder with the four files, plain or packed with gzip, or with a folder `mnist`
+            of them. By default `$XPNET_HOME`, then the user's cache folder, then a download, which
+            is checked and kept in the cache folder.
+
+    Raises:
+        FileNotFoundError: a file is missing in `data_dir`.
+        ValueError: a file is not the one of MNIST.
+        OSError: the download failed.
+
+    LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998.
     """
     arrays = [_read(path, file) for path, file in zip(_find(data_dir), FILES, strict=True)]
     x_train, y_train, x_test, y_test = arrays
@@ -105,7 +113,7 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 def _find(data_dir: str | os.PathLike[str] | None) -> list[Path]:
     """The four files, in the order of FILES."""
     if data_dir is not None:
-        # Whoever names a folder means that one: files from elsewhere would only hide the mistake.
+        # Only this folder is searched: files from elsewhere would hide a mistake.
         folder = Path(name_of(data_dir, "mnist")).expanduser()
         return _in_folder(folder) or _refuse(folder)
 
@@ -121,7 +129,7 @@ def _find(data_dir: str | os.PathLike[str] | None) -> list[Path]:
 def _in_folder(folder: Path) -> list[Path] | None:
     """The four files in `folder` or in its subfolder `mnist`.
 
-    Never some from each: Fashion-MNIST's files have the same names.
+    Never some from each: the files of Fashion-MNIST have the same names.
     """
     for place in (folder, folder / "mnist"):
         files = [path for file in FILES if (path := _existing(place, file))]
@@ -137,8 +145,8 @@ def _existing(place: Path, file: _File) -> Path | None:
 
 def _refuse(folder: Path) -> NoReturn:
     names = ", ".join(file.name for file in FILES)
-    here = ([file.name for file in FILES if _existing(folder, file)
-             or _existing(folder / "mnist", file)])
+    here = [file.name for file in FILES
+            if _existing(folder, file) or _existing(folder / "mnist", file)]
     state = (f"a folder that has {', '.join(here) or 'none of them'}" if folder.is_dir()
              else "no such folder")
     raise FileNotFoundError(
@@ -149,7 +157,7 @@ def _refuse(folder: Path) -> NoReturn:
 
 def _download(file: _File, folder: Path) -> Path:
     path = folder / f"{file.name}.gz"
-    # IDX's header, and a byte for each number
+    # the header of IDX, and a byte for each number
     size = 4 + 4 * len(file.shape) + math.prod(file.shape)
     fetch([mirror + path.name for mirror in MIRRORS], path, file.sha256, size)
     return path
@@ -158,7 +166,7 @@ def _download(file: _File, folder: Path) -> Path:
 def _read(path: Path, file: _File) -> np.ndarray:
     with open(path, "rb") as packed, unpacked(packed, f"mnist '{path}'") as content:
         shape, dtype = read_header(content, f"mnist '{path}'")
-    # before the data are unpacked, whatever size they have
+    # checked before the data are unpacked, which may be of any size
     if shape != file.shape or dtype != np.uint8:
         raise ValueError(f"mnist '{path}': expected shape {file.shape} of uint8. "
                          f"Received: {shape} of {dtype.name}.")

@@ -1,4 +1,4 @@
-"""Files from the network: bounded in bytes and in time, checked, then put in place in one step."""
+"""Downloads: bounded in bytes and in time, checked, then moved into place in one step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from xpnet.io.files import write_atomically
 
 
 class Limits(NamedTuple):
-    """How long a download may take: `patience` seconds, and one more per `rate` bytes received."""
+    """How long a download may take: `patience` seconds, and one more for each `rate` bytes
+    received."""
 
     patience: float = 60.0
     rate: float = 10_000.0
@@ -29,11 +30,17 @@ USUAL = Limits()
 def fetch(urls: Sequence[str], path: Path, sha256: str, size: int, limits: Limits = USUAL) -> None:
     """Download the first of `urls` that delivers the right file, and keep it at `path`.
 
-    Right is a file whose unpacked content has this SHA-256: the same content packs into different
-    archives. `size` is the number of bytes of the unpacked content; no more than that is ever
-    unpacked, and little more is downloaded. Only http and https are followed.
-    Raises OSError with the reason for each address.
-    Whatever goes wrong, `path` is as it was and nothing lies beside it.
+    Only http and https are followed. If anything fails, `path` is unchanged and no other file is
+    left beside it.
+
+    Args:
+        sha256: hash of the unpacked content; the same content can be packed into different
+            archives.
+        size: number of bytes of the unpacked content. No more is ever unpacked, and little more is
+            downloaded.
+
+    Raises:
+        OSError: no address delivered the file; the message has the reason for each.
     """
     reasons = []
     for url in urls:
@@ -56,15 +63,14 @@ def fetch(urls: Sequence[str], path: Path, sha256: str, size: int, limits: Limit
 
 
 def _most_packed(size: int) -> int:
-    """What does not compress becomes larger: by gzip's header, and five bytes for each block."""
+    """Upper bound of a packed size: gzip adds a header, and five bytes for each block that does not
+    compress."""
     return size + size // 1000 + 4096
 
 
 class _Download:
-    """A download in a thread of its own.
-
-    So a server that sends a byte now and then cannot keep the caller waiting.
-    """
+    """A download in its own thread, so that a server that sends a byte now and then cannot block
+    the caller."""
 
     def __init__(self, url: str, most: int, limits: Limits) -> None:
         self._url, self._most, self._limits = url, most, limits
@@ -83,7 +89,7 @@ class _Download:
                     raise TimeoutError(f"expected a file of at most {self._most} bytes in time. "
                                        f"Received: {received} bytes in {allowed:.1f} seconds")
         finally:
-            self._given_up = True       # Ctrl-C too: the thread ends when it has received something
+            self._given_up = True       # also after Ctrl-C: the thread ends with its next read
         if self._error is not None:
             raise self._error
         return bytes(self._content)
@@ -93,14 +99,14 @@ class _Download:
             self._receive()
         except Exception as error:
             if hasattr(error, "close"):
-                error.close()           # an HTTPError has the connection
+                error.close()           # an HTTPError holds the connection
             self._error = error
         finally:
             self._ended.set()
 
     def _receive(self) -> None:
         with _opener().open(self._url, timeout=self._limits.silence) as response:
-            promised = response.length              # None where the server does not say
+            promised = response.length              # None if the server does not say
             if promised is not None and promised > self._most:
                 raise OSError(f"expected at most {self._most} bytes. "
                               f"Received: a length of {promised}")
@@ -114,9 +120,9 @@ class _Download:
 
 
 def _opener():  # type: ignore[no-untyped-def]  # its type would have to be imported
-    """Follows http and https, also through the environment's proxies, and nothing else."""
-    # Imported here because urllib brings http, email and ssl along, which `import xpnet` should not
-    # pay for.
+    """An opener that follows http and https, also through the environment's proxies, and nothing
+    else."""
+    # urllib imports http, email and ssl, which would make `import xpnet` slower
     from urllib import request
 
     opener = request.OpenerDirector()
@@ -128,7 +134,7 @@ def _opener():  # type: ignore[no-untyped-def]  # its type would have to be impo
 
 
 def _check(content: bytes, sha256: str, size: int, name: str) -> None:
-    """A ValueError unless the content, unpacked, has this size and this hash."""
+    """Raises ValueError unless the content, unpacked, has this size and this hash."""
     with unpacked(io.BytesIO(content), name) as file:
         data = read_at_most(file, size + 1)         # one more byte, to see the end
     if len(data) > size:

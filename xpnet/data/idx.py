@@ -28,12 +28,14 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
         file = 0 0 type ndim | ndim sizes, each a uint32 | product(sizes) numbers, last axis fastest
 
-    Returns a writable array of the file's shape and type, in this machine's byte order. No more is
-    unpacked than the header declares, and memory grows only with the bytes that are there.
-    Raises FileNotFoundError, or ValueError where the file is not exactly such a file (no more
-    bytes, and no fewer).
-    Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section "file
-    formats".
+    Returns a writable array of the file's shape and dtype, in the byte order of this machine. No
+    more is unpacked than the header declares, and memory grows only with the bytes that are read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or has more or fewer bytes than its header declares.
+
+    LeCun, Cortes, Burges, "The MNIST database of handwritten digits", section "file formats".
     """
     path = Path(name_of(path, "read_idx"))
     if path.is_dir():
@@ -56,13 +58,13 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             )
     try:
         return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-    except ValueError as error:                     # empty, with other sizes too large for NumPy
+    except ValueError as error:         # an empty array whose other sizes are too large for NumPy
         raise ValueError(f"{who}: expected the shape of an array. "
                          f"Received: {shape} ({error}).") from error
 
 
 def read_header(file: BinaryIO, who: str) -> tuple[tuple[int, ...], np.dtype]:
-    """The shape and the type of the array that follows."""
+    """Shape and dtype of the array that follows."""
     start = read_at_most(file, 4)
     if len(start) < 4:
         raise ValueError(f"{who}: expected an IDX file, at least 4 bytes. "
@@ -84,7 +86,7 @@ def read_header(file: BinaryIO, who: str) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def read_at_most(file: BinaryIO, count: int) -> bytearray:
-    """The next `count` bytes, or fewer where the file ends, step by step."""
+    """The next `count` bytes, or fewer at the end of the file, step by step."""
     data = bytearray()
     while len(data) < count and (step := file.read(min(_STEP, count - len(data)))):
         data += step
@@ -93,9 +95,9 @@ def read_at_most(file: BinaryIO, count: int) -> bytearray:
 
 @contextmanager
 def unpacked(file: BinaryIO, who: str) -> Iterator[BinaryIO]:
-    """The file itself or, where gzip packed it, its content, unpacked as far as it is read.
+    """The file itself or, if it is packed with gzip, its content, unpacked as far as it is read.
 
-    A damaged file becomes a ValueError that begins with `who`.
+    Raises ValueError, beginning with `who`, if the file is damaged.
     """
     magic = file.read(len(_GZIP_MAGIC))
     size = file.seek(0, os.SEEK_END)

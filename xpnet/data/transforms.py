@@ -1,8 +1,7 @@
-"""Pictures changed at random in ways that leave their class as it is, so that a network sees more
-than there are.
+"""Data augmentation: random changes of images that do not change their class.
 
-For batch-first arrays (N, C, H, W) of any type, those of NumPy or, with xp=net.xp, of the network's
-backend. What is random is drawn on the host: the same generator gives the same pictures on every
+For batch-first arrays (N, C, H, W) of any dtype, of NumPy or, with xp=net.xp, of the network's
+backend. Random numbers are drawn on the host: the same generator gives the same images on every
 backend.
 """
 
@@ -18,12 +17,13 @@ Array = Any
 
 
 def random_crop(x: Array, rng: np.random.Generator, *, padding: int = 4, xp: Any = np) -> Array:
-    """Each picture moved by up to `padding` pixels along both axes; zeros come in from beyond its
-    border.
+    """Move each image by up to `padding` pixels along both axes; zeros come in at the border.
 
-        y[n, c, i, j] = x[n, c, i + a[n], j + b[n]],  a and b from -padding to padding, each as
-        likely
-    x (N, C, H, W) -> a new array like it. Source: He et al. 2016, section 4.2.
+        y[n, c, i, j] = x[n, c, i + a[n], j + b[n]],  a and b uniform from -padding to padding
+
+    x (N, C, H, W) -> a new array like it.
+
+    He et al. 2016, section 4.2.
     """
     N, C, H, W = _shape(x, rng, xp, "random_crop")
     padding = expect_integer("random_crop", "padding", padding, 0)
@@ -36,7 +36,7 @@ def random_crop(x: Array, rng: np.random.Generator, *, padding: int = 4, xp: Any
 
 
 def random_flip(x: Array, rng: np.random.Generator, *, xp: Any = np) -> Array:
-    """Each picture as it is or, as likely, its mirror image: y[n, c, i, j] = x[n, c, i, W - 1 - j].
+    """Mirror each image with probability 1/2: y[n, c, i, j] = x[n, c, i, W - 1 - j].
 
     x (N, C, H, W) -> a new array like it.
     """
@@ -46,14 +46,15 @@ def random_flip(x: Array, rng: np.random.Generator, *, xp: Any = np) -> Array:
 
 
 def _shape(x: Array, rng: np.random.Generator, xp: Any, who: str) -> tuple[int, int, int, int]:
-    """The shape of images, after a check of what all functions take."""
+    """The shape of the images, after the checks that all functions share."""
     expect_no_mask(who, x)
-    expect_instance(who, "rng", rng, np.random.Generator, "a generator, e.g. "
-                                                          "np.random.default_rng(0)")
-    if (not all(callable(getattr(xp, name, None))
-                for name in ("zeros", "asarray", "arange", "where"))):
+    expect_instance(who, "rng", rng, np.random.Generator,
+                    "a generator, e.g. np.random.default_rng(0)")
+    needed = "zeros", "asarray", "arange", "where"
+    if not all(callable(getattr(xp, name, None)) for name in needed):
         raise wrong(who, "xp to be an array module, numpy or net.xp", "xp", xp)
     if getattr(x, "ndim", None) != 4:
-        raise ValueError(f"{who}: expected pictures as an array (N, C, H, W). Received: "
-                         f"{type(x).__name__}{f' of shape {tuple(x.shape)}' if hasattr(x, 'shape') else ''}.")
+        shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+        raise ValueError(f"{who}: expected images as an array (N, C, H, W). "
+                         f"Received: {type(x).__name__}{shape}.")
     return tuple(x.shape)

@@ -1,16 +1,18 @@
-"""Convolution, pooling, batch norm, ReLU, softmax and cross entropy with their gradients, as
-functions of plain NumPy or CuPy arrays: no network, no layer.
+"""Operations with their gradients, as functions of plain NumPy or CuPy arrays: no network, no
+layer.
 
-    y = conv2d(x, W, bias, padding=1)                       # x (N, C, H, W), W (F, C, KH, KW) -> y
-    (N, F, OH, OW) dx, dW, db = conv2d_backward(dy, x, W, padding=1)       # from dy, the gradient
-    of a loss by y
+    y = conv2d(x, W, bias, padding=1)         # x (N, C, H, W), W (F, C, KH, KW) -> y (N, F, OH, OW)
+    dx, dW, db = conv2d_backward(dy, x, W, padding=1)   # dy: gradient of a loss with respect to y
 
-Shapes are written for layout="NCHW", batch first; with layout="CHWN" the batch comes last, (C, H,
-W, N), as the kernels have it, and nothing is converted. Arguments of windows are those of the
-layers: ints or pairs, and padding also as (top, bottom, left, right), "valid", "half" or "full".
-Results are of the inputs' kind, dtype and layout; inputs are never written. Errors: TypeError for
-what is no array or not of one floating-point type, ValueError for shapes that do not fit.
-`toeplitz` alone is for looking at: the matrix of one image's convolution, in NumPy.
+Shapes are written for layout="NCHW", batch first. With layout="CHWN" the batch comes last, (C, H,
+W, N), as in the kernels, and nothing is converted. Arguments of windows are those of the layers:
+ints or pairs, and padding also as (top, bottom, left, right), "valid", "half" or "full". Results
+have the array module, dtype and layout of the inputs; inputs are never written. `f_backward`
+computes the gradients of `f`; losses return their gradients with their value.
+
+Raises TypeError for an argument that is not an array or for mixed or wrong dtypes, ValueError for
+shapes that do not fit. `toeplitz` is for looking at: the matrix of one image's convolution, in
+NumPy.
 """
 
 from xpnet.functional.activation import (

@@ -7,8 +7,10 @@ from xpnet.functional.call import Array, classes_call, elementwise_call
 
 
 def relu(x: Array, *, layout: str = "NCHW", backend: str | Backend = "auto") -> Array:
-    """Rectified linear unit: y = max(x, 0), of any shape; a NaN stays one. `layout` makes no
-    difference here."""
+    """Rectified linear unit: y = max(x, 0), of any shape; a NaN stays NaN.
+
+    `layout` makes no difference here.
+    """
     call = elementwise_call("relu", layout, backend, {"x": x})
     with call.backend.scope():
         return call.backend.activate(call.ready(x), "relu")
@@ -16,8 +18,10 @@ def relu(x: Array, *, layout: str = "NCHW", backend: str | Backend = "auto") -> 
 
 def relu_backward(dy: Array, y: Array, *, layout: str = "NCHW", backend: str | Backend = "auto"
                   ) -> Array:
-    """Gradient of relu: dx = dy where y > 0, else 0. y is what relu gave; its input does as
-    well."""
+    """Gradient of relu: dx = dy where y > 0, else 0.
+
+    y is the output of relu, or its input.
+    """
     call = elementwise_call("relu_backward", layout, backend, {"dy": dy, "y": y})
     call.expect("dy", dy, y.shape)
     with call.backend.scope():
@@ -25,10 +29,10 @@ def relu_backward(dy: Array, y: Array, *, layout: str = "NCHW", backend: str | B
 
 
 def softmax(z: Array, *, layout: str = "NCHW", backend: str | Backend = "auto") -> Array:
-    """Softmax over the classes: y[n, k] = exp(z[n, k]) / sum over j of exp(z[n, j]), shifted so
-    that nothing overflows.
+    """Softmax over the classes: y[n, k] = exp(z[n, k]) / sum over j of exp(z[n, j]).
 
-    z (N, K), or (N, K, H, W) with a softmax at each place -> y like z.
+    z (N, K), or (N, K, H, W) with a softmax at each position -> y like z. The largest z is
+    subtracted first, so that nothing overflows.
     """
     call = classes_call("softmax", layout, backend, {"z": z})
     with call.backend.scope():
@@ -37,8 +41,10 @@ def softmax(z: Array, *, layout: str = "NCHW", backend: str | Backend = "auto") 
 
 def softmax_backward(dy: Array, y: Array, *, layout: str = "NCHW", backend: str | Backend = "auto"
                      ) -> Array:
-    """Gradient of softmax: dz[n, k] = y[n, k] (dy[n, k] - sum over j of dy[n, j] y[n, j]); y is
-    what softmax gave."""
+    """Gradient of softmax: dz[n, k] = y[n, k] (dy[n, k] - sum over j of dy[n, j] y[n, j]).
+
+    y is the output of softmax.
+    """
     call = classes_call("softmax_backward", layout, backend, {"dy": dy, "y": y})
     call.expect("dy", dy, y.shape)
     with call.backend.scope():

@@ -19,12 +19,16 @@ LAYOUTS = "NCHW", "CHWN"
 
 
 class Call:
-    """One call: its name in errors, the backend that follows from its arrays, and the way of arrays
-    in and out.
+    """One call: its name in errors, the backend that follows from its arrays, conversion in and
+    out.
 
-    `images` have a batch axis and stand in the layout; `others` come with the names of their axes
-    ("" where those are checked elsewhere, and the dtype too). Sizes are (C, H, W, N) in here,
-    whatever the layout.
+    Sizes are (C, H, W, N) in here, whatever the layout.
+
+    Args:
+        images: arrays with a batch axis, in the layout.
+        others: arrays with the names of their axes, "" if shape and dtype are checked elsewhere.
+        half: allow float16 on a GPU.
+        axes: names of the axes of `images` without the batch.
     """
 
     def __init__(self, who: str, layout: str, backend: str | Backend, images: Mapping[str, Array],
@@ -39,9 +43,9 @@ class Call:
             if wanted and (a.ndim != wanted.count(",") + 1 or 0 in a.shape):
                 raise ValueError(f"{who}: expected {name} of shape ({wanted}), none of them 0. "
                                  f"Received: {tuple(a.shape)}.")
-        types = ([np.dtype(t) for t in ("float32", "float64",
-                                        "float16")][:3 if half and self.backend.xp is not np
-                                                    else 2])
+        types = [np.dtype(np.float32), np.dtype(np.float64)]
+        if half and self.backend.xp is not np:
+            types.append(np.dtype(np.float16))
         received = {name: a.dtype for name, (a, wanted) in given.items() if wanted}
         if len(set(received.values())) > 1 or not set(received.values()) <= set(types):
             found = ", ".join(f"{name} of {dtype}" for name, dtype in received.items())
@@ -54,13 +58,15 @@ class Call:
         """Batch-last and contiguous; it may be a view of `image`."""
         if not self.batch_first:
             return self.backend.asarray(image)
-        if len(image) == 1:  # the same bytes in either layout
+        if len(image) == 1:     # the same bytes in both layouts
             return self.backend.asarray(image).reshape(*image.shape[1:], 1)
         return self.backend.gather_batch(image, None, image.dtype)
 
     def outward(self, y: Array) -> Array:
-        """In the layout; y (..., N) is ours. The samples' elements are gathered as if they were
-        samples."""
+        """y (..., N), which belongs to this call, in the layout.
+
+        The elements of a sample are gathered as if they were samples.
+        """
         *sample, N = y.shape
         if not self.batch_first:
             return y
@@ -71,7 +77,7 @@ class Call:
         return None if a is None else self.backend.asarray(a)
 
     def row_sums(self, dy: Array) -> Array:
-        """db[c] = sum of dy (C, H, W, N) over all axes but the first."""
+        """db[c] = sum of dy (C, H, W, N) over all axes except the first."""
         db = self.backend.empty(dy.shape[:1], dy.dtype)
         self.backend.activation_backward(dy, dy, None, bias_grad=db)
         return db
@@ -125,9 +131,9 @@ def classes_call(who: str, layout: str, backend: str | Backend, images: dict[str
 
 
 def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Backend:
-    """Where these arrays are computed with: "auto" is the GPU that they lie on, or the fastest
-    backend of the CPU."""
-    cupy = sys.modules.get("cupy")          # who has an array of CuPy's has imported it
+    """The backend of these arrays: "auto" is the GPU that holds them, or the fastest backend of the
+    CPU."""
+    cupy = sys.modules.get("cupy")          # imported by whoever made an array of CuPy's
     places: dict[str, str] = {}
     for name, a in arrays.items():
         if isinstance(a, np.ndarray):
@@ -144,7 +150,7 @@ def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Ba
     else:
         chosen = get_backend(wanted)
     if others or place != ("cpu" if chosen.xp is np else chosen.name):
-        raise ValueError(f"{who}: expected all arrays in one place, the backend's. "
+        raise ValueError(f"{who}: expected all arrays in the backend's memory. "
                          f"Received: backend {chosen.name}, "
                          f"{', '.join(f'{name} on {where}' for name, where in places.items())}.")
     return chosen
@@ -152,7 +158,7 @@ def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Ba
 
 @cache
 def _shared(name: str) -> Backend:
-    """The backend of that name, made once in a process; "cpu" is Numba where it is installed, else
+    """The backend of that name, made once per process; "cpu" is Numba if it is installed, else
     NumPy."""
     if name != "cpu":
         return get_backend(name)

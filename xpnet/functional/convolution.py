@@ -1,4 +1,4 @@
-"""Convolution, its adjoint, windows as columns, and their gradients."""
+"""Convolution, its adjoint, windows as columns, and their gradients; a convolution as a matrix."""
 
 from __future__ import annotations
 
@@ -18,29 +18,32 @@ def conv2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1, p
            dilation: Pair = 1, groups: int = 1, layout: str = "NCHW",
            backend: str | Backend = "auto") -> Array:
     """Cross-correlation: y[n, f, oy, ox] = bias[f] + sum over c, i, j of W[f, c, i, j] x[n, c, iy,
-    ix], iy = oy stride - top + i dilation, and zero outside of x.
+    ix].
 
-    x (N, C, H, W), W (F, C/groups, KH, KW), bias (F,) -> y (N, F, OH, OW).
+    x (N, C, H, W), W (F, C/groups, KH, KW), bias (F,) -> y (N, F, OH, OW). iy = oy stride - top + i
+    dilation, ix likewise; x is zero outside.
     """
     call = Call("conv2d", layout, backend, {"x": x}, {"W": (W, FILTERS)} | _optional(bias, "F"))
     groups = _groups(call, W, groups)
     window, _ = _convolution(call, call.sizes(x), W, stride, padding, dilation, groups)
     call.expect("bias", bias, W.shape[:1])
     with call.backend.scope():
-        return (call.outward(call.backend.conv2d(call.inward(x), call.ready(W), window,
-                                                 groups=groups, bias=call.ready(bias))))
+        return call.outward(call.backend.conv2d(call.inward(x), call.ready(W), window,
+                                                groups=groups, bias=call.ready(bias)))
 
 
 def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding: Padding = 0,
                     dilation: Pair = 1, groups: int = 1, needs_dx: bool = True,
                     layout: str = "NCHW", backend: str | Backend = "auto"
                     ) -> tuple[Array | None, Array, Array]:
-    """Gradient of conv2d: dx[c, iy, ix] = sum over f and the taps (i, j) that read it of W[f, c, i,
-    j] dy[f, oy, ox], dW[f, c, i, j] = sum over n, oy, ox of dy[f, oy, ox] x[c, iy, ix], db[f] = sum
-    over n, oy, ox of dy[f, oy, ox].
+    """Gradient of conv2d: the sums of W[f, c, i, j] dy[f, oy, ox], of dy[f, oy, ox] x[c, iy, ix]
+    and of dy[f, oy, ox].
 
-    dy (N, F, OH, OW), x and W as in conv2d -> dx like x (None without `needs_dx`), dW like W, db
-    (F,).
+    dx[c, iy, ix] sums over f and the taps (i, j) that read this element, dW[f, c, i, j] and db[f]
+    over n, oy, ox. dy (N, F, OH, OW), x and W as in conv2d -> dx like x, dW like W, db (F,).
+
+    Args:
+        needs_dx: False returns None for dx.
     """
     needs_dx = expect_flag("conv2d_backward", "needs_dx", needs_dx)
     call = Call("conv2d_backward", layout, backend, {"dy": dy, "x": x}, {"W": (W, FILTERS)})
@@ -50,8 +53,10 @@ def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding:
     with call.backend.scope():
         dy = call.inward(dy)
         dW = call.backend.conv2d_dW(call.inward(x), dy, window, groups=groups)
-        dx = (call.outward(call.backend.conv2d_dx(dy, call.ready(W), x_shape, window,
-                                                  groups=groups)) if needs_dx else None)
+        dx = None
+        if needs_dx:
+            dx = call.outward(call.backend.conv2d_dx(dy, call.ready(W), x_shape, window,
+                                                     groups=groups))
         return dx, dW, call.row_sums(dy)
 
 
@@ -59,26 +64,28 @@ def conv_transpose2d(x: Array, W: Array, bias: Array | None = None, *, stride: P
                      padding: Padding = 0, output_padding: Pair = 0, dilation: Pair = 1,
                      groups: int = 1, layout: str = "NCHW", backend: str | Backend = "auto"
                      ) -> Array:
-    """The adjoint of conv2d's linear map, x and y in each other's place: every x[n, f, iy, ix] adds
-    W[f] x[n, f, iy, ix] to y,
+    """Transposed convolution, the adjoint of conv2d: y[n, c, iy stride - top + i dilation, ix
+    stride - left + j dilation] += W[f, c, i, j] x[n, f, iy, ix]; plus bias[c].
 
-    y[n, c, iy stride - top + i dilation, ix stride - left + j dilation] += W[f, c, i, j] x[n, f,
-    iy, ix]; plus bias[c].
+    x (N, F, H, W), W (F, C/groups, KH, KW), bias (C,) -> y (N, C, OH, OW), with OH = (H - 1) stride
+    - top - bottom + dilation (KH - 1) + 1 + output_padding.
 
-    x (N, F, H, W), W (F, C/groups, KH, KW), bias (C,) -> y (N, C, OH, OW),
-    OH = (H - 1) stride - top - bottom + dilation (KH - 1) + 1 + output_padding. Several OH have
-    windows that fit H times; output_padding chooses one; it is smaller than the stride or than the
-    dilation. Dumoulin and Visin 2016, relationship 14.
+    Args:
+        output_padding: smaller than the stride or than the dilation. Windows fit H times into
+            several OH; it chooses one of them.
+
+    Dumoulin and Visin 2016, relationship 14.
     """
     call = Call("conv_transpose2d", layout, backend, {"x": x},
                 {"W": (W, FILTERS)} | _optional(bias, "C"))
     groups = _groups(call, W, groups)
-    way, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
+    transposed, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("bias", bias, y_shape[:1])
     with call.backend.scope():
-        read = (y_shape[0], *way.read, y_shape[3])
-        y = (way.grown(call.backend, call.backend.conv2d_dx(call.inward(x), call.ready(W), read,
-                                                            way.window, groups=groups)))
+        read = (y_shape[0], *transposed.read, y_shape[3])
+        y = call.backend.conv2d_dx(call.inward(x), call.ready(W), read, transposed.window,
+                                   groups=groups)
+        y = transposed.grown(call.backend, y)
         if bias is not None:
             y += bias[:, None, None, None]
         return call.outward(y)
@@ -88,25 +95,28 @@ def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1
                               padding: Padding = 0, output_padding: Pair = 0, dilation: Pair = 1,
                               groups: int = 1, needs_dx: bool = True, layout: str = "NCHW",
                               backend: str | Backend = "auto") -> tuple[Array | None, Array, Array]:
-    """Gradient of conv_transpose2d. The adjoint of an adjoint is the map itself: dx = conv2d(dy,
-    W), and in dW x and dy change places, dW[f, c, i, j] = sum over n, iy, ix of x[f, iy, ix] dy[c,
-    iy stride - top + i dilation, ...]; db = sum of dy.
+    """Gradient of conv_transpose2d: dx = conv2d(dy, W), dW[f, c, i, j] = sum over n, iy, ix of x[f,
+    iy, ix] dy[c, iy stride - top + i dilation, ...], db = sum of dy.
 
-    dy (N, C, OH, OW), x and W as in conv_transpose2d -> dx like x (None without `needs_dx`), dW
-    like W, db (C,).
+    dy (N, C, OH, OW), x and W as in conv_transpose2d -> dx like x, dW like W, db (C,).
+
+    Args:
+        needs_dx: False returns None for dx.
     """
     needs_dx = expect_flag("conv_transpose2d_backward", "needs_dx", needs_dx)
     call = Call("conv_transpose2d_backward", layout, backend, {"dy": dy, "x": x},
                 {"W": (W, FILTERS)})
     groups = _groups(call, W, groups)
-    way, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
+    transposed, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("dy", dy, call.outer(y_shape))
     with call.backend.scope():
         dy = call.inward(dy)
-        read = way.cut(call.backend, dy)
-        dW = call.backend.conv2d_dW(read, call.inward(x), way.window, groups=groups)
-        dx = (call.outward(call.backend.conv2d(read, call.ready(W), way.window, groups=groups))
-              if needs_dx else None)
+        read = transposed.cut(call.backend, dy)
+        dW = call.backend.conv2d_dW(read, call.inward(x), transposed.window, groups=groups)
+        dx = None
+        if needs_dx:
+            dx = call.outward(call.backend.conv2d(read, call.ready(W), transposed.window,
+                                                  groups=groups))
         return dx, dW, call.row_sums(dy)
 
 
@@ -122,16 +132,16 @@ def im2col(x: Array, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 
     C, H, width, N = call.sizes(x)
     OH, OW = window.output_size(H, width, who=call.who)
     with call.backend.scope():
-        cols = call.backend.im2col(call.inward(x), window)  # may be a view of x
-        return (call.outward((cols.copy() if window.pointwise
-                              else cols).reshape(C * window.taps, OH * OW, N)))
+        cols = call.backend.im2col(call.inward(x), window)
+        cols = cols.copy() if window.pointwise else cols        # it would be a view of x
+        return call.outward(cols.reshape(C * window.taps, OH * OW, N))
 
 
 def col2im(cols: Array, x_shape: Sequence[int], kernel_size: Pair, *, stride: Pair = 1,
            padding: Padding = 0, dilation: Pair = 1, layout: str = "NCHW",
            backend: str | Backend = "auto") -> Array:
-    """The adjoint of im2col, and so its gradient: each element of x is the sum of the columns'
-    entries that were read from it.
+    """The adjoint of im2col, which is its gradient: each element of x is the sum of the entries of
+    the columns that were read from it.
 
     cols (N, C*KH*KW, OH*OW) and x_shape (N, C, H, W) -> (N, C, H, W).
     """
@@ -141,16 +151,13 @@ def col2im(cols: Array, x_shape: Sequence[int], kernel_size: Pair, *, stride: Pa
     OH, OW = window.output_size(H, width, who=call.who)
     call.expect("cols", cols, call.outer((C * window.taps, OH * OW, N)))
     with call.backend.scope():
-        return (
-            call.outward(
-                call.backend.col2im(call.inward(cols).reshape(C * window.taps, OH * OW * N), shape,
-                                    window)))
+        cols = call.inward(cols).reshape(C * window.taps, OH * OW * N)
+        return call.outward(call.backend.col2im(cols, shape, window))
 
 
 def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Pair, padding: Padding,
-                 dilation: Pair, groups: int
-                ) -> tuple[Window, Shape]:
-    """The window of a convolution, and the sizes (F, OH, OW, N) of what it gives."""
+                 dilation: Pair, groups: int) -> tuple[Window, Shape]:
+    """The window of a convolution, and the sizes (F, OH, OW, N) of its output."""
     window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
     if x_sizes[0] != W.shape[1] * groups:
         raise ValueError(f"{call.who}: expected {W.shape[1] * groups} channels, those of W times "
@@ -160,9 +167,8 @@ def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Pair, padding: Pa
 
 
 def _transposed(call: Call, x: Array, W: Array, stride: Pair, padding: Padding,
-                output_padding: Pair, dilation: Pair, groups: int
-               ) -> tuple[Transposed, Shape]:
-    """How it is computed, and the sizes (C, OH, OW, N) of y."""
+                output_padding: Pair, dilation: Pair, groups: int) -> tuple[Transposed, Shape]:
+    """The transposed window, and the sizes (C, OH, OW, N) of y."""
     window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
     F, H, width, N = call.sizes(x)
     if F != W.shape[0]:
@@ -188,13 +194,17 @@ def toeplitz(W: np.ndarray, shape: Sequence[int], *, stride: Pair = 1, padding: 
     """Matrix of a convolution: T[(f, oy, ox), (c, iy, ix)] = W[f, c, i, j] at iy = oy stride - top
     + i dilation, ix likewise.
 
-    All else is 0, and T @ x.ravel() = conv2d(x, W).ravel() for one image x of this shape. W (KH,
-    KW) and shape (H, W), or W (F, C, KH, KW) and shape (C, H, W) -> (F*OH*OW, C*H*W). With
-    flip=True the kernel is turned round first: the matrix of the convolution that mathematics calls
-    so. For stride 1 a map's matrix has a block for each pair of an output row and an input row;
-    blocks are equal along diagonals, and so are numbers within a block (doubly block Toeplitz). T's
-    transpose is the matrix of conv_transpose2d. T holds every zero: a tool for small images. Gray
-    2006, section 1.
+    Everything else is 0, and T @ x.ravel() = conv2d(x, W).ravel() for one image x of this shape. W
+    (KH, KW) and shape (H, W), or W (F, C, KH, KW) and shape (C, H, W) -> (F*OH*OW, C*H*W). For
+    stride 1 the matrix of a feature map has a block for each pair of an output row and an input
+    row; blocks are equal along diagonals, and so are numbers within a block (doubly block
+    Toeplitz). The transpose of T is the matrix of conv_transpose2d. T stores every zero: a tool for
+    small images.
+
+    Args:
+        flip: flip the kernel first, which gives the matrix of the convolution of mathematics.
+
+    Gray 2006, section 1.
     """
     kernel, flip = real_array(W, "toeplitz: W"), expect_flag("toeplitz", "flip", flip)
     size = expect_shape("toeplitz", "shape (H, W) or (C, H, W), ints of 1 or larger", shape)

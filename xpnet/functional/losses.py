@@ -1,4 +1,7 @@
-"""Losses with their gradients: cross entropy, and losses of pairs and triplets of vectors."""
+"""Losses with their gradients: cross entropy, and losses of pairs and triplets of vectors.
+
+The vectors may come from several calls of one network.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,19 @@ def cross_entropy(z: Array, target: Array, sample_weight: Array | None = None, *
                   reduction: str = "mean", layout: str = "NCHW", backend: str | Backend = "auto"
                   ) -> tuple[Array, Array]:
     """Cross entropy of softmax(z), and its gradient: loss = mean of -sum over k of t[n, k] log
-    softmax(z)[n, k], dz = (softmax(z) sum over k of t[n, k] - t) / N. Both come from one pass over
-    z.
+    softmax(z)[n, k], dz = (softmax(z) sum over k of t[n, k] - t) / N.
 
-    z (N, K) or (N, K, H, W), target labels (N,) or (N, H, W) of an integer type, or shares t like
-    z, 0 or larger; sample_weight (N,) -> loss (), dz like z. weight, ignore_index, label_smoothing
-    and reduction are those of xpnet.CrossEntropy; with reduction="none" the loss is (N,) or (N, H,
-    W), and dz the gradient of its sum. Targets in the memory of a GPU are not looked at: there a
-    label that is no class counts as one that is ignored. Bridle 1990.
+    z (N, K) or (N, K, H, W) -> loss (), dz like z. Both are computed in one pass over z. The other
+    arguments are those of xpnet.CrossEntropy; with reduction="none" the loss is (N,) or (N, H, W),
+    and dz the gradient of its sum.
+
+    Args:
+        target: labels (N,) or (N, H, W) of an integer type, or class probabilities t like z, 0 or
+            larger. Targets in the memory of a GPU are not checked: a label there that is not a
+            class counts as ignored.
+        sample_weight: (N,).
+
+    Bridle 1990.
     """
     others = ({"target": (target, "")} | ({} if sample_weight is None
                                           else {"sample_weight": (sample_weight, "N")}))
@@ -40,10 +48,10 @@ def cross_entropy(z: Array, target: Array, sample_weight: Array | None = None, *
     labels = target.ndim == len(shape)
     if tuple(target.shape) not in (call.outer((*shape[1:], N)), tuple(z.shape)):
         raise ValueError(f"{call.who}: expected labels of shape {call.outer((*shape[1:], N))} or "
-                         f"shares {tuple(z.shape)}. "
+                         f"probabilities {tuple(z.shape)}. "
                          f"Received: target of shape {tuple(target.shape)}.")
     if target.dtype.kind not in "iu" if labels else target.dtype != z.dtype:
-        raise TypeError(f"{call.who}: expected labels of an integer type, or shares of {z.dtype}. "
+        raise TypeError(f"{call.who}: expected integer labels, or probabilities of {z.dtype}. "
                         f"Received: target of {target.dtype}.")
     call.expect("sample_weight", sample_weight, (N,))
     xp = call.backend.xp
@@ -61,11 +69,15 @@ def triplet_margin(anchor: Array, positive: Array, negative: Array, margin: floa
     """Triplet loss: L = mean of max(0, |a - p| - |a - n| + margin), and its gradients with respect
     to a, p and n.
 
-    anchor a, positive p and negative n (N, D) -> loss (), da, dp, dn. With u = (a - p) / |a - p|
-    and v = (a - n) / |a - n|, da = (u - v) / N, dp = -u / N, dn = v / N where the loss is above 0;
-    u and v are 0 where the vectors are equal. reduction="sum" does not divide, "none" gives a loss
-    (N,) for each triplet and the gradients of their sum. Weinberger and Saul 2009; Schroff et al.
-    2015, who square the distances.
+    anchor a, positive p and negative n (N, D) -> loss (), da, dp, dn.
+    With u = (a - p) / |a - p| and v = (a - n) / |a - n|: da = (u - v) / N, dp = -u / N, dn = v / N
+    where the loss is above 0. u and v are 0 where the vectors are equal.
+
+    Args:
+        reduction: "sum" does not divide; "none" gives a loss (N,) for each triplet and the
+            gradients of their sum.
+
+    Weinberger and Saul 2009; Schroff et al. 2015, who square the distances.
     """
     margin = expect_positive("triplet_margin", "margin", margin)
 
@@ -86,7 +98,9 @@ def contrastive(a: Array, b: Array, same: Array, margin: float = 1.0, *, reducti
     |a - b|.
 
     a and b (N, D), same (N,) of 1 and 0 or bool -> loss (), da, db = -da. da = (a - b) / N where
-    `same`, else -max(0, margin - d) (a - b) / (d N), 0 where a = b. reduction is triplet_margin's.
+    `same`, else -max(0, margin - d) (a - b) / (d N), 0 where a = b. `reduction` as in
+    triplet_margin.
+
     Hadsell et al. 2006, eq. 4.
     """
     margin = expect_positive("contrastive", "margin", margin)
@@ -106,17 +120,21 @@ def cosine_embedding(a: Array, b: Array, sign: Array, margin: float = 0.0, *,
     """Cosine embedding loss: L = mean of 1 - cos(a, b) where sign = 1, max(0, cos(a, b) - margin)
     where sign = -1.
 
-    a and b (N, D), sign (N,) of 1 and -1 -> loss (), da, db; the margin lies between -1 and 1. With
-    the unit vectors a' and b', d cos / da = (b' - cos a') / |a|; lengths count as 1e-8 at least.
-    reduction is triplet_margin's. Salton et al. 1975.
+    a and b (N, D), sign (N,) of 1 and -1 -> loss (), da, db. With the unit vectors a' and b', d cos
+    / da = (b' - cos a') / |a|. Lengths count as at least 1e-8. `reduction` as in triplet_margin.
+
+    Args:
+        margin: between -1 and 1.
+
+    Salton et al. 1975.
     """
     margin = expect_number("cosine_embedding", "margin", margin, -1, 1)
 
     def terms(xp: Any, a: Array, b: Array, together: Array) -> tuple[Array, ...]:
         cosine, da, db = cosine_of(xp, a, b)
         slope = xp.where(together, -1.0, (cosine > margin).astype(a.dtype)).astype(a.dtype)
-        return (xp.where(together, 1.0 - cosine, xp.maximum(cosine - margin, 0)), slope * da,
-                slope * db)
+        f = xp.where(together, 1.0 - cosine, xp.maximum(cosine - margin, 0))
+        return f, slope * da, slope * db
     return _vectors("cosine_embedding", layout, backend, {"a": a, "b": b}, ("sign", sign, (-1, 1)),
                     reduction, terms)
 
@@ -124,11 +142,16 @@ def cosine_embedding(a: Array, b: Array, sign: Array, margin: float = 0.0, *,
 def margin_ranking(a: Array, b: Array, sign: Array, margin: float = 0.0, *, reduction: str = "mean",
                    layout: str = "NCHW", backend: str | Backend = "auto"
                    ) -> tuple[Array, Array, Array]:
-    """Ranking loss: L = mean of max(0, margin - sign (a - b)): a is to be above b where sign = 1,
+    """Ranking loss: L = mean of max(0, margin - sign (a - b)): a should be above b where sign = 1,
     below it where sign = -1.
 
-    Scores a and b (N,), sign (N,) of 1 and -1, margin 0 or larger -> loss (), da = -sign / N where
-    the loss is above 0, db = -da. reduction is triplet_margin's. Herbrich et al. 2000.
+    Scores a and b (N,), sign (N,) of 1 and -1 -> loss (), da = -sign / N where the loss is above 0,
+    db = -da. `reduction` as in triplet_margin.
+
+    Args:
+        margin: 0 or larger.
+
+    Herbrich et al. 2000.
     """
     margin = expect_number("margin_ranking", "margin", margin, 0)
 
@@ -142,7 +165,8 @@ def margin_ranking(a: Array, b: Array, sign: Array, margin: float = 0.0, *, redu
 
 
 def _distance(xp: Any, difference: Array) -> tuple[Array, Array]:
-    """|difference| (N,) along the first axis, and difference / |difference|, 0 where that is 0."""
+    """The norm |difference| (N,) along the first axis, and difference / |difference|, 0 where that
+    is 0."""
     d = xp.sqrt((difference * difference).sum(axis=0))
     return d, difference / (d + (d == 0))
 
@@ -150,8 +174,11 @@ def _distance(xp: Any, difference: Array) -> tuple[Array, Array]:
 def _vectors(who: str, layout: str, backend: str | Backend, vectors: dict[str, Array],
              mark: tuple[str, Array, tuple[int, int]] | None, reduction: str,
              terms: Callable[..., tuple[Array, ...]], axes: str = "D") -> Any:
-    """Loss and gradients from `terms`, which takes batch-last vectors, and the marks as booleans:
-    the second of two values."""
+    """Loss and gradients from `terms`, which takes batch-last vectors and boolean marks.
+
+    Args:
+        mark: name, array and its two values; the second is True.
+    """
     expect_choice(who, "reduction", reduction, REDUCTIONS)
     call = Call(who, layout, backend, vectors, {} if mark is None else {mark[0]: (mark[1], "")},
                 half=False, axes=axes)

@@ -17,12 +17,14 @@ from xpnet.layers.pooling import partial_factor, spans
 def max_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
                dilation: Pair = 1, ceil_mode: bool = False, layout: str = "NCHW",
                backend: str | Backend = "auto") -> tuple[Array, Array]:
-    """Largest element of each window, and its place in the window, argmax = i KW + j (uint8 up to
-    255 taps, else int32).
+    """Largest element of each window, and its position in the window, argmax = i KW + j.
 
-    x (N, C, H, W) -> y and argmax (N, C, OH, OW). The stride is the kernel's size unless told. Of
-    equal values the first wins, a NaN wins over everything, padding never wins. `ceil_mode` lets a
-    last, partial window count too.
+    x (N, C, H, W) -> y and argmax (N, C, OH, OW), argmax of uint8 up to 255 taps, else int32. Of
+    equal values the first wins; a NaN wins over everything; padding never wins.
+
+    Args:
+        stride: kernel_size by default.
+        ceil_mode: also count a last, partial window.
     """
     call = Call("max_pool2d", layout, backend, {"x": x}, {})
     window, _ = pooling_window(call, call.sizes(x), kernel_size, stride, padding, dilation,
@@ -36,8 +38,8 @@ def max_pool2d_backward(dy: Array, argmax: Array, x_shape: Sequence[int], kernel
                         stride: Pair | None = None, padding: Padding = 0, dilation: Pair = 1,
                         ceil_mode: bool = False, layout: str = "NCHW",
                         backend: str | Backend = "auto") -> Array:
-    """Gradient of max_pool2d: dx[n, c, iy, ix] = sum of the dy[n, c, oy, ox] of the windows in
-    which this element won.
+    """Gradient of max_pool2d: dx[n, c, iy, ix] = sum of dy[n, c, oy, ox] over the windows in which
+    this element won.
 
     dy and argmax (N, C, OH, OW), x_shape (N, C, H, W) -> dx (N, C, H, W).
     """
@@ -48,18 +50,21 @@ def max_pool2d_backward(dy: Array, argmax: Array, x_shape: Sequence[int], kernel
     call.expect("argmax", argmax, call.outer(y_shape))
     call.expect_argmax(argmax, window)
     with call.backend.scope():
-        return (call.outward(call.backend.max_pool2d_dx(call.inward(dy), call.inward(argmax), shape,
-                                                        window)))
+        return call.outward(call.backend.max_pool2d_dx(call.inward(dy), call.inward(argmax), shape,
+                                                       window))
 
 
 def avg_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
                ceil_mode: bool = False, count_include_pad: bool = True, layout: str = "NCHW",
                backend: str | Backend = "auto") -> Array:
-    """Mean of each window: over its KH KW taps, zeros on padding; without `count_include_pad` over
-    its elements inside x.
+    """Mean of each window: over its KH KW taps, zeros on padding, or over its elements inside x.
 
-    x (N, C, H, W) -> (N, C, OH, OW). The stride is the size of the kernel by default. `ceil_mode`
-    lets a last, partial window count too; what it has beyond the padding is never counted.
+    x (N, C, H, W) -> (N, C, OH, OW).
+
+    Args:
+        stride: kernel_size by default.
+        ceil_mode: also count a last, partial window; what it has beyond the padding never counts.
+        count_include_pad: False divides by the number of elements inside x.
     """
     count_include_pad = expect_flag("avg_pool2d", "count_include_pad", count_include_pad)
     call = Call("avg_pool2d", layout, backend, {"x": x}, {})
@@ -88,14 +93,13 @@ def avg_pool2d_backward(dy: Array, x_shape: Sequence[int], kernel_size: Pair, *,
     with call.backend.scope():
         dy = call.inward(dy)
         dy = dy if factor is None else dy * factor
-        return (call.outward(call.backend.avg_pool2d_dx(dy, shape, window,
-                                                        count_padding=count_include_pad)))
+        return call.outward(call.backend.avg_pool2d_dx(dy, shape, window,
+                                                       count_padding=count_include_pad))
 
 
 def _factor(call: Call, x_sizes: Shape, dtype: Any, window: Window, stride: Pair | None,
             padding: Padding, count_include_pad: bool) -> Array | None:
-    """What the means of `window`, which ceil_mode may have grown, are multiplied with: (OH, OW, 1),
-    or None."""
+    """Factor for the means of `window`, which ceil_mode may have grown: (OH, OW, 1), or None."""
     kernel = window.kernel
     given = Window.make(kernel, kernel if stride is None else stride, padding, who=call.who)
     factor = partial_factor(given, window, *x_sizes[1:3]) if count_include_pad else None
@@ -105,7 +109,7 @@ def _factor(call: Call, x_sizes: Shape, dtype: Any, window: Window, stride: Pair
 
 def pooling_window(call: Call, x_sizes: Shape, kernel_size: Pair, stride: Pair | None,
                    padding: Padding, dilation: Pair, ceil_mode: bool) -> tuple[Window, Shape]:
-    """The window of a pooling, and the sizes (C, OH, OW, N) of what it gives."""
+    """The window of a pooling, and the sizes (C, OH, OW, N) of its output."""
     C, H, width, N = x_sizes
     ceil_mode = expect_flag(call.who, "ceil_mode", ceil_mode)
     window = Window.make(kernel_size, kernel_size if stride is None else stride, padding, dilation,
@@ -136,10 +140,9 @@ def adaptive_max_pool2d(x: Array, output_size: Pair, *, layout: str = "NCHW",
         for i, (top, bottom) in enumerate(spans(H, OH)):
             for j, (left, right) in enumerate(spans(W, OW)):
                 window = x[:, top:bottom, left:right].reshape(C, -1, N)  # (C, elements, N)
-                place = window.argmax(axis=1)
-                y[:, i, j] = window.max(axis=1)
-                indices[:, i, j] = (top + place // (right - left)) * W + left + place % (
-                    right - left)
+                y[:, i, j], won = window.max(axis=1), window.argmax(axis=1)
+                row, column = top + won // (right - left), left + won % (right - left)
+                indices[:, i, j] = row * W + column
         return call.outward(y), call.outward(indices)
 
 
@@ -147,11 +150,11 @@ def max_pool_indices(argmax: Array, x_shape: Sequence[int], kernel_size: Pair, *
                      stride: Pair | None = None, padding: Padding = 0, dilation: Pair = 1,
                      ceil_mode: bool = False, layout: str = "NCHW", backend: str | Backend = "auto"
                      ) -> Array:
-    """The places of max_pool2d's winners in the map, iy W + ix (int64), from their places in the
-    windows, i KW + j.
+    """Positions of max_pool2d's winners in the feature map, iy W + ix (int64), from their positions
+    in the windows, i KW + j.
 
-    iy = oy stride - top + i dilation, ix likewise. argmax (N, C, OH, OW) as max_pool2d gave it for
-    x_shape (N, C, H, W) and these options -> indices like argmax.
+    argmax (N, C, OH, OW) from max_pool2d for x_shape (N, C, H, W) and these options -> indices like
+    argmax. iy = oy stride - top + i dilation, ix likewise.
     """
     call = Call("max_pool_indices", layout, backend, {}, {"argmax": (argmax, "")})
     C, H, W, N = call.given(x_shape)
@@ -162,7 +165,7 @@ def max_pool_indices(argmax: Array, x_shape: Sequence[int], kernel_size: Pair, *
     (_, OH, OW, _), (sh, sw), (dh, dw) = y_shape, window.stride, window.dilation
     xp = call.backend.xp
     with call.backend.scope():
-        # (OH, 1) and (1, OW), and in the layout one axis more where the batch comes last
+        # (OH, 1) and (1, OW), with one more axis if the batch comes last
         last = () if call.batch_first else (1,)
         rows = xp.arange(OH).reshape(OH, 1, *last) * sh - window.padding[0]
         columns = xp.arange(OW).reshape(1, OW, *last) * sw - window.padding[2]
@@ -172,24 +175,31 @@ def max_pool_indices(argmax: Array, x_shape: Sequence[int], kernel_size: Pair, *
 
 def max_unpool2d(x: Array, indices: Array, output_size: Pair, *, layout: str = "NCHW",
                  backend: str | Backend = "auto") -> Array:
-    """Max unpooling: y[n, c, place] = sum of the x[n, c, oy, ox] with indices[n, c, oy, ox] =
-    place, and 0 elsewhere.
+    """Max unpooling: y[n, c, position] = sum of the x[n, c, oy, ox] with indices[n, c, oy, ox] =
+    position, and 0 elsewhere.
 
-    x and indices (N, C, OH, OW), indices of an integer type, iy W + ix as adaptive_max_pool2d and
-    max_pool_indices give them -> y (N, C, H, W), (H, W) = output_size. Values of one place are
-    added in the order of (oy, ox); PyTorch keeps one of them. ValueError for indices outside of the
-    map; on a GPU they are not looked at. Zeiler and Fergus 2014, section 2.1.
+    x and indices (N, C, OH, OW) -> y (N, C, H, W), (H, W) = output_size. Values of one position are
+    added in the order of (oy, ox); PyTorch keeps one of them.
+
+    Args:
+        indices: of an integer type, iy W + ix, from adaptive_max_pool2d or max_pool_indices.
+
+    Raises:
+        ValueError: an index is outside the feature map; on a GPU they are not checked.
+
+    Zeiler and Fergus 2014, section 2.1.
     """
     call, (H, W) = _indexed("max_unpool2d", "x", x, indices, output_size, layout, backend)
     xp = call.backend.xp
     with call.backend.scope():
         C, OH, OW, N = call.sizes(x)
-        x, places = (call.inward(x).reshape(C, OH * OW, N),
-                     call.inward(indices).reshape(C, OH * OW, N))
+        x = call.inward(x).reshape(C, OH * OW, N)
+        positions = call.inward(indices).reshape(C, OH * OW, N)
         y = call.backend.zeros((C, H * W, N), x.dtype)
         channel, sample = xp.arange(C)[:, None], xp.arange(N)
-        for o in range(OH * OW):  # the places of one output are all different: no atomic additions
-            y[channel, places[:, o], sample] += x[:, o]
+        # positions of one output are in different channels or samples: no atomic additions
+        for o in range(OH * OW):
+            y[channel, positions[:, o], sample] += x[:, o]
         return call.outward(y.reshape(C, H, W, N))
 
 
@@ -205,13 +215,14 @@ def max_unpool2d_backward(dy: Array, indices: Array, *, layout: str = "NCHW",
                        same=False)
     with call.backend.scope():
         C, OH, OW, N = call.sizes(indices)
-        places = call.inward(indices).reshape(C, OH * OW, N)
-        dx = call.backend.xp.take_along_axis(call.inward(dy).reshape(C, H * W, N), places, axis=1)
+        dy = call.inward(dy).reshape(C, H * W, N)
+        positions = call.inward(indices).reshape(C, OH * OW, N)
+        dx = call.backend.xp.take_along_axis(dy, positions, axis=1)
         return call.outward(dx.reshape(C, OH, OW, N))
 
 
 def _map_size(dy: Array, layout: str) -> tuple[int, int]:
-    """(H, W) of an image; (1, 1) of what is none, which Call refuses."""
+    """(H, W) of an image; (1, 1) of anything else, which Call refuses."""
     if getattr(dy, "ndim", 0) != 4:
         return 1, 1
     return (dy.shape[2], dy.shape[3]) if layout == "NCHW" else (dy.shape[1], dy.shape[2])
@@ -219,7 +230,7 @@ def _map_size(dy: Array, layout: str) -> tuple[int, int]:
 
 def _indexed(who: str, name: str, image: Array, indices: Array, size: Pair, layout: str,
              backend: str | Backend, same: bool = True) -> tuple[Call, tuple[int, int]]:
-    """The call, and the size (H, W) of the map that the indices lead into."""
+    """The call, and the size (H, W) of the feature map that the indices point into."""
     call = Call(who, layout, backend, {name: image}, {"indices": (indices, "")})
     H, W = pair(size, "output_size", 1, who)
     C, _, _, N = call.sizes(image)
@@ -233,6 +244,6 @@ def _indexed(who: str, name: str, image: Array, indices: Array, size: Pair, layo
         raise TypeError(f"{who}: expected indices of an integer type. "
                         f"Received: indices of {indices.dtype}.")
     if call.backend.xp is np and not (indices.min() >= 0 and indices.max() < H * W):
-        raise ValueError(f"{who}: expected indices from 0 to {H * W - 1}, for a map of {H}x{W}. "
+        raise ValueError(f"{who}: expected indices from 0 to {H * W - 1}, for {H}x{W} positions. "
                          f"Received: indices from {indices.min()} to {indices.max()}.")
     return call, (H, W)
