@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,16 @@ class Item:
     libraries ("" if they lack it).
 
     Args:
-        make: makes the example; None if there is no gradient to check.
+        example: the class or function, or functools.partial(class, ...), which makes the example.
         shapes: of the example's inputs, or of the output that a loss takes, without the batch axis.
+            Without shapes there is no gradient to check.
         inputs: (rng, N) -> batch-last arrays, if normally distributed numbers do not fit.
         target: (rng, N) -> batch-first targets, for losses.
         common: so plain that it needs no source.
         curve: an elementwise function that is not an Activation; the page shows its curve.
     """
 
-    what: Callable[..., Any]
-    make: Callable[[], Any] | None = None
+    example: Callable[..., Any]
     shapes: tuple[Shape, ...] = ()
     inputs: Callable[[np.random.Generator, int], tuple[np.ndarray, ...]] | None = None
     target: Callable[[np.random.Generator, int], np.ndarray] | None = None
@@ -45,6 +46,16 @@ class Item:
     numpynet: str = ""
     common: bool = False
     curve: bool = False
+
+    @property
+    def what(self) -> Callable[..., Any]:
+        """The class or function."""
+        return self.example.func if isinstance(self.example, partial) else self.example
+
+    @property
+    def make(self) -> Callable[[], Any] | None:
+        """Makes the example; None if there is no gradient to check."""
+        return self.example if self.shapes else None
 
     @property
     def name(self) -> str:

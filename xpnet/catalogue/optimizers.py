@@ -19,7 +19,7 @@ from xpnet.schedules import (
     WarmUp,
 )
 
-# The names of the optimizers in other libraries, where they have them.
+# names of the optimizers in other libraries
 ELSEWHERE: dict[str, dict[str, Any]] = {
     "sgd": {"pytorch": "SGD", "keras": "SGD", "numpynet": "SGD, Momentum, NesterovMomentum"},
     "lion": {"keras": "Lion"},
@@ -42,7 +42,8 @@ ITEMS: list[Item] = [
     Item(ExponentialDecay, pytorch="ExponentialLR", keras="schedules.ExponentialDecay"),
     Item(InverseTimeDecay, keras="schedules.InverseTimeDecay"),
     Item(PolynomialDecay, pytorch="PolynomialLR", keras="schedules.PolynomialDecay"),
-    Item(CosineDecay, pytorch="CosineAnnealingLR, CosineAnnealingWarmRestarts", keras="schedules.CosineDecayRestarts"),
+    Item(CosineDecay, pytorch="CosineAnnealingLR, CosineAnnealingWarmRestarts",
+         keras="schedules.CosineDecayRestarts"),
     Item(OneCycle, pytorch="OneCycleLR"),
     Item(WarmUp, pytorch="LinearLR"),
     Item(ReduceOnPlateau, pytorch="ReduceLROnPlateau", keras="callbacks.ReduceLROnPlateau"),

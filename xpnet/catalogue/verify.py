@@ -22,7 +22,7 @@ class Precision(NamedTuple):
     implementations that computed them."""
 
     error: float
-    ran: tuple[str, ...]        # of "numpy", "numba", "cupy", "plain"; () for array code of the item
+    ran: tuple[str, ...]    # of "numpy", "numba", "cupy", "plain"; () if the item is array code
 
 
 class Row(NamedTuple):

@@ -162,8 +162,8 @@ class TableConv2d(Conv2d):
         self.channels = [[c for c, connected in enumerate(row) if connected] if self.binary else row
                          for row in self.table]
         if not self.channels or not all(row and len(set(row)) == len(row) for row in self.channels):
-            raise wrong(self.who, "table to list, for each filter, the channels it reads, none twice",
-                        "table", given)
+            raise wrong(self.who, "table to list, for each filter, the channels it reads, "
+                                  "none twice", "table", given)
         self.filters = len(self.table)
 
     def build(self, in_shape: Shape) -> Shape:

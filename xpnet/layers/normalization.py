@@ -221,7 +221,8 @@ class SampleNorm(Layer):
         x_hat, std = self.recall()
         dx_hat = dy.reshape(x_hat.shape)
         if self.gamma is not None:
-            g, normed = (a.reshape(*self.scaled, -1) for a in (dy, x_hat))  # (repeats, scales, run, N)
+            g, normed = (a.reshape(*self.scaled, -1)                    # (repeats, scales, run, N)
+                         for a in (dy, x_hat))
             self.backend.store((g * normed).sum(axis=(0, 2, 3)).reshape(self.gamma.shape),
                                self.gamma.grad, accumulate)
             if self.beta is not None:
