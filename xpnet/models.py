@@ -68,7 +68,7 @@ def lecun1989(input_shape: Shape = (1, 28, 28), *, kernel_size: int = 5,
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
-C3_TABLE = (    # which maps of S2 each map of C3 sees: LeCun et al. 1998, table I
+C3_TABLE = (    # the maps of S2 that each map of C3 reads: LeCun et al. 1998, table I
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),

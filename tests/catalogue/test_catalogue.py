@@ -1,4 +1,5 @@
-"""The catalogue: every class of the library is in it, with a formula and a source, and its gradient is right."""
+"""The catalogue contains every class of the library, with a formula and a source, and all gradients
+are right."""
 
 import re
 from pathlib import Path
@@ -45,7 +46,8 @@ def test_every_backend_computes_the_same(item: Item, backend):
 
 
 def test_a_row_says_what_ran():
-    """Pooling has a kernel in float32; batch norm too, but its running statistics are plain array code."""
+    """Pooling has a kernel in float32; so has batch norm, but its running statistics are plain
+    array code."""
     pytest.importorskip("numba", reason="Numba is not installed")
     items, numba = {item.name: item for item in ITEMS}, xn.get_backend("numba")
     assert precision(items["AvgPool2d"], numba).ran == ("numba",)
@@ -62,7 +64,7 @@ def test_verify_goes_through_all_of_it():
 
 
 def test_verify_finds_a_kernel_that_is_wrong_in_float32_alone(monkeypatch):
-    """Its float64 gradient is right: NumPy computes that."""
+    """Its float64 gradient is right, because NumPy computes it."""
     pytest.importorskip("numba", reason="Numba is not installed")
     from xpnet.backends.numba_kernels import pooling
     monkeypatch.setattr(verify_module, "FAMILIES", {"Pooling": FAMILIES["Pooling"]})
@@ -90,7 +92,7 @@ def test_the_command_writes_the_page_and_its_pictures(tmp_path, monkeypatch):
     page.main()
     assert (tmp_path / "catalogue.md").read_text(encoding="utf-8") == page.text()
     pictures = list((tmp_path / page.PICTURES).iterdir())
-    assert {path.name for path in pictures} == {"Stair.png", "PReLU.png"}           # Maxout is no function of one number
+    assert {path.name for path in pictures} == {"Stair.png", "PReLU.png"}           # Maxout is not elementwise
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 

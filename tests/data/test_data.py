@@ -1,4 +1,5 @@
-"""Data sets: what is read is right, what is damaged is refused, and a failed download leaves nothing behind."""
+"""Data sets: files are read correctly, damaged files are refused, and a failed download leaves
+nothing behind."""
 
 import gzip
 import hashlib
@@ -39,7 +40,7 @@ def save(path: Path, content: bytes) -> Path:
 # ---------------------------------------------------------------- IDX
 
 def test_a_file_written_by_hand(tmp_path):
-    # Two axes, 2 x 3, int16: every byte is spelled out, so that the reader is not only tested against our own writer.
+    # Two axes, 2 x 3, int16: all bytes are given, so that the reader is not only tested against our own writer.
     raw = bytes.fromhex("00 00 0b 02  00 00 00 02  00 00 00 03  00 01 00 02 00 03  ff ff 01 00 80 00")
     array = read_idx(save(tmp_path / "file", raw))
     np.testing.assert_array_equal(array, [[1, 2, 3], [-1, 256, -32768]])
@@ -108,7 +109,7 @@ def test_digits():
     for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
         assert x.dtype == np.float32 and x.min() == 0 and x.max() == 1
         assert y.dtype == np.int64 and y.shape == (len(x),)
-    # Stratified: every class has the same share of both parts, to within one picture.
+    # Stratified: every class has the same proportion of both parts, to within one image.
     train, test = np.bincount(data.y_train), np.bincount(data.y_test)
     assert len(train) == len(test) == 10
     np.testing.assert_allclose(test, (train + test) / 5, atol=1)
@@ -119,7 +120,7 @@ def test_digits_split_by_seed():
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first.x_test, other.x_test)
-    # Another seed is another split of the same pictures, none of which is in both parts.
+    # Another seed gives another split of the same images; no image is in both parts.
     rows = [np.concatenate([d.x_train, d.x_test]).reshape(1797, 64) for d in (first, other)]
     np.testing.assert_array_equal(*(r[np.lexsort(r.T)] for r in rows))
 
@@ -134,7 +135,7 @@ def test_digits_without_scikit_learn(monkeypatch):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """An MNIST of 12 + 5 pictures under the same names: name -> content."""
+    """An MNIST of 12 + 5 images under the same names: name -> content."""
     rng = np.random.default_rng(0)
     arrays = [
         rng.integers(0, 256, (12, 28, 28), np.uint8), rng.integers(0, 10, 12, np.uint8),
@@ -151,7 +152,7 @@ def tiny(monkeypatch):
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
-    """No XPNET_HOME, an empty cache folder (returned), and mirrors that must not be asked."""
+    """No XPNET_HOME, an empty cache folder (returned), and mirrors that must not be used."""
     monkeypatch.delenv("XPNET_HOME", raising=False)
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
@@ -192,7 +193,7 @@ def test_a_named_folder_must_have_the_files(tmp_path, monkeypatch, tiny, nowhere
     home = tmp_path / "home"
     for name, content in tiny.items():
         save(home / name, content)
-    monkeypatch.setenv("XPNET_HOME", str(home))  # which has them, and must not be taken instead
+    monkeypatch.setenv("XPNET_HOME", str(home))  # contains the files, but must not be used
     with pytest.raises(FileNotFoundError, match="mnist '.*absent': expected the files .* Received: no such folder"):
         mnist(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
@@ -232,7 +233,7 @@ def test_the_real_mnist():
     data = mnist()
     assert data.x_train.shape == (60000, 1, 28, 28) and data.x_test.shape == (10000, 1, 28, 28)
     assert data.x_train.min() == 0 and data.x_train.max() == 1
-    assert data.x_train.mean(dtype=np.float64) == pytest.approx(0.13066, abs=1e-5)  # the mean that everyone subtracts
+    assert data.x_train.mean(dtype=np.float64) == pytest.approx(0.13066, abs=1e-5)  # the well-known mean of MNIST
     np.testing.assert_array_equal(data.y_train[:5], [5, 0, 4, 1, 9])
     np.testing.assert_array_equal(data.y_test[:5], [7, 2, 1, 0, 4])
     for file, path in zip(mnist_module.FILES, mnist_module._in_folder(Path(home)), strict=True):
@@ -339,7 +340,7 @@ def test_a_mirror_that_nobody_answers(tmp_path, mirror):
     with pytest.raises(OSError, match="(?s)expected one address .*refused"):
         fetch([url], tmp_path / "file", SHA256, len(CONTENT))
     mirror.put("file", CONTENT)
-    fetch([url + "file", mirror.url + "file"], tmp_path / "file", SHA256, len(CONTENT))  # the next mirror is asked
+    fetch([url + "file", mirror.url + "file"], tmp_path / "file", SHA256, len(CONTENT))  # the next mirror is used
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
@@ -380,7 +381,7 @@ def test_a_download_that_broke_off_goes_on_later(monkeypatch, tiny, nowhere, mir
     assert sorted(os.listdir(nowhere / "mnist")) == sorted(f"{name}.gz" for name in names[:2])
     mirror.put(f"{names[2]}.gz", gzip.compress(tiny[names[2]]))
     assert mnist().x_test.shape == (5, 1, 28, 28)
-    assert mirror.asked == [f"/{names[i]}.gz" for i in (0, 1, 2, 2, 3)]  # what was there already is not fetched again
+    assert mirror.asked == [f"/{names[i]}.gz" for i in (0, 1, 2, 2, 3)]  # a file that exists is not downloaded again
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Servers that misbehave, and files that unpack to more than they should: all ends in bounds."""
+"""Servers that misbehave, and files that unpack to more than they should: everything stays within
+bounds."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from xpnet.data import read_idx
 from xpnet.data.download import Limits, fetch
 from xpnet.data.idx import unpacked
 
-# After some answers Python's http module leaves a socket to the garbage collector.
+# After some responses Python's http module leaves a socket to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 CONTENT = b"what was packed" * 100
@@ -29,7 +30,7 @@ PACKED = gzip.compress(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 SHORT = Limits(patience=0.4, rate=1e5, silence=0.3)
-ZEROS = 64 << 20  # what a small archive unpacks to
+ZEROS = 64 << 20  # the unpacked size of a small archive
 
 Answer = Callable[[socket.socket], None]
 
@@ -57,7 +58,7 @@ class Server:
             good = asked.startswith(b"GET /good ")
             try:
                 (sends(OK + length(len(PACKED)) + PACKED) if good else self.answer)(connection)
-            except OSError:  # the other side has had enough
+            except OSError:  # the client has closed the connection
                 pass
 
     def close(self) -> None:
@@ -222,7 +223,7 @@ def test_addresses_other_than_http(address: str, tmp_path: Path):
 
 
 def test_a_slow_download_that_keeps_the_rate_is_waited_for(serve, tmp_path: Path):
-    """It takes longer than `patience` alone."""
+    """It takes longer than `patience` alone would allow."""
     step = -(-len(PACKED) // 8)
     parts = [PACKED[k : k + step] for k in range(0, len(PACKED), step)]
     fetch(
@@ -251,7 +252,7 @@ def test_incompressible_content_is_not_too_long(serve, tmp_path: Path):
 
 
 def peak(task: Callable[[], object]) -> int:
-    """The most bytes that Python allocates meanwhile."""
+    """The largest number of bytes that Python allocates during the call."""
     tracemalloc.start()
     try:
         task()

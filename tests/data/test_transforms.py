@@ -40,7 +40,7 @@ def test_every_shift_is_drawn():
     x = np.zeros((2000, 1, 3, 3), np.uint8)
     x[:, 0, 1, 1] = 1
     y = random_crop(x, np.random.default_rng(1), padding=1)
-    counts = y.sum(axis=0)[0]                               # where the middle pixel went, each of 9 places about as often
+    counts = y.sum(axis=0)[0]                               # the new position of the middle pixel: 9 positions, each about as often
     assert counts.sum() == 2000 and counts.min() > 150 and counts.max() < 300
 
 

@@ -26,7 +26,8 @@ def normal(*shape: int, dtype: Any = "float64") -> np.ndarray:
 
 
 def distinct(*shape: int) -> np.ndarray:
-    """No two elements nearly equal: finite differences of a maximum keep away from its kinks."""
+    """No two elements are nearly equal: finite differences of a maximum stay away from its kinks.
+    """
     return np.random.default_rng(1).permutation(np.prod(shape)).reshape(shape) / 10.0
 
 
@@ -40,14 +41,15 @@ def first(a: Any) -> Any:
 
 
 def padding_of(kernel, *, stride=1, padding=0, dilation=1):
-    """What loops want: pairs, and four paddings."""
+    """Pairs and four paddings, for loops."""
     window = xn.Window.make(kernel, stride, padding, dilation)
     return window.stride, window.padding, window.dilation
 
 
 @dataclass
 class On:
-    """Calls functions with NumPy arrays, on one backend and in one layout; images go in and come out batch-first."""
+    """Calls functions with NumPy arrays, on one backend and in one layout; arguments and results
+    are batch-first."""
 
     backend: xn.Backend
     layout: str
@@ -61,7 +63,7 @@ class On:
         results = function(*sent, **options, layout=self.layout, backend=given)
         filters = others[0].shape if others and isinstance(others[0], np.ndarray) else None
         host = [self.backend.to_numpy(r) for r in (results if isinstance(results, tuple) else (results,))]
-        host = [back(r) if r.ndim > 2 and r.shape != filters else r for r in host]              # dW is no image
+        host = [back(r) if r.ndim > 2 and r.shape != filters else r for r in host]              # dW is not an image
         return tuple(host) if isinstance(results, tuple) else host[0]
 
 
@@ -162,7 +164,7 @@ POOLS = [({}, (2, 2)), ({"stride": 1, "padding": 1}, (3, 2)), ({"stride": 2, "ce
 
 @pytest.mark.parametrize("options,kernel", POOLS, ids=str)
 def test_max_pool2d(options, kernel, on):
-    x = np.round(normal(2, 3, 7, 6))                        # many are equal
+    x = np.round(normal(2, 3, 7, 6))                        # many equal elements
     window = {name: value for name, value in options.items() if name != "ceil_mode"}
     stride, padding, dilation = padding_of(kernel, **{"stride": kernel} | window)
     right, winners = oracles.max_pool2d(last(x), kernel, stride, padding, dilation, options.get("ceil_mode", False))

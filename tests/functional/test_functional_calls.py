@@ -1,4 +1,4 @@
-"""What goes into the functions of xpnet.functional and what comes out: memory, layouts, backends, errors."""
+"""Arguments and results of the functions of xpnet.functional: memory, layouts, backends, errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def first(a: np.ndarray) -> np.ndarray:
 
 
 x4, W4, b1 = normal(2, 3, 4, 4), normal(5, 3, 3, 3), normal(3)
-ONE = {"kernel_size": 1, "stride": 1}           # windows of one element: the easiest place to give back an input
+ONE = {"kernel_size": 1, "stride": 1}           # windows of one element: an input could be returned by mistake
 CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "conv2d": (lambda x, W, **o: F.conv2d(x, W, **o), [x4, normal(3, 3, 1, 1)]),
     "conv2d 3x3": (lambda x, W, **o: F.conv2d(x, W, padding=1, **o), [x4, W4]),
@@ -75,7 +75,8 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
 
 
 def run(name: str, layout: str, samples: int, backend: Any = "auto", change: Callable[[np.ndarray], np.ndarray] = np.array):
-    """Inputs and results of a call; `change` is applied to the inputs, whose images are turned into the layout before."""
+    """Inputs and results of a call; `change` is applied to the inputs, after their images were
+    converted to the layout."""
     function, arrays = CALLS[name]
     images = [len(a) == 2 for a in arrays]
     turned = [(last if layout == "CHWN" else np.ascontiguousarray)(a[:samples]) if image else a
@@ -94,7 +95,7 @@ def strided(a: np.ndarray) -> np.ndarray:
 
 
 def test_every_function_is_in_the_table():
-    assert {name.split()[0] for name in CALLS} == set(F.__all__) - {"toeplitz"}    # which is NumPy's alone
+    assert {name.split()[0] for name in CALLS} == set(F.__all__) - {"toeplitz"}    # for NumPy only
 
 
 @pytest.mark.parametrize("samples", [1, 2])

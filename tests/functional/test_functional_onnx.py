@@ -1,4 +1,4 @@
-"""ONNX's own node tests of the operators that xpnet.functional has, which are batch-first as it is."""
+"""ONNX's own node tests of the operators that xpnet.functional has; both are batch-first."""
 
 from __future__ import annotations
 

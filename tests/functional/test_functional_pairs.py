@@ -1,4 +1,5 @@
-"""Losses of pairs and triplets: values as plain loops, gradients against finite differences, layouts, refusals."""
+"""Losses of pairs and triplets: values as plain loops, gradients against finite differences,
+layouts, errors."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_table_that_is_too_large_is_refused_when_it_is_needed():
     x = np.zeros((1, MOST_ROWS // 2, 1, 1), np.float32)
     layer.forward(x, mode=xn.TRAIN)
     with pytest.raises(ValueError, match="ReplicationPad2d 'pad': expected a table of at most 67,108,864 entries. Received: "
-                                         "524,288 rows, of which one is used 524,289 times"):
+                                         "524,288 rows, one of which is used 524,289 times"):
         layer.backward(np.zeros((1, MOST_ROWS, 1, 1), np.float32))
 
 

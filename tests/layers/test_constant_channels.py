@@ -13,7 +13,7 @@ from xpnet import functional as F
 
 DTYPES = ["float32", "float64"]
 VALUES = [1e7 / 3, 100.1, -0.3, 1e-7, 3e12]
-# The channels of the last one are so long that the Numba backend cuts them into parts.
+# The channels of the last one are so long that the Numba backend splits them.
 SHAPES = [(5, 7, 7, 3), (5, 3, 3, 1), (5, 64, 33, 5), (5, 131, 1009, 1)]
 
 
@@ -49,7 +49,8 @@ def test_a_constant_channel_becomes_beta(backend, shape, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("units", [3, 50, 1000])
 def test_the_mean_of_nearly_equal_elements_is_rounded_once(backend, units, dtype):
-    """Elements a few units in the last place apart: an error of several in the mean is large."""
+    """Elements that differ by a few units in the last place: an error of several units in the mean
+    would be large."""
     on_a_cpu(backend)
     rng = np.random.default_rng(0)
     unit = np.spacing(np.array(1e7 / 3, dtype))
@@ -84,7 +85,8 @@ def test_both_sides_of_the_correction_of_the_mean(backend, ratio, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_running_statistics_reach_a_constant_channel(backend, momentum, dtype):
-    """The running variance goes to 0, so an error that stayed in the running mean would grow."""
+    """The running variance goes to 0, so an error that remained in the running mean would be
+    amplified."""
     layer = xn.BatchNorm2d(momentum=momentum).initialize((5, 2, 2), backend=backend, dtype=dtype)
     x = backend.asarray(constant((5, 2, 2, 3), dtype))
     for _ in range(500):
@@ -200,7 +202,7 @@ def test_lp_pooling_of_zeros_has_no_gradient(backend, p, dtype):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", [0, 40])
 def test_a_channel_with_an_infinity_has_an_infinite_mean(backend, value, at):
-    """As a plain sum has it, wherever the infinity is, although differences from it are NaN."""
+    """As in a plain sum, wherever the infinity is, although differences from it are NaN."""
     on_a_cpu(backend)
     x = np.random.default_rng(0).standard_normal((2, 3, 7, 11)).astype(np.float32)
     x.reshape(2, -1)[1, at] = value

@@ -103,7 +103,7 @@ def test_multiply_adds(layer, in_shape, expected):
 @pytest.mark.parametrize("layer, variance, limit", [
     (Conv2d(400, 5, activation="relu"), 2 / 100, None),                     # He: 2 / fan_in
     (Conv2d(400, 5), 2 / (100 + 10000), (6 / 10100) ** 0.5),                # Glorot: 2 / (fan_in + fan_out)
-    (Conv2d(400, 5, groups=4, activation="relu"), 2 / 25, None),            # a filter sees the channels of its group
+    (Conv2d(400, 5, groups=4, activation="relu"), 2 / 25, None),            # a filter reads the channels of its group
     (Conv2d(400, 5, init="lecun_normal"), 1 / 100, None),
     (Conv2d(400, 5, init="lecun_uniform"), (2.4 / 100) ** 2 / 3, 2.4 / 100),
 ])
@@ -197,5 +197,5 @@ def test_windows_wholly_in_padding_see_the_bias_alone(backend):
     y = backend.to_numpy(layer.forward(backend.asarray(normal((1, 2, 2, 3), "float32"))))
     _, b = weights(layer)
     border = np.ones(y.shape[1:3], bool)
-    border[2:-2, 2:-2] = False                                              # what the windows inside see
+    border[2:-2, 2:-2] = False                                              # the parts of the windows inside the input
     np.testing.assert_array_equal(y[:, border], np.broadcast_to(b[:, None, None], y[:, border].shape))

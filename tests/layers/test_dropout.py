@@ -1,4 +1,4 @@
-"""Dropout: its mask follows from (seed, layer, step, use) alone, bit for bit, on every backend."""
+"""Dropout: the mask depends only on (seed, layer, step, use), bit for bit, on every backend."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ words = st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1))
 
 
 def bound(p, backend, *, layer=Dropout, seed=0, index=0, step=0, use=0, shape=(3, 5, 4), dtype="float32"):
-    """A dropout layer as a network has it: the layer `index`, with counters that the network counts up."""
+    """A dropout layer as in a network: the layer `index`, with the counters of the network."""
     layer = layer(p)
     layer.initialize(shape, backend=backend, dtype=dtype)
     layer.bind(backend, seed, index, backend.asarray(np.array([step, use], np.uint64)))
@@ -20,13 +20,14 @@ def bound(p, backend, *, layer=Dropout, seed=0, index=0, step=0, use=0, shape=(3
 
 
 def mask(layer, shape, dtype="float32"):
-    """Which elements of an array of ones stay."""
+    """Which elements of an array of ones are kept."""
     x = layer.backend.asarray(np.ones(shape, dtype))
     return layer.backend.to_numpy(layer.forward(x, mode=SAMPLE)) != 0
 
 
 def test_philox_is_numpys():
-    """The oracle's ten lines against NumPy's generator, which counts up before its first block."""
+    """The ten lines of the oracle against NumPy's generator, which counts up before its first
+    block."""
     for counter, key in ((0, (0, 0)), (2**192 * 7 + 2**128 * 5, (2**64 - 1, 3)), (2**256 - 2, (1, 2**63))):
         limbs = np.array([counter >> shift & 2**64 - 1 for shift in (0, 64, 128, 192)], np.uint64)
         expected = np.random.Philox(key=np.array(key, np.uint64), counter=limbs).random_raw(4)

@@ -1,4 +1,5 @@
-"""What every layer promises, whatever it computes: run over the table in layer_cases.py, on every backend."""
+"""What every layer guarantees, whatever it computes: run over the table in layer_cases.py, on every
+backend."""
 
 import numpy as np
 import pytest
@@ -12,14 +13,14 @@ from xpnet.layer import Layer
 
 FLOATS = ("float32", "float64")
 MODES = (PREDICT, TRAIN, SAMPLE)
-WITH_ZEROS = ("MaxUnpool2d", "ZeroPad2d", "ConstantPad2d")      # the layers that put constants between what comes in
+WITH_ZEROS = ("MaxUnpool2d", "ZeroPad2d", "ConstantPad2d")      # layers that insert constants
 
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 every_float = pytest.mark.parametrize("dtype", FLOATS)
 
 
 def gradient(shape, dtype, seed=3):
-    """A dY for an output of this shape."""
+    """A dY with the shape of this output."""
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
@@ -28,7 +29,7 @@ def as_tuple(dxs):
 
 
 def lock(a):
-    """The array itself; on the CPU nothing can write into it any more."""
+    """The array itself; on the CPU it is read-only from now on."""
     if isinstance(a, np.ndarray):
         a.flags.writeable = False
     return a
@@ -45,7 +46,8 @@ def assert_same(actual, expected):
 
 
 def run(layer: Layer, inputs, dy, **options):
-    """One training pass on host arrays: output, gradients by the inputs and by the parameters, all on the host."""
+    """One training pass on host arrays: output, input gradients and parameter gradients, all on the
+    host."""
     y = layer.forward(*map(layer.backend.asarray, inputs), mode=TRAIN)
     dxs = as_tuple(layer.backward(layer.backend.asarray(dy), **options))
     return copies(layer, [y, *dxs]), copies(layer, [p.grad for p in layer.parameters])
@@ -87,7 +89,7 @@ def test_inputs_are_only_read(case: LayerCase, backend):
 
 @every_layer
 def test_what_was_returned_stays_as_it_was(case: LayerCase, backend):
-    """Neither backward nor a later pass changes an output or a gradient that the layer gave away."""
+    """Neither backward nor a later pass changes an output or a gradient that the layer returned."""
     layer = case.layer(backend, "float32")
     y = layer.forward(*map(backend.asarray, case.inputs("float32")), mode=TRAIN)
     before = copies(layer, [y])
@@ -124,7 +126,7 @@ def test_a_batch_of_one(case: LayerCase, backend):
     y = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))
     assert_close(backend.to_numpy(layer.forward(*map(backend.asarray, first))), y[..., :1])
     if layer.smallest_batch > 1:
-        return                                  # training needs more samples, and says so
+        return                                  # training needs more samples, and the error says so
     (_, *dxs), _ = run(layer, first, gradient((*layer.out_shape, 1), "float64"))
     assert [dx.shape for dx in dxs] == [x.shape for x in first]
 
@@ -144,7 +146,7 @@ def test_backward_needs_one_forward_each(case: LayerCase, backend):
     expected = rf"{type(layer).__name__} '\w+': expected a forward pass in TRAIN mode before each backward pass\. Received: none"
     with pytest.raises(RuntimeError, match=expected):
         layer.backward(dy)
-    for mode in (PREDICT, SAMPLE):              # which keep nothing
+    for mode in (PREDICT, SAMPLE):              # layers that keep nothing
         layer.forward(*map(backend.asarray, case.inputs("float32")), mode=mode)
         with pytest.raises(RuntimeError, match=expected):
             layer.backward(dy)
@@ -176,14 +178,14 @@ def test_accumulate_adds_to_the_gradient(case: LayerCase, backend):
     layer = case.layer(backend, "float64")
     inputs, dy = case.inputs("float64"), gradient((*layer.out_shape, 3), "float64")
     for p in layer.parameters:
-        p.grad.fill(np.nan)                     # without accumulate, what was there before does not matter
+        p.grad.fill(np.nan)                     # without accumulate, earlier contents are overwritten
     outputs, grads = run(layer, inputs, dy)
     assert all(np.isfinite(g).all() for g in grads)
     again, summed = run(layer, inputs, -3 * dy, accumulate=True)
     for actual, expected in zip(summed, grads, strict=True):
         assert_close(actual, -2 * expected)
     for actual, expected in zip(again[1:], outputs[1:], strict=True):
-        assert_close(actual, -3 * expected)     # the gradient by the input is never summed
+        assert_close(actual, -3 * expected)     # the input gradient is never accumulated
 
 
 @every_layer
@@ -195,7 +197,7 @@ def test_without_needs_dx_the_parameters_gradients_are_the_same(case: LayerCase,
     layer.forward(*map(backend.asarray, inputs), mode=TRAIN)
     dx = layer.backward(backend.asarray(dy))
     assert_same(copies(layer, [p.grad for p in layer.parameters]), grads)
-    if dx is not None:                          # a layer may leave it out, but what it returns is right
+    if dx is not None:                          # a layer may return None, but not a wrong gradient
         assert_same(copies(layer, as_tuple(dx)), dxs)
 
 
@@ -209,7 +211,7 @@ def test_layers_with_weights_leave_out_a_gradient_that_nobody_reads(case: LayerC
 
 @every_layer
 def test_nan_goes_through(case: LayerCase, backend):
-    """A sample of NaNs gives NaNs, and its neighbours in the batch do not notice."""
+    """A sample of NaNs gives NaNs, and the other samples of the batch are not affected."""
     layer = case.layer(backend, "float32")
     inputs = case.inputs("float32")
     clean = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))

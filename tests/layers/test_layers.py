@@ -1,4 +1,4 @@
-"""The layers without windows: the output against loops over elements, and the errors."""
+"""The layers without windows: outputs against loops over elements, and errors."""
 
 import math
 import re
@@ -128,11 +128,11 @@ def test_batch_norm_in_prediction(backend, shape, activation, dtype):
     y = forward(layer, x)
     assert y.dtype == dtype
     assert_close(y, oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3), activation))
-    np.testing.assert_array_equal(backend.to_numpy(layer.mean.data), mean)      # a prediction moves nothing
+    np.testing.assert_array_equal(backend.to_numpy(layer.mean.data), mean)      # a prediction changes nothing
 
 
 def test_batch_norm_sampling_is_a_prediction(backend):
-    """Outputs with dropout on must not depend on the other samples of the batch."""
+    """With dropout on, outputs must not depend on the other samples of the batch."""
     layer = xn.BatchNorm2d().initialize((2, 3, 3), backend=backend, dtype="float64")
     x = 5 + normal((2, 3, 3, 4))
     sampled = forward(layer, x, mode=SAMPLE)
@@ -185,7 +185,8 @@ def test_concat(backend, channels, size, batch, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rescale(backend, dtype):
-    """One number, or one for each channel; bytes become what dividing them on the host makes of them, to the bit."""
+    """One number, or one for each channel; bytes give the same bits as dividing them on the host.
+    """
     x = normal((3, 4, 5, 2), dtype)
     mean, std = [0.5, -1, 2], [1, 0.25, -3]
     layer = xn.Rescale(mean, std).initialize((3, 4, 5), backend=backend, dtype=dtype)
@@ -279,7 +280,7 @@ def test_batch_norm_of_a_single_element_per_channel():
         layer.forward(x, mode=TRAIN)
     assert str(error.value) == ("BatchNorm2d 'bn': expected more than one element per channel in training. "
                                 "Received: an array of shape (3, 1, 1, 1).")
-    for mode in (PREDICT, SAMPLE):                      # these need no statistics of the batch
+    for mode in (PREDICT, SAMPLE):                      # layers without statistics of the batch
         assert layer.forward(x, mode=mode).shape == x.shape
     assert layer.forward(np.ones((3, 1, 1, 2), np.float32), mode=TRAIN).shape == (3, 1, 1, 2)
 

@@ -1,4 +1,4 @@
-"""Local normalisation against loops over elements, at borders, in hard places, and the errors."""
+"""Local normalisation against loops over elements: at borders, for difficult inputs, and errors."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ def forward(layer, x, backend):
 # --- across maps ------------------------------------------------------------------------------------------------------
 
 def response_norm(x, size, alpha, beta, k):
-    """Element by element: map c sees the maps c - size // 2 to c + (size - 1) // 2."""
+    """Element by element: the neighbours of channel c are c - size // 2 to c + (size - 1) // 2."""
     y = np.empty(x.shape)
     for at in np.ndindex(x.shape):
         seen = range(max(0, at[0] - size // 2), min(len(x), at[0] + (size - 1) // 2 + 1))
@@ -39,7 +39,7 @@ def response_norm(x, size, alpha, beta, k):
     return y
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])        # 9: more than there are maps
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])        # 9: more than the number of channels
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_response_norm(backend, size, dtype):
     x = normal((5, 2, 3, 2), dtype)
@@ -78,7 +78,7 @@ def test_brightness_normalisation(backend):
 
 @pytest.mark.parametrize("C", [1, 2, 5, 6])
 def test_brightness_normalisation_across_all_maps(C, backend):
-    """It takes a size of 2 C - 1; with size = C the first map sees (C + 1) // 2 of the maps."""
+    """It needs size = 2 C - 1; with size = C the first channel has only (C + 1) // 2 neighbours."""
     kappa, lambda_, mu = 0.5, 0.3, 0.5
     x = normal((C, 3, 3, 2))
     every = (x ** 2).sum(axis=0)
@@ -106,7 +106,8 @@ def weights(size, sigma):
 
 
 def local_mean(x, size, sigma):
-    """The weighted mean over all maps and those positions of the window that lie on the picture: (H, W, N)."""
+    """The weighted mean over all channels and the positions of the window inside the image: (H, W,
+    N)."""
     C, H, W, N = x.shape
     mean = np.zeros((H, W, N))
     for h, w, n in np.ndindex(H, W, N):
@@ -124,7 +125,7 @@ def divide(x, size, sigma, floor=1e-4):
     return y
 
 
-@pytest.mark.parametrize("size, sigma", [(1, None), (3, None), (5, 0.8), (9, None)])        # 9: larger than the picture
+@pytest.mark.parametrize("size, sigma", [(1, None), (3, None), (5, 0.8), (9, None)])        # 9: larger than the image
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_windows(backend, size, sigma, dtype):
     x = normal((3, 6, 5, 2), dtype) + np.array(0.5, dtype)
@@ -142,21 +143,22 @@ def test_gradients(backend, kind):
 
 
 def test_gradient_where_the_floor_divides(backend):
-    """The contrast on the left is above the floor, the image's mean contrast is below it."""
+    """The contrast on the left is above the floor, the mean contrast of the image is below it."""
     x = 0.01 * normal((2, 4, 12, 3))
     x[:, :, :3] *= 1000
     check_gradients(xn.DivisiveNorm2d(3, floor=4.0), (2, 4, 12), inputs=(x,), backend=backend)
 
 
 def test_a_plane_loses_its_mean_everywhere(backend):
-    """Also at the border: the weights that are left sum to 1."""
+    """Also at the border: the remaining weights sum to 1."""
     y = forward(xn.SubtractiveNorm2d(5), np.full((3, 6, 7, 2), 4.0), backend)
     np.testing.assert_allclose(y, 0, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_a_flat_picture_stays_flat(backend, dtype):
-    """What rounding leaves of it after the subtraction is not blown up, and its gradient is finite."""
+    """The rounding errors that remain after the subtraction are not amplified, and the gradient is
+    finite."""
     for value in (0.0, 0.3):
         layer = stand_alone(xn.ContrastNorm2d(5), (2, 8, 8), backend=backend, dtype=dtype)
         x = backend.asarray(np.full((2, 8, 8, 1), value, dtype))

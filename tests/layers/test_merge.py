@@ -1,4 +1,5 @@
-"""Merging and reordering layers: the output against loops over elements, where the gradient goes, the errors."""
+"""Merging and reordering layers: outputs against loops over elements, gradients of winners, errors.
+"""
 
 import json
 import math
@@ -93,7 +94,8 @@ def test_channel_shuffle(plain_backend):
 
 
 def test_a_shuffle_lets_every_group_see_every_channel(plain_backend):
-    """Two convolutions with groups see a part of the channels each; with a shuffle in between, the second sees them all."""
+    """Each of two convolutions with groups reads a part of the channels; with a shuffle in between,
+    the second depends on all of them."""
     for shuffle, sees in ((xn.ChannelShuffle(1), 4), (xn.ChannelShuffle(2), 8)):
         net = xn.Sequential([xn.Conv2d(8, 1, groups=2), shuffle, xn.Conv2d(8, 1, groups=2)], input_shape=(8, 1, 1),
                             backend=plain_backend, dtype="float64")
@@ -102,7 +104,7 @@ def test_a_shuffle_lets_every_group_see_every_channel(plain_backend):
 
 
 def test_from_features_to_a_picture():
-    """A decoder: features, maps, and larger maps."""
+    """A decoder: features, feature maps, and larger feature maps."""
     net = xn.Sequential([xn.Linear(32, activation="relu"), xn.Reshape((8, 2, 2)), xn.ConvTranspose2d(4, 4, stride=2, padding=1),
                          xn.Upsample2d(2), xn.Conv2d(1, 3, padding="half")], input_shape=(5,), backend="numpy")
     assert net.predict(normal((3, 5))).shape == (3, 1, 8, 8)

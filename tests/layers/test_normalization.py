@@ -1,4 +1,5 @@
-"""Normalisation by batches and by samples against loops, statistics that are kept, and batch norms folded into other layers."""
+"""Normalisation over batches and over samples against loops, running statistics, and batch norms
+folded into other layers."""
 
 import math
 import re
@@ -30,14 +31,15 @@ def forward(layer, x, mode="predict"):
 
 
 def standardised(values, eps, centred=True):
-    """A list of numbers less their mean, over the root of their mean square then."""
+    """The numbers minus their mean, divided by the root of the mean square of the differences."""
     mean = math.fsum(values) / len(values) if centred else 0.0
     var = math.fsum((v - mean) ** 2 for v in values) / len(values)
     return [(v - mean) / math.sqrt(var + eps) for v in values]
 
 
 def of_groups(x, groups, eps, centred=True):
-    """x (..., N): each sample's elements in `groups` runs of equal length, each standardised."""
+    """x (..., N): the elements of each sample in `groups` runs of equal length, each standardised.
+    """
     y = np.zeros(x.shape)
     for n in range(x.shape[-1]):
         runs = x[..., n].astype(np.float64).reshape(groups, -1)
@@ -61,7 +63,8 @@ def test_layer_norm(backend, shape, affine, dtype):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("make", [xn.LayerNorm, xn.RMSNorm])
 def test_layer_norm_from_an_axis_on(backend, make, axis):
-    """The axes before it are like further samples: each of their places is normalised by itself, with the same gamma."""
+    """The axes before it are like additional samples: each position is normalised by itself, with
+    the same gamma."""
     shape = (2, 3, 4)
     layer = stand_alone(make(axis=axis, eps=0.1), shape, backend=backend, dtype="float64")
     x = 2 + normal((*shape, 5))
@@ -124,7 +127,8 @@ def test_instance_norm2d(backend, shape, dtype):
 
 @pytest.mark.parametrize("make, groups", [(xn.LayerNorm, 1), (lambda **o: xn.GroupNorm(2, **o), 2), (xn.InstanceNorm2d, 2)])
 def test_a_large_mean_does_not_swallow_the_variance(backend, make, groups):
-    """E[x^2] - E[x]^2 would be noise here; and sums of 20 000 numbers near 3000 in float32 would move the mean."""
+    """E[x^2] - E[x]^2 would be noise here, and sums of 20,000 numbers near 3000 in float32 would
+    shift the mean."""
     x = (3000 + normal((2, 100, 200, 3))).astype(np.float32)
     y = forward(make(affine=False).initialize((2, 100, 200), backend=backend), x)
     assert np.abs(y - of_groups(x, groups, 1e-5)).max() < 1e-3
@@ -163,7 +167,7 @@ def test_normalising_zeros_and_large_values(backend, dtype):
     x = np.array([[0, 3e30, 3e-9], [0, 4e30, 4e-9]], dtype)
     np.testing.assert_allclose(forward(layer, x, TRAIN), [[0, 0.6, 3e-3], [0, 0.8, 4e-3]], rtol=1e-6)
     dx = backend.to_numpy(layer.backward(backend.asarray(np.ones((2, 3), dtype))))
-    np.testing.assert_allclose(dx[:, 2], 1e6, rtol=1e-6)                    # below eps it is a division by a constant
+    np.testing.assert_allclose(dx[:, 2], 1e6, rtol=1e-6)                    # below eps X is divided by a constant
     assert not dx[:, 0].any() and np.isfinite(dx).all()
 
 
@@ -212,7 +216,8 @@ def test_cumulative_statistics_go_on_after_loading(tmp_path):
 
 @pytest.mark.parametrize("activation", [None, "relu", "tanh"])
 def test_a_frozen_batch_norm_predicts_in_training_too(backend, activation):
-    """Its statistics stay, samples do not see each other, and the gradient is that of a fixed line."""
+    """Its statistics stay, samples do not affect each other, and the gradient is that of a fixed
+    line."""
     layer = stand_alone(xn.BatchNorm2d(activation=activation), (2, 3, 4), backend=backend, dtype="float64")
     layer.trainable = False
     layer.mean.data[...], layer.var.data[...] = backend.asarray([0.5, -1.0]), backend.asarray([2.0, 0.3])
@@ -250,7 +255,8 @@ def two_norms(backend="numpy", dtype="float64"):
 
 
 def test_population_statistics_of_equal_batches_are_the_papers(backend):
-    """E[mean_B] and m / (m - 1) E[var_B], of each layer behind others that use the statistics of the batch."""
+    """E[mean_B] and m / (m - 1) E[var_B], for each layer after layers that use the statistics of
+    the batch."""
     net = two_norms(backend)
     before = net.backend.to_numpy(net.parameters).copy()
     x = 2 + normal((12, 2, 5, 5))
@@ -341,7 +347,7 @@ def test_a_folded_network_predicts_the_same(backend, dtype, tmp_path):
 
 
 def test_what_is_not_folded_stays():
-    """A batch norm before the weights, behind an activation, or of a value that is read twice."""
+    """A batch norm before the weights, after an activation, or of a value that is used twice."""
     x = xn.Input((2, 6, 6))
     h = xn.Conv2d(3, 3, activation="relu", name="bent")(xn.BatchNorm2d(name="before")(x))
     twice = xn.Conv2d(3, 1, name="twice")(xn.BatchNorm2d(name="behind")(h))

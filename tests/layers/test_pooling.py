@@ -1,4 +1,4 @@
-"""Pooling layers: the output against loops over pixels, who gets the gradient, and the errors."""
+"""Pooling layers: outputs against loops over pixels, gradients of winners, and errors."""
 
 import numpy as np
 import oracles
@@ -18,7 +18,8 @@ small = st.integers(1, 3)
 
 @st.composite
 def pools(draw, dilated: bool):
-    """Kernel, stride, four paddings, dilation, and a shape (C, H, W, N) whose windows all see the input."""
+    """Kernel, stride, four paddings, dilation, and a shape (C, H, W, N); every window contains
+    input elements."""
     kernel, stride = (draw(st.tuples(small, small)) for _ in range(2))
     dilation = draw(st.tuples(small, small)) if dilated else (1, 1)
     rows, columns = (d * (k - 1) + 1 for k, d in zip(kernel, dilation))
@@ -44,7 +45,8 @@ def forward(layer, x, mode="predict"):
 
 @given(pools(dilated=True), st.booleans(), st.booleans(), dtypes)
 def test_max_pool2d(backend, drawn, ceil, special, dtype):
-    """Output and gradient to the bit: of equal values the first wins, a NaN wins over everything, padding never."""
+    """Output and gradient bit by bit: of equal values the first wins, a NaN wins over everything,
+    padding never wins."""
     kernel, stride, padding, dilation, shape = drawn
     layer = MaxPool2d(kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil)
     layer.initialize(shape[:3], backend=backend, dtype=dtype)

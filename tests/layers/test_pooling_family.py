@@ -1,4 +1,5 @@
-"""The relatives of max and average pooling against loops over windows, who gets the gradient, and the errors."""
+"""The relatives of max and average pooling against loops over windows, gradients of winners, and
+errors."""
 
 import itertools
 import re
@@ -21,7 +22,8 @@ few = settings(max_examples=40)
 
 
 def seen_by_windows(x, kernel, stride, padding, dilation=(1, 1), ceil=False):
-    """For each output element (c, oy, ox, n): its window's taps (i, j) with the value there, None on padding."""
+    """For each output element (c, oy, ox, n): the taps (i, j) of its window with their values, None
+    on padding."""
     rows, columns = oracles.windows(x, kernel, stride, padding, dilation, ceil)
     for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows), enumerate(columns),
                                                            range(x.shape[3])):
@@ -52,7 +54,8 @@ def test_avg_pool2d_in_ceil_mode_counts_the_padding_but_not_what_ceil_adds(backe
 
 
 def test_avg_pool2d_in_ceil_mode_by_hand(backend):
-    """A map of ones of width 4 within padding 1, windows of 3 at stride 2: PyTorch's divisors are 3, 3 and 2."""
+    """A feature map of ones of width 4 with padding 1, windows of 3 at stride 2: PyTorch's divisors
+    are 3, 3 and 2."""
     layer = xn.AvgPool2d((1, 3), stride=(1, 2), padding=(0, 1), ceil_mode=True).initialize((1, 1, 4), backend=backend)
     np.testing.assert_allclose(forward(layer, np.ones((1, 1, 4, 1), np.float32)).ravel(), [2 / 3, 1, 1 / 2], rtol=1e-6)
 
@@ -90,7 +93,7 @@ def test_gradients_of_lp_pool2d(backend, p, mean):
 
 
 def test_lp_pool2d_of_zeros_large_and_infinite_values(backend):
-    """Neither a division by zero nor an overflow; the gradient where all is 0 is 0."""
+    """No division by zero and no overflow; the gradient is 0 where all elements are 0."""
     layer = xn.LpPool2d(2, 3).initialize((1, 2, 8), backend=backend, dtype="float32")
     x = np.zeros((1, 2, 8, 1), np.float32)
     x[0, :, 2:4], x[0, :, 4:6], x[0, 0, 6] = 1e30, 1e-30, -np.inf
@@ -136,7 +139,7 @@ def test_gaussian_pool2d_with_a_narrow_and_a_wide_bell(backend):
     def pooled(layer):
         return forward(layer.initialize((2, 6, 6), backend=backend, dtype="float64"), x)
 
-    assert_close(pooled(xn.GaussianPool2d(3, 1e-9)), x[:, 1::3, 1::3])              # only the element in the centre counts
+    assert_close(pooled(xn.GaussianPool2d(3, 1e-9)), x[:, 1::3, 1::3])              # only the element at the centre counts
     assert_close(pooled(xn.GaussianPool2d(2, 1e-9)), pooled(xn.AvgPool2d(2)))       # the four around it
     np.testing.assert_allclose(pooled(xn.GaussianPool2d(3, 1e9)), pooled(xn.AvgPool2d(3)), rtol=1e-12)
 
@@ -182,7 +185,8 @@ def test_gradients_of_adaptive_pooling(backend, make, size):
 @few
 @given(st.tuples(small, st.integers(1, 5), st.integers(1, 5), small), dtypes)
 def test_global_max_pool2d_with_ties_and_nans(backend, shape, dtype):
-    """The largest element of each map, and the place of its first occurrence; adaptive pooling to 1x1 does the same."""
+    """The largest element of each feature map, and the position where it first occurs; adaptive
+    pooling to 1x1 does the same."""
     x = few_values(shape, dtype)
     layer = xn.GlobalMaxPool2d().initialize(shape[:3], backend=backend, dtype=dtype)
     adaptive = xn.AdaptiveMaxPool2d(1).initialize(shape[:3], backend=backend, dtype=dtype)
@@ -209,7 +213,8 @@ def test_a_spatial_pyramid_has_one_size_for_all_pictures():
 @few
 @given(pools(dilated=True), st.booleans(), dtypes)
 def test_max_unpool2d(backend, drawn, ceil, dtype):
-    """Values go where the maxima were; the gradient comes from there. What no window chose is 0."""
+    """Values go to the positions of the maxima, and the gradient comes from there. Elements that no
+    window chose are 0."""
     kernel, stride, padding, dilation, shape = drawn
     z = few_values(shape, dtype)
     pooled, winners = oracles.max_pool2d(z, kernel, stride, padding, dilation, ceil)
@@ -229,7 +234,7 @@ def test_max_unpool2d(backend, drawn, ceil, dtype):
 
 
 def decoder(**options):
-    """A network that pools, and puts the maxima back to where they were."""
+    """A network that pools, and puts the maxima back to their positions."""
     picture = xn.Input((1, 6, 6))
     maps = xn.Conv2d(3, 3, padding=1)(picture)
     code = xn.Conv2d(3, 1, activation="relu")(xn.MaxPool2d(2)(maps))

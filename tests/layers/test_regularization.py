@@ -1,4 +1,5 @@
-"""Dropout's relatives against masks and numbers that are made element by element from Philox's words; drawn predictions."""
+"""Dropout's relatives against masks and numbers made element by element from Philox's words;
+sampled predictions."""
 
 import math
 
@@ -183,7 +184,8 @@ def test_another_mask_with_another_step(backend, kind):
 
 
 def test_captured_steps_draw_masks_of_their_own(folder):
-    """On a pretended GPU, where what a captured step takes from the host would stand still."""
+    """On the pretended GPU, where a captured step would repeat anything that it takes from the
+    host."""
     x, y = samples(40)
     results = []
     for capture in (False, True):
@@ -203,14 +205,14 @@ PLAIN = {"loss": "mean_squared_error"}      # the outputs as they are
 
 
 def noisy(backend, dtype="float32", layers=None, seed=4):
-    """One linear layer behind a dropout layer, or other layers, on 5 features."""
+    """One linear layer after a dropout layer, or other layers, on 5 features."""
     layers = layers or [xn.Dropout(0.3), xn.Linear(2)]
     return xn.Sequential(layers, input_shape=(5,), backend=backend, dtype=dtype, seed=seed)
 
 
 @every_float
 def test_mean_and_spread_are_those_of_the_outputs(backend, dtype):
-    """Three batches, the last of one sample, against all outputs kept."""
+    """Three batches, the last of one sample, compared with all outputs."""
     net, x = noisy(backend, dtype), np.random.default_rng(0).standard_normal((7, 5))
     mean, spread = net.predict_samples(x, 20, batch_size=3, **PLAIN)
     outputs = []
@@ -287,7 +289,8 @@ def test_a_failure_leaves_the_counters_as_they_were():
     (xn.FocalCrossEntropy(), "sigmoid"), (xn.BinaryCrossEntropy(from_logits=False), None), ("hinge", None)])
 @pytest.mark.parametrize("last", ["logits", "softmax", "sigmoid", "log_softmax"])
 def test_predictions_are_probabilities_where_the_loss_makes_them(loss, function, last, backend):
-    """Each draw goes through softmax or sigmoid before it is averaged, unless the network's last layer does it."""
+    """Each draw goes through softmax or sigmoid before averaging, unless the last layer of the
+    network is one."""
     layers = {"logits": [], "softmax": [xn.Softmax()], "sigmoid": [xn.Activation("sigmoid")], "log_softmax": [xn.LogSoftmax()]}
     net = noisy(backend, layers=[xn.Dropout(0.4), xn.Linear(3), *layers[last]])
     x = 3 * np.random.default_rng(0).standard_normal((7, 5))

@@ -1,4 +1,5 @@
-"""The relatives of Conv2d: the output against loops over pixels, what they have in common with it, the errors."""
+"""The relatives of Conv2d: outputs against loops over pixels, what they share with Conv2d, and
+errors."""
 
 import json
 
@@ -32,7 +33,7 @@ def values(layer):
 
 
 def pairs(kernel, *, stride=1, padding=0, dilation=1):
-    """What loops want: pairs, and four paddings."""
+    """Pairs and four paddings, for loops."""
     window = Window.make(kernel, stride, padding, dilation)
     return {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
 
@@ -64,7 +65,8 @@ def test_true_conv2d_is_conv2d_with_the_kernel_turned_round(backend, options, dt
 
 
 def test_true_conv2d_learns_the_mirrored_filters(backend):
-    """The same task, from mirrored beginnings: after some steps the filters are still mirrored."""
+    """The same task with mirrored initial filters: after some steps the filters are still mirrored.
+    """
     x, target = normal((2, 6, 6, 4)), normal((3, 4, 4, 4), seed=1)
     layers = [kind(3, 3, name="same").initialize((2, 6, 6), backend=backend, dtype="float64") for kind in
               (xn.Conv2d, xn.TrueConv2d)]
@@ -168,7 +170,7 @@ def test_locally_connected(backend, options, activation, dtype):
     x = normal((2, 5, 6, 3), dtype)
     W, b = values(layer)
     z = np.zeros((*layer.out_shape, 3))
-    for row, column in np.ndindex(layer.out_shape[1:]):     # the place's own filters slide over everything; one place counts
+    for row, column in np.ndindex(layer.out_shape[1:]):     # the filters of one position slide over the whole input, and only this position counts
         z[:, row, column] = oracles.conv2d(x, W[row, column], b[row, column], **pairs((3, 2), **options))[:, row, column]
     y = run(layer, x)
     assert y.dtype == dtype
@@ -181,7 +183,7 @@ def test_locally_connected_with_equal_weights_is_conv2d(backend):
     conv = stand_alone(xn.Conv2d(4, 3, padding=1, activation="tanh"), (2, 5, 6), backend=backend, dtype="float64")
     local = stand_alone(xn.LocallyConnected2d(4, 3, padding=1, activation="tanh"), (2, 5, 6), backend=backend, dtype="float64")
     for own, shared in zip(local.parameters, values(conv), strict=True):
-        own.data[...] = backend.asarray(shared)             # broadcast over the places
+        own.data[...] = backend.asarray(shared)             # broadcast over the positions
     assert_close(run(local, x), run(conv, x))
     dy = normal((4, 5, 6, 3), seed=1)
     gradients = []
@@ -191,7 +193,7 @@ def test_locally_connected_with_equal_weights_is_conv2d(backend):
                                                               *(p.grad for p in layer.parameters))])
     assert_close(gradients[1][0], gradients[0][0])
     for own, shared in zip(gradients[1][1:], gradients[0][1:], strict=True):
-        assert_close(own.sum(axis=(0, 1)), shared)          # the gradient of what is shared is the sum over the places
+        assert_close(own.sum(axis=(0, 1)), shared)          # the gradient of a shared weight is the sum over the positions
 
 
 @pytest.mark.parametrize("make", [

@@ -1,4 +1,5 @@
-"""Borders, cropping, interpolation, shuffling: the output against loops, the gradient as the adjoint, the errors."""
+"""Borders, cropping, interpolation, shuffling: outputs against loops, gradients as adjoints,
+errors."""
 
 import json
 import math
@@ -32,7 +33,7 @@ def run(layer, x, dy=None):
 
 
 def check_adjoint(layer, x):
-    """<Y(x), dy> = <x, dX(dy)> for a linear map, and backward gives what it should: exactly the transposed matrix."""
+    """<Y(x), dy> = <x, dX(dy)> for a linear map, and backward is exactly the transposed matrix."""
     zero = run(layer, 0 * x)
     dy = normal((*layer.out_shape, x.shape[3]), seed=1)
     assert ((run(layer, x) - zero) * dy).sum() == pytest.approx((x * run(layer, x, dy)).sum(), rel=1e-12)
@@ -54,7 +55,7 @@ SOURCES = {"ReflectionPad2d": mirrored, "ReplicationPad2d": lambda at, size: min
 @pytest.mark.parametrize("padding", BORDERS, ids=str)
 @every_float
 def test_borders(plain_backend, name, padding, dtype):
-    """Element by element: where does the number at each place of the output come from?"""
+    """Element by element: the position in X that each element of Y is copied from."""
     top, bottom, left, right = {0: (0, 0, 0, 0), 1: (1, 1, 1, 1), (2, 1): (2, 2, 1, 1)}.get(padding, padding)
     layer = getattr(xn, name)(padding).initialize((2, 3, 4), backend=plain_backend, dtype=dtype)
     x = normal((2, 3, 4, 2), dtype)
@@ -107,7 +108,7 @@ def test_convolution_of_a_zero_border_is_convolution_with_padding(plain_backend)
 # --- interpolation --------------------------------------------------------------------------------------------------------
 
 def kernel(mode, t):
-    """k(t), the share of an element at the distance t."""
+    """k(t), the weight of an element at the distance t."""
     t, a = abs(t), -0.75
     if mode == "bilinear":
         return max(0.0, 1 - t)
@@ -116,7 +117,7 @@ def kernel(mode, t):
 
 
 def interpolated(x, scale, mode, align_corners):
-    """Pixel by pixel: where it lies on x, and the shares of the elements around."""
+    """Pixel by pixel: its position in x, and the weights of the elements around it."""
     scales = scale if isinstance(scale, tuple) else (scale, scale)
     C, *sizes, N = x.shape
     out = [math.floor(size * s) for size, s in zip(sizes, scales)]
@@ -167,7 +168,7 @@ def test_upsampling_to_a_size(plain_backend, size, mode, align_corners):
 
 
 def test_each_size_can_be_reached():
-    """As a number size / 49 would often be rounded to one that is too small."""
+    """A scale size / 49 would often be rounded to a number that is too small."""
     for size in range(1, 200):
         layer = xn.Upsample2d(size=(size, 1)).initialize((1, 49, 1), dtype="float64")
         y = run(layer, np.arange(49.0).reshape(1, 49, 1, 1))
@@ -186,7 +187,7 @@ def test_upsampling_keeps_float32(plain_backend, mode):
 
 @pytest.mark.parametrize("mode, slope", [("bilinear", True), ("bicubic", True), ("nearest", False)])
 def test_what_an_interpolation_reproduces(mode, slope):
-    """Constants always; away from the edge straight lines too, where there is interpolation."""
+    """Constants always; straight lines too, away from the edge and with interpolation."""
     layer = xn.Upsample2d(2, mode).initialize((1, 8, 8), dtype="float64")
     np.testing.assert_allclose(run(layer, np.full((1, 8, 8, 1), 3.0)), 3.0, rtol=1e-14)
     line = np.arange(8.0)[None, :, None, None] * np.ones((1, 8, 8, 1))
@@ -219,7 +220,7 @@ def test_pixel_shuffle(plain_backend, order, dtype):
         expected[c, h * r + i, w * r + j] = x[channel, h, w]
     np.testing.assert_array_equal(run(layer, x), expected)
     np.testing.assert_array_equal(run(back, expected), x)
-    np.testing.assert_array_equal(run(layer, x, expected), x)       # a permutation: the gradient is the way back
+    np.testing.assert_array_equal(run(layer, x, expected), x)       # a permutation: the gradient is its inverse
     np.testing.assert_array_equal(run(back, expected, x), expected)
 
 
@@ -252,7 +253,8 @@ def test_settings_survive_json():
 
 
 def test_receptive_fields():
-    """The most rows that some output element depends on, found by pushing on one input row after the other."""
+    """The largest number of rows that an output element depends on, found by changing one input row
+    after the other."""
     net = xn.Sequential([xn.Conv2d(4, 3), xn.PixelShuffle(2), xn.Conv2d(1, 3), xn.Upsample2d(2, "bilinear"), xn.Conv2d(1, 3),
                          xn.PixelUnshuffle(2), xn.ReflectionPad2d(1)], input_shape=(1, 9, 9), backend="numpy", dtype="float64")
     reached = [np.zeros((node.shape[1], 9), bool) for node in net.nodes]

@@ -1,4 +1,5 @@
-"""The deconvolutional network against loops, dense matrices and bisection, what falls while it learns, and the errors."""
+"""The deconvolutional network against loops, dense matrices and bisection; costs while it learns;
+errors."""
 
 import itertools
 import json
@@ -34,7 +35,8 @@ def filters_of(layer):
 # --- the shrinkage ----------------------------------------------------------------------------------------------------
 
 def shrunk(v, p, beta):
-    """The minimum by bisection: 0, or the larger root of the derivative, which lies right of where the derivative turns."""
+    """The minimum by bisection: 0, or the larger root of the derivative, which is to the right of
+    the derivative's minimum."""
     size = abs(v)
 
     def cost(x):
@@ -56,7 +58,7 @@ def shrunk(v, p, beta):
 @pytest.mark.parametrize("beta", [0.1, 1.0, 16.0, 1e4])
 def test_shrinkage(p, beta):
     shrink = Shrinkage(np, p, beta)
-    beyond = [shrink.jump * (1 + step) for step in (-1e-9, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0)]       # where it is hardest
+    beyond = [shrink.jump * (1 + step) for step in (-1e-9, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0)]       # the most difficult values
     v = np.array([0.0, *beyond, *np.linspace(-3.01, 3.02, 41), -50.0, 1e4])
     x = shrink(v)
     np.testing.assert_allclose(x, [shrunk(value, p, beta) if value else 0.0 for value in v], rtol=1e-12, atol=1e-14)
@@ -87,7 +89,8 @@ def test_shrinkage_of_nan():
 # --- the model --------------------------------------------------------------------------------------------------------
 
 def painted(z, f):
-    """Each element of z_k paints f_k into the picture, whose first pixel is under the last row and column of the first f."""
+    """Each element of z_k adds a copy of f_k to the image, whose first pixel is under the last row
+    and column of the first copy."""
     (K, C, KH, KW), (_, H, W, N) = f.shape, z.shape
     y = np.zeros((C, H - KH + 1, W - KW + 1, N))
     for k, h, w, c, i, j in itertools.product(range(K), range(H), range(W), range(C), range(KH), range(KW)):
@@ -98,7 +101,7 @@ def painted(z, f):
 
 
 def matrix(f, out=OUT):
-    """F: the picture that each element of the maps paints, (C*H*W, maps*..)."""
+    """F, as the image for each element of the feature maps: (C*H*W, maps*..)."""
     size = math.prod(out)
     return painted(np.eye(size).reshape(*out, size), f).reshape(-1, size)
 
@@ -130,7 +133,7 @@ def test_filters_of_norm_1_only_where_they_are_connected(backend):
 # --- inference --------------------------------------------------------------------------------------------------------
 
 def inferred(y, f, lam, p, betas, x=None):
-    """The algorithm on dense matrices, one picture at a time, the system solved by elimination."""
+    """The algorithm on dense matrices, one image at a time; the system is solved by elimination."""
     F, found = matrix(f), []
     for n in range(y.shape[-1]):
         target, best = y[..., n].ravel(), np.zeros(F.shape[1]) if x is None else x[..., n].ravel()
@@ -162,9 +165,9 @@ def test_inference_is_the_algorithm_on_dense_matrices(backend, p):
     x = layer.infer(backend.asarray(y))
     expected = inferred(y, filters_of(layer), **settings)
     assert_close(backend.to_numpy(x), expected, scale=1000)
-    assert 0.05 < np.mean(expected != 0) < 0.9              # neither nothing nor everything
+    assert 0.05 < np.mean(expected != 0) < 0.9              # some, but not all
     np.testing.assert_array_equal(backend.to_numpy(layer.forward(backend.asarray(y))), backend.to_numpy(x))
-    # From maps that are there already; the first betas are too small to keep them.
+    # Starting from given feature maps; the first betas are too small to keep them.
     again = layer.infer(backend.asarray(y), x)
     assert_close(backend.to_numpy(again), inferred(y, filters_of(layer), x=expected, **settings), scale=1000)
     assert (backend.to_numpy(layer.cost(backend.asarray(y), again)) <= backend.to_numpy(layer.cost(backend.asarray(y), x))).all()
@@ -191,12 +194,13 @@ def test_gradients(backend, settings):
 
 
 def test_gradient_of_maps_that_were_kept(backend):
-    """Every pattern of steps that are made and refused, by costs that are given instead of computed."""
-    patterns = np.array(list(itertools.product((False, True), repeat=3)))       # a picture each, which steps are refused
+    """Every combination of accepted and refused steps, with costs that are given instead of
+    computed."""
+    patterns = np.array(list(itertools.product((False, True), repeat=3)))       # for each image, the steps that are refused
 
     class Given(xn.DeconvolutionalNetwork2d):
         def _alternate(self, y, x):
-            made = np.cumsum(~patterns.T, axis=0)                               # so many steps were made
+            made = np.cumsum(~patterns.T, axis=0)                               # the number of steps
             self.given = iter([np.zeros(8), *np.where(patterns.T, 1.0 - made, -made)])
             yield from super()._alternate(y, x)
 
@@ -231,7 +235,8 @@ def test_filter_gradient(backend):
 @pytest.mark.parametrize("p", [1.0, 0.8])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_what_falls_while_it_learns(backend, p, dtype):
-    """Within a beta the augmented cost, which begins at C; C from step to step; filters keep their norm and connections."""
+    """At one beta the augmented cost, which begins at C; C from step to step; filters keep their
+    norm and connections."""
     layer = layer_for(backend, dtype=dtype, lam=4.0, p=p, betas=[2, 8, 32], connectivity=[[1, 0], [1, 1], [0, 1]])
     y = normal((6, *SHAPE), dtype)
     before = filters_of(layer)
@@ -241,7 +246,7 @@ def test_what_falls_while_it_learns(backend, p, dtype):
     rounding = 1 + 100 * np.finfo(dtype).eps
     costs = [total_cost(np.moveaxis(y, 0, -1), np.zeros((*OUT, 6)), before, 4.0, p).mean(), *(s.cost for s in steps)]
     assert all(after <= rounding * cost for cost, after in itertools.pairwise(costs))
-    assert costs[-1] < 0.75 * costs[9]                      # and not only by a little
+    assert costs[-1] < 0.75 * costs[9]                      # by more than a little
     for z, x in zip(steps, steps[1:]):
         if z.what == "z":
             assert x.augmented <= rounding * z.augmented <= rounding ** 2 * z.cost
@@ -266,7 +271,7 @@ def test_filter_steps_have_the_length_that_lowers_most(backend):
     layer = layer_for(backend, lam=4.0)
     y = backend.asarray(2 * normal((*SHAPE, 6)))
     x = layer.infer(y)
-    for _ in range(2):                                      # to where C is near a parabola
+    for _ in range(2):                                      # until C is nearly a parabola
         layer._move_filters(y, x, backend.asarray(np.ones(1)))
     before, costs = layer.filters.data.copy(), {}
     for length in (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0):
@@ -277,7 +282,7 @@ def test_filter_steps_have_the_length_that_lowers_most(backend):
 
 
 def test_pictures_that_sparse_maps_painted_are_explained(backend):
-    """Learned filters code them about as cheaply as those that painted them."""
+    """Learned filters code the images about as cheaply as the filters that generated them."""
     truth = layer_for(backend, (1, 10, 10), maps=2, kernel=3, lam=30.0, betas=[4, 8, 16, 32, 64, 128])
     rng = np.random.default_rng(3)
     maps = rng.standard_normal((*truth.out_shape, 12)) * (rng.random((*truth.out_shape, 12)) < 0.04)
@@ -290,7 +295,7 @@ def test_pictures_that_sparse_maps_painted_are_explained(backend):
 
 
 def test_pictures_of_nothing(backend):
-    """No division by zero: maps of zeros, filters as they were."""
+    """No division by zero: feature maps are zero, filters are unchanged."""
     layer = layer_for(backend)
     before = filters_of(layer)
     assert layer.learn(np.zeros((2, *SHAPE)), 1)[-1].cost == 0
@@ -301,7 +306,7 @@ def test_pictures_of_nothing(backend):
 # --- in a network -----------------------------------------------------------------------------------------------------
 
 def test_in_a_network(tmp_path):
-    """An optimizer leaves the filters alone; what was learned is saved."""
+    """An optimizer does not change the filters; learned filters are saved."""
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((20, *SHAPE)).astype(np.float32), rng.integers(0, 2, 20)
     net = xn.Sequential([xn.DeconvolutionalNetwork2d(MAPS, KERNEL, betas=[2, 8], iterations=3), xn.Flatten(), xn.Linear(2)],

@@ -1,4 +1,4 @@
-"""Stochastic pooling: what is drawn, how often, and who gets the gradient."""
+"""Stochastic pooling: what is drawn, how often, and where the gradient goes."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,8 @@ def uniforms(count, seed, layer, step, use):
 @few
 @given(pools(dilated=True), st.booleans(), dtypes, st.integers(0, 9))
 def test_what_is_drawn(backend, drawn, ceil, dtype, step):
-    """By a loop over windows: in training the first element at which the running sum of max(x, 0) exceeds u of all of it."""
+    """In a loop over windows: training takes the first element at which the running sum of max(x,
+    0) exceeds u times the sum."""
     kernel, stride, padding, dilation, shape = drawn
     layer = xn.StochasticPool2d(kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil)
     layer.initialize(shape[:3], backend=backend, dtype=dtype)

@@ -1,4 +1,4 @@
-"""check_gradients itself: it must find a wrong gradient, and give the error of a right one."""
+"""check_gradients itself: it has to find a wrong gradient, and give the error of a right one."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,8 @@ from xpnet.testing import check_gradients
 
 
 class Cube(Layer):
-    """Y = w X^3 + b with one weight and one bias per feature; dX = 3 w X^2 dY, and mistakes on request."""
+    """Y = w X^3 + b with one weight and one bias per feature; dX = 3 w X^2 dY. It can make mistakes
+    on request."""
 
     def __init__(self, wrong: str = "nothing") -> None:
         super().__init__()
@@ -83,7 +84,7 @@ def test_batch_seed_and_inputs():
 
 
 def test_a_kink_is_not_hidden():
-    """relu at exactly 0 has no derivative: finite differences see half of it, backward none."""
+    """relu has no derivative at 0: finite differences give one half, backward gives 0."""
     with pytest.raises(AssertionError):
         check_gradients(xn.ReLU(), (4,), inputs=(np.zeros((4, 3)),))
 

@@ -1,4 +1,4 @@
-"""toeplitz: the matrix of a convolution, element by element, and what can be done with it."""
+"""toeplitz: the matrix of a convolution, element by element, and its properties."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_its_product_with_an_image_is_the_convolution(options, dtype):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_its_columns_are_answers_to_single_pixels(options):
-    """Without the convolution's own code: the image of each unit vector, in loops."""
+    """Without the code of the convolution: the output for each unit vector, in loops."""
     W, T = normal(3, 2), F.toeplitz(normal(3, 2), (4, 5), **options)
     for column, pixel in enumerate(np.eye(20)):
         y = conv2d(pixel.reshape(1, 4, 5, 1), W[None, None], np.zeros(1), **of_window(options))

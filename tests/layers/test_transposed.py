@@ -1,4 +1,4 @@
-"""ConvTranspose2d: the output against loops that scatter, its shapes, what makes it transposed, the errors."""
+"""ConvTranspose2d: outputs against loops that scatter, shapes, transposition, errors."""
 
 import numpy as np
 import oracles
@@ -18,7 +18,8 @@ small = st.integers(1, 3)
 
 @st.composite
 def transposed(draw):
-    """Kernel, options, groups, channels in and out of a group, and a shape (H, W) that leaves an output."""
+    """Kernel, options, groups, channels in and out per group, and a shape (H, W) that has an
+    output."""
     kernel, stride, dilation = (draw(st.tuples(small, small)) for _ in range(3))
     rows, columns = (d * (k - 1) + 1 for k, d in zip(kernel, dilation))
     padding = tuple(draw(st.integers(0, extent)) for extent in (rows, rows, columns, columns))
@@ -62,7 +63,8 @@ def test_gradients(backend, options, activation):
 
 
 def test_it_is_the_input_gradient_of_a_convolution(backend):
-    """For the same filters, <conv(x), y> = <x, transposed(y)>: the matrix of one is the other's, transposed."""
+    """For the same filters, <conv(x), y> = <x, transposed(y)>: the matrices are transposes of each
+    other."""
     x, y, W = normal((3, 9, 8, 2)), normal((4, 5, 4, 2)), normal((4, 3, 3, 3))
     down = xn.Conv2d(4, 3, stride=2, padding=1, bias=False).initialize((3, 9, 8), backend=backend, dtype="float64")
     up = xn.ConvTranspose2d(3, 3, stride=2, padding=1, output_padding=(0, 1), bias=False)
@@ -76,7 +78,8 @@ def test_it_is_the_input_gradient_of_a_convolution(backend):
 
 @pytest.mark.parametrize("kernel, stride, padding, dilation", [(3, 2, 1, 1), (4, 3, 0, 2), (2, 3, "full", 1), (5, 1, "half", 1)])
 def test_sizes_come_back(kernel, stride, padding, dilation):
-    """Every size that a convolution leads to H is led back to by one output_padding."""
+    """For every size that a convolution maps to H there is an output_padding that leads back to it.
+    """
     window = Window.make(kernel, stride, padding, dilation)
     for size in range(kernel * dilation + stride, 20):
         height, width = window.output_size(size, size)
@@ -88,11 +91,11 @@ def test_multiply_adds_and_initial_values():
     layer = xn.ConvTranspose2d(6, (4, 2), stride=2, groups=2).initialize((4, 5, 3))
     assert layer.multiply_adds() == 4 * 5 * 3 * 3 * 8
     layer = xn.ConvTranspose2d(50, 4, stride=2, activation="relu").initialize((100, 5, 5), dtype="float64")
-    assert np.var(layer.W.data) == pytest.approx(2 / (100 * 4), rel=0.05)       # 4 of 16 taps meet an element of x
+    assert np.var(layer.W.data) == pytest.approx(2 / (100 * 4), rel=0.05)       # 4 of 16 taps coincide with an element of x
 
 
 def test_the_variance_of_an_output_is_that_of_the_input():
-    """He's initial values, with each output a sum over as many elements as fan_in says: Var(z) = 2 Var(x)."""
+    """He's initial values: each output is a sum over fan_in elements, so Var(z) = 2 Var(x)."""
     layer = xn.ConvTranspose2d(40, 4, stride=2, init="he_normal").initialize((60, 16, 16), dtype="float64")
     y = layer.forward(normal((60, 16, 16, 1)))
     assert np.var(y[:, 4:-4, 4:-4]) == pytest.approx(2, rel=0.1)
@@ -100,7 +103,8 @@ def test_the_variance_of_an_output_is_that_of_the_input():
 
 @pytest.mark.parametrize("kernel, stride, sees", [(3, 2, 2), (4, 2, 2), (2, 2, 1), (5, 2, 3), (3, 1, 3)])
 def test_receptive_field(kernel, stride, sees):
-    """The most that some output element depends on: found by pushing on one input row after the other."""
+    """The largest number of rows that an output element depends on, found by changing one input row
+    after the other."""
     net = xn.Sequential([xn.ConvTranspose2d(1, kernel, stride=stride), xn.Conv2d(1, 3)], input_shape=(1, 8, 8), backend="numpy",
                         dtype="float64")
     reached = [[], []]

@@ -1,4 +1,4 @@
-"""Whitening: what it makes of data, that a network keeps it, and the errors."""
+"""Whitening: the covariance of its output, saving it in a network, and errors."""
 
 import math
 
@@ -11,7 +11,7 @@ from xpnet.testing import check_gradients
 
 
 def correlated(samples, shape, seed=0):
-    """Data (S, *shape) whose features vary together, around 3."""
+    """Data (S, *shape) whose features are correlated, with a mean near 3."""
     rng = np.random.default_rng(seed)
     D = math.prod(shape)
     return (rng.standard_normal((samples, D)) @ rng.standard_normal((D, D)) + 3).reshape(samples, *shape)
@@ -47,7 +47,7 @@ def test_zca_is_the_symmetric_one(backend):
 
 
 def test_pca_takes_the_directions_in_order(backend):
-    """Along the axes the answer is known: the axis that varies most comes first."""
+    """Along the axes the result is known: the axis with the largest variance comes first."""
     rng = np.random.default_rng(1)
     x = np.linalg.qr(rng.standard_normal((50, 4)) - 0.5)[0]
     x -= x.mean(axis=0)

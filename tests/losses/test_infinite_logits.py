@@ -58,7 +58,7 @@ def test_a_masked_class_costs_nothing(backend: Backend, name: str, dtype: str):
 
 @both_types
 def test_a_masked_class_of_maps(backend: Backend, dtype: str):
-    """Masked, ignored and known places in one map."""
+    """Masked, ignored and known positions in one feature map."""
     z = np.array([[[[1.0, 3.0, NAN]], [[2.0, 3.0, INF]], [[-INF, -INF, 0.0]]]])     # (1, 3, 1, 3)
     value, dz = of(xn.CrossEntropy(ignore_index=255), backend, z, [[[0, 1, 255]]], dtype)
     assert value == pytest.approx(sum(TWO) / 2, rel=1e-6)
@@ -83,7 +83,7 @@ def test_the_logits_of_an_ignored_sample_do_not_matter(backend: Backend, loss: L
 @both_types
 @pytest.mark.parametrize("target", [[0, 1, -1], [[1.0, 0, 0], [0, 1, 0], [0, 0, 0]]])
 def test_each_loss_by_itself(backend: Backend, target: list[object], dtype: str):
-    """reduction="none": of two samples with a masked class, and of one that does not count."""
+    """reduction="none": two samples with a masked class, and one that is ignored."""
     loss = xn.CrossEntropy(ignore_index=-1, reduction="none")
     z = np.array([*MASKED, [NAN, INF, -INF]], dtype).T
     with backend.scope():
@@ -104,7 +104,7 @@ def test_a_sample_of_weight_zero_does_not_count(backend: Backend, dtype: str):
 
 @both_types
 def test_what_has_to_be_infinite_or_nan_is(backend: Backend, dtype: str):
-    """A masked class that is right or gets a share from smoothing; a NaN where it counts."""
+    """A masked class that is right, or that smoothing gives a probability; a NaN that counts."""
     value, dz = of(xn.CrossEntropy(), backend, MASKED, [2, 0], dtype)
     assert value == INF
     np.testing.assert_allclose(dz[0], np.array([SHARE, 1 - SHARE, -1]) / 2, rtol=1e-5)
@@ -119,7 +119,7 @@ def test_what_has_to_be_infinite_or_nan_is(backend: Backend, dtype: str):
 
 @both_types
 def test_the_loss_of_large_logits_has_its_digits(backend: Backend, dtype: str):
-    """log 2 beside logits of 1e4, which have a rounding of 1e-3 in float32."""
+    """log 2 next to logits of 1e4, whose rounding in float32 is 1e-3."""
     for target in ([0], [[1.0, 0.0]]):
         value, _ = of(xn.CrossEntropy(), backend, [[1e4, 1e4]], target, dtype)
         assert value == pytest.approx(math.log(2), rel=1e-6)
@@ -134,7 +134,7 @@ def test_bounded_cross_entropy(backend: Backend, dtype: str):
 
 @both_types
 def test_an_ignored_sample_behind_log_softmax(backend: Backend, dtype: str):
-    """The layer that makes the logarithms gives the sample a gradient of 0, too."""
+    """LogSoftmax passes a gradient of 0 for the sample, too."""
     layer = xn.LogSoftmax().initialize((3,), backend=backend, dtype=dtype)
     z = np.array([[1.0, NAN], [2.0, 0.0], [-INF, NAN]], dtype)
     with backend.scope():
@@ -224,7 +224,7 @@ def test_a_sigmoid_that_is_sure_and_wrong_learns(cpu: str, z: float, target: flo
 @pytest.mark.parametrize("cpu", CPU)
 @pytest.mark.parametrize("z", [-20, -40, -80])
 def test_small_probabilities_of_a_fused_sigmoid_learn(cpu: str, z: float):
-    """The loss has only the probability, with all digits down to the smallest normal number."""
+    """The loss gets only the probability, with all digits down to the smallest normal number."""
     net = sure(on_cpu(cpu), xn.Linear(1, activation="sigmoid"))
     value, gradient = learned(net, z, 1, xn.BinaryCrossEntropy(from_logits=False))
     assert value == pytest.approx(-z, rel=1e-6) and gradient == pytest.approx(-1, rel=1e-6)

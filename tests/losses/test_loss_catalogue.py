@@ -1,4 +1,5 @@
-"""Losses against their formulas as plain loops, their gradients against finite differences; their edges, and every refusal."""
+"""Losses against their formulas as plain loops, their gradients against finite differences; edge
+cases and errors."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def reduced(loss: Loss, reduction: str) -> Loss:
 
 
 def judged(loss: Loss, name: str, dtype: Any, backend: Any, weights: Any = None, only: slice = slice(None)) -> tuple[Any, Any]:
-    """A case's loss and gradient, or those of some of its samples, on the host."""
+    """Loss and gradient of a case, or of some of its samples, on the host."""
     case = CASES[name]
     y = np.moveaxis(Y[case.y][only], 0, -1).astype(dtype)
     t = np.moveaxis(loss.targets(TARGET[case.target][only], y.shape[:-1], np.dtype(dtype)), 0, -1).copy()
@@ -65,7 +66,7 @@ def test_without_a_reduction_each_sample_has_its_own_losses(name: str, dtype: An
     assert losses.shape[-1] == samples and losses.dtype == dtype
     assert losses.sum() == pytest.approx(float(total), rel=2 * TIGHT[dtype])
     np.testing.assert_allclose(dy, same, rtol=10 * TIGHT[dtype], atol=10 * TIGHT[dtype])
-    for n in range(samples):                                    # what a sample has by itself, in a batch of one
+    for n in range(samples):                                    # the loss of each sample in a batch of one
         alone, _ = judged(summed, name, dtype, backend, only=slice(n, n + 1))
         assert losses[..., n].sum() == pytest.approx(float(alone), rel=4 * TIGHT[dtype], abs=1e-30)
 
@@ -73,7 +74,7 @@ def test_without_a_reduction_each_sample_has_its_own_losses(name: str, dtype: An
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CASES)
 def test_weights_of_samples_multiply_their_losses(name: str, dtype: Any, backend):
-    """They are no part of what is divided by."""
+    """They are not part of the divisor."""
     weights = np.array([1.0, 0.0, 2.5, 0.5, 3.0, 0.25])
     losses, slopes = judged(reduced(CASES[name].loss, "none"), name, dtype, backend)
     expected, slopes = (losses * weights).astype(np.float64), slopes * weights
@@ -124,7 +125,7 @@ def test_kinks_are_pytorchs():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_large_arguments(dtype, backend):
-    """No warning, no NaN, and the right number where the terms themselves overflow."""
+    """No warning, no NaN, and the right number although the terms overflow."""
     far = float(dtype(1e30))
     assert of(xn.LogCosh(reduction="sum"), [[far, -far]], [[0.0, 0.0]], backend, dtype) == (2 * far, [[1.0, -1.0]])
     assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend, dtype) == (0.0, [[0.0, 0.0]])
@@ -151,7 +152,7 @@ def test_certain_and_wrong_probabilities_stay_finite(backend):
 
 def test_hellinger_at_zero(backend):
     loss, dy = of(xn.Hellinger(), [[1.0, 0.0]], [[1.0, 0.0]], backend)
-    assert (loss, dy) == (0.0, [[0.0, 0.5]])                    # no share, none asked for
+    assert (loss, dy) == (0.0, [[0.0, 0.5]])                    # a probability of 0, and a target of 0
     loss, dy = of(xn.Hellinger(), [[0.0, 1.0], [-0.1, 1.1]], [0, 1], backend)
     assert loss == pytest.approx((1 + (math.sqrt(1.1) - 1) ** 2 / 2) / 2)
     assert dy[0] == pytest.approx([0.25 * (1 - math.sqrt(1e7)), 0.25])
@@ -178,7 +179,8 @@ def test_nothing_is_known(loss, y, target, backend):
 
 
 def test_shares_that_do_not_sum_to_one_weigh_their_sample(backend):
-    """Twice the shares of a sample are twice its part of the loss; shares of 0 leave it out."""
+    """Class probabilities times two double the sample's part of the loss; probabilities of 0 leave
+    it out."""
     z, shares = Y["numbers"], Y["shares"]
     once, twice = (of(xn.CrossEntropy(), z, factor * shares, backend) for factor in (1, 2))
     assert twice[0] == pytest.approx(2 * once[0]) and np.allclose(twice[1], 2 * np.array(once[1]))
@@ -190,7 +192,7 @@ def test_shares_that_do_not_sum_to_one_weigh_their_sample(backend):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_class_of_weight_0_teaches_nothing(backend, dtype):
-    """Batches of that class alone leave the network as it is, and finite."""
+    """Batches with only that class leave the network unchanged and finite."""
     net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend=backend, dtype=dtype)
     x, before = np.ones((6, 4)), backend.to_numpy(net.parameters).copy()
     loss = xn.CrossEntropy(weight=[1, 0, 2])
@@ -221,11 +223,11 @@ def test_cross_entropy_is_log_softmax_and_its_likelihood():
 
 
 def test_penalties_far_above_the_bound_are_left_alone():
-    """LeCun et al. 1998, section II.C: without a bound they would be pushed up for ever."""
+    """LeCun et al. 1998, section II.C: without a bound they would be pushed up forever."""
     rivals = [[0.0, -50.0, -900.0]]
     assert of(xn.BoundedCrossEntropy(10.0), rivals, [0])[1][0][1:] == pytest.approx([0.0, 0.0], abs=1e-20)
     far, near = of(xn.BoundedCrossEntropy(1e9), [[-50.0, -50.0]], [0]), of(xn.BoundedCrossEntropy(1.0), [[-50.0, -50.0]], [0])
-    assert far == of(xn.CrossEntropy(), [[-50.0, -50.0]], [0])                  # a bound far off is none
+    assert far == of(xn.CrossEntropy(), [[-50.0, -50.0]], [0])                  # a large bound has no effect
     assert near[0] == pytest.approx(49) and near[1][0] == pytest.approx([-1.0, 0.0], abs=1e-20)
 
 

@@ -1,4 +1,5 @@
-"""Training with losses: over maps, with weights and unknown labels, on every backend and captured on a pretended GPU."""
+"""Training with losses: over feature maps, with weights and unknown labels, on every backend and
+captured on a pretended GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import xpnet as xn
 
 
 def bright(count: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """x (count, 1, 6, 5), and at each place whether it is dark (0), grey (1) or bright (2)."""
+    """x (count, 1, 6, 5), and for each position whether it is dark (0), grey (1) or bright (2)."""
     x = np.random.default_rng(seed).uniform(-1, 1, (count, 1, 6, 5))
     return x, np.digitize(x[:, 0], [-0.4, 0.4])
 
@@ -26,7 +27,7 @@ def of_maps(backend: Any, classes: int = 3, last: Any = None) -> xn.Sequential:
 
 
 def by_hand(z: np.ndarray, labels: np.ndarray, ignore: int | None = None) -> dict[str, float]:
-    """Loss and accuracy of cross entropy over places, from batch-first logits."""
+    """Loss and accuracy of cross entropy over positions, from batch-first logits."""
     log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     known = labels != (-99 if ignore is None else ignore)
     right = np.take_along_axis(log_p, np.where(known, labels, 0)[:, None], axis=1)[:, 0]
@@ -44,7 +45,7 @@ def test_labels_at_every_place_are_learned(loss: xn.Loss, plain_backend):
 
 
 def test_figures_of_maps(plain_backend):
-    """Places count, whatever the batches; those that are not known are neither hits nor misses."""
+    """Every position counts, whatever the batches; unknown ones are neither hits nor misses."""
     x, labels = bright()
     net = of_maps(plain_backend)
     logits = net.predict(x)
@@ -54,7 +55,7 @@ def test_figures_of_maps(plain_backend):
     holes = np.where(x[:, 0] < 0.5, labels, 255)
     given = net.evaluate(x, holes, loss=xn.CrossEntropy(ignore_index=255))
     assert given == pytest.approx(by_hand(logits, holes, 255))
-    by_class = np.where(labels == 2, 0, labels)                 # a class of its own may be the mark, too
+    by_class = np.where(labels == 2, 0, labels)                 # one of the classes may be ignore_index, too
     assert net.evaluate(x, by_class, loss=xn.CrossEntropy(ignore_index=0)) == pytest.approx(by_hand(logits, by_class, 0))
     nothing = net.evaluate(x, np.full_like(labels, 255), loss=xn.CrossEntropy(ignore_index=255))
     assert nothing["loss"] == 0 and np.isnan(nothing["accuracy"])
@@ -84,7 +85,7 @@ def test_a_last_sigmoid_is_fused_with_the_loss():
     for net in (plain, fused):
         net.fit(x, yes, loss="binary_cross_entropy", optimizer=xn.SGD(0.5), epochs=3, verbose=False)
     assert np.array_equal(plain.parameters, fused.parameters)
-    of_shares = fused.evaluate(x, yes, loss=xn.BinaryCrossEntropy(from_logits=False))["loss"]        # reads what the sigmoid gives
+    of_shares = fused.evaluate(x, yes, loss=xn.BinaryCrossEntropy(from_logits=False))["loss"]        # computed from the output of the sigmoid
     assert of_shares == pytest.approx(plain.evaluate(x, yes)["loss"])
     assert fused.predict(x).min() > 0
 
@@ -117,7 +118,8 @@ W4 = (1.0, 2.0, 0.5, 3.0)
     (maps, xn.CrossEntropy(), MAPS), (maps, xn.CrossEntropy(weight=W4, ignore_index=0), MAPS), (maps, xn.Dice(ignore_index=0), MAPS),
 ], ids=["weights", "many", "bounded", "hinge", "log cosh", "maps", "maps weights", "dice"])
 def test_captured_steps_are_the_same(make: Any, loss: xn.Loss, target: np.ndarray, folder: Path):
-    """Weights travel with the launches: nothing comes from the host while the step is recorded, which would be a warning."""
+    """Weights are passed with the launches: a copy from the host during capture would be a warning.
+    """
     x, _ = samples()
     results = []
     for capture in (False, True):
@@ -133,7 +135,7 @@ def test_captured_steps_are_the_same(make: Any, loss: xn.Loss, target: np.ndarra
 
 @pytest.mark.parametrize("name", CASES)
 def test_on_a_pretended_gpu(name: str, folder: Path):
-    """What CuPy lacks, waiting for the GPU, and other types than y's are seen here."""
+    """Missing functions of CuPy, waiting for the GPU, and dtypes other than y's are found here."""
     case = CASES[name]
     y = np.moveaxis(Y[case.y], 0, -1).astype(np.float32)
     t = np.moveaxis(case.loss.targets(TARGET[case.target], y.shape[:-1], np.dtype(np.float32)), 0, -1)

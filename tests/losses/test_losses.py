@@ -1,4 +1,5 @@
-"""Losses: against their definitions as plain loops, their gradients against finite differences, and every refusal."""
+"""Losses against their definitions as plain loops, their gradients against finite differences, and
+errors."""
 
 from __future__ import annotations
 
@@ -82,7 +83,7 @@ def test_stable_for_huge_logits(dtype, backend):
     z = np.array([[1000.0, -1000.0, 1000.0, 0.0], [-1000.0, 1000.0, 1000.0, 0.0]], dtype)
     labels = np.array([0, 0, 1, 1])
     loss, dz = xn.CrossEntropy()(backend, backend.asarray(z), backend.asarray(labels))
-    # right and certain: 0; wrong and certain: 2000; two equal ones: log 2, twice
+    # right and certain: 0; wrong and certain: 2000; two equal logits: log 2, twice
     assert float(loss) == pytest.approx((0 + 2000 + 2 * math.log(2)) / 4, rel=SMALL[dtype])
     expected = np.array([[0, -1, 0.5, 0.5], [0, 1, -0.5, -0.5]]) / 4              # softmax - t
     np.testing.assert_allclose(backend.to_numpy(dz), expected, rtol=SMALL[dtype])
@@ -196,7 +197,7 @@ def test_a_last_softmax_is_fused_with_the_loss():
         net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.5), epochs=3, batch_size=7, verbose=False)
     assert np.array_equal(plain.parameters, fused.parameters)
     assert plain.evaluate(x, y) == fused.evaluate(x, y)
-    np.testing.assert_allclose(fused.predict(x).sum(axis=1), 1)         # what the last layer gives, all the same
+    np.testing.assert_allclose(fused.predict(x).sum(axis=1), 1)         # the same output of the last layer
     np.testing.assert_allclose(np.log(fused.predict(x)) - plain.predict(x),
                                (np.log(fused.predict(x)) - plain.predict(x))[:, :1].repeat(3, axis=1))
 

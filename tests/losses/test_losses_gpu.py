@@ -1,4 +1,5 @@
-"""Every loss on a pretended GPU: as base.py, with and without a reduction, with and without weights of samples."""
+"""Every loss on a pretended GPU against base.py, with and without a reduction and sample weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks of the literature: sizes as published, and each of them learns."""
+"""The networks of the literature have the published sizes, and each of them learns."""
 
 from __future__ import annotations
 
@@ -45,14 +45,15 @@ def test_bilici():
 
 
 def test_lecun1989():
-    """One map, 3 convolved maps, pooled, 9 maps, pooled, one unit."""
+    """One input channel, 3 feature maps, pooled, 9 feature maps, pooled, one unit."""
     net = models.lecun1989(backend="numpy")
     assert shapes(net) == [(3, 24, 24), (3, 12, 12), (9, 8, 8), (9, 4, 4), (144,), (1,)]
     assert counts(net) == {"conv1": 3 * 26, "conv2": 9 * 76, "linear1": 145}
 
 
 def test_lenet5_has_the_papers_counts():
-    """LeCun et al. 1998, section II.B, layer by layer; its connections are multiply-adds and biases together."""
+    """LeCun et al. 1998, section II.B, layer by layer; its connections are multiply-adds plus
+    biases."""
     net = models.lenet5(backend="numpy")
     assert counts(net) == {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
     assert total(net)[0] == 60_000
@@ -72,7 +73,8 @@ def test_lenet5_pads_mnists_pictures_to_its_own_size():
 
 
 def test_lenet5s_connection_table_is_the_papers():
-    """Table I: three, four and six maps; every map of S2 feeds ten of C3, and no two of C3 see the same ones."""
+    """Table I: three, four and six maps; ten maps of C3 read each map of S2, and no two of C3 read
+    the same ones."""
     assert [len(row) for row in C3_TABLE] == [3] * 6 + [4] * 9 + [6]
     assert [sum(channel in row for row in C3_TABLE) for channel in range(6)] == [10] * 6
     assert len({frozenset(row) for row in C3_TABLE}) == 16
@@ -90,7 +92,7 @@ def test_the_ten_codes_are_bitmaps_that_differ():
 
 
 def test_resnet18():
-    """He et al. 2016 with the stem for small pictures: the widely published count for CIFAR-10."""
+    """He et al. 2016 with the stem for small images: the widely published count for CIFAR-10."""
     net = models.resnet18(backend="numpy")
     assert total(net) == (11_173_962, 555_422_720)
     assert set(shapes(net)) == {(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512,), (10,)}
@@ -102,7 +104,7 @@ def test_resnet50():
     net = models.resnet50(backend="numpy")
     assert total(net) == (25_557_032, 4_089_184_256)
     convolutions = [layer for layer in net.layers if isinstance(layer, xn.Conv2d)]
-    assert len(convolutions) == 1 + 3 * 16 + 4                          # 50 layers with the dense one, and 4 projections
+    assert len(convolutions) == 1 + 3 * 16 + 4                          # 50 layers including the dense one, and 4 projections
     table = {row.name: row for row in rows(net)}
     assert table["linear1"].shape == (1000,) and table[table["linear1"].inputs[0]].kind == "GlobalAvgPool2d"
     last = table[table["pool2"].inputs[0]]

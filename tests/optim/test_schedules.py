@@ -1,4 +1,4 @@
-"""Schedules at the points where their values are known."""
+"""Schedules at points where their values are known."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def test_step_decay_at_known_points():
     assert [factor(t) for t in (0.0, 0.2499, 0.25, 0.5, 0.7499, 0.75, 1.0)] == [1, 1, 0.5, 0.25, 0.25, 0.125, 0.125]
     assert xn.StepDecay(every=1).factor(1.0) == 1
     assert xn.StepDecay(every=0.1).factor(0.7) == pytest.approx(1e-7)        # 0.7 / 0.1 is a bit less than 7
-    assert xn.StepDecay(every=0.3).factor(1.0) == pytest.approx(1e-3)        # a short fourth stretch
+    assert xn.StepDecay(every=0.3).factor(1.0) == pytest.approx(1e-3)        # a short fourth period
 
 
 @pytest.mark.parametrize("epochs, batches", [(30, 1), (30, 7), (9, 64), (90, 3)])
 def test_step_decay_drops_between_epochs(epochs, batches):
-    """The default, as fit asks for it: the first step of an epoch is the first with the lower rate."""
+    """The default in `fit`: the first step of an epoch is the first with the lower learning rate.
+    """
     steps = epochs * batches
     factors = [xn.StepDecay().factor(step / (steps - 1)) for step in range(steps)]
     expected = [0.1 ** (step // (steps // 3)) for step in range(steps)]
@@ -117,7 +118,7 @@ def plateau(figures, monitor="loss", **settings):
 def test_a_plateau_is_more_than_patience_epochs_without_a_better_one():
     assert plateau([5, 4, 4, 4, 4, 3], patience=2, gamma=0.5) == [1, 1, 1, 1, 0.5, 0.5]
     assert plateau([5, 6, 6, 6, 6, 4, 4], patience=0, gamma=0.5) == [1, 0.5, 0.25, 0.125, 0.0625, 0.0625, 0.03125]
-    assert plateau([5, 6, 7, 4, 5, 5, 5], patience=2, gamma=0.5) == [1, 1, 1, 1, 1, 1, 0.5]       # a better one ends the count
+    assert plateau([5, 6, 7, 4, 5, 5, 5], patience=2, gamma=0.5) == [1, 1, 1, 1, 1, 1, 0.5]       # a better epoch resets the count
     assert plateau([1] * 5, patience=0, gamma=0.1, min_factor=0.05) == pytest.approx([1, 0.1, 0.05, 0.05, 0.05])
 
 
@@ -129,7 +130,7 @@ def test_an_accuracy_should_rise():
 def test_better_by_less_than_the_threshold_is_not_better():
     assert plateau([1.0, 0.95], patience=0, gamma=0.5, threshold=0.1) == [1, 0.5]
     assert plateau([1.0, 0.85], patience=0, gamma=0.5, threshold=0.1) == [1, 1]
-    assert plateau([-1.0, -1.05], patience=0, gamma=0.5, threshold=0.1) == [1, 0.5]       # of the figure's size
+    assert plateau([-1.0, -1.05], patience=0, gamma=0.5, threshold=0.1) == [1, 0.5]       # relative to the figure
     assert plateau([-1.0, -1.15], patience=0, gamma=0.5, threshold=0.1) == [1, 1]
 
 
@@ -139,7 +140,7 @@ def test_a_nan_is_never_the_best():
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: xn.WarmUp(s, warmup=0.01, start_factor=1.0)], ids=["alone", "warmed up"])
 def test_fit_follows_a_plateau_and_each_fit_starts_anew(wrap):
-    """With a rate of 0 no epoch is better than the first."""
+    """With a learning rate of 0 no epoch is better than the first."""
     x, y = blobs(8)
     schedule = wrap(xn.ReduceOnPlateau(gamma=0.5, patience=0))
     for _ in range(2):
@@ -153,7 +154,7 @@ def test_fit_follows_a_plateau_and_each_fit_starts_anew(wrap):
 
         net.fit(x, y, loss="cross_entropy", optimizer=Recording(1.0), epochs=4, batch_size=8, schedule=schedule, verbose=False)
         assert seen[-4:] == [1.0, 1.0, 0.5, 0.25]
-        assert schedule.factor(0.5) == 1.0              # the object itself stays as it was
+        assert schedule.factor(0.5) == 1.0              # the object itself is unchanged
 
 
 def test_a_plateau_of_a_column_that_is_not_there():
@@ -174,7 +175,8 @@ def test_one_cycle_goes_up_then_down_without_a_jump(pct_start, div_factor, final
 
 
 def test_fit_uses_the_whole_cycle():
-    """5 epochs of 4 batches: the rates of the last steps of each epoch, the very last one that of t = 1."""
+    """5 epochs of 4 batches: the learning rates of the last steps of each epoch; the very last is
+    that of t = 1."""
     x, y = blobs(120)
     history = small().fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=5, batch_size=30,
                           schedule=xn.OneCycle(div_factor=10, final_div_factor=10), verbose=False)

@@ -1,4 +1,5 @@
-"""xpnet.functional on the arrays of a GPU, here the pretended ones of fake_cupy.py: as on the CPU, and on the arrays' device."""
+"""xpnet.functional on the arrays of a GPU, here the pretended ones of fake_cupy.py: the same as on
+the CPU, and on the device of the arrays."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def turned(a: Any, N: int) -> Any:
 
 
 def functional(backend: CupyBackend, words: list[str]) -> None:
-    """Every function on the second of two GPUs while the first one is current, and what is refused."""
+    """Every function on the second of two GPUs while the first one is current, and the errors."""
     second = CupyBackend(1, tf32="never")
     agree(second)
     halves(second)
@@ -78,7 +79,7 @@ def agree(gpu: CupyBackend, N: int = 5) -> None:
 
     for dtype, chosen, bound in ((np.float32, gpu, 1e-5), (np.float64, gpu, 1e-12), (np.float32, "auto", 2e-3)):
         table = arguments(dtype, N)
-        assert table.keys() == set(F.__all__) - {"toeplitz"}             # which is NumPy's alone
+        assert table.keys() == set(F.__all__) - {"toeplitz"}             # for NumPy only
         for name, (function, given, options) in table.items():
             for layout in ("NCHW", "CHWN"):
                 arrays = [turned(a, N) if layout == "CHWN" else a for a in given]
@@ -92,7 +93,8 @@ def agree(gpu: CupyBackend, N: int = 5) -> None:
 
 
 def halves(gpu: CupyBackend) -> None:
-    """float16: exact where nothing is added or sums are rounded once, as in NumPy's float32; otherwise close."""
+    """float16: exact if nothing is added or sums are rounded once, as in NumPy's float32; otherwise
+    close."""
     for name, (function, given, options) in arguments(np.float32, 5).items():
         if "batch_norm" in name or name in ("triplet_margin", "contrastive", "cosine_embedding", "margin_ranking"):
             continue

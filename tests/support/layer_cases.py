@@ -1,6 +1,6 @@
-"""One table of layers, at least one row for each class: what the tests of the common contract run over.
+"""One table of layers, with at least one row for each class, for the tests of the common contract.
 
-The catalogue brings one of each; here stand more settings.
+The catalogue contributes one row for each layer; the rows here have more settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class LayerCase:
     label: str
     make: Callable[[], Layer]
     in_shapes: tuple[Shape, ...]        # without the batch axis
-    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, ...]] | None = None    # where normal numbers will not do
+    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, ...]] | None = None    # if normally distributed numbers do not fit
 
     def __str__(self) -> str:
         return self.label
@@ -36,7 +36,7 @@ class LayerCase:
 
 
 def stand_alone(layer: Layer, *in_shapes: Shape, backend: xn.Backend, dtype: str) -> Layer:
-    """The layer initialized, its biases and coefficients not at their special initial values."""
+    """The layer, initialized; biases and coefficients are not at their special initial values."""
     layer.initialize(*in_shapes, backend=backend, dtype=dtype, seed=1)
     rng = np.random.default_rng(2)
     for parameter in layer.parameters:

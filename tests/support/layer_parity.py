@@ -1,4 +1,4 @@
-"""A layer on one backend against the same layer on NumPy: what it gives, and every gradient."""
+"""A layer on one backend against the same layer on NumPy: output and every gradient."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xpnet.backends import Backend
 from xpnet.backends.numpy_backend import NumpyBackend
 from xpnet.layer import TRAIN
 
-# ||a - b|| / ||b||. TF32 keeps 10 bits of fraction in what is multiplied, and nothing else of it is shorter.
+# ||a - b|| / ||b||. TF32 rounds the factors to 10 bits of fraction, and nothing else.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "tf32": 2e-3}
 
 
 def results(case: LayerCase, backend: Backend, dtype: str) -> dict[str, np.ndarray]:
-    """The layer's output, its gradients by inputs and parameters, and its state after a step."""
+    """The layer's output, its input and parameter gradients, and its state after a step."""
     with backend.scope():
         layer = case.layer(backend, dtype)
         y = layer.forward(*(backend.asarray(x) for x in case.inputs(dtype)), mode=TRAIN)
@@ -29,7 +29,7 @@ def results(case: LayerCase, backend: Backend, dtype: str) -> dict[str, np.ndarr
 
 
 def agree(case: LayerCase, backend: Backend, digits: str) -> None:
-    """Fails where the two differ by more than TOLERANCE[digits]."""
+    """Fails if the two differ by more than TOLERANCE[digits]."""
     dtype = "float32" if digits == "tf32" else digits
     expected, actual = results(case, NumpyBackend(), dtype), results(case, backend, dtype)
     assert expected.keys() == actual.keys()

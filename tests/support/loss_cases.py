@@ -1,4 +1,4 @@
-"""Losses, and what they should give: their formulas as plain loops, one number after the other."""
+"""Losses and their expected values: formulas as plain loops, one number after the other."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def label_margins(margin: float):
 
 
 def columns(y: np.ndarray) -> list[list[float]]:
-    """(K, ..., N) as the list of its places, K numbers each."""
+    """(K, ..., N) as the list of its positions, K numbers each."""
     return y.reshape(len(y), -1).T.tolist()
 
 
@@ -108,7 +108,7 @@ def log_softmax(z: list[float]) -> list[float]:
 
 def of_classes(logs: Callable[[list[float]], list[float]], weight: Any = None, ignore: int | None = None, smoothing: float = 0.0,
                divide: str = "mean"):
-    """Cross entropy of labels or shares, with weights."""
+    """Cross entropy of labels or class probabilities, with weights."""
     def total(y: np.ndarray, t: np.ndarray) -> float:
         K, above, below = len(y), [], []
         w = weight or [1.0] * K

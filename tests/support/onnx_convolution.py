@@ -9,7 +9,8 @@ import xpnet as xn
 
 
 def transposed_arguments(attributes, x, W):
-    """The attributes of ConvTranspose as options. ONNX also lets the output's shape say what the padding is."""
+    """The attributes of ConvTranspose as options. In ONNX the output's shape can also determine the
+    padding."""
     stride, dilation = (tuple(attributes.get(name, (1, 1))) for name in ("strides", "dilations"))
     extra = tuple(attributes.get("output_padding", (0, 0)))
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
@@ -19,9 +20,9 @@ def transposed_arguments(attributes, x, W):
         wanted = wanted[-2:] if wanted else [n * s for n, s in zip(x.shape[2:], stride)]
         total = [s * (n - 1) + e + d * (k - 1) + 1 - size
                  for s, n, e, d, k, size in zip(stride, x.shape[2:], extra, dilation, W.shape[2:], wanted)]
-        extra = tuple(e + max(-t, 0) for e, t in zip(extra, total))     # more than all of it: rows that nothing reaches
+        extra = tuple(e + max(-t, 0) for e, t in zip(extra, total))     # larger than the kernel: rows to which no element contributes
         less, more = [max(t, 0) // 2 for t in total], [max(t, 0) - max(t, 0) // 2 for t in total]
-        # The odd one: with SAME_UPPER at the end, and otherwise at the beginning.
+        # If the padding is odd, the larger half is at the end for SAME_UPPER, else at the beginning.
         (top, left), (bottom, right) = (less, more) if same == "SAME_UPPER" else (more, less)
     return {"stride": stride, "padding": (top, bottom, left, right), "output_padding": extra, "dilation": dilation,
             "groups": attributes.get("group", 1)}
@@ -54,7 +55,8 @@ def pad(backend, attributes, inputs, outputs):
 
 
 def center_crop_pad(backend, attributes, inputs, outputs):
-    """The axis that keeps its length is the channels'; each of the others is cropped, or padded, on both sides."""
+    """The axis that keeps its length is the channel axis; each of the others is cropped or padded
+    on both sides."""
     x, wanted = inputs
     axes = [axis % 3 for axis in attributes.get("axes", range(3))]
     size = [dict(zip(axes, wanted.tolist())).get(axis, x.shape[axis]) for axis in range(3)]
@@ -122,8 +124,8 @@ OPERATORS = {"ConvTranspose": conv_transpose, "DepthToSpace": depth_to_space, "S
              "CenterCropPad": center_crop_pad, "Upsample": upsample, "Resize": resize, "Reshape": reshape, "Transpose": transpose,
              "Mul": elementwise(xn.Multiply), "Sub": elementwise(xn.Subtract), "Mean": elementwise(xn.Average),
              "Max": elementwise(xn.Maximum), "Min": elementwise(xn.Minimum)}
-WITH_WINDOWS = ("ConvTranspose",)       # the operators whose cases count only where they have two spatial axes
-REASONS: dict[str, list[str]] = {          # why cases cannot pass
+WITH_WINDOWS = ("ConvTranspose",)       # operators of which only the cases with two spatial axes count
+REASONS: dict[str, list[str]] = {          # the reasons why cases cannot pass
     "of two elements that are equally near Upsample2d takes the second, as PyTorch does, ONNX by default the first": [
         "test_resize_downsample_sizes_nearest", "test_resize_downsample_sizes_nearest_not_larger",
         "test_resize_downsample_sizes_nearest_not_smaller", "test_resize_upsample_sizes_nearest",

@@ -9,7 +9,8 @@ import xpnet as xn
 
 
 def of_classes(kind):
-    """A loss of labels as ONNX's operator; the logarithms of the probabilities are a second output where they are asked for."""
+    """A loss of labels as ONNX's operator; the logarithms of the probabilities are a second output
+    if requested."""
     def run(backend, attributes, inputs, outputs):
         scores, labels, *weight = inputs                        # (N, K, ...), (N, ...)
         reduction = attributes["reduction"].decode()
@@ -17,7 +18,7 @@ def of_classes(kind):
                     reduction="sum" if reduction == "none" else reduction)
         target = loss.targets(labels, scores.shape[1:], scores.dtype)
         y, t = batch_last(backend, scores), batch_last(backend, target)
-        if reduction == "none":                                 # a sum over one place, at each of them
+        if reduction == "none":                                 # a sum over one position, for each of them
             y, t = y.reshape(len(y), -1), t.reshape(-1)
             value = np.array([backend.to_numpy(loss(backend, y[:, n:n + 1], t[n:n + 1])[0]) for n in range(t.size)])
             value = np.moveaxis(value.reshape(*labels.shape[1:], -1), -1, 0)
@@ -30,5 +31,5 @@ def of_classes(kind):
 OPERATORS = {
     "SoftmaxCrossEntropyLoss": of_classes(xn.CrossEntropy), "NegativeLogLikelihoodLoss": of_classes(xn.NegativeLogLikelihood),
 }
-WITH_WINDOWS = ()       # the operators whose cases count only where they have two spatial axes
-REASONS: dict[str, list[str]] = {}        # why cases cannot pass
+WITH_WINDOWS = ()       # operators of which only the cases with two spatial axes count
+REASONS: dict[str, list[str]] = {}        # the reasons why cases cannot pass

@@ -15,7 +15,8 @@ def lrn(backend, attributes, inputs, outputs):
 
 
 def along_trailing_axes(layer_of, attributes, x, **settings):
-    """A layer that normalises from ONNX's `axis` on, and x for it: where the batch is among these axes, it becomes one sample."""
+    """A layer that normalises from ONNX's `axis` on, and x for it: if the batch is among these
+    axes, it becomes one sample."""
     axis = attributes.get("axis", -1) % x.ndim
     if axis == 0:
         return layer_of(axis=0, **settings), x[None]
@@ -66,5 +67,5 @@ OPERATORS = {
     "GroupNormalization": group_normalization, "InstanceNormalization": instance_normalization,
     "MeanVarianceNormalization": mean_variance_normalization, "LpNormalization": lp_normalization,
 }
-WITH_WINDOWS = ()       # the operators whose cases count only where they have two spatial axes
-REASONS: dict[str, list[str]] = {}        # why cases cannot pass
+WITH_WINDOWS = ()       # operators of which only the cases with two spatial axes count
+REASONS: dict[str, list[str]] = {}        # the reasons why cases cannot pass

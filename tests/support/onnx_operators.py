@@ -37,7 +37,7 @@ def window_arguments(attributes, x):
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     padding = [top, bottom, left, right]
     auto_pad = attributes.get("auto_pad", b"NOTSET").decode()
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):        # as many outputs as ceil(size / stride); where is the odd one?
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):        # ceil(size / stride) outputs; which side gets the larger half of an odd padding?
         padding = []
         for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation):
             total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
@@ -104,13 +104,14 @@ def softmax(backend, attributes, inputs, outputs):
 
 
 def gemm(backend, attributes, inputs, outputs):
-    """Y = alpha A B + beta C as a fully connected layer: alpha goes into the weights, beta C is its bias."""
+    """Y = alpha A B + beta C as a fully connected layer: alpha is multiplied into the weights, beta
+    C is its bias."""
     a, b = (x.T if attributes.get(trans, 0) else x for x, trans in zip(inputs, ("transA", "transB")))
     W = np.float32(attributes.get("alpha", 1.0)) * b.T
     if len(inputs) == 2:
         return [run_layer(backend, xn.Linear(len(W), bias=False), a, W=W)]
     c = np.float32(attributes.get("beta", 1.0)) * inputs[2]
-    if c.ndim == 2 and len(c) > 1:                          # another bias for each sample: added to what is there
+    if c.ndim == 2 and len(c) > 1:                          # a different bias for each sample: added to the output
         out = backend.asarray(c.T.copy())
         return [batch_first(backend, backend.gemm(backend.asarray(W), batch_last(backend, a), out=out, accumulate=True))]
     return [run_layer(backend, xn.Linear(len(W)), a, W=W, b=np.broadcast_to(c, (1, len(W)))[0])]

@@ -21,18 +21,19 @@ def global_max_pool(backend, attributes, inputs, outputs):
 
 
 def max_unpool(backend, attributes, inputs, outputs):
-    """ONNX says where the maxima were; our layer finds them in what was pooled, here a picture with marks at those places."""
+    """ONNX gives the positions of the maxima. Our layer finds them in the pooled input, here an
+    image with marks at these positions."""
     x, places, *shape = inputs
     kernel, stride, padding, dilation = window_arguments(attributes, x)
     layer = xn.MaxUnpool2d(kernel, stride=stride, padding=padding, dilation=dilation)
     usual = *x.shape[:2], *((size - 1) * s + k for size, s, k in zip(x.shape[2:], stride, kernel))
     marks = np.zeros(shape[0] if shape else usual, x.dtype)
-    at = np.unravel_index(places.ravel(), usual)            # of the usual size, whatever output is asked for
+    at = np.unravel_index(places.ravel(), usual)            # of the default size, whatever output shape is requested
     marks[at] = 1
     layer.initialize(x.shape[1:], marks.shape[1:], backend=backend, dtype=x.dtype)
     return [batch_first(backend, layer.forward(batch_last(backend, x), batch_last(backend, marks)))]
 
 
 OPERATORS = {"LpPool": lp_pool, "GlobalMaxPool": global_max_pool, "MaxUnpool": max_unpool}
-WITH_WINDOWS = ("LpPool", "GlobalMaxPool", "MaxUnpool")     # whose cases count only where they have two spatial axes
-REASONS: dict[str, list[str]] = {}        # why cases cannot pass
+WITH_WINDOWS = ("LpPool", "GlobalMaxPool", "MaxUnpool")     # operators of which only the cases with two spatial axes count
+REASONS: dict[str, list[str]] = {}        # the reasons why cases cannot pass

@@ -15,7 +15,8 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}       # ||
 
 
 def assert_close(actual: np.ndarray, expected: Any, scale: float = 1.0) -> None:
-    """Fails where `actual` is not `expected` in shape, in where its NaNs and infinities stand, or in norm."""
+    """Fails if `actual` differs from `expected` in shape, in the positions of NaNs and infinities,
+    or in norm."""
     expected = np.asarray(expected, np.float64)
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
     finite = np.isfinite(expected)
@@ -30,7 +31,8 @@ def assert_close(actual: np.ndarray, expected: Any, scale: float = 1.0) -> None:
 def starts(size: int, before: int, after: int, kernel: int, stride: int, dilation: int, ceil: bool = False) -> list[int]:
     """Where the windows begin along one axis of `size` elements; below 0 is padding.
 
-    With `ceil` one more window counts that hangs over the end, if it begins before the end of the input.
+    With `ceil` one more window counts, which extends beyond the end, if it begins before the end of
+    the input.
     """
     found, start = [], -before
     while start + dilation * (kernel - 1) < size + after:
@@ -43,7 +45,8 @@ def starts(size: int, before: int, after: int, kernel: int, stride: int, dilatio
 
 
 def taps(x: np.ndarray, row: int, column: int, kernel: tuple[int, int], dilation: tuple[int, int]):
-    """The taps (i, j) of the window that begins at (row, column), with the element each falls on; None on padding."""
+    """The taps (i, j) of the window that begins at (row, column), each with its element; None on
+    padding."""
     height, width = x.shape
     for i in range(kernel[0]):
         for j in range(kernel[1]):
@@ -61,7 +64,8 @@ def windows(x: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], pad
 
 def conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
            groups: int = 1) -> np.ndarray:
-    """x (C, H, W, N), W (F, C/groups, KH, KW), b (F,) -> (F, OH, OW, N). Filter f sees the channels of its group."""
+    """x (C, H, W, N), W (F, C/groups, KH, KW), b (F,) -> (F, OH, OW, N). Filter f reads the
+    channels of its group."""
     F, per_group, kernel = W.shape[0], W.shape[1], W.shape[2:]
     rows, columns = windows(x, kernel, stride, padding, dilation)
     y = np.zeros((F, len(rows), len(columns), x.shape[3]))
@@ -92,7 +96,8 @@ def conv_transpose2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, size: tuple[in
 
 def table_conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, table: list[list[int]], stride=(1, 1),
                  padding=(0, 0, 0, 0)) -> np.ndarray:
-    """A sum of convolutions of one map: W (connections, KH, KW) in the order of the table's rows."""
+    """A sum of convolutions of one channel each: W (connections, KH, KW) in the order of the rows
+    of the table."""
     filters = iter(W)
     maps = []
     for f, channels in enumerate(table):
@@ -125,7 +130,7 @@ def max_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), dilation=(1,
 
 
 def avg_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), count_include_pad: bool = True) -> np.ndarray:
-    """The mean of each window, over all its taps or over those that fall on the input."""
+    """The mean of each window, over all its taps or over those inside the input."""
     rows, columns = windows(x, kernel, stride, padding)
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]))
     for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows), enumerate(columns),
@@ -160,7 +165,7 @@ def linear(x: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def rbf(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Minus the squared distance of every sample to every code."""
+    """Minus the squared distance of every sample from every code."""
     return np.array([[-sum((float(x[d, n]) - float(code[d])) ** 2 for d in range(len(code)))
                       for n in range(x.shape[1])] for code in codes])
 
@@ -189,7 +194,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 
 def batch_norm(x: np.ndarray, gamma, beta, mean, var, eps: float) -> np.ndarray:
-    """gamma (x - mean) / sqrt(var + eps) + beta, channel by channel, with the statistics given."""
+    """gamma (x - mean) / sqrt(var + eps) + beta, channel by channel, with the given statistics."""
     return np.stack([float(gamma[c]) * (x[c].astype(np.float64) - float(mean[c])) / math.sqrt(float(var[c]) + eps)
                      + float(beta[c]) for c in range(x.shape[0])])
 

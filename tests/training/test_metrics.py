@@ -1,4 +1,4 @@
-"""Metrics: against loops, closed forms and the libraries that are installed."""
+"""Metrics against loops, closed forms and the libraries that are installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xpnet import metrics
 
 RNG = np.random.default_rng(3)
 LABELS, FOUND = RNG.integers(0, 4, 60), RNG.integers(0, 4, 60)
-MAPS = RNG.integers(-1, 4, (5, 3, 4)), RNG.normal(size=(5, 4, 3, 4))          # targets with some unknown, scores
+MAPS = RNG.integers(-1, 4, (5, 3, 4)), RNG.normal(size=(5, 4, 3, 4))          # targets, some of them unknown; scores
 
 
 def counted(found: Any, right: Any, k: int) -> tuple[int, int, int]:
@@ -50,7 +50,7 @@ def test_shares_of_classes(metric: Any, share: Any):
 
 @pytest.mark.parametrize("metric", [metrics.precision, metrics.recall, metrics.f1_score, metrics.mean_iou])
 def test_classes_that_are_missing(metric: Any):
-    """0 has one hit, 1 is only predicted, 2 only wanted, 3 neither."""
+    """0 has one hit, 1 is only predicted, 2 is only a target, 3 is neither."""
     each = metric([0, 1, 0], [0, 0, 2], average=None, classes=4)
     assert each[0] == {"precision": 1 / 2, "recall": 1 / 2, "f1_score": 1 / 2, "mean_iou": 1 / 3}[metric.__name__]
     assert each[1] == each[2] == 0 and math.isnan(each[3])
@@ -77,7 +77,7 @@ def test_accuracy_of_nothing_is_not_a_number():
 
 @pytest.mark.parametrize("k", [1, 2, 3, 6])
 def test_top_k_against_sorting(k: int):
-    """With many equal scores: the first class comes first."""
+    """Many scores are equal: the first class comes first."""
     scores, labels = RNG.integers(0, 3, (50, 6)).astype(float), RNG.integers(0, 6, 50)
     hits = [label in sorted(range(6), key=lambda c, row=row: (-row[c], c))[:k] for row, label in zip(scores, labels)]
     assert metrics.top_k_accuracy(scores, labels, k) == sum(hits) / 50
@@ -125,7 +125,8 @@ def pictures(*shape: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def similarity(y: np.ndarray, t: np.ndarray, peak: float, size: int, sigma: float) -> float:
-    """The mean over windows of two pictures (H, W), pixel after pixel: Wang et al. 2004, eq. 13 to 17."""
+    """The mean over windows of two images (H, W), pixel after pixel: Wang et al. 2004, eq. 13 to
+    17."""
     half = size // 2
     weight = {(i, j): math.exp(-((i - half) ** 2 + (j - half) ** 2) / (2 * sigma ** 2)) for i in range(size) for j in range(size)}
     total = math.fsum(weight.values())
@@ -161,7 +162,7 @@ def test_psnr_is_its_formula():
 
 
 def test_the_peak_of_floats_is_taken_from_their_range_or_asked_for():
-    """Images of 0 to 255 that are floats had -20 dB: their peak was taken to be 1."""
+    """Float images from 0 to 255 gave -20 dB when their data_range was assumed to be 1."""
     y, t = (np.rint(255 * a) for a in pictures(2, 20, 23))
     right = metrics.psnr(y.astype(np.uint8), t.astype(np.uint8))
     for dtype in (np.float16, np.float32, np.float64):
@@ -174,8 +175,8 @@ def test_the_peak_of_floats_is_taken_from_their_range_or_asked_for():
                                                      r"0 to 1. Received: data_range=None for targets from -?\d+\.?\d* to \d+"):
                     measure(images, images)
     low, high = np.zeros((1, 11, 11)), np.ones((1, 11, 11))
-    assert metrics.psnr(high, low) == metrics.psnr(low, high) == 0      # both ends belong to the range
-    assert metrics.psnr(np.full((1, 4), 1.5), np.ones((1, 4))) == pytest.approx(10 * math.log10(4))   # predictions may leave it
+    assert metrics.psnr(high, low) == metrics.psnr(low, high) == 0      # both ends are included
+    assert metrics.psnr(np.full((1, 4), 1.5), np.ones((1, 4))) == pytest.approx(10 * math.log10(4))   # predictions may be outside
 
 
 def test_against_scikit_image():

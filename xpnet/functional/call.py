@@ -70,8 +70,8 @@ class Call:
         *sample, N = y.shape
         if not self.batch_first:
             return y
-        turned = y if N == 1 else self.backend.gather_batch(y.reshape(-1, N), None, y.dtype)
-        return turned.reshape(N, *sample)
+        rows = y if N == 1 else self.backend.gather_batch(y.reshape(-1, N), None, y.dtype)
+        return rows.reshape(N, *sample)
 
     def ready(self, a: Array | None) -> Array | None:
         return None if a is None else self.backend.asarray(a)
@@ -126,33 +126,33 @@ def elementwise_call(who: str, layout: str, backend: str | Backend, images: dict
 def classes_call(who: str, layout: str, backend: str | Backend, images: dict[str, Array],
                  others: Any = None) -> Call:
     """A call on arrays (N, K) or (N, K, H, W)."""
-    maps = getattr(next(iter(images.values())), "ndim", 2) == 4
-    return Call(who, layout, backend, images, others or {}, axes="K, H, W" if maps else "K")
+    per_position = getattr(next(iter(images.values())), "ndim", 2) == 4
+    return Call(who, layout, backend, images, others or {}, axes="K, H, W" if per_position else "K")
 
 
 def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Backend:
     """The backend of these arrays: "auto" is the GPU that holds them, or the fastest backend of the
     CPU."""
     cupy = sys.modules.get("cupy")          # imported by whoever made an array of CuPy's
-    places: dict[str, str] = {}
+    devices: dict[str, str] = {}
     for name, a in arrays.items():
         if isinstance(a, np.ndarray):
             expect_no_mask(f"{who}: {name}", a)
-            places[name] = "cpu"
+            devices[name] = "cpu"
         elif cupy is not None and isinstance(a, cupy.ndarray):
-            places[name] = f"cupy:{a.device.id}"
+            devices[name] = f"cupy:{a.device.id}"
         else:
             raise TypeError(f"{who}: expected {name} to be a NumPy or CuPy array. "
                             f"Received: {type(a).__name__}.")
-    place, *others = dict.fromkeys(places.values())
+    device, *others = dict.fromkeys(devices.values())
     if isinstance(wanted, str):
-        chosen = _shared(place if wanted == "auto" else wanted)
+        chosen = _shared(device if wanted == "auto" else wanted)
     else:
         chosen = get_backend(wanted)
-    if others or place != ("cpu" if chosen.xp is np else chosen.name):
+    if others or device != ("cpu" if chosen.xp is np else chosen.name):
         raise ValueError(f"{who}: expected all arrays in the backend's memory. "
                          f"Received: backend {chosen.name}, "
-                         f"{', '.join(f'{name} on {where}' for name, where in places.items())}.")
+                         f"{', '.join(f'{name} on {where}' for name, where in devices.items())}.")
     return chosen
 
 

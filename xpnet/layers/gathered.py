@@ -56,9 +56,9 @@ class Sparse:
         if rows * most > MOST_ENTRIES:
             raise ValueError(f"{who}: expected a table of at most {MOST_ENTRIES:,} entries. "
                              f"Received: {rows:,} rows, one of which is used {most:,} times.")
-        place = np.arange(len(self.row)) - (np.cumsum(counts) - counts)[self.row]
+        position = np.arange(len(self.row)) - (np.cumsum(counts) - counts)[self.row]
         columns, weights = np.zeros((rows, most), int), np.zeros((rows, most))
-        columns[self.row, place], weights[self.row, place] = self.column, self.weight
+        columns[self.row, position], weights[self.row, position] = self.column, self.weight
         # A row with fewer entries takes its first one again, times 0: a NaN elsewhere cannot
         # reach it.
         return np.where(np.arange(most) < counts[:, None], columns, columns[:, :1]), weights

@@ -146,7 +146,7 @@ class LocallyConnected2d(Activated):
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         OH, OW = self.window.output_size(H, W, who=self.who)
         taps = self.window.taps
-        self.places, self.fan = OH * OW, C * taps
+        self.positions, self.fan = OH * OW, C * taps
         self.W = self.parameter("W", (OH, OW, self.filters, C, *self.window.kernel),
                                 self.initializer, decay=True, fan_in=self.fan,
                                 fan_out=self.filters * taps, units=3)
@@ -155,7 +155,7 @@ class LocallyConnected2d(Activated):
         return self.filters, OH, OW
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        P, K, F, N = self.places, self.fan, self.filters, x.shape[3]
+        P, K, F, N = self.positions, self.fan, self.filters, x.shape[3]
         cols = self.backend.im2col(x, self.window).reshape(K, P, N).transpose(1, 0, 2)
         cols = self.backend.asarray(cols).reshape(P * K, 1, 1, N)
         z = self.backend.conv2d(cols, self.W.data.reshape(P * F, K, 1, 1), POINTS, groups=P,
@@ -168,7 +168,7 @@ class LocallyConnected2d(Activated):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         cols, kept, x_shape = self.recall()
-        P, K, F, N = self.places, self.fan, self.filters, x_shape[3]
+        P, K, F, N = self.positions, self.fan, self.filters, x_shape[3]
         dy = self.backend.asarray(dy.reshape(F, P, N).transpose(1, 0, 2)).reshape(P * F, 1, 1, N)
         dz = self.backend.activation_backward(dy, kept, self.activation, accumulate=accumulate,
                                               bias_grad=self.b.grad.reshape(-1) if self.b else None)
@@ -182,4 +182,4 @@ class LocallyConnected2d(Activated):
         return self.backend.col2im(dcols, x_shape, self.window)
 
     def multiply_adds(self) -> int:
-        return self.places * self.filters * self.fan
+        return self.positions * self.filters * self.fan

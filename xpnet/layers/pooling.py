@@ -326,20 +326,20 @@ class MaxUnpool2d(Pool2d):
                              "pooling the second one gives. "
                              f"Received: {in_shape} and {pooled_shape}.")
         # the windows slide over Y; ceil(extent / stride) of them contain an element of Y
-        self.places = self.window
+        over_y = self.over_y = self.window
         rows, columns = ((extent - 1) // s + 1
-                         for extent, s in zip(self.places.extent, self.places.stride, strict=True))
-        self.window, self.upsampling = Window((rows, columns)), self.places.stride
+                         for extent, s in zip(over_y.extent, over_y.stride, strict=True))
+        self.window, self.upsampling = Window((rows, columns)), over_y.stride
         return pooled_shape
 
     def forward(self, x: Array, z: Array, mode: str = PREDICT) -> Array:    # type: ignore[override]
-        _, argmax = self.backend.max_pool2d(z, self.places)
+        _, argmax = self.backend.max_pool2d(z, self.over_y)
         self.remember(mode, argmax, z.shape)
-        return self.backend.max_pool2d_dx(x, argmax, z.shape, self.places)
+        return self.backend.max_pool2d_dx(x, argmax, z.shape, self.over_y)
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, Array]:
         argmax, (C, H, W, N) = self.recall()
-        seen = self.backend.im2col(dy, self.places).reshape(C, self.places.taps, *argmax.shape[1:])
-        tap = self.xp.arange(self.places.taps, dtype=argmax.dtype)[:, None, None, None]
+        seen = self.backend.im2col(dy, self.over_y).reshape(C, self.over_y.taps, *argmax.shape[1:])
+        tap = self.xp.arange(self.over_y.taps, dtype=argmax.dtype)[:, None, None, None]
         dx = self.xp.where(argmax[:, None] == tap, seen, dy.dtype.type(0))  # (C, taps, OH, OW, N)
         return dx.sum(axis=1), self.backend.zeros((C, H, W, N), dy.dtype)

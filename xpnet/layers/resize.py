@@ -259,15 +259,16 @@ class Upsample2d(RowsAndColumns):
 
     def _matrix(self, size: int, out: int, scale: float) -> Sparse:
         """Weights (out, size) of each element in each output along one axis."""
-        def place(y: np.ndarray) -> np.ndarray:
+        def position(y: np.ndarray) -> np.ndarray:
             # for a given size, scale = out / size may be rounded
             return y / scale if self._size is None else y * size / out
 
         y = np.arange(out)
         if self.mode in ("nearest", "nearest-exact"):
             inside = 0.5 if self.mode == "nearest-exact" else 0.0
-            return Sparse.taking(size, np.minimum(place(y + inside).astype(int), size - 1)[:, None])
-        at = y * ((size - 1) / max(out - 1, 1)) if self.align_corners else place(y + 0.5) - 0.5
+            taken = np.minimum(position(y + inside).astype(int), size - 1)
+            return Sparse.taking(size, taken[:, None])
+        at = y * ((size - 1) / max(out - 1, 1)) if self.align_corners else position(y + 0.5) - 0.5
         below = np.floor(at).astype(int)
         near = range(-1, 3) if self.mode == "bicubic" else range(2)
         kernel = _cubic if self.mode == "bicubic" else lambda t: np.maximum(0, 1 - np.abs(t))

@@ -130,16 +130,16 @@ class DeconvolutionalNetwork2d(Layer):
         return self._paint(maps, self.filters.data)
 
     def cost(self, images: Array, maps: Array) -> Array:
-        """C of each picture, (N,)."""
+        """C of each image, (N,)."""
         self._expect_arrays((images, maps), (*self.in_shapes, self.out_shape))
         return self._cost(images, maps)
 
     def _paint(self, z: Array, f: Array) -> Array:
-        """F z = sum over k of z_k * f_k: convolution is the adjoint of the sliding product."""
+        """F z = sum over k of z_k * f_k: the convolution is the adjoint of the sliding product."""
         return self.backend.conv2d_dx(z, f, (*self.in_shapes[0], z.shape[3]), self.window)
 
     def _project(self, y: Array) -> Array:
-        """F^T y: what each map sees of a picture."""
+        """F^T y: the sliding product of each filter with the image."""
         return self.backend.conv2d(y, self.filters.data, self.window)
 
     def _misfit(self, y: Array, z: Array, f: Array) -> Array:
@@ -301,8 +301,8 @@ class DeconvolutionalNetwork2d(Layer):
 
 
 class _Alternation(NamedTuple):
-    """A step at one beta: the maps before it, z, its shrunk version, and what is kept, with the
-    cost of each image."""
+    """A step at one beta: the feature maps before it, z, its shrunk version, and what is kept, with
+    the cost of each image."""
 
     shrink: Shrinkage
     before: Array
