@@ -33,8 +33,7 @@ class Rescale(Layer):
     kind = "rescale"
 
     def __init__(self, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0, *,
-                 name: str | None = None
-                 ) -> None:
+                 name: str | None = None) -> None:
         super().__init__(name=name)
         self.mean, self.std = self._numbers("mean", mean), self._numbers("std", std)
         if 0.0 in (self.std if isinstance(self.std, list) else [self.std]):
@@ -100,8 +99,7 @@ class Whitening(Layer):
     kind = "whitening"
 
     def __init__(self, method: str = "zca", *, eps: float = 1e-5, components: int | None = None,
-                 name: str | None = None
-                 ) -> None:
+                 name: str | None = None) -> None:
         super().__init__(name=name)
         self.method = self.expect_choice("method", method, ("zca", "pca"))
         self.eps = self.expect_number("eps", eps, 0)

@@ -104,6 +104,7 @@ class DeconvolutionalNetwork2d(Layer):
         if self.connectivity is not None and len(self.connectivity[0]) != C:
             raise ValueError(f"{self.who}: expected {C} columns of connectivity, one for each "
                              f"channel. Received: {len(self.connectivity[0])}.")
+
         def init(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
             filters: np.ndarray = unit(np, self._g() * rng.standard_normal(shape))
             return filters
