@@ -1,32 +1,30 @@
 """xpnet: convolutional networks on plain arrays, on NumPy and on CuPy.
 
     import xpnet as xn
-    net = xn.Sequential([xn.Conv2d(8, 3), xn.ReLU(), xn.Flatten(), xn.Linear(10)], input_shape=(1,
-    28, 28)) net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-3))
+    net = xn.Sequential([xn.Conv2d(8, 3), xn.ReLU(), xn.Flatten(), xn.Linear(10)],
+                        input_shape=(1, 28, 28))
+    net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-3))
 """
 
 from xpnet import functional, layers, losses, metrics, optim, schedules
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
 from xpnet.backends.threads import get_num_threads, set_num_threads
-from xpnet.io import load
+from xpnet.graph import Input
+from xpnet.inspect.memory import OutOfMemory
 from xpnet.layer import PREDICT, SAMPLE, TRAIN, Layer
 from xpnet.layers import *
 from xpnet.losses import *
-from xpnet.memory import OutOfMemory
-from xpnet.network import Input, Network, Sequential
+from xpnet.network import Network, Sequential, load
 from xpnet.optim import *
 from xpnet.schedules import *
-from xpnet.step import TrainStep
-from xpnet.training import History
+from xpnet.training import Callback, History, Run, TrainStep
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "History", "Input", "Layer", "Network",
-    "OutOfMemory",
-    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend",
-    "get_num_threads",
-    "load", "metrics", "set_num_threads",
+    "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "Callback", "History", "Input",
+    "Layer", "Network", "OutOfMemory", "Run", "Sequential", "TrainStep", "Window", "available",
+    "functional", "get_backend", "get_num_threads", "load", "metrics", "set_num_threads",
 ]
 __all__ += layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 

@@ -191,7 +191,7 @@ def _process_age() -> float:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from xpnet.io import load
+    from xpnet.network import load
     net, data = load(options.file, backend=options.backend), _dataset(options)
     figures = net.evaluate(data.x_test, data.y_test, loss="cross_entropy")
     print(f"test loss: {figures['loss']:.4f}\ntest accuracy: {100 * figures['accuracy']:.2f}%")
@@ -234,8 +234,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _summary(options: argparse.Namespace) -> int:
-    from xpnet.io import load
     from xpnet.models import MODELS
+    from xpnet.network import load
     name = options.network
     if name not in MODELS and not Path(name).exists():
         near = nearest(name, MODELS)

@@ -1,118 +1,39 @@
-"""The contract of a layer, and the flat buffers that its parameters live in.
+"""The contract of a layer.
 
-A layer only declares its parameters; an owner (a network, or `Layer.initialize` for a layer that
-stands alone) allocates them in three flat arrays, parameters, gradients and state, and binds the
-views.
+A layer only declares its parameters. An owner (a network, or `Layer.initialize` for a layer that is
+used alone) allocates them in flat arrays, see buffers.py, and binds the views.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache, cached_property
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend, Window, get_backend
+from xpnet.buffers import Array, Buffers, Parameter, Shape
 from xpnet.checks import (
     Checked,
     expect_choice,
     expect_dtype,
-    expect_instance,
     expect_name,
     expect_no_mask,
     expect_seed,
     expect_shape,
-    real_array,
     shown,
+    wrong,
 )
-from xpnet.initializers import Initializer, generator
-
-Array = Any
-Shape = tuple[int, ...]
+from xpnet.initializers import Initializer
+from xpnet.node import Names, Node
 
 PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: a prediction with dropout on
-ALIGNMENT = 256  # bytes; every view starts on a full memory transaction
-MOST_ROWS = 1 << 20  # rows or columns for each of which a layer has an entry in a table
-MOST_ELEMENTS = 1 << 40  # of an array; a layer that would have a larger one is not built
-
-
-def copy_in(who: str, name: str, array: Array | None, value: Any, backend: Backend | None) -> None:
-    """array[...] = value, for an assignment to an attribute `name` whose array others share: it
-    must not be replaced."""
-    if value is array:                  # p.data += x has changed it already, and assigns it
-        return
-    if array is None or backend is None:
-        raise ValueError(f"{who}: expected an assignment to {name} once there is such an array. "
-                         "Received: "
-                         f"{type(value).__name__}, before a network or `initialize` made one, or "
-                         "for a state, which has no grad.")
-    if not hasattr(value, "__cuda_array_interface__"):
-        value = real_array(value, f"{who}: {name}")
-    if value.shape != array.shape:
-        raise ValueError(f"{who}: expected {name} of shape {array.shape}. Received: shape "
-                         f"{value.shape}.")
-    with backend.scope():
-        array[...] = backend.asarray(value, array.dtype)
-
-
-class Parameter:
-    """An array that a layer declares: `data` is what it computes with, `grad` (trained ones only)
-    its gradient.
-
-    Both are views of their network's flat arrays. An assignment, p.data = values, copies the values
-    into the view.
-    """
-
-    def __init__(self, name: str, shape: Shape, init: Initializer, fan_in: int, fan_out: int,
-                 decay: bool, units: int = 1
-                 ) -> None:
-        self.name, self.shape, self.init, self.fan_in, self.fan_out, self.decay = (
-            name, shape, init, fan_in, fan_out, decay)
-        self.units = units  # so many axes, the first ones, say which unit a weight leads to
-        self.backend: Backend | None = None
-        self.data: Array = None
-        self.grad: Array = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("data", "grad") and name in vars(self):
-            copy_in(f"Parameter {self.name!r}", name, vars(self)[name], value, self.backend)
-        else:
-            super().__setattr__(name, value)
-
-    def place(self, backend: Backend, data: Array, grad: Array = None) -> None:
-        """Let the parameter be these views."""
-        vars(self).update(backend=backend, data=data, grad=grad)
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    def draw(self, seed: int, full_name: str) -> np.ndarray:
-        """Initial values on the host, the same for every backend."""
-        return self.init(generator(seed, full_name), self.shape, self.fan_in, self.fan_out)
-
-
-@dataclass(eq=False, repr=False)
-class Node:
-    """One value in a network's graph: what `layer` makes of its parents, of `shape` (without the
-    batch axis)."""
-
-    layer: Layer | None     # None for the input
-    parents: tuple[Node, ...]
-    shape: Shape
-    names: dict[str, int]   # how many layers of each kind the graph has; shared by all its nodes
-
-    def __repr__(self) -> str:
-        """Without the parents: each would show its own, and in a graph most of them again and
-        again."""
-        return (f"<{self.layer.who if self.layer else 'Input'}: a value of shape {self.shape} per "
-                "sample>")
+MOST_ROWS = 1 << 20         # rows or columns for each of which a layer has an entry in a table
+MOST_ELEMENTS = 1 << 40     # of an array; a layer that would have a larger one is not built
+CHILD = 1 << 32             # children's random numbers have keys beside those of all nodes
 
 
 class Layer(Checked):
@@ -126,39 +47,55 @@ class Layer(Checked):
     kind = "layer"                      # automatic names are kind1, kind2, ...
     # what an output element sees of its input, for the receptive field
     window: Window | None = None
-    upsampling: tuple[float, float] = (1, 1)    # how many rows, columns it makes of one
-    smallest_batch = 1                  # batches that training can use
+    upsampling: tuple[float, float] = (1, 1)    # how many rows and columns it makes of one
+    smallest_batch = 1                  # the smallest batch that training can use
     name: str | None = None
     _trainable = True
+    _lr_scale = 1.0
 
     def __init__(self, *, name: str | None = None) -> None:
         self.name = expect_name(self.who, "name", name)
-        # False: nobody reads the gradient by the input, backward may return None
-        self.needs_dx = True
         self.built = False
+        self.uses = 0                   # in graphs
         self.parameters: list[Parameter] = []
         self.states: list[Parameter] = []
+        self.children: list[Layer] = []
         self.in_shapes: tuple[Shape, ...] = ()
         self.out_shape: Shape = ()
-        self._cache: tuple[Any, ...] | None = None
+        # Of the use that is being computed: whether the input gradient is needed (if not, backward
+        # may return None), whether a prediction keeps what backward needs, and what was kept.
+        self.needs_dx, self.keep_prediction = True, False
+        self.kept: Any = None
         self._updater: Any = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter | None):
             raise AttributeError(f"{self.who}: expected an assignment to {name}.data, which copies "
-                                 "the values in. "
-                                 f"Received: {type(value).__name__} for {name}, which would take "
-                                 "the parameter's place.")
+                                 f"the values in. Received: {type(value).__name__} for {name}, "
+                                 "which would replace the parameter.")
         super().__setattr__(name, value)
 
     @property
     def trainable(self) -> bool:
-        """Whether an optimizer may change the parameters."""
+        """Whether an optimizer may change the parameters, those of children too."""
         return self._trainable
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = self.expect_flag("trainable", value)
+        for child in self.children:
+            child.trainable = value
+
+    @property
+    def lr_scale(self) -> float:
+        """A factor of the learning rate for the parameters, those of children too; 1 by default."""
+        return self._lr_scale
+
+    @lr_scale.setter
+    def lr_scale(self, value: float) -> None:
+        self._lr_scale = self.expect_number("lr_scale", value, 0)
+        for child in self.children:
+            child.lr_scale = value
 
     # --- what a subclass writes -------------------------------------------------------------------
 
@@ -172,8 +109,10 @@ class Layer(Checked):
         raise NotImplementedError(f"{self.who}: expected a method forward(x, mode).")
 
     def backward(self, dy: Array, accumulate: bool = False) -> Any:
-        """Gradient by the input (a tuple for several), None where needs_dx is False; parameters'
-        gradients go to .grad."""
+        """The input gradient (a tuple for several inputs), None if `needs_dx` is False.
+
+        The parameters' gradients are written to .grad, or added to it with `accumulate`.
+        """
         raise NotImplementedError(f"{self.who}: expected a method backward(dy, accumulate).")
 
     def multiply_adds(self) -> int:
@@ -242,31 +181,53 @@ class Layer(Checked):
                              f"shape {shown(shape)}.")
         return shape
 
+    def keeps(self, mode: str) -> bool:
+        """Whether `remember` keeps what it is given in this mode: in training, or for the gradients
+        of a prediction."""
+        return mode == TRAIN or self.keep_prediction
+
     def remember(self, mode: str, *values: Any) -> None:
-        """Keep what backward needs, in TRAIN mode only."""
-        if mode == TRAIN:
-            self._cache = values
-        elif mode not in (PREDICT, SAMPLE):
-            raise ValueError(f'{self.who}: expected mode "{PREDICT}", "{TRAIN}" or "{SAMPLE}". '
-                             f'Received: mode={shown(mode)}.')
+        """Keep what backward needs, if a backward pass may follow."""
+        if self.keeps(mode):
+            self.kept = values
+        elif mode not in (PREDICT, TRAIN, SAMPLE):
+            raise wrong(self.who, f'mode "{PREDICT}", "{TRAIN}" or "{SAMPLE}"', "mode", mode)
 
     def recall(self) -> tuple[Any, ...]:
         """Take out what forward kept, so that memory is freed as backward proceeds."""
-        if self._cache is None:
+        if self.kept is None:
             raise RuntimeError(f"{self.who}: expected a forward pass in TRAIN mode before each "
                                "backward pass. Received: none.")
-        values, self._cache = self._cache, None
+        values, self.kept = self.kept, None
         return values
+
+    def child(self, name: str, layer: Layer, *in_shapes: Shape) -> Shape:
+        """Build a layer that this layer is made of, and return its output shape.
+
+        For `build`. The child's parameters and states become this layer's, under its name:
+        "depthwise.W".
+        """
+        layer.name = name
+        out_shape = layer.connect(*in_shapes)
+        for p in (*layer.parameters, *layer.states):
+            p.name = f"{name}.{p.name}"
+        self.parameters += layer.parameters
+        self.states += layer.states
+        self.children.append(layer)
+        layer.trainable, layer.lr_scale = self.trainable, self.lr_scale
+        return out_shape
 
     # --- for owners -------------------------------------------------------------------------------
 
     def connect(self, *in_shapes: Shape) -> Shape:
-        """Build for these input shapes, once."""
+        """Build for these input shapes. A layer that is built takes inputs of the same shapes."""
         self._expect_initialized()
         if self.built:
-            raise ValueError(f"{self.who}: expected to be used once. Received: a second use of the "
-                             "same layer; make a new "
-                             "layer for each place (weights cannot be shared).")
+            if in_shapes != self.in_shapes:
+                raise ValueError(f"{self.who}: expected inputs of the shapes of its first use, "
+                                 f"{self.in_shapes}, because its weights are shared. Received: "
+                                 f"{in_shapes}.")
+            return self.out_shape
         for shape in in_shapes:
             expect_shape(self.who, "the shape of one sample, e.g. (1, 28, 28), for each input",
                          shape)
@@ -289,19 +250,38 @@ class Layer(Checked):
                             "super().__init__(name=name). "
                             "Received: a layer that did not call it.")
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        """Run on `backend`; (seed, index) and the counters (step, use) key the layer's random
-        numbers.
+    def bind(self, backend: Backend, seed: int, counters: Array) -> None:
+        """Compute on `backend`; `seed`, the use and the counters (step, use) key random numbers.
 
-        Tables that follow from the shapes are cached properties: made where they are first used, so
-        that a network that is only built takes no memory for them, and forgotten here, because they
-        are arrays of the backend.
+        Tables that follow from the shapes are cached properties. They are made when they are first
+        needed, so that a network that is only built takes no memory for them, and dropped here,
+        because they are arrays of the backend.
         """
         for name in self._tables() & vars(self).keys():
             del vars(self)[name]
-        self.backend, self.xp = backend, backend.xp
-        self.seed, self.index, self.counters = seed, index, counters
-        self._cache = None
+        self.backend, self.xp, self.seed, self.counters = backend, backend.xp, seed, counters
+        self.kept = None
+        for child in self.children:
+            child.bind(backend, seed, counters)
+
+    def enter(self, index: int, needs_dx: bool = True, keep_prediction: bool = False) -> None:
+        """Begin the use number `index` of the graph, which keys the random numbers."""
+        self.index, self.needs_dx, self.keep_prediction = index, needs_dx, keep_prediction
+        for number, child in enumerate(self.children, 1):
+            child.enter(index + number * CHILD, True, keep_prediction)
+
+    def take(self) -> Any:
+        """Hand out what forward kept, with what the children kept."""
+        kept, self.kept = self.kept, None
+        return (kept, [child.take() for child in self.children]) if self.children else kept
+
+    def give(self, kept: Any) -> None:
+        """Put back what `take` handed out, before backward."""
+        if self.children and kept is not None:
+            kept, of_children = kept
+            for child, values in zip(self.children, of_children, strict=True):
+                child.give(values)
+        self.kept = kept
 
     @classmethod
     @cache
@@ -313,6 +293,8 @@ class Layer(Checked):
         """Make all tables now, so that what is measured later is the work on batches alone."""
         for name in self._tables():
             getattr(self, name)
+        for child in self.children:
+            child.make_tables()
 
     def __call__(self, *inputs: Node) -> Node:
         """Add the layer to a graph: symbolic inputs in, a symbolic output out."""
@@ -322,14 +304,12 @@ class Layer(Checked):
             raise TypeError(f"{self.who}: expected symbolic inputs, from Input(...) or another "
                             f"layer. Received: {received}. "
                             "To compute with arrays, call a network, or the layer's forward.")
-        names = inputs[0].names
-        if any(node.names is not names for node in inputs):
-            raise ValueError(f"{self.who}: expected inputs of one graph. Received: values that "
-                             "come from different Inputs.")
+        names = Names.of(inputs)
         if self.name is None and not self.built:
-            names[self.kind] = names.get(self.kind, 0) + 1
-            self.name = f"{self.kind}{names[self.kind]}"
-        return Node(self, inputs, self.connect(*(node.shape for node in inputs)), names)
+            names.give(self)
+        shape = self.connect(*(node.shape for node in inputs))
+        self.uses += 1
+        return Node(self, inputs, shape, names, self.uses)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, by name."""
@@ -350,16 +330,20 @@ class Layer(Checked):
 
     def initialize(self, *in_shapes: Shape, backend: str | Backend = "numpy",
                    dtype: Any = "float32", seed: int = 0) -> Layer:
-        """Build for these input shapes and own the parameters: forward, backward and update work
-        without a network."""
+        """Build for these input shapes and allocate the parameters: then forward, backward and
+        update work without a network."""
         dtype, seed = expect_dtype(self.who, dtype), expect_seed(self.who, seed)
+        if "parameters" in vars(self) and self.built:
+            raise ValueError(f"{self.who}: expected a layer that is not in use. Received: a layer "
+                             "that is built already.")
         self.connect(*in_shapes)
         self.name = self.name or self.kind
         backend = get_backend(backend)
-        self.buffers = Buffers([self], backend, dtype, seed)
+        self.buffers = Buffers({self.name: self}, backend, dtype, seed)
         with backend.scope():
-            self.bind(backend, seed, 0, backend.zeros((2,), np.uint64))
-        # In a network the network checks what comes in; here nobody else would.
+            self.bind(backend, seed, backend.zeros((2,), np.uint64))
+        self.enter(0)
+        # In a network the network checks what comes in; a layer alone checks it itself.
         self.forward, self.backward = self._checked_forward, self._checked_backward     # type: ignore[method-assign]
         return self
 
@@ -391,103 +375,11 @@ class Layer(Checked):
 
     def update(self, optimizer: Any) -> None:
         """One optimizer step on the layer's own parameters."""
-        from xpnet.optim.base import Optimizer, Updater
         if self._updater is None or self._updater.optimizer is not optimizer:
-            expect_instance(self.who, "optimizer", optimizer, Optimizer, "an Optimizer, e.g. "
-                                                                         "Adam(1e-3)")
-            self._updater = Updater(optimizer, self.buffers)
+            if not callable(getattr(optimizer, "updater", None)):
+                raise TypeError(str(wrong(self.who, "optimizer to be an Optimizer, e.g. Adam(1e-3)",
+                                          "optimizer", optimizer)))
+            self._updater = optimizer.updater(self.buffers)
         with self.backend.scope():
             self._updater.step()
         self.counters[0] += self.counters.dtype.type(1)     # the next forward drops other elements
-
-
-class Buffers:
-    """Three flat arrays for the parameters, their gradients and the state of some layers, which get
-    views of them.
-
-    Decayed weights come first, so that an optimizer step, a clip or a checkpoint is one operation
-    on one array.
-    """
-
-    def __init__(self, layers: Sequence[Layer], backend: Backend, dtype: Any, seed: int) -> None:
-        self.backend, self.dtype, self.layers = backend, np.dtype(dtype), list(layers)
-        pairs = [(layer, p) for layer in self.layers for p in layer.parameters]
-        self.placed = ([pair for pair in pairs
-                        if pair[1].decay] + [pair for pair in pairs if not pair[1].decay])
-        self.offsets, sizes = self._offsets([p for _, p in self.placed])
-        self.decayed = sum(sizes[:sum(p.decay for _, p in self.placed)])
-        states = [(layer, p) for layer in self.layers for p in layer.states]
-        self.state_offsets, state_sizes = self._offsets([p for _, p in states])
-
-        self.arrays = {f"{layer.name}.{p.name}": p for layer, p in pairs + states}
-        self._expect_memory(sum(sizes), sum(state_sizes))
-        try:
-            self._allocate(sum(sizes), sum(state_sizes), states, seed)
-        except MemoryError as error:
-            raise self._too_large(sum(sizes), sum(state_sizes)) from error
-
-    def _allocate(self, size: int, state_size: int, states: list[tuple[Layer, Parameter]],
-                  seed: int) -> None:
-        backend = self.backend
-        self.parameters = backend.zeros((size,), self.dtype)
-        self.grads = backend.zeros((size,), self.dtype)
-        self.state = backend.zeros((state_size,), self.dtype)
-        for (_, p), offset in zip(self.placed, self.offsets, strict=True):
-            part = slice(offset, offset + p.size)
-            p.place(backend, self.parameters[part].reshape(p.shape),
-                    self.grads[part].reshape(p.shape))
-        for (_, p), offset in zip(states, self.state_offsets, strict=True):
-            p.place(backend, self.state[offset:offset + p.size].reshape(p.shape))
-        with backend.scope():
-            for name, p in self.arrays.items():
-                p.data[...] = backend.asarray(p.draw(seed, name), self.dtype)
-
-    def _expect_memory(self, size: int, state_size: int) -> None:
-        """An error where parameters and state cannot fit into the machine's memory: systems promise
-        more than they have."""
-        memory = _machine_memory() if self.backend.xp is np else None
-        if memory is not None and (size + state_size) * self.dtype.itemsize > memory:
-            raise self._too_large(size, state_size)
-
-    def _too_large(self, size: int, state_size: int) -> MemoryError:
-        layer, largest = max(((layer, p) for layer in self.layers for p in layer.parameters
-                              + layer.states),
-                             key=lambda pair: pair[1].size)
-        gib = self.dtype.itemsize / 2**30
-        return MemoryError(f"{layer.who}: expected parameters and state that fit into the memory "
-                           f"of {self.backend.name}. "
-                           f"Received: {(size + state_size) * gib:,.1f} GiB, "
-                           f"{largest.size * gib:,.1f} GiB of them "
-                           f"{largest.name} of shape {largest.shape}.")
-
-    def _offsets(self, parameters: Sequence[Parameter]) -> tuple[list[int], list[int]]:
-        """Where each view starts, and how many elements it takes up with the gap that aligns the
-        next one."""
-        unit = ALIGNMENT // self.dtype.itemsize
-        sizes = [-(-p.size // unit) * unit for p in parameters]
-        return list(accumulate(sizes, initial=0))[:-1], sizes
-
-    def trained(self, steps: Mapping[Layer, int]) -> list[tuple[int, int, Layer]]:
-        """The contiguous parts (start, stop, layer) of the flat buffers that an optimizer may
-        change.
-
-        Frozen layers are left out. All layers of a part have the same number of `steps` behind
-        them, and `layer` is the first of them.
-        """
-        stops = [*self.offsets, self.parameters.size][1:]
-        parts: list[tuple[int, int, Layer]] = []
-        for (layer, _), start, stop in zip(self.placed, self.offsets, stops, strict=True):
-            if not layer.trainable:
-                continue
-            if parts and parts[-1][1] == start and steps[parts[-1][2]] == steps[layer]:
-                start, _, layer = parts.pop()
-            parts.append((start, stop, layer))
-        return parts
-
-
-def _machine_memory() -> int | None:
-    """Bytes of memory that the machine has; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -62,7 +62,8 @@ def top_k_accuracy(y: Any, target: Any, k: int = 5, *, ignore_index: int | None 
 
 
 def confusion_matrix(y: Any, target: Any, *, classes: int | None = None,
-                     ignore_index: int | None = None) -> np.ndarray:
+                     ignore_index: int | None = None
+                     ) -> np.ndarray:
     """Confusion matrix: C[i, j] = number of targets i that were predicted to be j (Kohavi and
     Provost 1998).
 
@@ -203,7 +204,8 @@ def psnr(y: Any, target: Any, *, data_range: float | None = None) -> float:
 
 @np.errstate(under="ignore")
 def ssim(y: Any, target: Any, *, data_range: float | None = None, kernel_size: int = 11,
-         sigma: float = 1.5) -> float:
+         sigma: float = 1.5
+         ) -> float:
     """Structural similarity: SSIM = mean of (2 m n + a) (2 s_mn + b) / ((m^2 + n^2 + a) (s_m^2 +
     s_n^2 + b)).
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from xpnet.backends import Backend
-from xpnet.layer import Layer, Node, Shape
+from xpnet.graph import Input
+from xpnet.layer import Layer, Shape
 from xpnet.layers import (
     RBF,
     Add,
@@ -23,7 +24,8 @@ from xpnet.layers import (
     Subsampling2d,
     TableConv2d,
 )
-from xpnet.network import Input, Network, Sequential
+from xpnet.network import Network, Sequential
+from xpnet.node import Node
 
 
 def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: int = 10,

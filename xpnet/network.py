@@ -1,43 +1,44 @@
-"""Networks: a graph of layers, and its straight line, Sequential.
+"""Networks: what people call. Sequential is a network whose graph is a straight line.
 
-Inside, everything is batch-last; a network converts at its boundary: `net(x)`, `fit`, `evaluate`
-and `predict` take and return batch-first arrays.
+Inside, everything is batch-last. A network converts at its boundary: `net(x)`, `fit`, `evaluate`
+and `predict` take and return batch-first arrays. The work is done elsewhere: graph.py computes,
+training/ trains, inspect/ shows, transform/ changes, io/ saves.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
-from xpnet.checks import (
-    expect_choice,
-    expect_dtype,
-    expect_flag,
-    expect_seed,
-    expect_shape,
-    real_array,
-    shown,
-)
-from xpnet.layer import PREDICT, SAMPLE, Array, Buffers, Layer, Node, copy_in
-from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
+from xpnet.buffers import Array, copy_in
+from xpnet.checks import expect_choice, expect_flag, expect_name, shown
+from xpnet.graph import Graph, Input
+from xpnet.inspect.memory import MemoryReport, memory_report
+from xpnet.inspect.summary import summary
+from xpnet.io import safetensors
+from xpnet.io.architecture import own_layers
+from xpnet.layer import PREDICT, SAMPLE, Layer
 from xpnet.losses import Loss
+from xpnet.node import Names, Node
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
+from xpnet.training.callbacks import Callback
+from xpnet.training.gradients import input_gradient
+from xpnet.training.history import History
+from xpnet.training.loop import evaluate, fit, predict, values_of
+from xpnet.training.sampling import predict_samples
+from xpnet.transform.folding import fold_batch_norm
+from xpnet.transform.population import population_statistics
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from xpnet.memory import MemoryReport
-    from xpnet.step import TrainStep
-    from xpnet.training import History
-
 FLAT = "parameters", "grads", "state", "counters"       # arrays that layers have views of
-FIXED = {  # attributes that other parts of a network follow from, and how to have other ones
+FIXED = {               # attributes that other parts follow from, and how to get others
     "backend": "net.to(backend) to move the network", "dtype": "a new Network with this dtype",
     "seed": "a new Network with this seed", "layers": "a new Network of these layers",
     "nodes": "a new Network of this graph", "input": "a new Network of this graph",
@@ -45,338 +46,309 @@ FIXED = {  # attributes that other parts of a network follow from, and how to ha
 }
 
 
-def Input(shape: Sequence[int]) -> Node:    # noqa: N802 - it reads like the layers it stands among
-    """The symbolic input of a network: the shape of one sample, (C, H, W) or (D,), without the
-    batch axis."""
-    return Node(None, (), expect_shape("Input", "the shape of one sample, e.g. (1, 28, 28)", shape),
-                {})
+class Network(Graph):
+    """A graph of layers from one or several Inputs to one or several outputs, on one backend.
 
-
-class Network:
-    """A graph of layers from one Input to one output, on one backend.
-
-    Its parameters, gradients and state are three flat arrays: `net.parameters`, `net.grads`,
+    Parameters, gradients and state are three flat arrays: `net.parameters`, `net.grads`,
     `net.state`. An assignment to one of them copies the values in. The same `seed` gives the same
     initial values on every backend and the same training on one.
+
+    A network that is called with nodes becomes a part of another one: its layers belong to that
+    network then, under its name, with the values that they have. It can still predict.
+
+    Args:
+        inputs: an Input, or a list or dict of Inputs. Data follow the same structure.
+        outputs: the node whose value is the output, or a list or dict of nodes. Targets, losses
+            and predictions follow the same structure.
+        backend: the name of a backend, see get_backend, or a Backend.
+        dtype: float32 or float64.
+        seed: of initial values and of all random numbers of training.
+        name: the name of the network as a part of another one.
     """
 
-    backend: Backend
-    parameters: Array
-    grads: Array
-    state: Array
-    counters: Array
+    kind = "network"
 
-    def __init__(self, inputs: Node, outputs: Node, *, backend: str | Backend = "auto",
-                 dtype: Any = "float32", seed: int = 0) -> None:
-        if (not isinstance(inputs, Node) or not isinstance(outputs, Node)
-            or inputs.layer is not None):
-            raise TypeError("Network: expected one Input and one output of its graph. "
-                            f"Received: {type(inputs).__name__} and {type(outputs).__name__}.")
-        self.dtype, self.seed = expect_dtype("Network", dtype), expect_seed("Network", seed)
-        self.input, self.output = inputs, outputs
-        first, *nodes = _topological(outputs)
-        if first is not inputs or any(node.layer is None for node in nodes):
-            raise ValueError("Network: expected an output that follows from the given Input alone. "
-                             "Received: an output that does not reach it, or reaches another "
-                             "Input.")
-        self.nodes: tuple[Node, ...] = tuple(nodes)
-        self.layers: tuple[Layer, ...] = (tuple(node.layer for node in self.nodes
-                                                if node.layer is not None))
-        if not self.layers:
-            raise ValueError("Network: expected at least one layer. Received: an output that is "
-                             "the Input itself.")
-        self._check_names()
-        self._check_softmax()
-        self._place_gradients()
-        self.epochs = 0  # trained so far; keys the order in which fit shuffles
-        self._train_step: TrainStep | None = None
-        self._allocate(get_backend(backend))
-        self._own = frozenset(vars(self)) | {"_own"}
+    def __init__(self, inputs: Any, outputs: Any, *, backend: str | Backend = "auto",
+                 dtype: Any = "float32", seed: int = 0, name: str | None = None) -> None:
+        super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed)
+        self.name = expect_name(self.who, "name", name)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._own = frozenset(vars(self)) | {"_own", "calls", "name"}
+
+    @classmethod
+    def of(cls, graph: Graph) -> Any:
+        """A network of this class that takes over a graph."""
+        net: Network = object.__new__(cls)
+        vars(net).update(vars(graph), name=None)
+        net._finish()
+        return net
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # a subclass may use the names for its own arguments before that
-        made = "_own" in vars(self)
+        made = "_own" in vars(self)     # before that a subclass may use the names for arguments
         if made and name in FLAT:
             copy_in("Network", name, vars(self)[name], value, self.backend)
         elif made and name in FIXED:
             raise AttributeError(f"Network: expected {FIXED[name]}. Received: an assignment to "
-                                 f"net.{name}, which the network's "
-                                 "other parts would not follow.")
+                                 f"net.{name}, which the network's other parts would not follow.")
         else:
             super().__setattr__(name, value)
 
-    # --- construction -----------------------------------------------------------------------------
+    @property
+    def input(self) -> Any:
+        """The Input; for several inputs a list or dict."""
+        return self.ins.given
 
-    def _check_names(self) -> None:
-        twice = (sorted(str(name)
-                        for name, times in Counter(layer.name for layer in self.layers).items()
-                        if times > 1))
-        if twice:
-            raise ValueError("Network: expected every layer to have a name of its own. Received: "
-                             f"{', '.join(twice)} twice.")
+    @property
+    def output(self) -> Any:
+        """The node of the output; for several outputs a list or dict."""
+        return self.outs.given
+
+    @property
+    def trainable(self) -> bool:
+        """Whether an optimizer may change all layers; an assignment holds for all of them."""
+        return all(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
         for layer in self.layers:
-            if getattr(layer, "buffers", None) is not None:
-                raise ValueError(f"{layer.who}: expected a layer of no other network. Received: "
-                                 "one that is in use elsewhere.")
-
-    def _check_softmax(self) -> None:
-        # whether a value is a softmax's output, in one pass: see softmax_below
-        below = {self.input: False}
-        for node in self.nodes:
-            first = below[node.parents[0]]
-            below[node] = isinstance(node.layer, Softmax) or (first and len(node.parents) == 1
-                                                              and isinstance(node.layer,
-                                                                             Dropout | Flatten))
-            if isinstance(node.layer, Softmax | LogSoftmax) and first:
-                raise ValueError(f"{node.layer.who}: expected softmax to be applied once. "
-                                 "Received: an input that is one already.")
-
-    def _place_gradients(self) -> None:
-        """A gradient by a value is needed where the value depends on a parameter; the first layers
-        need none."""
-        depends = {self.input: False}
-        self._consumers: dict[Node, int] = {}
-        for node in self.nodes:
-            assert node.layer is not None
-            node.layer.needs_dx = any(depends[parent] for parent in node.parents)
-            depends[node] = node.layer.needs_dx or bool(node.layer.parameters)
-            for parent in node.parents:
-                self._consumers[parent] = self._consumers.get(parent, 0) + 1
-
-    def _allocate(self, backend: Backend) -> None:
-        # first: memory may not suffice
-        self.buffers = Buffers(self.layers, backend, self.dtype, self.seed)
-        self.xp = backend.xp
-        flat = {name: getattr(self.buffers, name) for name in FLAT[:3]}
-        # (step, use): what dropout's masks follow from
-        flat["counters"] = backend.zeros((2,), np.uint64)
-        vars(self).update(flat, backend=backend)            # the only place where they are replaced
-        for index, layer in enumerate(self.layers):
-            layer.buffers = self.buffers
-            with backend.scope():
-                layer.bind(backend, self.seed, index, self.counters)
+            layer.trainable = value
 
     def to(self, backend: str | Backend) -> Network:
-        """Move the network, and the optimizer's state of a training under way, to another backend.
-        Returns itself."""
-        new = get_backend(backend)
-        old, arrays = self.backend, (self.parameters, self.grads, self.state, self.counters)
-        self._allocate(new)
-        with new.scope():
-            for mine, before in zip((self.parameters, self.grads, self.state, self.counters),
-                                    arrays, strict=True):
-                mine[...] = new.asarray(old.to_numpy(before))
-        if self._train_step is not None:
-            self._train_step.to()
+        """Move the network to another backend. Returns itself.
+
+        The optimizer's state of a training under way moves with the next step.
+        """
+        self.move(get_backend(backend))
         return self
 
-    # --- batch-last: what training and the layers use ---------------------------------------------
+    # --- a part of another network ----------------------------------------------------------------
 
-    def forward(self, x: Array, mode: str = PREDICT, output: Node | None = None) -> Array:
-        """The value of `output` (the network's own unless told) for a batch-last x on the
-        backend."""
-        output = output or self.output
-        values, left = {self.input: x}, dict(self._consumers)
+    def _within(self, nodes: Sequence[Node]) -> Any:
+        """The outputs' nodes, for the nodes of another network in the place of the inputs."""
+        names = Names.of(nodes)
+        if len(nodes) != len(self.ins) or any(
+                node.shape != own.shape for node, own in zip(nodes, self.ins.nodes, strict=True)):
+            raise ValueError(f"{self.who}: expected inputs of shapes "
+                             f"{[node.shape for node in self.ins.nodes]}. Received: "
+                             f"{[node.shape for node in nodes]}.")
+        if self.name is None:
+            names.give(self)
+        uses = {layer: layer.uses for layer in self.layers}
+        first = not vars(self).get("calls", 0)
+        self.calls = vars(self).get("calls", 0) + 1
+        new = dict(zip(self.ins.nodes, nodes, strict=True))
         for node in self.nodes:
-            if output in values:
-                break
-            assert node.layer is not None
-            y = values[node] = node.layer.forward(*(values[parent] for parent in node.parents),
-                                                  mode=mode)
-            if getattr(y, "shape", (None,))[:-1] != node.shape:
-                raise ValueError(f"{node.layer.who}: expected forward to return an array of shape "
-                                 f"({', '.join(map(str, node.shape))}, N), as build said. "
-                                 f"Received: {_shape_or_type(y)}.")
-            for parent in node.parents:
-                left[parent] -= 1
-                if not left[parent]:
-                    # nobody reads it again: its memory is free unless a layer keeps it
-                    del values[parent]
-        return values[output]
+            layer = node.layer
+            assert layer is not None
+            use = node.use if first else uses[layer] + node.use
+            layer.uses = max(layer.uses, use)
+            new[node] = Node(layer, tuple(new[parent] for parent in node.parents), node.shape,
+                             names, use, (self, *node.inside))
+        return self.outs.pack([new[node] for node in self.outs.nodes])
 
-    def backward(self, dy: Array, output: Node | None = None, accumulate: bool = False) -> None:
-        """All parameters' gradients, from the gradient by `output`; values read twice have their
-        gradients summed."""
-        gradients: dict[Node, Array] = {output or self.output: dy}
-        owned: set[Node] = set()  # sums that are ours to write to; layers' arrays are not
-        for node in reversed(self.nodes):
-            assert node.layer is not None
-            if node not in gradients:
-                # it depends on no parameter: nobody asked for its gradient
-                node.layer._cache = None
-                continue
-            dxs = node.layer.backward(gradients.pop(node), accumulate=accumulate)
-            dxs = dxs if isinstance(dxs, tuple) else (dxs,)
-            if len(dxs) != len(node.parents):
-                raise ValueError(f"{node.layer.who}: expected backward to return a gradient for "
-                                 "each of "
-                                 f"{len(node.parents)} inputs. Received: {len(dxs)}.")
-            for parent, dx in zip(node.parents, dxs, strict=True):
-                if parent is self.input or dx is None:
-                    continue
-                if getattr(dx, "shape", (None,))[:-1] != parent.shape:
-                    raise ValueError(f"{node.layer.who}: expected backward to return an array of "
-                                     "its input's shape, "
-                                     f"({', '.join(map(str, parent.shape))}, N). Received: "
-                                     f"{_shape_or_type(dx)}.")
-                if parent not in gradients:
-                    gradients[parent] = dx
-                elif parent in owned:
-                    gradients[parent] += dx
-                else:
-                    gradients[parent] = gradients[parent] + dx
-                    owned.add(parent)
+    # --- batch-last -------------------------------------------------------------------------------
+
+    def forward(self, x: Any, mode: str = PREDICT) -> Any:
+        """The output for batch-last arrays on the network's backend."""
+        return self.outs.pack(self.run(self.ins.unpack(x, self.who, "inputs"), self.outs.nodes,
+                                       mode))
+
+    def backward(self, dy: Any, accumulate: bool = False) -> None:
+        """All parameters' gradients, given that with respect to the output, after a forward pass in
+        "train" mode.
+
+        Args:
+            dy: batch-last; for several outputs as they are.
+            accumulate: add to the gradients instead of replacing them.
+        """
+        dys = self.outs.unpack(dy, self.who, "gradients")
+        self.run_backward([*zip(self.outs.nodes, dys, strict=True)], accumulate)
 
     def batch_last(self, x: Any) -> Array:
-        """A batch-first array as the network's: on its backend, in its dtype, the batch as the last
+        """A batch-first array on the network's backend, in its dtype, with the batch as its last
         axis."""
         return self.backend.gather_batch(self.xp.asarray(x), None, self.dtype)
 
-    # --- batch-first: what users call -------------------------------------------------------------
+    # --- batch-first ------------------------------------------------------------------------------
 
-    def __call__(self, x: Any, mode: str = PREDICT) -> Array:
-        """The output for a batch-first x, as a batch-first array of the backend.
+    def __call__(self, x: Any, *more: Node, mode: str = PREDICT) -> Any:
+        """The output for batch-first x, as batch-first arrays of the backend.
 
-        mode is "predict", or "sample" for outputs with dropout on, another mask with each call.
+        With nodes instead of arrays the network becomes a part of another one; the nodes of its
+        outputs are returned.
+
+        Args:
+            x: an array, or arrays as the inputs are; or nodes, one for each input.
+            more: further nodes.
+            mode: "predict", or "sample" for outputs with dropout on, with other masks at each call.
         """
+        nodes = [*x.values()] if isinstance(x, Mapping) else x if isinstance(x, list) else [x]
+        if nodes and all(isinstance(node, Node) for node in nodes):
+            return self._within([*nodes, *more])
+        if more:
+            raise TypeError(f"{self.who}: expected arrays for all inputs in x. Received: "
+                            f"{len(more) + 1} arguments.")
         mode = expect_choice("Network", "mode", mode, (PREDICT, SAMPLE))
-        x = self.check_input(x)
+        xs = self.check_inputs(x)
         with self.backend.scope():
-            y = self.forward(self.batch_last(x), mode)
+            ys = self.run([self.batch_last(a) for a in xs], self.outs.nodes, mode)
             if mode == SAMPLE:
                 self.counters[1] += self.counters.dtype.type(1)
-            return self.xp.ascontiguousarray(self.xp.moveaxis(y, -1, 0))
+            return self.outs.pack([self.xp.ascontiguousarray(self.xp.moveaxis(y, -1, 0))
+                                   for y in ys])
 
-    def check_input(self, x: Any) -> Any:
-        """`x` as a batch-first array of real numbers; an error where the network cannot take it."""
-        if not hasattr(x, "__cuda_array_interface__"):
-            x = real_array(x, "Network: input")
-        if x.shape[1:] != self.input.shape or x.ndim != len(self.input.shape) + 1:
-            raise ValueError("Network: expected input of shape (N, "
-                             f"{', '.join(map(str, self.input.shape))}). "
-                             f"Received: shape {tuple(x.shape)}.")
-        if x.shape[0] == 0:
-            raise ValueError("Network: expected at least one sample. Received: shape "
-                             f"{tuple(x.shape)}.")
-        return x
-
-    def predict(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
-        """What the last layer gives for a batch-first x, as a batch-first NumPy array, computed in
-        batches."""
-        from xpnet.training import predict
+    def predict(self, x: Any, *, batch_size: int = 256) -> Any:
+        """The output for batch-first x as batch-first NumPy arrays, computed in batches."""
         return predict(self, x, batch_size=batch_size)
 
-    def predict_samples(self, x: Any, samples: int = 50, *, loss: str | Loss | None = None,
-                        batch_size: int = 256
-                        ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the predictions over dropout's masks, of probabilities
-        where the loss makes them.
+    def output_of(self, name: str, x: Any, *, batch_size: int = 256) -> np.ndarray:
+        """The output of the layer called `name`, as a batch-first NumPy array (N, ...).
 
-        `loss` is that of the last fit by default; see xpnet.sampling.
+        Args:
+            name: as `summary` shows it. The second use of a shared layer is "name:2".
+            x: batch-first samples.
+            batch_size: samples of a forward pass.
         """
-        from xpnet.sampling import predict_samples
+        return values_of(self, x, [self.node(name)], batch_size, "output_of")[0]
+
+    def input_gradient(self, x: Any, target: Any = None, *, loss: Any = None,
+                       output_gradient: Any = None) -> Any:
+        """The gradient with respect to the input, in prediction mode, as batch-first NumPy arrays.
+
+        See xpnet.training.gradients.
+        """
+        return input_gradient(self, x, target, loss=loss, output_gradient=output_gradient)
+
+    def predict_samples(self, x: Any, samples: int = 50, *, loss: str | Loss | None = None,
+                        batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the predictions over dropout's masks, of probabilities if
+        the loss includes softmax or sigmoid.
+
+        `loss` is that of the last fit by default; see xpnet.training.sampling.
+        """
         return predict_samples(self, x, samples, loss=loss, batch_size=batch_size)
 
-    def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, batch_size: int = 256,
-                 metrics: Mapping[str, Callable[[np.ndarray, np.ndarray], Any]] | None = None
-                 ) -> dict[str, Any]:
-        """{"loss": ..., "accuracy": ...}; the loss is the last fit's unless told, the accuracy is
-        there for classes.
+    def evaluate(self, x: Any, y: Any, *, loss: Any = None, loss_weights: Any = None,
+                 batch_size: int = 256,
+                 metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
+        """{"loss": ..., "accuracy": ...}, the accuracy for classes; see xpnet.training.evaluate.
 
-        metrics: names, and functions of what `predict` gives and of the targets, e.g. {"f1":
-        xn.metrics.f1_score}.
+        Args:
+            x: batch-first samples.
+            y: targets.
+            loss: the loss of the last fit by default.
+            loss_weights: factors of the losses of several outputs.
+            batch_size: samples of a forward pass.
+            metrics: names, and functions of what `predict` returns and of the targets, e.g.
+                {"f1": xn.metrics.f1_score}.
         """
-        from xpnet.training import evaluate
-        return evaluate(self, x, y, loss=loss, batch_size=batch_size, metrics=metrics)
+        return evaluate(self, x, y, loss=loss, loss_weights=loss_weights, batch_size=batch_size,
+                        metrics=metrics)
 
-    def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer, epochs: int = 1,
+    def fit(self, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, epochs: int = 1,
             batch_size: int = 32, validation: tuple[Any, Any] | None = None,
-            sample_weight: Any = None, schedule: str | Schedule = "constant", shuffle: bool = True,
+            sample_weight: Any = None, loss_weights: Any = None,
+            schedule: str | Schedule = "constant", shuffle: bool = True,
+            callbacks: Sequence[Callback] = (),
             until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True,
             capture: bool = True) -> History:
-        """Train on batch-first x and y; see xpnet.training.fit."""
-        from xpnet.training import fit
-        return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=batch_size,
-                   validation=validation, sample_weight=sample_weight, schedule=schedule,
-                   shuffle=shuffle, until=until, verbose=verbose, capture=capture)
+        """Train on batch-first x and y; see xpnet.training.fit for the arguments."""
+        return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs,
+                   batch_size=batch_size, validation=validation, sample_weight=sample_weight,
+                   loss_weights=loss_weights, schedule=schedule, shuffle=shuffle,
+                   callbacks=callbacks, until=until, verbose=verbose, capture=capture)
+
+    # --- files and copies -------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write architecture, parameters and state to a safetensors file, in place of the old one
-        only when complete."""
-        from xpnet.io import save
-        save(self, path)
+        """Write architecture, parameters and state to a safetensors file.
+
+        An old file is replaced only when the new one is complete.
+        """
+        safetensors.save(self, path)
 
     def load(self, path: str | Path, *, architecture: bool = True) -> Network:
         """Copy parameters and state from a file that `save` wrote for the same architecture.
-        Returns itself.
 
         With architecture=False from a file of any network whose arrays have the same names and
-        shapes.
+        shapes. Returns itself.
         """
-        from xpnet.io import load_weights
-        load_weights(self, path, architecture=expect_flag("load", "architecture", architecture))
+        safetensors.load_weights(self, path, architecture=expect_flag("load", "architecture",
+                                                                      architecture))
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what `save` writes, and what was added to the object; the optimizer's state is
-        not in it."""
-        from xpnet.io.architecture import own_layers
-        from xpnet.io.safetensors import from_bytes, to_bytes
+        """Pickled as what `save` writes, and attributes that were added to the object; without the
+        optimizer's state."""
         name = self.backend.name
         if name.partition(":")[0] not in ("numpy", "numba", "cupy"):
             raise TypeError("Network: expected a backend that get_backend makes, to be pickled by "
                             f"its name. Received: {name!r}.")
-        return from_bytes, (type(self), to_bytes(self), name, own_layers(self)), self._added()
+        content = safetensors.to_bytes(self)
+        return _unpickled, (type(self), content, name, own_layers(self)), self._added()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         """A network with arrays of its own on the same backend, as saving and loading would give
         it."""
-        from xpnet.io.architecture import own_layers
-        from xpnet.io.safetensors import from_bytes, to_bytes
-        new = memo[id(self)] = from_bytes(type(self), to_bytes(self), self.backend,
-                                          own_layers(self))
+        content = safetensors.to_bytes(self)
+        new: Network = _unpickled(type(self), content, self.backend, own_layers(self))
+        memo[id(self)] = new
         vars(new).update(copy.deepcopy(self._added(), memo))
         return new
 
     def _added(self) -> dict[str, Any]:
         """Attributes that a subclass or a user has given the object."""
-        return {name: value for name, value in vars(self).items() if name not in self._own}
+        added = {name: value for name, value in vars(self).items() if name not in self._own}
+        return added if self.name is None else added | {"name": self.name}
+
+    # --- changed and shown ------------------------------------------------------------------------
 
     def population_statistics(self, x: Any, *, batch_size: int = 256) -> Network:
-        """Give batch norms the statistics of batch-first x instead of their running ones, see
-        xpnet.population. Returns it."""
-        from xpnet.population import population_statistics
+        """Replace batch norms' running statistics by those of batch-first x. Returns itself.
+
+        See xpnet.transform.population.
+        """
         population_statistics(self, x, batch_size=batch_size)
         return self
 
     def folded(self) -> Network:
-        """A new network for predictions, with batch norms folded into the layers before them; see
-        xpnet.folding."""
-        from xpnet.folding import fold_batch_norm
-        return fold_batch_norm(self)
+        """A new network for predictions, with batch norms folded into the layers before them.
+
+        See xpnet.transform.folding.
+        """
+        return Network.of(fold_batch_norm(self))
 
     def summary(self) -> None:
         """Print a table of layers: output shapes, parameters, multiply-adds, receptive fields,
         activation memory.
 
-        `xpnet.summary.summary(net)` gives it as a string.
+        `xpnet.inspect.summary.summary(net)` returns it as a string.
         """
-        from xpnet.summary import summary
         print(summary(self))
 
     def memory_report(self, batch_size: int, optimizer: str | Optimizer | None = None
                       ) -> MemoryReport:
-        """Predict the peak memory of a training step of so many samples, without changing anything;
-        print it for a table."""
-        from xpnet.memory import memory_report
+        """Predict the peak memory of a training step of `batch_size` samples, without changing
+        anything; print it for a table."""
         return memory_report(self, batch_size, optimizer)
 
 
 class Sequential(Network):
-    """Layers one after another, the graph that is a straight line."""
+    """Layers one after another. Networks may stand among them.
 
-    def __init__(self, layers: Iterable[Layer], *, input_shape: Sequence[int],
-                 backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> None:
+    Args:
+        layers: the layers, in the order of computation.
+        input_shape: the shape of one sample, e.g. (1, 28, 28).
+        backend, dtype, seed, name: see Network.
+    """
+
+    kind = "sequential"
+
+    def __init__(self, layers: Iterable[Layer | Network], *, input_shape: Sequence[int],
+                 backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0,
+                 name: str | None = None) -> None:
         inputs = outputs = Input(input_shape)
         if isinstance(layers, str | bytes | np.ndarray) or not isinstance(layers, Iterable):
             raise TypeError(f"Sequential: expected a list of layers. Received: {shown(layers)}.")
@@ -384,37 +356,24 @@ class Sequential(Network):
             if isinstance(layer, type) and issubclass(layer, Layer):
                 raise TypeError(f"Sequential: expected layers, e.g. {layer.__name__}(...). "
                                 f"Received: the class {layer.__name__}.")
-            if not isinstance(layer, Layer):
+            if not isinstance(layer, Layer | Network):
                 raise TypeError(f"Sequential: expected layers. Received: {shown(layer)}.")
             outputs = layer(outputs)
-        super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed)
+        super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed, name=name)
 
 
-def _shape_or_type(value: Any) -> str:
-    return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[type[Layer]] = ()
+         ) -> Network:
+    """The network that a file holds. Layer classes of your own are named in `layers`.
+
+    ValueError for a file that is truncated, that xpnet did not write, or whose architecture and
+    arrays disagree. Memory is allocated only for arrays that the file holds.
+    """
+    net: Network = Network.of(safetensors.load(path, backend=backend, layers=layers))
+    return net
 
 
-def softmax_below(node: Node) -> bool:
-    """Whether the value is a softmax's output, or one that only had its shape changed or elements
-    dropped."""
-    while (node.layer is not None and len(node.parents) == 1
-           and isinstance(node.layer, Dropout | Flatten)):
-        node = node.parents[0]
-    return isinstance(node.layer, Softmax)
-
-
-def _topological(output: Node) -> list[Node]:
-    """Every node that `output` follows from, parents first (depth first, without recursion: graphs
-    can be deep)."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(output, False)]
-    while stack:
-        node, parents_done = stack.pop()
-        if parents_done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((parent, False) for parent in reversed(node.parents))
-    return order
+def _unpickled(kind: type[Network], content: bytes, backend: str | Backend,
+               layers: Sequence[type[Layer]]) -> Network:
+    net: Network = kind.of(safetensors.from_bytes(content, backend, layers))
+    return net

@@ -15,8 +15,8 @@ from nets import branches
 from processes import run_script
 
 import xpnet as xn
-from xpnet import memory
-from xpnet.free_memory import free_memory
+from xpnet.inspect import counting, memory
+from xpnet.inspect.free_memory import free_memory
 
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 MIB = 1 << 20
@@ -109,12 +109,12 @@ def test_a_report_leaves_no_memory_behind(monkeypatch):
     """Its pool is gone when it ends, not when the garbage of cycles is collected."""
     pools: list[Any] = []
 
-    class Seen(memory.MemoryPool):
+    class Seen(counting.MemoryPool):
         def __init__(self) -> None:
             super().__init__()
             pools.append(weakref.ref(self))
 
-    monkeypatch.setattr(memory, "MemoryPool", Seen)
+    monkeypatch.setattr(counting, "MemoryPool", Seen)
     gc.collect()
     gc.disable()
     try:

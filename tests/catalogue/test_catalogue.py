@@ -1,7 +1,6 @@
 """The catalogue contains every class of the library, with a formula and a source, and all gradients
 are right."""
 
-import inspect
 import re
 from pathlib import Path
 
@@ -29,16 +28,6 @@ def test_a_title_a_formula_and_a_source(item: Item):
     assert item.title and item.formula, item.what.__doc__
     assert re.search(r"[=:(]", item.formula) or item.common
     assert item.sources or item.common
-
-
-@every_item
-def test_documented_arguments_exist(item: Item):
-    """The entries below "Args:" in the docstrings of the item and of its public methods."""
-    methods = vars(item.what).items() if isinstance(item.what, type) else ()
-    for what in (item.what, *(f for name, f in methods if inspect.isfunction(f) and name[0] != "_")):
-        block = re.search(r"^Args:\n((?: {4}.*\n?|\n)+)", inspect.getdoc(what) or "", re.MULTILINE)
-        documented = re.findall(r"^ {4}(\w+):", block[1], re.MULTILINE) if block else []
-        assert set(documented) <= set(inspect.signature(what).parameters)
 
 
 with_gradient = pytest.mark.parametrize("item", [item for item in ITEMS if item.make], ids=lambda item: item.name)

@@ -11,7 +11,7 @@ from nets import blobs, small, untouched
 
 import xpnet as xn
 from xpnet.optim.base import Updater
-from xpnet.training import finite_samples
+from xpnet.training.batches import finite_samples
 
 HUGE = [1e39, -1e39, 3.4028236e38, 1e308]           # finite in float64, infinite in float32
 LARGEST = float(np.finfo(np.float32).max)

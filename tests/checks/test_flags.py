@@ -7,7 +7,7 @@ import pytest
 from nets import pictures
 
 import xpnet as xn
-from xpnet.step import TrainStep
+from xpnet.training.step import TrainStep
 
 NO_FLAGS = ["no", "False", "", 0, 1, 1.0, None, [], np.array([True, False])]
 X, Y = pictures(8, (1, 4, 4), 3)

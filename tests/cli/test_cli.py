@@ -13,8 +13,9 @@ import pytest
 
 import xpnet as xn
 import xpnet.catalogue.verify
-from xpnet import catalogue, training
+from xpnet import catalogue
 from xpnet.cli import IMPORTED, _process_age, _reaches, main
+from xpnet.training import loop
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +59,7 @@ def test_verify(capsys, monkeypatch):
 def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):
     """It stops after the first epoch that reaches it, has the network as it then is, and looks at the pictures once an epoch."""
     looks = []
-    monkeypatch.setattr(training, "_evaluate", lambda *a, real=training._evaluate: looks.append(a) or real(*a))
+    monkeypatch.setattr(loop, "_evaluate", lambda *a, real=loop._evaluate: looks.append(a) or real(*a))
     file = tmp_path / "net.safetensors"
     arguments = ["train", "--epochs", "8", "--backend", "numpy", "--save", str(file), "--until-accuracy"]
     assert main([*arguments, "90"]) == 0

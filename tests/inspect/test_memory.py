@@ -18,8 +18,8 @@ from gpu_cases import network, pretended, samples
 from nets import LAYERS, around, branches, untouched
 
 import xpnet as xn
-from xpnet import memory
 from xpnet.backends.memory import MemoryPool
+from xpnet.inspect import counting, memory
 from xpnet.models import MODELS
 
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
@@ -99,7 +99,7 @@ def test_arrays_of_tasks_count_as_if_threads_met(monkeypatch):
     """Three threads at one task each: a kilobyte three times, whatever becomes of it."""
     monkeypatch.setenv("XPNET_NUM_THREADS", "3")
     backend, counted = xn.get_backend("numpy"), []
-    with memory._counted(backend) as (twin, count):
+    with counting.counted(backend) as (twin, count):
         def task(index: int) -> None:
             a = twin.empty((1024,), np.uint8)
             counted.append(count.bytes())
@@ -145,7 +145,7 @@ def test_what_is_kept_is_what_the_backward_pass_finds(item, backend):
     assert not re.search(r"-\d", str(report))
     x = np.random.default_rng(0).random((3, 40)).astype(np.float32)
     y = net.forward(x, xn.TRAIN)
-    found = arrays_in([y, [layer._cache for layer in net.layers]])
+    found = arrays_in([y, [node.kept for node in net.nodes]])
     others = arrays_in([x, net.parameters, net.state, net.counters])
     assert report.activations == sum(a.nbytes for key, a in found.items() if key not in others)
 

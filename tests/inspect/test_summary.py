@@ -8,8 +8,8 @@ from nets import LAYERS, around, branches
 
 import xpnet as xn
 from xpnet import models
+from xpnet.inspect.summary import rows, summary
 from xpnet.layer import TRAIN
-from xpnet.summary import rows, summary
 
 
 def test_the_table(capsys):
@@ -21,15 +21,15 @@ def test_the_table(capsys):
     text = summary(net)
     assert capsys.readouterr().out == text + "\n"
     assert text.splitlines() == [
-        "layer     type         output       parameters  multiply-adds  sees",
-        "-------------------------------------------------------------------",
+        "layer     type         output       parameters  multiply-adds  receptive field",
+        "------------------------------------------------------------------------------",
         "input                  1 x 28 x 28",
-        "conv1     Conv2d       8 x 28 x 28          80         56,448   3x3",
-        "bn1       BatchNorm2d  8 x 28 x 28          16              0   3x3",
-        "pool1     MaxPool2d    8 x 14 x 14           0              0   4x4",
-        "flatten1  Flatten      1568                  0              0   all",
-        "classes   Linear       10               15,690         15,680   all",
-        "-------------------------------------------------------------------",
+        "conv1     Conv2d       8 x 28 x 28          80         56,448              3x3",
+        "bn1       BatchNorm2d  8 x 28 x 28          16              0              3x3",
+        "pool1     MaxPool2d    8 x 14 x 14           0              0              4x4",
+        "flatten1  Flatten      1568                  0              0              all",
+        "classes   Linear       10               15,690         15,680              all",
+        "------------------------------------------------------------------------------",
         "parameters: 15,786 (15,786 trainable), state: 16",
         "multiply-adds per sample: 72,128",
         "activations per sample: 61.29 KiB (float32)",
@@ -54,7 +54,7 @@ def test_shapes_and_bytes_are_those_of_a_real_pass(name):
     table = rows(net)
     x = net.batch_last(np.ones((2, *net.input.shape)))
     for node, row in zip(net.nodes, table, strict=True):
-        value = net.forward(x, TRAIN, node)
+        value = net.run([x], [node], TRAIN)[0]
         assert value.shape == (*row.shape, 2) and value.nbytes == 2 * row.activation_bytes
         assert row.name == node.layer.name and row.kind == type(node.layer).__name__
 
@@ -95,13 +95,13 @@ def test_multiply_adds_are_the_terms_of_all_sums(layer, shape):
 def field_of_the_centre(net: xn.Network, node) -> tuple[int, int]:
     """Rows and columns between the first and last input element on which the value's central element depends."""
     x = net.batch_last(np.random.default_rng(0).normal(size=(1, *net.input.shape)))
-    value = net.forward(x, output=node)
+    value = net.run([x], [node])[0]
     centre = tuple(size // 2 for size in value.shape)
     touched = []
     for row, column in np.ndindex(*net.input.shape[1:]):
         pushed = x.copy()
         pushed[:, row, column] += 1e3
-        if net.forward(pushed, output=node)[centre] != value[centre]:
+        if net.run([pushed], [node])[0][centre] != value[centre]:
             touched.append((row, column))
     found = np.array(touched)
     height, width = found.max(axis=0) - found.min(axis=0) + 1

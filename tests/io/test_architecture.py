@@ -25,10 +25,10 @@ def net(hidden=None, *, units=8, shape=(1, 6, 6), dtype="float32", seed=0, **opt
     (lambda: net(padding=(1, 0, 1, 2)), r"a has padding=\[1, 0, 1, 2\] and not 1"),
     (lambda: net(activation="relu"), "a has activation='relu' and not None"),
     (lambda: net(kernel_size=5, padding=2), "a has kernel_size=5 and not 3, a has padding=2 and not 1"),
-    (lambda: net(shape=(1, 4, 9)), r"the input has shape \[1, 4, 9\] and not \[1, 6, 6\]"),
+    (lambda: net(shape=(1, 4, 9)), r"there is input of shape \[1, 4, 9\] and not input of shape \[1, 6, 6\]"),
     (lambda: net(xn.ReLU(name="g")), "there is no layer f, flat reads \\['g'\\] and not \\['f'\\], there is a layer g"),
     (lambda: xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy"),
-     r"the input has shape \[2\] and not \[1, 6, 6\], there is no layer a, there is no layer f, there is no layer flat, "
+     r"there is input of shape \[2\] and not input of shape \[1, 6, 6\], there is no layer a, there is no layer f, there is no layer flat, "
      "and 3 more differences"),
 ])
 def test_another_architecture_is_refused(other, difference, tmp_path):

@@ -74,7 +74,7 @@ def test_the_errors_of_constructors(make, message):
 
 def test_too_little_memory_is_an_error_of_the_library(monkeypatch):
     """Before anything is taken where the machine has less, and where the system refuses."""
-    monkeypatch.setattr("xpnet.layer._machine_memory", lambda: 4000)
+    monkeypatch.setattr("xpnet.buffers._machine_memory", lambda: 4000)
     expected = ("^Linear 'linear1': expected parameters and state that fit into the memory of numpy. Received: 0.0 GiB, "
                 r"0.0 GiB of them W of shape \(16, 2\).$")
     with pytest.raises(MemoryError, match=expected):

@@ -184,11 +184,11 @@ BUILT = "load: expected an architecture whose layers can be built"
 
 
 @pytest.mark.parametrize("change, message", [
-    (set_in("input_shape", [10**9, 10**9, 10**9]), BUILT),
-    (set_in("input_shape", [10**9]), r"expected linear1.W to be floating-point numbers of shape \(16, 1000000000\)"),
-    (set_in("input_shape", [10**12]), f"{BUILT}.*Linear 'linear1': expected W of at most 2\\^40 elements"),
-    (set_in("input_shape", []), f"{BUILT}.*Input: expected the shape of one sample"),
-    (set_in("input_shape", None), BUILT),
+    (set_in("inputs", 0, "shape", [10**9, 10**9, 10**9]), BUILT),
+    (set_in("inputs", 0, "shape", [10**9]), r"expected linear1.W to be floating-point numbers of shape \(16, 1000000000\)"),
+    (set_in("inputs", 0, "shape", [10**12]), f"{BUILT}.*Linear 'linear1': expected W of at most 2\\^40 elements"),
+    (set_in("inputs", 0, "shape", []), f"{BUILT}.*Input: expected the shape of one sample"),
+    (set_in("inputs", 0, "shape", None), BUILT),
     (set_in("layers", 0, "config", "units", 10**9), r"expected linear1.W to be floating-point numbers of shape \(10+, 2\)"),
     (set_in("layers", 0, "config", "units", 10**12), f"{BUILT}.*Linear 'linear1': expected W of at most 2\\^40 elements"),
     (set_in("layers", 0, "config", "units", -1), f"{BUILT}.*Linear.*expected units to be an int"),
@@ -201,15 +201,23 @@ BUILT = "load: expected an architecture whose layers can be built"
     (set_in("layers", 0, "type", ["Linear"]), BUILT),
     (set_in("layers", 0, "inputs", []), BUILT),
     (set_in("layers", 0, "inputs", ["linear2"]), f"{BUILT}.*linear2"),
-    (set_in("layers", 0, "inputs", [None, None]), BUILT),
+    (set_in("layers", 0, "inputs", ["input", "input"]), BUILT),
+    (set_in("layers", 0, "inputs", [None]), BUILT),
+    (set_in("layers", 1, "layer", "linear1"), f"{BUILT}|load: expected"),
+    (set_in("layers", 1, {"name": "relu1", "layer": "nobody", "inputs": ["linear1"]}), f"{BUILT}.*nobody"),
+    (set_in("inputs", []), BUILT),
+    (set_in("inputs", [3]), BUILT),
+    (set_in("inputs", None), BUILT),
     (set_in("layers", 0, "name", ["a"]), BUILT),
     (set_in("layers", 2, "name", "linear1"), "load: expected|Network: expected every layer to have a name"),
     (set_in("layers", 0, 3), BUILT),
     (set_in("layers", 5), BUILT),
     (set_in("layers", []), f"{BUILT}|expected the arrays"),
-    (set_in("output", "nobody"), f"{BUILT}.*nobody"),
-    (set_in("output", "linear1"), "expected the arrays of this network|load: expected"),
-    (set_in("output", None), "Network: expected at least one layer|expected the arrays"),
+    (set_in("outputs", ["nobody"]), f"{BUILT}.*nobody"),
+    (set_in("outputs", ["linear1"]), "expected the arrays of this network|load: expected"),
+    (set_in("outputs", ["input"]), "Network: expected at least one layer|expected the arrays"),
+    (set_in("outputs", []), BUILT),
+    (set_in("outputs", None), BUILT),
 ])
 def test_architectures_that_make_no_sense(saved, change, message):
     """A clear error from load; a network that is there needs the file's arrays only, and takes them where it may."""
@@ -220,6 +228,19 @@ def test_architectures_that_make_no_sense(saved, change, message):
     with untouched(net), pytest.raises(ValueError, match="load: expected"):
         net.load(path)
     assert net.load(path, architecture=False) is net
+
+
+@pytest.mark.parametrize("change, message", [
+    (set_in("layers", 0, "lr_scale", -1), f"{BUILT}.*lr_scale"),
+    (set_in("input_keys", ["a", "b"]), BUILT),
+    (set_in("output_keys", 3), BUILT),
+])
+def test_what_a_network_that_is_there_does_not_read(saved, change, message):
+    net, path = saved
+    tampered(saved, change)
+    with pytest.raises(ValueError, match=message):
+        xn.load(path, backend="numpy")
+    assert net.load(path) is net
 
 
 @pytest.mark.parametrize("key, value", [("dtype", "float16"), ("dtype", None), ("dtype", ["float32"]), ("seed", -1),

@@ -13,8 +13,8 @@ import pytest
 from nets import LAYERS, around, blobs, branches, pictures, same, small, untouched, values
 
 import xpnet as xn
+from xpnet.inspect.summary import summary
 from xpnet.models import MODELS
-from xpnet.summary import summary
 
 ROOT = Path(__file__).parents[2]
 SHAPES = {"numpy_cnn": (1, 16, 16), "bilici": (1, 8, 8), "lecun1989": (1, 20, 20), "lenet5": (1, 28, 28), "resnet18": (3, 8, 8)}

@@ -15,7 +15,8 @@ def bound(p, backend, *, layer=Dropout, seed=0, index=0, step=0, use=0, shape=(3
     """A dropout layer as in a network: the layer `index`, with the counters of the network."""
     layer = layer(p)
     layer.initialize(shape, backend=backend, dtype=dtype)
-    layer.bind(backend, seed, index, backend.asarray(np.array([step, use], np.uint64)))
+    layer.bind(backend, seed, backend.asarray(np.array([step, use], np.uint64)))
+    layer.enter(index)
     return layer
 
 

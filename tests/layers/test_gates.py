@@ -11,7 +11,7 @@ from oracles import assert_close
 
 import xpnet as xn
 from xpnet import TRAIN
-from xpnet.summary import summary
+from xpnet.inspect.summary import summary
 from xpnet.testing import check_gradients
 
 both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])

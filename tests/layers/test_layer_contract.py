@@ -159,7 +159,7 @@ def test_backward_needs_one_forward_each(case: LayerCase, backend):
 def test_the_cache_is_dropped_by_backward(case: LayerCase, backend):
     layer = case.layer(backend, "float32")
     run(layer, case.inputs("float32"), gradient((*layer.out_shape, 3), "float32"))
-    assert layer._cache is None
+    assert layer.kept is None
 
 
 @every_layer
@@ -240,10 +240,12 @@ def test_an_unknown_argument_is_an_error(case: LayerCase):
 
 
 @every_layer
-def test_a_layer_is_used_once(case: LayerCase, backend):
-    layer = case.layer(backend, "float32")
-    with pytest.raises(ValueError, match=r"expected to be used once\. Received: a second use of the same layer"):
+def test_a_layer_is_initialized_once(case: LayerCase):
+    layer = case.layer(xpnet.get_backend("numpy"), "float32")
+    with pytest.raises(ValueError, match="expected a layer that is not in use"):
         layer.initialize(*case.in_shapes)
+    with pytest.raises(ValueError, match="expected inputs of the shapes of its first use"):
+        layer.connect(*case.in_shapes, (1,))
 
 
 @every_layer

@@ -251,7 +251,7 @@ def test_a_decoder_learns_and_is_saved(tmp_path):
 
 
 def test_the_summary_of_a_decoder_follows_the_receptive_field():
-    from xpnet.summary import rows
+    from xpnet.inspect.summary import rows
     assert [(row.kind, row.receptive_field) for row in rows(decoder())] == [
         ("Conv2d", (3, 3)), ("MaxPool2d", (4, 4)), ("Conv2d", (4, 4)), ("MaxUnpool2d", (4, 4)), ("Conv2d", (6, 6))]
 

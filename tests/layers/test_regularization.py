@@ -136,7 +136,8 @@ def test_alpha_dropout_keeps_mean_and_variance(backend):
 @pytest.mark.parametrize("activation, f, slope", [(None, lambda z: z, lambda y: 1.0), ("tanh", np.tanh, lambda y: 1 - y**2)])
 def test_drop_connect_drops_weights(backend, dtype, activation, f, slope):
     layer = xn.DropConnect(4, 0.3, activation=activation).initialize((5,), backend=backend, dtype=dtype, seed=1)
-    layer.bind(backend, 3, 2, backend.asarray(np.array([7, 0], np.uint64)))
+    layer.bind(backend, 3, backend.asarray(np.array([7, 0], np.uint64)))
+    layer.enter(2)
     x, dy = np.random.default_rng(0).standard_normal((5, 6)).astype(dtype), drawn(dtype, 4, 6)[0]
     layer.b.data[...] = 0.5
     keep = dropout_keep((4, 5), 0.3, 3, 2, 7, 0)

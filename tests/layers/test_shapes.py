@@ -11,7 +11,7 @@ from layer_cases import stand_alone
 from oracles import assert_close
 
 import xpnet as xn
-from xpnet.summary import rows
+from xpnet.inspect.summary import rows
 from xpnet.testing import check_gradients
 
 every_float = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -262,7 +262,7 @@ def test_receptive_fields():
         x = np.zeros((1, 1, 9, 9))
         x[0, 0, row, 4] = 1
         for value, node in zip(reached, net.nodes):
-            value[:, row] = np.abs(net.forward(net.batch_last(x), "predict", node)).sum(axis=(0, 2, 3)) > 0
+            value[:, row] = np.abs(net.run([net.batch_last(x)], [node])[0]).sum(axis=(0, 2, 3)) > 0
     widest = [int(value.sum(axis=1).max()) for value in reached]
     found = [row.receptive_field[0] for row in rows(net)]
     assert found[:3] == widest[:3] == [3, 3, 4]

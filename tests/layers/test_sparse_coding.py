@@ -325,7 +325,7 @@ def test_a_gradient_is_made_only_where_it_is_read(backend):
     layer = layer_for(backend)
     layer.needs_dx = False
     layer.forward(backend.asarray(normal((*SHAPE, 1))), mode=TRAIN)
-    assert layer._cache == () and layer.backward(backend.asarray(normal((*OUT, 1)))) is None
+    assert layer.kept == () and layer.backward(backend.asarray(normal((*OUT, 1)))) is None
 
 
 def test_multiply_adds():

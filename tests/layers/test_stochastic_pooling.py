@@ -31,7 +31,8 @@ def test_what_is_drawn(backend, drawn, ceil, dtype, step):
     kernel, stride, padding, dilation, shape = drawn
     layer = xn.StochasticPool2d(kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil)
     layer.initialize(shape[:3], backend=backend, dtype=dtype)
-    layer.bind(backend, 3, 2, backend.asarray(np.array([step, 1], np.uint64)))
+    layer.bind(backend, 3, backend.asarray(np.array([step, 1], np.uint64)))
+    layer.enter(2)
     x = np.random.default_rng(step).integers(-2, 5, shape).astype(dtype)        # whole numbers: sums are exact
     y, predicted = forward(layer, x, TRAIN), forward(layer, x)
     assert y.dtype == predicted.dtype == dtype

@@ -10,7 +10,7 @@ from oracles import assert_close
 
 import xpnet as xn
 from xpnet import Window
-from xpnet.summary import rows
+from xpnet.inspect.summary import rows
 from xpnet.testing import check_gradients
 
 small = st.integers(1, 3)
@@ -112,7 +112,7 @@ def test_receptive_field(kernel, stride, sees):
         x = np.zeros((1, 1, 8, 8))
         x[0, 0, row, 4] = 1
         for value, node in zip(reached, net.nodes):
-            value.append(np.abs(net.forward(net.batch_last(x), "predict", node)).sum(axis=(0, 2, 3)) > 0)
+            value.append(np.abs(net.run([net.batch_last(x)], [node])[0]).sum(axis=(0, 2, 3)) > 0)
     for row, value in zip(rows(net), reached):
         assert row.receptive_field[0] == np.sum(value, axis=0).max(), row.name
     assert rows(net)[0].receptive_field == (sees, sees)

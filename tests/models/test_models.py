@@ -11,8 +11,8 @@ from nets import pictures, values
 
 import xpnet as xn
 from xpnet import models
+from xpnet.inspect.summary import rows
 from xpnet.models import C3_TABLE, HEIGHT, MODELS, WIDTH, codes
-from xpnet.summary import rows
 
 SMALL = [name for name in MODELS if not name.startswith("resnet")]
 

@@ -24,8 +24,8 @@ from xpnet.initializers import constant
 from xpnet.io.architecture import architecture, as_json
 from xpnet.layer import TRAIN, Layer
 from xpnet.optim.base import Optimizer
-from xpnet.population import population_statistics
-from xpnet.sampling import predict_samples
+from xpnet.training.sampling import predict_samples
+from xpnet.transform.population import population_statistics
 
 NOTHING = object()
 ITEMS: list[Item] = [item for items in FAMILIES.values() for item in items]

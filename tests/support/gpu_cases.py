@@ -43,7 +43,7 @@ def samples(count: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def learned(net: xn.Network) -> dict[str, np.ndarray]:
     """Copies of everything that training changes, on the host, with the optimizer's memory."""
-    step = net._train_step
+    step = net.step
     arrays = {"parameters": net.parameters, "state": net.state, "counters": net.counters}
     arrays |= {} if step is None else {f"slot {k}": slot for k, slot in enumerate(step.updater.slots)}
     return {name: net.backend.to_numpy(a).copy() for name, a in arrays.items()}

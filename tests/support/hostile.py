@@ -79,14 +79,15 @@ def specs() -> Iterator[Spec]:
 
 def header(layers: list[dict], input_shape: list) -> bytes:
     about = {"format": "xpnet-1", "progress": {"epochs": 0, "steps": 0, "uses": 0},
-             "architecture": {"input_shape": input_shape, "output": layers[-1]["name"], "dtype": "float32", "seed": 0,
-                              "layers": layers}}
+             "architecture": {"inputs": [{"name": "input", "shape": input_shape}], "input_keys": None,
+                              "outputs": [layers[-1]["name"]], "output_keys": None,
+                              "dtype": "float32", "seed": 0, "layers": layers}}
     text = json.dumps({"__metadata__": {"xpnet": json.dumps(about)}}).encode()
     return struct.pack("<Q", len(text)) + text
 
 
 def entry(name: str, kind: str, inputs: list, **config) -> dict:
-    return {"name": name, "type": kind, "trainable": True, "config": config, "inputs": inputs}
+    return {"name": name, "type": kind, "trainable": True, "lr_scale": 1.0, "config": config, "inputs": inputs}
 
 
 def every_number() -> Iterator[Spec]:
@@ -135,7 +136,7 @@ def fine() -> Iterator[Spec]:
 
 def doubling() -> list[dict]:
     """Maps that are twice as many with each layer: 2^2000 in the end."""
-    return [entry("c0", "ReLU", [None])] + [entry(f"c{i}", "Concat", [f"c{i - 1}"] * 2) for i in range(1, 2001)]
+    return [entry("c0", "ReLU", ["input"])] + [entry(f"c{i}", "Concat", [f"c{i - 1}"] * 2) for i in range(1, 2001)]
 
 
 def ending(action: Callable[[], object]) -> str:
@@ -163,28 +164,28 @@ def main() -> None:
     path = Path(tempfile.mkdtemp()) / "file"
     for spec in specs():
         kind, config, shape = spec
-        path.write_bytes(header([entry("a", kind, [None], **config)], shape))
+        path.write_bytes(header([entry("a", kind, ["input"], **config)], shape))
         print("file", kind, f"{config!r:.60}", ending(lambda: xn.load(path, backend="numpy")), flush=True)
         print("constructor", kind, f"{config!r:.60}", ending(lambda spec=spec: made(spec)), flush=True)
     endings, inputs = Counter[str](), {type(item.make()).__name__: len(item.shapes) for item in LAYERS}
     for kind, config, shape in every_number():
-        path.write_bytes(header([entry("a", kind, [None] * inputs[kind], **config)], shape))
+        path.write_bytes(header([entry("a", kind, ["input"] * inputs[kind], **config)], shape))
         found = ending(lambda: xn.load(path, backend="numpy"))
         assert "MemoryError" not in found and "OverflowError" not in found, found
         endings[found.partition(":")[0]] += 1
     print("numbers", json.dumps(endings, sort_keys=True), flush=True)
     for kind, config, shape in fine():
-        path.write_bytes(header([entry("a", kind, [None], **config)], shape))
+        path.write_bytes(header([entry("a", kind, ["input"], **config)], shape))
         net = xn.load(path, backend="numpy")
         assert kind == "MaxPool2d" or np.isfinite(net.predict(np.ones((1, *shape), np.float32))).all()
         print("file", kind, f"{config!r:.60}", "ok", flush=True)
     path.write_bytes(header(doubling(), [8]))
     print("file doubling", ending(lambda: xn.load(path, backend="numpy")), flush=True)
     n = 40_000
-    chain = [entry(f"i{i}", "Identity", [f"i{i - 1}" if i else None]) for i in range(n)]
+    chain = [entry(f"i{i}", "Identity", [f"i{i - 1}" if i else "input"]) for i in range(n)]
     path.write_bytes(header(chain, [3]))
     print("file identities", ending(lambda: xn.load(path, backend="numpy")), flush=True)
-    chain = [entry(f"d{i}", "Dropout", [f"d{i - 1}" if i else None]) for i in range(n)]
+    chain = [entry(f"d{i}", "Dropout", [f"d{i - 1}" if i else "input"]) for i in range(n)]
     leaves = [entry(f"s{i}", "LogSoftmax", [f"d{n - 1}"]) for i in range(n)]
     path.write_bytes(header([*chain, *leaves, entry("all", "Concat", [f"s{i}" for i in range(n)])], [3]))
     print("file log softmaxes below dropouts", ending(lambda: xn.load(path, backend="numpy")), flush=True)

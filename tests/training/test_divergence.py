@@ -16,7 +16,7 @@ from loss_cases import CASES, TARGET, Y
 from nets import blobs, same, small, values
 
 import xpnet as xn
-from xpnet.step import Totals
+from xpnet.training.totals import OutputTotals
 
 # NumPy itself warns of overflows on the way there; Numba and a GPU do not.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(encountered in|divide by zero):RuntimeWarning")
@@ -114,7 +114,7 @@ def test_scores_that_are_nan_have_no_accuracy(case, backend):
     net = xn.Sequential([xn.Identity()], input_shape=y.shape[1:], backend=backend)
     assert math.isfinite(net.evaluate(y, target, loss=case.loss)["accuracy"])
     y[...] = math.nan
-    figures = Totals(net, case.loss)
+    figures = OutputTotals(net.backend, case.loss)
     goal = case.loss.targets(target, y.shape[1:], y.dtype)
     on_backend = [backend.asarray(np.ascontiguousarray(np.moveaxis(a, 0, -1))) for a in (y, goal)]
     figures.add(case.loss(backend, *on_backend)[0], *on_backend)

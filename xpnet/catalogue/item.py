@@ -17,10 +17,9 @@ import numpy as np
 
 from xpnet.layer import Shape
 
-SOURCE = re.compile(
-    r"(?:Van )?[A-Z][\w'-]+(?: (?:and|et) [\w'-]+\.?)? (?:1[789]|20)\d\d[a-z]?"
-    r"(?:, (?:sections?|eq\.|tables?|figures?|appendix|algorithms?|part|relationship) "
-    r"\w+(?:\.\w+)*(?: (?:and|to) \w+(?:\.\w+)*)?)*")
+SOURCE = re.compile(r"[A-Z][\w'-]+(?: (?:and|et) [\w'-]+\.?)? (?:1[789]|20)\d\d[a-z]?"
+                    r"(?:, (?:sections?|eq\.|tables?|figures?|appendix|algorithms?|part) "
+                    r"\w+(?:\.\w+)*(?: and \w+(?:\.\w+)*)?)*")
 
 
 @dataclass(frozen=True)

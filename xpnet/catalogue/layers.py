@@ -6,11 +6,11 @@ from functools import partial
 
 from xpnet import layers as L
 from xpnet.catalogue.item import Item
-from xpnet.folding import fold_batch_norm
 from xpnet.functional import toeplitz
 from xpnet.optim import Regularized
-from xpnet.population import population_statistics
-from xpnet.sampling import predict_samples
+from xpnet.training.sampling import predict_samples
+from xpnet.transform.folding import fold_batch_norm
+from xpnet.transform.population import population_statistics
 
 MAPS = ((4, 7, 6),)
 

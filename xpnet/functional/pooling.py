@@ -121,7 +121,8 @@ def pooling_window(call: Call, x_sizes: Shape, kernel_size: Pair, stride: Pair |
 
 
 def adaptive_max_pool2d(x: Array, output_size: Pair, *, layout: str = "NCHW",
-                        backend: str | Backend = "auto") -> tuple[Array, Array]:
+                        backend: str | Backend = "auto"
+                        ) -> tuple[Array, Array]:
     """Adaptive max pooling: y[n, c, i, j] = max of x[n, c] over rows i and columns j of a grid (He
     et al. 2015).
 

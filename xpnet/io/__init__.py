@@ -1,5 +1,5 @@
 """Reading and writing networks."""
 
-from xpnet.io.safetensors import load, load_weights, save
+from xpnet.io.safetensors import load_weights, save
 
-__all__ = ["load", "load_weights", "save"]
+__all__ = ["load_weights", "save"]

@@ -11,26 +11,39 @@ import numpy as np
 
 from xpnet import layers as library
 from xpnet.backends.arguments import shown
-from xpnet.layer import Layer, Node, Parameter
-from xpnet.network import Input, Network
+from xpnet.buffers import Parameter
+from xpnet.graph import Graph, Input
+from xpnet.layer import Layer
+from xpnet.node import Node
+from xpnet.ports import Ports
 
 Entry = dict[str, Any]
 # arguments that say nothing about what a layer computes: its arrays are in the file
 IRRELEVANT = "name", "init"
 
 
-def architecture(net: Network) -> dict[str, Any]:
-    """The network without its arrays."""
-    return {
-        "input_shape": net.input.shape, "output": net.output.layer.name if net.output.layer
-        else None,
-        "dtype": net.dtype.name, "seed": net.seed,
-        "layers": [{"name": layer.name, "type": type(layer).__name__, "trainable": layer.trainable,
-                    "config": _config(layer),
-                    "inputs": [parent.layer.name if parent.layer else None
-                               for parent in node.parents]}
-                   for node in net.nodes if (layer := node.layer) is not None],
-    }
+def architecture(net: Graph) -> dict[str, Any]:
+    """The network without its arrays.
+
+    A second use of a layer is an entry that names the layer instead of its type and arguments.
+    """
+    entries: list[Entry] = []
+    first: dict[Layer, str] = {}        # the entries of the layers' first uses
+    for node in net.nodes:
+        layer = node.layer
+        assert layer is not None
+        inputs = [parent.name for parent in node.parents]
+        if layer in first:
+            entries.append({"name": node.name, "layer": first[layer], "inputs": inputs})
+            continue
+        first[layer] = node.layer_name
+        entries.append({"name": node.layer_name, "type": type(layer).__name__,
+                        "trainable": layer.trainable, "lr_scale": layer.lr_scale,
+                        "config": _config(layer), "inputs": inputs})
+    return {"inputs": [{"name": node.name, "shape": node.shape} for node in net.ins.nodes],
+            "outputs": [node.name for node in net.outs.nodes],
+            "input_keys": net.ins.form, "output_keys": net.outs.form,
+            "dtype": net.dtype.name, "seed": net.seed, "layers": entries}
 
 
 def _config(layer: Layer) -> dict[str, Any]:
@@ -54,47 +67,68 @@ def _plain(value: Any) -> Any:
                     f"None. Received: {value!r}.")
 
 
-def own_layers(net: Network) -> list[type[Layer]]:
+def own_layers(net: Graph) -> list[type[Layer]]:
     """The classes of the network's layers that are not the library's."""
     return (list({type(layer): None for layer in net.layers
                   if getattr(library, type(layer).__name__, None) is not type(layer)}))
 
 
 def entries(plan: dict[str, Any]) -> list[Entry]:
-    """The entries of the layers; ValueError where one is none."""
-    found = plan.get("layers")
-    if not isinstance(found, list):
-        raise ValueError(f"the layers are no list but {shown(found)}")
+    """The entries of the layers; ValueError if one is malformed."""
+    found = _list_of(plan, "layers", dict)
     for entry in found:
-        if not (isinstance(entry, dict) and isinstance(entry.get("config"), dict)
+        again = isinstance(entry.get("layer"), str)         # a second use of a layer
+        made = isinstance(entry.get("type"), str) and isinstance(entry.get("config"), dict)
+        if not ((again or made) and isinstance(entry.get("name"), str)
                 and isinstance(entry.get("inputs"), list)
-                and all(isinstance(entry.get(key), str) for key in ("name", "type"))
-                and all(name is None or isinstance(name, str) for name in entry["inputs"])):
+                and all(isinstance(name, str) for name in entry["inputs"])):
             raise ValueError(f"an entry of the layers is {shown(entry)}")
     return found
 
 
+def _list_of(plan: dict[str, Any], key: str, kind: type) -> list[Any]:
+    found = plan.get(key)
+    if not isinstance(found, list) or not all(isinstance(one, kind) for one in found):
+        raise ValueError(f"the {key} are no list but {shown(found)}"
+                         if not isinstance(found, list) else f"the {key} are {shown(found)}")
+    return found
+
+
 def graph(plan: dict[str, Any], layers: Sequence[type[Layer]]
-          ) -> tuple[Node, Node, dict[str, Parameter]]:
-    """Input, output and declared arrays of the network that was saved. Nothing large is allocated:
-    layers only declare."""
+          ) -> tuple[Any, Any, dict[str, Parameter]]:
+    """Inputs, outputs and declared arrays of the network that was saved.
+
+    Nothing large is allocated: layers only declare.
+    """
     classes: dict[str, type[Layer]] = {name: getattr(library, name) for name in library.__all__}
     classes |= {layer.__name__: layer for layer in layers}
     declared: dict[str, Parameter] = {}
-    nodes: dict[str | None, Node] = {None: Input(plan.get("input_shape"))}      # type: ignore[arg-type] # it checks
+    nodes: dict[str, Node] = {}
+    made: dict[str, Layer] = {}
+    ins = _list_of(plan, "inputs", dict)
+    for entry in ins:
+        name = entry.get("name")
+        nodes[name] = Input(entry.get("shape"), name=name)      # type: ignore[arg-type, index] # it checks
     for entry in entries(plan):
+        name, parents = entry["name"], [nodes[parent] for parent in entry["inputs"]]
+        if "layer" in entry:
+            nodes[name] = made[entry["layer"]](*parents)
+            continue
         if entry["type"] not in classes:
             raise LookupError(f"xpnet has no layer {shown(entry['type'])[1:-1]}; "
                               "if it is yours, name its class in layers=[...]")
-        layer = classes[entry["type"]](**entry["config"])
-        layer.name, layer.trainable = entry["name"], entry.get("trainable")     # type: ignore[assignment] # it checks
-        nodes[layer.name] = layer(*(nodes[name] for name in entry["inputs"]))
-        declared |= {f"{layer.name}.{p.name}": p for p in layer.parameters + layer.states}
-    return nodes[None], nodes[plan.get("output")], declared
+        layer = made[name] = classes[entry["type"]](**entry["config"])
+        layer.name = name
+        layer.trainable, layer.lr_scale = entry.get("trainable"), entry.get("lr_scale")     # type: ignore[assignment] # they check
+        nodes[name] = layer(*parents)
+        declared |= {f"{name}.{p.name}": p for p in layer.parameters + layer.states}
+    outs = [nodes[name] for name in _list_of(plan, "outputs", str)]
+    return (Ports.formed([nodes[entry["name"]] for entry in ins], plan.get("input_keys")),
+            Ports.formed(outs, plan.get("output_keys")), declared)
 
 
-def differences(plan: dict[str, Any], net: Network) -> list[str]:
-    """In what the architecture of a file differs from the network's: "relu1 is a Tanh and not a
+def differences(plan: dict[str, Any], net: Graph) -> list[str]:
+    """How the architecture of a file differs from the network's: "relu1 is a Tanh and not a
     ReLU", ...
 
     The dtype, the seed and which layers are trainable may differ, and so may what a constructor
@@ -103,27 +137,43 @@ def differences(plan: dict[str, Any], net: Network) -> list[str]:
     own = json.loads(as_json(architecture(net)))
     theirs, ours = ({entry["name"]: entry for entry in entries(one)} for one in (plan, own))
     found = []
-    if plan.get("input_shape") != own["input_shape"]:
-        found.append(f"the input has shape {shown(plan.get('input_shape'))} and not "
-                     f"{own['input_shape']}")
-    for layer, (name, entry) in zip(net.layers, ours.items(), strict=True):
+    if plan.get("inputs") != own["inputs"]:
+        found.append(f"there is {_inputs(plan.get('inputs'))} and not {_inputs(own['inputs'])}")
+    kinds = {name: type(layer) for name, layer in net.layer_names.items()}
+    for name, entry in ours.items():
         if name not in theirs:
             found.append(f"there is no layer {name}")
             continue
-        found += _differing(theirs[name], entry, _defaults(type(layer)))
+        defaults = _defaults(kinds[name]) if name in kinds else {}
+        found += _differing(theirs[name], entry, defaults)
     found += [f"there is a layer {shown(name)[1:-1]}" for name in theirs if name not in ours]
-    if plan.get("output") != own["output"]:
-        found.append(f"the output is that of {shown(plan.get('output'))} and not of "
-                     f"{own['output']!r}")
+    if plan.get("outputs") != own["outputs"]:
+        found.append(f"the outputs are those of {shown(plan.get('outputs'))} and not of "
+                     f"{own['outputs']!r}")
     return found
+
+
+def _inputs(found: Any) -> str:
+    """input of shape [1, 28, 28], ..."""
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        return shown(found)
+    return ", ".join(f"{_bare(one.get('name'))} of shape {shown(one.get('shape'))}"
+                     for one in found)
+
+
+def _bare(value: Any) -> str:
+    """A string without its quotes, anything else as an error shows it."""
+    return shown(value)[1:-1] if isinstance(value, str) else shown(value)
 
 
 def _differing(theirs: Entry, ours: Entry, defaults: dict[str, Any]) -> list[str]:
     name = ours["name"]
-    if theirs["type"] != ours["type"]:
-        return [f"{name} is of type {shown(theirs['type'])[1:-1]} and not {ours['type']}"]
+    for key, what in (("layer", "a use of"), ("type", "of type")):
+        if theirs.get(key) != ours.get(key):
+            return [f"{name} is {what} {_bare(theirs.get(key))} and not "
+                    f"{ours.get(key)}"]
     found = []
-    for key in dict.fromkeys([*ours["config"], *theirs["config"]]):
+    for key in dict.fromkeys([*ours.get("config", ()), *theirs.get("config", ())]):
         if key not in IRRELEVANT:
             # A file from before the argument was there has the default.
             a, b = (entry["config"].get(key, defaults.get(key)) for entry in (theirs, ours))

@@ -1,4 +1,4 @@
-"""Networks as safetensors files: the arrays under "layer.parameter", all else as one JSON text in
+"""Graphs as safetensors files: the arrays under "layer.parameter", all else as one JSON text in
 the metadata.
 
 One text, because safetensors writes several metadata entries in an order that changes from run to
@@ -18,11 +18,12 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.backends.arguments import shown
+from xpnet.buffers import Parameter, Shape
+from xpnet.graph import Graph
 from xpnet.io import formats
 from xpnet.io.architecture import architecture, as_json, differences, graph
 from xpnet.io.files import name_of, write_atomically
-from xpnet.layer import Layer, Parameter, Shape
-from xpnet.network import Network
+from xpnet.layer import Layer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ MOST_CHARACTERS = 400               # of what a layer says about a file's argume
 
 # --- writing --------------------------------------------------------------------------------------
 
-def save(net: Network, path: str | Path) -> None:
+def save(net: Graph, path: str | Path) -> None:
     """Write the network's architecture, parameters, state and step counters; the old file stays
     until the new is complete.
 
@@ -51,15 +52,13 @@ def save(net: Network, path: str | Path) -> None:
     write_atomically(path, to_bytes(net))
 
 
-def to_bytes(net: Network) -> bytes:
+def to_bytes(net: Graph) -> bytes:
     """What `save` writes."""
     from safetensors.numpy import save as pack
-    layers = {layer.name for layer in net.layers}
-    if len(layers) < len(net.layers):
+    if len(net.layer_names) < len(net.layers):
         raise ValueError("save: expected every layer to have a name of its own. Received: names "
                          "that were changed to equal ones.")
-    arrays = {f"{layer.name}.{p.name}": np.array(net.backend.to_numpy(p.data))
-              for layer in net.layers for p in layer.parameters + layer.states}
+    arrays = {name: np.array(net.backend.to_numpy(p.data)) for name, p in net.arrays.items()}
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
     about = {"format": FORMAT, "architecture": architecture(net),
              "progress": {"epochs": net.epochs, "steps": steps, "uses": uses}}
@@ -71,7 +70,7 @@ def to_bytes(net: Network) -> bytes:
 # --- reading --------------------------------------------------------------------------------------
 
 def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[type[Layer]] = ()
-         ) -> Network:
+         ) -> Graph:
     """The network that a file holds. Layer classes of your own are named in `layers`.
 
     ValueError for a file that is truncated, that xpnet did not write, or whose architecture and
@@ -81,7 +80,7 @@ def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[
         return _built(saved, backend, layers)
 
 
-def load_weights(net: Network, path: str | Path, *, architecture: bool = True) -> None:
+def load_weights(net: Graph, path: str | Path, *, architecture: bool = True) -> None:
     """Copy a file's parameters and state into a network of the same architecture; on any error it
     is untouched.
 
@@ -94,19 +93,14 @@ def load_weights(net: Network, path: str | Path, *, architecture: bool = True) -
         _copy(net, saved)
 
 
-def from_bytes(kind: type[Network], content: bytes, backend: str | Backend,
-               layers: Sequence[type[Layer]]) -> Network:
-    """The network that `to_bytes` wrote, as an instance of `kind`: what pickle and deepcopy
-    call."""
+def from_bytes(content: bytes, backend: str | Backend, layers: Sequence[type[Layer]]) -> Graph:
+    """The network that `to_bytes` wrote: what pickle and deepcopy call."""
     from safetensors.numpy import load as unpack
     arrays = unpack(content)
     header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
     about = _metadata(header.get("__metadata__", {}), "bytes")
     held = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
-    net = _built(Saved("bytes", about, held, lambda: arrays), backend, layers)
-    copied: Network = object.__new__(kind)
-    vars(copied).update(vars(net))
-    return copied
+    return _built(Saved("bytes", about, held, lambda: arrays), backend, layers)
 
 
 @dataclass
@@ -185,10 +179,10 @@ def _metadata(raw: dict[str, str], path: str) -> dict[str, Any]:
     return about
 
 
-def _built(saved: Saved, backend: str | Backend, layers: Sequence[type[Layer]]) -> Network:
+def _built(saved: Saved, backend: str | Backend, layers: Sequence[type[Layer]]) -> Graph:
     plan = saved.about["architecture"]
     try:
-        inputs, output, declared = graph(plan, layers)
+        inputs, outputs, declared = graph(plan, layers)
     # whatever a constructor says to arguments that no layer of ours was saved with
     except Exception as error:
         raise ValueError("load: expected an architecture whose layers can be built. Received: "
@@ -196,15 +190,14 @@ def _built(saved: Saved, backend: str | Backend, layers: Sequence[type[Layer]]) 
                          f"({type(error).__name__}: "
                          f"{' '.join(str(error).split()):.{MOST_CHARACTERS}}).") from error
     _check(saved, declared)         # before a network of whatever size the file claims is allocated
-    net = Network(inputs, output, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))      # type: ignore[arg-type]
-    # one of its own: the bits of the saved run, on the same kind of GPU
-    if not isinstance(backend, Backend):
+    net = Graph(inputs, outputs, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))       # type: ignore[arg-type]
+    if not isinstance(backend, Backend):    # made here, so it may take over what the run had tuned
         net.backend.tuning |= saved.about.get("tuning", {})
     _copy(net, saved)
     return net
 
 
-def _compare(saved: Saved, net: Network) -> None:
+def _compare(saved: Saved, net: Graph) -> None:
     try:
         found = differences(saved.about["architecture"], net)
     except ValueError as error:
@@ -232,15 +225,15 @@ def _check(saved: Saved, places: dict[str, Parameter]) -> None:
                              f"Received: {elements} of shape {shape} in {saved.path}.")
 
 
-def _copy(net: Network, saved: Saved) -> None:
-    _check(saved, net.buffers.arrays)
-    # all of them, before the first one is changed
-    arrays, progress = saved.arrays(), saved.about["progress"]
+def _copy(net: Graph, saved: Saved) -> None:
+    places = net.arrays
+    _check(saved, places)
+    arrays, progress = saved.arrays(), saved.about["progress"]      # all, before one is changed
     net.epochs = progress["epochs"]
-    if net._train_step is not None:
-        net._train_step.release()
+    if net.step is not None:
+        net.step.release()
     with net.backend.scope():
         for name, array in arrays.items():
-            net.buffers.arrays[name].data[...] = net.backend.asarray(array, net.dtype)
+            places[name].data[...] = net.backend.asarray(array, net.dtype)
         net.counters[...] = (net.backend.asarray(np.array([progress["steps"], progress["uses"]],
                                                           np.uint64)))

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xpnet.backends import Backend, Window
-from xpnet.backends.window import POINTS, Padding, Pair
+from xpnet.backends import Backend, Window, activations
+from xpnet.backends.window import Padding, Pair
 from xpnet.checks import items, wrong
 from xpnet.initializers import for_activation, zeros
-from xpnet.layer import PREDICT, Array, Shape
+from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
 
 
@@ -180,8 +180,8 @@ class TableConv2d(Conv2d):
         self.b = self.parameter("b", (self.filters,), zeros)
         return self.filters, OH, OW
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        super().bind(backend, seed, index, counters)
+    def bind(self, backend: Backend, seed: int, counters: Array) -> None:
+        super().bind(backend, seed, counters)
         filters = np.repeat(np.arange(self.filters), [len(row) for row in self.channels])
         channels = np.concatenate(self.channels)
         self.connected = backend.asarray(filters), backend.asarray(channels)
@@ -225,17 +225,17 @@ class DepthwiseConv2d(Conv2d):
         return super().build(in_shape)
 
 
-class SeparableConv2d(Activated):
+class SeparableConv2d(Layer):
     """Depthwise separable convolution: Y[f] = act(b[f] + sum over q of P[f, q] D[q] * X[q // m]), q
     from 0 to C m - 1.
 
-    X (C, H, W, N), D (C m, 1, KH, KW) with m = multiplier filters for each channel, P (filters, C
-    m, 1, 1), b (filters,), Y (filters, OH, OW, N). With H = D * X, the depthwise convolution,
-    nothing but products follow: dP = dZ H^T, dH = P^T dZ, dD = dH im2col(X)^T channel by channel. C
-    m (KH KW + filters) multiply-adds for each output place, instead of the C KH KW filters of a
-    Conv2d. Between the two there is no activation (Chollet 2017, section 4.7, found none to be
-    better; Howard et al. 2017 have batch norm and ReLU there: a DepthwiseConv2d, and a Conv2d of
-    1x1).
+    X (C, H, W, N), Y (filters, OH, OW, N). It is made of two layers, a DepthwiseConv2d without bias
+    and activation, D (C m, 1, KH, KW) with m = multiplier filters for each channel, and a Conv2d of
+    1x1, P (filters, C m, 1, 1) and b (filters,). C m (KH KW + filters) multiply-adds for each
+    output place, instead of the C KH KW filters of a Conv2d. Between the two there is no activation
+    (Chollet 2017, section 4.7, found none to be better; Howard et al. 2017 have batch norm and ReLU
+    there: a DepthwiseConv2d, and a Conv2d of 1x1).
+    Arguments as in Conv2d and DepthwiseConv2d.
     """
 
     kind = "conv"
@@ -245,50 +245,38 @@ class SeparableConv2d(Activated):
                  padding: Padding = 0, dilation: Pair = 1, bias: bool = True,
                  activation: str | None = None, init: str | None = None, name: str | None = None
                  ) -> None:
-        super().__init__(activation, name=name)
+        super().__init__(name=name)
         self.filters = self.expect_integer("filters", filters)
         self.multiplier = self.expect_integer("multiplier", multiplier)
-        self.kernel_size, self.stride, self.padding, self.dilation = (kernel_size, stride, padding,
-                                                                      dilation)
+        self.kernel_size, self.stride = kernel_size, stride
+        self.padding, self.dilation = padding, dilation
         self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
         self.bias, self.init = self.expect_flag("bias", bias), init
-        self.initializers = (for_activation(init, None, self.who),
-                             for_activation(init, activation, self.who))
+        self.activation = activations.check(activation, self.who)
+        for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
-        C, H, W = self.expect_axes(in_shape, "channels, height, width")
-        OH, OW = self.window.output_size(H, W, who=self.who)
-        between, taps = C * self.multiplier, self.window.taps
-        self.D = self.parameter("D", (between, 1, *self.window.kernel), self.initializers[0],
-                                decay=True, fan_in=taps, fan_out=self.multiplier * taps)
-        self.P = self.parameter("P", (self.filters, between, 1, 1), self.initializers[1],
-                                decay=True, fan_in=between, fan_out=self.filters)
-        self.b = self.parameter("b", (self.filters,), zeros) if self.bias else None
-        return self.filters, OH, OW
+        _, H, W = self.expect_axes(in_shape, "channels, height, width")
+        self.window.output_size(H, W, who=self.who)
+        self.depthwise = DepthwiseConv2d(
+            self.kernel_size, multiplier=self.multiplier, stride=self.stride, padding=self.padding,
+            dilation=self.dilation, bias=False, init=self.init)
+        self.pointwise = Conv2d(self.filters, 1, bias=self.bias, activation=self.activation,
+                                init=self.init)
+        between = self.child("depthwise", self.depthwise, in_shape)
+        return self.child("pointwise", self.pointwise, between)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        h = self.backend.conv2d(x, self.D.data, self.window, groups=len(x))  # (C m, OH, OW, N)
-        z = self.backend.conv2d(h, self.P.data, POINTS, bias=self.b.data if self.b else None,
-                                activation=self.fused)
-        y, kept = self.activated(z, self.fused)  # (F, OH, OW, N)
-        self.remember(mode, x, h, kept)
-        return y
+        self.remember(mode)
+        return self.pointwise.forward(self.depthwise.forward(x, mode=mode), mode=mode)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
-        x, h, kept = self.recall()
-        dz = self.backend.activation_backward(dy, kept, self.activation,
-                                              bias_grad=self.b.grad if self.b else None,
-                                              accumulate=accumulate)
-        self.backend.conv2d_dW(h, dz, POINTS, out=self.P.grad, accumulate=accumulate)
-        dh = self.backend.conv2d_dx(dz, self.P.data, h.shape, POINTS)
-        self.backend.conv2d_dW(x, dh, self.window, groups=len(x), out=self.D.grad,
-                               accumulate=accumulate)
-        return (self.backend.conv2d_dx(dh, self.D.data, x.shape, self.window, groups=len(x))
-                if self.needs_dx else None)
+        self.recall()
+        self.depthwise.needs_dx = self.needs_dx
+        return self.depthwise.backward(self.pointwise.backward(dy, accumulate), accumulate)
 
     def multiply_adds(self) -> int:
-        (F, OH, OW), between = self.out_shape, self.in_shapes[0][0] * self.multiplier
-        return OH * OW * between * (self.window.taps + F)
+        return self.depthwise.multiply_adds() + self.pointwise.multiply_adds()
 
 
 class ConvTranspose2d(Conv2d):

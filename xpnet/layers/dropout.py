@@ -90,14 +90,16 @@ class Dropout2d(Dropout):
 
 class GaussianDropout(Dropout):
     """Gaussian dropout: in training Y = X M, M normal with mean 1 and variance p / (1 - p); in
-    prediction Y = X (Srivastava et al. 2014, section 10).
+    prediction Y = X.
 
     X and Y of any shape. dX = dY M. The first two moments are those of Dropout with the same p. M
     depends only on (seed, layer, step) and is the same on every backend up to rounding: NumPy's
     Philox words, with the transform of Box and Muller 1958.
 
     Args:
-        p: 0 <= p < 1. In the source p is the probability that an element is kept.
+        p: 0 <= p < 1.
+
+    Srivastava et al. 2014, section 10, where p is the probability that an element is kept.
     """
 
     kind = "gaussian_dropout"
@@ -201,6 +203,8 @@ class DropConnect(Linear):
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
+        if len(self.kept or ()) == 2:       # of a prediction, by all weights
+            return super().backward(dy, accumulate)
         x, kept, W, keep = self.recall()
         dz = self.backend.activation_backward(dy, kept, self.activation,
                                               bias_grad=self.b.grad if self.b else None,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xpnet.backends import activations
+from xpnet.buffers import Parameter
 from xpnet.initializers import constant, ones
-from xpnet.layer import PREDICT, TRAIN, Array, Layer, Parameter, Shape
+from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activation
 
 
@@ -183,7 +184,7 @@ class Maxout(Layer):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         x = x.reshape(x.shape[0] // self.pieces, self.pieces, *x.shape[1:])         # (C / pieces, pieces, ..., N)
-        self.remember(mode, x.argmax(axis=1) if mode == TRAIN else None)
+        self.remember(mode, x.argmax(axis=1) if self.keeps(mode) else None)
         return x.max(axis=1)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:

@@ -34,7 +34,8 @@ class LocalResponseNorm(Layer):
     kind = "lrn"
 
     def __init__(self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0,
-                 name: str | None = None) -> None:
+                 name: str | None = None
+                 ) -> None:
         super().__init__(name=name)
         self.size = self.expect_integer("size", size)
         self.alpha = self.expect_number("alpha", alpha, 0)
@@ -199,7 +200,8 @@ class DivisiveNorm2d(_LocalNorm2d):
     """
 
     def __init__(self, kernel_size: int = 9, *, sigma: float | None = None, floor: float = 1e-4,
-                 name: str | None = None) -> None:
+                 name: str | None = None
+                 ) -> None:
         super().__init__(kernel_size, sigma, name)
         self.floor = self.expect_positive("floor", floor)
 

@@ -286,8 +286,8 @@ class RMSNorm(LayerNorm):
         super().__init__(axis=axis, eps=0.0 if eps is None else eps, affine=affine, name=name)
         self.eps = eps
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        super().bind(backend, seed, index, counters)
+    def bind(self, backend: Backend, seed: int, counters: Array) -> None:
+        super().bind(backend, seed, counters)
         self.floor = float(np.finfo(self.buffers.dtype).eps) if self.eps is None else self.eps
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from xpnet.backends import Window
 from xpnet.backends.window import Padding, Pair, pair
-from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
+from xpnet.layer import PREDICT, Array, Layer, Shape
 
 Span = tuple[int, int]      # from, to (not included)
 
@@ -172,7 +172,7 @@ class GlobalMaxPool2d(_GlobalPool2d):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         pixels = x.reshape(x.shape[0], -1, x.shape[-1])  # (C, H*W, N)
-        self.remember(mode, pixels.argmax(axis=1) if mode == TRAIN else None, x.shape)
+        self.remember(mode, pixels.argmax(axis=1) if self.keeps(mode) else None, x.shape)
         return pixels.max(axis=1)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:

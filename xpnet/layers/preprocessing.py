@@ -33,7 +33,8 @@ class Rescale(Layer):
     kind = "rescale"
 
     def __init__(self, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0, *,
-                 name: str | None = None) -> None:
+                 name: str | None = None
+                 ) -> None:
         super().__init__(name=name)
         self.mean, self.std = self._numbers("mean", mean), self._numbers("std", std)
         if 0.0 in (self.std if isinstance(self.std, list) else [self.std]):
@@ -51,8 +52,8 @@ class Rescale(Layer):
                                  f"channels. Received: {len(value)}.")
         return in_shape
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        super().bind(backend, seed, index, counters)
+    def bind(self, backend: Backend, seed: int, counters: Array) -> None:
+        super().bind(backend, seed, counters)
         self._mean, self._std = (self._per_channel(value) for value in (self.mean, self.std))
 
     def _per_channel(self, value: float | list[float]) -> float | Array:
@@ -99,7 +100,8 @@ class Whitening(Layer):
     kind = "whitening"
 
     def __init__(self, method: str = "zca", *, eps: float = 1e-5, components: int | None = None,
-                 name: str | None = None) -> None:
+                 name: str | None = None
+                 ) -> None:
         super().__init__(name=name)
         self.method = self.expect_choice("method", method, ("zca", "pca"))
         self.eps = self.expect_number("eps", eps, 0)

@@ -218,7 +218,8 @@ class Upsample2d(RowsAndColumns):
 
     def __init__(self, scale_factor: float | tuple[float, float] | None = None,
                  mode: str = "nearest", align_corners: bool = False, *, size: Pair | None = None,
-                 name: str | None = None) -> None:
+                 name: str | None = None
+                 ) -> None:
         super().__init__(name=name)
         if (scale_factor is None) == (size is None):
             raise ValueError(f"{self.who}: expected either scale_factor or size. "
@@ -233,7 +234,8 @@ class Upsample2d(RowsAndColumns):
         self.upsampling = rows, columns
         reads = READS[self.expect_choice("mode", mode, READS)]
         if self.expect_flag("align_corners", align_corners) and reads == 1:
-            raise ValueError(f'{self.who}: expected mode "bilinear" or "bicubic" if align_corners. '
+            raise ValueError(f'{self.who}: expected mode "bilinear" or "bicubic" with '
+                             'align_corners. '
                              f"Received: mode={mode!r}, align_corners=True.")
         self.scale_factor = (None if scale_factor is None
                              else self.upsampling if isinstance(scale_factor, tuple | list)

@@ -11,7 +11,7 @@ import numpy as np
 from xpnet.backends import Backend, Window
 from xpnet.backends.window import Pair
 from xpnet.checks import finite_array, items, wrong
-from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
+from xpnet.layer import PREDICT, Array, Layer, Shape
 
 SAMPLE = (0, 1, 2)      # the axes of one image, or of its feature maps
 NEWTON_STEPS = 6        # enough for all digits of the root, even next to the jump and for p near 1
@@ -104,7 +104,6 @@ class DeconvolutionalNetwork2d(Layer):
         if self.connectivity is not None and len(self.connectivity[0]) != C:
             raise ValueError(f"{self.who}: expected {C} columns of connectivity, one for each "
                              f"channel. Received: {len(self.connectivity[0])}.")
-
         def init(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
             filters: np.ndarray = unit(np, self._g() * rng.standard_normal(shape))
             return filters
@@ -118,8 +117,8 @@ class DeconvolutionalNetwork2d(Layer):
              else np.array(self.connectivity, np.float64))
         return g[:, :, None, None]
 
-    def bind(self, backend: Backend, seed: int, index: int, counters: Array) -> None:
-        super().bind(backend, seed, index, counters)
+    def bind(self, backend: Backend, seed: int, counters: Array) -> None:
+        super().bind(backend, seed, counters)
         self._connected = backend.asarray(self._g(), self.buffers.dtype)
         self._shrinkages = [Shrinkage(backend.xp, self.p, beta) for beta in self.betas]
 
@@ -199,7 +198,7 @@ class DeconvolutionalNetwork2d(Layer):
         return z
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        if mode != TRAIN or not self.needs_dx:
+        if not self.keeps(mode) or not self.needs_dx:
             self.remember(mode)
             return self.infer(x)
         kept = []

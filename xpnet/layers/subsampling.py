@@ -219,8 +219,8 @@ class StochasticPool2d(Pool2d):
 
     X (C, H, W, N), Y (C, OH, OW, N). Each window draws one of its elements, large ones more often.
     The paper has a ReLU before it, so that A = X. If no element is above 0, Y = 0. Padding is never
-    drawn; a NaN in a window makes Y NaN. dX is dY at the drawn element. A prediction has no
-    gradient. Arguments and errors are those of Pool2d.
+    drawn; a NaN in a window makes Y NaN. dX is dY at the drawn element, and in a prediction
+    dX = dY (2 A - Y) / sum of A where X > 0. Arguments and errors are those of Pool2d.
 
     The draws depend only on (seed, layer, step) and are the same on every backend: element i of Y,
     in C order, takes the first k at which the sum of A up to k exceeds u times the sum of A, where
@@ -240,16 +240,23 @@ class StochasticPool2d(Pool2d):
         weights = self.xp.maximum(seen, 0)
         if mode == PREDICT:
             total = weights.sum(axis=1, keepdims=True)
-            p = weights / self.xp.where(total == 0, x.dtype.type(1), total)
-            return (weights * p).sum(axis=1)
+            total = self.xp.where(total == 0, x.dtype.type(1), total)       # (C, 1, OH, OW, N)
+            y = (weights * (weights / total)).sum(axis=1)
+            self.remember(mode, x.shape, weights, total, y)
+            return y
         drawn, total = self._draw(weights)
-        self.remember(mode, drawn, x.shape)
+        self.remember(mode, x.shape, drawn)
         y = self._at(drawn, weights).sum(axis=1)
         return self.xp.where(self.xp.isnan(total), total, y)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
-        drawn, x_shape = self.recall()
-        dseen = self._at(drawn, dy[:, None])                                # (C, KH*KW, OH, OW, N)
+        x_shape, *kept = self.recall()
+        if len(kept) == 1:
+            dseen = self._at(kept[0], dy[:, None])                          # (C, KH*KW, OH, OW, N)
+        else:           # of a prediction: dY/dA[k] = (2 A[k] - Y) / sum of A
+            weights, total, y = kept
+            slope = (2.0 * weights - y[:, None]) / total
+            dseen = self.xp.where(weights > 0, slope * dy[:, None], dy.dtype.type(0))
         return self.backend.col2im(dseen.reshape(-1, dy[0].size), x_shape, self.window)
 
     def _draw(self, weights: Array) -> tuple[Array, Array]:

@@ -31,7 +31,7 @@ class Loss(Checked):
     takes_logits = ""               # "softmax" or "sigmoid": the function that is part of the loss
     of_logits: Loss | None = None   # used instead if the last layer is a Sigmoid
     counts_hits = False             # True: the largest output is the predicted class
-    ignore_index: int | None = None     # marks unknown targets
+    ignore_index: int | None = None             # marks unknown targets
     reduction = "mean"
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -73,8 +73,8 @@ class Loss(Checked):
         gradient of y's shape."""
         found = (self(backend, y, target) if sample_weight is None
                  else self(backend, y, target, sample_weight))
-        if (isinstance(found, tuple) and len(found) == 2
-                and getattr(found[1], "shape", None) == y.shape):
+        if (isinstance(found, tuple) and len(found) == 2 and getattr(found[1], "shape", None)
+            == y.shape):
             return found
         received = ([getattr(value, "shape", type(value).__name__) for value in found]
                     if isinstance(found, tuple) else type(found).__name__)

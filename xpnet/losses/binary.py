@@ -117,7 +117,8 @@ class FocalCrossEntropy(BinaryLoss):
 
     takes_logits = "sigmoid"
 
-    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, *, reduction: str = "mean") -> None:
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, *, reduction: str = "mean"
+                 ) -> None:
         self.alpha = self.expect_share("alpha", alpha)
         self.gamma = self.expect_positive("gamma", gamma)
         self.reduction = self.expect_reduction(reduction)

@@ -66,7 +66,8 @@ class WeightedClassLoss(ClassLoss):
     weight: tuple[float, ...] | None = None
 
     def __init__(self, *, weight: Any = None, ignore_index: int | None = None,
-                 reduction: str = "mean") -> None:
+                 reduction: str = "mean"
+                 ) -> None:
         self.weight = self.expect_weights("weight", weight)
         self.ignore_index = self.expect_label("ignore_index", ignore_index)
         self.reduction = self.expect_reduction(reduction, batch=False)

@@ -225,7 +225,7 @@ class GaussianLikelihood(Loss):
 
 
 class CosineDistance(Loss):
-    """Cosine distance: L = mean over samples of 1 - cos(y, t), cos(y, t) = sum of y t / (|y| |t|)
+    """Cosine distance: L = mean over samples of 1 - cos(y, t), cos(y, t) = y . t / (|y| |t|)
     (Salton et al. 1975).
 
     y (D, N) or (D, H, W, N), targets of the same shape: vectors along the first axis, of which only

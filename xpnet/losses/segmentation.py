@@ -30,7 +30,8 @@ class OverlapLoss(BinaryLoss):
     """
 
     def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None,
-                 reduction: str = "mean") -> None:
+                 reduction: str = "mean"
+                 ) -> None:
         self.smooth = self.expect_positive("smooth", smooth)
         self.ignore_index = self.expect_label("ignore_index", ignore_index)
         self.reduction = self.expect_reduction(reduction, batch=False)

@@ -8,8 +8,8 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.backends.rules import RULES
+from xpnet.buffers import Array, Buffers, Part
 from xpnet.checks import Checked, is_number, wrong
-from xpnet.layer import Array, Buffers, Layer
 
 
 class Optimizer(Checked):
@@ -53,6 +53,10 @@ class Optimizer(Checked):
 
     def constrain(self, buffers: Buffers) -> None:
         """Put weights that a step has moved back to where they may be."""
+
+    def updater(self, buffers: Buffers) -> Updater:
+        """The optimizer at work on flat buffers, with what it remembers between steps."""
+        return Updater(self, buffers)
 
     def check_for(self, dtype: np.dtype) -> None:
         """ValueError where a setting cannot be used with parameters of `dtype`."""
@@ -100,18 +104,22 @@ class Updater:
     def _place(self, buffers: Buffers, slots: list[Array]) -> None:
         self.buffers, self.slots = buffers, slots
         self._trainable: list[bool] = []
-        self._parts: list[tuple[int, int, Layer]] = []
+        self._lr_scales: list[float] = []
+        self._parts: list[Part] = []
         self.largest = float(np.finfo(buffers.dtype).max)
         self.optimizer.check_for(buffers.dtype)
         # One row for each part. It stays where it is: captured steps read from its address.
         self.width = len(self.optimizer.hyper(1, self.optimizer.lr))
         self.hyper = buffers.backend.zeros((self.width * len(buffers.placed),), np.float64)
 
-    def parts(self) -> list[tuple[int, int, Layer]]:
+    def parts(self) -> list[Part]:
         """The (start, stop, first layer) of the flat buffers that the next step changes."""
         trainable = [layer.trainable for layer in self.buffers.layers]
-        if trainable != self._trainable:    # until then the counts that are equal stay equal
-            self._trainable, self._parts = trainable, self.buffers.trained(self.steps)
+        lr_scales = [layer.lr_scale for layer in self.buffers.layers]
+        # Until one of them changes, the step counts that are equal stay equal.
+        if trainable != self._trainable or lr_scales != self._lr_scales:
+            self._trainable, self._lr_scales = trainable, lr_scales
+            self._parts = self.buffers.trained(self.steps)
         return self._parts
 
     def step(self, lr: float | None = None) -> None:
@@ -126,7 +134,8 @@ class Updater:
         """
         optimizer, dtype = self.optimizer, self.buffers.dtype
         lr = optimizer.expect_number("lr", optimizer.lr if lr is None else lr, 0.0)
-        rows = [optimizer.hyper(self.steps[layer] + 1, lr) for _, _, layer in self.parts()]
+        rows = [optimizer.hyper(self.steps[layer] + 1, lr * layer.lr_scale)
+                for _, _, layer in self.parts()]
         values = [value for row in rows for value in row]
         if not all(abs(value) <= self.largest for value in values):
             raise ValueError(f"{optimizer.who}: expected settings that are finite in {dtype}. Received: "

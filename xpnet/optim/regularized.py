@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.layer import Array, Buffers
+from xpnet.buffers import Array, Buffers
 from xpnet.optim.base import Optimizer
 from xpnet.optim.names import get_optimizer
 

@@ -221,7 +221,7 @@ def test_a_second_ctrl_c_leaves_a_network_that_can_be_used(call: int, folder: Pa
         with pytest.raises(KeyboardInterrupt):
             net.fit(*samples(), loss=Failing(call, KeyboardInterrupt()), optimizer=optimizer, batch_size=8, verbose=False)
         assert not any(stream.is_capturing() for stream in gpus.every)
-        assert net._train_step is not None and set(net._train_step.updater.steps.values()) == {call - 1}
+        assert net.step is not None and set(net.step.updater.steps.values()) == {call - 1}
         assert net.fit(*samples(), **QUIET, optimizer=optimizer, batch_size=8).rows and gpus.launches == 2
 
 

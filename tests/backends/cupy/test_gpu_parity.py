@@ -15,7 +15,7 @@ from xpnet.backends import Backend, Window
 from xpnet.backends.cuda_plans import CUBLAS
 from xpnet.backends.cupy_backend import CupyBackend
 from xpnet.backends.numpy_backend import NumpyBackend
-from xpnet.memory import OutOfMemory, explained
+from xpnet.inspect.memory import OutOfMemory, explained
 
 pytestmark = pytest.mark.gpu
 

@@ -33,7 +33,7 @@ def fitted(gpu: Backend, capture: bool, count: int = 400, **settings: Any) -> tu
     given = QUIET | {"optimizer": xn.Adam(1e-2), "epochs": 4, "batch_size": 8} | settings
     net = network(gpu)
     history = net.fit(*samples(count), capture=capture, validation=samples(99, seed=1), **given)
-    assert net._train_step is not None and net._train_step.capture == capture       # capturing did not fail
+    assert net.step is not None and net.step.capture == capture       # capturing did not fail
     return learned(net) | {"predicted": net.predict(samples(300, seed=2)[0])}, history["loss"] + history["val_loss"]
 
 
@@ -67,7 +67,7 @@ def test_every_model_can_be_captured(name: str, gpu: Backend):
         net = make(shape, backend=gpu)
         history = net.fit(x, targets[0], loss=targets[1], optimizer=xn.SGD(1e-3), epochs=2, batch_size=8, capture=capture,
                           verbose=False)
-        assert net._train_step is not None and net._train_step.capture == capture
+        assert net.step is not None and net.step.capture == capture
         found.append((learned(net), history["loss"]))
     assert same(found[0][0], found[1][0]) and found[0][1] == found[1][1]
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_instance
-from xpnet.layer import Array, Node
+from xpnet.checks import expect_instance, expect_integer
+from xpnet.graph import Graph
+from xpnet.inspect.memory import explained
+from xpnet.layer import Array
 from xpnet.layers.normalization import BatchNorm
-from xpnet.memory import explained
-from xpnet.network import Network
-from xpnet.training import check_batch_sizes, expect_count, finite_samples
+from xpnet.node import Node
+from xpnet.training.batches import Batches, check_batch_sizes, finite_samples
 
 
-def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> None:
+def population_statistics(net: Graph, x: Any, *, batch_size: int = 256) -> None:
     """Batch norm's population statistics: E[x] = E[mean_B], Var[x] = m / (m - 1) E[var_B] over the
     batches B.
 
@@ -25,19 +27,29 @@ def population_statistics(net: Network, x: Any, *, batch_size: int = 256) -> Non
     (m - 1), which for equal m are the paper's. Dropout is off, as it will be in predictions.
     Parameters stay as they are, and so does everything else where x is refused.
     """
-    expect_instance("population_statistics", "net", net, Network, "a Network")
+    expect_instance("population_statistics", "net", net, Graph, "a Network")
     layers = [layer for layer in net.layers if isinstance(layer, BatchNorm) and layer.trainable]
     if not layers:
         raise ValueError("population_statistics: expected a network with a batch norm that is "
                          "trainable. Received: none.")
-    x = finite_samples(net, x, "population_statistics")
-    batch_size = expect_count("population_statistics", "batch_size", batch_size)
-    check_batch_sizes(net, len(x), batch_size)
+    xs = finite_samples(net, x, "population_statistics")
+    batch_size = expect_integer("population_statistics", "batch_size", batch_size)
+    check_batch_sizes(net, len(xs[0]), batch_size)
     totals = {layer: _Totals(net, layer) for layer in layers}
+
+    def normalise(node: Node, forward: Callable[..., Array], inputs: tuple[Array, ...]) -> Array:
+        """Batch norms use the batch's statistics and add them up; everything else predicts."""
+        layer = node.layer
+        if not isinstance(layer, BatchNorm) or layer not in totals:
+            return forward(*inputs)
+        y, _, mean, var = layer.normalised(*inputs)
+        totals[layer].add(mean, var, inputs[0].size // len(inputs[0]))
+        return y
+
     with explained(net, "population_statistics", batch_size), net.backend.stream():
-        feed = net.backend.feed(x, net.dtype, batch_size)
-        for start in range(0, len(x), batch_size):
-            _pass(net, feed.batch(start, min(start + batch_size, len(x))), totals)
+        batches = Batches(net, xs, batch_size)
+        for number in range(len(batches)):
+            net.run(batches.get(number), net.outs.nodes, hook=normalise)
         for layer, total in totals.items():
             layer.mean.data[...] = total.first + total.means / total.elements
             layer.var.data[...] = total.variances / (total.elements - total.batches)
@@ -52,7 +64,7 @@ class _Totals:
 
     first: Array
 
-    def __init__(self, net: Network, layer: BatchNorm) -> None:
+    def __init__(self, net: Graph, layer: BatchNorm) -> None:
         self.means, self.variances = (net.backend.zeros(layer.mean.shape, np.float64)
                                       for _ in range(2))
         self.elements = self.batches = 0
@@ -64,17 +76,3 @@ class _Totals:
         self.variances += var.astype(np.float64) * m
         self.elements += m
         self.batches += 1
-
-
-def _pass(net: Network, x: Array, totals: dict[BatchNorm, _Totals]) -> None:
-    """One batch through the network; batch norms use its statistics and add them to `totals`,
-    everything else predicts."""
-    values: dict[Node, Array] = {net.input: x}
-    for node in net.nodes:
-        layer, inputs = node.layer, [values[parent] for parent in node.parents]
-        assert layer is not None
-        if isinstance(layer, BatchNorm) and layer in totals:
-            values[node], _, mean, var = layer.normalised(*inputs)
-            totals[layer].add(mean, var, inputs[0].size // len(inputs[0]))
-        else:
-            values[node] = layer.forward(*inputs)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from xpnet.layer import Layer, Node
+from xpnet.graph import Graph
+from xpnet.layer import Layer
 from xpnet.layers import (
     Conv2d,
     ConvTranspose2d,
@@ -19,12 +20,12 @@ from xpnet.layers import (
 )
 from xpnet.layers.activations import Activated
 from xpnet.layers.normalization import BatchNorm
-from xpnet.network import Input, Network
+from xpnet.node import Node
 
 Arrays = dict[str, np.ndarray]
 
 
-def fold_batch_norm(net: Network) -> Network:
+def fold_batch_norm(net: Graph) -> Graph:
     """Batch norm folded away: W' = s W, row by row, b' = s (b - mean) + beta, with s = gamma /
     sqrt(var + eps).
 
@@ -36,33 +37,33 @@ def fold_batch_norm(net: Network) -> Network:
     normalise nothing.
     """
     readers = Counter(parent for node in net.nodes for parent in node.parents)
+    readers.update(net.outs.nodes)
+    uses = Counter(node.layer for node in net.nodes)
     folds = {node.parents[0]: node for node in net.nodes
              if isinstance(node.layer, BatchNorm) and _takes(node.parents[0].layer)
-             and readers[node.parents[0]] == 1}
-    folded = set(folds.values())
-    new: dict[Node, Node] = {net.input: Input(net.input.shape)}
-    for node in net.nodes:
-        if node in folded:
-            new[node] = new[node.parents[0]]
-            continue
-        assert node.layer is not None
-        norm = folds[node].layer if node in folds else None
-        changes = ({"bias": True, "activation": norm.activation} if isinstance(norm, BatchNorm)
-                   else {})
-        layer = type(node.layer)(**node.layer.config() | changes)
-        layer.trainable = node.layer.trainable
-        new[node] = layer(*(new[parent] for parent in node.parents))
-    result = Network(new[net.input], new[net.output], backend=net.backend, dtype=net.dtype,
-                     seed=net.seed)
+             and readers[node.parents[0]] == uses[node.parents[0].layer] == uses[node.layer] == 1}
+    folded, copies = set(folds.values()), dict[Layer, Layer]()
 
-    arrays = {name: net.backend.to_numpy(p.data) for name, p in net.buffers.arrays.items()}
+    def make(node: Node, parents: tuple[Node, ...]) -> Node:
+        layer = node.layer
+        assert layer is not None
+        if node in folded:
+            return parents[0]
+        if layer not in copies:
+            norm = folds[node].layer if node in folds else None
+            changes = ({"bias": True, "activation": norm.activation}
+                       if isinstance(norm, BatchNorm) else {})
+            new = type(layer)(**layer.config() | changes)
+            new.name, new.trainable, new.lr_scale = node.layer_name, layer.trainable, layer.lr_scale
+            copies[layer] = new
+        return copies[layer](*parents)
+
+    arrays = {name: net.backend.to_numpy(p.data) for name, p in net.arrays.items()}
     for node, after in folds.items():
         assert isinstance(node.layer, Layer) and isinstance(after.layer, BatchNorm)
-        arrays |= _folded(node.layer, after.layer, arrays)
-    with result.backend.scope():
-        for name, p in result.buffers.arrays.items():
-            p.data[...] = result.backend.asarray(arrays[name], result.dtype)
-    return result
+        arrays |= _folded(node, after, arrays)
+    return Graph(*net.rebuild(make), backend=net.backend, dtype=net.dtype, seed=net.seed,
+                 values=arrays)
 
 
 def _rows(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -82,7 +83,7 @@ def _columns(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:
 # classes, not of ones that follow.
 WEIGHTS: dict[type[Layer], tuple[str, Callable[[Layer, np.ndarray, np.ndarray], np.ndarray]]] = {
     Conv2d: ("W", _rows), TrueConv2d: ("W", _rows), DepthwiseConv2d: ("W", _rows),
-    SeparableConv2d: ("P", _rows),
+    SeparableConv2d: ("pointwise.W", _rows),
     ConvTranspose2d: ("W", _columns), Linear: ("W", _rows),
 }
 
@@ -93,13 +94,16 @@ def _takes(layer: Layer | None) -> bool:
 
 
 @np.errstate(under="ignore")
-def _folded(layer: Layer, norm: BatchNorm, arrays: Arrays) -> Arrays:
+def _folded(node: Node, after: Node, arrays: Arrays) -> Arrays:
     """The layer's arrays with the batch norm in them, computed in float64."""
-    gamma, beta, mean, var = (arrays[f"{norm.name}.{name}"].astype(np.float64)
+    layer, norm = node.layer, after.layer
+    assert layer is not None and isinstance(norm, BatchNorm)
+    gamma, beta, mean, var = (arrays[f"{after.layer_name}.{name}"].astype(np.float64)
                               for name in ("gamma", "beta", "mean", "var"))
     scale = gamma / np.sqrt(var + norm.eps)
     name, scaled = WEIGHTS[type(layer)]
-    W, bias = (arrays[f"{layer.name}.{name}"].astype(np.float64),
-               arrays.get(f"{layer.name}.b", np.zeros(len(scale))))
-    return {f"{layer.name}.{name}": scaled(layer, W, scale),
-            f"{layer.name}.b": scale * (bias - mean) + beta}
+    bias_name = f"{node.layer_name}.{name.removesuffix('W')}b"
+    W = arrays[f"{node.layer_name}.{name}"].astype(np.float64)
+    bias = arrays.get(bias_name, np.zeros(len(scale)))
+    return {f"{node.layer_name}.{name}": scaled(layer, W, scale),
+            bias_name: scale * (bias - mean) + beta}

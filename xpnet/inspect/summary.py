@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from xpnet.backends.window import POINTS
-from xpnet.layer import Node
-from xpnet.network import Network
+from xpnet.graph import Graph
+from xpnet.layer import Layer
+from xpnet.node import Node
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Row:
     activation_bytes: int       # of the output for one sample
 
 
-def rows(net: Network) -> list[Row]:
+def rows(net: Graph) -> list[Row]:
     """A Row for each layer, in the order of computation."""
     # (field, jump) per axis: field grows by (extent - 1) * jump, jump by the stride (Araujo et al.
     # 2019, eq. 2)
     point = Fraction(1), Fraction(1)
     fields: dict[Node, list[tuple[Fraction, Fraction]] | None] = {
-        net.input: [point] * 2 if len(net.input.shape) == 3 else None}
-    table = []
+        node: [point] * 2 if len(node.shape) == 3 else None for node in net.ins.nodes}
+    table, counted = [], set[Layer]()
     for node in net.nodes:
         layer = node.layer
         assert layer is not None
@@ -50,20 +51,22 @@ def rows(net: Network) -> list[Row]:
                                    strict=True)]
         field = fields[node]
         table.append(Row(
-            name=str(layer.name), kind=type(layer).__name__, shape=node.shape,
-            inputs=tuple(str(parent.layer.name) if parent.layer else "input"
-                         for parent in node.parents),
-            parameters=sum(p.size for p in layer.parameters), multiply_adds=layer.multiply_adds(),
+            name=node.name, kind=type(layer).__name__, shape=node.shape,
+            inputs=tuple(parent.name for parent in node.parents),
+            # a shared layer's parameters count at its first use
+            parameters=0 if layer in counted else sum(p.size for p in layer.parameters),
+            multiply_adds=layer.multiply_adds(),
             receptive_field=(math.ceil(field[0][0]), math.ceil(field[1][0])) if field else None,
             activation_bytes=math.prod(node.shape) * net.dtype.itemsize))
+        counted.add(layer)
     return table
 
 
-def summary(net: Network) -> str:
+def summary(net: Graph) -> str:
     """The table as text, with totals."""
     table = rows(net)
-    head = ("layer", "type", "output", "parameters", "multiply-adds", "sees")
-    lines = [("input", "", _shape(net.input.shape), "", "", "")]
+    head = ("layer", "type", "output", "parameters", "multiply-adds", "receptive field")
+    lines = [(node.name, "", _shape(node.shape), "", "", "") for node in net.ins.nodes]
     lines += [(row.name, row.kind, _shape(row.shape), f"{row.parameters:,}",
                f"{row.multiply_adds:,}", "x".join(map(str, row.receptive_field))
                if row.receptive_field else "all") for row in table]
@@ -79,7 +82,7 @@ def summary(net: Network) -> str:
         f"parameters: {total:,} ({trained:,} trainable), state: "
         f"{sum(p.size for layer in net.layers for p in layer.states):,}",
         f"multiply-adds per sample: {sum(row.multiply_adds for row in table):,}",
-        f"activations per sample: {_bytes(sum(row.activation_bytes for row in table))} "
+        f"activations per sample: {readable_bytes(sum(row.activation_bytes for row in table))} "
         f"({net.dtype})",
         f"backend: {net.backend.name}" + (f" ({net.backend.note})" if net.backend.note else ""),
     ]
@@ -90,7 +93,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _bytes(size: float) -> str:
+def readable_bytes(size: float) -> str:
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.4g} {unit}"

@@ -3,11 +3,8 @@ there was."""
 
 from __future__ import annotations
 
-import copy
 import math
-import weakref
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,23 +12,21 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.backends.memory import MemoryPool
 from xpnet.checks import expect_integer
-from xpnet.free_memory import free_memory
+from xpnet.graph import Graph, Hook
+from xpnet.inspect.counting import changed, counted
+from xpnet.inspect.free_memory import free_memory
+from xpnet.inspect.summary import readable_bytes
 from xpnet.layer import TRAIN, Array, Layer
-from xpnet.network import Network
+from xpnet.node import Node
 from xpnet.optim import Optimizer, get_optimizer
-from xpnet.summary import _bytes
 
-# samples that are tried, and twice as many: small batches take other ways through the kernels than
-PROBE = 256
-# large ones. Fewer where this is more than so many multiply-adds, about a second on two cores,
-PROBE_WORK = 1e11
-PROBE_BYTES = 1 << 29   # or more than so many bytes of outputs
-UNDER_WAY = 3           # batches that travel to a GPU while it computes
-BEFORE = -1             # in the place of a pass: what was there before the first one
-# of the memory that is free: pools leave gaps between their arrays, and a forecast is none for sure
-MARGIN = 0.8
+# Small batches take other paths through the kernels than large ones, so 256 samples are tried, and
+# twice as many. Fewer if that would be more multiply-adds (about a second on two cores) or more
+# bytes of outputs than these.
+PROBE, PROBE_WORK, PROBE_BYTES = 256, 1e11, 1 << 29
+UNDER_WAY = 3       # batches that travel to a GPU while it computes
+MARGIN = 0.8        # of the free memory: pools leave gaps between arrays, and a forecast may err
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class MemoryReport:
     def __str__(self) -> str:
         head = ("layer", "type", "kept", "most in forward", "most in backward")
         lines = ([(row.name, row.kind,
-                   *(_bytes(size) for size in (row.kept, row.forward, row.backward)))
+                   *(readable_bytes(size) for size in (row.kept, row.forward, row.backward)))
                   for row in self.rows])
         widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
         text = ["  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
@@ -95,11 +90,12 @@ class MemoryReport:
                  "batch": self.batch, "activations": self.activations, "transient": self.transient}
         return "\n".join([
             *text, text[1],
-            " + ".join(f"{name} {_bytes(size)}" for name, size in named.items() if size),
-            f"peak of a batch of {self.batch_size:,} on {self.backend}: {_bytes(self.peak)}"])
+            " + ".join(f"{name} {readable_bytes(size)}" for name, size in named.items() if size),
+            f"peak of a batch of {self.batch_size:,} on {self.backend}: "
+            f"{readable_bytes(self.peak)}"])
 
 
-def memory_report(net: Network, batch_size: int, optimizer: str | Optimizer | None = None, *,
+def memory_report(net: Graph, batch_size: int, optimizer: str | Optimizer | None = None, *,
                   mode: str = TRAIN
                   ) -> MemoryReport:
     """Predict the peak memory of a training step of `batch_size` samples; in another mode, of a
@@ -118,7 +114,7 @@ def memory_report(net: Network, batch_size: int, optimizer: str | Optimizer | No
 class Forecast:
     """Reports for any batch size, from what two batches needed."""
 
-    def __init__(self, net: Network, optimizer: Optimizer | None = None, mode: str = TRAIN, *,
+    def __init__(self, net: Graph, optimizer: Optimizer | None = None, mode: str = TRAIN, *,
                  most: int = 1 << 40, room: float = PROBE_BYTES) -> None:
         work = sum(layer.multiply_adds() for layer in net.layers) * (3 if mode == TRAIN else 1)
         size = sum(math.prod(node.shape) for node in net.nodes) * net.dtype.itemsize
@@ -132,19 +128,19 @@ class Forecast:
         self.traces = traces[0], traces[-1]
 
     def report(self, N: int) -> MemoryReport:
-        net, layers = self.net, len(self.net.layers)
+        net, nodes = self.net, len(self.net.nodes)
         (first, second), (a, b) = self.samples, self.traces
         # (passes, 3): bytes at the start of each pass, the most in it, and those it leaves; on a
         # straight line through both
         bytes_at = (np.maximum(0, b + (b - a) * (N - second) / (second - first)).round().astype(
             int).tolist())
-        forward, (kept, *_), backward = bytes_at[:layers], bytes_at[layers], bytes_at[layers + 1:]
+        forward, (kept, *_), backward = bytes_at[:nodes], bytes_at[nodes], bytes_at[nodes + 1:]
         fixed = {"parameters": net.parameters.nbytes, "gradients": net.grads.nbytes,
                  "optimizer": self.slots * net.parameters.nbytes, "state": net.state.nbytes}
         below, batch = sum(fixed.values()), forward[0][0]
-        rows = tuple(Row(str(layer.name), type(layer).__name__, forward[i][2],
+        rows = tuple(Row(node.name, type(node.layer).__name__, forward[i][2],
                          below + forward[i][1], below + backward[i][1] if backward else 0)
-                     for i, layer in enumerate(net.layers))
+                     for i, node in enumerate(net.nodes))
         return MemoryReport(N, net.backend.name, **fixed, batch=batch, activations=kept - batch,
                             transient=max(most for _, most, _ in bytes_at) - kept, rows=rows)
 
@@ -165,20 +161,21 @@ class Forecast:
         return report.peak - report.fixed + under_way
 
 
-def _trace(net: Network, N: int, mode: str) -> np.ndarray:
-    """Bytes of each pass (passes, 3): forward by layer, the loss, backward by layer.
+def _trace(net: Graph, N: int, mode: str) -> np.ndarray:
+    """Bytes of each pass (passes, 3): forward by node, the loss, backward by node.
 
     The columns are what there is at the start of the pass, the most there is in it, and what it
     leaves for the backward pass.
     """
-    layers = len(net.layers)
-    passes = np.zeros((1 + (2 if mode == TRAIN else 1) * layers, 3))
+    nodes = len(net.nodes)
+    passes = np.zeros((1 + (2 if mode == TRAIN else 1) * nodes, 3))
+    rows = {node: row for row, node in enumerate(net.nodes)}
     with net.backend.scope():
         for layer in net.layers:
             layer.make_tables()         # or the first batch that is tried would count them
-    with _counted(net.backend) as (backend, count):
-        scratch = (backend.empty((max((p.size for layer in net.layers for p in layer.parameters),
-                                      default=0),), net.dtype))
+    with counted(net.backend) as (backend, count):
+        largest = max((p.size for layer in net.layers for p in layer.parameters), default=0)
+        scratch = backend.empty((largest,), net.dtype)      # for gradients, which are not read
         start = most = 0
 
         def look() -> int:
@@ -192,195 +189,61 @@ def _trace(net: Network, N: int, mode: str) -> np.ndarray:
             look()
             return a
 
-        def watched(layer: Layer, function: Callable[..., Any], row: int) -> Callable[..., Any]:
-            def run(*args: Any, **options: Any) -> Any:
+        def watched(behind: int) -> Hook:
+            """A hook that fills the rows from `behind` on."""
+            def hook(node: Node, compute: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
                 nonlocal most
-                most = 0
+                row, most = behind + rows[node], 0
                 passes[row, 0] = look()
                 with count.of(row):
-                    result = function(*args, **options)
-                    count.adopt((result, layer._cache))
+                    result = compute(*arrays)
+                    count.adopt((result, node.kept))
                     look()
                 passes[row, 1] = most
                 return result
-            return run
+            return hook
 
         changes: list[tuple[Any, str, Any]] = [(backend, "empty", allocate)]
-        for i, layer in enumerate(net.layers):
-            changes += [(layer, "backend", backend), (layer, "_cache", None),
-                        (layer, "forward", watched(layer, layer.forward, i)),
-                        (layer, "backward", watched(layer, layer.backward, i + 1 + layers))]
-            # nobody reads them
+        changes += [(node, "kept", None) for node in net.nodes]
+        for layer in net.layers:
+            changes += [(part, "backend", backend) for part in _family(layer)]
             changes += [(p, "grad", scratch[:p.size].reshape(p.shape)) for p in layer.parameters]
             changes += [(p, "data", p.data.copy()) for p in layer.states]
         count.adopt((net.parameters, net.counters, [value for _, _, value in changes]))
         start = count.bytes()
-        with _changed(changes), np.errstate(all="ignore"):
-            x = backend.empty((*net.input.shape, N), net.dtype)
-            x.fill(0)
-            y = net.forward(x, mode)
-            passes[layers] = look()
-            passes[:layers, 2] = [count.bytes(row) for row in range(layers)]
+        with changed(changes), np.errstate(all="ignore"):
+            xs = [_zeros(backend, (*node.shape, N), net.dtype) for node in net.ins.nodes]
+            ys = net.run(xs, net.outs.nodes, mode, hook=watched(0))
+            passes[nodes] = look()
+            passes[:nodes, 2] = [count.bytes(row) for row in range(nodes)]
             if mode == TRAIN:
-                dy = backend.empty(y.shape, y.dtype)
-                dy.fill(0)
-                net.backward(dy)
+                dys = [_zeros(backend, y.shape, y.dtype) for y in ys]
+                gradients = [*zip(net.outs.nodes, dys, strict=True)]
+                net.run_backward(gradients, hook=watched(nodes + 1))
     return passes
 
 
-@contextmanager
-def _counted(backend: Backend) -> Iterator[tuple[Backend, _Count]]:
-    """A copy of the backend whose arrays lie apart from all others, and the count of their
-    bytes."""
-    twin: Any = copy.copy(backend)
-    if backend.xp is not np:
-        twin.autotune = False           # nothing is timed for a report
-        pools = _DeviceCount(backend)
-        with backend.scope(), pools.of(BEFORE):
-            yield twin, pools
-        return
-    pool, count = MemoryPool(), _HostCount()
-    if hasattr(backend, "threads"):
-        twin.threads = _Together(backend.threads.size)
-
-    def empty(shape: tuple[int, ...], dtype: Any) -> Array:
-        a = pool.empty(shape, dtype)
-        count.add(a)
-        if getattr(twin, "threads", None) and twin.threads.held:
-            twin.threads.held[-1].append(a)
-        return a
-
-    twin.empty = empty
-    try:
-        yield twin, count
-    finally:
-        # it holds the twin and the pool: as a cycle their memory would stay for a while
-        del twin.empty
+def _zeros(backend: Backend, shape: tuple[int, ...], dtype: Any) -> Array:
+    a = backend.empty(shape, dtype)
+    a.fill(0)
+    return a
 
 
-class _Count:
-    """How many bytes arrays take up, together and by the pass that made them."""
-
-    @contextmanager
-    def of(self, row: int) -> Iterator[None]:
-        """What is made in the block belongs to pass number `row`."""
-        raise NotImplementedError
-
-    def adopt(self, arrays: Any) -> None:
-        """Count what a layer returns or keeps, in tuples, lists and dicts, if it was not counted
-        when it was made."""
-
-    def bytes(self, row: int | None = None) -> int:
-        """Bytes of all arrays that there are, or of those that one pass made."""
-        raise NotImplementedError
-
-
-class _DeviceCount(_Count):
-    """Everything on a GPU comes from a memory pool: each pass has one of its own."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.cuda, self.pools = backend.xp.cuda, dict[int, Any]()
-
-    @contextmanager
-    def of(self, row: int) -> Iterator[None]:
-        pool = self.pools.setdefault(row, self.cuda.MemoryPool())
-        with self.cuda.using_allocator(pool.malloc):
-            yield
-        pool.free_all_blocks()          # what is free in one pool is of no use to another
-
-    def bytes(self, row: int | None = None) -> int:
-        pools = (self.pools.values() if row is None else [self.pools[row]] if row in self.pools
-                 else [])
-        return sum(pool.used_bytes() for pool in pools)
-
-
-class _HostCount(_Count):
-    """Arrays are counted when the backend makes them, and those that NumPy made when a layer
-    returns or keeps them."""
-
-    def __init__(self) -> None:
-        self.row = BEFORE
-        self._sizes: Counter[int] = Counter()
-        self._known: set[int] = set()           # ids of the arrays that are counted and still there
-        # Bytes that came and, negative, went, with their row. An append needs no lock, whatever
-        # thread it is in.
-        self._changes: deque[tuple[int, int]] = deque()
-
-    def add(self, a: np.ndarray) -> None:
-        self._known.add(id(a))
-        self._changes.append((self.row, a.nbytes))
-        # views keep the array alive that they are of
-        weakref.finalize(a, self._gone, id(a), self.row, a.nbytes)
-
-    def _gone(self, number: int, row: int, size: int) -> None:
-        self._known.discard(number)
-        self._changes.append((row, -size))
-
-    @contextmanager
-    def of(self, row: int) -> Iterator[None]:
-        self.row = row
-        yield
-        self.row = BEFORE
-
-    def adopt(self, arrays: Any) -> None:
-        if isinstance(arrays, dict):
-            arrays = list(arrays.values())
-        if isinstance(arrays, tuple | list):
-            for a in arrays:
-                self.adopt(a)
-        elif isinstance(arrays, np.ndarray):
-            while isinstance(arrays.base, np.ndarray):
-                arrays = arrays.base
-            if id(arrays) not in self._known:
-                self.add(arrays)
-
-    def bytes(self, row: int | None = None) -> int:
-        while self._changes:
-            of, size = self._changes.popleft()
-            self._sizes[of] += size
-        return sum(self._sizes.values()) if row is None else self._sizes[row]
-
-
-class _Together:
-    """Runs tasks one after another, and holds their arrays as if `size` threads worked at once: the
-    most there can be."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.held: deque[list[Array]] = deque()
-
-    def run(self, task: Callable[[int], object], count: int) -> None:
-        around, self.held = self.held, deque(maxlen=self.size)
-        try:
-            for index in range(count):
-                self.held.append([])
-                task(index)
-        finally:
-            self.held = around
-
-
-@contextmanager
-def _changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Attributes (of, name, value) that have other values while the block lasts."""
-    missing = object()
-    before = [(of, name, vars(of).get(name, missing)) for of, name, _ in changes]
-    try:
-        for of, name, value in changes:
-            vars(of)[name] = value  # an assignment to a parameter's array would copy into it
-        yield
-    finally:
-        for of, name, value in before:
-            if value is missing:
-                del vars(of)[name]
-            else:
-                vars(of)[name] = value
+def _family(layer: Layer) -> Iterator[Layer]:
+    """A layer and its children, and theirs."""
+    yield layer
+    for child in layer.children:
+        yield from _family(child)
 
 
 # --- out of memory --------------------------------------------------------------------------------
 
 class OutOfMemory(MemoryError):     # noqa: N818 - a MemoryError that says more
-    """A batch did not fit: `batch_size` samples were tried, `fits` would (0 for none, None where
-    nobody can tell)."""
+    """A batch did not fit into memory.
+
+    `batch_size` is the number of samples that were tried, `fits` the largest that would fit: 0 if
+    none does, None if it is not known.
+    """
 
     def __init__(self, message: str, batch_size: int, fits: int | None) -> None:
         super().__init__(message)
@@ -388,7 +251,7 @@ class OutOfMemory(MemoryError):     # noqa: N818 - a MemoryError that says more
 
 
 @contextmanager
-def explained(net: Network, who: str, batch_size: int, optimizer: Optimizer | None = None, *,
+def explained(net: Graph, who: str, batch_size: int, optimizer: Optimizer | None = None, *,
               mode: str = TRAIN
               ) -> Iterator[None]:
     """Errors of NumPy and CuPy that there is too little memory become an OutOfMemory, which says
@@ -411,7 +274,7 @@ def _is_about_memory(error: Exception) -> bool:
             or (type(error).__name__ == "CUDARuntimeError" and "MemoryAllocation" in str(error)))
 
 
-def _explanation(error: Exception, net: Network, who: str, batch_size: int,
+def _explanation(error: Exception, net: Graph, who: str, batch_size: int,
                  optimizer: Optimizer | None, mode: str
                  ) -> OutOfMemory:
     cause: BaseException | None = error
@@ -420,8 +283,7 @@ def _explanation(error: Exception, net: Network, who: str, batch_size: int,
         while link is not None:
             link.tb_next, link = None, link.tb_next
         cause = cause.__context__
-    for layer in net.layers:
-        layer._cache = None
+    net.forget()
     received = f"Received: batch_size={batch_size}"
     try:
         free = _free_memory(net.backend)
@@ -436,15 +298,15 @@ def _explanation(error: Exception, net: Network, who: str, batch_size: int,
         return OutOfMemory(f"{who}: expected a batch that fits into the memory of "
                            f"{net.backend.name}. {received}.",
                            batch_size, None)
-    needed = (f"about {_bytes(report.peak - report.fixed)} beside the network's "
-              f"{_bytes(report.fixed)}")
+    needed = (f"about {readable_bytes(report.peak - report.fixed)} beside the network's "
+              f"{readable_bytes(report.fixed)}")
     advice = f"batch_size={fits} would fit" if fits else "Not even one sample fits"
-    return OutOfMemory(f"{who}: expected a batch that fits into the {_bytes(free)} that are free "
-                       f"on {net.backend.name}. "
-                       f"{received}, which needs {needed}. {advice}.", batch_size, fits)
+    return OutOfMemory(f"{who}: expected a batch that fits into the {readable_bytes(free)} that "
+                       f"are free on {net.backend.name}. {received}, which needs {needed}. "
+                       f"{advice}.", batch_size, fits)
 
 
-def _affordable(net: Network, optimizer: Optimizer | None, mode: str, room: float) -> Forecast:
+def _affordable(net: Graph, optimizer: Optimizer | None, mode: str, room: float) -> Forecast:
     """A forecast made with so many bytes of outputs, or with fewer where they are too many."""
     while True:
         try:

@@ -1,0 +1,432 @@
+"""Graphs of layers: built from nodes, computed forward and backward, and built again.
+
+Inside, everything is batch-last. A graph knows nothing of training and of files; see network.py for
+what people call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend, get_backend
+from xpnet.buffers import Array, Buffers, Parameter
+from xpnet.checks import expect_dtype, expect_name, expect_seed, expect_shape, real_array
+from xpnet.layer import PREDICT, Layer
+from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
+from xpnet.node import Names, Node
+from xpnet.ports import Ports
+
+FLAT = "parameters", "grads", "state"       # arrays that layers have views of
+
+# What computes a node: the node, its layer's forward or backward method, and that method's arrays.
+Hook = Callable[[Node, Callable[..., Any], tuple[Array, ...]], Any]
+
+
+def Input(shape: Sequence[int], *, name: str | None = None) -> Node:    # noqa: N802 - it reads like a layer
+    """The symbolic input of a network: the shape of one sample, (C, H, W) or (D,), without the
+    batch axis."""
+    shape = expect_shape("Input", "the shape of one sample, e.g. (1, 28, 28)", shape)
+    return Node(None, (), shape, Names(), given_name=expect_name("Input", "name", name))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What has to be computed for some values of a graph."""
+
+    nodes: tuple[Node, ...]             # in order, without inputs
+    readers: Mapping[Node, int]         # by how many of these nodes each value is read
+
+
+class Graph:
+    """Layers from one or several Inputs to one or several outputs, on one backend.
+
+    Args:
+        inputs: an Input, or a list or dict of Inputs.
+        outputs: the node whose value is the output, or a list or dict of nodes.
+        backend: the name of a backend, or a Backend.
+        dtype: float32 or float64.
+        seed: of initial values and of all random numbers of training.
+        values: host arrays that replace initial values, by full names, e.g. "conv1.W".
+    """
+
+    who = "Network"
+    backend: Backend
+    xp: Any
+    buffers: Buffers
+    parameters: Array
+    grads: Array
+    state: Array
+    counters: Array
+
+    def __init__(self, inputs: Any, outputs: Any, *, backend: str | Backend = "auto",
+                 dtype: Any = "float32", seed: int = 0,
+                 values: Mapping[str, np.ndarray] | None = None) -> None:
+        self.dtype, self.seed = expect_dtype(self.who, dtype), expect_seed(self.who, seed)
+        self.ins, self.outs = Ports(self.who, "Input", inputs), Ports(self.who, "output", outputs)
+        for node in self.ins.nodes:
+            if node.layer is not None:
+                raise TypeError(f"{self.who}: expected each Input to be made by Input(...). "
+                                f"Received: the output of {node.layer.who}.")
+        order = _topological(self.outs.nodes)
+        self.nodes = tuple(node for node in order if node.layer is not None)
+        if not self.nodes or any(node.layer is None for node in self.outs.nodes):
+            raise ValueError(f"{self.who}: expected at least one layer. Received: an output that "
+                             "is the Input itself.")
+        if set(self.ins.nodes) != {node for node in order if node.layer is None}:
+            raise ValueError(f"{self.who}: expected outputs that depend on the given Inputs, and "
+                             f"on no others. Received: {self._received(order)}.")
+        self.layers: tuple[Layer, ...] = tuple(dict.fromkeys(_layer(node) for node in self.nodes))
+        self._index = {node: number for number, node in enumerate(self.nodes)}
+        self._plans: dict[tuple[Node, ...], _Plan] = {}
+        self.owner: Graph | None = None     # the network that this one is a part of
+        self.epochs = 0                     # trained so far; keys the order in which fit shuffles
+        self.step: Any = None               # the last training step, see TrainStep
+        self._check_names()
+        self._check_softmax()
+        self._parts = self._check_parts()
+        self._depends = self._dependent()
+        self._needs_dx = {node: any(self._depends[parent] for parent in node.parents)
+                          for node in self.nodes}
+        self._allocate(get_backend(backend), self._carried() | dict(values or {}))
+
+    # --- construction -----------------------------------------------------------------------------
+
+    def _received(self, order: Sequence[Node]) -> str:
+        unused = [node for node in self.ins.nodes if node not in order]
+        if unused:
+            return f"outputs that do not depend on {unused[0].name}"
+        return "outputs that depend on another Input"
+
+    def _check_names(self) -> None:
+        inputs = self.ins.names if len(self.ins.nodes) > 1 else ()
+        times = Counter([*inputs, *(node.name for node in self.nodes)])
+        twice = sorted(str(name) for name, count in times.items() if count > 1)
+        if twice:
+            raise ValueError(f"{self.who}: expected every layer to have a name of its own. "
+                             f"Received: {', '.join(twice)} twice.")
+
+    def _check_softmax(self) -> None:
+        below = dict.fromkeys(self.ins.nodes, False)        # whether a value is a softmax's output
+        for node in self.nodes:
+            first = below[node.parents[0]]
+            below[node] = isinstance(node.layer, Softmax) or (
+                first and len(node.parents) == 1 and isinstance(node.layer, Dropout | Flatten))
+            if isinstance(node.layer, Softmax | LogSoftmax) and first:
+                raise ValueError(f"{node.layer.who}: expected softmax to be applied once. "
+                                 "Received: an input that is one already.")
+
+    def _check_parts(self) -> list[Graph]:
+        """The networks that this one is made of."""
+        parts: dict[Graph, None] = dict.fromkeys(
+            node.inside[0] for node in self.nodes if node.inside)
+        known = {layer for part in parts for layer in part.layers}
+        for node in self.nodes:
+            if hasattr(node.layer, "buffers") and node.layer not in known:
+                raise ValueError(f"{_layer(node).who}: expected a layer of no other network. "
+                                 "Received: one that is in use elsewhere.")
+        for part in parts:
+            if part.owner is not None:
+                raise ValueError(f"{self.who}: expected parts that are in no other network. "
+                                 f"Received: {part!r}, which is in use elsewhere.")
+            if part.dtype != self.dtype:
+                raise ValueError(f"{self.who}: expected parts of dtype {self.dtype}. Received: "
+                                 f"{part!r} of {part.dtype}.")
+        return list(parts)
+
+    def _dependent(self) -> dict[Node, bool]:
+        """Whether each value depends on a parameter: only then is its gradient needed."""
+        depends = dict.fromkeys(self.ins.nodes, False)
+        for node in self.nodes:
+            depends[node] = (any(depends[parent] for parent in node.parents)
+                             or bool(_layer(node).parameters))
+        return depends
+
+    @property
+    def layer_names(self) -> dict[str, Layer]:
+        """The layers by their full names, in the order of their first uses."""
+        names: dict[Layer, str] = {}
+        for node in self.nodes:
+            names.setdefault(_layer(node), node.layer_name)
+        return {name: layer for layer, name in names.items()}
+
+    @property
+    def arrays(self) -> dict[str, Parameter]:
+        """Parameters and states by their full names, e.g. "conv1.W"."""
+        return {f"{name}.{p.name}": p for name, layer in self.layer_names.items()
+                for p in layer.parameters + layer.states}
+
+    def _carried(self) -> dict[str, np.ndarray]:
+        """The values that layers of other networks bring along."""
+        return {f"{name}.{p.name}": np.array(p.backend.to_numpy(p.data))
+                for name, layer in self.layer_names.items()
+                for p in layer.parameters + layer.states if p.backend is not None}
+
+    def _allocate(self, backend: Backend, values: Mapping[str, np.ndarray],
+                  counters: np.ndarray | None = None) -> None:
+        names = self.layer_names
+        if len(names) < len(self.layers):
+            raise ValueError(f"{self.who}: expected every layer to have a name of its own. "
+                             "Received: names that were changed to equal ones.")
+        buffers = Buffers(names, backend, self.dtype, self.seed, values)    # memory may not suffice
+        made = backend.zeros((2,), np.uint64)       # (step, use): what dropout's masks follow from
+        if counters is not None:
+            with backend.scope():
+                made[...] = backend.asarray(counters)
+        self._place(buffers, made, None)
+        for layer in self.layers:
+            layer.buffers = buffers
+            with backend.scope():
+                layer.bind(backend, self.seed, made)
+        for node in self.nodes[::-1]:       # layers begin at their first use
+            _layer(node).enter(self._index[node], self._needs_dx[node])
+
+    def _place(self, buffers: Buffers, counters: Array, owner: Graph | None) -> None:
+        """The only place where backend and flat arrays are set, of a part's too."""
+        backend = buffers.backend
+        flat = {name: getattr(buffers, name) for name in FLAT}
+        vars(self).update(flat, buffers=buffers, backend=backend, xp=backend.xp, counters=counters,
+                          owner=owner)
+        for part in self._parts:
+            part._place(buffers, counters, self)
+
+    def move(self, backend: Backend) -> None:
+        """Move all arrays to another backend."""
+        self.expect_whole("move")
+        old = self.backend
+        flat = {name: np.array(old.to_numpy(getattr(self, name))) for name in FLAT}
+        self._allocate(backend, self._carried(), old.to_numpy(self.counters))
+        with backend.scope():
+            for name, values in flat.items():
+                getattr(self, name)[...] = backend.asarray(values)
+
+    def expect_whole(self, who: str) -> None:
+        """ValueError if the layers belong to a larger network by now."""
+        if self.owner is not None:
+            raise ValueError(f"{who}: expected a network that is no part of another one. Received: "
+                             f"{self!r}, which is a part; use the whole network.")
+
+    def rebuild(self, make: Callable[[Node, tuple[Node, ...]], Node]) -> tuple[Any, Any]:
+        """A copy of the graph, as new (inputs, outputs) for a network: make(node, parents) makes
+        the new node of each node, given the new nodes of its parents."""
+        new = {node: Input(node.shape, name=node.given_name) for node in self.ins.nodes}
+        for node in self.nodes:
+            new[node] = make(node, tuple(new[parent] for parent in node.parents))
+        return (self.ins.pack([new[node] for node in self.ins.nodes]),
+                self.outs.pack([new[node] for node in self.outs.nodes]))
+
+    def node(self, name: str) -> Node:
+        """The node called `name`; ValueError for another name."""
+        for node in (*self.ins.nodes, *self.nodes):
+            if node.name == name:
+                return node
+        names = ", ".join(node.name for node in self.nodes)
+        raise ValueError(f"{self.who}: expected the name of a layer, one of {names}. Received: "
+                         f"{name!r}.")
+
+    def check_inputs(self, x: Any) -> tuple[Any, ...]:
+        """Batch-first arrays of real numbers, one for each input; an error if the network cannot
+        take them."""
+        xs = []
+        for node, a in zip(self.ins.nodes, self.ins.unpack(x, self.who, "inputs"), strict=True):
+            what = "input" if len(self.ins) == 1 else node.name
+            if not hasattr(a, "__cuda_array_interface__"):
+                a = real_array(a, f"{self.who}: {what}")
+            if a.shape[1:] != node.shape or a.ndim != len(node.shape) + 1:
+                raise ValueError(f"{self.who}: expected {what} of shape (N, "
+                                 f"{', '.join(map(str, node.shape))}). Received: shape "
+                                 f"{tuple(a.shape)}.")
+            if a.shape[0] == 0:
+                raise ValueError(f"{self.who}: expected at least one sample. Received: shape "
+                                 f"{tuple(a.shape)}.")
+            xs.append(a)
+        counts = {node.name: len(a) for node, a in zip(self.ins.nodes, xs, strict=True)}
+        if len(set(counts.values())) > 1:
+            received = ", ".join(f"{count} of {name}" for name, count in counts.items())
+            raise ValueError(f"{self.who}: expected as many samples for each input. Received: "
+                             f"{received}.")
+        return tuple(xs)
+
+    # --- computing --------------------------------------------------------------------------------
+
+    def run(self, xs: Sequence[Array], outputs: Sequence[Node], mode: str = PREDICT, *,
+            hook: Hook | None = None, keep: bool = False) -> list[Array]:
+        """The values of some nodes, for batch-last inputs xs on the backend.
+
+        Args:
+            xs: an array for each input.
+            outputs: the nodes whose values are returned.
+            mode: "predict", "train" or "sample".
+            hook: called for each node as hook(node, forward, inputs); it returns the value, which
+                `forward(*inputs)` computes.
+            keep: keep what `run_backward` needs in a prediction too.
+        """
+        plan = self._plan(tuple(outputs))
+        values, left = dict(zip(self.ins.nodes, xs, strict=True)), dict(plan.readers)
+        for node in plan.nodes:
+            inputs = tuple(values[parent] for parent in node.parents)
+            y = values[node] = self._forward(node, inputs, mode, hook, keep)
+            for parent in node.parents:
+                left[parent] -= 1
+                if not left[parent]:        # it is not read again: its memory can be freed
+                    del values[parent]
+            del inputs, y
+        return [values[node] for node in outputs]
+
+    def _forward(self, node: Node, inputs: tuple[Array, ...], mode: str, hook: Hook | None,
+                 keep: bool) -> Array:
+        layer = _layer(node)
+        layer.enter(self._index[node], keep or self._needs_dx[node], keep)
+
+        def forward(*xs: Array) -> Array:
+            y = layer.forward(*xs, mode=mode)
+            node.kept = layer.take()
+            if keep and node.kept is None and y is xs[0]:   # dropout in a prediction
+                node.kept = _IDENTITY
+            return y
+
+        y = forward(*inputs) if hook is None else hook(node, forward, inputs)
+        if getattr(y, "shape", (None,))[:-1] != node.shape:
+            raise ValueError(f"{layer.who}: expected forward to return an array of shape "
+                             f"({', '.join(map(str, node.shape))}, N), as build said. Received: "
+                             f"{_shape_or_type(y)}.")
+        return y
+
+    def run_backward(self, gradients: Sequence[tuple[Node, Array]], accumulate: bool = False, *,
+                     hook: Hook | None = None, to_inputs: bool = False) -> list[Array | None]:
+        """All parameters' gradients, given the gradients with respect to some nodes' values.
+
+        Gradients of a value that is read several times are added, and so are those of a layer's
+        parameters if the layer is used several times.
+
+        Args:
+            gradients: pairs of a node and the gradient with respect to its value.
+            accumulate: add to the parameters' gradients instead of replacing them.
+            hook: called for each node as hook(node, backward, (dy,)), like that of `run`.
+            to_inputs: compute the gradients with respect to the network's inputs, too. They are
+                returned, one for each input (None without it).
+        """
+        sums = _Sums()
+        for node, dy in gradients:
+            sums.add(node, dy)
+        begun: set[Layer] = set()           # layers whose gradients have been written
+        for node in reversed(self.nodes):
+            kept, node.kept = node.kept, None
+            dy = sums.take(node)
+            if dy is None:                  # no output depends on it, or it depends on no parameter
+                continue
+            layer = _layer(node)
+            if kept is _IDENTITY:
+                dxs: tuple[Array | None, ...] = (dy,)
+            else:
+                layer.enter(self._index[node], to_inputs or self._needs_dx[node])
+                layer.give(kept)
+                del kept                    # the layer frees it as it proceeds
+                dxs = self._backward(node, dy, accumulate or layer in begun, hook)
+                begun.add(layer)
+            del dy
+            for parent, dx in zip(node.parents, dxs, strict=True):
+                if dx is not None and (to_inputs or self._depends[parent]):
+                    sums.add(parent, dx)
+            del dxs
+        return [sums.take(node) for node in self.ins.nodes]
+
+    def _backward(self, node: Node, dy: Array, accumulate: bool, hook: Hook | None
+                  ) -> tuple[Array | None, ...]:
+        layer = _layer(node)
+
+        def backward(dy: Array) -> Any:
+            return layer.backward(dy, accumulate=accumulate)
+
+        found = backward(dy) if hook is None else hook(node, backward, (dy,))
+        dxs = found if isinstance(found, tuple) else (found,)
+        if len(dxs) != len(node.parents):
+            raise ValueError(f"{layer.who}: expected backward to return a gradient for each of "
+                             f"{len(node.parents)} inputs. Received: {len(dxs)}.")
+        for parent, dx in zip(node.parents, dxs, strict=True):
+            if dx is not None and getattr(dx, "shape", (None,))[:-1] != parent.shape:
+                raise ValueError(f"{layer.who}: expected backward to return an array of its "
+                                 f"input's shape, ({', '.join(map(str, parent.shape))}, N). "
+                                 f"Received: {_shape_or_type(dx)}.")
+        return dxs
+
+    def _plan(self, outputs: tuple[Node, ...]) -> _Plan:
+        plan = self._plans.get(outputs)
+        if plan is None:
+            wanted = set(_topological(outputs))
+            nodes = tuple(node for node in self.nodes if node in wanted)
+            readers = Counter(parent for node in nodes for parent in node.parents)
+            readers.update(outputs)         # the caller reads them
+            plan = self._plans[outputs] = _Plan(nodes, readers)
+        return plan
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.layers)} layers>"
+
+    def forget(self) -> None:
+        """Free what a forward pass kept for a backward pass that will not come."""
+        for node in self.nodes:
+            node.kept = None
+
+
+class _Sums:
+    """Gradients with respect to values, added up where a value is read several times."""
+
+    def __init__(self) -> None:
+        self._sums: dict[Node, Array] = {}
+        self._ours: set[Node] = set()       # sums that may be written to; layers' arrays may not
+
+    def add(self, node: Node, dx: Array) -> None:
+        if node not in self._sums:
+            self._sums[node] = dx
+        elif node in self._ours:
+            self._sums[node] += dx
+        else:
+            self._sums[node] = self._sums[node] + dx
+            self._ours.add(node)
+
+    def take(self, node: Node) -> Array | None:
+        return self._sums.pop(node, None)
+
+
+_IDENTITY = object()        # in the place of what is kept: the output is the input
+
+
+def _layer(node: Node) -> Layer:
+    assert node.layer is not None
+    return node.layer
+
+
+def _shape_or_type(value: Any) -> str:
+    return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+
+
+def softmax_below(node: Node) -> bool:
+    """Whether the value is a softmax's output, perhaps flattened or with elements dropped."""
+    while (node.layer is not None and len(node.parents) == 1
+           and isinstance(node.layer, Dropout | Flatten)):
+        node = node.parents[0]
+    return isinstance(node.layer, Softmax)
+
+
+def _topological(outputs: Sequence[Node]) -> list[Node]:
+    """Every node that the outputs follow from, parents first.
+
+    Depth first, without recursion, because graphs can be deep.
+    """
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack = [(node, False) for node in reversed(outputs)]
+    while stack:
+        node, parents_done = stack.pop()
+        if parents_done:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in reversed(node.parents))
+    return order

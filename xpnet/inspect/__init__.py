@@ -1,0 +1,1 @@
+"""Looking at networks: a table of layers, a memory report."""

@@ -1,0 +1,116 @@
+"""Samples, targets and weights: checked, and handed out batch by batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xpnet.checks import finite_array, not_finite
+from xpnet.graph import Graph
+from xpnet.layer import Array
+from xpnet.losses import Loss
+from xpnet.training.goals import Goal
+from xpnet.training.step import Batch, TrainStep
+
+
+class Batches:
+    """Batches of samples, of their targets, and of their weights if there are any.
+
+    Args:
+        net: the network that the batches are for.
+        data: batch-first arrays, as `check_samples` returns them, perhaps with weights behind them.
+        size: samples of a batch; the last one may be smaller.
+    """
+
+    def __init__(self, net: Graph, data: Sequence[Any], size: int) -> None:
+        self.backend, self.inputs = net.backend, len(net.ins)
+        self.samples, self.size = len(data[0]), size
+        feed = net.backend.feed
+        self.feeds = tuple(feed(a, net.dtype if number < self.inputs else a.dtype, size)
+                           for number, a in enumerate(data))
+        self.shapes = tuple(a.shape[1:] for a in data)
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.size)
+
+    def arrange(self, order: np.ndarray) -> None:
+        """From now on sample number i is the one that was number order[i]."""
+        for feed in self.feeds:
+            feed.arrange(order)
+
+    def span(self, number: int) -> tuple[int, int]:
+        """(start, stop) of the samples of batch `number`."""
+        start = number * self.size
+        return start, min(start + self.size, self.samples)
+
+    def get(self, number: int, step: TrainStep | None = None) -> Batch:
+        """Batch `number`, in the arrays that a captured `step` reads if there are some."""
+        start, stop = self.span(number)
+        places: tuple[Array | None, ...] = (None,) * len(self.feeds)
+        if step is not None and self.backend.captures:
+            places = step.inputs(*((*shape, stop - start) for shape in self.shapes))
+        return tuple(feed.batch(start, stop, place)
+                     for feed, place in zip(self.feeds, places, strict=True))
+
+
+def check_samples(net: Graph, x: Any, y: Any, goals: Sequence[Goal], who: str) -> list[Any]:
+    """Batch-first inputs and targets, checked against the network and against each other."""
+    xs = finite_samples(net, x, who)
+    targets = []
+    for goal, target in zip(goals, net.outs.unpack(y, who, "targets"), strict=True):
+        target = net.backend.to_numpy(target) if _on_device(target) else target
+        target = goal.loss.targets(target, goal.node.shape, net.dtype)
+        if len(xs[0]) != len(target):
+            raise ValueError(f"{who}: expected as many targets as samples. Received: {len(xs[0])} "
+                             f"samples, {len(target)} targets.")
+        targets.append(target)
+    return [*xs, *targets]
+
+
+def check_weights(net: Graph, sample_weight: Any, samples: int, goals: Sequence[Goal]
+                  ) -> np.ndarray:
+    """The samples' weights, in the network's dtype."""
+    for goal in goals:
+        _expect_weighted(goal.loss)
+    weights = finite_array(sample_weight, "fit: sample_weight", net.dtype)
+    if weights.shape != (samples,):
+        raise ValueError("fit: expected sample_weight to have a number for each of the "
+                         f"{samples} samples. Received: an array of shape {weights.shape}.")
+    return weights.astype(net.dtype, copy=False)
+
+
+def _expect_weighted(loss: Loss) -> None:
+    if "sample_weight" not in inspect.signature(loss).parameters:
+        raise ValueError("fit: expected a loss that takes sample_weight, for weights of samples. "
+                         f"Received: {loss.who}, whose __call__ does not.")
+
+
+def finite_samples(net: Graph, x: Any, who: str) -> tuple[Any, ...]:
+    """Batch-first samples for each input, checked.
+
+    ValueError if one of them is NaN or infinite in the network's dtype.
+    """
+    xs = net.check_inputs(x)
+    for a in xs:
+        received = not_finite(a, net.dtype, net.backend.to_numpy)
+        if received:
+            raise ValueError(f"{who}: expected finite samples. Received: {received}.")
+    return xs
+
+
+def check_batch_sizes(net: Graph, samples: int, batch_size: int) -> None:
+    """ValueError if a batch would be too small for a layer in training."""
+    last = samples % batch_size or batch_size
+    for layer in net.layers:
+        if min(last, samples) < layer.smallest_batch:
+            raise ValueError(f"{layer.who}: expected batches of at least {layer.smallest_batch} in "
+                             "training: it normalises over the batch alone. Received: "
+                             f"{samples} samples in batches of {batch_size}, the last of "
+                             f"{min(last, samples)}.")
+
+
+def _on_device(a: Any) -> bool:
+    return hasattr(a, "__cuda_array_interface__")

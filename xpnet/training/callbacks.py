@@ -1,0 +1,173 @@
+"""Callbacks: what is done at the start and at the end of training, of epochs and of batches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xpnet.checks import shown
+from xpnet.schedules import Schedule
+from xpnet.training.history import History
+
+if TYPE_CHECKING:
+    from xpnet.graph import Graph
+    from xpnet.training.step import TrainStep
+
+
+class Run:
+    """A training under way, as callbacks see it.
+
+    `net` is the network, `history` the History with a row for each epoch that has ended, `epoch`
+    and `batch` the numbers of the current ones, from 1, `epochs` and `batches` how many there are,
+    `lr` the learning rate of the current batch.
+    """
+
+    def __init__(self, net: Graph, step: TrainStep, epochs: int, batches: int) -> None:
+        self.net, self.step, self.epochs, self.batches = net, step, epochs, batches
+        self.history = History()
+        self.epoch = self.batch = 0
+        self.lr = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """Loss and accuracy of the current epoch so far. It waits for the GPU."""
+        return {} if self.step.totals is None else self.step.totals.result()
+
+    def stop(self) -> None:
+        """End the training: after the current batch, or after the epoch if that has ended."""
+        self.history.stopped = True
+
+
+class Callback:
+    """Base class of callbacks: a subclass writes those of the methods that it needs.
+
+    `run` is the training under way, see Run. A callback may read everything, change the learning
+    rate of the optimizer, and end the training with `run.stop()`.
+    """
+
+    def on_train_begin(self, run: Run) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self, run: Run) -> None:
+        """After the last epoch, and also after an error."""
+
+    def on_epoch_begin(self, run: Run) -> None:
+        """Before the first batch of an epoch."""
+
+    def on_epoch_end(self, run: Run) -> None:
+        """After an epoch and its validation; its row is `run.history.rows[-1]`."""
+
+    def on_batch_begin(self, run: Run) -> None:
+        """Before a batch."""
+
+    def on_batch_end(self, run: Run) -> None:
+        """After a batch. On a GPU it may not have been computed yet."""
+
+
+class Callbacks(Callback):
+    """Several callbacks as one, called in their order."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = callbacks
+
+    def on_train_begin(self, run: Run) -> None:
+        for callback in self.callbacks:
+            callback.on_train_begin(run)
+
+    def on_train_end(self, run: Run) -> None:
+        for callback in self.callbacks:
+            callback.on_train_end(run)
+
+    def on_epoch_begin(self, run: Run) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_begin(run)
+
+    def on_epoch_end(self, run: Run) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_end(run)
+
+    def on_batch_begin(self, run: Run) -> None:
+        for callback in self.callbacks:
+            callback.on_batch_begin(run)
+
+    def on_batch_end(self, run: Run) -> None:
+        for callback in self.callbacks:
+            callback.on_batch_end(run)
+
+
+def expect_callbacks(who: str, value: Any) -> list[Callback]:
+    """A list of callbacks; TypeError for anything else."""
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    callbacks = list(value) if several else [value]
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"{who}: expected callbacks to be a list of Callbacks. Received: "
+                            f"{shown(callback)}.")
+    return callbacks
+
+
+class Until(Callback):
+    """Ends the training after an epoch for whose row of the history condition(row) is true."""
+
+    def __init__(self, condition: Callable[[dict[str, float]], bool]) -> None:
+        self.condition = condition
+
+    def on_epoch_end(self, run: Run) -> None:
+        if not run.history.interrupted and self.condition(run.history.rows[-1]):
+            run.stop()
+
+
+class ScheduleFeedback(Callback):
+    """Tells a schedule the figures of each epoch, e.g. Plateau, which lowers the learning rate."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def on_epoch_end(self, run: Run) -> None:
+        if not run.history.interrupted:
+            self.schedule.observe(run.history.rows[-1])
+
+
+class ProgressBar(Callback):
+    """A progress bar for each epoch; figures are fetched from the backend a few times a second."""
+
+    SECONDS = 0.2       # between two fetches
+    HIDDEN = "epoch", "lr", "seconds"
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.shown_at = 0.0
+
+    def on_epoch_begin(self, run: Run) -> None:
+        self.shown_at = 0.0
+        if sys.stderr is not None:      # None under pythonw, which has no console
+            from tqdm import tqdm
+            self.bar = tqdm(total=run.batches, desc=f"epoch {run.epoch}/{run.epochs}", unit="batch")
+
+    def on_batch_end(self, run: Run) -> None:
+        if self.bar is None:
+            return
+        last = run.batch == run.batches or run.history.interrupted
+        if last or time.perf_counter() - self.shown_at > self.SECONDS:
+            self._show(run.figures())
+        self.bar.update()
+
+    def on_epoch_end(self, run: Run) -> None:
+        if self.bar is not None:
+            row = run.history.rows[-1]
+            self._show({name: value for name, value in row.items() if name not in self.HIDDEN})
+        self._close()
+
+    def on_train_end(self, run: Run) -> None:
+        self._close()
+
+    def _show(self, figures: dict[str, float]) -> None:
+        self.shown_at = time.perf_counter()
+        self.bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()},
+                             refresh=False)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None

@@ -1,0 +1,76 @@
+"""What a network is trained for: the loss of each output, and the value that the loss reads."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from xpnet.checks import expect_number
+from xpnet.graph import Graph, softmax_below
+from xpnet.layers import Activation, Softmax
+from xpnet.losses import Loss, get_loss
+from xpnet.node import Node
+
+
+class Goal(NamedTuple):
+    """The loss of one output."""
+
+    name: str           # of the output
+    output: Node
+    node: Node          # the value that the loss reads
+    loss: Loss
+    weight: float       # the factor of this loss in their sum
+
+
+def goals(net: Graph, loss: Any, loss_weights: Any, who: str) -> tuple[Goal, ...]:
+    """The goal of each output.
+
+    Args:
+        loss: a loss or its name, for every output; or a list or dict of them, as the outputs are.
+        loss_weights: numbers, 0 or larger, as the outputs are; None for 1.
+        who: the caller, for errors.
+    """
+    outs = net.outs
+    one = isinstance(loss, str | Loss) or outs.single
+    losses = (loss,) * len(outs) if one else outs.unpack(loss, who, "losses")
+    weights = ((1.0,) * len(outs) if loss_weights is None
+               else outs.unpack(loss_weights, who, "loss_weights"))
+    found = []
+    for name, output, given, weight in zip(outs.names, outs.nodes, losses, weights, strict=True):
+        node, read = loss_input(output, get_loss(given))
+        found.append(Goal(name, output, node, read, expect_number(who, "loss_weights", weight, 0)))
+    return tuple(found)
+
+
+def known_goals(net: Graph, loss: Any, loss_weights: Any, who: str) -> tuple[Goal, ...]:
+    """The goals of these losses, or by default of the network's last fit."""
+    if loss is not None:
+        return goals(net, loss, loss_weights, who)
+    if net.step is None:
+        raise ValueError(f'{who}: expected loss, e.g. "cross_entropy", for a network that was not '
+                         "trained here. Received: None.")
+    found: tuple[Goal, ...] = net.step.goals
+    return found
+
+
+def loss_input(output: Node, loss: Loss) -> tuple[Node, Loss]:
+    """The value that the loss reads, and the loss of this value.
+
+    That is the output. But if the loss has its own softmax or sigmoid and the last layer is one
+    too, it is what this layer reads.
+    """
+    if loss.reduction == "none":
+        raise ValueError(f"{loss.who}: expected reduction 'mean', 'batch' or 'sum', for training "
+                         "and evaluation. Received: reduction='none'.")
+    last, own = output.layer, loss.takes_logits
+    sigmoid = getattr(last, "activation", None) in ("sigmoid", "logistic")
+    if loss.of_logits is not None and sigmoid and isinstance(last, Activation):
+        return output.parents[0], loss.of_logits
+    below = {"": False, "softmax": softmax_below(output), "sigmoid": sigmoid}
+    if last is None or not below[own]:
+        return output, loss
+    if isinstance(last, Activation) or isinstance(last, Softmax) and last.of_logits:
+        return output.parents[0], loss
+    place = "in" if isinstance(last, Softmax) or own == "sigmoid" else "below"
+    raise ValueError(f"{type(loss).__name__}: expected logits, or a {own.capitalize()} as the very "
+                     f"last layer. Received: a {own} {place} {last.who}; {own} would be applied "
+                     "twice.")

@@ -1,0 +1,348 @@
+"""Training, evaluation and prediction over batch-first arrays."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from xpnet.checks import expect_flag, expect_function, expect_integer, is_number, shown
+from xpnet.graph import Graph
+from xpnet.initializers import generator
+from xpnet.inspect.memory import explained
+from xpnet.layer import PREDICT, Array
+from xpnet.losses import Loss
+from xpnet.node import Node
+from xpnet.optim import Optimizer, get_optimizer
+from xpnet.schedules import Schedule, get_schedule
+from xpnet.training.batches import Batches, check_batch_sizes, check_samples, check_weights
+from xpnet.training.callbacks import (
+    Callback,
+    Callbacks,
+    ProgressBar,
+    Run,
+    ScheduleFeedback,
+    Until,
+    expect_callbacks,
+)
+from xpnet.training.goals import Goal, goals, known_goals
+from xpnet.training.history import History
+from xpnet.training.step import TrainStep
+from xpnet.training.totals import Totals
+
+EVALUATED = 256         # samples of a batch of the validation
+
+
+def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, epochs: int = 1,
+        batch_size: int = 32, validation: tuple[Any, Any] | None = None, sample_weight: Any = None,
+        loss_weights: Any = None, schedule: str | Schedule = "constant", shuffle: bool = True,
+        callbacks: Sequence[Callback] = (),
+        until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True,
+        capture: bool = True) -> History:
+    """Train a network and return the History.
+
+    Each epoch sees the samples in another order, which follows from the network's seed. All
+    arguments are checked before any work.
+
+    Ctrl-C ends the training after the current batch; the network keeps what it has learned. A
+    training that diverges ends after the epoch in which a parameter became NaN or infinite, with a
+    RuntimeWarning, because nothing can be learned any more. If only the loss is not finite, there
+    is a RuntimeWarning, once, and the training continues.
+
+    Args:
+        net: the network.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
+        y: targets; for several outputs a list or dict, as the outputs are.
+        loss: a Loss or its name in xpnet.losses.LOSSES, e.g. "cross_entropy"; for several outputs
+            also a list or dict.
+        optimizer: an Optimizer, or its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a
+            new one with its default settings. With the same object a second fit continues the
+            first.
+        epochs: passes over the samples.
+        batch_size: samples of a step.
+        validation: a pair (x, y) that is evaluated after each epoch.
+        sample_weight: (N,), factors of each sample's part of the loss. What the loss is divided by
+            stays the same; accuracy and validation count every sample once.
+        loss_weights: factors of the losses of the outputs, as the outputs are; 1 by default.
+        schedule: a Schedule, or its name in xpnet.schedules.SCHEDULES: the factor of the
+            optimizer's learning rate. If its state changes in training, the fit uses a copy.
+        shuffle: whether the order of the samples changes.
+        callbacks: Callbacks, called in this order at the start and at the end of the training, of
+            each epoch and of each batch.
+        until: a function of an epoch's row of the history; True ends the training.
+        verbose: whether a progress bar is shown.
+        capture: whether a GPU's step is captured and launched as one, see TrainStep; the bits are
+            the same.
+    """
+    net.expect_whole("fit")
+    shuffle, verbose = (expect_flag("fit", "shuffle", shuffle),
+                        expect_flag("fit", "verbose", verbose))
+    capture = expect_flag("fit", "capture", capture)
+    aims = goals(net, loss, loss_weights, "fit")
+    optimizer = get_optimizer(optimizer, "fit")
+    schedule = get_schedule(schedule).start()
+    data = check_samples(net, x, y, aims, "fit")
+    samples = len(data[0])
+    if sample_weight is not None:
+        data = [*data, check_weights(net, sample_weight, samples, aims)]
+    held_out = None
+    if validation is not None:
+        if not isinstance(validation, tuple | list) or len(validation) != 2:
+            raise TypeError("fit: expected validation to be a pair (x, y). Received: "
+                            f"{type(validation).__name__}.")
+        held_out = check_samples(net, *validation, aims, "fit: validation")
+    epochs = expect_integer("fit", "epochs", epochs)
+    batch_size = expect_integer("fit", "batch_size", batch_size)
+    check_batch_sizes(net, samples, batch_size)
+    called: list[Callback] = [ProgressBar()] if verbose else []
+    called.append(ScheduleFeedback(schedule))
+    if until is not None:
+        called.append(Until(expect_function("fit", "until", until, "an epoch's row")))
+    called += expect_callbacks("fit", callbacks)
+
+    step = net.step
+    if step is None or step.optimizer is not optimizer:
+        step = TrainStep(net, loss, optimizer, loss_weights=loss_weights)
+    step.goals, step.capture = aims, capture
+    net.step = step
+    if verbose:
+        note = f" ({net.backend.note})" if net.backend.note else ""
+        print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} "
+              f"parameters on {samples:,} samples, backend {net.backend.name}{note}")
+    run = Run(net, step, epochs, -(-samples // batch_size))
+    loop = _Loop(run, schedule, Callbacks(called), data, held_out, batch_size, shuffle)
+    with (explained(net, "fit", batch_size, optimizer), net.backend.stream(),
+          _interruptible(run.history), _recording(step)):
+        loop.train()
+    if run.history.interrupted and verbose:
+        print("interrupted: stopped after the current batch; the network keeps what it learned")
+    return run.history
+
+
+class _Loop:
+    """The epochs of a fit. Its methods hold the batches, so that the traceback of an error in them
+    does not hold samples on a GPU."""
+
+    def __init__(self, run: Run, schedule: Schedule, callbacks: Callback, data: list[Any],
+                 held_out: list[Any] | None, batch_size: int, shuffle: bool) -> None:
+        self.run, self.schedule, self.callbacks = run, schedule, callbacks
+        self.data, self.held_out, self.batch_size, self.shuffle = (data, held_out, batch_size,
+                                                                   shuffle)
+        self.warned = False
+
+    def train(self) -> None:
+        run, net = self.run, self.run.net
+        backend = None
+        try:
+            self.callbacks.on_train_begin(run)
+            while run.epoch < run.epochs and not run.history.ended:
+                if net.backend is not backend:      # at first, and if a callback moved the network
+                    backend = net.backend
+                    run.step.totals = Totals(backend, run.step.goals)
+                    batches = Batches(net, self.data, self.batch_size)
+                    held_out = (None if self.held_out is None
+                                else Batches(net, self.held_out, EVALUATED))
+                self._epoch(batches, held_out)
+        finally:
+            self.callbacks.on_train_end(run)
+
+    def _epoch(self, batches: Batches, held_out: Batches | None) -> None:
+        run, net, history = self.run, self.run.net, self.run.history
+        started = time.perf_counter()
+        run.epoch += 1
+        run.batch = 0
+        order = (generator(net.seed, f"epoch {net.epochs}").permutation(batches.samples)
+                 if self.shuffle else np.arange(batches.samples))
+        batches.arrange(order)
+        self.callbacks.on_epoch_begin(run)
+        figures = self._batches(batches)
+        complete = run.batch == run.batches and not history.interrupted
+        net.epochs += complete
+        if held_out is not None:
+            with explained(net, "fit: validation", EVALUATED, mode=PREDICT):
+                found = (dict.fromkeys(figures, np.nan) if history.interrupted
+                         else _evaluate(net, held_out, run.step.goals))
+            figures |= {f"val_{name}": value for name, value in found.items()}
+        history.rows.append({"epoch": run.epoch, **figures, "lr": run.lr,
+                             "seconds": time.perf_counter() - started})
+        history.diverged = not _is_finite(net)
+        if history.diverged or not (math.isfinite(figures["loss"]) or self.warned):
+            self.warned = True
+            warnings.warn(_divergence(history, run.epoch * run.batches), RuntimeWarning,
+                          stacklevel=5)
+        self.callbacks.on_epoch_end(run)
+
+    def _batches(self, batches: Batches) -> dict[str, float]:
+        """Train on the batches of an epoch, until all are done or the training is stopped."""
+        run, step, history = self.run, self.run.step, self.run.history
+        assert step.totals is not None
+        step.totals.reset()
+        done, last = (run.epoch - 1) * run.batches, max(run.epochs * run.batches - 1, 1)
+        for number in range(run.batches):
+            run.batch = number + 1
+            run.lr = step.optimizer.lr * _factor(self.schedule, (done + number) / last)
+            self.callbacks.on_batch_begin(run)
+            step.train(batches.get(number, step), run.lr)   # no name holds a batch
+            self.callbacks.on_batch_end(run)
+            if history.interrupted or history.stopped:
+                break
+        return step.totals.result()
+
+
+def _is_finite(net: Graph) -> bool:
+    """Whether everything that training changes is finite: one synchronisation for an epoch."""
+    finite = net.xp.isfinite
+    return all(bool(net.backend.to_numpy(finite(a).all())) for a in (net.parameters, net.state))
+
+
+def _divergence(history: History, steps: int) -> str:
+    """What fit says of an epoch after which the loss or a parameter is not finite."""
+    row = history.rows[-1]
+    where = f"in epoch {row['epoch']} (by step {steps:,}) of this fit"
+    if not history.diverged:
+        return (f"fit: the loss became {row['loss']} {where}; the parameters are finite, and the "
+                "training goes on")
+    return (f"fit: parameters or running statistics became NaN or infinite {where}, the loss "
+            f"{row['loss']}; the training ended. A smaller learning rate, clipped gradients "
+            "(xn.Regularized) or inputs around 0 may help")
+
+
+def _factor(schedule: Schedule, t: float) -> float:
+    """The schedule's factor, checked: it may be a user's own."""
+    factor = schedule.factor(t)
+    if not is_number(factor) or factor < 0:
+        raise ValueError(f"{type(schedule).__name__}: expected factor(t) to be a finite number, 0 "
+                         f"or larger. Received: factor({t:.3g})={shown(factor)}.")
+    return factor
+
+
+@contextmanager
+def _recording(step: TrainStep) -> Iterator[None]:
+    """Each fit records its steps anew, because settings of layers may have changed, and frees the
+    memory of its steps at the end."""
+    step.totals = None
+    step.release()
+    try:
+        yield
+    finally:
+        step.totals = None
+        step.release()
+
+
+@contextmanager
+def _interruptible(history: History) -> Iterator[None]:
+    """The first Ctrl-C sets history.interrupted, a second one raises KeyboardInterrupt as usual."""
+    before = signal.getsignal(signal.SIGINT)
+    if (threading.current_thread() is not threading.main_thread()
+            or before in (signal.SIG_IGN, None)):
+        # Only the main thread may set handlers, and a process that ignores Ctrl-C (nohup) still
+        # should.
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        history.interrupted = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# --- evaluation and prediction --------------------------------------------------------------------
+
+def evaluate(net: Graph, x: Any, y: Any, *, loss: str | Loss | Any = None, loss_weights: Any = None,
+             batch_size: int = 256,
+             metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
+    """Loss and, for classes, accuracy: {"loss": ..., "accuracy": ...}.
+
+    For several outputs there are the figures of each, too: {"loss", "digit_loss",
+    "digit_accuracy", ...}.
+
+    Args:
+        net: the network.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
+        y: targets; for several outputs a list or dict.
+        loss: see `fit`; by default the loss of the last fit.
+        loss_weights: see `fit`.
+        batch_size: samples of a forward pass.
+        metrics: names, and functions of what `predict` returns and of the targets, e.g.
+            {"f1": xn.metrics.f1_score}. What they return is added under these names.
+    """
+    aims = known_goals(net, loss, loss_weights, "evaluate")
+    batch_size = expect_integer("evaluate", "batch_size", batch_size)
+    data = check_samples(net, x, y, aims, "evaluate")
+    if (metrics is not None
+            and not (isinstance(metrics, Mapping)
+                     and all(callable(metric) for metric in metrics.values()))):
+        raise TypeError("evaluate: expected metrics to be a dict of names and functions. "
+                        f"Received: {shown(metrics)}.")
+    outputs = _outputs(net, len(data[0])) if metrics else None
+    with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
+        figures: dict[str, Any] = dict(_evaluate(net, Batches(net, data, batch_size), aims,
+                                                 outputs))
+    if metrics and outputs is not None:
+        packed, targets = net.outs.pack(outputs), net.outs.pack(data[len(net.ins):])
+        figures |= {name: metric(packed, targets) for name, metric in metrics.items()}
+    return figures
+
+
+def _evaluate(net: Graph, batches: Batches, aims: Sequence[Goal],
+              outputs: list[np.ndarray] | None = None) -> dict[str, float]:
+    """The figures; the network's outputs are written to `outputs`, if given."""
+    totals, count = Totals(net.backend, aims), len(net.ins)
+    reads = [goal.node for goal in aims]
+    wanted = reads if outputs is None else reads + list(net.outs.nodes)
+    for number in range(len(batches)):
+        batch = batches.get(number)
+        values, targets = net.run(batch[:count], wanted), batch[count:]
+        ys = values[:len(reads)]
+        losses = [goal.loss.checked(net.backend, y, target)[0]
+                  for goal, y, target in zip(aims, ys, targets, strict=True)]
+        totals.add(losses, ys, targets)
+        for out, y in zip(outputs or (), values[len(reads):]):
+            _store(net, out, batches.span(number), y)
+    return totals.result()
+
+
+def predict(net: Graph, x: Any, *, batch_size: int = 256) -> Any:
+    """The network's output as a batch-first NumPy array; for several outputs a list or dict.
+
+    Args:
+        net: the network.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
+        batch_size: samples of a forward pass.
+    """
+    return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict"))
+
+
+def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str
+              ) -> list[np.ndarray]:
+    """The values of some nodes for batch-first x, as batch-first NumPy arrays."""
+    xs = net.check_inputs(x)
+    batch_size = expect_integer(who, "batch_size", batch_size)
+    outs = [np.empty((len(xs[0]), *node.shape), net.dtype) for node in nodes]
+    with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
+        batches = Batches(net, xs, batch_size)
+        for number in range(len(batches)):
+            values = net.run(batches.get(number), nodes)
+            for out, y in zip(outs, values, strict=True):
+                _store(net, out, batches.span(number), y)
+    return outs
+
+
+def _outputs(net: Graph, samples: int) -> list[np.ndarray]:
+    return [np.empty((samples, *node.shape), net.dtype) for node in net.outs.nodes]
+
+
+def _store(net: Graph, out: np.ndarray, span: tuple[int, int], y: Array) -> None:
+    out[slice(*span)] = np.moveaxis(net.backend.to_numpy(y), -1, 0)

@@ -1,0 +1,83 @@
+"""Predictions with a spread: the mean and the standard deviation of many forward passes with
+dropout on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xpnet.checks import expect_instance, expect_integer
+from xpnet.graph import Graph
+from xpnet.inspect.memory import explained
+from xpnet.layer import SAMPLE, Array
+from xpnet.training.batches import Batches
+from xpnet.training.goals import Goal, known_goals
+
+
+def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
+                    batch_size: int = 256) -> tuple[Any, Any]:
+    """Predictions with a spread: mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of (y_t -
+    mean)^2, T = samples.
+
+    y_t are the predictions for batch-first x (N, ...) with dropout's masks number t; mean and
+    spread are float64 arrays (N, ...). Where the loss includes the softmax (cross entropy) or the
+    sigmoid (binary cross entropy), y_t are probabilities: it is applied to each y_t, so that `mean`
+    is a distribution, too. Other outputs are averaged as they are. `loss` is that of the last fit
+    by default; ValueError for a network that was not trained here, which needs it. Gal and
+    Ghahramani 2016, section 4, without the variance of the data's own noise, which they add.
+
+    Batch norm and the like are as in a prediction. Each sample of a batch has masks of its own,
+    which follow from the network's seed and step; nothing of the network changes, so that the same
+    call gives the same figures. The first sample is what `net(x, mode="sample")` would give.
+    """
+    who = "predict_samples"
+    expect_instance(who, "net", net, Graph, "a Network")
+    aims = known_goals(net, loss, None, who)
+    xs = net.check_inputs(x)
+    samples = expect_integer(who, "samples", samples)
+    batch_size = expect_integer(who, "batch_size", batch_size)
+    means, spreads = ([np.empty((len(xs[0]), *node.shape)) for node in net.outs.nodes]
+                      for _ in range(2))
+    with explained(net, who, batch_size, mode=SAMPLE), net.backend.stream():
+        batches, before = Batches(net, xs, batch_size), net.counters.copy()
+        probabilities = [_probability(net, goal) for goal in aims]
+        try:
+            for number in range(len(batches)):
+                found = _moments(net, batches.get(number), samples, probabilities)
+                for mean, spread, moments in zip(means, spreads, found, strict=True):
+                    for out, figure in zip((mean, spread), moments, strict=True):
+                        out[slice(*batches.span(number))] = np.moveaxis(
+                            net.backend.to_numpy(figure), -1, 0)
+        finally:
+            net.counters[...] = before
+    return net.outs.pack(means), net.outs.pack(spreads)
+
+
+def _probability(net: Graph, goal: Goal) -> Callable[[Array], Array]:
+    """What makes a prediction of an output: softmax, sigmoid, or nothing."""
+    # If the loss does not read the output itself, the last layer is the softmax or sigmoid.
+    if not goal.loss.takes_logits or goal.node is not goal.output:
+        return lambda y: y
+    if goal.loss.takes_logits == "softmax":
+        return net.backend.softmax
+    return lambda y: net.backend.activate(y, "sigmoid")
+
+
+def _moments(net: Graph, xs: Sequence[Array], samples: int,
+             probabilities: Sequence[Callable[[Array], Array]]) -> list[tuple[Array, Array]]:
+    """Mean and standard deviation of each output over predictions for a batch, without keeping them
+    (Welford 1962)."""
+    shapes = [(*node.shape, xs[0].shape[-1]) for node in net.outs.nodes]
+    sums = [(net.backend.zeros(shape, np.float64), net.backend.zeros(shape, np.float64))
+            for shape in shapes]
+    for t in range(1, samples + 1):
+        ys = net.run(xs, net.outs.nodes, SAMPLE)
+        net.counters[1] += net.counters.dtype.type(1)
+        for (mean, squares), y, probability in zip(sums, ys, probabilities, strict=True):
+            y = probability(y).astype(np.float64)
+            difference = y - mean
+            mean += difference / t
+            squares += difference * (y - mean)
+    return [(mean, net.xp.sqrt(squares / samples)) for mean, squares in sums]

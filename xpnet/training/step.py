@@ -1,0 +1,178 @@
+"""One step of training: forward, losses, backward, update."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from xpnet.checks import expect_flag, expect_instance
+from xpnet.graph import Graph
+from xpnet.inspect.memory import explained
+from xpnet.layer import TRAIN, Array
+from xpnet.optim import Optimizer, get_optimizer
+from xpnet.training.goals import goals
+from xpnet.training.totals import Totals
+
+MOST_CAPTURED = 4       # shapes of batches: each holds the memory of a step of its own
+
+Batch = tuple[Array, ...]       # the inputs, the targets, and the samples' weights if there are any
+
+
+@dataclass
+class Captured:
+    """A step for batches of one shape: the arrays that it reads, and the function that runs it."""
+
+    batch: Batch
+    run: Callable[[], tuple[Array, list[Array]]]
+
+
+class TrainStep:
+    """One step of training: forward, losses, backward, update. It owns the optimizer's state.
+
+    With `capture`, and on a backend that can (a GPU), the step for a shape of batch that comes
+    again and again is recorded and from then on run in a single launch, with the same bits. What
+    such a step returns may be overwritten by its next call. Python code in layers and losses runs,
+    and their settings are read, only while a step is recorded; `release` makes it be recorded
+    anew. Without `capture` every kernel is launched by itself.
+
+    A network keeps its last step (`net.step`), so that a second `fit` with the same optimizer
+    object continues the first.
+
+    Args:
+        net: the network that is trained.
+        loss: a loss or its name; for several outputs also a list or dict of them.
+        optimizer: an optimizer or its name.
+        loss_weights: a factor of the loss of each output, as the outputs are; 1 by default.
+        capture: whether steps are captured on a backend that can.
+    """
+
+    def __init__(self, net: Graph, loss: Any, optimizer: str | Optimizer, *,
+                 loss_weights: Any = None, capture: bool = True) -> None:
+        expect_instance("TrainStep", "net", net, Graph, "a Network")
+        optimizer = get_optimizer(optimizer, "TrainStep")
+        net.expect_whole("TrainStep")
+        self.net, self.optimizer = net, optimizer
+        self.capture = expect_flag("TrainStep", "capture", capture)
+        self.goals = goals(net, loss, loss_weights, "TrainStep")
+        self.updater = optimizer.updater(net.buffers)
+        self.totals: Totals | None = None       # if there are some, every step adds its figures
+        self._captured: dict[tuple[Any, ...], Captured] = {}
+        self._last: tuple[Any, ...] = ()
+
+    def __call__(self, x: Any, target: Any, lr: float | None = None,
+                 sample_weight: Array | None = None) -> tuple[Array, Any]:
+        """Train on a batch-last batch on the network's backend.
+
+        Args:
+            x: an array (..., N), or arrays as the network's inputs are.
+            target: an array (..., N), or arrays as the outputs are.
+            lr: this step's learning rate, the optimizer's by default.
+            sample_weight: (N,), factors of each sample's part of the loss.
+
+        Returns:
+            The loss before the update, and the values that the losses read, as the outputs are.
+        """
+        net = self.net
+        xs, targets = (net.ins.unpack(x, "TrainStep", "x"),
+                       net.outs.unpack(target, "TrainStep", "targets"))
+        batch = (*xs, *targets) if sample_weight is None else (*xs, *targets, sample_weight)
+        with explained(net, "TrainStep", batch[0].shape[-1], self.optimizer):
+            loss, ys = self.train(batch, lr)
+        return loss, net.outs.pack(ys)
+
+    def train(self, batch: Batch, lr: float | None = None) -> tuple[Array, list[Array]]:
+        """What a call does, for a batch in a tuple: inputs, targets, and weights if any."""
+        net = self.net
+        if self.updater.buffers is not net.buffers:
+            self.to()
+        with net.backend.stream():
+            self.updater.begin(lr)
+            try:
+                if self.capture and net.backend.captures:
+                    return self._captured_step(batch)
+                return self._step(batch)
+            except BaseException:
+                self.updater.cancel()
+                net.forget()
+                raise
+
+    def _step(self, batch: Batch) -> tuple[Array, list[Array]]:
+        net, count = self.net, len(self.net.ins)
+        targets, weights = batch[count:count + len(self.goals)], batch[count + len(self.goals):]
+        ys = net.run(batch[:count], [goal.node for goal in self.goals], TRAIN)
+        losses, gradients = [], []
+        for goal, y, target in zip(self.goals, ys, targets, strict=True):
+            loss, dy = goal.loss.checked(net.backend, y, target, *weights)
+            losses.append(loss)
+            gradients.append((goal.node, dy if goal.weight == 1 else dy * goal.weight))
+            del dy
+        net.run_backward(gradients)
+        self.updater.apply()
+        steps = net.counters[:1]
+        steps += steps.dtype.type(1)
+        if self.totals is not None:
+            self.totals.add(losses, ys, targets)
+        return self._sum(losses), ys
+
+    def _sum(self, losses: list[Array]) -> Array:
+        """The weighted sum of the losses."""
+        terms = [loss if goal.weight == 1 else goal.weight * loss
+                 for goal, loss in zip(self.goals, losses, strict=True)]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    # --- captured ---------------------------------------------------------------------------------
+
+    def inputs(self, *shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
+        """The arrays that a captured step for a batch of these shapes reads, to be filled in
+        place; or Nones."""
+        captured = self._captured.get(self._key(shapes))
+        return (None,) * len(shapes) if captured is None else captured.batch
+
+    def _key(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, ...]:
+        """What a recorded step is good for: shapes, and the layers that are trained, and which of
+        them as one part."""
+        trainable = tuple([layer.trainable for layer in self.net.layers])
+        return shapes, trainable, tuple(self.updater.parts())
+
+    def _captured_step(self, batch: Batch) -> tuple[Array, list[Array]]:
+        key = self._key(tuple(a.shape for a in batch))
+        captured, again, self._last = self._captured.get(key), key == self._last, key
+        if captured is None or [a.dtype for a in captured.batch] != [a.dtype for a in batch]:
+            if not again:                       # the short last batch of each epoch is not worth it
+                return self._step(batch)
+            captured = self._prepare(key, batch)
+        for mine, a in zip(captured.batch, batch, strict=True):
+            if a is not mine:
+                mine[...] = a
+        result = captured.run()
+        failure = captured.run.failure          # type: ignore[attr-defined]
+        if failure:
+            self.capture = False
+            self.release()
+            warnings.warn("TrainStep: the step could not be captured and runs launch by launch "
+                          f"from now on ({failure})", stacklevel=4)
+        return result
+
+    def _prepare(self, key: tuple[Any, ...], batch: Batch) -> Captured:
+        backend = self.net.backend
+        if len(self._captured) == MOST_CAPTURED:
+            del self._captured[next(iter(self._captured))]
+        mine = tuple(backend.empty(a.shape, a.dtype) for a in batch)
+        run = backend.capture(lambda: self._step(mine))
+        captured = self._captured[key] = Captured(mine, run)
+        return captured
+
+    def release(self) -> None:
+        """Forget the recorded steps, and free the memory that they run in."""
+        self._captured.clear()
+        self._last = ()
+
+    def to(self) -> None:
+        """Continue on the backend that the network has moved to."""
+        self.release()
+        self.updater.to(self.net.buffers)
