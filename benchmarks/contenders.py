@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,43 +79,3 @@ def sample_batch(net: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """The batch that every contender gets: images (N, C, H, W) of noise, and labels (N,)."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((batch, *INPUT_SHAPES[net]), np.float32), rng.integers(0, 10, batch)
-
-
-def missing(job: Job) -> str | None:
-    """Why the contender cannot run here, and what to do about it; None where it can."""
-    if not job.contender.startswith("torch"):
-        from xpnet.backends import BackendError, get_backend
-        try:
-            get_backend(job.backend)
-        except BackendError as error:
-            return str(error).removeprefix(f"{job.backend}: ")
-        except ValueError as error:
-            return f"this version of xpnet cannot make it ({error})"
-        return None
-    try:
-        import torch
-    except ImportError as error:
-        return f'PyTorch cannot be imported ({error}); to install it: pip install "xpnet[bench]"'
-    if job.device == "gpu" and not torch.cuda.is_available():
-        return f"PyTorch {torch.__version__} finds no GPU that it can use"
-    return None
-
-
-def load(job: Job) -> None:
-    """Import what the contender needs, and start nothing: neither threads nor a GPU."""
-    if job.contender.startswith("torch"):
-        from benchmarks.torch_side import load_all
-        load_all()
-        return
-    import_module("benchmarks.xpnet_side")
-    if job.contender == "numba":
-        import_module("numba")
-
-
-def runner(job: Job, batch: int) -> Runner:
-    """The contender at work on a batch of that size."""
-    if job.contender.startswith("torch"):
-        from benchmarks.torch_side import Eager
-        return Eager(job, job.contender.removeprefix("torch-"), batch)
-    from benchmarks.xpnet_side import Xpnet
-    return Xpnet(job, batch)

@@ -19,8 +19,9 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks import memory
-from benchmarks.contenders import Job, Runner, load, missing, runner
+from benchmarks.contenders import Job, Runner
 from benchmarks.peak import peak_flops
+from benchmarks.sides import load, missing, runner
 
 WARM_UP = 2             # steps that are not counted: they fill caches and pools
 FEWEST, MOST = 3, 2000  # measurements, whatever the time

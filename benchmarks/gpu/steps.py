@@ -12,11 +12,12 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from benchmarks.contenders import INPUT_SHAPES, LEARNING_RATE, Job
+from benchmarks.gpu.epochs import PEAK_BATCHES, Epochs, Until, a_second_epoch
 from xpnet import Network
 
 # Which networks with which batches, and how many batches an epoch has where it is not BATCHES of
@@ -26,25 +27,6 @@ CELLS = {"numpy_cnn": (32, 128), "bilici": (32, 128), "lenet5": (32, 128), "resn
 BATCHES, FEW = 100, {"resnet18": 16, "resnet50": 8}
 # epochs: those that do not count, in which steps are captured; and those that do
 WARM_UP, FEWEST = 2, 3
-PEAK_BATCHES = 5                # of the epochs in which memory is measured
-
-Until = Callable[[float], bool]
-
-
-class Epochs(Protocol):
-    """A contender that trains on a data set with batches of one size."""
-
-    def train(self, batches: int, until: Until) -> float:
-        """Train a new network on the first `batches` of the data, epoch by epoch, until `until`
-        says so, which is asked after each epoch with its seconds. The last epoch's mean loss."""
-
-    def memory(self) -> dict[str, int | None]:
-        """{"memory", "reserved", "predicted"} of a training in bytes, the data set not counted;
-        None where nobody tells."""
-
-    def about(self) -> dict[str, Any]:
-        """{"versions": {name: version}, "kernels": who does the products} and on a GPU "device":
-        its name."""
 
 
 class Times:
@@ -151,9 +133,3 @@ class XpnetEpochs:
     def about(self) -> dict[str, Any]:
         from benchmarks.xpnet_side import about
         return about(self.backend)
-
-
-def a_second_epoch() -> Until:
-    """Until: two epochs."""
-    asked = iter((False, True))
-    return lambda seconds: next(asked)

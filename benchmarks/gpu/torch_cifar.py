@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.contenders import Job
-from benchmarks.gpu.accuracy import DECAY, EVALUATED, MIDDLE, MOMENTUM, PEAK_RATE, WIDTH, Goal
+from benchmarks.gpu.goals import DECAY, EVALUATED, MIDDLE, MOMENTUM, PEAK_RATE, WIDTH, Goal
 from benchmarks.torch_nets import NETS
 from benchmarks.torch_side import about_pytorch, choose_math
 from xpnet.data import Dataset

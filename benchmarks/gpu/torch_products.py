@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.contenders import Job
 from benchmarks.convolutions import Convolution
-from benchmarks.gpu.products import Product
+from benchmarks.gpu.shapes import Product
 from benchmarks.gpu.timing import HOLD, Call, Clock, Timer, event_timer
 from benchmarks.torch_side import about_pytorch, choose_math
 

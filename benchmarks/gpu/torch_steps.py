@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.contenders import Job
-from benchmarks.gpu.steps import PEAK_BATCHES, Until, a_second_epoch
+from benchmarks.gpu.epochs import PEAK_BATCHES, Until, a_second_epoch
 from benchmarks.torch_side import Captured, Eager
 from xpnet.schedules import OneCycle
 

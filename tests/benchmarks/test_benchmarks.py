@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import cli, contenders, options, parts, race, table
+from benchmarks import cli, options, parts, race, sides, table
 from benchmarks.contenders import Job
 
 SMALL = ["--nets", "numpy_cnn", "--batches", "2", "--rounds", "1", "--seconds", "0"]
@@ -131,7 +131,7 @@ def test_gpu_without_a_gpu_is_an_error_that_says_why(numpy_alone, monkeypatch, c
 
 
 def test_a_backend_that_this_version_has_not_is_named():
-    assert "cannot make it (get_backend: expected" in contenders.missing(Job("cpu", "jax", 1))
+    assert "cannot make it (get_backend: expected" in sides.missing(Job("cpu", "jax", 1))
 
 
 @pytest.mark.parametrize("code, message", [

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import contenders
+from benchmarks import contenders, sides
 from benchmarks.contenders import Job
 from benchmarks.xpnet_side import NETS, WIDE
 from xpnet import PREDICT, TRAIN, CrossEntropy
@@ -142,4 +142,4 @@ def test_a_captured_step_follows_pytorchs_recipe(torch_side, monkeypatch):
 
 def test_a_contender_is_named_after_its_layout(torch_side, monkeypatch):
     monkeypatch.setattr(torch_side, "Eager", lambda job, layout, batch: (layout, batch))
-    assert contenders.runner(Job("cpu", "torch-nhwc", 1), 4) == ("nhwc", 4)
+    assert sides.runner(Job("cpu", "torch-nhwc", 1), 4) == ("nhwc", 4)
