@@ -325,7 +325,7 @@ def unlike_new(net):
 def convolutions(backend="numpy", dtype="float64"):
     return unlike_new(xn.Sequential([
         xn.Conv2d(6, 3, padding=1, groups=2, name="first"), xn.BatchNorm2d(activation="relu"), xn.TrueConv2d(4, 2, bias=False),
-        xn.BatchNorm2d(eps=0.1), xn.Activation("tanh"), xn.DepthwiseConv2d(3, multiplier=2), xn.BatchNorm2d(),
+        xn.BatchNorm2d(eps=0.1), xn.Activation("tanh"), xn.DepthwiseConv2d(3, depth_multiplier=2), xn.BatchNorm2d(),
         xn.SeparableConv2d(4, 2), xn.BatchNorm2d(activation="tanh"), xn.ConvTranspose2d(6, 3, stride=2, groups=2),
         xn.BatchNorm2d(), xn.Flatten(), xn.Linear(5), xn.BatchNorm1d(activation="sigmoid"), xn.Linear(3),
     ], input_shape=(4, 8, 7), backend=backend, dtype=dtype))

@@ -126,7 +126,7 @@ def test_a_matrix_says_exactly_how_many_channels_there_are():
 @every_window
 @every_float
 def test_depthwise(backend, options, dtype):
-    layer = stand_alone(xn.DepthwiseConv2d((3, 2), multiplier=2, activation="sigmoid", **options), (3, 6, 7), backend=backend,
+    layer = stand_alone(xn.DepthwiseConv2d((3, 2), depth_multiplier=2, activation="sigmoid", **options), (3, 6, 7), backend=backend,
                         dtype=dtype)
     x = normal((3, 6, 7, 2), dtype)
     W, b = values(layer)
@@ -139,7 +139,7 @@ def test_depthwise(backend, options, dtype):
 @every_window
 @every_float
 def test_separable(backend, options, dtype):
-    layer = stand_alone(xn.SeparableConv2d(5, (3, 2), multiplier=2, activation="tanh", **options), (3, 6, 7), backend=backend,
+    layer = stand_alone(xn.SeparableConv2d(5, (3, 2), depth_multiplier=2, activation="tanh", **options), (3, 6, 7), backend=backend,
                         dtype=dtype)
     x = normal((3, 6, 7, 2), dtype)
     D, P, b = values(layer)
@@ -152,7 +152,7 @@ def test_separable(backend, options, dtype):
 
 def test_separable_is_a_conv2d_whose_filters_are_products():
     """W[f, c] = sum over the m filters of channel c of P[f, q] D[q]."""
-    layer = stand_alone(xn.SeparableConv2d(5, 3, multiplier=2), (3, 6, 7), backend=xn.Backend(), dtype="float64")
+    layer = stand_alone(xn.SeparableConv2d(5, 3, depth_multiplier=2), (3, 6, 7), backend=xn.Backend(), dtype="float64")
     x = normal((3, 6, 7, 2))
     D, P, b = values(layer)
     W = np.einsum("fcm,cmij->fcij", P.reshape(5, 3, 2), D.reshape(3, 2, 3, 3))
@@ -209,11 +209,11 @@ def test_gradients(make, backend):
 
 
 @pytest.mark.parametrize("make, text", [
-    (lambda: xn.DepthwiseConv2d(3, multiplier=0),
-     r"DepthwiseConv2d: expected multiplier to be an int, 1 or larger\. Received: multiplier=0"),
+    (lambda: xn.DepthwiseConv2d(3, depth_multiplier=0),
+     r"DepthwiseConv2d: expected depth_multiplier to be an int, 1 or larger\. Received: depth_multiplier=0"),
     (lambda: xn.DepthwiseConv2d(3).initialize((7,)), r"DepthwiseConv2d: expected an input of shape \(channels, height, width\)"),
     (lambda: xn.SeparableConv2d(0, 3), r"SeparableConv2d: expected filters to be an int, 1 or larger\. Received: filters=0"),
-    (lambda: xn.SeparableConv2d(3, 3, multiplier=1.5), r"SeparableConv2d: expected multiplier to be an int.*multiplier=1\.5"),
+    (lambda: xn.SeparableConv2d(3, 3, depth_multiplier=1.5), r"SeparableConv2d: expected depth_multiplier to be an int.*depth_multiplier=1\.5"),
     (lambda: xn.SeparableConv2d(3, 3, init="none"),
      r"SeparableConv2d: expected init to be one of None, .* Received: init='none'"),
     (lambda: xn.SeparableConv2d(3, 9).initialize((2, 5, 5)),

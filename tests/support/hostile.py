@@ -52,7 +52,7 @@ def specs() -> Iterator[Spec]:
         yield "SeparableConv2d", {"filters": filters, "kernel_size": 3}, [1, 8, 8]
         yield "LocallyConnected2d", {"filters": filters, "kernel_size": 3}, [1, 8, 8]
         yield "DeconvolutionalNetwork2d", {"maps": filters, "kernel_size": 3}, [1, 8, 8]
-        yield "DepthwiseConv2d", {"kernel_size": 3, "multiplier": filters}, [1, 8, 8]
+        yield "DepthwiseConv2d", {"kernel_size": 3, "depth_multiplier": filters}, [1, 8, 8]
     yield "DeconvolutionalNetwork2d", {"maps": 10**9, "kernel_size": 3}, [3, 8, 8]
     yield "Conv2d", {"filters": 1, "kernel_size": 1, "padding": 2**60}, [1, 8, 8]
     yield "ConvTranspose2d", {"filters": 1, "kernel_size": 1, "stride": 2**60}, [1, 8, 8]

@@ -202,26 +202,29 @@ class TableConv2d(Conv2d):
 
 
 class DepthwiseConv2d(Conv2d):
-    """Depthwise convolution: Y[c m + k] = act(b[c m + k] + W[c m + k] * X[c]), m = multiplier
-    filters for each channel.
+    """Depthwise convolution: Y[c m + k] = act(b[c m + k] + W[c m + k] * X[c]), with m filters for
+    each channel.
 
     X (C, H, W, N), W (C m, 1, KH, KW), b (C m,), Y (C m, OH, OW, N). It is a Conv2d with groups=C
-    and has its arguments, gradients and errors.
+    and has its other arguments, its gradients and errors.
+
+    Args:
+        depth_multiplier: m.
 
     Howard et al. 2017, section 3.1; Chollet 2017.
     """
 
-    def __init__(self, kernel_size: Pair, *, multiplier: int = 1, stride: Pair = 1,
+    def __init__(self, kernel_size: Pair, *, depth_multiplier: int = 1, stride: Pair = 1,
                  padding: Padding = 0, dilation: Pair = 1, bias: bool = True,
                  activation: str | None = None, init: str | None = None, name: str | None = None
                  ) -> None:
         super().__init__(1, kernel_size, stride=stride, padding=padding, dilation=dilation,
                          bias=bias, activation=activation, init=init, name=name)
-        self.multiplier = self.expect_integer("multiplier", multiplier)
+        self.depth_multiplier = self.expect_integer("depth_multiplier", depth_multiplier)
 
     def build(self, in_shape: Shape) -> Shape:
         self.groups, _, _ = self.expect_axes(in_shape, "channels, height, width")
-        self.filters = self.groups * self.multiplier
+        self.filters = self.groups * self.depth_multiplier
         return super().build(in_shape)
 
 
@@ -229,25 +232,27 @@ class SeparableConv2d(Layer):
     """Depthwise separable convolution: Y[f] = act(b[f] + sum over q of P[f, q] D[q] * X[q // m]), q
     from 0 to C m - 1.
 
-    X (C, H, W, N), Y (filters, OH, OW, N). It is made of two layers, a DepthwiseConv2d without bias
-    and activation, D (C m, 1, KH, KW) with m = multiplier filters for each channel, and a Conv2d of
-    1x1, P (filters, C m, 1, 1) and b (filters,). C m (KH KW + filters) multiply-adds for each
-    output place, instead of the C KH KW filters of a Conv2d. Between the two there is no activation
-    (Chollet 2017, section 4.7, found none to be better; Howard et al. 2017 have batch norm and ReLU
-    there: a DepthwiseConv2d, and a Conv2d of 1x1).
-    Arguments as in Conv2d and DepthwiseConv2d.
+    X (C, H, W, N), Y (filters, OH, OW, N). The layer has two children: a DepthwiseConv2d without
+    bias and activation, D (C m, 1, KH, KW), and a 1x1 Conv2d, P (filters, C m, 1, 1) and b
+    (filters,). An output position takes C m (KH KW + filters) multiply-adds; a Conv2d takes C KH KW
+    filters. There is no activation between the two: Chollet 2017, section 4.7, found none to be
+    better. Howard et al. 2017 have batch norm and ReLU there, which is a DepthwiseConv2d, a
+    BatchNorm2d and a 1x1 Conv2d. Other arguments as in Conv2d.
+
+    Args:
+        depth_multiplier: m, filters for each channel.
     """
 
     kind = "conv"
     window: Window
 
-    def __init__(self, filters: int, kernel_size: Pair, *, multiplier: int = 1, stride: Pair = 1,
-                 padding: Padding = 0, dilation: Pair = 1, bias: bool = True,
+    def __init__(self, filters: int, kernel_size: Pair, *, depth_multiplier: int = 1,
+                 stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1, bias: bool = True,
                  activation: str | None = None, init: str | None = None, name: str | None = None
                  ) -> None:
         super().__init__(name=name)
         self.filters = self.expect_integer("filters", filters)
-        self.multiplier = self.expect_integer("multiplier", multiplier)
+        self.depth_multiplier = self.expect_integer("depth_multiplier", depth_multiplier)
         self.kernel_size, self.stride = kernel_size, stride
         self.padding, self.dilation = padding, dilation
         self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
@@ -259,8 +264,8 @@ class SeparableConv2d(Layer):
         _, H, W = self.expect_axes(in_shape, "channels, height, width")
         self.window.output_size(H, W, who=self.who)
         self.depthwise = DepthwiseConv2d(
-            self.kernel_size, multiplier=self.multiplier, stride=self.stride, padding=self.padding,
-            dilation=self.dilation, bias=False, init=self.init)
+            self.kernel_size, depth_multiplier=self.depth_multiplier, stride=self.stride,
+            padding=self.padding, dilation=self.dilation, bias=False, init=self.init)
         self.pointwise = Conv2d(self.filters, 1, bias=self.bias, activation=self.activation,
                                 init=self.init)
         between = self.child("depthwise", self.depthwise, in_shape)
