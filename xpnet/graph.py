@@ -285,8 +285,6 @@ class Graph:
         def forward(*xs: Array) -> Array:
             y = layer.forward(*xs, mode=mode)
             node.kept = layer.take()
-            if keep and node.kept is None and y is xs[0]:   # dropout in a prediction
-                node.kept = _IDENTITY
             return y
 
         y = forward(*inputs) if hook is None else hook(node, forward, inputs)
@@ -320,14 +318,11 @@ class Graph:
             if dy is None:                  # no output depends on it, or it depends on no parameter
                 continue
             layer = _layer(node)
-            if kept is _IDENTITY:
-                dxs: tuple[Array | None, ...] = (dy,)
-            else:
-                layer.enter(self._index[node], to_inputs or self._needs_dx[node])
-                layer.give(kept)
-                del kept                    # the layer frees it as it proceeds
-                dxs = self._backward(node, dy, accumulate or layer in begun, hook)
-                begun.add(layer)
+            layer.enter(self._index[node], to_inputs or self._needs_dx[node])
+            layer.give(kept)
+            del kept                        # the layer frees it as it proceeds
+            dxs = self._backward(node, dy, accumulate or layer in begun, hook)
+            begun.add(layer)
             del dy
             for parent, dx in zip(node.parents, dxs, strict=True):
                 if dx is not None and (to_inputs or self._depends[parent]):
@@ -391,9 +386,6 @@ class _Sums:
 
     def take(self, node: Node) -> Array | None:
         return self._sums.pop(node, None)
-
-
-_IDENTITY = object()        # in the place of what is kept: the output is the input
 
 
 def _layer(node: Node) -> Layer:

@@ -33,15 +33,21 @@ from xpnet.node import Names, Node
 PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: a prediction with dropout on
 MOST_ROWS = 1 << 20         # rows or columns for each of which a layer has an entry in a table
 MOST_ELEMENTS = 1 << 40     # of an array; a layer that would have a larger one is not built
-CHILD = 1 << 32             # children's random numbers have keys beside those of all nodes
+# Keys of the random numbers of children lie above those of all nodes: 8 bits for each level.
+CHILD, LEVEL = 1 << 32, 8
 
 
 class Layer(Checked):
-    """Base class: a function of batch-last arrays with its gradient. A subclass writes build,
-    forward and backward.
+    """Base class of layers: a function of batch-last arrays, with its gradient.
 
-    The constructor's arguments are kept in attributes of the same names, so that a saved network
-    can be rebuilt.
+    A subclass writes `build`, `forward` and `backward`, and keeps the constructor's arguments in
+    attributes of the same names, so that a saved network can be built again.
+
+    A layer object may be used several times in a graph. What a use keeps between forward and
+    backward belongs to the use: `remember` and `recall` it, instead of attributes.
+
+    Args:
+        name: the layer's name in the network; by default its kind and a number, e.g. conv1.
     """
 
     kind = "layer"                      # automatic names are kind1, kind2, ...
@@ -129,16 +135,20 @@ class Layer(Checked):
     def parameter(self, name: str, shape: Shape, init: Initializer, *, fan_in: int | None = None,
                   fan_out: int | None = None, decay: bool | None = None,
                   units: int = 1) -> Parameter:
-        """Declare a trained array.
+        """Declare an array that is trained.
 
-        An array of several axes counts as weights (outputs, inputs, ...): each output sums over all
-        axes but the first. fan_in, what `init` takes for the number of terms of that sum, is the
-        product of those axes; fan_out, in how many sums an input takes part, is the product of all
-        axes but the second; weight decay applies. An array of one axis counts as one weight for
-        each element, such as a bias or a scale: both are 1, and weight decay does not apply. Name
-        `fan_in`, `fan_out` or `decay` where a layer uses its array in another way, and `units`
-        where not the first axis alone but the first few say which output a weight leads to;
-        max-norm is of the others.
+        Args:
+            name: unique within the layer, e.g. "W".
+            shape: of the array. Several axes are weights (outputs, inputs, ...): each output is a
+                sum over all axes but the first. One axis is a bias or a scale.
+            init: draws the initial values.
+            fan_in: the number of terms of the sum, for `init`; by default the product of all axes
+                but the first, 1 for a bias.
+            fan_out: the number of sums that an input is part of; by default the product of all axes
+                but the second, 1 for a bias.
+            decay: whether weight decay applies; by default to weights and not to biases.
+            units: the number of first axes that say which output a weight belongs to. The norm that
+                max-norm bounds is taken over the other axes.
         """
         shape = self.expect_elements(name, tuple(shape))
         several = len(shape) > 1
@@ -151,13 +161,13 @@ class Layer(Checked):
         return self.parameters[-1]
 
     def state(self, name: str, shape: Shape, init: Initializer) -> Parameter:
-        """Declare an array that is kept and saved but not trained."""
+        """Declare an array that is saved but not trained, e.g. a running mean."""
         self.states.append(Parameter(name, self.expect_elements(name, tuple(shape)), init, 1, 1,
                                      False))
         return self.states[-1]
 
     def expect_axes(self, shape: Shape, axes: str) -> Shape:
-        """`shape` itself; an error where it has not the axes named, e.g. "channels, height,
+        """`shape` itself; raises ValueError if it does not have these axes, e.g. "channels, height,
         width"."""
         if len(shape) != axes.count(",") + 1:
             raise ValueError(f"{self.who}: expected an input of shape ({axes}) per sample. "
@@ -165,16 +175,15 @@ class Layer(Checked):
         return shape
 
     def expect_rows(self, what: str, height: int, width: int) -> tuple[int, int]:
-        """(height, width); an error where tables with an entry for each row and each column would
+        """(height, width); raises ValueError if a table with an entry for each row or column would
         be too large."""
         if max(height, width) > MOST_ROWS:
             raise ValueError(f"{self.who}: expected {what} of at most {MOST_ROWS:,} rows and "
-                             "columns. "
-                             f"Received: {height}x{width}.")
+                             f"columns. Received: {height}x{width}.")
         return height, width
 
     def expect_elements(self, what: str, shape: Shape) -> Shape:
-        """`shape` itself; an error where an array of it has more elements than any memory can
+        """`shape` itself; raises ValueError if an array of it has more elements than any memory can
         hold."""
         if math.prod(shape) > MOST_ELEMENTS:
             raise ValueError(f"{self.who}: expected {what} of at most 2^40 elements. Received: "
@@ -235,8 +244,8 @@ class Layer(Checked):
         if len(in_shapes) != len(wanted) and not any(p.kind is p.VAR_POSITIONAL for p in wanted):
             raise ValueError(f"{self.who}: expected {len(wanted)} input(s). Received: "
                              f"{len(in_shapes)}.")
-        self.in_shapes = (tuple(self.expect_elements("an input", tuple(shape))
-                                for shape in in_shapes))
+        self.in_shapes = tuple(self.expect_elements("an input", tuple(shape))
+                               for shape in in_shapes)
         with np.errstate(under="ignore"):       # the edges of a Gaussian may well be 0
             out_shape = self.build(*self.in_shapes)
         said = "build to return the shape of one output sample, e.g. (8, 26, 26)"
@@ -247,8 +256,7 @@ class Layer(Checked):
     def _expect_initialized(self) -> None:
         if "parameters" not in vars(self):
             raise TypeError(f"{self.who}: expected its __init__ to call "
-                            "super().__init__(name=name). "
-                            "Received: a layer that did not call it.")
+                            "super().__init__(name=name). Received: a layer that did not call it.")
 
     def bind(self, backend: Backend, seed: int, counters: Array) -> None:
         """Compute on `backend`; `seed`, the use and the counters (step, use) key random numbers.
@@ -264,11 +272,15 @@ class Layer(Checked):
         for child in self.children:
             child.bind(backend, seed, counters)
 
-    def enter(self, index: int, needs_dx: bool = True, keep_prediction: bool = False) -> None:
-        """Begin the use number `index` of the graph, which keys the random numbers."""
+    def enter(self, index: int, needs_dx: bool = True, keep_prediction: bool = False,
+              step: int = CHILD) -> None:
+        """Begin the use number `index` of the graph, which keys the random numbers.
+
+        `step` is the distance between the keys of two children.
+        """
         self.index, self.needs_dx, self.keep_prediction = index, needs_dx, keep_prediction
         for number, child in enumerate(self.children, 1):
-            child.enter(index + number * CHILD, True, keep_prediction)
+            child.enter(index + number * step, True, keep_prediction, step << LEVEL)
 
     def take(self) -> Any:
         """Hand out what forward kept, with what the children kept."""
@@ -302,8 +314,8 @@ class Layer(Checked):
         if not inputs or not all(isinstance(node, Node) for node in inputs):
             received = ", ".join(type(value).__name__ for value in inputs) or "nothing"
             raise TypeError(f"{self.who}: expected symbolic inputs, from Input(...) or another "
-                            f"layer. Received: {received}. "
-                            "To compute with arrays, call a network, or the layer's forward.")
+                            f"layer. Received: {received}. To compute with arrays, call a "
+                            "network, or the layer's forward.")
         names = Names.of(inputs)
         if self.name is None and not self.built:
             names.give(self)
@@ -313,20 +325,19 @@ class Layer(Checked):
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, by name."""
-        return ({name: getattr(self, name)
-                 for name in inspect.signature(type(self).__init__).parameters if name != "self"})
+        names = inspect.signature(type(self).__init__).parameters
+        return {name: getattr(self, name) for name in names if name != "self"}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Copied and pickled before it is built; after that it belongs to a network, which has the
+        """A layer can be copied and pickled before it is built. After that the network has its
         arrays."""
         if self.built:
             raise TypeError(f"{self.who}: expected a network to be copied or pickled, or a layer "
-                            "that is in none. "
-                            "Received: a layer that is built; type(layer)(**layer.config()) makes "
-                            "a new one.")
+                            "that is in none. Received: a layer that is built; "
+                            "type(layer)(**layer.config()) makes a new one.")
         return super().__reduce_ex__(protocol)
 
-    # --- a layer that stands alone ----------------------------------------------------------------
+    # --- a layer without a network ----------------------------------------------------------------
 
     def initialize(self, *in_shapes: Shape, backend: str | Backend = "numpy",
                    dtype: Any = "float32", seed: int = 0) -> Layer:

@@ -39,16 +39,21 @@ class Dropout(Layer):
         """What the layer's random numbers depend on, in addition to the counters."""
         return self.seed, self.index
 
+    def unchanged(self, x: Array) -> Array:
+        """The output of a prediction, x itself; its gradient is dY."""
+        self.remember(PREDICT, None)
+        return x
+
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         if mode == PREDICT:
-            return x
+            return self.unchanged(x)
         y, keep = self.backend.dropout(x, self.p, self.key, self.counters)
         self.remember(mode, keep)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         keep, = self.recall()
-        return self.backend.dropout_dx(dy, self.p, keep)
+        return dy if keep is None else self.backend.dropout_dx(dy, self.p, keep)
 
 
 class Dropout2d(Dropout):
@@ -72,7 +77,7 @@ class Dropout2d(Dropout):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         if mode == PREDICT:
-            return x
+            return self.unchanged(x)
         C, _, _, N = x.shape
         _, keep = self.backend.dropout(self.backend.zeros((C, N), x.dtype), self.p, self.key,
                                        self.counters)
@@ -82,7 +87,7 @@ class Dropout2d(Dropout):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         keep, = self.recall()
-        return self._masked(dy, keep)
+        return dy if keep is None else self._masked(dy, keep)
 
     def _masked(self, x: Array, keep: Array) -> Array:
         return self.xp.where(keep, x * (1.0 / (1.0 - self.p)), x.dtype.type(0))
@@ -106,7 +111,7 @@ class GaussianDropout(Dropout):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         if mode == PREDICT:
-            return x
+            return self.unchanged(x)
         spread = math.sqrt(self.p / (1.0 - self.p))
         noise = 1.0 + spread * normal_numbers(self.backend, x.size, x.dtype, self.key,
                                               self.counters).reshape(x.shape)
@@ -115,7 +120,7 @@ class GaussianDropout(Dropout):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         noise, = self.recall()
-        return dy * noise
+        return dy if noise is None else dy * noise
 
 
 class AlphaDropout(Dropout):
@@ -135,7 +140,7 @@ class AlphaDropout(Dropout):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         if mode == PREDICT:
-            return x
+            return self.unchanged(x)
         _, keep = self.backend.dropout(x, self.p, self.key, self.counters)
         self.remember(mode, keep)
         a = self._scale()
@@ -144,6 +149,8 @@ class AlphaDropout(Dropout):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         keep, = self.recall()
+        if keep is None:
+            return dy
         return self.xp.where(keep, self._scale() * dy, dy.dtype.type(0))
 
     def _scale(self) -> float:
