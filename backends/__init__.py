@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from xpnet.backends.arguments import expect_choice, expect_flag, shown
+from xpnet.backends.arguments import TF32, expect_choice, expect_flag, shown
 from xpnet.backends.base import Backend
+from xpnet.backends.errors import BackendError
 from xpnet.backends.window import Window
 
 __all__ = ["Backend", "BackendError", "Window", "available", "get_backend"]
-
-TF32 = ("never", "convolutions", "always")      # where a GPU may round float32 operands to TF32
-
-
-class BackendError(RuntimeError):
-    """A backend that was asked for by name cannot be used on this machine: the reason, and what to do about it."""
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}. {remedy}.")
-        self.reason, self.remedy = reason, remedy
-
 
 def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", autotune: bool = False) -> Backend:
     """The backend called `name`: "numpy", "numba", "cupy" (the first GPU), "cupy:1" (the second) or "auto".
@@ -65,23 +55,23 @@ def available() -> list[str]:
         _cupy(0)
     except BackendError:
         return names
-    from xpnet.backends.cupy_base import device_count
+    from xpnet.backends.cupy.backend import device_count
     return names + [f"cupy:{device}" for device in range(device_count())]
 
 
 def _numpy(note: str = "") -> Backend:
-    from xpnet.backends.numpy_backend import NumpyBackend
+    from xpnet.backends.numpy.backend import NumpyBackend
     return NumpyBackend(note=note)
 
 
 def _numba(note: str = "") -> Backend:
     try:
-        from xpnet.backends.numba_backend import NumbaBackend
+        from xpnet.backends.numba.backend import NumbaBackend
     except ImportError as error:
         raise BackendError(f"numba: Numba cannot be imported ({error})", "Install it: pip install 'xpnet[fast]'") from error
     return NumbaBackend(note=note)
 
 
 def _cupy(device: int, note: str = "", tf32: str = "convolutions", autotune: bool = False) -> Backend:
-    from xpnet.backends.cupy_backend import CupyBackend
+    from xpnet.backends.cupy.backend import CupyBackend
     return CupyBackend(device, note=note, tf32=tf32, autotune=autotune)

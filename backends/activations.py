@@ -18,7 +18,7 @@ The kernels that compute z (products, convolutions, batch normalisation) also ap
 The formulas with their sources are in the docstrings of the classes in xpnet/layers.
 
 An entry of the table is enough for an activation to work on every backend. Faster versions: a
-`case` of curves.cu (its name in capitals), and a branch of numba_kernels/curves.py.
+`case` of cupy/kernels/curves.cu (its name in capitals), and a branch of numba/kernels/curves.py.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+TF32 = ("never", "convolutions", "always")  # where a GPU may round float32 operands to TF32
 LARGEST = 2**63 - 1  # what an index of an array can be
 LONGEST = 160  # characters of a value in an error
 

@@ -11,8 +11,9 @@ is cast to the type of w first, so that float32 stays float32; but 1 - b is comp
 float32, 1 - 0.999 keeps four digits only.
 
 An entry of the table is enough for a rule to work on every backend. A faster version is found by
-the rule's name: a kernel of numba_kernels/optimizers.py, a struct of optimizers.cu (name "Adamw"
-for "adamw"), a function of numpy_optimizers.py.
+the rule's name: a kernel of numba/kernels/optimizers.py, a struct of
+cupy/kernels/optimizers.cu (name "Adamw"
+for "adamw"), a function of numpy/optimizers.py.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def implementations(backend: type[Backend]) -> dict[CodeType, tuple[str, str]]:
 
 
 def _written_for(cls: type) -> str:
-    name = cls.__module__.removeprefix("xpnet.backends.").split("_")[0]
+    name = cls.__module__.removeprefix("xpnet.backends.").split(".")[0]
     return name if name in ("numpy", "numba", "cupy") else "plain"
 
 
@@ -41,12 +41,12 @@ def _written_for(cls: type) -> str:
 def trace(backend: Backend) -> Iterator[Counter[tuple[str, str]]]:
     """`with trace(backend) as ran:` counts in `ran` which implementation answered the calls of this thread.
 
-    Its keys are (method, implementation). A version that hands its call on with super() is not counted, the version
+    Its keys are (method, implementation). A version that hands its call on to another one is not counted, the version
     that gets it is. Calls that one method makes of another count as well; `activate` without an activation does not.
     """
     known = implementations(type(backend))
     ran: Counter[tuple[str, str]] = Counter()
-    handed_on: set[FrameType] = set()       # calls in progress whose answer comes from super()
+    handed_on: set[FrameType] = set()       # calls in progress whose answer comes from another version
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         version = known.get(frame.f_code)

@@ -50,7 +50,7 @@ class KernelsRun:
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         if not on_numba(item):
             return (yield)
-        from xpnet.backends.numba_kernels.jit import Kernel
+        from xpnet.backends.numba.kernels.jit import Kernel
         module, call = item.module.__name__, Kernel.__call__                                       # type: ignore[attr-defined]
 
         def counted(kernel: Kernel, *args: Any) -> Any:

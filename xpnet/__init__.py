@@ -8,7 +8,7 @@
 
 from xpnet import functional, layers, losses, metrics, optim, schedules
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
-from xpnet.backends.threads import get_num_threads, set_num_threads
+from xpnet.backends.cpu.threads import get_num_threads, set_num_threads
 from xpnet.graph import Input
 from xpnet.inspect.memory import OutOfMemory
 from xpnet.layer import PREDICT, SAMPLE, TRAIN, Layer

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     if keeper.file and "plans" in options.parts:
         file = Path(keeper.file).with_suffix(PLANS)
         plans.write(file, of_part(keeper.rows, "plans"))
-        say(f"plans written to {file}: backends/cuda_plans.json with what was measured")
+        say(f"plans written to {file}: backends/cupy/plans.json with what was measured")
     if setting.broken:
         raise ContenderError("\n".join([f"{len(setting.broken)} processes broke down, so rows may "
                                         "be missing:",

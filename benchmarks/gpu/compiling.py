@@ -31,7 +31,7 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
 def share(number: int, of: int, without: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     """(family, kernel) of every so-manieth kernel, but for those with one of these words in their
     names."""
-    from xpnet.backends.cupy_backend import kernels
+    from xpnet.backends.cupy.backend import kernels
     wanted = [(family, kernel) for family, names in kernels().items() for kernel in names
               if not any(word in kernel.lower() for word in without)]
     return wanted[number::of]
@@ -41,7 +41,7 @@ def compile_kernels(backend: Backend, wanted: list[tuple[str, str]]) -> list[str
     """Compile as the backend does before a kernel's first launch; what went wrong with which."""
     failed = []
     if backend.name.startswith("cupy"):
-        from xpnet.backends import cuda_launch
+        from xpnet.backends.cupy import launch as cuda_launch
         for family, kernel in wanted:
             try:
                 backend.xp.RawModule(code=cuda_launch.source(family), options=cuda_launch.OPTIONS,

@@ -1,7 +1,7 @@
 """Which way serves which shape best: every way of every product and convolution in the steps of our
 networks, timed.
 
-What comes out is for backends/cuda_plans.json: {architecture: {key: way}}, with the ways that are
+What comes out is for backends/cupy/plans.json: {architecture: {key: way}}, with the ways that are
 worth an entry.
 """
 
@@ -85,7 +85,7 @@ def table(rows: Iterable[Row], old: dict[str, dict[str, Any]]) -> dict[str, dict
 
 def write(file: Path, rows: Iterable[Row]) -> None:
     """The committed table with the ways of these rows, into a file of its own."""
-    from xpnet.backends.cuda_tuning import TABLE
+    from xpnet.backends.cupy.tuning import TABLE
     from xpnet.io.files import write_atomically
     content = table(rows, json.loads(TABLE.read_text(encoding="utf-8")))
     write_atomically(str(file), (json.dumps(content, indent=1) + "\n").encode())

@@ -15,8 +15,8 @@ from processes import run_script
 
 import xpnet as xn
 from xpnet.backends import Backend, BackendError, get_backend
-from xpnet.backends.memory import MemoryPool
-from xpnet.backends.threads import ThreadPool
+from xpnet.backends.cpu.memory import MemoryPool
+from xpnet.backends.cpu.threads import ThreadPool
 
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "shuffle": False, "verbose": False}
 
@@ -229,7 +229,7 @@ def test_a_kernel_leaves_numbas_threads_as_they_are():
     run_script("""
 import numba, numpy as np
 from parity_cases import normal
-from xpnet.backends.numba_backend import NumbaBackend
+from xpnet.backends.numba.backend import NumbaBackend
 
 backend = NumbaBackend()
 for threads in (1, 3):

@@ -120,7 +120,7 @@ def test_locks_that_another_thread_holds_are_free_in_the_child(part: str):
     run_script(
         BEGINNING
         + f"""
-from xpnet.backends.threads import single_threaded_blas
+from xpnet.backends.cpu.threads import single_threaded_blas
 lock = backend.memory._lock if {part!r} == "memory" else single_threaded_blas()._lock
 entered, leave = threading.Event(), threading.Event()
 
@@ -170,7 +170,7 @@ def test_a_fork_before_the_first_kernel_leaves_the_child_its_threads():
     run_script(
         BEGINNING
         + """
-from xpnet.backends.numba_kernels.layer import allowed_threads
+from xpnet.backends.numba.kernels.layer import allowed_threads
 
 assert in_child(allowed_threads, 2) == 2
 expected = trained(0)

@@ -12,7 +12,7 @@ from cpu_cases import LARGE
 from parity_cases import CASES, normal, run
 
 from xpnet.backends import Backend, Window, get_backend
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.backends.tracing import computing_methods, implementations, trace
 from xpnet.layer import Layer
 from xpnet.layers import Conv2d, ReLU
@@ -39,7 +39,7 @@ def test_the_tables_run_every_version_that_a_backend_has_of_its_own(name: str, m
 def called_kernels(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
     """The kernels of Numba that are called from now on."""
     pytest.importorskip("numba", reason="Numba is not installed")
-    from xpnet.backends.numba_kernels.jit import Kernel
+    from xpnet.backends.numba.kernels.jit import Kernel
     called, call = set(), Kernel.__call__
 
     def counted(self: Kernel, *args: Any) -> Any:
@@ -52,9 +52,9 @@ def called_kernels(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
 
 def kernels() -> Iterator[Any]:
     """All kernels of Numba."""
-    from xpnet.backends.numba_kernels.jit import Kernel
+    from xpnet.backends.numba.kernels.jit import Kernel
     for name, module in list(sys.modules.items()):
-        if name.startswith("xpnet.backends.numba_kernels."):
+        if name.startswith("xpnet.backends.numba.kernels."):
             yield from (value for value in vars(module).values() if isinstance(value, Kernel))
 
 

@@ -15,7 +15,7 @@ from processes import run_script
 
 import xpnet as xn
 from xpnet.backends import get_backend
-from xpnet.backends.threads import thread_count
+from xpnet.backends.cpu.threads import thread_count
 
 needs_numba = pytest.mark.skipif(
     not importlib.util.find_spec("numba"), reason="Numba is not installed"
@@ -74,7 +74,7 @@ def test_a_network_that_exists_takes_the_new_number():
 
 @needs_numba
 def test_kernels_get_the_number_that_was_set(monkeypatch: pytest.MonkeyPatch):
-    from xpnet.backends.numba_kernels import jit
+    from xpnet.backends.numba.kernels import jit
 
     backend, seen, use = get_backend("numba"), [], jit.use_threads
     a = np.ones((200, 200), np.float32)
@@ -122,7 +122,7 @@ assert len(results) == 6 and all(same(result, expected) for result in results)
 SPINS = """
 import os, numpy as np
 from numba import threading_layer
-from xpnet.backends.numba_backend import NumbaBackend
+from xpnet.backends.numba.backend import NumbaBackend
 
 before = dict(os.environ)
 assert NumbaBackend().activate(np.array([-1, 2], np.float32), "relu").tolist() == [0, 2]

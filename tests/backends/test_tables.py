@@ -12,16 +12,12 @@ import pytest
 from fake_cupy import FakeCupy, installed
 
 import xpnet as xn
-from xpnet.backends import (
-    Backend,
-    Window,
-    cuda_launch,
-    cupy_optimizers,
-    get_backend,
-    numpy_optimizers,
-)
+from xpnet.backends import Backend, Window, get_backend
 from xpnet.backends.activations import ACTIVATIONS, Activation
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy import optimizers as cupy_optimizers
+from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.numpy import optimizers as numpy_optimizers
 from xpnet.backends.rules import RULES, Rule, with_decay
 from xpnet.optim.base import Updater
 
@@ -94,7 +90,7 @@ def test_every_fast_version_belongs_to_a_rule():
     assert numpy_optimizers.FAST.keys() <= RULES.keys()
     assert cupy_optimizers.structs().keys() == RULES.keys()
     pytest.importorskip("numba", reason="Numba is not installed")
-    from xpnet.backends import numba_optimizers
+    from xpnet.backends.numba import optimizers as numba_optimizers
     assert numba_optimizers.KERNELS.keys() == RULES.keys()
 
 
@@ -165,6 +161,7 @@ def test_a_layer_with_an_activation_that_is_only_in_the_table(squareplus: str, b
 def test_kernels_of_activations_belong_to_the_table():
     assert set(cuda_launch.curves()) <= ACTIVATIONS.keys()
     pytest.importorskip("numba", reason="Numba is not installed")
-    from xpnet.backends.numba_elementwise import CURVE, FLOOR
-    from xpnet.backends.numba_kernels import curves
+    from xpnet.backends.numba.elementwise import CURVE
+    from xpnet.backends.numba.kernels import curves
+    from xpnet.backends.numba.normalization import FLOOR
     assert {*curves.NUMBERS, *CURVE, *FLOOR} - {None} <= ACTIVATIONS.keys()

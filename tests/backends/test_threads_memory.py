@@ -13,9 +13,9 @@ import pytest
 from processes import run_script
 from threadpoolctl import threadpool_info
 
-from xpnet.backends import memory
-from xpnet.backends.memory import MemoryPool
-from xpnet.backends.threads import ThreadPool, single_threaded_blas, thread_count
+from xpnet.backends.cpu import memory
+from xpnet.backends.cpu.memory import MemoryPool
+from xpnet.backends.cpu.threads import ThreadPool, single_threaded_blas, thread_count
 
 
 def wait_until(condition, what):
@@ -130,7 +130,7 @@ def test_a_forked_process_starts_its_own_workers():
     script = """
 import os, sys, threading, warnings
 import numpy as np
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.numpy.backend import NumpyBackend
 warnings.simplefilter("ignore", DeprecationWarning)         # Python 3.12 warns of fork beside threads: that is the test
 backend = NumpyBackend()
 a = np.ones((512, 512), np.float32)
@@ -220,7 +220,7 @@ def test_blas_is_limited_in_every_thread():
 
 
 def test_importing_the_backend_imports_neither_threadpoolctl_nor_starts_threads():
-    run_script("import sys, threading, xpnet.backends.numpy_backend as n; n.NumpyBackend()\n"
+    run_script("import sys, threading, xpnet.backends.numpy.backend as n; n.NumpyBackend()\n"
                "assert 'threadpoolctl' not in sys.modules and threading.active_count() == 1")
 
 

@@ -16,8 +16,8 @@ from parity_cases import distance, normal, same_bits, special, ties
 
 import xpnet as xn
 from xpnet.backends import Backend, Window
-from xpnet.backends.cuda_launch import pool_dx_launch
-from xpnet.backends.numpy_pool import are_disjoint, are_tiles
+from xpnet.backends.cupy.launch import pool_dx_launch
+from xpnet.backends.numpy.pool import are_disjoint, are_tiles
 from xpnet.testing import check_gradients
 
 BASE, WINDOWS = Backend(), windows()

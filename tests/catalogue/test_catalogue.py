@@ -66,7 +66,7 @@ def test_verify_goes_through_all_of_it():
 def test_verify_finds_a_kernel_that_is_wrong_in_float32_alone(monkeypatch):
     """Its float64 gradient is right, because NumPy computes it."""
     pytest.importorskip("numba", reason="Numba is not installed")
-    from xpnet.backends.numba_kernels import pooling
+    from xpnet.backends.numba.kernels import pooling
     monkeypatch.setattr(verify_module, "FAMILIES", {"Pooling": FAMILIES["Pooling"]})
     kernel = pooling.avg_pool_backward
     monkeypatch.setattr(pooling, "avg_pool_backward", lambda *args: (kernel(*args), args[-1].__imul__(1.01)))

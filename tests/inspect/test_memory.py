@@ -18,7 +18,7 @@ from gpu_cases import network, pretended, samples
 from nets import LAYERS, around, branches, untouched
 
 import xpnet as xn
-from xpnet.backends.memory import MemoryPool
+from xpnet.backends.cpu.memory import MemoryPool
 from xpnet.inspect import counting, memory
 from xpnet.models import MODELS
 

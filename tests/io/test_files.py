@@ -263,7 +263,7 @@ def test_nothing_unpickles_or_evaluates():
     and its checksum are checked before; see test_kept_kernels.py.
     """
     forbidden = {"pickle", "marshal", "shelve", "dill", "joblib"}
-    kept = ROOT / "backends/numba_kernels/kept.py"
+    kept = ROOT / "backends/numba/kernels/kept.py"
     for path in {*(ROOT / "xpnet").rglob("*.py"), *(ROOT / "backends").rglob("*.py")} - {kept}:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):

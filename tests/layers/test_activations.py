@@ -10,8 +10,8 @@ from activation_formulas import FORMULAS, KINKS, LIMITS, OTHERS
 from mpmath import mp, mpf
 
 import xpnet as xn
-from xpnet.backends import cuda_launch
 from xpnet.backends.activations import ACTIVATIONS, FUSED
+from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.initializers import for_activation, glorot_uniform, he_normal, lecun_normal
 from xpnet.testing import check_gradients
 

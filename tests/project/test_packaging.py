@@ -95,8 +95,8 @@ def test_everything_is_importable_from_an_empty_folder(installed, tmp_path):
 
     # What is not Python came along: the kernels, and the mark that says "this package has type hints".
     backends = Path(files[PACKAGES.index("xpnet.backends")]).parent
-    kernels = {path.name for path in (ROOT / "backends" / "cuda_kernels").glob("*.cu")}
-    assert kernels and {path.name for path in (backends / "cuda_kernels").glob("*.cu")} == kernels
+    kernels = {path.name for path in (ROOT / "backends" / "cupy" / "kernels").glob("*.cu")}
+    assert kernels and {path.name for path in (backends / "cupy" / "kernels").glob("*.cu")} == kernels
     assert (Path(files[0]).parent / "py.typed").is_file()
 
 
@@ -119,11 +119,11 @@ def test_nothing_called_backends_lands_at_the_top(installed, tmp_path):
 
 
 def test_a_wheel_carries_the_compiled_kernels_sources(tree, tmp_path):
-    kernels = {path.name for path in (ROOT / "backends" / "numba_kernels").glob("*.py")}
+    kernels = {path.name for path in (ROOT / "backends" / "numba" / "kernels").glob("*.py")}
     with zipfile.ZipFile(build("wheel", tree, tmp_path)) as wheel:
         packed = [Path(name) for name in wheel.namelist()]
     assert "jit.py" in kernels
-    assert kernels == {path.name for path in packed if path.parent == Path("xpnet/backends/numba_kernels")}
+    assert kernels == {path.name for path in packed if path.parent == Path("xpnet/backends/numba/kernels")}
 
 
 def test_the_fast_backend_is_an_extra(installed, tmp_path):

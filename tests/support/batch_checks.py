@@ -6,9 +6,9 @@ import numpy as np
 from kernel_setting import Mutant, Setting, base
 from parity_cases import same_bits
 
-from xpnet.backends import cuda_launch
-from xpnet.backends.cupy_backend import CupyBackend
-from xpnet.backends.cupy_batches import LABELS, SOURCES, TARGETS
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.cupy.batches import LABELS, SOURCES, TARGETS
 
 SAMPLES = 7
 

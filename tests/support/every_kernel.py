@@ -21,9 +21,9 @@ import numpy as np
 from nets import pictures, values
 
 import xpnet as xn
-from xpnet.backends import numba_kernels
-from xpnet.backends.numba_backend import NumbaBackend
-from xpnet.backends.numba_kernels.jit import Kernel
+from xpnet.backends.numba import kernels
+from xpnet.backends.numba.backend import NumbaBackend
+from xpnet.backends.numba.kernels.jit import Kernel
 
 STEPS = 2
 
@@ -92,8 +92,8 @@ def trained(name: str) -> str:
 
 
 def all_kernels() -> set[str]:
-    modules = [importlib.import_module(f"{numba_kernels.__name__}.{module.name}")
-               for module in pkgutil.iter_modules(numba_kernels.__path__)]
+    modules = [importlib.import_module(f"{kernels.__name__}.{module.name}")
+               for module in pkgutil.iter_modules(kernels.__path__)]
     return {value.compiled.__name__ for module in modules for value in vars(module).values()
             if isinstance(value, Kernel)}
 

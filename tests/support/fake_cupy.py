@@ -22,8 +22,8 @@ import numpy as np
 import shim
 from fake_streams import CUDARuntimeError, Gpus, overwrite, root_of
 
-from xpnet.backends import cuda_launch
-from xpnet.backends.cupy_backend import kernels as backend_kernels
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import kernels as backend_kernels
 
 TO_DEVICE = {"array", "asarray", "ascontiguousarray"}       # the functions that may take NumPy arrays
 CUBLAS = {"matmul", "dot", "inner", "vdot", "tensordot", "einsum"}

@@ -10,7 +10,7 @@ import numpy as np
 from parity_cases import distance, normal
 
 from xpnet import functional as F
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends.cupy.backend import CupyBackend
 
 WINDOW = {"stride": (2, 1), "padding": (1, 0, 1, 1), "dilation": (1, 2)}
 

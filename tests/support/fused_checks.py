@@ -11,9 +11,10 @@ import numpy as np
 from kernel_setting import Mutant, Setting, base
 from parity_cases import distance, normal, ties
 
-from xpnet.backends import Window, cuda_launch
+from xpnet.backends import Window
 from xpnet.backends.activations import ACTIVATIONS
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import CupyBackend
 
 TOLERANCE = {np.float16: 1e-3, np.float32: 1e-5, np.float64: 1e-12}         # ||a - b|| / ||b||; halves are rounded once
 ENDS = tuple(cuda_launch.ACTIVATIONS)       # of the kernels that make z

@@ -12,7 +12,7 @@ from xpnet.backends import Backend, BackendError
 def gpu_or_skip(tf32: str = "never") -> Backend:
     """The CuPy backend of the first GPU, with float32 in full unless told: parity is asked for to more digits than TF32 has."""
     try:
-        from xpnet.backends.cupy_backend import CupyBackend
+        from xpnet.backends.cupy.backend import CupyBackend
         return CupyBackend(tf32=tf32)
     except BackendError as error:
         if os.environ.get("XPNET_REQUIRE_GPU") == "1":

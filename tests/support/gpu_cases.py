@@ -12,7 +12,7 @@ from fake_cupy import FakeCupy, installed
 from fake_streams import Gpus, Stream
 
 import xpnet as xn
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends.cupy.backend import CupyBackend
 
 KERNELS = ("<float", "float, float", "unsigned char, float", "i64", "random_bits", "assign")     # what these tests need
 LATE: dict[str, Callable[[Stream], bool]] = {"at once": lambda stream: False, "late": lambda stream: True}

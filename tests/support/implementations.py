@@ -11,7 +11,7 @@ from gpu import gpu_or_skip
 from skips import NO_NUMBA
 
 from xpnet.backends import Backend, get_backend
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends.cupy.backend import CupyBackend
 
 CPU = ["base", "numpy", pytest.param("numba", marks=NO_NUMBA)]
 

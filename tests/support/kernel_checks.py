@@ -32,9 +32,10 @@ from kernel_setting import base, grid
 from parity_cases import CASES, agree, distance, normal, run, same_bits, ties
 
 import xpnet as xn
-from xpnet.backends import Window, cuda_launch
-from xpnet.backends.cupy_backend import CupyBackend, kernels
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends import Window
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import CupyBackend, kernels
+from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.backends.tracing import implementations, trace
 
 CHECK_FAILED = 3

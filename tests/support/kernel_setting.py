@@ -11,8 +11,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from parity_cases import normal, same_bits, special, ties
 
-from xpnet.backends import Backend, Window, cuda_launch
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends import Backend, Window
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import CupyBackend
 
 Check = Callable[[CupyBackend, list[str]], None]        # the backend on the shim, and the words that kernels' names contain
 Mutant = tuple[str, str, str, str]                      # file, what stands there, what instead, check that notices

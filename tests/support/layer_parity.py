@@ -9,7 +9,7 @@ from layer_cases import LayerCase
 from parity_cases import distance
 
 from xpnet.backends import Backend
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.layer import TRAIN
 
 # ||a - b|| / ||b||. TF32 rounds the factors to 10 bits of fraction, and nothing else.

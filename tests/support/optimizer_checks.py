@@ -9,8 +9,9 @@ from fused_checks import double, drawn, near
 from kernel_setting import Mutant, Setting, base
 from parity_cases import call, ties
 
-from xpnet.backends import Window, cuda_launch
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends import Window
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import CupyBackend
 
 DECAY = 0.3
 

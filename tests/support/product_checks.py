@@ -11,9 +11,11 @@ import numpy as np
 from kernel_setting import Mutant, Setting, base
 from parity_cases import distance, normal
 
-from xpnet.backends import Window, cuda_plans, cupy_conv
-from xpnet.backends.cuda_plans import Math, Plan
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends import Window
+from xpnet.backends.cupy import conv as cupy_conv
+from xpnet.backends.cupy import plans as cuda_plans
+from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.cupy.plans import Math, Plan
 
 # ||a - b|| / ||b|| against float64: half and TF32 round their operands, and then everything is added in float.
 TOLERANCE = {"Fma<__half>": 1e-3, "Fma<float>": 2e-6, "Fma<double>": 1e-14, "Half": 1e-3, "Tf32": 1e-3}

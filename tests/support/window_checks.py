@@ -6,8 +6,9 @@ import numpy as np
 from kernel_setting import Mutant, Setting, base, wide
 from parity_cases import ties
 
-from xpnet.backends import Window, cuda_launch
-from xpnet.backends.cupy_backend import CupyBackend
+from xpnet.backends import Window
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import CupyBackend
 
 
 def check_im2col(s: Setting) -> None:

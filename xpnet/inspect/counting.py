@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.backends.memory import MemoryPool
+from xpnet.backends.cpu.memory import MemoryPool
 from xpnet.layer import Array
 
 BEFORE = -1             # in the place of a pass: what was there before the first one

@@ -25,10 +25,13 @@ import shim
 from fake_cupy import FakeCupy, installed
 from parity_cases import CASES, agree, distance, normal, run
 
-from xpnet.backends import Backend, Window, cublas, cuda_plans, cuda_tuning
-from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, CUBLAS
-from xpnet.backends.cupy_backend import CupyBackend
-from xpnet.backends.cupy_product import Operand
+from xpnet.backends import Backend, Window
+from xpnet.backends.cupy import cublas
+from xpnet.backends.cupy import plans as cuda_plans
+from xpnet.backends.cupy import tuning as cuda_tuning
+from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.cupy.plans import ACROSS_K, ALONG_K, CUBLAS
+from xpnet.backends.cupy.product import Operand, math_for
 
 KERNELS = ("random_bits", "add_splits", "im2col<float,", "col2im<float,", "product<Fma<float>, 64, 64")     # that are compiled
 TOLERANCE = {np.float16: 1e-3, np.float32: 2e-6, np.float64: 1e-14}
@@ -116,7 +119,7 @@ def test_orders_groups_and_what_becomes_of_a_sum(order_a: str, order_b: str, gro
     on = [backend.asarray(x) for x in (a, b, bias)]
     for with_bias, activation, accumulate in itertools.product((False, True), (None, "relu", "tanh"), (False, True)):
         out, asked = backend.asarray(before), library.products
-        backend._product(backend._math(dtype, "gemm"), (groups, M, N, K), Operand(on[0], order_a, columns_a + 2, a[0].size),
+        backend._product(math_for(backend, dtype, "gemm"), (groups, M, N, K), Operand(on[0], order_a, columns_a + 2, a[0].size),
                          Operand(on[1], order_b, columns_b + 3, b[0].size), out, N + 2, group=before[0].size,
                          bias=on[2] if with_bias else None, activation=activation, accumulate=accumulate)
         z = exact + (bias.astype(np.float64).reshape(groups, M, 1) if with_bias else 0)

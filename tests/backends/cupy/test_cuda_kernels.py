@@ -20,8 +20,8 @@ from kernel_checks import CHECK_FAILED, SANITIZER_FAILED
 from processes import ROOT, SUPPORT
 from window_checks import READS_TOO_MUCH
 
-from xpnet.backends import cuda_launch
-from xpnet.backends.cupy_backend import kernels
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import kernels
 
 CHECKS = tuple(kernel_checks.CHECKS)
 # Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from parity_cases import different_signatures
 from processes import ROOT
 
-from xpnet.backends import BackendError, Window, available, cuda_launch, get_backend
-from xpnet.backends.cupy_backend import CupyBackend, kernels
+from xpnet.backends import BackendError, Window, available, get_backend
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import CupyBackend, kernels
 
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]       # what there is without a GPU, the best last
 
@@ -105,7 +106,7 @@ print(net.backend.name, net.backend.note)
 
 
 def test_the_backend_is_not_imported_before_it_is_asked_for():
-    program = "import sys, xpnet; print('cupy' in sys.modules, 'xpnet.backends.cupy_backend' in sys.modules)"
+    program = "import sys, xpnet; print('cupy' in sys.modules, 'xpnet.backends.cupy.backend' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                             cwd=ROOT)
     assert result.stdout.split() == ["False", "False"]

@@ -19,10 +19,11 @@ from fast_paths import Trace, Ways, larger_windows, ways_of, windows
 from parity_cases import distance, normal, same_bits, special
 from product_checks import columns_by
 
-from xpnet.backends import Backend, Window, cupy_conv
-from xpnet.backends.cuda_plans import ACROSS_K, ALONG_K, PRODUCT
-from xpnet.backends.cupy_backend import CupyBackend
-from xpnet.backends.cupy_product import ONE_SPLIT, Operand, Result, _struct
+from xpnet.backends import Backend, Window
+from xpnet.backends.cupy import conv as cupy_conv
+from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.cupy.plans import ACROSS_K, ALONG_K, PRODUCT
+from xpnet.backends.cupy.product import ONE_SPLIT, Operand, Result, _struct
 
 BASE = Backend()
 KERNELS = ("random_bits", "<float>", "im2col<float,", "col2im<float,", "Fma<float>",

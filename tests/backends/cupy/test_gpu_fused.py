@@ -10,7 +10,8 @@ from gpu import gpu_or_skip
 from kernel_setting import Setting
 from parity_cases import normal, same_bits
 
-from xpnet.backends import Backend, Window, cuda_launch
+from xpnet.backends import Backend, Window
+from xpnet.backends.cupy import launch as cuda_launch
 
 pytestmark = pytest.mark.gpu
 

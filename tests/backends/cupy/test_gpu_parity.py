@@ -12,9 +12,9 @@ from parity_cases import CASES, Case, agree, distance, missing_methods, normal, 
 
 import xpnet as xn
 from xpnet.backends import Backend, Window
-from xpnet.backends.cuda_plans import CUBLAS
-from xpnet.backends.cupy_backend import CupyBackend
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.cupy.plans import CUBLAS
+from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.inspect.memory import OutOfMemory, explained
 
 pytestmark = pytest.mark.gpu

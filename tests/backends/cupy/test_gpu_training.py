@@ -86,7 +86,7 @@ def test_what_cannot_be_captured_falls_back(loss: xn.Loss, gpu: Backend):
 
 def test_samples_that_do_not_fit_train_the_same(gpu: Backend, monkeypatch: pytest.MonkeyPatch):
     there = fitted(gpu, True, count=2003)
-    monkeypatch.setattr("xpnet.backends.cupy_batches.SHARE", 0.0)
+    monkeypatch.setattr("xpnet.backends.cupy.batches.SHARE", 0.0)
     assert type(gpu.feed(samples()[0], np.float32, 8)).__name__ == "HostFeed"
     for _ in range(5):                          # a race would not show each time
         travelling = fitted(gpu, True, count=2003)
@@ -95,7 +95,7 @@ def test_samples_that_do_not_fit_train_the_same(gpu: Backend, monkeypatch: pytes
 
 def test_a_large_batch_through_the_ring(gpu: Backend, monkeypatch: pytest.MonkeyPatch):
     """Copies that take long: 12 MB each, read at once."""
-    monkeypatch.setattr("xpnet.backends.cupy_batches.SHARE", 0.0)
+    monkeypatch.setattr("xpnet.backends.cupy.batches.SHARE", 0.0)
     x = np.random.default_rng(0).integers(0, 256, (4096, 3, 32, 32)).astype(np.float32)
     with gpu.stream():
         feed = gpu.feed(x, np.float32, 1024)

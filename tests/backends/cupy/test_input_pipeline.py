@@ -15,8 +15,8 @@ from parity_cases import same_bits
 
 import xpnet as xn
 from xpnet.backends import Backend
-from xpnet.backends.cupy_backend import CupyBackend
-from xpnet.backends.cupy_batches import SLOTS, DeviceFeed, HostFeed
+from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.cupy.batches import SLOTS, DeviceFeed, HostFeed
 
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
 LITTLE = 120_000        # bytes of memory: the 600 pictures of 64 bytes do not fit into a quarter, the labels do

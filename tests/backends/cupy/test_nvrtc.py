@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from xpnet.backends import cuda_launch
-from xpnet.backends.cupy_backend import kernels
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.backend import kernels
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
 

@@ -14,9 +14,11 @@ from fake_cupy import FakeCupy, installed
 from parity_cases import distance, normal
 
 import xpnet as xn
-from xpnet.backends import Window, cuda_plans, cuda_tuning
-from xpnet.backends.cupy_backend import CupyBackend
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends import Window
+from xpnet.backends.cupy import plans as cuda_plans
+from xpnet.backends.cupy import tuning as cuda_tuning
+from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.numpy.backend import NumpyBackend
 
 ONLY = ("random_bits", "<float>", "im2col<float,", "col2im<float,", "Fma<float>")
 SHAPE = 70, 200, 90                                     # M, K, N

@@ -18,7 +18,7 @@ pytest.importorskip("numba", reason="Numba is not installed")
 from numba import prange  # noqa: E402 - only where Numba is installed
 from numba.core import config  # noqa: E402
 
-from xpnet.backends.numba_kernels import jit, kept  # noqa: E402
+from xpnet.backends.numba.kernels import jit, kept  # noqa: E402
 
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
 as_root = pytest.mark.skipif(

@@ -17,13 +17,13 @@ from threadpoolctl import threadpool_info
 import xpnet as xn
 from xpnet.backends import Backend, Window, available, get_backend
 from xpnet.backends.activations import ACTIVATIONS, FUSED
-from xpnet.backends.numpy_backend import NumpyBackend
+from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.backends.tracing import computing_methods, trace
 
 pytest.importorskip("numba", reason="Numba is not installed")
 
-from xpnet.backends.numba_backend import NumbaBackend  # noqa: E402 - only where Numba is installed
-from xpnet.backends.numba_kernels import curves  # noqa: E402
+from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402 - only where Numba is installed
+from xpnet.backends.numba.kernels import curves  # noqa: E402
 
 BACKEND = NumbaBackend()
 
@@ -50,7 +50,7 @@ def test_the_number_of_threads_changes_no_bit():
 import os
 from cpu_cases import LARGE
 from parity_cases import run, same_bits
-from xpnet.backends.numba_backend import NumbaBackend
+from xpnet.backends.numba.backend import NumbaBackend
 
 backends = []
 for threads in (1, 2, 3, 4):
@@ -228,8 +228,8 @@ def test_numba_by_name():
 
 def test_a_backend_compiles_and_loads_nothing_before_it_is_used():
     run_script("""
-from xpnet.backends.numba_backend import NumbaBackend
-from xpnet.backends.numba_kernels import convolution, pooling
+from xpnet.backends.numba.backend import NumbaBackend
+from xpnet.backends.numba.kernels import convolution, pooling
 NumbaBackend()
 assert not convolution.pad.compiled.overloads and not pooling.max_pool.compiled.overloads
 """)

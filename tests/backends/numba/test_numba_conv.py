@@ -15,7 +15,7 @@ from xpnet.backends import Backend, Window
 
 pytest.importorskip("numba", reason="Numba is not installed")
 
-from xpnet.backends.numba_backend import NumbaBackend  # noqa: E402 - only where Numba is installed
+from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402 - only where Numba is installed
 
 BACKEND = NumbaBackend()
 SIZES = st.sampled_from([1, 3, 7, 8, 9])
@@ -217,7 +217,7 @@ def test_shapes_that_do_not_fit_are_errors():
     run_script("""
 from parity_cases import normal
 from xpnet.backends import Backend, Window
-from xpnet.backends.numba_backend import NumbaBackend
+from xpnet.backends.numba.backend import NumbaBackend
 
 window, wide = Window.make(3), Window.make(3, padding=1)
 x, W, dy = normal(4, 6, 6, 16), normal(8, 4, 3, 3), normal(8, 4, 4, 16)

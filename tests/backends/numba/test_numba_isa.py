@@ -18,7 +18,7 @@ from llvmlite.binding import get_host_cpu_features  # noqa: E402 - only where Nu
 from numba import prange  # noqa: E402
 from numba.core import config  # noqa: E402
 
-from xpnet.backends.numba_kernels import jit, kept, micro  # noqa: E402
+from xpnet.backends.numba.kernels import jit, kept, micro  # noqa: E402
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
@@ -28,8 +28,8 @@ PARITY = """
 from cpu_cases import LARGE
 from parity_cases import CASES, agree, run
 from xpnet.backends import Backend
-from xpnet.backends.numba_backend import NumbaBackend
-from xpnet.backends.numba_kernels import micro
+from xpnet.backends.numba.backend import NumbaBackend
+from xpnet.backends.numba.kernels import micro
 
 assert micro.ISA is micro.{name}, micro.ISA
 backend, count = NumbaBackend(), 0
@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path, monkeypatch: p
 
 USE = """
 import numpy as np
-from xpnet.backends.numba_backend import NumbaBackend
+from xpnet.backends.numba.backend import NumbaBackend
 assert NumbaBackend().activate(np.array([-1, 2], np.float32), "relu").tolist() == [0, 2]
 """
 

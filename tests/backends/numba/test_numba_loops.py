@@ -30,8 +30,8 @@ from xpnet.backends import Backend, Window
 
 pytest.importorskip("numba", reason="numba is not installed")
 
-from xpnet.backends.numba_elementwise import NumbaElementwise  # noqa: E402
-from xpnet.backends.numba_kernels import (  # noqa: E402
+from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402
+from xpnet.backends.numba.kernels import (  # noqa: E402
     activation,
     batches,
     curves,
@@ -41,17 +41,11 @@ from xpnet.backends.numba_kernels import (  # noqa: E402
     pooling,
     softmax,
 )
-from xpnet.backends.numba_kernels.arrays import ready  # noqa: E402
-from xpnet.backends.numba_kernels.jit import Kernel  # noqa: E402
-from xpnet.backends.numba_optimizers import NumbaOptimizers  # noqa: E402
-from xpnet.backends.numba_pool import NumbaPooling  # noqa: E402
+from xpnet.backends.numba.kernels.arrays import ready  # noqa: E402
+from xpnet.backends.numba.kernels.jit import Kernel  # noqa: E402
 
-
-class Loops(NumbaPooling, NumbaElementwise, NumbaOptimizers):
-    """All of them, without convolution and products."""
-
-
-OVERRIDES = public_methods() & {name for part in Loops.__bases__ for name in vars(part)}
+# All of them, without convolution and products.
+OVERRIDES = public_methods() & vars(NumbaBackend).keys() - {"gemm", "conv2d", "conv2d_dx", "conv2d_dW"}
 KERNELS = {name: value for module in (activation, batches, curves, dropout, normalization, optimizers, pooling, softmax)
            for name, value in vars(module).items() if isinstance(value, Kernel)}
 ADAM = np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
@@ -59,7 +53,7 @@ ADAM = np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
 
 @pytest.fixture(scope="module")
 def backend():
-    return Loops()
+    return NumbaBackend()
 
 
 def with_base(case: Case) -> list[np.ndarray]:
@@ -73,11 +67,11 @@ def test_the_overrides_are_these():
                          "batch_norm", "batch_norm_inference", "batch_norm_backward", "softmax", "softmax_cross_entropy",
                          "dropout", "dropout_dx", "random_bits", "gather_batch",
                          "update"}
-    assert different_signatures(Loops) == set()
+    assert different_signatures(NumbaBackend) == set()
 
 
 @pytest.mark.parametrize("method", sorted(OVERRIDES))
-def test_every_override_agrees_with_base(method: str, backend: Loops):
+def test_every_override_agrees_with_base(method: str, backend: NumbaBackend):
     for case in CASES:
         if case.method == method:
             agree(case, run(case, backend), with_base(case))
@@ -152,14 +146,14 @@ def test_the_large_sizes_cover_every_override():
 
 
 @pytest.mark.parametrize("method", sorted(OVERRIDES))
-def test_large_sizes_agree_with_base(method: str, backend: Loops):
+def test_large_sizes_agree_with_base(method: str, backend: NumbaBackend):
     for case in LARGE:
         if case.method == method:
             agree(case, run(case, backend), with_base(case))
 
 
 @pytest.mark.parametrize("method", sorted(OVERRIDES))
-def test_arrays_that_are_not_contiguous(method: str, backend: Loops):
+def test_arrays_that_are_not_contiguous(method: str, backend: NumbaBackend):
     for case in LARGE:
         if case.method == method:
             agree_on_strided_arrays(case, backend)
@@ -169,10 +163,10 @@ def test_the_number_of_threads_changes_no_bit():
     """In a process that allows more threads than this machine may have cores."""
     run_script("""
 from parity_cases import run, same_bits
-from tests.backends.numba.test_numba_loops import LARGE, Loops
-from xpnet.backends.threads import ThreadPool
+from tests.backends.numba.test_numba_loops import LARGE, NumbaBackend
+from xpnet.backends.cpu.threads import ThreadPool
 
-backend = Loops()
+backend = NumbaBackend()
 for case in LARGE:
     results = []
     for backend.threads in map(ThreadPool, (1, 2, 3, 4)):
@@ -197,16 +191,16 @@ def test_pooling_of_any_window(C, size, N, kernel, stride, dilation, padding, va
     shape = (C, max(size[0], extent[0]), max(size[1], extent[1]), N)
     case = Case("max_pool2d", f"{shape}-{window}", {"x": values(*shape)}, {"window": window}, exact=True)
     expected = with_base(case)
-    agree(case, run(case, Loops()), expected)
+    agree(case, run(case, NumbaBackend()), expected)
     back = Case("max_pool2d_dx", f"{shape}-{window}", {"dy": values(*expected[0].shape), "argmax": expected[1]},
                 {"x_shape": shape, "window": window}, exact=True)
-    agree(back, run(back, Loops()), with_base(back))
+    agree(back, run(back, NumbaBackend()), with_base(back))
     dy = normal(*expected[0].shape)
     for count in (True, False):
         options, label = {"window": window, "count_padding": count}, f"{shape}-{window}"
         for case in (Case("avg_pool2d", label, {"x": normal(*shape)}, options),
                      Case("avg_pool2d_dx", label, {"dy": dy}, options | {"x_shape": shape})):
-            for actual, exact in zip(run(case, Loops()), with_base(case), strict=True):
+            for actual, exact in zip(run(case, NumbaBackend()), with_base(case), strict=True):
                 np.testing.assert_allclose(actual, exact, rtol=1e-5, atol=1e-5, err_msg=str(case))
 
 
@@ -223,7 +217,7 @@ def test_normalisation_of_any_shape(C, size, N, name, accumulate):
                       writes=("gamma_grad", "beta_grad")),
                  Case("activation_backward", label, {"dy": dy, "y": y, "bias_grad": beta},
                       {"activation": name, "accumulate": accumulate}, writes=("bias_grad",))):
-        for actual, expected in zip(run(case, Loops()), with_base(case), strict=True):
+        for actual, expected in zip(run(case, NumbaBackend()), with_base(case), strict=True):
             np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4, err_msg=str(case))
 
 
@@ -233,7 +227,7 @@ def test_batches_of_any_size(S, N, D, in_order, dtype):
     index = None if in_order else np.random.default_rng(0).integers(0, S, N)
     case = Case("gather_batch", f"{S}-{D}-{index}", {"samples": (50 * normal(S, D)).astype(dtype)},
                 {"index": index, "dtype": np.float32}, exact=True)
-    agree(case, run(case, Loops()), with_base(case))
+    agree(case, run(case, NumbaBackend()), with_base(case))
 
 
 # --- special values ---------------------------------------------------------------------------------------------------
@@ -243,7 +237,7 @@ VALUES = (np.nan, np.inf, -np.inf, -0.0)
 
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("name", [None, "relu"])
-def test_special_values_in_activation_and_normalisation(value: float, name: str | None, backend: Loops):
+def test_special_values_in_activation_and_normalisation(value: float, name: str | None, backend: NumbaBackend):
     for at in ("dy", "y", "x"):
         arrays = {"dy": normal(3, 5, 4, 17), "y": np.maximum(normal(3, 5, 4, 17, seed=1), 0), "x": normal(3, 5, 4, 17, seed=2)}
         arrays[at][1, 2, 3, ::5] = value
@@ -259,7 +253,7 @@ def test_special_values_in_activation_and_normalisation(value: float, name: str 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_special_values_in_softmax(value: float, backend: Loops):
+def test_special_values_in_softmax(value: float, backend: NumbaBackend):
     z, labels = normal(7, 70), np.arange(70) % 7
     z[3, ::9] = value
     for case in (Case("softmax", f"{value}", {"z": z}),
@@ -267,7 +261,7 @@ def test_special_values_in_softmax(value: float, backend: Loops):
         agree(case, run(case, backend), with_base(case))
 
 
-def test_impossible_classes_cost_nothing(backend: Loops):
+def test_impossible_classes_cost_nothing(backend: NumbaBackend):
     """A logit of minus infinity has probability 0. (base.py multiplies its logarithm with 0, which is NaN.)"""
     z = np.array([[0, 1], [-np.inf, 2], [3, -np.inf]], np.float32)
     loss, dz = backend.softmax_cross_entropy(z, np.array([0, 1]))
@@ -333,7 +327,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {     # name: kernel, and a call 
 }
 
 
-def kernels_of(backend: Loops, monkeypatch: pytest.MonkeyPatch, method: str, arguments: dict[str, Any]
+def kernels_of(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch, method: str, arguments: dict[str, Any]
                ) -> list[str]:
     """The names of the kernels that a call starts; what comes out must be what base.py answers."""
     started, start = [], Kernel.__call__
@@ -354,25 +348,25 @@ def kernels_of(backend: Loops, monkeypatch: pytest.MonkeyPatch, method: str, arg
 
 
 @pytest.mark.parametrize("method", sorted(OVERRIDES))
-def test_float32_is_compiled(method: str, backend: Loops, monkeypatch: pytest.MonkeyPatch):
+def test_float32_is_compiled(method: str, backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch):
     kernel, arguments = CALLS[method]
     assert kernels_of(backend, monkeypatch, method, arguments) == [kernel]
 
 
 @pytest.mark.parametrize("case", list(other_optimizers("", {"w": normal(5), "g": normal(5)}, {"decayed": 5})), ids=str)
-def test_every_rule_is_compiled(case: Case, backend: Loops, monkeypatch: pytest.MonkeyPatch):
+def test_every_rule_is_compiled(case: Case, backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch):
     assert kernels_of(backend, monkeypatch, "update", case.arrays | case.options) == [case.options["rule"]]
 
 
 @pytest.mark.parametrize("name", curves.NAMES)
-def test_curves_are_compiled(name: str, backend: Loops, monkeypatch: pytest.MonkeyPatch):
+def test_curves_are_compiled(name: str, backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch):
     for method, kernel in (("activate", "curve_forward"), ("activation_backward", "curve_backward")):
         assert kernels_of(backend, monkeypatch, method, CALLS[method][1] | {"activation": name}) == [kernel]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 @pytest.mark.parametrize("method", sorted(OVERRIDES - {"random_bits"}))
-def test_other_types_go_to_numpy(method: str, dtype: Any, backend: Loops, monkeypatch: pytest.MonkeyPatch):
+def test_other_types_go_to_numpy(method: str, dtype: Any, backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch):
     arguments = {name: value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype == np.float32 else value
                  for name, value in CALLS[method][1].items()}
     arguments |= {"dtype": dtype} if method == "gather_batch" else {}
@@ -391,13 +385,13 @@ def test_other_types_go_to_numpy(method: str, dtype: Any, backend: Loops, monkey
     ("gather_batch", {"samples": np.arange(15).reshape(5, 3)}), ("gather_batch", {"samples": normal(3, 5).T}),
     ("gather_batch", {"dtype": np.float64}),
 ])
-def test_the_rest_goes_to_numpy_too(method: str, changes: dict[str, Any], backend: Loops,
+def test_the_rest_goes_to_numpy_too(method: str, changes: dict[str, Any], backend: NumbaBackend,
                                     monkeypatch: pytest.MonkeyPatch):
     assert kernels_of(backend, monkeypatch, method, CALLS[method][1] | changes) == []
 
 
 @pytest.mark.parametrize("name", [None, "sigmoid", "tanh", "scaled_tanh"])
-def test_gradients_of_all_activations_are_compiled(name: str | None, backend: Loops,
+def test_gradients_of_all_activations_are_compiled(name: str | None, backend: NumbaBackend,
                                                    monkeypatch: pytest.MonkeyPatch):
     kernel, arguments = CALLS["activation_backward"]
     assert kernels_of(backend, monkeypatch, "activation_backward", arguments | {"activation": name}) \
@@ -412,18 +406,18 @@ def test_gradients_of_all_activations_are_compiled(name: str | None, backend: Lo
     ("softmax_cross_entropy", {"target": np.array([0])}), ("update", {"m": normal(4)}), ("update", {"hyper": ADAM[:6]}),
     ("dropout_dx", {"keep": np.ones(4, bool)}),
 ])
-def test_shapes_that_do_not_fit_are_errors(method: str, changes: dict[str, Any], backend: Loops):
+def test_shapes_that_do_not_fit_are_errors(method: str, changes: dict[str, Any], backend: NumbaBackend):
     """A kernel would read or write beside the array."""
     with pytest.raises(ValueError):
         call(backend, method, fresh(CALLS[method][1] | changes))
 
 
-def test_an_index_out_of_range_is_an_error(backend: Loops):
+def test_an_index_out_of_range_is_an_error(backend: NumbaBackend):
     with pytest.raises(IndexError):
         backend.gather_batch(normal(5, 3), np.array([1, 5]), np.float32)
 
 
-def test_each_kernel_is_compiled_once(backend: Loops):
+def test_each_kernel_is_compiled_once(backend: NumbaBackend):
     """Whatever arrays came, Numba saw the same types: every other kind would cost a second."""
     for case in LARGE:
         run(case, backend)

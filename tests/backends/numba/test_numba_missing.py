@@ -28,6 +28,6 @@ def test_numba_is_not_imported_before_it_is_asked_for():
     run_script("""
 import sys, xpnet as xn
 assert xn.get_backend("numpy").name == "numpy"
-loaded = {"numba", "llvmlite", "xpnet.backends.numba_backend"} & set(sys.modules)
+loaded = {"numba", "llvmlite", "xpnet.backends.numba.backend"} & set(sys.modules)
 assert not loaded, loaded
 """)

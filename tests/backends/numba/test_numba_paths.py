@@ -17,12 +17,15 @@ from xpnet.backends import Backend, Window
 
 pytest.importorskip("numba", reason="Numba is not installed")
 
-from xpnet.backends import numba_conv, numba_elementwise, numba_winograd  # noqa: E402
-from xpnet.backends.numba_backend import NumbaBackend  # noqa: E402
-from xpnet.backends.numba_kernels import convolution, matrix, normalization, winograd  # noqa: E402
-from xpnet.backends.numba_kernels.micro import LANES, ROWS  # noqa: E402
-from xpnet.backends.numba_pool import places  # noqa: E402
-from xpnet.backends.numpy_backend import NumpyBackend  # noqa: E402
+from xpnet.backends.numba import normalization as numba_normalization  # noqa: E402
+from xpnet.backends.numba import pieces as numba_pieces  # noqa: E402
+from xpnet.backends.numba import product as numba_product  # noqa: E402
+from xpnet.backends.numba import winograd as numba_winograd  # noqa: E402
+from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402
+from xpnet.backends.numba.kernels import convolution, matrix, normalization, winograd  # noqa: E402
+from xpnet.backends.numba.kernels.micro import LANES, ROWS  # noqa: E402
+from xpnet.backends.numba.pool import places  # noqa: E402
+from xpnet.backends.numpy.backend import NumpyBackend  # noqa: E402
 
 BASE = Backend()
 MODES = {matrix.IN_PLACE: "in place", matrix.COPIED: "copied", matrix.TURNED: "turned"}
@@ -144,7 +147,7 @@ def test_mixed_types_go_to_numpy(x, W, bias, trace):
 
 
 def test_convolutions_in_many_pieces(monkeypatch, trace):
-    monkeypatch.setattr(numba_conv, "SMALL", 1)
+    monkeypatch.setattr(numba_pieces, "SMALL", 1)
     backend = NumbaBackend()
     seen = {way for shape, window, F, groups in larger_windows()
             for way in ways_of(backend, shape, window, F, groups, np.float32, trace)}
@@ -194,7 +197,7 @@ def test_winograd_in_many_blocks(monkeypatch, tile):
 
 # --- products -------------------------------------------------------------------------------------
 
-THIN, WIDE = numba_conv.FEW - 1, numba_conv.WAY // 4
+THIN, WIDE = numba_product.FEW - 1, numba_product.WAY // 4
 PRODUCTS = [    # M, K, N, which operands are transposed, what else there is -> the way
     (20, 30, THIN, "", "", "dots"), (20, 30, THIN + 1, "", "", "in place"),
     (20, 30, 1, "", "", "dots"), (20, 30, 1, "b", "", "dots"), (20, 30, THIN, "b", "", "dots"),
@@ -210,10 +213,10 @@ PRODUCTS = [    # M, K, N, which operands are transposed, what else there is -> 
 ]
 
 
-@pytest.mark.parametrize("small", [numba_conv.SMALL, 1])
+@pytest.mark.parametrize("small", [numba_pieces.SMALL, 1])
 @pytest.mark.parametrize("M, K, N, turned, more, way", PRODUCTS)
 def test_the_way_of_a_product(M, K, N, turned, more, way, small, monkeypatch, trace):
-    monkeypatch.setattr(numba_conv, "SMALL", small)
+    monkeypatch.setattr(numba_pieces, "SMALL", small)
     a, b, before = normal(M, K), normal(K, N, seed=1), normal(M, N, seed=2)
     options: dict[str, Any] = {"accumulate": "accumulate" in more}
     options["bias"] = normal(M, seed=3) if "bias" in more else None
@@ -247,8 +250,8 @@ def test_plain_windows_are_2x2_and_see_no_padding():
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_batch_norm_of_channels_and_of_parts(monkeypatch, C, parts, activation):
     """Few long channels are normalised part by part."""
-    monkeypatch.setattr(numba_elementwise, "FEW", 5)
-    monkeypatch.setattr(numba_elementwise, "LONG", 2 * normalization.PART + 30)
+    monkeypatch.setattr(numba_normalization, "FEW", 5)
+    monkeypatch.setattr(numba_normalization, "LONG", 2 * normalization.PART + 30)
     trace = Trace(monkeypatch)
     for name in ("batch_norm", "batch_norm_backward"):
         trace.watch(normalization, name, "channels")

@@ -11,7 +11,7 @@ from processes import run_script
 
 numba = pytest.importorskip("numba", reason="Numba is not installed")
 
-from xpnet.backends.numba_kernels import jit, sums  # noqa: E402 - only where Numba is installed
+from xpnet.backends.numba.kernels import jit, sums  # noqa: E402 - only where Numba is installed
 
 SIZES = (0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 100, 257, 4096)
 
@@ -85,7 +85,7 @@ def test_rows_of_another_type_or_with_gaps_are_refused():
 def test_vectors_of_128_bits_give_the_same_bits():
     run_script("""
 from tests.backends.numba.test_numba_sums import SIZES, check
-from xpnet.backends.numba_kernels import micro
+from xpnet.backends.numba.kernels import micro
 
 assert micro.ISA is micro.OTHER
 for n in SIZES:

@@ -10,10 +10,10 @@ from processes import STRICT_MEMORY, run_script
 pytest.importorskip("numba", reason="Numba is not installed")
 
 from xpnet.backends import Backend, Window  # noqa: E402 - only where Numba is installed
-from xpnet.backends.numba_kernels.micro import LANES  # noqa: E402
-from xpnet.backends.numba_winograd import NumbaWinograd  # noqa: E402
+from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402
+from xpnet.backends.numba.kernels.micro import LANES  # noqa: E402
 
-BACKEND, BASE = NumbaWinograd(), Backend()
+BACKEND, BASE = NumbaBackend(), Backend()
 BOUND = {2: 2e-6, 4: 2e-5}              # ||error|| / ||y||
 
 # C, F, (H, W), N, padding: odd sizes, parts of vectors, of blocks of filters and of tiles, tiles wholly at a border.
@@ -102,10 +102,10 @@ def test_the_number_of_threads_changes_no_bit():
 import numpy as np
 from parity_cases import normal, same_bits
 from xpnet.backends import Window
-from xpnet.backends.numba_winograd import NumbaWinograd
-from xpnet.backends.threads import ThreadPool
+from xpnet.backends.numba.backend import NumbaBackend
+from xpnet.backends.cpu.threads import ThreadPool
 
-backend, window = NumbaWinograd(), Window((3, 3), padding=(1, 1, 1, 1))
+backend, window = NumbaBackend(), Window((3, 3), padding=(1, 1, 1, 1))
 for (C, F, H, N), tile in [((40, 72, 17, 33), 2), ((64, 64, 16, 16), 4), ((130, 128, 5, 16), 2)]:
     x, W, dy = normal(C, H, H, N), normal(F, C, 3, 3), normal(F, H, H, N)
     results = []
@@ -135,7 +135,7 @@ SAME = Window((3, 3), padding=(1, 1, 1, 1))
 ])
 def test_tiles_by_shape(shape, expected):
     assert BACKEND.winograd_tile(SAME, 1, *shape) == expected
-    assert NumbaWinograd(winograd=0).winograd_tile(SAME, 1, *shape) == 0
+    assert NumbaBackend(winograd=0).winograd_tile(SAME, 1, *shape) == 0
 
 
 @pytest.mark.parametrize("window, groups", [
@@ -147,7 +147,7 @@ def test_other_convolutions_have_no_tiles(window, groups):
 
 
 def test_larger_tiles_by_request():
-    asked = NumbaWinograd(winograd=4)
+    asked = NumbaBackend(winograd=4)
     assert asked.winograd_tile(SAME, 1, 64, 64, 32, 32, 2 * LANES) == 4
     assert asked.winograd_tile(SAME, 1, 64, 64, 6, 6, 4 * LANES) == 2   # 8x8 with tiles of 4, 6x6 with tiles of 2
     assert asked.winograd_tile(SAME, 1, 64, 64, 1, 1, 4 * LANES) == 0
@@ -155,4 +155,4 @@ def test_larger_tiles_by_request():
 
 def test_other_sides_are_refused():
     with pytest.raises(ValueError, match="expected winograd to be 0, 2 or 4. Received: winograd=3"):
-        NumbaWinograd(winograd=3)
+        NumbaBackend(winograd=3)

@@ -20,9 +20,9 @@ from parity_cases import (
 from threadpoolctl import threadpool_info
 
 from xpnet.backends import Backend, Window
-from xpnet.backends.numpy_backend import NumpyBackend
-from xpnet.backends.numpy_conv import make_plan
-from xpnet.backends.numpy_winograd import make_parts, winograd_pays
+from xpnet.backends.numpy.backend import NumpyBackend
+from xpnet.backends.numpy.conv import make_plan
+from xpnet.backends.numpy.winograd import make_parts, winograd_pays
 
 
 @pytest.fixture(scope="module")

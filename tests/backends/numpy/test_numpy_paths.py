@@ -14,10 +14,15 @@ import pytest
 from fast_paths import W3, Case, Trace, U, larger_windows, ways_of
 from parity_cases import distance, normal
 
-from xpnet.backends import Backend, Window, numpy_base, numpy_conv, numpy_winograd
-from xpnet.backends.numpy_backend import NumpyBackend
-from xpnet.backends.numpy_conv import NumpyConvolution, Plan, make_plan
-from xpnet.backends.threads import ThreadPool
+from xpnet.backends import Backend, Window
+from xpnet.backends.cpu.threads import ThreadPool
+from xpnet.backends.numpy import backend as numpy_backend
+from xpnet.backends.numpy import conv as numpy_conv
+from xpnet.backends.numpy import pieces
+from xpnet.backends.numpy import product as numpy_product
+from xpnet.backends.numpy import winograd as numpy_winograd
+from xpnet.backends.numpy.backend import NumpyBackend
+from xpnet.backends.numpy.conv import Plan, make_plan
 
 BASE = Backend()
 
@@ -35,11 +40,11 @@ def plan_word(plan: Plan, window: Window, groups: int, C: int, F: int, OH: int, 
 @pytest.fixture
 def trace(monkeypatch) -> Trace:
     trace = Trace(monkeypatch)
-    trace.watch(NumpyConvolution, "_scatter", "scatter")
-    trace.watch(NumpyConvolution, "_winograd",
+    trace.watch(NumpyBackend, "_scatter", "scatter")
+    trace.watch(NumpyBackend, "_winograd",
                 lambda y, *_, turned=False, **__: "turned winograd" if turned else "winograd")
-    trace.watch(NumpyConvolution, "_winograd_dW", "winograd")
-    trace.watch(NumpyConvolution, "gemm", "gemm")       # Winograd transforms its filters with it
+    trace.watch(NumpyBackend, "_winograd_dW", "winograd")
+    trace.watch(NumpyBackend, "gemm", "gemm")       # Winograd transforms its filters with it
     trace.watch(numpy_conv, "make_plan", plan_word)
     return trace
 
@@ -162,8 +167,9 @@ def small(monkeypatch) -> Iterator[NumpyBackend]:
     for module, name, value in (
             (numpy_conv, "TILE", 1 << 11), (numpy_conv, "TILE_WORK", 1 << 12),
             (numpy_conv, "IN_PLACE", 1 << 15), (numpy_conv, "IN_PLACE_RESULT", 40),
-            (numpy_base, "IN_PLACE", 1 << 12), (numpy_base, "SERIAL", 1 << 8),
-            (numpy_base, "CHUNK", 1 << 8), (numpy_winograd, "COLUMNS", 64)):
+            (numpy_product, "IN_PLACE", 1 << 12), (numpy_product, "SERIAL", 1 << 8),
+            (numpy_backend, "SERIAL", 1 << 8),
+            (numpy_backend, "CHUNK", 1 << 8), (numpy_winograd, "COLUMNS", 64)):
         monkeypatch.setattr(module, name, value)
     make_plan.cache_clear()
     backend = NumpyBackend()
@@ -236,7 +242,7 @@ def test_winograd_at_any_border(monkeypatch, dtype, columns):
 
 def blocks_of(M: int, K: int, N: int) -> int:
     """Rows of a block of a thin product: as many as are multiplied in place."""
-    return numpy_base.IN_PLACE // (K * N)
+    return numpy_product.IN_PLACE // (K * N)
 
 
 @pytest.mark.parametrize("M, K, N, rows", [
@@ -250,7 +256,7 @@ def test_thin_products(small, M, K, N, rows, turned):
     a, b = normal(M, K, dtype=np.float64), normal(K, N, dtype=np.float64, seed=1)
     memory = np.full((2 * M, 2 * N), np.nan)
     out = memory[::2, ::2]                              # blocks of a result need not be contiguous
-    numpy_base.product(a, np.asfortranarray(b) if turned else b, out)
+    numpy_product.product(a, np.asfortranarray(b) if turned else b, out)
     assert distance(out, a @ b) < 1e-14
     assert np.isnan(memory[1::2]).all() and np.isnan(memory[:, 1::2]).all()
 
@@ -280,7 +286,7 @@ def test_products_in_parts(small, M, K, N, trans_a, trans_b):
 @pytest.mark.parametrize("M, N", [(10, 8), (15, 15), (3, 1), (16, 2), (2, 17)])
 def test_a_deep_product_of_few_rows_and_columns(M, N):
     """Work for threads, and too little to share."""
-    K = 2 * numpy_base.SERIAL * 16 // (M * N) + 16
+    K = 2 * pieces.SERIAL * 16 // (M * N) + 16
     a, b = normal(M, K, dtype=np.float64), normal(K, N, dtype=np.float64, seed=1)
     out = np.full((M, N), np.nan)
     assert NumpyBackend().gemm(a, b, out=out) is out

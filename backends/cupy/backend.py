@@ -1,0 +1,200 @@
+"""NVIDIA GPUs through CuPy: the device, its memory, the launch of kernels, and what is computed where.
+
+The only file that imports cupy, and only when a GPU is asked for.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends.arguments import TF32, expect_choice
+from xpnet.backends.base import Array, Backend
+from xpnet.backends.cupy import (
+    batches,
+    capture,
+    conv,
+    elementwise,
+    normalization,
+    optimizers,
+    pool,
+    product,
+    streams,
+    totals,
+    tuning,
+)
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.errors import BackendError
+
+INSTALL = 'pip install "xpnet[cuda13]" (or "xpnet[cuda12]" for drivers before 580)'
+
+USUAL_SHARED = 48 << 10         # bytes of shared memory that a block gets without asking for more
+
+
+def kernels() -> dict[str, tuple[str, ...]]:
+    """Every kernel that can be launched, by family ("im2col": ("im2col<float, 4>", ...)), so that tests can run all of it."""
+    modules = (product, conv, pool, elementwise, normalization, optimizers, batches,
+               totals)
+    return {family: names for module in modules for family, names in module.kernels().items()}
+
+
+def device_count() -> int:
+    """Number of GPUs, at least 1; a BackendError with reason and remedy where CuPy or the GPU cannot be used."""
+    cupy = _import_cupy()
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendError(f"cupy: CuPy is installed, but there is no usable NVIDIA driver ({error})",
+                           "Install or update the driver until the command nvidia-smi lists a GPU, "
+                           'or use the backend "numpy"') from error
+    if count == 0:
+        raise BackendError("cupy: CuPy and the NVIDIA driver are installed, but there is no GPU",
+                           "Look for it with the command nvidia-smi and in CUDA_VISIBLE_DEVICES, "
+                           'or use the backend "numpy"')
+    return count
+
+
+def _import_cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise BackendError(f"cupy: CuPy cannot be imported ({reason})", f"Install it: {INSTALL}") from error
+    return cupy
+
+
+class CupyBackend(Backend):
+    """One NVIDIA GPU. BackendError if it cannot be used.
+
+    Methods that are listed here run on the backend's own device. Plain xp code, inherited or a
+    layer's, runs on the current one: put it into `with backend.scope():` if that may be another GPU.
+    CuPy's compiler options make subnormal float32 numbers count as zero in comparisons and sums,
+    here as in CuPy.
+
+    Args:
+        device: the number of the GPU.
+        tf32: where float32 operands are rounded to TF32, the matrix units' format with 10 bits of
+            fraction: "never", in "convolutions", or "always".
+        autotune: whether to measure which of several alternatives is fastest for a new shape.
+    """
+
+    name = "cupy"
+    captures = True
+
+    gemm = product.gemm
+    im2col = conv.im2col
+    col2im = conv.col2im
+    conv2d = conv.conv2d
+    conv2d_dx = conv.conv2d_dx
+    conv2d_dW = conv.conv2d_dW
+    max_pool2d = pool.max_pool2d
+    max_pool2d_dx = pool.max_pool2d_dx
+    avg_pool2d = pool.avg_pool2d
+    avg_pool2d_dx = pool.avg_pool2d_dx
+    activate = elementwise.activate
+    activation_backward = elementwise.activation_backward
+    softmax = elementwise.softmax
+    softmax_backward = elementwise.softmax_backward
+    softmax_cross_entropy = elementwise.softmax_cross_entropy
+    random_bits = elementwise.random_bits
+    dropout = elementwise.dropout
+    dropout_dx = elementwise.dropout_dx
+    batch_norm = normalization.batch_norm
+    batch_norm_inference = normalization.batch_norm_inference
+    batch_norm_backward = normalization.batch_norm_backward
+    update_running = normalization.update_running
+    update = optimizers.update
+    tally = totals.tally
+    gather_batch = batches.gather_batch
+    assign = batches.assign
+    feed = batches.feed
+    stream = streams.stream
+    _recorded = capture.recorded
+    capture = capture.capture
+
+    _product = product.multiply
+    _cublas = cached_property(product.open_cublas)
+    _cublas_now = product.cublas_now
+    _faster = conv.faster
+    _gather = batches.gather
+    _lane = cached_property(streams.lane)
+    _way = tuning.way
+    _seconds = tuning.seconds
+    _is_capturing = tuning.is_capturing
+    _table = cached_property(tuning.table)
+    _remembered = tuning.remembered
+    _memory_file = tuning.memory_file
+
+    def __init__(self, device: int = 0, note: str = "", *, tf32: str = "convolutions",
+                 autotune: bool = False) -> None:
+        tf32 = expect_choice("CupyBackend", "tf32", tf32, TF32)
+        count = device_count()
+        if not 0 <= device < count:
+            raise BackendError(f"cupy:{device}: there is no such GPU",
+                               f"Use one of these: {', '.join(f'cupy:{d}' for d in range(count))}")
+        super().__init__(_import_cupy(), note)
+        self.name = f"cupy:{device}"
+        self.device = device
+        self.tf32 = tf32
+        self.matrix_units = int(self.xp.cuda.Device(device).compute_capability) >= 80
+        self._functions: dict[str, Any] = {}
+        self.autotune = autotune
+        if autotune:
+            self.tuning |= self._remembered()
+        self._check()
+
+    def _check(self) -> None:
+        """Compiles and runs a kernel, so that a GPU that does nothing is found now and not in the first epoch."""
+        try:
+            self.random_bits(1, (0, 0), self.asarray(np.zeros(2, np.uint64)))
+        except (RuntimeError, MemoryError, self.xp.cuda.compiler.CompileException) as error:
+            reason = " ".join(str(error).split())[:500]
+            raise BackendError(f"{self.name}: the GPU is there, but cannot compile and run a kernel ({reason})",
+                               f"Install CuPy together with its CUDA components: {INSTALL}") from error
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return self.xp.cuda.Device(self.device)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        with self.scope():
+            return self.xp.empty(shape, dtype)
+
+    def asarray(self, a: Any, dtype: Any = None) -> Array:
+        with self.scope():
+            if isinstance(a, self.xp.ndarray) and a.device.id != self.device:
+                a = a.copy()                            # CuPy copies to the current device
+            return super().asarray(a, dtype)
+
+    def to_numpy(self, a: Array) -> np.ndarray:
+        with self.scope():
+            return self.xp.asnumpy(a)
+
+    def synchronize(self) -> None:
+        self.xp.cuda.Device(self.device).synchronize()
+
+    def _launch(self, family: str, kernel: str, launch: tuple[cuda_launch.Grid, cuda_launch.Grid], *args: Any,
+                shared: int = 0) -> None:
+        """Runs a kernel of kernels/<family>.cu. Its first launch compiles it (CuPy keeps the result on the disk).
+
+        `shared` is a number of bytes of shared memory for each block, the same in every launch of a kernel.
+        """
+        with self.scope():
+            function = self._functions.get(kernel)
+            if function is None:
+                module = self.xp.RawModule(code=cuda_launch.source(family), options=cuda_launch.OPTIONS,
+                                           name_expressions=(kernel,))
+                function = self._functions[kernel] = module.get_function(kernel)
+                if shared > USUAL_SHARED:
+                    function.max_dynamic_shared_size_bytes = shared
+            function(*launch, args, shared_mem=shared)
+
+    def _contiguous(self, a: Array) -> Array:
+        with self.scope():
+            return self.xp.ascontiguousarray(a)
+
+    @staticmethod
+    def _width(n: int, *arrays: Array) -> int:
+        return cuda_launch.vector_width(n, [(a.data.ptr, a.itemsize) for a in arrays])

@@ -1,0 +1,92 @@
+"""Steps captured as CUDA graphs: hundreds of launches recorded once, and from then on made in one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xpnet.backends.cupy.backend import CupyBackend
+
+
+WARM_UP = 2         # calls before the one that is recorded: they compile kernels and fill the pool of memory
+
+
+class Captured:
+    """A function whose launches are recorded at its third call, and repeated in one launch from then on.
+
+    Its arrays come from a pool of its own, which lives as long as the graph does and which nobody else asks: the graph
+    writes to their addresses again and again. `failure` says why it could not be recorded; it is called each time then.
+    """
+
+    def __init__(self, backend: CupyBackend, fn: Callable[[], Any]) -> None:
+        self.failure = ""
+        self._backend, self._fn, self._calls = backend, fn, 0
+        self._graph: Any = None
+        self._result: Any = None
+        with backend.scope():
+            backend.xp.get_default_memory_pool().free_all_blocks()      # of steps that were not captured
+            self._pool = backend.xp.cuda.MemoryPool()
+
+    def __call__(self) -> Any:
+        with self._backend.stream():
+            if self._graph is None and not self.failure:
+                with self._backend.xp.cuda.using_allocator(self._pool.malloc):
+                    self._calls += 1
+                    if self._calls <= WARM_UP:
+                        return self._fn()
+                    self._record()
+            if self.failure:
+                return self._fn()
+            self._graph.launch()
+            return self._result
+
+    def _record(self) -> None:
+        """Whatever goes wrong, nothing was computed yet: the call can be made in the ordinary way."""
+        try:
+            self._graph, self._result = self._backend._recorded(self._fn)
+        except Exception as error:      # of CuPy, of CUDA, or of a layer's own code
+            self.failure = " ".join(f"{type(error).__name__}: {error}".split())
+            self._pool = None
+
+
+def capture(self: CupyBackend, fn: Callable[[], Any]) -> Callable[[], Any]:
+    return Captured(self, fn)
+
+
+def recorded(self: CupyBackend, fn: Callable[[], Any]) -> tuple[Any, Any]:
+    """The graph of what fn() launches, ready to be launched, and what fn() returned."""
+    stream = self._lane.compute
+    stream.begin_capture()
+    try:
+        with _no_transfers(self):
+            result = fn()
+    except BaseException:
+        with suppress(Exception):       # the first error says more than that the capture is invalid
+            stream.end_capture()
+        raise
+    graph = stream.end_capture()
+    graph.upload()
+    return graph, result
+
+
+@contextmanager
+def _no_transfers(self: CupyBackend) -> Iterator[None]:
+    """Makes it an error to bring an array from the host.
+
+    CuPy would record a copy out of pinned memory that it lends to somebody else before the graph is launched.
+    """
+    pool, thread = self.xp.get_default_pinned_memory_pool(), threading.get_ident()
+
+    def allocate(size: int) -> Any:
+        if threading.get_ident() == thread:
+            raise RuntimeError("an array was brought from the host while the step was recorded")
+        return pool.malloc(size)
+
+    self.xp.cuda.set_pinned_memory_allocator(allocate)
+    try:
+        yield
+    finally:
+        self.xp.cuda.set_pinned_memory_allocator(pool.malloc)

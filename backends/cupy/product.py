@@ -1,0 +1,196 @@
+"""Matrix products on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from xpnet.backends.base import Array, Backend
+from xpnet.backends.cupy import cublas, plans
+from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy.plans import ACROSS_K, ALONG_K, CUBLAS, Math, Plan
+
+if TYPE_CHECKING:
+    from xpnet.backends.cupy.backend import CupyBackend
+
+
+NO_WINDOW = np.zeros((), cuda_launch.WINDOW)
+SUMS = {dtype: np.dtype(np.float32) if dtype == np.float16 else dtype for dtype in cuda_launch.TYPES}     # what is added in
+ONE_SPLIT = Plan(0, 0, 1, 0)            # sums that are whole already
+LARGEST = 2**31 - 2**16                 # rows, columns and depth of a product are 32-bit numbers, with room for a last tile
+
+
+def kernels() -> dict[str, tuple[str, ...]]:
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
+    return {"product": (*plans.kernel_names(), *(f"{kernel}<{name}>" for kernel in ("add_splits", "turn_filters")
+                                                      for name in cuda_launch.TYPES.values()))}
+
+
+class Operand(NamedTuple):
+    """An array and how a product reads it: which way its lines run, and elements from one line, one group to the next.
+
+    With a window the array is an image, and the operand its columns (ACROSS_K) or their transpose (ALONG_K).
+    """
+
+    array: Array
+    order: str
+    line: int
+    group: int = 0
+    window: np.ndarray | None = None
+
+    def wide(self, rows: int, depth: int) -> bool:
+        """Whether 16 bytes can be copied at once everywhere: addresses and lengths are multiples of them."""
+        along = depth if self.order == ALONG_K else rows
+        sizes = (int(self.window["N"]),) if self.window is not None else (along, self.line, self.group)
+        return (self.array.data.ptr % cuda_launch.ACCESS == 0
+                and all(size * self.array.itemsize % cuda_launch.ACCESS == 0 for size in sizes))
+
+
+class Result(NamedTuple):
+    """Where a product goes, `line` elements from row to row, `group` from group to group; and what becomes of it."""
+
+    array: Array
+    line: int
+    group: int
+    bias: Array | None
+    activation: str | None
+    accumulate: bool
+
+
+def gemm(self: CupyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
+         activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+    if activation not in cuda_launch.ACTIVATIONS:
+        y = self.gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias)
+        return self.store(self.activate(y, activation), out, accumulate)
+    (K, M), (N, depth) = (a.shape if trans_a else a.shape[::-1]), (b.shape if trans_b else b.shape[::-1])
+    if not multiplies(self, a, b, bias) or min(M, N, K) == 0 or max(M, N, K) > LARGEST or depth != K:
+        return Backend.gemm(self, a, b, trans_a=trans_a, trans_b=trans_b, bias=bias, activation=activation, out=out,
+                            accumulate=accumulate)
+    a, b = self._contiguous(a), self._contiguous(b)
+    direct = (out is not None and out.dtype == a.dtype and out.flags.c_contiguous
+              and not any(overlap(out, read) for read in (a, b, bias) if read is not None))
+    c = out if out is not None and direct else self.empty((M, N), a.dtype)
+    self._product(math_for(self, a.dtype, "gemm"), (1, M, N, K),
+                  Operand(a, ACROSS_K if trans_a else ALONG_K, a.shape[1]),
+                  Operand(b, ALONG_K if trans_b else ACROSS_K, b.shape[1]),
+                  c, N, bias=bias, activation=activation, accumulate=accumulate and direct)
+    return c if direct else self.store(c, out, accumulate)
+
+
+def multiplies(self: CupyBackend, a: Array, b: Array, bias: Array | None = None) -> bool:
+    """Whether the product has a kernel: operands of one type that we have kernels for."""
+    return a.dtype in cuda_launch.TYPES and a.dtype == b.dtype and (bias is None or bias.dtype == a.dtype)
+
+
+def math_for(self: CupyBackend, dtype: Any, use: str) -> Math:
+    """In what arrays of this type are multiplied, for use in a "gemm" or a "convolution"."""
+    tf32 = self.tf32 == "always" or (self.tf32 == "convolutions" and use == "convolution")
+    if self.matrix_units and (dtype == np.float16 or (dtype == np.float32 and tf32)):
+        return plans.MATRIX_UNITS[np.dtype(dtype)]
+    return plans.SIMPLE[np.dtype(dtype)]
+
+
+def multiply(self: CupyBackend, math: Math, sizes: tuple[int, int, int, int], a: Operand, b: Operand, c: Array, line: int, *,
+             group: int = 0, bias: Array | None = None, activation: str | None = None, accumulate: bool = False) -> None:
+    """c = f(A B + bias), or c += A B, for sizes (groups, M, N, K); c has `line` elements from row to row, `group` from
+    group to group, bias (groups M,)."""
+    groups, M, N, K = sizes
+    result = Result(c, line, group, None if bias is None else self._contiguous(bias), activation, accumulate)
+    usual, plain = plans.plan(math, M, N, K, groups), b.window is None
+
+    def others() -> Iterator[Any]:
+        yield from plans.other_plans(math, K)
+        if plain and self._cublas_now() is not None:
+            yield CUBLAS
+
+    def run(way: Any, result: Result) -> None:
+        library = self._cublas_now() if plain and way == CUBLAS else None
+        if library is not None:
+            _by_cublas(self, library, math, sizes, a, b, result)
+        else:
+            _tiled(self, math, plans.planned(math, way, K) or usual, sizes, a, b, result)
+
+    key = f"{math.name} {a.order} {b.order}{'' if plain else ' image'} {groups}x{M}x{N}x{K}"
+    run(self._way(key, usual.way, others, lambda way: run(way, result._replace(array=self.empty((c.size,), c.dtype)))),
+        result)
+
+
+def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand, result: Result) -> None:
+    """_product in tiles, as planned."""
+    groups, M, N, _ = sizes
+    c, product = result.array, _struct(plan, sizes, a, b, result)
+    workspace = c
+    if plan.splits > 1:
+        workspace = self.empty((plan.splits, groups, M, N), SUMS[c.dtype])
+    elif c.dtype != SUMS[c.dtype]:
+        workspace = self.empty((0,), SUMS[c.dtype])
+    reading = a.order, b.order, b.window is not None
+    launch = plan.grid(M, N, groups), (plans.threads(math, plan), 1, 1)
+    self._launch("product", plans.kernel_name(math, plan, *reading), launch, a.array, b.array,
+                 c if result.bias is None else result.bias,         # a kernel wants an address for each of its arrays
+                 c, workspace, product, NO_WINDOW if b.window is None else b.window,
+                 shared=plans.shared_bytes(math, plan, *reading))
+    if plan.splits > 1:
+        _add_splits(self, workspace, result, sizes, product)
+
+
+def _add_splits(self: CupyBackend, workspace: Array, result: Result, sizes: tuple[int, int, int, int], product: np.ndarray) -> None:
+    """The sums (splits, groups, M, N), added and finished."""
+    groups, M, N, _ = sizes
+    c = result.array
+    launch = cuda_launch.matrix_launch(groups * M, N, len(workspace))
+    self._launch("product", f"add_splits<{cuda_launch.TYPES[c.dtype]}>", launch, workspace,
+                 c if result.bias is None else result.bias, c, np.int32(groups), product)
+
+
+def open_cublas(self: CupyBackend) -> cublas.Cublas | None:
+    return cublas.opened(self.xp.cuda, self.device)
+
+
+def cublas_now(self: CupyBackend) -> cublas.Cublas | None:
+    """The library, where there is one. Its handle cannot be made while a stream is captured: then what is made counts."""
+    return None if "_cublas" not in vars(self) and self._is_capturing() else self._cublas
+
+
+def _by_cublas(self: CupyBackend, library: cublas.Cublas, math: Math, sizes: tuple[int, int, int, int], a: Operand, b: Operand,
+               result: Result) -> None:
+    """_product by the library, which knows no bias and no activation: where there are any, the sums are finished by us."""
+    groups, M, N, _ = sizes
+    c = cublas.Matrices(result.array, False, result.line, result.group)
+    finished = result.bias is None and result.activation is None
+    if not finished:
+        c = cublas.Matrices(self.empty((1, groups, M, N), SUMS[result.array.dtype]), False, N, M * N)
+    workspace = self.empty((library.workspace_bytes,), np.uint8)
+    with self.scope():
+        library.multiply(math.name, sizes, cublas.Matrices(a.array, a.order == ACROSS_K, a.line, a.group),
+                         cublas.Matrices(b.array, b.order == ALONG_K, b.line, b.group), c,
+                         accumulate=finished and result.accumulate,
+                         stream=self.xp.cuda.get_current_stream().ptr, workspace=workspace)
+    if not finished:
+        _add_splits(self, c.array, result, sizes, _struct(ONE_SPLIT, sizes, a, b, result))
+
+
+def flipped_filters(self: CupyBackend, W: Array, groups: int) -> Array:
+    """Filters for the gradient by the input: W (F, C/groups, KH, KW) -> (C, F/groups, KH, KW), each turned by 180 degrees."""
+    F, C, KH, KW = W.shape
+    W = self._contiguous(W)
+    turned = self.empty((groups * C, F // groups, KH, KW), W.dtype)
+    self._launch("product", f"turn_filters<{cuda_launch.TYPES[W.dtype]}>", cuda_launch.flat_launch(W.size),
+                 W, turned, np.int32(groups), np.int32(F // groups), np.int32(C), np.int32(KH * KW))
+    return turned
+
+
+def _struct(plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand, result: Result) -> np.ndarray:
+    """The argument `Product p` of the kernels."""
+    (_, M, N, K), (c, line, group, bias, activation, accumulate) = sizes, result
+    wide = c.data.ptr % min(4 * c.itemsize, cuda_launch.ACCESS) == 0 and all(n % 4 == 0 for n in (N, line, group))
+    fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
+              a.wide(M, K), b.wide(N, K), wide, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
+    return np.array(fields, plans.PRODUCT)
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Whether contiguous arrays may share memory."""
+    return bool(a.data.ptr < b.data.ptr + b.nbytes and b.data.ptr < a.data.ptr + a.nbytes)

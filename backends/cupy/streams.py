@@ -1,0 +1,43 @@
+"""The streams of a GPU that training runs on: one that computes, and one on which batches travel."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xpnet.backends.cupy.backend import CupyBackend
+
+
+class Lane(threading.local):
+    """A thread's own streams, made when it first asks: what one thread captures must not hold what another launches."""
+
+    def __init__(self, cupy: Any, device: int) -> None:
+        with cupy.cuda.Device(device):
+            # Blocking ones would wait for the default stream, and nobody could use that one while they capture.
+            self.compute = cupy.cuda.Stream(non_blocking=True)
+            self.copies = cupy.cuda.Stream(non_blocking=True)
+            self.event = cupy.cuda.Event(disable_timing=True)
+
+
+def lane(self: CupyBackend) -> Lane:
+    return Lane(self.xp, self.device)
+
+
+@contextmanager
+def stream(self: CupyBackend) -> Iterator[None]:
+    lane = self._lane
+    with self.scope():
+        around = self.xp.cuda.get_current_stream()
+        if around is lane.compute:
+            yield
+            return
+        lane.compute.wait_event(around.record(lane.event))
+        try:
+            with lane.compute:
+                yield
+        finally:        # also before memory that is given back here is used again out there
+            for stream in (lane.compute, lane.copies):
+                around.wait_event(stream.record(lane.event))

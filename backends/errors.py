@@ -1,0 +1,11 @@
+"""The error of a backend that cannot be used."""
+
+from __future__ import annotations
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for by name cannot be used on this machine: the reason and the remedy."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}. {remedy}.")
+        self.reason, self.remedy = reason, remedy

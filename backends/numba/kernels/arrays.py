@@ -1,0 +1,44 @@
+"""Arrays as kernels take them. Numba compiles again for every other kind of array: another number of axes, strides, or
+one that may only be read. So whatever comes is made C-contiguous, aligned and writeable before the call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FLOAT32 = np.dtype(np.float32)
+
+
+def float32(*arrays: np.ndarray) -> bool:
+    return all(a.dtype == FLOAT32 for a in arrays)
+
+
+def writable(*arrays: np.ndarray) -> bool:
+    """Whether kernels can write straight into these arrays."""
+    return all(a.dtype == FLOAT32 and a.flags.carray for a in arrays)
+
+
+def ready(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`a` in C order as an array of `shape` that a kernel takes; a copy only where it is not contiguous.
+
+    What may only be read comes back as a view that claims to be writeable: for arrays that the kernel does not write.
+    """
+    flags = a.flags
+    if not flags.carray:
+        if not (flags.c_contiguous and flags.aligned):
+            a = np.array(a, order="C")
+        elif not flags.writeable:
+            a = np.asarray(_Writeable(a))
+    return a if a.shape == shape else a.reshape(shape)
+
+
+class _Writeable:
+    """The memory of an array that may only be read, without that mark."""
+
+    __slots__ = ("__array_interface__", "_owner")
+
+    def __init__(self, a: np.ndarray) -> None:
+        self.__array_interface__: dict[str, Any] = a.__array_interface__
+        self.__array_interface__["data"] = (self.__array_interface__["data"][0], False)
+        self._owner = a

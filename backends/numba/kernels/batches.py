@@ -1,0 +1,32 @@
+"""From batch-first samples to a batch-last batch: gathered, transposed and converted in one move."""
+
+from __future__ import annotations
+
+from numba import prange
+
+from xpnet.backends.numba.kernels.jit import kernel
+
+VALUES = 128        # values of each sample in a task: lines of the result stay in the cache until they are full
+
+
+@kernel
+def gather(samples, index, out):
+    """out[d, n] = samples[index[n], d], samples (S, D), index (N,), out (D, N); False where some index is out of range."""
+    D, N = out.shape
+    for n in range(N):
+        if not 0 <= index[n] < samples.shape[0]:
+            return False
+    groups = -(-N // 4)
+    for item in prange(groups * -(-D // VALUES)):
+        first, start, stop = item % groups * 4, item // groups * VALUES, min(D, (item // groups + 1) * VALUES)
+        if first + 4 <= N:                                              # four side by side: a vector is written at once
+            a, b = samples[index[first], start:stop], samples[index[first + 1], start:stop]
+            c, d = samples[index[first + 2], start:stop], samples[index[first + 3], start:stop]
+            for i in range(stop - start):
+                line = out[start + i, first:first + 4]
+                line[0], line[1], line[2], line[3] = a[i], b[i], c[i], d[i]
+        else:
+            for n in range(first, N):
+                for i in range(start, stop):
+                    out[i, n] = samples[index[n], i]
+    return True

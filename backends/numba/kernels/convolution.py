@@ -1,0 +1,56 @@
+"""What convolutions need beside products: a border of zeros, columns for short runs, filters looked at the other way."""
+
+from __future__ import annotations
+
+from numba import prange
+
+from xpnet.backends.numba.kernels.jit import kernel
+
+BLOCK = 16              # channels that are turned together: what is read lies together, and so does what is written
+
+
+@kernel
+def pad(x, top, left, out, channel, height, width):
+    """x (C, H, W, N) into rows of a (C, height, width, N) of zeros, `channel` elements from one channel to the next.
+
+    out is flat. top and left are the place of x[:, 0, 0]; what does not fit, or has a negative place, is left out.
+    """
+    C, H, W, N = x.shape
+    first, last = max(0, left), max(0, min(width, left + W))            # columns of out that x fills
+    for c in prange(C):
+        for row in range(height):
+            line = out[c * channel + row * width * N:c * channel + (row + 1) * width * N]
+            if row < top or row >= top + H or last <= first:
+                line[:] = 0
+            else:
+                line[:first * N] = 0
+                line[last * N:] = 0
+                source = x[c, row - top].reshape(-1)[(first - left) * N:]
+                for i in range((last - first) * N):
+                    line[first * N + i] = source[i]
+
+
+@kernel
+def columns_of(x, x_line, x_pixel, offsets, rows, pixels, run, cols):
+    """im2col for short runs: cols (K, rows * pixels * run), row k all runs of tap k; steps in elements."""
+    for k in prange(offsets.size):
+        at = 0
+        for oy in range(rows):
+            for ox in range(pixels):
+                start = offsets[k] + oy * x_line + ox * x_pixel
+                for i in range(run):
+                    cols[k, at + i] = x[start + i]
+                at += run
+
+
+@kernel
+def swap_filters(W, groups, taps, turned):
+    """W (groups * F, C, T) to turned (groups * C, F, len(taps)): the filters as the gradient by the input needs them."""
+    F, C = W.shape[0] // groups, W.shape[1]
+    blocks = (C + BLOCK - 1) // BLOCK
+    for task in prange(groups * blocks):
+        group, first = task // blocks, task % blocks * BLOCK
+        for f in range(F):
+            for c in range(first, min(C, first + BLOCK)):
+                for t in range(taps.size):
+                    turned[group * C + c, f, t] = W[group * F + f, c, taps[t]]
