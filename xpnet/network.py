@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
+from xpnet.backends.registry import is_name
 from xpnet.buffers import Array, copy_in
 from xpnet.checks import expect_choice, expect_flag, expect_name, shown
 from xpnet.graph import Graph, Input
@@ -283,7 +284,7 @@ class Network(Graph):
         """Pickled as what `save` writes, and attributes that were added to the object; without the
         optimizer's state."""
         name = self.backend.name
-        if name.partition(":")[0] not in ("numpy", "numba", "cupy"):
+        if not is_name(name):
             raise TypeError("Network: expected a backend that get_backend makes, to be pickled by "
                             f"its name. Received: {name!r}.")
         content = safetensors.to_bytes(self)

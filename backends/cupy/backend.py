@@ -61,8 +61,9 @@ def _import_cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
-        reason = " ".join(str(error).split())
-        raise BackendError(f"cupy: CuPy cannot be imported ({reason})", f"Install it: {INSTALL}") from error
+        reason = ("CuPy is not installed" if getattr(error, "name", None) == "cupy"
+                  else f"CuPy cannot be imported ({' '.join(str(error).split())})")
+        raise BackendError(f"cupy: {reason}", f"Install it: {INSTALL}") from error
     return cupy
 
 

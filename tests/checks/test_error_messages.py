@@ -327,7 +327,7 @@ def test_a_refused_backend_has_a_short_traceback():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 1 and len(run.stderr.splitlines()) < 10, run.stderr
     assert run.stderr.splitlines()[-1].startswith(
-        "xpnet.backends.BackendError: cupy: CuPy cannot be imported ("
+        "xpnet.backends.BackendError: cupy: CuPy is not installed"
     )
 
 
