@@ -1,8 +1,8 @@
-"""Checks of arguments: each kind of argument has one check here, which everything uses.
+"""Checks of arguments: one check for each kind of argument.
 
-A check returns the value in its plain form (an int, a float, a bool, ...) or raises ValueError in
-the library's form: `Who: expected X. Received: name=value.` Checks run in constructors and where
-users call, never in a step of training. The checks that the backends need too are in
+A check returns the value in its plain form (an int, a float, a bool, ...) or raises an error in the
+library's form: `Who: expected X. Received: name=value.` Checks run in constructors and in functions
+that users call, never in a training step. The checks that the backends need too are in
 xpnet/backends/arguments.py, those of windows in xpnet/backends/window.py.
 """
 
@@ -36,9 +36,8 @@ def is_number(value: object) -> bool:
         return False
 
 
-def expect_number(
-    who: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf
-) -> float:
+def expect_number(who: str, name: str, value: Any, least: float = -math.inf,
+                  below: float = math.inf) -> float:
     """A finite number, `least` <= value < `below`."""
     if not is_number(value) or not least <= value < below:
         kind = "a finite number" if least == -math.inf else f"a number, {least:g} or larger"
@@ -62,7 +61,7 @@ def expect_share(who: str, name: str, value: Any) -> float:
 
 
 def expect_label(who: str, name: str, value: Any) -> int | None:
-    """The mark of a label: an int, or None."""
+    """A class number with a special meaning, such as `ignore_index`: an int, or None."""
     if value is not None and not is_integer(value):
         raise wrong(who, f"{name} to be None or an int", name, value)
     return None if value is None else int(value)
@@ -92,36 +91,31 @@ def items(value: Any) -> list[Any] | None:
 
 
 def expect_no_mask(who: str, a: Any) -> None:
-    """ValueError where elements of an array, or of a list of arrays, are masked: the mask would be
-    lost."""
+    """Raise ValueError if elements of an array, or of a list of arrays, are masked: the mask would
+    be lost."""
     arrays = a if isinstance(a, list | tuple) else (a,)
     if any(isinstance(item, np.ma.MaskedArray) and np.ma.is_masked(item) for item in arrays):
-        raise ValueError(
-            f"{who}: expected an array without masked elements; a.filled(value) gives them a "
-            "value. "
-            "Received: a "
-            f"{'masked array' if np.ma.isMA(a) else f'{type(a).__name__} of masked arrays'}."
-        )
+        kind = "masked array" if np.ma.isMA(a) else f"{type(a).__name__} of masked arrays"
+        raise ValueError(f"{who}: expected an array without masked elements; a.filled(value) "
+                         f"gives them a value. Received: a {kind}.")
 
 
 def rows_of(value: Any) -> list[Any]:
-    """The rows of an array of two axes; nothing for anything else."""
+    """The rows of an array of two axes; an empty list for anything else."""
     return list(value) if isinstance(value, np.ndarray) and value.ndim == 2 else []
 
 
-def expect_instance(
-    who: str, name: str, value: Any, kind: type | tuple[type, ...], what: str
-) -> Any:
+def expect_instance(who: str, name: str, value: Any, kind: type | tuple[type, ...],
+                    what: str) -> Any:
     """An object of a class; `what` is how the error calls it, e.g. "a Loss"."""
     if not isinstance(value, kind):
         raise TypeError(str(wrong(who, f"{name} to be {what}", name, value)))
     return value
 
 
-def expect_named(
-    who: str, what: str, value: Any, kind: type, table: Mapping[str, Callable[[], Any]]
-) -> Any:
-    """An object of a class, or its name in `table`, which stands for one with its default settings.
+def expect_named(who: str, what: str, value: Any, kind: type,
+                 table: Mapping[str, Callable[[], Any]]) -> Any:
+    """An object of a class, or the one that `table` makes for this name, with default settings.
 
     `what` is how the error calls it, e.g. "a Loss".
     """
@@ -135,41 +129,29 @@ def expect_named(
 
 
 def real_array(a: Any, who: str) -> np.ndarray:
-    """`a` as a NumPy array of real numbers; an error for anything else."""
+    """`a` as a NumPy array of real numbers. Raises ValueError or TypeError for anything else."""
     expect_no_mask(who, a)
     kind = type(a).__name__
     try:
         a = np.asarray(a)
     except ValueError as error:  # nested lists of different lengths
-        raise ValueError(
-            f"{who}: expected an array of numbers. Received: {kind} ({error})."
-        ) from error
+        raise ValueError(f"{who}: expected an array of numbers. Received: {kind} "
+                         f"({error}).") from error
     if a.dtype.kind not in "buif":
-        names = who.endswith("targets") and (
-            a.dtype.kind in "US"
-            or a.dtype.kind == "O"
-            and a.size > 0
-            and isinstance(a.flat[0], str)
-        )
-        remedy = (
-            "; of names, classes, y = np.unique(names, return_inverse=True) makes numbers"
-            if names
-            else ""
-        )
-        raise TypeError(
-            f"{who}: expected real numbers. Received: an array of dtype {a.dtype}{remedy}."
-        )
+        names = (a.dtype.kind in "US"
+                 or a.dtype.kind == "O" and a.size > 0 and isinstance(a.flat[0], str))
+        remedy = ("; classes, y = np.unique(names, return_inverse=True) turns names into numbers"
+                  if who.endswith("targets") and names else "")
+        raise TypeError(f"{who}: expected real numbers. Received: an array of dtype "
+                        f"{a.dtype}{remedy}.")
     return a
 
 
-def not_finite(
-    a: Any, dtype: Any = None, to_numpy: Callable[[Any], np.ndarray] = np.asarray
-) -> str:
-    """What real numbers `a` has beside finite numbers of `dtype`, in words; "" where it has nothing
-    else.
+def not_finite(a: Any, dtype: Any = None,
+               to_numpy: Callable[[Any], np.ndarray] = np.asarray) -> str:
+    """Describe the values of `a` that are not finite in `dtype`; "" if all are finite.
 
-    What counts is what an array is after the cast: 1e39 is finite in float64 and infinite in
-    float32.
+    The values are judged after the cast: 1e39 is finite in float64 and infinite in float32.
     """
     if a.dtype.kind != "f" or a.size == 0:
         return ""
@@ -184,8 +166,8 @@ def not_finite(
 
 
 def finite_array(a: Any, who: str, dtype: Any = None) -> np.ndarray:
-    """`a` as a NumPy array of real numbers, all of them finite, also as `dtype`; an error for
-    anything else."""
+    """`a` as a NumPy array of real numbers that are finite, also after a cast to `dtype`. Raises
+    ValueError or TypeError for anything else."""
     a = real_array(a, who)
     received = not_finite(a, dtype)
     if received:
@@ -197,7 +179,8 @@ DTYPES = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def expect_dtype(who: str, dtype: Any) -> np.dtype:
-    """The type that a network computes with, float32 or float64: NumPy's name, class or object."""
+    """The dtype that a network computes with: float32 or float64, as NumPy's name, class or
+    object."""
     try:
         found = np.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
     except (TypeError, ValueError):
@@ -221,7 +204,7 @@ def expect_shape(who: str, expected: str, shape: Any) -> tuple[int, ...]:
 
 
 class Checked:
-    """Base class of what has settings: the checks as methods, whose errors name the object."""
+    """Base class of objects with settings: the checks as methods, whose errors name the object."""
 
     @property
     def who(self) -> str:
@@ -234,9 +217,8 @@ class Checked:
     def expect_integer(self, name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
         return expect_integer(self.who, name, value, least, most)
 
-    def expect_number(
-        self, name: str, value: Any, least: float = -math.inf, below: float = math.inf
-    ) -> float:
+    def expect_number(self, name: str, value: Any, least: float = -math.inf,
+                      below: float = math.inf) -> float:
         return expect_number(self.who, name, value, least, below)
 
     def expect_positive(self, name: str, value: Any) -> float:

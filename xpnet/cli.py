@@ -1,4 +1,4 @@
-"""The `xpnet` command: train, evaluate and show the networks of the literature on real pictures;
+"""The `xpnet` command: train, evaluate and show networks of the literature on images of digits, and
 verify every layer."""
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 from xpnet.backends import BackendError, get_backend
 from xpnet.checks import expect_choice, nearest, shown
 
-# where the system does not tell when the process started, its age counts from here
+# The age of the process counts from here if the system does not tell when it started.
 IMPORTED = time.perf_counter()
 
 
 class Recipe(NamedTuple):
-    """What `train` does unless told: enough for the accuracies that the README states."""
+    """Default settings of `train`; they reach the accuracies that the README states."""
 
     epochs: int
     batch_size: int
-    weight_decay: float     # few pictures need much
+    weight_decay: float     # few images need much of it
 
 
 RECIPES = {"digits": Recipe(epochs=20, batch_size=32, weight_decay=1.0),
@@ -32,8 +32,8 @@ RECIPES = {"digits": Recipe(epochs=20, batch_size=32, weight_decay=1.0),
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. Errors that users can mend are one line on stderr,
-    and status 2."""
+    """Run one command and return its exit status; an error that users can correct is printed to
+    stderr in one line, with status 2."""
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -48,46 +48,49 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a network and save it")
     _data_options(train)
-    train.add_argument("--model", default="bilici", help="a network of xpnet.models (default: "
-                                                         "bilici)")
-    train.add_argument("--epochs", type=int, help="passes over the training pictures "
-                                                  f"{_defaults('epochs')}")
-    train.add_argument("--batch-size", type=int, help="pictures per step "
-                                                      f"{_defaults('batch_size')}")
-    train.add_argument("--lr", type=float, default=4e-3, help="AdamW's peak learning rate "
-                                                              "(default: 0.004)")
-    train.add_argument("--weight-decay", type=float, help="AdamW's weight decay "
-                                                          f"{_defaults('weight_decay')}")
+    train.add_argument("--model", default="bilici",
+                       help="a network of xpnet.models (default: bilici)")
+    train.add_argument("--epochs", type=int,
+                       help=f"passes over the training images {_defaults('epochs')}")
+    train.add_argument("--batch-size", type=int,
+                       help=f"images per training step {_defaults('batch_size')}")
+    train.add_argument("--lr", type=float, default=4e-3,
+                       help="largest learning rate of AdamW (default: 0.004)")
+    train.add_argument("--weight-decay", type=float,
+                       help=f"weight decay of AdamW {_defaults('weight_decay')}")
     train.add_argument("--until-accuracy", type=float, metavar="PERCENT",
-                       help="stop once an epoch ends with this accuracy on the test pictures; exit "
-                            "status 1 if none does")
-    train.add_argument("--schedule", default="one_cycle", help='"one_cycle" (default), "constant", '
-                                                               '"cosine", "step", ...')
-    train.add_argument("--seed", type=int, default=0, help="seed of initial values, order and "
-                                                           "dropout (default: 0)")
+                       help="stop after the first epoch with this accuracy on the test images; "
+                            "exit status 1 if no epoch reaches it")
+    train.add_argument("--schedule", default="one_cycle",
+                       help='schedule of the learning rate: "one_cycle" (default), "constant", '
+                            '"cosine", "step", ...')
+    train.add_argument("--seed", type=int, default=0,
+                       help="seed of initial values, order of the images and dropout (default: 0)")
     _backend_option(train)
     train.add_argument("--autotune", action="store_true",
-                       help="let a GPU measure which of its kernels is the fastest for each shape: "
-                            "other bits, kept in the file")
-    train.add_argument("--save", metavar="FILE", help="where the network goes (default: "
-                                                      "DATA-MODEL.safetensors)")
+                       help="on a GPU, time the alternative kernels for each shape and use the "
+                            "fastest; this can change the last bits of the results, and the choice "
+                            "is saved with the network")
+    train.add_argument("--save", metavar="FILE",
+                       help="where to save the network (default: DATA-MODEL.safetensors)")
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="loss and accuracy of a saved network on the "
-                                                    "test pictures")
-    evaluate.add_argument("file", help="a network that `xpnet train` or net.save wrote")
+    evaluate = commands.add_parser(
+        "evaluate", help="print the loss and accuracy of a saved network on the test images")
+    evaluate.add_argument("file", help="a network that `xpnet train` or net.save saved")
     _data_options(evaluate)
     _backend_option(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
-    summary = commands.add_parser("summary", help="the table of a network's layers")
+    summary = commands.add_parser("summary", help="print the table of a network's layers")
     summary.add_argument("network", help="a network of xpnet.models, or a file")
     summary.set_defaults(run=_summary)
 
-    verify = commands.add_parser("verify", help="check the gradient of every layer and loss, and "
-                                                "what every backend computes")
-    verify.add_argument("--backend", action="append", help="a backend to check, more than once for "
-                                                           "several (default: all)")
+    verify = commands.add_parser(
+        "verify", help="check the gradient of every layer and loss, and the results of every "
+                       "backend")
+    verify.add_argument("--backend", action="append",
+                        help="a backend to check; can be repeated (default: all)")
     verify.set_defaults(run=_verify)
     return parser
 
@@ -105,9 +108,10 @@ def _defaults(name: str) -> str:
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", choices=sorted(RECIPES), default="digits",
-                        help="the pictures (default: digits)")
-    parser.add_argument("--data-dir", help="where MNIST's files lie (default: $XPNET_HOME, the "
-                                           "cache folder, a download)")
+                        help="the data set (default: digits)")
+    parser.add_argument("--data-dir",
+                        help="folder of MNIST's files (default: $XPNET_HOME, then the cache "
+                             "folder, then a download)")
 
 
 def _dataset(options: argparse.Namespace) -> Any:
@@ -126,27 +130,26 @@ def _train(options: argparse.Namespace) -> int:
     if percent is not None and not 0 < percent <= 100:
         raise ValueError("--until-accuracy: expected a percentage above 0, 100 at most. Received: "
                          f"{percent}.")
-    told = ({name: getattr(options, name) for name in Recipe._fields
-             if getattr(options, name) is not None})
-    recipe = RECIPES[options.data]._replace(**told)
+    passed = {name: getattr(options, name) for name in Recipe._fields
+              if getattr(options, name) is not None}
+    recipe = RECIPES[options.data]._replace(**passed)
     path = Path(options.save or f"{options.data}-{options.model}.safetensors")
     if not path.parent.is_dir():
         raise ValueError(f"--save: expected a file in a folder that exists. Received: {path}.")
     data = _dataset(options)
     backend = get_backend(options.backend, autotune=options.autotune)
     net = build(input_shape=data.x_train.shape[1:], backend=backend, seed=options.seed)
-    validation, until = None, None
     if percent is not None:
-        print(f"training until {percent:g}% of the *test* pictures are right, as the author of "
-              "numpy_cnn reported it: "
-              "chosen by these pictures, the figure is no estimate for unseen ones")
-        validation, until = (data.x_test,
-                             data.y_test), lambda row: _reaches(row["val_accuracy"], percent)
+        print(f"training until {percent:g}% of the *test* images are classified correctly, as the "
+              "author of numpy_cnn reported it; the test images choose the epoch, so this accuracy "
+              "is no estimate for unseen images")
     started = time.perf_counter()
     history = net.fit(data.x_train, data.y_train, loss="cross_entropy", schedule=options.schedule,
                       optimizer=AdamW(options.lr, weight_decay=recipe.weight_decay),
-                      epochs=recipe.epochs, batch_size=recipe.batch_size, validation=validation,
-                      until=until)
+                      epochs=recipe.epochs, batch_size=recipe.batch_size,
+                      validation=None if percent is None else (data.x_test, data.y_test),
+                      until=None if percent is None else
+                      lambda row: _reaches(row["val_accuracy"], percent))
     age = _process_age()
     print(f"trained in {time.perf_counter() - started:.1f} s")
     accuracy = history.rows[-1].get("val_accuracy", math.nan)
@@ -161,7 +164,7 @@ def _train(options: argparse.Namespace) -> int:
           f"  {command} summary {path}\n"
           f"  {command} train --data mnist --model numpy_cnn\n"
           f"  {command} train --help")
-    if math.isnan(accuracy):  # fit did not look at the test pictures, or Ctrl-C came before it did
+    if math.isnan(accuracy):    # fit had no test images, or was interrupted before it used them
         accuracy = net.evaluate(data.x_test, data.y_test)["accuracy"]
     print(f"test accuracy: {100 * accuracy:.2f}%")
     if history.interrupted:
@@ -170,20 +173,19 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _reaches(accuracy: float, percent: float) -> bool:
-    """Whether 100 accuracy >= percent, but for rounding: 98.4 % of 10,000 pictures are 9,840, and
-    98.4 is no binary number."""
+    """Whether 100 accuracy >= percent, up to rounding: 9,840 correct images of 10,000 are 98.4 %,
+    which is not exact in binary."""
     return 100 * accuracy >= percent - 1e-9
 
 
 def _process_age() -> float:
-    """Seconds since the process started, with the start of Python and all imports, as far as the
-    system tells.
+    """Seconds since the process started, including the start of Python and all imports.
 
-    On Linux the time since boot less the 22nd field of /proc/self/stat, in ticks since boot (man
-    proc_pid_stat); elsewhere from the import of this module.
+    On Linux, the time since boot minus field 22 of /proc/self/stat, in clock ticks since boot (man
+    proc_pid_stat); on other systems, the time since the import of this module.
     """
     try:
-        # the name before ")" may hold spaces
+        # The program's name before ")" may contain spaces.
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
@@ -199,16 +201,16 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    """One row for each item of the catalogue; exit status 1 where a check failed."""
+    """Print a row for each item of the catalogue; exit status 1 if a check failed."""
     from xpnet.backends import available
     from xpnet.catalogue.verify import verify
     backends = {name: get_backend(name) for name in options.backend or available()}
-    print("gradient: relative error in float64, against finite differences\n"
+    print("gradient: relative error of the gradients in float64, against finite differences\n"
           f"{', '.join(backends)}: relative error of the output and all gradients in float32, "
           "against the\n"
-          "    plain implementation in float64, and which implementations ran: the backend's own, "
-          "or\n"
-          '    another one that it falls back to ("array code": the item needs no method of a '
+          "    reference implementation in float64; then the code that ran: the backend's own, or "
+          "another\n"
+          '    implementation that it falls back to ("array code": the item calls no method of a '
           'backend)\n')
     print(f"{'':24}{'gradient':>10}", *(f"  {name:22}" for name in backends), sep="")
     shown, rows = None, []
@@ -228,7 +230,7 @@ def _verify(options: argparse.Namespace) -> int:
     for name, backend in backends.items():
         results = [row.backends[name] for row in rows]
         own = sum(not isinstance(result, str) and backend.name in result.ran for result in results)
-        print(f"{name}: code of its own ran in {own} of {len(rows)} items")
+        print(f"{name}: its own code ran in {own} of {len(rows)} items")
     print(f"{len(rows)} items, {len(failures)} failures", *failures, sep="\n")
     return 1 if failures else 0
 
@@ -241,7 +243,7 @@ def _summary(options: argparse.Namespace) -> int:
         near = nearest(name, MODELS)
         raise ValueError(f"summary: expected a file, or one of {', '.join(MODELS)}"
                          + (f', perhaps "{near}"' if near else "")
-                         + f". Received: {shown(name)}, where there is no file.")
+                         + f". Received: {shown(name)}, which is neither.")
     net = MODELS[name](backend="numpy") if name in MODELS else load(name, backend="numpy")
     net.summary()
     return 0

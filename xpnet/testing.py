@@ -1,4 +1,4 @@
-"""Public tools for testing layers and losses of your own."""
+"""Public tools for testing your own layers and losses."""
 
 from __future__ import annotations
 
@@ -28,17 +28,25 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3,
                     inputs: tuple[np.ndarray, ...] | None = None, tolerance: float = 1e-6) -> float:
     """Compare a layer's backward with finite differences along one random direction, in float64.
 
-    With L = sum of R Y for a random R, the directional derivative (L(v + h d) - L(v - h d)) / 2h
-    over all inputs and parameters v together must be the product of d with the gradients. `layer`
-    is new, in_shapes come without the batch axis, `inputs` (batch-last) replace the normally
-    distributed ones, e.g. to keep away from kinks. Returns the relative error; AssertionError where
-    it is above `tolerance`.
+    With L = sum of R Y for a random R, v all inputs and parameters together, and d a random
+    direction, (L(v + h d) - L(v - h d)) / 2h must equal the product of d with the gradients.
+    Returns the relative error.
+
+    Args:
+        layer: a layer that was not initialized yet.
+        in_shapes: the shape of each input, without the batch axis.
+        batch: number of samples.
+        seed: of the initial parameters, the inputs, R and d.
+        inputs: batch-last inputs, e.g. to keep away from kinks; drawn from N(0, 1) by default.
+        tolerance: largest relative error allowed.
+
+    Raises:
+        AssertionError: the error is larger, or a gradient has the wrong shape.
     """
     who = "check_gradients"
     expect_instance(who, "layer", layer, Layer, "a Layer")
-    batch, tolerance = (expect_integer(who, "batch", batch),
-                        expect_positive(who, "tolerance", tolerance))
-    seed = expect_seed(who, seed)
+    batch, seed = expect_integer(who, "batch", batch), expect_seed(who, seed)
+    tolerance = expect_positive(who, "tolerance", tolerance)
     layer.initialize(*in_shapes, backend=backend, dtype="float64", seed=seed)
     rng = np.random.default_rng(seed)
     if inputs is None:
@@ -47,11 +55,11 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3,
         raise wrong(who, "inputs to be a tuple of arrays, one for each input", "inputs", inputs)
     on_backend = layer.backend.asarray
     xs = [finite_array(x, f"{who}: inputs").astype(np.float64) for x in inputs]
-    for parameter in layer.parameters:      # biases start at 0, a point that hides mistakes
+    for parameter in layer.parameters:      # biases start at 0, which would hide mistakes
         parameter.data += on_backend(0.1 * rng.standard_normal(parameter.shape))
     values = [layer.backend.to_numpy(p.data).copy() for p in layer.parameters]
     y = layer.forward(*map(on_backend, xs), mode=TRAIN)
-    weight = rng.standard_normal(y.shape)                                                       # R
+    weight = rng.standard_normal(y.shape)   # R
     dxs: Any = layer.backward(on_backend(weight))
     gradients = [layer.backend.to_numpy(g) for g in (*(dxs if isinstance(dxs, tuple) else (dxs,)),
                                                      *(p.grad for p in layer.parameters))]
@@ -79,9 +87,17 @@ def check_loss(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Back
                seed: int = 0, y: np.ndarray | None = None, tolerance: float = 1e-6) -> float:
     """Compare a loss's gradient with finite differences along one random direction, in float64.
 
-    out_shape is the network's output without the batch axis, target is batch-first, y (out_shape,
-    N) batch-last, normally distributed by default. Of reduction="none" the gradient is that of the
-    sum. Returns the relative error; AssertionError where it is above `tolerance`.
+    For a loss with reduction="none" the gradient is that of the sum. Returns the relative error.
+
+    Args:
+        out_shape: shape of the network's output, without the batch axis.
+        target: batch-first, as for `fit`.
+        seed: of y and of the direction.
+        y: the network's output, batch-last; drawn from N(0, 1) by default.
+        tolerance: largest relative error allowed.
+
+    Raises:
+        AssertionError: the error is larger.
     """
     who = "check_loss"
     expect_instance(who, "loss", loss, Loss, "a Loss")
@@ -115,13 +131,23 @@ def check_precision(layer: Layer, *in_shapes: Shape, backend: str | Backend, bat
                     dtype: str = "float32", seed: int = 0,
                     inputs: tuple[np.ndarray, ...] | None = None,
                     tolerance: float | None = None) -> float:
-    """Compare what a layer computes on a backend with the plain reference in float64.
+    """Compare what a layer computes on a backend with the reference implementation in float64.
 
-    The output y, the gradients dx of all inputs, and the gradients of all parameters, of the same
-    parameters, inputs and dy. `layer` is new and stays so: copies of it are made from its config().
-    `inputs` (batch-last) replace the normally distributed ones. The error of an array is
-    ||a - b|| / ||b||, b from the reference; `tolerance` is 1e-5 in float32 and 1e-12 in float64 by
-    default. Returns the largest error; AssertionError where it is above `tolerance`.
+    The arrays compared are the output, the gradients with respect to all inputs and parameters, and
+    the state, for equal parameters, inputs and dy. The error of an array is ||a - b|| / ||b||, b
+    from the reference implementation. Returns the largest error.
+
+    Args:
+        layer: is not changed; two copies are made from its config().
+        in_shapes: the shape of each input, without the batch axis.
+        batch: number of samples.
+        dtype: "float32" or "float64", what the backend computes with.
+        seed: of the initial parameters, the inputs and dy.
+        inputs: batch-last inputs; drawn from N(0, 1) by default.
+        tolerance: largest error allowed; by default 1e-5 in float32 and 1e-12 in float64.
+
+    Raises:
+        AssertionError: the error is larger, or an array has the wrong shape or dtype.
     """
     who = f"check_precision: {layer.who}"
     rng = np.random.default_rng(seed)
@@ -131,7 +157,8 @@ def check_precision(layer: Layer, *in_shapes: Shape, backend: str | Backend, bat
     copies = [type(layer)(**layer.config()) for _ in range(2)]
     mine, exact = (copy.initialize(*in_shapes, backend=on, dtype=to, seed=seed)
                    for copy, on, to in zip(copies, (backend, Backend()), (dtype, "float64")))
-    for p, q in zip(mine.parameters, exact.parameters):  # biases start at 0, which hides mistakes
+    # Biases start at 0, which would hide mistakes.
+    for p, q in zip(mine.parameters, exact.parameters):
         p.data += mine.backend.asarray(0.1 * rng.standard_normal(p.shape), dtype)
         q.data[...] = mine.backend.to_numpy(p.data)
     dy = rng.standard_normal((*exact.out_shape, xs[0].shape[-1])).astype(dtype)
@@ -146,17 +173,25 @@ def _computed(layer: Layer, xs: Sequence[np.ndarray], dy: np.ndarray) -> dict[st
     dxs: Any = layer.backward(asarray(dy, dtype))
     arrays = {"y": y}
     arrays |= {f"dx{k}": dx for k, dx in enumerate(dxs if isinstance(dxs, tuple) else (dxs,))}
-    arrays |= {f"d{p.name}": p.grad for p in layer.parameters} | {
-        p.name: p.data for p in layer.states}
+    arrays |= {f"d{p.name}": p.grad for p in layer.parameters}
+    arrays |= {p.name: p.data for p in layer.states}
     return {name: layer.backend.to_numpy(a) for name, a in arrays.items()}
 
 
 def check_loss_precision(loss: Loss, out_shape: Shape, target: Any, *, backend: str | Backend,
                          dtype: str = "float32", seed: int = 0, y: np.ndarray | None = None,
                          tolerance: float | None = None) -> float:
-    """Compare a loss and its gradient on a backend with the plain reference in float64.
+    """Compare a loss and its gradient on a backend with the reference implementation in float64.
 
-    out_shape, target and y are those of check_loss, errors and tolerance those of check_precision.
+    Returns the largest error, as in `check_precision`.
+
+    Args:
+        out_shape, target, y: as in `check_loss`.
+        dtype, tolerance: as in `check_precision`.
+        seed: of y.
+
+    Raises:
+        AssertionError: the error is larger, or an array has the wrong shape or dtype.
     """
     known = np.moveaxis(loss.targets(target, out_shape, np.dtype(dtype)), 0, -1)
     if y is None:
@@ -174,8 +209,7 @@ def check_loss_precision(loss: Loss, out_shape: Shape, target: Any, *, backend: 
 
 def _largest_error(who: str, received: dict[str, np.ndarray], expected: dict[str, np.ndarray],
                    dtype: str, tolerance: float | None) -> float:
-    """The largest ||a - b|| / ||b||; AssertionError where it is above the tolerance, or a type is
-    not dtype."""
+    """The largest ||a - b|| / ||b||. Raises AssertionError if it is above the tolerance."""
     def norm(array: np.ndarray) -> float:
         return float(np.sqrt((array * array).sum()))
 
@@ -190,8 +224,7 @@ def _largest_error(who: str, received: dict[str, np.ndarray], expected: dict[str
     worst = max(errors, key=lambda name: errors[name])
     if not errors[worst] <= bound:
         raise AssertionError(f"{who}: expected {worst} within {bound:.0e} of the float64 "
-                             "reference. "
-                             f"Received: a relative error of {errors[worst]:.1e}.")
+                             f"reference. Received: a relative error of {errors[worst]:.1e}.")
     return errors[worst]
 
 
@@ -199,7 +232,6 @@ def _relative_error(who: str, numeric: float, analytic: float, tolerance: float)
     error = abs(numeric - analytic) / max(abs(numeric), abs(analytic), 1e-12)
     if not error <= tolerance:
         raise AssertionError(f"{who}: expected a directional derivative of {numeric!r}, from "
-                             "finite differences. "
-                             f"Received: {analytic!r} from backward, a relative error of "
-                             f"{error:.1e}.")
+                             f"finite differences. Received: {analytic!r} from backward, a "
+                             f"relative error of {error:.1e}.")
     return error

@@ -185,7 +185,7 @@ def test_labels_that_are_names():
         with pytest.raises(
             TypeError,
             match=r"^CrossEntropy: targets: expected real numbers\. Received: an array of dtype \S+; "
-            r"of names, classes, y = np\.unique\(names, return_inverse=True\) makes numbers\.$",
+            r"classes, y = np\.unique\(names, return_inverse=True\) turns names into numbers\.$",
         ):
             small().fit(X, labels, optimizer="sgd", **QUIET)
     classes, y = np.unique(names, return_inverse=True)
@@ -314,7 +314,7 @@ def test_summary_of_a_misspelled_model(capsys):
     assert cli.main(["summary", "resnt18"]) == 2
     assert re.fullmatch(
         r"xpnet: summary: expected a file, or one of numpy_cnn, .*, perhaps \"resnet18\"\. "
-        r"Received: 'resnt18', where there is no file\.\n",
+        r"Received: 'resnt18', which is neither\.\n",
         capsys.readouterr().err,
     )
 

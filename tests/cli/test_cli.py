@@ -46,7 +46,7 @@ def test_verify(capsys, monkeypatch):
     assert [line.split()[0] for line in lines[6:] if line.startswith("  ")] == names
     gradient, error, ran = next(line.split()[1:] for line in lines if line.split()[:1] == ["AvgPool2d"])
     assert float(gradient) < 1e-6 and float(error) < 1e-6 and ran == "numpy"
-    assert re.fullmatch(rf"numpy: code of its own ran in \d+ of {len(names)} items", lines[-2])
+    assert re.fullmatch(rf"numpy: its own code ran in \d+ of {len(names)} items", lines[-2])
     assert lines[-1] == f"{len(names)} items, 0 failures"
 
     monkeypatch.setattr(xn.AvgPool2d, "backward", lambda self, dy, accumulate=False: dy)
@@ -57,14 +57,14 @@ def test_verify(capsys, monkeypatch):
 
 
 def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):
-    """It stops after the first epoch that reaches it, has the network as it then is, and looks at the pictures once an epoch."""
+    """It stops after the first epoch that reaches it, saves the network of that epoch, and is evaluated once per epoch."""
     looks = []
     monkeypatch.setattr(loop, "_evaluate", lambda *a, real=loop._evaluate: looks.append(a) or real(*a))
     file = tmp_path / "net.safetensors"
     arguments = ["train", "--epochs", "8", "--backend", "numpy", "--save", str(file), "--until-accuracy"]
     assert main([*arguments, "90"]) == 0
     out = capsys.readouterr().out
-    assert "*test* pictures" in out and "no estimate for unseen ones" in out
+    assert "*test* images" in out and "no estimate for unseen images" in out
     accuracy, epochs, seconds = re.search(
         r"^reached (\d+\.\d\d)% after (\d+) epochs, (\d+\.\d) s from the start of the process$", out, re.MULTILINE).groups()
     assert 90 <= float(accuracy) and int(epochs) == len(looks) < 8 and float(seconds) > 0
@@ -79,7 +79,7 @@ def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):
 
 
 def test_an_accuracy_is_reached_as_it_is_written():
-    """98.4 % of 10,000 pictures are 9,840 of them, and neither number is exact in binary."""
+    """98.4 % of 10,000 images are 9,840 of them, and neither number is exact in binary."""
     for percent in (0.1, 29, 57, 98.4, 99.99, 100):
         hits = round(100 * percent)
         assert _reaches(hits / 10_000, percent) and not _reaches((hits - 1) / 10_000, percent)
