@@ -92,5 +92,5 @@ def test_a_kink_is_not_hidden():
 def test_the_layer_is_new():
     layer = Cube()
     check_gradients(layer, (4,))
-    with pytest.raises(ValueError, match="expected to be used once"):
+    with pytest.raises(ValueError, match="expected a layer that is not in use"):
         check_gradients(layer, (4,))
