@@ -64,12 +64,12 @@ def archive(path, **members) -> bytes:
 
 
 @pytest.mark.parametrize("content, what", [
-    (b"a text of some length", "truncated or no such file"), (bytes(64), "truncated or no such file"), (b"", "an empty file"),
+    (b"a text of some length", "truncated or not a safetensors file"), (bytes(64), "truncated or not a safetensors file"), (b"", "an empty file"),
     (b"\x80\x04\x95 a pickle?", "a pickle"), (b"PK\x03\x04" + bytes(100), "a ZIP archive"), (b"\x1f\x8b\x08", "a gzip archive"),
     (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, such as Keras writes .*; read it with its own library and copy"),
     (b"\x93NUMPY\x01\x00", "a NumPy array"), (b"\n<!DOCTYPE HTML><html>", "an HTML page"),
     (b"\x1c\0\0\0TFL3", "a TensorFlow Lite file"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer, which stands for the file itself"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer instead of the file"),
     (b"\x40\0\0\0\0\0\0\0{", "a safetensors file that is truncated or damaged")])
 def test_no_safetensors_at_all(saved, content, what):
     saved[1].write_bytes(content)
@@ -83,12 +83,12 @@ def test_files_of_other_libraries(saved, tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
     for name, what in (("a.npz", "a NumPy archive"), ("a.pth", "a PyTorch file"), ("a.keras", "a Keras file"),
                        ("a.onnx", "an ONNX file")):
-        refused((saved[0], tmp_path / name), f"which is {what} .*read it with its own library and copy the arrays in")
+        refused((saved[0], tmp_path / name), f"which is {what} .*read it with its own library and copy the arrays")
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.PTH", "net.h5", "net.npz", "net.pkl", "net.keras", "net.json"])
 def test_save_writes_no_other_format(tmp_path, name):
-    with pytest.raises(ValueError, match="save: expected a name that ends with .safetensors, .*whose end stands for"):
+    with pytest.raises(ValueError, match="save: expected a name that ends with .safetensors, .*whose suffix means"):
         small().save(tmp_path / name)
     assert not list(tmp_path.iterdir())
     for fine in ("net", "net.safetensors", "net.best", "onnx"):

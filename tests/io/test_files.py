@@ -187,7 +187,7 @@ def test_layers_of_your_own(layer, tmp_path):
     net.save(tmp_path / "file")
     back = xn.load(tmp_path / "file", layers=[Scale, Nameless], backend="numpy")
     assert type(back.layers[0]) is type(layer) and same(values(back), values(net))
-    with pytest.raises(ValueError, match=rf"xpnet has no layer {type(layer).__name__}; if it is yours, name its class in layers"):
+    with pytest.raises(ValueError, match=rf"xpnet has no layer {type(layer).__name__}; pass a class of your own in layers"):
         xn.load(tmp_path / "file", backend="numpy")
 
 

@@ -1,4 +1,4 @@
-"""The architecture of a network as JSON can hold it: written, built again, and compared."""
+"""The architecture of a network as JSON: written, built again, and compared."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from xpnet.node import Node
 from xpnet.ports import Ports
 
 Entry = dict[str, Any]
-# arguments that say nothing about what a layer computes: its arrays are in the file
-IRRELEVANT = "name", "init"
+IRRELEVANT = "name", "init"     # arguments that do not change what a built layer computes
 
 
 def architecture(net: Graph) -> dict[str, Any]:
     """The network without its arrays.
 
-    A second use of a layer is an entry that names the layer instead of its type and arguments.
+    The entry of a second use of a layer names the layer instead of its type and arguments.
     """
     entries: list[Entry] = []
-    first: dict[Layer, str] = {}        # the entries of the layers' first uses
+    first: dict[Layer, str] = {}        # names of the layers' first uses
     for node in net.nodes:
         layer = node.layer
         assert layer is not None
@@ -51,8 +50,7 @@ def _config(layer: Layer) -> dict[str, Any]:
         return layer.config()
     except AttributeError as error:
         raise AttributeError(f"save: {layer.who}: expected every argument of the constructor in an "
-                             "attribute of the same name. "
-                             f"Received: {error}.") from error
+                             f"attribute of the same name. Received: {error}.") from error
 
 
 def as_json(value: Any) -> str:
@@ -60,7 +58,7 @@ def as_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A constructor's argument that JSON does not know: NumPy's numbers and arrays as Python's."""
+    """NumPy's numbers and arrays as Python's, for JSON."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError("save: expected layers whose constructors take numbers, strings, lists or "
@@ -68,9 +66,9 @@ def _plain(value: Any) -> Any:
 
 
 def own_layers(net: Graph) -> list[type[Layer]]:
-    """The classes of the network's layers that are not the library's."""
-    return (list({type(layer): None for layer in net.layers
-                  if getattr(library, type(layer).__name__, None) is not type(layer)}))
+    """The classes of the network's layers that are not part of xpnet."""
+    return list({type(layer): None for layer in net.layers
+                 if getattr(library, type(layer).__name__, None) is not type(layer)})
 
 
 def entries(plan: dict[str, Any]) -> list[Entry]:
@@ -78,8 +76,8 @@ def entries(plan: dict[str, Any]) -> list[Entry]:
     found = _list_of(plan, "layers", dict)
     for entry in found:
         again = isinstance(entry.get("layer"), str)         # a second use of a layer
-        made = isinstance(entry.get("type"), str) and isinstance(entry.get("config"), dict)
-        if not ((again or made) and isinstance(entry.get("name"), str)
+        new = isinstance(entry.get("type"), str) and isinstance(entry.get("config"), dict)
+        if not ((again or new) and isinstance(entry.get("name"), str)
                 and isinstance(entry.get("inputs"), list)
                 and all(isinstance(name, str) for name in entry["inputs"])):
             raise ValueError(f"an entry of the layers is {shown(entry)}")
@@ -88,17 +86,18 @@ def entries(plan: dict[str, Any]) -> list[Entry]:
 
 def _list_of(plan: dict[str, Any], key: str, kind: type) -> list[Any]:
     found = plan.get(key)
-    if not isinstance(found, list) or not all(isinstance(one, kind) for one in found):
-        raise ValueError(f"the {key} are no list but {shown(found)}"
-                         if not isinstance(found, list) else f"the {key} are {shown(found)}")
+    if not isinstance(found, list):
+        raise ValueError(f"the {key} are not a list but {shown(found)}")
+    if not all(isinstance(one, kind) for one in found):
+        raise ValueError(f"the {key} are {shown(found)}")
     return found
 
 
-def graph(plan: dict[str, Any], layers: Sequence[type[Layer]]
-          ) -> tuple[Any, Any, dict[str, Parameter]]:
+def graph(plan: dict[str, Any],
+          layers: Sequence[type[Layer]]) -> tuple[Any, Any, dict[str, Parameter]]:
     """Inputs, outputs and declared arrays of the network that was saved.
 
-    Nothing large is allocated: layers only declare.
+    Layers only declare their arrays here; none is allocated.
     """
     classes: dict[str, type[Layer]] = {name: getattr(library, name) for name in library.__all__}
     classes |= {layer.__name__: layer for layer in layers}
@@ -108,7 +107,7 @@ def graph(plan: dict[str, Any], layers: Sequence[type[Layer]]
     ins = _list_of(plan, "inputs", dict)
     for entry in ins:
         name = entry.get("name")
-        nodes[name] = Input(entry.get("shape"), name=name)      # type: ignore[arg-type, index] # it checks
+        nodes[name] = Input(entry.get("shape"), name=name)      # type: ignore[arg-type, index]
     for entry in entries(plan):
         name, parents = entry["name"], [nodes[parent] for parent in entry["inputs"]]
         if "layer" in entry:
@@ -116,10 +115,11 @@ def graph(plan: dict[str, Any], layers: Sequence[type[Layer]]
             continue
         if entry["type"] not in classes:
             raise LookupError(f"xpnet has no layer {shown(entry['type'])[1:-1]}; "
-                              "if it is yours, name its class in layers=[...]")
+                              "pass a class of your own in layers=[...]")
         layer = made[name] = classes[entry["type"]](**entry["config"])
         layer.name = name
-        layer.trainable, layer.lr_scale = entry.get("trainable"), entry.get("lr_scale")     # type: ignore[assignment] # they check
+        layer.trainable = entry.get("trainable")        # type: ignore[assignment]
+        layer.lr_scale = entry.get("lr_scale")          # type: ignore[assignment]
         nodes[name] = layer(*parents)
         declared |= {f"{name}.{p.name}": p for p in layer.parameters + layer.states}
     outs = [nodes[name] for name in _list_of(plan, "outputs", str)]
@@ -128,11 +128,10 @@ def graph(plan: dict[str, Any], layers: Sequence[type[Layer]]
 
 
 def differences(plan: dict[str, Any], net: Graph) -> list[str]:
-    """How the architecture of a file differs from the network's: "relu1 is a Tanh and not a
+    """How the architecture of a file differs from the network's: "relu1 is of type Tanh and not
     ReLU", ...
 
-    The dtype, the seed and which layers are trainable may differ, and so may what a constructor
-    draws initial values with.
+    The dtype, the seed, the trainable layers and the initializers may differ.
     """
     own = json.loads(as_json(architecture(net)))
     theirs, ours = ({entry["name"]: entry for entry in entries(one)} for one in (plan, own))
@@ -170,12 +169,11 @@ def _differing(theirs: Entry, ours: Entry, defaults: dict[str, Any]) -> list[str
     name = ours["name"]
     for key, what in (("layer", "a use of"), ("type", "of type")):
         if theirs.get(key) != ours.get(key):
-            return [f"{name} is {what} {_bare(theirs.get(key))} and not "
-                    f"{ours.get(key)}"]
+            return [f"{name} is {what} {_bare(theirs.get(key))} and not {ours.get(key)}"]
     found = []
     for key in dict.fromkeys([*ours.get("config", ()), *theirs.get("config", ())]):
         if key not in IRRELEVANT:
-            # A file from before the argument was there has the default.
+            # A file without the argument is older than the argument, and means its default.
             a, b = (entry["config"].get(key, defaults.get(key)) for entry in (theirs, ours))
             if not _same(a, b):
                 found.append(f"{name} has {key}={shown(a)} and not {shown(b)}")
@@ -185,8 +183,8 @@ def _differing(theirs: Entry, ours: Entry, defaults: dict[str, Any]) -> list[str
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equal, or once a number and once a list of just this number: 3 and [3, 3] are the same kernel
-    size."""
+    """Whether both are equal, or one is a number and the other a list of this number: 3 and [3, 3]
+    are the same kernel size."""
     if isinstance(a, list) != isinstance(b, list):
         several, one = (a, b) if isinstance(a, list) else (b, a)
         return bool(several) and all(value == one for value in several)

@@ -1,4 +1,5 @@
-"""Files that hold either what they held before or the new content, whatever happens in between."""
+"""Atomic writing: a file has either its old content or the complete new content, whatever
+happens."""
 
 from __future__ import annotations
 
@@ -11,35 +12,40 @@ from contextlib import suppress
 
 try:
     import fcntl
-except ImportError:         # Windows: no locks, and no leftovers are recognised
+except ImportError:         # Windows has no such locks: temporary files are never swept there
     fcntl = None            # type: ignore[assignment]
 
 Path = str | os.PathLike[str]
 
 PART, COMPLETE = ".part", ".complete"
-LONGEST = 32767         # characters of a path, on Windows; most systems take fewer
+LONGEST = 32767         # characters of a path on Windows; most systems allow fewer
 LEFTOVER = re.compile(r"\.xpnet-[0-9a-f]{16}\.part")
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a character device",
-         stat.S_IFBLK: "a block device",
-         stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+         stat.S_IFBLK: "a block device", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
-    """Make `content` the file at `path`; until all of it is on the disk, the old file stays as it
-    is.
+    """Write `content` to the file at `path`, which keeps its old content until all of the new
+    content is on the disk.
 
-    The content goes to a temporary file in the same folder, .xpnet-RANDOM.part, which is flushed to
-    the disk and renamed, and then the folder is flushed. The new file keeps the mode and the owner
-    of the old one, and a symbolic link is followed. Where a rename would lose something, hard links
-    or an owner that cannot be given, the content is then copied into the old file itself, while the
-    complete new content stays in .xpnet-RANDOM.complete until the copy is on the disk: a process
-    that is killed during the copy leaves it there. Temporary files that a dead process left in the
-    folder are removed.
+    The content is written to a temporary file in the same folder, .xpnet-RANDOM.part, which is
+    flushed to the disk and renamed; then the folder is flushed. The new file gets the mode and the
+    owner of the old one, and a symbolic link is followed.
 
-    FileNotFoundError for a folder that does not exist, FileExistsError for a path where something
-    else than a file is, PermissionError for a file that is read-only, for root too; OSError where
-    the system refuses. `who` names the caller.
+    A rename would break hard links, and it would change the owner if this process must not set it.
+    In these two cases the content is copied into the old file instead. Until the copy is on the
+    disk, .xpnet-RANDOM.complete holds the complete new content; it remains there if the process is
+    killed during the copy. Temporary files that a killed process left in the folder are removed.
+
+    Args:
+        who: the caller, for errors.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        FileExistsError: something else than a file is at the path.
+        PermissionError: the file is read-only (also for root).
+        OSError: the system refuses.
     """
     name = name_of(path, who)
     old = _old_file(name, who)
@@ -52,7 +58,7 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
         _replace(target, folder, old, content, who)
         _flush(folder)
     except OSError as error:
-        if error.errno is None:         # it says so itself
+        if error.errno is None:         # raised here, with a message of its own
             raise
         raise OSError(error.errno, f"{who}: expected to write {name}. Received: {error.strerror}, "
                                    f"in {folder}") from error
@@ -60,8 +66,8 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
 
 
 def name_of(path: Path, who: str) -> str:
-    """A path as a string; an error for what is no name of a file or a folder."""
-    if not isinstance(path, str | os.PathLike):         # an int would be an open file
+    """A path as a string. Raises TypeError or ValueError if it cannot be a name."""
+    if not isinstance(path, str | os.PathLike):         # os.open also takes ints: open files
         raise TypeError(f"{who}: expected the name of a file. Received: {type(path).__name__}.")
     name = os.fsdecode(os.fspath(path))
     if not name or "\0" in name or len(name) > LONGEST:
@@ -70,14 +76,13 @@ def name_of(path: Path, who: str) -> str:
 
 
 def _old_file(name: str, who: str) -> os.stat_result | None:
-    """What is known of the file that is there, None where there is none; an error for what must not
-    be replaced."""
+    """os.stat of the file to replace, or None if there is none. Raises OSError if it must not be
+    replaced."""
     try:
         old = os.stat(name)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    # a loop of links, a name that is too long, a folder that may not be entered
-    except OSError as error:
+    except OSError as error:    # a loop of links, too long a name, a folder without permission
         raise OSError(error.errno, f"{who}: expected the name of a file. Received: {name!r:.300} "
                                    f"({error.strerror})") from error
     if not stat.S_ISREG(old.st_mode):
@@ -97,11 +102,11 @@ def _replace(target: str, folder: str, old: os.stat_result | None, content: byte
         try:
             file.write(content)
             file.flush()
-            os.fsync(descriptor)        # or a power cut could leave the new name on an empty file
+            os.fsync(descriptor)        # or the file could be empty after a power cut
             if old is not None and not _like(old, descriptor):
                 _copy_into(target, old, content, temporary, who)
                 return
-            # Windows renames no file that is open; elsewhere closing it ends the lock
+            # Windows cannot rename an open file. On other systems, closing it would end the lock.
             if fcntl is None:
                 file.close()
             os.replace(temporary, target)
@@ -112,18 +117,16 @@ def _replace(target: str, folder: str, old: os.stat_result | None, content: byte
 
 
 def _create(folder: str, mode: int) -> tuple[int, str]:
-    """A new file in `folder`, locked so that others see that its process lives: an open descriptor,
-    and its path."""
+    """Descriptor and path of a new file in `folder`, locked to show that its process is alive."""
     for _ in range(100):
-        # The name is random, and of a length that every file system takes, whatever the name of the
-        # file will be.
+        # A short random name: the final name with a suffix could be too long for the file system.
         path = os.path.join(folder, f".xpnet-{secrets.token_hex(8)}{PART}")
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, mode)
         except FileExistsError:
             continue
         _lock(file, wait=True)
-        if os.fstat(file).st_nlink:     # else it was swept before it had its lock
+        if os.fstat(file).st_nlink:     # else another process swept it before it was locked
             return file, path
         os.close(file)
     raise FileExistsError(f"save: expected that a temporary file can be made in {folder}. "
@@ -131,19 +134,17 @@ def _create(folder: str, mode: int) -> tuple[int, str]:
 
 
 def _lock(file: int, wait: bool = False) -> bool:
-    """Whether the file is locked now: until it is closed or the process ends, and only if nobody
-    else has locked it."""
+    """Lock the file until it is closed or the process ends; False if that is not possible."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    # locked by another process, or a file system or a system without locks
-    except (OSError, AttributeError):
+    except (OSError, AttributeError):   # another process has locked it, or there are no locks
         return False
     return True
 
 
 def _like(old: os.stat_result, file: int) -> bool:
-    """Whether a rename of `file` onto the old one keeps all of it: gives the new file its owner and
-    its mode."""
+    """Give the new file the owner and the mode of the old one; False if a rename would lose the
+    owner or a hard link."""
     if old.st_nlink > 1:
         return False
     if hasattr(os, "fchown"):
@@ -158,15 +159,15 @@ def _like(old: os.stat_result, file: int) -> bool:
 
 
 def _copy_into(target: str, old: os.stat_result, content: bytes, temporary: str, who: str) -> None:
-    """The content into the old file itself, which keeps its links and its owner; `temporary` is the
+    """Copy the content into the old file, which keeps its links and its owner; `temporary` is the
     complete new file."""
     complete = temporary.removesuffix(PART) + COMPLETE
     file = os.open(target, os.O_RDWR | FLAGS)
     try:
         before = os.fstat(file)
         if (before.st_dev, before.st_ino) != (old.st_dev, old.st_ino):
-            raise OSError(f"{who}: expected a file that stays in its place. Received: {target}, "
-                          "which was replaced meanwhile.")
+            raise OSError(f"{who}: expected a file that no other process replaces. Received: "
+                          f"{target}, which was replaced meanwhile.")
         os.rename(temporary, complete)
         _flush(os.path.dirname(target) or ".")
         try:
@@ -177,7 +178,7 @@ def _copy_into(target: str, old: os.stat_result, content: bytes, temporary: str,
         try:
             try:
                 _overwrite(file, content)
-            except BaseException:       # Ctrl-C: a file that is half old and half new is neither
+            except BaseException:       # Ctrl-C: do not leave a mixture of old and new content
                 _overwrite(file, content)
                 os.unlink(complete)
                 raise
@@ -191,15 +192,15 @@ def _copy_into(target: str, old: os.stat_result, content: bytes, temporary: str,
 
 
 def _reserve(file: int, before: int, size: int) -> None:
-    """Make the file as large as it will be, so that a full disk is found while its old content is
-    whole."""
+    """Enlarge the file to its new size, so that a full disk is noticed before its old content is
+    overwritten."""
     if size <= before or not hasattr(os, "posix_fallocate"):
         return
     try:
         os.posix_fallocate(file, before, size - before)
     except OSError as error:
         os.ftruncate(file, before)
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can reserve
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):     # here the system cannot reserve
             raise
 
 
@@ -213,14 +214,14 @@ def _overwrite(file: int, content: bytes) -> None:
 
 
 def _flush(folder: str) -> None:
-    """Bring the folder's names to the disk, where the system can."""
+    """Flush the folder's names to the disk, if the system can."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(file)
     except OSError as error:
-        # file systems that have nothing to flush
+        # Some file systems cannot flush a folder.
         if error.errno not in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP):
             raise
     finally:
@@ -228,8 +229,8 @@ def _flush(folder: str) -> None:
 
 
 def _sweep(folder: str) -> None:
-    """Remove temporary files of processes that were killed: files by our name, our own, that no
-    living process has locked."""
+    """Remove temporary files of killed processes: files of this user with our form of name that no
+    process has locked."""
     if fcntl is None:
         return
     with suppress(OSError), os.scandir(folder) as entries:

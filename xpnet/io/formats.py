@@ -1,36 +1,33 @@
-"""What a file is that holds no saved network: by its first bytes, and what its name says."""
+"""Names of file formats, recognised by the first bytes or by the end of a file's name."""
 
 from __future__ import annotations
 
 import os
 
-SUFFIXES = {        # of formats that hold networks or arrays, and are not written here
+SUFFIXES = {        # of formats that hold networks or arrays, and that xpnet does not write
     ".ckpt": "a checkpoint", ".gguf": "GGUF", ".h5": "HDF5", ".hdf5": "HDF5", ".joblib": "joblib",
-    ".json": "JSON",
-    ".keras": "Keras", ".mat": "MATLAB", ".npy": "NumPy", ".npz": "NumPy", ".onnx": "ONNX",
-    ".pb": "TensorFlow",
-    ".pickle": "pickle", ".pkl": "pickle", ".pt": "PyTorch", ".pth": "PyTorch",
-    ".tflite": "TensorFlow Lite",
+    ".json": "JSON", ".keras": "Keras", ".mat": "MATLAB", ".npy": "NumPy", ".npz": "NumPy",
+    ".onnx": "ONNX", ".pb": "TensorFlow", ".pickle": "pickle", ".pkl": "pickle", ".pt": "PyTorch",
+    ".pth": "PyTorch", ".tflite": "TensorFlow Lite",
 }
 STARTS = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Keras writes", b"\x93NUMPY": "a NumPy array "
-                                                                              "(.npy)",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Keras writes",
+    b"\x93NUMPY": "a NumPy array (.npy)",
     b"GGUF": "a GGUF file",
-    b"\x1f\x8b": "a gzip archive", b"version https://git-lfs": "a Git LFS pointer, which stands "
-                                                               "for the file itself",
+    b"\x1f\x8b": "a gzip archive",
+    b"version https://git-lfs": "a Git LFS pointer instead of the file",
 }
-WITH_ARRAYS = "HDF5", "NumPy", "PyTorch", "Keras", "ONNX"  # what can be read elsewhere, and copied
+WITH_ARRAYS = "HDF5", "NumPy", "PyTorch", "Keras", "ONNX"   # their libraries can read the arrays
 
 
 def of_name(path: str | os.PathLike[str]) -> str | None:
-    """The format that the end of a file's name stands for, other than safetensors; None where it
-    stands for none."""
+    """The format that the suffix of a file's name belongs to, if it is one of SUFFIXES."""
     return SUFFIXES.get(os.path.splitext(os.fspath(path))[1].lower())
 
 
 def of_content(path: str | os.PathLike[str]) -> str:
-    """What the file is, such as "a PyTorch file", judged by its first bytes; nothing in it is
-    run."""
+    """What the file is according to its first bytes, such as "a PyTorch file"; no code in it
+    runs."""
     with open(path, "rb") as file:
         start = file.read(512)
     if not start:
@@ -50,11 +47,11 @@ def of_content(path: str | os.PathLike[str]) -> str:
         return "an ONNX file"
     if start[8:9] == b"{":              # a length of 8 bytes, then JSON
         return "a safetensors file that is truncated or damaged"
-    return "truncated or no such file"
+    return "truncated or not a safetensors file"
 
 
 def _of_archive(first: bytes) -> str:
-    """Of a ZIP archive whose first member has this name."""
+    """What a ZIP archive is whose first member has this name."""
     if first.endswith(b".npy"):
         return "a NumPy archive (.npz)"
     if first.endswith((b"/data.pkl", b"/version", b"/byteorder")):
@@ -63,7 +60,7 @@ def _of_archive(first: bytes) -> str:
 
 
 def remedy(what: str) -> str:
-    """What can be done with a file of that kind; nothing where there is nothing to say."""
+    """What the user can do with a file of that kind, for an error message; "" if unknown."""
     if not any(name in what for name in WITH_ARRAYS):
         return ""
-    return "; read it with its own library and copy the arrays in, layer.W.data = array"
+    return "; read it with its own library and copy the arrays, e.g. layer.W.data = array"

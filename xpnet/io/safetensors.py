@@ -1,8 +1,8 @@
-"""Graphs as safetensors files: the arrays under "layer.parameter", all else as one JSON text in
+"""Networks as safetensors files: the arrays under "layer.parameter", the rest as one JSON text in
 the metadata.
 
-One text, because safetensors writes several metadata entries in an order that changes from run to
-run, and the same network should give the same file.
+It is one text because safetensors writes several metadata entries in an order that changes from run
+to run, and the same network should give the same file.
 """
 
 from __future__ import annotations
@@ -29,31 +29,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "xpnet-1"
-# element types, as safetensors names them
-FLOATS = {"F16": "float16", "F32": "float32", "F64": "float64"}
-MOST_SHOWN = 4                      # differences that an error names
-MOST_CHARACTERS = 400               # of what a layer says about a file's arguments
+FLOATS = {"F16": "float16", "F32": "float32", "F64": "float64"}     # safetensors' names of dtypes
+MOST_SHOWN = 4              # differences that an error names
+MOST_CHARACTERS = 400       # of a layer's error about the arguments in a file
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 def save(net: Graph, path: str | Path) -> None:
-    """Write the network's architecture, parameters, state and step counters; the old file stays
-    until the new is complete.
+    """Write the network's architecture, parameters, state and step counters to a file.
 
-    ValueError for a name that ends like another format's, such as .onnx or .pt. What else is
-    refused, and what stays of an old file, is said in `write_atomically`.
+    An old file is replaced only when the new content is complete (see `write_atomically`).
+
+    Raises:
+        ValueError: the name has the suffix of another format, such as .onnx or .pt.
+        AttributeError: a layer of your own does not keep its arguments in attributes of the same
+            name.
+        TypeError: a layer of your own has an argument that JSON cannot hold.
+        OSError: the file cannot be written.
     """
     other = formats.of_name(name_of(path, "save"))
     if other is not None:
         raise ValueError("save: expected a name that ends with .safetensors, the format that is "
-                         "written. "
-                         f"Received: {os.fspath(path)}, whose end stands for {other}.")
+                         f"written. Received: {os.fspath(path)}, whose suffix means {other}.")
     write_atomically(path, to_bytes(net))
 
 
 def to_bytes(net: Graph) -> bytes:
-    """What `save` writes."""
+    """The content of the file that `save` writes."""
     from safetensors.numpy import save as pack
     if len(net.layer_names) < len(net.layers):
         raise ValueError("save: expected every layer to have a name of its own. Received: names "
@@ -69,23 +72,35 @@ def to_bytes(net: Graph) -> bytes:
 
 # --- reading --------------------------------------------------------------------------------------
 
-def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[type[Layer]] = ()
-         ) -> Graph:
-    """The network that a file holds. Layer classes of your own are named in `layers`.
+def load(path: str | Path, *, backend: str | Backend = "auto",
+         layers: Sequence[type[Layer]] = ()) -> Graph:
+    """Build the network that was saved in a file.
 
-    ValueError for a file that is truncated, that xpnet did not write, or whose architecture and
-    arrays disagree. Memory is taken for arrays only that the file holds.
+    No more memory is allocated than the arrays of the file need.
+
+    Args:
+        layers: your own layer classes that the network uses.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, was not saved by xpnet, or its architecture and arrays
+            disagree.
     """
     with _opened(path) as saved:
         return _built(saved, backend, layers)
 
 
 def load_weights(net: Graph, path: str | Path, *, architecture: bool = True) -> None:
-    """Copy a file's parameters and state into a network of the same architecture; on any error it
-    is untouched.
+    """Copy a file's parameters, state and step counters into a network of the same architecture.
 
-    With architecture=False into any network that has arrays of the same names and shapes, whatever
-    it computes with them.
+    If the file is refused, the network does not change.
+
+    Args:
+        architecture: False: compare only the names and shapes of the arrays.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, was not saved by xpnet, or is of another architecture.
     """
     with _opened(path) as saved:
         if architecture:
@@ -94,7 +109,7 @@ def load_weights(net: Graph, path: str | Path, *, architecture: bool = True) -> 
 
 
 def from_bytes(content: bytes, backend: str | Backend, layers: Sequence[type[Layer]]) -> Graph:
-    """The network that `to_bytes` wrote: what pickle and deepcopy call."""
+    """The network that `to_bytes` wrote; pickle and deepcopy call this."""
     from safetensors.numpy import load as unpack
     arrays = unpack(content)
     header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
@@ -105,23 +120,23 @@ def from_bytes(content: bytes, backend: str | Backend, layers: Sequence[type[Lay
 
 @dataclass
 class Saved:
-    """A file that is open: its decoded metadata, what its arrays are, and a function that reads
-    them."""
+    """An open file: its decoded metadata, the shapes and dtypes of its arrays, and a function that
+    reads them."""
 
     path: str
     about: dict[str, Any]
-    held: dict[str, tuple[Shape, str]]          # shapes and element types
+    held: dict[str, tuple[Shape, str]]          # shapes and dtypes
     arrays: Callable[[], dict[str, np.ndarray]]
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Saved]:
-    """The file's header, checked; the arrays are read when they are asked for."""
+    """Read and check the file's header; the arrays are read when `arrays` is called."""
     from safetensors import safe_open
     name = name_of(path, "load")
     if not os.path.isfile(name):
-        raise FileNotFoundError(f"load: expected a file that save wrote. Received: {path}, where "
-                                "there is none.")
+        raise FileNotFoundError("load: expected a file that save wrote. Received: "
+                                f"{path}, which is not a file.")
     with _explained(name):
         opened = safe_open(name, framework="numpy")
     with opened as file:
@@ -148,12 +163,11 @@ def _explained(path: str) -> Iterator[None]:
     except SafetensorError as error:
         what = formats.of_content(path)
         raise ValueError("load: expected a complete safetensors file that save wrote. Received: "
-                         f"{path}, which is {what} "
-                         f"({str(error):.200}){formats.remedy(what)}.") from error
+                         f"{path}, which is {what} ({str(error):.200})"
+                         f"{formats.remedy(what)}.") from error
     except OSError as error:
         raise OSError(error.errno, f"load: expected a file that can be read. Received: {path} "
-                                   f"({error.strerror or error})"
-                      ) from error
+                                   f"({error.strerror or error})") from error
 
 
 def _metadata(raw: dict[str, str], path: str) -> dict[str, Any]:
@@ -166,15 +180,14 @@ def _metadata(raw: dict[str, str], path: str) -> dict[str, Any]:
                          f"{path}, metadata {raw!r:.80}.")
     plan, progress = about.get("architecture"), about.get("progress")
     if not isinstance(plan, dict) or not isinstance(progress, dict):
-        raise ValueError("load: expected an architecture and a progress in the metadata. "
-                         f"Received: {path}, "
-                         f"architecture {plan!r:.80}, progress {progress!r:.80}.")
+        raise ValueError("load: expected an architecture and a progress in the metadata. Received: "
+                         f"{path}, architecture {plan!r:.80}, progress {progress!r:.80}.")
     if not all(isinstance(count := progress.get(name), int) and 0 <= count < 2**64
                for name in ("epochs", "steps", "uses")):
         raise ValueError("load: expected counts of epochs, steps and uses in the metadata. "
                          f"Received: {path}, {progress!r:.80}.")
     if not isinstance(about.get("tuning", {}), dict):
-        raise ValueError(f"load: expected tuning to be a table. Received: {path}, tuning "
+        raise ValueError(f"load: expected tuning to be a dict. Received: {path}, tuning "
                          f"{about['tuning']!r:.80}.")
     return about
 
@@ -183,15 +196,14 @@ def _built(saved: Saved, backend: str | Backend, layers: Sequence[type[Layer]]) 
     plan = saved.about["architecture"]
     try:
         inputs, outputs, declared = graph(plan, layers)
-    # whatever a constructor says to arguments that no layer of ours was saved with
-    except Exception as error:
+    except Exception as error:      # a constructor may raise anything for unknown arguments
+        text = " ".join(str(error).split())
         raise ValueError("load: expected an architecture whose layers can be built. Received: "
-                         f"{saved.path} "
-                         f"({type(error).__name__}: "
-                         f"{' '.join(str(error).split()):.{MOST_CHARACTERS}}).") from error
-    _check(saved, declared)         # before a network of whatever size the file claims is allocated
+                         f"{saved.path} ({type(error).__name__}: {text:.{MOST_CHARACTERS}}"
+                         ").") from error
+    _check(saved, declared)     # before anything of the size that the file claims is allocated
     net = Graph(inputs, outputs, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))       # type: ignore[arg-type]
-    if not isinstance(backend, Backend):    # made here, so it may take over what the run had tuned
+    if not isinstance(backend, Backend):    # a new backend can take over the saved tuning
         net.backend.tuning |= saved.about.get("tuning", {})
     _copy(net, saved)
     return net
@@ -204,36 +216,36 @@ def _compare(saved: Saved, net: Graph) -> None:
         raise ValueError(f"load: expected an architecture in the metadata. Received: {saved.path} "
                          f"({error}).") from error
     if found:
-        more = (f", and {len(found) - MOST_SHOWN} more differences" if len(found) > MOST_SHOWN
-                else "")
+        listed = ", ".join(found[:MOST_SHOWN])
+        if len(found) > MOST_SHOWN:
+            listed += f", and {len(found) - MOST_SHOWN} more differences"
         raise ValueError("load: expected a file of a network of this architecture. Received: "
-                         f"{saved.path}, where "
-                         f"{', '.join(found[:MOST_SHOWN])}{more}. net.load(path, "
-                         "architecture=False) takes the arrays alone.")
+                         f"{saved.path}, where {listed}. net.load(path, architecture=False) "
+                         "compares only the names and shapes of the arrays.")
 
 
 def _check(saved: Saved, places: dict[str, Parameter]) -> None:
     if saved.held.keys() != places.keys():
-        differing = (", ".join(shown(name)[1:-1]
-                               for name in sorted(saved.held.keys() ^ places.keys())[:5]))
+        names = sorted(saved.held.keys() ^ places.keys())[:5]
+        differing = ", ".join(shown(name)[1:-1] for name in names)
         raise ValueError(f"load: expected the arrays of this network. Received: {saved.path}, "
                          f"which differs in {differing}.")
     for name, (shape, elements) in saved.held.items():
         if shape != places[name].shape or elements not in FLOATS.values():
             raise ValueError(f"load: expected {shown(name)[1:-1]} to be floating-point numbers of "
-                             f"shape {places[name].shape}. "
-                             f"Received: {elements} of shape {shape} in {saved.path}.")
+                             f"shape {places[name].shape}. Received: {elements} of shape "
+                             f"{shape} in {saved.path}.")
 
 
 def _copy(net: Graph, saved: Saved) -> None:
     places = net.arrays
     _check(saved, places)
-    arrays, progress = saved.arrays(), saved.about["progress"]      # all, before one is changed
+    arrays, progress = saved.arrays(), saved.about["progress"]      # read before anything changes
     net.epochs = progress["epochs"]
     if net.step is not None:
         net.step.release()
     with net.backend.scope():
         for name, array in arrays.items():
             places[name].data[...] = net.backend.asarray(array, net.dtype)
-        net.counters[...] = (net.backend.asarray(np.array([progress["steps"], progress["uses"]],
-                                                          np.uint64)))
+        counters = np.array([progress["steps"], progress["uses"]], np.uint64)
+        net.counters[...] = net.backend.asarray(counters)
