@@ -82,11 +82,14 @@ class Backend:
         """
         return self.scope()
 
-    def capture(self, fn: Callable[[], Any]) -> Callable[[], Any]:
-        """A function that does what fn() does and returns what it returned: on a GPU, after a few calls, in one launch.
+    def capture(self, fn: Callable[[], Any], failed: Callable[[str], None] | None = None
+                ) -> Callable[[], Any]:
+        """A function that does what fn() does and returns what fn() returns. On a GPU it is recorded
+        after a few calls, and from then on launched at once.
 
-        fn reads and writes arrays that stay where they are, and takes everything that changes from call to call from
-        them. What a call returns may be overwritten by the next one.
+        fn reads and writes arrays that stay where they are, and takes everything that changes from
+        call to call from them. What a call returns may be overwritten by the next one. If fn cannot
+        be recorded, failed(reason) is called, and fn runs as it is.
         """
         return fn
 

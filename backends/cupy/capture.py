@@ -18,11 +18,13 @@ class Captured:
     """A function whose launches are recorded at its third call, and repeated in one launch from then on.
 
     Its arrays come from a pool of its own, which lives as long as the graph does and which nobody else asks: the graph
-    writes to their addresses again and again. `failure` says why it could not be recorded; it is called each time then.
+    writes to their addresses again and again. `failure` says why it could not be recorded: then failed(failure) is called
+    once, and the function runs as it is.
     """
 
-    def __init__(self, backend: CupyBackend, fn: Callable[[], Any]) -> None:
-        self.failure = ""
+    def __init__(self, backend: CupyBackend, fn: Callable[[], Any],
+                 failed: Callable[[str], None] | None = None) -> None:
+        self.failure, self._failed = "", failed
         self._backend, self._fn, self._calls = backend, fn, 0
         self._graph: Any = None
         self._result: Any = None
@@ -50,10 +52,13 @@ class Captured:
         except Exception as error:      # of CuPy, of CUDA, or of a layer's own code
             self.failure = " ".join(f"{type(error).__name__}: {error}".split())
             self._pool = None
+            if self._failed is not None:
+                self._failed(self.failure)
 
 
-def capture(self: CupyBackend, fn: Callable[[], Any]) -> Callable[[], Any]:
-    return Captured(self, fn)
+def capture(self: CupyBackend, fn: Callable[[], Any], failed: Callable[[str], None] | None = None
+            ) -> Callable[[], Any]:
+    return Captured(self, fn, failed)
 
 
 def recorded(self: CupyBackend, fn: Callable[[], Any]) -> tuple[Any, Any]:

@@ -85,6 +85,25 @@ def test_the_peak_is_that_of_the_pool(name, N, backend, monkeypatch):
     assert (report.peak - report.fixed) == pytest.approx(pool.most, rel=0.1)
 
 
+def test_shared_layers_and_several_outputs_count_by_use(monkeypatch):
+    monkeypatch.setenv("XPNET_NUM_THREADS", "1")
+    a, b = xn.Input((3, 16, 16)), xn.Input((3, 16, 16))
+    conv, norm = xn.Conv2d(16, 3, padding=1, activation="relu"), xn.BatchNorm2d()
+    pool, flat, classes = xn.MaxPool2d(2), xn.Flatten(), xn.Linear(10)
+    net = xn.Network([a, b], [classes(flat(pool(norm(conv(x))))) for x in (a, b)], backend="numpy")
+    report = net.memory_report(100, xn.SGD(0.0))
+    assert [row.name for row in report.rows[4:7]] == ["linear1", "conv1:2", "bn1:2"]
+    assert report.batch == 2 * 100 * 3 * 16 * 16 * 4
+    lent = net.backend.memory = Watched()       # type: ignore[attr-defined]
+    step = xn.TrainStep(net, xn.HalfSquaredError(), xn.SGD(0.0), capture=False)
+    xs = [net.backend.empty((3, 16, 16, 100), np.float32) for _ in range(2)]
+    for x in xs:
+        x.fill(0)
+    for _ in range(2):
+        step(xs, [np.zeros((10, 100), np.float32)] * 2)
+    assert (report.peak - report.fixed) == pytest.approx(lent.most, rel=0.1)
+
+
 @pytest.mark.parametrize("name,N", SMALL[:8])
 def test_with_threads_the_pool_never_lends_more(name, N, monkeypatch):
     monkeypatch.setenv("XPNET_NUM_THREADS", "3")

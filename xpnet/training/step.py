@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from xpnet.backends import Backend
 from xpnet.checks import expect_flag, expect_instance
 from xpnet.graph import Graph
 from xpnet.inspect.memory import explained
@@ -20,12 +20,16 @@ MOST_CAPTURED = 4       # shapes of batches: each holds the memory of a step of 
 Batch = tuple[Array, ...]       # the inputs, the targets, and the samples' weights if there are any
 
 
-@dataclass
 class Captured:
     """A step for batches of one shape: the arrays that it reads, and the function that runs it."""
 
-    batch: Batch
-    run: Callable[[], tuple[Array, list[Array]]]
+    def __init__(self, batch: Batch, step: Callable[[Batch], Any], backend: Backend) -> None:
+        self.batch = batch
+        self.failure = ""               # why it could not be captured
+        self.run = backend.capture(lambda: step(batch), self.fail)
+
+    def fail(self, reason: str) -> None:
+        self.failure = reason
 
 
 class TrainStep:
@@ -150,12 +154,11 @@ class TrainStep:
             if a is not mine:
                 mine[...] = a
         result = captured.run()
-        failure = captured.run.failure          # type: ignore[attr-defined]
-        if failure:
+        if captured.failure:
             self.capture = False
             self.release()
             warnings.warn("TrainStep: the step could not be captured and runs launch by launch "
-                          f"from now on ({failure})", stacklevel=4)
+                          f"from now on ({captured.failure})", stacklevel=4)
         return result
 
     def _prepare(self, key: tuple[Any, ...], batch: Batch) -> Captured:
@@ -163,8 +166,7 @@ class TrainStep:
         if len(self._captured) == MOST_CAPTURED:
             del self._captured[next(iter(self._captured))]
         mine = tuple(backend.empty(a.shape, a.dtype) for a in batch)
-        run = backend.capture(lambda: self._step(mine))
-        captured = self._captured[key] = Captured(mine, run)
+        captured = self._captured[key] = Captured(mine, self._step, backend)
         return captured
 
     def release(self) -> None:
