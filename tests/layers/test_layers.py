@@ -301,21 +301,6 @@ def test_calling_a_layer_with_arrays():
                                     f"{received}. To compute with arrays, call a network, or the layer's forward.")
 
 
-def test_a_layer_used_twice():
-    layer, x = xn.Linear(3), xn.Input((3,))
-    layer(x)
-    with pytest.raises(ValueError) as error:
-        layer(x)
-    assert str(error.value) == ("Linear 'linear1': expected to be used once. Received: a second use of the same layer; make "
-                                "a new layer for each place (weights cannot be shared).")
-
-
-def test_inputs_of_two_graphs():
-    with pytest.raises(ValueError) as error:
-        xn.Add(name="sum")(xn.Input((3,)), xn.Input((3,)))
-    assert str(error.value) == ("Add 'sum': expected inputs of one graph. Received: values that come from different Inputs.")
-
-
 @pytest.mark.parametrize("method", ["build", "forward", "backward"])
 def test_a_subclass_that_lacks_a_method(method):
     with pytest.raises(NotImplementedError, match=rf"^Layer: expected a method {method}\("):
