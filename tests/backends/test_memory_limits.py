@@ -16,7 +16,7 @@ from processes import run_script
 
 import xpnet as xn
 from xpnet.inspect import counting, memory
-from xpnet.inspect.free_memory import free_memory
+from xpnet.inspect.counting import free_memory
 
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 MIB = 1 << 20

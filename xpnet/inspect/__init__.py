@@ -1,1 +1,1 @@
-"""Looking at networks: a table of layers, a memory report."""
+"""Inspecting networks: the table of layers and the memory report."""

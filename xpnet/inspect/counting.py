@@ -1,4 +1,4 @@
-"""Counting the bytes of the arrays that a network makes while it computes."""
+"""Measuring memory: the bytes of the arrays that a network makes, and the bytes that are free."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,12 @@ from xpnet.backends import Backend
 from xpnet.backends.cpu.memory import MemoryPool
 from xpnet.layer import Array
 
-BEFORE = -1             # in the place of a pass: what was there before the first one
+BEFORE = -1             # the number that stands for the time before the first pass
 
 
 @contextmanager
 def counted(backend: Backend) -> Iterator[tuple[Backend, Count]]:
-    """A copy of the backend whose arrays lie apart from all others, and the count of their
-    bytes."""
+    """A copy of the backend with a memory pool of its own, and the count of the bytes in it."""
     twin: Any = copy.copy(backend)
     if backend.xp is not np:
         twin.autotune = False           # nothing is timed for a report
@@ -44,29 +44,30 @@ def counted(backend: Backend) -> Iterator[tuple[Backend, Count]]:
     try:
         yield twin, count
     finally:
-        # it holds the twin and the pool: as a cycle their memory would stay for a while
+        # It refers to the twin and the pool. The cycle would keep their memory until the garbage
+        # collector runs.
         del twin.empty
 
 
 class Count:
-    """How many bytes arrays take up, together and by the pass that made them."""
+    """The bytes of the arrays that exist now, in total and for the pass that made them."""
 
     @contextmanager
     def of(self, row: int) -> Iterator[None]:
-        """What is made in the block belongs to pass number `row`."""
+        """Arrays made in the block belong to pass number `row`."""
         raise NotImplementedError
 
     def adopt(self, arrays: Any) -> None:
-        """Count what a layer returns or keeps, in tuples, lists and dicts, if it was not counted
-        when it was made."""
+        """Count arrays that a layer returns or keeps, also in tuples, lists and dicts, unless they
+        were counted when they were made."""
 
     def bytes(self, row: int | None = None) -> int:
-        """Bytes of all arrays that there are, or of those that one pass made."""
+        """Bytes of all arrays that exist, or of those that one pass made."""
         raise NotImplementedError
 
 
 class DeviceCount(Count):
-    """Everything on a GPU comes from a memory pool: each pass has one of its own."""
+    """All arrays on a GPU come from a memory pool; each pass has a pool of its own."""
 
     def __init__(self, backend: Backend) -> None:
         self.cuda, self.pools = backend.xp.cuda, dict[int, Any]()
@@ -76,30 +77,28 @@ class DeviceCount(Count):
         pool = self.pools.setdefault(row, self.cuda.MemoryPool())
         with self.cuda.using_allocator(pool.malloc):
             yield
-        pool.free_all_blocks()          # what is free in one pool is of no use to another
+        pool.free_all_blocks()          # one pool cannot use the free memory of another
 
     def bytes(self, row: int | None = None) -> int:
-        pools = (self.pools.values() if row is None else [self.pools[row]] if row in self.pools
-                 else [])
-        return sum(pool.used_bytes() for pool in pools)
+        return sum(pool.used_bytes() for key, pool in self.pools.items() if row in (None, key))
 
 
 class HostCount(Count):
-    """Arrays are counted when the backend makes them, and those that NumPy made when a layer
-    returns or keeps them."""
+    """Arrays of the backend are counted when they are made, those of NumPy when a layer returns or
+    keeps them."""
 
     def __init__(self) -> None:
         self.row = BEFORE
         self._sizes: Counter[int] = Counter()
-        self._known: set[int] = set()           # ids of the arrays that are counted and still there
-        # Bytes that came and, negative, went, with their row. An append needs no lock, whatever
-        # thread it is in.
+        self._known: set[int] = set()           # ids of the counted arrays that still exist
+        # (row, bytes) of each new array, and (row, -bytes) of each deleted one. Appending is safe
+        # in any thread without a lock.
         self._changes: deque[tuple[int, int]] = deque()
 
     def add(self, a: np.ndarray) -> None:
         self._known.add(id(a))
         self._changes.append((self.row, a.nbytes))
-        # views keep the array alive that they are of
+        # A view keeps its base array alive.
         weakref.finalize(a, self._gone, id(a), self.row, a.nbytes)
 
     def _gone(self, number: int, row: int, size: int) -> None:
@@ -132,8 +131,8 @@ class HostCount(Count):
 
 
 class _Together:
-    """Runs tasks one after another, and holds their arrays as if `size` threads worked at once: the
-    most there can be."""
+    """Runs tasks one after another but keeps the arrays of the last `size` tasks, as many as
+    `size` threads can hold at once."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -151,7 +150,7 @@ class _Together:
 
 @contextmanager
 def changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Attributes (of, name, value) that have other values while the block lasts."""
+    """Set attributes (object, name, value) during the block, and restore them afterwards."""
     missing = object()
     before = [(of, name, vars(of).get(name, missing)) for of, name, _ in changes]
     try:
@@ -164,3 +163,71 @@ def changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
                 del vars(of)[name]
             else:
                 vars(of)[name] = value
+
+
+# --- free memory ----------------------------------------------------------------------------------
+
+# For versions 2 and 1 of control groups: the controller in /proc/self/cgroup, its folder below the
+# mount point, the files of the limit and of the use, and the name of the reclaimable part of it.
+GROUPS = (("", "", "memory.max", "memory.current", "inactive_file"),
+          ("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+           "total_inactive_file"))
+
+
+def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes of main memory that this process can still get, or None if unknown (without /proc).
+
+    It is the least that the system, the limits of the process and its control groups leave.
+    """
+    found = [*_system(proc), *_limits(proc), *_control_groups(proc, groups)]
+    return max(0, min(found)) if found else None
+
+
+def _system(proc: Path) -> Iterator[int]:
+    yield from (1024 * size for size in _sizes(proc / "meminfo", "MemAvailable:"))
+
+
+def _limits(proc: Path) -> Iterator[int]:
+    """Bytes that `ulimit -v` (address space) and `ulimit -d` (data) leave."""
+    try:
+        import resource
+    except ImportError:                 # Windows
+        return
+    for limit, used in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):
+        most, _ = resource.getrlimit(limit)
+        if most != resource.RLIM_INFINITY:
+            yield from (most - 1024 * size for size in _sizes(proc / "self" / "status", used))
+
+
+def _control_groups(proc: Path, mount: Path) -> Iterator[int]:
+    """Bytes that each control group of the process leaves, and each group above it."""
+    for line in _lines(proc / "self" / "cgroup"):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller, folder, limit, use, idle in GROUPS:
+            if controller in controllers.split(","):
+                group = mount / folder
+                # In a container only the root of this path exists.
+                for part in ("", *Path(path.lstrip("/")).parts):
+                    group /= part
+                    yield from _group(group, limit, use, idle)
+
+
+def _group(group: Path, limit: str, use: str, idle: str) -> Iterator[int]:
+    try:
+        most, used = int((group / limit).read_text()), int((group / use).read_text())
+    except (OSError, ValueError):       # no such group, or "max"
+        return
+    yield most - used + sum(_sizes(group / "memory.stat", idle))
+
+
+def _sizes(file: Path, name: str) -> list[int]:
+    """The numbers after `name` in a file of names and numbers."""
+    return [int(line.split()[1]) for line in _lines(file) if line.split()[:1] == [name]]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []

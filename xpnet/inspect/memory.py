@@ -1,5 +1,4 @@
-"""How much memory a batch needs: predicted before there is too little of it, and said clearly where
-there was."""
+"""The memory that a batch needs: predicted before a run, and explained after memory ran out."""
 
 from __future__ import annotations
 
@@ -14,28 +13,27 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.checks import expect_integer
 from xpnet.graph import Graph, Hook
-from xpnet.inspect.counting import changed, counted
-from xpnet.inspect.free_memory import free_memory
+from xpnet.inspect.counting import changed, counted, free_memory
 from xpnet.inspect.summary import readable_bytes
 from xpnet.layer import TRAIN, Array, Layer
 from xpnet.node import Node
 from xpnet.optim import Optimizer, get_optimizer
 
-# Small batches take other paths through the kernels than large ones, so 256 samples are tried, and
-# twice as many. Fewer if that would be more multiply-adds (about a second on two cores) or more
-# bytes of outputs than these.
+# The kernels have other code for small batches than for large ones, so batches of 256 and 512
+# samples are measured; smaller ones if these took more multiply-adds (about a second on two cores)
+# or more bytes of outputs.
 PROBE, PROBE_WORK, PROBE_BYTES = 256, 1e11, 1 << 29
-UNDER_WAY = 3       # batches that travel to a GPU while it computes
-MARGIN = 0.8        # of the free memory: pools leave gaps between arrays, and a forecast may err
+UNDER_WAY = 3       # batches that are being copied to a GPU while it computes
+MARGIN = 0.8        # of the free memory: pools leave gaps between arrays, and forecasts can err
 
 
 @dataclass(frozen=True)
 class Row:
     """One layer's line, in bytes.
 
-    `kept` is what its forward pass makes and the backward pass finds: an output counts here
-    although it is the next layer that keeps it. `forward` and `backward` are the most that there is
-    in the pass.
+    `kept`: arrays that its forward pass makes and that exist until the backward pass. The layer's
+    output is counted here, although the next layer keeps it.
+    `forward`, `backward`: the largest number of bytes in use during the pass.
     """
 
     name: str
@@ -47,11 +45,11 @@ class Row:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """What a batch needs, in bytes. `peak` is all of it together, at the moment when there is most.
+    """The memory that a batch needs, in bytes; `peak` is the largest number in use at once.
 
-    Arrays of the network count, and those that its layers and kernels make in a step. Those that
-    NumPy makes and drops within an expression, the samples that are not in the batch and the loss's
-    own temporaries do not.
+    Counted are the arrays of the network and those that its layers and kernels make in a step. Not
+    counted are the samples outside the batch, temporaries of the loss, and temporaries of NumPy
+    inside an expression.
     """
 
     batch_size: int
@@ -60,14 +58,14 @@ class MemoryReport:
     gradients: int
     optimizer: int
     state: int
-    batch: int              # the input
-    activations: int        # what the forward pass leaves for the backward pass
-    transient: int          # what comes on top of it at the worst moment
+    batch: int              # the inputs
+    activations: int        # arrays that the forward pass leaves for the backward pass
+    transient: int          # further arrays at the moment of the peak
     rows: tuple[Row, ...]
 
     @property
     def fixed(self) -> int:
-        """What does not depend on the batch."""
+        """Bytes that do not depend on the batch."""
         return self.parameters + self.gradients + self.optimizer + self.state
 
     @property
@@ -76,14 +74,13 @@ class MemoryReport:
 
     def __str__(self) -> str:
         head = ("layer", "type", "kept", "most in forward", "most in backward")
-        lines = ([(row.name, row.kind,
-                   *(readable_bytes(size) for size in (row.kept, row.forward, row.backward)))
-                  for row in self.rows])
-        widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+        lines = [head, *((row.name, row.kind, readable_bytes(row.kept),
+                          readable_bytes(row.forward), readable_bytes(row.backward))
+                         for row in self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         text = ["  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
-                          for i, (cell, width)
-                          in enumerate(zip(line, widths, strict=True))).rstrip()
-                for line in [head, *lines]]
+                          for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
+                for line in lines]
         text.insert(1, "-" * len(text[0]))
         named = {"parameters": self.parameters, "gradients": self.gradients,
                  "optimizer": self.optimizer, "state": self.state,
@@ -96,15 +93,18 @@ class MemoryReport:
 
 
 def memory_report(net: Graph, batch_size: int, optimizer: str | Optimizer | None = None, *,
-                  mode: str = TRAIN
-                  ) -> MemoryReport:
-    """Predict the peak memory of a training step of `batch_size` samples; in another mode, of a
-    forward pass alone.
+                  mode: str = TRAIN) -> MemoryReport:
+    """Predict the peak memory of a training step; in another mode, of a forward pass alone.
 
-    A batch of zeros goes through the network while every allocation is counted: this one where it
-    is small, else two small ones, and what was counted goes on in a straight line. Parameters,
-    gradients, state, counters and random numbers stay as they are; meanwhile nobody else may use
-    the network.
+    Batches of zeros run through the network while every allocation is counted. A small batch is
+    measured itself; a larger one is extrapolated linearly from two measured ones. Parameters,
+    gradients, state, counters and random numbers do not change. The network must not be used by
+    another thread meanwhile.
+
+    Args:
+        batch_size: number of samples.
+        optimizer: its slots are counted too.
+        mode: "train", "predict" or "sample".
     """
     batch_size = expect_integer("memory_report", "batch_size", batch_size)
     optimizer = None if optimizer is None else get_optimizer(optimizer, "memory_report")
@@ -112,7 +112,7 @@ def memory_report(net: Graph, batch_size: int, optimizer: str | Optimizer | None
 
 
 class Forecast:
-    """Reports for any batch size, from what two batches needed."""
+    """Memory reports for any batch size, from measurements with one or two batches."""
 
     def __init__(self, net: Graph, optimizer: Optimizer | None = None, mode: str = TRAIN, *,
                  most: int = 1 << 40, room: float = PROBE_BYTES) -> None:
@@ -122,7 +122,7 @@ class Forecast:
         small = max(1 << int(math.log2(max(1, affordable))),
                     *(layer.smallest_batch for layer in net.layers))
         self.net, self.mode, self.slots = net, mode, optimizer.slots if optimizer is not None else 0
-        exact = most <= 2 * small       # it is tried itself, and only that is asked for
+        exact = most <= 2 * small       # this batch itself is measured, and no other is reported
         self.samples = (most, most + 1) if exact else (small, 2 * small)
         traces = [_trace(net, N, mode) for N in self.samples[:1 if exact else 2]]
         self.traces = traces[0], traces[-1]
@@ -130,10 +130,9 @@ class Forecast:
     def report(self, N: int) -> MemoryReport:
         net, nodes = self.net, len(self.net.nodes)
         (first, second), (a, b) = self.samples, self.traces
-        # (passes, 3): bytes at the start of each pass, the most in it, and those it leaves; on a
-        # straight line through both
-        bytes_at = (np.maximum(0, b + (b - a) * (N - second) / (second - first)).round().astype(
-            int).tolist())
+        # (passes, 3), see _trace: on the straight line through both measurements
+        line = np.maximum(0, b + (b - a) * (N - second) / (second - first))
+        bytes_at = line.round().astype(int).tolist()
         forward, (kept, *_), backward = bytes_at[:nodes], bytes_at[nodes], bytes_at[nodes + 1:]
         fixed = {"parameters": net.parameters.nbytes, "gradients": net.grads.nbytes,
                  "optimizer": self.slots * net.parameters.nbytes, "state": net.state.nbytes}
@@ -145,8 +144,7 @@ class Forecast:
                             transient=max(most for _, most, _ in bytes_at) - kept, rows=rows)
 
     def largest_batch(self, memory: float) -> int:
-        """The largest batch that needs at most so many bytes beside what does not depend on it; 0
-        where none does."""
+        """The largest batch size that needs at most `memory` bytes beyond the fixed ones, or 0."""
         low, high = 0, 1
         while high < 1 << 40 and self._needs(high) <= memory:
             low, high = high, 2 * high
@@ -162,20 +160,20 @@ class Forecast:
 
 
 def _trace(net: Graph, N: int, mode: str) -> np.ndarray:
-    """Bytes of each pass (passes, 3): forward by node, the loss, backward by node.
+    """Bytes of each pass (passes, 3): forward of each node, the loss, backward of each node.
 
-    The columns are what there is at the start of the pass, the most there is in it, and what it
-    leaves for the backward pass.
+    The columns are the bytes in use at the start of the pass, the most in use during it, and the
+    bytes that it leaves for the backward pass.
     """
     nodes = len(net.nodes)
     passes = np.zeros((1 + (2 if mode == TRAIN else 1) * nodes, 3))
     rows = {node: row for row, node in enumerate(net.nodes)}
     with net.backend.scope():
         for layer in net.layers:
-            layer.make_tables()         # or the first batch that is tried would count them
+            layer.make_tables()         # else they would count for the first batch
     with counted(net.backend) as (backend, count):
         largest = max((p.size for layer in net.layers for p in layer.parameters), default=0)
-        scratch = backend.empty((largest,), net.dtype)      # for gradients, which are not read
+        scratch = backend.empty((largest,), net.dtype)      # all gradients go here and are not read
         start = most = 0
 
         def look() -> int:
@@ -183,17 +181,17 @@ def _trace(net: Graph, N: int, mode: str) -> np.ndarray:
             most = max(most, count.bytes() - start)
             return count.bytes() - start
 
-        def allocate(shape: tuple[int, ...], dtype: Any, empty: Callable[..., Array] = backend.empty
-                     ) -> Array:
+        def allocate(shape: tuple[int, ...], dtype: Any,
+                     empty: Callable[..., Array] = backend.empty) -> Array:
             a = empty(shape, dtype)
             look()
             return a
 
-        def watched(behind: int) -> Hook:
-            """A hook that fills the rows from `behind` on."""
+        def watched(first: int) -> Hook:
+            """A hook that fills the rows from number `first` on."""
             def hook(node: Node, compute: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
                 nonlocal most
-                row, most = behind + rows[node], 0
+                row, most = first + rows[node], 0
                 passes[row, 0] = look()
                 with count.of(row):
                     result = compute(*arrays)
@@ -230,7 +228,7 @@ def _zeros(backend: Backend, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def _family(layer: Layer) -> Iterator[Layer]:
-    """A layer and its children, and theirs."""
+    """A layer, its children, and their children."""
     yield layer
     for child in layer.children:
         yield from _family(child)
@@ -238,11 +236,11 @@ def _family(layer: Layer) -> Iterator[Layer]:
 
 # --- out of memory --------------------------------------------------------------------------------
 
-class OutOfMemory(MemoryError):     # noqa: N818 - a MemoryError that says more
+class OutOfMemory(MemoryError):     # noqa: N818 - like the built-in MemoryError
     """A batch did not fit into memory.
 
-    `batch_size` is the number of samples that were tried, `fits` the largest that would fit: 0 if
-    none does, None if it is not known.
+    `batch_size` is the number of samples in the batch, `fits` the largest number that would fit: 0
+    if not even one sample fits, None if unknown.
     """
 
     def __init__(self, message: str, batch_size: int, fits: int | None) -> None:
@@ -252,15 +250,13 @@ class OutOfMemory(MemoryError):     # noqa: N818 - a MemoryError that says more
 
 @contextmanager
 def explained(net: Graph, who: str, batch_size: int, optimizer: Optimizer | None = None, *,
-              mode: str = TRAIN
-              ) -> Iterator[None]:
-    """Errors of NumPy and CuPy that there is too little memory become an OutOfMemory, which says
-    what would fit."""
+              mode: str = TRAIN) -> Iterator[None]:
+    """Turn memory errors of NumPy and CuPy into OutOfMemory, which says what would fit."""
     try:
         yield
     except Exception as error:
         if isinstance(error, OutOfMemory):
-            # of what is inside, no frame may hold its arrays
+            # The frames of the traceback would keep the arrays of the batch alive.
             raise error.with_traceback(None) from error.__cause__
         if not _is_about_memory(error):
             raise
@@ -268,17 +264,16 @@ def explained(net: Graph, who: str, batch_size: int, optimizer: Optimizer | None
 
 
 def _is_about_memory(error: Exception) -> bool:
-    """CuPy raises a MemoryError where arrays do not fit, CUDA's own where a graph or a kernel does
-    not."""
+    """CuPy raises MemoryError if an array does not fit, CUDARuntimeError if a graph or a kernel
+    does not."""
     return (isinstance(error, MemoryError)
             or (type(error).__name__ == "CUDARuntimeError" and "MemoryAllocation" in str(error)))
 
 
 def _explanation(error: Exception, net: Graph, who: str, batch_size: int,
-                 optimizer: Optimizer | None, mode: str
-                 ) -> OutOfMemory:
+                 optimizer: Optimizer | None, mode: str) -> OutOfMemory:
     cause: BaseException | None = error
-    while cause is not None:  # the frames of its traceback hold the arrays of the batch that failed
+    while cause is not None:    # the frames of its traceback keep the arrays of the batch alive
         link = cause.__traceback__
         while link is not None:
             link.tb_next, link = None, link.tb_next
@@ -287,17 +282,16 @@ def _explanation(error: Exception, net: Graph, who: str, batch_size: int,
     received = f"Received: batch_size={batch_size}"
     try:
         free = _free_memory(net.backend)
-        forecast = (_affordable(net, optimizer, mode,
-                                min(PROBE_BYTES, (PROBE_BYTES if free is None else free) / 2)))
+        room = min(PROBE_BYTES, (PROBE_BYTES if free is None else free) / 2)
+        forecast = _affordable(net, optimizer, mode, room)
         report = forecast.report(batch_size)
-        fits = (min(forecast.largest_batch(MARGIN * free), batch_size - 1) if free is not None
-                else None)
-    except Exception:  # not even enough to look: the first error is the one to know
+        fits = (None if free is None
+                else min(forecast.largest_batch(MARGIN * free), batch_size - 1))
+    except Exception:       # too little memory to measure: report the first error only
         free = fits = None
     if free is None:
         return OutOfMemory(f"{who}: expected a batch that fits into the memory of "
-                           f"{net.backend.name}. {received}.",
-                           batch_size, None)
+                           f"{net.backend.name}. {received}.", batch_size, None)
     needed = (f"about {readable_bytes(report.peak - report.fixed)} beside the network's "
               f"{readable_bytes(report.fixed)}")
     advice = f"batch_size={fits} would fit" if fits else "Not even one sample fits"
@@ -307,7 +301,8 @@ def _explanation(error: Exception, net: Graph, who: str, batch_size: int,
 
 
 def _affordable(net: Graph, optimizer: Optimizer | None, mode: str, room: float) -> Forecast:
-    """A forecast made with so many bytes of outputs, or with fewer where they are too many."""
+    """A forecast from batches whose outputs take at most `room` bytes, or less if memory runs
+    out."""
     while True:
         try:
             return Forecast(net, optimizer, mode, room=room)
@@ -318,8 +313,7 @@ def _affordable(net: Graph, optimizer: Optimizer | None, mode: str, room: float)
 
 
 def _free_memory(backend: Backend) -> int | None:
-    """Bytes that new arrays can have, when the backend's pool has given back what it keeps for
-    them."""
+    """Bytes that are free for new arrays, after the backend's pool returned its unused blocks."""
     if backend.xp is not np:
         with backend.scope():
             backend.xp.get_default_memory_pool().free_all_blocks()

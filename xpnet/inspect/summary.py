@@ -1,4 +1,4 @@
-"""The table that shows a network: what each layer gives, and what it costs."""
+"""The table of a network's layers: output, parameters, multiply-adds, receptive field."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from xpnet.node import Node
 
 @dataclass(frozen=True)
 class Row:
-    """One layer's line. Receptive field: rows x columns of the input that one output element
-    depends on, None where it has lost its place (after Flatten or Linear)."""
+    """One layer's line.
+
+    `receptive_field`: rows and columns of the input that one output element depends on; None if it
+    depends on all of them (after Flatten or Linear).
+    """
 
     name: str
     kind: str
@@ -29,8 +32,8 @@ class Row:
 
 def rows(net: Graph) -> list[Row]:
     """A Row for each layer, in the order of computation."""
-    # (field, jump) per axis: field grows by (extent - 1) * jump, jump by the stride (Araujo et al.
-    # 2019, eq. 2)
+    # (field, jump) per axis: a layer adds (extent - 1) * jump to field and multiplies jump by its
+    # stride (Araujo et al. 2019, eq. 2).
     point = Fraction(1), Fraction(1)
     fields: dict[Node, list[tuple[Fraction, Fraction]] | None] = {
         node: [point] * 2 if len(node.shape) == 3 else None for node in net.ins.nodes}
@@ -53,7 +56,7 @@ def rows(net: Graph) -> list[Row]:
         table.append(Row(
             name=node.name, kind=type(layer).__name__, shape=node.shape,
             inputs=tuple(parent.name for parent in node.parents),
-            # a shared layer's parameters count at its first use
+            # The parameters of a shared layer count at its first use.
             parameters=0 if layer in counted else sum(p.size for p in layer.parameters),
             multiply_adds=layer.multiply_adds(),
             receptive_field=(math.ceil(field[0][0]), math.ceil(field[1][0])) if field else None,
@@ -67,9 +70,10 @@ def summary(net: Graph) -> str:
     table = rows(net)
     head = ("layer", "type", "output", "parameters", "multiply-adds", "receptive field")
     lines = [(node.name, "", _shape(node.shape), "", "", "") for node in net.ins.nodes]
-    lines += [(row.name, row.kind, _shape(row.shape), f"{row.parameters:,}",
-               f"{row.multiply_adds:,}", "x".join(map(str, row.receptive_field))
-               if row.receptive_field else "all") for row in table]
+    for row in table:
+        field = "x".join(map(str, row.receptive_field)) if row.receptive_field else "all"
+        lines.append((row.name, row.kind, _shape(row.shape), f"{row.parameters:,}",
+                      f"{row.multiply_adds:,}", field))
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     text = ["  ".join(cell.ljust(width) if i < 3 else cell.rjust(width)
                       for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
