@@ -284,7 +284,8 @@ class Graph:
 
         def forward(*xs: Array) -> Array:
             y = layer.forward(*xs, mode=mode)
-            node.kept = layer.take()
+            if layer.keeps(mode):       # else a backward pass may still need what is kept
+                node.kept = layer.take()
             return y
 
         y = forward(*inputs) if hook is None else hook(node, forward, inputs)

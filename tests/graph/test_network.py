@@ -185,6 +185,17 @@ def test_backward_frees_what_forward_kept():
     assert all(node.kept is None for node in net.nodes)
 
 
+def test_a_prediction_between_forward_and_backward_changes_nothing():
+    net, alone = branches(), branches()
+    batch = net.batch_last(np.random.default_rng(0).normal(size=(3, 2, 6, 6)))
+    for network in (net, alone):
+        y = network.forward(batch, TRAIN)
+        if network is net:
+            net.predict(np.ones((2, 2, 6, 6)))
+        network.backward(y)
+    np.testing.assert_array_equal(net.grads, alone.grads)
+
+
 def test_layers_below_every_parameter_keep_nothing_either():
     net = xn.Sequential([xn.MaxPool2d(2), xn.ReLU(), xn.Flatten(), xn.Linear(2)], input_shape=(1, 4, 4), backend="numpy")
     net.backward(net.forward(net.batch_last(np.ones((2, 1, 4, 4))), TRAIN))
