@@ -34,6 +34,8 @@ def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", aut
     if isinstance(name, Backend):
         return name
     try:
+        if not isinstance(name, str):
+            raise wrong("get_backend", "name to be a string or a Backend", "name", name)
         if name == "auto":
             return _auto(tf32, autotune)
         if name == "numpy":
@@ -43,7 +45,7 @@ def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", aut
         device = _device(name)
         if device is not None:
             return _cupy(device, tf32=tf32, autotune=autotune)
-        if isinstance(name, str) and name in _registered:
+        if name in _registered:
             return _own(name)
     except BackendError as error:       # its reason says what the tracebacks below it would
         raise error.with_traceback(None) from None

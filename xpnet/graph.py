@@ -15,7 +15,15 @@ import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.buffers import Array, Buffers, Parameter
-from xpnet.checks import expect_dtype, expect_name, expect_seed, expect_shape, real_array
+from xpnet.checks import (
+    expect_dtype,
+    expect_name,
+    expect_seed,
+    expect_shape,
+    nearest,
+    real_array,
+    wrong,
+)
 from xpnet.layer import PREDICT, Layer
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.node import Names, Node
@@ -221,12 +229,12 @@ class Graph:
 
     def node(self, name: str) -> Node:
         """The node called `name`; ValueError for another name."""
-        for node in (*self.ins.nodes, *self.nodes):
-            if node.name == name:
-                return node
-        names = ", ".join(node.name for node in self.nodes)
-        raise ValueError(f"{self.who}: expected the name of a layer, one of {names}. Received: "
-                         f"{name!r}.")
+        found = {node.name: node for node in (*self.ins.nodes, *self.nodes)}
+        if not isinstance(name, str) or name not in found:
+            near = nearest(name, found)
+            raise wrong(self.who, "name to be that of a layer"
+                        + (f', perhaps "{near}"' if near else ""), "name", name)
+        return found[name]
 
     def check_inputs(self, x: Any) -> tuple[Any, ...]:
         """Batch-first arrays of real numbers, one for each input; an error if the network cannot

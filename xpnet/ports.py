@@ -11,6 +11,8 @@ from typing import Any
 from xpnet.checks import shown
 from xpnet.node import Node
 
+MOST_NAMED = 4          # values that an error names
+
 
 class Ports:
     """Nodes as they were given, their names, and arrays to and from this structure.
@@ -82,7 +84,7 @@ class Ports:
             if set(value) == set(self.names):
                 return tuple(value[name] for name in self.names)
             raise ValueError(f"{who}: expected {what} for {', '.join(self.names)}. Received: a "
-                             f"dict with {', '.join(map(str, value)) or 'nothing'}.")
+                             f"dict with {_few([shown(key)[:40] for key in value])}.")
         if self.keys is None and isinstance(value, tuple | list) and len(value) == len(self):
             return tuple(value)
         kind = "dict" if self.keys else "list or dict"
@@ -96,4 +98,10 @@ def _types(given: Any) -> str:
         return shown(given)
     values = given.values() if isinstance(given, Mapping) else given
     kind = "dict" if isinstance(given, Mapping) else "list"
-    return f"a {kind} of {', '.join(type(value).__name__ for value in values) or 'nothing'}"
+    return f"a {kind} of {_few([type(value).__name__ for value in values])}"
+
+
+def _few(names: list[str]) -> str:
+    """The first names and how many more there are."""
+    more = [f"{len(names) - MOST_NAMED} more"] * (len(names) > MOST_NAMED)
+    return ", ".join(names[:MOST_NAMED] + more) or "nothing"

@@ -139,6 +139,7 @@ def test_every_public_name_is_called():
         "TRAIN",
         "Backend",
         "BackendError",
+        "Callback",
         "History",
         "Layer",
         "OutOfMemory",
@@ -149,6 +150,7 @@ def test_every_public_name_is_called():
         "metrics",
         "Loss",
         "Optimizer",
+        "Run",
         "Schedule",
     }
     assert set(xn.__all__) - others <= set(CALLS)

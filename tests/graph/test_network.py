@@ -342,3 +342,24 @@ def test_calls_predict_or_sample(mode):
 def test_the_last_seed_works():
     net = small(seed=2**64 - 1)
     assert np.isfinite(net(np.ones((3, 2)), mode="sample")).all() and math.isfinite(net.parameters.sum())
+
+
+# --- intermediate values ------------------------------------------------------------------------------------------------
+
+def test_the_output_of_a_layer_by_its_name():
+    net = xn.Sequential([xn.Linear(4, activation="relu", name="hidden"), xn.Linear(2)], input_shape=(3,), backend="numpy")
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    layer = net.layers[0]
+    expected = np.maximum(x @ layer.W.data.T + layer.b.data, 0)
+    np.testing.assert_allclose(net.output_of("hidden", x, batch_size=2), expected, rtol=1e-6)
+    np.testing.assert_array_equal(net.output_of("linear1", x), net.predict(x))
+    np.testing.assert_array_equal(net.output_of("input", x), x)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("hiden", "expected name to be that of a layer, perhaps \"hidden\". Received: name='hiden'"), (3, "Received: name=3"),
+    (None, "Received: name=None")])
+def test_a_layer_that_is_not_there(name, message):
+    net = xn.Sequential([xn.Linear(4, name="hidden")], input_shape=(3,), backend="numpy")
+    with pytest.raises(ValueError, match=message):
+        net.output_of(name, np.ones((1, 3)))

@@ -138,7 +138,7 @@ X, Y = data("dict")
 
 @pytest.mark.parametrize("x, y, settings, message", [
     ([X["image"]], Y, {}, "fit: expected|Network: expected inputs as a dict"),
-    ({"image": X["image"]}, Y, {}, "Network: expected inputs for image, vector. Received: a dict with image"),
+    ({"image": X["image"]}, Y, {}, "Network: expected inputs for image, vector. Received: a dict with 'image'"),
     (X, Y["digit"], {}, "fit: expected targets as a dict for digit, place. Received: ndarray"),
     (X | {"vector": X["vector"][:5]}, Y, {}, "Network: expected as many samples for each input. Received: "
                                              "24 of image, 5 of vector"),

@@ -130,6 +130,7 @@ def network() -> dict[str, Any]:
         "backend": "numpy",
         "dtype": "float32",
         "seed": 0,
+        "name": None,
     }
 
 
@@ -159,12 +160,14 @@ def networks() -> dict[str, Call]:
         "sample_weight": np.ones(len(X)),
         "schedule": "constant",
         "shuffle": True,
+        "callbacks": (),
         "until": None,
+        "loss_weights": None,
         "verbose": False,
         "capture": True,
     }
     return {
-        "Input": Call(xn.Input, lambda: {"shape": (3,)}),
+        "Input": Call(xn.Input, lambda: {"shape": (3,), "name": None}),
         "Network": Call(xn.Network, network, lambda net: net.predict(np.ones((1, 3)))),
         "Sequential": Call(
             xn.Sequential,
@@ -174,6 +177,7 @@ def networks() -> dict[str, Call]:
                 "backend": "numpy",
                 "dtype": "float32",
                 "seed": 0,
+                "name": None,
             },
             lambda net: net.predict(np.ones((1, 3))),
         ),
@@ -185,8 +189,13 @@ def networks() -> dict[str, Call]:
             x=X,
             y=Y,
             loss="cross_entropy",
+            loss_weights=None,
             batch_size=3,
             metrics={"f1": metrics.f1_score},
+        ),
+        "Network.output_of": of_network("output_of", name="conv1", x=X, batch_size=3),
+        "Network.input_gradient": of_network(
+            "input_gradient", x=X, target=Y, loss="cross_entropy", output_gradient=None
         ),
         "Network.predict": of_network("predict", x=X, batch_size=3),
         "Network.predict_samples": of_network(
@@ -208,6 +217,7 @@ def networks() -> dict[str, Call]:
                 "net": xn.Network(**network()),
                 "loss": xn.CrossEntropy(),
                 "optimizer": xn.Adam(),
+                "loss_weights": None,
                 "capture": True,
             },
             trained,

@@ -18,7 +18,6 @@ from xpnet.layers import (
     SeparableConv2d,
     TrueConv2d,
 )
-from xpnet.layers.activations import Activated
 from xpnet.layers.normalization import BatchNorm
 from xpnet.node import Node
 
@@ -90,7 +89,7 @@ WEIGHTS: dict[type[Layer], tuple[str, Callable[[Layer, np.ndarray, np.ndarray], 
 
 def _takes(layer: Layer | None) -> bool:
     """Whether a batch norm that follows this layer can be folded into it."""
-    return type(layer) in WEIGHTS and isinstance(layer, Activated) and layer.activation is None
+    return type(layer) in WEIGHTS and getattr(layer, "activation", None) is None
 
 
 @np.errstate(under="ignore")
