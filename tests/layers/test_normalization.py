@@ -297,7 +297,7 @@ def test_population_statistics_leave_frozen_layers_alone():
 
 @pytest.mark.parametrize("net, x, options, text", [
     (lambda: xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy"), np.zeros((4, 3)), {},
-     "population_statistics: expected a network with a batch norm that is trainable. Received: none."),
+     "population_statistics: expected a network with a trainable batch norm. Received: none."),
     (two_norms, np.zeros((4, 3)), {}, "Network: expected input of shape (N, 2, 5, 5). Received: shape (4, 3)."),
     (two_norms, np.full((4, 2, 5, 5), np.nan), {}, "population_statistics: expected finite samples. Received: NaN or infinity"),
     (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 0}, "population_statistics: expected batch_size to be an int"),

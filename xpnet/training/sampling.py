@@ -1,5 +1,4 @@
-"""Predictions with a spread: the mean and the standard deviation of many forward passes with
-dropout on."""
+"""Mean and standard deviation of predictions with dropout on."""
 
 from __future__ import annotations
 
@@ -18,19 +17,30 @@ from xpnet.training.goals import Goal, known_goals
 
 def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
                     batch_size: int = 256) -> tuple[Any, Any]:
-    """Predictions with a spread: mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of (y_t -
-    mean)^2, T = samples.
+    """Predict several times with dropout on, and return mean and standard deviation.
 
-    y_t are the predictions for batch-first x (N, ...) with dropout's masks number t; mean and
-    spread are float64 arrays (N, ...). Where the loss includes the softmax (cross entropy) or the
-    sigmoid (binary cross entropy), y_t are probabilities: it is applied to each y_t, so that `mean`
-    is a distribution, too. Other outputs are averaged as they are. `loss` is that of the last fit
-    by default; ValueError for a network that was not trained here, which needs it. Gal and
-    Ghahramani 2016, section 4, without the variance of the data's own noise, which they add.
+    mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of (y_t - mean)^2, with T = `samples`
+    and y_t the prediction with the dropout masks number t. mean and spread are float64 arrays
+    (N, ...).
 
-    Batch norm and the like are as in a prediction. Each sample of a batch has masks of its own,
-    which follow from the network's seed and step; nothing of the network changes, so that the same
-    call gives the same figures. The first sample is what `net(x, mode="sample")` would give.
+    If the loss includes the softmax (cross entropy) or the sigmoid (binary cross entropy), it is
+    applied to each y_t, so that `mean` is a probability distribution. Other outputs are averaged as
+    they are.
+
+    Other layers, such as batch norm, work as in a prediction. Each sample of a batch has its own
+    masks, which depend on the seed and the step of the network. The network does not change, so
+    the same call returns the same numbers. The masks number 1 are those of
+    `net(x, mode="sample")`.
+
+    Args:
+        x: batch-first samples (N, ...).
+        samples: number of predictions, T.
+        loss: that of the last `fit` by default.
+
+    Raises:
+        ValueError: `loss` is missing and the network was not trained in this process.
+
+    Source: Gal and Ghahramani 2016, section 4, without the variance of the observation noise.
     """
     who = "predict_samples"
     expect_instance(who, "net", net, Graph, "a Network")
@@ -56,7 +66,7 @@ def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
 
 
 def _probability(net: Graph, goal: Goal) -> Callable[[Array], Array]:
-    """What makes a prediction of an output: softmax, sigmoid, or nothing."""
+    """The function that makes a prediction of an output: softmax, sigmoid or identity."""
     # If the loss does not read the output itself, the last layer is the softmax or sigmoid.
     if not goal.loss.takes_logits or goal.node is not goal.output:
         return lambda y: y
@@ -67,7 +77,7 @@ def _probability(net: Graph, goal: Goal) -> Callable[[Array], Array]:
 
 def _moments(net: Graph, xs: Sequence[Array], samples: int,
              probabilities: Sequence[Callable[[Array], Array]]) -> list[tuple[Array, Array]]:
-    """Mean and standard deviation of each output over predictions for a batch, without keeping them
+    """Mean and standard deviation of each output for a batch, without keeping the predictions
     (Welford 1962)."""
     shapes = [(*node.shape, xs[0].shape[-1]) for node in net.outs.nodes]
     sums = [(net.backend.zeros(shape, np.float64), net.backend.zeros(shape, np.float64))

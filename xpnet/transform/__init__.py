@@ -1,1 +1,1 @@
-"""New networks from old ones: batch norms folded, statistics of a data set."""
+"""Changes to trained networks: folded batch norms, population statistics."""

@@ -1,5 +1,5 @@
-"""Batch normalisation folded into the layer before it: a network for predictions with fewer passes
-over memory."""
+"""Batch normalisation folded into the layer before it, for predictions with fewer passes over
+memory."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ Arrays = dict[str, np.ndarray]
 
 
 def fold_batch_norm(net: Graph) -> Graph:
-    """Batch norm folded away: W' = s W, row by row, b' = s (b - mean) + beta, with s = gamma /
-    sqrt(var + eps).
+    """Fold each batch norm into the layer before it, in a new network for predictions.
 
-    A new network that predicts what `net` predicts, to rounding: f(gamma (W x + b - mean) /
-    sqrt(var + eps) + beta) is f(W' x + b') (Jacob et al. 2018, section 3.2). That is done where a
-    batch norm directly follows a convolution or a Linear without an activation whose output nobody
-    else reads; the layer keeps its name, and takes over the batch norm's activation f. All else is
-    copied, and `net` stays as it is. The new network is for predictions: in training it would
-    normalise nothing.
+    With s = gamma / sqrt(var + eps), W' = s W (row by row) and b' = s (b - mean) + beta,
+    f(gamma (W x + b - mean) / sqrt(var + eps) + beta) = f(W' x + b'). So the new network predicts
+    the same as `net`, up to rounding. It must not be trained, because it does not normalise.
+
+    A batch norm is folded if it directly follows a convolution or a Linear without an activation,
+    and no other layer reads the output in between. The layer keeps its name and takes over the
+    batch norm's activation f. Everything else is copied; `net` does not change.
+
+    Source: Jacob et al. 2018, section 3.2.
     """
     readers = Counter(parent for node in net.nodes for parent in node.parents)
     readers.update(net.outs.nodes)
@@ -66,24 +68,23 @@ def fold_batch_norm(net: Graph) -> Graph:
 
 
 def _rows(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """W (outputs, ...), each row times its scale."""
+    """W (outputs, ...), each row times the scale of its output."""
     return W * scale.reshape(-1, *(1,) * (W.ndim - 1))
 
 
 def _columns(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """W (C, filters/groups, KH, KW) of a transposed convolution: its outputs are the second axis,
-    group by group."""
+    """W (C, filters/groups, KH, KW) of a transposed convolution times the scale of its outputs,
+    which are the second axis of each group."""
     assert isinstance(layer, ConvTranspose2d)
     by_groups = W.reshape(layer.groups, -1, *W.shape[1:])
     return (by_groups * scale.reshape(layer.groups, 1, -1, 1, 1)).reshape(W.shape)
 
 
-# Which weights make the outputs, and how each output's weights are scaled. Of exactly these
-# classes, not of ones that follow.
+# The weights that make a layer's outputs, and how each output's weights are scaled. Subclasses are
+# left out, because they may compute something else.
 WEIGHTS: dict[type[Layer], tuple[str, Callable[[Layer, np.ndarray, np.ndarray], np.ndarray]]] = {
     Conv2d: ("W", _rows), TrueConv2d: ("W", _rows), DepthwiseConv2d: ("W", _rows),
-    SeparableConv2d: ("pointwise.W", _rows),
-    ConvTranspose2d: ("W", _columns), Linear: ("W", _rows),
+    SeparableConv2d: ("pointwise.W", _rows), ConvTranspose2d: ("W", _columns), Linear: ("W", _rows),
 }
 
 

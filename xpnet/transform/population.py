@@ -1,4 +1,5 @@
-"""The statistics of a whole data set in place of batch normalisation's running ones."""
+"""Population statistics: batch norms with the statistics of a whole data set instead of running
+ones."""
 
 from __future__ import annotations
 
@@ -17,28 +18,35 @@ from xpnet.training.batches import Batches, check_batch_sizes, finite_samples
 
 
 def population_statistics(net: Graph, x: Any, *, batch_size: int = 256) -> None:
-    """Batch norm's population statistics: E[x] = E[mean_B], Var[x] = m / (m - 1) E[var_B] over the
-    batches B.
+    """Replace the running statistics of all trainable batch norms by those of the data set x.
 
-    Ioffe and Szegedy 2015, algorithm 2. Every batch norm that is trainable gets those of
-    batch-first x: the network normalises with the statistics of each batch, as in training, in one
-    pass over x. m counts the elements that a channel's mean is of, its pixels among them. A last
-    batch that is smaller weighs less: E[x] = sum m mean_B / sum m, and Var[x] = sum m var_B / sum
-    (m - 1), which for equal m are the paper's. Dropout is off, as it will be in predictions.
-    Parameters stay as they are, and so does everything else where x is refused.
+    E[x] = sum of m mean_B / sum of m, Var[x] = sum of m var_B / sum of (m - 1), over the batches B,
+    with m the elements per channel in a batch (pixels times samples). For equal m these are the
+    paper's E[x] = E[mean_B] and Var[x] = m / (m - 1) E[var_B].
+
+    In one pass over x, the network normalises with the statistics of each batch, as in training,
+    and dropout is off, as in predictions. Parameters do not change.
+
+    Args:
+        x: batch-first samples.
+
+    Raises:
+        ValueError: the network has no trainable batch norm, or x is not finite or does not fit it.
+
+    Source: Ioffe and Szegedy 2015, algorithm 2.
     """
     expect_instance("population_statistics", "net", net, Graph, "a Network")
     layers = [layer for layer in net.layers if isinstance(layer, BatchNorm) and layer.trainable]
     if not layers:
-        raise ValueError("population_statistics: expected a network with a batch norm that is "
-                         "trainable. Received: none.")
+        raise ValueError("population_statistics: expected a network with a trainable batch norm. "
+                         "Received: none.")
     xs = finite_samples(net, x, "population_statistics")
     batch_size = expect_integer("population_statistics", "batch_size", batch_size)
     check_batch_sizes(net, len(xs[0]), batch_size)
     totals = {layer: _Totals(net, layer) for layer in layers}
 
     def normalise(node: Node, forward: Callable[..., Array], inputs: tuple[Array, ...]) -> Array:
-        """Batch norms use the batch's statistics and add them up; everything else predicts."""
+        """Batch norms use and sum up the statistics of the batch; other layers predict."""
         layer = node.layer
         if not isinstance(layer, BatchNorm) or layer not in totals:
             return forward(*inputs)
@@ -56,10 +64,10 @@ def population_statistics(net: Graph, x: Any, *, batch_size: int = 256) -> None:
 
 
 class _Totals:
-    """Of one layer: the sums over the batches of m (mean_B - first) and of m var_B, in float64, of
-    m and of 1.
+    """Sums over the batches for one layer: of m (mean_B - first) and m var_B in float64, of m and
+    of 1.
 
-    `first` is the first batch's mean. A channel that is constant has exactly this one.
+    `first` is the mean of the first batch. So the mean of a constant channel is exact.
     """
 
     first: Array
