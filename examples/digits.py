@@ -1,5 +1,5 @@
-"""Ten lines: a convolutional network that learns handwritten digits, on a GPU where there is one
-and else on the CPU."""
+"""A convolutional network learns handwritten digits in ten lines, on a GPU if there is one and on
+the CPU otherwise."""
 # --- README
 import xpnet as xn
 from xpnet.data import digits

@@ -1,5 +1,5 @@
-"""Two networks that people wrote from scratch to learn MNIST, side by side, with their authors'
-figures next to ours.
+"""Two networks that were written from scratch to learn MNIST: the figures of their authors, and
+those measured here.
 
     python examples/mnist.py [--data-dir FOLDER] [--epochs 3] [--samples 60000] [--backend auto]
 """
@@ -11,20 +11,24 @@ import xpnet as xn
 from xpnet.data import mnist
 from xpnet.models import bilici, numpy_cnn
 
-AUTHORS = {     # what each author reports for MNIST's test set: accuracy, time
+AUTHORS = {     # accuracy on MNIST's test set and training time that each author reports
     "numpy_cnn": ("98.4 %", "about 5 hours"),       # Escontrela, github.com/Alescontrela/Numpy-CNN
     "bilici": ("unknown", "unknown"),
 }
 
 
 def main() -> None:
-    parser = (argparse.ArgumentParser(description=__doc__,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter))
-    parser.add_argument("--data-dir", help="where MNIST's files lie")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=60000, help="how many of the training "
-                                                                   "pictures to use")
-    parser.add_argument("--backend", default="auto")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir",
+                        help="folder of MNIST's files (default: $XPNET_HOME, then the cache "
+                             "folder, then a download)")
+    parser.add_argument("--epochs", type=int, default=3,
+                        help="passes over the training images (default: 3)")
+    parser.add_argument("--samples", type=int, default=60000,
+                        help="number of training images (default: all 60000)")
+    parser.add_argument("--backend", default="auto",
+                        help='"auto" (default), "numpy", "numba", "cupy" or "cupy:DEVICE"')
     options = parser.parse_args()
 
     data = mnist(options.data_dir)

@@ -1,4 +1,4 @@
-"""A layer of your own in 20 lines, its gradient checked, and a network that learns with it."""
+"""A layer of your own in 20 lines: a check of its gradient, and a network that uses it."""
 
 import xpnet as xn
 from xpnet.data import digits
@@ -7,10 +7,10 @@ from xpnet.testing import check_gradients
 
 
 class Mix(xn.Layer):
-    """At each place, new channels from the old ones: Y = W X + b; dW = dY X^T, db = sum of dY, dX =
-    W^T dY.
+    """New channels as linear combinations of the old ones, at each pixel: Y = W X + b.
 
-    X (C, ..., N) counts as C rows, W (channels, C), b (channels,), Y (channels, ..., N).
+    X (C, ..., N), taken as C rows; W (channels, C), b (channels,), Y (channels, ..., N).
+    dW = dY X^T, db = sum of dY over each row, dX = W^T dY.
     """
 
     kind = "mix"
@@ -20,8 +20,8 @@ class Mix(xn.Layer):
         self.channels = self.expect_integer("channels", channels)
 
     def build(self, in_shape):
-        # Of two axes: fan_in is C, so he_normal draws with variance 2 / C, and weight decay
-        # applies. Not so for b.
+        # W has two axes, so its fan_in is C, he_normal draws with variance 2 / C, and weight decay
+        # applies to it. Weight decay does not apply to b, which has one axis.
         self.W = self.parameter("W", (self.channels, in_shape[0]), he_normal)
         self.b = self.parameter("b", (self.channels,), zeros)
         return self.channels, *in_shape[1:]
@@ -44,10 +44,9 @@ def main() -> None:
     print(f"gradients agree with finite differences, relative error {error:.1e}")
     data = digits()
     net = xn.Sequential([xn.Conv2d(8, 3, activation="relu"), Mix(16), xn.ReLU(), xn.Flatten(),
-                         xn.Linear(10)],
-                        input_shape=(1, 8, 8))
-    print(f"standard deviation of the initial W: {float(net.layers[1].W.data.std()):.2f}, sqrt(2 / "
-          "8) = 0.50")
+                         xn.Linear(10)], input_shape=(1, 8, 8))
+    print("standard deviation of the initial W: "
+          f"{float(net.layers[1].W.data.std()):.2f}, sqrt(2 / 8) = 0.50")
     net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.AdamW(3e-3), epochs=5,
             verbose=False)
     print(f"test accuracy: {100 * net.evaluate(data.x_test, data.y_test)['accuracy']:.2f}%")

@@ -1,7 +1,8 @@
-"""A deconvolutional network learns filters from two photographs, without labels: the cost at every
-step, and a picture.
+"""A deconvolutional network learns filters from two photographs without labels; prints the cost of
+every step and draws the filters.
 
-It needs scikit-learn, whose photographs it takes, and matplotlib: pip install "xpnet[data,viz]".
+The photographs are scikit-learn's, the figure is drawn with matplotlib:
+pip install "xpnet[data,viz]".
 """
 
 import argparse
@@ -14,22 +15,22 @@ BETAS = [8, 16, 32, 64, 64, 64]
 
 
 def photographs():
-    """Patches (S, 1, 40, 40) of two photographs in grey at half their size, local contrast
-    normalised."""
+    """Patches (S, 1, 40, 40) of two photographs: grey, half their size, with normalised local
+    contrast."""
     from sklearn.datasets import load_sample_images
-    # (2, 426, 640)
-    grey = np.stack([image[:426].mean(axis=2) for image in load_sample_images().images]) / 255
+    images = load_sample_images().images
+    grey = np.stack([image[:426].mean(axis=2) for image in images]) / 255       # (2, 426, 640)
     half = grey.reshape(2, 1, 213, 2, 320, 2).mean(axis=(3, 5))
     net = xn.Sequential([xn.ContrastNorm2d(9)], input_shape=(1, 213, 320))
     contrast = net.predict(half)
     corners = [(n, row, column) for n in range(2) for row in range(6, 170, 40)
                for column in range(0, 320, 40)]
-    return (np.stack([contrast[n, :, row:row + 40, column:column + 40]
-                      for n, row, column in corners]))
+    return np.stack([contrast[n, :, row:row + 40, column:column + 40]
+                     for n, row, column in corners])
 
 
 def table(steps, epochs):
-    """Every step of the first two epochs, and the cost after some others."""
+    """Every step of the first two epochs, and the cost after some later ones."""
     rows = ["epoch  step     beta   augmented        cost", "-" * 45]
     for step in steps:
         if step.epoch <= 2:
@@ -44,7 +45,7 @@ def table(steps, epochs):
 
 
 def draw(filters, histories, path):
-    """The filters, those that paint most first, and how the cost falls."""
+    """Draw the filters, those with the largest sum of |map| first, and the cost of each epoch."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -69,10 +70,14 @@ def draw(filters, histories, path):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--patches", type=int, default=64, help="how many of the 80 to learn from")
-    parser.add_argument("--maps", type=int, default=9)
-    parser.add_argument("--picture", default="sparse_coding.png")
+    parser.add_argument("--epochs", type=int, default=20,
+                        help="passes over the patches (default: 20)")
+    parser.add_argument("--patches", type=int, default=64,
+                        help="number of patches to learn from, of 80 (default: 64)")
+    parser.add_argument("--maps", type=int, default=9,
+                        help="number of filters and feature maps (default: 9)")
+    parser.add_argument("--picture", default="sparse_coding.png",
+                        help="file for the figure (default: sparse_coding.png)")
     args = parser.parse_args()
     y = photographs()
     y = y[np.random.default_rng(0).permutation(len(y))[:args.patches]]
@@ -89,7 +94,7 @@ def main() -> None:
         most = np.argsort(-np.abs(maps).sum(axis=(0, 2, 3)))
         filters[title] = net.backend.to_numpy(layer.filters.data)[most, 0]
     draw(filters, histories, args.picture)
-    print(f"\n{args.picture}: the filters, those that paint most first")
+    print(f"\n{args.picture}: the filters, those with the largest sum of |map| first")
 
 
 if __name__ == "__main__":
