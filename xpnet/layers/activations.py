@@ -8,6 +8,12 @@ from __future__ import annotations
 from xpnet.backends import activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
+__all__ = [
+    "Activation", "Arctan", "CELU", "ELU", "Elliot", "GELU", "Gaussian", "Identity", "LogSigmoid",
+    "Loggy", "Mish", "SELU", "ScaledTanh", "SiLU", "Sigmoid", "SmoothAbs", "Softplus", "Softsign",
+    "SymmElliot", "Tanh", "Tanhshrink",
+]
+
 
 class Activated(Layer):
     """Base class of the layers with an argument `activation`: Y = f(Z), where the layer computes Z.

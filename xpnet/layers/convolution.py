@@ -14,6 +14,10 @@ from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
 
+__all__ = [
+    "Conv2d", "ConvTranspose2d", "DepthwiseConv2d", "SeparableConv2d", "TableConv2d", "TrueConv2d",
+]
+
 
 class Conv2d(Activated):
     """Convolution as a sliding dot product: Y[f] = act(b[f] + sum over c of W[f, c] * X[c]).

@@ -9,6 +9,8 @@ from xpnet.backends import Backend
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.linear import Linear
 
+__all__ = ["AlphaDropout", "DropConnect", "Dropout", "Dropout2d", "GaussianDropout"]
+
 FLOOR = -1.6732632423543772 * 1.0507009873554805        # limit of SELU, -alpha lambda
 
 

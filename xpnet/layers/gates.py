@@ -10,6 +10,8 @@ from xpnet.initializers import constant, ones
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activation
 
+__all__ = ["CReLU", "GLU", "Gain", "Maxout", "PReLU", "RReLU", "Swish"]
+
 
 def per_row(parameter: Parameter, x: Array) -> Array:
     """A parameter (C,) or (1,) so that it multiplies x (C, ..., N)."""

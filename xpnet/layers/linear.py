@@ -13,6 +13,8 @@ from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
 
+__all__ = ["Linear", "LocallyConnected2d", "RBF"]
+
 
 class Linear(Activated):
     """Fully connected layer: Y = f(W X + b) (Rosenblatt 1958).

@@ -10,6 +10,11 @@ from xpnet.backends import Window
 from xpnet.checks import MOST_AXES
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
+__all__ = [
+    "ContrastNorm2d", "DivisiveNorm2d", "L1Norm", "L2Norm", "LocalResponseNorm", "LpNormalize",
+    "SubtractiveNorm2d",
+]
+
 
 class LocalResponseNorm(Layer):
     """Local response normalisation: Y = X / (k + alpha / size * sum over size neighbouring channels

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
+__all__ = ["Add", "Average", "Concat", "Maximum", "Minimum", "Multiply", "Subtract"]
+
 
 class _SameShape(Layer):
     """Base class of elementwise functions of two or more arrays of one shape."""

@@ -11,6 +11,8 @@ from xpnet.initializers import ones, zeros
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
 from xpnet.layers.activations import Activated
 
+__all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm2d", "LayerNorm", "RMSNorm"]
+
 
 class BatchNorm(Activated):
     """Base class of batch normalisation: each row of X (C, ..., N) with its own mean and variance.

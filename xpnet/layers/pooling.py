@@ -11,6 +11,11 @@ from xpnet.backends import Window
 from xpnet.backends.window import Padding, Pair, pair
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
+__all__ = [
+    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d",
+    "MaxPool2d", "MaxUnpool2d",
+]
+
 Span = tuple[int, int]      # from, to (not included)
 
 

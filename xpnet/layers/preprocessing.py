@@ -13,6 +13,8 @@ from xpnet.checks import finite_array, items, wrong
 from xpnet.initializers import zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
+__all__ = ["Rescale", "Whitening"]
+
 SAMPLES = 4096      # samples whose products are summed at once, which takes memory in float64
 
 

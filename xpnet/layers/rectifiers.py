@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from xpnet.layers.activations import Activation, NamedActivation
 
+__all__ = [
+    "Abs", "ClippedReLU", "HardSigmoid", "HardSwish", "Hardshrink", "Hardtanh", "LeakyReLU",
+    "Lhtan", "Plse", "Ramp", "ReLU", "ReLU6", "Relie", "Softshrink", "Stair", "Step",
+    "ThresholdedReLU",
+]
+
 
 class ReLU(NamedActivation):
     """Rectified linear unit: Y = max(X, 0), dX = dY where Y > 0 (Nair and Hinton 2010)."""

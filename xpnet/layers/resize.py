@@ -10,6 +10,11 @@ from xpnet.checks import LARGEST, shown, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.gathered import RowsAndColumns, Sparse
 
+__all__ = [
+    "CircularPad2d", "ConstantPad2d", "Crop2d", "ReflectionPad2d", "ReplicationPad2d", "Upsample2d",
+    "ZeroPad2d",
+]
+
 CUBIC = -0.75       # slope of the cubic kernel at 1, as in PyTorch and ONNX; Keys has -1/2
 # rows and columns that an output element reads
 READS = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}

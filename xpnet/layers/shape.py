@@ -9,6 +9,8 @@ from xpnet.backends import Window
 from xpnet.checks import MOST_AXES, is_integer, items, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
+__all__ = ["ChannelShuffle", "Flatten", "Permute", "PixelShuffle", "PixelUnshuffle", "Reshape"]
+
 
 class Flatten(Layer):
     """Every sample as one vector: X (C, H, W, N) -> Y (C*H*W, N), a view in (C, H, W) order; dX is

@@ -5,6 +5,8 @@ from __future__ import annotations
 from xpnet.backends.base import weighed
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
+__all__ = ["LogSoftmax", "Softmax"]
+
 
 class OverAxis(Layer):
     """Base class: a function along one axis of a sample, 0 for the channels or features."""

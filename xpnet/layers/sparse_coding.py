@@ -13,6 +13,8 @@ from xpnet.backends.window import Pair
 from xpnet.checks import finite_array, items, wrong
 from xpnet.layer import PREDICT, Array, Layer, Shape
 
+__all__ = ["DeconvolutionalNetwork2d"]
+
 SAMPLE = (0, 1, 2)      # the axes of one image, or of its feature maps
 NEWTON_STEPS = 6        # enough for all digits of the root, even next to the jump and for p near 1
 

@@ -14,6 +14,8 @@ from xpnet.layers.activations import Activated
 from xpnet.layers.local_normalization import norm, norm_slope
 from xpnet.layers.pooling import Pool2d
 
+__all__ = ["GaussianPool2d", "LpPool2d", "SkipSampling2d", "StochasticPool2d", "Subsampling2d"]
+
 
 class Subsampling2d(Activated):
     """Trainable subsampling: Y[c] = f(a[c] sum over the window of X[c] + b[c]), one coefficient and

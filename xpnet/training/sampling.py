@@ -17,10 +17,10 @@ from xpnet.training.goals import Goal, known_goals
 
 def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
                     batch_size: int = 256) -> tuple[Any, Any]:
-    """Predict several times with dropout on, and return mean and standard deviation.
+    """Predictions with a spread: mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of
+    (y_t - mean)^2, T = samples.
 
-    mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of (y_t - mean)^2, with T = `samples`
-    and y_t the prediction with the dropout masks number t. mean and spread are float64 arrays
+    y_t is the prediction with the dropout masks number t. mean and spread are float64 arrays
     (N, ...).
 
     If the loss includes the softmax (cross entropy) or the sigmoid (binary cross entropy), it is

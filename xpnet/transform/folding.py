@@ -25,9 +25,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def fold_batch_norm(net: Graph) -> Graph:
-    """Fold each batch norm into the layer before it, in a new network for predictions.
+    """Batch norm folded away: W' = s W, row by row, b' = s (b - mean) + beta, with
+    s = gamma / sqrt(var + eps).
 
-    With s = gamma / sqrt(var + eps), W' = s W (row by row) and b' = s (b - mean) + beta,
+    Each batch norm is folded into the layer before it, in a new network for predictions:
     f(gamma (W x + b - mean) / sqrt(var + eps) + beta) = f(W' x + b'). So the new network predicts
     the same as `net`, up to rounding. It must not be trained, because it does not normalise.
 

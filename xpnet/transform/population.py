@@ -18,11 +18,12 @@ from xpnet.training.batches import Batches, check_batch_sizes, finite_samples
 
 
 def population_statistics(net: Graph, x: Any, *, batch_size: int = 256) -> None:
-    """Replace the running statistics of all trainable batch norms by those of the data set x.
+    """Batch norm's population statistics: E[x] = E[mean_B], Var[x] = m / (m - 1) E[var_B] over the
+    batches B.
 
-    E[x] = sum of m mean_B / sum of m, Var[x] = sum of m var_B / sum of (m - 1), over the batches B,
-    with m the elements per channel in a batch (pixels times samples). For equal m these are the
-    paper's E[x] = E[mean_B] and Var[x] = m / (m - 1) E[var_B].
+    They replace the running statistics of all trainable batch norms. m is the number of elements
+    per channel in a batch (pixels times samples). If it differs between batches,
+    E[x] = sum of m mean_B / sum of m and Var[x] = sum of m var_B / sum of (m - 1).
 
     In one pass over x, the network normalises with the statistics of each batch, as in training,
     and dropout is off, as in predictions. Parameters do not change.
