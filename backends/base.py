@@ -131,6 +131,16 @@ class Backend:
         out[...] = out + value if accumulate else value
         return out
 
+    def _is_direct(self, out: Array | None, dtype: Any, *reads: Array | None) -> bool:
+        """Whether a kernel may write its result straight into `out`: an array of this dtype, contiguous, whose memory is
+        none of the arrays that are still to be read."""
+        return (out is not None and out.dtype == dtype and bool(out.flags.c_contiguous)
+                and not any(self._overlap(out, a) for a in reads if a is not None))
+
+    def _overlap(self, a: Array, b: Array) -> bool:
+        """Whether two contiguous arrays may share memory."""
+        return np.may_share_memory(a, b)
+
     # --- convolution ----------------------------------------------------------------------------------------------
 
     def im2col(self, x: Array, window: Window) -> Array:

@@ -79,6 +79,23 @@ class Window:
         """True where the windows are the elements themselves, one by one: a 1x1 convolution is a GEMM on its input."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and not self.padded
 
+    @property
+    def gradient_padding(self) -> tuple[int, int, int, int]:
+        """The padding with which, at stride 1, the input gradient is a convolution of dy with flipped filters.
+
+        x[iy] is read by tap i of output oy = iy + top - i * dilation. Read backwards, that is a window on dy that begins
+        (KH - 1) * dilation - top rows above iy. Negative if a window lies wholly in padding.
+        """
+        (high, wide), (top, bottom, left, right) = self.extent, self.padding
+        return high - 1 - top, high - 1 - bottom, wide - 1 - left, wide - 1 - right
+
+    @property
+    def flipped(self) -> Window | None:
+        """The window of the convolution that gives the input gradient; None if the gradient is no convolution with
+        padding of 0 or more: if the stride is not 1, or windows lie wholly in padding."""
+        padding = self.gradient_padding
+        return Window(self.kernel, (1, 1), padding, self.dilation) if self.stride == (1, 1) and min(padding) >= 0 else None
+
     def output_size(self, height: int, width: int, *, who: str = "Window") -> tuple[int, int]:
         """(OH, OW) for an input of height x width; an error where the window is larger than the padded input."""
         top, bottom, left, right = self.padding

@@ -169,6 +169,9 @@ class CupyBackend(Backend):
                 a = a.copy()                            # CuPy copies to the current device
             return super().asarray(a, dtype)
 
+    def _overlap(self, a: Array, b: Array) -> bool:
+        return bool(a.data.ptr < b.data.ptr + b.nbytes and b.data.ptr < a.data.ptr + a.nbytes)
+
     def to_numpy(self, a: Array) -> np.ndarray:
         with self.scope():
             return self.xp.asnumpy(a)

@@ -16,7 +16,6 @@ from xpnet.backends.cupy.product import (
     flipped_filters,
     math_for,
     multiplies,
-    overlap,
 )
 from xpnet.backends.window import Window
 
@@ -133,11 +132,9 @@ def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], 
         return _dx_of_points(self, dy, W, x_shape, groups)
     if window.stride != (1, 1):
         return _dx_by_columns(self, dy, W, x_shape, window, groups)
-    # x[c, iy, ix] was read by the tap (i, j) of output (iy + top - i dilation, ..): walked backwards, that is a
-    # convolution of dy whose first tap lies (KH - 1) dilation - top above.
-    (KH, KW), (top, _, left, _) = window.kernel, window.padding
+    # A convolution of dy, whose padding may be negative here.
     w = cuda_launch.window_struct(x_shape, window)
-    w["top"], w["left"] = (KH - 1) * window.dilation[0] - top, (KW - 1) * window.dilation[1] - left
+    w["top"], _, w["left"], _ = window.gradient_padding
     (w["H"], w["W"]), (w["OH"], w["OW"]) = dy.shape[1:3], x_shape[1:3]
     ways = {IMAGE: lambda: _convolve(self, dy, flipped_filters(self, W, groups), w, False, groups),
             COLUMNS: lambda: _dx_by_columns(self, dy, W, x_shape, window, groups)}
@@ -179,9 +176,7 @@ def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, *, groups:
         return Backend.conv2d_dW(self, x, dy, window, groups=groups, out=out, accumulate=accumulate)
     x, dy = self._contiguous(x), self._contiguous(dy)
     shape = dy.shape[0], x.shape[0] // groups, *window.kernel
-    # Straight into `out`, unless x or dy, which are still to be read, may lie there.
-    direct = (out is not None and out.dtype == x.dtype and out.flags.c_contiguous
-              and not overlap(out, x) and not overlap(out, dy))
+    direct = self._is_direct(out, x.dtype, x, dy)
 
     def fresh(way: str) -> Array:
         return _dW(self, way, x, dy, window, groups, self.empty(shape, x.dtype), False)

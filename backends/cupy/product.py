@@ -69,8 +69,7 @@ def gemm(self: CupyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_
         return Backend.gemm(self, a, b, trans_a=trans_a, trans_b=trans_b, bias=bias, activation=activation, out=out,
                             accumulate=accumulate)
     a, b = self._contiguous(a), self._contiguous(b)
-    direct = (out is not None and out.dtype == a.dtype and out.flags.c_contiguous
-              and not any(overlap(out, read) for read in (a, b, bias) if read is not None))
+    direct = self._is_direct(out, a.dtype, a, b, bias)
     c = out if out is not None and direct else self.empty((M, N), a.dtype)
     self._product(math_for(self, a.dtype, "gemm"), (1, M, N, K),
                   Operand(a, ACROSS_K if trans_a else ALONG_K, a.shape[1]),
@@ -189,8 +188,3 @@ def _struct(plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand
     fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
               a.wide(M, K), b.wide(N, K), wide, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
     return np.array(fields, plans.PRODUCT)
-
-
-def overlap(a: Array, b: Array) -> bool:
-    """Whether contiguous arrays may share memory."""
-    return bool(a.data.ptr < b.data.ptr + b.nbytes and b.data.ptr < a.data.ptr + a.nbytes)

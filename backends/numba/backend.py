@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from xpnet.backends.base import Array
 from xpnet.backends.numba import (
     batches,
     conv,
@@ -56,6 +59,11 @@ class NumbaBackend(NumpyBackend):
     winograd_tile = winograd.best_tile
     winograd_conv2d = winograd.convolve
     winograd_dW = winograd.filter_gradient
+
+    def _is_direct(self, out: Array | None, dtype: Any, *reads: Array | None) -> bool:
+        """Kernels also want an aligned `out`."""
+        return (out is not None and bool(out.flags.carray)
+                and NumpyBackend._is_direct(self, out, dtype, *reads))
 
     @property
     def size(self) -> int:

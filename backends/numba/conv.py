@@ -26,7 +26,6 @@ from xpnet.backends.numba.pieces import pieces
 from xpnet.backends.numba.taps import (
     Image,
     Taps,
-    gradient_padding,
     gradient_taps,
     image_of,
     taps_of,
@@ -76,11 +75,10 @@ def conv2d_dx(self: NumbaBackend, dy: Array, W: Array, x_shape: tuple[int, ...],
     # Turning the filters can take longer than using them, and a few outputs between much padding are mostly zeros.
     if groups == 1 and (OH * OW * N < LONG or (window.stride == (1, 1) and 4 * OH * OW <= height * width)):
         return self.col2im(self.gemm(W.reshape(F, -1), dy.reshape(F, -1), trans_a=True), x_shape, window)
-    turned = Window(window.kernel, window.stride, gradient_padding(window), window.dilation)
-    if min(turned.padding) >= 0:
-        tile = self.winograd_tile(turned, groups, F, C, height, width, dy.shape[3])
-        if tile:
-            return self.winograd_conv2d(dy, W, turned, turned=True, tile=tile)
+    flipped = window.flipped
+    tile = self.winograd_tile(flipped, groups, F, C, height, width, N) if flipped is not None else 0
+    if flipped is not None and tile:
+        return self.winograd_conv2d(dy, W, flipped, flipped=True, tile=tile)
     dx: Array = self.empty(x_shape, FLOAT32)
     W = ready(W, (F, C, window.taps))
     phases = [((p, q), *gradient_taps(window, (p, q))) for p in range(min(sh, height)) for q in range(min(sw, width))]
@@ -104,8 +102,7 @@ def conv2d_dW(self: NumbaBackend, x: Array, dy: Array, window: Window, *, groups
     expect_fit("conv2d_dW", x.shape, filters, dy.shape, window, groups)
     (F, OH, OW, N), C, taps = dy.shape, x.shape[0] // groups, taps_of(window)
     K = C * window.taps
-    direct = (out is not None and out.dtype == FLOAT32 and out.flags.carray
-              and not np.may_share_memory(out, x) and not np.may_share_memory(out, dy))
+    direct = self._is_direct(out, FLOAT32, x, dy)
     dW: Array = out if direct else self.empty((F, C, *window.kernel), FLOAT32)
     tile = self.winograd_tile(window, groups, C, F, OH, OW, N)
     if tile:

@@ -42,9 +42,7 @@ def gemm(self: NumbaBackend, a: Array, b: Array, *, trans_a: bool = False, trans
     if a.shape[trans_a is not True] != b.shape[trans_b is True] or (out is not None and out.shape != (M, N)):
         raise ValueError(f"gemm: expected op(a) (M, K), op(b) (K, N), out (M, N). Received: a {a.shape}, b {b.shape}, "
                          f"trans_a={trans_a}, trans_b={trans_b}, out {None if out is None else out.shape}.")
-    # Straight into `out`, unless something that is still to be read may lie there.
-    direct = (out is not None and out.dtype == FLOAT32 and out.flags.carray and (plain or not accumulate)
-              and not any(np.may_share_memory(out, read) for read in (a, b, bias) if read is not None))
+    direct = self._is_direct(out, FLOAT32, a, b, bias) and (plain or not accumulate)
     y: Array = out if direct else self.empty((M, N), FLOAT32)
     relu = activation == "relu"
     self._multiply(ready(a, a.shape), trans_a, ready(b, b.shape), trans_b, bias, y, relu, direct and accumulate)

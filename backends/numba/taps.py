@@ -86,9 +86,3 @@ def image_of(shape: tuple[int, ...], reach: Taps, OH: int, OW: int) -> Image:
 def _offsets(image: Image, C: int, taps: Taps) -> np.ndarray:
     rows, columns = np.array(taps.rows, np.int64) + image.top, np.array(taps.columns, np.int64) + image.left
     return 4 * (np.arange(C)[:, None, None] * image.channel + rows[:, None] * image.row + columns * image.column).reshape(-1)
-
-
-def gradient_padding(window: Window) -> tuple[int, int, int, int]:
-    """With stride 1 the gradient by the input is a convolution of dy with this padding."""
-    (high, wide), (top, bottom, left, right) = window.extent, window.padding
-    return high - 1 - top, high - 1 - bottom, wide - 1 - left, wide - 1 - right

@@ -53,16 +53,16 @@ def best_tile(self: NumbaBackend, window: Window, groups: int, C: int, F: int, O
 
 
 def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None, relu: bool = False,
-                    turned: bool = False, tile: int = 2) -> Array:
-    """conv(x, W); `turned`: with the filters turned round and their axes swapped, as the gradient by x needs it.
+                    flipped: bool = False, tile: int = 2) -> Array:
+    """conv(x, W); `flipped`: with flipped filters and their first axes swapped, as the input gradient needs it.
 
-    x (C, H, W, N), W (F, C, 3, 3), or (C, F, 3, 3) if turned -> y (F, OH, OW, N).
+    x (C, H, W, N), W (F, C, 3, 3), or (C, F, 3, 3) if flipped -> y (F, OH, OW, N).
     """
     C, H, width, N = x.shape
-    F = W.shape[1 if turned else 0]
+    F = W.shape[1 if flipped else 0]
     OH, OW = window.output_size(H, width)
     U = self.empty(((tile + 2) ** 2, F, C), FLOAT32)
-    winograd.transform_filters(self.size, tile, ready(W, (*W.shape[:2], 9)), turned, U)
+    winograd.transform_filters(self.size, tile, ready(W, (*W.shape[:2], 9)), flipped, U)
     y: Array = self.empty((F, OH, OW, N), FLOAT32)
     vectors = -(-OH // tile) * -(-OW // tile) * -(-N // LANES)
     strip = min(LONGEST, max(VECTORS, STRIP // (U.shape[0] * C * VECTOR_BYTES)))

@@ -118,18 +118,15 @@ def conv2d_dx(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...],
     (F, C, KH, KW), (_, H, width, N) = W.shape, x_shape
     if window.pointwise and groups == 1:
         return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
-    top, bottom, left, right = window.padding
-    high, wide = (extent - 1 for extent in window.extent)
     if dy.size == 0:
         return Backend.conv2d_dx(self, dy, W, x_shape, window, groups=groups)
-    if window.stride != (1, 1) or min(high - top, high - bottom, wide - left, wide - right) < 0:
+    flipped = window.flipped
+    if flipped is None:
         return self._scatter(dy, W, x_shape, window, groups)
-    # With stride 1 the gradient is a convolution itself: of dy, padded the other way, with the filters turned round.
-    turned = Window(window.kernel, (1, 1), (high - top, high - bottom, wide - left, wide - right), window.dilation)
-    if self.winograd and winograd_pays(turned, groups, F, C, H, width, N, dy.dtype, W.dtype):
-        return self._winograd(dy, W, turned, turned=True)
+    if self.winograd and winograd_pays(flipped, groups, F, C, H, width, N, dy.dtype, W.dtype):
+        return self._winograd(dy, W, flipped, flipped=True)
     W = W.reshape(groups, F // groups, C, KH, KW)[..., ::-1, ::-1].swapaxes(1, 2)           # (G, C, F/G, KH, KW)
-    return _correlate(self, dy, W, turned)
+    return _correlate(self, dy, W, flipped)
 
 
 def _correlate(self: NumpyBackend, x: Array, W: Array, window: Window, bias: Array | None = None, activation: str | None = None

@@ -45,9 +45,7 @@ def gemm(self: NumpyBackend, a: Array, b: Array, *, trans_a: bool = False, trans
     M, N = a.shape[0], b.shape[1]
     work = M * N * a.shape[1] // 16
     dtype = np.promote_types(a.dtype, b.dtype)
-    # Straight into `out`, unless something that is still to be read may lie there.
-    direct = (out is not None and not accumulate and out.dtype == dtype and out.flags.c_contiguous
-              and not any(np.may_share_memory(out, read) for read in (a, b, bias) if read is not None))
+    direct = not accumulate and self._is_direct(out, dtype, a, b, bias)
     y: Array = out if direct else self.empty((M, N), dtype)
     along_rows = M >= N
     most = min(max(M, N) // 16, 2 * max(1, work >> 21), 16) if work >= 2 * SERIAL else 1

@@ -59,11 +59,11 @@ def make_parts(TH: int, TW: int, N: int) -> list[Part]:
 
 
 def convolve(self: NumpyBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None, activation: str | None = None,
-              turned: bool = False) -> Array:
-    """conv(x, W); `turned`: with the filters turned round and their axes swapped, as the gradient by x needs it."""
-    N, taps = x.shape[3], FILTERS[:, ::-1] if turned else FILTERS
+              flipped: bool = False) -> Array:
+    """conv(x, W); `flipped`: with flipped filters and their first axes swapped, as the input gradient needs it."""
+    N, taps = x.shape[3], FILTERS[:, ::-1] if flipped else FILTERS
     U = self.gemm(taps.astype(W.dtype), W.reshape(-1, 9), trans_b=True).reshape(16, *W.shape[:2])       # (16, F, C)
-    U = U.swapaxes(1, 2) if turned else U
+    U = U.swapaxes(1, 2) if flipped else U
     F = U.shape[1]
     OH, OW = window.output_size(*x.shape[1:3])
     TH, TW = -(-OH // 2), -(-OW // 2)

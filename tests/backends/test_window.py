@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import starts
 
-from xpnet import Window
+from xpnet import Backend, Window
 
 sizes = st.integers(1, 12)
 
@@ -197,3 +197,22 @@ def test_windows_of_any_size_are_checked_at_once():
         with pytest.raises(ValueError, match="Conv2d: expected a window of at most 67,108,864 elements. Received: kernel_size="):
             Window.make(kernel_size, who="Conv2d")
     assert Window.make((1 << 26, 1)).taps == 1 << 26
+
+
+@given(windows(beyond=0), st.booleans())
+def test_the_flipped_window_gives_the_input_gradient(drawn, steps_of_one):
+    """A convolution of dy with flipped filters, and no such window where there is no such convolution."""
+    window, H, W = drawn
+    if steps_of_one:
+        window = Window(window.kernel, (1, 1), window.padding, window.dilation)
+    flipped = window.flipped
+    possible = window.stride == (1, 1) and min(window.gradient_padding) >= 0
+    assert (flipped is not None) == possible
+    if flipped is not None:
+        assert flipped.output_size(*window.output_size(H, W)) == (H, W) and flipped.flipped == window
+        rng = np.random.default_rng(0)
+        filters = rng.normal(size=(2, 3, *window.kernel))
+        dy = rng.normal(size=(2, *window.output_size(H, W), 2))
+        turned = np.ascontiguousarray(filters[:, :, ::-1, ::-1].swapaxes(0, 1))
+        np.testing.assert_allclose(Backend().conv2d(dy, turned, flipped),
+                                   Backend().conv2d_dx(dy, filters, (3, H, W, 2), window), atol=1e-12)

@@ -188,7 +188,7 @@ def test_winograd_in_many_blocks(monkeypatch, tile):
         pairs = (
             (backend.winograd_conv2d(x, W, window, bias=bias, relu=True, tile=tile),
              BASE.conv2d(x8, W8, window, bias=bias8, activation="relu")),
-            (backend.winograd_conv2d(dy, W, turned, turned=True, tile=tile),
+            (backend.winograd_conv2d(dy, W, turned, flipped=True, tile=tile),
              BASE.conv2d_dx(dy8, W8, x.shape, window)),
             (dW, before + BASE.conv2d_dW(x8, dy8, window)))
         for result, right in pairs:

@@ -52,7 +52,7 @@ def test_gradient_by_the_input(C, F, size, N, padding, tile):
     window = Window((3, 3), padding=padding)
     dy, W = normal(F, *window.output_size(*size), N), normal(F, C, 3, 3)
     turned = Window((3, 3), padding=tuple(2 - p for p in padding))
-    dx = BACKEND.winograd_conv2d(dy, W, turned, turned=True, tile=tile)
+    dx = BACKEND.winograd_conv2d(dy, W, turned, flipped=True, tile=tile)
     assert distance(dx, BASE.conv2d_dx(double(dy), double(W), (C, *size, N), window)) < BOUND[tile]
 
 
@@ -113,7 +113,7 @@ for (C, F, H, N), tile in [((40, 72, 17, 33), 2), ((64, 64, 16, 16), 4), ((130, 
         dW = np.empty_like(W)
         backend.winograd_dW(x, dy, window, dW, False, tile=tile)
         results.append((backend.winograd_conv2d(x, W, window, tile=tile), dW,
-                        backend.winograd_conv2d(dy, W, window, turned=True, tile=tile)))
+                        backend.winograd_conv2d(dy, W, window, flipped=True, tile=tile)))
     for other in results[1:]:
         assert all(map(same_bits, other, results[0])), (C, F, H, N)
 """, NUMBA_NUM_THREADS="4", **STRICT_MEMORY)

@@ -42,7 +42,7 @@ def trace(monkeypatch) -> Trace:
     trace = Trace(monkeypatch)
     trace.watch(NumpyBackend, "_scatter", "scatter")
     trace.watch(NumpyBackend, "_winograd",
-                lambda y, *_, turned=False, **__: "turned winograd" if turned else "winograd")
+                lambda y, *_, flipped=False, **__: "turned winograd" if flipped else "winograd")
     trace.watch(NumpyBackend, "_winograd_dW", "winograd")
     trace.watch(NumpyBackend, "gemm", "gemm")       # Winograd transforms its filters with it
     trace.watch(numpy_conv, "make_plan", plan_word)
@@ -229,7 +229,7 @@ def test_winograd_at_any_border(monkeypatch, dtype, columns):
         pairs = (
             (backend._winograd(x, W, window, bias=bias, activation="relu"),
              BASE.conv2d(x8, W8, window, bias=bias8, activation="relu")),
-            (backend._winograd(dy, W, turned, turned=True),
+            (backend._winograd(dy, W, turned, flipped=True),
              BASE.conv2d_dx(dy8, W8, x.shape, window)),
             (backend._winograd_dW(x, dy, window), BASE.conv2d_dW(x8, dy8, window)))
         for result, right in pairs:
