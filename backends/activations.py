@@ -2,20 +2,22 @@
 
 A derivative is written with y = f(z) where all of its digits follow from y (`of` is "y"), else with
 the input z (`of` is "z"), and then the layer keeps z as well. Values and derivatives have a small
-relative error, also where they are tiny, down to the smallest normal number; below it they may be 0.
-Exceptions:
+relative error, also where they are tiny, down to the smallest normal number; below it they may be
+0. Exceptions:
 
-- sigmoid, tanh, scaled_tanh: f' has an error of one rounding of y, about 1e-7 in float32, because the
+- sigmoid, tanh, scaled_tanh: f' has an error of one rounding of y, about 1e-7 in float32, because
+the
   fused kernels keep y alone. Where y is rounded to its limit, f' is 0.
-- silu, swish, gelu, gelu_tanh, mish: f' passes through 0 between -2 and 0 as a difference, and has an
+- silu, swish, gelu, gelu_tanh, mish: f' passes through 0 between -2 and 0 as a difference, and has
+an
   absolute error there.
 
-f(NaN) is NaN, and so is f'(NaN), except where f' is a choice between constants (relu, leaky_relu, hardtanh,
-...). There f'(NaN) is what the comparison below gives, the same constant on every backend: one
-comparison for each element is all that such a derivative costs, and the loss is NaN already.
-At an infinity f and f' are at their limits; nothing overflows on the way to a finite result.
-The kernels that compute z (products, convolutions, batch normalisation) also apply those in FUSED.
-The formulas with their sources are in the docstrings of the classes in xpnet/layers.
+f(NaN) is NaN, and so is f'(NaN), except where f' is a choice between constants (relu, leaky_relu,
+hardtanh, ...). There f'(NaN) is what the comparison below gives, the same constant on every
+backend: one comparison for each element is all that such a derivative costs, and the loss is NaN
+already. At an infinity f and f' are at their limits; nothing overflows on the way to a finite
+result. The kernels that compute z (products, convolutions, batch normalisation) also apply those in
+FUSED. The formulas with their sources are in the docstrings of the classes in xpnet/layers.
 
 An entry of the table is enough for an activation to work on every backend. Faster versions: a
 `case` of cupy/kernels/curves.cu (its name in capitals), and a branch of numba/kernels/curves.py.
@@ -33,8 +35,9 @@ from xpnet.backends.erf import erfc
 Function = Callable[..., Any]
 
 SCALE, SLOPE = 1.7159, 2.0 / 3.0    # LeCun et al. 1998, appendix A: f(1) = 1, f(-1) = -1
-SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772     # Klambauer et al. 2017: mean 0, variance 1 stay
-FAR = 1e4                           # exp(-FAR) is 0; a factor that would be infinite is cut here, where the other one is 0
+# Klambauer et al. 2017: mean 0, variance 1 stay
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+FAR = 1e4  # exp(-FAR) is 0; a factor that would be infinite is cut here, where the other one is 0
 LARGE = 1e30                        # a float32 that leaves room for a factor
 ROUND = 2.0**53                     # 1 + ROUND is ROUND
 LAST_ODD = 17                       # Lambert's fraction up to here is exact in float64, |z| <= 1
@@ -62,13 +65,14 @@ HALF = "he_normal"          # for what is 0, or small, for half of the inputs (H
 
 
 def pick(xp, condition, yes: float, no: float, like):
-    """One of two numbers >= 0 for each element, in the type of `like`. Twice as fast as `where`, which branches."""
+    """One of two numbers >= 0 for each element, in the type of `like`. Twice as fast as `where`,
+    which branches."""
     if yes < no:
         return pick(xp, ~condition, no, yes, like)
     return xp.maximum(condition.astype(like.dtype) * yes, no)
 
 
-# --- sigmoids ---------------------------------------------------------------------------------------------------
+# --- sigmoids -------------------------------------------------------------------------------------
 
 def fraction(xp, z):
     """(a, b), the larger one 1, whose quotient is exp(z).
@@ -80,7 +84,8 @@ def fraction(xp, z):
 
 
 def sigmoid(xp, z):
-    """1 / (1 + exp(-z)), as 1 / (1 + t) or t / (1 + t) with t = exp(-|z|), which cannot overflow."""
+    """1 / (1 + exp(-z)), as 1 / (1 + t) or t / (1 + t) with t = exp(-|z|), which cannot
+    overflow."""
     t = xp.exp(-xp.abs(z))
     return xp.maximum(t, z >= 0) / (1 + t)
 
@@ -101,7 +106,8 @@ def silu(xp, z):
 
 
 def swish(xp, z, beta):
-    """z sigmoid(beta z), for a beta of any sign: far from 0 z is cut on the side where the sigmoid is 0."""
+    """z sigmoid(beta z), for a beta of any sign: far from 0 z is cut on the side where the sigmoid
+    is 0."""
     near = xp.clip(z, -LARGE, LARGE)
     u = beta * near
     a, b = fraction(xp, u)
@@ -163,14 +169,15 @@ def mish_derivative(xp, z):
 
 
 def smooth_abs(xp, z, k):
-    """2/k log cosh(u), u = k |z| / 2: near 0 the second form would cancel, far out the first overflow."""
+    """2/k log cosh(u), u = k |z| / 2: near 0 the second form would cancel, far out the first
+    overflow."""
     z = xp.abs(z)
     u = 0.5 * k * z
     near = xp.log1p(2 * xp.sinh(0.5 * xp.minimum(u, 1))**2)
     return xp.where(u < 1, 2 / k * near, z + 2 / k * xp.log1p(0.5 * xp.expm1(-2 * u)))
 
 
-# --- rational ---------------------------------------------------------------------------------------------------------
+# --- rational -------------------------------------------------------------------------------------
 
 def softsign(xp, z):
     z = xp.clip(z, -ROUND, ROUND)               # infinity / infinity would be NaN
@@ -178,7 +185,8 @@ def softsign(xp, z):
 
 
 def softsign_derivative(xp, z):
-    """Through the output it would be (1 - |y|)^2, which has few digits left where |y| is nearly 1."""
+    """Through the output it would be (1 - |y|)^2, which has few digits left where |y| is nearly
+    1."""
     r = 1 / (1 + xp.abs(z))
     return r * r
 
@@ -194,7 +202,7 @@ def arctan_derivative(xp, z):
     return r * r
 
 
-# --- in pieces --------------------------------------------------------------------------------------------------------
+# --- in pieces ------------------------------------------------------------------------------------
 
 def rectifier(positive: float, negative: float) -> Activation:
     """positive z above 0, negative z below."""
@@ -245,7 +253,7 @@ def tanhshrink_derivative(xp, z):
     return t * t
 
 
-# --- exponential ------------------------------------------------------------------------------------------------------
+# --- exponential ----------------------------------------------------------------------------------
 
 def elu(xp, z, alpha):
     return xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0))
@@ -278,43 +286,55 @@ ACTIVATIONS: dict[str, Activation] = {
     "loggy": Activation(lambda xp, z: xp.tanh(0.5 * z), loggy_derivative, of="z"),
     "elu": Activation(elu, elu_derivative, of="z", constants={"alpha": 1.0}, init=HALF),
     "selu": Activation(lambda xp, z: SELU_SCALE * elu(xp, z, SELU_ALPHA),
-                       lambda xp, z: SELU_SCALE * elu_derivative(xp, z, SELU_ALPHA), of="z", init="lecun_normal"),
-    "celu": Activation(lambda xp, z, alpha: xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0) / alpha),
-                       lambda xp, z, alpha: xp.exp(xp.minimum(z, 0) / alpha), of="z", constants={"alpha": 1.0}, init=HALF),
+                       lambda xp, z: SELU_SCALE * elu_derivative(xp, z, SELU_ALPHA), of="z",
+                       init="lecun_normal"),
+    "celu": Activation(lambda xp, z,
+                       alpha: xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0) / alpha),
+                       lambda xp, z, alpha: xp.exp(xp.minimum(z, 0) / alpha), of="z",
+                       constants={"alpha": 1.0}, init=HALF),
     "relie": rectifier(1.0, 0.01),
     "ramp": rectifier(1.1, 0.1),
     "leaky_relu": Activation(lambda xp, z, slope: xp.maximum(z, 0) + slope * xp.minimum(z, 0),
-                        lambda xp, y, slope: pick(xp, y > 0, 1.0, slope, y), constants={"slope": 0.01}, init=HALF),
+                        lambda xp, y, slope: pick(xp, y > 0, 1.0, slope, y),
+                             constants={"slope": 0.01}, init=HALF),
     "abs": Activation(lambda xp, z: xp.abs(z), lambda xp, z: xp.sign(z), of="z"),
     "plse": Activation(plse, lambda xp, z: pick(xp, xp.abs(z) > 4, 0.01, 0.125, z), of="z"),
     "stair": Activation(stair, lambda xp, y: y != xp.floor(y)),
-    "hardtanh": Activation(lambda xp, z, low, high: xp.clip(z, low, high), lambda xp, y, low, high: (y > low) & (y < high),
+    "hardtanh": Activation(lambda xp, z, low, high: xp.clip(z, low, high), lambda xp, y, low,
+                           high: (y > low) & (y < high),
                           constants={"low": -1.0, "high": 1.0}),
     "lhtan": Activation(lhtan, lambda xp, z: pick(xp, (z > 0) & (z < 1), 1.0, 0.001, z), of="z"),
-    "relu6": Activation(lambda xp, z, limit: xp.clip(z, 0, limit), lambda xp, y, limit: (y > 0) & (y < limit),
-                        constants={"limit": 6.0}, init=HALF),
+    "relu6": Activation(lambda xp, z, limit: xp.clip(z, 0, limit), lambda xp, y,
+                        limit: (y > 0) & (y < limit), constants={"limit": 6.0}, init=HALF),
     "hard_sigmoid": Activation(lambda xp, z, alpha, beta: xp.clip(alpha * (z + beta / alpha), 0, 1),
-                               lambda xp, y, alpha, beta: pick(xp, (y > 0) & (y < 1), alpha, 0.0, y),
+                               lambda xp, y, alpha,
+                               beta: pick(xp, (y > 0) & (y < 1), alpha, 0.0, y),
                                constants={"alpha": 1 / 6, "beta": 0.5}),
-    "hard_swish": Activation(lambda xp, z: xp.maximum(z, -3) * (xp.clip(z + 3, 0, 6) / 6), hard_swish_derivative, of="z", init=HALF),
+    "hard_swish": Activation(lambda xp, z: xp.maximum(z, -3) * (xp.clip(z + 3, 0, 6) / 6),
+                             hard_swish_derivative, of="z", init=HALF),
     "softplus": Activation(softplus, lambda xp, y, k: -xp.expm1(-k * y), constants={"k": 1.0}),
     "log_sigmoid": Activation(lambda xp, z: -softplus(xp, -z, 1.0), lambda xp, y: -xp.expm1(y)),
-    "smooth_abs": Activation(smooth_abs, lambda xp, z, k: xp.tanh(0.5 * k * z), of="z", constants={"k": 1.0}),
+    "smooth_abs": Activation(smooth_abs, lambda xp, z, k: xp.tanh(0.5 * k * z), of="z",
+                             constants={"k": 1.0}),
     "softsign": Activation(softsign, softsign_derivative, of="z"),
-    "symmelliot": Activation(lambda xp, z, S: softsign(xp, S * z), lambda xp, z, S: S * softsign_derivative(xp, S * z), of="z",
+    "symmelliot": Activation(lambda xp, z, S: softsign(xp, S * z), lambda xp, z,
+                             S: S * softsign_derivative(xp, S * z), of="z",
                              constants={"steepness": 1.0}),
     "elliot": Activation(elliot, lambda xp, z, S: 0.5 * S * softsign_derivative(xp, S * z), of="z",
                          constants={"steepness": 1.0}),
     "arctan": Activation(lambda xp, z: xp.arctan(z), arctan_derivative, of="z"),
     "silu": Activation(silu, lambda xp, z: swish_derivative(xp, z, 1.0), of="z", init=HALF),
     "swish": Activation(swish, swish_derivative, of="z", constants={"beta": 1.0}, init=HALF),
-    "gelu": Activation(lambda xp, z: cut(xp, z) * normal_below(xp, z), gelu_derivative, of="z", init=HALF),
+    "gelu": Activation(lambda xp, z: cut(xp, z) * normal_below(xp, z), gelu_derivative, of="z",
+                       init=HALF),
     "gelu_tanh": Activation(gelu_tanh, gelu_tanh_derivative, of="z", init=HALF),
-    "mish": Activation(lambda xp, z: cut(xp, z) * mish_parts(xp, z)[0], mish_derivative, of="z", init=HALF),
-    "softshrink": Activation(lambda xp, z, threshold: z - xp.clip(z, -threshold, threshold), lambda xp, y, threshold: y != 0,
-                             constants={"threshold": 0.5}),
+    "mish": Activation(lambda xp, z: cut(xp, z) * mish_parts(xp, z)[0], mish_derivative, of="z",
+                       init=HALF),
+    "softshrink": Activation(lambda xp, z, threshold: z - xp.clip(z, -threshold, threshold),
+                             lambda xp, y, threshold: y != 0, constants={"threshold": 0.5}),
     "hardshrink": Activation(beyond, lambda xp, y, threshold: y != 0, constants={"threshold": 0.5}),
-    "thresholded_relu": Activation(lambda xp, z, threshold: xp.where(z <= threshold, 0.0, z), lambda xp, y, threshold: y > 0,
+    "thresholded_relu": Activation(lambda xp, z, threshold: xp.where(z <= threshold, 0.0, z),
+                                   lambda xp, y, threshold: y > 0,
                               constants={"threshold": 1.0}),
     "tanhshrink": Activation(tanhshrink, tanhshrink_derivative, of="z"),
     "step": Activation(lambda xp, z: xp.ceil(xp.clip(z, 0, 1)), lambda xp, y: xp.zeros_like(y)),

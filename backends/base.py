@@ -1,11 +1,12 @@
 """The backend contract, and a reference implementation of every kernel in plain array code.
 
-A backend carries the array module `xp` and the operations that array modules lack or do badly. What stands here is the
-definition: short, the formula visible, correct on any array module. A subclass overrides what is hot on its machine and
-must agree with this file.
+A backend carries the array module `xp` and the operations that array modules lack or do badly. What
+stands here is the definition: short, the formula visible, correct on any array module. A subclass
+overrides what is hot on its machine and must agree with this file.
 
-Everything is batch-last and C-contiguous: feature maps (C, H, W, N), features (D, N), filters (F, C/groups, KH, KW).
-No method writes into its inputs; what one returns belongs to the caller, except where it says "may be a view".
+Everything is batch-last and C-contiguous: feature maps (C, H, W, N), features (D, N), filters (F,
+C/groups, KH, KW). No method writes into its inputs; what one returns belongs to the caller, except
+where it says "may be a view".
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ class Backend:
     def __init__(self, xp: Any = np, note: str = "") -> None:
         self.xp = xp
         self.note = note        # how "auto" came to choose this backend
-        self.tuning: dict[str, Any] = {}        # ways that a clock chose for some shapes; others would give other bits
+        # ways that a clock chose for some shapes; others would give other bits
+        self.tuning: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<backend {self.name}{': ' + self.note if self.note else ''}>"
 
-    # --- memory ---------------------------------------------------------------------------------------------------
+    # --- memory -----------------------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array of the backend with unspecified content. Kernels take their outputs from here."""
+        """An array of the backend with unspecified content. Kernels take their outputs from
+        here."""
         return self.xp.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -66,57 +69,66 @@ class Backend:
         """Wait until every kernel that was launched has ended."""
 
     def scope(self) -> AbstractContextManager[Any]:
-        """`with backend.scope():` runs plain xp code on the backend's device, where there is more than one.
+        """`with backend.scope():` runs plain xp code on the backend's device, where there is more
+        than one.
 
         On the CPU numbers that are too small become 0 in it, also where `np.seterr` makes that an
         error: exp(-1000) is 0 in every softmax.
         """
         return np.errstate(under="ignore")
 
-    # --- steps ----------------------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------
 
     def stream(self) -> AbstractContextManager[Any]:
-        """`with backend.stream():` is `scope` for work that is long or captured: training, evaluation, prediction.
+        """`with backend.stream():` is `scope` for work that is long or captured: training,
+        evaluation, prediction.
 
-        What was launched before the block ends before its work begins, and its work before what comes after it.
+        What was launched before the block ends before its work begins, and its work before what
+        comes after it.
         """
         return self.scope()
 
     def capture(self, fn: Callable[[], Any], failed: Callable[[str], None] | None = None
                 ) -> Callable[[], Any]:
-        """A function that does what fn() does and returns what fn() returns. On a GPU it is recorded
-        after a few calls, and from then on launched at once.
+        """A function that does what fn() does; on a GPU, after a few calls, in one launch.
 
-        fn reads and writes arrays that stay where they are, and takes everything that changes from
-        call to call from them. What a call returns may be overwritten by the next one. If fn cannot
-        be recorded, failed(reason) is called, and fn runs as it is.
+        It returns what fn() returned; the next call may overwrite that. fn must read and write
+        arrays that keep their addresses, and read everything that changes from call to call from
+        such arrays. If fn cannot be recorded, failed(reason) is called, and fn runs as it is.
         """
         return fn
 
     def assign(self, out: Array, values: Sequence[float]) -> None:
-        """out[i] = values[i]: a few numbers of the host, out (n,) float64, without waiting for the GPU."""
+        """out[i] = values[i]: a few numbers of the host, out (n,) float64, without waiting for the
+        GPU."""
         out[...] = self.asarray(np.array(values, np.float64))
 
-    # --- batches --------------------------------------------------------------------------------------------------
+    # --- batches ----------------------------------------------------------------------------------
 
     def gather_batch(self, samples: Array, index: Array | None, dtype: Any) -> Array:
-        """out[..., n] = samples[index[n]]: batch-first samples become a batch-last batch, in one move.
+        """out[..., n] = samples[index[n]]: batch-first samples become a batch-last batch, in one
+        move.
 
-        samples (S, ...) of any real dtype, on the host or on the backend; index (N,) int64 from 0 to S - 1, or None for all
-        of them in order -> (..., N) of dtype. Without an index it may be a view of samples.
+        samples (S, ...) of any real dtype, on the host or on the backend; index (N,) int64 from 0
+        to S - 1, or None for all of them in order -> (..., N) of dtype. Without an index it may be
+        a view of samples.
         """
-        rows = samples if index is None else samples[index]             # on the host if they lie there: fewer bytes travel
+        # on the host if they lie there: fewer bytes travel
+        rows = samples if index is None else samples[index]
         return self.xp.ascontiguousarray(self.xp.moveaxis(self.asarray(rows), 0, -1), dtype=dtype)
 
     def feed(self, samples: Array, dtype: Any, most: int) -> Feed:
-        """A source of batches of up to `most` of these batch-first samples, kept where batches are made of them fastest."""
+        """A source of batches of up to `most` of these batch-first samples, kept where batches are
+        made of them fastest."""
         return Feed(self, samples, dtype)
 
-    # --- matrices -------------------------------------------------------------------------------------------------
+    # --- matrices ---------------------------------------------------------------------------------
 
-    def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
-             activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
-        """f(A B + bias): op(a) (M, K), op(b) (K, N), bias (M,) -> (M, N); with accumulate, out += A B instead."""
+    def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False,
+             bias: Array | None = None, activation: str | None = None, out: Array | None = None,
+             accumulate: bool = False) -> Array:
+        """f(A B + bias): op(a) (M, K), op(b) (K, N), bias (M,) -> (M, N); with accumulate, out += A
+        B instead."""
         product = self.xp.matmul(a.T if trans_a else a, b.T if trans_b else b)
         if bias is not None:
             product += bias[:, None]
@@ -125,15 +137,16 @@ class Backend:
         return self.store(product, out, accumulate)
 
     def store(self, value: Array, out: Array | None, accumulate: bool = False) -> Array:
-        """`value` itself where there is no `out`; else out = value, or out += value with accumulate."""
+        """`value` itself where there is no `out`; else out = value, or out += value with
+        accumulate."""
         if out is None:
             return value
         out[...] = out + value if accumulate else value
         return out
 
     def _is_direct(self, out: Array | None, dtype: Any, *reads: Array | None) -> bool:
-        """Whether a kernel may write its result straight into `out`: an array of this dtype, contiguous, whose memory is
-        none of the arrays that are still to be read."""
+        """Whether a kernel may write its result straight into `out`: an array of this dtype,
+        contiguous, whose memory is none of the arrays that are still to be read."""
         return (out is not None and out.dtype == dtype and bool(out.flags.c_contiguous)
                 and not any(self._overlap(out, a) for a in reads if a is not None))
 
@@ -141,10 +154,11 @@ class Backend:
         """Whether two contiguous arrays may share memory."""
         return np.may_share_memory(a, b)
 
-    # --- convolution ----------------------------------------------------------------------------------------------
+    # --- convolution ------------------------------------------------------------------------------
 
     def im2col(self, x: Array, window: Window) -> Array:
-        """Every window as a column: x (C, H, W, N) -> cols (C*KH*KW, OH*OW*N), zeros where a tap falls on padding.
+        """Every window as a column: x (C, H, W, N) -> cols (C*KH*KW, OH*OW*N), zeros where a tap
+        falls on padding.
 
         For windows of one element it may be a view of x.
         """
@@ -162,8 +176,8 @@ class Backend:
         return cols.reshape(C * KH * KW, OH * OW * N)
 
     def col2im(self, cols: Array, x_shape: tuple[int, ...], window: Window) -> Array:
-        """The adjoint of im2col: cols (C*KH*KW, OH*OW*N) -> (C, H, W, N), each element the sum, in tap order, of the
-        columns' entries that were read from it."""
+        """The adjoint of im2col: cols (C*KH*KW, OH*OW*N) -> (C, H, W, N), each element the sum, in
+        tap order, of the columns' entries that were read from it."""
         C, H, W, N = x_shape
         if window.pointwise:
             return cols.reshape(x_shape).copy()
@@ -177,46 +191,54 @@ class Backend:
                 padded[:, rows, columns] += cols[:, i, j]
         return self._crop(padded, x_shape, window)
 
-    def conv2d(self, x: Array, W: Array, window: Window, *, groups: int = 1, bias: Array | None = None,
-               activation: str | None = None) -> Array:
-        """Cross-correlation: y[f, oy, ox] = f(bias[f] + sum over c, i, j of W[f, c, i, j] x[c, iy, ix]).
+    def conv2d(self, x: Array, W: Array, window: Window, *, groups: int = 1,
+               bias: Array | None = None, activation: str | None = None) -> Array:
+        """Cross-correlation: y[f, oy, ox] = f(bias[f] + sum over c, i, j of W[f, c, i, j] x[c, iy,
+        ix]).
 
         x (C, H, W, N), W (F, C/groups, KH, KW), bias (F,) -> (F, OH, OW, N).
         """
         F, K = W.shape[0], W.shape[1] * window.taps
         OH, OW = window.output_size(*x.shape[1:3])
-        cols = self.im2col(x, window)                                                           # (C*KH*KW, P)
+        cols = self.im2col(x, window)  # (C*KH*KW, P)
         if groups == 1:
-            y = self.gemm(W.reshape(F, K), cols, bias=bias, activation=activation)              # (F, P)
+            y = self.gemm(W.reshape(F, K), cols, bias=bias, activation=activation)  # (F, P)
         else:
-            y = self.xp.matmul(W.reshape(groups, F // groups, K), cols.reshape(groups, K, -1)).reshape(F, -1)
+            y = self.xp.matmul(W.reshape(groups, F // groups, K),
+                               cols.reshape(groups, K, -1)).reshape(F, -1)
             if bias is not None:
                 y += bias[:, None]
             y = self.activate(y, activation)
         return y.reshape(F, OH, OW, x.shape[3])
 
-    def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
-        """Gradient by the input: dcols = W^T dy, dx = col2im(dcols). dy (F, OH, OW, N) -> (C, H, W, N)."""
+    def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *,
+                  groups: int = 1) -> Array:
+        """Gradient by the input: dcols = W^T dy, dx = col2im(dcols). dy (F, OH, OW, N) -> (C, H, W,
+        N)."""
         F, K = W.shape[0], W.shape[1] * window.taps
-        dy = dy.reshape(groups, F // groups, -1)                                                # (G, F/G, P)
+        dy = dy.reshape(groups, F // groups, -1)  # (G, F/G, P)
         W = W.reshape(groups, F // groups, K)
-        dcols = self.xp.matmul(W.transpose(0, 2, 1), dy)                                        # (G, K, P)
+        dcols = self.xp.matmul(W.transpose(0, 2, 1), dy)  # (G, K, P)
         return self.col2im(dcols.reshape(groups * K, -1), x_shape, window)
 
-    def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
-                  accumulate: bool = False) -> Array:
-        """Gradient by the filters: dW = dy im2col(x)^T. x (C, H, W, N), dy (F, OH, OW, N) -> (F, C/groups, KH, KW)."""
+    def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1,
+                  out: Array | None = None, accumulate: bool = False) -> Array:
+        """Gradient by the filters: dW = dy im2col(x)^T. x (C, H, W, N), dy (F, OH, OW, N) -> (F,
+        C/groups, KH, KW)."""
         F, K = dy.shape[0], x.shape[0] // groups * window.taps
-        cols = self.im2col(x, window).reshape(groups, K, -1)                                    # (G, K, P)
-        dW = self.xp.matmul(dy.reshape(groups, F // groups, -1), cols.transpose(0, 2, 1))       # (G, F/G, K)
+        cols = self.im2col(x, window).reshape(groups, K, -1)  # (G, K, P)
+        # (G, F/G, K)
+        dW = self.xp.matmul(dy.reshape(groups, F // groups, -1), cols.transpose(0, 2, 1))
         return self.store(dW.reshape(F, x.shape[0] // groups, *window.kernel), out, accumulate)
 
-    # --- pooling --------------------------------------------------------------------------------------------------
+    # --- pooling ----------------------------------------------------------------------------------
 
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
-        """Largest element of each window, and its index i * KW + j inside the window (uint8 up to 255 taps, else int32).
+        """Largest element of each window, and its index i * KW + j inside the window (uint8 up to
+        255 taps, else int32).
 
-        Of equal values the first wins, a NaN wins over everything, padding never wins. x (C, H, W, N) -> (C, OH, OW, N).
+        Of equal values the first wins, a NaN wins over everything, padding never wins. x (C, H, W,
+        N) -> (C, OH, OW, N).
         """
         C, H, W, N = x.shape
         OH, OW = window.output_size(H, W)
@@ -225,8 +247,10 @@ class Backend:
         padded = self._pad(x, window, -np.inf)
         y = self.empty((C, OH, OW, N), x.dtype)
         y.fill(-np.inf)
-        first_row, first_column = (inside.argmax(axis=1) for inside in window.inside(H, W))     # no tap in padding
-        first = (first_row[:, None] * KW + first_column).astype(self.argmax_dtype(window))      # (OH, OW)
+        # no tap in padding
+        first_row, first_column = (inside.argmax(axis=1) for inside in window.inside(H, W))
+        # (OH, OW)
+        first = (first_row[:, None] * KW + first_column).astype(self.argmax_dtype(window))
         argmax = self.empty(y.shape, first.dtype)
         argmax[...] = self.asarray(first)[:, :, None]
         for i in range(KH):
@@ -242,19 +266,23 @@ class Backend:
     def argmax_dtype(window: Window) -> np.dtype:
         return np.dtype(np.uint8 if window.taps <= 255 else np.int32)
 
-    def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
-        """Each dy goes to the element that won: dy, argmax (C, OH, OW, N) -> (C, H, W, N), summed in tap order."""
+    def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...],
+                      window: Window) -> Array:
+        """Each dy goes to the element that won: dy, argmax (C, OH, OW, N) -> (C, H, W, N), summed
+        in tap order."""
         OH, OW = dy.shape[1:3]
         KH, KW = window.kernel
         padded = self._padded_zeros(x_shape, window, dy.dtype)
         for i in range(KH):
             for j in range(KW):
                 rows, columns = window.tap(i, j, (OH, OW))
-                padded[:, rows, columns] += self.xp.where(argmax == i * KW + j, dy, dy.dtype.type(0))
+                padded[:, rows, columns] += self.xp.where(argmax == i * KW + j, dy,
+                                                          dy.dtype.type(0))
         return self._crop(padded, x_shape, window)
 
     def avg_pool2d(self, x: Array, window: Window, *, count_padding: bool = True) -> Array:
-        """Mean of each window, x (C, H, W, N) -> (C, OH, OW, N); without count_padding, of its elements inside x."""
+        """Mean of each window, x (C, H, W, N) -> (C, OH, OW, N); without count_padding, of its
+        elements inside x."""
         OH, OW = window.output_size(*x.shape[1:3])
         padded = self._pad(x, window)
         y = self.zeros((x.shape[0], OH, OW, x.shape[3]), x.dtype)
@@ -265,7 +293,8 @@ class Backend:
         y *= self._window_weight(x.shape, window, count_padding, x.dtype)
         return y
 
-    def avg_pool2d_dx(self, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
+    def avg_pool2d_dx(self, dy: Array, x_shape: tuple[int, ...], window: Window, *,
+                      count_padding: bool = True) -> Array:
         """Each dy is shared among the elements of its window: dy (C, OH, OW, N) -> (C, H, W, N)."""
         OH, OW = dy.shape[1:3]
         share = dy * self._window_weight(x_shape, window, count_padding, dy.dtype)
@@ -276,7 +305,8 @@ class Backend:
                 padded[:, rows, columns] += share
         return self._crop(padded, x_shape, window)
 
-    def _window_weight(self, x_shape: tuple[int, ...], window: Window, count_padding: bool, dtype: Any) -> Array:
+    def _window_weight(self, x_shape: tuple[int, ...], window: Window, count_padding: bool,
+                       dtype: Any) -> Array:
         """1 / number of elements that a window's mean counts: a Python float, or (OH, OW, 1)."""
         if count_padding:
             return 1.0 / window.taps
@@ -303,56 +333,67 @@ class Backend:
         top, _, left, _ = window.padding
         return self.xp.ascontiguousarray(padded[:, top:top + x_shape[1], left:left + x_shape[2]])
 
-    # --- elementwise ----------------------------------------------------------------------------------------------
+    # --- elementwise ------------------------------------------------------------------------------
 
-    def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
-        """y = f(z), with the activation's constants where they are not its usual ones; z itself where there is no activation."""
+    def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()
+                 ) -> Array:
+        """y = f(z), with the activation's constants where they are not its usual ones; z itself
+        where there is no activation."""
         return z if activation is None else activations.forward(self.xp, z, activation, constants)
 
-    def activation_backward(self, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
-                            bias_grad: Array | None = None, accumulate: bool = False) -> Array:
+    def activation_backward(self, dy: Array, y: Array, activation: str | None,
+                            constants: tuple[float, ...] = (), *, bias_grad: Array | None = None,
+                            accumulate: bool = False) -> Array:
         """dz = dy * f'(z), and bias_grad (rows,) = sum of dz over all axes but the first.
 
-        y is the output f(z), or the input z where the activation's derivative is written with it (`of` is "z" in
-        activations.py). Without an activation dz is dy itself.
+        y is the output f(z), or the input z where the activation's derivative is written with it
+        (`of` is "z" in activations.py). Without an activation dz is dy itself.
         """
-        dz = dy if activation is None else dy * activations.derivative(self.xp, y, activation, constants)
+        dz = (dy if activation is None
+              else dy * activations.derivative(self.xp, y, activation, constants))
         if bias_grad is not None:
             self.store(dz.reshape(dz.shape[0], -1).sum(axis=1), bias_grad, accumulate)
         return dz
 
-    # --- normalisation --------------------------------------------------------------------------------------------
+    # --- normalisation ----------------------------------------------------------------------------
 
-    def batch_norm(self, x: Array, gamma: Array, beta: Array, eps: float, *, activation: str | None = None
+    def batch_norm(self, x: Array, gamma: Array, beta: Array, eps: float, *,
+                   activation: str | None = None
                    ) -> tuple[Array, Array, Array]:
-        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's own statistics (Ioffe and Szegedy 2015).
+        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's own statistics (Ioffe
+        and Szegedy 2015).
 
-        x (C, ..., N), gamma and beta (C,) -> y like x, mean (C,), var (C,), the variance with divisor n. The mean of equal
-        elements is their value, to the bit, so that a constant channel becomes beta: a rounding error of the mean would be
-        divided by the standard deviation, which is 0 there.
+        x (C, ..., N), gamma and beta (C,) -> y like x, mean (C,), var (C,), the variance with
+        divisor n. The mean of equal elements is their value, to the bit, so that a constant channel
+        becomes beta: a rounding error of the mean would be divided by the standard deviation, which
+        is 0 there.
         """
         rows = x.reshape(x.shape[0], -1)
         mean = rows.mean(axis=1)
-        rest = (rows - mean[:, None]).mean(axis=1)              # it is small, and so are its rounding errors
+        rest = (rows - mean[:, None]).mean(axis=1)  # it is small, and so are its rounding errors
         mean = mean + self.xp.where(self.xp.isfinite(rest), rest, rest.dtype.type(0))
         centred = rows - mean[:, None]
         var = (centred * centred).mean(axis=1)
-        return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation=activation), mean, var
+        return self.batch_norm_inference(x, gamma, beta, mean, var, eps,
+                                         activation=activation), mean, var
 
-    def batch_norm_inference(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, *,
-                             activation: str | None = None) -> Array:
-        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with given statistics; shapes as in batch_norm."""
+    def batch_norm_inference(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array,
+                             eps: float, *, activation: str | None = None) -> Array:
+        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with given statistics; shapes as in
+        batch_norm."""
         rows = x.reshape(x.shape[0], -1)
-        scale = gamma / self.xp.sqrt(var + eps)                                                 # (C,)
+        scale = gamma / self.xp.sqrt(var + eps)  # (C,)
         y = (rows - mean[:, None]) * scale[:, None] + beta[:, None]
         return self.activate(y, activation).reshape(x.shape)
 
-    def batch_norm_backward(self, dy: Array, x: Array, y: Array, gamma: Array, mean: Array, var: Array, eps: float, *,
-                            activation: str | None = None, gamma_grad: Array, beta_grad: Array,
-                            accumulate: bool = False) -> Array:
-        """Gradient of batch_norm, with x_hat = (x - mean) / std, dz = dy f'(y) and n elements per channel:
+    def batch_norm_backward(self, dy: Array, x: Array, y: Array, gamma: Array, mean: Array,
+                            var: Array, eps: float, *, activation: str | None = None,
+                            gamma_grad: Array, beta_grad: Array, accumulate: bool = False) -> Array:
+        """Gradient of batch_norm, with x_hat = (x - mean) / std, dz = dy f'(y) and n elements per
+        channel:
 
-        dgamma = sum dz x_hat, dbeta = sum dz, dx = gamma / std * (dz - dbeta / n - x_hat dgamma / n).
+        dgamma = sum dz x_hat, dbeta = sum dz, dx = gamma / std * (dz - dbeta / n - x_hat dgamma /
+        n).
         """
         dz = self.activation_backward(dy, y, activation).reshape(x.shape[0], -1)
         std = self.xp.sqrt(var + eps)
@@ -365,23 +406,27 @@ class Backend:
         dx = (gamma / std)[:, None] * (dz - (dbeta / n)[:, None] - x_hat * (dgamma / n)[:, None])
         return dx.reshape(x.shape)
 
-    def update_running(self, running_mean: Array, running_var: Array, mean: Array, var: Array, momentum: float,
-                       n: int) -> None:
-        """running += momentum (batch's - running), with the unbiased variance var n / (n - 1). All (C,), n elements each.
+    def update_running(self, running_mean: Array, running_var: Array, mean: Array, var: Array,
+                       momentum: float, n: int) -> None:
+        """running += momentum (batch's - running), with the unbiased variance var n / (n - 1). All
+        (C,), n elements each.
 
-        Where momentum times the difference is too small to change the running mean, the mean moves by one unit in its last
-        place. Else it would stop 5 of them before the mean of a constant channel, whose running variance goes to 0.
+        Where momentum times the difference is too small to change the running mean, the mean moves
+        by one unit in its last place. Else it would stop 5 of them before the mean of a constant
+        channel, whose running variance goes to 0.
         """
         moved = running_mean + momentum * (mean - running_mean)
         if momentum > 0:
-            moved = self.xp.where(moved == running_mean, self.xp.nextafter(running_mean, mean), moved)
+            moved = self.xp.where(moved == running_mean, self.xp.nextafter(running_mean, mean),
+                                  moved)
         running_mean[...] = moved
         running_var += momentum * (var * (n / (n - 1)) - running_var)
 
-    # --- softmax --------------------------------------------------------------------------------------------------
+    # --- softmax ----------------------------------------------------------------------------------
 
     def softmax(self, z: Array) -> Array:
-        """exp(z_k) / sum over k of exp(z_k) over the first axis, shifted by the largest z so that nothing overflows."""
+        """exp(z_k) / sum over k of exp(z_k) over the first axis, shifted by the largest z so that
+        nothing overflows."""
         e = self.xp.exp(z - z.max(axis=0))
         return e / e.sum(axis=0)
 
@@ -390,28 +435,30 @@ class Backend:
         return y * (dy - (dy * y).sum(axis=0))
 
     def softmax_cross_entropy(self, z: Array, target: Array) -> tuple[Array, Array]:
-        """Mean over the batch of -sum over k of t_k log softmax(z)_k, and its gradient (softmax(z) sum(t) - t) / N.
+        """Mean over the batch of -sum over k of t_k log softmax(z)_k, and its gradient (softmax(z)
+        sum(t) - t) / N.
 
         z (K, N); target is labels (N,) of an integer type, or t (K, N) -> loss (), dz (K, N).
-        Here 0 times anything is 0. So a class may have the logit -infinity where its share is 0, and a
-        sample whose shares are all 0 adds nothing to the loss and has a gradient of 0, whatever its
-        logits are.
+        Here 0 times anything is 0. So a class may have the logit -infinity where its share is 0,
+        and a sample whose shares are all 0 adds nothing to the loss and has a gradient of 0,
+        whatever its logits are.
         """
         K, N = z.shape
         if target.ndim == 1:
-            target = (self.xp.arange(K)[:, None] == target).astype(z.dtype)                     # one-hot (K, N)
+            target = (self.xp.arange(K)[:, None] == target).astype(z.dtype)  # one-hot (K, N)
         with np.errstate(invalid="ignore"):     # infinity - infinity, perhaps without a weight
             shifted = z - z.max(axis=0)
         e = self.xp.exp(shifted)
-        total, weight = e.sum(axis=0), target.sum(axis=0)                                       # (N,)
+        total, weight = e.sum(axis=0), target.sum(axis=0)  # (N,)
         loss = -weighed(self.xp, target, shifted - self.xp.log(total)).sum() / N
         return loss, (weighed(self.xp, weight, e / total) - target) / N
 
     def tally(self, sums: Array, loss: Array, y: Array, target: Array | None) -> None:
-        """sums += (N loss, hits, N): the mean loss of a batch, and how many of the outputs y (K, N) are largest at their class.
+        """sums += (N loss, hits, N): the mean loss of a batch, and how many of the outputs y (K, N)
+        are largest at their class.
 
-        target is labels (N,) or shares (K, N), of which the largest counts; without it hits are not counted and y has any
-        shape (..., N). sums (3,) float64.
+        target is labels (N,) or shares (K, N), of which the largest counts; without it hits are not
+        counted and y has any shape (..., N). sums (3,) float64.
         """
         N = y.shape[-1]
         sums[:1] += loss.astype(np.float64) * N
@@ -420,20 +467,25 @@ class Backend:
             sums[1] += (y.argmax(axis=0) == labels).sum()
         sums[2] += N
 
-    # --- dropout --------------------------------------------------------------------------------------------------
+    # --- dropout ----------------------------------------------------------------------------------
 
     def random_bits(self, n: int, key: tuple[int, int], counter: Array) -> Array:
-        """n random 32-bit words (uint32), the same on every backend: NumPy's Philox 4x64 with 10 rounds
-        (Salmon et al. 2011), started at counter (0, 0, counter[0], counter[1]), low half of each 64-bit word first."""
+        """n random 32-bit words (uint32), the same on every backend: NumPy's Philox 4x64 with 10
+        rounds (Salmon et al. 2011), started at counter (0, 0, counter[0], counter[1]), low half of
+        each 64-bit word first."""
         step, use = (int(c) for c in self.to_numpy(counter))
         words = np.random.Philox(key=np.array(key, np.uint64),
-                                 counter=np.array([0, 0, step, use], np.uint64)).random_raw((n + 1) // 2)
+                                 counter=np.array([0, 0, step, use], np.uint64)).random_raw(
+                                     (n + 1) // 2)
         return self.asarray(words.astype("<u8", copy=False).view("<u4")[:n])
 
-    def dropout(self, x: Array, p: float, key: tuple[int, int], counter: Array) -> tuple[Array, Array]:
-        """y = x keep / (1 - p), keep = bits >= round(p 2^32), element i in C order using word i (Srivastava et al. 2014).
+    def dropout(self, x: Array, p: float, key: tuple[int, int],
+                counter: Array) -> tuple[Array, Array]:
+        """y = x keep / (1 - p), keep = bits >= round(p 2^32), element i in C order using word i
+        (Srivastava et al. 2014).
 
-        key = (seed, layer), counter (2,) uint64 = (step, use) on the backend -> y and keep (bool), both like x.
+        key = (seed, layer), counter (2,) uint64 = (step, use) on the backend -> y and keep (bool),
+        both like x.
         """
         keep = (self.random_bits(x.size, key, counter) >= round(p * 2.0**32)).reshape(x.shape)
         return self.dropout_dx(x, p, keep), keep
@@ -442,13 +494,15 @@ class Backend:
         """dx = dy keep / (1 - p); a dropped NaN or infinity is 0."""
         return self.xp.where(keep, dy * (1.0 / (1.0 - p)), dy.dtype.type(0))
 
-    # --- optimizers -----------------------------------------------------------------------------------------------
+    # --- optimizers -------------------------------------------------------------------------------
 
     def update(self, rule: str, w: Array, g: Array, slots: Sequence[Array | None], hyper: Array, *,
                decayed: int) -> None:
-        """One step of an optimizer: changes the weights w (n,) and the slots, each (n,), in place, given the gradients g.
+        """One step of an optimizer: changes the weights w (n,) and the slots, each (n,), in place,
+        given the gradients g.
 
-        The rule is one of rules.RULES. hyper (h,) float64 on the backend has its hyper-parameters. A slot is
-        None if the rule does without it. Weight decay applies to the first `decayed` weights.
+        The rule is one of rules.RULES. hyper (h,) float64 on the backend has its hyper-parameters.
+        A slot is None if the rule does without it. Weight decay applies to the first `decayed`
+        weights.
         """
         rule_for(rule, slots, hyper).apply(self.xp, w, g, *slots, hyper, decayed)

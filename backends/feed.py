@@ -1,4 +1,5 @@
-"""Samples on their way into a step: batch-first as people hold them, batch-last as everything inside wants them."""
+"""Samples on their way into a step: batch-first as people hold them, batch-last as everything
+inside wants them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Feed:
         self.order = order
 
     def batch(self, start: int, stop: int, out: Array | None = None) -> Array:
-        """Samples number start to stop - 1 -> (..., stop - start) of dtype, in `out` if there is one."""
+        """Samples number start to stop - 1 -> (..., stop - start) of dtype, in `out` if there is
+        one."""
         if self.order is None:
             batch = self.backend.gather_batch(self.samples[start:stop], None, self.dtype)
         else:

@@ -45,7 +45,8 @@ def rule_for(name: str, slots: Sequence[Array | None], hyper: Array) -> Rule:
         raise AssertionError                                            # expect_choice has raised
     if (len(slots), len(hyper)) != (len(rule.slots), len(rule.hyper)):
         raise ValueError(f"update: expected {len(rule.slots)} slots and {len(rule.hyper)} "
-                         f"hyper-parameters for the rule {name}. Received: {len(slots)} and {len(hyper)}.")
+                         f"hyper-parameters for the rule {name}. Received: {len(slots)} and "
+                         f"{len(hyper)}.")
     return rule
 
 
@@ -95,7 +96,8 @@ def adam(xp: Any, w: Array, g: Array, m: Array, v: Array, hyper: Array, decayed:
 
 
 def adamw(xp: Any, w: Array, g: Array, m: Array, v: Array, hyper: Array, decayed: int) -> None:
-    """w -= lr decay w, then a step of adam without decay. Loshchilov and Hutter 2019, algorithm 2."""
+    """w -= lr decay w, then a step of adam without decay. Loshchilov and Hutter 2019, algorithm
+    2."""
     lr, b1, b2, eps, decay, c1, c2 = hyper.astype(w.dtype)
     new1, new2 = (1 - hyper[1:3]).astype(w.dtype)
     w[:decayed] -= lr * decay * w[:decayed]

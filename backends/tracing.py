@@ -1,4 +1,5 @@
-"""Which implementation answered each call of a backend: a kernel of its own, or one that it fell back to."""
+"""Which implementation answered each call of a backend: a kernel of its own, or one that it fell
+back to."""
 
 from __future__ import annotations
 
@@ -12,21 +13,24 @@ from typing import Any
 from xpnet.backends.base import Backend
 
 # Methods that move or allocate memory, or wait: there is nothing in them to implement faster.
-BOOKKEEPING = {"argmax_dtype", "asarray", "assign", "capture", "empty", "feed", "scope", "store", "stream", "synchronize",
+BOOKKEEPING = {"argmax_dtype", "asarray", "assign", "capture", "empty", "feed", "scope", "store",
+               "stream", "synchronize",
                "to_numpy", "zeros"}
 
 
 def computing_methods() -> set[str]:
     """Names of the methods of the contract that compute something."""
-    public = {name for name in dir(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
+    public = ({name for name in dir(Backend) if not name.startswith("_")
+               and callable(getattr(Backend, name))})
     return public - BOOKKEEPING
 
 
 def implementations(backend: type[Backend]) -> dict[CodeType, tuple[str, str]]:
-    """{code: (method, implementation)} of every version of a method that the class has, inherited ones too.
+    """{code: (method, implementation)} of every version of a method that the class has, inherited
+    ones too.
 
-    The implementation is the backend that the code was written for, "numpy", "numba" or "cupy", or "plain" for the
-    reference that every backend inherits.
+    The implementation is the backend that the code was written for, "numpy", "numba" or "cupy", or
+    "plain" for the reference that every backend inherits.
     """
     return {vars(cls)[name].__code__: (name, _written_for(cls))
             for cls in backend.__mro__ for name in computing_methods() & vars(cls).keys()}
@@ -39,18 +43,21 @@ def _written_for(cls: type) -> str:
 
 @contextmanager
 def trace(backend: Backend) -> Iterator[Counter[tuple[str, str]]]:
-    """`with trace(backend) as ran:` counts in `ran` which implementation answered the calls of this thread.
+    """`with trace(backend) as ran:` counts in `ran` which implementation answered the calls of this
+    thread.
 
-    Its keys are (method, implementation). A version that hands its call on to another one is not counted, the version
-    that gets it is. Calls that one method makes of another count as well; `activate` without an activation does not.
+    Its keys are (method, implementation). A version that hands its call on to another one is not
+    counted, the version that gets it is. Calls that one method makes of another count as well;
+    `activate` without an activation does not.
     """
     known = implementations(type(backend))
     ran: Counter[tuple[str, str]] = Counter()
-    handed_on: set[FrameType] = set()       # calls in progress whose answer comes from another version
+    handed_on: set[FrameType] = set()  # calls in progress whose answer comes from another version
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         version = known.get(frame.f_code)
-        if version is None or event not in ("call", "return") or frame.f_locals.get("self") is not backend:
+        if (version is None or event not in ("call", "return") or frame.f_locals.get("self") is
+            not backend):
             return
         if event == "call":
             caller = frame.f_back

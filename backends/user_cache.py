@@ -60,7 +60,8 @@ class PrivateFolder:
         self.path = path
 
     def read(self, name: str, most: int) -> bytes:
-        """The content of a file of at most `most` bytes. Raises OSError, an Untrusted among them."""
+        """The content of a file of at most `most` bytes. Raises OSError, an Untrusted among
+        them."""
         with self._opened() as at:
             file = os.open(self._place(name), _READ, **at)
             with open(file, "rb") as opened:

@@ -1,4 +1,5 @@
-"""Sliding windows: the one place that turns kernel, stride, padding and dilation into sizes and indices."""
+"""Sliding windows: the one place that turns kernel, stride, padding and dilation into sizes and
+indices."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ Pair = int | tuple[int, int]
 Padding = int | str | tuple[int, int] | tuple[int, int, int, int]
 
 
-MOST_TAPS = 1 << 26         # elements of a window: layers keep a weight, or look at a view of the input, for each
+# elements of a window: layers keep a weight, or look at a view of the input, for each
+MOST_TAPS = 1 << 26
 MOST_STEPPING = 1 << 12     # windows that are looked at one by one
 
 
@@ -22,13 +24,14 @@ MOST_STEPPING = 1 << 12     # windows that are looked at one by one
 class Window:
     """A window that slides over the rows and columns of a feature map.
 
-    Output row oy reads the input rows iy = oy * stride - padding_top + i * dilation for the taps i = 0 .. KH-1
-    (columns likewise), and rows outside 0 .. H-1 are padding. Along one axis there are
+    Output row oy reads the input rows iy = oy * stride - padding_top + i * dilation for the taps i
+    = 0 .. KH-1 (columns likewise), and rows outside 0 .. H-1 are padding. Along one axis there are
 
         OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1
 
-    windows (Dumoulin and Visin 2016, relationship 14 and the ones before it). Some lecture notes print the sizes of pooling
-    without the + 1: for 24 rows and windows of 2 with stride 2 that would be 11, and there are 12.
+    windows (Dumoulin and Visin 2016, relationship 14 and the ones before it). Some lecture notes
+    print the sizes of pooling without the + 1: for 24 rows and windows of 2 with stride 2 that
+    would be 11, and there are 12.
     """
 
     kernel: tuple[int, int]                             # (KH, KW)
@@ -39,24 +42,30 @@ class Window:
     @classmethod
     def make(cls, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
              *, empty: bool = True, who: str = "Window") -> Window:
-        """A window from what users write: ints or pairs; padding also as four ints (top, bottom, left, right) or
-        "valid" (none), "half" = "same" (keeps the size at stride 1) or "full" (every overlap counts).
+        """A window from what users write: ints or pairs; padding also as four ints (top, bottom,
+        left, right) or "valid" (none), "half" = "same" (keeps the size at stride 1) or "full"
+        (every overlap counts).
 
-        Padding as large as the window makes windows that are empty: they lie wholly in padding. A convolution gives 0
-        there, a maximum has no value: with empty=False such padding is an error.
+        Padding as large as the window makes windows that are empty: they lie wholly in padding. A
+        convolution gives 0 there, a maximum has no value: with empty=False such padding is an
+        error.
         """
         empty = expect_flag(who, "empty", empty)
         kernel = pair(kernel_size, "kernel_size", 1, who)
         strides = pair(stride, "stride", 1, who)
         dilations = pair(dilation, "dilation", 1, who)
         if kernel[0] * kernel[1] > MOST_TAPS:
-            raise wrong(who, f"a window of at most {MOST_TAPS:,} elements", "kernel_size", kernel_size)
+            raise wrong(who, f"a window of at most {MOST_TAPS:,} elements", "kernel_size",
+                        kernel_size)
         extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
         pad = _padding(padding, extent, who)
-        for (before, after), size, axis in zip((pad[:2], pad[2:]), extent, ("rows", "columns"), strict=True):
+        for (before, after), size, axis in zip((pad[:2], pad[2:]), extent, ("rows", "columns"),
+                                               strict=True):
             if not empty and max(before, after) >= size:
-                raise ValueError(f"{who}: expected padding smaller than the {size} {axis} that the window spans, so that "
-                                 f"no window lies wholly in padding. Received: padding={padding!r}.")
+                raise ValueError(f"{who}: expected padding smaller than the {size} {axis} that the "
+                                 "window spans, so that "
+                                 "no window lies wholly in padding. Received: "
+                                 f"padding={padding!r}.")
         return cls(kernel, strides, pad, dilations)
 
     @property
@@ -76,98 +85,127 @@ class Window:
 
     @property
     def pointwise(self) -> bool:
-        """True where the windows are the elements themselves, one by one: a 1x1 convolution is a GEMM on its input."""
+        """True where the windows are the elements themselves, one by one: a 1x1 convolution is a
+        GEMM on its input."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and not self.padded
 
     @property
     def gradient_padding(self) -> tuple[int, int, int, int]:
-        """The padding with which, at stride 1, the input gradient is a convolution of dy with flipped filters.
+        """The padding with which, at stride 1, the input gradient is a convolution of dy with
+        flipped filters.
 
-        x[iy] is read by tap i of output oy = iy + top - i * dilation. Read backwards, that is a window on dy that begins
-        (KH - 1) * dilation - top rows above iy. Negative if a window lies wholly in padding.
+        x[iy] is read by tap i of output oy = iy + top - i * dilation. Read backwards, that is a
+        window on dy that begins (KH - 1) * dilation - top rows above iy. Negative if a window lies
+        wholly in padding.
         """
         (high, wide), (top, bottom, left, right) = self.extent, self.padding
         return high - 1 - top, high - 1 - bottom, wide - 1 - left, wide - 1 - right
 
     @property
     def flipped(self) -> Window | None:
-        """The window of the convolution that gives the input gradient; None if the gradient is no convolution with
-        padding of 0 or more: if the stride is not 1, or windows lie wholly in padding."""
+        """The window of the convolution that gives the input gradient; None if the gradient is no
+        convolution with padding of 0 or more: if the stride is not 1, or windows lie wholly in
+        padding."""
         padding = self.gradient_padding
-        return Window(self.kernel, (1, 1), padding, self.dilation) if self.stride == (1, 1) and min(padding) >= 0 else None
+        return (Window(self.kernel, (1, 1), padding, self.dilation) if self.stride == (1, 1)
+                and min(padding) >= 0 else None)
 
     def output_size(self, height: int, width: int, *, who: str = "Window") -> tuple[int, int]:
-        """(OH, OW) for an input of height x width; an error where the window is larger than the padded input."""
+        """(OH, OW) for an input of height x width; an error where the window is larger than the
+        padded input."""
         top, bottom, left, right = self.padding
         sizes = height + top + bottom, width + left + right
         if any(extent > size for extent, size in zip(self.extent, sizes, strict=True)):
-            raise ValueError(f"{who}: expected an input at least as large as the window, {self.extent[0]}x{self.extent[1]}. "
+            raise ValueError(f"{who}: expected an input at least as large as the window, "
+                             f"{self.extent[0]}x{self.extent[1]}. "
                              f"Received: {height}x{width}, padded to {sizes[0]}x{sizes[1]}.")
         oh, ow = ((size - extent) // stride + 1
                   for size, extent, stride in zip(sizes, self.extent, self.stride, strict=True))
         return oh, ow
 
-    def input_size(self, height: int, width: int, extra: Pair = 0, *, who: str = "Window") -> tuple[int, int]:
-        """(H, W) of an input that has height x width windows: what a transposed convolution makes of height x width.
+    def input_size(self, height: int, width: int, extra: Pair = 0, *, who: str = "Window"
+                   ) -> tuple[int, int]:
+        """(H, W) of an input that has height x width windows: what a transposed convolution makes
+        of height x width.
 
             H = (height - 1) stride - top - bottom + dilation (KH - 1) + 1 + extra
 
-        `extra` is smaller than the stride or than the dilation, as in PyTorch. Below the stride it chooses among the sizes
-        in which the same windows fit (Dumoulin and Visin 2016, relationship 14).
+        `extra` is smaller than the stride or than the dilation, as in PyTorch. Below the stride it
+        chooses among the sizes in which the same windows fit (Dumoulin and Visin 2016, relationship
+        14).
         """
         return self.transposed(height, width, extra, who=who).size
 
-    def transposed(self, height: int, width: int, extra: Pair = 0, *, who: str = "Window") -> Transposed:
-        """How to compute a transposed convolution of height x width: see input_size, and Transposed."""
+    def transposed(self, height: int, width: int, extra: Pair = 0, *, who: str = "Window"
+                   ) -> Transposed:
+        """How to compute a transposed convolution of height x width: see input_size, and
+        Transposed."""
         extras = pair(extra, "output_padding", 0, who)
         if any(e >= max(s, d) for e, s, d in zip(extras, self.stride, self.dilation, strict=True)):
-            raise ValueError(f"{who}: expected output_padding smaller than the stride or the dilation. Received: "
-                             f"output_padding={extra!r}, stride={self.stride}, dilation={self.dilation}.")
+            raise ValueError(f"{who}: expected output_padding smaller than the stride or the "
+                             "dilation. Received: "
+                             f"output_padding={extra!r}, stride={self.stride}, "
+                             f"dilation={self.dilation}.")
         padding, sizes, read = list(self.padding), [], []
-        for axis, (n, s, extent, e) in enumerate(zip((height, width), self.stride, self.extent, extras, strict=True)):
+        for axis, (n, s, extent, e) in enumerate(zip((height, width), self.stride, self.extent,
+                                                     extras, strict=True)):
             before, after = self.padding[2 * axis:2 * axis + 2]
             sizes.append((n - 1) * s - before - after + extent + e)
-            if e >= s:              # one more window would fit: first less is cut off, then there is nothing more to add
+            # one more window would fit: first less is cut off, then there is nothing more to add
+            if e >= s:
                 padding[2 * axis + 1] = after = max(after - e, 0)
             read.append(min(sizes[-1], n * s - before - after + extent - 1))
         if min(sizes) < 1 or min(read) < 1:
-            raise ValueError(f"{who}: expected an output of 1x1 at least. Received: {height}x{width} with padding "
+            raise ValueError(f"{who}: expected an output of 1x1 at least. Received: "
+                             f"{height}x{width} with padding "
                              f"{self.padding}, which leaves {sizes[0]}x{sizes[1]}.")
-        window = Window(self.kernel, self.stride, (padding[0], padding[1], padding[2], padding[3]), self.dilation)
+        window = Window(self.kernel, self.stride, (padding[0], padding[1], padding[2], padding[3]),
+                        self.dilation)
         return Transposed(window, (read[0], read[1]), (sizes[0], sizes[1]))
 
     def tap(self, i: int, j: int, output_size: tuple[int, int]) -> tuple[slice, slice]:
-        """Rows and columns of the *padded* input that tap (i, j) reads, one for each output position."""
+        """Rows and columns of the *padded* input that tap (i, j) reads, one for each output
+        position."""
         return tuple(slice(k * d, k * d + s * (o - 1) + 1, s)       # type: ignore[return-value]
-                     for k, d, s, o in zip((i, j), self.dilation, self.stride, output_size, strict=True))
+                     for k, d, s, o in zip((i, j), self.dilation, self.stride, output_size,
+                                           strict=True))
 
     def inside(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which taps fall on the input and not on padding: booleans (OH, KH) for rows and (OW, KW) for columns."""
+        """Which taps fall on the input and not on padding: booleans (OH, KH) for rows and (OW, KW)
+        for columns."""
         oh, ow = self.output_size(height, width)
-        axes = zip((height, width), (oh, ow), self.kernel, self.stride, (self.padding[0], self.padding[2]),
-                   self.dilation, strict=True)
+        axes = zip((height, width), (oh, ow), self.kernel, self.stride,
+                   (self.padding[0], self.padding[2]), self.dilation, strict=True)
         rows, columns = ((lambda at, size: (at >= 0) & (at < size))
                          (np.arange(o)[:, None] * s - before + np.arange(k) * d, size)
                          for size, o, k, s, before, d in axes)
         return rows, columns
 
     def check_no_empty_window(self, height: int, width: int, *, who: str = "Window") -> None:
-        """An error where some window sees nothing but padding (a dilated one can step over a small input)."""
+        """An error where some window sees nothing but padding (a dilated one can step over a small
+        input)."""
         axes = zip((height, width), self.output_size(height, width), self.kernel, self.stride,
                    (self.padding[0], self.padding[2]), self.dilation, strict=True)
-        if not all(_all_see_input(size, windows, k, s, before, d, who) for size, windows, k, s, before, d in axes):
-            raise ValueError(f"{who}: expected every window to contain at least one element of the input. Received: "
-                             f"{height}x{width} with kernel {self.kernel}, dilation {self.dilation}, padding {self.padding}.")
+        if (not all(_all_see_input(size, windows, k, s, before, d, who)
+                    for size, windows, k, s, before, d in axes)):
+            raise ValueError(f"{who}: expected every window to contain at least one element of the "
+                             "input. Received: "
+                             f"{height}x{width} with kernel {self.kernel}, dilation "
+                             f"{self.dilation}, padding {self.padding}.")
 
     def ceil(self, height: int, width: int) -> Window:
-        """The window with its bottom and right padding grown until the last, partial step of the stride counts too.
+        """The window with its bottom and right padding grown until the last, partial step of the
+        stride counts too.
 
-        A last window that would start in the bottom or right padding is left out, as in other frameworks.
+        A last window that would start in the bottom or right padding is left out, as in other
+        frameworks.
         """
         top, bottom, left, right = self.padding
         grown = []
-        for size, before, after, extent, stride in ((height, top, bottom, self.extent[0], self.stride[0]),
-                                                    (width, left, right, self.extent[1], self.stride[1])):
+        for size, before, after, extent, stride in ((height, top, bottom, self.extent[0],
+                                                     self.stride[0]),
+                                                    (width, left, right, self.extent[1],
+                                                     self.stride[1])):
             steps = -(-(size + before + after - extent) // stride)
             if steps * stride >= size + before:
                 steps -= 1
@@ -175,21 +213,27 @@ class Window:
         return Window(self.kernel, self.stride, (top, grown[0], left, grown[1]), self.dilation)
 
 
-def _all_see_input(size: int, windows: int, taps: int, stride: int, before: int, dilation: int, who: str) -> bool:
-    """Whether each window along an axis has a tap on the input. No table: it could be larger than the input."""
-    if dilation <= size:            # no two taps step over the input: only the first and the last window can miss it
+def _all_see_input(size: int, windows: int, taps: int, stride: int, before: int, dilation: int,
+                   who: str) -> bool:
+    """Whether each window along an axis has a tap on the input. No table: it could be larger than
+    the input."""
+    # no two taps step over the input: only the first and the last window can miss it
+    if dilation <= size:
         return dilation * (taps - 1) >= before and (windows - 1) * stride - before < size
     if windows > MOST_STEPPING:
-        raise ValueError(f"{who}: expected at most {MOST_STEPPING:,} windows along an axis where the dilation is larger than "
-                         f"the input. Received: {windows:,} windows, a dilation of {dilation} and an input of {size}.")
+        raise ValueError(f"{who}: expected at most {MOST_STEPPING:,} windows along an axis where "
+                         "the dilation is larger than "
+                         f"the input. Received: {windows:,} windows, a dilation of {dilation} and "
+                         f"an input of {size}.")
     start = np.arange(windows) * stride - before
     tap = np.maximum(-(start // dilation), 0)       # the first one that is not before the input
     return bool(((tap < taps) & (start + tap * dilation < size)).all())
 
 
 class Transposed(NamedTuple):
-    """A transposed convolution: it gives maps of `size`, of which a convolution with `window` reads the first `read` rows and
-    columns; to the others it adds nothing. All are read where output_padding is smaller than the stride."""
+    """A transposed convolution: it gives maps of `size`, of which a convolution with `window` reads
+    the first `read` rows and columns; to the others it adds nothing. All are read where
+    output_padding is smaller than the stride."""
 
     window: Window
     read: tuple[int, int]
@@ -205,13 +249,16 @@ class Transposed(NamedTuple):
 
     def cut(self, backend: Any, dz: Any) -> Any:
         """What of dz (C, *size, N) is read, contiguous."""
-        return dz if self.read == self.size else backend.asarray(dz[:, :self.read[0], :self.read[1]])
+        return (dz if self.read == self.size
+                else backend.asarray(dz[:, :self.read[0], :self.read[1]]))
 
 
-def _integers(value: object, name: str, counts: tuple[int, ...], least: int, who: str) -> tuple[int, ...]:
+def _integers(value: object, name: str, counts: tuple[int, ...], least: int,
+              who: str) -> tuple[int, ...]:
     items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     if len(items) not in counts or not all(is_integer(item, least, LARGEST) for item in items):
-        kinds = " or ".join({1: "an int", 2: "a pair of ints", 4: "four ints"}[count] for count in counts)
+        kinds = " or ".join({1: "an int", 2: "a pair of ints", 4: "four ints"}[count]
+                            for count in counts)
         raise wrong(who, f"{name} to be {kinds}, {least} or larger", name, value)
     return tuple(int(item) for item in items)
 
@@ -220,7 +267,8 @@ POINTS = Window((1, 1))     # each element by itself
 
 
 def pair(value: object, name: str, least: int, who: str) -> tuple[int, int]:
-    """(rows, columns) of an int or a pair of ints, `least` or larger; an error for anything else."""
+    """(rows, columns) of an int or a pair of ints, `least` or larger; an error for anything
+    else."""
     numbers = _integers(value, name, (1, 2), least, who)
     return numbers[0], numbers[-1]
 
@@ -228,15 +276,18 @@ def pair(value: object, name: str, least: int, who: str) -> tuple[int, int]:
 def _padding(padding: object, extent: Sequence[int], who: str) -> tuple[int, int, int, int]:
     if isinstance(padding, str):
         around = {"valid": lambda n: (0, 0), "half": lambda n: ((n - 1) // 2, n // 2),
-                  "same": lambda n: ((n - 1) // 2, n // 2), "full": lambda n: (n - 1, n - 1)}.get(padding)
+                  "same": lambda n: ((n - 1) // 2, n // 2),
+                  "full": lambda n: (n - 1, n - 1)}.get(padding)
         if around is None:
-            raise wrong(who, 'padding "valid", "half", "same" or "full", or ints', "padding", padding)
+            raise wrong(who, 'padding "valid", "half", "same" or "full", or ints', "padding",
+                        padding)
         return (*around(extent[0]), *around(extent[1]))
     return sides(padding, "padding", who)
 
 
 def sides(value: object, name: str, who: str) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of an int, a pair (rows, columns) or these four; an error for anything else."""
+    """(top, bottom, left, right) of an int, a pair (rows, columns) or these four; an error for
+    anything else."""
     numbers = _integers(value, name, (1, 2, 4), 0, who)
     if len(numbers) == 4:
         return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -36,18 +36,21 @@ def he_normal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int)
 
 
 def lecun_normal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """N(0, 1 / fan_in): keeps the variance through a linear or tanh-like unit (LeCun et al. 1998b, eq. 16)."""
+    """N(0, 1 / fan_in): keeps the variance through a linear or tanh-like unit (LeCun et al. 1998b,
+    eq. 16)."""
     return rng.standard_normal(shape) * (1.0 / fan_in) ** 0.5
 
 
 def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """U(-a, a), a = sqrt(6 / (fan_in + fan_out)): between forward and backward (Glorot and Bengio 2010, eq. 16)."""
+    """U(-a, a), a = sqrt(6 / (fan_in + fan_out)): between forward and backward (Glorot and Bengio
+    2010, eq. 16)."""
     limit = (6.0 / (fan_in + fan_out)) ** 0.5
     return rng.uniform(-limit, limit, shape)
 
 
 def lecun_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """U(-2.4 / fan_in, 2.4 / fan_in): the initial weights of LeNet-5 (LeCun et al. 1998, appendix A)."""
+    """U(-2.4 / fan_in, 2.4 / fan_in): the initial weights of LeNet-5 (LeCun et al. 1998, appendix
+    A)."""
     return rng.uniform(-2.4 / fan_in, 2.4 / fan_in, shape)
 
 
@@ -69,5 +72,6 @@ def for_activation(init: str | None, activation: str | None, who: str) -> Initia
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """Random numbers keyed by (seed, parameter name): adding a layer does not change what another one draws."""
+    """Random numbers keyed by (seed, parameter name): adding a layer does not change what another
+    one draws."""
     return np.random.default_rng(np.random.SeedSequence([seed, *name.encode()]))

@@ -1,7 +1,7 @@
 """Memory for arrays that is used again once nothing references it any longer.
 
-Fresh pages from the operating system cost more than the arithmetic on them, and a training step asks for the same
-sizes again and again.
+Fresh pages from the operating system cost more than the arithmetic on them, and a training step
+asks for the same sizes again and again.
 """
 
 from __future__ import annotations
@@ -17,21 +17,27 @@ from weakref import WeakSet
 import numpy as np
 
 SMALL = 1 << 16         # bytes; below, malloc recycles by itself
-PAGE = 1 << 12          # sizes are multiples of it, and addresses, so that what comes back fits together again
-SPARING = 32            # a block is not cut for an array so many times smaller: what is left would not fit the next large one
-PATIENCE = 4096         # a chunk that so many calls of `empty` had no use for is given back: many training steps
+# sizes are multiples of it, and addresses, so that what comes back fits together again
+PAGE = 1 << 12
+# a block is not cut for an array so many times smaller: what is left would not fit the next large
+# one
+SPARING = 32
+# a chunk that so many calls of `empty` had no use for is given back: many training steps
+PATIENCE = 4096
 
 
 class MemoryPool:
     """Arrays on recycled blocks of memory.
 
-    Each array stands on a lease of a block. Views keep their array alive and the array its lease, so a block comes back
-    exactly when the last view of it has died, and what was handed out never changes. It comes back by one atomic append
-    to a list, from whatever thread, possibly in the middle of another call; `empty` alone takes the lock.
+    Each array stands on a lease of a block. Views keep their array alive and the array its lease,
+    so a block comes back exactly when the last view of it has died, and what was handed out never
+    changes. It comes back by one atomic append to a list, from whatever thread, possibly in the
+    middle of another call; `empty` alone takes the lock.
 
-    Blocks are cut from chunks, the smallest that fits, and grow together again with their neighbours. Where none fits,
-    the chunks that nobody uses are given back and one is made that is as large as all of them: after a training step or
-    two there are few, and what they hold is hardly more than what is in use at one time.
+    Blocks are cut from chunks, the smallest that fits, and grow together again with their
+    neighbours. Where none fits, the chunks that nobody uses are given back and one is made that is
+    as large as all of them: after a training step or two there are few, and what they hold is
+    hardly more than what is in use at one time.
     """
 
     def __init__(self) -> None:
@@ -40,9 +46,10 @@ class MemoryPool:
         _POOLS.add(self)
 
     def _begin(self) -> None:
-        """No free blocks, and a free lock. In a forked process another thread may have used both."""
-        self._sizes: list[tuple[int, int]] = []                         # (size, address) of the free blocks, in order
-        self._starts: dict[int, _Block] = {}                            # the free blocks by their addresses
+        """No free blocks, and a free lock. In a forked process another thread may have used
+        both."""
+        self._sizes: list[tuple[int, int]] = []  # (size, address) of the free blocks, in order
+        self._starts: dict[int, _Block] = {}  # the free blocks by their addresses
         self._ends: dict[int, _Block] = {}                              # and by where they end
         self._clock = 0
         self._lock = Lock()
@@ -75,7 +82,8 @@ class MemoryPool:
             return sum(size for size, _ in self._sizes)
 
     def _take(self, size: int) -> _Block:
-        """The smallest free block of at least so many bytes, cut to size; a new one where there is none."""
+        """The smallest free block of at least so many bytes, cut to size; a new one where there is
+        none."""
         at = bisect_left(self._sizes, (size, 0))
         if at < len(self._sizes) and self._sizes[at][0] < SPARING * size:
             block = self._remove(self._starts[self._sizes[at][1]])
@@ -90,16 +98,20 @@ class MemoryPool:
         """Take back what was returned, each block together with its free neighbours."""
         while self._returned:
             block = self._returned.popleft()
-            before, after = self._ends.get(block.address), self._starts.get(block.address + block.size)
+            before, after = (self._ends.get(block.address),
+                             self._starts.get(block.address + block.size))
             for neighbour in (before, after):
                 if neighbour is not None and neighbour.chunk is block.chunk:
                     self._remove(neighbour)
-                    block = _Block(block.chunk, min(block.address, neighbour.address), block.size + neighbour.size)
+                    block = _Block(block.chunk, min(block.address, neighbour.address),
+                                   block.size + neighbour.size)
             self._add(block)
 
     def _drop(self, chosen: Any) -> int:
-        """Give back the chunks that are one free block which is `chosen`; how many bytes they were."""
-        idle = [block for block in self._starts.values() if block.size == block.chunk.size and chosen(block)]
+        """Give back the chunks that are one free block which is `chosen`; how many bytes they
+        were."""
+        idle = [block for block in self._starts.values() if block.size == block.chunk.size
+                and chosen(block)]
         return sum(self._remove(block).size for block in idle)
 
     def _add(self, block: _Block) -> None:
@@ -138,10 +150,12 @@ class _Lease:
 
     __slots__ = ("__array_interface__", "_block", "_returned")
 
-    def __init__(self, block: _Block, returned: deque[_Block], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(self, block: _Block, returned: deque[_Block], shape: tuple[int, ...],
+                 dtype: np.dtype) -> None:
         self._block = block
         self._returned = returned
-        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (block.address, False)}
+        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str,
+                                    "data": (block.address, False)}
 
     def __del__(self) -> None:
         self._returned.append(self._block)

@@ -1,6 +1,8 @@
-"""Threads for the CPU: a small pool that shares out numbered tasks, and a limit of one thread on BLAS while it runs.
+"""Threads for the CPU: a small pool that shares out numbered tasks, and a limit of one thread on
+BLAS while it runs.
 
-NumPy lets go of the interpreter's lock inside copies, arithmetic and matrix products, so plain threads are enough.
+NumPy lets go of the interpreter's lock inside copies, arithmetic and matrix products, so plain
+threads are enough.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ Queue: TypeAlias = "SimpleQueue[tuple[_Job, Context] | None]"
 
 
 def thread_count() -> int:
-    """Number of threads to use: XPNET_NUM_THREADS, else one for each core that this process may run on."""
+    """Number of threads to use: XPNET_NUM_THREADS, else one for each core that this process may run
+    on."""
     text = os.environ.get("XPNET_NUM_THREADS", "").strip()
     if text:
         if not text.isdecimal() or int(text) < 1:
-            raise ValueError(f"XPNET_NUM_THREADS: expected a whole number, 1 or larger. Received: {text!r}.")
+            raise ValueError("XPNET_NUM_THREADS: expected a whole number, 1 or larger. Received: "
+                             f"{text!r}.")
         return int(text)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -39,8 +43,8 @@ def set_num_threads(n: int | None) -> None:
     """Set how many threads the CPU backends use, in this process and from the next kernel on.
 
     It holds for all networks, those that exist and even those that are being trained in other
-    threads, and comes before the environment variable XPNET_NUM_THREADS. No bit of a result changes.
-    The numba backend uses at most NUMBA_NUM_THREADS threads, by default one for each core.
+    threads, and comes before the environment variable XPNET_NUM_THREADS. No bit of a result
+    changes. The numba backend uses at most NUMBA_NUM_THREADS threads, by default one for each core.
 
     Args:
         n: number of threads, 1 to 4096, the calling one included; None goes back to
@@ -71,14 +75,15 @@ class ThreadPool:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._crews: dict[int, _Crew] = {}                              # by process: a fork has no workers
+        self._crews: dict[int, _Crew] = {}  # by process: a fork has no workers
 
     @property
     def size(self) -> int:
         return self._size if _chosen is None else _chosen
 
     def run(self, task: Task, count: int) -> None:
-        """task(0), ..., task(count - 1), each once, in any order; the first exception is raised again here."""
+        """task(0), ..., task(count - 1), each once, in any order; the first exception is raised
+        again here."""
         helpers = min(self.size, count) - 1
         if helpers < 1:
             for index in range(count):
@@ -126,11 +131,12 @@ class _Crew:
 
 
 def _serve(queue: Queue) -> None:
-    """A worker's life. It knows the queue and not the pool, which could otherwise never be dropped."""
+    """A worker's life. It knows the queue and not the pool, which could otherwise never be
+    dropped."""
     while (item := queue.get()) is not None:
         job, context = item
         context.run(job.work)
-        del item, job, context                                          # or arrays would live until the next one
+        del item, job, context  # or arrays would live until the next one
 
 
 class _Job:
@@ -139,7 +145,7 @@ class _Job:
     def __init__(self, task: Task, count: int) -> None:
         self._task: Task | None = task
         self._count = count
-        self._take = itertools.count().__next__                         # one call in C: no two threads get the same
+        self._take = itertools.count().__next__  # one call in C: no two threads get the same
         self._finish = itertools.count(1).__next__
         self._error: BaseException | None = None
         self._done = Lock()
@@ -151,13 +157,14 @@ class _Job:
             try:
                 if self._error is None and self._task is not None:
                     self._task(index)
-            except BaseException as error:                              # Ctrl-C too: it must not leave the count short
+            except BaseException as error:  # Ctrl-C too: it must not leave the count short
                 self._error = error
             if self._finish() == self._count:
                 self._done.release()
 
     def wait(self) -> None:
-        """Until every task has ended, whoever did it. A helper that wakes later finds nothing and keeps nothing."""
+        """Until every task has ended, whoever did it. A helper that wakes later finds nothing and
+        keeps nothing."""
         self._done.acquire()
         self._task = None
         error, self._error = self._error, None
@@ -166,7 +173,8 @@ class _Job:
 
 
 class _BlasLimit:
-    """`with` limit: BLAS uses one thread. Entries are counted, because the setting belongs to the whole process.
+    """`with` limit: BLAS uses one thread. Entries are counted, because the setting belongs to the
+    whole process.
 
     Our tasks already fill the cores; threads of BLAS's own would fight them for it.
     """
@@ -184,7 +192,7 @@ class _BlasLimit:
     def __enter__(self) -> None:
         with self._lock:
             if self._depth == 0:
-                if self._libraries is None:                             # finding them takes a while: once
+                if self._libraries is None:  # finding them takes a while: once
                     from threadpoolctl import ThreadpoolController
                     self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
                 self._before = [library.num_threads for library in self._libraries]
@@ -199,8 +207,9 @@ class _BlasLimit:
 
     def _set(self, counts: list[int]) -> None:
         for library, count in zip(self._libraries or [], counts):
-            # threadpoolctl 3.8 began to ignore all threads but the first that asked, so that they do not undo each
-            # other's setting. Ours is counted, and has to hold in whatever thread a network is trained.
+            # threadpoolctl 3.8 began to ignore all threads but the first that asked, so that they
+            # do not undo each other's setting. Ours is counted, and has to hold in whatever thread
+            # a network is trained.
             getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
@@ -210,5 +219,6 @@ if hasattr(os, "register_at_fork"):
 
 
 def single_threaded_blas() -> _BlasLimit:
-    """`with single_threaded_blas():` the process's BLAS uses one thread per call; entries may nest and overlap."""
+    """`with single_threaded_blas():` the process's BLAS uses one thread per call; entries may nest
+    and overlap."""
     return _BLAS_LIMIT

@@ -1,4 +1,5 @@
-"""NVIDIA GPUs through CuPy: the device, its memory, the launch of kernels, and what is computed where.
+"""NVIDIA GPUs through CuPy: the device, its memory, the launch of kernels, and what is computed
+where.
 
 The only file that imports cupy, and only when a GPU is asked for.
 """
@@ -35,19 +36,22 @@ USUAL_SHARED = 48 << 10         # bytes of shared memory that a block gets witho
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched, by family ("im2col": ("im2col<float, 4>", ...)), so that tests can run all of it."""
+    """Every kernel that can be launched, by family ("im2col": ("im2col<float, 4>", ...)), so that
+    tests can run all of it."""
     modules = (product, conv, pool, elementwise, normalization, optimizers, batches,
                totals)
     return {family: names for module in modules for family, names in module.kernels().items()}
 
 
 def device_count() -> int:
-    """Number of GPUs, at least 1; a BackendError with reason and remedy where CuPy or the GPU cannot be used."""
+    """Number of GPUs, at least 1; a BackendError with reason and remedy where CuPy or the GPU
+    cannot be used."""
     cupy = _import_cupy()
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendError(f"cupy: CuPy is installed, but there is no usable NVIDIA driver ({error})",
+        raise BackendError("cupy: CuPy is installed, but there is no usable NVIDIA driver "
+                           f"({error})",
                            "Install or update the driver until the command nvidia-smi lists a GPU, "
                            'or use the backend "numpy"') from error
     if count == 0:
@@ -71,9 +75,9 @@ class CupyBackend(Backend):
     """One NVIDIA GPU. BackendError if it cannot be used.
 
     Methods that are listed here run on the backend's own device. Plain xp code, inherited or a
-    layer's, runs on the current one: put it into `with backend.scope():` if that may be another GPU.
-    CuPy's compiler options make subnormal float32 numbers count as zero in comparisons and sums,
-    here as in CuPy.
+    layer's, runs on the current one: put it into `with backend.scope():` if that may be another
+    GPU. CuPy's compiler options make subnormal float32 numbers count as zero in comparisons and
+    sums, here as in CuPy.
 
     Args:
         device: the number of the GPU.
@@ -148,13 +152,16 @@ class CupyBackend(Backend):
         self._check()
 
     def _check(self) -> None:
-        """Compiles and runs a kernel, so that a GPU that does nothing is found now and not in the first epoch."""
+        """Compiles and runs a kernel, so that a GPU that does nothing is found now and not in the
+        first epoch."""
         try:
             self.random_bits(1, (0, 0), self.asarray(np.zeros(2, np.uint64)))
         except (RuntimeError, MemoryError, self.xp.cuda.compiler.CompileException) as error:
             reason = " ".join(str(error).split())[:500]
-            raise BackendError(f"{self.name}: the GPU is there, but cannot compile and run a kernel ({reason})",
-                               f"Install CuPy together with its CUDA components: {INSTALL}") from error
+            raise BackendError(f"{self.name}: the GPU is there, but cannot compile and run a "
+                               f"kernel ({reason})",
+                               f"Install CuPy together with its CUDA components: {INSTALL}"
+                               ) from error
 
     def scope(self) -> AbstractContextManager[Any]:
         return self.xp.cuda.Device(self.device)
@@ -179,17 +186,19 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         self.xp.cuda.Device(self.device).synchronize()
 
-    def _launch(self, family: str, kernel: str, launch: tuple[cuda_launch.Grid, cuda_launch.Grid], *args: Any,
-                shared: int = 0) -> None:
-        """Runs a kernel of kernels/<family>.cu. Its first launch compiles it (CuPy keeps the result on the disk).
+    def _launch(self, family: str, kernel: str, launch: tuple[cuda_launch.Grid, cuda_launch.Grid],
+                *args: Any, shared: int = 0) -> None:
+        """Runs a kernel of kernels/<family>.cu. Its first launch compiles it (CuPy keeps the result
+        on the disk).
 
-        `shared` is a number of bytes of shared memory for each block, the same in every launch of a kernel.
+        `shared` is a number of bytes of shared memory for each block, the same in every launch of a
+        kernel.
         """
         with self.scope():
             function = self._functions.get(kernel)
             if function is None:
-                module = self.xp.RawModule(code=cuda_launch.source(family), options=cuda_launch.OPTIONS,
-                                           name_expressions=(kernel,))
+                module = self.xp.RawModule(code=cuda_launch.source(family),
+                                           options=cuda_launch.OPTIONS, name_expressions=(kernel,))
                 function = self._functions[kernel] = module.get_function(kernel)
                 if shared > USUAL_SHARED:
                     function.max_dynamic_shared_size_bytes = shared

@@ -1,4 +1,5 @@
-"""Batches on an NVIDIA GPU: gathered from samples that lie there, or shipped from the host while the GPU computes."""
+"""Batches on an NVIDIA GPU: gathered from samples that lie there, or shipped from the host while
+the GPU computes."""
 
 from __future__ import annotations
 
@@ -16,22 +17,27 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-SOURCES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char", np.dtype(np.float32): "float",
+SOURCES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char",
+                                     np.dtype(np.float32): "float",
                                      np.dtype(np.float64): "double"}
 TARGETS: dict[np.dtype[Any], str] = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 LABELS = np.dtype(np.int64)
 TILE = 64                               # as in batches.cu
 VALUES = np.dtype([("at", np.float64, 8)])      # the argument `Values values`
 
-SHARE = 0.25                            # of the free memory: samples that take more stay on the host
-SLOTS = 3                               # batches under way: one that is read, one that travels, one that is filled
+SHARE = 0.25  # of the free memory: samples that take more stay on the host
+SLOTS = 3  # batches under way: one that is read, one that travels, one that is filled
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
-    pairs = [(s, t, source, target) for s, source in SOURCES.items() for t, target in TARGETS.items()]
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked
+    for."""
+    pairs = ([(s, t, source, target) for s, source in SOURCES.items()
+              for t, target in TARGETS.items()])
     pairs.append((LABELS, LABELS, "i64", "i64"))
-    return {"batches": ("assign", *(f"gather_batch<{source}, {target}, {VS}, {VT}>" for s, t, source, target in pairs
+    return {"batches": ("assign",
+                        *(f"gather_batch<{source}, {target}, {VS}, {VT}>"
+                          for s, t, source, target in pairs
                                     for VS in _widths(s) for VT in _widths(t)))}
 
 
@@ -42,7 +48,8 @@ def _widths(dtype: np.dtype[Any]) -> tuple[int, int]:
 
 def _tiles(D: int, N: int) -> tuple[cuda_launch.Grid, cuda_launch.Grid]:
     """(grid, block): a block for each tile."""
-    across, along = (min(max(-(-size // TILE), 1), most) for size, most in zip((D, N), cuda_launch.MAX_GRID, strict=True))
+    across, along = (min(max(-(-size // TILE), 1), most)
+                     for size, most in zip((D, N), cuda_launch.MAX_GRID, strict=True))
     return (across, along, 1), (cuda_launch.THREADS, 1, 1)
 
 
@@ -60,8 +67,10 @@ def gather_batch(self: CupyBackend, samples: Array, index: Array | None, dtype: 
         return self._gather(self.asarray(native(rows)), None, np.dtype(dtype))
 
 
-def gather(self: CupyBackend, samples: Array, index: Array | None, dtype: np.dtype[Any], out: Array | None = None) -> Array:
-    """gather_batch of contiguous samples and an index that lie on the GPU, to `out` if there is one."""
+def gather(self: CupyBackend, samples: Array, index: Array | None, dtype: np.dtype[Any],
+           out: Array | None = None) -> Array:
+    """gather_batch of contiguous samples and an index that lie on the GPU, to `out` if there is
+    one."""
     labels = samples.dtype == dtype == LABELS
     if not labels and (samples.dtype not in SOURCES or dtype not in TARGETS):
         return self.store(Backend.gather_batch(self, samples, index, dtype), out)
@@ -72,8 +81,8 @@ def gather(self: CupyBackend, samples: Array, index: Array | None, dtype: np.dty
     VS, VT = (width if width in _widths(a.dtype) else 1
               for a, width in ((samples, self._width(D, samples)), (out, self._width(N, out))))
     self._launch("batches", f"gather_batch<{types}, {VS}, {VT}>", _tiles(D, N),
-                 samples, self.empty((1,), LABELS) if index is None else index, out, np.int64(D), np.int32(N),
-                 np.int32(index is not None))
+                 samples, self.empty((1,), LABELS) if index is None else index, out, np.int64(D),
+                 np.int32(N), np.int32(index is not None))
     return out
 
 
@@ -84,14 +93,17 @@ def assign(self: CupyBackend, out: Array, values: Sequence[float]) -> None:
             part = values[start:start + most]
             struct = np.zeros((), VALUES)
             struct["at"][:len(part)] = part
-            self._launch("batches", "assign", cuda_launch.flat_launch(most), out[start:], struct, np.int32(len(part)))
+            self._launch("batches", "assign", cuda_launch.flat_launch(most), out[start:], struct,
+                         np.int32(len(part)))
 
 
 def feed(self: CupyBackend, samples: Array, dtype: Any, most: int) -> Feed:
     with self.scope():
         if isinstance(samples, self.xp.ndarray):
             return DeviceFeed(self, self.asarray(samples), dtype)
-        free = self.xp.cuda.Device(self.device).mem_info[0] + self.xp.get_default_memory_pool().free_bytes()
+        free = (
+            self.xp.cuda.Device(
+                self.device).mem_info[0] + self.xp.get_default_memory_pool().free_bytes())
         if samples.nbytes <= SHARE * free:
             return DeviceFeed(self, self.asarray(native(samples)), dtype)
         return HostFeed(self, samples, dtype, most)
@@ -106,27 +118,35 @@ class DeviceFeed(Feed):
         self.order = self.backend.asarray(order, LABELS)
 
     def batch(self, start: int, stop: int, out: Array | None = None) -> Array:
-        samples, index = (self.samples[start:stop], None) if self.order is None else (self.samples, self.order[start:stop])
+        samples, index = self.samples, None
+        if self.order is None:
+            samples = samples[start:stop]
+        else:
+            index = self.order[start:stop]
         return self.backend._gather(samples, index, np.dtype(self.dtype), out)
 
 
 class Slot:
-    """A place for a batch's samples: pinned memory of the host, memory of the GPU, and what happened to them last."""
+    """A place for a batch's samples: pinned memory of the host, memory of the GPU, and what
+    happened to them last."""
 
     def __init__(self, backend: CupyBackend, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         cuda = backend.xp.cuda
         count = math.prod(shape)
-        self.host = np.frombuffer(cuda.alloc_pinned_memory(count * dtype.itemsize), dtype, count).reshape(shape)
+        self.host = np.frombuffer(cuda.alloc_pinned_memory(count * dtype.itemsize), dtype,
+                                  count).reshape(shape)
         self.there = backend.empty(shape, dtype)
         self.copied, self.read = (cuda.Event(disable_timing=True) for _ in range(2))
         self.read.record()              # the memory may be somebody's who has not read it yet
 
 
 class HostFeed(Feed):
-    """Samples that do not fit: each batch is gathered on the host and travels while the GPU is busy with those before it.
+    """Samples that do not fit: each batch is gathered on the host and travels while the GPU is busy
+    with those before it.
 
-    A ring of slots. The host fills one when its last copy has ended; it is copied when what came before in that memory was
-    read; and it is read when it was copied. Only the first of these three lets the host wait.
+    A ring of slots. The host fills one when its last copy has ended; it is copied when what came
+    before in that memory was read; and it is read when it was copied. Only the first of these three
+    lets the host wait.
     """
 
     backend: CupyBackend
@@ -155,6 +175,7 @@ class HostFeed(Feed):
         if self.order is None:
             rows[...] = samples[start:stop]
         elif samples.dtype == rows.dtype and samples.flags.c_contiguous:
-            np.take(samples, self.order[start:stop], axis=0, out=rows, mode="clip")     # "raise" would go through another buffer
+            # "raise" would go through another buffer
+            np.take(samples, self.order[start:stop], axis=0, out=rows, mode="clip")
         else:
             rows[...] = samples[self.order[start:stop]]

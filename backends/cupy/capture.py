@@ -1,4 +1,5 @@
-"""Steps captured as CUDA graphs: hundreds of launches recorded once, and from then on made in one."""
+"""Steps captured as CUDA graphs: hundreds of launches recorded once, and from then on made in
+one."""
 
 from __future__ import annotations
 
@@ -11,15 +12,17 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-WARM_UP = 2         # calls before the one that is recorded: they compile kernels and fill the pool of memory
+# calls before the one that is recorded: they compile kernels and fill the pool of memory
+WARM_UP = 2
 
 
 class Captured:
-    """A function whose launches are recorded at its third call, and repeated in one launch from then on.
+    """A function whose launches are recorded at its third call; from then on they are one launch.
 
-    Its arrays come from a pool of its own, which lives as long as the graph does and which nobody else asks: the graph
-    writes to their addresses again and again. `failure` says why it could not be recorded: then failed(failure) is called
-    once, and the function runs as it is.
+    Its arrays come from a memory pool of its own, which exists as long as the graph and is used by
+    nothing else, because the graph writes to the same addresses again and again. `failure` says why
+    the function could not be recorded: then failed(failure) is called once, and the function runs
+    as it is.
     """
 
     def __init__(self, backend: CupyBackend, fn: Callable[[], Any],
@@ -29,7 +32,8 @@ class Captured:
         self._graph: Any = None
         self._result: Any = None
         with backend.scope():
-            backend.xp.get_default_memory_pool().free_all_blocks()      # of steps that were not captured
+            # of steps that were not captured
+            backend.xp.get_default_memory_pool().free_all_blocks()
             self._pool = backend.xp.cuda.MemoryPool()
 
     def __call__(self) -> Any:
@@ -46,7 +50,8 @@ class Captured:
             return self._result
 
     def _record(self) -> None:
-        """Whatever goes wrong, nothing was computed yet: the call can be made in the ordinary way."""
+        """Whatever goes wrong, nothing was computed yet: the call can be made in the ordinary
+        way."""
         try:
             self._graph, self._result = self._backend._recorded(self._fn)
         except Exception as error:      # of CuPy, of CUDA, or of a layer's own code
@@ -81,7 +86,8 @@ def recorded(self: CupyBackend, fn: Callable[[], Any]) -> tuple[Any, Any]:
 def _no_transfers(self: CupyBackend) -> Iterator[None]:
     """Makes it an error to bring an array from the host.
 
-    CuPy would record a copy out of pinned memory that it lends to somebody else before the graph is launched.
+    CuPy would record a copy out of pinned memory that it lends to somebody else before the graph is
+    launched.
     """
     pool, thread = self.xp.get_default_pinned_memory_pool(), threading.get_ident()
 

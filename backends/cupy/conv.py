@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-IMAGE, COLUMNS = "image", "columns"     # where a product's second operand is read from: x itself, or columns that are written
-AT_A_TIME = 24 << 20                    # bytes of columns: they shall still be in the L2 cache when they are read
+# where a product's second operand is read from: x itself, or columns that are written
+IMAGE, COLUMNS = "image", "columns"
+AT_A_TIME = 24 << 20  # bytes of columns: they shall still be in the L2 cache when they are read
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked
+    for."""
     return {
         "im2col": tuple(f"{kernel}<{name}, {width}>" for kernel in ("im2col", "col2im")
                         for name, width in cuda_launch.types_and_widths()),
@@ -53,7 +55,8 @@ def _im2col(self: CupyBackend, x: Array, window: Window, oy: int, rows: int, col
     w["OH"] = rows
     V = self._width(N, x, cols)
     self._launch("im2col", f"im2col<{cuda_launch.TYPES[x.dtype]}, {V}>",
-                 cuda_launch.row_launch(C, window.taps * rows, int(w["OW"]), N // V), x, cols, np.int32(C), w)
+                 cuda_launch.row_launch(C, window.taps * rows, int(w["OW"]), N // V), x, cols,
+                 np.int32(C), w)
 
 
 def col2im(self: CupyBackend, cols: Array, x_shape: tuple[int, ...], window: Window) -> Array:
@@ -67,12 +70,13 @@ def col2im(self: CupyBackend, cols: Array, x_shape: tuple[int, ...], window: Win
 def _col2im(self: CupyBackend, cols: Array, window: Window, x: Array) -> None:
     C, H, W, N = x.shape
     V = self._width(N, cols, x)
-    self._launch("im2col", f"col2im<{cuda_launch.TYPES[x.dtype]}, {V}>", cuda_launch.row_launch(C, H, W, N // V),
+    self._launch("im2col", f"col2im<{cuda_launch.TYPES[x.dtype]}, {V}>",
+                 cuda_launch.row_launch(C, H, W, N // V),
                  cols, x, np.int32(C), cuda_launch.window_struct(x.shape, window))
 
 
-def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, *, groups: int = 1, bias: Array | None = None,
-           activation: str | None = None) -> Array:
+def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, *, groups: int = 1,
+           bias: Array | None = None, activation: str | None = None) -> Array:
     if activation not in cuda_launch.ACTIVATIONS:
         return self.activate(self.conv2d(x, W, window, groups=groups, bias=bias), activation)
     if not _convolves(self, x, W, window, groups, bias):
@@ -84,9 +88,10 @@ def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, *, groups: int
     return _either(self, "conv2d", ways, x.shape, W.shape[0], window, groups, x.dtype)
 
 
-def _convolve(self: CupyBackend, x: Array, W: Array, w: np.ndarray, pointwise: bool, groups: int, bias: Array | None = None,
-              activation: str | None = None) -> Array:
-    """y (F, OH, OW, N) = W cols, columns (K, P) read from x through the window w, or x itself where windows are points."""
+def _convolve(self: CupyBackend, x: Array, W: Array, w: np.ndarray, pointwise: bool, groups: int,
+              bias: Array | None = None, activation: str | None = None) -> Array:
+    """y (F, OH, OW, N) = W cols, columns (K, P) read from x through the window w, or x itself where
+    windows are points."""
     F, N, OH, OW = W.shape[0], x.shape[3], int(w["OH"]), int(w["OW"])
     P, K = OH * OW * N, W[0].size
     y = self.empty((F, OH, OW, N), x.dtype)
@@ -97,7 +102,8 @@ def _convolve(self: CupyBackend, x: Array, W: Array, w: np.ndarray, pointwise: b
     return y
 
 
-def _by_columns(self: CupyBackend, x: Array, W: Array, window: Window, groups: int, bias: Array | None, activation: str | None) -> Array:
+def _by_columns(self: CupyBackend, x: Array, W: Array, window: Window, groups: int,
+                bias: Array | None, activation: str | None) -> Array:
     """The same with columns that are written, for some rows of the output at a time."""
     F, K = W.shape[0], W[0].size
     y = self.empty((F, *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype)
@@ -105,14 +111,16 @@ def _by_columns(self: CupyBackend, x: Array, W: Array, window: Window, groups: i
     for first, cols in _columns(self, x, window):
         part = cols.shape[1]
         self._product(math_for(self, x.dtype, "convolution"), (groups, F // groups, part, K),
-                      Operand(W, ALONG_K, K, F // groups * K), Operand(cols, ACROSS_K, part, K * part),
-                      y.reshape(-1)[first:], P, group=F // groups * P, bias=bias, activation=activation)
+                      Operand(W, ALONG_K, K, F // groups * K),
+                      Operand(cols, ACROSS_K, part, K * part),
+                      y.reshape(-1)[first:], P, group=F // groups * P, bias=bias,
+                      activation=activation)
     return y
 
 
 def _columns(self: CupyBackend, x: Array, window: Window) -> Iterator[tuple[int, Array]]:
-    """(number of its first column, columns (C*KH*KW, ..)) of parts that fit into the L2 cache; each part's memory is the
-    next one's too."""
+    """(number of its first column, columns (C*KH*KW, ..)) of parts that fit into the L2 cache; each
+    part's memory is the next one's too."""
     OH, OW = window.output_size(*x.shape[1:3])
     K, row = x.shape[0] * window.taps, OW * x.shape[3]
     rows = min(max(AT_A_TIME // (K * row * x.itemsize), 1), OH)
@@ -124,7 +132,8 @@ def _columns(self: CupyBackend, x: Array, window: Window) -> Iterator[tuple[int,
         yield oy * row, cols
 
 
-def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
+def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *,
+              groups: int = 1) -> Array:
     if not _convolves(self, dy, W, window, groups):
         return Backend.conv2d_dx(self, dy, W, x_shape, window, groups=groups)
     dy, W = self._contiguous(dy), self._contiguous(W)
@@ -141,7 +150,8 @@ def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], 
     return _either(self, "conv2d_dx", ways, x_shape, W.shape[0], window, groups, dy.dtype)
 
 
-def _dx_of_points(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], groups: int) -> Array:
+def _dx_of_points(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...],
+                  groups: int) -> Array:
     """dx (C, P) = W^T dy, for windows of one element each."""
     (F, per_group), P = W.shape[:2], dy[0].size
     dx = self.empty(x_shape, dy.dtype)
@@ -151,12 +161,14 @@ def _dx_of_points(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ..
     return dx
 
 
-def _dx_by_columns(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, groups: int) -> Array:
-    """dx = col2im(W^T dy), for some channels at a time: whole groups of them, or parts of a single group."""
+def _dx_by_columns(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window,
+                   groups: int) -> Array:
+    """dx = col2im(W^T dy), for some channels at a time: whole groups of them, or parts of a single
+    group."""
     (F, per_group), C, taps = W.shape[:2], x_shape[0], window.taps
     P, K, filters = dy[0].size, per_group * taps, F // groups
     dx = self.empty(x_shape, dy.dtype)
-    most = max(AT_A_TIME // (taps * P * dy.itemsize), 1)                                    # channels at a time
+    most = max(AT_A_TIME // (taps * P * dy.itemsize), 1)  # channels at a time
     count = min(most, C) if groups == 1 else min(max(most // per_group, 1) * per_group, C)
     cols = self.empty((count * taps, P), dy.dtype)
     for c in range(0, C, count):
@@ -164,14 +176,16 @@ def _dx_by_columns(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, .
         parts = max(channels // per_group, 1)                                               # groups
         group, M = c // per_group, channels // parts * taps
         self._product(math_for(self, dy.dtype, "convolution"), (parts, M, P, filters),
-                      Operand(W.reshape(-1)[group * filters * K + c % per_group * taps:], ACROSS_K, K, filters * K),
-                      Operand(dy.reshape(-1)[group * filters * P:], ACROSS_K, P, filters * P), cols, P, group=M * P)
+                      Operand(W.reshape(-1)[group * filters * K + c % per_group * taps:], ACROSS_K,
+                              K, filters * K),
+                      Operand(dy.reshape(-1)[group * filters * P:], ACROSS_K, P, filters * P), cols,
+                      P, group=M * P)
         _col2im(self, cols, window, dx[c:c + channels])
     return dx
 
 
-def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
-              accumulate: bool = False) -> Array:
+def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, *, groups: int = 1,
+              out: Array | None = None, accumulate: bool = False) -> Array:
     if not _convolves(self, x, dy, window, groups):
         return Backend.conv2d_dW(self, x, dy, window, groups=groups, out=out, accumulate=accumulate)
     x, dy = self._contiguous(x), self._contiguous(dy)
@@ -181,13 +195,16 @@ def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, *, groups:
     def fresh(way: str) -> Array:
         return _dW(self, way, x, dy, window, groups, self.empty(shape, x.dtype), False)
 
-    way = self._faster("conv2d_dW", {IMAGE: lambda: fresh(IMAGE), COLUMNS: lambda: fresh(COLUMNS)}, x.shape, shape[0],
-                       window, groups, x.dtype)
-    return _dW(self, way, x, dy, window, groups, out, accumulate) if direct else self.store(fresh(way), out, accumulate)
+    way = self._faster("conv2d_dW", {IMAGE: lambda: fresh(IMAGE), COLUMNS: lambda: fresh(COLUMNS)},
+                       x.shape, shape[0], window, groups, x.dtype)
+    return (_dW(self, way, x, dy, window, groups, out, accumulate) if direct
+            else self.store(fresh(way), out, accumulate))
 
 
-def _dW(self: CupyBackend, way: str, x: Array, dy: Array, window: Window, groups: int, dW: Array, accumulate: bool) -> Array:
-    """dW (F, K) = dy (F, P) cols^T, with all columns read from x, or added up over those that are written at a time."""
+def _dW(self: CupyBackend, way: str, x: Array, dy: Array, window: Window, groups: int, dW: Array,
+        accumulate: bool) -> Array:
+    """dW (F, K) = dy (F, P) cols^T, with all columns read from x, or added up over those that are
+    written at a time."""
     F, P, K = dy.shape[0], dy[0].size, dW[0].size
     w = None if way == COLUMNS or window.pointwise else cuda_launch.window_struct(x.shape, window)
     for first, source in _columns(self, x, window) if way == COLUMNS else [(0, x)]:
@@ -199,22 +216,28 @@ def _dW(self: CupyBackend, way: str, x: Array, dy: Array, window: Window, groups
     return dW
 
 
-def _either(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]], *about: Any) -> Array:
+def _either(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]],
+            *about: Any) -> Array:
     return ways[self._faster(method, ways, *about)]()
 
 
-def faster(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]], x_shape: tuple[int, ...], F: int, window: Window,
+def faster(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]],
+           x_shape: tuple[int, ...], F: int, window: Window,
             groups: int, dtype: Any) -> str:
-    """Which of the ways serves this shape: the columns are read from the image unless something better is known."""
+    """Which of the ways serves this shape: the columns are read from the image unless something
+    better is known."""
     if window.pointwise:
         return IMAGE                                # there are no columns to write
-    key = (f"{method} {math_for(self, dtype, 'convolution').name} {'x'.join(map(str, x_shape))} F{F} k{window.kernel} "
+    key = (f"{method} {math_for(self, dtype, 'convolution').name} {'x'.join(map(str, x_shape))} "
+           f"F{F} k{window.kernel} "
            f"s{window.stride} p{window.padding} d{window.dilation} g{groups}").replace(", ", ",")
     way = self._way(key, IMAGE, lambda: ways, lambda way: ways[way]())
     return way if isinstance(way, str) and way in ways else IMAGE
 
 
-def _convolves(self: CupyBackend, a: Array, b: Array, window: Window, groups: int, bias: Array | None = None) -> bool:
-    """Whether the convolution has a kernel: see _multiplies, and no more groups or pixels than a launch can count."""
+def _convolves(self: CupyBackend, a: Array, b: Array, window: Window, groups: int,
+               bias: Array | None = None) -> bool:
+    """Whether the convolution has a kernel: see _multiplies, and no more groups or pixels than a
+    launch can count."""
     return (multiplies(self, a, b, bias) and min(a.size, b.size) > 0 and groups <= LARGEST_GRID
             and max(a.size // a.shape[0], b.size // b.shape[0]) * window.taps <= LARGEST)

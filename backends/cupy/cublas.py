@@ -1,12 +1,13 @@
-"""Products by NVIDIA's cuBLAS, through a handle of our own: with CuPy's there are none while a stream is captured.
+"""Products by NVIDIA's cuBLAS, through a handle of our own: with CuPy's there are none while a
+stream is captured.
 
-cuBLAS wants the columns of a matrix one after another, ours has its rows so. The same memory, read column by column, is
-the transpose, and
+cuBLAS wants the columns of a matrix one after another, ours has its rows so. The same memory, read
+column by column, is the transpose, and
 
     C = A B     is asked for as     C^T = B^T A^T
 
-so the operands change places, and what lies turned for us lies turned for cuBLAS. The same version of the library on the
-same kind of GPU gives the same bits; another version may not.
+so the operands change places, and what lies turned for us lies turned for cuBLAS. The same version
+of the library on the same kind of GPU gives the same bits; another version may not.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from xpnet.backends.base import Array
 
 # Numbers of cublas_api.h and library_types.h.
 SUCCESS, DEFAULT_ALGORITHM = 0, -1
-NO_SUMS_IN_HALF = 16                    # a mode: parts of a sum are added in the type it is computed in
+NO_SUMS_IN_HALF = 16  # a mode: parts of a sum are added in the type it is computed in
 TYPES = {np.dtype(np.float16): 2, np.dtype(np.float32): 0, np.dtype(np.float64): 1}
-COMPUTE = {"Fma<__half>": 68, "Half": 68, "Fma<float>": 68, "Tf32": 77, "Fma<double>": 70}     # by the name of a Math
+# by the name of a Math
+COMPUTE = {"Fma<__half>": 68, "Half": 68, "Fma<float>": 68, "Tf32": 77, "Fma<double>": 70}
 
 POINTER, INT, LONG, SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong, ctypes.c_size_t
-OPERAND = POINTER, INT, INT, LONG       # address, type, elements from line to line, from group to group
+OPERAND = POINTER, INT, INT, LONG  # address, type, elements from line to line, from group to group
 FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cublasCreate_v2": (POINTER,),
     "cublasDestroy_v2": (POINTER,),
@@ -35,13 +37,14 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cublasSetStream_v2": (POINTER, POINTER),
     "cublasSetWorkspace_v2": (POINTER, POINTER, SIZE),
     "cublasGetStatusName": (INT,),
-    "cublasGemmStridedBatchedEx": (POINTER, INT, INT, INT, INT, INT, POINTER, *OPERAND, *OPERAND, POINTER, *OPERAND,
-                                   INT, INT, INT),
+    "cublasGemmStridedBatchedEx": (POINTER, INT, INT, INT, INT, INT, POINTER, *OPERAND, *OPERAND,
+                                   POINTER, *OPERAND, INT, INT, INT),
 }
 
 
 class Matrices(NamedTuple):
-    """A matrix for each group, its rows one after another; `turned` where it is the transpose of what is multiplied."""
+    """A matrix for each group, its rows one after another; `turned` where it is the transpose of
+    what is multiplied."""
 
     array: Array
     turned: bool
@@ -56,8 +59,9 @@ class Matrices(NamedTuple):
 class Cublas:
     """A handle for one GPU, made and used while that is the current one.
 
-    It is told for each product on which stream and with what memory to work, by one thread at a time. That memory comes from
-    where arrays come from at the moment: what a graph has recorded works in memory that lives as long as the graph.
+    It is told for each product on which stream and with what memory to work, by one thread at a
+    time. That memory comes from where arrays come from at the moment: what a graph has recorded
+    works in memory that lives as long as the graph.
     """
 
     def __init__(self, library: Any, cuda: Any, device: int) -> None:
@@ -67,27 +71,31 @@ class Cublas:
         weakref.finalize(self, _destroy, library, self._handle, cuda, device).atexit = False
         self._call("cublasSetMathMode", self._handle, NO_SUMS_IN_HALF)
         # What NVIDIA recommends, and more than that before sm_90.
-        self.workspace_bytes = (32 if int(cuda.Device(device).compute_capability) >= 90 else 8) << 20
+        self.workspace_bytes = (32 if int(cuda.Device(device).compute_capability) >= 90
+                                else 8) << 20
 
-    def multiply(self, math: str, sizes: tuple[int, int, int, int], a: Matrices, b: Matrices, c: Matrices, *,
-                 accumulate: bool, stream: int, workspace: Array) -> None:
+    def multiply(self, math: str, sizes: tuple[int, int, int, int], a: Matrices, b: Matrices,
+                 c: Matrices, *, accumulate: bool, stream: int, workspace: Array) -> None:
         """C = A B, or C += A B, for sizes (groups, M, N, K)."""
         groups, M, N, K = sizes
         number = ctypes.c_double if math == "Fma<double>" else ctypes.c_float
         alpha, beta = number(1), number(accumulate)
         about = f"for {groups} products ({M}, {K}) x ({K}, {N}) of {a.array.dtype}, {math}"
         with self._lock:
-            self._call("cublasSetStream_v2", self._handle, stream, about=about)         # which forgets the workspace
-            self._call("cublasSetWorkspace_v2", self._handle, workspace.data.ptr, workspace.nbytes, about=about)
-            self._call("cublasGemmStridedBatchedEx", self._handle, b.turned, a.turned, N, M, K, ctypes.byref(alpha),
-                       *b.operand, *a.operand, ctypes.byref(beta), *c.operand, groups, COMPUTE[math], DEFAULT_ALGORITHM,
+            # which forgets the workspace
+            self._call("cublasSetStream_v2", self._handle, stream, about=about)
+            self._call("cublasSetWorkspace_v2", self._handle, workspace.data.ptr, workspace.nbytes,
                        about=about)
+            self._call("cublasGemmStridedBatchedEx", self._handle, b.turned, a.turned, N, M, K,
+                       ctypes.byref(alpha), *b.operand, *a.operand, ctypes.byref(beta), *c.operand,
+                       groups, COMPUTE[math], DEFAULT_ALGORITHM, about=about)
 
     def _call(self, function: str, *arguments: Any, about: str = "") -> None:
         status = getattr(self._library, function)(*arguments)
         if status != SUCCESS:
             name = self._library.cublasGetStatusName(status).decode()
-            raise RuntimeError(f"{function}: expected CUBLAS_STATUS_SUCCESS. Received: {name} {about}".rstrip() + ".")
+            raise RuntimeError(f"{function}: expected CUBLAS_STATUS_SUCCESS. Received: {name} "
+                               f"{about}".rstrip() + ".")
 
 
 def _destroy(library: Any, handle: Any, cuda: Any, device: int) -> None:
@@ -96,7 +104,8 @@ def _destroy(library: Any, handle: Any, cuda: Any, device: int) -> None:
 
 
 def find(cuda: Any) -> Any:
-    """The library as CuPy has loaded it, with the functions' arguments declared; None where CuPy has none."""
+    """The library as CuPy has loaded it, with the functions' arguments declared; None where CuPy
+    has none."""
     try:
         if getattr(cuda, "cublas", None) is None:       # asking for it makes CuPy load it
             return None
@@ -104,14 +113,16 @@ def find(cuda: Any) -> Any:
         library = ctypes.CDLL(str(load_nvidia_dynamic_lib("cublas").abs_path))
         for name, arguments in FUNCTIONS.items():
             getattr(library, name).argtypes = arguments
-    except (ImportError, OSError, RuntimeError, AttributeError):    # no module, no file, not found, or too old
+    # no module, no file, not found, or too old
+    except (ImportError, OSError, RuntimeError, AttributeError):
         return None
     library.cublasGetStatusName.restype = ctypes.c_char_p
     return library
 
 
 def opened(cuda: Any, device: int) -> Cublas | None:
-    """A handle for this GPU; None where no library is to be had, or only one that cannot work with this driver."""
+    """A handle for this GPU; None where no library is to be had, or only one that cannot work with
+    this driver."""
     library = find(cuda)
     try:
         with cuda.Device(device):

@@ -16,20 +16,25 @@ if TYPE_CHECKING:
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked
+    for."""
     types = cuda_launch.types_and_extreme_widths()
-    functions = [name for activation, name in cuda_launch.ACTIVATIONS.items() if activation is not None]
+    functions = [name for activation, name in cuda_launch.ACTIVATIONS.items()
+                 if activation is not None]
     return {
         "activation": (
-            *(f"activation_forward<{name}, {width}, {function}>" for name, width in types for function in functions),
+            *(f"activation_forward<{name}, {width}, {function}>" for name, width in types
+              for function in functions),
             *(f"activation_backward<{name}, {width}, {function}>" for name, width in types
               for function in cuda_launch.ACTIVATIONS.values()),
-            *(f"curve_{way}<{name}, {width}>" for name, width in types for way in ("forward", "backward")),
+            *(f"curve_{way}<{name}, {width}>" for name, width in types
+              for way in ("forward", "backward")),
             *(f"add_parts<{name}>" for name in cuda_launch.TYPES.values()),
         ),
         "softmax": (
             *(f"{kernel}<{name}, {width}>" for name, width in types
-              for kernel in ("softmax", "softmax_backward", "cross_entropy_of_labels", "cross_entropy")),
+              for kernel in ("softmax", "softmax_backward", "cross_entropy_of_labels",
+                             "cross_entropy")),
             *(f"mean_of_losses<{name}>" for name in cuda_launch.TYPES.values()),
         ),
         "dropout": (
@@ -45,44 +50,54 @@ def has_kernel(activation: str | None) -> bool:
     return activation in cuda_launch.ACTIVATIONS or activation in cuda_launch.curves()
 
 
-def activate(self: CupyBackend, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
+def activate(self: CupyBackend, z: Array, activation: str | None, constants: tuple[float, ...] = ()
+             ) -> Array:
     if activation is None or not has_kernel(activation) or not has_kernels(z):
         return Backend.activate(self, z, activation, constants)
     z = self._contiguous(z)
     y = self.empty(z.shape, z.dtype)
     types, launch = along_array(4, z, y)
-    _launch_activation(self, "forward", types, launch, (z, y, np.int64(z.size)), activation, constants)
+    _launch_activation(self, "forward", types, launch, (z, y, np.int64(z.size)), activation,
+                       constants)
     return y
 
 
-def activation_backward(self: CupyBackend, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
-                        bias_grad: Array | None = None, accumulate: bool = False) -> Array:
+def activation_backward(self: CupyBackend, dy: Array, y: Array, activation: str | None,
+                        constants: tuple[float, ...] = (), *, bias_grad: Array | None = None,
+                        accumulate: bool = False) -> Array:
     arrays = (dy, y) if bias_grad is None else (dy, y, bias_grad)
-    if (activation is None and bias_grad is None or not has_kernel(activation) or not has_kernels(*arrays)
+    if (activation is None and bias_grad is None or not has_kernel(activation)
+        or not has_kernels(*arrays)
             or bias_grad is not None and not bias_grad.flags.c_contiguous):
-        return Backend.activation_backward(self, dy, y, activation, constants, bias_grad=bias_grad, accumulate=accumulate)
+        return Backend.activation_backward(self, dy, y, activation, constants, bias_grad=bias_grad,
+                                           accumulate=accumulate)
     shape, given = dy.shape, dy
     dy, y = self._contiguous(dy), self._contiguous(y)
     if bias_grad is None:
-        dy = dy.reshape(1, -1)                                      # rows do not matter where nothing is summed
+        dy = dy.reshape(1, -1)  # rows do not matter where nothing is summed
     dz = dy if activation is None else self.empty(dy.shape, dy.dtype)
     types, launch, pieces = along_rows(dy, y, dz)
     parts = room_for_parts(self, pieces, dy.dtype)
     sums = self.empty((1,), dy.dtype) if bias_grad is None else bias_grad
-    _launch_activation(self, "backward", types, launch, (dy, y, dz, sums, np.bool_(accumulate), parts, pieces),
+    _launch_activation(self, "backward", types, launch,
+                       (dy, y, dz, sums, np.bool_(accumulate), parts, pieces),
                             activation, constants)
     if bias_grad is not None and pieces["per_row"] > 1:
-        (_, groups, _), block = launch                              # all parts of a row go to one block
-        self._launch("activation", f"add_parts<{cuda_launch.TYPES[dy.dtype]}>", ((1, groups, 1), block),
+        (_, groups, _), block = launch  # all parts of a row go to one block
+        self._launch("activation", f"add_parts<{cuda_launch.TYPES[dy.dtype]}>",
+                     ((1, groups, 1), block),
                      parts, bias_grad, np.bool_(accumulate), pieces)
     return given if activation is None else dz.reshape(shape)
 
 
-def _launch_activation(self: CupyBackend, way: str, types: str, launch: tuple[cuda_launch.Grid, cuda_launch.Grid],
-                       arguments: tuple[Any, ...], activation: str | None, constants: tuple[float, ...]) -> None:
+def _launch_activation(self: CupyBackend, way: str, types: str,
+                       launch: tuple[cuda_launch.Grid, cuda_launch.Grid],
+                       arguments: tuple[Any, ...], activation: str | None,
+                       constants: tuple[float, ...]) -> None:
     """The kernel that is compiled for this activation, or the one that is told which it is."""
     if activation is None or activation in cuda_launch.ACTIVATIONS:
-        self._launch("activation", f"activation_{way}<{types}, {cuda_launch.ACTIVATIONS[activation]}>", launch, *arguments)
+        self._launch("activation", f"activation_{way}<{types}, "
+                                   f"{cuda_launch.ACTIVATIONS[activation]}>", launch, *arguments)
     else:
         p, q, *_ = (*activations.constants_of(activation, constants), 0.0, 0.0)
         self._launch("activation", f"curve_{way}<{types}>", launch, *arguments,
@@ -122,17 +137,21 @@ def softmax_cross_entropy(self: CupyBackend, z: Array, target: Array) -> tuple[A
     types, launch, sizes = _classes(self, z, dz) if labels else _classes(self, z, target, dz)
     kernel = "cross_entropy_of_labels" if labels else "cross_entropy"
     self._launch("softmax", f"{kernel}<{types}>", launch, z, target, dz, losses, *sizes)
-    self._launch("softmax", f"mean_of_losses<{cuda_launch.TYPES[z.dtype]}>", cuda_launch.flat_launch(1),
-                 losses, loss, sizes[1])
+    self._launch("softmax", f"mean_of_losses<{cuda_launch.TYPES[z.dtype]}>",
+                 cuda_launch.flat_launch(1), losses, loss, sizes[1])
     return loss, dz
 
 
-def _classes(self: CupyBackend, *arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], tuple[np.int32, np.int64]]:
-    """(type and width, launch, (number of classes, number of samples)) for kernels that walk over the first axis."""
+def _classes(self: CupyBackend, *arrays: Array
+             ) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], tuple[np.int32, np.int64]]:
+    """(type and width, launch, (number of classes, number of samples)) for kernels that walk over
+    the first axis."""
     a = arrays[0]
     K = a.shape[0]
     samples = a.size // K
-    width, launch = cuda_launch.softmax_launch(K, samples, cuda_launch.extreme_width(samples, accesses(arrays)))
+    width, launch = (cuda_launch.softmax_launch(K, samples,
+                                                cuda_launch.extreme_width(samples,
+                                                                          accesses(arrays))))
     return f"{cuda_launch.TYPES[a.dtype]}, {width}", launch, (np.int32(K), np.int64(samples))
 
 
@@ -143,15 +162,17 @@ def random_bits(self: CupyBackend, n: int, key: tuple[int, int], counter: Array)
     return bits
 
 
-def dropout(self: CupyBackend, x: Array, p: float, key: tuple[int, int], counter: Array) -> tuple[Array, Array]:
+def dropout(self: CupyBackend, x: Array, p: float, key: tuple[int, int],
+            counter: Array) -> tuple[Array, Array]:
     if x.dtype not in cuda_launch.TYPES:
         return Backend.dropout(self, x, p, key, counter)
     x = self._contiguous(x)
     y, keep = self.empty(x.shape, x.dtype), self.empty(x.shape, np.bool_)
     V = self._width(x.size, x, y, keep)
-    self._launch("dropout", f"dropout<{cuda_launch.TYPES[x.dtype]}, {V}>", cuda_launch.flat_launch(-(-x.size // 8)),
-                 x, y, keep, np.int64(x.size), np.uint64(round(p * 2.0**32)), np.float64(1.0 / (1.0 - p)),
-                 np.uint64(key[0]), np.uint64(key[1]), counter)
+    self._launch("dropout", f"dropout<{cuda_launch.TYPES[x.dtype]}, {V}>",
+                 cuda_launch.flat_launch(-(-x.size // 8)), x, y, keep, np.int64(x.size),
+                 np.uint64(round(p * 2.0**32)), np.float64(1.0 / (1.0 - p)), np.uint64(key[0]),
+                 np.uint64(key[1]), counter)
     return y, keep
 
 
@@ -161,5 +182,6 @@ def dropout_dx(self: CupyBackend, dy: Array, p: float, keep: Array) -> Array:
     dy, keep = self._contiguous(dy), self._contiguous(keep)
     dx = self.empty(dy.shape, dy.dtype)
     types, launch = along_array(4, dy, dx, keep)
-    self._launch("dropout", f"dropout_dx<{types}>", launch, dy, keep, dx, np.float64(1.0 / (1.0 - p)), np.int64(dy.size))
+    self._launch("dropout", f"dropout_dx<{types}>", launch, dy, keep, dx,
+                 np.float64(1.0 / (1.0 - p)), np.int64(dy.size))
     return dx

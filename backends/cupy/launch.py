@@ -1,4 +1,5 @@
-"""How the kernels of kernels/ are launched: template names, vector widths, grids and blocks. No GPU in it."""
+"""How the kernels of kernels/ are launched: template names, vector widths, grids and blocks. No GPU
+in it."""
 
 from __future__ import annotations
 
@@ -17,27 +18,35 @@ Grid = tuple[int, int, int]
 
 FOLDER = Path(__file__).with_name("kernels")
 SHARED = ("common", "functions", "rows")
-NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",), "avg_pool": ("taps",),     # by some only
+# by some only
+NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",),
+          "avg_pool": ("taps",),
           "activation": ("curves",)}
 OPTIONS = ("-std=c++17",)
-TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-ACTIVATIONS: dict[str | None, str] = {None: "NONE", **{name: name.upper() for name in FUSED}}   # by their names in functions.cu
-INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char", np.dtype(np.int32): "int"}
+TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float",
+                                   np.dtype(np.float64): "double"}
+# by their names in functions.cu
+ACTIVATIONS: dict[str | None, str] = {None: "NONE", **{name: name.upper() for name in FUSED}}
+INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char",
+                                         np.dtype(np.int32): "int"}
 
-THREADS = 256                           # in a block: eight warps, enough to keep a multiprocessor busy
+THREADS = 256  # in a block: eight warps, enough to keep a multiprocessor busy
 MAX_BLOCK_Z = 64                        # limits of the hardware
 MAX_GRID = (2**31 - 1, 65535)
 ACCESS = 16                             # bytes that one instruction loads or stores at most
 
-# The argument `Window w` of the kernels, passed by value: the fields of the struct in common.cu, in its order.
+# The argument `Window w` of the kernels, passed by value: the fields of the struct in common.cu, in
+# its order.
 WINDOW = np.dtype([(name, np.int32) for name in (
-    "H", "W", "OH", "OW", "N", "KH", "KW", "stride_h", "stride_w", "top", "left", "dilation_h", "dilation_w")])
+    "H", "W", "OH", "OW", "N", "KH", "KW", "stride_h", "stride_w", "top", "left", "dilation_h",
+    "dilation_w")])
 
 # The argument `Pieces p` of the kernels that sum over rows, likewise: see rows.cu.
-PIECES = np.dtype([("size", np.int64), ("length", np.int64), ("rows", np.int32), ("per_row", np.int32)])
+PIECES = (np.dtype([("size", np.int64), ("length", np.int64), ("rows", np.int32),
+                    ("per_row", np.int32)]))
 TURN = 4                                # vectors that a thread has on their way at once, at most
 ENOUGH = 2**17                          # threads that keep the largest GPUs busy
-BLOCKS = 2048                           # that rows are cut for: a few for each multiprocessor of the largest GPUs
+BLOCKS = 2048  # that rows are cut for: a few for each multiprocessor of the largest GPUs
 
 
 def source(family: str) -> str:
@@ -57,13 +66,15 @@ def _enums(name: str) -> str:
 
 @cache
 def curves() -> tuple[str, ...]:
-    """The activations that curves.cu has a `case` for, in its order; their numbers are their places."""
+    """The activations that curves.cu has a `case` for, in its order; their numbers are their
+    places."""
     text = (FOLDER / "curves.cu").read_text(encoding="utf-8")
     return tuple(name.lower() for name in dict.fromkeys(re.findall(r"\bcase (\w+):", text)))
 
 
 def types_and_widths() -> list[tuple[str, int]]:
-    """Name and vector width of every instantiation over the element types: ("__half", 1) .. ("double", 2)."""
+    """Name and vector width of every instantiation over the element types: ("__half", 1) ..
+    ("double", 2)."""
     return [(name, width) for dtype, name in TYPES.items() for width in widths(dtype)]
 
 
@@ -73,7 +84,8 @@ def widths(dtype: np.dtype[Any]) -> tuple[int, ...]:
 
 
 def types_and_extreme_widths() -> list[tuple[str, int]]:
-    """Like types_and_widths, but only 1 and the largest: for kernels with many other template arguments."""
+    """Like types_and_widths, but only 1 and the largest: for kernels with many other template
+    arguments."""
     return [(name, width) for dtype, name in TYPES.items() for width in (1, widths(dtype)[-1])]
 
 
@@ -84,29 +96,35 @@ def extreme_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
 
 
 def vector_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
-    """The largest width that divides n and suits each (address, itemsize); the first of them says how far 16 bytes reach.
+    """The largest width that divides n and suits each (address, itemsize); the first of them says
+    how far 16 bytes reach.
 
-    An access of several elements must lie at a multiple of its own size, and rows of n elements keep to that if width
-    divides n.
+    An access of several elements must lie at a multiple of its own size, and rows of n elements
+    keep to that if width divides n.
     """
     width = ACCESS // accesses[0][1]
-    while n % width or any(address % min(ACCESS, width * itemsize) for address, itemsize in accesses):
+    while (n % width or any(address % min(ACCESS, width * itemsize)
+                            for address, itemsize in accesses)):
         width //= 2
     return width
 
 
 def window_struct(x_shape: Sequence[int], window: Window) -> np.ndarray:
-    """The window and the sizes around it as the struct that kernels take. An OverflowError where 32 bits are too few."""
+    """The window and the sizes around it as the struct that kernels take. An OverflowError where 32
+    bits are too few."""
     _, H, W, N = x_shape
     top, _, left, _ = window.padding
-    return np.array((H, W, *window.output_size(H, W), N, *window.kernel, *window.stride, top, left, *window.dilation),
+    return np.array((H, W, *window.output_size(H, W), N, *window.kernel, *window.stride, top, left,
+                     *window.dilation),
                     WINDOW)
 
 
 def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Grid, Grid]:
-    """(grid, block) for kernels that walk over channels, rows, columns and vectors of samples, as common.cu says.
+    """(grid, block) for kernels that walk over channels, rows, columns and vectors of samples, as
+    common.cu says.
 
-    A block's threads are spread over vectors first, then columns, and where a row is short over several rows.
+    A block's threads are spread over vectors first, then columns, and where a row is short over
+    several rows.
     """
     x = min(power_of_two(vectors), THREADS)
     y = min(power_of_two(columns), THREADS // x)
@@ -114,28 +132,32 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
     return (_blocks(rows, z, MAX_GRID[0]), _blocks(channels, 1, MAX_GRID[1]), 1), (x, y, z)
 
 
-def pool_dx_launch(x_shape: Sequence[int], window: Window, width: int) -> tuple[str, tuple[Grid, Grid]]:
-    """(end of the kernel's name, (grid, block)) for the gradient of pooling: by elements of x, or by cells of taps.cu."""
+def pool_dx_launch(x_shape: Sequence[int], window: Window,
+                   width: int) -> tuple[str, tuple[Grid, Grid]]:
+    """(end of the kernel's name, (grid, block)) for the gradient of pooling: by elements of x, or
+    by cells of taps.cu."""
     C, H, W, N = x_shape
     if window.dilation != (1, 1) or any(s < k for s, k in zip(window.stride, window.kernel)):
         return "", row_launch(C, H, W, N // width)
     top, _, left, _ = window.padding
-    return "_of_cells", row_launch(C, (H - 1 + top) // window.stride[0] + 1, (W - 1 + left) // window.stride[1] + 1, N // width)
+    return "_of_cells", row_launch(C, (H - 1 + top) // window.stride[0] + 1,
+                                   (W - 1 + left) // window.stride[1] + 1, N // width)
 
 
 def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.ndarray]:
-    """((grid, block), struct Pieces) for kernels that read `rows` rows of `size` elements, `width` at a time.
+    """((grid, block), struct Pieces) for kernels that read `rows` rows of `size` elements, `width`
+    at a time.
 
-    A piece is a number of full turns of the threads that lie along a row, but for the last one of each row. Results do not
-    depend on the launch, only on the pieces, and those on the shape alone.
+    A piece is a number of full turns of the threads that lie along a row, but for the last one of
+    each row. Results do not depend on the launch, only on the pieces, and those on the shape alone.
     """
     vectors = size // width
     x = min(power_of_two(vectors), THREADS)
     while x > 1 and vectors <= x * TURN // 2 and rows * x > BLOCKS * THREADS:
-        x //= 2                                                         # enough blocks, whose threads have too little to do
+        x //= 2  # enough blocks, whose threads have too little to do
     y = min(power_of_two(rows), THREADS // x)
     turns = -(-vectors // (x * TURN))
-    wanted = max(BLOCKS * y // max(rows, 1), 1)                         # pieces that a row is cut into
+    wanted = max(BLOCKS * y // max(rows, 1), 1)  # pieces that a row is cut into
     length = max(-(-turns // wanted), 1) * x * TURN * width
     per_row = max(-(-size // length), 1)
     launch = (_blocks(per_row, 1, MAX_GRID[0]), _blocks(rows, y, MAX_GRID[1]), 1), (x, y, 1)
@@ -143,10 +165,12 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
 
 
 def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[Grid, Grid]]:
-    """(width, (grid, block)) for kernels whose threads take `width` samples each, and share the classes where they are few.
+    """(width, (grid, block)) for kernels whose threads take `width` samples each, and share the
+    classes where they are few.
 
-    Wide accesses only pay where threads without them would be more than enough. The fewer samples, the fewer of them in a
-    block, as long as there are classes for its other threads: so there are blocks for every multiprocessor.
+    Wide accesses only pay where threads without them would be more than enough. The fewer samples,
+    the fewer of them in a block, as long as there are classes for its other threads: so there are
+    blocks for every multiprocessor.
     """
     if samples // widest >= ENOUGH:
         return widest, ((_blocks(samples // widest, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1))
@@ -163,10 +187,12 @@ def flat_launch(threads: int) -> tuple[Grid, Grid]:
 
 
 def matrix_launch(rows: int, columns: int, terms: int) -> tuple[Grid, Grid]:
-    """(grid, block) for kernels that make each element of a matrix from so many terms, up to eight threads together."""
+    """(grid, block) for kernels that make each element of a matrix from so many terms, up to eight
+    threads together."""
     together = min(power_of_two(terms), 8, THREADS)
     across = THREADS // together
-    return (_blocks(columns, across, MAX_GRID[0]), _blocks(rows, 1, MAX_GRID[1]), 1), (across, together, 1)
+    return (_blocks(columns, across, MAX_GRID[0]), _blocks(rows, 1, MAX_GRID[1]),
+            1), (across, together, 1)
 
 
 def power_of_two(n: int) -> int:

@@ -29,21 +29,25 @@ def structs() -> dict[str, str]:
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
-    return {"optimizers": tuple(f"update<{name}, {width}, {struct}>" for struct in structs().values()
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked
+    for."""
+    return {"optimizers": tuple(f"update<{name}, {width}, {struct}>"
+                                for struct in structs().values()
                                 for name, width in cuda_launch.types_and_extreme_widths())}
 
 
-def update(self: CupyBackend, rule: str, w: Array, g: Array, slots: Sequence[Array | None], hyper: Array, *,
-           decayed: int) -> None:
+def update(self: CupyBackend, rule: str, w: Array, g: Array, slots: Sequence[Array | None],
+           hyper: Array, *, decayed: int) -> None:
     rule_for(rule, slots, hyper)
     held = [a for a in slots if a is not None]
-    if rule not in structs() or not has_kernels(w, g, *held) or hyper.dtype != np.float64 or not all(
+    if rule not in structs() or not has_kernels(w, g,
+                                                *held) or hyper.dtype != np.float64 or not all(
             a.flags.c_contiguous for a in (w, g, *held, hyper)):
         Backend.update(self, rule, w, g, slots, hyper, decayed=decayed)
         return
     types, launch = along_array(2, w, g, *held)
     bits = sum(1 << s for s, a in enumerate(slots) if a is not None)
-    pointers = [w if a is None else a for a in (*slots, *[None] * (SLOTS - len(slots)))]    # w is not read there
-    self._launch("optimizers", f"update<{types}, {structs()[rule]}>", launch, w, g, *pointers, hyper,
-                 np.int32(bits), np.int64(decayed), np.int64(w.size))
+    # w is not read there
+    pointers = [w if a is None else a for a in (*slots, *[None] * (SLOTS - len(slots)))]
+    self._launch("optimizers", f"update<{types}, {structs()[rule]}>", launch, w, g, *pointers,
+                 hyper, np.int32(bits), np.int64(decayed), np.int64(w.size))

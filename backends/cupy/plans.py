@@ -1,7 +1,8 @@
-"""How a matrix product is spread over a GPU: tiles, splits, shared memory. Plain arithmetic, no GPU.
+"""How a matrix product is spread over a GPU: tiles, splits, shared memory. Plain arithmetic, no
+GPU.
 
-A plan follows from the shape alone; cuda_tuning.py says where another one may come from. The sums of a split product are
-added in another order, so another plan gives other bits.
+A plan follows from the shape alone; cuda_tuning.py says where another one may come from. The sums
+of a split product are added in another order, so another plan gives other bits.
 """
 
 from __future__ import annotations
@@ -11,23 +12,29 @@ from typing import Any
 
 import numpy as np
 
-# Orders of operands as in tiles.cu, and the ways of reading them that occur: (A, B, is B an image?).
+# Orders of operands as in tiles.cu, and the ways of reading them that occur: (A, B, is B an
+# image?).
 ALONG_K, ACROSS_K = "ALONG_K", "ACROSS_K"
-READINGS = ((ALONG_K, ACROSS_K, False), (ALONG_K, ALONG_K, False), (ACROSS_K, ACROSS_K, False), (ACROSS_K, ALONG_K, False),
-            (ALONG_K, ACROSS_K, True), (ALONG_K, ALONG_K, True))
+READINGS = ((ALONG_K, ACROSS_K, False), (ALONG_K, ALONG_K, False), (ACROSS_K, ACROSS_K, False),
+            (ACROSS_K, ALONG_K, False), (ALONG_K, ACROSS_K, True), (ALONG_K, ALONG_K, True))
 
 # The argument `Product p` of the kernels: the fields of the struct in product.cu, in its order.
-PRODUCT = np.dtype([(name, np.int64) for name in ("lda", "ldb", "ldc", "a_group", "b_group", "c_group")]
-                   + [(name, np.int32) for name in ("M", "N", "K", "splits", "steps", "wide_a", "wide_b", "wide_c",
-                                                    "has_bias", "activation", "accumulate")], align=True)
+PRODUCT = np.dtype([(name, np.int64) for name in ("lda", "ldb", "ldc", "a_group", "b_group",
+                                                  "c_group")]
+                   + [(name, np.int32) for name in ("M", "N", "K", "splits", "steps", "wide_a",
+                                                    "wide_b", "wide_c", "has_bias", "activation",
+                                                    "accumulate")], align=True)
 
-MULTIPROCESSORS = 132       # of the GPU that plans are made for, whatever GPU it is: the same bits on all of them
+# of the GPU that plans are made for, whatever GPU it is: the same bits on all of them
+MULTIPROCESSORS = 132
 SHORTEST = 8                # steps along k; a walk is not split into shorter ones
-SMALL_COST = 2              # of a multiply-add in a small tile, against a large one, which loads half as much for each
+# of a multiply-add in a small tile, against a large one, which loads half as much for each
+SMALL_COST = 2
 LARGEST_GRID = 65535        # blocks along y and z
 PLACE = 16                  # bytes of a Place in tiles.cu
 
-CUBLAS = "cublas"           # the way, as a table has it, that is no plan: the library's, for products of plain matrices
+# the way, as a table has it, that is no plan: the library's, for products of plain matrices
+CUBLAS = "cublas"
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,15 @@ SIMPLE = {dtype: Math(f"Fma<{name}>", dtype.itemsize, 16, 2, tiles) for dtype, n
     (np.dtype(np.float32), "float", ((64, 64), (128, 128))),
     (np.dtype(np.float64), "double", ((64, 64),)))}
 MATRIX_UNITS = {np.dtype(np.float16): Math("Half", 2, 32, 3, ((64, 64), (128, 128), (64, 256))),
-                np.dtype(np.float32): Math("Tf32", 4, 16, 3, ((32, 128), (64, 64), (128, 128), (64, 256)))}
+                np.dtype(np.float32): Math("Tf32", 4, 16, 3,
+                                           ((32, 128), (64, 64), (128, 128), (64, 256)))}
 MATHS = (*SIMPLE.values(), *MATRIX_UNITS.values())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A tile of C for each block, and how many blocks share the walk along k, `steps` of tile_k elements each."""
+    """A tile of C for each block, and how many blocks share the walk along k, `steps` of tile_k
+    elements each."""
 
     rows: int
     columns: int
@@ -74,7 +83,8 @@ class Plan:
 
 
 def plan(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
-    """The tiles that leave the least to do for the busiest multiprocessor; where they are too few, splits."""
+    """The tiles that leave the least to do for the busiest multiprocessor; where they are too few,
+    splits."""
     steps = -(-K // math.tile_k)
 
     def blocks(tile: tuple[int, int]) -> int:
@@ -85,13 +95,15 @@ def plan(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
         return blocks(tile) * tile[0] * tile[1] * (1 if _large(*tile) else SMALL_COST) / busy
 
     tile = min(math.tiles, key=work)                              # of equal ones the first
-    splits = 1 if blocks(tile) >= MULTIPROCESSORS else min(-(-2 * MULTIPROCESSORS // blocks(tile)), steps // SHORTEST)
+    splits = (1 if blocks(tile) >= MULTIPROCESSORS else min(-(-2 * MULTIPROCESSORS // blocks(tile)),
+                                                            steps // SHORTEST))
     return cut(tile, splits, steps)
 
 
 def planned(math: Math, way: Any, K: int) -> Plan | None:
     """The plan that a table's entry means; None where it means none."""
-    if not (isinstance(way, list) and len(way) == 3 and tuple(way[:2]) in math.tiles and way[2] in range(1, LARGEST_GRID)):
+    if not (isinstance(way, list) and len(way) == 3 and tuple(way[:2]) in math.tiles
+            and way[2] in range(1, LARGEST_GRID)):
         return None
     return cut((way[0], way[1]), way[2], -(-K // math.tile_k))
 
@@ -119,13 +131,15 @@ def _large(rows: int, columns: int) -> bool:
 
 
 def threads(math: Math, plan: Plan) -> int:
-    """Threads of a block, THREADS in product.cu: of matrix units a warp for 64 x 64 or 32 x 32 elements of the tile."""
-    return plan.rows * plan.columns // ((128 if math.units else 64) if _large(plan.rows, plan.columns) else 32)
+    """Threads of a block, THREADS in product.cu: of matrix units a warp for 64 x 64 or 32 x 32
+    elements of the tile."""
+    return (plan.rows * plan.columns // ((128 if math.units else 64)
+                                         if _large(plan.rows, plan.columns) else 32))
 
 
 def shared_bytes(math: Math, plan: Plan, a: str, b: str, image: bool) -> int:
-    """Shared memory of a block, as product.cu divides it: tiles in flight, and for an image the places it is read at; in the
-    end the sums."""
+    """Shared memory of a block, as product.cu divides it: tiles in flight, and for an image the
+    places it is read at; in the end the sums."""
     def tile(rows: int, order: str) -> int:
         along, lines = (math.tile_k, rows) if order == ALONG_K else (rows, math.tile_k)
         return lines * (along + (16 // math.itemsize if order == ALONG_K else 8)) * math.itemsize
@@ -140,4 +154,5 @@ def kernel_name(math: Math, plan: Plan, a: str, b: str, image: bool) -> str:
 
 def kernel_names() -> tuple[str, ...]:
     """Every product that can be asked for."""
-    return tuple(kernel_name(math, Plan(*tile, 1, 1), *reading) for math in MATHS for tile in math.tiles for reading in READINGS)
+    return tuple(kernel_name(math, Plan(*tile, 1, 1), *reading) for math in MATHS
+                 for tile in math.tiles for reading in READINGS)

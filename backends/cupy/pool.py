@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked
+    for."""
     return {
-        "max_pool": tuple(f"{kernel}<{name}, {index}, {width}>" for kernel in ("max_pool", "max_pool_dx", "max_pool_dx_of_cells")
-                          for name, width in cuda_launch.types_and_widths() for index in cuda_launch.INDEX_TYPES.values()),
-        "avg_pool": tuple(f"{kernel}<{name}, {width}>" for kernel in ("avg_pool", "avg_pool_dx", "avg_pool_dx_of_cells")
+        "max_pool": tuple(f"{kernel}<{name}, {index}, {width}>"
+                          for kernel in ("max_pool", "max_pool_dx", "max_pool_dx_of_cells")
+                          for name, width in cuda_launch.types_and_widths()
+                          for index in cuda_launch.INDEX_TYPES.values()),
+        "avg_pool": tuple(f"{kernel}<{name}, {width}>"
+                          for kernel in ("avg_pool", "avg_pool_dx", "avg_pool_dx_of_cells")
                           for name, width in cuda_launch.types_and_widths()),
     }
 
@@ -39,7 +43,8 @@ def max_pool2d(self: CupyBackend, x: Array, window: Window) -> tuple[Array, Arra
     return y, argmax
 
 
-def max_pool2d_dx(self: CupyBackend, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+def max_pool2d_dx(self: CupyBackend, dy: Array, argmax: Array, x_shape: tuple[int, ...],
+                  window: Window) -> Array:
     if dy.dtype not in cuda_launch.TYPES:
         return Backend.max_pool2d_dx(self, dy, argmax, x_shape, window)
     C, _, _, N = x_shape
@@ -61,12 +66,15 @@ def avg_pool2d(self: CupyBackend, x: Array, window: Window, *, count_padding: bo
     x = self._contiguous(x)
     y = self.empty((C, OH, OW, N), x.dtype)
     V = self._width(N, x, y)
-    self._launch("avg_pool", f"avg_pool<{cuda_launch.TYPES[x.dtype]}, {V}>", cuda_launch.row_launch(C, OH, OW, N // V),
-                 x, y, _weight(window, count_padding), np.int32(C), cuda_launch.window_struct(x.shape, window))
+    self._launch("avg_pool", f"avg_pool<{cuda_launch.TYPES[x.dtype]}, {V}>",
+                 cuda_launch.row_launch(C, OH, OW, N // V),
+                 x, y, _weight(window, count_padding), np.int32(C),
+                 cuda_launch.window_struct(x.shape, window))
     return y
 
 
-def avg_pool2d_dx(self: CupyBackend, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
+def avg_pool2d_dx(self: CupyBackend, dy: Array, x_shape: tuple[int, ...], window: Window, *,
+                  count_padding: bool = True) -> Array:
     if dy.dtype not in cuda_launch.TYPES:
         return Backend.avg_pool2d_dx(self, dy, x_shape, window, count_padding=count_padding)
     C, _, _, N = x_shape
@@ -75,7 +83,8 @@ def avg_pool2d_dx(self: CupyBackend, dy: Array, x_shape: tuple[int, ...], window
     V = self._width(N, dy, dx)
     kind, launch = cuda_launch.pool_dx_launch(x_shape, window, V)
     self._launch("avg_pool", f"avg_pool_dx{kind}<{cuda_launch.TYPES[dy.dtype]}, {V}>", launch,
-                 dy, dx, _weight(window, count_padding), np.int32(C), cuda_launch.window_struct(x_shape, window))
+                 dy, dx, _weight(window, count_padding), np.int32(C),
+                 cuda_launch.window_struct(x_shape, window))
     return dx
 
 

@@ -17,21 +17,28 @@ if TYPE_CHECKING:
 
 
 NO_WINDOW = np.zeros((), cuda_launch.WINDOW)
-SUMS = {dtype: np.dtype(np.float32) if dtype == np.float16 else dtype for dtype in cuda_launch.TYPES}     # what is added in
+# what is added in
+SUMS = {dtype: np.dtype(np.float32) if dtype == np.float16 else dtype
+        for dtype in cuda_launch.TYPES}
 ONE_SPLIT = Plan(0, 0, 1, 0)            # sums that are whole already
-LARGEST = 2**31 - 2**16                 # rows, columns and depth of a product are 32-bit numbers, with room for a last tile
+# rows, columns and depth of a product are 32-bit numbers, with room for a last tile
+LARGEST = 2**31 - 2**16
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
-    return {"product": (*plans.kernel_names(), *(f"{kernel}<{name}>" for kernel in ("add_splits", "turn_filters")
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked
+    for."""
+    return {"product": (*plans.kernel_names(),
+                        *(f"{kernel}<{name}>" for kernel in ("add_splits", "turn_filters")
                                                       for name in cuda_launch.TYPES.values()))}
 
 
 class Operand(NamedTuple):
-    """An array and how a product reads it: which way its lines run, and elements from one line, one group to the next.
+    """An array and how a product reads it: which way its lines run, and elements from one line, one
+    group to the next.
 
-    With a window the array is an image, and the operand its columns (ACROSS_K) or their transpose (ALONG_K).
+    With a window the array is an image, and the operand its columns (ACROSS_K) or their transpose
+    (ALONG_K).
     """
 
     array: Array
@@ -41,15 +48,18 @@ class Operand(NamedTuple):
     window: np.ndarray | None = None
 
     def wide(self, rows: int, depth: int) -> bool:
-        """Whether 16 bytes can be copied at once everywhere: addresses and lengths are multiples of them."""
+        """Whether 16 bytes can be copied at once everywhere: addresses and lengths are multiples of
+        them."""
         along = depth if self.order == ALONG_K else rows
-        sizes = (int(self.window["N"]),) if self.window is not None else (along, self.line, self.group)
+        sizes = ((along, self.line, self.group) if self.window is None
+                 else (int(self.window["N"]),))
         return (self.array.data.ptr % cuda_launch.ACCESS == 0
                 and all(size * self.array.itemsize % cuda_launch.ACCESS == 0 for size in sizes))
 
 
 class Result(NamedTuple):
-    """Where a product goes, `line` elements from row to row, `group` from group to group; and what becomes of it."""
+    """Where a product goes, `line` elements from row to row, `group` from group to group; and what
+    becomes of it."""
 
     array: Array
     line: int
@@ -59,15 +69,18 @@ class Result(NamedTuple):
     accumulate: bool
 
 
-def gemm(self: CupyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
-         activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+def gemm(self: CupyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False,
+         bias: Array | None = None, activation: str | None = None, out: Array | None = None,
+         accumulate: bool = False) -> Array:
     if activation not in cuda_launch.ACTIVATIONS:
         y = self.gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias)
         return self.store(self.activate(y, activation), out, accumulate)
-    (K, M), (N, depth) = (a.shape if trans_a else a.shape[::-1]), (b.shape if trans_b else b.shape[::-1])
-    if not multiplies(self, a, b, bias) or min(M, N, K) == 0 or max(M, N, K) > LARGEST or depth != K:
-        return Backend.gemm(self, a, b, trans_a=trans_a, trans_b=trans_b, bias=bias, activation=activation, out=out,
-                            accumulate=accumulate)
+    (K, M), (N, depth) = (a.shape if trans_a else a.shape[::-1]), (
+        b.shape if trans_b else b.shape[::-1])
+    if (not multiplies(self, a, b, bias) or min(M, N, K) == 0 or max(M, N, K) > LARGEST
+        or depth != K):
+        return Backend.gemm(self, a, b, trans_a=trans_a, trans_b=trans_b, bias=bias,
+                            activation=activation, out=out, accumulate=accumulate)
     a, b = self._contiguous(a), self._contiguous(b)
     direct = self._is_direct(out, a.dtype, a, b, bias)
     c = out if out is not None and direct else self.empty((M, N), a.dtype)
@@ -80,7 +93,8 @@ def gemm(self: CupyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_
 
 def multiplies(self: CupyBackend, a: Array, b: Array, bias: Array | None = None) -> bool:
     """Whether the product has a kernel: operands of one type that we have kernels for."""
-    return a.dtype in cuda_launch.TYPES and a.dtype == b.dtype and (bias is None or bias.dtype == a.dtype)
+    return (a.dtype in cuda_launch.TYPES and a.dtype == b.dtype
+            and (bias is None or bias.dtype == a.dtype))
 
 
 def math_for(self: CupyBackend, dtype: Any, use: str) -> Math:
@@ -91,12 +105,15 @@ def math_for(self: CupyBackend, dtype: Any, use: str) -> Math:
     return plans.SIMPLE[np.dtype(dtype)]
 
 
-def multiply(self: CupyBackend, math: Math, sizes: tuple[int, int, int, int], a: Operand, b: Operand, c: Array, line: int, *,
-             group: int = 0, bias: Array | None = None, activation: str | None = None, accumulate: bool = False) -> None:
-    """c = f(A B + bias), or c += A B, for sizes (groups, M, N, K); c has `line` elements from row to row, `group` from
-    group to group, bias (groups M,)."""
+def multiply(self: CupyBackend, math: Math, sizes: tuple[int, int, int, int], a: Operand,
+             b: Operand, c: Array, line: int, *,
+             group: int = 0, bias: Array | None = None, activation: str | None = None,
+             accumulate: bool = False) -> None:
+    """c = f(A B + bias), or c += A B, for sizes (groups, M, N, K); c has `line` elements from row
+    to row, `group` from group to group, bias (groups M,)."""
     groups, M, N, K = sizes
-    result = Result(c, line, group, None if bias is None else self._contiguous(bias), activation, accumulate)
+    result = Result(c, line, group, None if bias is None else self._contiguous(bias), activation,
+                    accumulate)
     usual, plain = plans.plan(math, M, N, K, groups), b.window is None
 
     def others() -> Iterator[Any]:
@@ -112,11 +129,13 @@ def multiply(self: CupyBackend, math: Math, sizes: tuple[int, int, int, int], a:
             _tiled(self, math, plans.planned(math, way, K) or usual, sizes, a, b, result)
 
     key = f"{math.name} {a.order} {b.order}{'' if plain else ' image'} {groups}x{M}x{N}x{K}"
-    run(self._way(key, usual.way, others, lambda way: run(way, result._replace(array=self.empty((c.size,), c.dtype)))),
+    run(self._way(key, usual.way, others,
+                  lambda way: run(way, result._replace(array=self.empty((c.size,), c.dtype)))),
         result)
 
 
-def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand, result: Result) -> None:
+def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int, int], a: Operand,
+           b: Operand, result: Result) -> None:
     """_product in tiles, as planned."""
     groups, M, N, _ = sizes
     c, product = result.array, _struct(plan, sizes, a, b, result)
@@ -128,14 +147,16 @@ def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int
     reading = a.order, b.order, b.window is not None
     launch = plan.grid(M, N, groups), (plans.threads(math, plan), 1, 1)
     self._launch("product", plans.kernel_name(math, plan, *reading), launch, a.array, b.array,
-                 c if result.bias is None else result.bias,         # a kernel wants an address for each of its arrays
+                 # a kernel wants an address for each of its arrays
+                 c if result.bias is None else result.bias,
                  c, workspace, product, NO_WINDOW if b.window is None else b.window,
                  shared=plans.shared_bytes(math, plan, *reading))
     if plan.splits > 1:
         _add_splits(self, workspace, result, sizes, product)
 
 
-def _add_splits(self: CupyBackend, workspace: Array, result: Result, sizes: tuple[int, int, int, int], product: np.ndarray) -> None:
+def _add_splits(self: CupyBackend, workspace: Array, result: Result,
+                sizes: tuple[int, int, int, int], product: np.ndarray) -> None:
     """The sums (splits, groups, M, N), added and finished."""
     groups, M, N, _ = sizes
     c = result.array
@@ -149,21 +170,26 @@ def open_cublas(self: CupyBackend) -> cublas.Cublas | None:
 
 
 def cublas_now(self: CupyBackend) -> cublas.Cublas | None:
-    """The library, where there is one. Its handle cannot be made while a stream is captured: then what is made counts."""
+    """The library, where there is one. Its handle cannot be made while a stream is captured: then
+    what is made counts."""
     return None if "_cublas" not in vars(self) and self._is_capturing() else self._cublas
 
 
-def _by_cublas(self: CupyBackend, library: cublas.Cublas, math: Math, sizes: tuple[int, int, int, int], a: Operand, b: Operand,
+def _by_cublas(self: CupyBackend, library: cublas.Cublas, math: Math,
+               sizes: tuple[int, int, int, int], a: Operand, b: Operand,
                result: Result) -> None:
-    """_product by the library, which knows no bias and no activation: where there are any, the sums are finished by us."""
+    """_product by the library, which knows no bias and no activation: where there are any, the sums
+    are finished by us."""
     groups, M, N, _ = sizes
     c = cublas.Matrices(result.array, False, result.line, result.group)
     finished = result.bias is None and result.activation is None
     if not finished:
-        c = cublas.Matrices(self.empty((1, groups, M, N), SUMS[result.array.dtype]), False, N, M * N)
+        c = cublas.Matrices(self.empty((1, groups, M, N), SUMS[result.array.dtype]), False, N,
+                            M * N)
     workspace = self.empty((library.workspace_bytes,), np.uint8)
     with self.scope():
-        library.multiply(math.name, sizes, cublas.Matrices(a.array, a.order == ACROSS_K, a.line, a.group),
+        library.multiply(math.name, sizes,
+                         cublas.Matrices(a.array, a.order == ACROSS_K, a.line, a.group),
                          cublas.Matrices(b.array, b.order == ALONG_K, b.line, b.group), c,
                          accumulate=finished and result.accumulate,
                          stream=self.xp.cuda.get_current_stream().ptr, workspace=workspace)
@@ -172,19 +198,24 @@ def _by_cublas(self: CupyBackend, library: cublas.Cublas, math: Math, sizes: tup
 
 
 def flipped_filters(self: CupyBackend, W: Array, groups: int) -> Array:
-    """Filters for the gradient by the input: W (F, C/groups, KH, KW) -> (C, F/groups, KH, KW), each turned by 180 degrees."""
+    """Filters for the gradient by the input: W (F, C/groups, KH, KW) -> (C, F/groups, KH, KW), each
+    turned by 180 degrees."""
     F, C, KH, KW = W.shape
     W = self._contiguous(W)
     turned = self.empty((groups * C, F // groups, KH, KW), W.dtype)
-    self._launch("product", f"turn_filters<{cuda_launch.TYPES[W.dtype]}>", cuda_launch.flat_launch(W.size),
-                 W, turned, np.int32(groups), np.int32(F // groups), np.int32(C), np.int32(KH * KW))
+    self._launch("product", f"turn_filters<{cuda_launch.TYPES[W.dtype]}>",
+                 cuda_launch.flat_launch(W.size), W, turned, np.int32(groups),
+                 np.int32(F // groups), np.int32(C), np.int32(KH * KW))
     return turned
 
 
-def _struct(plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand, result: Result) -> np.ndarray:
+def _struct(plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand,
+            result: Result) -> np.ndarray:
     """The argument `Product p` of the kernels."""
     (_, M, N, K), (c, line, group, bias, activation, accumulate) = sizes, result
-    wide = c.data.ptr % min(4 * c.itemsize, cuda_launch.ACCESS) == 0 and all(n % 4 == 0 for n in (N, line, group))
+    wide = (c.data.ptr % min(4 * c.itemsize, cuda_launch.ACCESS) == 0
+            and all(n % 4 == 0 for n in (N, line, group)))
     fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
-              a.wide(M, K), b.wide(N, K), wide, bias is not None, list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
+              a.wide(M, K), b.wide(N, K), wide, bias is not None,
+              list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
     return np.array(fields, plans.PRODUCT)

@@ -15,29 +15,36 @@ if TYPE_CHECKING:
 
 def has_kernels(*arrays: Array) -> bool:
     """True where all are of one type that the kernels know, and not empty."""
-    return arrays[0].dtype in cuda_launch.TYPES and all(a.dtype == arrays[0].dtype and a.size > 0 for a in arrays)
+    return (arrays[0].dtype in cuda_launch.TYPES
+            and all(a.dtype == arrays[0].dtype and a.size > 0 for a in arrays))
 
 
 def along_rows(*arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], np.ndarray]:
-    """(type and width, launch, struct Pieces) for kernels that walk over the rows of arrays of one shape and type."""
+    """(type and width, launch, struct Pieces) for kernels that walk over the rows of arrays of one
+    shape and type."""
     a = arrays[0]
     size = a.size // a.shape[0]
     width = cuda_launch.extreme_width(size, accesses(arrays))
-    return f"{cuda_launch.TYPES[a.dtype]}, {width}", *cuda_launch.row_pieces(a.shape[0], size, width)
+    return (f"{cuda_launch.TYPES[a.dtype]}, {width}",
+            *cuda_launch.row_pieces(a.shape[0], size, width))
 
 
 def along_array(turn: int, *arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid]]:
-    """(type and width, launch) for kernels that walk over arrays of one size, `turn` vectors of the first at a time."""
+    """(type and width, launch) for kernels that walk over arrays of one size, `turn` vectors of the
+    first at a time."""
     a = arrays[0]
     width = cuda_launch.extreme_width(a.size, accesses(arrays))
-    return f"{cuda_launch.TYPES[a.dtype]}, {width}", cuda_launch.flat_launch(-(-a.size // (width * turn)))
+    return (f"{cuda_launch.TYPES[a.dtype]}, {width}",
+            cuda_launch.flat_launch(-(-a.size // (width * turn))))
 
 
 def accesses(arrays: tuple[Array, ...]) -> list[tuple[int, int]]:
     return [(a.data.ptr, a.itemsize) for a in arrays]
 
 
-def room_for_parts(self: CupyBackend, pieces: np.ndarray | None, dtype: Any, sums: int = 1) -> Array:
-    """Room for what is summed over each piece, in the type in which it is summed; none without pieces."""
+def room_for_parts(self: CupyBackend, pieces: np.ndarray | None, dtype: Any,
+                   sums: int = 1) -> Array:
+    """Room for what is summed over each piece, in the type in which it is summed; none without
+    pieces."""
     count = 0 if pieces is None else int(pieces["rows"]) * int(pieces["per_row"]) * sums
     return self.empty((count,), np.promote_types(dtype, np.float32))

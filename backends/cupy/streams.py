@@ -1,4 +1,5 @@
-"""The streams of a GPU that training runs on: one that computes, and one on which batches travel."""
+"""The streams of a GPU that training runs on: one that computes, and one on which batches
+travel."""
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
 
 
 class Lane(threading.local):
-    """A thread's own streams, made when it first asks: what one thread captures must not hold what another launches."""
+    """A thread's own streams, made when it first asks: what one thread captures must not hold what
+    another launches."""
 
     def __init__(self, cupy: Any, device: int) -> None:
         with cupy.cuda.Device(device):
-            # Blocking ones would wait for the default stream, and nobody could use that one while they capture.
+            # Blocking ones would wait for the default stream, and nobody could use that one while
+            # they capture.
             self.compute = cupy.cuda.Stream(non_blocking=True)
             self.copies = cupy.cuda.Stream(non_blocking=True)
             self.event = cupy.cuda.Event(disable_timing=True)

@@ -19,13 +19,16 @@ LABELS = np.dtype(np.int64)
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked for."""
-    return {"totals": tuple(f"tally<{name}, {target}>" for name in TYPES.values() for target in ("i64", name))}
+    """Every kernel that can be launched from here, by family: the names that the compiler is asked
+    for."""
+    return ({"totals": tuple(f"tally<{name}, {target}>" for name in TYPES.values()
+                             for target in ("i64", name))})
 
 
 def tally(self: CupyBackend, sums: Array, loss: Array, y: Array, target: Array | None) -> None:
     wanted = None if target is None else LABELS if target.ndim == 1 else y.dtype
-    if y.dtype not in TYPES or loss.dtype != y.dtype or (target is not None and target.dtype != wanted):
+    if (y.dtype not in TYPES or loss.dtype != y.dtype
+        or (target is not None and target.dtype != wanted)):
         with self.scope():
             Backend.tally(self, sums, loss, y, target)
         return
@@ -37,4 +40,5 @@ def tally(self: CupyBackend, sums: Array, loss: Array, y: Array, target: Array |
     there = y if target is None else self._contiguous(target)
     kind = "i64" if there.dtype == LABELS else TYPES[y.dtype]
     self._launch("totals", f"tally<{TYPES[y.dtype]}, {kind}>", ((1, 1, 1), threads),
-                 sums, self._contiguous(loss), y, there, np.int32(K), np.int32(N), np.int32(target is not None))
+                 sums, self._contiguous(loss), y, there, np.int32(K), np.int32(N),
+                 np.int32(target is not None))

@@ -1,7 +1,9 @@
-"""Which of several ways serves a shape: a committed table, and, only where it is asked for, the clock.
+"""Which of several ways serves a shape: a committed table, and, only where it is asked for, the
+clock.
 
-Another way gives sums in another order, and so other bits. That is why nothing is timed unless `autotune` is on, and why
-what was chosen by the clock is kept with a run: `backend.tuning`, which `save` and `load` carry along.
+Another way gives sums in another order, and so other bits. That is why nothing is timed unless
+`autotune` is on, and why what was chosen by the clock is kept with a run: `backend.tuning`, which
+`save` and `load` carry along.
 """
 
 from __future__ import annotations
@@ -21,18 +23,21 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-# {architecture: {key: way}}. Written from measurements (`python -m benchmarks gpu --parts plans`); an architecture or a
-# shape that is not in it is served by the rules of plans.py.
+# {architecture: {key: way}}. Written from measurements (`python -m benchmarks gpu --parts plans`);
+# an architecture or a shape that is not in it is served by the rules of plans.py.
 TABLE = Path(__file__).with_name("plans.json")
 
 WARM_UP, ROUNDS, CALLS = 1, 3, 4
 MOST = 1 << 22              # bytes of the file of remembered ways: some 40,000 shapes
 
 
-def way(self: CupyBackend, key: str, usual: Any, others: Callable[[], Iterable[Any]], run: Callable[[Any], object]) -> Any:
-    """The way, as JSON has it, that serves `key`: one that was chosen before or stands in the table, else the usual one.
+def way(self: CupyBackend, key: str, usual: Any, others: Callable[[], Iterable[Any]],
+        run: Callable[[Any], object]) -> Any:
+    """The way, as JSON has it, that serves `key`: one that was chosen before or stands in the
+    table, else the usual one.
 
-    With autotune a new key is measured: run(way) for the usual one and `others`, and the fastest is remembered.
+    With autotune a new key is measured: run(way) for the usual one and `others`, and the fastest is
+    remembered.
     """
     if key in self.tuning:
         return self.tuning[key]
@@ -85,8 +90,12 @@ def remembered(self: CupyBackend) -> dict[str, Any]:
 def memory_file(self: CupyBackend) -> tuple[PrivateFolder, str]:
     """In the user's cache folder, one for each kind of GPU and each version of the kernels."""
     gpu = self.xp.cuda.runtime.getDeviceProperties(self.device)["name"].decode()
-    kernels = hashlib.sha256((cuda_launch.source("product") + cuda_launch.source("im2col")).encode()).hexdigest()[:12]
-    return PrivateFolder(cache_folder() / "plans"), f"{re.sub('[^A-Za-z0-9]+', '-', gpu)}-{kernels}.json"
+    kernels = (
+        hashlib.sha256(
+            (cuda_launch.source("product") + cuda_launch.source(
+                "im2col")).encode()).hexdigest()[:12])
+    return (PrivateFolder(cache_folder() / "plans"),
+            f"{re.sub('[^A-Za-z0-9]+', '-', gpu)}-{kernels}.json")
 
 
 def _remember(self: CupyBackend) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def gather_batch(self: NumbaBackend, samples: Array, index: Array | None, dtype: Any) -> Array:
-    fast = dtype == FLOAT32 and samples.dtype in (FLOAT32, np.uint8) and samples.flags.c_contiguous and samples.flags.aligned
+    fast = (dtype == FLOAT32 and samples.dtype in (FLOAT32, np.uint8) and samples.flags.c_contiguous
+            and samples.flags.aligned)
     if fast and samples.size > 0:
         rows = np.arange(len(samples)) if index is None else index
         D, N = samples.size // len(samples), len(rows)

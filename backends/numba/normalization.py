@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from xpnet.backends.numba.backend import NumbaBackend
 
 
-FEW, LONG = 16, 1 << 17     # fewer channels than FEW of more elements than LONG are normalised part by part
+# fewer channels than FEW of more elements than LONG are normalised part by part
+FEW, LONG = 16, 1 << 17
 
 FLOOR = {None: -inf, "relu": 0.0}                                       # f(z) = max(z, floor)
 
 
-def batch_norm(self: NumbaBackend, x: Array, gamma: Array, beta: Array, eps: float, *, activation: str | None = None
+def batch_norm(self: NumbaBackend, x: Array, gamma: Array, beta: Array, eps: float, *,
+               activation: str | None = None
                ) -> tuple[Array, Array, Array]:
     if activation not in FLOOR or not float32(x, gamma, beta) or x.size == 0:
         return NumpyBackend.batch_norm(self, x, gamma, beta, eps, activation=activation)
@@ -30,43 +32,53 @@ def batch_norm(self: NumbaBackend, x: Array, gamma: Array, beta: Array, eps: flo
     mean, var = np.empty(C, FLOAT32), np.empty(C, FLOAT32)
     if C < FEW and n >= LONG:
         normalization.statistics_of_long_channels(crew, ready(x, (C, n)), mean, var)
-        return self.batch_norm_inference(x, gamma, beta, mean, var, eps, activation=activation), mean, var
+        return self.batch_norm_inference(x, gamma, beta, mean, var, eps,
+                                         activation=activation), mean, var
     y = self.empty(x.shape, FLOAT32)
-    normalization.batch_norm(crew, ready(x, (C, n)), ready(gamma, (C,)), ready(beta, (C,)), eps, FLOOR[activation],
-                             mean, var, y.reshape(C, n))
+    normalization.batch_norm(crew, ready(x, (C, n)), ready(gamma, (C,)), ready(beta, (C,)), eps,
+                             FLOOR[activation], mean, var, y.reshape(C, n))
     return y, mean, var
 
 
-def batch_norm_inference(self: NumbaBackend, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, *,
-                         activation: str | None = None) -> Array:
+def batch_norm_inference(self: NumbaBackend, x: Array, gamma: Array, beta: Array, mean: Array,
+                         var: Array, eps: float, *, activation: str | None = None) -> Array:
     if activation not in FLOOR or not float32(x, gamma, beta, mean, var) or x.size == 0:
-        return NumpyBackend.batch_norm_inference(self, x, gamma, beta, mean, var, eps, activation=activation)
+        return NumpyBackend.batch_norm_inference(self, x, gamma, beta, mean, var, eps,
+                                                 activation=activation)
     C = x.shape[0]
     n, vector = x.size // C, (C,)
     y = self.empty(x.shape, FLOAT32)
-    normalization.batch_norm_inference(self.crew(x.size), ready(x, (C, n)), ready(gamma, vector), ready(beta, vector),
-                                       ready(mean, vector), ready(var, vector), eps, FLOOR[activation], y.reshape(C, n))
+    normalization.batch_norm_inference(self.crew(x.size), ready(x, (C, n)), ready(gamma, vector),
+                                       ready(beta, vector), ready(mean, vector), ready(var, vector),
+                                       eps, FLOOR[activation], y.reshape(C, n))
     return y
 
 
-def batch_norm_backward(self: NumbaBackend, dy: Array, x: Array, y: Array, gamma: Array, mean: Array, var: Array, eps: float, *,
+def batch_norm_backward(self: NumbaBackend, dy: Array, x: Array, y: Array, gamma: Array,
+                        mean: Array, var: Array, eps: float, *,
                         activation: str | None = None, gamma_grad: Array, beta_grad: Array,
                         accumulate: bool = False) -> Array:
-    if (activation not in FLOOR or not float32(dy, x, y, gamma, mean, var) or not writable(gamma_grad, beta_grad)
+    if (activation not in FLOOR or not float32(dy, x, y, gamma, mean, var)
+        or not writable(gamma_grad, beta_grad)
             or x.size == 0):
-        return NumpyBackend.batch_norm_backward(self, dy, x, y, gamma, mean, var, eps, activation=activation,
-                                           gamma_grad=gamma_grad, beta_grad=beta_grad, accumulate=accumulate)
+        return NumpyBackend.batch_norm_backward(self, dy, x, y, gamma, mean, var, eps,
+                                                activation=activation,
+                                           gamma_grad=gamma_grad, beta_grad=beta_grad,
+                                                accumulate=accumulate)
     C = x.shape[0]
     n, vector, crew, floor = x.size // C, (C,), self.crew(x.size), FLOOR[activation]
     dy2, x2 = ready(dy, (C, n)), ready(x, (C, n))
-    y2 = x2 if activation is None else ready(y, (C, n))             # any array will do, and this one is in the cache
+    # any array will do, and this one is in the cache
+    y2 = x2 if activation is None else ready(y, (C, n))
     gamma, mean, var = ready(gamma, vector), ready(mean, vector), ready(var, vector)
     dx = self.empty(x.shape, FLOAT32)
-    rest = eps, floor, gamma_grad.reshape(vector), beta_grad.reshape(vector), accumulate, dx.reshape(C, n)
+    rest = (eps, floor, gamma_grad.reshape(vector), beta_grad.reshape(vector), accumulate,
+            dx.reshape(C, n))
     if C < FEW and n >= LONG:
         sums = np.empty((C, -(-n // normalization.PART), 2))
         normalization.gradient_sums_of_parts(crew, dy2, x2, y2, mean, floor, sums)
-        normalization.input_gradient_of_parts(crew, dy2, x2, y2, sums.sum(axis=1), gamma, mean, var, *rest)
+        normalization.input_gradient_of_parts(crew, dy2, x2, y2, sums.sum(axis=1), gamma, mean, var,
+                                              *rest)
     else:
         normalization.batch_norm_backward(crew, dy2, x2, y2, gamma, mean, var, *rest)
     return dx

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 KERNELS = {name: value for name, value in vars(optimizers).items() if isinstance(value, Kernel)}
 
 
-def update(self: NumbaBackend, rule: str, w: Array, g: Array, slots: Sequence[Array | None], hyper: Array, *,
-           decayed: int) -> None:
+def update(self: NumbaBackend, rule: str, w: Array, g: Array, slots: Sequence[Array | None],
+           hyper: Array, *, decayed: int) -> None:
     rule_for(rule, slots, hyper)
     held = [a for a in slots if a is not None]
     if rule not in KERNELS or g.dtype != FLOAT32 or not writable(w, *held):
         NumpyBackend.update(self, rule, w, g, slots, hyper, decayed=decayed)
         return
     flat = (w.size,)
-    written = [(w if a is None else a).reshape(flat) for a in slots]        # w for a slot that is not read
+    # w for a slot that is not read
+    written = [(w if a is None else a).reshape(flat) for a in slots]
     bits = sum(1 << s for s, a in enumerate(slots) if a is not None)
-    KERNELS[rule](self.crew(w.size), w.reshape(flat), ready(g, flat), *written, ready(hyper, hyper.shape),
-                  bits, decayed)
+    KERNELS[rule](self.crew(w.size), w.reshape(flat), ready(g, flat), *written,
+                  ready(hyper, hyper.shape), bits, decayed)

@@ -1,4 +1,5 @@
-"""Into how many pieces the work of a call is cut: always the same number, whatever the number of threads."""
+"""Into how many pieces the work of a call is cut: always the same number, whatever the number of
+threads."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ SMALL = 1 << 16         # multiply-adds; below, one piece
 
 
 def pieces(work: int, *blocks: int) -> list[int]:
-    """Into how many pieces to cut each axis of so many blocks, for about TASKS pieces: as many as it takes, in order."""
+    """Into how many pieces to cut each axis of so many blocks, for about TASKS pieces: as many as
+    it takes, in order."""
     left, cuts = TASKS if work >= SMALL else 1, []
     for count in blocks:
         cuts.append(max(1, min(count, left)))

@@ -24,7 +24,8 @@ class Places(NamedTuple):
     spans: np.ndarray       # (KW, 2)
     first: np.ndarray       # (OH, OW)
     plain: bool
-    mean: np.ndarray        # (OH, OW), 1 / number of elements of each window, those of the padding among them
+    # (OH, OW), 1 / number of elements of each window, those of the padding among them
+    mean: np.ndarray
     mean_inside: np.ndarray
 
 
@@ -35,10 +36,13 @@ def places(window: Window, H: int, W: int, N: int) -> Places:
     rows, columns = window.inside(H, W)                                 # (OH, KH), (OW, KW)
     lo, inside = columns.argmax(axis=0), np.outer(rows.sum(axis=1), columns.sum(axis=1))
     first = rows.argmax(axis=1)[:, None] * window.kernel[1] + columns.argmax(axis=1)
-    return Places((H, W, OH, OW, N, *window.kernel, *window.stride, *window.dilation, window.padding[0], window.padding[2]),
-                  np.stack([lo, lo + columns.sum(axis=0)], axis=1).astype(np.int64), first.astype(np.uint8),
+    return Places((H, W, OH, OW, N, *window.kernel, *window.stride, *window.dilation,
+                   window.padding[0], window.padding[2]),
+                  np.stack([lo, lo + columns.sum(axis=0)], axis=1).astype(np.int64),
+                  first.astype(np.uint8),
                   bool(window.kernel == (2, 2) and rows.all() and columns.all()),
-                  np.full((OH, OW), 1 / window.taps, FLOAT32), (1 / np.maximum(inside, 1)).astype(FLOAT32))
+                  np.full((OH, OW), 1 / window.taps, FLOAT32),
+                  (1 / np.maximum(inside, 1)).astype(FLOAT32))
 
 
 def max_pool2d(self: NumbaBackend, x: Array, window: Window) -> tuple[Array, Array]:
@@ -48,40 +52,45 @@ def max_pool2d(self: NumbaBackend, x: Array, window: Window) -> tuple[Array, Arr
     at = places(window, H, W, N)
     OH, OW = at.first.shape
     y, argmax = self.empty((C, OH, OW, N), FLOAT32), self.empty((C, OH, OW, N), np.uint8)
-    pooling.max_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.first, at.spans, at.sizes, at.plain,
-                     y.reshape(C * OH, OW * N), argmax.reshape(C * OH, OW * N))
+    pooling.max_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.first, at.spans, at.sizes,
+                     at.plain, y.reshape(C * OH, OW * N), argmax.reshape(C * OH, OW * N))
     return y, argmax
 
 
-def max_pool2d_dx(self: NumbaBackend, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+def max_pool2d_dx(self: NumbaBackend, dy: Array, argmax: Array, x_shape: tuple[int, ...],
+                  window: Window) -> Array:
     if dy.dtype != FLOAT32 or argmax.dtype != np.uint8 or dy.size == 0:
         return NumpyBackend.max_pool2d_dx(self, dy, argmax, x_shape, window)
     C, H, W, N = x_shape
     at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
     OH, OW = at.first.shape
-    pooling.max_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)), ready(argmax, (C * OH, OW * N)),
-                              at.spans, at.sizes, dx.reshape(C * H, W * N))
+    pooling.max_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
+                              ready(argmax, (C * OH, OW * N)), at.spans, at.sizes,
+                              dx.reshape(C * H, W * N))
     return dx
 
 
-def avg_pool2d(self: NumbaBackend, x: Array, window: Window, *, count_padding: bool = True) -> Array:
+def avg_pool2d(self: NumbaBackend, x: Array, window: Window, *, count_padding: bool = True
+               ) -> Array:
     if x.dtype != FLOAT32 or x.size == 0:
         return NumpyBackend.avg_pool2d(self, x, window, count_padding=count_padding)
     C, H, W, N = x.shape
     at = places(window, H, W, N)
     OH, OW = at.first.shape
     y = self.empty((C, OH, OW, N), FLOAT32)
-    pooling.avg_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.mean if count_padding else at.mean_inside, at.spans,
-                     at.sizes, y.reshape(C * OH, OW * N))
+    pooling.avg_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.mean if count_padding
+                     else at.mean_inside, at.spans, at.sizes, y.reshape(C * OH, OW * N))
     return y
 
 
-def avg_pool2d_dx(self: NumbaBackend, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
+def avg_pool2d_dx(self: NumbaBackend, dy: Array, x_shape: tuple[int, ...], window: Window, *,
+                  count_padding: bool = True) -> Array:
     if dy.dtype != FLOAT32 or dy.size == 0:
         return NumpyBackend.avg_pool2d_dx(self, dy, x_shape, window, count_padding=count_padding)
     C, H, W, N = x_shape
     at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
     OH, OW = at.first.shape
-    pooling.avg_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)), at.mean if count_padding else at.mean_inside,
-                              at.spans, at.sizes, dx.reshape(C * H, W * N))
+    pooling.avg_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
+                              at.mean if count_padding else at.mean_inside, at.spans, at.sizes,
+                              dx.reshape(C * H, W * N))
     return dx

@@ -1,8 +1,9 @@
 """Where a convolution reads: its taps, and the image that they are taken from.
 
-A convolution and its gradient by the input are the same operation: outputs that are sums over taps, each tap a place in
-the input relative to the output's. With stride 1 the gradient's taps are the convolution's, looked at from the other
-side; with stride s it falls into s x s convolutions of its own, one for the outputs at each distance from the stride's grid.
+A convolution and its gradient by the input are the same operation: outputs that are sums over taps,
+each tap a place in the input relative to the output's. With stride 1 the gradient's taps are the
+convolution's, looked at from the other side; with stride s it falls into s x s convolutions of its
+own, one for the outputs at each distance from the stride's grid.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ WAY = 4096              # bytes: addresses that differ by a multiple share a pla
 
 
 class Taps(NamedTuple):
-    """Output (oy, ox) reads the input at (oy * step + row, ox * step + column) for all these rows and columns."""
+    """Output (oy, ox) reads the input at (oy * step + row, ox * step + column) for all these rows
+    and columns."""
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
@@ -53,21 +55,26 @@ def taps_of(window: Window) -> Taps:
 
 @lru_cache(maxsize=1024)
 def gradient_taps(window: Window, phase: tuple[int, int]) -> tuple[Taps, np.ndarray]:
-    """Taps of dx at (stride * a + phase) in dy, and the numbers i * KW + j of the filter's elements that belong to them.
+    """Taps of dx at (stride * a + phase) in dy, and the numbers i * KW + j of the filter's elements
+    that belong to them.
 
-    dx[iy] = sum over i of w[i] dy[oy] with oy * stride = iy + padding - i * dilation, where that can be divided.
+    dx[iy] = sum over i of w[i] dy[oy] with oy * stride = iy + padding - i * dilation, where that
+    can be divided.
     """
     axes = []
-    for size, stride, before, dilation, p in zip(window.kernel, window.stride, window.padding[::2], window.dilation, phase):
+    for size, stride, before, dilation, p in zip(window.kernel, window.stride, window.padding[::2],
+                                                 window.dilation, phase):
         numbers = [k for k in range(size) if (p + before - k * dilation) % stride == 0]
-        axes.append((tuple((p + before - k * dilation) // stride for k in numbers), np.array(numbers, np.int64)))
+        axes.append((tuple((p + before - k * dilation) // stride for k in numbers),
+                     np.array(numbers, np.int64)))
     (rows, i), (columns, j) = axes
     return Taps(rows, columns), (i[:, None] * window.kernel[1] + j).reshape(-1)
 
 
 @lru_cache(maxsize=1024)
 def image_of(shape: tuple[int, ...], reach: Taps, OH: int, OW: int) -> Image:
-    """For an input of this shape, read by OH x OW outputs with taps between the smallest and the largest of `reach`."""
+    """For an input of this shape, read by OH x OW outputs with taps between the smallest and the
+    largest of `reach`."""
     C, H, W, N = shape
     (sh, sw), rows, columns = reach.step, reach.rows, reach.columns
     top, left = -min(rows), -min(columns)
@@ -84,5 +91,7 @@ def image_of(shape: tuple[int, ...], reach: Taps, OH: int, OW: int) -> Image:
 
 @lru_cache(maxsize=1024)
 def _offsets(image: Image, C: int, taps: Taps) -> np.ndarray:
-    rows, columns = np.array(taps.rows, np.int64) + image.top, np.array(taps.columns, np.int64) + image.left
-    return 4 * (np.arange(C)[:, None, None] * image.channel + rows[:, None] * image.row + columns * image.column).reshape(-1)
+    rows, columns = (np.array(taps.rows, np.int64) + image.top,
+                     np.array(taps.columns, np.int64) + image.left)
+    return (4 * (np.arange(C)[:, None, None] * image.channel + rows[:, None] * image.row + columns
+                 * image.column).reshape(-1))

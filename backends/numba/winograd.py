@@ -1,6 +1,8 @@
-"""Convolution with 3x3 filters by Winograd's minimal filtering, on the compiled kernels: when it pays, and how it is cut.
+"""Convolution with 3x3 filters by Winograd's minimal filtering, on the compiled kernels: when it
+pays, and how it is cut.
 
-Errors against float64, ||error|| / ||y||, for 64 to 512 channels, and those of the kernels without tiles:
+Errors against float64, ||error|| / ||y||, for 64 to 512 channels, and those of the kernels without
+tiles:
 
                     forward             gradient by the input   gradient by the filters
     without tiles   3e-7 .. 8e-7        4e-7 .. 1.1e-6          1e-7 .. 2.3e-7
@@ -26,20 +28,26 @@ if TYPE_CHECKING:
     from xpnet.backends.numba.backend import NumbaBackend
 
 
-STRIP = 7 << 16         # bytes of transformed input that a task has at a time: about half of a core's cache
-BLOCK = 1 << 22         # bytes of both operands of a gradient by the filters that are transformed at a time
+# bytes of transformed input that a task has at a time: about half of a core's cache
+STRIP = 7 << 16
+# bytes of both operands of a gradient by the filters that are transformed at a time
+BLOCK = 1 << 22
 CHAIN = 512             # elements of a sum; longer ones lose digits, so partial sums are added up
 LONGEST = 12            # vectors; longer strips win nothing
 SHARE = 64              # filters of a piece at least: each piece transforms its input itself
 
-# Where tiles pay, measured with AVX-512 for 8 to 512 channels, 1x1 to 32x32 outputs, batches of 16 to 128.
+# Where tiles pay, measured with AVX-512 for 8 to 512 channels, 1x1 to 32x32 outputs, batches of 16
+# to 128.
 FEWEST = 16             # channels, and filters; four times the product of both
 SHORTEST = 4            # vectors of tiles: for fewer the filters are not worth their transforms
-LEAST_SAVING = 1.3      # products without tiles to products with them, tiles and vectors that stick out counted in full
+# products without tiles to products with them, tiles and vectors that stick out counted in full
+LEAST_SAVING = 1.3
 
 
-def best_tile(self: NumbaBackend, window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int) -> int:
-    """The side of the tiles with which F filters on C channels take the least time; 0: without tiles."""
+def best_tile(self: NumbaBackend, window: Window, groups: int, C: int, F: int, OH: int, OW: int,
+              N: int) -> int:
+    """The side of the tiles with which F filters on C channels take the least time; 0: without
+    tiles."""
     covered = window.kernel == (3, 3) and window.stride == window.dilation == (1, 1) and groups == 1
     if not covered or min(C, F) < FEWEST or C * F < 4 * FEWEST * FEWEST:
         return 0
@@ -52,9 +60,11 @@ def best_tile(self: NumbaBackend, window: Window, groups: int, C: int, F: int, O
     return choice
 
 
-def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None, relu: bool = False,
+def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None,
+             relu: bool = False,
                     flipped: bool = False, tile: int = 2) -> Array:
-    """conv(x, W); `flipped`: with flipped filters and their first axes swapped, as the input gradient needs it.
+    """conv(x, W); `flipped`: with flipped filters and their first axes swapped, as the input
+    gradient needs it.
 
     x (C, H, W, N), W (F, C, 3, 3), or (C, F, 3, 3) if flipped -> y (F, OH, OW, N).
     """
@@ -68,24 +78,28 @@ def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Ar
     strip = min(LONGEST, max(VECTORS, STRIP // (U.shape[0] * C * VECTOR_BYTES)))
     strip_tasks = min(TASKS, -(-vectors // strip))
     filter_tasks = max(1, min(TASKS // strip_tasks, F // SHARE))
-    winograd.convolve(self.size, tile, ready(x, x.shape), U, U.reshape(-1) if bias is None else ready(bias, (F,)),
-                      FROM_ZERO if bias is None else FROM_BIAS, int(relu), window.padding[0], window.padding[2], y, strip,
+    winograd.convolve(self.size, tile, ready(x, x.shape), U, U.reshape(-1) if bias is None
+                      else ready(bias, (F,)), FROM_ZERO if bias is None else FROM_BIAS, int(relu),
+                      window.padding[0], window.padding[2], y, strip,
                       strip_tasks, filter_tasks)
     return y
 
 
-def filter_gradient(self: NumbaBackend, x: Array, dy: Array, window: Window, out: Array, accumulate: bool, *, tile: int = 2) -> None:
-    """out (F, C, 3, 3) = the gradient of conv(x, W) by W, or out += it; out is contiguous, and neither x nor dy."""
+def filter_gradient(self: NumbaBackend, x: Array, dy: Array, window: Window, out: Array,
+                    accumulate: bool, *, tile: int = 2) -> None:
+    """out (F, C, 3, 3) = the gradient of conv(x, W) by W, or out += it; out is contiguous, and
+    neither x nor dy."""
     (F, OH, OW, N), C = dy.shape, x.shape[0]
     positions, columns = (tile + 2) ** 2, -(-C // LANES) * LANES
     vectors = -(-OH // tile) * -(-OW // tile) * -(-N // LANES)
     block = min(vectors, max(1, BLOCK // ((columns + F) * positions * VECTOR_BYTES)))
-    block = -(-vectors // -(-vectors // block))                     # equal blocks rather than a rest
+    block = -(-vectors // -(-vectors // block))  # equal blocks rather than a rest
     # One vector or row more than there is: rows and positions should not share places in the cache.
     V = self.empty((positions, block * LANES, columns + LANES), FLOAT32)
     D = self.empty((positions, F + 1, (block + 1) * LANES), FLOAT32)
     sums, dU = (self.empty((positions, F, columns + LANES), FLOAT32) for _ in range(2))
-    winograd.correlate_filters(self.size, tile, ready(x, x.shape), ready(dy, dy.shape), window.padding[0],
-                               window.padding[2], V, D, sums, max(1, CHAIN // (block * LANES)), dU,
-                               -(-TASKS * LANES // columns), max(1, min(2, F // SHARE)))
+    winograd.correlate_filters(self.size, tile, ready(x, x.shape), ready(dy, dy.shape),
+                               window.padding[0], window.padding[2], V, D, sums,
+                               max(1, CHAIN // (block * LANES)), dU, -(-TASKS * LANES // columns),
+                               max(1, min(2, F // SHARE)))
     winograd.finish_filters(self.size, tile, dU, accumulate, out.reshape(F, C, 9))

@@ -62,7 +62,8 @@ class NumpyBackend(Backend):
 
     def __init__(self, note: str = "", *, winograd: int = 2) -> None:
         super().__init__(note=note)
-        self.winograd = expect_choice(type(self).__name__, "winograd", winograd, self.winograd_tiles)
+        self.winograd = expect_choice(type(self).__name__, "winograd", winograd,
+                                      self.winograd_tiles)
         self.memory = MemoryPool()
         self.threads = ThreadPool(thread_count())
         self._zeros: dict[np.dtype, Array] = {}
@@ -71,7 +72,8 @@ class NumpyBackend(Backend):
         return self.memory.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Straight from the system, whose zeros take no memory before they are written: gradients that nobody asks for."""
+        """Straight from the system, whose zeros take no memory before they are written: gradients
+        that nobody asks for."""
         return np.zeros(shape, dtype)
 
     def _padded_zeros(self, x_shape: tuple[int, ...], window: Window, dtype: Any) -> Array:
@@ -99,7 +101,8 @@ class NumpyBackend(Backend):
         return padded
 
     def run(self, task: Task, count: int, work: int) -> None:
-        """task(0), ..., task(count - 1), in parallel where `work`, about the elements touched, is worth it."""
+        """task(0), ..., task(count - 1), in parallel where `work`, about the elements touched, is
+        worth it."""
         if work < SERIAL:
             for index in range(count):
                 task(index)
@@ -108,14 +111,17 @@ class NumpyBackend(Backend):
 
     def over_rows(self, task: Callable[[slice], object], rows: int, row_size: int) -> None:
         """task(slice) over all rows of a (rows, row_size) array, in chunks."""
-        chunks = spans(rows, max(1, min(rows, rows * row_size // (2 * CHUNK) * 2)))            # two by two: often two cores
+        # two by two: often two cores
+        chunks = spans(rows, max(1, min(rows, rows * row_size // (2 * CHUNK) * 2)))
         self.threads.run(lambda k: task(chunks[k]), len(chunks))
 
     def add_up(self, partial: Array) -> Array:
         """The partial sums (parts, ...) added in their order."""
         total = self.empty(partial.shape[1:], partial.dtype)
-        rows, flat = total.reshape(-1, total.shape[-1]), partial.reshape(len(partial), -1, total.shape[-1])
-        self.over_rows(lambda chunk: np.add.reduce(flat[:, chunk], axis=0, out=rows[chunk]), *rows.shape)
+        rows, flat = (total.reshape(-1, total.shape[-1]),
+                      partial.reshape(len(partial), -1, total.shape[-1]))
+        self.over_rows(lambda chunk: np.add.reduce(flat[:, chunk], axis=0, out=rows[chunk]),
+                       *rows.shape)
         return total
 
     def zero_row(self, n: int, dtype: np.dtype) -> Array:
@@ -126,10 +132,12 @@ class NumpyBackend(Backend):
             row.flags.writeable = False
         return row[:n]
 
-    def activate_in_place(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> None:
+    def activate_in_place(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()
+                          ) -> None:
         """z = f(z), for memory of our own."""
         if activation == "relu":
-            # NumPy's fast loop for maximum wants two arrays; with the number 0 it takes 3 times as long.
+            # NumPy's fast loop for maximum wants two arrays; with the number 0 it takes 3 times as
+            # long.
             np.maximum(z, self.zero_row(z.shape[-1], z.dtype), out=z)
         elif activation is not None:
             z[...] = activations.forward(np, z, activation, constants)

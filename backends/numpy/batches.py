@@ -1,4 +1,5 @@
-"""Batches for NumPy alone: samples are gathered and turned block by block, while they are in the cache."""
+"""Batches for NumPy alone: samples are gathered and turned block by block, while they are in the
+cache."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-BLOCK = 1 << 16         # elements of a block: turned as a whole, 128 float32 pictures of 3 x 32 x 32 take 6 times as long
+# elements of a block: turned as a whole, 128 float32 pictures of 3 x 32 x 32 take 6 times as long
+BLOCK = 1 << 16
 FEWEST = 16             # samples of a block, however large: a cache line of the result
 
 
@@ -22,6 +24,6 @@ def gather_batch(self: NumpyBackend, samples: Array, index: Array | None, dtype:
     out = self.empty((*sample, N), dtype)
     columns = out.reshape(D, N)
     for block in spans(N, -(-N // max(FEWEST, BLOCK // max(D, 1)))):
-        rows = samples[block if index is None else index[block]]                            # (block, ...)
+        rows = samples[block if index is None else index[block]]  # (block, ...)
         columns[:, block] = rows.reshape(len(rows), D).T
     return out

@@ -1,12 +1,15 @@
-"""Convolution with NumPy alone: columns tile by tile, and matrix products that BLAS can do without packing.
+"""Convolution with NumPy alone: columns tile by tile, and matrix products that BLAS can do without
+packing.
 
-With no dilation of the rows, the columns of output row oy are KH of the rows that one strided copy lays out,
+With no dilation of the rows, the columns of output row oy are KH of the rows that one strided copy
+lays out,
 
     rows[iy, c, j] = x[c, iy, j:j+OW]           (HP, C, KW, OW*N), one copy of x for each j
     cols(oy) = rows[oy*sh : oy*sh+KH]           (KH*C*KW, OW*N), contiguous
 
-so neighbouring output rows share their columns, and x is copied KW times instead of KH*KW. `matmul` multiplies the
-filters, in the order (F, KH, C, KW), with a stack of such overlapping matrices in one call.
+so neighbouring output rows share their columns, and x is copied KW times instead of KH*KW. `matmul`
+multiplies the filters, in the order (F, KH, C, KW), with a stack of such overlapping matrices in
+one call.
 """
 
 from __future__ import annotations
@@ -28,13 +31,15 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-TILE = 1 << 19          # elements of a tile's columns: they stay in the cache between the copy and the product
+# elements of a tile's columns: they stay in the cache between the copy and the product
+TILE = 1 << 19
 TILE_WORK = 1 << 22     # multiply-adds of a tile, in a convolution that could do with more tiles
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one matrix product makes: these groups of channels, output rows, and part of a row of OW*N elements."""
+    """What one matrix product makes: these groups of channels, output rows, and part of a row of
+    OW*N elements."""
 
     groups: slice
     rows: slice
@@ -43,29 +48,35 @@ class Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a convolution is cut into tiles. It follows from shapes alone: so do the bits of every result."""
+    """How a convolution is cut into tiles. It follows from shapes alone: so do the bits of every
+    result."""
 
-    shared: bool                # columns shared by output rows, as above; else every tap is copied, (C*KH*KW, rows*OW*N)
+    # columns shared by output rows, as above; else every tap is copied, (C*KH*KW, rows*OW*N)
+    shared: bool
     tiles: tuple[Tile, ...]
 
 
 @lru_cache(maxsize=1024)
-def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int, wanted: int) -> Plan:
-    """Tiles for C channels and F filters in each group; a product should have `wanted` columns at most."""
+def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int,
+              wanted: int) -> Plan:
+    """Tiles for C channels and F filters in each group; a product should have `wanted` columns at
+    most."""
     (KH, KW), (sh, sw), L = window.kernel, window.stride, OW * N
     # Reordering the filters costs F copies of a column, and a product needs columns enough.
     shared = window.dilation[0] == 1 and KH > sh and L >= 64 and OH * L >= 2 * F
-    # With stride 1 a row is one run of elements that may be cut anywhere, here at whole vectors; else between pixels.
+    # With stride 1 a row is one run of elements that may be cut anywhere, here at whole vectors;
+    # else between pixels.
     unit = N if sw > 1 else 16 if L >= 16 else L
     parts = -(-L // max(wanted // unit * unit, unit))
     width = min(L, -(-L // (parts * unit)) * unit)
-    column = C * KW * width if shared else C * KH * KW * width          # elements for a row, of the input or the output
+    # elements for a row, of the input or the output
+    column = C * KW * width if shared else C * KH * KW * width
     if shared:
         rows = (TILE // column - KH) // sh + 1
     else:
         rows = min(wanted // width, TILE // column) if width == L else 1
     work = groups * F * C * KH * KW * OH * L
-    at_least = min(8, work // TILE_WORK) // parts                       # so many rows of tiles, for threads
+    at_least = min(8, work // TILE_WORK) // parts  # so many rows of tiles, for threads
     rows = max(1, min(rows, OH // max(1, at_least)), 64 // width if width == L else 1)
     size = ((rows - 1) * sh + KH if shared else rows) * column
     return Plan(shared, tuple(Tile(g, r, slice(left, min(left + width, L)))
@@ -77,33 +88,41 @@ def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: 
 class _Columns:
     """Makes the columns of tiles of x (groups*C, HP, WP, N), which is padded and contiguous."""
 
-    def __init__(self, backend: NumpyBackend, x: Array, window: Window, groups: int, plan: Plan) -> None:
-        self.backend, self.x, self.window, self.groups, self.shared = backend, x, window, groups, plan.shared
+    def __init__(self, backend: NumpyBackend, x: Array, window: Window, groups: int,
+                 plan: Plan) -> None:
+        self.backend, self.x, self.window, self.groups, self.shared = (backend, x, window, groups,
+                                                                       plan.shared)
 
     def make(self, tile: Tile) -> Array:
-        """(groups, rows, KH*C*KW, n), a matrix for each output row; not shared: (groups, 1, C*KH*KW, rows*n)."""
+        """(groups, rows, KH*C*KW, n), a matrix for each output row; not shared: (groups, 1,
+        C*KH*KW, rows*n)."""
         (KH, KW), (sh, sw), (dh, dw) = self.window.kernel, self.window.stride, self.window.dilation
         x, item, (_, H, W, N) = self.x, self.x.itemsize, self.x.shape
         C = x.shape[0] // self.groups
-        xC, xH, xW = H * W * N * item, W * N * item, N * item       # x.strides says nothing about an axis of length 1
+        # x.strides says nothing about an axis of length 1
+        xC, xH, xW = H * W * N * item, W * N * item, N * item
         G, t, n = (s.stop - s.start for s in (tile.groups, tile.rows, tile.part))
         pixel, sample = divmod(tile.part.start, N)
-        start = tile.groups.start * C * xC + tile.rows.start * sh * xH + pixel * sw * xW + sample * item
+        start = (tile.groups.start * C * xC + tile.rows.start * sh * xH + pixel * sw * xW + sample
+                 * item)
         run, run_strides = ((n,), (item,)) if sw == 1 else ((n // N, N), (sw * xW, item))
         if self.shared:
-            shape, strides = (G, (t - 1) * sh + KH, C, KW, *run), (C * xC, xH, xC, dw * xW, *run_strides)
+            shape, strides = (G, (t - 1) * sh + KH, C, KW,
+                              *run), (C * xC, xH, xC, dw * xW, *run_strides)
         else:
-            shape, strides = (G, C, KH, KW, t, *run), (C * xC, xC, dh * xH, dw * xW, sh * xH, *run_strides)
+            shape, strides = (G, C, KH, KW, t, *run), (C * xC, xC, dh * xH, dw * xW, sh * xH,
+                                                       *run_strides)
         cols = self.backend.empty(shape, x.dtype)
-        np.copyto(cols, np.ndarray(shape, x.dtype, x, start, strides))                          # all taps in one go
+        np.copyto(cols, np.ndarray(shape, x.dtype, x, start, strides))  # all taps in one go
         if not self.shared:
             return cols.reshape(G, 1, C * KH * KW, t * n)
         row = C * KW * n * item
-        return np.ndarray((G, t, KH * C * KW, n), x.dtype, cols, 0, (cols.strides[0], sh * row, n * item, item))
+        return np.ndarray((G, t, KH * C * KW, n), x.dtype, cols, 0,
+                          (cols.strides[0], sh * row, n * item, item))
 
 
-def conv2d(self: NumpyBackend, x: Array, W: Array, window: Window, *, groups: int = 1, bias: Array | None = None,
-           activation: str | None = None) -> Array:
+def conv2d(self: NumpyBackend, x: Array, W: Array, window: Window, *, groups: int = 1,
+           bias: Array | None = None, activation: str | None = None) -> Array:
     F, C = W.shape[:2]
     OH, OW = window.output_size(*x.shape[1:3])
     N = x.shape[3]
@@ -111,10 +130,12 @@ def conv2d(self: NumpyBackend, x: Array, W: Array, window: Window, *, groups: in
         return Backend.conv2d(self, x, W, window, groups=groups, bias=bias, activation=activation)
     if self.winograd and winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, W.dtype):
         return self._winograd(x, W, window, bias=bias, activation=activation)
-    return _correlate(self, x, W.reshape(groups, F // groups, *W.shape[1:]), window, bias, activation)
+    return _correlate(self, x, W.reshape(groups, F // groups, *W.shape[1:]), window, bias,
+                      activation)
 
 
-def conv2d_dx(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *, groups: int = 1) -> Array:
+def conv2d_dx(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *,
+              groups: int = 1) -> Array:
     (F, C, KH, KW), (_, H, width, N) = W.shape, x_shape
     if window.pointwise and groups == 1:
         return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
@@ -125,11 +146,13 @@ def conv2d_dx(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...],
         return self._scatter(dy, W, x_shape, window, groups)
     if self.winograd and winograd_pays(flipped, groups, F, C, H, width, N, dy.dtype, W.dtype):
         return self._winograd(dy, W, flipped, flipped=True)
-    W = W.reshape(groups, F // groups, C, KH, KW)[..., ::-1, ::-1].swapaxes(1, 2)           # (G, C, F/G, KH, KW)
+    # (G, C, F/G, KH, KW)
+    W = W.reshape(groups, F // groups, C, KH, KW)[..., ::-1, ::-1].swapaxes(1, 2)
     return _correlate(self, dy, W, flipped)
 
 
-def _correlate(self: NumpyBackend, x: Array, W: Array, window: Window, bias: Array | None = None, activation: str | None = None
+def _correlate(self: NumpyBackend, x: Array, W: Array, window: Window, bias: Array | None = None,
+               activation: str | None = None
                ) -> Array:
     """f(conv(x, W) + bias) with W (groups, F, C, KH, KW), F filters on C channels in each group."""
     groups, F, C, KH, KW = W.shape
@@ -139,7 +162,7 @@ def _correlate(self: NumpyBackend, x: Array, W: Array, window: Window, bias: Arr
     plan = make_plan(window, groups, C, F, OH, OW, N, in_place if in_place >= 128 else 512)
     W = (W.swapaxes(2, 3) if plan.shared else W).reshape(groups, 1, F, K)
     columns = _Columns(self, self._pad(x, window), window, groups, plan)
-    if len(plan.tiles) == groups == 1 and not plan.shared:          # threads share the filters instead
+    if len(plan.tiles) == groups == 1 and not plan.shared:  # threads share the filters instead
         cols = columns.make(plan.tiles[0])[0, 0]
         return self.gemm(W[0, 0], cols, bias=bias, activation=activation).reshape(F, OH, OW, N)
     y = self.empty((groups, F, OH, OW * N), np.promote_types(x.dtype, W.dtype))
@@ -158,8 +181,10 @@ def _correlate(self: NumpyBackend, x: Array, W: Array, window: Window, bias: Arr
     return y.reshape(groups * F, OH, OW, N)
 
 
-def scatter(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, groups: int) -> Array:
-    """Gradient by the input, dcols = W^T dy and dx = col2im(dcols), by blocks of channels and strips of rows."""
+def scatter(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window,
+            groups: int) -> Array:
+    """Gradient by the input, dcols = W^T dy and dx = col2im(dcols), by blocks of channels and
+    strips of rows."""
     (F, C, KH, KW), (OH, OW), (_, H, width, N) = W.shape, dy.shape[1:3], x_shape
     F, L = F // groups, OW * N
     top, bottom, left, right = window.padding
@@ -171,7 +196,7 @@ def scatter(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], w
 
     def task(k: int) -> None:
         group, channels = blocks[k]
-        W_block = W[group, :, channels].reshape(F, -1).T                                    # (c*KH*KW, F)
+        W_block = W[group, :, channels].reshape(F, -1).T  # (c*KH*KW, F)
         padded = self._padded_zeros((channels.stop - channels.start, H, width, N), window, dx.dtype)
         for rows in strips:
             t = rows.stop - rows.start
@@ -182,7 +207,8 @@ def scatter(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], w
                 for j in range(KW):
                     along, across = window.tap(i, j, (t, OW))
                     first = rows.start * window.stride[0]
-                    padded[:, along.start + first:along.stop + first:along.step, across] += dcols[:, i, j]
+                    padded[:, along.start + first:along.stop + first:along.step,
+                           across] += dcols[:, i, j]
         np.copyto(dx[group, channels], padded[:, top:top + H, left:left + width])
 
     with single_threaded_blas():
@@ -190,41 +216,45 @@ def scatter(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], w
     return dx.reshape(x_shape)
 
 
-def conv2d_dW(self: NumpyBackend, x: Array, dy: Array, window: Window, *, groups: int = 1, out: Array | None = None,
-              accumulate: bool = False) -> Array:
+def conv2d_dW(self: NumpyBackend, x: Array, dy: Array, window: Window, *, groups: int = 1,
+              out: Array | None = None, accumulate: bool = False) -> Array:
     if dy.size == 0:
         return Backend.conv2d_dW(self, x, dy, window, groups=groups, out=out, accumulate=accumulate)
     (F, OH, OW, N), C, (KH, KW) = dy.shape, x.shape[0] // groups, window.kernel
     if self.winograd and winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, dy.dtype):
         return self.store(self._winograd_dW(x, dy, window), out, accumulate)
     F, K = F // groups, C * KH * KW
-    # Split the columns, so that each product has a small result; not where slices of them would get too thin.
-    pieces = next(p for p in range(1, K + 1) if K % p == 0 and F * (K // p) <= IN_PLACE_RESULT or p == K)
+    # Split the columns, so that each product has a small result; not where slices of them would get
+    # too thin.
+    pieces = next(p for p in range(1, K + 1) if K % p == 0 and F * (K // p) <= IN_PLACE_RESULT
+                  or p == K)
     pieces = pieces if pieces == 1 or K // pieces >= 8 else 1
     plan = make_plan(window, groups, C, F, OH, OW, N, max(512, IN_PLACE // (F * (K // pieces))))
     jobs = partial_sums(len(plan.tiles), groups * F * K)
     columns = _Columns(self, self._pad(x, window), window, groups, plan)
     dy = np.ascontiguousarray(dy).reshape(groups, F, OH, OW * N)
-    partial = self.empty((len(jobs), groups, pieces, F, K // pieces), np.promote_types(x.dtype, dy.dtype))
+    partial = self.empty((len(jobs), groups, pieces, F, K // pieces),
+                         np.promote_types(x.dtype, dy.dtype))
 
     def task(k: int) -> None:
         partial[k] = 0
         for tile in plan.tiles[jobs[k]]:
-            cols = columns.make(tile)                                                       # (G, t, K, n)
+            cols = columns.make(tile)  # (G, t, K, n)
             G, t, _, n = cols.shape
             cols = cols.reshape(G, t, pieces, K // pieces, n).swapaxes(3, 4)
-            g = _rows_first(dy[tile.groups, :, tile.rows, tile.part], plan)                 # (G, t, F, n)
+            g = _rows_first(dy[tile.groups, :, tile.rows, tile.part], plan)  # (G, t, F, n)
             dW = self.empty((G, t, pieces, F, K // pieces), partial.dtype)
             np.matmul(g[:, :, None], cols, out=dW)
             partial[k, tile.groups] += dW.sum(axis=1)
 
     with single_threaded_blas():
         self.run(task, len(jobs), dy.size * K // 16)
-    dW = self.add_up(partial).swapaxes(1, 2)                                                # (G, F, pieces, K/pieces)
+    dW = self.add_up(partial).swapaxes(1, 2)  # (G, F, pieces, K/pieces)
     dW = dW.reshape(groups * F, KH, C, KW).swapaxes(1, 2) if plan.shared else dW
     return self.store(np.ascontiguousarray(dW).reshape(groups * F, C, KH, KW), out, accumulate)
 
 
 def _rows_first(y: Array, plan: Plan) -> Array:
-    """A tile of y, (groups, F, rows, n), as the products make it: (groups, rows, F, n), or (groups, 1, F, rows*n)."""
+    """A tile of y, (groups, F, rows, n), as the products make it: (groups, rows, F, n), or (groups,
+    1, F, rows*n)."""
     return y.swapaxes(1, 2) if plan.shared else y.reshape(y.shape[0], 1, y.shape[1], -1)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-def activate(self: NumpyBackend, z: Array, activation: str | None, constants: tuple[float, ...] = ()) -> Array:
+def activate(self: NumpyBackend, z: Array, activation: str | None, constants: tuple[float, ...] = ()
+             ) -> Array:
     if activation is None:
         return z
     y = self.empty(z.shape, z.dtype)
@@ -27,8 +28,9 @@ def activate(self: NumpyBackend, z: Array, activation: str | None, constants: tu
     return y
 
 
-def activation_backward(self: NumpyBackend, dy: Array, y: Array, activation: str | None, constants: tuple[float, ...] = (), *,
-                        bias_grad: Array | None = None, accumulate: bool = False) -> Array:
+def activation_backward(self: NumpyBackend, dy: Array, y: Array, activation: str | None,
+                        constants: tuple[float, ...] = (), *, bias_grad: Array | None = None,
+                        accumulate: bool = False) -> Array:
     rows, size = dy.shape[0], prod(dy.shape[1:])
     dy2, y2 = (np.ascontiguousarray(a).reshape(rows, size) for a in (dy, y))
     dz = dy2 if activation is None else self.empty((rows, size), dy.dtype)
@@ -36,7 +38,8 @@ def activation_backward(self: NumpyBackend, dy: Array, y: Array, activation: str
 
     def task(chunk: slice) -> None:
         if activation is not None:
-            np.multiply(dy2[chunk], activations.derivative(np, y2[chunk], activation, constants), out=dz[chunk])
+            np.multiply(dy2[chunk], activations.derivative(np, y2[chunk], activation, constants),
+                        out=dz[chunk])
         if db is not None:
             np.add.reduce(dz[chunk], axis=1, out=db[chunk])
 

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-# A standard deviation of fewer units in the mean's last place is not much larger than the mean's rounding error, by some
-# units. Such a mean is corrected; for all others a further pass over the channel would change nothing that matters.
+# A standard deviation of fewer units in the mean's last place is not much larger than the mean's
+# rounding error, by some units. Such a mean is corrected; for all others a further pass over the
+# channel would change nothing that matters.
 NEAR = 4096
 
 
-def batch_norm(self: NumpyBackend, x: Array, gamma: Array, beta: Array, eps: float, *, activation: str | None = None
+def batch_norm(self: NumpyBackend, x: Array, gamma: Array, beta: Array, eps: float, *,
+               activation: str | None = None
                ) -> tuple[Array, Array, Array]:
     C = x.shape[0]
     rows = np.ascontiguousarray(x).reshape(C, -1)
@@ -35,7 +37,7 @@ def batch_norm(self: NumpyBackend, x: Array, gamma: Array, beta: Array, eps: flo
         np.vecdot(z, z, out=var[c])
         var[c] /= n
         for k in c.start + np.flatnonzero(np.sqrt(var[c]) < near * abs(mean[c])):
-            mean[k] += y[k].mean()                          # of the distances from the mean: without its rounding error
+            mean[k] += y[k].mean()  # of the distances from the mean: without its rounding error
             np.subtract(rows[k], mean[k], out=y[k])
             var[k] = np.vecdot(y[k], y[k]) / n
         z *= (gamma[c] / np.sqrt(var[c] + eps))[:, None]
@@ -46,8 +48,8 @@ def batch_norm(self: NumpyBackend, x: Array, gamma: Array, beta: Array, eps: flo
     return y.reshape(x.shape), mean, var
 
 
-def batch_norm_inference(self: NumpyBackend, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float, *,
-                         activation: str | None = None) -> Array:
+def batch_norm_inference(self: NumpyBackend, x: Array, gamma: Array, beta: Array, mean: Array,
+                         var: Array, eps: float, *, activation: str | None = None) -> Array:
     C = x.shape[0]
     rows = np.ascontiguousarray(x).reshape(C, -1)
     y = self.empty(rows.shape, x.dtype)
@@ -64,7 +66,8 @@ def batch_norm_inference(self: NumpyBackend, x: Array, gamma: Array, beta: Array
     return y.reshape(x.shape)
 
 
-def batch_norm_backward(self: NumpyBackend, dy: Array, x: Array, y: Array, gamma: Array, mean: Array, var: Array, eps: float, *,
+def batch_norm_backward(self: NumpyBackend, dy: Array, x: Array, y: Array, gamma: Array,
+                        mean: Array, var: Array, eps: float, *,
                         activation: str | None = None, gamma_grad: Array, beta_grad: Array,
                         accumulate: bool = False) -> Array:
     C = x.shape[0]

@@ -1,4 +1,5 @@
-"""Optimizer rules with NumPy, chunk by chunk: each pass over a chunk but the first finds it in the cache."""
+"""Optimizer rules with NumPy, chunk by chunk: each pass over a chunk but the first finds it in the
+cache."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-def update(self: NumpyBackend, rule: str, w: Array, g: Array, slots: Sequence[Array | None], hyper: Array, *,
-           decayed: int) -> None:
+def update(self: NumpyBackend, rule: str, w: Array, g: Array, slots: Sequence[Array | None],
+           hyper: Array, *, decayed: int) -> None:
     plain = rule_for(rule, slots, hyper).apply
     apply = partial(FAST[rule], self) if rule in FAST else partial(plain, self.xp)
     chunks = spans(w.size, max(1, -(-w.size // CHUNK)))
@@ -48,8 +49,8 @@ def sgd(backend: NumpyBackend, w: Array, g: Array, v: Array | None, hyper: Array
     w -= step
 
 
-def adam(backend: NumpyBackend, w: Array, g: Array, m: Array, v: Array, hyper: Array, decayed: int, *,
-         decoupled: bool = False) -> None:
+def adam(backend: NumpyBackend, w: Array, g: Array, m: Array, v: Array, hyper: Array, decayed: int,
+         *, decoupled: bool = False) -> None:
     lr, b1, b2, eps, decay, c1, c2 = hyper.astype(w.dtype)
     new1, new2 = (1 - hyper[1:3]).astype(w.dtype)
     t = backend.empty(w.shape, w.dtype)
@@ -65,7 +66,7 @@ def adam(backend: NumpyBackend, w: Array, g: Array, m: Array, v: Array, hyper: A
     np.multiply(g, g, out=t)
     t *= new2
     v += t
-    np.sqrt(v, out=t)                               # sqrt(v / c2) + eps, all times sqrt(c2): a pass less
+    np.sqrt(v, out=t)  # sqrt(v / c2) + eps, all times sqrt(c2): a pass less
     t += eps * np.sqrt(c2)
     np.divide(m, t, out=t)
     t *= lr * np.sqrt(c2) / c1

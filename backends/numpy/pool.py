@@ -1,4 +1,5 @@
-"""Pooling with NumPy alone, by chunks of channels: passes over strided views, one for each tap of the window."""
+"""Pooling with NumPy alone, by chunks of channels: passes over strided views, one for each tap of
+the window."""
 
 from __future__ import annotations
 
@@ -24,14 +25,17 @@ def taps(padded: Array, window: Window, out_size: tuple[int, int]) -> Iterator[A
 
 def are_disjoint(window: Window) -> bool:
     """Whether no two windows share an element."""
-    return all(extent <= stride for extent, stride in zip(window.extent, window.stride, strict=True))
+    return (all(extent <= stride for extent, stride in zip(window.extent, window.stride,
+                                                           strict=True)))
 
 
 def are_tiles(window: Window, H: int, W: int) -> bool:
-    """Whether the windows tile an H x W map: each element lies in exactly one window, and no tap on padding.
+    """Whether the windows tile an H x W map: each element lies in exactly one window, and no tap on
+    padding.
 
-    Windows with kernel = stride cover OH * KH rows, from row -top on. So OH * KH = H is not enough: with padding at the
-    top the windows cover other rows than the map has. Padding at the bottom is then not reached. Columns likewise.
+    Windows with kernel = stride cover OH * KH rows, from row -top on. So OH * KH = H is not enough:
+    with padding at the top the windows cover other rows than the map has. Padding at the bottom is
+    then not reached. Columns likewise.
     """
     (KH, KW), (top, _, left, _) = window.kernel, window.padding
     OH, OW = window.output_size(H, W)
@@ -59,7 +63,8 @@ def max_pool2d(self: NumpyBackend, x: Array, window: Window) -> tuple[Array, Arr
         if np.isnan(lowest) or has_minus_zero or (window.padded and lowest == -np.inf):
             y[channels], argmax[channels] = Backend.max_pool2d(self, x[channels], window)
             return
-        # The first tap that equals the maximum: the number of taps in front of it, counted from the last one back.
+        # The first tap that equals the maximum: the number of taps in front of it, counted from the
+        # last one back.
         index.fill(0)
         differs = np.empty(best.shape, bool)
         for view in views[-2::-1]:
@@ -71,7 +76,8 @@ def max_pool2d(self: NumpyBackend, x: Array, window: Window) -> tuple[Array, Arr
     return y, argmax
 
 
-def max_pool2d_dx(self: NumpyBackend, dy: Array, argmax: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+def max_pool2d_dx(self: NumpyBackend, dy: Array, argmax: Array, x_shape: tuple[int, ...],
+                  window: Window) -> Array:
     if dy.dtype.kind != "f" or dy.size == 0:
         return Backend.max_pool2d_dx(self, dy, argmax, x_shape, window)
     C, H, W, N = x_shape
@@ -83,12 +89,14 @@ def max_pool2d_dx(self: NumpyBackend, dy: Array, argmax: Array, x_shape: tuple[i
     disjoint, tiled = are_disjoint(window), are_tiles(window, H, W)
 
     def task(channels: slice) -> None:
-        padded = dx[channels] if tiled else self._padded_zeros((len(dx[channels]), H, W, N), window, dy.dtype)
+        padded = (dx[channels] if tiled
+                  else self._padded_zeros((len(dx[channels]), H, W, N), window, dy.dtype))
         mask = np.empty(dy[channels].shape, np.int8)
         g = (dy[channels] + dy.dtype.type(0)).view(integer)         # -0 becomes 0, as in a sum
         share = None if disjoint else self.empty(g.shape, dy.dtype)
         for k, view in enumerate(taps(padded, window, (OH, OW))):
-            # dy where this tap has won, else 0, as bits: -1 is all ones. np.where takes 10 times as long.
+            # dy where this tap has won, else 0, as bits: -1 is all ones. np.where takes 10 times as
+            # long.
             np.negative(np.equal(argmax[channels], k).view(np.int8), out=mask)
             if share is None:
                 np.bitwise_and(g, mask, out=view.view(integer))
@@ -102,7 +110,8 @@ def max_pool2d_dx(self: NumpyBackend, dy: Array, argmax: Array, x_shape: tuple[i
     return dx
 
 
-def avg_pool2d(self: NumpyBackend, x: Array, window: Window, *, count_padding: bool = True) -> Array:
+def avg_pool2d(self: NumpyBackend, x: Array, window: Window, *, count_padding: bool = True
+               ) -> Array:
     OH, OW = window.output_size(*x.shape[1:3])
     padded = self._pad(x, window)
     y = self.empty((x.shape[0], OH, OW, x.shape[3]), x.dtype)
@@ -120,7 +129,8 @@ def avg_pool2d(self: NumpyBackend, x: Array, window: Window, *, count_padding: b
     return y
 
 
-def avg_pool2d_dx(self: NumpyBackend, dy: Array, x_shape: tuple[int, ...], window: Window, *, count_padding: bool = True) -> Array:
+def avg_pool2d_dx(self: NumpyBackend, dy: Array, x_shape: tuple[int, ...], window: Window, *,
+                  count_padding: bool = True) -> Array:
     C, H, W, N = x_shape
     top, _, left, _ = window.padding
     dx = self.empty(x_shape, dy.dtype)

@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-# OpenBLAS for AVX-512 multiplies in place, without packing its operands first, where a product has at most so many
-# multiply-adds and, with a transposed second operand, its result so many elements. That is 3 to 4 times as fast where
-# a factor is thin (8 x 200 x 512 on one Zen 4 core: 105 instead of 28 GFLOP/s, transposed 96 instead of 21). Its
-# kernels for AVX2 always pack, and lose mostly a tenth or less by the smaller products.
+# OpenBLAS for AVX-512 multiplies in place, without packing its operands first, where a product has
+# at most so many multiply-adds and, with a transposed second operand, its result so many elements.
+# That is 3 to 4 times as fast where a factor is thin (8 x 200 x 512 on one Zen 4 core: 105 instead
+# of 28 GFLOP/s, transposed 96 instead of 21). Its kernels for AVX2 always pack, and lose mostly a
+# tenth or less by the smaller products.
 IN_PLACE = 1_000_000
 IN_PLACE_RESULT = 1_200
 
 
 def product(a: Array, b: Array, out: Array) -> None:
-    """out = a b, for a thin b in blocks of rows that are multiplied in place: 2 times as fast at a batch of 4 to 8."""
+    """out = a b, for a thin b in blocks of rows that are multiplied in place: 2 times as fast at a
+    batch of 4 to 8."""
     (M, K), N = a.shape, b.shape[1]
     rows = IN_PLACE // max(1, K * N)
-    if K == 1:                                                          # dW of a batch of one, which matmul is slow at
+    if K == 1:  # dW of a batch of one, which matmul is slow at
         np.multiply(a, b, out=out)
         return
     if N < 4 or not 8 <= rows < M or b.strides[0] < b.strides[1]:
@@ -38,8 +40,9 @@ def product(a: Array, b: Array, out: Array) -> None:
         np.matmul(a[blocks:], b, out=out[blocks:])
 
 
-def gemm(self: NumpyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False, bias: Array | None = None,
-         activation: str | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+def gemm(self: NumpyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False,
+         bias: Array | None = None, activation: str | None = None, out: Array | None = None,
+         accumulate: bool = False) -> Array:
     a = a.T if trans_a else a                                                               # (M, K)
     b = b.T if trans_b else b                                                               # (K, N)
     M, N = a.shape[0], b.shape[1]

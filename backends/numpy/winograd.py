@@ -1,14 +1,15 @@
-"""Convolution with 3x3 filters by Winograd's minimal filtering: 16 instead of 36 products for 4 outputs.
+"""Convolution with 3x3 filters by Winograd's minimal filtering: 16 instead of 36 products for 4
+outputs.
 
 F(2x2, 3x3) of Lavin and Gray 2016, section 4.1. For a 4x4 tile d of the input and a filter g,
 
     y = A^T [ (G g G^T) * (B^T d B) ] A,            y is 2x2
 
-and summing the products over channels makes each of the 16 positions a matrix product of its own. The gradient by the
-filters is the adjoint: dg = G^T [ (A dy A^T) * (B^T d B) ] G. The transforms know only 0, 1, -1, 1/2 and 1/4: in
-float32 errors stay below 1e-6 (64 to 512 channels: outputs 3e-7 to 5e-7, plain sums 3e-7; dW 3e-7 to 6e-7, plain 1e-7 to
-3e-7). A NaN or an infinity spreads to its whole tile, and not only to the windows that
-contain it; NumpyBackend(winograd=0) has no tiles.
+and summing the products over channels makes each of the 16 positions a matrix product of its own.
+The gradient by the filters is the adjoint: dg = G^T [ (A dy A^T) * (B^T d B) ] G. The transforms
+know only 0, 1, -1, 1/2 and 1/4: in float32 errors stay below 1e-6 (64 to 512 channels: outputs 3e-7
+to 5e-7, plain sums 3e-7; dW 3e-7 to 6e-7, plain 1e-7 to 3e-7). A NaN or an infinity spreads to its
+whole tile, and not only to the windows that contain it; NumpyBackend(winograd=0) has no tiles.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ OUTPUTS = np.kron(A, A)             # (16, 4): A dy A^T; its transpose is A^T m 
 COLUMNS = 512                       # tiles, all samples counted, in one set of 16 products
 
 
-def winograd_pays(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int, *dtypes: np.dtype) -> bool:
-    """Whether the products that it saves cost more than its transforms, for F filters on C channels (measured)."""
+def winograd_pays(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int,
+                  *dtypes: np.dtype) -> bool:
+    """Whether the products that it saves cost more than its transforms, for F filters on C channels
+    (measured)."""
     return (window.kernel == (3, 3) and window.stride == window.dilation == (1, 1) and groups == 1
-            and C * F >= 64 * 64 and min(C, F) >= 32 and N >= 8 and -(-OH // 2) * -(-OW // 2) * N >= 128
+            and C * F >= 64 * 64 and min(C, F) >= 32 and N >= 8 and -(-OH // 2) * -(-OW // 2) * N
+            >= 128
             and set(dtypes) in ({np.dtype(np.float32)}, {np.dtype(np.float64)}))
 
 
@@ -51,18 +55,23 @@ class Part:
 
 
 def make_parts(TH: int, TW: int, N: int) -> list[Part]:
-    """TH x TW tiles of N samples in parts of about COLUMNS; in four at least, for threads, down to 64 columns."""
+    """TH x TW tiles of N samples in parts of about COLUMNS; in four at least, for threads, down to
+    64 columns."""
     columns = min(COLUMNS, max(64, TH * TW * N // 4))
     across = spans(TW, min(TW, -(-TW * N // columns)))
     rows = max(1, columns // (across[-1].stop - across[-1].start) // N)
-    return [Part(r, slice(c.start * N, c.stop * N)) for r in spans(TH, -(-TH // rows)) for c in across]
+    return [Part(r, slice(c.start * N, c.stop * N)) for r in spans(TH, -(-TH // rows))
+            for c in across]
 
 
-def convolve(self: NumpyBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None, activation: str | None = None,
+def convolve(self: NumpyBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None,
+             activation: str | None = None,
               flipped: bool = False) -> Array:
-    """conv(x, W); `flipped`: with flipped filters and their first axes swapped, as the input gradient needs it."""
+    """conv(x, W); `flipped`: with flipped filters and their first axes swapped, as the input
+    gradient needs it."""
     N, taps = x.shape[3], FILTERS[:, ::-1] if flipped else FILTERS
-    U = self.gemm(taps.astype(W.dtype), W.reshape(-1, 9), trans_b=True).reshape(16, *W.shape[:2])       # (16, F, C)
+    # (16, F, C)
+    U = self.gemm(taps.astype(W.dtype), W.reshape(-1, 9), trans_b=True).reshape(16, *W.shape[:2])
     U = U.swapaxes(1, 2) if flipped else U
     F = U.shape[1]
     OH, OW = window.output_size(*x.shape[1:3])
@@ -75,11 +84,11 @@ def convolve(self: NumpyBackend, x: Array, W: Array, window: Window, *, bias: Ar
 
     def task(k: int) -> None:
         at = parts[k]
-        V = _transform_input(self, columns, at, N)                                           # (16, C, n)
+        V = _transform_input(self, columns, at, N)  # (16, C, n)
         M = self.empty((16, F, V.shape[2]), x.dtype)
         np.matmul(U, V, out=M)
-        block = y[:, at.rows, :, at.part.start // N:at.part.stop // N]                      # (F, th, 2, tw, 2, N)
-        out = self.empty((2, 2, F, *block.shape[1::2]), x.dtype)                            # (2, 2, F, th, tw, N)
+        block = y[:, at.rows, :, at.part.start // N:at.part.stop // N]  # (F, th, 2, tw, 2, N)
+        out = self.empty((2, 2, F, *block.shape[1::2]), x.dtype)  # (2, 2, F, th, tw, N)
         np.matmul(transform, M.reshape(16, -1), out=out.reshape(4, -1))
         np.copyto(block, out.transpose(2, 3, 0, 4, 1, 5))
         pixels = rows[:, at.rows, :, 2 * at.part.start:2 * at.part.stop]
@@ -106,16 +115,17 @@ def filter_gradient(self: NumpyBackend, x: Array, dy: Array, window: Window) -> 
     def task(k: int) -> None:
         partial[k] = 0
         for at in parts[jobs[k]]:
-            V = _transform_input(self, columns, at, N)                                       # (16, C, n)
-            block = dy[:, at.rows, :, at.part.start // N:at.part.stop // N]                 # (F, th, 2, tw, 2, N)
-            D = _transform_gradient(self, block.transpose(2, 4, 0, 1, 3, 5))                 # (16, F, n)
+            V = _transform_input(self, columns, at, N)  # (16, C, n)
+            block = dy[:, at.rows, :, at.part.start // N:at.part.stop // N]  # (F, th, 2, tw, 2, N)
+            D = _transform_gradient(self, block.transpose(2, 4, 0, 1, 3, 5))  # (16, F, n)
             dU = self.empty((16, F, C), x.dtype)
             np.matmul(D, V.swapaxes(1, 2), out=dU)
             partial[k] += dU
 
     with single_threaded_blas():
         self.run(task, len(jobs), dy.size * C // 4)
-    return self.gemm(self.add_up(partial).reshape(16, F * C), FILTERS.astype(x.dtype), trans_a=True).reshape(F, C, 3, 3)
+    return self.gemm(self.add_up(partial).reshape(16, F * C), FILTERS.astype(x.dtype),
+                     trans_a=True).reshape(F, C, 3, 3)
 
 
 def _split_columns(self: NumpyBackend, x: Array, window: Window, TH: int, TW: int) -> Array:
@@ -132,7 +142,7 @@ def _split_columns(self: NumpyBackend, x: Array, window: Window, TH: int, TW: in
         s[:, :top] = s[:, top + H:] = 0
         for odd in (0, 1):
             s_odd = s[:, top:top + H, odd]
-            first = (left - odd + 1) // 2                           # 2 first + odd is the first column inside x
+            first = (left - odd + 1) // 2  # 2 first + odd is the first column inside x
             count = len(range(2 * first + odd - left, W, 2))
             s_odd[:, :, :first] = s_odd[:, :, first + count:] = 0
             s_odd[:, :, first:first + count] = x[channels, :, 2 * first + odd - left::2]
@@ -142,7 +152,8 @@ def _split_columns(self: NumpyBackend, x: Array, window: Window, TH: int, TW: in
 
 
 def _transform_input(self: NumpyBackend, columns: Array, at: Part, N: int) -> Array:
-    """B^T d B of these tiles, (16, C, n): B^T d = (d0 - d2, d1 + d2, d2 - d1, d1 - d3), by rows, then by columns."""
+    """B^T d B of these tiles, (16, C, n): B^T d = (d0 - d2, d1 + d2, d2 - d1, d1 - d3), by rows,
+    then by columns."""
     C, th, n = columns.shape[0], at.rows.stop - at.rows.start, at.part.stop - at.part.start
     strip = columns[:, :, :, at.part.start:at.part.stop + N]
     d = [strip[:, 2 * at.rows.start + i:2 * at.rows.stop + i - 1:2] for i in range(4)]
@@ -161,7 +172,8 @@ def _transform_input(self: NumpyBackend, columns: Array, at: Part, N: int) -> Ar
 
 
 def _transform_gradient(self: NumpyBackend, dy: Array) -> Array:
-    """A dy A^T of these tiles (2, 2, F, th, tw, N), as (16, F, n): A dy = (dy0, dy0 + dy1, dy0 - dy1, -dy1)."""
+    """A dy A^T of these tiles (2, 2, F, th, tw, N), as (16, F, n): A dy = (dy0, dy0 + dy1, dy0 -
+    dy1, -dy1)."""
     F = dy.shape[2]
     R = self.empty((4, *dy.shape[1:]), dy.dtype)
     D = self.empty((4, 4, *dy.shape[2:]), dy.dtype)

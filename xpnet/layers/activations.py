@@ -31,8 +31,8 @@ class Activated(Layer):
         return self.activation if self.activation in activations.FUSED else None
 
     def activated(self, z: Array, done: str | None = None) -> tuple[Array, Array]:
-        """(Y, what activation_backward needs) from the kernel's result z: that is Y if the kernel has
-        applied f, the activation `done`, else Z."""
+        """(Y, what activation_backward needs) from the kernel's result z: that is Y if the kernel
+        has applied f, the activation `done`, else Z."""
         if self.activation == done:
             return z, z
         y = self.backend.activate(z, self.activation)
@@ -42,8 +42,8 @@ class Activated(Layer):
 class Activation(Layer):
     """Elementwise activation by name: Y = f(X), dX = dY f'(X). Any shape.
 
-    For the gradient the layer keeps Y if f' follows from Y, else X (ELU, GELU, Softsign, ...), which
-    takes more memory if no other layer keeps X.
+    For the gradient the layer keeps Y if f' follows from Y, else X (ELU, GELU, Softsign, ...),
+    which takes more memory if no other layer keeps X.
 
     Args:
         activation: a name in the table of xpnet.backends.activations. Its constants have the values
@@ -86,7 +86,7 @@ class NamedActivation(Activation):
         super().__init__(self.kind, name=name)
 
 
-# --- sigmoids --------------------------------------------------------------------------------------
+# --- sigmoids -------------------------------------------------------------------------------------
 
 
 class Identity(NamedActivation):
@@ -98,8 +98,8 @@ class Identity(NamedActivation):
 class Sigmoid(NamedActivation):
     """Logistic function: Y = 1 / (1 + exp(-X)) (Rumelhart et al. 1986), dX = dY Y (1 - Y).
 
-    Y has all of its digits where it is tiny. In float32 it is rounded to 1 from X = 17.4 on, and then dX
-    is 0.
+    Y has all of its digits where it is tiny. In float32 it is rounded to 1 from X = 17.4 on, and
+    then dX is 0.
     "logistic" is another name of it.
     """
 
@@ -107,10 +107,12 @@ class Sigmoid(NamedActivation):
 
 
 class Loggy(NamedActivation):
-    """Logistic function between -1 and 1: Y = 2 / (1 + exp(-X)) - 1 (Redmon 2013), dX = dY (1 - Y^2) / 2.
+    """Logistic function between -1 and 1: Y = 2 / (1 + exp(-X)) - 1 (Redmon 2013), dX = dY (1 -
+    Y^2) / 2.
 
-    This is tanh(X / 2), and computed so: exp(-X) would overflow. dX is computed as dY 2 t / (1 + t)^2 with
-    t = exp(-|X|), which has its digits also where Y is rounded to 1. Of darknet, and NumPyNet.
+    This is tanh(X / 2), and computed so: exp(-X) would overflow. dX is computed as dY 2 t / (1 +
+    t)^2 with t = exp(-|X|), which has its digits also where Y is rounded to 1. Of darknet, and
+    NumPyNet.
     """
 
     kind = "loggy"
@@ -123,7 +125,8 @@ class Tanh(NamedActivation):
 
 
 class ScaledTanh(NamedActivation):
-    """Scaled hyperbolic tangent: Y = 1.7159 tanh(2 X / 3), with Y(1) = 1 and Y(-1) = -1 (LeCun et al. 1998, appendix A)."""
+    """Scaled hyperbolic tangent: Y = 1.7159 tanh(2 X / 3), with Y(1) = 1 and Y(-1) = -1 (LeCun et
+    al. 1998, appendix A)."""
 
     kind = "scaled_tanh"
 
@@ -131,8 +134,8 @@ class ScaledTanh(NamedActivation):
 class LogSigmoid(NamedActivation):
     """Logarithm of the logistic function: Y = log(1 / (1 + exp(-X))), dX = dY (1 - exp(Y)).
 
-    The cost of Burges et al. 2005, with the sign turned. Computed as min(X, 0) - log(1 + exp(-|X|)), which loses no digits
-    and does not overflow.
+    The cost of Burges et al. 2005, with the sign turned. Computed as min(X, 0) - log(1 +
+    exp(-|X|)), which loses no digits and does not overflow.
     """
 
     kind = "log_sigmoid"
@@ -141,18 +144,20 @@ class LogSigmoid(NamedActivation):
 class Softsign(NamedActivation):
     """Softsign: Y = X / (1 + |X|), dX = dY / (1 + |X|)^2 (Bergstra et al. 2009).
 
-    In terms of the output the derivative is (1 - |Y|)^2, which has no digits left where |Y| is nearly 1. NumPyNet's table
-    prints 1 / (1 + |f|)^2, the formula for X with f put in its place: at f = 1/2, X = 1, it gives 4/9 instead of 1/4.
+    In terms of the output the derivative is (1 - |Y|)^2, which has no digits left where |Y| is
+    nearly 1. NumPyNet's table prints 1 / (1 + |f|)^2, the formula for X with f put in its place: at
+    f = 1/2, X = 1, it gives 4/9 instead of 1/4.
     """
 
     kind = "softsign"
 
 
 class SymmElliot(Activation):
-    """Elliott's symmetric sigmoid: Y = S X / (1 + |S X|), dX = dY S / (1 + |S X|)^2, with a steepness S > 0 (Elliott 1993).
+    """Elliott's symmetric sigmoid: Y = S X / (1 + |S X|), dX = dY S / (1 + |S X|)^2, with a
+    steepness S > 0 (Elliott 1993).
 
-    In terms of the output the derivative is S (1 - |Y|)^2. NumPyNet's table prints S / (1 + |S f|)^2, the formula for X
-    with f put in its place.
+    In terms of the output the derivative is S (1 - |Y|)^2. NumPyNet's table prints S / (1 + |S
+    f|)^2, the formula for X with f put in its place.
     """
 
     kind = "symmelliot"
@@ -163,11 +168,12 @@ class SymmElliot(Activation):
 
 
 class Elliot(Activation):
-    """Elliott's sigmoid: Y = S X / (2 (1 + |S X|)) + 1/2, dX = dY S / (2 (1 + |S X|)^2), with a steepness S > 0 (Elliott 1993).
+    """Elliott's sigmoid: Y = S X / (2 (1 + |S X|)) + 1/2, dX = dY S / (2 (1 + |S X|)^2), with a
+    steepness S > 0 (Elliott 1993).
 
-    In terms of the output the derivative is S/2 (1 - |2 Y - 1|)^2. NumPyNet's table and code have 1 + |X + S|
-    in the denominator: then, with S = 1, Y is 0 for every X <= -1. For the derivative the table prints
-    S / (2 (1 + |f + S|)^2).
+    In terms of the output the derivative is S/2 (1 - |2 Y - 1|)^2. NumPyNet's table and code have 1
+    + |X + S| in the denominator: then, with S = 1, Y is 0 for every X <= -1. For the derivative the
+    table prints S / (2 (1 + |f + S|)^2).
     """
 
     kind = "elliot"
@@ -178,20 +184,22 @@ class Elliot(Activation):
 
 
 class Arctan(NamedActivation):
-    """Arc tangent: Y = arctan(X), dX = dY / (1 + X^2), between -pi/2 and pi/2 (Kamruzzaman and Aziz 2002)."""
+    """Arc tangent: Y = arctan(X), dX = dY / (1 + X^2), between -pi/2 and pi/2 (Kamruzzaman and Aziz
+    2002)."""
 
     kind = "arctan"
 
 
-# --- exponential and gated units -------------------------------------------------------------------
+# --- exponential and gated units ------------------------------------------------------------------
 
 
 class ELU(Activation):
-    """Exponential linear unit: Y = X where X > 0, else alpha (exp(X) - 1) (Clevert et al. 2016), with any alpha.
+    """Exponential linear unit: Y = X where X > 0, else alpha (exp(X) - 1) (Clevert et al. 2016),
+    with any alpha.
 
-    dX = dY where X > 0, else dY alpha exp(X). The layer keeps X for it: Y + alpha is the same number, but
-    in float32 it loses its digits below X = -8. NumPyNet's table prints max(exp(X) - 1, X), which is
-    exp(X) - 1 everywhere: that is never below X.
+    dX = dY where X > 0, else dY alpha exp(X). The layer keeps X for it: Y + alpha is the same
+    number, but in float32 it loses its digits below X = -8. NumPyNet's table prints max(exp(X) - 1,
+    X), which is exp(X) - 1 everywhere: that is never below X.
     """
 
     kind = "elu"
@@ -202,18 +210,20 @@ class ELU(Activation):
 
 
 class SELU(NamedActivation):
-    """Scaled exponential linear unit: Y = s X where X > 0, else s a (exp(X) - 1) (Klambauer et al. 2017).
+    """Scaled exponential linear unit: Y = s X where X > 0, else s a (exp(X) - 1) (Klambauer et al.
+    2017).
 
-    With a = 1.67326, s = 1.05070, weights from "lecun_normal" and many inputs, mean 0 and variance 1 go through unchanged.
-    dX = s dY where X > 0, else s a dY exp(X). For the derivative NumPyNet's table prints the pieces of
-    another activation.
+    With a = 1.67326, s = 1.05070, weights from "lecun_normal" and many inputs, mean 0 and variance
+    1 go through unchanged. dX = s dY where X > 0, else s a dY exp(X). For the derivative NumPyNet's
+    table prints the pieces of another activation.
     """
 
     kind = "selu"
 
 
 class CELU(Activation):
-    """Continuously differentiable exponential linear unit: Y = max(X, 0) + min(0, alpha (exp(X / alpha) - 1)) (Barron 2017).
+    """Continuously differentiable exponential linear unit: Y = max(X, 0) + min(0, alpha (exp(X /
+    alpha) - 1)) (Barron 2017).
 
     dX = dY exp(min(X, 0) / alpha), with alpha > 0.
     """
@@ -226,11 +236,12 @@ class CELU(Activation):
 
 
 class Softplus(Activation):
-    """Softplus of sharpness k: Y = log(1 + exp(k X)) / k (Dugas et al. 2001), dX = dY (1 - exp(-k Y)), with k > 0.
+    """Softplus of sharpness k: Y = log(1 + exp(k X)) / k (Dugas et al. 2001), dX = dY (1 - exp(-k
+    Y)), with k > 0.
 
-    Computed as max(X, 0) + log(1 + exp(-k |X|)) / k, which neither overflows nor ends at 0. NumPyNet's table prints
-    exp(f) / (1 + exp(f)) for the derivative, the formula for X with f put in its place: at X = 0, f = log 2, it gives 2/3
-    instead of 1/2.
+    Computed as max(X, 0) + log(1 + exp(-k |X|)) / k, which neither overflows nor ends at 0.
+    NumPyNet's table prints exp(f) / (1 + exp(f)) for the derivative, the formula for X with f put
+    in its place: at X = 0, f = log 2, it gives 2/3 instead of 1/2.
     """
 
     kind = "softplus"
@@ -241,9 +252,11 @@ class Softplus(Activation):
 
 
 class SmoothAbs(Activation):
-    """Smooth absolute value: Y = (2/k) log(1 + exp(k X)) - X - (2/k) log 2 (Schmidt et al. 2007), with a sharpness k > 0.
+    """Smooth absolute value: Y = (2/k) log(1 + exp(k X)) - X - (2/k) log 2 (Schmidt et al. 2007),
+    with a sharpness k > 0.
 
-    dX = dY tanh(k X / 2). The last term makes Y(0) = 0. Computed as (2/k) log cosh(k X / 2), with all digits near 0 too.
+    dX = dY tanh(k X / 2). The last term makes Y(0) = 0. Computed as (2/k) log cosh(k X / 2), with
+    all digits near 0 too.
     """
 
     kind = "smooth_abs"
@@ -263,10 +276,12 @@ class SiLU(NamedActivation):
 
 
 class GELU(Activation):
-    """Gaussian error linear unit: Y = X Phi(X), Phi(X) = (1 + erf(X / sqrt 2)) / 2 (Hendrycks and Gimpel 2016).
+    """Gaussian error linear unit: Y = X Phi(X), Phi(X) = (1 + erf(X / sqrt 2)) / 2 (Hendrycks and
+    Gimpel 2016).
 
-    dX = dY (Phi(X) + X phi(X)), phi the density of the normal distribution Phi. With approximate="tanh"
-    Y = X/2 (1 + tanh(sqrt(2 / pi) (X + 0.044715 X^3))), and dX is its derivative. ValueError for another `approximate`.
+    dX = dY (Phi(X) + X phi(X)), phi the density of the normal distribution Phi. With
+    approximate="tanh" Y = X/2 (1 + tanh(sqrt(2 / pi) (X + 0.044715 X^3))), and dX is its
+    derivative. ValueError for another `approximate`.
     """
 
     kind = "gelu"
@@ -279,15 +294,16 @@ class GELU(Activation):
 class Mish(NamedActivation):
     """Mish: Y = X tanh(log(1 + exp(X))) (Misra 2019).
 
-    tanh(log(1 + e)) is rational in e = exp(X), (e^2 + 2 e) / (e^2 + 2 e + 2), and so is its derivative w', all without an
-    overflow with exp(-X) for X > 0: dX = dY (w + X w').
+    tanh(log(1 + e)) is rational in e = exp(X), (e^2 + 2 e) / (e^2 + 2 e + 2), and so is its
+    derivative w', all without an overflow with exp(-X) for X > 0: dX = dY (w + X w').
     """
 
     kind = "mish"
 
 
 class Tanhshrink(NamedActivation):
-    """What the hyperbolic tangent leaves: Y = X - tanh(X), dX = dY tanh(X)^2 (Collobert et al. 2011)."""
+    """What the hyperbolic tangent leaves: Y = X - tanh(X), dX = dY tanh(X)^2 (Collobert et al.
+    2011)."""
 
     kind = "tanhshrink"
 

@@ -23,21 +23,24 @@ def halves(x: Array) -> tuple[Array, Array]:
 
 
 class PReLU(Layer):
-    """Parametric rectified linear unit: Y = X where X > 0, else a X, with a learned slope a (He et al. 2015, eq. 1).
+    """Parametric rectified linear unit: Y = X where X > 0, else a X, with a learned slope a (He et
+    al. 2015, eq. 1).
 
-    X and Y (C, ..., N); a (1,), or (C,) with `per_channel`, begins as `slope`. dX = dY where X > 0, else a dY;
-    da = sum of dY min(X, 0). As in the paper, no weight decay applies to a.
+    X and Y (C, ..., N); a (1,), or (C,) with `per_channel`, begins as `slope`. dX = dY where X > 0,
+    else a dY; da = sum of dY min(X, 0). As in the paper, no weight decay applies to a.
     """
 
     kind = "prelu"
 
-    def __init__(self, *, per_channel: bool = False, slope: float = 0.25, name: str | None = None) -> None:
+    def __init__(self, *, per_channel: bool = False, slope: float = 0.25, name: str | None = None
+                 ) -> None:
         super().__init__(name=name)
         self.per_channel = self.expect_flag("per_channel", per_channel)
         self.slope = self.expect_number("slope", slope)
 
     def build(self, in_shape: Shape) -> Shape:
-        self.a = self.parameter("a", (in_shape[0] if self.per_channel else 1,), constant(self.slope))
+        self.a = self.parameter("a", (in_shape[0] if self.per_channel else 1,),
+                                constant(self.slope))
         return in_shape
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -52,20 +55,24 @@ class PReLU(Layer):
 
 
 class RReLU(Layer):
-    """Randomized leaky rectified linear unit: Y = X where X > 0, else a X, with a from U(lower, upper) (Xu et al. 2015).
+    """Randomized leaky rectified linear unit: Y = X where X > 0, else a X, with a from U(lower,
+    upper) (Xu et al. 2015).
 
-    In training each element has an a of its own, which follows from (seed, layer, step) alone; in prediction it is
-    (lower + upper) / 2. dX = dY where X > 0, else a dY. As PyTorch has it: the paper draws 1 / a, from U(3, 8).
-    ValueError for lower > upper.
+    In training each element has an a of its own, which follows from (seed, layer, step) alone; in
+    prediction it is (lower + upper) / 2. dX = dY where X > 0, else a dY. As PyTorch has it: the
+    paper draws 1 / a, from U(3, 8). ValueError for lower > upper.
     """
 
     kind = "rrelu"
 
-    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, *, name: str | None = None) -> None:
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, *, name: str | None = None
+                 ) -> None:
         super().__init__(name=name)
-        self.lower, self.upper = self.expect_number("lower", lower, 0), self.expect_number("upper", upper, 0)
+        self.lower, self.upper = (self.expect_number("lower", lower, 0),
+                                  self.expect_number("upper", upper, 0))
         if self.lower > self.upper:
-            raise ValueError(f"{self.who}: expected lower to be at most upper. Received: lower={lower!r}, upper={upper!r}.")
+            raise ValueError(f"{self.who}: expected lower to be at most upper. Received: "
+                             f"lower={lower!r}, upper={upper!r}.")
 
     def build(self, in_shape: Shape) -> Shape:
         return in_shape
@@ -73,8 +80,10 @@ class RReLU(Layer):
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         a: Array = (self.lower + self.upper) / 2
         if mode != PREDICT:
-            bits = self.backend.random_bits(x.size, (self.seed, self.index), self.counters)     # uint32
-            a = self.lower + (self.upper - self.lower) * 2.0**-32 * bits.astype(x.dtype).reshape(x.shape)
+            # uint32
+            bits = self.backend.random_bits(x.size, (self.seed, self.index), self.counters)
+            a = (self.lower + (self.upper - self.lower) * 2.0**-32
+                 * bits.astype(x.dtype).reshape(x.shape))
         self.remember(mode, x, a)
         return self.xp.where(x > 0, x, a * x)
 
@@ -86,7 +95,8 @@ class RReLU(Layer):
 class CReLU(Layer):
     """Concatenated rectified linear units: Y = (max(X, 0), max(-X, 0)) (Shang et al. 2016).
 
-    X (C, ..., N), Y (2 C, ..., N). dX = dY where Y > 0 in the first half, less dY where Y > 0 in the second.
+    X (C, ..., N), Y (2 C, ..., N). dX = dY where Y > 0 in the first half, less dY where Y > 0 in
+    the second.
     """
 
     kind = "crelu"
@@ -109,17 +119,20 @@ class CReLU(Layer):
 
 
 class Swish(Activation):
-    """Swish: Y = X s(beta X) with s(u) = 1 / (1 + exp(-u)) (Ramachandran et al. 2017), beta fixed or `learned`.
+    """Swish: Y = X s(beta X) with s(u) = 1 / (1 + exp(-u)) (Ramachandran et al. 2017), beta fixed
+    or `learned`.
 
-    dX = dY (s + beta X s (1 - s)). Learned, there is one b (1,) for the layer, which begins as beta:
-    db = sum of dY X^2 s (1 - s).
+    dX = dY (s + beta X s (1 - s)). Learned, there is one b (1,) for the layer, which begins as
+    beta: db = sum of dY X^2 s (1 - s).
     """
 
     kind = "swish"
 
-    def __init__(self, beta: float = 1.0, learned: bool = False, *, name: str | None = None) -> None:
+    def __init__(self, beta: float = 1.0, learned: bool = False, *, name: str | None = None
+                 ) -> None:
         super().__init__("swish", name=name)
-        self.beta, self.learned = self.expect_number("beta", beta), self.expect_flag("learned", learned)
+        self.beta, self.learned = (self.expect_number("beta", beta),
+                                   self.expect_flag("learned", learned))
 
     def build(self, in_shape: Shape) -> Shape:
         self.b = self.parameter("b", (1,), constant(self.beta)) if self.learned else None
@@ -145,7 +158,8 @@ class Swish(Activation):
 class Gain(Layer):
     """Gain: Y[c] = g[c] X[c], a learned factor for each map or feature (Jarrett et al. 2009).
 
-    X and Y (C, ..., N), g (C,), at first 1. dX = g dY, dg = sum of dY X over all axes but the first.
+    X and Y (C, ..., N), g (C,), at first 1. dX = g dY, dg = sum of dY X over all axes but the
+    first.
     """
 
     kind = "gain"
@@ -160,15 +174,17 @@ class Gain(Layer):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         x, = self.recall()
-        self.backend.store((dy * x).reshape(self.g.shape[0], -1).sum(axis=1), self.g.grad, accumulate)
+        self.backend.store((dy * x).reshape(self.g.shape[0], -1).sum(axis=1), self.g.grad,
+                           accumulate)
         return per_row(self.g, x) * dy if self.needs_dx else None
 
 
 class Maxout(Layer):
     """Maxout: Y[c] = max over p < pieces of X[c pieces + p] (Goodfellow et al. 2013).
 
-    X (C, ..., N), Y (C / pieces, ..., N): each map is the largest of `pieces` neighbours. dX is dY where X was the largest,
-    the first one of equals, else 0. ValueError where pieces does not divide the channels.
+    X (C, ..., N), Y (C / pieces, ..., N): each map is the largest of `pieces` neighbours. dX is dY
+    where X was the largest, the first one of equals, else 0. ValueError where pieces does not
+    divide the channels.
     """
 
     kind = "maxout"
@@ -185,7 +201,8 @@ class Maxout(Layer):
         return C // self.pieces, *rest
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        x = x.reshape(x.shape[0] // self.pieces, self.pieces, *x.shape[1:])         # (C / pieces, pieces, ..., N)
+        # (C / pieces, pieces, ..., N)
+        x = x.reshape(x.shape[0] // self.pieces, self.pieces, *x.shape[1:])
         self.remember(mode, x.argmax(axis=1) if self.keeps(mode) else None)
         return x.max(axis=1)
 
@@ -198,7 +215,8 @@ class Maxout(Layer):
 
 
 class GLU(Layer):
-    """Gated linear unit: Y = A s(B) with s(u) = 1 / (1 + exp(-u)), A and B the halves of X (Dauphin et al. 2017).
+    """Gated linear unit: Y = A s(B) with s(u) = 1 / (1 + exp(-u)), A and B the halves of X (Dauphin
+    et al. 2017).
 
     X (2 C, ..., N), Y (C, ..., N); A is the first half. dA = dY s(B), dB = dY A s(B) (1 - s(B)).
     ValueError for an odd number of channels.
@@ -209,7 +227,8 @@ class GLU(Layer):
     def build(self, in_shape: Shape) -> Shape:
         C, *rest = in_shape
         if C % 2:
-            raise ValueError(f"{self.who}: expected an even number of channels. Received: input shape {in_shape}.")
+            raise ValueError(f"{self.who}: expected an even number of channels. Received: input "
+                             f"shape {in_shape}.")
         return C // 2, *rest
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:

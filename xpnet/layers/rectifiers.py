@@ -31,29 +31,33 @@ class LeakyReLU(Activation):
 
 
 class Relie(NamedActivation):
-    """Leaky rectifier of fixed slope: Y = X where X > 0, else 0.01 X (Redmon 2013). dX = dY, or 0.01 dY where X <= 0."""
+    """Leaky rectifier of fixed slope: Y = X where X > 0, else 0.01 X (Redmon 2013). dX = dY, or
+    0.01 dY where X <= 0."""
 
     kind = "relie"
 
 
 class Ramp(NamedActivation):
-    """Ramp: Y = X + 0.1 X where X > 0, else 0.1 X (Redmon 2013), dX = 1.1 dY where X > 0, else 0.1 dY.
+    """Ramp: Y = X + 0.1 X where X > 0, else 0.1 X (Redmon 2013), dX = 1.1 dY where X > 0, else 0.1
+    dY.
 
-    NumPyNet's table prints X^2 + 0.1 X^2 and 0, with the derivatives f + 1 and f: not the derivatives of what it prints,
-    nor what its code computes, which is the ramp of darknet.
+    NumPyNet's table prints X^2 + 0.1 X^2 and 0, with the derivatives f + 1 and f: not the
+    derivatives of what it prints, nor what its code computes, which is the ramp of darknet.
     """
 
     kind = "ramp"
 
 
 class ReLU6(NamedActivation):
-    """Rectified linear unit that ends at 6: Y = min(max(X, 0), 6), dX = dY where 0 < Y < 6 (Krizhevsky 2010)."""
+    """Rectified linear unit that ends at 6: Y = min(max(X, 0), 6), dX = dY where 0 < Y < 6
+    (Krizhevsky 2010)."""
 
     kind = "relu6"
 
 
 class ClippedReLU(Activation):
-    """Clipped rectified linear unit: Y = min(max(X, 0), limit), dX = dY where 0 < Y < limit (Hannun et al. 2014).
+    """Clipped rectified linear unit: Y = min(max(X, 0), limit), dX = dY where 0 < Y < limit (Hannun
+    et al. 2014).
 
     The limit is above 0; it is 20 in the paper, in Chainer too, and 6 in ReLU6.
     """
@@ -66,23 +70,26 @@ class ClippedReLU(Activation):
 
 
 class Abs(NamedActivation):
-    """Absolute-value rectification: Y = |X|, dX = dY sign(X), 0 where X is 0 (Jarrett et al. 2009)."""
+    """Absolute-value rectification: Y = |X|, dX = dY sign(X), 0 where X is 0 (Jarrett et al.
+    2009)."""
 
     kind = "abs"
 
 
 class Plse(NamedActivation):
-    """Sigmoid in three pieces: Y = X / 8 + 1/2 for |X| <= 4, outside 0.01 (X + 4) and 0.01 (X - 4) + 1 (Redmon 2013).
+    """Sigmoid in three pieces: Y = X / 8 + 1/2 for |X| <= 4, outside 0.01 (X + 4) and 0.01 (X - 4)
+    + 1 (Redmon 2013).
 
-    dX = dY / 8 inside, 0.01 dY outside. NumPyNet's table prints 0.125 X + 5, which is not continuous: the middle piece
-    has to run from 0 to 1.
+    dX = dY / 8 inside, 0.01 dY outside. NumPyNet's table prints 0.125 X + 5, which is not
+    continuous: the middle piece has to run from 0 to 1.
     """
 
     kind = "plse"
 
 
 class Stair(NamedActivation):
-    """Stair with slopes: Y = floor(X / 2) where n = floor(X) is even, else X - n + floor(X / 2) (Redmon 2013).
+    """Stair with slopes: Y = floor(X / 2) where n = floor(X) is even, else X - n + floor(X / 2)
+    (Redmon 2013).
 
     dX = dY where Y is not a whole number, else 0.
     """
@@ -91,10 +98,11 @@ class Stair(NamedActivation):
 
 
 class Hardtanh(Activation):
-    """Hyperbolic tangent in three pieces: Y = min(max(X, low), high), dX = dY where low < Y < high (Collobert 2004).
+    """Hyperbolic tangent in three pieces: Y = min(max(X, low), high), dX = dY where low < Y < high
+    (Collobert 2004).
 
-    low and high are -1 and 1 by default, and low < high. This is what NumPyNet's table prints too; its code computes another
-    function, 0.2 X + 1/2 for |X| <= 2.5, and leaves X as it is outside.
+    low and high are -1 and 1 by default, and low < high. This is what NumPyNet's table prints too;
+    its code computes another function, 0.2 X + 1/2 for |X| <= 2.5, and leaves X as it is outside.
     """
 
     kind = "hardtanh"
@@ -103,11 +111,13 @@ class Hardtanh(Activation):
         super().__init__("hardtanh", name=name)
         self.low, self.high = self.expect_number("low", low), self.expect_number("high", high)
         if not self.low < self.high:
-            raise ValueError(f"{self.who}: expected low to be below high. Received: low={low!r}, high={high!r}.")
+            raise ValueError(f"{self.who}: expected low to be below high. Received: low={low!r}, "
+                             f"high={high!r}.")
 
 
 class Lhtan(NamedActivation):
-    """Leaky step in three pieces: Y = X for 0 <= X <= 1, outside 0.001 X and 0.001 (X - 1) + 1 (Redmon 2013).
+    """Leaky step in three pieces: Y = X for 0 <= X <= 1, outside 0.001 X and 0.001 (X - 1) + 1
+    (Redmon 2013).
 
     dX = dY where 0 < X < 1, else 0.001 dY.
     """
@@ -116,16 +126,19 @@ class Lhtan(NamedActivation):
 
 
 class HardSigmoid(Activation):
-    """Logistic function in three pieces: Y = min(max(alpha X + beta, 0), 1) (Courbariaux et al. 2015), with alpha > 0.
+    """Logistic function in three pieces: Y = min(max(alpha X + beta, 0), 1) (Courbariaux et al.
+    2015), with alpha > 0.
 
-    dX = alpha dY where 0 < Y < 1. alpha and beta are PyTorch's; in the paper both are 1/2, for ONNX alpha is 0.2.
+    dX = alpha dY where 0 < Y < 1. alpha and beta are PyTorch's; in the paper both are 1/2, for ONNX
+    alpha is 0.2.
     """
 
     kind = "hard_sigmoid"
 
     def __init__(self, alpha: float = 1 / 6, beta: float = 0.5, *, name: str | None = None) -> None:
         super().__init__("hard_sigmoid", name=name)
-        self.alpha, self.beta = self.expect_positive("alpha", alpha), self.expect_number("beta", beta)
+        self.alpha, self.beta = (self.expect_positive("alpha", alpha),
+                                 self.expect_number("beta", beta))
 
 
 class HardSwish(NamedActivation):
@@ -138,9 +151,11 @@ class HardSwish(NamedActivation):
 
 
 class Softshrink(Activation):
-    """Soft threshold: Y = X - t sign(X) where |X| > t, else 0 (Donoho 1995), with a threshold t >= 0.
+    """Soft threshold: Y = X - t sign(X) where |X| > t, else 0 (Donoho 1995), with a threshold t >=
+    0.
 
-    dX = dY where Y is not 0. It is the proximal map of t |X|, the step of ISTA (Daubechies et al. 2004).
+    dX = dY where Y is not 0. It is the proximal map of t |X|, the step of ISTA (Daubechies et al.
+    2004).
     """
 
     kind = "softshrink"
@@ -151,7 +166,8 @@ class Softshrink(Activation):
 
 
 class Hardshrink(Activation):
-    """Hard threshold: Y = X where |X| > t, else 0 (Donoho and Johnstone 1994), with a threshold t >= 0.
+    """Hard threshold: Y = X where |X| > t, else 0 (Donoho and Johnstone 1994), with a threshold t
+    >= 0.
 
     dX = dY where Y is not 0.
     """
@@ -164,7 +180,8 @@ class Hardshrink(Activation):
 
 
 class ThresholdedReLU(Activation):
-    """Thresholded rectified linear unit: Y = X where X > t, else 0 (Konda et al. 2015), with a threshold t >= 0.
+    """Thresholded rectified linear unit: Y = X where X > t, else 0 (Konda et al. 2015), with a
+    threshold t >= 0.
 
     dX = dY where Y > 0.
     """
@@ -177,6 +194,7 @@ class ThresholdedReLU(Activation):
 
 
 class Step(NamedActivation):
-    """Step of the perceptron: Y = 1 where X > 0, else 0 (Rosenblatt 1958). dX = 0: nothing below it can learn from it."""
+    """Step of the perceptron: Y = 1 where X > 0, else 0 (Rosenblatt 1958). dX = 0: nothing below it
+    can learn from it."""
 
     kind = "step"

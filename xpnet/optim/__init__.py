@@ -17,5 +17,6 @@ from xpnet.optim.names import OPTIMIZERS as OPTIMIZERS
 from xpnet.optim.names import get_optimizer as get_optimizer
 from xpnet.optim.regularized import Regularized
 
-__all__ = ["AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam", "Optimizer", "RMSprop", "Regularized",
+__all__ = ["AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "NAdam",
+           "Optimizer", "RMSprop", "Regularized",
            "Rprop", "SGD"]

@@ -13,10 +13,11 @@ from xpnet.optim.base import Optimizer
 
 
 class Adagrad(Optimizer):
-    """Adagrad: s += g^2, w -= lr g / (sqrt(s) + eps) (Duchi et al. 2011, figure 1, the diagonal update).
+    """Adagrad: s += g^2, w -= lr g / (sqrt(s) + eps) (Duchi et al. 2011, figure 1, the diagonal
+    update).
 
-    The rate of step t is lr / (1 + (t - 1) lr_decay), s begins at `initial_accumulator_value`. The paper's delta is eps.
-    (Keras writes sqrt(s + eps), and begins at 0.1.)
+    The rate of step t is lr / (1 + (t - 1) lr_decay), s begins at `initial_accumulator_value`. The
+    paper's delta is eps. (Keras writes sqrt(s + eps), and begins at 0.1.)
     """
 
     rule = "adagrad"
@@ -35,14 +36,17 @@ class Adagrad(Optimizer):
 
 
 class Adadelta(Optimizer):
-    """Adadelta: w -= lr d, d = sqrt(u + eps) / sqrt(v + eps) g, with running means v of g^2 and u of d^2.
+    """Adadelta: w -= lr d, d = sqrt(u + eps) / sqrt(v + eps) g, with running means v of g^2 and u
+    of d^2.
 
-    v is the mean with this g in it, u the one without this d. Zeiler 2012, algorithm 1, which has no lr and sets rho = 0.95.
+    v is the mean with this g in it, u the one without this d. Zeiler 2012, algorithm 1, which has
+    no lr and sets rho = 0.95.
     """
 
     rule = "adadelta"
 
-    def __init__(self, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6,
+                 weight_decay: float = 0.0) -> None:
         self.lr, self.rho, self.eps, self.weight_decay = lr, rho, eps, weight_decay
         self._check(lr=0.0, weight_decay=0.0)
         self._check(rho=0.0, below=1)
@@ -54,17 +58,19 @@ class Adadelta(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """RMSprop: v = alpha v + (1 - alpha) g^2, w -= lr g / (sqrt(v) + eps) (Tieleman and Hinton 2012, lecture 6.5).
+    """RMSprop: v = alpha v + (1 - alpha) g^2, w -= lr g / (sqrt(v) + eps) (Tieleman and Hinton
+    2012, lecture 6.5).
 
-    With momentum, velocity = momentum velocity + g / (sqrt(v) + eps) and w -= lr velocity. `centered` takes the root of the
-    variance instead, max(v - mean^2, 0) with a running mean of g. Graves 2013, eq. 38 to 41, who adds eps = 1e-4 inside the
-    root, as Keras does; a variance that vanishes wants an eps of that size. (The lecture has alpha = 0.9 and no eps.)
+    With momentum, velocity = momentum velocity + g / (sqrt(v) + eps) and w -= lr velocity.
+    `centered` takes the root of the variance instead, max(v - mean^2, 0) with a running mean of g.
+    Graves 2013, eq. 38 to 41, who adds eps = 1e-4 inside the root, as Keras does; a variance that
+    vanishes wants an eps of that size. (The lecture has alpha = 0.9 and no eps.)
     """
 
     rule = "rmsprop"
 
-    def __init__(self, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
-                 momentum: float = 0.0, centered: bool = False) -> None:
+    def __init__(self, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-8,
+                 weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False) -> None:
         self.lr, self.alpha, self.eps, self.weight_decay = lr, alpha, eps, weight_decay
         self.momentum, self.centered = momentum, centered
         self._check(lr=0.0, weight_decay=0.0, momentum=0.0)
@@ -80,15 +86,16 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam: w -= lr m_hat / (sqrt(v_hat) + eps), running means m of g and v of g^2 without their bias towards 0.
+    """Adam: w -= lr m_hat / (sqrt(v_hat) + eps), running means m of g and v of g^2 without their
+    bias towards 0.
 
     weight_decay * w is added to g. Kingma and Ba 2015, algorithm 1.
     """
 
     rule = "adam"
 
-    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0) -> None:
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
         self._check(lr=0.0, weight_decay=0.0)
         self._check_eps()
@@ -101,20 +108,23 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: w -= lr weight_decay w, beside Adam's step (Loshchilov and Hutter 2019, algorithm 2)."""
+    """Adam with decoupled weight decay: w -= lr weight_decay w, beside Adam's step (Loshchilov and
+    Hutter 2019, algorithm 2)."""
 
     rule = "adamw"
 
-    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.01) -> None:
+    def __init__(self, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.01) -> None:
         super().__init__(lr, betas, eps, weight_decay)
 
 
 class AMSGrad(Adam):
-    """AMSGrad: Adam's step with the largest v so far in the place of v: w -= lr m_hat / (sqrt(max v / (1 - beta2^t)) + eps).
+    """AMSGrad: Adam's step with the largest v so far in the place of v: w -= lr m_hat / (sqrt(max v
+    / (1 - beta2^t)) + eps).
 
-    No weight's rate ever rises, which Adam's convergence fails without. Reddi et al. 2018, algorithm 2, with the corrections
-    of the means' bias, which it leaves out, as in PyTorch's Adam with amsgrad=True.
+    No weight's rate ever rises, which Adam's convergence fails without. Reddi et al. 2018,
+    algorithm 2, with the corrections of the means' bias, which it leaves out, as in PyTorch's Adam
+    with amsgrad=True.
     """
 
     rule = "amsgrad"
@@ -122,20 +132,24 @@ class AMSGrad(Adam):
 
 
 class NAdam(Adam):
-    """Adam with Nesterov's look ahead: w -= lr ((1 - mu_t) g / (1 - p_t) + mu_(t+1) m / (1 - p_(t+1))) / (sqrt(v_hat) + eps).
+    """Adam with Nesterov's look ahead: w -= lr ((1 - mu_t) g / (1 - p_t) + mu_(t+1) m / (1 -
+    p_(t+1))) / (sqrt(v_hat) + eps).
 
-    mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2) is the momentum of step t, and p_t the product of those so far; m and v are
-    Adam's means, m with beta1 where Dozat 2016, algorithm 2, has mu_t, as in PyTorch.
+    mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2) is the momentum of step t, and p_t the product of
+    those so far; m and v are Adam's means, m with beta1 where Dozat 2016, algorithm 2, has mu_t, as
+    in PyTorch.
     """
 
     rule = "nadam"
 
-    def __init__(self, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0, momentum_decay: float = 4e-3) -> None:
+    def __init__(self, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0, momentum_decay: float = 4e-3
+                 ) -> None:
         super().__init__(lr, betas, eps, weight_decay)
         self.momentum_decay = momentum_decay
         self._check(momentum_decay=0.0)
-        self._products = array("d", [1.0])      # p_0, p_1, ... as far as they were asked for, or are above 0
+        # p_0, p_1, ... as far as they were asked for, or are above 0
+        self._products = array("d", [1.0])
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         products = self._products
@@ -143,8 +157,8 @@ class NAdam(Adam):
             products.append(products[-1] * self._momentum(len(products)))
         product = products[step] if step < len(products) else 0.0
         now, ahead = self._momentum(step), self._momentum(step + 1)
-        return (lr * (1 - now) / (1 - product), lr * ahead / (1 - product * ahead), *self.betas, self.eps, self.weight_decay,
-                1 - self.betas[1] ** step)
+        return (lr * (1 - now) / (1 - product), lr * ahead / (1 - product * ahead), *self.betas,
+                self.eps, self.weight_decay, 1 - self.betas[1] ** step)
 
     def _momentum(self, step: int) -> float:
         return float(self.betas[0] * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
@@ -152,16 +166,17 @@ class NAdam(Adam):
 
 
 class Adamax(Adam):
-    """Adamax: w -= lr / (1 - beta1^t) m / u, a running mean m of g, u = max(beta2 u, |g| + eps) the largest g of late.
+    """Adamax: w -= lr / (1 - beta1^t) m / u, a running mean m of g, u = max(beta2 u, |g| + eps) the
+    largest g of late.
 
-    Kingma and Ba 2015, algorithm 2, without eps there: a weight that never had a gradient would be 0 / 0. (Keras adds it
-    to u instead.)
+    Kingma and Ba 2015, algorithm 2, without eps there: a weight that never had a gradient would be
+    0 / 0. (Keras adds it to u instead.)
     """
 
     rule = "adamax"
 
-    def __init__(self, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0) -> None:
         super().__init__(lr, betas, eps, weight_decay)
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
@@ -170,26 +185,31 @@ class Adamax(Adam):
 
 
 class Rprop(Optimizer):
-    """Rprop: w -= sign(g) s, a step s for each weight that grows while g keeps its sign and shrinks where it changes.
+    """Rprop: w -= sign(g) s, a step s for each weight that grows while g keeps its sign and shrinks
+    where it changes.
 
-    The factors are `etas`, s begins at lr and stays within `step_sizes`; after a change of sign the weight waits for a step.
-    Riedmiller and Braun 1993, who also take back the step that led to the change; without that, Igel and Huesken 2003. For
-    gradients of the whole training set: those of small batches change their signs by chance. A schedule changes nothing but
-    where s begins.
+    The factors are `etas`, s begins at lr and stays within `step_sizes`; after a change of sign the
+    weight waits for a step. Riedmiller and Braun 1993, who also take back the step that led to the
+    change; without that, Igel and Huesken 2003. For gradients of the whole training set: those of
+    small batches change their signs by chance. A schedule changes nothing but where s begins.
     """
 
     rule = "rprop"
 
-    def __init__(self, lr: float = 0.01, etas: tuple[float, float] = (0.5, 1.2), step_sizes: tuple[float, float] = (1e-6, 50.0),
-                 weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: float = 0.01, etas: tuple[float, float] = (0.5, 1.2),
+                 step_sizes: tuple[float, float] = (1e-6, 50.0), weight_decay: float = 0.0) -> None:
         self.lr, self.weight_decay = lr, weight_decay
         self._check(lr=0.0, weight_decay=0.0)
-        self.etas = self._pair("etas", "0 < etas[0] < 1 < etas[1]", etas, lambda less, more: 0 < less < 1 < more)
-        self.step_sizes = self._pair("step_sizes", "0 < step_sizes[0] <= step_sizes[1]", step_sizes, lambda a, b: 0 < a <= b)
+        self.etas = self._pair("etas", "0 < etas[0] < 1 < etas[1]", etas, lambda less,
+                               more: 0 < less < 1 < more)
+        self.step_sizes = self._pair("step_sizes", "0 < step_sizes[0] <= step_sizes[1]", step_sizes,
+                                     lambda a, b: 0 < a <= b)
 
-    def _pair(self, name: str, expected: str, value: tuple[float, float], right: Callable[[float, float], bool]
+    def _pair(self, name: str, expected: str, value: tuple[float, float],
+              right: Callable[[float, float], bool]
               ) -> tuple[float, float]:
-        numbers = isinstance(value, tuple | list) and len(value) == 2 and all(is_number(v) for v in value)
+        numbers = (isinstance(value, tuple | list) and len(value) == 2
+                   and all(is_number(v) for v in value))
         if not numbers or not right(*value):
             raise wrong(self.who, expected, name, value)
         return float(value[0]), float(value[1])

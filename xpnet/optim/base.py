@@ -13,9 +13,10 @@ from xpnet.checks import Checked, is_number, wrong
 
 
 class Optimizer(Checked):
-    """Base class: settings only. The arrays that an optimizer keeps between steps belong to an Updater."""
+    """Base class: settings only. The arrays that an optimizer keeps between steps belong to an
+    Updater."""
 
-    rule = ""                       # a name in backends/rules.py; "" if a class has an `apply` of its own
+    rule = ""  # a name in backends/rules.py; "" if a class has an `apply` of its own
     unused: tuple[str, ...] = ()    # the slots of the rule that these settings do without
     first = 0.0                     # the initial value of the slots
     eps: float                      # of those that divide by something
@@ -35,20 +36,25 @@ class Optimizer(Checked):
         self._lr = self.expect_number("lr", value, 0.0)
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
-        """What the kernel reads, for this learning rate and step = 1, 2, ... of the part that it updates."""
+        """What the kernel reads, for this learning rate and step = 1, 2, ... of the part that it
+        updates."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method hyper(step, lr).")
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
-        """Change the flat parameters w (n,) in place, given the gradients g. Weight decay applies to the first `decayed`."""
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array,
+              decayed: int) -> None:
+        """Change the flat parameters w (n,) in place, given the gradients g. Weight decay applies
+        to the first `decayed`."""
         if not self.rule:
-            raise NotImplementedError(f"{type(self).__name__}: expected a method apply(backend, w, g, slots, hyper, decayed), "
+            raise NotImplementedError(f"{type(self).__name__}: expected a method apply(backend, w, "
+                                      "g, slots, hyper, decayed), "
                                       "or the name of a rule.")
         given = iter(slots)
         every = [None if name in self.unused else next(given) for name in RULES[self.rule].slots]
         backend.update(self.rule, w, g, every, hyper, decayed=decayed)
 
     def gradients(self, buffers: Buffers) -> Array:
-        """The flat gradients that `apply` is given, in an array of their own where they are not the network's."""
+        """The flat gradients that `apply` is given, in an array of their own where they are not the
+        network's."""
         return buffers.grads
 
     def constrain(self, buffers: Buffers) -> None:
@@ -62,7 +68,8 @@ class Optimizer(Checked):
         """ValueError where a setting cannot be used with parameters of `dtype`."""
         eps, least = getattr(self, "eps", None), float(np.finfo(dtype).tiny)
         if eps is not None and eps < least:
-            raise ValueError(f"{self.who}: expected eps to be {least:.2g} or larger for parameters of {dtype}, or a weight "
+            raise ValueError(f"{self.who}: expected eps to be {least:.2g} or larger for parameters "
+                             f"of {dtype}, or a weight "
                              f"without a gradient is divided by 0. Received: eps={eps:g}.")
 
     def _check(self, *, below: float = math.inf, **least: float) -> None:
@@ -72,14 +79,16 @@ class Optimizer(Checked):
     def _check_eps(self) -> None:
         self._check(eps=0.0)
         if not self.eps:
-            raise ValueError(f"{type(self).__name__}: expected eps above 0, or a weight without a gradient is divided by 0. "
+            raise ValueError(f"{type(self).__name__}: expected eps above 0, or a weight without a "
+                             "gradient is divided by 0. "
                              "Received: eps=0.")
 
     def _check_flag(self, name: str) -> None:
         setattr(self, name, self.expect_flag(name, getattr(self, name)))
 
     def _check_betas(self, betas: tuple[float, float]) -> tuple[float, float]:
-        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in betas):
+        if (not isinstance(betas, tuple | list) or len(betas) != 2
+            or not all(is_number(b) and 0 <= b < 1 for b in betas)):
             raise wrong(self.who, "two betas from 0 to below 1", "betas", betas)
         return float(betas[0]), float(betas[1])
 
@@ -95,7 +104,8 @@ class Updater:
     def __init__(self, optimizer: Optimizer, buffers: Buffers) -> None:
         self.optimizer = optimizer
         self.steps = dict.fromkeys(buffers.layers, 0)
-        slots = [buffers.backend.zeros(buffers.parameters.shape, buffers.dtype) for _ in range(optimizer.slots)]
+        slots = [buffers.backend.zeros(buffers.parameters.shape, buffers.dtype)
+                 for _ in range(optimizer.slots)]
         with buffers.backend.scope():
             for slot in slots if optimizer.first else ():
                 slot.fill(optimizer.first)
@@ -128,7 +138,8 @@ class Updater:
         self.apply()
 
     def begin(self, lr: float | None = None) -> None:
-        """Count the next step, and bring its learning rate and corrections to where `apply` reads them.
+        """Count the next step, and bring its learning rate and corrections to where `apply` reads
+        them.
 
         ValueError where the parameters' dtype has no finite number for one of them.
         """
@@ -137,9 +148,10 @@ class Updater:
         rows = [optimizer.hyper(self.steps[layer] + 1, lr * layer.lr_scale)
                 for _, _, layer in self.parts()]
         values = [value for row in rows for value in row]
-        if not all(abs(value) <= self.largest for value in values):
-            raise ValueError(f"{optimizer.who}: expected settings that are finite in {dtype}. Received: "
-                             f"{', '.join(f'{value:g}' for value in values if not abs(value) <= self.largest)}.")
+        unfit = [value for value in values if not abs(value) <= self.largest]
+        if unfit:
+            raise ValueError(f"{optimizer.who}: expected settings that are finite in {dtype}. "
+                             f"Received: {', '.join(f'{value:g}' for value in unfit)}.")
         self.buffers.backend.assign(self.hyper[:len(values)], values)
         self._count(1)
 
@@ -152,7 +164,8 @@ class Updater:
             self.steps[layer] += steps * trainable
 
     def apply(self) -> None:
-        """Change the parameters; every number that differs from step to step is read on the device."""
+        """Change the parameters; every number that differs from step to step is read on the
+        device."""
         buffers = self.buffers
         if not self._parts:
             return
@@ -160,10 +173,12 @@ class Updater:
         for row, (start, stop, _) in enumerate(self._parts):
             part = slice(start, stop)
             decayed = min(max(buffers.decayed - start, 0), stop - start)
-            self.optimizer.apply(buffers.backend, buffers.parameters[part], grads[part], [slot[part] for slot in self.slots],
+            self.optimizer.apply(buffers.backend, buffers.parameters[part], grads[part],
+                                 [slot[part] for slot in self.slots],
                                  self.hyper[row * self.width:(row + 1) * self.width], decayed)
         self.optimizer.constrain(buffers)
 
     def to(self, buffers: Buffers) -> None:
         """Go on with the same parameters on another backend."""
-        self._place(buffers, [buffers.backend.asarray(self.buffers.backend.to_numpy(slot).copy()) for slot in self.slots])
+        self._place(buffers, [buffers.backend.asarray(self.buffers.backend.to_numpy(slot).copy())
+                              for slot in self.slots])

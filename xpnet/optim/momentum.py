@@ -6,17 +6,21 @@ from xpnet.optim.base import Optimizer
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent: v = momentum v + g, w -= lr v; with nesterov, w -= lr (g + momentum v).
+    """Stochastic gradient descent: v = momentum v + g, w -= lr v; with nesterov, w -= lr (g +
+    momentum v).
 
     g includes weight_decay * w (for weights, not biases). Sutskever et al. 2013.
     """
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> None:
-        self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
+    def __init__(self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False,
+                 weight_decay: float = 0.0) -> None:
+        self.lr, self.momentum, self.nesterov, self.weight_decay = (lr, momentum, nesterov,
+                                                                    weight_decay)
         self._check(lr=0.0, momentum=0.0, weight_decay=0.0)
         self._check_flag("nesterov")
         if self.nesterov and not momentum:
-            raise ValueError("SGD: expected a momentum above 0 with nesterov. Received: momentum=0.")
+            raise ValueError("SGD: expected a momentum above 0 with nesterov. Received: "
+                             "momentum=0.")
         self.unused = () if self.momentum else ("v",)
 
     @property
@@ -29,15 +33,17 @@ class SGD(Optimizer):
 
 
 class Lion(Optimizer):
-    """Lion: w -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay w), and then m = beta2 m + (1 - beta2) g.
+    """Lion: w -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay w), and then m = beta2 m + (1 -
+    beta2) g.
 
-    Every weight moves by lr, up or down, so lr should be three to ten times smaller than Adam's, and weight_decay as much
-    larger. Chen et al. 2023, algorithm 2.
+    Every weight moves by lr, up or down, so lr should be three to ten times smaller than Adam's,
+    and weight_decay as much larger. Chen et al. 2023, algorithm 2.
     """
 
     rule = "lion"
 
-    def __init__(self, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0) -> None:
+    def __init__(self, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99),
+                 weight_decay: float = 0.0) -> None:
         self.lr, self.weight_decay = lr, weight_decay
         self._check(lr=0.0, weight_decay=0.0)
         self.betas = self._check_betas(betas)

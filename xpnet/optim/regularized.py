@@ -13,20 +13,23 @@ from xpnet.optim.names import get_optimizer
 
 
 class Regularized(Optimizer):
-    """Bounds and penalties around an optimizer: its step with g' = clip(g) + l1 sign(w), then |w| <= max_norm for each unit.
+    """Bounds and penalties around an optimizer: its step with g' = clip(g) + l1 sign(w), then |w|
+    <= max_norm for each unit.
 
-    clip_value bounds each element: g = max(-clip_value, min(g, clip_value)). clip_norm then bounds all of them together:
-    g *= min(1, clip_norm / |g|), where |g|^2 is the sum over everything that is trained (Pascanu et al. 2013, algorithm 1;
-    PyTorch divides by |g| + 1e-6). l1 is the factor of the sum of |w| over weights, not biases (Tibshirani 1996); like the
-    weight decay, which stays with the optimizer, it is not part of what is clipped. max_norm bounds the root of the sum of
-    squares of each unit's incoming weights, the rows W[i] of a Linear or the filters of a convolution:
-    w *= min(1, max_norm / |w|) (Srivastava et al. 2014, section 5.1). Of a ConvTranspose2d these are the weights that leave an
-    input channel, of a TableConv2d those of each connection. The settings are constants of a captured step: see
-    TrainStep.release.
+    clip_value bounds each element: g = max(-clip_value, min(g, clip_value)). clip_norm then bounds
+    all of them together: g *= min(1, clip_norm / |g|), where |g|^2 is the sum over everything that
+    is trained (Pascanu et al. 2013, algorithm 1; PyTorch divides by |g| + 1e-6). l1 is the factor
+    of the sum of |w| over weights, not biases (Tibshirani 1996); like the weight decay, which stays
+    with the optimizer, it is not part of what is clipped. max_norm bounds the root of the sum of
+    squares of each unit's incoming weights, the rows W[i] of a Linear or the filters of a
+    convolution: w *= min(1, max_norm / |w|) (Srivastava et al. 2014, section 5.1). Of a
+    ConvTranspose2d these are the weights that leave an input channel, of a TableConv2d those of
+    each connection. The settings are constants of a captured step: see TrainStep.release.
     """
 
-    def __init__(self, optimizer: str | Optimizer, *, l1: float = 0.0, clip_value: float | None = None,
-                 clip_norm: float | None = None, max_norm: float | None = None) -> None:
+    def __init__(self, optimizer: str | Optimizer, *, l1: float = 0.0,
+                 clip_value: float | None = None, clip_norm: float | None = None,
+                 max_norm: float | None = None) -> None:
         self.optimizer, self.l1 = get_optimizer(optimizer, "Regularized"), l1
         self.clip_value, self.clip_norm, self.max_norm = clip_value, clip_norm, max_norm
         self._check(l1=0.0)
@@ -34,7 +37,8 @@ class Regularized(Optimizer):
             if getattr(self, name) is not None:
                 self._check(**{name: 0.0})
                 if not getattr(self, name):
-                    raise ValueError(f"Regularized: expected {name} above 0, or None. Received: {name}=0.")
+                    raise ValueError(f"Regularized: expected {name} above 0, or None. Received: "
+                                     f"{name}=0.")
         self.first = self.optimizer.first
 
     @property
@@ -55,7 +59,8 @@ class Regularized(Optimizer):
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return self.optimizer.hyper(step, lr)
 
-    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array, decayed: int) -> None:
+    def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array,
+              decayed: int) -> None:
         self.optimizer.apply(backend, w, g, slots, hyper, decayed)
 
     def gradients(self, buffers: Buffers) -> Array:
@@ -63,9 +68,11 @@ class Regularized(Optimizer):
         if self.clip_value is not None:
             g = xp.clip(g, -self.clip_value, self.clip_value)
         if self.clip_norm is not None:
-            # In float64, so that no square overflows. Whether |g| is too large is decided on the device.
+            # In float64, so that no square overflows. Whether |g| is too large is decided on the
+            # device.
             parts = buffers.trained(dict.fromkeys(buffers.layers, 0))
-            norm = xp.sqrt(sum(xp.square(g[start:stop], dtype=np.float64).sum() for start, stop, _ in parts))
+            norm = (xp.sqrt(sum(xp.square(g[start:stop], dtype=np.float64).sum()
+                                for start, stop, _ in parts)))
             g = g * (self.clip_norm / xp.maximum(norm, self.clip_norm)).astype(g.dtype)
         if self.l1:
             g = g.copy()
@@ -79,6 +86,6 @@ class Regularized(Optimizer):
         xp = buffers.backend.xp
         for layer, p in buffers.placed:
             if layer.trainable and p.decay and len(p.shape) > p.units:
-                W = p.data.reshape(math.prod(p.shape[:p.units]), -1)                            # (units, inputs)
-                norm = xp.sqrt((W * W).sum(axis=1))                                             # (units,)
+                W = p.data.reshape(math.prod(p.shape[:p.units]), -1)  # (units, inputs)
+                norm = xp.sqrt((W * W).sum(axis=1))  # (units,)
                 W *= (self.max_norm / xp.maximum(norm, self.max_norm))[:, None]

@@ -8,12 +8,14 @@ from numba import prange
 from xpnet.backends.numba.kernels.jit import inline, kernel
 from xpnet.backends.numba.kernels.sums import total
 
-PIECE = 4096        # elements of a row that are added up in float32; the sums of pieces are added in float64
+# elements of a row that are added up in float32; the sums of pieces are added in float64
+PIECE = 4096
 
 
 @inline
 def add_up(sums, out, accumulate):
-    """out (rows,) = or += the sums of the pieces of each row, in their order; sums (rows, pieces)."""
+    """out (rows,) = or += the sums of the pieces of each row, in their order; sums (rows,
+    pieces)."""
     for row in range(out.size):
         s = np.float64(out[row] if accumulate else 0)
         for piece in range(sums.shape[1]):
@@ -32,7 +34,8 @@ def relu(z, y):
 
 @kernel
 def activation_backward(dy, y, dz, is_relu, curve, sums, bias_grad, accumulate):
-    """dz = dy f'(z) and bias_grad = its sums over rows; dy, y, dz (rows, size), sums (rows, pieces) to work in.
+    """dz = dy f'(z) and bias_grad = its sums over rows; dy, y, dz (rows, size), sums (rows, pieces)
+    to work in.
 
     f' = 1 if y > 0 else 0 for relu, otherwise a (b + y) (c - y) with curve = (a, b, c).
     """
@@ -40,7 +43,8 @@ def activation_backward(dy, y, dz, is_relu, curve, sums, bias_grad, accumulate):
     pieces = sums.shape[1]
     for item in prange(sums.size):
         row, start = item // pieces, item % pieces * PIECE
-        g, f, out = dy[row, start:start + PIECE], y[row, start:start + PIECE], dz[row, start:start + PIECE]
+        g, f, out = (dy[row, start:start + PIECE], y[row, start:start + PIECE],
+                     dz[row, start:start + PIECE])
         if is_relu:
             for i in range(out.size):
                 out[i] = g[i] * (np.float32(1) if f[i] > 0 else np.float32(0))

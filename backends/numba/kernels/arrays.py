@@ -1,5 +1,6 @@
-"""Arrays as kernels take them. Numba compiles again for every other kind of array: another number of axes, strides, or
-one that may only be read. So whatever comes is made C-contiguous, aligned and writeable before the call."""
+"""Arrays as kernels take them. Numba compiles again for every other kind of array: another number
+of axes, strides, or one that may only be read. So whatever comes is made C-contiguous, aligned and
+writeable before the call."""
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ def writable(*arrays: np.ndarray) -> bool:
 
 
 def ready(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`a` in C order as an array of `shape` that a kernel takes; a copy only where it is not contiguous.
+    """`a` in C order as an array of `shape` that a kernel takes; a copy only where it is not
+    contiguous.
 
-    What may only be read comes back as a view that claims to be writeable: for arrays that the kernel does not write.
+    What may only be read comes back as a view that claims to be writeable: for arrays that the
+    kernel does not write.
     """
     flags = a.flags
     if not flags.carray:

@@ -1,4 +1,5 @@
-"""From batch-first samples to a batch-last batch: gathered, transposed and converted in one move."""
+"""From batch-first samples to a batch-last batch: gathered, transposed and converted in one
+move."""
 
 from __future__ import annotations
 
@@ -6,20 +7,23 @@ from numba import prange
 
 from xpnet.backends.numba.kernels.jit import kernel
 
-VALUES = 128        # values of each sample in a task: lines of the result stay in the cache until they are full
+# values of each sample in a task: lines of the result stay in the cache until they are full
+VALUES = 128
 
 
 @kernel
 def gather(samples, index, out):
-    """out[d, n] = samples[index[n], d], samples (S, D), index (N,), out (D, N); False where some index is out of range."""
+    """out[d, n] = samples[index[n], d], samples (S, D), index (N,), out (D, N); False where some
+    index is out of range."""
     D, N = out.shape
     for n in range(N):
         if not 0 <= index[n] < samples.shape[0]:
             return False
     groups = -(-N // 4)
     for item in prange(groups * -(-D // VALUES)):
-        first, start, stop = item % groups * 4, item // groups * VALUES, min(D, (item // groups + 1) * VALUES)
-        if first + 4 <= N:                                              # four side by side: a vector is written at once
+        first, start, stop = (item % groups * 4, item // groups * VALUES,
+                              min(D, (item // groups + 1) * VALUES))
+        if first + 4 <= N:  # four side by side: a vector is written at once
             a, b = samples[index[first], start:stop], samples[index[first + 1], start:stop]
             c, d = samples[index[first + 2], start:stop], samples[index[first + 3], start:stop]
             for i in range(stop - start):

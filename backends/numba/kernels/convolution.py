@@ -1,4 +1,5 @@
-"""What convolutions need beside products: a border of zeros, columns for short runs, filters looked at the other way."""
+"""What convolutions need beside products: a border of zeros, columns for short runs, filters looked
+at the other way."""
 
 from __future__ import annotations
 
@@ -6,17 +7,20 @@ from numba import prange
 
 from xpnet.backends.numba.kernels.jit import kernel
 
-BLOCK = 16              # channels that are turned together: what is read lies together, and so does what is written
+# channels that are turned together: what is read lies together, and so does what is written
+BLOCK = 16
 
 
 @kernel
 def pad(x, top, left, out, channel, height, width):
-    """x (C, H, W, N) into rows of a (C, height, width, N) of zeros, `channel` elements from one channel to the next.
+    """x (C, H, W, N) into rows of a (C, height, width, N) of zeros, `channel` elements from one
+    channel to the next.
 
-    out is flat. top and left are the place of x[:, 0, 0]; what does not fit, or has a negative place, is left out.
+    out is flat. top and left are the place of x[:, 0, 0]; what does not fit, or has a negative
+    place, is left out.
     """
     C, H, W, N = x.shape
-    first, last = max(0, left), max(0, min(width, left + W))            # columns of out that x fills
+    first, last = max(0, left), max(0, min(width, left + W))  # columns of out that x fills
     for c in prange(C):
         for row in range(height):
             line = out[c * channel + row * width * N:c * channel + (row + 1) * width * N]
@@ -32,7 +36,8 @@ def pad(x, top, left, out, channel, height, width):
 
 @kernel
 def columns_of(x, x_line, x_pixel, offsets, rows, pixels, run, cols):
-    """im2col for short runs: cols (K, rows * pixels * run), row k all runs of tap k; steps in elements."""
+    """im2col for short runs: cols (K, rows * pixels * run), row k all runs of tap k; steps in
+    elements."""
     for k in prange(offsets.size):
         at = 0
         for oy in range(rows):
@@ -45,7 +50,8 @@ def columns_of(x, x_line, x_pixel, offsets, rows, pixels, run, cols):
 
 @kernel
 def swap_filters(W, groups, taps, turned):
-    """W (groups * F, C, T) to turned (groups * C, F, len(taps)): the filters as the gradient by the input needs them."""
+    """W (groups * F, C, T) to turned (groups * C, F, len(taps)): the filters as the gradient by the
+    input needs them."""
     F, C = W.shape[0] // groups, W.shape[1]
     blocks = (C + BLOCK - 1) // BLOCK
     for task in prange(groups * blocks):

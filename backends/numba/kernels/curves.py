@@ -1,7 +1,9 @@
-"""The logistic function, and activations that multiply z with a share of it: one pass each way, where NumPy makes a dozen.
+"""The logistic function, and activations that multiply z with a share of it: one pass each way,
+where NumPy makes a dozen.
 
-z counts as (n,). `which` chooses outside of the loops, so that each loop becomes vectors. The formulas are those of
-activations.py, in its order; a NaN goes through all of them, and at an infinity stands the limit.
+z counts as (n,). `which` chooses outside of the loops, so that each loop becomes vectors. The
+formulas are those of activations.py, in its order; a NaN goes through all of them, and at an
+infinity stands the limit.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from xpnet.backends.numba.kernels.sums import total
 
 NAMES = ("hard_swish", "silu", "swish", "gelu", "gelu_tanh", "mish")
 NUMBERS: dict[str | None, int] = {name: number for number, name in enumerate(NAMES)}
-HARD_SWISH, GELU, GELU_TANH, MISH = (NUMBERS[name] for name in ("hard_swish", "gelu", "gelu_tanh", "mish"))
-NUMBERS |= dict.fromkeys(("sigmoid", "logistic"), SIGMOID := len(NAMES))        # whose derivative follows from the output
+HARD_SWISH, GELU, GELU_TANH, MISH = (NUMBERS[name]
+                                     for name in ("hard_swish", "gelu", "gelu_tanh", "mish"))
+# whose derivative follows from the output
+NUMBERS |= dict.fromkeys(("sigmoid", "logistic"), SIGMOID := len(NAMES))
 
 ZERO, HALF, ONE, TWO, THREE = (np.float32(number) for number in (0, 0.5, 1, 2, 3))
 SIXTH = np.float32(1 / 6)
-FAR, LOW = np.float32(1e4), np.float32(-1e30)       # beyond FAR a factor is 0, of which the other one would be infinite
+# beyond FAR a factor is 0, of which the other one would be infinite
+FAR, LOW = np.float32(1e4), np.float32(-1e30)
 ROOT_HALF, DENSITY = np.float32(sqrt(0.5)), np.float32(1 / sqrt(2 * pi))
 MIDDLE, LAST = np.float32(CENTRE), np.float32(END)
 tail_series = polynomial(P_SINGLE)
@@ -46,7 +51,8 @@ def logistic(u):
 
 @inline
 def normal(z):
-    """(the probability that a standard normal variable is below z, its density at z); see erf.py."""
+    """(the probability that a standard normal variable is below z, its density at z); see
+    erf.py."""
     a = abs(z) * ROOT_HALF
     a = LAST if a > LAST else a
     t = (a - MIDDLE) / (a + MIDDLE)
@@ -102,12 +108,14 @@ def curve_forward(which, z, y, beta):
 
 @kernel
 def curve_backward(which, dy, z, dz, beta, sums, bias_grad, accumulate):
-    """dz = dy f'(z) and bias_grad = its sums over rows; dy, z, dz (rows, size), sums (rows, pieces) to work in."""
+    """dz = dy f'(z) and bias_grad = its sums over rows; dy, z, dz (rows, size), sums (rows, pieces)
+    to work in."""
     beta = np.float32(beta)
     pieces = sums.shape[1]
     for item in prange(sums.size):
         row, start = item // pieces, item % pieces * PIECE
-        g, values, out = dy[row, start:start + PIECE], z[row, start:start + PIECE], dz[row, start:start + PIECE]
+        g, values, out = (dy[row, start:start + PIECE], z[row, start:start + PIECE],
+                          dz[row, start:start + PIECE])
         if which == HARD_SWISH:
             for i in range(out.size):
                 v = values[i]

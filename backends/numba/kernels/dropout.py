@@ -1,6 +1,7 @@
 """Dropout with its random bits made on the way: Philox 4x64 with 10 rounds (Salmon et al. 2011).
 
-`state` (4,) uint64 is (key, key, step, use); block b, four words of 64 bits, belongs to the counter (b + 1, 0, step, use).
+`state` (4,) uint64 is (key, key, step, use); block b, four words of 64 bits, belongs to the counter
+(b + 1, 0, step, use).
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ BITS = 8 * BLOCKS           # numbers of 32 bits in so many blocks
 CHUNK = 8 * BITS            # elements of a task
 HALF, LOW_HALF, ONE = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(1)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
-HIGH_0, LOW_0, HIGH_1, LOW_1 = MULTIPLIER_0 >> HALF, MULTIPLIER_0 & LOW_HALF, MULTIPLIER_1 >> HALF, MULTIPLIER_1 & LOW_HALF
+HIGH_0, LOW_0, HIGH_1, LOW_1 = (MULTIPLIER_0 >> HALF, MULTIPLIER_0 & LOW_HALF, MULTIPLIER_1 >> HALF,
+                                MULTIPLIER_1 & LOW_HALF)
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 
 
 @inline
 def high_product(high, low, b):
-    """The upper 64 bits of (2^32 high + low) b. (In this form LLVM does not see the product of 128 bits that has no vectors.)"""
+    """The upper 64 bits of (2^32 high + low) b. (In this form LLVM does not see the product of 128
+    bits that has no vectors.)"""
     b_high, b_low = b >> HALF, b & LOW_HALF
     middle = high * b_low + ((low * b_low) >> HALF)
     return high * b_high + (middle >> HALF) + ((low * b_high + (middle & LOW_HALF)) >> HALF)
@@ -53,7 +56,8 @@ def dropout(x, state, threshold, scale, y, keep):
         bits = words.view(np.uint32)
         for start in range(chunk * CHUNK, min(n, (chunk + 1) * CHUNK), BITS):
             philox(start // 8, state, lanes, words)
-            values, out, kept = x[start:start + BITS], y[start:start + BITS], keep[start:start + BITS]
+            values, out, kept = (x[start:start + BITS], y[start:start + BITS],
+                                 keep[start:start + BITS])
             for i in range(out.size):
                 kept[i] = bits[i] >= limit
                 out[i] = values[i] * factor if bits[i] >= limit else np.float32(0)

@@ -1,4 +1,5 @@
-"""exp of our own, from arithmetic that compilers turn into vectors; the library's is called number by number."""
+"""exp of our own, from arithmetic that compilers turn into vectors; the library's is called number
+by number."""
 
 from __future__ import annotations
 
@@ -15,22 +16,26 @@ from numba.extending import intrinsic
 from xpnet.backends.numba.kernels.jit import inline
 from xpnet.backends.numba.kernels.micro import FLOAT
 
-LOWEST = np.float32(-87.336)            # exp of less is 0: it is no normal number, and arithmetic on those is slow
+# exp of less is 0: it is no normal number, and arithmetic on those is slow
+LOWEST = np.float32(-87.336)
 LOG2_E = np.float32(1.442695041)
-LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)      # k times the first is exact, up to 2^15
+# k times the first is exact, up to 2^15
+LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 
 
 @intrinsic
 def power_of_two(typing, k):
     """2^k as a float32, k from -126 to 127, put together from its bits."""
     def code(context, builder, signature, arguments):
-        bits = builder.shl(builder.add(arguments[0], ir.Constant(ir.IntType(32), 127)), ir.Constant(ir.IntType(32), 23))
+        bits = builder.shl(builder.add(arguments[0], ir.Constant(ir.IntType(32), 127)),
+                           ir.Constant(ir.IntType(32), 23))
         return builder.bitcast(bits, ir.FloatType())
     return types.float32(types.int32), code
 
 
 def polynomial(coefficients: Sequence[float]) -> Any:
-    """An intrinsic for c0 + x (c1 + x (c2 + ...)) of a float32, in multiply-adds, fused where the processor can."""
+    """An intrinsic for c0 + x (c1 + x (c2 + ...)) of a float32, in multiply-adds, fused where the
+    processor can."""
     @intrinsic
     def evaluate(typing, x):
         def code(context, builder, signature, arguments):
@@ -49,7 +54,8 @@ exp_series = polynomial([1 / factorial(k) for k in range(8)])
 
 @inline
 def exponential(x):
-    """exp(x) for x <= 0, by x = k ln 2 + r with |r| <= ln 2 / 2: exp(x) = 2^k (1 + r + r^2 / 2! + ... + r^7 / 7!)."""
+    """exp(x) for x <= 0, by x = k ln 2 + r with |r| <= ln 2 / 2: exp(x) = 2^k (1 + r + r^2 / 2! +
+    ... + r^7 / 7!)."""
     k = np.int32((x if x > LOWEST else LOWEST) * LOG2_E - np.float32(0.5))
     r = (x - np.float32(k) * LN_2_HIGH) - np.float32(k) * LN_2_LOW
     return np.float32(0) if x < LOWEST else exp_series(r) * power_of_two(k)

@@ -15,9 +15,10 @@ from numba.core import config
 from xpnet.backends.numba.kernels.kept import KernelCache
 from xpnet.backends.numba.kernels.layer import TURN, allowed_threads, linking, use_threads
 
-# No fast math. It would let the compiler choose the order of sums and which products to fuse with them, and the compiler
-# chooses by what surrounds the code: a process that compiles a kernel and one that loads it would get other bits. Where order
-# or fusing matters, it is written down, in sums.py, micro.py and exponential.py.
+# No fast math. It would let the compiler choose the order of sums and which products to fuse with
+# them, and the compiler chooses by what surrounds the code: a process that compiles a kernel and
+# one that loads it would get other bits. Where order or fusing matters, it is written down, in
+# sums.py, micro.py and exponential.py.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
@@ -26,7 +27,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.compiled = numba.njit(parallel=True, **OPTIONS)(function)
-        self.compiled._cache = KernelCache(function)            # what cache=True does, with our files
+        self.compiled._cache = KernelCache(function)  # what cache=True does, with our files
         self.compiled.compile = _linked(self.compiled.compile)
         self.__doc__ = function.__doc__
 
@@ -52,7 +53,8 @@ def _linked(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
-    """Decorator: an entry point. How its loops are cut must follow from shapes alone, never from the number of threads."""
+    """Decorator: an entry point. How its loops are cut must follow from shapes alone, never from
+    the number of threads."""
     return Kernel(function)
 
 

@@ -71,7 +71,7 @@ class KernelCache(NullCache):
         """The compiled form for the types `sig`, or None."""
         target_context.refresh()
         name, about = self._about(sig, target_context.codegen())
-        with suppress(Exception):       # where Numba cannot read what it wrote, it is compiled again
+        with suppress(Exception):  # where Numba cannot read what it wrote, it is compiled again
             content = folder().read(name, MOST)
             digest, payload = content[:DIGEST], content[DIGEST:]
             if digest == hashlib.sha256(about + payload).digest():
@@ -115,7 +115,8 @@ class KernelCache(NullCache):
         except Untrusted as error:
             warnings.warn("compiled kernels: expected a folder that only this user can write to. "
                           f"Received: {error}. It is not used, and each process compiles for "
-                          "itself. Remedy: remove it, or set NUMBA_CACHE_DIR to a folder of your own",
+                          "itself. Remedy: remove it, or set NUMBA_CACHE_DIR to a folder of your "
+                          "own",
                           RuntimeWarning, stacklevel=2)
             return "they are not kept"
         except OSError as error:

@@ -1,12 +1,15 @@
-"""The two products that everything is made of: `multiply` runs along rows of vectors, `dots` sums along them.
+"""The two products that everything is made of: `multiply` runs along rows of vectors, `dots` sums
+along them.
 
-A matrix product and a convolution are one operation here. In y[f] = sum over k of w[f, k] x[k] the x[k] are runs of
-memory: rows of a matrix, or, with the batch as the last axis, rows of an image. Output row oy of a convolution with
-stride 1 is one run of OW*N elements, and tap k = (c, i, j) adds w[f, k] times the run that starts at x[c, oy + i, j]:
-im2col's row k, which nobody has to write down because it is found at `offsets[k]`.
+A matrix product and a convolution are one operation here. In y[f] = sum over k of w[f, k] x[k] the
+x[k] are runs of memory: rows of a matrix, or, with the batch as the last axis, rows of an image.
+Output row oy of a convolution with stride 1 is one run of OW*N elements, and tap k = (c, i, j) adds
+w[f, k] times the run that starts at x[c, oy + i, j]: im2col's row k, which nobody has to write down
+because it is found at `offsets[k]`.
 
-    multiply    y[f, p] = sum over k of w[f, k] x[k, p]      forward, gradient by the input, products
-    dots        d[f, k] = sum over p of g[f, p] x[k, p]      gradient by the filters, products with few columns
+    multiply    y[f, p] = sum over k of w[f, k] x[k, p]      forward, gradient by the input,
+    products dots        d[f, k] = sum over p of g[f, p] x[k, p]      gradient by the filters,
+    products with few columns
 
 Both are cut into tasks by shape alone, and each sum is made by one task, in one order.
 """
@@ -32,8 +35,8 @@ from xpnet.backends.numba.kernels.micro import (
 
 PANEL = VECTORS * LANES         # elements of a run that one multiply_block makes
 DEPTH = 576                     # k whose weights stay in the cache while all runs go by
-NEAR = 1 << 16                  # elements of x that stay near while one block of filters after the other uses them
-STRIP = 1024                    # positions that a block of dots takes at a time: its runs stay in the nearest cache
+NEAR = 1 << 16  # elements of x that stay near while one block of filters after the other uses them
+STRIP = 1024  # positions that a block of dots takes at a time: its runs stay in the nearest cache
 STRETCH = 96                    # whole vectors of a run, likewise
 REGION = 1 << 22                # multiply-adds that are worth a parallel region
 IN_PLACE, COPIED, TURNED = 0, 1, 2      # how a panel of x is read
@@ -56,19 +59,22 @@ def next_columns(left):
 
 
 @inline
-def multiply_rows(x, offsets, K, first, last, w, w_row, w_step, y, y_row, bias, start, relu, vectors, tail):  # noqa: N803
-    """y[f] = f(start + sum over k of w[f, k] x[k]) for first <= f < last and a panel of `vectors`; see multiply_block."""
+def multiply_rows(x, offsets, K, first, last, w, w_row, w_step, y, y_row, bias,  # noqa: N803
+                  start, relu, vectors, tail):
+    """y[f] = f(start + sum over k of w[f, k] x[k]) for first <= f < last and a panel of `vectors`;
+    see multiply_block."""
     f = first
     while f < last:
         rows = next_rows(last - f)
-        multiply_block(rows, vectors, tail, x, offsets, K, w + f * w_row, w_row, w_step, y + f * y_row, y_row, bias + 4 * f,
-                       start, relu)
+        multiply_block(rows, vectors, tail, x, offsets, K, w + f * w_row, w_row, w_step,
+                       y + f * y_row, y_row, bias + 4 * f, start, relu)
         f += rows
 
 
 @inline
 def panel_of(number, panels, all_vectors):
-    """The first vector of a run's panel, and how many it has: VECTORS, but two and two rather than three and one."""
+    """The first vector of a run's panel, and how many it has: VECTORS, but two and two rather than
+    three and one."""
     first, rest = number * VECTORS, all_vectors - (panels - 1) * VECTORS
     if VECTORS == 3 and rest == 1 and number >= panels - 2 and panels > 1:
         return first - (number + 1 == panels), 2
@@ -91,13 +97,16 @@ def copy_panel(x, mode, place, offsets, first, depth, K, column, width, panel):
 
 
 @kernel
-def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, groups, bias, start, relu,
-             y, y_first, y_channel, y_line, y_pixel, lines, pixels, run, panel_tasks, filter_tasks):
-    """y[f] = f(start + sum over k of w[f, k] x[k]) on lines x pixels runs of `run` elements; steps in bytes.
+def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, groups, bias, start,
+             relu, y, y_first, y_channel, y_line, y_pixel, lines, pixels, run, panel_tasks,
+             filter_tasks):
+    """y[f] = f(start + sum over k of w[f, k] x[k]) on lines x pixels runs of `run` elements; steps
+    in bytes.
 
-    Run (line, pixel) of x[k] stands at x_group * group + line x_line + pixel x_pixel + offsets[k], that of y[f] at y_first +
-    f y_channel + line y_line + pixel y_pixel; x and y are flat. w (groups * F, K). The start is 0, bias or y itself. `mode`
-    copies each panel of x before it is read: COPIED where the x[k] share places in the cache, TURNED where x is (run, K).
+    Run (line, pixel) of x[k] stands at x_group * group + line x_line + pixel x_pixel + offsets[k],
+    that of y[f] at y_first + f y_channel + line y_line + pixel y_pixel; x and y are flat. w (groups
+    * F, K). The start is 0, bias or y itself. `mode` copies each panel of x before it is read:
+    COPIED where the x[k] share places in the cache, TURNED where x is (run, K).
     """
     K, F = offsets.size, y.size * 4 // max(1, y_channel) // groups
     blocks, all_vectors = (F + ROWS - 1) // ROWS, (run + LANES - 1) // LANES
@@ -105,16 +114,22 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
     for task in prange(groups * panel_tasks * filter_tasks):
         group, rest = task // (panel_tasks * filter_tasks), task % (panel_tasks * filter_tasks)
         i, j = rest // filter_tasks, rest % filter_tasks
-        first_filter, last_filter = blocks * j // filter_tasks * ROWS, min(F, blocks * (j + 1) // filter_tasks * ROWS)
-        together = max(1, min(16, NEAR // (min(K, DEPTH) * PANEL)))     # panels that a block of filters goes along
+        first_filter, last_filter = (blocks * j // filter_tasks * ROWS,
+                                     min(F, blocks * (j + 1) // filter_tasks * ROWS))
+        # panels that a block of filters goes along
+        together = max(1, min(16, NEAR // (min(K, DEPTH) * PANEL)))
         scratch = np.empty((together, 1 if mode == IN_PLACE else min(K, DEPTH) * PANEL), np.float32)
         scratch_offsets = np.arange(min(K, DEPTH)) * (4 * PANEL)
-        places = np.empty((together, 4), np.int64)                      # of each panel: x, y, vectors, lanes of the last
-        begin, end = lines * pixels * panels * i // panel_tasks, lines * pixels * panels * (i + 1) // panel_tasks
+        # of each panel: x, y, vectors, lanes of the last
+        places = np.empty((together, 4), np.int64)
+        begin, end = (lines * pixels * panels * i // panel_tasks,
+                      lines * pixels * panels * (i + 1) // panel_tasks)
         for first in range(0, K, DEPTH):
             depth = min(DEPTH, K - first)
-            row_offsets = offsets.ctypes.data + 8 * first if mode == IN_PLACE else scratch_offsets.ctypes.data
-            line, pixel, number = begin // (pixels * panels), begin // panels % pixels, begin % panels
+            row_offsets = (offsets.ctypes.data + 8 * first if mode == IN_PLACE
+                           else scratch_offsets.ctypes.data)
+            line, pixel, number = (begin // (pixels * panels), begin // panels % pixels,
+                                   begin % panels)
             for done in range(begin, end, together):
                 some = min(together, end - done)
                 for p in range(some):
@@ -122,13 +137,15 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
                     width = min(vectors * LANES, run - at * LANES)
                     source = group * x_group + line * x_line + pixel * x_pixel + at * VECTOR_BYTES
                     places[p, 0] = x.ctypes.data + source
-                    places[p, 1] = (y.ctypes.data + y_first + group * F * y_channel + line * y_line + pixel * y_pixel
+                    places[p, 1] = (y.ctypes.data + y_first + group * F * y_channel + line * y_line
+                                    + pixel * y_pixel
                                     + at * VECTOR_BYTES)
                     places[p, 2], places[p, 3] = vectors, width - (vectors - 1) * LANES
                     if mode != IN_PLACE:
-                        copy_panel(x, mode, source // 4, offsets, first, depth, K, at * LANES, width, scratch[p])
+                        copy_panel(x, mode, source // 4, offsets, first, depth, K, at * LANES,
+                                   width, scratch[p])
                         places[p, 0] = scratch.ctypes.data + 4 * p * scratch.shape[1]
-                    number += 1                                         # the next panel, pixel, line
+                    number += 1  # the next panel, pixel, line
                     if number == panels:
                         number, pixel = 0, pixel + 1
                         if pixel == pixels:
@@ -137,28 +154,34 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
                 while f < last_filter:
                     rows = next_rows(last_filter - f)
                     for p in range(some):
-                        multiply_block(rows, places[p, 2], places[p, 3], places[p, 0], row_offsets, depth,
-                                       w.ctypes.data + (group * F + f) * w_row + first * w_step, w_row, w_step,
-                                       places[p, 1] + f * y_channel, y_channel, bias.ctypes.data + 4 * (group * F + f),
-                                       start if first == 0 else FROM_Y, relu if first + depth == K else 0)
+                        multiply_block(rows, places[p, 2], places[p, 3], places[p, 0], row_offsets,
+                                       depth, w.ctypes.data + (group * F + f) * w_row + first
+                                       * w_step, w_row, w_step, places[p, 1] + f * y_channel,
+                                       y_channel, bias.ctypes.data + 4 * (group * F + f),
+                                       start if first == 0 else FROM_Y, relu if first + depth == K
+                                       else 0)
                     f += rows
 
 
 @kernel
-def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bias, start, relu, d, filter_tasks, tap_tasks):
-    """d (groups * F, K) = f(start + sum over all positions of g[f] x[k]), g (groups * F, lines, pixels, run), x as above.
+def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bias, start, relu, d,
+         filter_tasks, tap_tasks):
+    """d (groups * F, K) = f(start + sum over all positions of g[f] x[k]), g (groups * F, lines,
+    pixels, run), x as above.
 
-    Strip by strip of the positions, all tasks add what the strip says about their part of d. So every sum runs over the
-    positions in order, and what a strip needs stays in the cache.
+    Strip by strip of the positions, all tasks add what the strip says about their part of d. So
+    every sum runs over the positions in order, and what a strip needs stays in the cache.
     """
     K, F = offsets.size, d.shape[0] // groups
     filter_blocks, tap_blocks = (F + DOT_ROWS - 1) // DOT_ROWS, (K + DOT_COLUMNS - 1) // DOT_COLUMNS
     vectors, tail = run // LANES, run % LANES
-    # Runs that are equally far apart are the rows of a set: one for each line with a single pixel, else a line's pixels.
+    # Runs that are equally far apart are the rows of a set: one for each line with a single pixel,
+    # else a line's pixels.
     sets, rows, set_g, row_g, set_x, row_x = (1, lines, 0, 4 * run, 0, x_line) if pixels == 1 else (
         lines, pixels, 4 * pixels * run, 4 * run, x_line, x_pixel)
     channel = 4 * lines * pixels * run
-    g_offsets = np.minimum(np.arange(filter_blocks * DOT_ROWS), F - 1) * channel       # filters that are not there: the last
+    # filters that are not there: the last
+    g_offsets = np.minimum(np.arange(filter_blocks * DOT_ROWS), F - 1) * channel
     sums = np.zeros((groups, filter_blocks * DOT_ROWS, K), np.float32)
     together = max(1, STRIP // run)
     strips = (rows + together - 1) // together
@@ -168,23 +191,28 @@ def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bi
             for task in prange(groups * filter_tasks * tap_tasks):
                 group, rest = task // (filter_tasks * tap_tasks), task % (filter_tasks * tap_tasks)
                 i, j = rest // tap_tasks, rest % tap_tasks
-                first_f, last_f = filter_blocks * i // filter_tasks, filter_blocks * (i + 1) // filter_tasks
+                first_f, last_f = (filter_blocks * i // filter_tasks,
+                                   filter_blocks * (i + 1) // filter_tasks)
                 first_k = tap_blocks * j // tap_tasks * DOT_COLUMNS
                 last_k = min(K, tap_blocks * (j + 1) // tap_tasks * DOT_COLUMNS)
                 for strip in range(first_strip, min(strips, first_strip + strips_at_once)):
                     row = strip * together
                     for v in range(0, max(vectors, 1), STRETCH):
                         part = min(STRETCH, vectors - v)
-                        g_at = g.ctypes.data + group * F * channel + s * set_g + row * row_g + v * VECTOR_BYTES
-                        x_at = x.ctypes.data + group * x_group + s * set_x + row * row_x + v * VECTOR_BYTES
+                        g_at = (g.ctypes.data + group * F * channel + s * set_g + row * row_g + v
+                                * VECTOR_BYTES)
+                        x_at = (x.ctypes.data + group * x_group + s * set_x + row * row_x + v
+                                * VECTOR_BYTES)
                         for f in range(first_f * DOT_ROWS, last_f * DOT_ROWS, DOT_ROWS):
                             k = first_k
                             while k < last_k:
                                 columns = next_columns(last_k - k)
                                 dot_block(columns, g_at, g_offsets.ctypes.data + 8 * f, row_g,
-                                          x_at, offsets.ctypes.data + 8 * k, row_x, min(together, rows - row), part,
+                                          x_at, offsets.ctypes.data + 8 * k, row_x,
+                                          min(together, rows - row), part,
                                           tail if v + part == vectors else 0,
-                                          sums.ctypes.data + 4 * ((group * filter_blocks * DOT_ROWS + f) * K + k), 4 * K)
+                                          sums.ctypes.data + 4
+                                          * ((group * filter_blocks * DOT_ROWS + f) * K + k), 4 * K)
                                 k += columns
     for f in prange(groups * F):
         for k in range(K):

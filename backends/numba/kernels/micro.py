@@ -1,16 +1,22 @@
-"""Micro-kernels: the innermost loops, written as LLVM instructions so that sums stay in vector registers.
+"""Micro-kernels: the innermost loops, written as LLVM instructions so that sums stay in vector
+registers.
 
-A compiler cannot be told in Python to keep a block of sums in registers, and that is what makes a matrix product fast.
-A product of A (M, K) and B (K, N) reads K (M + N) numbers for M N K multiply-adds; the larger the block of the result
-that one pass over K makes, the fewer reads each multiply-add costs. The largest block that fits the registers:
+A compiler cannot be told in Python to keep a block of sums in registers, and that is what makes a
+matrix product fast. A product of A (M, K) and B (K, N) reads K (M + N) numbers for M N K
+multiply-adds; the larger the block of the result that one pass over K makes, the fewer reads each
+multiply-add costs. The largest block that fits the registers:
 
-    multiply_block   y[f, n] = sum over k of w[f, k] x[k, n]     rows x vectors sums; each x[k] is a row of vectors
-                                                                 anywhere in memory, found through a table of offsets
-    dot_block        d[f, k] = sum over n of g[f, n] x[k, n]     rows x columns sums, both operands rows of vectors
+    multiply_block   y[f, n] = sum over k of w[f, k] x[k, n]     rows x vectors sums; each x[k] is a
+    row of vectors
+                                                                 anywhere in memory, found through a
+                                                                 table of offsets
+    dot_block        d[f, k] = sum over n of g[f, n] x[k, n]     rows x columns sums, both operands
+    rows of vectors
 
-With tables of offsets the rows x[k] can be shifted views of one image: a convolution without im2col. How many lanes a
-vector has and how large the blocks are follows from the processor (`ISA`). Everything here speaks of addresses and
-strides in bytes, as int64. Sums run over k in order, in fused multiply-adds where the processor has them.
+With tables of offsets the rows x[k] can be shifted views of one image: a convolution without
+im2col. How many lanes a vector has and how large the blocks are follows from the processor (`ISA`).
+Everything here speaks of addresses and strides in bytes, as int64. Sums run over k in order, in
+fused multiply-adds where the processor has them.
 """
 
 from __future__ import annotations
@@ -26,7 +32,8 @@ from numba.extending import intrinsic
 
 
 class InstructionSet(NamedTuple):
-    """Blocks for one kind of processor: what fits its vector registers beside the operands (measured)."""
+    """Blocks for one kind of processor: what fits its vector registers beside the operands
+    (measured)."""
 
     name: str
     lanes: int              # float32 in a vector
@@ -39,12 +46,13 @@ class InstructionSet(NamedTuple):
 AVX512 = InstructionSet("AVX-512", 16, 8, 3, 4, 6)         # 32 registers of 16
 AVX2 = InstructionSet("AVX2", 8, 4, 3, 3, 4)               # 16 registers of 8
 NEON = InstructionSet("NEON", 4, 8, 3, 4, 6)               # 32 registers of 4
-OTHER = InstructionSet("128 bits", 4, 4, 3, 3, 4)          # 16 registers of 4, without fused multiply-adds
+OTHER = InstructionSet("128 bits", 4, 4, 3, 3, 4)  # 16 registers of 4, without fused multiply-adds
 
 
 def instruction_set() -> InstructionSet:
     """The host's, or what NUMBA_CPU_FEATURES says instead."""
-    features = get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    features = (get_host_cpu_features().flatten() if config.CPU_FEATURES is None
+                else config.CPU_FEATURES)
     enabled = set(features.split(","))
     if {"+avx512f", "+avx512vl"} <= enabled:
         return AVX512
@@ -68,7 +76,8 @@ def const(value: int) -> ir.Constant:
 
 
 class Emitter:
-    """Writes instructions at the end of `builder`'s block; `tail` masks the lanes of a last, partial vector."""
+    """Writes instructions at the end of `builder`'s block; `tail` masks the lanes of a last,
+    partial vector."""
 
     def __init__(self, builder: ir.IRBuilder, tail: ir.Value | None = None) -> None:
         self.b = builder
@@ -82,14 +91,17 @@ class Emitter:
     def everywhere(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
         """A number in every lane of a vector of this kind."""
         one = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
-        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined),
+                                     ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
 
     def _call(self, name: str, result: ir.Type, *arguments: ir.Value, **flags: Any) -> ir.Value:
         kind = ir.FunctionType(result, [a.type for a in arguments])
-        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), arguments, **flags)
+        return self.b.call(cgutils.get_or_insert_function(self.b.module, kind, name), arguments,
+                           **flags)
 
     def at(self, base: ir.Value, *terms: Any) -> ir.Value:
-        """base + the sum of terms: an int, a value, or a pair (value, int) that stands for their product."""
+        """base + the sum of terms: an int, a value, or a pair (value, int) that stands for their
+        product."""
         for term in terms:
             if isinstance(term, tuple):
                 term = self.b.mul(term[0], const(term[1]))
@@ -107,12 +119,14 @@ class Emitter:
         pointer = self.pointer(address, VECTOR)
         if not masked:
             return self.b.load(pointer, align=4)
-        return self._call(f"llvm.masked.load.v{LANES}f32.p0", VECTOR, pointer, ir.Constant(I32, 4), self.mask, ZEROS)
+        return self._call(f"llvm.masked.load.v{LANES}f32.p0", VECTOR, pointer, ir.Constant(I32, 4),
+                          self.mask, ZEROS)
 
     def store(self, value: ir.Value, address: ir.Value, masked: bool = False) -> None:
         pointer = self.pointer(address, VECTOR)
         if masked:
-            self._call(f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), value, pointer, ir.Constant(I32, 4), self.mask)
+            self._call(f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(), value, pointer,
+                       ir.Constant(I32, 4), self.mask)
         else:
             self.b.store(value, pointer, align=4)
 
@@ -129,7 +143,8 @@ class Emitter:
         return self.b.select(self.b.fcmp_ordered("<", z, ZEROS), ZEROS, z)
 
     def total(self, vectors: list[ir.Value]) -> ir.Value:
-        """The sum of the lanes of 1, 2, 4, ... vectors, by halves: first those of the vectors, then those of the lanes."""
+        """The sum of the lanes of 1, 2, 4, ... vectors, by halves: first those of the vectors, then
+        those of the lanes."""
         while len(vectors) > 1:
             half = len(vectors) // 2
             vectors = [self.b.fadd(low, high) for low, high in zip(vectors[:half], vectors[half:])]
@@ -138,7 +153,8 @@ class Emitter:
             lanes //= 2
             halves = ([ir.Constant(I32, first + i) for i in range(lanes)] for first in (0, lanes))
             nothing = ir.Constant(vector.type, ir.Undefined)
-            low, high = (self.b.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(I32, lanes), numbers))
+            low, high = (self.b.shuffle_vector(vector, nothing,
+                                               ir.Constant(ir.VectorType(I32, lanes), numbers))
                          for numbers in halves)
             vector = self.b.fadd(low, high)
         return self.b.extract_element(vector, ir.Constant(I32, 0))
@@ -148,8 +164,10 @@ class Emitter:
         return [[cgutils.alloca_once(self.b, VECTOR) for _ in range(columns)] for _ in range(rows)]
 
 
-def define(builder: ir.IRBuilder, name: str, parameters: int, body: Callable[..., None]) -> ir.Function:
-    """The module's function of int64 `parameters` called `name`; made with `body` the first time that it is asked for."""
+def define(builder: ir.IRBuilder, name: str, parameters: int, body: Callable[..., None]
+           ) -> ir.Function:
+    """The module's function of int64 `parameters` called `name`; made with `body` the first time
+    that it is asked for."""
     if name in builder.module.globals:
         return builder.module.globals[name]
     function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [I64] * parameters), name)
@@ -161,7 +179,8 @@ def define(builder: ir.IRBuilder, name: str, parameters: int, body: Callable[...
     return function
 
 
-def choose(builder: ir.IRBuilder, selector: ir.Value, functions: dict[int, ir.Function], arguments: list[ir.Value]) -> None:
+def choose(builder: ir.IRBuilder, selector: ir.Value, functions: dict[int, ir.Function],
+           arguments: list[ir.Value]) -> None:
     """Call the one that the selector names."""
     done = builder.append_basic_block("done")
     switch = builder.switch(selector, done)
@@ -174,17 +193,19 @@ def choose(builder: ir.IRBuilder, selector: ir.Value, functions: dict[int, ir.Fu
     builder.position_at_end(done)
 
 
-# --- multiply_block ---------------------------------------------------------------------------------------------------
+# --- multiply_block -------------------------------------------------------------------------------
 
 FROM_ZERO, FROM_BIAS, FROM_Y = 0, 1, 2      # what the sums start with
 ROW_BLOCKS = tuple(r for r in (8, 4, 2, 1) if r <= ROWS)
 
 
 def _multiply(rows: int, vectors: int) -> Callable[..., None]:
-    def body(b: ir.IRBuilder, tail, x, offsets, K, w, w_row, w_step, y, y_row, bias, start, relu) -> None:
+    def body(b: ir.IRBuilder, tail, x, offsets, K, w, w_row, w_step, y, y_row, bias, start,
+             relu) -> None:
         e = Emitter(b, tail)
         sums = e.registers(rows, vectors)
-        w_rows, y_rows = ([e.at(base, b.mul(step, const(f))) for f in range(rows)] for base, step in ((w, w_row), (y, y_row)))
+        w_rows, y_rows = ([e.at(base, b.mul(step, const(f))) for f in range(rows)]
+                          for base, step in ((w, w_row), (y, y_row)))
         block = [(f, v, v == vectors - 1) for f in range(rows) for v in range(vectors)]
 
         for f, v, _ in block:
@@ -214,11 +235,14 @@ def _multiply(rows: int, vectors: int) -> Callable[..., None]:
 
 
 @intrinsic
-def multiply_block(typing, rows, vectors, tail, x, offsets, K, w, w_row, w_step, y, y_row, bias, start, relu):  # noqa: N803
-    """f(y[f, n] = start + sum over k < K of w[f, k] x[k, n]) for a block of `rows` x `vectors` vectors.
+def multiply_block(typing, rows, vectors, tail, x, offsets, K, w, w_row, w_step, y,  # noqa: N803
+                   y_row, bias, start, relu):
+    """f(y[f, n] = start + sum over k < K of w[f, k] x[k, n]) for a block of `rows` x `vectors`
+    vectors.
 
-    x[k] stands at x + offsets[k], w[f, k] at w + f w_row + k w_step, y[f] at y + f y_row, bias[f] at bias + 4 f. `tail`
-    lanes of the last vector are in use. `rows` is one of ROW_BLOCKS, `vectors` 1 .. VECTORS; relu 0 or 1.
+    x[k] stands at x + offsets[k], w[f, k] at w + f w_row + k w_step, y[f] at y + f y_row, bias[f]
+    at bias + 4 f. `tail` lanes of the last vector are in use. `rows` is one of ROW_BLOCKS,
+    `vectors` 1 .. VECTORS; relu 0 or 1.
     """
     def code(context, builder, signature, arguments):
         rows, vectors, *rest = arguments
@@ -229,13 +253,14 @@ def multiply_block(typing, rows, vectors, tail, x, offsets, K, w, w_row, w_step,
     return types.void(*[types.int64] * 14), code
 
 
-# --- dot_block --------------------------------------------------------------------------------------------------------
+# --- dot_block ------------------------------------------------------------------------------------
 
 COLUMN_BLOCKS = DOT_COLUMNS, DOT_COLUMNS // 2, 1
 
 
 def _dot(rows: int, columns: int) -> Callable[..., None]:
-    def body(b: ir.IRBuilder, g, g_offsets, g_step, x, x_offsets, x_step, lines, vectors, tail, d, d_row) -> None:
+    def body(b: ir.IRBuilder, g, g_offsets, g_step, x, x_offsets, x_step, lines, vectors, tail, d,
+             d_row) -> None:
         e = Emitter(b, tail)
         sums = e.registers(rows, columns)
         for row in sums:
@@ -254,19 +279,23 @@ def _dot(rows: int, columns: int) -> Callable[..., None]:
         with cgutils.for_range(b, lines) as line:
             g_line, x_line = b.mul(line.index, g_step), b.mul(line.index, x_step)
             with cgutils.for_range(b, vectors) as vector:
-                step(e.at(g_line, (vector.index, VECTOR_BYTES)), e.at(x_line, (vector.index, VECTOR_BYTES)), False)
+                step(e.at(g_line, (vector.index, VECTOR_BYTES)),
+                     e.at(x_line, (vector.index, VECTOR_BYTES)), False)
             with b.if_then(b.icmp_signed("!=", tail, const(0))):
-                step(e.at(g_line, (vectors, VECTOR_BYTES)), e.at(x_line, (vectors, VECTOR_BYTES)), True)
+                step(e.at(g_line, (vectors, VECTOR_BYTES)), e.at(x_line, (vectors, VECTOR_BYTES)),
+                     True)
 
         for f in range(rows):
             for k in range(columns):
                 target = e.pointer(e.at(d, b.mul(d_row, const(f)), 4 * k), FLOAT)
-                b.store(b.fadd(b.load(target, align=4), e.total([b.load(sums[f][k])])), target, align=4)
+                b.store(b.fadd(b.load(target, align=4), e.total([b.load(sums[f][k])])), target,
+                        align=4)
     return body
 
 
 @intrinsic
-def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines, vectors, tail, d, d_row):  # noqa: N803
+def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines,  # noqa: N803
+              vectors, tail, d, d_row):
     """d[f, k] += sum over n of g[f, n] x[k, n] for a block of DOT_ROWS x `columns`.
 
     n runs over `lines` of so many whole `vectors` and a `tail` of lanes. Line l of g[f] stands at
@@ -274,13 +303,14 @@ def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines
     """
     def code(context, builder, signature, arguments):
         columns, *rest = arguments
-        variants = {c: define(builder, f"dot_{DOT_ROWS}x{c}", len(rest), _dot(DOT_ROWS, c)) for c in COLUMN_BLOCKS}
+        variants = {c: define(builder, f"dot_{DOT_ROWS}x{c}", len(rest), _dot(DOT_ROWS, c))
+                    for c in COLUMN_BLOCKS}
         choose(builder, columns, variants, rest)
         return context.get_dummy_value()
     return types.void(*[types.int64] * 12), code
 
 
-# --- tile_transform ---------------------------------------------------------------------------------------------------
+# --- tile_transform -------------------------------------------------------------------------------
 
 Matrix = Sequence[Sequence[float]]
 
@@ -292,7 +322,8 @@ def _combine(e: Emitter, coefficients: Sequence[float], vectors: Sequence[ir.Val
         if factor == 0:
             continue
         if total is None:
-            total = vector if factor == 1 else e.b.fmul(vector, ir.Constant(VECTOR, [float(factor)] * LANES))
+            total = (vector if factor == 1
+                     else e.b.fmul(vector, ir.Constant(VECTOR, [float(factor)] * LANES)))
         elif abs(factor) == 1:
             total = e.b.fadd(total, vector) if factor == 1 else e.b.fsub(total, vector)
         else:
@@ -301,13 +332,16 @@ def _combine(e: Emitter, coefficients: Sequence[float], vectors: Sequence[ir.Val
 
 
 def _transform(matrix: Matrix, boxed: str, relu: bool) -> Callable[..., None]:
-    def body(b: ir.IRBuilder, box, source, source_row, source_column, target, target_row, target_column) -> None:
+    def body(b: ir.IRBuilder, box, source, source_row, source_column, target, target_row,
+             target_column) -> None:
         e, rows, columns = Emitter(b), range(len(matrix)), range(len(matrix[0]))
         if boxed:
-            first_row, end_row, first_column, end_column, lanes = (e.integer(e.at(box, 8 * k)) for k in range(5))
+            first_row, end_row, first_column, end_column, lanes = (
+                e.integer(e.at(box, 8 * k)) for k in range(5))
 
         def between(number: int, first: ir.Value, end: ir.Value) -> ir.Value:
-            return b.and_(b.icmp_signed("<=", first, const(number)), b.icmp_signed("<", const(number), end))
+            return b.and_(b.icmp_signed("<=", first, const(number)),
+                          b.icmp_signed("<", const(number), end))
 
         def in_box(i: int, j: int) -> Emitter:
             inside = b.and_(between(i, first_row, end_row), between(j, first_column, end_column))
@@ -333,23 +367,30 @@ def _transform(matrix: Matrix, boxed: str, relu: bool) -> Callable[..., None]:
     return body
 
 
-def tile_transform(name: str, matrices: Mapping[int, Matrix], boxed: str, relus: tuple[bool, ...] = (False,)) -> Any:
+def tile_transform(name: str, matrices: Mapping[int, Matrix], boxed: str,
+                   relus: tuple[bool, ...] = (False,)) -> Any:
     """An intrinsic for t = f(M d M^T) of a square tile d of vectors, where M is one of `matrices`.
 
-        transform(number, masked, relu, box, source, source_row, source_column, target, target_row, target_column)
+        transform(number, masked, relu, box, source, source_row, source_column, target, target_row,
+        target_column)
 
-    d[i, j] stands at source + i source_row + j source_column, t likewise. With `masked`, `box` is the address of five
-    int64: first row, end row, first column, end column, lanes. Of the side that `boxed` names, "source" or "target", only
-    these elements and lanes exist: others are read as 0, or not written.
+    d[i, j] stands at source + i source_row + j source_column, t likewise. With `masked`, `box` is
+    the address of five int64: first row, end row, first column, end column, lanes. Of the side that
+    `boxed` names, "source" or "target", only these elements and lanes exist: others are read as 0,
+    or not written.
     """
     @intrinsic
-    def transform(typing, number, masked, relu, box, source, source_row, source_column, target, target_row, target_column):
+    def transform(typing, number, masked, relu, box, source, source_row, source_column, target,
+                  target_row, target_column):
         def code(context, builder, signature, arguments):
             number, masked, relu, *rest = arguments
-            variants = {n * 4 + 2 * m + r: define(builder, f"{name}_{n}{'_masked' * m}{'_relu' * r}", len(rest),
+            variants = {n * 4 + 2 * m + r: define(builder,
+                                                  f"{name}_{n}{'_masked' * m}{'_relu' * r}",
+                                                  len(rest),
                                                   _transform(matrix, boxed if m else "", r))
                         for n, matrix in matrices.items() for m in (False, True) for r in relus}
-            selector = builder.add(builder.mul(number, const(4)), builder.add(builder.mul(masked, const(2)), relu))
+            selector = builder.add(builder.mul(number, const(4)),
+                                   builder.add(builder.mul(masked, const(2)), relu))
             choose(builder, selector, variants, rest)
             return context.get_dummy_value()
         return types.void(*[types.int64] * 10), code
@@ -357,12 +398,14 @@ def tile_transform(name: str, matrices: Mapping[int, Matrix], boxed: str, relus:
 
 
 def _transpose(b: ir.IRBuilder, source, source_row, target, target_row) -> None:
-    """Interleaving row i with row i + LANES / 2 moves one bit of the row's number to the column's and one back."""
+    """Interleaving row i with row i + LANES / 2 moves one bit of the row's number to the column's
+    and one back."""
     e, half = Emitter(b), LANES // 2
     rows = [e.load(e.at(source, (source_row, i))) for i in range(LANES)]
     low, high = ([first + k // 2 + k % 2 * LANES for k in range(LANES)] for first in (0, half))
     for _ in range(LANES.bit_length() - 1):
-        rows = [b.shuffle_vector(rows[i], rows[i + half], ir.Constant(ir.VectorType(I32, LANES), numbers))
+        rows = [b.shuffle_vector(rows[i], rows[i + half],
+                                 ir.Constant(ir.VectorType(I32, LANES), numbers))
                 for i in range(half) for numbers in (low, high)]
     for i, row in enumerate(rows):
         e.store(row, e.at(target, (target_row, i)))
@@ -370,7 +413,8 @@ def _transpose(b: ir.IRBuilder, source, source_row, target, target_row) -> None:
 
 @intrinsic
 def transpose_block(typing, source, source_row, target, target_row):
-    """t[j, i] = s[i, j] for LANES x LANES floats; row i of s stands at source + i source_row, t likewise."""
+    """t[j, i] = s[i, j] for LANES x LANES floats; row i of s stands at source + i source_row, t
+    likewise."""
     def code(context, builder, signature, arguments):
         builder.call(define(builder, "transpose", len(arguments), _transpose), arguments)
         return context.get_dummy_value()

@@ -1,7 +1,8 @@
-"""Batch normalisation: one channel is one task, and all passes over it but the first find it in the cache.
+"""Batch normalisation: one channel is one task, and all passes over it but the first find it in the
+cache.
 
-Where few channels are long, parts of them are the tasks, and their sums are added up in between. x is (C, n) here.
-`floor` is 0 for ReLU, y = max(z, 0), and minus infinity without an activation.
+Where few channels are long, parts of them are the tasks, and their sums are added up in between. x
+is (C, n) here. `floor` is 0 for ReLU, y = max(z, 0), and minus infinity without an activation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ PART = 1 << 16      # elements of a part of a channel
 
 @inline
 def row_sum(x):
-    """Sum of x (n,). Each piece is added up relative to its first element: a constant row gets exactly n times its value."""
+    """Sum of x (n,). Each piece is added up relative to its first element: a constant row gets
+    exactly n times its value."""
     s = 0.0
     for start in range(0, x.size, PIECE):
         piece = x[start:start + PIECE]
@@ -68,7 +70,8 @@ def gradient_sums(dy, x, y, mean, floor):
 
 @inline
 def input_gradient(dy, x, y, sum_dz, sum_dzx, n, gamma, mean, var, eps, floor, dx):
-    """dx = gamma / std (dz - (sum_dz + (x - mean) sum_dzx / std^2) / n); dy, x, y, dx (part of n,)."""
+    """dx = gamma / std (dz - (sum_dz + (x - mean) sum_dzx / std^2) / n); dy, x, y, dx (part of
+    n,)."""
     variance, least = np.float64(var) + eps, np.float32(floor)
     scale = np.float32(gamma / np.sqrt(variance))
     shift, slope = np.float32(sum_dz / n), np.float32(sum_dzx / (n * variance))
@@ -102,11 +105,13 @@ def batch_norm_inference(x, gamma, beta, mean, var, eps, floor, y):
     parts = -(-n // PART)
     for item in prange(C * parts):
         c, start = item // parts, item % parts * PART
-        normalise(x[c, start:start + PART], gamma[c], beta[c], mean[c], var[c], eps, floor, y[c, start:start + PART])
+        normalise(x[c, start:start + PART], gamma[c], beta[c], mean[c], var[c], eps, floor,
+                  y[c, start:start + PART])
 
 
 @kernel
-def batch_norm_backward(dy, x, y, gamma, mean, var, eps, floor, gamma_grad, beta_grad, accumulate, dx):
+def batch_norm_backward(dy, x, y, gamma, mean, var, eps, floor, gamma_grad, beta_grad, accumulate,
+                        dx):
     """Backend.batch_norm_backward of dy, x, y (C, n)."""
     C, n = x.shape
     for c in prange(C):
@@ -145,7 +150,8 @@ def gradient_sums_of_parts(dy, x, y, mean, floor, sums):
 
 
 @kernel
-def input_gradient_of_parts(dy, x, y, sums, gamma, mean, var, eps, floor, gamma_grad, beta_grad, accumulate, dx):
+def input_gradient_of_parts(dy, x, y, sums, gamma, mean, var, eps, floor, gamma_grad, beta_grad,
+                            accumulate, dx):
     """The rest of batch_norm_backward; sums (C, 2) are those of whole channels."""
     C, n = x.shape
     for c in range(C):
@@ -153,5 +159,6 @@ def input_gradient_of_parts(dy, x, y, sums, gamma, mean, var, eps, floor, gamma_
     parts = -(-n // PART)
     for item in prange(C * parts):
         c, start, stop = item // parts, item % parts * PART, (item % parts + 1) * PART
-        input_gradient(dy[c, start:stop], x[c, start:stop], y[c, start:stop], sums[c, 0], sums[c, 1], n, gamma[c], mean[c],
+        input_gradient(dy[c, start:stop], x[c, start:stop], y[c, start:stop], sums[c, 0],
+                       sums[c, 1], n, gamma[c], mean[c],
                        var[c], eps, floor, dx[c, start:stop])

@@ -1,7 +1,9 @@
-"""The rules of rules.py in one pass over memory. A kernel has the name of its rule, which finds it by that.
+"""The rules of rules.py in one pass over memory. A kernel has the name of its rule, which finds it
+by that.
 
-A kernel takes (w, g, *slots, hyper, held, decayed): bit s of `held` says whether slot s is used; if not, w is passed for it.
-The buffers (n,) are processed chunk by chunk, and each chunk in two parts: in the first all weights decay, in the second none.
+A kernel takes (w, g, *slots, hyper, held, decayed): bit s of `held` says whether slot s is used; if
+not, w is passed for it. The buffers (n,) are processed chunk by chunk, and each chunk in two parts:
+in the first all weights decay, in the second none.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ CHUNK = 1 << 14
 
 @inline
 def parts(chunk, n, decayed):
-    """(start, stop, decays) of the two parts of a chunk, the one that decays first; either may be empty."""
+    """(start, stop, decays) of the two parts of a chunk, the one that decays first; either may be
+    empty."""
     start, stop = chunk * CHUNK, min(n, (chunk + 1) * CHUNK)
     middle = min(max(start, decayed), stop)
     return (start, middle, np.float32(1)), (middle, stop, np.float32(0))
@@ -76,7 +79,8 @@ def adam_part(w, g, m, v, hyper, shrink, decay):
     """With sqrt(c2) taken out of the root: w -= lr sqrt(c2) / c1 * m / (sqrt(v) + eps sqrt(c2))."""
     root = np.sqrt(hyper[6])
     rate, eps = np.float32(hyper[0] * root / hyper[5]), np.float32(hyper[3] * root)
-    b1, b2, new1, new2 = single(hyper, 1), single(hyper, 2), complement(hyper, 1), complement(hyper, 2)
+    b1, b2, new1, new2 = (single(hyper, 1), single(hyper, 2), complement(hyper, 1),
+                          complement(hyper, 2))
     for i in range(w.size):
         slope = g[i] + decay * w[i]
         m[i] = b1 * m[i] + new1 * slope
@@ -112,11 +116,14 @@ def amsgrad_part(w, g, m, v, top, rate, b1, b2, new1, new2, c2, eps, decay):
 
 @kernel
 def amsgrad(w, g, m, v, top, hyper, held, decayed):
-    rate, eps, decay, c2 = np.float32(hyper[0] / hyper[5]), single(hyper, 3), single(hyper, 4), single(hyper, 6)
-    b1, b2, new1, new2 = single(hyper, 1), single(hyper, 2), complement(hyper, 1), complement(hyper, 2)
+    rate, eps, decay, c2 = (np.float32(hyper[0] / hyper[5]), single(hyper, 3), single(hyper, 4),
+                            single(hyper, 6))
+    b1, b2, new1, new2 = (single(hyper, 1), single(hyper, 2), complement(hyper, 1),
+                          complement(hyper, 2))
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
-            amsgrad_part(w[a:b], g[a:b], m[a:b], v[a:b], top[a:b], rate, b1, b2, new1, new2, c2, eps, decays * decay)
+            amsgrad_part(w[a:b], g[a:b], m[a:b], v[a:b], top[a:b], rate, b1, b2, new1, new2, c2,
+                         eps, decays * decay)
 
 
 @inline
@@ -130,11 +137,14 @@ def nadam_part(w, g, m, v, now, ahead, b1, b2, new1, new2, c2, eps, decay):
 
 @kernel
 def nadam(w, g, m, v, hyper, held, decayed):
-    now, ahead, eps, decay, c2 = single(hyper, 0), single(hyper, 1), single(hyper, 4), single(hyper, 5), single(hyper, 6)
-    b1, b2, new1, new2 = single(hyper, 2), single(hyper, 3), complement(hyper, 2), complement(hyper, 3)
+    now, ahead, eps, decay, c2 = (single(hyper, 0), single(hyper, 1), single(hyper, 4),
+                                  single(hyper, 5), single(hyper, 6))
+    b1, b2, new1, new2 = (single(hyper, 2), single(hyper, 3), complement(hyper, 2),
+                          complement(hyper, 3))
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
-            nadam_part(w[a:b], g[a:b], m[a:b], v[a:b], now, ahead, b1, b2, new1, new2, c2, eps, decays * decay)
+            nadam_part(w[a:b], g[a:b], m[a:b], v[a:b], now, ahead, b1, b2, new1, new2, c2, eps,
+                       decays * decay)
 
 
 @inline
@@ -183,7 +193,8 @@ def adadelta_part(w, g, v, u, lr, rho, new, eps, decay):
 
 @kernel
 def adadelta(w, g, v, u, hyper, held, decayed):
-    lr, rho, new, eps, decay = single(hyper, 0), single(hyper, 1), complement(hyper, 1), single(hyper, 2), single(hyper, 3)
+    lr, rho, new, eps, decay = (single(hyper, 0), single(hyper, 1), complement(hyper, 1),
+                                single(hyper, 2), single(hyper, 3))
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
             adadelta_part(w[a:b], g[a:b], v[a:b], u[a:b], lr, rho, new, eps, decays * decay)
@@ -208,12 +219,13 @@ def rmsprop_part(w, g, v, mean, velocity, lr, alpha, new, eps, decay, mu, center
 
 @kernel
 def rmsprop(w, g, v, mean, velocity, hyper, held, decayed):
-    lr, alpha, new, eps, decay = single(hyper, 0), single(hyper, 1), complement(hyper, 1), single(hyper, 2), single(hyper, 3)
+    lr, alpha, new, eps, decay = (single(hyper, 0), single(hyper, 1), complement(hyper, 1),
+                                  single(hyper, 2), single(hyper, 3))
     mu = single(hyper, 4)
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
-            rmsprop_part(w[a:b], g[a:b], v[a:b], mean[a:b], velocity[a:b], lr, alpha, new, eps, decays * decay, mu,
-                         held & 2 != 0, held & 4 != 0)
+            rmsprop_part(w[a:b], g[a:b], v[a:b], mean[a:b], velocity[a:b], lr, alpha, new, eps,
+                         decays * decay, mu, held & 2 != 0, held & 4 != 0)
 
 
 @inline
@@ -230,11 +242,13 @@ def rprop_part(w, g, before, s, lr, less, more, least, most, decay):
 
 @kernel
 def rprop(w, g, before, s, hyper, held, decayed):
-    lr, less, more, least, most = single(hyper, 0), single(hyper, 1), single(hyper, 2), single(hyper, 3), single(hyper, 4)
+    lr, less, more, least, most = (single(hyper, 0), single(hyper, 1), single(hyper, 2),
+                                   single(hyper, 3), single(hyper, 4))
     decay = single(hyper, 5)
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):
-            rprop_part(w[a:b], g[a:b], before[a:b], s[a:b], lr, less, more, least, most, decays * decay)
+            rprop_part(w[a:b], g[a:b], before[a:b], s[a:b], lr, less, more, least, most,
+                       decays * decay)
 
 
 @inline
@@ -247,7 +261,8 @@ def lion_part(w, g, m, lr, b1, b2, new1, new2, shrink):
 
 @kernel
 def lion(w, g, m, hyper, held, decayed):
-    lr, b1, b2, new1, new2 = single(hyper, 0), single(hyper, 1), single(hyper, 2), complement(hyper, 1), complement(hyper, 2)
+    lr, b1, b2, new1, new2 = (single(hyper, 0), single(hyper, 1), single(hyper, 2),
+                              complement(hyper, 1), complement(hyper, 2))
     shrinking = np.float32(hyper[0] * hyper[3])
     for chunk in prange(-(-w.size // CHUNK)):
         for a, b, decays in parts(chunk, w.size, decayed):

@@ -1,7 +1,9 @@
-"""Max and average pooling and their gradients, row by row of the result; (C, H, W, N) is the matrix (C*H, W*N) here.
+"""Max and average pooling and their gradients, row by row of the result; (C, H, W, N) is the matrix
+(C*H, W*N) here.
 
-`sizes` is (H, W, OH, OW, N, KH, KW, stride, stride, dilation, dilation, padding at the top, at the left), and column j of
-a window falls on the input for the outputs spans[j, 0] .. spans[j, 1] - 1 of a row.
+`sizes` is (H, W, OH, OW, N, KH, KW, stride, stride, dilation, dilation, padding at the top, at the
+left), and column j of a window falls on the input for the outputs spans[j, 0] .. spans[j, 1] - 1 of
+a row.
 """
 
 from __future__ import annotations
@@ -20,14 +22,15 @@ def beats(value, best):
 
 @kernel
 def max_pool(x, first, spans, sizes, plain, y, argmax):
-    """x (C*H, W*N) -> y, argmax (C*OH, OW*N): see Backend.max_pool2d. first (OH, OW) is each window's first tap inside.
+    """x (C*H, W*N) -> y, argmax (C*OH, OW*N): see Backend.max_pool2d. first (OH, OW) is each
+    window's first tap inside.
 
     `plain`: 2x2 windows, none of which reaches into padding.
     """
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
     for row in prange(y.shape[0]):
         oy, best, index = row % OH, y[row], argmax[row]
-        at = row // OH * H + oy * sh - top                              # where the window's first row stands in x
+        at = row // OH * H + oy * sh - top  # where the window's first row stands in x
         if plain:
             upper, lower = x[at], x[at + dh]
             for ox in range(OW):
@@ -54,7 +57,8 @@ def max_pool(x, first, spans, sizes, plain, y, argmax):
                     runs, length = (1, (hi - lo) * N) if sw == 1 else (hi - lo, N)
                     for run in range(lo, lo + runs):
                         a, b = run * N, (run * sw + j * dw - left) * N
-                        values, out, tap = x[at + i * dh, b:b + length], best[a:a + length], index[a:a + length]
+                        values, out, tap = (x[at + i * dh, b:b + length], best[a:a + length],
+                                            index[a:a + length])
                         for n in range(length):
                             wins = beats(values[n], out[n])
                             out[n] = values[n] if wins else out[n]
@@ -63,14 +67,15 @@ def max_pool(x, first, spans, sizes, plain, y, argmax):
 
 @kernel
 def max_pool_backward(dy, argmax, spans, sizes, dx):
-    """dy, argmax (C*OH, OW*N) -> dx (C*H, W*N): every element adds up, in tap order, what it won."""
+    """dy, argmax (C*OH, OW*N) -> dx (C*H, W*N): every element adds up, in tap order, what it
+    won."""
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
     for row in prange(dx.shape[0]):
         total = dx[row]
         for n in range(total.size):
             total[n] = 0
         for i in range(KH):
-            at = row % H + top - i * dh                                 # the stride times the output row that reads this one
+            at = row % H + top - i * dh  # the stride times the output row that reads this one
             if 0 <= at < OH * sh and at % sh == 0:
                 source = row // H * OH + at // sh
                 for j in range(KW):
@@ -78,14 +83,16 @@ def max_pool_backward(dy, argmax, spans, sizes, dx):
                     runs, length = (1, (hi - lo) * N) if sw == 1 else (hi - lo, N)
                     for run in range(lo, lo + runs):
                         a, b = run * N, (run * sw + j * dw - left) * N
-                        g, tap, out = dy[source, a:a + length], argmax[source, a:a + length], total[b:b + length]
+                        g, tap, out = (dy[source, a:a + length], argmax[source, a:a + length],
+                                       total[b:b + length])
                         for n in range(length):
                             out[n] += g[n] if tap[n] == np.uint8(i * KW + j) else np.float32(0)
 
 
 @kernel
 def avg_pool(x, weight, spans, sizes, y):
-    """x (C*H, W*N) -> y (C*OH, OW*N): the sum of each window's elements times its weight (OH, OW)."""
+    """x (C*H, W*N) -> y (C*OH, OW*N): the sum of each window's elements times its weight (OH,
+    OW)."""
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
     for row in prange(y.shape[0]):
         oy, total = row % OH, y[row]
@@ -109,7 +116,8 @@ def avg_pool(x, weight, spans, sizes, y):
 
 @kernel
 def avg_pool_backward(dy, weight, spans, sizes, dx):
-    """dy (C*OH, OW*N) -> dx (C*H, W*N): every element adds up its shares of the windows that it is in."""
+    """dy (C*OH, OW*N) -> dx (C*H, W*N): every element adds up its shares of the windows that it is
+    in."""
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
     for row in prange(dx.shape[0]):
         total = dx[row]

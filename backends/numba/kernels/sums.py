@@ -5,8 +5,8 @@ plain loop over a sum does not become vectors. The fast-math flag that allows it
 the compiler. Its choice depends on the code around: a kernel that was just compiled, and the same
 kernel loaded from disk, have other orders. Here the order is explicit. A sum is made of PARTS
 partial sums. Number j adds the terms j, j + PARTS, j + 2 PARTS, ... in this order. Then these are
-added by halves: j and j + PARTS / 2, then j and j + PARTS / 4, and so on. PARTS is the same on every
-processor, whatever the length of its vectors, and so are the bits.
+added by halves: j and j + PARTS / 2, then j and j + PARTS / 4, and so on. PARTS is the same on
+every processor, whatever the length of its vectors, and so are the bits.
 
 The arguments are rows of a C-contiguous float32 array, and float32 numbers.
 """
@@ -33,7 +33,8 @@ Terms = Callable[..., list[ir.Value]]
 
 def _sums(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any, terms: Terms,
           rows: int = 1, results: int = 1) -> list[ir.Value]:
-    """Sums over i of terms(builder, row[i], ..., number, ...); the first `rows` arguments are rows."""
+    """Sums over i of terms(builder, row[i], ..., number, ...); the first `rows` arguments are
+    rows."""
     arrays = [context.make_array(kind)(context, builder, value)
               for kind, value in zip(signature.args[:rows], arguments)]
     bases = [builder.ptrtoint(array.data, I64) for array in arrays]
