@@ -1,22 +1,20 @@
 """Elementwise activations: each with its derivative, as functions of (xp, array, *constants).
 
-A derivative is written with y = f(z) where all of its digits follow from y (`of` is "y"), else with
-the input z (`of` is "z"), and then the layer keeps z as well. Values and derivatives have a small
-relative error, also where they are tiny, down to the smallest normal number; below it they may be
-0. Exceptions:
+A derivative is written with y = f(z) if all of its digits follow from y (`of` is "y"), else with
+the input z (`of` is "z"); then the layer keeps z as well. Values and derivatives have a small
+relative error, also if they are tiny, down to the smallest normal number; below it they may be 0.
+Exceptions:
 
 - sigmoid, tanh, scaled_tanh: f' has an error of one rounding of y, about 1e-7 in float32, because
-the
-  fused kernels keep y alone. Where y is rounded to its limit, f' is 0.
-- silu, swish, gelu, gelu_tanh, mish: f' passes through 0 between -2 and 0 as a difference, and has
-an
-  absolute error there.
+  the fused kernels keep y alone. If y is rounded to its limit, f' is 0.
+- silu, swish, gelu, gelu_tanh, mish: f' is a difference that passes through 0 between -2 and 0,
+  and has an absolute error there.
 
-f(NaN) is NaN, and so is f'(NaN), except where f' is a choice between constants (relu, leaky_relu,
-hardtanh, ...). There f'(NaN) is what the comparison below gives, the same constant on every
-backend: one comparison for each element is all that such a derivative costs, and the loss is NaN
-already. At an infinity f and f' are at their limits; nothing overflows on the way to a finite
-result. The kernels that compute z (products, convolutions, batch normalisation) also apply those in
+f(NaN) is NaN, and so is f'(NaN), except for derivatives that are a choice between constants (relu,
+leaky_relu, hardtanh, ...). There f'(NaN) is what the comparison gives, the same constant on every
+backend: a derivative then costs one comparison for each element, and the loss is NaN already.
+At an infinity f and f' are at their limits; no intermediate result overflows if the result is
+finite. The kernels that compute z (products, convolutions, batch normalisation) also apply those in
 FUSED. The formulas with their sources are in the docstrings of the classes in xpnet/layers.
 
 An entry of the table is enough for an activation to work on every backend. Faster versions: a
@@ -65,8 +63,7 @@ HALF = "he_normal"          # for what is 0, or small, for half of the inputs (H
 
 
 def pick(xp, condition, yes: float, no: float, like):
-    """One of two numbers >= 0 for each element, in the type of `like`. Twice as fast as `where`,
-    which branches."""
+    """One of two numbers >= 0 for each element, in the type of `like`: twice as fast as `where`."""
     if yes < no:
         return pick(xp, ~condition, no, yes, like)
     return xp.maximum(condition.astype(like.dtype) * yes, no)
@@ -75,9 +72,9 @@ def pick(xp, condition, yes: float, no: float, like):
 # --- sigmoids -------------------------------------------------------------------------------------
 
 def fraction(xp, z):
-    """(a, b), the larger one 1, whose quotient is exp(z).
+    """(a, b), the larger one 1, with a / b = exp(z).
 
-    So sigmoid(z) = a / (a + b) has all of its digits, also where it is tiny.
+    So sigmoid(z) = a / (a + b) has all of its digits, also if it is tiny.
     """
     t = xp.exp(-xp.abs(z))
     return xp.maximum(t, z >= 0), xp.maximum(t, z <= 0)
@@ -122,7 +119,7 @@ def swish_derivative(xp, z, beta):
 
 
 def cut(xp, z):
-    """z, but for what is far below 0, where a sigmoid multiplies it that is 0 there."""
+    """z, limited far below 0, where it is multiplied by a sigmoid that is 0."""
     return xp.maximum(z, -LARGE)
 
 

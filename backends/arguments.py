@@ -55,7 +55,7 @@ def wrong(who: str, expected: str, name: str, value: object) -> ValueError:
 
 
 def expect_flag(who: str, name: str, value: Any) -> bool:
-    """True or False; an error for anything else, so that "no" is not taken for a yes."""
+    """True or False; ValueError for anything else, so that "no" is not taken for a yes."""
     if not isinstance(value, bool | np.bool_):
         raise wrong(who, f"{name} to be True or False", name, value)
     return bool(value)
@@ -70,7 +70,7 @@ def is_integer(value: object, least: int = -LARGEST, most: int = LARGEST) -> boo
 
 
 def expect_integer(who: str, name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
-    """An int from `least` to `most`; an error for anything else, floats and bools too."""
+    """An int from `least` to `most`; ValueError for anything else, floats and bools too."""
     if not is_integer(value, least, most):
         too_large = isinstance(value, int) and value > most
         bounds = (

@@ -1,12 +1,12 @@
 """The backend contract, and a reference implementation of every kernel in plain array code.
 
-A backend carries the array module `xp` and the operations that array modules lack or do badly. What
-stands here is the definition: short, the formula visible, correct on any array module. A subclass
-overrides what is hot on its machine and must agree with this file.
+A backend has the array module `xp` and the operations that array modules lack or are slow at. The
+methods here are the definition: short, with the formula visible, correct on any array module. A
+subclass overrides what can be faster on its machine, and must agree with this file.
 
-Everything is batch-last and C-contiguous: feature maps (C, H, W, N), features (D, N), filters (F,
-C/groups, KH, KW). No method writes into its inputs; what one returns belongs to the caller, except
-where it says "may be a view".
+Everything is batch-last and C-contiguous: feature maps (C, H, W, N), features (D, N), filters
+(F, C/groups, KH, KW). No method writes into its inputs. The caller owns what a method returns,
+unless the method says "may be a view".
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def weighed(xp: Any, weight: Array, value: Array) -> Array:
 
 
 class Backend:
-    """Kernels in plain `xp`; see the module's text for the layout."""
+    """Kernels in plain `xp`; the text of this file says how arrays are laid out."""
 
     name = "base"
     captures = False            # whether `capture` has anything to gain
 
     def __init__(self, xp: Any = np, note: str = "") -> None:
         self.xp = xp
-        self.note = note        # how "auto" came to choose this backend
-        # ways that a clock chose for some shapes; others would give other bits
+        self.note = note        # what "auto" could not use
+        # alternatives that were measured to be fastest, by shape
         self.tuning: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -48,8 +48,7 @@ class Backend:
     # --- memory -----------------------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array of the backend with unspecified content. Kernels take their outputs from
-        here."""
+        """An array of the backend with unspecified content. Kernels allocate their outputs here."""
         return self.xp.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -58,7 +57,7 @@ class Backend:
         return out
 
     def asarray(self, a: Any, dtype: Any = None) -> Array:
-        """`a` as a C-contiguous array of this backend; a copy only where one is needed."""
+        """`a` as a C-contiguous array of this backend; a copy only if one is needed."""
         return self.xp.ascontiguousarray(self.xp.asarray(a, dtype=dtype))
 
     def to_numpy(self, a: Array) -> np.ndarray:
@@ -69,10 +68,9 @@ class Backend:
         """Wait until every kernel that was launched has ended."""
 
     def scope(self) -> AbstractContextManager[Any]:
-        """`with backend.scope():` runs plain xp code on the backend's device, where there is more
-        than one.
+        """`with backend.scope():` runs plain xp code on the backend's device, if there are several.
 
-        On the CPU numbers that are too small become 0 in it, also where `np.seterr` makes that an
+        On the CPU, numbers that are too small become 0 inside, also if `np.seterr` makes that an
         error: exp(-1000) is 0 in every softmax.
         """
         return np.errstate(under="ignore")
@@ -80,11 +78,10 @@ class Backend:
     # --- steps ------------------------------------------------------------------------------------
 
     def stream(self) -> AbstractContextManager[Any]:
-        """`with backend.stream():` is `scope` for work that is long or captured: training,
-        evaluation, prediction.
+        """`with backend.stream():` is `scope` for long or captured work, e.g. training.
 
-        What was launched before the block ends before its work begins, and its work before what
-        comes after it.
+        Work inside the block begins after everything that was launched before it, and ends before
+        everything that is launched after it.
         """
         return self.scope()
 
@@ -99,27 +96,29 @@ class Backend:
         return fn
 
     def assign(self, out: Array, values: Sequence[float]) -> None:
-        """out[i] = values[i]: a few numbers of the host, out (n,) float64, without waiting for the
-        GPU."""
+        """out[i] = values[i], a few numbers of the host to out (n,) float64, without waiting."""
         out[...] = self.asarray(np.array(values, np.float64))
 
     # --- batches ----------------------------------------------------------------------------------
 
     def gather_batch(self, samples: Array, index: Array | None, dtype: Any) -> Array:
-        """out[..., n] = samples[index[n]]: batch-first samples become a batch-last batch, in one
-        move.
+        """A batch-last batch of batch-first samples: out[..., n] = samples[index[n]].
 
-        samples (S, ...) of any real dtype, on the host or on the backend; index (N,) int64 from 0
-        to S - 1, or None for all of them in order -> (..., N) of dtype. Without an index it may be
-        a view of samples.
+        Args:
+            samples: (S, ...) of any real dtype, on the host or on the backend.
+            index: (N,) int64 from 0 to S - 1; None for all samples in order, and then the result
+                may be a view.
+            dtype: of the result, (..., N).
         """
-        # on the host if they lie there: fewer bytes travel
+        # on the host if the samples are there: fewer bytes are copied
         rows = samples if index is None else samples[index]
         return self.xp.ascontiguousarray(self.xp.moveaxis(self.asarray(rows), 0, -1), dtype=dtype)
 
     def feed(self, samples: Array, dtype: Any, most: int) -> Feed:
-        """A source of batches of up to `most` of these batch-first samples, kept where batches are
-        made of them fastest."""
+        """A source of batches of up to `most` of these batch-first samples.
+
+        It keeps the samples where batches can be made fastest.
+        """
         return Feed(self, samples, dtype)
 
     # --- matrices ---------------------------------------------------------------------------------
@@ -127,8 +126,15 @@ class Backend:
     def gemm(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False,
              bias: Array | None = None, activation: str | None = None, out: Array | None = None,
              accumulate: bool = False) -> Array:
-        """f(A B + bias): op(a) (M, K), op(b) (K, N), bias (M,) -> (M, N); with accumulate, out += A
-        B instead."""
+        """A matrix product, y = f(op(a) op(b) + bias).
+
+        Args:
+            a, b: op(a) is (M, K), op(b) is (K, N), where op transposes if trans_a or trans_b.
+            bias: (M,), or None.
+            activation: the name of f, or None.
+            out: an array (M, N) for the result; None for a new one.
+            accumulate: whether to add to `out` instead: out += y.
+        """
         product = self.xp.matmul(a.T if trans_a else a, b.T if trans_b else b)
         if bias is not None:
             product += bias[:, None]
@@ -137,16 +143,18 @@ class Backend:
         return self.store(product, out, accumulate)
 
     def store(self, value: Array, out: Array | None, accumulate: bool = False) -> Array:
-        """`value` itself where there is no `out`; else out = value, or out += value with
-        accumulate."""
+        """`value` itself if `out` is None; else out = value, or out += value with accumulate."""
         if out is None:
             return value
         out[...] = out + value if accumulate else value
         return out
 
     def _is_direct(self, out: Array | None, dtype: Any, *reads: Array | None) -> bool:
-        """Whether a kernel may write its result straight into `out`: an array of this dtype,
-        contiguous, whose memory is none of the arrays that are still to be read."""
+        """Whether a kernel may write its result straight into `out`.
+
+        That is: `out` is an array of this dtype, contiguous, and shares no memory with the arrays
+        that are still to be read.
+        """
         return (out is not None and out.dtype == dtype and bool(out.flags.c_contiguous)
                 and not any(self._overlap(out, a) for a in reads if a is not None))
 
@@ -157,8 +165,9 @@ class Backend:
     # --- convolution ------------------------------------------------------------------------------
 
     def im2col(self, x: Array, window: Window) -> Array:
-        """Every window as a column: x (C, H, W, N) -> cols (C*KH*KW, OH*OW*N), zeros where a tap
-        falls on padding.
+        """Every window as a column: x (C, H, W, N) -> cols (C*KH*KW, OH*OW*N).
+
+        Taps on padding give 0.
 
         For windows of one element it may be a view of x.
         """
@@ -176,8 +185,10 @@ class Backend:
         return cols.reshape(C * KH * KW, OH * OW * N)
 
     def col2im(self, cols: Array, x_shape: tuple[int, ...], window: Window) -> Array:
-        """The adjoint of im2col: cols (C*KH*KW, OH*OW*N) -> (C, H, W, N), each element the sum, in
-        tap order, of the columns' entries that were read from it."""
+        """The adjoint of im2col: cols (C*KH*KW, OH*OW*N) -> (C, H, W, N).
+
+        Each element is the sum, in tap order, of the entries that im2col would read from it.
+        """
         C, H, W, N = x_shape
         if window.pointwise:
             return cols.reshape(x_shape).copy()
@@ -193,10 +204,12 @@ class Backend:
 
     def conv2d(self, x: Array, W: Array, window: Window, *, groups: int = 1,
                bias: Array | None = None, activation: str | None = None) -> Array:
-        """Cross-correlation: y[f, oy, ox] = f(bias[f] + sum over c, i, j of W[f, c, i, j] x[c, iy,
-        ix]).
+        """Cross-correlation.
 
-        x (C, H, W, N), W (F, C/groups, KH, KW), bias (F,) -> (F, OH, OW, N).
+        y[f, oy, ox] = g(bias[f] + sum over c, i, j of W[f, c, i, j] x[c, iy, ix])
+
+        x (C, H, W, N), W (F, C/groups, KH, KW), bias (F,) -> y (F, OH, OW, N); iy and ix as in
+        Window, g the activation.
         """
         F, K = W.shape[0], W.shape[1] * window.taps
         OH, OW = window.output_size(*x.shape[1:3])
@@ -213,8 +226,10 @@ class Backend:
 
     def conv2d_dx(self, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window, *,
                   groups: int = 1) -> Array:
-        """Gradient by the input: dcols = W^T dy, dx = col2im(dcols). dy (F, OH, OW, N) -> (C, H, W,
-        N)."""
+        """The input gradient of conv2d: dcols = W^T dy, dx = col2im(dcols).
+
+        dy (F, OH, OW, N), W (F, C/groups, KH, KW) -> dx (C, H, W, N).
+        """
         F, K = W.shape[0], W.shape[1] * window.taps
         dy = dy.reshape(groups, F // groups, -1)  # (G, F/G, P)
         W = W.reshape(groups, F // groups, K)
@@ -223,8 +238,11 @@ class Backend:
 
     def conv2d_dW(self, x: Array, dy: Array, window: Window, *, groups: int = 1,
                   out: Array | None = None, accumulate: bool = False) -> Array:
-        """Gradient by the filters: dW = dy im2col(x)^T. x (C, H, W, N), dy (F, OH, OW, N) -> (F,
-        C/groups, KH, KW)."""
+        """The filter gradient of conv2d: dW = dy im2col(x)^T.
+
+        x (C, H, W, N), dy (F, OH, OW, N) -> dW (F, C/groups, KH, KW); `out` and `accumulate` as in
+        gemm.
+        """
         F, K = dy.shape[0], x.shape[0] // groups * window.taps
         cols = self.im2col(x, window).reshape(groups, K, -1)  # (G, K, P)
         # (G, F/G, K)
@@ -234,11 +252,10 @@ class Backend:
     # --- pooling ----------------------------------------------------------------------------------
 
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Array]:
-        """Largest element of each window, and its index i * KW + j inside the window (uint8 up to
-        255 taps, else int32).
+        """The largest element of each window and its index, x (C, H, W, N) -> both (C, OH, OW, N).
 
-        Of equal values the first wins, a NaN wins over everything, padding never wins. x (C, H, W,
-        N) -> (C, OH, OW, N).
+        The index is i * KW + j inside the window, uint8 up to 255 taps, else int32. The first of
+        equal values wins, a NaN wins over everything, padding never wins.
         """
         C, H, W, N = x.shape
         OH, OW = window.output_size(H, W)
@@ -268,8 +285,10 @@ class Backend:
 
     def max_pool2d_dx(self, dy: Array, argmax: Array, x_shape: tuple[int, ...],
                       window: Window) -> Array:
-        """Each dy goes to the element that won: dy, argmax (C, OH, OW, N) -> (C, H, W, N), summed
-        in tap order."""
+        """The input gradient of max_pool2d: each dy goes to the element that won, in tap order.
+
+        dy, argmax (C, OH, OW, N) -> (C, H, W, N).
+        """
         OH, OW = dy.shape[1:3]
         KH, KW = window.kernel
         padded = self._padded_zeros(x_shape, window, dy.dtype)
@@ -281,8 +300,10 @@ class Backend:
         return self._crop(padded, x_shape, window)
 
     def avg_pool2d(self, x: Array, window: Window, *, count_padding: bool = True) -> Array:
-        """Mean of each window, x (C, H, W, N) -> (C, OH, OW, N); without count_padding, of its
-        elements inside x."""
+        """The mean of each window, x (C, H, W, N) -> (C, OH, OW, N).
+
+        Without count_padding it is the mean of the elements inside x.
+        """
         OH, OW = window.output_size(*x.shape[1:3])
         padded = self._pad(x, window)
         y = self.zeros((x.shape[0], OH, OW, x.shape[3]), x.dtype)
@@ -295,7 +316,10 @@ class Backend:
 
     def avg_pool2d_dx(self, dy: Array, x_shape: tuple[int, ...], window: Window, *,
                       count_padding: bool = True) -> Array:
-        """Each dy is shared among the elements of its window: dy (C, OH, OW, N) -> (C, H, W, N)."""
+        """The input gradient of avg_pool2d: the elements of a window share its dy equally.
+
+        dy (C, OH, OW, N) -> (C, H, W, N).
+        """
         OH, OW = dy.shape[1:3]
         share = dy * self._window_weight(x_shape, window, count_padding, dy.dtype)
         padded = self._padded_zeros(x_shape, window, dy.dtype)
@@ -307,7 +331,7 @@ class Backend:
 
     def _window_weight(self, x_shape: tuple[int, ...], window: Window, count_padding: bool,
                        dtype: Any) -> Array:
-        """1 / number of elements that a window's mean counts: a Python float, or (OH, OW, 1)."""
+        """1 / number of elements that a mean counts: a Python float, or (OH, OW, 1)."""
         if count_padding:
             return 1.0 / window.taps
         rows, columns = (inside.sum(axis=1) for inside in window.inside(*x_shape[1:3]))
@@ -319,7 +343,7 @@ class Backend:
         return self.zeros((C, H + top + bottom, W + left + right, N), dtype)
 
     def _pad(self, x: Array, window: Window, value: float = 0.0) -> Array:
-        """x (C, H, W, N) within a border of `value`; x itself where the window has no padding."""
+        """x (C, H, W, N) with a border of `value`; x itself if the window has no padding."""
         if not window.padded:
             return x
         padded = self._padded_zeros(x.shape, window, x.dtype)
@@ -337,17 +361,25 @@ class Backend:
 
     def activate(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()
                  ) -> Array:
-        """y = f(z), with the activation's constants where they are not its usual ones; z itself
-        where there is no activation."""
+        """y = f(z); z itself if `activation` is None.
+
+        Args:
+            activation: a name in activations.py, or None.
+            constants: of the activation, if they are not the defaults of the table.
+        """
         return z if activation is None else activations.forward(self.xp, z, activation, constants)
 
     def activation_backward(self, dy: Array, y: Array, activation: str | None,
                             constants: tuple[float, ...] = (), *, bias_grad: Array | None = None,
                             accumulate: bool = False) -> Array:
-        """dz = dy * f'(z), and bias_grad (rows,) = sum of dz over all axes but the first.
+        """dz = dy * f'(z), and bias_grad (rows,) = the sum of dz over all axes but the first.
 
-        y is the output f(z), or the input z where the activation's derivative is written with it
-        (`of` is "z" in activations.py). Without an activation dz is dy itself.
+        Args:
+            y: the output f(z); the input z if the activation's derivative is written with it (`of`
+                is "z" in activations.py).
+            bias_grad: an array for the sums, or None. With accumulate they are added to it.
+
+        Without an activation dz is dy itself.
         """
         dz = (dy if activation is None
               else dy * activations.derivative(self.xp, y, activation, constants))
@@ -360,13 +392,12 @@ class Backend:
     def batch_norm(self, x: Array, gamma: Array, beta: Array, eps: float, *,
                    activation: str | None = None
                    ) -> tuple[Array, Array, Array]:
-        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's own statistics (Ioffe
-        and Szegedy 2015).
+        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's statistics.
 
         x (C, ..., N), gamma and beta (C,) -> y like x, mean (C,), var (C,), the variance with
-        divisor n. The mean of equal elements is their value, to the bit, so that a constant channel
-        becomes beta: a rounding error of the mean would be divided by the standard deviation, which
-        is 0 there.
+        divisor n (Ioffe and Szegedy 2015). The mean of equal elements is their value, to the bit,
+        so that a constant channel becomes beta: a rounding error of the mean would be divided by
+        the standard deviation, which is 0 there.
         """
         rows = x.reshape(x.shape[0], -1)
         mean = rows.mean(axis=1)
@@ -379,8 +410,7 @@ class Backend:
 
     def batch_norm_inference(self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array,
                              eps: float, *, activation: str | None = None) -> Array:
-        """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with given statistics; shapes as in
-        batch_norm."""
+        """batch_norm with given statistics mean and var, both (C,)."""
         rows = x.reshape(x.shape[0], -1)
         scale = gamma / self.xp.sqrt(var + eps)  # (C,)
         y = (rows - mean[:, None]) * scale[:, None] + beta[:, None]
@@ -389,11 +419,12 @@ class Backend:
     def batch_norm_backward(self, dy: Array, x: Array, y: Array, gamma: Array, mean: Array,
                             var: Array, eps: float, *, activation: str | None = None,
                             gamma_grad: Array, beta_grad: Array, accumulate: bool = False) -> Array:
-        """Gradient of batch_norm, with x_hat = (x - mean) / std, dz = dy f'(y) and n elements per
-        channel:
+        """The gradient of batch_norm, with x_hat = (x - mean) / std, dz = dy f'(y), n = x.size / C:
 
-        dgamma = sum dz x_hat, dbeta = sum dz, dx = gamma / std * (dz - dbeta / n - x_hat dgamma /
-        n).
+            dgamma = sum dz x_hat,  dbeta = sum dz
+            dx = gamma / std * (dz - dbeta / n - x_hat dgamma / n)
+
+        Returns dx; dgamma and dbeta go to gamma_grad and beta_grad (C,), added with accumulate.
         """
         dz = self.activation_backward(dy, y, activation).reshape(x.shape[0], -1)
         std = self.xp.sqrt(var + eps)
@@ -408,12 +439,12 @@ class Backend:
 
     def update_running(self, running_mean: Array, running_var: Array, mean: Array, var: Array,
                        momentum: float, n: int) -> None:
-        """running += momentum (batch's - running), with the unbiased variance var n / (n - 1). All
-        (C,), n elements each.
+        """running += momentum (batch's - running), with the unbiased variance var n / (n - 1).
 
-        Where momentum times the difference is too small to change the running mean, the mean moves
-        by one unit in its last place. Else it would stop 5 of them before the mean of a constant
-        channel, whose running variance goes to 0.
+        All arrays are (C,), for n elements each. If momentum times the difference is too small to
+        change the running mean, the mean moves by one unit in its last place. Otherwise it would
+        stop 5 of these units before the mean of a constant channel, whose running variance goes to
+        0.
         """
         moved = running_mean + momentum * (mean - running_mean)
         if momentum > 0:
@@ -425,8 +456,8 @@ class Backend:
     # --- softmax ----------------------------------------------------------------------------------
 
     def softmax(self, z: Array) -> Array:
-        """exp(z_k) / sum over k of exp(z_k) over the first axis, shifted by the largest z so that
-        nothing overflows."""
+        """exp(z_k) / sum over k of exp(z_k), over the first axis; z less its maximum does not
+        overflow."""
         e = self.xp.exp(z - z.max(axis=0))
         return e / e.sum(axis=0)
 
@@ -435,13 +466,12 @@ class Backend:
         return y * (dy - (dy * y).sum(axis=0))
 
     def softmax_cross_entropy(self, z: Array, target: Array) -> tuple[Array, Array]:
-        """Mean over the batch of -sum over k of t_k log softmax(z)_k, and its gradient (softmax(z)
-        sum(t) - t) / N.
+        """The mean over the batch of -sum over k of t_k log softmax(z)_k, and its gradient.
 
-        z (K, N); target is labels (N,) of an integer type, or t (K, N) -> loss (), dz (K, N).
-        Here 0 times anything is 0. So a class may have the logit -infinity where its share is 0,
-        and a sample whose shares are all 0 adds nothing to the loss and has a gradient of 0,
-        whatever its logits are.
+        z (K, N), target labels (N,) of an integer type or shares t (K, N) -> loss (), dz (K, N),
+        which is (softmax(z) sum(t) - t) / N. Here 0 times anything is 0: a class may have the logit
+        -infinity if its share is 0, and a sample whose shares are all 0 adds nothing to the loss
+        and has a gradient of 0, whatever its logits are.
         """
         K, N = z.shape
         if target.ndim == 1:
@@ -454,11 +484,11 @@ class Backend:
         return loss, (weighed(self.xp, weight, e / total) - target) / N
 
     def tally(self, sums: Array, loss: Array, y: Array, target: Array | None) -> None:
-        """sums += (N loss, hits, N): the mean loss of a batch, and how many of the outputs y (K, N)
-        are largest at their class.
+        """sums += (N loss, hits, N): the mean loss of a batch, and how many predictions are right.
 
-        target is labels (N,) or shares (K, N), of which the largest counts; without it hits are not
-        counted and y has any shape (..., N). sums (3,) float64.
+        A prediction is the largest of the outputs y (K, N). target is labels (N,), or shares (K,
+        N), of which the largest counts. If it is None, hits are not counted and y may have any
+        shape (..., N). sums (3,) float64.
         """
         N = y.shape[-1]
         sums[:1] += loss.astype(np.float64) * N
@@ -470,9 +500,11 @@ class Backend:
     # --- dropout ----------------------------------------------------------------------------------
 
     def random_bits(self, n: int, key: tuple[int, int], counter: Array) -> Array:
-        """n random 32-bit words (uint32), the same on every backend: NumPy's Philox 4x64 with 10
-        rounds (Salmon et al. 2011), started at counter (0, 0, counter[0], counter[1]), low half of
-        each 64-bit word first."""
+        """n random 32-bit words (uint32), the same on every backend.
+
+        NumPy's Philox 4x64 with 10 rounds (Salmon et al. 2011), started at the counter
+        (0, 0, counter[0], counter[1]), the low half of each 64-bit word first.
+        """
         step, use = (int(c) for c in self.to_numpy(counter))
         words = np.random.Philox(key=np.array(key, np.uint64),
                                  counter=np.array([0, 0, step, use], np.uint64)).random_raw(
@@ -481,11 +513,10 @@ class Backend:
 
     def dropout(self, x: Array, p: float, key: tuple[int, int],
                 counter: Array) -> tuple[Array, Array]:
-        """y = x keep / (1 - p), keep = bits >= round(p 2^32), element i in C order using word i
-        (Srivastava et al. 2014).
+        """y = x keep / (1 - p), keep = bits >= round(p 2^32) (Srivastava et al. 2014).
 
-        key = (seed, layer), counter (2,) uint64 = (step, use) on the backend -> y and keep (bool),
-        both like x.
+        Element i in C order uses word i of random_bits(key, counter): key = (seed, layer), counter
+        (2,) uint64 = (step, use) on the backend. Returns y and keep (bool), both like x.
         """
         keep = (self.random_bits(x.size, key, counter) >= round(p * 2.0**32)).reshape(x.shape)
         return self.dropout_dx(x, p, keep), keep
@@ -498,11 +529,13 @@ class Backend:
 
     def update(self, rule: str, w: Array, g: Array, slots: Sequence[Array | None], hyper: Array, *,
                decayed: int) -> None:
-        """One step of an optimizer: changes the weights w (n,) and the slots, each (n,), in place,
-        given the gradients g.
+        """One step of an optimizer: changes the weights w (n,) and the slots, each (n,), in place.
 
-        The rule is one of rules.RULES. hyper (h,) float64 on the backend has its hyper-parameters.
-        A slot is None if the rule does without it. Weight decay applies to the first `decayed`
-        weights.
+        Args:
+            rule: a name in rules.RULES.
+            g: the gradients (n,).
+            slots: the arrays that the rule keeps between steps; None for one that it does without.
+            hyper: its hyper-parameters, (h,) float64 on the backend.
+            decayed: weight decay applies to the first `decayed` weights.
         """
         rule_for(rule, slots, hyper).apply(self.xp, w, g, *slots, hyper, decayed)

@@ -2,11 +2,11 @@
 
     erfc(x) = exp(-x^2) p(t) / (1 + 2 x)    for x >= 0, t = (x - 15/4) / (x + 15/4)
 
-The change of variable, which brings x >= 0 to -1 .. 1, is that of Shepherd and Laframboise 1981. p
-is the Chebyshev series that equals the function at 60 Chebyshev nodes, cut where what is left out
-is below the array's last digit, and written as a polynomial; computed with mpmath in 60 digits,
-which test_erf.py does again. The relative error stays below 1e-15 in float64 and 1e-6 in float32,
-also where erfc is tiny.
+The change of variable, from x >= 0 to -1 .. 1, is that of Shepherd and Laframboise 1981. p is the
+Chebyshev series that equals the function at 60 Chebyshev nodes, truncated where the rest is below
+the array's last digit, and written as a polynomial. It was computed with mpmath in 60 digits, and
+test_erf.py does it again. The relative error is below 1e-15 in float64 and 1e-6 in float32, also
+if erfc is tiny.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Samples on their way into a step: batch-first as people hold them, batch-last as everything
-inside wants them."""
+"""Sources of batches: samples are batch-first outside, batches are batch-last inside."""
 
 from __future__ import annotations
 

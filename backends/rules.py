@@ -1,9 +1,8 @@
 """The table of optimizer rules: each is a function in plain xp that changes weights by one step.
 
 A rule `f(xp, w, g, *slots, hyper, decayed)` gets weights w (n,), their gradients g (n,) and the
-slots, arrays (n,) in which an optimizer keeps what it needs of earlier steps. It changes w and the
-slots in place. Weight decay applies to the first `decayed` weights only: there g' = g + decay w,
-elsewhere g' = g.
+slots, arrays (n,) that an optimizer keeps between steps. It changes w and the slots in place.
+Weight decay applies to the first `decayed` weights only: there g' = g + decay w, elsewhere g' = g.
 
 A rule works element by element, so that a backend may apply it to one chunk after another. `hyper`
 is a float64 array on the backend, because a number in a captured GPU graph would be a constant. It
@@ -11,9 +10,8 @@ is cast to the type of w first, so that float32 stays float32; but 1 - b is comp
 float32, 1 - 0.999 keeps four digits only.
 
 An entry of the table is enough for a rule to work on every backend. A faster version is found by
-the rule's name: a kernel of numba/kernels/optimizers.py, a struct of
-cupy/kernels/optimizers.cu (name "Adamw"
-for "adamw"), a function of numpy/optimizers.py.
+the rule's name: a kernel of numba/kernels/optimizers.py, a struct of cupy/kernels/optimizers.cu
+("Adamw" for "adamw"), a function of numpy/optimizers.py.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Which implementation answered each call of a backend: a kernel of its own, or one that it fell
-back to."""
+"""Which implementation answered each call of a backend: its own, or one that it fell back to."""
 
 from __future__ import annotations
 

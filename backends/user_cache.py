@@ -1,4 +1,4 @@
-"""The folder that the system sets aside for what a program can make or fetch again."""
+"""The user's cache folder: files that a program can make or download again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _home() -> Path:
 
 
 class Untrusted(PermissionError):       # noqa: N818 - the reason, for a sentence about it
-    """Someone else may have written what lies here."""
+    """Someone else may have written what is here."""
 
 
 class PrivateFolder:

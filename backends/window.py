@@ -1,5 +1,4 @@
-"""Sliding windows: the one place that turns kernel, stride, padding and dilation into sizes and
-indices."""
+"""Sliding windows: all arithmetic of kernel, stride, padding and dilation."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ class Window:
         left, right) or "valid" (none), "half" = "same" (keeps the size at stride 1) or "full"
         (every overlap counts).
 
-        Padding as large as the window makes windows that are empty: they lie wholly in padding. A
+        Padding as large as the window makes windows that are empty: they are wholly in padding. A
         convolution gives 0 there, a maximum has no value: with empty=False such padding is an
         error.
         """
@@ -64,7 +63,7 @@ class Window:
             if not empty and max(before, after) >= size:
                 raise ValueError(f"{who}: expected padding smaller than the {size} {axis} that the "
                                  "window spans, so that "
-                                 "no window lies wholly in padding. Received: "
+                                 "no window is wholly in padding. Received: "
                                  f"padding={padding!r}.")
         return cls(kernel, strides, pad, dilations)
 
@@ -104,14 +103,14 @@ class Window:
     @property
     def flipped(self) -> Window | None:
         """The window of the convolution that gives the input gradient; None if the gradient is no
-        convolution with padding of 0 or more: if the stride is not 1, or windows lie wholly in
+        convolution with padding of 0 or more: if the stride is not 1, or windows are wholly in
         padding."""
         padding = self.gradient_padding
         return (Window(self.kernel, (1, 1), padding, self.dilation) if self.stride == (1, 1)
                 and min(padding) >= 0 else None)
 
     def output_size(self, height: int, width: int, *, who: str = "Window") -> tuple[int, int]:
-        """(OH, OW) for an input of height x width; an error where the window is larger than the
+        """(OH, OW) for an input of height x width; ValueError if the window is larger than the
         padded input."""
         top, bottom, left, right = self.padding
         sizes = height + top + bottom, width + left + right
@@ -182,7 +181,7 @@ class Window:
         return rows, columns
 
     def check_no_empty_window(self, height: int, width: int, *, who: str = "Window") -> None:
-        """An error where some window sees nothing but padding (a dilated one can step over a small
+        """ValueError if some window sees nothing but padding (a dilated one can step over a small
         input)."""
         axes = zip((height, width), self.output_size(height, width), self.kernel, self.stride,
                    (self.padding[0], self.padding[2]), self.dilation, strict=True)

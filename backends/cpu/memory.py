@@ -1,7 +1,7 @@
-"""Memory for arrays that is used again once nothing references it any longer.
+"""Memory for arrays that is used again when no array uses it any longer.
 
-Fresh pages from the operating system cost more than the arithmetic on them, and a training step
-asks for the same sizes again and again.
+New pages from the operating system cost more than the arithmetic on them, and each training step
+needs arrays of the same sizes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class MemoryPool:
     middle of another call; `empty` alone takes the lock.
 
     Blocks are cut from chunks, the smallest that fits, and grow together again with their
-    neighbours. Where none fits, the chunks that nobody uses are given back and one is made that is
+    neighbours. Where none fits, the chunks that are not used are given back and one is made that is
     as large as all of them: after a training step or two there are few, and what they hold is
     hardly more than what is in use at one time.
     """
@@ -70,7 +70,7 @@ class MemoryPool:
         return np.asarray(_Lease(block, self._returned, shape, dtype))
 
     def drop_idle(self) -> None:
-        """Give the chunks back to the system that nobody uses."""
+        """Give the chunks back to the system that are not used."""
         with self._lock:
             self._collect()
             self._drop(lambda block: True)
@@ -82,8 +82,8 @@ class MemoryPool:
             return sum(size for size, _ in self._sizes)
 
     def _take(self, size: int) -> _Block:
-        """The smallest free block of at least so many bytes, cut to size; a new one where there is
-        none."""
+        """The smallest free block of at least that many bytes, cut to size; a new one where there
+        is none."""
         at = bisect_left(self._sizes, (size, 0))
         if at < len(self._sizes) and self._sizes[at][0] < SPARING * size:
             block = self._remove(self._starts[self._sizes[at][1]])

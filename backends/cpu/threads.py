@@ -1,7 +1,6 @@
-"""Threads for the CPU: a small pool that shares out numbered tasks, and a limit of one thread on
-BLAS while it runs.
+"""Threads for the CPU: a small pool that runs numbered tasks, with BLAS limited to one thread.
 
-NumPy lets go of the interpreter's lock inside copies, arithmetic and matrix products, so plain
+NumPy releases the interpreter's lock inside copies, arithmetic and matrix products, so ordinary
 threads are enough.
 """
 

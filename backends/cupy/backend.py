@@ -1,7 +1,6 @@
-"""NVIDIA GPUs through CuPy: the device, its memory, the launch of kernels, and what is computed
-where.
+"""NVIDIA GPUs through CuPy: the device, its memory, and which function computes what.
 
-The only file that imports cupy, and only when a GPU is asked for.
+The only file that imports cupy, and only when a GPU is used.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def kernels() -> dict[str, tuple[str, ...]]:
 
 
 def device_count() -> int:
-    """Number of GPUs, at least 1; a BackendError with reason and remedy where CuPy or the GPU
+    """Number of GPUs, at least 1; BackendError with reason and remedy if CuPy or the GPU
     cannot be used."""
     cupy = _import_cupy()
     try:

@@ -1,5 +1,6 @@
-"""Batches on an NVIDIA GPU: gathered from samples that lie there, or shipped from the host while
-the GPU computes."""
+"""Batches on an NVIDIA GPU: gathered from samples on the GPU, or copied from the host while the GPU
+computes.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ def gather_batch(self: CupyBackend, samples: Array, index: Array | None, dtype: 
 
 def gather(self: CupyBackend, samples: Array, index: Array | None, dtype: np.dtype[Any],
            out: Array | None = None) -> Array:
-    """gather_batch of contiguous samples and an index that lie on the GPU, to `out` if there is
+    """gather_batch of contiguous samples and an index on the GPU, to `out` if there is
     one."""
     labels = samples.dtype == dtype == LABELS
     if not labels and (samples.dtype not in SOURCES or dtype not in TARGETS):
@@ -110,7 +111,7 @@ def feed(self: CupyBackend, samples: Array, dtype: Any, most: int) -> Feed:
 
 
 class DeviceFeed(Feed):
-    """Samples that lie on the GPU as they are, bytes as bytes; a kernel makes a batch of them."""
+    """Samples that are on the GPU as they are, bytes as bytes; a kernel makes a batch of them."""
 
     backend: CupyBackend
 

@@ -1,4 +1,4 @@
-"""Steps captured as CUDA graphs: hundreds of launches recorded once, and from then on made in
+"""Steps captured as CUDA graphs: hundreds of launches are recorded once and then launched as
 one."""
 
 from __future__ import annotations

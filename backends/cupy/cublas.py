@@ -1,13 +1,13 @@
-"""Products by NVIDIA's cuBLAS, through a handle of our own: with CuPy's there are none while a
-stream is captured.
+"""Products by NVIDIA's cuBLAS, through a handle of our own: CuPy's cannot be used while a stream is
+captured.
 
-cuBLAS wants the columns of a matrix one after another, ours has its rows so. The same memory, read
-column by column, is the transpose, and
+cuBLAS stores a matrix column by column, we row by row. The same memory, read column by column, is
+the transpose, and
 
-    C = A B     is asked for as     C^T = B^T A^T
+    C = A B     is computed as      C^T = B^T A^T
 
-so the operands change places, and what lies turned for us lies turned for cuBLAS. The same version
-of the library on the same kind of GPU gives the same bits; another version may not.
+so the operands change places; an operand that is transposed for us is transposed for cuBLAS. The
+same version of the library gives the same bits on the same kind of GPU; another version may not.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def find(cuda: Any) -> Any:
 
 
 def opened(cuda: Any, device: int) -> Cublas | None:
-    """A handle for this GPU; None where no library is to be had, or only one that cannot work with
+    """A handle for this GPU; None if there is no library, or only one that cannot work with
     this driver."""
     library = find(cuda)
     try:

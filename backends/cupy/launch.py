@@ -1,5 +1,5 @@
-"""How the kernels of kernels/ are launched: template names, vector widths, grids and blocks. No GPU
-in it."""
+"""How the kernels in kernels/ are launched: template names, vector widths, grids, blocks. Needs no
+GPU."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def vector_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
     """The largest width that divides n and suits each (address, itemsize); the first of them says
     how far 16 bytes reach.
 
-    An access of several elements must lie at a multiple of its own size, and rows of n elements
+    An access of several elements must be at a multiple of its own size, and rows of n elements
     keep to that if width divides n.
     """
     width = ACCESS // accesses[0][1]
@@ -148,7 +148,7 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
     """((grid, block), struct Pieces) for kernels that read `rows` rows of `size` elements, `width`
     at a time.
 
-    A piece is a number of full turns of the threads that lie along a row, but for the last one of
+    A piece is a number of full turns of the threads along a row, but for the last one of
     each row. Results do not depend on the launch, only on the pieces, and those on the shape alone.
     """
     vectors = size // width
@@ -187,8 +187,8 @@ def flat_launch(threads: int) -> tuple[Grid, Grid]:
 
 
 def matrix_launch(rows: int, columns: int, terms: int) -> tuple[Grid, Grid]:
-    """(grid, block) for kernels that make each element of a matrix from so many terms, up to eight
-    threads together."""
+    """(grid, block) for kernels that make each element of a matrix from a number of terms, up to
+    eight threads together."""
     together = min(power_of_two(terms), 8, THREADS)
     across = THREADS // together
     return (_blocks(columns, across, MAX_GRID[0]), _blocks(rows, 1, MAX_GRID[1]),

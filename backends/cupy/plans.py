@@ -1,8 +1,7 @@
-"""How a matrix product is spread over a GPU: tiles, splits, shared memory. Plain arithmetic, no
-GPU.
+"""How a matrix product is distributed over a GPU: tiles, splits, shared memory. Needs no GPU.
 
-A plan follows from the shape alone; cuda_tuning.py says where another one may come from. The sums
-of a split product are added in another order, so another plan gives other bits.
+A plan follows from the shape alone; tuning.py says when another one is used. Another plan gives
+other bits, because it adds the sums of a split product in another order.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ def other_plans(math: Math, K: int) -> list[list[int]]:
 
 
 def cut(tile: tuple[int, int], splits: int, steps: int) -> Plan:
-    """The plan with about so many splits, none of them empty."""
+    """The plan with about that many splits, none of them empty."""
     each = -(-steps // max(splits, 1))
     return Plan(*tile, -(-steps // each), each)
 
@@ -153,6 +152,6 @@ def kernel_name(math: Math, plan: Plan, a: str, b: str, image: bool) -> str:
 
 
 def kernel_names() -> tuple[str, ...]:
-    """Every product that can be asked for."""
+    """Every product that can be launched."""
     return tuple(kernel_name(math, Plan(*tile, 1, 1), *reading) for math in MATHS
                  for tile in math.tiles for reading in READINGS)

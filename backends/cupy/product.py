@@ -198,7 +198,7 @@ def _by_cublas(self: CupyBackend, library: cublas.Cublas, math: Math,
 
 
 def flipped_filters(self: CupyBackend, W: Array, groups: int) -> Array:
-    """Filters for the gradient by the input: W (F, C/groups, KH, KW) -> (C, F/groups, KH, KW), each
+    """Filters for the input gradient: W (F, C/groups, KH, KW) -> (C, F/groups, KH, KW), each
     turned by 180 degrees."""
     F, C, KH, KW = W.shape
     W = self._contiguous(W)

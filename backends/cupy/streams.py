@@ -1,5 +1,4 @@
-"""The streams of a GPU that training runs on: one that computes, and one on which batches
-travel."""
+"""The streams of a GPU for training: one that computes, and one that copies batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of an epoch on an NVIDIA GPU, in one launch a step."""
+"""The sums of losses and hits of an epoch on an NVIDIA GPU, one launch a step."""
 
 from __future__ import annotations
 

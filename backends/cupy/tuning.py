@@ -1,9 +1,9 @@
-"""Which of several ways serves a shape: a committed table, and, only where it is asked for, the
-clock.
+"""Which of several alternatives is used for a shape: from a committed table, or measured on
+request.
 
-Another way gives sums in another order, and so other bits. That is why nothing is timed unless
-`autotune` is on, and why what was chosen by the clock is kept with a run: `backend.tuning`, which
-`save` and `load` carry along.
+Another alternative adds in another order and gives other bits. So nothing is measured unless
+`autotune` is on, and what was chosen is saved with a run: `backend.tuning`, which `save` and
+`load` include.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOST = 1 << 22              # bytes of the file of remembered ways: some 40,000 
 
 def way(self: CupyBackend, key: str, usual: Any, others: Callable[[], Iterable[Any]],
         run: Callable[[Any], object]) -> Any:
-    """The way, as JSON has it, that serves `key`: one that was chosen before or stands in the
+    """The alternative for `key`, in the form of JSON: one that was chosen before or stands in the
     table, else the usual one.
 
     With autotune a new key is measured: run(way) for the usual one and `others`, and the fastest is

@@ -42,8 +42,8 @@ LONG = 128              # outputs of a filter; below, both gradients are product
 
 def expect_fit(who: str, x: tuple[int, ...], W: tuple[int, ...], y: tuple[int, ...], window: Window,
                groups: int) -> None:
-    """An error where these are not the shapes of a convolution: a kernel would read or write beside
-    an array."""
+    """ValueError unless these are not the shapes of a convolution: a kernel would read or write
+    beside an array."""
     F, (C, H, width, N) = W[0], x
     if (W[1:] != (C // groups, *window.kernel) or y != (F, *window.output_size(H, width), N)
         or C % groups or F % groups):

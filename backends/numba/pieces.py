@@ -1,5 +1,4 @@
-"""Into how many pieces the work of a call is cut: always the same number, whatever the number of
-threads."""
+"""Into how many pieces the work of a call is cut: the same number for any number of threads."""
 
 from __future__ import annotations
 
@@ -8,8 +7,10 @@ SMALL = 1 << 16         # multiply-adds; below, one piece
 
 
 def pieces(work: int, *blocks: int) -> list[int]:
-    """Into how many pieces to cut each axis of so many blocks, for about TASKS pieces: as many as
-    it takes, in order."""
+    """The number of pieces for each axis of a number of blocks, about TASKS in all.
+
+    The first axis gets as many as it has blocks, the next ones the rest.
+    """
     left, cuts = TASKS if work >= SMALL else 1, []
     for count in blocks:
         cuts.append(max(1, min(count, left)))

@@ -1,4 +1,4 @@
-"""Pooling on compiled loops: windows of float32 with up to 255 taps; the rest is NumpyBackend's."""
+"""Pooling as compiled loops: windows of float32 with up to 255 taps; NumpyBackend does the rest."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Where a convolution reads: its taps, and the image that they are taken from.
 
-A convolution and its gradient by the input are the same operation: outputs that are sums over taps,
-each tap a place in the input relative to the output's. With stride 1 the gradient's taps are the
-convolution's, looked at from the other side; with stride s it falls into s x s convolutions of its
-own, one for the outputs at each distance from the stride's grid.
+A convolution and its input gradient are the same operation: outputs that are sums over taps, where
+a tap is a place in the input relative to the output's. At stride 1 the gradient's taps are those of
+the flipped window. At stride s the gradient consists of s x s convolutions, one for each distance
+of an element from the stride's grid.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""Convolution with 3x3 filters by Winograd's minimal filtering, on the compiled kernels: when it
-pays, and how it is cut.
+"""Convolution with 3x3 filters by Winograd's minimal filtering: when it is faster, how it is cut.
 
 Errors against float64, ||error|| / ||y||, for 64 to 512 channels, and those of the kernels without
 tiles:
 
-                    forward             gradient by the input   gradient by the filters
+                    convolution         input gradient          filter gradient
     without tiles   3e-7 .. 8e-7        4e-7 .. 1.1e-6          1e-7 .. 2.3e-7
     F(2x2, 3x3)     2e-7 .. 7e-7        3e-7 .. 8e-7            5e-7 .. 7e-7
     F(4x4, 3x3)     1.3e-6 .. 4.3e-6    1.7e-6 .. 5.2e-6        1.6e-6 .. 3.6e-6
 
 A NaN or an infinity spreads to its whole tile, and not only to the windows that contain it;
-NumbaBackend(winograd=0) has no tiles.
+NumbaBackend(winograd=0) uses no tiles.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 # bytes of transformed input that a task has at a time: about half of a core's cache
 STRIP = 7 << 16
-# bytes of both operands of a gradient by the filters that are transformed at a time
+# bytes of both operands of a filter gradient that are transformed at a time
 BLOCK = 1 << 22
 CHAIN = 512             # elements of a sum; longer ones lose digits, so partial sums are added up
 LONGEST = 12            # vectors; longer strips win nothing
@@ -87,8 +86,8 @@ def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Ar
 
 def filter_gradient(self: NumbaBackend, x: Array, dy: Array, window: Window, out: Array,
                     accumulate: bool, *, tile: int = 2) -> None:
-    """out (F, C, 3, 3) = the gradient of conv(x, W) by W, or out += it; out is contiguous, and
-    neither x nor dy."""
+    """out (F, C, 3, 3) = the gradient of conv(x, W) with respect to W, or out += it; out is
+    contiguous, and neither x nor dy."""
     (F, OH, OW, N), C = dy.shape, x.shape[0]
     positions, columns = (tile + 2) ** 2, -(-C // LANES) * LANES
     vectors = -(-OH // tile) * -(-OW // tile) * -(-N // LANES)

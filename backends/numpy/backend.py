@@ -73,7 +73,7 @@ class NumpyBackend(Backend):
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Straight from the system, whose zeros take no memory before they are written: gradients
-        that nobody asks for."""
+        that are not used."""
         return np.zeros(shape, dtype)
 
     def _padded_zeros(self, x_shape: tuple[int, ...], window: Window, dtype: Any) -> Array:

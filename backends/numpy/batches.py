@@ -1,5 +1,4 @@
-"""Batches for NumPy alone: samples are gathered and turned block by block, while they are in the
-cache."""
+"""Batches with NumPy: samples are gathered and transposed block by block, within the cache."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-# elements of a block: turned as a whole, 128 float32 pictures of 3 x 32 x 32 take 6 times as long
+# elements of a block: turned as a whole, 128 float32 images of 3 x 32 x 32 take 6 times as long
 BLOCK = 1 << 16
 FEWEST = 16             # samples of a block, however large: a cache line of the result
 

@@ -1,15 +1,14 @@
-"""Convolution with NumPy alone: columns tile by tile, and matrix products that BLAS can do without
-packing.
+"""Convolution with NumPy: columns tile by tile, and products that BLAS can do without packing.
 
-With no dilation of the rows, the columns of output row oy are KH of the rows that one strided copy
-lays out,
+Without dilation of the rows, the columns of output row oy are KH of the rows that one strided copy
+makes:
 
     rows[iy, c, j] = x[c, iy, j:j+OW]           (HP, C, KW, OW*N), one copy of x for each j
     cols(oy) = rows[oy*sh : oy*sh+KH]           (KH*C*KW, OW*N), contiguous
 
-so neighbouring output rows share their columns, and x is copied KW times instead of KH*KW. `matmul`
-multiplies the filters, in the order (F, KH, C, KW), with a stack of such overlapping matrices in
-one call.
+So neighbouring output rows share their columns, and x is copied KW times instead of KH*KW times.
+`matmul` multiplies the filters, in the order (F, KH, C, KW), with a stack of such overlapping
+matrices in one call.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: 
     else:
         rows = min(wanted // width, TILE // column) if width == L else 1
     work = groups * F * C * KH * KW * OH * L
-    at_least = min(8, work // TILE_WORK) // parts  # so many rows of tiles, for threads
+    at_least = min(8, work // TILE_WORK) // parts  # at least that many rows of tiles, for threads
     rows = max(1, min(rows, OH // max(1, at_least)), 64 // width if width == L else 1)
     size = ((rows - 1) * sh + KH if shared else rows) * column
     return Plan(shared, tuple(Tile(g, r, slice(left, min(left + width, L)))
@@ -183,7 +182,7 @@ def _correlate(self: NumpyBackend, x: Array, W: Array, window: Window, bias: Arr
 
 def scatter(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window,
             groups: int) -> Array:
-    """Gradient by the input, dcols = W^T dy and dx = col2im(dcols), by blocks of channels and
+    """The input gradient, dcols = W^T dy and dx = col2im(dcols), by blocks of channels and
     strips of rows."""
     (F, C, KH, KW), (OH, OW), (_, H, width, N) = W.shape, dy.shape[1:3], x_shape
     F, L = F // groups, OW * N

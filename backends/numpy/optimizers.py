@@ -1,4 +1,4 @@
-"""Optimizer rules with NumPy, chunk by chunk: each pass over a chunk but the first finds it in the
+"""Optimizer rules with NumPy, chunk by chunk: all passes but the first find a chunk in the
 cache."""
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Pooling with NumPy alone, by chunks of channels: passes over strided views, one for each tap of
-the window."""
+"""Pooling with NumPy, by chunks of channels: one pass over a strided view for each tap."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ def are_disjoint(window: Window) -> bool:
 
 
 def are_tiles(window: Window, H: int, W: int) -> bool:
-    """Whether the windows tile an H x W map: each element lies in exactly one window, and no tap on
+    """Whether the windows tile an H x W map: each element is in exactly one window, and no tap on
     padding.
 
     Windows with kernel = stride cover OH * KH rows, from row -top on. So OH * KH = H is not enough:

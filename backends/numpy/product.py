@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 # OpenBLAS for AVX-512 multiplies in place, without packing its operands first, where a product has
-# at most so many multiply-adds and, with a transposed second operand, its result so many elements.
-# That is 3 to 4 times as fast where a factor is thin (8 x 200 x 512 on one Zen 4 core: 105 instead
-# of 28 GFLOP/s, transposed 96 instead of 21). Its kernels for AVX2 always pack, and lose mostly a
-# tenth or less by the smaller products.
+# at most so many multiply-adds and, with a transposed second operand, its result that many
+# elements. That is 3 to 4 times as fast where a factor is thin (8 x 200 x 512 on one Zen 4 core:
+# 105 instead of 28 GFLOP/s, transposed 96 instead of 21). Its kernels for AVX2 always pack, and
+# lose mostly a tenth or less by the smaller products.
 IN_PLACE = 1_000_000
 IN_PLACE_RESULT = 1_200
 

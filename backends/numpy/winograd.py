@@ -6,10 +6,10 @@ F(2x2, 3x3) of Lavin and Gray 2016, section 4.1. For a 4x4 tile d of the input a
     y = A^T [ (G g G^T) * (B^T d B) ] A,            y is 2x2
 
 and summing the products over channels makes each of the 16 positions a matrix product of its own.
-The gradient by the filters is the adjoint: dg = G^T [ (A dy A^T) * (B^T d B) ] G. The transforms
-know only 0, 1, -1, 1/2 and 1/4: in float32 errors stay below 1e-6 (64 to 512 channels: outputs 3e-7
-to 5e-7, plain sums 3e-7; dW 3e-7 to 6e-7, plain 1e-7 to 3e-7). A NaN or an infinity spreads to its
-whole tile, and not only to the windows that contain it; NumpyBackend(winograd=0) has no tiles.
+The filter gradient is the adjoint: dg = G^T [ (A dy A^T) * (B^T d B) ] G. The transforms contain
+only 0, 1, -1, 1/2 and 1/4: in float32 errors stay below 1e-6 (64 to 512 channels: outputs 3e-7 to
+5e-7, plain sums 3e-7; dW 3e-7 to 6e-7, plain 1e-7 to 3e-7). A NaN or an infinity spreads to its
+whole tile, and not only to the windows that contain it; NumpyBackend(winograd=0) uses no tiles.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def convolve(self: NumpyBackend, x: Array, W: Array, window: Window, *, bias: Ar
 
 
 def filter_gradient(self: NumpyBackend, x: Array, dy: Array, window: Window) -> Array:
-    """The gradient of conv(x, W) by W, (F, C, 3, 3)."""
+    """The gradient of conv(x, W) with respect to W, (F, C, 3, 3)."""
     (F, OH, OW, N), C = dy.shape, x.shape[0]
     TH, TW = -(-OH // 2), -(-OW // 2)
     columns = _split_columns(self, x, window, TH, TW)

@@ -130,7 +130,7 @@ def test_what_a_window_knows():
 
 PAIR = "Window: expected {0} to be an int or a pair of ints, 1 or larger. Received: {0}={1}."
 PADDING = "Window: expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: padding={}."
-WHOLLY = ("Window: expected padding smaller than the {} that the window spans, so that no window lies wholly in padding. "
+WHOLLY = ("Window: expected padding smaller than the {} that the window spans, so that no window is wholly in padding. "
           "Received: padding={}.")
 
 

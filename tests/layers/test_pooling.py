@@ -149,7 +149,7 @@ def test_errors_of_the_kernel(pool, kernel):
 @pytest.mark.parametrize("pool", [MaxPool2d, AvgPool2d])
 @pytest.mark.parametrize("arguments, text", [
     ({"stride": 0}, "expected stride to be an int or a pair of ints, 1 or larger. Received: stride=0."),
-    ({"padding": 2}, "expected padding smaller than the 2 rows that the window spans, so that no window lies wholly in "
+    ({"padding": 2}, "expected padding smaller than the 2 rows that the window spans, so that no window is wholly in "
                      "padding. Received: padding=2."),
     ({"padding": -1}, "expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: padding=-1."),
     ({"padding": "zeros"}, 'expected padding "valid", "half", "same" or "full", or ints. Received: padding=\'zeros\'.'),

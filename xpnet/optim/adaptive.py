@@ -148,7 +148,7 @@ class NAdam(Adam):
         super().__init__(lr, betas, eps, weight_decay)
         self.momentum_decay = momentum_decay
         self._check(momentum_decay=0.0)
-        # p_0, p_1, ... as far as they were asked for, or are above 0
+        # p_0, p_1, ... as far as they were needed, or are above 0
         self._products = array("d", [1.0])
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:

@@ -65,7 +65,7 @@ class Optimizer(Checked):
         return Updater(self, buffers)
 
     def check_for(self, dtype: np.dtype) -> None:
-        """ValueError where a setting cannot be used with parameters of `dtype`."""
+        """ValueError if a setting cannot be used with parameters of `dtype`."""
         eps, least = getattr(self, "eps", None), float(np.finfo(dtype).tiny)
         if eps is not None and eps < least:
             raise ValueError(f"{self.who}: expected eps to be {least:.2g} or larger for parameters "
@@ -98,7 +98,7 @@ class Updater:
 
     Each layer has a step count of its own: what an optimizer remembers of a layer begins when the
     layer is trained for the first time, and stays as it is while the layer is frozen. Layers whose
-    parameters lie side by side and that have the same count are updated together, as one part.
+    parameters are adjacent and that have the same count are updated together, as one part.
     """
 
     def __init__(self, optimizer: Optimizer, buffers: Buffers) -> None:
@@ -141,7 +141,7 @@ class Updater:
         """Count the next step, and bring its learning rate and corrections to where `apply` reads
         them.
 
-        ValueError where the parameters' dtype has no finite number for one of them.
+        ValueError if the parameters' dtype has no finite number for one of them.
         """
         optimizer, dtype = self.optimizer, self.buffers.dtype
         lr = optimizer.expect_number("lr", optimizer.lr if lr is None else lr, 0.0)

@@ -1,2 +1,3 @@
-"""Loops compiled for the CPU by Numba, one subject per file. They take arrays and numbers; what
-they mean stands in base.py."""
+"""Loops that Numba compiles for the CPU, one subject per file. They take arrays and numbers;
+base.py says what these mean.
+"""

@@ -1,6 +1,8 @@
-"""Arrays as kernels take them. Numba compiles again for every other kind of array: another number
-of axes, strides, or one that may only be read. So whatever comes is made C-contiguous, aligned and
-writeable before the call."""
+"""Arrays as kernels take them: C-contiguous, aligned and writeable.
+
+Numba compiles a kernel again for every other kind of array: another number of axes, strides, or
+read-only memory. So arrays are converted before the call.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""From batch-first samples to a batch-last batch: gathered, transposed and converted in one
-move."""
+"""A batch-last batch of batch-first samples: gathered, transposed and converted in one pass."""
 
 from __future__ import annotations
 

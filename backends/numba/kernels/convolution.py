@@ -1,5 +1,5 @@
-"""What convolutions need beside products: a border of zeros, columns for short runs, filters looked
-at the other way."""
+"""What convolutions need beside products: a border of zeros, columns for short runs, flipped
+filters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numba import prange
 
 from xpnet.backends.numba.kernels.jit import kernel
 
-# channels that are turned together: what is read lies together, and so does what is written
+# channels that are turned together: what is read is contiguous, and so does what is written
 BLOCK = 16
 
 

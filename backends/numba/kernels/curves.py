@@ -1,9 +1,8 @@
-"""The logistic function, and activations that multiply z with a share of it: one pass each way,
-where NumPy makes a dozen.
+"""The logistic function, and activations that multiply z by a function between 0 and 1.
 
-z counts as (n,). `which` chooses outside of the loops, so that each loop becomes vectors. The
-formulas are those of activations.py, in its order; a NaN goes through all of them, and at an
-infinity stands the limit.
+One pass forward and one backward; NumPy needs a dozen. z is (n,) here. `which` is tested outside of
+the loops, so that each loop is vectorised. The formulas are those of activations.py, in its order.
+A NaN stays a NaN, and at an infinity the result is the limit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Dropout with its random bits made on the way: Philox 4x64 with 10 rounds (Salmon et al. 2011).
+"""Dropout that computes its random bits in the same pass: Philox 4x64, 10 rounds (Salmon et al.
+2011).
 
-`state` (4,) uint64 is (key, key, step, use); block b, four words of 64 bits, belongs to the counter
+`state` (4,) uint64 is (key, key, step, use). Block b, four words of 64 bits, belongs to the counter
 (b + 1, 0, step, use).
 """
 

@@ -1,5 +1,5 @@
-"""exp of our own, from arithmetic that compilers turn into vectors; the library's is called number
-by number."""
+"""exp of arithmetic that compilers vectorise; the library's exp is called for one number at a
+time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Compiled kernels on disk, in a folder that only this user can write to, each with a checksum.
 
-Numba's own cache unpickles whatever lies in its folder, and a pickle can run any code. Here a file
+Numba's own cache unpickles whatever is in its folder, and a pickle can run any code. Here a file
 is read only if this user owns it and its folder and no other user may write to either. Against
 flipped bits and half-written files it begins with a SHA-256 of its content, of the sources of all
 kernels, and of what the kernel was compiled for. Nothing is unpickled before that was compared.
@@ -90,7 +90,7 @@ class KernelCache(NullCache):
     def _about(self, sig: Any, codegen: Any) -> tuple[str, bytes]:
         """The name of the file, and all that the compiled form depends on.
 
-        The name says where the sources lie, so that several installations do not overwrite each
+        The name says where the sources are, so that several installations do not overwrite each
         other's files, and nothing of their content, so that a new version overwrites the old one's.
         """
         code = self._function.__code__

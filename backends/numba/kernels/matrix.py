@@ -1,17 +1,17 @@
-"""The two products that everything is made of: `multiply` runs along rows of vectors, `dots` sums
-along them.
+"""The two kinds of products: `multiply` runs along rows of vectors, `dots` sums along them.
 
 A matrix product and a convolution are one operation here. In y[f] = sum over k of w[f, k] x[k] the
 x[k] are runs of memory: rows of a matrix, or, with the batch as the last axis, rows of an image.
 Output row oy of a convolution with stride 1 is one run of OW*N elements, and tap k = (c, i, j) adds
-w[f, k] times the run that starts at x[c, oy + i, j]: im2col's row k, which nobody has to write down
-because it is found at `offsets[k]`.
+w[f, k] times the run that starts at x[c, oy + i, j]. That is row k of im2col, which need not be
+written because it is found at `offsets[k]`.
 
-    multiply    y[f, p] = sum over k of w[f, k] x[k, p]      forward, gradient by the input,
-    products dots        d[f, k] = sum over p of g[f, p] x[k, p]      gradient by the filters,
-    products with few columns
+    multiply    y[f, p] = sum over k of w[f, k] x[k, p]
+    dots        d[f, k] = sum over p of g[f, p] x[k, p]
 
-Both are cut into tasks by shape alone, and each sum is made by one task, in one order.
+`multiply` computes convolutions, input gradients and products; `dots` computes filter gradients and
+products with few columns. Both are cut into tasks by shape alone, and one task makes each sum, in
+one order.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
     """y[f] = f(start + sum over k of w[f, k] x[k]) on lines x pixels runs of `run` elements; steps
     in bytes.
 
-    Run (line, pixel) of x[k] stands at x_group * group + line x_line + pixel x_pixel + offsets[k],
+    Run (line, pixel) of x[k] is at x_group * group + line x_line + pixel x_pixel + offsets[k],
     that of y[f] at y_first + f y_channel + line y_line + pixel y_pixel; x and y are flat. w (groups
     * F, K). The start is 0, bias or y itself. `mode` copies each panel of x before it is read:
     COPIED where the x[k] share places in the cache, TURNED where x is (run, K).

@@ -1,22 +1,19 @@
-"""Micro-kernels: the innermost loops, written as LLVM instructions so that sums stay in vector
-registers.
+"""Micro-kernels: the innermost loops, written as LLVM instructions so that sums stay in registers.
 
-A compiler cannot be told in Python to keep a block of sums in registers, and that is what makes a
+Python code cannot tell a compiler to keep a block of sums in registers, and that is what makes a
 matrix product fast. A product of A (M, K) and B (K, N) reads K (M + N) numbers for M N K
 multiply-adds; the larger the block of the result that one pass over K makes, the fewer reads each
-multiply-add costs. The largest block that fits the registers:
+multiply-add costs. The largest blocks that fit into the registers are
 
-    multiply_block   y[f, n] = sum over k of w[f, k] x[k, n]     rows x vectors sums; each x[k] is a
-    row of vectors
-                                                                 anywhere in memory, found through a
-                                                                 table of offsets
-    dot_block        d[f, k] = sum over n of g[f, n] x[k, n]     rows x columns sums, both operands
-    rows of vectors
+    multiply_block   y[f, n] = sum over k of w[f, k] x[k, n]
+    dot_block        d[f, k] = sum over n of g[f, n] x[k, n]
 
+multiply_block has rows x vectors sums; each x[k] is a row of vectors anywhere in memory, found
+through a table of offsets. dot_block has rows x columns sums; both operands are rows of vectors.
 With tables of offsets the rows x[k] can be shifted views of one image: a convolution without
-im2col. How many lanes a vector has and how large the blocks are follows from the processor (`ISA`).
-Everything here speaks of addresses and strides in bytes, as int64. Sums run over k in order, in
-fused multiply-adds where the processor has them.
+im2col. The processor (`ISA`) decides how many lanes a vector has and how large the blocks are.
+Addresses and strides are in bytes, as int64. Sums run over k in order, in fused multiply-adds if
+the processor has them.
 """
 
 from __future__ import annotations
@@ -240,7 +237,7 @@ def multiply_block(typing, rows, vectors, tail, x, offsets, K, w, w_row, w_step,
     """f(y[f, n] = start + sum over k < K of w[f, k] x[k, n]) for a block of `rows` x `vectors`
     vectors.
 
-    x[k] stands at x + offsets[k], w[f, k] at w + f w_row + k w_step, y[f] at y + f y_row, bias[f]
+    x[k] is at x + offsets[k], w[f, k] at w + f w_row + k w_step, y[f] at y + f y_row, bias[f]
     at bias + 4 f. `tail` lanes of the last vector are in use. `rows` is one of ROW_BLOCKS,
     `vectors` 1 .. VECTORS; relu 0 or 1.
     """
@@ -298,7 +295,7 @@ def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines
               vectors, tail, d, d_row):
     """d[f, k] += sum over n of g[f, n] x[k, n] for a block of DOT_ROWS x `columns`.
 
-    n runs over `lines` of so many whole `vectors` and a `tail` of lanes. Line l of g[f] stands at
+    n runs over `lines` of so many whole `vectors` and a `tail` of lanes. Line l of g[f] is at
     g + g_offsets[f] + l g_step, x likewise, d[f] at d + f d_row. `columns` is one of COLUMN_BLOCKS.
     """
     def code(context, builder, signature, arguments):
@@ -374,7 +371,7 @@ def tile_transform(name: str, matrices: Mapping[int, Matrix], boxed: str,
         transform(number, masked, relu, box, source, source_row, source_column, target, target_row,
         target_column)
 
-    d[i, j] stands at source + i source_row + j source_column, t likewise. With `masked`, `box` is
+    d[i, j] is at source + i source_row + j source_column, t likewise. With `masked`, `box` is
     the address of five int64: first row, end row, first column, end column, lanes. Of the side that
     `boxed` names, "source" or "target", only these elements and lanes exist: others are read as 0,
     or not written.
@@ -413,7 +410,7 @@ def _transpose(b: ir.IRBuilder, source, source_row, target, target_row) -> None:
 
 @intrinsic
 def transpose_block(typing, source, source_row, target, target_row):
-    """t[j, i] = s[i, j] for LANES x LANES floats; row i of s stands at source + i source_row, t
+    """t[j, i] = s[i, j] for LANES x LANES floats; row i of s is at source + i source_row, t
     likewise."""
     def code(context, builder, signature, arguments):
         builder.call(define(builder, "transpose", len(arguments), _transpose), arguments)

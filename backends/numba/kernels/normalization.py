@@ -1,8 +1,8 @@
-"""Batch normalisation: one channel is one task, and all passes over it but the first find it in the
-cache.
+"""Batch normalisation: one task for each channel; all passes but the first find it in the cache.
 
-Where few channels are long, parts of them are the tasks, and their sums are added up in between. x
-is (C, n) here. `floor` is 0 for ReLU, y = max(z, 0), and minus infinity without an activation.
+If there are few and long channels, parts of them are the tasks, and their sums are added up in
+between. x is (C, n) here. `floor` is 0 for ReLU, y = max(z, 0), and minus infinity without an
+activation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The rules of rules.py in one pass over memory. A kernel has the name of its rule, which finds it
-by that.
+"""The rules of rules.py in one pass over memory. A kernel has the name of its rule.
 
-A kernel takes (w, g, *slots, hyper, held, decayed): bit s of `held` says whether slot s is used; if
+A kernel takes (w, g, *slots, hyper, held, decayed). Bit s of `held` says whether slot s is used; if
 not, w is passed for it. The buffers (n,) are processed chunk by chunk, and each chunk in two parts:
 in the first all weights decay, in the second none.
 """

@@ -1,9 +1,8 @@
-"""Max and average pooling and their gradients, row by row of the result; (C, H, W, N) is the matrix
-(C*H, W*N) here.
+"""Max and average pooling and their gradients, row by row of the result.
 
-`sizes` is (H, W, OH, OW, N, KH, KW, stride, stride, dilation, dilation, padding at the top, at the
-left), and column j of a window falls on the input for the outputs spans[j, 0] .. spans[j, 1] - 1 of
-a row.
+(C, H, W, N) is the matrix (C*H, W*N) here. `sizes` is (H, W, OH, OW, N, KH, KW, stride, stride,
+dilation, dilation, top padding, left padding). Column j of a window is inside the input for the
+outputs spans[j, 0] .. spans[j, 1] - 1 of a row.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def max_pool(x, first, spans, sizes, plain, y, argmax):
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
     for row in prange(y.shape[0]):
         oy, best, index = row % OH, y[row], argmax[row]
-        at = row // OH * H + oy * sh - top  # where the window's first row stands in x
+        at = row // OH * H + oy * sh - top  # where the window's first row is in x
         if plain:
             upper, lower = x[at], x[at + dh]
             for ox in range(OW):

@@ -1,14 +1,14 @@
 """Winograd's minimal filtering, F(2x2, 3x3) and F(4x4, 3x3), with the transforms next to the
-products that need them.
+products.
 
 For a tile d of the input, (m + 2) x (m + 2), and a filter g, 3 x 3, an m x m tile of the output is
 (Lavin and Gray 2016, section 4)
 
-    y = A^T [ (G g G^T) * (B^T d B) ] A             forward, and the gradient by the input
-    dg = G^T [ (A dy A^T) * (B^T d B) ] G           its adjoint, the gradient by the filters
+    y = A^T [ (G g G^T) * (B^T d B) ] A             convolution, input gradient
+    dg = G^T [ (A dy A^T) * (B^T d B) ] G           its adjoint, the filter gradient
 
-Summed over channels, each of the (m + 2)^2 positions of a tile becomes a matrix product of its own.
-A vector holds the same element of one tile for LANES samples; `tile` is m, 2 or 4.
+Summed over channels, each of the (m + 2)^2 positions of a tile is a matrix product of its own. A
+vector holds the same element of one tile for LANES samples; `tile` is m, 2 or 4.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def aligned(size):
 
 @kernel
 def transform_filters(tile, W, turned, U):
-    """U[k] = (G g G^T)[k], U (positions, F, C), of W (F, C, 9); `turned`: filters turned round and
+    """U[k] = (G g G^T)[k], U (positions, F, C), of W (F, C, 9); `turned`: flipped filters and
     U (positions, C, F)."""
     positions, rows, columns = U.shape
     step = 4 * rows * columns
@@ -169,7 +169,7 @@ def correlate_filters(tile, x, dy, top, left, V, D, sums, chain, dU, vector_task
 
     V (positions, elements of a block, C and more) and D (positions, F and more, elements and more)
     hold a block: first tasks transform channels and filters, then others add what the block says
-    about their part of dU. V is turned so that channels lie along vectors, as the products need it.
+    about their part of dU. V is turned so that channels are along vectors, as the products need it.
     `sums`, like dU, runs over `chain` blocks before it is added to dU.
     """
     C, H, W, N = x.shape
