@@ -62,10 +62,23 @@ def tree(tmp_path_factory):
     return copy
 
 
+@pytest.fixture(scope="module")
+def unlinked(tree, tmp_path_factory):
+    """A copy of the tree as git checks it out without the right to make links: they are text files."""
+    copy = tmp_path_factory.mktemp("unlinked") / "xpnet"
+    shutil.copytree(tree, copy, symlinks=True)
+    link = copy / "xpnet" / "backends"
+    if link.is_symlink():
+        link.unlink()
+        link.write_text("../backends")
+    return copy
+
+
 @pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
-def installed(request, tree, tmp_path_factory):
+def installed(request, tree, unlinked, tmp_path_factory):
     """(Python of a new environment with xpnet in it, its site-packages, the folder that xpnet must come from)."""
     kind, folder = request.param, tmp_path_factory.mktemp(request.param)
+    tree = unlinked if kind == "editable" else tree
     if kind == "sdist":
         archive = build("sdist", tree, folder)
         with tarfile.open(archive) as tar:
@@ -147,6 +160,15 @@ net = xn.Sequential([xn.Conv2d(2, 3), xn.ReLU(), xn.Flatten(), xn.Linear(3)], in
 print(net.predict(np.zeros((4, 1, 6, 6), np.float32)).shape)
 """
     assert run(python, "-W", "error", "-c", code, cwd=tmp_path).strip() == "(4, 3)"
+
+
+def test_a_checkout_without_links_works_from_its_own_folder(installed, unlinked):
+    """Tools that run in the tree find xpnet there, and xpnet.backends by the editable install."""
+    python, *_ = installed
+    code = "import xpnet.backends.numpy.backend as module; print(module.__file__)"
+    if installed[2] == unlinked.resolve():
+        found = Path(run(python, "-W", "error", "-c", code, cwd=unlinked).strip())
+        assert found.resolve() == unlinked.resolve() / "backends" / "numpy" / "backend.py"
 
 
 def test_the_command(installed, tmp_path):
