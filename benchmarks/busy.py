@@ -1,7 +1,7 @@
-"""How long training takes beside other work: `python -m benchmarks.busy`.
+"""The time of training while other processes are busy: `python -m benchmarks.busy`.
 
-Each row is a setting of the threads, each column a number of busy loops that run beside the
-training. A cell has the shortest, the median and the longest time of several processes.
+Each row is a setting of the threads, each column a number of busy loops that run during the
+training. A cell shows the shortest, the median and the longest time of several processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xpnet.models import MODELS
 SETTINGS: dict[str, dict[str, str]] = {
     "as installed": {},
     "one thread": {"XPNET_NUM_THREADS": "1"},
-    "spin count 300000 (GNU's own)": {"GOMP_SPINCOUNT": "300000"},
+    "spin count 300000 (GNU's default)": {"GOMP_SPINCOUNT": "300000"},
     "spin count 30000": {"GOMP_SPINCOUNT": "30000"},
     "spin count 10000": {"GOMP_SPINCOUNT": "10000"},
     "spin count 3000": {"GOMP_SPINCOUNT": "3000"},
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=96)
     parser.add_argument("--loops", type=int, nargs="+", default=[0, cores()],
-                        help="numbers of busy loops (default: none, and one for each core)")
+                        help="numbers of busy loops (default: 0, and one for each core)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds-of", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -50,8 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(seconds(options.model, options.backend, options.batch, options.steps))
         return 0
     print(f"{options.steps} steps of {options.model}, batch {options.batch}, {options.backend}, "
-          f"{cores()} cores: seconds, shortest / median / longest of "
-          f"{options.repeats}\n")
+          f"{cores()} cores: seconds, shortest / median / longest of {options.repeats}\n")
     print(f"{'':30}" + "".join(f"{f'{loops} busy loops':>24}" for loops in options.loops))
     for name, setting in SETTINGS.items():
         print(f"{name:30}", end="", flush=True)
@@ -66,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def busy(loops: int) -> Iterator[None]:
-    """That many other processes keep a core busy each."""
+    """Run `loops` other processes that each keep one core busy."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
     try:
         yield
@@ -77,7 +76,8 @@ def busy(loops: int) -> Iterator[None]:
 
 
 def measured(options: argparse.Namespace, setting: dict[str, str]) -> float:
-    """The seconds of a process of its own, whose environment says nothing else about threads."""
+    """The seconds that a new process measures; `setting` is all that its environment says about
+    threads."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     command = [sys.executable, "-m", "benchmarks.busy", "--seconds-of", "--model", options.model,
                "--backend", options.backend, "--batch", str(options.batch),
@@ -88,7 +88,7 @@ def measured(options: argparse.Namespace, setting: dict[str, str]) -> float:
 
 
 def seconds(model: str, backend: str, batch: int, steps: int) -> float:
-    """The time of training steps, after two that compile and load."""
+    """The time of training steps, after two further steps that compile and load code."""
     from time import perf_counter
 
     import xpnet as xn

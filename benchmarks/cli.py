@@ -1,4 +1,4 @@
-"""The command: python -m benchmarks cpu | gpu."""
+"""The command `python -m benchmarks cpu | gpu`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xpnet.io.files import write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the competition, print and write its results; returns the exit status."""
+    """Run the benchmarks, print and write their results, and return the exit status."""
     try:
         options = command.parser().parse_args(arguments)
         if options.device == "gpu":
@@ -35,20 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows, left_out, broken = _measure(options, rows)
         _show(options, rows, left_out)
         if broken:
-            raise ContenderError("\n".join([f"{len(broken)} processes broke down, so rows are "
-                                            "missing:", *broken]))
+            raise ContenderError("\n".join([f"{len(broken)} processes failed, so rows are missing:",
+                                            *broken]))
     except (ValueError, OSError, ContenderError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("benchmarks: interrupted; on a CPU nothing of the part under way was written",
+        print("benchmarks: interrupted; on a CPU the rows of an unfinished part are not written",
               file=sys.stderr)
         return 130
     return 0
 
 
 def _old_rows(options: argparse.Namespace) -> list[Row]:
-    """The rows to start from. What would fail at the end, after all the work, fails here."""
+    """The rows to start from. Files that could not be written at the end are refused here."""
     if (options.merge or options.tables_only) and not options.json:
         raise ValueError("--merge, --tables-only: expected --json FILE with the rows of an earlier "
                          "run. Received: no --json.")
@@ -66,20 +66,19 @@ def _old_rows(options: argparse.Namespace) -> list[Row]:
 
 def _measure(options: argparse.Namespace,
              rows: list[Row]) -> tuple[list[Row], dict[str, str], list[str]]:
-    """The old rows with the new ones, written after each part; the contenders that could not run,
-    and what broke down."""
+    """The old rows with the new ones, which are written after each part; the contenders that cannot
+    run here, with the reason; the errors of processes that failed."""
     job = Job("cpu", "", max(options.threads), modes=tuple(options.modes), seconds=options.seconds,
               fused_adam=options.fused_adam)
     where: Row = {"cpu": cpu_model(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                  "load": load_average(),
-                  "measured_for": options.seconds, "tf32": False, "fused_adam": options.fused_adam}
+                  "load": load_average(), "measured_for": options.seconds, "tf32": False,
+                  "fused_adam": options.fused_adam}
     if where["load"] is not None and where["load"] > BUSY:
-        _say(f"the machine is busy (load average {where['load']:.2f}): threads that wait for each "
-             "other lose most, so the "
-             "ratios will be off too")
+        _say(f"the machine is busy (load average {where['load']:.2f}): this slows down threads "
+             "that wait for each other more than single threads, so the ratios will be wrong too")
     contenders, left_out = present(options.contenders, job, _say)
     turns = Turns(contenders, options.rounds, time.monotonic() + 60 * options.minutes)
-    run: dict[str, Callable[[], list[Row]]] = {  # the longest last: it takes the time that is left
+    run: dict[str, Callable[[], list[Row]]] = {     # the longest last: it gets the remaining time
         "convolutions": lambda: parts.single_convolutions(options.threads, turns, job, _say),
         "growth": lambda: parts.growth(max(options.threads), turns, job, _say),
         "steps": lambda: parts.steps(options.nets, options.batches, options.threads, turns, job,
@@ -94,17 +93,17 @@ def _measure(options: argparse.Namespace,
 
 
 def _show(options: argparse.Namespace, rows: list[Row], left_out: dict[str, str]) -> None:
-    """Print the tables, and renew the page that has them."""
+    """Print the tables, and replace them in the page."""
     if not rows:
         _say("no rows, so no tables")
         return
-    sentences = (facts(rows) + [f"Left out: {contender}: {reason}"
-                                for contender, reason in left_out.items()])
+    sentences = facts(rows) + [f"Left out: {contender}: {reason}"
+                               for contender, reason in left_out.items()]
     print("\n".join(sentences), *_blocks(rows, table.as_text, absolute=True), sep="\n\n")
     print("\n".join(["", *above_pytorch(rows), *disturbed(rows)]))
     if options.markdown:
+        # Times on this CPU say little about another one; ratios do.
         content = "\n\n".join(["\n".join(f"- {sentence}" for sentence in sentences),
-                               # of a CPU only ratios travel
                                *_blocks(rows, table.as_markdown, absolute=False)])
         document = Path(options.markdown).read_text(encoding="utf-8")
         write_atomically(options.markdown,
@@ -112,8 +111,8 @@ def _show(options: argparse.Namespace, rows: list[Row], left_out: dict[str, str]
 
 
 def _blocks(rows: list[Row], form: Callable[[table.Table], str], *, absolute: bool) -> list[str]:
-    """A sentence and its table for each part that there are rows of; absolute: times and rates too,
-    not only what travels."""
+    """A sentence and its table for each part that has rows; `absolute`: with times and rates, not
+    only ratios."""
     blocks = []
     if of_part(rows, "steps"):
         blocks += [f"Milliseconds; in brackets {table.RATIO}." if absolute
@@ -124,8 +123,8 @@ def _blocks(rows: list[Row], form: Callable[[table.Table], str], *, absolute: bo
             blocks += [f"Memory: {table.MEMORY}.", form(memory)]
     convolutions = of_part(rows, "convolutions")
     if convolutions and (absolute or any(row["of_peak"] is not None for row in convolutions)):
-        blocks += [f"{'GFLOP/s, in brackets' if absolute else 'Convolutions:'} "
-                   f"{table.CONVOLUTION}.",
+        start = "GFLOP/s, in brackets" if absolute else "Convolutions:"
+        blocks += [f"{start} {table.CONVOLUTION}.",
                    form(table.convolution_table(rows, rates=absolute))]
     growing = growth_tables(rows)
     if growing:

@@ -1,8 +1,7 @@
-"""How fast single convolutions are, in multiplications and additions per second: those of the
-networks, and two more kinds.
+"""The speed of single convolutions, in multiplications and additions per second.
 
-Multiplications count as the direct algorithm has them, 2 F C/groups KH KW OH OW N operations in
-each direction. Winograd does with fewer, so it can come out above the machine's peak.
+Counted are the operations of the direct algorithm, 2 F C/groups KH KW OH OW N in each direction.
+Winograd's algorithm needs fewer, so its figure can exceed the machine's peak.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ import numpy as np
 from xpnet.backends import Backend, Window
 
 Call = Callable[[], object]
-Noise = Callable[..., Any]          # an array of this shape
+Noise = Callable[..., Any]          # makes an array of this shape
 BATCHES = (32, 128)
-# y; the gradient by the input; the gradient by the filters
-DIRECTIONS = ("forward", "input", "filters")
+DIRECTIONS = ("forward", "input", "filters")    # y, and the gradients with respect to x and W
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """`channels` maps of size x size, `filters` filters of kernel x kernel."""
+    """`filters` filters of kernel x kernel on images of `channels` x size x size."""
 
     channels: int
     filters: int
@@ -62,22 +60,21 @@ CONVOLUTIONS = (
     Convolution(128, 256, 3, 8, "half"), Convolution(256, 256, 3, 8, "half"),
     Convolution(512, 512, 3, 4, "half"),  # resnet18
     Convolution(64, 128, 3, 32, "half", stride=2), Convolution(64, 128, 1, 32, stride=2),
-    Convolution(64, 256, 1, 16),  # bottlenecks and their kind
-    Convolution(64, 64, 3, 32, "half", groups=64),
+    Convolution(64, 256, 1, 16),  # bottlenecks
+    Convolution(64, 64, 3, 32, "half", groups=64),  # depthwise
 )
 
 
-def calls(backend: Backend, convolution: Convolution, batch: int, noise: Noise | None = None
-          ) -> Iterator[tuple[str, Call]]:
-    """(direction, call) of each direction, on noise: unless told, drawn on the host."""
+def calls(backend: Backend, convolution: Convolution, batch: int,
+          noise: Noise | None = None) -> Iterator[tuple[str, Call]]:
+    """(direction, call) of each direction, on noise, which is drawn on the host by default."""
     rng = np.random.default_rng(0)
     noise = noise or (lambda *shape: backend.asarray(rng.standard_normal(shape, np.float32)))
     c, window = convolution, convolution.window
     OH, OW = window.output_size(c.size, c.size)
-    shapes = ((c.channels, c.size, c.size, batch),
-              (c.filters, c.channels // c.groups, c.kernel, c.kernel),
-              (c.filters, OH, OW, batch))
-    x, W, dy = (noise(*shape) for shape in shapes)
+    x = noise(c.channels, c.size, c.size, batch)
+    W = noise(c.filters, c.channels // c.groups, c.kernel, c.kernel)
+    dy = noise(c.filters, OH, OW, batch)
     yield "forward", lambda: backend.conv2d(x, W, window, groups=c.groups)
     yield "input", lambda: backend.conv2d_dx(dy, W, x.shape, window, groups=c.groups)
     yield "filters", lambda: backend.conv2d_dW(x, dy, window, groups=c.groups)
@@ -86,12 +83,7 @@ def calls(backend: Backend, convolution: Convolution, batch: int, noise: Noise |
 def measure_convolutions(backend: Backend, batches: Sequence[int],
                          seconds_of: Callable[[Call], float]) -> list[dict[str, Any]]:
     """A row for each convolution, batch and direction."""
-    rows = []
-    for convolution in CONVOLUTIONS:
-        for batch in batches:
-            for direction, call in calls(backend, convolution, batch):
-                rows.append({"convolution": convolution.name, "batch": batch,
-                             "direction": direction,
-                             "operations": convolution.operations(batch),
-                             "seconds": seconds_of(call)})
-    return rows
+    return [{"convolution": convolution.name, "batch": batch, "direction": direction,
+             "operations": convolution.operations(batch), "seconds": seconds_of(call)}
+            for convolution in CONVOLUTIONS for batch in batches
+            for direction, call in calls(backend, convolution, batch)]

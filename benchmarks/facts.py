@@ -1,4 +1,4 @@
-"""What the figures were measured on, from the rows themselves: a sentence each."""
+"""Sentences about a measurement, made from its rows: machine, versions, kernels, duration."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from typing import Any
 from benchmarks import worker
 from benchmarks.rows import Row
 
-BUSY = 0.5      # a load average that something else must have caused
+BUSY = 0.5      # a load average above this means that other processes are running
 
 
 def facts(rows: Sequence[Row]) -> list[str]:
-    """When and on what, versions, kernels, how long: of all rows, whichever runs they come from."""
-    dates, threads = (sorted({row["date"] for row in rows}),
-                      sorted({row["threads"] for row in rows if "threads" in row}))
+    """Sentences about all rows: date, machine, versions, kernels, duration."""
+    dates = sorted({row["date"] for row in rows})
+    threads = sorted({row["threads"] for row in rows if "threads" in row})
     loads = [row["load"] for row in rows if row["load"] is not None]
     pinned = os.environ.get("OPENBLAS_CORETYPE")
     sentences = [
         f"Measured {' to '.join(_ends(dates))} on {', '.join(_values(rows, 'cpu'))}, threads of "
-        "every "
-        f"contender: {' or '.join(map(str, threads))}, OPENBLAS_CORETYPE unset"
+        f"every contender: {' or '.join(map(str, threads))}, OPENBLAS_CORETYPE unset"
         f"{f' (the environment had {pinned})' if pinned else ''}, load average before "
         f"{f'{max(loads):.2f}' if loads else 'unknown'}"
         f"{' at most' if len(set(loads)) > 1 else ''}."]
-    told = {(name, version) for row in rows for name, version in row.get("versions", {}).items()}
-    fused = {row["fused_adam"] for row in rows}
-    sentences.append(", ".join(f"{name} {version}"
-                               for name, version in sorted(told)) + "; PyTorch's Adam "
-                     + " and ".join("fused" if flag else "in its default form"
-                                    for flag in sorted(fused)) + ".")
+    versions = {(name, version) for row in rows
+                for name, version in row.get("versions", {}).items()}
+    adam = ["fused" if flag else "in its default form"
+            for flag in sorted({row["fused_adam"] for row in rows})]
+    sentences.append(", ".join(f"{name} {version}" for name, version in sorted(versions))
+                     + f"; PyTorch's Adam {' and '.join(adam)}.")
     kernels = dict.fromkeys((row["contender"], row["kernels"]) for row in rows if "kernels" in row)
     sentences += [f"{contender}: {kernel}." for contender, kernel in kernels]
     libraries: dict[str, int] = {}
@@ -40,15 +39,14 @@ def facts(rows: Sequence[Row]) -> list[str]:
         if row.get("libraries"):
             libraries[row["contender"]] = max(row["libraries"], libraries.get(row["contender"], 0))
     if libraries:
-        sentences.append("The libraries alone, used once, take in MB: " + ", ".join(
+        sentences.append("Memory of the libraries alone, after one use, in MB: " + ", ".join(
             f"{contender} {size / 1e6:.0f}" for contender, size in libraries.items()) + ".")
     rounds = sorted({row["rounds"] for row in rows if "rounds" in row})
     times = sorted({row["measured_for"] for row in rows})
-    sentences.append("The median over processes that take turns, rounds: "
-                     f"{' to '.join(_ends(rounds))}; each "
-                     f"the median of steps for {' or '.join(f'{time:g}' for time in times)} s, at "
-                     f"least {worker.FEWEST}, "
-                     f"after {worker.WARM_UP + 1} that are not counted.")
+    sentences.append(f"Each figure is the median over rounds ({' to '.join(_ends(rounds))}) in "
+                     "which the contenders take turns; each process reports the median of the "
+                     f"steps in {' or '.join(f'{time:g}' for time in times)} s, at least "
+                     f"{worker.FEWEST}, after {worker.WARM_UP + 1} that are not counted.")
     return sentences
 
 
@@ -62,7 +60,7 @@ def _values(rows: Sequence[Row], key: str) -> list[str]:
 
 
 def cpu_model() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -73,6 +71,5 @@ def cpu_model() -> str:
 
 
 def load_average() -> float | None:
-    """How busy the machine is before; figures from a busy one are worth little. None where the
-    system does not tell."""
+    """The load average of the last minute, or None if the system does not report it."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

@@ -1,8 +1,8 @@
-"""The memory of a step: how much of it a process of its own needs beyond what its libraries take.
+"""The memory that a step needs in a process of its own, beyond the memory of its libraries.
 
-What counts is resident memory that is no mapped file: arrays, pools, caches, compiled code. Pages
-of libraries are left out, because they come with the first use of each function and belong to no
-step. Only Linux tells all of this.
+Counted is resident memory without mapped files: arrays, pools, caches, compiled code. Pages of
+libraries are not counted, because the first use of each function loads them, whatever the step.
+Only Linux reports all of this.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def resident() -> int | None:
-    """Bytes in resident memory now, mapped files apart; None where the system does not tell."""
+    """Bytes in resident memory now, without mapped files; None if the system does not report it."""
     return _without_files("VmRSS")
 
 
 def peak() -> int | None:
-    """The most that `resident` was since `reset_peak`. Mapped files only grow here, so those of now
-    are taken off."""
+    """The largest value of `resident` since `reset_peak`. Mapped files only grow here, so their
+    present size is subtracted."""
     return _without_files("VmHWM")
 
 
 def reset_peak() -> bool:
-    """Let the peak start from now; False where that is not allowed."""
+    """Start the peak anew; False if the system does not allow it."""
     try:
         RESET.write_text("5")
     except OSError:
@@ -40,8 +40,8 @@ def reset_peak() -> bool:
 
 
 def hand_back() -> None:
-    """Give freed heap back to the system, where the C library can: it would stay resident and pass
-    for memory in use."""
+    """Return freed heap to the system, if the C library can; else it would stay resident and be
+    counted."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -49,12 +49,10 @@ def hand_back() -> None:
 
 
 def apart(task: Callable[[], Any]) -> Any:
-    """The answer of `task`, which runs in a fork of this process: what it takes and leaves behind
-    is its own.
+    """Run `task` in a fork of this process, which separates its memory, and return its result.
 
-    The libraries are imported once for all of them, yet each starts from their memory alone. The
-    caller must not have started threads that a fork loses: OpenMP's, for one, start with the first
-    parallel loop.
+    The libraries are imported once for all tasks. The caller must not have started threads, because
+    a fork loses them; OpenMP's threads, for example, start with the first parallel loop.
     """
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
@@ -64,7 +62,7 @@ def apart(task: Callable[[], Any]) -> Any:
 
     child = fork.Process(target=work)
     with warnings.catch_warnings():
-        # Python 3.12 warns of threads; BLAS stops its own to fork
+        # Python 3.12 warns about threads, but BLAS stops its threads before a fork.
         warnings.simplefilter("ignore", DeprecationWarning)
         child.start()
     theirs.close()
@@ -73,8 +71,7 @@ def apart(task: Callable[[], Any]) -> Any:
     except EOFError:
         child.join()
         raise RuntimeError(f"expected an answer. Received: exit status {child.exitcode} of the "
-                           "process; "
-                           "its stderr stands above") from None
+                           "process; its stderr is above") from None
     child.join()
     return json.loads(answer)
 

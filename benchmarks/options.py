@@ -1,4 +1,4 @@
-"""What the command takes: python -m benchmarks cpu | gpu [options]."""
+"""The options of the command `python -m benchmarks cpu | gpu`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from benchmarks.parts import PARTS
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="xpnet against "
-                                                                              "PyTorch: a training "
-                                                                              "step "
-                                     "(forward, cross entropy, backward, Adam) and a prediction, "
-                                     "their time and memory.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Compare xpnet with PyTorch: time and memory of a training step (forward, "
+                    "cross entropy, backward, Adam) and of a prediction.")
     devices = parser.add_subparsers(dest="device", required=True, metavar="cpu | gpu")
-    cpu = devices.add_parser("cpu", help="NumPy, Numba and PyTorch on the CPU; single "
-                                         "convolutions; how time grows")
+    cpu = devices.add_parser("cpu", help="NumPy, Numba and PyTorch on the CPU: steps, single "
+                                         "convolutions, growth with batch and width")
     gpu = devices.add_parser("gpu", help="CuPy and PyTorch on a GPU: steps, memory, bandwidth, "
                                          "products, time to an accuracy")
     _list_option(cpu, "--parts", PARTS, list(PARTS))
@@ -31,60 +30,58 @@ def parser() -> argparse.ArgumentParser:
     _list_option(cpu, "--modes", MODES, list(MODES))
     cpu.add_argument("--threads", nargs="+", action=_Names,
                      default=list(dict.fromkeys(map(_threads, ("1", "all")))), metavar="N",
-                     convert=_threads, help="threads, the same for every contender; all: one for "
-                                            "each core that this "
-                     "process may use (default: 1 all)")
+                     convert=_threads,
+                     help="numbers of threads, the same for every contender; all: one for each "
+                          "core that this process may use (default: 1 all)")
     _options(cpu, "cpu", CPU_NETS, batches=[1, 8, 32, 100, 128], seconds=0.2, minutes=40)
     _list_option(gpu, "--parts", GPU_PARTS, ["steps", "bandwidth", "products", "mnist"])
     gpu.add_argument("--threads", type=_threads, default=cores(), metavar="N",
                      help="threads of every contender (default: all)")
     _options(gpu, "gpu", tuple(CELLS), batches=None, seconds=0.3, minutes=9)
-    gpu.add_argument("--tf32", choices=TF32, default="convolutions", help="where the steps of "
-                                                                          "every contender round "
-                                                                          "to TF32 "
-                     "(default: convolutions, as PyTorch and xpnet do by themselves)")
-    gpu.add_argument("--data", metavar="FOLDER", help="MNIST and CIFAR-10, as xpnet's README says "
-                                                      "(default: .data in this tree, "
-                     "else XPNET_HOME)")
+    gpu.add_argument("--tf32", choices=TF32, default="convolutions",
+                     help="operations of the steps that every contender rounds to TF32 (default: "
+                          "convolutions, the default of PyTorch and xpnet)")
+    gpu.add_argument("--data", metavar="FOLDER",
+                     help="folder with MNIST and CIFAR-10, as the README of xpnet describes "
+                          "(default: .data in this tree, else XPNET_HOME)")
     return parser
 
 
 def _options(command: argparse.ArgumentParser, device: str, nets: Sequence[str], *,
              batches: list[int] | None, seconds: float, minutes: float) -> None:
     _list_option(command, "--nets", nets, list(nets))
-    usual = " ".join(map(str, batches)) if batches else "what each network is measured with"
+    usual = " ".join(map(str, batches)) if batches else "a list for each network"
     command.add_argument("--batches", nargs="+", action=_Names, default=batches, metavar="N",
                          convert=positive, help=f"batch sizes of the networks (default: {usual})")
     _list_option(command, "--contenders", CONTENDERS[device], None)
     command.add_argument("--rounds", type=positive, default=3, metavar="N",
-                         help="turns of each contender (default: 3)")
-    command.add_argument("--seconds", type=_number, default=seconds, help="time to measure each "
-                                                                          "figure for, in each "
-                                                                          "round "
-                         f"(default: {seconds:g})")
-    command.add_argument("--minutes", type=_number, default=minutes, help="begin no round that "
-                                                                          "would probably end "
-                                                                          "later than "
-                         f"that (default: {minutes:g})")
-    command.add_argument("--fused-adam", action="store_true", help="PyTorch's fused Adam, which is "
-                                                                   "not its default")
-    command.add_argument("--json", metavar="FILE", help="write the rows there"
-                         + (" (default: a file in benchmarks/results called by GPU and "
-                            "date)" if device == "gpu" else ""))
-    command.add_argument("--merge", action="store_true", help="keep the rows that --json FILE has, "
-                                                              "but for those that are "
-                         "measured again; the tables show them all")
-    command.add_argument("--tables-only", action="store_true", help="measure nothing: tables of "
-                                                                    "the rows in --json FILE"
-                         + (", or else of those in benchmarks/results" if device == "gpu" else ""))
-    command.add_argument("--markdown", metavar="FILE", help="renew the tables there, between the "
-                                                            "two markers "
-                         f"<!-- benchmarks {device}: begin --> and <!-- benchmarks {device}: end "
-                         "-->")
+                         help="rounds, in each of which every contender is measured (default: 3)")
+    command.add_argument("--seconds", type=_number, default=seconds,
+                         help="how long to measure each figure in each round (default: "
+                              f"{seconds:g})")
+    command.add_argument("--minutes", type=_number, default=minutes,
+                         help="do not begin a round that would probably end after this time "
+                              f"(default: {minutes:g})")
+    command.add_argument("--fused-adam", action="store_true",
+                         help="use PyTorch's fused Adam, which is not its default")
+    command.add_argument("--json", metavar="FILE", help="write the rows to this file" + (
+                         " (default: a file in benchmarks/results, named after GPU and date)"
+                         if device == "gpu" else ""))
+    command.add_argument("--merge", action="store_true",
+                         help="keep the rows of --json FILE that are not measured again; the "
+                              "tables show all rows")
+    command.add_argument("--tables-only", action="store_true",
+                         help="measure nothing; make tables of the rows in --json FILE" + (
+                              ", by default of those in benchmarks/results" if device == "gpu"
+                              else ""))
+    command.add_argument("--markdown", metavar="FILE",
+                         help="replace the tables in this page, between the markers "
+                              f"<!-- benchmarks {device}: begin --> and "
+                              f"<!-- benchmarks {device}: end -->")
 
 
 class _Names(argparse.Action):
-    """A list, its parts separated by blanks or commas; each once."""
+    """A list of names separated by blanks or commas, without duplicates."""
 
     def __init__(self, convert: Any, **settings: Any) -> None:
         super().__init__(**settings)
@@ -108,9 +105,10 @@ def _list_option(command: argparse.ArgumentParser, flag: str, names: Sequence[st
             raise argparse.ArgumentTypeError(f"expected some of {', '.join(names)}. Received: "
                                              f"{text!r}.")
         return text
+    usual = ("all that can run here" if default is None else
+             "all" if default == list(names) else " ".join(default))
     command.add_argument(flag, nargs="+", action=_Names, default=default, metavar="NAME",
-                         convert=one, help=f"some of {', '.join(names)} (default: "
-                                           f"all{'' if default else ' that can run here'})")
+                         convert=one, help=f"some of {', '.join(names)} (default: {usual})")
 
 
 def positive(text: str) -> int:
@@ -135,5 +133,5 @@ def _threads(text: str) -> int:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

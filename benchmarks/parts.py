@@ -1,4 +1,4 @@
-"""The parts of the benchmarks, each a function that measures and gives rows."""
+"""The parts of the CPU's benchmarks: functions that measure and return rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.race import Cell, Samples, Say, Turns, ask, race
 from benchmarks.rows import Row
 
 PARTS = ("steps", "convolutions", "growth")
-# The part "growth": training steps of narrower and wider networks, and of batches that double.
+# For the part "growth": training steps with larger and larger batches, and with other widths.
 GROWING_NETS = ("numpy_cnn", "vgg_small")
 GROWING_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 WIDTHS, WIDE_BATCH = (0.5, 1, 2, 4), 32
@@ -22,7 +22,7 @@ def steps(nets: Sequence[str], batches: Sequence[int], threads: Sequence[int], t
           job: Job, say: Say) -> list[Row]:
     """Training steps and predictions of every contender."""
     cells = [Cell(net, tuple(batches), count) for net in nets for count in threads]
-    return told(race("steps", cells, turns, job, say))
+    return described(race("steps", cells, turns, job, say))
 
 
 def growth(threads: int, turns: Turns, job: Job, say: Say) -> list[Row]:
@@ -30,14 +30,13 @@ def growth(threads: int, turns: Turns, job: Job, say: Say) -> list[Row]:
     cells = [cell for net in GROWING_NETS for cell in (
         Cell(net, GROWING_BATCHES, threads),
         *(Cell(net, (WIDE_BATCH,), threads, width) for width in WIDTHS if width != 1))]
-    return told(race("growth", cells, turns, replace(job, modes=("train",)), say))
+    return described(race("growth", cells, turns, replace(job, modes=("train",)), say))
 
 
 def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say) -> list[Row]:
-    """Our contenders on single convolutions, next to the machine's peak; nothing where none of them
-    takes part."""
-    turns = (replace(turns, contenders=[contender for contender in turns.contenders
-                                        if not contender.startswith("torch")]))
+    """xpnet's contenders on single convolutions, compared with the machine's peak."""
+    turns = replace(turns, contenders=[contender for contender in turns.contenders
+                                       if not contender.startswith("torch")])
     if not turns.contenders:
         say("convolutions: left out, because neither numpy nor numba takes part")
         return []
@@ -58,19 +57,19 @@ def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say
                 samples.about[contender] = answer["about"]
                 for row in answer["rows"]:
                     figures = {"seconds": row.pop("seconds")}
-                    samples.add({"part": "convolutions"} | row
-                                | {"threads": count, "contender": contender}, figures)
+                    what = {"part": "convolutions"} | row
+                    samples.add(what | {"threads": count, "contender": contender}, figures)
                 say(f"{number}  convolutions threads {count}  {contender}")
     rows = []
-    for row in told(samples):
+    for row in described(samples):
         rate, peak = row["operations"] / row["seconds"], peaks.get(row["threads"])
         rows.append(row | {"flops_per_second": rate, "peak_flops_per_second": peak,
                            "of_peak": peak and rate / peak})
     return rows
 
 
-def told(samples: Samples) -> list[Row]:
-    """The rows, each with what its contender told: versions and kernels."""
+def described(samples: Samples) -> list[Row]:
+    """The rows, each with the versions and kernels of its contender."""
     def about(row: Row) -> dict[str, Any]:
         return samples.about[row["contender"]]
     return [row | about(row) for row in samples.rows()]

@@ -1,4 +1,4 @@
-"""The machine's float32 peak: what a loop of fused multiply-adds reaches whose operands stay in
+"""The machine's float32 peak, measured with a loop of fused multiply-adds whose operands stay in
 registers."""
 
 from __future__ import annotations
@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-# multiply-adds between a load and a store: long enough to hide both, short enough to overlap
+# Multiply-adds between a load and a store: enough to hide both, and few enough that chains overlap.
 CHAIN = 6
-LENGTH = 2048               # numbers of each thread: 8 kB, so that they stay in the first cache
-MULTIPLY_ADDS = 2e8         # of each thread in one measurement: some 2 ms on a fast core
+LENGTH = 2048               # numbers of each thread: 8 kB, so that they stay in the L1 cache
+MULTIPLY_ADDS = 2e8         # of each thread in one measurement: about 2 ms on a fast core
 SAMPLES = 50
 
 
 def peak_flops(threads: int) -> dict[str, Any]:
-    """{"flops_per_second": the best of many short runs on all threads, or None, "reason": why there
-    is none}.
+    """{"flops_per_second": the best of many short runs on all threads, or None, "reason": why it is
+    None}.
 
-    Every number of an array goes through x = m x + c, CHAIN times. The numbers know nothing of each
-    other, so the compiler works on as many at once as a register holds, and the processor on
-    several registers at once.
+    Every number of an array is replaced CHAIN times by m x + c. The numbers are independent, so the
+    compiler fills whole vector registers, and the processor works on several of them at once.
     """
     try:
         import numba
@@ -29,7 +28,7 @@ def peak_flops(threads: int) -> dict[str, Any]:
         return {"flops_per_second": None, "reason": "the peak is measured with Numba, which "
                                                     f"cannot be imported ({error})"}
 
-    # contract: m x + c may become one instruction, no more
+    # "contract" allows one instruction for m x + c, and nothing else.
     @numba.njit(parallel=True, fastmath={"contract"})
     def chains(x: np.ndarray, times: int) -> None:              # x (threads, LENGTH)
         m, c = np.float32(0.5), np.float32(0.5)
@@ -44,7 +43,7 @@ def peak_flops(threads: int) -> dict[str, Any]:
 
     x = np.ones((threads, LENGTH), np.float32)
     times = int(MULTIPLY_ADDS / (LENGTH * CHAIN))
-    chains(x, times)                                            # compiles, and wakes the threads
+    chains(x, times)                                            # compiles, and starts the threads
     seconds = []
     for _ in range(SAMPLES):
         start = time.perf_counter()

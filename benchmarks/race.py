@@ -1,4 +1,4 @@
-"""The competition: processes that take turns, and what comes out of their times."""
+"""The comparison: processes of the contenders that take turns, and the medians of their times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.rows import Row
 
 ROOT = str(Path(__file__).parents[1])
 COMMAND = (sys.executable, "-m", "benchmarks.worker")
-# Whoever multiplies matrices gets the same number of threads.
+# Every library that multiplies matrices gets the same number of threads.
 THREAD_VARIABLES = ("XPNET_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                     "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -29,13 +29,13 @@ Say = Callable[[str], None]
 
 
 class ContenderError(RuntimeError):
-    """A contender's process broke down; the message holds what it wrote to stderr."""
+    """A contender's process failed; the message contains its stderr."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What the contenders do in one turn, one after the other: a network with some batches, on so
-    many threads."""
+    """What each contender measures in one turn: a network with some batch sizes and a number of
+    threads."""
 
     net: str
     batches: tuple[int, ...]
@@ -44,7 +44,7 @@ class Cell:
 
 
 class Samples:
-    """What each round gave, by what was measured; and what the contenders tell about themselves."""
+    """The figures of each round by what was measured, and the versions of the contenders."""
 
     def __init__(self) -> None:
         self.figures: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
@@ -54,8 +54,8 @@ class Samples:
         self.figures.setdefault(tuple(what.items()), []).append(figures)
 
     def rows(self) -> list[Row]:
-        """The median of `seconds`, how many times the fastest the slowest round took, and the least
-        of all other figures."""
+        """A row for each thing measured: the median of `seconds`, `spread` (the time of the slowest
+        round divided by that of the fastest), and the minimum of all other figures."""
         rows = []
         for what, figures in self.figures.items():
             seconds = [figure["seconds"] for figure in figures]
@@ -70,21 +70,19 @@ class Samples:
 
 @dataclass
 class Turns:
-    """Rounds in which the contenders follow one another, each round another one first, as long as
-    there is time.
+    """Rounds in which the contenders take turns, as long as there is time; each round starts with
+    another contender.
 
-    So a machine that slows down or is busy for a while slows all of them down.
+    So a machine that is slow or busy for a while affects all contenders alike.
     """
 
     contenders: Sequence[str]
     rounds: int
-    # of time.monotonic: no round begins that would probably not end before
-    deadline: float = math.inf
-    broken: list[str] = field(default_factory=list)     # what broke down; the others went on
+    deadline: float = math.inf      # of time.monotonic: no round begins that would end later
+    broken: list[str] = field(default_factory=list)     # errors of processes that failed
 
     def ask(self, task: str, job: Job, say: Say) -> Any:
-        """The answer of a new process, or None where it broke down: the rows of half an hour must
-        not be lost for that."""
+        """The answer of a new process, or None if it failed, so that the other rows are kept."""
         try:
             return ask(task, job, say)
         except ContenderError as error:
@@ -101,14 +99,14 @@ class Turns:
                 say(f"no time left for round {number + 1} of {self.rounds}: see --minutes")
                 return
             first = number % len(self.contenders)
-            yield f"round {number + 1}/{self.rounds}", [*self.contenders[first:],
-                                                        *self.contenders[:first]]
+            order = [*self.contenders[first:], *self.contenders[:first]]
+            yield f"round {number + 1}/{self.rounds}", order
             longest = max(longest, time.monotonic() - start)
 
 
 def race(part: str, cells: Sequence[Cell], turns: Turns, job: Job, say: Say) -> Samples:
-    """Every contender in every cell, in every round. Its process works through the batches and
-    modes of a cell."""
+    """Measure every contender in every cell and round, with one process for all batches and modes
+    of a cell."""
     samples = Samples()
     for number, order in turns(say):
         for cell in cells:
@@ -120,24 +118,22 @@ def race(part: str, cells: Sequence[Cell], turns: Turns, job: Job, say: Say) -> 
                 samples.about[contender] = answer["about"]
                 for row in answer["rows"]:
                     samples.add({"part": part, "net": cell.net, "width": cell.width,
-                                 "batch": row["batch"],
-                                 "mode": row["mode"], "threads": cell.threads,
-                                 "contender": contender},
+                                 "batch": row["batch"], "mode": row["mode"],
+                                 "threads": cell.threads, "contender": contender},
                                 {key: row[key] for key in ("seconds", "memory", "libraries")})
                 width = "" if cell.width == 1 else f" width {cell.width:g}"
-                say(f"{number}  {cell.net}{width} threads {cell.threads}  {contender}: "
-                    + ", ".join(
-                    f"{row['mode']} {row['batch']}: {1000 * row['seconds']:.3g} ms"
-                    for row in answer["rows"]))
+                times = ", ".join(f"{row['mode']} {row['batch']}: {1000 * row['seconds']:.3g} ms"
+                                  for row in answer["rows"])
+                say(f"{number}  {cell.net}{width} threads {cell.threads}  {contender}: {times}")
     return samples
 
 
 def present(asked: Sequence[str] | None, job: Job, say: Say) -> tuple[list[str], dict[str, str]]:
-    """The contenders that can run here, and why the others cannot; an error where one that was
-    asked for by name cannot, or none can."""
+    """The contenders that can run here, and why the others cannot. Raises ValueError if a requested
+    one cannot run, or if none can."""
     found, left_out, known = list[str](), dict[str, str](), dict[str, str | None]()
     for contender in asked or CONTENDERS[job.device]:
-        library = contender.split("-")[0]  # one process for each: importing PyTorch takes seconds
+        library = contender.split("-")[0]   # checked once, because importing PyTorch takes seconds
         if library not in known:
             known[library] = ask("missing", replace(job, contender=contender), say)
         reason = known[library]
@@ -158,16 +154,16 @@ def present(asked: Sequence[str] | None, job: Job, say: Say) -> tuple[list[str],
 
 
 def ask(task: str, job: Job, say: Say) -> Any:
-    """The answer of a new process to the task; what it wrote to stderr is passed on to `say`."""
+    """The answer of a new process to the task; its stderr is passed to `say`."""
     done = subprocess.run(COMMAND, input=json.dumps({"task": task, "job": asdict(job)}),
                           env=environment(job), capture_output=True, encoding="utf-8",
                           errors="replace")
     if done.returncode != 0:
         batches = ", ".join(map(str, job.batches))
-        raise ContenderError(f"{job.contender}: expected its process to {task} ({job.net}, batches "
-                             f"{batches}). Received: "
-                             f"exit status {done.returncode}, and on "
-                             f"stderr:\n{done.stderr.strip() or '(nothing)'}")
+        raise ContenderError(f"{job.contender}: expected its process to run the task {task} "
+                             f"({job.net}, batches {batches}). Received: exit status "
+                             f"{done.returncode}, and on stderr:\n"
+                             f"{done.stderr.strip() or '(nothing)'}")
     for line in done.stderr.splitlines():
         say(f"{job.contender}: {line}")
     try:
@@ -178,21 +174,22 @@ def ask(task: str, job: Job, say: Say) -> Any:
 
 
 def stream(task: str, job: Job, say: Say, timeout: float) -> Iterator[Any]:
-    """What a new process answers, line after line, each as soon as it is there; it is ended after
+    """The answers of a new process, each as soon as it is written; the process is killed after
     `timeout` seconds.
 
-    So what was measured before a process breaks down, or its time is over, is not lost.
+    So the rows that were measured before a process fails or runs out of time are not lost.
     """
     command = json.dumps({"task": task, "job": asdict(replace(job, started=time.time()))})
     late = threading.Event()
-    with tempfile.TemporaryFile("w+", encoding="utf-8",
-                                errors="replace") as errors, subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            env=environment(job), encoding="utf-8") as process:
+    with (tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+          subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                           env=environment(job), encoding="utf-8") as process):
         assert process.stdin is not None and process.stdout is not None
+
         def stop() -> None:
             late.set()
             process.kill()
+
         timer = threading.Timer(max(timeout, 0.0), stop)
         timer.start()
         try:
@@ -207,25 +204,25 @@ def stream(task: str, job: Job, say: Say, timeout: float) -> Iterator[Any]:
                                  f"Received: {error}.") from None
         finally:
             timer.cancel()
-            if process.poll() is None:          # whoever reads the lines stopped in the middle
+            if process.poll() is None:          # the caller stopped reading before the end
                 process.kill()
         errors.seek(0)
         said = errors.read().strip()
     if late.is_set():
-        raise ContenderError(f"{job.contender}: expected its process to {task} within "
-                             f"{timeout:.0f} s. Received: no end of it."
-                             f"{said and f' On stderr:{chr(10)}{said[-2000:]}'}")
+        stderr = f" On stderr:\n{said[-2000:]}" if said else ""
+        raise ContenderError(f"{job.contender}: expected its process to finish the task {task} "
+                             f"within {timeout:.0f} s. Received: no end.{stderr}")
     if process.returncode != 0:
-        raise ContenderError(f"{job.contender}: expected its process to {task}. Received: exit "
-                             f"status {process.returncode}, and "
-                             f"on stderr:\n{said or '(nothing)'}")
+        raise ContenderError(f"{job.contender}: expected its process to run the task {task}. "
+                             f"Received: exit status {process.returncode}, and on stderr:\n"
+                             f"{said or '(nothing)'}")
     for line in said.splitlines():
         say(f"{job.contender}: {line}")
 
 
 def environment(job: Job) -> dict[str, str]:
-    """Ours, with the same number of threads for all, and with the BLAS kernels that BLAS itself
-    chooses."""
+    """The environment of a contender: the same number of threads for all, and the kernels that BLAS
+    chooses by default."""
     env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     env |= dict.fromkeys(THREAD_VARIABLES, str(job.threads))
     env["CUPY_TF32"] = "1" if job.tf32 == "always" else "0"

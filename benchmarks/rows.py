@@ -1,4 +1,4 @@
-"""Rows: what was measured, where and when. A file of them can be measured again in part."""
+"""Rows: what was measured, where and when. Rows in a file can be measured again one by one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from benchmarks.convolutions import CONVOLUTIONS, DIRECTIONS
 Row = dict[str, Any]
 
 STEP = ("net", "width", "batch", "mode", "threads", "contender")
-IDENTITY = {            # what a row is about, by the part of the benchmarks that it belongs to
+IDENTITY = {            # the keys that identify a row, for each part of the benchmarks
     "steps": STEP, "growth": STEP,
     "convolutions": ("convolution", "batch", "direction", "threads", "contender"),
 }
-ORDER = CONTENDERS["cpu"]       # of columns
-DISTURBED = 1.3  # the slowest round to the fastest: a machine with nothing else to do stays below
+ORDER = CONTENDERS["cpu"]       # of the columns
+DISTURBED = 1.3                 # a spread of rounds that an idle machine does not reach
 
 
 def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
-    """The old rows, those that were measured again replaced, and the new ones."""
+    """The old and the new rows; a new row replaces the old one that it measures again."""
     rows = {identity(row): row for row in old}
     return list((rows | {identity(row): row for row in new}).values())
 
@@ -47,15 +47,13 @@ def _place(row: Row) -> tuple[float, ...]:
 
 
 def cell(row: Row) -> tuple[Any, ...]:
-    """What contenders compete in: network, width, batch, mode and threads."""
+    """What is compared between contenders: network, width, batch, mode and threads."""
     return tuple(row[name] for name in STEP[:-1])
 
 
 def with_ratios(rows: Sequence[Row]) -> list[Row]:
-    """The rows, those of steps with `ratio` and `memory_ratio`: to the PyTorch of the same cell
-    that needs least.
-
-    None where no PyTorch took part, or the system does not tell.
+    """The rows, those of steps with `ratio` and `memory_ratio` to the better PyTorch contender of
+    the same cell; None if there is none, or if the system does not report memory.
     """
     best: dict[tuple[Any, ...], float] = {}
     for row in rows:
@@ -75,8 +73,8 @@ def with_ratios(rows: Sequence[Row]) -> list[Row]:
 
 
 def read(file: str, cpu: str) -> list[Row]:
-    """The rows of a file that an earlier run wrote; an error for those of another machine, which
-    are no comparison."""
+    """The rows of a file that an earlier run wrote. Raises ValueError if they are from another
+    processor."""
     rows = json.loads(Path(file).read_text(encoding="utf-8"))
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("part") in IDENTITY
                                              and {"cpu", *IDENTITY[row["part"]]} <= set(row)
@@ -86,14 +84,13 @@ def read(file: str, cpu: str) -> list[Row]:
     others = sorted({row["cpu"] for row in rows} - {cpu})
     if others:
         raise ValueError(f"--merge: expected rows that were measured on {cpu}. Received: {file} "
-                         "with rows of "
-                         f"{', '.join(others)}.")
+                         f"with rows of {', '.join(others)}.")
     return rows
 
 
 def above_pytorch(rows: Sequence[Row], contender: str = "numba") -> list[str]:
-    """A line for each step in which the contender needs more time or memory than the better
-    PyTorch, or that none does."""
+    """A line for each step in which the contender needs more time or memory than the better PyTorch
+    contender, or a line that there is none."""
     ours = [row for row in of_part(rows, "steps") if row["contender"] == contender]
     lines = []
     for figure, what in (("ratio", "the time"), ("memory_ratio", "the memory")):
@@ -108,15 +105,14 @@ def above_pytorch(rows: Sequence[Row], contender: str = "numba") -> list[str]:
 
 
 def disturbed(rows: Sequence[Row]) -> list[str]:
-    """A line for each row whose rounds differ too much to rely on: --merge lets them be measured
-    again."""
+    """A line for each row whose rounds differ too much; they can be measured again with --merge."""
     return [f"rounds differ {row['spread']:.2f} times: {row['part']}: {describe(row)}, "
             f"{row['contender']}"
             for row in rows if row.get("spread", 1) > DISTURBED]
 
 
 def describe(row: Row) -> str:
-    """numpy_cnn batch 32 train threads 2"""
+    """A row in words, e.g. "numpy_cnn batch 32 train threads 2"."""
     if "convolution" in row:
         return (f"{row['convolution']} batch {row['batch']} {row['direction']} threads "
                 f"{row['threads']}")

@@ -1,4 +1,4 @@
-"""The two sides of the competition: whether a contender can run, and the contender at work."""
+"""The two sides of the comparison, xpnet and PyTorch: can a contender run here, and its runner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.contenders import Job, Runner
 
 
 def missing(job: Job) -> str | None:
-    """Why the contender cannot run here, and what to do about it; None where it can."""
+    """Why the contender cannot run here, and what to do about it; None if it can."""
     if not job.contender.startswith("torch"):
         from xpnet.backends import BackendError, get_backend
         try:
@@ -28,7 +28,7 @@ def missing(job: Job) -> str | None:
 
 
 def load(job: Job) -> None:
-    """Import what the contender needs, and start nothing: neither threads nor a GPU."""
+    """Import what the contender needs, without starting threads or a GPU."""
     if job.contender.startswith("torch"):
         from benchmarks.torch_side import load_all
         load_all()
@@ -39,7 +39,7 @@ def load(job: Job) -> None:
 
 
 def runner(job: Job, batch: int) -> Runner:
-    """The contender at work on a batch of that size."""
+    """The runner of the contender, for a batch of this size."""
     if job.contender.startswith("torch"):
         from benchmarks.torch_side import Eager
         return Eager(job, job.contender.removeprefix("torch-"), batch)

@@ -8,18 +8,19 @@ from benchmarks.rows import Row, of_part
 
 Table = list[list[str]]     # the first line is the header
 
-RATIO = "the ratio to the faster PyTorch of the line, below 1 is faster than PyTorch"
-MEMORY = ("MB that a step needs beyond the libraries; in brackets the ratio to the PyTorch of the "
-          "line that needs less")
-CONVOLUTION = ("the direct algorithm's multiplications and additions per second in percent of the "
-               "peak; Winograd does with fewer and may exceed it")
+RATIO = ("the time divided by that of the faster PyTorch contender in the line; below 1 is faster "
+         "than PyTorch")
+MEMORY = ("MB that a step needs beyond the libraries; in brackets the ratio to the PyTorch "
+          "contender in the line that needs less")
+CONVOLUTION = ("multiplications and additions of the direct algorithm per second, in percent of "
+               "the machine's peak; Winograd's algorithm needs fewer and can exceed it")
 
 
 def step_table(rows: Sequence[Row], *, times: bool = True) -> Table:
-    """A line for each network, batch, mode and threads; a column for each contender: milliseconds,
-    the ratio in brackets.
+    """A line for each network, batch, mode and threads; for each contender milliseconds, and the
+    ratio in brackets.
 
-    Without `times` the ratios alone, which is what others can compare with on another machine.
+    Without `times`, only the ratios, which are comparable between machines.
     """
     def text(row: Row) -> str:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
@@ -28,19 +29,20 @@ def step_table(rows: Sequence[Row], *, times: bool = True) -> Table:
 
 
 def memory_table(rows: Sequence[Row]) -> Table:
-    """The same lines: megabytes, the ratio in brackets. No line where the system does not tell."""
+    """The same lines: megabytes, and the ratio in brackets; no lines if the system does not report
+    memory."""
     def text(row: Row) -> str:
         ratio = "" if row["memory_ratio"] is None else f" ({row['memory_ratio']:.2f})"
         return f"{row['memory'] / 1e6:.1f}{ratio}"
-    told = [row for row in of_part(rows, "steps") if row["memory"] is not None]
-    return _by_contender(told, ("net", "batch", "mode", "threads"), text)
+    known = [row for row in of_part(rows, "steps") if row["memory"] is not None]
+    return _by_contender(known, ("net", "batch", "mode", "threads"), text)
 
 
 def convolution_table(rows: Sequence[Row], *, rates: bool = True) -> Table:
-    """A line for each convolution, batch and threads; for each contender its three directions:
-    GFLOP/s, and percent of the peak.
+    """A line for each convolution, batch and threads; for each contender and direction GFLOP/s, and
+    percent of the peak in brackets.
 
-    Without `rates` the percent alone.
+    Without `rates`, only the percent.
     """
     def text(row: Row) -> str:
         percent = "" if row["of_peak"] is None else f"{100 * row['of_peak']:.0f} %"
@@ -60,14 +62,14 @@ def _by_contender(rows: Sequence[Row], names: Sequence[str], text: Callable[[Row
         lines.setdefault(tuple(str(row[name]) for name in names), {})[row["contender"]] = text(row)
     return [[*names, *contenders],
             *([*line, *(texts.get(contender, "") for contender in contenders)]
-                                     for line, texts in lines.items())]
+              for line, texts in lines.items())]
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits that count: 0.0123, 1.23, 123, 1230."""
+    """Milliseconds with about three significant digits: 0.012, 1.23, 12.3, 1230."""
     value = float(f"{1000 * seconds:.3g}")
-    return (f"{value:.0f}" if value >= 100
-            else f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}")
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{digits}f}"
 
 
 def as_text(table: Table) -> str:
@@ -82,7 +84,7 @@ def as_markdown(table: Table) -> str:
 
 
 def between_markers(document: str, name: str, content: str, file: str) -> str:
-    """The document with `content` in place of what stands between the two markers of that name."""
+    """The document with `content` between the two markers of this name."""
     begin, end = f"<!-- benchmarks {name}: begin -->", f"<!-- benchmarks {name}: end -->"
     if (document.count(begin) != 1 or document.count(end) != 1
         or document.index(begin) > document.index(end)):

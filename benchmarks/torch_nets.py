@@ -1,7 +1,7 @@
-"""The networks of the competition in PyTorch.
+"""The networks of the comparison in PyTorch.
 
-tests/benchmarks/test_benchmarks_torch.py shows that they are ours: with our parameters they
-give our outputs and gradients.
+tests/benchmarks/test_benchmarks_torch.py checks that they are the same as xpnet's: with equal
+parameters they have equal outputs and gradients.
 """
 
 from __future__ import annotations
@@ -47,17 +47,16 @@ class Subsampling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.a, self.b = (nn.Parameter(torch.full((channels,), 0.25)),
-                          nn.Parameter(torch.zeros(channels)))
+        self.a = nn.Parameter(torch.full((channels,), 0.25))
+        self.b = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (functional.avg_pool2d(x, 2,
-                                      divisor_override=1) * self.a[:, None, None] + self.b[:, None,
-                                                                                           None])
+        sums = functional.avg_pool2d(x, 2, divisor_override=1)
+        return sums * self.a[:, None, None] + self.b[:, None, None]
 
 
 class TableConv2d(nn.Module):
-    """A convolution with weights only where the table connects a filter to a channel."""
+    """A convolution with weights only for the filters and channels that the table connects."""
 
     def __init__(self, table: tuple[tuple[int, ...], ...], channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -66,8 +65,8 @@ class TableConv2d(nn.Module):
         self.connections: torch.Tensor
         self.register_buffer("connections", torch.tensor(connections).T)  # filters, channels
         bound = (len(connections) / len(table) * kernel_size**2) ** -0.5
-        self.weight = (nn.Parameter(torch.empty(len(connections), kernel_size,
-                                                kernel_size).uniform_(-bound, bound)))
+        weight = torch.empty(len(connections), kernel_size, kernel_size)
+        self.weight = nn.Parameter(weight.uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(len(table)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -116,7 +115,7 @@ def conv_bn(channels: int, filters: int, kernel_size: int, stride: int = 1) -> l
 
 
 class BasicBlock(nn.Module):
-    """He et al. 2016, figure 2, with a projection where the shape changes."""
+    """He et al. 2016, figure 2, with a projection if the shape changes."""
 
     def __init__(self, channels: int, filters: int, stride: int) -> None:
         super().__init__()
@@ -132,7 +131,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """He et al. 2016, figure 5, with the stride in the 3x3 convolution and a projection where the
+    """He et al. 2016, figure 5, with the stride in the 3x3 convolution, and a projection if the
     shape changes."""
 
     def __init__(self, channels: int, filters: int, stride: int) -> None:
@@ -154,8 +153,8 @@ def resnet18() -> nn.Module:
     channels = 64
     for stage, filters in enumerate((64, 128, 256, 512)):
         for block in range(2):
-            layers.append(BasicBlock(channels, filters, stride=2 if stage > 0 and block == 0
-                                     else 1))
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(BasicBlock(channels, filters, stride))
             channels = filters
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
@@ -165,22 +164,21 @@ def resnet50() -> nn.Module:
     channels = 64
     for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
         for block in range(blocks):
-            layers.append(Bottleneck(channels, filters, stride=2 if stage > 0 and block == 0
-                                     else 1))
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(Bottleneck(channels, filters, stride))
             channels = 4 * filters
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000))
 
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "numpy_cnn": numpy_cnn, "bilici": bilici, "lenet5": lenet5, "vgg_small": vgg_small,
-    "resnet18": resnet18,
-    "resnet50": resnet50,
+    "resnet18": resnet18, "resnet50": resnet50,
 }
 WIDE: dict[str, Callable[[float], nn.Module]] = {"numpy_cnn": numpy_cnn, "vgg_small": vgg_small}
 
 
 def copy_parameters(net: Network, model: nn.Module) -> None:
-    """Give `model` the parameters of our `net`; both list their layers in the same order."""
+    """Copy the parameters of xpnet's `net` to `model`; both have their layers in the same order."""
     ours = [p for layer in net.layers for p in layer.parameters]
     with torch.no_grad():
         for p, q in zip(ours, model.parameters(), strict=True):

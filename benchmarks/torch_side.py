@@ -1,5 +1,4 @@
-"""PyTorch's side of the competition: its networks eager in two memory layouts, and as CUDA
-graphs."""
+"""PyTorch's side of the comparison: eager networks in two memory layouts, and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -13,18 +12,17 @@ from torch import nn
 from benchmarks.contenders import LEARNING_RATE, Job, sample_batch
 from benchmarks.torch_nets import NETS, WIDE
 
-# steps before a capture, as PyTorch's notes on CUDA graphs ask for: they choose algorithms
-WARM_UP = 3
+WARM_UP = 3     # steps before a capture, as PyTorch's notes on CUDA graphs require
 
 
 def load_all() -> None:
-    """Make PyTorch import now what it imports when an optimizer is made: some 70 MB that are no
-    step's."""
+    """Import what PyTorch imports with the first optimizer: about 70 MB that must not count for a
+    step."""
     torch.optim.Adam([nn.Parameter(torch.zeros(1))])
 
 
 class Eager:
-    """PyTorch as it runs line by line, in layout "nchw" or "nhwc" (channels last); a Runner."""
+    """Eager PyTorch in layout "nchw" or "nhwc" (channels last); a Runner."""
 
     capturable = False
 
@@ -41,8 +39,8 @@ class Eager:
         self.model = model.to(self.device, memory_format=memory_format)               # type: ignore[call-overload]
         self.loss = nn.CrossEntropyLoss()
         self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE,
-                                          capturable=self.capturable, fused=True if job.fused_adam
-                                          else None)
+                                          capturable=self.capturable,
+                                          fused=True if job.fused_adam else None)
 
     def train(self) -> torch.Tensor:
         self.optimizer.zero_grad()
@@ -71,7 +69,7 @@ class Eager:
 
 
 class Captured(Eager):
-    """PyTorch with the whole step captured once as a CUDA graph, and replayed."""
+    """PyTorch with the whole step captured as a CUDA graph and replayed; a Runner."""
 
     capturable = True                   # Adam must keep its count of steps on the GPU
 
@@ -83,7 +81,7 @@ class Captured(Eager):
             for _ in range(WARM_UP):
                 work()
         torch.cuda.current_stream().wait_stream(side)
-        # so that backward makes gradients in the graph's own memory
+        # Backward then allocates the gradients in the graph's own memory.
         self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -104,21 +102,20 @@ def choose_math(job: Job) -> None:
 
 
 def about_pytorch(device: str) -> dict[str, Any]:
-    """Versions, who does the products, and on a GPU its name."""
+    """Versions, the libraries that compute the products, and on a GPU its name."""
     versions = {"PyTorch": str(torch.__version__)}
     if device == "cpu":
         return {"versions": versions, "kernels": cpu_kernels()}
     versions |= {"CUDA of PyTorch": str(torch.version.cuda),
                  "cuDNN": str(torch.backends.cudnn.version())}
-    tf32 = f"TF32 {onoff(torch.backends.cuda.matmul.allow_tf32)} in products, " \
-           f"{onoff(torch.backends.cudnn.allow_tf32)} in convolutions"
-    return {"versions": versions, "kernels": "cuBLAS and cuDNN, the fastest algorithms chosen by "
-                                             f"timing, {tf32}",
-            "device": torch.cuda.get_device_name()}
+    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    kernels = ("cuBLAS and cuDNN, the fastest algorithms chosen by timing, TF32 "
+               f"{onoff(products)} in products, {onoff(convolutions)} in convolutions")
+    return {"versions": versions, "kernels": kernels, "device": torch.cuda.get_device_name()}
 
 
 def cpu_kernels() -> str:
-    """Which libraries do PyTorch's products, and for which processor they chose their kernels."""
+    """The libraries that compute PyTorch's products, and the processor of their kernels."""
     config = torch.__config__.show()
     found = [re.search(r"BLAS_INFO=(\w+)", config), re.search(r"MKL-DNN v([\w.]+)", config)]
     names = [f"{name} {match[1]}" for name, match in zip(("BLAS", "oneDNN"), found) if match]

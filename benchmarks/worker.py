@@ -1,8 +1,8 @@
-"""One process of the competition: reads a task as JSON from stdin, answers as JSON on stdout.
+"""One process of the benchmarks: reads a task as JSON from stdin and answers as JSON on stdout.
 
-{"task": one of TASKS, "job": {...}} -> what that function returns; of an iterator one line each.
-Processes of their own keep contenders apart: their thread pools, their memory, and what one of them
-breaks.
+{"task": one of TASKS, "job": {...}} -> what the function of the task returns; for an iterator, one
+line for each element. Separate processes keep the contenders apart: their thread pools, their
+memory, and their failures.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from benchmarks.peak import peak_flops
 from benchmarks.sides import load, missing, runner
 
 WARM_UP = 2             # steps that are not counted: they fill caches and pools
-FEWEST, MOST = 3, 2000  # measurements, whatever the time
+FEWEST, MOST = 3, 2000  # limits of the number of measurements
 
 
 def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None],
                    seconds: float) -> tuple[float, Any]:
-    """The median time of a step, measured for about `seconds`; and what the last one returned."""
+    """The median time of a step, measured for about `seconds`, and the result of the last step."""
     for _ in range(WARM_UP):
         value = step()
     synchronize()
@@ -44,7 +44,7 @@ def median_seconds(step: Callable[[], Any], synchronize: Callable[[], None],
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """{"rows": one for each batch and mode, "about": versions and kernels} of the contender."""
+    """{"rows": one for each batch and mode, "about": versions and kernels of the contender}."""
     load(job)
     separate = memory.apart if sys.platform == "linux" else lambda task: task()
     if job.contender == "numba":
@@ -55,8 +55,8 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def rehearse(job: Job, batch: int, modes: tuple[str, ...]) -> None:
-    """One step in each mode, and nothing left of it but what a library keeps once it was used, and
-    compiled code on disk."""
+    """Run one step in each mode, so that libraries allocate what they keep, and kernels are cached
+    on disk."""
     for mode in modes:
         runner(job, batch).step(mode)()
     gc.collect()
@@ -66,8 +66,8 @@ def rehearse(job: Job, batch: int, modes: tuple[str, ...]) -> None:
 def measure_one(job: Job, batch: int, mode: str) -> dict[str, Any]:
     """{"row": time and memory of a step, "about": ...}.
 
-    Memory counts from where the libraries have been used once, on a batch of 1, and neither network
-    nor batch exists.
+    Memory is counted from the moment when the libraries have been used once, with a batch of 1, and
+    before the network and the batch are made.
     """
     rehearse(job, 1, (mode,))
     before = memory.resident()
@@ -78,18 +78,18 @@ def measure_one(job: Job, batch: int, mode: str) -> dict[str, Any]:
 
 
 def figures(job: Job, at_work: Runner, mode: str, before: int | None) -> tuple[float, int | None]:
-    """(seconds, bytes) of a step. The first one, in which memory is found and code compiled, counts
-    for neither."""
+    """(seconds, bytes) of a step. The first step, which allocates memory and compiles code, is not
+    counted."""
     step = at_work.step(mode)
     step()
     at_work.synchronize()
     memory.hand_back()
-    tells = memory.reset_peak()
+    known = memory.reset_peak()
     seconds, value = median_seconds(step, at_work.synchronize, job.seconds)
-    peak = memory.peak() if tells else None
+    peak = memory.peak() if known else None
     if not at_work.finite(value):
-        raise RuntimeError(f"{job.contender}: expected numbers from {job.net}'s {mode} step. "
-                           "Received: NaN or infinity.")
+        raise RuntimeError(f"{job.contender}: expected finite numbers from the {mode} step of "
+                           f"{job.net}. Received: NaN or infinity.")
     return seconds, None if peak is None or before is None else peak - before
 
 
@@ -98,15 +98,17 @@ def convolutions(job: Job) -> dict[str, Any]:
     from benchmarks.xpnet_side import about
     from xpnet import get_backend
     backend = get_backend(job.contender)
-    rows = (measure_convolutions(backend, job.batches,
-                                 lambda call: median_seconds(call, backend.synchronize,
-                                                             job.seconds)[0]))
+
+    def seconds_of(call: Callable[[], object]) -> float:
+        return median_seconds(call, backend.synchronize, job.seconds)[0]
+
+    rows = measure_convolutions(backend, job.batches, seconds_of)
     return {"rows": rows, "about": about(backend)}
 
 
 def lines_of(module: str, function: str = "measure") -> Callable[[Job], Iterator[Any]]:
-    """A task of the GPU's: a function of benchmarks.gpu that answers line after line; imported
-    where it is asked for."""
+    """A task of the GPU's benchmarks: a generator function of benchmarks.gpu, imported when it is
+    called."""
     return lambda job: getattr(import_module(f"benchmarks.gpu.{module}"), function)(job)
 
 
@@ -114,16 +116,15 @@ TASKS: dict[str, Callable[[Job], Any]] = {
     "missing": missing, "measure": measure, "convolutions": convolutions,
     "peak": lambda job: peak_flops(job.threads),
     "compile": lines_of("compiling"), "steps": lines_of("steps"),
-    "bandwidth": lines_of("bandwidth"),
-    "products": lines_of("products"), "plans": lines_of("plans"),
-    "mnist": lines_of("accuracy", "mnist"),
+    "bandwidth": lines_of("bandwidth"), "products": lines_of("products"),
+    "plans": lines_of("plans"), "mnist": lines_of("accuracy", "mnist"),
     "cifar": lines_of("accuracy", "cifar"),
 }
 
 
 def main() -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print goes to stderr and cannot spoil the answer
+    os.dup2(2, 1)   # what libraries print goes to stderr, not into the answer
     request = json.load(sys.stdin)
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                               for name, value in request["job"].items()}

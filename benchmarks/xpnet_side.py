@@ -1,4 +1,4 @@
-"""xpnet's side of the competition: its networks, and a training step and a prediction on one of its
+"""xpnet's side of the comparison: its networks, and a training step and a prediction on one of its
 backends."""
 
 from __future__ import annotations
@@ -21,19 +21,17 @@ def numpy_cnn(input_shape: tuple[int, ...] = (1, 28, 28), *, width: float = 1,
     filters = int(8 * width)
     return xn.Sequential([
         xn.Conv2d(filters, 5, activation="relu"), xn.Conv2d(filters, 5, activation="relu"),
-        xn.MaxPool2d(2),
-        xn.Flatten(), xn.Linear(128, activation="relu"), xn.Linear(10),
+        xn.MaxPool2d(2), xn.Flatten(), xn.Linear(128, activation="relu"), xn.Linear(10),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
 def vgg_small(input_shape: tuple[int, ...] = (3, 32, 32), *, width: float = 1,
               backend: str | xn.Backend = "auto", dtype: Any = "float32",
               seed: int = 0) -> xn.Sequential:
-    """Two 3x3 convolutions with batch norm and ReLU, then a max-pool, at `width` times 64, 128, 256
-    filters; a dense layer.
+    """A small VGG for benchmarks: three times two 3x3 convolutions and a max-pool, then a Linear.
 
-    In the manner of Simonyan and Zisserman 2015, with the batch norm of Ioffe and Szegedy 2015; a
-    network to measure.
+    The convolutions have 64, 128 and 256 times `width` filters, batch norm and ReLU. In the style
+    of Simonyan and Zisserman 2015, with the batch norm of Ioffe and Szegedy 2015.
     """
     layers: list[xn.Layer] = []
     for filters in (64, 128, 256):
@@ -47,15 +45,15 @@ def vgg_small(input_shape: tuple[int, ...] = (3, 32, 32), *, width: float = 1,
 
 NETS: dict[str, Callable[..., xn.Network]] = {
     "numpy_cnn": models.numpy_cnn, "bilici": models.bilici, "lenet5": models.lenet5,
-    "vgg_small": vgg_small,
-    "resnet18": models.resnet18, "resnet50": models.resnet50,
+    "vgg_small": vgg_small, "resnet18": models.resnet18, "resnet50": models.resnet50,
 }
-# take a width
-WIDE: dict[str, Callable[..., xn.Network]] = {"numpy_cnn": numpy_cnn, "vgg_small": vgg_small}
+WIDE: dict[str, Callable[..., xn.Network]] = {      # with an argument `width`
+    "numpy_cnn": numpy_cnn, "vgg_small": vgg_small,
+}
 
 
 class Xpnet:
-    """One of our backends; a Runner."""
+    """One of xpnet's backends; a Runner."""
 
     def __init__(self, job: Job, batch: int) -> None:
         self.backend = xn.get_backend(job.contender)
@@ -83,7 +81,7 @@ class Xpnet:
 
 
 def about(backend: xn.Backend) -> dict[str, Any]:
-    """Versions, who does the products, and on a GPU its name."""
+    """Versions, the code that computes the products, and on a GPU its name."""
     versions = {"Python": platform.python_version(), "NumPy": np.__version__,
                 "xpnet": xn.__version__}
     if backend.name.startswith("cupy"):
@@ -103,7 +101,7 @@ def about(backend: xn.Backend) -> dict[str, Any]:
 
 
 def blas_kernels() -> str:
-    """Which BLAS is loaded, and for which processor it chose its kernels."""
+    """The BLAS that is loaded, and the processor that it chose its kernels for."""
     from threadpoolctl import threadpool_info
     found = [f"{library['internal_api']} {library['version']}, "
              f"{library.get('architecture', 'unknown')} kernels"
@@ -112,12 +110,12 @@ def blas_kernels() -> str:
 
 
 def compiled_kernels() -> str:
-    """For which processor Numba compiles, and who runs its threads."""
+    """The processor that Numba compiles for, and its threading layer."""
     import llvmlite.binding
     import numba
     try:
         layer = f"threads by {numba.threading_layer()}"
-    except ValueError:  # asked before the first parallel loop
+    except ValueError:  # before the first parallel loop
         layer = "no threads started"
     return f"kernels compiled for {llvmlite.binding.get_host_cpu_name()}, {layer}"
 

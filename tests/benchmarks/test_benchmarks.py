@@ -101,7 +101,7 @@ def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
     assert "| bilici | 128 | train | 1 | 1.00 | 1.00 | 1.00 | 1.00 |" in content and "Milliseconds" not in content
     assert "| numpy_cnn | " in content and "256 | 1.00 |" in content            # grows in proportion to the batch
     assert "4.00 | 16.0 | 64.0 | 2.00 |" in content                               # and with the square of the width
-    assert "The libraries alone, used once, take in MB: numpy 5, numba 5" in printed
+    assert "Memory of the libraries alone, after one use, in MB: numpy 5, numba 5" in printed
     assert f"numba: none of {5 * 2 * 2} lines above 1.0 times the time of the better PyTorch" in printed
 
 
@@ -157,7 +157,7 @@ def test_a_process_that_breaks_down_later_leaves_the_rows_of_the_others(tmp_path
     assert [r["threads"] for r in json.loads((tmp_path / "rows.json").read_text())] == [1]
     printed = capsys.readouterr()
     assert "numpy_cnn  2      predict  1" in printed.out
-    assert "benchmarks: 1 processes broke down, so rows are missing:\nnumpy: it fell over" in printed.err
+    assert "benchmarks: 1 processes failed, so rows are missing:\nnumpy: it fell over" in printed.err
 
 
 def test_what_a_process_says_is_passed_on(monkeypatch):

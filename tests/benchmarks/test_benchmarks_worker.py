@@ -54,7 +54,7 @@ def runner(value, kernels=""):
 
 def test_a_contender_that_yields_no_numbers_is_refused(monkeypatch):
     monkeypatch.setattr(worker, "runner", lambda job, batch: runner(np.nan))
-    with pytest.raises(RuntimeError, match="numpy: expected numbers from bilici's train step. Received: NaN or infinity"):
+    with pytest.raises(RuntimeError, match="numpy: expected finite numbers from the train step of bilici. Received: NaN or infinity"):
         worker.measure_one(Job("cpu", "numpy", 1, "bilici", seconds=0.0), 2, "train")
 
 
