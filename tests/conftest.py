@@ -1,6 +1,7 @@
-"""What all tests share: how hypothesis draws, where GPU tests run, and the backends that layers are tested on."""
+"""What all tests share: the tiers, the GPU, the settings of hypothesis, and the fixtures of backends."""
 
-import os
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,33 +9,43 @@ from typing import Any
 
 import pytest
 import shim
-from gpu import gpu_or_skip
+from gpu import GPU, gpu_or_skip, why_no_gpu
 from hypothesis import settings
+from processes import ROOT
 from skips import NO_NUMBA
+from tiers import EVERYTHING, number, only_in_full
 
-from xpnet import Backend, BackendError, get_backend
+from xpnet import Backend, get_backend
 
-# The same examples in every run, without a time limit for one of them and without files between runs.
-settings.register_profile("xpnet", max_examples=100, deadline=None, derandomize=True, database=None)
+# Every run draws the same examples. No example has a time limit, and none is stored.
+settings.register_profile("xpnet", max_examples=number(100), deadline=None, derandomize=True,
+                          database=None)
 settings.load_profile("xpnet")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `gpu` where there is no GPU; with XPNET_REQUIRE_GPU=1 they run, and fail there."""
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if not marked or os.environ.get("XPNET_REQUIRE_GPU") == "1":
-        return
-    try:
-        get_backend("cupy")
-    except BackendError as error:
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason=str(error).split(". ")[0]))      # why; the rest is the remedy
+def pytest_report_header() -> list[str]:
+    tier = "everything" if EVERYTHING else "the first tier; XPNET_TESTS=all runs everything"
+    return [f"tests: {tier}", f"GPU: {why_no_gpu() or 'yes'}"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests marked `full`, and skips those marked `gpu` if there is no GPU.
+
+    With XPNET_REQUIRE_GPU=1 the latter run, and fail without a GPU.
+    """
+    if not EVERYTHING:
+        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("full")])
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+    for item in items if why_no_gpu() else []:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=why_no_gpu()))
 
 
 class KernelsRun:
-    """Fails a module whose tests on Numba never reach a kernel of it: they would test NumPy twice.
+    """Fails a module whose tests on Numba never run one of its kernels: they only test NumPy again.
 
-    The last of these tests fails. Only where all of the module's tests run in this process: a few of them may need none.
+    The last of these tests fails. This is checked only if all tests of the module run in this
+    process, since a few of them may need no kernel.
     """
 
     def __init__(self) -> None:
@@ -44,14 +55,14 @@ class KernelsRun:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         option, arguments = session.config.option, session.config.args
         if not (option.keyword or option.markexpr or any("::" in argument for argument in arguments)):
-            self.left.update(item.module.__name__ for item in session.items if on_numba(item))     # type: ignore[attr-defined]
+            self.left.update(module_of(item) for item in session.items if on_numba(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         if not on_numba(item):
             return (yield)
         from xpnet.backends.numba.kernels.jit import Kernel
-        module, call = item.module.__name__, Kernel.__call__                                       # type: ignore[attr-defined]
+        module, call = module_of(item), Kernel.__call__
 
         def counted(kernel: Kernel, *args: Any) -> Any:
             self.calls[module] += 1
@@ -62,8 +73,13 @@ class KernelsRun:
             result = yield
         self.left[module] -= 1
         if self.left[module] == 0 and not self.calls[module]:
-            pytest.fail(f"{module}: no test on Numba ran a kernel of it; use plain_backend", pytrace=False)
+            pytest.fail(f"{module}: no test on Numba ran one of its kernels. Remedy: use the "
+                        "fixture plain_backend", pytrace=False)
         return result
+
+
+def module_of(item: pytest.Item) -> str:
+    return item.module.__name__             # type: ignore[attr-defined]
 
 
 def on_numba(item: pytest.Item) -> bool:
@@ -75,27 +91,37 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(KernelsRun())
 
 
-@pytest.fixture(scope="session", params=["base", "numpy", pytest.param("numba", marks=[NO_NUMBA, pytest.mark.kernels]),
-                                         pytest.param("cupy", marks=pytest.mark.gpu)])
-def backend(request) -> Backend:
-    """Each backend in turn; "base" is the reference implementation itself."""
-    if request.param == "cupy":
-        return gpu_or_skip()                            # in full digits
-    return Backend() if request.param == "base" else get_backend(request.param)
+NUMBA = pytest.param("numba", marks=[NO_NUMBA, pytest.mark.kernels])
+WITH_KERNELS = "numpy" if NO_NUMBA.args[0] else NUMBA
 
 
-@pytest.fixture(scope="session", params=["base", "numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
-def plain_backend(request) -> Backend:
-    """Each backend but Numba, for tests of plain array code or of float64, where Numba has nothing of its own."""
-    if request.param == "cupy":
-        return gpu_or_skip()
-    return Backend() if request.param == "base" else get_backend(request.param)
+@pytest.fixture(scope="session", params=[
+    *(("base", "numpy", NUMBA) if EVERYTHING else (WITH_KERNELS,)), *GPU])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """The backend for tests of layers, losses, optimizers and training: Numba's in the first tier.
+
+    The implementations are compared with each other in tests/backends. When everything runs, it is
+    each backend in turn; "base" is the reference.
+    """
+    return gpu_or_skip() if request.param == "cupy" else cpu_backend(request.param)
+
+
+@pytest.fixture(scope="session", params=[*only_in_full("base"), "numpy", *GPU])
+def plain_backend(request: pytest.FixtureRequest) -> Backend:
+    """For tests of plain array code or of float64: Numba has no kernels for these."""
+    return gpu_or_skip() if request.param == "cupy" else cpu_backend(request.param)
+
+
+def cpu_backend(name: str) -> Backend:
+    return Backend() if name == "base" else get_backend(name)
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where kernels lie that g++ compiled for the CPU; the tests that need it are skipped where g++ cannot."""
+def folder() -> Path:
+    """Where the CUDA kernels are kept that g++ compiled for the CPU; skips without such a g++."""
     reason = shim.why_not()
     if reason:
         pytest.skip(reason)
-    return tmp_path_factory.mktemp("kernels")
+    folder = ROOT / "build" / "emulated_kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -7,6 +7,7 @@ import os
 
 import pytest
 from processes import run_script
+from tiers import first
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -55,7 +56,7 @@ def in_child(function, *arguments):
 """
 
 
-@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize("threads", first(["1", "3"], "3"))
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_children_learn_what_their_parent_learns(backend: str, threads: str):
     run_script(

@@ -21,9 +21,6 @@ from xpnet.backends.numpy import optimizers as numpy_optimizers
 from xpnet.backends.rules import RULES, Rule, with_decay
 from xpnet.optim.base import Updater
 
-KERNELS = ("random_bits", "assign", "add_splits<float>", "im2col<float,",
-           "activation_backward<float, 4", "Fma<float>")
-
 
 def momentum_of_signs(xp: Any, w: Any, g: Any, m: Any, hyper: Any, decayed: int) -> None:
     """m = mu m + (1 - mu) g', w -= lr sign(m): a rule that no backend has a version of."""
@@ -55,7 +52,7 @@ def signs(monkeypatch: pytest.MonkeyPatch) -> None:
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     if request.param == "emulated":
         folder: Path = request.getfixturevalue("folder")
-        with installed(FakeCupy(folder, kernels=KERNELS, checks=("-O0",))):
+        with installed(FakeCupy(folder)):
             yield CupyBackend(tf32="never")
         return
     if request.param == "numba":

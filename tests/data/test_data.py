@@ -59,7 +59,7 @@ def test_every_type_comes_back_in_native_order(tmp_path, dtype, shape, packed):
 
 
 GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
-PACKED = gzip.compress(GOOD)
+PACKED = gzip.compress(GOOD, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def nowhere(monkeypatch, tmp_path):
 def test_where_mnist_is_looked_for(tmp_path, monkeypatch, tiny, nowhere, way, packed, subfolder):
     folder = nowhere if way == "cache" else tmp_path / "here"
     for name, content in tiny.items():
-        save(folder / subfolder / (f"{name}.gz" if packed else name), gzip.compress(content) if packed else content)
+        save(folder / subfolder / (f"{name}.gz" if packed else name), gzip.compress(content, mtime=0) if packed else content)
     if way == "XPNET_HOME":
         monkeypatch.setenv("XPNET_HOME", str(folder))
     x_train, y_train, x_test, y_test = mnist(folder if way == "data_dir" else None)
@@ -306,15 +306,15 @@ def test_fetch_checks_the_unpacked_content(tmp_path, mirror, capsys):
     assert f"downloading {mirror.url}file" in capsys.readouterr().err
 
 
-PACKING = gzip.compress(CONTENT)
+PACKING = gzip.compress(CONTENT, mtime=0)
 
 
 @pytest.mark.parametrize("before", [None, b"an older file"])
 @pytest.mark.parametrize(
     ("content", "promised", "message"),
     [
-        (gzip.compress(CONTENT[:-1] + b"!"), None, "expected content with SHA-256 .* Received: "),
-        (gzip.compress(CONTENT + b"!"), None, "expected content of 1500 bytes. Received: more"),
+        (gzip.compress(CONTENT[:-1] + b"!", mtime=0), None, "expected content with SHA-256 .* Received: "),
+        (gzip.compress(CONTENT + b"!", mtime=0), None, "expected content of 1500 bytes. Received: more"),
         (b"<html>please log in</html>", None, "expected content with SHA-256 .* Received: "),
         (PACKING[:-20], None, "the file is truncated"),
         (PACKING[:-20], len(PACKING), "the download broke off"),
@@ -362,7 +362,7 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch, where
 
 def test_mnist_is_downloaded_once(monkeypatch, tiny, nowhere, mirror):
     for name, content in tiny.items():
-        mirror.put(f"{name}.gz", gzip.compress(content))
+        mirror.put(f"{name}.gz", gzip.compress(content, mtime=0))
     monkeypatch.setattr(mnist_module, "MIRRORS", (mirror.url,))
     first, again = mnist(), mnist()
     assert mirror.asked == [f"/{name}.gz" for name in tiny]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from gpu_cases import network, pretended, samples
 from nets import LAYERS, around, branches, untouched
+from tiers import first, full
 
 import xpnet as xn
 from xpnet.backends.cpu.memory import MemoryPool
@@ -70,7 +71,8 @@ SMALL = [("numpy_cnn", 64), ("numpy_cnn", 300), ("bilici", 50), ("bilici", 200),
 LARGE = [("resnet18", 100), ("resnet50", 20)]       # NumPy alone, which compiles nothing
 
 
-@pytest.mark.parametrize("name,N,backend", [(*row, kind) for kind in CPU for row in SMALL] + [(*row, "numpy") for row in LARGE])
+@pytest.mark.parametrize("name,N,backend", [(*row, kind) for kind in CPU for row in SMALL] + [
+    pytest.param(*row, "numpy", marks=full) for row in LARGE])
 def test_the_peak_is_that_of_the_pool(name, N, backend, monkeypatch):
     monkeypatch.setenv("XPNET_NUM_THREADS", "1")            # several do not always meet at the worst moment
     small = {"resnet18": (3, 16, 16), "resnet50": (3, 32, 32)}
@@ -423,7 +425,7 @@ def test_a_pretended_gpu_needs_what_the_report_says(folder, monkeypatch):
         assert report.peak - report.fixed == pytest.approx(most[0] - before - slots, rel=0.1)
 
 
-@pytest.mark.parametrize("capture", [False, True])
+@pytest.mark.parametrize("capture", first([False, True], True))
 def test_a_gpu_without_enough_memory(capture: bool, folder):
     with pretended(folder, memory=300_000) as (backend, gpus):
         net, optimizer = network(backend), xn.SGD(0.01)

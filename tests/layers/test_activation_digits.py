@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import pytest
 from activation_formulas import FORMULAS, OTHERS
-from implementations import CPU, implementations, on_cpu
+from implementations import CPU, implementation, on_cpu
 from mpmath import mp, mpf
 
 import xpnet as xn
@@ -45,8 +45,7 @@ CONSTANT_AT_NAN = {
     "thresholded_relu": 0, "step": 0}
 
 
-backend = implementations(*(f"{kernel}_{way}<{number}," for kernel in ("activation", "curve")
-                            for way in ("forward", "backward") for number in ("float", "double")))
+backend = implementation
 
 
 @cache

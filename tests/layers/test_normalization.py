@@ -7,10 +7,11 @@ import re
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from layer_cases import stand_alone
 from oracles import assert_close
+from tiers import examples
 
 import xpnet as xn
 from xpnet import TRAIN
@@ -19,7 +20,7 @@ from xpnet.testing import check_gradients
 dtypes = st.sampled_from(["float32", "float64"])
 sizes = st.integers(1, 4)
 maps = st.tuples(sizes, sizes, sizes, sizes)        # (C, H, W, N)
-few = settings(max_examples=40)
+few = examples(40)
 
 
 def normal(shape, dtype="float64", seed=0):

@@ -7,9 +7,10 @@ import re
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_close
+from tiers import examples
 
 import xpnet as xn
 from tests.layers.test_pooling import few_values, forward, normal, pools
@@ -18,7 +19,7 @@ from xpnet.testing import check_gradients
 
 dtypes = st.sampled_from(["float32", "float64"])
 small = st.integers(1, 3)
-few = settings(max_examples=40)
+few = examples(40)
 
 
 def seen_by_windows(x, kernel, stride, padding, dilation=(1, 1), ceil=False):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_close, philox
+from tiers import examples
 
 import xpnet as xn
 from tests.layers.test_pooling import few_values, forward, normal, pools
@@ -12,7 +13,7 @@ from tests.layers.test_pooling_family import seen_by_windows
 from xpnet import SAMPLE, TRAIN
 
 dtypes = st.sampled_from(["float32", "float64"])
-few = settings(max_examples=40)
+few = examples(40)
 
 
 def uniforms(count, seed, layer, step, use):

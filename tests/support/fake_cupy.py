@@ -132,13 +132,15 @@ def _arrays(key: Any) -> tuple[Any, ...]:
 
 
 class FakeCupy:
-    """The module. `kernels` restricts what is compiled to the names that contain one of these words; `checks` are the
-    sanitizers."""
+    """The module. `flags` are those of g++, see shim.py.
+
+    `kernels` restricts what is compiled to the names that contain one of these words.
+    """
 
     ndarray = DeviceArray
 
     def __init__(self, folder: Path, gpus: int = 1, kernels: Sequence[str] = ("",),
-                 checks: Sequence[str] = shim.CHECKS, *, memory: int = 1 << 34,
+                 flags: Sequence[str] = shim.PLAIN, *, memory: int = 1 << 34,
                  late: Callable[[fake_streams.Stream], bool] = lambda stream: False) -> None:
         self.gpus = Gpus(memory, late)
         self._families: dict[str, shim.Library] = {}
@@ -174,7 +176,7 @@ class FakeCupy:
                 if code not in fake._families:
                     names = next(names for family, names in backend_kernels().items() if cuda_launch.source(family) == code)
                     names = tuple(name for name in names if any(word in name for word in kernels))
-                    fake._families[code] = shim.Library(code, names, folder, checks)
+                    fake._families[code] = shim.Library(code, names, folder, flags)
                 self.library = fake._families[code]
                 assert set(name_expressions) <= set(self.library.numbers), f"{name_expressions} is not listed"
 

@@ -14,7 +14,6 @@ from fake_streams import Gpus, Stream
 import xpnet as xn
 from xpnet.backends.cupy.backend import CupyBackend
 
-KERNELS = ("<float", "float, float", "unsigned char, float", "i64", "random_bits", "assign")     # what these tests need
 LATE: dict[str, Callable[[Stream], bool]] = {"at once": lambda stream: False, "late": lambda stream: True}
 
 
@@ -22,7 +21,7 @@ LATE: dict[str, Callable[[Stream], bool]] = {"at once": lambda stream: False, "l
 def pretended(folder: Path, late: Callable[[Stream], bool] = LATE["at once"], memory: int = 1 << 34
               ) -> Iterator[tuple[CupyBackend, Gpus]]:
     """The backend of a pretended GPU with so much memory; `late` are the streams that work only when they must."""
-    with installed(FakeCupy(folder, 1, KERNELS, checks=("-O0",), late=late, memory=memory)) as cupy:
+    with installed(FakeCupy(folder, late=late, memory=memory)) as cupy:
         yield CupyBackend(tf32="never"), cupy.gpus
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 from fake_cupy import FakeCupy, installed
-from gpu import gpu_or_skip
+from gpu import GPU, gpu_or_skip
 from skips import NO_NUMBA
+from tiers import only_in_full
 
 from xpnet.backends import Backend, get_backend
 from xpnet.backends.cupy.backend import CupyBackend
 
-CPU = ["base", "numpy", pytest.param("numba", marks=NO_NUMBA)]
+CPU = [*only_in_full("base"), "numpy", pytest.param("numba", marks=NO_NUMBA)]
 
 
 def on_cpu(name: str) -> Backend:
@@ -21,19 +22,12 @@ def on_cpu(name: str) -> Backend:
     return Backend() if name == "base" else get_backend(name)
 
 
-def implementations(*kernels: str) -> Any:
-    """A fixture: every backend, and as "emulated" the CUDA kernels with these words in their names.
-
-    Those are compiled by g++ and run on the CPU.
-    """
-    @pytest.fixture(scope="module",
-                    params=[*CPU, "emulated", pytest.param("cupy", marks=pytest.mark.gpu)])
-    def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-        if request.param == "emulated":
-            names = *kernels, "random_bits"                 # which the backend tries first
-            folder = request.getfixturevalue("folder")
-            with installed(FakeCupy(folder, kernels=names, checks=("-O0",))):
-                yield CupyBackend()
-        else:
-            yield gpu_or_skip() if request.param == "cupy" else on_cpu(request.param)
-    return backend
+@pytest.fixture(scope="module", params=[*CPU, "emulated", *GPU])
+def implementation(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Every backend, and as "emulated" the CUDA kernels, compiled by g++ and run on the CPU."""
+    if request.param == "emulated":
+        folder: Path = request.getfixturevalue("folder")
+        with installed(FakeCupy(folder)):
+            yield CupyBackend()
+    else:
+        yield gpu_or_skip() if request.param == "cupy" else on_cpu(request.param)

@@ -1,10 +1,12 @@
 """The CUDA kernels against base.py, on the CPU: CupyBackend over the fake CuPy over the shim.
 
-    python tests/support/kernel_checks.py FOLDER [--kernels DIR] [--only WORD ..] [--quick] CHECK ..
+    python tests/support/kernel_checks.py FOLDER [--kernels DIR] [--only WORD ..] [--sanitize O0|O1]
+                                          CHECK ..
 
-test_cuda_kernels.py runs this in a process of its own, because AddressSanitizer must be loaded before Python. FOLDER
-is for compiled libraries; --kernels reads other sources (mutated ones), --only compiles what contains one of the words,
---quick without optimisation.
+test_cuda_kernels.py also runs this in a process of its own, because AddressSanitizer must be loaded
+before Python. FOLDER is for compiled libraries; --kernels reads other sources (mutated ones),
+--only compiles what contains one of the words, --sanitize compiles the sanitizers in, without or
+with optimisation.
 A failed check ends the process with status 3; the sanitizers end it with 99.
 """
 
@@ -53,7 +55,7 @@ def small_grids(backend: CupyBackend, words: list[str]) -> None:
     cuda_launch.MAX_GRID, cuda_launch.THREADS = (2, 2), 8
     try:
         for name, check in GRIDS.items():
-            grid(check, examples=10 if name in LONGEST else 30)(backend, words)
+            grid(check, 10 if name in LONGEST else 30)(backend, words)
     finally:
         cuda_launch.MAX_GRID, cuda_launch.THREADS = before
 
@@ -136,12 +138,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kernels", type=Path, default=cuda_launch.FOLDER)
     parser.add_argument("--only", nargs="+", default=[""])
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--sanitize", choices=["O0", "O1"])
     parser.add_argument("checks", nargs="*", choices=[*CHECKS, []], default=[])
     options = parser.parse_args()
     cuda_launch.FOLDER = options.kernels
-    flags = (*shim.CHECKS, "-O0") if options.quick else shim.CHECKS
-    with installed(FakeCupy(options.folder, gpus=2, kernels=("random_bits", *options.only), checks=flags)):
+    flags = (*shim.SANITIZED, f"-{options.sanitize}") if options.sanitize else shim.PLAIN
+    with installed(FakeCupy(options.folder, 2, ("random_bits", *options.only), flags)):
         backend = CupyBackend(tf32="never")
         for name in options.checks:
             try:

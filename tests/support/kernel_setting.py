@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from parity_cases import normal, same_bits, special, ties
+from tiers import number
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.cupy import launch as cuda_launch
@@ -84,7 +85,8 @@ def wide(s: Setting, a: np.ndarray) -> np.ndarray:
 def grid(check: Callable[[Setting], None], examples: int = 120) -> Check:
     """The check over a grid of problems that hypothesis draws, the same at every run."""
     def run_grid(backend: CupyBackend, words: list[str]) -> None:
-        @settings(max_examples=examples, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+        @settings(max_examples=number(examples), derandomize=True, database=None, deadline=None,
+                  phases=[Phase.generate])
         @given(problems(backend, words))
         def over_the_grid(s: Setting) -> None:
             for library in backend.xp.libraries:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent / "cuda"
-CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-FLAGS = ("-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off",
+PLAIN = ("-O1",)
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZED = ("-O1", "-g1", *SANITIZERS)
+FLAGS = ("-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off",
          "-Wall", "-Wextra", "-Wno-unused-function",
          "-Wno-unknown-pragmas", "-Werror")
 
@@ -25,7 +27,7 @@ def why_not() -> str:
     """Why the shim cannot be used here; empty where it can."""
     if shutil.which("g++") is None:
         return "the CUDA shim needs g++, which is not installed"
-    probe = subprocess.run(["g++", "-std=c++17", "-x", "c++", *CHECKS, "-shared", "-fPIC", "-o", os.devnull, "-"],
+    probe = subprocess.run(["g++", "-std=c++17", "-x", "c++", *SANITIZERS, "-shared", "-fPIC", "-o", os.devnull, "-"],
                            input="#include <ucontext.h>\n_Float16 f(float x) { return (_Float16)x; }\n",
                            capture_output=True, text=True)
     if probe.returncode != 0:
@@ -33,22 +35,29 @@ def why_not() -> str:
     return ""
 
 
-def build(code: str, names: Sequence[str], folder: Path, checks: Sequence[str] = CHECKS) -> Path:
+def build(code: str, names: Sequence[str], folder: Path, flags: Sequence[str] = PLAIN) -> Path:
     """The shared library of these kernels, compiled into `folder` unless it is there already.
 
-    With the sanitizers, `checks`, it can be loaded only into a process that was started with LD_PRELOAD of libasan.
+    Its name is a hash of everything that it is made of. A library with sanitizers can be loaded
+    only into a process that was started with LD_PRELOAD of libasan.
     """
+    import fcntl  # the shim runs only where there is one
     files = ("cuda_shim.h", "ptx_shim.h", "cuda_fp16.h", "harness.cpp")
     shim = "".join((HERE / name).read_text(encoding="utf-8") for name in files)
-    digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *checks)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *flags)).encode()).hexdigest()[:16]
     library = folder / f"{digest}.so"
-    if not library.exists():
+    if library.exists():
+        return library
+    with open(folder / f"{digest}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)            # another worker may be compiling the same
+        if library.exists():
+            return library
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-        with tempfile.TemporaryDirectory(dir=folder) as place:      # of its own: others may compile the same just now
+        with tempfile.TemporaryDirectory(dir=folder) as place:
             Path(place, "kernels.cu").write_text(code, encoding="utf-8")
             Path(place, "kernels.inc").write_text("".join(f"KERNEL({k}, {name})\n" for k, name in enumerate(names)),
                                                   encoding="utf-8")
-            subprocess.run(["g++", *FLAGS, *checks, f"-I{HERE}", f"-I{place}", "-o", f"{place}/kernels.so",
+            subprocess.run(["g++", *FLAGS, *flags, f"-I{HERE}", f"-I{place}", "-o", f"{place}/kernels.so",
                             str(HERE / "harness.cpp")], check=True, env=environment)
             Path(place, "kernels.so").replace(library)
     return library
@@ -57,10 +66,11 @@ def build(code: str, names: Sequence[str], folder: Path, checks: Sequence[str] =
 class Library:
     """Kernels that run on NumPy arrays: `library(name, grid, block, args)`; remembers what was launched."""
 
-    def __init__(self, code: str, names: Sequence[str], folder: Path, checks: Sequence[str] = CHECKS) -> None:
+    def __init__(self, code: str, names: Sequence[str], folder: Path,
+                 flags: Sequence[str] = PLAIN) -> None:
         self.numbers = {name: k for k, name in enumerate(names)}
         self.launched: set[str] = set()
-        self._library = ctypes.CDLL(str(build(code, names, folder, checks)))
+        self._library = ctypes.CDLL(str(build(code, names, folder, flags)))
 
     def __call__(self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0) -> None:
         values = [np.uint64(a.ctypes.data) if _is_pointer(a) else np.asarray(a) for a in args]

@@ -1,5 +1,7 @@
-"""The CUDA kernels' sources run on the CPU, under AddressSanitizer and UBSan, against base.py; and the same checks fail
-for kernels with a mistake in them. No GPU is needed, and none is tested: see test_gpu_parity.py.
+"""The sources of the CUDA kernels, compiled by g++ and run on the CPU, agree with base.py.
+
+The same checks fail for kernels with a mistake in them. When everything runs, the kernels also run
+under AddressSanitizer and UBSan. No GPU is needed, and none is tested: see test_gpu_parity.py.
 """
 
 from __future__ import annotations
@@ -8,45 +10,65 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import kernel_checks
 import numpy as np
 import pytest
 import shim
-from kernel_checks import CHECK_FAILED, SANITIZER_FAILED
+from fake_cupy import FakeCupy, installed
+from kernel_checks import CHECK_FAILED, CHECKS, MODULES, SANITIZER_FAILED
 from processes import ROOT, SUPPORT
+from tiers import EVERYTHING, full
 from window_checks import READS_TOO_MUCH
 
 from xpnet.backends.cupy import launch as cuda_launch
-from xpnet.backends.cupy.backend import kernels
+from xpnet.backends.cupy.backend import CupyBackend, kernels
 
-CHECKS = tuple(kernel_checks.CHECKS)
-# Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
-MUTANTS = {name: mutant for module in kernel_checks.MODULES for name, mutant in module.MUTANTS.items()}
+IN_FULL = {"every_instantiation"}           # takes as long as all others; they draw instantiations
+# Mistakes: the file, the code there, the code instead, and the check that must notice.
+MUTANTS = {name: mutant for module in MODULES for name, mutant in module.MUTANTS.items()}
+IN_FIRST_TIER = {next(iter(module.MUTANTS)) for module in MODULES}
 
+
+@pytest.fixture(scope="module")
+def backend(folder: Path) -> Iterator[CupyBackend]:
+    with installed(FakeCupy(folder, gpus=2)):
+        yield CupyBackend(tf32="never")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=full) if name in IN_FULL else name
+                                  for name in CHECKS])
+def test_kernels_agree_with_base(name: str, backend: CupyBackend):
+    CHECKS[name](backend, [""])
+
+
+# --- in a process of its own, with AddressSanitizer and UBSan -------------------------------------
 
 @pytest.fixture(scope="module")
 def families(folder: Path) -> Path:
     """The folder with one library for each family, made once, two compilers at a time."""
     with ThreadPoolExecutor(2) as pool:
-        for built in [pool.submit(shim.build, cuda_launch.source(family), names, folder)
+        for built in [pool.submit(shim.build, cuda_launch.source(family), names, folder,
+                                  shim.SANITIZED)
                       for family, names in kernels().items()]:
             built.result()
     return folder
 
 
 def check(folder: Path, names: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
-    """kernel_checks.py in a process with the sanitizers."""
-    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-    environment = os.environ | {
-        "LD_PRELOAD": asan.stdout.strip(), "PYTHONPATH": str(ROOT),
-        "ASAN_OPTIONS": f"detect_leaks=0:exitcode={SANITIZER_FAILED}",      # Python itself never frees some things
-        "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={SANITIZER_FAILED}"}
-    return subprocess.run([sys.executable, str(SUPPORT / "kernel_checks.py"), str(folder), *names, *options],
-                          env=environment, capture_output=True, text=True)
+    """kernel_checks.py in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if "--sanitize" in options:
+        asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True,
+                              text=True, check=True)
+        environment |= {
+            "LD_PRELOAD": asan.stdout.strip(),
+            "ASAN_OPTIONS": f"detect_leaks=0:exitcode={SANITIZER_FAILED}",  # Python leaks by itself
+            "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={SANITIZER_FAILED}"}
+    return subprocess.run([sys.executable, str(SUPPORT / "kernel_checks.py"), str(folder), *names,
+                           *options], env=environment, capture_output=True, text=True)
 
 
 Outcomes = dict[str, subprocess.CompletedProcess[str]]
@@ -56,22 +78,29 @@ Outcomes = dict[str, subprocess.CompletedProcess[str]]
 def checked(families: Path) -> Outcomes:
     """The outcome of each check, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(CHECKS, pool.map(lambda name: check(families, [name]), CHECKS)))
+        return dict(zip(CHECKS, pool.map(lambda name: check(families, [name], "--sanitize", "O1"),
+                                         CHECKS)))
 
 
+@full
 @pytest.mark.parametrize("name", CHECKS)
-def test_kernels_agree_with_base(name: str, checked: Outcomes):
+def test_kernels_do_nothing_that_the_sanitizers_notice(name: str, checked: Outcomes):
     result = checked[name]
     assert result.returncode == 0, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-5000:]}"
     assert f"{name}: as base.py" in result.stdout
 
 
-QUICKLY = ("--quick", "--only", "<float", "Tf32")      # a mutant is compiled for float alone, to save time
+# --- kernels with a mistake -----------------------------------------------------------------------
+
+# A mutant is compiled for float alone, to save time, and without sanitizers in the first tier.
+QUICKLY = ("--only", "<float", "Tf32", *(("--sanitize", "O0") if EVERYTHING else ()))
 
 
 @pytest.fixture(scope="module")
 def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """The outcome of each mutant's check, two at a time."""
+    libraries = tmp_path_factory.mktemp("mutants")          # not kept
+
     def run(name: str) -> subprocess.CompletedProcess[str]:
         family, old, new, failing = MUTANTS[name]
         sources = tmp_path_factory.mktemp("mutant") / "kernels"
@@ -80,13 +109,15 @@ def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         text = file.read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{name}: {old!r} is there {text.count(old)} times"
         file.write_text(text.replace(old, new), encoding="utf-8")
-        return check(folder, [failing], "--kernels", str(sources), *QUICKLY)
+        return check(libraries, [failing], "--kernels", str(sources), *QUICKLY)
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(MUTANTS, pool.map(run, MUTANTS)))
+        names = [name for name in MUTANTS if EVERYTHING or name in IN_FIRST_TIER]
+        return dict(zip(names, pool.map(run, names)))
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", [name if name in IN_FIRST_TIER else pytest.param(name, marks=full)
+                                  for name in MUTANTS])
 def test_the_checks_notice_a_mistake(name: str, mutants: Outcomes):
     result = mutants[name]
     noticed = {CHECK_FAILED: "AssertionError", SANITIZER_FAILED: "Sanitizer"}
@@ -94,11 +125,13 @@ def test_the_checks_notice_a_mistake(name: str, mutants: Outcomes):
     assert noticed[result.returncode] in result.stderr or "runtime error:" in result.stderr
 
 
+@full
 def test_an_access_that_changes_no_result_is_noticed_too(mutants: Outcomes):
     assert mutants[READS_TOO_MUCH].returncode == SANITIZER_FAILED
     assert "ERROR: AddressSanitizer: heap-" in mutants[READS_TOO_MUCH].stderr
 
 
+@full
 def test_without_a_mistake_the_same_run_passes(folder: Path):
     names = sorted({failing for *_, failing in MUTANTS.values()})
     halves = names[:len(names) // 2], names[len(names) // 2:]
@@ -124,7 +157,7 @@ extern "C" __global__ void stuck(float* y) {
     else __syncwarp();
     y[threadIdx.x] = 1;
 }"""
-    library = shim.Library(code, ["reverse", "stuck"], tmp_path, checks=())
+    library = shim.Library(code, ["reverse", "stuck"], tmp_path)
     x, y = np.arange(128, dtype=np.float32), np.zeros(128, np.float32)
     for backwards in (False, True):
         library.run_backwards(backwards)

@@ -27,8 +27,8 @@ CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]    
 
 @pytest.fixture
 def two_gpus(folder: Path):
-    """A fake CuPy with two GPUs and one kernel, enough to construct backends."""
-    with installed(FakeCupy(folder, 2, ("random_bits",), checks=())) as cupy:
+    """A fake CuPy with two GPUs."""
+    with installed(FakeCupy(folder, 2)) as cupy:
         yield cupy
 
 

@@ -6,7 +6,7 @@ import fused_checks
 import numpy as np
 import pytest
 import window_checks
-from gpu import gpu_or_skip
+from gpu import gpu_or_skip, skip_module_without_gpu
 from kernel_setting import Setting
 from parity_cases import normal, same_bits
 
@@ -14,6 +14,7 @@ from xpnet.backends import Backend, Window
 from xpnet.backends.cupy import launch as cuda_launch
 
 pytestmark = pytest.mark.gpu
+skip_module_without_gpu()
 
 # (C, H, W, N): few long channels, rows of odd length, more channels than blocks, more rows than a grid has in y
 MANY_BLOCKS = [(1, 96, 96, 256), (3, 64, 65, 128), (5, 33, 31, 67), (2100, 4, 4, 32), (70000, 1, 2, 9)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from gpu import gpu_or_skip
+from gpu import gpu_or_skip, skip_module_without_gpu
 from layer_cases import CASES, LayerCase
 from layer_parity import TOLERANCE, agree
 
 pytestmark = pytest.mark.gpu
+skip_module_without_gpu()
 
 
 @pytest.mark.parametrize("digits", TOLERANCE)

@@ -7,7 +7,7 @@ from typing import Any
 import functional_checks
 import numpy as np
 import pytest
-from gpu import gpu_or_skip
+from gpu import gpu_or_skip, skip_module_without_gpu
 from parity_cases import CASES, Case, agree, distance, missing_methods, normal, run, same_bits, ties
 
 import xpnet as xn
@@ -18,6 +18,7 @@ from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.inspect.memory import OutOfMemory, explained
 
 pytestmark = pytest.mark.gpu
+skip_module_without_gpu()
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import product_checks
 import pytest
-from gpu import gpu_or_skip
+from gpu import gpu_or_skip, skip_module_without_gpu
 from parity_cases import distance, normal, same_bits
 
 from xpnet.backends import Backend, Window
 
 pytestmark = pytest.mark.gpu
+skip_module_without_gpu()
 
 # (C, H, W, N), filters, window, groups
 LAYERS = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu import gpu_or_skip
+from gpu import gpu_or_skip, skip_module_without_gpu
 from gpu_cases import ByCublas, FromTheHost, Looking, Waiting, learned, network, samples
 from nets import same
 from parity_cases import distance
@@ -21,6 +21,7 @@ from xpnet import models
 from xpnet.backends import Backend
 
 pytestmark = pytest.mark.gpu
+skip_module_without_gpu()
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
 
 

@@ -12,6 +12,7 @@ from fake_streams import Event, Stream
 from gpu_cases import LATE, learned, network, pretended, samples
 from nets import same
 from parity_cases import same_bits
+from tiers import first
 
 import xpnet as xn
 from xpnet.backends import Backend
@@ -48,9 +49,15 @@ def trained(folder: Path, memory: int, order: str) -> tuple[Any, ...]:
         return fits, learned(net) | {"predicted": net.predict(x, batch_size=50)}, figures, gpus.graphs
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_samples_that_do_not_fit_train_the_same(order: str, folder: Path):
-    fits, values, figures, graphs = trained(folder, 1 << 30, "at once")
+@pytest.fixture(scope="module")
+def trained_from_memory(folder: Path) -> tuple[Any, ...]:
+    return trained(folder, 1 << 30, "at once")
+
+
+@pytest.mark.parametrize("order", first(ORDERS, "late copies", "late steps"))
+def test_samples_that_do_not_fit_train_the_same(order: str, folder: Path,
+                                                trained_from_memory: tuple[Any, ...]):
+    fits, values, figures, graphs = trained_from_memory
     here, values_too, figures_too, graphs_too = trained(folder, LITTLE, order)
     assert fits and not here and graphs == graphs_too == 1
     assert same(values_too, values) and figures_too == figures

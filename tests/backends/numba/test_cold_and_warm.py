@@ -7,17 +7,22 @@ from pathlib import Path
 
 import pytest
 from processes import run_script
+from tiers import full
 
 pytest.importorskip("numba", reason="Numba is not installed")
 
 
-def test_compiled_and_loaded_kernels_give_the_same_bits(tmp_path: Path):
-    """Networks that use every kernel are trained in one order by the process that compiles, in the
-    opposite one by the process that loads."""
+@pytest.mark.parametrize("networks", [
+    ["relu alone", "sgd"], pytest.param([], marks=full)], ids=["a few", "all"])
+def test_compiled_and_loaded_kernels_give_the_same_bits(tmp_path: Path, networks: list[str]):
+    """The process that compiles trains the networks in one order, the one that loads in the other.
+
+    All networks together use every kernel.
+    """
     said, hashes = [], []
     for order in ("", "backwards"):
         file = tmp_path / f"{order}.json"
-        script = f"import every_kernel; every_kernel.main({str(file)!r}, {order!r})"
+        script = f"import every_kernel; every_kernel.main({str(file)!r}, {order!r}, *{networks})"
         said.append(run_script(script, timeout=1200,
                                NUMBA_CACHE_DIR=str(tmp_path / "cache"), XPNET_NUM_THREADS="2"))
         hashes.append(json.loads(file.read_text()))

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from parity_cases import distance, normal, same_bits
 from processes import run_script
+from tiers import examples
 
 from xpnet.backends import Backend, Window
 
@@ -44,7 +45,7 @@ def doubled(arrays: dict[str, Any]) -> dict[str, Any]:
     return {name: a.astype(np.float64) if isinstance(a, np.ndarray) else a for name, a in arrays.items()}
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(products(), st.sampled_from([None, "relu", "tanh"]))
 def test_products_of_any_size(drawn, activation):
     arrays, with_bias, accumulate = drawn
@@ -141,7 +142,7 @@ def agree_with_float64(x: np.ndarray, W: np.ndarray, window: Window, groups: int
     assert BACKEND.conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=True) is out and close(out, dW + before)
 
 
-@settings(max_examples=600)
+@examples(600)
 @given(convolutions(), st.sampled_from([None, "relu", "sigmoid"]))
 def test_convolutions_of_any_size(drawn, activation):
     agree_with_float64(*drawn, activation=activation)

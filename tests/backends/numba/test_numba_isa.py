@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import STRICT_MEMORY, run_script
+from tiers import full
 
 numba = pytest.importorskip("numba", reason="Numba is not installed")
 
@@ -34,22 +35,28 @@ from xpnet.backends.numba.kernels import micro
 assert micro.ISA is micro.{name}, micro.ISA
 backend, count = NumbaBackend(), 0
 for case in CASES + LARGE:
-    if case.method in ("gemm", "conv2d", "conv2d_dx", "conv2d_dW") and "float64" not in str(case):
+    if case.method in {methods} and "float64" not in str(case):
         agree(case, run(case, backend), run(case, Backend()))
         count += 1
-assert count > 400
+assert count > {least}
 """
 HASWELL = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+f16c,+popcnt,+movbe,+lzcnt,+64bit,+cmov,+cx8,+fxsr"
 
 
+METHODS = "gemm", "conv2d", "conv2d_dx", "conv2d_dW"
+
+
+@full
 @pytest.mark.skipif(not (X86 and get_host_cpu_features().get("avx2")), reason="this processor has no AVX2")
 def test_products_and_convolutions_with_avx2():
-    run_script(PARITY.format(name="AVX2"), NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=HASWELL, **STRICT_MEMORY)
+    run_script(PARITY.format(name="AVX2", methods=METHODS, least=400), NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=HASWELL, **STRICT_MEMORY)
 
 
 @pytest.mark.skipif(not X86, reason="the blocks for 128 bits are tried on x86 alone")
-def test_products_and_convolutions_with_128_bits():
-    run_script(PARITY.format(name="OTHER"), NUMBA_CPU_NAME="generic", **STRICT_MEMORY)
+@pytest.mark.parametrize("methods, least", [
+    (("gemm",), 40), pytest.param(METHODS, 400, marks=full)], ids=["products", "convolutions"])
+def test_products_and_convolutions_with_128_bits(methods: tuple[str, ...], least: int):
+    run_script(PARITY.format(name="OTHER", methods=methods, least=least), NUMBA_CPU_NAME="generic", **STRICT_MEMORY)
 
 
 @pytest.mark.parametrize("features, name", [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cpu_cases import agree_on_strided_arrays
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from parity_cases import (
     CASES,
@@ -25,6 +25,7 @@ from parity_cases import (
     ties,
 )
 from processes import run_script
+from tiers import examples
 
 from xpnet.backends import Backend, Window
 
@@ -184,7 +185,7 @@ SIZES, CHANNELS, BATCHES = st.integers(1, 9), st.sampled_from([1, 3, 7, 8, 9]), 
 @given(CHANNELS, st.tuples(SIZES, SIZES), BATCHES, st.tuples(st.integers(1, 4), st.integers(1, 4)),
        st.tuples(st.integers(1, 3), st.integers(1, 3)), st.tuples(st.integers(1, 2), st.integers(1, 2)),
        st.tuples(*[st.integers(0, 6)] * 4), st.sampled_from([normal, ties, special]))
-@settings(max_examples=150)
+@examples(150)
 def test_pooling_of_any_window(C, size, N, kernel, stride, dilation, padding, values):
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
     window = Window.make(kernel, stride, tuple(min(p, extent[k // 2] - 1) for k, p in enumerate(padding)), dilation)
@@ -205,7 +206,7 @@ def test_pooling_of_any_window(C, size, N, kernel, stride, dilation, padding, va
 
 
 @given(CHANNELS, st.tuples(SIZES, SIZES), BATCHES, st.sampled_from([None, "relu"]), st.booleans())
-@settings(max_examples=50)
+@examples(50)
 def test_normalisation_of_any_shape(C, size, N, name, accumulate):
     shape = (C, *size, N) if C * N > 1 else (C, 2, *size)               # two elements at least: one has no variance
     x, dy, gamma, beta, label = normal(*shape), normal(*shape, seed=1), normal(C), normal(C, seed=1), f"{shape}-{name}"
@@ -222,7 +223,7 @@ def test_normalisation_of_any_shape(C, size, N, name, accumulate):
 
 
 @given(st.integers(1, 70), BATCHES, st.integers(1, 200), st.booleans(), st.sampled_from([np.uint8, np.float32]))
-@settings(max_examples=50)
+@examples(50)
 def test_batches_of_any_size(S, N, D, in_order, dtype):
     index = None if in_order else np.random.default_rng(0).integers(0, S, N)
     case = Case("gather_batch", f"{S}-{D}-{index}", {"samples": (50 * normal(S, D)).astype(dtype)},
