@@ -1,11 +1,21 @@
-# make train   learn handwritten digits          make test      run the whole suite
-# make lint    ruff and mypy                     make test-gpu  the parity tests, on a GPU that must be there
-# make bench   a training step against PyTorch   make clean     remove what these made
+# make train       learn handwritten digits
+# make test        check everything once: the first tier of the tests, about 5 minutes on two cores
+# make test-all    all tests: more backends, examples and architectures, and the sanitizers
+# make lint        ruff and mypy
 # make catalogue   docs/catalogue.md, from the docstrings
-# make bench-gpu   the same on a GPU, and more   make gpu-check the GPU's tests, compute-sanitizer, then its benchmarks
+# make bench       a training step against PyTorch
+# make clean       remove what these made
 #
-# make test PYTHON=python3.13        another interpreter (3.11 or newer) for a new environment
-# make test-gpu CUDA=cuda12 VENV=.venv-cuda12    CUDA 12; its own environment, for CuPy's two builds exclude each other
+# On an NVIDIA GPU:
+# make test-gpu    the tests that need a GPU; without one they fail
+# make bench-gpu   a training step against PyTorch, and the kernels
+# make gpu-check   test-gpu, compute-sanitizer, then bench-gpu
+#
+# make test ARGS="tests/layers -x"               arguments for pytest, here a folder and an option
+# make test JOBS=4                               how many processes run the tests
+# make test PYTHON=python3.13                    the interpreter (3.11 or newer) of a new environment
+# make test-gpu CUDA=cuda12 VENV=.venv-cuda12    CUDA 12, in an environment of its own: only one of
+#                                                CuPy's two builds can be installed
 # make gpu-check OUT=logs                        where the logs and the rows of the benchmarks go
 
 PYTHON ?= python3
@@ -13,15 +23,22 @@ VENV ?= .venv
 CUDA ?= cuda13
 BIN := $(VENV)/bin
 OUT ?= build/gpu-check
+JOBS ?= 2
+
+# Each process takes whole files. The first folder, tests/backends, takes longest.
+TESTS = $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: train test lint catalogue test-gpu bench bench-gpu bench-gpu-tables gpu-check clean
+.PHONY: train test test-all lint catalogue test-gpu bench bench-gpu bench-gpu-tables gpu-check clean
 
 train: $(VENV)/installed-data
 	$(BIN)/python -m xpnet train --data digits --model bilici --save digits.safetensors
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -rs $(ARGS)
+	$(TESTS)
+
+test-all: $(VENV)/installed-dev
+	XPNET_TESTS=all $(TESTS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -33,27 +50,27 @@ test-gpu: $(VENV)/installed-test $(VENV)/installed-$(CUDA)
 bench: $(VENV)/installed-bench $(VENV)/installed-fast
 	$(BIN)/python -m benchmarks cpu $(ARGS)
 
-# The catalogue of all layers, losses and optimizers, made of their docstrings, and its pictures.
 catalogue: $(VENV)/installed-viz
 	$(BIN)/python -m xpnet.catalogue.page docs
 
 bench-gpu: $(VENV)/installed-bench $(VENV)/installed-$(CUDA)
 	$(BIN)/python -m benchmarks gpu $(ARGS)
 
-# The tables on the page, made of the files in benchmarks/results.
+# The tables of docs/performance.md, from the files in benchmarks/results.
 bench-gpu-tables: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks gpu --tables-only --markdown docs/performance.md $(ARGS)
 
 gpu-check: $(VENV)/installed-test $(VENV)/installed-bench $(VENV)/installed-$(CUDA)
 	$(BIN)/python -m benchmarks.gpu.check $(OUT) $(ARGS)
 
-# One environment for all of them: each target adds the extras that it needs, once, and again when pyproject.toml changes.
+# All targets share one environment. Each installs the extras that it needs, once, and again when
+# pyproject.toml changes.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python
 	@echo 'installing xpnet[$*] and what it needs into $(VENV); the first time, minutes on a slow network'
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-# The version first: with an older Python, pip would search for minutes before it said so.
+# Checked first: with an older Python, pip would search for minutes before it failed.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	    "xpnet needs Python 3.11 or newer; PYTHON=python3.13 would choose one. Received: " + sys.version.split()[0])'
