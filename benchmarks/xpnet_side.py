@@ -80,6 +80,14 @@ class Xpnet:
         return about(self.backend)
 
 
+def backend_of(job: Job) -> xn.Backend:
+    """xpnet's backend for a job on a GPU, with the job's TF32 setting if the backend has one."""
+    backend = xn.get_backend(job.backend)
+    if hasattr(backend, "tf32"):
+        backend.tf32 = job.tf32
+    return backend
+
+
 def about(backend: xn.Backend) -> dict[str, Any]:
     """Versions, the code that computes the products, and on a GPU its name."""
     versions = {"Python": platform.python_version(), "NumPy": np.__version__,

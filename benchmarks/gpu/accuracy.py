@@ -1,9 +1,9 @@
-"""Training to a test accuracy: the same network and recipe on both sides.
+"""Training until a test accuracy is reached, with the same network and recipe on both sides.
 
-mnist: Bilici's network with AdamW along one cycle of three epochs, in seconds from the start of the
-process. cifar: ResNet-18 with SGD along one cycle and pictures that are cropped and flipped, in
-seconds from the first batch; reading JPEGs is not what is measured. Both look at the test pictures
-after each epoch and stop as soon as the accuracy is reached.
+mnist: Bilici's network with AdamW and a one-cycle schedule of three epochs; the seconds count from
+the start of the process. cifar: ResNet-18 with SGD, a one-cycle schedule and images that are
+cropped and flipped; the seconds count from the first batch, so that decoding the JPEG files is not
+measured. Both evaluate the test images after each epoch and stop when the accuracy is reached.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import Job
-from benchmarks.gpu.goals import (
+from benchmarks.gpu.training import (
     CIFAR,
     DECAY,
     EVALUATED,
@@ -39,26 +39,24 @@ from xpnet.schedules import OneCycle
 # --- MNIST ----------------------------------------------------------------------------------------
 
 def mnist(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ...} and {"row": ...}: MNIST until 99 %, from the start of the process."""
+    """Yield {"about": ...} and {"row": ...}: MNIST until 99 %, from the start of the process."""
     from xpnet.data import mnist as read
     yield from train_mnist(job, read(job.data or None), MNIST)
 
 
 def train_mnist(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]:
-    reached, about = (_torch_mnist if job.contender.startswith("torch")
-                      else _our_mnist)(job, data, goal)
+    train = _torch_mnist if job.contender.startswith("torch") else _our_mnist
+    reached, about = train(job, data, goal)
     seconds = time.time() - job.started
     yield {"about": about}
     yield {"row": {"net": goal.net, "batch": goal.batch, "goal": goal.accuracy,
-                   "accuracy": reached[-1], "epochs": len(reached),
-                   "seconds": seconds}}
+                   "accuracy": reached[-1], "epochs": len(reached), "seconds": seconds}}
 
 
 def _our_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict[str, Any]]:
-    """The accuracy after each epoch."""
+    """The accuracy after each epoch, and the versions."""
     import xpnet as xn
-    from benchmarks.gpu.ours import backend_of
-    from benchmarks.xpnet_side import NETS, about
+    from benchmarks.xpnet_side import NETS, about, backend_of
     backend = backend_of(job)
     net = NETS[goal.net](data.x_train.shape[1:], backend=backend)
     history = net.fit(data.x_train, data.y_train, loss="cross_entropy", schedule="one_cycle",
@@ -69,8 +67,8 @@ def _our_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict[s
 
 
 def _torch_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict[str, Any]]:
-    """The same. The last batch of an epoch is left out where it is shorter: a graph has batches of
-    one size."""
+    """The same. A shorter last batch of an epoch is left out, because a CUDA graph has a fixed
+    batch size."""
     from benchmarks.gpu.torch_steps import OneCycleAdamW, TorchEpochs
     layout = "nchw" if job.contender == "torch-graph" else job.contender.removeprefix("torch-")
     epochs = TorchEpochs(job, goal.net, goal.batch, layout, data.x_train, data.y_train)
@@ -87,34 +85,34 @@ def _torch_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict
 # --- CIFAR-10 -------------------------------------------------------------------------------------
 
 def cifar(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ...} and {"row": ...}: ResNet-18 on CIFAR-10 until 93 %, from the first batch."""
+    """Yield {"about": ...} and {"row": ...}: ResNet-18 on CIFAR-10 until 93 %, from the first
+    batch."""
     yield from train_cifar(job, read_cifar(job.data or os.environ.get("XPNET_HOME", "")), CIFAR)
 
 
 def read_cifar(folder: str) -> Dataset:
-    """The pictures of `cifar10/cifar10-jpeg.npz` in the folder, x (N, 3, 32, 32) uint8 and y (N,)
+    """The images of `cifar10/cifar10-jpeg.npz` in the folder, x (N, 3, 32, 32) uint8 and y (N,)
     int64.
 
-    `train_jpeg` and `test_jpeg` are files one after another, picture i the bytes offsets[i] to
+    `train_jpeg` and `test_jpeg` are concatenated JPEG files; image i is the bytes offsets[i] to
     offsets[i + 1].
     """
     from PIL import Image  # type: ignore[import-not-found,unused-ignore]
     path = Path(folder).expanduser() / "cifar10" / "cifar10-jpeg.npz"
     with np.load(path, allow_pickle=False) as file, ThreadPoolExecutor() as pool:
-        def pictures(part: str) -> np.ndarray:
+        def images(part: str) -> np.ndarray:
             content, offsets = file[f"{part}_jpeg"].tobytes(), file[f"{part}_offsets"]
 
             def decode(i: int) -> np.ndarray:
                 with Image.open(io.BytesIO(content[offsets[i]:offsets[i + 1]])) as image:
                     return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
             return np.stack(list(pool.map(decode, range(len(offsets) - 1))))
-        return Dataset(pictures("train"), file["train_labels"].astype(np.int64),
-                       pictures("test"), file["test_labels"].astype(np.int64))
+        return Dataset(images("train"), file["train_labels"].astype(np.int64),
+                       images("test"), file["test_labels"].astype(np.int64))
 
 
 def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]:
-    """The order of the pictures, crops, flips and rates come from the same generator on both
-    sides."""
+    """Train one side; order, crops, flips and learning rates are the same on both sides."""
     trainer: Trainer
     if job.contender.startswith("torch"):
         from benchmarks.gpu.torch_cifar import TorchTrainer
@@ -127,8 +125,8 @@ def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]
     for epoch in range(goal.epochs):
         order = rng.permutation(len(data.x_train))
         for i in range(steps):
-            rate = (PEAK_RATE
-                    * schedule.factor((epoch * steps + i) / max(goal.epochs * steps - 1, 1)))
+            progress = (epoch * steps + i) / max(goal.epochs * steps - 1, 1)
+            rate = PEAK_RATE * schedule.factor(progress)
             trainer.step(order[i * goal.batch:(i + 1) * goal.batch], rng, rate)
         reached.append(trainer.accuracy())
         if reached[-1] >= goal.accuracy:
@@ -136,17 +134,15 @@ def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]
     seconds = time.perf_counter() - start
     yield {"about": trainer.about()}
     yield {"row": {"net": goal.net, "batch": goal.batch, "goal": goal.accuracy,
-                   "accuracy": reached[-1], "epochs": len(reached),
-                   "seconds": seconds}}
+                   "accuracy": reached[-1], "epochs": len(reached), "seconds": seconds}}
 
 
 class XpnetTrainer:
-    """`TrainStep` on pictures that lie on the GPU as bytes; a Trainer."""
+    """`TrainStep` on images that are on the GPU as bytes; a Trainer."""
 
     def __init__(self, job: Job, goal: Goal, data: Dataset) -> None:
         import xpnet as xn
-        from benchmarks.gpu.ours import backend_of
-        from benchmarks.xpnet_side import NETS
+        from benchmarks.xpnet_side import NETS, backend_of
         self.backend = backend_of(job)
         self.net = NETS[goal.net](data.x_train.shape[1:], backend=self.backend)
         optimizer = xn.SGD(PEAK_RATE, MOMENTUM, nesterov=True, weight_decay=DECAY)
@@ -154,8 +150,8 @@ class XpnetTrainer:
         self.x, self.y = self.backend.asarray(data.x_train), self.backend.asarray(data.y_train)
         self.x_test, self.y_test = self.normalised(self.backend.asarray(data.x_test)), data.y_test
 
-    def normalised(self, pictures: Any) -> Any:
-        return (pictures.astype(np.float32) - MIDDLE) * (1 / WIDTH)
+    def normalised(self, images: Any) -> Any:
+        return (images.astype(np.float32) - MIDDLE) * (1 / WIDTH)
 
     def step(self, chosen: np.ndarray, rng: np.random.Generator, rate: float) -> None:
         from xpnet.data.transforms import random_crop, random_flip

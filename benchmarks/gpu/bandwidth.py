@@ -1,9 +1,9 @@
-"""How fast our kernels move memory, against a plain copy on the same GPU.
+"""The memory bandwidth of xpnet's kernels, compared with a copy on the same GPU.
 
-These kernels do little arithmetic, so the bandwidth of a copy is the best they can reach. The bytes
-counted are those that have to move: every input read once, every output written once. Batch norm
-reads its inputs twice: what it writes depends on sums over whole channels, and the arrays are
-larger than what a GPU keeps near.
+These kernels do little arithmetic, so they can at best reach the bandwidth of a copy. Counted are
+the bytes that have to be moved: every input read once, every output written once. Batch norm has to
+read its inputs twice, because its output depends on sums over whole channels, and the arrays are
+larger than the GPU's caches.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ from xpnet.backends.base import Array
 
 MEGABYTES = (16, 64, 256, 1024)     # of x, in float32
 CHANNELS, SIDE, CLASSES = 64, 32, 1000
-# bytes: smaller calls take turns on several arrays, so that no cache holds what they read
-ROTATED = 256 << 20
-CHUNK = 1 << 20                     # numbers that are drawn; larger arrays repeat them
-SPACE = 24  # times x: what im2col and its inputs may take with everything that CuPy keeps
+ROTATED = 256 << 20  # bytes: smaller calls rotate over several arrays, to avoid reads from a cache
+CHUNK = 1 << 20         # random numbers; larger arrays repeat them
+SPACE = 24              # times x: the memory of im2col and its inputs, with CuPy's unused blocks
 
-# a call, the bytes that it has to move, the shape that it is about
-Made = tuple[Call, int, tuple[int, ...]]
+Made = tuple[Call, int, tuple[int, ...]]    # a call, the bytes that it has to move, the shape of x
 EPS, HALF, KEY = 1e-5, 0.5, (0, 0)
 COLUMNS, POOL = Window.make(3, padding="half"), Window.make(2, stride=2)
 
@@ -41,12 +39,12 @@ def noise(b: Backend, *shape: int) -> Array:
 
 
 def wide(samples: int) -> int:
-    """About so many, in whole accesses of 16 bytes even where a sample is a byte."""
+    """A number of samples near `samples` that fills whole 16-byte accesses, also of bytes."""
     return samples // 16 * 16 or max(1, samples)
 
 
 def images(numbers: int) -> tuple[int, int, int, int]:
-    """(C, H, W, N) of about so many numbers."""
+    """(C, H, W, N) with about `numbers` elements."""
     return CHANNELS, SIDE, SIDE, wide(numbers // (CHANNELS * SIDE * SIDE))
 
 
@@ -87,7 +85,7 @@ def avg_pool2d_dx(b: Backend, n: int) -> Made:
 
 def dropout(b: Backend, n: int) -> Made:
     x, counter = noise(b, *images(n)), b.zeros((2,), np.uint64)
-    # keep takes a byte each
+    # The mask has a byte for each element.
     return lambda: b.dropout(x, HALF, KEY, counter), 2 * x.nbytes + x.size, x.shape
 
 
@@ -114,18 +112,17 @@ def batch_norm_backward(b: Backend, n: int) -> Made:
     y, mean, var = b.batch_norm(x, gamma, beta, EPS, activation="relu")
     dy = y.copy()
     gamma_grad, beta_grad = channels(b, CHANNELS)
-    return lambda: b.batch_norm_backward(dy, x, y, gamma, mean, var, EPS, activation="relu",
-                                         gamma_grad=gamma_grad,
-                                         # dy, x, y twice, and dx
-                                         beta_grad=beta_grad), 7 * x.nbytes, x.shape
+    return (lambda: b.batch_norm_backward(dy, x, y, gamma, mean, var, EPS, activation="relu",
+                                          gamma_grad=gamma_grad, beta_grad=beta_grad),
+            7 * x.nbytes, x.shape)      # dy, x, y twice, and dx
 
 
 def batch_norm_inference(b: Backend, n: int) -> Made:
     x = noise(b, *images(n))
     gamma, beta = channels(b, CHANNELS)
     var, mean = channels(b, CHANNELS)
-    return lambda: b.batch_norm_inference(x, gamma, beta, mean, var, EPS,
-                                          activation="relu"), 2 * x.nbytes, x.shape
+    return (lambda: b.batch_norm_inference(x, gamma, beta, mean, var, EPS, activation="relu"),
+            2 * x.nbytes, x.shape)
 
 
 def softmax_cross_entropy(b: Backend, n: int) -> Made:
@@ -160,7 +157,7 @@ def adam(b: Backend, n: int) -> Made:
 
 
 def gather_batch(b: Backend, n: int, dtype: type = np.float32) -> Made:
-    """Pictures of 3x32x32 in another order, and their batch to the end."""
+    """Images of 3x32x32 in another order, from batch-first to batch-last."""
     S = wide(n // 3072)
     samples = noise(b, S, 3, 32, 32)
     if dtype is np.uint8:
@@ -181,14 +178,14 @@ KERNELS: tuple[Callable[[Backend, int], Made], ...] = (
 
 
 def in_turn(make: Callable[[int], Made], n: int) -> Made:
-    """The call on as many arrays in turn as it takes to move more than a cache holds."""
+    """A call that rotates over several arrays, so many that a cache cannot hold them."""
     call, moved, shape = make(n)
     calls = itertools.cycle([call, *(make(n)[0] for _ in range(math.ceil(ROTATED / moved) - 1))])
     return lambda: next(calls)(), moved, shape
 
 
-def measure_kernels(backend: Backend, seconds_of: Timer, megabytes: Sequence[float] = MEGABYTES
-                    ) -> Iterator[dict[str, Any]]:
+def measure_kernels(backend: Backend, seconds_of: Timer,
+                    megabytes: Sequence[float] = MEGABYTES) -> Iterator[dict[str, Any]]:
     """A row for each size and kernel, the largest arrays first."""
     for size in sorted(megabytes, reverse=True):
         n = int(size * 2**18)
@@ -204,10 +201,9 @@ def measure_kernels(backend: Backend, seconds_of: Timer, megabytes: Sequence[flo
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ...} and {"row": ...} of each kernel and of each size for which the GPU has the
+    """Yield {"about": ...}, and {"row": ...} for each kernel and each size that fits into the GPU's
     memory."""
-    from benchmarks.gpu.ours import backend_of
-    from benchmarks.xpnet_side import about
+    from benchmarks.xpnet_side import about, backend_of
     backend = backend_of(job)
     yield {"about": about(backend)}
     free = backend.xp.cuda.runtime.memGetInfo()[0] if backend.name.startswith("cupy") else 2**30

@@ -1,11 +1,11 @@
-"""The first minutes on a GPU: what is there, the kernels, the tests that need it,
-compute-sanitizer, the benchmarks.
+"""A first check on a GPU: versions, compilation, the GPU's tests, compute-sanitizer, benchmarks.
 
     python -m benchmarks.gpu.check FOLDER [--steps STEP ...] [--limit SECONDS] [-- OPTION ...]
 
-Steps are machine, compile, tests, memcheck, racecheck, bench; all unless told. What follows -- goes
-to `python -m benchmarks gpu`. Each step's output is FOLDER/STEP.log, the benchmarks' rows are
-FOLDER/rows.json. A step that fails stops no other; FOLDER/summary.log says how each ended.
+The steps are machine, compile, tests, memcheck, racecheck, bench; by default all of them run.
+Options after -- go to `python -m benchmarks gpu`. The output of each step is written to
+FOLDER/STEP.log, the rows of the benchmarks to FOLDER/rows.json. After a step that fails the others
+still run; FOLDER/summary.log shows the result of each.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ from benchmarks.race import ROOT
 PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "numba", "safetensors", "tqdm",
             "threadpoolctl", "pytest", "hypothesis", "pillow")
 STEPS = ("machine", "compile", "tests", "memcheck", "racecheck", "bench")
-# seconds; the last takes the rest
+# Seconds for each step; "bench" gets the rest.
 LIMITS = {"machine": 30, "compile": 120, "tests": 300, "memcheck": 90, "racecheck": 90}
-FAILED = 124        # as of timeout(1): the time was over
+FAILED = 124        # exit status of a step that ran out of time, as in timeout(1)
 
 
 def commands(folder: Path, more: Sequence[str] = ()) -> dict[str, list[str]]:
-    """What each step runs."""
+    """The command of each step."""
     python = sys.executable
     sanitizer = ["compute-sanitizer", "--error-exitcode", "9"]
     small = [python, "-m", "benchmarks.gpu.small_run"]
     return {
         "machine": ["nvidia-smi"], "compile": [python, "-m", "benchmarks.gpu.compiling"],
         "tests": [python, "-m", "pytest", "-rs", "-m", "gpu", "-p", "no:cacheprovider",
-                  "--continue-on-collection-errors",
-                  "--durations=10"],
+                  "--continue-on-collection-errors", "--durations=10"],
         "memcheck": [*sanitizer, "--tool", "memcheck", *small],
         "racecheck": [*sanitizer, "--tool", "racecheck", *small],
         "bench": [python, "-m", "benchmarks", "gpu", "--json", str(folder / "rows.json"), *more],
@@ -49,11 +48,11 @@ def commands(folder: Path, more: Sequence[str] = ()) -> dict[str, list[str]]:
 
 
 def run(command: Sequence[str], log: Path, limit: float) -> int:
-    """The exit status of a command whose output goes to a file; its processes are ended after
-    `limit` seconds."""
+    """Run a command with its output in a file, and return its exit status; its processes are killed
+    after `limit` seconds."""
+    path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"XPNET_REQUIRE_GPU": "1", "PYTHONUNBUFFERED": "1",
-                                "PYTHONPATH": os.pathsep.join(
-                                    filter(None, (ROOT, os.environ.get("PYTHONPATH"))))}
+                                "PYTHONPATH": path}
     if DATA.is_dir():
         environment.setdefault("XPNET_HOME", str(DATA))
     with log.open("w", encoding="utf-8") as out:
@@ -70,7 +69,7 @@ def run(command: Sequence[str], log: Path, limit: float) -> int:
             return FAILED
         finally:
             if process.poll() is None:
-                # the group of its own that it was started in
+                # It was started in a process group of its own.
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
@@ -78,17 +77,17 @@ def run(command: Sequence[str], log: Path, limit: float) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.check", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the logs and the rows go")
+    parser.add_argument("folder", type=Path, help="folder for the logs and the rows")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, metavar="STEP",
-                        help=f"some of {', '.join(STEPS)}")
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds for all of them "
-                                                                    "(default: an hour)")
+                        help=f"some of {', '.join(STEPS)} (default: all)")
+    parser.add_argument("--limit", type=float, default=3600.0,
+                        help="seconds for all steps (default: 3600)")
     given = list(sys.argv[1:] if arguments is None else arguments)
     cut = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:cut])
     options.folder.mkdir(parents=True, exist_ok=True)
-    end, todo = time.monotonic() + options.limit, commands(options.folder.absolute(),
-                                                           given[cut + 1:])
+    end = time.monotonic() + options.limit
+    todo = commands(options.folder.absolute(), given[cut + 1:])
     lines = [", ".join(versions())]
     for step in options.steps:
         start, log = time.monotonic(), options.folder / f"{step}.log"
@@ -97,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = 0
         else:
             status = run(todo[step], log, min(end - start, LIMITS.get(step, end - start)))
-            lines.append(f"{step}: {'well' if status == 0 else f'exit status {status}'}, "
+            lines.append(f"{step}: {'passed' if status == 0 else f'exit status {status}'}, "
                          f"{time.monotonic() - start:.0f} s")
         print(lines[-1], flush=True)
         if status:
@@ -108,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def versions() -> list[str]:
-    """Python and the packages that xpnet, its tests and its benchmarks use, or that they are
-    missing."""
+    """The versions of Python and of the packages that xpnet, its tests and its benchmarks use, with
+    "no" before missing ones."""
     found = [f"Python {sys.version.split()[0]}"]
     for name in PACKAGES:
         try:

@@ -1,5 +1,5 @@
-"""python -m benchmarks gpu: measure what is worth most first, and write every row as soon as there
-is one."""
+"""The command `python -m benchmarks gpu`: the most important parts first; every row is written as
+soon as it is measured."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from benchmarks.rows import Row
 from xpnet.io.files import write_atomically
 
 RESULTS = Path(ROOT) / "benchmarks" / "results"
-# a folder of the tree that git ignores, for machines to which only the tree travels
+# A folder in the tree that git ignores, for machines to which only the tree is copied.
 DATA = Path(ROOT) / ".data"
-PLANS = ".plans"                        # in the place of ".json"
-NOTHING = ("Not measured yet. `make bench-gpu`, on a machine with an NVIDIA GPU, measures; `make "
+PLANS = ".plans"                        # suffix instead of ".json"
+NOTHING = ("Not measured yet. `make bench-gpu` measures on a machine with an NVIDIA GPU; `make "
            "bench-gpu-tables` writes the tables here.")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, print and write; errors are ValueError, OSError and ContenderError."""
+    """Measure, print and write. Raises ValueError, OSError or ContenderError."""
     check(options)
     if options.tables_only:
         show(options, old_rows(options))
@@ -43,14 +43,13 @@ def run(options: argparse.Namespace) -> None:
               fused_adam=options.fused_adam,
               data=options.data or (str(DATA) if DATA.is_dir() else ""))
     contenders, _ = present(options.contenders, job, say)
-    setting = parts.Setting(contenders, options.rounds, started + 60 * options.minutes, job, [],
-                            say)
+    deadline = started + 60 * options.minutes
+    setting = parts.Setting(contenders, options.rounds, deadline, job, [], say)
     keeper = Keeper(options, old_rows(options) if options.merge else [])
     if "cupy" in contenders or "cupy-eager" in contenders:
         parts.compiling(setting, options.threads)
-    batches = options.batches
-    cells = [(net, batch) for net in options.nets for batch in batches or CELLS[net]]
-    measured: dict[str, Callable[[], Iterator[list[Row]]]] = {  # in the order of their worth
+    cells = [(net, batch) for net in options.nets for batch in options.batches or CELLS[net]]
+    measured: dict[str, Callable[[], Iterator[list[Row]]]] = {  # the most important first
         "steps": lambda: parts.steps(setting, cells), "bandwidth": lambda: parts.bandwidth(setting),
         "products": lambda: parts.products(setting),
         "mnist": lambda: parts.until_accurate("mnist", setting),
@@ -60,8 +59,8 @@ def run(options: argparse.Namespace) -> None:
     for part, measure in measured.items():
         if (part in options.parts and part in ("mnist", "cifar")
             and not (job.data or os.environ.get("XPNET_HOME"))):
-            say(f"{part}: left out: expected a folder with its pictures: --data, .data in this "
-                "tree, or XPNET_HOME")
+            say(f"{part}: left out: expected a folder with its images: --data, .data in this tree, "
+                "or XPNET_HOME")
         elif part in options.parts:
             for rows in measure():
                 keeper.keep(rows)
@@ -72,15 +71,14 @@ def run(options: argparse.Namespace) -> None:
     if keeper.file and "plans" in options.parts:
         file = Path(keeper.file).with_suffix(PLANS)
         plans.write(file, of_part(keeper.rows, "plans"))
-        say(f"plans written to {file}: backends/cupy/plans.json with what was measured")
+        say(f"plans written to {file}: backends/cupy/plans.json, updated with those measured")
     if setting.broken:
-        raise ContenderError("\n".join([f"{len(setting.broken)} processes broke down, so rows may "
-                                        "be missing:",
-                                        *setting.broken]))
+        raise ContenderError("\n".join([f"{len(setting.broken)} processes failed, so rows may be "
+                                        "missing:", *setting.broken]))
 
 
 def check(options: argparse.Namespace) -> None:
-    """What would fail at the end, after all the work, fails at the beginning."""
+    """Refuse options that would fail only after the measurement."""
     if options.merge and not options.json:
         raise ValueError("--merge: expected --json FILE with the rows of an earlier run. Received: "
                          "no --json.")
@@ -96,8 +94,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def old_rows(options: argparse.Namespace) -> list[Row]:
-    """The rows of the file; without one, of the newest file of each GPU in the folder of
-    results."""
+    """The rows of --json FILE; by default those of the newest file of each GPU in RESULTS."""
     if options.json:
         return read(options.json) if Path(options.json).exists() or options.tables_only else []
     newest: dict[str, list[Row]] = {}
@@ -109,35 +106,32 @@ def old_rows(options: argparse.Namespace) -> list[Row]:
 
 
 class Keeper:
-    """The rows so far, in a file that is written anew with each: whatever stops the run, they are
-    there."""
+    """The rows measured so far, in a file that is rewritten for each new row, so that nothing is
+    lost if the run is stopped."""
 
     def __init__(self, options: argparse.Namespace, rows: list[Row]) -> None:
         self.rows, self.file = rows, options.json
         self.where: Row = {"date": datetime.now(UTC).isoformat(timespec="seconds"),
-                           "cpu": cpu_model(), "load": load_average(),
-                           "driver": driver(), "measured_for": options.seconds,
-                           "fused_adam": options.fused_adam}
+                           "cpu": cpu_model(), "load": load_average(), "driver": driver(),
+                           "measured_for": options.seconds, "fused_adam": options.fused_adam}
 
     def keep(self, rows: list[Row]) -> None:
-        self.rows = (
-            compared(merge(self.rows, [row | self.where | {"device": row.get("device", "unknown")}
-                                       for row in rows])))
+        new = [row | self.where | {"device": row.get("device", "unknown")} for row in rows]
+        self.rows = compared(merge(self.rows, new))
         if not self.file:
             RESULTS.mkdir(exist_ok=True)
-            self.file = (
-                str(RESULTS
-                    / f"{slug(rows[0].get('device', 'unknown'))}-{self.where['date'][:10]}.json"))
+            name = f"{slug(new[0]['device'])}-{self.where['date'][:10]}.json"
+            self.file = str(RESULTS / name)
         write_atomically(self.file, (json.dumps(self.rows, indent=1) + "\n").encode())
 
 
 def slug(device: str) -> str:
-    """NVIDIA H200 as nvidia-h200, the name of a file."""
+    """The name of a GPU for a file: "NVIDIA H200" becomes "nvidia-h200"."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 def driver() -> str | None:
-    """The version of NVIDIA's driver, where nvidia-smi tells it."""
+    """The version of NVIDIA's driver, if nvidia-smi reports it."""
     try:
         done = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
                               capture_output=True, text=True, timeout=20, check=True)
@@ -147,7 +141,7 @@ def driver() -> str | None:
 
 
 def show(options: argparse.Namespace, rows: list[Row]) -> None:
-    """Print the tables and what they miss, and renew the page that has them."""
+    """Print the tables and the missed targets, and replace the tables in the page."""
     rows = compared(rows)
     devices = dict.fromkeys(row["device"] for row in rows)
     groups = [[row for row in rows if row["device"] == device] for device in devices]
@@ -161,7 +155,7 @@ def show(options: argparse.Namespace, rows: list[Row]) -> None:
     if options.markdown:
         content = "\n\n".join(
             "\n\n".join(["\n".join(f"- {sentence}" for sentence in tables.facts(group)),
-                                           *tables.blocks(group, table.as_markdown)])
+                         *tables.blocks(group, table.as_markdown)])
             for group in groups) or NOTHING
         document = Path(options.markdown).read_text(encoding="utf-8")
         write_atomically(options.markdown,

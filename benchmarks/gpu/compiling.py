@@ -1,7 +1,7 @@
-"""Compiling of our kernels before they are timed or tested, by several processes at once: CuPy
-keeps the results on the disk.
+"""Compiles xpnet's kernels in several processes before they are timed or tested; CuPy caches them
+on disk.
 
-    python -m benchmarks.gpu.compiling          all of them
+    python -m benchmarks.gpu.compiling          compiles all kernels
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from functools import partial
 from typing import Any
 
 from benchmarks.contenders import Job
-from benchmarks.gpu.ours import backend_of
+from benchmarks.xpnet_side import backend_of
 from xpnet.backends import Backend, BackendError
 
-OTHER_TYPES = ("half", "double")        # no part of the benchmarks computes in these
-PROCESSES = 14                          # at most: each takes some memory of the GPU
+OTHER_TYPES = ("half", "double")        # the benchmarks compute in float32 only
+PROCESSES = 14                          # at most, because each needs some memory of the GPU
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"compiled": how many kernels for float32 were this process's share, "failed": [what the
-    compiler said]}."""
+    """Yield {"compiled": number of float32 kernels in this process's share, "failed": [errors of
+    the compiler]}."""
     mine = share(*job.share, without=OTHER_TYPES)
     yield {"compiled": len(mine), "failed": compile_kernels(backend_of(job), mine)}
 
 
 def share(number: int, of: int, without: tuple[str, ...] = ()) -> list[tuple[str, str]]:
-    """(family, kernel) of every so-manieth kernel, but for those with one of these words in their
-    names."""
+    """(family, kernel) of every `of`-th kernel from `number` on, without those whose names contain
+    one of these words."""
     from xpnet.backends.cupy.backend import kernels
     wanted = [(family, kernel) for family, names in kernels().items() for kernel in names
               if not any(word in kernel.lower() for word in without)]
@@ -38,7 +38,7 @@ def share(number: int, of: int, without: tuple[str, ...] = ()) -> list[tuple[str
 
 
 def compile_kernels(backend: Backend, wanted: list[tuple[str, str]]) -> list[str]:
-    """Compile as the backend does before a kernel's first launch; what went wrong with which."""
+    """Compile kernels as the backend does before their first launch, and return the errors."""
     failed = []
     if backend.name.startswith("cupy"):
         from xpnet.backends.cupy import launch as cuda_launch
@@ -46,15 +46,14 @@ def compile_kernels(backend: Backend, wanted: list[tuple[str, str]]) -> list[str
             try:
                 backend.xp.RawModule(code=cuda_launch.source(family), options=cuda_launch.OPTIONS,
                                      name_expressions=(kernel,)).get_function(kernel)
-            # of the compiler or of the driver: the other kernels are worth trying
-            except Exception as error:
+            except Exception as error:  # of the compiler or driver: go on with the other kernels
                 failed.append(f"{kernel}: {type(error).__name__}: "
                               f"{' '.join(str(error).split())[:500]}")
     return failed
 
 
 def compile_share(number: int, of: int) -> tuple[int, list[str]]:
-    """All types, on the first GPU: how many kernels, and what went wrong."""
+    """Compile a share of the kernels for all types on the first GPU; return number and errors."""
     mine = share(number, of)
     try:
         return len(mine), compile_kernels(backend_of(Job("gpu", "cupy", 1)), mine)
@@ -68,8 +67,8 @@ def main() -> None:
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(partial(compile_share, of=count), range(count)))
     failed = [line for _, lines in found for line in lines]
-    print(f"compiled {sum(number for number, _ in found) - len(failed)} kernels in {count} "
-          "processes: "
+    compiled = sum(number for number, _ in found) - len(failed)
+    print(f"compiled {compiled} kernels in {count} processes: "
           f"{time.perf_counter() - started:.0f} s", *failed, sep="\n")
     raise SystemExit(bool(failed))
 

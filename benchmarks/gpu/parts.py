@@ -1,5 +1,4 @@
-"""The parts of the GPU's benchmarks: which processes are asked for what, one after the other. What
-comes are rows."""
+"""The parts of the GPU's benchmarks: they start processes in turn and yield their rows."""
 
 from __future__ import annotations
 
@@ -14,16 +13,16 @@ from benchmarks.gpu.compiling import PROCESSES
 from benchmarks.race import ContenderError, Samples, Say, Turns, stream
 from benchmarks.rows import Row
 
-# Seconds that a part may take; all that is done without being asked for ends within nine minutes.
+# Seconds that a part may take; the default parts together end within nine minutes.
 BUDGET = {"compile": 60, "steps": 250, "bandwidth": 50, "products": 110, "mnist": 60, "cifar": 520,
           "plans": 520}
 PATIENCE = 0.4                  # of a part's time, for one process of many
-EARLY = 0.85                    # of its time, after which a process begins nothing new
+EARLY = 0.85                    # of a process's time, after which it begins nothing new
 
 
 @dataclass
 class Setting:
-    """What all parts share."""
+    """The settings that all parts share."""
 
     contenders: Sequence[str]
     rounds: int
@@ -35,10 +34,10 @@ class Setting:
     def end_of(self, part: str) -> float:
         return min(self.deadline, time.monotonic() + BUDGET[part])
 
-    def answers(self, task: str, job: Job, end: float, patience: float | None = None
-                ) -> Iterator[Any]:
-        """The lines of a process; where it breaks down or takes too long, that is noted and the
-        others go on."""
+    def answers(self, task: str, job: Job, end: float,
+                patience: float | None = None) -> Iterator[Any]:
+        """The answers of a process. If it fails or takes too long, the error is noted and the
+        benchmarks go on."""
         left = end - time.monotonic()
         if left <= 0:
             self.say(f"{task}: no time left for {job.contender}: see --minutes")
@@ -52,24 +51,22 @@ class Setting:
 
 
 def compiling(setting: Setting, cores: int) -> None:
-    """Compile our kernels in several processes, and say how long it took."""
+    """Compile xpnet's kernels in several processes, and report the time."""
     started, end = time.monotonic(), setting.end_of("compile")
     count = min(cores, PROCESSES)
     jobs = [replace(setting.job, contender="cupy", share=(number, count))
             for number in range(count)]
     with ThreadPoolExecutor(count) as pool:
-        lines = ([line for found in pool.map(lambda job: list(setting.answers("compile", job, end)),
-                                             jobs) for line in found])
-    compiled, failed = (sum(line["compiled"] for line in lines),
-                        [text for line in lines for text in line["failed"]])
-    setting.broken += failed
+        lists = pool.map(lambda job: list(setting.answers("compile", job, end)), jobs)
+        answers = [answer for found in lists for answer in found]
+    compiled = sum(answer["compiled"] for answer in answers)
+    setting.broken += [error for answer in answers for error in answer["failed"]]
     setting.say(f"compiled {compiled} kernels in {count} processes: "
                 f"{time.monotonic() - started:.0f} s")
 
 
 def steps(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[Row]]:
-    """Training steps; every contender takes its turn in every round, in a process for all
-    networks."""
+    """Training steps: in every round, one process of each contender measures all networks."""
     end, samples = setting.end_of("steps"), Samples()
     for number, order in Turns(setting.contenders, setting.rounds, end)(setting.say):
         for contender in order:
@@ -90,35 +87,35 @@ def steps(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[R
 
 
 def bandwidth(setting: Setting) -> Iterator[list[Row]]:
-    """Our kernels that only move data."""
+    """xpnet's kernels that only move data."""
     if "cupy" not in setting.contenders:
         return
-    yield from _told(setting, "bandwidth", "bandwidth", replace(setting.job, contender="cupy"),
-                     setting.end_of("bandwidth"))
+    job = replace(setting.job, contender="cupy")
+    yield from _described(setting, "bandwidth", "bandwidth", job, setting.end_of("bandwidth"))
 
 
 def products(setting: Setting) -> Iterator[list[Row]]:
-    """Matrix products and convolutions, ours and PyTorch's, with TF32 and without."""
+    """Matrix products and convolutions of xpnet and PyTorch, with TF32 and without."""
     end, rows = setting.end_of("products"), list[Row]()
-    names = ([name for name in ("cupy", "torch")
-              if any(contender.startswith(name) for contender in setting.contenders)])
+    names = [name for name in ("cupy", "torch")
+             if any(contender.startswith(name) for contender in setting.contenders)]
     for number, (mode, name) in enumerate((mode, name) for mode in ("always", "never")
                                           for name in names):
         job = replace(setting.job, contender=name, tf32=mode)
-        fair = (end - time.monotonic()) / (2 * len(names) - number)  # of the time that is left
+        fair = (end - time.monotonic()) / (2 * len(names) - number)  # share of the remaining time
         new: list[Row] = []
-        for new in _told(setting, "products", "products", job, time.monotonic() + fair,
-                         {"tf32": mode, "contender": name}):
+        for new in _described(setting, "products", "products", job, time.monotonic() + fair,
+                              {"tf32": mode, "contender": name}):
             yield rows + new
         rows += new
 
 
 def until_accurate(part: str, setting: Setting) -> Iterator[list[Row]]:
-    """MNIST or CIFAR-10 up to an accuracy. MNIST in every round, the median counts; CIFAR-10 once,
-    in the better ways."""
+    """Train on MNIST or CIFAR-10 until an accuracy is reached: MNIST in every round, CIFAR-10 once
+    and only by the fastest contender of each side."""
     end, samples = setting.end_of(part), Samples()
-    names = ([name for name in setting.contenders if part == "mnist"
-              or name in ("cupy", "torch-nhwc")])
+    names = [name for name in setting.contenders
+             if part == "mnist" or name in ("cupy", "torch-nhwc")]
     turns = Turns(names, setting.rounds if part == "mnist" else 1, end)
     for number, order in turns(setting.say) if names else ():
         for contender in order:
@@ -138,15 +135,15 @@ def until_accurate(part: str, setting: Setting) -> Iterator[list[Row]]:
 
 
 def plans(setting: Setting, cells: Sequence[tuple[str, int]]) -> Iterator[list[Row]]:
-    """Every way of our products and convolutions, the networks with the largest ones first."""
+    """All alternatives for xpnet's products and convolutions, the largest networks first."""
     if "cupy" in setting.contenders:
         job = replace(setting.job, contender="cupy", cells=tuple(reversed(cells)))
-        yield from _told(setting, "plans", "plans", job, setting.end_of("plans"))
+        yield from _described(setting, "plans", "plans", job, setting.end_of("plans"))
 
 
-def _told(setting: Setting, part: str, task: str, job: Job, end: float, more: Row | None = None
-          ) -> Iterator[list[Row]]:
-    """The rows of one process so far, each with what the process told about itself."""
+def _described(setting: Setting, part: str, task: str, job: Job, end: float,
+               more: Row | None = None) -> Iterator[list[Row]]:
+    """The rows of one process so far, each with the versions and kernels of the process."""
     rows, about = list[Row](), dict[str, Any]()
     for answer in setting.answers(task, job, end):
         if "about" in answer:

@@ -1,4 +1,4 @@
-"""How much of a GPU's memory work needs with CuPy, whichever pools it is taken from."""
+"""The peak of a GPU's memory that some work needs with CuPy, in all memory pools."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from xpnet.backends import Backend
 
 
 def peak_of(backend: Backend, work: Callable[[], object]) -> dict[str, int | None]:
-    """{"memory": the most that arrays took at once, "reserved": what pools took from the GPU for
-    them} in bytes.
+    """{"memory": the most bytes that arrays took at once, "reserved": the bytes that pools took
+    from the GPU}.
 
-    CuPy's hooks tell of every array of this thread, those of a captured step's own pool too. What
-    was there before counts for nothing. None where the arrays are not CuPy's.
+    CuPy's hooks report every array of this thread, also in the pool of a captured step. Arrays that
+    existed before are not counted. Both are None for other backends.
     """
     if not backend.name.startswith("cupy"):
         work()
@@ -29,7 +29,7 @@ def peak_of(backend: Backend, work: Callable[[], object]) -> dict[str, int | Non
             self.now = self.most = self.reserved = 0
 
         def malloc_postprocess(self, *, mem_size: int, pmem_id: int, **_: Any) -> None:
-            if pmem_id:                                 # 0 where there was not enough
+            if pmem_id:                                 # 0 if there was too little memory
                 self.sizes[pmem_id] = mem_size
                 self.now += mem_size
                 self.most = max(self.most, self.now)
@@ -41,7 +41,7 @@ def peak_of(backend: Backend, work: Callable[[], object]) -> dict[str, int | Non
             self.reserved += mem_size if mem_ptr else 0
 
     gc.collect()
-    # else what lies in the pool would not be asked of the GPU
+    # Unused blocks of the pool would be taken instead of new memory of the GPU.
     cupy.get_default_memory_pool().free_all_blocks()
     with Count() as count:
         work()

@@ -1,8 +1,8 @@
-"""Which way serves which shape best: every way of every product and convolution in the steps of our
-networks, timed.
+"""The fastest alternative for each shape: times all alternatives for every product and convolution
+in the training steps of the networks.
 
-What comes out is for backends/cupy/plans.json: {architecture: {key: way}}, with the ways that are
-worth an entry.
+The result is for backends/cupy/plans.json: {architecture: {key: way}}, with the alternatives that
+are worth an entry.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from benchmarks.gpu.steps import samples
 from benchmarks.gpu.timing import Timer, backend_timer
 from benchmarks.rows import Row
 
-WORTH = 0.97        # of the usual way's time: what gains less gets no entry
+WORTH = 0.97        # of the usual alternative's time: a smaller gain gets no entry
 
 
 class Recorder:
-    """In the place of a backend's `_way`: times all ways of a key when it is first asked for one,
-    and remembers the best."""
+    """Replaces a backend's `_way`: times all alternatives when a key is first looked up, and
+    remembers the fastest."""
 
     def __init__(self, seconds_of: Timer, late: Callable[[], bool]) -> None:
         self.seconds_of, self.late = seconds_of, late
@@ -34,25 +34,23 @@ class Recorder:
         if key not in self.best:
             if self.late():
                 return usual
-            self.best[key] = usual  # within a way that is timed, the same key may be asked for
+            self.best[key] = usual  # for look-ups of the same key by an alternative that is timed
             ways = [usual, *(way for way in others() if way != usual)]
             seconds = [self.seconds_of(lambda way=way: run(way)) for way in ways]           # type: ignore[misc]
             fastest = min(range(len(ways)), key=seconds.__getitem__)
             chosen = fastest if seconds[fastest] < WORTH * seconds[0] else 0
             self.best[key] = ways[chosen]
             self.rows.append({"key": key, "usual": usual, "best": ways[chosen],
-                              "seconds": seconds[chosen],
-                              "usual_seconds": seconds[0],
+                              "seconds": seconds[chosen], "usual_seconds": seconds[0],
                               "ways": list(zip(ways, seconds, strict=True))})
         return self.best[key]
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ..., "architecture": ...} and {"row": ...} of each key, for all of TF32's
-    settings."""
+    """Yield {"about": ..., "architecture": ...}, and {"row": ...} for each key, for all settings of
+    TF32."""
     import xpnet as xn
-    from benchmarks.gpu.ours import backend_of
-    from benchmarks.xpnet_side import NETS, about
+    from benchmarks.xpnet_side import NETS, about, backend_of
     backend = backend_of(job)
     device = getattr(backend, "device", None)
     capability = backend.xp.cuda.Device(device).compute_capability if device is not None else "none"
@@ -71,8 +69,8 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def table(rows: Iterable[Row], old: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The old table with the ways of these rows, and without those of keys for which the usual way
-    is best."""
+    """The old table, updated with the fastest alternatives of these rows; keys whose usual
+    alternative is the fastest are removed."""
     new = {architecture: dict(ways) for architecture, ways in old.items()}
     for row in rows:
         ways = new.setdefault(row["architecture"], {})
@@ -84,7 +82,7 @@ def table(rows: Iterable[Row], old: dict[str, dict[str, Any]]) -> dict[str, dict
 
 
 def write(file: Path, rows: Iterable[Row]) -> None:
-    """The committed table with the ways of these rows, into a file of its own."""
+    """Write the committed table, updated with these rows, to another file."""
     from xpnet.backends.cupy.tuning import TABLE
     from xpnet.io.files import write_atomically
     content = table(rows, json.loads(TABLE.read_text(encoding="utf-8")))

@@ -1,8 +1,8 @@
-"""Matrix products and convolutions in operations per second, ours and those that PyTorch calls
-cuBLAS and cuDNN for.
+"""Matrix products and convolutions in operations per second: xpnet's kernels, and PyTorch's cuBLAS
+and cuDNN.
 
-Multiplications count as the direct algorithm has them: 2 M K P for a product, and for a convolution
-see convolutions.py.
+Counted are the operations of the direct algorithm: 2 M K P for a product, and for a convolution see
+benchmarks/convolutions.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def our_calls(backend: Backend, what: Product | Convolution,
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ...} and {"row": ...} of each shape and direction; of PyTorch the faster layout."""
+    """Yield {"about": ...}, and {"row": ...} for each shape and direction; for PyTorch, of the
+    faster layout."""
     if job.contender.startswith("torch"):
         from benchmarks.gpu import torch_products
         torch_products.prepare(job)
@@ -42,8 +43,7 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
         yield from measure_shapes(job, lambda *what: torch_products.torch_calls(job, *what),
                                   torch_products.timer(job))
         return
-    from benchmarks.gpu.ours import backend_of
-    from benchmarks.xpnet_side import about
+    from benchmarks.xpnet_side import about, backend_of
     backend = backend_of(job)
     yield {"about": about(backend)}
     yield from measure_shapes(job, lambda *what: our_calls(backend, *what), backend_timer(backend))
@@ -51,9 +51,10 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
 
 def measure_shapes(job: Job,
                    calls_of: Callable[[Product | Convolution, int], Iterator[tuple[str, Call]]],
-                   seconds_of: Timer, shapes: Sequence[tuple[Product | Convolution, int]] = SHAPES
+                   seconds_of: Timer,
+                   shapes: Sequence[tuple[Product | Convolution, int]] = SHAPES,
                    ) -> Iterator[dict[str, Any]]:
-    """A row for each shape and direction, of the call that takes least where there are several."""
+    """A row for each shape and direction; if there are several calls, of the fastest."""
     for what, batch in shapes:
         if job.late():
             return

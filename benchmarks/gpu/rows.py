@@ -1,4 +1,4 @@
-"""Rows of a GPU: what was measured, how it compares, and the targets that it should reach."""
+"""Rows of the GPU's benchmarks: figures, ratios to PyTorch, and targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.rows import Row
 
-IDENTITY = {            # what a row is about, by its part
+IDENTITY = {            # the keys that identify a row, for each part
     "steps": ("net", "batch", "tf32", "contender"),
     "bandwidth": ("kernel", "megabytes"),
     "products": ("product", "batch", "direction", "tf32", "contender"),
@@ -18,12 +18,12 @@ IDENTITY = {            # what a row is about, by its part
 PARTS = tuple(IDENTITY)
 EAGER, GRAPH = ("torch-nchw", "torch-nhwc"), ("torch-graph",)
 
-# At most so much of the time of PyTorch, eager in its better layout or as a CUDA graph, for a step
-# of "cupy".
+# Targets for the time of a step of "cupy", divided by that of PyTorch: eager in its better layout,
+# or as a CUDA graph.
 SMALL, RESIDUAL = {"of_eager": 0.25, "of_graph": 0.8}, {"of_eager": 1.0}
 STEP_TARGETS = {"numpy_cnn": SMALL, "bilici": SMALL, "lenet5": SMALL, "resnet18": RESIDUAL,
                 "resnet50": RESIDUAL}
-# at least so much of a copy's bandwidth, from so many megabytes on
+# Target for the bandwidth of a kernel, divided by that of a copy, for arrays from this size (MB).
 COPY_TARGET, COPY_FROM = 0.85, 256
 
 
@@ -32,7 +32,7 @@ def identity(row: Row) -> tuple[Any, ...]:
 
 
 def merge(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
-    """The old rows, those that were measured again replaced, and the new ones."""
+    """The old and the new rows; a new row replaces the old one that it measures again."""
     rows = {identity(row): row for row in old}
     return list((rows | {identity(row): row for row in new}).values())
 
@@ -42,36 +42,36 @@ def of_part(rows: Iterable[Row], part: str) -> list[Row]:
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
-    """The rows, ours with `of_eager`, `of_graph` or `of_torch`: times the time of PyTorch's at the
-    same; None without one.
+    """The rows, those of xpnet with `of_eager`, `of_graph` or `of_torch`: the time divided by that
+    of PyTorch for the same thing, or None.
 
-    Where there is a target for a figure, `targets` has it by the figure's name.
+    `targets` has the target of each figure that has one.
     """
     times = {identity(row): row["seconds"] for row in rows}
 
     def ratio(row: Row, others: Sequence[str]) -> float | None:
-        about = identity(row)[:-1]  # all but the contender, which comes last
+        about = identity(row)[:-1]  # without the contender, which is last
         theirs = [times[(*about, other)] for other in others if (*about, other) in times]
         return row["seconds"] / min(theirs) if theirs else None
 
     def one(row: Row) -> Row:
         if row["part"] == "bandwidth":
-            return row | {"targets": {"of_copy": COPY_TARGET} if row["megabytes"] >= COPY_FROM
-                          else {}}
+            targets = {"of_copy": COPY_TARGET} if row["megabytes"] >= COPY_FROM else {}
+            return row | {"targets": targets}
         if row["part"] == "plans" or row["contender"].startswith("torch"):
             return row
         if row["part"] == "products":
             return row | {"of_torch": ratio(row, ("torch",)), "targets": {}}
-        wanted = (STEP_TARGETS.get(row["net"], {}) if row["part"] == "steps"
-                  and row["contender"] == "cupy" else {})
+        is_step = row["part"] == "steps" and row["contender"] == "cupy"
+        wanted = STEP_TARGETS.get(row["net"], {}) if is_step else {}
         return row | {"of_eager": ratio(row, EAGER), "of_graph": ratio(row, GRAPH),
                       "targets": dict(wanted)}
     return [one(row) for row in rows]
 
 
 def gap(row: Row, figure: str) -> float | None:
-    """How many times the figure is past its target, above 1; None where it reaches it or there is
-    neither."""
+    """The factor, above 1, by which a figure misses its target; None if it reaches it, or if figure
+    or target is missing."""
     value, target = row.get(figure), row.get("targets", {}).get(figure)
     if value is None or target is None:
         return None

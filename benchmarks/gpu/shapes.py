@@ -1,4 +1,4 @@
-"""The products and convolutions that are timed."""
+"""The matrix products and convolutions that are timed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Product:
 
     @property
     def name(self) -> str:
-        """256x64x200704: M x K x P."""
+        """M x K x P, e.g. "256x64x200704"."""
         return f"{self.M}x{self.K}x{self.P}"
 
     def operations(self, batch: int = 1) -> int:
         return 2 * self.M * self.K * self.P
 
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """Of W, x and dy."""
+        """The shapes of W, x and dy."""
         return (self.M, self.K), (self.K, self.P), (self.M, self.P)
 
 
-# (what, batch), those of the largest networks first: they run as long as there is time. A product's
-# batch is part of P.
+# (what, batch), the largest networks first, because measuring ends when the time is over. The batch
+# of a product is part of P.
 SHAPES: tuple[tuple[Product | Convolution, int], ...] = (
     # resnet50
     (Convolution(64, 64, 3, 56, "half"), 64), (Convolution(128, 128, 3, 28, "half"), 64),

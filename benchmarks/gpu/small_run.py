@@ -1,7 +1,7 @@
 """A few steps of small networks on a GPU, for compute-sanitizer: python -m benchmarks.gpu.small_run
 
-Every array is asked of the driver by itself, so that an access beyond one's end is seen. In CuPy's
-pool it would hit a neighbour.
+Every array is allocated by the driver, so that an access beyond its end is detected. In CuPy's pool
+it would reach the next array.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ BATCH, BATCHES = 4, 5
 
 
 def networks(backend: xn.Backend) -> dict[str, xn.Network]:
-    """Small ones that between them use every layer with a kernel of its own."""
+    """Small networks that together use every layer with a kernel of its own."""
     mixed = xn.Sequential([
         xn.Conv2d(4, 3, padding="half"), xn.BatchNorm2d(activation="relu"), xn.AvgPool2d(2),
-        xn.Dropout(0.3),
-        xn.Conv2d(6, 3, stride=2, activation="sigmoid"), xn.Flatten(), xn.Linear(10),
+        xn.Dropout(0.3), xn.Conv2d(6, 3, stride=2, activation="sigmoid"), xn.Flatten(),
+        xn.Linear(10),
     ], input_shape=(3, 13, 11), backend=backend)
     return {"numpy_cnn": models.numpy_cnn((1, 14, 14), backend=backend),
             "bilici": models.bilici((1, 12, 12), backend=backend),
@@ -28,8 +28,8 @@ def networks(backend: xn.Backend) -> dict[str, xn.Network]:
 
 
 def train(backend: xn.Backend) -> dict[str, tuple[list[float], list[float]]]:
-    """Two epochs of each network, and a prediction: the losses when launched one by one, and when
-    captured."""
+    """Train each network for two epochs and predict; returns the losses of eager and of captured
+    steps."""
     losses: dict[str, tuple[list[float], list[float]]] = {}
     for name in networks(backend):
         eager, captured = (_losses(networks(backend)[name], capture) for capture in (False, True))
@@ -53,7 +53,8 @@ def main() -> None:
     backend.xp.cuda.set_allocator(None)
     different = [name for name, (eager, captured) in train(backend).items() if eager != captured]
     if different:
-        raise SystemExit(f"captured steps gave other bits: {', '.join(different)}")
+        raise SystemExit("captured steps have other losses than eager ones: "
+                         f"{', '.join(different)}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Training steps as training has them: epochs over a data set that lies on the GPU, batch after
-batch in a new order.
+"""Training steps in real epochs, over a data set that is on the GPU, in a new order each epoch.
 
-A step's time is that of an epoch, from the drawing of its order to its mean loss on the host,
-divided by its batches.
+The time of a step is that of an epoch, from drawing the order to the mean loss on the host, divided
+by the number of batches.
 """
 
 from __future__ import annotations
@@ -17,20 +16,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import INPUT_SHAPES, LEARNING_RATE, Job
-from benchmarks.gpu.epochs import PEAK_BATCHES, Epochs, Until, a_second_epoch
+from benchmarks.gpu.training import PEAK_BATCHES, Epochs, Until, two_epochs
 from xpnet import Network
 
-# Which networks with which batches, and how many batches an epoch has where it is not BATCHES of
-# them.
+# The batch sizes of each network, and the number of batches in an epoch if it is not BATCHES.
 CELLS = {"numpy_cnn": (32, 128), "bilici": (32, 128), "lenet5": (32, 128), "resnet18": (128, 512),
          "resnet50": (64,)}
 BATCHES, FEW = 100, {"resnet18": 16, "resnet50": 8}
-# epochs: those that do not count, in which steps are captured; and those that do
-WARM_UP, FEWEST = 2, 3
+WARM_UP, FEWEST = 2, 3      # epochs to leave out (they capture steps), and to count at least
 
 
 class Times:
-    """Until: the seconds of epochs, collected for about so long; the first ones do not count."""
+    """An `Until` that collects the seconds of epochs until they sum to `seconds`, without the first
+    ones."""
 
     def __init__(self, seconds: float) -> None:
         self.enough, self.epochs = seconds, list[float]()
@@ -45,8 +43,8 @@ class Times:
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """{"about": ...} and then {"row": ...} of each network and batch size of the job; the fastest
-    of a contender's ways."""
+    """Yield {"about": ...}, and {"row": ...} for each network and batch size of the job, of the
+    contender's fastest variant."""
     for net, batch in job.cells:
         if job.late():
             return
@@ -63,7 +61,7 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
             if not np.isfinite(loss):
                 raise RuntimeError(f"{job.contender}: expected {net} to train. Received: a loss of "
                                    f"{loss}.")
-            # that a step was not captured
+            # xpnet warns if a step cannot be captured.
             said = "; ".join(dict.fromkeys(str(warning.message) for warning in caught))
             rows.append({"net": net, "batch": batch, "seconds": times.median() / count,
                          "warning": said or None} | needed)
@@ -84,7 +82,7 @@ def samples(net: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def contestants(job: Job, net: str, batch: int) -> list[Callable[[np.ndarray, np.ndarray], Epochs]]:
-    """What makes the contender's ways to train; the fastest of them counts."""
+    """Constructors of the contender's variants, the fastest of which counts."""
     if not job.contender.startswith("torch"):
         return [partial(XpnetEpochs, job, net, batch)]
     from benchmarks.gpu.torch_steps import TorchEpochs
@@ -94,12 +92,12 @@ def contestants(job: Job, net: str, batch: int) -> list[Callable[[np.ndarray, np
 
 
 class XpnetEpochs:
-    """`fit`, which captures its steps where the backend can unless the contender is called
-    "-eager"; an Epochs."""
+    """`fit`, with captured steps if the backend can capture, except for a contender "...-eager"; an
+    Epochs."""
 
-    def __init__(self, job: Job, net: str, batch: int, images: np.ndarray, labels: np.ndarray
-                 ) -> None:
-        from benchmarks.gpu.ours import backend_of
+    def __init__(self, job: Job, net: str, batch: int, images: np.ndarray,
+                 labels: np.ndarray) -> None:
+        from benchmarks.xpnet_side import backend_of
         self.backend = backend_of(job)
         self.job, self.name, self.batch = job, net, batch
         self.images, self.labels = self.backend.asarray(images), labels
@@ -111,8 +109,8 @@ class XpnetEpochs:
     def train(self, batches: int, until: Until) -> float:
         import xpnet as xn
         net, chosen = self.network(), slice(batches * self.batch)
-        options: dict[str, Any] = ({"capture": False} if self.job.contender.endswith("-eager")
-                                   else {})
+        eager = self.job.contender.endswith("-eager")
+        options: dict[str, Any] = {"capture": False} if eager else {}
         history = net.fit(self.images[chosen], self.labels[chosen], loss="cross_entropy",
                           optimizer=xn.Adam(LEARNING_RATE), epochs=10**6, batch_size=self.batch,
                           until=lambda row: until(row["seconds"]), verbose=False, **options)
@@ -120,11 +118,11 @@ class XpnetEpochs:
 
     def memory(self) -> dict[str, int | None]:
         from benchmarks.gpu.peak_memory import peak_of
-        return (peak_of(self.backend, lambda: self.train(PEAK_BATCHES, a_second_epoch())) | {
-            "predicted": self.predicted()})
+        peak = peak_of(self.backend, lambda: self.train(PEAK_BATCHES, two_epochs()))
+        return peak | {"predicted": self.predicted()}
 
     def predicted(self) -> int | None:
-        """What xpnet says that a step will need, before it is done."""
+        """The peak memory of a step that xpnet predicts."""
         import xpnet as xn
         if self.job.contender != "cupy":
             return None

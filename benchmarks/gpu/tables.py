@@ -1,4 +1,4 @@
-"""Rows of a GPU as sentences and tables."""
+"""The rows of the GPU's benchmarks as sentences and tables."""
 
 from __future__ import annotations
 
@@ -10,61 +10,59 @@ from benchmarks.rows import Row
 from benchmarks.table import Table, milliseconds
 
 ORDER = (*CONTENDERS["gpu"], "torch")
-STEPS = ("Training steps in milliseconds. Below 1 is faster than PyTorch: eager in its better "
-         "layout, or as a CUDA graph in its better layout; a target that is missed stands with "
-         "its gap")
-MEMORY = ("Peak memory of a training step in MB, the data set not counted: what arrays took at "
-          "once, in brackets what was taken from the GPU for them, and what xpnet predicts")
-BANDWIDTH = ("Kernels that move data, by the size of x: GB/s of the bytes that have to move, in "
-             "brackets the share of a copy's")
-PRODUCTS = ("Matrix products and convolutions in TFLOP/s, ours and PyTorch's (cuBLAS, cuDNN in "
-            "its better layout), with TF32 and without; in brackets times PyTorch's time, below 1 "
-            "is faster")
-ACCURACY = ("Until a test accuracy is reached: seconds, from the start of the process (mnist) or "
+STEPS = ("Training steps in milliseconds. The last columns are xpnet's time divided by that of "
+         "PyTorch, eager and as a CUDA graph, each in its better layout; below 1 is faster than "
+         "PyTorch. A missed target is shown with its gap")
+MEMORY = ("Peak memory of a training step in MB, without the data set: of the arrays in use, in "
+          "brackets of the memory taken from the GPU, and the peak that xpnet predicts")
+BANDWIDTH = ("Kernels that move data, by the size of x: GB/s of the bytes that have to be moved, "
+             "in brackets as a share of a copy's bandwidth")
+PRODUCTS = ("Matrix products and convolutions in TFLOP/s, xpnet's and PyTorch's (cuBLAS, cuDNN in "
+            "its better layout), with TF32 and without; in brackets the time divided by PyTorch's, "
+            "below 1 is faster")
+ACCURACY = ("Seconds until a test accuracy is reached, from the start of the process (mnist) or "
             "from the first batch (cifar)")
 
 
 def blocks(rows: Sequence[Row], form: Callable[[Table], str]) -> list[str]:
-    """A sentence and its table for each part that there are rows of."""
+    """A sentence and its table for each part that has rows."""
     tables = ((STEPS, step_table(rows)), (MEMORY, memory_table(rows)),
               (BANDWIDTH, bandwidth_table(rows)), (PRODUCTS, product_table(rows)),
               (ACCURACY, accuracy_table(rows)))
-    return ([text for sentence, table in tables if len(table) > 1
-             for text in (f"{sentence}.", form(table))])
+    return [text for sentence, table in tables if len(table) > 1
+            for text in (f"{sentence}.", form(table))]
 
 
 def facts(rows: Sequence[Row]) -> list[str]:
-    """When, on what, and with which versions."""
+    """Sentences about all rows: date, machine, versions, kernels."""
     def values(key: str) -> str:
         return ", ".join(sorted({str(row[key]) for row in rows if row.get(key) is not None}))
     dates = sorted({row["date"] for row in rows})
-    versions = (
-        sorted({(name, version) for row in rows
-                for name, version in row.get("versions", {}).items()}))
+    versions = sorted({(name, version) for row in rows
+                       for name, version in row.get("versions", {}).items()})
+    adam = "fused" if any(row["fused_adam"] for row in rows) else "in its default form"
     rounds = sorted({row["rounds"] for row in rows if "rounds" in row})
     sentences = [
         f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {values('device')}, "
-        "driver "
-        f"{values('driver') or 'unknown'}, processor {values('cpu')}.",
-        ", ".join(f"{name} {version}" for name, version in versions)
-        + "; PyTorch's Adam "
-          f"{'fused' if any(row['fused_adam'] for row in rows) else 'in its default form'}."]
+        f"driver {values('driver') or 'unknown'}, processor {values('cpu')}.",
+        ", ".join(f"{name} {version}" for name, version in versions) + f"; PyTorch's Adam {adam}."]
     modes = {row["tf32"] for row in of_part(rows, "steps")}
     if modes:
         sentences.append(f"TF32 in the steps of every contender: {', '.join(sorted(modes))}.")
     if rounds:
         ends = dict.fromkeys((str(rounds[0]), str(rounds[-1])))
-        sentences.append(f"The median over processes that take turns, rounds: {' to '.join(ends)}.")
+        sentences.append(f"Each figure is the median over rounds ({' to '.join(ends)}) in which "
+                         "the contenders take turns.")
     sentences += [f"{row['contender']}, {row['net']} {row['batch']}: {row['warning']}."
-                  for row in of_part(rows, "steps")
-                  if row.get("warning")]
+                  for row in of_part(rows, "steps") if row.get("warning")]
     kernels = dict.fromkeys((row["contender"], row["kernels"]) for row in of_part(rows, "steps")
                             if "kernels" in row)
     return sentences + [f"{contender}: {kernel}." for contender, kernel in kernels]
 
 
 def step_table(rows: Sequence[Row]) -> Table:
-    """A line for each network, batch and TF32: every contender's time, and how ours compares."""
+    """A line for each network, batch and TF32 setting: the time of every contender, and the ratios
+    of "cupy" to PyTorch."""
     steps = of_part(rows, "steps")
     names = _present(steps)
     table = [["net", "batch", "TF32", *names, "cupy to eager", "cupy to graph"]]
@@ -78,7 +76,7 @@ def step_table(rows: Sequence[Row]) -> Table:
 
 
 def memory_table(rows: Sequence[Row]) -> Table:
-    """The same lines: megabytes."""
+    """The same lines, in megabytes."""
     steps = [row for row in of_part(rows, "steps") if row["memory"] is not None]
     names = _present(steps)
     table = [["net", "batch", "TF32", *names, "predicted"]]
@@ -92,7 +90,7 @@ def memory_table(rows: Sequence[Row]) -> Table:
 
 
 def bandwidth_table(rows: Sequence[Row]) -> Table:
-    """A line for each kernel, a column for each size; the last line is the copy."""
+    """A line for each kernel, a column for each size; the last line is a copy."""
     kernels = of_part(rows, "bandwidth")
     sizes = sorted({row["megabytes"] for row in kernels})
     table = [["kernel", *(f"{size:g} MB" for size in sizes), "gap"]]
@@ -141,18 +139,18 @@ def accuracy_table(rows: Sequence[Row]) -> Table:
 
 
 def figure(row: Row, name: str) -> str:
-    """0.21 where there is no target or it is reached, and else 0.31 (target 0.25, missed 1.24
-    times)."""
+    """A figure, e.g. "0.21", and if its target is missed, e.g. "0.31 (target 0.25, missed 1.24
+    times)"."""
     value, past = row.get(name), gap(row, name)
     if value is None:
         return ""
-    return f"{value:.2f}" + (f" (target {row['targets'][name]:g}, missed {past:.2f} times)" if past
-                             else "")
+    note = f" (target {row['targets'][name]:g}, missed {past:.2f} times)" if past else ""
+    return f"{value:.2f}{note}"
 
 
 def plan_table(rows: Sequence[Row]) -> Table:
-    """A line for each key that another way than the usual one serves better, those that gain most
-    time first."""
+    """A line for each key whose usual alternative is not the fastest, the largest gains of time
+    first."""
     better = [row for row in of_part(rows, "plans") if row["best"] != row["usual"]]
     better.sort(key=lambda row: row["seconds"] - row["usual_seconds"])
     return [["key", "usual", "best", "usual us", "best us", "of the time"],
@@ -162,14 +160,13 @@ def plan_table(rows: Sequence[Row]) -> Table:
 
 
 def missed(rows: Sequence[Row]) -> list[str]:
-    """A line for each target that is missed, or that none is."""
+    """A line for each target that is missed, or a line that there is none."""
     lines = [f"missed {past:.2f} times: {row['part']} {row.get('net', row.get('kernel'))} "
              f"{row.get('batch', row.get('megabytes'))}: {name} {row[name]:.2f}, target "
              f"{row['targets'][name]:g}"
              for row in rows for name in row.get("targets", {}) if (past := gap(row, name))]
     some = any(row.get(name) is not None for row in rows for name in row.get("targets", {}))
-    return (lines or (["every target that was measured is reached"] if some
-                      else ["no target was measured"]))
+    return lines or ["every measured target is reached" if some else "no target was measured"]
 
 
 def _present(rows: Sequence[Row]) -> list[str]:
@@ -177,9 +174,9 @@ def _present(rows: Sequence[Row]) -> list[str]:
     return [name for name in ORDER if name in found]
 
 
-def _lines(rows: Sequence[Row], names: tuple[str, ...]
-           ) -> list[tuple[tuple[str, ...], dict[str, Row]]]:
-    """Rows by what they are about, networks in their order, and there by contender."""
+def _lines(rows: Sequence[Row],
+           names: tuple[str, ...]) -> list[tuple[tuple[str, ...], dict[str, Row]]]:
+    """The rows of each contender by the values of `names`, in the order of the networks."""
     lines: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in sorted(rows, key=lambda row: (list(INPUT_SHAPES).index(row["net"]), row["batch"])):
         lines.setdefault(tuple(row[name] for name in names), {})[row["contender"]] = row

@@ -1,4 +1,4 @@
-"""Time on the GPU by its own events."""
+"""Time on the GPU, measured with its events."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ Timer = Callable[[Call], float]         # seconds that a call takes on the devic
 
 WARM_UP = 3
 SAMPLES, FEWEST_SAMPLES = 9, 5
-REPEATS = 20                            # calls between two events, at most
-SAMPLE = 4e-3                           # seconds between two events that are enough
-HOLD = 4 << 30  # bytes of a copy that keeps the GPU busy until the calls stand in its queue
+REPEATS = 20            # calls between two events, at most
+SAMPLE = 4e-3           # seconds between two events that are enough
+HOLD = 4 << 30          # bytes of a copy that keeps the GPU busy until the calls are in its queue
 
 
 def event_timer(new_event: Callable[[], Any], seconds_between: Callable[[Any, Any], float],
                 hold: Call) -> Timer:
-    """Seconds of a call: the median over samples of several calls in a row between two events.
+    """A function that measures the seconds of a call: the median over samples, each of several
+    calls between two events.
 
-    `hold` gives the GPU some milliseconds of other work first. Meanwhile the calls queue up, so
-    that the time between the events is the GPU's and not that of Python, which needs longer to
-    launch a small kernel than the kernel takes.
+    Before, `hold` gives the GPU some milliseconds of other work, during which the calls are queued.
+    So the time between the events is that of the GPU, and not that of Python, which takes longer to
+    launch a small kernel than the kernel runs.
     """
     def sample(call: Call, repeats: int) -> float:
         start, stop = new_event(), new_event()
@@ -44,13 +45,13 @@ def event_timer(new_event: Callable[[], Any], seconds_between: Callable[[Any, An
             call()
         one = sample(call, 1)
         repeats = max(1, min(REPEATS, round(SAMPLE / max(one, 1e-9))))
-        return (statistics.median(sample(call, repeats)
-                                  for _ in range(SAMPLES if one < SAMPLE else FEWEST_SAMPLES)))
+        count = SAMPLES if one < SAMPLE else FEWEST_SAMPLES
+        return statistics.median(sample(call, repeats) for _ in range(count))
     return seconds_of
 
 
 def backend_timer(backend: Backend) -> Timer:
-    """The events of CuPy; on a CPU, which only tests are about, its clock."""
+    """A timer with CuPy's events; on a CPU, which only the tests use, with a clock."""
     if not backend.name.startswith("cupy"):
         return event_timer(Clock, lambda start, stop: stop.time - start.time, lambda: None)
     cuda = backend.xp.cuda
@@ -60,7 +61,7 @@ def backend_timer(backend: Backend) -> Timer:
 
 
 def copy_on_device(backend: Backend, size: int) -> Call:
-    """A call that copies `size` bytes from one place of the memory to another."""
+    """A call that copies `size` bytes from one array to another."""
     source, target = (backend.zeros((size,), np.uint8) for _ in range(2))
     if not backend.name.startswith("cupy"):
         def copy() -> None:
@@ -71,7 +72,7 @@ def copy_on_device(backend: Backend, size: int) -> Call:
 
 
 class Clock:
-    """An event of a device that has none."""
+    """An event for devices without events."""
 
     def record(self) -> None:
         self.time = time.perf_counter()

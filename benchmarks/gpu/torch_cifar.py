@@ -1,4 +1,4 @@
-"""PyTorch's side of the part "cifar": ResNet-18, channels last, on pictures that lie on the GPU as
+"""PyTorch's side of the part "cifar": ResNet-18, channels last, on images that are on the GPU as
 bytes."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.contenders import Job
-from benchmarks.gpu.goals import DECAY, EVALUATED, MIDDLE, MOMENTUM, PEAK_RATE, WIDTH, Goal
+from benchmarks.gpu.training import DECAY, EVALUATED, MIDDLE, MOMENTUM, PEAK_RATE, WIDTH, Goal
 from benchmarks.torch_nets import NETS
 from benchmarks.torch_side import about_pytorch, choose_math
 from xpnet.data import Dataset
@@ -20,7 +20,7 @@ PADDING = 4
 
 
 class TorchTrainer:
-    """A Trainer. Weights decay, biases and batch norms do not, as in xpnet."""
+    """A Trainer. Weight decay does not apply to biases and batch norms, as in xpnet."""
 
     def __init__(self, job: Job, goal: Goal, data: Dataset) -> None:
         torch.set_num_threads(job.threads)
@@ -37,8 +37,8 @@ class TorchTrainer:
         self.x, self.y, self.x_test, self.y_test = (torch.tensor(a, device=self.device)
                                                     for a in data)
 
-    def normalised(self, pictures: torch.Tensor) -> torch.Tensor:
-        return ((pictures.float() - MIDDLE) / WIDTH).contiguous(memory_format=torch.channels_last)
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        return ((images.float() - MIDDLE) / WIDTH).contiguous(memory_format=torch.channels_last)
 
     def step(self, chosen: np.ndarray, rng: np.random.Generator, rate: float) -> None:
         index = torch.tensor(chosen, device=self.device)
@@ -51,17 +51,17 @@ class TorchTrainer:
         self.optimizer.step()
 
     def cropped(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """xpnet.data.transforms.random_crop."""
+        """The same as xpnet.data.transforms.random_crop."""
         N, C, H, W = x.shape
         padded = functional.pad(x, (PADDING,) * 4)
         top, left = rng.integers(0, 2 * PADDING + 1, (2, N))
         rows = torch.tensor(top[:, None] + np.arange(H), device=self.device)[:, None, :, None]
         columns = torch.tensor(left[:, None] + np.arange(W), device=self.device)[:, None, None, :]
-        pictures, maps = torch.arange(N, device=self.device), torch.arange(C, device=self.device)
-        return padded[pictures[:, None, None, None], maps[:, None, None], rows, columns]
+        images, channels = torch.arange(N, device=self.device), torch.arange(C, device=self.device)
+        return padded[images[:, None, None, None], channels[:, None, None], rows, columns]
 
     def flipped(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """xpnet.data.transforms.random_flip."""
+        """The same as xpnet.data.transforms.random_flip."""
         mirrored = torch.tensor(rng.random(len(x)) < 0.5, device=self.device)[:, None, None, None]
         return torch.where(mirrored, x.flip(3), x)
 

@@ -27,7 +27,7 @@ def device(job: Job) -> torch.device:
 
 
 def torch_calls(job: Job, what: Product | Convolution, batch: int) -> Iterator[tuple[str, Call]]:
-    """(direction, call) of each direction, on noise; of a convolution in each layout."""
+    """(direction, call) of each direction, on noise; for a convolution, in each layout."""
     if isinstance(what, Convolution):
         for layout in LAYOUTS:
             yield from _convolution(what, batch, device(job), layout)
@@ -38,13 +38,12 @@ def torch_calls(job: Job, what: Product | Convolution, batch: int) -> Iterator[t
     yield "filters", lambda: torch.mm(dy, x.T)
 
 
-def _convolution(c: Convolution, batch: int, where: torch.device, layout: torch.memory_format
-                 ) -> Iterator[tuple[str, Call]]:
+def _convolution(c: Convolution, batch: int, where: torch.device,
+                 layout: torch.memory_format) -> Iterator[tuple[str, Call]]:
     top, _, left, _ = c.window.padding
     OH, OW = c.window.output_size(c.size, c.size)
     shapes = ((batch, c.channels, c.size, c.size),
-              (c.filters, c.channels // c.groups, c.kernel, c.kernel),
-              (batch, c.filters, OH, OW))
+              (c.filters, c.channels // c.groups, c.kernel, c.kernel), (batch, c.filters, OH, OW))
     x, W, dy = (torch.randn(*shape, device=where).contiguous(memory_format=layout)
                 for shape in shapes)
 
@@ -52,6 +51,7 @@ def _convolution(c: Convolution, batch: int, where: torch.device, layout: torch.
         return torch.ops.aten.convolution_backward(dy, x, W, None, (c.stride, c.stride),
                                                    (top, left), (1, 1), False, (0, 0),
                                                    c.groups, list(mask))
+
     yield "forward", lambda: torch.nn.functional.conv2d(x, W, None, c.stride, (top, left), 1,
                                                         c.groups)
     yield "input", lambda: backward(True, False, False)
@@ -59,13 +59,14 @@ def _convolution(c: Convolution, batch: int, where: torch.device, layout: torch.
 
 
 def timer(job: Job) -> Timer:
-    """PyTorch's events; on a CPU, which only tests are about, a clock."""
+    """A timer with PyTorch's events; on a CPU, which only the tests use, with a clock."""
     if job.device == "cpu":
         return event_timer(Clock, lambda start, stop: stop.time - start.time, lambda: None)
     size = min(HOLD, torch.cuda.mem_get_info()[0] // 8)
     source, target = (torch.zeros(size, dtype=torch.uint8, device="cuda") for _ in range(2))
-    return event_timer(lambda: torch.cuda.Event(enable_timing=True), lambda start,
-                       stop: start.elapsed_time(stop) / 1000, lambda: target.copy_(source))
+    return event_timer(lambda: torch.cuda.Event(enable_timing=True),
+                       lambda start, stop: start.elapsed_time(stop) / 1000,
+                       lambda: target.copy_(source))
 
 
 def about(job: Job) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""PyTorch's side of training steps as training has them, in two memory layouts, eager and as CUDA
+"""PyTorch's side of the training steps in real epochs: two memory layouts, eager and as CUDA
 graphs."""
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from benchmarks.contenders import Job
-from benchmarks.gpu.epochs import PEAK_BATCHES, Until, a_second_epoch
+from benchmarks.gpu.training import PEAK_BATCHES, Until, two_epochs
 from benchmarks.torch_side import Captured, Eager
 from xpnet.schedules import OneCycle
 
 
 class OneCycleAdamW:
-    """AdamW with a rate for each step along xpnet's one cycle. Weights decay, biases and batch
-    norms do not, as in xpnet."""
+    """AdamW with xpnet's one-cycle schedule. Weight decay does not apply to biases and batch norms,
+    as in xpnet."""
 
     def __init__(self, steps: int, peak: float, decay: float) -> None:
         self.rates = (peak * OneCycle().factor(step / max(steps - 1, 1)) for step in range(steps))
@@ -30,8 +30,8 @@ class OneCycleAdamW:
         others = [p for p in runner.model.parameters() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.decay},
                                         {"params": others, "weight_decay": 0.0}]
-        # A captured step reads the rate from the device's memory. It starts at 0: the steps before
-        # a capture learn nothing.
+        # A captured step reads the learning rate from the device's memory. It is 0 at first, so
+        # that the steps before the capture do not train.
         self.rate = torch.zeros((), device=runner.device) if runner.capturable else None
         runner.optimizer = torch.optim.AdamW(groups, 0.0 if self.rate is None else self.rate,
                                              capturable=runner.capturable)
@@ -47,9 +47,9 @@ class OneCycleAdamW:
 
 
 class TorchEpochs:
-    """Trains on a data set that lies on the device in the layout's order of axes; an Epochs.
+    """Trains on a data set on the device, with its axes in the order of the layout; an Epochs.
 
-    Batches are gathered by `index_select`, for a captured step straight into the array that it
+    Batches are gathered by `index_select`, for a captured step directly into the array that it
     reads.
     """
 
@@ -63,7 +63,7 @@ class TorchEpochs:
         self.labels = torch.tensor(labels, device=self.device)                  # (S,)
 
     def train(self, batches: int, until: Until, recipe: OneCycleAdamW | None = None) -> float:
-        """See Epochs; with a recipe, by its optimizer instead of Adam."""
+        """See Epochs. With a recipe, its optimizer is used instead of Adam."""
         kind = Captured if self.captured else Eager
         runner = self.runner = kind(self.job, self.layout, self.batch)
         if recipe is not None:
@@ -93,12 +93,12 @@ class TorchEpochs:
         runner.labels = self.labels.index_select(0, chosen)
 
     def stored(self, x: torch.Tensor) -> torch.Tensor:
-        """The same numbers with axes in the order of the memory."""
+        """The same array with its axes in the order of the memory."""
         return x.permute(0, 2, 3, 1) if self.layout == "nhwc" else x
 
     @torch.inference_mode()
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """The part of these that are classified right; the training goes on afterwards."""
+        """The share of these images that are classified correctly."""
         model = self.runner.model.eval()
         x, y = torch.tensor(images, device=self.device), torch.tensor(labels, device=self.device)
         layout = torch.channels_last if self.layout == "nhwc" else torch.contiguous_format
@@ -108,9 +108,9 @@ class TorchEpochs:
         return float(hits) / len(images)
 
     def memory(self) -> dict[str, int | None]:
-        """The peaks of a second training: algorithms have been chosen then, and what that took was
-        handed back."""
-        self.train(PEAK_BATCHES, a_second_epoch())
+        """The peaks of a second training; during the first one cuDNN chooses its algorithms, which
+        needs more memory."""
+        self.train(PEAK_BATCHES, two_epochs())
         if self.device.type == "cpu":
             return {"memory": None, "reserved": None, "predicted": None}
         del self.runner
@@ -119,10 +119,9 @@ class TorchEpochs:
         torch.cuda.empty_cache()
         before, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
         torch.cuda.reset_peak_memory_stats()
-        self.train(PEAK_BATCHES, a_second_epoch())
+        self.train(PEAK_BATCHES, two_epochs())
         return {"memory": torch.cuda.max_memory_allocated() - before,
-                "reserved": torch.cuda.max_memory_reserved() - reserved,
-                "predicted": None}
+                "reserved": torch.cuda.max_memory_reserved() - reserved, "predicted": None}
 
     def about(self) -> dict[str, Any]:
         return self.runner.about()

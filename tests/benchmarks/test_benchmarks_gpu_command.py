@@ -150,7 +150,7 @@ def test_the_whole_command(pretended, capsys):
     assert (ours["of_eager"], ours["of_graph"], ours["targets"]) == (0.3, 0.6, {"of_eager": 0.25, "of_graph": 0.8})
 
     printed = capsys.readouterr()
-    assert "1 processes broke down, so rows may be missing:\ntorch-graph: it fell over" in printed.err
+    assert "1 processes failed, so rows may be missing:\ntorch-graph: it fell over" in printed.err
     assert "compiled" in printed.err
     content = page.read_text()
     assert content.startswith("before\n") and content.endswith("after\n") and "old" not in content
@@ -251,7 +251,7 @@ def test_pictures_that_are_not_there_are_said(pretended, monkeypatch, capsys):
     monkeypatch.delenv("XPNET_HOME", raising=False)
     assert cli.main(["gpu", "--parts", "mnist", "cifar"]) == 0
     error = capsys.readouterr().err
-    assert "mnist: left out: expected a folder with its pictures" in error and "cifar: left out" in error
+    assert "mnist: left out: expected a folder with its images" in error and "cifar: left out" in error
 
 
 def test_a_process_that_is_late_begins_nothing_new(monkeypatch):
@@ -273,8 +273,8 @@ def test_a_step_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
     steps = [step for step in check.STEPS if step != "compile"]
     assert check.main([str(tmp_path / "out"), "--steps", *steps, "--", "--parts", "cifar"]) == 1
     summary = (tmp_path / "out" / "summary.log").read_text()
-    for text in (f"numpy {np.__version__}", "machine: exit status 3", "tests: exit status 127", "memcheck: well",
-                 "racecheck: left out, compute-sanitizer is not installed", "bench: well"):
+    for text in (f"numpy {np.__version__}", "machine: exit status 3", "tests: exit status 127", "memcheck: passed",
+                 "racecheck: left out, compute-sanitizer is not installed", "bench: passed"):
         assert text in summary
     assert (tmp_path / "out" / "bench.log").read_text() == "['--parts', 'cifar']\n"
     assert (tmp_path / "out" / "memcheck.log").read_text() == "1\n"
@@ -327,7 +327,7 @@ def test_a_gap_is_how_far_a_figure_is_past_its_target():
 def test_what_is_missed_is_said_and_that_nothing_is():
     assert tables.missed([]) == tables.missed(rows.compared([step("cupy", 1.0)])) == ["no target was measured"]
     reached = rows.compared([step("cupy", 1.0), step("torch-nchw", 9.0)])
-    assert tables.missed(reached) == ["every target that was measured is reached"]
+    assert tables.missed(reached) == ["every measured target is reached"]
 
 
 def test_names_of_files():
