@@ -34,7 +34,7 @@ class Job:
     modes: tuple[str, ...] = MODES
     seconds: float = 1.0            # how long to measure each figure
     width: float = 1                # factor on the number of filters of the network
-    tf32: str = "never"             # GPUs: one of TF32, where operands are rounded to TF32
+    tf32: str = "never"             # GPUs: one of TF32, the operations that round to TF32
     fused_adam: bool = False        # PyTorch's fused Adam, which is not its default
     cells: tuple[tuple[str, int], ...] = ()     # GPUs: (net, batch) instead of `net` and `batches`
     share: tuple[int, int] = (0, 1)             # GPUs: (k, n): part number k of n of the work
@@ -44,7 +44,7 @@ class Job:
 
     @property
     def backend(self) -> str:
-        """The name of our backend; "cupy-eager" is "cupy" without captured steps."""
+        """The name of xpnet's backend; "cupy-eager" is "cupy" without captured steps."""
         return self.contender.removesuffix("-eager")
 
     def late(self) -> bool:

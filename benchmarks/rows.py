@@ -1,4 +1,4 @@
-"""Rows: what was measured, where and when. Rows in a file can be measured again one by one."""
+"""Rows: what was measured, where and when. Single rows of a file can be measured again."""
 
 from __future__ import annotations
 

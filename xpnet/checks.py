@@ -75,7 +75,7 @@ def expect_name(who: str, name: str, value: Any) -> str | None:
 
 
 def expect_function(who: str, name: str, value: Any, what: str) -> Callable[..., Any]:
-    """A function; `what` says what it is a function of."""
+    """A function; `what` is how the error calls its arguments."""
     if not callable(value):
         raise TypeError(str(wrong(who, f"{name} to be a function of {what}", name, value)))
     return value

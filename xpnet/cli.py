@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from xpnet.backends import BackendError, get_backend
 from xpnet.checks import expect_choice, nearest, shown
 
-# The age of the process counts from here if the system does not tell when it started.
+# The age of the process counts from here if the system does not report when it started.
 IMPORTED = time.perf_counter()
 
 

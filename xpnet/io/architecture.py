@@ -147,13 +147,12 @@ def differences(plan: dict[str, Any], net: Graph) -> list[str]:
         found += _differing(theirs[name], entry, defaults)
     found += [f"there is a layer {shown(name)[1:-1]}" for name in theirs if name not in ours]
     if plan.get("outputs") != own["outputs"]:
-        found.append(f"the outputs are those of {shown(plan.get('outputs'))} and not of "
-                     f"{own['outputs']!r}")
+        found.append(f"the outputs are {shown(plan.get('outputs'))} and not {own['outputs']!r}")
     return found
 
 
 def _inputs(found: Any) -> str:
-    """input of shape [1, 28, 28], ..."""
+    """Inputs in words, e.g. "input of shape [1, 28, 28]"."""
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         return shown(found)
     return ", ".join(f"{_bare(one.get('name'))} of shape {shown(one.get('shape'))}"
@@ -161,7 +160,7 @@ def _inputs(found: Any) -> str:
 
 
 def _bare(value: Any) -> str:
-    """A string without its quotes, anything else as an error shows it."""
+    """A string without its quotes; any other value as errors show it."""
     return shown(value)[1:-1] if isinstance(value, str) else shown(value)
 
 

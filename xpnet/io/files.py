@@ -43,7 +43,7 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        FileExistsError: something else than a file is at the path.
+        FileExistsError: the path is not that of a regular file, but of a folder, a pipe, ...
         PermissionError: the file is read-only (also for root).
         OSError: the system refuses.
     """
