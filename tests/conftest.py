@@ -1,4 +1,5 @@
-"""What all tests share: the tiers, the GPU, the settings of hypothesis, and the fixtures of backends."""
+"""What all tests share: the tiers, the GPU, the settings of hypothesis, and the fixtures of
+backends."""
 
 from __future__ import annotations
 
@@ -49,12 +50,13 @@ class KernelsRun:
     """
 
     def __init__(self) -> None:
-        self.left: Counter[str] = Counter()         # tests on Numba that have not run yet, by module
+        self.left: Counter[str] = Counter()  # tests on Numba that have not run yet, by module
         self.calls: Counter[str] = Counter()        # of kernels, by module
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         option, arguments = session.config.option, session.config.args
-        if not (option.keyword or option.markexpr or any("::" in argument for argument in arguments)):
+        if (not (option.keyword or option.markexpr
+                 or any("::" in argument for argument in arguments))):
             self.left.update(module_of(item) for item in session.items if on_numba(item))
 
     @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,5 @@
-"""Both CPU backends among threads and through whole training steps: what one holds stays, and bits do not depend on company."""
+"""Both CPU backends among threads and through whole training steps: what one holds stays, and bits
+do not depend on company."""
 
 from __future__ import annotations
 
@@ -29,13 +30,14 @@ def make(name: str) -> Backend:
 
 
 def side_by_side(*tasks: Callable[[], None]) -> None:
-    """Run each task in a thread of its own; the first error that one of them ends with is raised here."""
+    """Run each task in a thread of its own; the first error that one of them ends with is raised
+    here."""
     errors: list[BaseException] = []
 
     def run(task: Callable[[], None]) -> None:
         try:
             task()
-        except BaseException as error:                                  # whatever it is, it belongs to the test
+        except BaseException as error:  # whatever it is, it belongs to the test
             errors.append(error)
 
     crew = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
@@ -48,23 +50,26 @@ def side_by_side(*tasks: Callable[[], None]) -> None:
         raise errors[0]
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 class Hoard:
-    """Parts of arrays that others made, and what they held; each may be dropped, and given to another thread, at any time."""
+    """Parts of arrays that others made, and what they held; each may be dropped, and given to
+    another thread, at any time."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.kept: list[tuple[np.ndarray, bytes]] = []
 
     def add(self, a: np.ndarray) -> None:
-        views = (lambda: a, lambda: a.T, lambda: a[1:], lambda: a[..., ::3], lambda: a.reshape(-1)[7:-5], lambda: a[-1:, ..., 0])
+        views = (lambda: a, lambda: a.T, lambda: a[1:], lambda: a[..., ::3],
+                 lambda: a.reshape(-1)[7:-5], lambda: a[-1:, ..., 0])
         view = views[self.rng.integers(len(views))]()
         self.kept.append((view, view.tobytes()))
 
     def check(self) -> None:
         for view, held in self.kept:
-            same = view.tobytes() == held       # not in the assertion: pytest would spell out where long bytes differ
+            # not in the assertion: pytest would spell out where long bytes differ
+            same = view.tobytes() == held
             assert same
 
     def drop(self, most: int) -> None:
@@ -148,15 +153,17 @@ def test_a_pool_that_forgets_who_holds_what_is_found_out(name: str):
         list(hoarding_steps(backend, Hoard(0), 5))
 
 
-# --- company ----------------------------------------------------------------------------------------------------------
+# --- company --------------------------------------------------------------------------------------
 
 def trained(backend: Backend, seed: int) -> dict[str, np.ndarray]:
     net = digits(backend, seed=seed)
-    net.fit(*pictures(200, (2, 12, 12), 5, seed=seed), **QUIET, optimizer=xn.Adam(1e-3), epochs=2, batch_size=64)
+    net.fit(*pictures(200, (2, 12, 12), 5, seed=seed), **QUIET, optimizer=xn.Adam(1e-3), epochs=2,
+            batch_size=64)
     return values(net)
 
 
-@pytest.mark.parametrize("names", [("numpy", "numpy"), ("numba", "numba"), ("numpy", "numba"), ("numba", "numpy", "numba")],
+@pytest.mark.parametrize("names", [("numpy", "numpy"), ("numba", "numba"), ("numpy", "numba"),
+                                   ("numba", "numpy", "numba")],
                          ids="-".join)
 def test_networks_in_threads_learn_what_they_learn_alone(names: tuple[str, ...]):
     backends = [make(name) for name in names]
@@ -186,7 +193,8 @@ def test_networks_in_threads_may_share_a_backend(name: str):
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 def test_backends_made_in_several_threads(name: str):
-    """In a fresh process: the threads import the backend, and are the first to use it, all at once."""
+    """In a fresh process: the threads import the backend, and are the first to use it, all at
+    once."""
     make(name)
     run_script(f"""
 import threading

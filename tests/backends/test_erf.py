@@ -1,4 +1,5 @@
-"""The complementary error function: its digits against mpmath, and where its coefficients come from."""
+"""The complementary error function: its digits against mpmath, and where its coefficients come
+from."""
 
 import mpmath
 import numpy as np
@@ -7,20 +8,26 @@ from mpmath import mp, mpf
 
 from xpnet.backends.erf import CENTRE, END, P_SINGLE, P, erfc
 
-SMALLEST = {dtype: float(np.finfo(dtype).tiny / np.finfo(dtype).eps) for dtype in ("float32", "float64")}   # with all digits
+# with all digits
+SMALLEST = ({dtype: float(np.finfo(dtype).tiny / np.finfo(dtype).eps)
+             for dtype in ("float32", "float64")})
 
 
 def coefficients(function, nodes: int, terms: int) -> list[float]:
-    """The first terms of the Chebyshev series that equals the function at so many Chebyshev nodes, as a polynomial."""
+    """The first terms of the Chebyshev series that equals the function at so many Chebyshev nodes,
+    as a polynomial."""
     angles = [mp.pi * (k + mpf(0.5)) / nodes for k in range(nodes)]
     values = [function(mp.cos(angle)) for angle in angles]
-    series = [mpf(2 if j else 1) / nodes * sum(v * mp.cos(j * angle) for v, angle in zip(values, angles)) for j in range(nodes)]
-    assert max(abs(c) for c in series[terms:]) < (1e-9 if terms < 20 else 1e-17)        # what is left out
-    powers = [[mpf(1)], [mpf(0), mpf(1)]]                               # of T_k: T_k+1 = 2 t T_k - T_k-1
+    series = ([mpf(2 if j else 1) / nodes
+               * sum(v * mp.cos(j * angle) for v, angle in zip(values, angles))
+               for j in range(nodes)])
+    assert max(abs(c) for c in series[terms:]) < (1e-9 if terms < 20 else 1e-17)  # what is left out
+    powers = [[mpf(1)], [mpf(0), mpf(1)]]  # of T_k: T_k+1 = 2 t T_k - T_k-1
     while len(powers) < terms:
         last, before = [mpf(0), *(2 * c for c in powers[-1])], powers[-2]
         powers.append([c - (before[i] if i < len(before) else 0) for i, c in enumerate(last)])
-    return [float(sum(c * T[i] for c, T in zip(series, powers) if i < len(T))) for i in range(terms)]
+    return [float(sum(c * T[i] for c, T in zip(series, powers) if i < len(T)))
+            for i in range(terms)]
 
 
 def scaled_erfc(t):
@@ -28,7 +35,7 @@ def scaled_erfc(t):
     x = CENTRE * (1 + t) / (1 - t)
     if x < 60:
         return (1 + 2 * x) * mp.exp(x * x) * mp.erfc(x)
-    terms = [mp.fac2(2 * k - 1) / (-2 * x * x)**k for k in range(20)]      # mpmath's erfc ends before
+    terms = [mp.fac2(2 * k - 1) / (-2 * x * x)**k for k in range(20)]  # mpmath's erfc ends before
     return (1 + 2 * x) * sum(terms) / (x * mp.sqrt(mp.pi))
 
 
@@ -40,7 +47,8 @@ def test_the_coefficients(known):
 
 @pytest.mark.parametrize("dtype, digits", [("float32", 1e-6), ("float64", 1e-15)])
 def test_every_digit(plain_backend, dtype, digits):
-    x = np.concatenate([np.linspace(-6, 6, 121), np.linspace(-28.3, 28.3, 40), np.logspace(-30, 1, 32)]).astype(dtype)
+    x = (np.concatenate([np.linspace(-6, 6, 121), np.linspace(-28.3, 28.3, 40),
+                         np.logspace(-30, 1, 32)]).astype(dtype))
     with plain_backend.scope():
         y = plain_backend.to_numpy(erfc(plain_backend.xp, plain_backend.asarray(x)))
     assert y.dtype == dtype

@@ -1,4 +1,5 @@
-"""`np.seterr(all="raise")`: a number that is too small becomes 0 here and is no error; nothing else is silenced."""
+"""`np.seterr(all="raise")`: a number that is too small becomes 0 here and is no error; nothing else
+is silenced."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def test_training(dtype, optimizer, backend):
         with np.errstate(under="ignore"):
             samples = (x * scale).astype(dtype)
         net = small(backend, dtype=dtype)
-        net.fit(samples, y, loss="cross_entropy", optimizer=optimizer(), verbose=False, validation=(x, y))
+        net.fit(samples, y, loss="cross_entropy", optimizer=optimizer(), verbose=False,
+                validation=(x, y))
         net.predict(x), net(x), net.predict_samples(x, 2)
 
 
@@ -88,7 +90,8 @@ def test_what_is_computed_on_the_host():
     assert np.isfinite(xn.metrics.psnr(images, images + 0.5))
     xn.SubtractiveNorm2d(31, sigma=0.1).initialize((1, 8, 8))
     xn.GaussianPool2d(31, sigma=0.1, padding="half").initialize((1, 8, 8))
-    net = xn.Sequential([xn.Linear(3, bias=False), xn.BatchNorm1d(), xn.Whitening(eps=1e-9)], input_shape=(2,), backend="numpy")
+    net = xn.Sequential([xn.Linear(3, bias=False), xn.BatchNorm1d(), xn.Whitening(eps=1e-9)],
+                        input_shape=(2,), backend="numpy")
     net.layers[2].fit(1e-200 * np.random.default_rng(0).random((9, 3)))
     net.layers[0].W.data[...] = 1e-38
     net.layers[1].gamma.data[...] = 1e-38

@@ -1,4 +1,5 @@
-"""Which implementation of a backend's methods really ran: what `trace` counts, and that no version goes untested."""
+"""Which implementation of a backend's methods really ran: what `trace` counts, and that no version
+goes untested."""
 
 from __future__ import annotations
 
@@ -19,11 +20,13 @@ from xpnet.layers import Conv2d, ReLU
 from xpnet.losses import CrossEntropy
 from xpnet.testing import check_loss_precision, check_precision
 
-# --- the tables of the CPU backends -----------------------------------------------------------------------------------
+# --- the tables of the CPU backends ---------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_the_tables_run_every_version_that_a_backend_has_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Every overridden method, and with Numba every kernel: of what no call reaches, nothing is known."""
+def test_the_tables_run_every_version_that_a_backend_has_of_its_own(
+        name: str, monkeypatch: pytest.MonkeyPatch):
+    """Every overridden method, and with Numba every kernel: of what no call reaches, nothing is
+    known."""
     called = called_kernels(monkeypatch) if name == "numba" else set()
     backend = get_backend(name)
     own = {version for version in implementations(type(backend)).values() if version[1] == name}
@@ -58,10 +61,11 @@ def kernels() -> Iterator[Any]:
             yield from (value for value in vars(module).values() if isinstance(value, Kernel))
 
 
-# --- trace ------------------------------------------------------------------------------------------------------------
+# --- trace ----------------------------------------------------------------------------------------
 
 def test_an_answer_counts_for_the_version_that_gives_it():
-    """float32 is multiplied by a kernel; float64 is handed on to NumPy, and softmax_backward to the reference."""
+    """float32 is multiplied by a kernel; float64 is handed on to NumPy, and softmax_backward to the
+    reference."""
     pytest.importorskip("numba", reason="Numba is not installed")
     backend = get_backend("numba")
     a, b = normal(3, 4), normal(4, 5)
@@ -71,7 +75,8 @@ def test_an_answer_counts_for_the_version_that_gives_it():
         backend.gemm(a, b, activation="tanh")
         backend.softmax_backward(a, a)
         get_backend("numpy").gemm(a, b)                     # another backend's call
-    assert ran == {("gemm", "numba"): 2, ("gemm", "numpy"): 1, ("activate", "numpy"): 1, ("softmax_backward", "plain"): 1}
+    assert ran == {("gemm", "numba"): 2, ("gemm", "numpy"): 1, ("activate", "numpy"): 1,
+                   ("softmax_backward", "plain"): 1}
 
 
 def test_the_reference_is_plain_and_activate_without_an_activation_is_nothing():
@@ -88,7 +93,7 @@ def test_a_version_that_fails_leaves_the_profiler_as_it_was():
     assert sys.getprofile() is before
 
 
-# --- precision --------------------------------------------------------------------------------------------------------
+# --- precision ------------------------------------------------------------------------------------
 
 class Doubled(NumpyBackend):
     """Right in float64, and wrong in the fifth digit of a float32 gradient."""
@@ -104,7 +109,8 @@ def test_precision_finds_a_wrong_float32_gradient():
     layer = Conv2d(4, 3)
     assert 0 < check_precision(layer, (2, 6, 5), backend="numpy") < 1e-6
     assert check_precision(layer, (2, 6, 5), backend=Doubled(), dtype="float64") < 1e-12
-    with pytest.raises(AssertionError, match=r"^check_precision: Conv2d: expected dW within 1e-05 of the float64 reference\. "
+    with pytest.raises(AssertionError, match=r"^check_precision: Conv2d: expected dW within 1e-05 "
+                                             r"of the float64 reference\. "
                                              r"Received: a relative error of \d\.\de-05\.$"):
         check_precision(layer, (2, 6, 5), backend=Doubled())
     assert not layer.built
@@ -114,7 +120,8 @@ def test_precision_with_inputs_and_a_tolerance():
     x = normal(3, 7)
     x.flags.writeable = False
     assert check_precision(ReLU(), (3,), backend="numpy", inputs=(x,)) == 0
-    assert check_precision(Conv2d(4, 3), (2, 6, 5), backend=Doubled(), tolerance=1e-3, batch=1) > 1e-5
+    assert check_precision(Conv2d(4, 3), (2, 6, 5), backend=Doubled(), tolerance=1e-3,
+                           batch=1) > 1e-5
 
 
 def test_precision_finds_another_type():
@@ -132,7 +139,8 @@ def test_precision_finds_another_type():
             self.recall()
             return dy
 
-    with pytest.raises(AssertionError, match=r"expected y of float32 \(3, 3\)\. Received: float64 \(3, 3\)\.$"):
+    with pytest.raises(AssertionError, match=r"expected y of float32 \(3, 3\)\. Received: float64 "
+                                             r"\(3, 3\)\.$"):
         check_precision(Wide(), (3,), backend="numpy")
 
 
@@ -146,5 +154,6 @@ def test_precision_of_a_loss():
 
     labels = np.array([0, 2, 1, 2])
     assert check_loss_precision(CrossEntropy(), (3,), labels, backend="numpy") < 1e-6
-    with pytest.raises(AssertionError, match="^check_loss_precision: Doubtful: expected dy within 1e-05 "):
+    with pytest.raises(AssertionError, match="^check_loss_precision: Doubtful: expected dy within "
+                                             "1e-05 "):
         check_loss_precision(Doubtful(), (3,), labels, backend="numpy")

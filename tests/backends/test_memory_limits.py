@@ -21,7 +21,8 @@ from xpnet.inspect.counting import free_memory
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 MIB = 1 << 20
 
-# Trains once, so that kernels and buffers are there; then too large a batch, and the one that should fit.
+# Trains once, so that kernels and buffers are there; then too large a batch, and the one that
+# should fit.
 PROGRAM = """
 import json, resource, sys
 import numpy as np
@@ -56,7 +57,8 @@ print(json.dumps([message, fits]), file=sys.stderr)
 @pytest.mark.parametrize("kind", CPU)
 def test_a_limit_of_the_process_is_known(kind: str, limit: str):
     # One thread: OpenBLAS ends the process where it finds no room for the buffer of another one.
-    written = run_script(PROGRAM.replace("ARGUMENTS", repr((kind, limit))), XPNET_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    written = run_script(PROGRAM.replace("ARGUMENTS", repr((kind, limit))), XPNET_NUM_THREADS="1",
+                         OPENBLAS_NUM_THREADS="1")
     message, fits = json.loads(written.splitlines()[-1])
     assert f"MiB that are free on {kind}. Received: batch_size=4000, which needs about" in message
     assert f"batch_size={fits} would fit." in message and 100 < fits < 2000
@@ -77,17 +79,23 @@ SECOND = {      # version 2 of control groups: the group above has the stricter 
 }
 FIRST = {
     "proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/job\n0::/\n",
-    "groups/memory/job/memory.limit_in_bytes": "800000000\n", "groups/memory/job/memory.usage_in_bytes": "600000000\n",
+    "groups/memory/job/memory.limit_in_bytes": "800000000\n",
+    "groups/memory/job/memory.usage_in_bytes": "600000000\n",
     "groups/memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 10000000\n",
-    "groups/memory/memory.limit_in_bytes": "9223372036854771712\n", "groups/memory/memory.usage_in_bytes": "1\n",
+    "groups/memory/memory.limit_in_bytes": "9223372036854771712\n",
+    "groups/memory/memory.usage_in_bytes": "1\n",
 }
-CONTAINER = {"proc/self/cgroup": "0::/somewhere/outside\n", "groups/memory.max": "500\n", "groups/memory.current": "900\n"}
-NONE = {"proc/self/cgroup": "0::/outer\n", "groups/outer/memory.max": "max\n", "groups/outer/memory.current": "1\n"}
+CONTAINER = {"proc/self/cgroup": "0::/somewhere/outside\n", "groups/memory.max": "500\n",
+             "groups/memory.current": "900\n"}
+NONE = {"proc/self/cgroup": "0::/outer\n", "groups/outer/memory.max": "max\n",
+        "groups/outer/memory.current": "1\n"}
 
 
 @pytest.mark.parametrize("texts, expected", [
-    ({}, None), (MEMINFO, 4096000000), (MEMINFO | SECOND, 350000000), (MEMINFO | FIRST, 210000000), (MEMINFO | CONTAINER, 0),
-    (MEMINFO | NONE, 4096000000), (SECOND, 350000000)], ids=["nothing", "system", "second", "first", "container", "max", "alone"])
+    ({}, None), (MEMINFO, 4096000000), (MEMINFO | SECOND, 350000000), (MEMINFO | FIRST, 210000000),
+    (MEMINFO | CONTAINER, 0),
+    (MEMINFO | NONE, 4096000000), (SECOND, 350000000)],
+                         ids=["nothing", "system", "second", "first", "container", "max", "alone"])
 def test_what_the_system_and_control_groups_leave(texts, expected, tmp_path):
     files(tmp_path, texts)
     assert free_memory(tmp_path / "proc", tmp_path / "groups") == expected
@@ -99,7 +107,8 @@ def test_what_ulimit_leaves(name, used, tmp_path, monkeypatch):
     files(tmp_path, MEMINFO | {"proc/self/status": f"Name: python\n{used}:\t  3000 kB\n"})
 
     def limits(which: int) -> tuple[int, int]:
-        return (10 * MIB if which == getattr(resource, name) else resource.RLIM_INFINITY), resource.RLIM_INFINITY
+        return ((10 * MIB if which == getattr(resource, name) else resource.RLIM_INFINITY),
+                resource.RLIM_INFINITY)
 
     monkeypatch.setattr(resource, "getrlimit", limits)
     assert free_memory(tmp_path / "proc", tmp_path / "groups") == 10 * MIB - 3000 * 1024

@@ -79,7 +79,8 @@ def test_a_rule_that_is_only_in_the_table_works_on_every_backend(backend: Backen
 def test_the_table_is_right_about_its_functions():
     for name, rule in RULES.items():
         parameters = list(inspect.signature(rule.apply).parameters)
-        assert parameters == ["xp", "w", "g", *rule.slots, "hyper", "decayed"] and rule.apply.__name__ == name
+        assert (parameters == ["xp", "w", "g", *rule.slots, "hyper", "decayed"]
+                and rule.apply.__name__ == name)
 
 
 def test_every_fast_version_belongs_to_a_rule():
@@ -95,15 +96,19 @@ def test_every_optimizer_gives_its_rule_what_it_takes():
     for make in xn.optim.OPTIMIZERS.values():
         optimizer = make()
         rule = RULES[optimizer.rule]
-        assert len(optimizer.hyper(1, optimizer.lr)) == len(rule.hyper) and set(optimizer.unused) <= set(rule.slots)
+        assert (len(optimizer.hyper(1, optimizer.lr)) == len(rule.hyper)
+                and set(optimizer.unused) <= set(rule.slots))
 
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"rule": "adm"}, 'update: expected rule to be one of sgd, .*, perhaps "adam"'),
-    ({"slots": [None]}, "update: expected 2 slots and 7 hyper-parameters for the rule adam. Received: 1 and 7"),
-    ({"hyper": np.ones(6)}, "update: expected 2 slots and 7 hyper-parameters for the rule adam. Received: 2 and 6"),
+    ({"slots": [None]}, "update: expected 2 slots and 7 hyper-parameters for the rule adam. "
+                        "Received: 1 and 7"),
+    ({"hyper": np.ones(6)}, "update: expected 2 slots and 7 hyper-parameters for the rule adam. "
+                            "Received: 2 and 6"),
 ])
-def test_what_does_not_fit_a_rule_is_refused(changes: dict[str, Any], message: str, backend: Backend):
+def test_what_does_not_fit_a_rule_is_refused(changes: dict[str, Any], message: str,
+                                             backend: Backend):
     w, g, m, v = (backend.asarray(np.ones(3, np.float32)) for _ in range(4))
     hyper = backend.asarray(changes.get("hyper", np.ones(7)))
     arguments = {"rule": "adam", "w": w, "g": g, "slots": [m, v]} | changes | {"hyper": hyper}
@@ -111,7 +116,7 @@ def test_what_does_not_fit_a_rule_is_refused(changes: dict[str, Any], message: s
         backend.update(**arguments, decayed=3)
 
 
-# --- activations ------------------------------------------------------------------------------------------------------
+# --- activations ----------------------------------------------------------------------------------
 
 @pytest.fixture
 def squareplus(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -122,9 +127,11 @@ def squareplus(monkeypatch: pytest.MonkeyPatch) -> str:
     return "squareplus"
 
 
-def test_an_activation_that_is_only_in_the_table_works_on_every_backend(squareplus: str, backend: Backend):
+def test_an_activation_that_is_only_in_the_table_works_on_every_backend(squareplus: str,
+                                                                        backend: Backend):
     rng = np.random.default_rng(0)
-    x, W, b = (rng.normal(size=size).astype(np.float32) for size in ((2, 5, 6, 4), (3, 2, 3, 3), (3,)))
+    x, W, b = (rng.normal(size=size).astype(np.float32)
+               for size in ((2, 5, 6, 4), (3, 2, 3, 3), (3,)))
     scale, shift = np.ones(2, np.float32), np.zeros(2, np.float32)
 
     def answers(backend: Backend) -> list[np.ndarray]:
@@ -132,11 +139,14 @@ def test_an_activation_that_is_only_in_the_table_works_on_every_backend(squarepl
         grad = backend.zeros((2,), np.float32)
         with backend.scope():
             dz = backend.activation_backward(X, X, squareplus, bias_grad=grad)
-            found = [backend.activate(X, squareplus), backend.activate(X, squareplus, (9.0,)), dz, grad,
-                     backend.gemm(F.reshape(3, 18), F.reshape(3, 18), trans_b=True, bias=bias, activation=squareplus),
+            found = [backend.activate(X, squareplus), backend.activate(X, squareplus, (9.0,)), dz,
+                     grad,
+                     backend.gemm(F.reshape(3, 18), F.reshape(3, 18), trans_b=True, bias=bias,
+                                  activation=squareplus),
                      backend.conv2d(X, F, Window.make(3), bias=bias, activation=squareplus),
                      backend.batch_norm(X, gamma, beta, 1e-5, activation=squareplus)[0],
-                     backend.batch_norm_inference(X, gamma, beta, beta, gamma, 1e-5, activation=squareplus)]
+                     backend.batch_norm_inference(X, gamma, beta, beta, gamma, 1e-5,
+                                                  activation=squareplus)]
         return [backend.to_numpy(a) for a in found]
 
     for found, right in zip(answers(backend), answers(Backend()), strict=True):
@@ -152,7 +162,8 @@ def test_a_layer_with_an_activation_that_is_only_in_the_table(squareplus: str, b
     W, bias = (backend.to_numpy(p.data) for p in (layer.W, layer.b))
     z = W @ x + bias[:, None]
     np.testing.assert_allclose(backend.to_numpy(y), (z + np.sqrt(z * z + 4)) / 2, rtol=1e-5)
-    np.testing.assert_allclose(backend.to_numpy(dx), W.T @ (0.5 + 0.5 * z / np.sqrt(z * z + 4)), rtol=1e-4)
+    np.testing.assert_allclose(backend.to_numpy(dx), W.T @ (0.5 + 0.5 * z / np.sqrt(z * z + 4)),
+                               rtol=1e-4)
 
 
 def test_kernels_of_activations_belong_to_the_table():

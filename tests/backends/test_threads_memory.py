@@ -19,13 +19,13 @@ from xpnet.backends.cpu.threads import ThreadPool, single_threaded_blas, thread_
 
 
 def wait_until(condition, what):
-    deadline = time.monotonic() + 60                        # generous: it only ends a test that has failed already
+    deadline = time.monotonic() + 60  # generous: it only ends a test that has failed already
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.001)
 
 
-# --- threads ----------------------------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 1000])
@@ -41,7 +41,7 @@ def test_every_task_runs_once(size, count):
 
 def test_tasks_run_side_by_side():
     meeting = threading.Barrier(3)
-    ThreadPool(3).run(lambda k: meeting.wait(60), 3)        # nobody passes before three threads have come
+    ThreadPool(3).run(lambda k: meeting.wait(60), 3)  # nobody passes before three threads have come
 
 
 def test_workers_start_at_the_first_parallel_call_only():
@@ -98,12 +98,14 @@ def test_a_task_may_use_the_pool_itself():
 
 
 def test_two_threads_use_one_pool_at_once():
-    """Each call can only end while the other is under way: the second does not wait for the first one's workers."""
+    """Each call can only end while the other is under way: the second does not wait for the first
+    one's workers."""
     pool, meeting, done = ThreadPool(2), threading.Barrier(2), []
 
     def caller(me):
         for turn in range(50):
-            pool.run(lambda k, turn=turn: meeting.wait(60) if k == 0 else done.append((me, turn, k)), 4)
+            pool.run(lambda k, turn=turn: meeting.wait(60) if k == 0
+                     else done.append((me, turn, k)), 4)
 
     callers = [threading.Thread(target=caller, args=(me,), daemon=True) for me in (0, 1)]
     for thread in callers:
@@ -149,20 +151,23 @@ def test_the_number_of_threads(monkeypatch):
     monkeypatch.setenv("XPNET_NUM_THREADS", "3")
     assert thread_count() == 3
     monkeypatch.delenv("XPNET_NUM_THREADS")
-    assert thread_count() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    assert thread_count() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+                              else os.cpu_count())
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
 def test_a_wrong_number_of_threads(monkeypatch, text):
     monkeypatch.setenv("XPNET_NUM_THREADS", text)
-    with pytest.raises(ValueError, match=rf"XPNET_NUM_THREADS: expected a whole number.*Received: '{text}'"):
+    with pytest.raises(ValueError, match=rf"XPNET_NUM_THREADS: expected a whole number.*Received: "
+                                         rf"'{text}'"):
         thread_count()
 
 
-# --- BLAS -------------------------------------------------------------------------------------------------------------
+# --- BLAS -----------------------------------------------------------------------------------------
 
 def blas_threads():
-    """Of NumPy's own BLAS: another package's may have been loaded after the limiter looked for libraries."""
+    """Of NumPy's own BLAS: another package's may have been loaded after the limiter looked for
+    libraries."""
     return [library["num_threads"] for library in threadpool_info()
             if library["user_api"] == "blas" and "numpy" in library["filepath"]]
 
@@ -224,9 +229,9 @@ def test_importing_the_backend_imports_neither_threadpoolctl_nor_starts_threads(
                "assert 'threadpoolctl' not in sys.modules and threading.active_count() == 1")
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
-LARGE = (memory.SMALL // 4,)                                # float32: the smallest array that is recycled
+LARGE = (memory.SMALL // 4,)  # float32: the smallest array that is recycled
 
 
 def test_memory_is_used_again_when_the_last_view_has_died():
@@ -246,9 +251,11 @@ def test_memory_is_used_again_when_the_last_view_has_died():
 
 @pytest.mark.parametrize("keep", [
     lambda a: a.T, lambda a: a[::2], lambda a: memoryview(a), lambda a: a.view(np.uint8),
-    lambda a: np.lib.stride_tricks.as_strided(a, (3,), (4,)), lambda a: np.ndarray((5,), np.float32, a), lambda a: iter(a),
+    lambda a: np.lib.stride_tricks.as_strided(a, (3,), (4,)),
+    lambda a: np.ndarray((5,), np.float32, a), lambda a: iter(a),
     lambda a: np.broadcast_to(a, (2, *a.shape)), lambda a: a.base,
-], ids=["transpose", "slice", "memoryview", "view", "as_strided", "buffer", "iterator", "broadcast", "base"])
+], ids=["transpose", "slice", "memoryview", "view", "as_strided", "buffer", "iterator", "broadcast",
+        "base"])
 def test_anything_that_can_still_reach_the_memory_keeps_it(keep):
     pool = MemoryPool()
     kept = keep(pool.empty(LARGE, np.float32))
@@ -257,10 +264,13 @@ def test_anything_that_can_still_reach_the_memory_keeps_it(keep):
     assert pool.idle_bytes() > 0
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex128, np.uint8, np.int32, np.uint64, bool])
-@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 0, 5), (100_003,), (17, 3, 41, 53), [400, 300], np.int64(200_000)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex128, np.uint8,
+                                   np.int32, np.uint64, bool])
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 0, 5), (100_003,), (17, 3, 41, 53),
+                                   [400, 300], np.int64(200_000)])
 def test_arrays_are_as_numpy_makes_them(shape, dtype):
-    shape = tuple(shape) if isinstance(shape, list) else (shape,) if isinstance(shape, np.integer) else shape
+    shape = (tuple(shape) if isinstance(shape, list) else (shape,) if isinstance(shape, np.integer)
+             else shape)
     a, b = MemoryPool().empty(shape, dtype), np.empty(shape, dtype)
     assert (a.shape, a.dtype, a.strides, type(a)) == (b.shape, b.dtype, b.strides, np.ndarray)
     assert a.flags.c_contiguous and a.flags.writeable and a.flags.aligned
@@ -282,8 +292,9 @@ def test_free_neighbours_grow_together_and_are_cut_again():
     pool, n = MemoryPool(), 1 << 20
     address = pool.empty((n,), np.float32).ctypes.data      # dies at once
     parts = [pool.empty((n // 4,), np.float32) for _ in range(4)]
-    assert sorted(part.ctypes.data for part in parts) == [address + k * n for k in range(4)] and pool.idle_bytes() == 0
-    for k in (2, 0, 1, 3):                                  # neighbours on either side, on both, on none
+    assert (sorted(part.ctypes.data for part in parts) == [address + k * n for k in range(4)]
+            and pool.idle_bytes() == 0)
+    for k in (2, 0, 1, 3):  # neighbours on either side, on both, on none
         parts[k] = None
     assert pool.empty((n,), np.float32).ctypes.data == address
 
@@ -296,8 +307,8 @@ def test_a_small_array_does_not_take_the_place_of_a_large_one():
 
 
 def test_what_a_pool_holds_is_hardly_more_than_what_is_in_use(monkeypatch):
-    """The pattern of a training step: large arrays, then ever smaller ones, all kept; then freed from the last, each while two
-    of its size are made."""
+    """The pattern of a training step: large arrays, then ever smaller ones, all kept; then freed
+    from the last, each while two of its size are made."""
     held = [0, 0]                                           # bytes now, and at most
 
     class Counted(memory._Chunk):
@@ -310,7 +321,8 @@ def test_what_a_pool_holds_is_hardly_more_than_what_is_in_use(monkeypatch):
             held[0] -= self.size
 
     monkeypatch.setattr(memory, "_Chunk", Counted)
-    pool, sizes = MemoryPool(), [n for n in (4_000_000, 2_000_000, 1_000_000, 500_000) for _ in range(4)]
+    pool, sizes = MemoryPool(), [n for n in (4_000_000, 2_000_000, 1_000_000, 500_000)
+                                 for _ in range(4)]
     live = 4 * (sum(sizes) + 2 * max(sizes))                # more than is ever in use
     for _ in range(5):
         kept = [pool.empty((n,), np.float32) for n in sizes]
@@ -343,7 +355,8 @@ def test_arrays_outlive_their_pool():
 
 
 def test_what_was_handed_out_never_changes():
-    """Threads make arrays, cut views out of them, hand them to each other and let them go, in random order."""
+    """Threads make arrays, cut views out of them, hand them to each other and let them go, in
+    random order."""
     pool, shared, lock, errors = MemoryPool(), [], threading.Lock(), []
 
     def check(view, value):
@@ -378,4 +391,4 @@ def test_what_was_handed_out_never_changes():
     assert not errors
     del view
     shared.clear()
-    assert pool.idle_bytes() < 50_000_000                   # of 6000 arrays, 700 MB: memory was used again
+    assert pool.idle_bytes() < 50_000_000  # of 6000 arrays, 700 MB: memory was used again

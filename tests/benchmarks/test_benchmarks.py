@@ -18,11 +18,12 @@ DOCUMENT = "before\n<!-- benchmarks cpu: begin -->\nold\n<!-- benchmarks cpu: en
 def numpy_alone(tmp_path, monkeypatch):
     """Processes find a torch and a numba that cannot be imported."""
     for name in ("torch", "numba"):
-        (tmp_path / f"{name}.py").write_text(f"raise ImportError('there is no {name} in this test')")
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('there is no {name} in this "
+                                             "test')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
-# --- the command, end to end ------------------------------------------------------------------------------------------
+# --- the command, end to end ----------------------------------------------------------------------
 
 def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
@@ -33,20 +34,25 @@ def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
 
     rows = json.loads(rows_file.read_text())
     assert [(r["threads"], r["batch"], r["mode"]) for r in rows] == [
-        (threads, batch, mode) for threads in (1, 2) for batch in (2, 3) for mode in ("train", "predict")]
+        (threads, batch, mode) for threads in (1, 2) for batch in (2, 3)
+        for mode in ("train", "predict")]
     for r in rows:
-        assert (r["part"], r["net"], r["width"], r["contender"], r["ratio"], r["rounds"]) == ("steps", "numpy_cnn", 1, "numpy",
+        assert (r["part"], r["net"], r["width"], r["contender"], r["ratio"],
+                r["rounds"]) == ("steps", "numpy_cnn", 1, "numpy",
                                                                                             None, 1)
-        assert r["seconds"] > 0 and r["spread"] == 1 and r["date"].endswith("+00:00") and "NumPy" in r["versions"]
+        assert (r["seconds"] > 0 and r["spread"] == 1 and r["date"].endswith("+00:00")
+                and "NumPy" in r["versions"])
         if r["memory"] is not None:                                         # not every system tells
             assert 1e5 < r["memory"] < 1e8 and 1e6 < r["libraries"] < 1e9
     printed = capsys.readouterr().out
     for fact in (f"NumPy {np.__version__}", "threads of every contender: 1 or 2",
-                 "OPENBLAS_CORETYPE unset (the environment had Haswell)", "numpy: ", "numba: no line to compare with PyTorch"):
+                 "OPENBLAS_CORETYPE unset (the environment had Haswell)", "numpy: ",
+                 "numba: no line to compare with PyTorch"):
         assert fact in printed
     assert table.as_text(table.step_table(rows)) in printed
     page = document.read_text()
-    assert page.startswith("before\n<!-- benchmarks cpu: begin -->\n") and page.endswith("<!-- benchmarks cpu: end -->\nafter\n")
+    assert (page.startswith("before\n<!-- benchmarks cpu: begin -->\n")
+            and page.endswith("<!-- benchmarks cpu: end -->\nafter\n"))
     assert "old" not in page and table.as_markdown(table.step_table(rows, times=False)) in page
 
 
@@ -71,7 +77,8 @@ def test_rows_are_measured_again_and_tables_made_of_the_file(tmp_path, capsys):
 
 
 def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
-    """With answers that nobody measured: the parts, their rows, and what of them travels to a page."""
+    """With answers that nobody measured: the parts, their rows, and what of them travels to a
+    page."""
     def answer(task, job, say):
         about = {"versions": {"NumPy": "0"}, "kernels": "k"}
         if task == "missing":
@@ -80,29 +87,36 @@ def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
             return {"flops_per_second": 4e9, "reason": None}
         if task == "convolutions":
             return {"about": about, "rows": [
-                {"convolution": "1->8 5x5 @28", "batch": batch, "direction": direction, "operations": 10**9, "seconds": 0.5}
+                {"convolution": "1->8 5x5 @28", "batch": batch, "direction": direction,
+                 "operations": 10**9, "seconds": 0.5}
                 for batch in job.batches for direction in ("forward", "input", "filters")]}
         return {"about": about, "rows": [
-            {"batch": batch, "mode": mode, "seconds": batch * job.width**2, "memory": 1000 * batch, "libraries": 5 * 10**6}
+            {"batch": batch, "mode": mode, "seconds": batch * job.width**2, "memory": 1000 * batch,
+             "libraries": 5 * 10**6}
             for batch in job.batches for mode in job.modes]}
     for module in (race, parts):
         monkeypatch.setattr(module, "ask", answer)
     monkeypatch.setattr(options, "cores", lambda: 2)
     page = tmp_path / "page.md"
     page.write_text(DOCUMENT)
-    assert cli.main(["cpu", "--nets", "bilici", "--json", str(tmp_path / "rows.json"), "--markdown", str(page)]) == 0
+    assert cli.main(["cpu", "--nets", "bilici", "--json", str(tmp_path / "rows.json"), "--markdown",
+                     str(page)]) == 0
 
     counts = {}
     for r in json.loads((tmp_path / "rows.json").read_text()):
         counts[r["part"]] = counts.get(r["part"], 0) + 1
-    assert counts == {"convolutions": 2 * 3 * 2 * 2, "steps": 5 * 2 * 4 * 2, "growth": 2 * (9 + 3) * 4}
+    assert counts == {"convolutions": 2 * 3 * 2 * 2, "steps": 5 * 2 * 4 * 2,
+                      "growth": 2 * (9 + 3) * 4}
     printed, content = capsys.readouterr().out, page.read_text()
     assert "2 (50 %)" in printed and "| 50 % |" in content and "GFLOP/s" not in content
-    assert "| bilici | 128 | train | 1 | 1.00 | 1.00 | 1.00 | 1.00 |" in content and "Milliseconds" not in content
-    assert "| numpy_cnn | " in content and "256 | 1.00 |" in content            # grows in proportion to the batch
-    assert "4.00 | 16.0 | 64.0 | 2.00 |" in content                               # and with the square of the width
+    assert ("| bilici | 128 | train | 1 | 1.00 | 1.00 | 1.00 | 1.00 |" in content
+            and "Milliseconds" not in content)
+    # grows in proportion to the batch
+    assert "| numpy_cnn | " in content and "256 | 1.00 |" in content
+    assert "4.00 | 16.0 | 64.0 | 2.00 |" in content  # and with the square of the width
     assert "Memory of the libraries alone, after one use, in MB: numpy 5, numba 5" in printed
-    assert f"numba: none of {5 * 2 * 2} lines above 1.0 times the time of the better PyTorch" in printed
+    assert (f"numba: none of {5 * 2 * 2} lines above 1.0 times the time of the better "
+            "PyTorch" in printed)
 
 
 def test_contenders_that_cannot_run_are_named(numpy_alone, capsys):
@@ -118,7 +132,8 @@ def test_contenders_that_cannot_run_are_named(numpy_alone, capsys):
 def test_a_contender_asked_for_by_name_must_be_there(numpy_alone, capsys):
     assert cli.main([*TINY, "--contenders", "numpy", "torch-nhwc"]) == 2
     error = capsys.readouterr().err
-    assert "--contenders: expected contenders that can run here. Received: torch-nhwc: PyTorch cannot be imported" in error
+    assert ("--contenders: expected contenders that can run here. Received: torch-nhwc: PyTorch "
+            "cannot be imported" in error)
     assert 'pip install "xpnet[bench]"' in error
 
 
@@ -126,7 +141,8 @@ def test_gpu_without_a_gpu_is_an_error_that_says_why(numpy_alone, monkeypatch, c
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert cli.main(["gpu"]) == 2
     error = capsys.readouterr().err
-    assert "gpu: expected at least one contender that can run here. Received: none.\n  cupy: CuPy" in error
+    assert ("gpu: expected at least one contender that can run here. Received: none.\n  cupy: "
+            "CuPy" in error)
     assert "torch-graph: PyTorch cannot be imported" in error
 
 
@@ -135,7 +151,8 @@ def test_a_backend_that_this_version_has_not_is_named():
 
 
 @pytest.mark.parametrize("code, message", [
-    ("import sys; sys.exit('segments were violated')", "Received: exit status 1, and on stderr:\nsegments were violated"),
+    ("import sys; sys.exit('segments were violated')", "Received: exit status 1, and on "
+                                                       "stderr:\nsegments were violated"),
     ("print('hello')", "numpy: expected an answer in JSON. Received: 'hello"),
 ])
 def test_a_process_that_breaks_down_is_an_error_with_its_stderr(monkeypatch, capsys, code, message):
@@ -144,7 +161,8 @@ def test_a_process_that_breaks_down_is_an_error_with_its_stderr(monkeypatch, cap
     assert message in capsys.readouterr().err
 
 
-def test_a_process_that_breaks_down_later_leaves_the_rows_of_the_others(tmp_path, monkeypatch, capsys):
+def test_a_process_that_breaks_down_later_leaves_the_rows_of_the_others(tmp_path, monkeypatch,
+                                                                        capsys):
     ask = race.ask
 
     def answer(task, job, say):
@@ -152,16 +170,19 @@ def test_a_process_that_breaks_down_later_leaves_the_rows_of_the_others(tmp_path
             raise race.ContenderError("numpy: it fell over")
         return ask(task, job, say)
     monkeypatch.setattr(race, "ask", answer)
-    command = [*TINY, "--threads", "1", "2", "--modes", "predict", "--contenders", "numpy", "--json", str(tmp_path / "rows.json")]
+    command = [*TINY, "--threads", "1", "2", "--modes", "predict", "--contenders", "numpy",
+               "--json", str(tmp_path / "rows.json")]
     assert cli.main(command) == 2
     assert [r["threads"] for r in json.loads((tmp_path / "rows.json").read_text())] == [1]
     printed = capsys.readouterr()
     assert "numpy_cnn  2      predict  1" in printed.out
-    assert "benchmarks: 1 processes failed, so rows are missing:\nnumpy: it fell over" in printed.err
+    assert ("benchmarks: 1 processes failed, so rows are missing:\nnumpy: it fell over"
+            in printed.err)
 
 
 def test_what_a_process_says_is_passed_on(monkeypatch):
-    monkeypatch.setattr(race, "COMMAND", (sys.executable, "-c", "import sys; print('careful', file=sys.stderr); print(1)"))
+    monkeypatch.setattr(race, "COMMAND", (sys.executable, "-c", "import sys; print('careful', "
+                                                                "file=sys.stderr); print(1)"))
     said = []
     assert race.ask("missing", Job("cpu", "numpy", 1), said.append) == 1
     assert said == ["numpy: careful"]
@@ -175,10 +196,11 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
-# --- options ----------------------------------------------------------------------------------------------------------
+# --- options --------------------------------------------------------------------------------------
 
 def test_lists_take_blanks_and_commas_and_each_name_once():
-    chosen = options.parser().parse_args(["cpu", "--nets", "bilici,", "numpy_cnn", "bilici", "--batches", "8,16", "4"])
+    chosen = (options.parser().parse_args(["cpu", "--nets", "bilici,", "numpy_cnn", "bilici",
+                                           "--batches", "8,16", "4"]))
     assert (chosen.nets, chosen.batches) == (["bilici", "numpy_cnn"], [8, 16, 4])
     assert (chosen.modes, chosen.contenders, chosen.rounds) == (["train", "predict"], None, 3)
     assert chosen.parts == ["steps", "convolutions", "growth"]
@@ -196,8 +218,10 @@ def test_all_threads_are_the_cores_that_the_process_may_use(monkeypatch):
 
 @pytest.mark.parametrize("arguments, message", [
     ([], "cpu | gpu"),
-    (["cpu", "--nets", "lenet"], "expected some of numpy_cnn, bilici, lenet5, vgg_small, resnet18. Received: 'lenet'"),
-    (["cpu", "--contenders", "cupy"], "expected some of numpy, numba, torch-nchw, torch-nhwc. Received: 'cupy'"),
+    (["cpu", "--nets", "lenet"], "expected some of numpy_cnn, bilici, lenet5, vgg_small, resnet18. "
+                                 "Received: 'lenet'"),
+    (["cpu", "--contenders", "cupy"], "expected some of numpy, numba, torch-nchw, torch-nhwc. "
+                                      "Received: 'cupy'"),
     (["cpu", "--parts", "all"], "expected some of steps, convolutions, growth. Received: 'all'"),
     (["cpu", "--batches", "0"], "expected a whole number, 1 or larger. Received: '0'"),
     (["cpu", "--rounds", "two"], "expected a whole number, 1 or larger. Received: 'two'"),
@@ -218,12 +242,15 @@ def test_files_are_checked_before_any_work(tmp_path, monkeypatch, capsys):
     page.write_text("no markers")
     other.write_text('[{"part": "steps"}]')
     for arguments, message in (
-            (["--json", str(tmp_path / "none" / "x.json")], "--json: expected a file in a folder that exists."),
+            (["--json", str(tmp_path / "none" / "x.json")], "--json: expected a file in a folder "
+                                                            "that exists."),
             (["--json", str(tmp_path)], "--json: expected a file in a folder that exists."),
-            (["--json", str(other), "--merge"], "--json: expected rows that this version of the benchmarks wrote."),
+            (["--json", str(other), "--merge"], "--json: expected rows that this version of the "
+                                                "benchmarks wrote."),
             (["--json", str(tmp_path / "none.json"), "--tables-only"], "none.json"),
             (["--merge"], "--merge, --tables-only: expected --json FILE"),
-            (["--markdown", str(page)], "--markdown: expected one line '<!-- benchmarks cpu: begin -->'"),
+            (["--markdown", str(page)], "--markdown: expected one line '<!-- benchmarks cpu: begin "
+                                        "-->'"),
             (["--markdown", str(tmp_path / "none.md")], "none.md")):
         assert cli.main(["cpu", *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -21,17 +21,19 @@ CPU = Job("cpu", "numpy", 1, seconds=0.0)
 
 @pytest.fixture
 def torch():
-    torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "xpnet[bench]"')
+    torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install '
+                                                '"xpnet[bench]"')
     threads = torch.get_num_threads()
     yield torch
     torch.set_num_threads(threads)
 
 
-# --- steps --------------------------------------------------------------------------------------------------------------
+# --- steps ----------------------------------------------------------------------------------------
 
 def test_times_leave_out_the_first_epochs_and_end_when_there_are_enough():
     times = steps.Times(1.0)
-    assert [times(seconds) for seconds in (9.0, 8.0, 0.5, 0.3, 0.1)] == [False] * 5         # three that count, but 0.9 s
+    # three that count, but 0.9 s
+    assert [times(seconds) for seconds in (9.0, 8.0, 0.5, 0.3, 0.1)] == [False] * 5
     assert times(0.2) and times.median() == 0.25
     assert not steps.Times(0.0)(5.0)
 
@@ -42,17 +44,20 @@ def test_a_contender_trains_over_its_data_set(contender, monkeypatch, torch):
     job = Job("cpu", contender, 1, cells=(("numpy_cnn", 4), ("bilici", 2)), seconds=0.0)
     answers = list(steps.measure(job))
     assert all("kernels" in answer["about"] for answer in answers[::2])
-    assert [(answer["row"]["net"], answer["row"]["batch"]) for answer in answers[1::2]] == [("numpy_cnn", 4), ("bilici", 2)]
+    assert ([(answer["row"]["net"], answer["row"]["batch"]) for answer in answers[1::2]]
+            == [("numpy_cnn", 4), ("bilici", 2)])
     for answer in answers[1::2]:
         assert answer["row"]["seconds"] > 0 and answer["row"]["memory"] is None
 
 
 @pytest.mark.parametrize("contender", ["numpy", "torch-nhwc", "torch-nchw"])
 def test_it_learns_what_can_be_learned(contender, torch):
-    """Classes that a picture's brightness tells: the loss of the last epoch is far below that of the first."""
+    """Classes that a picture's brightness tells: the loss of the last epoch is far below that of
+    the first."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 64)
-    images = (rng.standard_normal((64, 1, 28, 28)) + 2 * labels[:, None, None, None]).astype(np.float32)
+    images = (rng.standard_normal((64, 1, 28, 28)) + 2 * labels[:, None, None, None]).astype(
+        np.float32)
     epochs = steps.contestants(Job("cpu", contender, 1), "numpy_cnn", 8)[0](images, labels)
     first, asked = epochs.train(8, lambda seconds: True), []
     last = epochs.train(8, lambda seconds: asked.append(seconds) or len(asked) == 4)
@@ -70,7 +75,8 @@ def test_a_captured_step_reads_its_batch_where_it_was_captured(layout, torch, mo
             return lambda: self.read.append((x.clone(), labels.clone())) or torch.zeros(())
     monkeypatch.setattr(torch_steps, "Captured", Captured)
     images, labels = steps.samples("numpy_cnn", 6)
-    epochs = torch_steps.TorchEpochs(Job("cpu", "torch-graph", 1), "numpy_cnn", 2, layout, images, labels)
+    epochs = torch_steps.TorchEpochs(Job("cpu", "torch-graph", 1), "numpy_cnn", 2, layout, images,
+                                     labels)
     epochs.train(3, lambda seconds: True)
     seen = {int(n) for x, found in epochs.runner.read for image, label in zip(x, found)
             for n in range(6) if np.array_equal(images[n], image.numpy()) and labels[n] == label}
@@ -78,25 +84,31 @@ def test_a_captured_step_reads_its_batch_where_it_was_captured(layout, torch, mo
 
 
 def test_torch_graph_runs_in_both_layouts_and_ours_says_how(torch):
-    assert [make.args[-1] for make in steps.contestants(Job("gpu", "torch-graph", 1), "bilici", 8)] == ["nchw", "nhwc"]
-    assert [make.args[-1] for make in steps.contestants(Job("gpu", "torch-nhwc", 1), "bilici", 8)] == ["nhwc"]
+    assert ([make.args[-1] for make in steps.contestants(Job("gpu", "torch-graph", 1), "bilici", 8)]
+            == ["nchw", "nhwc"])
+    assert ([make.args[-1] for make in steps.contestants(Job("gpu", "torch-nhwc", 1), "bilici", 8)]
+            == ["nhwc"])
     assert Job("gpu", "cupy-eager", 1).backend == "cupy"
 
 
 def test_cupy_eager_is_fit_that_does_not_capture(monkeypatch):
     from xpnet.network import Network
     asked = []
-    monkeypatch.setattr(Network, "fit", lambda self, x, y, **options: asked.append(options) or {"loss": [1.0]})
+    monkeypatch.setattr(Network, "fit", lambda self, x, y, **options: asked.append(options)
+                        or {"loss": [1.0]})
     for contender in ("numpy", "numpy-eager"):
-        epochs = steps.XpnetEpochs(Job("cpu", contender, 1), "numpy_cnn", 2, *steps.samples("numpy_cnn", 4))
+        epochs = steps.XpnetEpochs(Job("cpu", contender, 1), "numpy_cnn", 2,
+                                   *steps.samples("numpy_cnn", 4))
         assert epochs.train(1, lambda seconds: True) == 1.0
     assert "capture" not in asked[0] and asked[1]["capture"] is False
 
 
 def test_a_loss_that_is_no_number_is_refused(monkeypatch):
-    monkeypatch.setattr(steps.XpnetEpochs, "train", lambda self, batches, until: [until(1.0) for _ in range(9)] and math.nan)
+    monkeypatch.setattr(steps.XpnetEpochs, "train", lambda self, batches,
+                        until: [until(1.0) for _ in range(9)] and math.nan)
     monkeypatch.setattr(steps.XpnetEpochs, "memory", lambda self: {})
-    with pytest.raises(RuntimeError, match="numpy: expected numpy_cnn to train. Received: a loss of nan"):
+    with pytest.raises(RuntimeError, match="numpy: expected numpy_cnn to train. Received: a loss "
+                                           "of nan"):
         list(steps.measure(Job("cpu", "numpy", 1, cells=(("numpy_cnn", 1),))))
 
 
@@ -114,10 +126,11 @@ def test_every_network_has_batches_and_targets():
     assert set(steps.CELLS) == set(rows.STEP_TARGETS) and set(steps.FEW) <= set(steps.CELLS)
 
 
-# --- memory -------------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 def test_the_peak_counts_what_hooks_tell():
-    """With CuPy's hooks stood in for: arrays that come and go, and a pool that takes memory in larger pieces."""
+    """With CuPy's hooks stood in for: arrays that come and go, and a pool that takes memory in
+    larger pieces."""
     class MemoryHook:
         def __enter__(self):
             current.append(self)
@@ -128,7 +141,8 @@ def test_the_peak_counts_what_hooks_tell():
     current = []
     freed = []
     pool = SimpleNamespace(free_all_blocks=lambda: freed.append(True))
-    xp = SimpleNamespace(cuda=SimpleNamespace(MemoryHook=MemoryHook), get_default_memory_pool=lambda: pool)
+    xp = SimpleNamespace(cuda=SimpleNamespace(MemoryHook=MemoryHook),
+                         get_default_memory_pool=lambda: pool)
     backend = SimpleNamespace(name="cupy:0", xp=xp, synchronize=lambda: None)
 
     def work():
@@ -137,22 +151,24 @@ def test_the_peak_counts_what_hooks_tell():
         hook.malloc_postprocess(device_id=0, size=500, mem_size=512, mem_ptr=1, pmem_id=1)
         hook.malloc_postprocess(device_id=0, size=100, mem_size=512, mem_ptr=2, pmem_id=2)
         hook.free_postprocess(device_id=0, mem_size=512, mem_ptr=1, pmem_id=1)
-        hook.free_postprocess(device_id=0, mem_size=9999, mem_ptr=7, pmem_id=7)     # was there before
+        hook.free_postprocess(device_id=0, mem_size=9999, mem_ptr=7, pmem_id=7)  # was there before
         hook.malloc_postprocess(device_id=0, size=1, mem_size=256, mem_ptr=3, pmem_id=3)
-        hook.malloc_postprocess(device_id=0, size=1, mem_size=256, mem_ptr=0, pmem_id=0)     # there was not enough
+        # there was not enough
+        hook.malloc_postprocess(device_id=0, size=1, mem_size=256, mem_ptr=0, pmem_id=0)
         hook.alloc_postprocess(device_id=0, mem_size=1000, mem_ptr=0)
     assert peak_memory.peak_of(backend, work) == {"memory": 1024, "reserved": 1000} and freed
 
 
 def test_cupys_hooks_are_called_as_ours_expect():
     cupy = pytest.importorskip("cupy", reason='CuPy is not installed: pip install "xpnet[cuda13]"')
-    for name, arguments in (("malloc_postprocess", ("mem_size", "pmem_id")), ("free_postprocess", ("pmem_id",)),
+    for name, arguments in (("malloc_postprocess", ("mem_size", "pmem_id")),
+                            ("free_postprocess", ("pmem_id",)),
                             ("alloc_postprocess", ("mem_size", "mem_ptr"))):
         text = getattr(cupy.cuda.MemoryHook, name).__doc__
         assert all(f"{argument}(int)" in text for argument in arguments)
 
 
-# --- bandwidth ----------------------------------------------------------------------------------------------------------
+# --- bandwidth ------------------------------------------------------------------------------------
 
 def test_bandwidth_counts_every_byte_that_has_to_move(monkeypatch):
     monkeypatch.setattr(bandwidth, "ROTATED", 0)
@@ -162,11 +178,14 @@ def test_bandwidth_counts_every_byte_that_has_to_move(monkeypatch):
         call, moved, shape = kernel(backend, n)
         call()
         found[kernel.__name__] = moved / (4 * math.prod(shape))         # in the bytes of x
-    pooled = 1 / 4 + 1 / 16                                             # float32, and a byte for each argmax
+    pooled = 1 / 4 + 1 / 16  # float32, and a byte for each argmax
     assert found == pytest.approx({
-        "im2col": 10, "col2im": 10, "max_pool2d": 1 + pooled, "max_pool2d_dx": 1 + pooled, "avg_pool2d": 1.25,
-        "avg_pool2d_dx": 1.25, "dropout": 2.25, "dropout_dx": 2.25, "batch_norm": 3, "batch_norm_backward": 7,
-        "batch_norm_inference": 2, "softmax_cross_entropy": 2 + 2 / 1000, "activate": 2, "activation_backward": 3, "sgd": 5,
+        "im2col": 10, "col2im": 10, "max_pool2d": 1 + pooled, "max_pool2d_dx": 1 + pooled,
+        "avg_pool2d": 1.25,
+        "avg_pool2d_dx": 1.25, "dropout": 2.25, "dropout_dx": 2.25, "batch_norm": 3,
+        "batch_norm_backward": 7,
+        "batch_norm_inference": 2, "softmax_cross_entropy": 2 + 2 / 1000, "activate": 2,
+        "activation_backward": 3, "sgd": 5,
         "adam": 7, "gather_batch": 2, "gather_batch_uint8": 1.25})
 
 
@@ -210,25 +229,30 @@ def test_events_time_calls_that_stand_in_the_queue_already():
     assert log.count("call") == timing.WARM_UP + 1 + timing.REPEATS * timing.SAMPLES
 
 
-# --- products -----------------------------------------------------------------------------------------------------------
+# --- products -------------------------------------------------------------------------------------
 
 def test_both_sides_do_the_same_products_and_convolutions(torch, monkeypatch):
     """Same operations, so results of the same number of elements, in each direction."""
     from benchmarks.gpu import torch_products
     small = ((products.Product(6, 5, 4), 1), (products.Convolution(4, 6, 3, 8, "half", 2, 2), 2))
     for what, batch in small:
-        ours = {direction: np.asarray(call()).size for direction, call in products.our_calls(get_backend("numpy"), what, batch)}
+        ours = ({direction: np.asarray(call()).size
+                 for direction, call in products.our_calls(get_backend("numpy"), what, batch)})
         assert list(ours) == list(products.DIRECTIONS)
-        theirs = [(direction, call()) for direction, call in torch_products.torch_calls(CPU, what, batch)]
-        assert len(theirs) == (3 if isinstance(what, products.Product) else 6)          # convolutions in two layouts
+        theirs = ([(direction, call())
+                   for direction, call in torch_products.torch_calls(CPU, what, batch)])
+        # convolutions in two layouts
+        assert len(theirs) == (3 if isinstance(what, products.Product) else 6)
         for direction, result in theirs:
-            found = next(part for part in result if part is not None) if isinstance(result, tuple) else result
+            found = (next(part for part in result if part is not None) if isinstance(result, tuple)
+                     else result)
             assert found.numel() == ours[direction]
 
 
 @pytest.mark.parametrize("contender", ["numpy", "torch"])
 def test_products_are_measured(contender, torch, monkeypatch):
-    monkeypatch.setattr(products.measure_shapes, "__defaults__", (((products.Product(6, 5, 4), 1),),))
+    monkeypatch.setattr(products.measure_shapes, "__defaults__",
+                        (((products.Product(6, 5, 4), 1),),))
     about, *answers = products.measure(Job("cpu", contender, 1))
     assert "kernels" in about["about"]
     assert [(a["row"]["product"], a["row"]["direction"]) for a in answers] == [
@@ -242,7 +266,8 @@ def test_the_faster_of_several_calls_counts():
     def calls(what, batch):
         for _ in range(2):
             yield from ((direction, lambda: None) for direction in products.DIRECTIONS)
-    found = products.measure_shapes(CPU, calls, lambda call: next(seconds), ((products.Product(1, 1, 1), 1),))
+    found = products.measure_shapes(CPU, calls, lambda call: next(seconds),
+                                    ((products.Product(1, 1, 1), 1),))
     assert [answer["row"]["seconds"] for answer in found] == [2.0, 5.0, 1.0]
 
 
@@ -251,7 +276,7 @@ def test_products_have_names_of_their_own():
     assert len(set(names)) == len(names)
 
 
-# --- plans --------------------------------------------------------------------------------------------------------------
+# --- plans ----------------------------------------------------------------------------------------
 
 def test_all_ways_of_a_key_are_timed_once_and_the_best_is_used():
     ran, seconds = [], {"usual": 1.0, "a": 0.5, "b": 0.99}
@@ -259,14 +284,19 @@ def test_all_ways_of_a_key_are_timed_once_and_the_best_is_used():
 
     def run(way):
         ran.append(way)
-        assert recorder("key", "usual", lambda: ("a",), run=None) == "usual"        # asked for within itself
+        # asked for within itself
+        assert recorder("key", "usual", lambda: ("a",), run=None) == "usual"
         return way
-    assert [recorder("key", "usual", lambda: ("a", "usual", "b"), run) for _ in range(2)] == ["a", "a"]
+    assert ([recorder("key", "usual", lambda: ("a", "usual", "b"), run) for _ in range(2)]
+            == ["a", "a"])
     assert ran == ["usual", "a", "b"]
-    assert recorder("other", "usual", lambda: ("b",), lambda way: way) == "usual"     # too little gained
-    assert [(row["key"], row["best"], row["seconds"], row["usual_seconds"]) for row in recorder.rows] == [
+    # too little gained
+    assert recorder("other", "usual", lambda: ("b",), lambda way: way) == "usual"
+    assert [(row["key"], row["best"], row["seconds"], row["usual_seconds"])
+            for row in recorder.rows] == [
         ("key", "a", 0.5, 1.0), ("other", "usual", 1.0, 1.0)]
-    assert plans.Recorder(lambda call: 1.0, lambda: True)("key", "usual", lambda: ("a",), run) == "usual"
+    assert plans.Recorder(lambda call: 1.0, lambda: True)("key", "usual", lambda: ("a",),
+                                                          run) == "usual"
 
 
 def test_the_table_of_plans_keeps_what_was_not_measured():
@@ -278,7 +308,7 @@ def test_the_table_of_plans_keeps_what_was_not_measured():
     assert old["sm_90"] == {"a": 1, "b": 1} and plans.table([found("a", 0)], {}) == {}
 
 
-# --- to an accuracy -----------------------------------------------------------------------------------------------------
+# --- to an accuracy -------------------------------------------------------------------------------
 
 def bright(samples, shape, seed):
     """Pictures of ten classes: each has a bright column of its own."""
@@ -307,12 +337,13 @@ def test_training_along_one_cycle_reaches_an_accuracy(contender, torch):
 @pytest.mark.parametrize("contender", ["numpy", "torch-nhwc"])
 def test_cifar_trains_with_crops_and_flips(contender, torch, monkeypatch):
     from benchmarks import xpnet_side
-    monkeypatch.setitem(xpnet_side.NETS, "resnet18", lambda shape, backend: xpnet_side.NETS["vgg_small"](shape, backend=backend))
+    monkeypatch.setitem(xpnet_side.NETS, "resnet18", lambda shape,
+                        backend: xpnet_side.NETS["vgg_small"](shape, backend=backend))
     if contender.startswith("torch"):
         from benchmarks import torch_nets
         monkeypatch.setitem(torch_nets.NETS, "resnet18", torch_nets.NETS["vgg_small"])
     x, y = bright(64, (3, 32, 32), 0)
-    goal = Goal("cifar", "resnet18", 32, 2.0, 2)                                        # never reached
+    goal = Goal("cifar", "resnet18", 32, 2.0, 2)  # never reached
     _, answer = accuracy.train_cifar(Job("cpu", contender, 1), Dataset(x, y, x, y), goal)
     assert answer["row"]["epochs"] == 2 and 0 <= answer["row"]["accuracy"] <= 1
 
@@ -357,25 +388,30 @@ def test_jpegs_are_read(tmp_path):
         file = io.BytesIO()
         Image.fromarray(np.full((32, 32, 3), value, np.uint8)).save(file, "JPEG")
         files.append(file.getvalue())
-    content = {"jpeg": np.frombuffer(b"".join(files), np.uint8), "offsets": np.cumsum([0, *map(len, files)]),
+    content = {"jpeg": np.frombuffer(b"".join(files), np.uint8),
+               "offsets": np.cumsum([0, *map(len, files)]),
                "labels": np.array([1, 2, 3], np.uint8)}
-    np.savez(tmp_path / "cifar10" / "cifar10-jpeg.npz", **{f"{part}_{name}": array for part in ("train", "test")
+    np.savez(tmp_path / "cifar10" / "cifar10-jpeg.npz",
+             **{f"{part}_{name}": array for part in ("train", "test")
                                                            for name, array in content.items()})
     data = accuracy.read_cifar(str(tmp_path))
     assert data.x_train.shape == (3, 3, 32, 32) and data.x_test.dtype == np.uint8
-    assert [int(picture.mean()) for picture in data.x_test] == [0, 128, 255] and data.y_train.tolist() == [1, 2, 3]
+    assert ([int(picture.mean()) for picture in data.x_test] == [0, 128, 255]
+            and data.y_train.tolist() == [1, 2, 3])
 
 
-# --- on a GPU -----------------------------------------------------------------------------------------------------------
+# --- on a GPU -------------------------------------------------------------------------------------
 
 @pytest.mark.gpu
 def test_our_side_on_a_gpu(monkeypatch):
     backend = gpu_or_skip()
     monkeypatch.setattr(steps, "BATCHES", 6)
     for contender in ("cupy", "cupy-eager"):
-        answers = list(steps.measure(Job("gpu", contender, 1, cells=(("numpy_cnn", 4),), seconds=0.0)))
+        answers = (
+            list(steps.measure(Job("gpu", contender, 1, cells=(("numpy_cnn", 4),), seconds=0.0))))
         row = answers[1]["row"]
-        assert row["seconds"] > 0 and row["reserved"] > 0 and row["memory"] > 4 * 105_634 * 4 and answers[0]["about"]["device"]
+        assert (row["seconds"] > 0 and row["reserved"] > 0 and row["memory"] > 4 * 105_634 * 4
+                and answers[0]["about"]["device"])
     monkeypatch.setattr(bandwidth, "ROTATED", 0)
     found = list(bandwidth.measure_kernels(backend, timing.backend_timer(backend), (0.25,)))
     assert len(found) == len(bandwidth.KERNELS) and all(row["of_copy"] > 0 for row in found)
@@ -384,7 +420,7 @@ def test_our_side_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.filterwarnings("ignore:Please use the new API")        # some versions say so of allow_tf32
+@pytest.mark.filterwarnings("ignore:Please use the new API")  # some versions say so of allow_tf32
 def test_pytorchs_side_on_a_gpu(monkeypatch, torch):
     gpu_or_skip()
     if not torch.cuda.is_available():

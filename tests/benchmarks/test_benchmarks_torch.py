@@ -1,4 +1,5 @@
-"""PyTorch's side of the benchmarks: the same networks as ours, and steps that are what they are called."""
+"""PyTorch's side of the benchmarks: the same networks as ours, and steps that are what they are
+called."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -36,10 +37,13 @@ def relative_error(a, b):
 
 @pytest.mark.parametrize("name", NETS)
 def test_both_sides_compute_the_same_network(name, torch_nets, monkeypatch):
-    """In float64: in float32 a single ReLU that rounding puts on the other side of its kink would hide what is compared."""
+    """In float64: in float32 a single ReLU that rounding puts on the other side of its kink would
+    hide what is compared."""
     import torch
-    small = {"resnet18": (3, 16, 16), "resnet50": (3, 64, 64)}         # they take any size, and their structure is the same
-    monkeypatch.setitem(contenders.INPUT_SHAPES, name, small.get(name, contenders.INPUT_SHAPES[name]))
+    # they take any size, and their structure is the same
+    small = {"resnet18": (3, 16, 16), "resnet50": (3, 64, 64)}
+    monkeypatch.setitem(contenders.INPUT_SHAPES, name,
+                        small.get(name, contenders.INPUT_SHAPES[name]))
     net = NETS[name](contenders.INPUT_SHAPES[name], backend="numpy", dtype="float64", seed=1)
     model = torch_nets.NETS[name]().double()
     torch_nets.copy_parameters(net, model)
@@ -57,11 +61,12 @@ def test_both_sides_compute_the_same_network(name, torch_nets, monkeypatch):
     assert float(loss) == pytest.approx(their_loss.item(), rel=1e-8)
     ours = [p.grad.ravel() for layer in net.layers for p in layer.parameters]
     theirs = [p.grad.numpy().ravel() for p in model.parameters()]
-    everything = np.linalg.norm(np.concatenate(theirs))     # the bias before a batch norm has no gradient of its own
+    # the bias before a batch norm has no gradient of its own
+    everything = np.linalg.norm(np.concatenate(theirs))
     for mine, their in zip(ours, theirs, strict=True):
         assert np.linalg.norm(mine - their) < 1e-8 * everything
 
-    model.eval()                                            # now with the running statistics of one batch
+    model.eval()  # now with the running statistics of one batch
     assert relative_error(net.forward(x, PREDICT).T, model(t).detach().numpy()) < 1e-8
 
 
@@ -92,7 +97,8 @@ def test_resnet50_has_the_parameters_that_torchvisions_has(torch_nets):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_eager_pytorch_trains_and_predicts(layout, torch_side):
     import torch
-    runner = torch_side.Eager(Job("cpu", f"torch-{layout}", 1, "bilici", fused_adam=layout == "nhwc"), layout, 4)
+    runner = (torch_side.Eager(Job("cpu", f"torch-{layout}", 1, "bilici",
+                                   fused_adam=layout == "nhwc"), layout, 4))
     train = runner.step("train")
     assert runner.model.training
     losses = [train().item() for _ in range(10)]
@@ -101,11 +107,13 @@ def test_eager_pytorch_trains_and_predicts(layout, torch_side):
     assert not runner.model.training and runner.finite(predict()) and not predict().requires_grad
     conv = runner.model[4].weight                           # (32, 8, 5, 5)
     assert conv.is_contiguous(memory_format=torch.channels_last) == (layout == "nhwc")
-    assert runner.about()["versions"] == {"PyTorch": torch.__version__} and "kernels" in runner.about()["kernels"]
+    assert (runner.about()["versions"] == {"PyTorch": torch.__version__}
+            and "kernels" in runner.about()["kernels"])
 
 
 def test_a_captured_step_follows_pytorchs_recipe(torch_side, monkeypatch):
-    """Without a GPU: what is called and in which order. Warm-up on a side stream, no gradients, one captured step, replays."""
+    """Without a GPU: what is called and in which order. Warm-up on a side stream, no gradients, one
+    captured step, replays."""
     import torch
     log = []
 
@@ -126,15 +134,18 @@ def test_a_captured_step_follows_pytorchs_recipe(torch_side, monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: main)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: logged(stream.name))
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: log.append("replay")))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph",
+                        lambda: SimpleNamespace(replay=lambda: log.append("replay")))
     monkeypatch.setattr(torch.cuda, "graph", lambda graph: logged("capture"))
 
     runner = torch_side.Captured.__new__(torch_side.Captured)
     runner.model = torch.nn.Linear(2, 1)
-    runner.optimizer = SimpleNamespace(zero_grad=lambda set_to_none: log.append(f"gradients None: {set_to_none}"))
+    runner.optimizer = (
+        SimpleNamespace(zero_grad=lambda set_to_none: log.append(f"gradients None: {set_to_none}")))
     runner.train = lambda: log.append("step") or torch.zeros(())
     replay = runner.step("train")
-    assert log == ["side waits for main", "enter side", *["step"] * 3, "leave side", "main waits for side",
+    assert log == ["side waits for main", "enter side", *["step"] * 3, "leave side",
+                   "main waits for side",
                    "gradients None: True", "enter capture", "step", "leave capture"]
     log.clear()
     assert replay().item() == 0 and log == ["replay"]

@@ -19,8 +19,10 @@ every_item = pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.name)
 
 
 def test_every_class_is_in_it_once():
-    public = [name for module in (xn.layers, xn.losses, xn.optim, xn.schedules) for name in module.__all__]
-    assert sorted(item.name for item in ITEMS if hasattr(xn, item.name)) == sorted(set(public) - BASES)
+    public = [name for module in (xn.layers, xn.losses, xn.optim, xn.schedules)
+              for name in module.__all__]
+    assert (sorted(item.name for item in ITEMS if hasattr(xn, item.name))
+            == sorted(set(public) - BASES))
 
 
 @every_item
@@ -30,7 +32,8 @@ def test_a_title_a_formula_and_a_source(item: Item):
     assert item.sources or item.common
 
 
-with_gradient = pytest.mark.parametrize("item", [item for item in ITEMS if item.make], ids=lambda item: item.name)
+with_gradient = pytest.mark.parametrize("item", [item for item in ITEMS if item.make],
+                                        ids=lambda item: item.name)
 
 
 @with_gradient
@@ -69,16 +72,21 @@ def test_verify_finds_a_kernel_that_is_wrong_in_float32_alone(monkeypatch):
     from xpnet.backends.numba.kernels import pooling
     monkeypatch.setattr(verify_module, "FAMILIES", {"Pooling": FAMILIES["Pooling"]})
     kernel = pooling.avg_pool_backward
-    monkeypatch.setattr(pooling, "avg_pool_backward", lambda *args: (kernel(*args), args[-1].__imul__(1.01)))
-    failing = {row.name: row.failures for row in verify({"numba": xn.get_backend("numba")}) if row.failures}
+    monkeypatch.setattr(pooling, "avg_pool_backward",
+                        lambda *args: (kernel(*args), args[-1].__imul__(1.01)))
+    failing = {row.name: row.failures for row in verify({"numba": xn.get_backend("numba")})
+               if row.failures}
     assert "AvgPool2d" in failing and all(len(failures) == 1 for failures in failing.values())
-    assert failing["AvgPool2d"][0].startswith("AvgPool2d on numba: check_precision: AvgPool2d: expected dx0 ")
+    assert failing["AvgPool2d"][0].startswith("AvgPool2d on numba: check_precision: AvgPool2d: "
+                                              "expected dx0 ")
 
 
 def test_the_page_is_up_to_date():
     docs = Path(__file__).parents[2] / "docs"
-    assert (docs / "catalogue.md").read_text(encoding="utf-8") == page.text(), "make catalogue writes it anew"
-    assert {path.stem for path in (docs / page.PICTURES).glob("*.png")} == {item.name for item in ITEMS if page.drawn(item)}
+    assert (docs / "catalogue.md").read_text(
+        encoding="utf-8") == page.text(), "make catalogue writes it anew"
+    assert ({path.stem for path in (docs / page.PICTURES).glob("*.png")}
+            == {item.name for item in ITEMS if page.drawn(item)})
 
 
 def test_the_command_writes_the_page_and_its_pictures(tmp_path, monkeypatch):
@@ -92,7 +100,8 @@ def test_the_command_writes_the_page_and_its_pictures(tmp_path, monkeypatch):
     page.main()
     assert (tmp_path / "catalogue.md").read_text(encoding="utf-8") == page.text()
     pictures = list((tmp_path / page.PICTURES).iterdir())
-    assert {path.name for path in pictures} == {"Stair.png", "PReLU.png"}           # Maxout is not elementwise
+    # Maxout is not elementwise
+    assert {path.name for path in pictures} == {"Stair.png", "PReLU.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 
@@ -102,10 +111,12 @@ def test_a_curve_is_the_function_and_its_gradient():
     assert y.tolist() == [-0.2, -0.05, 0.5, 3.0] and gradient.tolist() == [0.1, 0.1, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("item", [item for item in ITEMS if item.pytorch], ids=lambda item: item.name)
+@pytest.mark.parametrize("item", [item for item in ITEMS if item.pytorch],
+                         ids=lambda item: item.name)
 def test_what_pytorch_calls_it(item: Item):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; it knows its own names")
-    places = (torch.nn, torch.nn.functional, torch.nn.utils, torch.optim, torch.optim.lr_scheduler, torch)
+    places = (torch.nn, torch.nn.functional, torch.nn.utils, torch.optim, torch.optim.lr_scheduler,
+              torch)
     for name in re.sub(r"\(.*?\)", "", item.pytorch).split(", "):
         assert any(found(place, name.removeprefix("torch.")) for place in places), name
 

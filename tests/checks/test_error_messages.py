@@ -103,7 +103,8 @@ def test_a_layer_whose_output_has_another_shape_than_build_said():
     for layer, received in ((WrongShape, r"shape \(1, 12\)"), (NoArray, "NoneType")):
         net = sequential(xn.Linear(4), layer(), xn.Linear(3))
         text = (
-            rf"{layer.__name__} 'double1': expected forward to return an array of shape \(4, N\), as build said. "
+            rf"{layer.__name__} 'double1': expected forward to return an array of shape \(4, N\), "
+            rf"as build said. "
             f"Received: {received}\\."
         )
         for call in (
@@ -119,7 +120,8 @@ def test_gradients_of_another_shape_or_number():
     for layer, text in (
         (
             WrongGradient,
-            r"expected backward to return an array of its input's shape, \(4, N\). Received: shape \(1, 4\)\.",
+            r"expected backward to return an array of its input's shape, \(4, N\). Received: shape "
+            r"\(1, 4\)\.",
         ),
         (
             TooManyGradients,
@@ -184,7 +186,8 @@ def test_labels_that_are_names():
     for labels in (names, names.tolist(), names.astype(object)):
         with pytest.raises(
             TypeError,
-            match=r"^CrossEntropy: targets: expected real numbers\. Received: an array of dtype \S+; "
+            match=r"^CrossEntropy: targets: expected real numbers\. Received: an array of dtype "
+                  r"\S+; "
             r"classes, y = np\.unique\(names, return_inverse=True\) turns names into numbers\.$",
         ):
             small().fit(X, labels, optimizer="sgd", **QUIET)
@@ -279,7 +282,8 @@ def test_an_optimizer_without_a_learning_rate():
     refused(
         lambda: small().fit(X, Y, optimizer=Own(), **QUIET),
         ValueError,
-        "fit: expected an optimizer whose learning rate `lr` is a number. Received: Own with lr=None.",
+        "fit: expected an optimizer whose learning rate `lr` is a number. Received: Own with "
+        "lr=None.",
     )
 
 

@@ -33,7 +33,8 @@ def test_what_is_no_flag_is_refused(value):
             ("TrainStep", "capture", lambda: TrainStep(net, xn.CrossEntropy(), sgd, capture=value)),
             ("SGD", "nesterov", lambda: xn.SGD(0.1, momentum=0.9, nesterov=value)),
             ("RMSprop", "centered", lambda: xn.RMSprop(centered=value))]:
-        with pytest.raises(ValueError, match=f"^{who}: expected {name} to be True or False. Received: {name}="):
+        with pytest.raises(ValueError, match=f"^{who}: expected {name} to be True or False. "
+                                             f"Received: {name}="):
             call()
     assert net.layers[1].trainable is True and net.epochs == 0
 
@@ -43,6 +44,6 @@ def test_flags_of_numpy_count():
     net.layers[1].trainable = np.bool_(False)
     assert net.layers[1].trainable is False
     before = net.parameters.copy()
-    net.fit(X, Y, loss="cross_entropy", optimizer=xn.SGD(0.1, momentum=0.9, nesterov=np.True_), verbose=np.False_,
-            shuffle=np.True_, capture=np.False_)
+    net.fit(X, Y, loss="cross_entropy", optimizer=xn.SGD(0.1, momentum=0.9, nesterov=np.True_),
+            verbose=np.False_, shuffle=np.True_, capture=np.False_)
     assert np.array_equal(net.parameters, before)

@@ -1,4 +1,5 @@
-"""Masked arrays: the mask would be lost without a word, so that elements which are masked are refused."""
+"""Masked arrays: the mask would be lost without a word, so that elements which are masked are
+refused."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import xpnet as xn
 from xpnet import functional, metrics
 from xpnet.data import transforms
 
-REFUSED = r"expected an array without masked elements; a\.filled\(value\) gives them a value\. Received: a "
+REFUSED = (r"expected an array without masked elements; a\.filled\(value\) gives them a value\. "
+           r"Received: a ")
 X = np.random.default_rng(0).random((6, 1, 4, 4)).astype(np.float32)
 Y = np.arange(6) % 3
 
@@ -24,7 +26,8 @@ def masked(a: Any) -> np.ma.MaskedArray:
 
 
 def network() -> xn.Network:
-    return xn.Sequential([xn.BatchNorm2d(), xn.Flatten(), xn.Linear(3)], input_shape=(1, 4, 4), backend="numpy")
+    return xn.Sequential([xn.BatchNorm2d(), xn.Flatten(), xn.Linear(3)], input_shape=(1, 4, 4),
+                         backend="numpy")
 
 
 ENTROPY: dict[str, Any] = {"loss": "cross_entropy"}
@@ -34,7 +37,8 @@ CALLS = {
     "fit y": lambda net: net.fit(X, masked(Y), **FIT),
     "fit shares": lambda net: net.fit(X, masked(np.eye(3)[Y]), **FIT),
     "fit validation": lambda net: net.fit(X, Y, **FIT, validation=(X, masked(Y))),
-    "fit squares": lambda net: net.fit(X, masked(np.eye(3)[Y]), **FIT | {"loss": "mean_squared_error"}),
+    "fit squares": lambda net: net.fit(X, masked(np.eye(3)[Y]),
+                                       **FIT | {"loss": "mean_squared_error"}),
     "evaluate x": lambda net: net.evaluate(masked(X), Y, **ENTROPY),
     "evaluate y": lambda net: net.evaluate(X, masked(Y), **ENTROPY),
     "predict": lambda net: net.predict(masked(X)),
@@ -50,7 +54,8 @@ CALLS = {
     "psnr": lambda net: metrics.psnr(X, masked(X)),
     "layer": lambda net: xn.Linear(2).initialize((3,)).forward(masked(np.ones((3, 5), np.float32))),
     "backward": lambda net: forwarded().backward(masked(np.ones((2, 5), np.float32))),
-    "fit a layer": lambda net: xn.Sequential([xn.Whitening()], input_shape=(3,)).layers[0].fit(masked(np.ones((4, 3)))),
+    "fit a layer": lambda net: xn.Sequential([xn.Whitening()], input_shape=(3,)).layers[0].fit(
+        masked(np.ones((4, 3)))),
     "crop": lambda net: transforms.random_crop(masked(X), np.random.default_rng(0)),
     "flip": lambda net: transforms.random_flip(masked(X), np.random.default_rng(0)),
 }
@@ -73,5 +78,6 @@ def test_a_masked_array_without_masked_elements_is_an_array():
     net = network()
     plain = np.ma.array(X)
     np.testing.assert_array_equal(net.predict(plain), net.predict(X))
-    np.testing.assert_array_equal(functional.max_pool2d(plain, 2)[0], functional.max_pool2d(X, 2)[0])
+    np.testing.assert_array_equal(functional.max_pool2d(plain, 2)[0],
+                                  functional.max_pool2d(X, 2)[0])
     assert net.evaluate(plain, np.ma.array(Y), **ENTROPY) == net.evaluate(X, Y, **ENTROPY)

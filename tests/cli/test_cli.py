@@ -24,7 +24,8 @@ def test_train_evaluate_summary(tmp_path, capsys):
     file = tmp_path / "net.safetensors"
     assert main(["train", "--epochs", "2", "--backend", "numpy", "--save", str(file)]) == 0
     trained = capsys.readouterr()
-    assert "epoch 2/2" in trained.err and "accuracy" in trained.err and "loss" in trained.err      # the progress bar
+    # the progress bar
+    assert "epoch 2/2" in trained.err and "accuracy" in trained.err and "loss" in trained.err
     last = trained.out.splitlines()[-1]
     assert last.startswith("test accuracy: ") and last.endswith("%")
     assert f"saved {file}" in trained.out and "next, try:" in trained.out
@@ -38,13 +39,15 @@ def test_train_evaluate_summary(tmp_path, capsys):
 
 
 def test_verify(capsys, monkeypatch):
-    """A row for each item and columns for each backend; a gradient that is wrong is named, and is the exit status."""
+    """A row for each item and columns for each backend; a gradient that is wrong is named, and is
+    the exit status."""
     monkeypatch.setattr(catalogue.verify, "FAMILIES", {"Pooling": catalogue.FAMILIES["Pooling"]})
     assert main(["verify", "--backend", "numpy"]) == 0
     lines = capsys.readouterr().out.splitlines()
     names = [item.name for item in catalogue.FAMILIES["Pooling"] if item.make]
     assert [line.split()[0] for line in lines[6:] if line.startswith("  ")] == names
-    gradient, error, ran = next(line.split()[1:] for line in lines if line.split()[:1] == ["AvgPool2d"])
+    gradient, error, ran = (next(line.split()[1:] for line in lines
+                                 if line.split()[:1] == ["AvgPool2d"]))
     assert float(gradient) < 1e-6 and float(error) < 1e-6 and ran == "numpy"
     assert re.fullmatch(rf"numpy: its own code ran in \d+ of {len(names)} items", lines[-2])
     assert lines[-1] == f"{len(names)} items, 0 failures"
@@ -57,16 +60,20 @@ def test_verify(capsys, monkeypatch):
 
 
 def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):
-    """It stops after the first epoch that reaches it, saves the network of that epoch, and is evaluated once per epoch."""
+    """It stops after the first epoch that reaches it, saves the network of that epoch, and is
+    evaluated once per epoch."""
     looks = []
-    monkeypatch.setattr(loop, "_evaluate", lambda *a, real=loop._evaluate: looks.append(a) or real(*a))
+    monkeypatch.setattr(loop, "_evaluate", lambda *a, real=loop._evaluate: looks.append(a)
+                        or real(*a))
     file = tmp_path / "net.safetensors"
-    arguments = ["train", "--epochs", "8", "--backend", "numpy", "--save", str(file), "--until-accuracy"]
+    arguments = ["train", "--epochs", "8", "--backend", "numpy", "--save", str(file),
+                 "--until-accuracy"]
     assert main([*arguments, "90"]) == 0
     out = capsys.readouterr().out
     assert "*test* images" in out and "no estimate for unseen images" in out
     accuracy, epochs, seconds = re.search(
-        r"^reached (\d+\.\d\d)% after (\d+) epochs, (\d+\.\d) s from the start of the process$", out, re.MULTILINE).groups()
+        r"^reached (\d+\.\d\d)% after (\d+) epochs, (\d+\.\d) s from the start of the process$",
+        out, re.MULTILINE).groups()
     assert 90 <= float(accuracy) and int(epochs) == len(looks) < 8 and float(seconds) > 0
     assert out.splitlines()[-1] == f"test accuracy: {accuracy}%" and f"saved {file}" in out
     assert main(["evaluate", str(file), "--backend", "numpy"]) == 0
@@ -86,12 +93,16 @@ def test_an_accuracy_is_reached_as_it_is_written():
 
 
 def test_the_age_of_a_process_counts_from_its_start(tmp_path, monkeypatch):
-    """An interpreter that sleeps before it imports anything is older than its import of the command."""
-    code = "import time; time.sleep(0.5); from xpnet import cli; print(cli._process_age(), time.perf_counter() - cli.IMPORTED)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, check=True)
+    """An interpreter that sleeps before it imports anything is older than its import of the
+    command."""
+    code = ("import time; time.sleep(0.5); from xpnet import cli; print(cli._process_age(), "
+            "time.perf_counter() - cli.IMPORTED)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+                          text=True, check=True)
     age, since_import = map(float, done.stdout.split())
-    assert age >= (0.5 if sys.platform == "linux" else 0) and age >= since_import - 0.02       # a tick is 0.01 s
+    # a tick is 0.01 s
+    assert age >= (0.5 if sys.platform == "linux" else 0) and age >= since_import - 0.02
 
     def unreadable(path):
         raise FileNotFoundError(path)
@@ -103,22 +114,29 @@ def test_the_age_of_a_process_counts_from_its_start(tmp_path, monkeypatch):
 def test_the_same_seed_gives_the_same_file(tmp_path):
     files = [tmp_path / name for name in ("a", "b", "c")]
     for file, seed in zip(files, "112", strict=True):
-        assert main(["train", "--epochs", "1", "--seed", seed, "--backend", "numpy", "--save", str(file)]) == 0
+        assert main(["train", "--epochs", "1", "--seed", seed, "--backend", "numpy", "--save",
+                     str(file)]) == 0
     contents = [file.read_bytes() for file in files]
     assert contents[0] == contents[1] != contents[2]
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["train", "--model", "alexnet"], "train: expected --model to be 'numpy_cnn', 'bilici'"),
-    (["train", "--data", "mnist", "--data-dir", "nowhere"], "expected the files train-images-idx3-ubyte"),
+    (["train", "--data", "mnist", "--data-dir", "nowhere"], "expected the files "
+                                                            "train-images-idx3-ubyte"),
     (["train", "--epochs", "0", "--backend", "numpy"], "epochs to be an int, 1 or larger"),
     (["train", "--schedule", "up"], "expected a Schedule or one of constant, "),
     (["train", "--backend", "tpu"], 'expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE"'),
-    (["train", "--until-accuracy", "0"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: 0.0"),
-    (["train", "--until-accuracy", "101"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: 101.0"),
-    (["train", "--until-accuracy", "nan"], "--until-accuracy: expected a percentage above 0, 100 at most. Received: nan"),
-    (["train", "--model", "numpy_cnn", "--backend", "numpy"], "expected an input at least as large as the window"),
-    (["train", "--save", "no-such-folder/net.safetensors"], "expected a file in a folder that exists"),
+    (["train", "--until-accuracy", "0"], "--until-accuracy: expected a percentage above 0, 100 at "
+                                         "most. Received: 0.0"),
+    (["train", "--until-accuracy", "101"], "--until-accuracy: expected a percentage above 0, 100 "
+                                           "at most. Received: 101.0"),
+    (["train", "--until-accuracy", "nan"], "--until-accuracy: expected a percentage above 0, 100 "
+                                           "at most. Received: nan"),
+    (["train", "--model", "numpy_cnn", "--backend", "numpy"], "expected an input at least as large "
+                                                              "as the window"),
+    (["train", "--save", "no-such-folder/net.safetensors"], "expected a file in a folder that "
+                                                            "exists"),
     (["evaluate", "nothing.safetensors"], "nothing.safetensors"),
     (["summary", "nothing"], "nothing"),
 ])
@@ -132,6 +150,6 @@ def test_errors_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
 
 def test_module_runs_as_a_command(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "xpnet", "summary", "numpy_cnn"], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "xpnet", "summary", "numpy_cnn"], cwd=tmp_path,
+                          env=environment, capture_output=True, text=True, check=True)
     assert "parameters: 105,634" in done.stdout

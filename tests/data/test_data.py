@@ -23,7 +23,8 @@ from xpnet.data.download import fetch, write_atomically
 mnist_module = importlib.import_module("xpnet.data.datasets")
 
 ROOT = Path(__file__).parents[2]
-CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
+CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D,
+         "float64": 0x0E}
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -40,8 +41,10 @@ def save(path: Path, content: bytes) -> Path:
 # ---------------------------------------------------------------- IDX
 
 def test_a_file_written_by_hand(tmp_path):
-    # Two axes, 2 x 3, int16: all bytes are given, so that the reader is not only tested against our own writer.
-    raw = bytes.fromhex("00 00 0b 02  00 00 00 02  00 00 00 03  00 01 00 02 00 03  ff ff 01 00 80 00")
+    # Two axes, 2 x 3, int16: all bytes are given, so that the reader is not only tested against our
+    # own writer.
+    raw = bytes.fromhex("00 00 0b 02  00 00 00 02  00 00 00 03  00 01 00 02 00 03  ff ff 01 00 80 "
+                        "00")
     array = read_idx(save(tmp_path / "file", raw))
     np.testing.assert_array_equal(array, [[1, 2, 3], [-1, 256, -32768]])
     assert array.dtype == np.int16 and array.dtype.isnative and array.flags.writeable
@@ -67,12 +70,17 @@ PACKED = gzip.compress(GOOD, mtime=0)
     [
         (b"", r"expected an IDX file, at least 4 bytes. Received: 0 bytes"),
         (b"PK\x03\x04" + GOOD[4:], r"begins with 00 00. Received: 50 4b 03 04"),
-        (b"\x00\x00\x0a" + GOOD[3:], r"expected a type code of IDX \(08, 09, 0b, 0c, 0d, 0e\). Received: 0a"),
+        (b"\x00\x00\x0a" + GOOD[3:], r"expected a type code of IDX \(08, 09, 0b, 0c, 0d, 0e\). "
+                                     r"Received: 0a"),
         (GOOD[:10], r"expected a header of 16 bytes for 3 axes. Received: 10 bytes"),
-        (GOOD[:-1], r"expected 24 bytes of data for shape \(2, 3, 4\) of uint8. Received: 23 bytes; .* truncated"),
-        (GOOD + b"\x00", r"expected 24 bytes of data .* Received: more than 24 bytes; the file is too long"),
-        (b"\x00\x00\x08\x02" + b"\xff" * 8, r"expected 18446744065119617025 bytes .* Received: 0 bytes; .* truncated"),
-        (PACKED[:-9], r"expected a whole gzip file. Received: \d+ bytes of one; the file is truncated"),
+        (GOOD[:-1], r"expected 24 bytes of data for shape \(2, 3, 4\) of uint8. Received: 23 "
+                    r"bytes; .* truncated"),
+        (GOOD + b"\x00", r"expected 24 bytes of data .* Received: more than 24 bytes; the file is "
+                         r"too long"),
+        (b"\x00\x00\x08\x02" + b"\xff" * 8, r"expected 18446744065119617025 bytes .* Received: 0 "
+                                            r"bytes; .* truncated"),
+        (PACKED[:-9], r"expected a whole gzip file. Received: \d+ bytes of one; the file is "
+                      r"truncated"),
         (PACKED[:3], r"expected a whole gzip file"),
         (PACKED[:20] + bytes([PACKED[20] ^ 0xFF]) + PACKED[21:], r"expected a sound gzip file"),
         (PACKED[:-5] + bytes([PACKED[-5] ^ 1]) + PACKED[-4:], r"expected a sound gzip file. .*CRC"),
@@ -96,7 +104,8 @@ def test_every_truncation_is_noticed(tmp_path):
 def test_not_a_file(tmp_path):
     with pytest.raises(ValueError, match="expected a file. Received: the folder"):
         read_idx(tmp_path)
-    with pytest.raises(FileNotFoundError, match="expected an IDX file. Received: .*nothing, which does not exist"):
+    with pytest.raises(FileNotFoundError, match="expected an IDX file. Received: .*nothing, which "
+                                                "does not exist"):
         read_idx(tmp_path / "nothing")
 
 
@@ -166,22 +175,26 @@ def nowhere(monkeypatch, tmp_path):
 def test_where_mnist_is_looked_for(tmp_path, monkeypatch, tiny, nowhere, way, packed, subfolder):
     folder = nowhere if way == "cache" else tmp_path / "here"
     for name, content in tiny.items():
-        save(folder / subfolder / (f"{name}.gz" if packed else name), gzip.compress(content, mtime=0) if packed else content)
+        save(folder / subfolder / (f"{name}.gz" if packed else name),
+             gzip.compress(content, mtime=0) if packed else content)
     if way == "XPNET_HOME":
         monkeypatch.setenv("XPNET_HOME", str(folder))
     x_train, y_train, x_test, y_test = mnist(folder if way == "data_dir" else None)
     assert x_train.shape == (12, 1, 28, 28) and x_test.shape == (5, 1, 28, 28)
     assert x_train.dtype == x_test.dtype == np.float32 and y_train.dtype == y_test.dtype == np.int64
-    pixels = np.frombuffer(tiny["train-images-idx3-ubyte"], np.uint8, offset=16).reshape(12, 1, 28, 28)
+    pixels = np.frombuffer(tiny["train-images-idx3-ubyte"], np.uint8,
+                           offset=16).reshape(12, 1, 28, 28)
     np.testing.assert_allclose(x_train, pixels / 255, rtol=1e-6)
-    np.testing.assert_array_equal(y_test, np.frombuffer(tiny["t10k-labels-idx1-ubyte"], np.uint8, offset=8))
+    np.testing.assert_array_equal(y_test, np.frombuffer(tiny["t10k-labels-idx1-ubyte"], np.uint8,
+                                                        offset=8))
 
 
 def test_data_dir_comes_before_xpnet_home_before_the_cache(tmp_path, monkeypatch, tiny, nowhere):
     places = [tmp_path / "named", tmp_path / "home", nowhere]
     for label, place in enumerate(places):
         for name, content in tiny.items():
-            save(place / name, content[:8] + bytes([label]) * 5 if name == "t10k-labels-idx1-ubyte" else content)
+            save(place / name, content[:8] + bytes([label]) * 5 if name == "t10k-labels-idx1-ubyte"
+                 else content)
     monkeypatch.setenv("XPNET_HOME", str(places[1]))
     assert mnist(places[0]).y_test[0] == 0
     assert mnist().y_test[0] == 1
@@ -194,13 +207,15 @@ def test_a_named_folder_must_have_the_files(tmp_path, monkeypatch, tiny, nowhere
     for name, content in tiny.items():
         save(home / name, content)
     monkeypatch.setenv("XPNET_HOME", str(home))  # contains the files, but must not be used
-    with pytest.raises(FileNotFoundError, match="mnist '.*absent': expected the files .* Received: no such folder"):
+    with pytest.raises(FileNotFoundError, match="mnist '.*absent': expected the files .* Received: "
+                                                "no such folder"):
         mnist(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="Received: a folder that has none of them"):
         mnist(tmp_path / "empty")
     (home / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match="a folder that has train-im.*, train-la.*, t10k-labels-idx1-ubyte"):
+    with pytest.raises(FileNotFoundError, match="a folder that has train-im.*, train-la.*, "
+                                                "t10k-labels-idx1-ubyte"):
         mnist(home)
 
 
@@ -214,9 +229,12 @@ def test_files_of_two_folders_are_not_mixed(tmp_path, tiny, nowhere):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("train-images-idx3-ubyte", np.zeros((11, 28, 28), np.uint8), r"expected shape \(12, 28, 28\) of uint8"),
-        ("t10k-images-idx3-ubyte", np.zeros((5, 28, 28), np.int8), r"Received: \(5, 28, 28\) of int8"),
-        ("train-labels-idx1-ubyte", np.full(12, 10, np.uint8), r"expected labels from 0 to 9. Received: a label 10"),
+        ("train-images-idx3-ubyte", np.zeros((11, 28, 28), np.uint8), r"expected shape \(12, 28, "
+                                                                      r"28\) of uint8"),
+        ("t10k-images-idx3-ubyte", np.zeros((5, 28, 28), np.int8), r"Received: \(5, 28, 28\) of "
+                                                                   r"int8"),
+        ("train-labels-idx1-ubyte", np.full(12, 10, np.uint8), r"expected labels from 0 to 9. "
+                                                               r"Received: a label 10"),
     ],
 )
 def test_files_that_are_not_mnist(tmp_path, tiny, name, array, message):
@@ -233,7 +251,8 @@ def test_the_real_mnist():
     data = mnist()
     assert data.x_train.shape == (60000, 1, 28, 28) and data.x_test.shape == (10000, 1, 28, 28)
     assert data.x_train.min() == 0 and data.x_train.max() == 1
-    assert data.x_train.mean(dtype=np.float64) == pytest.approx(0.13066, abs=1e-5)  # the well-known mean of MNIST
+    # the well-known mean of MNIST
+    assert data.x_train.mean(dtype=np.float64) == pytest.approx(0.13066, abs=1e-5)
     np.testing.assert_array_equal(data.y_train[:5], [5, 0, 4, 1, 9])
     np.testing.assert_array_equal(data.y_test[:5], [7, 2, 1, 0, 4])
     for file, path in zip(mnist_module.FILES, mnist_module._in_folder(Path(home)), strict=True):
@@ -313,12 +332,15 @@ PACKING = gzip.compress(CONTENT, mtime=0)
 @pytest.mark.parametrize(
     ("content", "promised", "message"),
     [
-        (gzip.compress(CONTENT[:-1] + b"!", mtime=0), None, "expected content with SHA-256 .* Received: "),
-        (gzip.compress(CONTENT + b"!", mtime=0), None, "expected content of 1500 bytes. Received: more"),
+        (gzip.compress(CONTENT[:-1] + b"!", mtime=0), None, "expected content with SHA-256 .* "
+                                                            "Received: "),
+        (gzip.compress(CONTENT + b"!", mtime=0), None, "expected content of 1500 bytes. Received: "
+                                                       "more"),
         (b"<html>please log in</html>", None, "expected content with SHA-256 .* Received: "),
         (PACKING[:-20], None, "the file is truncated"),
         (PACKING[:-20], len(PACKING), "the download broke off"),
-        (PACKING[:20] + bytes([PACKING[20] ^ 0xFF]) + PACKING[21:], None, "expected a sound gzip file|SHA-256"),
+        (PACKING[:20] + bytes([PACKING[20] ^ 0xFF]) + PACKING[21:], None, "expected a sound gzip "
+                                                                          "file|SHA-256"),
         (None, None, "404"),
     ],
 )
@@ -340,7 +362,8 @@ def test_a_mirror_that_nobody_answers(tmp_path, mirror):
     with pytest.raises(OSError, match="(?s)expected one address .*refused"):
         fetch([url], tmp_path / "file", SHA256, len(CONTENT))
     mirror.put("file", CONTENT)
-    fetch([url + "file", mirror.url + "file"], tmp_path / "file", SHA256, len(CONTENT))  # the next mirror is used
+    # the next mirror is used
+    fetch([url + "file", mirror.url + "file"], tmp_path / "file", SHA256, len(CONTENT))
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
@@ -381,7 +404,8 @@ def test_a_download_that_broke_off_goes_on_later(monkeypatch, tiny, nowhere, mir
     assert sorted(os.listdir(nowhere / "mnist")) == sorted(f"{name}.gz" for name in names[:2])
     mirror.put(f"{names[2]}.gz", gzip.compress(tiny[names[2]]))
     assert mnist().x_test.shape == (5, 1, 28, 28)
-    assert mirror.asked == [f"/{names[i]}.gz" for i in (0, 1, 2, 2, 3)]  # a file that exists is not downloaded again
+    # a file that exists is not downloaded again
+    assert mirror.asked == [f"/{names[i]}.gz" for i in (0, 1, 2, 2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -403,6 +427,8 @@ def test_cache_folder(monkeypatch, platform, environment, expected):
 
 
 def test_importing_the_data_sets_is_light():
-    code = "import sys, xpnet.data; print([m for m in ('sklearn', 'urllib.request', 'ssl') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = ("import sys, xpnet.data; print([m for m in ('sklearn', 'urllib.request', 'ssl') if m "
+            "in sys.modules])")
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                         check=True)
     assert run.stdout.strip() == "[]"

@@ -1,4 +1,5 @@
-"""Random crops and flips: pixel by pixel against a loop, the same on every backend, and how often each is drawn."""
+"""Random crops and flips: pixel by pixel against a loop, the same on every backend, and how often
+each is drawn."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def test_every_shift_is_drawn():
     x = np.zeros((2000, 1, 3, 3), np.uint8)
     x[:, 0, 1, 1] = 1
     y = random_crop(x, np.random.default_rng(1), padding=1)
-    counts = y.sum(axis=0)[0]                               # the new position of the middle pixel: 9 positions, each about as often
+    # the new position of the middle pixel: 9 positions, each about as often
+    counts = y.sum(axis=0)[0]
     assert counts.sum() == 2000 and counts.min() > 150 and counts.max() < 300
 
 
@@ -52,9 +54,11 @@ def test_the_same_generator_gives_the_same_pictures_on_a_gpu(tmp_path):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda rng: random_crop(np.zeros((3, 8, 8)), rng), r"expected images .* Received: ndarray of shape \(3, 8, 8\)"),
+    (lambda rng: random_crop(np.zeros((3, 8, 8)), rng), r"expected images .* Received: ndarray of "
+                                                        r"shape \(3, 8, 8\)"),
     (lambda rng: random_flip([[1]], rng), "random_flip: expected images .* Received: list"),
-    (lambda rng: random_crop(pictures(), rng, padding=-1), "expected padding to be an int, 0 or larger. Received: padding=-1"),
+    (lambda rng: random_crop(pictures(), rng, padding=-1), "expected padding to be an int, 0 or "
+                                                           "larger. Received: padding=-1"),
     (lambda rng: random_crop(pictures(), rng, padding=1.5), "Received: padding=1.5"),
 ])
 def test_bad_input(call, message):

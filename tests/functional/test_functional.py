@@ -1,4 +1,5 @@
-"""xpnet.functional: every function against loops, its gradient against finite differences, in both layouts, on every backend."""
+"""xpnet.functional: every function against loops, its gradient against finite differences, in both
+layouts, on every backend."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ import xpnet as xn
 from xpnet import functional as F
 
 WINDOWS: list[dict[str, Any]] = [      # of a 3x2 kernel
-    {}, {"stride": (2, 3), "padding": (2, 1, 0, 1)}, {"padding": 1, "dilation": (2, 1)}, {"stride": 2, "padding": "half"}]
+    {}, {"stride": (2, 3), "padding": (2, 1, 0, 1)}, {"padding": 1, "dilation": (2, 1)},
+    {"stride": 2, "padding": "half"}]
 
 
 def normal(*shape: int, dtype: Any = "float64") -> np.ndarray:
@@ -54,7 +56,8 @@ class On:
     backend: xn.Backend
     layout: str
 
-    def __call__(self, function: Callable[..., Any], images: tuple, *others: Any, shapes: tuple = (), **options: Any) -> Any:
+    def __call__(self, function: Callable[..., Any], images: tuple, *others: Any,
+                 shapes: tuple = (), **options: Any) -> Any:
         turn, back = (last, first) if self.layout == "CHWN" else (np.array, np.array)
         sent = [self.backend.asarray(turn(a)) for a in images]
         sent += [(*shape[1:], shape[0]) if self.layout == "CHWN" else shape for shape in shapes]
@@ -62,8 +65,10 @@ class On:
         given = "auto" if self.backend.xp is not np else self.backend
         results = function(*sent, **options, layout=self.layout, backend=given)
         filters = others[0].shape if others and isinstance(others[0], np.ndarray) else None
-        host = [self.backend.to_numpy(r) for r in (results if isinstance(results, tuple) else (results,))]
-        host = [back(r) if r.ndim > 2 and r.shape != filters else r for r in host]              # dW is not an image
+        host = ([self.backend.to_numpy(r)
+                 for r in (results if isinstance(results, tuple) else (results,))])
+        # dW is not an image
+        host = [back(r) if r.ndim > 2 and r.shape != filters else r for r in host]
         return tuple(host) if isinstance(results, tuple) else host[0]
 
 
@@ -72,30 +77,38 @@ def on(request, backend) -> On:
     return On(backend, request.param)
 
 
-def check_gradient(f: Callable[..., np.ndarray], values: list[np.ndarray], gradients: Callable[[np.ndarray], Any]) -> None:
-    """Finite differences of L = sum of R f(values) along a random direction, against gradients(R)."""
+def check_gradient(f: Callable[..., np.ndarray], values: list[np.ndarray],
+                   gradients: Callable[[np.ndarray], Any]) -> None:
+    """Finite differences of L = sum of R f(values) along a random direction, against
+    gradients(R)."""
     weight = normal(*f(*values).shape)
     directions = [np.random.default_rng(k).standard_normal(v.shape) for k, v in enumerate(values)]
     h = 1e-6
-    plus, minus = (float((f(*(v + s * h * d for v, d in zip(values, directions))) * weight).sum()) for s in (1, -1))
+    plus, minus = (float((f(*(v + s * h * d for v, d in zip(values, directions))) * weight).sum())
+                   for s in (1, -1))
     found = gradients(weight)
     assert [g.shape for g in found] == [v.shape for v in values]
     expected = (plus - minus) / (2 * h)
-    assert sum(float((g * d).sum()) for g, d in zip(found, directions)) == pytest.approx(expected, rel=1e-6)
+    assert (sum(float((g * d).sum()) for g, d in zip(found, directions))
+            == pytest.approx(expected, rel=1e-6))
 
 
-# --- values and gradients ---------------------------------------------------------------------------------------------
+# --- values and gradients -------------------------------------------------------------------------
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("options", WINDOWS, ids=str)
 def test_conv2d(options, groups, dtype, on):
-    x, W, b = normal(3, 4, 6, 7, dtype=dtype), normal(6, 4 // groups, 3, 2, dtype=dtype), normal(6, dtype=dtype)
+    x, W, b = normal(3, 4, 6, 7, dtype=dtype), normal(6, 4 // groups, 3, 2,
+                                                      dtype=dtype), normal(6, dtype=dtype)
     y = on(F.conv2d, (x,), W, b, groups=groups, **options)
     assert y.dtype == x.dtype
-    assert_close(y, first(oracles.conv2d(last(x), W, b, *padding_of((3, 2), **options), groups=groups)))
+    assert_close(y,
+                 first(oracles.conv2d(last(x), W, b, *padding_of((3, 2), **options),
+                                      groups=groups)))
     assert_close(on(F.conv2d, (x,), W, groups=groups, **options),
-                 first(oracles.conv2d(last(x), W, 0 * b, *padding_of((3, 2), **options), groups=groups)))
+                 first(oracles.conv2d(last(x), W, 0 * b, *padding_of((3, 2), **options),
+                                      groups=groups)))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -107,14 +120,16 @@ def test_conv2d_backward(options, groups, on):
 
 
 TRANSPOSED = [*WINDOWS, {"stride": (2, 3), "output_padding": (1, 2)},
-              {"dilation": (2, 3), "stride": (1, 2), "padding": (0, 2, 1, 0), "output_padding": (1, 2)}]
+              {"dilation": (2, 3), "stride": (1, 2), "padding": (0, 2, 1, 0),
+               "output_padding": (1, 2)}]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("options", TRANSPOSED, ids=str)
 def test_conv_transpose2d(options, groups, dtype, on):
-    x, W, b = normal(2, 4, 4, 5, dtype=dtype), normal(4, 3, 3, 2, dtype=dtype), normal(3 * groups, dtype=dtype)
+    x, W, b = (normal(2, 4, 4, 5, dtype=dtype), normal(4, 3, 3, 2, dtype=dtype),
+               normal(3 * groups, dtype=dtype))
     window = {name: value for name, value in options.items() if name != "output_padding"}
     stride, padding, dilation = padding_of((3, 2), **window)
     extra = options.get("output_padding", (0, 0))
@@ -122,15 +137,18 @@ def test_conv_transpose2d(options, groups, dtype, on):
                  zip((4, 5), stride, (sum(padding[:2]), sum(padding[2:])), dilation, (3, 2), extra))
     y = on(F.conv_transpose2d, (x,), W, b, groups=groups, **options)
     assert y.dtype == x.dtype
-    assert_close(y, first(oracles.conv_transpose2d(last(x), W, b, size, stride, padding, dilation, groups)))
+    assert_close(y,
+                 first(oracles.conv_transpose2d(last(x), W, b, size, stride, padding, dilation,
+                                                groups)))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("options", TRANSPOSED, ids=str)
 def test_conv_transpose2d_backward(options, groups, on):
     x, W, b = normal(2, 4, 4, 5), normal(4, 3, 3, 2), normal(3 * groups)
-    check_gradient(lambda x, W, b: on(F.conv_transpose2d, (x,), W, b, groups=groups, **options), [x, W, b],
-                   lambda dy: on(F.conv_transpose2d_backward, (dy, x), W, groups=groups, **options))
+    check_gradient(lambda x, W, b: on(F.conv_transpose2d, (x,), W, b, groups=groups, **options),
+                   [x, W, b], lambda dy: on(F.conv_transpose2d_backward, (dy, x), W, groups=groups,
+                                            **options))
 
 
 def test_the_gradient_by_the_input_is_left_out_where_nobody_needs_it(backend):
@@ -158,7 +176,8 @@ def test_im2col_and_its_adjoint(options, on):
     assert dx.shape == x.shape
 
 
-POOLS = [({}, (2, 2)), ({"stride": 1, "padding": 1}, (3, 2)), ({"stride": 2, "ceil_mode": True}, (3, 3)),
+POOLS = [({}, (2, 2)), ({"stride": 1, "padding": 1}, (3, 2)),
+         ({"stride": 2, "ceil_mode": True}, (3, 3)),
          ({"dilation": 2}, (2, 3))]
 
 
@@ -167,7 +186,8 @@ def test_max_pool2d(options, kernel, on):
     x = np.round(normal(2, 3, 7, 6))                        # many equal elements
     window = {name: value for name, value in options.items() if name != "ceil_mode"}
     stride, padding, dilation = padding_of(kernel, **{"stride": kernel} | window)
-    right, winners = oracles.max_pool2d(last(x), kernel, stride, padding, dilation, options.get("ceil_mode", False))
+    right, winners = oracles.max_pool2d(last(x), kernel, stride, padding, dilation,
+                                        options.get("ceil_mode", False))
     y, argmax = on(F.max_pool2d, (x,), kernel, **options)
     np.testing.assert_array_equal(y, first(right))
     dy = normal(*y.shape)
@@ -175,8 +195,10 @@ def test_max_pool2d(options, kernel, on):
     for (c, oy, ox, n), (_, row, column, _) in winners.items():
         expected[n, c, row, column] += dy[n, c, oy, ox]
         i, j = divmod(int(argmax[n, c, oy, ox]), kernel[1])
-        assert (oy * stride[0] - padding[0] + i * dilation[0], ox * stride[1] - padding[2] + j * dilation[1]) == (row, column)
-    assert_close(on(F.max_pool2d_backward, (dy, argmax), kernel, shapes=(x.shape,), **options), expected)
+        assert (oy * stride[0] - padding[0] + i * dilation[0],
+                ox * stride[1] - padding[2] + j * dilation[1]) == (row, column)
+    assert_close(on(F.max_pool2d_backward, (dy, argmax), kernel, shapes=(x.shape,), **options),
+                 expected)
 
 
 def test_max_pool2d_of_large_windows_and_nans(on):
@@ -195,16 +217,18 @@ def test_avg_pool2d(options, inside, on):
     stride, padding, _ = padding_of((3, 2), **{"stride": (3, 2)} | options)
     y = on(F.avg_pool2d, (x,), (3, 2), count_include_pad=not inside, **options)
     assert_close(y, first(oracles.avg_pool2d(last(x), (3, 2), stride, padding, not inside)))
-    check_gradient(lambda x: on(F.avg_pool2d, (x,), (3, 2), count_include_pad=not inside, **options), [x],
-                   lambda dy: [on(F.avg_pool2d_backward, (dy,), (3, 2), shapes=(x.shape,), count_include_pad=not inside,
-                                  **options)])
+    check_gradient(lambda x: on(F.avg_pool2d, (x,), (3, 2), count_include_pad=not inside,
+                                **options), [x],
+                   lambda dy: [on(F.avg_pool2d_backward, (dy,), (3, 2), shapes=(x.shape,),
+                                  count_include_pad=not inside, **options)])
 
 
 def test_max_pool2d_backward_is_the_gradient(on):
     x = distinct(2, 3, 7, 6)
     _, argmax = on(F.max_pool2d, (x,), 3, stride=2)
     check_gradient(lambda x: on(F.max_pool2d, (x,), 3, stride=2)[0], [x],
-                   lambda dy: [on(F.max_pool2d_backward, (dy, argmax), 3, shapes=(x.shape,), stride=2)])
+                   lambda dy: [on(F.max_pool2d_backward, (dy, argmax), 3, shapes=(x.shape,),
+                                  stride=2)])
 
 
 def test_batch_norm(on):
@@ -216,5 +240,6 @@ def test_batch_norm(on):
     for found, right in zip(statistics, (mean, var)):
         assert_close(found, right)
     assert_close(on(F.batch_norm_inference, (x,), gamma, beta, *statistics, eps=1e-3), expected)
-    check_gradient(lambda x, gamma, beta: on(F.batch_norm, (x,), gamma, beta, eps=1e-3)[0], [x, gamma, beta],
+    check_gradient(lambda x, gamma, beta: on(F.batch_norm, (x,), gamma, beta, eps=1e-3)[0],
+                   [x, gamma, beta],
                    lambda dy: on(F.batch_norm_backward, (dy, x), gamma, *statistics, eps=1e-3))

@@ -13,8 +13,10 @@ from xpnet import functional as F
 
 def conv(attributes, inputs):
     x, W, *bias = inputs
-    kernel, stride, padding, dilation = window_arguments(attributes | {"kernel_shape": W.shape[2:]}, x)
-    return F.conv2d(x, W, *bias, stride=stride, padding=padding, dilation=dilation, groups=attributes.get("group", 1))
+    kernel, stride, padding, dilation = window_arguments(attributes | {"kernel_shape": W.shape[2:]},
+                                                         x)
+    return F.conv2d(x, W, *bias, stride=stride, padding=padding, dilation=dilation,
+                    groups=attributes.get("group", 1))
 
 
 def conv_transpose(attributes, inputs):
@@ -32,7 +34,8 @@ def max_pool(attributes, inputs):
 def average_pool(attributes, inputs):
     x, = inputs
     kernel, stride, padding, _ = window_arguments(attributes, x)
-    return F.avg_pool2d(x, kernel, stride=stride, padding=padding, count_include_pad=attributes.get("count_include_pad", 0) == 1)
+    return F.avg_pool2d(x, kernel, stride=stride, padding=padding,
+                        count_include_pad=attributes.get("count_include_pad", 0) == 1)
 
 
 def batch_normalization(attributes, inputs):
@@ -47,19 +50,23 @@ def col2im(attributes, inputs):
     top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
     shape = (len(cols), cols.shape[1] // int(np.prod(kernel)), *size.tolist())
     return F.col2im(cols, shape, tuple(kernel.tolist()), padding=(top, bottom, left, right),
-                    stride=tuple(attributes.get("strides", (1, 1))), dilation=tuple(attributes.get("dilations", (1, 1))))
+                    stride=tuple(attributes.get("strides", (1, 1))),
+                    dilation=tuple(attributes.get("dilations", (1, 1))))
 
 
-OPERATORS = {"Conv": conv, "ConvTranspose": conv_transpose, "MaxPool": max_pool, "AveragePool": average_pool,
+OPERATORS = {"Conv": conv, "ConvTranspose": conv_transpose, "MaxPool": max_pool,
+             "AveragePool": average_pool,
              "BatchNormalization": batch_normalization, "Col2Im": col2im}
 
 
 def is_ours(case) -> bool:
-    """One node, on float images with two spatial axes; avg_pool2d has neither ceil_mode nor dilation."""
+    """One node, on float images with two spatial axes; avg_pool2d has neither ceil_mode nor
+    dilation."""
     nodes = case.model.graph.node
     if len(nodes) != 1 or nodes[0].op_type not in OPERATORS:
         return False
-    if nodes[0].op_type == "AveragePool" and {a.name for a in nodes[0].attribute} & {"ceil_mode", "dilations"}:
+    if (nodes[0].op_type == "AveragePool"
+        and {a.name for a in nodes[0].attribute} & {"ceil_mode", "dilations"}):
         return False
     inputs, _ = inputs_and_outputs(case)
     return inputs[0].dtype in (np.float32, np.float64) and (
@@ -74,7 +81,8 @@ def test_case(name):
     case = CASES[name]
     node, = case.model.graph.node
     inputs, (expected, *_) = inputs_and_outputs(case)
-    y = OPERATORS[node.op_type]({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}, inputs)
+    y = (OPERATORS[node.op_type]({a.name: onnx.helper.get_attribute_value(a)
+                                  for a in node.attribute}, inputs))
     assert (y.dtype, y.shape) == (expected.dtype, expected.shape)
     np.testing.assert_allclose(y, expected, rtol=case.rtol, atol=case.atol)
 

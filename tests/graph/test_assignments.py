@@ -1,4 +1,5 @@
-"""Assignments to the attributes of a network, a layer and a parameter: they copy in, or they are errors."""
+"""Assignments to the attributes of a network, a layer and a parameter: they copy in, or they are
+errors."""
 
 from __future__ import annotations
 
@@ -16,14 +17,16 @@ def test_an_assignment_to_a_parameter_copies_in(backend):
     W.data = wanted                                             # float64, on the host
     W.grad = wanted.astype(np.int64).tolist()
     assert W.data is data and W.grad is grad and W.data.dtype == np.float32
-    assert np.array_equal(backend.to_numpy(W.data), wanted) and np.array_equal(backend.to_numpy(W.grad), wanted)
+    assert (np.array_equal(backend.to_numpy(W.data), wanted)
+            and np.array_equal(backend.to_numpy(W.grad), wanted))
     wanted[...] = 0
     assert backend.to_numpy(W.data).any()                       # a copy
     held = {float(v) for v in backend.to_numpy(net.parameters)}
     assert held >= set(range(32)) and net.parameters[:1] is not None
     W.data += 1
     W.data = W.data[::-1]
-    assert W.data is data and np.array_equal(backend.to_numpy(W.data), np.arange(1.0, 33).reshape(16, 2)[::-1])
+    assert (W.data is data and np.array_equal(backend.to_numpy(W.data),
+                                              np.arange(1.0, 33).reshape(16, 2)[::-1]))
 
 
 def test_an_assigned_weight_is_the_one_that_trains_and_is_saved(tmp_path):
@@ -39,7 +42,8 @@ def test_an_assigned_weight_is_the_one_that_trains_and_is_saved(tmp_path):
 @pytest.mark.parametrize("name", ["parameters", "grads", "state", "counters"])
 def test_an_assignment_to_a_flat_array_copies_in(name, backend):
     net = branches(backend, "float32")
-    net.fit(*pictures(4, (2, 6, 6), classes=5), loss="cross_entropy", optimizer=xn.SGD(0.1), verbose=False)
+    net.fit(*pictures(4, (2, 6, 6), classes=5), loss="cross_entropy", optimizer=xn.SGD(0.1),
+            verbose=False)
     array = getattr(net, name)
     assert array.size
     wanted = backend.to_numpy(array) + np.ones(1, array.dtype)
@@ -60,8 +64,10 @@ def test_what_is_assigned_goes_along_to_another_backend():
 
 
 @pytest.mark.parametrize("value, error, message", [
-    (np.ones((2, 16)), ValueError, r"Parameter 'W': expected data of shape \(16, 2\). Received: shape \(2, 16\)"),
-    (np.ones(2), ValueError, r"expected data of shape \(16, 2\). Received: shape \(2,\)"),     # nothing is spread
+    (np.ones((2, 16)), ValueError, r"Parameter 'W': expected data of shape \(16, 2\). Received: "
+                                   r"shape \(2, 16\)"),
+    # nothing is spread
+    (np.ones(2), ValueError, r"expected data of shape \(16, 2\). Received: shape \(2,\)"),
     (0, ValueError, r"expected data of shape \(16, 2\). Received: shape \(\)"),
     (None, TypeError, "Parameter 'W': data: expected real numbers"),
     ("text", TypeError, "Parameter 'W': data: expected real numbers"),
@@ -74,34 +80,41 @@ def test_assignments_that_do_not_fit(value, error, message):
     with pytest.raises(error, match=message):
         net.layers[0].W.data = value
     assert net.layers[0].W.data is data and same(values(net), before)
-    with pytest.raises((ValueError, TypeError), match="Network: |Network: expected parameters of shape"):
+    with pytest.raises((ValueError, TypeError), match="Network: |Network: expected parameters of "
+                                                      "shape"):
         net.parameters = value
 
 
 def test_an_array_that_is_not_there_cannot_be_assigned():
     layer = xn.BatchNorm1d()
     layer.connect((3,))
-    with pytest.raises(ValueError, match="Parameter 'gamma': expected an assignment to data once there is such an array"):
+    with pytest.raises(ValueError, match="Parameter 'gamma': expected an assignment to data once "
+                                         "there is such an array"):
         layer.gamma.data = np.ones(3)
     layer = xn.BatchNorm1d().initialize((3,))
-    with pytest.raises(ValueError, match="Parameter 'mean': expected an assignment to grad once there is such an array"):
+    with pytest.raises(ValueError, match="Parameter 'mean': expected an assignment to grad once "
+                                         "there is such an array"):
         layer.mean.grad = np.ones(3)
 
 
 def test_an_array_does_not_take_a_parameters_place():
     net = small()
     W = net.layers[0].W
-    with pytest.raises(AttributeError, match="Linear 'linear1': expected an assignment to W.data.*Received: ndarray for W"):
+    with pytest.raises(AttributeError, match="Linear 'linear1': expected an assignment to "
+                                             "W.data.*Received: ndarray for W"):
         net.layers[0].W = np.zeros((16, 2))
     assert net.layers[0].W is W
     net.layers[0].note = np.zeros(3)                            # anything else may be
 
 
 @pytest.mark.parametrize("name, value, message", [
-    ("backend", "numpy", r"expected net.to\(backend\) to move the network. Received: an assignment to net.backend"),
-    ("backend", xn.Backend(), r"expected net.to\(backend\)"), ("dtype", np.dtype("float64"), "a new Network with this dtype"),
+    ("backend", "numpy", r"expected net.to\(backend\) to move the network. Received: an assignment "
+                         r"to net.backend"),
+    ("backend", xn.Backend(), r"expected net.to\(backend\)"),
+    ("dtype", np.dtype("float64"), "a new Network with this dtype"),
     ("seed", 1, "a new Network with this seed"), ("layers", [], "a new Network of these layers"),
-    ("nodes", (), "a new Network"), ("input", None, "a new Network"), ("output", None, "a new Network")])
+    ("nodes", (), "a new Network"), ("input", None, "a new Network"),
+    ("output", None, "a new Network")])
 def test_what_other_parts_follow_from_is_not_assigned(name, value, message):
     net = small()
     before = getattr(net, name)
@@ -138,13 +151,13 @@ def test_a_memory_report_leaves_the_parameters_where_they_are():
     assert all(p.data is array for p, array in zip(net.buffers.arrays.values(), data, strict=True))
 
 
-# --- what a value of a graph looks like -----------------------------------------------------------------------------------
+# --- what a value of a graph looks like -----------------------------------------------------------
 
 def test_a_value_of_a_graph_shows_itself_alone():
     x = h = xn.Input((4,))
     assert repr(x) == "<Input: a value of shape (4,) per sample>"
     assert repr(xn.Linear(3, name="a")(x)) == "<Linear 'a': a value of shape (3,) per sample>"
-    for _ in range(3000):                                       # each would show the one before it twice
+    for _ in range(3000):  # each would show the one before it twice
         h = xn.Add()(h, h)
     assert len(repr(h)) < 100 and len(str([h])) < 100
     with pytest.raises(TypeError) as caught:

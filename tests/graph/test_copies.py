@@ -19,17 +19,20 @@ def by_pickle(value):
     return pickle.loads(pickle.dumps(value))
 
 
-WAYS = pytest.mark.parametrize("way", [copy.deepcopy, by_pickle, copy.copy], ids=["deepcopy", "pickle", "copy"])
+WAYS = pytest.mark.parametrize("way", [copy.deepcopy, by_pickle, copy.copy],
+                               ids=["deepcopy", "pickle", "copy"])
 
 
 @WAYS
-@pytest.mark.parametrize("make", [small, branches, lambda: xn.models.lenet5((1, 28, 28), backend="numpy")],
+@pytest.mark.parametrize("make",
+                         [small, branches, lambda: xn.models.lenet5((1, 28, 28), backend="numpy")],
                          ids=["small", "branches", "lenet5"])
 def test_a_copy_is_the_same_network_with_arrays_of_its_own(way, make):
     net = make()
     net.layers[0].trainable = False
     new = way(net)
-    assert type(new) is type(net) and new.backend.name == net.backend.name and (new.seed, new.dtype) == (net.seed, net.dtype)
+    assert (type(new) is type(net) and new.backend.name == net.backend.name
+            and (new.seed, new.dtype) == (net.seed, net.dtype))
     assert same(values(new), values(net)) and described(new) == described(net)
     assert not new.layers[0].trainable and new.layers[1].trainable
     assert not np.shares_memory(new.parameters, net.parameters)
@@ -58,7 +61,8 @@ def test_a_copy_stays_on_the_same_backend(plain_backend):
 
 
 def test_a_backend_of_ones_own_is_not_pickled():
-    with pytest.raises(TypeError, match="Network: expected a backend that get_backend makes.*Received: 'base'"):
+    with pytest.raises(TypeError, match="Network: expected a backend that get_backend "
+                                        "makes.*Received: 'base'"):
         pickle.dumps(small(xn.Backend()))
 
 
@@ -66,7 +70,8 @@ class Classifier(xn.Sequential):
     """A network with attributes of its own."""
 
     def __init__(self, labels):
-        super().__init__([xn.Linear(4, activation="relu"), Scale(2.0), xn.Linear(len(labels))], input_shape=(2,), backend="numpy")
+        super().__init__([xn.Linear(4, activation="relu"), Scale(2.0), xn.Linear(len(labels))],
+                         input_shape=(2,), backend="numpy")
         self.labels = labels
 
 
@@ -87,7 +92,8 @@ def test_a_pickle_can_be_read_in_another_process(tmp_path):
     (tmp_path / "net.pickle").write_bytes(pickle.dumps(net))
     program = ("import pickle, sys; net = pickle.load(open(sys.argv[1], 'rb'));"
                "print(type(net).__name__, net.backend.name, net.parameters.tobytes().hex())")
-    run = subprocess.run([sys.executable, "-c", program, tmp_path / "net.pickle"], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", program, tmp_path / "net.pickle"],
+                         capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["Sequential", "numpy", net.parameters.tobytes().hex()]
 
 
@@ -99,7 +105,8 @@ def test_the_pickle_holds_the_saved_bytes(tmp_path):
 
 def test_layers_that_cannot_be_saved_cannot_be_copied():
     net = xn.Sequential([Forgetful()], input_shape=(2,), backend="numpy")
-    with pytest.raises(AttributeError, match="expected every argument of the constructor in an attribute"):
+    with pytest.raises(AttributeError, match="expected every argument of the constructor in an "
+                                             "attribute"):
         copy.deepcopy(net)
 
 
@@ -110,7 +117,8 @@ def test_a_layer_is_copied_before_it_is_built_and_not_after(way):
     assert new is not layer and new.config() == layer.config()
     assert np.array_equal(new.initialize((1, 5, 5)).W.data, layer.initialize((1, 5, 5)).W.data)
     for built in (layer, small().layers[0]):
-        with pytest.raises(TypeError, match="(Conv2d|Linear).*expected a network to be copied or pickled"):
+        with pytest.raises(TypeError, match="(Conv2d|Linear).*expected a network to be copied or "
+                                            "pickled"):
             way(built)
     with pytest.raises(TypeError, match="expected a network to be copied"):
         copy.deepcopy(xn.Linear(3)(xn.Input((4,))))

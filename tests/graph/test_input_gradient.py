@@ -20,7 +20,8 @@ def network(case: Any, backend: Any = "numpy") -> xn.Network:
     return xn.Network(inputs, case.make()(*inputs), backend=backend, dtype="float64", seed=1)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.label.split("-")[0] not in NO_SLOPE],
+@pytest.mark.parametrize("case",
+                         [case for case in CASES if case.label.split("-")[0] not in NO_SLOPE],
                          ids=str)
 def test_the_gradient_of_a_prediction(case: Any):
     net = network(case)
@@ -44,8 +45,10 @@ def test_the_gradient_of_a_prediction(case: Any):
 
 
 def classifier(dtype: str = "float64") -> xn.Sequential:
-    return xn.Sequential([xn.Conv2d(3, 3), xn.BatchNorm2d(activation="relu"), xn.Dropout(0.5), xn.Flatten(),
-                          xn.Linear(4), Softmax()], input_shape=(1, 6, 6), backend="numpy", dtype=dtype)
+    return xn.Sequential([xn.Conv2d(3, 3), xn.BatchNorm2d(activation="relu"), xn.Dropout(0.5),
+                          xn.Flatten(),
+                          xn.Linear(4), Softmax()], input_shape=(1, 6, 6), backend="numpy",
+                         dtype=dtype)
 
 
 def test_the_gradient_of_a_loss_is_that_of_the_prediction():
@@ -65,7 +68,8 @@ def test_an_input_that_no_output_depends_on_has_the_gradient_zero():
     x = xn.Input((2, 3, 3))
     z = xn.Input((2, 2, 2))
     net = xn.Network([z, x], xn.MaxUnpool2d(2, stride=1)(z, x), backend="numpy")
-    dz, dx = net.input_gradient([np.ones((1, 2, 2, 2)), np.random.default_rng(0).random((1, 2, 3, 3))],
+    dz, dx = net.input_gradient([np.ones((1, 2, 2, 2)),
+                                 np.random.default_rng(0).random((1, 2, 3, 3))],
                                 output_gradient=np.ones((1, 2, 3, 3)))
     assert (dx == 0).all() and (dz != 0).any()
 
@@ -74,7 +78,8 @@ def test_an_input_that_no_output_depends_on_has_the_gradient_zero():
     ({}, "expected a target or an output_gradient. Received: neither"),
     ({"target": [0], "output_gradient": np.ones((1, 4))}, "Received: both"),
     ({"target": [0]}, 'expected loss, e.g. "cross_entropy"'),
-    ({"output_gradient": np.ones((1, 3))}, r"expected output_gradient of shape \(1, 4\). Received: shape \(1, 3\)"),
+    ({"output_gradient": np.ones((1, 3))}, r"expected output_gradient of shape \(1, 4\). Received: "
+                                           r"shape \(1, 3\)"),
     ({"output_gradient": np.full((1, 4), np.nan)}, "output_gradient: expected finite numbers"),
 ])
 def test_what_is_refused(arguments: dict[str, Any], message: str):

@@ -1,4 +1,5 @@
-"""Networks as graphs: order, gradients of values read several times, memory, flat buffers, initial values, refusals."""
+"""Networks as graphs: order, gradients of values read several times, memory, flat buffers, initial
+values, refusals."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from xpnet.layer import TRAIN
 
 
 def check_network_gradients(net: xn.Network, x: np.ndarray, seed: int = 0) -> float:
-    """The relative error of the network's gradient along one random direction against finite differences."""
+    """The relative error of the network's gradient along one random direction against finite
+    differences."""
     rng = np.random.default_rng(seed)
     batch = net.batch_last(x)
     before = net.parameters.copy()
-    net.parameters += net.backend.asarray(0.1 * rng.normal(size=before.shape))     # biases of 0 would hide mistakes
+    # biases of 0 would hide mistakes
+    net.parameters += net.backend.asarray(0.1 * rng.normal(size=before.shape))
     weight = rng.normal(size=net.forward(batch, TRAIN).shape)
     net.forward(batch, TRAIN)
     net.backward(net.backend.asarray(weight))
@@ -37,7 +40,7 @@ def check_network_gradients(net: xn.Network, x: np.ndarray, seed: int = 0) -> fl
     return abs(numeric - analytic) / max(abs(numeric), abs(analytic))
 
 
-# --- gradients --------------------------------------------------------------------------------------------------------
+# --- gradients ------------------------------------------------------------------------------------
 
 def test_gradient_of_a_graph_with_branches(plain_backend):
     net = branches(plain_backend)
@@ -50,16 +53,20 @@ def test_gradients_of_a_value_read_several_times_are_summed(readers):
     x = xn.Input((3,))
     h = xn.Linear(4, activation="tanh", name="h")(x)
     ends = [xn.Linear(2, activation="tanh", name=f"end{i}")(h) for i in range(readers)]
-    net = xn.Network(x, xn.Add(name="sum")(*ends) if readers > 1 else ends[0], backend="numpy", dtype="float64")
+    net = xn.Network(x, xn.Add(name="sum")(*ends) if readers > 1 else ends[0], backend="numpy",
+                     dtype="float64")
     data = np.random.default_rng(1).normal(size=(5, 3))
     assert check_network_gradients(net, data) < 1e-7
 
-    net.forward(net.batch_last(data), TRAIN)        # and by hand: dW of h is (sum of W_i^T dz_i) (1 - h^2) x^T
+    # and by hand: dW of h is (sum of W_i^T dz_i) (1 - h^2) x^T
+    net.forward(net.batch_last(data), TRAIN)
     dy = np.random.default_rng(2).normal(size=(2, 5))
     net.backward(dy)
     arrays = net.buffers.arrays
     hidden = np.tanh(arrays["h.W"].data @ data.T)
-    dh = sum(arrays[f"end{i}.W"].data.T @ (dy * (1 - np.tanh(arrays[f"end{i}.W"].data @ hidden) ** 2)) for i in range(readers))
+    dh = (sum(arrays[f"end{i}.W"].data.T
+              @ (dy * (1 - np.tanh(arrays[f"end{i}.W"].data @ hidden) ** 2))
+              for i in range(readers)))
     np.testing.assert_allclose(arrays["h.W"].grad, (dh * (1 - hidden**2)) @ data, rtol=1e-12)
 
 
@@ -74,7 +81,8 @@ def test_one_layer_that_reads_a_value_twice(merge, times):
 
 def test_the_input_itself_can_be_a_branch():
     x = xn.Input((3,))
-    net = xn.Network(x, xn.Linear(2)(xn.Add()(xn.Linear(3, activation="tanh")(x), x)), backend="numpy", dtype="float64")
+    net = xn.Network(x, xn.Linear(2)(xn.Add()(xn.Linear(3, activation="tanh")(x), x)),
+                     backend="numpy", dtype="float64")
     assert check_network_gradients(net, np.random.default_rng(1).normal(size=(5, 3))) < 1e-7
 
 
@@ -106,7 +114,7 @@ class Watch(xn.Layer):
 
     def backward(self, dy, accumulate=False):
         self.recall()
-        dx = dy + 1                     # an array of its own, which the network must not use for its sums
+        dx = dy + 1  # an array of its own, which the network must not use for its sums
         self.seen += [(dy, dy.copy()), (dx, dx.copy())]
         return dx
 
@@ -122,10 +130,11 @@ def test_sums_of_gradients_never_overwrite_a_layers_arrays():
     net.backward(dy)
     for watch in watches:
         assert all(np.array_equal(now, then) for now, then in watch.seen) and watch.seen
-    np.testing.assert_array_equal(net.buffers.arrays["linear1.b"].grad, [16, 16, 16])       # 4 readers, (1 + 1) each, 2 samples
+    # 4 readers, (1 + 1) each, 2 samples
+    np.testing.assert_array_equal(net.buffers.arrays["linear1.b"].grad, [16, 16, 16])
 
 
-# --- order and memory ---------------------------------------------------------------------------------------------------
+# --- order and memory -----------------------------------------------------------------------------
 
 class Trace(xn.Layer):
     """The identity, or the sum of its inputs; writes its name into a list when it runs."""
@@ -197,7 +206,8 @@ def test_a_prediction_between_forward_and_backward_changes_nothing():
 
 
 def test_layers_below_every_parameter_keep_nothing_either():
-    net = xn.Sequential([xn.MaxPool2d(2), xn.ReLU(), xn.Flatten(), xn.Linear(2)], input_shape=(1, 4, 4), backend="numpy")
+    net = xn.Sequential([xn.MaxPool2d(2), xn.ReLU(), xn.Flatten(), xn.Linear(2)],
+                        input_shape=(1, 4, 4), backend="numpy")
     net.backward(net.forward(net.batch_last(np.ones((2, 1, 4, 4))), TRAIN))
     assert [node.name for node in net.nodes if node.kept is not None] == []
 
@@ -210,15 +220,17 @@ def test_nothing_is_kept_outside_training(mode):
 
 
 def test_no_gradient_is_computed_that_nobody_reads():
-    net = xn.Sequential([xn.Flatten(), xn.Linear(3), xn.Linear(2)], input_shape=(2, 2, 2), backend="numpy")
+    net = xn.Sequential([xn.Flatten(), xn.Linear(3), xn.Linear(2)], input_shape=(2, 2, 2),
+                        backend="numpy")
     assert [layer.needs_dx for layer in net.layers] == [False, False, True]
     x = xn.Input((2, 4, 4))
     pooled, convolved = xn.MaxPool2d(2)(x), xn.Conv2d(2, 3, stride=2, padding=1)(x)
     net = xn.Network(x, xn.Conv2d(1, 1)(xn.Add()(pooled, convolved)), backend="numpy")
-    assert {layer.name: layer.needs_dx for layer in net.layers} == {"pool1": False, "conv1": False, "add1": True, "conv2": True}
+    assert ({layer.name: layer.needs_dx for layer in net.layers}
+            == {"pool1": False, "conv1": False, "add1": True, "conv2": True})
 
 
-# --- Sequential -------------------------------------------------------------------------------------------------------------
+# --- Sequential -----------------------------------------------------------------------------------
 
 def test_sequential_is_the_straight_line():
     def layers():
@@ -238,7 +250,8 @@ def test_sequential_is_the_straight_line():
 
 
 def test_sequential_takes_any_iterable_of_layers():
-    assert len(xn.Sequential((xn.Linear(2) for _ in range(3)), input_shape=(2,), backend="numpy").layers) == 3
+    assert (len(xn.Sequential((xn.Linear(2) for _ in range(3)), input_shape=(2,),
+                              backend="numpy").layers) == 3)
 
 
 def test_networks_convert_at_their_boundary():
@@ -247,10 +260,10 @@ def test_networks_convert_at_their_boundary():
     assert net.batch_last(x).shape == (2, 5, 7, 3) and net.batch_last(x).flags.c_contiguous
     y = net(x)
     assert y.shape == (3, 4, 5, 7) and y.flags.c_contiguous and y.dtype == np.float32
-    np.testing.assert_allclose(y[1], net(x[1:2])[0], rtol=1e-5, atol=1e-6)         # one sample at a time
+    np.testing.assert_allclose(y[1], net(x[1:2])[0], rtol=1e-5, atol=1e-6)  # one sample at a time
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 def unreached():
     return xn.Network(xn.Input((2,)), xn.Linear(3)(xn.Input((2,))), backend="numpy")
@@ -274,7 +287,8 @@ def from_another_network():
 
 
 def standing_alone():
-    return xn.Sequential([xn.Linear(2, name="alone").initialize((2,))], input_shape=(2,), backend="numpy")
+    return xn.Sequential([xn.Linear(2, name="alone").initialize((2,))], input_shape=(2,),
+                         backend="numpy")
 
 
 def no_layer():
@@ -287,16 +301,21 @@ def sequential(*layers, **settings):
 
 
 @pytest.mark.parametrize("make, error, message", [
-    (unreached, ValueError, "Network: expected outputs that depend on the given Inputs, and on no others"),
-    (used_twice, ValueError, r"Linear 'twice': expected inputs of the shapes of its first use, \(\(3,\),\)"),
-    (same_name, ValueError, "Network: expected every layer to have a name of its own. Received: a twice"),
+    (unreached, ValueError, "Network: expected outputs that depend on the given Inputs, and on no "
+                            "others"),
+    (used_twice, ValueError, r"Linear 'twice': expected inputs of the shapes of its first use, "
+                             r"\(\(3,\),\)"),
+    (same_name, ValueError, "Network: expected every layer to have a name of its own. Received: a "
+                            "twice"),
     (from_another_network, ValueError, "Linear 'shared': expected a layer of no other network"),
     (standing_alone, ValueError, "Linear 'alone': expected a layer of no other network"),
     (no_layer, ValueError, "Network: expected at least one layer"),
     (lambda: sequential(), ValueError, "Network: expected at least one layer"),
-    (lambda: sequential(xn.Linear), TypeError, r"Sequential: expected layers, e.g. Linear\(...\). Received: the class Linear"),
+    (lambda: sequential(xn.Linear), TypeError, r"Sequential: expected layers, e.g. Linear\(...\). "
+                                               r"Received: the class Linear"),
     (lambda: sequential(3), TypeError, "Sequential: expected layers"),
-    (lambda: xn.Linear(2)(np.ones((3, 2))), TypeError, r"Linear: expected symbolic inputs, .* Received: ndarray"),
+    (lambda: xn.Linear(2)(np.ones((3, 2))), TypeError, r"Linear: expected symbolic inputs, .* "
+                                                       r"Received: ndarray"),
     (lambda: xn.Linear(2)(), TypeError, "Linear: expected symbolic inputs, .* Received: nothing"),
     (lambda: xn.Network(np.ones(2), np.ones(2)), TypeError,
      r"Network: expected each Input to be a node.* Received: array"),
@@ -306,10 +325,14 @@ def sequential(*layers, **settings):
      "Network: expected each Input to be a node.* Received: a list of Node, int"),
     (lambda: sequential(xn.Linear(2), dtype="float16"), ValueError,
      "expected dtype float32 or float64. Received: dtype='float16'"),
-    (lambda: sequential(xn.Linear(2), dtype="foo"), ValueError, "expected dtype float32 or float64. Received: dtype='foo'"),
-    (lambda: sequential(xn.Linear(2), dtype=None), ValueError, "expected dtype float32 or float64. Received: dtype=None"),
-    (lambda: sequential(xn.Linear(2), dtype=">f4"), ValueError, "expected dtype float32 or float64"),
-    (lambda: sequential(xn.Linear(2), seed=-1), ValueError, "expected seed to be an int from 0 to 2^64 - 1. Received: seed=-1"),
+    (lambda: sequential(xn.Linear(2), dtype="foo"), ValueError, "expected dtype float32 or "
+                                                                "float64. Received: dtype='foo'"),
+    (lambda: sequential(xn.Linear(2), dtype=None), ValueError, "expected dtype float32 or float64. "
+                                                               "Received: dtype=None"),
+    (lambda: sequential(xn.Linear(2), dtype=">f4"), ValueError, "expected dtype float32 or "
+                                                                "float64"),
+    (lambda: sequential(xn.Linear(2), seed=-1), ValueError, "expected seed to be an int from 0 to "
+                                                            "2^64 - 1. Received: seed=-1"),
     (lambda: sequential(xn.Linear(2), seed=2**64), ValueError, "expected seed to be an int"),
     (lambda: sequential(xn.Linear(2), seed=1.0), ValueError, "expected seed to be an int"),
     (lambda: sequential(xn.Linear(2), seed=None), ValueError, "expected seed to be an int"),
@@ -322,9 +345,11 @@ def test_refuses(make, error, message):
         make()
 
 
-@pytest.mark.parametrize("shape", [(), (0, 28, 28), (1, -2), (1, 28.0), "28", 28, None, (True, 2), [[1, 2]]])
+@pytest.mark.parametrize("shape", [(), (0, 28, 28), (1, -2), (1, 28.0), "28", 28, None, (True, 2),
+                                   [[1, 2]]])
 def test_input_refuses(shape):
-    with pytest.raises(ValueError, match=r"Input: expected the shape of one sample, e.g. \(1, 28, 28\). Received"):
+    with pytest.raises(ValueError, match=r"Input: expected the shape of one sample, e.g. \(1, 28, "
+                                         r"28\). Received"):
         xn.Input(shape)
 
 
@@ -341,13 +366,15 @@ def test_calls_predict_or_sample(mode):
 
 def test_the_last_seed_works():
     net = small(seed=2**64 - 1)
-    assert np.isfinite(net(np.ones((3, 2)), mode="sample")).all() and math.isfinite(net.parameters.sum())
+    assert (np.isfinite(net(np.ones((3, 2)), mode="sample")).all()
+            and math.isfinite(net.parameters.sum()))
 
 
-# --- intermediate values ------------------------------------------------------------------------------------------------
+# --- intermediate values --------------------------------------------------------------------------
 
 def test_the_output_of_a_layer_by_its_name():
-    net = xn.Sequential([xn.Linear(4, activation="relu", name="hidden"), xn.Linear(2)], input_shape=(3,), backend="numpy")
+    net = xn.Sequential([xn.Linear(4, activation="relu", name="hidden"), xn.Linear(2)],
+                        input_shape=(3,), backend="numpy")
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     layer = net.layers[0]
     expected = np.maximum(x @ layer.W.data.T + layer.b.data, 0)
@@ -357,7 +384,8 @@ def test_the_output_of_a_layer_by_its_name():
 
 
 @pytest.mark.parametrize("name, message", [
-    ("hiden", "expected name to be that of a layer, perhaps \"hidden\". Received: name='hiden'"), (3, "Received: name=3"),
+    ("hiden", "expected name to be that of a layer, perhaps \"hidden\". Received: "
+              "name='hiden'"), (3, "Received: name=3"),
     (None, "Received: name=None")])
 def test_a_layer_that_is_not_there(name, message):
     net = xn.Sequential([xn.Linear(4, name="hidden")], input_shape=(3,), backend="numpy")

@@ -1,4 +1,5 @@
-"""Several inputs and outputs: data, targets, losses and predictions follow the structure of the nodes."""
+"""Several inputs and outputs: data, targets, losses and predictions follow the structure of the
+nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import xpnet as xn
 from xpnet.node import Node
 
 
-def branches(form: str, backend: Any = "numpy", dtype: str = "float64", seed: int = 0) -> xn.Network:
+def branches(form: str, backend: Any = "numpy", dtype: str = "float64",
+             seed: int = 0) -> xn.Network:
     """An image and a vector -> a class and two numbers."""
     image, vector = xn.Input((1, 6, 6)), xn.Input((3,))
     h = xn.Flatten()(xn.Conv2d(2, 3, activation="tanh")(image))
@@ -38,8 +40,8 @@ LOSSES = {"dict": {"digit": "cross_entropy", "place": "mean_squared_error"},
 def fitted(form: str, **settings: Any) -> tuple[xn.Network, xn.History]:
     net, (x, y) = branches(form), data(form)
     weights = {"digit": 1.0, "place": 0.5} if form == "dict" else [1.0, 0.5]
-    history = net.fit(x, y, loss=LOSSES[form], loss_weights=weights, optimizer=xn.Adam(0.01), epochs=3,
-                      batch_size=10, validation=(x, y), verbose=False, **settings)
+    history = net.fit(x, y, loss=LOSSES[form], loss_weights=weights, optimizer=xn.Adam(0.01),
+                      epochs=3, batch_size=10, validation=(x, y), verbose=False, **settings)
     return net, history
 
 
@@ -52,7 +54,8 @@ def test_fit_evaluate_and_predict(form: str):
         "epoch", "loss", f"{a}_loss", f"{a}_accuracy", f"{b}_loss", "val_loss", f"val_{a}_loss",
         f"val_{a}_accuracy", f"val_{b}_loss", "lr", "seconds"]
     np.testing.assert_allclose(history["loss"], np.add(history[f"{a}_loss"],
-                                                       0.5 * np.array(history[f"{b}_loss"])), rtol=1e-6)
+                                                       0.5 * np.array(history[f"{b}_loss"])),
+                               rtol=1e-6)
     assert history["loss"][-1] < history["loss"][0]
     figures = net.evaluate(x, y)
     assert figures["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-6)
@@ -63,9 +66,11 @@ def test_fit_evaluate_and_predict(form: str):
     assert figures[f"{a}_accuracy"] == (digit.argmax(axis=1) == targets[0]).mean()
     assert figures[f"{b}_loss"] == pytest.approx(((place - targets[1]) ** 2).mean())
     called = net(x)
-    np.testing.assert_allclose((called["place"] if form == "dict" else called[1]), place, rtol=1e-12)
+    np.testing.assert_allclose((called["place"] if form == "dict" else called[1]), place,
+                               rtol=1e-12)
     scores = net.output_of("scores", x)
-    np.testing.assert_allclose(np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True), digit, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True), digit,
+                               rtol=1e-6)
     metric = net.evaluate(x, y, metrics={"most": lambda out, target: len(out) + len(target)})
     assert metric["most"] == 4
 
@@ -81,7 +86,8 @@ def test_the_gradient_is_that_of_the_weighted_sum():
     targets = [np.moveaxis(np.asarray(a), 0, -1).copy() for a in y]
     loss, ys = step(xs, targets)
     assert [value.shape for value in ys] == [(5, 6), (2, 6)]
-    direction, start, h = np.random.default_rng(3).normal(size=net.parameters.shape), net.parameters.copy(), 1e-6
+    direction, start, h = (np.random.default_rng(3).normal(size=net.parameters.shape),
+                           net.parameters.copy(), 1e-6)
     analytic, values = float(net.grads @ direction), []
     for sign in (1, -1):
         net.parameters[...] = start + sign * h * direction
@@ -97,14 +103,14 @@ def test_sample_weights_count_for_every_output():
     net, (x, y) = branches("dict"), data("dict")
     weight = np.zeros(24)
     weight[:6] = 1.0
-    net.fit(x, y, loss=LOSSES["dict"], optimizer=xn.SGD(0.1), batch_size=24, sample_weight=weight, shuffle=False,
-            verbose=False)
+    net.fit(x, y, loss=LOSSES["dict"], optimizer=xn.SGD(0.1), batch_size=24, sample_weight=weight,
+            shuffle=False, verbose=False)
     other, (x2, y2) = branches("dict"), data("dict")
     for values in (x2, y2):
         for name in values:
             values[name][6:] = values[name][:1]
-    other.fit(x2, y2, loss=LOSSES["dict"], optimizer=xn.SGD(0.1), batch_size=24, sample_weight=weight, shuffle=False,
-              verbose=False)
+    other.fit(x2, y2, loss=LOSSES["dict"], optimizer=xn.SGD(0.1), batch_size=24,
+              sample_weight=weight, shuffle=False, verbose=False)
     np.testing.assert_allclose(net.parameters, other.parameters, rtol=1e-12)
 
 
@@ -138,14 +144,17 @@ X, Y = data("dict")
 
 @pytest.mark.parametrize("x, y, settings, message", [
     ([X["image"]], Y, {}, "fit: expected|Network: expected inputs as a dict"),
-    ({"image": X["image"]}, Y, {}, "Network: expected inputs for image, vector. Received: a dict with 'image'"),
+    ({"image": X["image"]}, Y, {}, "Network: expected inputs for image, vector. Received: a dict "
+                                   "with 'image'"),
     (X, Y["digit"], {}, "fit: expected targets as a dict for digit, place. Received: ndarray"),
-    (X | {"vector": X["vector"][:5]}, Y, {}, "Network: expected as many samples for each input. Received: "
+    (X | {"vector": X["vector"][:5]}, Y, {}, "Network: expected as many samples for each input. "
+                                             "Received: "
                                              "24 of image, 5 of vector"),
     (X | {"vector": X["image"]}, Y, {}, r"Network: expected vector of shape \(N, 3\)"),
     (X, Y, {"loss": {"digit": "cross_entropy"}}, "fit: expected losses for digit, place"),
     (X, Y, {"loss_weights": {"digit": 1.0}}, "fit: expected loss_weights for digit, place"),
-    (X, Y, {"loss_weights": {"digit": 1.0, "place": -1}}, "fit: expected loss_weights to be a number, 0 or larger"),
+    (X, Y, {"loss_weights": {"digit": 1.0, "place": -1}}, "fit: expected loss_weights to be a "
+                                                          "number, 0 or larger"),
 ])
 def test_what_is_refused(x: Any, y: Any, settings: dict[str, Any], message: str):
     net = branches("dict")

@@ -42,7 +42,8 @@ class Watched(MemoryPool):
 
 
 class Returned(deque):
-    """What came back counts when the pool takes it, under its lock: blocks come from several threads."""
+    """What came back counts when the pool takes it, under its lock: blocks come from several
+    threads."""
 
     def __init__(self, pool: Watched) -> None:
         super().__init__()
@@ -54,8 +55,10 @@ class Returned(deque):
         return block
 
 
-def trained_on(net: xn.Network, N: int, optimizer: xn.Optimizer, loss: xn.Loss, target: Any) -> xn.TrainStep:
-    """A step that was made on N samples, after others: kernels are compiled, and blocks of memory cut."""
+def trained_on(net: xn.Network, N: int, optimizer: xn.Optimizer, loss: xn.Loss,
+               target: Any) -> xn.TrainStep:
+    """A step that was made on N samples, after others: kernels are compiled, and blocks of memory
+    cut."""
     step = xn.TrainStep(net, loss, optimizer, capture=False)
     x = net.backend.empty((*net.input.shape, N), net.dtype)
     x.fill(0)
@@ -64,9 +67,10 @@ def trained_on(net: xn.Network, N: int, optimizer: xn.Optimizer, loss: xn.Loss, 
     return step
 
 
-# --- predictions ------------------------------------------------------------------------------------------------------
+# --- predictions ----------------------------------------------------------------------------------
 
-SMALL = [("numpy_cnn", 64), ("numpy_cnn", 300), ("bilici", 50), ("bilici", 200), ("lecun1989", 100), ("lecun1989", 400),
+SMALL = [("numpy_cnn", 64), ("numpy_cnn", 300), ("bilici", 50), ("bilici", 200), ("lecun1989", 100),
+         ("lecun1989", 400),
          ("lenet5", 100), ("lenet5", 200), ("resnet18", 12)]
 LARGE = [("resnet18", 100), ("resnet50", 20)]       # NumPy alone, which compiles nothing
 
@@ -74,13 +78,15 @@ LARGE = [("resnet18", 100), ("resnet50", 20)]       # NumPy alone, which compile
 @pytest.mark.parametrize("name,N,backend", [(*row, kind) for kind in CPU for row in SMALL] + [
     pytest.param(*row, "numpy", marks=full) for row in LARGE])
 def test_the_peak_is_that_of_the_pool(name, N, backend, monkeypatch):
-    monkeypatch.setenv("XPNET_NUM_THREADS", "1")            # several do not always meet at the worst moment
+    monkeypatch.setenv("XPNET_NUM_THREADS", "1")  # several do not always meet at the worst moment
     small = {"resnet18": (3, 16, 16), "resnet50": (3, 32, 32)}
     net = MODELS[name](backend=backend, **{"input_shape": small[name]} if name in small else {})
     optimizer = xn.SGD(0.0, momentum=0.9)
     report = net.memory_report(N, optimizer)
-    assert (report.parameters, report.gradients, report.state) == (net.parameters.nbytes, net.grads.nbytes, net.state.nbytes)
-    assert report.optimizer == report.parameters and report.batch == N * 4 * np.prod(net.input.shape)
+    assert (report.parameters, report.gradients,
+            report.state) == (net.parameters.nbytes, net.grads.nbytes, net.state.nbytes)
+    assert (report.optimizer == report.parameters and report.batch == N * 4
+            * np.prod(net.input.shape))
     pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
     loss: xn.Loss = xn.HalfSquaredError()
     trained_on(net, N, optimizer, loss, np.zeros((*net.output.shape, N), np.float32))
@@ -112,7 +118,8 @@ def test_with_threads_the_pool_never_lends_more(name, N, monkeypatch):
     net, optimizer = MODELS[name](backend="numpy"), xn.SGD(0.0)
     report = net.memory_report(N, optimizer)
     pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
-    trained_on(net, N, optimizer, xn.HalfSquaredError(), np.zeros((*net.output.shape, N), np.float32))
+    trained_on(net, N, optimizer, xn.HalfSquaredError(),
+               np.zeros((*net.output.shape, N), np.float32))
     assert pool.most <= 1.02 * (report.peak - report.fixed)
 
 
@@ -132,13 +139,16 @@ def test_arrays_of_tasks_count_as_if_threads_met(monkeypatch):
 
 def test_a_report_by_hand():
     """Two dense layers in plain xp: every array that `empty` gives is known."""
-    net = xn.Sequential([xn.Conv2d(4, 3, padding=1), xn.MaxPool2d(2)], input_shape=(2, 8, 8), backend=xn.Backend())
+    net = xn.Sequential([xn.Conv2d(4, 3, padding=1), xn.MaxPool2d(2)], input_shape=(2, 8, 8),
+                        backend=xn.Backend())
     report = net.memory_report(10, xn.Adam())
     image = 10 * 4 * 64                                     # bytes of a map of all samples
     assert (report.batch_size, report.backend, report.batch) == (10, "base", 2 * image)
     assert report.parameters == report.gradients == report.optimizer / 2 and report.state == 0
-    assert [(row.name, row.kind) for row in report.rows] == [("conv1", "Conv2d"), ("pool1", "MaxPool2d")]
-    assert report.rows[1].kept == image + image // 4        # the largest elements, and a byte for each place
+    assert ([(row.name, row.kind) for row in report.rows]
+            == [("conv1", "Conv2d"), ("pool1", "MaxPool2d")])
+    # the largest elements, and a byte for each place
+    assert report.rows[1].kept == image + image // 4
     assert report.peak == report.fixed + report.batch + report.activations + report.transient
     assert report.peak == max(max(row.forward, row.backward) for row in report.rows)
 
@@ -157,7 +167,8 @@ def arrays_in(value: Any) -> dict[int, np.ndarray]:
 @pytest.mark.parametrize("backend", ["base", *CPU])
 @pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.what.__name__)
 def test_what_is_kept_is_what_the_backward_pass_finds(item, backend):
-    """Whoever made it: the backend, or NumPy within an expression. No layer keeps less than nothing."""
+    """Whoever made it: the backend, or NumPy within an expression. No layer keeps less than
+    nothing."""
     net = around(item)
     net.to(xn.Backend() if backend == "base" else backend)
     report = net.memory_report(40)
@@ -172,21 +183,26 @@ def test_what_is_kept_is_what_the_backward_pass_finds(item, backend):
 
 
 def test_an_output_that_nothing_keeps_is_not_kept():
-    """Max-pooling needs no input in its backward pass: of a dropout before it only the mask stays."""
-    net = xn.Sequential([xn.Conv2d(4, 3, padding=1), xn.Dropout(0.5), xn.MaxPool2d(2)], input_shape=(2, 8, 8),
-                        backend="numpy")
+    """Max-pooling needs no input in its backward pass: of a dropout before it only the mask
+    stays."""
+    net = xn.Sequential([xn.Conv2d(4, 3, padding=1), xn.Dropout(0.5), xn.MaxPool2d(2)],
+                        input_shape=(2, 8, 8), backend="numpy")
     report = net.memory_report(100)
     rows, elements = report.rows, 4 * 8 * 8 * 100
-    assert [row.kept for row in rows[1:]] == [elements, elements // 4 * (4 + 1)]   # a mask; the largest, and where
-    assert rows[1].forward >= report.fixed + report.batch + (2 * 4 + 1) * elements  # input, output and mask meet
+    # a mask; the largest, and where
+    assert [row.kept for row in rows[1:]] == [elements, elements // 4 * (4 + 1)]
+    # input, output and mask meet
+    assert rows[1].forward >= report.fixed + report.batch + (2 * 4 + 1) * elements
 
 
 def test_a_report_reads_as_a_table():
     text = str(branches("numpy").memory_report(1000, xn.SGD(0.1)))
     lines = text.splitlines()
     assert re.fullmatch(r"layer +type +kept +most in forward +most in backward", lines[0])
-    assert [line.split()[0] for line in lines[2:-3]] == ["stem", "left", "norm", "sum", "mean", "max", "both", "flat", "out"]
-    assert re.fullmatch(r"parameters [\d.]+ KiB \+ gradients [\d.]+ KiB \+ state [\d.]+ (K?i?B) \+ batch [\d.]+ KiB "
+    assert [line.split()[0] for line in lines[2:-3]] == ["stem", "left", "norm", "sum", "mean",
+                                                         "max", "both", "flat", "out"]
+    assert re.fullmatch(r"parameters [\d.]+ KiB \+ gradients [\d.]+ KiB \+ state [\d.]+ (K?i?B) \+ "
+                        r"batch [\d.]+ KiB "
                         r"\+ activations [\d.]+ MiB \+ transient [\d.]+ MiB", lines[-2])
     assert re.fullmatch(r"peak of a batch of 1,000 on numpy: [\d.]+ MiB", lines[-1])
 
@@ -197,7 +213,8 @@ def test_what_is_asked_for_is_tried_where_it_is_small_and_drawn_out_where_it_is_
     assert exact.samples == (100, 101)
     far, near = memory.Forecast(net), exact.report(100)
     assert far.samples == (256, 512)
-    assert far.report(100) == near == net.memory_report(100)            # plain xp: everything grows in a straight line
+    # plain xp: everything grows in a straight line
+    assert far.report(100) == near == net.memory_report(100)
     growth = net.memory_report(200).activations - near.activations
     assert far.report(1000).activations == near.activations + 9 * growth
 
@@ -215,7 +232,8 @@ def test_networks_that_need_much_are_tried_with_few_samples():
         patch.setattr(memory, "_trace", trace)
         memory.Forecast(net)
         work = 3 * sum(layer.multiply_adds() for layer in layers)
-        assert seen[1] == 2 * seen[0] and sum(seen) * work <= memory.PROBE_WORK < 2 * sum(seen) * work
+        assert (seen[1] == 2 * seen[0] and sum(seen) * work <= memory.PROBE_WORK < 2
+                * sum(seen) * work)
         memory.Forecast(net, room=5 * outputs)
         assert seen[2:] == [2, 4]
 
@@ -227,7 +245,7 @@ def test_a_forward_pass_alone_needs_less():
     assert all(row.backward == 0 for row in prediction.rows)
 
 
-# --- nothing is disturbed ---------------------------------------------------------------------------------------------
+# --- nothing is disturbed -------------------------------------------------------------------------
 
 class Stubborn(xn.Layer):
     """Fails in its backward pass."""
@@ -245,13 +263,15 @@ class Stubborn(xn.Layer):
 
 
 def attributes(net: xn.Network) -> list[dict[str, Any]]:
-    return [dict(vars(thing)) for layer in net.layers for thing in (layer, *layer.parameters, *layer.states)]
+    return ([dict(vars(thing)) for layer in net.layers
+             for thing in (layer, *layer.parameters, *layer.states)])
 
 
 @pytest.mark.parametrize("backend", CPU)
 def test_a_report_changes_nothing(backend):
     net, rng = branches(backend, "float32"), np.random.default_rng(0)
-    x, dy = rng.standard_normal((2, 6, 6, 5)).astype(np.float32), rng.standard_normal((5, 5)).astype(np.float32)
+    x, dy = (rng.standard_normal((2, 6, 6, 5)).astype(np.float32),
+             rng.standard_normal((5, 5)).astype(np.float32))
     net.forward(x, xn.TRAIN)
     net.grads[...] = 7
     before = attributes(net)
@@ -260,7 +280,7 @@ def test_a_report_changes_nothing(backend):
     assert (net.grads == 7).all()
     for now, then in zip(attributes(net), before):
         assert now.keys() == then.keys() and all(now[name] is then[name] for name in now)
-    net.backward(dy)                                        # with what the forward pass before the report had kept
+    net.backward(dy)  # with what the forward pass before the report had kept
     twin = branches(backend, "float32")
     twin.grads[...] = 7                                     # also in the gaps between the views
     twin.forward(x, xn.TRAIN)
@@ -286,11 +306,12 @@ def test_what_is_no_question(arguments, message):
         branches("numpy").memory_report(*arguments)
 
 
-# --- out of memory, on the CPU ----------------------------------------------------------------------------------------
+# --- out of memory, on the CPU --------------------------------------------------------------------
 
 @contextmanager
 def limited(net: xn.Network, size: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The pool of the network lends no more than `size` bytes, and the system says that there is no more."""
+    """The pool of the network lends no more than `size` bytes, and the system says that there is no
+    more."""
     class Limited(Watched):
         def _take(self, size_asked: int) -> Any:
             if self.lent + size_asked > size:
@@ -310,16 +331,20 @@ def test_the_error_names_a_batch_that_fits(backend, monkeypatch):
     optimizer = xn.Adam()
 
     def fit(batch_size: int) -> None:
-        net.fit(x, y, loss="cross_entropy", optimizer=optimizer, batch_size=batch_size, verbose=False)
+        net.fit(x, y, loss="cross_entropy", optimizer=optimizer, batch_size=batch_size,
+                verbose=False)
 
     with limited(net, 30 << 20, monkeypatch):
         with pytest.raises(xn.OutOfMemory) as raised:
             fit(500)
         error = raised.value
-        assert isinstance(error, MemoryError) and isinstance(error.__cause__, MemoryError) and error.batch_size == 500
+        assert (isinstance(error, MemoryError) and isinstance(error.__cause__, MemoryError)
+                and error.batch_size == 500)
         assert re.fullmatch(
-            rf"fit: expected a batch that fits into the 30 MiB that are free on {backend}. Received: batch_size=500, which needs "
-            rf"about [\d.]+ MiB beside the network's [\d.]+ MiB. batch_size={error.fits} would fit.", str(error))
+            rf"fit: expected a batch that fits into the 30 MiB that are free on {backend}. "
+            rf"Received: batch_size=500, which needs "
+            rf"about [\d.]+ MiB beside the network's [\d.]+ MiB. batch_size={error.fits} would "
+            rf"fit.", str(error))
         assert error.fits is not None and 100 < error.fits < 500
         fit(error.fits)
         with pytest.raises(xn.OutOfMemory):
@@ -329,9 +354,11 @@ def test_the_error_names_a_batch_that_fits(backend, monkeypatch):
 CALLS: dict[str, Callable[[xn.Network, np.ndarray, np.ndarray], object]] = {
     "predict": lambda net, x, y: net.predict(x, batch_size=600),
     "evaluate": lambda net, x, y: net.evaluate(x, y, loss="cross_entropy", batch_size=600),
-    "fit: validation": lambda net, x, y: net.fit(x[:8], y[:8], loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=4,
+    "fit: validation": lambda net, x,
+    y: net.fit(x[:8], y[:8], loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=4,
                                                  validation=(x, y), verbose=False),
-    "TrainStep": lambda net, x, y: xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))(net.batch_last(x), y),
+    "TrainStep": lambda net, x,
+    y: xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))(net.batch_last(x), y),
 }
 
 
@@ -348,7 +375,8 @@ def test_everything_that_takes_batches_says_what_would_fit(who: str, monkeypatch
 
 def test_nothing_else_is_explained():
     net = branches("numpy")
-    for error in (ValueError("another one"), memory.OutOfMemory("said already", 3, 2), KeyboardInterrupt()):
+    for error in (ValueError("another one"), memory.OutOfMemory("said already", 3, 2),
+                  KeyboardInterrupt()):
         with pytest.raises(type(error)) as raised, memory.explained(net, "fit", 8):
             raise error
         assert raised.value is error
@@ -359,23 +387,28 @@ def test_where_nothing_is_known_nothing_is_promised(monkeypatch):
     monkeypatch.setattr(memory, "_free_memory", lambda backend: None)
     with pytest.raises(memory.OutOfMemory) as raised, memory.explained(net, "predict", 8):
         raise MemoryError
-    assert str(raised.value) == "predict: expected a batch that fits into the memory of numpy. Received: batch_size=8."
+    assert (str(raised.value) == "predict: expected a batch that fits into the memory of numpy. "
+                                 "Received: batch_size=8.")
     assert raised.value.fits is None
 
     def broken(*_: Any, **__: Any) -> None:
         raise MemoryError("again")
 
     monkeypatch.setattr(memory, "_free_memory", lambda backend: 100)
-    with pytest.raises(memory.OutOfMemory, match="Not even one sample fits.") as raised, memory.explained(net, "fit", 8):
+    with pytest.raises(memory.OutOfMemory,
+                       match="Not even one sample fits.") as raised, memory.explained(
+                           net, "fit", 8):
         raise MemoryError
     assert raised.value.fits == 0
     monkeypatch.setattr(memory, "_trace", broken)
-    with pytest.raises(memory.OutOfMemory, match="Received: batch_size=8.$"), memory.explained(net, "fit", 8):
+    with pytest.raises(memory.OutOfMemory, match="Received: batch_size=8.$"), memory.explained(
+            net, "fit", 8):
         raise MemoryError
 
 
 def test_the_failed_batch_is_gone_when_memory_is_looked_at(monkeypatch):
-    """What failed is held by the frames of its traceback, and by the layers that wait for a backward pass."""
+    """What failed is held by the frames of its traceback, and by the layers that wait for a
+    backward pass."""
     net = MODELS["numpy_cnn"](backend="numpy")
     pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
     seen: list[int] = []
@@ -405,7 +438,7 @@ def test_the_memory_that_is_free_is_that_of_the_system_and_of_the_pool():
     assert free is not None and free > 100 << 20
 
 
-# --- on a GPU that is pretended ---------------------------------------------------------------------------------------
+# --- on a GPU that is pretended -------------------------------------------------------------------
 
 def test_a_pretended_gpu_needs_what_the_report_says(folder, monkeypatch):
     with pretended(folder) as (backend, gpus):
@@ -434,8 +467,8 @@ def test_a_gpu_without_enough_memory(capture: bool, folder):
         x, y = samples(1000)
 
         def fit(batch_size: int) -> None:
-            net.fit(x, y, loss="cross_entropy", optimizer=optimizer, epochs=4, batch_size=batch_size, capture=capture,
-                    verbose=False)
+            net.fit(x, y, loss="cross_entropy", optimizer=optimizer, epochs=4,
+                    batch_size=batch_size, capture=capture, verbose=False)
 
         try:
             fit(1000)
@@ -444,7 +477,7 @@ def test_a_gpu_without_enough_memory(capture: bool, folder):
             assert "KiB that are free on cupy:0. Received: batch_size=1000" in str(error)
             fits = error.fits
             assert fits and 50 < fits < 400
-            fit(fits)                                       # here, where the error still holds its frames
+            fit(fits)  # here, where the error still holds its frames
         else:
             pytest.fail("1,000 samples fitted")
         with pytest.raises(xn.OutOfMemory):
@@ -457,6 +490,7 @@ def test_cuda_errors_about_memory_are_such_too(folder):
     with pretended(folder) as (backend, _):
         net = network(backend)
         for text, expected in (("cudaErrorMemoryAllocation: out of memory", memory.OutOfMemory),
-                               ("cudaErrorIllegalAddress: an illegal memory access", fake_streams.CUDARuntimeError)):
+                               ("cudaErrorIllegalAddress: an illegal memory access",
+                                fake_streams.CUDARuntimeError)):
             with pytest.raises(expected), memory.explained(net, "fit", 8):
                 raise fake_streams.CUDARuntimeError(text)

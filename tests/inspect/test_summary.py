@@ -65,7 +65,7 @@ def test_rows_name_what_a_layer_reads():
     assert table["both"].inputs == ("mean", "max")
 
 
-# --- multiply-adds: counted one by one ----------------------------------------------------------------------------------
+# --- multiply-adds: counted one by one ------------------------------------------------------------
 
 @pytest.mark.parametrize("layer, shape", [
     (lambda: xn.Conv2d(6, 3, stride=2, padding=1, groups=2), (4, 9, 7)),
@@ -75,7 +75,8 @@ def test_rows_name_what_a_layer_reads():
     (lambda: xn.Linear(6), (11,)),
 ])
 def test_multiply_adds_are_the_terms_of_all_sums(layer, shape):
-    """With every weight and input 1 and no bias, an output element is the number of its products; padding counts too."""
+    """With every weight and input 1 and no bias, an output element is the number of its products;
+    padding counts too."""
     net = xn.Sequential([layer()], input_shape=shape, backend="numpy", dtype="float64")
     for p in net.layers[0].parameters:
         p.data[...] = p.name == "W"
@@ -83,17 +84,19 @@ def test_multiply_adds_are_the_terms_of_all_sums(layer, shape):
     if any(padding):            # the same layer, on an input that already has its border, of ones
         top, bottom, left, right = padding
         shape = shape[0], shape[1] + top + bottom, shape[2] + left + right
-        bare = xn.Sequential([xn.Conv2d(6, 3, stride=2, groups=2)], input_shape=shape, backend="numpy", dtype="float64")
+        bare = xn.Sequential([xn.Conv2d(6, 3, stride=2, groups=2)], input_shape=shape,
+                             backend="numpy", dtype="float64")
         bare.parameters[...] = net.parameters
     else:
         bare = net
     assert rows(net)[0].multiply_adds == bare(np.ones((1, *shape))).sum()
 
 
-# --- receptive fields: found by pushing on one element after the other ----------------------------------------------------
+# --- receptive fields: found by pushing on one element after the other ----------------------------
 
 def field_of_the_centre(net: xn.Network, node) -> tuple[int, int]:
-    """Rows and columns between the first and last input element on which the value's central element depends."""
+    """Rows and columns between the first and last input element on which the value's central
+    element depends."""
     x = net.batch_last(np.random.default_rng(0).normal(size=(1, *net.input.shape)))
     value = net.run([x], [node])[0]
     centre = tuple(size // 2 for size in value.shape)
@@ -130,12 +133,14 @@ def test_receptive_fields_of_branches_are_the_widest():
 
 def test_two_small_convolutions_see_what_a_large_one_sees():
     def sees(*layers):
-        return rows(xn.Sequential(layers, input_shape=(1, 32, 32), backend="numpy"))[-1].receptive_field
+        return (rows(xn.Sequential(layers, input_shape=(1, 32, 32), backend="numpy"))[
+            -1].receptive_field)
 
     assert sees(xn.Conv2d(1, 3), xn.Conv2d(1, 3)) == sees(xn.Conv2d(1, 5)) == (5, 5)
-    assert sees(*(xn.Conv2d(1, 3) for _ in range(3))) == sees(xn.Conv2d(1, 7)) == (7, 7)     # Simonyan and Zisserman 2015
+    # Simonyan and Zisserman 2015
+    assert sees(*(xn.Conv2d(1, 3) for _ in range(3))) == sees(xn.Conv2d(1, 7)) == (7, 7)
     assert sees(xn.Conv2d(1, 3), xn.Flatten()) is None
-    assert sees(xn.Conv2d(1, 3, padding=1), xn.GlobalAvgPool2d()) == (34, 34)       # the border included
+    assert sees(xn.Conv2d(1, 3, padding=1), xn.GlobalAvgPool2d()) == (34, 34)  # the border included
 
 
 @pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.name)

@@ -1,4 +1,5 @@
-"""net.load looks at the architecture in the file: arrays of a network that computes something else are refused."""
+"""net.load looks at the architecture in the file: arrays of a network that computes something else
+are refused."""
 
 from __future__ import annotations
 
@@ -12,10 +13,13 @@ import xpnet as xn
 from tests.io.test_damaged_files import parts, write
 
 
-def net(hidden=None, *, units=8, shape=(1, 6, 6), dtype="float32", seed=0, **options) -> xn.Sequential:
+def net(hidden=None, *, units=8, shape=(1, 6, 6), dtype="float32", seed=0,
+        **options) -> xn.Sequential:
     conv = {"kernel_size": 3, "padding": 1, "init": None} | options
-    return xn.Sequential([xn.Conv2d(4, **conv, name="a"), hidden or xn.ReLU(name="f"), xn.Flatten(name="flat"),
-                          xn.Linear(units, name="out")], input_shape=shape, backend="numpy", dtype=dtype, seed=seed)
+    return xn.Sequential([xn.Conv2d(4, **conv, name="a"), hidden or xn.ReLU(name="f"),
+                          xn.Flatten(name="flat"),
+                          xn.Linear(units, name="out")], input_shape=shape, backend="numpy",
+                         dtype=dtype, seed=seed)
 
 
 @pytest.mark.parametrize("other, difference", [
@@ -24,18 +28,24 @@ def net(hidden=None, *, units=8, shape=(1, 6, 6), dtype="float32", seed=0, **opt
     (lambda: net(units=9), "out has units=9 and not 8"),
     (lambda: net(padding=(1, 0, 1, 2)), r"a has padding=\[1, 0, 1, 2\] and not 1"),
     (lambda: net(activation="relu"), "a has activation='relu' and not None"),
-    (lambda: net(kernel_size=5, padding=2), "a has kernel_size=5 and not 3, a has padding=2 and not 1"),
-    (lambda: net(shape=(1, 4, 9)), r"there is input of shape \[1, 4, 9\] and not input of shape \[1, 6, 6\]"),
-    (lambda: net(xn.ReLU(name="g")), "there is no layer f, flat reads \\['g'\\] and not \\['f'\\], there is a layer g"),
+    (lambda: net(kernel_size=5, padding=2), "a has kernel_size=5 and not 3, a has padding=2 and "
+                                            "not 1"),
+    (lambda: net(shape=(1, 4, 9)), r"there is input of shape \[1, 4, 9\] and not input of shape "
+                                   r"\[1, 6, 6\]"),
+    (lambda: net(xn.ReLU(name="g")), "there is no layer f, flat reads \\['g'\\] and not \\['f'\\], "
+                                     "there is a layer g"),
     (lambda: xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy"),
-     r"there is input of shape \[2\] and not input of shape \[1, 6, 6\], there is no layer a, there is no layer f, there is no layer flat, "
+     r"there is input of shape \[2\] and not input of shape \[1, 6, 6\], there is no layer a, "
+     r"there is no layer f, there is no layer flat, "
      "and 3 more differences"),
 ])
 def test_another_architecture_is_refused(other, difference, tmp_path):
     other().save(tmp_path / "file")
     mine = net()
-    with untouched(mine), pytest.raises(ValueError, match="^load: expected a file of a network of this architecture. Received: "
-                                                          f".*file, where {difference}. .*architecture=False") as caught:
+    with untouched(mine), pytest.raises(ValueError, match="^load: expected a file of a network of "
+                                                          "this architecture. Received: "
+                                                          f".*file, where {difference}. "
+                                                          ".*architecture=False") as caught:
         mine.load(tmp_path / "file")
     assert "\n" not in str(caught.value)
 
@@ -43,17 +53,21 @@ def test_another_architecture_is_refused(other, difference, tmp_path):
 def test_the_arrays_alone(tmp_path):
     other, mine = net(xn.Tanh(name="f"), seed=1), net()
     other.save(tmp_path / "file")
-    assert mine.load(tmp_path / "file", architecture=False) is mine and same(values(mine), values(other))
+    assert (mine.load(tmp_path / "file", architecture=False) is mine
+            and same(values(mine), values(other)))
     net(units=9).save(tmp_path / "file")
-    with untouched(mine), pytest.raises(ValueError, match=r"expected out.W to be floating-point numbers of shape \(8, 144\)"):
+    with untouched(mine), pytest.raises(ValueError, match=r"expected out.W to be floating-point "
+                                                          r"numbers of shape \(8, 144\)"):
         mine.load(tmp_path / "file", architecture=False)
     with pytest.raises(ValueError, match="load: expected architecture to be True or False"):
         mine.load(tmp_path / "file", architecture="no")
 
 
 def test_what_does_not_matter_may_differ(tmp_path):
-    """How initial values were drawn, the dtype, the seed, what is frozen, and two ways to write the same argument."""
-    other = net(seed=3, dtype="float64", padding=(1, 1), kernel_size=(np.int64(3), 3), init="he_normal")
+    """How initial values were drawn, the dtype, the seed, what is frozen, and two ways to write the
+    same argument."""
+    other = net(seed=3, dtype="float64", padding=(1, 1), kernel_size=(np.int64(3), 3),
+                init="he_normal")
     other.layers[0].trainable = False
     other.save(tmp_path / "file")
     mine = net()
@@ -78,7 +92,8 @@ def test_the_order_of_branches_does_not_matter_but_what_a_layer_reads_does(tmp_p
     def graph(swapped):
         x = xn.Input((3,))
         a, b = xn.Linear(4, name="a")(x), xn.Linear(4, name="b")(x)
-        return xn.Network(x, xn.Subtract(name="minus")(*((b, a) if swapped else (a, b))), backend="numpy")
+        return xn.Network(x, xn.Subtract(name="minus")(*((b, a) if swapped else (a, b))),
+                          backend="numpy")
     graph(True).save(tmp_path / "file")
     with pytest.raises(ValueError, match=r"minus reads \['b', 'a'\] and not \['a', 'b'\]"):
         graph(False).load(tmp_path / "file")
@@ -91,7 +106,8 @@ def test_renamed_layers_are_saved_under_their_names(tmp_path):
     mine.layers[0].name = "first"
     mine.save(tmp_path / "file")
     back = xn.load(tmp_path / "file", backend="numpy")
-    assert [layer.name for layer in back.layers] == ["first", "dropout1", "linear2"] and same(values(back), values(mine))
+    assert ([layer.name for layer in back.layers] == ["first", "dropout1", "linear2"]
+            and same(values(back), values(mine)))
     mine.layers[0].name = "linear2"
     with pytest.raises(ValueError, match="save: expected every layer to have a name of its own"):
         mine.save(tmp_path / "file")

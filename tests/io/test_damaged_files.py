@@ -1,4 +1,5 @@
-"""Files that are truncated, foreign or tampered with: clear errors, and the networks in memory as they were."""
+"""Files that are truncated, foreign or tampered with: clear errors, and the networks in memory as
+they were."""
 
 from __future__ import annotations
 
@@ -37,13 +38,15 @@ def refused(saved, match: str, error=ValueError) -> None:
     """Both ways of reading fail, and the network in memory is as it was."""
     net, path = saved
     other = small(seed=1)
-    for read in (lambda: xn.load(path, backend="numpy"), lambda: other.load(path), lambda: net.load(path)):
+    for read in (lambda: xn.load(path, backend="numpy"), lambda: other.load(path),
+                 lambda: net.load(path)):
         with untouched(net), untouched(other), pytest.raises(error, match=match) as caught:
             read()
         assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 4, 8, 20, 300, -300, -100, -4, -1])     # of the end: -300 and more are data
+# of the end: -300 and more are data
+@pytest.mark.parametrize("keep", [0, 1, 4, 8, 20, 300, -300, -100, -4, -1])
 def test_truncated(saved, keep):
     _, path = saved
     path.write_bytes(path.read_bytes()[:keep])
@@ -64,16 +67,21 @@ def archive(path, **members) -> bytes:
 
 
 @pytest.mark.parametrize("content, what", [
-    (b"a text of some length", "truncated or not a safetensors file"), (bytes(64), "truncated or not a safetensors file"), (b"", "an empty file"),
-    (b"\x80\x04\x95 a pickle?", "a pickle"), (b"PK\x03\x04" + bytes(100), "a ZIP archive"), (b"\x1f\x8b\x08", "a gzip archive"),
-    (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, such as Keras writes .*; read it with its own library and copy"),
+    (b"a text of some length", "truncated or not a safetensors file"),
+    (bytes(64), "truncated or not a safetensors file"), (b"", "an empty file"),
+    (b"\x80\x04\x95 a pickle?", "a pickle"), (b"PK\x03\x04" + bytes(100), "a ZIP archive"),
+    (b"\x1f\x8b\x08", "a gzip archive"),
+    (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, such as Keras writes .*; read it with its "
+                                       "own library and copy"),
     (b"\x93NUMPY\x01\x00", "a NumPy array"), (b"\n<!DOCTYPE HTML><html>", "an HTML page"),
     (b"\x1c\0\0\0TFL3", "a TensorFlow Lite file"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer instead of the file"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer instead of "
+                                                                  "the file"),
     (b"\x40\0\0\0\0\0\0\0{", "a safetensors file that is truncated or damaged")])
 def test_no_safetensors_at_all(saved, content, what):
     saved[1].write_bytes(content)
-    refused(saved, f"load: expected a complete safetensors file that save wrote. Received: .*, which is {what}")
+    refused(saved, "load: expected a complete safetensors file that save wrote. Received: .*, "
+                   f"which is {what}")
 
 
 def test_files_of_other_libraries(saved, tmp_path):
@@ -81,14 +89,17 @@ def test_files_of_other_libraries(saved, tmp_path):
     archive(tmp_path / "a.pth", **{"archive/data.pkl": b"", "archive/version": b"3"})
     archive(tmp_path / "a.keras", **{"metadata.json": b"{}", "model.weights.h5": b""})
     (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
-    for name, what in (("a.npz", "a NumPy archive"), ("a.pth", "a PyTorch file"), ("a.keras", "a Keras file"),
-                       ("a.onnx", "an ONNX file")):
-        refused((saved[0], tmp_path / name), f"which is {what} .*read it with its own library and copy the arrays")
+    for name, what in (("a.npz", "a NumPy archive"), ("a.pth", "a PyTorch file"),
+                       ("a.keras", "a Keras file"), ("a.onnx", "an ONNX file")):
+        refused((saved[0], tmp_path / name), f"which is {what} .*read it with its own library and "
+                                             "copy the arrays")
 
 
-@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.PTH", "net.h5", "net.npz", "net.pkl", "net.keras", "net.json"])
+@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.PTH", "net.h5", "net.npz", "net.pkl",
+                                  "net.keras", "net.json"])
 def test_save_writes_no_other_format(tmp_path, name):
-    with pytest.raises(ValueError, match="save: expected a name that ends with .safetensors, .*whose suffix means"):
+    with pytest.raises(ValueError, match="save: expected a name that ends with .safetensors, "
+                                         ".*whose suffix means"):
         small().save(tmp_path / name)
     assert not list(tmp_path.iterdir())
     for fine in ("net", "net.safetensors", "net.best", "onnx"):
@@ -97,7 +108,8 @@ def test_save_writes_no_other_format(tmp_path, name):
 
 def test_a_file_of_another_program(saved):
     from safetensors.numpy import save_file
-    for metadata in (None, {"format": "pt"}, {"xpnet": "{}"}, {"xpnet": '{"format": "xpnet-2"}'}, {"xpnet": "[]"}):
+    for metadata in (None, {"format": "pt"}, {"xpnet": "{}"}, {"xpnet": '{"format": "xpnet-2"}'},
+                     {"xpnet": "[]"}):
         save_file({"weight": np.zeros(3, np.float32)}, saved[1], metadata)
         refused(saved, r"load: expected a file that xpnet saved \(format xpnet-1\)")
 
@@ -108,7 +120,8 @@ def test_element_types_that_numpy_has_not(saved, kind):
     size = {"BF16": 2, "F8_E4M3": 1}[kind]
     write(saved[1], header | {"linear1.b": {"dtype": kind, "shape": [64 // size], "data_offsets":
                                             header["linear1.b"]["data_offsets"]}}, data)
-    refused(saved, "load: expected a complete safetensors file|load: expected linear1.b to be floating-point numbers")
+    refused(saved, "load: expected a complete safetensors file|load: expected linear1.b to be "
+                   "floating-point numbers")
 
 
 def without(header: dict, name: str) -> dict:
@@ -121,9 +134,13 @@ def test_arrays_that_do_not_belong(saved):
     metadata, arrays = parts(path)[0]["__metadata__"], load_file(path)
     for changed, message in (
         (without(arrays, "linear1.b"), "expected the arrays of this network.*differs in linear1.b"),
-        (arrays | {"extra": np.zeros(1, np.float32)}, "expected the arrays of this network.*differs in extra"),
-        (arrays | {"linear1.b": np.zeros(15, np.float32)}, r"expected linear1.b to be floating-point numbers of shape \(16,\)"),
-        (arrays | {"linear1.W": np.zeros((2, 16), np.float32)}, r"of shape \(16, 2\). Received: float32 of shape \(2, 16\)"),
+        (arrays | {"extra": np.zeros(1, np.float32)}, "expected the arrays of this "
+                                                      "network.*differs in extra"),
+        (arrays | {"linear1.b": np.zeros(15, np.float32)}, r"expected linear1.b to be "
+                                                           r"floating-point numbers of shape "
+                                                           r"\(16,\)"),
+        (arrays | {"linear1.W": np.zeros((2, 16), np.float32)}, r"of shape \(16, 2\). Received: "
+                                                                r"float32 of shape \(2, 16\)"),
         (arrays | {"linear1.b": np.zeros(16, np.int32)}, "floating-point numbers.*Received: I32"),
     ):
         save_file(changed, path, metadata)
@@ -133,7 +150,8 @@ def test_arrays_that_do_not_belong(saved):
 def test_a_file_of_another_network(saved):
     branches().save(saved[1])
     net = small()
-    with untouched(net), pytest.raises(ValueError, match="expected a file of a network of this architecture"):
+    with untouched(net), pytest.raises(ValueError, match="expected a file of a network of this "
+                                                         "architecture"):
         net.load(saved[1])
     with untouched(net), pytest.raises(ValueError, match="expected the arrays of this network"):
         net.load(saved[1], architecture=False)
@@ -148,7 +166,8 @@ def tampered(saved, change) -> None:
     write(saved[1], header, data)
 
 
-@pytest.mark.parametrize("text", ["{", "nonsense", "", "[" * 100_000, "1" * 5000, '{"format": "xpnet-1", }'])
+@pytest.mark.parametrize("text", ["{", "nonsense", "", "[" * 100_000, "1" * 5000,
+                                  '{"format": "xpnet-1", }'])
 def test_metadata_that_are_no_json(saved, text):
     tampered(saved, lambda about: text if text else "'")
     refused(saved, "load: expected metadata in JSON|load: expected a file that xpnet saved")
@@ -161,8 +180,10 @@ def test_metadata_of_the_wrong_kind(saved, key, value):
     refused(saved, "load: expected an architecture and a progress in the metadata")
 
 
-@pytest.mark.parametrize("progress", [{}, {"epochs": 1, "steps": 1}, {"epochs": -1, "steps": 0, "uses": 0},
-                                      {"epochs": 0, "steps": 2**64, "uses": 0}, {"epochs": "1", "steps": 0, "uses": 0},
+@pytest.mark.parametrize("progress",
+                         [{}, {"epochs": 1, "steps": 1}, {"epochs": -1, "steps": 0, "uses": 0},
+                                      {"epochs": 0, "steps": 2**64, "uses": 0},
+                          {"epochs": "1", "steps": 0, "uses": 0},
                                       {"epochs": 0, "steps": 0.5, "uses": 0}])
 def test_progress_that_is_no_count(saved, progress):
     tampered(saved, lambda about: about | {"progress": progress})
@@ -185,12 +206,16 @@ BUILT = "load: expected an architecture whose layers can be built"
 
 @pytest.mark.parametrize("change, message", [
     (set_in("inputs", 0, "shape", [10**9, 10**9, 10**9]), BUILT),
-    (set_in("inputs", 0, "shape", [10**9]), r"expected linear1.W to be floating-point numbers of shape \(16, 1000000000\)"),
-    (set_in("inputs", 0, "shape", [10**12]), f"{BUILT}.*Linear 'linear1': expected W of at most 2\\^40 elements"),
+    (set_in("inputs", 0, "shape", [10**9]), r"expected linear1.W to be floating-point numbers of "
+                                            r"shape \(16, 1000000000\)"),
+    (set_in("inputs", 0, "shape", [10**12]), f"{BUILT}.*Linear 'linear1': expected W of at most "
+                                             "2\\^40 elements"),
     (set_in("inputs", 0, "shape", []), f"{BUILT}.*Input: expected the shape of one sample"),
     (set_in("inputs", 0, "shape", None), BUILT),
-    (set_in("layers", 0, "config", "units", 10**9), r"expected linear1.W to be floating-point numbers of shape \(10+, 2\)"),
-    (set_in("layers", 0, "config", "units", 10**12), f"{BUILT}.*Linear 'linear1': expected W of at most 2\\^40 elements"),
+    (set_in("layers", 0, "config", "units", 10**9), r"expected linear1.W to be floating-point "
+                                                    r"numbers of shape \(10+, 2\)"),
+    (set_in("layers", 0, "config", "units", 10**12), f"{BUILT}.*Linear 'linear1': expected W of at "
+                                                     "most 2\\^40 elements"),
     (set_in("layers", 0, "config", "units", -1), f"{BUILT}.*Linear.*expected units to be an int"),
     (set_in("layers", 0, "config", "surprise", 1), f"{BUILT}.*surprise"),
     (set_in("layers", 0, "config", "self", 1), BUILT),
@@ -204,12 +229,14 @@ BUILT = "load: expected an architecture whose layers can be built"
     (set_in("layers", 0, "inputs", ["input", "input"]), BUILT),
     (set_in("layers", 0, "inputs", [None]), BUILT),
     (set_in("layers", 1, "layer", "linear1"), f"{BUILT}|load: expected"),
-    (set_in("layers", 1, {"name": "relu1", "layer": "nobody", "inputs": ["linear1"]}), f"{BUILT}.*nobody"),
+    (set_in("layers", 1, {"name": "relu1", "layer": "nobody", "inputs": ["linear1"]}),
+     f"{BUILT}.*nobody"),
     (set_in("inputs", []), BUILT),
     (set_in("inputs", [3]), BUILT),
     (set_in("inputs", None), BUILT),
     (set_in("layers", 0, "name", ["a"]), BUILT),
-    (set_in("layers", 2, "name", "linear1"), "load: expected|Network: expected every layer to have a name"),
+    (set_in("layers", 2, "name", "linear1"), "load: expected|Network: expected every layer to have "
+                                             "a name"),
     (set_in("layers", 0, 3), BUILT),
     (set_in("layers", 5), BUILT),
     (set_in("layers", []), f"{BUILT}|expected the arrays"),
@@ -220,7 +247,8 @@ BUILT = "load: expected an architecture whose layers can be built"
     (set_in("outputs", None), BUILT),
 ])
 def test_architectures_that_make_no_sense(saved, change, message):
-    """A clear error from load; a network that is there needs the file's arrays only, and takes them where it may."""
+    """A clear error from load; a network that is there needs the file's arrays only, and takes them
+    where it may."""
     net, path = saved
     tampered(saved, change)
     with untouched(net), pytest.raises(ValueError, match=message):
@@ -243,7 +271,9 @@ def test_what_a_network_that_is_there_does_not_read(saved, change, message):
     assert net.load(path) is net
 
 
-@pytest.mark.parametrize("key, value", [("dtype", "float16"), ("dtype", None), ("dtype", ["float32"]), ("seed", -1),
+@pytest.mark.parametrize("key, value",
+                         [("dtype", "float16"), ("dtype", None), ("dtype", ["float32"]),
+                          ("seed", -1),
                                         ("seed", 2**64), ("seed", "0"), ("seed", None)])
 def test_settings_that_make_no_sense(saved, key, value):
     tampered(saved, set_in(key, value))
@@ -255,7 +285,8 @@ def test_settings_that_make_no_sense(saved, key, value):
 def test_no_such_file(tmp_path, name):
     net = small()
     for read in (lambda: xn.load(tmp_path / name), lambda: net.load(tmp_path / name)):
-        with untouched(net), pytest.raises(FileNotFoundError, match="load: expected a file that save wrote"):
+        with untouched(net), pytest.raises(FileNotFoundError, match="load: expected a file that "
+                                                                    "save wrote"):
             read()
 
 
@@ -263,7 +294,9 @@ def test_no_such_file(tmp_path, name):
 def test_what_is_no_name_of_a_file(name):
     net = small()
     for read in (lambda: xn.load(name), lambda: net.load(name)):
-        with untouched(net), pytest.raises((ValueError, TypeError), match="^load: expected the name of a file. Received: "):
+        with untouched(net), pytest.raises((ValueError, TypeError), match="^load: expected the "
+                                                                          "name of a file. "
+                                                                          "Received: "):
             read()
 
 

@@ -17,7 +17,8 @@ from xpnet.inspect.summary import summary
 from xpnet.models import MODELS
 
 ROOT = Path(__file__).parents[2]
-SHAPES = {"numpy_cnn": (1, 16, 16), "bilici": (1, 8, 8), "lecun1989": (1, 20, 20), "lenet5": (1, 28, 28), "resnet18": (3, 8, 8)}
+SHAPES = {"numpy_cnn": (1, 16, 16), "bilici": (1, 8, 8), "lecun1989": (1, 20, 20),
+          "lenet5": (1, 28, 28), "resnet18": (3, 8, 8)}
 
 
 def trained(epochs: int = 1, seed: int = 0) -> xn.Sequential:
@@ -34,11 +35,13 @@ def saved(tmp_path) -> tuple[xn.Sequential, Path]:
 
 
 def described(net: xn.Network) -> str:
-    """Types, names and settings of the layers; tuples and lists are the same, NumPy's integers and Python's too."""
-    return json.dumps([(type(layer).__name__, layer.name, layer.config()) for layer in net.layers], default=int)
+    """Types, names and settings of the layers; tuples and lists are the same, NumPy's integers and
+    Python's too."""
+    return json.dumps([(type(layer).__name__, layer.name, layer.config()) for layer in net.layers],
+                      default=int)
 
 
-# --- there and back -----------------------------------------------------------------------------------------------------
+# --- there and back -------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_model_comes_back_in_every_bit(name, tmp_path):
@@ -70,7 +73,8 @@ def test_a_graph_comes_back(dtype, tmp_path, backend):
 
 def test_every_layer_comes_back_with_its_settings(tmp_path):
     x = xn.Input((4, 9, 9))
-    h = xn.Conv2d(np.int64(4), (np.int64(3), 2), stride=(1, 2), padding=(1, 0, 2, 1), dilation=2, groups=2, bias=False)(
+    h = xn.Conv2d(np.int64(4), (np.int64(3), 2), stride=(1, 2), padding=(1, 0, 2, 1), dilation=2,
+                  groups=2, bias=False)(
         xn.Rescale([0.1, 0.2, 0.3, np.float64(0.4)], std=np.int64(2))(x))
     h = xn.BatchNorm2d(momentum=0.3, eps=1e-3, activation="tanh")(h)
     h = xn.TableConv2d([(0, 1), (1, 2, 3)], 2, padding="half", activation="sigmoid")(h)
@@ -87,7 +91,8 @@ def test_every_layer_comes_back_with_its_settings(tmp_path):
     assert same(values(back), values(net))
     assert described(back) == described(net)
     data = pictures(3, (4, 9, 9))[0]
-    assert np.array_equal(back(data), net(data)) and np.array_equal(back(data, mode="sample"), net(data, mode="sample"))
+    assert (np.array_equal(back(data), net(data))
+            and np.array_equal(back(data, mode="sample"), net(data, mode="sample")))
 
 
 @pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.name)
@@ -103,7 +108,8 @@ def test_every_layer_of_the_catalogue_comes_back(item, tmp_path):
 
 
 def test_training_goes_on_after_loading(tmp_path):
-    """Shuffling and dropout go on from where they were: 2 + 2 epochs are 4 (SGD without momentum keeps nothing else)."""
+    """Shuffling and dropout go on from where they were: 2 + 2 epochs are 4 (SGD without momentum
+    keeps nothing else)."""
     net = trained(epochs=2)
     net.predict(blobs()[0])
     net(blobs()[0], mode="sample")
@@ -124,7 +130,8 @@ def test_load_into_a_network_that_is_there(saved):
     assert same(values(other), values(net)) and other.seed == 9
     wide = small(dtype="float64")
     wide.load(path)
-    np.testing.assert_array_equal(wide.buffers.arrays["linear1.W"].data, net.buffers.arrays["linear1.W"].data)
+    np.testing.assert_array_equal(wide.buffers.arrays["linear1.W"].data,
+                                  net.buffers.arrays["linear1.W"].data)
 
 
 def test_the_same_network_gives_the_same_file(saved, tmp_path):
@@ -141,10 +148,11 @@ def test_save_replaces_the_old_file_and_leaves_nothing_beside_it(saved):
     assert path.read_bytes() != old and os.listdir(path.parent) == [path.name]
     umask = os.umask(0)
     os.umask(umask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask         # not only its owner's, as temporary files are
+    # not only its owner's, as temporary files are
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
-# --- layers of your own -------------------------------------------------------------------------------------------------
+# --- layers of your own ---------------------------------------------------------------------------
 
 class Scale(xn.Layer):
     """Y = a X with a trained a that starts at `start`."""
@@ -154,7 +162,8 @@ class Scale(xn.Layer):
         self.start = start
 
     def build(self, in_shape):
-        self.a = self.parameter("a", (1,), lambda rng, shape, fan_in, fan_out: np.full(shape, self.start))
+        self.a = self.parameter("a", (1,), lambda rng, shape, fan_in,
+                                fan_out: np.full(shape, self.start))
         return in_shape
 
     def forward(self, x, mode="predict"):
@@ -181,13 +190,15 @@ class Forgetful(Scale):
         super().__init__(factor, name=name)
 
 
-@pytest.mark.parametrize("layer", [Scale(3.0), Scale(np.float32(3.0)), Nameless()], ids=["plain", "numpy", "nameless"])
+@pytest.mark.parametrize("layer", [Scale(3.0), Scale(np.float32(3.0)), Nameless()],
+                         ids=["plain", "numpy", "nameless"])
 def test_layers_of_your_own(layer, tmp_path):
     net = xn.Sequential([layer, xn.Linear(2)], input_shape=(2,), backend="numpy")
     net.save(tmp_path / "file")
     back = xn.load(tmp_path / "file", layers=[Scale, Nameless], backend="numpy")
     assert type(back.layers[0]) is type(layer) and same(values(back), values(net))
-    with pytest.raises(ValueError, match=rf"xpnet has no layer {type(layer).__name__}; pass a class of your own in layers"):
+    with pytest.raises(ValueError, match=rf"xpnet has no layer {type(layer).__name__}; pass a "
+                                         rf"class of your own in layers"):
         xn.load(tmp_path / "file", backend="numpy")
 
 
@@ -200,8 +211,10 @@ class Callable(Scale):
 
 
 @pytest.mark.parametrize("make, error, message", [
-    (Forgetful, AttributeError, "save: Forgetful 'layer1': expected every argument of the constructor in an attribute"),
-    (lambda: Callable(float), TypeError, "save: expected layers whose constructors take numbers, strings, lists or None"),
+    (Forgetful, AttributeError, "save: Forgetful 'layer1': expected every argument of the "
+                                "constructor in an attribute"),
+    (lambda: Callable(float), TypeError, "save: expected layers whose constructors take numbers, "
+                                         "strings, lists or None"),
 ])
 def test_what_cannot_be_saved_says_so(make, error, message, tmp_path):
     net = xn.Sequential([make()], input_shape=(2,), backend="numpy")
@@ -212,10 +225,11 @@ def test_what_cannot_be_saved_says_so(make, error, message, tmp_path):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
-# --- writing that fails ---------------------------------------------------------------------------------------------------
+# --- writing that fails ---------------------------------------------------------------------------
 
 @pytest.mark.parametrize("broken", ["replace", "fsync"])
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()],
+                         ids=["error", "ctrl-c"])
 def test_a_crash_while_writing_keeps_the_old_file(saved, monkeypatch, broken, error):
     net, path = saved
     old = path.read_bytes()
@@ -236,12 +250,14 @@ def test_a_crash_while_writing_keeps_the_old_file(saved, monkeypatch, broken, er
 def test_folders_that_cannot_be_written(tmp_path):
     net = small()
     for path in (tmp_path / "no" / "file", tmp_path / "no" / "file" / ""):
-        with pytest.raises(FileNotFoundError, match="save: expected the name of a file in a folder that exists"):
+        with pytest.raises(FileNotFoundError, match="save: expected the name of a file in a folder "
+                                                    "that exists"):
             net.save(path)
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere, Windows has other rights")
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere, "
+                                                                 "Windows has other rights")
 def test_a_folder_without_rights(saved):
     net, path = saved
     old = path.read_bytes()
@@ -254,20 +270,21 @@ def test_a_folder_without_rights(saved):
         path.parent.chmod(0o700)
 
 
-# --- no code in files -----------------------------------------------------------------------------------------------------
+# --- no code in files -----------------------------------------------------------------------------
 
 def test_nothing_unpickles_or_evaluates():
     """No module of the package imports pickle or calls what runs code out of data.
 
-    But for kept.py: Numba has no other form of a compiled kernel, which is code in any form. Who may have written the file
-    and its checksum are checked before; see test_kept_kernels.py.
+    But for kept.py: Numba has no other form of a compiled kernel, which is code in any form. Who
+    may have written the file and its checksum are checked before; see test_kept_kernels.py.
     """
     forbidden = {"pickle", "marshal", "shelve", "dill", "joblib"}
     kept = ROOT / "backends/numba/kernels/kept.py"
     for path in {*(ROOT / "xpnet").rglob("*.py"), *(ROOT / "backends").rglob("*.py")} - {kept}:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = {alias.name.split(".")[0] for alias in node.names} | {(getattr(node, "module", "") or "").split(".")[0]}
+                names = ({alias.name.split(".")[0] for alias in node.names} | {
+                    (getattr(node, "module", "") or "").split(".")[0]})
                 assert not names & forbidden, path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in {"eval", "exec", "compile"}, path

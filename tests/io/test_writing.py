@@ -1,4 +1,5 @@
-"""write_atomically: what is at the path is a whole file at every moment, and nothing else than a file is replaced."""
+"""write_atomically: what is at the path is a whole file at every moment, and nothing else than a
+file is replaced."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def refused(path: Path | str, error: type[Exception], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-# --- what is no file ------------------------------------------------------------------------------------------------------
+# --- what is no file ------------------------------------------------------------------------------
 
 def test_folders_pipes_sockets_and_devices_are_not_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
@@ -55,7 +56,8 @@ def test_folders_pipes_sockets_and_devices_are_not_replaced(tmp_path):
         (tmp_path / f"link to {name}").symlink_to(name)
         before = os.stat(tmp_path / name)
         for given in (name, f"link to {name}"):
-            refused(tmp_path / given, FileExistsError, f"^save: expected the name of a file. Received: .*, which is {kind}.$")
+            refused(tmp_path / given, FileExistsError, "^save: expected the name of a file. "
+                                                       f"Received: .*, which is {kind}.$")
         after = os.stat(tmp_path / name)
         assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     listening.close()
@@ -65,14 +67,17 @@ def test_folders_pipes_sockets_and_devices_are_not_replaced(tmp_path):
 def test_an_open_pipe_is_not_replaced():
     reading, writing = os.pipe()
     try:
-        refused(f"/proc/self/fd/{writing}" if os.path.isdir("/proc/self/fd") else f"/dev/fd/{writing}", FileExistsError, "a pipe")
+        refused(f"/proc/self/fd/{writing}" if os.path.isdir("/proc/self/fd")
+                else f"/dev/fd/{writing}", FileExistsError, "a pipe")
     finally:
         os.close(reading)
         os.close(writing)
 
 
-@pytest.mark.parametrize("name, error", [("", ValueError), ("a\0b", ValueError), (3, TypeError), (None, TypeError),
-                                         (b"bytes", TypeError), ("n" * 300, OSError), ("loop", OSError)])
+@pytest.mark.parametrize("name, error", [("", ValueError), ("a\0b", ValueError), (3, TypeError),
+                                         (None, TypeError),
+                                         (b"bytes", TypeError), ("n" * 300, OSError),
+                                         ("loop", OSError)])
 def test_names_that_are_none(name, error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
@@ -80,7 +85,7 @@ def test_names_that_are_none(name, error, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["loop"]
 
 
-# --- what stays as it was -------------------------------------------------------------------------------------------------
+# --- what stays as it was -------------------------------------------------------------------------
 
 @pytest.mark.parametrize("absolute", [True, False])
 def test_links_are_followed(path, absolute):
@@ -91,7 +96,7 @@ def test_links_are_followed(path, absolute):
     write_atomically(second, NEW)
     assert path.read_bytes() == NEW and first.is_symlink() and second.is_symlink()
     assert sorted(os.listdir(path.parent)) == ["elsewhere", "file", "second"]
-    path.unlink()                                               # a link to nothing makes the file that it names
+    path.unlink()  # a link to nothing makes the file that it names
     write_atomically(second, OLD)
     assert path.read_bytes() == OLD and second.is_symlink() and not path.is_symlink()
 
@@ -124,7 +129,8 @@ def test_the_owner_stays(path):
 @pytest.mark.parametrize("mode", [0o444, 0o400, 0o555, 0])
 def test_read_only_files_are_refused_for_root_too(path, mode):
     path.chmod(mode)
-    refused(path, PermissionError, "^save: expected a file that may be written. Received: .*file, which is read-only.$")
+    refused(path, PermissionError, "^save: expected a file that may be written. Received: .*file, "
+                                   "which is read-only.$")
     link = path.parent / "link"
     link.symlink_to(path)
     refused(link, PermissionError, "which is read-only")
@@ -139,12 +145,14 @@ def test_hard_links_stay(path, content):
     other.hardlink_to(path)
     inode = path.stat().st_ino
     write_atomically(path, content)
-    assert path.read_bytes() == other.read_bytes() == content and path.stat().st_ino == other.stat().st_ino == inode
+    assert (path.read_bytes() == other.read_bytes() == content
+            and path.stat().st_ino == other.stat().st_ino == inode)
     assert sorted(os.listdir(path.parent)) == ["file", "other"]
 
 
 def test_an_owner_who_cannot_be_kept_keeps_the_file(path, monkeypatch):
-    """A file of somebody else's that we may write, in a folder where we may rename: its inode takes the content."""
+    """A file of somebody else's that we may write, in a folder where we may rename: its inode takes
+    the content."""
     def chown(*_):
         raise PermissionError(errno.EPERM, "not yours")
     real, inode = os.fstat, path.stat().st_ino
@@ -159,10 +167,11 @@ def test_an_owner_who_cannot_be_kept_keeps_the_file(path, monkeypatch):
         patch.setattr(files.os, "fchown", chown)
         patch.setattr(files.os, "fstat", of_another)
         write_atomically(path, NEW)
-    assert path.read_bytes() == NEW and path.stat().st_ino == inode and os.listdir(path.parent) == ["file"]
+    assert (path.read_bytes() == NEW and path.stat().st_ino == inode
+            and os.listdir(path.parent) == ["file"])
 
 
-# --- names ----------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["n" * 250, "n" * 255, "ü" * 120, ".hidden", "-dash", " space "])
 def test_long_and_odd_names(tmp_path, name):
@@ -178,7 +187,7 @@ def test_relative_names(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["file"] and Path("file").read_bytes() == NEW
 
 
-# --- the temporary file ---------------------------------------------------------------------------------------------------
+# --- the temporary file ---------------------------------------------------------------------------
 
 def test_a_planted_name_is_neither_followed_nor_opened(path, monkeypatch):
     """The first random name is taken, by a link to a file that must not change."""
@@ -195,7 +204,8 @@ def test_a_planted_name_is_neither_followed_nor_opened(path, monkeypatch):
 
 def test_temporary_names_are_not_the_same_twice(path, monkeypatch):
     seen, real = [], os.open
-    monkeypatch.setattr(files.os, "open", lambda name, flags, *mode: seen.append((name, flags)) or real(name, flags, *mode))
+    monkeypatch.setattr(files.os, "open", lambda name, flags, *mode: seen.append((name, flags))
+                        or real(name, flags, *mode))
     write_atomically(path, NEW)
     write_atomically(path, NEW)
     made = [(name, flags) for name, flags in seen if flags & os.O_CREAT]
@@ -211,7 +221,8 @@ def test_the_folder_is_flushed_after_the_rename(path, monkeypatch):
         done.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file")
         sync(file)
     monkeypatch.setattr(files.os, "fsync", noted)
-    monkeypatch.setattr(files.os, "replace", lambda *names: done.append("rename") or replace(*names))
+    monkeypatch.setattr(files.os, "replace", lambda *names: done.append("rename")
+                        or replace(*names))
     write_atomically(path, NEW)
     assert done == ["file", "rename", "folder"]
 
@@ -227,8 +238,10 @@ sys.stdin.read()
 
 def test_only_our_leftovers_of_dead_processes_are_removed(path):
     folder = path.parent
-    kept = {"file", ".xpnet-0123.part", ".xpnet-0123456789abcdeg.part", "xpnet-0123456789abcdef.part", ".other.part",
-            ".xpnet-0123456789abcdef.complete", ".xpnet-1111111111111111.part", ".xpnet-2222222222222222.part",
+    kept = {"file", ".xpnet-0123.part", ".xpnet-0123456789abcdeg.part",
+            "xpnet-0123456789abcdef.part", ".other.part",
+            ".xpnet-0123456789abcdef.complete", ".xpnet-1111111111111111.part",
+            ".xpnet-2222222222222222.part",
             ".xpnet-3333333333333333.part"}
     for name in kept - {"file", ".xpnet-1111111111111111.part", ".xpnet-2222222222222222.part"}:
         (folder / name).write_bytes(b"x")
@@ -240,7 +253,8 @@ def test_only_our_leftovers_of_dead_processes_are_removed(path):
         somebody_elses.write_bytes(b"x")
         os.chown(somebody_elses, 12345, 12345)
         kept.add(somebody_elses.name)
-    living = subprocess.Popen([sys.executable, "-c", LOCKER, folder / ".xpnet-3333333333333333.part"],
+    living = subprocess.Popen([sys.executable, "-c", LOCKER,
+                               folder / ".xpnet-3333333333333333.part"],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert living.stdout.readline() == b"locked\n"
     write_atomically(path, NEW)
@@ -250,7 +264,7 @@ def test_only_our_leftovers_of_dead_processes_are_removed(path):
     assert set(os.listdir(folder)) == kept - {".xpnet-3333333333333333.part"}
 
 
-# --- failures -------------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("linked", [False, True], ids=["renamed", "copied"])
 @pytest.mark.parametrize("broken", ["fsync", "replace", "posix_fallocate", "rename"])
@@ -267,7 +281,8 @@ def test_a_full_disk_is_said_clearly_and_keeps_the_old_file(path, linked, broken
         raise OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
         patch.setattr(files.os, broken, full)
-        refused(path, OSError, r"^\[Errno 28\] save: expected to write .*file. Received: No space left on device")
+        refused(path, OSError, r"^\[Errno 28\] save: expected to write .*file. Received: No space "
+                               r"left on device")
     assert path.read_bytes() == OLD and sorted(os.listdir(path.parent)) == there
 
 
@@ -315,7 +330,8 @@ while True:
 
 @pytest.mark.parametrize("linked", [False, True], ids=["renamed", "copied"])
 def test_a_killed_process_leaves_a_whole_file(path, linked):
-    """kill -9 at twelve moments: the file is a whole one, or where it was copied into, a whole one lies beside it."""
+    """kill -9 at twelve moments: the file is a whole one, or where it was copied into, a whole one
+    lies beside it."""
     content = {letter * (1 << 20) for letter in (b"a", b"b")}
     write_atomically(path, b"a" * (1 << 20))
     if linked:

@@ -40,7 +40,8 @@ FROM_ROUNDED_OUTPUT = {"sigmoid": 1.0, "logistic": 1.0, "tanh": 1.0, "scaled_tan
 PASSES_ZERO = dict.fromkeys(("silu", "swish", "gelu", "gelu_tanh", "mish"), (-2, -0.5))
 # Derivatives that are a choice between constants, and what it gives for NaN. All others give NaN.
 CONSTANT_AT_NAN = {
-    "relu": 0, "linear": 1, "relie": 0.01, "ramp": 0.1, "leaky_relu": 0.01, "plse": 0.125, "stair": 1,
+    "relu": 0, "linear": 1, "relie": 0.01, "ramp": 0.1, "leaky_relu": 0.01, "plse": 0.125,
+    "stair": 1,
     "hardtanh": 0, "lhtan": 0.001, "relu6": 0, "hard_sigmoid": 0, "softshrink": 1, "hardshrink": 1,
     "thresholded_relu": 0, "step": 0}
 

@@ -21,7 +21,8 @@ class Block(xn.Layer):
         self.p = p
 
     def build(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self.linear, self.norm, self.drop = xn.Linear(in_shape[0]), xn.BatchNorm1d(), xn.Dropout(self.p)
+        self.linear, self.norm, self.drop = (xn.Linear(in_shape[0]), xn.BatchNorm1d(),
+                                             xn.Dropout(self.p))
         shape = self.child("linear", self.linear, in_shape)
         return self.child("drop", self.drop, self.child("norm", self.norm, shape))
 
@@ -75,8 +76,10 @@ def test_it_trains_saves_and_moves(tmp_path):
     net.save(tmp_path / "file")
     again = xn.load(tmp_path / "file", backend="numpy", layers=[Block])
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
-    np.testing.assert_allclose(net.to(xn.Backend()).predict(x), again.predict(x), rtol=1e-5, atol=1e-6)
-    assert net.memory_report(10).peak > 0 and net.layers[0].backend is net.backend is net.layers[0].norm.backend
+    np.testing.assert_allclose(net.to(xn.Backend()).predict(x), again.predict(x), rtol=1e-5,
+                               atol=1e-6)
+    assert (net.memory_report(10).peak > 0 and net.layers[0].backend is net.backend
+            is net.layers[0].norm.backend)
 
 
 def test_used_twice_each_use_keeps_its_own_values():

@@ -1,4 +1,5 @@
-"""Conv2d and TableConv2d: the output against loops over pixels, the initial values, the counts, the errors."""
+"""Conv2d and TableConv2d: the output against loops over pixels, the initial values, the counts, the
+errors."""
 
 import numpy as np
 import oracles
@@ -42,7 +43,8 @@ def weights(layer):
 @given(convolutions(), st.integers(1, 2), activations, dtypes)
 def test_conv2d(backend, drawn, filters_per_group, activation, dtype):
     kernel, settings, in_shape, batch = drawn
-    layer = Conv2d(settings["groups"] * filters_per_group, kernel, activation=activation, **settings)
+    layer = Conv2d(settings["groups"] * filters_per_group, kernel, activation=activation,
+                   **settings)
     stand_alone(layer, in_shape, backend=backend, dtype=dtype)
     x = normal((*in_shape, batch), dtype)
     W, b = weights(layer)
@@ -52,12 +54,16 @@ def test_conv2d(backend, drawn, filters_per_group, activation, dtype):
     assert_close(y, oracles.activation(oracles.conv2d(x, W, b, **settings), activation))
 
 
-@pytest.mark.parametrize("name, padding", [("valid", (0, 0, 0, 0)), ("half", (1, 1, 1, 2)), ("same", (1, 1, 1, 2)),
-                                           ("full", (2, 2, 3, 3)), (1, (1, 1, 1, 1)), ((2, 1), (2, 2, 1, 1))])
+@pytest.mark.parametrize("name, padding", [("valid", (0, 0, 0, 0)), ("half", (1, 1, 1, 2)),
+                                           ("same", (1, 1, 1, 2)),
+                                           ("full", (2, 2, 3, 3)), (1, (1, 1, 1, 1)),
+                                           ((2, 1), (2, 2, 1, 1))])
 def test_padding_by_name(backend, name, padding):
-    layer = stand_alone(Conv2d(2, (3, 4), padding=name), (2, 5, 6), backend=backend, dtype="float64")
+    layer = stand_alone(Conv2d(2, (3, 4), padding=name), (2, 5, 6), backend=backend,
+                        dtype="float64")
     x = normal((2, 5, 6, 2), "float64")
-    assert_close(backend.to_numpy(layer.forward(backend.asarray(x))), oracles.conv2d(x, *weights(layer), padding=padding))
+    assert_close(backend.to_numpy(layer.forward(backend.asarray(x))),
+                 oracles.conv2d(x, *weights(layer), padding=padding))
 
 
 def test_without_bias(backend):
@@ -65,11 +71,12 @@ def test_without_bias(backend):
     assert [p.name for p in layer.parameters] == ["W"]
     x = normal((2, 4, 4, 2), "float64")
     W = backend.to_numpy(layer.W.data)
-    assert_close(backend.to_numpy(layer.forward(backend.asarray(x))), oracles.conv2d(x, W, np.zeros(3)))
+    assert_close(backend.to_numpy(layer.forward(backend.asarray(x))),
+                 oracles.conv2d(x, W, np.zeros(3)))
 
 
-@given(st.lists(st.lists(st.integers(0, 3), min_size=1, unique=True), min_size=1, max_size=4), st.integers(1, 2),
-       activations, dtypes)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, unique=True), min_size=1, max_size=4),
+       st.integers(1, 2), activations, dtypes)
 def test_table_conv2d(backend, table, stride, activation, dtype):
     layer = TableConv2d(table, (3, 2), stride=stride, padding=(2, 0, 1, 0), activation=activation)
     stand_alone(layer, (4, 5, 4), backend=backend, dtype=dtype)
@@ -77,11 +84,13 @@ def test_table_conv2d(backend, table, stride, activation, dtype):
     W, b = weights(layer)
     assert W.shape == (sum(map(len, table)), 3, 2)
     z = oracles.table_conv2d(x, W, b, table, stride=(stride, stride), padding=(2, 0, 1, 0))
-    assert_close(backend.to_numpy(layer.forward(backend.asarray(x))), oracles.activation(z, activation))
+    assert_close(backend.to_numpy(layer.forward(backend.asarray(x))),
+                 oracles.activation(z, activation))
 
 
 def test_a_nan_reaches_exactly_the_windows_that_see_it(backend):
-    layer = stand_alone(Conv2d(2, 3, padding="half", activation="relu"), (1, 5, 5), backend=backend, dtype="float32")
+    layer = stand_alone(Conv2d(2, 3, padding="half", activation="relu"), (1, 5, 5), backend=backend,
+                        dtype="float32")
     x = normal((1, 5, 5, 1), "float32")
     x[0, 1, 3] = np.nan
     y = backend.to_numpy(layer.forward(backend.asarray(x)))
@@ -91,7 +100,7 @@ def test_a_nan_reaches_exactly_the_windows_that_see_it(backend):
 
 
 @pytest.mark.parametrize("layer, in_shape, expected", [
-    (Conv2d(6, 5), (1, 32, 32), 6 * 25 * 28 * 28),                          # LeNet-5's C1: 117,600 multiply-adds
+    (Conv2d(6, 5), (1, 32, 32), 6 * 25 * 28 * 28),  # LeNet-5's C1: 117,600 multiply-adds
     (Conv2d(8, (3, 2), stride=2, groups=2), (4, 9, 8), 8 * 4 * 4 * 2 * 6),
     (TableConv2d([[0], [0, 1]], 3), (2, 6, 6), 3 * 9 * 4 * 4),
 ])
@@ -102,8 +111,9 @@ def test_multiply_adds(layer, in_shape, expected):
 
 @pytest.mark.parametrize("layer, variance, limit", [
     (Conv2d(400, 5, activation="relu"), 2 / 100, None),                     # He: 2 / fan_in
-    (Conv2d(400, 5), 2 / (100 + 10000), (6 / 10100) ** 0.5),                # Glorot: 2 / (fan_in + fan_out)
-    (Conv2d(400, 5, groups=4, activation="relu"), 2 / 25, None),            # a filter reads the channels of its group
+    (Conv2d(400, 5), 2 / (100 + 10000), (6 / 10100) ** 0.5),  # Glorot: 2 / (fan_in + fan_out)
+    # a filter reads the channels of its group
+    (Conv2d(400, 5, groups=4, activation="relu"), 2 / 25, None),
     (Conv2d(400, 5, init="lecun_normal"), 1 / 100, None),
     (Conv2d(400, 5, init="lecun_uniform"), (2.4 / 100) ** 2 / 3, 2.4 / 100),
 ])
@@ -120,57 +130,83 @@ def error_of(action) -> str:
     return str(error.value)
 
 
-FOR_FLAT = "expected an input of shape (channels, height, width) per sample. Received: input shape (784,)."
-NO_ACTIVATION = (f"expected activation to be one of None, {', '.join(ACTIVATIONS)}, " "perhaps \"relu\". "
+FOR_FLAT = ("expected an input of shape (channels, height, width) per sample. Received: input "
+            "shape (784,).")
+NO_ACTIVATION = (f"expected activation to be one of None, {', '.join(ACTIVATIONS)}, "
+                 "perhaps \"relu\". "
                  "Received: activation='rleu'.")
 
 
 @pytest.mark.parametrize("action, text", [
-    (lambda: Conv2d(0, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: filters=0."),
-    (lambda: Conv2d(8.0, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: filters=8.0."),
-    (lambda: Conv2d(True, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: filters=True."),
-    (lambda: Conv2d(8, 3, groups=-2, name="c"), "Conv2d 'c': expected groups to be an int, 1 or larger. Received: groups=-2."),
-    (lambda: Conv2d(8, 0), "Conv2d: expected kernel_size to be an int or a pair of ints, 1 or larger. Received: kernel_size=0."),
+    (lambda: Conv2d(0, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: "
+                           "filters=0."),
+    (lambda: Conv2d(8.0, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: "
+                             "filters=8.0."),
+    (lambda: Conv2d(True, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: "
+                              "filters=True."),
+    (lambda: Conv2d(8, 3, groups=-2, name="c"), "Conv2d 'c': expected groups to be an int, 1 or "
+                                                "larger. Received: groups=-2."),
+    (lambda: Conv2d(8, 0), "Conv2d: expected kernel_size to be an int or a pair of ints, 1 or "
+                           "larger. Received: kernel_size=0."),
     (lambda: Conv2d(8, 3, stride=0, name="c"),
-     "Conv2d 'c': expected stride to be an int or a pair of ints, 1 or larger. Received: stride=0."),
+     "Conv2d 'c': expected stride to be an int or a pair of ints, 1 or larger. Received: "
+     "stride=0."),
     (lambda: Conv2d(8, 3, dilation=1.5),
-     "Conv2d: expected dilation to be an int or a pair of ints, 1 or larger. Received: dilation=1.5."),
+     "Conv2d: expected dilation to be an int or a pair of ints, 1 or larger. Received: "
+     "dilation=1.5."),
     (lambda: Conv2d(8, 3, padding="reflect"),
-     "Conv2d: expected padding \"valid\", \"half\", \"same\" or \"full\", or ints. Received: padding='reflect'."),
+     "Conv2d: expected padding \"valid\", \"half\", \"same\" or \"full\", or ints. Received: "
+     "padding='reflect'."),
     (lambda: Conv2d(8, 3, padding=-1),
-     "Conv2d: expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: padding=-1."),
+     "Conv2d: expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: "
+     "padding=-1."),
     (lambda: Conv2d(8, 3, activation="rleu"), f"Conv2d: {NO_ACTIVATION}"),
-    (lambda: Conv2d(8, 3, init="zero"), "Conv2d: expected init to be one of None, zeros, ones, he_normal, lecun_normal, "
-                                        "glorot_uniform, lecun_uniform, perhaps \"zeros\". Received: init='zero'."),
+    (lambda: Conv2d(8, 3, init="zero"), "Conv2d: expected init to be one of None, zeros, ones, "
+                                        "he_normal, lecun_normal, "
+                                        "glorot_uniform, lecun_uniform, perhaps \"zeros\". "
+                                        "Received: init='zero'."),
     (lambda: Conv2d(8, 3).initialize((784,)), f"Conv2d: {FOR_FLAT}"),
     (lambda: Conv2d(8, 3, groups=2, name="c").initialize((3, 8, 8)),
-     "Conv2d 'c': expected groups=2 to divide the channels and the filters. Received: 3 channels, 8 filters."),
+     "Conv2d 'c': expected groups=2 to divide the channels and the filters. Received: 3 channels, "
+     "8 filters."),
     (lambda: Conv2d(7, 3, groups=2).initialize((4, 8, 8)),
-     "Conv2d: expected groups=2 to divide the channels and the filters. Received: 4 channels, 7 filters."),
+     "Conv2d: expected groups=2 to divide the channels and the filters. Received: 4 channels, 7 "
+     "filters."),
     (lambda: Conv2d(8, 5, padding=1).initialize((3, 8, 2)),
-     "Conv2d: expected an input at least as large as the window, 5x5. Received: 8x2, padded to 10x4."),
+     "Conv2d: expected an input at least as large as the window, 5x5. Received: 8x2, padded to "
+     "10x4."),
     (lambda: TableConv2d([], 3),
-     "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. Received: table=[]."),
+     "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. "
+     "Received: table=[]."),
     (lambda: TableConv2d(6, 3),
-     "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. Received: table=6."),
+     "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. "
+     "Received: table=6."),
     (lambda: TableConv2d([[0], []], 3),
-     "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. Received: table=[[0], []]."),
+     "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. "
+     "Received: table=[[0], []]."),
     (lambda: TableConv2d([[0, 1, 0]], 3, name="c3"),
-     "TableConv2d 'c3': expected table to list, for each filter, the channels it reads, none twice. Received: table=[[0, 1, 0]]."),
+     "TableConv2d 'c3': expected table to list, for each filter, the channels it reads, none "
+     "twice. Received: table=[[0, 1, 0]]."),
     (lambda: TableConv2d([[0, -1]], 3),
-     "TableConv2d: expected a channel of table to be an int, 0 or larger. Received: a channel of table=-1."),
+     "TableConv2d: expected a channel of table to be an int, 0 or larger. Received: a channel of "
+     "table=-1."),
     (lambda: TableConv2d([[0, 1.5]], 3),
-     "TableConv2d: expected a channel of table to be an int, 0 or larger. Received: a channel of table=1.5."),
+     "TableConv2d: expected a channel of table to be an int, 0 or larger. Received: a channel of "
+     "table=1.5."),
     (lambda: TableConv2d([[0]], 3, stride=(1, 0)),
-     "TableConv2d: expected stride to be an int or a pair of ints, 1 or larger. Received: stride=(1, 0)."),
+     "TableConv2d: expected stride to be an int or a pair of ints, 1 or larger. Received: "
+     "stride=(1, 0)."),
     (lambda: TableConv2d([[0]], 3, activation="rleu"), f"TableConv2d: {NO_ACTIVATION}"),
-    (lambda: TableConv2d([[0]], 3, init=3), "TableConv2d: expected init to be one of None, zeros, ones, he_normal, "
-                                            "lecun_normal, glorot_uniform, lecun_uniform. Received: init=3."),
+    (lambda: TableConv2d([[0]], 3, init=3), "TableConv2d: expected init to be one of None, zeros, "
+                                            "ones, he_normal, "
+                                            "lecun_normal, glorot_uniform, lecun_uniform. "
+                                            "Received: init=3."),
     (lambda: TableConv2d([[0]], 3).initialize((784,)), f"TableConv2d: {FOR_FLAT}"),
     (lambda: TableConv2d([[0, 4], [2]], 3).initialize((4, 8, 8)),
      "TableConv2d: expected 5 input channels, as in the table. Received: input shape (4, 8, 8)."),
     (lambda: TableConv2d([[0]], 9).initialize((1, 8, 8)),
-     "TableConv2d: expected an input at least as large as the window, 9x9. Received: 8x8, padded to 8x8."),
+     "TableConv2d: expected an input at least as large as the window, 9x9. Received: 8x8, padded "
+     "to 8x8."),
 ], ids=lambda value: value[:60] if isinstance(value, str) else "")
 def test_errors(action, text):
     assert error_of(action) == text
@@ -185,10 +221,11 @@ def test_a_layer_that_refused_a_shape_still_takes_another():
 
 @pytest.mark.parametrize("layer", [
     Conv2d(3, 1, padding=2), Conv2d(4, (2, 3), padding=(4, 3, 5, 0), stride=(2, 1), groups=2),
-    xn.ConvTranspose2d(3, 2, padding=2), xn.SeparableConv2d(3, 2, padding=3), xn.LocallyConnected2d(2, 2, padding=2),
+    xn.ConvTranspose2d(3, 2, padding=2), xn.SeparableConv2d(3, 2, padding=3),
+    xn.LocallyConnected2d(2, 2, padding=2),
 ], ids=lambda layer: type(layer).__name__)
 def test_gradients_where_windows_lie_wholly_in_padding(layer, backend):
-    layer = type(layer)(**layer.config())                                   # the same layer serves several backends
+    layer = type(layer)(**layer.config())  # the same layer serves several backends
     check_gradients(layer, (2, 6, 5), backend=backend)
 
 
@@ -197,5 +234,6 @@ def test_windows_wholly_in_padding_see_the_bias_alone(backend):
     y = backend.to_numpy(layer.forward(backend.asarray(normal((1, 2, 2, 3), "float32"))))
     _, b = weights(layer)
     border = np.ones(y.shape[1:3], bool)
-    border[2:-2, 2:-2] = False                                              # the parts of the windows inside the input
-    np.testing.assert_array_equal(y[:, border], np.broadcast_to(b[:, None, None], y[:, border].shape))
+    border[2:-2, 2:-2] = False  # the parts of the windows inside the input
+    np.testing.assert_array_equal(y[:, border],
+                                  np.broadcast_to(b[:, None, None], y[:, border].shape))

@@ -11,7 +11,8 @@ from xpnet import SAMPLE, TRAIN, Dropout
 words = st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1))
 
 
-def bound(p, backend, *, layer=Dropout, seed=0, index=0, step=0, use=0, shape=(3, 5, 4), dtype="float32"):
+def bound(p, backend, *, layer=Dropout, seed=0, index=0, step=0, use=0, shape=(3, 5, 4),
+          dtype="float32"):
     """A dropout layer as in a network: the layer `index`, with the counters of the network."""
     layer = layer(p)
     layer.initialize(shape, backend=backend, dtype=dtype)
@@ -29,14 +30,15 @@ def mask(layer, shape, dtype="float32"):
 def test_philox_is_numpys():
     """The ten lines of the oracle against NumPy's generator, which counts up before its first
     block."""
-    for counter, key in ((0, (0, 0)), (2**192 * 7 + 2**128 * 5, (2**64 - 1, 3)), (2**256 - 2, (1, 2**63))):
+    for counter, key in ((0, (0, 0)), (2**192 * 7 + 2**128 * 5, (2**64 - 1, 3)),
+                         (2**256 - 2, (1, 2**63))):
         limbs = np.array([counter >> shift & 2**64 - 1 for shift in (0, 64, 128, 192)], np.uint64)
         expected = np.random.Philox(key=np.array(key, np.uint64), counter=limbs).random_raw(4)
         assert philox(counter + 1, key) == expected.tolist()
 
 
-@given(st.integers(1, 40), st.integers(1, 3), st.sampled_from([0.0, 0.1, 0.5, 0.75, 0.999]), words, st.integers(0, 99),
-       words, words)
+@given(st.integers(1, 40), st.integers(1, 3), st.sampled_from([0.0, 0.1, 0.5, 0.75, 0.999]), words,
+       st.integers(0, 99), words, words)
 def test_the_mask_is_philox_to_the_bit(backend, features, batch, p, seed, index, step, use):
     layer = bound(p, backend, seed=seed, index=index, step=step, use=use, shape=(features,))
     keep = dropout_keep((features, batch), p, seed, index, step, use)
@@ -97,6 +99,7 @@ def test_prediction_is_the_identity(backend):
 
 def test_a_dropped_nan_is_zero_and_a_kept_one_stays(backend):
     layer = bound(0.5, backend)
-    y = backend.to_numpy(layer.forward(backend.asarray(np.full((3, 5, 4, 6), np.nan, np.float32)), mode=SAMPLE))
+    y = (backend.to_numpy(layer.forward(backend.asarray(np.full((3, 5, 4, 6), np.nan, np.float32)),
+                                        mode=SAMPLE)))
     keep = dropout_keep(y.shape, 0.5, 0, 0, 0, 0)
     assert np.isnan(y[keep]).all() and not y[~keep].any()

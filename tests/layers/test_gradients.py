@@ -1,4 +1,5 @@
-"""Every layer across settings, on every backend: backward against finite differences, float32 against float64."""
+"""Every layer across settings, on every backend: backward against finite differences, float32
+against float64."""
 
 import numpy as np
 import pytest
@@ -6,22 +7,25 @@ import pytest
 import xpnet as xn
 from xpnet.testing import check_gradients, check_precision
 
-ACTIVATIONS = ["relu", "sigmoid", "tanh", "scaled_tanh", "softplus", "gelu"]   # fused, or a pass of its own: by output, by input
+# fused, or a pass of its own: by output, by input
+ACTIVATIONS = ["relu", "sigmoid", "tanh", "scaled_tanh", "softplus", "gelu"]
 
 
 def check(layer, *in_shapes, backend, **options):
-    assert check_precision(layer, *in_shapes, backend=backend, **options) < 1e-6       # float32, for which most kernels are
+    # float32, for which most kernels are
+    assert check_precision(layer, *in_shapes, backend=backend, **options) < 1e-6
     assert check_gradients(layer, *in_shapes, backend=backend, **options) < 1e-6
 
 
 def spaced(*shape):
-    """Distinct values 0.1 apart, none closer than 0.05 to 0, in random order: no step of 1e-5 crosses a kink."""
+    """Distinct values 0.1 apart, none closer than 0.05 to 0, in random order: no step of 1e-5
+    crosses a kink."""
     n = np.prod(shape)
     values = 0.1 * (np.arange(n) - n // 2) + 0.05
     return np.random.default_rng(0).permutation(values).reshape(shape)
 
 
-# --- convolution ------------------------------------------------------------------------------------------------------
+# --- convolution ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("settings", [
     {},
@@ -37,14 +41,16 @@ def spaced(*shape):
     {"groups": 4, "stride": 2, "padding": 1},           # depthwise, one filter a channel
     {"bias": False},
     {"bias": False, "activation": "tanh", "groups": 2},
-    {"padding": (2, 0, 0, 1), "stride": (2, 3), "dilation": (1, 2), "groups": 4, "activation": "sigmoid"},
+    {"padding": (2, 0, 0, 1), "stride": (2, 3), "dilation": (1, 2), "groups": 4,
+     "activation": "sigmoid"},
 ], ids=str)
 def test_conv2d(backend, settings):
     check(xn.Conv2d(8, 3, **settings), (4, 7, 8), backend=backend)
 
 
 @pytest.mark.parametrize("kernel, settings", [
-    (1, {}), (1, {"stride": 2}), (1, {"groups": 2}), (1, {"activation": "tanh"}), ((1, 4), {}), ((4, 1), {"padding": "half"}),
+    (1, {}), (1, {"stride": 2}), (1, {"groups": 2}), (1, {"activation": "tanh"}), ((1, 4), {}),
+    ((4, 1), {"padding": "half"}),
     ((7, 8), {}), ((2, 3), {"padding": "full", "stride": 2}),
 ], ids=str)
 def test_conv2d_kernels(backend, kernel, settings):
@@ -65,27 +71,33 @@ def test_fused_activations(backend, activation):
     {}, {"stride": 2}, {"padding": "full"}, {"padding": (0, 1, 2, 0), "stride": (1, 2)},
 ], ids=str)
 def test_table_conv2d(backend, settings):
-    check(xn.TableConv2d([[0, 1, 2], [2], [1, 3], [0, 1, 2, 3]], 3, **settings), (4, 6, 7), backend=backend)
+    check(xn.TableConv2d([[0, 1, 2], [2], [1, 3], [0, 1, 2, 3]], 3, **settings), (4, 6, 7),
+          backend=backend)
 
 
-# --- pooling ----------------------------------------------------------------------------------------------------------
+# --- pooling --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("kernel, settings", [
-    (2, {}), ((3, 2), {"stride": 1}), (3, {"stride": 2, "padding": 1}), (2, {"stride": 3}), (2, {"dilation": 2, "stride": 1}),
-    (3, {"stride": 2, "padding": (2, 0, 1, 2)}), (3, {"stride": 2, "ceil_mode": True}), (3, {"padding": "full", "stride": 1}),
+    (2, {}), ((3, 2), {"stride": 1}), (3, {"stride": 2, "padding": 1}), (2, {"stride": 3}),
+    (2, {"dilation": 2, "stride": 1}),
+    (3, {"stride": 2, "padding": (2, 0, 1, 2)}), (3, {"stride": 2, "ceil_mode": True}),
+    (3, {"padding": "full", "stride": 1}),
     (1, {"stride": 2}), ((7, 8), {}),
 ], ids=str)
 def test_max_pool2d(backend, kernel, settings):
-    check(xn.MaxPool2d(kernel, **settings), (2, 7, 8), backend=backend, inputs=(spaced(2, 7, 8, 3),))
+    check(xn.MaxPool2d(kernel, **settings), (2, 7, 8), backend=backend,
+          inputs=(spaced(2, 7, 8, 3),))
 
 
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("kernel, settings", [
-    (2, {}), ((3, 2), {"stride": 1}), (3, {"stride": 2, "padding": 1}), (2, {"stride": 3}), (3, {"padding": "full", "stride": 1}),
+    (2, {}), ((3, 2), {"stride": 1}), (3, {"stride": 2, "padding": 1}), (2, {"stride": 3}),
+    (3, {"padding": "full", "stride": 1}),
     (3, {"stride": (2, 1), "padding": (2, 0, 1, 2)}), ((7, 8), {}),
 ], ids=str)
 def test_avg_pool2d(backend, kernel, settings, inside):
-    check(xn.AvgPool2d(kernel, **settings, count_include_pad=not inside), (2, 7, 8), backend=backend)
+    check(xn.AvgPool2d(kernel, **settings, count_include_pad=not inside), (2, 7, 8),
+          backend=backend)
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 8), (3, 1, 1), (1, 1, 5)])
@@ -98,7 +110,7 @@ def test_subsampling2d(backend, kernel):
     check(xn.Subsampling2d(kernel), (3, 7, 5), backend=backend)
 
 
-# --- the others -------------------------------------------------------------------------------------------------------
+# --- the others -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("settings", [{}, {"bias": False}], ids=str)
 @pytest.mark.parametrize("batch", [1, 4])

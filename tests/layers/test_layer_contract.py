@@ -60,7 +60,8 @@ def test_the_table_has_every_layer():
 @every_layer
 @every_float
 def test_types_and_shapes(case: LayerCase, backend, dtype):
-    """float32 stays float32, float64 stays float64: outputs, gradients, parameters and running statistics."""
+    """float32 stays float32, float64 stays float64: outputs, gradients, parameters and running
+    statistics."""
     layer = case.layer(backend, dtype)
     inputs = case.inputs(dtype)
     for mode in MODES:
@@ -107,14 +108,15 @@ def test_arrays_need_not_be_contiguous(case: LayerCase, backend):
     dy = gradient((*layer.out_shape, 3), "float64")
     outputs, grads = run(layer, inputs, dy)
 
-    def strided(a):         # every second sample of an array with the axes in the opposite order in memory
+    def strided(a):  # every second sample of an array with the axes in the opposite order in memory
         wide = np.repeat(a, 2, axis=-1)
         return backend.asarray(wide.T.copy()).T[..., ::2]
 
     y = layer.forward(*map(strided, inputs), mode=TRAIN)
     assert not strided(inputs[0]).flags.c_contiguous
     dxs = as_tuple(layer.backward(strided(dy)))
-    for actual, expected in zip(copies(layer, [y, *dxs, *(p.grad for p in layer.parameters)]), outputs + grads, strict=True):
+    for actual, expected in zip(copies(layer, [y, *dxs, *(p.grad for p in layer.parameters)]),
+                                outputs + grads, strict=True):
         assert_close(actual, expected)
 
 
@@ -143,7 +145,8 @@ def test_the_same_twice(case: LayerCase, backend):
 def test_backward_needs_one_forward_each(case: LayerCase, backend):
     layer = case.layer(backend, "float32")
     dy = backend.asarray(gradient((*layer.out_shape, 3), "float32"))
-    expected = rf"{type(layer).__name__} '\w+': expected a forward pass in TRAIN mode before each backward pass\. Received: none"
+    expected = (rf"{type(layer).__name__} '\w+': expected a forward pass in TRAIN mode before each "
+                rf"backward pass\. Received: none")
     with pytest.raises(RuntimeError, match=expected):
         layer.backward(dy)
     for mode in (PREDICT, SAMPLE):              # layers that keep nothing
@@ -164,7 +167,8 @@ def test_the_cache_is_dropped_by_backward(case: LayerCase, backend):
 
 @every_layer
 def test_a_prediction_between_forward_and_backward_changes_nothing(case: LayerCase, backend):
-    inputs, dy = case.inputs("float64"), gradient((*case.layer(backend, "float64").out_shape, 3), "float64")
+    inputs, dy = case.inputs("float64"), gradient((*case.layer(backend, "float64").out_shape, 3),
+                                                  "float64")
     outputs, grads = run(case.layer(backend, "float64"), inputs, dy)
     layer = case.layer(backend, "float64")
     y = layer.forward(*map(backend.asarray, inputs), mode=TRAIN)
@@ -178,7 +182,7 @@ def test_accumulate_adds_to_the_gradient(case: LayerCase, backend):
     layer = case.layer(backend, "float64")
     inputs, dy = case.inputs("float64"), gradient((*layer.out_shape, 3), "float64")
     for p in layer.parameters:
-        p.grad.fill(np.nan)                     # without accumulate, earlier contents are overwritten
+        p.grad.fill(np.nan)  # without accumulate, earlier contents are overwritten
     outputs, grads = run(layer, inputs, dy)
     assert all(np.isfinite(g).all() for g in grads)
     again, summed = run(layer, inputs, -3 * dy, accumulate=True)
@@ -201,7 +205,9 @@ def test_without_needs_dx_the_parameters_gradients_are_the_same(case: LayerCase,
         assert_same(copies(layer, as_tuple(dx)), dxs)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.label.split("-")[0] in ("Conv2d", "TableConv2d", "Linear")], ids=str)
+@pytest.mark.parametrize("case",
+                         [c for c in CASES
+                          if c.label.split("-")[0] in ("Conv2d", "TableConv2d", "Linear")], ids=str)
 def test_layers_with_weights_leave_out_a_gradient_that_nobody_reads(case: LayerCase, backend):
     layer = case.layer(backend, "float32")
     layer.needs_dx = False
@@ -225,7 +231,8 @@ def test_nan_goes_through(case: LayerCase, backend):
 @every_layer
 def test_a_layer_can_be_rebuilt_from_its_config(case: LayerCase, backend):
     layer = case.layer(backend, "float32")
-    rebuilt = LayerCase("rebuilt", lambda: type(layer)(**layer.config()), case.in_shapes).layer(backend, "float32")
+    rebuilt = LayerCase("rebuilt", lambda: type(layer)(**layer.config()),
+                        case.in_shapes).layer(backend, "float32")
     assert rebuilt.config() == layer.config()
     inputs, dy = case.inputs("float32"), gradient((*layer.out_shape, 3), "float32")
     (one, one_grads), (two, two_grads) = run(layer, inputs, dy), run(rebuilt, inputs, dy)
@@ -258,18 +265,20 @@ def test_update_moves_the_parameters_against_their_gradients(case: LayerCase, ba
         assert_close(backend.to_numpy(p.data), w - 0.5 * g)
 
 
-# --- what a layer that stands alone is given ------------------------------------------------------------------------------
+# --- what a layer that stands alone is given ------------------------------------------------------
 
 @pytest.mark.parametrize("x, received", [
     (np.zeros((2, 3, 8, 8), np.float32), r"\(2, 3, 8, 8\) of float32"),           # batch first
-    (np.zeros((4, 8, 8, 2), np.float32), r"\(4, 8, 8, 2\) of float32"),           # another number of channels
+    # another number of channels
+    (np.zeros((4, 8, 8, 2), np.float32), r"\(4, 8, 8, 2\) of float32"),
     (np.zeros((3, 8, 8), np.float32), r"\(3, 8, 8\) of float32"),
     (np.zeros((3, 8, 8, 2)), r"\(3, 8, 8, 2\) of float64"),
     ([[1.0]], "list"),
 ])
 def test_arrays_that_a_layer_alone_was_not_built_for(x, received):
     layer = xn.Conv2d(4, 3, name="c").initialize((3, 8, 8))
-    with pytest.raises(ValueError, match=r"Conv2d 'c': expected batch-last arrays, \(3, 8, 8, N\) of float32. "
+    with pytest.raises(ValueError, match=r"Conv2d 'c': expected batch-last arrays, \(3, 8, 8, N\) "
+                                         r"of float32. "
                                          f"Received: {received}"):
         layer.forward(x)
 
@@ -277,10 +286,12 @@ def test_arrays_that_a_layer_alone_was_not_built_for(x, received):
 def test_gradients_and_numbers_of_inputs_that_a_layer_alone_was_not_built_for():
     layer = xn.Conv2d(4, 3, name="c").initialize((3, 8, 8))
     layer.forward(np.zeros((3, 8, 8, 2), np.float32), mode=xn.TRAIN)
-    with pytest.raises(ValueError, match=r"Conv2d 'c': expected batch-last arrays, \(4, 6, 6, N\) of float32"):
+    with pytest.raises(ValueError, match=r"Conv2d 'c': expected batch-last arrays, \(4, 6, 6, N\) "
+                                         r"of float32"):
         layer.backward(np.zeros((4, 6, 5, 2), np.float32))
     add = xn.Add(name="sum").initialize((3,), (3,))
-    with pytest.raises(ValueError, match=r"Add 'sum': expected batch-last arrays, .* and .* Received: \(3, 2\) of float32"):
+    with pytest.raises(ValueError, match=r"Add 'sum': expected batch-last arrays, .* and .* "
+                                         r"Received: \(3, 2\) of float32"):
         add.forward(np.zeros((3, 2), np.float32))
 
 
@@ -289,4 +300,5 @@ def test_a_dropout_alone_drops_other_elements_after_an_update():
     x = np.ones((50, 4), np.float32)
     first, again = (layer.forward(x, mode=xn.TRAIN) for _ in range(2))
     layer.update(xn.SGD(0.1))
-    assert np.array_equal(first, again) and not np.array_equal(first, layer.forward(x, mode=xn.TRAIN))
+    assert (np.array_equal(first, again)
+            and not np.array_equal(first, layer.forward(x, mode=xn.TRAIN)))

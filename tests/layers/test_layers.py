@@ -30,11 +30,12 @@ def forward(layer, *xs, mode="predict"):
     return layer.backend.to_numpy(layer.forward(*map(layer.backend.asarray, xs), mode=mode))
 
 
-# --- features ---------------------------------------------------------------------------------------------------------
+# --- features -------------------------------------------------------------------------------------
 
 @given(sizes, sizes, sizes, st.booleans(), activations, dtypes)
 def test_linear(backend, units, features, batch, bias, activation, dtype):
-    layer = stand_alone(xn.Linear(units, bias=bias, activation=activation), (features,), backend=backend, dtype=dtype)
+    layer = stand_alone(xn.Linear(units, bias=bias, activation=activation), (features,),
+                        backend=backend, dtype=dtype)
     x = normal((features, batch), dtype)
     W = backend.to_numpy(layer.W.data)
     b = backend.to_numpy(layer.b.data) if bias else np.zeros(units)
@@ -57,8 +58,9 @@ def test_rbf(backend, classes, features, batch, dtype):
     x = normal((features, batch), dtype)
     y = forward(layer, x)
     assert y.dtype == dtype
-    assert_close(y, oracles.rbf(x, np.array(codes)), scale=10)      # |x|^2 - 2 x c + |c|^2 cancels where x is near c
-    assert layer.parameters == []                                   # the codes are kept, but not trained
+    # |x|^2 - 2 x c + |c|^2 cancels where x is near c
+    assert_close(y, oracles.rbf(x, np.array(codes)), scale=10)
+    assert layer.parameters == []  # the codes are kept, but not trained
 
 
 @given(st.lists(sizes, min_size=2, max_size=4), dtypes)
@@ -76,7 +78,7 @@ def test_softmax_does_not_overflow(backend):
     np.testing.assert_allclose(forward(layer, x), [[1, 0, 0.5], [0, 0, 0], [0, 1, 0.5]], atol=1e-7)
 
 
-# --- elements ---------------------------------------------------------------------------------------------------------
+# --- elements -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -88,12 +90,14 @@ def test_activations(backend, name, dtype):
     assert_close(y, oracles.activation(x, name))
 
 
-@pytest.mark.parametrize("layer, name", [(xn.ReLU(), "relu"), (xn.Sigmoid(), "sigmoid"), (xn.Tanh(), "tanh"),
+@pytest.mark.parametrize("layer, name", [(xn.ReLU(), "relu"), (xn.Sigmoid(), "sigmoid"),
+                                         (xn.Tanh(), "tanh"),
                                          (xn.ScaledTanh(), "scaled_tanh")])
 def test_a_class_for_each_activation(layer, name):
     layer.initialize((5,), dtype="float64")
     x = normal((5, 3))
-    np.testing.assert_array_equal(forward(layer, x), forward(xn.Activation(name).initialize((5,), dtype="float64"), x))
+    np.testing.assert_array_equal(forward(layer, x),
+                                  forward(xn.Activation(name).initialize((5,), dtype="float64"), x))
 
 
 def test_scaled_tanh_is_one_at_one():
@@ -101,7 +105,7 @@ def test_scaled_tanh_is_one_at_one():
     np.testing.assert_allclose(y, [[1], [-1]], atol=1e-5)
 
 
-# --- batch normalisation ----------------------------------------------------------------------------------------------
+# --- batch normalisation --------------------------------------------------------------------------
 
 @given(maps.filter(lambda s: math.prod(s[1:]) > 3), activations, dtypes)
 def test_batch_norm_in_training(backend, shape, activation, dtype):
@@ -112,23 +116,28 @@ def test_batch_norm_in_training(backend, shape, activation, dtype):
     mean, var = oracles.channel_statistics(x)
     y = forward(layer, x, mode=TRAIN)
     assert y.dtype == dtype
-    assert_close(y, oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3), activation))
+    assert_close(y, oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3),
+                                       activation))
     n = math.prod(shape[1:])
     assert_close(backend.to_numpy(layer.mean.data), 0.75 * 0 + 0.25 * np.array(mean))
-    assert_close(backend.to_numpy(layer.var.data), 0.75 * 1 + 0.25 * np.array(var) * n / (n - 1))     # unbiased
+    # unbiased
+    assert_close(backend.to_numpy(layer.var.data), 0.75 * 1 + 0.25 * np.array(var) * n / (n - 1))
 
 
 @given(maps, activations, dtypes)
 def test_batch_norm_in_prediction(backend, shape, activation, dtype):
-    layer = stand_alone(xn.BatchNorm2d(eps=1e-3, activation=activation), shape[:3], backend=backend, dtype=dtype)
+    layer = stand_alone(xn.BatchNorm2d(eps=1e-3, activation=activation), shape[:3], backend=backend,
+                        dtype=dtype)
     gamma, beta = (backend.to_numpy(p.data) for p in layer.parameters)
     mean, var = normal(shape[:1], dtype, seed=5), np.abs(normal(shape[:1], dtype, seed=6))
     layer.mean.data[...], layer.var.data[...] = backend.asarray(mean), backend.asarray(var)
     x = normal(shape, dtype)
     y = forward(layer, x)
     assert y.dtype == dtype
-    assert_close(y, oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3), activation))
-    np.testing.assert_array_equal(backend.to_numpy(layer.mean.data), mean)      # a prediction changes nothing
+    assert_close(y, oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3),
+                                       activation))
+    # a prediction changes nothing
+    np.testing.assert_array_equal(backend.to_numpy(layer.mean.data), mean)
 
 
 def test_batch_norm_sampling_is_a_prediction(backend):
@@ -149,7 +158,7 @@ def test_running_statistics_approach_those_of_the_data(backend):
     assert float(layer.var.data[0]) == pytest.approx(x.var(ddof=1))
 
 
-# --- shapes and merges ------------------------------------------------------------------------------------------------
+# --- shapes and merges ----------------------------------------------------------------------------
 
 @given(maps, dtypes)
 def test_flatten_keeps_the_order_of_each_sample(backend, shape, dtype):
@@ -203,7 +212,8 @@ def test_rescale(backend, dtype):
 @pytest.mark.parametrize("make, text", [
     (lambda: xn.Rescale(std=0), "Rescale: expected a std other than 0. Received: std=0."),
     (lambda: xn.Rescale(std=[1, 0]), "Rescale: expected a std other than 0. Received: std=[1, 0]."),
-    (lambda: xn.Rescale("0.5"), "Rescale: expected mean to be a finite number. Received: mean='0.5'."),
+    (lambda: xn.Rescale("0.5"), "Rescale: expected mean to be a finite number. Received: "
+                                "mean='0.5'."),
     (lambda: xn.Rescale([None]), "Rescale: expected each of mean to be a finite number. "
                                  "Received: each of mean=None."),
     (lambda: xn.Sequential([xn.Rescale([1, 2])], input_shape=(3, 4, 4), backend="numpy"),
@@ -214,58 +224,82 @@ def test_rescale_refuses(make, text):
         make()
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 NAMED = f"expected activation to be one of None, {', '.join(ACTIVATIONS)}"
-INIT = "expected init to be one of None, zeros, ones, he_normal, lecun_normal, glorot_uniform, lecun_uniform"
+INIT = ("expected init to be one of None, zeros, ones, he_normal, lecun_normal, glorot_uniform, "
+        "lecun_uniform")
 SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each input. Received: "
 
 
 @pytest.mark.parametrize("action, text", [
     (lambda: xn.Linear(0), "Linear: expected units to be an int, 1 or larger. Received: units=0."),
-    (lambda: xn.Linear(10.0), "Linear: expected units to be an int, 1 or larger. Received: units=10.0."),
-    (lambda: xn.Linear(10, activation="glue"), f"Linear: {NAMED}, perhaps \"gelu\". Received: activation='glue'."),
-    (lambda: xn.Linear(10, init="normal"), f"Linear: {INIT}, perhaps \"he_normal\". Received: init='normal'."),
-    (lambda: xn.Linear(10, name="out").initialize((8, 4, 4)), "Linear 'out': expected a vector of features per sample; put "
-                                                              "Flatten() before it. Received: input shape (8, 4, 4)."),
-    (lambda: xn.RBF([]), "RBF: expected codes to be lists of numbers of one length, one for each class. Received: codes=[]."),
-    (lambda: xn.RBF([[1, 2], [1]]), "RBF: expected codes to be lists of numbers of one length, one for each class. "
+    (lambda: xn.Linear(10.0), "Linear: expected units to be an int, 1 or larger. Received: "
+                              "units=10.0."),
+    (lambda: xn.Linear(10, activation="glue"), f"Linear: {NAMED}, perhaps \"gelu\". Received: "
+                                               "activation='glue'."),
+    (lambda: xn.Linear(10, init="normal"), f"Linear: {INIT}, perhaps \"he_normal\". Received: "
+                                           "init='normal'."),
+    (lambda: xn.Linear(10, name="out").initialize((8, 4, 4)), "Linear 'out': expected a vector of "
+                                                              "features per sample; put "
+                                                              "Flatten() before it. Received: "
+                                                              "input shape (8, 4, 4)."),
+    (lambda: xn.RBF([]), "RBF: expected codes to be lists of numbers of one length, one for each "
+                         "class. Received: codes=[]."),
+    (lambda: xn.RBF([[1, 2], [1]]), "RBF: expected codes to be lists of numbers of one length, one "
+                                    "for each class. "
                                     "Received: codes=[[1, 2], [1]]."),
     (lambda: xn.RBF([[1, 2]]).initialize((3,)),
      "RBF: expected 2 features, the length of a code. Received: input shape (3,)."),
     (lambda: xn.RBF([[1, 2]]).initialize((2, 1, 1)),
      "RBF: expected 2 features, the length of a code. Received: input shape (2, 1, 1)."),
-    (lambda: xn.Activation("rleu"), f"Activation: {NAMED}, perhaps \"relu\". Received: activation='rleu'."),
-    (lambda: xn.Activation(None, name="a"), "Activation 'a': expected the name of an activation. Received: None."),
-    (lambda: xn.BatchNorm2d(activation="softmax"), f"BatchNorm2d: {NAMED}. Received: activation='softmax'."),
-    (lambda: xn.BatchNorm2d(eps=-1e-5), "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=-1e-05."),
-    (lambda: xn.BatchNorm2d(eps=math.nan), "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=nan."),
+    (lambda: xn.Activation("rleu"), f"Activation: {NAMED}, perhaps \"relu\". Received: "
+                                    "activation='rleu'."),
+    (lambda: xn.Activation(None, name="a"), "Activation 'a': expected the name of an activation. "
+                                            "Received: None."),
+    (lambda: xn.BatchNorm2d(activation="softmax"), f"BatchNorm2d: {NAMED}. Received: "
+                                                   "activation='softmax'."),
+    (lambda: xn.BatchNorm2d(eps=-1e-5), "BatchNorm2d: expected eps to be a number, 0 or larger. "
+                                        "Received: eps=-1e-05."),
+    (lambda: xn.BatchNorm2d(eps=math.nan), "BatchNorm2d: expected eps to be a number, 0 or larger. "
+                                           "Received: eps=nan."),
     (lambda: xn.BatchNorm2d(momentum="0.9"),
      "BatchNorm2d: expected momentum to be a number, 0 or larger. Received: momentum='0.9'."),
-    (lambda: xn.BatchNorm2d().initialize((10,)), "BatchNorm2d: expected an input of shape (channels, height, width) per "
+    (lambda: xn.BatchNorm2d().initialize((10,)), "BatchNorm2d: expected an input of shape "
+                                                 "(channels, height, width) per "
                                                  "sample. Received: input shape (10,)."),
-    (lambda: xn.Dropout(1), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=1."),
-    (lambda: xn.Dropout(-0.1), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=-0.1."),
-    (lambda: xn.Dropout(math.nan), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=nan."),
-    (lambda: xn.Dropout(True), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=True."),
-    (lambda: xn.Dropout("half"), "Dropout: expected p to be a number, 0 or larger, below 1. Received: p='half'."),
-    (lambda: xn.Add().initialize((3, 4, 4)), "Add: expected two or more inputs of one shape. Received: [(3, 4, 4)]."),
+    (lambda: xn.Dropout(1), "Dropout: expected p to be a number, 0 or larger, below 1. Received: "
+                            "p=1."),
+    (lambda: xn.Dropout(-0.1), "Dropout: expected p to be a number, 0 or larger, below 1. "
+                               "Received: p=-0.1."),
+    (lambda: xn.Dropout(math.nan), "Dropout: expected p to be a number, 0 or larger, below 1. "
+                                   "Received: p=nan."),
+    (lambda: xn.Dropout(True), "Dropout: expected p to be a number, 0 or larger, below 1. "
+                               "Received: p=True."),
+    (lambda: xn.Dropout("half"), "Dropout: expected p to be a number, 0 or larger, below 1. "
+                                 "Received: p='half'."),
+    (lambda: xn.Add().initialize((3, 4, 4)), "Add: expected two or more inputs of one shape. "
+                                             "Received: [(3, 4, 4)]."),
     (lambda: xn.Add().initialize((3, 4, 4), (4, 4, 4)),
      "Add: expected two or more inputs of one shape. Received: [(3, 4, 4), (4, 4, 4)]."),
     (lambda: xn.Concat().initialize((3,)),
      "Concat: expected two or more inputs that differ in their first axis only. Received: [(3,)]."),
     (lambda: xn.Concat().initialize((3, 4, 4), (3, 4, 5)),
-     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3, 4, 4), (3, 4, 5)]."),
+     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3, 4, "
+     "4), (3, 4, 5)]."),
     (lambda: xn.Concat().initialize((3,), (3, 4, 4)),
-     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3,), (3, 4, 4)]."),
+     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3,), "
+     "(3, 4, 4)]."),
     (lambda: xn.ReLU().initialize(), "ReLU: expected 1 input(s). Received: 0."),
-    (lambda: xn.Conv2d(8, 3, name="c").initialize((3, 8, 8), (3, 8, 8)), "Conv2d 'c': expected 1 input(s). Received: 2."),
+    (lambda: xn.Conv2d(8, 3, name="c").initialize((3, 8, 8), (3, 8, 8)), "Conv2d 'c': expected 1 "
+                                                                         "input(s). Received: 2."),
     (lambda: xn.Conv2d(8, 3).initialize(3, 8, 8), f"Conv2d: {SAMPLE_SHAPE}3."),
     (lambda: xn.Linear(8).initialize((0,)), f"Linear: {SAMPLE_SHAPE}(0,)."),
     (lambda: xn.Linear(8).initialize(()), f"Linear: {SAMPLE_SHAPE}()."),
     (lambda: xn.Linear(8).initialize("8"), f"Linear: {SAMPLE_SHAPE}'8'."),
     (lambda: xn.Linear(8).initialize((8.0,)), f"Linear: {SAMPLE_SHAPE}(8.0,)."),
-    (lambda: xn.Linear(8).initialize((8,), dtype="int32"), "Linear: expected dtype float32 or float64. Received: dtype='int32'."),
+    (lambda: xn.Linear(8).initialize((8,), dtype="int32"), "Linear: expected dtype float32 or "
+                                                           "float64. Received: dtype='int32'."),
 ], ids=lambda value: value[:60] if isinstance(value, str) else "")
 def test_errors(action, text):
     with pytest.raises(ValueError) as error:
@@ -278,7 +312,8 @@ def test_batch_norm_of_a_single_element_per_channel():
     x = np.ones((3, 1, 1, 1), np.float32)
     with pytest.raises(ValueError) as error:
         layer.forward(x, mode=TRAIN)
-    assert str(error.value) == ("BatchNorm2d 'bn': expected more than one element per channel in training. "
+    assert str(error.value) == ("BatchNorm2d 'bn': expected more than one element per channel in "
+                                "training. "
                                 "Received: an array of shape (3, 1, 1, 1).")
     for mode in (PREDICT, SAMPLE):                      # layers without statistics of the batch
         assert layer.forward(x, mode=mode).shape == x.shape
@@ -289,16 +324,20 @@ def test_an_unknown_mode():
     layer = xn.ReLU(name="r").initialize((3,))
     with pytest.raises(ValueError) as error:
         layer.forward(np.ones((3, 2), np.float32), mode="training")
-    assert str(error.value) == "ReLU 'r': expected mode to be 'predict', 'train' or 'sample'. Received: mode='training'."
+    assert (str(error.value) == "ReLU 'r': expected mode to be 'predict', 'train' or 'sample'. "
+                                "Received: mode='training'.")
 
 
 def test_calling_a_layer_with_arrays():
     layer = xn.Linear(3, name="out")
-    for inputs, received in ((np.ones((2, 4)),), "ndarray"), ((), "nothing"), ((xn.Input((4,)), 5), "Node, int"):
+    for inputs, received in ((np.ones((2, 4)),),
+                             "ndarray"), ((), "nothing"), ((xn.Input((4,)), 5), "Node, int"):
         with pytest.raises(TypeError) as error:
             layer(*inputs)
-        assert str(error.value) == ("Linear 'out': expected symbolic inputs, from Input(...) or another layer. Received: "
-                                    f"{received}. To compute with arrays, call a network, or the layer's forward.")
+        assert str(error.value) == ("Linear 'out': expected symbolic inputs, from Input(...) or "
+                                    "another layer. Received: "
+                                    f"{received}. To compute with arrays, call a network, or the "
+                                    "layer's forward.")
 
 
 @pytest.mark.parametrize("method", ["build", "forward", "backward"])

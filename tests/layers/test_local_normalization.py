@@ -27,7 +27,7 @@ def forward(layer, x, backend):
     return y
 
 
-# --- across maps ------------------------------------------------------------------------------------------------------
+# --- across maps ----------------------------------------------------------------------------------
 
 def response_norm(x, size, alpha, beta, k):
     """Element by element: the neighbours of channel c are c - size // 2 to c + (size - 1) // 2."""
@@ -50,10 +50,12 @@ def test_response_norm(backend, size, dtype):
 @pytest.mark.parametrize("shape", [(6,), (3, 4), (2, 1, 3, 2)])
 def test_response_norm_takes_any_number_of_axes(backend, shape):
     x = normal((*shape, 3))
-    assert_close(forward(xn.LocalResponseNorm(3, alpha=2.0), x, backend), response_norm(x, 3, 2.0, 0.75, 1.0))
+    assert_close(forward(xn.LocalResponseNorm(3, alpha=2.0), x, backend),
+                 response_norm(x, 3, 2.0, 0.75, 1.0))
 
 
-@pytest.mark.parametrize("settings", [dict(size=2, beta=2.0), dict(size=4, k=0.3), dict(size=9), dict(beta=0.0), dict(alpha=0.0)],
+@pytest.mark.parametrize("settings", [dict(size=2, beta=2.0), dict(size=4, k=0.3), dict(size=9),
+                                      dict(beta=0.0), dict(alpha=0.0)],
                          ids=str)
 def test_response_norm_gradients(backend, settings):
     check_gradients(xn.LocalResponseNorm(**{"alpha": 0.8, **settings}), (5, 2, 3), backend=backend)
@@ -63,7 +65,8 @@ def test_response_norm_with_the_settings_of_its_source(backend):
     """Krizhevsky's sum is not divided by the size."""
     x = 20 * normal((7, 2, 2, 2))
     y = forward(xn.LocalResponseNorm(5, k=2, alpha=5 * 1e-4), x, backend)
-    expected = [x[c] / (2 + 1e-4 * (x[max(0, c - 2):c + 3] ** 2).sum(axis=0)) ** 0.75 for c in range(7)]
+    expected = [x[c] / (2 + 1e-4 * (x[max(0, c - 2):c + 3] ** 2).sum(axis=0)) ** 0.75
+                for c in range(7)]
     assert_close(y, expected)
 
 
@@ -82,26 +85,30 @@ def test_brightness_normalisation_across_all_maps(C, backend):
     kappa, lambda_, mu = 0.5, 0.3, 0.5
     x = normal((C, 3, 3, 2))
     every = (x ** 2).sum(axis=0)
-    y = forward(xn.LocalResponseNorm(2 * C - 1, k=kappa, alpha=(2 * C - 1) * lambda_, beta=mu), x, backend)
+    y = forward(xn.LocalResponseNorm(2 * C - 1, k=kappa, alpha=(2 * C - 1) * lambda_, beta=mu), x,
+                backend)
     assert_close(y, x / (kappa + lambda_ * every) ** mu)
     first = forward(xn.LocalResponseNorm(C, k=kappa, alpha=C * lambda_, beta=mu), x, backend)[0]
     assert_close(first, x[0] / (kappa + lambda_ * (x[:(C + 1) // 2] ** 2).sum(axis=0)) ** mu)
 
 
 @pytest.mark.parametrize("argument, value, expected", [
-    ("size", 0, "size to be an int, 1 or larger"), ("alpha", -1, "alpha to be a number, 0 or larger"),
-    ("beta", "x", "beta to be a number"), ("k", 0, r"k to be a number above 0\. Received: k=0"), ("k", -1, "k to be a"),
+    ("size", 0, "size to be an int, 1 or larger"), ("alpha", -1, "alpha to be a number, 0 or "
+                                                                 "larger"),
+    ("beta", "x", "beta to be a number"), ("k", 0, r"k to be a number above 0\. Received: "
+                                                   r"k=0"), ("k", -1, "k to be a"),
 ])
 def test_response_norm_errors(argument, value, expected):
     with pytest.raises(ValueError, match=rf"LocalResponseNorm 'n': expected {expected}"):
         xn.LocalResponseNorm(**{argument: value}, name="n")
 
 
-# --- in a window ------------------------------------------------------------------------------------------------------
+# --- in a window ----------------------------------------------------------------------------------
 
 def weights(size, sigma):
     around = range(-(size // 2), size // 2 + 1)
-    g = {(i, j): math.exp(-(i * i + j * j) / (2 * sigma * sigma)) for i, j in itertools.product(around, around)}
+    g = ({(i, j): math.exp(-(i * i + j * j) / (2 * sigma * sigma))
+          for i, j in itertools.product(around, around)})
     return {at: value / sum(g.values()) for at, value in g.items()}
 
 
@@ -111,7 +118,8 @@ def local_mean(x, size, sigma):
     C, H, W, N = x.shape
     mean = np.zeros((H, W, N))
     for h, w, n in np.ndindex(H, W, N):
-        inside = {(h + i, w + j): g for (i, j), g in weights(size, sigma).items() if 0 <= h + i < H and 0 <= w + j < W}
+        inside = {(h + i, w + j): g for (i, j), g in weights(size, sigma).items() if 0 <= h + i < H
+                  and 0 <= w + j < W}
         total = sum(g * float(x[c, *at, n]) for at, g in inside.items() for c in range(C))
         mean[h, w, n] = total / (C * sum(inside.values()))
     return mean
@@ -125,15 +133,18 @@ def divide(x, size, sigma, floor=1e-4):
     return y
 
 
-@pytest.mark.parametrize("size, sigma", [(1, None), (3, None), (5, 0.8), (9, None)])        # 9: larger than the image
+# 9: larger than the image
+@pytest.mark.parametrize("size, sigma", [(1, None), (3, None), (5, 0.8), (9, None)])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_windows(backend, size, sigma, dtype):
     x = normal((3, 6, 5, 2), dtype) + np.array(0.5, dtype)
     width, exact = sigma or size / 4, x.astype(np.float64)
     centred = exact - local_mean(exact, size, width)
     assert_close(forward(xn.SubtractiveNorm2d(size, sigma=sigma), x, backend), centred)
-    assert_close(forward(xn.DivisiveNorm2d(size, sigma=sigma), x, backend), divide(exact, size, width))
-    assert_close(forward(xn.ContrastNorm2d(size, sigma=sigma), x, backend), divide(centred, size, width))
+    assert_close(forward(xn.DivisiveNorm2d(size, sigma=sigma), x, backend),
+                 divide(exact, size, width))
+    assert_close(forward(xn.ContrastNorm2d(size, sigma=sigma), x, backend),
+                 divide(centred, size, width))
 
 
 @pytest.mark.parametrize("kind", [xn.SubtractiveNorm2d, xn.DivisiveNorm2d, xn.ContrastNorm2d])
@@ -176,7 +187,8 @@ def test_contrast_does_not_depend_on_brightness_and_scale(backend):
 @pytest.mark.parametrize("kind", [xn.SubtractiveNorm2d, xn.DivisiveNorm2d, xn.ContrastNorm2d])
 def test_window_errors(kind):
     who = rf"{kind.__name__} 'n': expected"
-    with pytest.raises(ValueError, match=rf"{who} an odd kernel_size, so that a window has a centre\. Received: kernel_size=4"):
+    with pytest.raises(ValueError, match=rf"{who} an odd kernel_size, so that a window has a "
+                                         rf"centre\. Received: kernel_size=4"):
         kind(4, name="n")
     with pytest.raises(ValueError, match=rf"{who} kernel_size to be an int, 1 or larger"):
         kind(0, name="n")

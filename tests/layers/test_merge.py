@@ -12,7 +12,8 @@ import xpnet as xn
 from xpnet.testing import check_gradients
 
 every_float = pytest.mark.parametrize("dtype", ["float32", "float64"])
-MERGES = {"Add": math.fsum, "Average": lambda v: math.fsum(v) / len(v), "Multiply": math.prod, "Maximum": max, "Minimum": min,
+MERGES = {"Add": math.fsum, "Average": lambda v: math.fsum(v) / len(v), "Multiply": math.prod,
+          "Maximum": max, "Minimum": min,
           "Subtract": lambda v: v[0] - v[1]}
 
 
@@ -24,10 +25,11 @@ def run(layer, xs, dy=None):
     """The output, or the gradients for a dY, on the host."""
     y = layer.forward(*map(layer.backend.asarray, xs), mode="predict" if dy is None else "train")
     results = y if dy is None else layer.backward(layer.backend.asarray(dy))
-    return [layer.backend.to_numpy(a) for a in results] if isinstance(results, tuple) else layer.backend.to_numpy(results)
+    return ([layer.backend.to_numpy(a) for a in results] if isinstance(results, tuple)
+            else layer.backend.to_numpy(results))
 
 
-# --- merging --------------------------------------------------------------------------------------------------------------
+# --- merging --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, count", [(name, count) for name in MERGES for count in (2, 3, 4)
                                          if name != "Subtract" or count == 2])
@@ -48,11 +50,13 @@ def test_a_zero_in_a_product_does_not_take_the_others_gradients_away(plain_backe
     np.testing.assert_array_equal(np.ravel(run(layer, xs, np.array([[1.0]]))), [-6, 0, 0])
 
 
-@pytest.mark.parametrize("name, wins", [("Maximum", [0, 1, 2, 0, 1, 0]), ("Minimum", [1, 0, 0, 0, 1, 0])])
+@pytest.mark.parametrize("name, wins",
+                         [("Maximum", [0, 1, 2, 0, 1, 0]), ("Minimum", [1, 0, 0, 0, 1, 0])])
 def test_the_gradient_goes_to_the_one_that_won(plain_backend, name, wins):
     """Of equal elements to the first, of NaNs to the first NaN, and always to exactly one."""
     nan = math.nan
-    xs = [np.array([row]).T for row in ([3.0, 1, 1, 2, 1, nan], [2.0, 4, 4, 2, nan, nan], [2.5, 2, 5, 2, 3, 0])]
+    xs = ([np.array([row]).T for row in ([3.0, 1, 1, 2, 1, nan], [2.0, 4, 4, 2, nan, nan],
+                                         [2.5, 2, 5, 2, 3, 0])])
     layer = getattr(xn, name)().initialize((6,), (6,), (6,), backend=plain_backend, dtype="float64")
     dxs = run(layer, xs, np.arange(1.0, 7)[:, None])
     for i, winner in enumerate(wins):
@@ -60,9 +64,11 @@ def test_the_gradient_goes_to_the_one_that_won(plain_backend, name, wins):
     np.testing.assert_array_equal(run(layer, xs).ravel()[4:], [nan, nan])
 
 
-# --- other shapes ---------------------------------------------------------------------------------------------------------
+# --- other shapes ---------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("shape, expected", [((24,), (24,)), ((4, -1), (4, 6)), ((2, 3, 4, 1), (2, 3, 4, 1)), ([-1], (24,))])
+@pytest.mark.parametrize("shape, expected",
+                         [((24,), (24,)), ((4, -1), (4, 6)), ((2, 3, 4, 1), (2, 3, 4, 1)),
+                          ([-1], (24,))])
 def test_reshape(plain_backend, shape, expected):
     layer = xn.Reshape(shape).initialize((2, 3, 4), backend=plain_backend, dtype="float64")
     x = normal((2, 3, 4, 5))
@@ -97,38 +103,51 @@ def test_a_shuffle_lets_every_group_see_every_channel(plain_backend):
     """Each of two convolutions with groups reads a part of the channels; with a shuffle in between,
     the second depends on all of them."""
     for shuffle, sees in ((xn.ChannelShuffle(1), 4), (xn.ChannelShuffle(2), 8)):
-        net = xn.Sequential([xn.Conv2d(8, 1, groups=2), shuffle, xn.Conv2d(8, 1, groups=2)], input_shape=(8, 1, 1),
-                            backend=plain_backend, dtype="float64")
-        at = [net.predict(np.zeros((1, 8, 1, 1)))] + [net.predict(np.eye(8)[c].reshape(1, 8, 1, 1)) for c in range(8)]
+        net = xn.Sequential([xn.Conv2d(8, 1, groups=2), shuffle, xn.Conv2d(8, 1, groups=2)],
+                            input_shape=(8, 1, 1), backend=plain_backend, dtype="float64")
+        at = [net.predict(np.zeros((1, 8, 1, 1)))] + [net.predict(np.eye(8)[c].reshape(1, 8, 1, 1))
+                                                      for c in range(8)]
         assert sum(bool(y[0, 0] != at[0][0, 0]) for y in at[1:]) == sees
 
 
 def test_from_features_to_a_picture():
     """A decoder: features, feature maps, and larger feature maps."""
-    net = xn.Sequential([xn.Linear(32, activation="relu"), xn.Reshape((8, 2, 2)), xn.ConvTranspose2d(4, 4, stride=2, padding=1),
-                         xn.Upsample2d(2), xn.Conv2d(1, 3, padding="half")], input_shape=(5,), backend="numpy")
+    net = xn.Sequential([xn.Linear(32, activation="relu"), xn.Reshape((8, 2, 2)),
+                         xn.ConvTranspose2d(4, 4, stride=2, padding=1),
+                         xn.Upsample2d(2), xn.Conv2d(1, 3, padding="half")], input_shape=(5,),
+                        backend="numpy")
     assert net.predict(normal((3, 5))).shape == (3, 1, 8, 8)
 
 
 def test_settings_survive_json():
-    for layer, shape in ((xn.Reshape((4, -1)), (6, 2)), (xn.Permute((1, 0)), (6, 2)), (xn.ChannelShuffle(3), (6, 2, 2))):
+    for layer, shape in ((xn.Reshape((4, -1)), (6, 2)), (xn.Permute((1, 0)), (6, 2)),
+                         (xn.ChannelShuffle(3), (6, 2, 2))):
         again = type(layer)(**json.loads(json.dumps(layer.config())))
         assert again.initialize(shape).out_shape == layer.initialize(shape).out_shape
 
 
 @pytest.mark.parametrize("make, text", [
-    (lambda: xn.Multiply().initialize((3,)), r"Multiply: expected two or more inputs of one shape\. Received: \[\(3,\)\]"),
-    (lambda: xn.Maximum(name="m").initialize((3,), (4,)), r"Maximum 'm': expected two or more inputs of one shape\. Received: "),
-    (lambda: xn.Subtract().initialize((3,), (4,)), r"Subtract: expected two or more inputs of one shape"),
-    (lambda: xn.Subtract().initialize((3,), (3,), (3,)), r"Subtract: expected 2 input\(s\)\. Received: 3"),
-    (lambda: xn.Reshape((2, -1, -1)), r"Reshape: expected shape to be ints, 1 or larger, of which one may be -1"),
+    (lambda: xn.Multiply().initialize((3,)), r"Multiply: expected two or more inputs of one "
+                                             r"shape\. Received: \[\(3,\)\]"),
+    (lambda: xn.Maximum(name="m").initialize((3,), (4,)), r"Maximum 'm': expected two or more "
+                                                          r"inputs of one shape\. Received: "),
+    (lambda: xn.Subtract().initialize((3,), (4,)), r"Subtract: expected two or more inputs of one "
+                                                   r"shape"),
+    (lambda: xn.Subtract().initialize((3,), (3,), (3,)), r"Subtract: expected 2 input\(s\)\. "
+                                                         r"Received: 3"),
+    (lambda: xn.Reshape((2, -1, -1)), r"Reshape: expected shape to be ints, 1 or larger, of which "
+                                      r"one may be -1"),
     (lambda: xn.Reshape((2, 0)), r"Reshape: expected shape to be ints.*shape=\(2, 0\)"),
     (lambda: xn.Reshape(24), r"Reshape: expected shape to be ints.*shape=24"),
     (lambda: xn.Reshape((5, -1)).initialize((2, 3, 4)),
-     r"Reshape: expected an input with as many elements as shape=\(5, -1\)\. Received: input shape \(2, 3, 4\)"),
-    (lambda: xn.Permute((1, 2)), r"Permute: expected axes to be 0, 1, \.\.\. in some order, each once\. Received: axes=\(1, 2\)"),
-    (lambda: xn.Permute((1, 0)).initialize((2, 3, 4)), r"Permute: expected an input of 2 axes, as many as in axes=\(1, 0\)"),
-    (lambda: xn.ChannelShuffle(4).initialize((6, 2, 2)), r"ChannelShuffle: expected groups=4 to divide the channels"),
+     r"Reshape: expected an input with as many elements as shape=\(5, -1\)\. Received: input shape "
+     r"\(2, 3, 4\)"),
+    (lambda: xn.Permute((1, 2)), r"Permute: expected axes to be 0, 1, \.\.\. in some order, each "
+                                 r"once\. Received: axes=\(1, 2\)"),
+    (lambda: xn.Permute((1, 0)).initialize((2, 3, 4)), r"Permute: expected an input of 2 axes, as "
+                                                       r"many as in axes=\(1, 0\)"),
+    (lambda: xn.ChannelShuffle(4).initialize((6, 2, 2)), r"ChannelShuffle: expected groups=4 to "
+                                                         r"divide the channels"),
     (lambda: xn.ChannelShuffle(0), r"ChannelShuffle: expected groups to be an int, 1 or larger"),
 ])
 def test_errors(make, text):

@@ -44,16 +44,18 @@ def of_groups(x, groups, eps, centred=True):
     y = np.zeros(x.shape)
     for n in range(x.shape[-1]):
         runs = x[..., n].astype(np.float64).reshape(groups, -1)
-        y[..., n] = np.array([standardised(list(run), eps, centred) for run in runs]).reshape(x.shape[:-1])
+        y[..., n] = (np.array([standardised(list(run), eps, centred) for run in runs]).reshape(
+            x.shape[:-1]))
     return y
 
 
-# --- by samples -------------------------------------------------------------------------------------------------------
+# --- by samples -----------------------------------------------------------------------------------
 
 @few
 @given(maps.filter(lambda s: math.prod(s[:3]) > 1), st.booleans(), dtypes)
 def test_layer_norm(backend, shape, affine, dtype):
-    layer = stand_alone(xn.LayerNorm(eps=1e-3, affine=affine), shape[:3], backend=backend, dtype=dtype)
+    layer = stand_alone(xn.LayerNorm(eps=1e-3, affine=affine), shape[:3], backend=backend,
+                        dtype=dtype)
     x = 2 + 3 * normal(shape, dtype)
     gamma, beta = (backend.to_numpy(p.data)[..., None] for p in layer.parameters) if affine else (1, 0)
     y = forward(layer, x)
@@ -70,8 +72,10 @@ def test_layer_norm_from_an_axis_on(backend, make, axis):
     layer = stand_alone(make(axis=axis, eps=0.1), shape, backend=backend, dtype="float64")
     x = 2 + normal((*shape, 5))
     assert layer.gamma.shape == shape[axis:]
-    scaled = backend.to_numpy(layer.gamma.data)[..., None] * of_groups(x, math.prod(shape[:axis]), 0.1, make is xn.LayerNorm)
-    assert_close(forward(layer, x), scaled + (backend.to_numpy(layer.beta.data)[..., None] if layer.beta else 0))
+    scaled = (backend.to_numpy(layer.gamma.data)[..., None] * of_groups(x, math.prod(shape[:axis]),
+                                                                        0.1, make is xn.LayerNorm))
+    assert_close(forward(layer, x),
+                 scaled + (backend.to_numpy(layer.beta.data)[..., None] if layer.beta else 0))
 
 
 @few
@@ -95,7 +99,8 @@ def test_group_norm(backend, groups, each, rest, affine, dtype):
     shape = groups * each, *rest
     if each * rest[0] * rest[1] == 1:
         return
-    layer = stand_alone(xn.GroupNorm(groups, eps=1e-3, affine=affine), shape[:3], backend=backend, dtype=dtype)
+    layer = stand_alone(xn.GroupNorm(groups, eps=1e-3, affine=affine), shape[:3], backend=backend,
+                        dtype=dtype)
     x = 2 + 3 * normal(shape, dtype)
     gamma, beta = (backend.to_numpy(p.data)[:, None, None, None] for p in layer.parameters) if affine else (1, 0)
     y = forward(layer, x)
@@ -114,7 +119,8 @@ def test_groups_between_layer_and_instance_norm(backend):
     assert_close(normalised(xn.GroupNorm(4, affine=False)), normalised(xn.InstanceNorm2d()))
     assert xn.InstanceNorm2d().initialize((4, 3, 5)).parameters == []
     x = normal((6, 2))
-    assert_close(forward(xn.GroupNorm(2).initialize((6,), backend=backend, dtype="float64"), x), of_groups(x, 2, 1e-5))
+    assert_close(forward(xn.GroupNorm(2).initialize((6,), backend=backend, dtype="float64"), x),
+                 of_groups(x, 2, 1e-5))
 
 
 @few
@@ -126,7 +132,8 @@ def test_instance_norm2d(backend, shape, dtype):
     assert_close(forward(layer, x), gamma * of_groups(x, shape[0], 1e-5) + beta)
 
 
-@pytest.mark.parametrize("make, groups", [(xn.LayerNorm, 1), (lambda **o: xn.GroupNorm(2, **o), 2), (xn.InstanceNorm2d, 2)])
+@pytest.mark.parametrize("make, groups", [(xn.LayerNorm, 1), (lambda **o: xn.GroupNorm(2, **o), 2),
+                                          (xn.InstanceNorm2d, 2)])
 def test_a_large_mean_does_not_swallow_the_variance(backend, make, groups):
     """E[x^2] - E[x]^2 would be noise here, and sums of 20,000 numbers near 3000 in float32 would
     shift the mean."""
@@ -136,13 +143,15 @@ def test_a_large_mean_does_not_swallow_the_variance(backend, make, groups):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: xn.LayerNorm(affine=False), lambda: xn.LayerNorm(axis=2), lambda: xn.RMSNorm(affine=False, eps=0.1),
-    lambda: xn.RMSNorm(axis=1), lambda: xn.GroupNorm(4, affine=False), lambda: xn.GroupNorm(1), xn.InstanceNorm2d])
+    lambda: xn.LayerNorm(affine=False), lambda: xn.LayerNorm(axis=2),
+    lambda: xn.RMSNorm(affine=False, eps=0.1),
+    lambda: xn.RMSNorm(axis=1), lambda: xn.GroupNorm(4, affine=False), lambda: xn.GroupNorm(1),
+    xn.InstanceNorm2d])
 def test_gradients_by_samples(backend, make):
     check_gradients(make(), (4, 3, 5), backend=backend)
 
 
-# --- norms of vectors -------------------------------------------------------------------------------------------------
+# --- norms of vectors -----------------------------------------------------------------------------
 
 @few
 @given(maps, st.sampled_from([0, 1, 2, -1, None]), st.sampled_from([1, 2, 2.5]), dtypes)
@@ -152,34 +161,38 @@ def test_lp_normalize(backend, shape, axis, p, dtype):
     y = forward(layer, x)
     assert y.dtype == dtype
     along = (0, 1, 2) if axis is None else axis % 3
-    assert_close(y, x / (np.abs(x.astype(np.float64)) ** p).sum(axis=along, keepdims=True) ** (1 / p))
+    assert_close(y,
+                 x / (np.abs(x.astype(np.float64)) ** p).sum(axis=along, keepdims=True) ** (1 / p))
     assert_close((np.abs(y) ** p).sum(axis=along), np.ones(np.sum(x, axis=along).shape))
 
 
 def test_l1_and_l2_norm(backend):
     x = normal((5, 3))
     for layer, p in ((xn.L1Norm(), 1), (xn.L2Norm(), 2)):
-        assert_close(forward(layer.initialize((5,), backend=backend, dtype="float64"), x), x / np.linalg.norm(x, p, axis=0))
+        assert_close(forward(layer.initialize((5,), backend=backend, dtype="float64"), x),
+                     x / np.linalg.norm(x, p, axis=0))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_normalising_zeros_and_large_values(backend, dtype):
     layer = xn.L2Norm(eps=1e-6).initialize((2,), backend=backend, dtype=dtype)
     x = np.array([[0, 3e30, 3e-9], [0, 4e30, 4e-9]], dtype)
-    np.testing.assert_allclose(forward(layer, x, TRAIN), [[0, 0.6, 3e-3], [0, 0.8, 4e-3]], rtol=1e-6)
+    np.testing.assert_allclose(forward(layer, x, TRAIN), [[0, 0.6, 3e-3], [0, 0.8, 4e-3]],
+                               rtol=1e-6)
     dx = backend.to_numpy(layer.backward(backend.asarray(np.ones((2, 3), dtype))))
-    np.testing.assert_allclose(dx[:, 2], 1e6, rtol=1e-6)                    # below eps X is divided by a constant
+    np.testing.assert_allclose(dx[:, 2], 1e6, rtol=1e-6)  # below eps X is divided by a constant
     assert not dx[:, 0].any() and np.isfinite(dx).all()
 
 
 @pytest.mark.parametrize("p", [1, 2, 3.5])
 @pytest.mark.parametrize("axis", [0, -2, None])
 def test_gradients_of_lp_normalize(backend, p, axis):
-    away = np.random.default_rng(1).choice([-1, 1], (3, 4, 2, 3)) * np.random.default_rng(2).uniform(0.2, 1, (3, 4, 2, 3))
+    away = (np.random.default_rng(1).choice([-1, 1], (3, 4, 2, 3)) * np.random.default_rng(
+        2).uniform(0.2, 1, (3, 4, 2, 3)))
     check_gradients(xn.LpNormalize(p, axis=axis), (3, 4, 2), inputs=(away,), backend=backend)
 
 
-# --- by batches -------------------------------------------------------------------------------------------------------
+# --- by batches -----------------------------------------------------------------------------------
 
 @few
 @given(st.integers(1, 5), st.integers(2, 6), st.sampled_from([None, "relu", "tanh"]), dtypes)
@@ -189,11 +202,15 @@ def test_batch_norm1d(backend, features, batch, activation, dtype):
     gamma, beta = (backend.to_numpy(p.data) for p in layer.parameters)
     x = 3 + 2 * normal((features, batch), dtype)
     mean, var = oracles.channel_statistics(x)
-    assert_close(forward(layer, x, TRAIN), oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3), activation))
+    assert_close(forward(layer, x, TRAIN),
+                 oracles.activation(oracles.batch_norm(x, gamma, beta, mean, var, 1e-3),
+                                    activation))
     assert_close(backend.to_numpy(layer.mean.data), 0.25 * np.array(mean))
-    assert_close(backend.to_numpy(layer.var.data), 0.75 + 0.25 * np.array(var) * batch / (batch - 1))
+    assert_close(backend.to_numpy(layer.var.data),
+                 0.75 + 0.25 * np.array(var) * batch / (batch - 1))
     kept = backend.to_numpy(layer.mean.data), backend.to_numpy(layer.var.data)
-    assert_close(forward(layer, x), oracles.activation(oracles.batch_norm(x, gamma, beta, *kept, 1e-3), activation))
+    assert_close(forward(layer, x),
+                 oracles.activation(oracles.batch_norm(x, gamma, beta, *kept, 1e-3), activation))
 
 
 def test_cumulative_statistics_are_the_means_over_the_batches(backend):
@@ -201,14 +218,18 @@ def test_cumulative_statistics_are_the_means_over_the_batches(backend):
     batches = [3 + normal((2, 3, 4, n), seed=n) for n in (5, 2, 3)]
     for x in batches:
         layer.forward(backend.asarray(x), mode=TRAIN)
-    assert_close(backend.to_numpy(layer.mean.data), np.mean([x.mean(axis=(1, 2, 3)) for x in batches], axis=0))
-    assert_close(backend.to_numpy(layer.var.data), np.mean([x.var(axis=(1, 2, 3), ddof=1) for x in batches], axis=0))
+    assert_close(backend.to_numpy(layer.mean.data),
+                 np.mean([x.mean(axis=(1, 2, 3)) for x in batches], axis=0))
+    assert_close(backend.to_numpy(layer.var.data),
+                 np.mean([x.var(axis=(1, 2, 3), ddof=1) for x in batches], axis=0))
 
 
 def test_cumulative_statistics_go_on_after_loading(tmp_path):
     x = normal((8, 2, 3, 3))
-    net = xn.Sequential([xn.BatchNorm2d(momentum=None), xn.Flatten(), xn.Linear(2)], input_shape=(2, 3, 3), backend="numpy")
-    net.fit(x, np.arange(8) % 2, loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=2, verbose=False)
+    net = xn.Sequential([xn.BatchNorm2d(momentum=None), xn.Flatten(), xn.Linear(2)],
+                        input_shape=(2, 3, 3), backend="numpy")
+    net.fit(x, np.arange(8) % 2, loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=2,
+            verbose=False)
     net.save(tmp_path / "net.safetensors")
     again = xn.load(tmp_path / "net.safetensors", backend="numpy")
     assert float(again.layers[0].batches.data[0]) == 4
@@ -219,23 +240,27 @@ def test_cumulative_statistics_go_on_after_loading(tmp_path):
 def test_a_frozen_batch_norm_predicts_in_training_too(backend, activation):
     """Its statistics stay, samples do not affect each other, and the gradient is that of a fixed
     line."""
-    layer = stand_alone(xn.BatchNorm2d(activation=activation), (2, 3, 4), backend=backend, dtype="float64")
+    layer = stand_alone(xn.BatchNorm2d(activation=activation), (2, 3, 4), backend=backend,
+                        dtype="float64")
     layer.trainable = False
-    layer.mean.data[...], layer.var.data[...] = backend.asarray([0.5, -1.0]), backend.asarray([2.0, 0.3])
+    layer.mean.data[...], layer.var.data[...] = (backend.asarray([0.5, -1.0]),
+                                                 backend.asarray([2.0, 0.3]))
     x, dy = normal((2, 3, 4, 5)), normal((2, 3, 4, 5), seed=1)
     y = forward(layer, x, TRAIN)
     np.testing.assert_array_equal(y, forward(layer, x))
     dx = backend.to_numpy(layer.backward(backend.asarray(dy)))
     np.testing.assert_array_equal(backend.to_numpy(layer.mean.data), [0.5, -1.0])
     h = 1e-6
-    for value, gradient in ((x, dx), *((backend.to_numpy(p.data), backend.to_numpy(p.grad)) for p in layer.parameters)):
+    for value, gradient in ((x, dx), *((backend.to_numpy(p.data), backend.to_numpy(p.grad))
+                                       for p in layer.parameters)):
         direction = normal(value.shape, seed=2)
         moved = []
         for sign in (1, -1):
             value += sign * h * direction
             moved.append((forward(layer, x, TRAIN) * dy).sum())
             value -= sign * h * direction
-        assert (moved[0] - moved[1]) / (2 * h) == pytest.approx((gradient * direction).sum(), rel=1e-6)
+        assert (moved[0] - moved[1]) / (2 * h) == pytest.approx((gradient * direction).sum(),
+                                                                rel=1e-6)
 
 
 def test_a_frozen_batch_norm_trains_on_batches_of_one():
@@ -248,11 +273,13 @@ def test_a_frozen_batch_norm_trains_on_batches_of_one():
     assert not net.layers[0].mean.data.any() and (net.layers[0].var.data == 1).all()
 
 
-# --- statistics of the population -------------------------------------------------------------------------------------
+# --- statistics of the population -----------------------------------------------------------------
 
 def two_norms(backend="numpy", dtype="float64"):
-    return xn.Sequential([xn.Conv2d(3, 3, bias=False), xn.BatchNorm2d(), xn.Activation("tanh"), xn.Dropout(0.4), xn.Flatten(),
-                          xn.Linear(4), xn.BatchNorm1d(), xn.Linear(2)], input_shape=(2, 5, 5), backend=backend, dtype=dtype)
+    return xn.Sequential([xn.Conv2d(3, 3, bias=False), xn.BatchNorm2d(), xn.Activation("tanh"),
+                          xn.Dropout(0.4), xn.Flatten(),
+                          xn.Linear(4), xn.BatchNorm1d(), xn.Linear(2)], input_shape=(2, 5, 5),
+                         backend=backend, dtype=dtype)
 
 
 def test_population_statistics_of_equal_batches_are_the_papers(backend):
@@ -268,24 +295,30 @@ def test_population_statistics_of_equal_batches_are_the_papers(backend):
         z = forward(conv, np.moveaxis(x[start:start + 4], 0, -1).copy())
         mean, var = z.mean(axis=(1, 2, 3)), z.var(axis=(1, 2, 3))
         means[norm].append(mean), variances[norm].append(var)
-        h = np.tanh((z - mean[:, None, None, None]) / np.sqrt(var + 1e-5)[:, None, None, None]).reshape(-1, 4)     # no dropout
+        # no dropout
+        h = (np.tanh((z - mean[:, None, None, None]) / np.sqrt(var + 1e-5)[:, None, None,
+                                                                           None]).reshape(-1, 4))
         z = backend.to_numpy(linear.W.data) @ h
         means[last].append(z.mean(axis=1)), variances[last].append(z.var(axis=1))
     for layer, m in ((norm, 4 * 9), (last, 4)):
-        np.testing.assert_allclose(backend.to_numpy(layer.mean.data), np.mean(means[layer], axis=0), rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(backend.to_numpy(layer.var.data), m / (m - 1) * np.mean(variances[layer], axis=0), rtol=1e-9)
+        np.testing.assert_allclose(backend.to_numpy(layer.mean.data), np.mean(means[layer], axis=0),
+                                   rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(backend.to_numpy(layer.var.data),
+                                   m / (m - 1) * np.mean(variances[layer], axis=0), rtol=1e-9)
     np.testing.assert_array_equal(net.backend.to_numpy(net.parameters), before)
 
 
 def test_population_statistics_with_a_smaller_last_batch(backend):
-    """The mean is that of all samples, the variance the pooled one: unbiased, whatever the sizes of the batches."""
+    """The mean is that of all samples, the variance the pooled one: unbiased, whatever the sizes of
+    the batches."""
     net = xn.Sequential([xn.BatchNorm1d()], input_shape=(3,), backend=backend, dtype="float64")
     x = normal((11, 3))
     net.population_statistics(x, batch_size=4)
     layer, batches = net.layers[0], (x[:4], x[4:8], x[8:])
     assert_close(backend.to_numpy(layer.mean.data), x.mean(axis=0))
-    assert_close(backend.to_numpy(layer.var.data), sum(((b - b.mean(axis=0)) ** 2).sum(axis=0) for b in batches) / (11 - 3))
-    net.population_statistics(x)                                            # one batch: the statistics of the samples
+    assert_close(backend.to_numpy(layer.var.data),
+                 sum(((b - b.mean(axis=0)) ** 2).sum(axis=0) for b in batches) / (11 - 3))
+    net.population_statistics(x)  # one batch: the statistics of the samples
     assert_close(backend.to_numpy(layer.var.data), x.var(axis=0, ddof=1))
 
 
@@ -299,10 +332,14 @@ def test_population_statistics_leave_frozen_layers_alone():
 @pytest.mark.parametrize("net, x, options, text", [
     (lambda: xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy"), np.zeros((4, 3)), {},
      "population_statistics: expected a network with a trainable batch norm. Received: none."),
-    (two_norms, np.zeros((4, 3)), {}, "Network: expected input of shape (N, 2, 5, 5). Received: shape (4, 3)."),
-    (two_norms, np.full((4, 2, 5, 5), np.nan), {}, "population_statistics: expected finite samples. Received: NaN or infinity"),
-    (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 0}, "population_statistics: expected batch_size to be an int"),
-    (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 3}, "BatchNorm1d 'bn2': expected batches of at least 2 in training"),
+    (two_norms, np.zeros((4, 3)), {}, "Network: expected input of shape (N, 2, 5, 5). Received: "
+                                      "shape (4, 3)."),
+    (two_norms, np.full((4, 2, 5, 5), np.nan), {}, "population_statistics: expected finite "
+                                                   "samples. Received: NaN or infinity"),
+    (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 0}, "population_statistics: expected "
+                                                           "batch_size to be an int"),
+    (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 3}, "BatchNorm1d 'bn2': expected batches of "
+                                                           "at least 2 in training"),
 ], ids=lambda value: value[:30] if isinstance(value, str) else "")
 def test_what_population_statistics_refuse(net, x, options, text):
     net = net()
@@ -312,23 +349,28 @@ def test_what_population_statistics_refuse(net, x, options, text):
     np.testing.assert_array_equal(net.state, state)
 
 
-# --- folding ----------------------------------------------------------------------------------------------------------
+# --- folding --------------------------------------------------------------------------------------
 
 def unlike_new(net):
     """The network with every parameter and statistic away from its initial value."""
     rng = np.random.default_rng(5)
     with net.backend.scope():
-        net.parameters += net.backend.asarray(0.3 * rng.standard_normal(net.parameters.shape), net.dtype)
+        net.parameters += net.backend.asarray(0.3 * rng.standard_normal(net.parameters.shape),
+                                              net.dtype)
         net.state += net.backend.asarray(rng.uniform(0.1, 2, net.state.shape), net.dtype)
     return net
 
 
 def convolutions(backend="numpy", dtype="float64"):
     return unlike_new(xn.Sequential([
-        xn.Conv2d(6, 3, padding=1, groups=2, name="first"), xn.BatchNorm2d(activation="relu"), xn.TrueConv2d(4, 2, bias=False),
-        xn.BatchNorm2d(eps=0.1), xn.Activation("tanh"), xn.DepthwiseConv2d(3, depth_multiplier=2), xn.BatchNorm2d(),
-        xn.SeparableConv2d(4, 2), xn.BatchNorm2d(activation="tanh"), xn.ConvTranspose2d(6, 3, stride=2, groups=2),
-        xn.BatchNorm2d(), xn.Flatten(), xn.Linear(5), xn.BatchNorm1d(activation="sigmoid"), xn.Linear(3),
+        xn.Conv2d(6, 3, padding=1, groups=2, name="first"), xn.BatchNorm2d(activation="relu"),
+        xn.TrueConv2d(4, 2, bias=False),
+        xn.BatchNorm2d(eps=0.1), xn.Activation("tanh"), xn.DepthwiseConv2d(3, depth_multiplier=2),
+        xn.BatchNorm2d(),
+        xn.SeparableConv2d(4, 2), xn.BatchNorm2d(activation="tanh"),
+        xn.ConvTranspose2d(6, 3, stride=2, groups=2),
+        xn.BatchNorm2d(), xn.Flatten(), xn.Linear(5), xn.BatchNorm1d(activation="sigmoid"),
+        xn.Linear(3),
     ], input_shape=(4, 8, 7), backend=backend, dtype=dtype))
 
 
@@ -337,8 +379,10 @@ def test_a_folded_network_predicts_the_same(backend, dtype, tmp_path):
     net = convolutions(backend, dtype)
     x, before = normal((5, 4, 8, 7), dtype), net.backend.to_numpy(net.parameters).copy()
     folded = net.folded()
-    assert [type(layer) for layer in folded.layers] == [type(layer) for layer in net.layers if "Norm" not in type(layer).__name__]
-    assert folded.layers[0].name == "first" and folded.layers[0].activation == "relu" and folded.dtype == net.dtype
+    assert ([type(layer) for layer in folded.layers] == [type(layer) for layer in net.layers
+                                                         if "Norm" not in type(layer).__name__])
+    assert (folded.layers[0].name == "first" and folded.layers[0].activation == "relu"
+            and folded.dtype == net.dtype)
     assert_close(folded.predict(x), net.predict(x), scale=10)
     np.testing.assert_array_equal(net.backend.to_numpy(net.parameters), before)
     assert sum(isinstance(layer, xn.BatchNorm2d) for layer in net.layers) == 5
@@ -356,13 +400,15 @@ def test_what_is_not_folded_stays():
     y = xn.Add()(xn.BatchNorm2d(name="one of two")(twice), xn.BatchNorm2d(name="gone")(once))
     net = unlike_new(xn.Network(x, y, backend="numpy", dtype="float64"))
     folded = net.folded()
-    assert {layer.name for layer in net.layers} - {layer.name for layer in folded.layers} == {"gone"}
+    assert ({layer.name for layer in net.layers} - {layer.name for layer in folded.layers}
+            == {"gone"})
     pictures = normal((4, 2, 6, 6))
     assert_close(folded.predict(pictures), net.predict(pictures))
 
 
 def test_a_network_without_batch_norm_is_copied():
-    net = unlike_new(xn.Sequential([xn.Linear(4, bias=False), xn.RBF([[1, 0, 1, 0]])], input_shape=(3,), backend="numpy"))
+    net = (unlike_new(xn.Sequential([xn.Linear(4, bias=False), xn.RBF([[1, 0, 1, 0]])],
+                                    input_shape=(3,), backend="numpy")))
     folded = net.folded()
     x = normal((4, 3))
     np.testing.assert_array_equal(folded.predict(x), net.predict(x))
@@ -370,29 +416,45 @@ def test_a_network_without_batch_norm_is_copied():
     assert net.parameters.any()
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("action, text", [
-    (lambda: xn.LayerNorm(eps=-1), "LayerNorm: expected eps to be a number, 0 or larger. Received: eps=-1."),
-    (lambda: xn.LayerNorm(axis=-1), "LayerNorm: expected axis to be an int, 0 or larger. Received: axis=-1."),
+    (lambda: xn.LayerNorm(eps=-1), "LayerNorm: expected eps to be a number, 0 or larger. Received: "
+                                   "eps=-1."),
+    (lambda: xn.LayerNorm(axis=-1), "LayerNorm: expected axis to be an int, 0 or larger. Received: "
+                                    "axis=-1."),
     (lambda: xn.LayerNorm(axis=3).initialize((2, 3, 4)),
      "LayerNorm: expected an axis of a sample of shape (2, 3, 4). Received: axis=3."),
-    (lambda: xn.LayerNorm(axis=2).initialize((2, 3, 1)), "LayerNorm: expected more than one element to normalise together, or "
-                                                         "all of them become 0. Received: input shape (2, 3, 1)."),
-    (lambda: xn.InstanceNorm2d(name="i").initialize((2, 1, 1)), "InstanceNorm2d 'i': expected more than one element to "),
-    (lambda: xn.InstanceNorm2d().initialize((8,)), "InstanceNorm2d: expected an input of shape (channels, height, width)"),
-    (lambda: xn.RMSNorm(eps="small"), "RMSNorm: expected eps to be a number, 0 or larger. Received: eps='small'."),
-    (lambda: xn.GroupNorm(0), "GroupNorm: expected groups to be an int, 1 or larger. Received: groups=0."),
+    (lambda: xn.LayerNorm(axis=2).initialize((2, 3, 1)), "LayerNorm: expected more than one "
+                                                         "element to normalise together, or "
+                                                         "all of them become 0. Received: input "
+                                                         "shape (2, 3, 1)."),
+    (lambda: xn.InstanceNorm2d(name="i").initialize((2, 1, 1)), "InstanceNorm2d 'i': expected more "
+                                                                "than one element to "),
+    (lambda: xn.InstanceNorm2d().initialize((8,)), "InstanceNorm2d: expected an input of shape "
+                                                   "(channels, height, width)"),
+    (lambda: xn.RMSNorm(eps="small"), "RMSNorm: expected eps to be a number, 0 or larger. "
+                                      "Received: eps='small'."),
+    (lambda: xn.GroupNorm(0), "GroupNorm: expected groups to be an int, 1 or larger. Received: "
+                              "groups=0."),
     (lambda: xn.GroupNorm(3).initialize((4, 2, 2)),
      "GroupNorm: expected groups=3 to divide the channels. Received: input shape (4, 2, 2)."),
-    (lambda: xn.BatchNorm1d().initialize((3, 4, 4)), "BatchNorm1d: expected an input of shape (features) per sample."),
-    (lambda: xn.BatchNorm1d(momentum=-1), "BatchNorm1d: expected momentum to be a number, 0 or larger. Received: momentum=-1."),
-    (lambda: xn.BatchNorm1d(name="b").initialize((3,)).forward(np.ones((3, 1), np.float32), mode=TRAIN),
-     "BatchNorm1d 'b': expected more than one element per channel in training. Received: an array of shape (3, 1)."),
-    (lambda: xn.LpNormalize(0.5), "LpNormalize: expected p to be a number, 1 or larger. Received: p=0.5."),
-    (lambda: xn.L2Norm(eps=0), "L2Norm: expected eps to be a number, 1e-30 or larger. Received: eps=0."),
-    (lambda: xn.L1Norm(axis=1).initialize((5,)), "L1Norm: expected an axis of a sample of shape (5,). Received: axis=1."),
-    (lambda: xn.L1Norm(axis=-2).initialize((5,)), "L1Norm: expected axis to be an int, -1 or larger. Received: axis=-2."),
+    (lambda: xn.BatchNorm1d().initialize((3, 4, 4)), "BatchNorm1d: expected an input of shape "
+                                                     "(features) per sample."),
+    (lambda: xn.BatchNorm1d(momentum=-1), "BatchNorm1d: expected momentum to be a number, 0 or "
+                                          "larger. Received: momentum=-1."),
+    (lambda: xn.BatchNorm1d(name="b").initialize((3,)).forward(np.ones((3, 1), np.float32),
+                                                               mode=TRAIN),
+     "BatchNorm1d 'b': expected more than one element per channel in training. Received: an array "
+     "of shape (3, 1)."),
+    (lambda: xn.LpNormalize(0.5), "LpNormalize: expected p to be a number, 1 or larger. Received: "
+                                  "p=0.5."),
+    (lambda: xn.L2Norm(eps=0), "L2Norm: expected eps to be a number, 1e-30 or larger. Received: "
+                               "eps=0."),
+    (lambda: xn.L1Norm(axis=1).initialize((5,)), "L1Norm: expected an axis of a sample of shape "
+                                                 "(5,). Received: axis=1."),
+    (lambda: xn.L1Norm(axis=-2).initialize((5,)), "L1Norm: expected axis to be an int, -1 or "
+                                                  "larger. Received: axis=-2."),
 ], ids=lambda value: value[:40] if isinstance(value, str) else "")
 def test_errors(action, text):
     with pytest.raises(ValueError, match=re.escape(text)):

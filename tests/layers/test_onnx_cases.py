@@ -1,6 +1,7 @@
 """ONNX's own node tests, for every operator that exists here, on every backend.
 
-A float case with two spatial axes (or of an operator that has none) passes, or stands in EXCEPTIONS with its reason.
+A float case with two spatial axes (or of an operator that has none) passes, or stands in EXCEPTIONS
+with its reason.
 """
 
 import warnings
@@ -19,12 +20,15 @@ from xpnet import Backend
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed; it brings the node tests")
 
-with warnings.catch_warnings():             # building some of the cases divides by zero and overflows on purpose
+# building some of the cases divides by zero and overflows on purpose
+with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from onnx.backend.test.case.node import collect_testcases
-    ALL_CASES = collect_testcases(None)     # all of them, once: its filter by operator is ignored on a second call
+    # all of them, once: its filter by operator is ignored on a second call
+    ALL_CASES = collect_testcases(None)
 
-MODULES = (onnx_operators, onnx_activations, onnx_convolution, onnx_pooling, onnx_normalization, onnx_losses, onnx_optimizers)
+MODULES = (onnx_operators, onnx_activations, onnx_convolution, onnx_pooling, onnx_normalization,
+           onnx_losses, onnx_optimizers)
 OPERATORS = {name: run for module in MODULES for name, run in module.OPERATORS.items()}
 WITH_WINDOWS = {name for module in MODULES for name in module.WITH_WINDOWS}
 
@@ -41,12 +45,14 @@ def is_ours(case) -> bool:
         return False
     inputs, _ = inputs_and_outputs(case)
     x = inputs[0]                           # may be a list, or None
-    return getattr(x, "dtype", None) in (np.float32, np.float64) and (nodes[0].op_type not in WITH_WINDOWS or x.ndim == 4)
+    return (getattr(x, "dtype", None) in (np.float32, np.float64)
+            and (nodes[0].op_type not in WITH_WINDOWS or x.ndim == 4))
 
 
 CASES = {case.name: case for case in ALL_CASES if is_ours(case)}
 
-EXCEPTIONS = {name: reason for module in MODULES for reason, names in module.REASONS.items() for name in names}
+EXCEPTIONS = {name: reason for module in MODULES for reason, names in module.REASONS.items()
+              for name in names}
 
 
 def check(case, backend) -> None:

@@ -56,7 +56,8 @@ def test_max_pool2d(backend, drawn, ceil, special, dtype):
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, expected)
 
-    dy = np.random.default_rng(1).integers(-9, 10, y.shape).astype(dtype)       # whole numbers: sums are exact
+    # whole numbers: sums are exact
+    dy = np.random.default_rng(1).integers(-9, 10, y.shape).astype(dtype)
     dx = np.zeros(shape)
     for at, won in winners.items():
         dx[won] += dy[at]
@@ -64,15 +65,18 @@ def test_max_pool2d(backend, drawn, ceil, special, dtype):
 
 
 def test_max_pool2d_minus_infinity_in_a_padded_corner(backend):
-    """The gradient of a window of -inf goes to the first element of the input in it, not to padding."""
-    layer = MaxPool2d(2, stride=2, padding=1).initialize((1, 2, 2), backend=backend, dtype="float32")
+    """The gradient of a window of -inf goes to the first element of the input in it, not to
+    padding."""
+    layer = MaxPool2d(2, stride=2, padding=1).initialize((1, 2, 2), backend=backend,
+                                                         dtype="float32")
     x = np.full((1, 2, 2, 1), -np.inf, np.float32)
     assert np.isneginf(forward(layer, x, TRAIN)).all()
     dx = layer.backward(backend.asarray(np.arange(1, 5, dtype=np.float32).reshape(1, 2, 2, 1)))
     np.testing.assert_array_equal(backend.to_numpy(dx)[0, :, :, 0], [[1, 2], [3, 4]])
 
 
-@pytest.mark.parametrize("kernel", [(15, 17), (16, 16), (17, 18)])      # the indices of 256 taps fit in a byte, not those of 306
+# the indices of 256 taps fit in a byte, not those of 306
+@pytest.mark.parametrize("kernel", [(15, 17), (16, 16), (17, 18)])
 def test_max_pool2d_large_windows(backend, kernel):
     layer = MaxPool2d(kernel, stride=1).initialize((1, 18, 18), backend=backend, dtype="float64")
     x = normal((1, 18, 18, 1))
@@ -81,7 +85,8 @@ def test_max_pool2d_large_windows(backend, kernel):
     dx = np.zeros(x.shape)
     for won in winners.values():
         dx[won] += 1
-    np.testing.assert_array_equal(backend.to_numpy(layer.backward(backend.asarray(np.ones(expected.shape)))), dx)
+    np.testing.assert_array_equal(
+        backend.to_numpy(layer.backward(backend.asarray(np.ones(expected.shape)))), dx)
 
 
 @given(pools(dilated=False), st.booleans(), dtypes)
@@ -111,10 +116,12 @@ def test_global_avg_pool2d(backend, shape, dtype):
     assert_close(y, oracles.global_avg_pool2d(x))
 
 
-@given(st.tuples(small, small), st.tuples(small, st.integers(1, 7), st.integers(1, 7), small), activations, dtypes)
+@given(st.tuples(small, small), st.tuples(small, st.integers(1, 7), st.integers(1, 7), small),
+       activations, dtypes)
 def test_subsampling2d(backend, kernel, shape, activation, dtype):
     assume(kernel[0] <= shape[1] and kernel[1] <= shape[2])
-    layer = stand_alone(Subsampling2d(kernel, activation=activation), shape[:3], backend=backend, dtype=dtype)
+    layer = stand_alone(Subsampling2d(kernel, activation=activation), shape[:3], backend=backend,
+                        dtype=dtype)
     x = normal(shape, dtype)
     a, b = (backend.to_numpy(p.data) for p in layer.parameters)
     y = forward(layer, x)
@@ -142,17 +149,22 @@ POOLS = [MaxPool2d, AvgPool2d, Subsampling2d]
 def test_errors_of_the_kernel(pool, kernel):
     with pytest.raises(ValueError) as error:
         pool(kernel, name="p")
-    assert str(error.value) == (f"{pool.__name__} 'p': expected kernel_size to be an int or a pair of ints, 1 or larger. "
+    assert str(error.value) == (f"{pool.__name__} 'p': expected kernel_size to be an int or a pair "
+                                "of ints, 1 or larger. "
                                 f"Received: kernel_size={kernel!r}.")
 
 
 @pytest.mark.parametrize("pool", [MaxPool2d, AvgPool2d])
 @pytest.mark.parametrize("arguments, text", [
-    ({"stride": 0}, "expected stride to be an int or a pair of ints, 1 or larger. Received: stride=0."),
-    ({"padding": 2}, "expected padding smaller than the 2 rows that the window spans, so that no window is wholly in "
+    ({"stride": 0}, "expected stride to be an int or a pair of ints, 1 or larger. Received: "
+                    "stride=0."),
+    ({"padding": 2}, "expected padding smaller than the 2 rows that the window spans, so that no "
+                     "window is wholly in "
                      "padding. Received: padding=2."),
-    ({"padding": -1}, "expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: padding=-1."),
-    ({"padding": "zeros"}, 'expected padding "valid", "half", "same" or "full", or ints. Received: padding=\'zeros\'.'),
+    ({"padding": -1}, "expected padding to be an int or a pair of ints or four ints, 0 or larger. "
+                      "Received: padding=-1."),
+    ({"padding": "zeros"}, 'expected padding "valid", "half", "same" or "full", or ints. Received: '
+                           'padding=\'zeros\'.'),
 ])
 def test_errors_of_the_window(pool, arguments, text):
     with pytest.raises(ValueError) as error:
@@ -164,16 +176,19 @@ def test_errors_of_the_window(pool, arguments, text):
 def test_errors_of_the_input(pool):
     with pytest.raises(ValueError) as error:
         pool(3).initialize((2, 8, 2))
-    assert str(error.value) == (f"{pool.__name__}: expected an input at least as large as the window, 3x3. "
+    assert str(error.value) == (f"{pool.__name__}: expected an input at least as large as the "
+                                "window, 3x3. "
                                 "Received: 8x2, padded to 8x2.")
 
 
-@pytest.mark.parametrize("make", [lambda: MaxPool2d(2), lambda: AvgPool2d(2), lambda: Subsampling2d(2), GlobalAvgPool2d])
+@pytest.mark.parametrize("make", [lambda: MaxPool2d(2), lambda: AvgPool2d(2),
+                                  lambda: Subsampling2d(2), GlobalAvgPool2d])
 def test_errors_of_the_rank(make):
     layer = make()
     with pytest.raises(ValueError) as error:
         layer.initialize((784,))
-    assert str(error.value) == (f"{type(layer).__name__}: expected an input of shape (channels, height, width) per sample. "
+    assert str(error.value) == (f"{type(layer).__name__}: expected an input of shape (channels, "
+                                "height, width) per sample. "
                                 "Received: input shape (784,).")
 
 
@@ -181,7 +196,8 @@ def test_errors_of_the_rank(make):
 def test_a_window_that_sees_only_padding(ceil):
     with pytest.raises(ValueError) as error:
         MaxPool2d(2, stride=1, dilation=4, padding=2, ceil_mode=ceil).initialize((1, 1, 5))
-    assert str(error.value) == ("MaxPool2d: expected every window to contain at least one element of the input. Received: "
+    assert str(error.value) == ("MaxPool2d: expected every window to contain at least one element "
+                                "of the input. Received: "
                                 "1x5 with kernel (2, 2), dilation (4, 4), padding (2, 2, 2, 2).")
 
 
@@ -192,12 +208,14 @@ def test_errors_of_subsampling():
                                 f"{', '.join(ACTIVATIONS)}. Received: activation='softmax'.")
     with pytest.raises(ValueError) as error:
         Subsampling2d(2, init="he")
-    assert str(error.value) == ("Subsampling2d: expected init to be one of None, zeros, ones, he_normal, lecun_normal, "
+    assert str(error.value) == ("Subsampling2d: expected init to be one of None, zeros, ones, "
+                                "he_normal, lecun_normal, "
                                 "glorot_uniform, lecun_uniform. Received: init='he'.")
 
 
 def test_gradients_of_overlapping_windows_are_summed(backend):
-    """The middle element wins in all four windows; assigning instead of adding would leave 1 there."""
+    """The middle element wins in all four windows; assigning instead of adding would leave 1
+    there."""
     layer = MaxPool2d(2, stride=1).initialize((1, 3, 3), backend=backend)
     x = np.zeros((1, 3, 3, 1), np.float32)
     x[0, 1, 1] = 5

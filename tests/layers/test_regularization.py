@@ -30,7 +30,7 @@ def drawn(dtype, *shape):
     return np.random.default_rng(0).standard_normal((2, *shape)).astype(dtype)
 
 
-# --- whole maps -------------------------------------------------------------------------------------------------------
+# --- whole maps -----------------------------------------------------------------------------------
 
 @every_float
 def test_spatial_dropout_keeps_or_drops_whole_maps(backend, dtype):
@@ -46,17 +46,19 @@ def test_spatial_dropout_keeps_or_drops_whole_maps(backend, dtype):
 
 def test_a_dropped_map_of_nans_is_zero(backend):
     layer = bound(0.5, backend, layer=xn.Dropout2d)
-    y = backend.to_numpy(layer.forward(backend.asarray(np.full((*MAPS, 6), np.nan, np.float32)), mode=SAMPLE))
+    y = (backend.to_numpy(layer.forward(backend.asarray(np.full((*MAPS, 6), np.nan, np.float32)),
+                                        mode=SAMPLE)))
     keep = np.broadcast_to(dropout_keep((3, 6), 0.5, 0, 0, 0, 0)[:, None, None, :], y.shape)
     assert np.isnan(y[keep]).all() and not y[~keep].any()
 
 
 def test_spatial_dropout_is_about_maps():
-    with pytest.raises(ValueError, match=r"Dropout2d: expected an input of shape \(channels, height, width\).*\(5,\)"):
+    with pytest.raises(ValueError, match=r"Dropout2d: expected an input of shape \(channels, "
+                                         r"height, width\).*\(5,\)"):
         xn.Dropout2d().initialize((5,))
 
 
-# --- noise ------------------------------------------------------------------------------------------------------------
+# --- noise ----------------------------------------------------------------------------------------
 
 def gaussian(n, seed, layer, step):
     """Box and Muller 1958, two numbers from two 32-bit words at a time."""
@@ -66,7 +68,8 @@ def gaussian(n, seed, layer, step):
             words += [word & 0xFFFFFFFF, word >> 32]
     numbers = []
     for first, second in zip(words[::2], words[1::2]):
-        radius, angle = math.sqrt(-2 * math.log((first + 0.5) / 2**32)), 2 * math.pi * (second + 0.5) / 2**32
+        radius, angle = (math.sqrt(-2 * math.log((first + 0.5) / 2**32)),
+                         2 * math.pi * (second + 0.5) / 2**32)
         numbers += [radius * math.cos(angle), radius * math.sin(angle)]
     return np.array(numbers[:n])
 
@@ -74,7 +77,8 @@ def gaussian(n, seed, layer, step):
 @every_float
 @pytest.mark.parametrize("batch", [2, 3])       # an even and an odd number of elements
 def test_gaussian_dropout_multiplies_with_numbers_from_philox(backend, dtype, batch):
-    layer = bound(0.2, backend, layer=xn.GaussianDropout, seed=3, index=2, step=5, shape=(5, 3), dtype=dtype)
+    layer = bound(0.2, backend, layer=xn.GaussianDropout, seed=3, index=2, step=5, shape=(5, 3),
+                  dtype=dtype)
     x, dy = drawn(dtype, 5, 3, batch)
     noise = 1 + 0.5 * gaussian(x.size, 3, 2, 5).reshape(x.shape)        # sqrt(0.2 / 0.8)
     y, dx = passes(layer, x, dy)
@@ -85,10 +89,12 @@ def test_gaussian_dropout_multiplies_with_numbers_from_philox(backend, dtype, ba
 
 @every_float
 def test_gaussian_noise_has_the_moments_of_dropout(backend, dtype):
-    """100,000 numbers: within four standard errors of mean 1, variance p / (1 - p), no skewness, and kurtosis 3."""
+    """100,000 numbers: within four standard errors of mean 1, variance p / (1 - p), no skewness,
+    and kurtosis 3."""
     n, p = 100_000, 0.3
     layer = bound(p, backend, layer=xn.GaussianDropout, shape=(100,), dtype=dtype)
-    noise = backend.to_numpy(layer.forward(backend.asarray(np.ones((100, n // 100), dtype)), mode=SAMPLE)).astype(float)
+    noise = (backend.to_numpy(layer.forward(backend.asarray(np.ones((100, n // 100), dtype)),
+                                            mode=SAMPLE)).astype(float))
     z = (noise - 1) / math.sqrt(p / (1 - p))
     assert abs(z.mean()) < 4 * n**-0.5 and abs((z**2).mean() - 1) < 4 * (2 / n) ** 0.5
     assert abs((z**3).mean()) < 4 * (15 / n) ** 0.5 and abs((z**4).mean() - 3) < 4 * (96 / n) ** 0.5
@@ -108,7 +114,7 @@ def test_words_at_the_ends_give_finite_numbers():
         assert np.abs(numbers).max() == pytest.approx(math.sqrt(-2 * math.log(2.0**-33)))
 
 
-# --- SELU's companion -------------------------------------------------------------------------------------------------
+# --- SELU's companion -----------------------------------------------------------------------------
 
 @every_float
 def test_alpha_dropout_puts_selus_floor_in_place_of_what_it_drops(backend, dtype):
@@ -119,7 +125,8 @@ def test_alpha_dropout_puts_selus_floor_in_place_of_what_it_drops(backend, dtype
     a = (1 - p + floor**2 * p * (1 - p)) ** -0.5
     y, dx = passes(layer, x, dy)
     assert y.dtype == dx.dtype == dtype
-    np.testing.assert_allclose(y, a * (np.where(keep, x, floor) - p * floor), rtol=10 * NEAR[dtype], atol=NEAR[dtype])
+    np.testing.assert_allclose(y, a * (np.where(keep, x, floor) - p * floor), rtol=10 * NEAR[dtype],
+                               atol=NEAR[dtype])
     np.testing.assert_allclose(dx, np.where(keep, a * dy, 0), rtol=NEAR[dtype])
 
 
@@ -130,12 +137,15 @@ def test_alpha_dropout_keeps_mean_and_variance(backend):
     assert abs(y.mean()) < 0.015 and abs(y.var() - 1) < 0.02
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------
 
 @every_float
-@pytest.mark.parametrize("activation, f, slope", [(None, lambda z: z, lambda y: 1.0), ("tanh", np.tanh, lambda y: 1 - y**2)])
+@pytest.mark.parametrize("activation, f, slope",
+                         [(None, lambda z: z, lambda y: 1.0),
+                          ("tanh", np.tanh, lambda y: 1 - y**2)])
 def test_drop_connect_drops_weights(backend, dtype, activation, f, slope):
-    layer = xn.DropConnect(4, 0.3, activation=activation).initialize((5,), backend=backend, dtype=dtype, seed=1)
+    layer = (xn.DropConnect(4, 0.3, activation=activation).initialize((5,), backend=backend,
+                                                                      dtype=dtype, seed=1))
     layer.bind(backend, 3, backend.asarray(np.array([7, 0], np.uint64)))
     layer.enter(2)
     x, dy = np.random.default_rng(0).standard_normal((5, 6)).astype(dtype), drawn(dtype, 4, 6)[0]
@@ -148,13 +158,15 @@ def test_drop_connect_drops_weights(backend, dtype, activation, f, slope):
     close = {"rtol": 10 * NEAR[dtype], "atol": 10 * NEAR[dtype]}
     np.testing.assert_allclose(y, expected, **close)
     np.testing.assert_allclose(dx, W.T @ dz, **close)
-    np.testing.assert_allclose(backend.to_numpy(layer.W.grad), np.where(keep, dz @ x.T / 0.7, 0), **close)
+    np.testing.assert_allclose(backend.to_numpy(layer.W.grad), np.where(keep, dz @ x.T / 0.7, 0),
+                               **close)
     np.testing.assert_allclose(backend.to_numpy(layer.b.grad), dz.sum(axis=1), **close)
     mean = backend.to_numpy(layer.forward(backend.asarray(x)))
     np.testing.assert_allclose(mean, f(backend.to_numpy(layer.W.data) @ x + 0.5), **close)
 
 
-@pytest.mark.parametrize("settings", [{"bias": False}, {"activation": "gelu"}, {"activation": "sigmoid", "init": "he_normal"}])
+@pytest.mark.parametrize("settings", [{"bias": False}, {"activation": "gelu"},
+                                      {"activation": "sigmoid", "init": "he_normal"}])
 def test_gradients_of_drop_connect(backend, settings):
     check_gradients(xn.DropConnect(4, 0.3, **settings), (5,), backend=backend)
 
@@ -162,7 +174,8 @@ def test_gradients_of_drop_connect(backend, settings):
 def test_drop_connect_is_a_linear_layer():
     with pytest.raises(ValueError, match="DropConnect: expected a vector of features per sample"):
         xn.DropConnect(4).initialize(MAPS)
-    assert xn.DropConnect(4, name="d").config() == {"units": 4, "p": 0.5, "bias": True, "activation": None, "init": None,
+    assert xn.DropConnect(4, name="d").config() == {"units": 4, "p": 0.5, "bias": True,
+                                                    "activation": None, "init": None,
                                                     "name": "d"}
 
 
@@ -170,7 +183,8 @@ def test_drop_connect_is_a_linear_layer():
                                   lambda p: xn.DropConnect(3, p)])
 @pytest.mark.parametrize("p", [1, -0.1, "0.5", None, math.nan])
 def test_refuses_a_wrong_share(kind, p):
-    with pytest.raises(ValueError, match="expected p to be a number, 0 or larger, below 1. Received: p="):
+    with pytest.raises(ValueError, match="expected p to be a number, 0 or larger, below 1. "
+                                         "Received: p="):
         kind(p)
 
 
@@ -191,16 +205,18 @@ def test_captured_steps_draw_masks_of_their_own(folder):
     results = []
     for capture in (False, True):
         with pretended(folder) as (backend, gpus):
-            net = xn.Sequential([xn.Conv2d(3, 3, activation="relu"), xn.Dropout2d(0.3), xn.Flatten(), xn.GaussianDropout(0.2),
+            net = xn.Sequential([xn.Conv2d(3, 3, activation="relu"), xn.Dropout2d(0.3),
+                                 xn.Flatten(), xn.GaussianDropout(0.2),
                                  xn.AlphaDropout(0.1), xn.DropConnect(6, 0.3), xn.Linear(4)],
                                 input_shape=(1, 4, 4), backend=backend, seed=3)
-            net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=3, batch_size=8, capture=capture, verbose=False)
+            net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=3, batch_size=8,
+                    capture=capture, verbose=False)
             assert gpus.graphs == capture
             results.append(learned(net) | {"drawn": np.array(net.predict_samples(x, 3))})
     assert same(*results)
 
 
-# --- predictions with a spread ----------------------------------------------------------------------------------------
+# --- predictions with a spread --------------------------------------------------------------------
 
 PLAIN = {"loss": "mean_squared_error"}      # the outputs as they are
 
@@ -218,8 +234,10 @@ def test_mean_and_spread_are_those_of_the_outputs(backend, dtype):
     mean, spread = net.predict_samples(x, 20, batch_size=3, **PLAIN)
     outputs = []
     for start in (0, 3, 6):
-        outputs.append([backend.to_numpy(net(x[start:start + 3], mode=SAMPLE)).copy() for _ in range(20)])
-    every = np.concatenate([np.array(batch) for batch in outputs], axis=1).astype(np.float64)       # (samples, N, 2)
+        outputs.append([backend.to_numpy(net(x[start:start + 3], mode=SAMPLE)).copy()
+                        for _ in range(20)])
+    # (samples, N, 2)
+    every = np.concatenate([np.array(batch) for batch in outputs], axis=1).astype(np.float64)
     assert mean.shape == spread.shape == (7, 2) and mean.dtype == spread.dtype == np.float64
     np.testing.assert_allclose(mean, every.mean(axis=0), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(spread, every.std(axis=0), rtol=1e-9)
@@ -227,15 +245,19 @@ def test_mean_and_spread_are_those_of_the_outputs(backend, dtype):
 
 def test_the_same_on_every_backend(backend):
     x = np.random.default_rng(0).standard_normal((7, 5))
-    layers = [lambda: xn.Linear(6, activation="relu"), lambda: xn.GaussianDropout(0.3), lambda: xn.DropConnect(3, 0.2)]
-    results = [noisy(b, layers=[make() for make in layers]).predict_samples(x, 10, **PLAIN) for b in (backend, xn.Backend())]
+    layers = [lambda: xn.Linear(6, activation="relu"), lambda: xn.GaussianDropout(0.3),
+              lambda: xn.DropConnect(3, 0.2)]
+    results = [noisy(b, layers=[make() for make in layers]).predict_samples(x, 10, **PLAIN)
+               for b in (backend, xn.Backend())]
     for found, expected in zip(*results):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_one_linear_layer_in_closed_form():
-    """y = sum of w x keep / (1 - p) + b: the mean is w x + b, the variance the sum of (w x)^2 p / (1 - p)."""
-    net, x, samples = noisy("numpy", "float64"), np.random.default_rng(0).standard_normal((4, 5)), 4000
+    """y = sum of w x keep / (1 - p) + b: the mean is w x + b, the variance the sum of (w x)^2 p /
+    (1 - p)."""
+    net, x, samples = (noisy("numpy", "float64"), np.random.default_rng(0).standard_normal((4, 5)),
+                       4000)
     mean, spread = net.predict_samples(x, samples, **PLAIN)
     W = net.layers[1].W.data
     right = np.sqrt((W**2) @ (x**2).T * 0.3 / 0.7).T
@@ -286,13 +308,16 @@ def test_a_failure_leaves_the_counters_as_they_were():
 
 
 @pytest.mark.parametrize("loss, function", [
-    ("cross_entropy", "softmax"), (xn.BoundedCrossEntropy(5.0), None), ("binary_cross_entropy", "sigmoid"),
-    (xn.FocalCrossEntropy(), "sigmoid"), (xn.BinaryCrossEntropy(from_logits=False), None), ("hinge", None)])
+    ("cross_entropy", "softmax"), (xn.BoundedCrossEntropy(5.0), None),
+    ("binary_cross_entropy", "sigmoid"),
+    (xn.FocalCrossEntropy(), "sigmoid"), (xn.BinaryCrossEntropy(from_logits=False), None),
+    ("hinge", None)])
 @pytest.mark.parametrize("last", ["logits", "softmax", "sigmoid", "log_softmax"])
 def test_predictions_are_probabilities_where_the_loss_makes_them(loss, function, last, backend):
     """Each draw goes through softmax or sigmoid before averaging, unless the last layer of the
     network is one."""
-    layers = {"logits": [], "softmax": [xn.Softmax()], "sigmoid": [xn.Activation("sigmoid")], "log_softmax": [xn.LogSoftmax()]}
+    layers = {"logits": [], "softmax": [xn.Softmax()], "sigmoid": [xn.Activation("sigmoid")],
+              "log_softmax": [xn.LogSoftmax()]}
     net = noisy(backend, layers=[xn.Dropout(0.4), xn.Linear(3), *layers[last]])
     x = 3 * np.random.default_rng(0).standard_normal((7, 5))
     every = []
@@ -312,14 +337,16 @@ def test_predictions_are_probabilities_where_the_loss_makes_them(loss, function,
 
 def test_probabilities_of_maps_sum_to_one(backend):
     net = xn.Sequential([xn.Dropout(0.4), xn.Conv2d(3, 1)], input_shape=(2, 4, 5), backend=backend)
-    mean, _ = net.predict_samples(np.random.default_rng(0).random((6, 2, 4, 5)), 4, loss="cross_entropy")
+    mean, _ = net.predict_samples(np.random.default_rng(0).random((6, 2, 4, 5)), 4,
+                                  loss="cross_entropy")
     assert mean.shape == (6, 3, 4, 5)
     np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-6)
 
 
 def test_the_loss_is_that_of_the_last_fit():
     net, x = noisy("numpy"), np.random.default_rng(0).standard_normal((8, 5))
-    with pytest.raises(ValueError, match='predict_samples: expected loss, e.g. "cross_entropy", for a network that was not '
+    with pytest.raises(ValueError, match='predict_samples: expected loss, e.g. "cross_entropy", '
+                                         'for a network that was not '
                                          "trained here. Received: None"):
         net.predict_samples(x)
     net.fit(x, np.arange(8) % 2, loss="cross_entropy", optimizer=xn.SGD(0.1), verbose=False)
@@ -330,9 +357,11 @@ def test_the_loss_is_that_of_the_last_fit():
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"samples": 0}, "predict_samples: expected samples to be an int, 1 or larger. Received: samples=0"),
+    ({"samples": 0}, "predict_samples: expected samples to be an int, 1 or larger. Received: "
+                     "samples=0"),
     ({"samples": 2.0}, "predict_samples: expected samples to be an int"),
-    ({"batch_size": True}, "predict_samples: expected batch_size to be an int, 1 or larger. Received: batch_size=True"),
+    ({"batch_size": True}, "predict_samples: expected batch_size to be an int, 1 or larger. "
+                           "Received: batch_size=True"),
 ])
 def test_predict_samples_refuses(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -348,6 +377,8 @@ def test_too_little_memory_is_explained():
                 raise MemoryError
             return super().forward(x, mode)
 
-    with pytest.raises(xn.OutOfMemory, match="predict_samples: expected a batch that fits.*batch_size=256") as caught:
-        noisy("numpy", layers=[Full(0.5), xn.Linear(2)]).predict_samples(np.ones((300, 5)), 2, **PLAIN)
+    with pytest.raises(xn.OutOfMemory, match="predict_samples: expected a batch that "
+                                             "fits.*batch_size=256") as caught:
+        noisy("numpy", layers=[Full(0.5), xn.Linear(2)]).predict_samples(np.ones((300, 5)), 2,
+                                                                         **PLAIN)
     assert caught.value.batch_size == 256

@@ -25,14 +25,15 @@ def normal(shape, dtype="float64", seed=0):
 
 
 def layer_for(backend, shape=SHAPE, dtype="float64", maps=MAPS, kernel=KERNEL, **settings):
-    return xn.DeconvolutionalNetwork2d(maps, kernel, **settings).initialize(shape, backend=backend, dtype=dtype, seed=1)
+    return (xn.DeconvolutionalNetwork2d(maps, kernel, **settings).initialize(shape, backend=backend,
+                                                                             dtype=dtype, seed=1))
 
 
 def filters_of(layer):
     return layer.backend.to_numpy(layer.filters.data).astype(np.float64)
 
 
-# --- the shrinkage ----------------------------------------------------------------------------------------------------
+# --- the shrinkage --------------------------------------------------------------------------------
 
 def shrunk(v, p, beta):
     """The minimum by bisection: 0, or the larger root of the derivative, which is to the right of
@@ -58,10 +59,12 @@ def shrunk(v, p, beta):
 @pytest.mark.parametrize("beta", [0.1, 1.0, 16.0, 1e4])
 def test_shrinkage(p, beta):
     shrink = Shrinkage(np, p, beta)
-    beyond = [shrink.jump * (1 + step) for step in (-1e-9, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0)]       # the most difficult values
+    # the most difficult values
+    beyond = [shrink.jump * (1 + step) for step in (-1e-9, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0)]
     v = np.array([0.0, *beyond, *np.linspace(-3.01, 3.02, 41), -50.0, 1e4])
     x = shrink(v)
-    np.testing.assert_allclose(x, [shrunk(value, p, beta) if value else 0.0 for value in v], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(x, [shrunk(value, p, beta) if value else 0.0 for value in v],
+                               rtol=1e-12, atol=1e-14)
     assert shrink(v.astype(np.float32)).dtype == np.float32
     np.testing.assert_allclose(shrink(v[9:].astype(np.float32)), x[9:], rtol=1e-5, atol=1e-6)
 
@@ -86,14 +89,15 @@ def test_shrinkage_of_nan():
         assert np.isnan(Shrinkage(np, p, 2.0)(np.array([np.nan])))
 
 
-# --- the model --------------------------------------------------------------------------------------------------------
+# --- the model ------------------------------------------------------------------------------------
 
 def painted(z, f):
     """Each element of z_k adds a copy of f_k to the image, whose first pixel is under the last row
     and column of the first copy."""
     (K, C, KH, KW), (_, H, W, N) = f.shape, z.shape
     y = np.zeros((C, H - KH + 1, W - KW + 1, N))
-    for k, h, w, c, i, j in itertools.product(range(K), range(H), range(W), range(C), range(KH), range(KW)):
+    for k, h, w, c, i, j in itertools.product(range(K), range(H), range(W), range(C), range(KH),
+                                              range(KW)):
         row, column = h - (KH - 1) + i, w - (KW - 1) + j
         if 0 <= row < y.shape[1] and 0 <= column < y.shape[2]:
             y[c, row, column] += f[k, c, i, j] * z[k, h, w]
@@ -108,7 +112,8 @@ def matrix(f, out=OUT):
 
 def total_cost(y, z, f, lam, p):
     residual = painted(z, f) - y
-    return np.array([lam / 2 * sum(float(r) ** 2 for r in residual[..., n].flat) + sum(abs(float(v)) ** p for v in z[..., n].flat)
+    return np.array([lam / 2 * sum(float(r) ** 2 for r in residual[..., n].flat) + sum(
+        abs(float(v)) ** p for v in z[..., n].flat)
                      for n in range(y.shape[-1])])
 
 
@@ -119,7 +124,8 @@ def test_reconstruction_and_cost(backend, dtype):
     f, maps = filters_of(layer), backend.asarray(z)
     assert layer.out_shape == OUT and f.shape == (MAPS, 2, *KERNEL)
     assert_close(backend.to_numpy(layer.reconstruct(maps)), painted(z.astype(np.float64), f))
-    assert_close(backend.to_numpy(layer.cost(backend.asarray(y), maps)), total_cost(y, z, f, 3.0, 0.7))
+    assert_close(backend.to_numpy(layer.cost(backend.asarray(y), maps)),
+                 total_cost(y, z, f, 3.0, 0.7))
 
 
 def test_filters_of_norm_1_only_where_they_are_connected(backend):
@@ -130,7 +136,7 @@ def test_filters_of_norm_1_only_where_they_are_connected(backend):
     assert (f[0, 1] == 0).all() and (f[2, 0] == 0).all() and (f[1] != 0).all()
 
 
-# --- inference --------------------------------------------------------------------------------------------------------
+# --- inference ------------------------------------------------------------------------------------
 
 def inferred(y, f, lam, p, betas, x=None):
     """The algorithm on dense matrices, one image at a time; the system is solved by elimination."""
@@ -142,7 +148,8 @@ def inferred(y, f, lam, p, betas, x=None):
             return lam / 2 * ((F @ z - target) ** 2).sum() + (np.abs(z) ** p).sum()      # noqa: B023 - called at once
 
         for beta in betas:
-            z = np.linalg.solve(lam * F.T @ F + beta * np.eye(F.shape[1]), lam * F.T @ target + beta * best)
+            z = np.linalg.solve(lam * F.T @ F + beta * np.eye(F.shape[1]),
+                                lam * F.T @ target + beta * best)
             new = np.array([shrunk(v, p, beta) for v in z])
             best = new if cost(new) <= cost(best) else best
         found.append(best.reshape(OUT))
@@ -152,9 +159,11 @@ def inferred(y, f, lam, p, betas, x=None):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_the_linear_system(backend, dtype):
     layer = layer_for(backend, dtype=dtype, lam=2.0, iterations=60)
-    F, b, start = matrix(filters_of(layer)), normal((*OUT, 2), dtype), normal((*OUT, 2), dtype, seed=1)
+    F, b, start = (matrix(filters_of(layer)), normal((*OUT, 2), dtype),
+                   normal((*OUT, 2), dtype, seed=1))
     z = backend.to_numpy(layer._solve(backend.asarray(b), 1.5, backend.asarray(start)))
-    expected = np.linalg.solve(2.0 * F.T @ F + 1.5 * np.eye(F.shape[1]), b.reshape(-1, 2).astype(np.float64)).reshape(b.shape)
+    expected = np.linalg.solve(2.0 * F.T @ F + 1.5 * np.eye(F.shape[1]),
+                               b.reshape(-1, 2).astype(np.float64)).reshape(b.shape)
     assert_close(z, expected, scale=10)
 
 
@@ -166,17 +175,22 @@ def test_inference_is_the_algorithm_on_dense_matrices(backend, p):
     expected = inferred(y, filters_of(layer), **settings)
     assert_close(backend.to_numpy(x), expected, scale=1000)
     assert 0.05 < np.mean(expected != 0) < 0.9              # some, but not all
-    np.testing.assert_array_equal(backend.to_numpy(layer.forward(backend.asarray(y))), backend.to_numpy(x))
+    np.testing.assert_array_equal(backend.to_numpy(layer.forward(backend.asarray(y))),
+                                  backend.to_numpy(x))
     # Starting from given feature maps; the first betas are too small to keep them.
     again = layer.infer(backend.asarray(y), x)
-    assert_close(backend.to_numpy(again), inferred(y, filters_of(layer), x=expected, **settings), scale=1000)
-    assert (backend.to_numpy(layer.cost(backend.asarray(y), again)) <= backend.to_numpy(layer.cost(backend.asarray(y), x))).all()
+    assert_close(backend.to_numpy(again), inferred(y, filters_of(layer), x=expected, **settings),
+                 scale=1000)
+    assert (backend.to_numpy(layer.cost(backend.asarray(y), again))
+            <= backend.to_numpy(layer.cost(backend.asarray(y), x))).all()
 
 
 def test_the_convex_cost_comes_near_its_minimum(backend):
     """p = 1, against 20,000 steps of proximal gradient descent on the dense problem."""
     lam, y = 3.0, 2 * normal((*SHAPE, 1))
-    layer = layer_for(backend, lam=lam, betas=np.repeat([4.0, 16.0, 64.0, 256.0, 1024.0], 40).tolist(), iterations=10)
+    layer = (layer_for(backend, lam=lam,
+                       betas=np.repeat([4.0, 16.0, 64.0, 256.0, 1024.0], 40).tolist(),
+                       iterations=10))
     F, target = matrix(filters_of(layer)), y.ravel()
     x, step = np.zeros(F.shape[1]), 1 / (lam * np.linalg.norm(F, 2) ** 2)
     for _ in range(20000):
@@ -187,7 +201,8 @@ def test_the_convex_cost_comes_near_its_minimum(backend):
     assert least * (1 - 1e-9) <= reached <= 1.01 * least
 
 
-@pytest.mark.parametrize("settings", [dict(), dict(p=0.8, betas=[8, 32]), dict(connectivity=[[1, 0], [1, 1], [0, 1]])], ids=str)
+@pytest.mark.parametrize("settings", [dict(), dict(p=0.8, betas=[8, 32]),
+                                      dict(connectivity=[[1, 0], [1, 1], [0, 1]])], ids=str)
 def test_gradients(backend, settings):
     settings = dict(lam=4.0, betas=[2, 8, 32], iterations=30) | settings
     check_gradients(xn.DeconvolutionalNetwork2d(MAPS, KERNEL, **settings), SHAPE, backend=backend)
@@ -196,11 +211,12 @@ def test_gradients(backend, settings):
 def test_gradient_of_maps_that_were_kept(backend):
     """Every combination of accepted and refused steps, with costs that are given instead of
     computed."""
-    patterns = np.array(list(itertools.product((False, True), repeat=3)))       # for each image, the steps that are refused
+    # for each image, the steps that are refused
+    patterns = np.array(list(itertools.product((False, True), repeat=3)))
 
     class Given(xn.DeconvolutionalNetwork2d):
         def _alternate(self, y, x):
-            made = np.cumsum(~patterns.T, axis=0)                               # the number of steps
+            made = np.cumsum(~patterns.T, axis=0)  # the number of steps
             self.given = iter([np.zeros(8), *np.where(patterns.T, 1.0 - made, -made)])
             yield from super()._alternate(y, x)
 
@@ -211,11 +227,12 @@ def test_gradient_of_maps_that_were_kept(backend):
     y = 2 * normal((*SHAPE, 8), seed=4)
     layer = Given(MAPS, KERNEL, **settings).initialize(SHAPE, backend=backend, dtype="float64")
     steps = list(layer._alternate(backend.asarray(y), layer._nothing(backend.asarray(y))))
-    np.testing.assert_array_equal(np.transpose([backend.to_numpy(step.worse) for step in steps]), patterns)
+    np.testing.assert_array_equal(np.transpose([backend.to_numpy(step.worse) for step in steps]),
+                                  patterns)
     check_gradients(Given(MAPS, KERNEL, **settings), SHAPE, inputs=(y,), backend=backend)
 
 
-# --- learning ---------------------------------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------
 
 def test_filter_gradient(backend):
     layer = layer_for(backend, lam=3.0, connectivity=[[1, 0], [1, 1], [0, 1]])
@@ -229,7 +246,8 @@ def test_filter_gradient(backend):
             moved[at] += sign * h
             costs.append(total_cost(y, z, moved, 3.0, 1.0).sum())
         numeric = (costs[0] - costs[1]) / (2 * h)
-        assert gradient[at] == (pytest.approx(numeric, rel=1e-6, abs=1e-6) if layer.connectivity[at[0]][at[1]] else 0)
+        assert (gradient[at] == (pytest.approx(numeric, rel=1e-6, abs=1e-6)
+                                 if layer.connectivity[at[0]][at[1]] else 0))
 
 
 @pytest.mark.parametrize("p", [1.0, 0.8])
@@ -237,14 +255,17 @@ def test_filter_gradient(backend):
 def test_what_falls_while_it_learns(backend, p, dtype):
     """At one beta the augmented cost, which begins at C; C from step to step; filters keep their
     norm and connections."""
-    layer = layer_for(backend, dtype=dtype, lam=4.0, p=p, betas=[2, 8, 32], connectivity=[[1, 0], [1, 1], [0, 1]])
+    layer = layer_for(backend, dtype=dtype, lam=4.0, p=p, betas=[2, 8, 32],
+                      connectivity=[[1, 0], [1, 1], [0, 1]])
     y = normal((6, *SHAPE), dtype)
     before = filters_of(layer)
     steps = layer.learn(y, 4, filter_steps=3)
     assert [(s.epoch, s.what, s.beta) for s in steps[9:18]] == [
-        (2, "z", 2.0), (2, "x", 2.0), (2, "z", 8.0), (2, "x", 8.0), (2, "z", 32.0), (2, "x", 32.0), *[(2, "filters", None)] * 3]
+        (2, "z", 2.0), (2, "x", 2.0), (2, "z", 8.0), (2, "x", 8.0), (2, "z", 32.0), (2, "x", 32.0),
+        *[(2, "filters", None)] * 3]
     rounding = 1 + 100 * np.finfo(dtype).eps
-    costs = [total_cost(np.moveaxis(y, 0, -1), np.zeros((*OUT, 6)), before, 4.0, p).mean(), *(s.cost for s in steps)]
+    costs = [total_cost(np.moveaxis(y, 0, -1), np.zeros((*OUT, 6)), before, 4.0, p).mean(),
+             *(s.cost for s in steps)]
     assert all(after <= rounding * cost for cost, after in itertools.pairwise(costs))
     assert costs[-1] < 0.75 * costs[9]                      # by more than a little
     for z, x in zip(steps, steps[1:]):
@@ -283,13 +304,16 @@ def test_filter_steps_have_the_length_that_lowers_most(backend):
 
 def test_pictures_that_sparse_maps_painted_are_explained(backend):
     """Learned filters code the images about as cheaply as the filters that generated them."""
-    truth = layer_for(backend, (1, 10, 10), maps=2, kernel=3, lam=30.0, betas=[4, 8, 16, 32, 64, 128])
+    truth = layer_for(backend, (1, 10, 10), maps=2, kernel=3, lam=30.0,
+                      betas=[4, 8, 16, 32, 64, 128])
     rng = np.random.default_rng(3)
     maps = rng.standard_normal((*truth.out_shape, 12)) * (rng.random((*truth.out_shape, 12)) < 0.04)
     y = truth.reconstruct(backend.asarray(maps))
-    learner = xn.DeconvolutionalNetwork2d(**truth.config() | {"name": "learner"}).initialize((1, 10, 10), backend=backend,
+    learner = xn.DeconvolutionalNetwork2d(**truth.config() | {"name": "learner"}).initialize(
+        (1, 10, 10), backend=backend,
                                                                                          dtype="float64", seed=5)
-    cheap, dear = (backend.to_numpy(layer.cost(y, layer.infer(y))).mean() for layer in (truth, learner))
+    cheap, dear = (backend.to_numpy(layer.cost(y, layer.infer(y))).mean()
+                   for layer in (truth, learner))
     steps = learner.learn(np.moveaxis(backend.to_numpy(y), -1, 0), 25, filter_steps=3)
     assert steps[-1].cost < 1.15 * cheap < 0.8 * dear
 
@@ -303,13 +327,14 @@ def test_pictures_of_nothing(backend):
     assert (backend.to_numpy(layer.infer(backend.asarray(np.zeros((*SHAPE, 2))))) == 0).all()
 
 
-# --- in a network -----------------------------------------------------------------------------------------------------
+# --- in a network ---------------------------------------------------------------------------------
 
 def test_in_a_network(tmp_path):
     """An optimizer does not change the filters; learned filters are saved."""
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((20, *SHAPE)).astype(np.float32), rng.integers(0, 2, 20)
-    net = xn.Sequential([xn.DeconvolutionalNetwork2d(MAPS, KERNEL, betas=[2, 8], iterations=3), xn.Flatten(), xn.Linear(2)],
+    net = xn.Sequential([xn.DeconvolutionalNetwork2d(MAPS, KERNEL, betas=[2, 8], iterations=3),
+                         xn.Flatten(), xn.Linear(2)],
                         input_shape=SHAPE, backend="numpy")
     net.layers[0].learn(x, 2)
     learned = filters_of(net.layers[0])
@@ -318,7 +343,8 @@ def test_in_a_network(tmp_path):
     net.save(tmp_path / "net.safetensors")
     again = xn.load(tmp_path / "net.safetensors", backend="numpy")
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
-    assert json.loads(json.dumps(net.layers[0].config())) == again.layers[0].config() | {"kernel_size": list(KERNEL)}
+    assert (json.loads(json.dumps(net.layers[0].config()))
+            == again.layers[0].config() | {"kernel_size": list(KERNEL)})
 
 
 def test_a_gradient_is_made_only_where_it_is_read(backend):
@@ -337,22 +363,30 @@ def test_multiply_adds():
 def test_the_example(tmp_path):
     for module in ("sklearn", "PIL", "matplotlib"):
         pytest.importorskip(module)
-    out = run("sparse_coding.py", tmp_path, "--epochs", "2", "--patches", "3", "--maps", "4", "--picture", "filters.png")
-    costs = [[float(line.split()[-1]) for line in part.splitlines()[1:] if line.strip()[:1].isdigit()]
+    out = run("sparse_coding.py", tmp_path, "--epochs", "2", "--patches", "3", "--maps", "4",
+              "--picture", "filters.png")
+    costs = [[float(line.split()[-1]) for line in part.splitlines()[1:]
+              if line.strip()[:1].isdigit()]
              for part in out.split("p = ")[1:]]
-    assert [len(column) for column in costs] == [28, 28]            # two epochs of 6 betas, z and x, and 2 filter steps
-    assert all(later <= earlier for column in costs for earlier, later in itertools.pairwise(column))
+    # two epochs of 6 betas, z and x, and 2 filter steps
+    assert [len(column) for column in costs] == [28, 28]
+    assert (all(later <= earlier for column in costs
+                for earlier, later in itertools.pairwise(column)))
     assert (tmp_path / "filters.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("settings, expected", [
-    (dict(maps=0), "maps to be an int, 1 or larger"), (dict(p=0), "p to be a number above 0"), (dict(p=1.5), "p to be at most 1"),
+    (dict(maps=0), "maps to be an int, 1 or larger"), (dict(p=0), "p to be a number above 0"),
+    (dict(p=1.5), "p to be at most 1"),
     (dict(lam=0), "lam to be a number above 0"), (dict(lam="x"), "lam to be a number"),
-    (dict(betas=[]), "betas to be a list of numbers"), (dict(betas="12"), "betas to be a list of numbers"),
+    (dict(betas=[]), "betas to be a list of numbers"), (dict(betas="12"), "betas to be a list of "
+                                                                          "numbers"),
     (dict(betas=[1, 0]), "each of betas to be a number above 0"),
-    (dict(betas=[2, 1]), "betas that do not fall"), (dict(iterations=0), "iterations to be an int, 1 or larger"),
+    (dict(betas=[2, 1]), "betas that do not fall"), (dict(iterations=0), "iterations to be an int, "
+                                                                         "1 or larger"),
     (dict(connectivity=[[1, 1]]), "connectivity to have 3 rows of zeros and ones"),
-    (dict(connectivity=[[1, 0], [0, 0], [1, 1]]), "connectivity to have 3 rows of zeros and ones, at least a one in each"),
+    (dict(connectivity=[[1, 0], [0, 0], [1, 1]]), "connectivity to have 3 rows of zeros and ones, "
+                                                  "at least a one in each"),
     (dict(connectivity=[[1, 0], [1, 2], [1, 1]]), "connectivity to have 3 rows of zeros and ones"),
     (dict(connectivity=[[1, 0], [1], [1, 1]]), "connectivity to have 3 rows of zeros and ones"),
     (dict(connectivity="110"), "connectivity to have 3 rows of zeros and ones"),
@@ -364,18 +398,20 @@ def test_constructor_errors(settings, expected):
 
 def test_errors():
     who = "DeconvolutionalNetwork2d 'd': expected"
-    with pytest.raises(ValueError, match=f"{who} 2 columns of connectivity, one for each channel. Received: 3"):
+    with pytest.raises(ValueError, match=f"{who} 2 columns of connectivity, one for each channel. "
+                                         "Received: 3"):
         xn.DeconvolutionalNetwork2d(1, 3, connectivity=[[1, 1, 1]], name="d").initialize((2, 5, 5))
     with pytest.raises(ValueError, match=f"{who} to be in a network before learn"):
         xn.DeconvolutionalNetwork2d(1, 3, name="d").learn(np.zeros((1, 2, 5, 5)))
     layer = xn.DeconvolutionalNetwork2d(1, 3, name="d").initialize((2, 5, 5))
     for wrong in (np.zeros((1, 2, 5, 4)), np.zeros((2, 5, 5)), np.zeros((0, 2, 5, 5))):
-        with pytest.raises(ValueError, match=rf"{who} images of shape \(S, 2, 5, 5\)\. Received: shape"):
+        with pytest.raises(ValueError, match=rf"{who} images of shape \(S, 2, 5, 5\)\. Received: "
+                                             rf"shape"):
             layer.learn(wrong)
     with pytest.raises(ValueError, match=f"{who} epochs to be an int"):
         layer.learn(np.zeros((1, 2, 5, 5)), 0)
     batch, maps = np.zeros((2, 5, 5, 3), np.float32), np.zeros((1, 7, 7, 3), np.float32)
-    for call in (lambda: layer.infer(maps), lambda: layer.infer(batch, batch), lambda: layer.reconstruct(batch),
-                 lambda: layer.cost(maps, batch)):
+    for call in (lambda: layer.infer(maps), lambda: layer.infer(batch, batch),
+                 lambda: layer.reconstruct(batch), lambda: layer.cost(maps, batch)):
         with pytest.raises(ValueError, match=f"{who} batch-last arrays"):
             call()

@@ -30,19 +30,23 @@ def test_what_is_drawn(backend, drawn, ceil, dtype, step):
     """In a loop over windows: training takes the first element at which the running sum of max(x,
     0) exceeds u times the sum."""
     kernel, stride, padding, dilation, shape = drawn
-    layer = xn.StochasticPool2d(kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil)
+    layer = xn.StochasticPool2d(kernel, stride=stride, padding=padding, dilation=dilation,
+                                ceil_mode=ceil)
     layer.initialize(shape[:3], backend=backend, dtype=dtype)
     layer.bind(backend, 3, backend.asarray(np.array([step, 1], np.uint64)))
     layer.enter(2)
-    x = np.random.default_rng(step).integers(-2, 5, shape).astype(dtype)        # whole numbers: sums are exact
+    # whole numbers: sums are exact
+    x = np.random.default_rng(step).integers(-2, 5, shape).astype(dtype)
     y, predicted = forward(layer, x, TRAIN), forward(layer, x)
     assert y.dtype == predicted.dtype == dtype
     dy = np.random.default_rng(1).integers(-9, 10, y.shape).astype(dtype)
     dx = backend.to_numpy(layer.backward(backend.asarray(dy)))
 
     expected, mean, gradient = np.zeros(y.shape), np.zeros(y.shape), np.zeros(shape)
-    rows, columns = (range(-before, size, s) for before, size, s in zip(padding[::2], shape[1:3], stride))
-    for u, (at, seen) in zip(uniforms(y.size, 3, 2, step, 1), seen_by_windows(x, kernel, stride, padding, dilation, ceil)):
+    rows, columns = (range(-before, size, s)
+                     for before, size, s in zip(padding[::2], shape[1:3], stride))
+    for u, (at, seen) in zip(uniforms(y.size, 3, 2, step, 1),
+                             seen_by_windows(x, kernel, stride, padding, dilation, ceil)):
         weights = [max(value or 0, 0) for _, _, value in seen]
         mean[at] = sum(w * w for w in weights) / max(sum(weights), 1)
         so_far = 0
@@ -50,7 +54,8 @@ def test_what_is_drawn(backend, drawn, ceil, dtype, step):
             so_far += w
             if so_far > u * sum(weights):
                 expected[at] = value
-                gradient[at[0], rows[at[1]] + i * dilation[0], columns[at[2]] + j * dilation[1], at[3]] += dy[at]
+                gradient[at[0], rows[at[1]] + i * dilation[0], columns[at[2]] + j * dilation[1],
+                         at[3]] += dy[at]
                 break
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(dx, gradient)
@@ -58,7 +63,8 @@ def test_what_is_drawn(backend, drawn, ceil, dtype, step):
 
 
 def test_how_often_an_element_is_drawn(backend):
-    """20 000 windows of 1, 2, 3, -5 and 4: a tenth, two, three tenths, never, four tenths; their mean is the prediction."""
+    """20 000 windows of 1, 2, 3, -5 and 4: a tenth, two, three tenths, never, four tenths; their
+    mean is the prediction."""
     layer = xn.StochasticPool2d((1, 5)).initialize((1, 1, 5), backend=backend)
     x = np.repeat(np.array([1, 2, 3, -5, 4], np.float32).reshape(1, 1, 5, 1), 20_000, axis=3)
     values, counts = np.unique(forward(layer, x, TRAIN), return_counts=True)
@@ -71,7 +77,8 @@ def test_windows_without_anything_above_zero_and_large_values(backend):
     layer = xn.StochasticPool2d(2).initialize((1, 2, 4), backend=backend)
     x = np.array([[-1, -2, 3e30, 0], [0, -3, 0, 0]], np.float32).reshape(1, 2, 4, 1)
     for mode in ("predict", TRAIN, SAMPLE):
-        np.testing.assert_array_equal(forward(layer, x, mode).ravel(), np.array([0, 3e30], np.float32))
+        np.testing.assert_array_equal(forward(layer, x, mode).ravel(),
+                                      np.array([0, 3e30], np.float32))
 
 
 def test_a_nan_is_not_hidden(backend):
@@ -92,5 +99,6 @@ def test_each_step_draws_anew_and_predictions_do_not_draw():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"StochasticPool2d: expected kernel_size to be an int or a pair of ints"):
+    with pytest.raises(ValueError, match=r"StochasticPool2d: expected kernel_size to be an int or "
+                                         r"a pair of ints"):
         xn.StochasticPool2d(0)

@@ -7,7 +7,8 @@ from oracles import assert_close, conv2d
 from xpnet import TRAIN, TrueConv2d, Window
 from xpnet import functional as F
 
-OPTIONS = [{}, {"padding": "full"}, {"stride": (2, 1), "padding": (2, 1, 0, 1)}, {"dilation": (1, 2), "padding": 1}]
+OPTIONS = [{}, {"padding": "full"}, {"stride": (2, 1), "padding": (2, 1, 0, 1)},
+           {"dilation": (1, 2), "padding": 1}]
 
 
 def normal(*shape, dtype="float64"):
@@ -41,13 +42,15 @@ def test_its_columns_are_answers_to_single_pixels(options):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_flipped_it_is_the_true_convolution(options, plain_backend):
-    layer = TrueConv2d(3, (3, 2), bias=False, **options).initialize((2, 5, 6), backend=plain_backend, dtype="float64")
+    layer = (TrueConv2d(3, (3, 2), bias=False,
+                        **options).initialize((2, 5, 6), backend=plain_backend, dtype="float64"))
     x = normal(2, 5, 6)
     y = plain_backend.to_numpy(layer.forward(plain_backend.asarray(x[..., None]), mode=TRAIN))
     T = F.toeplitz(plain_backend.to_numpy(layer.W.data), (2, 5, 6), flip=True, **options)
     assert_close(T @ x.ravel(), y.ravel())
     dy = normal(*y.shape)
-    assert_close(plain_backend.to_numpy(layer.backward(plain_backend.asarray(dy))).ravel(), T.T @ dy.ravel())
+    assert_close(plain_backend.to_numpy(layer.backward(plain_backend.asarray(dy))).ravel(),
+                 T.T @ dy.ravel())
 
 
 def test_flipped_and_with_every_overlap_it_is_a_product_of_polynomials():
@@ -66,7 +69,8 @@ def test_the_transpose_is_the_transposed_convolution():
 
 
 def test_it_is_doubly_block_toeplitz():
-    """At stride 1 the blocks are equal along diagonals of blocks, and numbers along diagonals of a block."""
+    """At stride 1 the blocks are equal along diagonals of blocks, and numbers along diagonals of a
+    block."""
     blocks = F.toeplitz(normal(3, 2), (5, 4), padding=(1, 1, 0, 1)).reshape(5, 4, 5, 4)
     for row, column in np.ndindex(4, 4):
         np.testing.assert_array_equal(blocks[row, :, column, :], blocks[row + 1, :, column + 1, :])
@@ -76,8 +80,10 @@ def test_it_is_doubly_block_toeplitz():
 @pytest.mark.parametrize("W, shape, text", [
     ((3, 3), (1, 5, 5), r"Received: W of shape \(3, 3\), shape \(1, 5, 5\)"),
     ((2, 3, 3, 3), (2, 5, 5), r"Received: W of shape \(2, 3, 3, 3\), shape \(2, 5, 5\)"),
-    ((9,), (5, 5), r"expected W \(KH, KW\) and shape \(H, W\), or W \(F, C, KH, KW\) and shape \(C, H, W\)"),
-    ((3, 3), (2, 2), r"toeplitz: expected an input at least as large as the window, 3x3\. Received: 2x2"),
+    ((9,), (5, 5), r"expected W \(KH, KW\) and shape \(H, W\), or W \(F, C, KH, KW\) and shape "
+                   r"\(C, H, W\)"),
+    ((3, 3), (2, 2), r"toeplitz: expected an input at least as large as the window, 3x3\. "
+                     r"Received: 2x2"),
 ])
 def test_errors(W, shape, text):
     with pytest.raises(ValueError, match=text):

@@ -22,7 +22,8 @@ TIGHT = {np.float32: 2e-6, np.float64: 1e-13}
 def test_value_and_gradient(name: str, dtype: Any, backend):
     case = CASES[name]
     y = np.moveaxis(Y[case.y], 0, -1).astype(dtype)
-    t = np.moveaxis(case.loss.targets(TARGET[case.target], y.shape[:-1], np.dtype(dtype)), 0, -1).copy()
+    t = np.moveaxis(case.loss.targets(TARGET[case.target], y.shape[:-1], np.dtype(dtype)), 0,
+                    -1).copy()
     y.flags.writeable = t.flags.writeable = False
     loss, dy = case.loss(backend, backend.asarray(y), backend.asarray(t))
     assert loss.shape == () and dy.shape == y.shape and loss.dtype == dy.dtype == dtype
@@ -34,10 +35,11 @@ def test_value_and_gradient(name: str, dtype: Any, backend):
         above[index] += h
         below[index] -= h
         slopes[index] = (case.right(above, t) - case.right(below, t)) / (2 * h)
-    np.testing.assert_allclose(backend.to_numpy(dy), slopes, rtol=1e-5, atol=1e-7 * max(1.0, abs(slopes).max()))
+    np.testing.assert_allclose(backend.to_numpy(dy), slopes, rtol=1e-5,
+                               atol=1e-7 * max(1.0, abs(slopes).max()))
 
 
-# --- losses that are not summed, and weights of samples ---------------------------------------------------------------
+# --- losses that are not summed, and weights of samples -------------------------------------------
 
 def reduced(loss: Loss, reduction: str) -> Loss:
     """The same loss with another reduction."""
@@ -46,11 +48,13 @@ def reduced(loss: Loss, reduction: str) -> Loss:
     return loss
 
 
-def judged(loss: Loss, name: str, dtype: Any, backend: Any, weights: Any = None, only: slice = slice(None)) -> tuple[Any, Any]:
+def judged(loss: Loss, name: str, dtype: Any, backend: Any, weights: Any = None,
+           only: slice = slice(None)) -> tuple[Any, Any]:
     """Loss and gradient of a case, or of some of its samples, on the host."""
     case = CASES[name]
     y = np.moveaxis(Y[case.y][only], 0, -1).astype(dtype)
-    t = np.moveaxis(loss.targets(TARGET[case.target][only], y.shape[:-1], np.dtype(dtype)), 0, -1).copy()
+    t = np.moveaxis(loss.targets(TARGET[case.target][only], y.shape[:-1], np.dtype(dtype)), 0,
+                    -1).copy()
     more = () if weights is None else (backend.asarray(np.asarray(weights, dtype)),)
     value, dy = loss(backend, backend.asarray(y.copy()), backend.asarray(t), *more)
     return backend.to_numpy(value), backend.to_numpy(dy)
@@ -66,7 +70,7 @@ def test_without_a_reduction_each_sample_has_its_own_losses(name: str, dtype: An
     assert losses.shape[-1] == samples and losses.dtype == dtype
     assert losses.sum() == pytest.approx(float(total), rel=2 * TIGHT[dtype])
     np.testing.assert_allclose(dy, same, rtol=10 * TIGHT[dtype], atol=10 * TIGHT[dtype])
-    for n in range(samples):                                    # the loss of each sample in a batch of one
+    for n in range(samples):  # the loss of each sample in a batch of one
         alone, _ = judged(summed, name, dtype, backend, only=slice(n, n + 1))
         assert losses[..., n].sum() == pytest.approx(float(alone), rel=4 * TIGHT[dtype], abs=1e-30)
 
@@ -78,13 +82,15 @@ def test_weights_of_samples_multiply_their_losses(name: str, dtype: Any, backend
     weights = np.array([1.0, 0.0, 2.5, 0.5, 3.0, 0.25])
     losses, slopes = judged(reduced(CASES[name].loss, "none"), name, dtype, backend)
     expected, slopes = (losses * weights).astype(np.float64), slopes * weights
-    every, plain = (float(judged(reduced(CASES[name].loss, kind), name, dtype, backend)[0]) for kind in ("sum", "mean"))
+    every, plain = (float(judged(reduced(CASES[name].loss, kind), name, dtype, backend)[0])
+                    for kind in ("sum", "mean"))
     batch = [("batchmean", len(weights))] if CASES[name].loss.reduction == "batchmean" else []
     for kind, divisor in (("none", 1.0), ("sum", 1.0), ("mean", every / plain), *batch):
         loss, dy = judged(reduced(CASES[name].loss, kind), name, dtype, backend, weights)
         right = expected if kind == "none" else expected.sum() / divisor
         np.testing.assert_allclose(loss, right, rtol=8 * TIGHT[dtype])
-        np.testing.assert_allclose(dy, slopes / divisor, rtol=20 * TIGHT[dtype], atol=20 * TIGHT[dtype])
+        np.testing.assert_allclose(dy, slopes / divisor, rtol=20 * TIGHT[dtype],
+                                   atol=20 * TIGHT[dtype])
 
 
 def test_a_sample_of_weight_0_may_be_infinite(backend):
@@ -98,14 +104,17 @@ def test_a_sample_of_weight_0_may_be_infinite(backend):
 def test_training_needs_one_number(reduce):
     net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
     more = {"optimizer": xn.SGD(0.1)} if reduce == "fit" else {}
-    with pytest.raises(ValueError, match="MeanSquaredError: expected reduction 'mean', 'batch' or 'sum', for training and "
+    with pytest.raises(ValueError, match="MeanSquaredError: expected reduction 'mean', 'batch' or "
+                                         "'sum', for training and "
                                          "evaluation. Received: reduction='none'"):
-        getattr(net, reduce)(np.zeros((4, 3)), np.zeros((4, 2)), loss=xn.MeanSquaredError(reduction="none"), **more)
+        getattr(net, reduce)(np.zeros((4, 3)), np.zeros((4, 2)),
+                             loss=xn.MeanSquaredError(reduction="none"), **more)
 
 
-# --- edges ------------------------------------------------------------------------------------------------------------
+# --- edges ----------------------------------------------------------------------------------------
 
-def of(loss: Loss, y: Any, target: Any, backend: Any = None, dtype: Any = np.float64) -> tuple[float, list[Any]]:
+def of(loss: Loss, y: Any, target: Any, backend: Any = None, dtype: Any = np.float64
+       ) -> tuple[float, list[Any]]:
     """Loss and gradient for batch-first lists, batch-first."""
     backend = backend or xn.Backend()
     y = np.array(y, dtype)
@@ -117,9 +126,10 @@ def of(loss: Loss, y: Any, target: Any, backend: Any = None, dtype: Any = np.flo
 def test_kinks_are_pytorchs():
     assert of(xn.MeanAbsoluteError(), [[0.0, 1.0]], [[0.0, 0.0]]) == (0.5, [[0.0, 0.5]])
     assert of(xn.Huber(2.0), [[2.0, -2.0]], [[0.0, 0.0]]) == (2.0, [[1.0, -1.0]])
-    assert of(xn.Hinge(), [[1.0, -1.0]], [[1, -1]]) == (0.0, [[0.0, 0.0]])                  # on the margin
+    assert of(xn.Hinge(), [[1.0, -1.0]], [[1, -1]]) == (0.0, [[0.0, 0.0]])  # on the margin
     assert of(xn.CrammerSingerHinge(), [[1.0, 0.0, 0.0]], [0]) == (0.0, [[0.0, 0.0, 0.0]])
-    assert of(xn.CrammerSingerHinge(), [[0.0, 3.0, 3.0]], [0]) == (4.0, [[-1.0, 1.0, 0.0]])   # the first of two rivals
+    # the first of two rivals
+    assert of(xn.CrammerSingerHinge(), [[0.0, 3.0, 3.0]], [0]) == (4.0, [[-1.0, 1.0, 0.0]])
     assert of(xn.WestonWatkinsHinge(), [[1.0, 0.0, 0.0]], [0]) == (0.0, [[0.0, 0.0, 0.0]])
 
 
@@ -127,12 +137,18 @@ def test_kinks_are_pytorchs():
 def test_large_arguments(dtype, backend):
     """No warning, no NaN, and the right number although the terms overflow."""
     far = float(dtype(1e30))
-    assert of(xn.LogCosh(reduction="sum"), [[far, -far]], [[0.0, 0.0]], backend, dtype) == (2 * far, [[1.0, -1.0]])
-    assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend, dtype) == (0.0, [[0.0, 0.0]])
-    assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[0.0, 1.0]], backend, dtype) == (far, [[0.5, -0.5]])
-    assert of(xn.MultiLabelCrossEntropy(ignore_index=-1), [[far, -far]], [[-1, 1]], backend, dtype) == (far, [[0.0, -1.0]])
-    assert of(xn.FocalCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend, dtype) == (0.0, [[0.0, 0.0]])
-    assert of(xn.FocalCrossEntropy(0.5), [[far, -far]], [[0.0, 1.0]], backend, dtype) == (far / 2, [[0.25, -0.25]])
+    assert of(xn.LogCosh(reduction="sum"), [[far, -far]], [[0.0, 0.0]], backend,
+              dtype) == (2 * far, [[1.0, -1.0]])
+    assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend,
+              dtype) == (0.0, [[0.0, 0.0]])
+    assert of(xn.BinaryCrossEntropy(), [[far, -far]], [[0.0, 1.0]], backend,
+              dtype) == (far, [[0.5, -0.5]])
+    assert of(xn.MultiLabelCrossEntropy(ignore_index=-1), [[far, -far]], [[-1, 1]], backend,
+              dtype) == (far, [[0.0, -1.0]])
+    assert of(xn.FocalCrossEntropy(), [[far, -far]], [[1.0, 0.0]], backend,
+              dtype) == (0.0, [[0.0, 0.0]])
+    assert of(xn.FocalCrossEntropy(0.5), [[far, -far]], [[0.0, 1.0]], backend,
+              dtype) == (far / 2, [[0.25, -0.25]])
     assert of(xn.Huber(), [[far]], [[0.0]], backend, dtype) == (far, [[1.0]])
     assert of(xn.SmoothL1(), [[-far]], [[0.0]], backend, dtype) == (far, [[-1.0]])
 
@@ -144,7 +160,8 @@ def test_log_cosh_of_small_errors_keeps_its_digits():
 
 
 def test_certain_and_wrong_probabilities_stay_finite(backend):
-    loss, dy = of(xn.BinaryCrossEntropy(from_logits=False), [[0.0, 1.0, 0.0, 1.0]], [[0, 1, 1, 0]], backend)
+    loss, dy = of(xn.BinaryCrossEntropy(from_logits=False), [[0.0, 1.0, 0.0, 1.0]], [[0, 1, 1, 0]],
+                  backend)
     assert loss == 50.0 and dy[0] == pytest.approx([0.0, 0.0, -0.25e12, 0.25e12])
     loss, dy = of(xn.BinaryCrossEntropy(from_logits=False), [[math.nan]], [[1]], backend)
     assert math.isnan(loss) and math.isnan(dy[0][0])
@@ -152,7 +169,7 @@ def test_certain_and_wrong_probabilities_stay_finite(backend):
 
 def test_hellinger_at_zero(backend):
     loss, dy = of(xn.Hellinger(), [[1.0, 0.0]], [[1.0, 0.0]], backend)
-    assert (loss, dy) == (0.0, [[0.0, 0.5]])                    # a probability of 0, and a target of 0
+    assert (loss, dy) == (0.0, [[0.0, 0.5]])  # a probability of 0, and a target of 0
     loss, dy = of(xn.Hellinger(), [[0.0, 1.0], [-0.1, 1.1]], [0, 1], backend)
     assert loss == pytest.approx((1 + (math.sqrt(1.1) - 1) ** 2 / 2) / 2)
     assert dy[0] == pytest.approx([0.25 * (1 - math.sqrt(1e7)), 0.25])
@@ -165,13 +182,18 @@ def test_likelihood_of_impossible_classes(backend):
 
 
 @pytest.mark.parametrize("loss, y, target", [
-    (xn.CrossEntropy(ignore_index=9), [[1.0, 2.0]] * 2, [9, 9]), (xn.CrossEntropy(weight=[1, 2], ignore_index=9), [[1.0, 2.0]], [9]),
-    (xn.NegativeLogLikelihood(ignore_index=0), [[1.0, 2.0]], [0]), (xn.MultiLabelCrossEntropy(ignore_index=-1), [[1.0, 2.0]], [[-1, -1]]),
-    (xn.CrossEntropy(weight=[0, 2]), [[1.0, 2.0]], [0]), (xn.NegativeLogLikelihood(weight=[0, 2]), [[1.0, 2.0]] * 2, [0, 0]),
+    (xn.CrossEntropy(ignore_index=9), [[1.0, 2.0]] * 2, [9, 9]),
+    (xn.CrossEntropy(weight=[1, 2], ignore_index=9), [[1.0, 2.0]], [9]),
+    (xn.NegativeLogLikelihood(ignore_index=0), [[1.0, 2.0]], [0]),
+    (xn.MultiLabelCrossEntropy(ignore_index=-1), [[1.0, 2.0]], [[-1, -1]]),
+    (xn.CrossEntropy(weight=[0, 2]), [[1.0, 2.0]], [0]),
+    (xn.NegativeLogLikelihood(weight=[0, 2]), [[1.0, 2.0]] * 2, [0, 0]),
     (xn.CrossEntropy(weight=[0, 0], label_smoothing=0.1), [[1.0, 2.0]], [1]),
-    (xn.CrossEntropy(weight=[0, 1]), [[1.0, 2.0]], [[1.0, 0.0]]), (xn.CrossEntropy(), [[1.0, 2.0]], [[0.0, 0.0]]),
+    (xn.CrossEntropy(weight=[0, 1]), [[1.0, 2.0]], [[1.0, 0.0]]),
+    (xn.CrossEntropy(), [[1.0, 2.0]], [[0.0, 0.0]]),
     (xn.MultiLabelCrossEntropy(weight=[0, 0]), [[1.0, 2.0]], [[1, 0]]),
-    (xn.Dice(ignore_index=7), [[[[0.2]], [[0.8]]]], [[[7]]]), (xn.Jaccard(ignore_index=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
+    (xn.Dice(ignore_index=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
+    (xn.Jaccard(ignore_index=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Loss) else "")
 def test_nothing_is_known(loss, y, target, backend):
     value, dy = of(loss, y, target, backend)
@@ -187,7 +209,8 @@ def test_shares_that_do_not_sum_to_one_weigh_their_sample(backend):
     softmax = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     t = TARGET["amounts"]
     expected = (softmax * t.sum(axis=1, keepdims=True) - t) / len(z)
-    np.testing.assert_allclose(of(xn.CrossEntropy(), z, t, backend)[1], expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(of(xn.CrossEntropy(), z, t, backend)[1], expected, rtol=1e-12,
+                               atol=1e-15)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -196,7 +219,8 @@ def test_a_class_of_weight_0_teaches_nothing(backend, dtype):
     net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend=backend, dtype=dtype)
     x, before = np.ones((6, 4)), backend.to_numpy(net.parameters).copy()
     loss = xn.CrossEntropy(weight=[1, 0, 2])
-    history = net.fit(x, np.ones(6, int), loss=loss, optimizer=xn.SGD(0.1), batch_size=3, verbose=False)
+    history = net.fit(x, np.ones(6, int), loss=loss, optimizer=xn.SGD(0.1), batch_size=3,
+                      verbose=False)
     assert history["loss"] == [0.0]
     assert np.array_equal(backend.to_numpy(net.parameters), before)
 
@@ -210,14 +234,16 @@ def test_a_class_that_is_nowhere_and_found_nowhere():
 def test_labels_are_masks_of_classes():
     y, labels = Y["shares map"], TARGET["label map"]
     masks = np.moveaxis(np.eye(5)[labels], -1, 1)
-    for loss in (xn.Dice(), xn.Jaccard(), xn.CrossEntropy(), xn.Hellinger(), xn.NegativeLogLikelihood()):
+    for loss in (xn.Dice(), xn.Jaccard(), xn.CrossEntropy(), xn.Hellinger(),
+                 xn.NegativeLogLikelihood()):
         assert of(loss, y, labels) == of(loss, y, masks)
 
 
 def test_cross_entropy_is_log_softmax_and_its_likelihood():
     y, labels = Y["map"], TARGET["some label map"]
     log_p = y - np.log(np.exp(y).sum(axis=1, keepdims=True))
-    both = (kind(weight=W5, ignore_index=-1) for kind in (xn.CrossEntropy, xn.NegativeLogLikelihood))
+    both = (kind(weight=W5, ignore_index=-1)
+            for kind in (xn.CrossEntropy, xn.NegativeLogLikelihood))
     (a, _), (b, _) = (of(loss, given, labels) for loss, given in zip(both, (y, log_p), strict=True))
     assert a == pytest.approx(b, rel=1e-14)
 
@@ -225,9 +251,11 @@ def test_cross_entropy_is_log_softmax_and_its_likelihood():
 def test_penalties_far_above_the_bound_are_left_alone():
     """LeCun et al. 1998, section II.C: without a bound they would be pushed up forever."""
     rivals = [[0.0, -50.0, -900.0]]
-    assert of(xn.BoundedCrossEntropy(10.0), rivals, [0])[1][0][1:] == pytest.approx([0.0, 0.0], abs=1e-20)
-    far, near = of(xn.BoundedCrossEntropy(1e9), [[-50.0, -50.0]], [0]), of(xn.BoundedCrossEntropy(1.0), [[-50.0, -50.0]], [0])
-    assert far == of(xn.CrossEntropy(), [[-50.0, -50.0]], [0])                  # a large bound has no effect
+    assert of(xn.BoundedCrossEntropy(10.0), rivals,
+              [0])[1][0][1:] == pytest.approx([0.0, 0.0], abs=1e-20)
+    far, near = of(xn.BoundedCrossEntropy(1e9), [[-50.0, -50.0]],
+                   [0]), of(xn.BoundedCrossEntropy(1.0), [[-50.0, -50.0]], [0])
+    assert far == of(xn.CrossEntropy(), [[-50.0, -50.0]], [0])  # a large bound has no effect
     assert near[0] == pytest.approx(49) and near[1][0] == pytest.approx([-1.0, 0.0], abs=1e-20)
 
 
@@ -247,29 +275,37 @@ def test_binary_cross_entropy_is_that_of_two_classes():
     np.testing.assert_allclose(np.ravel(one[1]), np.array(two[1])[:, 1], rtol=1e-14)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: xn.MeanSquaredError(reduction="no"), "MeanSquaredError: expected reduction to be 'mean', 'batchmean', 'sum' or 'none'"),
+    (lambda: xn.MeanSquaredError(reduction="no"), "MeanSquaredError: expected reduction to be "
+                                                  "'mean', 'batchmean', 'sum' or 'none'"),
     (lambda: xn.HalfSquaredError(reduction=None), "HalfSquaredError: expected reduction to be"),
     (lambda: xn.LogCosh(reduction=1), "LogCosh: expected reduction to be"),
-    (lambda: xn.CrossEntropy(reduction="batchmean"), "expected reduction to be 'mean', 'sum' or 'none'. Received: reduction='batchmean'"),
+    (lambda: xn.CrossEntropy(reduction="batchmean"), "expected reduction to be 'mean', 'sum' or "
+                                                     "'none'. Received: reduction='batchmean'"),
     (lambda: xn.Hellinger(reduction="batchmean"), "Hellinger: expected reduction"),
     (lambda: xn.WassersteinCritic(reduction="x"), "WassersteinCritic: expected reduction"),
-    (lambda: xn.BoundedCrossEntropy(0.0), "BoundedCrossEntropy: expected bound to be a number above 0"),
-    (lambda: xn.BoundedCrossEntropy(1.0, reduction="batchmean"), "BoundedCrossEntropy: expected reduction"),
+    (lambda: xn.BoundedCrossEntropy(0.0), "BoundedCrossEntropy: expected bound to be a number "
+                                          "above 0"),
+    (lambda: xn.BoundedCrossEntropy(1.0, reduction="batchmean"), "BoundedCrossEntropy: expected "
+                                                                 "reduction"),
     (lambda: xn.KullbackLeibler(reduction="batchmean"), "KullbackLeibler: expected reduction"),
     (lambda: xn.Tversky(0.0), "Tversky: expected alpha to be a number above 0"),
     (lambda: xn.Tversky(beta=math.inf), "Tversky: expected beta to be a number above 0"),
-    (lambda: xn.FocalCrossEntropy(alpha=1.5), "FocalCrossEntropy: expected alpha to be a number from 0 to 1"),
-    (lambda: xn.FocalCrossEntropy(gamma=0), "FocalCrossEntropy: expected gamma to be a number above 0"),
+    (lambda: xn.FocalCrossEntropy(alpha=1.5), "FocalCrossEntropy: expected alpha to be a number "
+                                              "from 0 to 1"),
+    (lambda: xn.FocalCrossEntropy(gamma=0), "FocalCrossEntropy: expected gamma to be a number "
+                                            "above 0"),
     (lambda: xn.PoissonLikelihood(reduction="all"), "PoissonLikelihood: expected reduction"),
     (lambda: xn.PoissonLikelihood(eps=0), "PoissonLikelihood: expected eps to be a number above 0"),
-    (lambda: xn.GaussianLikelihood(full=1), "GaussianLikelihood: expected full to be True or False"),
+    (lambda: xn.GaussianLikelihood(full=1), "GaussianLikelihood: expected full to be True or "
+                                            "False"),
     (lambda: xn.HingeEmbedding(0), "HingeEmbedding: expected margin to be a number above 0"),
     (lambda: xn.CosineDistance(reduction="batchmean"), "CosineDistance: expected reduction"),
     (lambda: xn.Huber(0), "Huber: expected delta to be a number above 0. Received: delta=0"),
-    (lambda: xn.Huber(math.nan), "Huber: expected delta"), (lambda: xn.Huber(True), "Huber: expected delta"),
+    (lambda: xn.Huber(math.nan), "Huber: expected delta"),
+    (lambda: xn.Huber(True), "Huber: expected delta"),
     (lambda: xn.SmoothL1(-1.0), "SmoothL1: expected beta to be a number above 0"),
     (lambda: xn.Dice(smooth=0.0), "Dice: expected smooth to be a number above 0"),
     (lambda: xn.Dice(squared=1), "Dice: expected squared to be True or False. Received: squared=1"),
@@ -278,17 +314,24 @@ def test_binary_cross_entropy_is_that_of_two_classes():
     (lambda: xn.Hinge(power=3), "Hinge: expected power to be 1 or 2. Received: power=3"),
     (lambda: xn.CrammerSingerHinge(power=1.0), "CrammerSingerHinge: expected power to be 1 or 2"),
     (lambda: xn.WestonWatkinsHinge(math.inf), "WestonWatkinsHinge: expected margin"),
-    (lambda: xn.BinaryCrossEntropy(from_logits=0), "BinaryCrossEntropy: expected from_logits to be True or False"),
-    (lambda: xn.CrossEntropy(weight=[1, -1]), "CrossEntropy: expected weight to be a number, 0 or larger, for each class"),
-    (lambda: xn.CrossEntropy(weight=[1, math.nan]), "CrossEntropy: expected weight to be a number, 0 or larger"),
+    (lambda: xn.BinaryCrossEntropy(from_logits=0), "BinaryCrossEntropy: expected from_logits to be "
+                                                   "True or False"),
+    (lambda: xn.CrossEntropy(weight=[1, -1]), "CrossEntropy: expected weight to be a number, 0 or "
+                                              "larger, for each class"),
+    (lambda: xn.CrossEntropy(weight=[1, math.nan]), "CrossEntropy: expected weight to be a number, "
+                                                    "0 or larger"),
     (lambda: xn.CrossEntropy(weight=3.0), "CrossEntropy: expected weight to be"),
     (lambda: xn.CrossEntropy(weight="12"), "CrossEntropy: expected weight to be"),
     (lambda: xn.CrossEntropy(weight=[]), "CrossEntropy: expected weight to be"),
-    (lambda: xn.NegativeLogLikelihood(weight=[[1, 2]]), "NegativeLogLikelihood: expected weight to be"),
-    (lambda: xn.MultiLabelCrossEntropy(pos_weight=[math.inf]), "MultiLabelCrossEntropy: expected pos_weight to be"),
-    (lambda: xn.CrossEntropy(ignore_index=1.5), "CrossEntropy: expected ignore_index to be None or an int. Received: ignore_index=1.5"),
+    (lambda: xn.NegativeLogLikelihood(weight=[[1, 2]]), "NegativeLogLikelihood: expected weight to "
+                                                        "be"),
+    (lambda: xn.MultiLabelCrossEntropy(pos_weight=[math.inf]), "MultiLabelCrossEntropy: expected "
+                                                               "pos_weight to be"),
+    (lambda: xn.CrossEntropy(ignore_index=1.5), "CrossEntropy: expected ignore_index to be None or "
+                                                "an int. Received: ignore_index=1.5"),
     (lambda: xn.Dice(ignore_index=False), "Dice: expected ignore_index to be None or an int"),
-    (lambda: xn.CrossEntropy(label_smoothing=1.0), "expected label_smoothing to be a number from 0 to 1, below 1"),
+    (lambda: xn.CrossEntropy(label_smoothing=1.0), "expected label_smoothing to be a number from 0 "
+                                                   "to 1, below 1"),
     (lambda: xn.CrossEntropy(label_smoothing=-0.1), "expected label_smoothing"),
 ])
 def test_settings(make, message):
@@ -297,41 +340,67 @@ def test_settings(make, message):
 
 
 @pytest.mark.parametrize("loss, shape, target, message", [
-    (xn.CrossEntropy(weight=[1, 2]), (3,), [0], "expected weight to have 3 numbers, one for each class. Received: 2"),
-    (xn.MultiLabelCrossEntropy(weight=[1]), (3,), np.zeros((1, 3)), "expected weight to have 3 numbers"),
-    (xn.MultiLabelCrossEntropy(pos_weight=[1] * 4), (3,), np.zeros((1, 3)), "expected pos_weight to have 3 numbers"),
-    (xn.CrossEntropy(ignore_index=255), (3,), [0, 3, 255], "labels from 0 to 2, or 255 to be ignored. Received: .* to 3"),
+    (xn.CrossEntropy(weight=[1, 2]), (3,), [0], "expected weight to have 3 numbers, one for each "
+                                                "class. Received: 2"),
+    (xn.MultiLabelCrossEntropy(weight=[1]), (3,), np.zeros((1, 3)), "expected weight to have 3 "
+                                                                    "numbers"),
+    (xn.MultiLabelCrossEntropy(pos_weight=[1] * 4), (3,), np.zeros((1, 3)), "expected pos_weight "
+                                                                            "to have 3 numbers"),
+    (xn.CrossEntropy(ignore_index=255), (3,), [0, 3, 255], "labels from 0 to 2, or 255 to be "
+                                                           "ignored. Received: .* to 3"),
     (xn.CrossEntropy(ignore_index=-1), (3,), [0.5, -1.0], "expected labels to be whole numbers"),
-    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 2, 2), 3), "NegativeLogLikelihood: expected labels from 0 to 2"),
+    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 2, 2), 3), "NegativeLogLikelihood: "
+                                                                   "expected labels from 0 to 2"),
     (xn.NegativeLogLikelihood(), (3, 2, 2), np.zeros((1, 2, 3)),
      r"expected labels of shape \(N, 2, 2\) or probabilities \(N, 3, 2, 2\)"),
-    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 3, 2, 2), -1.0), "expected class probabilities, 0 or larger"),
-    (xn.KullbackLeibler(), (3, 2, 2), np.zeros((1, 3, 2, 2)), "expected each row of the targets to be a distribution"),
-    (xn.BoundedCrossEntropy(1.0), (3,), [[2.0, 0, 0]], "BoundedCrossEntropy: expected each row of the targets to be"),
-    (xn.Hellinger(), (3,), [[0.5, 0.5, 0.5]], "Hellinger: expected each row of the targets to be a distribution"),
+    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 3, 2, 2), -1.0), "expected class "
+                                                                         "probabilities, 0 or "
+                                                                         "larger"),
+    (xn.KullbackLeibler(), (3, 2, 2), np.zeros((1, 3, 2, 2)), "expected each row of the targets to "
+                                                              "be a distribution"),
+    (xn.BoundedCrossEntropy(1.0), (3,), [[2.0, 0, 0]], "BoundedCrossEntropy: expected each row of "
+                                                       "the targets to be"),
+    (xn.Hellinger(), (3,), [[0.5, 0.5, 0.5]], "Hellinger: expected each row of the targets to be a "
+                                              "distribution"),
     (xn.Hellinger(), (3,), [math.nan], "Hellinger: targets: expected finite numbers"),
-    (xn.BinaryCrossEntropy(), (2,), [[0, -1]], "BinaryCrossEntropy: expected targets from 0 to 1. Received: .* -1 to 0"),
+    (xn.BinaryCrossEntropy(), (2,), [[0, -1]], "BinaryCrossEntropy: expected targets from 0 to 1. "
+                                               "Received: .* -1 to 0"),
     (xn.BinaryCrossEntropy(), (2,), [[0, 1.5]], "expected targets from 0 to 1"),
-    (xn.BinaryCrossEntropy(), (2,), [0, 1], r"BinaryCrossEntropy: expected targets of shape \(N, 2\)"),
-    (xn.BinaryCrossEntropy(), (1, 2, 2), np.zeros((3, 2)), r"expected targets of shape \(N, 1, 2, 2\)"),
-    (xn.MultiLabelCrossEntropy(ignore_index=-1), (2,), [[-2, 0]], "from 0 to 1, or -1 to be ignored. Received: .* -2"),
-    (xn.MultiLabelCrossEntropy(), (2,), [[math.inf, 0]], "MultiLabelCrossEntropy: targets: expected finite numbers"),
+    (xn.BinaryCrossEntropy(), (2,), [0, 1], r"BinaryCrossEntropy: expected targets of shape \(N, "
+                                            r"2\)"),
+    (xn.BinaryCrossEntropy(), (1, 2, 2), np.zeros((3, 2)), r"expected targets of shape \(N, 1, 2, "
+                                                           r"2\)"),
+    (xn.MultiLabelCrossEntropy(ignore_index=-1), (2,), [[-2, 0]], "from 0 to 1, or -1 to be "
+                                                                  "ignored. Received: .* -2"),
+    (xn.MultiLabelCrossEntropy(), (2,), [[math.inf, 0]], "MultiLabelCrossEntropy: targets: "
+                                                         "expected finite numbers"),
     (xn.FocalCrossEntropy(), (2,), [[0, 2]], "FocalCrossEntropy: expected targets from 0 to 1"),
-    (xn.PoissonLikelihood(), (2,), [[0, -1]], "PoissonLikelihood: expected targets that are counts, 0 or larger. Received: -1"),
+    (xn.PoissonLikelihood(), (2,), [[0, -1]], "PoissonLikelihood: expected targets that are "
+                                              "counts, 0 or larger. Received: -1"),
     (xn.Hinge(), (2,), [[0, 1]], "Hinge: expected targets -1 or 1. Received: 0 among them"),
-    (xn.WassersteinCritic(), (1,), [1, 2], "WassersteinCritic: expected targets -1 or 1. Received: 2 among them"),
-    (xn.CrammerSingerHinge(), (3,), [[0.0, 0.0, 1.0]], r"CrammerSingerHinge: expected labels of shape \(N,\)"),
+    (xn.WassersteinCritic(), (1,), [1, 2], "WassersteinCritic: expected targets -1 or 1. Received: "
+                                           "2 among them"),
+    (xn.CrammerSingerHinge(), (3,), [[0.0, 0.0, 1.0]], r"CrammerSingerHinge: expected labels of "
+                                                       r"shape \(N,\)"),
     (xn.CrammerSingerHinge(), (3,), [3], "CrammerSingerHinge: expected labels from 0 to 2"),
-    (xn.WestonWatkinsHinge(), (3, 2, 2), [1], r"WestonWatkinsHinge: expected labels of shape \(N, 2, 2\)"),
-    (xn.HingeEmbedding(), (2,), [[0, 1]], "HingeEmbedding: expected targets -1 or 1. Received: 0 among them"),
-    (xn.MultiLabelMargin(), (2,), [[0, 2]], "MultiLabelMargin: expected targets 0 or 1. Received: 2 among them"),
-    (xn.GaussianLikelihood(), (3,), [[0, 2]], r"GaussianLikelihood: expected an even number of outputs.* shape \(3,\)"),
-    (xn.GaussianLikelihood(), (4,), np.zeros((2, 4)), r"GaussianLikelihood: expected targets of shape \(N, 2\)"),
-    (xn.CosineDistance(), (4,), np.zeros((2, 3)), r"CosineDistance: expected targets of shape \(N, 4\)"),
-    (xn.Dice(), (3,), [1], r"Dice: expected a network whose output is \(classes, height, width\). Received: output shape \(3,\)"),
+    (xn.WestonWatkinsHinge(), (3, 2, 2), [1], r"WestonWatkinsHinge: expected labels of shape \(N, "
+                                              r"2, 2\)"),
+    (xn.HingeEmbedding(), (2,), [[0, 1]], "HingeEmbedding: expected targets -1 or 1. Received: 0 "
+                                          "among them"),
+    (xn.MultiLabelMargin(), (2,), [[0, 2]], "MultiLabelMargin: expected targets 0 or 1. Received: "
+                                            "2 among them"),
+    (xn.GaussianLikelihood(), (3,), [[0, 2]], r"GaussianLikelihood: expected an even number of "
+                                              r"outputs.* shape \(3,\)"),
+    (xn.GaussianLikelihood(), (4,), np.zeros((2, 4)), r"GaussianLikelihood: expected targets of "
+                                                      r"shape \(N, 2\)"),
+    (xn.CosineDistance(), (4,), np.zeros((2, 3)), r"CosineDistance: expected targets of shape \(N, "
+                                                  r"4\)"),
+    (xn.Dice(), (3,), [1], r"Dice: expected a network whose output is \(classes, height, width\). "
+                           r"Received: output shape \(3,\)"),
     (xn.Dice(), (3, 2, 2), np.full((1, 2, 2), 3), "Dice: expected labels from 0 to 2"),
     (xn.Dice(), (3, 2, 2), np.zeros((1, 2, 3)), r"Dice: expected labels of shape \(N, 2, 2\)"),
-    (xn.Jaccard(), (3, 2, 2), np.zeros((1, 2, 2, 2)), r"Jaccard: expected targets of shape \(N, 3, 2, 2\)"),
+    (xn.Jaccard(), (3, 2, 2), np.zeros((1, 2, 2, 2)), r"Jaccard: expected targets of shape \(N, 3, "
+                                                      r"2, 2\)"),
     (xn.Jaccard(), (1, 2, 2), np.full((1, 2, 2), 2), "Jaccard: expected targets from 0 to 1"),
 ])
 def test_targets(loss, shape, target, message):

@@ -22,7 +22,8 @@ def bright(count: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_maps(backend: Any, classes: int = 3, last: Any = None) -> xn.Sequential:
-    layers = [xn.Conv2d(8, 1, activation="relu"), xn.Conv2d(classes, 1), *([] if last is None else [last])]
+    layers = [xn.Conv2d(8, 1, activation="relu"), xn.Conv2d(classes, 1),
+              *([] if last is None else [last])]
     return xn.Sequential(layers, input_shape=(1, 6, 5), backend=backend, dtype="float64", seed=1)
 
 
@@ -34,13 +35,14 @@ def by_hand(z: np.ndarray, labels: np.ndarray, ignore: int | None = None) -> dic
     return {"loss": -right[known].mean(), "accuracy": (z.argmax(axis=1) == labels)[known].mean()}
 
 
-@pytest.mark.parametrize("loss", [xn.CrossEntropy(), xn.CrossEntropy(weight=[1, 2, 1]), xn.WestonWatkinsHinge()],
+@pytest.mark.parametrize("loss", [xn.CrossEntropy(), xn.CrossEntropy(weight=[1, 2, 1]),
+                                  xn.WestonWatkinsHinge()],
                          ids=["plain", "weights", "hinge"])
 def test_labels_at_every_place_are_learned(loss: xn.Loss, plain_backend):
     x, labels = bright()
     net = of_maps(plain_backend)
-    history = net.fit(x, labels, loss=loss, optimizer=xn.Adam(0.05), epochs=30, batch_size=7, validation=bright(5, 1),
-                      verbose=False)
+    history = net.fit(x, labels, loss=loss, optimizer=xn.Adam(0.05), epochs=30, batch_size=7,
+                      validation=bright(5, 1), verbose=False)
     assert history["accuracy"][0] < 0.8 and history["val_accuracy"][-1] > 0.9
 
 
@@ -49,14 +51,17 @@ def test_figures_of_maps(plain_backend):
     x, labels = bright()
     net = of_maps(plain_backend)
     logits = net.predict(x)
-    assert net.evaluate(x, labels, loss=xn.CrossEntropy(), batch_size=10) == pytest.approx(by_hand(logits, labels))
+    assert net.evaluate(x, labels, loss=xn.CrossEntropy(),
+                        batch_size=10) == pytest.approx(by_hand(logits, labels))
     masks = np.moveaxis(np.eye(3)[labels], -1, 1)
-    assert net.evaluate(x, masks, loss=xn.CrossEntropy(), batch_size=10) == pytest.approx(by_hand(logits, labels))
+    assert net.evaluate(x, masks, loss=xn.CrossEntropy(),
+                        batch_size=10) == pytest.approx(by_hand(logits, labels))
     holes = np.where(x[:, 0] < 0.5, labels, 255)
     given = net.evaluate(x, holes, loss=xn.CrossEntropy(ignore_index=255))
     assert given == pytest.approx(by_hand(logits, holes, 255))
-    by_class = np.where(labels == 2, 0, labels)                 # one of the classes may be ignore_index, too
-    assert net.evaluate(x, by_class, loss=xn.CrossEntropy(ignore_index=0)) == pytest.approx(by_hand(logits, by_class, 0))
+    by_class = np.where(labels == 2, 0, labels)  # one of the classes may be ignore_index, too
+    assert (net.evaluate(x, by_class, loss=xn.CrossEntropy(ignore_index=0))
+            == pytest.approx(by_hand(logits, by_class, 0)))
     nothing = net.evaluate(x, np.full_like(labels, 255), loss=xn.CrossEntropy(ignore_index=255))
     assert nothing["loss"] == 0 and np.isnan(nothing["accuracy"])
 
@@ -64,19 +69,21 @@ def test_figures_of_maps(plain_backend):
 def test_a_last_softmax_over_maps_is_fused():
     x, labels = bright()
     plain, fused = of_maps("numpy"), of_maps("numpy", last=xn.Softmax())
-    assert plain.evaluate(x, labels, loss="cross_entropy") == fused.evaluate(x, labels, loss="cross_entropy")
+    assert (plain.evaluate(x, labels, loss="cross_entropy")
+            == fused.evaluate(x, labels, loss="cross_entropy"))
 
 
 @pytest.mark.parametrize("loss", ["dice", "jaccard"])
 def test_regions_are_learned(loss: str):
     x, labels = bright()
     net = of_maps("numpy", last=xn.Softmax())
-    history = net.fit(x, labels, loss=loss, optimizer=xn.Adam(0.05), epochs=30, batch_size=7, verbose=False)
+    history = net.fit(x, labels, loss=loss, optimizer=xn.Adam(0.05), epochs=30, batch_size=7,
+                      verbose=False)
     assert history["loss"][-1] < 0.6 * history["loss"][0]
     assert (net.predict(x).argmax(axis=1) == labels).mean() > 0.9
 
 
-# --- a last sigmoid ---------------------------------------------------------------------------------------------------
+# --- a last sigmoid -------------------------------------------------------------------------------
 
 def test_a_last_sigmoid_is_fused_with_the_loss():
     x, yes = bright()
@@ -85,23 +92,28 @@ def test_a_last_sigmoid_is_fused_with_the_loss():
     for net in (plain, fused):
         net.fit(x, yes, loss="binary_cross_entropy", optimizer=xn.SGD(0.5), epochs=3, verbose=False)
     assert np.array_equal(plain.parameters, fused.parameters)
-    of_shares = fused.evaluate(x, yes, loss=xn.BinaryCrossEntropy(from_logits=False))["loss"]        # computed from the output of the sigmoid
+    # computed from the output of the sigmoid
+    of_shares = fused.evaluate(x, yes, loss=xn.BinaryCrossEntropy(from_logits=False))["loss"]
     assert of_shares == pytest.approx(plain.evaluate(x, yes)["loss"])
     assert fused.predict(x).min() > 0
 
 
-@pytest.mark.parametrize("loss", [xn.BinaryCrossEntropy(), xn.MultiLabelCrossEntropy()], ids=["binary", "many"])
+@pytest.mark.parametrize("loss", [xn.BinaryCrossEntropy(), xn.MultiLabelCrossEntropy()],
+                         ids=["binary", "many"])
 def test_sigmoid_twice(loss: xn.Loss):
     net = xn.Sequential([xn.Linear(2, activation="sigmoid")], input_shape=(3,), backend="numpy")
-    with pytest.raises(ValueError, match=f"{type(loss).__name__}: expected logits, or a Sigmoid as the very last layer.*"
-                                         "a sigmoid in Linear 'linear1'; sigmoid would be applied twice"):
+    with pytest.raises(ValueError, match=f"{type(loss).__name__}: expected logits, or a Sigmoid as "
+                                         "the very last layer.*"
+                                         "a sigmoid in Linear 'linear1'; sigmoid would be applied "
+                                         "twice"):
         net.evaluate(np.zeros((1, 3)), [[0, 1]], loss=loss)
 
 
-# --- captured ---------------------------------------------------------------------------------------------------------
+# --- captured -------------------------------------------------------------------------------------
 
 def maps(backend: Any) -> xn.Sequential:
-    return xn.Sequential([xn.Conv2d(4, 3, padding="half")], input_shape=(1, 4, 4), backend=backend, seed=2)
+    return xn.Sequential([xn.Conv2d(4, 3, padding="half")], input_shape=(1, 4, 4), backend=backend,
+                         seed=2)
 
 
 LABELS = samples()[1]
@@ -115,7 +127,8 @@ W4 = (1.0, 2.0, 0.5, 3.0)
     (network, xn.MultiLabelCrossEntropy(weight=W4, pos_weight=W4, ignore_index=-1), MANY),
     (network, xn.BoundedCrossEntropy(2.0), LABELS),
     (network, xn.CrammerSingerHinge(), LABELS), (network, xn.LogCosh(), np.eye(4)[LABELS]),
-    (maps, xn.CrossEntropy(), MAPS), (maps, xn.CrossEntropy(weight=W4, ignore_index=0), MAPS), (maps, xn.Dice(ignore_index=0), MAPS),
+    (maps, xn.CrossEntropy(), MAPS), (maps, xn.CrossEntropy(weight=W4, ignore_index=0), MAPS),
+    (maps, xn.Dice(ignore_index=0), MAPS),
 ], ids=["weights", "many", "bounded", "hinge", "log cosh", "maps", "maps weights", "dice"])
 def test_captured_steps_are_the_same(make: Any, loss: xn.Loss, target: np.ndarray, folder: Path):
     """Weights are passed with the launches: a copy from the host during capture would be a warning.
@@ -125,8 +138,8 @@ def test_captured_steps_are_the_same(make: Any, loss: xn.Loss, target: np.ndarra
     for capture in (False, True):
         with pretended(folder) as (backend, gpus):
             net = make(backend)
-            history = net.fit(x, target, loss=loss, optimizer=xn.Adam(1e-2), epochs=3, batch_size=8, verbose=False,
-                              capture=capture)
+            history = net.fit(x, target, loss=loss, optimizer=xn.Adam(1e-2), epochs=3, batch_size=8,
+                              verbose=False, capture=capture)
             results.append((learned(net), history["loss"]))
             assert gpus.graphs == capture
     assert same(results[0][0], results[1][0]) and results[0][1] == results[1][1]
@@ -138,10 +151,12 @@ def test_on_a_pretended_gpu(name: str, folder: Path):
     """Missing functions of CuPy, waiting for the GPU, and dtypes other than y's are found here."""
     case = CASES[name]
     y = np.moveaxis(Y[case.y], 0, -1).astype(np.float32)
-    t = np.moveaxis(case.loss.targets(TARGET[case.target], y.shape[:-1], np.dtype(np.float32)), 0, -1)
+    t = np.moveaxis(case.loss.targets(TARGET[case.target], y.shape[:-1], np.dtype(np.float32)), 0,
+                    -1)
     expected = case.loss(xn.Backend(), y, t)
     with pretended(folder) as (backend, _), backend.scope():
         loss, dy = case.loss(backend, backend.asarray(y), backend.asarray(t))
         assert loss.dtype == dy.dtype == np.float32 and loss.shape == ()
         np.testing.assert_allclose(backend.to_numpy(loss), expected[0], rtol=1e-5)
-        np.testing.assert_allclose(backend.to_numpy(dy), expected[1], rtol=1e-4, atol=1e-6 * abs(expected[1]).max())
+        np.testing.assert_allclose(backend.to_numpy(dy), expected[1], rtol=1e-4,
+                                   atol=1e-6 * abs(expected[1]).max())

@@ -14,8 +14,10 @@ every_optimizer = pytest.mark.parametrize("name", list(OPTIMIZERS))
 
 
 def net(backend: Any = "numpy") -> xn.Sequential:
-    return xn.Sequential([xn.Linear(4, activation="tanh", name="a"), xn.Linear(6, activation="tanh", name="b"),
-                          xn.Linear(3, name="c")], input_shape=(5,), backend=backend, dtype="float64")
+    return xn.Sequential([xn.Linear(4, activation="tanh", name="a"),
+                          xn.Linear(6, activation="tanh", name="b"),
+                          xn.Linear(3, name="c")], input_shape=(5,), backend=backend,
+                         dtype="float64")
 
 
 def steps(network: xn.Network, optimizer: xn.Optimizer, count: int = 3) -> None:
@@ -37,7 +39,8 @@ def test_a_layer_moves_as_with_another_learning_rate(name: str, scales: tuple[fl
         optimizer.lr *= scale
         steps(alone, optimizer)
         for array in (f"{layer}.W", f"{layer}.b"):
-            np.testing.assert_allclose(scaled.arrays[array].data, alone.arrays[array].data, rtol=1e-12)
+            np.testing.assert_allclose(scaled.arrays[array].data, alone.arrays[array].data,
+                                       rtol=1e-12)
 
 
 def test_it_may_change_in_a_training():
@@ -48,7 +51,7 @@ def test_it_may_change_in_a_training():
     network.grads[...] = 1.0
     before = network.parameters.copy()
     updater.step()
-    assert len(updater.parts()) == 5        # W of a, of b, of c with the b of a behind it, b of b, b of c
+    assert len(updater.parts()) == 5  # W of a, of b, of c with the b of a behind it, b of b, b of c
     moved = {name: bool((p.data != q).any()) for (name, p), q in
              zip(network.arrays.items(), _views(network, before), strict=True)}
     assert moved == {"a.W": True, "a.b": True, "b.W": False, "b.b": False, "c.W": True, "c.b": True}
@@ -65,7 +68,8 @@ def test_files_keep_it(tmp_path):
     network = net()
     network.layers[1].lr_scale = 0.5
     network.save(tmp_path / "file")
-    assert [layer.lr_scale for layer in xn.load(tmp_path / "file", backend="numpy").layers] == [1.0, 0.5, 1.0]
+    assert ([layer.lr_scale for layer in xn.load(tmp_path / "file", backend="numpy").layers]
+            == [1.0, 0.5, 1.0])
 
 
 def test_children_have_it_too():
@@ -78,6 +82,7 @@ def test_children_have_it_too():
 @pytest.mark.parametrize("value", [-1, np.nan, "0.1", None, True, np.inf])
 def test_what_is_no_factor(value: Any):
     layer = xn.Linear(2)
-    with pytest.raises(ValueError, match="Linear: expected lr_scale to be a number, 0 or larger. Received: lr_scale="):
+    with pytest.raises(ValueError, match="Linear: expected lr_scale to be a number, 0 or larger. "
+                                         "Received: lr_scale="):
         layer.lr_scale = value
     assert layer.lr_scale == 1.0

@@ -1,4 +1,5 @@
-"""Bounds on gradients, penalties and bounds on weights, around an optimizer: against loops over all elements."""
+"""Bounds on gradients, penalties and bounds on weights, around an optimizer: against loops over all
+elements."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from xpnet.optim.base import Updater
 
 
 def two_layers(backend="numpy", dtype="float64", frozen=()):
-    """Two linear layers with given weights, biases and gradients; everything else in the gradients is 0."""
-    net = xn.Sequential([xn.Linear(3, name="a"), xn.Linear(4, name="b")], input_shape=(2,), backend=backend, dtype=dtype)
+    """Two linear layers with given weights, biases and gradients; everything else in the gradients
+    is 0."""
+    net = xn.Sequential([xn.Linear(3, name="a"), xn.Linear(4, name="b")], input_shape=(2,),
+                        backend=backend, dtype=dtype)
     rng = np.random.default_rng(0)
     for p in net.buffers.arrays.values():
         p.data[...] = net.backend.asarray(rng.normal(size=p.shape), dtype)
@@ -25,7 +28,8 @@ def two_layers(backend="numpy", dtype="float64", frozen=()):
 
 
 def arrays_of(net, which="data"):
-    return {name: net.backend.to_numpy(getattr(p, which)).astype(float) for name, p in net.buffers.arrays.items()}
+    return ({name: net.backend.to_numpy(getattr(p, which)).astype(float)
+             for name, p in net.buffers.arrays.items()})
 
 
 def after_a_step(net, **settings):
@@ -75,8 +79,10 @@ def test_each_element_of_a_gradient_is_bounded(dtype, backend):
     net = two_layers(backend, dtype)
     _, gradients, steps = after_a_step(net, clip_value=0.3)
     for name, step in steps.items():
-        np.testing.assert_allclose(step, [max(-0.3, min(g, 0.3)) for g in gradients[name].flat] if step.ndim == 1 else
-                                   [[max(-0.3, min(g, 0.3)) for g in row] for row in gradients[name]], **NEAR[dtype])
+        np.testing.assert_allclose(step, [max(-0.3, min(g, 0.3)) for g in gradients[name].flat]
+                                   if step.ndim == 1 else
+                                   [[max(-0.3, min(g, 0.3)) for g in row]
+                                    for row in gradients[name]], **NEAR[dtype])
 
 
 @every_float
@@ -86,18 +92,21 @@ def test_l1_is_added_to_the_clipped_gradients_of_weights(dtype, backend):
     before, gradients, steps = after_a_step(net, l1=0.25, clip_value=0.3)
     for name, step in steps.items():
         penalty = 0.25 * np.sign(before[name]) if name.endswith("W") else 0
-        np.testing.assert_allclose(step, np.clip(gradients[name], -0.3, 0.3) + penalty, **NEAR[dtype])
+        np.testing.assert_allclose(step, np.clip(gradients[name], -0.3, 0.3) + penalty,
+                                   **NEAR[dtype])
 
 
 def test_l1_makes_weights_zero_that_are_of_little_use():
-    """min (w - a)^2 / 2 + l1 |w| is at sign(a) max(|a| - l1, 0), the soft threshold; a fit comes as near as a step is long."""
+    """min (w - a)^2 / 2 + l1 |w| is at sign(a) max(|a| - l1, 0), the soft threshold; a fit comes as
+    near as a step is long."""
     a = np.array([2.0, -1.0, 0.3, -0.1, 0.0])
     layer = xn.Linear(1, bias=False).initialize((5,), dtype="float64")
     optimizer = xn.Regularized(xn.SGD(0.01), l1=0.5)
     for _ in range(2000):
         layer.W.grad[...] = layer.W.data - a
         layer.update(optimizer)
-    np.testing.assert_allclose(layer.W.data[0], np.sign(a) * np.maximum(np.abs(a) - 0.5, 0), atol=0.0051)
+    np.testing.assert_allclose(layer.W.data[0], np.sign(a) * np.maximum(np.abs(a) - 0.5, 0),
+                               atol=0.0051)
 
 
 @every_float
@@ -126,14 +135,16 @@ def test_filters_are_units(layer, backend):
     W.data *= 10
     before = net.backend.to_numpy(W.data).copy()
     Updater(xn.Regularized(xn.SGD(0.0), max_norm=2.0), net.buffers).step()
-    norms = np.sqrt((before.astype(float)**2).sum(axis=(-3, -2, -1), keepdims=True))     # channels, rows, columns
+    # channels, rows, columns
+    norms = np.sqrt((before.astype(float)**2).sum(axis=(-3, -2, -1), keepdims=True))
     assert (norms > 2).all()
     np.testing.assert_allclose(net.backend.to_numpy(W.data), before * 2 / norms, rtol=1e-5)
 
 
 def test_biases_and_scales_are_not_bounded(backend):
     """Also those of several axes: max-norm is for what weight decay applies to."""
-    net = xn.Sequential([xn.LocallyConnected2d(4, 3), xn.LayerNorm(axis=0), xn.Flatten(), xn.Linear(2)],
+    net = xn.Sequential([xn.LocallyConnected2d(4, 3), xn.LayerNorm(axis=0), xn.Flatten(),
+                         xn.Linear(2)],
                         input_shape=(2, 5, 5), backend=backend)
     others = {name for name, p in net.buffers.arrays.items() if p.grad is not None and not p.decay}
     assert any(len(net.buffers.arrays[name].shape) > 1 for name in others)
@@ -147,10 +158,13 @@ def test_biases_and_scales_are_not_bounded(backend):
 
 
 def test_all_bounds_in_their_order(backend):
-    """Value, norm, l1, the optimizer's own step, max-norm; a Regularized of a Regularized does the same in two goes."""
+    """Value, norm, l1, the optimizer's own step, max-norm; a Regularized of a Regularized does the
+    same in two goes."""
     results = []
-    for make in (lambda: xn.Regularized(xn.SGD(0.5, weight_decay=0.1), clip_value=0.8, clip_norm=1.5, l1=0.2, max_norm=1.0),
-                 lambda: xn.Regularized(xn.Regularized(xn.SGD(0.5, weight_decay=0.1), clip_value=0.8, max_norm=1.0),
+    for make in (lambda: xn.Regularized(xn.SGD(0.5, weight_decay=0.1), clip_value=0.8,
+                                        clip_norm=1.5, l1=0.2, max_norm=1.0),
+                 lambda: xn.Regularized(xn.Regularized(xn.SGD(0.5, weight_decay=0.1),
+                                                       clip_value=0.8, max_norm=1.0),
                                         clip_norm=1.5, l1=0.2)):
         net = two_layers(backend)
         before, gradients = arrays_of(net), arrays_of(net, "grad")
@@ -175,12 +189,14 @@ def test_regularized_is_the_optimizer_in_all_else():
     assert (outer.slots, outer.first, inner.lr, outer.lr) == (1, 2.0, 0.25, 0.25)
     x, y = blobs()
     results = []
-    for optimizer in (xn.Adam(1e-2), xn.Regularized(xn.Adam(1e-2)), xn.Regularized(xn.Adam(1e-2), clip_norm=1e9, max_norm=1e9)):
+    for optimizer in (xn.Adam(1e-2), xn.Regularized(xn.Adam(1e-2)),
+                      xn.Regularized(xn.Adam(1e-2), clip_norm=1e9, max_norm=1e9)):
         net = small(dtype="float64")
         net.fit(x, y, loss="cross_entropy", optimizer=optimizer, schedule="cosine", verbose=False)
         results.append(values(net))
     assert same(results[0], results[1]) and same(results[0], results[2])
-    assert net.memory_report(4, xn.Regularized(xn.Adam())).optimizer == net.memory_report(4, xn.Adam()).optimizer > 0
+    assert (net.memory_report(4, xn.Regularized(xn.Adam())).optimizer
+            == net.memory_report(4, xn.Adam()).optimizer > 0)
 
 
 def test_nothing_is_done_where_everything_is_frozen(backend):
@@ -194,7 +210,8 @@ def test_nothing_is_done_where_everything_is_frozen(backend):
 @pytest.mark.parametrize("settings, message", [
     ({"l1": -1}, "Regularized: expected l1 to be a number, 0 or larger. Received: l1=-1"),
     ({"clip_norm": 0}, "Regularized: expected clip_norm above 0, or None. Received: clip_norm=0"),
-    ({"clip_value": "1"}, "Regularized: expected clip_value to be a number, 0 or larger. Received: clip_value='1'"),
+    ({"clip_value": "1"}, "Regularized: expected clip_value to be a number, 0 or larger. Received: "
+                          "clip_value='1'"),
     ({"max_norm": math.inf}, "Regularized: expected max_norm to be a number"),
 ])
 def test_regularized_refuses(settings, message):
@@ -203,5 +220,6 @@ def test_regularized_refuses(settings, message):
 
 
 def test_regularized_is_around_an_optimizer():
-    with pytest.raises(ValueError, match=r"Regularized: expected an Optimizer, e.g. Adam\(1e-3\), or one of .*Received: 0.1"):
+    with pytest.raises(ValueError, match=r"Regularized: expected an Optimizer, e.g. Adam\(1e-3\), "
+                                         r"or one of .*Received: 0.1"):
         xn.Regularized(0.1)

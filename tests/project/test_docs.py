@@ -1,7 +1,9 @@
-"""The documentation is true: its Python runs, block after block, and prints what the page says it prints.
+"""The documentation is true: its Python runs, block after block, and prints what the page says it
+prints.
 
-A fence ```python is run, in order with the others of its file, in an empty folder. A fence ```output that follows is
-exactly what the block before it prints. Links lead to files and headings that exist.
+A fence ```python is run, in order with the others of its file, in an empty folder. A fence
+```output that follows is exactly what the block before it prints. Links lead to files and headings
+that exist.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import pytest
 from skips import NO_NUMBA
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")])
+PAGES = (sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"),
+                 *(ROOT / ".github").glob("*.md")]))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -35,7 +38,9 @@ def needs_numba(page: Path) -> bool:
     return any("xpnet.backends.numba" in code for _, code, _ in blocks(page))
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, marks=[NO_NUMBA] if needs_numba(page) else [], id=page.name)
+@pytest.mark.parametrize("page",
+                         [pytest.param(page, marks=[NO_NUMBA] if needs_numba(page) else [],
+                                       id=page.name)
                                   for page in PAGES if blocks(page)])
 def test_pages(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -47,7 +52,8 @@ def test_pages(page, tmp_path, monkeypatch, capsys):
         assert printed is None or out == printed, f"{page.name}, line {line}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)],
+                         ids=lambda page: page.name)
 def test_code_on_pages_ends_at_100_columns(page):
     long = [row for _, code, _ in blocks(page) for row in code.splitlines() if len(row) > 100]
     assert long == []
@@ -65,7 +71,8 @@ def test_the_pages_that_must_be_there_have_code():
 
 def headings(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"),
+                  flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 def run(name: str, folder: Path, *arguments: str) -> str:
     """What an example prints, run from an empty folder with the tree's xpnet."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    done = subprocess.run([sys.executable, str(ROOT / "examples" / name), *arguments], cwd=folder, env=environment,
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(ROOT / "examples" / name), *arguments], cwd=folder,
+                          env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -43,5 +43,6 @@ def test_mnist(tmp_path):
 
 
 def test_the_readme_shows_the_digits_example():
-    example = (ROOT / "examples" / "digits.py").read_text().split("# --- README\n")[1].split("# --- end")[0]
+    example = ((ROOT / "examples" / "digits.py").read_text().split("# --- README\n")[1].split(
+        "# --- end")[0])
     assert f"```python\n{example}```" in (ROOT / "README.md").read_text()

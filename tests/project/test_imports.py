@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def modules() -> dict[str, Path]:
-    """The files of xpnet and benchmarks by their names; a package goes by the name of its folder."""
+    """The files of xpnet and benchmarks by their names; a package goes by the name of its
+    folder."""
     files = [*(ROOT / "backends").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     files += [path for path in (ROOT / "xpnet").rglob("*.py")
               if "backends" not in path.relative_to(ROOT).parts]
@@ -92,7 +93,8 @@ def rows() -> dict[str, int]:
 
 
 def test_every_part_imports_from_above():
-    """The picture shows each file and folder of xpnet, and imports go to the same row or upwards."""
+    """The picture shows each file and folder of xpnet, and imports go to the same row or
+    upwards."""
     row = rows()
     parts = {name.split(".")[1] for name in MODULES if name.startswith("xpnet.")} - {"__main__"}
     assert row.keys() == parts

@@ -1,4 +1,5 @@
-"""The package as people install it: a wheel and an editable install, each used from an empty folder."""
+"""The package as people install it: a wheel and an editable install, each used from an empty
+folder."""
 
 import os
 import re
@@ -19,12 +20,14 @@ WINDOWS = sys.platform == "win32"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 HEAVY = [
-    "cupy", "numba", "llvmlite", "torch", "scipy", "sklearn", "matplotlib", "onnx", "mpi4py", "pooch",
+    "cupy", "numba", "llvmlite", "torch", "scipy", "sklearn", "matplotlib", "onnx", "mpi4py",
+    "pooch",
     "tqdm", "safetensors", "threadpoolctl", "urllib.request",
 ]
 
 
-# In the new environment: the mandatory dependencies as they are installed here, and nothing else that is.
+# In the new environment: the mandatory dependencies as they are installed here, and nothing else
+# that is.
 DEPENDENCIES = [re.match(r"[\w-]+", line)[0] for line in PROJECT["project"]["dependencies"]]
 FINDER = """
 import sys
@@ -40,22 +43,27 @@ sys.meta_path.append(Finder)
 
 
 def run(*command: object, cwd: Path) -> str:
-    """What `command` prints; its whole output in the failure where it fails. No PYTHONPATH leaks in from outside."""
+    """What `command` prints; its whole output in the failure where it fails. No PYTHONPATH leaks in
+    from outside."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, text=True, capture_output=True)
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, text=True,
+                          capture_output=True)
     assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 def build(kind: str, tree: Path, folder: Path) -> Path:
-    """What pip's build front end does (PEP 517, PEP 660), with the setuptools of this environment and no network."""
-    code = f"from setuptools import build_meta; print('built:', build_meta.build_{kind}({str(folder)!r}))"
+    """What pip's build front end does (PEP 517, PEP 660), with the setuptools of this environment
+    and no network."""
+    code = ("from setuptools import build_meta; print('built:', "
+            f"build_meta.build_{kind}({str(folder)!r}))")
     return folder / run(sys.executable, "-c", code, cwd=tree).rsplit("built: ", 1)[1].strip()
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A copy of the tree to build in: builds leave folders behind, and the checkout may not be writable."""
+    """A copy of the tree to build in: builds leave folders behind, and the checkout may not be
+    writable."""
     copy = tmp_path_factory.mktemp("tree") / "xpnet"
     ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
     shutil.copytree(ROOT, copy, symlinks=True, ignore=ignore)
@@ -64,7 +72,8 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unlinked(tree, tmp_path_factory):
-    """A copy of the tree as git checks it out without the right to make links: they are text files."""
+    """A copy of the tree as git checks it out without the right to make links: they are text
+    files."""
     copy = tmp_path_factory.mktemp("unlinked") / "xpnet"
     shutil.copytree(tree, copy, symlinks=True)
     link = copy / "xpnet" / "backends"
@@ -76,7 +85,8 @@ def unlinked(tree, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
 def installed(request, tree, unlinked, tmp_path_factory):
-    """(Python of a new environment with xpnet in it, its site-packages, the folder that xpnet must come from)."""
+    """(Python of a new environment with xpnet in it, its site-packages, the folder that xpnet must
+    come from)."""
     kind, folder = request.param, tmp_path_factory.mktemp(request.param)
     tree = unlinked if kind == "editable" else tree
     if kind == "sdist":
@@ -92,42 +102,50 @@ def installed(request, tree, unlinked, tmp_path_factory):
     pip = [sys.executable, "-m", "pip", "--quiet", "--python", python]
     run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=folder)
 
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))",
+                    cwd=folder).strip())
     (site / "dependencies_from_outside.pth").write_text("import dependencies_from_outside\n")
-    (site / "dependencies_from_outside.py").write_text(FINDER.format(names=DEPENDENCIES, path=sys.path))
+    (site / "dependencies_from_outside.py").write_text(
+        FINDER.format(names=DEPENDENCIES, path=sys.path))
     return python, site, (tree if kind == "editable" else site).resolve()
 
 
 def test_everything_is_importable_from_an_empty_folder(installed, tmp_path):
     python, site, home = installed
-    code = "import importlib, sys; [print(importlib.import_module(name).__file__) for name in sys.argv[1:]]"
+    code = ("import importlib, sys; [print(importlib.import_module(name).__file__) for name in "
+            "sys.argv[1:]]")
     files = run(python, "-W", "error", "-c", code, *PACKAGES, cwd=tmp_path).splitlines()
     assert len(files) == len(PACKAGES) >= 5
     for file in files:
         assert Path(file).resolve().is_relative_to(home)
 
-    # What is not Python came along: the kernels, and the mark that says "this package has type hints".
+    # What is not Python came along: the kernels, and the mark that says "this package has type
+    # hints".
     backends = Path(files[PACKAGES.index("xpnet.backends")]).parent
     kernels = {path.name for path in (ROOT / "backends" / "cupy" / "kernels").glob("*.cu")}
-    assert kernels and {path.name for path in (backends / "cupy" / "kernels").glob("*.cu")} == kernels
+    assert (kernels and {path.name for path in (backends / "cupy" / "kernels").glob("*.cu")}
+            == kernels)
     assert (Path(files[0]).parent / "py.typed").is_file()
 
 
 def test_every_module_is_installed(installed, tmp_path):
-    """A package that is missing from pyproject.toml's list works in the tree, and for nobody else."""
+    """A package that is missing from pyproject.toml's list works in the tree, and for nobody
+    else."""
     python, *_ = installed
     files = [path.relative_to(ROOT) for path in (ROOT / "xpnet").rglob("*.py")]
     files += ["xpnet" / path.relative_to(ROOT) for path in (ROOT / "backends").rglob("*.py")]
     modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files}
     assert modules > set(PACKAGES)
-    code = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
+    code = ("import importlib.util, sys; print([n for n in sys.argv[1:] if "
+            "importlib.util.find_spec(n) is None])")
     assert run(python, "-c", code, *sorted(modules), cwd=tmp_path).strip() == "[]"
 
 
 def test_nothing_called_backends_lands_at_the_top(installed, tmp_path):
     python, site, _ = installed
     assert not list(site.glob("backends*"))
-    code = "import importlib.util; print([n for n in ('backends', 'tests') if importlib.util.find_spec(n)])"
+    code = ("import importlib.util; print([n for n in ('backends', 'tests') if "
+            "importlib.util.find_spec(n)])")
     assert run(python, "-c", code, cwd=tmp_path).strip() == "[]"
 
 
@@ -136,7 +154,8 @@ def test_a_wheel_carries_the_compiled_kernels_sources(tree, tmp_path):
     with zipfile.ZipFile(build("wheel", tree, tmp_path)) as wheel:
         packed = [Path(name) for name in wheel.namelist()]
     assert "jit.py" in kernels
-    assert kernels == {path.name for path in packed if path.parent == Path("xpnet/backends/numba/kernels")}
+    assert (kernels == {path.name for path in packed
+                        if path.parent == Path("xpnet/backends/numba/kernels")})
 
 
 def test_the_fast_backend_is_an_extra(installed, tmp_path):
@@ -149,7 +168,8 @@ try:
 except BackendError as error:
     print(available(), get_backend().name, error.remedy)
 """
-    assert run(python, "-W", "error", "-c", code, cwd=tmp_path).strip() == "['numpy'] numpy Install it: pip install 'xpnet[fast]'"
+    assert run(python, "-W", "error", "-c", code,
+               cwd=tmp_path).strip() == "['numpy'] numpy Install it: pip install 'xpnet[fast]'"
 
 
 def test_a_network_runs_from_an_empty_folder(installed, tmp_path):
@@ -193,5 +213,6 @@ print(f"{1000 * (time.perf_counter() - begin):.1f} ms, {len(set(sys.modules) - b
 """
     begin = time.perf_counter()
     report = run(sys.executable, "-c", code, cwd=ROOT)
-    print(f"import xpnet: {report.strip()} on top of numpy; the process {1000 * (time.perf_counter() - begin):.0f} ms")
+    print(f"import xpnet: {report.strip()} on top of numpy; the process "
+          f"{1000 * (time.perf_counter() - begin):.0f} ms")
     assert int(report.split()[2]) >= 1

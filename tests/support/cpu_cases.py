@@ -1,5 +1,5 @@
-"""Calls with sizes that are worth threads: what both CPU backends must answer like base.py, and bit by bit the same with
-any number of threads."""
+"""Calls with sizes that are worth threads: what both CPU backends must answer like base.py, and bit
+by bit the same with any number of threads."""
 
 from __future__ import annotations
 
@@ -38,50 +38,68 @@ def _large() -> Iterator[Case]:
         x, dy = normal(*shape), normal(F, OH, OW, N, seed=1)
         filters = normal(F, C // groups, *window.kernel, seed=2)
         options = {"window": window, "groups": groups}
-        yield Case("conv2d", name, {"x": x, "W": filters, "bias": normal(F)}, options | {"activation": "relu"})
+        yield Case("conv2d", name, {"x": x, "W": filters, "bias": normal(F)},
+                   options | {"activation": "relu"})
         yield Case("conv2d_dx", name, {"dy": dy, "W": filters}, options | {"x_shape": shape})
-        yield Case("conv2d_dW", name, {"x": x, "dy": dy, "out": filters}, options | {"accumulate": True}, writes=("out",))
-    for M, K, N in ((600, 1568, 8), (600, 1568, 128), (1568, 600, 32), (600, 1, 1568), (16, 64, 20_000)):
+        yield Case("conv2d_dW", name, {"x": x, "dy": dy, "out": filters},
+                   options | {"accumulate": True}, writes=("out",))
+    for M, K, N in ((600, 1568, 8), (600, 1568, 128), (1568, 600, 32), (600, 1, 1568),
+                    (16, 64, 20_000)):
         for trans_a, trans_b in ((False, False), (True, False), (False, True)):
             yield Case("gemm", f"{M}x{K}x{N}-{trans_a}-{trans_b}",
-                       {"a": normal(*((K, M) if trans_a else (M, K))), "b": normal(*((N, K) if trans_b else (K, N))),
-                        "out": normal(M, N)}, {"trans_a": trans_a, "trans_b": trans_b}, writes=("out",))
-    for shape, window in (((16, 32, 32, 65), Window.make(2, stride=2)), ((16, 33, 32, 65), Window.make(2, stride=2)),
-                          ((16, 31, 31, 65), Window.make(3, stride=2, padding=1)), ((16, 32, 32, 65), Window.make(2, stride=3))):
+                       {"a": normal(*((K, M) if trans_a else (M, K))),
+                        "b": normal(*((N, K) if trans_b else (K, N))),
+                        "out": normal(M, N)}, {"trans_a": trans_a, "trans_b": trans_b},
+                       writes=("out",))
+    for shape, window in (((16, 32, 32, 65), Window.make(2, stride=2)),
+                          ((16, 33, 32, 65), Window.make(2, stride=2)),
+                          ((16, 31, 31, 65), Window.make(3, stride=2, padding=1)),
+                          ((16, 32, 32, 65), Window.make(2, stride=3))):
         OH, OW = window.output_size(*shape[1:3])
-        x, dy, label = normal(*shape), normal(shape[0], OH, OW, shape[3], seed=1), f"{shape}-{window}"
+        x, dy, label = normal(*shape), normal(shape[0], OH, OW, shape[3],
+                                              seed=1), f"{shape}-{window}"
         argmax = Backend().max_pool2d(x, window)[1]
         yield Case("max_pool2d", label, {"x": x}, {"window": window}, exact=True)
-        yield Case("max_pool2d_dx", label, {"dy": dy, "argmax": argmax}, {"x_shape": shape, "window": window}, exact=True)
+        yield Case("max_pool2d_dx", label, {"dy": dy, "argmax": argmax},
+                   {"x_shape": shape, "window": window}, exact=True)
         yield Case("avg_pool2d", label, {"x": x}, {"window": window, "count_padding": False})
-        yield Case("avg_pool2d_dx", label, {"dy": dy}, {"x_shape": shape, "window": window, "count_padding": False})
+        yield Case("avg_pool2d_dx", label, {"dy": dy},
+                   {"x_shape": shape, "window": window, "count_padding": False})
         yield Case("im2col", label, {"x": x}, {"window": window}, exact=True)
         cols = normal(shape[0] * window.taps, OH * OW * shape[3])
-        yield Case("col2im", label, {"cols": cols}, {"x_shape": shape, "window": window}, exact=True)
-    for values in ((-1.0, -0.0, 0.0), (-np.inf, -1.0), (np.nan, -np.inf, 1.0)):            # what fast paths could get wrong
+        yield Case("col2im", label, {"cols": cols}, {"x_shape": shape, "window": window},
+                   exact=True)
+    # what fast paths could get wrong
+    for values in ((-1.0, -0.0, 0.0), (-np.inf, -1.0), (np.nan, -np.inf, 1.0)):
         x = np.random.default_rng(7).choice(np.array(values, np.float32), (16, 31, 31, 65))
-        yield Case("max_pool2d", f"{values}", {"x": x}, {"window": Window.make(3, stride=2, padding=1)}, exact=True)
-        yield Case("max_pool2d", f"{values}-tiled", {"x": x}, {"window": Window.make(2, stride=2)}, exact=True)
+        yield Case("max_pool2d", f"{values}", {"x": x},
+                   {"window": Window.make(3, stride=2, padding=1)}, exact=True)
+        yield Case("max_pool2d", f"{values}-tiled", {"x": x}, {"window": Window.make(2, stride=2)},
+                   exact=True)
     x, dy = normal(24, 20, 20, 65), normal(24, 20, 20, 65, seed=1)
     for activation in (None, "relu", "scaled_tanh"):
         options, y = {"activation": activation}, Backend().activate(x, activation)
         yield Case("activate", f"{activation}", {"z": x}, options)
-        yield Case("activation_backward", f"{activation}", {"dy": dy, "y": y, "bias_grad": normal(24)}, options,
+        yield Case("activation_backward", f"{activation}",
+                   {"dy": dy, "y": y, "bias_grad": normal(24)}, options,
                    writes=("bias_grad",))
         yield from _batch_norm(x, dy, activation)
-    long = normal(3, 40, 52, 64), normal(3, 40, 52, 64, seed=1)        # few channels of many elements are cut in parts
+    # few channels of many elements are cut in parts
+    long = normal(3, 40, 52, 64), normal(3, 40, 52, 64, seed=1)
     yield from _batch_norm(*long, "relu")
     yield Case("zeros", "large", options={"shape": (300, 1000), "dtype": np.float32}, exact=True)
     for samples in (normal(300, 3, 32, 32), np.abs(9 * normal(300, 3, 32, 32)).astype(np.uint8)):
         index = np.random.default_rng(8).integers(0, 300, 130)
-        yield Case("gather_batch", f"{samples.dtype}", {"samples": samples, "index": index}, {"dtype": np.float32}, exact=True)
+        yield Case("gather_batch", f"{samples.dtype}", {"samples": samples, "index": index},
+                   {"dtype": np.float32}, exact=True)
     n, hyper = 300_000, np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
     buffers = {"w": normal(n), "g": normal(n, seed=1), "v": normal(n, seed=2) ** 2}
-    yield Case("update", "nesterov-large", buffers | {"hyper": hyper[:3]}, {"rule": "nesterov", "decayed": 200_000},
-               writes=("w", "v"))
-    yield Case("update", "adam-large", buffers | {"m": normal(n, seed=3), "hyper": hyper}, {"rule": "adam", "decayed": 200_000},
-               writes=("w", "m", "v"))
-    yield from other_optimizers("large", {"w": normal(n), "g": normal(n, seed=1)}, {"decayed": 200_000})
+    yield Case("update", "nesterov-large", buffers | {"hyper": hyper[:3]},
+               {"rule": "nesterov", "decayed": 200_000}, writes=("w", "v"))
+    yield Case("update", "adam-large", buffers | {"m": normal(n, seed=3), "hyper": hyper},
+               {"rule": "adam", "decayed": 200_000}, writes=("w", "m", "v"))
+    yield from other_optimizers("large", {"w": normal(n), "g": normal(n, seed=1)},
+                                {"decayed": 200_000})
 
 
 def _batch_norm(x: np.ndarray, dy: np.ndarray, activation: str | None) -> Iterator[Case]:
@@ -91,7 +109,8 @@ def _batch_norm(x: np.ndarray, dy: np.ndarray, activation: str | None) -> Iterat
     yield Case("batch_norm", label, {"x": x, "gamma": gamma, "beta": beta}, options)
     known = {"x": x, "gamma": gamma, "mean": mean, "var": var}
     yield Case("batch_norm_inference", label, known | {"beta": beta}, options)
-    yield Case("batch_norm_backward", label, known | {"dy": dy, "y": y, "gamma_grad": normal(C), "beta_grad": normal(C)},
+    yield Case("batch_norm_backward", label,
+               known | {"dy": dy, "y": y, "gamma_grad": normal(C), "beta_grad": normal(C)},
                options, writes=("gamma_grad", "beta_grad"))
 
 
@@ -103,29 +122,36 @@ def agree_on_strided_arrays(case: Case, backend: Backend) -> None:
     arrays = {name: np.repeat(a, 2, axis=-1)[..., ::2] for name, a in case.arrays.items()}
     assert not any(a.flags.c_contiguous for a in arrays.values() if a.size > 1)
     returned = call(backend, case.method, arrays | case.options)
-    results = list(returned) if isinstance(returned, tuple) else [] if returned is None else [returned]
-    agree(case, [np.array(a) for a in results + [arrays[name] for name in case.writes]], run(case, backend))
+    results = (list(returned) if isinstance(returned, tuple) else [] if returned is None
+               else [returned])
+    agree(case, [np.array(a) for a in results + [arrays[name] for name in case.writes]],
+          run(case, backend))
     for name, a in case.arrays.items():
         assert name in case.writes or same_bits(np.array(arrays[name]), a)
 
 
-def digits(backend: Backend, dtype: str = "float32", seed: int = 0, between: Callable[[], list[xn.Layer]] = list
+def digits(backend: Backend, dtype: str = "float32", seed: int = 0,
+           between: Callable[[], list[xn.Layer]] = list
            ) -> xn.Sequential:
-    """Pictures of 2 x 12 x 12 to 5 classes, by layers that a network for digits has, and some rarer convolutions.
+    """Pictures of 2 x 12 x 12 to 5 classes, by layers that a network for digits has, and some rarer
+    convolutions.
 
     The layers that `between` makes stand between any two.
     """
     layers = [
-        xn.Conv2d(8, 5, padding=2, activation="relu"), xn.MaxPool2d(2), xn.Conv2d(8, 3, groups=8, padding=1, bias=False),
-        xn.BatchNorm2d(activation="relu"), xn.Conv2d(12, 3, stride=(2, 1), dilation=(1, 2), activation="tanh"), xn.Flatten(),
+        xn.Conv2d(8, 5, padding=2, activation="relu"), xn.MaxPool2d(2),
+        xn.Conv2d(8, 3, groups=8, padding=1, bias=False),
+        xn.BatchNorm2d(activation="relu"),
+        xn.Conv2d(12, 3, stride=(2, 1), dilation=(1, 2), activation="tanh"), xn.Flatten(),
         xn.Dropout(0.3), xn.Linear(20, activation="relu"), xn.Linear(5),
     ]
-    return xn.Sequential([item for layer in layers for item in (layer, *between())], input_shape=(2, 12, 12),
-                         backend=backend, dtype=dtype, seed=seed)
+    return xn.Sequential([item for layer in layers for item in (layer, *between())],
+                         input_shape=(2, 12, 12), backend=backend, dtype=dtype, seed=seed)
 
 
 def agree_among_threads(make: Callable[[], Backend]) -> None:
-    """Four threads, each with large calls in another order, on one backend and on one of their own: the same bits."""
+    """Four threads, each with large calls in another order, on one backend and on one of their own:
+    the same bits."""
     shared, cases = make(), LARGE[::3]
     expected, errors = [run(case, make()) for case in cases], []
 

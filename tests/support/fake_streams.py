@@ -1,9 +1,10 @@
 """Streams, events, graphs and memory of a pretended GPU: see fake_cupy.py.
 
-What is launched on a stream waits in its queue. Usually it runs at once; on a stream that is `late` only when somebody
-waits for it, which a GPU may do too: a missing event is then seen in the results. While a stream captures nothing runs:
-the launches go into a graph, results are garbage until it is launched, and what CUDA forbids raises and spoils the capture.
-A graph knows addresses only: launching it fails where one of its arrays is gone.
+What is launched on a stream waits in its queue. Usually it runs at once; on a stream that is `late`
+only when somebody waits for it, which a GPU may do too: a missing event is then seen in the
+results. While a stream captures nothing runs: the launches go into a graph, results are garbage
+until it is launched, and what CUDA forbids raises and spoils the capture. A graph knows addresses
+only: launching it fails where one of its arrays is gone.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Buffer:
 
     def __init__(self, gpu: Gpus, root: np.ndarray, pool: MemoryPool) -> None:
         if gpu.used + root.nbytes > gpu.memory:
-            raise OutOfMemoryError(f"Out of memory allocating {root.nbytes:,} bytes (allocated so far: {gpu.used:,} bytes).")
+            raise OutOfMemoryError(f"Out of memory allocating {root.nbytes:,} bytes (allocated so "
+                                   f"far: {gpu.used:,} bytes).")
         self.gpu, self.root, self.pool = gpu, root, weakref.ref(pool)
         gpu.used += root.nbytes
         gpu.allocations += 1
@@ -46,7 +48,8 @@ class Buffer:
 
 
 class MemoryPool:
-    """Where arrays come from. Its memory is kept while the pool lives, also what no array needs at the moment."""
+    """Where arrays come from. Its memory is kept while the pool lives, also what no array needs at
+    the moment."""
 
     def __init__(self) -> None:
         self.buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
@@ -75,7 +78,8 @@ class Recording:
 
     def add(self, work: Work, buffers: Sequence[Buffer]) -> None:
         self.work.append(work)
-        self.arrays |= {buffer.number: weakref.ref(buffer) for buffer in buffers if buffer.pool() is not self.pool()}
+        self.arrays |= {buffer.number: weakref.ref(buffer) for buffer in buffers
+                        if buffer.pool() is not self.pool()}
 
 
 class Stream:
@@ -89,11 +93,12 @@ class Stream:
         self.asked = self.done = 0
         gpus.every.add(self)
 
-    # --- what the fake itself asks for ----------------------------------------------------------------------------
+    # --- what the fake itself asks for ------------------------------------------------------------
 
     @property
     def defers(self) -> bool:
-        return self.recording is not None or bool(self.queue) or (self.ptr != 0 and self.gpus.late(self))
+        return (self.recording is not None or bool(self.queue)
+                or (self.ptr != 0 and self.gpus.late(self)))
 
     def do(self, work: Work, buffers: Sequence[Buffer] = ()) -> None:
         if self.recording is not None:
@@ -116,11 +121,12 @@ class Stream:
             self.recording.valid = False
         raise CUDARuntimeError(f"{error}: {what}")
 
-    # --- what CuPy's streams have ---------------------------------------------------------------------------------
+    # --- what CuPy's streams have -----------------------------------------------------------------
 
     def __enter__(self) -> Stream:
         if self.ptr and self.device_id != self.gpus.current:
-            raise RuntimeError(f"The device that the stream is created on ({self.device_id}) does not match with the current "
+            raise RuntimeError(f"The device that the stream is created on ({self.device_id}) does "
+                               "not match with the current "
                                f"device ({self.gpus.current})")
         self.gpus.streams.setdefault(self.gpus.current, [self.gpus.null]).append(self)
         return self
@@ -138,7 +144,8 @@ class Stream:
         if event.place is None:
             return
         if (self.recording is not None) != event.captured:
-            self.refuse("cudaErrorStreamCaptureIsolation", "dependency created on uncaptured work in another stream")
+            self.refuse("cudaErrorStreamCaptureIsolation", "dependency created on uncaptured work "
+                                                           "in another stream")
         if event.captured:
             assert event.place[0] is self, "the fake's captures have one stream"
             return
@@ -147,7 +154,8 @@ class Stream:
 
     def synchronize(self) -> None:
         if self.recording is not None:
-            self.refuse("cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing")
+            self.refuse("cudaErrorStreamCaptureUnsupported", "operation not permitted when stream "
+                                                             "is capturing")
         self.run(self.asked)
 
     def begin_capture(self, mode: int | None = None) -> None:
@@ -156,15 +164,18 @@ class Stream:
         if not self.non_blocking:
             raise AssertionError("while this stream captured, nobody could use the default one")
         if self.recording is not None:
-            self.refuse("cudaErrorIllegalState", "the operation cannot be performed in the present state")
+            self.refuse("cudaErrorIllegalState", "the operation cannot be performed in the present "
+                                                 "state")
         self.recording = Recording(self.gpus.pools[-1])
 
     def end_capture(self) -> Graph:
         recording, self.recording = self.recording, None
         if recording is None:
-            raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in the present state")
+            raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in "
+                                   "the present state")
         if not recording.valid:
-            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture")
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a "
+                                   "previous error during capture")
         recording.last = self.gpus.allocations
         return Graph(self.gpus, recording)
 
@@ -182,7 +193,8 @@ class Event:
 
     def synchronize(self) -> None:
         if self.captured:
-            raise CUDARuntimeError("cudaErrorCapturedEvent: the event was last recorded in a capturing stream")
+            raise CUDARuntimeError("cudaErrorCapturedEvent: the event was last recorded in a "
+                                   "capturing stream")
         if self.place is not None:
             self.place[0].run(self.place[1])
 
@@ -198,8 +210,10 @@ class Graph:
     def launch(self, stream: Stream | None = None) -> None:
         stream = stream or self.gpus.stream
         if stream.recording is not None:
-            stream.refuse("cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing")
-        if self.recording.pool() is None or any(buffer() is None for buffer in self.recording.arrays.values()):
+            stream.refuse("cudaErrorStreamCaptureUnsupported", "operation not permitted when "
+                                                               "stream is capturing")
+        if (self.recording.pool() is None
+            or any(buffer() is None for buffer in self.recording.arrays.values())):
             raise RuntimeError("the graph reads or writes memory that was given back")
         self.gpus.launches += 1
         stream.do(self._replay)
@@ -207,7 +221,7 @@ class Graph:
     def _replay(self) -> None:
         pool = self.recording.pool()
         for buffer in (pool.buffers if pool is not None else ()):
-            if buffer.number > self.recording.last:         # it may lie where the graph has its own arrays
+            if buffer.number > self.recording.last:  # it may lie where the graph has its own arrays
                 overwrite(buffer.root)
         with np.errstate(all="ignore"):
             for work in self.recording.work:
@@ -215,7 +229,8 @@ class Graph:
 
 
 class PinnedMemory(bytearray):
-    """Memory of the host that stays where it is. The fake never gives any back: a late copy may still read it."""
+    """Memory of the host that stays where it is. The fake never gives any back: a late copy may
+    still read it."""
 
 
 class Gpus:
@@ -262,7 +277,8 @@ class Gpus:
         for start, memory in self.pinned.items():
             if start <= address and address + size <= start + len(memory):
                 return np.frombuffer(memory, np.uint8)[address - start:address - start + size]
-        raise AssertionError("an asynchronous copy out of memory that is not pinned waits for it, or reads what is there later")
+        raise AssertionError("an asynchronous copy out of memory that is not pinned waits for it, "
+                             "or reads what is there later")
 
 
 def root_of(a: np.ndarray) -> np.ndarray:

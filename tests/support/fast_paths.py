@@ -25,7 +25,8 @@ W3 = Window((3, 3), padding=(0, 1, 2, 0))
 
 
 class Case(NamedTuple):
-    """A convolution of maps (C, H, W, N) with F filters, and the ways that it and its gradients take."""
+    """A convolution of maps (C, H, W, N) with F filters, and the ways that it and its gradients
+    take."""
 
     shape: tuple[int, int, int, int]
     window: Window

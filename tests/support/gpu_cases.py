@@ -14,13 +14,15 @@ from fake_streams import Gpus, Stream
 import xpnet as xn
 from xpnet.backends.cupy.backend import CupyBackend
 
-LATE: dict[str, Callable[[Stream], bool]] = {"at once": lambda stream: False, "late": lambda stream: True}
+LATE: dict[str, Callable[[Stream], bool]] = {"at once": lambda stream: False,
+                                             "late": lambda stream: True}
 
 
 @contextmanager
 def pretended(folder: Path, late: Callable[[Stream], bool] = LATE["at once"], memory: int = 1 << 34
               ) -> Iterator[tuple[CupyBackend, Gpus]]:
-    """The backend of a pretended GPU with so much memory; `late` are the streams that work only when they must."""
+    """The backend of a pretended GPU with so much memory; `late` are the streams that work only
+    when they must."""
     with installed(FakeCupy(folder, late=late, memory=memory)) as cupy:
         yield CupyBackend(tf32="never"), cupy.gpus
 
@@ -28,7 +30,8 @@ def pretended(folder: Path, late: Callable[[Stream], bool] = LATE["at once"], me
 def network(backend: Any, seed: int = 3, **settings: Any) -> xn.Sequential:
     """Everything that counts steps or keeps statistics: dropout and batch norm."""
     return xn.Sequential([
-        xn.Conv2d(3, 3, padding="half"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2), xn.Flatten(), xn.Dropout(0.3),
+        xn.Conv2d(3, 3, padding="half"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2),
+        xn.Flatten(), xn.Dropout(0.3),
         xn.Linear(4),
     ], input_shape=(1, 4, 4), backend=backend, seed=seed, **settings)
 
@@ -48,7 +51,7 @@ def learned(net: xn.Network) -> dict[str, np.ndarray]:
     return {name: net.backend.to_numpy(a).copy() for name, a in arrays.items()}
 
 
-# --- losses that no graph can hold -----------------------------------------------------------------------------------
+# --- losses that no graph can hold ----------------------------------------------------------------
 
 class FromTheHost(xn.CrossEntropy):
     """Brings an array from the host each time."""

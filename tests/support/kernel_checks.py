@@ -44,13 +44,16 @@ CHECK_FAILED = 3
 SANITIZER_FAILED = 99
 
 
-# Each module has GRIDS (checks over a grid of problems, by name), every_instantiation(backend), and MUTANTS.
-MODULES: tuple[Any, ...] = (window_checks, batch_checks, product_checks, fused_checks, optimizer_checks)
+# Each module has GRIDS (checks over a grid of problems, by name), every_instantiation(backend), and
+# MUTANTS.
+MODULES: tuple[Any, ...] = (window_checks, batch_checks, product_checks, fused_checks,
+                            optimizer_checks)
 GRIDS = {name: check for module in MODULES for name, check in module.GRIDS.items()}
 
 
 def small_grids(backend: CupyBackend, words: list[str]) -> None:
-    """Launches that are too small for the work: each thread must go on with what no other one does."""
+    """Launches that are too small for the work: each thread must go on with what no other one
+    does."""
     before = cuda_launch.MAX_GRID, cuda_launch.THREADS
     cuda_launch.MAX_GRID, cuda_launch.THREADS = (2, 2), 8
     try:
@@ -71,7 +74,8 @@ def every_instantiation(backend: CupyBackend, words: list[str]) -> None:
 
 
 def parity(backend: CupyBackend, words: list[str]) -> None:
-    """The table that all backends share, by every method of CuPy's own. What CuPy would refuse is refused here too."""
+    """The table that all backends share, by every method of CuPy's own. What CuPy would refuse is
+    refused here too."""
     ran: Counter[tuple[str, str]] = Counter()
     for case in CASES:
         if all(a.size < 5000 for a in case.arrays.values()):
@@ -88,15 +92,20 @@ def other_arrays(backend: CupyBackend, words: list[str]) -> None:
     x, window = normal(2, 6, 5, 8), Window.make(3, padding=1)
     for view in (lambda a: a[..., ::2], lambda a: a.transpose(0, 2, 1, 3), lambda a: a[:, 1:, :4]):
         device, host = view(backend.asarray(x)), view(x)
-        assert same_bits(backend.to_numpy(backend.im2col(device, window)), base.im2col(host, window))
+        assert same_bits(backend.to_numpy(backend.im2col(device, window)),
+                         base.im2col(host, window))
         for a, b in zip(backend.max_pool2d(device, window), base.max_pool2d(host, window)):
             assert same_bits(backend.to_numpy(a), b)
     integers = ties(2, 6, 5, 8, dtype=np.int32)
-    assert same_bits(backend.to_numpy(backend.im2col(backend.asarray(integers), window)), base.im2col(integers, window))
+    assert same_bits(backend.to_numpy(backend.im2col(backend.asarray(integers), window)),
+                     base.im2col(integers, window))
     empty = np.empty((2, 6, 5, 0), np.float32)
-    for a, b in zip(backend.max_pool2d(backend.asarray(empty), window), base.max_pool2d(empty, window)):
+    for a, b in zip(backend.max_pool2d(backend.asarray(empty), window),
+                    base.max_pool2d(empty, window)):
         assert same_bits(backend.to_numpy(a), b)
-    assert backend.to_numpy(backend.random_bits(0, (1, 2), backend.asarray(np.zeros(2, np.uint64)))).shape == (0,)
+    assert (backend.to_numpy(backend.random_bits(0, (1, 2),
+                                                 backend.asarray(np.zeros(2, np.uint64)))).shape
+            == (0,))
 
 
 def layers(backend: CupyBackend, words: list[str]) -> None:
@@ -109,19 +118,22 @@ def layers(backend: CupyBackend, words: list[str]) -> None:
 
 
 def training(backend: CupyBackend, words: list[str]) -> None:
-    """A whole network trained on the second of two GPUs as on the CPU, and nothing in it that CuPy would refuse."""
+    """A whole network trained on the second of two GPUs as on the CPU, and nothing in it that CuPy
+    would refuse."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((22, 1, 9, 8)).astype(np.float32), rng.integers(0, 5, 22)
     losses, outputs = [], []
     for other in (CupyBackend(1, tf32="never"), NumpyBackend()):
         with other.scope():
             net = xn.Sequential([
-                xn.Conv2d(4, 3, padding="half", activation="relu"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2),
-                xn.Conv2d(6, 3, stride=2), xn.Tanh(), xn.AvgPool2d(1), xn.Flatten(), xn.Dropout(0.3),
+                xn.Conv2d(4, 3, padding="half", activation="relu"),
+                xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2),
+                xn.Conv2d(6, 3, stride=2), xn.Tanh(), xn.AvgPool2d(1), xn.Flatten(),
+                xn.Dropout(0.3),
                 xn.Linear(16, activation="sigmoid"), xn.Linear(5), xn.Softmax(),
             ], input_shape=(1, 9, 8), backend=other, seed=3)
-            losses.append(net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-2), epochs=2, batch_size=8,
-                                  validation=(x, y), verbose=False))
+            losses.append(net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-2), epochs=2,
+                                  batch_size=8, validation=(x, y), verbose=False))
             outputs.append(net.predict(x))
     for column in ("loss", "val_loss"):
         np.testing.assert_allclose(losses[0][column], losses[1][column], rtol=1e-5)
@@ -130,7 +142,8 @@ def training(backend: CupyBackend, words: list[str]) -> None:
 
 LONGEST = {"gemm": 60, "conv2d": 80}             # examples, where one takes long
 CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.items()} | {
-    check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays, layers, training, functional)}
+    check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays,
+                                        layers, training, functional)}
 
 
 def main() -> int:

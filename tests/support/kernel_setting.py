@@ -1,4 +1,5 @@
-"""Problems for the checks of the CUDA kernels: what a kernel is run on, and the circumstances that must not matter."""
+"""Problems for the checks of the CUDA kernels: what a kernel is run on, and the circumstances that
+must not matter."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from xpnet.backends import Backend, Window
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend
 
-Check = Callable[[CupyBackend, list[str]], None]        # the backend on the shim, and the words that kernels' names contain
-Mutant = tuple[str, str, str, str]                      # file, what stands there, what instead, check that notices
+# the backend on the shim, and the words that kernels' names contain
+Check = Callable[[CupyBackend, list[str]], None]
+Mutant = tuple[str, str, str, str]  # file, what stands there, what instead, check that notices
 base = Backend()
 
 
@@ -30,7 +32,7 @@ class Setting:
     window: Window
     dtype: Any
     data: Callable[..., np.ndarray]
-    offset: int                             # elements by which inputs are shifted from an aligned address
+    offset: int  # elements by which inputs are shifted from an aligned address
     backwards: bool                         # threads and blocks in the opposite order
 
     def output(self) -> tuple[int, int, int, int]:
@@ -40,7 +42,8 @@ class Setting:
         return self.data(*shape, dtype=self.dtype)
 
     def to_device(self, a: np.ndarray) -> Any:
-        """`a` on the device, contiguous, `offset` elements behind an aligned address; its buffer ends where `a` does."""
+        """`a` on the device, contiguous, `offset` elements behind an aligned address; its buffer
+        ends where `a` does."""
         buffer = self.backend.empty((self.offset + a.size,), a.dtype)
         view = buffer[self.offset:].reshape(a.shape)
         view[...] = self.backend.asarray(a)
@@ -49,7 +52,8 @@ class Setting:
     def agree(self, results: Any, expected: Any) -> None:
         results, expected = (r if isinstance(r, tuple) else (r,) for r in (results, expected))
         for result, right in zip(results, expected):
-            assert same_bits(self.backend.to_numpy(result), right), f"{self}\n{self.backend.to_numpy(result)}\n{right}"
+            assert same_bits(self.backend.to_numpy(result),
+                             right), f"{self}\n{self.backend.to_numpy(result)}\n{right}"
 
 
 @st.composite
@@ -57,22 +61,26 @@ def axis(draw: st.DrawFn) -> tuple[int, int, int, int, int, int]:
     """(size, kernel, stride, before, after, dilation) of one axis, with a window that fits."""
     kernel, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     extent = dilation * (kernel - 1) + 1
-    most = extent - 1 if draw(st.integers(0, 3)) else extent + 2           # some windows lie wholly in padding
+    # some windows lie wholly in padding
+    most = extent - 1 if draw(st.integers(0, 3)) else extent + 2
     before, after = draw(st.integers(0, most)), draw(st.integers(0, most))
     least = max(1, extent - before - after)
-    return draw(st.integers(least, least + 6)), kernel, draw(st.integers(1, 3)), before, after, dilation
+    return (draw(st.integers(least, least + 6)), kernel, draw(st.integers(1, 3)), before, after,
+            dilation)
 
 
 def problems(backend: CupyBackend, words: list[str]) -> st.SearchStrategy[Setting]:
-    types = [dtype for dtype, name in cuda_launch.TYPES.items() if any(word in f"<{name}," for word in words)]
+    types = ([dtype for dtype, name in cuda_launch.TYPES.items()
+              if any(word in f"<{name}," for word in words)])
 
     @st.composite
     def problem(draw: st.DrawFn) -> Setting:
         (H, kh, sh, top, bottom, dh), (W, kw, sw, left, right, dw) = draw(axis()), draw(axis())
         window = Window((kh, kw), (sh, sw), (top, bottom, left, right), (dh, dw))
         N = draw(st.sampled_from((1, 2, 3, 4, 5, 7, 8, 16, 17, 33)))
-        return Setting(backend, (draw(st.integers(1, 4)), H, W, N), window, draw(st.sampled_from(types)),
-                       draw(st.sampled_from((normal, ties, special))), draw(st.sampled_from((0, 0, 1, 2))),
+        return Setting(backend, (draw(st.integers(1, 4)), H, W, N), window,
+                       draw(st.sampled_from(types)), draw(st.sampled_from((normal, ties, special))),
+                       draw(st.sampled_from((0, 0, 1, 2))),
                        draw(st.booleans()))
     return problem()
 

@@ -17,9 +17,10 @@ W0 = (0.0, 1.0, 2.0, 0.0, 3.0)
 P5 = (2.0, 1.0, 0.5, 4.0, 1.0)
 
 
-# --- the formulas -----------------------------------------------------------------------------------------------------
+# --- the formulas ---------------------------------------------------------------------------------
 
-def each(f: Callable[[float, float], float], divide: str = "mean") -> Callable[[np.ndarray, np.ndarray], float]:
+def each(f: Callable[[float, float], float], divide: str = "mean"
+         ) -> Callable[[np.ndarray, np.ndarray], float]:
     """The sum of f(y, t) over all elements of y (..., N), divided."""
     def total(y: np.ndarray, t: np.ndarray) -> float:
         terms = [f(a, b) for a, b in zip(y.ravel().tolist(), t.ravel().tolist(), strict=True)]
@@ -28,7 +29,8 @@ def each(f: Callable[[float, float], float], divide: str = "mean") -> Callable[[
 
 
 def huber(delta: float) -> Callable[[float, float], float]:
-    return lambda y, t: (y - t) ** 2 / 2 if abs(y - t) <= delta else delta * (abs(y - t) - delta / 2)
+    return (lambda y, t: (y - t) ** 2 / 2 if abs(y - t) <= delta
+            else delta * (abs(y - t) - delta / 2))
 
 
 def smooth_l1(beta: float) -> Callable[[float, float], float]:
@@ -53,7 +55,8 @@ def many_labels(weight: Any, positive: Any, ignore: int | None, divide: str = "m
         for index in np.ndindex(y.shape):
             s, goal, k = 1 / (1 + math.exp(-y[index])), float(t[index]), index[0]
             if goal != ignore:
-                terms.append(-weight[k] * (positive[k] * goal * math.log(s) + (1 - goal) * math.log(1 - s)))
+                terms.append(
+                    -weight[k] * (positive[k] * goal * math.log(s) + (1 - goal) * math.log(1 - s)))
         return math.fsum(terms) / (len(terms) or 1 if divide == "mean" else 1)
     return total
 
@@ -63,7 +66,8 @@ def poisson_rate(eps: float) -> Callable[[float, float], float]:
 
 
 def poisson_full(y: float, t: float) -> float:
-    return math.exp(y) - t * y + (t * math.log(t) - t + math.log(2 * math.pi * t) / 2 if t > 1 else 0.0)
+    return math.exp(y) - t * y + (t * math.log(t) - t + math.log(2 * math.pi * t) / 2 if t > 1
+                                  else 0.0)
 
 
 def gaussian(eps: float | None = None, full: bool = False, divide: str = "mean"):
@@ -73,7 +77,8 @@ def gaussian(eps: float | None = None, full: bool = False, divide: str = "mean")
         for index in np.ndindex(t.shape):
             mean, spread = float(y[index]), float(y[(index[0] + len(t), *index[1:])])
             v = math.exp(spread) if eps is None else max(spread, eps)
-            density = math.exp(-(float(t[index]) - mean) ** 2 / (2 * v)) / math.sqrt(2 * math.pi * v)
+            density = (math.exp(-(float(t[index]) - mean) ** 2 / (2 * v)) / math.sqrt(
+                2 * math.pi * v))
             terms.append(-math.log(density) - (0 if full else math.log(2 * math.pi) / 2))
         return math.fsum(terms) / {"mean": t.size, "batchmean": t.shape[-1]}[divide]
     return total
@@ -91,7 +96,8 @@ def embedding(margin: float) -> Callable[[float, float], float]:
 
 def label_margins(margin: float):
     def one(y: list[float], there: list[float]) -> float:
-        return math.fsum(max(0.0, margin - a + b) for a, i in zip(y, there) for b, j in zip(y, there) if i and not j) / len(y)
+        return (math.fsum(max(0.0, margin - a + b) for a, i in zip(y, there)
+                          for b, j in zip(y, there) if i and not j) / len(y))
     return lambda y, t: math.fsum(map(one, columns(y), columns(t))) / len(columns(y))
 
 
@@ -106,18 +112,20 @@ def log_softmax(z: list[float]) -> list[float]:
     return [v - top - math.log(total) for v in z]
 
 
-def of_classes(logs: Callable[[list[float]], list[float]], weight: Any = None, ignore: int | None = None, smoothing: float = 0.0,
-               divide: str = "mean"):
+def of_classes(logs: Callable[[list[float]], list[float]], weight: Any = None,
+               ignore: int | None = None, smoothing: float = 0.0, divide: str = "mean"):
     """Cross entropy of labels or class probabilities, with weights."""
     def total(y: np.ndarray, t: np.ndarray) -> float:
         K, above, below = len(y), [], []
         w = weight or [1.0] * K
-        for z, goal in zip(columns(y), columns(t) if t.ndim == y.ndim else t.ravel().tolist(), strict=True):
+        for z, goal in zip(columns(y), columns(t) if t.ndim == y.ndim else t.ravel().tolist(),
+                           strict=True):
             if goal == ignore:
                 continue
             shares = goal if isinstance(goal, list) else [float(k == goal) for k in range(K)]
             below.append(1.0 if isinstance(goal, list) else w[goal])
-            above += [-w[k] * ((1 - smoothing) * shares[k] + smoothing / K) * log for k, log in enumerate(logs(z))]
+            above += [-w[k] * ((1 - smoothing) * shares[k] + smoothing / K) * log
+                      for k, log in enumerate(logs(z))]
         return math.fsum(above) / ((math.fsum(below) or 1.0) if divide == "mean" else 1.0)
     return total
 
@@ -130,24 +138,28 @@ def crammer_singer(margin: float, power: int):
 
 def weston_watkins(margin: float, power: int):
     def one(y: list[float], label: int) -> float:
-        return math.fsum(max(0.0, margin - y[label] + v) ** power for k, v in enumerate(y) if k != label) / len(y)
+        return math.fsum(max(0.0, margin - y[label] + v) ** power for k, v in enumerate(y)
+                         if k != label) / len(y)
     return lambda y, t: math.fsum(map(one, columns(y), t.ravel().tolist())) / t.size
 
 
 def kullback_leibler(y: np.ndarray, t: np.ndarray) -> float:
     pairs = zip(columns(y), columns(t), strict=True)
-    return math.fsum(b * (math.log(b) - a) for p, q in pairs for a, b in zip(p, q, strict=True)) / (y.size // len(y))
+    return (math.fsum(b * (math.log(b) - a) for p, q in pairs
+                      for a, b in zip(p, q, strict=True)) / (y.size // len(y)))
 
 
 def hellinger(y: np.ndarray, t: np.ndarray) -> float:
     pairs = zip(columns(y), columns(t), strict=True)
-    squares = [(math.sqrt(a) - math.sqrt(b)) ** 2 for p, q in pairs for a, b in zip(p, q, strict=True)]
+    squares = ([(math.sqrt(a) - math.sqrt(b)) ** 2 for p, q in pairs
+                for a, b in zip(p, q, strict=True)])
     return math.fsum(squares) / 2 / (y.size // len(y))
 
 
-def overlap(above: Callable[[float, float], float], below: Callable[[float, float], float], smooth: float,
-            ignore: int | None = None):
-    """The mean over samples and classes of 1 - (sum of above + smooth) / (sum of below + smooth)."""
+def overlap(above: Callable[[float, float], float], below: Callable[[float, float], float],
+            smooth: float, ignore: int | None = None):
+    """The mean over samples and classes of 1 - (sum of above + smooth) / (sum of below +
+    smooth)."""
     def total(y: np.ndarray, t: np.ndarray) -> float:
         K, H, W, N = y.shape
         losses = []
@@ -159,13 +171,14 @@ def overlap(above: Callable[[float, float], float], below: Callable[[float, floa
                         goal = float(t[k, h, w, n]) if t.ndim == 4 else int(t[h, w, n])
                         if goal != ignore:
                             share = goal if t.ndim == 4 else float(goal == k)
-                            a, b = a + above(float(y[k, h, w, n]), share), b + below(float(y[k, h, w, n]), share)
+                            a, b = (a + above(float(y[k, h, w, n]), share),
+                                    b + below(float(y[k, h, w, n]), share))
                 losses.append(1 - a / b)
         return math.fsum(losses) / len(losses)
     return total
 
 
-# --- the cases --------------------------------------------------------------------------------------------------------
+# --- the cases ------------------------------------------------------------------------------------
 
 class Case(NamedTuple):
     loss: Loss
@@ -186,120 +199,173 @@ def shares(shape: tuple[int, ...]) -> np.ndarray:
 
 Y = {                       # batch-first
     "numbers": RNG.normal(0, 2, (N, *FIVE)), "map": RNG.normal(0, 2, (N, *MAP)),
-    "shares": shares(FIVE), "shares map": shares(MAP), "logs": np.log(shares(FIVE)), "logs map": np.log(shares(MAP)),
+    "shares": shares(FIVE), "shares map": shares(MAP), "logs": np.log(shares(FIVE)),
+    "logs map": np.log(shares(MAP)),
     "mask": RNG.uniform(0.05, 0.95, (N, *MASK)), "parts": RNG.uniform(0.05, 0.95, (N, *FIVE)),
 }
 Y |= {"four": RNG.normal(0, 1, (N, 4)), "map of four": RNG.normal(0, 1, (N, 4, 3, 2)),
       "distances": RNG.uniform(0.1, 3, (N, *FIVE)), "four parts": RNG.uniform(0.05, 0.95, (N, 4))}
 TARGET = {
-    "two": RNG.normal(0, 1, (N, 2)), "map of two": RNG.normal(0, 1, (N, 2, 3, 2)), "maps": RNG.normal(0, 1, (N, *MAP)),
-    "plain labels": RNG.integers(0, 2, (N, *FIVE)), "plain label map": RNG.integers(0, 2, (N, *MAP)),
-    "numbers": RNG.normal(0, 2, (N, *FIVE)), "shares": shares(FIVE), "shares map": shares(MAP), "mask": RNG.random((N, *MASK)),
-    "parts": RNG.random((N, *FIVE)), "signs": RNG.choice([-1.0, 1.0], (N, *FIVE)), "labels": np.array([0, 4, 2, 1, 3, 0]),
-    "counts": RNG.integers(0, 5, (N, *FIVE)), "amounts": RNG.uniform(0, 3, (N, *FIVE)) * (RNG.random((N, *FIVE)) < 0.7),
+    "two": RNG.normal(0, 1, (N, 2)), "map of two": RNG.normal(0, 1, (N, 2, 3, 2)),
+    "maps": RNG.normal(0, 1, (N, *MAP)),
+    "plain labels": RNG.integers(0, 2, (N, *FIVE)),
+    "plain label map": RNG.integers(0, 2, (N, *MAP)),
+    "numbers": RNG.normal(0, 2, (N, *FIVE)), "shares": shares(FIVE), "shares map": shares(MAP),
+    "mask": RNG.random((N, *MASK)),
+    "parts": RNG.random((N, *FIVE)), "signs": RNG.choice([-1.0, 1.0], (N, *FIVE)),
+    "labels": np.array([0, 4, 2, 1, 3, 0]),
+    "counts": RNG.integers(0, 5, (N, *FIVE)),
+    "amounts": RNG.uniform(0, 3, (N, *FIVE)) * (RNG.random((N, *FIVE)) < 0.7),
     "label map": RNG.integers(0, 5, (N, 3, 2)), "some labels": np.array([0, -1, 2, 1, -1, 4]),
     "some label map": RNG.integers(-1, 5, (N, 3, 2)), "plain mask": RNG.integers(0, 2, (N, 4, 3)),
-    "some of many": RNG.integers(-1, 2, (N, *FIVE)), "some of a mask": RNG.integers(-1, 2, (N, *MASK)),
+    "some of many": RNG.integers(-1, 2, (N, *FIVE)),
+    "some of a mask": RNG.integers(-1, 2, (N, *MASK)),
 }
 
 CASES = {
-    **{f"squared {r}": Case(xn.MeanSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2, r)) for r in REDUCTIONS},
-    **{f"half {r}": Case(xn.HalfSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2 / 2, r)) for r in REDUCTIONS},
-    **{f"absolute {r}": Case(xn.MeanAbsoluteError(reduction=r), each(lambda y, t: abs(y - t), r)) for r in REDUCTIONS},
-    "huber": Case(xn.Huber(), each(huber(1.0))), "huber 2.5": Case(xn.Huber(2.5, reduction="batchmean"), each(huber(2.5), "batchmean")),
-    "smooth": Case(xn.SmoothL1(), each(smooth_l1(1.0))), "smooth 0.3": Case(xn.SmoothL1(0.3), each(smooth_l1(0.3))),
+    **{f"squared {r}": Case(xn.MeanSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2, r))
+       for r in REDUCTIONS},
+    **{f"half {r}": Case(xn.HalfSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2 / 2, r))
+       for r in REDUCTIONS},
+    **{f"absolute {r}": Case(xn.MeanAbsoluteError(reduction=r), each(lambda y, t: abs(y - t), r))
+       for r in REDUCTIONS},
+    "huber": Case(xn.Huber(), each(huber(1.0))),
+    "huber 2.5": Case(xn.Huber(2.5, reduction="batchmean"), each(huber(2.5), "batchmean")),
+    "smooth": Case(xn.SmoothL1(), each(smooth_l1(1.0))),
+    "smooth 0.3": Case(xn.SmoothL1(0.3), each(smooth_l1(0.3))),
     "log cosh": Case(xn.LogCosh(), each(lambda y, t: math.log(math.cosh(y - t)))),
 
-    "poisson": Case(xn.PoissonLikelihood(), each(lambda y, t: math.exp(y) - t * y), target="counts"),
-    "poisson batch": Case(xn.PoissonLikelihood(reduction="batchmean"), each(lambda y, t: math.exp(y) - t * y, "batchmean"),
-                          target="counts"),
+    "poisson": Case(xn.PoissonLikelihood(), each(lambda y, t: math.exp(y) - t * y),
+                    target="counts"),
+    "poisson batch": Case(xn.PoissonLikelihood(reduction="batchmean"),
+                          each(lambda y, t: math.exp(y) - t * y, "batchmean"), target="counts"),
 
-    "poisson rate": Case(xn.PoissonLikelihood(log_input=False, eps=1e-3), each(poisson_rate(1e-3)), "parts", "counts"),
-    "poisson full": Case(xn.PoissonLikelihood(full=True, reduction="sum"), each(poisson_full, "sum"), target="counts"),
+    "poisson rate": Case(xn.PoissonLikelihood(log_input=False, eps=1e-3), each(poisson_rate(1e-3)),
+                         "parts", "counts"),
+    "poisson full": Case(xn.PoissonLikelihood(full=True, reduction="sum"),
+                         each(poisson_full, "sum"), target="counts"),
     "gaussian": Case(xn.GaussianLikelihood(), gaussian(), "four", "two"),
-    "gaussian full": Case(xn.GaussianLikelihood(full=True, reduction="batchmean"), gaussian(full=True, divide="batchmean"),
-                          "map of four", "map of two"),
-    "gaussian variance": Case(xn.GaussianLikelihood(log_variance=False, eps=0.3), gaussian(eps=0.3), "four parts", "two"),
-    "cosine": Case(xn.CosineDistance(), cosine_distance), "cosine map": Case(xn.CosineDistance(), cosine_distance, "map", "maps"),
+    "gaussian full": Case(xn.GaussianLikelihood(full=True, reduction="batchmean"),
+                          gaussian(full=True, divide="batchmean"), "map of four", "map of two"),
+    "gaussian variance": Case(xn.GaussianLikelihood(log_variance=False, eps=0.3), gaussian(eps=0.3),
+                              "four parts", "two"),
+    "cosine": Case(xn.CosineDistance(), cosine_distance),
+    "cosine map": Case(xn.CosineDistance(), cosine_distance, "map", "maps"),
     "embedding": Case(xn.HingeEmbedding(), each(embedding(1.0)), "distances", "signs"),
-    "embedding batch": Case(xn.HingeEmbedding(2.0, reduction="batchmean"), each(embedding(2.0), "batchmean"), "distances", "signs"),
+    "embedding batch": Case(xn.HingeEmbedding(2.0, reduction="batchmean"),
+                            each(embedding(2.0), "batchmean"), "distances", "signs"),
     "margins": Case(xn.MultiLabelMargin(), label_margins(1.0), target="plain labels"),
     "margins map": Case(xn.MultiLabelMargin(0.5), label_margins(0.5), "map", "plain label map"),
 
     "entropy map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "label map"),
     "entropy shares map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "shares map"),
-    "entropy sum": Case(xn.CrossEntropy(reduction="sum"), of_classes(log_softmax, divide="sum"), target="labels"),
-    "entropy weights": Case(xn.CrossEntropy(weight=W5), of_classes(log_softmax, W5), target="labels"),
-    "entropy ignore": Case(xn.CrossEntropy(ignore_index=-1), of_classes(log_softmax, None, -1), target="some labels"),
-    "entropy ignore a class": Case(xn.CrossEntropy(ignore_index=0), of_classes(log_softmax, None, 0), target="labels"),
-    "entropy smooth": Case(xn.CrossEntropy(label_smoothing=0.2), of_classes(log_softmax, None, None, 0.2), target="labels"),
-    "entropy smooth shares": Case(xn.CrossEntropy(weight=W5, label_smoothing=0.2), of_classes(log_softmax, W5, None, 0.2),
+    "entropy sum": Case(xn.CrossEntropy(reduction="sum"), of_classes(log_softmax, divide="sum"),
+                        target="labels"),
+    "entropy weights": Case(xn.CrossEntropy(weight=W5), of_classes(log_softmax, W5),
+                            target="labels"),
+    "entropy ignore": Case(xn.CrossEntropy(ignore_index=-1), of_classes(log_softmax, None, -1),
+                           target="some labels"),
+    "entropy ignore a class": Case(xn.CrossEntropy(ignore_index=0),
+                                   of_classes(log_softmax, None, 0), target="labels"),
+    "entropy smooth": Case(xn.CrossEntropy(label_smoothing=0.2),
+                           of_classes(log_softmax, None, None, 0.2), target="labels"),
+    "entropy smooth shares": Case(xn.CrossEntropy(weight=W5, label_smoothing=0.2),
+                                  of_classes(log_softmax, W5, None, 0.2),
                                   target="shares"),
-    "entropy all": Case(xn.CrossEntropy(weight=W5, ignore_index=-1, label_smoothing=0.2), of_classes(log_softmax, W5, -1, 0.2),
+    "entropy all": Case(xn.CrossEntropy(weight=W5, ignore_index=-1, label_smoothing=0.2),
+                        of_classes(log_softmax, W5, -1, 0.2),
                         "map", "some label map"),
-    "entropy all sum": Case(xn.CrossEntropy(weight=np.array(W5), ignore_index=-1, label_smoothing=0.2, reduction="sum"),
+    "entropy all sum": Case(xn.CrossEntropy(weight=np.array(W5), ignore_index=-1,
+                                            label_smoothing=0.2, reduction="sum"),
                             of_classes(log_softmax, W5, -1, 0.2, "sum"), "map", "some label map"),
-    "entropy weight 0": Case(xn.CrossEntropy(weight=W0), of_classes(log_softmax, W0), target="labels"),
+    "entropy weight 0": Case(xn.CrossEntropy(weight=W0), of_classes(log_softmax, W0),
+                             target="labels"),
     "entropy weight 0 map": Case(xn.CrossEntropy(weight=W0, ignore_index=-1, label_smoothing=0.2),
                                  of_classes(log_softmax, W0, -1, 0.2), "map", "some label map"),
     "entropy amounts": Case(xn.CrossEntropy(), of_classes(log_softmax), target="amounts"),
-    "entropy amounts all": Case(xn.CrossEntropy(weight=W0, label_smoothing=0.2), of_classes(log_softmax, W0, None, 0.2),
+    "entropy amounts all": Case(xn.CrossEntropy(weight=W0, label_smoothing=0.2),
+                                of_classes(log_softmax, W0, None, 0.2),
                                 target="amounts"),
     "likelihood amounts": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs", "amounts"),
-    "likelihood weight 0": Case(xn.NegativeLogLikelihood(weight=W0), of_classes(list, W0), "logs", "labels"),
+    "likelihood weight 0": Case(xn.NegativeLogLikelihood(weight=W0), of_classes(list, W0), "logs",
+                                "labels"),
     "likelihood": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs", "labels"),
-    "likelihood shares": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs map", "shares map"),
-    "likelihood all": Case(xn.NegativeLogLikelihood(weight=W5, ignore_index=-1), of_classes(list, W5, -1),
-                           "logs map", "some label map"),
+    "likelihood shares": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs map",
+                              "shares map"),
+    "likelihood all": Case(xn.NegativeLogLikelihood(weight=W5, ignore_index=-1),
+                           of_classes(list, W5, -1), "logs map", "some label map"),
 
-    "bounded": Case(xn.BoundedCrossEntropy(1.5), of_classes(lambda z: log_softmax([*z, -1.5])[:-1]), target="labels"),
+    "bounded": Case(xn.BoundedCrossEntropy(1.5), of_classes(lambda z: log_softmax([*z, -1.5])[:-1]),
+                    target="labels"),
     "bounded shares": Case(xn.BoundedCrossEntropy(1.5, reduction="sum"),
-                           of_classes(lambda z: log_softmax([*z, -1.5])[:-1], divide="sum"), target="shares"),
-    "bounded map": Case(xn.BoundedCrossEntropy(0.1), of_classes(lambda z: log_softmax([*z, -0.1])[:-1]), "map", "label map"),
+                           of_classes(lambda z: log_softmax([*z, -1.5])[:-1], divide="sum"),
+                           target="shares"),
+    "bounded map": Case(xn.BoundedCrossEntropy(0.1),
+                        of_classes(lambda z: log_softmax([*z, -0.1])[:-1]), "map", "label map"),
 
     "binary": Case(xn.BinaryCrossEntropy(), each(bernoulli), target="parts"),
-    "binary batch": Case(xn.BinaryCrossEntropy(reduction="batchmean"), each(bernoulli, "batchmean"), target="parts"),
+    "binary batch": Case(xn.BinaryCrossEntropy(reduction="batchmean"), each(bernoulli, "batchmean"),
+                         target="parts"),
     "binary probabilities": Case(xn.BinaryCrossEntropy(from_logits=False),
-                                 each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)), "parts", "parts"),
+                                 each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)),
+                                 "parts", "parts"),
     "binary mask": Case(xn.BinaryCrossEntropy(from_logits=False),
-                        each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)), "mask", "plain mask"),
+                        each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)), "mask",
+                        "plain mask"),
     "many": Case(xn.MultiLabelCrossEntropy(), many_labels([1] * 5, [1] * 5, None), target="parts"),
-    "many all": Case(xn.MultiLabelCrossEntropy(weight=W5, pos_weight=P5, ignore_index=-1), many_labels(W5, P5, -1),
-                     target="some of many"),
+    "many all": Case(xn.MultiLabelCrossEntropy(weight=W5, pos_weight=P5, ignore_index=-1),
+                     many_labels(W5, P5, -1), target="some of many"),
     "many sum": Case(xn.MultiLabelCrossEntropy(pos_weight=P5, ignore_index=-1, reduction="sum"),
                      many_labels([1] * 5, P5, -1, "sum"), target="some of many"),
-    "many mask": Case(xn.MultiLabelCrossEntropy(ignore_index=-1), many_labels([1], [1], -1), "mask", "some of a mask"),
+    "many mask": Case(xn.MultiLabelCrossEntropy(ignore_index=-1), many_labels([1], [1], -1), "mask",
+                      "some of a mask"),
 
     "focal": Case(xn.FocalCrossEntropy(), each(focal(0.25, 2.0)), target="parts"),
-    "focal map": Case(xn.FocalCrossEntropy(0.6, 0.5, reduction="batchmean"), each(focal(0.6, 0.5), "batchmean"), "mask", "plain mask"),
+    "focal map": Case(xn.FocalCrossEntropy(0.6, 0.5, reduction="batchmean"),
+                      each(focal(0.6, 0.5), "batchmean"), "mask", "plain mask"),
 
     "hinge": Case(xn.Hinge(), each(lambda y, t: max(0.0, 1 - t * y)), target="signs"),
-    "hinge squared": Case(xn.Hinge(0.5, power=2, reduction="sum"), each(lambda y, t: max(0.0, 0.5 - t * y) ** 2, "sum"),
+    "hinge squared": Case(xn.Hinge(0.5, power=2, reduction="sum"),
+                          each(lambda y, t: max(0.0, 0.5 - t * y) ** 2, "sum"),
                           target="signs"),
     "crammer singer": Case(xn.CrammerSingerHinge(), crammer_singer(1.0, 1), target="labels"),
-    "crammer singer map": Case(xn.CrammerSingerHinge(2.0, power=2), crammer_singer(2.0, 2), "map", "label map"),
+    "crammer singer map": Case(xn.CrammerSingerHinge(2.0, power=2), crammer_singer(2.0, 2), "map",
+                               "label map"),
     "weston watkins": Case(xn.WestonWatkinsHinge(), weston_watkins(1.0, 1), target="labels"),
-    "weston watkins map": Case(xn.WestonWatkinsHinge(2.0, power=2), weston_watkins(2.0, 2), "map", "label map"),
+    "weston watkins map": Case(xn.WestonWatkinsHinge(2.0, power=2), weston_watkins(2.0, 2), "map",
+                               "label map"),
 
     "divergence": Case(xn.KullbackLeibler(), kullback_leibler, "logs", "shares"),
     "divergence map": Case(xn.KullbackLeibler(), kullback_leibler, "logs map", "shares map"),
-    "divergence of labels": Case(xn.KullbackLeibler(reduction="sum"), of_classes(list, divide="sum"), "logs", "labels"),
+    "divergence of labels": Case(xn.KullbackLeibler(reduction="sum"),
+                                 of_classes(list, divide="sum"), "logs", "labels"),
     "hellinger": Case(xn.Hellinger(), hellinger, "shares", "shares"),
     "hellinger map": Case(xn.Hellinger(), hellinger, "shares map", "shares map"),
     "critic": Case(xn.WassersteinCritic(), each(lambda y, t: y * t), target="signs"),
-    "critic sum": Case(xn.WassersteinCritic(reduction="sum"), each(lambda y, t: y * t, "sum"), target="signs"),
+    "critic sum": Case(xn.WassersteinCritic(reduction="sum"), each(lambda y, t: y * t, "sum"),
+                       target="signs"),
 
-    "dice": Case(xn.Dice(), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0), "shares map", "label map"),
-    "dice mask": Case(xn.Dice(smooth=0.1), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 0.1), "mask", "mask"),
-    "dice of sets": Case(xn.Dice(squared=False), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 1.0), "mask", "mask"),
-    "dice ignore": Case(xn.Dice(ignore_index=-1), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0, -1),
+    "dice": Case(xn.Dice(), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0),
+                 "shares map", "label map"),
+    "dice mask": Case(xn.Dice(smooth=0.1),
+                      overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 0.1), "mask",
+                      "mask"),
+    "dice of sets": Case(xn.Dice(squared=False),
+                         overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 1.0), "mask", "mask"),
+    "dice ignore": Case(xn.Dice(ignore_index=-1),
+                        overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0, -1),
                         "shares map", "some label map"),
-    "jaccard": Case(xn.Jaccard(), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0), "shares map", "shares map"),
-    "jaccard mask": Case(xn.Jaccard(smooth=0.01, ignore_index=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 0.01, -1),
+    "jaccard": Case(xn.Jaccard(), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0),
+                    "shares map", "shares map"),
+    "jaccard mask": Case(xn.Jaccard(smooth=0.01, ignore_index=-1),
+                         overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 0.01, -1),
                          "mask", "some of a mask"),
     "tversky": Case(xn.Tversky(0.3, 0.7), overlap(
-        lambda y, t: y * t, lambda y, t: y * t + 0.3 * y * (1 - t) + 0.7 * (1 - y) * t, 1.0), "shares map", "label map"),
-    "tversky of dice": Case(xn.Tversky(), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 2.0), "mask", "mask"),
-    "tversky of jaccard": Case(xn.Tversky(1.0, 1.0, ignore_index=-1), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0, -1),
+        lambda y, t: y * t, lambda y, t: y * t + 0.3 * y * (1 - t) + 0.7 * (1 - y) * t, 1.0),
+                    "shares map", "label map"),
+    "tversky of dice": Case(xn.Tversky(), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 2.0),
+                            "mask", "mask"),
+    "tversky of jaccard": Case(xn.Tversky(1.0, 1.0, ignore_index=-1),
+                               overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0, -1),
                                "shares map", "some label map"),
 }

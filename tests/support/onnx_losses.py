@@ -14,13 +14,15 @@ def of_classes(kind):
     def run(backend, attributes, inputs, outputs):
         scores, labels, *weight = inputs                        # (N, K, ...), (N, ...)
         reduction = attributes["reduction"].decode()
-        loss = kind(weight=weight[0] if weight else None, ignore_index=attributes.get("ignore_index"),
+        loss = kind(weight=weight[0] if weight else None,
+                    ignore_index=attributes.get("ignore_index"),
                     reduction="sum" if reduction == "none" else reduction)
         target = loss.targets(labels, scores.shape[1:], scores.dtype)
         y, t = batch_last(backend, scores), batch_last(backend, target)
-        if reduction == "none":                                 # a sum over one position, for each of them
+        if reduction == "none":  # a sum over one position, for each of them
             y, t = y.reshape(len(y), -1), t.reshape(-1)
-            value = np.array([backend.to_numpy(loss(backend, y[:, n:n + 1], t[n:n + 1])[0]) for n in range(t.size)])
+            value = (np.array([backend.to_numpy(loss(backend, y[:, n:n + 1], t[n:n + 1])[0])
+                               for n in range(t.size)]))
             value = np.moveaxis(value.reshape(*labels.shape[1:], -1), -1, 0)
         else:
             value = backend.to_numpy(loss(backend, y, t)[0])
@@ -29,7 +31,8 @@ def of_classes(kind):
 
 
 OPERATORS = {
-    "SoftmaxCrossEntropyLoss": of_classes(xn.CrossEntropy), "NegativeLogLikelihoodLoss": of_classes(xn.NegativeLogLikelihood),
+    "SoftmaxCrossEntropyLoss": of_classes(xn.CrossEntropy),
+    "NegativeLogLikelihoodLoss": of_classes(xn.NegativeLogLikelihood),
 }
 WITH_WINDOWS = ()       # operators of which only the cases with two spatial axes count
 REASONS: dict[str, list[str]] = {}        # the reasons why cases cannot pass

@@ -11,8 +11,8 @@ import xpnet as xn
 def lp_pool(backend, attributes, inputs, outputs):
     x, = inputs
     kernel, stride, padding, dilation = window_arguments(attributes, x)
-    layer = xn.LpPool2d(kernel, attributes.get("p", 2), stride=stride, padding=padding, dilation=dilation,
-                        ceil_mode=attributes.get("ceil_mode", 0) == 1)
+    layer = xn.LpPool2d(kernel, attributes.get("p", 2), stride=stride, padding=padding,
+                        dilation=dilation, ceil_mode=attributes.get("ceil_mode", 0) == 1)
     return [run_layer(backend, layer, x)]
 
 
@@ -28,12 +28,14 @@ def max_unpool(backend, attributes, inputs, outputs):
     layer = xn.MaxUnpool2d(kernel, stride=stride, padding=padding, dilation=dilation)
     usual = *x.shape[:2], *((size - 1) * s + k for size, s, k in zip(x.shape[2:], stride, kernel))
     marks = np.zeros(shape[0] if shape else usual, x.dtype)
-    at = np.unravel_index(places.ravel(), usual)            # of the default size, whatever output shape is requested
+    # of the default size, whatever output shape is requested
+    at = np.unravel_index(places.ravel(), usual)
     marks[at] = 1
     layer.initialize(x.shape[1:], marks.shape[1:], backend=backend, dtype=x.dtype)
     return [batch_first(backend, layer.forward(batch_last(backend, x), batch_last(backend, marks)))]
 
 
 OPERATORS = {"LpPool": lp_pool, "GlobalMaxPool": global_max_pool, "MaxUnpool": max_unpool}
-WITH_WINDOWS = ("LpPool", "GlobalMaxPool", "MaxUnpool")     # operators of which only the cases with two spatial axes count
+# operators of which only the cases with two spatial axes count
+WITH_WINDOWS = ("LpPool", "GlobalMaxPool", "MaxUnpool")
 REASONS: dict[str, list[str]] = {}        # the reasons why cases cannot pass

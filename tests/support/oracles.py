@@ -1,6 +1,7 @@
 """Every layer's forward pass as plain loops: slow, obvious, written to be read next to the formula.
 
-Arrays are batch-last, as inside a network: feature maps (C, H, W, N), features (D, N). Everything is computed in float64.
+Arrays are batch-last, as inside a network: feature maps (C, H, W, N), features (D, N). Everything
+is computed in float64.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ def assert_close(actual: np.ndarray, expected: Any, scale: float = 1.0) -> None:
     assert distance <= bound, f"{distance:.1e} away in norm, more than {bound:.1e}"
 
 
-# --- windows ----------------------------------------------------------------------------------------------------------
+# --- windows --------------------------------------------------------------------------------------
 
-def starts(size: int, before: int, after: int, kernel: int, stride: int, dilation: int, ceil: bool = False) -> list[int]:
+def starts(size: int, before: int, after: int, kernel: int, stride: int, dilation: int,
+           ceil: bool = False) -> list[int]:
     """Where the windows begin along one axis of `size` elements; below 0 is padding.
 
     With `ceil` one more window counts, which extends beyond the end, if it begins before the end of
@@ -54,22 +56,25 @@ def taps(x: np.ndarray, row: int, column: int, kernel: tuple[int, int], dilation
             yield i, j, (r, c) if 0 <= r < height and 0 <= c < width else None
 
 
-def windows(x: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int, int, int],
+def windows(x: np.ndarray, kernel: tuple[int, int], stride: tuple[int, int],
+            padding: tuple[int, int, int, int],
             dilation: tuple[int, int] = (1, 1), ceil: bool = False) -> tuple[list[int], list[int]]:
-    """The first row of each row of windows, and the first column of each column of windows, of x (C, H, W, N)."""
+    """The first row of each row of windows, and the first column of each column of windows, of x
+    (C, H, W, N)."""
     top, bottom, left, right = padding
     return (starts(x.shape[1], top, bottom, kernel[0], stride[0], dilation[0], ceil),
             starts(x.shape[2], left, right, kernel[1], stride[1], dilation[1], ceil))
 
 
-def conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1),
-           groups: int = 1) -> np.ndarray:
+def conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, stride=(1, 1), padding=(0, 0, 0, 0),
+           dilation=(1, 1), groups: int = 1) -> np.ndarray:
     """x (C, H, W, N), W (F, C/groups, KH, KW), b (F,) -> (F, OH, OW, N). Filter f reads the
     channels of its group."""
     F, per_group, kernel = W.shape[0], W.shape[1], W.shape[2:]
     rows, columns = windows(x, kernel, stride, padding, dilation)
     y = np.zeros((F, len(rows), len(columns), x.shape[3]))
-    for f, (oy, row), (ox, column), n in itertools.product(range(F), enumerate(rows), enumerate(columns), range(x.shape[3])):
+    for f, (oy, row), (ox, column), n in itertools.product(range(F), enumerate(rows),
+                                                           enumerate(columns), range(x.shape[3])):
         first_channel = f // (F // groups) * per_group
         total = float(b[f])
         for c in range(per_group):
@@ -81,16 +86,20 @@ def conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, stride=(1, 1), padding=(
     return y
 
 
-def conv_transpose2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, size: tuple[int, int], stride=(1, 1), padding=(0, 0, 0, 0),
+def conv_transpose2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, size: tuple[int, int],
+                     stride=(1, 1), padding=(0, 0, 0, 0),
                      dilation=(1, 1), groups: int = 1) -> np.ndarray:
-    """Each x (C, H, W, N) adds its filter, of W (C, F/groups, KH, KW), to y (F, OH, OW, N); OH x OW is `size`."""
+    """Each x (C, H, W, N) adds its filter, of W (C, F/groups, KH, KW), to y (F, OH, OW, N); OH x OW
+    is `size`."""
     (C, H, width, N), (_, per_group, KH, KW) = x.shape, W.shape
     y = np.zeros((per_group * groups, *size, N)) + np.asarray(b, np.float64)[:, None, None, None]
-    for c, iy, ix, n, k, i, j in itertools.product(*map(range, (C, H, width, N, per_group, KH, KW))):
+    for c, iy, ix, n, k, i, j in itertools.product(*map(range,
+                                                        (C, H, width, N, per_group, KH, KW))):
         row = iy * stride[0] - padding[0] + i * dilation[0]
         column = ix * stride[1] - padding[2] + j * dilation[1]
         if 0 <= row < size[0] and 0 <= column < size[1]:
-            y[c // (C // groups) * per_group + k, row, column, n] += float(W[c, k, i, j]) * float(x[c, iy, ix, n])
+            y[c // (C // groups) * per_group + k, row, column, n] += float(W[c, k, i, j]) * float(
+                x[c, iy, ix, n])
     return y
 
 
@@ -101,49 +110,57 @@ def table_conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, table: list[list[i
     filters = iter(W)
     maps = []
     for f, channels in enumerate(table):
-        parts = [conv2d(x[c:c + 1], next(filters)[None, None], np.zeros(1), stride, padding) for c in channels]
+        parts = [conv2d(x[c:c + 1], next(filters)[None, None], np.zeros(1), stride, padding)
+                 for c in channels]
         maps.append(sum(parts)[0] + float(b[f]))
     return np.stack(maps)
 
 
-def max_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), dilation=(1, 1), ceil: bool = False
+def max_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), dilation=(1, 1),
+               ceil: bool = False
                ) -> tuple[np.ndarray, dict[tuple[int, ...], tuple[int, ...]]]:
-    """The largest element of each window, and which input element (c, row, column, n) won each output element.
+    """The largest element of each window, and which input element (c, row, column, n) won each
+    output element.
 
     Of equal values the first wins; a NaN wins over every number, the first NaN over the others.
     """
     rows, columns = windows(x, kernel, stride, padding, dilation, ceil)
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]))
     winners = {}
-    for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows), enumerate(columns),
-                                                           range(x.shape[3])):
+    for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows),
+                                                           enumerate(columns), range(x.shape[3])):
         image = x[c, :, :, n]
         best = None
         for _, _, at in taps(image, row, column, kernel, dilation):
             if at is None:
                 continue
-            if best is None or image[at] > image[best] or (math.isnan(image[at]) and not math.isnan(image[best])):
+            if (best is None or image[at] > image[best]
+                or (math.isnan(image[at]) and not math.isnan(image[best]))):
                 best = at
         y[c, oy, ox, n] = image[best]
         winners[c, oy, ox, n] = (c, *best, n)
     return y, winners
 
 
-def avg_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), count_include_pad: bool = True) -> np.ndarray:
+def avg_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), count_include_pad: bool = True
+               ) -> np.ndarray:
     """The mean of each window, over all its taps or over those inside the input."""
     rows, columns = windows(x, kernel, stride, padding)
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]))
-    for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows), enumerate(columns),
-                                                           range(x.shape[3])):
+    for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows),
+                                                           enumerate(columns), range(x.shape[3])):
         image = x[c, :, :, n]
-        values = [float(image[at]) for _, _, at in taps(image, row, column, kernel, (1, 1)) if at is not None]
-        y[c, oy, ox, n] = sum(values) / (kernel[0] * kernel[1] if count_include_pad else len(values))
+        values = [float(image[at]) for _, _, at in taps(image, row, column, kernel, (1, 1))
+                  if at is not None]
+        y[c, oy, ox, n] = (sum(values) / (kernel[0] * kernel[1] if count_include_pad
+                                          else len(values)))
     return y
 
 
 def global_avg_pool2d(x: np.ndarray) -> np.ndarray:
     C, H, W, N = x.shape
-    return np.array([[sum(float(x[c, h, w, n]) for h in range(H) for w in range(W)) / (H * W) for n in range(N)]
+    return np.array([[sum(float(x[c, h, w, n]) for h in range(H) for w in range(W)) / (H * W)
+                      for n in range(N)]
                      for c in range(C)])
 
 
@@ -153,7 +170,7 @@ def subsampling2d(x: np.ndarray, a: np.ndarray, b: np.ndarray, kernel) -> np.nda
     return np.stack([float(a[c]) * y[c] + float(b[c]) for c in range(x.shape[0])])
 
 
-# --- features and elements --------------------------------------------------------------------------------------------
+# --- features and elements ------------------------------------------------------------------------
 
 def linear(x: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     units, D = W.shape
@@ -195,7 +212,8 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 def batch_norm(x: np.ndarray, gamma, beta, mean, var, eps: float) -> np.ndarray:
     """gamma (x - mean) / sqrt(var + eps) + beta, channel by channel, with the given statistics."""
-    return np.stack([float(gamma[c]) * (x[c].astype(np.float64) - float(mean[c])) / math.sqrt(float(var[c]) + eps)
+    return np.stack([float(gamma[c]) * (x[c].astype(np.float64) - float(mean[c])) / math.sqrt(
+        float(var[c]) + eps)
                      + float(beta[c]) for c in range(x.shape[0])])
 
 
@@ -210,10 +228,11 @@ def channel_statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
     return means, variances
 
 
-# --- dropout ----------------------------------------------------------------------------------------------------------
+# --- dropout --------------------------------------------------------------------------------------
 
 def philox(counter: int, key: tuple[int, int]) -> list[int]:
-    """Four 64-bit words from a 256-bit counter: Philox 4x64 with 10 rounds (Salmon et al. 2011, section 4.3)."""
+    """Four 64-bit words from a 256-bit counter: Philox 4x64 with 10 rounds (Salmon et al. 2011,
+    section 4.3)."""
     low = 2**64 - 1
     c = [counter >> shift & low for shift in (0, 64, 128, 192)]
     k0, k1 = key
@@ -224,9 +243,11 @@ def philox(counter: int, key: tuple[int, int]) -> list[int]:
     return c
 
 
-def dropout_keep(shape: tuple[int, ...], p: float, seed: int, layer: int, step: int, use: int) -> np.ndarray:
-    """Which elements stay: element i (C order) takes the 32-bit half i, low half first, of the words of the blocks
-    counter + 1, counter + 2, ... with counter = (0, 0, step, use), and stays if it is at least round(p 2^32)."""
+def dropout_keep(shape: tuple[int, ...], p: float, seed: int, layer: int, step: int,
+                 use: int) -> np.ndarray:
+    """Which elements stay: element i (C order) takes the 32-bit half i, low half first, of the
+    words of the blocks counter + 1, counter + 2, ... with counter = (0, 0, step, use), and stays if
+    it is at least round(p 2^32)."""
     counter = (use << 192) + (step << 128)
     keep = []
     for i in range(math.prod(shape)):

@@ -1,4 +1,5 @@
-"""Checks of matrix products and convolutions: like base.py in norm, over a grid of problems; and mistakes they must notice."""
+"""Checks of matrix products and convolutions: like base.py in norm, over a grid of problems; and
+mistakes they must notice."""
 
 from __future__ import annotations
 
@@ -17,8 +18,10 @@ from xpnet.backends.cupy import plans as cuda_plans
 from xpnet.backends.cupy.backend import CupyBackend
 from xpnet.backends.cupy.plans import Math, Plan
 
-# ||a - b|| / ||b|| against float64: half and TF32 round their operands, and then everything is added in float.
-TOLERANCE = {"Fma<__half>": 1e-3, "Fma<float>": 2e-6, "Fma<double>": 1e-14, "Half": 1e-3, "Tf32": 1e-3}
+# ||a - b|| / ||b|| against float64: half and TF32 round their operands, and then everything is
+# added in float.
+TOLERANCE = {"Fma<__half>": 1e-3, "Fma<float>": 2e-6, "Fma<double>": 1e-14, "Half": 1e-3,
+             "Tf32": 1e-3}
 
 
 def close(s: Setting, math: Math, result: Any, right: np.ndarray) -> None:
@@ -45,17 +48,20 @@ def numbers(s: Setting, *shape: int, seed: int = 0) -> np.ndarray:
 
 def check_gemm(s: Setting) -> None:
     C, H, W, N = s.shape
-    M, K, columns = 13 * C + H, 11 * W * (8 if C == 2 else 1), 9 * N + s.offset                # some long enough to be split
+    # some long enough to be split
+    M, K, columns = 13 * C + H, 11 * W * (8 if C == 2 else 1), 9 * N + s.offset
     a, b, bias = numbers(s, M, K), numbers(s, K, columns, seed=1), numbers(s, M, seed=2)
     exact = a.astype(np.float64) @ b.astype(np.float64)
     trans_a, trans_b = H % 2 == 0, W % 2 == 0
     operands = s.to_device(a.T.copy() if trans_a else a), s.to_device(b.T.copy() if trans_b else b)
     for math in maths(s):
-        result = s.backend.gemm(*operands, trans_a=trans_a, trans_b=trans_b, bias=s.to_device(bias), activation="relu")
+        result = s.backend.gemm(*operands, trans_a=trans_a, trans_b=trans_b, bias=s.to_device(bias),
+                                activation="relu")
         close(s, math, result, np.maximum(exact + bias.astype(np.float64)[:, None], 0))
         before = numbers(s, M, columns, seed=3)
         out = s.to_device(before)
-        assert s.backend.gemm(*operands, trans_a=trans_a, trans_b=trans_b, out=out, accumulate=True) is out
+        assert s.backend.gemm(*operands, trans_a=trans_a, trans_b=trans_b, out=out,
+                              accumulate=True) is out
         close(s, math, out, before.astype(np.float64) + exact)
 
 
@@ -64,7 +70,8 @@ def check_conv2d(s: Setting) -> None:
     groups = 2 if C % 2 == 0 and s.offset else 1
     F = groups * (1 + s.window.taps % 5 + 30 * (N % 2))
     OH, OW = s.window.output_size(*s.shape[1:3])
-    x, W, bias = numbers(s, *s.shape), numbers(s, F, C // groups, *s.window.kernel, seed=1), numbers(s, F, seed=2)
+    x, W, bias = numbers(s, *s.shape), numbers(s, F, C // groups, *s.window.kernel,
+                                               seed=1), numbers(s, F, seed=2)
     dy = numbers(s, F, OH, OW, N, seed=3)
     wide = [a.astype(np.float64) for a in (x, W, bias, dy)]
     y = base.conv2d(wide[0], wide[1], s.window, groups=groups, bias=wide[2], activation="tanh")
@@ -75,7 +82,8 @@ def check_conv2d(s: Setting) -> None:
     ways = (cupy_conv.IMAGE, cupy_conv.COLUMNS) if s.backwards else (cupy_conv.IMAGE,)
     for math, way in ((math, way) for math in maths(s) for way in ways):
         with columns_by(s.backend, way, 6000):
-            close(s, math, s.backend.conv2d(on[0], on[1], s.window, groups=groups, bias=on[2], activation="tanh"), y)
+            close(s, math, s.backend.conv2d(on[0], on[1], s.window, groups=groups, bias=on[2],
+                                            activation="tanh"), y)
             close(s, math, s.backend.conv2d_dx(on[3], on[1], s.shape, s.window, groups=groups), dx)
             out = s.to_device(before)
             s.backend.conv2d_dW(on[0], on[3], s.window, groups=groups, out=out, accumulate=True)
@@ -109,7 +117,8 @@ def every_instantiation(backend: CupyBackend) -> None:
                         return cuda_plans.cut(tile if tile in math.tiles else math.tiles[0], splits, -(-K // math.tile_k))    # noqa: B023
                     cuda_plans.plan = told
                     s = Setting(backend, (3, 4, 5, 4), window, dtype, normal, 0, False)
-                    for dims in ((2, 3), (3, 2), (2, 2), (3, 3)):                       # which of the operands is transposed
+                    # which of the operands is transposed
+                    for dims in ((2, 3), (3, 2), (2, 2), (3, 3)):
                         check_gemm(dataclasses.replace(s, shape=(1, *dims, 4)))
                     check_conv2d(s)
     finally:
@@ -117,15 +126,23 @@ def every_instantiation(backend: CupyBackend) -> None:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "tiles are read before their copies arrived": ("product", "copies_wait<STAGES - 2>();", "copies_wait<STAGES - 1>();", "gemm"),
-    "tiles are overwritten while others read them": ("product", "__syncthreads();                    // this step's",
+    "tiles are read before their copies arrived": ("product", "copies_wait<STAGES - 2>();",
+                                                   "copies_wait<STAGES - 1>();", "gemm"),
+    "tiles are overwritten while others read them": ("product", "__syncthreads();                  "
+                                                                "  // this step's",
                                                      "__syncwarp();  // this step's", "gemm"),
-    "two splits add the same step": ("product", "min(first + p.steps, (", "min(first + p.steps + (p.splits > 1), (", "gemm"),
-    "matrix units read rows in another order": ("product", "8 * (q % 2), k + 4 * S * (q / 2)", "8 * (q / 2), k + 4 * S * (q % 2)",
+    "two splits add the same step": ("product", "min(first + p.steps, (", "min(first + p.steps + "
+                                                                          "(p.splits > 1), "
+                                                                          "(", "gemm"),
+    "matrix units read rows in another order": ("product", "8 * (q % 2), k + 4 * S * (q / "
+                                                           "2)", "8 * (q / 2), k + 4 * S * (q % 2)",
                                                 "gemm"),
-    "an accumulated gradient is replaced": ("product", "T(p.accumulate ? Number(y.at[k]) + z : z)", "T(z)", "conv2d"),
-    "the bias of the first group for all": ("product", "p.has_bias ? group * p.M : 0", "0", "conv2d"),
+    "an accumulated gradient is replaced": ("product", "T(p.accumulate ? Number(y.at[k]) + z : "
+                                                       "z)", "T(z)", "conv2d"),
+    "the bias of the first group for all": ("product", "p.has_bias ? group * p.M : 0", "0",
+                                            "conv2d"),
     "filters are not turned": ("product", "taps + taps - 1 - tap", "taps + tap", "conv2d"),
-    "a tap's dilation is forgotten": ("tiles", "(int)(ci % w.KH) * w.dilation_h", "(int)(ci % w.KH)", "conv2d"),
+    "a tap's dilation is forgotten": ("tiles", "(int)(ci % w.KH) * w.dilation_h",
+                                      "(int)(ci % w.KH)", "conv2d"),
     "padding is read": ("tiles", "inside(a.y + b.y, w.H) &&", "a.y + b.y < w.H &&", "conv2d"),
 }

@@ -1,4 +1,5 @@
-"""Compiles the CUDA kernels with g++ and runs them on the CPU; see cuda/cuda_shim.h. Stands in for cupy.RawModule."""
+"""Compiles the CUDA kernels with g++ and runs them on the CPU; see cuda/cuda_shim.h. Stands in for
+cupy.RawModule."""
 
 from __future__ import annotations
 
@@ -27,11 +28,14 @@ def why_not() -> str:
     """Why the shim cannot be used here; empty where it can."""
     if shutil.which("g++") is None:
         return "the CUDA shim needs g++, which is not installed"
-    probe = subprocess.run(["g++", "-std=c++17", "-x", "c++", *SANITIZERS, "-shared", "-fPIC", "-o", os.devnull, "-"],
-                           input="#include <ucontext.h>\n_Float16 f(float x) { return (_Float16)x; }\n",
+    probe = subprocess.run(["g++", "-std=c++17", "-x", "c++", *SANITIZERS, "-shared", "-fPIC", "-o",
+                            os.devnull, "-"],
+                           input="#include <ucontext.h>\n_Float16 f(float x) { return (_Float16)x; "
+                                 "}\n",
                            capture_output=True, text=True)
     if probe.returncode != 0:
-        return f"the CUDA shim needs a g++ with _Float16 and sanitizers (g++ 12 or newer): {probe.stderr.strip()[-300:]}"
+        return ("the CUDA shim needs a g++ with _Float16 and sanitizers (g++ 12 or newer): "
+                f"{probe.stderr.strip()[-300:]}")
     return ""
 
 
@@ -44,7 +48,8 @@ def build(code: str, names: Sequence[str], folder: Path, flags: Sequence[str] = 
     import fcntl  # the shim runs only where there is one
     files = ("cuda_shim.h", "ptx_shim.h", "cuda_fp16.h", "harness.cpp")
     shim = "".join((HERE / name).read_text(encoding="utf-8") for name in files)
-    digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *flags)).encode()).hexdigest()[:16]
+    digest = (
+        hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *flags)).encode()).hexdigest()[:16])
     library = folder / f"{digest}.so"
     if library.exists():
         return library
@@ -55,16 +60,20 @@ def build(code: str, names: Sequence[str], folder: Path, flags: Sequence[str] = 
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         with tempfile.TemporaryDirectory(dir=folder) as place:
             Path(place, "kernels.cu").write_text(code, encoding="utf-8")
-            Path(place, "kernels.inc").write_text("".join(f"KERNEL({k}, {name})\n" for k, name in enumerate(names)),
+            Path(place,
+                 "kernels.inc").write_text("".join(f"KERNEL({k}, {name})\n"
+                                                   for k, name in enumerate(names)),
                                                   encoding="utf-8")
-            subprocess.run(["g++", *FLAGS, *flags, f"-I{HERE}", f"-I{place}", "-o", f"{place}/kernels.so",
+            subprocess.run(["g++", *FLAGS, *flags, f"-I{HERE}", f"-I{place}", "-o",
+                            f"{place}/kernels.so",
                             str(HERE / "harness.cpp")], check=True, env=environment)
             Path(place, "kernels.so").replace(library)
     return library
 
 
 class Library:
-    """Kernels that run on NumPy arrays: `library(name, grid, block, args)`; remembers what was launched."""
+    """Kernels that run on NumPy arrays: `library(name, grid, block, args)`; remembers what was
+    launched."""
 
     def __init__(self, code: str, names: Sequence[str], folder: Path,
                  flags: Sequence[str] = PLAIN) -> None:
@@ -72,18 +81,23 @@ class Library:
         self.launched: set[str] = set()
         self._library = ctypes.CDLL(str(build(code, names, folder, flags)))
 
-    def __call__(self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0) -> None:
+    def __call__(self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any],
+                 shared: int = 0) -> None:
         values = [np.uint64(a.ctypes.data) if _is_pointer(a) else np.asarray(a) for a in args]
-        values = [np.ascontiguousarray(v) for v in values]          # each lives here until the launch has ended
+        # each lives here until the launch has ended
+        values = [np.ascontiguousarray(v) for v in values]
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
         types = "".join(f"{'P' if _is_pointer(a) else ''}{_type(a)} " for a in args)
         expected = ctypes.c_char_p()
-        status = self._library.launch(self.numbers[name], (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block),
-                                      ctypes.c_uint(shared), pointers, types.encode(), ctypes.byref(expected))
+        status = self._library.launch(self.numbers[name], (ctypes.c_uint * 3)(*grid),
+                                      (ctypes.c_uint * 3)(*block), ctypes.c_uint(shared), pointers,
+                                      types.encode(), ctypes.byref(expected))
         if status == 1:
-            raise TypeError(f"{name}: expected the arguments {(expected.value or b'').decode()}. Received: {types}")
+            raise TypeError(f"{name}: expected the arguments {(expected.value or b'').decode()}. "
+                            f"Received: {types}")
         if status != 0:
-            raise RuntimeError(f"{name}: threads of a block wait at a barrier that others never reach")
+            raise RuntimeError(f"{name}: threads of a block wait at a barrier that others never "
+                               "reach")
         self.launched.add(name)
 
     def run_backwards(self, yes: bool) -> None:

@@ -4,4 +4,5 @@ import importlib.util
 
 import pytest
 
-NO_NUMBA = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not installed")
+NO_NUMBA = pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not "
+                                                                            "installed")

@@ -29,7 +29,8 @@ def examples(everything: int) -> settings:
 
 
 def first(cases: Iterable[Any], *names: Any) -> list[Any]:
-    """The cases for `parametrize`: those in `names` run in the first tier, the others are `full`."""
+    """The cases for `parametrize`: those in `names` run in the first tier, the others are
+    `full`."""
     cases = list(cases)
     assert all(name in cases for name in names), f"expected some of {cases}. Received: {names}"
     return [case if case in names else pytest.param(case, marks=full) for case in cases]

@@ -1,4 +1,5 @@
-"""Checks of im2col, max_pool and dropout: to the bit like base.py, over a grid of problems; and mistakes they must notice."""
+"""Checks of im2col, max_pool and dropout: to the bit like base.py, over a grid of problems; and
+mistakes they must notice."""
 
 from __future__ import annotations
 
@@ -25,23 +26,26 @@ def check_col2im(s: Setting) -> None:
 
 def check_max_pool2d(s: Setting) -> None:
     if not all(taps.any(axis=1).all() for taps in s.window.inside(*s.shape[1:3])):
-        return                  # a window that is all padding: the layers refuse it, the contract leaves it open
+        return  # a window that is all padding: the layers refuse it, the contract leaves it open
     x = s.array(s.shape)
     s.agree(s.backend.max_pool2d(s.to_device(x), s.window), base.max_pool2d(x, s.window))
 
 
 def check_max_pool2d_dx(s: Setting) -> None:
     dy = s.array(s.output())
-    taps = np.random.default_rng(dy.size).integers(0, s.window.taps, dy.shape)          # any tap, on padding too
+    # any tap, on padding too
+    taps = np.random.default_rng(dy.size).integers(0, s.window.taps, dy.shape)
     argmax = taps.astype(base.argmax_dtype(s.window))
     s.agree(s.backend.max_pool2d_dx(s.to_device(dy), s.to_device(argmax), s.shape, s.window),
             base.max_pool2d_dx(wide(s, dy), argmax, s.shape, s.window).astype(s.dtype))
 
 
 def check_dropout(s: Setting) -> None:
-    x, (key, step, use, p) = s.array(s.shape), ((2**64 - 1, x_size := int(np.prod(s.shape))), x_size, 2**64 - 1, 0.3)
+    x, (key, step, use, p) = s.array(s.shape), ((2**64 - 1, x_size := int(np.prod(s.shape))),
+                                                x_size, 2**64 - 1, 0.3)
     counter = np.array([step, use], np.uint64)
-    s.agree(s.backend.dropout(s.to_device(x), p, key, s.to_device(counter)), base.dropout(x, p, key, counter))
+    s.agree(s.backend.dropout(s.to_device(x), p, key, s.to_device(counter)),
+            base.dropout(x, p, key, counter))
     n = max(x_size - s.offset, 1)
     s.agree(s.backend.random_bits(n, key, s.to_device(counter)), base.random_bits(n, key, counter))
 
@@ -54,38 +58,53 @@ def every_instantiation(backend: CupyBackend) -> None:
     """Asks for each kernel of these families once."""
     for dtype in cuda_launch.TYPES:
         for N in (*cuda_launch.widths(dtype), 3):
-            for window in (Window.make(2, padding=1), Window.make(2, stride=2), Window.make((16, 17), padding=(15, 0, 16, 0)),
+            for window in (Window.make(2, padding=1), Window.make(2, stride=2),
+                           Window.make((16, 17), padding=(15, 0, 16, 0)),
                            Window.make((16, 17), stride=17, padding=(15, 0, 16, 0))):
                 s = Setting(backend, (1, 3, 3, N), window, dtype, ties, 0, False)
                 for check in GRIDS.values():
                     check(s)
 
 
-# Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
+# Mistakes: the file, what stands there, what stands there instead, and the check that has to
+# notice.
 MUTANTS: dict[str, Mutant] = {
-    "im2col reads one column to the right": ("im2col", "- w.left + j", "- w.left + 1 + j", "im2col"),
+    "im2col reads one column to the right": ("im2col", "- w.left + j", "- w.left + 1 + j",
+                                             "im2col"),
     "im2col reads one row further down": ("im2col", "- w.top + i", "- w.top + 1 + i", "im2col"),
     "a cell's last element belongs to the next tap": (
         "max_pool", "i < w.KH && j < w.KW ?", "i < w.KH && j <= w.KW ?", "max_pool2d_dx"),
-    "im2col takes padding for input": ("im2col", "inside(ix, w.W);", "inside(ix, w.W + 1);", "im2col"),
-    "im2col writes one element later": ("im2col", "store(cols + target +", "store(cols + 1 + target +", "im2col"),
-    "im2col leaves out the last column": ("im2col", "FOR_COLUMNS(ox, w.OW)", "FOR_COLUMNS(ox, w.OW - 1)", "im2col"),
-    "col2im counts one window too many": ("taps", "return o < windows", "return o <= windows", "col2im"),
-    "col2im ignores dilation": ("taps", "tap * dilation == distance ?", "tap * dilation >= 0 ?", "col2im"),
+    "im2col takes padding for input": ("im2col", "inside(ix, w.W);", "inside(ix, w.W + 1);",
+                                       "im2col"),
+    "im2col writes one element later": ("im2col", "store(cols + target +", "store(cols + 1 + "
+                                                                           "target +", "im2col"),
+    "im2col leaves out the last column": ("im2col", "FOR_COLUMNS(ox, w.OW)", "FOR_COLUMNS(ox, w.OW "
+                                                                             "- 1)", "im2col"),
+    "col2im counts one window too many": ("taps", "return o < windows", "return o <= "
+                                                                        "windows", "col2im"),
+    "col2im ignores dilation": ("taps", "tap * dilation == distance ?", "tap * dilation >= 0 "
+                                                                        "?", "col2im"),
     "col2im reads another row": ("im2col", "w.OH + oy;", "w.OH + oy + 1;", "col2im"),
     "the last of equal values wins": ("max_pool", "v > best", "v >= best", "max_pool2d"),
     "a NaN does not win": ("max_pool", "v != v &&", "v == v &&", "max_pool2d"),
     "-inf is not taken": ("max_pool", "bool first = true;", "bool first = false;", "max_pool2d"),
-    "the winner is the next tap": ("max_pool", "Index(i * w.KW + j + u)", "Index(i * w.KW + j + u + 1)", "max_pool2d"),
-    "dy goes to the next tap": ("max_pool", "== i * w.KW + j)", "== i * w.KW + j + 1)", "max_pool2d_dx"),
-    "dy of another window": ("max_pool", "w.OH + oy) * w.OW + ox) * w.N + n;\n                const Vec<Index",
-                             "w.OH + oy) * w.OW + ox + 1) * w.N + n;\n                const Vec<Index", "max_pool2d_dx"),
+    "the winner is the next tap": ("max_pool", "Index(i * w.KW + j + u)", "Index(i * w.KW + j + u "
+                                                                          "+ 1)", "max_pool2d"),
+    "dy goes to the next tap": ("max_pool", "== i * w.KW + j)", "== i * w.KW + j + 1)",
+                                "max_pool2d_dx"),
+    "dy of another window": ("max_pool", "w.OH + oy) * w.OW + ox) * w.N + n;\n                "
+                                         "const Vec<Index",
+                             "w.OH + oy) * w.OW + ox + 1) * w.N + n;\n                const "
+                             "Vec<Index", "max_pool2d_dx"),
     "the counter is not incremented": ("dropout", "block + 1, 0", "block, 0", "dropout"),
     "the high half comes first": ("dropout", "(h % 2)", "(1 - h % 2)", "dropout"),
-    "the end is one word early": ("dropout", "block * 8 + h < n)", "block * 8 + h < n - 1)", "dropout"),
-    "rows between two strides are left out": ("common", "row += gridDim.x * blockDim.z", "row += gridDim.x * blockDim.z + 1",
-                                              "small_grids"),
+    "the end is one word early": ("dropout", "block * 8 + h < n)", "block * 8 + h < n - 1)",
+                                  "dropout"),
+    "rows between two strides are left out": ("common", "row += gridDim.x * blockDim.z",
+                                              "row += gridDim.x * blockDim.z + 1", "small_grids"),
 }
 READS_TOO_MUCH = "im2col reads from padding, then forgets it"
-MUTANTS[READS_TOO_MUCH] = ("im2col", "if (on_input) value = load<V>(x + source + (i64)ix * w.N + n);",
-                           "value = load<V>(x + source + (i64)ix * w.N + n); if (!on_input) value = {};", "im2col")
+MUTANTS[READS_TOO_MUCH] = ("im2col", "if (on_input) value = load<V>(x + source + (i64)ix * w.N + "
+                                     "n);",
+                           "value = load<V>(x + source + (i64)ix * w.N + n); if (!on_input) value "
+                           "= {};", "im2col")

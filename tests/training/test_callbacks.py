@@ -37,21 +37,23 @@ class Log(xn.Callback):
 
 
 def net(backend: Any = "numpy") -> xn.Sequential:
-    return xn.Sequential([xn.Linear(4, activation="tanh"), xn.Linear(3)], input_shape=(5,), backend=backend)
+    return xn.Sequential([xn.Linear(4, activation="tanh"), xn.Linear(3)], input_shape=(5,),
+                         backend=backend)
 
 
 X, Y = np.random.default_rng(0).random((10, 5)), np.arange(10) % 3
 
 
 def fit(network: xn.Network, *callbacks: xn.Callback, **settings: Any) -> xn.History:
-    return network.fit(X, Y, loss="cross_entropy", optimizer=xn.Adam(0.01), batch_size=5, callbacks=callbacks,
-                       **{"epochs": 2, "verbose": False} | settings)
+    return network.fit(X, Y, loss="cross_entropy", optimizer=xn.Adam(0.01), batch_size=5,
+                       callbacks=callbacks, **{"epochs": 2, "verbose": False} | settings)
 
 
 def test_the_order_of_calls():
     log = Log()
     fit(net(), log)
-    epochs = [[("epoch", e, 0), ("batch", e, 1), ("done", e, 1), ("batch", e, 2), ("done", e, 2), ("row", e, 2)]
+    epochs = [[("epoch", e, 0), ("batch", e, 1), ("done", e, 1), ("batch", e, 2), ("done", e, 2),
+               ("row", e, 2)]
               for e in (1, 2)]
     assert log.calls == [("begin", 0, 0), *epochs[0], *epochs[1], ("end", 2, 2)]
 
@@ -75,17 +77,20 @@ def test_they_see_the_figures_and_change_no_bit():
 
     class Look(xn.Callback):
         def on_batch_end(self, run: xn.Run) -> None:
-            seen.append(run.figures() | {"lr": run.lr, "batches": run.batches, "epochs": run.epochs})
+            seen.append(run.figures() | {"lr": run.lr, "batches": run.batches,
+                                         "epochs": run.epochs})
 
     watched, alone = net(), net()
     history = fit(watched, Look())
     fit(alone)
     assert same({"w": watched.parameters}, {"w": alone.parameters})
     assert seen[1]["loss"] == history["loss"][0] and seen[3]["accuracy"] == history["accuracy"][1]
-    assert [row["lr"] for row in seen] == [0.01] * 4 and seen[0]["batches"] == 2 and seen[0]["epochs"] == 2
+    assert ([row["lr"] for row in seen] == [0.01] * 4 and seen[0]["batches"] == 2
+            and seen[0]["epochs"] == 2)
 
 
-@pytest.mark.parametrize("when, batches", [("on_batch_end", 1), ("on_epoch_end", 2), ("on_epoch_begin", 1)])
+@pytest.mark.parametrize("when, batches",
+                         [("on_batch_end", 1), ("on_epoch_end", 2), ("on_epoch_begin", 1)])
 def test_stop_ends_the_training(when: str, batches: int):
     log = Log()
 
@@ -97,7 +102,7 @@ def test_stop_ends_the_training(when: str, batches: int):
     history = fit(network, log, Stop(), epochs=5)
     assert history.stopped and len(history.rows) == 1
     assert sum(call[0] == "done" for call in log.calls) == batches and log.calls[-1][0] == "end"
-    assert network.epochs == (batches == 2)                 # an epoch that was not completed does not count
+    assert network.epochs == (batches == 2)  # an epoch that was not completed does not count
 
 
 def test_the_end_is_told_after_an_error_too():
@@ -135,5 +140,6 @@ def test_a_callback_may_move_the_network():
 
 @pytest.mark.parametrize("callbacks", [[3], [Log], "log", [lambda run: None], None])
 def test_what_is_no_callback(callbacks: Any):
-    with pytest.raises(TypeError, match="fit: expected callbacks to be a list of Callbacks. Received: "):
+    with pytest.raises(TypeError, match="fit: expected callbacks to be a list of Callbacks. "
+                                        "Received: "):
         net().fit(X, Y, loss="cross_entropy", optimizer="adam", callbacks=callbacks)

@@ -1,4 +1,5 @@
-"""Trainings that diverge: fit says so once, ends where nothing can be learned, and figures of NaN are NaN."""
+"""Trainings that diverge: fit says so once, ends where nothing can be learned, and figures of NaN
+are NaN."""
 
 from __future__ import annotations
 
@@ -41,10 +42,12 @@ def warned(caught: list[warnings.WarningMessage]) -> list[warnings.WarningMessag
     return [w for w in caught if str(w.message).startswith("fit: ")]
 
 
-def fitted(net: xn.Network, data: Any, **settings: Any) -> tuple[Any, list[warnings.WarningMessage]]:
+def fitted(net: xn.Network, data: Any,
+           **settings: Any) -> tuple[Any, list[warnings.WarningMessage]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        history = net.fit(*data, **FIT | {"optimizer": xn.SGD(0.1), "epochs": 6, "batch_size": 30} | settings)
+        history = (net.fit(*data, **FIT | {"optimizer": xn.SGD(0.1), "epochs": 6,
+                                           "batch_size": 30} | settings))
     return history, warned(caught)
 
 
@@ -52,9 +55,11 @@ def test_a_training_that_diverges_ends_and_says_so(backend):
     """A gradient that is NaN from step 10 on: the third epoch of four steps."""
     history, caught = fitted(small(backend), blobs(), loss=Late(10, gradient=math.nan))
     assert [str(w.message).split(",")[0] for w in caught] == [
-        "fit: parameters or running statistics became NaN or infinite in epoch 3 (by step 12) of this fit"]
+        "fit: parameters or running statistics became NaN or infinite in epoch 3 (by step 12) of "
+        "this fit"]
     assert caught[0].category is RuntimeWarning and caught[0].filename == __file__
-    assert history.diverged and len(history.rows) == 3 and repr(history) == "<History of 3 epochs, diverged>"
+    assert (history.diverged and len(history.rows) == 3 and repr(history) == "<History of 3 "
+                                                                             "epochs, diverged>")
     assert math.isnan(history["loss"][-1]) and math.isnan(history["accuracy"][-1])
     assert all(map(math.isfinite, [*history["loss"][:2], *history["accuracy"][:2]]))
 
@@ -70,8 +75,10 @@ def test_the_last_step_of_a_fit_counts(backend):
 def test_a_loss_that_is_not_finite_is_said_once_and_the_training_goes_on(factor, said, backend):
     net, control = small(backend), small(backend)
     history, caught = fitted(net, blobs(), loss=Late(10, loss=factor))
-    assert [str(w.message) for w in caught] == [f"fit: the loss became {said} in epoch 3 (by step 12) of this fit; "
-                                                "the parameters are finite, and the training goes on"]
+    assert [str(w.message) for w in caught] == [f"fit: the loss became {said} in epoch 3 (by step "
+                                                "12) of this fit; "
+                                                "the parameters are finite, and the training goes "
+                                                "on"]
     assert not history.diverged and len(history.rows) == 6
     fitted(control, blobs())
     assert same(values(net), values(control))
@@ -94,21 +101,26 @@ def test_on_a_gpu_that_is_pretended(capture: bool, folder: Path):
     """With captured steps too, and after the same epoch."""
     with pretended(folder) as (backend, gpus):
         net = network(backend)
-        history, caught = fitted(net, samples(40), optimizer=xn.SGD(1e20), batch_size=8, capture=capture)
-        assert history.diverged and len(caught) == 1 and "in epoch 1 (by step 5)" in str(caught[0].message)
+        history, caught = fitted(net, samples(40), optimizer=xn.SGD(1e20), batch_size=8,
+                                 capture=capture)
+        assert (history.diverged and len(caught) == 1
+                and "in epoch 1 (by step 5)" in str(caught[0].message))
         assert gpus.graphs == capture
 
 
 def test_a_large_rate_on_every_backend(backend):
     x, y = blobs()
-    net = xn.Sequential([xn.Linear(8, activation="relu"), xn.Linear(1)], input_shape=(2,), backend=backend)
-    history, caught = fitted(net, (100 * x, y[:, None]), loss="mean_squared_error", optimizer=xn.SGD(10.0), epochs=50)
+    net = xn.Sequential([xn.Linear(8, activation="relu"), xn.Linear(1)], input_shape=(2,),
+                        backend=backend)
+    history, caught = fitted(net, (100 * x, y[:, None]), loss="mean_squared_error",
+                             optimizer=xn.SGD(10.0), epochs=50)
     assert history.diverged and len(history.rows) < 10 and len(caught) == 1
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("case", [case for case in CASES.values() if case.loss.counts_hits], ids=lambda c: type(c.loss).__name__)
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.loss.counts_hits],
+                         ids=lambda c: type(c.loss).__name__)
 def test_scores_that_are_nan_have_no_accuracy(case, backend):
     y, target = Y[case.y].astype(np.float32), TARGET[case.target]
     net = xn.Sequential([xn.Identity()], input_shape=y.shape[1:], backend=backend)
@@ -125,20 +137,22 @@ def test_scores_that_are_nan_have_no_accuracy(case, backend):
 def test_a_network_of_nan_has_no_accuracy(backend):
     net, (x, y) = small(backend), blobs()
     net.layers[-1].W.data[0, 0] = math.nan
-    for loss in ("cross_entropy", xn.CrossEntropy(weight=(1, 2, 3)), xn.CrossEntropy(ignore_index=7),
-                 xn.CrossEntropy(label_smoothing=0.1), xn.CrammerSingerHinge(), xn.WestonWatkinsHinge()):
+    for loss in ("cross_entropy", xn.CrossEntropy(weight=(1, 2, 3)),
+                 xn.CrossEntropy(ignore_index=7), xn.CrossEntropy(label_smoothing=0.1),
+                 xn.CrammerSingerHinge(), xn.WestonWatkinsHinge()):
         figures = net.evaluate(x, y, loss=loss)
         assert math.isnan(figures["loss"]) and math.isnan(figures["accuracy"]), loss
 
 
-# --- no console -------------------------------------------------------------------------------------------------------
+# --- no console -----------------------------------------------------------------------------------
 
 def test_without_a_console(monkeypatch):
     """pythonw has neither stdout nor stderr."""
     monkeypatch.setattr(sys, "stderr", None)
     monkeypatch.setattr(sys, "stdout", None)
     net, (x, y) = small(), blobs()
-    history = net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), validation=(x, y), epochs=2)
+    history = net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), validation=(x, y),
+                      epochs=2)
     net.summary()
     assert len(history.rows) == 2
 
@@ -147,4 +161,5 @@ def test_without_stderr_the_first_line_is_still_printed(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
     net, (x, y) = small(), blobs()
     net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1))
-    assert re.fullmatch(r"training \d+ parameters on 120 samples, backend numpy\n", capsys.readouterr().out)
+    assert re.fullmatch(r"training \d+ parameters on 120 samples, backend numpy\n",
+                        capsys.readouterr().out)

@@ -1,4 +1,5 @@
-"""Networks learn handwritten digits; the bounds are measured accuracies less a margin for other machines' rounding."""
+"""Networks learn handwritten digits; the bounds are measured accuracies less a margin for other
+machines' rounding."""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ def test_digits(tmp_path):
     """Seeds 0 to 4 reached 98.06 to 98.89 %, seed 0 98.06."""
     data = digits()
     net = models.bilici((1, 8, 8), backend="numpy")
-    history = net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.Adam(2e-3), schedule="one_cycle",
-                      epochs=10, batch_size=32, validation=(data.x_test, data.y_test), verbose=False)
+    history = net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.Adam(2e-3),
+                      schedule="one_cycle", epochs=10, batch_size=32,
+                      validation=(data.x_test, data.y_test), verbose=False)
     result = net.evaluate(data.x_test, data.y_test)
     assert result["accuracy"] >= 0.975
     assert result == {"loss": history["val_loss"][-1], "accuracy": history["val_accuracy"][-1]}
@@ -39,32 +41,36 @@ def test_digits(tmp_path):
     assert xn.load(tmp_path / "digits.safetensors", backend="numpy").evaluate(
         data.x_test, data.y_test, loss="cross_entropy") == result
     moved = net.to(xn.Backend()).evaluate(data.x_test, data.y_test)
-    assert moved["accuracy"] == result["accuracy"] and moved["loss"] == pytest.approx(result["loss"], rel=1e-4)
+    assert (moved["accuracy"] == result["accuracy"]
+            and moved["loss"] == pytest.approx(result["loss"], rel=1e-4))
 
 
 def test_numpy_cnn_on_mnist(pictures):
-    """6,000 pictures once: seeds 0 to 3 reached 94.10 to 95.05 % on the first 2,000 test pictures."""
+    """6,000 pictures once: seeds 0 to 3 reached 94.10 to 95.05 % on the first 2,000 test
+    pictures."""
     net = models.numpy_cnn(backend="numpy")
-    net.fit(pictures.x_train[:6000], pictures.y_train[:6000], loss="cross_entropy", optimizer=xn.Adam(5e-3),
-            schedule="one_cycle", batch_size=32, verbose=False)
+    net.fit(pictures.x_train[:6000], pictures.y_train[:6000], loss="cross_entropy",
+            optimizer=xn.Adam(5e-3), schedule="one_cycle", batch_size=32, verbose=False)
     assert net.evaluate(pictures.x_test[:2000], pictures.y_test[:2000])["accuracy"] >= 0.925
 
 
 def test_lenet5_on_mnist(pictures):
-    """3,000 pictures twice, scaled as in the paper: seeds 0 to 3 reached 85.10 to 86.20 % on the first 2,000 test pictures."""
+    """3,000 pictures twice, scaled as in the paper: seeds 0 to 3 reached 85.10 to 86.20 % on the
+    first 2,000 test pictures."""
     def scaled(x: np.ndarray) -> np.ndarray:
         return x * np.float32(1.275) - np.float32(0.1)      # background -0.1, foreground 1.175
 
     net = models.lenet5((1, 28, 28), backend="numpy")
-    net.fit(scaled(pictures.x_train[:3000]), pictures.y_train[:3000], loss="cross_entropy", optimizer=xn.Adam(2e-3),
-            schedule="one_cycle", epochs=2, batch_size=32, verbose=False)
+    net.fit(scaled(pictures.x_train[:3000]), pictures.y_train[:3000], loss="cross_entropy",
+            optimizer=xn.Adam(2e-3), schedule="one_cycle", epochs=2, batch_size=32, verbose=False)
     assert net.evaluate(scaled(pictures.x_test[:2000]), pictures.y_test[:2000])["accuracy"] >= 0.83
 
 
 def test_lecun1989_tells_two_digits_apart():
     """One unit and half squared error: zeros against ones, enlarged to 24x24; seed 3 reached 100 %.
 
-    The seed matters: the only output is a ReLU, and where it starts at 0 for every picture (seeds 0 and 2) it has no gradient.
+    The seed matters: the only output is a ReLU, and where it starts at 0 for every picture (seeds 0
+    and 2) it has no gradient.
     """
     data = digits()
 
@@ -73,6 +79,7 @@ def test_lecun1989_tells_two_digits_apart():
         return np.kron(x[chosen], np.ones((3, 3), np.float32)), y[chosen]
 
     net = models.lecun1989((1, 24, 24), backend="numpy", seed=3)
-    net.fit(*pair(data.x_train, data.y_train), loss="half_squared_error", optimizer=xn.Adam(2e-3), epochs=5, verbose=False)
+    net.fit(*pair(data.x_train, data.y_train), loss="half_squared_error", optimizer=xn.Adam(2e-3),
+            epochs=5, verbose=False)
     x, y = pair(data.x_test, data.y_test)
     assert ((net.predict(x)[:, 0] > 0.5) == y).mean() >= 0.95

@@ -38,7 +38,7 @@ def step(net: xn.Network, updater: Updater, seed: int) -> None:
     updater.step()
 
 
-# --- thawed -----------------------------------------------------------------------------------------------------------
+# --- thawed ---------------------------------------------------------------------------------------
 
 def check_a_thawed_layer(backend: Any, dtype: str, make: Any, layer: int, before: int = 20) -> None:
     """It steps as with a fresh optimizer; the other layers as if it had never been frozen."""
@@ -105,7 +105,7 @@ def test_layers_that_step_together_are_one_part():
     step(net, updater, 0)
     net.layers[1].trainable = False
     step(net, updater, 1)
-    assert len(updater.parts()) == 3                # W of 0, W of 2 with the b of 0 behind it, b of 2
+    assert len(updater.parts()) == 3  # W of 0, W of 2 with the b of 0 behind it, b of 2
     net.layers[1].trainable = True
     step(net, updater, 2)
     assert len(updater.parts()) == 5
@@ -121,7 +121,8 @@ def test_layers_that_step_together_are_one_part():
 
 @pytest.mark.parametrize("name", first(COUNTING, "Adam", "Regularized"))
 def test_steps_are_the_same_captured_where_layers_freeze_and_thaw(name: str, folder: Path):
-    """A step that was recorded while all counts were equal must not be used when they no longer are."""
+    """A step that was recorded while all counts were equal must not be used when they no longer
+    are."""
     results = []
     for capture in (False, True):
         with pretended(folder) as (backend, gpus):
@@ -173,7 +174,7 @@ def test_a_step_that_fails_is_not_counted():
     assert [train.updater.steps[layer] for layer in net.layers] == [1, 0, 1]
 
 
-# --- frozen -----------------------------------------------------------------------------------------------------------
+# --- frozen ---------------------------------------------------------------------------------------
 
 @every_optimizer
 @pytest.mark.parametrize("frozen", [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
@@ -196,7 +197,8 @@ def test_weight_decay_is_for_the_weights_that_are_trained(frozen, make, backend)
 
 @pytest.mark.parametrize("frozen", [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
 def test_max_norm_is_for_the_weights_that_are_trained(frozen, backend):
-    """Frozen weights may be longer than the bound; those of trained layers are not, and biases do not count."""
+    """Frozen weights may be longer than the bound; those of trained layers are not, and biases do
+    not count."""
     net = three_layers(backend, "float64")
     net.parameters.fill(10.0)
     for i in frozen:
@@ -213,5 +215,6 @@ def test_max_norm_is_for_the_weights_that_are_trained(frozen, backend):
 
 
 def test_every_optimizer_is_here():
-    found = {cls for cls in vars(xn).values() if isinstance(cls, type) and issubclass(cls, Optimizer)}
+    found = ({cls for cls in vars(xn).values() if isinstance(cls, type)
+              and issubclass(cls, Optimizer)})
     assert {cls.__name__ for cls in found - {Optimizer}} == set(OPTIMIZERS)

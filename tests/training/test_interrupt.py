@@ -1,4 +1,5 @@
-"""Ctrl-C: fit stops after the batch, the network keeps what it learned, the next one is Python's own."""
+"""Ctrl-C: fit stops after the batch, the network keeps what it learned, the next one is Python's
+own."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ QUIET = {"loss": "cross_entropy", "verbose": False}
 
 
 class Interrupting(xn.CrossEntropy):
-    """Cross entropy that presses Ctrl-C when it is called for the n-th time, n in `at`, `times` times."""
+    """Cross entropy that presses Ctrl-C when it is called for the n-th time, n in `at`, `times`
+    times."""
 
     def __init__(self, *at: int, times: int = 1) -> None:
         self.at, self.times, self.calls = at, times, 0
@@ -31,7 +33,8 @@ class Interrupting(xn.CrossEntropy):
 
 @pytest.fixture
 def handler():
-    """Another handler than the default one, to see that it comes back; it counts what reaches it."""
+    """Another handler than the default one, to see that it comes back; it counts what reaches
+    it."""
     class Count:
         hits = 0
 
@@ -49,15 +52,17 @@ def test_ctrl_c_stops_after_the_batch_and_keeps_the_model(handler, capsys):
     x, y = blobs(120)
     net, control = small(), small()
     loss = Interrupting(3)
-    history = net.fit(x, y, loss=loss, optimizer=xn.Adam(1e-2), epochs=5, batch_size=30, shuffle=False, validation=(x, y))
+    history = net.fit(x, y, loss=loss, optimizer=xn.Adam(1e-2), epochs=5, batch_size=30,
+                      shuffle=False, validation=(x, y))
     assert history.interrupted and loss.calls == 3 and handler.hits == 0
     assert "interrupted: stopped after the current batch" in capsys.readouterr().out
     assert repr(history) == "<History of 1 epochs, interrupted>"
     row, = history.rows                                 # the part of the epoch that was seen
-    control_row, = control.fit(x[:90], y[:90], **QUIET, optimizer=xn.Adam(1e-2), batch_size=30, shuffle=False).rows
+    control_row, = control.fit(x[:90], y[:90], **QUIET, optimizer=xn.Adam(1e-2), batch_size=30,
+                               shuffle=False).rows
     assert np.array_equal(net.parameters, control.parameters) and row["loss"] == control_row["loss"]
     assert math.isnan(history["val_loss"][0]) and math.isnan(history["val_accuracy"][0])
-    assert net.epochs == 0                              # the epoch does not count: the next fit has its order
+    assert net.epochs == 0  # the epoch does not count: the next fit has its order
 
 
 def test_fit_goes_on_after_ctrl_c(handler):
@@ -71,18 +76,21 @@ def test_fit_goes_on_after_ctrl_c(handler):
 
 def test_ctrl_c_in_a_later_epoch_and_during_validation(handler):
     x, y = blobs(60)
-    history = small().fit(x, y, loss=Interrupting(4), optimizer=xn.SGD(0.1), epochs=9, batch_size=20, verbose=False)
-    assert history["epoch"] == [1, 2] and history.interrupted           # in the first batch of the second
+    history = small().fit(x, y, loss=Interrupting(4), optimizer=xn.SGD(0.1), epochs=9,
+                          batch_size=20, verbose=False)
+    assert history["epoch"] == [1, 2] and history.interrupted  # in the first batch of the second
     net = small()
-    loss = Interrupting(4)                                              # three batches, then validation
-    history = net.fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=9, batch_size=20, validation=(x, y), verbose=False)
+    loss = Interrupting(4)  # three batches, then validation
+    history = net.fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=9, batch_size=20,
+                      validation=(x, y), verbose=False)
     assert history["epoch"] == [1] and history.interrupted and net.epochs == 1
-    assert math.isfinite(history["val_loss"][0])                        # the validation was finished
+    assert math.isfinite(history["val_loss"][0])  # the validation was finished
 
 
 @pytest.fixture
 def pythons_own_handler():
-    """Also where the tests were started in the background of a shell, which makes them ignore Ctrl-C."""
+    """Also where the tests were started in the background of a shell, which makes them ignore
+    Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield signal.default_int_handler
     signal.signal(signal.SIGINT, before)
@@ -101,7 +109,8 @@ def test_an_ignored_ctrl_c_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         x, y = blobs()
-        history = small().fit(x, y, loss=Interrupting(1), optimizer=xn.SGD(0.1), epochs=2, verbose=False)
+        history = small().fit(x, y, loss=Interrupting(1), optimizer=xn.SGD(0.1), epochs=2,
+                              verbose=False)
         assert not history.interrupted and len(history.rows) == 2
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:

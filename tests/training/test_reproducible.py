@@ -21,15 +21,18 @@ def trained(seed: int = 0, epochs: int = 3, **settings) -> xn.Sequential:
 def test_the_same_seed_gives_the_same_bits(build, backend):
     x, y = blobs() if build is small else pictures(24, (2, 6, 6), 5)
     nets = [build(backend, seed=seed) for seed in (0, 0, 1)]
-    losses = [net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2, batch_size=10)["loss"] for net in nets]
+    losses = [net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2, batch_size=10)["loss"]
+              for net in nets]
     assert same(values(nets[0]), values(nets[1])) and losses[0] == losses[1]
     assert not same(values(nets[0]), values(nets[2]))
 
 
 def test_the_seed_orders_the_samples_too():
-    """Two networks with the same weights and no dropout, but other seeds, see the samples in another order."""
+    """Two networks with the same weights and no dropout, but other seeds, see the samples in
+    another order."""
     x, y = blobs()
-    nets = [xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", seed=seed) for seed in (0, 1)]
+    nets = [xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", seed=seed)
+            for seed in (0, 1)]
     nets[1].parameters[...] = nets[0].parameters
     for shuffle, equal in ((False, True), (True, False)):
         for net in nets:
@@ -49,12 +52,13 @@ def test_each_epoch_has_another_order():
     x, y = blobs(40, classes=3)
     loss = Recorded()
     small().fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=2, batch_size=40, verbose=False)
-    assert sorted(loss.orders[0]) == sorted(loss.orders[1]) == sorted(y.tolist())          # all of them, once
+    # all of them, once
+    assert sorted(loss.orders[0]) == sorted(loss.orders[1]) == sorted(y.tolist())
     assert loss.orders[0] != loss.orders[1] != y.tolist()
 
 
 def test_global_random_state_plays_no_part():
-    np.random.seed(1)                                   # noqa: NPY002 - the state that must not matter
+    np.random.seed(1)  # noqa: NPY002 - the state that must not matter
     before = np.random.get_state()[1].copy()            # noqa: NPY002
     one = trained()
     assert np.array_equal(np.random.get_state()[1], before)         # noqa: NPY002
@@ -79,4 +83,4 @@ def test_a_second_fit_may_have_another_loss():
     optimizer = xn.SGD(0.1, momentum=0.9)
     net.fit(x, y, **QUIET, optimizer=optimizer)
     net.fit(x, np.eye(2)[y], loss="mean_squared_error", optimizer=optimizer, verbose=False)
-    assert set(net.evaluate(x, np.eye(2)[y])) == {"loss"}           # evaluate takes the last fit's loss
+    assert set(net.evaluate(x, np.eye(2)[y])) == {"loss"}  # evaluate takes the last fit's loss

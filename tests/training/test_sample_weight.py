@@ -1,4 +1,5 @@
-"""Weights of samples in training: what they multiply, in which order they come, and in captured steps."""
+"""Weights of samples in training: what they multiply, in which order they come, and in captured
+steps."""
 
 from __future__ import annotations
 
@@ -14,11 +15,14 @@ import xpnet as xn
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((23, 4)).astype(np.float32), RNG.integers(0, 3, 23)
-SETTINGS: dict[str, Any] = {"optimizer": xn.SGD(0.1), "epochs": 3, "batch_size": 8, "verbose": False}
+SETTINGS: dict[str, Any] = {"optimizer": xn.SGD(0.1), "epochs": 3, "batch_size": 8,
+                            "verbose": False}
 
 
-def trained(backend: xn.Backend, x: np.ndarray, y: np.ndarray, loss: xn.Loss | str = "cross_entropy", **settings: Any) -> Any:
-    net = xn.Sequential([xn.Linear(6, activation="tanh"), xn.Linear(3)], input_shape=(4,), backend=backend, seed=1)
+def trained(backend: xn.Backend, x: np.ndarray, y: np.ndarray,
+            loss: xn.Loss | str = "cross_entropy", **settings: Any) -> Any:
+    net = xn.Sequential([xn.Linear(6, activation="tanh"), xn.Linear(3)], input_shape=(4,),
+                        backend=backend, seed=1)
     history = net.fit(x, y, loss=loss, **SETTINGS | settings)
     return history, net.backend.to_numpy(net.parameters).copy()
 
@@ -27,7 +31,8 @@ def test_a_weight_of_two_is_the_sample_twice(backend):
     """In losses that are summed, and with all samples in one batch."""
     weights = np.arange(23) % 3
     twice = np.repeat(np.arange(23), weights)
-    whole: dict[str, Any] = {"loss": xn.CrossEntropy(reduction="sum"), "batch_size": 64, "optimizer": xn.SGD(0.01)}
+    whole: dict[str, Any] = {"loss": xn.CrossEntropy(reduction="sum"), "batch_size": 64,
+                             "optimizer": xn.SGD(0.01)}
     _, weighted = trained(backend, X, Y, sample_weight=weights, **whole)
     _, repeated = trained(backend, X[twice], Y[twice], **whole)
     np.testing.assert_allclose(weighted, repeated, rtol=2e-5, atol=1e-6)
@@ -43,7 +48,8 @@ def test_weights_stay_with_their_samples_when_these_are_shuffled(backend):
 
 
 def test_weights_of_one_change_nothing_but_rounding(backend):
-    (_, weighted), (_, plain) = trained(backend, X, Y, sample_weight=np.ones(23)), trained(backend, X, Y)
+    (_, weighted), (_, plain) = trained(backend, X, Y, sample_weight=np.ones(23)), trained(
+        backend, X, Y)
     np.testing.assert_allclose(weighted, plain, rtol=1e-5, atol=1e-6)
 
 
@@ -70,8 +76,8 @@ def test_captured_steps_have_the_same_bits(late: str, folder: Path):
     for capture in (False, True):
         with pretended(folder, LATE[late]) as (backend, gpus):
             net = network(backend)
-            net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-2), epochs=4, batch_size=8, verbose=False, capture=capture,
-                    sample_weight=weights)
+            net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-2), epochs=4, batch_size=8,
+                    verbose=False, capture=capture, sample_weight=weights)
             results.append(learned(net))
             assert (gpus.launches > 0) is capture
     assert same(*results)
@@ -86,13 +92,17 @@ class Old(xn.CrossEntropy):
 
 @pytest.mark.parametrize("settings, error, text", [
     ({"sample_weight": np.ones(22)}, ValueError,
-     r"fit: expected sample_weight to have a number for each of the 23 samples\. Received: an array of shape \(22,\)\."),
+     r"fit: expected sample_weight to have a number for each of the 23 samples\. Received: an "
+     r"array of shape \(22,\)\."),
     ({"sample_weight": np.ones((23, 1))}, ValueError, r"Received: an array of shape \(23, 1\)\."),
-    ({"sample_weight": np.full(23, np.nan)}, ValueError, "fit: sample_weight: expected finite numbers"),
-    ({"sample_weight": np.full(23, 1e39)}, ValueError, "fit: sample_weight: expected finite numbers"),
+    ({"sample_weight": np.full(23, np.nan)}, ValueError, "fit: sample_weight: expected finite "
+                                                         "numbers"),
+    ({"sample_weight": np.full(23, 1e39)}, ValueError, "fit: sample_weight: expected finite "
+                                                       "numbers"),
     ({"sample_weight": ["a"] * 23}, TypeError, "fit: sample_weight: expected real numbers"),
     ({"sample_weight": np.ones(23), "loss": Old()}, ValueError,
-     r"fit: expected a loss that takes sample_weight, for weights of samples\. Received: Old, whose __call__ does not\."),
+     r"fit: expected a loss that takes sample_weight, for weights of samples\. Received: Old, "
+     r"whose __call__ does not\."),
 ], ids=["fewer", "axes", "nan", "large", "words", "loss"])
 def test_errors(settings: dict[str, Any], error: type[Exception], text: str):
     with pytest.raises(error, match=text):

@@ -1,4 +1,5 @@
-"""fit, evaluate, predict: what they learn, that the same seed gives the same bits, and what Ctrl-C leaves behind."""
+"""fit, evaluate, predict: what they learn, that the same seed gives the same bits, and what Ctrl-C
+leaves behind."""
 
 from __future__ import annotations
 
@@ -20,12 +21,13 @@ def trained(seed: int = 0, epochs: int = 3, **settings) -> xn.Sequential:
     return net
 
 
-# --- learning ---------------------------------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------
 
 def test_learns_a_separable_problem(backend):
     x, y = blobs()
     net = small(backend)
-    history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=30, validation=blobs(60, seed=1))
+    history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=30,
+                      validation=blobs(60, seed=1))
     assert history["accuracy"][-1] > 0.98 and history["val_accuracy"][-1] == 1
     assert net.evaluate(x, y)["accuracy"] == 1
     assert history["loss"][-1] < 0.1 * history["loss"][0]
@@ -36,9 +38,11 @@ def test_learns_a_line(loss):
     x = np.linspace(-1, 1, 50)[:, None]
     y = 3 * x[:, 0] - 1
     net = xn.Sequential([xn.Linear(1)], input_shape=(1,), backend="numpy", dtype="float64")
-    history = net.fit(x, y, loss=loss, optimizer=xn.SGD(0.2), epochs=60, batch_size=10, verbose=False)
-    np.testing.assert_allclose([p.data.item() for p in net.layers[0].parameters], [3, -1], rtol=1e-6)
-    assert set(history.rows[-1]) == {"epoch", "loss", "lr", "seconds"}       # no classes, no accuracy
+    history = net.fit(x, y, loss=loss, optimizer=xn.SGD(0.2), epochs=60, batch_size=10,
+                      verbose=False)
+    np.testing.assert_allclose([p.data.item() for p in net.layers[0].parameters], [3, -1],
+                               rtol=1e-6)
+    assert set(history.rows[-1]) == {"epoch", "loss", "lr", "seconds"}  # no classes, no accuracy
     assert set(net.evaluate(x, y)) == {"loss"}
 
 
@@ -64,14 +68,17 @@ def test_one_step_is_the_gradients_step():
     np.testing.assert_allclose(net.layers[0].b.data, b - 0.5 * dz.sum(axis=0), rtol=1e-12)
 
 
-# --- history ----------------------------------------------------------------------------------------------------------
+# --- history --------------------------------------------------------------------------------------
 
 def test_history_has_a_row_for_each_epoch():
     x, y = blobs()
-    history = small().fit(x, y, **QUIET, optimizer=xn.SGD(0.1), epochs=3, validation=(x[:30], y[:30]))
+    history = small().fit(x, y, **QUIET, optimizer=xn.SGD(0.1), epochs=3,
+                          validation=(x[:30], y[:30]))
     assert history["epoch"] == [1, 2, 3] and len(history.rows) == 3 and not history.interrupted
-    assert list(history.rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
-    assert all(type(v) in (int, float) and math.isfinite(v) for row in history.rows for v in row.values())
+    assert list(history.rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr",
+                                     "seconds"]
+    assert all(type(v) in (int, float) and math.isfinite(v) for row in history.rows
+               for v in row.values())
     assert history["lr"] == [0.1] * 3 and all(s >= 0 for s in history["seconds"])
     assert repr(history) == "<History of 3 epochs>"
     with pytest.raises(KeyError, match="val_los"):
@@ -87,16 +94,19 @@ def test_until_is_asked_after_each_epoch_with_its_row():
         return row["val_accuracy"] > 0.5 and row["epoch"] >= 2
 
     net, control = small(), small()
-    history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9, validation=(x, y), until=until)
+    history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9,
+                      validation=(x, y), until=until)
     assert history.stopped and not history.interrupted and 2 <= len(history.rows) < 9
-    assert len(seen) == len(history.rows) == net.epochs and all(a is b for a, b in zip(seen, history.rows, strict=True))
+    assert (len(seen) == len(history.rows) == net.epochs
+            and all(a is b for a, b in zip(seen, history.rows, strict=True)))
     assert repr(history) == f"<History of {len(seen)} epochs, stopped>"
     # the schedule is that of all nine epochs, and asking changes nothing
-    whole = control.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9, validation=(x, y),
-                        until=lambda row: np.bool_(False))
+    whole = control.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9,
+                        validation=(x, y), until=lambda row: np.bool_(False))
     assert not whole.stopped and len(whole.rows) == 9 and repr(whole) == "<History of 9 epochs>"
     assert whole["lr"][:len(seen)] == history["lr"] and whole["loss"][:len(seen)] == history["loss"]
-    assert small().fit(x, y, **QUIET, optimizer=xn.SGD(0.1), until=lambda row: True).stopped       # in the last epoch too
+    # in the last epoch too
+    assert small().fit(x, y, **QUIET, optimizer=xn.SGD(0.1), until=lambda row: True).stopped
 
 
 def test_until_may_move_the_network():
@@ -108,7 +118,8 @@ def test_until_may_move_the_network():
             moved.to(xn.Backend())
         return False
 
-    history = moved.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=4, validation=(x, y), until=until)
+    history = moved.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=4, validation=(x, y),
+                        until=until)
     control = stayed.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=4, validation=(x, y))
     np.testing.assert_allclose(history["val_loss"], control["val_loss"], rtol=1e-9)
 
@@ -124,7 +135,8 @@ def test_until_is_not_asked_about_part_of_an_epoch():
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        history = small().fit(*blobs(), loss=Interrupting(), optimizer=xn.SGD(0.1), until=until, verbose=False)
+        history = small().fit(*blobs(), loss=Interrupting(), optimizer=xn.SGD(0.1), until=until,
+                              verbose=False)
     finally:
         signal.signal(signal.SIGINT, before)
     assert history.interrupted and not history.stopped
@@ -134,7 +146,8 @@ def test_until_is_a_function():
     x, y = blobs()
     net = small()
     with untouched(net), pytest.raises(
-            TypeError, match=r"expected until to be a function of an epoch's row. Received: until=0.98"):
+            TypeError, match=r"expected until to be a function of an epoch's row. Received: "
+                             r"until=0.98"):
         net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1), until=0.98)
 
 
@@ -152,25 +165,27 @@ def test_validation_is_evaluation_after_the_epoch():
 def test_the_short_last_batch_counts_by_its_size():
     """A rate of 0 leaves the network as it is, so the epoch's figures are those of evaluate."""
     x, y = blobs(20)
-    y = np.where(np.arange(20) < 14, 0, y)              # batches of 7, 7 and 6 with losses far apart
+    y = np.where(np.arange(20) < 14, 0, y)  # batches of 7, 7 and 6 with losses far apart
     net = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", dtype="float64")
     row = net.fit(x, y, **QUIET, optimizer=xn.SGD(0.0), batch_size=7, shuffle=False).rows[-1]
     whole = net.evaluate(x, y)
-    assert row["loss"] == pytest.approx(whole["loss"], rel=1e-12) and row["accuracy"] == whole["accuracy"]
+    assert (row["loss"] == pytest.approx(whole["loss"], rel=1e-12)
+            and row["accuracy"] == whole["accuracy"])
     parts = [net.evaluate(x[i:i + 7], y[i:i + 7])["loss"] for i in (0, 7, 14)]
     assert np.mean(parts) != pytest.approx(whole["loss"], rel=1e-3)
     for batch_size in (1, 7, 19, 20, 1000):
         assert net.evaluate(x, y, batch_size=batch_size) == pytest.approx(whole, rel=1e-12)
 
 
-# --- predict, evaluate, net(x) --------------------------------------------------------------------------------------------
+# --- predict, evaluate, net(x) --------------------------------------------------------------------
 
 def test_predict_evaluate_and_call_agree():
     net, (x, y) = trained(), blobs()
     called = net(x)
     for batch_size in (1, 7, 64, 119, 120, 1000):
         predicted = net.predict(x, batch_size=batch_size)
-        assert type(predicted) is np.ndarray and predicted.shape == (120, 3) and predicted.dtype == np.float32
+        assert (type(predicted) is np.ndarray and predicted.shape == (120, 3)
+                and predicted.dtype == np.float32)
         np.testing.assert_allclose(predicted, called, rtol=1e-5, atol=1e-5)
         result = net.evaluate(x, y, batch_size=batch_size)
         assert result["accuracy"] == (called.argmax(axis=1) == y).mean()
@@ -180,13 +195,17 @@ def test_predict_evaluate_and_call_agree():
 
 
 def test_one_picture_alone(backend):
-    """Moving the batch axis of a single sample leaves strides that say nothing; kernels must not read them."""
-    net = xn.Sequential([xn.Conv2d(4, 3), xn.MaxPool2d(2), xn.Conv2d(3, (2, 3), stride=2, padding=1, activation="tanh"),
-                         xn.AvgPool2d(2), xn.Flatten(), xn.Linear(3)], input_shape=(2, 12, 12), backend=backend)
+    """Moving the batch axis of a single sample leaves strides that say nothing; kernels must not
+    read them."""
+    net = xn.Sequential([xn.Conv2d(4, 3), xn.MaxPool2d(2),
+                         xn.Conv2d(3, (2, 3), stride=2, padding=1, activation="tanh"),
+                         xn.AvgPool2d(2), xn.Flatten(), xn.Linear(3)], input_shape=(2, 12, 12),
+                        backend=backend)
     x = pictures(3, (2, 12, 12))[0]
     together = backend.to_numpy(net(x))
     for i in range(3):
-        np.testing.assert_allclose(backend.to_numpy(net(x[i:i + 1])), together[i:i + 1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(backend.to_numpy(net(x[i:i + 1])), together[i:i + 1], rtol=1e-4,
+                                   atol=1e-5)
     net.fit(x[:1], [0], **QUIET, optimizer=xn.SGD(0.1))
 
 
@@ -201,7 +220,8 @@ def test_predicting_changes_nothing():
 def test_predict_gives_what_the_last_layer_gives():
     net = xn.Sequential([xn.Conv2d(3, 3), xn.Sigmoid()], input_shape=(1, 5, 5), backend="numpy")
     x = pictures(4, (1, 5, 5))[0]
-    assert net.predict(x).shape == (4, 3, 3, 3) and ((net.predict(x) > 0) & (net.predict(x) < 1)).all()
+    assert (net.predict(x).shape == (4, 3, 3, 3)
+            and ((net.predict(x) > 0) & (net.predict(x) < 1)).all())
 
 
 def test_samples_differ_from_call_to_call():
@@ -222,19 +242,23 @@ def test_dropout_differs_from_step_to_step():
 
     net = xn.Sequential([xn.Linear(50), xn.Dropout(0.5)], input_shape=(1,), backend="numpy")
     loss = Recorded()
-    net.fit(np.ones((1, 1)), np.zeros((1, 50)), loss=loss, optimizer=xn.SGD(0.0), epochs=3, verbose=False)
-    assert not np.array_equal(loss.seen[0], loss.seen[1]) and not np.array_equal(loss.seen[1], loss.seen[2])
+    net.fit(np.ones((1, 1)), np.zeros((1, 50)), loss=loss, optimizer=xn.SGD(0.0), epochs=3,
+            verbose=False)
+    assert (not np.array_equal(loss.seen[0], loss.seen[1])
+            and not np.array_equal(loss.seen[1], loss.seen[2]))
 
 
-# --- what x and y may be ----------------------------------------------------------------------------------------------------
+# --- what x and y may be --------------------------------------------------------------------------
 
 def forms(x):
     """The same numbers in every form in which people hold them."""
     wide = np.repeat(x, 2, axis=0)[::2]
     frozen = x.copy()
     frozen.flags.writeable = False
-    return {"list": x.tolist(), "uint8": x.astype(np.uint8), "int64": x.astype(np.int64), "float64": x.astype(np.float64),
-            "float16": x.astype(np.float16), "fortran": np.asfortranarray(x), "stride": wide, "reversed": x[::-1][::-1],
+    return {"list": x.tolist(), "uint8": x.astype(np.uint8), "int64": x.astype(np.int64),
+            "float64": x.astype(np.float64),
+            "float16": x.astype(np.float16), "fortran": np.asfortranarray(x), "stride": wide,
+            "reversed": x[::-1][::-1],
             "big-endian": x.astype(">f4"), "read-only": frozen}
 
 
@@ -244,10 +268,12 @@ def test_inputs_in_every_form(form):
     y = np.arange(20) % 3
 
     def run(samples, labels):
-        net = xn.Sequential([xn.Conv2d(2, 3, activation="relu"), xn.Flatten(), xn.Linear(3)], input_shape=(1, 4, 4),
-                            backend="numpy")
-        history = net.fit(samples, labels, **QUIET, optimizer=xn.SGD(0.1), batch_size=8, validation=(samples, labels))
-        return values(net), net.predict(samples), net(samples), net.evaluate(samples, labels), history["val_loss"]
+        net = xn.Sequential([xn.Conv2d(2, 3, activation="relu"), xn.Flatten(), xn.Linear(3)],
+                            input_shape=(1, 4, 4), backend="numpy")
+        history = net.fit(samples, labels, **QUIET, optimizer=xn.SGD(0.1), batch_size=8,
+                          validation=(samples, labels))
+        return (values(net), net.predict(samples), net(samples), net.evaluate(samples, labels),
+                history["val_loss"])
 
     given = forms(x)[form]
     before = np.array(given)
@@ -273,7 +299,7 @@ def test_the_result_is_not_the_callers_array():
     assert (x == 1).all()
 
 
-# --- on another backend -------------------------------------------------------------------------------------------------------
+# --- on another backend ---------------------------------------------------------------------------
 
 def test_moving_keeps_what_was_learned_and_the_optimizers_state():
     x, y = blobs()
@@ -289,10 +315,12 @@ def test_moving_keeps_what_was_learned_and_the_optimizers_state():
     stayed = run([one] * 3, [None] * 3)
     moved = run([other] * 3, ["numpy", xn.Backend(), "numpy"])
     anew = run([xn.Adam(1e-2) for _ in range(3)], [None] * 3)
-    distance = [np.linalg.norm(net.parameters - stayed.parameters) / np.linalg.norm(stayed.parameters) for net in (moved, anew)]
+    distance = ([np.linalg.norm(net.parameters - stayed.parameters) / np.linalg.norm(
+        stayed.parameters) for net in (moved, anew)])
     assert distance[0] < 1e-9 < 1e-3 < distance[1]
     assert moved.epochs == 6 and np.array_equal(moved.counters, stayed.counters)
-    assert moved.backend.name == "numpy" and all(layer.backend is moved.backend for layer in moved.layers)
+    assert (moved.backend.name == "numpy"
+            and all(layer.backend is moved.backend for layer in moved.layers))
 
 
 def test_moving_keeps_every_bit():
@@ -315,16 +343,18 @@ def test_a_move_that_fails_leaves_the_network_where_it_was():
         assert net.backend is backend and np.array_equal(net.predict(x), before)
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------------------
+# --- what is shown --------------------------------------------------------------------------------
 
 def test_a_bar_with_loss_and_accuracy(capsys):
     x, y = blobs()
     net = small()
-    history = net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=2, validation=(x, y))
+    history = net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=2,
+                      validation=(x, y))
     out, err = capsys.readouterr()
     assert f"training {16 * 2 + 16 + 3 * 16 + 3:,} parameters on 120 samples, backend numpy" in out
     for epoch in (1, 2):
-        last = [line for line in err.replace("\r", "\n").splitlines() if line.startswith(f"epoch {epoch}/2: 100%")][-1]
+        last = ([line for line in err.replace("\r", "\n").splitlines()
+                 if line.startswith(f"epoch {epoch}/2: 100%")][-1])
         row = history.rows[epoch - 1]
         for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
             assert f"{name}={row[name]:.4f}" in last
@@ -333,7 +363,7 @@ def test_a_bar_with_loss_and_accuracy(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-# --- one step at a time -----------------------------------------------------------------------------------------------------
+# --- one step at a time ---------------------------------------------------------------------------
 
 def test_train_step_is_what_fit_repeats():
     x, y = blobs(20)
@@ -347,7 +377,8 @@ def test_train_step_is_what_fit_repeats():
 
 
 def test_a_step_goes_with_its_network():
-    """A step of one's own notices that its network has moved, and takes the optimizer's memory along."""
+    """A step of one's own notices that its network has moved, and takes the optimizer's memory
+    along."""
     x, y = blobs(20)
     stayed, moved = small(dtype="float64"), small(dtype="float64")
     steps = [xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2)) for net in (stayed, moved)]
@@ -382,7 +413,8 @@ def test_a_step_that_failed_was_none():
 
 
 def test_figures_are_taken_before_the_update():
-    """A row's loss is of the outputs that the epoch's steps saw, not of the network that they made."""
+    """A row's loss is of the outputs that the epoch's steps saw, not of the network that they
+    made."""
     x, y = blobs(20)
     net = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", dtype="float64")
     before = net.evaluate(x, y, loss="cross_entropy")
@@ -391,13 +423,16 @@ def test_figures_are_taken_before_the_update():
     assert net.evaluate(x, y)["loss"] < before["loss"]
 
 
-# --- batch normalisation ----------------------------------------------------------------------------------------------------
+# --- batch normalisation --------------------------------------------------------------------------
 
 def test_running_statistics_come_from_training_and_serve_prediction():
-    net = xn.Sequential([xn.BatchNorm2d(momentum=1.0)], input_shape=(1, 2, 2), backend="numpy", dtype="float64")
+    net = xn.Sequential([xn.BatchNorm2d(momentum=1.0)], input_shape=(1, 2, 2), backend="numpy",
+                        dtype="float64")
     x = np.random.default_rng(0).normal(5, 3, (50, 1, 2, 2))
     with untouched(net):
         net(x)
-    net.fit(x, np.zeros((50, 1, 2, 2)), loss="mean_squared_error", optimizer=xn.SGD(0.0), batch_size=50, verbose=False)
-    np.testing.assert_allclose([float(p.data[0]) for p in net.layers[0].states], [x.mean(), x.var(ddof=1)])
+    net.fit(x, np.zeros((50, 1, 2, 2)), loss="mean_squared_error", optimizer=xn.SGD(0.0),
+            batch_size=50, verbose=False)
+    np.testing.assert_allclose([float(p.data[0]) for p in net.layers[0].states],
+                               [x.mean(), x.var(ddof=1)])
     np.testing.assert_allclose(net(x[:1]), (x[:1] - x.mean()) / np.sqrt(x.var(ddof=1) + 1e-5))

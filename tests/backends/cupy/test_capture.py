@@ -1,8 +1,10 @@
-"""Captured steps on a GPU that is pretended: the bits of steps that were not captured, whatever comes in between.
+"""Captured steps on a GPU that is pretended: the bits of steps that were not captured, whatever
+comes in between.
 
-The pretended GPU (fake_streams.py) runs nothing while a stream captures, and repeats what was recorded: numbers that were
-written into a graph, arrays that were given back and counters that stand still are seen here. That CUDA accepts the graph
-is seen only on a real GPU: test_gpu_parity.py.
+The pretended GPU (fake_streams.py) runs nothing while a stream captures, and repeats what was
+recorded: numbers that were written into a graph, arrays that were given back and counters that
+stand still are seen here. That CUDA accepts the graph is seen only on a real GPU:
+test_gpu_parity.py.
 """
 
 from __future__ import annotations
@@ -34,18 +36,21 @@ import xpnet as xn
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
 
 
-def fitted(folder: Path, late: str = "at once", *, capture: bool, **settings: Any) -> tuple[Any, ...]:
+def fitted(folder: Path, late: str = "at once", *, capture: bool,
+           **settings: Any) -> tuple[Any, ...]:
     """History, everything learned, and (graphs made, graphs launched)."""
-    given = {"optimizer": xn.Adam(1e-2, weight_decay=0.01), "epochs": 3, "batch_size": 8} | QUIET | settings
+    given = {"optimizer": xn.Adam(1e-2, weight_decay=0.01), "epochs": 3,
+             "batch_size": 8} | QUIET | settings
     with pretended(folder, LATE[late]) as (backend, gpus):
         net = network(backend)
         x, y = samples(given.pop("samples", 40))
         history = net.fit(x, y, capture=capture, **given)
-        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in history.rows]
+        rows = [{name: value for name, value in row.items() if name != "seconds"}
+                for row in history.rows]
         return rows, learned(net), (gpus.graphs, gpus.launches)
 
 
-# --- the same bits ----------------------------------------------------------------------------------------------------
+# --- the same bits --------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("late", LATE)
 def test_many_steps_are_the_same_captured(late: str, folder: Path):
@@ -63,10 +68,12 @@ def test_many_steps_are_the_same_captured(late: str, folder: Path):
     {"optimizer": xn.SGD(0.05, momentum=0.9, nesterov=True), "epochs": 4},
     {"optimizer": xn.AdamW(1e-2), "schedule": "one_cycle", "shuffle": False},
     {"samples": 43, "epochs": 4},                                               # a short last batch
-    {"samples": 5, "epochs": 6},                                                # one short batch is all there is
-    {"validation": samples(13, seed=1), "epochs": 4, "samples": 43},            # looking in between changes nothing
+    {"samples": 5, "epochs": 6},  # one short batch is all there is
+    # looking in between changes nothing
+    {"validation": samples(13, seed=1), "epochs": 4, "samples": 43},
     {"loss": "half_squared_error", "y": "shares"},
-    {"optimizer": xn.Regularized(xn.RMSprop(1e-2), l1=1e-3, clip_value=0.1, clip_norm=0.2, max_norm=0.5), "epochs": 4,
+    {"optimizer": xn.Regularized(xn.RMSprop(1e-2), l1=1e-3, clip_value=0.1, clip_norm=0.2,
+                                 max_norm=0.5), "epochs": 4,
      "schedule": xn.ReduceOnPlateau(patience=0)},
 ], ids=["nesterov", "adamw", "short", "one", "validation", "shares", "regularized"])
 def test_fits_are_the_same_captured(settings: dict[str, Any], late: str, folder: Path):
@@ -84,7 +91,8 @@ def test_fits_are_the_same_captured(settings: dict[str, Any], late: str, folder:
 
 
 def test_steps_by_hand_with_batches_of_several_sizes(folder: Path):
-    """Each size that comes again and again is captured; the steps are those of a loop that captures nothing."""
+    """Each size that comes again and again is captured; the steps are those of a loop that captures
+    nothing."""
     x, y = samples(48)
     results = []
     for capture in (False, True):
@@ -93,7 +101,8 @@ def test_steps_by_hand_with_batches_of_several_sizes(folder: Path):
             step = xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2), capture=capture)
             losses = []
             for size in [8] * 5 + [3, 6] + [6] * 5 + [8, 3, 8, 6]:
-                loss, output = step(net.batch_last(x[:size]), backend.asarray(y[:size]), 1e-2 / len(losses or [1]))
+                loss, output = step(net.batch_last(x[:size]), backend.asarray(y[:size]),
+                                    1e-2 / len(losses or [1]))
                 assert output.shape == (4, size)
                 losses.append(float(backend.to_numpy(loss)))
             results.append((learned(net), losses))
@@ -108,14 +117,18 @@ def test_two_networks_in_turn(folder: Path):
     for capture in (False, True):
         with pretended(folder) as (backend, gpus):
             nets = [network(backend, seed) for seed in (1, 2)]
-            steps = [xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2), capture=capture) for net in nets]
+            steps = [xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2), capture=capture)
+                     for net in nets]
             losses = []
             for _ in range(8):
-                found = [step(net.batch_last(x), backend.asarray(y)) for net, step in zip(nets, steps, strict=True)]
-                losses += [(float(backend.to_numpy(loss)), backend.to_numpy(output).tolist()) for loss, output in found]
+                found = ([step(net.batch_last(x), backend.asarray(y))
+                          for net, step in zip(nets, steps, strict=True)])
+                losses += [(float(backend.to_numpy(loss)), backend.to_numpy(output).tolist())
+                           for loss, output in found]
             results.append((losses, [learned(net) for net in nets]))
             assert gpus.launches == (2 * 5 if capture else 0)
-    assert results[0][0] == results[1][0] and all(same(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
+    assert (results[0][0] == results[1][0]
+            and all(same(a, b) for a, b in zip(results[0][1], results[1][1], strict=True)))
 
 
 def test_sizes_that_are_not_used_any_longer_are_forgotten(folder: Path):
@@ -143,14 +156,16 @@ def test_what_a_captured_step_returns_is_its_own_until_the_next(folder: Path):
             loss, output = step(x, y)
         before = backend.to_numpy(loss).copy(), backend.to_numpy(output).copy()
         again, _ = step(x, y)
-        assert again is loss and backend.to_numpy(loss) != before[0] and not np.array_equal(backend.to_numpy(output), before[1])
+        assert (again is loss and backend.to_numpy(loss) != before[0]
+                and not np.array_equal(backend.to_numpy(output), before[1]))
 
 
-# --- in between -------------------------------------------------------------------------------------------------------
+# --- in between -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("late", LATE)
 def test_the_network_changes_in_between(late: str, folder: Path, tmp_path: Path):
-    """A file is loaded, a layer frozen and set free, the settings of a layer changed, the network moved: as without capturing."""
+    """A file is loaded, a layer frozen and set free, the settings of a layer changed, the network
+    moved: as without capturing."""
     def fit(capture: bool) -> list[Any]:
         with pretended(folder, LATE[late if capture else "at once"]) as (backend, _):
             net, found = network(backend), []
@@ -166,19 +181,23 @@ def test_the_network_changes_in_between(late: str, folder: Path, tmp_path: Path)
                     net.to(type(backend)(tf32="never"))
                 return False
             optimizer = xn.Adam(1e-2)
-            net.fit(*samples(), **QUIET, optimizer=optimizer, epochs=8, batch_size=8, until=until, capture=capture)
+            net.fit(*samples(), **QUIET, optimizer=optimizer, epochs=8, batch_size=8, until=until,
+                    capture=capture)
             net.layers[4].p = 0.9
-            net.fit(*samples(), **QUIET, optimizer=optimizer, epochs=2, batch_size=8, until=until, capture=capture)
+            net.fit(*samples(), **QUIET, optimizer=optimizer, epochs=2, batch_size=8, until=until,
+                    capture=capture)
             return found
     eager, captured = fit(False), fit(True)
     assert [loss for loss, _ in captured] == [loss for loss, _ in eager] and len(eager) == 10
     assert all(same(a, b) for (_, a), (_, b) in zip(eager, captured, strict=True))
     filters = [values["parameters"][:27] for _, values in eager]
-    assert np.array_equal(filters[3], filters[2]) and not np.array_equal(filters[4], filters[3])    # frozen, and free again
+    # frozen, and free again
+    assert np.array_equal(filters[3], filters[2]) and not np.array_equal(filters[4], filters[3])
 
 
 def test_ctrl_c_between_captured_steps(folder: Path):
-    """Pressed while the step is recorded, the only time that a loss is asked from the fourth step on."""
+    """Pressed while the step is recorded, the only time that a loss is asked from the fourth step
+    on."""
     class Interrupting(xn.CrossEntropy):
         calls = 0
 
@@ -193,9 +212,11 @@ def test_ctrl_c_between_captured_steps(folder: Path):
         with pretended(folder) as (backend, gpus):
             net, control = network(backend), network(backend)
             x, y = samples()
-            history = net.fit(x, y, loss=Interrupting(), optimizer=xn.Adam(1e-2), batch_size=8, shuffle=False, verbose=False)
+            history = net.fit(x, y, loss=Interrupting(), optimizer=xn.Adam(1e-2), batch_size=8,
+                              shuffle=False, verbose=False)
             assert history.interrupted and gpus.launches == 1
-            control.fit(x[:32], y[:32], **QUIET, optimizer=xn.Adam(1e-2), batch_size=8, shuffle=False, capture=False)
+            control.fit(x[:32], y[:32], **QUIET, optimizer=xn.Adam(1e-2), batch_size=8,
+                        shuffle=False, capture=False)
             assert same(learned(net), learned(control))
     finally:
         signal.signal(signal.SIGINT, before)
@@ -221,10 +242,12 @@ def test_a_second_ctrl_c_leaves_a_network_that_can_be_used(call: int, folder: Pa
         net = network(backend)
         optimizer = xn.Adam(1e-2)
         with pytest.raises(KeyboardInterrupt):
-            net.fit(*samples(), loss=Failing(call, KeyboardInterrupt()), optimizer=optimizer, batch_size=8, verbose=False)
+            net.fit(*samples(), loss=Failing(call, KeyboardInterrupt()), optimizer=optimizer,
+                    batch_size=8, verbose=False)
         assert not any(stream.is_capturing() for stream in gpus.every)
         assert net.step is not None and set(net.step.updater.steps.values()) == {call - 1}
-        assert net.fit(*samples(), **QUIET, optimizer=optimizer, batch_size=8).rows and gpus.launches == 2
+        assert (net.fit(*samples(), **QUIET, optimizer=optimizer, batch_size=8).rows
+                and gpus.launches == 2)
 
 
 def test_an_error_of_the_loss_is_seen(folder: Path):
@@ -235,11 +258,12 @@ def test_an_error_of_the_loss_is_seen(folder: Path):
             net.fit(*samples(), loss=loss, optimizer=xn.SGD(0.1), batch_size=8, verbose=False)
 
 
-# --- falling back -----------------------------------------------------------------------------------------------------
+# --- falling back ---------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("loss, why", [
     (FromTheHost(), "RuntimeError: an array was brought from the host while the step was recorded"),
-    (ByCublas(), "NotImplementedError: calling cuBLAS API during stream capture is currently unsupported"),
+    (ByCublas(), "NotImplementedError: calling cuBLAS API during stream capture is currently "
+                 "unsupported"),
     (Waiting(), "CUDARuntimeError: cudaErrorStreamCaptureUnsupported"),
     (Looking(), "RuntimeError: the current stream is capturing"),
 ], ids=lambda value: type(value).__name__)
@@ -248,16 +272,19 @@ def test_a_step_that_cannot_be_captured_runs_as_it_did(loss: xn.Loss, why: str, 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rows_too, values_too, graphs = fitted(folder, capture=True, loss=loss)
-    assert [str(w.message).startswith(f"TrainStep: the step could not be captured and runs launch by launch from now on ({why}")
+    assert [str(w.message).startswith("TrainStep: the step could not be captured and runs launch "
+                                      f"by launch from now on ({why}")
             for w in caught] == [True]
     assert rows_too == rows and same(values_too, values) and graphs == (0, 0)
 
 
 def test_a_failure_in_the_middle_changes_nothing(folder: Path):
-    """No memory while the step is recorded, after the forward pass: batch norm's statistics must not move twice."""
+    """No memory while the step is recorded, after the forward pass: batch norm's statistics must
+    not move twice."""
     rows, values, _ = fitted(folder, capture=False)
     with pytest.warns(UserWarning, match=r"MemoryError: no room\)") as caught:
-        rows_too, values_too, graphs = fitted(folder, capture=True, loss=Failing(4, MemoryError("no room")))
+        rows_too, values_too, graphs = (fitted(folder, capture=True,
+                                               loss=Failing(4, MemoryError("no room"))))
     assert len(caught) == 1 and graphs == (0, 0)
     assert rows_too == rows and same(values_too, values)
 
@@ -274,7 +301,8 @@ def test_a_failure_is_not_tried_again_for_other_sizes(folder: Path):
 
 
 def test_no_memory_is_left_behind(folder: Path):
-    """The graph, the arrays that it lives in and the samples go when fit ends; the optimizer's memory stays."""
+    """The graph, the arrays that it lives in and the samples go when fit ends; the optimizer's
+    memory stays."""
     with pretended(folder) as (backend, gpus):
         net = network(backend)
         optimizer = xn.Adam(1e-2)
@@ -288,7 +316,8 @@ def test_no_memory_is_left_behind(folder: Path):
 
 
 def test_one_stream_for_all(folder: Path):
-    """What a user computed before is there in time, and what was trained is there afterwards, without a word from them."""
+    """What a user computed before is there in time, and what was trained is there afterwards,
+    without a word from them."""
     with pretended(folder, LATE["late"]) as (backend, gpus):
         xp = backend.xp
         net = network(backend)
@@ -297,7 +326,7 @@ def test_one_stream_for_all(folder: Path):
         with stream:
             halved = xp.asarray(x) // 2
             net.fit(halved, y, **QUIET, optimizer=xn.Adam(1e-2), batch_size=8)
-            step = xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.0))        # nobody waits for its result
+            step = xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.0))  # nobody waits for its result
             before = net.counters + net.counters.dtype.type(0)
             for _ in range(4):
                 step(net.batch_last(halved), backend.asarray(y))

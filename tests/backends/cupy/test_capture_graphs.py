@@ -1,4 +1,5 @@
-"""Captured steps of graphs with shared layers, several inputs and outputs, and learning rates by layer."""
+"""Captured steps of graphs with shared layers, several inputs and outputs, and learning rates by
+layer."""
 
 from __future__ import annotations
 
@@ -42,9 +43,11 @@ def test_the_same_bits(weighted: bool, late: str, folder: Path):
         with pretended(folder, LATE[late if capture else "at once"]) as (backend, gpus):
             net = two_outputs(backend)
             weight = np.linspace(0, 1, 43) if weighted else None
-            history = net.fit(x, y, loss=LOSSES, loss_weights={"digit": 1, "place": 0.5}, optimizer=xn.Adam(1e-2),
-                              epochs=4, batch_size=8, sample_weight=weight, capture=capture, verbose=False)
-            results.append((learned(net), history["loss"], history["digit_accuracy"], history["place_loss"]))
+            history = net.fit(x, y, loss=LOSSES, loss_weights={"digit": 1, "place": 0.5},
+                              optimizer=xn.Adam(1e-2), epochs=4, batch_size=8, sample_weight=weight,
+                              capture=capture, verbose=False)
+            results.append((learned(net), history["loss"], history["digit_accuracy"],
+                            history["place_loss"]))
             assert gpus.graphs == capture
     assert same(results[0][0], results[1][0]) and results[0][1:] == results[1][1:]
 

@@ -1,5 +1,6 @@
-"""Products by cuBLAS, on a pretended GPU with a pretended library: the arithmetic is column-major loops of our own, the calls
-are the real ones. Captured products are tested on a real GPU: see test_gpu_parity.py.
+"""Products by cuBLAS, on a pretended GPU with a pretended library: the arithmetic is column-major
+loops of our own, the calls are the real ones. Captured products are tested on a real GPU: see
+test_gpu_parity.py.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Library:
 @pytest.fixture(scope="module")
 def built(folder: Path) -> Path:
     file = folder / "libcublas.so"
-    subprocess.run(["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", str(file),
+    subprocess.run(["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror",
+                    "-o", str(file),
                     str(shim.HERE / "fake_cublas.cpp")], check=True)
     return file
 
@@ -67,11 +69,13 @@ def cupy(folder: Path) -> Iterator[FakeCupy]:
 
 
 @pytest.fixture
-def library(cupy: FakeCupy, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
+def library(cupy: FakeCupy, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+            ) -> Library:
     """The GPU's CuPy has this one; a copy for each test, so that it begins anew."""
     file = tmp_path / "libcublas.so"
     shutil.copy(built, file)
-    found = SimpleNamespace(load_nvidia_dynamic_lib=lambda name: SimpleNamespace(abs_path=str(file)))
+    found = (
+        SimpleNamespace(load_nvidia_dynamic_lib=lambda name: SimpleNamespace(abs_path=str(file))))
     monkeypatch.setitem(sys.modules, "cuda.pathfinder", found)      # type: ignore[arg-type]
     cupy.cuda.cublas = SimpleNamespace()
     fake = ctypes.CDLL(str(file))
@@ -80,7 +84,8 @@ def library(cupy: FakeCupy, built: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def by_cublas(backend: CupyBackend) -> CupyBackend:
-    """The backend, told to use cuBLAS for everything; what arrays hold before somebody writes to them is NaN."""
+    """The backend, told to use cuBLAS for everything; what arrays hold before somebody writes to
+    them is NaN."""
     empty = backend.empty
 
     def nothing(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -88,8 +93,8 @@ def by_cublas(backend: CupyBackend) -> CupyBackend:
         if a.dtype.kind == "f":
             a.fill(np.nan)
         return a
-    backend.empty = nothing                                                 # type: ignore[method-assign]
-    backend._way = lambda key, usual, others, run: CUBLAS                   # type: ignore[method-assign]
+    backend.empty = nothing  # type: ignore[method-assign]
+    backend._way = lambda key, usual, others, run: CUBLAS  # type: ignore[method-assign]
     return backend
 
 
@@ -101,27 +106,37 @@ def product(backend: CupyBackend) -> np.ndarray:
     return result
 
 
-# --- what is computed ---------------------------------------------------------------------------------------------------
+# --- what is computed -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("order_a", [ALONG_K, ACROSS_K])
 @pytest.mark.parametrize("order_b", [ALONG_K, ACROSS_K])
 @pytest.mark.parametrize("groups", first([1, 3], 3))
-def test_orders_groups_and_what_becomes_of_a_sum(order_a: str, order_b: str, groups: int, dtype: Any, library: Library):
-    """Lines are longer than what is multiplied, groups do not touch each other, and what lies between them stays."""
+def test_orders_groups_and_what_becomes_of_a_sum(order_a: str, order_b: str, groups: int,
+                                                 dtype: Any, library: Library):
+    """Lines are longer than what is multiplied, groups do not touch each other, and what lies
+    between them stays."""
     backend = by_cublas(CupyBackend(tf32="never"))
     rows_a, columns_a = (M, K) if order_a == ALONG_K else (K, M)
     rows_b, columns_b = (N, K) if order_b == ALONG_K else (K, N)
-    a, b = normal(groups, rows_a + 1, columns_a + 2, dtype=dtype), normal(groups, rows_b + 2, columns_b + 3, dtype=dtype, seed=1)
-    bias, before = normal(groups * M, dtype=dtype, seed=2), normal(groups, M + 1, N + 2, dtype=dtype, seed=3)
-    A, B = a[:, :rows_a, :columns_a].astype(np.float64), b[:, :rows_b, :columns_b].astype(np.float64)
-    exact = (A if order_a == ALONG_K else A.swapaxes(1, 2)) @ (B.swapaxes(1, 2) if order_b == ALONG_K else B)
+    a, b = normal(groups, rows_a + 1, columns_a + 2,
+                  dtype=dtype), normal(groups, rows_b + 2, columns_b + 3, dtype=dtype, seed=1)
+    bias, before = (normal(groups * M, dtype=dtype, seed=2),
+                    normal(groups, M + 1, N + 2, dtype=dtype, seed=3))
+    A, B = (a[:, :rows_a, :columns_a].astype(np.float64),
+            b[:, :rows_b, :columns_b].astype(np.float64))
+    exact = (A if order_a == ALONG_K
+             else A.swapaxes(1, 2)) @ (B.swapaxes(1, 2) if order_b == ALONG_K else B)
     on = [backend.asarray(x) for x in (a, b, bias)]
-    for with_bias, activation, accumulate in itertools.product((False, True), (None, "relu", "tanh"), (False, True)):
+    for with_bias, activation, accumulate in itertools.product((False, True),
+                                                               (None, "relu", "tanh"),
+                                                               (False, True)):
         out, asked = backend.asarray(before), library.products
-        backend._product(math_for(backend, dtype, "gemm"), (groups, M, N, K), Operand(on[0], order_a, columns_a + 2, a[0].size),
-                         Operand(on[1], order_b, columns_b + 3, b[0].size), out, N + 2, group=before[0].size,
-                         bias=on[2] if with_bias else None, activation=activation, accumulate=accumulate)
+        backend._product(math_for(backend, dtype, "gemm"), (groups, M, N, K),
+                         Operand(on[0], order_a, columns_a + 2, a[0].size),
+                         Operand(on[1], order_b, columns_b + 3, b[0].size), out, N + 2,
+                         group=before[0].size, bias=on[2] if with_bias else None,
+                         activation=activation, accumulate=accumulate)
         z = exact + (bias.astype(np.float64).reshape(groups, M, 1) if with_bias else 0)
         y = {None: z, "relu": np.maximum(z, 0), "tanh": np.tanh(z)}[activation]
         right = before.astype(np.float64)
@@ -129,7 +144,8 @@ def test_orders_groups_and_what_becomes_of_a_sum(order_a: str, order_b: str, gro
         result = backend.to_numpy(out)
         assert library.products == asked + 1
         assert distance(result, right) < TOLERANCE[dtype], (with_bias, activation, accumulate)
-        assert np.array_equal(result[:, M:], before[:, M:]) and np.array_equal(result[:, :, N:], before[:, :, N:])
+        assert (np.array_equal(result[:, M:], before[:, M:])
+                and np.array_equal(result[:, :, N:], before[:, :, N:]))
 
 
 def test_products_of_the_table_agree_with_base(library: Library):
@@ -142,16 +158,19 @@ def test_products_of_the_table_agree_with_base(library: Library):
 
 
 def test_convolutions_whose_windows_are_points(library: Library):
-    """What is multiplied is the image itself; other convolutions read it through a window, which cuBLAS cannot."""
+    """What is multiplied is the image itself; other convolutions read it through a window, which
+    cuBLAS cannot."""
     backend, base, groups = by_cublas(CupyBackend(tf32="never")), Backend(), 2
-    x, W, bias, dy = normal(4, 3, 5, 6), normal(6, 2, 1, 1, seed=1), normal(6, seed=2), normal(6, 3, 5, 6, seed=3)
+    x, W, bias, dy = (normal(4, 3, 5, 6), normal(6, 2, 1, 1, seed=1), normal(6, seed=2),
+                      normal(6, 3, 5, 6, seed=3))
     on, point = [backend.asarray(a) for a in (x, W, bias, dy)], Window.make(1)
     for y, right in (
             (backend.conv2d(on[0], on[1], point, groups=groups, bias=on[2], activation="relu"),
              base.conv2d(x, W, point, groups=groups, bias=bias, activation="relu")),
             (backend.conv2d_dx(on[3], on[1], x.shape, point, groups=groups),
              base.conv2d_dx(dy, W, x.shape, point, groups=groups)),
-            (backend.conv2d_dW(on[0], on[3], point, groups=groups), base.conv2d_dW(x, dy, point, groups=groups))):
+            (backend.conv2d_dW(on[0], on[3], point, groups=groups),
+             base.conv2d_dW(x, dy, point, groups=groups))):
         assert distance(backend.to_numpy(y), right) < 2e-6
     assert library.products == 3
     window, W, offered = Window.make(3, padding=1), normal(6, 2, 3, 3, seed=4), []
@@ -162,19 +181,22 @@ def test_convolutions_whose_windows_are_points(library: Library):
 
 
 def test_columns_that_are_written_are_plain(library: Library):
-    backend, base, window = by_cublas(CupyBackend(tf32="never")), Backend(), Window.make(3, padding=1)
+    backend, base, window = (by_cublas(CupyBackend(tf32="never")), Backend(),
+                             Window.make(3, padding=1))
     backend._faster = lambda *about: "columns"              # type: ignore[method-assign]
     x, W, dy = normal(4, 3, 5, 6), normal(6, 4, 3, 3, seed=1), normal(6, 3, 5, 6, seed=3)
     on = [backend.asarray(a) for a in (x, W, dy)]
     for y, right in ((backend.conv2d(on[0], on[1], window), base.conv2d(x, W, window)),
-                     (backend.conv2d_dx(on[2], on[1], x.shape, window), base.conv2d_dx(dy, W, x.shape, window)),
+                     (backend.conv2d_dx(on[2], on[1], x.shape, window),
+                      base.conv2d_dx(dy, W, x.shape, window)),
                      (backend.conv2d_dW(on[0], on[2], window), base.conv2d_dW(x, dy, window))):
         assert distance(backend.to_numpy(y), right) < 2e-6
     assert library.products == 3
 
 
 @pytest.mark.parametrize("tf32, least, most", [("never", 0, 1e-6), ("always", 1e-5, 1e-3)])
-def test_float32_is_rounded_to_tf32_only_where_that_is_wanted(tf32: str, least: float, most: float, library: Library):
+def test_float32_is_rounded_to_tf32_only_where_that_is_wanted(tf32: str, least: float, most: float,
+                                                              library: Library):
     backend = by_cublas(CupyBackend(tf32=tf32))
     a, b = normal(33, 70), normal(70, 34, seed=1)
     result = backend.to_numpy(backend.gemm(backend.asarray(a), backend.asarray(b)))
@@ -185,10 +207,11 @@ def test_halves_are_added_in_float(library: Library):
     """A long sum, to which a half soon adds nothing any more."""
     backend = by_cublas(CupyBackend())
     ones = backend.asarray(np.ones((4, 5000), np.float16))
-    assert np.array_equal(backend.to_numpy(backend.gemm(ones, ones, trans_b=True)), np.full((4, 4), 5000, np.float16))
+    assert np.array_equal(backend.to_numpy(backend.gemm(ones, ones, trans_b=True)),
+                          np.full((4, 4), 5000, np.float16))
 
 
-# --- who decides --------------------------------------------------------------------------------------------------------
+# --- who decides ----------------------------------------------------------------------------------
 
 def test_the_rules_do_not_ask_for_it(library: Library):
     backend = CupyBackend(tf32="never")
@@ -196,7 +219,8 @@ def test_the_rules_do_not_ask_for_it(library: Library):
     assert library.products == 0 and library.fake.fake_handles() == 0
 
 
-def test_the_committed_table_may_ask_for_it(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_committed_table_may_ask_for_it(library: Library, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch):
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"sm_90": {KEY: CUBLAS}}))
     monkeypatch.setattr(cuda_tuning, "TABLE", table)
@@ -204,7 +228,8 @@ def test_the_committed_table_may_ask_for_it(library: Library, tmp_path: Path, mo
     assert library.products == 1
 
 
-def test_the_clock_may_choose_it(library: Library, cupy: FakeCupy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_clock_may_choose_it(library: Library, cupy: FakeCupy, tmp_path: Path,
+                                 monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cupy.cuda.runtime.getDeviceProperties = lambda device: {"name": b"Pretended GPU"}
     backend = CupyBackend(tf32="never", autotune=True)
@@ -222,7 +247,7 @@ def test_the_clock_may_choose_it(library: Library, cupy: FakeCupy, tmp_path: Pat
     assert np.array_equal(product(backend), first) and library.products == count + 1
 
 
-# --- no library, and errors ----------------------------------------------------------------------------------------------
+# --- no library, and errors -----------------------------------------------------------------------
 
 def not_there(library: Library, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     def missing(name: str) -> Any:
@@ -230,8 +255,10 @@ def not_there(library: Library, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch,
     damaged = library.file.with_name("damaged.so")
     damaged.write_bytes(b"no library")
     found: dict[str, Any] = {
-        "no module finds it": None, "it is not found": SimpleNamespace(load_nvidia_dynamic_lib=missing),
-        "it is damaged": SimpleNamespace(load_nvidia_dynamic_lib=lambda name: SimpleNamespace(abs_path=str(damaged)))}
+        "no module finds it": None,
+        "it is not found": SimpleNamespace(load_nvidia_dynamic_lib=missing),
+        "it is damaged": SimpleNamespace(load_nvidia_dynamic_lib=lambda name: SimpleNamespace(
+            abs_path=str(damaged)))}
     if why == "CuPy has none":
         cupy.cuda.cublas = None
     elif why in found:
@@ -242,9 +269,11 @@ def not_there(library: Library, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch,
         library.fake.fake_refuse_create(1)
 
 
-@pytest.mark.parametrize("why", ["CuPy has none", "no module finds it", "it is not found", "it is damaged",
+@pytest.mark.parametrize("why", ["CuPy has none", "no module finds it", "it is not found",
+                                 "it is damaged",
                                  "it lacks a function", "the driver is too old for it"])
-def test_without_the_library_our_kernel_serves(why: str, library: Library, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_library_our_kernel_serves(why: str, library: Library, cupy: FakeCupy,
+                                               monkeypatch: pytest.MonkeyPatch):
     not_there(library, cupy, monkeypatch, why)
     backend = CupyBackend(tf32="never")
     backend.tuning |= {KEY: CUBLAS}
@@ -256,17 +285,21 @@ def test_without_the_library_our_kernel_serves(why: str, library: Library, cupy:
     assert offered and CUBLAS not in offered
 
 
-@pytest.mark.parametrize("status, name", [(13, "CUBLAS_STATUS_EXECUTION_FAILED"), (15, "CUBLAS_STATUS_NOT_SUPPORTED")])
+@pytest.mark.parametrize("status, name",
+                         [(13, "CUBLAS_STATUS_EXECUTION_FAILED"),
+                          (15, "CUBLAS_STATUS_NOT_SUPPORTED")])
 def test_an_error_says_what_and_for_which_product(status: int, name: str, library: Library):
     backend = by_cublas(CupyBackend(tf32="never"))
     library.fake.fake_fail_next(status)
-    with pytest.raises(RuntimeError, match=rf"cublasGemmStridedBatchedEx: expected CUBLAS_STATUS_SUCCESS\. Received: {name} "
-                                           r"for 1 products \(7, 11\) x \(11, 5\) of float32, Fma<float>\."):
+    with pytest.raises(RuntimeError, match=rf"cublasGemmStridedBatchedEx: expected "
+                                           rf"CUBLAS_STATUS_SUCCESS\. Received: {name} "
+                                           r"for 1 products \(7, 11\) x \(11, 5\) of float32, "
+                                           r"Fma<float>\."):
         product(backend)
     product(backend)
 
 
-# --- handles, streams, memory --------------------------------------------------------------------------------------------
+# --- handles, streams, memory ---------------------------------------------------------------------
 
 def test_a_backend_has_one_handle_which_goes_with_it(library: Library):
     backend = by_cublas(CupyBackend(tf32="never"))
@@ -303,12 +336,14 @@ class Diary:
 
 def test_one_thread_at_a_time_sets_the_stream_then_the_memory_and_multiplies(cupy: FakeCupy):
     diary = Diary()
-    handle, a = cublas.Cublas(diary, cupy.cuda, 0), cublas.Matrices(cupy.empty((3, 3), np.float32), False, 3, 0)
+    handle, a = (cublas.Cublas(diary, cupy.cuda, 0),
+                 cublas.Matrices(cupy.empty((3, 3), np.float32), False, 3, 0))
     diary.calls.clear()
 
     def multiply() -> None:
         for _ in range(50):
-            handle.multiply("Fma<float>", (1, 3, 3, 3), a, a, a, accumulate=False, stream=0, workspace=a.array)
+            handle.multiply("Fma<float>", (1, 3, 3, 3), a, a, a, accumulate=False, stream=0,
+                            workspace=a.array)
     threads = [threading.Thread(target=multiply) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -316,7 +351,8 @@ def test_one_thread_at_a_time_sets_the_stream_then_the_memory_and_multiplies(cup
         thread.join()
     turns = [diary.calls[k:k + 3] for k in range(0, len(diary.calls), 3)]
     assert len(turns) == 200 and all(len({who for _, who in turn}) == 1 for turn in turns)
-    assert all([what for what, _ in turn] == ["cublasSetStream_v2", "cublasSetWorkspace_v2", "cublasGemmStridedBatchedEx"]
+    assert all([what for what, _ in turn] == ["cublasSetStream_v2", "cublasSetWorkspace_v2",
+                                              "cublasGemmStridedBatchedEx"]
                for turn in turns)
 
 
@@ -334,8 +370,10 @@ def test_no_handle_is_made_while_a_stream_is_captured(library: Library):
     assert library.fake.fake_handles() == library.products == 1
 
 
-@pytest.mark.parametrize("capability, mebibytes", [("80", 8), ("89", 8), ("90", 32), ("100", 32), ("120", 32)])
-def test_its_memory_is_as_large_as_nvidia_recommends(capability: str, mebibytes: int, library: Library, cupy: FakeCupy,
+@pytest.mark.parametrize("capability, mebibytes",
+                         [("80", 8), ("89", 8), ("90", 32), ("100", 32), ("120", 32)])
+def test_its_memory_is_as_large_as_nvidia_recommends(capability: str, mebibytes: int,
+                                                     library: Library, cupy: FakeCupy,
                                                      monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cupy.cuda.Device, "compute_capability", capability)
     handle = CupyBackend(tf32="never")._cublas
@@ -354,10 +392,11 @@ def test_its_memory_comes_from_the_pool_of_the_moment(library: Library, cupy: Fa
     assert workspace._buffer.pool() is pool
 
 
-# --- the real library ----------------------------------------------------------------------------------------------------
+# --- the real library -----------------------------------------------------------------------------
 
 def test_the_real_library_has_the_functions():
-    pathfinder = pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder, a part of CuPy, is not installed")
+    pathfinder = pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder, a part of CuPy, "
+                                                               "is not installed")
     try:
         file = pathfinder.load_nvidia_dynamic_lib("cublas").abs_path
     except pathfinder.DynamicLibNotFoundError as error:

@@ -1,4 +1,5 @@
-"""CupyBackend where there is no GPU: errors that say why and what to do, `auto`, device numbers, launch arithmetic."""
+"""CupyBackend where there is no GPU: errors that say why and what to do, `auto`, device numbers,
+launch arithmetic."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from xpnet.backends import BackendError, Window, available, get_backend
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend, kernels
 
-CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]       # what there is without a GPU, the best last
+# what there is without a GPU, the best last
+CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 
 
 @pytest.fixture
@@ -33,7 +35,8 @@ def two_gpus(folder: Path):
 
 
 def fake(count: Any = 1, **attributes: Any) -> SimpleNamespace:
-    """As much of a CuPy as is looked at before the first kernel; `count` is a number of GPUs, or an error."""
+    """As much of a CuPy as is looked at before the first kernel; `count` is a number of GPUs, or an
+    error."""
     class CUDARuntimeError(RuntimeError):
         pass
 
@@ -45,11 +48,12 @@ def fake(count: Any = 1, **attributes: Any) -> SimpleNamespace:
     return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime), **attributes)
 
 
-# --- a GPU that cannot be used ----------------------------------------------------------------------------------------
+# --- a GPU that cannot be used --------------------------------------------------------------------
 
 UNUSABLE = {
     "no CuPy": (None, "CuPy is not installed", r'pip install "xpnet\[cuda13\]"'),
-    "no driver": (fake("cudaErrorInsufficientDriver: too old"), "no usable NVIDIA driver .cudaErrorInsufficientDriver",
+    "no driver": (fake("cudaErrorInsufficientDriver: too old"), "no usable NVIDIA driver "
+                                                                ".cudaErrorInsufficientDriver",
                   "Install or update the driver"),
     "no GPU": (fake(0), "there is no GPU", "nvidia-smi"),
 }
@@ -102,30 +106,35 @@ print(net.backend.name, net.backend.note)
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                             cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(CPU[-1]) and "libcudart.so.13: cannot open shared object file" in result.stdout
+    assert (result.stdout.startswith(CPU[-1]) and "libcudart.so.13: cannot open shared object "
+                                                  "file" in result.stdout)
 
 
 def test_the_backend_is_not_imported_before_it_is_asked_for():
-    program = "import sys, xpnet; print('cupy' in sys.modules, 'xpnet.backends.cupy.backend' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
-                            cwd=ROOT)
+    program = ("import sys, xpnet; print('cupy' in sys.modules, 'xpnet.backends.cupy.backend' in "
+               "sys.modules)")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                            check=True, cwd=ROOT)
     assert result.stdout.split() == ["False", "False"]
 
 
 def test_a_gpu_that_cannot_run_a_kernel(two_gpus: FakeCupy, monkeypatch: pytest.MonkeyPatch):
     class BrokenModule:
         def __init__(self, **_: Any) -> None:
-            raise two_gpus.cuda.compiler.CompileException("cannot open source file\n   'cuda_fp16.h'")
+            raise two_gpus.cuda.compiler.CompileException("cannot open source file\n   "
+                                                          "'cuda_fp16.h'")
     monkeypatch.setattr(two_gpus, "RawModule", BrokenModule)
-    with pytest.raises(BackendError, match=r"cupy:1: .*cannot open source file 'cuda_fp16.h'.*pip install"):
+    with pytest.raises(BackendError, match=r"cupy:1: .*cannot open source file 'cuda_fp16.h'.*pip "
+                                           r"install"):
         get_backend("cupy:1")
     assert "cuda_fp16.h" in get_backend("auto").note
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 def test_devices_are_found_by_number(two_gpus: FakeCupy):
-    assert [get_backend(name).name for name in ("cupy", "cupy:0", "cupy:1")] == ["cupy:0", "cupy:0", "cupy:1"]
+    assert ([get_backend(name).name for name in ("cupy", "cupy:0", "cupy:1")]
+            == ["cupy:0", "cupy:0", "cupy:1"])
     assert available() == [*CPU, "cupy:0", "cupy:1"]
     chosen = get_backend("auto")
     assert (chosen.name, chosen.note) == ("cupy:0", "")
@@ -133,10 +142,12 @@ def test_devices_are_found_by_number(two_gpus: FakeCupy):
 
 
 def test_the_digits_of_products_can_be_chosen(two_gpus: FakeCupy):
-    chosen: Any = [get_backend("cupy"), get_backend("cupy:1", tf32="never"), get_backend("auto", tf32="always")]
+    chosen: Any = [get_backend("cupy"), get_backend("cupy:1", tf32="never"),
+                   get_backend("auto", tf32="always")]
     assert [backend.tf32 for backend in chosen] == ["convolutions", "never", "always"]
     for name in ("numpy", "cupy"):
-        with pytest.raises(ValueError, match="get_backend: expected tf32 to be 'never', .* Received: tf32=.on.\\."):
+        with pytest.raises(ValueError, match="get_backend: expected tf32 to be 'never', .* "
+                                             "Received: tf32=.on.\\."):
             get_backend(name, tf32="on")
     with pytest.raises(ValueError, match="CupyBackend: expected tf32"):
         CupyBackend(tf32="on")
@@ -144,7 +155,8 @@ def test_the_digits_of_products_can_be_chosen(two_gpus: FakeCupy):
 
 @pytest.mark.parametrize("device", [2, 17, -1])
 def test_a_device_that_is_not_there(device: int, two_gpus: FakeCupy):
-    with pytest.raises(BackendError, match=f"cupy:{device}: there is no such GPU. Use one of these: cupy:0, cupy:1"):
+    with pytest.raises(BackendError, match=f"cupy:{device}: there is no such GPU. Use one of "
+                                           "these: cupy:0, cupy:1"):
         CupyBackend(device)
 
 
@@ -155,7 +167,9 @@ def test_methods_run_on_their_own_device_whatever_the_current_one(two_gpus: Fake
     bits = second.random_bits(5, (1, 2), counter)
     assert bits.device.id == 1 and two_gpus.current == 0
     assert second.empty((2,), np.float32).device.id == 1
-    np.testing.assert_array_equal(second.to_numpy(bits), first.to_numpy(first.random_bits(5, (1, 2), first.asarray(counter))))
+    np.testing.assert_array_equal(second.to_numpy(bits),
+                                  first.to_numpy(
+                                      first.random_bits(5, (1, 2), first.asarray(counter))))
     with second.scope():
         assert two_gpus.current == 1
     assert two_gpus.current == 0
@@ -171,9 +185,11 @@ def test_asarray_copies_from_another_device_and_only_then(two_gpus: FakeCupy):
 
 
 def test_a_kernel_refuses_arguments_of_other_types(two_gpus: FakeCupy):
-    """What would be garbage on a GPU: the shim compares each argument with the kernel's parameter."""
+    """What would be garbage on a GPU: the shim compares each argument with the kernel's
+    parameter."""
     backend = CupyBackend(0)
-    with pytest.raises(TypeError, match="random_bits: expected the arguments Pu4 i8 u8 u8 Pu8 . Received: Pu4 i8 u8 u8 Pf8"):
+    with pytest.raises(TypeError, match="random_bits: expected the arguments Pu4 i8 u8 u8 Pu8 . "
+                                        "Received: Pu4 i8 u8 u8 Pf8"):
         backend.random_bits(5, (1, 2), backend.asarray(np.zeros(2)))
 
 
@@ -181,7 +197,7 @@ def test_the_methods_have_the_parameters_and_defaults_of_the_contract():
     assert different_signatures(CupyBackend) == set()
 
 
-# --- launch arithmetic ------------------------------------------------------------------------------------------------
+# --- launch arithmetic ----------------------------------------------------------------------------
 
 def test_vector_width():
     assert cuda_launch.widths(np.dtype(np.float16)) == (1, 2, 4, 8)
@@ -189,18 +205,23 @@ def test_vector_width():
     assert cuda_launch.widths(np.dtype(np.float64)) == (1, 2)
     assert cuda_launch.vector_width(128, [(0, 4)]) == 4
     assert cuda_launch.vector_width(6, [(0, 4)]) == 2               # 4 does not divide 6
-    assert cuda_launch.vector_width(128, [(512, 4), (8, 4)]) == 2   # one array starts at an odd address
-    assert cuda_launch.vector_width(128, [(0, 4), (2, 1)]) == 2     # four bytes of argmax want a multiple of four
-    assert cuda_launch.vector_width(128, [(0, 2), (16, 4)]) == 8    # 32 bytes of argmax are two accesses of 16
+    # one array starts at an odd address
+    assert cuda_launch.vector_width(128, [(512, 4), (8, 4)]) == 2
+    # four bytes of argmax want a multiple of four
+    assert cuda_launch.vector_width(128, [(0, 4), (2, 1)]) == 2
+    # 32 bytes of argmax are two accesses of 16
+    assert cuda_launch.vector_width(128, [(0, 2), (16, 4)]) == 8
     assert cuda_launch.vector_width(1, [(0, 8)]) == 1
 
 
 @given(*[st.integers(0, 2**31 - 1)] * 4)
-def test_launches_keep_to_the_limits_and_use_their_threads(channels: int, rows: int, columns: int, vectors: int):
+def test_launches_keep_to_the_limits_and_use_their_threads(channels: int, rows: int, columns: int,
+                                                           vectors: int):
     grid, block = cuda_launch.row_launch(channels, rows, columns, vectors)
     check_limits(grid, block)
     assert block[0] * block[1] * block[2] <= cuda_launch.THREADS
-    assert block[0] < 2 * max(vectors, 1) and block[1] < 2 * max(columns, 1) and block[2] < 2 * max(rows, 1)
+    assert (block[0] < 2 * max(vectors, 1) and block[1] < 2 * max(columns, 1)
+            and block[2] < 2 * max(rows, 1))
     assert grid[0] * block[2] >= rows and grid[1] == max(1, min(channels, 65535))
     grid, block = cuda_launch.flat_launch(channels * rows)
     check_limits(grid, block)
@@ -214,14 +235,16 @@ def test_the_pieces_of_rows_cover_them_once(rows: int, vectors: int, width: int)
     _, length, _, per_row = (int(n) for n in pieces.item())
     assert block[0] * block[1] <= cuda_launch.THREADS and block[0] & (block[0] - 1) == 0
     assert length % width == 0 and (per_row - 1) * length < size <= per_row * length
-    assert grid[0] == per_row and per_row * rows <= cuda_launch.BLOCKS * block[1] + rows      # no more than were asked for
+    # no more than were asked for
+    assert grid[0] == per_row and per_row * rows <= cuda_launch.BLOCKS * block[1] + rows
 
 
 @given(st.integers(1, 2**17), st.integers(1, 2**33), st.sampled_from((1, 2, 4, 8)))
 def test_classes_are_shared_where_samples_are_few(classes: int, samples: int, widest: int):
     width, (grid, block) = cuda_launch.softmax_launch(classes, samples * widest, widest)
     check_limits(grid, block)
-    assert width in (1, widest) and block[0] * block[1] <= cuda_launch.THREADS and block[1] & (block[1] - 1) == 0
+    assert (width in (1, widest) and block[0] * block[1] <= cuda_launch.THREADS
+            and block[1] & (block[1] - 1) == 0)
     assert block[1] <= classes and (samples * widest) % width == 0
     if classes >= 1000 and samples * widest <= 128:
         assert block[1] >= 128 and grid[0] >= samples * widest / 2
@@ -235,18 +258,22 @@ def test_sizes_that_do_not_fit_into_the_struct_are_refused():
 def test_the_struct_is_the_one_of_the_kernels():
     text = re.search(r"struct Window \{(.*?)\};", cuda_launch.source("im2col"), re.DOTALL)
     assert text is not None
-    fields = [name.strip() for line in re.findall(r"int ([^;]*);", text[1]) for name in line.split(",")]
+    fields = [name.strip() for line in re.findall(r"int ([^;]*);", text[1])
+              for name in line.split(",")]
     assert fields == list(cuda_launch.WINDOW.names or ())
     text = re.search(r"struct Pieces \{(.*?)\};", cuda_launch.source("activation"), re.DOTALL)
     assert text is not None
     assert re.sub(r"\s+", " ", text[1]).strip() == "i64 size, length; int rows, per_row;"
-    assert cuda_launch.PIECES.names == ("size", "length", "rows", "per_row") and cuda_launch.PIECES.itemsize == 24
+    assert (cuda_launch.PIECES.names == ("size", "length", "rows", "per_row")
+            and cuda_launch.PIECES.itemsize == 24)
     values = cuda_launch.window_struct((3, 9, 8, 5), Window((3, 2), (2, 1), (1, 0, 2, 3), (1, 2)))
     assert values.item() == (9, 8, 4, 11, 5, 3, 2, 2, 1, 1, 2, 1, 2)
 
 
 def test_the_list_of_kernels_is_what_the_sources_define():
     for family, names in kernels().items():
-        defined = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(", cuda_launch.source(family)))
+        defined = set(re.findall(r"__global__ void "
+                                 r"(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(",
+                                 cuda_launch.source(family)))
         assert {name.partition("<")[0] for name in names} == defined
         assert len(set(names)) == len(names)

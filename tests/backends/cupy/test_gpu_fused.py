@@ -1,4 +1,5 @@
-"""The fused passes and the pooling kernels on a real GPU: every instantiation, many blocks at a time, and large arrays."""
+"""The fused passes and the pooling kernels on a real GPU: every instantiation, many blocks at a
+time, and large arrays."""
 
 from __future__ import annotations
 
@@ -16,8 +17,10 @@ from xpnet.backends.cupy import launch as cuda_launch
 pytestmark = pytest.mark.gpu
 skip_module_without_gpu()
 
-# (C, H, W, N): few long channels, rows of odd length, more channels than blocks, more rows than a grid has in y
-MANY_BLOCKS = [(1, 96, 96, 256), (3, 64, 65, 128), (5, 33, 31, 67), (2100, 4, 4, 32), (70000, 1, 2, 9)]
+# (C, H, W, N): few long channels, rows of odd length, more channels than blocks, more rows than a
+# grid has in y
+MANY_BLOCKS = [(1, 96, 96, 256), (3, 64, 65, 128), (5, 33, 31, 67), (2100, 4, 4, 32),
+               (70000, 1, 2, 9)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,8 @@ def test_the_same_sums_have_the_same_bits(gpu: Backend):
     x, gamma = normal(4, 64, 64, 128), np.ones(4, np.float32)
     with gpu.scope():
         device, ones = gpu.asarray(x), gpu.asarray(gamma)
-        runs = [[gpu.to_numpy(a) for a in gpu.batch_norm(device, ones, ones, 1e-5, activation="tanh")] for _ in range(20)]
+        runs = ([[gpu.to_numpy(a) for a in gpu.batch_norm(device, ones, ones, 1e-5,
+                                                          activation="tanh")] for _ in range(20)])
     assert all(same_bits(a, b) for run in runs for a, b in zip(run, runs[0]))
 
 

@@ -1,4 +1,5 @@
-"""Every layer on a real GPU against the same layer on NumPy: in full digits, and in TF32. kernel_checks.py does it without."""
+"""Every layer on a real GPU against the same layer on NumPy: in full digits, and in TF32.
+kernel_checks.py does it without."""
 
 from __future__ import annotations
 

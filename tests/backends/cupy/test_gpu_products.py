@@ -1,4 +1,5 @@
-"""Matrix products and convolutions on a real GPU, at the sizes of real layers: many blocks, many splits, every arithmetic."""
+"""Matrix products and convolutions on a real GPU, at the sizes of real layers: many blocks, many
+splits, every arithmetic."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ LAYERS = {
     "a single sample": ((32, 30, 30, 1), 48, Window.make(5, padding=2), 1),
 }
 # arithmetic: (type, the backend's tf32, ||a - b|| / ||b|| against float64)
-ARITHMETIC: dict[str, tuple[Any, str, float]] = {"float32": (np.float32, "never", 1e-5), "tf32": (np.float32, "always", 2e-3),
+ARITHMETIC: dict[str, tuple[Any, str, float]] = {"float32": (np.float32, "never", 1e-5),
+                                                 "tf32": (np.float32, "always", 2e-3),
                                                  "half": (np.float16, "never", 5e-3)}
 
 
@@ -36,9 +38,12 @@ def results(gpu: Backend, layer: str, dtype: Any) -> list[np.ndarray]:
     shape, F, window, groups = LAYERS[layer]
     OH, OW = window.output_size(*shape[1:3])
     with gpu.scope():
-        x, W, dy = (gpu.asarray(a.astype(np.float16).astype(dtype)) for a in (      # no type rounds them any further
-            normal(*shape), normal(F, shape[0] // groups, *window.kernel, seed=1), normal(F, OH, OW, shape[3], seed=2)))
-        made = (gpu.conv2d(x, W, window, groups=groups, activation="relu"), gpu.conv2d_dx(dy, W, shape, window, groups=groups),
+        # no type rounds them any further
+        x, W, dy = (gpu.asarray(a.astype(np.float16).astype(dtype)) for a in (
+            normal(*shape), normal(F, shape[0] // groups, *window.kernel, seed=1),
+            normal(F, OH, OW, shape[3], seed=2)))
+        made = (gpu.conv2d(x, W, window, groups=groups, activation="relu"),
+                gpu.conv2d_dx(dy, W, shape, window, groups=groups),
                 gpu.conv2d_dW(x, dy, window, groups=groups))
         return [gpu.to_numpy(a) for a in made]
 

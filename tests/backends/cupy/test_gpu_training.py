@@ -1,6 +1,7 @@
-"""Training on a real GPU: captured steps against steps that are not, samples that travel against samples that lie there,
-and a loss curve against NumPy's. What these tests do is what test_capture.py and test_input_pipeline.py do on a pretended
-GPU; that CUDA takes it is seen only here.
+"""Training on a real GPU: captured steps against steps that are not, samples that travel against
+samples that lie there, and a loss curve against NumPy's. What these tests do is what
+test_capture.py and test_input_pipeline.py do on a pretended GPU; that CUDA takes it is seen only
+here.
 """
 
 from __future__ import annotations
@@ -30,19 +31,23 @@ def gpu() -> Backend:
     return gpu_or_skip()
 
 
-def fitted(gpu: Backend, capture: bool, count: int = 400, **settings: Any) -> tuple[dict[str, np.ndarray], list[Any]]:
+def fitted(gpu: Backend, capture: bool, count: int = 400,
+           **settings: Any) -> tuple[dict[str, np.ndarray], list[Any]]:
     given = QUIET | {"optimizer": xn.Adam(1e-2), "epochs": 4, "batch_size": 8} | settings
     net = network(gpu)
     history = net.fit(*samples(count), capture=capture, validation=samples(99, seed=1), **given)
     assert net.step is not None and net.step.capture == capture       # capturing did not fail
-    return learned(net) | {"predicted": net.predict(samples(300, seed=2)[0])}, history["loss"] + history["val_loss"]
+    return (learned(net) | {"predicted": net.predict(samples(300, seed=2)[0])},
+            history["loss"] + history["val_loss"])
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"count": 403, "schedule": "one_cycle"}, {"optimizer": xn.SGD(0.05, momentum=0.9, nesterov=True)},
+    {}, {"count": 403, "schedule": "one_cycle"},
+    {"optimizer": xn.SGD(0.05, momentum=0.9, nesterov=True)},
     {"optimizer": xn.AdamW(1e-2), "shuffle": False},
-    {"optimizer": xn.Regularized(xn.RMSprop(1e-3, momentum=0.5, centered=True, eps=1e-3), l1=1e-4, clip_value=0.5, clip_norm=1.0,
-                                 max_norm=2.0), "schedule": xn.ReduceOnPlateau(patience=0)},
+    {"optimizer": xn.Regularized(xn.RMSprop(1e-3, momentum=0.5, centered=True, eps=1e-3), l1=1e-4,
+                                 clip_value=0.5, clip_norm=1.0, max_norm=2.0),
+     "schedule": xn.ReduceOnPlateau(patience=0)},
 ], ids=["adam", "short last batch, one cycle", "nesterov", "adamw", "regularized"])
 def test_captured_steps_have_the_same_bits(settings: dict[str, Any], gpu: Backend):
     eager, captured = fitted(gpu, False, **settings), fitted(gpu, True, **settings)
@@ -66,21 +71,25 @@ def test_every_model_can_be_captured(name: str, gpu: Backend):
     found = []
     for capture in (False, True):
         net = make(shape, backend=gpu)
-        history = net.fit(x, targets[0], loss=targets[1], optimizer=xn.SGD(1e-3), epochs=2, batch_size=8, capture=capture,
-                          verbose=False)
+        history = net.fit(x, targets[0], loss=targets[1], optimizer=xn.SGD(1e-3), epochs=2,
+                          batch_size=8, capture=capture, verbose=False)
         assert net.step is not None and net.step.capture == capture
         found.append((learned(net), history["loss"]))
     assert same(found[0][0], found[1][0]) and found[0][1] == found[1][1]
 
 
-@pytest.mark.parametrize("loss", [FromTheHost(), ByCublas(), Waiting(), Looking()], ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("loss", [FromTheHost(), ByCublas(), Waiting(), Looking()],
+                         ids=lambda loss: type(loss).__name__)
 def test_what_cannot_be_captured_falls_back(loss: xn.Loss, gpu: Backend):
     net, control = network(gpu), network(gpu)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        net.fit(*samples(), loss=loss, optimizer=xn.Adam(1e-2), batch_size=4, epochs=3, verbose=False)
-    assert [str(w.message)[:46] for w in caught] == ["TrainStep: the step could not be captured and "]
-    control.fit(*samples(), loss=loss, optimizer=xn.Adam(1e-2), batch_size=4, epochs=3, verbose=False, capture=False)
+        net.fit(*samples(), loss=loss, optimizer=xn.Adam(1e-2), batch_size=4, epochs=3,
+                verbose=False)
+    assert [str(w.message)[:46] for w in caught] == ["TrainStep: the step could not be captured "
+                                                     "and "]
+    control.fit(*samples(), loss=loss, optimizer=xn.Adam(1e-2), batch_size=4, epochs=3,
+                verbose=False, capture=False)
     assert same(learned(net), learned(control))
     fitted(gpu, True)                           # nothing is left of the failure
 
@@ -109,7 +118,8 @@ def test_a_large_batch_through_the_ring(gpu: Backend, monkeypatch: pytest.Monkey
 
 
 def test_streams_of_the_user(gpu: Backend):
-    """What was computed on another stream just before is there in time, and what a step computes is there after it."""
+    """What was computed on another stream just before is there in time, and what a step computes is
+    there after it."""
     xp = gpu.xp
     x, y = samples(64)
     with xp.cuda.Stream(non_blocking=True):
@@ -125,12 +135,14 @@ def test_streams_of_the_user(gpu: Backend):
             step(net.batch_last(x), gpu.asarray(y))
         assert gpu.to_numpy(net.counters - before).tolist() == [10, 0]
     control = network(gpu)
-    control.fit(x + np.uint8(20), y, **QUIET, optimizer=xn.Adam(1e-2), epochs=4, batch_size=8, capture=False)
+    control.fit(x + np.uint8(20), y, **QUIET, optimizer=xn.Adam(1e-2), epochs=4, batch_size=8,
+                capture=False)
     assert same(found, learned(control))
 
 
 def test_the_loss_curve_is_numpys(gpu: Backend):
-    """Twenty epochs of 50 steps with dropout, batch norm and Adam: NumPy's float32 and float64 end 2e-6 apart."""
+    """Twenty epochs of 50 steps with dropout, batch norm and Adam: NumPy's float32 and float64 end
+    2e-6 apart."""
     curves = []
     for backend in (gpu, "numpy"):
         net = network(backend)

@@ -1,4 +1,5 @@
-"""How samples reach a GPU that is pretended: uploaded once where they fit, else through a ring of pinned memory."""
+"""How samples reach a GPU that is pretended: uploaded once where they fit, else through a ring of
+pinned memory."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from xpnet.backends.cupy.backend import CupyBackend
 from xpnet.backends.cupy.batches import SLOTS, DeviceFeed, HostFeed
 
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
-LITTLE = 120_000        # bytes of memory: the 600 pictures of 64 bytes do not fit into a quarter, the labels do
+# bytes of memory: the 600 pictures of 64 bytes do not fit into a quarter, the labels do
+LITTLE = 120_000
 
 # Which streams work only when they must: all orders in which a GPU may do the work are allowed.
 ORDERS: dict[str, Callable[[CupyBackend], Callable[[Stream], bool]]] = {
@@ -36,7 +38,7 @@ def many() -> tuple[np.ndarray, np.ndarray]:
     return x / np.float32(255), y
 
 
-# --- fit, evaluate, predict -------------------------------------------------------------------------------------------
+# --- fit, evaluate, predict -----------------------------------------------------------------------
 
 def trained(folder: Path, memory: int, order: str) -> tuple[Any, ...]:
     x, y = many()
@@ -44,9 +46,11 @@ def trained(folder: Path, memory: int, order: str) -> tuple[Any, ...]:
         gpus.late = ORDERS[order](backend)
         net = network(backend)
         fits = isinstance(backend.feed(x, np.float32, 8), DeviceFeed)
-        history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2, batch_size=35, validation=(x[:60], y[:60]))
+        history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2, batch_size=35,
+                          validation=(x[:60], y[:60]))
         figures = [history["loss"], history["val_loss"], net.evaluate(x, y, batch_size=50)]
-        return fits, learned(net) | {"predicted": net.predict(x, batch_size=50)}, figures, gpus.graphs
+        return (fits, learned(net) | {"predicted": net.predict(x, batch_size=50)}, figures,
+                gpus.graphs)
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +93,13 @@ def test_a_captured_step_is_four_launches(folder: Path):
 
 
 def test_bytes_and_a_rescaling_layer_are_the_pictures_as_floats(folder: Path, backend: Backend):
-    def trained(where: Any, x: np.ndarray, *first: xn.Layer) -> tuple[dict[str, np.ndarray], list[float], np.ndarray]:
-        net = xn.Sequential([*first, xn.Flatten(name="f"), xn.Linear(8, activation="tanh", name="a"), xn.Linear(4, name="b")],
+    def trained(where: Any, x: np.ndarray, *first: xn.Layer
+                ) -> tuple[dict[str, np.ndarray], list[float], np.ndarray]:
+        net = xn.Sequential([*first, xn.Flatten(name="f"),
+                             xn.Linear(8, activation="tanh", name="a"), xn.Linear(4, name="b")],
                             input_shape=(1, 4, 4), backend=where)
-        history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2, batch_size=16, validation=(x, y))
+        history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=2, batch_size=16,
+                          validation=(x, y))
         return learned(net), history["val_loss"], net.predict(x)
 
     x, y = samples(70)
@@ -104,12 +111,14 @@ def test_bytes_and_a_rescaling_layer_are_the_pictures_as_floats(folder: Path, ba
             assert np.array_equal(as_bytes[2], as_floats[2])
 
 
-# --- the ring ---------------------------------------------------------------------------------------------------------
+# --- the ring -------------------------------------------------------------------------------------
 
 FORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "float32": lambda a: a, "uint8": lambda a: a.astype(np.uint8), "bool": lambda a: a > 5, "int64": lambda a: a.astype(np.int64),
+    "float32": lambda a: a, "uint8": lambda a: a.astype(np.uint8), "bool": lambda a: a > 5,
+    "int64": lambda a: a.astype(np.int64),
     "float16": lambda a: a.astype(np.float16), "big-endian": lambda a: a.astype(">f4"),
-    "every second": lambda a: np.repeat(a, 2, axis=0)[::2], "transposed": lambda a: a.transpose(0, 2, 1)}
+    "every second": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "transposed": lambda a: a.transpose(0, 2, 1)}
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -127,8 +136,8 @@ def test_every_form_of_samples_comes_through_the_ring(form: str, order: str, fol
                 for start in range(0, 50, 8):
                     stop = min(start + 8, 50)
                     out = backend.empty((*a.shape[1:], stop - start), np.float32)
-                    batches.append((feed.batch(start, stop), feed.batch(start, stop, out), there.batch(start, stop),
-                                    right.batch(start, stop)))
+                    batches.append((feed.batch(start, stop), feed.batch(start, stop, out),
+                                    there.batch(start, stop), right.batch(start, stop)))
                 for each in (feed, there, right):
                     each.arrange(np.random.default_rng(1).permutation(50))
             for *found, expected in batches:
@@ -136,7 +145,8 @@ def test_every_form_of_samples_comes_through_the_ring(form: str, order: str, fol
 
 
 def test_a_ring_is_small(folder: Path):
-    """It holds a few batches, however many samples there are, and the host does not wait before it is full."""
+    """It holds a few batches, however many samples there are, and the host does not wait before it
+    is full."""
     with pretended(folder, LATE["late"]) as (backend, gpus):
         a = np.zeros((10_000, 64), np.float32)
         with backend.stream():
@@ -151,16 +161,20 @@ def test_a_ring_is_small(folder: Path):
 
 
 MISSING: dict[str, tuple[str, Any, str, Callable[[CupyBackend, Any], bool]]] = {
-    "a batch is read before it came": ("late copies", Stream, "wait_event", lambda backend, who: who is backend._lane.compute),
+    "a batch is read before it came": ("late copies", Stream, "wait_event", lambda backend,
+                                       who: who is backend._lane.compute),
     "a batch comes before the last one was read": ("late steps", Stream, "wait_event",
-                                                   lambda backend, who: who is backend._lane.copies),
-    "the host fills memory that is being copied": ("late", Event, "synchronize", lambda backend, who: True),
+                                                   lambda backend,
+                                                   who: who is backend._lane.copies),
+    "the host fills memory that is being copied": ("late", Event, "synchronize", lambda backend,
+                                                   who: True),
 }
 
 
 @pytest.mark.parametrize("mistake", MISSING)
 def test_a_missing_event_is_noticed(mistake: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """The ring's events, taken away one by one: with streams that are late each of them is missed."""
+    """The ring's events, taken away one by one: with streams that are late each of them is
+    missed."""
     order, kind, method, forgets = MISSING[mistake]
     a = np.arange(200, dtype=np.float32).reshape(40, 5)
     with pretended(folder) as (backend, gpus):
@@ -169,7 +183,8 @@ def test_a_missing_event_is_noticed(mistake: str, folder: Path, monkeypatch: pyt
             feed = HostFeed(backend, a, np.float32, 4)
             backend.synchronize()
             gpus.late = ORDERS[order](backend)
-            monkeypatch.setattr(kind, method, lambda self, *args: None if forgets(backend, self) else original(self, *args))
+            monkeypatch.setattr(kind, method, lambda self, *args: None if forgets(backend, self)
+                                else original(self, *args))
             batches = [feed.batch(k, k + 4) for k in range(0, 40, 4)]
             found = [backend.to_numpy(batch) for batch in batches]
     assert not all(np.array_equal(batch, a[4 * k:4 * k + 4].T) for k, batch in enumerate(found))

@@ -1,4 +1,5 @@
-"""Which way serves a shape: the usual one, the table's, the clock's; and what is kept of the clock's choices."""
+"""Which way serves a shape: the usual one, the table's, the clock's; and what is kept of the
+clock's choices."""
 
 from __future__ import annotations
 
@@ -27,8 +28,10 @@ WINDOW, X, FILTERS = Window.make(3, padding=1), (2, 6, 6, 4), 5
 
 
 @pytest.fixture
-def clock(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A pretended GPU whose clock is ours: `seconds` are what the next measurements give, `timed` how many there were."""
+def clock(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+          ) -> Iterator[SimpleNamespace]:
+    """A pretended GPU whose clock is ours: `seconds` are what the next measurements give, `timed`
+    how many there were."""
     told = SimpleNamespace(seconds=iter(()), timed=0)
 
     def elapsed(start: Any, stop: Any) -> float:
@@ -53,7 +56,7 @@ def ran(backend: CupyBackend) -> list[str]:
     try:
         result = backend.to_numpy(backend.gemm(backend.asarray(a), backend.asarray(b)))
     finally:
-        del backend._launch                                                                 # type: ignore[method-assign]
+        del backend._launch  # type: ignore[method-assign]
     assert distance(result, a @ b) < 1e-5
     return [name for name in launched if "_" not in name.split("<")[0]]
 
@@ -77,9 +80,11 @@ def test_the_fastest_way_is_taken_and_remembered(clock: SimpleNamespace, tmp_pat
     math = cuda_plans.SIMPLE[np.dtype(np.float32)]
     usual, others = cuda_plans.plan(math, 70, 90, 200, 1).way, cuda_plans.other_plans(math, 200)
     first = CupyBackend(autotune=True)
-    # The last of the other tiled plans is the fastest; whatever else is offered after them takes longer.
+    # The last of the other tiled plans is the fastest; whatever else is offered after them takes
+    # longer.
     tiled = [way for way in others if way != usual]
-    clock.seconds = iter([2.0] * cuda_tuning.ROUNDS * len(tiled) + [1.0] * cuda_tuning.ROUNDS + [3.0] * 30)
+    clock.seconds = (iter([2.0] * cuda_tuning.ROUNDS * len(tiled) + [1.0] * cuda_tuning.ROUNDS
+                          + [3.0] * 30))
     assert ran(first)[-1:] == product("{}, {}".format(*tiled[-1]))
     assert first.tuning[KEY] == tiled[-1]
     timed = clock.timed
@@ -91,7 +96,8 @@ def test_the_fastest_way_is_taken_and_remembered(clock: SimpleNamespace, tmp_pat
     ran(second)
     assert clock.timed == timed and second.tuning == first.tuning
     file, = (tmp_path / "xpnet" / "plans").iterdir()
-    assert file.name.startswith("Pretended-GPU-3000-") and json.loads(file.read_text()) == first.tuning
+    assert (file.name.startswith("Pretended-GPU-3000-") and json.loads(file.read_text())
+            == first.tuning)
 
 
 def test_what_others_measured_is_not_used_without_being_asked_for(clock: SimpleNamespace):
@@ -108,7 +114,8 @@ def test_ways_that_were_kept_with_a_run_are_used_again(clock: SimpleNamespace):
     assert backend.tuning == {KEY: [128, 128, 2]}
 
 
-def test_the_committed_table_comes_before_the_rules(clock: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_committed_table_comes_before_the_rules(clock: SimpleNamespace, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch):
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"sm_90": {KEY: [128, 128, 1]}, "sm_80": {KEY: [64, 64, 1]}}))
     monkeypatch.setattr(cuda_tuning, "TABLE", table)
@@ -125,7 +132,8 @@ def test_a_way_that_is_none_gives_the_usual_one(way: Any, clock: SimpleNamespace
 
 
 DAMAGED = {
-    "empty": "", "half": "{", "list": "[1, 2]", "zero": "\x00", "null": "null", "digits": "9" * 5000,
+    "empty": "", "half": "{", "list": "[1, 2]", "zero": "\x00", "null": "null",
+    "digits": "9" * 5000,
     "deep lists": "[" * 100_000, "deep tables": '{"a": ' * 100_000,
     "huge": f'{{"{"a" * cuda_tuning.MOST}": 1}}', "link": f'{{"{KEY}": [64, 64, 1]}}'}
 
@@ -159,7 +167,8 @@ def test_nothing_is_timed_while_a_graph_is_recorded(clock: SimpleNamespace):
 @pytest.mark.parametrize("method", ["conv2d", "conv2d_dx", "conv2d_dW"])
 def test_columns_are_written_where_that_is_faster(method: str, clock: SimpleNamespace):
     x, W, dy = normal(*X), normal(FILTERS, X[0], 3, 3), normal(FILTERS, *X[1:])
-    calls: dict[str, Any] = {"conv2d": (x, W, WINDOW), "conv2d_dx": (dy, W, X, WINDOW), "conv2d_dW": (x, dy, WINDOW)}
+    calls: dict[str, Any] = {"conv2d": (x, W, WINDOW), "conv2d_dx": (dy, W, X, WINDOW),
+                             "conv2d_dW": (x, dy, WINDOW)}
     backend, usual = CupyBackend(tf32="never"), CupyBackend(tf32="never")
     arguments = [backend.asarray(a) if isinstance(a, np.ndarray) else a for a in calls[method]]
     right = getattr(usual, method)(*arguments)
@@ -177,7 +186,8 @@ def test_columns_are_written_where_that_is_faster(method: str, clock: SimpleName
 
 
 def test_files_keep_what_the_clock_chose(tmp_path: Path):
-    """A backend made for the network gets the ways that the file has; one that others use stays as it is."""
+    """A backend made for the network gets the ways that the file has; one that others use stays as
+    it is."""
     backend, file = NumpyBackend(), tmp_path / "net.safetensors"
     net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend=backend)
     net.save(file)

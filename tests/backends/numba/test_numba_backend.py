@@ -1,4 +1,5 @@
-"""The numba backend against base.py: every public method, whole networks, what is left to NumPy, and how it is chosen."""
+"""The numba backend against base.py: every public method, whole networks, what is left to NumPy,
+and how it is chosen."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from xpnet.backends.numba.kernels import curves  # noqa: E402
 BACKEND = NumbaBackend()
 
 
-# --- the tables of all backends ---------------------------------------------------------------------------------------
+# --- the tables of all backends -------------------------------------------------------------------
 
 def test_overrides_keep_the_parameters_and_defaults_of_the_contract():
     assert different_signatures(NumbaBackend) == set()
@@ -45,7 +46,8 @@ def test_arrays_that_are_not_contiguous(case: Case):
 
 
 def test_the_number_of_threads_changes_no_bit():
-    """In a process that allows more threads than this machine may have cores, and no use of memory that was freed."""
+    """In a process that allows more threads than this machine may have cores, and no use of memory
+    that was freed."""
     run_script("""
 import os
 from cpu_cases import LARGE
@@ -94,7 +96,8 @@ def test_blas_adds_no_threads_of_its_own():
 def test_outputs_come_from_recycled_memory():
     x, W, window = normal(8, 24, 24, 32), normal(8, 8, 5, 5), Window.make(5)
     dy = normal(8, 20, 20, 32)
-    for make in (lambda: BACKEND.conv2d(x, W, window), lambda: BACKEND.conv2d_dx(dy, W, x.shape, window),
+    for make in (lambda: BACKEND.conv2d(x, W, window),
+                 lambda: BACKEND.conv2d_dx(dy, W, x.shape, window),
                  lambda: BACKEND.gemm(normal(600, 10), normal(10, 600))):
         y = make()
         address = y.ctypes.data
@@ -102,7 +105,7 @@ def test_outputs_come_from_recycled_memory():
         assert make().ctypes.data == address
 
 
-# --- whole networks ---------------------------------------------------------------------------------------------------
+# --- whole networks -------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("build, size", [(branches, 6), (digits, 12)], ids=["branches", "digits"])
 def test_gradients_through_a_network(build: Callable[..., xn.Network], size: int):
@@ -111,11 +114,14 @@ def test_gradients_through_a_network(build: Callable[..., xn.Network], size: int
     results = []
     for backend, dtype in ((BACKEND, "float32"), (Backend(), "float64")):
         net = build(backend, dtype=dtype)
-        net.fit(x, labels, loss="cross_entropy", optimizer=xn.SGD(0.0), batch_size=7, shuffle=False, verbose=False)
-        results.append((net.predict(x), *(p.grad for layer in net.layers for p in layer.parameters)))
+        net.fit(x, labels, loss="cross_entropy", optimizer=xn.SGD(0.0), batch_size=7, shuffle=False,
+                verbose=False)
+        results.append((net.predict(x),
+                        *(p.grad for layer in net.layers for p in layer.parameters)))
     for actual, exact in zip(*results, strict=True):
         # The bias in front of a batch norm has no gradient but rounding errors.
-        assert distance(actual, exact) < 1e-5 or np.abs(exact).max() < 1e-12 > np.abs(actual).max() - 1e-6
+        assert (distance(actual, exact) < 1e-5
+                or np.abs(exact).max() < 1e-12 > np.abs(actual).max() - 1e-6)
     assert sum(np.linalg.norm(exact) > 0.01 for exact in results[1]) > len(results[1]) // 2
 
 
@@ -124,14 +130,14 @@ def test_a_network_learns_the_same_as_on_numpy():
     outputs, losses = [], []
     for backend in (BACKEND, NumpyBackend()):
         net = digits(backend, "float32")
-        losses.append(net.fit(x, labels, loss="cross_entropy", optimizer=xn.Adam(1e-3), epochs=2, batch_size=25,
-                              verbose=False)["loss"])
+        losses.append(net.fit(x, labels, loss="cross_entropy", optimizer=xn.Adam(1e-3), epochs=2,
+                              batch_size=25, verbose=False)["loss"])
         outputs.append(net.predict(x))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
-    assert distance(*outputs) < 1e-3                                    # six steps let the differences of 1e-7 grow
+    assert distance(*outputs) < 1e-3  # six steps let the differences of 1e-7 grow
 
 
-# --- what NumPy answers -----------------------------------------------------------------------------------------------
+# --- what NumPy answers ---------------------------------------------------------------------------
 
 PLAIN = {"update_running", "tally"}     # no kernels
 
@@ -171,16 +177,19 @@ def kind(case: Case) -> str:
     samples = case.arrays.get("samples", case.options.get("samples"))
     if samples is not None:
         return f"gather_batch {samples.dtype} to {np.dtype(case.options['dtype'])}"
-    words = f"{case.method} {next(iter(case.arrays.values())).dtype} {case.options.get('activation') or ''}".strip()
+    words = (f"{case.method} {next(iter(case.arrays.values())).dtype} "
+             f"{case.options.get('activation') or ''}".strip())
     if case.method.startswith("max_pool") and case.options["window"].taps > 255:
         return f"{words}, 256 taps or more"
     return f"{words}, {case.label}" if case in RARE else words
 
 
-X, DY, FILTERS, POINTS = normal(2, 4, 4, 3), normal(5, 2, 2, 3), normal(5, 2, 3, 3), {"window": Window.make(3)}
+X, DY, FILTERS, POINTS = (normal(2, 4, 4, 3), normal(5, 2, 2, 3), normal(5, 2, 3, 3),
+                          {"window": Window.make(3)})
 RARE = [
     Case("conv2d", "filters float64", {"x": X, "W": FILTERS.astype(np.float64)}, POINTS),
-    Case("conv2d_dx", "filters float64", {"dy": DY, "W": FILTERS.astype(np.float64)}, POINTS | {"x_shape": X.shape}),
+    Case("conv2d_dx", "filters float64", {"dy": DY, "W": FILTERS.astype(np.float64)},
+         POINTS | {"x_shape": X.shape}),
     Case("conv2d_dW", "dy float64", {"x": X, "dy": DY.astype(np.float64)}, POINTS),
     Case("conv2d", "no samples", {"x": X[..., :0], "W": FILTERS}, POINTS),
     Case("gemm", "b float64", {"a": normal(3, 4), "b": normal(4, 5, dtype=np.float64)}),
@@ -189,7 +198,8 @@ RARE = [
 
 
 def test_what_falls_back_to_numpy():
-    """No kernel stands behind these calls: NumPy or the plain reference answers them, or has a part in them."""
+    """No kernel stands behind these calls: NumPy or the plain reference answers them, or has a part
+    in them."""
     answers: dict[bool, set[str]] = {True: set(), False: set()}
     for case in CASES + LARGE + RARE:
         if case.method in computing_methods() - PLAIN:
@@ -199,15 +209,17 @@ def test_what_falls_back_to_numpy():
                 agree(case, results, run(case, Backend()))
             others = {method for method, implementation in ran if implementation != "numba"}
             parts = others - {case.method} if case.method not in others else set()
-            answers[bool(others)].add(kind(case) + (f": {' '.join(sorted(parts))}" if parts else ""))
+            answers[bool(others)].add(kind(case) + (f": {' '.join(sorted(parts))}" if parts
+                                                    else ""))
     assert not answers[True] & answers[False]
-    double = {answer for both in answers.values() for answer in both if "float64" in re.split("[ ,]", answer)[1:2]
+    double = {answer for both in answers.values() for answer in both
+              if "float64" in re.split("[ ,]", answer)[1:2]
               or answer.endswith("to float64")}
     assert double & answers[False] == {"activate float64"}              # which returns its argument
     assert answers[True] - double == FALLS_BACK
 
 
-# --- how it is chosen -------------------------------------------------------------------------------------------------
+# --- how it is chosen -----------------------------------------------------------------------------
 
 def test_auto_prefers_numba_to_numpy_and_says_why_not_the_gpu():
     with installed(None):
@@ -222,7 +234,8 @@ def test_numba_by_name():
     backend = get_backend("numba")
     assert type(backend) is NumbaBackend and (backend.name, backend.note) == ("numba", "")
     assert get_backend(backend) is backend
-    with pytest.raises(ValueError, match=r'expected "auto", "numpy", "numba", .*Received: \'numba:0\''):
+    with pytest.raises(ValueError, match=r'expected "auto", "numpy", "numba", .*Received: '
+                                         r'\'numba:0\''):
         get_backend("numba:0")
 
 

@@ -1,4 +1,5 @@
-"""The numba backend's matrix products and convolutions, of odd sizes, against base.py in float64."""
+"""The numba backend's matrix products and convolutions, of odd sizes, against base.py in
+float64."""
 
 from __future__ import annotations
 
@@ -24,25 +25,32 @@ EXTENTS = st.sampled_from([17, 12, 7, 4, 2, 1])
 BATCHES = st.sampled_from([33, 17, 16, 3, 1])
 
 
-# --- matrix products --------------------------------------------------------------------------------------------------
+# --- matrix products ------------------------------------------------------------------------------
 
 def close(actual: np.ndarray, exact: np.ndarray) -> bool:
-    """Whether a float32 result is the float64 one but for rounding; one wrong element of 100,000 would be seen."""
-    return actual.dtype == np.float32 and actual.shape == exact.shape and distance(actual, exact) < 1e-5
+    """Whether a float32 result is the float64 one but for rounding; one wrong element of 100,000
+    would be seen."""
+    return (actual.dtype == np.float32 and actual.shape == exact.shape
+            and distance(actual, exact) < 1e-5)
 
 
 @st.composite
 def products(draw) -> tuple[dict[str, Any], bool, bool]:
-    """Operands of a product and which of them are transposed; whether there is a bias, and an `out` to add to."""
-    M, K, N = (draw(st.one_of(st.integers(1, 70), st.sampled_from([97, 128, 260]))) for _ in range(3))
+    """Operands of a product and which of them are transposed; whether there is a bias, and an `out`
+    to add to."""
+    M, K, N = (draw(st.one_of(st.integers(1, 70), st.sampled_from([97, 128, 260])))
+               for _ in range(3))
     trans_a, trans_b = draw(st.booleans()), draw(st.booleans())
     seed = draw(st.integers(0, 99))
-    a, b = normal(*((K, M) if trans_a else (M, K)), seed=seed), normal(*((N, K) if trans_b else (K, N)), seed=seed + 1)
-    return {"a": a, "b": b, "trans_a": trans_a, "trans_b": trans_b}, draw(st.booleans()), draw(st.booleans())
+    a, b = normal(*((K, M) if trans_a else (M, K)),
+                  seed=seed), normal(*((N, K) if trans_b else (K, N)), seed=seed + 1)
+    return ({"a": a, "b": b, "trans_a": trans_a, "trans_b": trans_b}, draw(st.booleans()),
+            draw(st.booleans()))
 
 
 def doubled(arrays: dict[str, Any]) -> dict[str, Any]:
-    return {name: a.astype(np.float64) if isinstance(a, np.ndarray) else a for name, a in arrays.items()}
+    return {name: a.astype(np.float64) if isinstance(a, np.ndarray) else a
+            for name, a in arrays.items()}
 
 
 @examples(300)
@@ -60,28 +68,35 @@ def test_products_of_any_size(drawn, activation):
     assert close(out, before.astype(np.float64) * accumulate + expected)
 
 
-@pytest.mark.parametrize("M, K, N", [(1, 5000, 1), (3, 4097, 5), (2100, 2, 3), (5, 2, 2100), (33, 1025, 65), (600, 300, 7),
+@pytest.mark.parametrize("M, K, N", [(1, 5000, 1), (3, 4097, 5), (2100, 2, 3), (5, 2, 2100),
+                                     (33, 1025, 65), (600, 300, 7),
                                      (7, 300, 600), (129, 2049, 1025), (1, 1, 3000)])
-@pytest.mark.parametrize("trans_a, trans_b", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("trans_a, trans_b",
+                         [(False, False), (True, False), (False, True), (True, True)])
 def test_large_and_thin_products(M, K, N, trans_a, trans_b):
-    a, b = normal(*((K, M) if trans_a else (M, K))), normal(*((N, K) if trans_b else (K, N)), seed=1)
+    a, b = normal(*((K, M) if trans_a else (M, K))), normal(*((N, K) if trans_b else (K, N)),
+                                                            seed=1)
     bias, before, trans = normal(M), normal(M, N, seed=2), {"trans_a": trans_a, "trans_b": trans_b}
     exact = Backend().gemm(**doubled({"a": a, "b": b}), **trans)
     assert close(BACKEND.gemm(a, b, **trans), exact)
-    assert close(BACKEND.gemm(a, b, **trans, bias=bias, activation="relu"), np.maximum(exact + bias[:, None], 0))
+    assert close(BACKEND.gemm(a, b, **trans, bias=bias, activation="relu"),
+                 np.maximum(exact + bias[:, None], 0))
     assert close(BACKEND.gemm(a, b, **trans, out=before.copy(), accumulate=True), exact + before)
 
 
 @pytest.mark.parametrize("size", [3, 40, 200])
 @pytest.mark.parametrize("accumulate", [False, True])
-@pytest.mark.parametrize("options", [{}, {"activation": "relu"}, {"activation": "tanh"}, {"trans_a": True}, {"trans_b": True}],
+@pytest.mark.parametrize("options", [{}, {"activation": "relu"}, {"activation": "tanh"},
+                                     {"trans_a": True}, {"trans_b": True}],
                          ids=str)
 def test_the_result_may_lie_in_an_operand(size, accumulate, options):
-    """`out` is an operand itself, or a part of its memory: as if the operands were read before anything is written."""
+    """`out` is an operand itself, or a part of its memory: as if the operands were read before
+    anything is written."""
     for place in range(3):
         memory = [normal(2 * size, size, seed=k) for k in range(3)]
         a, b, out = memory[0][:size], memory[1][:size], memory[place][size // 2:size // 2 + size]
-        expected = Backend().gemm(a.astype(np.float64), b.astype(np.float64), **options) + accumulate * out.astype(np.float64)
+        expected = Backend().gemm(a.astype(np.float64), b.astype(np.float64),
+                                  **options) + accumulate * out.astype(np.float64)
         BACKEND.gemm(a, b, out=out, accumulate=accumulate, **options)
         assert close(out, expected)
 
@@ -107,28 +122,35 @@ def test_empty_products(shapes, bias):
     assert same_bits(BACKEND.gemm(a, b, **options), Backend().gemm(a, b, **options))
 
 
-# --- convolution ------------------------------------------------------------------------------------------------------
+# --- convolution ----------------------------------------------------------------------------------
 
 @st.composite
 def convolutions(draw) -> tuple[np.ndarray, np.ndarray, Window, int]:
     """x (C, H, W, N), filters (F, C/groups, KH, KW), any legal window, groups."""
-    kernel, stride = (draw(st.tuples(st.integers(1, most), st.integers(1, most))) for most in (5, 3))
+    kernel, stride = (draw(st.tuples(st.integers(1, most), st.integers(1, most)))
+                      for most in (5, 3))
     dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 3), (2, 2)]))
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
     padding = draw(st.one_of(st.just((0, 0, 0, 0)), st.sampled_from(["half", "full"]),
-                             st.tuples(*(st.integers(0, e + 2) for e in (extent[0], extent[0], extent[1], extent[1])))))
+                             st.tuples(*(st.integers(0, e + 2)
+                                         for e in (extent[0], extent[0], extent[1], extent[1])))))
     window = Window.make(kernel, stride, padding, dilation)
     top, bottom, left, right = window.padding
-    H, W = max(draw(EXTENTS), extent[0] - top - bottom), max(draw(EXTENTS), extent[1] - left - right)
+    H, W = (max(draw(EXTENTS), extent[0] - top - bottom),
+            max(draw(EXTENTS), extent[1] - left - right))
     groups = draw(st.sampled_from([1, 1, 1, 2, 3, 8]))
-    C, F = (draw(SIZES if groups == 1 else st.integers(1, 3).map(lambda n: n * groups)) for _ in range(2))
+    C, F = (draw(SIZES if groups == 1 else st.integers(1, 3).map(lambda n: n * groups))
+            for _ in range(2))
     seed = draw(st.integers(0, 99))
-    return normal(C, H, W, draw(BATCHES), seed=seed), normal(F, C // groups, *window.kernel, seed=seed + 1), window, groups
+    return (normal(C, H, W, draw(BATCHES), seed=seed),
+            normal(F, C // groups, *window.kernel, seed=seed + 1), window, groups)
 
 
-def agree_with_float64(x: np.ndarray, W: np.ndarray, window: Window, groups: int, activation: str | None = None) -> None:
+def agree_with_float64(x: np.ndarray, W: np.ndarray, window: Window, groups: int,
+                       activation: str | None = None) -> None:
     """A convolution and both of its gradients against base.py in float64."""
-    base, x8, W8, bias = Backend(), x.astype(np.float64), W.astype(np.float64), normal(len(W), seed=5)
+    base, x8, W8, bias = (Backend(), x.astype(np.float64), W.astype(np.float64),
+                          normal(len(W), seed=5))
     y = base.conv2d(x8, W8, window, groups=groups)
     dy, before = normal(*y.shape, seed=6), normal(*W.shape, seed=7)
     assert close(BACKEND.conv2d(x, W, window, groups=groups), y)
@@ -139,7 +161,8 @@ def agree_with_float64(x: np.ndarray, W: np.ndarray, window: Window, groups: int
     dW = base.conv2d_dW(x8, dy.astype(np.float64), window, groups=groups)
     assert close(BACKEND.conv2d_dW(x, dy, window, groups=groups), dW)
     out = before.copy()
-    assert BACKEND.conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=True) is out and close(out, dW + before)
+    assert (BACKEND.conv2d_dW(x, dy, window, groups=groups, out=out, accumulate=True) is out
+            and close(out, dW + before))
 
 
 @examples(600)
@@ -150,19 +173,24 @@ def test_convolutions_of_any_size(drawn, activation):
 
 @pytest.mark.parametrize("C", [1, 3, 7, 8, 9])
 @pytest.mark.parametrize("N", [1, 3, 16, 17, 33])
-@pytest.mark.parametrize("name", ["depthwise", "two filters a channel", "pointwise", "strided pointwise", "wide", "full"])
+@pytest.mark.parametrize("name", ["depthwise", "two filters a channel", "pointwise",
+                                  "strided pointwise", "wide", "full"])
 def test_every_batch_and_every_number_of_channels(name, C, N):
     window, F, groups = {
-        "depthwise": (Window.make(3, padding=1), C, C), "two filters a channel": (Window.make(3), 2 * C, C),
-        "pointwise": (Window.make(1), 9, 1), "strided pointwise": (Window.make(1, stride=(2, 3)), 17, 1),
-        "wide": (Window.make((1, 7), padding=(0, 3)), 8, 1), "full": (Window.make(4, padding="full"), 3, 1),
+        "depthwise": (Window.make(3, padding=1), C, C),
+        "two filters a channel": (Window.make(3), 2 * C, C),
+        "pointwise": (Window.make(1), 9, 1),
+        "strided pointwise": (Window.make(1, stride=(2, 3)), 17, 1),
+        "wide": (Window.make((1, 7), padding=(0, 3)), 8, 1),
+        "full": (Window.make(4, padding="full"), 3, 1),
     }[name]
-    agree_with_float64(normal(C, 7, 8, N), normal(F, C // groups, *window.kernel, seed=1), window, groups)
+    agree_with_float64(normal(C, 7, 8, N), normal(F, C // groups, *window.kernel, seed=1), window,
+                       groups)
 
 
 @pytest.mark.parametrize("shape, window, F", [
-    ((70, 9, 9, 16), Window.make(3, padding=1), 33),                # more taps than are taken at a time
-    ((16, 32, 32, 8), Window.make(3), 16),                          # rows whose addresses share places in the cache
+    ((70, 9, 9, 16), Window.make(3, padding=1), 33),  # more taps than are taken at a time
+    ((16, 32, 32, 8), Window.make(3), 16),  # rows whose addresses share places in the cache
     ((3, 40, 41, 5), Window.make(7, stride=2, padding=3), 20),
     ((1, 100, 3, 1), Window.make(3), 5),
     ((2, 2, 1500, 1), Window.make((1, 5)), 4),
@@ -170,7 +198,8 @@ def test_every_batch_and_every_number_of_channels(name, C, N):
     ((5, 12, 12, 128), Window.make(3, stride=(1, 2), dilation=(3, 1), padding=(1, 2, 0, 2)), 7),
 ], ids=str)
 def test_larger_convolutions(shape, window, F):
-    agree_with_float64(normal(*shape), normal(F, shape[0], *window.kernel, seed=1), window, 1, "relu")
+    agree_with_float64(normal(*shape), normal(F, shape[0], *window.kernel, seed=1), window, 1,
+                       "relu")
 
 
 def test_special_numbers_go_where_base_has_them():
@@ -183,15 +212,17 @@ def test_special_numbers_go_where_base_has_them():
     for activation in (None, "relu"):
         assert distance(BACKEND.conv2d(x, W, window, activation=activation),
                         Backend().conv2d(x, W, window, activation=activation)) < 1e-5
-    assert distance(BACKEND.conv2d_dx(dy, W, x.shape, window), Backend().conv2d_dx(dy, W, x.shape, window)) < 1e-5
+    assert distance(BACKEND.conv2d_dx(dy, W, x.shape, window),
+                    Backend().conv2d_dx(dy, W, x.shape, window)) < 1e-5
     a, b = normal(9, 20), normal(20, 33, seed=1)
     a[4, 7], b[8, 21], b[0, 0] = np.inf, np.nan, -np.inf
-    with np.errstate(invalid="ignore"):                 # infinity less infinity: not every BLAS says so
+    with np.errstate(invalid="ignore"):  # infinity less infinity: not every BLAS says so
         right = Backend().gemm(a, b, activation="relu")
     assert distance(BACKEND.gemm(a, b, activation="relu"), right) < 1e-5
 
 
-@pytest.mark.parametrize("window", [Window.make(3), Window.make(1), Window.make(2, stride=2)], ids=str)
+@pytest.mark.parametrize("window", [Window.make(3), Window.make(1), Window.make(2, stride=2)],
+                         ids=str)
 def test_a_gradient_that_lies_in_what_it_follows_from(window):
     """`out` in the memory of x or of dy: as if both were read before anything is written."""
     OH, OW = window.output_size(8, 8)
@@ -211,10 +242,11 @@ def test_inputs_that_may_only_be_read_stay_so():
     assert close(y, Backend().conv2d(x.astype(np.float64), W.astype(np.float64), Window.make(3)))
 
 
-# --- shapes that do not fit -------------------------------------------------------------------------------------------
+# --- shapes that do not fit -----------------------------------------------------------------------
 
 def test_shapes_that_do_not_fit_are_errors():
-    """As they are in base.py, where NumPy says so. A kernel would read or write what is not its own: a process may end."""
+    """As they are in base.py, where NumPy says so. A kernel would read or write what is not its
+    own: a process may end."""
     run_script("""
 from parity_cases import normal
 from xpnet.backends import Backend, Window

@@ -23,7 +23,7 @@ from xpnet.backends.numba.kernels import jit, kept, micro  # noqa: E402
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
-# --- other processors -------------------------------------------------------------------------------------------------
+# --- other processors -----------------------------------------------------------------------------
 
 PARITY = """
 from cpu_cases import LARGE
@@ -40,35 +40,42 @@ for case in CASES + LARGE:
         count += 1
 assert count > {least}
 """
-HASWELL = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+f16c,+popcnt,+movbe,+lzcnt,+64bit,+cmov,+cx8,+fxsr"
+HASWELL = (
+    "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+f16c,+popcnt,+movbe,+lzcnt,+64bit,+cmov,+cx8,+fxsr")
 
 
 METHODS = "gemm", "conv2d", "conv2d_dx", "conv2d_dW"
 
 
 @full
-@pytest.mark.skipif(not (X86 and get_host_cpu_features().get("avx2")), reason="this processor has no AVX2")
+@pytest.mark.skipif(not (X86 and get_host_cpu_features().get("avx2")), reason="this processor has "
+                                                                              "no AVX2")
 def test_products_and_convolutions_with_avx2():
-    run_script(PARITY.format(name="AVX2", methods=METHODS, least=400), NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=HASWELL, **STRICT_MEMORY)
+    run_script(PARITY.format(name="AVX2", methods=METHODS, least=400), NUMBA_CPU_NAME="haswell",
+               NUMBA_CPU_FEATURES=HASWELL, **STRICT_MEMORY)
 
 
 @pytest.mark.skipif(not X86, reason="the blocks for 128 bits are tried on x86 alone")
 @pytest.mark.parametrize("methods, least", [
     (("gemm",), 40), pytest.param(METHODS, 400, marks=full)], ids=["products", "convolutions"])
 def test_products_and_convolutions_with_128_bits(methods: tuple[str, ...], least: int):
-    run_script(PARITY.format(name="OTHER", methods=methods, least=least), NUMBA_CPU_NAME="generic", **STRICT_MEMORY)
+    run_script(PARITY.format(name="OTHER", methods=methods, least=least), NUMBA_CPU_NAME="generic",
+               **STRICT_MEMORY)
 
 
 @pytest.mark.parametrize("features, name", [
-    ("+avx512f,+avx512vl,+avx2,+fma", "AVX-512"), ("+avx512f,-avx512vl,+avx2,+fma", "AVX2"), ("+avx2,-fma", "128 bits"),
-    ("+fma,+avx2", "AVX2"), ("+neon", "NEON"), ("", "128 bits"), ("-avx512f,-avx512vl,-avx2,+sse4.2", "128 bits"),
+    ("+avx512f,+avx512vl,+avx2,+fma", "AVX-512"), ("+avx512f,-avx512vl,+avx2,+fma", "AVX2"),
+    ("+avx2,-fma", "128 bits"),
+    ("+fma,+avx2", "AVX2"), ("+neon", "NEON"), ("", "128 bits"),
+    ("-avx512f,-avx512vl,-avx2,+sse4.2", "128 bits"),
 ])
-def test_blocks_follow_from_what_the_processor_can(features: str, name: str, monkeypatch: pytest.MonkeyPatch):
+def test_blocks_follow_from_what_the_processor_can(features: str, name: str,
+                                                   monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config, "CPU_FEATURES", features)
     assert micro.instruction_set().name == name
 
 
-# --- on disk ----------------------------------------------------------------------------------------------------------
+# --- on disk --------------------------------------------------------------------------------------
 
 def double(x, y):
     """y = 2 x"""
@@ -91,7 +98,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def compiles(function: Callable[..., None]) -> bool:
-    """Make the kernel anew, as a new process would, and call it; whether it was compiled and not found on disk."""
+    """Make the kernel anew, as a new process would, and call it; whether it was compiled and not
+    found on disk."""
     kernel, x, y = jit.kernel(function), np.arange(5, dtype=np.float32), np.empty(5, np.float32)
     kernel(1, x, y)
     assert y.tolist() == (x * {"double": 2, "triple": 3}[function.__name__]).tolist()
@@ -106,7 +114,8 @@ def test_what_was_compiled_is_found_again(folder: Path):
     assert [path.parent for path in folder.rglob("*.kernel")] == [folder / "kernels"] * 2
 
 
-def test_it_is_said_once_that_kernels_are_compiled(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_it_is_said_once_that_kernels_are_compiled(folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   capsys):
     compiles(double)
     said = capsys.readouterr()
     first, family = said.err.splitlines()
@@ -118,8 +127,10 @@ def test_it_is_said_once_that_kernels_are_compiled(folder: Path, monkeypatch: py
     assert not compiles(double) and capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:7], lambda data: data[:len(data) // 2],
-                                    lambda data: data[:-1], lambda data: b"garbage\n" * 100, lambda data: bytes(len(data))],
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:7],
+                                    lambda data: data[:len(data) // 2],
+                                    lambda data: data[:-1], lambda data: b"garbage\n" * 100,
+                                    lambda data: bytes(len(data))],
                          ids=["empty", "beginning", "half", "all but the end", "garbage", "zeros"])
 def test_a_damaged_file_is_compiled_again(damage: Callable[[bytes], bytes], folder: Path):
     assert compiles(double)
@@ -151,14 +162,16 @@ assert NumbaBackend().activate(np.array([-1, 2], np.float32), "relu").tolist() =
 
 def test_the_folder_of_a_process(tmp_path: Path):
     """NUMBA_CACHE_DIR, or else the user's cache folder, or none where neither can be made."""
-    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "user"), "LOCALAPPDATA": str(tmp_path / "user")}
-    for environment in (home | {"NUMBA_CACHE_DIR": str(tmp_path / "numba")}, home | {"NUMBA_CACHE_DIR": ""}):
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "user"),
+            "LOCALAPPDATA": str(tmp_path / "user")}
+    for environment in (home | {"NUMBA_CACHE_DIR": str(tmp_path / "numba")},
+                        home | {"NUMBA_CACHE_DIR": ""}):
         before = set(tmp_path.rglob("*.kernel"))
         said = run_script(USE, **environment)
         place = said.split("kept in ")[1].splitlines()[0]
         assert Path(place).is_relative_to(environment["NUMBA_CACHE_DIR"] or tmp_path)
         assert {path.parent for path in set(tmp_path.rglob("*.kernel")) - before} == {Path(place)}
-        assert run_script(USE, **environment) == ""                     # found again, and nothing is said
+        assert run_script(USE, **environment) == ""  # found again, and nothing is said
     (tmp_path / "file").write_text("not a folder")
     nowhere = {name: str(tmp_path / "file" / "below") for name in home} | {"NUMBA_CACHE_DIR": ""}
     for _ in range(2):
@@ -167,7 +180,8 @@ def test_the_folder_of_a_process(tmp_path: Path):
 
 def test_processes_that_compile_at_once(tmp_path: Path):
     with ThreadPoolExecutor(3) as crew:
-        said = list(crew.map(lambda folder: run_script(USE, NUMBA_CACHE_DIR=folder), [str(tmp_path)] * 3))
+        said = (list(crew.map(lambda folder: run_script(USE, NUMBA_CACHE_DIR=folder),
+                              [str(tmp_path)] * 3)))
     assert any(said)
     assert run_script(USE, NUMBA_CACHE_DIR=str(tmp_path)) == ""
 
@@ -175,10 +189,11 @@ def test_processes_that_compile_at_once(tmp_path: Path):
 def test_a_change_of_any_source_is_another_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stamp = kept.sources.__wrapped__
     sources = tmp_path / "numba_kernels"
-    shutil.copytree(Path(kept.__file__).parent, sources, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(kept.__file__).parent, sources,
+                    ignore=shutil.ignore_patterns("__pycache__"))
     original = stamp()
     monkeypatch.setattr(kept, "__file__", str(sources / "kept.py"))
-    assert stamp() == original                                          # the folder's place says nothing
+    assert stamp() == original  # the folder's place says nothing
     for path in sources.glob("*.py"):
         data = path.read_bytes()
         path.write_bytes(data + b"\n")
@@ -189,7 +204,8 @@ def test_a_change_of_any_source_is_another_stamp(tmp_path: Path, monkeypatch: py
     assert stamp() != original
 
 
-def test_what_another_stamp_was_kept_under_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_another_stamp_was_kept_under_is_not_used(folder: Path,
+                                                       monkeypatch: pytest.MonkeyPatch):
     compiles(double)
     monkeypatch.setattr(kept, "sources", lambda: "another")
     assert compiles(double) and not compiles(double)

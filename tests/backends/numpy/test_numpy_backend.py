@@ -1,4 +1,5 @@
-"""The CPU backend against base.py: every public method, over one table of odd sizes and one of sizes worth threads."""
+"""The CPU backend against base.py: every public method, over one table of odd sizes and one of
+sizes worth threads."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def backend():
     return NumpyBackend()
 
 
-# --- the odd sizes ----------------------------------------------------------------------------------------------------
+# --- the odd sizes --------------------------------------------------------------------------------
 
 def test_the_table_covers_every_public_method():
     assert missing_methods() == set()
@@ -46,14 +47,15 @@ def test_every_method_agrees_with_base(case: Case, backend: NumpyBackend):
     agree(case, run(case, backend), with_base)
 
 
-# --- sizes that are cut into tiles and chunks and worth threads -------------------------------------------------------
+# --- sizes that are cut into tiles and chunks and worth threads -----------------------------------
 
 def test_the_large_sizes_cover_every_override():
     overrides = {name for name in dir(Backend) if not name.startswith("_")
                  and getattr(NumpyBackend, name) is not getattr(Backend, name)}
     assert overrides - {"empty", "name"} <= {case.method for case in LARGE}
     assert [name for name, x, window, F, groups in CONVOLUTIONS
-            if winograd_pays(window, groups, x[0], F, *window.output_size(*x[1:3]), x[3], np.dtype(np.float32))
+            if winograd_pays(window, groups, x[0], F, *window.output_size(*x[1:3]), x[3],
+                             np.dtype(np.float32))
             ] == ["winograd", "winograd, empty windows", "winograd, odd"]
 
 
@@ -79,7 +81,9 @@ def test_arrays_that_are_not_contiguous(case: Case, backend: NumpyBackend):
     agree_on_strided_arrays(case, backend)
 
 
-@pytest.mark.parametrize("case", [case for case in LARGE if case.method in ("gemm", "conv2d", "conv2d_dx", "conv2d_dW")],
+@pytest.mark.parametrize("case",
+                         [case for case in LARGE
+                          if case.method in ("gemm", "conv2d", "conv2d_dx", "conv2d_dW")],
                          ids=str)
 def test_blas_adds_no_threads_of_its_own(case: Case):
     seen = []
@@ -100,21 +104,25 @@ def test_threads_may_share_a_backend():
 
 def test_outputs_come_from_recycled_memory(backend: NumpyBackend):
     x, W, window = normal(8, 24, 24, 32), normal(8, 8, 5, 5), Window.make(5)
-    for make in (lambda: backend.conv2d(x, W, window), lambda: backend.max_pool2d(x, Window.make(2, stride=2))[0],
-                 lambda: backend.activate(x, "relu"), lambda: backend.gemm(normal(600, 10), normal(10, 600))):
+    for make in (lambda: backend.conv2d(x, W, window),
+                 lambda: backend.max_pool2d(x, Window.make(2, stride=2))[0],
+                 lambda: backend.activate(x, "relu"),
+                 lambda: backend.gemm(normal(600, 10), normal(10, 600))):
         y = make()
         address = y.ctypes.data
         del y
         assert make().ctypes.data == address
 
 
-# --- tiles ------------------------------------------------------------------------------------------------------------
+# --- tiles ----------------------------------------------------------------------------------------
 
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(1, 40),
-       st.integers(1, 40), st.sampled_from([1, 3, 16, 17, 100]), st.sampled_from([1, 2, 6]), st.integers(1, 70),
-       st.integers(1, 300), st.sampled_from([1, 100, 5000]))
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3),
+       st.integers(1, 2), st.integers(1, 40),
+       st.integers(1, 40), st.sampled_from([1, 3, 16, 17, 100]), st.sampled_from([1, 2, 6]),
+       st.integers(1, 70), st.integers(1, 300), st.sampled_from([1, 100, 5000]))
 def test_tiles_cover_the_output_once(kh, kw, sh, sw, dilation, OH, OW, N, groups, C, F, product):
-    plan = make_plan(Window((kh, kw), (sh, sw), dilation=(dilation, dilation)), groups, C, F, OH, OW, N, product)
+    plan = make_plan(Window((kh, kw), (sh, sw), dilation=(dilation, dilation)), groups, C, F, OH,
+                     OW, N, product)
     times = np.zeros((groups, OH, OW * N), int)
     for tile in plan.tiles:
         assert sw == 1 or tile.part.start % N == tile.part.stop % N == 0
