@@ -180,14 +180,21 @@ def test_metadata_of_the_wrong_kind(saved, key, value):
     refused(saved, "load: expected an architecture and a progress in the metadata")
 
 
-@pytest.mark.parametrize("progress",
-                         [{}, {"epochs": 1, "steps": 1}, {"epochs": -1, "steps": 0, "uses": 0},
-                                      {"epochs": 0, "steps": 2**64, "uses": 0},
-                          {"epochs": "1", "steps": 0, "uses": 0},
-                                      {"epochs": 0, "steps": 0.5, "uses": 0}])
+@pytest.mark.parametrize("progress", [
+    {}, {"epochs": 1, "steps": 1}, {"epochs": -1, "steps": 0, "uses": 0},
+    {"epochs": 0, "steps": 2**64, "uses": 0}, {"epochs": "1", "steps": 0, "uses": 0},
+    {"epochs": 0, "steps": 0.5, "uses": 0}])
 def test_progress_that_is_no_count(saved, progress):
     tampered(saved, lambda about: about | {"progress": progress})
     refused(saved, "load: expected counts of epochs, steps and uses")
+
+
+def test_the_largest_counts_are_read(saved):
+    most = 2**64 - 1
+    counts = dict.fromkeys(("epochs", "steps", "uses"), most)
+    tampered(saved, lambda about: about | {"progress": counts})
+    net = xn.load(saved[1], backend="numpy")
+    assert net.epochs == most and net.counters.tolist() == [most, most]
 
 
 def set_in(*path_and_value):
