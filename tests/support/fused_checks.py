@@ -256,7 +256,7 @@ MUTANTS: dict[str, Mutant] = {
     "threads merge what others have not written yet": (
         "rows", "        __syncthreads();\n        if (lane < half)", "        if (lane < half)", "activation"),
     "a result is overwritten before all have read it": (
-        "rows", "    __syncthreads();                                    // the result", "    // the result", "cross_entropy"),
+        "rows", "call before has been read\n    __syncthreads();", "call before has been read", "cross_entropy"),
     "the last turn of a piece is left out": ("rows", "i < (s).end; i +=", "i + STEP(V) < (s).end; i +=", "activation"),
     "a NaN becomes 0": ("functions", "z < Number(0) ? Number(0) : z", "z > Number(0) ? z : Number(0)", "activation"),
     "a curve does not divide by its constant": ("curves", "log1p(exp(-k * fabs(z))) / k", "log1p(exp(-k * fabs(z)))", "curve"),

@@ -128,9 +128,9 @@ def every_instantiation(backend: CupyBackend) -> None:
 MUTANTS: dict[str, Mutant] = {
     "tiles are read before their copies arrived": ("product", "copies_wait<STAGES - 2>();",
                                                    "copies_wait<STAGES - 1>();", "gemm"),
-    "tiles are overwritten while others read them": ("product", "__syncthreads();                  "
-                                                                "  // this step's",
-                                                     "__syncwarp();  // this step's", "gemm"),
+    "tiles are overwritten while others read them": (
+        "product", "step's are free\n        __syncthreads();",
+        "step's are free\n        __syncwarp();", "gemm"),
     "two splits add the same step": ("product", "min(first + p.steps, (", "min(first + p.steps + "
                                                                           "(p.splits > 1), "
                                                                           "(", "gemm"),

@@ -1,4 +1,5 @@
-// Activations, and their backward pass together with the gradient of a bias, which is a sum over each row.
+// Activations, and their backward pass together with the gradient of a bias, which is a sum over
+// each row.
 
 // An activation of functions.cu, known to the compiler, and one of curves.cu, chosen at run time.
 template <int A, typename Number>
@@ -35,8 +36,8 @@ __device__ __forceinline__ void put(T* to, Number value, bool accumulate) {
     *to = T(accumulate ? Number(*to) + value : value);
 }
 
-// dz = dy f'(y), and sums of dz over each row, which go to `parts` (rows, per_row), or where a row is one piece straight
-// to `sums`. Without an activation dz is dy, and only the sums are made.
+// dz = dy f'(y), and sums of dz over each row, which go to `parts` (rows, per_row), or where a row
+// is one piece straight to `sums`. Without an activation dz is dy, and only the sums are made.
 template <typename T, int V, typename F>
 __device__ __forceinline__ void backward_pass(const T* __restrict__ dy, const T* __restrict__ y, T* __restrict__ dz,
                                               T* __restrict__ sums, bool accumulate,

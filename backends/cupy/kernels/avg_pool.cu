@@ -10,7 +10,8 @@ __device__ __forceinline__ int taps_inside(int o, int stride, int before, int di
     return (last < kernel - 1 ? last : kernel - 1) - first + 1;
 }
 
-// 1 / number of elements that the window at (oy, ox) counts: `weight`, or where that is 0 those inside x.
+// 1 / number of elements that the window at (oy, ox) counts: `weight`, or where that is 0 those
+// inside x.
 template <typename Number>
 __device__ __forceinline__ Number share_of(double weight, int oy, int ox, const Window& w) {
     if (weight > 0) return Number(weight);

@@ -1,12 +1,14 @@
 // What the host hands to a step: batches of samples, and a few numbers.
 
-// samples (S, D) lie as people hold them, one after another; a batch is out[d, n] = samples[index[n], d], converted to T:
-// rows of the one are columns of the other. A block turns tiles of TILE x TILE elements in shared memory, so that it
-// reads along the samples and writes along the batch, VS and VT elements at a time. Rows of the tile are one element
-// longer than they need be: its columns, too, are then spread over all banks of the memory.
+// samples (S, D) lie as people hold them, one after another; a batch is out[d, n] =
+// samples[index[n], d], converted to T: rows of the one are columns of the other. A block turns
+// tiles of TILE x TILE elements in shared memory, so that it reads along the samples and writes
+// along the batch, VS and VT elements at a time. Rows of the tile are one element longer than they
+// need be: its columns, too, are then spread over all banks of the memory.
 #define TILE 64
 
-// What one type means as another: as NumPy's astype. (No half among the sources: it would have to pass through float.)
+// What one type means as another: as NumPy's astype. (No half among the sources: it would have to
+// pass through float.)
 template <typename S, typename T, int VS, int VT>
 __global__ void gather_batch(const S* __restrict__ samples, const i64* __restrict__ index, T* __restrict__ out, i64 D, int N,
                              int indexed) {
@@ -34,7 +36,8 @@ __global__ void gather_batch(const S* __restrict__ samples, const i64* __restric
         }
 }
 
-// Numbers that travel as an argument of the launch: the driver keeps its own copy, so nothing has to wait for anything.
+// Numbers that travel as an argument of the launch: the driver keeps its own copy, so nothing has
+// to wait for anything.
 #define VALUES 8
 struct Values {
     double at[VALUES];

@@ -1,27 +1,32 @@
-// What all kernels share. CupyBackend puts this text in front of a family's own file and compiles both as one source,
-// because CuPy recognises a compiled kernel by its source and would not notice a change in a file that is included.
+// What all kernels share. CupyBackend puts this text in front of a family's own file and compiles
+// both as one source, because CuPy recognises a compiled kernel by its source and would not notice
+// a change in a file that is included.
 //
-// Arrays are batch-last and C-contiguous, (C, H, W, N): neighbouring threads take neighbouring samples, so that a warp
-// reads one stretch of memory, and all of its threads agree on whether a tap falls on padding.
+// Arrays are batch-last and C-contiguous, (C, H, W, N): neighbouring threads take neighbouring
+// samples, so that a warp reads one stretch of memory, and all of its threads agree on whether a
+// tap falls on padding.
 
 #include <cuda_fp16.h>
 
 typedef long long i64;
 typedef unsigned long long u64;
 
-// A sliding window over maps of H x W, N samples deep. Output row oy reads with its tap i the input row
+// A sliding window over maps of H x W, N samples deep. Output row oy reads with its tap i the input
+// row
 //     iy = oy * stride_h - top + i * dilation_h
-// (columns likewise). cuda_launch.py fills this in: the same fields in the same order.
+// (columns likewise). launch.py fills this in: the same fields in the same order.
 struct Window {
     int H, W, OH, OW, N;
     int KH, KW, stride_h, stride_w, top, left, dilation_h, dilation_w;
 };
 
-// The type in which elements are compared and added: half has too few digits for sums, and no arithmetic before sm_53.
+// The type in which elements are compared and added: half has too few digits for sums, and no
+// arithmetic before sm_53.
 template <typename T> struct Wide { typedef T type; };
 template <> struct Wide<__half> { typedef float type; };
 
-// V samples of one pixel. Up to 16 bytes move in one instruction, which wants an address that is a multiple of the size.
+// V samples of one pixel. Up to 16 bytes move in one instruction, which wants an address that is a
+// multiple of the size.
 template <typename T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Vec {
     T at[V];
@@ -44,8 +49,9 @@ __device__ __forceinline__ void store(T* to, const Vec<T, V>& value) {
 //     columns     threadIdx.y
 //     samples     threadIdx.x                 V at a time
 //
-// and each level is a loop, so that a launch of any size is right. Only rows are taken apart by a division, which is
-// slow on a GPU: once a row, in 32 bits. Addresses are 64 bits wide, so arrays may have more than 2^31 elements.
+// and each level is a loop, so that a launch of any size is right. Only rows are taken apart by a
+// division, which is slow on a GPU: once a row, in 32 bits. Addresses are 64 bits wide, so arrays
+// may have more than 2^31 elements.
 #define FOR_CHANNELS(c, C) for (int c = blockIdx.y; c < (C); c += gridDim.y)
 #define FOR_ROWS(row, rows) \
     for (unsigned row = blockIdx.x * blockDim.z + threadIdx.z; row < (unsigned)(rows); row += gridDim.x * blockDim.z)

@@ -1,7 +1,8 @@
-// The activations that no other kernel ends with, chosen by a number while the kernel runs: all threads take the same
-// branch. They are those of activations.py, with the same ways around lost digits, overflows and NaNs; p and q are their
-// constants. Once for each type of numbers, and not inline, or every kernel would hold all of it many times. The numbers
-// f follow from the cases below (cuda_launch.curves).
+// The activations that no other kernel ends with, chosen by a number while the kernel runs: all
+// threads take the same branch. They are those of activations.py, with the same ways around lost
+// digits, overflows and NaNs; p and q are their constants. Once for each type of numbers, and not
+// inline, or every kernel would hold all of it many times. The numbers f follow from the cases
+// below (launch.curves).
 
 #define SELU_SCALE Number(1.0507009873554805)
 #define SELU_ALPHA Number(1.6732632423543772)
@@ -103,7 +104,8 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         case HARDTANH: return between(z, p, q);
         case LHTAN: return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
         case RELU6: return between(z, zero, p);
-        case HARD_SIGMOID: return between(p * (z + q / p), zero, one);        // a fused p z + q is not 0 at its end
+        // a fused p z + q is not 0 at its end
+        case HARD_SIGMOID: return between(p * (z + q / p), zero, one);
         case HARD_SWISH: return at_least(z, Number(-3)) * (between(z + Number(3), zero, Number(6)) / Number(6));
         case SOFTPLUS: return softplus(z, p);
         case LOG_SIGMOID: return -softplus(-z, one);

@@ -1,5 +1,6 @@
-// The activations of activations.py, for every kernel that ends or begins with one. `Number` is float or double, and a
-// NaN goes through every one of them. The activation is a template argument: what is not asked for costs nothing.
+// The activations of activations.py, for every kernel that ends or begins with one. `Number` is
+// float or double, and a NaN goes through every one of them. The activation is a template argument:
+// what is not asked for costs nothing.
 
 // 1 / (1 + exp(-z)), all digits also where it is tiny; t is exp(-|z|), which cannot overflow.
 template <typename Number>
@@ -13,7 +14,8 @@ template <int A, typename Number>
 __device__ __forceinline__ Number activate(Number z) {
     const Number scale = Number(1.7159), slope = Number(2.0 / 3.0);
     Number t;
-    if (A == RELU) return z < Number(0) ? Number(0) : z;                // no comparison with a NaN is true
+    // no comparison with a NaN is true
+    if (A == RELU) return z < Number(0) ? Number(0) : z;
     if (A == SIGMOID) return logistic(z, t);
     if (A == TANH) return tanh(z);
     if (A == SCALED_TANH) return scale * tanh(slope * z);

@@ -1,11 +1,13 @@
-// im2col lays every window out as a column, so that a convolution becomes one matrix product; col2im is its adjoint.
+// im2col lays every window out as a column, so that a convolution becomes one matrix product;
+// col2im is its adjoint.
 //
 //     x    (C, H, W, N)
-//     cols (C, KH, KW, OH, OW, N)     cols[c, i, j, oy, ox] = x[c, iy, ix], or 0 where (iy, ix) lies in the padding
+//     cols (C, KH, KW, OH, OW, N)     cols[c, i, j, oy, ox] = x[c, iy, ix], or 0 if (iy, ix) is padding
 
 template <typename T, int V>
 __global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Window w) {
-    const unsigned rows = (unsigned)w.KH * w.KW * w.OH;                 // of one channel: (i, j, oy)
+    // of one channel: (i, j, oy)
+    const unsigned rows = (unsigned)w.KH * w.KW * w.OH;
     FOR_CHANNELS(c, C) FOR_ROWS(row, rows) {
         const int oy = row % w.OH, tap = row / w.OH;
         const int i = tap / w.KW, j = tap % w.KW;
@@ -24,9 +26,9 @@ __global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Win
     }
 }
 
-// Each element of x was copied to several columns; its gradient is the sum of theirs. One thread gathers them for its
-// own element, in the order of the taps. Scattering would need atomic additions, whose order, and so whose rounding,
-// changes from run to run.
+// Each element of x was copied to several columns; its gradient is the sum of theirs. One thread
+// gathers them for its own element, in the order of the taps. Scattering would need atomic
+// additions, whose order, and so whose rounding, changes from run to run.
 template <typename T, int V>
 __global__ void col2im(const T* __restrict__ cols, T* __restrict__ x, int C, Window w) {
     typedef typename Wide<T>::type Sum;

@@ -1,9 +1,10 @@
-// Batch normalisation of rows, which are channels: x (C, P), one pass for what is summed and one for what is made of it.
-// The first leaves one result for each piece of a row. The second begins with merging them: every block does so for
-// itself and in the same order, which costs less than a launch in between.
+// Batch normalisation of rows, which are channels: x (C, P), one pass for what is summed and one
+// for what is made of it. The first leaves one result for each piece of a row. The second begins
+// with merging them: every block does so for itself and in the same order, which costs less than a
+// launch in between.
 
-// Number of elements, mean, and sum of squares of the distances from the mean. Sums of x and x^2 would lose all digits of
-// the variance where the mean is much larger than the deviation.
+// Number of elements, mean, and sum of squares of the distances from the mean. Sums of x and x^2
+// would lose all digits of the variance where the mean is much larger than the deviation.
 template <typename Number>
 struct Moments {
     Number n, mean, squares;
@@ -31,7 +32,8 @@ __global__ void batch_norm_moments(const T* __restrict__ x, typename Wide<T>::ty
             Vec<T, V> turn[U];
             load_turn(turn, x + row * p.size, i, s.end);
             Moments<Number> some = {};
-            const Number first = Number(turn[0].at[0]);         // equal elements have this mean, without a rounding error
+            // equal elements have this mean, without a rounding error
+            const Number first = Number(turn[0].at[0]);
             for (int u = 0; u < U; u++) {
                 const bool there = i + u * STEP(V) < s.end;
                 for (int k = 0; k < V; k++) some.mean += there ? Number(turn[u].at[k]) - first : Number(0);
@@ -53,7 +55,8 @@ __global__ void batch_norm_moments(const T* __restrict__ x, typename Wide<T>::ty
     }
 }
 
-// y = f(gamma (x - mean) / sqrt(var + eps) + beta). With from_parts mean and var are made of the pieces' moments first.
+// y = f(gamma (x - mean) / sqrt(var + eps) + beta). With from_parts mean and var are made of the
+// pieces' moments first.
 template <typename T, int V, int A>
 __global__ void batch_norm(const T* __restrict__ x, T* __restrict__ y, const T* __restrict__ gamma,
                            const T* __restrict__ beta, T* mean, T* var, double eps, bool from_parts,
@@ -153,7 +156,8 @@ __global__ void batch_norm_sums(const T* __restrict__ dy, const T* __restrict__ 
     }
 }
 
-// dbeta = sum dz, dgamma = sum dz x_hat, and with them dx = gamma / std (dz - dbeta / n - x_hat dgamma / n)
+// dbeta = sum dz, dgamma = sum dz x_hat, and with them dx = gamma / std (dz - dbeta / n - x_hat
+// dgamma / n)
 template <typename T, int V, int A>
 __global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y,
                               T* __restrict__ dx, const T* __restrict__ gamma, const T* __restrict__ mean,
@@ -195,8 +199,9 @@ __global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x,
     }
 }
 
-// running += momentum (batch's - running); correction = n / (n - 1) makes the variance unbiased. A running mean that is too
-// near to change moves by one unit in its last place: see Backend.update_running.
+// running += momentum (batch's - running); correction = n / (n - 1) makes the variance unbiased. A
+// running mean that is too near to change moves by one unit in its last place: see
+// Backend.update_running.
 template <typename T>
 __global__ void update_running(T* __restrict__ running_mean, T* __restrict__ running_var, const T* __restrict__ mean,
                                const T* __restrict__ var, double momentum, double correction, i64 C) {

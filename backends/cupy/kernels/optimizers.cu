@@ -1,6 +1,7 @@
-// The rules of rules.py, one pass over the flat buffers each; the formulas are there. `hyper` is in device memory, because a
-// number that is passed in would be a constant in a captured graph. It is cast first, as on the host: float32 stays float32;
-// but 1 - b is computed in double, where it keeps its digits.
+// The rules of rules.py, one pass over the flat buffers each; the formulas are there. `hyper` is in
+// device memory, because a number that is passed in would be a constant in a captured graph. It is
+// cast first, as on the host: float32 stays float32; but 1 - b is computed in double, where it
+// keeps its digits.
 
 // The larger of two numbers, or a NaN; and -1, 0 or 1, or a NaN.
 template <typename Number>
@@ -12,8 +13,8 @@ __device__ __forceinline__ Number sign(Number x) {
     return x > Number(0) ? Number(1) : x < Number(0) ? Number(-1) : x;
 }
 
-// A rule moves one weight w, given its gradient g and its slots; bit s of `held` says whether slot s is used. The backend finds
-// the struct by the name of the rule: Sgd for "sgd".
+// A rule moves one weight w, given its gradient g and its slots; bit s of `held` says whether slot
+// s is used. The backend finds the struct by the name of the rule: Sgd for "sgd".
 
 // hyper = (lr, mu, decay)
 template <typename Number, bool AHEAD>
@@ -148,7 +149,8 @@ struct Adadelta {
     }
 };
 
-// hyper = (lr, alpha, eps, decay, mu); slots are the mean square, the mean of a centred one, the velocity with momentum
+// hyper = (lr, alpha, eps, decay, mu); slots are the mean square, the mean of a centred one, the
+// velocity with momentum
 template <typename Number>
 struct Rmsprop {
     static const int SLOTS = 3;

@@ -1,34 +1,40 @@
 // Matrix products, and convolutions as matrix products whose second operand is never written down.
 //
-//     C (M, N) = A (M, K) B (K, N)            then C = f(C + bias), or C += for gradients that add up
+//     C (M, N) = A (M, K) B (K, N)     then C = f(C + bias), or C += for gradients that add up
 //
 //     convolution          A = W (F, C*KH*KW)      B = im2col(x) (C*KH*KW, OH*OW*N)
-//     gradient by filters  A = dy (F, OH*OW*N)     B = im2col(x)^T
-//     gradient by input    a convolution of dy, with the filters turned around (stride 1)
+//     filter gradient      A = dy (F, OH*OW*N)     B = im2col(x)^T
+//     input gradient       a convolution of dy with flipped filters (stride 1)
 //
-// A block computes one tile of C. It walks along k in steps of TILE_K: while it multiplies one pair of tiles in shared
-// memory, the next ones are on their way. Where C has too few tiles for all multiprocessors, the walk is split among
-// several blocks; each leaves its sum in a workspace, and add_splits adds them.
+// A block computes one tile of C. It walks along k in steps of TILE_K: while it multiplies one pair
+// of tiles in shared memory, the next ones are on their way. Where C has too few tiles for all
+// multiprocessors, the walk is split among several blocks; each leaves its sum in a workspace, and
+// add_splits adds them.
 
 struct Product {
-    i64 lda, ldb, ldc;                              // elements from one line of an array to the next
+    // elements from one line of an array to the next
+    i64 lda, ldb, ldc;
     i64 a_group, b_group, c_group;                  // and from one group of channels to the next
     int M, N, K;                                    // of one group
-    int splits, steps;                              // blocks that share a tile of C, steps of TILE_K for each of them
-    int wide_a, wide_b, wide_c;                     // may 16 bytes of A, of B, four elements of C be moved at once?
+    // blocks that share a tile of C, steps of TILE_K for each of them
+    int splits, steps;
+    // may 16 bytes of A, of B, four elements of C be moved at once?
+    int wide_a, wide_b, wide_c;
     int has_bias, activation, accumulate;
 };
 
-// --- arithmetic -------------------------------------------------------------------------------------------------------
+// --- arithmetic ----------------------------------------------------------------------------------
 
 // In what a product is computed: elements, sums, tiles in flight.
 template <typename T> struct Fma { typedef T Element; static constexpr int TILE_K = 16, STAGES = 2; };
 struct Tf32 { typedef float Element; static constexpr int TILE_K = 16, STAGES = 3, S = 1; };
 struct Half { typedef __half Element; static constexpr int TILE_K = 32, STAGES = 3, S = 2; };
 
-constexpr int LARGE = 128 * 128;        // elements of a tile of which a thread takes more than of a small one
+// elements of a tile of which a thread takes more than of a small one
+constexpr int LARGE = 128 * 128;
 
-// The sums of one thread, by ordinary arithmetic: rows ty, ty + TY, .. and columns tx, tx + 16, .. of the tile.
+// The sums of one thread, by ordinary arithmetic: rows ty, ty + TY, .. and columns tx, tx + 16, ..
+// of the tile.
 template <class Math, int BM, int BN>
 struct SimpleSums {
     typedef typename Wide<typename Math::Element>::type Number;
@@ -59,7 +65,8 @@ struct SimpleSums {
     }
 };
 
-// One 32-bit register of what the matrix units multiply: a TF32 number, or the halves at k and k + 1.
+// One 32-bit register of what the matrix units multiply: a TF32 number, or the halves at k and k +
+// 1.
 template <class Tile>
 __device__ __forceinline__ unsigned fragment(const float* tile, int r, int k) {
     return to_tf32(tile[Tile::at(r, k)]);
@@ -71,10 +78,12 @@ __device__ __forceinline__ unsigned fragment(const __half* tile, int r, int k) {
     return bits[Tile::at(r, k)] | (unsigned)bits[Tile::at(r, k + 1)] << 16;
 }
 
-// The sums of one thread of a warp that multiplies by the matrix units; ptx.cu says which ones a thread holds.
+// The sums of one thread of a warp that multiplies by the matrix units; ptx.cu says which ones a
+// thread holds.
 template <class Math, int BM, int BN>
 struct WarpSums {
-    static constexpr int WM = BM * BN >= LARGE ? 64 : 32, WN = WM;      // the part of the tile that is one warp's
+    // the part of the tile that is one warp's
+    static constexpr int WM = BM * BN >= LARGE ? 64 : 32, WN = WM;
     static constexpr int S = Math::S, MT = WM / 16, NT = WN / 8, THREADS = 32 * (BM / WM) * (BN / WN), STRIDE = BN + 8;
     float sum[MT][NT][4] = {};
 
@@ -117,7 +126,7 @@ struct WarpSums {
 template <class Math, int BM, int BN> struct SumsOf { typedef WarpSums<Math, BM, BN> type; };
 template <typename T, int BM, int BN> struct SumsOf<Fma<T>, BM, BN> { typedef SimpleSums<Fma<T>, BM, BN> type; };
 
-// --- what becomes of a sum --------------------------------------------------------------------------------------------
+// --- what becomes of a sum -----------------------------------------------------------------------
 
 template <typename Number>
 __device__ __forceinline__ Number activate(int activation, Number z) {
@@ -143,7 +152,8 @@ __device__ __forceinline__ void finish(const Vec<Number, V>& sum, const T* bias,
     store(out, y);
 }
 
-// A block's tile of sums, whose first element belongs at (row, column): to the workspace or finished, in 16 bytes at a time.
+// A block's tile of sums, whose first element belongs at (row, column): to the workspace or
+// finished, in 16 bytes at a time.
 template <class Sums, int BM, int BN, int V, typename T, typename Number>
 __device__ __forceinline__ void finish_tile(const Number* tile, int row, int column, const T* bias, T* out, Number* workspace,
                                             const Product& p) {
@@ -156,10 +166,11 @@ __device__ __forceinline__ void finish_tile(const Number* tile, int row, int col
     }
 }
 
-// --- the kernel -------------------------------------------------------------------------------------------------------
+// --- the kernel ----------------------------------------------------------------------------------
 
-// IMAGE: b is an image (channels, H, W, N) that is read through the window w, and B its columns (ACROSS_K), or the columns'
-// transpose (ALONG_K). Launched with THREADS threads for each (tile, split, group).
+// IMAGE: b is an image (channels, H, W, N) that is read through the window w, and B its columns
+// (ACROSS_K), or the columns' transpose (ALONG_K). Launched with THREADS threads for each (tile,
+// split, group).
 template <class Math, int BM, int BN, int A, int B, bool IMAGE>
 __global__ void __launch_bounds__(SumsOf<Math, BM, BN>::type::THREADS)
 product(const typename Math::Element* __restrict__ a, const typename Math::Element* __restrict__ b,
@@ -173,8 +184,10 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     constexpr int THREADS = Sums::THREADS, STAGES = Math::STAGES, TILE_K = Math::TILE_K;
 
     T* tiles = (T*)shared_memory();                                     // STAGES pairs of tiles
-    Place* columns = (Place*)(tiles + STAGES * (TileA::SIZE + TileB::SIZE));        // of B's BN columns (IMAGE)
-    Place* along = columns + BN;                                        // of STAGES * TILE_K places along k
+    // of B's BN columns (IMAGE)
+    Place* columns = (Place*)(tiles + STAGES * (TileA::SIZE + TileB::SIZE));
+    // of STAGES * TILE_K places along k
+    Place* along = columns + BN;
     const unsigned tiles_m = (p.M + BM - 1) / BM;
     const int row = blockIdx.x % tiles_m * BM, column = blockIdx.x / tiles_m * BN;
     const int group = blockIdx.z, split = blockIdx.y;
@@ -182,7 +195,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     a += group * p.a_group + (A == ALONG_K ? row * p.lda : row);
     b += group * p.b_group + (IMAGE ? 0 : B == ALONG_K ? column * p.ldb : column);
 
-    // In a convolution k is a tap and a column a pixel; in the gradient by the filters it is the other way round.
+    // In a convolution k is a tap and a column a pixel; in the filter gradient it is the
+    // other way round.
     auto place = [&](bool of_k, int at) {
         return (B == ACROSS_K) == of_k ? tap(at, of_k ? p.K : p.N, w) : pixel(at, of_k ? p.K : p.N, w);
     };
@@ -190,7 +204,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
         const int k = threadIdx.x;
         if (IMAGE && k < TILE_K) along[step % STAGES * TILE_K + k] = place(true, step * TILE_K + k);
     };
-    auto fetch = [&](int step) {                                        // starts the copies of a step's tiles
+    // starts the copies of a step's tiles
+    auto fetch = [&](int step) {
         if (step < last) {
             T* to_a = tiles + step % STAGES * (TileA::SIZE + TileB::SIZE);
             T* to_b = to_a + TileA::SIZE;
@@ -208,7 +223,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
                 else fill_from_matrix<TileB, THREADS, 1, B>(to_b, from, p.ldb, p.N - column, p.K - k);
             }
         }
-        copies_commit();                                                // also without a copy: groups are counted
+        // also without a copy: groups are counted
+        copies_commit();
     };
 
     if (IMAGE) {
@@ -220,7 +236,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     Sums sums;
     for (int step = first; step < last; step++) {
         copies_wait<STAGES - 2>();
-        __syncthreads();                    // this step's tiles are there, and the previous step's are free
+        // this step's tiles are there, and the previous step's are free
+        __syncthreads();
         fetch(step + STAGES - 1);
         if (step + STAGES < last) look_up(step + STAGES);
         const T* tile = tiles + step % STAGES * (TileA::SIZE + TileB::SIZE);
@@ -228,7 +245,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     }
 
     copies_wait<0>();
-    __syncthreads();                        // nobody reads the tiles any longer: their memory serves for the sums
+    // the tiles are not read any more: their memory is used for the sums
+    __syncthreads();
     Number* tile = (Number*)shared_memory();
     sums.lay_out(tile);
     __syncthreads();
@@ -239,8 +257,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     else finish_tile<Sums, BM, BN, 1>(tile, row, column, bias, out, workspace, p);
 }
 
-// The sums of all splits. Thread ty of a column adds every blockDim.y-th of them, then thread 0 what its neighbours have:
-// an order that follows from the number of splits.
+// The sums of all splits. Thread ty of a column adds every blockDim.y-th of them, then thread 0
+// what its neighbours have: an order that follows from the number of splits.
 template <typename T>
 __global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace, const T* __restrict__ bias, T* out, int groups,
                            Product p) {
@@ -265,7 +283,8 @@ __global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace,
         }
 }
 
-// Filters turned around, inputs and outputs exchanged: turned[g, c, f, i, j] = W[g, f, c, KH - 1 - i, KW - 1 - j].
+// Flipped filters, with inputs and outputs exchanged:
+//     turned[g, c, f, i, j] = W[g, f, c, KH - 1 - i, KW - 1 - j]
 template <typename T>
 __global__ void turn_filters(const T* __restrict__ W, T* __restrict__ turned, int groups, int F, int C, int taps) {
     const int size = groups * F * C * taps;

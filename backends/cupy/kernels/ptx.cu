@@ -1,5 +1,6 @@
-// What C++ has no words for: copies that go on while a thread computes, and the matrix units. In the GPU's own assembly
-// (PTX), for every architecture since sm_80. The CPU shim of the tests has these functions under the same names.
+// What C++ has no words for: copies that go on while a thread computes, and the matrix units. In
+// the GPU's own assembly (PTX), for every architecture since sm_80. The CPU shim of the tests has
+// these functions under the same names.
 
 #ifdef __CUDACC__
 
@@ -9,9 +10,9 @@ __device__ __forceinline__ unsigned char* shared_memory() {
     return bytes;
 }
 
-// Starts to copy BYTES (4, 8 or 16, or the size of one element) from global to shared memory, or zeros where the source
-// is not valid; it is then not read. The copy can be seen after copies_wait and a barrier, and what lay there may be read
-// until the barrier before.
+// Starts to copy BYTES (4, 8 or 16, or the size of one element) from global to shared memory, or
+// zeros where the source is not valid; it is then not read. The copy can be seen after copies_wait
+// and a barrier, and what lay there may be read until the barrier before.
 template <int BYTES>
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool valid) {
 #if __CUDA_ARCH__ >= 800
@@ -43,7 +44,8 @@ __device__ __forceinline__ void copies_wait() {
 #endif
 }
 
-// Rounded to the 10 bits of TF32's fraction, to the nearest; the matrix units would cut the others off.
+// Rounded to the 10 bits of TF32's fraction, to the nearest; the matrix units would cut the others
+// off.
 __device__ __forceinline__ unsigned to_tf32(float v) {
     unsigned bits = 0;
 #if __CUDA_ARCH__ >= 800
@@ -52,9 +54,10 @@ __device__ __forceinline__ unsigned to_tf32(float v) {
     return bits;
 }
 
-// One warp: D (16 MT x 8 NT) += A (16 MT x 8 S) B (8 S x 8 NT), S elements to a register: one TF32 number or two halves.
-// With g = lane / 4 and t = lane % 4 a thread holds, of each 16 x 8 piece of D, rows g and g + 8 in columns 2 t and
-// 2 t + 1; of A rows g, g + 8, g, g + 8 at k = S t, S t, S t + 4 S, S t + 4 S; of B column g at k = S t and S t + 4 S.
+// One warp: D (16 MT x 8 NT) += A (16 MT x 8 S) B (8 S x 8 NT), S elements to a register: one TF32
+// number or two halves. With g = lane / 4 and t = lane % 4 a thread holds, of each 16 x 8 piece of
+// D, rows g and g + 8 in columns 2 t and 2 t + 1; of A rows g, g + 8, g, g + 8 at k = S t, S t, S t
+// + 4 S, S t + 4 S; of B column g at k = S t and S t + 4 S.
 template <int S, int MT, int NT>
 __device__ __forceinline__ void warp_multiply(float (&d)[MT][NT][4], const unsigned (&a)[MT][4], const unsigned (&b)[NT][2]) {
 #if __CUDA_ARCH__ >= 800

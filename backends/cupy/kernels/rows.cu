@@ -1,12 +1,14 @@
 // How rows of many elements are read, and added up in an order that no launch changes.
 //
-// Every row of `size` elements is cut into `per_row` pieces of `length` elements, so that few long rows keep a whole GPU
-// busy; pieces depend on the shape alone. A block takes one piece of as many rows as it has threadIdx.y, and the threads
-// threadIdx.x lie side by side along a row, V elements each.
+// Every row of `size` elements is cut into `per_row` pieces of `length` elements, so that few long
+// rows keep a whole GPU busy; pieces depend on the shape alone. A block takes one piece of as many
+// rows as it has threadIdx.y, and the threads threadIdx.x lie side by side along a row, V elements
+// each.
 
-#define MOST_THREADS 256            // of a block: what memory is reserved for; cuda_launch.py's THREADS
+// of a block: what memory is reserved for; launch.py's THREADS
+#define MOST_THREADS 256
 
-// cuda_launch.py fills this in: the same fields in the same order. V divides size and length.
+// launch.py fills this in: the same fields in the same order. V divides size and length.
 struct Pieces {
     i64 size, length;
     int rows, per_row;
@@ -15,9 +17,10 @@ struct Pieces {
 // All threads of a block make the same turns, so they may wait for each other inside.
 #define FOR_ROW_GROUPS(first, p) \
     for (i64 first = (i64)blockIdx.y * blockDim.y; first < (p).rows; first += (i64)gridDim.y * blockDim.y)
-// From the last rows to the first: a second pass begins with what the first one read last, as far as it is in the cache.
-#define FOR_ROW_GROUPS_BACK(first, p)                                                                        \
-    for (i64 first = (((p).rows - 1) / (i64)blockDim.y - blockIdx.y) * blockDim.y; first >= 0;               \
+// From the last rows to the first: a second pass begins with what the first one read last, as far
+// as it is in the cache.
+#define FOR_ROW_GROUPS_BACK(first, p) \
+    for (i64 first = (((p).rows - 1) / (i64)blockDim.y - blockIdx.y) * blockDim.y; first >= 0; \
          first -= (i64)gridDim.y * blockDim.y)
 #define FOR_PIECES(piece, p) for (int piece = blockIdx.x; piece < (p).per_row; piece += gridDim.x)
 
@@ -31,8 +34,9 @@ __device__ __forceinline__ Span span(const Pieces& p, i64 row, int piece) {
     return {begin, row < p.rows ? end : begin};
 }
 
-// A thread's way through a span, or through one long array: U vectors at a time, because what comes from memory arrives
-// late, and so much of it has to be on its way. Vector u of a turn lies u * STEP behind i.
+// A thread's way through a span, or through one long array: U vectors at a time, because what comes
+// from memory arrives late, and so much of it has to be on its way. Vector u of a turn lies u *
+// STEP behind i.
 #define STEP(V) ((i64)blockDim.x * (V))
 #define FOR_SPAN(i, s, U, V) for (i64 i = (s).begin + threadIdx.x * (V); i < (s).end; i += (U) * STEP(V))
 #define FOR_ARRAY(i, n, U, V) \
@@ -48,8 +52,9 @@ __device__ __forceinline__ void load_turn(Vec<T, V> (&turn)[U], const T* from, i
     }
 }
 
-// `store`, to global memory only. In some loops the compiler takes the store of a struct apart again and writes element by
-// element; 16 bytes are therefore written in the GPU's own words, which it leaves alone.
+// `store`, to global memory only. In some loops the compiler takes the store of a struct apart
+// again and writes element by element; 16 bytes are therefore written in the GPU's own words, which
+// it leaves alone.
 template <typename T, int V>
 __device__ __forceinline__ void store_whole(T* to, const Vec<T, V>& value) {
 #ifdef __CUDACC__
@@ -70,15 +75,17 @@ __device__ __forceinline__ void store_turn(T* to, i64 i, i64 end, const Vec<T, V
         if (i + u * STEP(V) < end) store_whole(to + i + u * STEP(V), turn[u]);
 }
 
-// --- what the threads of a block put together -------------------------------------------------------------------------
+// --- what the threads of a block put together ----------------------------------------------------
 
-// The values of `lanes` threads (a power of two) merged in pairs, and pairs of pairs; all of them get the result. The
-// lanes lie `stride` threads apart: 1 along threadIdx.x, blockDim.x along threadIdx.y. All threads of a block must come.
+// The values of `lanes` threads (a power of two) merged in pairs, and pairs of pairs; all of them
+// get the result. The lanes lie `stride` threads apart: 1 along threadIdx.x, blockDim.x along
+// threadIdx.y. All threads of a block must come.
 template <typename Value, typename Merge>
 __device__ __forceinline__ Value over_lanes(const Value& mine, unsigned lane, unsigned lanes, unsigned stride, Merge merge) {
     __shared__ Value all[MOST_THREADS];
     const unsigned slot = threadIdx.y * blockDim.x + threadIdx.x;
-    __syncthreads();                                    // the result of the call before has been read
+    // the result of the call before has been read
+    __syncthreads();
     all[slot] = mine;
     for (unsigned half = lanes / 2; half > 0; half /= 2) {
         __syncthreads();

@@ -1,12 +1,15 @@
-// Softmax over the first axis, and the cross entropy that ends with it: z (K, P), P = H W N or just N.
+// Softmax over the first axis, and the cross entropy that ends with it: z (K, P), P = H W N or just
+// N.
 //
-// Neighbouring threads threadIdx.x take neighbouring samples, V each; where there are few samples the classes are spread
-// over threadIdx.y, and what its threads find out is merged. The classes are read several times, but the first time only
-// they come from far: a block's samples fit into its cache.
+// Neighbouring threads threadIdx.x take neighbouring samples, V each; where there are few samples
+// the classes are spread over threadIdx.y, and what its threads find out is merged. The classes are
+// read several times, but the first time only they come from far: a block's samples fit into its
+// cache.
 
 #define FOR_CLASSES(k, K) for (int k = threadIdx.y; k < (K); k += blockDim.y)
 
-// All threads of a block make the same turns: a thread without samples repeats the last ones and stores nothing.
+// All threads of a block make the same turns: a thread without samples repeats the last ones and
+// stores nothing.
 #define FOR_SAMPLE_GROUPS(first, P, V) \
     for (i64 first = (i64)blockIdx.x * STEP(V); first < (P); first += STEP(V) * gridDim.x)
 
@@ -50,7 +53,8 @@ __global__ void softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P
         Number top[V], total[V];
         top_and_total(z + n, K, P, top, total);
         if (first + threadIdx.x * V >= P) continue;
-        for (int v = 0; v < V; v++) total[v] = Number(1) / total[v];    // a division for each class would be slow
+        // a division for each class would be slow
+        for (int v = 0; v < V; v++) total[v] = Number(1) / total[v];
 #pragma unroll 4
         FOR_CLASSES(k, K) {
             Vec<T, V> value = load<V>(z + k * P + n);
@@ -85,8 +89,8 @@ __global__ void softmax_backward(const T* __restrict__ dy, const T* __restrict__
     }
 }
 
-// losses (N,): each sample's -log softmax(z)_label; dz = (softmax(z) - 1 at the label) / N. As in base.py a label that
-// is no class is a target of zeros.
+// losses (N,): each sample's -log softmax(z)_label; dz = (softmax(z) - 1 at the label) / N. As in
+// base.py a label that is no class is a target of zeros.
 template <typename T, int V>
 __global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels, T* __restrict__ dz,
                                         typename Wide<T>::type* __restrict__ losses, int K, i64 N) {

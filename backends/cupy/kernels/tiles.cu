@@ -1,25 +1,30 @@
-// Tiles in shared memory: how they lie there, and how they are filled from a matrix or from the windows of an image.
+// Tiles in shared memory: how they lie there, and how they are filled from a matrix or from the
+// windows of an image.
 //
-// A tile holds R rows of an operand (rows of A, columns of B) at TILE_K places along k, the axis that is summed over.
-// It lies as its source does, with that axis running ALONG_K or ACROSS_K, so that each copy is straight, 16 bytes wide
-// where the source allows. The padding of its lines keeps the threads of a warp, which then read 8 rows at 4 k's each,
-// in different banks of the shared memory.
+// A tile holds R rows of an operand (rows of A, columns of B) at TILE_K places along k, the axis
+// that is summed over. It lies as its source does, with that axis running ALONG_K or ACROSS_K, so
+// that each copy is straight, 16 bytes wide where the source allows. The padding of its lines keeps
+// the threads of a warp, which then read 8 rows at 4 k's each, in different banks of the shared
+// memory.
 
 enum Order { ALONG_K, ACROSS_K };       // which way neighbours in memory lie
 
 template <typename T, int R, int TILE_K, int ORDER>
 struct Tile {
     typedef T Element;
-    static constexpr int WIDE = 16 / sizeof(T);                                     // elements in 16 bytes
-    static constexpr int LINE = ORDER == ALONG_K ? TILE_K : R;                      // contiguous elements
+    // elements in 16 bytes
+    static constexpr int WIDE = 16 / sizeof(T);
+    // contiguous elements
+    static constexpr int LINE = ORDER == ALONG_K ? TILE_K : R;
     static constexpr int LINES = ORDER == ALONG_K ? R : TILE_K;
     static constexpr int STRIDE = LINE + (ORDER == ALONG_K ? WIDE : 8);
     static constexpr int SIZE = LINES * STRIDE;
     __device__ static int at(int r, int k) { return ORDER == ALONG_K ? r * STRIDE + k : k * STRIDE + r; }
 };
 
-// Starts to fill a tile from a matrix whose lines are `ld` elements apart; `from` is the tile's first element. What lies
-// past the end of the matrix, `rows` and `depth` (along k) elements on, becomes 0. All THREADS of the block take part.
+// Starts to fill a tile from a matrix whose lines are `ld` elements apart; `from` is the tile's
+// first element. What lies past the end of the matrix, `rows` and `depth` (along k) elements on,
+// becomes 0. All THREADS of the block take part.
 template <class Tile, int THREADS, int V, int ORDER, typename T>
 __device__ __forceinline__ void fill_from_matrix(T* tile, const T* from, i64 ld, int rows, int depth) {
     const int line = ORDER == ALONG_K ? depth : rows, lines = ORDER == ALONG_K ? rows : depth;
@@ -32,8 +37,9 @@ __device__ __forceinline__ void fill_from_matrix(T* tile, const T* from, i64 ld,
     }
 }
 
-// Where the windows of an image read: the element that tap k = (c, i, j) sees from pixel p = (oy, ox, n) lies at the sum
-// of two offsets, one of p alone and one of k alone, and is on the image if the sums of their rows and columns are.
+// Where the windows of an image read: the element that tap k = (c, i, j) sees from pixel p = (oy,
+// ox, n) lies at the sum of two offsets, one of p alone and one of k alone, and is on the image if
+// the sums of their rows and columns are.
 struct Place {
     i64 offset;
     int y, x;
@@ -55,8 +61,8 @@ __device__ __forceinline__ Place tap(unsigned k, unsigned taps, const Window& w)
     return {(((i64)c * w.H + y) * w.W + x) * w.N, y, x};
 }
 
-// Starts to fill a tile from an image: rows[r] and along[k] say where its element (r, k) comes from. V of them in line are
-// samples of one pixel.
+// Starts to fill a tile from an image: rows[r] and along[k] say where its element (r, k) comes
+// from. V of them in line are samples of one pixel.
 template <class Tile, int THREADS, int V, int ORDER, typename T>
 __device__ __forceinline__ void fill_from_image(T* tile, const T* image, const Place* rows, const Place* along,
                                                 const Window& w) {

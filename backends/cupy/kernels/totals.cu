@@ -2,14 +2,16 @@
 
 #define MOST 1024       // threads of the one block
 
-// Whether v stands before `best` in the order of argmax: a NaN is larger than every number, and equal to other NaNs.
+// Whether v stands before `best` in the order of argmax: a NaN is larger than every number, and
+// equal to other NaNs.
 template <typename Number>
 __device__ __forceinline__ bool larger(Number v, Number best) {
     return v > best || (v != v && best == best);
 }
 
-// The first of the largest elements of column n of a (K, N), for the threads with threadIdx.y == 0. Threads that lie along
-// y share a column: each looks at every blockDim.y-th element. All threads of the block must call this, whatever their n.
+// The first of the largest elements of column n of a (K, N), for the threads with threadIdx.y == 0.
+// Threads that lie along y share a column: each looks at every blockDim.y-th element. All threads
+// of the block must call this, whatever their n.
 template <typename T>
 __device__ int first_largest(const T* __restrict__ a, int K, int N, int n) {
     __shared__ T value[MOST];
@@ -43,8 +45,8 @@ __device__ __forceinline__ i64 class_of(const T* __restrict__ shares, int K, int
     return first_largest(shares, K, N, n);
 }
 
-// sums += (N loss, how many of the outputs y (K, N) are largest at their class, N), by one block. Without `classes` y and
-// target are not looked at.
+// sums += (N loss, how many of the outputs y (K, N) are largest at their class, N), by one block.
+// Without `classes` y and target are not looked at.
 template <typename T, typename Target>
 __global__ void __launch_bounds__(MOST) tally(double* __restrict__ sums, const T* __restrict__ loss, const T* __restrict__ y,
                                               const Target* __restrict__ target, int K, int N, int classes) {
