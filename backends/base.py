@@ -7,6 +7,9 @@ subclass overrides what can be faster on its machine, and must agree with this f
 Everything is batch-last and C-contiguous: feature maps (C, H, W, N), features (D, N), filters
 (F, C/groups, KH, KW). No method writes into its inputs. The caller owns what a method returns,
 unless the method says "may be a view".
+
+Names of gradients: `f_dx` and `f_dW` return the gradient with respect to x or W alone;
+`f_backward` computes several of them.
 """
 
 from __future__ import annotations
@@ -461,7 +464,7 @@ class Backend:
         e = self.xp.exp(z - z.max(axis=0))
         return e / e.sum(axis=0)
 
-    def softmax_backward(self, dy: Array, y: Array) -> Array:
+    def softmax_dx(self, dy: Array, y: Array) -> Array:
         """dz = y (dy - sum over k of dy y)."""
         return y * (dy - (dy * y).sum(axis=0))
 

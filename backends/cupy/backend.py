@@ -101,7 +101,7 @@ class CupyBackend(Backend):
     activate = elementwise.activate
     activation_backward = elementwise.activation_backward
     softmax = elementwise.softmax
-    softmax_backward = elementwise.softmax_backward
+    softmax_dx = elementwise.softmax_dx
     softmax_cross_entropy = elementwise.softmax_cross_entropy
     random_bits = elementwise.random_bits
     dropout = elementwise.dropout

@@ -114,9 +114,9 @@ def softmax(self: CupyBackend, z: Array) -> Array:
     return y
 
 
-def softmax_backward(self: CupyBackend, dy: Array, y: Array) -> Array:
+def softmax_dx(self: CupyBackend, dy: Array, y: Array) -> Array:
     if not has_kernels(dy, y):
-        return Backend.softmax_backward(self, dy, y)
+        return Backend.softmax_dx(self, dy, y)
     dy, y = self._contiguous(dy), self._contiguous(y)
     dz = self.empty(y.shape, y.dtype)
     types, launch, sizes = _classes(self, dy, y, dz)

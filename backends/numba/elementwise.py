@@ -123,7 +123,7 @@ def dropout_dx(self: NumbaBackend, dy: Array, p: float, keep: Array) -> Array:
     if dy.dtype != FLOAT32 or keep.dtype != np.bool_:
         return NumpyBackend.dropout_dx(self, dy, p, keep)
     dx = self.empty(dy.shape, FLOAT32)
-    dropout_kernels.dropout_backward(self.crew(dy.size), ready(dy, (dy.size,)),
+    dropout_kernels.dropout_dx(self.crew(dy.size), ready(dy, (dy.size,)),
                                      ready(keep, (dy.size,)), 1.0 / (1.0 - p),
                              dx.reshape(-1))
     return dx

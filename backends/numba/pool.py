@@ -64,7 +64,7 @@ def max_pool2d_dx(self: NumbaBackend, dy: Array, argmax: Array, x_shape: tuple[i
     C, H, W, N = x_shape
     at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
     OH, OW = at.first.shape
-    pooling.max_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
+    pooling.max_pool_dx(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
                               ready(argmax, (C * OH, OW * N)), at.spans, at.sizes,
                               dx.reshape(C * H, W * N))
     return dx
@@ -90,7 +90,7 @@ def avg_pool2d_dx(self: NumbaBackend, dy: Array, x_shape: tuple[int, ...], windo
     C, H, W, N = x_shape
     at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
     OH, OW = at.first.shape
-    pooling.avg_pool_backward(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
+    pooling.avg_pool_dx(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
                               at.mean if count_padding else at.mean_inside, at.spans, at.sizes,
                               dx.reshape(C * H, W * N))
     return dx

@@ -64,7 +64,7 @@ def kernels() -> Iterator[Any]:
 # --- trace ----------------------------------------------------------------------------------------
 
 def test_an_answer_counts_for_the_version_that_gives_it():
-    """float32 is multiplied by a kernel; float64 is handed on to NumPy, and softmax_backward to the
+    """float32 is multiplied by a kernel; float64 is handed on to NumPy, and softmax_dx to the
     reference."""
     pytest.importorskip("numba", reason="Numba is not installed")
     backend = get_backend("numba")
@@ -73,10 +73,10 @@ def test_an_answer_counts_for_the_version_that_gives_it():
         backend.gemm(a, b)
         backend.gemm(a.astype(float), b.astype(float))
         backend.gemm(a, b, activation="tanh")
-        backend.softmax_backward(a, a)
+        backend.softmax_dx(a, a)
         get_backend("numpy").gemm(a, b)                     # another backend's call
     assert ran == {("gemm", "numba"): 2, ("gemm", "numpy"): 1, ("activate", "numpy"): 1,
-                   ("softmax_backward", "plain"): 1}
+                   ("softmax_dx", "plain"): 1}
 
 
 def test_the_reference_is_plain_and_activate_without_an_activation_is_nothing():

@@ -71,8 +71,8 @@ def test_verify_finds_a_kernel_that_is_wrong_in_float32_alone(monkeypatch):
     pytest.importorskip("numba", reason="Numba is not installed")
     from xpnet.backends.numba.kernels import pooling
     monkeypatch.setattr(verify_module, "FAMILIES", {"Pooling": FAMILIES["Pooling"]})
-    kernel = pooling.avg_pool_backward
-    monkeypatch.setattr(pooling, "avg_pool_backward",
+    kernel = pooling.avg_pool_dx
+    monkeypatch.setattr(pooling, "avg_pool_dx",
                         lambda *args: (kernel(*args), args[-1].__imul__(1.01)))
     failing = {row.name: row.failures for row in verify({"numba": xn.get_backend("numba")})
                if row.failures}

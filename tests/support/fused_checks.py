@@ -171,7 +171,7 @@ def check_softmax(s: Setting) -> None:
     y = base.softmax(double(drawn(s, *s.shape))).astype(s.dtype)
     with enough(1 if s.backwards else 2**17):
         near(s, s.backend.softmax(s.to_device(z)), base.softmax(double(z)))
-        near(s, s.backend.softmax_backward(s.to_device(dy), s.to_device(y)), base.softmax_backward(double(dy), double(y)), 10)
+        near(s, s.backend.softmax_dx(s.to_device(dy), s.to_device(y)), base.softmax_dx(double(dy), double(y)), 10)
 
 
 def check_cross_entropy(s: Setting) -> None:

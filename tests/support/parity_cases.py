@@ -371,7 +371,7 @@ def _softmax() -> Iterator[Case]:
             label, z = f"{shape}-{np.dtype(dtype)}", 30 * normal(*shape, dtype=dtype)
             yield Case("softmax", label, {"z": z})
             dy = normal(*shape, dtype=dtype, seed=1)
-            yield Case("softmax_backward", label, {"dy": dy, "y": Backend().softmax(z)})
+            yield Case("softmax_dx", label, {"dy": dy, "y": Backend().softmax(z)})
             if len(shape) == 2:
                 labels = np.random.default_rng(5).integers(0, shape[0], shape[1])
                 for name, target in (("int64", labels), ("uint8", labels.astype(np.uint8)),

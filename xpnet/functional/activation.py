@@ -48,4 +48,4 @@ def softmax_backward(dy: Array, y: Array, *, layout: str = "NCHW", backend: str 
     call = classes_call("softmax_backward", layout, backend, {"dy": dy, "y": y})
     call.expect("dy", dy, y.shape)
     with call.backend.scope():
-        return call.outward(call.backend.softmax_backward(call.inward(dy), call.inward(y)))
+        return call.outward(call.backend.softmax_dx(call.inward(dy), call.inward(y)))

@@ -58,7 +58,7 @@ class Softmax(OverAxis):
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         y, = self.recall()
-        dz = (self.backend.softmax_backward(dy, y) if self.axis == 0
+        dz = (self.backend.softmax_dx(dy, y) if self.axis == 0
               else y * (dy - (dy * y).sum(axis=self.axis, keepdims=True)))
         return dz if self.temperature == 1 else dz / self.temperature
 

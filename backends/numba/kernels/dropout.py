@@ -65,7 +65,7 @@ def dropout(x, state, threshold, scale, y, keep):
 
 
 @kernel
-def dropout_backward(dy, keep, scale, dx):
+def dropout_dx(dy, keep, scale, dx):
     """dx = dy keep scale; dy, keep, dx (n,)."""
     factor = np.float32(scale)
     for chunk in prange(-(-dy.size // CHUNK)):

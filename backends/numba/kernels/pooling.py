@@ -65,7 +65,7 @@ def max_pool(x, first, spans, sizes, plain, y, argmax):
 
 
 @kernel
-def max_pool_backward(dy, argmax, spans, sizes, dx):
+def max_pool_dx(dy, argmax, spans, sizes, dx):
     """dy, argmax (C*OH, OW*N) -> dx (C*H, W*N): every element adds up, in tap order, what it
     won."""
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
@@ -114,7 +114,7 @@ def avg_pool(x, weight, spans, sizes, y):
 
 
 @kernel
-def avg_pool_backward(dy, weight, spans, sizes, dx):
+def avg_pool_dx(dy, weight, spans, sizes, dx):
     """dy (C*OH, OW*N) -> dx (C*H, W*N): every element adds up its shares of the windows that it is
     in."""
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
@@ -123,7 +123,7 @@ def avg_pool_backward(dy, weight, spans, sizes, dx):
         for n in range(total.size):
             total[n] = 0
         for i in range(KH):
-            at = row % H + top - i * dh                                 # as in max_pool_backward
+            at = row % H + top - i * dh                                 # as in max_pool_dx
             if 0 <= at < OH * sh and at % sh == 0:
                 oy = at // sh
                 for j in range(KW):

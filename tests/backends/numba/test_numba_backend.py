@@ -167,7 +167,7 @@ FALLS_BACK = {
     "im2col float32",
     "max_pool2d float32, 256 taps or more",
     "max_pool2d_dx float32, 256 taps or more",
-    "softmax_backward float32",
+    "softmax_dx float32",
 } | {f"{method} float32 {name}" for method in ("activate", "activation_backward")
      for name in ACTIVATIONS.keys() - FUSED - curves.NUMBERS.keys()}
 

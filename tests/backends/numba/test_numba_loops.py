@@ -344,11 +344,11 @@ def fresh(call: dict[str, Any]) -> dict[str, Any]:
 
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {  # name: kernel, and a call in float32 that it does
     "max_pool2d": ("max_pool", {"x": normal(2, 4, 4, 3), "window": Window.make(2)}),
-    "max_pool2d_dx": ("max_pool_backward",
+    "max_pool2d_dx": ("max_pool_dx",
                       {"dy": normal(2, 3, 3, 3), "argmax": np.zeros((2, 3, 3, 3), np.uint8),
                                             "x_shape": (2, 4, 4, 3), "window": Window.make(2)}),
     "avg_pool2d": ("avg_pool", {"x": normal(2, 4, 4, 3), "window": Window.make(2)}),
-    "avg_pool2d_dx": ("avg_pool_backward", {"dy": normal(2, 3, 3, 3), "x_shape": (2, 4, 4, 3),
+    "avg_pool2d_dx": ("avg_pool_dx", {"dy": normal(2, 3, 3, 3), "x_shape": (2, 4, 4, 3),
                                             "window": Window.make(2)}),
     "activate": ("relu", {"z": normal(2, 3), "activation": "relu"}),
     "activation_backward": ("activation_backward",
@@ -370,7 +370,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {  # name: kernel, and a call in 
                               {"z": normal(3, 2), "target": np.array([0, 2])}),
     "dropout": ("dropout",
                 {"x": normal(5), "p": 0.5, "key": (0, 0), "counter": np.zeros(2, np.uint64)}),
-    "dropout_dx": ("dropout_backward", {"dy": normal(5), "p": 0.5, "keep": np.ones(5, bool)}),
+    "dropout_dx": ("dropout_dx", {"dy": normal(5), "p": 0.5, "keep": np.ones(5, bool)}),
     "random_bits": ("random_words", {"n": 5, "key": (0, 0), "counter": np.zeros(2, np.uint64)}),
     "update": ("adam", {"rule": "adam", "w": normal(5), "g": normal(5), "m": normal(5),
                         "v": np.ones(5, np.float32),
