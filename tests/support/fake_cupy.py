@@ -308,12 +308,14 @@ def check_limits(grid: Sequence[int], block: Sequence[int]) -> None:
 @contextmanager
 def installed(cupy: Any) -> Iterator[Any]:
     """`import cupy` gives this while the block lasts; None makes it an ImportError."""
-    before = sys.modules.get("cupy", ...)
+    # The real cupy loads cupyx when one of its attributes is read, and hypothesis reads all modules.
+    hidden = {name: module for name, module in sys.modules.items()
+              if name == "cupy" or name.partition(".")[0] == "cupyx"}
+    for name in hidden:
+        del sys.modules[name]
     sys.modules["cupy"] = cupy
     try:
         yield cupy
     finally:
-        if before is ...:
-            del sys.modules["cupy"]
-        else:
-            sys.modules["cupy"] = before    # type: ignore[assignment]
+        del sys.modules["cupy"]
+        sys.modules.update(hidden)
