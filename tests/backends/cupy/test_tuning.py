@@ -206,5 +206,5 @@ def test_tuning_that_is_no_table_is_refused(tmp_path: Path):
     backend, file = NumpyBackend(), tmp_path / "net.safetensors"
     backend.tuning = ["conv2d"]             # type: ignore[assignment]
     xn.Sequential([xn.Linear(2)], input_shape=(3,), backend=backend).save(file)
-    with pytest.raises(ValueError, match="load: expected tuning to be a table"):
+    with pytest.raises(ValueError, match="load: expected tuning to be a dict"):
         xn.load(file, backend="numpy")
