@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through CuPy: the device, its memory, and which function computes what.
+"""NVIDIA GPUs through CuPy: the device, its memory, and the functions that are the methods.
 
 The only file that imports cupy, and only when a GPU is used.
 """
@@ -35,15 +35,15 @@ USUAL_SHARED = 48 << 10         # bytes of shared memory that a block gets witho
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched, by family ("im2col": ("im2col<float, 4>", ...)), so that
-    tests can run all of it."""
+    """The names of all kernels by family, {"im2col": ("im2col<float, 4>", ...), ...}, so that tests
+    can run each of them."""
     modules = (product, conv, pool, elementwise, normalization, optimizers, batches,
                totals)
     return {family: names for module in modules for family, names in module.kernels().items()}
 
 
 def device_count() -> int:
-    """Number of GPUs, at least 1; BackendError with reason and remedy if CuPy or the GPU
+    """Number of GPUs, at least 1. Raises BackendError with reason and remedy if CuPy or the GPU
     cannot be used."""
     cupy = _import_cupy()
     try:
@@ -71,17 +71,17 @@ def _import_cupy() -> Any:
 
 
 class CupyBackend(Backend):
-    """One NVIDIA GPU. BackendError if it cannot be used.
+    """One NVIDIA GPU. Raises BackendError if it cannot be used.
 
-    Methods that are listed here run on the backend's own device. Plain xp code, inherited or a
-    layer's, runs on the current one: put it into `with backend.scope():` if that may be another
-    GPU. CuPy's compiler options make subnormal float32 numbers count as zero in comparisons and
-    sums, here as in CuPy.
+    The methods in this class run on the device of the backend. Plain array code, inherited or in a
+    layer, runs on the current device: put it into `with backend.scope():` if that may be another
+    GPU. The kernels are compiled with CuPy's options: as in CuPy, subnormal float32 numbers count
+    as zero in comparisons and sums.
 
     Args:
         device: the number of the GPU.
-        tf32: where float32 operands are rounded to TF32, the matrix units' format with 10 bits of
-            fraction: "never", in "convolutions", or "always".
+        tf32: which products round float32 operands to TF32, the format of the matrix units with 10
+            bits of fraction: "never", those of "convolutions", or "always".
         autotune: whether to measure which of several alternatives is fastest for a new shape.
     """
 
@@ -151,7 +151,7 @@ class CupyBackend(Backend):
         self._check()
 
     def _check(self) -> None:
-        """Compiles and runs a kernel, so that a GPU that does nothing is found now and not in the
+        """Compile and run a kernel, so that a GPU that does not work is noticed now and not in the
         first epoch."""
         try:
             self.random_bits(1, (0, 0), self.asarray(np.zeros(2, np.uint64)))
@@ -187,10 +187,10 @@ class CupyBackend(Backend):
 
     def _launch(self, family: str, kernel: str, launch: tuple[cuda_launch.Grid, cuda_launch.Grid],
                 *args: Any, shared: int = 0) -> None:
-        """Runs a kernel of kernels/<family>.cu. Its first launch compiles it (CuPy keeps the result
-        on the disk).
+        """Run a kernel of kernels/<family>.cu. Its first launch compiles it; CuPy keeps the result
+        on the disk.
 
-        `shared` is a number of bytes of shared memory for each block, the same in every launch of a
+        `shared` is the number of bytes of shared memory per block, the same in all launches of a
         kernel.
         """
         with self.scope():

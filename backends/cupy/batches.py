@@ -26,13 +26,12 @@ LABELS = np.dtype(np.int64)
 TILE = 64                               # as in batches.cu
 VALUES = np.dtype([("at", np.float64, 8)])      # the argument `Values values`
 
-SHARE = 0.25  # of the free memory: samples that take more stay on the host
-SLOTS = 3  # batches under way: one that is read, one that travels, one that is filled
+SHARE = 0.25  # of the free memory: larger arrays of samples stay on the host
+SLOTS = 3  # batches in flight: one is read, one is copied, one is filled
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked
-    for."""
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
     pairs = ([(s, t, source, target) for s, source in SOURCES.items()
               for t, target in TARGETS.items()])
     pairs.append((LABELS, LABELS, "i64", "i64"))
@@ -43,19 +42,19 @@ def kernels() -> dict[str, tuple[str, ...]]:
 
 
 def _widths(dtype: np.dtype[Any]) -> tuple[int, int]:
-    """One element at a time, or as many as 16 bytes hold."""
+    """1, and the number of elements in 16 bytes."""
     return 1, cuda_launch.ACCESS // dtype.itemsize
 
 
 def _tiles(D: int, N: int) -> tuple[cuda_launch.Grid, cuda_launch.Grid]:
-    """(grid, block): a block for each tile."""
+    """(grid, block): one block per tile."""
     across, along = (min(max(-(-size // TILE), 1), most)
                      for size, most in zip((D, N), cuda_launch.MAX_GRID, strict=True))
     return (across, along, 1), (cuda_launch.THREADS, 1, 1)
 
 
 def native(a: np.ndarray) -> np.ndarray:
-    """The same numbers with the bytes in this machine's order: GPUs have no other."""
+    """The same numbers in native byte order, the only one that GPUs have."""
     return a.astype(a.dtype.newbyteorder("="), copy=False)
 
 
@@ -64,14 +63,13 @@ def gather_batch(self: CupyBackend, samples: Array, index: Array | None, dtype: 
         if isinstance(samples, self.xp.ndarray):
             there = None if index is None else self.asarray(index, LABELS)
             return self._gather(self.asarray(samples), there, np.dtype(dtype))
-        rows = samples if index is None else samples[index]         # fewer bytes travel
+        rows = samples if index is None else samples[index]         # only these rows are copied
         return self._gather(self.asarray(native(rows)), None, np.dtype(dtype))
 
 
 def gather(self: CupyBackend, samples: Array, index: Array | None, dtype: np.dtype[Any],
            out: Array | None = None) -> Array:
-    """gather_batch of contiguous samples and an index on the GPU, to `out` if there is
-    one."""
+    """gather_batch of contiguous samples and an index on the GPU, into `out` if it is given."""
     labels = samples.dtype == dtype == LABELS
     if not labels and (samples.dtype not in SOURCES or dtype not in TARGETS):
         return self.store(Backend.gather_batch(self, samples, index, dtype), out)
@@ -111,7 +109,7 @@ def feed(self: CupyBackend, samples: Array, dtype: Any, most: int) -> Feed:
 
 
 class DeviceFeed(Feed):
-    """Samples that are on the GPU as they are, bytes as bytes; a kernel makes a batch of them."""
+    """Samples on the GPU in the type they came in; a kernel gathers and converts each batch."""
 
     backend: CupyBackend
 
@@ -128,8 +126,8 @@ class DeviceFeed(Feed):
 
 
 class Slot:
-    """A place for a batch's samples: pinned memory of the host, memory of the GPU, and what
-    happened to them last."""
+    """Memory for the samples of one batch, pinned on the host and on the GPU, with the events of
+    its last copy and its last read."""
 
     def __init__(self, backend: CupyBackend, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         cuda = backend.xp.cuda
@@ -138,16 +136,16 @@ class Slot:
                                   count).reshape(shape)
         self.there = backend.empty(shape, dtype)
         self.copied, self.read = (cuda.Event(disable_timing=True) for _ in range(2))
-        self.read.record()              # the memory may be somebody's who has not read it yet
+        self.read.record()              # earlier work may still use this memory
 
 
 class HostFeed(Feed):
-    """Samples that do not fit: each batch is gathered on the host and travels while the GPU is busy
-    with those before it.
+    """Samples that do not fit on the GPU: each batch is gathered on the host and copied while the
+    GPU computes the batches before it.
 
-    A ring of slots. The host fills one when its last copy has ended; it is copied when what came
-    before in that memory was read; and it is read when it was copied. Only the first of these three
-    lets the host wait.
+    The slots are used in turn. The host fills a slot after the last copy from it has ended; the
+    slot is copied after its previous batch has been read; and it is read after it has been copied.
+    Only for the first of these three does the host wait.
     """
 
     backend: CupyBackend
@@ -176,7 +174,7 @@ class HostFeed(Feed):
         if self.order is None:
             rows[...] = samples[start:stop]
         elif samples.dtype == rows.dtype and samples.flags.c_contiguous:
-            # "raise" would go through another buffer
+            # mode="raise" would need another buffer.
             np.take(samples, self.order[start:stop], axis=0, out=rows, mode="clip")
         else:
             rows[...] = samples[self.order[start:stop]]

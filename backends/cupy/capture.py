@@ -1,5 +1,5 @@
-"""Steps captured as CUDA graphs: hundreds of launches are recorded once and then launched as
-one."""
+"""Steps captured as CUDA graphs: hundreds of launches are recorded once and then replayed with one
+launch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-# calls before the one that is recorded: they compile kernels and fill the pool of memory
+# Calls before the recorded one: they compile kernels and fill the memory pool.
 WARM_UP = 2
 
 
 class Captured:
-    """A function whose launches are recorded at its third call; from then on they are one launch.
+    """A function whose launches are recorded in its third call; each later call is one launch.
 
-    Its arrays come from a memory pool of its own, which exists as long as the graph and is used by
-    nothing else, because the graph writes to the same addresses again and again. `failure` says why
-    the function could not be recorded: then failed(failure) is called once, and the function runs
-    as it is.
+    Its arrays come from a memory pool that exists as long as the graph and is used by nothing else,
+    because the graph writes to the same addresses in every call. If the function cannot be
+    recorded, `failure` says why, failed(failure) is called once, and the function runs without a
+    graph.
     """
 
     def __init__(self, backend: CupyBackend, fn: Callable[[], Any],
@@ -32,7 +32,7 @@ class Captured:
         self._graph: Any = None
         self._result: Any = None
         with backend.scope():
-            # of steps that were not captured
+            # The pool may hold free memory of earlier steps that were not captured.
             backend.xp.get_default_memory_pool().free_all_blocks()
             self._pool = backend.xp.cuda.MemoryPool()
 
@@ -50,11 +50,11 @@ class Captured:
             return self._result
 
     def _record(self) -> None:
-        """Whatever goes wrong, nothing was computed yet: the call can be made in the ordinary
-        way."""
+        """Record the function. Recording computes nothing, so if it fails, the call can still run
+        without a graph."""
         try:
             self._graph, self._result = self._backend._recorded(self._fn)
-        except Exception as error:      # of CuPy, of CUDA, or of a layer's own code
+        except Exception as error:      # raised by CuPy, by CUDA, or by a layer
             self.failure = " ".join(f"{type(error).__name__}: {error}".split())
             self._pool = None
             if self._failed is not None:
@@ -74,7 +74,7 @@ def recorded(self: CupyBackend, fn: Callable[[], Any]) -> tuple[Any, Any]:
         with _no_transfers(self):
             result = fn()
     except BaseException:
-        with suppress(Exception):       # the first error says more than that the capture is invalid
+        with suppress(Exception):       # its error, an invalid capture, would hide the first
             stream.end_capture()
         raise
     graph = stream.end_capture()
@@ -84,9 +84,9 @@ def recorded(self: CupyBackend, fn: Callable[[], Any]) -> tuple[Any, Any]:
 
 @contextmanager
 def _no_transfers(self: CupyBackend) -> Iterator[None]:
-    """Makes it an error to bring an array from the host.
+    """Raise RuntimeError inside if this thread copies an array from the host.
 
-    CuPy would record a copy out of pinned memory that it lends to somebody else before the graph is
+    CuPy would record a copy from pinned memory that it gives to another array before the graph is
     launched.
     """
     pool, thread = self.xp.get_default_pinned_memory_pool(), threading.get_ident()

@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-# where a product's second operand is read from: x itself, or columns that are written
+# The second operand of a product is read from x itself, or from columns in memory.
 IMAGE, COLUMNS = "image", "columns"
-AT_A_TIME = 24 << 20  # bytes of columns: they shall still be in the L2 cache when they are read
+AT_A_TIME = 24 << 20        # bytes of columns that are still in the L2 cache when they are read
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked
-    for."""
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
     return {
         "im2col": tuple(f"{kernel}<{name}, {width}>" for kernel in ("im2col", "col2im")
                         for name, width in cuda_launch.types_and_widths()),
@@ -51,7 +50,7 @@ def _im2col(self: CupyBackend, x: Array, window: Window, oy: int, rows: int, col
     """The columns of output rows oy .. oy + rows - 1 -> cols (C*KH*KW, rows*OW*N)."""
     C, _, _, N = x.shape
     w = cuda_launch.window_struct(x.shape, window)
-    w["top"] -= oy * window.stride[0]                   # as if the output began at row oy
+    w["top"] -= oy * window.stride[0]                   # row 0 is row oy of the output
     w["OH"] = rows
     V = self._width(N, x, cols)
     self._launch("im2col", f"im2col<{cuda_launch.TYPES[x.dtype]}, {V}>",
@@ -90,8 +89,8 @@ def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, *, groups: int
 
 def _convolve(self: CupyBackend, x: Array, W: Array, w: np.ndarray, pointwise: bool, groups: int,
               bias: Array | None = None, activation: str | None = None) -> Array:
-    """y (F, OH, OW, N) = W cols, columns (K, P) read from x through the window w, or x itself where
-    windows are points."""
+    """y (F, OH, OW, N) = W cols, columns (K, P) read from x through the window w, or x itself if
+    each window is one element."""
     F, N, OH, OW = W.shape[0], x.shape[3], int(w["OH"]), int(w["OW"])
     P, K = OH * OW * N, W[0].size
     y = self.empty((F, OH, OW, N), x.dtype)
@@ -104,7 +103,7 @@ def _convolve(self: CupyBackend, x: Array, W: Array, w: np.ndarray, pointwise: b
 
 def _by_columns(self: CupyBackend, x: Array, W: Array, window: Window, groups: int,
                 bias: Array | None, activation: str | None) -> Array:
-    """The same with columns that are written, for some rows of the output at a time."""
+    """The same with columns in memory, for some rows of the output at a time."""
     F, K = W.shape[0], W[0].size
     y = self.empty((F, *window.output_size(*x.shape[1:3]), x.shape[3]), x.dtype)
     P = y[0].size
@@ -119,8 +118,8 @@ def _by_columns(self: CupyBackend, x: Array, W: Array, window: Window, groups: i
 
 
 def _columns(self: CupyBackend, x: Array, window: Window) -> Iterator[tuple[int, Array]]:
-    """(number of its first column, columns (C*KH*KW, ..)) of parts that fit into the L2 cache; each
-    part's memory is the next one's too."""
+    """(index of the first column, columns (C*KH*KW, ..)) of parts that fit into the L2 cache. All
+    parts use the same memory."""
     OH, OW = window.output_size(*x.shape[1:3])
     K, row = x.shape[0] * window.taps, OW * x.shape[3]
     rows = min(max(AT_A_TIME // (K * row * x.itemsize), 1), OH)
@@ -141,7 +140,7 @@ def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], 
         return _dx_of_points(self, dy, W, x_shape, groups)
     if window.stride != (1, 1):
         return _dx_by_columns(self, dy, W, x_shape, window, groups)
-    # A convolution of dy, whose padding may be negative here.
+    # dx is a convolution of dy with flipped filters. Its padding may be negative.
     w = cuda_launch.window_struct(x_shape, window)
     w["top"], _, w["left"], _ = window.gradient_padding
     (w["H"], w["W"]), (w["OH"], w["OW"]) = dy.shape[1:3], x_shape[1:3]
@@ -163,7 +162,7 @@ def _dx_of_points(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ..
 
 def _dx_by_columns(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], window: Window,
                    groups: int) -> Array:
-    """dx = col2im(W^T dy), for some channels at a time: whole groups of them, or parts of a single
+    """dx = col2im(W^T dy), for some channels at a time: whole groups, or a part of the only
     group."""
     (F, per_group), C, taps = W.shape[:2], x_shape[0], window.taps
     P, K, filters = dy[0].size, per_group * taps, F // groups
@@ -203,8 +202,8 @@ def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, *, groups:
 
 def _dW(self: CupyBackend, way: str, x: Array, dy: Array, window: Window, groups: int, dW: Array,
         accumulate: bool) -> Array:
-    """dW (F, K) = dy (F, P) cols^T, with all columns read from x, or added up over those that are
-    written at a time."""
+    """dW (F, K) = dy (F, P) cols^T, with all columns read from x, or as a sum over the parts of
+    `_columns`."""
     F, P, K = dy.shape[0], dy[0].size, dW[0].size
     w = None if way == COLUMNS or window.pointwise else cuda_launch.window_struct(x.shape, window)
     for first, source in _columns(self, x, window) if way == COLUMNS else [(0, x)]:
@@ -224,8 +223,7 @@ def _either(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]]
 def faster(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]],
            x_shape: tuple[int, ...], F: int, window: Window,
             groups: int, dtype: Any) -> str:
-    """Which of the ways serves this shape: the columns are read from the image unless something
-    better is known."""
+    """The alternative for this shape; by default the columns are read from the image."""
     if window.pointwise:
         return IMAGE                                # there are no columns to write
     key = (f"{method} {math_for(self, dtype, 'convolution').name} {'x'.join(map(str, x_shape))} "
@@ -237,7 +235,7 @@ def faster(self: CupyBackend, method: str, ways: dict[str, Callable[[], Array]],
 
 def _convolves(self: CupyBackend, a: Array, b: Array, window: Window, groups: int,
                bias: Array | None = None) -> bool:
-    """Whether the convolution has a kernel: see _multiplies, and no more groups or pixels than a
-    launch can count."""
+    """Whether there is a kernel for the convolution: see `multiplies`; and the numbers of groups
+    and pixels are not too large for a launch."""
     return (multiplies(self, a, b, bias) and min(a.size, b.size) > 0 and groups <= LARGEST_GRID
             and max(a.size // a.shape[0], b.size // b.shape[0]) * window.taps <= LARGEST)

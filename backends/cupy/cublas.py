@@ -1,13 +1,13 @@
-"""Products by NVIDIA's cuBLAS, through a handle of our own: CuPy's cannot be used while a stream is
-captured.
+"""Products by NVIDIA's cuBLAS, with a separate handle: CuPy's cannot be used during a capture.
 
-cuBLAS stores a matrix column by column, we row by row. The same memory, read column by column, is
-the transpose, and
+cuBLAS stores a matrix column by column, xpnet row by row. The same memory, read column by column,
+is the transpose, and
 
     C = A B     is computed as      C^T = B^T A^T
 
-so the operands change places; an operand that is transposed for us is transposed for cuBLAS. The
-same version of the library gives the same bits on the same kind of GPU; another version may not.
+so the operands change places, and an operand that is transposed here is transposed for cuBLAS, too.
+The same version of the library gives the same bits on the same kind of GPU; another version may
+not.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from xpnet.backends.base import Array
 
 # Numbers of cublas_api.h and library_types.h.
 SUCCESS, DEFAULT_ALGORITHM = 0, -1
-NO_SUMS_IN_HALF = 16  # a mode: parts of a sum are added in the type it is computed in
+NO_SUMS_IN_HALF = 16  # a mode: partial sums are added in the compute type
 TYPES = {np.dtype(np.float16): 2, np.dtype(np.float32): 0, np.dtype(np.float64): 1}
-# by the name of a Math
+# {name of a Math: compute type}
 COMPUTE = {"Fma<__half>": 68, "Half": 68, "Fma<float>": 68, "Tf32": 77, "Fma<double>": 70}
 
 POINTER, INT, LONG, SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong, ctypes.c_size_t
-OPERAND = POINTER, INT, INT, LONG  # address, type, elements from line to line, from group to group
+OPERAND = POINTER, INT, INT, LONG  # address, type, elements from line to line and group to group
 FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cublasCreate_v2": (POINTER,),
     "cublasDestroy_v2": (POINTER,),
@@ -43,8 +43,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 class Matrices(NamedTuple):
-    """A matrix for each group, its rows one after another; `turned` where it is the transpose of
-    what is multiplied."""
+    """One matrix per group, row by row; `turned` if the product uses its transpose."""
 
     array: Array
     turned: bool
@@ -57,20 +56,20 @@ class Matrices(NamedTuple):
 
 
 class Cublas:
-    """A handle for one GPU, made and used while that is the current one.
+    """A handle for one GPU, which must be the current one when the handle is made or used.
 
-    It is told for each product on which stream and with what memory to work, by one thread at a
-    time. That memory comes from where arrays come from at the moment: what a graph has recorded
-    works in memory that lives as long as the graph.
+    Each product sets the stream and the workspace, one thread at a time. The workspace comes from
+    the current memory pool, so that a product in a CUDA graph uses memory that exists as long as
+    the graph.
     """
 
     def __init__(self, library: Any, cuda: Any, device: int) -> None:
         self._library, self._lock, self._handle = library, threading.Lock(), POINTER()
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
-        # Not at the end of the process, when there may be no CUDA left to do it.
+        # Not at the end of the process, when CUDA may be shut down already.
         weakref.finalize(self, _destroy, library, self._handle, cuda, device).atexit = False
         self._call("cublasSetMathMode", self._handle, NO_SUMS_IN_HALF)
-        # What NVIDIA recommends, and more than that before sm_90.
+        # At least what NVIDIA recommends: 32 MiB from sm_90 on, 4 MiB before.
         self.workspace_bytes = (32 if int(cuda.Device(device).compute_capability) >= 90
                                 else 8) << 20
 
@@ -82,7 +81,7 @@ class Cublas:
         alpha, beta = number(1), number(accumulate)
         about = f"for {groups} products ({M}, {K}) x ({K}, {N}) of {a.array.dtype}, {math}"
         with self._lock:
-            # which forgets the workspace
+            # Setting the stream resets the workspace.
             self._call("cublasSetStream_v2", self._handle, stream, about=about)
             self._call("cublasSetWorkspace_v2", self._handle, workspace.data.ptr, workspace.nbytes,
                        about=about)
@@ -104,16 +103,16 @@ def _destroy(library: Any, handle: Any, cuda: Any, device: int) -> None:
 
 
 def find(cuda: Any) -> Any:
-    """The library as CuPy has loaded it, with the functions' arguments declared; None where CuPy
+    """The library that CuPy has loaded, with the arguments of its functions declared; None if CuPy
     has none."""
     try:
-        if getattr(cuda, "cublas", None) is None:       # asking for it makes CuPy load it
+        if getattr(cuda, "cublas", None) is None:       # this access makes CuPy load it
             return None
         from cuda.pathfinder import load_nvidia_dynamic_lib
         library = ctypes.CDLL(str(load_nvidia_dynamic_lib("cublas").abs_path))
         for name, arguments in FUNCTIONS.items():
             getattr(library, name).argtypes = arguments
-    # no module, no file, not found, or too old
+    # There is no module or no file, it is not found, or it is too old.
     except (ImportError, OSError, RuntimeError, AttributeError):
         return None
     library.cublasGetStatusName.restype = ctypes.c_char_p
@@ -121,8 +120,7 @@ def find(cuda: Any) -> Any:
 
 
 def opened(cuda: Any, device: int) -> Cublas | None:
-    """A handle for this GPU; None if there is no library, or only one that cannot work with
-    this driver."""
+    """A handle for this GPU; None if there is no library or it does not work with this driver."""
     library = find(cuda)
     try:
         with cuda.Device(device):

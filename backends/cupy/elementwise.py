@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked
-    for."""
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
     types = cuda_launch.types_and_extreme_widths()
     functions = [name for activation, name in cuda_launch.ACTIVATIONS.items()
                  if activation is not None]
@@ -46,7 +45,7 @@ def kernels() -> dict[str, tuple[str, ...]]:
 
 
 def has_kernel(activation: str | None) -> bool:
-    """Whether the kernels know an activation; one that is only in the table runs as plain xp."""
+    """Whether there is a kernel for an activation; the others run as plain array code."""
     return activation in cuda_launch.ACTIVATIONS or activation in cuda_launch.curves()
 
 
@@ -74,7 +73,7 @@ def activation_backward(self: CupyBackend, dy: Array, y: Array, activation: str 
     shape, given = dy.shape, dy
     dy, y = self._contiguous(dy), self._contiguous(y)
     if bias_grad is None:
-        dy = dy.reshape(1, -1)  # rows do not matter where nothing is summed
+        dy = dy.reshape(1, -1)  # rows do not matter if nothing is summed
     dz = dy if activation is None else self.empty(dy.shape, dy.dtype)
     types, launch, pieces = along_rows(dy, y, dz)
     parts = room_for_parts(self, pieces, dy.dtype)
@@ -83,7 +82,7 @@ def activation_backward(self: CupyBackend, dy: Array, y: Array, activation: str 
                        (dy, y, dz, sums, np.bool_(accumulate), parts, pieces),
                             activation, constants)
     if bias_grad is not None and pieces["per_row"] > 1:
-        (_, groups, _), block = launch  # all parts of a row go to one block
+        (_, groups, _), block = launch  # one block adds all parts of a row
         self._launch("activation", f"add_parts<{cuda_launch.TYPES[dy.dtype]}>",
                      ((1, groups, 1), block),
                      parts, bias_grad, np.bool_(accumulate), pieces)
@@ -94,7 +93,7 @@ def _launch_activation(self: CupyBackend, way: str, types: str,
                        launch: tuple[cuda_launch.Grid, cuda_launch.Grid],
                        arguments: tuple[Any, ...], activation: str | None,
                        constants: tuple[float, ...]) -> None:
-    """The kernel that is compiled for this activation, or the one that is told which it is."""
+    """Launch the kernel compiled for this activation, or the one that gets its number."""
     if activation is None or activation in cuda_launch.ACTIVATIONS:
         self._launch("activation", f"activation_{way}<{types}, "
                                    f"{cuda_launch.ACTIVATIONS[activation]}>", launch, *arguments)
@@ -144,7 +143,7 @@ def softmax_cross_entropy(self: CupyBackend, z: Array, target: Array) -> tuple[A
 
 def _classes(self: CupyBackend, *arrays: Array
              ) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], tuple[np.int32, np.int64]]:
-    """(type and width, launch, (number of classes, number of samples)) for kernels that walk over
+    """(type and width, launch, (number of classes, number of samples)) for kernels that loop over
     the first axis."""
     a = arrays[0]
     K = a.shape[0]

@@ -18,14 +18,14 @@ Grid = tuple[int, int, int]
 
 FOLDER = Path(__file__).with_name("kernels")
 SHARED = ("common", "functions", "rows")
-# by some only
+# files that only some families need
 NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",),
           "avg_pool": ("taps",),
           "activation": ("curves",)}
 OPTIONS = ("-std=c++17",)
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float",
                                    np.dtype(np.float64): "double"}
-# by their names in functions.cu
+# {activation: its name in functions.cu}
 ACTIVATIONS: dict[str | None, str] = {None: "NONE", **{name: name.upper() for name in FUSED}}
 INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char",
                                          np.dtype(np.int32): "int"}
@@ -44,19 +44,19 @@ WINDOW = np.dtype([(name, np.int32) for name in (
 # The argument `Pieces p` of the kernels that sum over rows, likewise: see rows.cu.
 PIECES = (np.dtype([("size", np.int64), ("length", np.int64), ("rows", np.int32),
                     ("per_row", np.int32)]))
-TURN = 4                                # vectors that a thread has on their way at once, at most
-ENOUGH = 2**17                          # threads that keep the largest GPUs busy
-BLOCKS = 2048  # that rows are cut for: a few for each multiprocessor of the largest GPUs
+TURN = 4                                # most vectors that a thread loads at once
+ENOUGH = 2**17                          # threads that occupy the largest GPUs
+BLOCKS = 2048  # rows are cut into pieces for this number: a few per multiprocessor of large GPUs
 
 
 def source(family: str) -> str:
-    """The text that is compiled for a family of kernels: what all share, then its own file."""
+    """The text that is compiled for a family of kernels: the shared files, then its own."""
     return "\n".join(_enums(name) + (FOLDER / f"{name}.cu").read_text(encoding="utf-8")
                      for name in (*SHARED, *NEEDED.get(family, ()), family))
 
 
 def _enums(name: str) -> str:
-    """The numbers of the activations in C++, before the files in which they are needed."""
+    """The numbers of the activations in C++, put before the file that needs them."""
     if name == "functions":
         return f"enum Activation {{ {', '.join(ACTIVATIONS.values())} }};\n"
     if name == "curves":
@@ -66,8 +66,8 @@ def _enums(name: str) -> str:
 
 @cache
 def curves() -> tuple[str, ...]:
-    """The activations that curves.cu has a `case` for, in its order; their numbers are their
-    places."""
+    """The activations that have a `case` in curves.cu, in its order; an index is the number of the
+    activation."""
     text = (FOLDER / "curves.cu").read_text(encoding="utf-8")
     return tuple(name.lower() for name in dict.fromkeys(re.findall(r"\bcase (\w+):", text)))
 
@@ -79,7 +79,7 @@ def types_and_widths() -> list[tuple[str, int]]:
 
 
 def widths(dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """Elements that one access can move: 1, 2, 4 .. as far as 16 bytes reach."""
+    """Numbers of elements that one access can move: 1, 2, 4 .. up to 16 bytes."""
     return tuple(2**k for k in range((ACCESS // dtype.itemsize).bit_length()))
 
 
@@ -90,17 +90,17 @@ def types_and_extreme_widths() -> list[tuple[str, int]]:
 
 
 def extreme_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
-    """vector_width, or 1 where it is not the largest one of the type."""
+    """vector_width, or 1 if it is not the largest one of the type."""
     width = vector_width(n, accesses)
     return width if width == ACCESS // accesses[0][1] else 1
 
 
 def vector_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
-    """The largest width that divides n and suits each (address, itemsize); the first of them says
-    how far 16 bytes reach.
+    """The largest width that divides n and suits each (address, itemsize). It is at most 16 bytes
+    of the first.
 
-    An access of several elements must be at a multiple of its own size, and rows of n elements
-    keep to that if width divides n.
+    The address of an access must be a multiple of its size. That holds in all rows of n elements if
+    width divides n.
     """
     width = ACCESS // accesses[0][1]
     while (n % width or any(address % min(ACCESS, width * itemsize)
@@ -110,8 +110,8 @@ def vector_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
 
 
 def window_struct(x_shape: Sequence[int], window: Window) -> np.ndarray:
-    """The window and the sizes around it as the struct that kernels take. An OverflowError where 32
-    bits are too few."""
+    """The struct Window of the kernels: window and sizes. Raises OverflowError if a number needs
+    more than 32 bits."""
     _, H, W, N = x_shape
     top, _, left, _ = window.padding
     return np.array((H, W, *window.output_size(H, W), N, *window.kernel, *window.stride, top, left,
@@ -120,11 +120,11 @@ def window_struct(x_shape: Sequence[int], window: Window) -> np.ndarray:
 
 
 def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Grid, Grid]:
-    """(grid, block) for kernels that walk over channels, rows, columns and vectors of samples, as
-    common.cu says.
+    """(grid, block) for kernels that loop over channels, rows, columns and vectors of samples, as
+    described in common.cu.
 
-    A block's threads are spread over vectors first, then columns, and where a row is short over
-    several rows.
+    The threads of a block are spread over vectors first, then over columns, and over several rows
+    if a row is short.
     """
     x = min(power_of_two(vectors), THREADS)
     y = min(power_of_two(columns), THREADS // x)
@@ -134,8 +134,8 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
 
 def pool_dx_launch(x_shape: Sequence[int], window: Window,
                    width: int) -> tuple[str, tuple[Grid, Grid]]:
-    """(end of the kernel's name, (grid, block)) for the gradient of pooling: by elements of x, or
-    by cells of taps.cu."""
+    """(end of the kernel's name, (grid, block)) for the gradient of pooling: a thread for each
+    element of x, or for each cell (taps.cu)."""
     C, H, W, N = x_shape
     if window.dilation != (1, 1) or any(s < k for s, k in zip(window.stride, window.kernel)):
         return "", row_launch(C, H, W, N // width)
@@ -148,16 +148,16 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
     """((grid, block), struct Pieces) for kernels that read `rows` rows of `size` elements, `width`
     at a time.
 
-    A piece is a number of full turns of the threads along a row, but for the last one of
-    each row. Results do not depend on the launch, only on the pieces, and those on the shape alone.
+    A piece is a number of full turns of the threads along a row, except the last piece of each row.
+    Results depend only on the pieces, not on the launch, and the pieces only on the shape.
     """
     vectors = size // width
     x = min(power_of_two(vectors), THREADS)
     while x > 1 and vectors <= x * TURN // 2 and rows * x > BLOCKS * THREADS:
-        x //= 2  # enough blocks, whose threads have too little to do
+        x //= 2  # there are enough blocks, and their threads have too little work
     y = min(power_of_two(rows), THREADS // x)
     turns = -(-vectors // (x * TURN))
-    wanted = max(BLOCKS * y // max(rows, 1), 1)  # pieces that a row is cut into
+    wanted = max(BLOCKS * y // max(rows, 1), 1)  # pieces of a row
     length = max(-(-turns // wanted), 1) * x * TURN * width
     per_row = max(-(-size // length), 1)
     launch = (_blocks(per_row, 1, MAX_GRID[0]), _blocks(rows, y, MAX_GRID[1]), 1), (x, y, 1)
@@ -166,11 +166,11 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
 
 def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[Grid, Grid]]:
     """(width, (grid, block)) for kernels whose threads take `width` samples each, and share the
-    classes where they are few.
+    classes if there are few samples.
 
-    Wide accesses only pay where threads without them would be more than enough. The fewer samples,
-    the fewer of them in a block, as long as there are classes for its other threads: so there are
-    blocks for every multiprocessor.
+    Wide accesses are faster only if there are more than enough threads. If there are few samples, a
+    block takes fewer of them, as long as there are classes for its other threads, so that every
+    multiprocessor gets a block.
     """
     if samples // widest >= ENOUGH:
         return widest, ((_blocks(samples // widest, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1))
@@ -182,13 +182,13 @@ def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[
 
 
 def flat_launch(threads: int) -> tuple[Grid, Grid]:
-    """(grid, block) for kernels that walk over one long array."""
+    """(grid, block) for kernels that loop over one long array."""
     return (_blocks(threads, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1)
 
 
 def matrix_launch(rows: int, columns: int, terms: int) -> tuple[Grid, Grid]:
-    """(grid, block) for kernels that make each element of a matrix from a number of terms, up to
-    eight threads together."""
+    """(grid, block) for kernels that add up `terms` terms for each element of a matrix, with up to
+    eight threads per element."""
     together = min(power_of_two(terms), 8, THREADS)
     across = THREADS // together
     return (_blocks(columns, across, MAX_GRID[0]), _blocks(rows, 1, MAX_GRID[1]),
@@ -196,7 +196,7 @@ def matrix_launch(rows: int, columns: int, terms: int) -> tuple[Grid, Grid]:
 
 
 def power_of_two(n: int) -> int:
-    """The smallest power of two that is not below n."""
+    """The smallest power of two that is at least n."""
     return 1 << max(n - 1, 0).bit_length()
 
 

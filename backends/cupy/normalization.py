@@ -1,4 +1,4 @@
-"""Batch normalisation on an NVIDIA GPU: two passes over memory forward, two backward."""
+"""Batch normalisation on an NVIDIA GPU: two passes over memory in each direction."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked
-    for."""
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
     types = cuda_launch.types_and_extreme_widths()
     return {
         "normalization": (
@@ -58,8 +57,8 @@ def batch_norm_inference(self: CupyBackend, x: Array, gamma: Array, beta: Array,
 
 def _normalise(self: CupyBackend, x: Array, y: Array, gamma: Array, beta: Array, mean: Array,
                var: Array, eps: float, activation: str | None, parts: Array) -> None:
-    """y from x, with mean and var made of `parts` and written, or given where there are no
-    parts."""
+    """Compute y from x. mean and var are computed from `parts` and written, or given if `parts` is
+    empty."""
     types, launch, pieces = along_rows(x, y)
     self._launch("normalization", f"batch_norm<{types}, {cuda_launch.ACTIVATIONS[activation]}>",
                  launch, x, y, self._contiguous(gamma), self._contiguous(beta), mean, var,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-SLOTS = 3                               # that the kernel takes
+SLOTS = 3                               # arguments of the kernel
 
 
 @cache
@@ -29,8 +29,7 @@ def structs() -> dict[str, str]:
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked
-    for."""
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
     return {"optimizers": tuple(f"update<{name}, {width}, {struct}>"
                                 for struct in structs().values()
                                 for name, width in cuda_launch.types_and_extreme_widths())}
@@ -47,7 +46,7 @@ def update(self: CupyBackend, rule: str, w: Array, g: Array, slots: Sequence[Arr
         return
     types, launch = along_array(2, w, g, *held)
     bits = sum(1 << s for s, a in enumerate(slots) if a is not None)
-    # w is not read there
+    # w takes the place of a missing slot; the kernel does not read it.
     pointers = [w if a is None else a for a in (*slots, *[None] * (SLOTS - len(slots)))]
     self._launch("optimizers", f"update<{types}, {structs()[rule]}>", launch, w, g, *pointers,
                  hyper, np.int32(bits), np.int64(decayed), np.int64(w.size))

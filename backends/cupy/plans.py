@@ -1,7 +1,7 @@
 """How a matrix product is distributed over a GPU: tiles, splits, shared memory. Needs no GPU.
 
 A plan follows from the shape alone; tuning.py says when another one is used. Another plan gives
-other bits, because it adds the sums of a split product in another order.
+other bits, because it adds the terms of the sums in another order.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-# Orders of operands as in tiles.cu, and the ways of reading them that occur: (A, B, is B an
-# image?).
+# Orders of operands as in tiles.cu, and their combinations that are used: (order of A, order of B,
+# whether B is an image).
 ALONG_K, ACROSS_K = "ALONG_K", "ACROSS_K"
 READINGS = ((ALONG_K, ACROSS_K, False), (ALONG_K, ALONG_K, False), (ACROSS_K, ACROSS_K, False),
             (ACROSS_K, ALONG_K, False), (ALONG_K, ACROSS_K, True), (ALONG_K, ALONG_K, True))
@@ -24,21 +24,21 @@ PRODUCT = np.dtype([(name, np.int64) for name in ("lda", "ldb", "ldc", "a_group"
                                                     "wide_b", "wide_c", "has_bias", "activation",
                                                     "accumulate")], align=True)
 
-# of the GPU that plans are made for, whatever GPU it is: the same bits on all of them
+# Plans are made for 132 multiprocessors and used on every GPU: the same bits on all of them.
 MULTIPROCESSORS = 132
-SHORTEST = 8                # steps along k; a walk is not split into shorter ones
-# of a multiply-add in a small tile, against a large one, which loads half as much for each
+SHORTEST = 8                # steps along k: splits are not shorter
+# Cost of a multiply-add in a small tile; it is 1 in a large tile, which loads half as much for it.
 SMALL_COST = 2
 LARGEST_GRID = 65535        # blocks along y and z
-PLACE = 16                  # bytes of a Place in tiles.cu
+PLACE = 16                  # bytes of the struct Place in tiles.cu
 
-# the way, as a table has it, that is no plan: the library's, for products of plain matrices
+# The one entry of a table that is not a plan: cuBLAS, for products of plain matrices.
 CUBLAS = "cublas"
 
 
 @dataclass(frozen=True)
 class Math:
-    """In what a product is computed; the constants of the struct of that name in product.cu."""
+    """The arithmetic of a product: the constants of the struct of that name in product.cu."""
 
     name: str
     itemsize: int
@@ -48,7 +48,7 @@ class Math:
 
     @property
     def units(self) -> bool:
-        """Whether the matrix units do it."""
+        """Whether it uses the matrix units."""
         return not self.name.startswith("Fma")
 
 
@@ -64,8 +64,8 @@ MATHS = (*SIMPLE.values(), *MATRIX_UNITS.values())
 
 @dataclass(frozen=True)
 class Plan:
-    """A tile of C for each block, and how many blocks share the walk along k, `steps` of tile_k
-    elements each."""
+    """The tile of C that a block computes, the number of blocks that share the steps along k, and
+    the number of steps of each of them, of tile_k elements."""
 
     rows: int
     columns: int
@@ -74,7 +74,7 @@ class Plan:
 
     @property
     def way(self) -> list[int]:
-        """As a table has it."""
+        """The entry of a table."""
         return [self.rows, self.columns, self.splits]
 
     def grid(self, M: int, N: int, groups: int) -> tuple[int, int, int]:
@@ -82,8 +82,8 @@ class Plan:
 
 
 def plan(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
-    """The tiles that leave the least to do for the busiest multiprocessor; where they are too few,
-    splits."""
+    """The tile with the least work for the busiest multiprocessor, and splits if there are too few
+    tiles."""
     steps = -(-K // math.tile_k)
 
     def blocks(tile: tuple[int, int]) -> int:
@@ -93,14 +93,14 @@ def plan(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
         busy = min(blocks(tile) * max(steps // SHORTEST, 1) / MULTIPROCESSORS, 1)
         return blocks(tile) * tile[0] * tile[1] * (1 if _large(*tile) else SMALL_COST) / busy
 
-    tile = min(math.tiles, key=work)                              # of equal ones the first
+    tile = min(math.tiles, key=work)                              # the first of equal ones
     splits = (1 if blocks(tile) >= MULTIPROCESSORS else min(-(-2 * MULTIPROCESSORS // blocks(tile)),
                                                             steps // SHORTEST))
     return cut(tile, splits, steps)
 
 
 def planned(math: Math, way: Any, K: int) -> Plan | None:
-    """The plan that a table's entry means; None where it means none."""
+    """The plan for an entry of a table; None if the entry is not a plan."""
     if not (isinstance(way, list) and len(way) == 3 and tuple(way[:2]) in math.tiles
             and way[2] in range(1, LARGEST_GRID)):
         return None
@@ -108,14 +108,14 @@ def planned(math: Math, way: Any, K: int) -> Plan | None:
 
 
 def other_plans(math: Math, K: int) -> list[list[int]]:
-    """What is worth a measurement: every tile, with splits that leave each block a few steps."""
+    """The plans to measure: every tile, with splits of at least four steps."""
     steps = -(-K // math.tile_k)
     splits = [s for s in (1, 2, 4, 8, 16, 32, 64, 128) if s == 1 or steps // s >= 4]
     return [[*tile, s] for tile in math.tiles for s in splits]
 
 
 def cut(tile: tuple[int, int], splits: int, steps: int) -> Plan:
-    """The plan with about that many splits, none of them empty."""
+    """The plan with at most `splits` splits, none of them empty."""
     each = -(-steps // max(splits, 1))
     return Plan(*tile, -(-steps // each), each)
 
@@ -125,20 +125,20 @@ def _tiles(M: int, N: int, rows: int, columns: int) -> int:
 
 
 def _large(rows: int, columns: int) -> bool:
-    """Whether a thread takes more elements of such a tile; LARGE in product.cu."""
+    """Whether a tile has the large number of elements per thread; LARGE in product.cu."""
     return rows * columns >= 128 * 128
 
 
 def threads(math: Math, plan: Plan) -> int:
-    """Threads of a block, THREADS in product.cu: of matrix units a warp for 64 x 64 or 32 x 32
-    elements of the tile."""
+    """Threads of a block, THREADS in product.cu: for the matrix units one warp per 64 x 64 (large
+    tile) or 32 x 32 elements of the tile."""
     return (plan.rows * plan.columns // ((128 if math.units else 64)
                                          if _large(plan.rows, plan.columns) else 32))
 
 
 def shared_bytes(math: Math, plan: Plan, a: str, b: str, image: bool) -> int:
-    """Shared memory of a block, as product.cu divides it: tiles in flight, and for an image the
-    places it is read at; in the end the sums."""
+    """Bytes of shared memory of a block, divided as in product.cu: the tiles, and for an image the
+    `Place` structs; afterwards the same memory holds the sums."""
     def tile(rows: int, order: str) -> int:
         along, lines = (math.tile_k, rows) if order == ALONG_K else (rows, math.tile_k)
         return lines * (along + (16 // math.itemsize if order == ALONG_K else 8)) * math.itemsize

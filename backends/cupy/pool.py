@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked
-    for."""
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
     return {
         "max_pool": tuple(f"{kernel}<{name}, {index}, {width}>"
                           for kernel in ("max_pool", "max_pool_dx", "max_pool_dx_of_cells")
@@ -89,5 +88,5 @@ def avg_pool2d_dx(self: CupyBackend, dy: Array, x_shape: tuple[int, ...], window
 
 
 def _weight(window: Window, count_padding: bool) -> np.float64:
-    """1 / number of taps, or 0 where each window counts its own elements."""
+    """1 / number of taps, or 0 if each window divides by the number of its taps on the input."""
     return np.float64(1.0 / window.taps if count_padding else 0.0)

@@ -17,28 +17,27 @@ if TYPE_CHECKING:
 
 
 NO_WINDOW = np.zeros((), cuda_launch.WINDOW)
-# what is added in
+# {type of the elements: type of the sums}
 SUMS = {dtype: np.dtype(np.float32) if dtype == np.float16 else dtype
         for dtype in cuda_launch.TYPES}
-ONE_SPLIT = Plan(0, 0, 1, 0)            # sums that are whole already
-# rows, columns and depth of a product are 32-bit numbers, with room for a last tile
+ONE_SPLIT = Plan(0, 0, 1, 0)            # for sums that are complete
+# most rows, columns and depth of a product: 32-bit integers, less one tile past the end
 LARGEST = 2**31 - 2**16
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked
-    for."""
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
     return {"product": (*plans.kernel_names(),
                         *(f"{kernel}<{name}>" for kernel in ("add_splits", "turn_filters")
                                                       for name in cuda_launch.TYPES.values()))}
 
 
 class Operand(NamedTuple):
-    """An array and how a product reads it: which way its lines run, and elements from one line, one
-    group to the next.
+    """An array and how a product reads it: the direction of its lines, and the number of elements
+    from one line to the next and from one group to the next.
 
-    With a window the array is an image, and the operand its columns (ACROSS_K) or their transpose
-    (ALONG_K).
+    With a window the array is an image, and the operand is the matrix of its columns (ACROSS_K) or
+    the transpose of that matrix (ALONG_K).
     """
 
     array: Array
@@ -48,8 +47,8 @@ class Operand(NamedTuple):
     window: np.ndarray | None = None
 
     def wide(self, rows: int, depth: int) -> bool:
-        """Whether 16 bytes can be copied at once everywhere: addresses and lengths are multiples of
-        them."""
+        """Whether all copies can be 16 bytes wide: addresses and lengths are multiples of 16
+        bytes."""
         along = depth if self.order == ALONG_K else rows
         sizes = ((along, self.line, self.group) if self.window is None
                  else (int(self.window["N"]),))
@@ -58,8 +57,8 @@ class Operand(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Where a product goes, `line` elements from row to row, `group` from group to group; and what
-    becomes of it."""
+    """The array that a product is written to, with `line` elements from row to row and `group` from
+    group to group, and the operations that follow the product."""
 
     array: Array
     line: int
@@ -92,13 +91,13 @@ def gemm(self: CupyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_
 
 
 def multiplies(self: CupyBackend, a: Array, b: Array, bias: Array | None = None) -> bool:
-    """Whether the product has a kernel: operands of one type that we have kernels for."""
+    """Whether there is a kernel for the product: all operands have one type of `TYPES`."""
     return (a.dtype in cuda_launch.TYPES and a.dtype == b.dtype
             and (bias is None or bias.dtype == a.dtype))
 
 
 def math_for(self: CupyBackend, dtype: Any, use: str) -> Math:
-    """In what arrays of this type are multiplied, for use in a "gemm" or a "convolution"."""
+    """The arithmetic for arrays of this type; `use` is "gemm" or "convolution"."""
     tf32 = self.tf32 == "always" or (self.tf32 == "convolutions" and use == "convolution")
     if self.matrix_units and (dtype == np.float16 or (dtype == np.float32 and tf32)):
         return plans.MATRIX_UNITS[np.dtype(dtype)]
@@ -109,8 +108,10 @@ def multiply(self: CupyBackend, math: Math, sizes: tuple[int, int, int, int], a:
              b: Operand, c: Array, line: int, *,
              group: int = 0, bias: Array | None = None, activation: str | None = None,
              accumulate: bool = False) -> None:
-    """c = f(A B + bias), or c += A B, for sizes (groups, M, N, K); c has `line` elements from row
-    to row, `group` from group to group, bias (groups M,)."""
+    """c = f(A B + bias), or c += f(A B + bias), for sizes (groups, M, N, K).
+
+    c has `line` elements from row to row and `group` from group to group; bias (groups M,).
+    """
     groups, M, N, K = sizes
     result = Result(c, line, group, None if bias is None else self._contiguous(bias), activation,
                     accumulate)
@@ -136,7 +137,7 @@ def multiply(self: CupyBackend, math: Math, sizes: tuple[int, int, int, int], a:
 
 def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int, int], a: Operand,
            b: Operand, result: Result) -> None:
-    """_product in tiles, as planned."""
+    """The product by our kernels, in tiles, according to the plan."""
     groups, M, N, _ = sizes
     c, product = result.array, _struct(plan, sizes, a, b, result)
     workspace = c
@@ -147,7 +148,7 @@ def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int
     reading = a.order, b.order, b.window is not None
     launch = plan.grid(M, N, groups), (plans.threads(math, plan), 1, 1)
     self._launch("product", plans.kernel_name(math, plan, *reading), launch, a.array, b.array,
-                 # a kernel wants an address for each of its arrays
+                 # A kernel gets an address for each array, also for one that it does not read.
                  c if result.bias is None else result.bias,
                  c, workspace, product, NO_WINDOW if b.window is None else b.window,
                  shared=plans.shared_bytes(math, plan, *reading))
@@ -157,7 +158,7 @@ def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int
 
 def _add_splits(self: CupyBackend, workspace: Array, result: Result,
                 sizes: tuple[int, int, int, int], product: np.ndarray) -> None:
-    """The sums (splits, groups, M, N), added and finished."""
+    """Add the sums (splits, groups, M, N) of all splits; then bias, activation, store."""
     groups, M, N, _ = sizes
     c = result.array
     launch = cuda_launch.matrix_launch(groups * M, N, len(workspace))
@@ -170,16 +171,16 @@ def open_cublas(self: CupyBackend) -> cublas.Cublas | None:
 
 
 def cublas_now(self: CupyBackend) -> cublas.Cublas | None:
-    """The library, where there is one. Its handle cannot be made while a stream is captured: then
-    what is made counts."""
+    """The library, or None. A handle cannot be made during a capture, so None if there is none
+    yet."""
     return None if "_cublas" not in vars(self) and self._is_capturing() else self._cublas
 
 
 def _by_cublas(self: CupyBackend, library: cublas.Cublas, math: Math,
                sizes: tuple[int, int, int, int], a: Operand, b: Operand,
                result: Result) -> None:
-    """_product by the library, which knows no bias and no activation: where there are any, the sums
-    are finished by us."""
+    """The product by the library. It has no bias and no activation; if there is one, our kernel
+    applies it to the sums."""
     groups, M, N, _ = sizes
     c = cublas.Matrices(result.array, False, result.line, result.group)
     finished = result.bias is None and result.activation is None
@@ -199,7 +200,7 @@ def _by_cublas(self: CupyBackend, library: cublas.Cublas, math: Math,
 
 def flipped_filters(self: CupyBackend, W: Array, groups: int) -> Array:
     """Filters for the input gradient: W (F, C/groups, KH, KW) -> (C, F/groups, KH, KW), each
-    turned by 180 degrees."""
+    flipped."""
     F, C, KH, KW = W.shape
     W = self._contiguous(W)
     turned = self.empty((groups * C, F // groups, KH, KW), W.dtype)

@@ -1,4 +1,4 @@
-"""What the kernels that walk over long arrays or rows have in common; see kernels/rows.cu."""
+"""Launches of the kernels that loop over long arrays or rows; see kernels/rows.cu."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def has_kernels(*arrays: Array) -> bool:
-    """True where all are of one type that the kernels know, and not empty."""
+    """Whether all arrays have one type that there are kernels for, and none is empty."""
     return (arrays[0].dtype in cuda_launch.TYPES
             and all(a.dtype == arrays[0].dtype and a.size > 0 for a in arrays))
 
 
 def along_rows(*arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], np.ndarray]:
-    """(type and width, launch, struct Pieces) for kernels that walk over the rows of arrays of one
+    """(type and width, launch, struct Pieces) for kernels that loop over the rows of arrays of one
     shape and type."""
     a = arrays[0]
     size = a.size // a.shape[0]
@@ -30,8 +30,8 @@ def along_rows(*arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch
 
 
 def along_array(turn: int, *arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid]]:
-    """(type and width, launch) for kernels that walk over arrays of one size, `turn` vectors of the
-    first at a time."""
+    """(type and width, launch) for kernels that loop over arrays of one size; a thread loads `turn`
+    vectors of each array at a time. The type is that of the first array."""
     a = arrays[0]
     width = cuda_launch.extreme_width(a.size, accesses(arrays))
     return (f"{cuda_launch.TYPES[a.dtype]}, {width}",
@@ -44,7 +44,7 @@ def accesses(arrays: tuple[Array, ...]) -> list[tuple[int, int]]:
 
 def room_for_parts(self: CupyBackend, pieces: np.ndarray | None, dtype: Any,
                    sums: int = 1) -> Array:
-    """Room for what is summed over each piece, in the type in which it is summed; none without
+    """An empty array for the sums over each piece, in the type of the sums; size 0 without
     pieces."""
     count = 0 if pieces is None else int(pieces["rows"]) * int(pieces["per_row"]) * sums
     return self.empty((count,), np.promote_types(dtype, np.float32))

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class Lane(threading.local):
-    """A thread's own streams, made when it first asks: what one thread captures must not hold what
-    another launches."""
+    """The streams of one thread, made at its first use: the capture of one thread must not contain
+    the launches of another."""
 
     def __init__(self, cupy: Any, device: int) -> None:
         with cupy.cuda.Device(device):
-            # Blocking ones would wait for the default stream, and nobody could use that one while
-            # they capture.
+            # Blocking streams synchronise with the default stream, which could then not be used
+            # during a capture.
             self.compute = cupy.cuda.Stream(non_blocking=True)
             self.copies = cupy.cuda.Stream(non_blocking=True)
             self.event = cupy.cuda.Event(disable_timing=True)
@@ -40,6 +40,7 @@ def stream(self: CupyBackend) -> Iterator[None]:
         try:
             with lane.compute:
                 yield
-        finally:        # also before memory that is given back here is used again out there
+        finally:
+            # Memory freed inside may be used again outside, so the outer stream waits for both.
             for stream in (lane.compute, lane.copies):
                 around.wait_event(stream.record(lane.event))

@@ -1,4 +1,4 @@
-"""The sums of losses and hits of an epoch on an NVIDIA GPU, one launch a step."""
+"""The sums of losses and hits of an epoch on an NVIDIA GPU, with one launch per step."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ LABELS = np.dtype(np.int64)
 
 
 def kernels() -> dict[str, tuple[str, ...]]:
-    """Every kernel that can be launched from here, by family: the names that the compiler is asked
-    for."""
+    """The names of all kernels launched here, by family, as they are passed to the compiler."""
     return ({"totals": tuple(f"tally<{name}, {target}>" for name in TYPES.values()
                              for target in ("i64", name))})
 

@@ -1,9 +1,8 @@
 """Which of several alternatives is used for a shape: from a committed table, or measured on
 request.
 
-Another alternative adds in another order and gives other bits. So nothing is measured unless
-`autotune` is on, and what was chosen is saved with a run: `backend.tuning`, which `save` and
-`load` include.
+Another alternative adds in another order and gives other bits. So measurements are made only with
+`autotune`, and the choices are saved with a run: `backend.tuning`, which `save` and `load` include.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-# {architecture: {key: way}}. Written from measurements (`python -m benchmarks gpu --parts plans`);
-# an architecture or a shape that is not in it is served by the rules of plans.py.
+# {architecture: {key: way}}, written from measurements (`python -m benchmarks gpu --parts plans`).
+# For an architecture or a shape that is not in it, the rules of plans.py hold.
 TABLE = Path(__file__).with_name("plans.json")
 
 WARM_UP, ROUNDS, CALLS = 1, 3, 4
-MOST = 1 << 22              # bytes of the file of remembered ways: some 40,000 shapes
+MOST = 1 << 22              # bytes of the file of measured alternatives: some 40,000 shapes
 
 
 def way(self: CupyBackend, key: str, usual: Any, others: Callable[[], Iterable[Any]],
         run: Callable[[Any], object]) -> Any:
-    """The alternative for `key`, in the form of JSON: one that was chosen before or stands in the
+    """The alternative for `key`, a JSON value: one that was chosen before, else the one in the
     table, else the usual one.
 
-    With autotune a new key is measured: run(way) for the usual one and `others`, and the fastest is
-    remembered.
+    With autotune, a new key is measured: run(way) for the usual one and all `others`; the fastest
+    is saved.
     """
     if key in self.tuning:
         return self.tuning[key]
@@ -55,7 +54,7 @@ def is_capturing(self: CupyBackend) -> bool:
 
 
 def seconds(self: CupyBackend, call: Callable[[], object]) -> float:
-    """How long a call takes on the GPU, at best."""
+    """The seconds that a call takes on the GPU: the smallest mean over `CALLS` calls."""
     cuda = self.xp.cuda
     for _ in range(WARM_UP):
         call()
@@ -72,23 +71,23 @@ def seconds(self: CupyBackend, call: Callable[[], object]) -> float:
 
 
 def table(self: CupyBackend) -> dict[str, Any]:
-    """The committed ways for this architecture."""
+    """The entries of the committed table for this architecture."""
     architecture = f"sm_{self.xp.cuda.Device(self.device).compute_capability}"
     return json.loads(TABLE.read_text(encoding="utf-8")).get(architecture, {})
 
 
 def remembered(self: CupyBackend) -> dict[str, Any]:
-    """What this user's machine found out before."""
+    """The alternatives that were measured on this machine before."""
     try:
         folder, name = self._memory_file()
         known = json.loads(folder.read(name, MOST))
-    except (OSError, ValueError, RecursionError):   # missing, not ours, or damaged: only a cache
+    except (OSError, ValueError, RecursionError):   # missing, not ours, or damaged
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def memory_file(self: CupyBackend) -> tuple[PrivateFolder, str]:
-    """In the user's cache folder, one for each kind of GPU and each version of the kernels."""
+    """(folder, name) of the cache file, one per model of GPU and version of the kernels."""
     gpu = self.xp.cuda.runtime.getDeviceProperties(self.device)["name"].decode()
     kernels = (
         hashlib.sha256(
@@ -99,7 +98,7 @@ def memory_file(self: CupyBackend) -> tuple[PrivateFolder, str]:
 
 
 def _remember(self: CupyBackend) -> None:
-    """It is a cache: where it cannot be written, the next process measures again."""
+    """Save to the cache. If it cannot be written, the next process measures again."""
     with suppress(OSError):
         folder, name = self._memory_file()
         folder.write(name, json.dumps(self.tuning, indent=0, sort_keys=True).encode())
