@@ -1,7 +1,6 @@
 """Checks of arguments that the backends need too, and the form of every error about an argument.
 
-An error says who, what was expected and what came, in one line:
-`Who: expected X. Received: name=value.`
+An error is one line: `Who: expected X. Received: name=value.`
 The checks that only layers, losses and networks need are in xpnet/checks.py.
 """
 
@@ -14,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-TF32 = ("never", "convolutions", "always")  # where a GPU may round float32 operands to TF32
-LARGEST = 2**63 - 1  # what an index of an array can be
-LONGEST = 160  # characters of a value in an error
+TF32 = ("never", "convolutions", "always")  # in which operations a GPU may use TF32
+LARGEST = 2**63 - 1  # the largest index of an array
+LONGEST = 160  # characters of a value in an error message
 
 
 class _Short(reprlib.Repr):
-    """repr that stops early: long containers, strings and arrays are cut."""
+    """A short repr: long containers, strings and arrays are cut."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, 60, 100, 60
 
     def repr_int(self, x: int, level: int) -> str:
-        # More than 4300 digits are an error of Python's own.
+        # Python raises an error for more than 4300 digits.
         return f"an int of {x.bit_length()} bits" if x.bit_length() > 256 else repr(x)
 
     def repr_ndarray(self, x: np.ndarray, level: int) -> str:
@@ -42,7 +41,7 @@ def shown(value: object) -> str:
     """repr of `value` for an error: one line of at most LONGEST characters."""
     try:
         text = _Short().repr(value)
-    except Exception:  # a __repr__ of somebody's own may do anything
+    except Exception:  # a user's __repr__ may raise anything
         text = f"an instance of {type(value).__name__}"
     if "\n" in text:
         text = " ".join(text.split())
@@ -55,47 +54,41 @@ def wrong(who: str, expected: str, name: str, value: object) -> ValueError:
 
 
 def expect_flag(who: str, name: str, value: Any) -> bool:
-    """True or False; ValueError for anything else, so that "no" is not taken for a yes."""
+    """Return True or False. Raises ValueError for anything else: the string "no" would count as
+    true."""
     if not isinstance(value, bool | np.bool_):
         raise wrong(who, f"{name} to be True or False", name, value)
     return bool(value)
 
 
 def is_integer(value: object, least: int = -LARGEST, most: int = LARGEST) -> bool:
-    return (
-        isinstance(value, int | np.integer)
-        and not isinstance(value, bool)
-        and bool(least <= value <= most)
-    )
+    return (isinstance(value, int | np.integer) and not isinstance(value, bool)
+            and bool(least <= value <= most))
 
 
 def expect_integer(who: str, name: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
-    """An int from `least` to `most`; ValueError for anything else, floats and bools too."""
+    """Return an int from `least` to `most`. Raises ValueError for anything else, floats and bools
+    too."""
     if not is_integer(value, least, most):
         too_large = isinstance(value, int) and value > most
-        bounds = (
-            f", {least} or larger"
-            if most == LARGEST and not too_large
-            else f" from {least} to {_power(most)}"
-        )
+        bounds = (f", {least} or larger" if most == LARGEST and not too_large
+                  else f" from {least} to {_power(most)}")
         raise wrong(who, f"{name} to be an int{bounds}", name, value)
     return int(value)
 
 
 def _power(n: int) -> str:
-    """n, written as a power of two less 1 where it is a large one."""
+    """n as text, a large power of two less 1 as `2^k - 1`."""
     return f"2^{n.bit_length()} - 1" if n >= 2**32 - 1 and n & n + 1 == 0 else str(n)
 
 
 def expect_choice(who: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
-    """One of `choices`, of the same type; else an error with their names, and the nearest."""
+    """Return the element of `choices` that equals `value` and has its type. Raises ValueError if
+    there is none; the message lists the choices and the nearest one."""
     known = list(choices)
     for one in known:
-        if (
-            isinstance(value, type(one))
-            and isinstance(value, bool) == isinstance(one, bool)
-            and value == one
-        ):
+        if (isinstance(value, type(one)) and isinstance(value, bool) == isinstance(one, bool)
+            and value == one):
             return one
     if len(known) > 6:
         near = nearest(value, [one for one in known if isinstance(one, str)])
@@ -107,11 +100,10 @@ def expect_choice(who: str, name: str, value: Any, choices: Iterable[Any]) -> An
 
 
 def nearest(value: object, names: Iterable[str]) -> str | None:
-    """The one of `names` that `value` is probably a misspelling of, in any case; or None."""
+    """The one of `names` that `value` probably misspells, in any case; None if there is none."""
     if not isinstance(value, str):
         return None
     plain = {name.lower().replace("_", "").replace("-", ""): name for name in names}
-    found = difflib.get_close_matches(
-        value[:60].lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=0.7
-    )
+    found = difflib.get_close_matches(value[:60].lower().replace("_", "").replace("-", ""), plain,
+                                      n=1, cutoff=0.7)
     return plain[found[0]] if found else None

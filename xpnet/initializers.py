@@ -25,25 +25,25 @@ def ones(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> n
 
 
 def constant(value: float) -> Initializer:
-    """All elements the same number."""
+    """All elements are the same number."""
     value = expect_number("constant", "value", value)
     return lambda rng, shape, fan_in, fan_out: np.full(shape, value)
 
 
 def he_normal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """N(0, 2 / fan_in): keeps the variance through ReLU (He et al. 2015, eq. 10)."""
+    """N(0, 2 / fan_in): preserves the variance through ReLU (He et al. 2015, eq. 10)."""
     return rng.standard_normal(shape) * (2.0 / fan_in) ** 0.5
 
 
 def lecun_normal(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """N(0, 1 / fan_in): keeps the variance through a linear or tanh-like unit (LeCun et al. 1998b,
-    eq. 16)."""
+    """N(0, 1 / fan_in): preserves the variance through a linear or tanh-like unit (LeCun et al.
+    1998b, eq. 16)."""
     return rng.standard_normal(shape) * (1.0 / fan_in) ** 0.5
 
 
 def glorot_uniform(rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int) -> np.ndarray:
-    """U(-a, a), a = sqrt(6 / (fan_in + fan_out)): between forward and backward (Glorot and Bengio
-    2010, eq. 16)."""
+    """U(-a, a), a = sqrt(6 / (fan_in + fan_out)): a compromise between the forward and the backward
+    pass (Glorot and Bengio 2010, eq. 16)."""
     limit = (6.0 / (fan_in + fan_out)) ** 0.5
     return rng.uniform(-limit, limit, shape)
 
@@ -63,8 +63,8 @@ INITIALIZERS: dict[str, Initializer] = {
 def for_activation(init: str | None, activation: str | None, who: str) -> Initializer:
     """The initializer called `init`; None: the default for the activation that follows.
 
-    That is in the table of activations: "he_normal" for ReLU and similar ones, "lecun_normal" for
-    SELU (Klambauer et al. 2017), "glorot_uniform" for the others and without an activation.
+    The table of activations has the defaults: "he_normal" for ReLU and similar ones, "lecun_normal"
+    for SELU (Klambauer et al. 2017), "glorot_uniform" for the others and without an activation.
     """
     if init is None:
         init = ACTIVATIONS[activation].init if activation is not None else "glorot_uniform"
@@ -72,6 +72,6 @@ def for_activation(init: str | None, activation: str | None, who: str) -> Initia
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """Random numbers keyed by (seed, parameter name): adding a layer does not change what another
-    one draws."""
+    """Random numbers that depend on (seed, parameter name) only: adding a layer does not change
+    those of other layers."""
     return np.random.default_rng(np.random.SeedSequence([seed, *name.encode()]))

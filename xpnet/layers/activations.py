@@ -31,8 +31,8 @@ class Activated(Layer):
         return self.activation if self.activation in activations.FUSED else None
 
     def activated(self, z: Array, done: str | None = None) -> tuple[Array, Array]:
-        """(Y, what activation_backward needs) from the kernel's result z: that is Y if the kernel
-        has applied f, the activation `done`, else Z."""
+        """(Y, the array that activation_backward needs) from the kernel's result z: Y if the kernel
+        has already applied the activation `done`, else Z."""
         if self.activation == done:
             return z, z
         y = self.backend.activate(z, self.activation)
@@ -42,14 +42,14 @@ class Activated(Layer):
 class Activation(Layer):
     """Elementwise activation by name: Y = f(X), dX = dY f'(X). Any shape.
 
-    For the gradient the layer keeps Y if f' follows from Y, else X (ELU, GELU, Softsign, ...),
-    which takes more memory if no other layer keeps X.
+    For the backward pass the layer keeps Y if f' follows from Y, else X (ELU, GELU, Softsign, ...).
+    Keeping X takes more memory, unless another layer keeps it too.
 
     Args:
-        activation: a name in the table of xpnet.backends.activations. Its constants have the values
-            there; the class of an activation with constants takes others.
+        activation: a name in the table of xpnet.backends.activations. Its constants have the
+            default values of the table; to choose others, use the class of the activation.
 
-    Raises ValueError for another name.
+    Raises ValueError for an unknown name.
     """
 
     kind = "activation"
@@ -98,9 +98,8 @@ class Identity(NamedActivation):
 class Sigmoid(NamedActivation):
     """Logistic function: Y = 1 / (1 + exp(-X)) (Rumelhart et al. 1986), dX = dY Y (1 - Y).
 
-    Y has all of its digits where it is tiny. In float32 it is rounded to 1 from X = 17.4 on, and
-    then dX is 0.
-    "logistic" is another name of it.
+    Y is accurate even if it is tiny. In float32 it is rounded to 1 from X = 17.4 on, and then dX is
+    0. "logistic" is a second name for it.
     """
 
     kind = "sigmoid"
@@ -110,9 +109,9 @@ class Loggy(NamedActivation):
     """Logistic function between -1 and 1: Y = 2 / (1 + exp(-X)) - 1 (Redmon 2013), dX = dY (1 -
     Y^2) / 2.
 
-    This is tanh(X / 2), and computed so: exp(-X) would overflow. dX is computed as dY 2 t / (1 +
-    t)^2 with t = exp(-|X|), which has its digits also where Y is rounded to 1. Of darknet, and
-    NumPyNet.
+    It is computed as tanh(X / 2), which is equal, because exp(-X) would overflow. dX is computed as
+    dY 2 t / (1 + t)^2 with t = exp(-|X|), which is accurate even if Y is rounded to 1. darknet and
+    NumPyNet have it.
     """
 
     kind = "loggy"
@@ -134,7 +133,7 @@ class ScaledTanh(NamedActivation):
 class LogSigmoid(NamedActivation):
     """Logarithm of the logistic function: Y = log(1 / (1 + exp(-X))), dX = dY (1 - exp(Y)).
 
-    The cost of Burges et al. 2005, with the sign turned. Computed as min(X, 0) - log(1 +
+    It is the cost of Burges et al. 2005 with the opposite sign. Computed as min(X, 0) - log(1 +
     exp(-|X|)), which loses no digits and does not overflow.
     """
 
@@ -144,9 +143,9 @@ class LogSigmoid(NamedActivation):
 class Softsign(NamedActivation):
     """Softsign: Y = X / (1 + |X|), dX = dY / (1 + |X|)^2 (Bergstra et al. 2009).
 
-    In terms of the output the derivative is (1 - |Y|)^2, which has no digits left where |Y| is
-    nearly 1. NumPyNet's table prints 1 / (1 + |f|)^2, the formula for X with f put in its place: at
-    f = 1/2, X = 1, it gives 4/9 instead of 1/4.
+    In terms of the output the derivative is (1 - |Y|)^2, which loses all digits if |Y| is nearly 1.
+    NumPyNet's table prints 1 / (1 + |f|)^2, the formula for X with f in place of X: at f = 1/2, X =
+    1, it gives 4/9 instead of 1/4.
     """
 
     kind = "softsign"
@@ -157,7 +156,7 @@ class SymmElliot(Activation):
     steepness S > 0 (Elliott 1993).
 
     In terms of the output the derivative is S (1 - |Y|)^2. NumPyNet's table prints S / (1 + |S
-    f|)^2, the formula for X with f put in its place.
+    f|)^2, the formula for X with f in place of X.
     """
 
     kind = "symmelliot"
@@ -197,9 +196,9 @@ class ELU(Activation):
     """Exponential linear unit: Y = X where X > 0, else alpha (exp(X) - 1) (Clevert et al. 2016),
     with any alpha.
 
-    dX = dY where X > 0, else dY alpha exp(X). The layer keeps X for it: Y + alpha is the same
-    number, but in float32 it loses its digits below X = -8. NumPyNet's table prints max(exp(X) - 1,
-    X), which is exp(X) - 1 everywhere: that is never below X.
+    dX = dY where X > 0, else dY alpha exp(X). The layer keeps X to compute it: Y + alpha is the
+    same number as alpha exp(X), but in float32 it loses its digits below X = -8. NumPyNet's table
+    prints max(exp(X) - 1, X), which is exp(X) - 1 everywhere, because exp(X) - 1 is never below X.
     """
 
     kind = "elu"
@@ -214,8 +213,8 @@ class SELU(NamedActivation):
     2017).
 
     With a = 1.67326, s = 1.05070, weights from "lecun_normal" and many inputs, mean 0 and variance
-    1 go through unchanged. dX = s dY where X > 0, else s a dY exp(X). For the derivative NumPyNet's
-    table prints the pieces of another activation.
+    1 are preserved. dX = s dY where X > 0, else s a dY exp(X). For the derivative NumPyNet's table
+    prints the pieces of another activation.
     """
 
     kind = "selu"
@@ -239,9 +238,9 @@ class Softplus(Activation):
     """Softplus of sharpness k: Y = log(1 + exp(k X)) / k (Dugas et al. 2001), dX = dY (1 - exp(-k
     Y)), with k > 0.
 
-    Computed as max(X, 0) + log(1 + exp(-k |X|)) / k, which neither overflows nor ends at 0.
-    NumPyNet's table prints exp(f) / (1 + exp(f)) for the derivative, the formula for X with f put
-    in its place: at X = 0, f = log 2, it gives 2/3 instead of 1/2.
+    Computed as max(X, 0) + log(1 + exp(-k |X|)) / k, which neither overflows nor loses small
+    values. NumPyNet's table prints exp(f) / (1 + exp(f)) for the derivative, the formula for X with
+    f in place of X: at X = 0, f = log 2, it gives 2/3 instead of 1/2.
     """
 
     kind = "softplus"
@@ -255,8 +254,8 @@ class SmoothAbs(Activation):
     """Smooth absolute value: Y = (2/k) log(1 + exp(k X)) - X - (2/k) log 2 (Schmidt et al. 2007),
     with a sharpness k > 0.
 
-    dX = dY tanh(k X / 2). The last term makes Y(0) = 0. Computed as (2/k) log cosh(k X / 2), with
-    all digits near 0 too.
+    dX = dY tanh(k X / 2). The last term makes Y(0) = 0. Computed as (2/k) log cosh(k X / 2), which
+    is accurate near 0 too.
     """
 
     kind = "smooth_abs"
@@ -279,9 +278,13 @@ class GELU(Activation):
     """Gaussian error linear unit: Y = X Phi(X), Phi(X) = (1 + erf(X / sqrt 2)) / 2 (Hendrycks and
     Gimpel 2016).
 
-    dX = dY (Phi(X) + X phi(X)), phi the density of the normal distribution Phi. With
-    approximate="tanh" Y = X/2 (1 + tanh(sqrt(2 / pi) (X + 0.044715 X^3))), and dX is its
-    derivative. ValueError for another `approximate`.
+    dX = dY (Phi(X) + X phi(X)), where phi is the density of the normal distribution Phi.
+
+    Args:
+        approximate: "none", or "tanh" for Y = X/2 (1 + tanh(sqrt(2 / pi) (X + 0.044715 X^3))) and
+            its derivative.
+
+    Raises ValueError for another `approximate`.
     """
 
     kind = "gelu"
@@ -294,15 +297,16 @@ class GELU(Activation):
 class Mish(NamedActivation):
     """Mish: Y = X tanh(log(1 + exp(X))) (Misra 2019).
 
-    tanh(log(1 + e)) is rational in e = exp(X), (e^2 + 2 e) / (e^2 + 2 e + 2), and so is its
-    derivative w', all without an overflow with exp(-X) for X > 0: dX = dY (w + X w').
+    w = tanh(log(1 + e)) is rational in e = exp(X), w = (e^2 + 2 e) / (e^2 + 2 e + 2), and so is its
+    derivative w': dX = dY (w + X w'). For X > 0 both are computed from exp(-X), which does not
+    overflow.
     """
 
     kind = "mish"
 
 
 class Tanhshrink(NamedActivation):
-    """What the hyperbolic tangent leaves: Y = X - tanh(X), dX = dY tanh(X)^2 (Collobert et al.
+    """Difference from the hyperbolic tangent: Y = X - tanh(X), dX = dY tanh(X)^2 (Collobert et al.
     2011)."""
 
     kind = "tanhshrink"

@@ -14,7 +14,7 @@ __all__ = ["CReLU", "GLU", "Gain", "Maxout", "PReLU", "RReLU", "Swish"]
 
 
 def per_row(parameter: Parameter, x: Array) -> Array:
-    """A parameter (C,) or (1,) so that it multiplies x (C, ..., N)."""
+    """A parameter (C,) or (1,) in a shape that multiplies x (C, ..., N)."""
     return parameter.data.reshape(-1, *(1,) * (x.ndim - 1))
 
 
@@ -26,8 +26,12 @@ class PReLU(Layer):
     """Parametric rectified linear unit: Y = X where X > 0, else a X, with a learned slope a (He et
     al. 2015, eq. 1).
 
-    X and Y (C, ..., N); a (1,), or (C,) with `per_channel`, begins as `slope`. dX = dY where X > 0,
-    else a dY; da = sum of dY min(X, 0). As in the paper, no weight decay applies to a.
+    X and Y (C, ..., N), a (1,), or (C,) with `per_channel`. dX = dY where X > 0, else a dY; da =
+    sum of dY min(X, 0). As in the paper, no weight decay applies to a.
+
+    Args:
+        per_channel: whether each channel has its own slope.
+        slope: the initial value of a.
     """
 
     kind = "prelu"
@@ -58,9 +62,9 @@ class RReLU(Layer):
     """Randomized leaky rectified linear unit: Y = X where X > 0, else a X, with a from U(lower,
     upper) (Xu et al. 2015).
 
-    In training each element has an a of its own, which follows from (seed, layer, step) alone; in
-    prediction it is (lower + upper) / 2. dX = dY where X > 0, else a dY. As PyTorch has it: the
-    paper draws 1 / a, from U(3, 8). ValueError for lower > upper.
+    In training each element has its own a, which depends on (seed, layer, step) only; in prediction
+    a is (lower + upper) / 2. dX = dY where X > 0, else a dY. This is PyTorch's definition; the
+    paper draws 1 / a from U(3, 8). Raises ValueError if lower > upper.
     """
 
     kind = "rrelu"
@@ -122,8 +126,11 @@ class Swish(Activation):
     """Swish: Y = X s(beta X) with s(u) = 1 / (1 + exp(-u)) (Ramachandran et al. 2017), beta fixed
     or `learned`.
 
-    dX = dY (s + beta X s (1 - s)). Learned, there is one b (1,) for the layer, which begins as
-    beta: db = sum of dY X^2 s (1 - s).
+    dX = dY (s + beta X s (1 - s)).
+
+    Args:
+        beta: the fixed value, or the initial value if it is learned.
+        learned: whether the layer trains one b (1,) in place of beta: db = sum of dY X^2 s (1 - s).
     """
 
     kind = "swish"
@@ -156,9 +163,9 @@ class Swish(Activation):
 
 
 class Gain(Layer):
-    """Gain: Y[c] = g[c] X[c], a learned factor for each map or feature (Jarrett et al. 2009).
+    """Gain: Y[c] = g[c] X[c], a learned factor for each channel (Jarrett et al. 2009).
 
-    X and Y (C, ..., N), g (C,), at first 1. dX = g dY, dg = sum of dY X over all axes but the
+    X and Y (C, ..., N), g (C,), initially 1. dX = g dY, dg = sum of dY X over all axes but the
     first.
     """
 
@@ -182,9 +189,9 @@ class Gain(Layer):
 class Maxout(Layer):
     """Maxout: Y[c] = max over p < pieces of X[c pieces + p] (Goodfellow et al. 2013).
 
-    X (C, ..., N), Y (C / pieces, ..., N): each map is the largest of `pieces` neighbours. dX is dY
-    where X was the largest, the first one of equals, else 0. ValueError where pieces does not
-    divide the channels.
+    X (C, ..., N), Y (C / pieces, ..., N): each output channel is the maximum of `pieces` adjacent
+    channels. dX is dY where X was the maximum, at the first of equal values, else 0. Raises
+    ValueError if the number of channels is not a multiple of pieces.
     """
 
     kind = "maxout"
@@ -219,7 +226,7 @@ class GLU(Layer):
     et al. 2017).
 
     X (2 C, ..., N), Y (C, ..., N); A is the first half. dA = dY s(B), dB = dY A s(B) (1 - s(B)).
-    ValueError for an odd number of channels.
+    Raises ValueError if the number of channels is odd.
     """
 
     kind = "glu"

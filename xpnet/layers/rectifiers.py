@@ -1,4 +1,4 @@
-"""Activations that are piecewise linear or nearly so: rectifiers, thresholds and cheap sigmoids."""
+"""Activations that are piecewise linear or nearly so: rectifiers, thresholds and hard sigmoids."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Ramp(NamedActivation):
     """Ramp: Y = X + 0.1 X where X > 0, else 0.1 X (Redmon 2013), dX = 1.1 dY where X > 0, else 0.1
     dY.
 
-    NumPyNet's table prints X^2 + 0.1 X^2 and 0, with the derivatives f + 1 and f: not the
-    derivatives of what it prints, nor what its code computes, which is the ramp of darknet.
+    This is the ramp of darknet, and what NumPyNet's code computes. NumPyNet's table prints X^2 +
+    0.1 X^2 and 0 instead, and f + 1 and f as their derivatives, which they are not.
     """
 
     kind = "ramp"
 
 
 class ReLU6(NamedActivation):
-    """Rectified linear unit that ends at 6: Y = min(max(X, 0), 6), dX = dY where 0 < Y < 6
+    """Rectified linear unit limited to 6: Y = min(max(X, 0), 6), dX = dY where 0 < Y < 6
     (Krizhevsky 2010)."""
 
     kind = "relu6"
@@ -59,7 +59,7 @@ class ClippedReLU(Activation):
     """Clipped rectified linear unit: Y = min(max(X, 0), limit), dX = dY where 0 < Y < limit (Hannun
     et al. 2014).
 
-    The limit is above 0; it is 20 in the paper, in Chainer too, and 6 in ReLU6.
+    The limit is above 0. It is 20 in the paper and in Chainer, and 6 in ReLU6.
     """
 
     kind = "clipped_relu"
@@ -80,8 +80,8 @@ class Plse(NamedActivation):
     """Sigmoid in three pieces: Y = X / 8 + 1/2 for |X| <= 4, outside 0.01 (X + 4) and 0.01 (X - 4)
     + 1 (Redmon 2013).
 
-    dX = dY / 8 inside, 0.01 dY outside. NumPyNet's table prints 0.125 X + 5, which is not
-    continuous: the middle piece has to run from 0 to 1.
+    dX = dY / 8 inside, 0.01 dY outside. NumPyNet's table prints 0.125 X + 5, with which Y is not
+    continuous: the middle piece must go from 0 to 1.
     """
 
     kind = "plse"
@@ -91,7 +91,7 @@ class Stair(NamedActivation):
     """Stair with slopes: Y = floor(X / 2) where n = floor(X) is even, else X - n + floor(X / 2)
     (Redmon 2013).
 
-    dX = dY where Y is not a whole number, else 0.
+    dX = dY where Y is not an integer, else 0.
     """
 
     kind = "stair"
@@ -101,8 +101,8 @@ class Hardtanh(Activation):
     """Hyperbolic tangent in three pieces: Y = min(max(X, low), high), dX = dY where low < Y < high
     (Collobert 2004).
 
-    low and high are -1 and 1 by default, and low < high. This is what NumPyNet's table prints too;
-    its code computes another function, 0.2 X + 1/2 for |X| <= 2.5, and leaves X as it is outside.
+    NumPyNet's table prints this function with low = -1 and high = 1; its code computes another one,
+    0.2 X + 1/2 for |X| <= 2.5 and X elsewhere. Raises ValueError unless low < high.
     """
 
     kind = "hardtanh"
@@ -129,8 +129,8 @@ class HardSigmoid(Activation):
     """Logistic function in three pieces: Y = min(max(alpha X + beta, 0), 1) (Courbariaux et al.
     2015), with alpha > 0.
 
-    dX = alpha dY where 0 < Y < 1. alpha and beta are PyTorch's; in the paper both are 1/2, for ONNX
-    alpha is 0.2.
+    dX = alpha dY where 0 < Y < 1. The defaults of alpha and beta are PyTorch's; in the paper both
+    are 1/2, and ONNX uses alpha = 0.2.
     """
 
     kind = "hard_sigmoid"
@@ -154,8 +154,8 @@ class Softshrink(Activation):
     """Soft threshold: Y = X - t sign(X) where |X| > t, else 0 (Donoho 1995), with a threshold t >=
     0.
 
-    dX = dY where Y is not 0. It is the proximal map of t |X|, the step of ISTA (Daubechies et al.
-    2004).
+    dX = dY where Y is not 0. It is the proximal operator of t |X|, as used in ISTA (Daubechies et
+    al. 2004).
     """
 
     kind = "softshrink"
@@ -194,7 +194,7 @@ class ThresholdedReLU(Activation):
 
 
 class Step(NamedActivation):
-    """Step of the perceptron: Y = 1 where X > 0, else 0 (Rosenblatt 1958). dX = 0: nothing below it
-    can learn from it."""
+    """Step of the perceptron: Y = 1 where X > 0, else 0 (Rosenblatt 1958). dX = 0: no gradient
+    reaches the layers below."""
 
     kind = "step"

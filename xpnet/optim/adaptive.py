@@ -1,4 +1,4 @@
-"""Optimizers in which each weight has a rate of its own, from the sizes of its gradients so far.
+"""Optimizers that scale the step of each weight by its previous gradients.
 
 weight_decay * w is added to g (for weights, not biases), except in AdamW.
 """
@@ -16,8 +16,11 @@ class Adagrad(Optimizer):
     """Adagrad: s += g^2, w -= lr g / (sqrt(s) + eps) (Duchi et al. 2011, figure 1, the diagonal
     update).
 
-    The rate of step t is lr / (1 + (t - 1) lr_decay), s begins at `initial_accumulator_value`. The
-    paper's delta is eps. (Keras writes sqrt(s + eps), and begins at 0.1.)
+    The paper calls eps delta. (Keras computes sqrt(s + eps), and s starts at 0.1.)
+
+    Args:
+        lr_decay: the learning rate of step t is lr / (1 + (t - 1) lr_decay).
+        initial_accumulator_value: the initial value of s.
     """
 
     rule = "adagrad"
@@ -39,8 +42,11 @@ class Adadelta(Optimizer):
     """Adadelta: w -= lr d, d = sqrt(u + eps) / sqrt(v + eps) g, with running means v of g^2 and u
     of d^2.
 
-    v is the mean with this g in it, u the one without this d. Zeiler 2012, algorithm 1, which has
-    no lr and sets rho = 0.95.
+    v already includes this g; u does not yet include this d. Zeiler 2012, algorithm 1, which has no
+    lr and uses rho = 0.95.
+
+    Args:
+        rho: the decay factor of both running means.
     """
 
     rule = "adadelta"
@@ -61,10 +67,14 @@ class RMSprop(Optimizer):
     """RMSprop: v = alpha v + (1 - alpha) g^2, w -= lr g / (sqrt(v) + eps) (Tieleman and Hinton
     2012, lecture 6.5).
 
-    With momentum, velocity = momentum velocity + g / (sqrt(v) + eps) and w -= lr velocity.
-    `centered` takes the root of the variance instead, max(v - mean^2, 0) with a running mean of g.
-    Graves 2013, eq. 38 to 41, who adds eps = 1e-4 inside the root, as Keras does; a variance that
-    vanishes wants an eps of that size. (The lecture has alpha = 0.9 and no eps.)
+    The lecture uses alpha = 0.9 and no eps.
+
+    Args:
+        momentum: if above 0, velocity = momentum velocity + g / (sqrt(v) + eps) and w -= lr
+            velocity.
+        centered: whether to divide by the standard deviation: max(v - mean^2, 0) replaces v under
+            the root, with a running mean of g. Graves 2013, eq. 38 to 41, and Keras add eps = 1e-4
+            under the root; if the variance can be 0, choose an eps of that size.
     """
 
     rule = "rmsprop"
@@ -89,7 +99,11 @@ class Adam(Optimizer):
     """Adam: w -= lr m_hat / (sqrt(v_hat) + eps), running means m of g and v of g^2 without their
     bias towards 0.
 
-    weight_decay * w is added to g. Kingma and Ba 2015, algorithm 1.
+    m_hat = m / (1 - beta1^t) and v_hat = v / (1 - beta2^t) in step t. Kingma and Ba 2015, algorithm
+    1.
+
+    Args:
+        betas: (beta1, beta2), the decay factors of m and v.
     """
 
     rule = "adam"
@@ -119,12 +133,12 @@ class AdamW(Adam):
 
 
 class AMSGrad(Adam):
-    """AMSGrad: Adam's step with the largest v so far in the place of v: w -= lr m_hat / (sqrt(max v
-    / (1 - beta2^t)) + eps).
+    """AMSGrad: Adam's step with the largest v so far instead of v: w -= lr m_hat / (sqrt(max v / (1
+    - beta2^t)) + eps).
 
-    No weight's rate ever rises, which Adam's convergence fails without. Reddi et al. 2018,
-    algorithm 2, with the corrections of the means' bias, which it leaves out, as in PyTorch's Adam
-    with amsgrad=True.
+    So the learning rate of a weight never increases; without this, Adam can fail to converge. Reddi
+    et al. 2018, algorithm 2. The paper does not correct the bias of the means; this class does, as
+    PyTorch's Adam with amsgrad=True.
     """
 
     rule = "amsgrad"
@@ -132,12 +146,12 @@ class AMSGrad(Adam):
 
 
 class NAdam(Adam):
-    """Adam with Nesterov's look ahead: w -= lr ((1 - mu_t) g / (1 - p_t) + mu_(t+1) m / (1 -
-    p_(t+1))) / (sqrt(v_hat) + eps).
+    """Adam with Nesterov momentum: w -= lr ((1 - mu_t) g / (1 - p_t) + mu_(t+1) m / (1 - p_(t+1)))
+    / (sqrt(v_hat) + eps).
 
-    mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2) is the momentum of step t, and p_t the product of
-    those so far; m and v are Adam's means, m with beta1 where Dozat 2016, algorithm 2, has mu_t, as
-    in PyTorch.
+    mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2) is the momentum of step t, and p_t is the product
+    of mu_1 to mu_t. m and v are Adam's means: m uses beta1, as in PyTorch, and not mu_t as in Dozat
+    2016, algorithm 2.
     """
 
     rule = "nadam"
@@ -148,7 +162,7 @@ class NAdam(Adam):
         super().__init__(lr, betas, eps, weight_decay)
         self.momentum_decay = momentum_decay
         self._check(momentum_decay=0.0)
-        # p_0, p_1, ... as far as they were needed, or are above 0
+        # p_0, p_1, ... up to the last one that was needed, or up to the first that is 0
         self._products = array("d", [1.0])
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
@@ -167,10 +181,10 @@ class NAdam(Adam):
 
 class Adamax(Adam):
     """Adamax: w -= lr / (1 - beta1^t) m / u, a running mean m of g, u = max(beta2 u, |g| + eps) the
-    largest g of late.
+    largest recent g.
 
-    Kingma and Ba 2015, algorithm 2, without eps there: a weight that never had a gradient would be
-    0 / 0. (Keras adds it to u instead.)
+    Kingma and Ba 2015, algorithm 2, which has no eps: a weight whose gradient was always 0 would
+    give 0 / 0. (Keras adds eps to u instead.)
     """
 
     rule = "adamax"
@@ -185,13 +199,18 @@ class Adamax(Adam):
 
 
 class Rprop(Optimizer):
-    """Rprop: w -= sign(g) s, a step s for each weight that grows while g keeps its sign and shrinks
-    where it changes.
+    """Rprop: w -= sign(g) s, with a step size s for each weight that grows while g keeps its sign
+    and shrinks if it changes.
 
-    The factors are `etas`, s begins at lr and stays within `step_sizes`; after a change of sign the
-    weight waits for a step. Riedmiller and Braun 1993, who also take back the step that led to the
-    change; without that, Igel and Huesken 2003. For gradients of the whole training set: those of
-    small batches change their signs by chance. A schedule changes nothing but where s begins.
+    After a change of sign the weight is not changed for one step. Riedmiller and Braun 1993 also
+    undo the step that led to the change; this is the variant of Igel and Huesken 2003 that does
+    not. It needs the gradients of the whole training set: those of small batches change their signs
+    at random.
+
+    Args:
+        lr: the initial value of s. A learning rate schedule has no other effect.
+        etas: the factors by which s shrinks and grows.
+        step_sizes: the bounds of s.
     """
 
     rule = "rprop"

@@ -1,4 +1,4 @@
-"""What an optimizer is, and an optimizer at work."""
+"""The base class of optimizers, and the updater that applies one to flat buffers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from xpnet.checks import Checked, is_number, wrong
 
 
 class Optimizer(Checked):
-    """Base class: settings only. The arrays that an optimizer keeps between steps belong to an
-    Updater."""
+    """Base class of optimizers. It has settings only: an Updater holds the slots."""
 
-    rule = ""  # a name in backends/rules.py; "" if a class has an `apply` of its own
-    unused: tuple[str, ...] = ()    # the slots of the rule that these settings do without
+    rule = ""  # a name in backends/rules.py; "" if a class overrides `apply`
+    unused: tuple[str, ...] = ()    # slots of the rule that these settings do not need
     first = 0.0                     # the initial value of the slots
-    eps: float                      # of those that divide by something
+    eps: float                      # of the optimizers that divide
 
     @property
     def slots(self) -> int:
@@ -36,8 +35,8 @@ class Optimizer(Checked):
         self._lr = self.expect_number("lr", value, 0.0)
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
-        """What the kernel reads, for this learning rate and step = 1, 2, ... of the part that it
-        updates."""
+        """The hyper-parameters that the kernel reads, for this learning rate and step = 1, 2, ...
+        of the part that it updates."""
         raise NotImplementedError(f"{type(self).__name__}: expected a method hyper(step, lr).")
 
     def apply(self, backend: Backend, w: Array, g: Array, slots: list[Array], hyper: Array,
@@ -53,19 +52,19 @@ class Optimizer(Checked):
         backend.update(self.rule, w, g, every, hyper, decayed=decayed)
 
     def gradients(self, buffers: Buffers) -> Array:
-        """The flat gradients that `apply` is given, in an array of their own where they are not the
-        network's."""
+        """The flat gradients that `apply` receives. If they differ from the network's, they are in
+        a new array."""
         return buffers.grads
 
     def constrain(self, buffers: Buffers) -> None:
-        """Put weights that a step has moved back to where they may be."""
+        """Project the weights onto the constraints after a step; by default there are none."""
 
     def updater(self, buffers: Buffers) -> Updater:
-        """The optimizer at work on flat buffers, with what it remembers between steps."""
+        """An Updater that applies this optimizer to flat buffers."""
         return Updater(self, buffers)
 
     def check_for(self, dtype: np.dtype) -> None:
-        """ValueError if a setting cannot be used with parameters of `dtype`."""
+        """Raise ValueError if a setting cannot be used with parameters of `dtype`."""
         eps, least = getattr(self, "eps", None), float(np.finfo(dtype).tiny)
         if eps is not None and eps < least:
             raise ValueError(f"{self.who}: expected eps to be {least:.2g} or larger for parameters "
@@ -94,11 +93,12 @@ class Optimizer(Checked):
 
 
 class Updater:
-    """An optimizer at work on flat buffers: its slots, and the settings of each step on the device.
+    """Applies an optimizer to flat buffers: holds its slots, and the hyper-parameters of each step
+    on the device.
 
-    Each layer has a step count of its own: what an optimizer remembers of a layer begins when the
-    layer is trained for the first time, and stays as it is while the layer is frozen. Layers whose
-    parameters are adjacent and that have the same count are updated together, as one part.
+    Each layer has its own step count. It starts when the layer is trained for the first time, and
+    does not change while the layer is frozen; neither do the layer's slots. Layers whose parameters
+    are adjacent and that have the same count are updated together, as one part.
     """
 
     def __init__(self, optimizer: Optimizer, buffers: Buffers) -> None:
@@ -118,7 +118,7 @@ class Updater:
         self._parts: list[Part] = []
         self.largest = float(np.finfo(buffers.dtype).max)
         self.optimizer.check_for(buffers.dtype)
-        # One row for each part. It stays where it is: captured steps read from its address.
+        # One row for each part. Its address must not change: captured steps read from it.
         self.width = len(self.optimizer.hyper(1, self.optimizer.lr))
         self.hyper = buffers.backend.zeros((self.width * len(buffers.placed),), np.float64)
 
@@ -126,22 +126,22 @@ class Updater:
         """The (start, stop, first layer) of the flat buffers that the next step changes."""
         trainable = [layer.trainable for layer in self.buffers.layers]
         lr_scales = [layer.lr_scale for layer in self.buffers.layers]
-        # Until one of them changes, the step counts that are equal stay equal.
+        # Equal step counts remain equal until one of them changes.
         if trainable != self._trainable or lr_scales != self._lr_scales:
             self._trainable, self._lr_scales = trainable, lr_scales
             self._parts = self.buffers.trained(self.steps)
         return self._parts
 
     def step(self, lr: float | None = None) -> None:
-        """One step with the gradients that are in the buffers; frozen layers stay as they are."""
+        """One step with the gradients in the buffers. Frozen layers do not change."""
         self.begin(lr)
         self.apply()
 
     def begin(self, lr: float | None = None) -> None:
-        """Count the next step, and bring its learning rate and corrections to where `apply` reads
+        """Count the next step, and copy its hyper-parameters to the device, where `apply` reads
         them.
 
-        ValueError if the parameters' dtype has no finite number for one of them.
+        Raises ValueError if one of them is not finite in the dtype of the parameters.
         """
         optimizer, dtype = self.optimizer, self.buffers.dtype
         lr = optimizer.expect_number("lr", optimizer.lr if lr is None else lr, 0.0)
@@ -156,7 +156,7 @@ class Updater:
         self._count(1)
 
     def cancel(self) -> None:
-        """Take back the count of a step that was begun and failed."""
+        """Undo the count of a step that began and failed."""
         self._count(-1)
 
     def _count(self, steps: int) -> None:
@@ -164,7 +164,7 @@ class Updater:
             self.steps[layer] += steps * trainable
 
     def apply(self) -> None:
-        """Change the parameters; every number that differs from step to step is read on the
+        """Change the parameters. Every number that changes from step to step is read on the
         device."""
         buffers = self.buffers
         if not self._parts:
@@ -179,6 +179,6 @@ class Updater:
         self.optimizer.constrain(buffers)
 
     def to(self, buffers: Buffers) -> None:
-        """Go on with the same parameters on another backend."""
+        """Continue with the same parameters on another backend."""
         self._place(buffers, [buffers.backend.asarray(self.buffers.backend.to_numpy(slot).copy())
                               for slot in self.slots])

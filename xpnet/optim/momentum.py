@@ -1,4 +1,5 @@
-"""Optimizers that follow the gradient or its running mean: every weight moves at the same rate."""
+"""Optimizers that follow the gradient or its running mean, with one learning rate for all
+weights."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ class SGD(Optimizer):
     """Stochastic gradient descent: v = momentum v + g, w -= lr v; with nesterov, w -= lr (g +
     momentum v).
 
-    g includes weight_decay * w (for weights, not biases). Sutskever et al. 2013.
+    weight_decay * w is added to g (for weights, not biases). Sutskever et al. 2013. Raises
+    ValueError if nesterov is True and momentum is 0.
     """
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False,
@@ -36,8 +38,8 @@ class Lion(Optimizer):
     """Lion: w -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay w), and then m = beta2 m + (1 -
     beta2) g.
 
-    Every weight moves by lr, up or down, so lr should be three to ten times smaller than Adam's,
-    and weight_decay as much larger. Chen et al. 2023, algorithm 2.
+    The sign changes every weight by lr, so lr should be three to ten times smaller than Adam's, and
+    weight_decay larger by the same factor. Chen et al. 2023, algorithm 2.
     """
 
     rule = "lion"

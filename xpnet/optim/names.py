@@ -13,16 +13,19 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def get_optimizer(optimizer: str | Optimizer, who: str = "get_optimizer") -> Optimizer:
-    """The optimizer called by one of the names in OPTIMIZERS; an Optimizer is returned as it is.
+    """The optimizer with a name from OPTIMIZERS; an Optimizer is returned as it is.
 
-    A name makes a new optimizer with its default settings. `who` names the caller in errors.
+    A name gives a new optimizer with its default settings.
+
+    Args:
+        who: the caller's name, for error messages.
+
+    Raises ValueError for an unknown name, or an optimizer whose `lr` is not a number.
     """
-    found: Optimizer = expect_named(
-        who, "an Optimizer, e.g. Adam(1e-3),", optimizer, Optimizer, OPTIMIZERS
-    )
+    found: Optimizer = expect_named(who, "an Optimizer, e.g. Adam(1e-3),", optimizer, Optimizer,
+                                    OPTIMIZERS)
     if not is_number(getattr(found, "lr", None)):
-        raise ValueError(
-            f"{who}: expected an optimizer whose learning rate `lr` is a number. "
-            f"Received: {type(found).__name__} with lr={shown(getattr(found, 'lr', None))}."
-        )
+        raise ValueError(f"{who}: expected an optimizer whose learning rate `lr` is a number. "
+                         f"Received: {type(found).__name__} with "
+                         f"lr={shown(getattr(found, 'lr', None))}.")
     return found

@@ -1,4 +1,4 @@
-"""What is done to gradients before an optimizer's step, and to weights after it."""
+"""Clipping, an l1 penalty and weight norm bounds around an optimizer."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ class Regularized(Optimizer):
     """Bounds and penalties around an optimizer: its step with g' = clip(g) + l1 sign(w), then |w|
     <= max_norm for each unit.
 
-    clip_value bounds each element: g = max(-clip_value, min(g, clip_value)). clip_norm then bounds
-    all of them together: g *= min(1, clip_norm / |g|), where |g|^2 is the sum over everything that
-    is trained (Pascanu et al. 2013, algorithm 1; PyTorch divides by |g| + 1e-6). l1 is the factor
-    of the sum of |w| over weights, not biases (Tibshirani 1996); like the weight decay, which stays
-    with the optimizer, it is not part of what is clipped. max_norm bounds the root of the sum of
-    squares of each unit's incoming weights, the rows W[i] of a Linear or the filters of a
-    convolution: w *= min(1, max_norm / |w|) (Srivastava et al. 2014, section 5.1). Of a
-    ConvTranspose2d these are the weights that leave an input channel, of a TableConv2d those of
-    each connection. The settings are constants of a captured step: see TrainStep.release.
+    The settings are constants in a captured step: call TrainStep.release after changing them.
+
+    Args:
+        optimizer: an Optimizer, or its name.
+        l1: the factor of the sum of |w| over weights, not biases (Tibshirani 1996). Neither it nor
+            the optimizer's weight decay is clipped.
+        clip_value: bounds each element: g = max(-clip_value, min(g, clip_value)).
+        clip_norm: bounds all elements together, after clip_value: g *= min(1, clip_norm / |g|),
+            where |g|^2 is the sum over all trained parameters (Pascanu et al. 2013, algorithm 1;
+            PyTorch divides by |g| + 1e-6).
+        max_norm: bounds the norm of the incoming weights of each unit, the rows W[i] of a Linear or
+            the filters of a convolution: w *= min(1, max_norm / |w|) (Srivastava et al. 2014,
+            section 5.1). For a ConvTranspose2d these are the weights of each input channel, for a
+            TableConv2d those of each connection.
+
+    Raises ValueError if l1 is negative, or if a bound is not above 0.
     """
 
     def __init__(self, optimizer: str | Optimizer, *, l1: float = 0.0,
@@ -68,8 +75,7 @@ class Regularized(Optimizer):
         if self.clip_value is not None:
             g = xp.clip(g, -self.clip_value, self.clip_value)
         if self.clip_norm is not None:
-            # In float64, so that no square overflows. Whether |g| is too large is decided on the
-            # device.
+            # In float64, so that no square overflows. The device compares |g| with clip_norm.
             parts = buffers.trained(dict.fromkeys(buffers.layers, 0))
             norm = (xp.sqrt(sum(xp.square(g[start:stop], dtype=np.float64).sum()
                                 for start, stop, _ in parts)))
