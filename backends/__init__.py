@@ -1,4 +1,4 @@
-"""Array backends: the handle that layers are written against. Nothing here knows layers."""
+"""Array backends: layers compute through these objects. This package does not import layers."""
 
 from xpnet.backends.base import Backend
 from xpnet.backends.errors import BackendError

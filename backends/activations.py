@@ -33,12 +33,12 @@ from xpnet.backends.erf import erfc
 Function = Callable[..., Any]
 
 SCALE, SLOPE = 1.7159, 2.0 / 3.0    # LeCun et al. 1998, appendix A: f(1) = 1, f(-1) = -1
-# Klambauer et al. 2017: mean 0, variance 1 stay
+# Klambauer et al. 2017: they preserve mean 0 and variance 1
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-FAR = 1e4  # exp(-FAR) is 0; a factor that would be infinite is cut here, where the other one is 0
-LARGE = 1e30                        # a float32 that leaves room for a factor
+FAR = 1e4  # exp(-FAR) is 0: a factor is clipped here if the other one is 0, or it could be infinite
+LARGE = 1e30                        # a float32 whose product with a factor does not overflow
 ROUND = 2.0**53                     # 1 + ROUND is ROUND
-LAST_ODD = 17                       # Lambert's fraction up to here is exact in float64, |z| <= 1
+LAST_ODD = 17                       # last term of Lambert's fraction: exact in float64 for |z| <= 1
 
 
 class Activation(NamedTuple):
@@ -59,11 +59,12 @@ class Activation(NamedTuple):
     fused: bool = False
 
 
-HALF = "he_normal"          # for what is 0, or small, for half of the inputs (He et al. 2015)
+HALF = "he_normal"          # if f is 0 or small for half of the inputs (He et al. 2015)
 
 
 def pick(xp, condition, yes: float, no: float, like):
-    """One of two numbers >= 0 for each element, in the type of `like`: twice as fast as `where`."""
+    """One of two numbers >= 0 for each element, in the dtype of `like`: twice as fast as
+    `where`."""
     if yes < no:
         return pick(xp, ~condition, no, yes, like)
     return xp.maximum(condition.astype(like.dtype) * yes, no)
@@ -72,9 +73,9 @@ def pick(xp, condition, yes: float, no: float, like):
 # --- sigmoids -------------------------------------------------------------------------------------
 
 def fraction(xp, z):
-    """(a, b), the larger one 1, with a / b = exp(z).
+    """(a, b) with a / b = exp(z), where the larger of both is 1.
 
-    So sigmoid(z) = a / (a + b) has all of its digits, also if it is tiny.
+    So sigmoid(z) = a / (a + b) is accurate even if it is tiny.
     """
     t = xp.exp(-xp.abs(z))
     return xp.maximum(t, z >= 0), xp.maximum(t, z <= 0)
@@ -103,8 +104,8 @@ def silu(xp, z):
 
 
 def swish(xp, z, beta):
-    """z sigmoid(beta z), for a beta of any sign: far from 0 z is cut on the side where the sigmoid
-    is 0."""
+    """z sigmoid(beta z), for a beta of any sign. z is clipped far from 0, where the sigmoid may be
+    0."""
     near = xp.clip(z, -LARGE, LARGE)
     u = beta * near
     a, b = fraction(xp, u)
@@ -119,7 +120,7 @@ def swish_derivative(xp, z, beta):
 
 
 def cut(xp, z):
-    """z, limited far below 0, where it is multiplied by a sigmoid that is 0."""
+    """z, clipped far below 0, where it is multiplied by a sigmoid that is 0."""
     return xp.maximum(z, -LARGE)
 
 
@@ -166,8 +167,8 @@ def mish_derivative(xp, z):
 
 
 def smooth_abs(xp, z, k):
-    """2/k log cosh(u), u = k |z| / 2: near 0 the second form would cancel, far out the first
-    overflow."""
+    """2/k log cosh(u), u = k |z| / 2. Near 0 the second formula would lose digits; for large u the
+    first one would overflow."""
     z = xp.abs(z)
     u = 0.5 * k * z
     near = xp.log1p(2 * xp.sinh(0.5 * xp.minimum(u, 1))**2)
@@ -182,8 +183,7 @@ def softsign(xp, z):
 
 
 def softsign_derivative(xp, z):
-    """Through the output it would be (1 - |y|)^2, which has few digits left where |y| is nearly
-    1."""
+    """In terms of the output it would be (1 - |y|)^2, which loses digits if |y| is nearly 1."""
     r = 1 / (1 + xp.abs(z))
     return r * r
 
@@ -199,10 +199,10 @@ def arctan_derivative(xp, z):
     return r * r
 
 
-# --- in pieces ------------------------------------------------------------------------------------
+# --- piecewise ------------------------------------------------------------------------------------
 
 def rectifier(positive: float, negative: float) -> Activation:
-    """positive z above 0, negative z below."""
+    """positive z if z > 0, else negative z."""
     return Activation(lambda xp, z: positive * xp.maximum(z, 0) + negative * xp.minimum(z, 0),
                       lambda xp, y: pick(xp, y > 0, positive, negative, y), init=HALF)
 
@@ -218,7 +218,7 @@ def lhtan(xp, z):
 
 
 def stair(xp, z):
-    """m = floor(z / 2), or z - (m + 1) where that is larger: where the whole part of z is odd."""
+    """m = floor(z / 2), or z - (m + 1) if that is larger: if the integer part of z is odd."""
     finite = xp.where(xp.isinf(z), 0.0, z)      # infinity - infinity would be NaN
     m = xp.floor(0.5 * finite)
     return xp.where(xp.isinf(z), z, xp.maximum(m, finite - (m + 1)))
@@ -229,12 +229,12 @@ def hard_swish_derivative(xp, z):
 
 
 def beyond(xp, z, threshold):
-    """z where |z| is larger, else 0."""
+    """z if |z| > threshold, else 0."""
     return xp.where(xp.abs(z) <= threshold, 0.0, z)
 
 
 def tanhshrink(xp, z):
-    """z - tanh(z), and near 0, where this cancels, z w / (1 + w).
+    """z - tanh(z). Near 0, where this loses digits, it is computed as z w / (1 + w).
 
     By Lambert's continued fraction (1768), tanh(z) = z / (1 + w), w = z^2 / (3 + z^2 / (5 + ...)).
     """
@@ -347,17 +347,17 @@ def check(activation: str | None, who: str) -> Any:
 
 
 def of_input(activation: str | None) -> bool:
-    """Whether the derivative is written with the input z, which must be kept for it then."""
+    """Whether the derivative is written with the input z, so that the layer has to keep z."""
     return activation is not None and ACTIVATIONS[activation].of == "z"
 
 
 def constants_of(activation: str, given: tuple[float, ...]) -> tuple[float, ...]:
-    """The constants given, or the activation's own."""
+    """The given constants, or the activation's defaults."""
     return given or tuple(ACTIVATIONS[activation].constants.values())
 
 
 def forward(xp: Any, z: Any, activation: str, constants: tuple[float, ...] = ()) -> Any:
-    """f(z), with the activation's own constants where none are given."""
+    """f(z). The constants are the activation's defaults if none are given."""
     return ACTIVATIONS[activation].forward(xp, z, *constants_of(activation, constants))
 
 

@@ -34,15 +34,15 @@ def weighed(xp: Any, weight: Array, value: Array) -> Array:
 
 
 class Backend:
-    """Kernels in plain `xp`; the text of this file says how arrays are laid out."""
+    """Kernels in plain `xp`. The docstring of this file describes the layout of arrays."""
 
     name = "base"
-    captures = False            # whether `capture` has anything to gain
+    captures = False            # whether `capture` makes calls faster
 
     def __init__(self, xp: Any = np, note: str = "") -> None:
         self.xp = xp
         self.note = note        # what "auto" could not use
-        # alternatives that were measured to be fastest, by shape
+        # the alternative that was measured to be fastest, by shape
         self.tuning: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -73,8 +73,8 @@ class Backend:
     def scope(self) -> AbstractContextManager[Any]:
         """`with backend.scope():` runs plain xp code on the backend's device, if there are several.
 
-        On the CPU, numbers that are too small become 0 inside, also if `np.seterr` makes that an
-        error: exp(-1000) is 0 in every softmax.
+        On the CPU, results that are too small become 0 inside, even if `np.seterr` makes underflow
+        an error: exp(-1000) is 0 in every softmax.
         """
         return np.errstate(under="ignore")
 
@@ -90,11 +90,12 @@ class Backend:
 
     def capture(self, fn: Callable[[], Any], failed: Callable[[str], None] | None = None
                 ) -> Callable[[], Any]:
-        """A function that does what fn() does; on a GPU, after a few calls, in one launch.
+        """A function that does the same as fn(); on a GPU, after a few calls, in one launch.
 
         It returns what fn() returned; the next call may overwrite that. fn must read and write
         arrays that keep their addresses, and read everything that changes from call to call from
-        such arrays. If fn cannot be recorded, failed(reason) is called, and fn runs as it is.
+        such arrays. If fn cannot be captured, failed(reason) is called, and the function calls fn
+        each time.
         """
         return fn
 
@@ -113,14 +114,14 @@ class Backend:
                 may be a view.
             dtype: of the result, (..., N).
         """
-        # on the host if the samples are there: fewer bytes are copied
+        # select on the host if the samples are there: fewer bytes are copied
         rows = samples if index is None else samples[index]
         return self.xp.ascontiguousarray(self.xp.moveaxis(self.asarray(rows), 0, -1), dtype=dtype)
 
     def feed(self, samples: Array, dtype: Any, most: int) -> Feed:
-        """A source of batches of up to `most` of these batch-first samples.
+        """A batch source with batches of up to `most` of these batch-first samples.
 
-        It keeps the samples where batches can be made fastest.
+        It keeps the samples in the memory from which it can make batches fastest.
         """
         return Feed(self, samples, dtype)
 
@@ -170,9 +171,7 @@ class Backend:
     def im2col(self, x: Array, window: Window) -> Array:
         """Every window as a column: x (C, H, W, N) -> cols (C*KH*KW, OH*OW*N).
 
-        Taps on padding give 0.
-
-        For windows of one element it may be a view of x.
+        Taps on padding give 0. For windows of one element the result may be a view of x.
         """
         C, H, W, N = x.shape
         if window.pointwise:
@@ -267,7 +266,7 @@ class Backend:
         padded = self._pad(x, window, -np.inf)
         y = self.empty((C, OH, OW, N), x.dtype)
         y.fill(-np.inf)
-        # no tap in padding
+        # the first tap that is not on padding
         first_row, first_column = (inside.argmax(axis=1) for inside in window.inside(H, W))
         # (OH, OW)
         first = (first_row[:, None] * KW + first_column).astype(self.argmax_dtype(window))
@@ -368,7 +367,7 @@ class Backend:
 
         Args:
             activation: a name in activations.py, or None.
-            constants: of the activation, if they are not the defaults of the table.
+            constants: the activation's constants; empty for the defaults of the table.
         """
         return z if activation is None else activations.forward(self.xp, z, activation, constants)
 
@@ -398,9 +397,9 @@ class Backend:
         """y = f(gamma (x - mean) / sqrt(var + eps) + beta) with the batch's statistics.
 
         x (C, ..., N), gamma and beta (C,) -> y like x, mean (C,), var (C,), the variance with
-        divisor n (Ioffe and Szegedy 2015). The mean of equal elements is their value, to the bit,
-        so that a constant channel becomes beta: a rounding error of the mean would be divided by
-        the standard deviation, which is 0 there.
+        divisor n (Ioffe and Szegedy 2015). The mean of equal elements has the same bits as these
+        elements, so that a constant channel becomes beta: a rounding error of the mean would be
+        divided by the standard deviation, which is 0 there.
         """
         rows = x.reshape(x.shape[0], -1)
         mean = rows.mean(axis=1)
@@ -446,8 +445,8 @@ class Backend:
 
         All arrays are (C,), for n elements each. If momentum times the difference is too small to
         change the running mean, the mean moves by one unit in its last place. Otherwise it would
-        stop 5 of these units before the mean of a constant channel, whose running variance goes to
-        0.
+        never reach the mean of a constant channel: it would stop 5 of these units away, while the
+        running variance goes to 0.
         """
         moved = running_mean + momentum * (mean - running_mean)
         if momentum > 0:
@@ -459,8 +458,8 @@ class Backend:
     # --- softmax ----------------------------------------------------------------------------------
 
     def softmax(self, z: Array) -> Array:
-        """exp(z_k) / sum over k of exp(z_k), over the first axis; z less its maximum does not
-        overflow."""
+        """exp(z_k) / sum over k of exp(z_k), over the first axis. The maximum is subtracted from z,
+        so that exp does not overflow."""
         e = self.xp.exp(z - z.max(axis=0))
         return e / e.sum(axis=0)
 
@@ -471,15 +470,15 @@ class Backend:
     def softmax_cross_entropy(self, z: Array, target: Array) -> tuple[Array, Array]:
         """The mean over the batch of -sum over k of t_k log softmax(z)_k, and its gradient.
 
-        z (K, N), target labels (N,) of an integer type or shares t (K, N) -> loss (), dz (K, N),
-        which is (softmax(z) sum(t) - t) / N. Here 0 times anything is 0: a class may have the logit
-        -infinity if its share is 0, and a sample whose shares are all 0 adds nothing to the loss
-        and has a gradient of 0, whatever its logits are.
+        z (K, N), target labels (N,) of an integer type or class probabilities t (K, N) -> loss (),
+        dz (K, N), which is (softmax(z) sum(t) - t) / N. Here 0 times anything is 0: a class may
+        have the logit -infinity if its probability is 0, and a sample whose probabilities are all 0
+        adds nothing to the loss and has a gradient of 0, whatever its logits are.
         """
         K, N = z.shape
         if target.ndim == 1:
             target = (self.xp.arange(K)[:, None] == target).astype(z.dtype)  # one-hot (K, N)
-        with np.errstate(invalid="ignore"):     # infinity - infinity, perhaps without a weight
+        with np.errstate(invalid="ignore"):     # infinity - infinity, which may have the weight 0
             shifted = z - z.max(axis=0)
         e = self.xp.exp(shifted)
         total, weight = e.sum(axis=0), target.sum(axis=0)  # (N,)
@@ -489,9 +488,9 @@ class Backend:
     def tally(self, sums: Array, loss: Array, y: Array, target: Array | None) -> None:
         """sums += (N loss, hits, N): the mean loss of a batch, and how many predictions are right.
 
-        A prediction is the largest of the outputs y (K, N). target is labels (N,), or shares (K,
-        N), of which the largest counts. If it is None, hits are not counted and y may have any
-        shape (..., N). sums (3,) float64.
+        A prediction is the largest of the outputs y (K, N). target is labels (N,), or class
+        probabilities (K, N), of which the largest counts. If it is None, hits are not counted and y
+        may have any shape (..., N). sums (3,) float64.
         """
         N = y.shape[-1]
         sums[:1] += loss.astype(np.float64) * N
@@ -537,8 +536,8 @@ class Backend:
         Args:
             rule: a name in rules.RULES.
             g: the gradients (n,).
-            slots: the arrays that the rule keeps between steps; None for one that it does without.
-            hyper: its hyper-parameters, (h,) float64 on the backend.
+            slots: the arrays that the rule keeps between steps; None for one that is not used.
+            hyper: the hyper-parameters of the rule, (h,) float64 on the backend.
             decayed: weight decay applies to the first `decayed` weights.
         """
         rule_for(rule, slots, hyper).apply(self.xp, w, g, *slots, hyper, decayed)

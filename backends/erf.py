@@ -43,7 +43,7 @@ def polynomial(t: Any, coefficients: Sequence[float]) -> Any:
 def erfc(xp: Any, x: Any) -> Any:
     """1 - erf(x) = 2/sqrt(pi) times the integral of exp(-t^2) from x to infinity.
 
-    Most of x^2 is an exact square, so that exp gets all its digits.
+    x^2 is split into an exact square and a small rest, so that the exponentials are accurate.
     """
     a = xp.minimum(xp.abs(x), END)
     exact = xp.floor(16 * a) / 16
@@ -51,4 +51,4 @@ def erfc(xp: Any, x: Any) -> Any:
     y *= xp.exp(-exact * exact) * xp.exp((exact - a) * (a + exact))
     y /= 1 + 2 * a
     side = xp.sign(x)
-    return 1 - side + side * y                  # 2 - y where x < 0: no branch to guess
+    return 1 - side + side * y                  # 2 - y where x < 0, without a branch

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 
 class BackendError(RuntimeError):
-    """A backend that was asked for by name cannot be used on this machine: the reason and the
-    remedy."""
+    """A backend cannot be used on this machine. The message has the reason and the remedy."""
 
     __module__ = "xpnet.backends"       # the name under which users import it
 

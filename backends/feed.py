@@ -1,4 +1,4 @@
-"""Sources of batches: samples are batch-first outside, batches are batch-last inside."""
+"""Batch sources: samples are batch-first outside, batches are batch-last inside."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 class Feed:
-    """Batches of batch-first samples (S, ...), as they stand or in the order of a permutation.
+    """Batches of batch-first samples (S, ...), in their order or in the order of a permutation.
 
-    Here the samples stay where they are. A GPU has feeds of its own, in cupy_batches.py.
+    This class leaves the samples where they are. GPUs have their own feeds, in cupy/batches.py.
     """
 
     def __init__(self, backend: Backend, samples: Array, dtype: Any) -> None:
@@ -19,12 +19,12 @@ class Feed:
         self.order: Array | None = None
 
     def arrange(self, order: Array) -> None:
-        """From now on sample number i is samples[order[i]], order (S,) int64 on the host."""
+        """From now on, sample number i is samples[order[i]], order (S,) int64 on the host."""
         self.order = order
 
     def batch(self, start: int, stop: int, out: Array | None = None) -> Array:
-        """Samples number start to stop - 1 -> (..., stop - start) of dtype, in `out` if there is
-        one."""
+        """Samples number start to stop - 1 -> (..., stop - start) of dtype, written into `out` if
+        it is given."""
         if self.order is None:
             batch = self.backend.gather_batch(self.samples[start:stop], None, self.dtype)
         else:

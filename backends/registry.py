@@ -18,16 +18,15 @@ def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", aut
     """The backend called `name`; a Backend is returned as it is.
 
     Args:
-        name: "numpy", "numba", "cupy" (the first GPU), "cupy:1" (the second), a name that was
-            registered, or "auto": a GPU if one can be used, else Numba if it is installed, else
-            NumPy. What "auto" could not use is in `backend.note`.
-        tf32: where a GPU rounds float32 operands to TF32: "never", in "convolutions", or "always".
-            CPUs keep all digits.
+        name: "numpy", "numba", "cupy" (the first GPU), "cupy:1" (the second), a registered name, or
+            "auto": a GPU if one can be used, else Numba if it is installed, else NumPy.
+            `backend.note` says why "auto" could not use the others.
+        tf32: when a GPU rounds float32 operands to TF32: "never", in "convolutions", or "always".
+            CPUs never do.
         autotune: whether a GPU measures which of several alternatives is fastest for each new
-            shape, and remembers it. Another alternative gives other bits.
+            shape, and remembers it. Alternatives differ in the last bits of their results.
 
-    Raises BackendError if a backend that is named cannot be used here, ValueError for an unknown
-    name.
+    Raises BackendError if the named backend cannot be used here, ValueError for an unknown name.
     """
     tf32 = expect_choice("get_backend", "tf32", tf32, TF32)
     autotune = expect_flag("get_backend", "autotune", autotune)
@@ -47,7 +46,7 @@ def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", aut
             return _cupy(device, tf32=tf32, autotune=autotune)
         if name in _registered:
             return _own(name)
-    except BackendError as error:       # its reason says what the tracebacks below it would
+    except BackendError as error:       # the reason says as much as the traceback
         raise error.with_traceback(None) from None
     near = nearest(name, ["auto", *BUILT_IN, *_registered])
     raise ValueError(f'get_backend: expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE"'
@@ -56,7 +55,7 @@ def get_backend(name: str | Backend = "auto", *, tf32: str = "convolutions", aut
 
 
 def register(name: str, factory: Callable[[], Backend]) -> None:
-    """Make `get_backend(name)` return factory(), for a backend of one's own.
+    """Make `get_backend(name)` return factory(), for your own backend.
 
     The backend gets the attribute `name`, by which a network on it is pickled: a process that reads
     the network has to register the name too. `available` lists the backend if the factory returns
@@ -80,12 +79,12 @@ def register(name: str, factory: Callable[[], Backend]) -> None:
 
 
 def is_name(name: str) -> bool:
-    """Whether get_backend knows the name of a backend."""
+    """Whether get_backend knows this name."""
     return name in ("numpy", "numba", *_registered) or _device(name) is not None
 
 
 def available() -> list[str]:
-    """Names of the backends that can be used here, one for each GPU."""
+    """Names of the backends that can be used here. Each GPU has its own."""
     names = ["numpy"]
     for name in ("numba", "cupy", *_registered):
         try:

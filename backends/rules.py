@@ -27,7 +27,7 @@ Array = Any
 class Rule(NamedTuple):
     """A rule, the names of its slots and of its hyper-parameters, in their order.
 
-    An optimizer passes None for a slot that it does not use, if the rule allows that.
+    An optimizer passes None for a slot that it does not use, if the rule allows it.
     """
 
     apply: Callable[..., None]
@@ -189,7 +189,7 @@ def rmsprop(xp: Any, w: Array, g: Array, v: Array, mean: Array | None, velocity:
     if mean is not None:
         mean *= alpha
         mean += new * g
-        spread = xp.maximum(v - mean * mean, 0)         # rounding may have made it negative
+        spread = xp.maximum(v - mean * mean, 0)         # rounding errors can make it negative
     step = g / (xp.sqrt(spread) + eps)
     if velocity is not None:
         velocity *= mu
@@ -212,11 +212,11 @@ def lion(xp: Any, w: Array, g: Array, m: Array, hyper: Array, decayed: int) -> N
 
 
 def rprop(xp: Any, w: Array, g: Array, before: Array, s: Array, hyper: Array, decayed: int) -> None:
-    """w -= sign(g') s; s grows by the factor `more` where g' kept its sign, and by `less` < 1 where
-    it changed.
+    """w -= sign(g') s; s is multiplied by `more` > 1 if g' kept its sign, and by `less` < 1 if it
+    changed.
 
-    Where it changed, g' counts as 0, so that w waits for a step. s is kept from `least` to `most`;
-    s = 0 means that it is still to begin, at lr. before = g'.
+    If the sign changed, g' counts as 0, so that w does not change in this step. s is kept from
+    `least` to `most`; s = 0 means that there was no step yet, and then s starts at lr. before = g'.
     Riedmiller and Braun 1993; Igel and Huesken 2003.
     """
     lr, less, more, least, most, decay = hyper.astype(w.dtype)

@@ -1,4 +1,4 @@
-"""Which implementation answered each call of a backend: its own, or one that it fell back to."""
+"""Which implementation ran in each call of a backend: its own, or one that it fell back to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from xpnet.backends.base import Backend
 
-# Methods that move or allocate memory, or wait: there is nothing in them to implement faster.
+# Methods that move or allocate memory, or wait: they compute nothing that could be faster.
 BOOKKEEPING = {"argmax_dtype", "asarray", "assign", "capture", "empty", "feed", "scope", "store",
                "stream", "synchronize",
                "to_numpy", "zeros"}
@@ -25,8 +25,8 @@ def computing_methods() -> set[str]:
 
 
 def implementations(backend: type[Backend]) -> dict[CodeType, tuple[str, str]]:
-    """{code: (method, implementation)} of every version of a method that the class has, inherited
-    ones too.
+    """{code: (method, implementation)} of every version of a method that the class has, including
+    inherited ones.
 
     The implementation is the backend that the code was written for, "numpy", "numba" or "cupy", or
     "plain" for the reference that every backend inherits.
@@ -42,16 +42,16 @@ def _written_for(cls: type) -> str:
 
 @contextmanager
 def trace(backend: Backend) -> Iterator[Counter[tuple[str, str]]]:
-    """`with trace(backend) as ran:` counts in `ran` which implementation answered the calls of this
+    """`with trace(backend) as ran:` counts in `ran` which implementations ran in the calls of this
     thread.
 
-    Its keys are (method, implementation). A version that hands its call on to another one is not
-    counted, the version that gets it is. Calls that one method makes of another count as well;
-    `activate` without an activation does not.
+    Its keys are (method, implementation). If a version calls another version of the same method,
+    only the latter is counted. Calls that one method makes of another count as well; `activate`
+    without an activation does not.
     """
     known = implementations(type(backend))
     ran: Counter[tuple[str, str]] = Counter()
-    handed_on: set[FrameType] = set()  # calls in progress whose answer comes from another version
+    handed_on: set[FrameType] = set()  # calls in progress that call another version
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         version = known.get(frame.f_code)

@@ -13,11 +13,11 @@ from typing import Any
 
 
 def cache_folder() -> Path:
-    """This user's `xpnet` in the system's folder for caches; it need not exist yet.
+    """This user's folder `xpnet` in the system's cache folder; it need not exist yet.
 
-    A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification asks: it would
-    mean whatever folder the process happens to work in.
-    Raises FileNotFoundError where there is no absolute path to a home folder.
+    A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification demands: it would
+    depend on the working directory. Raises FileNotFoundError if there is no absolute path to a home
+    folder.
     """
     if sys.platform == "win32":
         base = _absolute(os.environ.get("LOCALAPPDATA")) or _home() / "AppData" / "Local"
@@ -44,24 +44,24 @@ def _home() -> Path:
     return home
 
 
-class Untrusted(PermissionError):       # noqa: N818 - the reason, for a sentence about it
-    """Someone else may have written what is here."""
+class Untrusted(PermissionError):       # noqa: N818 - its text is part of a warning
+    """Another user could have written this file or folder."""
 
 
 class PrivateFolder:
-    """A folder of this user's that no other user can write to.
+    """A folder of this user that no other user can write to.
 
     At each use the folder and the file are checked: they belong to this user, no other user may
-    write to them, and neither is a link. On Windows nothing is checked: the folder for caches lies
-    in the user's profile, which others cannot write to.
+    write to them, and neither is a link. On Windows nothing is checked: the cache folder is in the
+    user's profile, which others cannot write to.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self, name: str, most: int) -> bytes:
-        """The content of a file of at most `most` bytes. Raises OSError, an Untrusted among
-        them."""
+        """The content of a file of at most `most` bytes. Raises OSError, or its subclass
+        Untrusted."""
         with self._opened() as at:
             file = os.open(self._place(name), _READ, **at)
             with open(file, "rb") as opened:
@@ -73,7 +73,8 @@ class PrivateFolder:
                 return opened.read(most)
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file in place in one step. Raises OSError, an Untrusted among them."""
+        """Write a file and move it into place atomically. Raises OSError, or its subclass
+        Untrusted."""
         part = f".{name}.{secrets.token_hex(8)}"
         with self._opened(make=True) as at:
             try:
@@ -86,7 +87,7 @@ class PrivateFolder:
                 raise
 
     def check(self) -> None:
-        """Make the folder where it is missing. Raises OSError where it cannot be used."""
+        """Make the folder if it is missing. Raises OSError if it cannot be used."""
         with self._opened(make=True) as at:
             name = f".{secrets.token_hex(8)}"
             os.close(os.open(self._place(name), _CREATE, 0o600, **at))
@@ -94,7 +95,8 @@ class PrivateFolder:
 
     @contextmanager
     def _opened(self, make: bool = False) -> Iterator[dict[str, Any]]:
-        """The folder as an argument for functions of `os`; replacing it meanwhile has no effect."""
+        """The folder as an argument for functions of `os`; replacing the folder meanwhile has no
+        effect."""
         if make:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
@@ -117,7 +119,7 @@ class PrivateFolder:
 
 _POSIX = os.name == "posix"
 _OWN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_READ = os.O_RDONLY | _OWN | getattr(os, "O_NONBLOCK", 0)       # a pipe must not hold the process
+_READ = os.O_RDONLY | _OWN | getattr(os, "O_NONBLOCK", 0)       # opening a pipe must not block
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OWN
 
 

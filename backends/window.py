@@ -14,9 +14,9 @@ Pair = int | tuple[int, int]
 Padding = int | str | tuple[int, int] | tuple[int, int, int, int]
 
 
-# elements of a window: layers keep a weight, or look at a view of the input, for each
+# elements of a window: layers have a weight, or make a view of the input, for each of them
 MOST_TAPS = 1 << 26
-MOST_STEPPING = 1 << 12     # windows that are looked at one by one
+MOST_STEPPING = 1 << 12     # windows that are checked one by one
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Window:
     @classmethod
     def make(cls, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
              *, empty: bool = True, who: str = "Window") -> Window:
-        """A window from what users write: ints or pairs; padding also as four ints (top, bottom,
+        """A window from users' arguments: ints or pairs; padding also as four ints (top, bottom,
         left, right) or "valid" (none), "half" = "same" (keeps the size at stride 1) or "full"
         (every overlap counts).
 
-        Padding as large as the window makes windows that are empty: they are wholly in padding. A
-        convolution gives 0 there, a maximum has no value: with empty=False such padding is an
-        error.
+        With padding as large as the window, some windows are empty: they contain padding only. A
+        convolution gives 0 there, but a maximum has no value: with empty=False such padding raises
+        ValueError.
         """
         empty = expect_flag(who, "empty", empty)
         kernel = pair(kernel_size, "kernel_size", 1, who)
@@ -69,12 +69,12 @@ class Window:
 
     @property
     def taps(self) -> int:
-        """Number of elements that the window looks at: KH * KW."""
+        """Number of elements in the window: KH * KW."""
         return self.kernel[0] * self.kernel[1]
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Rows and columns that the window spans, the gaps of a dilation included."""
+        """Rows and columns that the window spans, including the gaps of a dilation."""
         (kh, kw), (dh, dw) = self.kernel, self.dilation
         return dh * (kh - 1) + 1, dw * (kw - 1) + 1
 
@@ -84,8 +84,8 @@ class Window:
 
     @property
     def pointwise(self) -> bool:
-        """True where the windows are the elements themselves, one by one: a 1x1 convolution is a
-        GEMM on its input."""
+        """Whether each window is one element and each element has a window: such a 1x1 convolution
+        is a GEMM on its input."""
         return self.kernel == (1, 1) and self.stride == (1, 1) and not self.padded
 
     @property
@@ -93,18 +93,17 @@ class Window:
         """The padding with which, at stride 1, the input gradient is a convolution of dy with
         flipped filters.
 
-        x[iy] is read by tap i of output oy = iy + top - i * dilation. Read backwards, that is a
-        window on dy that begins (KH - 1) * dilation - top rows above iy. Negative if a window lies
-        wholly in padding.
+        x[iy] is read by tap i of output oy = iy + top - i * dilation. So dx[iy] reads a window of
+        dy that begins (KH - 1) * dilation - top rows above iy. Negative if a window contains
+        padding only.
         """
         (high, wide), (top, bottom, left, right) = self.extent, self.padding
         return high - 1 - top, high - 1 - bottom, wide - 1 - left, wide - 1 - right
 
     @property
     def flipped(self) -> Window | None:
-        """The window of the convolution that gives the input gradient; None if the gradient is no
-        convolution with padding of 0 or more: if the stride is not 1, or windows are wholly in
-        padding."""
+        """The window of the convolution that computes the input gradient. None if the stride is not
+        1 or the gradient padding is negative: then the gradient is not a convolution."""
         padding = self.gradient_padding
         return (Window(self.kernel, (1, 1), padding, self.dilation) if self.stride == (1, 1)
                 and min(padding) >= 0 else None)
@@ -124,20 +123,20 @@ class Window:
 
     def input_size(self, height: int, width: int, extra: Pair = 0, *, who: str = "Window"
                    ) -> tuple[int, int]:
-        """(H, W) of an input that has height x width windows: what a transposed convolution makes
-        of height x width.
+        """(H, W) of an input that has height x width windows: the output size of a transposed
+        convolution of height x width.
 
             H = (height - 1) stride - top - bottom + dilation (KH - 1) + 1 + extra
 
         `extra` is smaller than the stride or than the dilation, as in PyTorch. Below the stride it
-        chooses among the sizes in which the same windows fit (Dumoulin and Visin 2016, relationship
+        chooses among the sizes that have the same windows (Dumoulin and Visin 2016, relationship
         14).
         """
         return self.transposed(height, width, extra, who=who).size
 
     def transposed(self, height: int, width: int, extra: Pair = 0, *, who: str = "Window"
                    ) -> Transposed:
-        """How to compute a transposed convolution of height x width: see input_size, and
+        """How to compute a transposed convolution of height x width: see input_size and
         Transposed."""
         extras = pair(extra, "output_padding", 0, who)
         if any(e >= max(s, d) for e, s, d in zip(extras, self.stride, self.dilation, strict=True)):
@@ -150,7 +149,7 @@ class Window:
                                                      extras, strict=True)):
             before, after = self.padding[2 * axis:2 * axis + 2]
             sizes.append((n - 1) * s - before - after + extent + e)
-            # one more window would fit: first less is cut off, then there is nothing more to add
+            # One more window would fit: padding is removed first; the rest of `e` reads nothing.
             if e >= s:
                 padding[2 * axis + 1] = after = max(after - e, 0)
             read.append(min(sizes[-1], n * s - before - after + extent - 1))
@@ -170,8 +169,8 @@ class Window:
                                            strict=True))
 
     def inside(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which taps fall on the input and not on padding: booleans (OH, KH) for rows and (OW, KW)
-        for columns."""
+        """Which taps are inside the input and not on padding: booleans (OH, KH) for rows and (OW,
+        KW) for columns."""
         oh, ow = self.output_size(height, width)
         axes = zip((height, width), (oh, ow), self.kernel, self.stride,
                    (self.padding[0], self.padding[2]), self.dilation, strict=True)
@@ -181,8 +180,8 @@ class Window:
         return rows, columns
 
     def check_no_empty_window(self, height: int, width: int, *, who: str = "Window") -> None:
-        """ValueError if some window sees nothing but padding (a dilated one can step over a small
-        input)."""
+        """Raise ValueError if a window contains padding only. (The taps of a dilated window can all
+        miss a small input.)"""
         axes = zip((height, width), self.output_size(height, width), self.kernel, self.stride,
                    (self.padding[0], self.padding[2]), self.dilation, strict=True)
         if (not all(_all_see_input(size, windows, k, s, before, d, who)
@@ -193,8 +192,8 @@ class Window:
                              f"{self.dilation}, padding {self.padding}.")
 
     def ceil(self, height: int, width: int) -> Window:
-        """The window with its bottom and right padding grown until the last, partial step of the
-        stride counts too.
+        """The window with larger padding at the bottom and right, so that the last, partial window
+        counts too.
 
         A last window that would start in the bottom or right padding is left out, as in other
         frameworks.
@@ -214,9 +213,9 @@ class Window:
 
 def _all_see_input(size: int, windows: int, taps: int, stride: int, before: int, dilation: int,
                    who: str) -> bool:
-    """Whether each window along an axis has a tap on the input. No table: it could be larger than
-    the input."""
-    # no two taps step over the input: only the first and the last window can miss it
+    """Whether each window along an axis has a tap inside the input. Makes no table, which could be
+    larger than the input."""
+    # Two neighbouring taps cannot skip the input: only the first and the last window can miss it.
     if dilation <= size:
         return dilation * (taps - 1) >= before and (windows - 1) * stride - before < size
     if windows > MOST_STEPPING:
@@ -230,16 +229,16 @@ def _all_see_input(size: int, windows: int, taps: int, stride: int, before: int,
 
 
 class Transposed(NamedTuple):
-    """A transposed convolution: it gives maps of `size`, of which a convolution with `window` reads
-    the first `read` rows and columns; to the others it adds nothing. All are read where
-    output_padding is smaller than the stride."""
+    """A transposed convolution: its output has `size`. A convolution with `window` reads the first
+    `read` rows and columns of it; the others are 0 before the bias is added. If output_padding is
+    smaller than the stride, it reads all."""
 
     window: Window
     read: tuple[int, int]
     size: tuple[int, int]
 
     def grown(self, backend: Any, z: Any) -> Any:
-        """z (C, *read, N) with zeros up to (C, *size, N)."""
+        """z (C, *read, N), padded with zeros to (C, *size, N)."""
         if self.read == self.size:
             return z
         out = backend.zeros((len(z), *self.size, z.shape[3]), z.dtype)
@@ -247,7 +246,7 @@ class Transposed(NamedTuple):
         return out
 
     def cut(self, backend: Any, dz: Any) -> Any:
-        """What of dz (C, *size, N) is read, contiguous."""
+        """The part (C, *read, N) of dz (C, *size, N), contiguous."""
         return (dz if self.read == self.size
                 else backend.asarray(dz[:, :self.read[0], :self.read[1]]))
 
@@ -266,8 +265,8 @@ POINTS = Window((1, 1))     # each element by itself
 
 
 def pair(value: object, name: str, least: int, who: str) -> tuple[int, int]:
-    """(rows, columns) of an int or a pair of ints, `least` or larger; an error for anything
-    else."""
+    """(rows, columns) from an int or a pair of ints, `least` or larger. Raises ValueError for
+    anything else."""
     numbers = _integers(value, name, (1, 2), least, who)
     return numbers[0], numbers[-1]
 
@@ -285,8 +284,8 @@ def _padding(padding: object, extent: Sequence[int], who: str) -> tuple[int, int
 
 
 def sides(value: object, name: str, who: str) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of an int, a pair (rows, columns) or these four; an error for
-    anything else."""
+    """(top, bottom, left, right) from an int, a pair (rows, columns) or these four. Raises
+    ValueError for anything else."""
     numbers = _integers(value, name, (1, 2, 4), 0, who)
     if len(numbers) == 4:
         return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -1,4 +1,4 @@
-"""Memory for arrays that is used again when no array uses it any longer.
+"""Memory for arrays that is reused after the last array on it was deleted.
 
 New pages from the operating system cost more than the arithmetic on them, and each training step
 needs arrays of the same sizes.
@@ -16,28 +16,28 @@ from weakref import WeakSet
 
 import numpy as np
 
-SMALL = 1 << 16         # bytes; below, malloc recycles by itself
-# sizes are multiples of it, and addresses, so that what comes back fits together again
+SMALL = 1 << 16         # bytes; malloc recycles smaller arrays itself
+# sizes and addresses are multiples of it, so that neighbouring blocks can be merged
 PAGE = 1 << 12
-# a block is not cut for an array so many times smaller: what is left would not fit the next large
-# one
+# a block is not cut for an array this many times smaller: the rest would not fit the next large
+# array
 SPARING = 32
-# a chunk that so many calls of `empty` had no use for is given back: many training steps
+# a chunk is given back after this many calls of `empty` (many training steps) without use
 PATIENCE = 4096
 
 
 class MemoryPool:
     """Arrays on recycled blocks of memory.
 
-    Each array stands on a lease of a block. Views keep their array alive and the array its lease,
-    so a block comes back exactly when the last view of it has died, and what was handed out never
-    changes. It comes back by one atomic append to a list, from whatever thread, possibly in the
-    middle of another call; `empty` alone takes the lock.
+    Each array refers to a lease of a block. Views keep their array alive and the array keeps its
+    lease, so a block is returned exactly when its last view is deleted, and memory in use never
+    changes. A block is returned by one atomic append to a list, from any thread, possibly in the
+    middle of another call; only `empty` takes the lock.
 
-    Blocks are cut from chunks, the smallest that fits, and grow together again with their
-    neighbours. Where none fits, the chunks that are not used are given back and one is made that is
-    as large as all of them: after a training step or two there are few, and what they hold is
-    hardly more than what is in use at one time.
+    Blocks are cut from chunks, the smallest that fits, and are merged with their free neighbours
+    when they are returned. If none fits, the unused chunks are given back to the system and one new
+    chunk of their total size is made. So after a training step or two there are few chunks, and
+    together they are hardly larger than the memory in use at one time.
     """
 
     def __init__(self) -> None:
@@ -46,16 +46,16 @@ class MemoryPool:
         _POOLS.add(self)
 
     def _begin(self) -> None:
-        """No free blocks, and a free lock. In a forked process another thread may have used
-        both."""
+        """Start without free blocks and with a free lock. In a forked process another thread may
+        have used both."""
         self._sizes: list[tuple[int, int]] = []  # (size, address) of the free blocks, in order
         self._starts: dict[int, _Block] = {}  # the free blocks by their addresses
-        self._ends: dict[int, _Block] = {}                              # and by where they end
+        self._ends: dict[int, _Block] = {}                              # and by their ends
         self._clock = 0
         self._lock = Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array of unspecified content."""
+        """An array with unspecified content."""
         dtype, shape = np.dtype(dtype), tuple(map(int, shape))
         size = math.prod(shape) * dtype.itemsize
         if size < SMALL or dtype.kind not in "biufc":
@@ -70,20 +70,20 @@ class MemoryPool:
         return np.asarray(_Lease(block, self._returned, shape, dtype))
 
     def drop_idle(self) -> None:
-        """Give the chunks back to the system that are not used."""
+        """Give the unused chunks back to the system."""
         with self._lock:
             self._collect()
             self._drop(lambda block: True)
 
     def idle_bytes(self) -> int:
-        """Bytes that wait here for their next use."""
+        """Bytes in free blocks."""
         with self._lock:
             self._collect()
             return sum(size for size, _ in self._sizes)
 
     def _take(self, size: int) -> _Block:
-        """The smallest free block of at least that many bytes, cut to size; a new one where there
-        is none."""
+        """The smallest free block of at least `size` bytes, cut to size; a new one if there is
+        none."""
         at = bisect_left(self._sizes, (size, 0))
         if at < len(self._sizes) and self._sizes[at][0] < SPARING * size:
             block = self._remove(self._starts[self._sizes[at][1]])
@@ -95,7 +95,7 @@ class MemoryPool:
         return _Block(block.chunk, block.address, size)
 
     def _collect(self) -> None:
-        """Take back what was returned, each block together with its free neighbours."""
+        """Add the returned blocks to the free ones, each merged with its free neighbours."""
         while self._returned:
             block = self._returned.popleft()
             before, after = (self._ends.get(block.address),
@@ -108,8 +108,8 @@ class MemoryPool:
             self._add(block)
 
     def _drop(self, chosen: Any) -> int:
-        """Give back the chunks that are one free block which is `chosen`; how many bytes they
-        were."""
+        """Give back the chunks that are one free block for which `chosen` is true. Returns their
+        total size in bytes."""
         idle = [block for block in self._starts.values() if block.size == block.chunk.size
                 and chosen(block)]
         return sum(self._remove(block).size for block in idle)
@@ -125,7 +125,7 @@ class MemoryPool:
 
 
 class _Chunk:
-    """`size` bytes of the system's, at the address of a page."""
+    """`size` bytes of system memory that start at a page."""
 
     def __init__(self, size: int) -> None:
         self.memory = np.empty(size + PAGE, np.uint8)
@@ -146,7 +146,7 @@ class _Block:
 
 
 class _Lease:
-    """What an array stands on while it lives; its end brings the block back."""
+    """The base object of an array: when it is deleted, the block is returned."""
 
     __slots__ = ("__array_interface__", "_block", "_returned")
 

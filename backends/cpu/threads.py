@@ -21,8 +21,8 @@ Queue: TypeAlias = "SimpleQueue[tuple[_Job, Context] | None]"
 
 
 def thread_count() -> int:
-    """Number of threads to use: XPNET_NUM_THREADS, else one for each core that this process may run
-    on."""
+    """Number of threads to use: XPNET_NUM_THREADS if it is set, else one for each core available to
+    this process."""
     text = os.environ.get("XPNET_NUM_THREADS", "").strip()
     if text:
         if not text.isdecimal() or int(text) < 1:
@@ -41,13 +41,13 @@ _chosen: int | None = None
 def set_num_threads(n: int | None) -> None:
     """Set how many threads the CPU backends use, in this process and from the next kernel on.
 
-    It holds for all networks, those that exist and even those that are being trained in other
-    threads, and comes before the environment variable XPNET_NUM_THREADS. No bit of a result
-    changes. The numba backend uses at most NUMBA_NUM_THREADS threads, by default one for each core.
+    It applies to all networks, also to those that are being trained in other threads, and overrides
+    the environment variable XPNET_NUM_THREADS. Results keep the same bits. The numba backend uses
+    at most NUMBA_NUM_THREADS threads, by default one for each core.
 
     Args:
-        n: number of threads, 1 to 4096, the calling one included; None goes back to
-            XPNET_NUM_THREADS or, without it, one thread for each core that this process may use.
+        n: number of threads, 1 to 4096, including the calling one; None restores the default:
+            XPNET_NUM_THREADS or, without it, one thread for each core available to this process.
 
     Raises:
         ValueError: n is anything else.
@@ -64,24 +64,24 @@ def get_num_threads() -> int:
 
 
 class ThreadPool:
-    """`size` threads, or as many as set_num_threads says, that work through numbered tasks.
+    """`size` threads, or the number given to set_num_threads, that run numbered tasks.
 
-    The caller is one of them. The others work in its context, so that its np.errstate holds for all
-    tasks. They start at the first parallel call that needs them and end when the pool is dropped.
-    Any thread may call, several at once too, and a task may call again: a caller never waits for a
-    free worker, because it does its tasks itself.
+    The caller is one of them. The others work in its context, so that its np.errstate applies to
+    all tasks. They start at the first parallel call that needs them and end when the pool is
+    deleted. Any thread may call, several at once too, and a task may call again: a caller never
+    waits for a free worker, because it runs its tasks itself.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._crews: dict[int, _Crew] = {}  # by process: a fork has no workers
+        self._crews: dict[int, _Crew] = {}  # by process: a forked process has no workers
 
     @property
     def size(self) -> int:
         return self._size if _chosen is None else _chosen
 
     def run(self, task: Task, count: int) -> None:
-        """task(0), ..., task(count - 1), each once, in any order; the first exception is raised
+        """task(0), ..., task(count - 1), each once, in any order. The first exception is raised
         again here."""
         helpers = min(self.size, count) - 1
         if helpers < 1:
@@ -91,7 +91,7 @@ class ThreadPool:
         job = _Job(task, count)
         queue = self._crew().at_least(helpers)
         for _ in range(helpers):
-            queue.put((job, copy_context()))    # each its own: a context is entered by one thread
+            queue.put((job, copy_context()))    # a copy each: only one thread can enter a context
         job.work()
         job.wait()
 
@@ -101,7 +101,7 @@ class ThreadPool:
         # setdefault is atomic: all callers get the same crew.
         return self._crews.get(process) or self._crews.setdefault(process, _Crew())
 
-    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:   # at the end `os` is gone
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:   # at exit `os` is None
         crew = self._crews.get(getpid())
         if crew is not None:
             crew.dismiss()
@@ -115,7 +115,7 @@ class _Crew:
         self._lock, self._count = Lock(), 0
 
     def at_least(self, count: int) -> Queue:
-        """The queue, once that many workers were started."""
+        """The queue, after `count` workers were started."""
         if self._count < count:
             with self._lock:
                 while self._count < count:
@@ -130,40 +130,40 @@ class _Crew:
 
 
 def _serve(queue: Queue) -> None:
-    """A worker's life. It knows the queue and not the pool, which could otherwise never be
-    dropped."""
+    """The loop of a worker. It refers to the queue and not to the pool, which could otherwise never
+    be deleted."""
     while (item := queue.get()) is not None:
         job, context = item
         context.run(job.work)
-        del item, job, context  # or arrays would live until the next one
+        del item, job, context  # or arrays would be kept until the next job
 
 
 class _Job:
-    """The tasks of one `run`, taken one by one by whoever comes."""
+    """The tasks of one `run`. Each thread takes the next one."""
 
     def __init__(self, task: Task, count: int) -> None:
         self._task: Task | None = task
         self._count = count
-        self._take = itertools.count().__next__  # one call in C: no two threads get the same
+        self._take = itertools.count().__next__  # one call in C: no two threads get the same number
         self._finish = itertools.count(1).__next__
         self._error: BaseException | None = None
         self._done = Lock()
         self._done.acquire()
 
     def work(self) -> None:
-        """Do tasks until none is left to take. After an error the rest are only counted."""
+        """Run tasks until none is left. After an error the others are only counted."""
         while (index := self._take()) < self._count:
             try:
                 if self._error is None and self._task is not None:
                     self._task(index)
-            except BaseException as error:  # Ctrl-C too: it must not leave the count short
+            except BaseException as error:  # Ctrl-C too: the task must still be counted
                 self._error = error
             if self._finish() == self._count:
                 self._done.release()
 
     def wait(self) -> None:
-        """Until every task has ended, whoever did it. A helper that wakes later finds nothing and
-        keeps nothing."""
+        """Wait until every task has ended, in whatever thread. A worker that wakes later finds no
+        task and keeps no reference."""
         self._done.acquire()
         self._task = None
         error, self._error = self._error, None
@@ -175,14 +175,14 @@ class _BlasLimit:
     """`with` limit: BLAS uses one thread. Entries are counted, because the setting belongs to the
     whole process.
 
-    Our tasks already fill the cores; threads of BLAS's own would fight them for it.
+    The tasks already use all cores; BLAS's own threads would compete with them.
     """
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """Also in a forked process, where another thread may have held the lock."""
+        """Also called in a forked process, where another thread may have held the lock."""
         self._lock = Lock()
         self._depth = 0
         self._libraries: list[Any] | None = None
@@ -191,7 +191,7 @@ class _BlasLimit:
     def __enter__(self) -> None:
         with self._lock:
             if self._depth == 0:
-                if self._libraries is None:  # finding them takes a while: once
+                if self._libraries is None:  # only once, because finding them is slow
                     from threadpoolctl import ThreadpoolController
                     self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
                 self._before = [library.num_threads for library in self._libraries]
@@ -206,9 +206,9 @@ class _BlasLimit:
 
     def _set(self, counts: list[int]) -> None:
         for library, count in zip(self._libraries or [], counts):
-            # threadpoolctl 3.8 began to ignore all threads but the first that asked, so that they
-            # do not undo each other's setting. Ours is counted, and has to hold in whatever thread
-            # a network is trained.
+            # From version 3.8 on, threadpoolctl obeys only the first thread that sets a number, so
+            # that threads do not undo each other's setting. This class counts entries, and its
+            # setting must work in every thread that trains a network.
             getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
@@ -218,6 +218,6 @@ if hasattr(os, "register_at_fork"):
 
 
 def single_threaded_blas() -> _BlasLimit:
-    """`with single_threaded_blas():` the process's BLAS uses one thread per call; entries may nest
-    and overlap."""
+    """`with single_threaded_blas():` BLAS uses one thread per call in this process. Entries may
+    nest and overlap."""
     return _BLAS_LIMIT

@@ -29,7 +29,7 @@ from xpnet.backends.window import Window
 class NumpyBackend(Backend):
     """NumPy on the CPU: tiles that fit the cache, a few threads, recycled memory.
 
-    Softmax and dropout are not overridden: they are fast enough as base.py has them.
+    Softmax and dropout are not overridden: the reference implementations are fast enough.
 
     Args:
         winograd: the side of the largest tiles in 3x3 convolutions: 2 for F(2x2, 3x3) if that is
@@ -72,8 +72,8 @@ class NumpyBackend(Backend):
         return self.memory.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Straight from the system, whose zeros take no memory before they are written: gradients
-        that are not used."""
+        """Directly from the system, whose zero pages take no memory until they are written: some
+        gradients are never used."""
         return np.zeros(shape, dtype)
 
     def _padded_zeros(self, x_shape: tuple[int, ...], window: Window, dtype: Any) -> Array:
@@ -101,8 +101,8 @@ class NumpyBackend(Backend):
         return padded
 
     def run(self, task: Task, count: int, work: int) -> None:
-        """task(0), ..., task(count - 1), in parallel where `work`, about the elements touched, is
-        worth it."""
+        """task(0), ..., task(count - 1), in parallel if `work`, about the number of elements
+        touched, is large enough."""
         if work < SERIAL:
             for index in range(count):
                 task(index)
@@ -111,12 +111,12 @@ class NumpyBackend(Backend):
 
     def over_rows(self, task: Callable[[slice], object], rows: int, row_size: int) -> None:
         """task(slice) over all rows of a (rows, row_size) array, in chunks."""
-        # two by two: often two cores
+        # an even number: many machines have two cores
         chunks = spans(rows, max(1, min(rows, rows * row_size // (2 * CHUNK) * 2)))
         self.threads.run(lambda k: task(chunks[k]), len(chunks))
 
     def add_up(self, partial: Array) -> Array:
-        """The partial sums (parts, ...) added in their order."""
+        """The sum of the partial sums (parts, ...), added in their order."""
         total = self.empty(partial.shape[1:], partial.dtype)
         rows, flat = (total.reshape(-1, total.shape[-1]),
                       partial.reshape(len(partial), -1, total.shape[-1]))
@@ -125,7 +125,7 @@ class NumpyBackend(Backend):
         return total
 
     def zero_row(self, n: int, dtype: np.dtype) -> Array:
-        """n zeros, to be read only."""
+        """n zeros, read-only."""
         row = self._zeros.get(dtype)
         if row is None or row.size < n:
             row = self._zeros[dtype] = np.zeros(n, dtype)
@@ -134,9 +134,9 @@ class NumpyBackend(Backend):
 
     def activate_in_place(self, z: Array, activation: str | None, constants: tuple[float, ...] = ()
                           ) -> None:
-        """z = f(z), for memory of our own."""
+        """z = f(z), for arrays that a kernel has made itself."""
         if activation == "relu":
-            # NumPy's fast loop for maximum wants two arrays; with the number 0 it takes 3 times as
+            # NumPy's fast loop for maximum needs two arrays; with the number 0 it takes 3 times as
             # long.
             np.maximum(z, self.zero_row(z.shape[-1], z.dtype), out=z)
         elif activation is not None:

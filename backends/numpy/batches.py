@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-# elements of a block: turned as a whole, 128 float32 images of 3 x 32 x 32 take 6 times as long
+# elements of a block: transposed at once, 128 float32 images of 3 x 32 x 32 take 6 times as long
 BLOCK = 1 << 16
-FEWEST = 16             # samples of a block, however large: a cache line of the result
+FEWEST = 16             # samples of a block at least: a cache line of the result
 
 
 def gather_batch(self: NumpyBackend, samples: Array, index: Array | None, dtype: Any) -> Array:

@@ -1,6 +1,6 @@
-"""Convolution with NumPy: columns tile by tile, and products that BLAS can do without packing.
+"""Convolution with NumPy: columns tile by tile, and products that BLAS can compute without packing.
 
-Without dilation of the rows, the columns of output row oy are KH of the rows that one strided copy
+If the rows are not dilated, the columns of output row oy are KH of the rows that one strided copy
 makes:
 
     rows[iy, c, j] = x[c, iy, j:j+OW]           (HP, C, KW, OW*N), one copy of x for each j
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-# elements of a tile's columns: they stay in the cache between the copy and the product
+# elements of a tile's columns: they remain in the cache between the copy and the product
 TILE = 1 << 19
-TILE_WORK = 1 << 22     # multiply-adds of a tile, in a convolution that could do with more tiles
+TILE_WORK = 1 << 22     # multiply-adds of a tile at least, if more tiles are made for threads
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one matrix product makes: these groups of channels, output rows, and part of a row of
-    OW*N elements."""
+    """The part of the output that one matrix product computes: groups of channels, output rows, and
+    part of a row of OW*N elements."""
 
     groups: slice
     rows: slice
@@ -47,10 +47,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a convolution is cut into tiles. It follows from shapes alone: so do the bits of every
-    result."""
+    """How a convolution is divided into tiles. It depends on shapes only, and so do the bits of
+    every result."""
 
-    # columns shared by output rows, as above; else every tap is copied, (C*KH*KW, rows*OW*N)
+    # whether output rows share columns, as above; else every tap is copied, (C*KH*KW, rows*OW*N)
     shared: bool
     tiles: tuple[Tile, ...]
 
@@ -58,24 +58,24 @@ class Plan:
 @lru_cache(maxsize=1024)
 def make_plan(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int,
               wanted: int) -> Plan:
-    """Tiles for C channels and F filters in each group; a product should have `wanted` columns at
-    most."""
+    """Tiles for C channels and F filters in each group; a product should have at most `wanted`
+    columns."""
     (KH, KW), (sh, sw), L = window.kernel, window.stride, OW * N
-    # Reordering the filters costs F copies of a column, and a product needs columns enough.
+    # Reordering the filters costs as much as copying F columns, and a product needs many columns.
     shared = window.dilation[0] == 1 and KH > sh and L >= 64 and OH * L >= 2 * F
-    # With stride 1 a row is one run of elements that may be cut anywhere, here at whole vectors;
-    # else between pixels.
+    # With stride 1 a row is one run of elements that can be cut anywhere, here into whole vectors;
+    # with other strides it is cut between pixels.
     unit = N if sw > 1 else 16 if L >= 16 else L
     parts = -(-L // max(wanted // unit * unit, unit))
     width = min(L, -(-L // (parts * unit)) * unit)
-    # elements for a row, of the input or the output
+    # elements of the columns for a row, of the input if shared, else of the output
     column = C * KW * width if shared else C * KH * KW * width
     if shared:
         rows = (TILE // column - KH) // sh + 1
     else:
         rows = min(wanted // width, TILE // column) if width == L else 1
     work = groups * F * C * KH * KW * OH * L
-    at_least = min(8, work // TILE_WORK) // parts  # at least that many rows of tiles, for threads
+    at_least = min(8, work // TILE_WORK) // parts  # rows of tiles at least, for threads
     rows = max(1, min(rows, OH // max(1, at_least)), 64 // width if width == L else 1)
     size = ((rows - 1) * sh + KH if shared else rows) * column
     return Plan(shared, tuple(Tile(g, r, slice(left, min(left + width, L)))
@@ -98,7 +98,7 @@ class _Columns:
         (KH, KW), (sh, sw), (dh, dw) = self.window.kernel, self.window.stride, self.window.dilation
         x, item, (_, H, W, N) = self.x, self.x.itemsize, self.x.shape
         C = x.shape[0] // self.groups
-        # x.strides says nothing about an axis of length 1
+        # x.strides is arbitrary for an axis of length 1
         xC, xH, xW = H * W * N * item, W * N * item, N * item
         G, t, n = (s.stop - s.start for s in (tile.groups, tile.rows, tile.part))
         pixel, sample = divmod(tile.part.start, N)
@@ -112,7 +112,7 @@ class _Columns:
             shape, strides = (G, C, KH, KW, t, *run), (C * xC, xC, dh * xH, dw * xW, sh * xH,
                                                        *run_strides)
         cols = self.backend.empty(shape, x.dtype)
-        np.copyto(cols, np.ndarray(shape, x.dtype, x, start, strides))  # all taps in one go
+        np.copyto(cols, np.ndarray(shape, x.dtype, x, start, strides))  # all taps in one call
         if not self.shared:
             return cols.reshape(G, 1, C * KH * KW, t * n)
         row = C * KW * n * item
@@ -223,8 +223,8 @@ def conv2d_dW(self: NumpyBackend, x: Array, dy: Array, window: Window, *, groups
     if self.winograd and winograd_pays(window, groups, C, F, OH, OW, N, x.dtype, dy.dtype):
         return self.store(self._winograd_dW(x, dy, window), out, accumulate)
     F, K = F // groups, C * KH * KW
-    # Split the columns, so that each product has a small result; not where slices of them would get
-    # too thin.
+    # Split the columns, so that each product has a small result, unless the slices would be too
+    # thin.
     pieces = next(p for p in range(1, K + 1) if K % p == 0 and F * (K // p) <= IN_PLACE_RESULT
                   or p == K)
     pieces = pieces if pieces == 1 or K // pieces >= 8 else 1
@@ -254,6 +254,6 @@ def conv2d_dW(self: NumpyBackend, x: Array, dy: Array, window: Window, *, groups
 
 
 def _rows_first(y: Array, plan: Plan) -> Array:
-    """A tile of y, (groups, F, rows, n), as the products make it: (groups, rows, F, n), or (groups,
-    1, F, rows*n)."""
+    """A tile of y, (groups, F, rows, n), in the shape of the products: (groups, rows, F, n), or
+    (groups, 1, F, rows*n)."""
     return y.swapaxes(1, 2) if plan.shared else y.reshape(y.shape[0], 1, y.shape[1], -1)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-# A standard deviation of fewer units in the mean's last place is not much larger than the mean's
-# rounding error, by some units. Such a mean is corrected; for all others a further pass over the
-# channel would change nothing that matters.
+# The rounding error of the mean is a few units in its last place. If the standard deviation is less
+# than this many units, the error matters and the mean is corrected by another pass over the
+# channel.
 NEAR = 4096
 
 
@@ -37,7 +37,7 @@ def batch_norm(self: NumpyBackend, x: Array, gamma: Array, beta: Array, eps: flo
         np.vecdot(z, z, out=var[c])
         var[c] /= n
         for k in c.start + np.flatnonzero(np.sqrt(var[c]) < near * abs(mean[c])):
-            mean[k] += y[k].mean()  # of the distances from the mean: without its rounding error
+            mean[k] += y[k].mean()  # the mean distance from the mean is its rounding error
             np.subtract(rows[k], mean[k], out=y[k])
             var[k] = np.vecdot(y[k], y[k]) / n
         z *= (gamma[c] / np.sqrt(var[c] + eps))[:, None]

@@ -66,7 +66,7 @@ def adam(backend: NumpyBackend, w: Array, g: Array, m: Array, v: Array, hyper: A
     np.multiply(g, g, out=t)
     t *= new2
     v += t
-    np.sqrt(v, out=t)  # sqrt(v / c2) + eps, all times sqrt(c2): a pass less
+    np.sqrt(v, out=t)  # sqrt(v / c2) + eps, all times sqrt(c2): saves a pass
     t += eps * np.sqrt(c2)
     np.divide(m, t, out=t)
     t *= lr * np.sqrt(c2) / c1

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def taps(padded: Array, window: Window, out_size: tuple[int, int]) -> Iterator[Array]:
-    """For each tap, in order, what it reads of a padded (C, HP, WP, N): views (C, OH, OW, N)."""
+    """For each tap, in order, the elements that it reads of a padded (C, HP, WP, N): views (C, OH,
+    OW, N)."""
     for i in range(window.kernel[0]):
         for j in range(window.kernel[1]):
             rows, columns = window.tap(i, j, out_size)
@@ -29,12 +30,12 @@ def are_disjoint(window: Window) -> bool:
 
 
 def are_tiles(window: Window, H: int, W: int) -> bool:
-    """Whether the windows tile an H x W map: each element is in exactly one window, and no tap on
-    padding.
+    """Whether the windows tile an H x W feature map: each element is in exactly one window, and no
+    tap is on padding.
 
     Windows with kernel = stride cover OH * KH rows, from row -top on. So OH * KH = H is not enough:
-    with padding at the top the windows cover other rows than the map has. Padding at the bottom is
-    then not reached. Columns likewise.
+    with padding at the top the windows cover other rows than those of the map. Padding at the
+    bottom is not reached then. The same holds for columns.
     """
     (KH, KW), (top, _, left, _) = window.kernel, window.padding
     OH, OW = window.output_size(H, W)
@@ -57,13 +58,13 @@ def max_pool2d(self: NumpyBackend, x: Array, window: Window) -> tuple[Array, Arr
         np.copyto(best, views[0])
         for view in views[1:]:
             np.maximum(best, view, out=best)
-        lowest = best.min()                                         # NaN where there is one
+        lowest = best.min()                                         # NaN if there is one
         has_minus_zero = padded[channels].view(integer).min() == np.iinfo(integer).min
         if np.isnan(lowest) or has_minus_zero or (window.padded and lowest == -np.inf):
             y[channels], argmax[channels] = Backend.max_pool2d(self, x[channels], window)
             return
-        # The first tap that equals the maximum: the number of taps in front of it, counted from the
-        # last one back.
+        # The index of the first tap that equals the maximum is the number of taps before it. The
+        # loop counts them from the last tap backwards.
         index.fill(0)
         differs = np.empty(best.shape, bool)
         for view in views[-2::-1]:
@@ -94,8 +95,8 @@ def max_pool2d_dx(self: NumpyBackend, dy: Array, argmax: Array, x_shape: tuple[i
         g = (dy[channels] + dy.dtype.type(0)).view(integer)         # -0 becomes 0, as in a sum
         share = None if disjoint else self.empty(g.shape, dy.dtype)
         for k, view in enumerate(taps(padded, window, (OH, OW))):
-            # dy where this tap has won, else 0, as bits: -1 is all ones. np.where takes 10 times as
-            # long.
+            # dy where this tap is the maximum, else 0, by bits: -1 is all ones. np.where takes 10
+            # times as long.
             np.negative(np.equal(argmax[channels], k).view(np.int8), out=mask)
             if share is None:
                 np.bitwise_and(g, mask, out=view.view(integer))

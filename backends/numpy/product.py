@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from xpnet.backends.numpy.backend import NumpyBackend
 
 
-# OpenBLAS for AVX-512 multiplies in place, without packing its operands first, where a product has
-# at most so many multiply-adds and, with a transposed second operand, its result that many
-# elements. That is 3 to 4 times as fast where a factor is thin (8 x 200 x 512 on one Zen 4 core:
-# 105 instead of 28 GFLOP/s, transposed 96 instead of 21). Its kernels for AVX2 always pack, and
-# lose mostly a tenth or less by the smaller products.
+# OpenBLAS for AVX-512 multiplies in place, without packing its operands first, if a product has at
+# most IN_PLACE multiply-adds and, with a transposed second operand, a result of at most
+# IN_PLACE_RESULT elements. That is 3 to 4 times as fast if a factor is thin (8 x 200 x 512 on one
+# Zen 4 core: 105 instead of 28 GFLOP/s, transposed 96 instead of 21). Its kernels for AVX2 always
+# pack; with the smaller products they are usually at most a tenth slower.
 IN_PLACE = 1_000_000
 IN_PLACE_RESULT = 1_200
 
 
 def product(a: Array, b: Array, out: Array) -> None:
-    """out = a b, for a thin b in blocks of rows that are multiplied in place: 2 times as fast at a
-    batch of 4 to 8."""
+    """out = a b. A thin b is multiplied with blocks of rows in place: 2 times as fast at a batch
+    size of 4 to 8."""
     (M, K), N = a.shape, b.shape[1]
     rows = IN_PLACE // max(1, K * N)
-    if K == 1:  # dW of a batch of one, which matmul is slow at
+    if K == 1:  # dW of a batch of one: matmul is slow
         np.multiply(a, b, out=out)
         return
     if N < 4 or not 8 <= rows < M or b.strides[0] < b.strides[1]:

@@ -5,7 +5,7 @@ F(2x2, 3x3) of Lavin and Gray 2016, section 4.1. For a 4x4 tile d of the input a
 
     y = A^T [ (G g G^T) * (B^T d B) ] A,            y is 2x2
 
-and summing the products over channels makes each of the 16 positions a matrix product of its own.
+and summing the products over channels makes a matrix product of each of the 16 positions.
 The filter gradient is the adjoint: dg = G^T [ (A dy A^T) * (B^T d B) ] G. The transforms contain
 only 0, 1, -1, 1/2 and 1/4: in float32 errors stay below 1e-6 (64 to 512 channels: outputs 3e-7 to
 5e-7, plain sums 3e-7; dW 3e-7 to 6e-7, plain 1e-7 to 3e-7). A NaN or an infinity spreads to its
@@ -33,13 +33,13 @@ A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
 FILTERS = np.kron(G, G)             # (16, 9): G g G^T of a filter as a vector
 OUTPUTS = np.kron(A, A)             # (16, 4): A dy A^T; its transpose is A^T m A
 
-COLUMNS = 512                       # tiles, all samples counted, in one set of 16 products
+COLUMNS = 512                       # tiles times samples in one set of 16 products
 
 
 def winograd_pays(window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int,
                   *dtypes: np.dtype) -> bool:
-    """Whether the products that it saves cost more than its transforms, for F filters on C channels
-    (measured)."""
+    """Whether tiles save more time in the products than the transforms take, for F filters on C
+    channels (measured)."""
     return (window.kernel == (3, 3) and window.stride == window.dilation == (1, 1) and groups == 1
             and C * F >= 64 * 64 and min(C, F) >= 32 and N >= 8 and -(-OH // 2) * -(-OW // 2) * N
             >= 128
@@ -48,15 +48,15 @@ def winograd_pays(window: Window, groups: int, C: int, F: int, OH: int, OW: int,
 
 @dataclass(frozen=True)
 class Part:
-    """Tiles that are done together: rows of tiles, and part of a row of (tiles, N) elements."""
+    """Tiles that are computed together: rows of tiles, and part of a row of (tiles, N) elements."""
 
     rows: slice
     part: slice
 
 
 def make_parts(TH: int, TW: int, N: int) -> list[Part]:
-    """TH x TW tiles of N samples in parts of about COLUMNS; in four at least, for threads, down to
-    64 columns."""
+    """TH x TW tiles of N samples in parts of about COLUMNS columns; for threads in at least four
+    parts, if these have 64 columns."""
     columns = min(COLUMNS, max(64, TH * TW * N // 4))
     across = spans(TW, min(TW, -(-TW * N // columns)))
     rows = max(1, columns // (across[-1].stop - across[-1].start) // N)
@@ -67,8 +67,8 @@ def make_parts(TH: int, TW: int, N: int) -> list[Part]:
 def convolve(self: NumpyBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None,
              activation: str | None = None,
               flipped: bool = False) -> Array:
-    """conv(x, W); `flipped`: with flipped filters and their first axes swapped, as the input
-    gradient needs it."""
+    """conv(x, W). If flipped, with flipped filters and their first axes swapped, as the input
+    gradient needs them."""
     N, taps = x.shape[3], FILTERS[:, ::-1] if flipped else FILTERS
     # (16, F, C)
     U = self.gemm(taps.astype(W.dtype), W.reshape(-1, 9), trans_b=True).reshape(16, *W.shape[:2])
@@ -131,7 +131,7 @@ def filter_gradient(self: NumpyBackend, x: Array, dy: Array, window: Window) -> 
 def _split_columns(self: NumpyBackend, x: Array, window: Window, TH: int, TW: int) -> Array:
     """x (C, H, W, N) with its padding, (C, 2 TH + 2, 2, (TW + 1) N): even columns, then odd ones.
 
-    So what the tiles of a row have at one of their four columns is a single run of memory.
+    So the elements at one of the four columns of all tiles in a row are contiguous.
     """
     C, H, W, N = x.shape
     top, _, left, _ = window.padding
