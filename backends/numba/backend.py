@@ -61,13 +61,13 @@ class NumbaBackend(NumpyBackend):
     winograd_dW = winograd.filter_gradient
 
     def _is_direct(self, out: Array | None, dtype: Any, *reads: Array | None) -> bool:
-        """Kernels also want an aligned `out`."""
+        """Kernels also need an aligned `out`."""
         return (out is not None and bool(out.flags.carray)
                 and NumpyBackend._is_direct(self, out, dtype, *reads))
 
     @property
     def size(self) -> int:
-        """The most threads that a kernel gets."""
+        """The largest number of threads that a kernel uses."""
         return min(self.threads.size, most_threads())
 
     def crew(self, work: int) -> int:

@@ -1,4 +1,4 @@
-"""Convolution on the compiled kernels: which kernel is used, and how the work is cut.
+"""Convolution with the compiled kernels: which kernel is used, and how the work is divided.
 
 A convolution and its input gradient are the same operation, sums over taps (see taps.py).
 """
@@ -42,8 +42,8 @@ LONG = 128              # outputs of a filter; below, both gradients are product
 
 def expect_fit(who: str, x: tuple[int, ...], W: tuple[int, ...], y: tuple[int, ...], window: Window,
                groups: int) -> None:
-    """ValueError unless these are not the shapes of a convolution: a kernel would read or write
-    beside an array."""
+    """Raise ValueError unless these are the shapes of a convolution: otherwise a kernel would read
+    or write outside an array."""
     F, (C, H, width, N) = W[0], x
     if (W[1:] != (C // groups, *window.kernel) or y != (F, *window.output_size(H, width), N)
         or C % groups or F % groups):
@@ -79,8 +79,8 @@ def conv2d_dx(self: NumbaBackend, dy: Array, W: Array, x_shape: tuple[int, ...],
     OH, OW = dy.shape[1:3]
     if window.pointwise and groups == 1:
         return self.gemm(W.reshape(F, C), dy.reshape(F, -1), trans_a=True).reshape(x_shape)
-    # Turning the filters can take longer than using them, and a few outputs between much padding
-    # are mostly zeros.
+    # Flipping the filters can take longer than the sums over them, and if dy is much smaller than
+    # dx, most of the padded dy is zeros.
     if (groups == 1
         and (OH * OW * N < LONG or (window.stride == (1, 1) and 4 * OH * OW <= height * width))):
         return self.col2im(self.gemm(W.reshape(F, -1), dy.reshape(F, -1), trans_a=True), x_shape,
@@ -95,7 +95,7 @@ def conv2d_dx(self: NumbaBackend, dy: Array, W: Array, x_shape: tuple[int, ...],
               for q in range(min(sw, width))]
     reach = Taps(rows=tuple({row for _, taps, _ in phases for row in taps.rows}),
                  columns=tuple({column for _, taps, _ in phases for column in taps.columns}))
-    if not (reach.rows and reach.columns):  # no window reads anything but padding
+    if not (reach.rows and reach.columns):  # every window contains padding only
         return self.zeros(x_shape, FLOAT32)
     view = _view(self, dy, reach, -(-height // sh), -(-width // sw))
     for phase, taps, numbers in phases:
@@ -151,9 +151,9 @@ def _covers(self: NumbaBackend, x: Array, W: Array, bias: Array | None = None) -
 
 def _in_columns(self: NumbaBackend, taps: Taps, groups: int, F: int, OH: int, OW: int,
                 N: int) -> bool:
-    """Whether to write im2col's columns after all: for single taps, of which nothing is shared, and
-    where the vectors that short runs leave empty cost more, in all F filters, than copying the
-    elements."""
+    """Whether to write the columns of im2col: for single taps, which share nothing, and if short
+    runs leave so many lanes of their vectors empty that this costs more, in all F filters, than
+    copying the elements."""
     if groups > 1 or len(taps.rows) * len(taps.columns) == 1:
         return groups == 1
     pixels, run = (1, OW * N) if taps.step[1] == 1 else (OW, N)
@@ -162,7 +162,7 @@ def _in_columns(self: NumbaBackend, taps: Taps, groups: int, F: int, OH: int, OW
 
 
 def _view(self: NumbaBackend, x: Array, reach: Taps, OH: int, OW: int) -> tuple[Image, Array]:
-    """What `image_of` says, and the flat array that it speaks of."""
+    """The result of `image_of`, and the flat array that it describes."""
     image = image_of(x.shape, reach, OH, OW)
     if not image.copy:
         return image, ready(x, (x.size,))
@@ -192,7 +192,7 @@ def _slide(self: NumbaBackend, view: tuple[Image, Array], W: Array, taps: Taps, 
     (F, H, width, N), C = y.shape, flat.size // image.channel // groups
     OH, OW = -(-(H - phase[0]) // stride[0]), -(-(width - phase[1]) // stride[1])
     part = y[:, phase[0]::stride[0], phase[1]::stride[1]]
-    if W.shape[1] == 0:                                             # no tap reaches these places
+    if W.shape[1] == 0:                                             # no tap reads these elements
         part[...] = 0
         return
     if _in_columns(self, taps, groups, F, OH, OW, N):

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 CURVE = {"relu": (0.0, 0.0, 0.0), "sigmoid": (1.0, 0.0, 1.0), "logistic": (1.0, 0.0, 1.0),
          "tanh": (1.0, 1.0, 1.0),
-         "scaled_tanh": (SLOPE / SCALE, SCALE, SCALE)}  # f' = a (b + y) (c - y), but for relu
+         "scaled_tanh": (SLOPE / SCALE, SCALE, SCALE)}  # f' = a (b + y) (c - y), except for relu
 
 
 def beta_of(activation: str | None, constants: tuple[float, ...]) -> float:
-    """Swish's constant; the others have none, and SiLU is Swish with 1."""
+    """The constant of Swish; SiLU is Swish with 1. The others have no constant."""
     return constants_of("swish", constants)[0] if activation == "swish" else 1.0
 
 
@@ -90,7 +90,7 @@ def softmax_cross_entropy(self: NumbaBackend, z: Array, target: Array) -> tuple[
         return NumpyBackend.softmax_cross_entropy(self, z, target)
     K, N = z.shape
     dz, top, total = self.empty((K, N), FLOAT32), np.empty(N, FLOAT32), np.empty(N, FLOAT32)
-    crew, z2 = self.crew(8 * z.size), ready(z, (K, N))  # an exponential is worth some elements
+    crew, z2 = self.crew(8 * z.size), ready(z, (K, N))  # exp costs as much as several elements
     if labels:
         loss = (softmax_kernels.cross_entropy_of_labels(crew, z2,
                                                         ready(target.astype(np.int64, copy=False),

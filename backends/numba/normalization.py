@@ -68,7 +68,7 @@ def batch_norm_backward(self: NumbaBackend, dy: Array, x: Array, y: Array, gamma
     C = x.shape[0]
     n, vector, crew, floor = x.size // C, (C,), self.crew(x.size), FLOOR[activation]
     dy2, x2 = ready(dy, (C, n)), ready(x, (C, n))
-    # any array will do, and this one is in the cache
+    # without an activation any array may be passed, and x is in the cache
     y2 = x2 if activation is None else ready(y, (C, n))
     gamma, mean, var = ready(gamma, vector), ready(mean, vector), ready(var, vector)
     dx = self.empty(x.shape, FLOAT32)

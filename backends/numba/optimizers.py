@@ -28,7 +28,7 @@ def update(self: NumbaBackend, rule: str, w: Array, g: Array, slots: Sequence[Ar
         NumpyBackend.update(self, rule, w, g, slots, hyper, decayed=decayed)
         return
     flat = (w.size,)
-    # w for a slot that is not read
+    # w is passed for a slot that is not used
     written = [(w if a is None else a).reshape(flat) for a in slots]
     bits = sum(1 << s for s, a in enumerate(slots) if a is not None)
     KERNELS[rule](self.crew(w.size), w.reshape(flat), ready(g, flat), *written,

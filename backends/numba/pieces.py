@@ -1,15 +1,16 @@
-"""Into how many pieces the work of a call is cut: the same number for any number of threads."""
+"""Into how many pieces a call is divided: the same number for any number of threads."""
 
 from __future__ import annotations
 
-TASKS = 16              # pieces of a call: enough for many cores
+TASKS = 16              # pieces of a call: enough for 16 cores
 SMALL = 1 << 16         # multiply-adds; below, one piece
 
 
 def pieces(work: int, *blocks: int) -> list[int]:
-    """The number of pieces for each axis of a number of blocks, about TASKS in all.
+    """The number of pieces along each axis, given the number of blocks along it; about TASKS in
+    all.
 
-    The first axis gets as many as it has blocks, the next ones the rest.
+    The first axis is divided as far as possible, then the next ones.
     """
     left, cuts = TASKS if work >= SMALL else 1, []
     for count in blocks:

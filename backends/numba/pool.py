@@ -1,4 +1,5 @@
-"""Pooling as compiled loops: windows of float32 with up to 255 taps; NumpyBackend does the rest."""
+"""Pooling as compiled loops: float32 windows with up to 255 taps; NumpyBackend computes the
+others."""
 
 from __future__ import annotations
 
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class Places(NamedTuple):
-    """What the kernels of pooling know of a window, see there."""
+    """The arguments that describe a window to the kernels; see kernels/pooling.py."""
 
     sizes: tuple[int, ...]
     spans: np.ndarray       # (KW, 2)
     first: np.ndarray       # (OH, OW)
     plain: bool
-    # (OH, OW), 1 / number of elements of each window, those of the padding among them
+    # (OH, OW), 1 / number of elements of each window, padding included
     mean: np.ndarray
     mean_inside: np.ndarray
 
 
 @lru_cache(maxsize=256)
 def places(window: Window, H: int, W: int, N: int) -> Places:
-    """A window on feature maps (C, H, W, N)."""
+    """The Places of a window on feature maps (C, H, W, N)."""
     OH, OW = window.output_size(H, W)
     rows, columns = window.inside(H, W)                                 # (OH, KH), (OW, KW)
     lo, inside = columns.argmax(axis=0), np.outer(rows.sum(axis=1), columns.sum(axis=1))

@@ -1,4 +1,4 @@
-"""Matrix products on the compiled kernels: which kernel is used, and how the work is cut."""
+"""Matrix products with the compiled kernels: which kernel is used, and how the work is divided."""
 
 from __future__ import annotations
 
@@ -89,5 +89,5 @@ def multiply(self: NumbaBackend, a: Array, trans_a: bool, b: Array, trans_b: boo
 
 @lru_cache(maxsize=256)
 def rows_of(count: int, length: int) -> np.ndarray:
-    """Where the rows of a matrix begin, in bytes."""
+    """The byte offsets of the rows of a matrix."""
     return 4 * length * np.arange(count)

@@ -1,9 +1,9 @@
-"""Where a convolution reads: its taps, and the image that they are taken from.
+"""The taps of a convolution, and the image that they read.
 
 A convolution and its input gradient are the same operation: outputs that are sums over taps, where
-a tap is a place in the input relative to the output's. At stride 1 the gradient's taps are those of
-the flipped window. At stride s the gradient consists of s x s convolutions, one for each distance
-of an element from the stride's grid.
+a tap is a position in the input relative to the output's. At stride 1 the gradient's taps are those
+of the flipped window. At stride s the gradient consists of s x s convolutions, one for each
+distance of an element from the stride's grid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from xpnet.backends.window import Window
 
-WAY = 4096              # bytes: addresses that differ by a multiple share a place in the cache
+WAY = 4096              # bytes: addresses that differ by a multiple of it share a cache set
 
 
 class Taps(NamedTuple):
@@ -28,19 +28,21 @@ class Taps(NamedTuple):
 
 
 class Image(NamedTuple):
-    """How the input is read: as it is, or copied between zeros first (see convolution.pad)."""
+    """How the input is read: directly, or from a copy with a border of zeros (see
+    convolution.pad)."""
 
     copy: bool
     top: int                # the input's first row and column in the copy
     left: int
     height: int             # of the copy
     width: int
-    channel: int            # elements from one channel, row and column to the next, of what is read
+    channel: int            # distances between channels, rows and columns of the image, in elements
     row: int
     column: int
 
     def offsets(self, C: int, taps: Taps) -> np.ndarray:
-        """Bytes from the first output's place to what each tap (c, row, column) reads, int64."""
+        """Byte offsets of the elements that the taps (c, row, column) read, relative to the
+        output's position, int64."""
         return _offsets(self, C, taps)
 
 
@@ -55,11 +57,11 @@ def taps_of(window: Window) -> Taps:
 
 @lru_cache(maxsize=1024)
 def gradient_taps(window: Window, phase: tuple[int, int]) -> tuple[Taps, np.ndarray]:
-    """Taps of dx at (stride * a + phase) in dy, and the numbers i * KW + j of the filter's elements
-    that belong to them.
+    """The taps in dy of dx at (stride * a + phase), and the indices i * KW + j of their elements in
+    a filter.
 
-    dx[iy] = sum over i of w[i] dy[oy] with oy * stride = iy + padding - i * dilation, where that
-    can be divided.
+    dx[iy] = sum over i of w[i] dy[oy] with oy * stride = iy + padding - i * dilation, for those i
+    for which this is divisible by the stride.
     """
     axes = []
     for size, stride, before, dilation, p in zip(window.kernel, window.stride, window.padding[::2],
@@ -73,14 +75,14 @@ def gradient_taps(window: Window, phase: tuple[int, int]) -> tuple[Taps, np.ndar
 
 @lru_cache(maxsize=1024)
 def image_of(shape: tuple[int, ...], reach: Taps, OH: int, OW: int) -> Image:
-    """For an input of this shape, read by OH x OW outputs with taps between the smallest and the
-    largest of `reach`."""
+    """The Image of an input of this shape, read by OH x OW outputs with taps from the smallest to
+    the largest of `reach`."""
     C, H, W, N = shape
     (sh, sw), rows, columns = reach.step, reach.rows, reach.columns
     top, left = -min(rows), -min(columns)
     height, width = (OH - 1) * sh + max(rows) + top + 1, (OW - 1) * sw + max(columns) + left + 1
     inside = top <= 0 and left <= 0 and height - top <= H and width - left <= W
-    # Channels should not share places in the cache; for a few of them it has room.
+    # Channels should not share cache sets, unless there are only a few of them.
     if inside and (C <= 8 or 4 * H * W * N % WAY or len(rows) * len(columns) == 1):
         return Image(False, 0, 0, H, W, H * W * N, W * N, N)
     channel = height * width * N

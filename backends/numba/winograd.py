@@ -1,4 +1,4 @@
-"""Convolution with 3x3 filters by Winograd's minimal filtering: when it is faster, how it is cut.
+"""Convolution with 3x3 filters by Winograd's minimal filtering: when it is used, how it is divided.
 
 Errors against float64, ||error|| / ||y||, for 64 to 512 channels, and those of the kernels without
 tiles:
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from xpnet.backends.numba.backend import NumbaBackend
 
 
-# bytes of transformed input that a task has at a time: about half of a core's cache
+# bytes of transformed input that a task holds at a time: about half of a core's cache
 STRIP = 7 << 16
 # bytes of both operands of a filter gradient that are transformed at a time
 BLOCK = 1 << 22
 CHAIN = 512             # elements of a sum; longer ones lose digits, so partial sums are added up
-LONGEST = 12            # vectors; longer strips win nothing
+LONGEST = 12            # vectors; longer strips are not faster
 SHARE = 64              # filters of a piece at least: each piece transforms its input itself
 
-# Where tiles pay, measured with AVX-512 for 8 to 512 channels, 1x1 to 32x32 outputs, batches of 16
-# to 128.
+# When tiles are faster, measured with AVX-512 for 8 to 512 channels, 1x1 to 32x32 outputs, batches
+# of 16 to 128.
 FEWEST = 16             # channels, and filters; four times the product of both
-SHORTEST = 4            # vectors of tiles: for fewer the filters are not worth their transforms
-# products without tiles to products with them, tiles and vectors that stick out counted in full
+SHORTEST = 4            # vectors of tiles; with fewer, transforming the filters takes too long
+# multiplications without tiles / with tiles, partial tiles and vectors counted as whole ones
 LEAST_SAVING = 1.3
 
 
 def best_tile(self: NumbaBackend, window: Window, groups: int, C: int, F: int, OH: int, OW: int,
               N: int) -> int:
-    """The side of the tiles with which F filters on C channels take the least time; 0: without
-    tiles."""
+    """The side of the tiles with which F filters on C channels are fastest; 0 if tiles are
+    slower."""
     covered = window.kernel == (3, 3) and window.stride == window.dilation == (1, 1) and groups == 1
     if not covered or min(C, F) < FEWEST or C * F < 4 * FEWEST * FEWEST:
         return 0
@@ -62,8 +62,8 @@ def best_tile(self: NumbaBackend, window: Window, groups: int, C: int, F: int, O
 def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None,
              relu: bool = False,
                     flipped: bool = False, tile: int = 2) -> Array:
-    """conv(x, W); `flipped`: with flipped filters and their first axes swapped, as the input
-    gradient needs it.
+    """conv(x, W). If flipped, with flipped filters and their first axes swapped, as the input
+    gradient needs them.
 
     x (C, H, W, N), W (F, C, 3, 3), or (C, F, 3, 3) if flipped -> y (F, OH, OW, N).
     """
@@ -86,14 +86,14 @@ def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Ar
 
 def filter_gradient(self: NumbaBackend, x: Array, dy: Array, window: Window, out: Array,
                     accumulate: bool, *, tile: int = 2) -> None:
-    """out (F, C, 3, 3) = the gradient of conv(x, W) with respect to W, or out += it; out is
-    contiguous, and neither x nor dy."""
+    """out (F, C, 3, 3) = the gradient of conv(x, W) with respect to W, or out += it. out is
+    contiguous and shares no memory with x or dy."""
     (F, OH, OW, N), C = dy.shape, x.shape[0]
     positions, columns = (tile + 2) ** 2, -(-C // LANES) * LANES
     vectors = -(-OH // tile) * -(-OW // tile) * -(-N // LANES)
     block = min(vectors, max(1, BLOCK // ((columns + F) * positions * VECTOR_BYTES)))
-    block = -(-vectors // -(-vectors // block))  # equal blocks rather than a rest
-    # One vector or row more than there is: rows and positions should not share places in the cache.
+    block = -(-vectors // -(-vectors // block))  # equal blocks, no smaller last one
+    # One vector or row more than needed, so that rows and positions do not share cache sets.
     V = self.empty((positions, block * LANES, columns + LANES), FLOAT32)
     D = self.empty((positions, F + 1, (block + 1) * LANES), FLOAT32)
     sums, dU = (self.empty((positions, F, columns + LANES), FLOAT32) for _ in range(2))

@@ -1,3 +1,2 @@
-"""Loops that Numba compiles for the CPU, one subject per file. They take arrays and numbers;
-base.py says what these mean.
-"""
+"""Loops that Numba compiles for the CPU, one subject per file. Their arguments are arrays and
+numbers, described in base.py."""

@@ -35,7 +35,7 @@ def relu(z, y):
 @kernel
 def activation_backward(dy, y, dz, is_relu, curve, sums, bias_grad, accumulate):
     """dz = dy f'(z) and bias_grad = its sums over rows; dy, y, dz (rows, size), sums (rows, pieces)
-    to work in.
+    is scratch.
 
     f' = 1 if y > 0 else 0 for relu, otherwise a (b + y) (c - y) with curve = (a, b, c).
     """
@@ -57,7 +57,7 @@ def activation_backward(dy, y, dz, is_relu, curve, sums, bias_grad, accumulate):
 
 @kernel
 def row_sums(dz, sums, bias_grad, accumulate):
-    """bias_grad = the sums of the rows of dz (rows, size); sums (rows, pieces) to work in."""
+    """bias_grad = the sums of the rows of dz (rows, size); sums (rows, pieces) is scratch."""
     pieces = sums.shape[1]
     for item in prange(sums.size):
         row, start = item // pieces, item % pieces * PIECE

@@ -1,4 +1,4 @@
-"""Arrays as kernels take them: C-contiguous, aligned and writeable.
+"""Conversion of arrays for kernels: C-contiguous, aligned and writeable.
 
 Numba compiles a kernel again for every other kind of array: another number of axes, strides, or
 read-only memory. So arrays are converted before the call.
@@ -18,16 +18,16 @@ def float32(*arrays: np.ndarray) -> bool:
 
 
 def writable(*arrays: np.ndarray) -> bool:
-    """Whether kernels can write straight into these arrays."""
+    """Whether kernels can write directly into these arrays."""
     return all(a.dtype == FLOAT32 and a.flags.carray for a in arrays)
 
 
 def ready(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`a` in C order as an array of `shape` that a kernel takes; a copy only where it is not
+    """`a` in C order as an array of `shape` that a kernel accepts; a copy only if it is not
     contiguous.
 
-    What may only be read comes back as a view that claims to be writeable: for arrays that the
-    kernel does not write.
+    A read-only array becomes a view that claims to be writeable: for arguments that the kernel does
+    not write.
     """
     flags = a.flags
     if not flags.carray:
@@ -39,7 +39,7 @@ def ready(a: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class _Writeable:
-    """The memory of an array that may only be read, without that mark."""
+    """The memory of a read-only array, without that flag."""
 
     __slots__ = ("__array_interface__", "_owner")
 

@@ -6,13 +6,13 @@ from numba import prange
 
 from xpnet.backends.numba.kernels.jit import kernel
 
-# values of each sample in a task: lines of the result stay in the cache until they are full
+# values of each sample in a task: cache lines of the result are filled before they are evicted
 VALUES = 128
 
 
 @kernel
 def gather(samples, index, out):
-    """out[d, n] = samples[index[n], d], samples (S, D), index (N,), out (D, N); False where some
+    """out[d, n] = samples[index[n], d], samples (S, D), index (N,), out (D, N). Returns False if an
     index is out of range."""
     D, N = out.shape
     for n in range(N):
@@ -22,7 +22,7 @@ def gather(samples, index, out):
     for item in prange(groups * -(-D // VALUES)):
         first, start, stop = (item % groups * 4, item // groups * VALUES,
                               min(D, (item // groups + 1) * VALUES))
-        if first + 4 <= N:  # four side by side: a vector is written at once
+        if first + 4 <= N:  # four at a time, so that a vector is written
             a, b = samples[index[first], start:stop], samples[index[first + 1], start:stop]
             c, d = samples[index[first + 2], start:stop], samples[index[first + 3], start:stop]
             for i in range(stop - start):

@@ -1,4 +1,4 @@
-"""What convolutions need beside products: a border of zeros, columns for short runs, flipped
+"""The other parts of convolutions besides products: padding, columns for short runs, flipped
 filters."""
 
 from __future__ import annotations
@@ -7,17 +7,17 @@ from numba import prange
 
 from xpnet.backends.numba.kernels.jit import kernel
 
-# channels that are turned together: what is read is contiguous, and so does what is written
+# channels that are swapped together: reads are contiguous, and so are writes
 BLOCK = 16
 
 
 @kernel
 def pad(x, top, left, out, channel, height, width):
-    """x (C, H, W, N) into rows of a (C, height, width, N) of zeros, `channel` elements from one
-    channel to the next.
+    """Copy x (C, H, W, N) into zeros (C, height, width, N), where channels are `channel` elements
+    apart.
 
-    out is flat. top and left are the place of x[:, 0, 0]; what does not fit, or has a negative
-    place, is left out.
+    out is flat. x[:, 0, 0] is copied to row `top` and column `left`; elements that would be outside
+    are left out.
     """
     C, H, W, N = x.shape
     first, last = max(0, left), max(0, min(width, left + W))  # columns of out that x fills
@@ -36,8 +36,8 @@ def pad(x, top, left, out, channel, height, width):
 
 @kernel
 def columns_of(x, x_line, x_pixel, offsets, rows, pixels, run, cols):
-    """im2col for short runs: cols (K, rows * pixels * run), row k all runs of tap k; steps in
-    elements."""
+    """im2col for short runs: cols (K, rows * pixels * run), where row k has all runs of tap k.
+    Steps are in elements."""
     for k in prange(offsets.size):
         at = 0
         for oy in range(rows):
@@ -50,8 +50,8 @@ def columns_of(x, x_line, x_pixel, offsets, rows, pixels, run, cols):
 
 @kernel
 def swap_filters(W, groups, taps, turned):
-    """W (groups * F, C, T) to turned (groups * C, F, len(taps)): the filters as the gradient by the
-    input needs them."""
+    """W (groups * F, C, T) to turned (groups * C, F, len(taps)): the filters as the input gradient
+    needs them."""
     F, C = W.shape[0] // groups, W.shape[1]
     blocks = (C + BLOCK - 1) // BLOCK
     for task in prange(groups * blocks):

@@ -1,8 +1,8 @@
 """The logistic function, and activations that multiply z by a function between 0 and 1.
 
-One pass forward and one backward; NumPy needs a dozen. z is (n,) here. `which` is tested outside of
-the loops, so that each loop is vectorised. The formulas are those of activations.py, in its order.
-A NaN stays a NaN, and at an infinity the result is the limit.
+One pass forward and one backward; NumPy needs about twelve. z is (n,) here. `which` is tested
+outside of the loops, so that each loop is vectorised. The formulas are those of activations.py, in
+its order. f(NaN) is NaN, and at an infinity the result is the limit.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ NAMES = ("hard_swish", "silu", "swish", "gelu", "gelu_tanh", "mish")
 NUMBERS: dict[str | None, int] = {name: number for number, name in enumerate(NAMES)}
 HARD_SWISH, GELU, GELU_TANH, MISH = (NUMBERS[name]
                                      for name in ("hard_swish", "gelu", "gelu_tanh", "mish"))
-# whose derivative follows from the output
+# activations whose derivative follows from the output
 NUMBERS |= dict.fromkeys(("sigmoid", "logistic"), SIGMOID := len(NAMES))
 
 ZERO, HALF, ONE, TWO, THREE = (np.float32(number) for number in (0, 0.5, 1, 2, 3))
 SIXTH = np.float32(1 / 6)
-# beyond FAR a factor is 0, of which the other one would be infinite
+# beyond FAR one factor is 0 and the other one could be infinite
 FAR, LOW = np.float32(1e4), np.float32(-1e30)
 ROOT_HALF, DENSITY = np.float32(sqrt(0.5)), np.float32(1 / sqrt(2 * pi))
 MIDDLE, LAST = np.float32(CENTRE), np.float32(END)
@@ -108,7 +108,7 @@ def curve_forward(which, z, y, beta):
 @kernel
 def curve_backward(which, dy, z, dz, beta, sums, bias_grad, accumulate):
     """dz = dy f'(z) and bias_grad = its sums over rows; dy, z, dz (rows, size), sums (rows, pieces)
-    to work in."""
+    is scratch."""
     beta = np.float32(beta)
     pieces = sums.shape[1]
     for item in prange(sums.size):

@@ -12,8 +12,8 @@ from numba import prange
 
 from xpnet.backends.numba.kernels.jit import inline, kernel
 
-BLOCKS = 128                # made side by side, so that vectors do it
-BITS = 8 * BLOCKS           # numbers of 32 bits in so many blocks
+BLOCKS = 128                # computed together, in vectors
+BITS = 8 * BLOCKS           # 32-bit numbers in BLOCKS blocks
 CHUNK = 8 * BITS            # elements of a task
 HALF, LOW_HALF, ONE = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(1)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
@@ -24,8 +24,8 @@ WEYL_0, WEYL_1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 
 @inline
 def high_product(high, low, b):
-    """The upper 64 bits of (2^32 high + low) b. (In this form LLVM does not see the product of 128
-    bits that has no vectors.)"""
+    """The upper 64 bits of (2^32 high + low) b. (In this form LLVM does not recognise a 128-bit
+    product, which has no vector instructions.)"""
     b_high, b_low = b >> HALF, b & LOW_HALF
     middle = high * b_low + ((low * b_low) >> HALF)
     return high * b_high + (middle >> HALF) + ((low * b_high + (middle & LOW_HALF)) >> HALF)
@@ -33,7 +33,7 @@ def high_product(high, low, b):
 
 @inline
 def philox(first, state, lanes, words):
-    """The words of the blocks from `first` on; lanes (4, BLOCKS) to work in, words (4 BLOCKS,)."""
+    """The words of the blocks from `first` on; lanes (4, BLOCKS) is scratch, words (4 BLOCKS,)."""
     a, b, c, d = lanes[0], lanes[1], lanes[2], lanes[3]
     key_0, key_1 = state[0], state[1]
     for i in range(BLOCKS):

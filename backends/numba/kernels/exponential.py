@@ -1,5 +1,4 @@
-"""exp of arithmetic that compilers vectorise; the library's exp is called for one number at a
-time."""
+"""exp in arithmetic that compilers vectorise; the library's exp computes one number per call."""
 
 from __future__ import annotations
 
@@ -16,16 +15,16 @@ from numba.extending import intrinsic
 from xpnet.backends.numba.kernels.jit import inline
 from xpnet.backends.numba.kernels.micro import FLOAT
 
-# exp of less is 0: it is no normal number, and arithmetic on those is slow
+# exp of less is rounded to 0: it would be subnormal, and arithmetic on those is slow
 LOWEST = np.float32(-87.336)
 LOG2_E = np.float32(1.442695041)
-# k times the first is exact, up to 2^15
+# k times the first one is exact up to k = 2^15
 LN_2_HIGH, LN_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 
 
 @intrinsic
 def power_of_two(typing, k):
-    """2^k as a float32, k from -126 to 127, put together from its bits."""
+    """2^k as a float32, k from -126 to 127, assembled from its bits."""
     def code(context, builder, signature, arguments):
         bits = builder.shl(builder.add(arguments[0], ir.Constant(ir.IntType(32), 127)),
                            ir.Constant(ir.IntType(32), 23))
@@ -34,8 +33,8 @@ def power_of_two(typing, k):
 
 
 def polynomial(coefficients: Sequence[float]) -> Any:
-    """An intrinsic for c0 + x (c1 + x (c2 + ...)) of a float32, in multiply-adds, fused where the
-    processor can."""
+    """An intrinsic for c0 + x (c1 + x (c2 + ...)) of a float32, in multiply-adds, fused if the
+    processor supports it."""
     @intrinsic
     def evaluate(typing, x):
         def code(context, builder, signature, arguments):

@@ -1,7 +1,7 @@
 """How kernels are compiled and run in threads: `@kernel` for entry points, `@inline` for the rest.
 
-A kernel is compiled when it is called with types that it has not seen. That takes about a second,
-so what comes out is kept in the user's cache folder (see kept.py).
+A kernel is compiled when it is called with new argument types. That takes about a second, so the
+compiled code is kept in the user's cache folder (see kept.py).
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from xpnet.backends.numba.kernels.kept import KernelCache
 from xpnet.backends.numba.kernels.layer import TURN, allowed_threads, linking, use_threads
 
 # No fast math. It would let the compiler choose the order of sums and which products to fuse with
-# them, and the compiler chooses by what surrounds the code: a process that compiles a kernel and
-# one that loads it would get other bits. Where order or fusing matters, it is written down, in
-# sums.py, micro.py and exponential.py.
+# them, and its choice depends on the surrounding code: a process that compiles a kernel and one
+# that loads it would get different bits. Where order or fusing matters, it is explicit: in sums.py,
+# micro.py and exponential.py.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 class Kernel:
-    """kernel(threads, *args): the compiled function, its `prange` loops shared among threads."""
+    """kernel(threads, *args): the compiled function; its `prange` loops are shared among
+    threads."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.compiled = numba.njit(parallel=True, **OPTIONS)(function)
-        self.compiled._cache = KernelCache(function)  # what cache=True does, with our files
+        self.compiled._cache = KernelCache(function)  # as cache=True does, but with KernelCache
         self.compiled.compile = _linked(self.compiled.compile)
         self.__doc__ = function.__doc__
 
@@ -43,7 +44,7 @@ class Kernel:
 
 
 def _linked(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A dispatcher's method that compiles or loads, with what it links to being ours."""
+    """A dispatcher's method that compiles or loads code, linked to xpnet_parallel_for."""
 
     def linked(signature: Any) -> Any:
         with linking():
@@ -53,8 +54,8 @@ def _linked(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
-    """Decorator: an entry point. How its loops are cut must follow from shapes alone, never from
-    the number of threads."""
+    """Decorator: an entry point. The division of its loops must depend on shapes only, never on the
+    number of threads."""
     return Kernel(function)
 
 
@@ -65,5 +66,5 @@ def inline(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def most_threads() -> int:
-    """The largest number of threads that a kernel may be given."""
+    """The largest number of threads that a kernel can use."""
     return int(config.NUMBA_NUM_THREADS)

@@ -1,9 +1,9 @@
 """Compiled kernels on disk, in a folder that only this user can write to, each with a checksum.
 
-Numba's own cache unpickles whatever is in its folder, and a pickle can run any code. Here a file
-is read only if this user owns it and its folder and no other user may write to either. Against
-flipped bits and half-written files it begins with a SHA-256 of its content, of the sources of all
-kernels, and of what the kernel was compiled for. Nothing is unpickled before that was compared.
+Numba's own cache unpickles every file in its folder, and a pickle can run any code. Here a file is
+read only if this user owns it and its folder and no other user may write to either. To detect
+flipped bits and half-written files, it begins with a SHA-256 of its content, of the sources of all
+kernels, and of the kernel's target and types. Nothing is unpickled before this was compared.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from numba.core.serialize import dumps
 
 from xpnet.backends.user_cache import PrivateFolder, Untrusted, cache_folder
 
-MOST = 1 << 26              # bytes of a file; the largest kernels have some 200,000
+MOST = 1 << 26              # bytes of a file; the largest kernels have about 200,000
 DIGEST = hashlib.sha256().digest_size
 
 
 @functools.cache
 def sources() -> str:
-    """A stamp of everything that compiled code follows from besides types and processor."""
+    """A stamp of everything besides types and processor that compiled code depends on."""
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {sys.version}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -43,19 +43,19 @@ def sources() -> str:
 def folder() -> PrivateFolder:
     """`kernels` in NUMBA_CACHE_DIR if that is an absolute path, else in this user's cache folder.
 
-    A relative path would mean whatever folder the process works in, a downloaded one among them.
+    A relative path would depend on the working directory, which may be a downloaded folder.
     """
     chosen = Path(config.CACHE_DIR or "")
     return PrivateFolder((chosen if chosen.is_absolute() else cache_folder()) / "kernels")
 
 
 class KernelCache(NullCache):
-    """What Numba's dispatcher asks for the compiled forms of one function, and gives new ones to.
+    """The cache in which Numba's dispatcher looks up and stores the compiled forms of one function.
 
-    Where the folder cannot be used, or a disk is full, kernels are compiled in each process.
+    If the folder cannot be used, or the disk is full, each process compiles its kernels.
     """
 
-    said: set[str] = set()      # what this process has told its user
+    said: set[str] = set()      # messages that this process has printed
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -71,7 +71,7 @@ class KernelCache(NullCache):
         """The compiled form for the types `sig`, or None."""
         target_context.refresh()
         name, about = self._about(sig, target_context.codegen())
-        with suppress(Exception):  # where Numba cannot read what it wrote, it is compiled again
+        with suppress(Exception):  # if Numba cannot read the file, the kernel is compiled again
             content = folder().read(name, MOST)
             digest, payload = content[:DIGEST], content[DIGEST:]
             if digest == hashlib.sha256(about + payload).digest():
@@ -88,10 +88,11 @@ class KernelCache(NullCache):
             folder().write(name, hashlib.sha256(about + payload).digest() + payload)
 
     def _about(self, sig: Any, codegen: Any) -> tuple[str, bytes]:
-        """The name of the file, and all that the compiled form depends on.
+        """The name of the file, and everything that the compiled form depends on.
 
-        The name says where the sources are, so that several installations do not overwrite each
-        other's files, and nothing of their content, so that a new version overwrites the old one's.
+        The name depends on the path of the sources, so that several installations do not overwrite
+        each other's files, but not on their content, so that a new version overwrites the old
+        one's.
         """
         code = self._function.__code__
         place = (code.co_filename, code.co_firstlineno, sig, codegen.magic_tuple())
@@ -125,6 +126,6 @@ class KernelCache(NullCache):
 
 
 def _say(line: str) -> None:
-    if sys.stderr is not None:          # pythonw has none
+    if sys.stderr is not None:          # it is None in pythonw
         from tqdm import tqdm  # only here: most processes compile nothing
-        tqdm.write(line, sys.stderr)    # above a progress bar, where there is one
+        tqdm.write(line, sys.stderr)    # above a progress bar, if there is one

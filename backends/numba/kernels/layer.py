@@ -2,8 +2,8 @@
 
 Numba's OpenMP layer ends a forked process that calls it, even for one thread, because GNU's OpenMP
 would hang there. So compiled kernels do not call the layer but `xpnet_parallel_for`: with one
-thread it runs all pieces in the caller, with more it goes on to the layer. A forked process gives
-each kernel one thread. The machine code of the pieces is the same, and so are all bits of the
+thread it runs all pieces in the caller, with more it calls the layer. In a forked process each
+kernel uses one thread. The machine code of the pieces is the same, and so are all bits of the
 results.
 """
 
@@ -23,12 +23,12 @@ from numba.np.ufunc import parallel
 
 from xpnet.backends.errors import BackendError
 
-# One parallel kernel at a time in a process: Numba's workqueue layer demands it, and two teams of
-# threads on the same cores would fight for them.
+# One parallel kernel at a time in a process: Numba's workqueue layer requires it, and two teams of
+# threads would compete for the same cores.
 TURN = RLock()
 
 SYMBOL = "numba_parallel_for"       # the name under which compiled code calls the layer
-SPINS = "5000"                      # how often a thread of GNU's OpenMP looks before it sleeps
+SPINS = "5000"                      # checks for work by a thread of GNU's OpenMP before it sleeps
 
 # A piece is a gufunc's inner loop, which makes `dimensions[0]` steps by itself.
 _PARALLEL_FOR = """
@@ -59,28 +59,29 @@ def _runs() -> bool:
 
 
 class _Layer:
-    """The state of this process."""
+    """The state of the layer in this process."""
 
     def __init__(self) -> None:
         self.started = False
-        # From a process in which the layer ran. If other code has started it before this import,
-        # nothing tells in which process; in a child of multiprocessing it may have been the parent.
+        # Whether the layer ran in the process that this one was forked from. If other code started
+        # it before this import, it is not known in which process; in a child of multiprocessing it
+        # may have been the parent.
         self.forked = _runs() and multiprocessing.parent_process() is not None
         self.address = 0                        # of the layer's own function
         self.ours: int | None = None            # of xpnet_parallel_for
-        self._code: Any = None                  # keeps it in memory
+        self._code: Any = None                  # keeps the code in memory
 
     def start(self) -> None:
         """Start the threads, unless other code of this process has done so."""
         with _short_spins():
             numba.get_num_threads()
         address = binding.address_of_symbol(SYMBOL)
-        if address is not None:         # with another name, kernels run, but not after a fork
+        if address is not None:         # without the symbol, kernels cannot run after a fork
             self.address, self.ours = address, self._compile(address)
         self.started = True
 
     def _compile(self, layer: int) -> int:
-        """The address of xpnet_parallel_for in front of a layer."""
+        """The address of a compiled xpnet_parallel_for that calls the layer."""
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
         module = binding.parse_assembly(_PARALLEL_FOR.format(layer=layer))
@@ -95,9 +96,9 @@ _LAYER = _Layer()
 
 
 def allowed_threads(wanted: int) -> int:
-    """How many threads a kernel may get: 1 in a process forked from one whose layer ran.
+    """How many threads a kernel may use: 1 in a process forked from one whose layer ran.
 
-    The first call starts the layer. Only for the holder of TURN.
+    The first call starts the layer. The caller must hold TURN.
     """
     if not _LAYER.started:
         _LAYER.start()
@@ -112,13 +113,12 @@ def allowed_threads(wanted: int) -> int:
 
 
 def use_threads(count: int) -> int:
-    """Give this number of threads to the kernels that this Python thread calls.
+    """Set the number of threads for the kernels that this Python thread calls. Returns the previous
+    number.
 
-    Returns the number before.
-
-    Numba's functions for it take two locks at each call, one of them shared between processes:
-    longer than a small kernel. Behind them are two of the threading layer's, which are there once
-    it has started.
+    Numba's functions for it take two locks at each call, one of them shared between processes,
+    which takes longer than a small kernel. They call two functions of the threading layer, which
+    exist after it was started and are called here.
     """
     try:
         before, set_count = parallel._get_num_threads(), parallel._set_num_threads
@@ -131,7 +131,7 @@ def use_threads(count: int) -> int:
 
 @contextlib.contextmanager
 def linking() -> Iterator[None]:
-    """What is compiled or loaded inside calls xpnet_parallel_for; other code keeps the layer."""
+    """Code compiled or loaded inside calls xpnet_parallel_for; other code calls the layer."""
     if _LAYER.ours is not None:
         binding.add_symbol(SYMBOL, _LAYER.ours)
     try:
@@ -143,10 +143,10 @@ def linking() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _short_spins() -> Iterator[None]:
-    """A waiting thread of GNU's OpenMP goes to sleep earlier, unless the user has set it.
+    """Let a waiting thread of GNU's OpenMP sleep earlier, unless the user has set this.
 
-    By default it looks 300,000 times whether there is work. On a machine that does other work too,
-    these loops take the cores away from the threads that are waited for. The library reads the
+    By default it checks 300,000 times whether there is work. On a machine that also does other
+    work, these loops take the cores away from the threads that it waits for. The library reads the
     variable when it is loaded. Afterwards the variable is removed, so that no child inherits it.
     """
     if sys.platform != "linux" or {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
@@ -165,8 +165,8 @@ def _after_fork() -> None:
     TURN.release()
 
 
-# A fork waits for the kernel that another thread compiles or runs: the child would find its locks
-# taken for ever.
+# A fork waits until other threads have compiled or run their kernels: otherwise their locks would
+# be held in the child forever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=TURN.acquire, after_in_parent=TURN.release,
                         after_in_child=_after_fork)

@@ -3,15 +3,15 @@
 A matrix product and a convolution are one operation here. In y[f] = sum over k of w[f, k] x[k] the
 x[k] are runs of memory: rows of a matrix, or, with the batch as the last axis, rows of an image.
 Output row oy of a convolution with stride 1 is one run of OW*N elements, and tap k = (c, i, j) adds
-w[f, k] times the run that starts at x[c, oy + i, j]. That is row k of im2col, which need not be
-written because it is found at `offsets[k]`.
+w[f, k] times the run that starts at x[c, oy + i, j]. That run is row k of im2col; it need not be
+written, because it is at `offsets[k]` in x.
 
     multiply    y[f, p] = sum over k of w[f, k] x[k, p]
     dots        d[f, k] = sum over p of g[f, p] x[k, p]
 
 `multiply` computes convolutions, input gradients and products; `dots` computes filter gradients and
-products with few columns. Both are cut into tasks by shape alone, and one task makes each sum, in
-one order.
+products with few columns. Both are divided into tasks by shape only, and each sum is computed by
+one task, in one order.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from xpnet.backends.numba.kernels.micro import (
 )
 
 PANEL = VECTORS * LANES         # elements of a run that one multiply_block makes
-DEPTH = 576                     # k whose weights stay in the cache while all runs go by
-NEAR = 1 << 16  # elements of x that stay near while one block of filters after the other uses them
-STRIP = 1024  # positions that a block of dots takes at a time: its runs stay in the nearest cache
-STRETCH = 96                    # whole vectors of a run, likewise
-REGION = 1 << 22                # multiply-adds that are worth a parallel region
+DEPTH = 576                     # values of k whose weights remain in the cache for all runs
+NEAR = 1 << 16  # elements of x that remain in the cache for all blocks of filters
+STRIP = 1024  # positions that a block of dots processes at a time: they fit the first-level cache
+STRETCH = 96                    # whole vectors of a run at a time, for the same reason
+REGION = 1 << 22                # multiply-adds of a parallel region at least
 IN_PLACE, COPIED, TURNED = 0, 1, 2      # how a panel of x is read
 
 
 @inline
 def next_rows(left):
-    """How many of the `left` rows to do next: one of micro.ROW_BLOCKS."""
+    """How many of the `left` rows to process next: one of micro.ROW_BLOCKS."""
     if left >= ROWS:
         return ROWS
     return 4 if left >= 4 else 2 if left >= 2 else 1
@@ -52,7 +52,7 @@ def next_rows(left):
 
 @inline
 def next_columns(left):
-    """How many of the `left` columns to do next: one of micro.COLUMN_BLOCKS."""
+    """How many of the `left` columns to process next: one of micro.COLUMN_BLOCKS."""
     if left >= DOT_COLUMNS:
         return DOT_COLUMNS
     return DOT_COLUMNS // 2 if left >= DOT_COLUMNS // 2 else 1
@@ -73,8 +73,8 @@ def multiply_rows(x, offsets, K, first, last, w, w_row, w_step, y, y_row, bias, 
 
 @inline
 def panel_of(number, panels, all_vectors):
-    """The first vector of a run's panel, and how many it has: VECTORS, but two and two rather than
-    three and one."""
+    """The first vector of a run's panel, and its number of vectors: VECTORS, but two and two
+    instead of three and one."""
     first, rest = number * VECTORS, all_vectors - (panels - 1) * VECTORS
     if VECTORS == 3 and rest == 1 and number >= panels - 2 and panels > 1:
         return first - (number + 1 == panels), 2
@@ -83,7 +83,8 @@ def panel_of(number, panels, all_vectors):
 
 @inline
 def copy_panel(x, mode, place, offsets, first, depth, K, column, width, panel):
-    """x[first .. first + depth], `width` elements each, to rows of PANEL elements; see multiply."""
+    """Copy x[first .. first + depth], `width` elements each, to rows of PANEL elements; see
+    multiply."""
     for k in range(depth):
         row = panel[k * PANEL:k * PANEL + width]
         if mode == COPIED:
@@ -103,10 +104,10 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
     """y[f] = f(start + sum over k of w[f, k] x[k]) on lines x pixels runs of `run` elements; steps
     in bytes.
 
-    Run (line, pixel) of x[k] is at x_group * group + line x_line + pixel x_pixel + offsets[k],
-    that of y[f] at y_first + f y_channel + line y_line + pixel y_pixel; x and y are flat. w (groups
-    * F, K). The start is 0, bias or y itself. `mode` copies each panel of x before it is read:
-    COPIED where the x[k] share places in the cache, TURNED where x is (run, K).
+    Run (line, pixel) of x[k] is at x_group * group + line x_line + pixel x_pixel + offsets[k], that
+    of y[f] at y_first + f y_channel + line y_line + pixel y_pixel; x and y are flat. w (groups * F,
+    K). The start is 0, bias or y itself. `mode` copies each panel of x before it is read: COPIED if
+    the x[k] share cache sets, TURNED if x is (run, K).
     """
     K, F = offsets.size, y.size * 4 // max(1, y_channel) // groups
     blocks, all_vectors = (F + ROWS - 1) // ROWS, (run + LANES - 1) // LANES
@@ -116,11 +117,11 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
         i, j = rest // filter_tasks, rest % filter_tasks
         first_filter, last_filter = (blocks * j // filter_tasks * ROWS,
                                      min(F, blocks * (j + 1) // filter_tasks * ROWS))
-        # panels that a block of filters goes along
+        # panels that a block of filters is multiplied with in turn
         together = max(1, min(16, NEAR // (min(K, DEPTH) * PANEL)))
         scratch = np.empty((together, 1 if mode == IN_PLACE else min(K, DEPTH) * PANEL), np.float32)
         scratch_offsets = np.arange(min(K, DEPTH)) * (4 * PANEL)
-        # of each panel: x, y, vectors, lanes of the last
+        # for each panel: x, y, vectors, lanes of the last one
         places = np.empty((together, 4), np.int64)
         begin, end = (lines * pixels * panels * i // panel_tasks,
                       lines * pixels * panels * (i + 1) // panel_tasks)
@@ -145,7 +146,7 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
                         copy_panel(x, mode, source // 4, offsets, first, depth, K, at * LANES,
                                    width, scratch[p])
                         places[p, 0] = scratch.ctypes.data + 4 * p * scratch.shape[1]
-                    number += 1  # the next panel, pixel, line
+                    number += 1  # advance to the next panel, pixel, line
                     if number == panels:
                         number, pixel = 0, pixel + 1
                         if pixel == pixels:
@@ -169,18 +170,18 @@ def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bi
     """d (groups * F, K) = f(start + sum over all positions of g[f] x[k]), g (groups * F, lines,
     pixels, run), x as above.
 
-    Strip by strip of the positions, all tasks add what the strip says about their part of d. So
-    every sum runs over the positions in order, and what a strip needs stays in the cache.
+    The positions are processed in strips; in each strip, every task adds to its part of d. So every
+    sum runs over the positions in order, and the data of a strip remain in the cache.
     """
     K, F = offsets.size, d.shape[0] // groups
     filter_blocks, tap_blocks = (F + DOT_ROWS - 1) // DOT_ROWS, (K + DOT_COLUMNS - 1) // DOT_COLUMNS
     vectors, tail = run // LANES, run % LANES
-    # Runs that are equally far apart are the rows of a set: one for each line with a single pixel,
-    # else a line's pixels.
+    # Runs at equal distances are the rows of a set: all lines if a line has a single pixel, else
+    # the pixels of a line.
     sets, rows, set_g, row_g, set_x, row_x = (1, lines, 0, 4 * run, 0, x_line) if pixels == 1 else (
         lines, pixels, 4 * pixels * run, 4 * run, x_line, x_pixel)
     channel = 4 * lines * pixels * run
-    # filters that are not there: the last
+    # the last filter instead of those beyond F
     g_offsets = np.minimum(np.arange(filter_blocks * DOT_ROWS), F - 1) * channel
     sums = np.zeros((groups, filter_blocks * DOT_ROWS, K), np.float32)
     together = max(1, STRIP // run)

@@ -29,8 +29,8 @@ from numba.extending import intrinsic
 
 
 class InstructionSet(NamedTuple):
-    """Blocks for one kind of processor: what fits its vector registers beside the operands
-    (measured)."""
+    """Block sizes for one kind of processor that fit its vector registers together with the
+    operands (measured)."""
 
     name: str
     lanes: int              # float32 in a vector
@@ -47,7 +47,7 @@ OTHER = InstructionSet("128 bits", 4, 4, 3, 3, 4)  # 16 registers of 4, without 
 
 
 def instruction_set() -> InstructionSet:
-    """The host's, or what NUMBA_CPU_FEATURES says instead."""
+    """The host's, or the one that NUMBA_CPU_FEATURES names instead."""
     features = (get_host_cpu_features().flatten() if config.CPU_FEATURES is None
                 else config.CPU_FEATURES)
     enabled = set(features.split(","))
@@ -97,8 +97,7 @@ class Emitter:
                            **flags)
 
     def at(self, base: ir.Value, *terms: Any) -> ir.Value:
-        """base + the sum of terms: an int, a value, or a pair (value, int) that stands for their
-        product."""
+        """base + the sum of terms: an int, a value, or a pair (value, int) for their product."""
         for term in terms:
             if isinstance(term, tuple):
                 term = self.b.mul(term[0], const(term[1]))
@@ -112,7 +111,7 @@ class Emitter:
         return self.b.load(self.pointer(address, I64), align=8)
 
     def load(self, address: ir.Value, masked: bool = False) -> ir.Value:
-        """A vector, aligned as a float is; lanes outside the mask are 0 and not read."""
+        """A vector, aligned like a float; lanes outside the mask are 0 and not read."""
         pointer = self.pointer(address, VECTOR)
         if not masked:
             return self.b.load(pointer, align=4)
@@ -128,20 +127,20 @@ class Emitter:
             self.b.store(value, pointer, align=4)
 
     def spread(self, address: ir.Value) -> ir.Value:
-        """The float at an address in every lane."""
+        """The float at an address, in every lane."""
         return self.everywhere(self.b.load(self.pointer(address, FLOAT), align=4), VECTOR)
 
     def multiply_add(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-        """x y + z, fused where the processor can."""
+        """x y + z, fused if the processor supports it."""
         return self._call(f"llvm.fmuladd.v{LANES}f32", VECTOR, x, y, z)
 
     def relu(self, z: ir.Value) -> ir.Value:
-        """max(z, 0); a NaN stays one."""
+        """max(z, 0); NaN for a NaN."""
         return self.b.select(self.b.fcmp_ordered("<", z, ZEROS), ZEROS, z)
 
     def total(self, vectors: list[ir.Value]) -> ir.Value:
-        """The sum of the lanes of 1, 2, 4, ... vectors, by halves: first those of the vectors, then
-        those of the lanes."""
+        """The sum of the lanes of 1, 2, 4, ... vectors, by halves: first the vectors are added,
+        then the lanes."""
         while len(vectors) > 1:
             half = len(vectors) // 2
             vectors = [self.b.fadd(low, high) for low, high in zip(vectors[:half], vectors[half:])]
@@ -163,8 +162,8 @@ class Emitter:
 
 def define(builder: ir.IRBuilder, name: str, parameters: int, body: Callable[..., None]
            ) -> ir.Function:
-    """The module's function of int64 `parameters` called `name`; made with `body` the first time
-    that it is asked for."""
+    """The module's function of int64 `parameters` called `name`; created with `body` at the first
+    call."""
     if name in builder.module.globals:
         return builder.module.globals[name]
     function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [I64] * parameters), name)
@@ -178,7 +177,7 @@ def define(builder: ir.IRBuilder, name: str, parameters: int, body: Callable[...
 
 def choose(builder: ir.IRBuilder, selector: ir.Value, functions: dict[int, ir.Function],
            arguments: list[ir.Value]) -> None:
-    """Call the one that the selector names."""
+    """Call the function that the selector names."""
     done = builder.append_basic_block("done")
     switch = builder.switch(selector, done)
     for number, function in functions.items():
@@ -295,7 +294,7 @@ def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines
               vectors, tail, d, d_row):
     """d[f, k] += sum over n of g[f, n] x[k, n] for a block of DOT_ROWS x `columns`.
 
-    n runs over `lines` of so many whole `vectors` and a `tail` of lanes. Line l of g[f] is at
+    n runs over `lines`, each of `vectors` whole vectors and a `tail` of lanes. Line l of g[f] is at
     g + g_offsets[f] + l g_step, x likewise, d[f] at d + f d_row. `columns` is one of COLUMN_BLOCKS.
     """
     def code(context, builder, signature, arguments):
@@ -395,8 +394,8 @@ def tile_transform(name: str, matrices: Mapping[int, Matrix], boxed: str,
 
 
 def _transpose(b: ir.IRBuilder, source, source_row, target, target_row) -> None:
-    """Interleaving row i with row i + LANES / 2 moves one bit of the row's number to the column's
-    and one back."""
+    """Interleaving row i with row i + LANES / 2 moves one bit of the row index to the column index,
+    and one bit back."""
     e, half = Emitter(b), LANES // 2
     rows = [e.load(e.at(source, (source_row, i))) for i in range(LANES)]
     low, high = ([first + k // 2 + k % 2 * LANES for k in range(LANES)] for first in (0, half))

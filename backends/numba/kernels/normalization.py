@@ -1,8 +1,8 @@
-"""Batch normalisation: one task for each channel; all passes but the first find it in the cache.
+"""Batch normalisation: one task for each channel; after the first pass the channel is in the cache.
 
-If there are few and long channels, parts of them are the tasks, and their sums are added up in
-between. x is (C, n) here. `floor` is 0 for ReLU, y = max(z, 0), and minus infinity without an
-activation.
+If there are few and long channels, the tasks are parts of channels, and their sums are added up
+between the passes. x is (C, n) here. `floor` is 0 for ReLU, y = max(z, 0), and minus infinity
+without an activation.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PART = 1 << 16      # elements of a part of a channel
 
 @inline
 def row_sum(x):
-    """Sum of x (n,). Each piece is added up relative to its first element: a constant row gets
-    exactly n times its value."""
+    """Sum of x (n,). Each piece is added up relative to its first element: the sum of a constant
+    row is exactly n times its value."""
     s = 0.0
     for start in range(0, x.size, PIECE):
         piece = x[start:start + PIECE]

@@ -31,7 +31,8 @@ def single(hyper, i):
 
 @inline
 def complement(hyper, i):
-    """1 - hyper[i], in double precision: in float32 it would keep only four digits of 1 - 0.999."""
+    """1 - hyper[i], in double precision: in float32, 1 - 0.999 would have only four correct
+    digits."""
     return np.float32(1 - hyper[i])
 
 
@@ -43,7 +44,7 @@ def larger(old, new):
 
 @inline
 def sign(x):
-    """-1, 0 or 1; a NaN stays one."""
+    """-1, 0 or 1; NaN for a NaN."""
     return np.float32(1) if x > 0 else np.float32(-1) if x < 0 else x
 
 

@@ -15,21 +15,21 @@ from xpnet.backends.numba.kernels.jit import inline, kernel
 
 @inline
 def beats(value, best):
-    """A larger value wins, and a NaN over everything but a NaN."""
+    """Whether `value` replaces `best`: if it is larger, or a NaN and `best` is not."""
     return (best == best) & (not value <= best)
 
 
 @kernel
 def max_pool(x, first, spans, sizes, plain, y, argmax):
-    """x (C*H, W*N) -> y, argmax (C*OH, OW*N): see Backend.max_pool2d. first (OH, OW) is each
-    window's first tap inside.
+    """x (C*H, W*N) -> y, argmax (C*OH, OW*N): see Backend.max_pool2d. first (OH, OW) is the first
+    tap of each window that is inside the input.
 
     `plain`: 2x2 windows, none of which reaches into padding.
     """
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
     for row in prange(y.shape[0]):
         oy, best, index = row % OH, y[row], argmax[row]
-        at = row // OH * H + oy * sh - top  # where the window's first row is in x
+        at = row // OH * H + oy * sh - top  # the window's first row in x
         if plain:
             upper, lower = x[at], x[at + dh]
             for ox in range(OW):
@@ -66,8 +66,8 @@ def max_pool(x, first, spans, sizes, plain, y, argmax):
 
 @kernel
 def max_pool_dx(dy, argmax, spans, sizes, dx):
-    """dy, argmax (C*OH, OW*N) -> dx (C*H, W*N): every element adds up, in tap order, what it
-    won."""
+    """dy, argmax (C*OH, OW*N) -> dx (C*H, W*N): each element is the sum, in tap order, of dy of the
+    windows whose maximum it is."""
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
     for row in prange(dx.shape[0]):
         total = dx[row]
@@ -115,8 +115,8 @@ def avg_pool(x, weight, spans, sizes, y):
 
 @kernel
 def avg_pool_dx(dy, weight, spans, sizes, dx):
-    """dy (C*OH, OW*N) -> dx (C*H, W*N): every element adds up its shares of the windows that it is
-    in."""
+    """dy (C*OH, OW*N) -> dx (C*H, W*N): each element is the sum of its shares of the windows that
+    contain it."""
     H, W, OH, OW, N, KH, KW, sh, sw, dh, dw, top, left = sizes
     for row in prange(dx.shape[0]):
         total = dx[row]

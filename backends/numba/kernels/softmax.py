@@ -13,8 +13,8 @@ COLUMNS = 64
 
 @inline
 def softmax_block(z, lo, hi, scale, y, top, total):
-    """y = scale softmax(z) in the columns lo .. hi - 1, with the largest z and the sum of exp(z -
-    top) of each."""
+    """y = scale softmax(z) in the columns lo .. hi - 1, and for each column the largest z (top) and
+    the sum of exp(z - top)."""
     largest, sums = top[lo:hi], total[lo:hi]
     for n in range(sums.size):
         largest[n], sums[n] = z[0, lo + n], 0
@@ -35,7 +35,7 @@ def softmax_block(z, lo, hi, scale, y, top, total):
 
 @kernel
 def softmax(z, y, top, total):
-    """y = softmax(z); z and y (K, N), top and total (N,) to work in."""
+    """y = softmax(z); z and y (K, N), top and total (N,) are scratch."""
     N = z.shape[1]
     for block in prange(-(-N // COLUMNS)):
         softmax_block(z, block * COLUMNS, min(N, (block + 1) * COLUMNS), np.float32(1), y, top,
@@ -44,10 +44,10 @@ def softmax(z, y, top, total):
 
 @kernel
 def cross_entropy_of_labels(z, labels, dz, top, total):
-    """The mean of log(sum of e^z) - z[label], and dz = (softmax(z) - 1 at the label) / N. What is
-    no label counts 0.
+    """The mean of log(sum of e^z) - z[label], and dz = (softmax(z) - 1 at the label) / N. A label
+    that is out of range adds 0.
 
-    z and dz (K, N), labels (N,), top and total (N,) to work in.
+    z and dz (K, N), labels (N,), top and total (N,) are scratch.
     """
     K, N = z.shape
     share = np.float32(1 / N)
@@ -57,7 +57,7 @@ def cross_entropy_of_labels(z, labels, dz, top, total):
         for n in range(lo, hi):
             label = labels[n]
             if 0 <= label < K:
-                # in this order: log(total) may be tiny beside top
+                # in this order, because log(total) may be tiny compared with top
                 total[n] = np.log(total[n]) - (z[label, n] - top[n])
                 dz[label, n] -= share
             else:
@@ -75,7 +75,7 @@ def cross_entropy(z, target, dz, top, total, weight, losses):
     """The mean of sum over k of t (log(sum of e^z) - z), and dz = (softmax(z) sum(t) - t) / N. 0
     times anything is 0.
 
-    z, target t and dz (K, N); top, total, weight and losses (N,) to work in.
+    z, target t and dz (K, N); top, total, weight and losses (N,) are scratch.
     """
     K, N = z.shape
     share = np.float32(1 / N)

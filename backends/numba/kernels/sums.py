@@ -1,12 +1,12 @@
-"""Sums along rows of float32, in an order that is written down.
+"""Sums along rows of float32, in an explicit order.
 
-Another order of a floating-point sum gives other bits, so a compiler may not change it, and a
-plain loop over a sum does not become vectors. The fast-math flag that allows it leaves the order to
-the compiler. Its choice depends on the code around: a kernel that was just compiled, and the same
-kernel loaded from disk, have other orders. Here the order is explicit. A sum is made of PARTS
-partial sums. Number j adds the terms j, j + PARTS, j + 2 PARTS, ... in this order. Then these are
-added by halves: j and j + PARTS / 2, then j and j + PARTS / 4, and so on. PARTS is the same on
-every processor, whatever the length of its vectors, and so are the bits.
+Another order of a floating-point sum gives other bits, so a compiler may not change it, and a plain
+loop over a sum is not vectorised. The fast-math flag that allows it leaves the order to the
+compiler, whose choice depends on the surrounding code: a kernel that was just compiled and the same
+kernel loaded from disk have different orders. Here the order is explicit. A sum is made of PARTS
+partial sums. Partial sum j adds the terms j, j + PARTS, j + 2 PARTS, ... in this order. Then the
+partial sums are added by halves: j and j + PARTS / 2, then j and j + PARTS / 4, and so on. PARTS is
+the same on every processor, whatever the length of its vectors, and so are the bits.
 
 The arguments are rows of a C-contiguous float32 array, and float32 numbers.
 """
@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from xpnet.backends.numba.kernels.micro import I64, LANES, VECTOR, ZEROS, Emitter, const
 
-PARTS = 32      # at least two vectors on every processor: an addition need not wait for the last
+PARTS = 32      # at least two vectors on every processor, so that additions overlap
 VECTORS = PARTS // LANES
 
 ONES = ir.Constant(VECTOR, [1.0] * LANES)

@@ -7,7 +7,7 @@ For a tile d of the input, (m + 2) x (m + 2), and a filter g, 3 x 3, an m x m ti
     y = A^T [ (G g G^T) * (B^T d B) ] A             convolution, input gradient
     dg = G^T [ (A dy A^T) * (B^T d B) ] G           its adjoint, the filter gradient
 
-Summed over channels, each of the (m + 2)^2 positions of a tile is a matrix product of its own. A
+Summed over channels, each of the (m + 2)^2 positions of a tile is a separate matrix product. A
 vector holds the same element of one tile for LANES samples; `tile` is m, 2 or 4.
 """
 
@@ -45,13 +45,13 @@ transform_gradient = tile_transform("gradient", A, "source")
 transform_filter = tile_transform("filter", G, "target")
 transform_sums = tile_transform("sums", GT, "target")
 
-PLACE, MASKED, BOX = 0, 1, 2            # columns of a table of tiles; the box takes five
+PLACE, MASKED, BOX = 0, 1, 2            # columns of a table of tiles; the box has five
 
 
 @inline
 def locate(first, tiles, across, size, step, top, left, H, W, N):
-    """Where the vectors first .. first + len(tiles) stand in a channel (H, W, N): place in bytes,
-    masked, and the box.
+    """The positions of the vectors first .. first + len(tiles) in a channel (H, W, N): offset in
+    bytes, masked, and the box.
 
     Vectors are numbered by tile, `across` in a row, and by sample; a tile of `size` elements starts
     every `step`.
@@ -71,10 +71,10 @@ def locate(first, tiles, across, size, step, top, left, H, W, N):
 
 @inline
 def aligned(size):
-    """A scratch of `size` floats whose vectors do not cross lines of the cache.
+    """A scratch array of `size` floats whose vectors do not cross cache lines.
 
     Numba frees an array after the last use of its name: take the address where it is needed, and do
-    not keep it.
+    not store it.
     """
     scratch = np.empty(size + LANES, np.float32)
     skip = -scratch.ctypes.data % VECTOR_BYTES // 4
@@ -83,7 +83,7 @@ def aligned(size):
 
 @kernel
 def transform_filters(tile, W, turned, U):
-    """U[k] = (G g G^T)[k], U (positions, F, C), of W (F, C, 9); `turned`: flipped filters and
+    """U[k] = (G g G^T)[k], U (positions, F, C), of W (F, C, 9). If turned, with flipped filters and
     U (positions, C, F)."""
     positions, rows, columns = U.shape
     step = 4 * rows * columns
@@ -108,10 +108,10 @@ def transform_filters(tile, W, turned, U):
 
 @kernel
 def convolve(tile, x, U, bias, start, relu, top, left, y, strip, strip_tasks, filter_tasks):
-    """y (F, OH, OW, N) = f(start + A^T [U V] A), V = B^T x B, x (C, H, W, N); strip by strip of so
-    many vectors at most.
+    """y (F, OH, OW, N) = f(start + A^T [U V] A), V = B^T x B, x (C, H, W, N), in strips of at most
+    `strip` vectors.
 
-    The bias goes where the sums of position (1, 1) start: A^T spreads that element over the whole
+    The bias is the start of the sums at position (1, 1): A^T spreads that element over the whole
     tile.
     """
     C, H, W, N = x.shape
@@ -121,7 +121,7 @@ def convolve(tile, x, U, bias, start, relu, top, left, y, strip, strip_tasks, fi
     vectors = (OH + tile - 1) // tile * across * ((N + LANES - 1) // LANES)
     strips, blocks = (vectors + strip - 1) // strip, (F + ROWS - 1) // ROWS
     row = strip * VECTOR_BYTES
-    # positions should not share places in the cache
+    # positions should not share cache sets
     v_step, m_step = C * row + VECTOR_BYTES, ROWS * row + VECTOR_BYTES
     for task in prange(strip_tasks * filter_tasks):
         i, j = task // filter_tasks, task % filter_tasks
@@ -164,13 +164,13 @@ def convolve(tile, x, U, bias, start, relu, top, left, y, strip, strip_tasks, fi
 
 @kernel
 def correlate_filters(tile, x, dy, top, left, V, D, sums, chain, dU, vector_tasks, filter_tasks):
-    """dU (positions, F, C and more) = sum over tiles and samples of (A dy A^T) (B^T x B)^T, block
-    by block of vectors.
+    """dU (positions, F, C or more) = sum over tiles and samples of (A dy A^T) (B^T x B)^T, block by
+    block of vectors.
 
-    V (positions, elements of a block, C and more) and D (positions, F and more, elements and more)
-    hold a block: first tasks transform channels and filters, then others add what the block says
-    about their part of dU. V is turned so that channels are along vectors, as the products need it.
-    `sums`, like dU, runs over `chain` blocks before it is added to dU.
+    V (positions, elements of a block, C or more) and D (positions, F or more, elements or more)
+    hold a block: first, tasks transform channels and filters; then others add the block to their
+    part of dU. V is transposed so that channels are along vectors, as the products need it. `sums`,
+    like dU, runs over `chain` blocks before it is added to dU.
     """
     C, H, W, N = x.shape
     F, OH, OW = dy.shape[0], dy.shape[1], dy.shape[2]
@@ -181,7 +181,7 @@ def correlate_filters(tile, x, dy, top, left, V, D, sums, chain, dU, vector_task
     v_step, d_row, d_step = 4 * elements * columns, 4 * D.shape[2], 4 * D.shape[1] * D.shape[2]
     groups, blocks = (C + LANES - 1) // LANES, (F + ROWS - 1) // ROWS
     panels = (groups + VECTORS - 1) // VECTORS
-    s_step = (LANES + 1) * VECTOR_BYTES  # positions should not share places in the cache
+    s_step = (LANES + 1) * VECTOR_BYTES  # positions should not share cache sets
     for k in prange(positions):
         dU[k] = 0
     for first in range(0, vectors, block):
@@ -190,7 +190,7 @@ def correlate_filters(tile, x, dy, top, left, V, D, sums, chain, dU, vector_task
             group, part = task // vector_tasks, task % vector_tasks
             tiles = np.empty((count, BOX + 5), np.int64)
             S = aligned(positions * s_step // 4)
-            S[:] = 0  # for channels that are not there
+            S[:] = 0  # for channels beyond C
             locate(first, tiles, across, size, tile, top, left, H, W, N)
             for v in range(count * part // vector_tasks, count * (part + 1) // vector_tasks):
                 for c in range(group * LANES, min(C, group * LANES + LANES)):
