@@ -15,11 +15,14 @@ struct Chosen {
     int f;
     Number p, q;
     __device__ __forceinline__ Number value(Number z) const { return curve(f, z, p, q); }
-    __device__ __forceinline__ Number slope(Number kept) const { return curve_derivative(f, kept, p, q); }
+    __device__ __forceinline__ Number slope(Number kept) const {
+        return curve_derivative(f, kept, p, q);
+    }
 };
 
 template <typename T, int V, typename F>
-__device__ __forceinline__ void forward_pass(const T* __restrict__ z, T* __restrict__ y, i64 n, const F& f) {
+__device__ __forceinline__ void forward_pass(const T* __restrict__ z, T* __restrict__ y, i64 n,
+                                             const F& f) {
     typedef typename Wide<T>::type Number;
     const int U = 4;
     FOR_ARRAY(i, n, U, V) {
@@ -39,9 +42,11 @@ __device__ __forceinline__ void put(T* to, Number value, bool accumulate) {
 // dz = dy f'(y), and sums of dz over each row, which go to `parts` (rows, per_row), or where a row
 // is one piece straight to `sums`. Without an activation dz is dy, and only the sums are made.
 template <typename T, int V, typename F>
-__device__ __forceinline__ void backward_pass(const T* __restrict__ dy, const T* __restrict__ y, T* __restrict__ dz,
-                                              T* __restrict__ sums, bool accumulate,
-                                              typename Wide<T>::type* __restrict__ parts, const Pieces& p, const F& f) {
+__device__ __forceinline__ void backward_pass(const T* __restrict__ dy, const T* __restrict__ y,
+                                              T* __restrict__ dz, T* __restrict__ sums,
+                                              bool accumulate,
+                                              typename Wide<T>::type* __restrict__ parts,
+                                              const Pieces& p, const F& f) {
     typedef typename Wide<T>::type Number;
     const int U = 2;
     FOR_ROW_GROUPS(first, p) FOR_PIECES(piece, p) {
@@ -74,35 +79,41 @@ __global__ void activation_forward(const T* __restrict__ z, T* __restrict__ y, i
 }
 
 template <typename T, int V>
-__global__ void curve_forward(const T* __restrict__ z, T* __restrict__ y, i64 n, int f, double p, double q) {
+__global__ void curve_forward(const T* __restrict__ z, T* __restrict__ y, i64 n, int f, double p,
+                              double q) {
     typedef typename Wide<T>::type Number;
     forward_pass<T, V>(z, y, n, Chosen<Number>{f, Number(p), Number(q)});
 }
 
 template <typename T, int V, int A>
-__global__ void activation_backward(const T* __restrict__ dy, const T* __restrict__ y, T* __restrict__ dz,
-                                    T* __restrict__ sums, bool accumulate, typename Wide<T>::type* __restrict__ parts,
-                                    Pieces pieces) {
-    backward_pass<T, V>(dy, y, dz, sums, accumulate, parts, pieces, Known<A, typename Wide<T>::type>());
+__global__ void activation_backward(const T* __restrict__ dy, const T* __restrict__ y,
+                                    T* __restrict__ dz, T* __restrict__ sums, bool accumulate,
+                                    typename Wide<T>::type* __restrict__ parts, Pieces pieces) {
+    backward_pass<T, V>(dy, y, dz, sums, accumulate, parts, pieces,
+                        Known<A, typename Wide<T>::type>());
 }
 
 template <typename T, int V>
-__global__ void curve_backward(const T* __restrict__ dy, const T* __restrict__ y, T* __restrict__ dz,
-                               T* __restrict__ sums, bool accumulate, typename Wide<T>::type* __restrict__ parts,
-                               Pieces pieces, int f, double p, double q) {
+__global__ void curve_backward(const T* __restrict__ dy, const T* __restrict__ y,
+                               T* __restrict__ dz, T* __restrict__ sums, bool accumulate,
+                               typename Wide<T>::type* __restrict__ parts, Pieces pieces, int f,
+                               double p, double q) {
     typedef typename Wide<T>::type Number;
-    backward_pass<T, V>(dy, y, dz, sums, accumulate, parts, pieces, Chosen<Number>{f, Number(p), Number(q)});
+    backward_pass<T, V>(dy, y, dz, sums, accumulate, parts, pieces,
+                        Chosen<Number>{f, Number(p), Number(q)});
 }
 
 // sums (rows,) = the sum of each row's parts, in a fixed order
 template <typename T>
-__global__ void add_parts(const typename Wide<T>::type* __restrict__ parts, T* __restrict__ sums, bool accumulate, Pieces p) {
+__global__ void add_parts(const typename Wide<T>::type* __restrict__ parts, T* __restrict__ sums,
+                          bool accumulate, Pieces p) {
     typedef typename Wide<T>::type Number;
     FOR_ROW_GROUPS(first, p) {
         const i64 row = first + threadIdx.y;
         Number mine = 0;
         if (row < p.rows)
-            for (int piece = threadIdx.x; piece < p.per_row; piece += blockDim.x) mine += parts[row * p.per_row + piece];
+            for (int piece = threadIdx.x; piece < p.per_row; piece += blockDim.x)
+                mine += parts[row * p.per_row + piece];
         const Number all = over_row(mine, Sum());
         if (threadIdx.x == 0 && row < p.rows) put(sums + row, all, accumulate);
     }

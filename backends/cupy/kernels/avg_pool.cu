@@ -3,7 +3,8 @@
 //     x, dx (C, H, W, N)     y, dy (C, OH, OW, N)
 
 // Number of taps of the window at output position o that lie inside the input.
-__device__ __forceinline__ int taps_inside(int o, int stride, int before, int dilation, int kernel, int size) {
+__device__ __forceinline__ int taps_inside(int o, int stride, int before, int dilation, int kernel,
+                                           int size) {
     const int start = o * stride - before;
     const int first = start < 0 ? (dilation - 1 - start) / dilation : 0;
     const int last = start < size ? (size - 1 - start) / dilation : -1;
@@ -20,7 +21,8 @@ __device__ __forceinline__ Number share_of(double weight, int oy, int ox, const 
 }
 
 template <typename T, int V>
-__global__ void avg_pool(const T* __restrict__ x, T* __restrict__ y, double weight, int C, Window w) {
+__global__ void avg_pool(const T* __restrict__ x, T* __restrict__ y, double weight, int C,
+                         Window w) {
     typedef typename Wide<T>::type Number;
     FOR_CHANNELS(c, C) FOR_ROWS(oy, w.OH) FOR_COLUMNS(ox, w.OW) FOR_SAMPLES(n, w.N, V) {
         Number sum[V] = {};
@@ -28,7 +30,8 @@ __global__ void avg_pool(const T* __restrict__ x, T* __restrict__ y, double weig
             const int iy = (int)oy * w.stride_h - w.top + i * w.dilation_h;
             if (!inside(iy, w.H)) continue;
             for (int j = 0; j < w.KW; j += AHEAD) {
-                const Taps<T, V> taps = load_taps<V>(x + ((i64)c * w.H + iy) * w.W * w.N, w, ox, j, n);
+                const Taps<T, V> taps =
+                    load_taps<V>(x + ((i64)c * w.H + iy) * w.W * w.N, w, ox, j, n);
                 for (int u = 0; u < AHEAD; u++)
                     for (int k = 0; k < V; k++) sum[k] += Number(taps.value[u].at[k]);
             }
@@ -42,7 +45,8 @@ __global__ void avg_pool(const T* __restrict__ x, T* __restrict__ y, double weig
 
 // A gather, like col2im: one thread adds up what its own element gets, in the order of the taps.
 template <typename T, int V>
-__global__ void avg_pool_dx(const T* __restrict__ dy, T* __restrict__ dx, double weight, int C, Window w) {
+__global__ void avg_pool_dx(const T* __restrict__ dy, T* __restrict__ dx, double weight, int C,
+                            Window w) {
     typedef typename Wide<T>::type Number;
     FOR_CHANNELS(c, C) FOR_ROWS(iy, w.H) FOR_COLUMNS(ix, w.W) FOR_SAMPLES(n, w.N, V) {
         const int row = (int)iy + w.top, column = ix + w.left;
@@ -52,7 +56,8 @@ __global__ void avg_pool_dx(const T* __restrict__ dy, T* __restrict__ dx, double
             FOR_WINDOWS(ox, column, w.stride_w, w.dilation_w, w.KW, w.OW) {
                 if (tap_at(column, ox, w.stride_w, w.dilation_w) < 0) continue;
                 const Number share = share_of<Number>(weight, oy, ox, w);
-                const Vec<T, V> gradient = load<V>(dy + (((i64)c * w.OH + oy) * w.OW + ox) * w.N + n);
+                const Vec<T, V> gradient =
+                    load<V>(dy + (((i64)c * w.OH + oy) * w.OW + ox) * w.N + n);
                 for (int k = 0; k < V; k++) sum[k] += Number(gradient.at[k]) * share;
             }
         }
@@ -64,7 +69,8 @@ __global__ void avg_pool_dx(const T* __restrict__ dy, T* __restrict__ dx, double
 
 // The same for windows that do not overlap and have no dilation.
 template <typename T, int V>
-__global__ void avg_pool_dx_of_cells(const T* __restrict__ dy, T* __restrict__ dx, double weight, int C, Window w) {
+__global__ void avg_pool_dx_of_cells(const T* __restrict__ dy, T* __restrict__ dx, double weight,
+                                     int C, Window w) {
     typedef typename Wide<T>::type Number;
     const int rows = cells(w.H, w.stride_h, w.top), columns = cells(w.W, w.stride_w, w.left);
     FOR_CHANNELS(c, C) FOR_ROWS(oy, rows) FOR_COLUMNS(ox, columns) FOR_SAMPLES(n, w.N, V) {
@@ -81,7 +87,8 @@ __global__ void avg_pool_dx_of_cells(const T* __restrict__ dy, T* __restrict__ d
                 const int ix = ox * w.stride_w - w.left + j;
                 if (!inside(ix, w.W)) continue;
                 const Vec<T, V> nothing = {};
-                store(dx + (((i64)c * w.H + iy) * w.W + ix) * w.N + n, i < w.KH && j < w.KW ? share : nothing);
+                store(dx + (((i64)c * w.H + iy) * w.W + ix) * w.N + n,
+                      i < w.KH && j < w.KW ? share : nothing);
             }
         }
     }

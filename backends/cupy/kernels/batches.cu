@@ -10,13 +10,14 @@
 // What one type means as another: as NumPy's astype. (No half among the sources: it would have to
 // pass through float.)
 template <typename S, typename T, int VS, int VT>
-__global__ void gather_batch(const S* __restrict__ samples, const i64* __restrict__ index, T* __restrict__ out, i64 D, int N,
-                             int indexed) {
+__global__ void gather_batch(const S* __restrict__ samples, const i64* __restrict__ index,
+                             T* __restrict__ out, i64 D, int N, int indexed) {
     __shared__ T tile[TILE][TILE + 1];
     const int thread = threadIdx.x, threads = blockDim.x;
     for (i64 d0 = (i64)blockIdx.x * TILE; d0 < D; d0 += (i64)gridDim.x * TILE)
         for (int n0 = blockIdx.y * TILE; n0 < N; n0 += gridDim.y * TILE) {
-            const int depth = D - d0 < TILE ? int(D - d0) : TILE, width = N - n0 < TILE ? N - n0 : TILE;
+            const int depth = D - d0 < TILE ? int(D - d0) : TILE,
+                      width = N - n0 < TILE ? N - n0 : TILE;
             for (int i = thread; i < TILE * (TILE / VS); i += threads) {
                 const int n = i / (TILE / VS), d = i % (TILE / VS) * VS;
                 if (n >= width || d >= depth) continue;

@@ -54,8 +54,10 @@ __device__ __forceinline__ void store(T* to, const Vec<T, V>& value) {
 // may have more than 2^31 elements.
 #define FOR_CHANNELS(c, C) for (int c = blockIdx.y; c < (C); c += gridDim.y)
 #define FOR_ROWS(row, rows) \
-    for (unsigned row = blockIdx.x * blockDim.z + threadIdx.z; row < (unsigned)(rows); row += gridDim.x * blockDim.z)
-#define FOR_COLUMNS(column, columns) for (int column = threadIdx.y; column < (columns); column += blockDim.y)
+    for (unsigned row = blockIdx.x * blockDim.z + threadIdx.z; row < (unsigned)(rows); \
+         row += gridDim.x * blockDim.z)
+#define FOR_COLUMNS(column, columns) \
+    for (int column = threadIdx.y; column < (columns); column += blockDim.y)
 #define FOR_SAMPLES(n, N, V) for (int n = threadIdx.x * (V); n < (N); n += blockDim.x * (V))
 
 __device__ __forceinline__ bool inside(int i, int size) { return 0 <= i && i < size; }

@@ -13,7 +13,9 @@ template <typename Number>
 __device__ __forceinline__ Number at_least(Number z, Number low) { return z < low ? low : z; }
 
 template <typename Number>
-__device__ __forceinline__ Number between(Number z, Number low, Number high) { return z < low ? low : z > high ? high : z; }
+__device__ __forceinline__ Number between(Number z, Number low, Number high) {
+    return z < low ? low : z > high ? high : z;
+}
 
 // log(1 + exp(k z)) / k
 template <typename Number>
@@ -81,7 +83,8 @@ template <typename Number>
 __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
     const Number zero = Number(0), half = Number(0.5), one = Number(1);
     const bool positive = z > zero;
-    const Number cut = at_least(z, Number(-1e30)), near = between(z, Number(-1e30), Number(1e30)), below = z > zero ? zero : z;
+    const Number cut = at_least(z, Number(-1e30)), near = between(z, Number(-1e30), Number(1e30)),
+                 below = z > zero ? zero : z;
     Number t, du;
     switch (f) {
         case LINEAR: return z;
@@ -102,16 +105,20 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
             return isinf(z) ? z : at_least(z - (m + one), m);
         }
         case HARDTANH: return between(z, p, q);
-        case LHTAN: return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
+        case LHTAN:
+            return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
         case RELU6: return between(z, zero, p);
         // a fused p z + q is not 0 at its end
         case HARD_SIGMOID: return between(p * (z + q / p), zero, one);
-        case HARD_SWISH: return at_least(z, Number(-3)) * (between(z + Number(3), zero, Number(6)) / Number(6));
+        case HARD_SWISH:
+            return at_least(z, Number(-3)) * (between(z + Number(3), zero, Number(6)) / Number(6));
         case SOFTPLUS: return softplus(z, p);
         case LOG_SIGMOID: return -softplus(-z, one);
         case SMOOTH_ABS: {
-            const Number u = half * p * fabs(z), s = sinh(half * (u < one ? u : one)), twice = Number(2) / p;
-            return u < one ? twice * log1p(Number(2) * s * s) : fabs(z) + twice * log1p(half * expm1(Number(-2) * u));
+            const Number u = half * p * fabs(z), s = sinh(half * (u < one ? u : one)),
+                         twice = Number(2) / p;
+            return u < one ? twice * log1p(Number(2) * s * s)
+                 : fabs(z) + twice * log1p(half * expm1(Number(-2) * u));
         }
         case SOFTSIGN: return softsign(z);
         case SYMMELLIOT: return softsign(p * z);
@@ -160,7 +167,9 @@ __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Nu
         case LHTAN: return positive && z < one ? one : Number(0.001);
         case RELU6: return positive && y < p ? one : zero;
         case HARD_SIGMOID: return positive && y < one ? p : zero;
-        case HARD_SWISH: return z <= Number(-3) ? zero : z >= Number(3) ? one : (Number(2) * z + Number(3)) / Number(6);
+        case HARD_SWISH:
+            return z <= Number(-3) ? zero
+                 : z >= Number(3) ? one : (Number(2) * z + Number(3)) / Number(6);
         case SOFTPLUS: return -expm1(-p * y);
         case LOG_SIGMOID: return -expm1(y);
         case SMOOTH_ABS: return tanh(half * p * z);
@@ -177,7 +186,8 @@ __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Nu
             return gated_derivative(u, u);
         }
         case GELU:
-            return half * erfc(Number(-0.7071067811865476) * z) + near * exp(-half * near * near) * Number(0.3989422804014327);
+            return half * erfc(Number(-0.7071067811865476) * z)
+                 + near * exp(-half * near * near) * Number(0.3989422804014327);
         case GELU_TANH: {
             Number du;
             const Number u = bend(z, du);

@@ -27,7 +27,8 @@ __device__ __forceinline__ Words philox(u64 block, u64 key0, u64 key1, const u64
 
 // A thread makes one block of eight words, then the one a whole grid further on.
 #define FOR_BLOCKS(block, n) \
-    for (i64 block = (i64)blockIdx.x * blockDim.x + threadIdx.x; block * 8 < (n); block += (i64)gridDim.x * blockDim.x)
+    for (i64 block = (i64)blockIdx.x * blockDim.x + threadIdx.x; block * 8 < (n); \
+         block += (i64)gridDim.x * blockDim.x)
 
 // The counter (step, use) is read from device memory: a number that is passed in would be a
 // constant in a captured graph.
@@ -44,8 +45,9 @@ extern "C" __global__ void random_bits(unsigned* __restrict__ bits, i64 n, u64 k
 // rounded as it is on the host: both factors in T. A dropped NaN is 0. V divides n, so that a
 // vector never runs over the end.
 template <typename T, int V>
-__global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ keep, i64 n, u64 threshold,
-                        double scale, u64 key0, u64 key1, const u64* __restrict__ counter) {
+__global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ keep, i64 n,
+                        u64 threshold, double scale, u64 key0, u64 key1,
+                        const u64* __restrict__ counter) {
     typedef typename Wide<T>::type Number;
     const Number factor = Number(T(scale));
     FOR_BLOCKS(block, n) {
@@ -67,7 +69,8 @@ __global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __rest
 
 // dx = dy keep * scale, rounded as above.
 template <typename T, int V>
-__global__ void dropout_dx(const T* __restrict__ dy, const bool* __restrict__ keep, T* __restrict__ dx, double scale, i64 n) {
+__global__ void dropout_dx(const T* __restrict__ dy, const bool* __restrict__ keep,
+                           T* __restrict__ dx, double scale, i64 n) {
     typedef typename Wide<T>::type Number;
     const Number factor = Number(T(scale));
     const int U = 4;

@@ -2,7 +2,8 @@
 // col2im is its adjoint.
 //
 //     x    (C, H, W, N)
-//     cols (C, KH, KW, OH, OW, N)     cols[c, i, j, oy, ox] = x[c, iy, ix], or 0 if (iy, ix) is padding
+//     cols (C, KH, KW, OH, OW, N)
+//     cols[c, i, j, oy, ox] = x[c, iy, ix], or 0 if (iy, ix) is padding
 
 template <typename T, int V>
 __global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Window w) {

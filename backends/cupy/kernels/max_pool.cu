@@ -12,7 +12,8 @@ __device__ __forceinline__ bool beats(Number v, Number best) {
 
 // Index is the type of argmax: unsigned char for windows of up to 255 taps, else int.
 template <typename T, typename Index, int V>
-__global__ void max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __restrict__ argmax, int C, Window w) {
+__global__ void max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __restrict__ argmax,
+                         int C, Window w) {
     typedef typename Wide<T>::type Number;
     FOR_CHANNELS(c, C) FOR_ROWS(oy, w.OH) FOR_COLUMNS(ox, w.OW) FOR_SAMPLES(n, w.N, V) {
         Vec<T, V> best = {};
@@ -23,7 +24,8 @@ __global__ void max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __re
             const int iy = (int)oy * w.stride_h - w.top + i * w.dilation_h;
             if (!inside(iy, w.H)) continue;
             for (int j = 0; j < w.KW; j += AHEAD) {
-                const Taps<T, V> taps = load_taps<V>(x + ((i64)c * w.H + iy) * w.W * w.N, w, ox, j, n);
+                const Taps<T, V> taps =
+                    load_taps<V>(x + ((i64)c * w.H + iy) * w.W * w.N, w, ox, j, n);
                 for (int u = 0; u < AHEAD; u++) {
                     if (!taps.on_input[u]) continue;
                     for (int k = 0; k < V; k++)
@@ -44,8 +46,8 @@ __global__ void max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __re
 // As in col2im one thread gathers for one element of x: the dy of those windows that it won, in the
 // order of the taps.
 template <typename T, typename Index, int V>
-__global__ void max_pool_dx(const T* __restrict__ dy, const Index* __restrict__ argmax, T* __restrict__ dx, int C,
-                            Window w) {
+__global__ void max_pool_dx(const T* __restrict__ dy, const Index* __restrict__ argmax,
+                            T* __restrict__ dx, int C, Window w) {
     typedef typename Wide<T>::type Sum;
     FOR_CHANNELS(c, C) FOR_ROWS(iy, w.H) FOR_COLUMNS(ix, w.W) FOR_SAMPLES(n, w.N, V) {
         const int row = (int)iy + w.top, column = ix + w.left;
@@ -70,8 +72,8 @@ __global__ void max_pool_dx(const T* __restrict__ dy, const Index* __restrict__ 
 
 // The same for windows that do not overlap and have no dilation.
 template <typename T, typename Index, int V>
-__global__ void max_pool_dx_of_cells(const T* __restrict__ dy, const Index* __restrict__ argmax, T* __restrict__ dx, int C,
-                                     Window w) {
+__global__ void max_pool_dx_of_cells(const T* __restrict__ dy, const Index* __restrict__ argmax,
+                                     T* __restrict__ dx, int C, Window w) {
     typedef typename Wide<T>::type Sum;
     const int rows = cells(w.H, w.stride_h, w.top), columns = cells(w.W, w.stride_w, w.left);
     FOR_CHANNELS(c, C) FOR_ROWS(oy, rows) FOR_COLUMNS(ox, columns) FOR_SAMPLES(n, w.N, V) {
@@ -90,7 +92,8 @@ __global__ void max_pool_dx_of_cells(const T* __restrict__ dy, const Index* __re
                 if (!inside(ix, w.W)) continue;
                 const int tap = i < w.KH && j < w.KW ? i * w.KW + j : -1;
                 Vec<T, V> value;
-                for (int k = 0; k < V; k++) value.at[k] = (int)winner.at[k] == tap ? term.at[k] : T(0);
+                for (int k = 0; k < V; k++)
+                    value.at[k] = (int)winner.at[k] == tap ? term.at[k] : T(0);
                 store(dx + (((i64)c * w.H + iy) * w.W + ix) * w.N + n, value);
             }
         }

@@ -13,15 +13,18 @@ struct Moments {
 // Chan, Golub and LeVeque 1983: the moments of two sets together.
 struct Together {
     template <typename Number>
-    __device__ Moments<Number> operator()(const Moments<Number>& a, const Moments<Number>& b) const {
-        const Number n = a.n + b.n, share = n > Number(0) ? b.n / n : Number(0), delta = b.mean - a.mean;
+    __device__ Moments<Number> operator()(const Moments<Number>& a,
+                                          const Moments<Number>& b) const {
+        const Number n = a.n + b.n, share = n > Number(0) ? b.n / n : Number(0),
+                     delta = b.mean - a.mean;
         return {n, a.mean + delta * share, a.squares + b.squares + delta * (delta * (a.n * share))};
     }
 };
 
 // parts (C, per_row, 2): mean and squares of each piece
 template <typename T, int V>
-__global__ void batch_norm_moments(const T* __restrict__ x, typename Wide<T>::type* __restrict__ parts, Pieces p) {
+__global__ void batch_norm_moments(const T* __restrict__ x,
+                                   typename Wide<T>::type* __restrict__ parts, Pieces p) {
     typedef typename Wide<T>::type Number;
     const int U = 4;
     FOR_ROW_GROUPS(first, p) FOR_PIECES(piece, p) {
@@ -36,13 +39,15 @@ __global__ void batch_norm_moments(const T* __restrict__ x, typename Wide<T>::ty
             const Number first = Number(turn[0].at[0]);
             for (int u = 0; u < U; u++) {
                 const bool there = i + u * STEP(V) < s.end;
-                for (int k = 0; k < V; k++) some.mean += there ? Number(turn[u].at[k]) - first : Number(0);
+                for (int k = 0; k < V; k++)
+                    some.mean += there ? Number(turn[u].at[k]) - first : Number(0);
                 if (there) some.n += Number(V);
             }
             some.mean = first + some.mean / some.n;
             for (int u = 0; u < U; u++)
                 for (int k = 0; k < V; k++) {
-                    const Number far = i + u * STEP(V) < s.end ? Number(turn[u].at[k]) - some.mean : Number(0);
+                    const Number far =
+                        i + u * STEP(V) < s.end ? Number(turn[u].at[k]) - some.mean : Number(0);
                     some.squares += far * far;
                 }
             mine = Together()(mine, some);
@@ -86,7 +91,8 @@ __global__ void batch_norm(const T* __restrict__ x, T* __restrict__ y, const T* 
             variance = Number(var[row]);
         }
         if (row >= p.rows) continue;
-        const Number scale = Number(gamma[row]) / sqrt(variance + Number(eps)), shift = Number(beta[row]);
+        const Number scale = Number(gamma[row]) / sqrt(variance + Number(eps)),
+                     shift = Number(beta[row]);
         FOR_PIECES(piece, p) {
             const Span s = span(p, row, piece);
             FOR_SPAN(i, s, U, V) {
@@ -94,7 +100,8 @@ __global__ void batch_norm(const T* __restrict__ x, T* __restrict__ y, const T* 
                 load_turn(turn, x + row * p.size, i, s.end);
                 for (int u = 0; u < U; u++)
                     for (int k = 0; k < V; k++)
-                        turn[u].at[k] = T(activate<A>((Number(turn[u].at[k]) - centre) * scale + shift));
+                        turn[u].at[k] =
+                            T(activate<A>((Number(turn[u].at[k]) - centre) * scale + shift));
                 store_turn(y + row * p.size, i, s.end, turn);
             }
         }
@@ -103,7 +110,8 @@ __global__ void batch_norm(const T* __restrict__ x, T* __restrict__ y, const T* 
 
 // A turn of dz = dy f'(y); y is not read where there is no activation.
 template <int A, int U, int V, typename T, typename Number>
-__device__ __forceinline__ void load_dz(Number (&dz)[U][V], const T* dy, const T* y, i64 i, i64 end) {
+__device__ __forceinline__ void load_dz(Number (&dz)[U][V], const T* dy, const T* y, i64 i,
+                                        i64 end) {
     Vec<T, V> gradient[U], output[U];
     load_turn(gradient, dy, i, end);
     if (A != NONE) load_turn(output, y, i, end);
@@ -128,8 +136,9 @@ struct SumOfPairs {
 
 // parts (C, per_row, 2): the two sums over each piece
 template <typename T, int V, int A>
-__global__ void batch_norm_sums(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y,
-                                const T* __restrict__ mean, typename Wide<T>::type* __restrict__ parts, Pieces p) {
+__global__ void batch_norm_sums(const T* __restrict__ dy, const T* __restrict__ x,
+                                const T* __restrict__ y, const T* __restrict__ mean,
+                                typename Wide<T>::type* __restrict__ parts, Pieces p) {
     typedef typename Wide<T>::type Number;
     const int U = 2;
     FOR_ROW_GROUPS(first, p) FOR_PIECES(piece, p) {
@@ -159,10 +168,12 @@ __global__ void batch_norm_sums(const T* __restrict__ dy, const T* __restrict__ 
 // dbeta = sum dz, dgamma = sum dz x_hat, and with them dx = gamma / std (dz - dbeta / n - x_hat
 // dgamma / n)
 template <typename T, int V, int A>
-__global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y,
-                              T* __restrict__ dx, const T* __restrict__ gamma, const T* __restrict__ mean,
-                              const T* __restrict__ var, double eps, T* __restrict__ gamma_grad, T* __restrict__ beta_grad,
-                              bool accumulate, const typename Wide<T>::type* __restrict__ parts, Pieces p) {
+__global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x,
+                              const T* __restrict__ y, T* __restrict__ dx,
+                              const T* __restrict__ gamma, const T* __restrict__ mean,
+                              const T* __restrict__ var, double eps, T* __restrict__ gamma_grad,
+                              T* __restrict__ beta_grad, bool accumulate,
+                              const typename Wide<T>::type* __restrict__ parts, Pieces p) {
     typedef typename Wide<T>::type Number;
     const int U = 2;
     FOR_ROW_GROUPS_BACK(first, p) {
@@ -192,7 +203,8 @@ __global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x,
                 load_dz<A>(dz, dy + row * p.size, y + row * p.size, i, s.end);
                 for (int u = 0; u < U; u++)
                     for (int k = 0; k < V; k++)
-                        input[u].at[k] = T(scale * (dz[u][k] - level - (Number(input[u].at[k]) - centre) * slope));
+                        input[u].at[k] = T(scale * (dz[u][k] - level
+                                                    - (Number(input[u].at[k]) - centre) * slope));
                 store_turn(dx + row * p.size, i, s.end, input);
             }
         }
@@ -203,11 +215,13 @@ __global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x,
 // running mean that is too near to change moves by one unit in its last place: see
 // Backend.update_running.
 template <typename T>
-__global__ void update_running(T* __restrict__ running_mean, T* __restrict__ running_var, const T* __restrict__ mean,
-                               const T* __restrict__ var, double momentum, double correction, i64 C) {
+__global__ void update_running(T* __restrict__ running_mean, T* __restrict__ running_var,
+                               const T* __restrict__ mean, const T* __restrict__ var,
+                               double momentum, double correction, i64 C) {
     typedef typename Wide<T>::type Number;
     const Number m = Number(momentum), unbiased = Number(correction);
-    for (i64 c = (i64)blockIdx.x * blockDim.x + threadIdx.x; c < C; c += (i64)gridDim.x * blockDim.x) {
+    for (i64 c = (i64)blockIdx.x * blockDim.x + threadIdx.x; c < C;
+         c += (i64)gridDim.x * blockDim.x) {
         const Number before = Number(running_mean[c]), spread = Number(running_var[c]);
         const Number target = Number(mean[c]), moved = before + m * (target - before);
         running_mean[c] = T(moved == before && m > Number(0) ? nextafter(before, target) : moved);

@@ -49,8 +49,9 @@ struct Moments {
     static const int SLOTS = 2;
     const Number rate, b1, b2, new1, new2, eps, decay, shrink, c2;
     __device__ Moments(const double* hyper, int)
-        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), new2(1 - hyper[2]),
-          eps(hyper[3]), decay(hyper[4]), shrink(Number(hyper[0]) * Number(hyper[4])), c2(hyper[6]) {}
+        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]),
+          new1(1 - hyper[1]), new2(1 - hyper[2]), eps(hyper[3]), decay(hyper[4]),
+          shrink(Number(hyper[0]) * Number(hyper[4])), c2(hyper[6]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) {
             if (DECOUPLED) w -= shrink * w;
@@ -77,8 +78,8 @@ struct Amsgrad {
     static const int SLOTS = 3;
     const Number rate, b1, b2, new1, new2, eps, decay, c2;
     __device__ Amsgrad(const double* hyper, int)
-        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), new2(1 - hyper[2]),
-          eps(hyper[3]), decay(hyper[4]), c2(hyper[6]) {}
+        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]),
+          new1(1 - hyper[1]), new2(1 - hyper[2]), eps(hyper[3]), decay(hyper[4]), c2(hyper[6]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
         slot[0] = b1 * slot[0] + new1 * g;
@@ -94,8 +95,8 @@ struct Nadam {
     static const int SLOTS = 2;
     const Number now, next, b1, b2, new1, new2, eps, decay, c2;
     __device__ Nadam(const double* hyper, int)
-        : now(hyper[0]), next(hyper[1]), b1(hyper[2]), b2(hyper[3]), new1(1 - hyper[2]), new2(1 - hyper[3]), eps(hyper[4]),
-          decay(hyper[5]), c2(hyper[6]) {}
+        : now(hyper[0]), next(hyper[1]), b1(hyper[2]), b2(hyper[3]), new1(1 - hyper[2]),
+          new2(1 - hyper[3]), eps(hyper[4]), decay(hyper[5]), c2(hyper[6]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
         slot[0] = b1 * slot[0] + new1 * g;
@@ -110,8 +111,8 @@ struct Adamax {
     static const int SLOTS = 2;
     const Number rate, b1, b2, new1, eps, decay;
     __device__ Adamax(const double* hyper, int)
-        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]), new1(1 - hyper[1]), eps(hyper[3]),
-          decay(hyper[4]) {}
+        : rate(Number(hyper[0]) / Number(hyper[5])), b1(hyper[1]), b2(hyper[2]),
+          new1(1 - hyper[1]), eps(hyper[3]), decay(hyper[4]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
         slot[0] = b1 * slot[0] + new1 * g;
@@ -157,8 +158,8 @@ struct Rmsprop {
     const Number lr, alpha, fresh, eps, decay, mu;
     const bool centered, momentum;
     __device__ Rmsprop(const double* hyper, int held)
-        : lr(hyper[0]), alpha(hyper[1]), fresh(1 - hyper[1]), eps(hyper[2]), decay(hyper[3]), mu(hyper[4]),
-          centered(held & 2), momentum(held & 4) {}
+        : lr(hyper[0]), alpha(hyper[1]), fresh(1 - hyper[1]), eps(hyper[2]), decay(hyper[3]),
+          mu(hyper[4]), centered(held & 2), momentum(held & 4) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
         Number spread = slot[0] = alpha * slot[0] + fresh * g * g;
@@ -179,11 +180,13 @@ struct Rprop {
     static const int SLOTS = 2;
     const Number lr, less, more, least, most, decay;
     __device__ Rprop(const double* hyper, int)
-        : lr(hyper[0]), less(hyper[1]), more(hyper[2]), least(hyper[3]), most(hyper[4]), decay(hyper[5]) {}
+        : lr(hyper[0]), less(hyper[1]), more(hyper[2]), least(hyper[3]), most(hyper[4]),
+          decay(hyper[5]) {}
     __device__ void operator()(Number& w, Number g, Number (&slot)[SLOTS], bool decays) const {
         if (decays) g += decay * w;
         const Number zero = Number(0), same = g * slot[0];
-        const Number grown = (slot[1] == zero ? lr : slot[1]) * (same > zero ? more : same < zero ? less : Number(1));
+        const Number grown = (slot[1] == zero ? lr : slot[1])
+                           * (same > zero ? more : same < zero ? less : Number(1));
         slot[1] = grown < least ? least : grown > most ? most : grown;
         slot[0] = same < zero ? zero : g;
         w -= sign(slot[0]) * slot[1];
@@ -208,8 +211,9 @@ struct Lion {
 
 // A slot that is not used is neither read nor written, wherever it points.
 template <typename T, int V, template <typename> class Rule>
-__global__ void update(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ slot0, T* __restrict__ slot1,
-                       T* __restrict__ slot2, const double* __restrict__ hyper, int held, i64 decayed, i64 n) {
+__global__ void update(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ slot0,
+                       T* __restrict__ slot1, T* __restrict__ slot2,
+                       const double* __restrict__ hyper, int held, i64 decayed, i64 n) {
     typedef typename Wide<T>::type Number;
     const int U = 2, SLOTS = Rule<Number>::SLOTS;
     const Rule<Number> rule(hyper, held);

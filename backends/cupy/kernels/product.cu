@@ -26,7 +26,8 @@ struct Product {
 // --- arithmetic ----------------------------------------------------------------------------------
 
 // In what a product is computed: elements, sums, tiles in flight.
-template <typename T> struct Fma { typedef T Element; static constexpr int TILE_K = 16, STAGES = 2; };
+template <typename T>
+struct Fma { typedef T Element; static constexpr int TILE_K = 16, STAGES = 2; };
 struct Tf32 { typedef float Element; static constexpr int TILE_K = 16, STAGES = 3, S = 1; };
 struct Half { typedef __half Element; static constexpr int TILE_K = 32, STAGES = 3, S = 2; };
 
@@ -61,7 +62,8 @@ struct SimpleSums {
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) tile[(ty + TY * i) * STRIDE + tx + TX * j] = sum[i][j];
+            for (int j = 0; j < COLUMNS; j++)
+                tile[(ty + TY * i) * STRIDE + tx + TX * j] = sum[i][j];
     }
 };
 
@@ -84,7 +86,8 @@ template <class Math, int BM, int BN>
 struct WarpSums {
     // the part of the tile that is one warp's
     static constexpr int WM = BM * BN >= LARGE ? 64 : 32, WN = WM;
-    static constexpr int S = Math::S, MT = WM / 16, NT = WN / 8, THREADS = 32 * (BM / WM) * (BN / WN), STRIDE = BN + 8;
+    static constexpr int S = Math::S, MT = WM / 16, NT = WN / 8,
+                         THREADS = 32 * (BM / WM) * (BN / WN), STRIDE = BN + 8;
     float sum[MT][NT][4] = {};
 
     __device__ static int row() { return threadIdx.x / 32 / (BN / WN) * WM + threadIdx.x % 32 / 4; }
@@ -101,11 +104,13 @@ struct WarpSums {
             for (int i = 0; i < MT; i++)
 #pragma unroll
                 for (int q = 0; q < 4; q++)
-                    rows[i][q] = fragment<TileA>(a, row() + 16 * i + 8 * (q % 2), k + 4 * S * (q / 2));
+                    rows[i][q] =
+                        fragment<TileA>(a, row() + 16 * i + 8 * (q % 2), k + 4 * S * (q / 2));
 #pragma unroll
             for (int j = 0; j < NT; j++)
 #pragma unroll
-                for (int q = 0; q < 2; q++) columns[j][q] = fragment<TileB>(b, column() + 8 * j + g, k + 4 * S * q);
+                for (int q = 0; q < 2; q++)
+                    columns[j][q] = fragment<TileB>(b, column() + 8 * j + g, k + 4 * S * q);
             warp_multiply<S>(sum, rows, columns);
         }
     }
@@ -124,7 +129,9 @@ struct WarpSums {
 };
 
 template <class Math, int BM, int BN> struct SumsOf { typedef WarpSums<Math, BM, BN> type; };
-template <typename T, int BM, int BN> struct SumsOf<Fma<T>, BM, BN> { typedef SimpleSums<Fma<T>, BM, BN> type; };
+template <typename T, int BM, int BN> struct SumsOf<Fma<T>, BM, BN> {
+    typedef SimpleSums<Fma<T>, BM, BN> type;
+};
 
 // --- what becomes of a sum -----------------------------------------------------------------------
 
@@ -141,7 +148,8 @@ __device__ __forceinline__ Number activate(int activation, Number z) {
 
 // out = f(sum + bias), or out += f(sum + bias), V elements of a row at once.
 template <typename T, int V, typename Number>
-__device__ __forceinline__ void finish(const Vec<Number, V>& sum, const T* bias, T* out, const Product& p) {
+__device__ __forceinline__ void finish(const Vec<Number, V>& sum, const T* bias, T* out,
+                                       const Product& p) {
     const Number shift = p.has_bias ? Number(*bias) : Number(0);
     Vec<T, V> y = {};
     if (p.accumulate) y = load<V>(out);
@@ -155,8 +163,8 @@ __device__ __forceinline__ void finish(const Vec<Number, V>& sum, const T* bias,
 // A block's tile of sums, whose first element belongs at (row, column): to the workspace or
 // finished, in 16 bytes at a time.
 template <class Sums, int BM, int BN, int V, typename T, typename Number>
-__device__ __forceinline__ void finish_tile(const Number* tile, int row, int column, const T* bias, T* out, Number* workspace,
-                                            const Product& p) {
+__device__ __forceinline__ void finish_tile(const Number* tile, int row, int column, const T* bias,
+                                            T* out, Number* workspace, const Product& p) {
     for (int q = threadIdx.x * V; q < BM * BN; q += Sums::THREADS * V) {
         const int i = q / BN, j = q % BN, m = row + i, n = column + j;
         if (m >= p.M || n >= p.N) continue;
@@ -198,7 +206,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     // In a convolution k is a tap and a column a pixel; in the filter gradient it is the
     // other way round.
     auto place = [&](bool of_k, int at) {
-        return (B == ACROSS_K) == of_k ? tap(at, of_k ? p.K : p.N, w) : pixel(at, of_k ? p.K : p.N, w);
+        return (B == ACROSS_K) == of_k ? tap(at, of_k ? p.K : p.N, w)
+                                       : pixel(at, of_k ? p.K : p.N, w);
     };
     auto look_up = [&](int step) {                                      // where step's k's lie
         const int k = threadIdx.x;
@@ -211,16 +220,25 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
             T* to_b = to_a + TileA::SIZE;
             const int k = step * TILE_K;
             const T* from = a + (A == ALONG_K ? k : k * p.lda);
-            if (p.wide_a) fill_from_matrix<TileA, THREADS, TileA::WIDE, A>(to_a, from, p.lda, p.M - row, p.K - k);
-            else fill_from_matrix<TileA, THREADS, 1, A>(to_a, from, p.lda, p.M - row, p.K - k);
+            if (p.wide_a)
+                fill_from_matrix<TileA, THREADS, TileA::WIDE, A>(to_a, from, p.lda, p.M - row,
+                                                                 p.K - k);
+            else
+                fill_from_matrix<TileA, THREADS, 1, A>(to_a, from, p.lda, p.M - row, p.K - k);
             if constexpr (IMAGE) {
                 const Place* steps = along + step % STAGES * TILE_K;
-                if (p.wide_b) fill_from_image<TileB, THREADS, TileB::WIDE, B>(to_b, b, columns, steps, w);
-                else fill_from_image<TileB, THREADS, 1, B>(to_b, b, columns, steps, w);
+                if (p.wide_b)
+                    fill_from_image<TileB, THREADS, TileB::WIDE, B>(to_b, b, columns, steps, w);
+                else
+                    fill_from_image<TileB, THREADS, 1, B>(to_b, b, columns, steps, w);
             } else {
                 const T* from = b + (B == ALONG_K ? k : k * p.ldb);
-                if (p.wide_b) fill_from_matrix<TileB, THREADS, TileB::WIDE, B>(to_b, from, p.ldb, p.N - column, p.K - k);
-                else fill_from_matrix<TileB, THREADS, 1, B>(to_b, from, p.ldb, p.N - column, p.K - k);
+                if (p.wide_b)
+                    fill_from_matrix<TileB, THREADS, TileB::WIDE, B>(to_b, from, p.ldb,
+                                                                     p.N - column, p.K - k);
+                else
+                    fill_from_matrix<TileB, THREADS, 1, B>(to_b, from, p.ldb, p.N - column,
+                                                           p.K - k);
             }
         }
         // also without a copy: groups are counted
@@ -260,8 +278,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
 // The sums of all splits. Thread ty of a column adds every blockDim.y-th of them, then thread 0
 // what its neighbours have: an order that follows from the number of splits.
 template <typename T>
-__global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace, const T* __restrict__ bias, T* out, int groups,
-                           Product p) {
+__global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace,
+                           const T* __restrict__ bias, T* out, int groups, Product p) {
     typedef typename Wide<T>::type Number;
     __shared__ Number parts[MOST_THREADS];
     const i64 size = (i64)groups * p.M * p.N;
@@ -277,7 +295,8 @@ __global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace,
             __syncthreads();
             if (ty == 0 && n < p.N) {
                 for (unsigned k = 1; k < blockDim.y; k++) sum += parts[k * blockDim.x + tx];
-                finish(Vec<Number, 1>{{sum}}, bias + row, out + row / p.M * p.c_group + row % p.M * p.ldc + n, p);
+                finish(Vec<Number, 1>{{sum}}, bias + row,
+                       out + row / p.M * p.c_group + row % p.M * p.ldc + n, p);
             }
             __syncthreads();
         }
@@ -286,7 +305,8 @@ __global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace,
 // Flipped filters, with inputs and outputs exchanged:
 //     turned[g, c, f, i, j] = W[g, f, c, KH - 1 - i, KW - 1 - j]
 template <typename T>
-__global__ void turn_filters(const T* __restrict__ W, T* __restrict__ turned, int groups, int F, int C, int taps) {
+__global__ void turn_filters(const T* __restrict__ W, T* __restrict__ turned, int groups, int F,
+                             int C, int taps) {
     const int size = groups * F * C * taps;
     for (int k = blockIdx.x * blockDim.x + threadIdx.x; k < size; k += gridDim.x * blockDim.x) {
         const int tap = k % taps, f = k / taps % F, c = k / taps / F % C, g = k / taps / F / C;

@@ -19,13 +19,16 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool vali
     const unsigned target = (unsigned)__cvta_generic_to_shared(to);
     const int bytes = valid ? BYTES : 0;
     if constexpr (BYTES == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(target), "l"(from), "r"(bytes));
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                     :: "r"(target), "l"(from), "r"(bytes));
     else if constexpr (BYTES >= 4)
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" :: "r"(target), "l"(from), "r"(bytes), "n"(BYTES));
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;"
+                     :: "r"(target), "l"(from), "r"(bytes), "n"(BYTES));
     else
         *(unsigned short*)to = valid ? *(const unsigned short*)from : (unsigned short)0;
 #else
-    for (int k = 0; k < BYTES / 2; k++) ((unsigned short*)to)[k] = valid ? ((const unsigned short*)from)[k] : (unsigned short)0;
+    for (int k = 0; k < BYTES / 2; k++)
+        ((unsigned short*)to)[k] = valid ? ((const unsigned short*)from)[k] : (unsigned short)0;
 #endif
 }
 
@@ -59,7 +62,8 @@ __device__ __forceinline__ unsigned to_tf32(float v) {
 // D, rows g and g + 8 in columns 2 t and 2 t + 1; of A rows g, g + 8, g, g + 8 at k = S t, S t, S t
 // + 4 S, S t + 4 S; of B column g at k = S t and S t + 4 S.
 template <int S, int MT, int NT>
-__device__ __forceinline__ void warp_multiply(float (&d)[MT][NT][4], const unsigned (&a)[MT][4], const unsigned (&b)[NT][2]) {
+__device__ __forceinline__ void warp_multiply(float (&d)[MT][NT][4], const unsigned (&a)[MT][4],
+                                              const unsigned (&b)[NT][2]) {
 #if __CUDA_ARCH__ >= 800
 #pragma unroll
     for (int i = 0; i < MT; i++)
@@ -69,12 +73,14 @@ __device__ __forceinline__ void warp_multiply(float (&d)[MT][NT][4], const unsig
                 asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                     "{%0, %1, %2, %3};"
                     : "+f"(d[i][j][0]), "+f"(d[i][j][1]), "+f"(d[i][j][2]), "+f"(d[i][j][3])
-                    : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(b[j][0]), "r"(b[j][1]));
+                    : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]),
+                      "r"(b[j][0]), "r"(b[j][1]));
             else
                 asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                     "{%0, %1, %2, %3};"
                     : "+f"(d[i][j][0]), "+f"(d[i][j][1]), "+f"(d[i][j][2]), "+f"(d[i][j][3])
-                    : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(b[j][0]), "r"(b[j][1]));
+                    : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]),
+                      "r"(b[j][0]), "r"(b[j][1]));
 #else
     __trap();       // the backend asks for no matrix units where there are none
 #endif

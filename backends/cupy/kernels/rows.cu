@@ -16,7 +16,8 @@ struct Pieces {
 
 // All threads of a block make the same turns, so they may wait for each other inside.
 #define FOR_ROW_GROUPS(first, p) \
-    for (i64 first = (i64)blockIdx.y * blockDim.y; first < (p).rows; first += (i64)gridDim.y * blockDim.y)
+    for (i64 first = (i64)blockIdx.y * blockDim.y; first < (p).rows; \
+         first += (i64)gridDim.y * blockDim.y)
 // From the last rows to the first: a second pass begins with what the first one read last, as far
 // as it is in the cache.
 #define FOR_ROW_GROUPS_BACK(first, p) \
@@ -38,9 +39,11 @@ __device__ __forceinline__ Span span(const Pieces& p, i64 row, int piece) {
 // from memory arrives late, and so much of it has to be on its way. Vector u of a turn lies u *
 // STEP behind i.
 #define STEP(V) ((i64)blockDim.x * (V))
-#define FOR_SPAN(i, s, U, V) for (i64 i = (s).begin + threadIdx.x * (V); i < (s).end; i += (U) * STEP(V))
+#define FOR_SPAN(i, s, U, V) \
+    for (i64 i = (s).begin + threadIdx.x * (V); i < (s).end; i += (U) * STEP(V))
 #define FOR_ARRAY(i, n, U, V) \
-    for (i64 i = ((i64)blockIdx.x * (U) * blockDim.x + threadIdx.x) * (V); i < (n); i += (U) * STEP(V) * gridDim.x)
+    for (i64 i = ((i64)blockIdx.x * (U) * blockDim.x + threadIdx.x) * (V); i < (n); \
+         i += (U) * STEP(V) * gridDim.x)
 
 // The U vectors of a turn; zeros behind the end.
 template <int U, int V, typename T>
@@ -60,8 +63,9 @@ __device__ __forceinline__ void store_whole(T* to, const Vec<T, V>& value) {
 #ifdef __CUDACC__
     if constexpr (sizeof(value) == 16) {
         const unsigned* words = reinterpret_cast<const unsigned*>(&value);
-        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" :: "l"(__cvta_generic_to_global(to)),
-                     "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                     :: "l"(__cvta_generic_to_global(to)),
+                        "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
         return;
     }
 #endif
@@ -81,7 +85,8 @@ __device__ __forceinline__ void store_turn(T* to, i64 i, i64 end, const Vec<T, V
 // get the result. The lanes lie `stride` threads apart: 1 along threadIdx.x, blockDim.x along
 // threadIdx.y. All threads of a block must come.
 template <typename Value, typename Merge>
-__device__ __forceinline__ Value over_lanes(const Value& mine, unsigned lane, unsigned lanes, unsigned stride, Merge merge) {
+__device__ __forceinline__ Value over_lanes(const Value& mine, unsigned lane, unsigned lanes,
+                                            unsigned stride, Merge merge) {
     __shared__ Value all[MOST_THREADS];
     const unsigned slot = threadIdx.y * blockDim.x + threadIdx.x;
     // the result of the call before has been read
@@ -101,8 +106,10 @@ __device__ __forceinline__ Value over_row(const Value& mine, Merge merge) {
 }
 
 struct Sum {
-    template <typename Number> __device__ Number operator()(Number a, Number b) const { return a + b; }
+    template <typename Number>
+    __device__ Number operator()(Number a, Number b) const { return a + b; }
 };
 struct Largest {
-    template <typename Number> __device__ Number operator()(Number a, Number b) const { return a < b ? b : a; }
+    template <typename Number>
+    __device__ Number operator()(Number a, Number b) const { return a < b ? b : a; }
 };

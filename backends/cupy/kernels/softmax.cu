@@ -23,12 +23,14 @@ __device__ __forceinline__ i64 own_sample(i64 first, i64 P) {
 template <typename Number, int V, typename Merge>
 __device__ __forceinline__ void over_classes(Number (&value)[V], Merge merge) {
     if (blockDim.y > 1)
-        for (int v = 0; v < V; v++) value[v] = over_lanes(value[v], threadIdx.y, blockDim.y, blockDim.x, merge);
+        for (int v = 0; v < V; v++)
+            value[v] = over_lanes(value[v], threadIdx.y, blockDim.y, blockDim.x, merge);
 }
 
 // The largest z of each sample, and the sum of exp(z - largest): shifted so, nothing overflows.
 template <typename Number, typename T, int V>
-__device__ __forceinline__ void top_and_total(const T* z, int K, i64 P, Number (&top)[V], Number (&total)[V]) {
+__device__ __forceinline__ void top_and_total(const T* z, int K, i64 P, Number (&top)[V],
+                                              Number (&total)[V]) {
     const Vec<T, V> some = load<V>(z);
     for (int v = 0; v < V; v++) top[v] = Number(some.at[v]), total[v] = 0;
 #pragma unroll 4
@@ -58,7 +60,8 @@ __global__ void softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P
 #pragma unroll 4
         FOR_CLASSES(k, K) {
             Vec<T, V> value = load<V>(z + k * P + n);
-            for (int v = 0; v < V; v++) value.at[v] = T(exp(Number(value.at[v]) - top[v]) * total[v]);
+            for (int v = 0; v < V; v++)
+                value.at[v] = T(exp(Number(value.at[v]) - top[v]) * total[v]);
             store(y + k * P + n, value);
         }
     }
@@ -66,7 +69,8 @@ __global__ void softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P
 
 // dz = y (dy - sum over k of dy y)
 template <typename T, int V>
-__global__ void softmax_backward(const T* __restrict__ dy, const T* __restrict__ y, T* __restrict__ dz, int K, i64 P) {
+__global__ void softmax_backward(const T* __restrict__ dy, const T* __restrict__ y,
+                                 T* __restrict__ dz, int K, i64 P) {
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, P, V) {
         const i64 n = own_sample<V>(first, P);
@@ -92,7 +96,8 @@ __global__ void softmax_backward(const T* __restrict__ dy, const T* __restrict__
 // losses (N,): each sample's -log softmax(z)_label; dz = (softmax(z) - 1 at the label) / N. As in
 // base.py a label that is no class is a target of zeros.
 template <typename T, int V>
-__global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels, T* __restrict__ dz,
+__global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels,
+                                        T* __restrict__ dz,
                                         typename Wide<T>::type* __restrict__ losses, int K, i64 N) {
     typedef typename Wide<T>::type Number;
     FOR_SAMPLE_GROUPS(first, N, V) {
@@ -105,7 +110,8 @@ __global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __re
             const i64 given = labels[n + v];
             label[v] = 0 <= given && given < K ? (int)given : -1;
             if (threadIdx.y == 0)
-                losses[n + v] = label[v] >= 0 ? log(total[v]) - (Number(z[given * N + n + v]) - top[v]) : Number(0);
+                losses[n + v] = label[v] >= 0
+                    ? log(total[v]) - (Number(z[given * N + n + v]) - top[v]) : Number(0);
             total[v] = Number(1) / total[v];
         }
         const Number mean = Number(1) / Number(N);
@@ -158,7 +164,8 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
             Vec<T, V> value = load<V>(z + k * N + n);
             const Vec<T, V> target = load<V>(t + k * N + n);
             for (int v = 0; v < V; v++)
-                value.at[v] = T((weighed(level[v], exp(Number(value.at[v]) - top[v])) - Number(target.at[v])) * mean);
+                value.at[v] = T((weighed(level[v], exp(Number(value.at[v]) - top[v]))
+                                 - Number(target.at[v])) * mean);
             store(dz + k * N + n, value);
         }
     }
@@ -166,7 +173,8 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
 
 // loss () = the mean of losses (N,), by one block
 template <typename T>
-__global__ void mean_of_losses(const typename Wide<T>::type* __restrict__ losses, T* __restrict__ loss, i64 N) {
+__global__ void mean_of_losses(const typename Wide<T>::type* __restrict__ losses,
+                               T* __restrict__ loss, i64 N) {
     typedef typename Wide<T>::type Number;
     Number mine = 0;
 #pragma unroll 4

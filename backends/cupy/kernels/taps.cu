@@ -13,7 +13,8 @@ struct Taps {
 // Taps j .. j + AHEAD - 1 of the window at column ox, on one row of x; zeros where there is no tap
 // or no input.
 template <int V, typename T>
-__device__ __forceinline__ Taps<T, V> load_taps(const T* row, const Window& w, int ox, int j, int n) {
+__device__ __forceinline__ Taps<T, V> load_taps(const T* row, const Window& w, int ox, int j,
+                                                int n) {
     Taps<T, V> taps;
 #pragma unroll
     for (int u = 0; u < AHEAD; u++) {
@@ -30,7 +31,8 @@ __device__ __forceinline__ Taps<T, V> load_taps(const T* row, const Window& w, i
 // where o * stride + i * dilation = position. FOR_WINDOWS runs through them; tap_at says with which
 // tap, or -1 where dilation jumps over the position.
 #define FOR_WINDOWS(o, position, stride, dilation, kernel, windows) \
-    for (int o = last_window(position, stride, windows); o >= 0 && position - o * stride <= (kernel - 1) * dilation; o--)
+    for (int o = last_window(position, stride, windows); \
+         o >= 0 && position - o * stride <= (kernel - 1) * dilation; o--)
 
 __device__ __forceinline__ int last_window(int position, int stride, int windows) {
     const int o = (unsigned)position / (unsigned)stride;
@@ -48,4 +50,6 @@ __device__ __forceinline__ int tap_at(int position, int o, int stride, int dilat
 // Windows that do not overlap cut the input into cells of stride_h x stride_w, one for each window,
 // and some at the end that no window reads. One thread can then write a whole cell, and needs its
 // dy only once. cells() counts them.
-__device__ __forceinline__ int cells(int size, int stride, int before) { return (size - 1 + before) / stride + 1; }
+__device__ __forceinline__ int cells(int size, int stride, int before) {
+    return (size - 1 + before) / stride + 1;
+}

@@ -19,21 +19,25 @@ struct Tile {
     static constexpr int LINES = ORDER == ALONG_K ? R : TILE_K;
     static constexpr int STRIDE = LINE + (ORDER == ALONG_K ? WIDE : 8);
     static constexpr int SIZE = LINES * STRIDE;
-    __device__ static int at(int r, int k) { return ORDER == ALONG_K ? r * STRIDE + k : k * STRIDE + r; }
+    __device__ static int at(int r, int k) {
+        return ORDER == ALONG_K ? r * STRIDE + k : k * STRIDE + r;
+    }
 };
 
 // Starts to fill a tile from a matrix whose lines are `ld` elements apart; `from` is the tile's
 // first element. What lies past the end of the matrix, `rows` and `depth` (along k) elements on,
 // becomes 0. All THREADS of the block take part.
 template <class Tile, int THREADS, int V, int ORDER, typename T>
-__device__ __forceinline__ void fill_from_matrix(T* tile, const T* from, i64 ld, int rows, int depth) {
+__device__ __forceinline__ void fill_from_matrix(T* tile, const T* from, i64 ld, int rows,
+                                                 int depth) {
     const int line = ORDER == ALONG_K ? depth : rows, lines = ORDER == ALONG_K ? rows : depth;
     static_assert(Tile::LINE * Tile::LINES % (THREADS * V) == 0, "each thread copies as much");
 #pragma unroll(V > 1 ? 16 : 1)
     for (int part = 0; part < Tile::LINE * Tile::LINES; part += THREADS * V) {
         const int q = part + threadIdx.x * V, place = q % Tile::LINE, l = q / Tile::LINE;
         const bool valid = place < line && l < lines;
-        copy_async<V * sizeof(T)>(tile + l * Tile::STRIDE + place, valid ? from + l * ld + place : from, valid);
+        copy_async<V * sizeof(T)>(tile + l * Tile::STRIDE + place,
+                                  valid ? from + l * ld + place : from, valid);
     }
 }
 
@@ -64,13 +68,14 @@ __device__ __forceinline__ Place tap(unsigned k, unsigned taps, const Window& w)
 // Starts to fill a tile from an image: rows[r] and along[k] say where its element (r, k) comes
 // from. V of them in line are samples of one pixel.
 template <class Tile, int THREADS, int V, int ORDER, typename T>
-__device__ __forceinline__ void fill_from_image(T* tile, const T* image, const Place* rows, const Place* along,
-                                                const Window& w) {
+__device__ __forceinline__ void fill_from_image(T* tile, const T* image, const Place* rows,
+                                                const Place* along, const Window& w) {
 #pragma unroll(V > 1 ? 16 : 1)
     for (int part = 0; part < Tile::LINE * Tile::LINES; part += THREADS * V) {
         const int q = part + threadIdx.x * V, place = q % Tile::LINE, l = q / Tile::LINE;
         const Place a = rows[ORDER == ALONG_K ? l : place], b = along[ORDER == ALONG_K ? place : l];
         const bool valid = inside(a.y + b.y, w.H) && inside(a.x + b.x, w.W);
-        copy_async<V * sizeof(T)>(tile + l * Tile::STRIDE + place, valid ? image + (a.offset + b.offset) : image, valid);
+        copy_async<V * sizeof(T)>(tile + l * Tile::STRIDE + place,
+                                  valid ? image + (a.offset + b.offset) : image, valid);
     }
 }

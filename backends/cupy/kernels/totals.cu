@@ -31,14 +31,17 @@ __device__ int first_largest(const T* __restrict__ a, int K, int N, int n) {
             const int other = y * blockDim.x + threadIdx.x;
             const T v = value[other];
             if (index[other] < 0) continue;
-            if (larger(v, best) || (!larger(best, v) && index[other] < at)) best = v, at = index[other];
+            if (larger(v, best) || (!larger(best, v) && index[other] < at))
+                best = v, at = index[other];
         }
     __syncthreads();            // the next column comes into the same memory
     return at;
 }
 
 // The class of sample n: a label that is given, or the largest of its shares (K, N).
-__device__ __forceinline__ i64 class_of(const i64* __restrict__ labels, int, int N, int n) { return n < N ? labels[n] : -1; }
+__device__ __forceinline__ i64 class_of(const i64* __restrict__ labels, int, int N, int n) {
+    return n < N ? labels[n] : -1;
+}
 
 template <typename T>
 __device__ __forceinline__ i64 class_of(const T* __restrict__ shares, int K, int N, int n) {
@@ -48,8 +51,9 @@ __device__ __forceinline__ i64 class_of(const T* __restrict__ shares, int K, int
 // sums += (N loss, how many of the outputs y (K, N) are largest at their class, N), by one block.
 // Without `classes` y and target are not looked at.
 template <typename T, typename Target>
-__global__ void __launch_bounds__(MOST) tally(double* __restrict__ sums, const T* __restrict__ loss, const T* __restrict__ y,
-                                              const Target* __restrict__ target, int K, int N, int classes) {
+__global__ void __launch_bounds__(MOST)
+tally(double* __restrict__ sums, const T* __restrict__ loss, const T* __restrict__ y,
+      const Target* __restrict__ target, int K, int N, int classes) {
     __shared__ int hits[MOST];
     int hit = 0;
     for (int n0 = 0; classes && n0 < N; n0 += blockDim.x) {
