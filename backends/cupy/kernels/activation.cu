@@ -1,7 +1,8 @@
 // Activations, and their backward pass together with the gradient of a bias, which is a sum over
 // each row.
 
-// An activation of functions.cu, known to the compiler, and one of curves.cu, chosen at run time.
+// An activation of functions.cu, chosen at compile time (Known), or one of curves.cu, chosen at run
+// time (Chosen).
 template <int A, typename Number>
 struct Known {
     static constexpr bool none = A == NONE;
@@ -39,8 +40,9 @@ __device__ __forceinline__ void put(T* to, Number value, bool accumulate) {
     *to = T(accumulate ? Number(*to) + value : value);
 }
 
-// dz = dy f'(y), and sums of dz over each row, which go to `parts` (rows, per_row), or where a row
-// is one piece straight to `sums`. Without an activation dz is dy, and only the sums are made.
+// dz = dy f'(y), and sums of dz over each row, which are written to `parts` (rows, per_row), or
+// directly to `sums` if a row is one piece. Without an activation dz is dy, and only the sums are
+// computed.
 template <typename T, int V, typename F>
 __device__ __forceinline__ void backward_pass(const T* __restrict__ dy, const T* __restrict__ y,
                                               T* __restrict__ dz, T* __restrict__ sums,
@@ -62,7 +64,7 @@ __device__ __forceinline__ void backward_pass(const T* __restrict__ dy, const T*
                     Number value = Number(gradient[u].at[k]);
                     if (!F::none) value *= f.slope(Number(output[u].at[k]));
                     gradient[u].at[k] = T(value);
-                    mine += value;                                      // 0 behind the end
+                    mine += value;                                      // 0 after the end
                 }
             if (!F::none) store_turn(dz + row * p.size, i, s.end, gradient);
         }

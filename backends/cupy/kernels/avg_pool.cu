@@ -1,8 +1,8 @@
-// Average pooling: the mean of each window, and its dy shared among the window's elements.
+// Average pooling: the mean of each window; dx gives each element of a window an equal part of dy.
 //
 //     x, dx (C, H, W, N)     y, dy (C, OH, OW, N)
 
-// Number of taps of the window at output position o that lie inside the input.
+// Number of taps of the window at output position o that are inside the input, along one axis.
 __device__ __forceinline__ int taps_inside(int o, int stride, int before, int dilation, int kernel,
                                            int size) {
     const int start = o * stride - before;
@@ -11,8 +11,8 @@ __device__ __forceinline__ int taps_inside(int o, int stride, int before, int di
     return (last < kernel - 1 ? last : kernel - 1) - first + 1;
 }
 
-// 1 / number of elements that the window at (oy, ox) counts: `weight`, or where that is 0 those
-// inside x.
+// The factor of each element of the window at (oy, ox): `weight`, or 1 / number of its taps inside
+// x if weight is 0.
 template <typename Number>
 __device__ __forceinline__ Number share_of(double weight, int oy, int ox, const Window& w) {
     if (weight > 0) return Number(weight);
@@ -43,7 +43,7 @@ __global__ void avg_pool(const T* __restrict__ x, T* __restrict__ y, double weig
     }
 }
 
-// A gather, like col2im: one thread adds up what its own element gets, in the order of the taps.
+// As in col2im, one thread adds up the terms of one element, in the order of the taps.
 template <typename T, int V>
 __global__ void avg_pool_dx(const T* __restrict__ dy, T* __restrict__ dx, double weight, int C,
                             Window w) {

@@ -1,14 +1,14 @@
-// What the host hands to a step: batches of samples, and a few numbers.
+// The inputs of a step: batches of samples, and a few numbers from the host.
 
-// samples (S, D) lie as people hold them, one after another; a batch is out[d, n] =
-// samples[index[n], d], converted to T: rows of the one are columns of the other. A block turns
-// tiles of TILE x TILE elements in shared memory, so that it reads along the samples and writes
-// along the batch, VS and VT elements at a time. Rows of the tile are one element longer than they
-// need be: its columns, too, are then spread over all banks of the memory.
+// samples (S, D) are batch-first; a batch is out[d, n] = samples[index[n], d], converted to T. A
+// block transposes tiles of TILE x TILE elements in shared memory, so that it reads contiguous
+// elements of a sample, VS at a time, and writes contiguous elements of the batch, VT at a time. A
+// row of the tile has one element more than needed, so that its columns, too, are spread over all
+// banks of the memory.
 #define TILE 64
 
-// What one type means as another: as NumPy's astype. (No half among the sources: it would have to
-// pass through float.)
+// Elements are converted as by NumPy's astype. (Half is not among the types of the samples: it
+// would have to be converted to float first.)
 template <typename S, typename T, int VS, int VT>
 __global__ void gather_batch(const S* __restrict__ samples, const i64* __restrict__ index,
                              T* __restrict__ out, i64 D, int N, int indexed) {
@@ -33,12 +33,12 @@ __global__ void gather_batch(const S* __restrict__ samples, const i64* __restric
                 for (int k = 0; k < VT; k++) value.at[k] = tile[d][n + k];
                 store(out + (d0 + d) * N + n0 + n, value);
             }
-            __syncthreads();        // the next tile comes into the same memory
+            __syncthreads();        // the next tile uses the same memory
         }
 }
 
-// Numbers that travel as an argument of the launch: the driver keeps its own copy, so nothing has
-// to wait for anything.
+// Numbers that are passed as an argument of the launch. The driver copies arguments, so the host
+// does not wait for the GPU.
 #define VALUES 8
 struct Values {
     double at[VALUES];

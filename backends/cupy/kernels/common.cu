@@ -1,32 +1,32 @@
-// What all kernels share. CupyBackend puts this text in front of a family's own file and compiles
-// both as one source, because CuPy recognises a compiled kernel by its source and would not notice
-// a change in a file that is included.
+// Definitions for all kernels. CupyBackend puts this text in front of the file of a family and
+// compiles both as one source, because CuPy identifies a compiled kernel by its source and would
+// not notice a change in an included file.
 //
-// Arrays are batch-last and C-contiguous, (C, H, W, N): neighbouring threads take neighbouring
-// samples, so that a warp reads one stretch of memory, and all of its threads agree on whether a
-// tap falls on padding.
+// Arrays are batch-last and C-contiguous, (C, H, W, N). Neighbouring threads take neighbouring
+// samples, so that a warp reads contiguous memory, and a tap falls on padding for all threads of
+// the warp or for none.
 
 #include <cuda_fp16.h>
 
 typedef long long i64;
 typedef unsigned long long u64;
 
-// A sliding window over maps of H x W, N samples deep. Output row oy reads with its tap i the input
-// row
+// A window that slides over feature maps of H x W with N samples. Tap i of output row oy reads the
+// input row
 //     iy = oy * stride_h - top + i * dilation_h
-// (columns likewise). launch.py fills this in: the same fields in the same order.
+// (columns likewise). launch.py fills in this struct and has the same fields in the same order.
 struct Window {
     int H, W, OH, OW, N;
     int KH, KW, stride_h, stride_w, top, left, dilation_h, dilation_w;
 };
 
-// The type in which elements are compared and added: half has too few digits for sums, and no
+// The type in which elements are compared and added. Half has too few digits for sums, and no
 // arithmetic before sm_53.
 template <typename T> struct Wide { typedef T type; };
 template <> struct Wide<__half> { typedef float type; };
 
-// V samples of one pixel. Up to 16 bytes move in one instruction, which wants an address that is a
-// multiple of the size.
+// V samples of one pixel. One instruction moves up to 16 bytes; their address must be a multiple of
+// their size.
 template <typename T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Vec {
     T at[V];
@@ -42,16 +42,16 @@ __device__ __forceinline__ void store(T* to, const Vec<T, V>& value) {
     *reinterpret_cast<Vec<T, V>*>(to) = value;
 }
 
-// How a launch is spread out. The kernels of this folder walk over
+// How the work is spread over threads. The kernels in this folder loop over
 //
-//     channels    blockIdx.y                  in strides of gridDim.y
-//     rows        blockIdx.x, threadIdx.z     one row is what is contiguous: columns x samples
+//     channels    blockIdx.y                  in steps of gridDim.y
+//     rows        blockIdx.x, threadIdx.z     a row is contiguous: columns x samples
 //     columns     threadIdx.y
 //     samples     threadIdx.x                 V at a time
 //
-// and each level is a loop, so that a launch of any size is right. Only rows are taken apart by a
-// division, which is slow on a GPU: once a row, in 32 bits. Addresses are 64 bits wide, so arrays
-// may have more than 2^31 elements.
+// and each level is a loop, so that a launch of any size is correct. Divisions are slow on a GPU:
+// only a row index is divided, once per row, in 32 bits. Addresses have 64 bits, so arrays may have
+// more than 2^31 elements.
 #define FOR_CHANNELS(c, C) for (int c = blockIdx.y; c < (C); c += gridDim.y)
 #define FOR_ROWS(row, rows) \
     for (unsigned row = blockIdx.x * blockDim.z + threadIdx.z; row < (unsigned)(rows); \

@@ -1,14 +1,14 @@
-// The activations that no other kernel ends with, chosen by a number while the kernel runs: all
-// threads take the same branch. They are those of activations.py, with the same ways around lost
-// digits, overflows and NaNs; p and q are their constants. Once for each type of numbers, and not
-// inline, or every kernel would hold all of it many times. The numbers f follow from the cases
-// below (launch.curves).
+// The activations of activations.py that are not fused into other kernels. The number f chooses one
+// at run time; all threads take the same branch. Lost digits, overflows and NaNs are avoided as in
+// activations.py; p and q are the constants of an activation. The two functions at the end are not
+// inlined: every kernel would contain their code many times. The numbers f follow from the order of
+// the cases below (launch.curves).
 
 #define SELU_SCALE Number(1.0507009873554805)
 #define SELU_ALPHA Number(1.6732632423543772)
 #define FAR Number(1e4)
 
-// Comparisons, not fmin and fmax, which would lose a NaN.
+// With comparisons, because fmin and fmax would drop a NaN.
 template <typename Number>
 __device__ __forceinline__ Number at_least(Number z, Number low) { return z < low ? low : z; }
 
@@ -62,7 +62,7 @@ __device__ __forceinline__ Number softsign_derivative(Number z) {
     return r * r;
 }
 
-// z - tanh(z), and near 0, where this cancels, z w / (1 + w): tanh(z) = z / (1 + w),
+// z - tanh(z); near 0, where digits cancel, z w / (1 + w): tanh(z) = z / (1 + w),
 // w = z^2 / (3 + z^2 / (5 + ...))
 template <typename Number>
 __device__ __forceinline__ Number tanhshrink(Number z) {
@@ -108,7 +108,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
         case LHTAN:
             return z < zero ? Number(0.001) * z : z > one ? Number(0.001) * (z - one) + one : z;
         case RELU6: return between(z, zero, p);
-        // a fused p z + q is not 0 at its end
+        // Not p z + q, which as a fused operation is not exactly 0 at the end of the slope.
         case HARD_SIGMOID: return between(p * (z + q / p), zero, one);
         case HARD_SWISH:
             return at_least(z, Number(-3)) * (between(z + Number(3), zero, Number(6)) / Number(6));
@@ -142,7 +142,7 @@ __device__ __noinline__ Number curve(int f, Number z, Number p, Number q) {
     }
 }
 
-// f'(z), where `kept` is y = f(z), or z itself for those whose derivative is written with it
+// f'(z); `kept` is y = f(z), or z if the derivative is a function of z
 template <typename Number>
 __device__ __noinline__ Number curve_derivative(int f, Number kept, Number p, Number q) {
     const Number zero = Number(0), half = Number(0.5), one = Number(1);

@@ -1,7 +1,7 @@
-// Random bits, and dropout made of them. The generator is Philox 4x64 with 10 rounds (Salmon et al.
-// 2011, "Parallel random numbers: as easy as 1, 2, 3"): a function of (key, counter) without any
-// state, so that each thread computes its own numbers and all backends get the same ones. One call
-// makes four 64-bit words, which are eight 32-bit ones.
+// Random bits, and dropout with them. The generator is Philox 4x64 with 10 rounds (Salmon et al.
+// 2011, "Parallel random numbers: as easy as 1, 2, 3"): a function of (key, counter) without state,
+// so that each thread computes its own numbers and all backends get the same ones. One call returns
+// four 64-bit words, which are used as eight 32-bit words.
 
 struct Words {
     u64 at[4];
@@ -9,9 +9,9 @@ struct Words {
     __device__ unsigned half(int h) const { return (unsigned)(at[h / 2] >> (32 * (h % 2))); }
 };
 
-// Block number `block` of the stream that starts at the 256-bit counter (0, 0, step, use). NumPy's
-// Philox increments the counter before it makes the first block, and so do we. `block` stays below
-// 2^61: there is nothing to carry.
+// Block number `block` of the stream that starts at the 256-bit counter (0, 0, step, use). The
+// counter is incremented before the first block, as in NumPy's Philox. `block` is below 2^61, so
+// there is no carry.
 __device__ __forceinline__ Words philox(u64 block, u64 key0, u64 key1, const u64* counter) {
     Words w = {{block + 1, 0, counter[0], counter[1]}};
     for (int round = 0; round < 10; round++) {
@@ -25,13 +25,13 @@ __device__ __forceinline__ Words philox(u64 block, u64 key0, u64 key1, const u64
     return w;
 }
 
-// A thread makes one block of eight words, then the one a whole grid further on.
+// A thread computes one block of eight words, then the block one grid further on.
 #define FOR_BLOCKS(block, n) \
     for (i64 block = (i64)blockIdx.x * blockDim.x + threadIdx.x; block * 8 < (n); \
          block += (i64)gridDim.x * blockDim.x)
 
-// The counter (step, use) is read from device memory: a number that is passed in would be a
-// constant in a captured graph.
+// The counter (step, use) is read from device memory, because an argument would be a constant in a
+// captured graph.
 extern "C" __global__ void random_bits(unsigned* __restrict__ bits, i64 n, u64 key0, u64 key1,
                                        const u64* __restrict__ counter) {
     FOR_BLOCKS(block, n) {
@@ -41,9 +41,9 @@ extern "C" __global__ void random_bits(unsigned* __restrict__ bits, i64 n, u64 k
     }
 }
 
-// y = x keep * scale, keep = word >= threshold = round(p 2^32), scale = 1 / (1 - p). The product is
-// rounded as it is on the host: both factors in T. A dropped NaN is 0. V divides n, so that a
-// vector never runs over the end.
+// y = x keep scale, where keep = word >= threshold, threshold = round(p 2^32),
+// scale = 1 / (1 - p). The result is rounded as on the host: the scale is rounded to T first. A
+// dropped NaN is 0. V divides n, so no vector crosses the end.
 template <typename T, int V>
 __global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ keep, i64 n,
                         u64 threshold, double scale, u64 key0, u64 key1,
@@ -67,7 +67,7 @@ __global__ void dropout(const T* __restrict__ x, T* __restrict__ y, bool* __rest
     }
 }
 
-// dx = dy keep * scale, rounded as above.
+// dx = dy keep scale, rounded as above.
 template <typename T, int V>
 __global__ void dropout_dx(const T* __restrict__ dy, const bool* __restrict__ keep,
                            T* __restrict__ dx, double scale, i64 n) {

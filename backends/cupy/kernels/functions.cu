@@ -1,8 +1,7 @@
-// The activations of activations.py, for every kernel that ends or begins with one. `Number` is
-// float or double, and a NaN goes through every one of them. The activation is a template argument:
-// what is not asked for costs nothing.
+// The activations of activations.py that other kernels can apply. `Number` is float or double. If z
+// is NaN, so is f(z). The activation is a template argument, so the others cost nothing.
 
-// 1 / (1 + exp(-z)), all digits also where it is tiny; t is exp(-|z|), which cannot overflow.
+// 1 / (1 + exp(-z)), with full precision also for tiny results; t = exp(-|z|) cannot overflow.
 template <typename Number>
 __device__ __forceinline__ Number logistic(Number z, Number& t) {
     t = exp(-fabs(z));
@@ -14,7 +13,7 @@ template <int A, typename Number>
 __device__ __forceinline__ Number activate(Number z) {
     const Number scale = Number(1.7159), slope = Number(2.0 / 3.0);
     Number t;
-    // no comparison with a NaN is true
+    // If z is NaN, the comparison is false, and the result is NaN.
     if (A == RELU) return z < Number(0) ? Number(0) : z;
     if (A == SIGMOID) return logistic(z, t);
     if (A == TANH) return tanh(z);
@@ -22,7 +21,7 @@ __device__ __forceinline__ Number activate(Number z) {
     return z;
 }
 
-// f'(z), as a function of y = f(z): 0 where y has been rounded to its limit
+// f'(z), as a function of y = f(z): 0 if y was rounded to a limit of f
 template <int A, typename Number>
 __device__ __forceinline__ Number derivative(Number y) {
     const Number one = Number(1), scale = Number(1.7159);

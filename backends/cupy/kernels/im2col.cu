@@ -1,5 +1,5 @@
-// im2col lays every window out as a column, so that a convolution becomes one matrix product;
-// col2im is its adjoint.
+// im2col writes every window as a column, so that a convolution becomes a matrix product; col2im is
+// its adjoint.
 //
 //     x    (C, H, W, N)
 //     cols (C, KH, KW, OH, OW, N)
@@ -7,7 +7,7 @@
 
 template <typename T, int V>
 __global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Window w) {
-    // of one channel: (i, j, oy)
+    // rows (i, j, oy) of one channel
     const unsigned rows = (unsigned)w.KH * w.KW * w.OH;
     FOR_CHANNELS(c, C) FOR_ROWS(row, rows) {
         const int oy = row % w.OH, tap = row / w.OH;
@@ -27,9 +27,9 @@ __global__ void im2col(const T* __restrict__ x, T* __restrict__ cols, int C, Win
     }
 }
 
-// Each element of x was copied to several columns; its gradient is the sum of theirs. One thread
-// gathers them for its own element, in the order of the taps. Scattering would need atomic
-// additions, whose order, and so whose rounding, changes from run to run.
+// im2col copies an element of x to several columns, so its gradient is the sum of their gradients.
+// One thread adds them up for one element, in the order of the taps. A thread for each column would
+// need atomic additions, whose order, and so the rounding, changes from run to run.
 template <typename T, int V>
 __global__ void col2im(const T* __restrict__ cols, T* __restrict__ x, int C, Window w) {
     typedef typename Wide<T>::type Sum;

@@ -1,10 +1,10 @@
-// Max-pooling keeps the largest element of each window and where it stood; its backward pass sends
-// dy back there.
+// Max pooling keeps the largest element of each window and its position; the backward pass adds dy
+// to the gradient of that element.
 //
-//     x (C, H, W, N)     y, argmax, dy (C, OH, OW, N)     argmax = i * KW + j, the tap that won
+//     x (C, H, W, N)     y, argmax, dy (C, OH, OW, N)     argmax = i * KW + j, the tap of y
 
-// A NaN beats every number, so that it cannot hide, and the first of equal values stays. All
-// comparisons with a NaN are false, which is what makes v != v true for it.
+// A NaN is larger than every number, so that it is not hidden, and the first of equal values wins.
+// v != v is true only for a NaN.
 template <typename Number>
 __device__ __forceinline__ bool beats(Number v, Number best) {
     return v > best || (v != v && best == best);
@@ -18,7 +18,7 @@ __global__ void max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __re
     FOR_CHANNELS(c, C) FOR_ROWS(oy, w.OH) FOR_COLUMNS(ox, w.OW) FOR_SAMPLES(n, w.N, V) {
         Vec<T, V> best = {};
         Vec<Index, V> winner = {};
-        // taken whatever it is: -inf beats nothing, and yet it may be all there is
+        // The first element is taken without a comparison: all elements may be -inf.
         bool first = true;
         for (int i = 0; i < w.KH; i++) {
             const int iy = (int)oy * w.stride_h - w.top + i * w.dilation_h;
@@ -43,8 +43,8 @@ __global__ void max_pool(const T* __restrict__ x, T* __restrict__ y, Index* __re
     }
 }
 
-// As in col2im one thread gathers for one element of x: the dy of those windows that it won, in the
-// order of the taps.
+// As in col2im, one thread computes one element: the sum of the dy of all windows in which this
+// element of x is the largest, in the order of the taps.
 template <typename T, typename Index, int V>
 __global__ void max_pool_dx(const T* __restrict__ dy, const Index* __restrict__ argmax,
                             T* __restrict__ dx, int C, Window w) {
@@ -82,7 +82,7 @@ __global__ void max_pool_dx_of_cells(const T* __restrict__ dy, const Index* __re
         Vec<T, V> term = {};
         Vec<Index, V> winner = {};
         if (read) term = load<V>(dy + source), winner = load<V>(argmax + source);
-        // -0 becomes 0, as in a sum
+        // -0 becomes 0, as in a sum.
         for (int k = 0; k < V; k++) term.at[k] = T(Sum(0) + Sum(term.at[k]));
         for (int i = 0; i < w.stride_h; i++) {
             const int iy = (int)oy * w.stride_h - w.top + i;

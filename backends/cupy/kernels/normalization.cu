@@ -1,16 +1,15 @@
-// Batch normalisation of rows, which are channels: x (C, P), one pass for what is summed and one
-// for what is made of it. The first leaves one result for each piece of a row. The second begins
-// with merging them: every block does so for itself and in the same order, which costs less than a
-// launch in between.
+// Batch normalisation of rows, which are channels: x (C, P). The first pass computes sums, one
+// result for each piece of a row; the second uses them. Each block of the second pass merges the
+// results of its rows itself, always in the same order, which costs less than another launch.
 
-// Number of elements, mean, and sum of squares of the distances from the mean. Sums of x and x^2
-// would lose all digits of the variance where the mean is much larger than the deviation.
+// Number of elements, mean, and sum of squared differences from the mean. Sums of x and x^2 would
+// lose all digits of the variance if the mean is much larger than the standard deviation.
 template <typename Number>
 struct Moments {
     Number n, mean, squares;
 };
 
-// Chan, Golub and LeVeque 1983: the moments of two sets together.
+// The moments of the union of two sets (Chan, Golub and LeVeque 1983).
 struct Together {
     template <typename Number>
     __device__ Moments<Number> operator()(const Moments<Number>& a,
@@ -35,7 +34,7 @@ __global__ void batch_norm_moments(const T* __restrict__ x,
             Vec<T, V> turn[U];
             load_turn(turn, x + row * p.size, i, s.end);
             Moments<Number> some = {};
-            // equal elements have this mean, without a rounding error
+            // The sums are relative to this element: the mean of equal elements is then exact.
             const Number first = Number(turn[0].at[0]);
             for (int u = 0; u < U; u++) {
                 const bool there = i + u * STEP(V) < s.end;
@@ -60,8 +59,8 @@ __global__ void batch_norm_moments(const T* __restrict__ x,
     }
 }
 
-// y = f(gamma (x - mean) / sqrt(var + eps) + beta). With from_parts mean and var are made of the
-// pieces' moments first.
+// y = f(gamma (x - mean) / sqrt(var + eps) + beta). With from_parts, mean and var are computed from
+// the moments of the pieces and written; else they are given.
 template <typename T, int V, int A>
 __global__ void batch_norm(const T* __restrict__ x, T* __restrict__ y, const T* __restrict__ gamma,
                            const T* __restrict__ beta, T* mean, T* var, double eps, bool from_parts,
@@ -108,7 +107,7 @@ __global__ void batch_norm(const T* __restrict__ x, T* __restrict__ y, const T* 
     }
 }
 
-// A turn of dz = dy f'(y); y is not read where there is no activation.
+// A turn of dz = dy f'(y); y is not read if there is no activation.
 template <int A, int U, int V, typename T, typename Number>
 __device__ __forceinline__ void load_dz(Number (&dz)[U][V], const T* dy, const T* y, i64 i,
                                         i64 end) {
@@ -153,7 +152,7 @@ __global__ void batch_norm_sums(const T* __restrict__ dy, const T* __restrict__ 
             load_dz<A>(dz, dy + row * p.size, y + row * p.size, i, s.end);
             for (int u = 0; u < U; u++)
                 for (int k = 0; k < V; k++) {
-                    mine.dz += dz[u][k];                                // dz is 0 behind the end
+                    mine.dz += dz[u][k];                                // dz is 0 after the end
                     mine.dz_far += dz[u][k] * (Number(input[u].at[k]) - centre);
                 }
         }
@@ -165,8 +164,8 @@ __global__ void batch_norm_sums(const T* __restrict__ dy, const T* __restrict__ 
     }
 }
 
-// dbeta = sum dz, dgamma = sum dz x_hat, and with them dx = gamma / std (dz - dbeta / n - x_hat
-// dgamma / n)
+// dbeta = sum of dz, dgamma = sum of dz x_hat,
+// dx = gamma / std (dz - dbeta / n - x_hat dgamma / n)
 template <typename T, int V, int A>
 __global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x,
                               const T* __restrict__ y, T* __restrict__ dx,
@@ -211,9 +210,9 @@ __global__ void batch_norm_dx(const T* __restrict__ dy, const T* __restrict__ x,
     }
 }
 
-// running += momentum (batch's - running); correction = n / (n - 1) makes the variance unbiased. A
-// running mean that is too near to change moves by one unit in its last place: see
-// Backend.update_running.
+// running += momentum (value of the batch - running); correction = n / (n - 1) makes the variance
+// unbiased. A running mean that rounding would leave unchanged moves by one unit in its last place:
+// see Backend.update_running.
 template <typename T>
 __global__ void update_running(T* __restrict__ running_mean, T* __restrict__ running_var,
                                const T* __restrict__ mean, const T* __restrict__ var,

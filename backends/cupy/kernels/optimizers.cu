@@ -1,9 +1,9 @@
-// The rules of rules.py, one pass over the flat buffers each; the formulas are there. `hyper` is in
-// device memory, because a number that is passed in would be a constant in a captured graph. It is
-// cast first, as on the host: float32 stays float32; but 1 - b is computed in double, where it
-// keeps its digits.
+// The rules of rules.py, where the formulas are; each is one pass over the flat buffers. `hyper` is
+// in device memory, because an argument would be a constant in a captured graph. The numbers are
+// cast first, as on the host, so that float32 stays float32; but 1 - b is computed in double, so
+// that no digits are lost.
 
-// The larger of two numbers, or a NaN; and -1, 0 or 1, or a NaN.
+// `larger` is the larger of two numbers, `sign` is -1, 0 or 1; both return NaN if there is one.
 template <typename Number>
 __device__ __forceinline__ Number larger(Number old, Number fresh) {
     return old < fresh || fresh != fresh ? fresh : old;
@@ -13,8 +13,8 @@ __device__ __forceinline__ Number sign(Number x) {
     return x > Number(0) ? Number(1) : x < Number(0) ? Number(-1) : x;
 }
 
-// A rule moves one weight w, given its gradient g and its slots; bit s of `held` says whether slot
-// s is used. The backend finds the struct by the name of the rule: Sgd for "sgd".
+// A rule updates one weight w, given its gradient g and its slots; bit s of `held` says whether
+// slot s is used. The backend finds the struct by the name of the rule: Sgd for "sgd".
 
 // hyper = (lr, mu, decay)
 template <typename Number, bool AHEAD>
@@ -150,8 +150,8 @@ struct Adadelta {
     }
 };
 
-// hyper = (lr, alpha, eps, decay, mu); slots are the mean square, the mean of a centred one, the
-// velocity with momentum
+// hyper = (lr, alpha, eps, decay, mu); the slots are the mean square, the mean (if centred) and the
+// velocity (with momentum)
 template <typename Number>
 struct Rmsprop {
     static const int SLOTS = 3;
@@ -209,7 +209,7 @@ struct Lion {
     }
 };
 
-// A slot that is not used is neither read nor written, wherever it points.
+// A slot that is not used is neither read nor written.
 template <typename T, int V, template <typename> class Rule>
 __global__ void update(T* __restrict__ w, const T* __restrict__ g, T* __restrict__ slot0,
                        T* __restrict__ slot1, T* __restrict__ slot2,

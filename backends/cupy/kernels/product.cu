@@ -1,41 +1,41 @@
-// Matrix products, and convolutions as matrix products whose second operand is never written down.
+// Matrix products, and convolutions as matrix products whose second operand is not in memory.
 //
-//     C (M, N) = A (M, K) B (K, N)     then C = f(C + bias), or C += for gradients that add up
+//     C (M, N) = f(A (M, K) B (K, N) + bias), or C += for gradients that accumulate
 //
 //     convolution          A = W (F, C*KH*KW)      B = im2col(x) (C*KH*KW, OH*OW*N)
 //     filter gradient      A = dy (F, OH*OW*N)     B = im2col(x)^T
 //     input gradient       a convolution of dy with flipped filters (stride 1)
 //
-// A block computes one tile of C. It walks along k in steps of TILE_K: while it multiplies one pair
-// of tiles in shared memory, the next ones are on their way. Where C has too few tiles for all
-// multiprocessors, the walk is split among several blocks; each leaves its sum in a workspace, and
-// add_splits adds them.
+// A block computes one tile of C in a loop along k in steps of TILE_K: while it multiplies one pair
+// of tiles in shared memory, the next pairs are copied. If C has too few tiles for all
+// multiprocessors, several blocks share the loop of one tile; each writes its sum to a workspace,
+// and add_splits adds the sums.
 
 struct Product {
-    // elements from one line of an array to the next
+    // number of elements from one line of an array to the next
     i64 lda, ldb, ldc;
     i64 a_group, b_group, c_group;                  // and from one group of channels to the next
     int M, N, K;                                    // of one group
-    // blocks that share a tile of C, steps of TILE_K for each of them
+    // number of blocks that share a tile of C, number of steps of TILE_K of each of them
     int splits, steps;
-    // may 16 bytes of A, of B, four elements of C be moved at once?
+    // Whether 16 bytes of A, 16 bytes of B, and four elements of C can be moved at once.
     int wide_a, wide_b, wide_c;
     int has_bias, activation, accumulate;
 };
 
 // --- arithmetic ----------------------------------------------------------------------------------
 
-// In what a product is computed: elements, sums, tiles in flight.
+// The arithmetic of a product: type of the elements, size of a step, number of tiles in flight.
 template <typename T>
 struct Fma { typedef T Element; static constexpr int TILE_K = 16, STAGES = 2; };
 struct Tf32 { typedef float Element; static constexpr int TILE_K = 16, STAGES = 3, S = 1; };
 struct Half { typedef __half Element; static constexpr int TILE_K = 32, STAGES = 3, S = 2; };
 
-// elements of a tile of which a thread takes more than of a small one
+// From this number of elements of a tile on, a thread takes more of them than in a small tile.
 constexpr int LARGE = 128 * 128;
 
-// The sums of one thread, by ordinary arithmetic: rows ty, ty + TY, .. and columns tx, tx + 16, ..
-// of the tile.
+// The sums of one thread, computed without the matrix units: rows ty, ty + TY, .. and columns tx,
+// tx + 16, .. of the tile.
 template <class Math, int BM, int BN>
 struct SimpleSums {
     typedef typename Wide<typename Math::Element>::type Number;
@@ -56,7 +56,7 @@ struct SimpleSums {
         }
     }
 
-    // The sums to where they belong in a tile of C, whose rows are STRIDE apart.
+    // Writes the sums into a tile of C, whose rows are STRIDE elements apart.
     __device__ __forceinline__ void lay_out(Number* tile) const {
         const int ty = threadIdx.x / TX, tx = threadIdx.x % TX;
 #pragma unroll
@@ -67,8 +67,8 @@ struct SimpleSums {
     }
 };
 
-// One 32-bit register of what the matrix units multiply: a TF32 number, or the halves at k and k +
-// 1.
+// One 32-bit register of an operand of the matrix units: a TF32 number, or the halves at k and
+// k + 1.
 template <class Tile>
 __device__ __forceinline__ unsigned fragment(const float* tile, int r, int k) {
     return to_tf32(tile[Tile::at(r, k)]);
@@ -80,11 +80,11 @@ __device__ __forceinline__ unsigned fragment(const __half* tile, int r, int k) {
     return bits[Tile::at(r, k)] | (unsigned)bits[Tile::at(r, k + 1)] << 16;
 }
 
-// The sums of one thread of a warp that multiplies by the matrix units; ptx.cu says which ones a
-// thread holds.
+// The sums of one thread of a warp, computed by the matrix units; ptx.cu says which sums a thread
+// holds.
 template <class Math, int BM, int BN>
 struct WarpSums {
-    // the part of the tile that is one warp's
+    // rows and columns of one warp's part of the tile
     static constexpr int WM = BM * BN >= LARGE ? 64 : 32, WN = WM;
     static constexpr int S = Math::S, MT = WM / 16, NT = WN / 8,
                          THREADS = 32 * (BM / WM) * (BN / WN), STRIDE = BN + 8;
@@ -96,7 +96,7 @@ struct WarpSums {
     template <class TileA, class TileB, typename T>
     __device__ __forceinline__ void multiply(const T* a, const T* b) {
         const int t = threadIdx.x % 4, g = threadIdx.x % 32 / 4;
-        __syncwarp();                       // the matrix units want all threads of the warp at once
+        __syncwarp();                       // the matrix units need all threads of the warp
 #pragma unroll
         for (int k = S * t; k < Math::TILE_K; k += 8 * S) {
             unsigned rows[MT][4], columns[NT][2];
@@ -133,7 +133,7 @@ template <typename T, int BM, int BN> struct SumsOf<Fma<T>, BM, BN> {
     typedef SimpleSums<Fma<T>, BM, BN> type;
 };
 
-// --- what becomes of a sum -----------------------------------------------------------------------
+// --- bias, activation, store ---------------------------------------------------------------------
 
 template <typename Number>
 __device__ __forceinline__ Number activate(int activation, Number z) {
@@ -160,8 +160,8 @@ __device__ __forceinline__ void finish(const Vec<Number, V>& sum, const T* bias,
     store(out, y);
 }
 
-// A block's tile of sums, whose first element belongs at (row, column): to the workspace or
-// finished, in 16 bytes at a time.
+// Writes the tile of sums of a block, whose first element is (row, column) of C: to the workspace
+// if there are splits, else finished to C; V elements at a time.
 template <class Sums, int BM, int BN, int V, typename T, typename Number>
 __device__ __forceinline__ void finish_tile(const Number* tile, int row, int column, const T* bias,
                                             T* out, Number* workspace, const Product& p) {
@@ -176,8 +176,8 @@ __device__ __forceinline__ void finish_tile(const Number* tile, int row, int col
 
 // --- the kernel ----------------------------------------------------------------------------------
 
-// IMAGE: b is an image (channels, H, W, N) that is read through the window w, and B its columns
-// (ACROSS_K), or the columns' transpose (ALONG_K). Launched with THREADS threads for each (tile,
+// IMAGE: b is an image (channels, H, W, N) that is read through the window w; B is its columns
+// (ACROSS_K) or their transpose (ALONG_K). There is one block of THREADS threads for each (tile,
 // split, group).
 template <class Math, int BM, int BN, int A, int B, bool IMAGE>
 __global__ void __launch_bounds__(SumsOf<Math, BM, BN>::type::THREADS)
@@ -192,9 +192,9 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     constexpr int THREADS = Sums::THREADS, STAGES = Math::STAGES, TILE_K = Math::TILE_K;
 
     T* tiles = (T*)shared_memory();                                     // STAGES pairs of tiles
-    // of B's BN columns (IMAGE)
+    // positions of the BN columns of B (IMAGE)
     Place* columns = (Place*)(tiles + STAGES * (TileA::SIZE + TileB::SIZE));
-    // of STAGES * TILE_K places along k
+    // positions of STAGES * TILE_K indices k
     Place* along = columns + BN;
     const unsigned tiles_m = (p.M + BM - 1) / BM;
     const int row = blockIdx.x % tiles_m * BM, column = blockIdx.x / tiles_m * BN;
@@ -203,17 +203,17 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     a += group * p.a_group + (A == ALONG_K ? row * p.lda : row);
     b += group * p.b_group + (IMAGE ? 0 : B == ALONG_K ? column * p.ldb : column);
 
-    // In a convolution k is a tap and a column a pixel; in the filter gradient it is the
-    // other way round.
+    // In a convolution k is a tap and a column is a pixel; in the filter gradient k is a pixel and
+    // a column is a tap.
     auto place = [&](bool of_k, int at) {
         return (B == ACROSS_K) == of_k ? tap(at, of_k ? p.K : p.N, w)
                                        : pixel(at, of_k ? p.K : p.N, w);
     };
-    auto look_up = [&](int step) {                                      // where step's k's lie
+    auto look_up = [&](int step) {                                      // positions of its k
         const int k = threadIdx.x;
         if (IMAGE && k < TILE_K) along[step % STAGES * TILE_K + k] = place(true, step * TILE_K + k);
     };
-    // starts the copies of a step's tiles
+    // Starts to copy the tiles of a step.
     auto fetch = [&](int step) {
         if (step < last) {
             T* to_a = tiles + step % STAGES * (TileA::SIZE + TileB::SIZE);
@@ -241,7 +241,7 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
                                                            p.K - k);
             }
         }
-        // also without a copy: groups are counted
+        // Also if nothing was copied, because groups are counted.
         copies_commit();
     };
 
@@ -254,7 +254,7 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     Sums sums;
     for (int step = first; step < last; step++) {
         copies_wait<STAGES - 2>();
-        // this step's tiles are there, and the previous step's are free
+        // This step's tiles have arrived, and the previous step's are free
         __syncthreads();
         fetch(step + STAGES - 1);
         if (step + STAGES < last) look_up(step + STAGES);
@@ -263,7 +263,7 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     }
 
     copies_wait<0>();
-    // the tiles are not read any more: their memory is used for the sums
+    // The tiles are no longer read; their memory is used for the sums.
     __syncthreads();
     Number* tile = (Number*)shared_memory();
     sums.lay_out(tile);
@@ -275,8 +275,8 @@ product(const typename Math::Element* __restrict__ a, const typename Math::Eleme
     else finish_tile<Sums, BM, BN, 1>(tile, row, column, bias, out, workspace, p);
 }
 
-// The sums of all splits. Thread ty of a column adds every blockDim.y-th of them, then thread 0
-// what its neighbours have: an order that follows from the number of splits.
+// Adds the sums of all splits. Thread ty of a column adds every blockDim.y-th sum, then thread 0
+// adds the results of the others: the order depends only on the number of splits.
 template <typename T>
 __global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace,
                            const T* __restrict__ bias, T* out, int groups, Product p) {
@@ -302,7 +302,7 @@ __global__ void add_splits(const typename Wide<T>::type* __restrict__ workspace,
         }
 }
 
-// Flipped filters, with inputs and outputs exchanged:
+// Flipped filters, with input and output channels exchanged:
 //     turned[g, c, f, i, j] = W[g, f, c, KH - 1 - i, KW - 1 - j]
 template <typename T>
 __global__ void turn_filters(const T* __restrict__ W, T* __restrict__ turned, int groups, int F,

@@ -1,18 +1,18 @@
-// What C++ has no words for: copies that go on while a thread computes, and the matrix units. In
-// the GPU's own assembly (PTX), for every architecture since sm_80. The CPU shim of the tests has
-// these functions under the same names.
+// Operations that C++ does not have: asynchronous copies, and the matrix units. They are written in
+// PTX, the assembly language of the GPU, for every architecture from sm_80 on. The CPU shim of the
+// tests has functions of the same names.
 
 #ifdef __CUDACC__
 
-// The shared memory that a launch asked for.
+// The dynamic shared memory of the launch.
 __device__ __forceinline__ unsigned char* shared_memory() {
     extern __shared__ __align__(16) unsigned char bytes[];
     return bytes;
 }
 
-// Starts to copy BYTES (4, 8 or 16, or the size of one element) from global to shared memory, or
-// zeros where the source is not valid; it is then not read. The copy can be seen after copies_wait
-// and a barrier, and what lay there may be read until the barrier before.
+// Starts to copy BYTES bytes (4, 8 or 16, or the size of one element) from global to shared memory.
+// If the source is not valid, it is not read, and zeros are written. The copy is visible after
+// copies_wait and a barrier; the previous content may be read until the barrier before this call.
 template <int BYTES>
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool valid) {
 #if __CUDA_ARCH__ >= 800
@@ -32,14 +32,14 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool vali
 #endif
 }
 
-// Copies are counted in groups: everything that was started since the last call is one.
+// Copies are counted in groups: all copies started since the last call form one group.
 __device__ __forceinline__ void copies_commit() {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
 
-// Waits until this thread's copies have arrived, but for the last PENDING groups.
+// Waits until the copies of this thread are complete, except those of the last PENDING groups.
 template <int PENDING>
 __device__ __forceinline__ void copies_wait() {
 #if __CUDA_ARCH__ >= 800
@@ -47,8 +47,7 @@ __device__ __forceinline__ void copies_wait() {
 #endif
 }
 
-// Rounded to the 10 bits of TF32's fraction, to the nearest; the matrix units would cut the others
-// off.
+// Rounds to nearest, to the 10 fraction bits of TF32; the matrix units would truncate.
 __device__ __forceinline__ unsigned to_tf32(float v) {
     unsigned bits = 0;
 #if __CUDA_ARCH__ >= 800
@@ -57,10 +56,12 @@ __device__ __forceinline__ unsigned to_tf32(float v) {
     return bits;
 }
 
-// One warp: D (16 MT x 8 NT) += A (16 MT x 8 S) B (8 S x 8 NT), S elements to a register: one TF32
-// number or two halves. With g = lane / 4 and t = lane % 4 a thread holds, of each 16 x 8 piece of
-// D, rows g and g + 8 in columns 2 t and 2 t + 1; of A rows g, g + 8, g, g + 8 at k = S t, S t, S t
-// + 4 S, S t + 4 S; of B column g at k = S t and S t + 4 S.
+// One warp: D (16 MT x 8 NT) += A (16 MT x 8 S) B (8 S x 8 NT), with S elements per register: one
+// TF32 number or two halves. With g = lane / 4 and t = lane % 4, a thread holds
+//
+//     of each 16 x 8 piece of D   rows g and g + 8 in columns 2 t and 2 t + 1
+//     of A                        rows g, g + 8, g, g + 8 at k = S t, S t, S t + 4 S, S t + 4 S
+//     of B                        column g at k = S t and S t + 4 S
 template <int S, int MT, int NT>
 __device__ __forceinline__ void warp_multiply(float (&d)[MT][NT][4], const unsigned (&a)[MT][4],
                                               const unsigned (&b)[NT][2]) {
@@ -82,7 +83,7 @@ __device__ __forceinline__ void warp_multiply(float (&d)[MT][NT][4], const unsig
                     : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]),
                       "r"(b[j][0]), "r"(b[j][1]));
 #else
-    __trap();       // the backend asks for no matrix units where there are none
+    __trap();       // before sm_80 the backend does not use the matrix units
 #endif
 }
 

@@ -1,31 +1,32 @@
-// How rows of many elements are read, and added up in an order that no launch changes.
+// Reading long rows, and adding up their elements in an order that does not depend on the launch.
 //
-// Every row of `size` elements is cut into `per_row` pieces of `length` elements, so that few long
-// rows keep a whole GPU busy; pieces depend on the shape alone. A block takes one piece of as many
-// rows as it has threadIdx.y, and the threads threadIdx.x lie side by side along a row, V elements
+// Every row of `size` elements is cut into `per_row` pieces of `length` elements, so that a few
+// long rows are enough for a whole GPU; the pieces depend only on the shape. A block takes one
+// piece of blockDim.y rows. Threads with neighbouring threadIdx.x take neighbouring elements, V
 // each.
 
-// of a block: what memory is reserved for; launch.py's THREADS
+// The largest block, for which shared memory is reserved; THREADS in launch.py.
 #define MOST_THREADS 256
 
-// launch.py fills this in: the same fields in the same order. V divides size and length.
+// launch.py fills in this struct and has the same fields in the same order. V divides size and
+// length.
 struct Pieces {
     i64 size, length;
     int rows, per_row;
 };
 
-// All threads of a block make the same turns, so they may wait for each other inside.
+// All threads of a block do the same number of turns, so there may be barriers in the loop.
 #define FOR_ROW_GROUPS(first, p) \
     for (i64 first = (i64)blockIdx.y * blockDim.y; first < (p).rows; \
          first += (i64)gridDim.y * blockDim.y)
-// From the last rows to the first: a second pass begins with what the first one read last, as far
-// as it is in the cache.
+// From the last rows to the first: a second pass begins with the rows that the first pass read
+// last, because they may still be in the cache.
 #define FOR_ROW_GROUPS_BACK(first, p) \
     for (i64 first = (((p).rows - 1) / (i64)blockDim.y - blockIdx.y) * blockDim.y; first >= 0; \
          first -= (i64)gridDim.y * blockDim.y)
 #define FOR_PIECES(piece, p) for (int piece = blockIdx.x; piece < (p).per_row; piece += gridDim.x)
 
-// Elements begin .. end - 1 of one row; none for a thread whose row does not exist.
+// Elements begin .. end - 1 of one row; empty if the row does not exist.
 struct Span {
     i64 begin, end;
 };
@@ -35,9 +36,8 @@ __device__ __forceinline__ Span span(const Pieces& p, i64 row, int piece) {
     return {begin, row < p.rows ? end : begin};
 }
 
-// A thread's way through a span, or through one long array: U vectors at a time, because what comes
-// from memory arrives late, and so much of it has to be on its way. Vector u of a turn lies u *
-// STEP behind i.
+// The loop of a thread over a span, or over one long array. A turn loads U vectors, so that several
+// loads are in flight. Vector u of a turn begins at i + u * STEP.
 #define STEP(V) ((i64)blockDim.x * (V))
 #define FOR_SPAN(i, s, U, V) \
     for (i64 i = (s).begin + threadIdx.x * (V); i < (s).end; i += (U) * STEP(V))
@@ -45,7 +45,7 @@ __device__ __forceinline__ Span span(const Pieces& p, i64 row, int piece) {
     for (i64 i = ((i64)blockIdx.x * (U) * blockDim.x + threadIdx.x) * (V); i < (n); \
          i += (U) * STEP(V) * gridDim.x)
 
-// The U vectors of a turn; zeros behind the end.
+// Loads the U vectors of a turn; zeros after the end.
 template <int U, int V, typename T>
 __device__ __forceinline__ void load_turn(Vec<T, V> (&turn)[U], const T* from, i64 i, i64 end) {
 #pragma unroll
@@ -55,9 +55,8 @@ __device__ __forceinline__ void load_turn(Vec<T, V> (&turn)[U], const T* from, i
     }
 }
 
-// `store`, to global memory only. In some loops the compiler takes the store of a struct apart
-// again and writes element by element; 16 bytes are therefore written in the GPU's own words, which
-// it leaves alone.
+// `store` for global memory only. In some loops the compiler splits the store of a struct into
+// stores of single elements; 16 bytes are therefore stored in PTX, which it does not split.
 template <typename T, int V>
 __device__ __forceinline__ void store_whole(T* to, const Vec<T, V>& value) {
 #ifdef __CUDACC__
@@ -79,17 +78,17 @@ __device__ __forceinline__ void store_turn(T* to, i64 i, i64 end, const Vec<T, V
         if (i + u * STEP(V) < end) store_whole(to + i + u * STEP(V), turn[u]);
 }
 
-// --- what the threads of a block put together ----------------------------------------------------
+// --- reductions over the threads of a block ------------------------------------------------------
 
-// The values of `lanes` threads (a power of two) merged in pairs, and pairs of pairs; all of them
-// get the result. The lanes lie `stride` threads apart: 1 along threadIdx.x, blockDim.x along
-// threadIdx.y. All threads of a block must come.
+// Merges the values of `lanes` threads (a power of two) in a tree; all of them get the result. The
+// lanes are `stride` threads apart: 1 along threadIdx.x, blockDim.x along threadIdx.y. All threads
+// of the block must call this.
 template <typename Value, typename Merge>
 __device__ __forceinline__ Value over_lanes(const Value& mine, unsigned lane, unsigned lanes,
                                             unsigned stride, Merge merge) {
     __shared__ Value all[MOST_THREADS];
     const unsigned slot = threadIdx.y * blockDim.x + threadIdx.x;
-    // the result of the call before has been read
+    // After this barrier, the result of the call before has been read
     __syncthreads();
     all[slot] = mine;
     for (unsigned half = lanes / 2; half > 0; half /= 2) {

@@ -1,15 +1,14 @@
-// Softmax over the first axis, and the cross entropy that ends with it: z (K, P), P = H W N or just
-// N.
+// Softmax over the first axis, and the cross entropy with it: z (K, P), with P = H W N or P = N.
 //
-// Neighbouring threads threadIdx.x take neighbouring samples, V each; where there are few samples
-// the classes are spread over threadIdx.y, and what its threads find out is merged. The classes are
-// read several times, but the first time only they come from far: a block's samples fit into its
-// cache.
+// Neighbouring threads threadIdx.x take neighbouring samples, V each. If there are few samples, the
+// classes are spread over threadIdx.y, and the results of these threads are merged. The classes are
+// read several times, but only the first time from global memory: the samples of a block fit into
+// the cache.
 
 #define FOR_CLASSES(k, K) for (int k = threadIdx.y; k < (K); k += blockDim.y)
 
-// All threads of a block make the same turns: a thread without samples repeats the last ones and
-// stores nothing.
+// All threads of a block do the same number of turns: a thread without samples computes the last
+// ones again and stores nothing.
 #define FOR_SAMPLE_GROUPS(first, P, V) \
     for (i64 first = (i64)blockIdx.x * STEP(V); first < (P); first += STEP(V) * gridDim.x)
 
@@ -19,7 +18,7 @@ __device__ __forceinline__ i64 own_sample(i64 first, i64 P) {
     return n < P ? n : P - V;
 }
 
-// Each sample's value merged over the classes' threads.
+// Merges the values of each sample over the threads that share its classes.
 template <typename Number, int V, typename Merge>
 __device__ __forceinline__ void over_classes(Number (&value)[V], Merge merge) {
     if (blockDim.y > 1)
@@ -27,7 +26,7 @@ __device__ __forceinline__ void over_classes(Number (&value)[V], Merge merge) {
             value[v] = over_lanes(value[v], threadIdx.y, blockDim.y, blockDim.x, merge);
 }
 
-// The largest z of each sample, and the sum of exp(z - largest): shifted so, nothing overflows.
+// The largest z of each sample, and the sum of exp(z - largest), which cannot overflow.
 template <typename Number, typename T, int V>
 __device__ __forceinline__ void top_and_total(const T* z, int K, i64 P, Number (&top)[V],
                                               Number (&total)[V]) {
@@ -55,7 +54,7 @@ __global__ void softmax(const T* __restrict__ z, T* __restrict__ y, int K, i64 P
         Number top[V], total[V];
         top_and_total(z + n, K, P, top, total);
         if (first + threadIdx.x * V >= P) continue;
-        // a division for each class would be slow
+        // One division per sample, because divisions are slow.
         for (int v = 0; v < V; v++) total[v] = Number(1) / total[v];
 #pragma unroll 4
         FOR_CLASSES(k, K) {
@@ -93,8 +92,8 @@ __global__ void softmax_backward(const T* __restrict__ dy, const T* __restrict__
     }
 }
 
-// losses (N,): each sample's -log softmax(z)_label; dz = (softmax(z) - 1 at the label) / N. As in
-// base.py a label that is no class is a target of zeros.
+// losses (N,) = -log softmax(z)_label of each sample; dz = (softmax(z) - 1 at the label) / N. As in
+// base.py, a label that is not a class is a target of zeros.
 template <typename T, int V>
 __global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __restrict__ labels,
                                         T* __restrict__ dz,
@@ -127,13 +126,13 @@ __global__ void cross_entropy_of_labels(const T* __restrict__ z, const i64* __re
     }
 }
 
-// weight value, where 0 times anything is 0, also 0 times an infinity or a NaN.
+// weight value, but 0 if the weight is 0, also if the value is infinite or NaN.
 template <typename Number>
 __device__ __forceinline__ Number weighed(Number weight, Number value) {
     return weight == Number(0) ? Number(0) : weight * value;
 }
 
-// losses (N,): each sample's -sum over k of t_k log softmax(z)_k; dz = (softmax(z) sum(t) - t) / N
+// losses (N,) = -sum over k of t_k log softmax(z)_k; dz = (softmax(z) sum(t) - t) / N
 template <typename T, int V>
 __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, T* __restrict__ dz,
                               typename Wide<T>::type* __restrict__ losses, int K, i64 N) {
@@ -171,7 +170,7 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
     }
 }
 
-// loss () = the mean of losses (N,), by one block
+// loss () = mean of losses (N,), computed by one block
 template <typename T>
 __global__ void mean_of_losses(const typename Wide<T>::type* __restrict__ losses,
                                T* __restrict__ loss, i64 N) {

@@ -1,13 +1,13 @@
-// Tiles in shared memory: how they lie there, and how they are filled from a matrix or from the
-// windows of an image.
+// Tiles in shared memory: their layout, and how they are filled from a matrix or from the windows
+// of an image.
 //
-// A tile holds R rows of an operand (rows of A, columns of B) at TILE_K places along k, the axis
-// that is summed over. It lies as its source does, with that axis running ALONG_K or ACROSS_K, so
-// that each copy is straight, 16 bytes wide where the source allows. The padding of its lines keeps
-// the threads of a warp, which then read 8 rows at 4 k's each, in different banks of the shared
+// A tile holds R rows of an operand (rows of A, columns of B) for TILE_K indices along k, the axis
+// that is summed over. Its order is that of its source, ALONG_K or ACROSS_K, so that copies are
+// contiguous, 16 bytes wide if the source allows. Its lines are padded: the threads of a warp read
+// 8 rows at 4 values of k at once, and the padding puts them into different banks of the shared
 // memory.
 
-enum Order { ALONG_K, ACROSS_K };       // which way neighbours in memory lie
+enum Order { ALONG_K, ACROSS_K };       // direction of neighbours in memory
 
 template <typename T, int R, int TILE_K, int ORDER>
 struct Tile {
@@ -24,9 +24,9 @@ struct Tile {
     }
 };
 
-// Starts to fill a tile from a matrix whose lines are `ld` elements apart; `from` is the tile's
-// first element. What lies past the end of the matrix, `rows` and `depth` (along k) elements on,
-// becomes 0. All THREADS of the block take part.
+// Starts to fill a tile from a matrix whose lines are `ld` elements apart; `from` is the first
+// element of the tile. From there, the matrix has `rows` rows and `depth` elements along k left;
+// elements outside of it become 0. All THREADS threads of the block take part.
 template <class Tile, int THREADS, int V, int ORDER, typename T>
 __device__ __forceinline__ void fill_from_matrix(T* tile, const T* from, i64 ld, int rows,
                                                  int depth) {
@@ -41,15 +41,15 @@ __device__ __forceinline__ void fill_from_matrix(T* tile, const T* from, i64 ld,
     }
 }
 
-// Where the windows of an image read: the element that tap k = (c, i, j) sees from pixel p = (oy,
-// ox, n) lies at the sum of two offsets, one of p alone and one of k alone, and is on the image if
-// the sums of their rows and columns are.
+// A position in an image. Tap k = (c, i, j) of output pixel p = (oy, ox, n) reads the element at
+// the sum of two positions, one that depends on p and one that depends on k. The element is on the
+// image if the sums of the rows and of the columns are.
 struct Place {
     i64 offset;
     int y, x;
 };
 
-constexpr int NOWHERE = -(1 << 29);     // far outside of any image, whatever is added
+constexpr int NOWHERE = -(1 << 29);     // outside of every image, also after an addition
 
 __device__ __forceinline__ Place pixel(unsigned p, unsigned pixels, const Window& w) {
     if (p >= pixels) return {0, NOWHERE, NOWHERE};
@@ -65,8 +65,8 @@ __device__ __forceinline__ Place tap(unsigned k, unsigned taps, const Window& w)
     return {(((i64)c * w.H + y) * w.W + x) * w.N, y, x};
 }
 
-// Starts to fill a tile from an image: rows[r] and along[k] say where its element (r, k) comes
-// from. V of them in line are samples of one pixel.
+// Starts to fill a tile from an image: its element (r, k) comes from rows[r] + along[k]. V
+// neighbours are samples of one pixel.
 template <class Tile, int THREADS, int V, int ORDER, typename T>
 __device__ __forceinline__ void fill_from_image(T* tile, const T* image, const Place* rows,
                                                 const Place* along, const Window& w) {

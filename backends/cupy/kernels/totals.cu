@@ -1,17 +1,17 @@
-// What the steps of an epoch add up: loss, hits, samples.
+// The sums over the steps of an epoch: loss, hits, samples.
 
 #define MOST 1024       // threads of the one block
 
-// Whether v stands before `best` in the order of argmax: a NaN is larger than every number, and
+// Whether v is larger than `best` in the order of argmax: a NaN is larger than every number and
 // equal to other NaNs.
 template <typename Number>
 __device__ __forceinline__ bool larger(Number v, Number best) {
     return v > best || (v != v && best == best);
 }
 
-// The first of the largest elements of column n of a (K, N), for the threads with threadIdx.y == 0.
-// Threads that lie along y share a column: each looks at every blockDim.y-th element. All threads
-// of the block must call this, whatever their n.
+// Index of the first of the largest elements in column n of a (K, N), for the threads with
+// threadIdx.y == 0. Threads with the same threadIdx.x share a column: each reads every
+// blockDim.y-th element. All threads of the block must call this, also those with n >= N.
 template <typename T>
 __device__ int first_largest(const T* __restrict__ a, int K, int N, int n) {
     __shared__ T value[MOST];
@@ -34,11 +34,11 @@ __device__ int first_largest(const T* __restrict__ a, int K, int N, int n) {
             if (larger(v, best) || (!larger(best, v) && index[other] < at))
                 best = v, at = index[other];
         }
-    __syncthreads();            // the next column comes into the same memory
+    __syncthreads();            // the next column uses the same memory
     return at;
 }
 
-// The class of sample n: a label that is given, or the largest of its shares (K, N).
+// The class of sample n: its label, or the largest of its class probabilities (K, N).
 __device__ __forceinline__ i64 class_of(const i64* __restrict__ labels, int, int N, int n) {
     return n < N ? labels[n] : -1;
 }
@@ -48,8 +48,8 @@ __device__ __forceinline__ i64 class_of(const T* __restrict__ shares, int K, int
     return first_largest(shares, K, N, n);
 }
 
-// sums += (N loss, how many of the outputs y (K, N) are largest at their class, N), by one block.
-// Without `classes` y and target are not looked at.
+// sums += (N loss, number of samples whose output y (K, N) is largest at their class, N), computed
+// by one block. Without `classes`, y and target are not read.
 template <typename T, typename Target>
 __global__ void __launch_bounds__(MOST)
 tally(double* __restrict__ sums, const T* __restrict__ loss, const T* __restrict__ y,
