@@ -285,28 +285,29 @@ ACTIVATIONS: dict[str, Activation] = {
     "selu": Activation(lambda xp, z: SELU_SCALE * elu(xp, z, SELU_ALPHA),
                        lambda xp, z: SELU_SCALE * elu_derivative(xp, z, SELU_ALPHA), of="z",
                        init="lecun_normal"),
-    "celu": Activation(lambda xp, z,
-                       alpha: xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0) / alpha),
-                       lambda xp, z, alpha: xp.exp(xp.minimum(z, 0) / alpha), of="z",
-                       constants={"alpha": 1.0}, init=HALF),
+    "celu": Activation(
+        lambda xp, z, alpha: xp.maximum(z, 0) + alpha * xp.expm1(xp.minimum(z, 0) / alpha),
+        lambda xp, z, alpha: xp.exp(xp.minimum(z, 0) / alpha), of="z", constants={"alpha": 1.0},
+        init=HALF),
     "relie": rectifier(1.0, 0.01),
     "ramp": rectifier(1.1, 0.1),
     "leaky_relu": Activation(lambda xp, z, slope: xp.maximum(z, 0) + slope * xp.minimum(z, 0),
-                        lambda xp, y, slope: pick(xp, y > 0, 1.0, slope, y),
+                             lambda xp, y, slope: pick(xp, y > 0, 1.0, slope, y),
                              constants={"slope": 0.01}, init=HALF),
     "abs": Activation(lambda xp, z: xp.abs(z), lambda xp, z: xp.sign(z), of="z"),
     "plse": Activation(plse, lambda xp, z: pick(xp, xp.abs(z) > 4, 0.01, 0.125, z), of="z"),
     "stair": Activation(stair, lambda xp, y: y != xp.floor(y)),
-    "hardtanh": Activation(lambda xp, z, low, high: xp.clip(z, low, high), lambda xp, y, low,
-                           high: (y > low) & (y < high),
-                          constants={"low": -1.0, "high": 1.0}),
+    "hardtanh": Activation(lambda xp, z, low, high: xp.clip(z, low, high),
+                           lambda xp, y, low, high: (y > low) & (y < high),
+                           constants={"low": -1.0, "high": 1.0}),
     "lhtan": Activation(lhtan, lambda xp, z: pick(xp, (z > 0) & (z < 1), 1.0, 0.001, z), of="z"),
-    "relu6": Activation(lambda xp, z, limit: xp.clip(z, 0, limit), lambda xp, y,
-                        limit: (y > 0) & (y < limit), constants={"limit": 6.0}, init=HALF),
-    "hard_sigmoid": Activation(lambda xp, z, alpha, beta: xp.clip(alpha * (z + beta / alpha), 0, 1),
-                               lambda xp, y, alpha,
-                               beta: pick(xp, (y > 0) & (y < 1), alpha, 0.0, y),
-                               constants={"alpha": 1 / 6, "beta": 0.5}),
+    "relu6": Activation(lambda xp, z, limit: xp.clip(z, 0, limit),
+                        lambda xp, y, limit: (y > 0) & (y < limit), constants={"limit": 6.0},
+                        init=HALF),
+    "hard_sigmoid": Activation(
+        lambda xp, z, alpha, beta: xp.clip(alpha * (z + beta / alpha), 0, 1),
+        lambda xp, y, alpha, beta: pick(xp, (y > 0) & (y < 1), alpha, 0.0, y),
+        constants={"alpha": 1 / 6, "beta": 0.5}),
     "hard_swish": Activation(lambda xp, z: xp.maximum(z, -3) * (xp.clip(z + 3, 0, 6) / 6),
                              hard_swish_derivative, of="z", init=HALF),
     "softplus": Activation(softplus, lambda xp, y, k: -xp.expm1(-k * y), constants={"k": 1.0}),
@@ -314,8 +315,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "smooth_abs": Activation(smooth_abs, lambda xp, z, k: xp.tanh(0.5 * k * z), of="z",
                              constants={"k": 1.0}),
     "softsign": Activation(softsign, softsign_derivative, of="z"),
-    "symmelliot": Activation(lambda xp, z, S: softsign(xp, S * z), lambda xp, z,
-                             S: S * softsign_derivative(xp, S * z), of="z",
+    "symmelliot": Activation(lambda xp, z, S: softsign(xp, S * z),
+                             lambda xp, z, S: S * softsign_derivative(xp, S * z), of="z",
                              constants={"steepness": 1.0}),
     "elliot": Activation(elliot, lambda xp, z, S: 0.5 * S * softsign_derivative(xp, S * z), of="z",
                          constants={"steepness": 1.0}),
@@ -331,8 +332,7 @@ ACTIVATIONS: dict[str, Activation] = {
                              lambda xp, y, threshold: y != 0, constants={"threshold": 0.5}),
     "hardshrink": Activation(beyond, lambda xp, y, threshold: y != 0, constants={"threshold": 0.5}),
     "thresholded_relu": Activation(lambda xp, z, threshold: xp.where(z <= threshold, 0.0, z),
-                                   lambda xp, y, threshold: y > 0,
-                              constants={"threshold": 1.0}),
+                                   lambda xp, y, threshold: y > 0, constants={"threshold": 1.0}),
     "tanhshrink": Activation(tanhshrink, tanhshrink_derivative, of="z"),
     "step": Activation(lambda xp, z: xp.ceil(xp.clip(z, 0, 1)), lambda xp, y: xp.zeros_like(y)),
     "gaussian": Activation(gaussian, gaussian_derivative, of="z"),
@@ -342,7 +342,7 @@ FUSED = tuple(name for name, f in ACTIVATIONS.items() if f.fused)
 
 
 def check(activation: str | None, who: str) -> Any:
-    """The name itself, or None; ValueError if there is no such activation."""
+    """The name itself, or None. Raises ValueError if there is no such activation."""
     return expect_choice(who, "activation", activation, [None, *ACTIVATIONS])
 
 

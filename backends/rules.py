@@ -36,7 +36,8 @@ class Rule(NamedTuple):
 
 
 def rule_for(name: str, slots: Sequence[Array | None], hyper: Array) -> Rule:
-    """The rule called `name`; ValueError if there is none, or if it takes other arguments."""
+    """The rule called `name`. Raises ValueError if there is none, or if it takes other
+    arguments."""
     rule = RULES.get(name)
     if rule is None:
         expect_choice("update", "rule", name, RULES)

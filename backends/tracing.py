@@ -13,8 +13,7 @@ from xpnet.backends.base import Backend
 
 # Methods that move or allocate memory, or wait: they compute nothing that could be faster.
 BOOKKEEPING = {"argmax_dtype", "asarray", "assign", "capture", "empty", "feed", "scope", "store",
-               "stream", "synchronize",
-               "to_numpy", "zeros"}
+               "stream", "synchronize", "to_numpy", "zeros"}
 
 
 def computing_methods() -> set[str]:

@@ -62,9 +62,8 @@ class Window:
                                                strict=True):
             if not empty and max(before, after) >= size:
                 raise ValueError(f"{who}: expected padding smaller than the {size} {axis} that the "
-                                 "window spans, so that "
-                                 "no window is wholly in padding. Received: "
-                                 f"padding={padding!r}.")
+                                 "window spans, so that no window is wholly in padding. "
+                                 f"Received: padding={padding!r}.")
         return cls(kernel, strides, pad, dilations)
 
     @property
@@ -109,8 +108,8 @@ class Window:
                 and min(padding) >= 0 else None)
 
     def output_size(self, height: int, width: int, *, who: str = "Window") -> tuple[int, int]:
-        """(OH, OW) for an input of height x width; ValueError if the window is larger than the
-        padded input."""
+        """(OH, OW) for an input of height x width. Raises ValueError if the window is larger than
+        the padded input."""
         top, bottom, left, right = self.padding
         sizes = height + top + bottom, width + left + right
         if any(extent > size for extent, size in zip(self.extent, sizes, strict=True)):
@@ -141,9 +140,8 @@ class Window:
         extras = pair(extra, "output_padding", 0, who)
         if any(e >= max(s, d) for e, s, d in zip(extras, self.stride, self.dilation, strict=True)):
             raise ValueError(f"{who}: expected output_padding smaller than the stride or the "
-                             "dilation. Received: "
-                             f"output_padding={extra!r}, stride={self.stride}, "
-                             f"dilation={self.dilation}.")
+                             f"dilation. Received: output_padding={extra!r}, "
+                             f"stride={self.stride}, dilation={self.dilation}.")
         padding, sizes, read = list(self.padding), [], []
         for axis, (n, s, extent, e) in enumerate(zip((height, width), self.stride, self.extent,
                                                      extras, strict=True)):
@@ -155,8 +153,8 @@ class Window:
             read.append(min(sizes[-1], n * s - before - after + extent - 1))
         if min(sizes) < 1 or min(read) < 1:
             raise ValueError(f"{who}: expected an output of 1x1 at least. Received: "
-                             f"{height}x{width} with padding "
-                             f"{self.padding}, which leaves {sizes[0]}x{sizes[1]}.")
+                             f"{height}x{width} with padding {self.padding}, which leaves "
+                             f"{sizes[0]}x{sizes[1]}.")
         window = Window(self.kernel, self.stride, (padding[0], padding[1], padding[2], padding[3]),
                         self.dilation)
         return Transposed(window, (read[0], read[1]), (sizes[0], sizes[1]))
@@ -187,9 +185,8 @@ class Window:
         if (not all(_all_see_input(size, windows, k, s, before, d, who)
                     for size, windows, k, s, before, d in axes)):
             raise ValueError(f"{who}: expected every window to contain at least one element of the "
-                             "input. Received: "
-                             f"{height}x{width} with kernel {self.kernel}, dilation "
-                             f"{self.dilation}, padding {self.padding}.")
+                             f"input. Received: {height}x{width} with kernel {self.kernel}, "
+                             f"dilation {self.dilation}, padding {self.padding}.")
 
     def ceil(self, height: int, width: int) -> Window:
         """The window with larger padding at the bottom and right, so that the last, partial window
@@ -219,10 +216,9 @@ def _all_see_input(size: int, windows: int, taps: int, stride: int, before: int,
     if dilation <= size:
         return dilation * (taps - 1) >= before and (windows - 1) * stride - before < size
     if windows > MOST_STEPPING:
-        raise ValueError(f"{who}: expected at most {MOST_STEPPING:,} windows along an axis where "
-                         "the dilation is larger than "
-                         f"the input. Received: {windows:,} windows, a dilation of {dilation} and "
-                         f"an input of {size}.")
+        raise ValueError(f"{who}: expected at most {MOST_STEPPING:,} windows along an axis if "
+                         f"the dilation is larger than the input. Received: {windows:,} windows, "
+                         f"a dilation of {dilation} and an input of {size}.")
     start = np.arange(windows) * stride - before
     tap = np.maximum(-(start // dilation), 0)       # the first one that is not before the input
     return bool(((tap < taps) & (start + tap * dilation < size)).all())

@@ -23,13 +23,7 @@ from xpnet.backends.numba.kernels.micro import (
     ROWS,
 )
 from xpnet.backends.numba.pieces import pieces
-from xpnet.backends.numba.taps import (
-    Image,
-    Taps,
-    gradient_taps,
-    image_of,
-    taps_of,
-)
+from xpnet.backends.numba.taps import Image, Taps, gradient_taps, image_of, taps_of
 from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.backends.window import Window
 
@@ -48,8 +42,8 @@ def expect_fit(who: str, x: tuple[int, ...], W: tuple[int, ...], y: tuple[int, .
     if (W[1:] != (C // groups, *window.kernel) or y != (F, *window.output_size(H, width), N)
         or C % groups or F % groups):
         raise ValueError(f"{who}: expected x (C, H, W, N), filters (F, C/groups, "
-                         f"{window.kernel[0]}, {window.kernel[1]}), "
-                         f"y (F, OH, OW, N). Received: x {x}, filters {W}, y {y}, groups={groups}.")
+                         f"{window.kernel[0]}, {window.kernel[1]}), y (F, OH, OW, N). "
+                         f"Received: x {x}, filters {W}, y {y}, groups={groups}.")
 
 
 def conv2d(self: NumbaBackend, x: Array, W: Array, window: Window, *, groups: int = 1,

@@ -59,12 +59,10 @@ def batch_norm_backward(self: NumbaBackend, dy: Array, x: Array, y: Array, gamma
                         activation: str | None = None, gamma_grad: Array, beta_grad: Array,
                         accumulate: bool = False) -> Array:
     if (activation not in FLOOR or not float32(dy, x, y, gamma, mean, var)
-        or not writable(gamma_grad, beta_grad)
-            or x.size == 0):
+        or not writable(gamma_grad, beta_grad) or x.size == 0):
         return NumpyBackend.batch_norm_backward(self, dy, x, y, gamma, mean, var, eps,
-                                                activation=activation,
-                                           gamma_grad=gamma_grad, beta_grad=beta_grad,
-                                                accumulate=accumulate)
+                                                activation=activation, gamma_grad=gamma_grad,
+                                                beta_grad=beta_grad, accumulate=accumulate)
     C = x.shape[0]
     n, vector, crew, floor = x.size // C, (C,), self.crew(x.size), FLOOR[activation]
     dy2, x2 = ready(dy, (C, n)), ready(x, (C, n))

@@ -92,6 +92,6 @@ def avg_pool2d_dx(self: NumbaBackend, dy: Array, x_shape: tuple[int, ...], windo
     at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
     OH, OW = at.first.shape
     pooling.avg_pool_dx(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
-                              at.mean if count_padding else at.mean_inside, at.spans, at.sizes,
-                              dx.reshape(C * H, W * N))
+                        at.mean if count_padding else at.mean_inside, at.spans, at.sizes,
+                        dx.reshape(C * H, W * N))
     return dx

@@ -20,9 +20,7 @@ from xpnet.backends.numba.kernels.micro import (
     ROWS,
 )
 from xpnet.backends.numba.pieces import pieces
-from xpnet.backends.numba.taps import (
-    WAY,
-)
+from xpnet.backends.numba.taps import WAY
 from xpnet.backends.numpy.backend import NumpyBackend
 
 if TYPE_CHECKING:
@@ -39,14 +37,12 @@ def gemm(self: NumbaBackend, a: Array, b: Array, *, trans_a: bool = False, trans
     if (not (a.dtype == b.dtype == FLOAT32) or a.size == 0 or b.size == 0
         or (bias is not None and bias.dtype != FLOAT32)):
         return NumpyBackend.gemm(self, a, b, trans_a=trans_a, trans_b=trans_b, bias=bias,
-                                 activation=activation, out=out,
-                            accumulate=accumulate)
+                                 activation=activation, out=out, accumulate=accumulate)
     M, N = a.shape[trans_a is True], b.shape[trans_b is not True]
     if (a.shape[trans_a is not True] != b.shape[trans_b is True]
         or (out is not None and out.shape != (M, N))):
         raise ValueError("gemm: expected op(a) (M, K), op(b) (K, N), out (M, N). Received: a "
-                         f"{a.shape}, b {b.shape}, "
-                         f"trans_a={trans_a}, trans_b={trans_b}, out "
+                         f"{a.shape}, b {b.shape}, trans_a={trans_a}, trans_b={trans_b}, out "
                          f"{None if out is None else out.shape}.")
     direct = self._is_direct(out, FLOAT32, a, b, bias) and (plain or not accumulate)
     y: Array = out if direct else self.empty((M, N), FLOAT32)
@@ -60,8 +56,7 @@ def gemm(self: NumbaBackend, a: Array, b: Array, *, trans_a: bool = False, trans
 
 
 def multiply(self: NumbaBackend, a: Array, trans_a: bool, b: Array, trans_b: bool,
-             bias: Array | None, y: Array, relu: bool,
-              accumulate: bool) -> None:
+             bias: Array | None, y: Array, relu: bool, accumulate: bool) -> None:
     """y (M, N) = f(op(a) op(b) + bias), or y += op(a) op(b)."""
     M, N = y.shape
     K = a.shape[0] if trans_a else a.shape[1]
@@ -72,8 +67,7 @@ def multiply(self: NumbaBackend, a: Array, trans_a: bool, b: Array, trans_b: boo
         b = b if trans_b or N == 1 else np.ascontiguousarray(b.T)                           # (N, K)
         row_tasks, column_tasks = pieces(M * N * K, -(-M // DOT_ROWS), -(-N // DOT_COLUMNS))
         matrix.dots(self.crew(work), b.reshape(-1), 0, 0, 0, rows_of(N, K), a, 1, 1, 1, K,
-                    start_bias, start, relu, y,
-                    row_tasks, column_tasks)
+                    start_bias, start, relu, y, row_tasks, column_tasks)
     elif N < FEW and N < M and bias is None and not relu and not accumulate:
         turned = self.empty((N, M), FLOAT32)  # y^T = b^T a: vectors along the rows of a
         self._multiply(b, not trans_b, a, False, None, turned, False, False)

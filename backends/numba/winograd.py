@@ -60,8 +60,7 @@ def best_tile(self: NumbaBackend, window: Window, groups: int, C: int, F: int, O
 
 
 def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None,
-             relu: bool = False,
-                    flipped: bool = False, tile: int = 2) -> Array:
+             relu: bool = False, flipped: bool = False, tile: int = 2) -> Array:
     """conv(x, W). If flipped, with flipped filters and their first axes swapped, as the input
     gradient needs them.
 
@@ -79,8 +78,7 @@ def convolve(self: NumbaBackend, x: Array, W: Array, window: Window, *, bias: Ar
     filter_tasks = max(1, min(TASKS // strip_tasks, F // SHARE))
     winograd.convolve(self.size, tile, ready(x, x.shape), U, U.reshape(-1) if bias is None
                       else ready(bias, (F,)), FROM_ZERO if bias is None else FROM_BIAS, int(relu),
-                      window.padding[0], window.padding[2], y, strip,
-                      strip_tasks, filter_tasks)
+                      window.padding[0], window.padding[2], y, strip, strip_tasks, filter_tasks)
     return y
 
 

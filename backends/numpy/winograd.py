@@ -65,8 +65,7 @@ def make_parts(TH: int, TW: int, N: int) -> list[Part]:
 
 
 def convolve(self: NumpyBackend, x: Array, W: Array, window: Window, *, bias: Array | None = None,
-             activation: str | None = None,
-              flipped: bool = False) -> Array:
+             activation: str | None = None, flipped: bool = False) -> Array:
     """conv(x, W). If flipped, with flipped filters and their first axes swapped, as the input
     gradient needs them."""
     N, taps = x.shape[3], FILTERS[:, ::-1] if flipped else FILTERS

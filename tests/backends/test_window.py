@@ -215,7 +215,7 @@ def test_windows_of_any_size_are_checked_at_once():
     with pytest.raises(ValueError, match="expected every window to contain"):
         Window((2, 1), padding=(1 << 50, 0, 0, 0)).check_no_empty_window(1 << 50, 1)
     with pytest.raises(ValueError, match="MaxPool2d: expected at most 4,096 windows along an axis "
-                                         "where the dilation is larger"):
+                                         "if the dilation is larger"):
         Window((1 << 20, 1), padding=(1 << 40, 0, 0, 0),
                dilation=(9, 1)).check_no_empty_window(8, 1, who="MaxPool2d")
     for kernel_size in (20000, (1 << 26, 2), 1 << 40):

@@ -37,7 +37,6 @@ class Adagrad(Optimizer):
         return lr / (1 + (step - 1) * self.lr_decay), self.eps, self.weight_decay
 
 
-
 class Adadelta(Optimizer):
     """Adadelta: w -= lr d, d = sqrt(u + eps) / sqrt(v + eps) g, with running means v of g^2 and u
     of d^2.
@@ -60,7 +59,6 @@ class Adadelta(Optimizer):
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return lr, self.rho, self.eps, self.weight_decay
-
 
 
 class RMSprop(Optimizer):
@@ -94,7 +92,6 @@ class RMSprop(Optimizer):
         return lr, self.alpha, self.eps, self.weight_decay, self.momentum
 
 
-
 class Adam(Optimizer):
     """Adam: w -= lr m_hat / (sqrt(v_hat) + eps), running means m of g and v of g^2 without their
     bias towards 0.
@@ -120,10 +117,9 @@ class Adam(Optimizer):
         return lr, b1, b2, self.eps, self.weight_decay, 1 - b1**step, 1 - b2**step
 
 
-
 class AdamW(Adam):
-    """Adam with decoupled weight decay: w -= lr weight_decay w, beside Adam's step (Loshchilov and
-    Hutter 2019, algorithm 2)."""
+    """Adam with decoupled weight decay: w -= lr weight_decay w, in addition to Adam's step
+    (Loshchilov and Hutter 2019, algorithm 2)."""
 
     rule = "adamw"
 
@@ -142,7 +138,6 @@ class AMSGrad(Adam):
     """
 
     rule = "amsgrad"
-
 
 
 class NAdam(Adam):
@@ -178,7 +173,6 @@ class NAdam(Adam):
         return float(self.betas[0] * (1 - 0.5 * 0.96 ** (step * self.momentum_decay)))
 
 
-
 class Adamax(Adam):
     """Adamax: w -= lr / (1 - beta1^t) m / u, a running mean m of g, u = max(beta2 u, |g| + eps) the
     largest recent g.
@@ -195,7 +189,6 @@ class Adamax(Adam):
 
     def hyper(self, step: int, lr: float) -> tuple[float, ...]:
         return super().hyper(step, lr)[:-1]
-
 
 
 class Rprop(Optimizer):
@@ -219,14 +212,13 @@ class Rprop(Optimizer):
                  step_sizes: tuple[float, float] = (1e-6, 50.0), weight_decay: float = 0.0) -> None:
         self.lr, self.weight_decay = lr, weight_decay
         self._check(lr=0.0, weight_decay=0.0)
-        self.etas = self._pair("etas", "0 < etas[0] < 1 < etas[1]", etas, lambda less,
-                               more: 0 < less < 1 < more)
+        self.etas = self._pair("etas", "0 < etas[0] < 1 < etas[1]", etas,
+                               lambda less, more: 0 < less < 1 < more)
         self.step_sizes = self._pair("step_sizes", "0 < step_sizes[0] <= step_sizes[1]", step_sizes,
                                      lambda a, b: 0 < a <= b)
 
     def _pair(self, name: str, expected: str, value: tuple[float, float],
-              right: Callable[[float, float], bool]
-              ) -> tuple[float, float]:
+              right: Callable[[float, float], bool]) -> tuple[float, float]:
         numbers = (isinstance(value, tuple | list) and len(value) == 2
                    and all(is_number(v) for v in value))
         if not numbers or not right(*value):

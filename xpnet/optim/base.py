@@ -45,8 +45,7 @@ class Optimizer(Checked):
         to the first `decayed`."""
         if not self.rule:
             raise NotImplementedError(f"{type(self).__name__}: expected a method apply(backend, w, "
-                                      "g, slots, hyper, decayed), "
-                                      "or the name of a rule.")
+                                      "g, slots, hyper, decayed), or the name of a rule.")
         given = iter(slots)
         every = [None if name in self.unused else next(given) for name in RULES[self.rule].slots]
         backend.update(self.rule, w, g, every, hyper, decayed=decayed)
@@ -68,8 +67,8 @@ class Optimizer(Checked):
         eps, least = getattr(self, "eps", None), float(np.finfo(dtype).tiny)
         if eps is not None and eps < least:
             raise ValueError(f"{self.who}: expected eps to be {least:.2g} or larger for parameters "
-                             f"of {dtype}, or a weight "
-                             f"without a gradient is divided by 0. Received: eps={eps:g}.")
+                             f"of {dtype}, because a gradient of 0 could give 0 / 0. "
+                             f"Received: eps={eps:g}.")
 
     def _check(self, *, below: float = math.inf, **least: float) -> None:
         for name, bound in least.items():
@@ -78,9 +77,8 @@ class Optimizer(Checked):
     def _check_eps(self) -> None:
         self._check(eps=0.0)
         if not self.eps:
-            raise ValueError(f"{type(self).__name__}: expected eps above 0, or a weight without a "
-                             "gradient is divided by 0. "
-                             "Received: eps=0.")
+            raise ValueError(f"{type(self).__name__}: expected eps above 0, because a gradient of "
+                             "0 would give 0 / 0. Received: eps=0.")
 
     def _check_flag(self, name: str) -> None:
         setattr(self, name, self.expect_flag(name, getattr(self, name)))

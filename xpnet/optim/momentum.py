@@ -33,7 +33,6 @@ class SGD(Optimizer):
         return lr, self.momentum, self.weight_decay
 
 
-
 class Lion(Optimizer):
     """Lion: w -= lr (sign(beta1 m + (1 - beta1) g) + weight_decay w), and then m = beta2 m + (1 -
     beta2) g.
