@@ -12,6 +12,7 @@ import tomllib
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,8 @@ def installed(request, tree, unlinked, tmp_path_factory):
     if kind == "sdist":
         archive = build("sdist", tree, folder)
         with tarfile.open(archive) as tar:
-            tar.extractall(folder / "unpacked", filter="data")
+            filtered: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # 3.11.4
+            tar.extractall(folder / "unpacked", **filtered)
         wheel = build("wheel", folder / "unpacked" / archive.name.removesuffix(".tar.gz"), folder)
     else:
         wheel = build(kind, tree, folder)

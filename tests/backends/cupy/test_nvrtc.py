@@ -15,9 +15,9 @@ from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import kernels
 
 ARCHITECTURES = first(["sm_80", "sm_90", "sm_120"], "sm_90")
-# Products take as long to compile as all other families. The first tier compiles every second one,
+# Products take as long to compile as all other families. The first tier compiles every fourth one,
 # and g++ all of them, for the tests on the CPU.
-STEP = {"product": 1 if EVERYTHING else 2}
+STEP = {"product": 1 if EVERYTHING else 4}
 
 
 @pytest.fixture(scope="module")

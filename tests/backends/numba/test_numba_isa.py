@@ -56,10 +56,9 @@ def test_products_and_convolutions_with_avx2():
 
 
 @pytest.mark.skipif(not X86, reason="the blocks for 128 bits are tried on x86 alone")
-@pytest.mark.parametrize("methods, least", [
-    (("gemm",), 40), pytest.param(METHODS, 400, marks=full)], ids=["products", "convolutions"])
-def test_products_and_convolutions_with_128_bits(methods: tuple[str, ...], least: int):
-    run_script(PARITY.format(name="OTHER", methods=methods, least=least), NUMBA_CPU_NAME="generic",
+@full
+def test_products_and_convolutions_with_128_bits():
+    run_script(PARITY.format(name="OTHER", methods=METHODS, least=400), NUMBA_CPU_NAME="generic",
                **STRICT_MEMORY)
 
 
