@@ -1,4 +1,5 @@
-"""Sizes are bounded before anything is built of them: in files, which anybody can write, and in constructors."""
+"""Sizes are bounded before anything is built of them: in files, which anybody can write, and in
+constructors."""
 
 from __future__ import annotations
 
@@ -24,13 +25,16 @@ def endings() -> list[str]:
     """What hostile.py prints, in memory and processor time that are limited."""
     if not sys.platform.startswith("linux"):
         pytest.skip("limits of memory as Linux has them")
-    done = subprocess.run([sys.executable, "-W", "error", HOSTILE], capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, f"{done.returncode}, after {done.stdout.splitlines()[-1:]}\n{done.stderr[-3000:]}"
+    done = subprocess.run([sys.executable, "-W", "error", HOSTILE], capture_output=True, text=True,
+                          timeout=500)
+    assert done.returncode == 0, (f"{done.returncode}, after "
+                                  f"{done.stdout.splitlines()[-1:]}\n{done.stderr[-3000:]}")
     return done.stdout.splitlines()
 
 
 def test_small_files_take_little_memory_and_time(endings):
-    """Every file without its arrays ends with an error that names it, before anything large is allocated."""
+    """Every file without its arrays ends with an error that names it, before anything large is
+    allocated."""
     refused = [line for line in endings if line.startswith("file") and not line.endswith(" ok")]
     assert len(refused) > 70
     for line in refused:
@@ -58,13 +62,19 @@ def test_deep_and_large_networks_are_built(endings):
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: xn.AdaptiveAvgPool2d((10**8, 1)), "AdaptiveAvgPool2d.*: expected an output of at most 1,048,576 rows and columns"),
-    (lambda: xn.ReplicationPad2d((10**7, 0, 0, 0)), "ReplicationPad2d.*: expected an output of at most 1,048,576 rows"),
-    (lambda: xn.GaussianPool2d(20000, 1.0), "GaussianPool2d: expected a window of at most 67,108,864 elements"),
-    (lambda: xn.Conv2d(10**12, 3), r"Conv2d 'conv1': expected W of at most 2\^40 elements. Received: shape \(10+, 1, 3, 3\)"),
+    (lambda: xn.AdaptiveAvgPool2d((10**8, 1)), "AdaptiveAvgPool2d.*: expected an output of at most "
+                                               "1,048,576 rows and columns"),
+    (lambda: xn.ReplicationPad2d((10**7, 0, 0, 0)), "ReplicationPad2d.*: expected an output of at "
+                                                    "most 1,048,576 rows"),
+    (lambda: xn.GaussianPool2d(20000, 1.0), "GaussianPool2d: expected a window of at most "
+                                            "67,108,864 elements"),
+    (lambda: xn.Conv2d(10**12, 3), r"Conv2d 'conv1': expected W of at most 2\^40 elements. "
+                                   r"Received: shape \(10+, 1, 3, 3\)"),
     (lambda: xn.Conv2d(2**70, 3), "Conv2d: expected filters to be an int"),
-    (lambda: xn.Upsample2d(1e300), "Upsample2d 'upsample1': expected an output of at most 1,048,576 rows and columns"),
-    (lambda: xn.Conv2d(1, 1, padding=2**40), r"Conv2d 'conv1': expected an output of at most 2\^40 elements"),
+    (lambda: xn.Upsample2d(1e300), "Upsample2d 'upsample1': expected an output of at most "
+                                   "1,048,576 rows and columns"),
+    (lambda: xn.Conv2d(1, 1, padding=2**40), r"Conv2d 'conv1': expected an output of at most 2\^40 "
+                                             r"elements"),
 ])
 def test_the_errors_of_constructors(make, message):
     with pytest.raises(ValueError, match=f"^{message}") as caught:
@@ -75,18 +85,22 @@ def test_the_errors_of_constructors(make, message):
 def test_too_little_memory_is_an_error_of_the_library(monkeypatch):
     """Before anything is taken where the machine has less, and where the system refuses."""
     monkeypatch.setattr("xpnet.buffers._machine_memory", lambda: 4000)
-    expected = ("^Linear 'linear1': expected parameters and state that fit into the memory of numpy. Received: 0.0 GiB, "
+    expected = ("^Linear 'linear1': expected parameters and state that fit into the memory of "
+                "numpy. Received: 0.0 GiB, "
                 r"0.0 GiB of them W of shape \(16, 2\).$")
     with pytest.raises(MemoryError, match=expected):
-        xn.Sequential([xn.Linear(16), *(xn.BatchNorm1d() for _ in range(9))], input_shape=(2,), backend="numpy")
+        xn.Sequential([xn.Linear(16), *(xn.BatchNorm1d() for _ in range(9))], input_shape=(2,),
+                      backend="numpy")
     monkeypatch.undo()
 
     class Full(xn.Backend):
         def zeros(self, shape, dtype):
             raise MemoryError("Unable to allocate")
-    with pytest.raises(MemoryError, match="^Linear 'linear2': expected parameters and state that fit into the memory of base"):
+    with pytest.raises(MemoryError, match="^Linear 'linear2': expected parameters and state that "
+                                          "fit into the memory of base"):
         xn.Sequential([xn.Linear(16), xn.Linear(16)], input_shape=(2,), backend=Full())
-    with pytest.raises(MemoryError, match="^Linear: expected parameters and state that fit|^Linear 'linear'"):
+    with pytest.raises(MemoryError, match="^Linear: expected parameters and state that fit|^Linear "
+                                          "'linear'"):
         xn.Linear(3).initialize((4,), backend=Full())
 
 
@@ -99,7 +113,8 @@ def test_the_longest_window_of_adaptive_pooling():
 def test_sparse_matrices_are_the_dense_ones():
     rng = np.random.default_rng(0)
     for rows, columns, k in ((1, 1, 1), (5, 7, 1), (7, 5, 3), (6, 6, 2), (40, 3, 4)):
-        taken, weight = rng.integers(0, columns, (rows, k)), rng.integers(-1, 2, (rows, k)).astype(float)
+        taken, weight = (rng.integers(0, columns, (rows, k)),
+                         rng.integers(-1, 2, (rows, k)).astype(float))
         dense = sum(weight[:, j, None] * np.eye(columns)[taken[:, j]] for j in range(k))
         sparse = Sparse.taking(columns, taken, weight)
         for matrix, expected in ((sparse, dense), (sparse.T, dense.T), (sparse.T.T, dense)):
@@ -108,8 +123,10 @@ def test_sparse_matrices_are_the_dense_ones():
             for j in range(index.shape[1]):
                 made[np.arange(len(index)), index[:, j]] += value[:, j]
             np.testing.assert_array_equal(made, expected)
-            assert index.shape[1] == max((expected != 0).sum(axis=1).max(), 1) and matrix.shape == expected.shape
-    assert Sparse.taking(4, np.arange(4)[:, None]).identity and not Sparse.taking(4, np.array([[0], [1], [2], [2]])).identity
+            assert (index.shape[1] == max((expected != 0).sum(axis=1).max(), 1)
+                    and matrix.shape == expected.shape)
+    assert (Sparse.taking(4, np.arange(4)[:, None]).identity
+            and not Sparse.taking(4, np.array([[0], [1], [2], [2]])).identity)
     assert not Sparse.taking(5, np.arange(4)[:, None]).identity
 
 
@@ -117,13 +134,15 @@ def test_a_table_that_is_too_large_is_refused_when_it_is_needed():
     layer = xn.ReplicationPad2d((MOST_ROWS // 2, 0, 0, 0)).initialize((1, MOST_ROWS // 2, 1))
     x = np.zeros((1, MOST_ROWS // 2, 1, 1), np.float32)
     layer.forward(x, mode=xn.TRAIN)
-    with pytest.raises(ValueError, match="ReplicationPad2d 'pad': expected a table of at most 67,108,864 entries. Received: "
+    with pytest.raises(ValueError, match="ReplicationPad2d 'pad': expected a table of at most "
+                                         "67,108,864 entries. Received: "
                                          "524,288 rows, one of which is used 524,289 times"):
         layer.backward(np.zeros((1, MOST_ROWS, 1, 1), np.float32))
 
 
 def test_tables_are_made_when_they_are_used_and_again_on_another_backend():
-    net = xn.Sequential([xn.Upsample2d(2, "bilinear"), xn.GaussianPool2d(2, 1.0), xn.AvgPool2d(2, stride=3, ceil_mode=True)],
+    net = xn.Sequential([xn.Upsample2d(2, "bilinear"), xn.GaussianPool2d(2, 1.0),
+                         xn.AvgPool2d(2, stride=3, ceil_mode=True)],
                         input_shape=(1, 4, 4), backend="numpy")
     names = "forth", "_filters", "_factor"
     assert not any(name in vars(layer) for layer in net.layers for name in names)
@@ -136,7 +155,8 @@ def test_tables_are_made_when_they_are_used_and_again_on_another_backend():
 
 
 def test_a_memory_report_does_not_count_tables_as_a_batch():
-    net = xn.Sequential([xn.Upsample2d(2, "bicubic"), xn.Flatten(), xn.Linear(2)], input_shape=(1, 9, 9), backend="numpy")
+    net = xn.Sequential([xn.Upsample2d(2, "bicubic"), xn.Flatten(), xn.Linear(2)],
+                        input_shape=(1, 9, 9), backend="numpy")
     first = net.memory_report(3)
     assert net.memory_report(3) == first
     assert small().memory_report(3) is not None

@@ -23,7 +23,8 @@ def counts(net: xn.Network) -> dict[str, int]:
 
 def total(net: xn.Network) -> tuple[int, int]:
     """Trained parameters, and multiply-adds of one sample."""
-    return sum(p.size for layer in net.layers for p in layer.parameters), sum(row.multiply_adds for row in rows(net))
+    return (sum(p.size for layer in net.layers for p in layer.parameters),
+            sum(row.multiply_adds for row in rows(net)))
 
 
 def shapes(net: xn.Network) -> list[tuple[int, ...]]:
@@ -32,7 +33,8 @@ def shapes(net: xn.Network) -> list[tuple[int, ...]]:
 
 def test_numpy_cnn():
     net = models.numpy_cnn(backend="numpy")
-    assert counts(net) == {"conv1": 8 * 26, "conv2": 8 * 201, "linear1": 128 * 801, "linear2": 10 * 129}
+    assert counts(net) == {"conv1": 8 * 26, "conv2": 8 * 201, "linear1": 128 * 801,
+                           "linear2": 10 * 129}
     assert shapes(net) == [(8, 24, 24), (8, 20, 20), (8, 10, 10), (800,), (128,), (10,)]
     assert total(net) == (105_634, 24 * 24 * 8 * 25 + 20 * 20 * 8 * 200 + 800 * 128 + 128 * 10)
 
@@ -40,8 +42,10 @@ def test_numpy_cnn():
 def test_bilici():
     net = models.bilici(backend="numpy")
     assert total(net)[0] == 954_002
-    assert shapes(net) == [(8, 28, 28)] * 2 + [(8, 14, 14)] + [(32, 14, 14)] * 2 + [(32, 7, 7), (1568,), (600,), (10,)]
-    assert shapes(models.bilici((1, 8, 8), backend="numpy"))[-3:] == [(128,), (600,), (10,)]       # on the digits
+    assert (shapes(net) == [(8, 28, 28)] * 2 + [(8, 14, 14)] + [(32, 14, 14)] * 2
+            + [(32, 7, 7), (1568,), (600,), (10,)])
+    # on the digits
+    assert shapes(models.bilici((1, 8, 8), backend="numpy"))[-3:] == [(128,), (600,), (10,)]
 
 
 def test_lecun1989():
@@ -57,11 +61,14 @@ def test_lenet5_has_the_papers_counts():
     net = models.lenet5(backend="numpy")
     assert counts(net) == {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
     assert total(net)[0] == 60_000
-    assert shapes(net) == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1), (120,), (84,), (10,)]
-    assert {row.name: row.multiply_adds + math.prod(row.shape) for row in rows(net) if row.name in ("C1", "C3", "C5")} == {
+    assert shapes(net) == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1), (120,),
+                           (84,), (10,)]
+    assert {row.name: row.multiply_adds + math.prod(row.shape) for row in rows(net)
+            if row.name in ("C1", "C3", "C5")} == {
         "C1": 122_304, "C3": 151_600, "C5": 48_120}
     fields = {row.name: row.receptive_field for row in rows(net)}
-    assert (fields["C1"], fields["S2"], fields["C3"], fields["C5"]) == ((5, 5), (6, 6), (14, 14), (32, 32))
+    assert (fields["C1"], fields["S2"], fields["C3"],
+            fields["C5"]) == ((5, 5), (6, 6), (14, 14), (32, 32))
 
 
 def test_lenet5_pads_mnists_pictures_to_its_own_size():
@@ -88,14 +95,16 @@ def test_the_ten_codes_are_bitmaps_that_differ():
     distance = (bits[:, None] != bits).sum(axis=2) + 84 * np.eye(10)
     assert distance.min() >= 4
     net = models.lenet5(backend="numpy")
-    assert net.layers[-1].C.data.tolist() == codes() and not net.layers[-1].parameters      # fixed, not trained
+    # fixed, not trained
+    assert net.layers[-1].C.data.tolist() == codes() and not net.layers[-1].parameters
 
 
 def test_resnet18():
     """He et al. 2016 with the stem for small images: the widely published count for CIFAR-10."""
     net = models.resnet18(backend="numpy")
     assert total(net) == (11_173_962, 555_422_720)
-    assert set(shapes(net)) == {(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512,), (10,)}
+    assert set(shapes(net)) == {(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512,),
+                                (10,)}
     merges = [layer for layer in net.layers if isinstance(layer, xn.Add)]
     assert len(merges) == 8 and sum(isinstance(layer, xn.Conv2d) for layer in net.layers) == 17 + 3
 
@@ -104,9 +113,11 @@ def test_resnet50():
     net = models.resnet50(backend="numpy")
     assert total(net) == (25_557_032, 4_089_184_256)
     convolutions = [layer for layer in net.layers if isinstance(layer, xn.Conv2d)]
-    assert len(convolutions) == 1 + 3 * 16 + 4                          # 50 layers including the dense one, and 4 projections
+    # 50 layers including the dense one, and 4 projections
+    assert len(convolutions) == 1 + 3 * 16 + 4
     table = {row.name: row for row in rows(net)}
-    assert table["linear1"].shape == (1000,) and table[table["linear1"].inputs[0]].kind == "GlobalAvgPool2d"
+    assert (table["linear1"].shape == (1000,) and table[table["linear1"].inputs[0]].kind
+            == "GlobalAvgPool2d")
     last = table[table["pool2"].inputs[0]]
     assert last.shape == (2048, 7, 7) and last.receptive_field == (427, 427)
     x, _ = pictures(1, (3, 224, 224))
@@ -116,12 +127,13 @@ def test_resnet50():
 
 def test_keras_prints_669706():
     """Keras's example mnist_mlp: two dense layers of 512 with dropout, ten classes, 784 inputs."""
-    net = xn.Sequential([xn.Linear(512, activation="relu"), xn.Dropout(0.2), xn.Linear(512, activation="relu"), xn.Dropout(0.2),
+    net = xn.Sequential([xn.Linear(512, activation="relu"), xn.Dropout(0.2),
+                         xn.Linear(512, activation="relu"), xn.Dropout(0.2),
                          xn.Linear(10)], input_shape=(784,), backend="numpy")
     assert total(net)[0] == 669_706 == 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
 
 
-# --- they learn ---------------------------------------------------------------------------------------------------------
+# --- they learn -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", SMALL)
 def test_ten_steps_lower_the_loss(name, backend):
@@ -129,11 +141,13 @@ def test_ten_steps_lower_the_loss(name, backend):
     x, y = pictures(8, net.input.shape)
     loss, targets = ("half_squared_error", y / 9) if name == "lecun1989" else ("cross_entropy", y)
     before = values(net)["parameters"]
-    history = net.fit(x, targets, loss=loss, optimizer=xn.Adam(1e-3), epochs=10, batch_size=8, verbose=False)
+    history = net.fit(x, targets, loss=loss, optimizer=xn.Adam(1e-3), epochs=10, batch_size=8,
+                      verbose=False)
     after = values(net)["parameters"]
     for (layer, p), start in zip(net.buffers.placed, net.buffers.offsets, strict=True):
         part = slice(start, start + p.size)
-        assert not np.array_equal(before[part], after[part]), f"{layer.name}.{p.name} learned nothing"
+        assert not np.array_equal(before[part], after[part]), (f"{layer.name}.{p.name} learned "
+                                                               "nothing")
     assert history["loss"][-1] < 0.8 * history["loss"][0]
     assert net.evaluate(x, targets)["loss"] < history["loss"][0]
 
@@ -147,10 +161,11 @@ def test_resnet18_makes_a_step():
     assert losses[1] < losses[0] and np.isfinite(net.parameters).all()
     for (layer, p), start in zip(net.buffers.placed, net.buffers.offsets, strict=True):
         part = slice(start, start + p.size)
-        assert not np.array_equal(before[part], net.parameters[part]), f"{layer.name}.{p.name} learned nothing"
+        assert not np.array_equal(before[part], net.parameters[part]), (f"{layer.name}.{p.name} "
+                                                                        "learned nothing")
 
 
-# --- what all of them share -----------------------------------------------------------------------------------------------
+# --- what all of them share -----------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_cites_its_source_and_takes_the_same_settings(name):
@@ -165,7 +180,8 @@ def test_every_model_cites_its_source_and_takes_the_same_settings(name):
 def test_settings_reach_the_network(name):
     net = MODELS[name](backend="numpy", dtype="float64", seed=7)
     assert net.dtype == np.float64 and net.seed == 7 and net.backend.name == "numpy"
-    assert not np.array_equal(net.parameters, MODELS[name](backend="numpy", dtype="float64").parameters)
+    assert (not np.array_equal(net.parameters,
+                               MODELS[name](backend="numpy", dtype="float64").parameters))
 
 
 @pytest.mark.parametrize("name", ["numpy_cnn", "bilici", "resnet18"])

@@ -14,8 +14,8 @@ from xpnet.optim.base import Updater
 STEPS = 100
 
 
-def sgd(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float, momentum: float = 0.0,
-        nesterov: bool = False, weight_decay: float = 0.0) -> list[float]:
+def sgd(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float,
+        momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> list[float]:
     """Sutskever et al. 2013, with the learning rate applied to the velocity last."""
     v = [0.0] * len(w)
     for gradient in gradients:
@@ -43,8 +43,9 @@ def adam(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: 
     return w
 
 
-def adagrad(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 0.01, lr_decay: float = 0.0,
-            weight_decay: float = 0.0, initial_accumulator_value: float = 0.0, eps: float = 1e-10) -> list[float]:
+def adagrad(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 0.01,
+            lr_decay: float = 0.0, weight_decay: float = 0.0,
+            initial_accumulator_value: float = 0.0, eps: float = 1e-10) -> list[float]:
     """Duchi et al. 2011, figure 1, with a diagonal matrix."""
     s = [initial_accumulator_value] * len(w)
     for t, gradient in enumerate(gradients):
@@ -55,8 +56,8 @@ def adagrad(w: list[float], gradients: list[list[float]], decayed: list[bool], l
     return w
 
 
-def adadelta(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 1.0, rho: float = 0.9,
-             eps: float = 1e-6, weight_decay: float = 0.0) -> list[float]:
+def adadelta(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 1.0,
+             rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0) -> list[float]:
     """Zeiler 2012, algorithm 1: RMS[x] is the root of the running mean of x^2, plus eps in it."""
     squares, changes = [0.0] * len(w), [0.0] * len(w)
     for gradient in gradients:
@@ -69,8 +70,9 @@ def adadelta(w: list[float], gradients: list[list[float]], decayed: list[bool], 
     return w
 
 
-def rmsprop(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 0.01, alpha: float = 0.99,
-            eps: float = 1e-8, weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False) -> list[float]:
+def rmsprop(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 0.01,
+            alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
+            momentum: float = 0.0, centered: bool = False) -> list[float]:
     """Tieleman and Hinton 2012, and Graves 2013, eq. 38 to 41, with eps outside of the root."""
     squares, means, moves = ([0.0] * len(w) for _ in range(3))
     for gradient in gradients:
@@ -84,7 +86,8 @@ def rmsprop(w: list[float], gradients: list[list[float]], decayed: list[bool], l
 
 
 def adamax(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 2e-3,
-           betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> list[float]:
+           betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+           ) -> list[float]:
     """Kingma and Ba 2015, algorithm 2, eps being added to the size of the gradient."""
     m, u = [0.0] * len(w), [0.0] * len(w)
     for t, gradient in enumerate(gradients, start=1):
@@ -97,7 +100,8 @@ def adamax(w: list[float], gradients: list[list[float]], decayed: list[bool], lr
 
 
 def amsgrad(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 1e-3,
-            betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> list[float]:
+            betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+            ) -> list[float]:
     """Reddi et al. 2018, algorithm 2, with Adam's corrections of the bias."""
     m, v, top = ([0.0] * len(w) for _ in range(3))
     for t, gradient in enumerate(gradients, start=1):
@@ -106,7 +110,8 @@ def amsgrad(w: list[float], gradients: list[list[float]], decayed: list[bool], l
             m[i] = betas[0] * m[i] + (1 - betas[0]) * g
             v[i] = betas[1] * v[i] + (1 - betas[1]) * g * g
             top[i] = max(top[i], v[i])
-            w[i] -= lr * m[i] / (1 - betas[0] ** t) / (math.sqrt(top[i] / (1 - betas[1] ** t)) + eps)
+            w[i] -= (lr
+                     * m[i] / (1 - betas[0] ** t) / (math.sqrt(top[i] / (1 - betas[1] ** t)) + eps))
     return w
 
 
@@ -168,7 +173,8 @@ CASES = [
     (xn.Adam, {"lr": 0.05, "weight_decay": 0.3}, adam, {}),
     (xn.AdamW, {"lr": 0.05, "weight_decay": 0.3}, adam, {"decoupled": True}),
     (xn.Adagrad, {}, adagrad, {}),
-    (xn.Adagrad, {"lr": 0.5, "lr_decay": 0.2, "weight_decay": 0.3, "initial_accumulator_value": 0.5, "eps": 0.1}, adagrad, {}),
+    (xn.Adagrad, {"lr": 0.5, "lr_decay": 0.2, "weight_decay": 0.3, "initial_accumulator_value": 0.5,
+                  "eps": 0.1}, adagrad, {}),
     (xn.Adadelta, {}, adadelta, {}),
     (xn.Adadelta, {"lr": 0.5, "rho": 0.7, "eps": 0.01, "weight_decay": 0.3}, adadelta, {}),
     (xn.RMSprop, {}, rmsprop, {}),
@@ -180,7 +186,8 @@ CASES = [
     (xn.AMSGrad, {}, amsgrad, {}),
     (xn.AMSGrad, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3}, amsgrad, {}),
     (xn.NAdam, {}, nadam, {}),
-    (xn.NAdam, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3, "momentum_decay": 0.1}, nadam, {}),
+    (xn.NAdam, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3,
+                "momentum_decay": 0.1}, nadam, {}),
     (xn.Rprop, {}, rprop, {}),
     (xn.Rprop, {"lr": 0.1, "etas": (0.3, 1.5), "step_sizes": (0.05, 0.3)}, rprop, {}),
     (xn.Rprop, {"lr": 0.1, "weight_decay": 0.3}, rprop, {}),
@@ -197,7 +204,8 @@ def describe(case) -> str:
 @pytest.mark.parametrize("case", CASES, ids=describe)
 def test_against_the_rule_element_by_element(case, dtype, backend):
     make, settings, rule, more = case
-    layer = xn.Linear(3).initialize((2,), backend=backend, dtype=dtype)         # W (3, 2), which decays, and b (3,)
+    # W (3, 2), which decays, and b (3,)
+    layer = xn.Linear(3).initialize((2,), backend=backend, dtype=dtype)
     rng = np.random.default_rng(0)
     gradients = rng.normal(size=(STEPS, 9))
     start = rng.normal(size=9)
@@ -208,12 +216,15 @@ def test_against_the_rule_element_by_element(case, dtype, backend):
         layer.W.grad[...] = backend.asarray(gradient[:6].reshape(3, 2), dtype)
         layer.b.grad[...] = backend.asarray(gradient[6:], dtype)
         layer.update(optimizer)
-    expected = rule(start.tolist(), gradients.tolist(), [True] * 6 + [False] * 3, **settings, **more)
+    expected = rule(start.tolist(), gradients.tolist(), [True] * 6 + [False] * 3, **settings,
+                    **more)
     found = np.concatenate([backend.to_numpy(p.data).ravel() for p in (layer.W, layer.b)])
     assert found.dtype == dtype
-    near = {"float32": {"rtol": 2e-5, "atol": 5e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}       # after STEPS roundings
+    # after STEPS roundings
+    near = {"float32": {"rtol": 2e-5, "atol": 5e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}
     np.testing.assert_allclose(found, expected, **near[dtype])
-    np.testing.assert_array_equal(backend.to_numpy(layer.W.grad), gradients[-1, :6].reshape(3, 2).astype(dtype))
+    np.testing.assert_array_equal(backend.to_numpy(layer.W.grad),
+                                  gradients[-1, :6].reshape(3, 2).astype(dtype))
 
 
 def one_step(optimizer, gradients, dtype="float64", steps=1):
@@ -229,23 +240,29 @@ def one_step(optimizer, gradients, dtype="float64", steps=1):
 def test_first_steps_in_closed_form():
     g = [1e-3, -1.0, 1e3]
     signs = np.sign(g)
-    np.testing.assert_allclose(one_step(xn.Adagrad(0.1), g), -0.1 * signs, rtol=1e-6)           # g / |g|
-    np.testing.assert_allclose(one_step(xn.Adamax(0.1), g), -0.1 * signs, rtol=1e-4)            # c1 g / c1 / |g|
+    np.testing.assert_allclose(one_step(xn.Adagrad(0.1), g), -0.1 * signs, rtol=1e-6)  # g / |g|
+    # c1 g / c1 / |g|
+    np.testing.assert_allclose(one_step(xn.Adamax(0.1), g), -0.1 * signs, rtol=1e-4)
     np.testing.assert_allclose(one_step(xn.AMSGrad(0.1), g), -0.1 * signs, rtol=1e-4)
-    np.testing.assert_allclose(one_step(xn.Rprop(0.1), g, steps=3), -0.1 * (1 + 1.2 + 1.44) * signs, rtol=1e-12)
+    np.testing.assert_allclose(one_step(xn.Rprop(0.1), g, steps=3), -0.1 * (1 + 1.2 + 1.44) * signs,
+                               rtol=1e-12)
     np.testing.assert_allclose(one_step(xn.Lion(0.1), g), -0.1 * signs, rtol=1e-12)
-    np.testing.assert_allclose(one_step(xn.RMSprop(0.1, alpha=0.75), g), -0.2 * signs, rtol=1e-4)       # g / sqrt(g^2 / 4)
-    np.testing.assert_allclose(one_step(xn.Adadelta(rho=0.75, eps=1e-12), g), -2e-6 * signs, rtol=1e-4)
+    # g / sqrt(g^2 / 4)
+    np.testing.assert_allclose(one_step(xn.RMSprop(0.1, alpha=0.75), g), -0.2 * signs, rtol=1e-4)
+    np.testing.assert_allclose(one_step(xn.Adadelta(rho=0.75, eps=1e-12), g), -2e-6 * signs,
+                               rtol=1e-4)
 
 
 def test_a_weight_without_a_gradient_stays():
-    for optimizer in (xn.Adagrad(), xn.Adadelta(), xn.RMSprop(), xn.RMSprop(centered=True, momentum=0.9), xn.Adamax(), xn.Lion(),
+    for optimizer in (xn.Adagrad(), xn.Adadelta(), xn.RMSprop(),
+                      xn.RMSprop(centered=True, momentum=0.9), xn.Adamax(), xn.Lion(),
                       xn.AMSGrad(), xn.NAdam(), xn.Rprop()):
         np.testing.assert_array_equal(one_step(optimizer, [0.0], "float32", steps=3), 0)
 
 
 def test_a_constant_gradient_has_no_negative_variance(backend):
-    """Rounding makes v - mean^2 slightly negative for some of many constant gradients; its root would be NaN."""
+    """Rounding makes v - mean^2 slightly negative for some of many constant gradients; its root
+    would be NaN."""
     layer = xn.Linear(1, bias=False).initialize((1000,), backend=backend)
     gradient = backend.asarray(np.random.default_rng(0).normal(size=(1, 1000)), "float32")
     for _ in range(60):
@@ -255,13 +272,14 @@ def test_a_constant_gradient_has_no_negative_variance(backend):
 
 
 def test_a_nan_is_not_hidden(backend):
-    for optimizer in (xn.Adagrad(), xn.Adadelta(), xn.RMSprop(), xn.RMSprop(centered=True), xn.Adamax(), xn.Lion(), xn.AMSGrad(),
-                      xn.NAdam(), xn.Rprop()):
+    for optimizer in (xn.Adagrad(), xn.Adadelta(), xn.RMSprop(), xn.RMSprop(centered=True),
+                      xn.Adamax(), xn.Lion(), xn.AMSGrad(), xn.NAdam(), xn.Rprop()):
         for dtype in ("float32", "float64"):
             layer = xn.Linear(1, bias=False).initialize((2,), backend=backend, dtype=dtype)
             layer.W.grad[...] = backend.asarray(np.array([[np.nan, 1.0]]), dtype)
             layer.update(optimizer)
-            assert np.isnan(backend.to_numpy(layer.W.data)).tolist() == [[True, False]], type(optimizer).__name__
+            assert np.isnan(backend.to_numpy(layer.W.data)).tolist() == [[True, False]], (
+                type(optimizer).__name__)
 
 
 def test_one_nadam_serves_several_trainings():
@@ -308,14 +326,19 @@ def test_an_optimizer_object_serves_several_networks():
     assert same(values(one), values(other)) and same(values(one), values(alone))
 
 
-@pytest.mark.parametrize("optimizer", [xn.SGD(0.1, momentum=0.9, weight_decay=0.1), xn.Adam(0.1, weight_decay=0.1),
-                                       xn.AdamW(0.1), xn.Adagrad(initial_accumulator_value=1), xn.Adadelta(weight_decay=0.1),
-                                       xn.RMSprop(momentum=0.5, centered=True, weight_decay=0.1), xn.Adamax(weight_decay=0.1),
-                                       xn.Lion(weight_decay=0.1), xn.AMSGrad(), xn.NAdam(weight_decay=0.1), xn.Rprop()],
+@pytest.mark.parametrize("optimizer", [xn.SGD(0.1, momentum=0.9, weight_decay=0.1),
+                                       xn.Adam(0.1, weight_decay=0.1),
+                                       xn.AdamW(0.1), xn.Adagrad(initial_accumulator_value=1),
+                                       xn.Adadelta(weight_decay=0.1),
+                                       xn.RMSprop(momentum=0.5, centered=True, weight_decay=0.1),
+                                       xn.Adamax(weight_decay=0.1),
+                                       xn.Lion(weight_decay=0.1), xn.AMSGrad(),
+                                       xn.NAdam(weight_decay=0.1), xn.Rprop()],
                          ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (0, 1, 2)])
 def test_frozen_layers_stay_as_they_are(optimizer, frozen):
-    net = xn.Sequential([xn.Linear(4, activation="tanh"), xn.Linear(5, activation="tanh"), xn.Linear(3)], input_shape=(2,),
+    net = xn.Sequential([xn.Linear(4, activation="tanh"), xn.Linear(5, activation="tanh"),
+                         xn.Linear(3)], input_shape=(2,),
                         backend="numpy")
     for i in frozen:
         net.layers[i].trainable = False
@@ -328,7 +351,8 @@ def test_frozen_layers_stay_as_they_are(optimizer, frozen):
 
 
 def test_frozen_layers_do_not_change_what_the_others_learn():
-    """The gradient still goes through them: the same numbers as with a rate of 0 for that layer alone."""
+    """The gradient still goes through them: the same numbers as with a rate of 0 for that layer
+    alone."""
     x, y = blobs()
     thawed, frozen = small(dtype="float64"), small(dtype="float64")
     frozen.layers[0].trainable = False
@@ -336,7 +360,8 @@ def test_frozen_layers_do_not_change_what_the_others_learn():
         net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=len(x), verbose=False)
     last = frozen.layers[-1].name
     for p in ("W", "b"):        # after one step the last layer cannot know
-        np.testing.assert_array_equal(frozen.buffers.arrays[f"{last}.{p}"].data, thawed.buffers.arrays[f"{last}.{p}"].data)
+        np.testing.assert_array_equal(frozen.buffers.arrays[f"{last}.{p}"].data,
+                                      thawed.buffers.arrays[f"{last}.{p}"].data)
 
 
 @pytest.mark.parametrize("make, message", [
@@ -347,29 +372,43 @@ def test_frozen_layers_do_not_change_what_the_others_learn():
     (lambda: xn.SGD(True), "SGD: expected lr to be a number"),
     (lambda: xn.SGD(0.1, momentum=-1), "SGD: expected momentum to be a number"),
     (lambda: xn.SGD(0.1, weight_decay=-1), "SGD: expected weight_decay to be a number"),
-    (lambda: xn.SGD(0.1, nesterov=True), "SGD: expected a momentum above 0 with nesterov. Received: momentum=0"),
+    (lambda: xn.SGD(0.1, nesterov=True), "SGD: expected a momentum above 0 with nesterov. "
+                                         "Received: momentum=0"),
     (lambda: xn.Adam(-1), "Adam: expected lr to be a number"),
     (lambda: xn.Adam(eps=0), "Adam: expected eps above 0"),
-    (lambda: xn.Adam(betas=(0.9, 1.0)), r"Adam: expected two betas from 0 to below 1. Received: betas=\(0.9, 1.0\)"),
+    (lambda: xn.Adam(betas=(0.9, 1.0)), r"Adam: expected two betas from 0 to below 1. Received: "
+                                        r"betas=\(0.9, 1.0\)"),
     (lambda: xn.Adam(betas=(0.9,)), "Adam: expected two betas"),
     (lambda: xn.Adam(betas=0.9), "Adam: expected two betas"),
     (lambda: xn.Adam(betas="ab"), "Adam: expected two betas"),
-    (lambda: xn.Adagrad(lr_decay=-1), "Adagrad: expected lr_decay to be a number, 0 or larger. Received: lr_decay=-1"),
-    (lambda: xn.Adagrad(initial_accumulator_value=-1), "Adagrad: expected initial_accumulator_value to be a number, 0 or"),
+    (lambda: xn.Adagrad(lr_decay=-1), "Adagrad: expected lr_decay to be a number, 0 or larger. "
+                                      "Received: lr_decay=-1"),
+    (lambda: xn.Adagrad(initial_accumulator_value=-1), "Adagrad: expected "
+                                                       "initial_accumulator_value to be a number, "
+                                                       "0 or"),
     (lambda: xn.Adagrad(eps=0), "Adagrad: expected eps above 0"),
-    (lambda: xn.Adadelta(rho=1), "Adadelta: expected rho to be a number, 0 or larger, below 1. Received: rho=1"),
-    (lambda: xn.Adadelta(eps=-1), "Adadelta: expected eps to be a number, 0 or larger. Received: eps=-1"),
-    (lambda: xn.RMSprop(alpha=1.5), "RMSprop: expected alpha to be a number, 0 or larger, below 1. Received: alpha=1.5"),
+    (lambda: xn.Adadelta(rho=1), "Adadelta: expected rho to be a number, 0 or larger, below 1. "
+                                 "Received: rho=1"),
+    (lambda: xn.Adadelta(eps=-1), "Adadelta: expected eps to be a number, 0 or larger. Received: "
+                                  "eps=-1"),
+    (lambda: xn.RMSprop(alpha=1.5), "RMSprop: expected alpha to be a number, 0 or larger, below 1. "
+                                    "Received: alpha=1.5"),
     (lambda: xn.RMSprop(momentum=-1), "RMSprop: expected momentum to be a number, 0 or larger"),
     (lambda: xn.Adamax(betas=(1, 0.9)), "Adamax: expected two betas from 0 to below 1"),
-    (lambda: xn.NAdam(momentum_decay=-1), "NAdam: expected momentum_decay to be a number, 0 or larger"),
-    (lambda: xn.Rprop(etas=(1.2, 0.5)), r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: etas=\(1.2, 0.5\)"),
-    (lambda: xn.Rprop(etas=0.5), r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: etas=0.5"),
-    (lambda: xn.Rprop(step_sizes=(1, 0.5)), r"Rprop: expected 0 < step_sizes\[0\] <= step_sizes\[1\]. Received"),
-    (lambda: xn.Rprop(step_sizes=(0.1, math.inf)), r"Rprop: expected 0 < step_sizes\[0\] <= step_sizes\[1\]. Received"),
+    (lambda: xn.NAdam(momentum_decay=-1), "NAdam: expected momentum_decay to be a number, 0 or "
+                                          "larger"),
+    (lambda: xn.Rprop(etas=(1.2, 0.5)), r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: "
+                                        r"etas=\(1.2, 0.5\)"),
+    (lambda: xn.Rprop(etas=0.5), r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: "
+                                 r"etas=0.5"),
+    (lambda: xn.Rprop(step_sizes=(1, 0.5)), r"Rprop: expected 0 < step_sizes\[0\] <= "
+                                            r"step_sizes\[1\]. Received"),
+    (lambda: xn.Rprop(step_sizes=(0.1, math.inf)), r"Rprop: expected 0 < step_sizes\[0\] <= "
+                                                   r"step_sizes\[1\]. Received"),
     (lambda: xn.Lion(betas=0.9), "Lion: expected two betas from 0 to below 1. Received: betas=0.9"),
     (lambda: xn.Lion(weight_decay=-1), "Lion: expected weight_decay to be a number"),
-    (lambda: xn.AdamW(weight_decay=None), "AdamW: expected weight_decay to be a number.*weight_decay=None"),
+    (lambda: xn.AdamW(weight_decay=None), "AdamW: expected weight_decay to be a "
+                                          "number.*weight_decay=None"),
 ])
 def test_refuses(make, message):
     with pytest.raises(ValueError, match=message):
@@ -377,15 +416,18 @@ def test_refuses(make, message):
 
 
 def test_settings_are_python_floats():
-    optimizer = xn.Adam(np.float32(0.5), betas=(np.float32(0.5), 0), eps=1, weight_decay=np.int64(2))
-    assert [type(v) for v in (optimizer.lr, *optimizer.betas, optimizer.eps, optimizer.weight_decay)] == [float] * 5
+    optimizer = xn.Adam(np.float32(0.5), betas=(np.float32(0.5), 0), eps=1,
+                        weight_decay=np.int64(2))
+    assert ([type(v) for v in (optimizer.lr, *optimizer.betas, optimizer.eps,
+                               optimizer.weight_decay)] == [float] * 5)
 
 
 def test_an_optimizer_without_a_rule_says_so():
     layer = xn.Linear(1).initialize((1,))
     optimizer = xn.Optimizer()
     optimizer.lr = 0.1
-    with pytest.raises(NotImplementedError, match=r"Optimizer: expected a method hyper\(step, lr\)"):
+    with pytest.raises(NotImplementedError, match=r"Optimizer: expected a method hyper\(step, "
+                                                  r"lr\)"):
         layer.update(optimizer)
     with pytest.raises(NotImplementedError, match="Optimizer: expected a method apply"):
         optimizer.apply(None, None, None, [], None, 0)

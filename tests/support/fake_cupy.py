@@ -1,10 +1,11 @@
-"""A CuPy without a GPU: arrays are NumPy's, RawModule is the shim, and everything that CuPy forbids raises.
+"""A CuPy without a GPU: arrays are NumPy's, RawModule is the shim, and everything that CuPy forbids
+raises.
 
     with installed(FakeCupy(folder, gpus=2)): backend = CupyBackend(1)
 
-So the real cupy_backend.py runs, with its launch arithmetic, on the real kernel sources. Stricter than CuPy where
-CuPy would silently be slow: a host synchronisation inside a method, and an array of another GPU than the current one.
-Streams, captures and memory: see fake_streams.py.
+So the real cupy_backend.py runs, with its launch arithmetic, on the real kernel sources. Stricter
+than CuPy where CuPy would silently be slow: a host synchronisation inside a method, and an array of
+another GPU than the current one. Streams, captures and memory: see fake_streams.py.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fake_streams import CUDARuntimeError, Gpus, overwrite, root_of
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import kernels as backend_kernels
 
-TO_DEVICE = {"array", "asarray", "ascontiguousarray"}       # the functions that may take NumPy arrays
+TO_DEVICE = {"array", "asarray", "ascontiguousarray"}  # the functions that may take NumPy arrays
 CUBLAS = {"matmul", "dot", "inner", "vdot", "tensordot", "einsum"}
 
 
@@ -40,7 +41,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         """What NumPy is to work on: arrays of the current GPU, and scalars."""
         if isinstance(a, DeviceArray):
             if a.device.id != self._cupy.current:
-                raise RuntimeError(f"the array is on GPU {a.device.id}, the current one is {self._cupy.current}")
+                raise RuntimeError(f"the array is on GPU {a.device.id}, the current one is "
+                                   f"{self._cupy.current}")
             return a._a
         if isinstance(a, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -57,12 +59,15 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_function__(self, function: Any, *_: Any) -> Any:
         raise TypeError(f"numpy.{function.__name__} was called with an array of the GPU")
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None,
+                        **options: Any) -> Any:
         if ufunc is np.matmul:
             self._cupy.check_cublas()
-        host, to = [self._host(a) for a in inputs], None if out is None else tuple(self._host(a) for a in out)
+        host, to = ([self._host(a) for a in inputs],
+                    None if out is None else tuple(self._host(a) for a in out))
         if out is not None:
-            self._cupy.change(lambda: getattr(ufunc, method)(*host, out=to, **options), *inputs, *out)
+            self._cupy.change(lambda: getattr(ufunc, method)(*host, out=to, **options), *inputs,
+                              *out)
             return out[0]
         return self._cupy.new(lambda: getattr(ufunc, method)(*host, **options), *inputs)
 
@@ -79,9 +84,11 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     itemsize = property(lambda self: self._a.itemsize)
     nbytes = property(lambda self: self._a.nbytes)
     flags = property(lambda self: self._a.flags)
-    data = property(lambda self: SimpleNamespace(ptr=self._a.ctypes.data, copy_from_host_async=self._copy_from_host))
+    data = (property(lambda self: SimpleNamespace(ptr=self._a.ctypes.data,
+                                                  copy_from_host_async=self._copy_from_host)))
     T = property(lambda self: self._view(self._a.T))
-    __cuda_array_interface__ = property(lambda self: {"shape": self.shape, "typestr": self.dtype.str})
+    __cuda_array_interface__ = (
+        property(lambda self: {"shape": self.shape, "typestr": self.dtype.str}))
 
     def _view(self, a: np.ndarray) -> DeviceArray:
         view = DeviceArray(self._cupy, a)
@@ -89,7 +96,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return view
 
     def _copy_from_host(self, address: int, size: int, stream: fake_streams.Stream) -> None:
-        source = self._cupy.gpus.pinned_bytes(address, size)        # what is there when the copy is made
+        source = self._cupy.gpus.pinned_bytes(address, size)  # what is there when the copy is made
         target = self._a.reshape(-1).view(np.uint8)[:size]
         self._cupy.gpus.shipped += size
         stream.do(lambda: np.copyto(target, source), [self._buffer])
@@ -102,11 +109,14 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> DeviceArray:
         keys = _arrays(key)
-        where = self._host(keys if any(k is ... for k in keys) else (*keys, ...))       # a number, too, is a view
+        # a number, too, is a view
+        where = self._host(keys if any(k is ... for k in keys) else (*keys, ...))
         if not any(isinstance(k, DeviceArray) for k in keys):
             return self._view(self._a[where])
-        somewhere = tuple(np.zeros_like(k) if isinstance(k, np.ndarray) and k.dtype.kind in "iu" else k for k in where)
-        return self._cupy.new(lambda: self._a[where], self, *keys, shaped=lambda: self._a[somewhere])
+        somewhere = tuple(np.zeros_like(k) if isinstance(k, np.ndarray) and k.dtype.kind in "iu"
+                          else k for k in where)
+        return self._cupy.new(lambda: self._a[where], self, *keys,
+                              shaped=lambda: self._a[somewhere])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         where, what = self._host(key), self._host(value)
@@ -116,13 +126,15 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         self._cupy.change(lambda: self._a.fill(value), self)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in {"reshape", "transpose", "astype", "sum", "max", "min", "mean", "var", "argmax", "copy", "ravel", "all",
+        if name not in {"reshape", "transpose", "astype", "sum", "max", "min", "mean", "var",
+                        "argmax", "copy", "ravel", "all",
                         "any", "view"}:
             raise AttributeError(f"the fake CuPy array has no {name}")
 
         def method(*args: Any, **options: Any) -> DeviceArray:
             # a copy may be of an array that lies elsewhere: it is how arrays move
-            a, host = self._a if name == "copy" else self._host(self), [self._host(arg) for arg in args]
+            a, host = (self._a if name == "copy" else self._host(self),
+                       [self._host(arg) for arg in args])
             return self._cupy.new(lambda: getattr(a, name)(*host, **options), self, *args)
         return method
 
@@ -169,23 +181,30 @@ class FakeCupy:
                 return fake.gpus.memory - fake.gpus.used, fake.gpus.memory
 
         class RawModule:
-            """One kernel of a family. All of a family, as far as `kernels` lets it, is compiled at once: g++ takes its time."""
+            """One kernel of a family. All of a family, as far as `kernels` lets it, is compiled at
+            once: g++ takes its time."""
 
-            def __init__(self, *, code: str, options: Sequence[str], name_expressions: Sequence[str]) -> None:
+            def __init__(self, *, code: str, options: Sequence[str], name_expressions: Sequence[str]
+                         ) -> None:
                 assert "-std=c++17" in options
                 if code not in fake._families:
-                    names = next(names for family, names in backend_kernels().items() if cuda_launch.source(family) == code)
+                    names = next(names for family, names in backend_kernels().items()
+                                 if cuda_launch.source(family) == code)
                     names = tuple(name for name in names if any(word in name for word in kernels))
                     fake._families[code] = shim.Library(code, names, folder, flags)
                 self.library = fake._families[code]
-                assert set(name_expressions) <= set(self.library.numbers), f"{name_expressions} is not listed"
+                assert set(name_expressions) <= set(self.library.numbers), (f"{name_expressions} "
+                                                                            "is not listed")
 
             def get_function(self, name: str) -> Any:
-                def function(grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *, shared_mem: int = 0) -> None:
+                def function(grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *,
+                             shared_mem: int = 0) -> None:
                     check_limits(grid, block)
                     most = getattr(function, "max_dynamic_shared_size_bytes", 48 << 10)
-                    assert shared_mem <= most <= 99 << 10, f"{name}: {shared_mem} bytes of shared memory"
-                    values = [fake._argument(a) for a in args]      # as they are now: a launch keeps copies of numbers
+                    assert shared_mem <= most <= 99 << 10, (f"{name}: {shared_mem} bytes of shared "
+                                                            "memory")
+                    # as they are now: a launch keeps copies of numbers
+                    values = [fake._argument(a) for a in args]
                     fake.change(lambda: self.library(name, grid, block, values, shared_mem), *args)
                 return function
 
@@ -198,11 +217,14 @@ class FakeCupy:
         gpus = self.gpus
         self.RawModule = RawModule
         self.cuda = SimpleNamespace(
-            Device=Device, Stream=partial(fake_streams.Stream, gpus), Event=partial(fake_streams.Event, gpus),
-            MemoryPool=fake_streams.MemoryPool, using_allocator=gpus.using_allocator, get_current_stream=lambda: gpus.stream,
-            alloc_pinned_memory=lambda size: gpus.pinned_allocator(size), set_pinned_memory_allocator=set_pinned_memory_allocator,
+            Device=Device, Stream=partial(fake_streams.Stream, gpus),
+            Event=partial(fake_streams.Event, gpus), MemoryPool=fake_streams.MemoryPool,
+            using_allocator=gpus.using_allocator, get_current_stream=lambda: gpus.stream,
+            alloc_pinned_memory=lambda size: gpus.pinned_allocator(size),
+            set_pinned_memory_allocator=set_pinned_memory_allocator,
             compiler=SimpleNamespace(CompileException=CompileException),
-            runtime=SimpleNamespace(getDeviceCount=lambda: gpus_there, CUDARuntimeError=CUDARuntimeError))
+            runtime=SimpleNamespace(getDeviceCount=lambda: gpus_there,
+                                    CUDARuntimeError=CUDARuntimeError))
         self.get_default_memory_pool = lambda: gpus.pools[0]
         self.get_default_pinned_memory_pool = lambda: SimpleNamespace(malloc=gpus.malloc_pinned)
 
@@ -215,19 +237,21 @@ class FakeCupy:
         return list(self._families.values())
 
     def _argument(self, a: Any) -> Any:
-        """An argument of a kernel as the shim takes it: an array of the GPU, a NumPy scalar, or a struct."""
+        """An argument of a kernel as the shim takes it: an array of the GPU, a NumPy scalar, or a
+        struct."""
         if isinstance(a, DeviceArray):
             assert a.flags.c_contiguous, "a kernel was given an array that is not contiguous"
             return a._host(a)
         a = a.copy() if isinstance(a, np.ndarray) else a
-        assert isinstance(a, np.generic) or (isinstance(a, np.ndarray) and a.size == 1), f"argument {a!r} is untyped"
+        assert isinstance(a, np.generic) or (isinstance(a, np.ndarray) and a.size == 1), (f"argument {a!r} is untyped")
         return a
 
-    # --- what is launched -----------------------------------------------------------------------------------------
+    # --- what is launched -------------------------------------------------------------------------
 
-    def new(self, function: Callable[[], Any], *involved: Any, shaped: Callable[[], Any] | None = None) -> DeviceArray:
-        """The result of a function of arrays; of one that is launched later only its shape and its type are there yet,
-        those of `shaped` where the function looks at numbers."""
+    def new(self, function: Callable[[], Any], *involved: Any,
+            shaped: Callable[[], Any] | None = None) -> DeviceArray:
+        """The result of a function of arrays; of one that is launched later only its shape and its
+        type are there yet, those of `shaped` where the function looks at numbers."""
         stream = self.gpus.stream
         if not stream.defers:
             return DeviceArray(self, function())
@@ -250,10 +274,12 @@ class FakeCupy:
 
     def check_cublas(self) -> None:
         if self.gpus.stream.recording is not None:
-            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently "
+                                      "unsupported")
 
     def _to_device(self, a: np.ndarray) -> DeviceArray:
-        """A transfer: CuPy copies to pinned memory first, which it lends to others as soon as that was copied."""
+        """A transfer: CuPy copies to pinned memory first, which it lends to others as soon as that
+        was copied."""
         stream, result = self.gpus.stream, DeviceArray(self, np.empty_like(a))
         self.gpus.shipped += a.nbytes
         overwrite(result._a)
@@ -267,14 +293,16 @@ class FakeCupy:
 
     def empty(self, shape: Any, dtype: Any = float) -> DeviceArray:
         a = np.empty(shape, dtype)
-        a.view(np.uint8 if a.ndim else a.dtype)[...] = 0xA5     # what a kernel forgets to write is seen
+        # what a kernel forgets to write is seen
+        a.view(np.uint8 if a.ndim else a.dtype)[...] = 0xA5
         return DeviceArray(self, a)
 
     def asnumpy(self, a: Any) -> np.ndarray:
         if not isinstance(a, DeviceArray):
             return np.asarray(a)
         if self.gpus.stream.recording is not None:
-            raise RuntimeError("the current stream is capturing, so synchronous API calls are disallowed")
+            raise RuntimeError("the current stream is capturing, so synchronous API calls are "
+                               "disallowed")
         self.gpus.stream.synchronize()
         return a._a.copy()
 
@@ -308,7 +336,8 @@ def check_limits(grid: Sequence[int], block: Sequence[int]) -> None:
 @contextmanager
 def installed(cupy: Any) -> Iterator[Any]:
     """`import cupy` gives this while the block lasts; None makes it an ImportError."""
-    # The real cupy loads cupyx when one of its attributes is read, and hypothesis reads all modules.
+    # The real cupy loads cupyx when one of its attributes is read, and hypothesis reads all
+    # modules.
     hidden = {name: module for name, module in sys.modules.items()
               if name == "cupy" or name.partition(".")[0] == "cupyx"}
     for name in hidden:

@@ -1,5 +1,5 @@
-"""Checks of the fused passes (batch norm, softmax, activations, average pooling) against base.py in double
-precision, over a grid of problems; and mistakes they must notice."""
+"""Checks of the fused passes (batch norm, softmax, activations, average pooling) against base.py in
+double precision, over a grid of problems; and mistakes they must notice."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from xpnet.backends.activations import ACTIVATIONS
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend
 
-TOLERANCE = {np.float16: 1e-3, np.float32: 1e-5, np.float64: 1e-12}         # ||a - b|| / ||b||; halves are rounded once
+# ||a - b|| / ||b||; halves are rounded once
+TOLERANCE = {np.float16: 1e-3, np.float32: 1e-5, np.float64: 1e-12}
 ENDS = tuple(cuda_launch.ACTIVATIONS)       # of the kernels that make z
 MOMENTUM, EPS = 0.1, 1e-5
 
 
 def near(s: Setting, results: Any, expected: Any, times: float = 1.0) -> None:
-    """Fails where a result has another type or shape, or is further away in norm than the type explains, `times` so far."""
+    """Fails where a result has another type or shape, or is further away in norm than the type
+    explains, `times` so far."""
     results, expected = (r if isinstance(r, tuple) else (r,) for r in (results, expected))
     assert len(results) == len(expected)
     for k, (result, right) in enumerate(zip(results, expected)):
         a = s.backend.to_numpy(result)
-        assert (a.dtype, a.shape) == (s.dtype, np.shape(right)), f"{s}: result {k} is {a.dtype} {a.shape}"
+        assert (a.dtype, a.shape) == (s.dtype, np.shape(right)), (f"{s}: result {k} is {a.dtype} "
+                                                                  f"{a.shape}")
         error = distance(a, np.asarray(right))
-        assert error <= times * TOLERANCE[np.dtype(s.dtype).type], f"{s}: result {k} is {error:.1e} away in norm"
+        assert error <= times * TOLERANCE[np.dtype(s.dtype).type], (f"{s}: result {k} is "
+                                                                    f"{error:.1e} away in norm")
 
 
 def double(a: np.ndarray) -> np.ndarray:
@@ -45,7 +49,7 @@ def activation(s: Setting) -> str | None:
     return ENDS[sum(s.shape) % len(ENDS)]
 
 
-# --- normalisation ----------------------------------------------------------------------------------------------------
+# --- normalisation --------------------------------------------------------------------------------
 
 def channels(s: Setting, mean: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x, gamma and beta; gamma and beta are no halves' rounding away from 0."""
@@ -57,54 +61,64 @@ def channels(s: Setting, mean: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.
 def check_batch_norm(s: Setting) -> None:
     for mean, times in ((0.5, 1), (1000, 30)):
         if mean == 1000 and (s.dtype == np.float16 or s.shape[1] * s.shape[2] * s.shape[3] < 8):
-            continue            # halves near 1000 have no digits left, and few elements may happen to have no variance
+            # halves near 1000 have no digits left, and few elements may happen to have no variance
+            continue
         x, gamma, beta = channels(s, mean)
-        near(s, s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1, activation=activation(s)),
-             base.batch_norm(double(x), double(gamma), double(beta), 0.1, activation=activation(s)), times)
+        near(s, s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1,
+                                     activation=activation(s)),
+             base.batch_norm(double(x), double(gamma), double(beta), 0.1, activation=activation(s)),
+             times)
 
 
 def check_batch_norm_inference(s: Setting) -> None:
     x, gamma, beta = channels(s)
     mean, var = drawn(s, s.shape[0], seed=3), drawn(s, s.shape[0], seed=4) ** 2
-    near(s, s.backend.batch_norm_inference(*(s.to_device(a) for a in (x, gamma, beta, mean, var)), 0.1,
-                                           activation=activation(s)),
-         base.batch_norm_inference(*(double(a) for a in (x, gamma, beta, mean, var)), 0.1, activation=activation(s)))
+    near(s, s.backend.batch_norm_inference(*(s.to_device(a) for a in (x, gamma, beta, mean, var)),
+                                           0.1, activation=activation(s)),
+         base.batch_norm_inference(*(double(a) for a in (x, gamma, beta, mean, var)), 0.1,
+                                   activation=activation(s)))
 
 
 def check_batch_norm_backward(s: Setting) -> None:
     x, gamma, beta = channels(s)
-    y, mean, var = (a.astype(s.dtype) for a in base.batch_norm(double(x), double(gamma), double(beta), 0.1,
+    y, mean, var = (a.astype(s.dtype)
+                    for a in base.batch_norm(double(x), double(gamma), double(beta), 0.1,
                                                                activation=activation(s)))
     arrays = drawn(s, *s.shape, seed=5), x, y, gamma, mean, var
     for accumulate in (False, True):
-        grads = drawn(s, len(gamma), seed=6) * s.dtype.type(9), drawn(s, len(gamma), seed=7) * s.dtype.type(9)
+        grads = (drawn(s, len(gamma), seed=6) * s.dtype.type(9),
+                 drawn(s, len(gamma), seed=7) * s.dtype.type(9))
         ours, right = [s.to_device(g) for g in grads], [double(g) for g in grads]
         options = {"activation": activation(s), "accumulate": accumulate}
-        dx = s.backend.batch_norm_backward(*(s.to_device(a) for a in arrays), 0.1, gamma_grad=ours[0], beta_grad=ours[1],
-                                           **options)
-        dx_right = base.batch_norm_backward(*(double(a) for a in arrays), 0.1, gamma_grad=right[0], beta_grad=right[1],
-                                            **options)
+        dx = s.backend.batch_norm_backward(*(s.to_device(a) for a in arrays), 0.1,
+                                           gamma_grad=ours[0], beta_grad=ours[1], **options)
+        dx_right = base.batch_norm_backward(*(double(a) for a in arrays), 0.1, gamma_grad=right[0],
+                                            beta_grad=right[1], **options)
         dz = base.activation_backward(double(arrays[0]), double(y), activation(s))
         for result, correct in zip((dx, *ours), (dx_right, *right)):
             near_enough(s, result, correct, dz)
 
 
 def near_enough(s: Setting, result: Any, right: np.ndarray, terms: np.ndarray) -> None:
-    """For differences of `terms`: they may be much smaller than what they are made of, and so have fewer digits."""
+    """For differences of `terms`: they may be much smaller than what they are made of, and so have
+    fewer digits."""
     offset = float(np.abs(terms).max()) + 1.0
     a = s.backend.to_numpy(result)
     error = float(np.abs(double(a) - right).max()) / offset
-    assert a.dtype == s.dtype and error <= 10 * TOLERANCE[s.dtype.type], f"{s}: {a.dtype}, {error:.1e} away"
+    assert a.dtype == s.dtype and error <= 10 * TOLERANCE[s.dtype.type], (f"{s}: {a.dtype}, "
+                                                                          f"{error:.1e} away")
 
 
 def check_constant_channel(s: Setting) -> None:
-    """Each channel has one value, whose mean is itself to the bit: nothing is left to divide by a deviation of 0."""
+    """Each channel has one value, whose mean is itself to the bit: nothing is left to divide by a
+    deviation of 0."""
     C = s.shape[0]
     value = (np.linspace(1, 2, C) * 100.1).astype(s.dtype)
     x = np.broadcast_to(value[:, None, None, None], s.shape).copy()
     gamma, beta = drawn(s, C, seed=1) + s.dtype.type(2), drawn(s, C, seed=2)
     y, mean, var = s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 1e-5)
-    assert s.backend.to_numpy(mean).tobytes() == value.tobytes() and not s.backend.to_numpy(var).any()
+    assert (s.backend.to_numpy(mean).tobytes() == value.tobytes()
+            and not s.backend.to_numpy(var).any())
     assert (s.backend.to_numpy(y) == beta[:, None, None, None]).all()
 
 
@@ -120,41 +134,51 @@ def check_update_running(s: Setting) -> None:
         still, spread = s.to_device(np.zeros(C, s.dtype)), s.to_device(np.ones(C, s.dtype))
         target = s.to_device((np.linspace(1, 2, C) * 100.1).astype(s.dtype))
         for _ in range(500):
-            s.backend.update_running(still, spread, target, s.to_device(np.zeros(C, s.dtype)), MOMENTUM, 5)
+            s.backend.update_running(still, spread, target, s.to_device(np.zeros(C, s.dtype)),
+                                     MOMENTUM, 5)
         assert s.backend.to_numpy(still).tobytes() == s.backend.to_numpy(target).tobytes()
         s.backend.update_running(still, spread, s.to_device(drawn(s, C)), spread, 0.0, 5)
         assert s.backend.to_numpy(still).tobytes() == s.backend.to_numpy(target).tobytes()
 
 
-# --- activations ------------------------------------------------------------------------------------------------------
+# --- activations ----------------------------------------------------------------------------------
 
 def check_activation(s: Setting) -> None:
     z, dy, f = s.array(s.shape), drawn(s, *s.shape), activation(s)
     near(s, s.backend.activate(s.to_device(z), f), base.activate(double(z), f))
-    near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(z), f), base.activation_backward(double(dy), double(z), f))
+    near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(z), f),
+         base.activation_backward(double(dy), double(z), f))
     for accumulate in (False, True):
-        y, grad = base.activate(drawn(s, *s.shape), f), drawn(s, s.shape[0], seed=2) + s.dtype.type(100)
+        y, grad = (base.activate(drawn(s, *s.shape), f),
+                   drawn(s, s.shape[0], seed=2) + s.dtype.type(100))
         ours, right = s.to_device(grad), double(grad)
-        near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(y), f, bias_grad=ours, accumulate=accumulate),
-             base.activation_backward(double(dy), double(y), f, bias_grad=right, accumulate=accumulate))
+        near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(y), f, bias_grad=ours,
+                                              accumulate=accumulate),
+             base.activation_backward(double(dy), double(y), f, bias_grad=right,
+                                      accumulate=accumulate))
         near_enough(s, ours, right, right)
 
 
 def check_curve(s: Setting) -> None:
     """Another of them for the next problem, and other constants for every second one."""
-    f = cuda_launch.curves()[(131 * s.shape[0] + 31 * s.shape[1] + 7 * s.shape[2] + s.shape[3]) % len(cuda_launch.curves())]
+    f = (cuda_launch.curves()[(131 * s.shape[0] + 31 * s.shape[1] + 7
+                               * s.shape[2] + s.shape[3]) % len(cuda_launch.curves())])
     constants = tuple(0.75 * c for c in ACTIVATIONS[f].constants.values()) if s.backwards else ()
-    z, dy, grad = s.array(s.shape), drawn(s, *s.shape), drawn(s, s.shape[0], seed=2) + s.dtype.type(100)
-    near(s, s.backend.activate(s.to_device(z), f, constants), base.activate(double(z), f, constants))
+    z, dy, grad = (s.array(s.shape), drawn(s, *s.shape),
+                   drawn(s, s.shape[0], seed=2) + s.dtype.type(100))
+    near(s, s.backend.activate(s.to_device(z), f, constants),
+         base.activate(double(z), f, constants))
     near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(z), f, constants),
          base.activation_backward(double(dy), double(z), f, constants))
     kept, ours, right = np.abs(drawn(s, *s.shape)), s.to_device(grad), double(grad)
-    near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(kept), f, constants, bias_grad=ours, accumulate=True),
-         base.activation_backward(double(dy), double(kept), f, constants, bias_grad=right, accumulate=True))
+    near(s, s.backend.activation_backward(s.to_device(dy), s.to_device(kept), f, constants,
+                                          bias_grad=ours, accumulate=True),
+         base.activation_backward(double(dy), double(kept), f, constants, bias_grad=right,
+                                  accumulate=True))
     near_enough(s, ours, right, right)
 
 
-# --- softmax ----------------------------------------------------------------------------------------------------------
+# --- softmax --------------------------------------------------------------------------------------
 
 @contextmanager
 def enough(threads: int) -> Iterator[None]:
@@ -171,7 +195,8 @@ def check_softmax(s: Setting) -> None:
     y = base.softmax(double(drawn(s, *s.shape))).astype(s.dtype)
     with enough(1 if s.backwards else 2**17):
         near(s, s.backend.softmax(s.to_device(z)), base.softmax(double(z)))
-        near(s, s.backend.softmax_dx(s.to_device(dy), s.to_device(y)), base.softmax_dx(double(dy), double(y)), 10)
+        near(s, s.backend.softmax_dx(s.to_device(dy), s.to_device(y)),
+             base.softmax_dx(double(dy), double(y)), 10)
 
 
 def check_cross_entropy(s: Setting) -> None:
@@ -188,7 +213,7 @@ def check_cross_entropy(s: Setting) -> None:
                  base.softmax_cross_entropy(double(z), given), 10)
 
 
-# --- pooling, dropout -------------------------------------------------------------------------------------------------
+# --- pooling, dropout -----------------------------------------------------------------------------
 
 def check_avg_pool2d(s: Setting) -> None:
     if not all(taps.any(axis=1).all() for taps in s.window.inside(*s.shape[1:3])):
@@ -204,10 +229,11 @@ def check_avg_pool2d(s: Setting) -> None:
 def check_dropout_dx(s: Setting) -> None:
     dy = s.array(s.shape)
     keep = np.random.default_rng(dy.size).random(s.shape) >= 0.4
-    s.agree(s.backend.dropout_dx(s.to_device(dy), 0.4, s.to_device(keep)), base.dropout_dx(dy, 0.4, keep))
+    s.agree(s.backend.dropout_dx(s.to_device(dy), 0.4, s.to_device(keep)),
+            base.dropout_dx(dy, 0.4, keep))
 
 
-# --- the order of sums ------------------------------------------------------------------------------------------------
+# --- the order of sums ----------------------------------------------------------------------------
 
 def check_order(s: Setting) -> None:
     """Sums have the same bits whatever the number of blocks and whichever comes first."""
@@ -217,13 +243,16 @@ def check_order(s: Setting) -> None:
     before = cuda_launch.MAX_GRID
     for most, backwards in ((before, s.backwards), ((2, 2), not s.backwards)):
         cuda_launch.MAX_GRID = most
-        for library in getattr(s.backend.xp, "libraries", ()):             # a real GPU has its own order
+        for library in getattr(s.backend.xp, "libraries", ()):  # a real GPU has its own order
             library.run_backwards(backwards)
         try:
-            y, mean, var = s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1, activation=f)
+            y, mean, var = s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1,
+                                                activation=f)
             grads = [s.backend.empty((C,), s.dtype) for _ in range(3)]
-            dx = s.backend.batch_norm_backward(s.to_device(x), s.to_device(x), y, s.to_device(gamma), mean, var, 0.1,
-                                               activation=f, gamma_grad=grads[0], beta_grad=grads[1])
+            dx = s.backend.batch_norm_backward(s.to_device(x), s.to_device(x), y,
+                                               s.to_device(gamma), mean, var, 0.1,
+                                               activation=f, gamma_grad=grads[0],
+                                               beta_grad=grads[1])
             dz = s.backend.activation_backward(dx, y, f, bias_grad=grads[2])
         finally:
             cuda_launch.MAX_GRID = before
@@ -234,16 +263,20 @@ def check_order(s: Setting) -> None:
 GRIDS = {"batch_norm": check_batch_norm, "batch_norm_inference": check_batch_norm_inference,
          "batch_norm_backward": check_batch_norm_backward, "update_running": check_update_running,
          "constant_channel": check_constant_channel,
-         "activation": check_activation, "curve": check_curve, "softmax": check_softmax, "cross_entropy": check_cross_entropy,
+         "activation": check_activation, "curve": check_curve, "softmax": check_softmax,
+         "cross_entropy": check_cross_entropy,
          "avg_pool2d": check_avg_pool2d, "order": check_order, "dropout_dx": check_dropout_dx}
 
 
 def every_instantiation(backend: CupyBackend) -> None:
-    """Asks for each kernel of these families once: for each activation one element and 16 bytes at a time, each width."""
+    """Asks for each kernel of these families once: for each activation one element and 16 bytes at
+    a time, each width."""
     for dtype in cuda_launch.TYPES:
         widths = cuda_launch.widths(dtype)
-        shapes = [*((1, 1, 3, N) for N in (1, 3, 5, 7, 9)), *((C, 1, 2, widths[-1]) for C in range(1, 6)),
-                  *((1, 3, 3, N) for N in widths), (1, 5, 5, 43)]       # the last one's row is more than one piece
+        shapes = [*((1, 1, 3, N) for N in (1, 3, 5, 7, 9)),
+                  *((C, 1, 2, widths[-1]) for C in range(1, 6)),
+                  # the last one's row is more than one piece
+                  *((1, 3, 3, N) for N in widths), (1, 5, 5, 43)]
         for shape in shapes:
             for backwards in (False, True):
                 window = Window.make(2, padding=1, stride=1 + backwards)
@@ -251,28 +284,44 @@ def every_instantiation(backend: CupyBackend) -> None:
                     check(Setting(backend, shape, window, dtype, ties, 0, backwards))
 
 
-# Mistakes: the file, what stands there, what stands there instead, and the check that has to notice.
+# Mistakes: the file, what stands there, what stands there instead, and the check that has to
+# notice.
 MUTANTS: dict[str, Mutant] = {
     "threads merge what others have not written yet": (
-        "rows", "        __syncthreads();\n        if (lane < half)", "        if (lane < half)", "activation"),
+        "rows", "        __syncthreads();\n        if (lane < half)", "        if (lane < "
+                                                                      "half)", "activation"),
     "a result is overwritten before all have read it": (
-        "rows", "call before has been read\n    __syncthreads();", "call before has been read", "cross_entropy"),
-    "the last turn of a piece is left out": ("rows", "i < (s).end; i +=", "i + STEP(V) < (s).end; i +=", "activation"),
-    "a NaN becomes 0": ("functions", "z < Number(0) ? Number(0) : z", "z > Number(0) ? z : Number(0)", "activation"),
-    "a curve does not divide by its constant": ("curves", "log1p(exp(-k * fabs(z))) / k", "log1p(exp(-k * fabs(z)))", "curve"),
-    "a NaN is cut off": ("curves", "return z < low ? low : z > high ? high : z;", "return z > low ? z < high ? z : high : low;",
-                         "curve"),
-    "moments of two sets have the wrong weights": ("normalization", "b.n / n : Number(0)", "a.n / n : Number(0)", "batch_norm"),
-    "the mean of equal elements is rounded": ("normalization", "const Number first = Number(turn[0].at[0]);",
-                                              "const Number first = Number(0);", "constant_channel"),
-    "a running mean stops before its target": ("normalization", "moved == before && m > Number(0) ?", "false ?",
+        "rows", "call before has been read\n    __syncthreads();", "call before has been "
+                                                                   "read", "cross_entropy"),
+    "the last turn of a piece is left out": ("rows", "i < (s).end; i +=", "i + STEP(V) < (s).end; "
+                                                                          "i +=", "activation"),
+    "a NaN becomes 0": ("functions", "z < Number(0) ? Number(0) : z", "z > Number(0) ? z : "
+                                                                      "Number(0)", "activation"),
+    "a curve does not divide by its constant": ("curves", "log1p(exp(-k * fabs(z))) / k",
+                                                "log1p(exp(-k * fabs(z)))", "curve"),
+    "a NaN is cut off": ("curves", "return z < low ? low : z > high ? high : z;",
+                         "return z > low ? z < high ? z : high : low;", "curve"),
+    "moments of two sets have the wrong weights": ("normalization", "b.n / n : Number(0)",
+                                                   "a.n / n : Number(0)", "batch_norm"),
+    "the mean of equal elements is rounded": ("normalization", "const Number first = "
+                                                               "Number(turn[0].at[0]);",
+                                              "const Number first = Number(0);",
+                                              "constant_channel"),
+    "a running mean stops before its target": ("normalization", "moved == before && m > Number(0) "
+                                                                "?", "false ?",
                                                "update_running"),
-    "zeros behind the end count": ("normalization", "s.end ? Number(turn[u].at[k]) - some.mean : Number(0);",
-                                   "s.end + 1000 ? Number(turn[u].at[k]) - some.mean : Number(0);", "batch_norm"),
-    "the mean of dz is its sum": ("normalization", "level = dbeta / n", "level = dbeta", "batch_norm_backward"),
-    "the running variance moves away": ("normalization", "* unbiased - spread", "* unbiased + spread", "update_running"),
-    "a thread without samples reads on": ("softmax", "return n < P ?", "return n < P + V ?", "softmax"),
+    "zeros behind the end count": ("normalization", "s.end ? Number(turn[u].at[k]) - some.mean : "
+                                                    "Number(0);",
+                                   "s.end + 1000 ? Number(turn[u].at[k]) - some.mean : "
+                                   "Number(0);", "batch_norm"),
+    "the mean of dz is its sum": ("normalization", "level = dbeta / n", "level = dbeta",
+                                  "batch_norm_backward"),
+    "the running variance moves away": ("normalization", "* unbiased - spread",
+                                        "* unbiased + spread", "update_running"),
+    "a thread without samples reads on": ("softmax", "return n < P ?", "return n < P + V ?",
+                                          "softmax"),
     "a label after the last class": ("softmax", "given < K ?", "given <= K ?", "cross_entropy"),
-    "padding counts where dilation jumps over the edge": ("avg_pool", "(dilation - 1 - start) / dilation", "-start / dilation",
-                                                          "avg_pool2d"),
+    "padding counts where dilation jumps over the edge": ("avg_pool", "(dilation - 1 - start) / "
+                                                                      "dilation",
+                                                          "-start / dilation", "avg_pool2d"),
 }

@@ -1,7 +1,9 @@
-"""Files of some hundred bytes and constructors that ask for more memory or time than there is; run as a program.
+"""Files of some hundred bytes and constructors that ask for more memory or time than there is; run
+as a program.
 
-Each must end with one of the library's errors, in one line, in memory that is limited to a little more than the library
-itself takes. Prints one line for each case. What hangs is ended by a limit of processor time.
+Each must end with one of the library's errors, in one line, in memory that is limited to a little
+more than the library itself takes. Prints one line for each case. What hangs is ended by a limit of
+processor time.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ Spec = tuple[str, dict, list]       # type, config, input shape
 
 
 def specs() -> Iterator[Spec]:
-    """Single layers without arrays in the file; those that would have some have too many of them."""
+    """Single layers without arrays in the file; those that would have some have too many of
+    them."""
     for size in ([10**8, 1], [1, 10**8], 2**40, [2**20, 2**20]):
         yield "AdaptiveAvgPool2d", {"output_size": size}, [2, 1, 1]
         yield "AdaptiveMaxPool2d", {"output_size": size}, [2, 9, 9]
@@ -58,7 +61,8 @@ def specs() -> Iterator[Spec]:
     yield "ConvTranspose2d", {"filters": 1, "kernel_size": 1, "stride": 2**60}, [1, 8, 8]
     for kind in ("MaxPool2d", "AvgPool2d", "LpPool2d", "StochasticPool2d"):
         yield kind, {"kernel_size": 10**5}, [1, 10**5, 10**5]
-        yield kind, {"kernel_size": [2**20, 1], "padding": [2**19, 0, 0, 0], "dilation": 2**40}, [1, 8, 8]
+        yield kind, {"kernel_size": [2**20, 1], "padding": [2**19, 0, 0, 0],
+                     "dilation": 2**40}, [1, 8, 8]
     yield "MaxPool2d", {"kernel_size": [10**9, 1]}, [1, 10**10, 1]
     for kind in ("SubtractiveNorm2d", "DivisiveNorm2d", "ContrastNorm2d"):
         yield kind, {"kernel_size": 10**9 + 1}, [1, 8, 8]
@@ -67,7 +71,7 @@ def specs() -> Iterator[Spec]:
     yield "Whitening", {}, [10**6]
     yield "Whitening", {"components": 10**6}, [10**6]
     yield "LayerNorm", {}, [10**10]
-    yield "Linear", {"units": 10**8}, [4]               # more than the limit here, not more than a machine has
+    yield "Linear", {"units": 10**8}, [4]  # more than the limit here, not more than a machine has
     for shape in ([2] * 100_000, [2**62] * 20_000):
         yield "Reshape", {"shape": shape}, [8]
         yield "ReLU", {}, shape
@@ -79,7 +83,8 @@ def specs() -> Iterator[Spec]:
 
 def header(layers: list[dict], input_shape: list) -> bytes:
     about = {"format": "xpnet-1", "progress": {"epochs": 0, "steps": 0, "uses": 0},
-             "architecture": {"inputs": [{"name": "input", "shape": input_shape}], "input_keys": None,
+             "architecture": {"inputs": [{"name": "input", "shape": input_shape}],
+                              "input_keys": None,
                               "outputs": [layers[-1]["name"]], "output_keys": None,
                               "dtype": "float32", "seed": 0, "layers": layers}}
     text = json.dumps({"__metadata__": {"xpnet": json.dumps(about)}}).encode()
@@ -87,11 +92,13 @@ def header(layers: list[dict], input_shape: list) -> bytes:
 
 
 def entry(name: str, kind: str, inputs: list, **config) -> dict:
-    return {"name": name, "type": kind, "trainable": True, "lr_scale": 1.0, "config": config, "inputs": inputs}
+    return {"name": name, "type": kind, "trainable": True, "lr_scale": 1.0, "config": config,
+            "inputs": inputs}
 
 
 def every_number() -> Iterator[Spec]:
-    """Every layer of the catalogue with each number of its arguments and of its input's shape, one by one, made large."""
+    """Every layer of the catalogue with each number of its arguments and of its input's shape, one
+    by one, made large."""
     for item in LAYERS:
         layer = item.make()
         config = {name: 2 if value is None and name in ("components", "stride", "axis") else value
@@ -136,7 +143,8 @@ def fine() -> Iterator[Spec]:
 
 def doubling() -> list[dict]:
     """Maps that are twice as many with each layer: 2^2000 in the end."""
-    return [entry("c0", "ReLU", ["input"])] + [entry(f"c{i}", "Concat", [f"c{i - 1}"] * 2) for i in range(1, 2001)]
+    return ([entry("c0", "ReLU", ["input"])] + [entry(f"c{i}", "Concat", [f"c{i - 1}"] * 2)
+                                                for i in range(1, 2001)])
 
 
 def ending(action: Callable[[], object]) -> str:
@@ -152,12 +160,14 @@ def ending(action: Callable[[], object]) -> str:
 
 def made(spec: Spec) -> None:
     kind, config, shape = spec
-    config = {name: tuple(value) if isinstance(value, list) and name != "table" else value for name, value in config.items()}
+    config = {name: tuple(value) if isinstance(value, list) and name != "table" else value
+              for name, value in config.items()}
     xn.Sequential([getattr(xn, kind)(**config)], input_shape=shape, backend="numpy")
 
 
 def main() -> None:
-    xn.Sequential([xn.Linear(2)], input_shape=(2,), backend="numpy").predict(np.zeros((1, 2)))      # all is imported
+    # all is imported
+    xn.Sequential([xn.Linear(2)], input_shape=(2,), backend="numpy").predict(np.zeros((1, 2)))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
@@ -165,9 +175,12 @@ def main() -> None:
     for spec in specs():
         kind, config, shape = spec
         path.write_bytes(header([entry("a", kind, ["input"], **config)], shape))
-        print("file", kind, f"{config!r:.60}", ending(lambda: xn.load(path, backend="numpy")), flush=True)
-        print("constructor", kind, f"{config!r:.60}", ending(lambda spec=spec: made(spec)), flush=True)
-    endings, inputs = Counter[str](), {type(item.make()).__name__: len(item.shapes) for item in LAYERS}
+        print("file", kind, f"{config!r:.60}", ending(lambda: xn.load(path, backend="numpy")),
+              flush=True)
+        print("constructor", kind, f"{config!r:.60}", ending(lambda spec=spec: made(spec)),
+              flush=True)
+    endings, inputs = (Counter[str](),
+                       {type(item.make()).__name__: len(item.shapes) for item in LAYERS})
     for kind, config, shape in every_number():
         path.write_bytes(header([entry("a", kind, ["input"] * inputs[kind], **config)], shape))
         found = ending(lambda: xn.load(path, backend="numpy"))
@@ -177,7 +190,8 @@ def main() -> None:
     for kind, config, shape in fine():
         path.write_bytes(header([entry("a", kind, ["input"], **config)], shape))
         net = xn.load(path, backend="numpy")
-        assert kind == "MaxPool2d" or np.isfinite(net.predict(np.ones((1, *shape), np.float32))).all()
+        assert (kind == "MaxPool2d"
+                or np.isfinite(net.predict(np.ones((1, *shape), np.float32))).all())
         print("file", kind, f"{config!r:.60}", "ok", flush=True)
     path.write_bytes(header(doubling(), [8]))
     print("file doubling", ending(lambda: xn.load(path, backend="numpy")), flush=True)
@@ -187,8 +201,10 @@ def main() -> None:
     print("file identities", ending(lambda: xn.load(path, backend="numpy")), flush=True)
     chain = [entry(f"d{i}", "Dropout", [f"d{i - 1}" if i else "input"]) for i in range(n)]
     leaves = [entry(f"s{i}", "LogSoftmax", [f"d{n - 1}"]) for i in range(n)]
-    path.write_bytes(header([*chain, *leaves, entry("all", "Concat", [f"s{i}" for i in range(n)])], [3]))
-    print("file log softmaxes below dropouts", ending(lambda: xn.load(path, backend="numpy")), flush=True)
+    path.write_bytes(header([*chain, *leaves, entry("all", "Concat", [f"s{i}" for i in range(n)])],
+                            [3]))
+    print("file log softmaxes below dropouts", ending(lambda: xn.load(path, backend="numpy")),
+          flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     for case in CASES: agree(case, run(case, backend), run(case, Backend()))
 
-`exact` cases must agree in every bit: copies, comparisons, integer arithmetic, and sums whose order the contract fixes.
-The others agree in norm. `missing_methods()` names the public methods that the table does not cover.
+`exact` cases must agree in every bit: copies, comparisons, integer arithmetic, and sums whose order
+the contract fixes. The others agree in norm. `missing_methods()` names the public methods that the
+table does not cover.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ TOLERANCE = {np.float16: 1e-2, np.float32: 1e-5, np.float64: 1e-12}     # ||a - 
 
 @dataclass(frozen=True)
 class Case:
-    """The call `backend.method(**arrays, **options)`: arrays are made on the host and moved to the backend first."""
+    """The call `backend.method(**arrays, **options)`: arrays are made on the host and moved to the
+    backend first."""
 
     method: str
     label: str
@@ -39,7 +41,8 @@ class Case:
 
 
 def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
-    """backend.method(**arguments), where an update's slots are given by their names, and are None by default."""
+    """backend.method(**arguments), where an update's slots are given by their names, and are None
+    by default."""
     if method == "update":
         slots = RULES[arguments["rule"]].slots
         given = {name: a for name, a in arguments.items() if name not in slots}
@@ -50,7 +53,8 @@ def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
 def run(case: Case, backend: Backend) -> list[np.ndarray]:
     """What a case returns on a backend and then what it wrote, on the host.
 
-    Fails where a result is not C-contiguous, or where the method wrote into an array that it has only to read.
+    Fails where a result is not C-contiguous, or where the method wrote into an array that it has
+    only to read.
     """
     arrays = {name: backend.asarray(a.copy()) for name, a in case.arrays.items()}
     for name, a in arrays.items():
@@ -58,10 +62,11 @@ def run(case: Case, backend: Backend) -> list[np.ndarray]:
             a.flags.writeable = False
     with backend.scope():
         returned = call(backend, case.method, arrays | case.options)
-    results = list(returned) if isinstance(returned, tuple) else [] if returned is None else [returned]
+    results = (list(returned) if isinstance(returned, tuple) else [] if returned is None
+               else [returned])
     results += [arrays[name] for name in case.writes]
     for name, a in case.arrays.items():
-        assert name in case.writes or same_bits(backend.to_numpy(arrays[name]), a), f"{case}: wrote into {name}"
+        assert name in case.writes or same_bits(backend.to_numpy(arrays[name]), a), (f"{case}: wrote into {name}")
     if case.method == "argmax_dtype":
         return [np.array(np.dtype(returned).str)]
     if case.method in ("scope", "stream"):
@@ -73,11 +78,13 @@ def run(case: Case, backend: Backend) -> list[np.ndarray]:
             results = [returned() for _ in range(5)]
     assert all(r.flags.c_contiguous for r in results), f"{case}: a result is not C-contiguous"
     hosts = [np.array(backend.to_numpy(r)) for r in results]
-    return [np.zeros_like(h) for h in hosts] if case.method == "empty" else hosts     # its content is not specified
+    # its content is not specified
+    return [np.zeros_like(h) for h in hosts] if case.method == "empty" else hosts
 
 
 def _batches_of(feed: Any, backend: Backend, samples: int) -> list[Any]:
-    """Batches in order and in another one, of several sizes, and one in an array that is there already."""
+    """Batches in order and in another one, of several sizes, and one in an array that is there
+    already."""
     with backend.scope():
         results = [feed.batch(0, samples), feed.batch(samples // 2, samples)]
         feed.arrange(np.arange(samples)[::-1].copy())
@@ -88,16 +95,19 @@ def _batches_of(feed: Any, backend: Backend, samples: int) -> list[Any]:
 
 
 def agree(case: Case, actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    """Fails where the results of two backends differ: in number, type or shape, in a bit (`exact`), or in norm."""
+    """Fails where the results of two backends differ: in number, type or shape, in a bit (`exact`),
+    or in norm."""
     assert len(actual) == len(expected), f"{case}: {len(actual)} results, expected {len(expected)}"
     for k, (a, b) in enumerate(zip(actual, expected)):
         assert (a.dtype, a.shape) == (b.dtype, b.shape), \
             f"{case}: result {k} is {a.dtype} {a.shape}, expected {b.dtype} {b.shape}"
         if case.exact or b.dtype.kind != "f":
-            assert same_bits(a, b), f"{case}: result {k} differs in {differences(a, b)} of {b.size} elements"
+            assert same_bits(a, b), (f"{case}: result {k} differs in {differences(a, b)} of "
+                                     f"{b.size} elements")
         else:
             error, bound = distance(a, b), TOLERANCE[b.dtype.type]
-            assert error <= bound, f"{case}: result {k} is {error:.1e} away in norm, more than {bound:.0e}"
+            assert error <= bound, (f"{case}: result {k} is {error:.1e} away in norm, more than "
+                                    f"{bound:.0e}")
 
 
 def differences(a: np.ndarray, b: np.ndarray) -> int:
@@ -114,9 +124,11 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """||a - b|| / ||b|| over the finite elements; infinite where NaNs or infinities stand in different places."""
+    """||a - b|| / ||b|| over the finite elements; infinite where NaNs or infinities stand in
+    different places."""
     finite = np.isfinite(b)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+    if (not np.array_equal(a[~finite], b[~finite], equal_nan=True)
+        or not np.isfinite(a[finite]).all()):
         return np.inf
     a, b = a[finite].astype(np.float64), b[finite].astype(np.float64)
     return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
@@ -124,7 +136,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def public_methods() -> set[str]:
     """Names of the methods of the contract, found in the class itself."""
-    return {name for name in dir(Backend) if not name.startswith("_") and callable(getattr(Backend, name))}
+    return ({name for name in dir(Backend) if not name.startswith("_")
+             and callable(getattr(Backend, name))})
 
 
 def missing_methods() -> set[str]:
@@ -132,13 +145,15 @@ def missing_methods() -> set[str]:
 
 
 def different_signatures(cls: type[Backend]) -> set[str]:
-    """Names of the methods that a backend declares with other parameters or defaults than the contract."""
+    """Names of the methods that a backend declares with other parameters or defaults than the
+    contract."""
     def signature(owner: type[Backend], name: str) -> list[tuple[Any, ...]]:
-        return [(p.name, p.kind, p.default) for p in inspect.signature(getattr(owner, name)).parameters.values()]
+        return ([(p.name, p.kind, p.default)
+                 for p in inspect.signature(getattr(owner, name)).parameters.values()])
     return {name for name in public_methods() if signature(cls, name) != signature(Backend, name)}
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 FLOATS = (np.float32, np.float64)
 
@@ -171,10 +186,12 @@ GEOMETRIES = [
     ((1, 4, 4, 33), Window.make(4, padding="full")),
     ((3, 13, 5, 16), Window.make((5, 1), stride=(3, 1), dilation=(2, 1))),
     ((2, 1, 1, 1), Window.make(3, padding=1)),
-    ((1, 18, 17, 2), Window.make((16, 17), stride=3, padding=(0, 2, 0, 1))),     # 272 taps: argmax is int32
-    ((8, 40, 40, 33), Window.make(3, padding=1)),                                # larger than one tile of the CPU
+    # 272 taps: argmax is int32
+    ((1, 18, 17, 2), Window.make((16, 17), stride=3, padding=(0, 2, 0, 1))),
+    ((8, 40, 40, 33), Window.make(3, padding=1)),  # larger than one tile of the CPU
 ]
-# Padding as large as the window and larger: some windows are empty, of which a convolution gives 0 and a pooling nothing.
+# Padding as large as the window and larger: some windows are empty, of which a convolution gives 0
+# and a pooling nothing.
 EMPTY = [
     ((3, 6, 5, 1), Window.make(1, padding=1)),
     ((2, 4, 5, 3), Window.make(3, padding=(4, 0, 3, 5))),
@@ -189,70 +206,86 @@ def _windows(geometries: list[tuple[tuple[int, int, int, int], Window]] = GEOMET
     """(label, shape of x, window, output size, dtype) of each geometry and type."""
     for shape, window in geometries:
         for dtype in FLOATS:
-            label = f"{shape}k{window.kernel}s{window.stride}p{window.padding}d{window.dilation}-{np.dtype(dtype)}"
+            label = (
+                f"{shape}k{window.kernel}s{window.stride}p{window.padding}d{window.dilation}-{np.dtype(dtype)}")
             yield label, shape, window, window.output_size(*shape[1:3]), dtype
 
 
-# --- the table --------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 def _memory() -> Iterator[Case]:
     for dtype in (np.float16, np.float32, np.float64, np.uint8, np.int32, np.uint64, bool):
         for shape in ((7,), (3, 0, 5), (2, 3, 4, 5)):
             for method in ("empty", "zeros"):
-                yield Case(method, f"{shape}-{np.dtype(dtype)}", options={"shape": shape, "dtype": dtype})
-        yield Case("asarray", f"{np.dtype(dtype)}", {"a": np.arange(12).reshape(3, 4).astype(dtype)}, exact=True)
+                yield Case(method, f"{shape}-{np.dtype(dtype)}",
+                           options={"shape": shape, "dtype": dtype})
+        yield Case("asarray", f"{np.dtype(dtype)}",
+                   {"a": np.arange(12).reshape(3, 4).astype(dtype)}, exact=True)
     yield Case("asarray", "list", options={"a": [[1, 2], [3, 4]], "dtype": np.float32}, exact=True)
-    yield Case("asarray", "transposed", options={"a": normal(3, 4).T, "dtype": np.float64}, exact=True)
+    yield Case("asarray", "transposed", options={"a": normal(3, 4).T, "dtype": np.float64},
+               exact=True)
     yield Case("to_numpy", "float32", {"a": normal(3, 4)}, exact=True)
     yield Case("synchronize", "returns")
     yield Case("scope", "returns")
     yield Case("stream", "returns")
     yield Case("capture", "a number", options={"fn": lambda: np.float64(3)})
     for n in (1, 7, 8, 9, 20):
-        yield Case("assign", f"{n}", {"out": normal(n, dtype=np.float64)}, {"values": tuple(0.1 * k for k in range(n))},
-                   writes=("out",), exact=True)
+        yield Case("assign", f"{n}", {"out": normal(n, dtype=np.float64)},
+                   {"values": tuple(0.1 * k for k in range(n))}, writes=("out",), exact=True)
     for k in (1, (15, 17), 16):
         yield Case("argmax_dtype", f"{k}", options={"window": Window.make(k)})
     yield Case("store", "value", {"value": normal(5, 3)}, {"out": None}, exact=True)
     for accumulate in (False, True):
-        yield Case("store", f"out-{accumulate}", {"value": normal(5, 3), "out": normal(5, 3, seed=1)},
+        yield Case("store", f"out-{accumulate}",
+                   {"value": normal(5, 3), "out": normal(5, 3, seed=1)},
                    {"accumulate": accumulate}, writes=("out",), exact=True)
 
 
 def _batches() -> Iterator[Case]:
-    for S, sample in ((1, ()), (7, ()), (5, (3,)), (40, (1, 5, 4)), (33, (3, 32, 32)), (9, (2, 1, 70, 70))):
+    for S, sample in ((1, ()), (7, ()), (5, (3,)), (40, (1, 5, 4)), (33, (3, 32, 32)),
+                      (9, (2, 1, 70, 70))):
         rng = np.random.default_rng([4, S])
-        for source in (np.uint8, np.int64, bool, np.float16, np.float32, np.float64, np.dtype(">f4")):
+        for source in (np.uint8, np.int64, bool, np.float16, np.float32, np.float64,
+                       np.dtype(">f4")):
             samples = rng.integers(0, 255, (S, *sample)).astype(source)
             for dtype in FLOATS:
                 label = f"{(S, *sample)}-{np.dtype(source).str}-{np.dtype(dtype)}"
                 host: dict[str, Any] = {"samples": samples, "dtype": dtype}
-                yield Case("gather_batch", f"{label}-all", options=host | {"index": None}, exact=True)
+                yield Case("gather_batch", f"{label}-all", options=host | {"index": None},
+                           exact=True)
                 for N in (1, S, 2 * S + 1):
                     index = rng.integers(0, S, N)
-                    yield Case("gather_batch", f"{label}-{N}", options=host | {"index": index}, exact=True)
-                    if np.dtype(source).isnative:                       # GPUs have no other order of bytes
-                        yield Case("gather_batch", f"{label}-{N}-there", {"samples": samples, "index": index},
-                                   {"dtype": dtype}, exact=True)
-    yield Case("gather_batch", "special", options={"samples": special(20, 3, 4), "index": np.arange(20)[::-1],
+                    yield Case("gather_batch", f"{label}-{N}", options=host | {"index": index},
+                               exact=True)
+                    if np.dtype(source).isnative:  # GPUs have no other order of bytes
+                        yield Case("gather_batch", f"{label}-{N}-there",
+                                   {"samples": samples, "index": index}, {"dtype": dtype},
+                                   exact=True)
+    yield Case("gather_batch", "special",
+               options={"samples": special(20, 3, 4), "index": np.arange(20)[::-1],
                                                    "dtype": np.float64}, exact=True)
 
 
 def _feeds() -> Iterator[Case]:
     for S, sample in ((1, ()), (7, (3,)), (40, (1, 5, 4)), (70, (3, 11, 16))):
-        for source in (np.uint8, np.int64, bool, np.float16, np.float32, np.float64, np.dtype(">f4")):
+        for source in (np.uint8, np.int64, bool, np.float16, np.float32, np.float64,
+                       np.dtype(">f4")):
             samples = np.random.default_rng([4, S]).integers(0, 255, (S, *sample)).astype(source)
             for dtype in FLOATS:
                 yield Case("feed", f"{(S, *sample)}-{np.dtype(source).str}-{np.dtype(dtype)}",
                            options={"samples": samples, "dtype": dtype, "most": S}, exact=True)
     labels = np.random.default_rng(4).integers(0, 10, 33)
-    yield Case("feed", "labels", options={"samples": labels, "dtype": np.int64, "most": 33}, exact=True)
-    yield Case("feed", "every second", options={"samples": normal(20, 3, 4)[::2], "dtype": np.float32, "most": 10}, exact=True)
+    yield Case("feed", "labels", options={"samples": labels, "dtype": np.int64, "most": 33},
+               exact=True)
+    yield Case("feed", "every second",
+               options={"samples": normal(20, 3, 4)[::2], "dtype": np.float32, "most": 10},
+               exact=True)
 
 
 def _matrices() -> Iterator[Case]:
     for dtype in FLOATS:
-        for M, K, N in ((1, 1, 1), (3, 7, 1), (8, 17, 33), (65, 31, 16), (10, 600, 128), (16, 27, 4099)):
+        for M, K, N in ((1, 1, 1), (3, 7, 1), (8, 17, 33), (65, 31, 16), (10, 600, 128),
+                        (16, 27, 4099)):
             for trans in (False, False), (True, False), (False, True), (True, True):
                 label = f"{M}x{K}x{N}-{'NT'[trans[0]]}{'NT'[trans[1]]}-{np.dtype(dtype)}"
                 options: dict[str, Any] = {"trans_a": trans[0], "trans_b": trans[1]}
@@ -262,17 +295,19 @@ def _matrices() -> Iterator[Case]:
                 yield Case("gemm", label + "-bias-relu", ab | {"bias": normal(M, dtype=dtype)},
                            options | {"activation": "relu"})
                 for accumulate in (False, True):
-                    yield Case("gemm", f"{label}-out-{accumulate}", ab | {"out": normal(M, N, dtype=dtype, seed=1)},
+                    yield Case("gemm", f"{label}-out-{accumulate}",
+                               ab | {"out": normal(M, N, dtype=dtype, seed=1)},
                                options | {"accumulate": accumulate}, writes=("out",))
 
 
 def _columns() -> Iterator[Case]:
     for label, shape, window, (OH, OW), dtype in _windows(GEOMETRIES + EMPTY):
         for data in (normal, special):
-            yield Case("im2col", f"{label}-{data.__name__}", {"x": data(*shape, dtype=dtype)}, {"window": window},
-                       exact=True)
+            yield Case("im2col", f"{label}-{data.__name__}", {"x": data(*shape, dtype=dtype)},
+                       {"window": window}, exact=True)
         cols = normal(shape[0] * window.taps, OH * OW * shape[3], dtype=dtype)
-        yield Case("col2im", label, {"cols": cols}, {"x_shape": shape, "window": window}, exact=True)
+        yield Case("col2im", label, {"cols": cols}, {"x_shape": shape, "window": window},
+                   exact=True)
 
 
 def _convolution() -> Iterator[Case]:
@@ -284,7 +319,8 @@ def _convolution() -> Iterator[Case]:
             name = f"{label}-F{F}-g{groups}"
             options: dict[str, Any] = {"window": window, "groups": groups}
             yield Case("conv2d", name, {"x": x, "W": W}, options)
-            yield Case("conv2d", name + "-bias-tanh", {"x": x, "W": W, "bias": normal(F, dtype=dtype)},
+            yield Case("conv2d", name + "-bias-tanh",
+                       {"x": x, "W": W, "bias": normal(F, dtype=dtype)},
                        options | {"activation": "tanh"})
             yield Case("conv2d_dx", name, {"dy": dy, "W": W}, options | {"x_shape": shape})
             yield Case("conv2d_dW", name, {"x": x, "dy": dy}, options)
@@ -298,8 +334,8 @@ def _pooling() -> Iterator[Case]:
     for label, shape, window, (OH, OW), dtype in _windows():
         window.check_no_empty_window(*shape[1:3])
         for data in (normal, ties, special):
-            yield Case("max_pool2d", f"{label}-{data.__name__}", {"x": data(*shape, dtype=dtype)}, {"window": window},
-                       exact=True)
+            yield Case("max_pool2d", f"{label}-{data.__name__}", {"x": data(*shape, dtype=dtype)},
+                       {"window": window}, exact=True)
         dy = normal(shape[0], OH, OW, shape[3], dtype=dtype, seed=1)
         _, argmax = Backend().max_pool2d(ties(*shape, dtype=dtype), window)
         back = {"x_shape": shape, "window": window}
@@ -307,7 +343,8 @@ def _pooling() -> Iterator[Case]:
         for count in (True, False):
             yield Case("avg_pool2d", f"{label}-{count}", {"x": normal(*shape, dtype=dtype)},
                        {"window": window, "count_padding": count})
-            yield Case("avg_pool2d_dx", f"{label}-{count}", {"dy": dy}, back | {"count_padding": count})
+            yield Case("avg_pool2d_dx", f"{label}-{count}", {"dy": dy},
+                       back | {"count_padding": count})
 
 
 MAPS = ((1, 1), (3, 17), (7, 5, 6, 3), (8, 4, 4, 16), (64, 9, 9, 33))      # (rows, ..., N)
@@ -317,9 +354,11 @@ def _elementwise() -> Iterator[Case]:
     for dtype in FLOATS:
         for shape in MAPS:
             for activation in (None, "relu", "sigmoid", "tanh", "scaled_tanh"):
-                label, options = f"{shape}-{activation}-{np.dtype(dtype)}", {"activation": activation}
+                label, options = (f"{shape}-{activation}-{np.dtype(dtype)}",
+                                  {"activation": activation})
                 for data in (normal, special):
-                    yield Case("activate", f"{label}-{data.__name__}", {"z": data(*shape, dtype=dtype)}, options)
+                    yield Case("activate", f"{label}-{data.__name__}",
+                               {"z": data(*shape, dtype=dtype)}, options)
                 arrays = {"dy": normal(*shape, dtype=dtype, seed=1),
                           "y": Backend().activate(normal(*shape, dtype=dtype), activation)}
                 yield Case("activation_backward", label, arrays, options)
@@ -330,17 +369,21 @@ def _elementwise() -> Iterator[Case]:
 
 
 def _curves() -> Iterator[Case]:
-    """The activations that no other kernel ends with, each with its own constants and with others."""
+    """The activations that no other kernel ends with, each with its own constants and with
+    others."""
     for dtype, (name, f) in product(FLOATS, ACTIVATIONS.items()):
         own = tuple(f.constants.values())
         for constants in [] if name in FUSED else [(), tuple(0.75 * c for c in own)] if own else [()]:
-            label, options = f"{name}{constants}-{np.dtype(dtype)}", {"activation": name, "constants": constants}
+            label, options = (f"{name}{constants}-{np.dtype(dtype)}",
+                              {"activation": name, "constants": constants})
             z = 3 * normal(3, 5, 7, dtype=dtype)
             for data in (z, special(3, 5, 7, dtype=dtype)):
                 yield Case("activate", f"{label}-{data is z}", {"z": data}, options)
             y = z if f.of == "z" else Backend().activate(z, name, constants)
-            yield Case("activation_backward", label, {"dy": normal(3, 5, 7, dtype=dtype, seed=1), "y": y,
-                                                      "bias_grad": normal(3, dtype=dtype)}, options, writes=("bias_grad",))
+            yield Case("activation_backward", label,
+                       {"dy": normal(3, 5, 7, dtype=dtype, seed=1), "y": y,
+                                                      "bias_grad": normal(3, dtype=dtype)}, options,
+                       writes=("bias_grad",))
 
 
 def _normalisation() -> Iterator[Case]:
@@ -350,19 +393,25 @@ def _normalisation() -> Iterator[Case]:
             x, dy = normal(*shape, dtype=dtype) + dtype(1), normal(*shape, dtype=dtype, seed=1)
             gamma, beta = normal(C, dtype=dtype) + dtype(1), normal(C, dtype=dtype, seed=1)
             for activation in (None, "relu", "tanh"):
-                label, options = f"{shape}-{activation}-{np.dtype(dtype)}", {"eps": 1e-5, "activation": activation}
+                label, options = (f"{shape}-{activation}-{np.dtype(dtype)}",
+                                  {"eps": 1e-5, "activation": activation})
                 y, mean, var = Backend().batch_norm(x, gamma, beta, 1e-5, activation=activation)
                 known = {"x": x, "gamma": gamma}
                 yield Case("batch_norm", label, known | {"beta": beta}, options)
                 known |= {"mean": mean, "var": var}
                 yield Case("batch_norm_inference", label, known | {"beta": beta}, options)
-                grads = {"gamma_grad": normal(C, dtype=dtype, seed=2), "beta_grad": normal(C, dtype=dtype, seed=3)}
+                grads = {"gamma_grad": normal(C, dtype=dtype, seed=2),
+                         "beta_grad": normal(C, dtype=dtype, seed=3)}
                 for accumulate in (False, True):
-                    yield Case("batch_norm_backward", f"{label}-{accumulate}", known | {"dy": dy, "y": y} | grads,
-                               options | {"accumulate": accumulate}, writes=("gamma_grad", "beta_grad"))
-            running = {"running_mean": normal(C, dtype=dtype, seed=4), "running_var": normal(C, dtype=dtype, seed=5) ** 2}
-            yield Case("update_running", f"{shape}-{np.dtype(dtype)}", running | {"mean": mean, "var": var},
-                       {"momentum": 0.1, "n": dy.size // C}, writes=("running_mean", "running_var"))
+                    yield Case("batch_norm_backward", f"{label}-{accumulate}",
+                               known | {"dy": dy, "y": y} | grads,
+                               options | {"accumulate": accumulate},
+                               writes=("gamma_grad", "beta_grad"))
+            running = {"running_mean": normal(C, dtype=dtype, seed=4),
+                       "running_var": normal(C, dtype=dtype, seed=5) ** 2}
+            yield Case("update_running", f"{shape}-{np.dtype(dtype)}",
+                       running | {"mean": mean, "var": var}, {"momentum": 0.1, "n": dy.size // C},
+                       writes=("running_mean", "running_var"))
 
 
 def _softmax() -> Iterator[Case]:
@@ -377,7 +426,8 @@ def _softmax() -> Iterator[Case]:
                 for name, target in (("int64", labels), ("uint8", labels.astype(np.uint8)),
                                      ("one-hot", np.eye(shape[0], dtype=dtype)[:, labels].copy()),
                                      ("soft", np.abs(normal(*shape, dtype=dtype, seed=2)))):
-                    yield Case("softmax_cross_entropy", f"{label}-{name}", {"z": z, "target": target})
+                    yield Case("softmax_cross_entropy", f"{label}-{name}",
+                               {"z": z, "target": target})
 
 
 def _totals() -> Iterator[Case]:
@@ -390,14 +440,18 @@ def _totals() -> Iterator[Case]:
                 known = sums | loss | {"y": y}
                 labels = np.where(rng.random(N) < 0.5, y.argmax(axis=0), rng.integers(0, K, N))
                 yield Case("tally", f"{label}-none", known, {"target": None}, writes=("sums",))
-                for name, target in (("labels", labels), ("uint8", labels.astype(np.uint8)), ("shares", data(K, N, dtype=dtype))):
-                    yield Case("tally", f"{label}-{name}", known | {"target": target}, writes=("sums",))
-        yield Case("tally", f"maps-{np.dtype(dtype)}", sums | loss | {"y": normal(3, 4, 5, dtype=dtype)}, {"target": None},
+                for name, target in (("labels", labels), ("uint8", labels.astype(np.uint8)),
+                                     ("shares", data(K, N, dtype=dtype))):
+                    yield Case("tally", f"{label}-{name}", known | {"target": target},
+                               writes=("sums",))
+        yield Case("tally", f"maps-{np.dtype(dtype)}",
+                   sums | loss | {"y": normal(3, 4, 5, dtype=dtype)}, {"target": None},
                    writes=("sums",))
 
 
 def _dropout() -> Iterator[Case]:
-    for key, step_use in (((0, 0), (0, 0)), ((2**64 - 1, 7), (5, 2**64 - 1)), ((1234, 3), (2**40, 1))):
+    for key, step_use in (((0, 0), (0, 0)), ((2**64 - 1, 7), (5, 2**64 - 1)),
+                          ((1234, 3), (2**40, 1))):
         counter = {"counter": np.array(step_use, np.uint64)}
         for n in (1, 2, 7, 8, 9, 63, 64, 1001):
             yield Case("random_bits", f"{n}-{key}", counter, {"n": n, "key": key}, exact=True)
@@ -406,7 +460,8 @@ def _dropout() -> Iterator[Case]:
                 for p in (0.0, 0.3, 0.5, 0.999):
                     label, x = f"{shape}-{p}-{key}-{np.dtype(dtype)}", special(*shape, dtype=dtype)
                     keep = np.random.default_rng(6).random(shape) >= p
-                    yield Case("dropout", label, {"x": x} | counter, {"p": p, "key": key}, exact=True)
+                    yield Case("dropout", label, {"x": x} | counter, {"p": p, "key": key},
+                               exact=True)
                     yield Case("dropout_dx", label, {"dy": x, "keep": keep}, {"p": p}, exact=True)
 
 
@@ -418,17 +473,20 @@ def _optimizers() -> Iterator[Case]:
             for label, rule, velocity in (("plain", "sgd", {}), ("momentum", "sgd", {"v": v}),
                                           ("nesterov", "nesterov", {"v": v})):
                 yield Case("update", f"{label}-{n}-{decayed}-{np.dtype(dtype)}",
-                           wg | velocity | {"hyper": np.array([0.1, 0.9, 0.01])}, {"rule": rule, "decayed": decayed},
-                           writes=("w", *velocity))
+                           wg | velocity | {"hyper": np.array([0.1, 0.9, 0.01])},
+                           {"rule": rule, "decayed": decayed}, writes=("w", *velocity))
             for rule in ("adam", "adamw"):
                 yield Case("update", f"{rule}-{n}-{decayed}-{np.dtype(dtype)}",
                            wg | {"m": v, "v": normal(n, dtype=dtype, seed=3) ** 2,
-                                 "hyper": np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])},
+                                 "hyper": np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3,
+                                                    1 - 0.999**3])},
                            {"rule": rule, "decayed": decayed}, writes=("w", "m", "v"))
-            yield from other_optimizers(f"{n}-{decayed}-{np.dtype(dtype)}", wg, {"decayed": decayed})
+            yield from other_optimizers(f"{n}-{decayed}-{np.dtype(dtype)}", wg,
+                                        {"decayed": decayed})
 
 
-def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, Any]) -> Iterator[Case]:
+def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, Any]
+                     ) -> Iterator[Case]:
     """All but SGD and Adam, with what they may remember after some steps."""
     w = wg["w"]
     m, v, u = (normal(w.size, dtype=w.dtype, seed=seed) for seed in (2, 3, 4))
@@ -438,16 +496,19 @@ def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, A
             ("adamax", {"m": m, "u": abs(v)}, [2e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3]),
             ("amsgrad", {"m": m, "v": v * v, "top": u * u}, adam),
             ("nadam", {"m": m, "v": v * v}, [1e-4, 2e-3, 0.9, 0.999, 1e-8, 0.01, 0.003]),
-            ("rprop", {"before": m, "s": abs(u) * (np.arange(w.size) % 3 > 0)}, [0.1, 0.5, 1.2, 1e-3, 2.0, 0.1]),
+            ("rprop", {"before": m, "s": abs(u) * (np.arange(w.size) % 3 > 0)},
+             [0.1, 0.5, 1.2, 1e-3, 2.0, 0.1]),
             ("adagrad", {"s": v * v}, [0.01, 1e-10, 0.1]),
             ("adadelta", {"v": v * v, "u": u * u}, [1.0, 0.9, 1e-6, 0.1]),
             ("rmsprop", centred, rmsprop), ("rmsprop", centred | {"mean": m}, rmsprop),
-            ("rmsprop", centred | {"velocity": u}, rmsprop), ("rmsprop", centred | {"mean": m, "velocity": u}, rmsprop),
+            ("rmsprop", centred | {"velocity": u}, rmsprop),
+            ("rmsprop", centred | {"mean": m, "velocity": u}, rmsprop),
             ("lion", {"m": m}, [1e-4, 0.9, 0.99, 0.1])):
-        yield Case("update", f"{rule}-{'-'.join(slots)}-{label}", wg | slots | {"hyper": np.array(hyper)},
-                   options | {"rule": rule}, writes=("w", *slots))
+        yield Case("update", f"{rule}-{'-'.join(slots)}-{label}",
+                   wg | slots | {"hyper": np.array(hyper)}, options | {"rule": rule},
+                   writes=("w", *slots))
 
 
-FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise, _curves, _normalisation,
-            _softmax, _totals, _dropout, _optimizers)
+FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise,
+            _curves, _normalisation, _softmax, _totals, _dropout, _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]
