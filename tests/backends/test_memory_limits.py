@@ -30,12 +30,14 @@ import xpnet as xn
 
 backend, name = ARGUMENTS
 limit, used = getattr(resource, name), {"RLIMIT_AS": "VmSize:", "RLIMIT_DATA": "VmData:"}[name]
-net = xn.Sequential([xn.Conv2d(16, 3, activation="relu"), xn.MaxPool2d(2), xn.Flatten(), xn.Linear(10)],
+net = xn.Sequential([xn.Conv2d(16, 3, activation="relu"), xn.MaxPool2d(2), xn.Flatten(),
+                     xn.Linear(10)],
                     input_shape=(1, 20, 20), backend=backend)
 x, y = np.zeros((4000, 1, 20, 20), np.float32), np.zeros(4000, np.int64)
 
 def fit(batch_size):
-    net.fit(x[:2 * batch_size], y[:2 * batch_size], loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=batch_size,
+    net.fit(x[:2 * batch_size], y[:2 * batch_size], loss="cross_entropy",
+            optimizer=xn.SGD(0.1), batch_size=batch_size,
             verbose=False)
 
 fit(64)

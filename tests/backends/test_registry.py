@@ -81,5 +81,6 @@ def test_a_factory_must_be_callable():
 def test_an_unknown_name_is_an_error_that_lists_the_registered_ones():
     register("mine", Mine)
     with pytest.raises(ValueError,
-                       match="""get_backend: expected "auto", .*, or 'mine', perhaps 'mine'. Received: 'mne'."""):
+                       match="get_backend: expected \"auto\", .*, or 'mine', perhaps 'mine'. "
+                             "Received: 'mne'."):
         get_backend("mne")

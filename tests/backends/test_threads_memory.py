@@ -133,7 +133,8 @@ def test_a_forked_process_starts_its_own_workers():
 import os, sys, threading, warnings
 import numpy as np
 from xpnet.backends.numpy.backend import NumpyBackend
-warnings.simplefilter("ignore", DeprecationWarning)         # Python 3.12 warns of fork beside threads: that is the test
+# Python 3.12 warns of fork beside threads: that is the test.
+warnings.simplefilter("ignore", DeprecationWarning)
 backend = NumpyBackend()
 a = np.ones((512, 512), np.float32)
 expected = backend.gemm(a, a)

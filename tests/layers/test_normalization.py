@@ -57,7 +57,8 @@ def test_layer_norm(backend, shape, affine, dtype):
     layer = stand_alone(xn.LayerNorm(eps=1e-3, affine=affine), shape[:3], backend=backend,
                         dtype=dtype)
     x = 2 + 3 * normal(shape, dtype)
-    gamma, beta = (backend.to_numpy(p.data)[..., None] for p in layer.parameters) if affine else (1, 0)
+    gamma, beta = ((backend.to_numpy(p.data)[..., None] for p in layer.parameters) if affine
+                   else (1, 0))
     y = forward(layer, x)
     assert y.dtype == dtype
     assert_close(y, gamma * of_groups(x, 1, 1e-3) + beta)
@@ -102,7 +103,8 @@ def test_group_norm(backend, groups, each, rest, affine, dtype):
     layer = stand_alone(xn.GroupNorm(groups, eps=1e-3, affine=affine), shape[:3], backend=backend,
                         dtype=dtype)
     x = 2 + 3 * normal(shape, dtype)
-    gamma, beta = (backend.to_numpy(p.data)[:, None, None, None] for p in layer.parameters) if affine else (1, 0)
+    gamma, beta = ((backend.to_numpy(p.data)[:, None, None, None] for p in layer.parameters)
+                   if affine else (1, 0))
     y = forward(layer, x)
     assert y.dtype == dtype
     assert_close(y, gamma * of_groups(x, groups, 1e-3) + beta)

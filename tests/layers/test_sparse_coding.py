@@ -310,8 +310,7 @@ def test_pictures_that_sparse_maps_painted_are_explained(backend):
     maps = rng.standard_normal((*truth.out_shape, 12)) * (rng.random((*truth.out_shape, 12)) < 0.04)
     y = truth.reconstruct(backend.asarray(maps))
     learner = xn.DeconvolutionalNetwork2d(**truth.config() | {"name": "learner"}).initialize(
-        (1, 10, 10), backend=backend,
-                                                                                         dtype="float64", seed=5)
+        (1, 10, 10), backend=backend, dtype="float64", seed=5)
     cheap, dear = (backend.to_numpy(layer.cost(y, layer.infer(y))).mean()
                    for layer in (truth, learner))
     steps = learner.learn(np.moveaxis(backend.to_numpy(y), -1, 0), 25, filter_steps=3)

@@ -178,7 +178,8 @@ def test_a_network_runs_from_an_empty_folder(installed, tmp_path):
     python, *_ = installed
     code = """
 import numpy as np, xpnet as xn
-net = xn.Sequential([xn.Conv2d(2, 3), xn.ReLU(), xn.Flatten(), xn.Linear(3)], input_shape=(1, 6, 6), backend="numpy")
+net = xn.Sequential([xn.Conv2d(2, 3), xn.ReLU(), xn.Flatten(), xn.Linear(3)],
+                    input_shape=(1, 6, 6), backend="numpy")
 print(net.predict(np.zeros((4, 1, 6, 6), np.float32)).shape)
 """
     assert run(python, "-W", "error", "-c", code, cwd=tmp_path).strip() == "(4, 3)"

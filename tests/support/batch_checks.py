@@ -1,4 +1,5 @@
-"""Checks of the kernels that bring batches and numbers to a step: to the bit like base.py; and mistakes they must notice."""
+"""Checks of the kernels that bring batches and numbers to a step: to the bit like base.py; and
+mistakes they must notice."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def check_gather_batch(s: Setting) -> None:
     index = np.random.default_rng(samples.size).integers(0, SAMPLES, 10 * s.shape[3])
     s.agree(s.backend.gather_batch(s.to_device(samples), s.to_device(index), s.dtype),
             base.gather_batch(samples, index, s.dtype))
-    s.agree(s.backend.gather_batch(s.to_device(samples), None, s.dtype), base.gather_batch(samples, None, s.dtype))
+    s.agree(s.backend.gather_batch(s.to_device(samples), None, s.dtype),
+            base.gather_batch(samples, None, s.dtype))
 
 
 def check_tally(s: Setting) -> None:
@@ -32,7 +34,8 @@ def check_tally(s: Setting) -> None:
         sums = np.array([0.5, 3, 7])
         there = s.backend.asarray(sums)
         base.tally(sums, loss, y, target)
-        s.backend.tally(there, s.to_device(loss), s.to_device(y), None if target is None else s.to_device(target))
+        s.backend.tally(there, s.to_device(loss), s.to_device(y),
+                        None if target is None else s.to_device(target))
         s.agree(there, sums)
 
 
@@ -40,17 +43,22 @@ GRIDS = {"gather_batch": check_gather_batch, "tally": check_tally}
 
 
 def every_instantiation(backend: CupyBackend) -> None:
-    """Asks for each kernel of this family once; the types that the grid has not are compared here."""
+    """Asks for each kernel of this family once; the types that the grid has not are compared
+    here."""
     for source, target in [*((s, t) for s in SOURCES for t in TARGETS), (LABELS, LABELS)]:
         for D in (1, 3, cuda_launch.ACCESS // source.itemsize, 80):
             for N in (1, 5, 16):
-                samples = np.random.default_rng([D, N]).integers(0, 255, (SAMPLES, D)).astype(source)
+                samples = (np.random.default_rng([D, N]).integers(0, 255, (SAMPLES, D)).astype(
+                    source))
                 index = np.random.default_rng([N, D]).integers(0, SAMPLES, N)
                 batch = backend.gather_batch(backend.asarray(samples), index, target)
-                assert same_bits(backend.to_numpy(batch), base.gather_batch(samples, index, target)), f"{source} {target} {D} {N}"
+                expected = base.gather_batch(samples, index, target)
+                case = f"{source} {target} {D} {N}"
+                assert same_bits(backend.to_numpy(batch), expected), case
     for dtype in TARGETS:
         for target in (np.array([1, 0]), np.array([[0, 1], [1, 0]], dtype)):
-            sums, y = backend.zeros((3,), np.float64), backend.asarray(np.array([[1, 0], [2, 0]], dtype))
+            sums, y = (backend.zeros((3,), np.float64),
+                       backend.asarray(np.array([[1, 0], [2, 0]], dtype)))
             backend.tally(sums, backend.asarray(np.array(0.5, dtype)), y, backend.asarray(target))
             assert backend.to_numpy(sums).tolist() == [1, 2, 2]
     out = backend.zeros((20,), np.float64)
@@ -59,23 +67,37 @@ def every_instantiation(backend: CupyBackend) -> None:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "a batch without its order": ("batches", "indexed ? index[n0 + n] : n0 + n", "indexed ? index[0] : n0 + n", "gather_batch"),
-    "a batch of the samples' neighbours": ("batches", "sample * D + d0 + d)", "sample * D + d0 + d + 1)", "gather_batch"),
-    "the first of each access for all": ("batches", "tile[d + k][n] = T(", "tile[d][n] = T(", "gather_batch"),
-    "the next tile of samples is left out": ("batches", "n0 += gridDim.y * TILE", "n0 += 2 * gridDim.y * TILE", "small_grids"),
-    "the next tile of elements is left out": ("batches", "d0 += (i64)gridDim.x * TILE", "d0 += 2 * (i64)gridDim.x * TILE",
-                                              "small_grids"),
-    "a batch's last sample is left out": ("batches", "d >= depth || n >= width", "d >= depth || n + 1 >= width",
-                                          "gather_batch"),
-    "a tile is read before it is there": ("batches", "__syncthreads();\n            for", "\n            for", "gather_batch"),
-    "the last of the largest counts": ("totals", "return v > best ||", "return v >= best ||", "tally"),
+    "a batch without its order": ("batches", "indexed ? index[n0 + n] : n0 + n",
+                                  "indexed ? index[0] : n0 + n", "gather_batch"),
+    "a batch of the samples' neighbours": ("batches", "sample * D + d0 + d)", "sample * D + d0 + d "
+                                                                              "+ 1)",
+                                           "gather_batch"),
+    "the first of each access for all": ("batches", "tile[d + k][n] = T(", "tile[d][n] = T(",
+                                         "gather_batch"),
+    "the next tile of samples is left out": ("batches", "n0 += gridDim.y * TILE",
+                                             "n0 += 2 * gridDim.y * TILE", "small_grids"),
+    "the next tile of elements is left out": ("batches", "d0 += (i64)gridDim.x * TILE",
+                                              "d0 += 2 * (i64)gridDim.x * TILE", "small_grids"),
+    "a batch's last sample is left out": ("batches", "d >= depth || n >= width",
+                                          "d >= depth || n + 1 >= width", "gather_batch"),
+    "a tile is read before it is there": ("batches", "__syncthreads();\n            for",
+                                          "\n            for", "gather_batch"),
+    "the last of the largest counts": ("totals", "return v > best ||", "return v >= best ||",
+                                       "tally"),
     "a NaN is not the largest": ("totals", "(v != v && best == best)", "false", "tally"),
-    "of two threads the later one wins": ("totals", "index[other] < at", "index[other] > at", "tally"),
-    "samples after the last one count": ("totals", "n < N && found == right", "found == right", "tally"),
+    "of two threads the later one wins": ("totals", "index[other] < at", "index[other] > at",
+                                          "tally"),
+    "samples after the last one count": ("totals", "n < N && found == right", "found == right",
+                                         "tally"),
     "hits of one thread only": ("totals", "hit += hits[x];", "hit += 0 * hits[x];", "tally"),
-    "hits are added before they are there": ("totals", "hits[threadIdx.x] = hit;\n    __syncthreads();",
+    "hits are added before they are there": ("totals", "hits[threadIdx.x] = hit;\n    "
+                                                       "__syncthreads();",
                                              "hits[threadIdx.x] = hit;", "tally"),
-    "winners are read before they are there": ("totals", "index[mine] = at;\n    __syncthreads();", "index[mine] = at;", "tally"),
-    "the next column comes too early": ("totals", "    __syncthreads();            // the next", "// the next", "tally"),
-    "a tile is overwritten before it was read": ("batches", "__syncthreads();        // the next", "// the next", "small_grids"),
+    "winners are read before they are there": ("totals", "index[mine] = at;\n    "
+                                                         "__syncthreads();", "index[mine] = "
+                                                                             "at;", "tally"),
+    "the next column comes too early": ("totals", "    __syncthreads();            // the "
+                                                  "next", "// the next", "tally"),
+    "a tile is overwritten before it was read": ("batches", "__syncthreads();        // the "
+                                                            "next", "// the next", "small_grids"),
 }

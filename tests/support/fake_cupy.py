@@ -243,7 +243,8 @@ class FakeCupy:
             assert a.flags.c_contiguous, "a kernel was given an array that is not contiguous"
             return a._host(a)
         a = a.copy() if isinstance(a, np.ndarray) else a
-        assert isinstance(a, np.generic) or (isinstance(a, np.ndarray) and a.size == 1), (f"argument {a!r} is untyped")
+        single = isinstance(a, np.ndarray) and a.size == 1
+        assert isinstance(a, np.generic) or single, f"argument {a!r} is untyped"
         return a
 
     # --- what is launched -------------------------------------------------------------------------

@@ -98,7 +98,8 @@ def agree(gpu: CupyBackend, N: int = 5) -> None:
                 found = function(*map(on_device, arrays), **options, layout=layout, backend=chosen)
                 for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, right)),
                                 strict=True):
-                    assert isinstance(a, gpu.xp.ndarray) and a.device.id == gpu.device and a.flags.c_contiguous, (name)
+                    assert isinstance(a, gpu.xp.ndarray), name
+                    assert a.device.id == gpu.device and a.flags.c_contiguous, name
                     host = gpu.to_numpy(a)
                     assert (host.dtype, host.shape) == (b.dtype, b.shape), name
                     assert distance(host, b) < bound, (f"{name}, {layout}, {dtype.__name__}, "

@@ -47,7 +47,8 @@ def learned(net: xn.Network) -> dict[str, np.ndarray]:
     """Copies of everything that training changes, on the host, with the optimizer's memory."""
     step = net.step
     arrays = {"parameters": net.parameters, "state": net.state, "counters": net.counters}
-    arrays |= {} if step is None else {f"slot {k}": slot for k, slot in enumerate(step.updater.slots)}
+    slots = [] if step is None else step.updater.slots
+    arrays |= {f"slot {k}": slot for k, slot in enumerate(slots)}
     return {name: net.backend.to_numpy(a).copy() for name, a in arrays.items()}
 
 

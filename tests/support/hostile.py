@@ -153,7 +153,8 @@ def ending(action: Callable[[], object]) -> str:
         action()
     except (ValueError, MemoryError) as error:
         text = str(error)
-        assert ": expected" in text and "Received: " in text and "\n" not in text and len(text) < 1500, repr(error)[:2000]
+        one_line = "\n" not in text and len(text) < 1500
+        assert one_line and ": expected" in text and "Received: " in text, repr(error)[:2000]
         return f"{type(error).__name__}: {text}"
     return "ok"
 

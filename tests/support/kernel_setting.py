@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 from parity_cases import normal, same_bits, special, ties
 from tiers import number
@@ -21,6 +21,8 @@ from xpnet.backends.cupy.backend import CupyBackend
 Check = Callable[[CupyBackend, list[str]], None]
 Mutant = tuple[str, str, str, str]  # file, what stands there, what instead, check that notices
 base = Backend()
+
+SEED = 0                            # of what hypothesis draws
 
 
 @dataclass
@@ -93,7 +95,9 @@ def wide(s: Setting, a: np.ndarray) -> np.ndarray:
 def grid(check: Callable[[Setting], None], examples: int = 120) -> Check:
     """The check over a grid of problems that hypothesis draws, the same at every run."""
     def run_grid(backend: CupyBackend, words: list[str]) -> None:
-        @settings(max_examples=number(examples), derandomize=True, database=None, deadline=None,
+        # A seed instead of derandomize, whose draws change with the source of this function.
+        @seed(SEED)
+        @settings(max_examples=number(examples), derandomize=False, database=None, deadline=None,
                   phases=[Phase.generate])
         @given(problems(backend, words))
         def over_the_grid(s: Setting) -> None:

@@ -111,7 +111,8 @@ def resize(backend, attributes, inputs, outputs):
     how = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
     rounding = (attributes.get("nearest_mode", b"round_prefer_floor").decode() if mode == "nearest"
                 else "")
-    if (mode, how, rounding) not in RESIZES or attributes.get("antialias", 0) or attributes.get("exclude_outside", 0):
+    unknown = attributes.get("antialias", 0) or attributes.get("exclude_outside", 0)
+    if (mode, how, rounding) not in RESIZES or unknown:
         raise ValueError("no layer does this")
     layer = xn.Upsample2d((scales.get(2, 1.0), scales.get(3, 1.0)), *RESIZES[mode, how, rounding])
     return [run_layer(backend, layer, x)]

@@ -66,7 +66,8 @@ def run(case: Case, backend: Backend) -> list[np.ndarray]:
                else [returned])
     results += [arrays[name] for name in case.writes]
     for name, a in case.arrays.items():
-        assert name in case.writes or same_bits(backend.to_numpy(arrays[name]), a), (f"{case}: wrote into {name}")
+        unchanged = name in case.writes or same_bits(backend.to_numpy(arrays[name]), a)
+        assert unchanged, f"{case}: wrote into {name}"
     if case.method == "argmax_dtype":
         return [np.array(np.dtype(returned).str)]
     if case.method in ("scope", "stream"):
@@ -207,7 +208,8 @@ def _windows(geometries: list[tuple[tuple[int, int, int, int], Window]] = GEOMET
     for shape, window in geometries:
         for dtype in FLOATS:
             label = (
-                f"{shape}k{window.kernel}s{window.stride}p{window.padding}d{window.dilation}-{np.dtype(dtype)}")
+                f"{shape}k{window.kernel}s{window.stride}p{window.padding}d{window.dilation}-"
+                f"{np.dtype(dtype)}")
             yield label, shape, window, window.output_size(*shape[1:3]), dtype
 
 
@@ -373,7 +375,8 @@ def _curves() -> Iterator[Case]:
     others."""
     for dtype, (name, f) in product(FLOATS, ACTIVATIONS.items()):
         own = tuple(f.constants.values())
-        for constants in [] if name in FUSED else [(), tuple(0.75 * c for c in own)] if own else [()]:
+        given = [(), tuple(0.75 * c for c in own)] if own else [()]
+        for constants in [] if name in FUSED else given:
             label, options = (f"{name}{constants}-{np.dtype(dtype)}",
                               {"activation": name, "constants": constants})
             z = 3 * normal(3, 5, 7, dtype=dtype)

@@ -114,7 +114,8 @@ def every_instantiation(backend: CupyBackend) -> None:
             for tile in math.tiles:
                 for splits in (1, 3):
                     def told(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
-                        return cuda_plans.cut(tile if tile in math.tiles else math.tiles[0], splits, -(-K // math.tile_k))    # noqa: B023
+                        used = tile if tile in math.tiles else math.tiles[0]    # noqa: B023
+                        return cuda_plans.cut(used, splits, -(-K // math.tile_k))   # noqa: B023
                     cuda_plans.plan = told
                     s = Setting(backend, (3, 4, 5, 4), window, dtype, normal, 0, False)
                     # which of the operands is transposed

@@ -86,7 +86,8 @@ def checked(families: Path) -> Outcomes:
 @pytest.mark.parametrize("name", CHECKS)
 def test_kernels_do_nothing_that_the_sanitizers_notice(name: str, checked: Outcomes):
     result = checked[name]
-    assert result.returncode == 0, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-5000:]}"
+    assert result.returncode == 0, (
+        f"status {result.returncode}\n{result.stdout}\n{result.stderr[-5000:]}")
     assert f"{name}: as base.py" in result.stdout
 
 
@@ -121,7 +122,8 @@ def mutants(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 def test_the_checks_notice_a_mistake(name: str, mutants: Outcomes):
     result = mutants[name]
     noticed = {CHECK_FAILED: "AssertionError", SANITIZER_FAILED: "Sanitizer"}
-    assert result.returncode in noticed, f"status {result.returncode}\n{result.stdout}\n{result.stderr[-3000:]}"
+    assert result.returncode in noticed, (
+        f"status {result.returncode}\n{result.stdout}\n{result.stderr[-3000:]}")
     assert noticed[result.returncode] in result.stderr or "runtime error:" in result.stderr
 
 
@@ -141,7 +143,8 @@ def test_without_a_mistake_the_same_run_passes(folder: Path):
 
 
 def test_the_shim_has_barriers(tmp_path: Path):
-    """Two kernels that need one: one that is right, and one whose threads wait at different barriers."""
+    """Two kernels that need one: one that is right, and one whose threads wait at different
+    barriers."""
     reason = shim.why_not()
     if reason:
         pytest.skip(reason)

@@ -100,7 +100,8 @@ class Broken:
 sys.meta_path.insert(0, Broken())
 import numpy as np, xpnet as xn
 net = xn.Sequential([xn.Flatten(), xn.Linear(2)], input_shape=(1, 2, 2))
-net.fit(np.zeros((4, 1, 2, 2)), np.array([0, 1, 0, 1]), loss="cross_entropy", optimizer=xn.SGD(0.1), verbose=False)
+net.fit(np.zeros((4, 1, 2, 2)), np.array([0, 1, 0, 1]), loss="cross_entropy",
+        optimizer=xn.SGD(0.1), verbose=False)
 print(net.backend.name, net.backend.note)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,

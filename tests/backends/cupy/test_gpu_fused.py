@@ -40,7 +40,8 @@ def test_every_instantiation(module, gpu: Backend):
 def test_many_blocks(check: str, shape: tuple[int, int, int, int], dtype: np.dtype, gpu: Backend):
     """What the shim runs one after the other, thousands of threads do at the same time."""
     with gpu.scope():
-        fused_checks.GRIDS[check](Setting(gpu, shape, Window((1, 2), (1, 2)), dtype, normal, 0, False))     # type: ignore[arg-type]
+        setting = Setting(gpu, shape, Window((1, 2), (1, 2)), dtype, normal, 0, False)      # type: ignore[arg-type]
+        fused_checks.GRIDS[check](setting)
 
 
 def test_the_same_sums_have_the_same_bits(gpu: Backend):

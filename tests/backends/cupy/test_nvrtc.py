@@ -23,7 +23,8 @@ STEP = {"product": 1 if EVERYTHING else 4}
 @pytest.fixture(scope="module")
 def nvrtc() -> Any:
     """CuPy's binding, or a skip that says what is missing."""
-    binding = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not installed", exc_type=ImportError)
+    binding = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="CuPy is not installed",
+                                  exc_type=ImportError)
     try:
         binding.getVersion()
     except RuntimeError as error:       # the binding is there, the library that it loads is not
@@ -34,7 +35,8 @@ def nvrtc() -> Any:
 @pytest.fixture(scope="module")
 def headers() -> Path:
     """The folder of cuda_fp16.h."""
-    pathfinder = pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder, a part of CuPy, is not installed")
+    pathfinder = pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder, a part of CuPy, "
+                                                               "is not installed")
     folder = pathfinder.find_nvidia_header_directory("cudart")
     if folder is None:
         pytest.skip("the CUDA headers are not installed (pip install nvidia-cuda-runtime)")
@@ -76,7 +78,8 @@ def as_bytes(text: str | bytes) -> bytes:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("family", kernels())
-def test_every_instantiation_compiles_without_a_warning(family: str, arch: str, nvrtc: Any, headers: Path):
+def test_every_instantiation_compiles_without_a_warning(family: str, arch: str, nvrtc: Any,
+                                                        headers: Path):
     if arch == "sm_120" and nvrtc.getVersion() < (12, 8):
         pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")
     compiled = compile_family(nvrtc, headers, family, arch)
@@ -86,13 +89,16 @@ def test_every_instantiation_compiles_without_a_warning(family: str, arch: str, 
         assert symbol.encode() in compiled.code, f"{name} is not in the machine code"
 
 
-ONLY_SUM = re.compile(r"batch_norm_(moments|sums)<|activation_backward<.*NONE>")       # and store a few numbers
+# and store a few numbers
+ONLY_SUM = re.compile(r"batch_norm_(moments|sums)<|activation_backward<.*NONE>")
 
 
-@pytest.mark.parametrize("family", ["im2col", "max_pool", "avg_pool", "activation", "normalization", "softmax", "dropout",
+@pytest.mark.parametrize("family", ["im2col", "max_pool", "avg_pool", "activation", "normalization",
+                                    "softmax", "dropout",
                                     "optimizers"])
 def test_the_widest_instantiations_move_16_bytes_at_once(family: str, nvrtc: Any, headers: Path):
-    """The struct Vec is one load or store only if the compiler sees it so; PTX shows whether it did."""
+    """The struct Vec is one load or store only if the compiler sees it so; PTX shows whether it
+    did."""
     compiled = compile_family(nvrtc, headers, family, "sm_90")
     mangled = compiled.mangled
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?)\n}", compiled.ptx, flags=re.DOTALL))
@@ -101,11 +107,15 @@ def test_the_widest_instantiations_move_16_bytes_at_once(family: str, nvrtc: Any
         widest = cuda_launch.widths(dtype)[-1]
         for kernel in [k for k in mangled if f"<{name}," in k and re.search(f", {widest}[,>]", k)]:
             moves = set(wide.findall(bodies[mangled[kernel]]))
-            assert moves == ({"ld"} if ONLY_SUM.match(kernel) else {"ld", "st"}), f"{kernel}: only {moves} of 16 bytes"
+            wanted = {"ld"} if ONLY_SUM.match(kernel) else {"ld", "st"}
+            assert moves == wanted, f"{kernel}: only {moves} of 16 bytes"
 
 
-def test_a_wrong_kernel_does_not_compile(nvrtc: Any, headers: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cuda_launch, "source", lambda family: "#include <cuda_fp16.h>\ntemplate <typename T, int V> "
-                                                              "__global__ void im2col(T* x) { y = 0; }")
+def test_a_wrong_kernel_does_not_compile(nvrtc: Any, headers: Path,
+                                         monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cuda_launch, "source", lambda family: "#include <cuda_fp16.h>\ntemplate "
+                                                              "<typename T, int V> "
+                                                              "__global__ void im2col(T* x) { y = "
+                                                              "0; }")
     with pytest.raises(pytest.fail.Exception, match='identifier "y" is undefined'):
         compile_family.__wrapped__(nvrtc, headers, "im2col", "sm_80")

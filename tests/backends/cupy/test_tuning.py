@@ -179,7 +179,8 @@ def test_columns_are_written_where_that_is_faster(method: str, clock: SimpleName
     backend.tuning |= {key: "columns"}
     columns = []
     launch = backend._launch
-    backend._launch = lambda family, *rest, **more: (columns.append(family), launch(family, *rest, **more))     # type: ignore[method-assign]
+    backend._launch = lambda family, *rest, **more: (       # type: ignore[method-assign]
+        columns.append(family), launch(family, *rest, **more))
     result = getattr(backend, method)(*arguments)
     assert "im2col" in columns
     assert distance(backend.to_numpy(result), usual.to_numpy(right)) < 1e-5

@@ -41,7 +41,8 @@ for case in CASES + LARGE:
 assert count > {least}
 """
 HASWELL = (
-    "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+f16c,+popcnt,+movbe,+lzcnt,+64bit,+cmov,+cx8,+fxsr")
+    "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+fma,+bmi,+bmi2,+f16c,+popcnt,+movbe,"
+    "+lzcnt,+64bit,+cmov,+cx8,+fxsr")
 
 
 METHODS = "gemm", "conv2d", "conv2d_dx", "conv2d_dW"

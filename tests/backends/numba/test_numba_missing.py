@@ -12,7 +12,8 @@ sys.modules["numba"] = sys.modules["cupy"] = None               # importing them
 import numpy as np, pytest, xpnet as xn
 from xpnet.backends import BackendError, available, get_backend
 
-with pytest.raises(BackendError, match="numba: Numba is not installed. Install it: pip install 'xpnet.fast.'") as error:
+message = "numba: Numba is not installed. Install it: pip install 'xpnet.fast.'"
+with pytest.raises(BackendError, match=message) as error:
     get_backend("numba")
 assert error.value.remedy.startswith("Install it")
 assert available() == ["numpy"]
@@ -20,7 +21,8 @@ chosen = get_backend("auto")
 assert chosen.name == "numpy"
 assert chosen.note == "no GPU: CuPy is not installed; Numba is not installed"
 net = xn.Sequential([xn.Flatten(), xn.Linear(2)], input_shape=(1, 2, 2))
-assert net.backend.name == "numpy" and net.predict(np.zeros((4, 1, 2, 2), np.float32)).shape == (4, 2)
+assert net.backend.name == "numpy"
+assert net.predict(np.zeros((4, 1, 2, 2), np.float32)).shape == (4, 2)
 """)
 
 
