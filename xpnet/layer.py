@@ -56,6 +56,7 @@ class Layer(Checked):
     upsampling: tuple[float, float] = (1, 1)    # how many rows and columns it makes of one
     smallest_batch = 1                  # the smallest batch that training can use
     name: str | None = None
+    index: int                          # of the use that is being computed, see `enter`
     _trainable = True
     _lr_scale = 1.0
 
@@ -198,7 +199,7 @@ class Layer(Checked):
     def remember(self, mode: str, *values: Any) -> None:
         """Keep what backward needs, if a backward pass may follow."""
         if self.keeps(mode):
-            self.kept = values
+            vars(self)["kept"] = values
         elif mode not in (PREDICT, TRAIN, SAMPLE):
             raise wrong(self.who, f'mode "{PREDICT}", "{TRAIN}" or "{SAMPLE}"', "mode", mode)
 
@@ -207,7 +208,7 @@ class Layer(Checked):
         if self.kept is None:
             raise RuntimeError(f"{self.who}: expected a forward pass in TRAIN mode before each "
                                "backward pass. Received: none.")
-        values, self.kept = self.kept, None
+        values, vars(self)["kept"] = self.kept, None
         return values
 
     def child(self, name: str, layer: Layer, *in_shapes: Shape) -> Shape:
@@ -278,13 +279,14 @@ class Layer(Checked):
 
         `step` is the distance between the keys of two children.
         """
-        self.index, self.needs_dx, self.keep_prediction = index, needs_dx, keep_prediction
+        # Several times in each step: straight into vars, without the checks of __setattr__.
+        vars(self).update(index=index, needs_dx=needs_dx, keep_prediction=keep_prediction)
         for number, child in enumerate(self.children, 1):
             child.enter(index + number * step, True, keep_prediction, step << LEVEL)
 
     def take(self) -> Any:
         """Hand out what forward kept, with what the children kept."""
-        kept, self.kept = self.kept, None
+        kept, vars(self)["kept"] = self.kept, None
         return (kept, [child.take() for child in self.children]) if self.children else kept
 
     def give(self, kept: Any) -> None:
@@ -293,7 +295,7 @@ class Layer(Checked):
             kept, of_children = kept
             for child, values in zip(self.children, of_children, strict=True):
                 child.give(values)
-        self.kept = kept
+        vars(self)["kept"] = kept
 
     @classmethod
     @cache
