@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -276,32 +277,24 @@ class Graph:
         plan = self._plan(tuple(outputs))
         values, left = dict(zip(self.ins.nodes, xs, strict=True)), dict(plan.readers)
         for node in plan.nodes:
-            inputs = tuple(values[parent] for parent in node.parents)
-            y = values[node] = self._forward(node, inputs, mode, hook, keep)
+            layer = _layer(node)
+            inputs = tuple([values[parent] for parent in node.parents])
+            layer.enter(self._index[node], keep or self._needs_dx[node], keep)
+            if hook is None:
+                y = _forward(node, layer, mode, *inputs)
+            else:
+                y = hook(node, partial(_forward, node, layer, mode), inputs)
+            if getattr(y, "shape", (None,))[:-1] != node.shape:
+                raise ValueError(f"{layer.who}: expected forward to return an array of shape "
+                                 f"({', '.join(map(str, node.shape))}, N), as build said. "
+                                 f"Received: {_shape_or_type(y)}.")
+            values[node] = y
             for parent in node.parents:
                 left[parent] -= 1
                 if not left[parent]:        # it is not read again: its memory can be freed
                     del values[parent]
             del inputs, y
         return [values[node] for node in outputs]
-
-    def _forward(self, node: Node, inputs: tuple[Array, ...], mode: str, hook: Hook | None,
-                 keep: bool) -> Array:
-        layer = _layer(node)
-        layer.enter(self._index[node], keep or self._needs_dx[node], keep)
-
-        def forward(*xs: Array) -> Array:
-            y = layer.forward(*xs, mode=mode)
-            if layer.keeps(mode):       # else a backward pass may still need what is kept
-                node.kept = layer.take()
-            return y
-
-        y = forward(*inputs) if hook is None else hook(node, forward, inputs)
-        if getattr(y, "shape", (None,))[:-1] != node.shape:
-            raise ValueError(f"{layer.who}: expected forward to return an array of shape "
-                             f"({', '.join(map(str, node.shape))}, N), as build said. Received: "
-                             f"{_shape_or_type(y)}.")
-        return y
 
     def run_backward(self, gradients: Sequence[tuple[Node, Array]], accumulate: bool = False, *,
                      hook: Hook | None = None, to_inputs: bool = False) -> list[Array | None]:
@@ -330,33 +323,28 @@ class Graph:
             layer.enter(self._index[node], to_inputs or self._needs_dx[node])
             layer.give(kept)
             del kept                        # the layer frees it as it proceeds
-            dxs = self._backward(node, dy, accumulate or layer in begun, hook)
+            add = accumulate or layer in begun
+            if hook is None:
+                found = layer.backward(dy, accumulate=add)
+            else:
+                found = hook(node, partial(layer.backward, accumulate=add), (dy,))
             begun.add(layer)
             del dy
+            dxs = found if isinstance(found, tuple) else (found,)
+            if len(dxs) != len(node.parents):
+                raise ValueError(f"{layer.who}: expected backward to return a gradient for each of "
+                                 f"{len(node.parents)} inputs. Received: {len(dxs)}.")
             for parent, dx in zip(node.parents, dxs, strict=True):
-                if dx is not None and (to_inputs or self._depends[parent]):
+                if dx is None:
+                    continue
+                if getattr(dx, "shape", (None,))[:-1] != parent.shape:
+                    raise ValueError(f"{layer.who}: expected backward to return an array of its "
+                                     f"input's shape, ({', '.join(map(str, parent.shape))}, N). "
+                                     f"Received: {_shape_or_type(dx)}.")
+                if to_inputs or self._depends[parent]:
                     sums.add(parent, dx)
-            del dxs
+            del found, dxs, dx
         return [sums.take(node) for node in self.ins.nodes]
-
-    def _backward(self, node: Node, dy: Array, accumulate: bool, hook: Hook | None
-                  ) -> tuple[Array | None, ...]:
-        layer = _layer(node)
-
-        def backward(dy: Array) -> Any:
-            return layer.backward(dy, accumulate=accumulate)
-
-        found = backward(dy) if hook is None else hook(node, backward, (dy,))
-        dxs = found if isinstance(found, tuple) else (found,)
-        if len(dxs) != len(node.parents):
-            raise ValueError(f"{layer.who}: expected backward to return a gradient for each of "
-                             f"{len(node.parents)} inputs. Received: {len(dxs)}.")
-        for parent, dx in zip(node.parents, dxs, strict=True):
-            if dx is not None and getattr(dx, "shape", (None,))[:-1] != parent.shape:
-                raise ValueError(f"{layer.who}: expected backward to return an array of its "
-                                 f"input's shape, ({', '.join(map(str, parent.shape))}, N). "
-                                 f"Received: {_shape_or_type(dx)}.")
-        return dxs
 
     def _plan(self, outputs: tuple[Node, ...]) -> _Plan:
         plan = self._plans.get(outputs)
@@ -395,6 +383,14 @@ class _Sums:
 
     def take(self, node: Node) -> Array | None:
         return self._sums.pop(node, None)
+
+
+def _forward(node: Node, layer: Layer, mode: str, *inputs: Array) -> Array:
+    """The node's value; what its layer keeps for the backward pass goes to the node."""
+    y = layer.forward(*inputs, mode=mode)
+    if layer.keeps(mode):                   # else a backward pass may still need what is kept
+        node.kept = layer.take()
+    return y
 
 
 def _layer(node: Node) -> Layer:

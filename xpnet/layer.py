@@ -280,9 +280,11 @@ class Layer(Checked):
         `step` is the distance between the keys of two children.
         """
         # Several times in each step: straight into vars, without the checks of __setattr__.
-        vars(self).update(index=index, needs_dx=needs_dx, keep_prediction=keep_prediction)
-        for number, child in enumerate(self.children, 1):
-            child.enter(index + number * step, True, keep_prediction, step << LEVEL)
+        mine = vars(self)
+        mine["index"], mine["needs_dx"], mine["keep_prediction"] = index, needs_dx, keep_prediction
+        if self.children:
+            for number, child in enumerate(self.children, 1):
+                child.enter(index + number * step, True, keep_prediction, step << LEVEL)
 
     def take(self) -> Any:
         """Hand out what forward kept, with what the children kept."""
