@@ -371,6 +371,10 @@ class Backend:
         """
         return z if activation is None else activations.forward(self.xp, z, activation, constants)
 
+    def add(self, a: Array, b: Array, activation: str | None = None) -> Array:
+        """y = f(a + b), of two arrays of one shape and type; f as in `activate`."""
+        return self.activate(a + b, activation)
+
     def activation_backward(self, dy: Array, y: Array, activation: str | None,
                             constants: tuple[float, ...] = (), *, bias_grad: Array | None = None,
                             accumulate: bool = False) -> Array:

@@ -20,7 +20,6 @@ from xpnet.layers import (
     GlobalAvgPool2d,
     Linear,
     MaxPool2d,
-    ReLU,
     Subsampling2d,
     TableConv2d,
 )
@@ -178,14 +177,14 @@ def _shortcut(h: Node, filters: int, stride: int) -> Node:
 def _basic_block(x: Node, filters: int, stride: int) -> Node:
     h = _conv_bn(x, filters, 3, stride=stride, activation="relu")
     h = _conv_bn(h, filters, 3)
-    return ReLU()(Add()(h, _shortcut(x, filters, stride)))
+    return Add(activation="relu")(h, _shortcut(x, filters, stride))
 
 
 def _bottleneck(x: Node, filters: int, stride: int) -> Node:
     h = _conv_bn(x, filters, 1, activation="relu")
     h = _conv_bn(h, filters, 3, stride=stride, activation="relu")
     h = _conv_bn(h, 4 * filters, 1)
-    return ReLU()(Add()(h, _shortcut(x, 4 * filters, stride)))
+    return Add(activation="relu")(h, _shortcut(x, 4 * filters, stride))
 
 
 MODELS: dict[str, Callable[..., Network]] = {

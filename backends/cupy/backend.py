@@ -99,6 +99,7 @@ class CupyBackend(Backend):
     avg_pool2d = pool.avg_pool2d
     avg_pool2d_dx = pool.avg_pool2d_dx
     activate = elementwise.activate
+    add = elementwise.add
     activation_backward = elementwise.activation_backward
     softmax = elementwise.softmax
     softmax_dx = elementwise.softmax_dx

@@ -24,7 +24,8 @@ def kernels() -> dict[str, tuple[str, ...]]:
         "activation": (
             *(f"activation_forward<{name}, {width}, {function}>" for name, width in types
               for function in functions),
-            *(f"activation_backward<{name}, {width}, {function}>" for name, width in types
+            *(f"{kernel}<{name}, {width}, {function}>" for name, width in types
+              for kernel in ("add", "activation_backward")
               for function in cuda_launch.ACTIVATIONS.values()),
             *(f"curve_{way}<{name}, {width}>" for name, width in types
               for way in ("forward", "backward")),
@@ -58,6 +59,19 @@ def activate(self: CupyBackend, z: Array, activation: str | None, constants: tup
     types, launch = along_array(4, z, y)
     _launch_activation(self, "forward", types, launch, (z, y, np.int64(z.size)), activation,
                        constants)
+    return y
+
+
+def add(self: CupyBackend, a: Array, b: Array, activation: str | None = None) -> Array:
+    if not has_kernels(a, b):
+        return Backend.add(self, a, b, activation)
+    if activation not in cuda_launch.ACTIVATIONS:
+        return self.activate(self.add(a, b), activation)
+    a, b = self._contiguous(a), self._contiguous(b)
+    y = self.empty(a.shape, a.dtype)
+    types, launch = along_array(2, a, b, y)
+    self._launch("activation", f"add<{types}, {cuda_launch.ACTIVATIONS[activation]}>", launch,
+                 a, b, y, np.int64(y.size))
     return y
 
 

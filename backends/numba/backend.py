@@ -43,6 +43,7 @@ class NumbaBackend(NumpyBackend):
     avg_pool2d = pool.avg_pool2d
     avg_pool2d_dx = pool.avg_pool2d_dx
     activate = elementwise.activate
+    add = elementwise.add
     activation_backward = elementwise.activation_backward
     softmax = elementwise.softmax
     softmax_cross_entropy = elementwise.softmax_cross_entropy

@@ -44,6 +44,17 @@ def activate(self: NumbaBackend, z: Array, activation: str | None, constants: tu
     return y
 
 
+def add(self: NumbaBackend, a: Array, b: Array, activation: str | None = None) -> Array:
+    if not float32(a, b):
+        return NumpyBackend.add(self, a, b, activation)
+    if activation not in (None, "relu"):
+        return self.activate(self.add(a, b), activation)
+    y = self.empty(a.shape, FLOAT32)
+    activations.add(self.crew(a.size), ready(a, (a.size,)), ready(b, (a.size,)), y.reshape(-1),
+                    activation == "relu")
+    return y
+
+
 def activation_backward(self: NumbaBackend, dy: Array, y: Array, activation: str | None,
                         constants: tuple[float, ...] = (), *, bias_grad: Array | None = None,
                         accumulate: bool = False) -> Array:

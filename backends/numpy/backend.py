@@ -49,6 +49,7 @@ class NumpyBackend(Backend):
     avg_pool2d = pool.avg_pool2d
     avg_pool2d_dx = pool.avg_pool2d_dx
     activate = elementwise.activate
+    add = elementwise.add
     activation_backward = elementwise.activation_backward
     batch_norm = normalization.batch_norm
     batch_norm_inference = normalization.batch_norm_inference

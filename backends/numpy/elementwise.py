@@ -28,6 +28,17 @@ def activate(self: NumpyBackend, z: Array, activation: str | None, constants: tu
     return y
 
 
+def add(self: NumpyBackend, a: Array, b: Array, activation: str | None = None) -> Array:
+    y = self.empty(a.shape, a.dtype)
+
+    def task(rows: slice) -> None:
+        np.add(a[rows], b[rows], out=y[rows])
+        self.activate_in_place(y[rows], activation)     # while it is in the cache
+
+    self.over_rows(task, a.shape[0], prod(a.shape[1:]))
+    return y
+
+
 def activation_backward(self: NumpyBackend, dy: Array, y: Array, activation: str | None,
                         constants: tuple[float, ...] = (), *, bias_grad: Array | None = None,
                         accumulate: bool = False) -> Array:

@@ -9,6 +9,7 @@ import pytest
 from oracles import assert_close
 
 import xpnet as xn
+from xpnet.backends.activations import ACTIVATIONS
 from xpnet.testing import check_gradients
 
 every_float = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -62,6 +63,62 @@ def test_the_gradient_goes_to_the_one_that_won(plain_backend, name, wins):
     for i, winner in enumerate(wins):
         assert [dx[i, 0] for dx in dxs] == [i + 1 if k == winner else 0 for k in range(3)]
     np.testing.assert_array_equal(run(layer, xs).ravel()[4:], [nan, nan])
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_a_sum_with_an_activation_has_the_bits_of_two_layers(backend, activation):
+    """Forward and backward, for two inputs and for three."""
+    for count in (2, 3):
+        xs = [2 * normal((3, 4, 2, 5), "float32", seed=k) for k in range(count)]
+        dy = normal(xs[0].shape, "float32", seed=9)
+        shape = xs[0].shape[:-1]
+        alone, f = (layer.initialize(*shapes, backend=backend) for layer, shapes in (
+            (xn.Add(), [shape] * count), (xn.Activation(activation), [shape])))
+        both = xn.Add(activation=activation).initialize(*[shape] * count, backend=backend)
+        z = run(alone, xs)
+        assert run(both, xs).tobytes() == run(f, [z]).tobytes()
+        dxs, dz = run(both, xs, dy), run(f, [z], dy)
+        assert len(dxs) == count and {dx.tobytes() for dx in dxs} == {dz.tobytes()}
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "leaky_relu", "gelu"])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_sum_with_an_activation(plain_backend, activation, count):
+    """Element by element: fsum, then the formula in the docstring of the activation."""
+    xs = [normal((2, 3, 2, 4), seed=k) for k in range(count)]
+    layer = xn.Add(activation=activation).initialize(*[(2, 3, 2)] * count, backend=plain_backend,
+                                                     dtype="float64")
+    sums = np.reshape([math.fsum(values) for values in zip(*(x.flat for x in xs))], xs[0].shape)
+    formula = {"relu": lambda z: max(z, 0.0), "tanh": math.tanh,
+               "leaky_relu": lambda z: z if z > 0 else 0.01 * z,
+               "gelu": lambda z: z * (1 + math.erf(z / math.sqrt(2))) / 2}[activation]
+    assert_close(run(layer, xs), np.vectorize(formula)(sums))
+    check_gradients(xn.Add(activation=activation), *[(5,)] * count, backend=plain_backend)
+
+
+def test_a_sum_with_an_activation_keeps_one_array():
+    """Y, or Z if the derivative is written with it; nothing without an activation."""
+    for activation, expected in ((None, None), ("relu", 0.0), ("gelu", -2.0)):
+        layer = xn.Add(activation=activation).initialize((3,), (3,), backend="numpy")
+        x = np.full((3, 2), -1, np.float32)
+        layer.forward(x, x, mode="train")
+        kept, = layer.take()
+        assert kept is None if expected is None else (kept == expected).all()
+
+
+def test_two_branches_that_get_one_gradient_do_not_change_each_others(plain_backend):
+    """Y = relu(X + X), where the value is read once more: dX = 3 where it is positive."""
+    x = xn.Input((4,))
+    h = xn.Linear(4, name="h")(x)
+    outputs = [xn.Add(activation="relu", name="twice")(h, h), xn.Identity(name="once")(h)]
+    net = xn.Network(x, outputs, backend=plain_backend, dtype="float64")
+    net.layers[0].W.data[...] = plain_backend.asarray(np.eye(4))
+    a = plain_backend.asarray(np.array([[1.0, -1, 2, -2]]).T)
+    net.run([a], net.outs.nodes, "train")
+    ones = plain_backend.asarray(np.ones((4, 1)))
+    net.run_backward([(node, ones) for node in net.outs.nodes])
+    np.testing.assert_array_equal(plain_backend.to_numpy(net.layers[0].b.grad), [3, 1, 3, 1])
+    np.testing.assert_array_equal(plain_backend.to_numpy(ones), 1)
 
 
 # --- other shapes ---------------------------------------------------------------------------------
@@ -120,6 +177,8 @@ def test_from_features_to_a_picture():
 
 
 def test_settings_survive_json():
+    add = xn.Add(**json.loads(json.dumps(xn.Add(activation="relu", name="a").config())))
+    assert (add.activation, add.name) == ("relu", "a")
     for layer, shape in ((xn.Reshape((4, -1)), (6, 2)), (xn.Permute((1, 0)), (6, 2)),
                          (xn.ChannelShuffle(3), (6, 2, 2))):
         again = type(layer)(**json.loads(json.dumps(layer.config())))
@@ -127,6 +186,8 @@ def test_settings_survive_json():
 
 
 @pytest.mark.parametrize("make, text", [
+    (lambda: xn.Add(activation="rely"),
+     r'Add: expected activation .*, perhaps "relu"\. Received: activation=\'rely\''),
     (lambda: xn.Multiply().initialize((3,)), r"Multiply: expected two or more inputs of one "
                                              r"shape\. Received: \[\(3,\)\]"),
     (lambda: xn.Maximum(name="m").initialize((3,), (4,)), r"Maximum 'm': expected two or more "

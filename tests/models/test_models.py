@@ -106,7 +106,9 @@ def test_resnet18():
     assert set(shapes(net)) == {(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512,),
                                 (10,)}
     merges = [layer for layer in net.layers if isinstance(layer, xn.Add)]
-    assert len(merges) == 8 and sum(isinstance(layer, xn.Conv2d) for layer in net.layers) == 17 + 3
+    assert len(merges) == 8 and all(layer.activation == "relu" for layer in merges)
+    assert not any(isinstance(layer, xn.ReLU) for layer in net.layers)
+    assert sum(isinstance(layer, xn.Conv2d) for layer in net.layers) == 17 + 3
 
 
 def test_resnet50():
@@ -150,6 +152,25 @@ def test_ten_steps_lower_the_loss(name, backend):
                                                                "nothing")
     assert history["loss"][-1] < 0.8 * history["loss"][0]
     assert net.evaluate(x, targets)["loss"] < history["loss"][0]
+
+
+def test_a_resnet_learns_the_same_bits_with_relu_as_a_layer(backend):
+    """Two blocks, one with a projection: every parameter after two steps."""
+    def trained(add):
+        x = xn.Input((3, 8, 8))
+        h = xn.Conv2d(8, 3, padding=1, bias=False)(x)
+        for filters, stride in ((8, 1), (16, 2)):
+            y = xn.BatchNorm2d(activation="relu")(
+                xn.Conv2d(filters, 3, stride=stride, padding=1, bias=False)(h))
+            y = xn.BatchNorm2d()(xn.Conv2d(filters, 3, padding=1, bias=False)(y))
+            h = add(y, h if stride == 1 else xn.Conv2d(filters, 1, stride=2, bias=False)(h))
+        net = xn.Network(x, xn.Linear(10)(xn.GlobalAvgPool2d()(h)), backend=backend)
+        net.fit(*pictures(16, (3, 8, 8)), loss="cross_entropy", optimizer=xn.SGD(0.1, momentum=0.9),
+                epochs=2, batch_size=8, verbose=False)
+        return values(net)["parameters"].tobytes()
+
+    assert (trained(lambda a, b: xn.Add(activation="relu")(a, b))
+            == trained(lambda a, b: xn.ReLU()(xn.Add()(a, b))))
 
 
 def test_resnet18_makes_a_step():

@@ -80,6 +80,8 @@ def _large() -> Iterator[Case]:
     for activation in (None, "relu", "scaled_tanh"):
         options, y = {"activation": activation}, Backend().activate(x, activation)
         yield Case("activate", f"{activation}", {"z": x}, options)
+        yield Case("add", f"{activation}", {"a": x, "b": dy}, options,
+                   exact=activation in (None, "relu"))
         yield Case("activation_backward", f"{activation}",
                    {"dy": dy, "y": y, "bias_grad": normal(24)}, options,
                    writes=("bias_grad",))

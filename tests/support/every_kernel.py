@@ -41,6 +41,23 @@ OPTIMIZERS: dict[str, Callable[[], xn.Optimizer]] = {
     "rprop": lambda: xn.Rprop(1e-2),
     "lion": lambda: xn.Lion(1e-3),
 }
+class Residual(xn.Layer):
+    """Y = max(X + X, 0), dX = 2 dY where Y > 0."""
+
+    def build(self, in_shape):
+        return in_shape
+
+    def forward(self, x, mode=xn.PREDICT):
+        y = self.backend.add(x, x, "relu")
+        self.remember(mode, y)
+        return y
+
+    def backward(self, dy, accumulate=False):
+        y, = self.recall()
+        dz = self.backend.activation_backward(dy, y, "relu")
+        return self.backend.add(dz, dz)
+
+
 CURVES: dict[str, Callable[[], xn.Layer]] = {
     "hard_swish": xn.HardSwish, "silu": xn.SiLU, "swish": xn.Swish, "gelu": xn.GELU,
     "gelu_tanh": lambda: xn.GELU("tanh"), "mish": xn.Mish,
@@ -74,6 +91,7 @@ NETWORKS: dict[str, tuple[list[xn.Layer], tuple[int, ...], int, xn.Optimizer, bo
     **{name: (dense(make()), (2, 16, 19), 21, xn.SGD(0.1), False) for name, make in CURVES.items()},
     **{f"{name} fused": (dense(xn.Linear(300, activation=name)), (1, 6, 6), 21, xn.SGD(0.1), False)
        for name in ("relu", "sigmoid", "tanh", "scaled_tanh")},
+    "sums": (dense(Residual()), (1, 6, 6), 21, xn.SGD(0.1), False),
     "relu alone": (dense(xn.ReLU()), (1, 6, 6), 21, xn.SGD(0.1), False),
     **{name: (dense(xn.BatchNorm1d()), (1, 6, 6), 21, make(), False)
        for name, make in OPTIMIZERS.items()},

@@ -161,6 +161,16 @@ def check_activation(s: Setting) -> None:
         near_enough(s, ours, right, right)
 
 
+def check_add(s: Setting) -> None:
+    """Sums with each activation that the kernel applies, and with one that runs after it."""
+    a, b, f = s.array(s.shape), s.array(s.shape[::-1]).reshape(s.shape), activation(s)
+    first, second = s.to_device(a), s.to_device(b)
+    s.agree(s.backend.add(first, second), base.add(a, b))
+    near(s, s.backend.add(first, second, "relu"), base.add(a, b, "relu"), 0.0)
+    near(s, s.backend.add(first, second, f), base.add(double(a), double(b), f))
+    near(s, s.backend.add(first, second, "leaky_relu"), base.add(a, b, "leaky_relu"), 2)
+
+
 def check_curve(s: Setting) -> None:
     """Another of them for the next problem, and other constants for every second one."""
     f = (cuda_launch.curves()[(131 * s.shape[0] + 31 * s.shape[1] + 7
@@ -265,8 +275,8 @@ def check_order(s: Setting) -> None:
 GRIDS = {"batch_norm": check_batch_norm, "batch_norm_inference": check_batch_norm_inference,
          "batch_norm_backward": check_batch_norm_backward, "update_running": check_update_running,
          "constant_channel": check_constant_channel,
-         "activation": check_activation, "curve": check_curve, "softmax": check_softmax,
-         "cross_entropy": check_cross_entropy,
+         "activation": check_activation, "add": check_add, "curve": check_curve,
+         "softmax": check_softmax, "cross_entropy": check_cross_entropy,
          "avg_pool2d": check_avg_pool2d, "order": check_order, "dropout_dx": check_dropout_dx}
 
 
@@ -297,6 +307,11 @@ MUTANTS: dict[str, Mutant] = {
                                                                    "read", "cross_entropy"),
     "the last turn of a piece is left out": ("rows", "i < (s).end; i +=", "i + STEP(V) < (s).end; "
                                                                           "i +=", "activation"),
+    "a difference instead of a sum": ("activation", "+ Number(second", "- Number(second", "add"),
+    "the first of each access is added to all": ("activation", "Number(second[u].at[k])",
+                                                 "Number(second[u].at[0])", "add"),
+    "a sum leaves out its second turn": ("activation", "store_turn(y, i, n, first)",
+                                         "store(y + i, first[0])", "add"),
     "a NaN becomes 0": ("functions", "z < Number(0) ? Number(0) : z", "z > Number(0) ? z : "
                                                                       "Number(0)", "activation"),
     "a curve does not divide by its constant": ("curves", "log1p(exp(-k * fabs(z))) / k",

@@ -103,5 +103,8 @@ CASES = of_catalogue() + [
     LayerCase("Flatten", lambda: xn.Flatten(), MAPS),
     LayerCase("Add", lambda: xn.Add(), 2 * MAPS),
     LayerCase("Add-three", lambda: xn.Add(), ((5,), (5,), (5,))),
+    LayerCase("Add-relu", lambda: xn.Add(activation="relu"), 2 * MAPS),
+    LayerCase("Add-three-tanh", lambda: xn.Add(activation="tanh", name="s"), 3 * MAPS),
+    LayerCase("Add-gelu", lambda: xn.Add(activation="gelu"), 2 * MAPS),
     LayerCase("Concat", lambda: xn.Concat(), ((1, 4, 5), (3, 4, 5), (2, 4, 5))),
 ]

@@ -364,6 +364,10 @@ def _elementwise() -> Iterator[Case]:
                 arrays = {"dy": normal(*shape, dtype=dtype, seed=1),
                           "y": Backend().activate(normal(*shape, dtype=dtype), activation)}
                 yield Case("activation_backward", label, arrays, options)
+                for data in (normal, special):
+                    yield Case("add", f"{label}-{data.__name__}",
+                               {"a": data(*shape, dtype=dtype), "b": ties(*shape, dtype=dtype)},
+                               options, exact=activation in (None, "relu"))
                 for accumulate in (False, True):
                     yield Case("activation_backward", f"{label}-bias-{accumulate}",
                                arrays | {"bias_grad": normal(shape[0], dtype=dtype)},
@@ -382,6 +386,9 @@ def _curves() -> Iterator[Case]:
             z = 3 * normal(3, 5, 7, dtype=dtype)
             for data in (z, special(3, 5, 7, dtype=dtype)):
                 yield Case("activate", f"{label}-{data is z}", {"z": data}, options)
+            if not constants:
+                yield Case("add", label, {"a": z, "b": normal(3, 5, 7, dtype=dtype, seed=1)},
+                           {"activation": name})
             y = z if f.of == "z" else Backend().activate(z, name, constants)
             yield Case("activation_backward", label,
                        {"dy": normal(3, 5, 7, dtype=dtype, seed=1), "y": y,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
+from xpnet.backends import Backend, activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.layers.activations import Activated
 
 __all__ = ["Add", "Average", "Concat", "Maximum", "Minimum", "Multiply", "Subtract"]
 
@@ -20,25 +23,39 @@ class _SameShape(Layer):
         return in_shapes[0]
 
 
-class Add(_SameShape):
-    """Sum of two or more arrays of one shape: Y = X1 + X2 + ..., and each dX is dY (He et al. 2016,
-    figure 2)."""
+class Add(_SameShape, Activated):
+    """Sum of two or more arrays of one shape: Y = f(Z), Z = X1 + X2 + ..., and each dX is dY f'(Z)
+    (He et al. 2016, figure 2).
+
+    For the backward pass the layer keeps Y, or Z if f' does not follow from Y; without an
+    activation it keeps nothing.
+
+    Args:
+        activation: name of f; None is the identity.
+
+    Raises ValueError for an unknown name.
+    """
 
     kind = "add"
 
+    def __init__(self, *, activation: str | None = None, name: str | None = None) -> None:
+        super().__init__(activation, name=name)
+
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
-        y = xs[0] + xs[1]
-        for x in xs[2:]:
-            y += x
-        self.remember(mode)
+        done = None if activations.of_input(self.activation) else self.activation
+        z = self.backend.add(_sum(self.backend, xs[:-1]), xs[-1], done)
+        y, kept = self.activated(z, done)
+        self.remember(mode, None if self.activation is None else kept)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
-        self.recall()
-        return (dy,) * len(self.in_shapes)
+        kept, = self.recall()
+        dz = (dy if self.activation is None
+              else self.backend.activation_backward(dy, kept, self.activation))
+        return (dz,) * len(self.in_shapes)
 
 
-class Average(Add):
+class Average(_SameShape):
     """Mean of two or more arrays of one shape: Y = (X1 + X2 + ...) / m, and each dX is dY / m.
 
     The mean of the outputs of several networks is a committee.
@@ -49,10 +66,13 @@ class Average(Add):
     kind = "average"
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
-        return super().forward(*xs, mode=mode) * (1.0 / len(xs))
+        self.remember(mode)
+        return _sum(self.backend, xs) * (1.0 / len(xs))
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
-        return super().backward(dy * (1.0 / len(self.in_shapes)))
+        self.recall()
+        m = len(self.in_shapes)
+        return (dy * (1.0 / m),) * m
 
 
 class Subtract(_SameShape):
@@ -181,6 +201,11 @@ class Concat(Layer):
         stops = itertools.accumulate(shape[0] for shape in self.in_shapes)
         return tuple(dy[stop - shape[0]:stop]
                      for stop, shape in zip(stops, self.in_shapes, strict=True))
+
+
+def _sum(backend: Backend, terms: Sequence[Array]) -> Array:
+    """The sum from left to right; of one term the term itself."""
+    return functools.reduce(backend.add, terms)
 
 
 def _product(factors: Sequence[Array]) -> Array:

@@ -1,4 +1,4 @@
-// Activations, and their backward pass together with the gradient of a bias, which is a sum over
+// Activations, sums of two arrays with an activation, and the backward pass of activations together with the gradient of a bias, which is a sum over
 // each row.
 
 // An activation of functions.cu, chosen at compile time (Known), or one of curves.cu, chosen at run
@@ -32,6 +32,23 @@ __device__ __forceinline__ void forward_pass(const T* __restrict__ z, T* __restr
         for (int u = 0; u < U; u++)
             for (int k = 0; k < V; k++) turn[u].at[k] = T(f.value(Number(turn[u].at[k])));
         store_turn(y, i, n, turn);
+    }
+}
+
+// y = f(a + b)
+template <typename T, int V, int A>
+__global__ void add(const T* __restrict__ a, const T* __restrict__ b, T* __restrict__ y, i64 n) {
+    typedef typename Wide<T>::type Number;
+    const int U = 2;
+    FOR_ARRAY(i, n, U, V) {
+        Vec<T, V> first[U], second[U];
+        load_turn(first, a, i, n);
+        load_turn(second, b, i, n);
+        for (int u = 0; u < U; u++)
+            for (int k = 0; k < V; k++)
+                first[u].at[k] =
+                    T(activate<A>(Number(first[u].at[k]) + Number(second[u].at[k])));
+        store_turn(y, i, n, first);
     }
 }
 

@@ -1,4 +1,5 @@
-"""ReLU, and the gradients of all activations, with the gradient of the bias in the same pass."""
+"""ReLU, sums of two arrays, and the gradients of all activations, with the gradient of the bias in
+the same pass."""
 
 from __future__ import annotations
 
@@ -30,6 +31,21 @@ def relu(z, y):
         values, out = z[piece * PIECE:(piece + 1) * PIECE], y[piece * PIECE:(piece + 1) * PIECE]
         for i in range(out.size):
             out[i] = np.float32(0) if values[i] <= 0 else values[i]     # a NaN is not <= 0
+
+
+@kernel
+def add(a, b, y, is_relu):
+    """y = a + b, or max(a + b, 0) for relu; a, b and y (n,)."""
+    for piece in prange(-(-y.size // PIECE)):
+        start = piece * PIECE
+        u, v, out = a[start:start + PIECE], b[start:start + PIECE], y[start:start + PIECE]
+        if is_relu:
+            for i in range(out.size):
+                s = u[i] + v[i]
+                out[i] = np.float32(0) if s <= 0 else s
+        else:
+            for i in range(out.size):
+                out[i] = u[i] + v[i]
 
 
 @kernel
