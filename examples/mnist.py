@@ -31,8 +31,8 @@ def main() -> None:
                         help='"auto" (default), "numpy", "numba", "cupy" or "cupy:DEVICE"')
     options = parser.parse_args()
 
-    data = mnist(options.data_dir)
-    x, y = data.x_train[:options.samples], data.y_train[:options.samples]
+    x_train, y_train, x_test, y_test = mnist(options.data_dir).arrays()
+    x, y = x_train[:options.samples], y_train[:options.samples]
     rows = []
     for name, build in (("numpy_cnn", numpy_cnn), ("bilici", bilici)):
         net = build(backend=options.backend)
@@ -40,7 +40,7 @@ def main() -> None:
         net.fit(x, y, loss="cross_entropy", optimizer=xn.AdamW(4e-3, weight_decay=0.1),
                 schedule="one_cycle", epochs=options.epochs, batch_size=128)
         seconds = time.perf_counter() - started
-        accuracy = net.evaluate(data.x_test, data.y_test)["accuracy"]
+        accuracy = net.evaluate(x_test, y_test)["accuracy"]
         rows.append((name, *AUTHORS[name], f"{100 * accuracy:.2f} %", f"{seconds:.0f} s"))
 
     print(f"\n{'network':12}{'author':>14}{'time':>16}{'here':>12}{'time':>10}")

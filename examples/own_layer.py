@@ -42,14 +42,14 @@ class Mix(xn.Layer):
 def main() -> None:
     error = check_gradients(Mix(4), (3, 4, 5))
     print(f"gradients agree with finite differences, relative error {error:.1e}")
-    data = digits()
+    x_train, y_train, x_test, y_test = digits().arrays()
     net = xn.Sequential([xn.Conv2d(8, 3, activation="relu"), Mix(16), xn.ReLU(), xn.Flatten(),
                          xn.Linear(10)], input_shape=(1, 8, 8))
     print("standard deviation of the initial W: "
           f"{float(net.layers[1].W.data.std()):.2f}, sqrt(2 / 8) = 0.50")
-    net.fit(data.x_train, data.y_train, loss="cross_entropy", optimizer=xn.AdamW(3e-3), epochs=5,
+    net.fit(x_train, y_train, loss="cross_entropy", optimizer=xn.AdamW(3e-3), epochs=5,
             verbose=False)
-    print(f"test accuracy: {100 * net.evaluate(data.x_test, data.y_test)['accuracy']:.2f}%")
+    print(f"test accuracy: {100 * net.evaluate(x_test, y_test)['accuracy']:.2f}%")
 
 
 if __name__ == "__main__":

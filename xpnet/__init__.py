@@ -6,6 +6,8 @@
     net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-3))
 """
 
+from typing import TYPE_CHECKING, Any
+
 from xpnet import functional, layers, losses, metrics, optim, schedules
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
 from xpnet.backends.cpu.threads import get_num_threads, set_num_threads
@@ -19,6 +21,11 @@ from xpnet.optim import *
 from xpnet.schedules import *
 from xpnet.training import Callback, History, Run, TrainStep
 
+if TYPE_CHECKING:
+    from xpnet import data as data
+    from xpnet import models as models
+    from xpnet import testing as testing
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -27,12 +34,21 @@ __all__ = [
     "functional", "get_backend", "get_num_threads", "load", "metrics", "set_num_threads",
 ]
 __all__ += layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
+LAZY = "data", "models", "testing"      # imported when they are used: xn.data
 
 
-def __getattr__(name: str) -> object:
-    """Raise AttributeError with the name of xpnet that is meant: Dense of Keras is Linear."""
+def __getattr__(name: str) -> Any:
+    """Import a module of LAZY; for other names raise AttributeError with the name of xpnet that is
+    meant: Dense of Keras is Linear."""
+    from importlib import import_module
     from importlib.util import find_spec
+    if name in LAZY:
+        return import_module(f"xpnet.{name}")
     if name.startswith("_") or find_spec(f"xpnet.{name}"):      # Python itself looks these up
         raise AttributeError(f"xpnet has no {name}")
     from xpnet.catalogue import explain
     raise AttributeError(explain(name, __all__))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *LAZY})

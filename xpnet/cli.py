@@ -137,17 +137,18 @@ def _train(options: argparse.Namespace) -> int:
     if not path.parent.is_dir():
         raise ValueError(f"--save: expected a file in a folder that exists. Received: {path}.")
     data = _dataset(options)
+    x_train, y_train, x_test, y_test = data.arrays()
     backend = get_backend(options.backend, autotune=options.autotune)
-    net = build(input_shape=data.x_train.shape[1:], backend=backend, seed=options.seed)
+    net = build(input_shape=data.shape, backend=backend, seed=options.seed)
     if percent is not None:
         print(f"training until {percent:g}% of the *test* images are classified correctly, as the "
               "author of numpy_cnn reported it; the test images choose the epoch, so this accuracy "
               "is no estimate for unseen images")
     started = time.perf_counter()
-    history = net.fit(data.x_train, data.y_train, loss="cross_entropy", schedule=options.schedule,
+    history = net.fit(x_train, y_train, loss="cross_entropy", schedule=options.schedule,
                       optimizer=AdamW(options.lr, weight_decay=recipe.weight_decay),
                       epochs=recipe.epochs, batch_size=recipe.batch_size,
-                      validation=None if percent is None else (data.x_test, data.y_test),
+                      validation=None if percent is None else (x_test, y_test),
                       until=None if percent is None else
                       lambda row: _reaches(row["val_accuracy"], percent))
     age = _process_age()
@@ -165,7 +166,7 @@ def _train(options: argparse.Namespace) -> int:
           f"  {command} train --data mnist --model numpy_cnn\n"
           f"  {command} train --help")
     if math.isnan(accuracy):    # fit had no test images, or was interrupted before it used them
-        accuracy = net.evaluate(data.x_test, data.y_test)["accuracy"]
+        accuracy = net.evaluate(x_test, y_test)["accuracy"]
     print(f"test accuracy: {100 * accuracy:.2f}%")
     if history.interrupted:
         return 130
@@ -195,7 +196,8 @@ def _process_age() -> float:
 def _evaluate(options: argparse.Namespace) -> int:
     from xpnet.network import load
     net, data = load(options.file, backend=options.backend), _dataset(options)
-    figures = net.evaluate(data.x_test, data.y_test, loss="cross_entropy")
+    x_test, y_test = data.arrays()[2:]
+    figures = net.evaluate(x_test, y_test, loss="cross_entropy")
     print(f"test loss: {figures['loss']:.4f}\ntest accuracy: {100 * figures['accuracy']:.2f}%")
     return 0
 

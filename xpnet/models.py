@@ -1,14 +1,16 @@
 """Networks of the literature, each with its source.
 
-Every function takes the shape of one sample and returns a network.
+Every function takes the shape of one sample and returns a network. `classes` is how many there are,
+or their names, as a Dataset has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpnet.backends import Backend
+from xpnet.checks import items
 from xpnet.graph import Input
 from xpnet.layer import Layer, Shape
 from xpnet.layers import (
@@ -26,8 +28,16 @@ from xpnet.layers import (
 from xpnet.network import Network, Sequential
 from xpnet.node import Node
 
+Classes = int | Sequence[str]
 
-def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: int = 10,
+
+def _count(classes: Classes) -> Any:
+    """The number of classes; what is no list is checked by the layer that gets it."""
+    names = items(classes)
+    return classes if names is None else len(names)
+
+
+def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
               backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
     """Alejandro Escontrela's Numpy-CNN: two 5x5 convolutions of 8 filters, a max-pool, two dense
     layers.
@@ -37,18 +47,18 @@ def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: int = 10,
     """
     return Sequential([
         Conv2d(8, 5, activation="relu"), Conv2d(8, 5, activation="relu"), MaxPool2d(2),
-        Flatten(), Linear(128, activation="relu"), Linear(classes),
+        Flatten(), Linear(128, activation="relu"), Linear(_count(classes)),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
-def bilici(input_shape: Shape = (1, 28, 28), *, classes: int = 10, backend: str | Backend = "auto",
-           dtype: Any = "float32", seed: int = 0) -> Sequential:
+def bilici(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
+           backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
     """Bilici's MNIST network: two convolutions (3x3x8, 5x5x32) with batch norm, ReLU and max-pool,
     then 600 hidden units."""
     return Sequential([
         Conv2d(8, 3, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
         Conv2d(32, 5, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
-        Flatten(), Linear(600, activation="relu"), Linear(classes),
+        Flatten(), Linear(600, activation="relu"), Linear(_count(classes)),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
@@ -125,7 +135,7 @@ def codes() -> list[list[float]]:
             for digit in range(10)]
 
 
-def resnet18(input_shape: Shape = (3, 32, 32), *, classes: int = 10,
+def resnet18(input_shape: Shape = (3, 32, 32), *, classes: Classes = 10,
              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
     """ResNet-18 for small images: a 3x3 stem without pooling, then 8 basic blocks; 11,173,962
     parameters for 10 classes.
@@ -137,11 +147,11 @@ def resnet18(input_shape: Shape = (3, 32, 32), *, classes: int = 10,
     for stage, filters in enumerate((64, 128, 256, 512)):
         for block in range(2):
             h = _basic_block(h, filters, stride=2 if stage > 0 and block == 0 else 1)
-    return Network(x, Linear(classes)(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype,
+    return Network(x, Linear(_count(classes))(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype,
                    seed=seed)
 
 
-def resnet50(input_shape: Shape = (3, 224, 224), *, classes: int = 1000,
+def resnet50(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
     """ResNet-50: a 7x7 stem, a max-pool and 16 bottleneck blocks; 25,557,032 parameters for 1,000
     classes.
@@ -158,7 +168,7 @@ def resnet50(input_shape: Shape = (3, 224, 224), *, classes: int = 1000,
     for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
         for block in range(blocks):
             h = _bottleneck(h, filters, stride=2 if stage > 0 and block == 0 else 1)
-    return Network(x, Linear(classes)(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype,
+    return Network(x, Linear(_count(classes))(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype,
                    seed=seed)
 
 

@@ -58,10 +58,11 @@ def _our_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict[s
     import xpnet as xn
     from benchmarks.xpnet_side import NETS, about, backend_of
     backend = backend_of(job)
-    net = NETS[goal.net](data.x_train.shape[1:], backend=backend)
-    history = net.fit(data.x_train, data.y_train, loss="cross_entropy", schedule="one_cycle",
+    x_train, y_train, x_test, y_test = data.arrays()
+    net = NETS[goal.net](data.shape, backend=backend)
+    history = net.fit(x_train, y_train, loss="cross_entropy", schedule="one_cycle",
                       epochs=goal.epochs, optimizer=xn.AdamW(MNIST_RATE, weight_decay=MNIST_DECAY),
-                      batch_size=goal.batch, verbose=False, validation=(data.x_test, data.y_test),
+                      batch_size=goal.batch, verbose=False, validation=(x_test, y_test),
                       until=lambda row: row["val_accuracy"] >= goal.accuracy)
     return history["val_accuracy"], about(backend)
 
@@ -71,11 +72,12 @@ def _torch_mnist(job: Job, data: Dataset, goal: Goal) -> tuple[list[float], dict
     batch size."""
     from benchmarks.gpu.torch_steps import OneCycleAdamW, TorchEpochs
     layout = "nchw" if job.contender == "torch-graph" else job.contender.removeprefix("torch-")
-    epochs = TorchEpochs(job, goal.net, goal.batch, layout, data.x_train, data.y_train)
-    steps, reached = len(data.x_train) // goal.batch, list[float]()
+    x_train, y_train, x_test, y_test = data.arrays()
+    epochs = TorchEpochs(job, goal.net, goal.batch, layout, x_train, y_train)
+    steps, reached = len(data) // goal.batch, list[float]()
 
     def until(seconds: float) -> bool:
-        reached.append(epochs.accuracy(data.x_test, data.y_test))
+        reached.append(epochs.accuracy(x_test, y_test))
         return reached[-1] >= goal.accuracy or len(reached) == goal.epochs
 
     epochs.train(steps, until, OneCycleAdamW(goal.epochs * steps, MNIST_RATE, MNIST_DECAY))
@@ -91,8 +93,7 @@ def cifar(job: Job) -> Iterator[dict[str, Any]]:
 
 
 def read_cifar(folder: str) -> Dataset:
-    """The images of `cifar10/cifar10-jpeg.npz` in the folder, x (N, 3, 32, 32) uint8 and y (N,)
-    int64.
+    """The images of `cifar10/cifar10-jpeg.npz` in the folder, x (N, 3, 32, 32) uint8.
 
     `train_jpeg` and `test_jpeg` are concatenated JPEG files; image i is the bytes offsets[i] to
     offsets[i + 1].
@@ -107,8 +108,9 @@ def read_cifar(folder: str) -> Dataset:
                 with Image.open(io.BytesIO(content[offsets[i]:offsets[i + 1]])) as image:
                     return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
             return np.stack(list(pool.map(decode, range(len(offsets) - 1))))
-        return Dataset(images("train"), file["train_labels"].astype(np.int64),
-                       images("test"), file["test_labels"].astype(np.int64))
+        classes = file["classes"].tolist()
+        test = Dataset(images("test"), file["test_labels"], classes=classes)
+        return Dataset(images("train"), file["train_labels"], classes=classes, test=test)
 
 
 def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]:
@@ -120,10 +122,10 @@ def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]
     else:
         trainer = XpnetTrainer(job, goal, data)
     rng, schedule = np.random.default_rng(0), OneCycle(pct_start=0.25)
-    steps, reached = len(data.x_train) // goal.batch, list[float]()
+    steps, reached = len(data) // goal.batch, list[float]()
     start = time.perf_counter()
     for epoch in range(goal.epochs):
-        order = rng.permutation(len(data.x_train))
+        order = rng.permutation(len(data))
         for i in range(steps):
             progress = (epoch * steps + i) / max(goal.epochs * steps - 1, 1)
             rate = PEAK_RATE * schedule.factor(progress)
@@ -144,11 +146,13 @@ class XpnetTrainer:
         import xpnet as xn
         from benchmarks.xpnet_side import NETS, backend_of
         self.backend = backend_of(job)
-        self.net = NETS[goal.net](data.x_train.shape[1:], backend=self.backend)
+        self.net = NETS[goal.net](data.shape, backend=self.backend)
         optimizer = xn.SGD(PEAK_RATE, MOMENTUM, nesterov=True, weight_decay=DECAY)
         self.train_step = xn.TrainStep(self.net, xn.CrossEntropy(), optimizer)
-        self.x, self.y = self.backend.asarray(data.x_train), self.backend.asarray(data.y_train)
-        self.x_test, self.y_test = self.normalised(self.backend.asarray(data.x_test)), data.y_test
+        assert data.test is not None
+        self.x, self.y = map(self.backend.asarray, data[:])
+        x_test, self.y_test = data.test[:]
+        self.x_test = self.normalised(self.backend.asarray(x_test))
 
     def normalised(self, images: Any) -> Any:
         return (images.astype(np.float32) - MIDDLE) * (1 / WIDTH)

@@ -34,8 +34,9 @@ class TorchTrainer:
                                         {"params": others}]
         self.optimizer = torch.optim.SGD(groups, PEAK_RATE, MOMENTUM, nesterov=True)
         self.loss = nn.CrossEntropyLoss()
+        assert data.test is not None
         self.x, self.y, self.x_test, self.y_test = (torch.tensor(a, device=self.device)
-                                                    for a in data)
+                                                    for a in (*data[:], *data.test[:]))
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         return ((images.float() - MIDDLE) / WIDTH).contiguous(memory_format=torch.channels_last)

@@ -310,6 +310,12 @@ def test_the_table_of_plans_keeps_what_was_not_measured():
 
 # --- to an accuracy -------------------------------------------------------------------------------
 
+def data_of(x, y, tested):
+    """All for training, some for testing, as bytes that are not divided."""
+    return Dataset(x, y, classes=list("0123456789"), scale=None, test=Dataset(
+        x[:tested], y[:tested], classes=list("0123456789"), scale=None))
+
+
 def bright(samples, shape, seed):
     """Pictures of ten classes: each has a bright column of its own."""
     rng = np.random.default_rng(seed)
@@ -325,11 +331,11 @@ def test_training_along_one_cycle_reaches_an_accuracy(contender, torch):
     x = (x / np.float32(255))
     goal = Goal("mnist", "bilici", 32, 0.9, 6)
     job = Job("cpu", contender, 1, started=time.time() - 5)
-    about, answer = accuracy.train_mnist(job, Dataset(x, y, x[:64], y[:64]), goal)
+    about, answer = accuracy.train_mnist(job, data_of(x, y, 64), goal)
     row = answer["row"]
     assert row["accuracy"] >= 0.9 and 1 <= row["epochs"] <= 6 and row["seconds"] > 5
     never = Goal("mnist", "bilici", 32, 2.0, 2)
-    row = list(accuracy.train_mnist(job, Dataset(x, y, x[:64], y[:64]), never))[1]["row"]
+    row = list(accuracy.train_mnist(job, data_of(x, y, 64), never))[1]["row"]
     assert row["epochs"] == 2 and row["accuracy"] <= 1
     assert "kernels" in about["about"]
 
@@ -344,7 +350,7 @@ def test_cifar_trains_with_crops_and_flips(contender, torch, monkeypatch):
         monkeypatch.setitem(torch_nets.NETS, "resnet18", torch_nets.NETS["vgg_small"])
     x, y = bright(64, (3, 32, 32), 0)
     goal = Goal("cifar", "resnet18", 32, 2.0, 2)  # never reached
-    _, answer = accuracy.train_cifar(Job("cpu", contender, 1), Dataset(x, y, x, y), goal)
+    _, answer = accuracy.train_cifar(Job("cpu", contender, 1), data_of(x, y, 64), goal)
     assert answer["row"]["epochs"] == 2 and 0 <= answer["row"]["accuracy"] <= 1
 
 
@@ -391,13 +397,14 @@ def test_jpegs_are_read(tmp_path):
     content = {"jpeg": np.frombuffer(b"".join(files), np.uint8),
                "offsets": np.cumsum([0, *map(len, files)]),
                "labels": np.array([1, 2, 3], np.uint8)}
-    np.savez(tmp_path / "cifar10" / "cifar10-jpeg.npz",
-             **{f"{part}_{name}": array for part in ("train", "test")
-                                                           for name, array in content.items()})
+    parts = {f"{part}_{name}": array for part in ("train", "test")
+             for name, array in content.items()}
+    np.savez(tmp_path / "cifar10" / "cifar10-jpeg.npz", classes=np.array(list("0123456789")),
+             **parts)
     data = accuracy.read_cifar(str(tmp_path))
-    assert data.x_train.shape == (3, 3, 32, 32) and data.x_test.dtype == np.uint8
-    assert ([int(picture.mean()) for picture in data.x_test] == [0, 128, 255]
-            and data.y_train.tolist() == [1, 2, 3])
+    assert data.shape == (3, 32, 32) and len(data) == 3 and data.test.dtype == np.uint8
+    assert ([int(picture.mean()) for picture in data.test[:][0]] == [0, 128, 255]
+            and data.labels.tolist() == [1, 2, 3])
 
 
 # --- on a GPU -------------------------------------------------------------------------------------

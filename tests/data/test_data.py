@@ -114,23 +114,25 @@ def test_not_a_file(tmp_path):
 def test_digits():
     data = digits()
     assert isinstance(data, Dataset)
-    assert data.x_train.shape == (1437, 1, 8, 8) and data.x_test.shape == (360, 1, 8, 8)
-    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+    x_train, y_train, x_test, y_test = data.arrays()
+    assert data.shape == (1, 8, 8) and data.dtype == np.uint8 and data.scale == 16
+    assert x_train.shape == (1437, 1, 8, 8) and x_test.shape == (360, 1, 8, 8)
+    for x, y in ((x_train, y_train), (x_test, y_test)):
         assert x.dtype == np.float32 and x.min() == 0 and x.max() == 1
         assert y.dtype == np.int64 and y.shape == (len(x),)
     # Stratified: every class has the same proportion of both parts, to within one image.
-    train, test = np.bincount(data.y_train), np.bincount(data.y_test)
+    train, test = np.bincount(y_train), np.bincount(y_test)
     assert len(train) == len(test) == 10
     np.testing.assert_allclose(test, (train + test) / 5, atol=1)
 
 
 def test_digits_split_by_seed():
-    first, again, other = digits(seed=0), digits(seed=0), digits(seed=1)
+    first, again, other = (digits(seed=seed).arrays() for seed in (0, 0, 1))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first.x_test, other.x_test)
+    assert not np.array_equal(first[2], other[2])
     # Another seed gives another split of the same images; no image is in both parts.
-    rows = [np.concatenate([d.x_train, d.x_test]).reshape(1797, 64) for d in (first, other)]
+    rows = [np.concatenate([d[0], d[2]]).reshape(1797, 64) for d in (first, other)]
     np.testing.assert_array_equal(*(r[np.lexsort(r.T)] for r in rows))
 
 
@@ -179,7 +181,8 @@ def test_where_mnist_is_looked_for(tmp_path, monkeypatch, tiny, nowhere, way, pa
              gzip.compress(content, mtime=0) if packed else content)
     if way == "XPNET_HOME":
         monkeypatch.setenv("XPNET_HOME", str(folder))
-    x_train, y_train, x_test, y_test = mnist(folder if way == "data_dir" else None)
+    data = mnist(folder if way == "data_dir" else None)
+    x_train, y_train, x_test, y_test = data.arrays()
     assert x_train.shape == (12, 1, 28, 28) and x_test.shape == (5, 1, 28, 28)
     assert x_train.dtype == x_test.dtype == np.float32 and y_train.dtype == y_test.dtype == np.int64
     pixels = np.frombuffer(tiny["train-images-idx3-ubyte"], np.uint8,
@@ -196,10 +199,10 @@ def test_data_dir_comes_before_xpnet_home_before_the_cache(tmp_path, monkeypatch
             save(place / name, content[:8] + bytes([label]) * 5 if name == "t10k-labels-idx1-ubyte"
                  else content)
     monkeypatch.setenv("XPNET_HOME", str(places[1]))
-    assert mnist(places[0]).y_test[0] == 0
-    assert mnist().y_test[0] == 1
+    assert mnist(places[0]).test.labels[0] == 0
+    assert mnist().test.labels[0] == 1
     monkeypatch.setenv("XPNET_HOME", "")
-    assert mnist().y_test[0] == 2
+    assert mnist().test.labels[0] == 2
 
 
 def test_a_named_folder_must_have_the_files(tmp_path, monkeypatch, tiny, nowhere):
@@ -248,13 +251,13 @@ def test_the_real_mnist():
     home = os.environ.get("XPNET_HOME")
     if not home or mnist_module._in_folder(Path(home)) is None:
         pytest.skip("MNIST is not there: XPNET_HOME names no folder that has it")
-    data = mnist()
-    assert data.x_train.shape == (60000, 1, 28, 28) and data.x_test.shape == (10000, 1, 28, 28)
-    assert data.x_train.min() == 0 and data.x_train.max() == 1
+    x_train, y_train, x_test, y_test = mnist().arrays()
+    assert x_train.shape == (60000, 1, 28, 28) and x_test.shape == (10000, 1, 28, 28)
+    assert x_train.min() == 0 and x_train.max() == 1
     # the well-known mean of MNIST
-    assert data.x_train.mean(dtype=np.float64) == pytest.approx(0.13066, abs=1e-5)
-    np.testing.assert_array_equal(data.y_train[:5], [5, 0, 4, 1, 9])
-    np.testing.assert_array_equal(data.y_test[:5], [7, 2, 1, 0, 4])
+    assert x_train.mean(dtype=np.float64) == pytest.approx(0.13066, abs=1e-5)
+    np.testing.assert_array_equal(y_train[:5], [5, 0, 4, 1, 9])
+    np.testing.assert_array_equal(y_test[:5], [7, 2, 1, 0, 4])
     for file, path in zip(mnist_module.FILES, mnist_module._in_folder(Path(home)), strict=True):
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
@@ -390,7 +393,7 @@ def test_mnist_is_downloaded_once(monkeypatch, tiny, nowhere, mirror):
     first, again = mnist(), mnist()
     assert mirror.asked == [f"/{name}.gz" for name in tiny]
     assert sorted(os.listdir(nowhere / "mnist")) == sorted(f"{name}.gz" for name in tiny)
-    for a, b in zip(first, again, strict=True):
+    for a, b in zip(first.arrays(), again.arrays(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -403,7 +406,7 @@ def test_a_download_that_broke_off_goes_on_later(monkeypatch, tiny, nowhere, mir
         mnist()
     assert sorted(os.listdir(nowhere / "mnist")) == sorted(f"{name}.gz" for name in names[:2])
     mirror.put(f"{names[2]}.gz", gzip.compress(tiny[names[2]]))
-    assert mnist().x_test.shape == (5, 1, 28, 28)
+    assert len(mnist().test) == 5
     # a file that exists is not downloaded again
     assert mirror.asked == [f"/{names[i]}.gz" for i in (0, 1, 2, 2, 3)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -11,31 +12,19 @@ import numpy as np
 
 from xpnet.backends.user_cache import cache_folder
 from xpnet.checks import expect_integer
+from xpnet.data.dataset import Dataset
 from xpnet.data.download import fetch
 from xpnet.data.idx import read_header, read_idx, unpacked
 from xpnet.io.files import name_of
 
-
-class Dataset(NamedTuple):
-    """Images and labels for training and for testing: `x_train, y_train, x_test, y_test =
-    digits()`.
-
-    x (N, C, H, W) float32 in [0, 1], batch first; y (N,) int64 class numbers.
-    """
-
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
+DIGITS = tuple("0123456789")
 
 
 def digits(seed: int = 0) -> Dataset:
     """1,797 handwritten digits of 8 x 8 pixels that scikit-learn contains: no download.
 
-        x = pixel / 16,  pixel in 0 ... 16
-
-    x (1437, 1, 8, 8) and (360, 1, 8, 8) float32, y int64: four fifths for training and one fifth
-    for testing, with the same proportion of each class. The same seed gives the same split.
+    x (1437, 1, 8, 8) uint8 from 0 to 16, scale 16; `test` has 360. The same proportion of each
+    class is in both parts, and the same seed gives the same split.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -54,11 +43,17 @@ def digits(seed: int = 0) -> Dataset:
         ) from error
 
     bundle = load_digits()
-    x = (bundle.images / 16).astype(np.float32)[:, None]   # (N, 1, 8, 8)
+    x = bundle.images.astype(np.uint8)[:, None]            # (N, 1, 8, 8)
     y = bundle.target.astype(np.int64)                     # (N,)
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y,
                                                         random_state=seed)
-    return Dataset(x_train, y_train, x_test, y_test)
+    return _dataset("digits", x_train, y_train, x_test, y_test, DIGITS, scale=16)
+
+
+def _dataset(name: str, x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray,
+             classes: Sequence[str], scale: float = 255) -> Dataset:
+    test = Dataset(x_test, y_test, classes=classes, scale=scale, name=f"{name}, test")
+    return Dataset(x, y, classes=classes, scale=scale, test=test, name=name)
 
 
 class _File(NamedTuple):
@@ -84,9 +79,7 @@ MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/",
 def mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """MNIST, 70,000 handwritten digits of 28 x 28 pixels.
 
-        x = pixel / 255,  pixel in 0 ... 255
-
-    x (60000, 1, 28, 28) and (10000, 1, 28, 28) float32, y int64.
+        x (60000, 1, 28, 28) uint8; `test` has 10,000.
 
     Args:
         data_dir: a folder with the four files, plain or packed with gzip, or with a folder `mnist`
@@ -100,14 +93,9 @@ def mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
 
     LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998.
     """
-    arrays = [_read(path, file) for path, file in zip(_find(data_dir), FILES, strict=True)]
-    x_train, y_train, x_test, y_test = arrays
-    return Dataset(_pixels(x_train), y_train.astype(np.int64), _pixels(x_test),
-                   y_test.astype(np.int64))
-
-
-def _pixels(images: np.ndarray) -> np.ndarray:
-    return (images / np.float32(255))[:, None]  # (N, 28, 28) -> (N, 1, 28, 28)
+    x, y, x_test, y_test = (_read(path, file)
+                            for path, file in zip(_find(data_dir), FILES, strict=True))
+    return _dataset("mnist", x[:, None], y, x_test[:, None], y_test, DIGITS)    # (N, 1, 28, 28)
 
 
 def _find(data_dir: str | os.PathLike[str] | None) -> list[Path]:
