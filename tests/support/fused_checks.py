@@ -22,18 +22,28 @@ ENDS = tuple(cuda_launch.ACTIVATIONS)       # of the kernels that make z
 MOMENTUM, EPS = 0.1, 1e-5
 
 
-def near(s: Setting, results: Any, expected: Any, times: float = 1.0) -> None:
-    """Fails where a result has another type or shape, or is further away in norm than the type
-    explains, `times` so far."""
+def near(s: Setting, results: Any, expected: Any, times: float = 1.0, scale: float = 0.0) -> None:
+    """Fails if a result has another type or shape, or is further away in norm than `times` what
+    its type explains.
+
+    `scale` is the size of the terms that the results are sums of: a sum that happens to be close to
+    0 has the rounding errors of its terms.
+    """
     results, expected = (r if isinstance(r, tuple) else (r,) for r in (results, expected))
     assert len(results) == len(expected)
     for k, (result, right) in enumerate(zip(results, expected)):
-        a = s.backend.to_numpy(result)
-        assert (a.dtype, a.shape) == (s.dtype, np.shape(right)), (f"{s}: result {k} is {a.dtype} "
-                                                                  f"{a.shape}")
-        error = distance(a, np.asarray(right))
+        a, right = s.backend.to_numpy(result), np.asarray(right)
+        assert (a.dtype, a.shape) == (s.dtype, right.shape), (f"{s}: result {k} is {a.dtype} "
+                                                              f"{a.shape}")
+        norm = max(float(np.linalg.norm(right[np.isfinite(right)])), 1e-30)
+        error = distance(a, right) * norm / max(norm, scale)
         assert error <= times * TOLERANCE[np.dtype(s.dtype).type], (f"{s}: result {k} is "
                                                                     f"{error:.1e} away in norm")
+
+
+def largest(*arrays: np.ndarray | None) -> float:
+    """The largest finite absolute value."""
+    return max(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays if a is not None)
 
 
 def double(a: np.ndarray) -> np.ndarray:
@@ -64,19 +74,27 @@ def check_batch_norm(s: Setting) -> None:
             # halves near 1000 have no digits left, and few elements may happen to have no variance
             continue
         x, gamma, beta = channels(s, mean)
-        near(s, s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1,
-                                     activation=activation(s)),
-             base.batch_norm(double(x), double(gamma), double(beta), 0.1, activation=activation(s)),
-             times)
+        wide = [double(a) for a in (x, gamma, beta)]
+        right, *moments = base.batch_norm(*wide, 0.1, activation=activation(s))
+        y, *results = s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1,
+                                           activation=activation(s))
+        near(s, y, right, times, scale=terms(*wide, *moments))
+        near(s, tuple(results), tuple(moments), times, scale=largest(x))
 
 
 def check_batch_norm_inference(s: Setting) -> None:
     x, gamma, beta = channels(s)
     mean, var = drawn(s, s.shape[0], seed=3), drawn(s, s.shape[0], seed=4) ** 2
-    near(s, s.backend.batch_norm_inference(*(s.to_device(a) for a in (x, gamma, beta, mean, var)),
-                                           0.1, activation=activation(s)),
-         base.batch_norm_inference(*(double(a) for a in (x, gamma, beta, mean, var)), 0.1,
-                                   activation=activation(s)))
+    y = s.backend.batch_norm_inference(*(s.to_device(a) for a in (x, gamma, beta, mean, var)), 0.1,
+                                       activation=activation(s))
+    wide = [double(a) for a in (x, gamma, beta, mean, var)]
+    near(s, y, base.batch_norm_inference(*wide, 0.1, activation=activation(s)), scale=terms(*wide))
+
+
+def terms(x: np.ndarray, *per_channel: np.ndarray) -> float:
+    """The largest of the two terms of batch norm, gamma (x - mean) / sqrt(var + eps) and beta."""
+    gamma, beta, mean, var = (a[:, None, None, None] for a in per_channel)
+    return largest(gamma * (x - mean) / np.sqrt(var + 0.1), beta)
 
 
 def check_batch_norm_backward(s: Setting) -> None:
@@ -131,7 +149,7 @@ def check_update_running(s: Setting) -> None:
     mean, var = drawn(s, C, seed=3), drawn(s, C, seed=4) ** 2
     s.backend.update_running(*ours, s.to_device(mean), s.to_device(var), MOMENTUM, 5)
     base.update_running(*right, double(mean), double(var), MOMENTUM, 5)
-    near(s, tuple(ours), tuple(right))
+    near(s, tuple(ours), tuple(right), scale=largest(mean, var))
     if s.dtype != np.float16:               # a half is rounded once more, and stops a little before
         still, spread = s.to_device(np.zeros(C, s.dtype)), s.to_device(np.ones(C, s.dtype))
         target = s.to_device((np.linspace(1, 2, C) * 100.1).astype(s.dtype))
@@ -208,7 +226,7 @@ def check_softmax(s: Setting) -> None:
     with enough(1 if s.backwards else 2**17):
         near(s, s.backend.softmax(s.to_device(z)), base.softmax(double(z)))
         near(s, s.backend.softmax_dx(s.to_device(dy), s.to_device(y)),
-             base.softmax_dx(double(dy), double(y)), 10)
+             base.softmax_dx(double(dy), double(y)), 10, scale=largest(dy * y))
 
 
 def check_cross_entropy(s: Setting) -> None:
@@ -233,9 +251,10 @@ def check_avg_pool2d(s: Setting) -> None:
     x, dy = s.array(s.shape), s.array(s.output())
     for count in (True, False):
         near(s, s.backend.avg_pool2d(s.to_device(x), s.window, count_padding=count),
-             base.avg_pool2d(double(x), s.window, count_padding=count))
+             base.avg_pool2d(double(x), s.window, count_padding=count), scale=largest(x))
         near(s, s.backend.avg_pool2d_dx(s.to_device(dy), s.shape, s.window, count_padding=count),
-             base.avg_pool2d_dx(double(dy), s.shape, s.window, count_padding=count))
+             base.avg_pool2d_dx(double(dy), s.shape, s.window, count_padding=count),
+             scale=largest(dy))
 
 
 def check_dropout_dx(s: Setting) -> None:
