@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xpnet import __version__
 from xpnet.backends import BackendError, get_backend
 from xpnet.checks import expect_choice, nearest, shown
 
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xpnet", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"xpnet {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a network and save it")
@@ -92,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--backend", action="append",
                         help="a backend to check; can be repeated (default: all)")
     verify.set_defaults(run=_verify)
+
+    doctor = commands.add_parser(
+        "doctor", help="show what this machine offers, what is missing, and what to do about it")
+    doctor.add_argument("--json", action="store_true", help="print a list of JSON objects")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -235,6 +242,17 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{name}: its own code ran in {own} of {len(rows)} items")
     print(f"{len(rows)} items, {len(failures)} failures", *failures, sep="\n")
     return 1 if failures else 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from xpnet.inspect.doctor import findings
+    if options.json:
+        import json
+        print(json.dumps([vars(finding) for finding in findings()], indent=1))
+        return 0
+    for finding in findings():      # each as soon as it is there: the last ones are measured
+        print(finding, flush=True)
+    return 0
 
 
 def _summary(options: argparse.Namespace) -> int:

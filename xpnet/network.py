@@ -19,6 +19,7 @@ from xpnet.buffers import Array, copy_in
 from xpnet.checks import expect_choice, expect_flag, expect_name, shown
 from xpnet.graph import Graph, Input
 from xpnet.inspect.memory import MemoryReport, memory_report
+from xpnet.inspect.profile import Profile, profile
 from xpnet.inspect.summary import summary
 from xpnet.io import safetensors
 from xpnet.io.architecture import own_layers
@@ -328,6 +329,10 @@ class Network(Graph):
         `xpnet.inspect.summary.summary(net)` returns it as a string.
         """
         print(summary(self))
+
+    def profile(self, x: Any, *, steps: int = 10) -> Profile:
+        """Time, operations and bytes of every layer in a training step, see inspect/profile.py."""
+        return profile(self, x, steps=steps)
 
     def memory_report(self, batch_size: int, optimizer: str | Optimizer | None = None
                       ) -> MemoryReport:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -61,6 +62,18 @@ def set_num_threads(n: int | None) -> None:
 def get_num_threads() -> int:
     """The number of threads that the CPU backends use: see `set_num_threads`."""
     return thread_count() if _chosen is None else _chosen
+
+
+@contextmanager
+def using_threads(n: int) -> Iterator[None]:
+    """set_num_threads(n) in the block, for the whole process; afterwards as before."""
+    global _chosen
+    before = _chosen
+    set_num_threads(n)
+    try:
+        yield
+    finally:
+        _chosen = before
 
 
 class ThreadPool:

@@ -45,7 +45,7 @@ def kernels() -> dict[str, tuple[str, ...]]:
 def device_count() -> int:
     """Number of GPUs, at least 1. Raises BackendError with reason and remedy if CuPy or the GPU
     cannot be used."""
-    cupy = _import_cupy()
+    cupy = import_cupy()
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -60,7 +60,8 @@ def device_count() -> int:
     return count
 
 
-def _import_cupy() -> Any:
+def import_cupy() -> Any:
+    """The module. Raises BackendError if it cannot be imported."""
     try:
         import cupy
     except ImportError as error:
@@ -140,7 +141,7 @@ class CupyBackend(Backend):
         if not 0 <= device < count:
             raise BackendError(f"cupy:{device}: there is no such GPU",
                                f"Use one of these: {', '.join(f'cupy:{d}' for d in range(count))}")
-        super().__init__(_import_cupy(), note)
+        super().__init__(import_cupy(), note)
         self.name = f"cupy:{device}"
         self.device = device
         self.tf32 = tf32

@@ -15,6 +15,7 @@ from xpnet.checks import expect_integer
 from xpnet.graph import Graph, Hook
 from xpnet.inspect.counting import changed, counted, free_memory
 from xpnet.inspect.summary import readable_bytes
+from xpnet.inspect.table import table
 from xpnet.layer import TRAIN, Array, Layer
 from xpnet.node import Node
 from xpnet.optim import Optimizer, get_optimizer
@@ -73,15 +74,9 @@ class MemoryReport:
         return self.fixed + self.batch + self.activations + self.transient
 
     def __str__(self) -> str:
-        head = ("layer", "type", "kept", "most in forward", "most in backward")
-        lines = [head, *((row.name, row.kind, readable_bytes(row.kept),
-                          readable_bytes(row.forward), readable_bytes(row.backward))
-                         for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        text = ["  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
-                          for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
-                for line in lines]
-        text.insert(1, "-" * len(text[0]))
+        text = table(("layer", "type", "kept", "most in forward", "most in backward"),
+                     [(row.name, row.kind, readable_bytes(row.kept), readable_bytes(row.forward),
+                       readable_bytes(row.backward)) for row in self.rows], left=2)
         named = {"parameters": self.parameters, "gradients": self.gradients,
                  "optimizer": self.optimizer, "state": self.state,
                  "batch": self.batch, "activations": self.activations, "transient": self.transient}

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from xpnet.backends.window import POINTS
 from xpnet.graph import Graph
+from xpnet.inspect.table import table as columns
 from xpnet.layer import Layer
 from xpnet.node import Node
 
@@ -74,11 +75,7 @@ def summary(net: Graph) -> str:
         field = "x".join(map(str, row.receptive_field)) if row.receptive_field else "all"
         lines.append((row.name, row.kind, _shape(row.shape), f"{row.parameters:,}",
                       f"{row.multiply_adds:,}", field))
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    text = ["  ".join(cell.ljust(width) if i < 3 else cell.rjust(width)
-                      for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-            for line in [head, *lines]]
-    text.insert(1, "-" * len(text[0]))
+    text = columns(head, lines, left=3)
     trained = sum(p.size for layer in net.layers if layer.trainable for p in layer.parameters)
     total = sum(row.parameters for row in table)
     text += [
