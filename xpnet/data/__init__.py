@@ -2,6 +2,8 @@
 
 from xpnet.data.dataset import Dataset
 from xpnet.data.datasets import digits, mnist
+from xpnet.data.folder import image_folder
 from xpnet.data.idx import read_idx
+from xpnet.data.images import read_image
 
-__all__ = ["Dataset", "digits", "mnist", "read_idx"]
+__all__ = ["Dataset", "digits", "image_folder", "mnist", "read_idx", "read_image"]

@@ -8,7 +8,9 @@ import os
 import re
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -63,6 +65,34 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
         raise OSError(error.errno, f"{who}: expected to write {name}. Received: {error.strerror}, "
                                    f"in {folder}") from error
     _sweep(folder)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open for reading and writing, that is moved to `path` if the block ends without
+    an error: for content that does not fit into memory.
+
+    For files of our own, in a folder that is made if it is missing: links and modes of an old file
+    are not kept. Temporary files of killed processes are removed.
+    """
+    name = os.fspath(path)
+    folder = os.path.dirname(name) or "."
+    os.makedirs(folder, exist_ok=True)
+    _sweep(folder)                      # before a large file is written: they may fill the disk
+    descriptor, temporary = _create(folder, 0o600)
+    with open(descriptor, "w+b") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+            if fcntl is None:           # as in _replace
+                file.close()
+            os.replace(temporary, name)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    _flush(folder)
 
 
 def name_of(path: Path, who: str) -> str:

@@ -1,0 +1,152 @@
+"""Pictures as arrays: a file in any format and mode becomes (C, H, W) bytes of a fixed size."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from xpnet.checks import expect_choice, expect_integer, is_integer, items, wrong
+from xpnet.io.files import name_of
+
+# Formats of photographs, as far as this Pillow reads them. Pillow has others, such as EPS, for
+# which it starts a program.
+FORMATS = "JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "HEIF"
+SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm "
+                     ".avif .heic .heif".split())
+FITS = "crop", "stretch"
+MOST_PIXELS = 2**14         # rows or columns of a sample
+MOST_BYTES = 2**30          # of a file: more than Pillow's limit of pixels takes, at 16 bits
+ORIENTATION = 0x0112        # the EXIF tag, and the operations of Pillow that undo its values
+UPRIGHT = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
+           6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+
+
+class UnreadableImage(ValueError):      # noqa: N818 - what it says is not always an error
+    """A file is no image, is damaged, or has too many pixels."""
+
+
+def read_image(path: str | os.PathLike[str], size: int | tuple[int, int], *, channels: int = 3,
+               fit: str = "crop") -> np.ndarray:
+    """Read a picture as an image (channels, H, W) uint8, as `image_folder` does.
+
+    Grey, RGB, palette, CMYK and 16-bit pictures are converted. Transparent pixels are put on
+    white, the EXIF orientation is applied, and of an animation the first frame counts. The picture
+    is resized bilinearly, with each pixel of the result a mean over the area that it covers.
+
+    Args:
+        size: H = W, or (H, W).
+        channels: 3 for colours, 1 for grey.
+        fit: "crop" resizes the picture until it covers H x W and cuts off what is left over on both
+            sides; "stretch" changes its proportions.
+
+    Raises:
+        ValueError: the file is no image, is damaged, or has more pixels than Pillow allows
+            (PIL.Image.MAX_IMAGE_PIXELS).
+        OSError: the system cannot read the file.
+        ImportError: Pillow is not installed.
+    """
+    shape, fit = sample_shape("read_image", size, channels, fit)
+    pillow("read_image")
+    return decode(Path(name_of(path, "read_image")), shape, fit, "read_image")
+
+
+def sample_shape(who: str, size: Any, channels: Any, fit: Any) -> tuple[tuple[int, int, int], str]:
+    """(C, H, W) and fit, checked."""
+    sides = [size, size] if is_integer(size) else items(size)
+    if not sides or len(sides) != 2 or not all(is_integer(s, 1, MOST_PIXELS) for s in sides):
+        raise wrong(who, f"size to be a number of pixels from 1 to {MOST_PIXELS}, or (H, W)",
+                    "size", size)
+    channels = expect_integer(who, "channels", channels)
+    return ((expect_choice(who, "channels", channels, (1, 3)), int(sides[0]), int(sides[1])),
+            expect_choice(who, "fit", fit, FITS))
+
+
+def pillow(who: str) -> ModuleType:
+    """PIL.Image with its formats loaded, which is not safe in several threads at once."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(f"{who}: expected Pillow, which reads pictures. Received: {error}. "
+                          'Remedy: pip install "xpnet[data]"') from error
+    Image.init()
+    return Image
+
+
+def decode(path: Path, shape: tuple[int, int, int], fit: str, who: str) -> np.ndarray:
+    """The picture as (C, H, W) bytes. Raises UnreadableImage, or OSError of the system."""
+    from PIL import Image
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        # Read first: for a damaged length, Pillow would let the file allocate up to 4 GiB.
+        with open(path, "rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+                raise ValueError(f"a file of {size} bytes, more than {MOST_BYTES}")
+            content = file.read(size)
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            most = Image.MAX_IMAGE_PIXELS
+            if most is not None and image.width * image.height > most:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than Pillow's limit "
+                                 f"of {most}; PIL.Image.MAX_IMAGE_PIXELS raises it")
+            return _converted(image, shape, fit)
+    except MemoryError:
+        raise
+    except Exception as error:          # Pillow's decoders raise many kinds
+        if isinstance(error, OSError) and error.errno is not None:
+            raise                       # of the system: no such file, no permission
+        reason = ("no picture in a format that Pillow reads here"
+                  if isinstance(error, Image.UnidentifiedImageError)
+                  else " ".join(str(error).split()) or type(error).__name__)
+        raise UnreadableImage(f"{who}: expected a picture. "
+                              f"Received: {path} ({shown_text(reason)}).") from error
+
+
+def shown_text(text: str) -> str:
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _converted(image: Any, shape: tuple[int, int, int], fit: str) -> np.ndarray:
+    from PIL import Image
+    channels, H, W = shape
+    # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is still twice the size of the
+    # sample, whichever side is up: photographs of 12 million pixels take a fraction of the time.
+    enough = 2 * max(H, W) / min(image.size)
+    image.draft(None, tuple(math.ceil(side * enough) for side in image.size))
+    image.load()
+    orientation = None
+    with suppress(Exception):           # a photograph with damaged EXIF is still a photograph
+        orientation = UPRIGHT.get(image.getexif().get(ORIENTATION))
+    image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
+    if orientation is not None:
+        image = image.transpose(Image.Transpose[orientation])
+    w, h = image.size
+    box = 0.0, 0.0, float(w), float(h)
+    if fit == "crop":
+        scale = max(W / w, H / h)
+        left, top = max(0.0, (w - W / scale) / 2), max(0.0, (h - H / scale) / 2)
+        box = left, top, w - left, h - top
+    image = image.resize((W, H), Image.Resampling.BILINEAR, box=box)
+    pixels = np.asarray(image, np.uint8).reshape(H, W, channels)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _eight_bits(image: Any) -> Any:
+    """The image with 8 bits for each pixel and channel, without transparency."""
+    from PIL import Image
+    if image.mode == "F":
+        raise ValueError("pixels that are floats, whose range is unknown")
+    if image.mode.startswith("I"):      # 16 bits, perhaps kept in 32; Pillow's convert would clip
+        pixels = np.asarray(image).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("pixels of more than 16 bits, whose range is unknown")
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
