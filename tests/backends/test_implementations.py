@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cpu_cases import LARGE
-from parity_cases import CASES, normal, run
+from parity import normal, run
+from parity_cases import CASES
 
 from xpnet.backends import Backend, Window, get_backend
 from xpnet.backends.numpy.backend import NumpyBackend

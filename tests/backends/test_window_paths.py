@@ -12,7 +12,7 @@ import importlib.util
 import numpy as np
 import pytest
 from fast_paths import windows
-from parity_cases import distance, normal, same_bits, special, ties
+from parity import distance, normal, same_bits, special, ties
 
 import xpnet as xn
 from xpnet.backends import Backend, Window

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 from kernel_setting import Mutant, Setting, base
-from parity_cases import same_bits
+from parity import same_bits
 
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from parity_cases import Case, agree, call, normal, other_optimizers, run, same_bits
+from parity import Case, agree, call, normal, run, same_bits
+from parity_cases import other_optimizers
 
 import xpnet as xn
 from xpnet.backends import Backend, Window

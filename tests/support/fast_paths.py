@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from parity_cases import distance, normal
+from parity import distance, normal
 
 from xpnet.backends import Backend, Window
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from parity_cases import distance, normal
+from parity import distance, normal
 
 from xpnet import functional as F
 from xpnet.backends.cupy.backend import CupyBackend

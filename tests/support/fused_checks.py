@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from kernel_setting import Mutant, Setting, base
-from parity_cases import distance, normal, ties
+from parity import distance, normal, ties
 
 from xpnet.backends import Window
 from xpnet.backends.activations import ACTIVATIONS

@@ -31,7 +31,8 @@ import window_checks
 from fake_cupy import FakeCupy, installed
 from functional_checks import functional
 from kernel_setting import base, grid
-from parity_cases import CASES, agree, distance, normal, run, same_bits, ties
+from parity import agree, distance, normal, run, same_bits, ties
+from parity_cases import CASES
 
 import xpnet as xn
 from xpnet.backends import Window

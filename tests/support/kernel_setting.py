@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
-from parity_cases import normal, same_bits, special, ties
+from parity import normal, same_bits, special, ties
 from tiers import number
 
 from xpnet.backends import Backend, Window

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from layer_cases import LayerCase
-from parity_cases import distance
+from parity import distance
 
 from xpnet.backends import Backend
 from xpnet.backends.numpy.backend import NumpyBackend

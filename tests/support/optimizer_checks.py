@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from fused_checks import double, drawn, largest, near
 from kernel_setting import Mutant, Setting, base
-from parity_cases import call, ties
+from parity import call, ties
 
 from xpnet.backends import Window
 from xpnet.backends.cupy import launch as cuda_launch

@@ -1,178 +1,23 @@
-"""One table of calls for every public method of Backend: what any backend must answer like base.py.
+"""One table of calls for every public method of Backend: every backend must agree with base.py.
 
     for case in CASES: agree(case, run(case, backend), run(case, Backend()))
 
-`exact` cases must agree in every bit: copies, comparisons, integer arithmetic, and sums whose order
-the contract fixes. The others agree in norm. `missing_methods()` names the public methods that the
-table does not cover.
+`missing_methods()` names the public methods that the table does not cover.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 import numpy as np
+from parity import Case, normal, public_methods, special, ties
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.activations import ACTIVATIONS, FUSED
-from xpnet.backends.rules import RULES
-
-TOLERANCE = {np.float16: 1e-2, np.float32: 1e-5, np.float64: 1e-12}     # ||a - b|| / ||b||
-
-
-@dataclass(frozen=True)
-class Case:
-    """The call `backend.method(**arrays, **options)`: arrays are made on the host and moved to the
-    backend first."""
-
-    method: str
-    label: str
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-    writes: tuple[str, ...] = ()        # the arrays that the method is there to change
-    exact: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.method}-{self.label}".replace(" ", "")
-
-
-def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
-    """backend.method(**arguments), where an update's slots are given by their names, and are None
-    by default."""
-    if method == "update":
-        slots = RULES[arguments["rule"]].slots
-        given = {name: a for name, a in arguments.items() if name not in slots}
-        arguments = given | {"slots": [arguments.get(name) for name in slots]}
-    return getattr(backend, method)(**arguments)
-
-
-def run(case: Case, backend: Backend) -> list[np.ndarray]:
-    """What a case returns on a backend and then what it wrote, on the host.
-
-    Fails where a result is not C-contiguous, or where the method wrote into an array that it has
-    only to read.
-    """
-    arrays = {name: backend.asarray(a.copy()) for name, a in case.arrays.items()}
-    for name, a in arrays.items():
-        if isinstance(a, np.ndarray) and name not in case.writes:
-            a.flags.writeable = False
-    with backend.scope():
-        returned = call(backend, case.method, arrays | case.options)
-    results = (list(returned) if isinstance(returned, tuple) else [] if returned is None
-               else [returned])
-    results += [arrays[name] for name in case.writes]
-    for name, a in case.arrays.items():
-        unchanged = name in case.writes or same_bits(backend.to_numpy(arrays[name]), a)
-        assert unchanged, f"{case}: wrote into {name}"
-    if case.method == "argmax_dtype":
-        return [np.array(np.dtype(returned).str)]
-    if case.method in ("scope", "stream"):
-        return []
-    if case.method == "feed":
-        results = _batches_of(returned, backend, len(case.options["samples"]))
-    if case.method == "capture":
-        with backend.scope():
-            results = [returned() for _ in range(5)]
-    assert all(r.flags.c_contiguous for r in results), f"{case}: a result is not C-contiguous"
-    hosts = [np.array(backend.to_numpy(r)) for r in results]
-    # its content is not specified
-    return [np.zeros_like(h) for h in hosts] if case.method == "empty" else hosts
-
-
-def _batches_of(feed: Any, backend: Backend, samples: int) -> list[Any]:
-    """Batches in order and in another one, of several sizes, and one in an array that is there
-    already."""
-    with backend.scope():
-        results = [feed.batch(0, samples), feed.batch(samples // 2, samples)]
-        feed.arrange(np.arange(samples)[::-1].copy())
-        results += [feed.batch(k, k + 1) for k in range(min(samples, 5))]
-        out = backend.zeros(results[0].shape, results[0].dtype)
-        assert feed.batch(0, samples, out) is out
-    return [*results, out]
-
-
-def agree(case: Case, actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    """Fails where the results of two backends differ: in number, type or shape, in a bit (`exact`),
-    or in norm."""
-    assert len(actual) == len(expected), f"{case}: {len(actual)} results, expected {len(expected)}"
-    for k, (a, b) in enumerate(zip(actual, expected)):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape), \
-            f"{case}: result {k} is {a.dtype} {a.shape}, expected {b.dtype} {b.shape}"
-        if case.exact or b.dtype.kind != "f":
-            assert same_bits(a, b), (f"{case}: result {k} differs in {differences(a, b)} of "
-                                     f"{b.size} elements")
-        else:
-            error, bound = distance(a, b), TOLERANCE[b.dtype.type]
-            assert error <= bound, (f"{case}: result {k} is {error:.1e} away in norm, more than "
-                                    f"{bound:.0e}")
-
-
-def differences(a: np.ndarray, b: np.ndarray) -> int:
-    """How many elements differ in a bit. All NaNs are alike; 0.0 and -0.0 are not."""
-    if b.dtype.kind != "f":
-        return int((a != b).sum())
-    bits = np.dtype(f"u{b.itemsize}")
-    differ = np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)
-    return int((differ & ~(np.isnan(a) & np.isnan(b)).reshape(differ.shape)).sum())
-
-
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and differences(a, b) == 0
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """||a - b|| / ||b|| over the finite elements; infinite where NaNs or infinities stand in
-    different places."""
-    finite = np.isfinite(b)
-    if (not np.array_equal(a[~finite], b[~finite], equal_nan=True)
-        or not np.isfinite(a[finite]).all()):
-        return np.inf
-    a, b = a[finite].astype(np.float64), b[finite].astype(np.float64)
-    return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
-
-
-def public_methods() -> set[str]:
-    """Names of the methods of the contract, found in the class itself."""
-    return ({name for name in dir(Backend) if not name.startswith("_")
-             and callable(getattr(Backend, name))})
-
-
-def missing_methods() -> set[str]:
-    return public_methods() - {case.method for case in CASES}
-
-
-def different_signatures(cls: type[Backend]) -> set[str]:
-    """Names of the methods that a backend declares with other parameters or defaults than the
-    contract."""
-    def signature(owner: type[Backend], name: str) -> list[tuple[Any, ...]]:
-        return ([(p.name, p.kind, p.default)
-                 for p in inspect.signature(getattr(owner, name)).parameters.values()])
-    return {name for name in public_methods() if signature(cls, name) != signature(Backend, name)}
-
-
-# --- data -----------------------------------------------------------------------------------------
 
 FLOATS = (np.float32, np.float64)
-
-
-def normal(*shape: int, dtype: Any = np.float32, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
-
-
-def ties(*shape: int, dtype: Any = np.float32) -> np.ndarray:
-    """Few different values, so that most windows have several largest elements."""
-    return np.random.default_rng([1, *shape]).integers(-2, 2, shape).astype(dtype)
-
-
-def special(*shape: int, dtype: Any = np.float32) -> np.ndarray:
-    """Both zeros, both infinities and NaNs among few other values."""
-    values = np.array([-np.inf, -np.inf, -1, -0.0, 0.0, 1, np.inf, np.nan])
-    return np.random.default_rng([2, *shape]).choice(values, shape).astype(dtype)
-
 
 # Input (C, H, W, N) and window: odd sizes, strides 1 to 3, every kind of padding, dilation.
 GEOMETRIES = [
@@ -212,8 +57,6 @@ def _windows(geometries: list[tuple[tuple[int, int, int, int], Window]] = GEOMET
                 f"{np.dtype(dtype)}")
             yield label, shape, window, window.output_size(*shape[1:3]), dtype
 
-
-# --- the table ------------------------------------------------------------------------------------
 
 def _memory() -> Iterator[Case]:
     for dtype in (np.float16, np.float32, np.float64, np.uint8, np.int32, np.uint64, bool):
@@ -522,3 +365,7 @@ def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, A
 FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise,
             _curves, _normalisation, _softmax, _totals, _dropout, _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]
+
+
+def missing_methods() -> set[str]:
+    return public_methods() - {case.method for case in CASES}

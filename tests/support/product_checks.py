@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from kernel_setting import Mutant, Setting, base
-from parity_cases import distance, normal
+from parity import distance, normal
 
 from xpnet.backends import Window
 from xpnet.backends.cupy import conv as cupy_conv

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 from kernel_setting import Mutant, Setting, base, wide
-from parity_cases import ties
+from parity import ties
 
 from xpnet.backends import Window
 from xpnet.backends.cupy import launch as cuda_launch

@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 import shim
 from fake_cupy import FakeCupy, installed
-from parity_cases import CASES, agree, distance, normal, run
+from parity import agree, distance, normal, run
+from parity_cases import CASES
 from tiers import first
 
 from xpnet.backends import Backend, Window

@@ -16,7 +16,7 @@ import pytest
 from fake_cupy import FakeCupy, check_limits, installed
 from hypothesis import given
 from hypothesis import strategies as st
-from parity_cases import different_signatures
+from parity import different_signatures
 from processes import ROOT
 
 from xpnet.backends import BackendError, Window, available, get_backend

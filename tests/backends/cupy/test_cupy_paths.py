@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from fake_cupy import DeviceArray, FakeCupy, installed
 from fast_paths import Trace, Ways, larger_windows, ways_of, windows
-from parity_cases import distance, normal, same_bits, special
+from parity import distance, normal, same_bits, special
 from product_checks import columns_by
 
 from xpnet.backends import Backend, Window

@@ -9,7 +9,7 @@ import pytest
 import window_checks
 from gpu import gpu_or_skip, skip_module_without_gpu
 from kernel_setting import Setting
-from parity_cases import normal, same_bits
+from parity import normal, same_bits
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.cupy import launch as cuda_launch

@@ -9,7 +9,8 @@ import functional_checks
 import numpy as np
 import pytest
 from gpu import gpu_or_skip, skip_module_without_gpu
-from parity_cases import CASES, Case, agree, distance, missing_methods, normal, run, same_bits, ties
+from parity import Case, agree, distance, normal, run, same_bits, ties
+from parity_cases import CASES, missing_methods
 
 import xpnet as xn
 from xpnet.backends import Backend, Window

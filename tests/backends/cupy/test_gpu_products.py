@@ -9,7 +9,7 @@ import numpy as np
 import product_checks
 import pytest
 from gpu import gpu_or_skip, skip_module_without_gpu
-from parity_cases import distance, normal, same_bits
+from parity import distance, normal, same_bits
 
 from xpnet.backends import Backend, Window
 

@@ -15,7 +15,7 @@ import pytest
 from gpu import gpu_or_skip, skip_module_without_gpu
 from gpu_cases import ByCublas, FromTheHost, Looking, Waiting, learned, network, samples
 from nets import same
-from parity_cases import distance
+from parity import distance
 
 import xpnet as xn
 from xpnet import models

@@ -12,7 +12,7 @@ import pytest
 from fake_streams import Event, Stream
 from gpu_cases import LATE, learned, network, pretended, samples
 from nets import same
-from parity_cases import same_bits
+from parity import same_bits
 from tiers import first
 
 import xpnet as xn

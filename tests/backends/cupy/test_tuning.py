@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy, installed
-from parity_cases import distance, normal
+from parity import distance, normal
 from tiers import first
 
 import xpnet as xn

@@ -11,7 +11,8 @@ import pytest
 from cpu_cases import LARGE, agree_among_threads, agree_on_strided_arrays, digits
 from fake_cupy import installed
 from nets import branches, pictures
-from parity_cases import CASES, Case, agree, different_signatures, distance, normal, run, same_bits
+from parity import Case, agree, different_signatures, distance, normal, run, same_bits
+from parity_cases import CASES
 from processes import STRICT_MEMORY, run_script
 from threadpoolctl import threadpool_info
 
@@ -51,7 +52,7 @@ def test_the_number_of_threads_changes_no_bit():
     run_script("""
 import os
 from cpu_cases import LARGE
-from parity_cases import run, same_bits
+from parity import run, same_bits
 from xpnet.backends.numba.backend import NumbaBackend
 
 backends = []

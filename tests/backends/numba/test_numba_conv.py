@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parity_cases import distance, normal, same_bits
+from parity import distance, normal, same_bits
 from processes import run_script
 from tiers import examples
 
@@ -248,7 +248,7 @@ def test_shapes_that_do_not_fit_are_errors():
     """As they are in base.py, where NumPy says so. A kernel would read or write what is not its
     own: a process may end."""
     run_script("""
-from parity_cases import normal
+from parity import normal
 from xpnet.backends import Backend, Window
 from xpnet.backends.numba.backend import NumbaBackend
 

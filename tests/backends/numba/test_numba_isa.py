@@ -27,7 +27,8 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 
 PARITY = """
 from cpu_cases import LARGE
-from parity_cases import CASES, agree, run
+from parity import agree, run
+from parity_cases import CASES
 from xpnet.backends import Backend
 from xpnet.backends.numba.backend import NumbaBackend
 from xpnet.backends.numba.kernels import micro

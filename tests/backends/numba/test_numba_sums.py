@@ -6,7 +6,7 @@ import platform
 
 import numpy as np
 import pytest
-from parity_cases import normal
+from parity import normal
 from processes import run_script
 
 numba = pytest.importorskip("numba", reason="Numba is not installed")

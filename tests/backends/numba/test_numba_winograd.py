@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from parity_cases import distance, normal, same_bits
+from parity import distance, normal, same_bits
 from processes import STRICT_MEMORY, run_script
 
 pytest.importorskip("numba", reason="Numba is not installed")
@@ -114,7 +114,7 @@ def test_the_number_of_threads_changes_no_bit():
     that was freed."""
     run_script("""
 import numpy as np
-from parity_cases import normal, same_bits
+from parity import normal, same_bits
 from xpnet.backends import Window
 from xpnet.backends.numba.backend import NumbaBackend
 from xpnet.backends.cpu.threads import ThreadPool

@@ -8,16 +8,8 @@ import pytest
 from cpu_cases import CONVOLUTIONS, LARGE, agree_among_threads, agree_on_strided_arrays
 from hypothesis import given
 from hypothesis import strategies as st
-from parity_cases import (
-    CASES,
-    Case,
-    agree,
-    different_signatures,
-    missing_methods,
-    normal,
-    run,
-    same_bits,
-)
+from parity import Case, agree, different_signatures, normal, run, same_bits
+from parity_cases import CASES, missing_methods
 from threadpoolctl import threadpool_info
 
 from xpnet.backends import Backend, Window

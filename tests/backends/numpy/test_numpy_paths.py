@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fast_paths import W3, Case, Trace, U, larger_windows, ways_of
-from parity_cases import distance, normal
+from parity import distance, normal
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.cpu.threads import ThreadPool

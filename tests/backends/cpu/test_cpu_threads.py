@@ -199,7 +199,7 @@ def test_backends_made_in_several_threads(name: str):
     run_script(f"""
 import threading
 from nets import same
-from tests.backends.test_cpu_threads import side_by_side, trained
+from tests.backends.cpu.test_cpu_threads import side_by_side, trained
 from xpnet import get_backend
 
 start, results = threading.Barrier(6), []
@@ -219,7 +219,7 @@ def test_training_gives_the_same_bits_with_any_number_of_threads(name: str):
     run_script(f"""
 import os
 from nets import same
-from tests.backends.test_cpu_threads import trained
+from tests.backends.cpu.test_cpu_threads import trained
 from xpnet import get_backend
 
 results = []
@@ -236,7 +236,7 @@ def test_a_kernel_leaves_numbas_threads_as_they_are():
     make("numba")
     run_script("""
 import numba, numpy as np
-from parity_cases import normal
+from parity import normal
 from xpnet.backends.numba.backend import NumbaBackend
 
 backend = NumbaBackend()

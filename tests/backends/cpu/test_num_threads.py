@@ -94,7 +94,7 @@ def test_a_change_while_networks_train_changes_no_bit(name: str):
 import itertools, threading
 import xpnet as xn
 from nets import same
-from tests.backends.test_cpu_threads import trained
+from tests.backends.cpu.test_cpu_threads import trained
 from xpnet import get_backend
 
 backend, done, results = get_backend({name!r}), threading.Event(), []

@@ -1,0 +1,197 @@
+"""Errors of a batch that does not fit into memory: they name a batch size that would fit."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fake_streams
+import numpy as np
+import pytest
+from gpu_cases import network, pretended, samples
+from nets import branches
+from tiers import first
+from watched_pool import Watched
+
+import xpnet as xn
+from xpnet.inspect import memory
+from xpnet.models import MODELS
+
+CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
+
+
+# --- on the CPU -----------------------------------------------------------------------------------
+
+@contextmanager
+def limited(net: xn.Network, size: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The pool of the network lends no more than `size` bytes, and the system says that there is no
+    more."""
+    class Limited(Watched):
+        def _take(self, size_asked: int) -> Any:
+            if self.lent + size_asked > size:
+                raise MemoryError(f"Unable to allocate {size_asked} bytes")
+            return super()._take(size_asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "_free_memory", lambda backend: size)
+        net.backend.memory = Limited()          # type: ignore[attr-defined]
+        yield
+
+
+@pytest.mark.parametrize("backend", CPU)
+def test_the_error_names_a_batch_that_fits(backend, monkeypatch):
+    net = MODELS["numpy_cnn"](backend=backend)
+    x, y = np.zeros((600, 1, 28, 28), np.float32), np.zeros(600, np.int64)
+    optimizer = xn.Adam()
+
+    def fit(batch_size: int) -> None:
+        net.fit(x, y, loss="cross_entropy", optimizer=optimizer, batch_size=batch_size,
+                verbose=False)
+
+    with limited(net, 30 << 20, monkeypatch):
+        with pytest.raises(xn.OutOfMemory) as raised:
+            fit(500)
+        error = raised.value
+        assert (isinstance(error, MemoryError) and isinstance(error.__cause__, MemoryError)
+                and error.batch_size == 500)
+        assert re.fullmatch(
+            rf"fit: expected a batch that fits into the 30 MiB that are free on {backend}. "
+            rf"Received: batch_size=500, which needs "
+            rf"about [\d.]+ MiB beside the network's [\d.]+ MiB. batch_size={error.fits} would "
+            rf"fit.", str(error))
+        assert error.fits is not None and 100 < error.fits < 500
+        fit(error.fits)
+        with pytest.raises(xn.OutOfMemory):
+            fit(int(error.fits * 1.6))
+
+
+CALLS: dict[str, Callable[[xn.Network, np.ndarray, np.ndarray], object]] = {
+    "predict": lambda net, x, y: net.predict(x, batch_size=600),
+    "evaluate": lambda net, x, y: net.evaluate(x, y, loss="cross_entropy", batch_size=600),
+    "fit: validation": lambda net, x,
+    y: net.fit(x[:8], y[:8], loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=4,
+                                                 validation=(x, y), verbose=False),
+    "TrainStep": lambda net, x,
+    y: xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))(net.batch_last(x), y),
+}
+
+
+@pytest.mark.parametrize("who", CALLS)
+def test_everything_that_takes_batches_says_what_would_fit(who: str, monkeypatch):
+    net = MODELS["numpy_cnn"](backend="numpy")
+    x, y = np.zeros((600, 1, 28, 28), np.float32), np.zeros(600, np.int64)
+    tried = 256 if who == "fit: validation" else 600
+    said = f"^{who}: .* Received: batch_size={tried}"
+    with limited(net, 8 << 20, monkeypatch), pytest.raises(xn.OutOfMemory, match=said) as raised:
+        CALLS[who](net, x, y)
+    assert raised.value.fits is not None and 1 <= raised.value.fits < tried
+
+
+def test_nothing_else_is_explained():
+    net = branches("numpy")
+    for error in (ValueError("another one"), memory.OutOfMemory("said already", 3, 2),
+                  KeyboardInterrupt()):
+        with pytest.raises(type(error)) as raised, memory.explained(net, "fit", 8):
+            raise error
+        assert raised.value is error
+
+
+def test_where_nothing_is_known_nothing_is_promised(monkeypatch):
+    net = branches("numpy")
+    monkeypatch.setattr(memory, "_free_memory", lambda backend: None)
+    with pytest.raises(memory.OutOfMemory) as raised, memory.explained(net, "predict", 8):
+        raise MemoryError
+    assert (str(raised.value) == "predict: expected a batch that fits into the memory of numpy. "
+                                 "Received: batch_size=8.")
+    assert raised.value.fits is None
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise MemoryError("again")
+
+    monkeypatch.setattr(memory, "_free_memory", lambda backend: 100)
+    with pytest.raises(memory.OutOfMemory,
+                       match="Not even one sample fits.") as raised, memory.explained(
+                           net, "fit", 8):
+        raise MemoryError
+    assert raised.value.fits == 0
+    monkeypatch.setattr(memory, "_trace", broken)
+    with pytest.raises(memory.OutOfMemory, match="Received: batch_size=8.$"), memory.explained(
+            net, "fit", 8):
+        raise MemoryError
+
+
+def test_the_failed_batch_is_gone_when_memory_is_looked_at(monkeypatch):
+    """What failed is held by the frames of its traceback, and by the layers that wait for a
+    backward pass."""
+    net = MODELS["numpy_cnn"](backend="numpy")
+    pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
+    seen: list[int] = []
+
+    def look(backend: xn.Backend) -> int:
+        pool._collect()
+        seen.append(pool.lent)
+        return 1 << 20
+
+    def step() -> None:
+        y = net.forward(net.batch_last(np.zeros((100, 1, 28, 28), np.float32)), xn.TRAIN)
+        raise MemoryError(y.shape)
+
+    monkeypatch.setattr(memory, "_free_memory", look)
+    with pytest.raises(memory.OutOfMemory), memory.explained(net, "fit", 100):
+        step()
+    assert seen == [0]
+
+
+def test_the_memory_that_is_free_is_that_of_the_system_and_of_the_pool():
+    backend = xn.get_backend("numpy")
+    if not Path("/proc/meminfo").exists():
+        assert memory._free_memory(backend) is None
+        return
+    backend.empty((100 << 20,), np.uint8)
+    free = memory._free_memory(backend)
+    assert free is not None and free > 100 << 20
+
+
+# --- on an emulated GPU ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("capture", first([False, True], True))
+def test_a_gpu_without_enough_memory(capture: bool, folder):
+    with pretended(folder, memory=300_000) as (backend, gpus):
+        net, optimizer = network(backend), xn.SGD(0.01)
+        before = gpus.used
+
+        x, y = samples(1000)
+
+        def fit(batch_size: int) -> None:
+            net.fit(x, y, loss="cross_entropy", optimizer=optimizer, epochs=4,
+                    batch_size=batch_size, capture=capture, verbose=False)
+
+        try:
+            fit(1000)
+        except xn.OutOfMemory as error:
+            assert isinstance(error.__cause__, fake_streams.OutOfMemoryError)
+            assert "KiB that are free on cupy:0. Received: batch_size=1000" in str(error)
+            fits = error.fits
+            assert fits and 50 < fits < 400
+            fit(fits)  # here, where the error still holds its frames
+        else:
+            pytest.fail("1,000 samples fitted")
+        with pytest.raises(xn.OutOfMemory):
+            fit(2 * fits)
+        gc.collect()
+        assert gpus.used - before < 10_000                  # nothing of all that stays
+
+
+def test_cuda_errors_about_memory_are_such_too(folder):
+    with pretended(folder) as (backend, _):
+        net = network(backend)
+        for text, expected in (("cudaErrorMemoryAllocation: out of memory", memory.OutOfMemory),
+                               ("cudaErrorIllegalAddress: an illegal memory access",
+                                fake_streams.CUDARuntimeError)):
+            with pytest.raises(expected), memory.explained(net, "fit", 8):
+                raise fake_streams.CUDARuntimeError(text)

@@ -1,0 +1,76 @@
+"""Batch norms folded into the layers before them."""
+
+import numpy as np
+import pytest
+from oracles import assert_close
+
+import xpnet as xn
+
+
+def normal(shape, dtype="float64", seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def unlike_new(net):
+    """The network with every parameter and statistic away from its initial value."""
+    rng = np.random.default_rng(5)
+    with net.backend.scope():
+        net.parameters += net.backend.asarray(0.3 * rng.standard_normal(net.parameters.shape),
+                                              net.dtype)
+        net.state += net.backend.asarray(rng.uniform(0.1, 2, net.state.shape), net.dtype)
+    return net
+
+
+def convolutions(backend="numpy", dtype="float64"):
+    return unlike_new(xn.Sequential([
+        xn.Conv2d(6, 3, padding=1, groups=2, name="first"), xn.BatchNorm2d(activation="relu"),
+        xn.TrueConv2d(4, 2, bias=False),
+        xn.BatchNorm2d(eps=0.1), xn.Activation("tanh"), xn.DepthwiseConv2d(3, depth_multiplier=2),
+        xn.BatchNorm2d(),
+        xn.SeparableConv2d(4, 2), xn.BatchNorm2d(activation="tanh"),
+        xn.ConvTranspose2d(6, 3, stride=2, groups=2),
+        xn.BatchNorm2d(), xn.Flatten(), xn.Linear(5), xn.BatchNorm1d(activation="sigmoid"),
+        xn.Linear(3),
+    ], input_shape=(4, 8, 7), backend=backend, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_folded_network_predicts_the_same(backend, dtype, tmp_path):
+    net = convolutions(backend, dtype)
+    x, before = normal((5, 4, 8, 7), dtype), net.backend.to_numpy(net.parameters).copy()
+    folded = net.folded()
+    assert ([type(layer) for layer in folded.layers] == [type(layer) for layer in net.layers
+                                                         if "Norm" not in type(layer).__name__])
+    assert (folded.layers[0].name == "first" and folded.layers[0].activation == "relu"
+            and folded.dtype == net.dtype)
+    assert_close(folded.predict(x), net.predict(x), scale=10)
+    np.testing.assert_array_equal(net.backend.to_numpy(net.parameters), before)
+    assert sum(isinstance(layer, xn.BatchNorm2d) for layer in net.layers) == 5
+    folded.save(tmp_path / "folded.safetensors")
+    loaded = xn.load(tmp_path / "folded.safetensors", backend=net.backend)
+    np.testing.assert_array_equal(loaded.predict(x), folded.predict(x))
+
+
+def test_what_is_not_folded_stays():
+    """A batch norm before the weights, after an activation, or of a value that is used twice."""
+    x = xn.Input((2, 6, 6))
+    h = xn.Conv2d(3, 3, activation="relu", name="bent")(xn.BatchNorm2d(name="before")(x))
+    twice = xn.Conv2d(3, 1, name="twice")(xn.BatchNorm2d(name="behind")(h))
+    once = xn.Conv2d(3, 1, name="once")(twice)
+    y = xn.Add()(xn.BatchNorm2d(name="one of two")(twice), xn.BatchNorm2d(name="gone")(once))
+    net = unlike_new(xn.Network(x, y, backend="numpy", dtype="float64"))
+    folded = net.folded()
+    assert ({layer.name for layer in net.layers} - {layer.name for layer in folded.layers}
+            == {"gone"})
+    pictures = normal((4, 2, 6, 6))
+    assert_close(folded.predict(pictures), net.predict(pictures))
+
+
+def test_a_network_without_batch_norm_is_copied():
+    net = (unlike_new(xn.Sequential([xn.Linear(4, bias=False), xn.RBF([[1, 0, 1, 0]])],
+                                    input_shape=(3,), backend="numpy")))
+    folded = net.folded()
+    x = normal((4, 3))
+    np.testing.assert_array_equal(folded.predict(x), net.predict(x))
+    folded.parameters[...] = 0
+    assert net.parameters.any()
