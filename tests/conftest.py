@@ -13,7 +13,7 @@ import shim
 from gpu import GPU, gpu_or_skip, why_no_gpu
 from hypothesis import settings
 from processes import ROOT
-from skips import NO_NUMBA
+from skips import NO_NUMBA, NUMBA_MISSING
 from tiers import EVERYTHING, number, only_in_full
 
 from xpnet import Backend, get_backend
@@ -55,8 +55,7 @@ class KernelsRun:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         option, arguments = session.config.option, session.config.args
-        if (not (option.keyword or option.markexpr
-                 or any("::" in argument for argument in arguments))):
+        if not (option.keyword or option.markexpr or any("::" in a for a in arguments)):
             self.left.update(module_of(item) for item in session.items if on_numba(item))
 
     @pytest.hookimpl(wrapper=True)
@@ -86,7 +85,7 @@ def module_of(item: pytest.Item) -> str:
 
 def on_numba(item: pytest.Item) -> bool:
     """Whether the fixture `backend` is Numba's in this test, and Numba is installed."""
-    return item.get_closest_marker("kernels") is not None and not NO_NUMBA.args[0]
+    return item.get_closest_marker("kernels") is not None and not NUMBA_MISSING
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -94,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 NUMBA = pytest.param("numba", marks=[NO_NUMBA, pytest.mark.kernels])
-WITH_KERNELS = "numpy" if NO_NUMBA.args[0] else NUMBA
+WITH_KERNELS = "numpy" if NUMBA_MISSING else NUMBA
 
 
 @pytest.fixture(scope="session", params=[

@@ -9,8 +9,8 @@ from mpmath import mp, mpf
 from xpnet.backends.erf import CENTRE, END, P_SINGLE, P, erfc
 
 # with all digits
-SMALLEST = ({dtype: float(np.finfo(dtype).tiny / np.finfo(dtype).eps)
-             for dtype in ("float32", "float64")})
+SMALLEST = {dtype: float(np.finfo(dtype).tiny / np.finfo(dtype).eps)
+            for dtype in ("float32", "float64")}
 
 
 def coefficients(function, nodes: int, terms: int) -> list[float]:
@@ -18,9 +18,8 @@ def coefficients(function, nodes: int, terms: int) -> list[float]:
     as a polynomial."""
     angles = [mp.pi * (k + mpf(0.5)) / nodes for k in range(nodes)]
     values = [function(mp.cos(angle)) for angle in angles]
-    series = ([mpf(2 if j else 1) / nodes
-               * sum(v * mp.cos(j * angle) for v, angle in zip(values, angles))
-               for j in range(nodes)])
+    series = [mpf(2 if j else 1) / nodes * sum(
+        v * mp.cos(j * angle) for v, angle in zip(values, angles)) for j in range(nodes)]
     assert max(abs(c) for c in series[terms:]) < (1e-9 if terms < 20 else 1e-17)  # what is left out
     powers = [[mpf(1)], [mpf(0), mpf(1)]]  # of T_k: T_k+1 = 2 t T_k - T_k-1
     while len(powers) < terms:
@@ -47,8 +46,8 @@ def test_the_coefficients(known):
 
 @pytest.mark.parametrize("dtype, digits", [("float32", 1e-6), ("float64", 1e-15)])
 def test_every_digit(plain_backend, dtype, digits):
-    x = (np.concatenate([np.linspace(-6, 6, 121), np.linspace(-28.3, 28.3, 40),
-                         np.logspace(-30, 1, 32)]).astype(dtype))
+    x = np.concatenate([np.linspace(-6, 6, 121), np.linspace(-28.3, 28.3, 40),
+                        np.logspace(-30, 1, 32)]).astype(dtype)
     with plain_backend.scope():
         y = plain_backend.to_numpy(erfc(plain_backend.xp, plain_backend.asarray(x)))
     assert y.dtype == dtype

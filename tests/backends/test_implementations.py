@@ -110,9 +110,9 @@ def test_precision_finds_a_wrong_float32_gradient():
     layer = Conv2d(4, 3)
     assert 0 < check_precision(layer, (2, 6, 5), backend="numpy") < 1e-6
     assert check_precision(layer, (2, 6, 5), backend=Doubled(), dtype="float64") < 1e-12
-    with pytest.raises(AssertionError, match=r"^check_precision: Conv2d: expected dW within 1e-05 "
-                                             r"of the float64 reference\. "
-                                             r"Received: a relative error of \d\.\de-05\.$"):
+    with pytest.raises(AssertionError,
+                       match=r"^check_precision: Conv2d: expected dW within 1e-05 of the float64 "
+                             r"reference\. Received: a relative error of \d\.\de-05\.$"):
         check_precision(layer, (2, 6, 5), backend=Doubled())
     assert not layer.built
 
@@ -140,8 +140,8 @@ def test_precision_finds_another_type():
             self.recall()
             return dy
 
-    with pytest.raises(AssertionError, match=r"expected y of float32 \(3, 3\)\. Received: float64 "
-                                             r"\(3, 3\)\.$"):
+    with pytest.raises(AssertionError,
+                       match=r"expected y of float32 \(3, 3\)\. Received: float64 \(3, 3\)\.$"):
         check_precision(Wide(), (3,), backend="numpy")
 
 
@@ -155,6 +155,6 @@ def test_precision_of_a_loss():
 
     labels = np.array([0, 2, 1, 2])
     assert check_loss_precision(CrossEntropy(), (3,), labels, backend="numpy") < 1e-6
-    with pytest.raises(AssertionError, match="^check_loss_precision: Doubtful: expected dy within "
-                                             "1e-05 "):
+    with pytest.raises(AssertionError,
+                       match="^check_loss_precision: Doubtful: expected dy within 1e-05 "):
         check_loss_precision(Doubtful(), (3,), labels, backend="numpy")

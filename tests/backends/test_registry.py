@@ -53,8 +53,9 @@ def test_a_backend_that_cannot_be_used_here_is_not_available():
 
 def test_a_factory_must_return_a_backend():
     register("mine", lambda: 3)     # type: ignore[arg-type, return-value]
-    with pytest.raises(TypeError, match="get_backend: expected the factory of 'mine' to return a "
-                                        "Backend. Received: 3."):
+    with pytest.raises(
+            TypeError,
+            match="get_backend: expected the factory of 'mine' to return a Backend. Received: 3."):
         get_backend("mine")
 
 
@@ -67,20 +68,20 @@ def test_what_is_no_name_is_refused(name: Any):
 @pytest.mark.parametrize("name", ["auto", "numpy", "numba", "cupy", "mine"])
 def test_a_name_that_is_taken_is_refused(name: str):
     register("mine", Mine)
-    with pytest.raises(ValueError, match="register: expected a name that is not taken. Received: "
-                                         f"name='{name}'"):
+    with pytest.raises(
+            ValueError,
+            match=f"register: expected a name that is not taken. Received: name='{name}'"):
         register(name, NumpyBackend)
 
 
 def test_a_factory_must_be_callable():
-    with pytest.raises(TypeError, match="register: expected factory to be a function that returns "
-                                        "a Backend"):
+    with pytest.raises(TypeError,
+                       match="register: expected factory to be a function that returns a Backend"):
         register("mine", Mine())    # type: ignore[arg-type]
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_registered_ones():
     register("mine", Mine)
-    with pytest.raises(ValueError,
-                       match="get_backend: expected \"auto\", .*, or 'mine', perhaps 'mine'. "
-                             "Received: 'mne'."):
+    with pytest.raises(ValueError, match="get_backend: expected \"auto\", .*, or 'mine', perhaps "
+                                         "'mine'. Received: 'mne'."):
         get_backend("mne")

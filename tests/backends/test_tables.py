@@ -102,10 +102,10 @@ def test_every_optimizer_gives_its_rule_what_it_takes():
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"rule": "adm"}, 'update: expected rule to be one of sgd, .*, perhaps "adam"'),
-    ({"slots": [None]}, "update: expected 2 slots and 7 hyper-parameters for the rule adam. "
-                        "Received: 1 and 7"),
-    ({"hyper": np.ones(6)}, "update: expected 2 slots and 7 hyper-parameters for the rule adam. "
-                            "Received: 2 and 6"),
+    ({"slots": [None]},
+     "update: expected 2 slots and 7 hyper-parameters for the rule adam. Received: 1 and 7"),
+    ({"hyper": np.ones(6)},
+     "update: expected 2 slots and 7 hyper-parameters for the rule adam. Received: 2 and 6"),
 ])
 def test_what_does_not_fit_a_rule_is_refused(changes: dict[str, Any], message: str,
                                              backend: Backend):
@@ -127,8 +127,8 @@ def squareplus(monkeypatch: pytest.MonkeyPatch) -> str:
     return "squareplus"
 
 
-def test_an_activation_that_is_only_in_the_table_works_on_every_backend(squareplus: str,
-                                                                        backend: Backend):
+def test_an_activation_that_is_only_in_the_table_works_on_every_backend(
+        squareplus: str, backend: Backend):
     rng = np.random.default_rng(0)
     x, W, b = (rng.normal(size=size).astype(np.float32)
                for size in ((2, 5, 6, 4), (3, 2, 3, 3), (3,)))
@@ -139,8 +139,8 @@ def test_an_activation_that_is_only_in_the_table_works_on_every_backend(squarepl
         grad = backend.zeros((2,), np.float32)
         with backend.scope():
             dz = backend.activation_backward(X, X, squareplus, bias_grad=grad)
-            found = [backend.activate(X, squareplus), backend.activate(X, squareplus, (9.0,)), dz,
-                     grad,
+            found = [backend.activate(X, squareplus), backend.activate(X, squareplus, (9.0,)),
+                     dz, grad,
                      backend.gemm(F.reshape(3, 18), F.reshape(3, 18), trans_b=True, bias=bias,
                                   activation=squareplus),
                      backend.conv2d(X, F, Window.make(3), bias=bias, activation=squareplus),

@@ -21,8 +21,8 @@ def windows(draw, beyond: int = 2) -> tuple[Window, int, int]:
     kernel, stride, dilation = (draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
                                 for _ in range(3))
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
-    padding = (tuple(draw(st.integers(0, e + beyond))
-                     for e in (extent[0], extent[0], extent[1], extent[1])))
+    padding = tuple(draw(st.integers(0, e + beyond))
+                    for e in (extent[0], extent[0], extent[1], extent[1]))
     height = draw(sizes.map(lambda n: max(n, extent[0] - padding[0] - padding[1])))
     width = draw(sizes.map(lambda n: max(n, extent[1] - padding[2] - padding[3])))
     return Window.make(kernel, stride, padding, dilation, empty=beyond >= 0), height, width
@@ -52,18 +52,18 @@ def test_tap_reads_one_element_of_each_window(drawn):
     for i in range(window.kernel[0]):
         for j in range(window.kernel[1]):
             in_rows, in_columns = window.tap(i, j, window.output_size(height, width))
-            assert (list(range(height + top + bottom)[in_rows])
-                    == [top + r + i * window.dilation[0] for r in rows])
-            assert (list(range(width + left + right)[in_columns])
-                    == [left + c + j * window.dilation[1] for c in columns])
+            assert list(range(height + top + bottom)[in_rows]) == [
+                top + r + i * window.dilation[0] for r in rows]
+            assert list(range(width + left + right)[in_columns]) == [
+                left + c + j * window.dilation[1] for c in columns]
 
 
 @given(windows())
 def test_inside_tells_input_from_padding(drawn):
     window, height, width = drawn
-    for inside, begin, size, kernel, dilation in zip(window.inside(height, width),
-                                                     walked(window, height, width), (height, width),
-                                                     window.kernel, window.dilation):
+    for inside, begin, size, kernel, dilation in zip(
+            window.inside(height, width), walked(window, height, width), (height, width),
+            window.kernel, window.dilation):
         assert inside.dtype == bool
         assert inside.tolist() == [[0 <= start + k * dilation < size for k in range(kernel)]
                                    for start in begin]
@@ -76,8 +76,9 @@ def test_no_empty_window(drawn):
     if rows.any(axis=1).all() and columns.any(axis=1).all():
         window.check_no_empty_window(height, width)
     else:
-        with pytest.raises(ValueError, match="expected every window to contain at least one "
-                                             "element of the input"):
+        with pytest.raises(
+                ValueError,
+                match="expected every window to contain at least one element of the input"):
             window.check_no_empty_window(height, width)
 
 
@@ -87,8 +88,8 @@ def test_ceil_adds_the_window_that_hangs_over_the_end(drawn):
     rows, columns = walked(window, height, width, ceil=True)
     grown = window.ceil(height, width)
     assert grown.output_size(height, width) == (len(rows), len(columns))
-    assert (grown.kernel, grown.stride, grown.dilation) == (window.kernel, window.stride,
-                                                            window.dilation)
+    assert grown.kernel == window.kernel and grown.stride == window.stride
+    assert grown.dilation == window.dilation
     assert (grown.padding[0], grown.padding[2]) == (window.padding[0], window.padding[2])
     assert grown.padding[1] < window.extent[0] and grown.padding[3] < window.extent[1]
 
@@ -146,8 +147,7 @@ PAIR = "Window: expected {0} to be an int or a pair of ints, 1 or larger. Receiv
 PADDING = ("Window: expected padding to be an int or a pair of ints or four ints, 0 or larger. "
            "Received: padding={}.")
 WHOLLY = ("Window: expected padding smaller than the {} that the window spans, so that no window "
-          "is wholly in padding. "
-          "Received: padding={}.")
+          "is wholly in padding. Received: padding={}.")
 
 
 @pytest.mark.parametrize("arguments, text", [
@@ -178,23 +178,22 @@ def test_a_window_larger_than_the_padded_input():
     with pytest.raises(ValueError) as error:
         Window.make(5, padding=1).output_size(2, 9, who="Conv2d 'c'")
     assert str(error.value) == ("Conv2d 'c': expected an input at least as large as the window, "
-                                "5x5. "
-                                "Received: 2x9, padded to 4x11.")
+                                "5x5. Received: 2x9, padded to 4x11.")
 
 
 def test_a_dilated_window_that_steps_over_the_input():
     with pytest.raises(ValueError) as error:
         Window.make(2, dilation=4, padding=2).check_no_empty_window(1, 5, who="MaxPool2d")
     assert str(error.value) == ("MaxPool2d: expected every window to contain at least one element "
-                                "of the input. Received: "
-                                "1x5 with kernel (2, 2), dilation (4, 4), padding (2, 2, 2, 2).")
+                                "of the input. Received: 1x5 with kernel (2, 2), dilation (4, 4), "
+                                "padding (2, 2, 2, 2).")
 
 
 def test_windows_without_input_are_found_without_looking_at_each():
     """The check agrees with the table of all taps, for every small window."""
     found = {True: 0, False: 0}
-    for size, kernel, stride, dilation in itertools.product(range(1, 6), range(1, 4), range(1, 4),
-                                                            range(1, 8)):
+    for size, kernel, stride, dilation in itertools.product(
+            range(1, 6), range(1, 4), range(1, 4), range(1, 8)):
         for before, after in itertools.product(range(0, 9, 2), range(3)):
             window = Window((kernel, 1), (stride, 1), (before, after, 0, 0), (dilation, 1))
             if window.extent[0] > size + before + after:
@@ -204,8 +203,9 @@ def test_windows_without_input_are_found_without_looking_at_each():
             if fine:
                 window.check_no_empty_window(size, 1)
             else:
-                with pytest.raises(ValueError, match="expected every window to contain at least "
-                                                     "one element of the input"):
+                with pytest.raises(
+                        ValueError,
+                        match="expected every window to contain at least one element of the input"):
                     window.check_no_empty_window(size, 1)
     assert min(found.values()) > 500
 

@@ -7,12 +7,11 @@ count of what the windows read.
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 from fast_paths import windows
 from parity import distance, normal, same_bits, special, ties
+from skips import NO_NUMBA
 
 import xpnet as xn
 from xpnet.backends import Backend, Window
@@ -21,8 +20,7 @@ from xpnet.backends.numpy.pool import are_disjoint, are_tiles
 from xpnet.testing import check_gradients
 
 BASE, WINDOWS = Backend(), windows()
-NUMBA = pytest.param("numba", marks=pytest.mark.skipif(not importlib.util.find_spec("numba"),
-                                                       reason="numba is not installed"))
+NUMBA = pytest.param("numba", marks=NO_NUMBA)
 with_fast_paths = pytest.mark.parametrize(
     "backend", ["numpy", NUMBA, pytest.param("cupy", marks=pytest.mark.gpu)], indirect=True)
 floats = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -75,11 +73,9 @@ def test_average_pooling(backend, count, dtype):
 
 # (kernel size and stride, padding, map): windows side by side, as long together as the map. They
 # lie on the map or beside it; the last ones have 255 taps, 256 and 289.
-SIDE_BY_SIDE = [
-    (3, "half", (6, 6)), (3, 1, (3, 3)), ((3, 2), (2, 0, 0, 0), (6, 4)),
-    ((2, 3), (0, 0, 1, 2), (4, 6)), ((2, 3), (0, 1, 0, 2), (4, 6)), (3, 0, (6, 6)),
-    ((15, 17), 0, (15, 34)), (16, 0, (32, 16)), (17, 8, (34, 17)), (17, 0, (17, 34)),
-]
+SIDE_BY_SIDE = [(3, "half", (6, 6)), (3, 1, (3, 3)), ((3, 2), (2, 0, 0, 0), (6, 4)),
+                ((2, 3), (0, 0, 1, 2), (4, 6)), ((2, 3), (0, 1, 0, 2), (4, 6)), (3, 0, (6, 6)),
+                ((15, 17), 0, (15, 34)), (16, 0, (32, 16)), (17, 8, (34, 17)), (17, 0, (17, 34))]
 side_by_side = pytest.mark.parametrize("kernel, padding, size", SIDE_BY_SIDE)
 
 

@@ -77,16 +77,16 @@ def test_verify_finds_a_kernel_that_is_wrong_in_float32_alone(monkeypatch):
     failing = {row.name: row.failures for row in verify({"numba": xn.get_backend("numba")})
                if row.failures}
     assert "AvgPool2d" in failing and all(len(failures) == 1 for failures in failing.values())
-    assert failing["AvgPool2d"][0].startswith("AvgPool2d on numba: check_precision: AvgPool2d: "
-                                              "expected dx0 ")
+    assert failing["AvgPool2d"][0].startswith(
+        "AvgPool2d on numba: check_precision: AvgPool2d: expected dx0 ")
 
 
 def test_the_page_is_up_to_date():
     docs = Path(__file__).parents[2] / "docs"
     assert (docs / "catalogue.md").read_text(
         encoding="utf-8") == page.text(), "make catalogue writes it anew"
-    assert ({path.stem for path in (docs / page.PICTURES).glob("*.png")}
-            == {item.name for item in ITEMS if page.drawn(item)})
+    assert {path.stem for path in (docs / page.PICTURES).glob("*.png")} == {
+        item.name for item in ITEMS if page.drawn(item)}
 
 
 def test_the_command_writes_the_page_and_its_pictures(tmp_path, monkeypatch):

@@ -79,25 +79,25 @@ def test_samples_with_nan_do_not_reach_the_parameters(net):
 
 
 @pytest.mark.parametrize("y, error, message", [
-    ([0, 1, 3] + [0] * 7, ValueError, "CrossEntropy: expected labels from 0 to 2. Received: labels "
-                                      "from 0 to 3"),
-    ([0, 1, -1] + [0] * 7, ValueError, "CrossEntropy: expected labels from 0 to 2. Received: "
-                                       "labels from -1 to 1"),
-    ([0, 1, math.nan] + [0] * 7, ValueError, "CrossEntropy: targets: expected finite numbers. "
-                                             "Received: NaN or infinity"),
-    ([0, 1, 0.5] + [0] * 7, ValueError, "CrossEntropy: expected labels to be whole numbers. "
-                                        "Received: 0.5"),
-    (Y.astype(object), TypeError, "CrossEntropy: targets: expected real numbers. Received: an "
-                                  "array of dtype object"),
+    ([0, 1, 3] + [0] * 7, ValueError,
+     "CrossEntropy: expected labels from 0 to 2. Received: labels from 0 to 3"),
+    ([0, 1, -1] + [0] * 7, ValueError,
+     "CrossEntropy: expected labels from 0 to 2. Received: labels from -1 to 1"),
+    ([0, 1, math.nan] + [0] * 7, ValueError,
+     "CrossEntropy: targets: expected finite numbers. Received: NaN or infinity"),
+    ([0, 1, 0.5] + [0] * 7, ValueError,
+     "CrossEntropy: expected labels to be whole numbers. Received: 0.5"),
+    (Y.astype(object), TypeError,
+     "CrossEntropy: targets: expected real numbers. Received: an array of dtype object"),
     (Y.astype(complex), TypeError, "CrossEntropy: targets: expected real numbers"),
     (Y.astype(str), TypeError, "CrossEntropy: targets: expected real numbers"),
-    (Y[:, None], ValueError, r"expected labels of shape \(N,\) or probabilities \(N, 3\). "
-                             r"Received: shape \(10, 1\)"),
+    (Y[:, None], ValueError,
+     r"expected labels of shape \(N,\) or probabilities \(N, 3\). Received: shape \(10, 1\)"),
     (np.eye(4)[Y], ValueError, "CrossEntropy: expected labels of shape"),
     (-np.eye(3)[Y], ValueError, "CrossEntropy: expected class probabilities, 0 or larger"),
     (Y[:9], ValueError, "expected as many targets as samples. Received: 10 samples, 9 targets"),
-    (np.concatenate([Y, Y]), ValueError, "expected as many targets as samples. Received: 10 "
-                                         "samples, 20 targets"),
+    (np.concatenate([Y, Y]), ValueError,
+     "expected as many targets as samples. Received: 10 samples, 20 targets"),
     ([], ValueError, "expected as many targets as samples. Received: 10 samples, 0 targets"),
     (0, ValueError, "CrossEntropy: expected labels of shape"),
     (None, TypeError, "CrossEntropy: targets: expected real numbers"),
@@ -112,32 +112,31 @@ def test_targets_that_are_none(net, y, error, message):
 
 
 @pytest.mark.parametrize("change, error, message", [
-    ({"epochs": 0}, ValueError, "fit: expected epochs to be an int, 1 or larger. Received: "
-                                "epochs=0"),
+    ({"epochs": 0}, ValueError,
+     "fit: expected epochs to be an int, 1 or larger. Received: epochs=0"),
     ({"epochs": 1.0}, ValueError, "fit: expected epochs to be an int"),
     ({"epochs": True}, ValueError, "fit: expected epochs to be an int"),
-    ({"batch_size": 0}, ValueError, "fit: expected batch_size to be an int, 1 or larger. Received: "
-                                    "batch_size=0"),
+    ({"batch_size": 0}, ValueError,
+     "fit: expected batch_size to be an int, 1 or larger. Received: batch_size=0"),
     ({"batch_size": -5}, ValueError, "fit: expected batch_size to be an int"),
-    ({"batch_size": 2.5}, ValueError, "fit: expected batch_size to be an int, 1 or larger. "
-                                      "Received: batch_size=2.5"),
+    ({"batch_size": 2.5}, ValueError,
+     "fit: expected batch_size to be an int, 1 or larger. Received: batch_size=2.5"),
     ({"batch_size": None}, ValueError, "fit: expected batch_size to be an int"),
-    ({"loss": "entropy"}, ValueError, "get_loss: expected a Loss or one of cross_entropy, .* "
-                                      "Received: 'entropy'"),
+    ({"loss": "entropy"}, ValueError,
+     "get_loss: expected a Loss or one of cross_entropy, .* Received: 'entropy'"),
     ({"loss": None}, ValueError, "get_loss: expected a Loss"),
-    ({"optimizer": "adamax2"}, ValueError,
-     r"fit: expected an Optimizer, e.g. Adam\(1e-3\), or one of sgd, .*, perhaps \"adamax\". "
-     r"Received: 'adamax2'"),
+    ({"optimizer": "adamax2"}, ValueError, r"fit: expected an Optimizer, e.g. Adam\(1e-3\), or one "
+                                           r"of sgd, .*, perhaps \"adamax\". Received: 'adamax2'"),
     ({"optimizer": xn.Adam}, ValueError, "fit: expected an Optimizer"),
-    ({"schedule": "up"}, ValueError, "get_schedule: expected a Schedule or one of constant, "
-                                     ".*one_cycle, .* Received: 'up'"),
-    ({"validation": X}, TypeError, r"fit: expected validation to be a pair \(x, y\). Received: "
-                                   r"ndarray"),
-    ({"validation": (X,)}, TypeError, r"fit: expected validation to be a pair \(x, y\). Received: "
-                                      r"tuple"),
+    ({"schedule": "up"}, ValueError,
+     "get_schedule: expected a Schedule or one of constant, .*one_cycle, .* Received: 'up'"),
+    ({"validation": X}, TypeError,
+     r"fit: expected validation to be a pair \(x, y\). Received: ndarray"),
+    ({"validation": (X,)}, TypeError,
+     r"fit: expected validation to be a pair \(x, y\). Received: tuple"),
     ({"validation": 0.2}, TypeError, "fit: expected validation to be a pair"),
-    ({"validation": (X, Y[:3])}, ValueError, "fit: validation: expected as many targets as "
-                                             "samples. Received: 10 samples, 3"),
+    ({"validation": (X, Y[:3])}, ValueError,
+     "fit: validation: expected as many targets as samples. Received: 10 samples, 3"),
     ({"learning_rate": 0.1}, TypeError, "learning_rate"),
 ])
 def test_settings_of_fit(net, change, error, message, capsys):
@@ -151,8 +150,8 @@ def test_settings_of_fit(net, change, error, message, capsys):
 def test_batch_sizes(net, batch_size):
     for who, call in (("predict", lambda: net.predict(X, batch_size=batch_size)),
                       ("evaluate", lambda: net.evaluate(X, Y, batch_size=batch_size))):
-        with untouched(net), pytest.raises(ValueError, match=f"{who}: expected batch_size to be an "
-                                                             "int, 1 or larger"):
+        with untouched(net), pytest.raises(
+                ValueError, match=f"{who}: expected batch_size to be an int, 1 or larger"):
             call()
 
 
@@ -181,40 +180,40 @@ def test_an_error_does_not_disturb_a_training_under_way():
 # --- layers that cannot be ------------------------------------------------------------------------
 
 @pytest.mark.parametrize("layers, message", [
-    ([lambda: xn.Conv2d(2, 7)], "Conv2d 'conv1': expected an input at least as large as the "
-                                "window, 7x7. Received: 6x6"),
-    ([lambda: xn.Conv2d(2, 3, dilation=3)], "Conv2d 'conv1': expected an input at least as large "
-                                            "as the window, 7x7"),
-    ([lambda: xn.MaxPool2d(7)], "MaxPool2d 'pool1': expected an input at least as large as the "
-                                "window"),
-    ([lambda: xn.Conv2d(2, 3, stride=0)], "Conv2d: expected stride to be an int or a pair of ints, "
-                                          "1 or larger.*stride=0"),
+    ([lambda: xn.Conv2d(2, 7)],
+     "Conv2d 'conv1': expected an input at least as large as the window, 7x7. Received: 6x6"),
+    ([lambda: xn.Conv2d(2, 3, dilation=3)],
+     "Conv2d 'conv1': expected an input at least as large as the window, 7x7"),
+    ([lambda: xn.MaxPool2d(7)],
+     "MaxPool2d 'pool1': expected an input at least as large as the window"),
+    ([lambda: xn.Conv2d(2, 3, stride=0)],
+     "Conv2d: expected stride to be an int or a pair of ints, 1 or larger.*stride=0"),
     ([lambda: xn.AvgPool2d(2, stride=(1, 0))], "AvgPool2d: expected stride to be"),
     ([lambda: xn.Conv2d(2, 0)], "Conv2d: expected kernel_size to be"),
     ([lambda: xn.Conv2d(2, 3, dilation=0)], "Conv2d: expected dilation to be"),
-    ([lambda: xn.Conv2d(4, 3, groups=3)], "Conv2d 'conv1': expected groups=3 to divide the "
-                                          "channels and the filters"),
-    ([lambda: xn.Conv2d(4, 1), lambda: xn.Conv2d(6, 3, groups=4)], "Conv2d 'conv2': expected "
-                                                                   "groups=4 to divide"),
+    ([lambda: xn.Conv2d(4, 3, groups=3)],
+     "Conv2d 'conv1': expected groups=3 to divide the channels and the filters"),
+    ([lambda: xn.Conv2d(4, 1), lambda: xn.Conv2d(6, 3, groups=4)],
+     "Conv2d 'conv2': expected groups=4 to divide"),
     ([lambda: xn.Conv2d(2, 3, groups=0)], "Conv2d: expected groups to be an int, 1 or larger"),
-    ([lambda: xn.AvgPool2d(3, padding=3)], "AvgPool2d: expected padding smaller than the 3 rows "
-                                           "that the window spans"),
+    ([lambda: xn.AvgPool2d(3, padding=3)],
+     "AvgPool2d: expected padding smaller than the 3 rows that the window spans"),
     ([lambda: xn.MaxPool2d(2, padding=2)], "MaxPool2d: expected padding smaller than the 2 rows"),
-    ([lambda: xn.MaxPool2d(3, padding=(0, 0, 0, 3))], "MaxPool2d: expected padding smaller than "
-                                                      "the 3 columns"),
+    ([lambda: xn.MaxPool2d(3, padding=(0, 0, 0, 3))],
+     "MaxPool2d: expected padding smaller than the 3 columns"),
     ([lambda: xn.Conv2d(2, 3, padding=-1)], "Conv2d: expected padding to be"),
-    ([lambda: xn.Conv2d(2, 3, padding="big")], 'Conv2d: expected padding "valid", "half", "same" '
-                                               'or "full", or ints'),
-    ([xn.GlobalAvgPool2d, xn.GlobalAvgPool2d], "GlobalAvgPool2d 'pool2': expected an input of "
-                                               "shape"),
-    ([lambda: xn.Linear(3)], "Linear 'linear1': expected a vector of features per sample; put "
-                             "Flatten"),
-    ([xn.Flatten, lambda: xn.Conv2d(2, 3)], r"Conv2d 'conv1': expected .*Received: input shape "
-                                            r"\(36,\)"),
+    ([lambda: xn.Conv2d(2, 3, padding="big")],
+     'Conv2d: expected padding "valid", "half", "same" or "full", or ints'),
+    ([xn.GlobalAvgPool2d, xn.GlobalAvgPool2d],
+     "GlobalAvgPool2d 'pool2': expected an input of shape"),
+    ([lambda: xn.Linear(3)],
+     "Linear 'linear1': expected a vector of features per sample; put Flatten"),
+    ([xn.Flatten, lambda: xn.Conv2d(2, 3)],
+     r"Conv2d 'conv1': expected .*Received: input shape \(36,\)"),
     ([xn.Flatten, xn.BatchNorm2d], r"BatchNorm2d 'bn1': expected .*Received: input shape \(36,\)"),
     ([lambda: xn.Dropout(1.0)], "Dropout: expected p"),
-    ([xn.Flatten, xn.Softmax, xn.Softmax], "Softmax 'softmax2': expected softmax to be applied "
-                                           "once"),
+    ([xn.Flatten, xn.Softmax, xn.Softmax],
+     "Softmax 'softmax2': expected softmax to be applied once"),
 ])
 def test_layers_that_cannot_be(layers, message):
     with pytest.raises(ValueError, match=re.compile(message)):
@@ -222,8 +221,9 @@ def test_layers_that_cannot_be(layers, message):
 
 
 def test_a_dilated_window_that_sees_nothing_but_padding():
-    with pytest.raises(ValueError, match="MaxPool2d 'pool1': expected every window to contain at "
-                                         "least one element"):
+    with pytest.raises(
+            ValueError,
+            match="MaxPool2d 'pool1': expected every window to contain at least one element"):
         xn.Sequential([xn.MaxPool2d(2, dilation=4, padding=2, stride=1)], input_shape=(1, 1, 1),
                       backend="numpy")
 
@@ -246,10 +246,9 @@ def test_a_batch_of_one_where_there_is_no_variance(samples, batch_size):
     too."""
     net = xn.Sequential([xn.Conv2d(2, 6), xn.BatchNorm2d(), xn.Flatten(), xn.Linear(3)],
                         input_shape=(1, 6, 6), backend="numpy")
-    with untouched(net), pytest.raises(ValueError, match="BatchNorm2d 'bn1': expected batches of "
-                                                         "at least 2 in training.*"
-                                                         f"Received: {samples} samples in batches "
-                                                         f"of {batch_size}"):
+    with untouched(net), pytest.raises(
+            ValueError, match=f"BatchNorm2d 'bn1': expected batches of at least 2 in "
+                              f"training.*Received: {samples} samples in batches of {batch_size}"):
         net.fit(X[:samples], Y[:samples], **SETTINGS, optimizer=xn.SGD(0.1), batch_size=batch_size)
     net.fit(X, Y, **SETTINGS, optimizer=xn.SGD(0.1), batch_size=5)
     assert net.predict(X[:1]).shape == (1, 3)           # prediction has no such need

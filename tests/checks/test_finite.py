@@ -48,8 +48,8 @@ def test_samples_that_float64_cannot_hold():
     if np.isfinite(float(bad[3, 1])):
         pytest.skip("a long double is a double here")
     net = small(dtype="float64")
-    refused(net, lambda: net.evaluate(bad, y, loss="cross_entropy"), "among them, which is "
-                                                                     "infinite in float64")
+    refused(net, lambda: net.evaluate(bad, y, loss="cross_entropy"),
+            "among them, which is infinite in float64")
 
 
 @pytest.mark.parametrize("loss, target", [
@@ -69,16 +69,16 @@ def test_layers_that_are_fitted():
     x = np.random.default_rng(0).normal(size=(6, 4))
     x[2, 1] = 1e39
     net = xn.Sequential([xn.Whitening(eps=0.1)], input_shape=(4,), backend="numpy")
-    refused(net, lambda: net.layers[0].fit(x), rf"Whitening.*: expected finite numbers\. "
-                                               rf"{INFINITE}")
+    refused(net, lambda: net.layers[0].fit(x),
+            rf"Whitening.*: expected finite numbers\. {INFINITE}")
     images = np.zeros((2, 1, 6, 6))
     images[0, 0, 3, 3] = 1e39
     net = xn.Sequential([xn.DeconvolutionalNetwork2d(2, 3)], input_shape=(1, 6, 6), backend="numpy")
-    refused(net, lambda: net.layers[0].learn(images), rf"DeconvolutionalNetwork2d.*: expected "
-                                                      rf"finite numbers\. {INFINITE}")
+    refused(net, lambda: net.layers[0].learn(images),
+            rf"DeconvolutionalNetwork2d.*: expected finite numbers\. {INFINITE}")
     net = xn.Sequential([xn.BatchNorm2d()], input_shape=(1, 6, 6), backend="numpy")
-    refused(net, lambda: net.population_statistics(images), rf"population_statistics: expected "
-                                                            rf"finite samples\. {INFINITE}")
+    refused(net, lambda: net.population_statistics(images),
+            rf"population_statistics: expected finite samples\. {INFINITE}")
 
 
 # --- learning rates -------------------------------------------------------------------------------
@@ -100,8 +100,8 @@ def test_the_rate_of_one_step_is_checked(lr):
     net = small()
     step = xn.TrainStep(net, xn.CrossEntropy(), xn.Adam())
     x, y = np.zeros((2, 4), np.float32), np.zeros(4, np.int64)
-    refused(net, lambda: step(x, y, lr), "Adam: expected lr to be a number, 0 or larger. Received: "
-                                         "lr=")
+    refused(net, lambda: step(x, y, lr),
+            "Adam: expected lr to be a number, 0 or larger. Received: lr=")
     assert set(step.updater.steps.values()) == {0}
 
 
@@ -122,9 +122,9 @@ def test_what_a_schedule_returns_is_checked(around, value):
     net, (x, y) = small(), blobs()
     schedule = xn.schedules.WarmUp(Own(value), warmup=0.25) if around else Own(value)
     rows: list[Any] = []
-    with pytest.raises((ValueError, TypeError), match=r"(WarmUp|Own): expected factor\(t\) to be a "
-                                                      r"finite number, 0 or larger\. "
-                                                      r"Received: factor\(0\.[5-9]\d*\)="):
+    with pytest.raises((ValueError, TypeError),
+                       match=r"(WarmUp|Own): expected factor\(t\) to be a finite number, 0 or "
+                             r"larger\. Received: factor\(0\.[5-9]\d*\)="):
         net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=4, batch_size=30,
                 schedule=schedule, verbose=False, until=rows.append)
     assert len(rows) in (2, 3) and np.isfinite(net.parameters).all()
@@ -140,8 +140,7 @@ def test_settings_are_finite_in_the_networks_dtype(dtype):
             updater.step()
             continue
         refused(net, updater.step, rf"{type(optimizer).__name__}: expected settings that are "
-                                   rf"finite in float32. "
-                                   r"Received: 1e\+39.")
+                                   rf"finite in float32. Received: 1e\+39.")
     for optimizer in (xn.Adam(eps=1e-50), xn.Adagrad(eps=1e-46),
                       xn.Regularized(xn.Adadelta(eps=1e-50))):
         net = small(dtype=dtype)

@@ -33,8 +33,8 @@ def test_what_is_no_flag_is_refused(value):
             ("TrainStep", "capture", lambda: TrainStep(net, xn.CrossEntropy(), sgd, capture=value)),
             ("SGD", "nesterov", lambda: xn.SGD(0.1, momentum=0.9, nesterov=value)),
             ("RMSprop", "centered", lambda: xn.RMSprop(centered=value))]:
-        with pytest.raises(ValueError, match=f"^{who}: expected {name} to be True or False. "
-                                             f"Received: {name}="):
+        with pytest.raises(ValueError,
+                           match=f"^{who}: expected {name} to be True or False. Received: {name}="):
             call()
     assert net.layers[1].trainable is True and net.epochs == 0
 

@@ -34,57 +34,20 @@ FILES = {
 REFUSALS = ValueError, TypeError, BackendError, FileNotFoundError
 
 HOSTILE: dict[str, Any] = {
-    "None": None,
-    "True": True,
-    "False": False,
-    "'no'": "no",
-    "''": "",
-    "[]": [],
-    "{}": {},
-    "()": (),
-    "set()": set(),
-    "object()": object(),
-    "np.array([])": np.array([]),
-    "np.array([1, 2])": np.array([1, 2]),
-    "np.ones((2, 2))": np.ones((2, 2)),
-    "nan": np.nan,
-    "inf": math.inf,
-    "-inf": -math.inf,
-    "-1": -1,
-    "0": 0,
-    "2": 2,
-    "2**70": 2**70,
-    "10**400": 10**400,
-    "-0.5": -0.5,
-    "0.5": 0.5,
-    "2.0": 2.0,
-    "b'x'": b"x",
-    "a lambda": lambda *args: None,
-    "a class": Exception,
-    "a module": types,
-    "[[1], [2, 3]]": [[1], [2, 3]],
-    "[[]]": [[]],
-    "[None]": [None],
-    "'3'": "3",
-    "1j": 1j,
-    "np.complex64(1)": np.complex64(1),
-    "np.array(3.0)": np.array(3.0),
-    "np.array(3)": np.array(3),
-    "np.ma.masked": np.ma.masked,
-    "a masked array": np.ma.array([1.0, 2.0], mask=[True, False]),
-    "np.float16(0.5)": np.float16(0.5),
-    "np.int8(2)": np.int8(2),
-    "np.str_('no')": np.str_("no"),
-    "'x' * 10**5": "x" * 10**5,
-    "a million": np.arange(1_000_000),
-    "list of 10**5": list(range(10**5)),
-    "[1, 'a']": [1, "a"],
-    "(1, True)": (1, True),
-    "[nan]": [np.nan],
-    "a date": np.datetime64("2020-01-01"),
-    "['a', 'b']": ["a", "b"],
-    "range(2)": range(2),
-}
+    "None": None, "True": True, "False": False, "'no'": "no", "''": "", "[]": [], "{}": {},
+    "()": (), "set()": set(), "object()": object(), "np.array([])": np.array([]),
+    "np.array([1, 2])": np.array([1, 2]), "np.ones((2, 2))": np.ones((2, 2)), "nan": np.nan,
+    "inf": math.inf, "-inf": -math.inf, "-1": -1, "0": 0, "2": 2, "2**70": 2**70,
+    "10**400": 10**400, "-0.5": -0.5, "0.5": 0.5, "2.0": 2.0, "b'x'": b"x",
+    "a lambda": lambda *args: None, "a class": Exception, "a module": types,
+    "[[1], [2, 3]]": [[1], [2, 3]], "[[]]": [[]], "[None]": [None], "'3'": "3", "1j": 1j,
+    "np.complex64(1)": np.complex64(1), "np.array(3.0)": np.array(3.0), "np.array(3)": np.array(3),
+    "np.ma.masked": np.ma.masked, "a masked array": np.ma.array([1.0, 2.0], mask=[True, False]),
+    "np.float16(0.5)": np.float16(0.5), "np.int8(2)": np.int8(2), "np.str_('no')": np.str_("no"),
+    "'x' * 10**5": "x" * 10**5, "a million": np.arange(1_000_000),
+    "list of 10**5": list(range(10**5)), "[1, 'a']": [1, "a"], "(1, True)": (1, True),
+    "[nan]": [np.nan], "a date": np.datetime64("2020-01-01"), "['a', 'b']": ["a", "b"],
+    "range(2)": range(2)}
 
 
 FRACTION = 1 if os.environ.get("XPNET_FUZZ") == "all" else 4
@@ -102,11 +65,8 @@ def failure(call: Call, argument: str, value: Any) -> str | None:
         warnings.simplefilter("error")
         try:
             call.use(call(**{argument: value}))
-            return (
-                "accepted, though it is neither True nor False"
-                if is_flag and type(value) is not bool
-                else None
-            )
+            return ("accepted, though it is neither True nor False"
+                    if is_flag and type(value) is not bool else None)
         except REFUSALS as error:
             text = str(error)
             if FORM.fullmatch(text) and len(text) <= LONGEST:
@@ -122,37 +82,17 @@ def test_hostile_arguments(label, monkeypatch, tmp_path):
     call = CALLS[label]
     if label not in FILES:
         call.use(call())  # what is good is good
-    wrong = [
-        f"{argument}={name}: {why}"
-        for argument in call.good()
-        for name, value in HOSTILE.items()
-        if drawn(label, argument, name) and (why := failure(call, argument, value))
-    ]
+    wrong = [f"{argument}={name}: {why}" for argument in call.good()
+             for name, value in HOSTILE.items()
+             if drawn(label, argument, name) and (why := failure(call, argument, value))]
     assert not wrong, f"{label}: {len(wrong)} bad refusals\n" + "\n".join(wrong)
 
 
 def test_every_public_name_is_called():
     """What xpnet exports is in the table, apart from base classes, types, constants and modules."""
-    others = {
-        "PREDICT",
-        "SAMPLE",
-        "TRAIN",
-        "Backend",
-        "BackendError",
-        "Callback",
-        "History",
-        "Layer",
-        "OutOfMemory",
-        "Window",
-        "available",
-        "get_num_threads",
-        "functional",
-        "metrics",
-        "Loss",
-        "Optimizer",
-        "Run",
-        "Schedule",
-    }
+    others = {"PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "Callback", "History",
+              "Layer", "OutOfMemory", "Window", "available", "get_num_threads", "functional",
+              "metrics", "Loss", "Optimizer", "Run", "Schedule"}
     assert set(xn.__all__) - others <= set(CALLS)
     assert set(xn.functional.__all__) | set(xn.metrics.__all__) <= set(CALLS)
 

@@ -46,8 +46,8 @@ def test_verify(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     names = [item.name for item in catalogue.FAMILIES["Pooling"] if item.make]
     assert [line.split()[0] for line in lines[6:] if line.startswith("  ")] == names
-    gradient, error, ran = (next(line.split()[1:] for line in lines
-                                 if line.split()[:1] == ["AvgPool2d"]))
+    gradient, error, ran = next(line.split()[1:] for line in lines
+                                if line.split()[:1] == ["AvgPool2d"])
     assert float(gradient) < 1e-6 and float(error) < 1e-6 and ran == "numpy"
     assert re.fullmatch(rf"numpy: its own code ran in \d+ of {len(names)} items", lines[-2])
     assert lines[-1] == f"{len(names)} items, 0 failures"
@@ -122,21 +122,21 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     (["train", "--model", "alexnet"], "train: expected --model to be 'numpy_cnn', 'bilici'"),
-    (["train", "--data", "mnist", "--data-dir", "nowhere"], "expected the files "
-                                                            "train-images-idx3-ubyte"),
+    (["train", "--data", "mnist", "--data-dir", "nowhere"],
+     "expected the files train-images-idx3-ubyte"),
     (["train", "--epochs", "0", "--backend", "numpy"], "epochs to be an int, 1 or larger"),
     (["train", "--schedule", "up"], "expected a Schedule or one of constant, "),
     (["train", "--backend", "tpu"], 'expected "auto", "numpy", "numba", "cupy" or "cupy:DEVICE"'),
-    (["train", "--until-accuracy", "0"], "--until-accuracy: expected a percentage above 0, 100 at "
-                                         "most. Received: 0.0"),
-    (["train", "--until-accuracy", "101"], "--until-accuracy: expected a percentage above 0, 100 "
-                                           "at most. Received: 101.0"),
-    (["train", "--until-accuracy", "nan"], "--until-accuracy: expected a percentage above 0, 100 "
-                                           "at most. Received: nan"),
-    (["train", "--model", "numpy_cnn", "--backend", "numpy"], "expected an input at least as large "
-                                                              "as the window"),
-    (["train", "--save", "no-such-folder/net.safetensors"], "expected a file in a folder that "
-                                                            "exists"),
+    (["train", "--until-accuracy", "0"],
+     "--until-accuracy: expected a percentage above 0, 100 at most. Received: 0.0"),
+    (["train", "--until-accuracy", "101"],
+     "--until-accuracy: expected a percentage above 0, 100 at most. Received: 101.0"),
+    (["train", "--until-accuracy", "nan"],
+     "--until-accuracy: expected a percentage above 0, 100 at most. Received: nan"),
+    (["train", "--model", "numpy_cnn", "--backend", "numpy"],
+     "expected an input at least as large as the window"),
+    (["train", "--save", "no-such-folder/net.safetensors"],
+     "expected a file in a folder that exists"),
     (["evaluate", "nothing.safetensors"], "nothing.safetensors"),
     (["summary", "nothing"], "nothing"),
 ])

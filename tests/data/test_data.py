@@ -43,8 +43,8 @@ def save(path: Path, content: bytes) -> Path:
 def test_a_file_written_by_hand(tmp_path):
     # Two axes, 2 x 3, int16: all bytes are given, so that the reader is not only tested against our
     # own writer.
-    raw = bytes.fromhex("00 00 0b 02  00 00 00 02  00 00 00 03  00 01 00 02 00 03  ff ff 01 00 80 "
-                        "00")
+    raw = bytes.fromhex(
+        "00 00 0b 02  00 00 00 02  00 00 00 03  00 01 00 02 00 03  ff ff 01 00 80 00")
     array = read_idx(save(tmp_path / "file", raw))
     np.testing.assert_array_equal(array, [[1, 2, 3], [-1, 256, -32768]])
     assert array.dtype == np.int16 and array.dtype.isnative and array.flags.writeable
@@ -65,28 +65,24 @@ GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
 PACKED = gzip.compress(GOOD, mtime=0)
 
 
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        (b"", r"expected an IDX file, at least 4 bytes. Received: 0 bytes"),
-        (b"PK\x03\x04" + GOOD[4:], r"begins with 00 00. Received: 50 4b 03 04"),
-        (b"\x00\x00\x0a" + GOOD[3:], r"expected a type code of IDX \(08, 09, 0b, 0c, 0d, 0e\). "
-                                     r"Received: 0a"),
-        (GOOD[:10], r"expected a header of 16 bytes for 3 axes. Received: 10 bytes"),
-        (GOOD[:-1], r"expected 24 bytes of data for shape \(2, 3, 4\) of uint8. Received: 23 "
-                    r"bytes; .* truncated"),
-        (GOOD + b"\x00", r"expected 24 bytes of data .* Received: more than 24 bytes; the file is "
-                         r"too long"),
-        (b"\x00\x00\x08\x02" + b"\xff" * 8, r"expected 18446744065119617025 bytes .* Received: 0 "
-                                            r"bytes; .* truncated"),
-        (PACKED[:-9], r"expected a whole gzip file. Received: \d+ bytes of one; the file is "
-                      r"truncated"),
-        (PACKED[:3], r"expected a whole gzip file"),
-        (PACKED[:20] + bytes([PACKED[20] ^ 0xFF]) + PACKED[21:], r"expected a sound gzip file"),
-        (PACKED[:-5] + bytes([PACKED[-5] ^ 1]) + PACKED[-4:], r"expected a sound gzip file. .*CRC"),
-        (PACKED + b"tail", r"expected a sound gzip file"),
-    ],
-)
+@pytest.mark.parametrize(("raw", "message"), [
+    (b"", r"expected an IDX file, at least 4 bytes. Received: 0 bytes"),
+    (b"PK\x03\x04" + GOOD[4:], r"begins with 00 00. Received: 50 4b 03 04"),
+    (b"\x00\x00\x0a" + GOOD[3:],
+     r"expected a type code of IDX \(08, 09, 0b, 0c, 0d, 0e\). Received: 0a"),
+    (GOOD[:10], r"expected a header of 16 bytes for 3 axes. Received: 10 bytes"),
+    (GOOD[:-1],
+     r"expected 24 bytes of data for shape \(2, 3, 4\) of uint8. Received: 23 bytes; .* truncated"),
+    (GOOD + b"\x00",
+     r"expected 24 bytes of data .* Received: more than 24 bytes; the file is too long"),
+    (b"\x00\x00\x08\x02" + b"\xff" * 8,
+     r"expected 18446744065119617025 bytes .* Received: 0 bytes; .* truncated"),
+    (PACKED[:-9], r"expected a whole gzip file. Received: \d+ bytes of one; the file is truncated"),
+    (PACKED[:3], r"expected a whole gzip file"),
+    (PACKED[:20] + bytes([PACKED[20] ^ 0xFF]) + PACKED[21:], r"expected a sound gzip file"),
+    (PACKED[:-5] + bytes([PACKED[-5] ^ 1]) + PACKED[-4:], r"expected a sound gzip file. .*CRC"),
+    (PACKED + b"tail", r"expected a sound gzip file"),
+])
 def test_damaged_files_are_refused(tmp_path, raw, message):
     path = save(tmp_path / "some-file", raw)
     with pytest.raises(ValueError, match=message) as caught:
@@ -104,8 +100,8 @@ def test_every_truncation_is_noticed(tmp_path):
 def test_not_a_file(tmp_path):
     with pytest.raises(ValueError, match="expected a file. Received: the folder"):
         read_idx(tmp_path)
-    with pytest.raises(FileNotFoundError, match="expected an IDX file. Received: .*nothing, which "
-                                                "does not exist"):
+    with pytest.raises(FileNotFoundError,
+                       match="expected an IDX file. Received: .*nothing, which does not exist"):
         read_idx(tmp_path / "nothing")
 
 
@@ -148,15 +144,12 @@ def test_digits_without_scikit_learn(monkeypatch):
 def tiny(monkeypatch):
     """An MNIST of 12 + 5 images under the same names: name -> content."""
     rng = np.random.default_rng(0)
-    arrays = [
-        rng.integers(0, 256, (12, 28, 28), np.uint8), rng.integers(0, 10, 12, np.uint8),
-        rng.integers(0, 256, (5, 28, 28), np.uint8), rng.integers(0, 10, 5, np.uint8),
-    ]
+    arrays = [rng.integers(0, 256, (12, 28, 28), np.uint8), rng.integers(0, 10, 12, np.uint8),
+              rng.integers(0, 256, (5, 28, 28), np.uint8), rng.integers(0, 10, 5, np.uint8)]
     contents = {file.name: idx_bytes(a) for file, a in zip(mnist_module.FILES, arrays, strict=True)}
     files = tuple(
         file._replace(shape=a.shape, sha256=hashlib.sha256(contents[file.name]).hexdigest())
-        for file, a in zip(mnist_module.FILES, arrays, strict=True)
-    )
+        for file, a in zip(mnist_module.FILES, arrays, strict=True))
     monkeypatch.setattr(mnist_module, "FILES", files)
     return contents
 
@@ -188,8 +181,8 @@ def test_where_mnist_is_looked_for(tmp_path, monkeypatch, tiny, nowhere, way, pa
     pixels = np.frombuffer(tiny["train-images-idx3-ubyte"], np.uint8,
                            offset=16).reshape(12, 1, 28, 28)
     np.testing.assert_allclose(x_train, pixels / 255, rtol=1e-6)
-    np.testing.assert_array_equal(y_test, np.frombuffer(tiny["t10k-labels-idx1-ubyte"], np.uint8,
-                                                        offset=8))
+    np.testing.assert_array_equal(y_test,
+                                  np.frombuffer(tiny["t10k-labels-idx1-ubyte"], np.uint8, offset=8))
 
 
 def test_data_dir_comes_before_xpnet_home_before_the_cache(tmp_path, monkeypatch, tiny, nowhere):
@@ -210,15 +203,15 @@ def test_a_named_folder_must_have_the_files(tmp_path, monkeypatch, tiny, nowhere
     for name, content in tiny.items():
         save(home / name, content)
     monkeypatch.setenv("XPNET_HOME", str(home))  # contains the files, but must not be used
-    with pytest.raises(FileNotFoundError, match="mnist '.*absent': expected the files .* Received: "
-                                                "no such folder"):
+    with pytest.raises(FileNotFoundError,
+                       match="mnist '.*absent': expected the files .* Received: no such folder"):
         mnist(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="Received: a folder that has none of them"):
         mnist(tmp_path / "empty")
     (home / "t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match="a folder that has train-im.*, train-la.*, "
-                                                "t10k-labels-idx1-ubyte"):
+    with pytest.raises(FileNotFoundError,
+                       match="a folder that has train-im.*, train-la.*, t10k-labels-idx1-ubyte"):
         mnist(home)
 
 
@@ -229,17 +222,13 @@ def test_files_of_two_folders_are_not_mixed(tmp_path, tiny, nowhere):
         mnist(tmp_path / "data")
 
 
-@pytest.mark.parametrize(
-    ("name", "array", "message"),
-    [
-        ("train-images-idx3-ubyte", np.zeros((11, 28, 28), np.uint8), r"expected shape \(12, 28, "
-                                                                      r"28\) of uint8"),
-        ("t10k-images-idx3-ubyte", np.zeros((5, 28, 28), np.int8), r"Received: \(5, 28, 28\) of "
-                                                                   r"int8"),
-        ("train-labels-idx1-ubyte", np.full(12, 10, np.uint8), r"expected labels from 0 to 9. "
-                                                               r"Received: a label 10"),
-    ],
-)
+@pytest.mark.parametrize(("name", "array", "message"), [
+    ("train-images-idx3-ubyte", np.zeros((11, 28, 28), np.uint8),
+     r"expected shape \(12, 28, 28\) of uint8"),
+    ("t10k-images-idx3-ubyte", np.zeros((5, 28, 28), np.int8), r"Received: \(5, 28, 28\) of int8"),
+    ("train-labels-idx1-ubyte", np.full(12, 10, np.uint8),
+     r"expected labels from 0 to 9. Received: a label 10"),
+])
 def test_files_that_are_not_mnist(tmp_path, tiny, name, array, message):
     for file, content in tiny.items():
         save(tmp_path / file, idx_bytes(array) if file == name else content)
@@ -332,21 +321,18 @@ PACKING = gzip.compress(CONTENT, mtime=0)
 
 
 @pytest.mark.parametrize("before", [None, b"an older file"])
-@pytest.mark.parametrize(
-    ("content", "promised", "message"),
-    [
-        (gzip.compress(CONTENT[:-1] + b"!", mtime=0), None, "expected content with SHA-256 .* "
-                                                            "Received: "),
-        (gzip.compress(CONTENT + b"!", mtime=0), None, "expected content of 1500 bytes. Received: "
-                                                       "more"),
-        (b"<html>please log in</html>", None, "expected content with SHA-256 .* Received: "),
-        (PACKING[:-20], None, "the file is truncated"),
-        (PACKING[:-20], len(PACKING), "the download broke off"),
-        (PACKING[:20] + bytes([PACKING[20] ^ 0xFF]) + PACKING[21:], None, "expected a sound gzip "
-                                                                          "file|SHA-256"),
-        (None, None, "404"),
-    ],
-)
+@pytest.mark.parametrize(("content", "promised", "message"), [
+    (gzip.compress(CONTENT[:-1] + b"!", mtime=0), None,
+     "expected content with SHA-256 .* Received: "),
+    (gzip.compress(CONTENT + b"!", mtime=0), None,
+     "expected content of 1500 bytes. Received: more"),
+    (b"<html>please log in</html>", None, "expected content with SHA-256 .* Received: "),
+    (PACKING[:-20], None, "the file is truncated"),
+    (PACKING[:-20], len(PACKING), "the download broke off"),
+    (PACKING[:20] + bytes([PACKING[20] ^ 0xFF]) + PACKING[21:], None,
+     "expected a sound gzip file|SHA-256"),
+    (None, None, "404"),
+])
 def test_a_bad_download_leaves_nothing_behind(tmp_path, mirror, content, promised, message, before):
     path = tmp_path / "file"
     if before is not None:
@@ -411,16 +397,13 @@ def test_a_download_that_broke_off_goes_on_later(monkeypatch, tiny, nowhere, mir
     assert mirror.asked == [f"/{names[i]}.gz" for i in (0, 1, 2, 2, 3)]
 
 
-@pytest.mark.parametrize(
-    ("platform", "environment", "expected"),
-    [
-        ("linux", {"XDG_CACHE_HOME": "/c"}, "/c/xpnet"),
-        ("linux", {"XDG_CACHE_HOME": ""}, "/h/.cache/xpnet"),
-        ("darwin", {}, "/h/Library/Caches/xpnet"),
-        ("win32", {"LOCALAPPDATA": "/l"}, "/l/xpnet"),
-        ("win32", {"LOCALAPPDATA": ""}, "/h/AppData/Local/xpnet"),
-    ],
-)
+@pytest.mark.parametrize(("platform", "environment", "expected"), [
+    ("linux", {"XDG_CACHE_HOME": "/c"}, "/c/xpnet"),
+    ("linux", {"XDG_CACHE_HOME": ""}, "/h/.cache/xpnet"),
+    ("darwin", {}, "/h/Library/Caches/xpnet"),
+    ("win32", {"LOCALAPPDATA": "/l"}, "/l/xpnet"),
+    ("win32", {"LOCALAPPDATA": ""}, "/h/AppData/Local/xpnet"),
+])
 def test_cache_folder(monkeypatch, platform, environment, expected):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: Path("/h"))

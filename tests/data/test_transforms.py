@@ -54,11 +54,11 @@ def test_the_same_generator_gives_the_same_pictures_on_a_gpu(tmp_path):
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda rng: random_crop(np.zeros((3, 8, 8)), rng), r"expected images .* Received: ndarray of "
-                                                        r"shape \(3, 8, 8\)"),
+    (lambda rng: random_crop(np.zeros((3, 8, 8)), rng),
+     r"expected images .* Received: ndarray of shape \(3, 8, 8\)"),
     (lambda rng: random_flip([[1]], rng), "random_flip: expected images .* Received: list"),
-    (lambda rng: random_crop(pictures(), rng, padding=-1), "expected padding to be an int, 0 or "
-                                                           "larger. Received: padding=-1"),
+    (lambda rng: random_crop(pictures(), rng, padding=-1),
+     "expected padding to be an int, 0 or larger. Received: padding=-1"),
     (lambda rng: random_crop(pictures(), rng, padding=1.5), "Received: padding=1.5"),
 ])
 def test_bad_input(call, message):

@@ -65,8 +65,8 @@ class On:
         given = "auto" if self.backend.xp is not np else self.backend
         results = function(*sent, **options, layout=self.layout, backend=given)
         filters = others[0].shape if others and isinstance(others[0], np.ndarray) else None
-        host = ([self.backend.to_numpy(r)
-                 for r in (results if isinstance(results, tuple) else (results,))])
+        host = [self.backend.to_numpy(r)
+                for r in (results if isinstance(results, tuple) else (results,))]
         # dW is not an image
         host = [back(r) if r.ndim > 2 and r.shape != filters else r for r in host]
         return tuple(host) if isinstance(results, tuple) else host[0]
@@ -99,8 +99,8 @@ def check_gradient(f: Callable[..., np.ndarray], values: list[np.ndarray],
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("options", WINDOWS, ids=str)
 def test_conv2d(options, groups, dtype, on):
-    x, W, b = normal(3, 4, 6, 7, dtype=dtype), normal(6, 4 // groups, 3, 2,
-                                                      dtype=dtype), normal(6, dtype=dtype)
+    x, W, b = normal(3, 4, 6, 7, dtype=dtype), normal(6, 4 // groups, 3, 2, dtype=dtype), normal(
+        6, dtype=dtype)
     y = on(F.conv2d, (x,), W, b, groups=groups, **options)
     assert y.dtype == x.dtype
     assert_close(y,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 from collections.abc import Callable
@@ -10,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from skips import CPU, NUMBA_MISSING
 
 import xpnet as xn
 from xpnet import functional as F
 from xpnet.functional import call
-
-CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -46,23 +44,19 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "im2col": (lambda x, **o: F.im2col(x, 1, **o), [x4]),
     "im2col 3x3": (lambda x, **o: F.im2col(x, 3, **o), [x4]),
     "col2im": (lambda cols, **o: F.col2im(cols, (cols.shape[0], 3, 4, 4) if o["layout"] == "NCHW"
-                                          else (3, 4, 4, cols.shape[-1]),
-                                          1, **o), [x4.reshape(2, 3, 16)]),
+                                          else (3, 4, 4, cols.shape[-1]), 1, **o),
+               [x4.reshape(2, 3, 16)]),
     "max_pool2d": (lambda x, **o: F.max_pool2d(x, **ONE, **o), [x4]),
     "max_pool2d_backward": (lambda x, a, **o: F.max_pool2d_backward(x, a, x.shape, **ONE, **o),
                             [x4, np.zeros(x4.shape, np.uint8)]),
     "avg_pool2d": (lambda x, **o: F.avg_pool2d(x, **ONE, **o), [x4]),
     "avg_pool2d_backward": (lambda x, **o: F.avg_pool2d_backward(x, x.shape, **ONE, **o), [x4]),
     "triplet_margin": (F.triplet_margin, [normal(2, 3), normal(2, 3) + 1, normal(2, 3) - 1]),
-    "contrastive": (lambda a, b,
-                    **o: F.contrastive(a, b, np.ones(a.shape[0 if o["layout"] == "NCHW" else -1]),
-                                       **o),
+    "contrastive": (lambda a, b, **o: F.contrastive(
+        a, b, np.ones(a.shape[0 if o["layout"] == "NCHW" else -1]), **o),
                     [normal(2, 3), normal(2, 3) + 1]),
-    "cosine_embedding": (lambda a, b,
-                         **o: F.cosine_embedding(a, b,
-                                                 np.ones(
-                                                     a.shape[0 if o["layout"] == "NCHW" else -1]),
-                                                 **o),
+    "cosine_embedding": (lambda a, b, **o: F.cosine_embedding(
+        a, b, np.ones(a.shape[0 if o["layout"] == "NCHW" else -1]), **o),
                          [normal(2, 3), normal(2, 3) + 1]),
     "margin_ranking": (lambda a, b, **o: F.margin_ranking(a, b, np.ones(len(a)), **o),
                        [normal(2), normal(2) + 1]),
@@ -158,7 +152,7 @@ def test_batch_last_is_not_converted(name):
 def test_the_fastest_backend_of_the_cpu_is_made_once():
     chosen = call._shared("cpu")
     assert chosen is call._shared("cpu")
-    assert chosen.name == ("numba" if importlib.util.find_spec("numba") else "numpy")
+    assert chosen.name == ("numpy" if NUMBA_MISSING else "numba")
 
 
 def test_a_backend_can_be_named():
@@ -172,19 +166,19 @@ def test_a_backend_can_be_named():
 # --- errors ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("function,message", [
-    (lambda: F.conv2d(x4.tolist(), W4), "conv2d: expected x to be a NumPy or CuPy array. Received: "
-                                        "list."),
-    (lambda: F.conv2d(x4, None), "conv2d: expected W to be a NumPy or CuPy array. Received: "
-                                 "NoneType."),
-    (lambda: F.conv2d(x4[0], W4), "conv2d: expected x of shape (N, C, H, W), none of them 0. "
-                                  "Received: (3, 4, 4)."),
+    (lambda: F.conv2d(x4.tolist(), W4),
+     "conv2d: expected x to be a NumPy or CuPy array. Received: list."),
+    (lambda: F.conv2d(x4, None),
+     "conv2d: expected W to be a NumPy or CuPy array. Received: NoneType."),
+    (lambda: F.conv2d(x4[0], W4),
+     "conv2d: expected x of shape (N, C, H, W), none of them 0. Received: (3, 4, 4)."),
     (lambda: F.conv2d(x4[0], W4, layout="CHWN"),
      "conv2d: expected x of shape (C, H, W, N), none of them 0. Received: (3, 4, 4)."),
     (lambda: F.conv2d(x4[:0], W4), "Received: (0, 3, 4, 4)."),
-    (lambda: F.conv2d(x4, W4[0]), "conv2d: expected W of shape (F, C/groups, KH, KW), none of them "
-                                  "0. Received: (3, 3, 3)."),
-    (lambda: F.conv2d(x4, W4, layout="NHWC"), "conv2d: expected layout to be 'NCHW' or 'CHWN'. "
-                                              "Received: layout='NHWC'."),
+    (lambda: F.conv2d(x4, W4[0]),
+     "conv2d: expected W of shape (F, C/groups, KH, KW), none of them 0. Received: (3, 3, 3)."),
+    (lambda: F.conv2d(x4, W4, layout="NHWC"),
+     "conv2d: expected layout to be 'NCHW' or 'CHWN'. Received: layout='NHWC'."),
     (lambda: F.conv2d(x4, W4.astype(float)),
      "expected arrays of one dtype, float32 or float64. Received: x of float32, W of float64."),
     (lambda: F.conv2d(x4.astype(int), W4.astype(int)), "Received: x of int64, W of int64."),
@@ -192,61 +186,61 @@ def test_a_backend_can_be_named():
      "conv2d: expected arrays of one dtype, float32 or float64. Received: x of float16"),
     (lambda: F.max_pool2d(x4.astype("f2"), 2),
      "max_pool2d: expected arrays of one dtype, float32 or float64. Received: x of float16."),
-    (lambda: F.conv2d(x4[:, :2], W4), "conv2d: expected 3 channels, those of W times groups=1. "
-                                      "Received: x with 2 channels"),
+    (lambda: F.conv2d(x4[:, :2], W4),
+     "conv2d: expected 3 channels, those of W times groups=1. Received: x with 2 channels"),
     (lambda: F.conv2d(x4, W4, groups=2),
      "conv2d: expected groups to be an int that divides the 5 filters of W. Received: groups=2."),
     (lambda: F.conv2d(x4, W4, groups=True), "Received: groups=True."),
     (lambda: F.conv2d(x4, W4, b1), "conv2d: expected bias of shape (5,). Received: (3,)."),
-    (lambda: F.conv2d(x4[:, :, :2], W4), "conv2d: expected an input at least as large as the "
-                                         "window, 3x3. Received: 2x4"),
-    (lambda: F.conv2d(x4, W4, stride=0), "conv2d: expected stride to be an int or a pair of ints, "
-                                         "1 or larger."),
+    (lambda: F.conv2d(x4[:, :, :2], W4),
+     "conv2d: expected an input at least as large as the window, 3x3. Received: 2x4"),
+    (lambda: F.conv2d(x4, W4, stride=0),
+     "conv2d: expected stride to be an int or a pair of ints, 1 or larger."),
     (lambda: F.conv2d_backward(normal(2, 5, 2, 3), x4, W4),
      "conv2d_backward: expected dy of shape (2, 5, 2, 2). Received: (2, 5, 2, 3)."),
     (lambda: F.conv2d_backward(last(normal(3, 5, 2, 2)), last(x4), W4, layout="CHWN"),
      "expected dy of shape (5, 2, 2, 2). Received: (5, 2, 2, 3)."),
-    (lambda: F.conv_transpose2d(x4, W4), "conv_transpose2d: expected as many channels as W has "
-                                         "filters, 5. Received: x with 3."),
+    (lambda: F.conv_transpose2d(x4, W4),
+     "conv_transpose2d: expected as many channels as W has filters, 5. Received: x with 3."),
     (lambda: F.conv_transpose2d(x4, W4[:3], output_padding=1),
      "smaller than the stride or the dilation. Received: output_padding=1, stride=(1, 1), "
      "dilation=(1, 1)."),
     (lambda: F.conv_transpose2d(x4[:, :, :1, :1], W4[:3], padding=2),
-     "expected an output of 1x1 at least. Received: 1x1 with padding (2, 2, 2, 2), which leaves "
-     "-1x-1."),
-    (lambda: F.conv_transpose2d(x4, W4[:3], b1[:2]), "conv_transpose2d: expected bias of shape "
-                                                     "(3,). Received: (2,)."),
-    (lambda: F.conv_transpose2d_backward(x4, x4, W4[:3]), "expected dy of shape (2, 3, 6, 6). "
-                                                          "Received: (2, 3, 4, 4)."),
-    (lambda: F.col2im(x4[..., 0], x4.shape, 3), "col2im: expected cols of shape (2, 27, 4). "
-                                                "Received: (2, 3, 4)."),
+     "expected an output of 1x1 at least. Received: 1x1 with padding (2, 2, 2, 2), "
+     "which leaves -1x-1."),
+    (lambda: F.conv_transpose2d(x4, W4[:3], b1[:2]),
+     "conv_transpose2d: expected bias of shape (3,). Received: (2,)."),
+    (lambda: F.conv_transpose2d_backward(x4, x4, W4[:3]),
+     "expected dy of shape (2, 3, 6, 6). Received: (2, 3, 4, 4)."),
+    (lambda: F.col2im(x4[..., 0], x4.shape, 3),
+     "col2im: expected cols of shape (2, 27, 4). Received: (2, 3, 4)."),
     (lambda: F.col2im(x4, x4.shape, 3),
      "col2im: expected cols of shape (N, C*KH*KW, OH*OW), none of them 0. Received: (2, 3, 4, 4)."),
-    (lambda: F.col2im(x4[..., 0], 7, 3), "col2im: expected x_shape to be four ints, 1 or larger. "
-                                         "Received: x_shape=7."),
-    (lambda: F.max_pool2d(x4, 2, padding=2), "max_pool2d: expected padding smaller than the 2 "
-                                             "rows"),
-    (lambda: F.max_pool2d(x4[:, :, :2], 2, padding=3, dilation=5), "expected every window to "
-                                                                   "contain at least one element"),
+    (lambda: F.col2im(x4[..., 0], 7, 3),
+     "col2im: expected x_shape to be four ints, 1 or larger. Received: x_shape=7."),
+    (lambda: F.max_pool2d(x4, 2, padding=2),
+     "max_pool2d: expected padding smaller than the 2 rows"),
+    (lambda: F.max_pool2d(x4[:, :, :2], 2, padding=3, dilation=5),
+     "expected every window to contain at least one element"),
     (lambda: F.max_pool2d_backward(x4, x4, x4.shape, 1),
      "max_pool2d_backward: expected the argmax that max_pool2d gives, of uint8. Received: argmax "
      "of float32."),
-    (lambda: F.max_pool2d_backward(x4, x4[:1], x4.shape, 1), "expected argmax of shape (2, 3, 4, "
-                                                             "4). Received: (1, 3, 4, 4)."),
-    (lambda: F.max_pool2d_backward(x4, x4, x4.shape, 2), "expected dy of shape (2, 3, 2, 2). "
-                                                         "Received: (2, 3, 4, 4)."),
+    (lambda: F.max_pool2d_backward(x4, x4[:1], x4.shape, 1),
+     "expected argmax of shape (2, 3, 4, 4). Received: (1, 3, 4, 4)."),
+    (lambda: F.max_pool2d_backward(x4, x4, x4.shape, 2),
+     "expected dy of shape (2, 3, 2, 2). Received: (2, 3, 4, 4)."),
     (lambda: F.avg_pool2d_backward(x4, (2, 3, 4), 2),
      "expected x_shape to be four ints, 1 or larger. Received: x_shape=(2, 3, 4)."),
-    (lambda: F.avg_pool2d_backward(x4, x4.shape, 2), "avg_pool2d_backward: expected dy of shape "
-                                                     "(2, 3, 2, 2)."),
-    (lambda: F.batch_norm(x4, b1[:2], b1), "batch_norm: expected gamma of shape (3,). Received: "
-                                           "(2,)."),
-    (lambda: F.batch_norm(x4, b1[:, None], b1), "batch_norm: expected gamma of shape (C), none of "
-                                                "them 0. Received: (3, 1)."),
-    (lambda: F.batch_norm(x4[:1, :, :1, :1], b1, b1), "batch_norm: expected more than one element "
-                                                      "per channel"),
-    (lambda: F.batch_norm_inference(x4, b1, b1, b1, b1[:1]), "batch_norm_inference: expected var "
-                                                             "of shape (3,). Received: (1,)."),
+    (lambda: F.avg_pool2d_backward(x4, x4.shape, 2),
+     "avg_pool2d_backward: expected dy of shape (2, 3, 2, 2)."),
+    (lambda: F.batch_norm(x4, b1[:2], b1),
+     "batch_norm: expected gamma of shape (3,). Received: (2,)."),
+    (lambda: F.batch_norm(x4, b1[:, None], b1),
+     "batch_norm: expected gamma of shape (C), none of them 0. Received: (3, 1)."),
+    (lambda: F.batch_norm(x4[:1, :, :1, :1], b1, b1),
+     "batch_norm: expected more than one element per channel"),
+    (lambda: F.batch_norm_inference(x4, b1, b1, b1, b1[:1]),
+     "batch_norm_inference: expected var of shape (3,). Received: (1,)."),
     (lambda: F.batch_norm_backward(x4[:1], x4, b1, b1, b1),
      "batch_norm_backward: expected dy of shape (2, 3, 4, 4). Received: (1, 3, 4, 4)."),
 ])

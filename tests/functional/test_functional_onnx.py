@@ -13,8 +13,8 @@ from xpnet import functional as F
 
 def conv(attributes, inputs):
     x, W, *bias = inputs
-    kernel, stride, padding, dilation = window_arguments(attributes | {"kernel_shape": W.shape[2:]},
-                                                         x)
+    kernel, stride, padding, dilation = window_arguments(
+        attributes | {"kernel_shape": W.shape[2:]}, x)
     return F.conv2d(x, W, *bias, stride=stride, padding=padding, dilation=dilation,
                     groups=attributes.get("group", 1))
 
@@ -81,8 +81,8 @@ def test_case(name):
     case = CASES[name]
     node, = case.model.graph.node
     inputs, (expected, *_) = inputs_and_outputs(case)
-    y = (OPERATORS[node.op_type]({a.name: onnx.helper.get_attribute_value(a)
-                                  for a in node.attribute}, inputs))
+    y = OPERATORS[node.op_type](
+        {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}, inputs)
     assert (y.dtype, y.shape) == (expected.dtype, expected.shape)
     np.testing.assert_allclose(y, expected, rtol=case.rtol, atol=case.atol)
 

@@ -25,8 +25,8 @@ def test_an_assignment_to_a_parameter_copies_in(backend):
     assert held >= set(range(32)) and net.parameters[:1] is not None
     W.data += 1
     W.data = W.data[::-1]
-    assert (W.data is data and np.array_equal(backend.to_numpy(W.data),
-                                              np.arange(1.0, 33).reshape(16, 2)[::-1]))
+    assert W.data is data and np.array_equal(backend.to_numpy(W.data),
+                                             np.arange(1.0, 33).reshape(16, 2)[::-1])
 
 
 def test_an_assigned_weight_is_the_one_that_trains_and_is_saved(tmp_path):
@@ -80,36 +80,39 @@ def test_assignments_that_do_not_fit(value, error, message):
     with pytest.raises(error, match=message):
         net.layers[0].W.data = value
     assert net.layers[0].W.data is data and same(values(net), before)
-    with pytest.raises((ValueError, TypeError), match="Network: |Network: expected parameters of "
-                                                      "shape"):
+    with pytest.raises((ValueError, TypeError),
+                       match="Network: |Network: expected parameters of shape"):
         net.parameters = value
 
 
 def test_an_array_that_is_not_there_cannot_be_assigned():
     layer = xn.BatchNorm1d()
     layer.connect((3,))
-    with pytest.raises(ValueError, match="Parameter 'gamma': expected an assignment to data once "
-                                         "there is such an array"):
+    with pytest.raises(
+            ValueError,
+            match="Parameter 'gamma': expected an assignment to data once there is such an array"):
         layer.gamma.data = np.ones(3)
     layer = xn.BatchNorm1d().initialize((3,))
-    with pytest.raises(ValueError, match="Parameter 'mean': expected an assignment to grad once "
-                                         "there is such an array"):
+    with pytest.raises(
+            ValueError,
+            match="Parameter 'mean': expected an assignment to grad once there is such an array"):
         layer.mean.grad = np.ones(3)
 
 
 def test_an_array_does_not_take_a_parameters_place():
     net = small()
     W = net.layers[0].W
-    with pytest.raises(AttributeError, match="Linear 'linear1': expected an assignment to "
-                                             "W.data.*Received: ndarray for W"):
+    with pytest.raises(
+            AttributeError,
+            match="Linear 'linear1': expected an assignment to W.data.*Received: ndarray for W"):
         net.layers[0].W = np.zeros((16, 2))
     assert net.layers[0].W is W
     net.layers[0].note = np.zeros(3)                            # anything else may be
 
 
 @pytest.mark.parametrize("name, value, message", [
-    ("backend", "numpy", r"expected net.to\(backend\) to move the network. Received: an assignment "
-                         r"to net.backend"),
+    ("backend", "numpy",
+     r"expected net.to\(backend\) to move the network. Received: an assignment to net.backend"),
     ("backend", xn.Backend(), r"expected net.to\(backend\)"),
     ("dtype", np.dtype("float64"), "a new Network with this dtype"),
     ("seed", 1, "a new Network with this seed"), ("layers", [], "a new Network of these layers"),

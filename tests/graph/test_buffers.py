@@ -74,8 +74,7 @@ def test_another_layer_changes_nobody_elses_initial_values():
 
 def test_initial_values_are_the_same_in_another_process():
     program = ("import xpnet as xn; net = xn.Sequential([xn.Linear(3)], input_shape=(4,), "
-               "backend='numpy', seed=7);"
-               "print(net.parameters.tobytes().hex())")
+               "backend='numpy', seed=7);print(net.parameters.tobytes().hex())")
     here = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend="numpy",
                          seed=7).parameters.tobytes().hex()
     for hash_seed in ("0", "1"):        # Python's own hash() of a name differs between them

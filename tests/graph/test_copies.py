@@ -61,8 +61,9 @@ def test_a_copy_stays_on_the_same_backend(plain_backend):
 
 
 def test_a_backend_of_ones_own_is_not_pickled():
-    with pytest.raises(TypeError, match="Network: expected a backend that get_backend "
-                                        "makes.*Received: 'base'"):
+    with pytest.raises(
+            TypeError,
+            match="Network: expected a backend that get_backend makes.*Received: 'base'"):
         pickle.dumps(small(xn.Backend()))
 
 
@@ -90,8 +91,8 @@ def test_a_subclass_with_attributes_and_layers_of_its_own(way):
 def test_a_pickle_can_be_read_in_another_process(tmp_path):
     net = small(seed=5)
     (tmp_path / "net.pickle").write_bytes(pickle.dumps(net))
-    program = ("import pickle, sys; net = pickle.load(open(sys.argv[1], 'rb'));"
-               "print(type(net).__name__, net.backend.name, net.parameters.tobytes().hex())")
+    program = ("import pickle, sys; net = pickle.load(open(sys.argv[1], "
+               "'rb'));print(type(net).__name__, net.backend.name, net.parameters.tobytes().hex())")
     run = subprocess.run([sys.executable, "-c", program, tmp_path / "net.pickle"],
                          capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["Sequential", "numpy", net.parameters.tobytes().hex()]
@@ -105,8 +106,8 @@ def test_the_pickle_holds_the_saved_bytes(tmp_path):
 
 def test_layers_that_cannot_be_saved_cannot_be_copied():
     net = xn.Sequential([Forgetful()], input_shape=(2,), backend="numpy")
-    with pytest.raises(AttributeError, match="expected every argument of the constructor in an "
-                                             "attribute"):
+    with pytest.raises(AttributeError,
+                       match="expected every argument of the constructor in an attribute"):
         copy.deepcopy(net)
 
 
@@ -117,8 +118,8 @@ def test_a_layer_is_copied_before_it_is_built_and_not_after(way):
     assert new is not layer and new.config() == layer.config()
     assert np.array_equal(new.initialize((1, 5, 5)).W.data, layer.initialize((1, 5, 5)).W.data)
     for built in (layer, small().layers[0]):
-        with pytest.raises(TypeError, match="(Conv2d|Linear).*expected a network to be copied or "
-                                            "pickled"):
+        with pytest.raises(TypeError,
+                           match="(Conv2d|Linear).*expected a network to be copied or pickled"):
             way(built)
     with pytest.raises(TypeError, match="expected a network to be copied"):
         copy.deepcopy(xn.Linear(3)(xn.Input((4,))))

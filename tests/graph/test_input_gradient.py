@@ -78,8 +78,8 @@ def test_an_input_that_no_output_depends_on_has_the_gradient_zero():
     ({}, "expected a target or an output_gradient. Received: neither"),
     ({"target": [0], "output_gradient": np.ones((1, 4))}, "Received: both"),
     ({"target": [0]}, 'expected loss, e.g. "cross_entropy"'),
-    ({"output_gradient": np.ones((1, 3))}, r"expected output_gradient of shape \(1, 4\). Received: "
-                                           r"shape \(1, 3\)"),
+    ({"output_gradient": np.ones((1, 3))},
+     r"expected output_gradient of shape \(1, 4\). Received: shape \(1, 3\)"),
     ({"output_gradient": np.full((1, 4), np.nan)}, "output_gradient: expected finite numbers"),
 ])
 def test_what_is_refused(arguments: dict[str, Any], message: str):

@@ -64,9 +64,8 @@ def test_gradients_of_a_value_read_several_times_are_summed(readers):
     net.backward(dy)
     arrays = net.buffers.arrays
     hidden = np.tanh(arrays["h.W"].data @ data.T)
-    dh = (sum(arrays[f"end{i}.W"].data.T
-              @ (dy * (1 - np.tanh(arrays[f"end{i}.W"].data @ hidden) ** 2))
-              for i in range(readers)))
+    dh = sum(arrays[f"end{i}.W"].data.T
+             @ (dy * (1 - np.tanh(arrays[f"end{i}.W"].data @ hidden) ** 2)) for i in range(readers))
     np.testing.assert_allclose(arrays["h.W"].grad, (dh * (1 - hidden**2)) @ data, rtol=1e-12)
 
 
@@ -226,8 +225,8 @@ def test_no_gradient_is_computed_that_nobody_reads():
     x = xn.Input((2, 4, 4))
     pooled, convolved = xn.MaxPool2d(2)(x), xn.Conv2d(2, 3, stride=2, padding=1)(x)
     net = xn.Network(x, xn.Conv2d(1, 1)(xn.Add()(pooled, convolved)), backend="numpy")
-    assert ({layer.name: layer.needs_dx for layer in net.layers}
-            == {"pool1": False, "conv1": False, "add1": True, "conv2": True})
+    assert {layer.name: layer.needs_dx for layer in net.layers} == {
+        "pool1": False, "conv1": False, "add1": True, "conv2": True}
 
 
 # --- Sequential -----------------------------------------------------------------------------------
@@ -250,8 +249,8 @@ def test_sequential_is_the_straight_line():
 
 
 def test_sequential_takes_any_iterable_of_layers():
-    assert (len(xn.Sequential((xn.Linear(2) for _ in range(3)), input_shape=(2,),
-                              backend="numpy").layers) == 3)
+    assert len(xn.Sequential((xn.Linear(2) for _ in range(3)), input_shape=(2,),
+                             backend="numpy").layers) == 3
 
 
 def test_networks_convert_at_their_boundary():
@@ -301,21 +300,21 @@ def sequential(*layers, **settings):
 
 
 @pytest.mark.parametrize("make, error, message", [
-    (unreached, ValueError, "Network: expected outputs that depend on the given Inputs, and on no "
-                            "others"),
-    (used_twice, ValueError, r"Linear 'twice': expected inputs of the shapes of its first use, "
-                             r"\(\(3,\),\)"),
-    (same_name, ValueError, "Network: expected every layer to have a name of its own. Received: a "
-                            "twice"),
+    (unreached, ValueError,
+     "Network: expected outputs that depend on the given Inputs, and on no others"),
+    (used_twice, ValueError,
+     r"Linear 'twice': expected inputs of the shapes of its first use, \(\(3,\),\)"),
+    (same_name, ValueError,
+     "Network: expected every layer to have a name of its own. Received: a twice"),
     (from_another_network, ValueError, "Linear 'shared': expected a layer of no other network"),
     (standing_alone, ValueError, "Linear 'alone': expected a layer of no other network"),
     (no_layer, ValueError, "Network: expected at least one layer"),
     (lambda: sequential(), ValueError, "Network: expected at least one layer"),
-    (lambda: sequential(xn.Linear), TypeError, r"Sequential: expected layers, e.g. Linear\(...\). "
-                                               r"Received: the class Linear"),
+    (lambda: sequential(xn.Linear), TypeError,
+     r"Sequential: expected layers, e.g. Linear\(...\). Received: the class Linear"),
     (lambda: sequential(3), TypeError, "Sequential: expected layers"),
-    (lambda: xn.Linear(2)(np.ones((3, 2))), TypeError, r"Linear: expected symbolic inputs, .* "
-                                                       r"Received: ndarray"),
+    (lambda: xn.Linear(2)(np.ones((3, 2))), TypeError,
+     r"Linear: expected symbolic inputs, .* Received: ndarray"),
     (lambda: xn.Linear(2)(), TypeError, "Linear: expected symbolic inputs, .* Received: nothing"),
     (lambda: xn.Network(np.ones(2), np.ones(2)), TypeError,
      r"Network: expected each Input to be a node.* Received: array"),
@@ -325,14 +324,14 @@ def sequential(*layers, **settings):
      "Network: expected each Input to be a node.* Received: a list of Node, int"),
     (lambda: sequential(xn.Linear(2), dtype="float16"), ValueError,
      "expected dtype float32 or float64. Received: dtype='float16'"),
-    (lambda: sequential(xn.Linear(2), dtype="foo"), ValueError, "expected dtype float32 or "
-                                                                "float64. Received: dtype='foo'"),
-    (lambda: sequential(xn.Linear(2), dtype=None), ValueError, "expected dtype float32 or float64. "
-                                                               "Received: dtype=None"),
-    (lambda: sequential(xn.Linear(2), dtype=">f4"), ValueError, "expected dtype float32 or "
-                                                                "float64"),
-    (lambda: sequential(xn.Linear(2), seed=-1), ValueError, "expected seed to be an int from 0 to "
-                                                            "2^64 - 1. Received: seed=-1"),
+    (lambda: sequential(xn.Linear(2), dtype="foo"), ValueError,
+     "expected dtype float32 or float64. Received: dtype='foo'"),
+    (lambda: sequential(xn.Linear(2), dtype=None), ValueError,
+     "expected dtype float32 or float64. Received: dtype=None"),
+    (lambda: sequential(xn.Linear(2), dtype=">f4"), ValueError,
+     "expected dtype float32 or float64"),
+    (lambda: sequential(xn.Linear(2), seed=-1), ValueError,
+     "expected seed to be an int from 0 to 2^64 - 1. Received: seed=-1"),
     (lambda: sequential(xn.Linear(2), seed=2**64), ValueError, "expected seed to be an int"),
     (lambda: sequential(xn.Linear(2), seed=1.0), ValueError, "expected seed to be an int"),
     (lambda: sequential(xn.Linear(2), seed=None), ValueError, "expected seed to be an int"),
@@ -348,8 +347,9 @@ def test_refuses(make, error, message):
 @pytest.mark.parametrize("shape", [(), (0, 28, 28), (1, -2), (1, 28.0), "28", 28, None, (True, 2),
                                    [[1, 2]]])
 def test_input_refuses(shape):
-    with pytest.raises(ValueError, match=r"Input: expected the shape of one sample, e.g. \(1, 28, "
-                                         r"28\). Received"):
+    with pytest.raises(
+            ValueError,
+            match=r"Input: expected the shape of one sample, e.g. \(1, 28, 28\). Received"):
         xn.Input(shape)
 
 
@@ -384,9 +384,8 @@ def test_the_output_of_a_layer_by_its_name():
 
 
 @pytest.mark.parametrize("name, message", [
-    ("hiden", "expected name to be that of a layer, perhaps \"hidden\". Received: "
-              "name='hiden'"), (3, "Received: name=3"),
-    (None, "Received: name=None")])
+    ("hiden", "expected name to be that of a layer, perhaps \"hidden\". Received: name='hiden'"),
+    (3, "Received: name=3"), (None, "Received: name=None")])
 def test_a_layer_that_is_not_there(name, message):
     net = xn.Sequential([xn.Linear(4, name="hidden")], input_shape=(3,), backend="numpy")
     with pytest.raises(ValueError, match=message):

@@ -53,8 +53,8 @@ def test_fit_evaluate_and_predict(form: str):
     assert list(history.rows[0]) == [
         "epoch", "loss", f"{a}_loss", f"{a}_accuracy", f"{b}_loss", "val_loss", f"val_{a}_loss",
         f"val_{a}_accuracy", f"val_{b}_loss", "lr", "seconds"]
-    np.testing.assert_allclose(history["loss"], np.add(history[f"{a}_loss"],
-                                                       0.5 * np.array(history[f"{b}_loss"])),
+    np.testing.assert_allclose(history["loss"],
+                               np.add(history[f"{a}_loss"], 0.5 * np.array(history[f"{b}_loss"])),
                                rtol=1e-6)
     assert history["loss"][-1] < history["loss"][0]
     figures = net.evaluate(x, y)
@@ -144,17 +144,16 @@ X, Y = data("dict")
 
 @pytest.mark.parametrize("x, y, settings, message", [
     ([X["image"]], Y, {}, "fit: expected|Network: expected inputs as a dict"),
-    ({"image": X["image"]}, Y, {}, "Network: expected inputs for image, vector. Received: a dict "
-                                   "with 'image'"),
+    ({"image": X["image"]}, Y, {},
+     "Network: expected inputs for image, vector. Received: a dict with 'image'"),
     (X, Y["digit"], {}, "fit: expected targets as a dict for digit, place. Received: ndarray"),
-    (X | {"vector": X["vector"][:5]}, Y, {}, "Network: expected as many samples for each input. "
-                                             "Received: "
-                                             "24 of image, 5 of vector"),
+    (X | {"vector": X["vector"][:5]}, Y, {},
+     "Network: expected as many samples for each input. Received: 24 of image, 5 of vector"),
     (X | {"vector": X["image"]}, Y, {}, r"Network: expected vector of shape \(N, 3\)"),
     (X, Y, {"loss": {"digit": "cross_entropy"}}, "fit: expected losses for digit, place"),
     (X, Y, {"loss_weights": {"digit": 1.0}}, "fit: expected loss_weights for digit, place"),
-    (X, Y, {"loss_weights": {"digit": 1.0, "place": -1}}, "fit: expected loss_weights to be a "
-                                                          "number, 0 or larger"),
+    (X, Y, {"loss_weights": {"digit": 1.0, "place": -1}},
+     "fit: expected loss_weights to be a number, 0 or larger"),
 ])
 def test_what_is_refused(x: Any, y: Any, settings: dict[str, Any], message: str):
     net = branches("dict")

@@ -62,8 +62,8 @@ def data(n: int = 12) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def test_it_is_counted_saved_and_shown_once(tmp_path):
     net = siamese()
-    assert [layer.name for layer in net.layers] == ["conv1", "flatten1", "dropout1", "subtract1",
-                                                    "linear1"]
+    assert [layer.name for layer in net.layers] == [
+        "conv1", "flatten1", "dropout1", "subtract1", "linear1"]
     assert [node.name for node in net.nodes][:6] == [
         "conv1", "flatten1", "dropout1", "conv1:2", "flatten1:2", "dropout1:2"]
     assert set(net.arrays) == {"conv1.W", "conv1.b", "linear1.W", "linear1.b"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Any
 
@@ -11,15 +10,13 @@ import numpy as np
 import pytest
 from gpu_cases import network, pretended
 from nets import LAYERS, around, branches, untouched
+from skips import CPU
 from tiers import full
 from watched_pool import Watched, trained_on
 
 import xpnet as xn
 from xpnet.inspect import counting, memory
 from xpnet.models import MODELS
-
-CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
-
 
 # --- predictions ----------------------------------------------------------------------------------
 
@@ -29,8 +26,8 @@ SMALL = [("numpy_cnn", 64), ("numpy_cnn", 300), ("bilici", 50), ("bilici", 200),
 LARGE = [("resnet18", 100), ("resnet50", 20)]       # NumPy alone, which compiles nothing
 
 
-@pytest.mark.parametrize("name,N,backend", [(*row, kind) for kind in CPU for row in SMALL] + [
-    pytest.param(*row, "numpy", marks=full) for row in LARGE])
+@pytest.mark.parametrize("name,N,backend", [(*row, kind) for kind in CPU for row in SMALL]
+                         + [pytest.param(*row, "numpy", marks=full) for row in LARGE])
 def test_the_peak_is_that_of_the_pool(name, N, backend, monkeypatch):
     monkeypatch.setenv("XPNET_NUM_THREADS", "1")  # several do not always meet at the worst moment
     small = {"resnet18": (3, 16, 16), "resnet50": (3, 32, 32)}
@@ -39,8 +36,8 @@ def test_the_peak_is_that_of_the_pool(name, N, backend, monkeypatch):
     report = net.memory_report(N, optimizer)
     assert (report.parameters, report.gradients,
             report.state) == (net.parameters.nbytes, net.grads.nbytes, net.state.nbytes)
-    assert (report.optimizer == report.parameters and report.batch == N * 4
-            * np.prod(net.input.shape))
+    assert (report.optimizer == report.parameters
+            and report.batch == N * 4 * np.prod(net.input.shape))
     pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
     loss: xn.Loss = xn.HalfSquaredError()
     trained_on(net, N, optimizer, loss, np.zeros((*net.output.shape, N), np.float32))
@@ -153,11 +150,11 @@ def test_a_report_reads_as_a_table():
     text = str(branches("numpy").memory_report(1000, xn.SGD(0.1)))
     lines = text.splitlines()
     assert re.fullmatch(r"layer +type +kept +most in forward +most in backward", lines[0])
-    assert [line.split()[0] for line in lines[2:-3]] == ["stem", "left", "norm", "sum", "mean",
-                                                         "max", "both", "flat", "out"]
-    assert re.fullmatch(r"parameters [\d.]+ KiB \+ gradients [\d.]+ KiB \+ state [\d.]+ (K?i?B) \+ "
-                        r"batch [\d.]+ KiB "
-                        r"\+ activations [\d.]+ MiB \+ transient [\d.]+ MiB", lines[-2])
+    assert [line.split()[0] for line in lines[2:-3]] == [
+        "stem", "left", "norm", "sum", "mean", "max", "both", "flat", "out"]
+    assert re.fullmatch(
+        r"parameters [\d.]+ KiB \+ gradients [\d.]+ KiB \+ state [\d.]+ (K?i?B) \+ batch [\d.]+ "
+        r"KiB \+ activations [\d.]+ MiB \+ transient [\d.]+ MiB", lines[-2])
     assert re.fullmatch(r"peak of a batch of 1,000 on numpy: [\d.]+ MiB", lines[-1])
 
 
@@ -186,8 +183,8 @@ def test_networks_that_need_much_are_tried_with_few_samples():
         patch.setattr(memory, "_trace", trace)
         memory.Forecast(net)
         work = 3 * sum(layer.multiply_adds() for layer in layers)
-        assert (seen[1] == 2 * seen[0] and sum(seen) * work <= memory.PROBE_WORK < 2
-                * sum(seen) * work)
+        assert (seen[1] == 2 * seen[0]
+                and sum(seen) * work <= memory.PROBE_WORK < 2 * sum(seen) * work)
         memory.Forecast(net, room=5 * outputs)
         assert seen[2:] == [2, 4]
 
@@ -235,8 +232,8 @@ class Stubborn(xn.Layer):
 
 
 def attributes(net: xn.Network) -> list[dict[str, Any]]:
-    return ([dict(vars(thing)) for layer in net.layers
-             for thing in (layer, *layer.parameters, *layer.states)])
+    return [dict(vars(thing)) for layer in net.layers
+            for thing in (layer, *layer.parameters, *layer.states)]
 
 
 @pytest.mark.parametrize("backend", CPU)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import sys
 import weakref
@@ -13,12 +12,12 @@ from typing import Any
 import pytest
 from nets import branches
 from processes import run_script
+from skips import CPU
 
 import xpnet as xn
 from xpnet.inspect import counting, memory
 from xpnet.inspect.counting import free_memory
 
-CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 MIB = 1 << 20
 
 # Trains once, so that kernels and buffers are there; then too large a batch, and the one that

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +14,13 @@ import numpy as np
 import pytest
 from gpu_cases import network, pretended, samples
 from nets import branches
+from skips import CPU
 from tiers import first
 from watched_pool import Watched
 
 import xpnet as xn
 from xpnet.inspect import memory
 from xpnet.models import MODELS
-
-CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
-
 
 # --- on the CPU -----------------------------------------------------------------------------------
 
@@ -73,11 +70,11 @@ def test_the_error_names_a_batch_that_fits(backend, monkeypatch):
 CALLS: dict[str, Callable[[xn.Network, np.ndarray, np.ndarray], object]] = {
     "predict": lambda net, x, y: net.predict(x, batch_size=600),
     "evaluate": lambda net, x, y: net.evaluate(x, y, loss="cross_entropy", batch_size=600),
-    "fit: validation": lambda net, x,
-    y: net.fit(x[:8], y[:8], loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=4,
+    "fit: validation": lambda net, x, y: net.fit(x[:8], y[:8], loss="cross_entropy",
+                                                 optimizer=xn.SGD(0.1), batch_size=4,
                                                  validation=(x, y), verbose=False),
-    "TrainStep": lambda net, x,
-    y: xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))(net.batch_last(x), y),
+    "TrainStep": lambda net, x, y: xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))(
+        net.batch_last(x), y),
 }
 
 

@@ -28,24 +28,23 @@ def net(hidden=None, *, units=8, shape=(1, 6, 6), dtype="float32", seed=0,
     (lambda: net(units=9), "out has units=9 and not 8"),
     (lambda: net(padding=(1, 0, 1, 2)), r"a has padding=\[1, 0, 1, 2\] and not 1"),
     (lambda: net(activation="relu"), "a has activation='relu' and not None"),
-    (lambda: net(kernel_size=5, padding=2), "a has kernel_size=5 and not 3, a has padding=2 and "
-                                            "not 1"),
-    (lambda: net(shape=(1, 4, 9)), r"there is input of shape \[1, 4, 9\] and not input of shape "
-                                   r"\[1, 6, 6\]"),
-    (lambda: net(xn.ReLU(name="g")), "there is no layer f, flat reads \\['g'\\] and not \\['f'\\], "
-                                     "there is a layer g"),
+    (lambda: net(kernel_size=5, padding=2),
+     "a has kernel_size=5 and not 3, a has padding=2 and not 1"),
+    (lambda: net(shape=(1, 4, 9)),
+     r"there is input of shape \[1, 4, 9\] and not input of shape \[1, 6, 6\]"),
+    (lambda: net(xn.ReLU(name="g")),
+     "there is no layer f, flat reads \\['g'\\] and not \\['f'\\], there is a layer g"),
     (lambda: xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy"),
      r"there is input of shape \[2\] and not input of shape \[1, 6, 6\], there is no layer a, "
-     r"there is no layer f, there is no layer flat, "
-     "and 3 more differences"),
+     r"there is no layer f, there is no layer flat, and 3 more differences"),
 ])
 def test_another_architecture_is_refused(other, difference, tmp_path):
     other().save(tmp_path / "file")
     mine = net()
-    with untouched(mine), pytest.raises(ValueError, match="^load: expected a file of a network of "
-                                                          "this architecture. Received: "
-                                                          f".*file, where {difference}. "
-                                                          ".*architecture=False") as caught:
+    with untouched(mine), pytest.raises(
+            ValueError,
+            match=f"^load: expected a file of a network of this architecture. Received: .*file, "
+                  f"where {difference}. .*architecture=False") as caught:
         mine.load(tmp_path / "file")
     assert "\n" not in str(caught.value)
 
@@ -56,8 +55,8 @@ def test_the_arrays_alone(tmp_path):
     assert (mine.load(tmp_path / "file", architecture=False) is mine
             and same(values(mine), values(other)))
     net(units=9).save(tmp_path / "file")
-    with untouched(mine), pytest.raises(ValueError, match=r"expected out.W to be floating-point "
-                                                          r"numbers of shape \(8, 144\)"):
+    with untouched(mine), pytest.raises(
+            ValueError, match=r"expected out.W to be floating-point numbers of shape \(8, 144\)"):
         mine.load(tmp_path / "file", architecture=False)
     with pytest.raises(ValueError, match="load: expected architecture to be True or False"):
         mine.load(tmp_path / "file", architecture="no")

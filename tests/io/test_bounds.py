@@ -63,19 +63,19 @@ def test_deep_and_large_networks_are_built(endings):
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: xn.AdaptiveAvgPool2d((10**8, 1)), "AdaptiveAvgPool2d.*: expected an output of at most "
-                                               "1,048,576 rows and columns"),
-    (lambda: xn.ReplicationPad2d((10**7, 0, 0, 0)), "ReplicationPad2d.*: expected an output of at "
-                                                    "most 1,048,576 rows"),
-    (lambda: xn.GaussianPool2d(20000, 1.0), "GaussianPool2d: expected a window of at most "
-                                            "67,108,864 elements"),
-    (lambda: xn.Conv2d(10**12, 3), r"Conv2d 'conv1': expected W of at most 2\^40 elements. "
-                                   r"Received: shape \(10+, 1, 3, 3\)"),
+    (lambda: xn.AdaptiveAvgPool2d((10**8, 1)),
+     "AdaptiveAvgPool2d.*: expected an output of at most 1,048,576 rows and columns"),
+    (lambda: xn.ReplicationPad2d((10**7, 0, 0, 0)),
+     "ReplicationPad2d.*: expected an output of at most 1,048,576 rows"),
+    (lambda: xn.GaussianPool2d(20000, 1.0),
+     "GaussianPool2d: expected a window of at most 67,108,864 elements"),
+    (lambda: xn.Conv2d(10**12, 3),
+     r"Conv2d 'conv1': expected W of at most 2\^40 elements. Received: shape \(10+, 1, 3, 3\)"),
     (lambda: xn.Conv2d(2**70, 3), "Conv2d: expected filters to be an int"),
-    (lambda: xn.Upsample2d(1e300), "Upsample2d 'upsample1': expected an output of at most "
-                                   "1,048,576 rows and columns"),
-    (lambda: xn.Conv2d(1, 1, padding=2**40), r"Conv2d 'conv1': expected an output of at most 2\^40 "
-                                             r"elements"),
+    (lambda: xn.Upsample2d(1e300),
+     "Upsample2d 'upsample1': expected an output of at most 1,048,576 rows and columns"),
+    (lambda: xn.Conv2d(1, 1, padding=2**40),
+     r"Conv2d 'conv1': expected an output of at most 2\^40 elements"),
 ])
 def test_the_errors_of_constructors(make, message):
     with pytest.raises(ValueError, match=f"^{message}") as caught:
@@ -86,9 +86,8 @@ def test_the_errors_of_constructors(make, message):
 def test_too_little_memory_is_an_error_of_the_library(monkeypatch):
     """Before anything is taken where the machine has less, and where the system refuses."""
     monkeypatch.setattr("xpnet.buffers._machine_memory", lambda: 4000)
-    expected = ("^Linear 'linear1': expected parameters and state that fit into the memory of "
-                "numpy. Received: 0.0 GiB, "
-                r"0.0 GiB of them W of shape \(16, 2\).$")
+    expected = (r"^Linear 'linear1': expected parameters and state that fit into the memory of "
+                r"numpy. Received: 0.0 GiB, 0.0 GiB of them W of shape \(16, 2\).$")
     with pytest.raises(MemoryError, match=expected):
         xn.Sequential([xn.Linear(16), *(xn.BatchNorm1d() for _ in range(9))], input_shape=(2,),
                       backend="numpy")
@@ -100,8 +99,8 @@ def test_too_little_memory_is_an_error_of_the_library(monkeypatch):
     with pytest.raises(MemoryError, match="^Linear 'linear2': expected parameters and state that "
                                           "fit into the memory of base"):
         xn.Sequential([xn.Linear(16), xn.Linear(16)], input_shape=(2,), backend=Full())
-    with pytest.raises(MemoryError, match="^Linear: expected parameters and state that fit|^Linear "
-                                          "'linear'"):
+    with pytest.raises(MemoryError,
+                       match="^Linear: expected parameters and state that fit|^Linear 'linear'"):
         xn.Linear(3).initialize((4,), backend=Full())
 
 
@@ -135,9 +134,9 @@ def test_a_table_that_is_too_large_is_refused_when_it_is_needed():
     layer = xn.ReplicationPad2d((MOST_ROWS // 2, 0, 0, 0)).initialize((1, MOST_ROWS // 2, 1))
     x = np.zeros((1, MOST_ROWS // 2, 1, 1), np.float32)
     layer.forward(x, mode=xn.TRAIN)
-    with pytest.raises(ValueError, match="ReplicationPad2d 'pad': expected a table of at most "
-                                         "67,108,864 entries. Received: "
-                                         "524,288 rows, one of which is used 524,289 times"):
+    with pytest.raises(ValueError,
+                       match="ReplicationPad2d 'pad': expected a table of at most 67,108,864 "
+                             "entries. Received: 524,288 rows, one of which is used 524,289 times"):
         layer.backward(np.zeros((1, MOST_ROWS, 1, 1), np.float32))
 
 

@@ -71,12 +71,12 @@ def archive(path, **members) -> bytes:
     (bytes(64), "truncated or not a safetensors file"), (b"", "an empty file"),
     (b"\x80\x04\x95 a pickle?", "a pickle"), (b"PK\x03\x04" + bytes(100), "a ZIP archive"),
     (b"\x1f\x8b\x08", "a gzip archive"),
-    (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, such as Keras writes .*; read it with its "
-                                       "own library and copy"),
+    (b"\x89HDF\r\n\x1a\n" + bytes(99),
+     "an HDF5 file, such as Keras writes .*; read it with its own library and copy"),
     (b"\x93NUMPY\x01\x00", "a NumPy array"), (b"\n<!DOCTYPE HTML><html>", "an HTML page"),
     (b"\x1c\0\0\0TFL3", "a TensorFlow Lite file"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer instead of "
-                                                                  "the file"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+     "a Git LFS pointer instead of the file"),
     (b"\x40\0\0\0\0\0\0\0{", "a safetensors file that is truncated or damaged")])
 def test_no_safetensors_at_all(saved, content, what):
     saved[1].write_bytes(content)
@@ -91,15 +91,16 @@ def test_files_of_other_libraries(saved, tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
     for name, what in (("a.npz", "a NumPy archive"), ("a.pth", "a PyTorch file"),
                        ("a.keras", "a Keras file"), ("a.onnx", "an ONNX file")):
-        refused((saved[0], tmp_path / name), f"which is {what} .*read it with its own library and "
-                                             "copy the arrays")
+        refused((saved[0], tmp_path / name),
+                f"which is {what} .*read it with its own library and copy the arrays")
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.PTH", "net.h5", "net.npz", "net.pkl",
                                   "net.keras", "net.json"])
 def test_save_writes_no_other_format(tmp_path, name):
-    with pytest.raises(ValueError, match="save: expected a name that ends with .safetensors, "
-                                         ".*whose suffix means"):
+    with pytest.raises(
+            ValueError,
+            match="save: expected a name that ends with .safetensors, .*whose suffix means"):
         small().save(tmp_path / name)
     assert not list(tmp_path.iterdir())
     for fine in ("net", "net.safetensors", "net.best", "onnx"):
@@ -132,17 +133,16 @@ def test_arrays_that_do_not_belong(saved):
     from safetensors.numpy import load_file, save_file
     path = saved[1]
     metadata, arrays = parts(path)[0]["__metadata__"], load_file(path)
-    for changed, message in (
-        (without(arrays, "linear1.b"), "expected the arrays of this network.*differs in linear1.b"),
-        (arrays | {"extra": np.zeros(1, np.float32)}, "expected the arrays of this "
-                                                      "network.*differs in extra"),
-        (arrays | {"linear1.b": np.zeros(15, np.float32)}, r"expected linear1.b to be "
-                                                           r"floating-point numbers of shape "
-                                                           r"\(16,\)"),
-        (arrays | {"linear1.W": np.zeros((2, 16), np.float32)}, r"of shape \(16, 2\). Received: "
-                                                                r"float32 of shape \(2, 16\)"),
-        (arrays | {"linear1.b": np.zeros(16, np.int32)}, "floating-point numbers.*Received: I32"),
-    ):
+    for changed, message in ((without(arrays, "linear1.b"),
+                              "expected the arrays of this network.*differs in linear1.b"),
+                             (arrays | {"extra": np.zeros(1, np.float32)},
+                              "expected the arrays of this network.*differs in extra"),
+                             (arrays | {"linear1.b": np.zeros(15, np.float32)},
+                              r"expected linear1.b to be floating-point numbers of shape \(16,\)"),
+                             (arrays | {"linear1.W": np.zeros((2, 16), np.float32)},
+                              r"of shape \(16, 2\). Received: float32 of shape \(2, 16\)"),
+                             (arrays | {"linear1.b": np.zeros(16, np.int32)},
+                              "floating-point numbers.*Received: I32")):
         save_file(changed, path, metadata)
         refused(saved, message)
 
@@ -150,8 +150,8 @@ def test_arrays_that_do_not_belong(saved):
 def test_a_file_of_another_network(saved):
     branches().save(saved[1])
     net = small()
-    with untouched(net), pytest.raises(ValueError, match="expected a file of a network of this "
-                                                         "architecture"):
+    with untouched(net), pytest.raises(ValueError,
+                                       match="expected a file of a network of this architecture"):
         net.load(saved[1])
     with untouched(net), pytest.raises(ValueError, match="expected the arrays of this network"):
         net.load(saved[1], architecture=False)
@@ -213,16 +213,16 @@ BUILT = "load: expected an architecture whose layers can be built"
 
 @pytest.mark.parametrize("change, message", [
     (set_in("inputs", 0, "shape", [10**9, 10**9, 10**9]), BUILT),
-    (set_in("inputs", 0, "shape", [10**9]), r"expected linear1.W to be floating-point numbers of "
-                                            r"shape \(16, 1000000000\)"),
-    (set_in("inputs", 0, "shape", [10**12]), f"{BUILT}.*Linear 'linear1': expected W of at most "
-                                             "2\\^40 elements"),
+    (set_in("inputs", 0, "shape", [10**9]),
+     r"expected linear1.W to be floating-point numbers of shape \(16, 1000000000\)"),
+    (set_in("inputs", 0, "shape", [10**12]),
+     f"{BUILT}.*Linear 'linear1': expected W of at most 2\\^40 elements"),
     (set_in("inputs", 0, "shape", []), f"{BUILT}.*Input: expected the shape of one sample"),
     (set_in("inputs", 0, "shape", None), BUILT),
-    (set_in("layers", 0, "config", "units", 10**9), r"expected linear1.W to be floating-point "
-                                                    r"numbers of shape \(10+, 2\)"),
-    (set_in("layers", 0, "config", "units", 10**12), f"{BUILT}.*Linear 'linear1': expected W of at "
-                                                     "most 2\\^40 elements"),
+    (set_in("layers", 0, "config", "units", 10**9),
+     r"expected linear1.W to be floating-point numbers of shape \(10+, 2\)"),
+    (set_in("layers", 0, "config", "units", 10**12),
+     f"{BUILT}.*Linear 'linear1': expected W of at most 2\\^40 elements"),
     (set_in("layers", 0, "config", "units", -1), f"{BUILT}.*Linear.*expected units to be an int"),
     (set_in("layers", 0, "config", "surprise", 1), f"{BUILT}.*surprise"),
     (set_in("layers", 0, "config", "self", 1), BUILT),
@@ -242,8 +242,8 @@ BUILT = "load: expected an architecture whose layers can be built"
     (set_in("inputs", [3]), BUILT),
     (set_in("inputs", None), BUILT),
     (set_in("layers", 0, "name", ["a"]), BUILT),
-    (set_in("layers", 2, "name", "linear1"), "load: expected|Network: expected every layer to have "
-                                             "a name"),
+    (set_in("layers", 2, "name", "linear1"),
+     "load: expected|Network: expected every layer to have a name"),
     (set_in("layers", 0, 3), BUILT),
     (set_in("layers", 5), BUILT),
     (set_in("layers", []), f"{BUILT}|expected the arrays"),
@@ -292,8 +292,8 @@ def test_settings_that_make_no_sense(saved, key, value):
 def test_no_such_file(tmp_path, name):
     net = small()
     for read in (lambda: xn.load(tmp_path / name), lambda: net.load(tmp_path / name)):
-        with untouched(net), pytest.raises(FileNotFoundError, match="load: expected a file that "
-                                                                    "save wrote"):
+        with untouched(net), pytest.raises(FileNotFoundError,
+                                           match="load: expected a file that save wrote"):
             read()
 
 
@@ -301,9 +301,8 @@ def test_no_such_file(tmp_path, name):
 def test_what_is_no_name_of_a_file(name):
     net = small()
     for read in (lambda: xn.load(name), lambda: net.load(name)):
-        with untouched(net), pytest.raises((ValueError, TypeError), match="^load: expected the "
-                                                                          "name of a file. "
-                                                                          "Received: "):
+        with untouched(net), pytest.raises((ValueError, TypeError),
+                                           match="^load: expected the name of a file. Received: "):
             read()
 
 

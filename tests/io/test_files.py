@@ -91,8 +91,8 @@ def test_every_layer_comes_back_with_its_settings(tmp_path):
     assert same(values(back), values(net))
     assert described(back) == described(net)
     data = pictures(3, (4, 9, 9))[0]
-    assert (np.array_equal(back(data), net(data))
-            and np.array_equal(back(data, mode="sample"), net(data, mode="sample")))
+    assert np.array_equal(back(data), net(data)) and np.array_equal(
+        back(data, mode="sample"), net(data, mode="sample"))
 
 
 @pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.name)
@@ -162,8 +162,8 @@ class Scale(xn.Layer):
         self.start = start
 
     def build(self, in_shape):
-        self.a = self.parameter("a", (1,), lambda rng, shape, fan_in,
-                                fan_out: np.full(shape, self.start))
+        self.a = self.parameter("a", (1,),
+                                lambda rng, shape, fan_in, fan_out: np.full(shape, self.start))
         return in_shape
 
     def forward(self, x, mode="predict"):
@@ -211,11 +211,10 @@ class Callable(Scale):
 
 
 @pytest.mark.parametrize("make, error, message", [
-    (Forgetful, AttributeError, "save: Forgetful 'layer1': expected every argument of the "
-                                "constructor in an attribute"),
-    (lambda: Callable(float), TypeError, "save: expected layers whose constructors take numbers, "
-                                         "strings, lists or None"),
-])
+    (Forgetful, AttributeError,
+     "save: Forgetful 'layer1': expected every argument of the constructor in an attribute"),
+    (lambda: Callable(float), TypeError,
+     "save: expected layers whose constructors take numbers, strings, lists or None")])
 def test_what_cannot_be_saved_says_so(make, error, message, tmp_path):
     net = xn.Sequential([make()], input_shape=(2,), backend="numpy")
     path = tmp_path / "file"
@@ -250,14 +249,14 @@ def test_a_crash_while_writing_keeps_the_old_file(saved, monkeypatch, broken, er
 def test_folders_that_cannot_be_written(tmp_path):
     net = small()
     for path in (tmp_path / "no" / "file", tmp_path / "no" / "file" / ""):
-        with pytest.raises(FileNotFoundError, match="save: expected the name of a file in a folder "
-                                                    "that exists"):
+        with pytest.raises(FileNotFoundError,
+                           match="save: expected the name of a file in a folder that exists"):
             net.save(path)
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere, "
-                                                                 "Windows has other rights")
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0,
+                    reason="root may write everywhere, Windows has other rights")
 def test_a_folder_without_rights(saved):
     net, path = saved
     old = path.read_bytes()
@@ -283,8 +282,8 @@ def test_nothing_unpickles_or_evaluates():
     for path in {*(ROOT / "xpnet").rglob("*.py"), *(ROOT / "backends").rglob("*.py")} - {kept}:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = ({alias.name.split(".")[0] for alias in node.names} | {
-                    (getattr(node, "module", "") or "").split(".")[0]})
+                names = {alias.name.split(".")[0] for alias in node.names} | {
+                    (getattr(node, "module", "") or "").split(".")[0]}
                 assert not names & forbidden, path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in {"eval", "exec", "compile"}, path

@@ -56,8 +56,8 @@ def test_folders_pipes_sockets_and_devices_are_not_replaced(tmp_path):
         (tmp_path / f"link to {name}").symlink_to(name)
         before = os.stat(tmp_path / name)
         for given in (name, f"link to {name}"):
-            refused(tmp_path / given, FileExistsError, "^save: expected the name of a file. "
-                                                       f"Received: .*, which is {kind}.$")
+            refused(tmp_path / given, FileExistsError,
+                    f"^save: expected the name of a file. Received: .*, which is {kind}.$")
         after = os.stat(tmp_path / name)
         assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     listening.close()
@@ -129,8 +129,8 @@ def test_the_owner_stays(path):
 @pytest.mark.parametrize("mode", [0o444, 0o400, 0o555, 0])
 def test_read_only_files_are_refused_for_root_too(path, mode):
     path.chmod(mode)
-    refused(path, PermissionError, "^save: expected a file that may be written. Received: .*file, "
-                                   "which is read-only.$")
+    refused(path, PermissionError,
+            "^save: expected a file that may be written. Received: .*file, which is read-only.$")
     link = path.parent / "link"
     link.symlink_to(path)
     refused(link, PermissionError, "which is read-only")
@@ -281,8 +281,8 @@ def test_a_full_disk_is_said_clearly_and_keeps_the_old_file(path, linked, broken
         raise OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
         patch.setattr(files.os, broken, full)
-        refused(path, OSError, r"^\[Errno 28\] save: expected to write .*file. Received: No space "
-                               r"left on device")
+        refused(path, OSError,
+                r"^\[Errno 28\] save: expected to write .*file. Received: No space left on device")
     assert path.read_bytes() == OLD and sorted(os.listdir(path.parent)) == there
 
 

@@ -21,8 +21,8 @@ every_activation = pytest.mark.parametrize("name, constants", CASES, ids=lambda 
                                            if value else "usual")
 both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
-GRID = (np.concatenate([np.linspace(-12.03, 12.11, 29),
-                        [-50.3, -20.3, -1.01, -1e-3, 1e-3, 0.6, 20.3, 50.3]]))
+GRID = np.concatenate(
+    [np.linspace(-12.03, 12.11, 29), [-50.3, -20.3, -1.01, -1e-3, 1e-3, 0.6, 20.3, 50.3]])
 # Where f, or f', is tiny but not 0, all of its digits are there; the others lose them against a
 # number of size 1.
 TINY_VALUES = ("softplus", "log_sigmoid", "smooth_abs", "silu", "swish", "gelu", "gelu_tanh",
@@ -57,8 +57,8 @@ def errors(actual, expected, least):
     """The distance of each number in units of the last digit, where numbers below `least` count as
     that."""
     eps = float(np.finfo(actual.dtype).eps)
-    return ([float(abs(mpf(float(a)) - b) / max(abs(b), least) / eps)
-             for a, b in zip(actual, expected, strict=True)])
+    return [float(abs(mpf(float(a)) - b) / max(abs(b), least) / eps)
+            for a, b in zip(actual, expected, strict=True)]
 
 
 def smallest(dtype):
@@ -152,8 +152,8 @@ def test_misprints():
     x = np.array([-4.0, -1, 1, 4])
     backend = xn.Backend()
     assert (np.maximum(np.exp(x) - 1, x) == np.exp(x) - 1).all()
-    assert (both(backend, "elu",
-                 x)[0].tolist() == pytest.approx([np.exp(-4) - 1, np.exp(-1) - 1, 1, 4]))
+    assert (both(backend, "elu", x)[0].tolist()
+            == pytest.approx([np.exp(-4) - 1, np.exp(-1) - 1, 1, 4]))
     assert both(backend, "ramp", x)[0].tolist() == pytest.approx([-0.4, -0.1, 1.1, 4.4])
     # and not 4.5, 4.875, 5.125, 5.5
     assert both(backend, "plse", x)[0].tolist() == [0, 0.375, 0.625, 1]
@@ -179,24 +179,19 @@ def test_derivatives_in_terms_of_the_output(steepness):
 
 # --- by class and by name -------------------------------------------------------------------------
 
-CLASSES = {
-    "relu": xn.ReLU(), "sigmoid": xn.Sigmoid(), "tanh": xn.Tanh(), "scaled_tanh": xn.ScaledTanh(),
-    "linear": xn.Identity(),
-    "loggy": xn.Loggy(), "elu": xn.ELU(2.0), "selu": xn.SELU(), "celu": xn.CELU(0.5),
-    "relie": xn.Relie(), "ramp": xn.Ramp(),
-    "leaky_relu": xn.LeakyReLU(0.1), "abs": xn.Abs(), "plse": xn.Plse(), "stair": xn.Stair(),
-    "hardtanh": xn.Hardtanh(-0.5, 2.0),
-    "lhtan": xn.Lhtan(), "relu6": xn.ClippedReLU(2.5), "hard_sigmoid": xn.HardSigmoid(0.2, 0.4),
-    "hard_swish": xn.HardSwish(),
-    "softplus": xn.Softplus(5.0), "log_sigmoid": xn.LogSigmoid(), "smooth_abs": xn.SmoothAbs(3.0),
-    "softsign": xn.Softsign(),
-    "symmelliot": xn.SymmElliot(2.0), "elliot": xn.Elliot(0.5), "arctan": xn.Arctan(),
-    "silu": xn.SiLU(),
-    "swish": xn.Swish(1.7), "gelu": xn.GELU(), "gelu_tanh": xn.GELU("tanh"), "mish": xn.Mish(),
-    "softshrink": xn.Softshrink(0.8), "hardshrink": xn.Hardshrink(0.8),
-    "thresholded_relu": xn.ThresholdedReLU(0.3),
-    "tanhshrink": xn.Tanhshrink(), "step": xn.Step(), "gaussian": xn.Gaussian(),
-}
+CLASSES = {"relu": xn.ReLU(), "sigmoid": xn.Sigmoid(), "tanh": xn.Tanh(),
+           "scaled_tanh": xn.ScaledTanh(), "linear": xn.Identity(), "loggy": xn.Loggy(),
+           "elu": xn.ELU(2.0), "selu": xn.SELU(), "celu": xn.CELU(0.5), "relie": xn.Relie(),
+           "ramp": xn.Ramp(), "leaky_relu": xn.LeakyReLU(0.1), "abs": xn.Abs(), "plse": xn.Plse(),
+           "stair": xn.Stair(), "hardtanh": xn.Hardtanh(-0.5, 2.0), "lhtan": xn.Lhtan(),
+           "relu6": xn.ClippedReLU(2.5), "hard_sigmoid": xn.HardSigmoid(0.2, 0.4),
+           "hard_swish": xn.HardSwish(), "softplus": xn.Softplus(5.0),
+           "log_sigmoid": xn.LogSigmoid(), "smooth_abs": xn.SmoothAbs(3.0),
+           "softsign": xn.Softsign(), "symmelliot": xn.SymmElliot(2.0), "elliot": xn.Elliot(0.5),
+           "arctan": xn.Arctan(), "silu": xn.SiLU(), "swish": xn.Swish(1.7), "gelu": xn.GELU(),
+           "gelu_tanh": xn.GELU("tanh"), "mish": xn.Mish(), "softshrink": xn.Softshrink(0.8),
+           "hardshrink": xn.Hardshrink(0.8), "thresholded_relu": xn.ThresholdedReLU(0.3),
+           "tanhshrink": xn.Tanhshrink(), "step": xn.Step(), "gaussian": xn.Gaussian()}
 
 
 def test_a_class_for_each_name():
@@ -235,31 +230,31 @@ def test_selu_keeps_mean_and_variance():
 
 
 @pytest.mark.parametrize("make, text", [
-    (lambda: xn.LeakyReLU(-0.1), "LeakyReLU: expected slope to be a number, 0 or larger. Received: "
-                                 "slope=-0.1."),
-    (lambda: xn.ELU(float("inf")), "ELU: expected alpha to be a finite number. Received: "
-                                   "alpha=inf."),
+    (lambda: xn.LeakyReLU(-0.1),
+     "LeakyReLU: expected slope to be a number, 0 or larger. Received: slope=-0.1."),
+    (lambda: xn.ELU(float("inf")),
+     "ELU: expected alpha to be a finite number. Received: alpha=inf."),
     (lambda: xn.CELU(0), "CELU: expected alpha to be a number above 0. Received: alpha=0."),
     (lambda: xn.Softplus(0.0), "Softplus: expected k to be a number above 0. Received: k=0.0."),
     (lambda: xn.Softplus(np.inf), "Softplus: expected k to be a number above 0. Received: k=inf."),
     (lambda: xn.SmoothAbs("1"), "SmoothAbs: expected k to be a number above 0. Received: k='1'."),
     (lambda: xn.Swish(True), "Swish: expected beta to be a finite number. Received: beta=True."),
-    (lambda: xn.Elliot(-1, name="e"), "Elliot 'e': expected steepness to be a number above 0. "
-                                      "Received: steepness=-1."),
-    (lambda: xn.SymmElliot(np.nan), "SymmElliot: expected steepness to be a number above 0. "
-                                    "Received: steepness=nan."),
-    (lambda: xn.HardSigmoid(0), "HardSigmoid: expected alpha to be a number above 0. Received: "
-                                "alpha=0."),
-    (lambda: xn.HardSigmoid(1, np.nan), "HardSigmoid: expected beta to be a finite number. "
-                                        "Received: beta=nan."),
-    (lambda: xn.GELU("erf"), "GELU: expected approximate to be 'none' or 'tanh'. Received: "
-                             "approximate='erf'."),
-    (lambda: xn.Softshrink(-1), "Softshrink: expected threshold to be a number, 0 or larger. "
-                                "Received: threshold=-1."),
-    (lambda: xn.Hardshrink("1"), "Hardshrink: expected threshold to be a number, 0 or larger. "
-                                 "Received: threshold='1'."),
-    (lambda: xn.ThresholdedReLU(-1), "ThresholdedReLU: expected threshold to be a number, 0 or "
-                                     "larger. Received: threshold=-1."),
+    (lambda: xn.Elliot(-1, name="e"),
+     "Elliot 'e': expected steepness to be a number above 0. Received: steepness=-1."),
+    (lambda: xn.SymmElliot(np.nan),
+     "SymmElliot: expected steepness to be a number above 0. Received: steepness=nan."),
+    (lambda: xn.HardSigmoid(0),
+     "HardSigmoid: expected alpha to be a number above 0. Received: alpha=0."),
+    (lambda: xn.HardSigmoid(1, np.nan),
+     "HardSigmoid: expected beta to be a finite number. Received: beta=nan."),
+    (lambda: xn.GELU("erf"),
+     "GELU: expected approximate to be 'none' or 'tanh'. Received: approximate='erf'."),
+    (lambda: xn.Softshrink(-1),
+     "Softshrink: expected threshold to be a number, 0 or larger. Received: threshold=-1."),
+    (lambda: xn.Hardshrink("1"),
+     "Hardshrink: expected threshold to be a number, 0 or larger. Received: threshold='1'."),
+    (lambda: xn.ThresholdedReLU(-1),
+     "ThresholdedReLU: expected threshold to be a number, 0 or larger. Received: threshold=-1."),
 ])
 def test_errors(make, text):
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -274,19 +269,19 @@ def test_the_cuda_kernels_know_every_activation():
 
 def test_defaults_of_classes_are_those_of_the_table():
     for layer in CLASSES.values():
-        defaults = ({name: p.default
-                     for name, p in inspect.signature(type(layer).__init__).parameters.items()})
+        defaults = {name: p.default
+                    for name, p in inspect.signature(type(layer).__init__).parameters.items()}
         for name, default in ACTIVATIONS[layer.activation].constants.items():
             assert defaults[name] == default
 
 
 def test_limits_of_clipped_activations():
-    for make, text in ((lambda: xn.Hardtanh(1.0, 1.0), "Hardtanh: expected low to be below high. "
-                                                       "Received: low=1.0, high=1.0"),
+    for make, text in ((lambda: xn.Hardtanh(1.0, 1.0),
+                        "Hardtanh: expected low to be below high. Received: low=1.0, high=1.0"),
                        (lambda: xn.Hardtanh(2.0), "Hardtanh: expected low to be below high"),
                        (lambda: xn.Hardtanh("0"), "Hardtanh: expected low to be a finite number"),
-                       (lambda: xn.ClippedReLU(0), "ClippedReLU: expected limit to be a number "
-                                                   "above 0. Received: limit=0")):
+                       (lambda: xn.ClippedReLU(0),
+                        "ClippedReLU: expected limit to be a number above 0. Received: limit=0")):
         with pytest.raises(ValueError, match=text):
             make()
     x = np.linspace(-9, 9, 37)

@@ -78,8 +78,8 @@ def test_it_trains_saves_and_moves(tmp_path):
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
     np.testing.assert_allclose(net.to(xn.Backend()).predict(x), again.predict(x), rtol=1e-5,
                                atol=1e-6)
-    assert (net.memory_report(10).peak > 0 and net.layers[0].backend is net.backend
-            is net.layers[0].norm.backend)
+    assert (net.memory_report(10).peak > 0
+            and net.layers[0].backend is net.backend is net.layers[0].norm.backend)
 
 
 def test_used_twice_each_use_keeps_its_own_values():

@@ -132,81 +132,72 @@ def error_of(action) -> str:
 
 FOR_FLAT = ("expected an input of shape (channels, height, width) per sample. Received: input "
             "shape (784,).")
-NO_ACTIVATION = (f"expected activation to be one of None, {', '.join(ACTIVATIONS)}, "
-                 "perhaps \"relu\". "
-                 "Received: activation='rleu'.")
+NO_ACTIVATION = (f"expected activation to be one of None, {', '.join(ACTIVATIONS)}, perhaps "
+                 f"\"relu\". Received: activation='rleu'.")
 
 
 @pytest.mark.parametrize("action, text", [
-    (lambda: Conv2d(0, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: "
-                           "filters=0."),
-    (lambda: Conv2d(8.0, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: "
-                             "filters=8.0."),
-    (lambda: Conv2d(True, 3), "Conv2d: expected filters to be an int, 1 or larger. Received: "
-                              "filters=True."),
-    (lambda: Conv2d(8, 3, groups=-2, name="c"), "Conv2d 'c': expected groups to be an int, 1 or "
-                                                "larger. Received: groups=-2."),
+    (lambda: Conv2d(0, 3),
+     "Conv2d: expected filters to be an int, 1 or larger. Received: filters=0."),
+    (lambda: Conv2d(8.0, 3),
+     "Conv2d: expected filters to be an int, 1 or larger. Received: filters=8.0."),
+    (lambda: Conv2d(True, 3),
+     "Conv2d: expected filters to be an int, 1 or larger. Received: filters=True."),
+    (lambda: Conv2d(8, 3, groups=-2, name="c"),
+     "Conv2d 'c': expected groups to be an int, 1 or larger. Received: groups=-2."),
     (lambda: Conv2d(8, 0), "Conv2d: expected kernel_size to be an int or a pair of ints, 1 or "
                            "larger. Received: kernel_size=0."),
     (lambda: Conv2d(8, 3, stride=0, name="c"),
-     "Conv2d 'c': expected stride to be an int or a pair of ints, 1 or larger. Received: "
-     "stride=0."),
-    (lambda: Conv2d(8, 3, dilation=1.5),
-     "Conv2d: expected dilation to be an int or a pair of ints, 1 or larger. Received: "
-     "dilation=1.5."),
+     "Conv2d 'c': expected stride to be an int or a pair of ints, 1 or larger. "
+     "Received: stride=0."),
+    (lambda: Conv2d(8, 3, dilation=1.5), "Conv2d: expected dilation to be an int or a pair of "
+                                         "ints, 1 or larger. Received: dilation=1.5."),
     (lambda: Conv2d(8, 3, padding="reflect"),
      "Conv2d: expected padding \"valid\", \"half\", \"same\" or \"full\", or ints. Received: "
      "padding='reflect'."),
-    (lambda: Conv2d(8, 3, padding=-1),
-     "Conv2d: expected padding to be an int or a pair of ints or four ints, 0 or larger. Received: "
-     "padding=-1."),
+    (lambda: Conv2d(8, 3, padding=-1), "Conv2d: expected padding to be an int or a pair of ints or "
+                                       "four ints, 0 or larger. Received: padding=-1."),
     (lambda: Conv2d(8, 3, activation="rleu"), f"Conv2d: {NO_ACTIVATION}"),
-    (lambda: Conv2d(8, 3, init="zero"), "Conv2d: expected init to be one of None, zeros, ones, "
-                                        "he_normal, lecun_normal, "
-                                        "glorot_uniform, lecun_uniform, perhaps \"zeros\". "
-                                        "Received: init='zero'."),
+    (lambda: Conv2d(8, 3, init="zero"),
+     "Conv2d: expected init to be one of None, zeros, ones, he_normal, lecun_normal, "
+     "glorot_uniform, lecun_uniform, perhaps \"zeros\". Received: init='zero'."),
     (lambda: Conv2d(8, 3).initialize((784,)), f"Conv2d: {FOR_FLAT}"),
     (lambda: Conv2d(8, 3, groups=2, name="c").initialize((3, 8, 8)),
      "Conv2d 'c': expected groups=2 to divide the channels and the filters. Received: 3 channels, "
      "8 filters."),
     (lambda: Conv2d(7, 3, groups=2).initialize((4, 8, 8)),
-     "Conv2d: expected groups=2 to divide the channels and the filters. Received: 4 channels, 7 "
-     "filters."),
+     "Conv2d: expected groups=2 to divide the channels and the filters. Received: 4 "
+     "channels, 7 filters."),
     (lambda: Conv2d(8, 5, padding=1).initialize((3, 8, 2)),
-     "Conv2d: expected an input at least as large as the window, 5x5. Received: 8x2, padded to "
-     "10x4."),
-    (lambda: TableConv2d([], 3),
-     "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. "
-     "Received: table=[]."),
-    (lambda: TableConv2d(6, 3),
-     "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. "
-     "Received: table=6."),
+     "Conv2d: expected an input at least as large as the window, 5x5. Received: "
+     "8x2, padded to 10x4."),
+    (lambda: TableConv2d([], 3), "TableConv2d: expected table to list, for each filter, the "
+                                 "channels it reads, none twice. Received: table=[]."),
+    (lambda: TableConv2d(6, 3), "TableConv2d: expected table to list, for each filter, the "
+                                "channels it reads, none twice. Received: table=6."),
     (lambda: TableConv2d([[0], []], 3),
      "TableConv2d: expected table to list, for each filter, the channels it reads, none twice. "
      "Received: table=[[0], []]."),
     (lambda: TableConv2d([[0, 1, 0]], 3, name="c3"),
      "TableConv2d 'c3': expected table to list, for each filter, the channels it reads, none "
      "twice. Received: table=[[0, 1, 0]]."),
-    (lambda: TableConv2d([[0, -1]], 3),
-     "TableConv2d: expected a channel of table to be an int, 0 or larger. Received: a channel of "
-     "table=-1."),
-    (lambda: TableConv2d([[0, 1.5]], 3),
-     "TableConv2d: expected a channel of table to be an int, 0 or larger. Received: a channel of "
-     "table=1.5."),
+    (lambda: TableConv2d([[0, -1]], 3), "TableConv2d: expected a channel of table to be an int, 0 "
+                                        "or larger. Received: a channel of table=-1."),
+    (lambda: TableConv2d([[0, 1.5]], 3), "TableConv2d: expected a channel of table to be an int, 0 "
+                                         "or larger. Received: a channel of table=1.5."),
     (lambda: TableConv2d([[0]], 3, stride=(1, 0)),
      "TableConv2d: expected stride to be an int or a pair of ints, 1 or larger. Received: "
      "stride=(1, 0)."),
     (lambda: TableConv2d([[0]], 3, activation="rleu"), f"TableConv2d: {NO_ACTIVATION}"),
-    (lambda: TableConv2d([[0]], 3, init=3), "TableConv2d: expected init to be one of None, zeros, "
-                                            "ones, he_normal, "
-                                            "lecun_normal, glorot_uniform, lecun_uniform. "
-                                            "Received: init=3."),
+    (lambda: TableConv2d([[0]], 3, init=3),
+     "TableConv2d: expected init to be one of None, zeros, ones, he_normal, lecun_normal, "
+     "glorot_uniform, lecun_uniform. Received: init=3."),
     (lambda: TableConv2d([[0]], 3).initialize((784,)), f"TableConv2d: {FOR_FLAT}"),
     (lambda: TableConv2d([[0, 4], [2]], 3).initialize((4, 8, 8)),
      "TableConv2d: expected 5 input channels, as in the table. Received: input shape (4, 8, 8)."),
     (lambda: TableConv2d([[0]], 9).initialize((1, 8, 8)),
-     "TableConv2d: expected an input at least as large as the window, 9x9. Received: 8x8, padded "
-     "to 8x8."),
+     "TableConv2d: expected an input at least as large as the window, 9x9. Received: "
+     "8x8, padded to 8x8."),
 ], ids=lambda value: value[:60] if isinstance(value, str) else "")
 def test_errors(action, text):
     assert error_of(action) == text

@@ -99,7 +99,7 @@ def test_prediction_is_the_identity(backend):
 
 def test_a_dropped_nan_is_zero_and_a_kept_one_stays(backend):
     layer = bound(0.5, backend)
-    y = (backend.to_numpy(layer.forward(backend.asarray(np.full((3, 5, 4, 6), np.nan, np.float32)),
-                                        mode=SAMPLE)))
+    y = backend.to_numpy(
+        layer.forward(backend.asarray(np.full((3, 5, 4, 6), np.nan, np.float32)), mode=SAMPLE))
     keep = dropout_keep(y.shape, 0.5, 0, 0, 0, 0)
     assert np.isnan(y[keep]).all() and not y[~keep].any()

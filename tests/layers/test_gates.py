@@ -82,8 +82,7 @@ def test_rrelu(backend, dtype):
     assert 0.1 < slopes.min() < 0.11 and 0.49 < slopes.max() < 0.5
     assert abs(slopes.mean() - 0.3) < 0.01 and abs(slopes.std() - 0.4 / 12**0.5) < 0.005
     assert_close(slopes, 0.1 + 0.4 * np.random.Philox(key=[0, 0], counter=[0, 0, 0, 0]).random_raw(
-        1000).view("<u4").reshape(
-        50, 40) / 2**32)
+        1000).view("<u4").reshape(50, 40) / 2**32)
     np.testing.assert_allclose(backend.to_numpy(layer.backward(backend.asarray(np.ones_like(x)))),
                                slopes, rtol=1e-6)
     assert_close(forward(layer, x, TRAIN), slopes * x)
@@ -148,11 +147,13 @@ def test_softmax_along_an_axis(backend, axis, temperature, dtype):
     x = 3 * normal(3, 4, 2, 5, dtype=dtype)
     e = np.exp(x.astype(np.float64) / temperature)
     right = e / e.sum(axis=axis, keepdims=True)
-    assert_close(forward(xn.Softmax(axis, temperature).initialize((3, 4, 2), backend=backend,
-                                                                  dtype=dtype), x), right)
+    assert_close(
+        forward(xn.Softmax(axis, temperature).initialize((3, 4, 2), backend=backend, dtype=dtype),
+                x), right)
     if temperature == 1:
-        assert_close(forward(xn.LogSoftmax(axis).initialize((3, 4, 2), backend=backend,
-                                                            dtype=dtype), x), np.log(right))
+        assert_close(
+            forward(xn.LogSoftmax(axis).initialize((3, 4, 2), backend=backend, dtype=dtype), x),
+            np.log(right))
 
 
 @pytest.mark.parametrize("layer", [lambda: xn.LogSoftmax(1), lambda: xn.Softmax(1),
@@ -188,8 +189,8 @@ def test_a_log_softmax_may_stand_below_the_loss():
     """The softmax of a log-softmax is the softmax."""
     x, y = normal(6, 4), [0, 1, 2, 0, 1, 2]
     losses = [xn.Sequential([xn.Linear(3), *more], input_shape=(4,), backend="numpy",
-                            dtype="float64").evaluate(
-        x, y, loss="cross_entropy")["loss"] for more in ([], [xn.Softmax()], [xn.LogSoftmax()])]
+                            dtype="float64").evaluate(x, y, loss="cross_entropy")["loss"]
+              for more in ([], [xn.Softmax()], [xn.LogSoftmax()])]
     assert losses == pytest.approx(3 * losses[:1])
 
 
@@ -231,24 +232,24 @@ def test_a_captured_step_takes_them_all(folder):
 
 
 @pytest.mark.parametrize("make, text", [
-    (lambda: xn.RReLU(-0.1), "RReLU: expected lower to be a number, 0 or larger. Received: "
-                             "lower=-0.1."),
-    (lambda: xn.RReLU(0.5), "RReLU: expected lower to be at most upper. Received: lower=0.5, "
-                            "upper=0.3333333333333333."),
-    (lambda: xn.PReLU(slope="a"), "PReLU: expected slope to be a finite number. Received: "
-                                  "slope='a'."),
-    (lambda: xn.Maxout(0), "Maxout: expected pieces to be an int, 1 or larger. Received: "
-                           "pieces=0."),
+    (lambda: xn.RReLU(-0.1),
+     "RReLU: expected lower to be a number, 0 or larger. Received: lower=-0.1."),
+    (lambda: xn.RReLU(0.5),
+     "RReLU: expected lower to be at most upper. Received: lower=0.5, upper=0.3333333333333333."),
+    (lambda: xn.PReLU(slope="a"),
+     "PReLU: expected slope to be a finite number. Received: slope='a'."),
+    (lambda: xn.Maxout(0),
+     "Maxout: expected pieces to be an int, 1 or larger. Received: pieces=0."),
     (lambda: xn.Maxout(3).initialize((4, 2)),
      "Maxout: expected pieces=3 to divide the channels. Received: input shape (4, 2)."),
-    (lambda: xn.GLU().initialize((5,)), "GLU: expected an even number of channels. Received: input "
-                                        "shape (5,)."),
-    (lambda: xn.Softmax(-1), "Softmax: expected axis to be an int, 0 or larger. Received: "
-                             "axis=-1."),
-    (lambda: xn.Softmax(1).initialize((5,)), "Softmax: expected samples that have an axis 1. "
-                                             "Received: input shape (5,)."),
-    (lambda: xn.Softmax(temperature=0), "Softmax: expected temperature to be a number above 0. "
-                                        "Received: temperature=0."),
+    (lambda: xn.GLU().initialize((5,)),
+     "GLU: expected an even number of channels. Received: input shape (5,)."),
+    (lambda: xn.Softmax(-1),
+     "Softmax: expected axis to be an int, 0 or larger. Received: axis=-1."),
+    (lambda: xn.Softmax(1).initialize((5,)),
+     "Softmax: expected samples that have an axis 1. Received: input shape (5,)."),
+    (lambda: xn.Softmax(temperature=0),
+     "Softmax: expected temperature to be a number above 0. Received: temperature=0."),
     (lambda: xn.LogSoftmax(3).initialize((5, 2, 2)),
      "LogSoftmax: expected samples that have an axis 3. Received: input shape (5, 2, 2)."),
 ])

@@ -167,8 +167,8 @@ def test_the_cache_is_dropped_by_backward(case: LayerCase, backend):
 
 @every_layer
 def test_a_prediction_between_forward_and_backward_changes_nothing(case: LayerCase, backend):
-    inputs, dy = case.inputs("float64"), gradient((*case.layer(backend, "float64").out_shape, 3),
-                                                  "float64")
+    inputs = case.inputs("float64")
+    dy = gradient((*case.layer(backend, "float64").out_shape, 3), "float64")
     outputs, grads = run(case.layer(backend, "float64"), inputs, dy)
     layer = case.layer(backend, "float64")
     y = layer.forward(*map(backend.asarray, inputs), mode=TRAIN)
@@ -277,17 +277,16 @@ def test_update_moves_the_parameters_against_their_gradients(case: LayerCase, ba
 ])
 def test_arrays_that_a_layer_alone_was_not_built_for(x, received):
     layer = xn.Conv2d(4, 3, name="c").initialize((3, 8, 8))
-    with pytest.raises(ValueError, match=r"Conv2d 'c': expected batch-last arrays, \(3, 8, 8, N\) "
-                                         r"of float32. "
-                                         f"Received: {received}"):
+    with pytest.raises(ValueError, match=rf"Conv2d 'c': expected batch-last arrays, \(3, 8, 8, N\) "
+                                         rf"of float32. Received: {received}"):
         layer.forward(x)
 
 
 def test_gradients_and_numbers_of_inputs_that_a_layer_alone_was_not_built_for():
     layer = xn.Conv2d(4, 3, name="c").initialize((3, 8, 8))
     layer.forward(np.zeros((3, 8, 8, 2), np.float32), mode=xn.TRAIN)
-    with pytest.raises(ValueError, match=r"Conv2d 'c': expected batch-last arrays, \(4, 6, 6, N\) "
-                                         r"of float32"):
+    with pytest.raises(ValueError,
+                       match=r"Conv2d 'c': expected batch-last arrays, \(4, 6, 6, N\) of float32"):
         layer.backward(np.zeros((4, 6, 5, 2), np.float32))
     add = xn.Add(name="sum").initialize((3,), (3,))
     with pytest.raises(ValueError, match=r"Add 'sum': expected batch-last arrays, .* and .* "

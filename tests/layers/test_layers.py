@@ -212,10 +212,10 @@ def test_rescale(backend, dtype):
 @pytest.mark.parametrize("make, text", [
     (lambda: xn.Rescale(std=0), "Rescale: expected a std other than 0. Received: std=0."),
     (lambda: xn.Rescale(std=[1, 0]), "Rescale: expected a std other than 0. Received: std=[1, 0]."),
-    (lambda: xn.Rescale("0.5"), "Rescale: expected mean to be a finite number. Received: "
-                                "mean='0.5'."),
-    (lambda: xn.Rescale([None]), "Rescale: expected each of mean to be a finite number. "
-                                 "Received: each of mean=None."),
+    (lambda: xn.Rescale("0.5"),
+     "Rescale: expected mean to be a finite number. Received: mean='0.5'."),
+    (lambda: xn.Rescale([None]),
+     "Rescale: expected each of mean to be a finite number. Received: each of mean=None."),
     (lambda: xn.Sequential([xn.Rescale([1, 2])], input_shape=(3, 4, 4), backend="numpy"),
      "Rescale 'rescale1': expected a mean for each of 3 channels. Received: 2."),
 ])
@@ -234,52 +234,50 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
 
 @pytest.mark.parametrize("action, text", [
     (lambda: xn.Linear(0), "Linear: expected units to be an int, 1 or larger. Received: units=0."),
-    (lambda: xn.Linear(10.0), "Linear: expected units to be an int, 1 or larger. Received: "
-                              "units=10.0."),
-    (lambda: xn.Linear(10, activation="glue"), f"Linear: {NAMED}, perhaps \"gelu\". Received: "
-                                               "activation='glue'."),
-    (lambda: xn.Linear(10, init="normal"), f"Linear: {INIT}, perhaps \"he_normal\". Received: "
-                                           "init='normal'."),
-    (lambda: xn.Linear(10, name="out").initialize((8, 4, 4)), "Linear 'out': expected a vector of "
-                                                              "features per sample; put "
-                                                              "Flatten() before it. Received: "
-                                                              "input shape (8, 4, 4)."),
+    (lambda: xn.Linear(10.0),
+     "Linear: expected units to be an int, 1 or larger. Received: units=10.0."),
+    (lambda: xn.Linear(10, activation="glue"),
+     f"Linear: {NAMED}, perhaps \"gelu\". Received: activation='glue'."),
+    (lambda: xn.Linear(10, init="normal"),
+     f"Linear: {INIT}, perhaps \"he_normal\". Received: init='normal'."),
+    (lambda: xn.Linear(10, name="out").initialize((8, 4, 4)),
+     "Linear 'out': expected a vector of features per sample; put Flatten() before it. Received: "
+     "input shape (8, 4, 4)."),
     (lambda: xn.RBF([]), "RBF: expected codes to be lists of numbers of one length, one for each "
                          "class. Received: codes=[]."),
     (lambda: xn.RBF([[1, 2], [1]]), "RBF: expected codes to be lists of numbers of one length, one "
-                                    "for each class. "
-                                    "Received: codes=[[1, 2], [1]]."),
+                                    "for each class. Received: codes=[[1, 2], [1]]."),
     (lambda: xn.RBF([[1, 2]]).initialize((3,)),
      "RBF: expected 2 features, the length of a code. Received: input shape (3,)."),
     (lambda: xn.RBF([[1, 2]]).initialize((2, 1, 1)),
      "RBF: expected 2 features, the length of a code. Received: input shape (2, 1, 1)."),
-    (lambda: xn.Activation("rleu"), f"Activation: {NAMED}, perhaps \"relu\". Received: "
-                                    "activation='rleu'."),
-    (lambda: xn.Activation(None, name="a"), "Activation 'a': expected the name of an activation. "
-                                            "Received: None."),
-    (lambda: xn.BatchNorm2d(activation="softmax"), f"BatchNorm2d: {NAMED}. Received: "
-                                                   "activation='softmax'."),
-    (lambda: xn.BatchNorm2d(eps=-1e-5), "BatchNorm2d: expected eps to be a number, 0 or larger. "
-                                        "Received: eps=-1e-05."),
-    (lambda: xn.BatchNorm2d(eps=math.nan), "BatchNorm2d: expected eps to be a number, 0 or larger. "
-                                           "Received: eps=nan."),
+    (lambda: xn.Activation("rleu"),
+     f"Activation: {NAMED}, perhaps \"relu\". Received: activation='rleu'."),
+    (lambda: xn.Activation(None, name="a"),
+     "Activation 'a': expected the name of an activation. Received: None."),
+    (lambda: xn.BatchNorm2d(activation="softmax"),
+     f"BatchNorm2d: {NAMED}. Received: activation='softmax'."),
+    (lambda: xn.BatchNorm2d(eps=-1e-5),
+     "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=-1e-05."),
+    (lambda: xn.BatchNorm2d(eps=math.nan),
+     "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=nan."),
     (lambda: xn.BatchNorm2d(momentum="0.9"),
      "BatchNorm2d: expected momentum to be a number, 0 or larger. Received: momentum='0.9'."),
-    (lambda: xn.BatchNorm2d().initialize((10,)), "BatchNorm2d: expected an input of shape "
-                                                 "(channels, height, width) per "
-                                                 "sample. Received: input shape (10,)."),
-    (lambda: xn.Dropout(1), "Dropout: expected p to be a number, 0 or larger, below 1. Received: "
-                            "p=1."),
-    (lambda: xn.Dropout(-0.1), "Dropout: expected p to be a number, 0 or larger, below 1. "
-                               "Received: p=-0.1."),
-    (lambda: xn.Dropout(math.nan), "Dropout: expected p to be a number, 0 or larger, below 1. "
-                                   "Received: p=nan."),
-    (lambda: xn.Dropout(True), "Dropout: expected p to be a number, 0 or larger, below 1. "
-                               "Received: p=True."),
-    (lambda: xn.Dropout("half"), "Dropout: expected p to be a number, 0 or larger, below 1. "
-                                 "Received: p='half'."),
-    (lambda: xn.Add().initialize((3, 4, 4)), "Add: expected two or more inputs of one shape. "
-                                             "Received: [(3, 4, 4)]."),
+    (lambda: xn.BatchNorm2d().initialize((10,)),
+     "BatchNorm2d: expected an input of shape (channels, height, width) per sample. Received: "
+     "input shape (10,)."),
+    (lambda: xn.Dropout(1),
+     "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=1."),
+    (lambda: xn.Dropout(-0.1),
+     "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=-0.1."),
+    (lambda: xn.Dropout(math.nan),
+     "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=nan."),
+    (lambda: xn.Dropout(True),
+     "Dropout: expected p to be a number, 0 or larger, below 1. Received: p=True."),
+    (lambda: xn.Dropout("half"),
+     "Dropout: expected p to be a number, 0 or larger, below 1. Received: p='half'."),
+    (lambda: xn.Add().initialize((3, 4, 4)),
+     "Add: expected two or more inputs of one shape. Received: [(3, 4, 4)]."),
     (lambda: xn.Add().initialize((3, 4, 4), (4, 4, 4)),
      "Add: expected two or more inputs of one shape. Received: [(3, 4, 4), (4, 4, 4)]."),
     (lambda: xn.Concat().initialize((3,)),
@@ -291,15 +289,15 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
      "Concat: expected two or more inputs that differ in their first axis only. Received: [(3,), "
      "(3, 4, 4)]."),
     (lambda: xn.ReLU().initialize(), "ReLU: expected 1 input(s). Received: 0."),
-    (lambda: xn.Conv2d(8, 3, name="c").initialize((3, 8, 8), (3, 8, 8)), "Conv2d 'c': expected 1 "
-                                                                         "input(s). Received: 2."),
+    (lambda: xn.Conv2d(8, 3, name="c").initialize((3, 8, 8), (3, 8, 8)),
+     "Conv2d 'c': expected 1 input(s). Received: 2."),
     (lambda: xn.Conv2d(8, 3).initialize(3, 8, 8), f"Conv2d: {SAMPLE_SHAPE}3."),
     (lambda: xn.Linear(8).initialize((0,)), f"Linear: {SAMPLE_SHAPE}(0,)."),
     (lambda: xn.Linear(8).initialize(()), f"Linear: {SAMPLE_SHAPE}()."),
     (lambda: xn.Linear(8).initialize("8"), f"Linear: {SAMPLE_SHAPE}'8'."),
     (lambda: xn.Linear(8).initialize((8.0,)), f"Linear: {SAMPLE_SHAPE}(8.0,)."),
-    (lambda: xn.Linear(8).initialize((8,), dtype="int32"), "Linear: expected dtype float32 or "
-                                                           "float64. Received: dtype='int32'."),
+    (lambda: xn.Linear(8).initialize((8,), dtype="int32"),
+     "Linear: expected dtype float32 or float64. Received: dtype='int32'."),
 ], ids=lambda value: value[:60] if isinstance(value, str) else "")
 def test_errors(action, text):
     with pytest.raises(ValueError) as error:
@@ -313,8 +311,7 @@ def test_batch_norm_of_a_single_element_per_channel():
     with pytest.raises(ValueError) as error:
         layer.forward(x, mode=TRAIN)
     assert str(error.value) == ("BatchNorm2d 'bn': expected more than one element per channel in "
-                                "training. "
-                                "Received: an array of shape (3, 1, 1, 1).")
+                                "training. Received: an array of shape (3, 1, 1, 1).")
     for mode in (PREDICT, SAMPLE):                      # layers without statistics of the batch
         assert layer.forward(x, mode=mode).shape == x.shape
     assert layer.forward(np.ones((3, 1, 1, 2), np.float32), mode=TRAIN).shape == (3, 1, 1, 2)
@@ -330,14 +327,13 @@ def test_an_unknown_mode():
 
 def test_calling_a_layer_with_arrays():
     layer = xn.Linear(3, name="out")
-    for inputs, received in ((np.ones((2, 4)),),
-                             "ndarray"), ((), "nothing"), ((xn.Input((4,)), 5), "Node, int"):
+    for inputs, received in (((np.ones((2, 4)),), "ndarray"), ((), "nothing"),
+                             ((xn.Input((4,)), 5), "Node, int")):
         with pytest.raises(TypeError) as error:
             layer(*inputs)
-        assert str(error.value) == ("Linear 'out': expected symbolic inputs, from Input(...) or "
-                                    "another layer. Received: "
-                                    f"{received}. To compute with arrays, call a network, or the "
-                                    "layer's forward.")
+        assert str(error.value) == (f"Linear 'out': expected symbolic inputs, from Input(...) or "
+                                    f"another layer. Received: {received}. To compute with arrays, "
+                                    f"call a network, or the layer's forward.")
 
 
 @pytest.mark.parametrize("method", ["build", "forward", "backward"])

@@ -93,11 +93,9 @@ def test_brightness_normalisation_across_all_maps(C, backend):
 
 
 @pytest.mark.parametrize("argument, value, expected", [
-    ("size", 0, "size to be an int, 1 or larger"), ("alpha", -1, "alpha to be a number, 0 or "
-                                                                 "larger"),
-    ("beta", "x", "beta to be a number"), ("k", 0, r"k to be a number above 0\. Received: "
-                                                   r"k=0"), ("k", -1, "k to be a"),
-])
+    ("size", 0, "size to be an int, 1 or larger"),
+    ("alpha", -1, "alpha to be a number, 0 or larger"), ("beta", "x", "beta to be a number"),
+    ("k", 0, r"k to be a number above 0\. Received: k=0"), ("k", -1, "k to be a")])
 def test_response_norm_errors(argument, value, expected):
     with pytest.raises(ValueError, match=rf"LocalResponseNorm 'n': expected {expected}"):
         xn.LocalResponseNorm(**{argument: value}, name="n")
@@ -107,8 +105,8 @@ def test_response_norm_errors(argument, value, expected):
 
 def weights(size, sigma):
     around = range(-(size // 2), size // 2 + 1)
-    g = ({(i, j): math.exp(-(i * i + j * j) / (2 * sigma * sigma))
-          for i, j in itertools.product(around, around)})
+    g = {(i, j): math.exp(-(i * i + j * j) / (2 * sigma * sigma))
+         for i, j in itertools.product(around, around)}
     return {at: value / sum(g.values()) for at, value in g.items()}
 
 

@@ -56,8 +56,8 @@ def test_a_zero_in_a_product_does_not_take_the_others_gradients_away(plain_backe
 def test_the_gradient_goes_to_the_one_that_won(plain_backend, name, wins):
     """Of equal elements to the first, of NaNs to the first NaN, and always to exactly one."""
     nan = math.nan
-    xs = ([np.array([row]).T for row in ([3.0, 1, 1, 2, 1, nan], [2.0, 4, 4, 2, nan, nan],
-                                         [2.5, 2, 5, 2, 3, 0])])
+    xs = [np.array([row]).T
+          for row in ([3.0, 1, 1, 2, 1, nan], [2.0, 4, 4, 2, nan, nan], [2.5, 2, 5, 2, 3, 0])]
     layer = getattr(xn, name)().initialize((6,), (6,), (6,), backend=plain_backend, dtype="float64")
     dxs = run(layer, xs, np.arange(1.0, 7)[:, None])
     for i, winner in enumerate(wins):
@@ -162,8 +162,8 @@ def test_a_shuffle_lets_every_group_see_every_channel(plain_backend):
     for shuffle, sees in ((xn.ChannelShuffle(1), 4), (xn.ChannelShuffle(2), 8)):
         net = xn.Sequential([xn.Conv2d(8, 1, groups=2), shuffle, xn.Conv2d(8, 1, groups=2)],
                             input_shape=(8, 1, 1), backend=plain_backend, dtype="float64")
-        at = [net.predict(np.zeros((1, 8, 1, 1)))] + [net.predict(np.eye(8)[c].reshape(1, 8, 1, 1))
-                                                      for c in range(8)]
+        at = [net.predict(np.zeros((1, 8, 1, 1)))] + [
+            net.predict(np.eye(8)[c].reshape(1, 8, 1, 1)) for c in range(8)]
         assert sum(bool(y[0, 0] != at[0][0, 0]) for y in at[1:]) == sees
 
 
@@ -188,16 +188,16 @@ def test_settings_survive_json():
 @pytest.mark.parametrize("make, text", [
     (lambda: xn.Add(activation="rely"),
      r'Add: expected activation .*, perhaps "relu"\. Received: activation=\'rely\''),
-    (lambda: xn.Multiply().initialize((3,)), r"Multiply: expected two or more inputs of one "
-                                             r"shape\. Received: \[\(3,\)\]"),
-    (lambda: xn.Maximum(name="m").initialize((3,), (4,)), r"Maximum 'm': expected two or more "
-                                                          r"inputs of one shape\. Received: "),
-    (lambda: xn.Subtract().initialize((3,), (4,)), r"Subtract: expected two or more inputs of one "
-                                                   r"shape"),
-    (lambda: xn.Subtract().initialize((3,), (3,), (3,)), r"Subtract: expected 2 input\(s\)\. "
-                                                         r"Received: 3"),
-    (lambda: xn.Reshape((2, -1, -1)), r"Reshape: expected shape to be ints, 1 or larger, of which "
-                                      r"one may be -1"),
+    (lambda: xn.Multiply().initialize((3,)),
+     r"Multiply: expected two or more inputs of one shape\. Received: \[\(3,\)\]"),
+    (lambda: xn.Maximum(name="m").initialize((3,), (4,)),
+     r"Maximum 'm': expected two or more inputs of one shape\. Received: "),
+    (lambda: xn.Subtract().initialize((3,), (4,)),
+     r"Subtract: expected two or more inputs of one shape"),
+    (lambda: xn.Subtract().initialize((3,), (3,), (3,)),
+     r"Subtract: expected 2 input\(s\)\. Received: 3"),
+    (lambda: xn.Reshape((2, -1, -1)),
+     r"Reshape: expected shape to be ints, 1 or larger, of which one may be -1"),
     (lambda: xn.Reshape((2, 0)), r"Reshape: expected shape to be ints.*shape=\(2, 0\)"),
     (lambda: xn.Reshape(24), r"Reshape: expected shape to be ints.*shape=24"),
     (lambda: xn.Reshape((5, -1)).initialize((2, 3, 4)),
@@ -205,10 +205,10 @@ def test_settings_survive_json():
      r"\(2, 3, 4\)"),
     (lambda: xn.Permute((1, 2)), r"Permute: expected axes to be 0, 1, \.\.\. in some order, each "
                                  r"once\. Received: axes=\(1, 2\)"),
-    (lambda: xn.Permute((1, 0)).initialize((2, 3, 4)), r"Permute: expected an input of 2 axes, as "
-                                                       r"many as in axes=\(1, 0\)"),
-    (lambda: xn.ChannelShuffle(4).initialize((6, 2, 2)), r"ChannelShuffle: expected groups=4 to "
-                                                         r"divide the channels"),
+    (lambda: xn.Permute((1, 0)).initialize((2, 3, 4)),
+     r"Permute: expected an input of 2 axes, as many as in axes=\(1, 0\)"),
+    (lambda: xn.ChannelShuffle(4).initialize((6, 2, 2)),
+     r"ChannelShuffle: expected groups=4 to divide the channels"),
     (lambda: xn.ChannelShuffle(0), r"ChannelShuffle: expected groups to be an int, 1 or larger"),
 ])
 def test_errors(make, text):

@@ -43,8 +43,8 @@ def of_groups(x, groups, eps, centred=True):
     y = np.zeros(x.shape)
     for n in range(x.shape[-1]):
         runs = x[..., n].astype(np.float64).reshape(groups, -1)
-        y[..., n] = (np.array([standardised(list(run), eps, centred) for run in runs]).reshape(
-            x.shape[:-1]))
+        y[..., n] = np.array([standardised(list(run), eps, centred) for run in runs]).reshape(
+            x.shape[:-1])
     return y
 
 
@@ -72,8 +72,8 @@ def test_layer_norm_from_an_axis_on(backend, make, axis):
     layer = stand_alone(make(axis=axis, eps=0.1), shape, backend=backend, dtype="float64")
     x = 2 + normal((*shape, 5))
     assert layer.gamma.shape == shape[axis:]
-    scaled = (backend.to_numpy(layer.gamma.data)[..., None] * of_groups(x, math.prod(shape[:axis]),
-                                                                        0.1, make is xn.LayerNorm))
+    scaled = backend.to_numpy(layer.gamma.data)[..., None] * of_groups(
+        x, math.prod(shape[:axis]), 0.1, make is xn.LayerNorm)
     assert_close(forward(layer, x),
                  scaled + (backend.to_numpy(layer.beta.data)[..., None] if layer.beta else 0))
 
@@ -188,8 +188,8 @@ def test_normalising_zeros_and_large_values(backend, dtype):
 @pytest.mark.parametrize("p", [1, 2, 3.5])
 @pytest.mark.parametrize("axis", [0, -2, None])
 def test_gradients_of_lp_normalize(backend, p, axis):
-    away = (np.random.default_rng(1).choice([-1, 1], (3, 4, 2, 3)) * np.random.default_rng(
-        2).uniform(0.2, 1, (3, 4, 2, 3)))
+    away = (np.random.default_rng(1).choice([-1, 1], (3, 4, 2, 3))
+            * np.random.default_rng(2).uniform(0.2, 1, (3, 4, 2, 3)))
     check_gradients(xn.LpNormalize(p, axis=axis), (3, 4, 2), inputs=(away,), backend=backend)
 
 
@@ -260,8 +260,8 @@ def test_a_frozen_batch_norm_predicts_in_training_too(backend, activation):
             value += sign * h * direction
             moved.append((forward(layer, x, TRAIN) * dy).sum())
             value -= sign * h * direction
-        assert (moved[0] - moved[1]) / (2 * h) == pytest.approx((gradient * direction).sum(),
-                                                                rel=1e-6)
+        assert (moved[0] - moved[1]) / (2 * h) == pytest.approx(
+            (gradient * direction).sum(), rel=1e-6)
 
 
 def test_a_frozen_batch_norm_trains_on_batches_of_one():
@@ -277,42 +277,41 @@ def test_a_frozen_batch_norm_trains_on_batches_of_one():
 # --- errors ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("action, text", [
-    (lambda: xn.LayerNorm(eps=-1), "LayerNorm: expected eps to be a number, 0 or larger. Received: "
-                                   "eps=-1."),
-    (lambda: xn.LayerNorm(axis=-1), "LayerNorm: expected axis to be an int, 0 or larger. Received: "
-                                    "axis=-1."),
+    (lambda: xn.LayerNorm(eps=-1),
+     "LayerNorm: expected eps to be a number, 0 or larger. Received: eps=-1."),
+    (lambda: xn.LayerNorm(axis=-1),
+     "LayerNorm: expected axis to be an int, 0 or larger. Received: axis=-1."),
     (lambda: xn.LayerNorm(axis=3).initialize((2, 3, 4)),
      "LayerNorm: expected an axis of a sample of shape (2, 3, 4). Received: axis=3."),
-    (lambda: xn.LayerNorm(axis=2).initialize((2, 3, 1)), "LayerNorm: expected more than one "
-                                                         "element to normalise together, or "
-                                                         "all of them become 0. Received: input "
-                                                         "shape (2, 3, 1)."),
-    (lambda: xn.InstanceNorm2d(name="i").initialize((2, 1, 1)), "InstanceNorm2d 'i': expected more "
-                                                                "than one element to "),
-    (lambda: xn.InstanceNorm2d().initialize((8,)), "InstanceNorm2d: expected an input of shape "
-                                                   "(channels, height, width)"),
-    (lambda: xn.RMSNorm(eps="small"), "RMSNorm: expected eps to be a number, 0 or larger. "
-                                      "Received: eps='small'."),
-    (lambda: xn.GroupNorm(0), "GroupNorm: expected groups to be an int, 1 or larger. Received: "
-                              "groups=0."),
+    (lambda: xn.LayerNorm(axis=2).initialize((2, 3, 1)),
+     "LayerNorm: expected more than one element to normalise together, or all of them become 0. "
+     "Received: input shape (2, 3, 1)."),
+    (lambda: xn.InstanceNorm2d(name="i").initialize((2, 1, 1)),
+     "InstanceNorm2d 'i': expected more than one element to "),
+    (lambda: xn.InstanceNorm2d().initialize((8,)),
+     "InstanceNorm2d: expected an input of shape (channels, height, width)"),
+    (lambda: xn.RMSNorm(eps="small"),
+     "RMSNorm: expected eps to be a number, 0 or larger. Received: eps='small'."),
+    (lambda: xn.GroupNorm(0),
+     "GroupNorm: expected groups to be an int, 1 or larger. Received: groups=0."),
     (lambda: xn.GroupNorm(3).initialize((4, 2, 2)),
      "GroupNorm: expected groups=3 to divide the channels. Received: input shape (4, 2, 2)."),
-    (lambda: xn.BatchNorm1d().initialize((3, 4, 4)), "BatchNorm1d: expected an input of shape "
-                                                     "(features) per sample."),
-    (lambda: xn.BatchNorm1d(momentum=-1), "BatchNorm1d: expected momentum to be a number, 0 or "
-                                          "larger. Received: momentum=-1."),
+    (lambda: xn.BatchNorm1d().initialize((3, 4, 4)),
+     "BatchNorm1d: expected an input of shape (features) per sample."),
+    (lambda: xn.BatchNorm1d(momentum=-1),
+     "BatchNorm1d: expected momentum to be a number, 0 or larger. Received: momentum=-1."),
     (lambda: xn.BatchNorm1d(name="b").initialize((3,)).forward(np.ones((3, 1), np.float32),
                                                                mode=TRAIN),
      "BatchNorm1d 'b': expected more than one element per channel in training. Received: an array "
      "of shape (3, 1)."),
-    (lambda: xn.LpNormalize(0.5), "LpNormalize: expected p to be a number, 1 or larger. Received: "
-                                  "p=0.5."),
-    (lambda: xn.L2Norm(eps=0), "L2Norm: expected eps to be a number, 1e-30 or larger. Received: "
-                               "eps=0."),
-    (lambda: xn.L1Norm(axis=1).initialize((5,)), "L1Norm: expected an axis of a sample of shape "
-                                                 "(5,). Received: axis=1."),
-    (lambda: xn.L1Norm(axis=-2).initialize((5,)), "L1Norm: expected axis to be an int, -1 or "
-                                                  "larger. Received: axis=-2."),
+    (lambda: xn.LpNormalize(0.5),
+     "LpNormalize: expected p to be a number, 1 or larger. Received: p=0.5."),
+    (lambda: xn.L2Norm(eps=0),
+     "L2Norm: expected eps to be a number, 1e-30 or larger. Received: eps=0."),
+    (lambda: xn.L1Norm(axis=1).initialize((5,)),
+     "L1Norm: expected an axis of a sample of shape (5,). Received: axis=1."),
+    (lambda: xn.L1Norm(axis=-2).initialize((5,)),
+     "L1Norm: expected axis to be an int, -1 or larger. Received: axis=-2."),
 ], ids=lambda value: value[:40] if isinstance(value, str) else "")
 def test_errors(action, text):
     with pytest.raises(ValueError, match=re.escape(text)):

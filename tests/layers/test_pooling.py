@@ -67,8 +67,8 @@ def test_max_pool2d(backend, drawn, ceil, special, dtype):
 def test_max_pool2d_minus_infinity_in_a_padded_corner(backend):
     """The gradient of a window of -inf goes to the first element of the input in it, not to
     padding."""
-    layer = MaxPool2d(2, stride=2, padding=1).initialize((1, 2, 2), backend=backend,
-                                                         dtype="float32")
+    layer = MaxPool2d(2, stride=2, padding=1).initialize(
+        (1, 2, 2), backend=backend, dtype="float32")
     x = np.full((1, 2, 2, 1), -np.inf, np.float32)
     assert np.isneginf(forward(layer, x, TRAIN)).all()
     dx = layer.backward(backend.asarray(np.arange(1, 5, dtype=np.float32).reshape(1, 2, 2, 1)))
@@ -150,21 +150,19 @@ def test_errors_of_the_kernel(pool, kernel):
     with pytest.raises(ValueError) as error:
         pool(kernel, name="p")
     assert str(error.value) == (f"{pool.__name__} 'p': expected kernel_size to be an int or a pair "
-                                "of ints, 1 or larger. "
-                                f"Received: kernel_size={kernel!r}.")
+                                f"of ints, 1 or larger. Received: kernel_size={kernel!r}.")
 
 
 @pytest.mark.parametrize("pool", [MaxPool2d, AvgPool2d])
 @pytest.mark.parametrize("arguments, text", [
-    ({"stride": 0}, "expected stride to be an int or a pair of ints, 1 or larger. Received: "
-                    "stride=0."),
+    ({"stride": 0},
+     "expected stride to be an int or a pair of ints, 1 or larger. Received: stride=0."),
     ({"padding": 2}, "expected padding smaller than the 2 rows that the window spans, so that no "
-                     "window is wholly in "
-                     "padding. Received: padding=2."),
+                     "window is wholly in padding. Received: padding=2."),
     ({"padding": -1}, "expected padding to be an int or a pair of ints or four ints, 0 or larger. "
                       "Received: padding=-1."),
-    ({"padding": "zeros"}, 'expected padding "valid", "half", "same" or "full", or ints. Received: '
-                           'padding=\'zeros\'.'),
+    ({"padding": "zeros"},
+     'expected padding "valid", "half", "same" or "full", or ints. Received: padding=\'zeros\'.'),
 ])
 def test_errors_of_the_window(pool, arguments, text):
     with pytest.raises(ValueError) as error:
@@ -177,8 +175,7 @@ def test_errors_of_the_input(pool):
     with pytest.raises(ValueError) as error:
         pool(3).initialize((2, 8, 2))
     assert str(error.value) == (f"{pool.__name__}: expected an input at least as large as the "
-                                "window, 3x3. "
-                                "Received: 8x2, padded to 8x2.")
+                                f"window, 3x3. Received: 8x2, padded to 8x2.")
 
 
 @pytest.mark.parametrize("make", [lambda: MaxPool2d(2), lambda: AvgPool2d(2),
@@ -188,8 +185,7 @@ def test_errors_of_the_rank(make):
     with pytest.raises(ValueError) as error:
         layer.initialize((784,))
     assert str(error.value) == (f"{type(layer).__name__}: expected an input of shape (channels, "
-                                "height, width) per sample. "
-                                "Received: input shape (784,).")
+                                f"height, width) per sample. Received: input shape (784,).")
 
 
 @pytest.mark.parametrize("ceil", [False, True])
@@ -197,8 +193,8 @@ def test_a_window_that_sees_only_padding(ceil):
     with pytest.raises(ValueError) as error:
         MaxPool2d(2, stride=1, dilation=4, padding=2, ceil_mode=ceil).initialize((1, 1, 5))
     assert str(error.value) == ("MaxPool2d: expected every window to contain at least one element "
-                                "of the input. Received: "
-                                "1x5 with kernel (2, 2), dilation (4, 4), padding (2, 2, 2, 2).")
+                                "of the input. Received: 1x5 with kernel (2, 2), dilation (4, 4), "
+                                "padding (2, 2, 2, 2).")
 
 
 def test_errors_of_subsampling():
@@ -209,8 +205,8 @@ def test_errors_of_subsampling():
     with pytest.raises(ValueError) as error:
         Subsampling2d(2, init="he")
     assert str(error.value) == ("Subsampling2d: expected init to be one of None, zeros, ones, "
-                                "he_normal, lecun_normal, "
-                                "glorot_uniform, lecun_uniform. Received: init='he'.")
+                                "he_normal, lecun_normal, glorot_uniform, lecun_uniform. Received: "
+                                "init='he'.")
 
 
 def test_gradients_of_overlapping_windows_are_summed(backend):

@@ -26,8 +26,8 @@ def seen_by_windows(x, kernel, stride, padding, dilation=(1, 1), ceil=False):
     """For each output element (c, oy, ox, n): the taps (i, j) of its window with their values, None
     on padding."""
     rows, columns = oracles.windows(x, kernel, stride, padding, dilation, ceil)
-    for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows),
-                                                           enumerate(columns), range(x.shape[3])):
+    for c, (oy, row), (ox, column), n in itertools.product(
+            range(x.shape[0]), enumerate(rows), enumerate(columns), range(x.shape[3])):
         image = x[c, :, :, n]
         yield (c, oy, ox, n), [(i, j, None if at is None else float(image[at]))
                                for i, j, at in oracles.taps(image, row, column, kernel, dilation)]
@@ -94,8 +94,8 @@ def test_lp_pool2d(backend, drawn, ceil, mean, p, dtype):
 
 @pytest.mark.parametrize("p, mean", [(1, False), (1, True), (2, False), (2.5, True), (7, False)])
 def test_gradients_of_lp_pool2d(backend, p, mean):
-    away = (np.random.default_rng(1).choice([-1, 1], (2, 6, 5, 3)) * np.random.default_rng(
-        2).uniform(0.2, 1, (2, 6, 5, 3)))
+    away = (np.random.default_rng(1).choice([-1, 1], (2, 6, 5, 3))
+            * np.random.default_rng(2).uniform(0.2, 1, (2, 6, 5, 3)))
     layer = xn.LpPool2d((3, 2), p, stride=2, padding=1, ceil_mode=True, mean=mean)
     check_gradients(layer, (2, 6, 5), inputs=(away,), backend=backend)
 
@@ -144,8 +144,8 @@ def test_gaussian_pool2d(backend, drawn, ceil, count_include_pad, sigma, dtype):
                    for i, j, _ in seen]
         counted = sum(g for g, (_, _, value) in zip(weights, seen) if count_include_pad
                       or value is not None)
-        expected[at] = (sum(g * value for g, (_, _, value) in zip(weights, seen)
-                            if value is not None) / counted)
+        expected[at] = sum(g * value for g, (_, _, value) in zip(weights, seen)
+                           if value is not None) / counted
     assert_close(y, expected)
 
 
@@ -179,8 +179,8 @@ def of_grid(x, size, function):
     for c, i, j, n in np.ndindex(y.shape):
         rows = range(int(np.floor(i * H / OH)), int(np.ceil((i + 1) * H / OH)))
         columns = range(int(np.floor(j * W / OW)), int(np.ceil((j + 1) * W / OW)))
-        y[c, i, j, n] = (
-            function([float(x[c, row, column, n]) for row in rows for column in columns]))
+        y[c, i, j, n] = function(
+            [float(x[c, row, column, n]) for row in rows for column in columns])
     return y
 
 
@@ -291,14 +291,14 @@ def test_the_summary_of_a_decoder_follows_the_receptive_field():
        st.data(), dtypes)
 def test_skip_sampling2d(backend, stride, shape, data, dtype):
     offset = tuple(data.draw(st.integers(0, s - 1)) for s in stride)
-    layer = (xn.SkipSampling2d(stride, offset=offset).initialize(shape[:3], backend=backend,
-                                                                 dtype=dtype))
+    layer = xn.SkipSampling2d(stride, offset=offset).initialize(
+        shape[:3], backend=backend, dtype=dtype)
     x = normal(shape, dtype)
     y = forward(layer, x, TRAIN)
     dx = backend.to_numpy(layer.backward(backend.asarray(y)))
     for c, h, w, n in np.ndindex(shape):
-        (i, left_i), (j, left_j) = divmod(h - offset[0],
-                                          stride[0]), divmod(w - offset[1], stride[1])
+        (i, left_i), (j, left_j) = divmod(h - offset[0], stride[0]), divmod(
+            w - offset[1], stride[1])
         taken = left_i == left_j == 0 and i >= 0 and j >= 0
         assert dx[c, h, w, n] == (x[c, h, w, n] if taken else 0)
         assert not taken or y[c, i, j, n] == x[c, h, w, n]
@@ -306,9 +306,8 @@ def test_skip_sampling2d(backend, stride, shape, data, dtype):
 
 def test_skipping_behind_a_convolution_is_its_stride(backend):
     x = normal((2, 9, 8, 3))
-    strided, dense = (xn.Conv2d(4, 3, stride=stride).initialize((2, 9, 8), backend=backend,
-                                                                dtype="float64")
-                      for stride in (2, 1))
+    strided, dense = (xn.Conv2d(4, 3, stride=stride).initialize(
+        (2, 9, 8), backend=backend, dtype="float64") for stride in (2, 1))
     dense.W.data[...] = strided.W.data
     skip = xn.SkipSampling2d(2).initialize(dense.out_shape, backend=backend, dtype="float64")
     assert_close(forward(skip, forward(dense, x)), forward(strided, x))
@@ -317,29 +316,28 @@ def test_skipping_behind_a_convolution_is_its_stride(backend):
 # --- errors ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("action, text", [
-    (lambda: xn.LpPool2d(2, 0.5), "LpPool2d: expected p to be a number, 1 or larger. Received: "
-                                  "p=0.5."),
-    (lambda: xn.GaussianPool2d(3, 0), "GaussianPool2d: expected sigma to be a number above 0. "
-                                      "Received: sigma=0."),
-    (lambda: xn.AdaptiveAvgPool2d((2, 0)), "AdaptiveAvgPool2d: expected output_size to be an int "
-                                           "or a pair of ints, 1 or larger. "
-                                           "Received: output_size=(2, 0)."),
-    (lambda: xn.AdaptiveMaxPool2d(None), "AdaptiveMaxPool2d: expected output_size to be an int or "
-                                         "a pair of ints, 1 or larger. "
-                                         "Received: output_size=None."),
+    (lambda: xn.LpPool2d(2, 0.5),
+     "LpPool2d: expected p to be a number, 1 or larger. Received: p=0.5."),
+    (lambda: xn.GaussianPool2d(3, 0),
+     "GaussianPool2d: expected sigma to be a number above 0. Received: sigma=0."),
+    (lambda: xn.AdaptiveAvgPool2d((2, 0)),
+     "AdaptiveAvgPool2d: expected output_size to be an int or a pair of ints, 1 or larger. "
+     "Received: output_size=(2, 0)."),
+    (lambda: xn.AdaptiveMaxPool2d(None),
+     "AdaptiveMaxPool2d: expected output_size to be an int or a pair of ints, 1 or larger. "
+     "Received: output_size=None."),
     (lambda: xn.SkipSampling2d(0), "SkipSampling2d: expected stride to be an int or a pair of "
-                                   "ints, 1 or larger. "
-                                   "Received: stride=0."),
+                                   "ints, 1 or larger. Received: stride=0."),
     (lambda: xn.SkipSampling2d(2, offset=(0, 2)),
      "SkipSampling2d: expected an offset smaller than the stride, 2. Received: offset=(0, 2)."),
     (lambda: xn.SkipSampling2d(3, offset=2).initialize((1, 2, 4)),
-     "SkipSampling2d: expected an input larger than the offset, 2. Received: input shape (1, 2, "
-     "4)."),
-    (lambda: xn.MaxUnpool2d(2).initialize((4, 3, 3), (4, 8, 6)), "MaxUnpool2d: expected a first "
-                                                                 "input of shape (4, 4, 3), which "
-     "pooling the second one gives. Received: (4, 3, 3) and (4, 8, 6)."),
-    (lambda: xn.MaxUnpool2d(2).initialize((4, 3, 3)), "MaxUnpool2d: expected 2 input(s). Received: "
-                                                      "1."),
+     "SkipSampling2d: expected an input larger than the offset, 2. Received: input "
+     "shape (1, 2, 4)."),
+    (lambda: xn.MaxUnpool2d(2).initialize((4, 3, 3), (4, 8, 6)),
+     "MaxUnpool2d: expected a first input of shape (4, 4, 3), which pooling the second one gives. "
+     "Received: (4, 3, 3) and (4, 8, 6)."),
+    (lambda: xn.MaxUnpool2d(2).initialize((4, 3, 3)),
+     "MaxUnpool2d: expected 2 input(s). Received: 1."),
 ], ids=lambda value: value[:40] if isinstance(value, str) else "")
 def test_errors(action, text):
     with pytest.raises(ValueError, match=re.escape(text)):
@@ -350,6 +348,6 @@ def test_errors(action, text):
                                   lambda: xn.AdaptiveMaxPool2d(2),
                                   xn.GlobalMaxPool2d, lambda: xn.SkipSampling2d(2)])
 def test_errors_of_the_rank(make):
-    with pytest.raises(ValueError, match=r"expected an input of shape \(channels, height, width\) "
-                                         r"per sample"):
+    with pytest.raises(ValueError,
+                       match=r"expected an input of shape \(channels, height, width\) per sample"):
         make().initialize((784,))

@@ -46,15 +46,16 @@ def test_spatial_dropout_keeps_or_drops_whole_maps(backend, dtype):
 
 def test_a_dropped_map_of_nans_is_zero(backend):
     layer = bound(0.5, backend, layer=xn.Dropout2d)
-    y = (backend.to_numpy(layer.forward(backend.asarray(np.full((*MAPS, 6), np.nan, np.float32)),
-                                        mode=SAMPLE)))
+    y = backend.to_numpy(
+        layer.forward(backend.asarray(np.full((*MAPS, 6), np.nan, np.float32)), mode=SAMPLE))
     keep = np.broadcast_to(dropout_keep((3, 6), 0.5, 0, 0, 0, 0)[:, None, None, :], y.shape)
     assert np.isnan(y[keep]).all() and not y[~keep].any()
 
 
 def test_spatial_dropout_is_about_maps():
-    with pytest.raises(ValueError, match=r"Dropout2d: expected an input of shape \(channels, "
-                                         r"height, width\).*\(5,\)"):
+    with pytest.raises(
+            ValueError,
+            match=r"Dropout2d: expected an input of shape \(channels, height, width\).*\(5,\)"):
         xn.Dropout2d().initialize((5,))
 
 
@@ -93,8 +94,8 @@ def test_gaussian_noise_has_the_moments_of_dropout(backend, dtype):
     and kurtosis 3."""
     n, p = 100_000, 0.3
     layer = bound(p, backend, layer=xn.GaussianDropout, shape=(100,), dtype=dtype)
-    noise = (backend.to_numpy(layer.forward(backend.asarray(np.ones((100, n // 100), dtype)),
-                                            mode=SAMPLE)).astype(float))
+    noise = backend.to_numpy(
+        layer.forward(backend.asarray(np.ones((100, n // 100), dtype)), mode=SAMPLE)).astype(float)
     z = (noise - 1) / math.sqrt(p / (1 - p))
     assert abs(z.mean()) < 4 * n**-0.5 and abs((z**2).mean() - 1) < 4 * (2 / n) ** 0.5
     assert abs((z**3).mean()) < 4 * (15 / n) ** 0.5 and abs((z**4).mean() - 3) < 4 * (96 / n) ** 0.5
@@ -144,8 +145,8 @@ def test_alpha_dropout_keeps_mean_and_variance(backend):
                          [(None, lambda z: z, lambda y: 1.0),
                           ("tanh", np.tanh, lambda y: 1 - y**2)])
 def test_drop_connect_drops_weights(backend, dtype, activation, f, slope):
-    layer = (xn.DropConnect(4, 0.3, activation=activation).initialize((5,), backend=backend,
-                                                                      dtype=dtype, seed=1))
+    layer = xn.DropConnect(4, 0.3, activation=activation).initialize(
+        (5,), backend=backend, dtype=dtype, seed=1)
     layer.bind(backend, 3, backend.asarray(np.array([7, 0], np.uint64)))
     layer.enter(2)
     x, dy = np.random.default_rng(0).standard_normal((5, 6)).astype(dtype), drawn(dtype, 4, 6)[0]
@@ -174,17 +175,16 @@ def test_gradients_of_drop_connect(backend, settings):
 def test_drop_connect_is_a_linear_layer():
     with pytest.raises(ValueError, match="DropConnect: expected a vector of features per sample"):
         xn.DropConnect(4).initialize(MAPS)
-    assert xn.DropConnect(4, name="d").config() == {"units": 4, "p": 0.5, "bias": True,
-                                                    "activation": None, "init": None,
-                                                    "name": "d"}
+    assert xn.DropConnect(4, name="d").config() == {
+        "units": 4, "p": 0.5, "bias": True, "activation": None, "init": None, "name": "d"}
 
 
 @pytest.mark.parametrize("kind", [xn.Dropout, xn.Dropout2d, xn.GaussianDropout, xn.AlphaDropout,
                                   lambda p: xn.DropConnect(3, p)])
 @pytest.mark.parametrize("p", [1, -0.1, "0.5", None, math.nan])
 def test_refuses_a_wrong_share(kind, p):
-    with pytest.raises(ValueError, match="expected p to be a number, 0 or larger, below 1. "
-                                         "Received: p="):
+    with pytest.raises(ValueError,
+                       match="expected p to be a number, 0 or larger, below 1. Received: p="):
         kind(p)
 
 
@@ -345,9 +345,9 @@ def test_probabilities_of_maps_sum_to_one(backend):
 
 def test_the_loss_is_that_of_the_last_fit():
     net, x = noisy("numpy"), np.random.default_rng(0).standard_normal((8, 5))
-    with pytest.raises(ValueError, match='predict_samples: expected loss, e.g. "cross_entropy", '
-                                         'for a network that was not '
-                                         "trained here. Received: None"):
+    with pytest.raises(ValueError,
+                       match='predict_samples: expected loss, e.g. "cross_entropy", for a network '
+                             'that was not trained here. Received: None'):
         net.predict_samples(x)
     net.fit(x, np.arange(8) % 2, loss="cross_entropy", optimizer=xn.SGD(0.1), verbose=False)
     mean, _ = net.predict_samples(x)
@@ -357,11 +357,11 @@ def test_the_loss_is_that_of_the_last_fit():
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"samples": 0}, "predict_samples: expected samples to be an int, 1 or larger. Received: "
-                     "samples=0"),
+    ({"samples": 0},
+     "predict_samples: expected samples to be an int, 1 or larger. Received: samples=0"),
     ({"samples": 2.0}, "predict_samples: expected samples to be an int"),
-    ({"batch_size": True}, "predict_samples: expected batch_size to be an int, 1 or larger. "
-                           "Received: batch_size=True"),
+    ({"batch_size": True},
+     "predict_samples: expected batch_size to be an int, 1 or larger. Received: batch_size=True"),
 ])
 def test_predict_samples_refuses(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -377,8 +377,9 @@ def test_too_little_memory_is_explained():
                 raise MemoryError
             return super().forward(x, mode)
 
-    with pytest.raises(xn.OutOfMemory, match="predict_samples: expected a batch that "
-                                             "fits.*batch_size=256") as caught:
-        noisy("numpy", layers=[Full(0.5), xn.Linear(2)]).predict_samples(np.ones((300, 5)), 2,
-                                                                         **PLAIN)
+    with pytest.raises(
+            xn.OutOfMemory,
+            match="predict_samples: expected a batch that fits.*batch_size=256") as caught:
+        noisy("numpy", layers=[Full(0.5), xn.Linear(2)]).predict_samples(
+            np.ones((300, 5)), 2, **PLAIN)
     assert caught.value.batch_size == 256

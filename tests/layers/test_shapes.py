@@ -36,8 +36,8 @@ def check_adjoint(layer, x):
     """<Y(x), dy> = <x, dX(dy)> for a linear map, and backward is exactly the transposed matrix."""
     zero = run(layer, 0 * x)
     dy = normal((*layer.out_shape, x.shape[3]), seed=1)
-    assert ((run(layer, x) - zero) * dy).sum() == pytest.approx((x * run(layer, x, dy)).sum(),
-                                                                rel=1e-12)
+    assert ((run(layer, x) - zero) * dy).sum() == pytest.approx(
+        (x * run(layer, x, dy)).sum(), rel=1e-12)
 
 
 # --- borders --------------------------------------------------------------------------------------
@@ -48,10 +48,10 @@ def mirrored(at, size):
     return at
 
 
-SOURCES = {"ReflectionPad2d": mirrored, "ReplicationPad2d": lambda at,
-           size: min(max(at, 0), size - 1),
-           "CircularPad2d": lambda at, size: at % size, "ZeroPad2d": lambda at,
-           size: at if 0 <= at < size else None}
+SOURCES = {"ReflectionPad2d": mirrored,
+           "ReplicationPad2d": lambda at, size: min(max(at, 0), size - 1),
+           "CircularPad2d": lambda at, size: at % size,
+           "ZeroPad2d": lambda at, size: at if 0 <= at < size else None}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -77,8 +77,8 @@ def test_borders(plain_backend, name, padding, dtype):
 
 
 def test_a_border_of_a_number(plain_backend):
-    layer = xn.ConstantPad2d((1, 0), -2.5).initialize((1, 2, 2), backend=plain_backend,
-                                                      dtype="float64")
+    layer = xn.ConstantPad2d((1, 0), -2.5).initialize(
+        (1, 2, 2), backend=plain_backend, dtype="float64")
     x = normal((1, 2, 2, 1))
     y = run(layer, x)
     assert (y[:, [0, 3]] == -2.5).all()
@@ -88,8 +88,7 @@ def test_a_border_of_a_number(plain_backend):
 
 @pytest.mark.parametrize("cropping, rows, columns",
                          [(1, slice(1, 4), slice(1, 5)), ((0, 2), slice(0, 5), slice(2, 4)),
-                                                     ((1, 3, 0, 5), slice(1, 2), slice(0, 1)),
-                          (0, slice(0, 5), slice(0, 6))])
+                          ((1, 3, 0, 5), slice(1, 2), slice(0, 1)), (0, slice(0, 5), slice(0, 6))])
 def test_cropping(plain_backend, cropping, rows, columns):
     layer = xn.Crop2d(cropping).initialize((2, 5, 6), backend=plain_backend, dtype="float64")
     x = normal((2, 5, 6, 3))
@@ -110,8 +109,8 @@ def test_convolution_of_a_zero_border_is_convolution_with_padding(plain_backend)
     inside = stand_alone(xn.Conv2d(3, 3, padding=(1, 2, 0, 1)), (2, 5, 6), backend=plain_backend,
                          dtype="float64")
     outside = stand_alone(xn.Conv2d(3, 3), (2, 8, 7), backend=plain_backend, dtype="float64")
-    border = xn.ZeroPad2d((1, 2, 0, 1)).initialize((2, 5, 6), backend=plain_backend,
-                                                   dtype="float64")
+    border = xn.ZeroPad2d((1, 2, 0, 1)).initialize(
+        (2, 5, 6), backend=plain_backend, dtype="float64")
     assert_close(run(outside, run(border, x)), run(inside, x))
 
 
@@ -122,8 +121,8 @@ def kernel(mode, t):
     t, a = abs(t), -0.75
     if mode == "bilinear":
         return max(0.0, 1 - t)
-    return ((a + 2) * t**3 - (a + 3) * t**2 + 1 if t <= 1 else
-            a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0)
+    return ((a + 2) * t**3 - (a + 3) * t**2 + 1 if t <= 1
+            else a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0)
 
 
 def interpolated(x, scale, mode, align_corners):
@@ -160,8 +159,8 @@ def interpolated(x, scale, mode, align_corners):
 @pytest.mark.parametrize("scale", SCALES, ids=str)
 def test_upsampling(plain_backend, scale, mode, align_corners):
     x = normal((2, 3, 4, 2))
-    layer = (xn.Upsample2d(scale, mode, align_corners).initialize((2, 3, 4), backend=plain_backend,
-                                                                  dtype="float64"))
+    layer = xn.Upsample2d(scale, mode, align_corners).initialize(
+        (2, 3, 4), backend=plain_backend, dtype="float64")
     expected = interpolated(x, scale, mode, align_corners)
     assert layer.out_shape == expected.shape[:3]
     assert_close(run(layer, x), expected)
@@ -246,9 +245,8 @@ def test_a_shuffled_convolution_is_a_transposed_one(plain_backend):
     """Shi et al. 2016: r^2 filters and a shuffle do what a transposed convolution of stride r
     does."""
     x = normal((3, 5, 4, 2))
-    up = (xn.ConvTranspose2d(1, 2, stride=2,
-                             bias=False).initialize((3, 5, 4), backend=plain_backend,
-                                                    dtype="float64"))
+    up = xn.ConvTranspose2d(1, 2, stride=2, bias=False).initialize(
+        (3, 5, 4), backend=plain_backend, dtype="float64")
     conv = xn.Conv2d(4, 1, bias=False).initialize((3, 5, 4), backend=plain_backend, dtype="float64")
     shuffle = xn.PixelShuffle(2).initialize((4, 5, 4), backend=plain_backend, dtype="float64")
     W = plain_backend.to_numpy(up.W.data)                                 # (3, 1, 2, 2)
@@ -296,13 +294,12 @@ def test_receptive_fields():
 
 @pytest.mark.parametrize("make, text", [
     (lambda: xn.ZeroPad2d(-1), r"ZeroPad2d: expected padding to be an int or a pair of ints or "
-                               r"four ints, 0 or larger\. "
-                               r"Received: padding=-1"),
-    (lambda: xn.ReflectionPad2d((1, 2, 3)), r"ReflectionPad2d: expected padding to be .* Received: "
-                                            r"padding=\(1, 2, 3\)"),
+                               r"four ints, 0 or larger\. Received: padding=-1"),
+    (lambda: xn.ReflectionPad2d((1, 2, 3)),
+     r"ReflectionPad2d: expected padding to be .* Received: padding=\(1, 2, 3\)"),
     (lambda: xn.ConstantPad2d(1, "zero"), r"ConstantPad2d: expected value to be a finite number"),
-    (lambda: xn.ZeroPad2d(1).initialize((7,)), r"ZeroPad2d: expected an input of shape \(channels, "
-                                               r"height, width\)"),
+    (lambda: xn.ZeroPad2d(1).initialize((7,)),
+     r"ZeroPad2d: expected an input of shape \(channels, height, width\)"),
     (lambda: xn.ReflectionPad2d((0, 4), name="edge").initialize((1, 5, 4)),
      r"ReflectionPad2d 'edge': expected padding of at most 4 rows and 3 columns\. Received: "
      r"padding=\(0, 4\) for an input"),
@@ -316,15 +313,14 @@ def test_receptive_fields():
     (lambda: xn.Crop2d(1).initialize((7,)), r"Crop2d: expected an input of shape"),
     (lambda: xn.Upsample2d(0), r"Upsample2d: expected scale_factor to be a number, 1e-06 or "
                                r"larger\. Received: scale_factor=0"),
-    (lambda: xn.Upsample2d(), r"Upsample2d: expected either scale_factor or size\. Received: "
-                              r"scale_factor=None, size=None"),
-    (lambda: xn.Upsample2d(2, size=4), r"Upsample2d: expected either scale_factor or size\. "
-                                       r"Received: scale_factor=2, size=4"),
-    (lambda: xn.Upsample2d(size=0), r"Upsample2d: expected size to be an int or a pair of ints, 1 "
-                                    r"or larger"),
-    (lambda: xn.Upsample2d((2, 2, 2)),
-     r"Upsample2d: expected scale_factor to be a number or a pair \(rows, columns\)\. Received: "
-     r"scale_factor="),
+    (lambda: xn.Upsample2d(),
+     r"Upsample2d: expected either scale_factor or size\. Received: scale_factor=None, size=None"),
+    (lambda: xn.Upsample2d(2, size=4),
+     r"Upsample2d: expected either scale_factor or size\. Received: scale_factor=2, size=4"),
+    (lambda: xn.Upsample2d(size=0),
+     r"Upsample2d: expected size to be an int or a pair of ints, 1 or larger"),
+    (lambda: xn.Upsample2d((2, 2, 2)), r"Upsample2d: expected scale_factor to be a number or a "
+                                       r"pair \(rows, columns\)\. Received: scale_factor="),
     (lambda: xn.Upsample2d(2, "linear"),
      r"Upsample2d: expected mode to be 'nearest', .* Received: mode='linear'"),
     (lambda: xn.Upsample2d(2, align_corners=True), r"Received: mode='nearest', align_corners=True"),
@@ -333,14 +329,12 @@ def test_receptive_fields():
     (lambda: xn.Upsample2d(2).initialize((7,)), r"Upsample2d: expected an input of shape"),
     (lambda: xn.PixelShuffle(0), r"PixelShuffle: expected upscale_factor to be an int, 1 or "
                                  r"larger\. Received: upscale_factor=0"),
-    (lambda: xn.PixelShuffle(2, "CDR"), r"PixelShuffle: expected order to be 'CRD' or 'DCR'\. "
-                                        r"Received: order='CDR'"),
-    (lambda: xn.PixelShuffle(2).initialize((6, 2, 2)), r"PixelShuffle: expected a number of "
-                                                       r"channels that upscale_factor\^2 = 4 "
-                                                       r"divides"),
-    (lambda: xn.PixelUnshuffle(2).initialize((6, 2, 3)), r"expected a height and a width that "
-                                                         r"downscale_factor = 2 divides\. "
-                                                         r"Received: input"),
+    (lambda: xn.PixelShuffle(2, "CDR"),
+     r"PixelShuffle: expected order to be 'CRD' or 'DCR'\. Received: order='CDR'"),
+    (lambda: xn.PixelShuffle(2).initialize((6, 2, 2)),
+     r"PixelShuffle: expected a number of channels that upscale_factor\^2 = 4 divides"),
+    (lambda: xn.PixelUnshuffle(2).initialize((6, 2, 3)),
+     r"expected a height and a width that downscale_factor = 2 divides\. Received: input"),
 ])
 def test_errors(make, text):
     with pytest.raises(ValueError, match=text):

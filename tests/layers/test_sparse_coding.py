@@ -25,8 +25,8 @@ def normal(shape, dtype="float64", seed=0):
 
 
 def layer_for(backend, shape=SHAPE, dtype="float64", maps=MAPS, kernel=KERNEL, **settings):
-    return (xn.DeconvolutionalNetwork2d(maps, kernel, **settings).initialize(shape, backend=backend,
-                                                                             dtype=dtype, seed=1))
+    return xn.DeconvolutionalNetwork2d(maps, kernel, **settings).initialize(
+        shape, backend=backend, dtype=dtype, seed=1)
 
 
 def filters_of(layer):
@@ -112,9 +112,8 @@ def matrix(f, out=OUT):
 
 def total_cost(y, z, f, lam, p):
     residual = painted(z, f) - y
-    return np.array([lam / 2 * sum(float(r) ** 2 for r in residual[..., n].flat) + sum(
-        abs(float(v)) ** p for v in z[..., n].flat)
-                     for n in range(y.shape[-1])])
+    return np.array([lam / 2 * sum(float(r) ** 2 for r in residual[..., n].flat)
+                     + sum(abs(float(v)) ** p for v in z[..., n].flat) for n in range(y.shape[-1])])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -188,9 +187,8 @@ def test_inference_is_the_algorithm_on_dense_matrices(backend, p):
 def test_the_convex_cost_comes_near_its_minimum(backend):
     """p = 1, against 20,000 steps of proximal gradient descent on the dense problem."""
     lam, y = 3.0, 2 * normal((*SHAPE, 1))
-    layer = (layer_for(backend, lam=lam,
-                       betas=np.repeat([4.0, 16.0, 64.0, 256.0, 1024.0], 40).tolist(),
-                       iterations=10))
+    layer = layer_for(backend, lam=lam,
+                      betas=np.repeat([4.0, 16.0, 64.0, 256.0, 1024.0], 40).tolist(), iterations=10)
     F, target = matrix(filters_of(layer)), y.ravel()
     x, step = np.zeros(F.shape[1]), 1 / (lam * np.linalg.norm(F, 2) ** 2)
     for _ in range(20000):
@@ -246,8 +244,8 @@ def test_filter_gradient(backend):
             moved[at] += sign * h
             costs.append(total_cost(y, z, moved, 3.0, 1.0).sum())
         numeric = (costs[0] - costs[1]) / (2 * h)
-        assert (gradient[at] == (pytest.approx(numeric, rel=1e-6, abs=1e-6)
-                                 if layer.connectivity[at[0]][at[1]] else 0))
+        assert gradient[at] == (pytest.approx(numeric, rel=1e-6, abs=1e-6)
+                                if layer.connectivity[at[0]][at[1]] else 0)
 
 
 @pytest.mark.parametrize("p", [1.0, 0.8])
@@ -342,8 +340,8 @@ def test_in_a_network(tmp_path):
     net.save(tmp_path / "net.safetensors")
     again = xn.load(tmp_path / "net.safetensors", backend="numpy")
     np.testing.assert_array_equal(again.predict(x), net.predict(x))
-    assert (json.loads(json.dumps(net.layers[0].config()))
-            == again.layers[0].config() | {"kernel_size": list(KERNEL)})
+    assert (json.loads(json.dumps(net.layers[0].config())) == again.layers[0].config()
+            | {"kernel_size": list(KERNEL)})
 
 
 def test_a_gradient_is_made_only_where_it_is_read(backend):
@@ -369,27 +367,25 @@ def test_the_example(tmp_path):
              for part in out.split("p = ")[1:]]
     # two epochs of 6 betas, z and x, and 2 filter steps
     assert [len(column) for column in costs] == [28, 28]
-    assert (all(later <= earlier for column in costs
-                for earlier, later in itertools.pairwise(column)))
+    assert all(later <= earlier for column in costs
+               for earlier, later in itertools.pairwise(column))
     assert (tmp_path / "filters.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("settings, expected", [
     (dict(maps=0), "maps to be an int, 1 or larger"), (dict(p=0), "p to be a number above 0"),
-    (dict(p=1.5), "p to be at most 1"),
-    (dict(lam=0), "lam to be a number above 0"), (dict(lam="x"), "lam to be a number"),
-    (dict(betas=[]), "betas to be a list of numbers"), (dict(betas="12"), "betas to be a list of "
-                                                                          "numbers"),
+    (dict(p=1.5), "p to be at most 1"), (dict(lam=0), "lam to be a number above 0"),
+    (dict(lam="x"), "lam to be a number"), (dict(betas=[]), "betas to be a list of numbers"),
+    (dict(betas="12"), "betas to be a list of numbers"),
     (dict(betas=[1, 0]), "each of betas to be a number above 0"),
-    (dict(betas=[2, 1]), "betas that do not fall"), (dict(iterations=0), "iterations to be an int, "
-                                                                         "1 or larger"),
+    (dict(betas=[2, 1]), "betas that do not fall"),
+    (dict(iterations=0), "iterations to be an int, 1 or larger"),
     (dict(connectivity=[[1, 1]]), "connectivity to have 3 rows of zeros and ones"),
-    (dict(connectivity=[[1, 0], [0, 0], [1, 1]]), "connectivity to have 3 rows of zeros and ones, "
-                                                  "at least a one in each"),
+    (dict(connectivity=[[1, 0], [0, 0], [1, 1]]),
+     "connectivity to have 3 rows of zeros and ones, at least a one in each"),
     (dict(connectivity=[[1, 0], [1, 2], [1, 1]]), "connectivity to have 3 rows of zeros and ones"),
     (dict(connectivity=[[1, 0], [1], [1, 1]]), "connectivity to have 3 rows of zeros and ones"),
-    (dict(connectivity="110"), "connectivity to have 3 rows of zeros and ones"),
-], ids=str)
+    (dict(connectivity="110"), "connectivity to have 3 rows of zeros and ones")], ids=str)
 def test_constructor_errors(settings, expected):
     with pytest.raises(ValueError, match=rf"DeconvolutionalNetwork2d 'd': expected {expected}"):
         xn.DeconvolutionalNetwork2d(**{"maps": 3, "kernel_size": 3, "name": "d", **settings})
@@ -397,15 +393,15 @@ def test_constructor_errors(settings, expected):
 
 def test_errors():
     who = "DeconvolutionalNetwork2d 'd': expected"
-    with pytest.raises(ValueError, match=f"{who} 2 columns of connectivity, one for each channel. "
-                                         "Received: 3"):
+    with pytest.raises(ValueError,
+                       match=f"{who} 2 columns of connectivity, one for each channel. Received: 3"):
         xn.DeconvolutionalNetwork2d(1, 3, connectivity=[[1, 1, 1]], name="d").initialize((2, 5, 5))
     with pytest.raises(ValueError, match=f"{who} to be in a network before learn"):
         xn.DeconvolutionalNetwork2d(1, 3, name="d").learn(np.zeros((1, 2, 5, 5)))
     layer = xn.DeconvolutionalNetwork2d(1, 3, name="d").initialize((2, 5, 5))
     for wrong in (np.zeros((1, 2, 5, 4)), np.zeros((2, 5, 5)), np.zeros((0, 2, 5, 5))):
-        with pytest.raises(ValueError, match=rf"{who} images of shape \(S, 2, 5, 5\)\. Received: "
-                                             rf"shape"):
+        with pytest.raises(ValueError,
+                           match=rf"{who} images of shape \(S, 2, 5, 5\)\. Received: shape"):
             layer.learn(wrong)
     with pytest.raises(ValueError, match=f"{who} epochs to be an int"):
         layer.learn(np.zeros((1, 2, 5, 5)), 0)

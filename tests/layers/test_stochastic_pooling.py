@@ -99,6 +99,7 @@ def test_each_step_draws_anew_and_predictions_do_not_draw():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"StochasticPool2d: expected kernel_size to be an int or "
-                                         r"a pair of ints"):
+    with pytest.raises(
+            ValueError,
+            match=r"StochasticPool2d: expected kernel_size to be an int or a pair of ints"):
         xn.StochasticPool2d(0)

@@ -17,8 +17,8 @@ class Cube(Layer):
         self.wrong = wrong
 
     def build(self, in_shape):
-        self.w = self.parameter("w", in_shape, lambda rng, shape, fan_in,
-                                fan_out: rng.standard_normal(shape))
+        self.w = self.parameter("w", in_shape,
+                                lambda rng, shape, fan_in, fan_out: rng.standard_normal(shape))
         self.b = self.parameter("b", in_shape, lambda rng, shape, fan_in, fan_out: np.zeros(shape))
         return in_shape
 
@@ -53,29 +53,26 @@ def test_the_error_of_a_right_gradient_is_returned():
 
 @pytest.mark.parametrize("wrong", ["factor", "sign", "element", "weight", "bias", "nan"])
 def test_a_wrong_gradient_is_found(wrong):
-    with pytest.raises(AssertionError, match=r"^check_gradients: Cube 'layer': expected a "
-                                             r"directional derivative "):
+    with pytest.raises(AssertionError,
+                       match=r"^check_gradients: Cube 'layer': expected a directional derivative "):
         check_gradients(Cube(wrong), (4,))
 
 
 def test_the_message_has_both_derivatives():
     with pytest.raises(AssertionError, match=r"expected a directional derivative of -?\d.*, from "
-                                             r"finite differences\. "
-                                             r"Received: -?\d.* from backward, a relative error of "
-                                             r"\d\.\de[+-]\d\d\.$"):
+                                             r"finite differences\. Received: -?\d.* from "
+                                             r"backward, a relative error of \d\.\de[+-]\d\d\.$"):
         check_gradients(Cube("sign"), (4,))
 
 
-@pytest.mark.parametrize("wrong, shapes",
-                         [("shape", "[(4, 1), (4,), (4,)]"), ("count", "[(4, 3), (4, 3), (4,), "
-                                                                       "(4,)]"),
+@pytest.mark.parametrize("wrong, shapes", [("shape", "[(4, 1), (4,), (4,)]"),
+                                           ("count", "[(4, 3), (4, 3), (4,), (4,)]"),
                                            ("none", "[(), (4,), (4,)]")])
 def test_a_gradient_of_another_shape_is_found(wrong, shapes):
     with pytest.raises(AssertionError) as error:
         check_gradients(Cube(wrong), (4,))
-    assert str(error.value) == ("check_gradients: Cube 'layer': expected gradients of shapes [(4, "
-                                "3), (4,), (4,)]. "
-                                f"Received: {shapes}.")
+    assert str(error.value) == (f"check_gradients: Cube 'layer': expected gradients of shapes [(4, "
+                                f"3), (4,), (4,)]. Received: {shapes}.")
 
 
 def test_the_tolerance_decides():

@@ -42,8 +42,8 @@ def test_its_columns_are_answers_to_single_pixels(options):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_flipped_it_is_the_true_convolution(options, plain_backend):
-    layer = (TrueConv2d(3, (3, 2), bias=False,
-                        **options).initialize((2, 5, 6), backend=plain_backend, dtype="float64"))
+    layer = TrueConv2d(3, (3, 2), bias=False, **options).initialize(
+        (2, 5, 6), backend=plain_backend, dtype="float64")
     x = normal(2, 5, 6)
     y = plain_backend.to_numpy(layer.forward(plain_backend.asarray(x[..., None]), mode=TRAIN))
     T = F.toeplitz(plain_backend.to_numpy(layer.W.data), (2, 5, 6), flip=True, **options)
@@ -80,10 +80,10 @@ def test_it_is_doubly_block_toeplitz():
 @pytest.mark.parametrize("W, shape, text", [
     ((3, 3), (1, 5, 5), r"Received: W of shape \(3, 3\), shape \(1, 5, 5\)"),
     ((2, 3, 3, 3), (2, 5, 5), r"Received: W of shape \(2, 3, 3, 3\), shape \(2, 5, 5\)"),
-    ((9,), (5, 5), r"expected W \(KH, KW\) and shape \(H, W\), or W \(F, C, KH, KW\) and shape "
-                   r"\(C, H, W\)"),
-    ((3, 3), (2, 2), r"toeplitz: expected an input at least as large as the window, 3x3\. "
-                     r"Received: 2x2"),
+    ((9,), (5, 5),
+     r"expected W \(KH, KW\) and shape \(H, W\), or W \(F, C, KH, KW\) and shape \(C, H, W\)"),
+    ((3, 3), (2, 2),
+     r"toeplitz: expected an input at least as large as the window, 3x3\. Received: 2x2"),
 ])
 def test_errors(W, shape, text):
     with pytest.raises(ValueError, match=text):

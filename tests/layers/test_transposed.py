@@ -73,8 +73,8 @@ def test_it_is_the_input_gradient_of_a_convolution(backend):
     """For the same filters, <conv(x), y> = <x, transposed(y)>: the matrices are transposes of each
     other."""
     x, y, W = normal((3, 9, 8, 2)), normal((4, 5, 4, 2)), normal((4, 3, 3, 3))
-    down = (xn.Conv2d(4, 3, stride=2, padding=1,
-                      bias=False).initialize((3, 9, 8), backend=backend, dtype="float64"))
+    down = xn.Conv2d(4, 3, stride=2, padding=1, bias=False).initialize(
+        (3, 9, 8), backend=backend, dtype="float64")
     up = xn.ConvTranspose2d(3, 3, stride=2, padding=1, output_padding=(0, 1), bias=False)
     up.initialize((4, 5, 4), backend=backend, dtype="float64")
     assert (down.out_shape, up.out_shape) == ((4, 5, 4), (3, 9, 8))
@@ -93,24 +93,24 @@ def test_sizes_come_back(kernel, stride, padding, dilation):
     window = Window.make(kernel, stride, padding, dilation)
     for size in range(kernel * dilation + stride, 20):
         height, width = window.output_size(size, size)
-        found = ([extra for extra in range(stride) if window.input_size(height, width, extra)
-                  == (size, size)])
+        found = [extra for extra in range(stride)
+                 if window.input_size(height, width, extra) == (size, size)]
         assert len(found) == 1
 
 
 def test_multiply_adds_and_initial_values():
     layer = xn.ConvTranspose2d(6, (4, 2), stride=2, groups=2).initialize((4, 5, 3))
     assert layer.multiply_adds() == 4 * 5 * 3 * 3 * 8
-    layer = (xn.ConvTranspose2d(50, 4, stride=2,
-                                activation="relu").initialize((100, 5, 5), dtype="float64"))
+    layer = xn.ConvTranspose2d(50, 4, stride=2, activation="relu").initialize(
+        (100, 5, 5), dtype="float64")
     # 4 of 16 taps coincide with an element of x
     assert np.var(layer.W.data) == pytest.approx(2 / (100 * 4), rel=0.05)
 
 
 def test_the_variance_of_an_output_is_that_of_the_input():
     """He's initial values: each output is a sum over fan_in elements, so Var(z) = 2 Var(x)."""
-    layer = (xn.ConvTranspose2d(40, 4, stride=2,
-                                init="he_normal").initialize((60, 16, 16), dtype="float64"))
+    layer = xn.ConvTranspose2d(40, 4, stride=2, init="he_normal").initialize(
+        (60, 16, 16), dtype="float64")
     y = layer.forward(normal((60, 16, 16, 1)))
     assert np.var(y[:, 4:-4, 4:-4]) == pytest.approx(2, rel=0.1)
 
@@ -135,8 +135,8 @@ def test_receptive_field(kernel, stride, sees):
 
 
 @pytest.mark.parametrize("make, text", [
-    (lambda: xn.ConvTranspose2d(0, 3), r"ConvTranspose2d: expected filters to be an int, 1 or "
-                                       r"larger\. Received: filters=0"),
+    (lambda: xn.ConvTranspose2d(0, 3),
+     r"ConvTranspose2d: expected filters to be an int, 1 or larger\. Received: filters=0"),
     (lambda: xn.ConvTranspose2d(3, 3, output_padding=1, name="up").initialize((2, 4, 4)),
      r"ConvTranspose2d 'up': expected output_padding smaller than the stride or the dilation\. "
      r"Received: output_padding=1,"),
@@ -152,8 +152,8 @@ def test_receptive_field(kernel, stride, sees):
     (lambda: xn.ConvTranspose2d(3, 3, padding=2).initialize((2, 1, 2)),
      r"ConvTranspose2d: expected an output of 1x1 at least\. Received: 1x2 with padding \(2, 2, 2, "
      r"2\), which leaves -1x0"),
-    (lambda: xn.ConvTranspose2d(3, 3).initialize((7,)), r"ConvTranspose2d: expected an input of "
-                                                        r"shape \(channels, height"),
+    (lambda: xn.ConvTranspose2d(3, 3).initialize((7,)),
+     r"ConvTranspose2d: expected an input of shape \(channels, height"),
     (lambda: xn.ConvTranspose2d(3, 3, padding=3).initialize((2, 3, 9)),
      r"ConvTranspose2d: expected an output of 1x1 at least\. Received: 3x9 with padding \(3, 3, 3, "
      r"3\), which leaves -1x5"),

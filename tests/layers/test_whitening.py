@@ -30,8 +30,8 @@ def fitted(backend, x, dtype="float64", **settings):
 def test_the_output_has_mean_0_and_covariance_1(backend, method, components, dtype, exact):
     x = correlated(60, (2, 2, 3))
     layer, y = fitted(backend, x, dtype, method=method, components=components, eps=0)
-    assert (y.dtype == dtype
-            and y.shape == ((2, 2, 3, 60) if method == "zca" else (components or 12, 60)))
+    assert y.dtype == dtype and y.shape == ((2, 2, 3, 60) if method == "zca"
+                                            else (components or 12, 60))
     y = y.reshape(-1, 60)
     np.testing.assert_allclose(y.mean(axis=1), 0, atol=exact)
     np.testing.assert_allclose(np.cov(y), np.eye(len(y)), atol=exact)
@@ -84,8 +84,8 @@ def test_before_fit_it_changes_nothing(backend):
     x = np.random.default_rng(0).standard_normal((2, 3, 2, 4))
     layer = xn.Whitening().initialize((2, 3, 2), backend=backend, dtype="float64")
     assert_close(backend.to_numpy(layer.forward(backend.asarray(x))), x)
-    layer = xn.Whitening("pca", components=5).initialize((2, 3, 2), backend=backend,
-                                                         dtype="float64")
+    layer = xn.Whitening("pca", components=5).initialize(
+        (2, 3, 2), backend=backend, dtype="float64")
     assert_close(backend.to_numpy(layer.forward(backend.asarray(x))), x.reshape(12, 4)[:5])
 
 
@@ -114,27 +114,30 @@ def test_a_network_keeps_what_was_fitted(tmp_path):
 
 def test_errors():
     who = "Whitening 'w': expected"
-    with pytest.raises(ValueError, match=f'{who} method to be \'zca\' or \'pca\'. Received: '
-                                         'method=\'ica\''):
+    with pytest.raises(ValueError,
+                       match=f'{who} method to be \'zca\' or \'pca\'. Received: method=\'ica\''):
         xn.Whitening("ica", name="w")
     with pytest.raises(ValueError, match=f"{who} eps to be a number, 0 or larger"):
         xn.Whitening(eps=-1, name="w")
     with pytest.raises(ValueError, match=f"{who} components to be an int, 1 or larger"):
         xn.Whitening(components=0, name="w")
-    with pytest.raises(ValueError, match=f"{who} at most 4 components, one for each feature. "
-                                         "Received: components=5"):
+    with pytest.raises(
+            ValueError,
+            match=f"{who} at most 4 components, one for each feature. Received: components=5"):
         xn.Whitening(components=5, name="w").initialize((4,))
     with pytest.raises(ValueError, match=f"{who} to be in a network before fit"):
         xn.Whitening(name="w").fit(np.zeros((5, 4)))
     layer = xn.Whitening(name="w", eps=0).initialize((4,))
     for x in (np.zeros((5, 3)), np.zeros((1, 4)), np.zeros(4)):
-        with pytest.raises(ValueError, match=rf"{who} at least 2 samples of shape \(S, 4\)\. "
-                                             rf"Received: shape \({len(x)},"):
+        with pytest.raises(
+                ValueError,
+                match=rf"{who} at least 2 samples of shape \(S, 4\)\. Received: shape \({len(x)},"):
             layer.fit(x)
     with pytest.raises(ValueError, match="Whitening 'w': expected finite numbers"):
         layer.fit(np.full((5, 4), np.nan))
     x = correlated(3, (4,))                                 # three samples vary in two directions
-    with pytest.raises(ValueError, match=f"{who} data that vary in every direction, or eps above "
-                                         "0, or fewer components"):
+    with pytest.raises(
+            ValueError,
+            match=f"{who} data that vary in every direction, or eps above 0, or fewer components"):
         layer.fit(x)
     xn.Whitening("pca", components=2, eps=0).initialize((4,)).fit(x)

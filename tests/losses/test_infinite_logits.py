@@ -71,8 +71,8 @@ def test_a_masked_class_of_maps(backend: Backend, dtype: str):
 @pytest.mark.parametrize("loss", [
     xn.CrossEntropy(ignore_index=-1), xn.CrossEntropy(ignore_index=-1, label_smoothing=0.1),
     xn.CrossEntropy(ignore_index=-1, weight=[1, 2, 3]), xn.NegativeLogLikelihood(ignore_index=-1)])
-def test_the_logits_of_an_ignored_sample_do_not_matter(backend: Backend, loss: Loss, wrong: float,
-                                                       dtype: str):
+def test_the_logits_of_an_ignored_sample_do_not_matter(
+        backend: Backend, loss: Loss, wrong: float, dtype: str):
     known = [[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]
     value, dz = of(loss, backend, [*known, [wrong] * 3, [0.0, wrong, 1.0]], [2, 0, -1, -1], dtype)
     right, slope = of(loss, backend, known, [2, 0], dtype)
@@ -152,8 +152,8 @@ def test_an_ignored_sample_behind_log_softmax(backend: Backend, dtype: str):
 SURE = {
     "binary": (xn.BinaryCrossEntropy(reduction="sum"), math.log(2), -0.5),
     "many": (xn.MultiLabelCrossEntropy(reduction="sum"), math.log(2), -0.5),
-    "weights": (xn.MultiLabelCrossEntropy(weight=[1, 2, 4], pos_weight=[3, 5, 1],
-                                          reduction="sum"), 4 * math.log(2), -2.0),
+    "weights": (xn.MultiLabelCrossEntropy(weight=[1, 2, 4], pos_weight=[3, 5, 1], reduction="sum"),
+                4 * math.log(2), -2.0),
     "focal": (xn.FocalCrossEntropy(0.25, 2.0, reduction="sum"), 0.25 * 0.25 * math.log(2),
               0.25 * 0.25 * (2 * 0.5 * math.log(0.5) - 0.5)),
 }

@@ -104,9 +104,9 @@ def test_a_sample_of_weight_0_may_be_infinite(backend):
 def test_training_needs_one_number(reduce):
     net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
     more = {"optimizer": xn.SGD(0.1)} if reduce == "fit" else {}
-    with pytest.raises(ValueError, match="MeanSquaredError: expected reduction 'mean', 'batch' or "
-                                         "'sum', for training and "
-                                         "evaluation. Received: reduction='none'"):
+    with pytest.raises(ValueError,
+                       match="MeanSquaredError: expected reduction 'mean', 'batch' or 'sum', for "
+                             "training and evaluation. Received: reduction='none'"):
         getattr(net, reduce)(np.zeros((4, 3)), np.zeros((4, 2)),
                              loss=xn.MeanSquaredError(reduction="none"), **more)
 
@@ -278,29 +278,29 @@ def test_binary_cross_entropy_is_that_of_two_classes():
 # --- what is refused ------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("make, message", [
-    (lambda: xn.MeanSquaredError(reduction="no"), "MeanSquaredError: expected reduction to be "
-                                                  "'mean', 'batchmean', 'sum' or 'none'"),
+    (lambda: xn.MeanSquaredError(reduction="no"),
+     "MeanSquaredError: expected reduction to be 'mean', 'batchmean', 'sum' or 'none'"),
     (lambda: xn.HalfSquaredError(reduction=None), "HalfSquaredError: expected reduction to be"),
     (lambda: xn.LogCosh(reduction=1), "LogCosh: expected reduction to be"),
-    (lambda: xn.CrossEntropy(reduction="batchmean"), "expected reduction to be 'mean', 'sum' or "
-                                                     "'none'. Received: reduction='batchmean'"),
+    (lambda: xn.CrossEntropy(reduction="batchmean"),
+     "expected reduction to be 'mean', 'sum' or 'none'. Received: reduction='batchmean'"),
     (lambda: xn.Hellinger(reduction="batchmean"), "Hellinger: expected reduction"),
     (lambda: xn.WassersteinCritic(reduction="x"), "WassersteinCritic: expected reduction"),
-    (lambda: xn.BoundedCrossEntropy(0.0), "BoundedCrossEntropy: expected bound to be a number "
-                                          "above 0"),
-    (lambda: xn.BoundedCrossEntropy(1.0, reduction="batchmean"), "BoundedCrossEntropy: expected "
-                                                                 "reduction"),
+    (lambda: xn.BoundedCrossEntropy(0.0),
+     "BoundedCrossEntropy: expected bound to be a number above 0"),
+    (lambda: xn.BoundedCrossEntropy(1.0, reduction="batchmean"),
+     "BoundedCrossEntropy: expected reduction"),
     (lambda: xn.KullbackLeibler(reduction="batchmean"), "KullbackLeibler: expected reduction"),
     (lambda: xn.Tversky(0.0), "Tversky: expected alpha to be a number above 0"),
     (lambda: xn.Tversky(beta=math.inf), "Tversky: expected beta to be a number above 0"),
-    (lambda: xn.FocalCrossEntropy(alpha=1.5), "FocalCrossEntropy: expected alpha to be a number "
-                                              "from 0 to 1"),
-    (lambda: xn.FocalCrossEntropy(gamma=0), "FocalCrossEntropy: expected gamma to be a number "
-                                            "above 0"),
+    (lambda: xn.FocalCrossEntropy(alpha=1.5),
+     "FocalCrossEntropy: expected alpha to be a number from 0 to 1"),
+    (lambda: xn.FocalCrossEntropy(gamma=0),
+     "FocalCrossEntropy: expected gamma to be a number above 0"),
     (lambda: xn.PoissonLikelihood(reduction="all"), "PoissonLikelihood: expected reduction"),
     (lambda: xn.PoissonLikelihood(eps=0), "PoissonLikelihood: expected eps to be a number above 0"),
-    (lambda: xn.GaussianLikelihood(full=1), "GaussianLikelihood: expected full to be True or "
-                                            "False"),
+    (lambda: xn.GaussianLikelihood(full=1),
+     "GaussianLikelihood: expected full to be True or False"),
     (lambda: xn.HingeEmbedding(0), "HingeEmbedding: expected margin to be a number above 0"),
     (lambda: xn.CosineDistance(reduction="batchmean"), "CosineDistance: expected reduction"),
     (lambda: xn.Huber(0), "Huber: expected delta to be a number above 0. Received: delta=0"),
@@ -314,24 +314,24 @@ def test_binary_cross_entropy_is_that_of_two_classes():
     (lambda: xn.Hinge(power=3), "Hinge: expected power to be 1 or 2. Received: power=3"),
     (lambda: xn.CrammerSingerHinge(power=1.0), "CrammerSingerHinge: expected power to be 1 or 2"),
     (lambda: xn.WestonWatkinsHinge(math.inf), "WestonWatkinsHinge: expected margin"),
-    (lambda: xn.BinaryCrossEntropy(from_logits=0), "BinaryCrossEntropy: expected from_logits to be "
-                                                   "True or False"),
-    (lambda: xn.CrossEntropy(weight=[1, -1]), "CrossEntropy: expected weight to be a number, 0 or "
-                                              "larger, for each class"),
-    (lambda: xn.CrossEntropy(weight=[1, math.nan]), "CrossEntropy: expected weight to be a number, "
-                                                    "0 or larger"),
+    (lambda: xn.BinaryCrossEntropy(from_logits=0),
+     "BinaryCrossEntropy: expected from_logits to be True or False"),
+    (lambda: xn.CrossEntropy(weight=[1, -1]),
+     "CrossEntropy: expected weight to be a number, 0 or larger, for each class"),
+    (lambda: xn.CrossEntropy(weight=[1, math.nan]),
+     "CrossEntropy: expected weight to be a number, 0 or larger"),
     (lambda: xn.CrossEntropy(weight=3.0), "CrossEntropy: expected weight to be"),
     (lambda: xn.CrossEntropy(weight="12"), "CrossEntropy: expected weight to be"),
     (lambda: xn.CrossEntropy(weight=[]), "CrossEntropy: expected weight to be"),
-    (lambda: xn.NegativeLogLikelihood(weight=[[1, 2]]), "NegativeLogLikelihood: expected weight to "
-                                                        "be"),
-    (lambda: xn.MultiLabelCrossEntropy(pos_weight=[math.inf]), "MultiLabelCrossEntropy: expected "
-                                                               "pos_weight to be"),
-    (lambda: xn.CrossEntropy(ignore_index=1.5), "CrossEntropy: expected ignore_index to be None or "
-                                                "an int. Received: ignore_index=1.5"),
+    (lambda: xn.NegativeLogLikelihood(weight=[[1, 2]]),
+     "NegativeLogLikelihood: expected weight to be"),
+    (lambda: xn.MultiLabelCrossEntropy(pos_weight=[math.inf]),
+     "MultiLabelCrossEntropy: expected pos_weight to be"),
+    (lambda: xn.CrossEntropy(ignore_index=1.5),
+     "CrossEntropy: expected ignore_index to be None or an int. Received: ignore_index=1.5"),
     (lambda: xn.Dice(ignore_index=False), "Dice: expected ignore_index to be None or an int"),
-    (lambda: xn.CrossEntropy(label_smoothing=1.0), "expected label_smoothing to be a number from 0 "
-                                                   "to 1, below 1"),
+    (lambda: xn.CrossEntropy(label_smoothing=1.0),
+     "expected label_smoothing to be a number from 0 to 1, below 1"),
     (lambda: xn.CrossEntropy(label_smoothing=-0.1), "expected label_smoothing"),
 ])
 def test_settings(make, message):
@@ -340,67 +340,66 @@ def test_settings(make, message):
 
 
 @pytest.mark.parametrize("loss, shape, target, message", [
-    (xn.CrossEntropy(weight=[1, 2]), (3,), [0], "expected weight to have 3 numbers, one for each "
-                                                "class. Received: 2"),
-    (xn.MultiLabelCrossEntropy(weight=[1]), (3,), np.zeros((1, 3)), "expected weight to have 3 "
-                                                                    "numbers"),
-    (xn.MultiLabelCrossEntropy(pos_weight=[1] * 4), (3,), np.zeros((1, 3)), "expected pos_weight "
-                                                                            "to have 3 numbers"),
-    (xn.CrossEntropy(ignore_index=255), (3,), [0, 3, 255], "labels from 0 to 2, or 255 to be "
-                                                           "ignored. Received: .* to 3"),
+    (xn.CrossEntropy(weight=[1, 2]), (3,), [0],
+     "expected weight to have 3 numbers, one for each class. Received: 2"),
+    (xn.MultiLabelCrossEntropy(weight=[1]), (3,), np.zeros((1, 3)),
+     "expected weight to have 3 numbers"),
+    (xn.MultiLabelCrossEntropy(pos_weight=[1] * 4), (3,), np.zeros((1, 3)),
+     "expected pos_weight to have 3 numbers"),
+    (xn.CrossEntropy(ignore_index=255), (3,), [0, 3, 255],
+     "labels from 0 to 2, or 255 to be ignored. Received: .* to 3"),
     (xn.CrossEntropy(ignore_index=-1), (3,), [0.5, -1.0], "expected labels to be whole numbers"),
-    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 2, 2), 3), "NegativeLogLikelihood: "
-                                                                   "expected labels from 0 to 2"),
+    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 2, 2), 3),
+     "NegativeLogLikelihood: expected labels from 0 to 2"),
     (xn.NegativeLogLikelihood(), (3, 2, 2), np.zeros((1, 2, 3)),
      r"expected labels of shape \(N, 2, 2\) or probabilities \(N, 3, 2, 2\)"),
-    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 3, 2, 2), -1.0), "expected class "
-                                                                         "probabilities, 0 or "
-                                                                         "larger"),
-    (xn.KullbackLeibler(), (3, 2, 2), np.zeros((1, 3, 2, 2)), "expected each row of the targets to "
-                                                              "be a distribution"),
-    (xn.BoundedCrossEntropy(1.0), (3,), [[2.0, 0, 0]], "BoundedCrossEntropy: expected each row of "
-                                                       "the targets to be"),
-    (xn.Hellinger(), (3,), [[0.5, 0.5, 0.5]], "Hellinger: expected each row of the targets to be a "
-                                              "distribution"),
+    (xn.NegativeLogLikelihood(), (3, 2, 2), np.full((1, 3, 2, 2), -1.0),
+     "expected class probabilities, 0 or larger"),
+    (xn.KullbackLeibler(), (3, 2, 2), np.zeros((1, 3, 2, 2)),
+     "expected each row of the targets to be a distribution"),
+    (xn.BoundedCrossEntropy(1.0), (3,), [[2.0, 0, 0]],
+     "BoundedCrossEntropy: expected each row of the targets to be"),
+    (xn.Hellinger(), (3,), [[0.5, 0.5, 0.5]],
+     "Hellinger: expected each row of the targets to be a distribution"),
     (xn.Hellinger(), (3,), [math.nan], "Hellinger: targets: expected finite numbers"),
-    (xn.BinaryCrossEntropy(), (2,), [[0, -1]], "BinaryCrossEntropy: expected targets from 0 to 1. "
-                                               "Received: .* -1 to 0"),
+    (xn.BinaryCrossEntropy(), (2,), [[0, -1]],
+     "BinaryCrossEntropy: expected targets from 0 to 1. Received: .* -1 to 0"),
     (xn.BinaryCrossEntropy(), (2,), [[0, 1.5]], "expected targets from 0 to 1"),
-    (xn.BinaryCrossEntropy(), (2,), [0, 1], r"BinaryCrossEntropy: expected targets of shape \(N, "
-                                            r"2\)"),
-    (xn.BinaryCrossEntropy(), (1, 2, 2), np.zeros((3, 2)), r"expected targets of shape \(N, 1, 2, "
-                                                           r"2\)"),
-    (xn.MultiLabelCrossEntropy(ignore_index=-1), (2,), [[-2, 0]], "from 0 to 1, or -1 to be "
-                                                                  "ignored. Received: .* -2"),
-    (xn.MultiLabelCrossEntropy(), (2,), [[math.inf, 0]], "MultiLabelCrossEntropy: targets: "
-                                                         "expected finite numbers"),
+    (xn.BinaryCrossEntropy(), (2,), [0, 1],
+     r"BinaryCrossEntropy: expected targets of shape \(N, 2\)"),
+    (xn.BinaryCrossEntropy(), (1, 2, 2), np.zeros((3, 2)),
+     r"expected targets of shape \(N, 1, 2, 2\)"),
+    (xn.MultiLabelCrossEntropy(ignore_index=-1), (2,), [[-2, 0]],
+     "from 0 to 1, or -1 to be ignored. Received: .* -2"),
+    (xn.MultiLabelCrossEntropy(), (2,), [[math.inf, 0]],
+     "MultiLabelCrossEntropy: targets: expected finite numbers"),
     (xn.FocalCrossEntropy(), (2,), [[0, 2]], "FocalCrossEntropy: expected targets from 0 to 1"),
-    (xn.PoissonLikelihood(), (2,), [[0, -1]], "PoissonLikelihood: expected targets that are "
-                                              "counts, 0 or larger. Received: -1"),
+    (xn.PoissonLikelihood(), (2,), [[0, -1]],
+     "PoissonLikelihood: expected targets that are counts, 0 or larger. Received: -1"),
     (xn.Hinge(), (2,), [[0, 1]], "Hinge: expected targets -1 or 1. Received: 0 among them"),
-    (xn.WassersteinCritic(), (1,), [1, 2], "WassersteinCritic: expected targets -1 or 1. Received: "
-                                           "2 among them"),
-    (xn.CrammerSingerHinge(), (3,), [[0.0, 0.0, 1.0]], r"CrammerSingerHinge: expected labels of "
-                                                       r"shape \(N,\)"),
+    (xn.WassersteinCritic(), (1,), [1, 2],
+     "WassersteinCritic: expected targets -1 or 1. Received: 2 among them"),
+    (xn.CrammerSingerHinge(), (3,), [[0.0, 0.0, 1.0]],
+     r"CrammerSingerHinge: expected labels of shape \(N,\)"),
     (xn.CrammerSingerHinge(), (3,), [3], "CrammerSingerHinge: expected labels from 0 to 2"),
-    (xn.WestonWatkinsHinge(), (3, 2, 2), [1], r"WestonWatkinsHinge: expected labels of shape \(N, "
-                                              r"2, 2\)"),
-    (xn.HingeEmbedding(), (2,), [[0, 1]], "HingeEmbedding: expected targets -1 or 1. Received: 0 "
-                                          "among them"),
-    (xn.MultiLabelMargin(), (2,), [[0, 2]], "MultiLabelMargin: expected targets 0 or 1. Received: "
-                                            "2 among them"),
-    (xn.GaussianLikelihood(), (3,), [[0, 2]], r"GaussianLikelihood: expected an even number of "
-                                              r"outputs.* shape \(3,\)"),
-    (xn.GaussianLikelihood(), (4,), np.zeros((2, 4)), r"GaussianLikelihood: expected targets of "
-                                                      r"shape \(N, 2\)"),
-    (xn.CosineDistance(), (4,), np.zeros((2, 3)), r"CosineDistance: expected targets of shape \(N, "
-                                                  r"4\)"),
+    (xn.WestonWatkinsHinge(), (3, 2, 2), [1],
+     r"WestonWatkinsHinge: expected labels of shape \(N, 2, 2\)"),
+    (xn.HingeEmbedding(), (2,), [[0, 1]],
+     "HingeEmbedding: expected targets -1 or 1. Received: 0 among them"),
+    (xn.MultiLabelMargin(), (2,), [[0, 2]],
+     "MultiLabelMargin: expected targets 0 or 1. Received: 2 among them"),
+    (xn.GaussianLikelihood(), (3,), [[0, 2]],
+     r"GaussianLikelihood: expected an even number of outputs.* shape \(3,\)"),
+    (xn.GaussianLikelihood(), (4,), np.zeros((2, 4)),
+     r"GaussianLikelihood: expected targets of shape \(N, 2\)"),
+    (xn.CosineDistance(), (4,), np.zeros((2, 3)),
+     r"CosineDistance: expected targets of shape \(N, 4\)"),
     (xn.Dice(), (3,), [1], r"Dice: expected a network whose output is \(classes, height, width\). "
                            r"Received: output shape \(3,\)"),
     (xn.Dice(), (3, 2, 2), np.full((1, 2, 2), 3), "Dice: expected labels from 0 to 2"),
     (xn.Dice(), (3, 2, 2), np.zeros((1, 2, 3)), r"Dice: expected labels of shape \(N, 2, 2\)"),
-    (xn.Jaccard(), (3, 2, 2), np.zeros((1, 2, 2, 2)), r"Jaccard: expected targets of shape \(N, 3, "
-                                                      r"2, 2\)"),
+    (xn.Jaccard(), (3, 2, 2), np.zeros((1, 2, 2, 2)),
+     r"Jaccard: expected targets of shape \(N, 3, 2, 2\)"),
     (xn.Jaccard(), (1, 2, 2), np.full((1, 2, 2), 2), "Jaccard: expected targets from 0 to 1"),
 ])
 def test_targets(loss, shape, target, message):

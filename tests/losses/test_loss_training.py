@@ -103,9 +103,8 @@ def test_a_last_sigmoid_is_fused_with_the_loss():
 def test_sigmoid_twice(loss: xn.Loss):
     net = xn.Sequential([xn.Linear(2, activation="sigmoid")], input_shape=(3,), backend="numpy")
     with pytest.raises(ValueError, match=f"{type(loss).__name__}: expected logits, or a Sigmoid as "
-                                         "the very last layer.*"
-                                         "a sigmoid in Linear 'linear1'; sigmoid would be applied "
-                                         "twice"):
+                                         f"the very last layer.*a sigmoid in Linear 'linear1'; "
+                                         f"sigmoid would be applied twice"):
         net.evaluate(np.zeros((1, 3)), [[0, 1]], loss=loss)
 
 

@@ -28,13 +28,13 @@ def cross_entropy(z: np.ndarray, t: np.ndarray) -> float:
 
 
 def mean_squared(y: np.ndarray, t: np.ndarray) -> float:
-    return (math.fsum((a - b) ** 2 for a, b in zip(y.ravel().tolist(), t.ravel().tolist(),
-                                                   strict=True)) / y.size)
+    pairs = zip(y.ravel().tolist(), t.ravel().tolist(), strict=True)
+    return math.fsum((a - b) ** 2 for a, b in pairs) / y.size
 
 
 def half_squared(y: np.ndarray, t: np.ndarray) -> float:
-    return (math.fsum((a - b) ** 2 / 2 for a, b in zip(y.ravel().tolist(), t.ravel().tolist(),
-                                                       strict=True)) / y.shape[-1])
+    pairs = zip(y.ravel().tolist(), t.ravel().tolist(), strict=True)
+    return math.fsum((a - b) ** 2 / 2 for a, b in pairs) / y.shape[-1]
 
 
 DEFINITIONS = {"cross_entropy": cross_entropy, "mean_squared_error": mean_squared,
@@ -103,11 +103,9 @@ def test_half_squared_error_of_one_unit_is_the_textbooks():
 
 # --- targets as users hand them in ----------------------------------------------------------------
 
-@pytest.mark.parametrize("labels", [
-    [0, 2, 1], np.array([0, 2, 1], np.uint8), np.array([0, 2, 1], np.int64),
-    np.array([0.0, 2.0, 1.0], np.float32),
-    np.array([0, 9, 2, 9, 1, 9])[::2],
-])
+@pytest.mark.parametrize("labels",
+                         [[0, 2, 1], np.array([0, 2, 1], np.uint8), np.array([0, 2, 1], np.int64),
+                          np.array([0.0, 2.0, 1.0], np.float32), np.array([0, 9, 2, 9, 1, 9])[::2]])
 def test_labels_of_any_real_type(labels):
     target = xn.CrossEntropy().targets(labels, (3,), np.dtype(np.float32))
     assert target.dtype.kind == "i" and target.tolist() == [0, 2, 1]
@@ -138,11 +136,11 @@ SHARES = "CrossEntropy: expected class probabilities, 0 or larger. Received: -0.
 @pytest.mark.parametrize("target, error, message", [
     ([0, 3], ValueError, "expected labels from 0 to 2. Received: labels from 0 to 3"),
     ([-1, 0], ValueError, "expected labels from 0 to 2. Received: labels from -1 to 0"),
-    (np.array([0, 2**63], np.uint64), ValueError, "expected labels from 0 to 2. Received: labels "
-                                                  "from 0 to 9223372036854775808"),
+    (np.array([0, 2**63], np.uint64), ValueError,
+     "expected labels from 0 to 2. Received: labels from 0 to 9223372036854775808"),
     ([0.0, 1e300], ValueError, "expected labels from 0 to 2"),
-    ([0, 1.5], ValueError, "expected labels to be whole numbers. Received: 1.5 among float64 "
-                           "labels"),
+    ([0, 1.5], ValueError,
+     "expected labels to be whole numbers. Received: 1.5 among float64 labels"),
     ([0, math.nan], ValueError, FINITE),
     ([0, math.inf], ValueError, FINITE),
     ([[1, 0, math.nan]], ValueError, FINITE),
@@ -156,8 +154,8 @@ SHARES = "CrossEntropy: expected class probabilities, 0 or larger. Received: -0.
     (["0", "1"], TypeError, NUMBERS),
     ([0j, 1], TypeError, NUMBERS),
     (np.array(["2020-01-01"], "M8[D]"), TypeError, NUMBERS),
-    ([[1, 0, 0], [0, 1]], ValueError, "CrossEntropy: targets: expected an array of numbers. "
-                                      "Received: list"),
+    ([[1, 0, 0], [0, 1]], ValueError,
+     "CrossEntropy: targets: expected an array of numbers. Received: list"),
 ])
 def test_cross_entropy_refuses(target, error, message):
     with pytest.raises(error, match=message):
@@ -181,8 +179,9 @@ def test_squared_errors_refuse(loss, target, error, message):
 @pytest.mark.parametrize("target", [[0], np.zeros((1, 3)), np.zeros((1, 3, 2)),
                                     np.zeros((1, 2, 3, 4)), np.zeros((1, 3, 3, 3))])
 def test_cross_entropy_of_maps_needs_maps(target):
-    with pytest.raises(ValueError, match=r"expected labels of shape \(N, 3, 3\) or probabilities "
-                                         r"\(N, 2, 3, 3\)"):
+    with pytest.raises(
+            ValueError,
+            match=r"expected labels of shape \(N, 3, 3\) or probabilities \(N, 2, 3, 3\)"):
         xn.CrossEntropy().targets(target, (2, 3, 3), np.dtype(np.float32))
 
 
@@ -197,8 +196,8 @@ def test_losses_by_name():
 
 
 def test_a_loss_without_a_formula_says_so():
-    with pytest.raises(NotImplementedError, match=r"Loss: expected a method terms\(backend, y, "
-                                                  r"target\), or __call__"):
+    with pytest.raises(NotImplementedError,
+                       match=r"Loss: expected a method terms\(backend, y, target\), or __call__"):
         xn.Loss()(xn.Backend(), np.zeros((1, 1)), np.zeros((1, 1)))
 
 
@@ -215,9 +214,9 @@ def test_a_last_softmax_is_fused_with_the_loss():
     assert np.array_equal(plain.parameters, fused.parameters)
     assert plain.evaluate(x, y) == fused.evaluate(x, y)
     np.testing.assert_allclose(fused.predict(x).sum(axis=1), 1)  # the same output of the last layer
-    np.testing.assert_allclose(np.log(fused.predict(x)) - plain.predict(x),
-                               (np.log(fused.predict(x)) - plain.predict(x))[:, :1].repeat(
-                                   3, axis=1))
+    np.testing.assert_allclose(
+        np.log(fused.predict(x)) - plain.predict(x),
+        (np.log(fused.predict(x)) - plain.predict(x))[:, :1].repeat(3, axis=1))
 
 
 def test_logits_of_a_softmax_that_stands_alone():

@@ -25,8 +25,8 @@ def test_losses_on_a_pretended_gpu(folder: Path):
                     loss.reduction = reduction
                     y = np.moveaxis(Y[case.y], 0, -1).astype(np.float32)
                     target = loss.targets(TARGET[case.target], y.shape[:-1], np.dtype(np.float32))
-                    given = ([np.ascontiguousarray(a)
-                              for a in (y, np.moveaxis(target, 0, -1), *weights)])
+                    given = [np.ascontiguousarray(a)
+                             for a in (y, np.moveaxis(target, 0, -1), *weights)]
                     found, right = loss(gpu, *map(gpu.asarray, given)), loss(base, *given)
                     for a, b in zip(found, right, strict=True):
                         np.testing.assert_allclose(gpu.to_numpy(a), b, rtol=2e-5, atol=2e-6,

@@ -64,8 +64,7 @@ def test_lenet5_has_the_papers_counts():
     assert shapes(net) == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1), (120,),
                            (84,), (10,)]
     assert {row.name: row.multiply_adds + math.prod(row.shape) for row in rows(net)
-            if row.name in ("C1", "C3", "C5")} == {
-        "C1": 122_304, "C3": 151_600, "C5": 48_120}
+            if row.name in ("C1", "C3", "C5")} == {"C1": 122_304, "C3": 151_600, "C5": 48_120}
     fields = {row.name: row.receptive_field for row in rows(net)}
     assert (fields["C1"], fields["S2"], fields["C3"],
             fields["C5"]) == ((5, 5), (6, 6), (14, 14), (32, 32))
@@ -118,8 +117,8 @@ def test_resnet50():
     # 50 layers including the dense one, and 4 projections
     assert len(convolutions) == 1 + 3 * 16 + 4
     table = {row.name: row for row in rows(net)}
-    assert (table["linear1"].shape == (1000,) and table[table["linear1"].inputs[0]].kind
-            == "GlobalAvgPool2d")
+    assert (table["linear1"].shape == (1000,)
+            and table[table["linear1"].inputs[0]].kind == "GlobalAvgPool2d")
     last = table[table["pool2"].inputs[0]]
     assert last.shape == (2048, 7, 7) and last.receptive_field == (427, 427)
     x, _ = pictures(1, (3, 224, 224))
@@ -148,8 +147,8 @@ def test_ten_steps_lower_the_loss(name, backend):
     after = values(net)["parameters"]
     for (layer, p), start in zip(net.buffers.placed, net.buffers.offsets, strict=True):
         part = slice(start, start + p.size)
-        assert not np.array_equal(before[part], after[part]), (f"{layer.name}.{p.name} learned "
-                                                               "nothing")
+        assert not np.array_equal(before[part], after[part]), (
+            f"{layer.name}.{p.name} learned nothing")
     assert history["loss"][-1] < 0.8 * history["loss"][0]
     assert net.evaluate(x, targets)["loss"] < history["loss"][0]
 
@@ -182,8 +181,8 @@ def test_resnet18_makes_a_step():
     assert losses[1] < losses[0] and np.isfinite(net.parameters).all()
     for (layer, p), start in zip(net.buffers.placed, net.buffers.offsets, strict=True):
         part = slice(start, start + p.size)
-        assert not np.array_equal(before[part], net.parameters[part]), (f"{layer.name}.{p.name} "
-                                                                        "learned nothing")
+        assert not np.array_equal(before[part], net.parameters[part]), (
+            f"{layer.name}.{p.name} learned nothing")
 
 
 # --- what all of them share -----------------------------------------------------------------------
@@ -201,8 +200,8 @@ def test_every_model_cites_its_source_and_takes_the_same_settings(name):
 def test_settings_reach_the_network(name):
     net = MODELS[name](backend="numpy", dtype="float64", seed=7)
     assert net.dtype == np.float64 and net.seed == 7 and net.backend.name == "numpy"
-    assert (not np.array_equal(net.parameters,
-                               MODELS[name](backend="numpy", dtype="float64").parameters))
+    assert not np.array_equal(net.parameters,
+                              MODELS[name](backend="numpy", dtype="float64").parameters)
 
 
 @pytest.mark.parametrize("name", ["numpy_cnn", "bilici", "resnet18"])

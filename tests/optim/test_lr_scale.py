@@ -82,7 +82,8 @@ def test_children_have_it_too():
 @pytest.mark.parametrize("value", [-1, np.nan, "0.1", None, True, np.inf])
 def test_what_is_no_factor(value: Any):
     layer = xn.Linear(2)
-    with pytest.raises(ValueError, match="Linear: expected lr_scale to be a number, 0 or larger. "
-                                         "Received: lr_scale="):
+    with pytest.raises(
+            ValueError,
+            match="Linear: expected lr_scale to be a number, 0 or larger. Received: lr_scale="):
         layer.lr_scale = value
     assert layer.lr_scale == 1.0

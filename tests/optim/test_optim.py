@@ -173,8 +173,8 @@ CASES = [
     (xn.Adam, {"lr": 0.05, "weight_decay": 0.3}, adam, {}),
     (xn.AdamW, {"lr": 0.05, "weight_decay": 0.3}, adam, {"decoupled": True}),
     (xn.Adagrad, {}, adagrad, {}),
-    (xn.Adagrad, {"lr": 0.5, "lr_decay": 0.2, "weight_decay": 0.3, "initial_accumulator_value": 0.5,
-                  "eps": 0.1}, adagrad, {}),
+    (xn.Adagrad, {"lr": 0.5, "lr_decay": 0.2, "weight_decay": 0.3,
+                  "initial_accumulator_value": 0.5, "eps": 0.1}, adagrad, {}),
     (xn.Adadelta, {}, adadelta, {}),
     (xn.Adadelta, {"lr": 0.5, "rho": 0.7, "eps": 0.01, "weight_decay": 0.3}, adadelta, {}),
     (xn.RMSprop, {}, rmsprop, {}),
@@ -186,8 +186,9 @@ CASES = [
     (xn.AMSGrad, {}, amsgrad, {}),
     (xn.AMSGrad, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3}, amsgrad, {}),
     (xn.NAdam, {}, nadam, {}),
-    (xn.NAdam, {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3,
-                "momentum_decay": 0.1}, nadam, {}),
+    (xn.NAdam,
+     {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1, "weight_decay": 0.3, "momentum_decay": 0.1},
+     nadam, {}),
     (xn.Rprop, {}, rprop, {}),
     (xn.Rprop, {"lr": 0.1, "etas": (0.3, 1.5), "step_sizes": (0.05, 0.3)}, rprop, {}),
     (xn.Rprop, {"lr": 0.1, "weight_decay": 0.3}, rprop, {}),
@@ -372,43 +373,42 @@ def test_frozen_layers_do_not_change_what_the_others_learn():
     (lambda: xn.SGD(True), "SGD: expected lr to be a number"),
     (lambda: xn.SGD(0.1, momentum=-1), "SGD: expected momentum to be a number"),
     (lambda: xn.SGD(0.1, weight_decay=-1), "SGD: expected weight_decay to be a number"),
-    (lambda: xn.SGD(0.1, nesterov=True), "SGD: expected a momentum above 0 with nesterov. "
-                                         "Received: momentum=0"),
+    (lambda: xn.SGD(0.1, nesterov=True),
+     "SGD: expected a momentum above 0 with nesterov. Received: momentum=0"),
     (lambda: xn.Adam(-1), "Adam: expected lr to be a number"),
     (lambda: xn.Adam(eps=0), "Adam: expected eps above 0"),
-    (lambda: xn.Adam(betas=(0.9, 1.0)), r"Adam: expected two betas from 0 to below 1. Received: "
-                                        r"betas=\(0.9, 1.0\)"),
+    (lambda: xn.Adam(betas=(0.9, 1.0)),
+     r"Adam: expected two betas from 0 to below 1. Received: betas=\(0.9, 1.0\)"),
     (lambda: xn.Adam(betas=(0.9,)), "Adam: expected two betas"),
     (lambda: xn.Adam(betas=0.9), "Adam: expected two betas"),
     (lambda: xn.Adam(betas="ab"), "Adam: expected two betas"),
-    (lambda: xn.Adagrad(lr_decay=-1), "Adagrad: expected lr_decay to be a number, 0 or larger. "
-                                      "Received: lr_decay=-1"),
-    (lambda: xn.Adagrad(initial_accumulator_value=-1), "Adagrad: expected "
-                                                       "initial_accumulator_value to be a number, "
-                                                       "0 or"),
+    (lambda: xn.Adagrad(lr_decay=-1),
+     "Adagrad: expected lr_decay to be a number, 0 or larger. Received: lr_decay=-1"),
+    (lambda: xn.Adagrad(initial_accumulator_value=-1),
+     "Adagrad: expected initial_accumulator_value to be a number, 0 or"),
     (lambda: xn.Adagrad(eps=0), "Adagrad: expected eps above 0"),
-    (lambda: xn.Adadelta(rho=1), "Adadelta: expected rho to be a number, 0 or larger, below 1. "
-                                 "Received: rho=1"),
-    (lambda: xn.Adadelta(eps=-1), "Adadelta: expected eps to be a number, 0 or larger. Received: "
-                                  "eps=-1"),
-    (lambda: xn.RMSprop(alpha=1.5), "RMSprop: expected alpha to be a number, 0 or larger, below 1. "
-                                    "Received: alpha=1.5"),
+    (lambda: xn.Adadelta(rho=1),
+     "Adadelta: expected rho to be a number, 0 or larger, below 1. Received: rho=1"),
+    (lambda: xn.Adadelta(eps=-1),
+     "Adadelta: expected eps to be a number, 0 or larger. Received: eps=-1"),
+    (lambda: xn.RMSprop(alpha=1.5),
+     "RMSprop: expected alpha to be a number, 0 or larger, below 1. Received: alpha=1.5"),
     (lambda: xn.RMSprop(momentum=-1), "RMSprop: expected momentum to be a number, 0 or larger"),
     (lambda: xn.Adamax(betas=(1, 0.9)), "Adamax: expected two betas from 0 to below 1"),
-    (lambda: xn.NAdam(momentum_decay=-1), "NAdam: expected momentum_decay to be a number, 0 or "
-                                          "larger"),
-    (lambda: xn.Rprop(etas=(1.2, 0.5)), r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: "
-                                        r"etas=\(1.2, 0.5\)"),
-    (lambda: xn.Rprop(etas=0.5), r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: "
-                                 r"etas=0.5"),
-    (lambda: xn.Rprop(step_sizes=(1, 0.5)), r"Rprop: expected 0 < step_sizes\[0\] <= "
-                                            r"step_sizes\[1\]. Received"),
-    (lambda: xn.Rprop(step_sizes=(0.1, math.inf)), r"Rprop: expected 0 < step_sizes\[0\] <= "
-                                                   r"step_sizes\[1\]. Received"),
+    (lambda: xn.NAdam(momentum_decay=-1),
+     "NAdam: expected momentum_decay to be a number, 0 or larger"),
+    (lambda: xn.Rprop(etas=(1.2, 0.5)),
+     r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: etas=\(1.2, 0.5\)"),
+    (lambda: xn.Rprop(etas=0.5),
+     r"Rprop: expected 0 < etas\[0\] < 1 < etas\[1\]. Received: etas=0.5"),
+    (lambda: xn.Rprop(step_sizes=(1, 0.5)),
+     r"Rprop: expected 0 < step_sizes\[0\] <= step_sizes\[1\]. Received"),
+    (lambda: xn.Rprop(step_sizes=(0.1, math.inf)),
+     r"Rprop: expected 0 < step_sizes\[0\] <= step_sizes\[1\]. Received"),
     (lambda: xn.Lion(betas=0.9), "Lion: expected two betas from 0 to below 1. Received: betas=0.9"),
     (lambda: xn.Lion(weight_decay=-1), "Lion: expected weight_decay to be a number"),
-    (lambda: xn.AdamW(weight_decay=None), "AdamW: expected weight_decay to be a "
-                                          "number.*weight_decay=None"),
+    (lambda: xn.AdamW(weight_decay=None),
+     "AdamW: expected weight_decay to be a number.*weight_decay=None"),
 ])
 def test_refuses(make, message):
     with pytest.raises(ValueError, match=message):
@@ -418,16 +418,16 @@ def test_refuses(make, message):
 def test_settings_are_python_floats():
     optimizer = xn.Adam(np.float32(0.5), betas=(np.float32(0.5), 0), eps=1,
                         weight_decay=np.int64(2))
-    assert ([type(v) for v in (optimizer.lr, *optimizer.betas, optimizer.eps,
-                               optimizer.weight_decay)] == [float] * 5)
+    assert [type(v) for v in (optimizer.lr, *optimizer.betas, optimizer.eps,
+                              optimizer.weight_decay)] == [float] * 5
 
 
 def test_an_optimizer_without_a_rule_says_so():
     layer = xn.Linear(1).initialize((1,))
     optimizer = xn.Optimizer()
     optimizer.lr = 0.1
-    with pytest.raises(NotImplementedError, match=r"Optimizer: expected a method hyper\(step, "
-                                                  r"lr\)"):
+    with pytest.raises(NotImplementedError,
+                       match=r"Optimizer: expected a method hyper\(step, lr\)"):
         layer.update(optimizer)
     with pytest.raises(NotImplementedError, match="Optimizer: expected a method apply"):
         optimizer.apply(None, None, None, [], None, 0)

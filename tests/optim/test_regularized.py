@@ -28,8 +28,8 @@ def two_layers(backend="numpy", dtype="float64", frozen=()):
 
 
 def arrays_of(net, which="data"):
-    return ({name: net.backend.to_numpy(getattr(p, which)).astype(float)
-             for name, p in net.buffers.arrays.items()})
+    return {name: net.backend.to_numpy(getattr(p, which)).astype(float)
+            for name, p in net.buffers.arrays.items()}
 
 
 def after_a_step(net, **settings):
@@ -163,9 +163,9 @@ def test_all_bounds_in_their_order(backend):
     results = []
     for make in (lambda: xn.Regularized(xn.SGD(0.5, weight_decay=0.1), clip_value=0.8,
                                         clip_norm=1.5, l1=0.2, max_norm=1.0),
-                 lambda: xn.Regularized(xn.Regularized(xn.SGD(0.5, weight_decay=0.1),
-                                                       clip_value=0.8, max_norm=1.0),
-                                        clip_norm=1.5, l1=0.2)):
+                 lambda: xn.Regularized(
+                     xn.Regularized(xn.SGD(0.5, weight_decay=0.1), clip_value=0.8, max_norm=1.0),
+                     clip_norm=1.5, l1=0.2)):
         net = two_layers(backend)
         before, gradients = arrays_of(net), arrays_of(net, "grad")
         Updater(make(), net.buffers).step()
@@ -210,8 +210,8 @@ def test_nothing_is_done_where_everything_is_frozen(backend):
 @pytest.mark.parametrize("settings, message", [
     ({"l1": -1}, "Regularized: expected l1 to be a number, 0 or larger. Received: l1=-1"),
     ({"clip_norm": 0}, "Regularized: expected clip_norm above 0, or None. Received: clip_norm=0"),
-    ({"clip_value": "1"}, "Regularized: expected clip_value to be a number, 0 or larger. Received: "
-                          "clip_value='1'"),
+    ({"clip_value": "1"},
+     "Regularized: expected clip_value to be a number, 0 or larger. Received: clip_value='1'"),
     ({"max_norm": math.inf}, "Regularized: expected max_norm to be a number"),
 ])
 def test_regularized_refuses(settings, message):

@@ -227,8 +227,9 @@ def test_by_name():
     mine = xn.OneCycle()
     assert get_schedule(mine) is mine
     for wrong in ("onecycle", xn.OneCycle, None, ["constant"]):
-        with pytest.raises(ValueError, match="expected a Schedule or one of "
-                                             f"{', '.join(SCHEDULES)}.*. Received"):
+        with pytest.raises(
+                ValueError,
+                match=f"expected a Schedule or one of {', '.join(SCHEDULES)}.*. Received"):
             get_schedule(wrong)
 
 
@@ -237,43 +238,43 @@ def test_by_name():
     (xn.OneCycle, {"pct_start": 1}, "expected 0 < pct_start < 1"),
     (xn.OneCycle, {"pct_start": math.nan}, "expected 0 < pct_start < 1"),
     (xn.OneCycle, {"pct_start": "0.3"}, "expected 0 < pct_start < 1. Received: pct_start='0.3'"),
-    (xn.OneCycle, {"div_factor": 0}, "expected div_factor to be a number, 1 or larger. Received: "
-                                     "div_factor=0"),
+    (xn.OneCycle, {"div_factor": 0},
+     "expected div_factor to be a number, 1 or larger. Received: div_factor=0"),
     (xn.OneCycle, {"div_factor": "25"}, "expected div_factor to be a number"),
-    (xn.OneCycle, {"final_div_factor": -1.0}, "expected final_div_factor to be a number, 1 or "
-                                              "larger. Received: final_div_factor=-1.0"),
+    (xn.OneCycle, {"final_div_factor": -1.0},
+     "expected final_div_factor to be a number, 1 or larger. Received: final_div_factor=-1.0"),
     (xn.OneCycle, {"final_div_factor": math.inf}, "expected final_div_factor to be a number"),
     (xn.StepDecay, {"every": 0}, "expected 0 < every <= 1. Received: every=0"),
     (xn.StepDecay, {"every": 30}, "expected 0 < every <= 1. Received: every=30"),
     (xn.StepDecay, {"every": True}, "expected 0 < every <= 1. Received: every=True"),
     (xn.StepDecay, {"gamma": 0}, "expected 0 < gamma <= 1. Received: gamma=0"),
-    (xn.MultiStep, {"milestones": 0.5}, "expected rising milestones between 0 and 1. Received: "
-                                        "milestones=0.5"),
+    (xn.MultiStep, {"milestones": 0.5},
+     "expected rising milestones between 0 and 1. Received: milestones=0.5"),
     (xn.MultiStep, {"milestones": [0.5, 0.5]}, "expected rising milestones"),
     (xn.MultiStep, {"milestones": [30, 60]}, "expected rising milestones"),
     (xn.MultiStep, {"gamma": 2}, "expected 0 < gamma <= 1"),
     (xn.ExponentialDecay, {"final": 0}, "expected 0 < final <= 1. Received: final=0"),
     (xn.CosineDecay, {"final": -0.1}, "expected 0 <= final <= 1. Received: final=-0.1"),
-    (xn.CosineDecay, {"cycles": 0}, "expected cycles to be an int, 1 or larger. Received: "
-                                    "cycles=0"),
+    (xn.CosineDecay, {"cycles": 0},
+     "expected cycles to be an int, 1 or larger. Received: cycles=0"),
     (xn.CosineDecay, {"cycles": 1.5}, "expected cycles to be an int"),
-    (xn.InverseTimeDecay, {"decay_rate": -1}, "expected decay_rate to be a number, 0 or larger. "
-                                              "Received: decay_rate=-1"),
+    (xn.InverseTimeDecay, {"decay_rate": -1},
+     "expected decay_rate to be a number, 0 or larger. Received: decay_rate=-1"),
     (xn.InverseTimeDecay, {"decay_rate": math.inf}, "expected decay_rate to be a number"),
     (xn.PolynomialDecay, {"power": 0}, "expected power to be a number above 0. Received: power=0"),
     (xn.PolynomialDecay, {"final": 2}, "expected 0 <= final <= 1. Received: final=2"),
     (xn.WarmUp, {"warmup": 1}, "expected 0 < warmup < 1. Received: warmup=1"),
-    (xn.WarmUp, {"start_factor": 1.5}, "expected 0 <= start_factor <= 1. Received: "
-                                       "start_factor=1.5"),
+    (xn.WarmUp, {"start_factor": 1.5},
+     "expected 0 <= start_factor <= 1. Received: start_factor=1.5"),
     (xn.ReduceOnPlateau, {"gamma": 1}, "expected 0 < gamma < 1. Received: gamma=1"),
-    (xn.ReduceOnPlateau, {"patience": 1.5}, "expected patience to be an int, 0 or larger. "
-                                            "Received: patience=1.5"),
+    (xn.ReduceOnPlateau, {"patience": 1.5},
+     "expected patience to be an int, 0 or larger. Received: patience=1.5"),
     (xn.ReduceOnPlateau, {"patience": -1}, "expected patience to be an int"),
-    (xn.ReduceOnPlateau, {"monitor": None}, "expected monitor to be a column of the history. "
-                                            "Received: monitor=None"),
+    (xn.ReduceOnPlateau, {"monitor": None},
+     "expected monitor to be a column of the history. Received: monitor=None"),
     (xn.ReduceOnPlateau, {"threshold": 1}, "expected 0 <= threshold < 1. Received: threshold=1"),
-    (xn.ReduceOnPlateau, {"min_factor": -1}, "expected 0 <= min_factor <= 1. Received: "
-                                             "min_factor=-1"),
+    (xn.ReduceOnPlateau, {"min_factor": -1},
+     "expected 0 <= min_factor <= 1. Received: min_factor=-1"),
 ])
 def test_refuses(make, settings, message):
     with pytest.raises(ValueError, match=f"{make.__name__}: {message}"):

@@ -15,8 +15,8 @@ import pytest
 from skips import NO_NUMBA
 
 ROOT = Path(__file__).parents[2]
-PAGES = (sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"),
-                 *(ROOT / ".github").glob("*.md")]))
+PAGES = sorted(
+    [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / ".github").glob("*.md")])
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

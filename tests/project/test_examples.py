@@ -43,6 +43,6 @@ def test_mnist(tmp_path):
 
 
 def test_the_readme_shows_the_digits_example():
-    example = ((ROOT / "examples" / "digits.py").read_text().split("# --- README\n")[1].split(
-        "# --- end")[0])
+    example = (ROOT / "examples" / "digits.py").read_text().split("# --- README\n")[1].split(
+        "# --- end")[0]
     assert f"```python\n{example}```" in (ROOT / "README.md").read_text()

@@ -20,11 +20,8 @@ ROOT = Path(__file__).parents[2]
 WINDOWS = sys.platform == "win32"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
-HEAVY = [
-    "cupy", "numba", "llvmlite", "torch", "scipy", "sklearn", "matplotlib", "onnx", "mpi4py",
-    "pooch",
-    "tqdm", "safetensors", "threadpoolctl", "urllib.request",
-]
+HEAVY = ["cupy", "numba", "llvmlite", "torch", "scipy", "sklearn", "matplotlib", "onnx", "mpi4py",
+         "pooch", "tqdm", "safetensors", "threadpoolctl", "urllib.request"]
 
 
 # In the new environment: the mandatory dependencies as they are installed here, and nothing else
@@ -56,7 +53,7 @@ def run(*command: object, cwd: Path) -> str:
 def build(kind: str, tree: Path, folder: Path) -> Path:
     """What pip's build front end does (PEP 517, PEP 660), with the setuptools of this environment
     and no network."""
-    code = ("from setuptools import build_meta; print('built:', "
+    code = (f"from setuptools import build_meta; print('built:', "
             f"build_meta.build_{kind}({str(folder)!r}))")
     return folder / run(sys.executable, "-c", code, cwd=tree).rsplit("built: ", 1)[1].strip()
 
@@ -125,8 +122,8 @@ def test_everything_is_importable_from_an_empty_folder(installed, tmp_path):
     # hints".
     backends = Path(files[PACKAGES.index("xpnet.backends")]).parent
     kernels = {path.name for path in (ROOT / "backends" / "cupy" / "kernels").glob("*.cu")}
-    assert (kernels and {path.name for path in (backends / "cupy" / "kernels").glob("*.cu")}
-            == kernels)
+    assert (kernels
+            and {path.name for path in (backends / "cupy" / "kernels").glob("*.cu")} == kernels)
     assert (Path(files[0]).parent / "py.typed").is_file()
 
 
@@ -156,8 +153,8 @@ def test_a_wheel_carries_the_compiled_kernels_sources(tree, tmp_path):
     with zipfile.ZipFile(build("wheel", tree, tmp_path)) as wheel:
         packed = [Path(name) for name in wheel.namelist()]
     assert "jit.py" in kernels
-    assert (kernels == {path.name for path in packed
-                        if path.parent == Path("xpnet/backends/numba/kernels")})
+    assert kernels == {path.name for path in packed
+                       if path.parent == Path("xpnet/backends/numba/kernels")}
 
 
 def test_the_fast_backend_is_an_extra(installed, tmp_path):

@@ -141,13 +141,10 @@ def digits(backend: Backend, dtype: str = "float32", seed: int = 0,
 
     The layers that `between` makes stand between any two.
     """
-    layers = [
-        xn.Conv2d(8, 5, padding=2, activation="relu"), xn.MaxPool2d(2),
-        xn.Conv2d(8, 3, groups=8, padding=1, bias=False),
-        xn.BatchNorm2d(activation="relu"),
-        xn.Conv2d(12, 3, stride=(2, 1), dilation=(1, 2), activation="tanh"), xn.Flatten(),
-        xn.Dropout(0.3), xn.Linear(20, activation="relu"), xn.Linear(5),
-    ]
+    layers = [xn.Conv2d(8, 5, padding=2, activation="relu"), xn.MaxPool2d(2),
+              xn.Conv2d(8, 3, groups=8, padding=1, bias=False), xn.BatchNorm2d(activation="relu"),
+              xn.Conv2d(12, 3, stride=(2, 1), dilation=(1, 2), activation="tanh"), xn.Flatten(),
+              xn.Dropout(0.3), xn.Linear(20, activation="relu"), xn.Linear(5)]
     return xn.Sequential([item for layer in layers for item in (layer, *between())],
                          input_shape=(2, 12, 12), backend=backend, dtype=dtype, seed=seed)
 

@@ -28,19 +28,18 @@ from xpnet.backends.numba.kernels.jit import Kernel
 STEPS = 2
 
 OPTIMIZERS: dict[str, Callable[[], xn.Optimizer]] = {
-    "sgd": lambda: xn.SGD(0.1),
-    "nesterov": lambda: xn.SGD(0.1, momentum=0.9, nesterov=True),
-    "adam": lambda: xn.Adam(1e-2),
-    "adamw": lambda: xn.AdamW(1e-2),
-    "amsgrad": lambda: xn.AMSGrad(1e-2),
-    "nadam": lambda: xn.NAdam(1e-2),
-    "adamax": lambda: xn.Adamax(1e-2),
-    "adagrad": lambda: xn.Adagrad(1e-2),
+    "sgd": lambda: xn.SGD(0.1), "nesterov": lambda: xn.SGD(0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: xn.Adam(1e-2), "adamw": lambda: xn.AdamW(1e-2),
+    "amsgrad": lambda: xn.AMSGrad(1e-2), "nadam": lambda: xn.NAdam(1e-2),
+    "adamax": lambda: xn.Adamax(1e-2), "adagrad": lambda: xn.Adagrad(1e-2),
     "adadelta": lambda: xn.Adadelta(),
     "rmsprop": lambda: xn.RMSprop(1e-2, momentum=0.9, centered=True),
-    "rprop": lambda: xn.Rprop(1e-2),
-    "lion": lambda: xn.Lion(1e-3),
-}
+    "rprop": lambda: xn.Rprop(1e-2), "lion": lambda: xn.Lion(1e-3)}
+CURVES: dict[str, Callable[[], xn.Layer]] = {
+    "hard_swish": xn.HardSwish, "silu": xn.SiLU, "swish": xn.Swish, "gelu": xn.GELU,
+    "gelu_tanh": lambda: xn.GELU("tanh"), "mish": xn.Mish}
+
+
 class Residual(xn.Layer):
     """Y = max(X + X, 0), dX = 2 dY where Y > 0."""
 
@@ -56,12 +55,6 @@ class Residual(xn.Layer):
         y, = self.recall()
         dz = self.backend.activation_backward(dy, y, "relu")
         return self.backend.add(dz, dz)
-
-
-CURVES: dict[str, Callable[[], xn.Layer]] = {
-    "hard_swish": xn.HardSwish, "silu": xn.SiLU, "swish": xn.Swish, "gelu": xn.GELU,
-    "gelu_tanh": lambda: xn.GELU("tanh"), "mish": xn.Mish,
-}
 
 
 def convolutions() -> list[xn.Layer]:
@@ -84,8 +77,8 @@ def shares(labels: np.ndarray) -> np.ndarray:
 # name: layers, input shape, batch, optimizer, whether the targets are shares
 NETWORKS: dict[str, tuple[list[xn.Layer], tuple[int, ...], int, xn.Optimizer, bool]] = {
     "convolutions": (convolutions(), (3, 16, 16), 16, xn.Adam(1e-2), False),
-    "long channels": ([xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(8), *dense()],
-                      (1, 64, 64), 33, xn.SGD(0.1), False),
+    "long channels": ([xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(8), *dense()], (1, 64, 64),
+                      33, xn.SGD(0.1), False),
     "random words": (dense(xn.GaussianDropout(0.3)), (1, 6, 6), 21, xn.SGD(0.1), False),
     "shares": (dense(xn.Sigmoid(), xn.Softmax()), (1, 6, 6), 21, xn.SGD(0.1), True),
     **{name: (dense(make()), (2, 16, 19), 21, xn.SGD(0.1), False) for name, make in CURVES.items()},

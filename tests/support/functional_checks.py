@@ -15,8 +15,8 @@ from xpnet.backends.cupy.backend import CupyBackend
 WINDOW = {"stride": (2, 1), "padding": (1, 0, 1, 1), "dilation": (1, 2)}
 
 
-def arguments(dtype: Any,
-              N: int) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
+def arguments(dtype: Any, N: int) -> dict[
+        str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]:
     """Each function with arrays, shapes and options; batch-first."""
     x, W, b = (normal(N, 4, 7, 6, dtype=dtype), normal(6, 2, 3, 2, dtype=dtype),
                normal(6, dtype=dtype))
@@ -68,8 +68,8 @@ def turned(a: Any, N: int) -> Any:
     """An image, or its shape, with the batch last."""
     if isinstance(a, tuple) and len(a) == 4:
         return (*a[1:], a[0])
-    return (np.ascontiguousarray(np.moveaxis(a, 0, -1)) if isinstance(a, np.ndarray) and a.ndim > 1
-            and len(a) == N else a)
+    return (np.ascontiguousarray(np.moveaxis(a, 0, -1))
+            if isinstance(a, np.ndarray) and a.ndim > 1 and len(a) == N else a)
 
 
 def functional(backend: CupyBackend, words: list[str]) -> None:
@@ -102,8 +102,8 @@ def agree(gpu: CupyBackend, N: int = 5) -> None:
                     assert a.device.id == gpu.device and a.flags.c_contiguous, name
                     host = gpu.to_numpy(a)
                     assert (host.dtype, host.shape) == (b.dtype, b.shape), name
-                    assert distance(host, b) < bound, (f"{name}, {layout}, {dtype.__name__}, "
-                                                       f"{chosen}: {distance(host, b)}")
+                    assert distance(host, b) < bound, (
+                        f"{name}, {layout}, {dtype.__name__}, {chosen}: {distance(host, b)}")
 
 
 def halves(gpu: CupyBackend) -> None:
@@ -135,17 +135,17 @@ def refusals(backend: CupyBackend, second: CupyBackend) -> None:
     here, there = backend.asarray(x), second.asarray(W)
     half = second.asarray(x.astype(np.float16))
     for function, error, message in (
-            (lambda: F.conv2d(here, there), ValueError, "Received: backend cupy:0, x on cupy:0, W "
-                                                        "on cupy:1."),
+            (lambda: F.conv2d(here, there), ValueError,
+             "Received: backend cupy:0, x on cupy:0, W on cupy:1."),
             (lambda: F.conv2d(x, there), ValueError, ", x on cpu, W on cupy:1."),
-            (lambda: F.conv2d(here, W), ValueError, "Received: backend cupy:0, x on cupy:0, W on "
-                                                    "cpu."),
-            (lambda: F.im2col(x, 2, backend=second), ValueError, "Received: backend cupy:1, x on "
-                                                                 "cpu."),
-            (lambda: F.im2col(here, 2, backend="numpy"), ValueError, "Received: backend numpy, x "
-                                                                     "on cupy:0."),
-            (lambda: F.im2col(here, 2, backend=second), ValueError, "Received: backend cupy:1, x "
-                                                                    "on cupy:0."),
+            (lambda: F.conv2d(here, W), ValueError,
+             "Received: backend cupy:0, x on cupy:0, W on cpu."),
+            (lambda: F.im2col(x, 2, backend=second), ValueError,
+             "Received: backend cupy:1, x on cpu."),
+            (lambda: F.im2col(here, 2, backend="numpy"), ValueError,
+             "Received: backend numpy, x on cupy:0."),
+            (lambda: F.im2col(here, 2, backend=second), ValueError,
+             "Received: backend cupy:1, x on cupy:0."),
             (lambda: F.batch_norm(half, half[0, :, 0, 0], half[0, :, 0, 0]), TypeError,
              "of one dtype, float32 or float64. Received: x of float16"),
             (lambda: F.conv2d(half, there), TypeError,

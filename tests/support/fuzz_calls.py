@@ -47,11 +47,9 @@ class Call:
 
 def signature(function: Callable[..., Any]) -> dict[str, Any]:
     """The default of each argument, NOTHING where there is none."""
-    return {
-        name: NOTHING if p.default is p.empty else p.default
-        for name, p in inspect.signature(function).parameters.items()
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
+    return {name: NOTHING if p.default is p.empty else p.default
+            for name, p in inspect.signature(function).parameters.items()
+            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 # --- layers ---------------------------------------------------------------------------------------
@@ -66,11 +64,8 @@ def use_layer(item: Item) -> Callable[[Layer], object]:
         assert again.config() == layer.config() or layer.config() != layer.config(), layer.config()
         name = layer.name
         x = xn.Input((3,))
-        net = xn.Network(
-            x,
-            layer(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x)) for shape in item.shapes)),
-            backend="numpy",
-        )
+        net = xn.Network(x, layer(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x))
+                                    for shape in item.shapes)), backend="numpy")
         assert name is None or layer.name == name
         plan = json.loads(as_json(architecture(net)))
         type(layer)(**plan["layers"][-1]["config"])
@@ -85,9 +80,8 @@ def layers() -> dict[str, Call]:
     found = {}
     for item in ITEMS:
         if item.make and isinstance(item.what, type) and issubclass(item.what, Layer):
-            found[item.name] = Call(
-                item.what, lambda make=item.make: make().config(), use_layer(item)
-            )
+            found[item.name] = Call(item.what, lambda make=item.make: make().config(),
+                                    use_layer(item))
     return found
 
 
@@ -96,19 +90,13 @@ def linear() -> Layer:
 
 
 def of_layer(name: str, good: dict[str, Any], positional: tuple[str, ...] = ()) -> Call:
-    return Call(
-        lambda *args, **options: getattr(linear(), name)(*args, **options),
-        lambda: dict(good),
-        positional=positional,
-    )
+    return Call(lambda *args, **options: getattr(linear(), name)(*args, **options),
+                lambda: dict(good), positional=positional)
 
 
 def a_network() -> xn.Sequential:
-    return xn.Sequential(
-        [xn.Conv2d(2, 3), xn.BatchNorm2d(), xn.Flatten(), xn.Dropout(0.5), xn.Linear(3)],
-        input_shape=(1, 4, 4),
-        backend="numpy",
-    )
+    return xn.Sequential([xn.Conv2d(2, 3), xn.BatchNorm2d(), xn.Flatten(), xn.Dropout(0.5),
+                          xn.Linear(3)], input_shape=(1, 4, 4), backend="numpy")
 
 
 X, Y = np.linspace(0, 1, 6 * 16).reshape(6, 1, 4, 4), np.array([0, 1, 2, 0, 1, 2])
@@ -124,14 +112,8 @@ def connected(value: Any) -> Any:
 
 def network() -> dict[str, Any]:
     x = xn.Input((3,))
-    return {
-        "inputs": x,
-        "outputs": xn.Linear(2)(x),
-        "backend": "numpy",
-        "dtype": "float32",
-        "seed": 0,
-        "name": None,
-    }
+    return {"inputs": x, "outputs": xn.Linear(2)(x), "backend": "numpy", "dtype": "float32",
+            "seed": 0, "name": None}
 
 
 def first_layer(make: Callable[[], Layer], method: str, **good: Any) -> Call:
@@ -149,88 +131,44 @@ def networks() -> dict[str, Call]:
     def trained(step: xn.TrainStep) -> None:
         step(np.ones((3, 2), np.float32), np.zeros(2, np.int64))
 
-    fit = {
-        "x": X,
-        "y": Y,
-        "loss": "cross_entropy",
-        "optimizer": "adam",
-        "epochs": 1,
-        "batch_size": 3,
-        "validation": None,
-        "sample_weight": np.ones(len(X)),
-        "schedule": "constant",
-        "shuffle": True,
-        "callbacks": (),
-        "until": None,
-        "loss_weights": None,
-        "verbose": False,
-        "capture": True,
-    }
+    fit = {"x": X, "y": Y, "loss": "cross_entropy", "optimizer": "adam", "epochs": 1,
+           "batch_size": 3, "validation": None, "sample_weight": np.ones(len(X)),
+           "schedule": "constant", "shuffle": True, "callbacks": (), "until": None,
+           "loss_weights": None, "verbose": False, "capture": True}
     return {
         "Input": Call(xn.Input, lambda: {"shape": (3,), "name": None}),
         "Network": Call(xn.Network, network, lambda net: net.predict(np.ones((1, 3)))),
-        "Sequential": Call(
-            xn.Sequential,
-            lambda: {
-                "layers": [xn.Linear(2)],
-                "input_shape": (3,),
-                "backend": "numpy",
-                "dtype": "float32",
-                "seed": 0,
-                "name": None,
-            },
-            lambda net: net.predict(np.ones((1, 3))),
-        ),
+        "Sequential": Call(xn.Sequential, lambda: {
+            "layers": [xn.Linear(2)], "input_shape": (3,), "backend": "numpy", "dtype": "float32",
+            "seed": 0, "name": None}, lambda net: net.predict(np.ones((1, 3)))),
         "Network.__call__": of_network("__call__", x=X, mode="predict"),
         "Network.to": of_network("to", backend="numpy"),
         "Network.fit": of_network("fit", **fit),
-        "Network.evaluate": of_network(
-            "evaluate",
-            x=X,
-            y=Y,
-            loss="cross_entropy",
-            loss_weights=None,
-            batch_size=3,
-            metrics={"f1": metrics.f1_score},
-        ),
+        "Network.evaluate": of_network("evaluate", x=X, y=Y, loss="cross_entropy",
+                                       loss_weights=None, batch_size=3,
+                                       metrics={"f1": metrics.f1_score}),
         "Network.output_of": of_network("output_of", name="conv1", x=X, batch_size=3),
-        "Network.input_gradient": of_network(
-            "input_gradient", x=X, target=Y, loss="cross_entropy", output_gradient=None
-        ),
+        "Network.input_gradient": of_network("input_gradient", x=X, target=Y, loss="cross_entropy",
+                                             output_gradient=None),
         "Network.predict": of_network("predict", x=X, batch_size=3),
-        "Network.predict_samples": of_network(
-            "predict_samples", x=X, samples=2, loss="cross_entropy", batch_size=3
-        ),
+        "Network.predict_samples": of_network("predict_samples", x=X, samples=2,
+                                              loss="cross_entropy", batch_size=3),
         "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),
         "Network.memory_report": of_network("memory_report", batch_size=3, optimizer=None),
         "Whitening.fit": first_layer(xn.Whitening, "fit", x=X),
         "DeconvolutionalNetwork2d.learn": first_layer(
-            lambda: xn.DeconvolutionalNetwork2d(2, 2, betas=[1]),
-            "learn",
-            images=X,
-            epochs=1,
-            filter_steps=1,
-        ),
-        "TrainStep": Call(
-            xn.TrainStep,
-            lambda: {
-                "net": xn.Network(**network()),
-                "loss": xn.CrossEntropy(),
-                "optimizer": xn.Adam(),
-                "loss_weights": None,
-                "capture": True,
-            },
-            trained,
-        ),
+            lambda: xn.DeconvolutionalNetwork2d(2, 2, betas=[1]), "learn", images=X, epochs=1,
+            filter_steps=1),
+        "TrainStep": Call(xn.TrainStep, lambda: {"net": xn.Network(**network()),
+                                                 "loss": xn.CrossEntropy(), "optimizer": xn.Adam(),
+                                                 "loss_weights": None, "capture": True}, trained),
         "Layer.__call__": Call(connected, lambda: {"value": xn.Input((3,))}),
         "Layer.initialize": Call(
             lambda shape, **options: xn.Linear(2).initialize(shape, **options),
-            lambda: {"shape": (3,), "backend": "numpy", "dtype": "float32", "seed": 0},
-        ),
+            lambda: {"shape": (3,), "backend": "numpy", "dtype": "float32", "seed": 0}),
         "Layer.update": of_layer("update", {"optimizer": xn.Adam()}),
-        "Layer.forward": of_layer(
-            "forward", {"x": np.ones((3, 1), np.float32), "mode": "predict"}, ("x",)
-        ),
+        "Layer.forward": of_layer("forward", {"x": np.ones((3, 1), np.float32), "mode": "predict"},
+                                  ("x",)),
     }
 
 
@@ -245,8 +183,7 @@ def losses() -> dict[str, Call]:
             rng = np.random.default_rng(0)
             y = item.inputs(rng, 3)[0] if item.inputs else rng.standard_normal((*item.shapes[0], 3))
             target = np.moveaxis(
-                loss.targets(item.target(rng, 3), item.shapes[0], np.dtype("float64")), 0, -1
-            )
+                loss.targets(item.target(rng, 3), item.shapes[0], np.dtype("float64")), 0, -1)
             value, dy = loss(get_backend("numpy"), y, np.ascontiguousarray(target))
             assert np.shape(value) in ((), (3,)) and dy.shape == y.shape
 
@@ -268,18 +205,10 @@ def optimizers() -> dict[str, Call]:
         layer.update(optimizer)
 
     needed = {"lr": 0.1, "optimizer": xn.Adam()}
-    return {
-        cls.__name__: Call(
-            cls,
-            lambda cls=cls: {
-                name: needed[name] if value is NOTHING else value
-                for name, value in signature(cls).items()
-            },
-            use,
-        )
-        for name in xn.optim.__all__
-        if (cls := getattr(xn, name)) is not Optimizer
-    }
+    return {cls.__name__: Call(cls,
+                               lambda cls=cls: {name: needed[name] if value is NOTHING else value
+                                                for name, value in signature(cls).items()}, use)
+            for name in xn.optim.__all__ if (cls := getattr(xn, name)) is not Optimizer}
 
 
 def schedules_() -> dict[str, Call]:
@@ -287,11 +216,8 @@ def schedules_() -> dict[str, Call]:
         started = schedule.start()
         assert all(math.isfinite(started.factor(t)) for t in (0.0, 0.3, 1.0))
 
-    return {
-        cls.__name__: Call(cls, lambda cls=cls: signature(cls), use)
-        for name in schedules.__all__
-        if (cls := getattr(xn, name)) is not xn.Schedule
-    }
+    return {cls.__name__: Call(cls, lambda cls=cls: signature(cls), use)
+            for name in schedules.__all__ if (cls := getattr(xn, name)) is not xn.Schedule}
 
 
 # --- functions of arrays --------------------------------------------------------------------------
@@ -335,9 +261,8 @@ def functions() -> dict[str, Call]:
     }
 
     def good(name: str) -> dict[str, Any]:
-        defaults = {
-            k: v for k, v in signature(getattr(functional, name)).items() if v is not NOTHING
-        }
+        defaults = {k: v for k, v in signature(getattr(functional, name)).items()
+                    if v is not NOTHING}
         return defaults | ({"backend": "numpy"} if "backend" in defaults else {}) | special[name]
 
     return {name: Call(getattr(functional, name), lambda name=name: good(name)) for name in special}
@@ -349,12 +274,9 @@ def measures() -> dict[str, Call]:
     found = {}
     for name in metrics.__all__:
         y, target = (images, images[::-1]) if name in ("psnr", "ssim") else (scores, labels)
-        found[name] = Call(
-            getattr(metrics, name),
-            lambda name=name, y=y, target=target: (
-                signature(getattr(metrics, name)) | {"y": y, "target": target}
-            ),
-        )
+        metric = getattr(metrics, name)
+        found[name] = Call(metric, lambda metric=metric, y=y, target=target: (
+            signature(metric) | {"y": y, "target": target}))
     return found
 
 
@@ -362,80 +284,42 @@ def tools() -> dict[str, Call]:
     images = np.ones((2, 1, 4, 4))
     net = {"backend": "numpy", "dtype": "float32", "seed": 0}
     shapes = {"lenet5": (1, 28, 28), "resnet18": (3, 8, 8), "resnet50": (3, 32, 32)}
-    of_models = {
-        name: Call(
-            function,
-            lambda name=name, function=function: (
-                signature(function) | net | {"input_shape": shapes.get(name, (1, 20, 20))}
-            ),
-        )
-        for name, function in models.MODELS.items()
-    }
+    of_models = {name: Call(
+        function,
+        lambda name=name, function=function: (signature(function) | net
+                                              | {"input_shape": shapes.get(name, (1, 20, 20))}))
+                 for name, function in models.MODELS.items()}
     return of_models | {
         "random_crop": Call(
             transforms.random_crop,
-            lambda: {"x": images, "rng": np.random.default_rng(0), "padding": 1, "xp": np},
-        ),
-        "random_flip": Call(
-            transforms.random_flip, lambda: {"x": images, "rng": np.random.default_rng(0), "xp": np}
-        ),
-        "set_num_threads": Call(
-            xn.set_num_threads, lambda: {"n": 1}, lambda _: xn.set_num_threads(None)
-        ),
+            lambda: {"x": images, "rng": np.random.default_rng(0), "padding": 1, "xp": np}),
+        "random_flip": Call(transforms.random_flip,
+                            lambda: {"x": images, "rng": np.random.default_rng(0), "xp": np}),
+        "set_num_threads": Call(xn.set_num_threads, lambda: {"n": 1},
+                                lambda _: xn.set_num_threads(None)),
         "get_backend": Call(get_backend, lambda: signature(get_backend) | {"name": "numpy"}),
-        "Window.make": Call(
-            xn.Window.make, lambda: signature(xn.Window.make) | {"kernel_size": 3, "who": "Window"}
-        ),
+        "Window.make": Call(xn.Window.make,
+                            lambda: signature(xn.Window.make)
+                            | {"kernel_size": 3, "who": "Window"}),
         "constant": Call(constant, lambda: {"value": 1.0}, lambda draw: draw(None, (2,), 1, 1)),
-        "predict_samples": Call(
-            predict_samples,
-            lambda: {
-                "net": a_network(),
-                "x": X,
-                "samples": 2,
-                "loss": "cross_entropy",
-                "batch_size": 3,
-            },
-        ),
-        "population_statistics": Call(
-            population_statistics, lambda: {"net": a_network(), "x": X, "batch_size": 3}
-        ),
+        "predict_samples": Call(predict_samples, lambda: {
+            "net": a_network(), "x": X, "samples": 2, "loss": "cross_entropy", "batch_size": 3}),
+        "population_statistics": Call(population_statistics,
+                                      lambda: {"net": a_network(), "x": X, "batch_size": 3}),
         "check_gradients": Call(
             lambda layer, shape, **options: testing.check_gradients(layer, shape, **options),
-            lambda: {
-                "layer": xn.Linear(2),
-                "shape": (3,),
-                "batch": 3,
-                "backend": "numpy",
-                "seed": 0,
-                "inputs": None,
-                "tolerance": 1e-6,
-            },
-        ),
-        "check_loss": Call(
-            testing.check_loss,
-            lambda: (
-                signature(testing.check_loss)
-                | {"loss": xn.CrossEntropy(), "out_shape": (3,), "target": [0, 1]}
-            ),
-        ),
+            lambda: {"layer": xn.Linear(2), "shape": (3,), "batch": 3, "backend": "numpy",
+                     "seed": 0, "inputs": None, "tolerance": 1e-6}),
+        "check_loss": Call(testing.check_loss, lambda: (signature(testing.check_loss) | {
+            "loss": xn.CrossEntropy(), "out_shape": (3,), "target": [0, 1]})),
         "digits": Call(digits, lambda: {"seed": 0}),
         "read_idx": Call(read_idx, lambda: {"path": "none.idx"}),
-        "load": Call(
-            xn.load, lambda: {"path": "none.safetensors", "backend": "numpy", "layers": ()}
-        ),
+        "load": Call(xn.load,
+                     lambda: {"path": "none.safetensors", "backend": "numpy", "layers": ()}),
         "Network.save": of_network("save", path="/nowhere/none.safetensors"),
         "Network.load": of_network("load", path="none.safetensors", architecture=True),
     }
 
 
-CALLS: dict[str, Call] = (
-    layers()
-    | networks()
-    | losses()
-    | optimizers()
-    | schedules_()
-    | functions()
-    | measures()
-    | tools()
-)
+CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
+                          | functions() | measures() | tools())

@@ -143,8 +143,8 @@ def fine() -> Iterator[Spec]:
 
 def doubling() -> list[dict]:
     """Maps that are twice as many with each layer: 2^2000 in the end."""
-    return ([entry("c0", "ReLU", ["input"])] + [entry(f"c{i}", "Concat", [f"c{i - 1}"] * 2)
-                                                for i in range(1, 2001)])
+    return [entry("c0", "ReLU", ["input"])] + [entry(f"c{i}", "Concat", [f"c{i - 1}"] * 2)
+                                               for i in range(1, 2001)]
 
 
 def ending(action: Callable[[], object]) -> str:

@@ -29,8 +29,8 @@ class LayerCase:
     def inputs(self, dtype: str, batch: int = 3, seed: int = 0) -> list[np.ndarray]:
         """Batch-last arrays for the layer, on the host."""
         rng = np.random.default_rng(seed)
-        drawn = (self.draw(rng, batch) if self.draw
-                 else [rng.standard_normal((*shape, batch)) for shape in self.in_shapes])
+        drawn = self.draw(rng, batch) if self.draw else [
+            rng.standard_normal((*shape, batch)) for shape in self.in_shapes]
         return [x.astype(dtype) for x in drawn]
 
     def layer(self, backend: xn.Backend, dtype: str) -> Layer:
@@ -56,13 +56,15 @@ def of_catalogue() -> list[LayerCase]:
 
 MAPS = ((4, 7, 6),)
 CASES = of_catalogue() + [
-    LayerCase("Conv2d", lambda: xn.Conv2d(5, 3, padding="half", activation="tanh",
-                                          init="lecun_normal"), MAPS),
+    LayerCase("Conv2d",
+              lambda: xn.Conv2d(5, 3, padding="half", activation="tanh", init="lecun_normal"),
+              MAPS),
     LayerCase("Conv2d-pointwise", lambda: xn.Conv2d(6, 1, bias=False), MAPS),
-    LayerCase("Conv2d-strided", lambda: xn.Conv2d(3, (3, 2), stride=(2, 3), padding=(2, 1, 0, 1),
-                                                  activation="relu"), MAPS),
-    LayerCase("Conv2d-grouped", lambda: xn.Conv2d(6, 3, dilation=(2, 1), padding=1, groups=2,
-                                                  name="g"), MAPS),
+    LayerCase("Conv2d-strided",
+              lambda: xn.Conv2d(3, (3, 2), stride=(2, 3), padding=(2, 1, 0, 1), activation="relu"),
+              MAPS),
+    LayerCase("Conv2d-grouped",
+              lambda: xn.Conv2d(6, 3, dilation=(2, 1), padding=1, groups=2, name="g"), MAPS),
     LayerCase("Conv2d-depthwise", lambda: xn.Conv2d(8, 3, groups=4, activation="sigmoid"), MAPS),
     LayerCase("TableConv2d", lambda: xn.TableConv2d([[0, 1], [3], [0, 2, 3]], 3, padding=1,
                                                     activation="scaled_tanh"), MAPS),
@@ -74,8 +76,9 @@ CASES = of_catalogue() + [
     LayerCase("AvgPool2d", lambda: xn.AvgPool2d(2), MAPS),
     LayerCase("AvgPool2d-inside",
               lambda: xn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), MAPS),
-    LayerCase("AvgPool2d-ceil", lambda: xn.AvgPool2d(3, stride=2, padding=1, dilation=(1, 2),
-                                                     ceil_mode=True), ((4, 8, 9),)),
+    LayerCase("AvgPool2d-ceil",
+              lambda: xn.AvgPool2d(3, stride=2, padding=1, dilation=(1, 2), ceil_mode=True),
+              ((4, 8, 9),)),
     LayerCase("GaussianPool2d-inside",
               lambda: xn.GaussianPool2d(3, 1, stride=2, padding=1, count_include_pad=False), MAPS),
     LayerCase("GlobalAvgPool2d", lambda: xn.GlobalAvgPool2d(), MAPS),
@@ -97,8 +100,8 @@ CASES = of_catalogue() + [
     LayerCase("Softmax-maps", lambda: xn.Softmax(), MAPS),
     LayerCase("Dropout", lambda: xn.Dropout(0.3), MAPS),
     LayerCase("Rescale", lambda: xn.Rescale(0.5, 0.25), MAPS),
-    LayerCase("Rescale-channels", lambda: xn.Rescale([0.1, 0.2, 0.3, 0.4], np.array([1, 2, 3, -4]),
-                                                     name="r"), MAPS),
+    LayerCase("Rescale-channels",
+              lambda: xn.Rescale([0.1, 0.2, 0.3, 0.4], np.array([1, 2, 3, -4]), name="r"), MAPS),
     LayerCase("Rescale-features", lambda: xn.Rescale(mean=[1, 2, 3, 4, 5]), ((5,),)),
     LayerCase("Flatten", lambda: xn.Flatten(), MAPS),
     LayerCase("Add", lambda: xn.Add(), 2 * MAPS),

@@ -23,9 +23,9 @@ def results(case: LayerCase, backend: Backend, dtype: str) -> dict[str, np.ndarr
         y = layer.forward(*(backend.asarray(x) for x in case.inputs(dtype)), mode=TRAIN)
         dy = np.random.default_rng(3).standard_normal(y.shape).astype(dtype)
         dxs: Any = layer.backward(backend.asarray(dy))
-        arrays = ({"y": y} | {f"dx{k}": dx
-                              for k, dx in enumerate(dxs if isinstance(dxs, tuple) else (dxs,))
-                              if dx is not None})
+        arrays = {"y": y} | {f"dx{k}": dx
+                             for k, dx in enumerate(dxs if isinstance(dxs, tuple) else (dxs,))
+                             if dx is not None}
         arrays |= {f"d{p.name}": p.grad for p in layer.parameters} | {
             name: p.data for name, p in layer.buffers.arrays.items()}
         return {name: np.array(backend.to_numpy(a)) for name, a in arrays.items()}

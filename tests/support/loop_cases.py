@@ -23,8 +23,8 @@ from xpnet.backends.numba.kernels import (
 from xpnet.backends.numba.kernels.jit import Kernel
 
 # All of them, without convolution and products.
-OVERRIDES = public_methods() & vars(NumbaBackend).keys() - {"gemm", "conv2d", "conv2d_dx",
-                                                            "conv2d_dW"}
+OVERRIDES = public_methods() & vars(NumbaBackend).keys() - {
+    "gemm", "conv2d", "conv2d_dx", "conv2d_dW"}
 KERNELS = {name: value for module in (activation, batches, curves, dropout, normalization,
                                       optimizers, pooling, softmax)
            for name, value in vars(module).items() if isinstance(value, Kernel)}

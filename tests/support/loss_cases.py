@@ -77,8 +77,8 @@ def gaussian(eps: float | None = None, full: bool = False, divide: str = "mean")
         for index in np.ndindex(t.shape):
             mean, spread = float(y[index]), float(y[(index[0] + len(t), *index[1:])])
             v = math.exp(spread) if eps is None else max(spread, eps)
-            density = (math.exp(-(float(t[index]) - mean) ** 2 / (2 * v)) / math.sqrt(
-                2 * math.pi * v))
+            density = (math.exp(-(float(t[index]) - mean) ** 2 / (2 * v))
+                       / math.sqrt(2 * math.pi * v))
             terms.append(-math.log(density) - (0 if full else math.log(2 * math.pi) / 2))
         return math.fsum(terms) / {"mean": t.size, "batchmean": t.shape[-1]}[divide]
     return total
@@ -96,8 +96,8 @@ def embedding(margin: float) -> Callable[[float, float], float]:
 
 def label_margins(margin: float):
     def one(y: list[float], there: list[float]) -> float:
-        return (math.fsum(max(0.0, margin - a + b) for a, i in zip(y, there)
-                          for b, j in zip(y, there) if i and not j) / len(y))
+        return math.fsum(max(0.0, margin - a + b) for a, i in zip(y, there)
+                         for b, j in zip(y, there) if i and not j) / len(y)
     return lambda y, t: math.fsum(map(one, columns(y), columns(t))) / len(columns(y))
 
 
@@ -151,8 +151,8 @@ def kullback_leibler(y: np.ndarray, t: np.ndarray) -> float:
 
 def hellinger(y: np.ndarray, t: np.ndarray) -> float:
     pairs = zip(columns(y), columns(t), strict=True)
-    squares = ([(math.sqrt(a) - math.sqrt(b)) ** 2 for p, q in pairs
-                for a, b in zip(p, q, strict=True)])
+    squares = [(math.sqrt(a) - math.sqrt(b)) ** 2 for p, q in pairs
+               for a, b in zip(p, q, strict=True)]
     return math.fsum(squares) / 2 / (y.size // len(y))
 
 
@@ -207,20 +207,16 @@ Y |= {"four": RNG.normal(0, 1, (N, 4)), "map of four": RNG.normal(0, 1, (N, 4, 3
       "distances": RNG.uniform(0.1, 3, (N, *FIVE)), "four parts": RNG.uniform(0.05, 0.95, (N, 4))}
 TARGET = {
     "two": RNG.normal(0, 1, (N, 2)), "map of two": RNG.normal(0, 1, (N, 2, 3, 2)),
-    "maps": RNG.normal(0, 1, (N, *MAP)),
-    "plain labels": RNG.integers(0, 2, (N, *FIVE)),
-    "plain label map": RNG.integers(0, 2, (N, *MAP)),
-    "numbers": RNG.normal(0, 2, (N, *FIVE)), "shares": shares(FIVE), "shares map": shares(MAP),
-    "mask": RNG.random((N, *MASK)),
+    "maps": RNG.normal(0, 1, (N, *MAP)), "plain labels": RNG.integers(0, 2, (N, *FIVE)),
+    "plain label map": RNG.integers(0, 2, (N, *MAP)), "numbers": RNG.normal(0, 2, (N, *FIVE)),
+    "shares": shares(FIVE), "shares map": shares(MAP), "mask": RNG.random((N, *MASK)),
     "parts": RNG.random((N, *FIVE)), "signs": RNG.choice([-1.0, 1.0], (N, *FIVE)),
-    "labels": np.array([0, 4, 2, 1, 3, 0]),
-    "counts": RNG.integers(0, 5, (N, *FIVE)),
+    "labels": np.array([0, 4, 2, 1, 3, 0]), "counts": RNG.integers(0, 5, (N, *FIVE)),
     "amounts": RNG.uniform(0, 3, (N, *FIVE)) * (RNG.random((N, *FIVE)) < 0.7),
     "label map": RNG.integers(0, 5, (N, 3, 2)), "some labels": np.array([0, -1, 2, 1, -1, 4]),
     "some label map": RNG.integers(-1, 5, (N, 3, 2)), "plain mask": RNG.integers(0, 2, (N, 4, 3)),
     "some of many": RNG.integers(-1, 2, (N, *FIVE)),
-    "some of a mask": RNG.integers(-1, 2, (N, *MASK)),
-}
+    "some of a mask": RNG.integers(-1, 2, (N, *MASK))}
 
 CASES = {
     **{f"squared {r}": Case(xn.MeanSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2, r))
@@ -234,12 +230,10 @@ CASES = {
     "smooth": Case(xn.SmoothL1(), each(smooth_l1(1.0))),
     "smooth 0.3": Case(xn.SmoothL1(0.3), each(smooth_l1(0.3))),
     "log cosh": Case(xn.LogCosh(), each(lambda y, t: math.log(math.cosh(y - t)))),
-
     "poisson": Case(xn.PoissonLikelihood(), each(lambda y, t: math.exp(y) - t * y),
                     target="counts"),
     "poisson batch": Case(xn.PoissonLikelihood(reduction="batchmean"),
                           each(lambda y, t: math.exp(y) - t * y, "batchmean"), target="counts"),
-
     "poisson rate": Case(xn.PoissonLikelihood(log_input=False, eps=1e-3), each(poisson_rate(1e-3)),
                          "parts", "counts"),
     "poisson full": Case(xn.PoissonLikelihood(full=True, reduction="sum"),
@@ -247,8 +241,8 @@ CASES = {
     "gaussian": Case(xn.GaussianLikelihood(), gaussian(), "four", "two"),
     "gaussian full": Case(xn.GaussianLikelihood(full=True, reduction="batchmean"),
                           gaussian(full=True, divide="batchmean"), "map of four", "map of two"),
-    "gaussian variance": Case(xn.GaussianLikelihood(log_variance=False, eps=0.3), gaussian(eps=0.3),
-                              "four parts", "two"),
+    "gaussian variance": Case(xn.GaussianLikelihood(log_variance=False, eps=0.3),
+                              gaussian(eps=0.3), "four parts", "two"),
     "cosine": Case(xn.CosineDistance(), cosine_distance),
     "cosine map": Case(xn.CosineDistance(), cosine_distance, "map", "maps"),
     "embedding": Case(xn.HingeEmbedding(), each(embedding(1.0)), "distances", "signs"),
@@ -256,7 +250,6 @@ CASES = {
                             each(embedding(2.0), "batchmean"), "distances", "signs"),
     "margins": Case(xn.MultiLabelMargin(), label_margins(1.0), target="plain labels"),
     "margins map": Case(xn.MultiLabelMargin(0.5), label_margins(0.5), "map", "plain label map"),
-
     "entropy map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "label map"),
     "entropy shares map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "shares map"),
     "entropy sum": Case(xn.CrossEntropy(reduction="sum"), of_classes(log_softmax, divide="sum"),
@@ -270,22 +263,19 @@ CASES = {
     "entropy smooth": Case(xn.CrossEntropy(label_smoothing=0.2),
                            of_classes(log_softmax, None, None, 0.2), target="labels"),
     "entropy smooth shares": Case(xn.CrossEntropy(weight=W5, label_smoothing=0.2),
-                                  of_classes(log_softmax, W5, None, 0.2),
-                                  target="shares"),
+                                  of_classes(log_softmax, W5, None, 0.2), target="shares"),
     "entropy all": Case(xn.CrossEntropy(weight=W5, ignore_index=-1, label_smoothing=0.2),
-                        of_classes(log_softmax, W5, -1, 0.2),
-                        "map", "some label map"),
-    "entropy all sum": Case(xn.CrossEntropy(weight=np.array(W5), ignore_index=-1,
-                                            label_smoothing=0.2, reduction="sum"),
-                            of_classes(log_softmax, W5, -1, 0.2, "sum"), "map", "some label map"),
+                        of_classes(log_softmax, W5, -1, 0.2), "map", "some label map"),
+    "entropy all sum": Case(
+        xn.CrossEntropy(weight=np.array(W5), ignore_index=-1, label_smoothing=0.2, reduction="sum"),
+        of_classes(log_softmax, W5, -1, 0.2, "sum"), "map", "some label map"),
     "entropy weight 0": Case(xn.CrossEntropy(weight=W0), of_classes(log_softmax, W0),
                              target="labels"),
     "entropy weight 0 map": Case(xn.CrossEntropy(weight=W0, ignore_index=-1, label_smoothing=0.2),
                                  of_classes(log_softmax, W0, -1, 0.2), "map", "some label map"),
     "entropy amounts": Case(xn.CrossEntropy(), of_classes(log_softmax), target="amounts"),
     "entropy amounts all": Case(xn.CrossEntropy(weight=W0, label_smoothing=0.2),
-                                of_classes(log_softmax, W0, None, 0.2),
-                                target="amounts"),
+                                of_classes(log_softmax, W0, None, 0.2), target="amounts"),
     "likelihood amounts": Case(xn.NegativeLogLikelihood(), of_classes(list), "logs", "amounts"),
     "likelihood weight 0": Case(xn.NegativeLogLikelihood(weight=W0), of_classes(list, W0), "logs",
                                 "labels"),
@@ -294,18 +284,16 @@ CASES = {
                               "shares map"),
     "likelihood all": Case(xn.NegativeLogLikelihood(weight=W5, ignore_index=-1),
                            of_classes(list, W5, -1), "logs map", "some label map"),
-
-    "bounded": Case(xn.BoundedCrossEntropy(1.5), of_classes(lambda z: log_softmax([*z, -1.5])[:-1]),
-                    target="labels"),
+    "bounded": Case(xn.BoundedCrossEntropy(1.5),
+                    of_classes(lambda z: log_softmax([*z, -1.5])[:-1]), target="labels"),
     "bounded shares": Case(xn.BoundedCrossEntropy(1.5, reduction="sum"),
                            of_classes(lambda z: log_softmax([*z, -1.5])[:-1], divide="sum"),
                            target="shares"),
     "bounded map": Case(xn.BoundedCrossEntropy(0.1),
                         of_classes(lambda z: log_softmax([*z, -0.1])[:-1]), "map", "label map"),
-
     "binary": Case(xn.BinaryCrossEntropy(), each(bernoulli), target="parts"),
-    "binary batch": Case(xn.BinaryCrossEntropy(reduction="batchmean"), each(bernoulli, "batchmean"),
-                         target="parts"),
+    "binary batch": Case(xn.BinaryCrossEntropy(reduction="batchmean"),
+                         each(bernoulli, "batchmean"), target="parts"),
     "binary probabilities": Case(xn.BinaryCrossEntropy(from_logits=False),
                                  each(lambda y, t: -t * math.log(y) - (1 - t) * math.log(1 - y)),
                                  "parts", "parts"),
@@ -317,24 +305,20 @@ CASES = {
                      many_labels(W5, P5, -1), target="some of many"),
     "many sum": Case(xn.MultiLabelCrossEntropy(pos_weight=P5, ignore_index=-1, reduction="sum"),
                      many_labels([1] * 5, P5, -1, "sum"), target="some of many"),
-    "many mask": Case(xn.MultiLabelCrossEntropy(ignore_index=-1), many_labels([1], [1], -1), "mask",
-                      "some of a mask"),
-
+    "many mask": Case(xn.MultiLabelCrossEntropy(ignore_index=-1), many_labels([1], [1], -1),
+                      "mask", "some of a mask"),
     "focal": Case(xn.FocalCrossEntropy(), each(focal(0.25, 2.0)), target="parts"),
     "focal map": Case(xn.FocalCrossEntropy(0.6, 0.5, reduction="batchmean"),
                       each(focal(0.6, 0.5), "batchmean"), "mask", "plain mask"),
-
     "hinge": Case(xn.Hinge(), each(lambda y, t: max(0.0, 1 - t * y)), target="signs"),
     "hinge squared": Case(xn.Hinge(0.5, power=2, reduction="sum"),
-                          each(lambda y, t: max(0.0, 0.5 - t * y) ** 2, "sum"),
-                          target="signs"),
+                          each(lambda y, t: max(0.0, 0.5 - t * y) ** 2, "sum"), target="signs"),
     "crammer singer": Case(xn.CrammerSingerHinge(), crammer_singer(1.0, 1), target="labels"),
     "crammer singer map": Case(xn.CrammerSingerHinge(2.0, power=2), crammer_singer(2.0, 2), "map",
                                "label map"),
     "weston watkins": Case(xn.WestonWatkinsHinge(), weston_watkins(1.0, 1), target="labels"),
     "weston watkins map": Case(xn.WestonWatkinsHinge(2.0, power=2), weston_watkins(2.0, 2), "map",
                                "label map"),
-
     "divergence": Case(xn.KullbackLeibler(), kullback_leibler, "logs", "shares"),
     "divergence map": Case(xn.KullbackLeibler(), kullback_leibler, "logs map", "shares map"),
     "divergence of labels": Case(xn.KullbackLeibler(reduction="sum"),
@@ -344,7 +328,6 @@ CASES = {
     "critic": Case(xn.WassersteinCritic(), each(lambda y, t: y * t), target="signs"),
     "critic sum": Case(xn.WassersteinCritic(reduction="sum"), each(lambda y, t: y * t, "sum"),
                        target="signs"),
-
     "dice": Case(xn.Dice(), overlap(lambda y, t: 2 * y * t, lambda y, t: y * y + t * t, 1.0),
                  "shares map", "label map"),
     "dice mask": Case(xn.Dice(smooth=0.1),
@@ -358,10 +341,10 @@ CASES = {
     "jaccard": Case(xn.Jaccard(), overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 1.0),
                     "shares map", "shares map"),
     "jaccard mask": Case(xn.Jaccard(smooth=0.01, ignore_index=-1),
-                         overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 0.01, -1),
-                         "mask", "some of a mask"),
-    "tversky": Case(xn.Tversky(0.3, 0.7), overlap(
-        lambda y, t: y * t, lambda y, t: y * t + 0.3 * y * (1 - t) + 0.7 * (1 - y) * t, 1.0),
+                         overlap(lambda y, t: y * t, lambda y, t: y + t - y * t, 0.01, -1), "mask",
+                         "some of a mask"),
+    "tversky": Case(xn.Tversky(0.3, 0.7), overlap(lambda y, t: y * t, lambda y, t: y * t
+                                                  + 0.3 * y * (1 - t) + 0.7 * (1 - y) * t, 1.0),
                     "shares map", "label map"),
     "tversky of dice": Case(xn.Tversky(), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 2.0),
                             "mask", "mask"),

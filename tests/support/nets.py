@@ -56,8 +56,8 @@ def branches(backend: Any = "numpy", dtype: Any = "float64", seed: int = 0) -> x
     concatenation, batch norm."""
     x = xn.Input((2, 6, 6))
     h = xn.Conv2d(4, 3, padding=1, activation="tanh", name="stem")(x)
-    a = (xn.BatchNorm2d(activation="sigmoid",
-                        name="norm")(xn.Conv2d(4, 3, padding="half", bias=False, name="left")(h)))
+    a = xn.BatchNorm2d(activation="sigmoid", name="norm")(
+        xn.Conv2d(4, 3, padding="half", bias=False, name="left")(h))
     s = xn.Add(name="sum")(a, h)  # h: the first of three readers is `left`
     c = xn.Concat(name="both")(xn.AvgPool2d(2, name="mean")(s), xn.MaxPool2d(2, name="max")(h))
     y = xn.Linear(5, name="out")(xn.Flatten(name="flat")(c))
@@ -67,14 +67,14 @@ def branches(backend: Any = "numpy", dtype: Any = "float64", seed: int = 0) -> x
 def values(net: xn.Network) -> dict[str, np.ndarray]:
     """Copies of everything that training changes, on the host."""
     arrays = {"parameters": net.parameters, "state": net.state, "counters": net.counters}
-    return ({name: np.array(net.backend.to_numpy(a)) for name, a in arrays.items()} | {
-        "epochs": np.array(net.epochs)})
+    return ({name: np.array(net.backend.to_numpy(a)) for name, a in arrays.items()}
+            | {"epochs": np.array(net.epochs)})
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     """Whether two results of `values` are equal in every bit."""
-    return (a.keys() == b.keys()
-            and all(a[k].dtype == b[k].dtype and a[k].tobytes() == b[k].tobytes() for k in a))
+    return a.keys() == b.keys() and all(
+        a[k].dtype == b[k].dtype and a[k].tobytes() == b[k].tobytes() for k in a)
 
 
 @contextmanager

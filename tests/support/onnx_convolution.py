@@ -80,9 +80,8 @@ def center_crop_pad(backend, attributes, inputs, outputs):
 
 def upsample(backend, attributes, inputs, outputs):
     x, scales = inputs
-    return (
-        [run_layer(backend, xn.Upsample2d(tuple(scales[2:].tolist()), attributes["mode"].decode()),
-                   x)])
+    return [run_layer(backend,
+                      xn.Upsample2d(tuple(scales[2:].tolist()), attributes["mode"].decode()), x)]
 
 
 # mode, coordinate_transformation_mode, nearest_mode -> Upsample2d's mode and align_corners
@@ -101,8 +100,8 @@ def resize(backend, attributes, inputs, outputs):
     x, wanted = inputs[0], inputs[-1].tolist()              # scales, or sizes (the only integers)
     axes = [axis % 4 for axis in attributes.get("axes", range(4))]
     in_scales = inputs[-1].dtype == np.float32
-    scales = ({axis: value if in_scales else value / x.shape[axis]
-               for axis, value in zip(axes, wanted)})
+    scales = {axis: value if in_scales else value / x.shape[axis]
+              for axis, value in zip(axes, wanted)}
     policy = attributes.get("keep_aspect_ratio_policy", b"stretch").decode()
     if policy != "stretch":
         kept = (min if policy == "not_larger" else max)(scales.values())
@@ -120,8 +119,8 @@ def resize(backend, attributes, inputs, outputs):
 
 def elementwise(layer):
     """A merging layer: the whole array of a case is one sample."""
-    return (lambda backend, attributes, inputs,
-            outputs: [run_layer(backend, layer(), *(x[None] for x in inputs))[0]])
+    return lambda backend, attributes, inputs, outputs: [
+        run_layer(backend, layer(), *(x[None] for x in inputs))[0]]
 
 
 def reshape(backend, attributes, inputs, outputs):

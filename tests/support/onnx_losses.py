@@ -21,8 +21,8 @@ def of_classes(kind):
         y, t = batch_last(backend, scores), batch_last(backend, target)
         if reduction == "none":  # a sum over one position, for each of them
             y, t = y.reshape(len(y), -1), t.reshape(-1)
-            value = (np.array([backend.to_numpy(loss(backend, y[:, n:n + 1], t[n:n + 1])[0])
-                               for n in range(t.size)]))
+            value = np.array([backend.to_numpy(loss(backend, y[:, n:n + 1], t[n:n + 1])[0])
+                              for n in range(t.size)])
             value = np.moveaxis(value.reshape(*labels.shape[1:], -1), -1, 0)
         else:
             value = backend.to_numpy(loss(backend, y, t)[0])
@@ -30,9 +30,7 @@ def of_classes(kind):
     return run
 
 
-OPERATORS = {
-    "SoftmaxCrossEntropyLoss": of_classes(xn.CrossEntropy),
-    "NegativeLogLikelihoodLoss": of_classes(xn.NegativeLogLikelihood),
-}
+OPERATORS = {"SoftmaxCrossEntropyLoss": of_classes(xn.CrossEntropy),
+             "NegativeLogLikelihoodLoss": of_classes(xn.NegativeLogLikelihood)}
 WITH_WINDOWS = ()       # operators of which only the cases with two spatial axes count
 REASONS: dict[str, list[str]] = {}        # the reasons why cases cannot pass

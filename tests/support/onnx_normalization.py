@@ -70,7 +70,6 @@ def lp_normalization(backend, attributes, inputs, outputs):
 OPERATORS = {
     "LRN": lrn, "LayerNormalization": layer_normalization, "RMSNormalization": rms_normalization,
     "GroupNormalization": group_normalization, "InstanceNormalization": instance_normalization,
-    "MeanVarianceNormalization": mean_variance_normalization, "LpNormalization": lp_normalization,
-}
+    "MeanVarianceNormalization": mean_variance_normalization, "LpNormalization": lp_normalization}
 WITH_WINDOWS = ()       # operators of which only the cases with two spatial axes count
 REASONS: dict[str, list[str]] = {}        # the reasons why cases cannot pass

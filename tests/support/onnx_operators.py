@@ -100,14 +100,14 @@ def batch_normalization(backend, attributes, inputs, outputs):
                                    backend.asarray(bias), eps)
     # ONNX keeps the biased variance, BatchNorm2d the unbiased one
     keep = np.float32(attributes.get("momentum", 0.9))
-    running = ([keep * old + (1 - keep) * backend.to_numpy(new)
-                for old, new in zip((mean, var), batch)])
+    running = [keep * old + (1 - keep) * backend.to_numpy(new)
+               for old, new in zip((mean, var), batch)]
     return [batch_first(backend, y), *running]
 
 
 def elementwise(name):
-    return (lambda backend, attributes, inputs,
-            outputs: [run_layer(backend, xn.Activation(name), inputs[0][None])[0]])
+    return lambda backend, attributes, inputs, outputs: [
+        run_layer(backend, xn.Activation(name), inputs[0][None])[0]]
 
 
 def softmax(backend, attributes, inputs, outputs):
@@ -126,8 +126,8 @@ def gemm(backend, attributes, inputs, outputs):
     c = np.float32(attributes.get("beta", 1.0)) * inputs[2]
     if c.ndim == 2 and len(c) > 1:  # a different bias for each sample: added to the output
         out = backend.asarray(c.T.copy())
-        return ([batch_first(backend, backend.gemm(backend.asarray(W), batch_last(backend, a),
-                                                   out=out, accumulate=True))])
+        return [batch_first(backend, backend.gemm(backend.asarray(W), batch_last(backend, a),
+                                                  out=out, accumulate=True))]
     return [run_layer(backend, xn.Linear(len(W)), a, W=W, b=np.broadcast_to(c, (1, len(W)))[0])]
 
 
@@ -141,45 +141,38 @@ def add(backend, attributes, inputs, outputs):
 
 def concat(backend, attributes, inputs, outputs):
     axis = attributes["axis"]
-    return (
-        [np.moveaxis(run_layer(backend, xn.Concat(),
-                               *(np.moveaxis(x, axis, 0)[None] for x in inputs))[0], 0, axis)])
+    return [np.moveaxis(run_layer(backend, xn.Concat(),
+                                  *(np.moveaxis(x, axis, 0)[None] for x in inputs))[0], 0, axis)]
 
 
 def dropout(backend, attributes, inputs, outputs):
     x, *ratio_and_training = inputs
     # a prediction ignores the ratio
     ratio, training = ratio_and_training if len(ratio_and_training) == 2 else (0.5, False)
-    return ([run_layer(backend, xn.Dropout(float(ratio)), x[None],
-                       mode=TRAIN if training else "predict")[0]])
+    return [run_layer(backend, xn.Dropout(float(ratio)), x[None],
+                      mode=TRAIN if training else "predict")[0]]
 
 
-OPERATORS = {
-    "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool,
-    "GlobalAveragePool": global_average_pool,
-    "BatchNormalization": batch_normalization, "Relu": elementwise("relu"),
-    "Sigmoid": elementwise("sigmoid"),
-    "Tanh": elementwise("tanh"), "Softmax": softmax, "Gemm": gemm, "Flatten": flatten, "Add": add,
-    "Sum": add,
-    "Concat": concat, "Dropout": dropout,
-}
+OPERATORS = {"Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool,
+             "GlobalAveragePool": global_average_pool, "BatchNormalization": batch_normalization,
+             "Relu": elementwise("relu"), "Sigmoid": elementwise("sigmoid"),
+             "Tanh": elementwise("tanh"), "Softmax": softmax, "Gemm": gemm, "Flatten": flatten,
+             "Add": add, "Sum": add, "Concat": concat, "Dropout": dropout}
 
 WITH_WINDOWS = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool")
 
 # Cases that cannot pass, by the reason.
 REASONS = {
-    "Add takes inputs of one shape": [
-        "test_add_bcast"],
-    "Add takes two inputs or more": [
-        "test_sum_one_input"],
+    "Add takes inputs of one shape": ["test_add_bcast"],
+    "Add takes two inputs or more": ["test_sum_one_input"],
     "Flatten keeps the batch axis and makes one axis of all others": [
         "test_flatten_axis0", "test_flatten_axis2", "test_flatten_axis3",
-        "test_flatten_negative_axis4",
-        "test_flatten_negative_axis2", "test_flatten_negative_axis1"],
+        "test_flatten_negative_axis4", "test_flatten_negative_axis2",
+        "test_flatten_negative_axis1"],
     "the random bits are Philox's, the same on every backend, not those of NumPy's old generator": [
         "test_training_dropout_default", "test_training_dropout"],
     "Dropout does not return its mask": [
         "test_dropout_default_mask", "test_dropout_default_mask_ratio",
-        "test_training_dropout_default_mask",
-        "test_training_dropout_mask", "test_training_dropout_zero_ratio_mask"],
+        "test_training_dropout_default_mask", "test_training_dropout_mask",
+        "test_training_dropout_zero_ratio_mask"],
 }

@@ -35,8 +35,8 @@ def adam(backend, attributes, inputs, outputs):
 def adagrad(backend, attributes, inputs, outputs):
     lr, step, *arrays = inputs
     rate = float(lr) / (1 + int(step) * attributes.get("decay_factor", 0.0))
-    return (updated(backend, arrays, 3, "adagrad",
-                    [rate, attributes["epsilon"], attributes["norm_coefficient"]]))
+    return updated(backend, arrays, 3, "adagrad",
+                   [rate, attributes["epsilon"], attributes["norm_coefficient"]])
 
 
 OPERATORS = {"Momentum": momentum, "Adam": adam, "Adagrad": adagrad}

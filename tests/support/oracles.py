@@ -73,8 +73,8 @@ def conv2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, stride=(1, 1), padding=(
     F, per_group, kernel = W.shape[0], W.shape[1], W.shape[2:]
     rows, columns = windows(x, kernel, stride, padding, dilation)
     y = np.zeros((F, len(rows), len(columns), x.shape[3]))
-    for f, (oy, row), (ox, column), n in itertools.product(range(F), enumerate(rows),
-                                                           enumerate(columns), range(x.shape[3])):
+    for f, (oy, row), (ox, column), n in itertools.product(
+            range(F), enumerate(rows), enumerate(columns), range(x.shape[3])):
         first_channel = f // (F // groups) * per_group
         total = float(b[f])
         for c in range(per_group):
@@ -93,8 +93,8 @@ def conv_transpose2d(x: np.ndarray, W: np.ndarray, b: np.ndarray, size: tuple[in
     is `size`."""
     (C, H, width, N), (_, per_group, KH, KW) = x.shape, W.shape
     y = np.zeros((per_group * groups, *size, N)) + np.asarray(b, np.float64)[:, None, None, None]
-    for c, iy, ix, n, k, i, j in itertools.product(*map(range,
-                                                        (C, H, width, N, per_group, KH, KW))):
+    for c, iy, ix, n, k, i, j in itertools.product(
+            *map(range, (C, H, width, N, per_group, KH, KW))):
         row = iy * stride[0] - padding[0] + i * dilation[0]
         column = ix * stride[1] - padding[2] + j * dilation[1]
         if 0 <= row < size[0] and 0 <= column < size[1]:
@@ -127,8 +127,8 @@ def max_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), dilation=(1,
     rows, columns = windows(x, kernel, stride, padding, dilation, ceil)
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]))
     winners = {}
-    for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows),
-                                                           enumerate(columns), range(x.shape[3])):
+    for c, (oy, row), (ox, column), n in itertools.product(
+            range(x.shape[0]), enumerate(rows), enumerate(columns), range(x.shape[3])):
         image = x[c, :, :, n]
         best = None
         for _, _, at in taps(image, row, column, kernel, dilation):
@@ -147,13 +147,13 @@ def avg_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), count_includ
     """The mean of each window, over all its taps or over those inside the input."""
     rows, columns = windows(x, kernel, stride, padding)
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]))
-    for c, (oy, row), (ox, column), n in itertools.product(range(x.shape[0]), enumerate(rows),
-                                                           enumerate(columns), range(x.shape[3])):
+    for c, (oy, row), (ox, column), n in itertools.product(
+            range(x.shape[0]), enumerate(rows), enumerate(columns), range(x.shape[3])):
         image = x[c, :, :, n]
         values = [float(image[at]) for _, _, at in taps(image, row, column, kernel, (1, 1))
                   if at is not None]
-        y[c, oy, ox, n] = (sum(values) / (kernel[0] * kernel[1] if count_include_pad
-                                          else len(values)))
+        y[c, oy, ox, n] = sum(values) / (kernel[0] * kernel[1] if count_include_pad
+                                         else len(values))
     return y
 
 
@@ -212,9 +212,8 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 def batch_norm(x: np.ndarray, gamma, beta, mean, var, eps: float) -> np.ndarray:
     """gamma (x - mean) / sqrt(var + eps) + beta, channel by channel, with the given statistics."""
-    return np.stack([float(gamma[c]) * (x[c].astype(np.float64) - float(mean[c])) / math.sqrt(
-        float(var[c]) + eps)
-                     + float(beta[c]) for c in range(x.shape[0])])
+    return np.stack([float(gamma[c]) * (x[c].astype(np.float64) - float(mean[c]))
+                     / math.sqrt(float(var[c]) + eps) + float(beta[c]) for c in range(x.shape[0])])
 
 
 def channel_statistics(x: np.ndarray) -> tuple[list[float], list[float]]:

@@ -131,16 +131,16 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def public_methods() -> set[str]:
     """Names of the methods of the contract, found in the class itself."""
-    return ({name for name in dir(Backend) if not name.startswith("_")
-             and callable(getattr(Backend, name))})
+    return {name for name in dir(Backend)
+            if not name.startswith("_") and callable(getattr(Backend, name))}
 
 
 def different_signatures(cls: type[Backend]) -> set[str]:
     """Names of the methods that a backend declares with other parameters or defaults than the
     contract."""
     def signature(owner: type[Backend], name: str) -> list[tuple[Any, ...]]:
-        return ([(p.name, p.kind, p.default)
-                 for p in inspect.signature(getattr(owner, name)).parameters.values()])
+        return [(p.name, p.kind, p.default)
+                for p in inspect.signature(getattr(owner, name)).parameters.values()]
     return {name for name in public_methods() if signature(cls, name) != signature(Backend, name)}
 
 

@@ -108,7 +108,7 @@ def _batches() -> Iterator[Case]:
                                    exact=True)
     yield Case("gather_batch", "special",
                options={"samples": special(20, 3, 4), "index": np.arange(20)[::-1],
-                                                   "dtype": np.float64}, exact=True)
+                        "dtype": np.float64}, exact=True)
 
 
 def _feeds() -> Iterator[Case]:
@@ -235,8 +235,7 @@ def _curves() -> Iterator[Case]:
             y = z if f.of == "z" else Backend().activate(z, name, constants)
             yield Case("activation_backward", label,
                        {"dy": normal(3, 5, 7, dtype=dtype, seed=1), "y": y,
-                                                      "bias_grad": normal(3, dtype=dtype)}, options,
-                       writes=("bias_grad",))
+                        "bias_grad": normal(3, dtype=dtype)}, options, writes=("bias_grad",))
 
 
 def _normalisation() -> Iterator[Case]:
@@ -329,10 +328,9 @@ def _optimizers() -> Iterator[Case]:
                            wg | velocity | {"hyper": np.array([0.1, 0.9, 0.01])},
                            {"rule": rule, "decayed": decayed}, writes=("w", *velocity))
             for rule in ("adam", "adamw"):
-                yield Case("update", f"{rule}-{n}-{decayed}-{np.dtype(dtype)}",
-                           wg | {"m": v, "v": normal(n, dtype=dtype, seed=3) ** 2,
-                                 "hyper": np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3,
-                                                    1 - 0.999**3])},
+                yield Case("update", f"{rule}-{n}-{decayed}-{np.dtype(dtype)}", wg | {
+                    "m": v, "v": normal(n, dtype=dtype, seed=3) ** 2,
+                    "hyper": np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])},
                            {"rule": rule, "decayed": decayed}, writes=("w", "m", "v"))
             yield from other_optimizers(f"{n}-{decayed}-{np.dtype(dtype)}", wg,
                                         {"decayed": decayed})

@@ -34,7 +34,7 @@ def why_not() -> str:
                                  "}\n",
                            capture_output=True, text=True)
     if probe.returncode != 0:
-        return ("the CUDA shim needs a g++ with _Float16 and sanitizers (g++ 12 or newer): "
+        return (f"the CUDA shim needs a g++ with _Float16 and sanitizers (g++ 12 or newer): "
                 f"{probe.stderr.strip()[-300:]}")
     return ""
 
@@ -48,8 +48,8 @@ def build(code: str, names: Sequence[str], folder: Path, flags: Sequence[str] = 
     import fcntl  # the shim runs only where there is one
     files = ("cuda_shim.h", "ptx_shim.h", "cuda_fp16.h", "harness.cpp")
     shim = "".join((HERE / name).read_text(encoding="utf-8") for name in files)
-    digest = (
-        hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *flags)).encode()).hexdigest()[:16])
+    digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *flags)).encode()).hexdigest()[
+        :16]
     library = folder / f"{digest}.so"
     if library.exists():
         return library
@@ -60,10 +60,8 @@ def build(code: str, names: Sequence[str], folder: Path, flags: Sequence[str] = 
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         with tempfile.TemporaryDirectory(dir=folder) as place:
             Path(place, "kernels.cu").write_text(code, encoding="utf-8")
-            Path(place,
-                 "kernels.inc").write_text("".join(f"KERNEL({k}, {name})\n"
-                                                   for k, name in enumerate(names)),
-                                                  encoding="utf-8")
+            Path(place, "kernels.inc").write_text(
+                "".join(f"KERNEL({k}, {name})\n" for k, name in enumerate(names)), encoding="utf-8")
             subprocess.run(["g++", *FLAGS, *flags, f"-I{HERE}", f"-I{place}", "-o",
                             f"{place}/kernels.so",
                             str(HERE / "harness.cpp")], check=True, env=environment)
@@ -96,8 +94,8 @@ class Library:
             raise TypeError(f"{name}: expected the arguments {(expected.value or b'').decode()}. "
                             f"Received: {types}")
         if status != 0:
-            raise RuntimeError(f"{name}: threads of a block wait at a barrier that others never "
-                               "reach")
+            raise RuntimeError(
+                f"{name}: threads of a block wait at a barrier that others never reach")
         self.launched.add(name)
 
     def run_backwards(self, yes: bool) -> None:

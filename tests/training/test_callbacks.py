@@ -140,6 +140,6 @@ def test_a_callback_may_move_the_network():
 
 @pytest.mark.parametrize("callbacks", [[3], [Log], "log", [lambda run: None], None])
 def test_what_is_no_callback(callbacks: Any):
-    with pytest.raises(TypeError, match="fit: expected callbacks to be a list of Callbacks. "
-                                        "Received: "):
+    with pytest.raises(TypeError,
+                       match="fit: expected callbacks to be a list of Callbacks. Received: "):
         net().fit(X, Y, loss="cross_entropy", optimizer="adam", callbacks=callbacks)

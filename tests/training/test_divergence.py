@@ -46,8 +46,8 @@ def fitted(net: xn.Network, data: Any,
            **settings: Any) -> tuple[Any, list[warnings.WarningMessage]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        history = (net.fit(*data, **FIT | {"optimizer": xn.SGD(0.1), "epochs": 6,
-                                           "batch_size": 30} | settings))
+        history = net.fit(
+            *data, **FIT | {"optimizer": xn.SGD(0.1), "epochs": 6, "batch_size": 30} | settings)
     return history, warned(caught)
 
 
@@ -58,8 +58,8 @@ def test_a_training_that_diverges_ends_and_says_so(backend):
         "fit: parameters or running statistics became NaN or infinite in epoch 3 (by step 12) of "
         "this fit"]
     assert caught[0].category is RuntimeWarning and caught[0].filename == __file__
-    assert (history.diverged and len(history.rows) == 3 and repr(history) == "<History of 3 "
-                                                                             "epochs, diverged>")
+    assert (history.diverged and len(history.rows) == 3
+            and repr(history) == "<History of 3 epochs, diverged>")
     assert math.isnan(history["loss"][-1]) and math.isnan(history["accuracy"][-1])
     assert all(map(math.isfinite, [*history["loss"][:2], *history["accuracy"][:2]]))
 
@@ -75,10 +75,9 @@ def test_the_last_step_of_a_fit_counts(backend):
 def test_a_loss_that_is_not_finite_is_said_once_and_the_training_goes_on(factor, said, backend):
     net, control = small(backend), small(backend)
     history, caught = fitted(net, blobs(), loss=Late(10, loss=factor))
-    assert [str(w.message) for w in caught] == [f"fit: the loss became {said} in epoch 3 (by step "
-                                                "12) of this fit; "
-                                                "the parameters are finite, and the training goes "
-                                                "on"]
+    assert [str(w.message) for w in caught] == [
+        f"fit: the loss became {said} in epoch 3 (by step 12) of this fit; the parameters are "
+        f"finite, and the training goes on"]
     assert not history.diverged and len(history.rows) == 6
     fitted(control, blobs())
     assert same(values(net), values(control))

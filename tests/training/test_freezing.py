@@ -215,6 +215,6 @@ def test_max_norm_is_for_the_weights_that_are_trained(frozen, backend):
 
 
 def test_every_optimizer_is_here():
-    found = ({cls for cls in vars(xn).values() if isinstance(cls, type)
-              and issubclass(cls, Optimizer)})
+    found = {cls for cls in vars(xn).values()
+             if isinstance(cls, type) and issubclass(cls, Optimizer)}
     assert {cls.__name__ for cls in found - {Optimizer}} == set(OPTIMIZERS)

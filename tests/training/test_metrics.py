@@ -48,8 +48,8 @@ def test_shares_of_classes(metric: Any, share: Any):
     each = [share(*c) for c in counts]
     assert metric(FOUND, LABELS, average=None) == pytest.approx(each)
     assert metric(FOUND, LABELS) == pytest.approx(sum(each) / 4)
-    assert (metric(FOUND, LABELS, average="micro")
-            == pytest.approx(share(*(sum(c) for c in zip(*counts, strict=True)))))
+    assert metric(FOUND, LABELS, average="micro") == pytest.approx(
+        share(*(sum(c) for c in zip(*counts, strict=True))))
     assert isinstance(metric(FOUND, LABELS), float)
 
 
@@ -63,8 +63,8 @@ def test_classes_that_are_missing(metric: Any):
     assert each[1] == each[2] == 0 and math.isnan(each[3])
     # the mean leaves out class 3
     assert metric([0, 1, 0], [0, 0, 2], classes=4) == pytest.approx(each[0] / 3)
-    assert (math.isnan(metric([5], [7], ignore_index=7))
-            and math.isnan(metric([5], [7], ignore_index=7, average="micro")))
+    assert math.isnan(metric([5], [7], ignore_index=7)) and math.isnan(
+        metric([5], [7], ignore_index=7, average="micro"))
     assert (np.isnan(metric([5], [7], ignore_index=7, average=None, classes=2)).tolist()
             == [True, True])
 
@@ -110,37 +110,35 @@ def test_against_scikit_learn():
                                        expected)
     assert (metrics.confusion_matrix(found, labels).tolist()
             == sklearn.confusion_matrix(labels, found).tolist())
-    assert (metrics.top_k_accuracy(scores, labels,
-                                   2) == sklearn.top_k_accuracy_score(labels, scores, k=2))
+    assert (metrics.top_k_accuracy(scores, labels, 2)
+            == sklearn.top_k_accuracy_score(labels, scores, k=2))
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda: metrics.accuracy([1, 2], [1]), ValueError, r"accuracy: expected labels like the "
-                                                        r"targets, or scores.*\(2,\).*\(1,\)"),
+    (lambda: metrics.accuracy([1, 2], [1]), ValueError,
+     r"accuracy: expected labels like the targets, or scores.*\(2,\).*\(1,\)"),
     (lambda: metrics.accuracy(1, 1), ValueError, "accuracy: expected labels like the targets"),
-    (lambda: metrics.accuracy([[0.3], [0.7]], [0, 1]), ValueError, r"expected scores of two "
-                                                                   r"classes or more.*y\[:, 0\] > "
-                                                                   r"0"),
-    (lambda: metrics.accuracy([[0.3, math.nan]], [0]), ValueError, "accuracy: expected predictions "
-                                                                   "that are numbers"),
-    (lambda: metrics.accuracy([0.5], [0]), ValueError, "accuracy: expected predictions to be "
-                                                       "labels"),
-    (lambda: metrics.recall([0], [-1]), ValueError, "expected targets to be labels, whole numbers "
-                                                    "from 0 on. .* from -1"),
-    (lambda: metrics.accuracy([0], [math.inf]), ValueError, "accuracy: targets: expected finite "
-                                                            "numbers"),
+    (lambda: metrics.accuracy([[0.3], [0.7]], [0, 1]), ValueError,
+     r"expected scores of two classes or more.*y\[:, 0\] > 0"),
+    (lambda: metrics.accuracy([[0.3, math.nan]], [0]), ValueError,
+     "accuracy: expected predictions that are numbers"),
+    (lambda: metrics.accuracy([0.5], [0]), ValueError,
+     "accuracy: expected predictions to be labels"),
+    (lambda: metrics.recall([0], [-1]), ValueError,
+     "expected targets to be labels, whole numbers from 0 on. .* from -1"),
+    (lambda: metrics.accuracy([0], [math.inf]), ValueError,
+     "accuracy: targets: expected finite numbers"),
     (lambda: metrics.accuracy(["a"], [0]), TypeError, "accuracy: y: expected real numbers"),
-    (lambda: metrics.accuracy([[0.3, 0.7]], [2]), ValueError, "accuracy: expected targets from 0 "
-                                                              "to 1. Received: 2"),
-    (lambda: metrics.confusion_matrix([3], [1], classes=3), ValueError, "expected classes to be an "
-                                                                        "int from 4 to 16384"),
-    (lambda: metrics.f1_score([1], [1], average="mean"), ValueError, "f1_score: expected average "
-                                                                     "to be 'macro', 'micro' or "
-                                                                     "None"),
-    (lambda: metrics.top_k_accuracy([[1.0, 2.0]], [0], 3), ValueError, "top_k_accuracy: expected k "
-                                                                       "to be an int from 1 to 2"),
-    (lambda: metrics.top_k_accuracy([1], [1], 1), ValueError, r"top_k_accuracy: expected scores of "
-                                                              r"shape \(N, K, ...\)"),
+    (lambda: metrics.accuracy([[0.3, 0.7]], [2]), ValueError,
+     "accuracy: expected targets from 0 to 1. Received: 2"),
+    (lambda: metrics.confusion_matrix([3], [1], classes=3), ValueError,
+     "expected classes to be an int from 4 to 16384"),
+    (lambda: metrics.f1_score([1], [1], average="mean"), ValueError,
+     "f1_score: expected average to be 'macro', 'micro' or None"),
+    (lambda: metrics.top_k_accuracy([[1.0, 2.0]], [0], 3), ValueError,
+     "top_k_accuracy: expected k to be an int from 1 to 2"),
+    (lambda: metrics.top_k_accuracy([1], [1], 1), ValueError,
+     r"top_k_accuracy: expected scores of shape \(N, K, ...\)"),
 ])
 def test_classes_refuse(call: Any, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
@@ -191,9 +189,9 @@ def test_psnr_is_its_formula():
     assert metrics.psnr(y, t) == pytest.approx(sum(each) / 3)
     assert metrics.psnr(y * 7, t * 7, data_range=7) == pytest.approx(sum(each) / 3)
     # one of four bytes is off by one, the others by nothing
-    assert metrics.psnr(np.array([[0, 9, 255, 3]], np.uint8),
-                        np.array([[1, 9, 255, 3]], np.uint8)) == pytest.approx(
-        10 * math.log10(255 ** 2 * 4))
+    assert metrics.psnr(
+        np.array([[0, 9, 255, 3]], np.uint8),
+        np.array([[1, 9, 255, 3]], np.uint8)) == pytest.approx(10 * math.log10(255 ** 2 * 4))
     assert metrics.psnr(t, t) == math.inf
 
 
@@ -207,10 +205,10 @@ def test_the_peak_of_floats_is_taken_from_their_range_or_asked_for():
         assert metrics.psnr(a / 255, b / 255) == pytest.approx(right, rel=1e-3)
         for measure in (metrics.psnr, metrics.ssim):
             for images in (b, b / 127.5 - 1):
-                with pytest.raises(ValueError, match="expected data_range, the largest value that "
-                                                     "a pixel can have, for targets beyond "
-                                                     r"0 to 1. Received: data_range=None for "
-                                                     r"targets from -?\d+\.?\d* to \d+"):
+                with pytest.raises(ValueError,
+                                   match=r"expected data_range, the largest value that a pixel can "
+                                         r"have, for targets beyond 0 to 1. Received: "
+                                         r"data_range=None for targets from -?\d+\.?\d* to \d+"):
                     measure(images, images)
     low, high = np.zeros((1, 11, 11)), np.ones((1, 11, 11))
     assert metrics.psnr(high, low) == metrics.psnr(low, high) == 0      # both ends are included
@@ -225,25 +223,23 @@ def test_against_scikit_image():
                                             use_sample_covariance=False, data_range=255)
               for a, b in zip(t, y)]
     assert metrics.ssim(y, t) == pytest.approx(np.mean(theirs), rel=1e-9)
-    assert (metrics.psnr(y, t)
-            == pytest.approx(
-                np.mean([skimage.peak_signal_noise_ratio(a, b) for a, b in zip(t, y)])))
+    assert metrics.psnr(y, t) == pytest.approx(
+        np.mean([skimage.peak_signal_noise_ratio(a, b) for a, b in zip(t, y)]))
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: metrics.psnr(np.zeros((2, 3)), np.zeros((2, 4))), r"expected images of the targets' "
-                                                               r"shape.*\(2, 3\).*\(2, 4\)"),
+    (lambda: metrics.psnr(np.zeros((2, 3)), np.zeros((2, 4))),
+     r"expected images of the targets' shape.*\(2, 3\).*\(2, 4\)"),
     (lambda: metrics.psnr(np.zeros(3), np.zeros(3)), "psnr: expected images"),
     (lambda: metrics.psnr(np.zeros((0, 3)), np.zeros((0, 3))), "psnr: expected images"),
-    (lambda: metrics.psnr(np.full((1, 3), math.nan), np.zeros((1, 3))), "psnr: y: expected finite "
-                                                                        "numbers"),
+    (lambda: metrics.psnr(np.full((1, 3), math.nan), np.zeros((1, 3))),
+     "psnr: y: expected finite numbers"),
     (lambda: metrics.psnr(np.zeros((1, 3)), np.zeros((1, 3), int)),
      "psnr: expected data_range, the largest value.*data_range=None.*int64"),
-    (lambda: metrics.psnr(np.zeros((1, 3)), np.zeros((1, 3)), data_range=0), "psnr: expected "
-                                                                             "data_range"),
-    (lambda: metrics.ssim(np.zeros((1, 10, 11)), np.zeros((1, 10, 11))), r"ssim: expected images "
-                                                                         r".* of 11 x 11 pixels or "
-                                                                         r"more"),
+    (lambda: metrics.psnr(np.zeros((1, 3)), np.zeros((1, 3)), data_range=0),
+     "psnr: expected data_range"),
+    (lambda: metrics.ssim(np.zeros((1, 10, 11)), np.zeros((1, 10, 11))),
+     r"ssim: expected images .* of 11 x 11 pixels or more"),
     (lambda: metrics.ssim(np.zeros((11, 11)), np.zeros((11, 11))), "ssim: expected images"),
     (lambda: metrics.ssim(np.zeros((1, 9, 9)), np.zeros((1, 9, 9)), kernel_size=4),
      "ssim: expected kernel_size to be an odd int"),
@@ -280,6 +276,7 @@ def test_evaluate_applies_them_to_what_predict_gives(last: list[Any], plain_back
 @pytest.mark.parametrize("wrong", [[metrics.accuracy], {"accuracy": "accuracy"}, metrics.accuracy])
 def test_evaluate_takes_names_and_functions(wrong: Any):
     net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend="numpy")
-    with pytest.raises(TypeError, match="evaluate: expected metrics to be a dict of names and "
-                                        "functions. Received"):
+    with pytest.raises(
+            TypeError,
+            match="evaluate: expected metrics to be a dict of names and functions. Received"):
         net.evaluate(np.zeros((2, 4)), [0, 1], loss="cross_entropy", metrics=wrong)

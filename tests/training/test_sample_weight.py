@@ -95,10 +95,10 @@ class Old(xn.CrossEntropy):
      r"fit: expected sample_weight to have a number for each of the 23 samples\. Received: an "
      r"array of shape \(22,\)\."),
     ({"sample_weight": np.ones((23, 1))}, ValueError, r"Received: an array of shape \(23, 1\)\."),
-    ({"sample_weight": np.full(23, np.nan)}, ValueError, "fit: sample_weight: expected finite "
-                                                         "numbers"),
-    ({"sample_weight": np.full(23, 1e39)}, ValueError, "fit: sample_weight: expected finite "
-                                                       "numbers"),
+    ({"sample_weight": np.full(23, np.nan)}, ValueError,
+     "fit: sample_weight: expected finite numbers"),
+    ({"sample_weight": np.full(23, 1e39)}, ValueError,
+     "fit: sample_weight: expected finite numbers"),
     ({"sample_weight": ["a"] * 23}, TypeError, "fit: sample_weight: expected real numbers"),
     ({"sample_weight": np.ones(23), "loss": Old()}, ValueError,
      r"fit: expected a loss that takes sample_weight, for weights of samples\. Received: Old, "

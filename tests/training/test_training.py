@@ -97,8 +97,8 @@ def test_until_is_asked_after_each_epoch_with_its_row():
     history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9,
                       validation=(x, y), until=until)
     assert history.stopped and not history.interrupted and 2 <= len(history.rows) < 9
-    assert (len(seen) == len(history.rows) == net.epochs
-            and all(a is b for a, b in zip(seen, history.rows, strict=True)))
+    assert len(seen) == len(history.rows) == net.epochs and all(
+        a is b for a, b in zip(seen, history.rows, strict=True))
     assert repr(history) == f"<History of {len(seen)} epochs, stopped>"
     # the schedule is that of all nine epochs, and asking changes nothing
     whole = control.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9,
@@ -146,8 +146,8 @@ def test_until_is_a_function():
     x, y = blobs()
     net = small()
     with untouched(net), pytest.raises(
-            TypeError, match=r"expected until to be a function of an epoch's row. Received: "
-                             r"until=0.98"):
+            TypeError,
+            match=r"expected until to be a function of an epoch's row. Received: until=0.98"):
         net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1), until=0.98)
 
 
@@ -315,12 +315,12 @@ def test_moving_keeps_what_was_learned_and_the_optimizers_state():
     stayed = run([one] * 3, [None] * 3)
     moved = run([other] * 3, ["numpy", xn.Backend(), "numpy"])
     anew = run([xn.Adam(1e-2) for _ in range(3)], [None] * 3)
-    distance = ([np.linalg.norm(net.parameters - stayed.parameters) / np.linalg.norm(
-        stayed.parameters) for net in (moved, anew)])
+    distance = [np.linalg.norm(net.parameters - stayed.parameters)
+                / np.linalg.norm(stayed.parameters) for net in (moved, anew)]
     assert distance[0] < 1e-9 < 1e-3 < distance[1]
     assert moved.epochs == 6 and np.array_equal(moved.counters, stayed.counters)
-    assert (moved.backend.name == "numpy"
-            and all(layer.backend is moved.backend for layer in moved.layers))
+    assert moved.backend.name == "numpy" and all(
+        layer.backend is moved.backend for layer in moved.layers)
 
 
 def test_moving_keeps_every_bit():
@@ -353,8 +353,8 @@ def test_a_bar_with_loss_and_accuracy(capsys):
     out, err = capsys.readouterr()
     assert f"training {16 * 2 + 16 + 3 * 16 + 3:,} parameters on 120 samples, backend numpy" in out
     for epoch in (1, 2):
-        last = ([line for line in err.replace("\r", "\n").splitlines()
-                 if line.startswith(f"epoch {epoch}/2: 100%")][-1])
+        last = [line for line in err.replace("\r", "\n").splitlines()
+                if line.startswith(f"epoch {epoch}/2: 100%")][-1]
         row = history.rows[epoch - 1]
         for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
             assert f"{name}={row[name]:.4f}" in last

@@ -39,8 +39,8 @@ def test_a_folded_network_predicts_the_same(backend, dtype, tmp_path):
     net = convolutions(backend, dtype)
     x, before = normal((5, 4, 8, 7), dtype), net.backend.to_numpy(net.parameters).copy()
     folded = net.folded()
-    assert ([type(layer) for layer in folded.layers] == [type(layer) for layer in net.layers
-                                                         if "Norm" not in type(layer).__name__])
+    assert [type(layer) for layer in folded.layers] == [
+        type(layer) for layer in net.layers if "Norm" not in type(layer).__name__]
     assert (folded.layers[0].name == "first" and folded.layers[0].activation == "relu"
             and folded.dtype == net.dtype)
     assert_close(folded.predict(x), net.predict(x), scale=10)
@@ -67,8 +67,8 @@ def test_what_is_not_folded_stays():
 
 
 def test_a_network_without_batch_norm_is_copied():
-    net = (unlike_new(xn.Sequential([xn.Linear(4, bias=False), xn.RBF([[1, 0, 1, 0]])],
-                                    input_shape=(3,), backend="numpy")))
+    net = unlike_new(xn.Sequential([xn.Linear(4, bias=False), xn.RBF([[1, 0, 1, 0]])],
+                                   input_shape=(3,), backend="numpy"))
     folded = net.folded()
     x = normal((4, 3))
     np.testing.assert_array_equal(folded.predict(x), net.predict(x))

@@ -38,9 +38,8 @@ def test_population_statistics_of_equal_batches_are_the_papers(backend):
         z = forward(conv, np.moveaxis(x[start:start + 4], 0, -1).copy())
         mean, var = z.mean(axis=(1, 2, 3)), z.var(axis=(1, 2, 3))
         means[norm].append(mean), variances[norm].append(var)
-        # no dropout
-        h = (np.tanh((z - mean[:, None, None, None]) / np.sqrt(var + 1e-5)[:, None, None,
-                                                                           None]).reshape(-1, 4))
+        mean, var = (a.reshape(3, 1, 1, 1) for a in (mean, var))
+        h = np.tanh((z - mean) / np.sqrt(var + 1e-5)).reshape(-1, 4)    # without dropout
         z = backend.to_numpy(linear.W.data) @ h
         means[last].append(z.mean(axis=1)), variances[last].append(z.var(axis=1))
     for layer, m in ((norm, 4 * 9), (last, 4)):
@@ -81,16 +80,16 @@ def test_population_statistics_leave_frozen_layers_alone():
 
 
 @pytest.mark.parametrize("net, x, options, text", [
-    (lambda: xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy"), np.zeros((4, 3)), {},
-     "population_statistics: expected a network with a trainable batch norm. Received: none."),
-    (two_norms, np.zeros((4, 3)), {}, "Network: expected input of shape (N, 2, 5, 5). Received: "
-                                      "shape (4, 3)."),
-    (two_norms, np.full((4, 2, 5, 5), np.nan), {}, "population_statistics: expected finite "
-                                                   "samples. Received: NaN or infinity"),
-    (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 0}, "population_statistics: expected "
-                                                           "batch_size to be an int"),
-    (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 3}, "BatchNorm1d 'bn2': expected batches of "
-                                                           "at least 2 in training"),
+    (lambda: xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy"), np.zeros((4, 3)),
+     {}, "population_statistics: expected a network with a trainable batch norm. Received: none."),
+    (two_norms, np.zeros((4, 3)), {},
+     "Network: expected input of shape (N, 2, 5, 5). Received: shape (4, 3)."),
+    (two_norms, np.full((4, 2, 5, 5), np.nan), {},
+     "population_statistics: expected finite samples. Received: NaN or infinity"),
+    (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 0},
+     "population_statistics: expected batch_size to be an int"),
+    (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 3},
+     "BatchNorm1d 'bn2': expected batches of at least 2 in training"),
 ], ids=lambda value: value[:30] if isinstance(value, str) else "")
 def test_what_population_statistics_refuse(net, x, options, text):
     net = net()

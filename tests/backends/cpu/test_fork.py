@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 import pytest
 from processes import run_script
+from skips import NO_NUMBA
 from tiers import first
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
-needs_numba = pytest.mark.skipif(
-    not importlib.util.find_spec("numba"), reason="Numba is not installed"
-)
-BACKENDS = ["numpy", pytest.param("numba", marks=needs_numba)]
+BACKENDS = ["numpy", pytest.param("numba", marks=NO_NUMBA)]
 
 # An alarm ends a process that hangs. Python 3.12 warns of every fork beside threads, which is
 # what is tested here.
@@ -59,9 +56,7 @@ def in_child(function, *arguments):
 @pytest.mark.parametrize("threads", first(["1", "3"], "3"))
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_children_learn_what_their_parent_learns(backend: str, threads: str):
-    run_script(
-        BEGINNING
-        + """
+    run_script(BEGINNING + """
 net = digits(backend, seed=7)
 expected, predictions = [trained(seed) for seed in (0, 1)], net.predict(x)
 assert in_child(trained, 0) == expected[0]
@@ -81,19 +76,13 @@ thread.start()
 thread.join()
 assert answers == [expected[1]]
 assert [trained(seed) for seed in (0, 1)] == expected               # the parent still works
-""",
-        BACKEND=backend,
-        XPNET_NUM_THREADS=threads,
-        NUMBA_NUM_THREADS="3",
-    )
+""", BACKEND=backend, XPNET_NUM_THREADS=threads, NUMBA_NUM_THREADS="3")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_children_made_while_other_threads_train(backend: str):
     """At any moment of their steps: whatever locks they hold, the child's are free."""
-    run_script(
-        BEGINNING
-        + """
+    run_script(BEGINNING + """
 expected, done = trained(0), threading.Event()
 
 def train():
@@ -110,17 +99,12 @@ finally:
     done.set()
     for thread in crew:
         thread.join()
-""",
-        BACKEND=backend,
-        XPNET_NUM_THREADS="2",
-    )
+""", BACKEND=backend, XPNET_NUM_THREADS="2")
 
 
 @pytest.mark.parametrize("part", ["memory", "limit"])
 def test_locks_that_another_thread_holds_are_free_in_the_child(part: str):
-    run_script(
-        BEGINNING
-        + f"""
+    run_script(BEGINNING + f"""
 from xpnet.backends.cpu.threads import single_threaded_blas
 lock = backend.memory._lock if {part!r} == "memory" else single_threaded_blas()._lock
 entered, leave = threading.Event(), threading.Event()
@@ -147,46 +131,34 @@ def use():
 assert in_child(use) == expected
 leave.set()
 thread.join()
-""",
-        BACKEND="numpy",
-    )
+""", BACKEND="numpy")
 
 
-@needs_numba
+@NO_NUMBA
 def test_a_child_runs_kernels_that_its_parent_never_ran():
-    run_script(
-        BEGINNING
-        + """
+    run_script(BEGINNING + """
 a = np.random.default_rng(0).standard_normal((70, 70), np.float32)
 backend.gemm(a, a)                                                  # starts the threads
 first = in_child(trained, 0)
 assert first == trained(0)
-""",
-        BACKEND="numba",
-    )
+""", BACKEND="numba")
 
 
-@needs_numba
+@NO_NUMBA
 def test_a_fork_before_the_first_kernel_leaves_the_child_its_threads():
-    run_script(
-        BEGINNING
-        + """
+    run_script(BEGINNING + """
 from xpnet.backends.numba.kernels.layer import allowed_threads
 
 assert in_child(allowed_threads, 2) == 2
 expected = trained(0)
 assert allowed_threads(2) == 2 and in_child(allowed_threads, 2) == 1
-""",
-        BACKEND="numba",
-    )
+""", BACKEND="numba")
 
 
-@needs_numba
+@NO_NUMBA
 def test_a_fork_after_kernels_of_other_code():
     """Numba's threads belong to the whole process, whoever started them."""
-    run_script(
-        BEGINNING
-        + """
+    run_script(BEGINNING + """
 import numba
 
 @numba.njit(parallel=True)
@@ -198,18 +170,13 @@ count(np.zeros(100))
 first = in_child(trained, 0)
 assert first == trained(0)
 assert numba.get_num_threads() == 2
-""",
-        BACKEND="numba",
-        NUMBA_NUM_THREADS="2",
-    )
+""", BACKEND="numba", NUMBA_NUM_THREADS="2")
 
 
-@needs_numba
+@NO_NUMBA
 def test_a_numba_that_cannot_run_without_its_threads_says_so():
     """As a later version might be, in which the layer's function has another name."""
-    run_script(
-        BEGINNING
-        + """
+    run_script(BEGINNING + """
 from llvmlite import binding
 binding.address_of_symbol = lambda name: None
 
@@ -223,6 +190,4 @@ trained(0)
 message = in_child(refused)
 assert message.startswith("numba: this process was forked from one that had run kernels"), message
 assert "spawn" in message
-""",
-        BACKEND="numba",
-    )
+""", BACKEND="numba")

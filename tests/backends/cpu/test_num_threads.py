@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,15 +11,13 @@ import pytest
 from cpu_cases import digits
 from nets import pictures
 from processes import run_script
+from skips import NO_NUMBA
 
 import xpnet as xn
 from xpnet.backends import get_backend
 from xpnet.backends.cpu.threads import thread_count
 
-needs_numba = pytest.mark.skipif(
-    not importlib.util.find_spec("numba"), reason="Numba is not installed"
-)
-BACKENDS = ["numpy", pytest.param("numba", marks=needs_numba)]
+BACKENDS = ["numpy", pytest.param("numba", marks=NO_NUMBA)]
 
 
 @pytest.fixture(autouse=True)
@@ -42,16 +39,12 @@ def test_the_number_that_was_set_comes_before_the_environment(monkeypatch: pytes
     assert xn.get_num_threads() == thread_count() >= 1
 
 
-@pytest.mark.parametrize(
-    "n", [0, -1, 1.0, 2.5, True, "2", [2], np.array([1, 2]), float("nan")], ids=repr
-)
+@pytest.mark.parametrize("n", [0, -1, 1.0, 2.5, True, "2", [2], np.array([1, 2]), float("nan")],
+                         ids=repr)
 def test_what_is_no_number_of_threads(n: object):
     xn.set_num_threads(2)
-    with pytest.raises(
-        ValueError,
-        match=r"^set_num_threads: expected n to be an int from 1 to 4096, or None\. "
-        r"Received: n=",
-    ):
+    with pytest.raises(ValueError, match=r"^set_num_threads: expected n to be an int from 1 to "
+                                         r"4096, or None\. Received: n="):
         xn.set_num_threads(n)  # type: ignore[arg-type]
     assert xn.get_num_threads() == 2
 
@@ -64,15 +57,12 @@ def test_a_network_that_exists_takes_the_new_number():
     for n, workers in ((1, 0), (3, 2), (2, 2), (4, 3)):
         xn.set_num_threads(n)
         net.forward(x, xn.PREDICT)
-        started = {
-            thread
-            for thread in set(threading.enumerate()) - before
-            if thread.name.startswith("xpnet-")
-        }
+        started = {thread for thread in set(threading.enumerate()) - before
+                   if thread.name.startswith("xpnet-")}
         assert len(started) == workers, n
 
 
-@needs_numba
+@NO_NUMBA
 def test_kernels_get_the_number_that_was_set(monkeypatch: pytest.MonkeyPatch):
     from xpnet.backends.numba.kernels import jit
 
@@ -112,9 +102,7 @@ for n in itertools.cycle((1, 3, 2, 4)):
     if not any(thread.is_alive() for thread in crew):
         break
 assert len(results) == 6 and all(same(result, expected) for result in results)
-""",
-        NUMBA_NUM_THREADS="4",
-    )
+""", NUMBA_NUM_THREADS="4")
 
 
 # --- GNU's OpenMP ---------------------------------------------------------------------------------
@@ -132,20 +120,13 @@ print("layer", threading_layer(), file=__import__("sys").stderr)
 """
 
 
-@needs_numba
+@NO_NUMBA
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Numba's threads are not GNU's")
-@pytest.mark.parametrize(
-    "setting, spins, left",
-    [
-        ({}, "5000", ""),
-        ({"GOMP_SPINCOUNT": "77"}, "77", "77"),
-        ({"OMP_WAIT_POLICY": "PASSIVE"}, "0", ""),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("setting, spins, left",
+                         [({}, "5000", ""), ({"GOMP_SPINCOUNT": "77"}, "77", "77"),
+                          ({"OMP_WAIT_POLICY": "PASSIVE"}, "0", "")], ids=str)
 def test_threads_spin_briefly_unless_the_user_has_said_how_long(
-    setting: dict[str, str], spins: str, left: str, monkeypatch: pytest.MonkeyPatch
-):
+        setting: dict[str, str], spins: str, left: str, monkeypatch: pytest.MonkeyPatch):
     """The library itself says what it works with, and child processes inherit nothing."""
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)

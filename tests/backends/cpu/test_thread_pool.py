@@ -156,8 +156,8 @@ def test_the_number_of_threads(monkeypatch):
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
 def test_a_wrong_number_of_threads(monkeypatch, text):
     monkeypatch.setenv("XPNET_NUM_THREADS", text)
-    with pytest.raises(ValueError, match=rf"XPNET_NUM_THREADS: expected a whole number.*Received: "
-                                         rf"'{text}'"):
+    with pytest.raises(ValueError,
+                       match=rf"XPNET_NUM_THREADS: expected a whole number.*Received: '{text}'"):
         thread_count()
 
 

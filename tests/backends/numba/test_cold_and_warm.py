@@ -12,8 +12,8 @@ from tiers import full
 pytest.importorskip("numba", reason="Numba is not installed")
 
 
-@pytest.mark.parametrize("networks", [
-    ["relu alone"], pytest.param([], marks=full)], ids=["one", "all"])
+@pytest.mark.parametrize("networks", [["relu alone"], pytest.param([], marks=full)],
+                         ids=["one", "all"])
 def test_compiled_and_loaded_kernels_give_the_same_bits(tmp_path: Path, networks: list[str]):
     """The process that compiles trains the networks in one order, the one that loads in the other.
 

@@ -21,9 +21,8 @@ from numba.core import config  # noqa: E402
 from xpnet.backends.numba.kernels import jit, kept  # noqa: E402
 
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
-as_root = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away"
-)
+as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0,
+                             reason="only root can give files away")
 
 
 def add_one(x, y):
@@ -96,13 +95,8 @@ def test_no_flipped_bit_reaches_the_unpickler(kernels: Path, monkeypatch: pytest
     ]  # a sound file is, so this test looks at the right one
     unpickled.clear()
     rng = np.random.default_rng(0)
-    for place in [
-        0,
-        kept.DIGEST - 1,
-        kept.DIGEST,
-        len(sound) - 1,
-        *rng.integers(0, len(sound), 200),
-    ]:
+    for place in [0, kept.DIGEST - 1, kept.DIGEST, len(sound) - 1,
+                  *rng.integers(0, len(sound), 200)]:
         damaged = bytearray(sound)
         damaged[place] ^= 1 << rng.integers(8)
         file.write_bytes(damaged)
@@ -142,11 +136,9 @@ def test_the_trap_works(kernels: Path, trap: Path):
 def test_a_folder_that_others_can_write_to(mode: int, kernels: Path, trap: Path):
     kept.KernelCache.said.clear()
     kernels.chmod(mode)
-    with pytest.warns(
-        RuntimeWarning,
-        match=f"(?s)compiled kernels: expected a folder that only this user can "
-        f"write to. Received: .*others can write to .mode {mode:o}",
-    ):
+    with pytest.warns(RuntimeWarning,
+                      match=f"(?s)compiled kernels: expected a folder that only this user can "
+                            f"write to. Received: .*others can write to .mode {mode:o}"):
         assert not call()
     assert not (kernels.parent / "sprung").exists()
 
@@ -204,9 +196,8 @@ def test_only_this_user_can_read_and_write_what_is_kept(kernels: Path):
 
 
 @pytest.mark.parametrize("base", ["a file", "no place"])
-def test_a_folder_that_cannot_be_made(
-    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-):
+def test_a_folder_that_cannot_be_made(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capsys):
     (tmp_path / "file").write_text("not a folder")
     place = tmp_path / "file" if base == "a file" else Path("/proc/xpnet")
     if base == "no place" and not sys.platform.startswith("linux"):
@@ -230,9 +221,8 @@ def test_relative_folders_are_not_used(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("home", ["relative", "unknown"])
-def test_without_a_home_nothing_is_kept(
-    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-):
+def test_without_a_home_nothing_is_kept(home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                        capsys):
     def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -242,9 +232,8 @@ def test_without_a_home_nothing_is_kept(
     monkeypatch.setattr(Path, "home", unknown if home == "unknown" else lambda: Path("relative"))
     monkeypatch.setattr(config, "CACHE_DIR", "")
     monkeypatch.setattr(kept.KernelCache, "said", set())
-    with pytest.raises(
-        FileNotFoundError, match="^cache folder: expected a home folder. Received: HOME="
-    ):
+    with pytest.raises(FileNotFoundError,
+                       match="^cache folder: expected a home folder. Received: HOME="):
         cache_folder()
     assert not call() and "they cannot be kept (cache folder: " in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -210,8 +210,8 @@ def test_what_falls_back_to_numpy():
                 agree(case, results, run(case, Backend()))
             others = {method for method, implementation in ran if implementation != "numba"}
             parts = others - {case.method} if case.method not in others else set()
-            answers[bool(others)].add(kind(case) + (f": {' '.join(sorted(parts))}" if parts
-                                                    else ""))
+            answers[bool(others)].add(
+                kind(case) + (f": {' '.join(sorted(parts))}" if parts else ""))
     assert not answers[True] & answers[False]
     double = {answer for both in answers.values() for answer in both
               if "float64" in re.split("[ ,]", answer)[1:2]
@@ -235,8 +235,8 @@ def test_numba_by_name():
     backend = get_backend("numba")
     assert type(backend) is NumbaBackend and (backend.name, backend.note) == ("numba", "")
     assert get_backend(backend) is backend
-    with pytest.raises(ValueError, match=r'expected "auto", "numpy", "numba", .*Received: '
-                                         r'\'numba:0\''):
+    with pytest.raises(ValueError,
+                       match=r'expected "auto", "numpy", "numba", .*Received: \'numba:0\''):
         get_backend("numba:0")
 
 

@@ -74,8 +74,8 @@ def test_products_of_any_size(drawn, activation):
 @pytest.mark.parametrize("trans_a, trans_b",
                          [(False, False), (True, False), (False, True), (True, True)])
 def test_large_and_thin_products(M, K, N, trans_a, trans_b):
-    a, b = normal(*((K, M) if trans_a else (M, K))), normal(*((N, K) if trans_b else (K, N)),
-                                                            seed=1)
+    a, b = normal(*((K, M) if trans_a else (M, K))), normal(
+        *((N, K) if trans_b else (K, N)), seed=1)
     bias, before, trans = normal(M), normal(M, N, seed=2), {"trans_a": trans_a, "trans_b": trans_b}
     exact = Backend().gemm(**doubled({"a": a, "b": b}), **trans)
     assert close(BACKEND.gemm(a, b, **trans), exact)

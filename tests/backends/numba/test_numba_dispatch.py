@@ -53,28 +53,27 @@ def fresh(call: dict[str, Any]) -> dict[str, Any]:
             else np.repeat(value, 2, axis=-1)[..., ::2] for name, value in call.items()}
 
 
-CALLS: dict[str, tuple[str, dict[str, Any]]] = {  # name: kernel, and a call in float32 that it does
+# Method: its kernel, and a float32 call that the kernel computes.
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "max_pool2d": ("max_pool", {"x": normal(2, 4, 4, 3), "window": Window.make(2)}),
     "max_pool2d_dx": ("max_pool_dx",
                       {"dy": normal(2, 3, 3, 3), "argmax": np.zeros((2, 3, 3, 3), np.uint8),
-                                            "x_shape": (2, 4, 4, 3), "window": Window.make(2)}),
+                       "x_shape": (2, 4, 4, 3), "window": Window.make(2)}),
     "avg_pool2d": ("avg_pool", {"x": normal(2, 4, 4, 3), "window": Window.make(2)}),
     "avg_pool2d_dx": ("avg_pool_dx", {"dy": normal(2, 3, 3, 3), "x_shape": (2, 4, 4, 3),
-                                            "window": Window.make(2)}),
+                                      "window": Window.make(2)}),
     "activate": ("relu", {"z": normal(2, 3), "activation": "relu"}),
     "activation_backward": ("activation_backward",
                             {"dy": normal(2, 3), "y": normal(2, 3), "activation": "tanh",
-                                                    "bias_grad": normal(2)}),
+                             "bias_grad": normal(2)}),
     "batch_norm": ("batch_norm", {"x": normal(2, 3), "gamma": normal(2), "beta": normal(2),
                                   "eps": 1e-5, "activation": "relu"}),
     "batch_norm_inference": ("batch_norm_inference",
                              {"x": normal(2, 3), "gamma": normal(2), "beta": normal(2),
-                                                      "mean": normal(2),
-                              "var": np.ones(2, np.float32), "eps": 1e-5}),
+                              "mean": normal(2), "var": np.ones(2, np.float32), "eps": 1e-5}),
     "batch_norm_backward": ("batch_norm_backward", {
         "dy": normal(2, 3), "x": normal(2, 3), "y": normal(2, 3), "gamma": normal(2),
-        "mean": normal(2),
-        "var": np.ones(2, np.float32), "eps": 1e-5, "gamma_grad": normal(2),
+        "mean": normal(2), "var": np.ones(2, np.float32), "eps": 1e-5, "gamma_grad": normal(2),
         "beta_grad": normal(2)}),
     "softmax": ("softmax", {"z": normal(3, 2)}),
     "softmax_cross_entropy": ("cross_entropy_of_labels",
@@ -84,8 +83,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {  # name: kernel, and a call in 
     "dropout_dx": ("dropout_dx", {"dy": normal(5), "p": 0.5, "keep": np.ones(5, bool)}),
     "random_bits": ("random_words", {"n": 5, "key": (0, 0), "counter": np.zeros(2, np.uint64)}),
     "update": ("adam", {"rule": "adam", "w": normal(5), "g": normal(5), "m": normal(5),
-                        "v": np.ones(5, np.float32),
-                        "hyper": ADAM, "decayed": 5}),
+                        "v": np.ones(5, np.float32), "hyper": ADAM, "decayed": 5}),
     "gather_batch": ("gather", {"samples": normal(5, 3), "index": np.array([4, 0]),
                                 "dtype": np.float32}),
 }
@@ -144,8 +142,8 @@ def test_other_types_go_to_numpy(method: str, dtype: Any, backend: NumbaBackend,
                  and value.dtype == np.float32 else value
                  for name, value in CALLS[method][1].items()}
     arguments |= {"dtype": dtype} if method == "gather_batch" else {}
-    assert (kernels_of(backend, monkeypatch, method,
-                       arguments) == (["random_words"] if method == "dropout" else []))
+    assert (kernels_of(backend, monkeypatch, method, arguments)
+            == (["random_words"] if method == "dropout" else []))
 
 
 @pytest.mark.parametrize(("method", "changes"), [
@@ -170,8 +168,8 @@ def test_the_rest_goes_to_numpy_too(method: str, changes: dict[str, Any], backen
 
 
 @pytest.mark.parametrize("name", [None, "sigmoid", "tanh", "scaled_tanh"])
-def test_gradients_of_all_activations_are_compiled(name: str | None, backend: NumbaBackend,
-                                                   monkeypatch: pytest.MonkeyPatch):
+def test_gradients_of_all_activations_are_compiled(
+        name: str | None, backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch):
     kernel, arguments = CALLS["activation_backward"]
     assert kernels_of(backend, monkeypatch, "activation_backward",
                       arguments | {"activation": name}) \
@@ -181,12 +179,11 @@ def test_gradients_of_all_activations_are_compiled(name: str | None, backend: Nu
 @pytest.mark.parametrize(("method", "changes"), [
     ("max_pool2d_dx", {"dy": normal(2, 2, 3, 3), "argmax": np.zeros((2, 2, 3, 3), np.uint8)}),
     ("max_pool2d_dx", {"x_shape": (2, 7, 7, 3)}), ("avg_pool2d_dx", {"x_shape": (2, 7, 7, 3)}),
-    ("activation_backward", {"y": normal(2, 2)}), ("activation_backward", {"bias_grad": normal(3)}),
-    ("batch_norm", {"beta": normal(1)}), ("batch_norm_backward", {"gamma_grad": normal(1)}),
+    ("activation_backward", {"y": normal(2, 2)}),
+    ("activation_backward", {"bias_grad": normal(3)}), ("batch_norm", {"beta": normal(1)}),
+    ("batch_norm_backward", {"gamma_grad": normal(1)}),
     ("softmax_cross_entropy", {"target": np.array([0])}), ("update", {"m": normal(4)}),
-    ("update", {"hyper": ADAM[:6]}),
-    ("dropout_dx", {"keep": np.ones(4, bool)}),
-])
+    ("update", {"hyper": ADAM[:6]}), ("dropout_dx", {"keep": np.ones(4, bool)})])
 def test_shapes_that_do_not_fit_are_errors(method: str, changes: dict[str, Any],
                                            backend: NumbaBackend):
     """A kernel would read or write beside the array."""

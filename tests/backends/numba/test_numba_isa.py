@@ -50,8 +50,8 @@ METHODS = "gemm", "conv2d", "conv2d_dx", "conv2d_dW"
 
 
 @full
-@pytest.mark.skipif(not (X86 and get_host_cpu_features().get("avx2")), reason="this processor has "
-                                                                              "no AVX2")
+@pytest.mark.skipif(not (X86 and get_host_cpu_features().get("avx2")),
+                    reason="this processor has no AVX2")
 def test_products_and_convolutions_with_avx2():
     run_script(PARITY.format(name="AVX2", methods=METHODS, least=400), NUMBA_CPU_NAME="haswell",
                NUMBA_CPU_FEATURES=HASWELL, **STRICT_MEMORY)
@@ -66,12 +66,10 @@ def test_products_and_convolutions_with_128_bits():
 
 @pytest.mark.parametrize("features, name", [
     ("+avx512f,+avx512vl,+avx2,+fma", "AVX-512"), ("+avx512f,-avx512vl,+avx2,+fma", "AVX2"),
-    ("+avx2,-fma", "128 bits"),
-    ("+fma,+avx2", "AVX2"), ("+neon", "NEON"), ("", "128 bits"),
-    ("-avx512f,-avx512vl,-avx2,+sse4.2", "128 bits"),
-])
-def test_blocks_follow_from_what_the_processor_can(features: str, name: str,
-                                                   monkeypatch: pytest.MonkeyPatch):
+    ("+avx2,-fma", "128 bits"), ("+fma,+avx2", "AVX2"), ("+neon", "NEON"), ("", "128 bits"),
+    ("-avx512f,-avx512vl,-avx2,+sse4.2", "128 bits")])
+def test_blocks_follow_from_what_the_processor_can(
+        features: str, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config, "CPU_FEATURES", features)
     assert micro.instruction_set().name == name
 
@@ -115,8 +113,8 @@ def test_what_was_compiled_is_found_again(folder: Path):
     assert [path.parent for path in folder.rglob("*.kernel")] == [folder / "kernels"] * 2
 
 
-def test_it_is_said_once_that_kernels_are_compiled(folder: Path, monkeypatch: pytest.MonkeyPatch,
-                                                   capsys):
+def test_it_is_said_once_that_kernels_are_compiled(
+        folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     compiles(double)
     said = capsys.readouterr()
     first, family = said.err.splitlines()
@@ -181,8 +179,8 @@ def test_the_folder_of_a_process(tmp_path: Path):
 
 def test_processes_that_compile_at_once(tmp_path: Path):
     with ThreadPoolExecutor(3) as crew:
-        said = (list(crew.map(lambda folder: run_script(USE, NUMBA_CACHE_DIR=folder),
-                              [str(tmp_path)] * 3)))
+        said = list(
+            crew.map(lambda folder: run_script(USE, NUMBA_CACHE_DIR=folder), [str(tmp_path)] * 3))
     assert any(said)
     assert run_script(USE, NUMBA_CACHE_DIR=str(tmp_path)) == ""
 
@@ -205,8 +203,8 @@ def test_a_change_of_any_source_is_another_stamp(tmp_path: Path, monkeypatch: py
     assert stamp() != original
 
 
-def test_what_another_stamp_was_kept_under_is_not_used(folder: Path,
-                                                       monkeypatch: pytest.MonkeyPatch):
+def test_what_another_stamp_was_kept_under_is_not_used(
+        folder: Path, monkeypatch: pytest.MonkeyPatch):
     compiles(double)
     monkeypatch.setattr(kept, "sources", lambda: "another")
     assert compiles(double) and not compiles(double)

@@ -94,9 +94,8 @@ SIZES, CHANNELS, BATCHES = (st.integers(1, 9), st.sampled_from([1, 3, 7, 8, 9]),
 @examples(150)
 def test_pooling_of_any_window(C, size, N, kernel, stride, dilation, padding, values):
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
-    window = (Window.make(kernel, stride,
-                          tuple(min(p, extent[k // 2] - 1) for k, p in enumerate(padding)),
-                          dilation))
+    window = Window.make(kernel, stride,
+                         tuple(min(p, extent[k // 2] - 1) for k, p in enumerate(padding)), dilation)
     shape = (C, max(size[0], extent[0]), max(size[1], extent[1]), N)
     case = Case("max_pool2d", f"{shape}-{window}", {"x": values(*shape)}, {"window": window},
                 exact=True)
@@ -152,8 +151,8 @@ VALUES = (np.nan, np.inf, -np.inf, -0.0)
 
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("name", [None, "relu"])
-def test_special_values_in_activation_and_normalisation(value: float, name: str | None,
-                                                        backend: NumbaBackend):
+def test_special_values_in_activation_and_normalisation(
+        value: float, name: str | None, backend: NumbaBackend):
     for at in ("dy", "y", "x"):
         arrays = {"dy": normal(3, 5, 4, 17), "y": np.maximum(normal(3, 5, 4, 17, seed=1), 0),
                   "x": normal(3, 5, 4, 17, seed=2)}

@@ -19,20 +19,15 @@ BOUND = {2: 2e-6, 4: 2e-5}              # ||error|| / ||y||
 
 # C, F, (H, W), N, padding: odd sizes, parts of vectors, of blocks of filters and of tiles, tiles
 # wholly at a border.
-SHAPES = [
-    (1, 1, (3, 3), 16, (0, 0, 0, 0)), (3, 7, (5, 4), 17, (1, 1, 1, 1)),
-    (7, 3, (1, 1), 33, (1, 1, 1, 1)),
-    (8, 9, (6, 9), 100, (2, 2, 2, 2)), (9, 8, (7, 5), 16, (2, 0, 1, 2)),
-    (64, 64, (8, 8), 16, (1, 1, 1, 1)),
-    (64, 9, (4, 3), 33, (0, 2, 2, 0)), (17, 64, (3, 13), 17, (1, 0, 0, 2)),
-    (1, 64, (10, 10), 100, (0, 0, 0, 0)),
-    (130, 70, (2, 2), 16, (1, 1, 1, 1)), (3, 2, (11, 6), 5, (2, 1, 1, 2)),
-]
+SHAPES = [(1, 1, (3, 3), 16, (0, 0, 0, 0)), (3, 7, (5, 4), 17, (1, 1, 1, 1)),
+          (7, 3, (1, 1), 33, (1, 1, 1, 1)), (8, 9, (6, 9), 100, (2, 2, 2, 2)),
+          (9, 8, (7, 5), 16, (2, 0, 1, 2)), (64, 64, (8, 8), 16, (1, 1, 1, 1)),
+          (64, 9, (4, 3), 33, (0, 2, 2, 0)), (17, 64, (3, 13), 17, (1, 0, 0, 2)),
+          (1, 64, (10, 10), 100, (0, 0, 0, 0)), (130, 70, (2, 2), 16, (1, 1, 1, 1)),
+          (3, 2, (11, 6), 5, (2, 1, 1, 2))]
 # whole tiles lie in padding: the gradient with respect to the input is then no convolution
-WIDE = [
-    (3, 4, (5, 4), 17, (9, 0, 1, 7)), (9, 3, (1, 2), 16, (4, 5, 6, 3)),
-    (64, 64, (4, 4), 16, (3, 3, 3, 3)),
-]
+WIDE = [(3, 4, (5, 4), 17, (9, 0, 1, 7)), (9, 3, (1, 2), 16, (4, 5, 6, 3)),
+        (64, 64, (4, 4), 16, (3, 3, 3, 3))]
 GRID = [pytest.param(*shape, tile, id=f"{shape}-F{tile}".replace(" ", ""))
         for shape in SHAPES + WIDE for tile in (2, 4)]
 grid = pytest.mark.parametrize("C, F, size, N, padding, tile", GRID)
@@ -156,9 +151,7 @@ def test_tiles_by_shape(shape, expected):
 
 @pytest.mark.parametrize("window, groups", [
     (Window((5, 5)), 1), (Window((3, 1)), 1), (Window((3, 3), (2, 2)), 1),
-    (Window((3, 3), (1, 2)), 1),
-    (Window((3, 3), dilation=(2, 1)), 1), (SAME, 2),
-])
+    (Window((3, 3), (1, 2)), 1), (Window((3, 3), dilation=(2, 1)), 1), (SAME, 2)])
 def test_other_convolutions_have_no_tiles(window, groups):
     assert BACKEND.winograd_tile(window, groups, 64, 64, 16, 16, 2 * LANES) == 0
 
