@@ -297,8 +297,8 @@ class Backend:
         for i in range(KH):
             for j in range(KW):
                 rows, columns = window.tap(i, j, (OH, OW))
-                padded[:, rows, columns] += self.xp.where(argmax == i * KW + j, dy,
-                                                          dy.dtype.type(0))
+                padded[:, rows, columns] += self.xp.where(
+                    argmax == i * KW + j, dy, dy.dtype.type(0))
         return self._crop(padded, x_shape, window)
 
     def avg_pool2d(self, x: Array, window: Window, *, count_padding: bool = True) -> Array:
@@ -512,9 +512,9 @@ class Backend:
         (0, 0, counter[0], counter[1]), the low half of each 64-bit word first.
         """
         step, use = (int(c) for c in self.to_numpy(counter))
-        words = np.random.Philox(key=np.array(key, np.uint64),
-                                 counter=np.array([0, 0, step, use], np.uint64)).random_raw(
-                                     (n + 1) // 2)
+        words = np.random.Philox(
+            key=np.array(key, np.uint64),
+            counter=np.array([0, 0, step, use], np.uint64)).random_raw((n + 1) // 2)
         return self.asarray(words.astype("<u8", copy=False).view("<u4")[:n])
 
     def dropout(self, x: Array, p: float, key: tuple[int, int],

@@ -18,8 +18,8 @@ BOOKKEEPING = {"argmax_dtype", "asarray", "assign", "capture", "empty", "feed", 
 
 def computing_methods() -> set[str]:
     """Names of the methods of the contract that compute something."""
-    public = ({name for name in dir(Backend) if not name.startswith("_")
-               and callable(getattr(Backend, name))})
+    public = {name for name in dir(Backend)
+              if not name.startswith("_") and callable(getattr(Backend, name))}
     return public - BOOKKEEPING
 
 

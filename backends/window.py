@@ -104,8 +104,8 @@ class Window:
         """The window of the convolution that computes the input gradient. None if the stride is not
         1 or the gradient padding is negative: then the gradient is not a convolution."""
         padding = self.gradient_padding
-        return (Window(self.kernel, (1, 1), padding, self.dilation) if self.stride == (1, 1)
-                and min(padding) >= 0 else None)
+        return (Window(self.kernel, (1, 1), padding, self.dilation)
+                if self.stride == (1, 1) and min(padding) >= 0 else None)
 
     def output_size(self, height: int, width: int, *, who: str = "Window") -> tuple[int, int]:
         """(OH, OW) for an input of height x width. Raises ValueError if the window is larger than
@@ -143,8 +143,8 @@ class Window:
                              f"dilation. Received: output_padding={extra!r}, "
                              f"stride={self.stride}, dilation={self.dilation}.")
         padding, sizes, read = list(self.padding), [], []
-        for axis, (n, s, extent, e) in enumerate(zip((height, width), self.stride, self.extent,
-                                                     extras, strict=True)):
+        for axis, (n, s, extent, e) in enumerate(
+                zip((height, width), self.stride, self.extent, extras, strict=True)):
             before, after = self.padding[2 * axis:2 * axis + 2]
             sizes.append((n - 1) * s - before - after + extent + e)
             # One more window would fit: padding is removed first; the rest of `e` reads nothing.
@@ -197,10 +197,9 @@ class Window:
         """
         top, bottom, left, right = self.padding
         grown = []
-        for size, before, after, extent, stride in ((height, top, bottom, self.extent[0],
-                                                     self.stride[0]),
-                                                    (width, left, right, self.extent[1],
-                                                     self.stride[1])):
+        for size, before, after, extent, stride in (
+                (height, top, bottom, self.extent[0], self.stride[0]),
+                (width, left, right, self.extent[1], self.stride[1])):
             steps = -(-(size + before + after - extent) // stride)
             if steps * stride >= size + before:
                 steps -= 1

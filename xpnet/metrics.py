@@ -76,8 +76,8 @@ def confusion_matrix(y: Any, target: Any, *, classes: int | None = None,
     if there > MOST_CLASSES:
         raise ValueError(f"confusion_matrix: expected at most {MOST_CLASSES} classes. "
                          f"Received: labels up to {there - 1}.")
-    K = (there if classes is None else expect_integer("confusion_matrix", "classes", classes, there,
-                                                      MOST_CLASSES))
+    K = there if classes is None else expect_integer(
+        "confusion_matrix", "classes", classes, there, MOST_CLASSES)
     return np.bincount(right * K + found, minlength=K * K).reshape(K, K)
 
 
@@ -240,10 +240,8 @@ def ssim(y: Any, target: Any, *, data_range: float | None = None, kernel_size: i
     variances, covariance = (mean(y * y) - m * m + mean(target * target) - n * n,
                              mean(y * target) - m * n)
     a, b = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    return (
-        float(
-            ((2 * m * n + a) * (2 * covariance + b) / (
-                (m * m + n * n + a) * (variances + b))).mean()))
+    return float(
+        ((2 * m * n + a) * (2 * covariance + b) / ((m * m + n * n + a) * (variances + b))).mean())
 
 
 def _images(who: str, y: Any, target: Any, data_range: Any) -> tuple[np.ndarray, np.ndarray, float]:

@@ -162,8 +162,8 @@ def resnet50(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
     He et al. 2016, table 1.
     """
     x = Input(input_shape)
-    h = (BatchNorm2d(activation="relu")(Conv2d(64, 7, stride=2, padding=3, bias=False,
-                                               init="he_normal")(x)))
+    h = BatchNorm2d(activation="relu")(
+        Conv2d(64, 7, stride=2, padding=3, bias=False, init="he_normal")(x))
     h = MaxPool2d(3, stride=2, padding=1)(h)
     for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
         for block in range(blocks):

@@ -277,8 +277,8 @@ class Network(Graph):
         With architecture=False from a file of any network whose arrays have the same names and
         shapes. Returns itself.
         """
-        safetensors.load_weights(self, path, architecture=expect_flag("load", "architecture",
-                                                                      architecture))
+        safetensors.load_weights(self, path,
+                                 architecture=expect_flag("load", "architecture", architecture))
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -61,8 +61,8 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3,
     y = layer.forward(*map(on_backend, xs), mode=TRAIN)
     weight = rng.standard_normal(y.shape)   # R
     dxs: Any = layer.backward(on_backend(weight))
-    gradients = [layer.backend.to_numpy(g) for g in (*(dxs if isinstance(dxs, tuple) else (dxs,)),
-                                                     *(p.grad for p in layer.parameters))]
+    dxs = dxs if isinstance(dxs, tuple) else (dxs,)
+    gradients = [layer.backend.to_numpy(g) for g in (*dxs, *(p.grad for p in layer.parameters))]
     expected, received = ([a.shape for a in arrays] for arrays in ((*xs, *values), gradients))
     if expected != received:
         raise AssertionError(f"check_gradients: {layer.who}: expected gradients of shapes "

@@ -103,9 +103,8 @@ def softmax_cross_entropy(self: NumbaBackend, z: Array, target: Array) -> tuple[
     dz, top, total = self.empty((K, N), FLOAT32), np.empty(N, FLOAT32), np.empty(N, FLOAT32)
     crew, z2 = self.crew(8 * z.size), ready(z, (K, N))  # exp costs as much as several elements
     if labels:
-        loss = (softmax_kernels.cross_entropy_of_labels(crew, z2,
-                                                        ready(target.astype(np.int64, copy=False),
-                                                              (N,)), dz, top, total))
+        loss = softmax_kernels.cross_entropy_of_labels(
+            crew, z2, ready(target.astype(np.int64, copy=False), (N,)), dz, top, total)
     else:
         weight, losses = np.empty(N, FLOAT32), np.empty(N, FLOAT32)
         loss = softmax_kernels.cross_entropy(crew, z2, ready(target, (K, N)), dz, top, total,

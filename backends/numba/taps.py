@@ -95,5 +95,5 @@ def image_of(shape: tuple[int, ...], reach: Taps, OH: int, OW: int) -> Image:
 def _offsets(image: Image, C: int, taps: Taps) -> np.ndarray:
     rows, columns = (np.array(taps.rows, np.int64) + image.top,
                      np.array(taps.columns, np.int64) + image.left)
-    return (4 * (np.arange(C)[:, None, None] * image.channel + rows[:, None] * image.row + columns
-                 * image.column).reshape(-1))
+    return 4 * (np.arange(C)[:, None, None] * image.channel + rows[:, None] * image.row
+                + columns * image.column).reshape(-1)

@@ -89,8 +89,8 @@ class _Columns:
 
     def __init__(self, backend: NumpyBackend, x: Array, window: Window, groups: int,
                  plan: Plan) -> None:
-        self.backend, self.x, self.window, self.groups, self.shared = (backend, x, window, groups,
-                                                                       plan.shared)
+        self.backend, self.x, self.window, self.groups = backend, x, window, groups
+        self.shared = plan.shared
 
     def make(self, tile: Tile) -> Array:
         """(groups, rows, KH*C*KW, n), a matrix for each output row; not shared: (groups, 1,
@@ -102,15 +102,15 @@ class _Columns:
         xC, xH, xW = H * W * N * item, W * N * item, N * item
         G, t, n = (s.stop - s.start for s in (tile.groups, tile.rows, tile.part))
         pixel, sample = divmod(tile.part.start, N)
-        start = (tile.groups.start * C * xC + tile.rows.start * sh * xH + pixel * sw * xW + sample
-                 * item)
+        start = (tile.groups.start * C * xC + tile.rows.start * sh * xH + pixel * sw * xW
+                 + sample * item)
         run, run_strides = ((n,), (item,)) if sw == 1 else ((n // N, N), (sw * xW, item))
         if self.shared:
-            shape, strides = (G, (t - 1) * sh + KH, C, KW,
-                              *run), (C * xC, xH, xC, dw * xW, *run_strides)
+            shape = (G, (t - 1) * sh + KH, C, KW, *run)
+            strides = (C * xC, xH, xC, dw * xW, *run_strides)
         else:
-            shape, strides = (G, C, KH, KW, t, *run), (C * xC, xC, dh * xH, dw * xW, sh * xH,
-                                                       *run_strides)
+            shape = (G, C, KH, KW, t, *run)
+            strides = (C * xC, xC, dh * xH, dw * xW, sh * xH, *run_strides)
         cols = self.backend.empty(shape, x.dtype)
         np.copyto(cols, np.ndarray(shape, x.dtype, x, start, strides))  # all taps in one call
         if not self.shared:

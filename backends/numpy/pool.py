@@ -25,8 +25,8 @@ def taps(padded: Array, window: Window, out_size: tuple[int, int]) -> Iterator[A
 
 def are_disjoint(window: Window) -> bool:
     """Whether no two windows share an element."""
-    return (all(extent <= stride for extent, stride in zip(window.extent, window.stride,
-                                                           strict=True)))
+    return all(extent <= stride
+               for extent, stride in zip(window.extent, window.stride, strict=True))
 
 
 def are_tiles(window: Window, H: int, W: int) -> bool:

@@ -41,8 +41,8 @@ def winograd_pays(window: Window, groups: int, C: int, F: int, OH: int, OW: int,
     """Whether tiles save more time in the products than the transforms take, for F filters on C
     channels (measured)."""
     return (window.kernel == (3, 3) and window.stride == window.dilation == (1, 1) and groups == 1
-            and C * F >= 64 * 64 and min(C, F) >= 32 and N >= 8 and -(-OH // 2) * -(-OW // 2) * N
-            >= 128
+            and C * F >= 64 * 64 and min(C, F) >= 32 and N >= 8
+            and -(-OH // 2) * -(-OW // 2) * N >= 128
             and set(dtypes) in ({np.dtype(np.float32)}, {np.dtype(np.float64)}))
 
 

@@ -45,8 +45,8 @@ def digits(seed: int = 0) -> Dataset:
     bundle = load_digits()
     x = bundle.images.astype(np.uint8)[:, None]            # (N, 1, 8, 8)
     y = bundle.target.astype(np.int64)                     # (N,)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.2, stratify=y,
-                                                        random_state=seed)
+    x_train, x_test, y_train, y_test = train_test_split(
+        x, y, test_size=0.2, stratify=y, random_state=seed)
     return _dataset("digits", x_train, y_train, x_test, y_test, DIGITS, scale=16)
 
 
@@ -139,8 +139,7 @@ def _refuse(folder: Path) -> NoReturn:
              else "no such folder")
     raise FileNotFoundError(
         f"mnist '{folder}': expected the files {names}, plain or .gz, here or in a folder mnist. "
-        f"Received: {state}."
-    )
+        f"Received: {state}.")
 
 
 def _download(file: _File, folder: Path) -> Path:

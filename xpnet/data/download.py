@@ -57,9 +57,8 @@ def fetch(urls: Sequence[str], path: Path, sha256: str, size: int, limits: Limit
     raise OSError(
         f"fetch '{path.name}': expected one address to deliver the file. Received:\n  "
         + "\n  ".join(reasons)
-        + "\nRemedy: try again, or name a folder that has the file "
-        "(data_dir, --data-dir or XPNET_HOME)."
-    )
+        + "\nRemedy: try again, or name a folder that has the file (data_dir, --data-dir or "
+          "XPNET_HOME).")
 
 
 def _most_packed(size: int) -> int:

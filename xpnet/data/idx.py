@@ -54,8 +54,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             received = f"more than {expected}" if more else len(data)
             raise ValueError(
                 f"{who}: expected {expected} bytes of data for shape {shape} of {dtype.name}. "
-                f"Received: {received} bytes; the file is {'too long' if more else 'truncated'}."
-            )
+                f"Received: {received} bytes; the file is {'too long' if more else 'truncated'}.")
     try:
         return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
     except ValueError as error:         # an empty array whose other sizes are too large for NumPy

@@ -55,8 +55,8 @@ def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding:
         dW = call.backend.conv2d_dW(call.inward(x), dy, window, groups=groups)
         dx = None
         if needs_dx:
-            dx = call.outward(call.backend.conv2d_dx(dy, call.ready(W), x_shape, window,
-                                                     groups=groups))
+            dx = call.outward(
+                call.backend.conv2d_dx(dy, call.ready(W), x_shape, window, groups=groups))
         return dx, dW, call.row_sums(dy)
 
 
@@ -115,8 +115,8 @@ def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1
         dW = call.backend.conv2d_dW(read, call.inward(x), transposed.window, groups=groups)
         dx = None
         if needs_dx:
-            dx = call.outward(call.backend.conv2d(read, call.ready(W), transposed.window,
-                                                  groups=groups))
+            dx = call.outward(
+                call.backend.conv2d(read, call.ready(W), transposed.window, groups=groups))
         return dx, dW, call.row_sums(dy)
 
 

@@ -38,8 +38,8 @@ def cross_entropy(z: Array, target: Array, sample_weight: Array | None = None, *
 
     Bridle 1990.
     """
-    others = ({"target": (target, "")} | ({} if sample_weight is None
-                                          else {"sample_weight": (sample_weight, "N")}))
+    others = {"target": (target, "")} | ({} if sample_weight is None
+                                         else {"sample_weight": (sample_weight, "N")})
     call = classes_call("cross_entropy", layout, backend, {"z": z}, others)
     loss = CrossEntropy(weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing,
                         reduction=reduction)

@@ -51,8 +51,8 @@ def batch_norm_inference(x: Array, gamma: Array, beta: Array, mean: Array, var: 
     call.expect_per_channel(x, vectors)
     with call.backend.scope():
         gamma, beta, mean, var = (call.ready(a) for a in vectors.values())
-        return call.outward(call.backend.batch_norm_inference(call.inward(x), gamma, beta, mean,
-                                                              var, eps))
+        return call.outward(
+            call.backend.batch_norm_inference(call.inward(x), gamma, beta, mean, var, eps))
 
 
 def batch_norm_backward(dy: Array, x: Array, gamma: Array, mean: Array, var: Array, *,

@@ -50,8 +50,8 @@ def max_pool2d_backward(dy: Array, argmax: Array, x_shape: Sequence[int], kernel
     call.expect("argmax", argmax, call.outer(y_shape))
     call.expect_argmax(argmax, window)
     with call.backend.scope():
-        return call.outward(call.backend.max_pool2d_dx(call.inward(dy), call.inward(argmax), shape,
-                                                       window))
+        return call.outward(
+            call.backend.max_pool2d_dx(call.inward(dy), call.inward(argmax), shape, window))
 
 
 def avg_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, padding: Padding = 0,
@@ -93,8 +93,8 @@ def avg_pool2d_backward(dy: Array, x_shape: Sequence[int], kernel_size: Pair, *,
     with call.backend.scope():
         dy = call.inward(dy)
         dy = dy if factor is None else dy * factor
-        return call.outward(call.backend.avg_pool2d_dx(dy, shape, window,
-                                                       count_padding=count_include_pad))
+        return call.outward(
+            call.backend.avg_pool2d_dx(dy, shape, window, count_padding=count_include_pad))
 
 
 def _factor(call: Call, x_sizes: Shape, dtype: Any, window: Window, stride: Pair | None,

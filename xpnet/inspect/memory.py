@@ -280,8 +280,7 @@ def _explanation(error: Exception, net: Graph, who: str, batch_size: int,
         room = min(PROBE_BYTES, (PROBE_BYTES if free is None else free) / 2)
         forecast = _affordable(net, optimizer, mode, room)
         report = forecast.report(batch_size)
-        fits = (None if free is None
-                else min(forecast.largest_batch(MARGIN * free), batch_size - 1))
+        fits = None if free is None else min(forecast.largest_batch(MARGIN * free), batch_size - 1)
     except Exception:       # too little memory to measure: report the first error only
         free = fits = None
     if free is None:

@@ -239,9 +239,9 @@ class Upsample2d(RowsAndColumns):
         self.upsampling = rows, columns
         reads = READS[self.expect_choice("mode", mode, READS)]
         if self.expect_flag("align_corners", align_corners) and reads == 1:
-            raise ValueError(f'{self.who}: expected mode "bilinear" or "bicubic" with '
-                             'align_corners. '
-                             f"Received: mode={mode!r}, align_corners=True.")
+            raise ValueError(
+                f'{self.who}: expected mode "bilinear" or "bicubic" with align_corners. '
+                f"Received: mode={mode!r}, align_corners=True.")
         self.scale_factor = (None if scale_factor is None
                              else self.upsampling if isinstance(scale_factor, tuple | list)
                              else self.upsampling[0])

@@ -16,8 +16,8 @@ class SGD(Optimizer):
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False,
                  weight_decay: float = 0.0) -> None:
-        self.lr, self.momentum, self.nesterov, self.weight_decay = (lr, momentum, nesterov,
-                                                                    weight_decay)
+        self.lr, self.momentum = lr, momentum
+        self.nesterov, self.weight_decay = nesterov, weight_decay
         self._check(lr=0.0, momentum=0.0, weight_decay=0.0)
         self._check_flag("nesterov")
         if self.nesterov and not momentum:

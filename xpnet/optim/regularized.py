@@ -77,8 +77,8 @@ class Regularized(Optimizer):
         if self.clip_norm is not None:
             # In float64, so that no square overflows. The device compares |g| with clip_norm.
             parts = buffers.trained(dict.fromkeys(buffers.layers, 0))
-            norm = (xp.sqrt(sum(xp.square(g[start:stop], dtype=np.float64).sum()
-                                for start, stop, _ in parts)))
+            norm = xp.sqrt(
+                sum(xp.square(g[start:stop], dtype=np.float64).sum() for start, stop, _ in parts))
             g = g * (self.clip_norm / xp.maximum(norm, self.clip_norm)).astype(g.dtype)
         if self.l1:
             g = g.copy()

@@ -139,8 +139,7 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
                     source = group * x_group + line * x_line + pixel * x_pixel + at * VECTOR_BYTES
                     places[p, 0] = x.ctypes.data + source
                     places[p, 1] = (y.ctypes.data + y_first + group * F * y_channel + line * y_line
-                                    + pixel * y_pixel
-                                    + at * VECTOR_BYTES)
+                                    + pixel * y_pixel + at * VECTOR_BYTES)
                     places[p, 2], places[p, 3] = vectors, width - (vectors - 1) * LANES
                     if mode != IN_PLACE:
                         copy_panel(x, mode, source // 4, offsets, first, depth, K, at * LANES,
@@ -200,10 +199,10 @@ def dots(x, x_group, x_line, x_pixel, offsets, g, groups, lines, pixels, run, bi
                     row = strip * together
                     for v in range(0, max(vectors, 1), STRETCH):
                         part = min(STRETCH, vectors - v)
-                        g_at = (g.ctypes.data + group * F * channel + s * set_g + row * row_g + v
-                                * VECTOR_BYTES)
-                        x_at = (x.ctypes.data + group * x_group + s * set_x + row * row_x + v
-                                * VECTOR_BYTES)
+                        g_at = (g.ctypes.data + group * F * channel + s * set_g + row * row_g
+                                + v * VECTOR_BYTES)
+                        x_at = (x.ctypes.data + group * x_group + s * set_x + row * row_x
+                                + v * VECTOR_BYTES)
                         for f in range(first_f * DOT_ROWS, last_f * DOT_ROWS, DOT_ROWS):
                             k = first_k
                             while k < last_k:

@@ -380,11 +380,10 @@ def tile_transform(name: str, matrices: Mapping[int, Matrix], boxed: str,
                   target_row, target_column):
         def code(context, builder, signature, arguments):
             number, masked, relu, *rest = arguments
-            variants = {n * 4 + 2 * m + r: define(builder,
-                                                  f"{name}_{n}{'_masked' * m}{'_relu' * r}",
-                                                  len(rest),
-                                                  _transform(matrix, boxed if m else "", r))
-                        for n, matrix in matrices.items() for m in (False, True) for r in relus}
+            variants = {
+                n * 4 + 2 * m + r: define(builder, f"{name}_{n}{'_masked' * m}{'_relu' * r}",
+                                          len(rest), _transform(matrix, boxed if m else "", r))
+                for n, matrix in matrices.items() for m in (False, True) for r in relus}
             selector = builder.add(builder.mul(number, const(4)),
                                    builder.add(builder.mul(masked, const(2)), relu))
             choose(builder, selector, variants, rest)

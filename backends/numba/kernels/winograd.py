@@ -243,5 +243,5 @@ def finish_filters(tile, dU, accumulate, dW):
                            VECTOR_BYTES)
             for i in range(min(LANES, C - first)):
                 for t in range(9):
-                    dW[f, first + i, t] = taps[t, i] + (dW[f, first + i, t] if accumulate
-                                                        else np.float32(0))
+                    before = dW[f, first + i, t] if accumulate else np.float32(0)
+                    dW[f, first + i, t] = taps[t, i] + before
