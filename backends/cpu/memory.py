@@ -19,9 +19,9 @@ import numpy as np
 SMALL = 1 << 16         # bytes; malloc recycles smaller arrays itself
 # sizes and addresses are multiples of it, so that neighbouring blocks can be merged
 PAGE = 1 << 12
-# a block is not cut for an array this many times smaller: the rest would not fit the next large
-# array
-SPARING = 32
+# A block is not cut for an array this many times smaller: the rest would not fit the next large
+# array.
+MAX_RATIO = 32
 # a chunk is given back after this many calls of `empty` (many training steps) without use
 PATIENCE = 4096
 
@@ -85,10 +85,10 @@ class MemoryPool:
         """The smallest free block of at least `size` bytes, cut to size; a new one if there is
         none."""
         at = bisect_left(self._sizes, (size, 0))
-        if at < len(self._sizes) and self._sizes[at][0] < SPARING * size:
+        if at < len(self._sizes) and self._sizes[at][0] < MAX_RATIO * size:
             block = self._remove(self._starts[self._sizes[at][1]])
         else:
-            freed = self._drop(lambda block: block.size < SPARING * size)
+            freed = self._drop(lambda block: block.size < MAX_RATIO * size)
             block = _Chunk(max(size, freed)).whole()
         if block.size > size:
             self._add(_Block(block.chunk, block.address + size, block.size - size))

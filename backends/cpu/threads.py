@@ -87,7 +87,7 @@ class ThreadPool:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._crews: dict[int, _Crew] = {}  # by process: a forked process has no workers
+        self._workers_of: dict[int, _Workers] = {}  # by process: a forked process has no workers
 
     @property
     def size(self) -> int:
@@ -102,25 +102,25 @@ class ThreadPool:
                 task(index)
             return
         job = _Job(task, count)
-        queue = self._crew().at_least(helpers)
+        queue = self._workers().at_least(helpers)
         for _ in range(helpers):
             queue.put((job, copy_context()))    # a copy each: only one thread can enter a context
         job.work()
         job.wait()
 
-    def _crew(self) -> _Crew:
+    def _workers(self) -> _Workers:
         """This process's workers."""
         process = os.getpid()
-        # setdefault is atomic: all callers get the same crew.
-        return self._crews.get(process) or self._crews.setdefault(process, _Crew())
+        # setdefault is atomic: all callers get the same workers.
+        return self._workers_of.get(process) or self._workers_of.setdefault(process, _Workers())
 
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:   # at exit `os` is None
-        crew = self._crews.get(getpid())
-        if crew is not None:
-            crew.dismiss()
+        workers = self._workers_of.get(getpid())
+        if workers is not None:
+            workers.dismiss()
 
 
-class _Crew:
+class _Workers:
     """The workers of one process, and the queue where they wait for jobs."""
 
     def __init__(self) -> None:

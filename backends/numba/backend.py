@@ -71,6 +71,6 @@ class NumbaBackend(NumpyBackend):
         """The largest number of threads that a kernel uses."""
         return min(self.threads.size, most_threads())
 
-    def crew(self, work: int) -> int:
+    def threads_for(self, work: int) -> int:
         """The number of threads for a kernel that touches `work` elements."""
         return 1 if work < SERIAL else self.size

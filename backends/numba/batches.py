@@ -22,7 +22,7 @@ def gather_batch(self: NumbaBackend, samples: Array, index: Array | None, dtype:
         rows = np.arange(len(samples)) if index is None else index
         D, N = samples.size // len(samples), len(rows)
         out = self.empty((*samples.shape[1:], N), FLOAT32)
-        if batches.gather(self.crew(out.size), ready(np.asarray(samples), (len(samples), D)),
+        if batches.gather(self.threads_for(out.size), ready(np.asarray(samples), (len(samples), D)),
                           ready(rows.astype(np.int64, copy=False), (N,)), out.reshape(D, N)):
             return out
     return NumpyBackend.gather_batch(self, samples, index, dtype)

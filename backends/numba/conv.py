@@ -94,7 +94,7 @@ def conv2d_dx(self: NumbaBackend, dy: Array, W: Array, x_shape: tuple[int, ...],
     view = _view(self, dy, reach, -(-height // sh), -(-width // sw))
     for phase, taps, numbers in phases:
         swapped = self.empty((groups * C, F // groups, len(numbers)), FLOAT32)
-        convolution.swap_filters(self.crew(swapped.size), W, groups, numbers, swapped)
+        convolution.swap_filters(self.threads_for(swapped.size), W, groups, numbers, swapped)
         _slide(self, view, swapped.reshape(groups * C, -1), taps, groups, None, False, dx, phase,
                window.stride)
     return dx
@@ -131,10 +131,9 @@ def conv2d_dW(self: NumbaBackend, x: Array, dy: Array, window: Window, *, groups
     work = dy.size * K
     tap_tasks, filter_tasks = pieces(work // groups, -(-K // DOT_COLUMNS),
                                      -(-F // groups // DOT_ROWS))
-    matrix.dots(self.crew(work // 16), flat, *steps, offsets, ready(dy, (F, dy.size // F)), groups,
-                rows, pixels, run, flat,
-                FROM_Y if direct and accumulate else FROM_ZERO, False, dW.reshape(F, K),
-                filter_tasks, tap_tasks)
+    matrix.dots(self.threads_for(work // 16), flat, *steps, offsets, ready(dy, (F, dy.size // F)),
+                groups, rows, pixels, run, flat, FROM_Y if direct and accumulate else FROM_ZERO,
+                False, dW.reshape(F, K), filter_tasks, tap_tasks)
     return dW if direct else self.store(dW, out, accumulate)
 
 
@@ -161,7 +160,7 @@ def _view(self: NumbaBackend, x: Array, reach: Taps, OH: int, OW: int) -> tuple[
     if not image.copy:
         return image, ready(x, (x.size,))
     flat = self.empty((x.shape[0] * image.channel,), FLOAT32)
-    convolution.pad(self.crew(flat.size), ready(x, x.shape), image.top, image.left, flat,
+    convolution.pad(self.threads_for(flat.size), ready(x, x.shape), image.top, image.left, flat,
                     image.channel, image.height, image.width)
     return image, flat
 
@@ -172,7 +171,7 @@ def _columns(self: NumbaBackend, view: tuple[Image, Array], taps: Taps, OH: int,
     pixels, run = (1, OW * N) if taps.step[1] == 1 else (OW, N)
     offsets = image.offsets(flat.size // image.channel, taps)
     cols = self.empty((offsets.size, OH * OW * N), FLOAT32)
-    convolution.columns_of(self.crew(cols.size), flat, image.row * taps.step[0],
+    convolution.columns_of(self.threads_for(cols.size), flat, image.row * taps.step[0],
                            image.column * taps.step[1], offsets // 4, OH, pixels, run, cols)
     return cols
 
@@ -199,7 +198,7 @@ def _slide(self: NumbaBackend, view: tuple[Image, Array], W: Array, taps: Taps, 
     pixels, run = (1, OW * N) if taps.step[1] == stride[1] == 1 else (OW, N)
     work = y.size * W.shape[1]
     row_tasks, filter_tasks = pieces(work, OH * pixels, -(-F // groups // ROWS))
-    matrix.multiply(self.crew(work // 16), flat, IN_PLACE, 4 * C * image.channel,
+    matrix.multiply(self.threads_for(work // 16), flat, IN_PLACE, 4 * C * image.channel,
                     4 * image.row * taps.step[0], 4 * image.column * taps.step[1],
                     image.offsets(C, taps), W.reshape(-1), 4 * W.shape[1], 4, groups,
                     flat if bias is None else ready(bias, (F,)), FROM_ZERO if bias is None

@@ -37,10 +37,10 @@ def activate(self: NumbaBackend, z: Array, activation: str | None, constants: tu
         return NumpyBackend.activate(self, z, activation, constants)
     y = self.empty(z.shape, FLOAT32)
     if curve is None:
-        activations.relu(self.crew(z.size), ready(z, (z.size,)), y.reshape(-1))
+        activations.relu(self.threads_for(z.size), ready(z, (z.size,)), y.reshape(-1))
     else:
-        curves.curve_forward(self.crew(8 * z.size), curve, ready(z, (z.size,)), y.reshape(-1),
-                             beta_of(activation, constants))
+        curves.curve_forward(self.threads_for(8 * z.size), curve, ready(z, (z.size,)),
+                             y.reshape(-1), beta_of(activation, constants))
     return y
 
 
@@ -50,7 +50,7 @@ def add(self: NumbaBackend, a: Array, b: Array, activation: str | None = None) -
     if activation not in (None, "relu"):
         return self.activate(self.add(a, b), activation)
     y = self.empty(a.shape, FLOAT32)
-    activations.add(self.crew(a.size), ready(a, (a.size,)), ready(b, (a.size,)), y.reshape(-1),
+    activations.add(self.threads_for(a.size), ready(a, (a.size,)), ready(b, (a.size,)), y.reshape(-1),
                     activation == "relu")
     return y
 
@@ -68,16 +68,16 @@ def activation_backward(self: NumbaBackend, dy: Array, y: Array, activation: str
     sums = np.empty((rows, -(-size // activations.PIECE)), FLOAT32)
     if activation is None:
         if bias_grad is not None:
-            activations.row_sums(self.crew(dy.size), ready(dy, (rows, size)), sums, grad,
+            activations.row_sums(self.threads_for(dy.size), ready(dy, (rows, size)), sums, grad,
                                  accumulate)
         return dy
     dz = self.empty(dy.shape, FLOAT32)
     if curve is not None:
-        curves.curve_backward(self.crew(8 * dy.size), curve, ready(dy, (rows, size)),
+        curves.curve_backward(self.threads_for(8 * dy.size), curve, ready(dy, (rows, size)),
                               ready(y, (rows, size)), dz.reshape(rows, size),
                               beta_of(activation, constants), sums, grad, accumulate)
         return dz
-    activations.activation_backward(self.crew(dy.size), ready(dy, (rows, size)),
+    activations.activation_backward(self.threads_for(dy.size), ready(dy, (rows, size)),
                                     ready(y, (rows, size)), dz.reshape(rows, size),
                                     activation == "relu", CURVE[activation], sums, grad, accumulate)
     return dz
@@ -89,7 +89,7 @@ def softmax(self: NumbaBackend, z: Array) -> Array:
     K = z.shape[0]
     N = z.size // K
     y = self.empty(z.shape, FLOAT32)
-    softmax_kernels.softmax(self.crew(8 * z.size), ready(z, (K, N)), y.reshape(K, N),
+    softmax_kernels.softmax(self.threads_for(8 * z.size), ready(z, (K, N)), y.reshape(K, N),
                             np.empty(N, FLOAT32), np.empty(N, FLOAT32))
     return y
 
@@ -101,20 +101,22 @@ def softmax_cross_entropy(self: NumbaBackend, z: Array, target: Array) -> tuple[
         return NumpyBackend.softmax_cross_entropy(self, z, target)
     K, N = z.shape
     dz, top, total = self.empty((K, N), FLOAT32), np.empty(N, FLOAT32), np.empty(N, FLOAT32)
-    crew, z2 = self.crew(8 * z.size), ready(z, (K, N))  # exp costs as much as several elements
+    # An exponential costs as much as several elements.
+    threads, z2 = self.threads_for(8 * z.size), ready(z, (K, N))
     if labels:
         loss = softmax_kernels.cross_entropy_of_labels(
-            crew, z2, ready(target.astype(np.int64, copy=False), (N,)), dz, top, total)
+            threads, z2, ready(target.astype(np.int64, copy=False), (N,)), dz, top, total)
     else:
         weight, losses = np.empty(N, FLOAT32), np.empty(N, FLOAT32)
-        loss = softmax_kernels.cross_entropy(crew, z2, ready(target, (K, N)), dz, top, total,
+        loss = softmax_kernels.cross_entropy(threads, z2, ready(target, (K, N)), dz, top, total,
                                              weight, losses)
     return np.float32(loss), dz
 
 
 def random_bits(self: NumbaBackend, n: int, key: tuple[int, int], counter: Array) -> Array:
     words = self.empty((-(-n // dropout_kernels.BITS), dropout_kernels.BITS // 2), np.uint64)
-    dropout_kernels.random_words(self.crew(8 * n), np.array([*key, *counter], np.uint64), words)
+    dropout_kernels.random_words(
+        self.threads_for(8 * n), np.array([*key, *counter], np.uint64), words)
     return words.reshape(-1).view(np.uint32)[:n]
 
 
@@ -123,7 +125,7 @@ def dropout(self: NumbaBackend, x: Array, p: float, key: tuple[int, int],
     if x.dtype != FLOAT32:
         return NumpyBackend.dropout(self, x, p, key, counter)
     y, keep = self.empty(x.shape, FLOAT32), self.empty(x.shape, bool)
-    dropout_kernels.dropout(self.crew(8 * x.size), ready(x, (x.size,)),
+    dropout_kernels.dropout(self.threads_for(8 * x.size), ready(x, (x.size,)),
                             np.array([*key, *counter], np.uint64), round(p * 2.0**32),
                     1.0 / (1.0 - p), y.reshape(-1), keep.reshape(-1))
     return y, keep
@@ -133,7 +135,7 @@ def dropout_dx(self: NumbaBackend, dy: Array, p: float, keep: Array) -> Array:
     if dy.dtype != FLOAT32 or keep.dtype != np.bool_:
         return NumpyBackend.dropout_dx(self, dy, p, keep)
     dx = self.empty(dy.shape, FLOAT32)
-    dropout_kernels.dropout_dx(self.crew(dy.size), ready(dy, (dy.size,)),
+    dropout_kernels.dropout_dx(self.threads_for(dy.size), ready(dy, (dy.size,)),
                                      ready(keep, (dy.size,)), 1.0 / (1.0 - p),
                              dx.reshape(-1))
     return dx

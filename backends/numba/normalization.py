@@ -28,14 +28,14 @@ def batch_norm(self: NumbaBackend, x: Array, gamma: Array, beta: Array, eps: flo
     if activation not in FLOOR or not float32(x, gamma, beta) or x.size == 0:
         return NumpyBackend.batch_norm(self, x, gamma, beta, eps, activation=activation)
     C = x.shape[0]
-    n, crew = x.size // C, self.crew(x.size)
+    n, threads = x.size // C, self.threads_for(x.size)
     mean, var = np.empty(C, FLOAT32), np.empty(C, FLOAT32)
     if C < FEW and n >= LONG:
-        normalization.statistics_of_long_channels(crew, ready(x, (C, n)), mean, var)
+        normalization.statistics_of_long_channels(threads, ready(x, (C, n)), mean, var)
         return self.batch_norm_inference(x, gamma, beta, mean, var, eps,
                                          activation=activation), mean, var
     y = self.empty(x.shape, FLOAT32)
-    normalization.batch_norm(crew, ready(x, (C, n)), ready(gamma, (C,)), ready(beta, (C,)), eps,
+    normalization.batch_norm(threads, ready(x, (C, n)), ready(gamma, (C,)), ready(beta, (C,)), eps,
                              FLOOR[activation], mean, var, y.reshape(C, n))
     return y, mean, var
 
@@ -48,9 +48,9 @@ def batch_norm_inference(self: NumbaBackend, x: Array, gamma: Array, beta: Array
     C = x.shape[0]
     n, vector = x.size // C, (C,)
     y = self.empty(x.shape, FLOAT32)
-    normalization.batch_norm_inference(self.crew(x.size), ready(x, (C, n)), ready(gamma, vector),
-                                       ready(beta, vector), ready(mean, vector), ready(var, vector),
-                                       eps, FLOOR[activation], y.reshape(C, n))
+    normalization.batch_norm_inference(
+        self.threads_for(x.size), ready(x, (C, n)), ready(gamma, vector), ready(beta, vector),
+        ready(mean, vector), ready(var, vector), eps, FLOOR[activation], y.reshape(C, n))
     return y
 
 
@@ -64,7 +64,7 @@ def batch_norm_backward(self: NumbaBackend, dy: Array, x: Array, y: Array, gamma
                                                 activation=activation, gamma_grad=gamma_grad,
                                                 beta_grad=beta_grad, accumulate=accumulate)
     C = x.shape[0]
-    n, vector, crew, floor = x.size // C, (C,), self.crew(x.size), FLOOR[activation]
+    n, vector, threads, floor = x.size // C, (C,), self.threads_for(x.size), FLOOR[activation]
     dy2, x2 = ready(dy, (C, n)), ready(x, (C, n))
     # without an activation any array may be passed, and x is in the cache
     y2 = x2 if activation is None else ready(y, (C, n))
@@ -74,9 +74,9 @@ def batch_norm_backward(self: NumbaBackend, dy: Array, x: Array, y: Array, gamma
             dx.reshape(C, n))
     if C < FEW and n >= LONG:
         sums = np.empty((C, -(-n // normalization.PART), 2))
-        normalization.gradient_sums_of_parts(crew, dy2, x2, y2, mean, floor, sums)
-        normalization.input_gradient_of_parts(crew, dy2, x2, y2, sums.sum(axis=1), gamma, mean, var,
-                                              *rest)
+        normalization.gradient_sums_of_parts(threads, dy2, x2, y2, mean, floor, sums)
+        normalization.input_gradient_of_parts(threads, dy2, x2, y2, sums.sum(axis=1), gamma, mean,
+                                              var, *rest)
     else:
-        normalization.batch_norm_backward(crew, dy2, x2, y2, gamma, mean, var, *rest)
+        normalization.batch_norm_backward(threads, dy2, x2, y2, gamma, mean, var, *rest)
     return dx

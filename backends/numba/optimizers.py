@@ -31,5 +31,5 @@ def update(self: NumbaBackend, rule: str, w: Array, g: Array, slots: Sequence[Ar
     # w is passed for a slot that is not used
     written = [(w if a is None else a).reshape(flat) for a in slots]
     bits = sum(1 << s for s, a in enumerate(slots) if a is not None)
-    KERNELS[rule](self.crew(w.size), w.reshape(flat), ready(g, flat), *written,
+    KERNELS[rule](self.threads_for(w.size), w.reshape(flat), ready(g, flat), *written,
                   ready(hyper, hyper.shape), bits, decayed)

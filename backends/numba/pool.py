@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xpnet.backends.numba.backend import NumbaBackend
 
 
-class Places(NamedTuple):
+class WindowTables(NamedTuple):
     """The arguments that describe a window to the kernels; see kernels/pooling.py."""
 
     sizes: tuple[int, ...]
@@ -31,13 +31,13 @@ class Places(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def places(window: Window, H: int, W: int, N: int) -> Places:
-    """The Places of a window on feature maps (C, H, W, N)."""
+def window_tables(window: Window, H: int, W: int, N: int) -> WindowTables:
+    """The WindowTables of a window on feature maps (C, H, W, N)."""
     OH, OW = window.output_size(H, W)
     rows, columns = window.inside(H, W)                                 # (OH, KH), (OW, KW)
     lo, inside = columns.argmax(axis=0), np.outer(rows.sum(axis=1), columns.sum(axis=1))
     first = rows.argmax(axis=1)[:, None] * window.kernel[1] + columns.argmax(axis=1)
-    return Places((H, W, OH, OW, N, *window.kernel, *window.stride, *window.dilation,
+    return WindowTables((H, W, OH, OW, N, *window.kernel, *window.stride, *window.dilation,
                    window.padding[0], window.padding[2]),
                   np.stack([lo, lo + columns.sum(axis=0)], axis=1).astype(np.int64),
                   first.astype(np.uint8),
@@ -50,11 +50,11 @@ def max_pool2d(self: NumbaBackend, x: Array, window: Window) -> tuple[Array, Arr
     if x.dtype != FLOAT32 or window.taps > 255 or x.size == 0:
         return NumpyBackend.max_pool2d(self, x, window)
     C, H, W, N = x.shape
-    at = places(window, H, W, N)
+    at = window_tables(window, H, W, N)
     OH, OW = at.first.shape
     y, argmax = self.empty((C, OH, OW, N), FLOAT32), self.empty((C, OH, OW, N), np.uint8)
-    pooling.max_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.first, at.spans, at.sizes,
-                     at.plain, y.reshape(C * OH, OW * N), argmax.reshape(C * OH, OW * N))
+    pooling.max_pool(self.threads_for(x.size), ready(x, (C * H, W * N)), at.first, at.spans,
+                     at.sizes, at.plain, y.reshape(C * OH, OW * N), argmax.reshape(C * OH, OW * N))
     return y, argmax
 
 
@@ -63,9 +63,9 @@ def max_pool2d_dx(self: NumbaBackend, dy: Array, argmax: Array, x_shape: tuple[i
     if dy.dtype != FLOAT32 or argmax.dtype != np.uint8 or dy.size == 0:
         return NumpyBackend.max_pool2d_dx(self, dy, argmax, x_shape, window)
     C, H, W, N = x_shape
-    at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
+    at, dx = window_tables(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
     OH, OW = at.first.shape
-    pooling.max_pool_dx(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
+    pooling.max_pool_dx(self.threads_for(dx.size), ready(dy, (C * OH, OW * N)),
                               ready(argmax, (C * OH, OW * N)), at.spans, at.sizes,
                               dx.reshape(C * H, W * N))
     return dx
@@ -76,10 +76,10 @@ def avg_pool2d(self: NumbaBackend, x: Array, window: Window, *, count_padding: b
     if x.dtype != FLOAT32 or x.size == 0:
         return NumpyBackend.avg_pool2d(self, x, window, count_padding=count_padding)
     C, H, W, N = x.shape
-    at = places(window, H, W, N)
+    at = window_tables(window, H, W, N)
     OH, OW = at.first.shape
     y = self.empty((C, OH, OW, N), FLOAT32)
-    pooling.avg_pool(self.crew(x.size), ready(x, (C * H, W * N)), at.mean if count_padding
+    pooling.avg_pool(self.threads_for(x.size), ready(x, (C * H, W * N)), at.mean if count_padding
                      else at.mean_inside, at.spans, at.sizes, y.reshape(C * OH, OW * N))
     return y
 
@@ -89,9 +89,9 @@ def avg_pool2d_dx(self: NumbaBackend, dy: Array, x_shape: tuple[int, ...], windo
     if dy.dtype != FLOAT32 or dy.size == 0:
         return NumpyBackend.avg_pool2d_dx(self, dy, x_shape, window, count_padding=count_padding)
     C, H, W, N = x_shape
-    at, dx = places(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
+    at, dx = window_tables(window, H, W, N), self.empty((C, H, W, N), FLOAT32)
     OH, OW = at.first.shape
-    pooling.avg_pool_dx(self.crew(dx.size), ready(dy, (C * OH, OW * N)),
+    pooling.avg_pool_dx(self.threads_for(dx.size), ready(dy, (C * OH, OW * N)),
                         at.mean if count_padding else at.mean_inside, at.spans, at.sizes,
                         dx.reshape(C * H, W * N))
     return dx

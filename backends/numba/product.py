@@ -10,7 +10,7 @@ import numpy as np
 from xpnet.backends.base import Array
 from xpnet.backends.numba.kernels import matrix
 from xpnet.backends.numba.kernels.arrays import FLOAT32, ready
-from xpnet.backends.numba.kernels.matrix import COPIED, IN_PLACE, PANEL, TURNED
+from xpnet.backends.numba.kernels.matrix import COPIED, IN_PLACE, PANEL, TRANSPOSED
 from xpnet.backends.numba.kernels.micro import (
     DOT_COLUMNS,
     DOT_ROWS,
@@ -66,19 +66,19 @@ def multiply(self: NumbaBackend, a: Array, trans_a: bool, b: Array, trans_b: boo
     if not trans_a and (N < FEW or (trans_b and M <= 2 * ROWS)):
         b = b if trans_b or N == 1 else np.ascontiguousarray(b.T)                           # (N, K)
         row_tasks, column_tasks = pieces(M * N * K, -(-M // DOT_ROWS), -(-N // DOT_COLUMNS))
-        matrix.dots(self.crew(work), b.reshape(-1), 0, 0, 0, rows_of(N, K), a, 1, 1, 1, K,
+        matrix.dots(self.threads_for(work), b.reshape(-1), 0, 0, 0, rows_of(N, K), a, 1, 1, 1, K,
                     start_bias, start, relu, y, row_tasks, column_tasks)
     elif N < FEW and N < M and bias is None and not relu and not accumulate:
-        turned = self.empty((N, M), FLOAT32)  # y^T = b^T a: vectors along the rows of a
-        self._multiply(b, not trans_b, a, False, None, turned, False, False)
-        y[...] = turned.T
+        transposed = self.empty((N, M), FLOAT32)  # y^T = b^T a: vectors along the rows of a
+        self._multiply(b, not trans_b, a, False, None, transposed, False, False)
+        y[...] = transposed.T
     else:
         panel_tasks, row_tasks = pieces(M * N * K, -(-N // PANEL), -(-M // ROWS))
-        mode = TURNED if trans_b else COPIED if 4 * N >= WAY and M > 2 * ROWS else IN_PLACE
+        mode = TRANSPOSED if trans_b else COPIED if 4 * N >= WAY and M > 2 * ROWS else IN_PLACE
         w_row, w_step = (4, 4 * M) if trans_a else (4 * K, 4)
-        matrix.multiply(self.crew(work), b.reshape(-1), mode, 0, 0, 0, rows_of(K, N), a.reshape(-1),
-                        w_row, w_step, 1, start_bias, start, relu, flat, 0, 4 * N, 0, 0, 1, 1, N,
-                        panel_tasks, row_tasks)
+        matrix.multiply(self.threads_for(work), b.reshape(-1), mode, 0, 0, 0, rows_of(K, N),
+                        a.reshape(-1), w_row, w_step, 1, start_bias, start, relu, flat, 0, 4 * N,
+                        0, 0, 1, 1, N, panel_tasks, row_tasks)
 
 
 @lru_cache(maxsize=256)

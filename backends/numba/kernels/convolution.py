@@ -49,8 +49,8 @@ def columns_of(x, x_line, x_pixel, offsets, rows, pixels, run, cols):
 
 
 @kernel
-def swap_filters(W, groups, taps, turned):
-    """W (groups * F, C, T) to turned (groups * C, F, len(taps)): the filters as the input gradient
+def swap_filters(W, groups, taps, swapped):
+    """W (groups * F, C, T) to swapped (groups * C, F, len(taps)): the filters as the input gradient
     needs them."""
     F, C = W.shape[0] // groups, W.shape[1]
     blocks = (C + BLOCK - 1) // BLOCK
@@ -59,4 +59,4 @@ def swap_filters(W, groups, taps, turned):
         for f in range(F):
             for c in range(first, min(C, first + BLOCK)):
                 for t in range(taps.size):
-                    turned[group * C + c, f, t] = W[group * F + f, c, taps[t]]
+                    swapped[group * C + c, f, t] = W[group * F + f, c, taps[t]]

@@ -39,7 +39,7 @@ NEAR = 1 << 16  # elements of x that remain in the cache for all blocks of filte
 STRIP = 1024  # positions that a block of dots processes at a time: they fit the first-level cache
 STRETCH = 96                    # whole vectors of a run at a time, for the same reason
 REGION = 1 << 22                # multiply-adds of a parallel region at least
-IN_PLACE, COPIED, TURNED = 0, 1, 2      # how a panel of x is read
+IN_PLACE, COPIED, TRANSPOSED = 0, 1, 2      # how a panel of x is read
 
 
 @inline
@@ -82,13 +82,13 @@ def panel_of(number, panels, all_vectors):
 
 
 @inline
-def copy_panel(x, mode, place, offsets, first, depth, K, column, width, panel):
+def copy_panel(x, mode, at, offsets, first, depth, K, column, width, panel):
     """Copy x[first .. first + depth], `width` elements each, to rows of PANEL elements; see
     multiply."""
     for k in range(depth):
         row = panel[k * PANEL:k * PANEL + width]
         if mode == COPIED:
-            source = x[place + offsets[first + k] // 4:]
+            source = x[at + offsets[first + k] // 4:]
             for n in range(row.size):
                 row[n] = source[n]
         else:
@@ -107,7 +107,7 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
     Run (line, pixel) of x[k] is at x_group * group + line x_line + pixel x_pixel + offsets[k], that
     of y[f] at y_first + f y_channel + line y_line + pixel y_pixel; x and y are flat. w (groups * F,
     K). The start is 0, bias or y itself. `mode` copies each panel of x before it is read: COPIED if
-    the x[k] share cache sets, TURNED if x is (run, K).
+    the x[k] share cache sets, TRANSPOSED if x is (run, K).
     """
     K, F = offsets.size, y.size * 4 // max(1, y_channel) // groups
     blocks, all_vectors = (F + ROWS - 1) // ROWS, (run + LANES - 1) // LANES
@@ -122,7 +122,7 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
         scratch = np.empty((together, 1 if mode == IN_PLACE else min(K, DEPTH) * PANEL), np.float32)
         scratch_offsets = np.arange(min(K, DEPTH)) * (4 * PANEL)
         # for each panel: x, y, vectors, lanes of the last one
-        places = np.empty((together, 4), np.int64)
+        table = np.empty((together, 4), np.int64)
         begin, end = (lines * pixels * panels * i // panel_tasks,
                       lines * pixels * panels * (i + 1) // panel_tasks)
         for first in range(0, K, DEPTH):
@@ -137,14 +137,14 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
                     at, vectors = panel_of(number, panels, all_vectors)
                     width = min(vectors * LANES, run - at * LANES)
                     source = group * x_group + line * x_line + pixel * x_pixel + at * VECTOR_BYTES
-                    places[p, 0] = x.ctypes.data + source
-                    places[p, 1] = (y.ctypes.data + y_first + group * F * y_channel + line * y_line
+                    table[p, 0] = x.ctypes.data + source
+                    table[p, 1] = (y.ctypes.data + y_first + group * F * y_channel + line * y_line
                                     + pixel * y_pixel + at * VECTOR_BYTES)
-                    places[p, 2], places[p, 3] = vectors, width - (vectors - 1) * LANES
+                    table[p, 2], table[p, 3] = vectors, width - (vectors - 1) * LANES
                     if mode != IN_PLACE:
                         copy_panel(x, mode, source // 4, offsets, first, depth, K, at * LANES,
                                    width, scratch[p])
-                        places[p, 0] = scratch.ctypes.data + 4 * p * scratch.shape[1]
+                        table[p, 0] = scratch.ctypes.data + 4 * p * scratch.shape[1]
                     number += 1  # advance to the next panel, pixel, line
                     if number == panels:
                         number, pixel = 0, pixel + 1
@@ -154,9 +154,9 @@ def multiply(x, mode, x_group, x_line, x_pixel, offsets, w, w_row, w_step, group
                 while f < last_filter:
                     rows = next_rows(last_filter - f)
                     for p in range(some):
-                        multiply_block(rows, places[p, 2], places[p, 3], places[p, 0], row_offsets,
+                        multiply_block(rows, table[p, 2], table[p, 3], table[p, 0], row_offsets,
                                        depth, w.ctypes.data + (group * F + f) * w_row + first
-                                       * w_step, w_row, w_step, places[p, 1] + f * y_channel,
+                                       * w_step, w_row, w_step, table[p, 1] + f * y_channel,
                                        y_channel, bias.ctypes.data + 4 * (group * F + f),
                                        start if first == 0 else FROM_Y, relu if first + depth == K
                                        else 0)

@@ -82,9 +82,9 @@ def aligned(size):
 
 
 @kernel
-def transform_filters(tile, W, turned, U):
-    """U[k] = (G g G^T)[k], U (positions, F, C), of W (F, C, 9). If turned, with flipped filters and
-    U (positions, C, F)."""
+def transform_filters(tile, W, flipped, U):
+    """U[k] = (G g G^T)[k], U (positions, F, C), of W (F, C, 9). If `flipped`, the filters are
+    flipped and U is (positions, C, F)."""
     positions, rows, columns = U.shape
     step = 4 * rows * columns
     for row in prange(rows):
@@ -93,7 +93,7 @@ def transform_filters(tile, W, turned, U):
         for first in range(0, columns, LANES):
             count = min(LANES, columns - first)
             box[4] = count
-            if turned:
+            if flipped:
                 for i in range(count):
                     for t in range(9):
                         taps[8 - t, i] = W[first + i, row, t]

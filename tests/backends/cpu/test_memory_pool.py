@@ -80,7 +80,7 @@ def test_free_neighbours_grow_together_and_are_cut_again():
 
 
 def test_a_small_array_does_not_take_the_place_of_a_large_one():
-    pool, n = MemoryPool(), memory.SPARING * LARGE[0]
+    pool, n = MemoryPool(), memory.MAX_RATIO * LARGE[0]
     address = pool.empty((n,), np.float32).ctypes.data
     small = pool.empty(LARGE, np.float32)
     assert pool.empty((n,), np.float32).ctypes.data == address != small.ctypes.data

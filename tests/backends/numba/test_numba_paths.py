@@ -24,11 +24,11 @@ from xpnet.backends.numba import winograd as numba_winograd  # noqa: E402
 from xpnet.backends.numba.backend import NumbaBackend  # noqa: E402
 from xpnet.backends.numba.kernels import convolution, matrix, normalization, winograd  # noqa: E402
 from xpnet.backends.numba.kernels.micro import LANES, ROWS  # noqa: E402
-from xpnet.backends.numba.pool import places  # noqa: E402
+from xpnet.backends.numba.pool import window_tables  # noqa: E402
 from xpnet.backends.numpy.backend import NumpyBackend  # noqa: E402
 
 BASE = Backend()
-MODES = {matrix.IN_PLACE: "in place", matrix.COPIED: "copied", matrix.TURNED: "turned"}
+MODES = {matrix.IN_PLACE: "in place", matrix.COPIED: "copied", matrix.TRANSPOSED: "transposed"}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def trace(monkeypatch) -> Trace:
     trace = Trace(monkeypatch)
     trace.watch(convolution, "pad", "pad")
     trace.watch(convolution, "columns_of", "columns")
-    trace.watch(convolution, "swap_filters", "turn")
+    trace.watch(convolution, "swap_filters", "swap")
     trace.watch(matrix, "multiply", multiplied)
     trace.watch(matrix, "dots", summed)
     trace.watch(winograd, "convolve", "winograd")
@@ -56,27 +56,27 @@ def trace(monkeypatch) -> Trace:
 # --- the ways of convolutions ---------------------------------------------------------------------
 
 V = Window((3, 2))
-PADDED = ("pad, in place", "pad, turn, in place", "pad, dots")
-PLAIN = ("in place", "pad, turn, in place", "dots")
+PADDED = ("pad, in place", "pad, swap, in place", "pad, dots")
+PLAIN = ("in place", "pad, swap, in place", "dots")
 BACK_BY_COLUMNS = ("in place", "in place, col2im", "dots")
 
 CASES = {
-    # x is read where it lies, unless there is padding, or channels share places in the cache.
+    # x is read in place, unless there is padding, or channels share cache sets.
     "padding": Case((3, 7, 9, 16), U, 5, PADDED),
     "no padding": Case((3, 7, 9, 16), V, 5, PLAIN),
     "full": Case((3, 7, 9, 16), Window((3, 2), padding=(2, 2, 1, 1)), 5,
-                 ("pad, in place", "turn, in place", "pad, dots")),
+                 ("pad, in place", "swap, in place", "pad, dots")),
     "padding that no window reaches": Case((3, 8, 9, 16), Window((3, 2), (3, 1), (0, 0, 0, 0)), 5,
-                                           ("in place", "pad, turn, in place", "dots")),
+                                           ("in place", "pad, swap, in place", "dots")),
     "8 channels of 4096 bytes": Case((8, 8, 8, 16), V, 5, PLAIN),
     "9 channels of 4096 bytes": Case((9, 8, 8, 16), V, 5, PADDED),
     "9 channels of 4352 bytes": Case((9, 8, 8, 17), V, 5, PLAIN),
     # Runs are rows, or with a stride along the columns pixels.
     "stride along rows": Case((3, 7, 9, 16), Window((3, 2), (2, 1)), 5, PLAIN),
     "stride along columns": Case((3, 7, 9, 16), Window((3, 2), (1, 2)), 5, (
-        "in place by pixels", "pad, turn, in place by pixels", "dots by pixels")),
+        "in place by pixels", "pad, swap, in place by pixels", "dots by pixels")),
     "rows without a tap": Case((3, 7, 9, 16), Window((2, 1), (3, 2)), 5, (
-        "in place by pixels", "pad, turn, columns, in place", "dots by pixels")),
+        "in place by pixels", "pad, swap, columns, in place", "dots by pixels")),
     "nothing but padding": Case((3, 1, 9, 16), Window((1, 2), (3, 1), (1, 1, 0, 0)), 5,
                                 ("pad, in place", "", "pad, dots")),
     "groups": Case((6, 7, 9, 16), U, 9, PADDED, 3),
@@ -85,21 +85,21 @@ CASES = {
     "points, dilated": Case((3, 7, 9, 16), Window((1, 1), dilation=(3, 2)), 5,
                             ("columns, in place", "in place", "dots")),
     "points in groups": Case((6, 7, 9, 16), Window((1, 1)), 9,
-                             ("in place", "turn, in place", "dots"), 3),
+                             ("in place", "swap, in place", "dots"), 3),
     "points, stride 2x1": Case((3, 7, 9, 16), Window((1, 1), (2, 1)), 5, (
-        "columns, in place", "turn, columns, in place", "columns, dots")),
+        "columns, in place", "swap, columns, in place", "columns, dots")),
     "points, stride 1x2": Case((3, 7, 9, 16), Window((1, 1), (1, 2)), 5, (
-        "columns, in place", "turn, columns, in place", "columns, dots")),
+        "columns, in place", "swap, columns, in place", "columns, dots")),
     "points with padding": Case((3, 7, 9, 16), Window((1, 1), padding=(0, 0, 1, 0)), 5, (
-        "pad, columns, in place", "turn, columns, in place", "pad, columns, dots")),
+        "pad, columns, in place", "swap, columns, in place", "pad, columns, dots")),
     # Few outputs: both gradients are products with columns.
     "127 outputs": Case((3, 3, 128, 1), V, 5, ("in place", "in place, col2im", "columns, dots")),
     "128 outputs": Case((3, 3, 129, 1), V, 5, PLAIN),
     "127 outputs in groups": Case((6, 3, 128, 1), V, 10, PLAIN, 2),
-    "a quarter of the places": Case((3, 8, 8, 16), Window((5, 5)), 5, BACK_BY_COLUMNS),
+    "a quarter of the positions": Case((3, 8, 8, 16), Window((5, 5)), 5, BACK_BY_COLUMNS),
     "more than a quarter": Case((3, 8, 8, 16), Window((5, 4)), 5, PLAIN),
     "a quarter, by the stride": Case((3, 16, 16, 16), Window((2, 2), (2, 2)), 5, (
-        "in place by pixels", "turn, columns, in place", "dots by pixels")),
+        "in place by pixels", "swap, columns, in place", "dots by pixels")),
     # Short runs leave vectors empty, which costs more than columns where there are many filters.
     "short runs, few filters": Case((3, 12, 24, 1), Window((3, 2), (1, 2)), ROWS, (
         "in place by pixels", "in place, col2im", "columns, dots")),
@@ -152,7 +152,7 @@ def test_convolutions_in_many_pieces(monkeypatch, trace):
     seen = {way for shape, window, F, groups in larger_windows()
             for way in ways_of(backend, shape, window, F, groups, np.float32, trace)}
     words = {word for way in seen for word in way.split(", ")}
-    assert words >= {"pad", "turn", "columns", "col2im", "in place", "in place by pixels", "dots",
+    assert words >= {"pad", "swap", "columns", "col2im", "in place", "in place by pixels", "dots",
                      "dots by pixels"}
 
 
@@ -181,14 +181,14 @@ def test_winograd_in_many_blocks(monkeypatch, tile):
         x, W, bias = normal(C, H, width, N), normal(F, C, 3, 3, seed=1), normal(F, seed=2)
         dy = normal(F, *window.output_size(H, width), N, seed=3)
         x8, W8, bias8, dy8 = (a.astype(np.float64) for a in (x, W, bias, dy))
-        turned = Window((3, 3), padding=tuple(2 - p for p in padding))
+        flipped = Window((3, 3), padding=tuple(2 - p for p in padding))
         dW = normal(F, C, 3, 3, seed=4)
         before = dW.astype(np.float64)
         backend.winograd_dW(x, dy, window, dW, True, tile=tile)
         pairs = (
             (backend.winograd_conv2d(x, W, window, bias=bias, relu=True, tile=tile),
              BASE.conv2d(x8, W8, window, bias=bias8, activation="relu")),
-            (backend.winograd_conv2d(dy, W, turned, flipped=True, tile=tile),
+            (backend.winograd_conv2d(dy, W, flipped, flipped=True, tile=tile),
              BASE.conv2d_dx(dy8, W8, x.shape, window)),
             (dW, before + BASE.conv2d_dW(x8, dy8, window)))
         for result, right in pairs:
@@ -201,21 +201,21 @@ THIN, WIDE = numba_product.FEW - 1, numba_product.WAY // 4
 PRODUCTS = [    # M, K, N, which operands are transposed, what else there is -> the way
     (20, 30, THIN, "", "", "dots"), (20, 30, THIN + 1, "", "", "in place"),
     (20, 30, 1, "", "", "dots"), (20, 30, 1, "b", "", "dots"), (20, 30, THIN, "b", "", "dots"),
-    (2 * ROWS, 30, 70, "b", "", "dots"), (2 * ROWS + 1, 30, 70, "b", "", "turned"),
-    (2 * ROWS, 30, 70, "ab", "", "turned"), (20, 30, THIN, "b", "relu bias", "dots"),
+    (2 * ROWS, 30, 70, "b", "", "dots"), (2 * ROWS + 1, 30, 70, "b", "", "transposed"),
+    (2 * ROWS, 30, 70, "ab", "", "transposed"), (20, 30, THIN, "b", "relu bias", "dots"),
     (20, 30, THIN, "a", "", "swapped, in place"), (20, 30, THIN, "ab", "", "swapped, in place"),
     (THIN + 1, 30, THIN, "a", "", "swapped, in place"), (THIN, 30, THIN, "a", "", "in place"),
     (20, 30, THIN + 1, "a", "", "in place"), (20, 30, THIN, "a", "bias", "in place"),
     (20, 30, THIN, "a", "relu", "in place"), (20, 30, THIN, "a", "accumulate", "in place"),
     (2 * ROWS + 1, 5, WIDE, "", "", "copied"), (2 * ROWS, 5, WIDE, "", "", "in place"),
     (2 * ROWS + 1, 5, WIDE - 1, "", "", "in place"), (2 * ROWS + 1, 5, WIDE, "a", "bias", "copied"),
-    (2 * ROWS + 1, 5, WIDE, "b", "relu", "turned"),
+    (2 * ROWS + 1, 5, WIDE, "b", "relu", "transposed"),
 ]
 
 
 @pytest.mark.parametrize("small", [numba_pieces.SMALL, 1])
-@pytest.mark.parametrize("M, K, N, turned, more, way", PRODUCTS)
-def test_the_way_of_a_product(M, K, N, turned, more, way, small, monkeypatch, trace):
+@pytest.mark.parametrize("M, K, N, transposed, more, way", PRODUCTS)
+def test_the_way_of_a_product(M, K, N, transposed, more, way, small, monkeypatch, trace):
     monkeypatch.setattr(numba_pieces, "SMALL", small)
     a, b, before = normal(M, K), normal(K, N, seed=1), normal(M, N, seed=2)
     options: dict[str, Any] = {"accumulate": "accumulate" in more}
@@ -224,14 +224,15 @@ def test_the_way_of_a_product(M, K, N, turned, more, way, small, monkeypatch, tr
     expected = BASE.gemm(a.astype(np.float64), b.astype(np.float64), bias=options["bias"],
                          activation=options["activation"])
     expected += before * options["accumulate"]
-    a = np.ascontiguousarray(a.T) if "a" in turned else a
-    b = np.ascontiguousarray(b.T) if "b" in turned else b
+    a = np.ascontiguousarray(a.T) if "a" in transposed else a
+    b = np.ascontiguousarray(b.T) if "b" in transposed else b
 
     def multiplied(_, backend, a, trans_a, b, trans_b, bias, y, *more) -> str:
         return "" if y is before else "swapped"
 
     trace.watch(NumbaBackend, "_multiply", multiplied)
-    NumbaBackend().gemm(a, b, trans_a="a" in turned, trans_b="b" in turned, out=before, **options)
+    NumbaBackend().gemm(a, b, trans_a="a" in transposed, trans_b="b" in transposed, out=before,
+                        **options)
     assert trace.take() == way and distance(before, expected) < 1e-5
 
 
@@ -241,7 +242,7 @@ def test_plain_windows_are_2x2_and_see_no_padding():
     answers = set()
     for (_, H, W, N), window in windows():
         inside = all(axis.all() for axis in window.inside(H, W))
-        answers.add((places(window, H, W, N).plain, inside, window.kernel == (2, 2)))
+        answers.add((window_tables(window, H, W, N).plain, inside, window.kernel == (2, 2)))
     assert answers == {(True, True, True), (False, True, False), (False, False, True),
                        (False, False, False)}
 
