@@ -1,4 +1,4 @@
-"""What all tests share: the tiers, the GPU, the settings of hypothesis, and the fixtures of
+"""Shared by all tests: the tiers, the GPU, the settings of hypothesis, and the fixtures of
 backends."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class KernelsRun:
-    """Fails a module whose tests on Numba never run one of its kernels: they only test NumPy again.
+    """Fails a module whose tests on Numba never run a kernel, because they only test NumPy again.
 
     The last of these tests fails. This is checked only if all tests of the module run in this
     process, since a few of them may need no kernel.
@@ -119,7 +119,7 @@ def cpu_backend(name: str) -> Backend:
 
 @pytest.fixture(scope="session")
 def folder() -> Path:
-    """Where the CUDA kernels are kept that g++ compiled for the CPU; skips without such a g++."""
+    """The folder of the CUDA kernels that g++ compiled for the CPU. Skips without such a g++."""
     reason = shim.why_not()
     if reason:
         pytest.skip(reason)

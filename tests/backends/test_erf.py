@@ -1,5 +1,5 @@
-"""The complementary error function: its digits against mpmath, and where its coefficients come
-from."""
+"""The complementary error function: its accuracy against mpmath, and how its coefficients are
+computed."""
 
 import mpmath
 import numpy as np
@@ -14,8 +14,8 @@ SMALLEST = {dtype: float(np.finfo(dtype).tiny / np.finfo(dtype).eps)
 
 
 def coefficients(function, nodes: int, terms: int) -> list[float]:
-    """The first terms of the Chebyshev series that equals the function at so many Chebyshev nodes,
-    as a polynomial."""
+    """The first terms of the Chebyshev series that interpolates the function at `nodes` Chebyshev
+    nodes, as a polynomial."""
     angles = [mp.pi * (k + mpf(0.5)) / nodes for k in range(nodes)]
     values = [function(mp.cos(angle)) for angle in angles]
     series = [mpf(2 if j else 1) / nodes * sum(
@@ -34,7 +34,8 @@ def scaled_erfc(t):
     x = CENTRE * (1 + t) / (1 - t)
     if x < 60:
         return (1 + 2 * x) * mp.exp(x * x) * mp.erfc(x)
-    terms = [mp.fac2(2 * k - 1) / (-2 * x * x)**k for k in range(20)]  # mpmath's erfc ends before
+    # mpmath's erfc fails before this
+    terms = [mp.fac2(2 * k - 1) / (-2 * x * x)**k for k in range(20)]
     return (1 + 2 * x) * sum(terms) / (x * mp.sqrt(mp.pi))
 
 
@@ -45,7 +46,7 @@ def test_the_coefficients(known):
 
 
 @pytest.mark.parametrize("dtype, digits", [("float32", 1e-6), ("float64", 1e-15)])
-def test_every_digit(plain_backend, dtype, digits):
+def test_accuracy(plain_backend, dtype, digits):
     x = np.concatenate([np.linspace(-6, 6, 121), np.linspace(-28.3, 28.3, 40),
                         np.logspace(-30, 1, 32)]).astype(dtype)
     with plain_backend.scope():

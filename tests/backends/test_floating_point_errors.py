@@ -1,5 +1,5 @@
-"""`np.seterr(all="raise")`: a number that is too small becomes 0 here and is no error; nothing else
-is silenced."""
+"""With `np.seterr(all="raise")`, underflow to 0 raises nothing in the library; no other error is
+silenced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skips import NO_NUMBA
 import xpnet as xn
 from xpnet import functional
 
-# Factors of the inputs whose squares, or the squares' products, are too small to be numbers.
+# Factors of the inputs for which squares, or products of squares, underflow.
 TINY = {"float32": (1.0, 1e-20, 1e-36), "float64": (1.0, 1e-160, 1e-300)}
 
 
@@ -57,7 +57,7 @@ def test_layers(case, dtype, backend):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("dtype", TINY)
 def test_training(dtype, optimizer, backend):
-    """Logits that lie far apart, gradients that vanish."""
+    """Logits that are far apart, and vanishing gradients."""
     x, y = blobs()
     for scale in (*TINY[dtype], 1e3):
         with np.errstate(under="ignore"):

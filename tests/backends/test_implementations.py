@@ -1,5 +1,5 @@
-"""Which implementation of a backend's methods really ran: what `trace` counts, and that no version
-goes untested."""
+"""Which implementation of a backend's methods ran: `trace` counts them, and every one of them is
+tested."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from xpnet.testing import check_loss_precision, check_precision
 # --- the tables of the CPU backends ---------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_the_tables_run_every_version_that_a_backend_has_of_its_own(
+def test_the_tables_reach_every_override_and_every_kernel(
         name: str, monkeypatch: pytest.MonkeyPatch):
-    """Every overridden method, and with Numba every kernel: of what no call reaches, nothing is
-    known."""
+    """An override or a Numba kernel that no call of the tables reaches would not be tested."""
     called = called_kernels(monkeypatch) if name == "numba" else set()
     backend = get_backend(name)
     own = {version for version in implementations(type(backend)).values() if version[1] == name}
@@ -41,7 +40,7 @@ def test_the_tables_run_every_version_that_a_backend_has_of_its_own(
 
 
 def called_kernels(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
-    """The kernels of Numba that are called from now on."""
+    """The set of Numba kernels that are called from now on."""
     pytest.importorskip("numba", reason="Numba is not installed")
     from xpnet.backends.numba.kernels.jit import Kernel
     called, call = set(), Kernel.__call__
@@ -64,8 +63,8 @@ def kernels() -> Iterator[Any]:
 
 # --- trace ----------------------------------------------------------------------------------------
 
-def test_an_answer_counts_for_the_version_that_gives_it():
-    """float32 is multiplied by a kernel; float64 is handed on to NumPy, and softmax_dx to the
+def test_a_call_counts_for_the_implementation_that_computes_it():
+    """A float32 product runs a kernel; a float64 product goes to NumPy, and softmax_dx to the
     reference."""
     pytest.importorskip("numba", reason="Numba is not installed")
     backend = get_backend("numba")
@@ -75,19 +74,19 @@ def test_an_answer_counts_for_the_version_that_gives_it():
         backend.gemm(a.astype(float), b.astype(float))
         backend.gemm(a, b, activation="tanh")
         backend.softmax_dx(a, a)
-        get_backend("numpy").gemm(a, b)                     # another backend's call
+        get_backend("numpy").gemm(a, b)                     # a call of another backend
     assert ran == {("gemm", "numba"): 2, ("gemm", "numpy"): 1, ("activate", "numpy"): 1,
                    ("softmax_dx", "plain"): 1}
 
 
-def test_the_reference_is_plain_and_activate_without_an_activation_is_nothing():
+def test_the_reference_counts_as_plain_and_activate_without_an_activation_does_not_count():
     backend = Backend()
     with trace(backend) as ran:
         backend.conv2d(normal(2, 5, 5, 3), normal(4, 2, 3, 3), Window.make(3))
     assert ran == {("conv2d", "plain"): 1, ("im2col", "plain"): 1, ("gemm", "plain"): 1}
 
 
-def test_a_version_that_fails_leaves_the_profiler_as_it_was():
+def test_after_an_error_the_profiler_is_restored():
     before = sys.getprofile()
     with pytest.raises(ValueError), trace(NumpyBackend()):
         NumpyBackend().gemm(normal(3, 4), normal(3, 4))
@@ -127,7 +126,7 @@ def test_precision_with_inputs_and_a_tolerance():
 
 def test_precision_finds_another_type():
     class Wide(Layer):
-        """Y = X, in float64 whatever comes in."""
+        """Y = X, in float64 for every input."""
 
         def build(self, in_shape):
             return in_shape

@@ -1,4 +1,4 @@
-"""Backends that somebody else wrote, by their names."""
+"""Registered backends: found by their names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xpnet.backends.numpy.backend import NumpyBackend
 
 
 class Mine(NumpyBackend):
-    """A backend of one's own."""
+    """A user's backend."""
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_a_registered_backend_is_found_by_its_name():
     assert xn.Sequential([xn.Linear(3)], input_shape=(4,), backend="mine").backend.name == "mine"
 
 
-def test_a_network_on_it_is_copied_and_pickled_by_the_name():
+def test_a_network_on_it_is_copied_and_pickled_by_name():
     register("mine", Mine)
     net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend="mine")
     x = np.ones((2, 4), np.float32)
@@ -60,7 +60,7 @@ def test_a_factory_must_return_a_backend():
 
 
 @pytest.mark.parametrize("name", ["", "a:b", 3, None])
-def test_what_is_no_name_is_refused(name: Any):
+def test_invalid_names_are_refused(name: Any):
     with pytest.raises(ValueError, match="register: expected name to be a string"):
         register(name, Mine)
 
@@ -80,7 +80,7 @@ def test_a_factory_must_be_callable():
         register("mine", Mine())    # type: ignore[arg-type]
 
 
-def test_an_unknown_name_is_an_error_that_lists_the_registered_ones():
+def test_the_error_for_an_unknown_name_lists_the_registered_ones():
     register("mine", Mine)
     with pytest.raises(ValueError, match="get_backend: expected \"auto\", .*, or 'mine', perhaps "
                                          "'mine'. Received: 'mne'."):

@@ -23,7 +23,7 @@ from xpnet.optim.base import Updater
 
 
 def momentum_of_signs(xp: Any, w: Any, g: Any, m: Any, hyper: Any, decayed: int) -> None:
-    """m = mu m + (1 - mu) g', w -= lr sign(m): a rule that no backend has a version of."""
+    """m = mu m + (1 - mu) g', w -= lr sign(m): a rule that no backend overrides."""
     lr, mu, decay = hyper.astype(w.dtype)
     g = with_decay(w, g, decay, decayed)
     m *= mu
@@ -32,7 +32,7 @@ def momentum_of_signs(xp: Any, w: Any, g: Any, m: Any, hyper: Any, decayed: int)
 
 
 class Signs(xn.Optimizer):
-    """An optimizer with a rule of its own."""
+    """An optimizer with its own rule."""
 
     rule = "signs"
 
@@ -76,7 +76,7 @@ def test_a_rule_that_is_only_in_the_table_works_on_every_backend(backend: Backen
     np.testing.assert_array_equal(trained(backend), trained(Backend()))
 
 
-def test_the_table_is_right_about_its_functions():
+def test_the_entries_match_their_functions():
     for name, rule in RULES.items():
         parameters = list(inspect.signature(rule.apply).parameters)
         assert (parameters == ["xp", "w", "g", *rule.slots, "hyper", "decayed"]
@@ -92,7 +92,7 @@ def test_every_fast_version_belongs_to_a_rule():
     assert numba_optimizers.KERNELS.keys() == RULES.keys()
 
 
-def test_every_optimizer_gives_its_rule_what_it_takes():
+def test_every_optimizer_passes_the_hyper_parameters_of_its_rule():
     for make in xn.optim.OPTIMIZERS.values():
         optimizer = make()
         rule = RULES[optimizer.rule]

@@ -1,4 +1,4 @@
-"""Window: sizes and indices, against windows that are walked one by one."""
+"""Window: sizes and indices, against windows that are visited one by one."""
 
 import itertools
 from dataclasses import FrozenInstanceError
@@ -107,7 +107,7 @@ def test_half_keeps_the_size_and_full_counts_every_overlap(drawn):
 
 @pytest.mark.parametrize("arguments, height, expected", [
     ((5,), 28, 24),                 # LeNet-5's C1 on 28 pixels
-    ((2, 2), 24, 12),               # a pooling of 2
+    ((2, 2), 24, 12),               # a pooling with windows of 2
     ((3, 1, 1), 8, 8),
     ((7, 2, 3), 224, 112),          # ResNet's first convolution
     ((3, 2, 1), 112, 56),           # and its pooling
@@ -132,7 +132,7 @@ def test_ways_to_write_the_same_window():
     assert hash(window) == hash(Window.make((3, 5), (2, 1), (1, 2)))
 
 
-def test_what_a_window_knows():
+def test_properties_of_a_window():
     window = Window.make((3, 2), dilation=(2, 3))
     assert (window.taps, window.extent, window.padded,
             window.pointwise) == (6, (5, 4), False, False)
@@ -181,7 +181,7 @@ def test_a_window_larger_than_the_padded_input():
                                 "5x5. Received: 2x9, padded to 4x11.")
 
 
-def test_a_dilated_window_that_steps_over_the_input():
+def test_a_dilated_window_without_input_elements():
     with pytest.raises(ValueError) as error:
         Window.make(2, dilation=4, padding=2).check_no_empty_window(1, 5, who="MaxPool2d")
     assert str(error.value) == ("MaxPool2d: expected every window to contain at least one element "
@@ -189,7 +189,7 @@ def test_a_dilated_window_that_steps_over_the_input():
                                 "padding (2, 2, 2, 2).")
 
 
-def test_windows_without_input_are_found_without_looking_at_each():
+def test_windows_without_input_are_found_without_visiting_each():
     """The check agrees with the table of all taps, for every small window."""
     found = {True: 0, False: 0}
     for size, kernel, stride, dilation in itertools.product(
@@ -227,8 +227,7 @@ def test_windows_of_any_size_are_checked_at_once():
 
 @given(windows(beyond=0), st.booleans())
 def test_the_flipped_window_gives_the_input_gradient(drawn, steps_of_one):
-    """A convolution of dy with flipped filters, and no such window where there is no such
-    convolution."""
+    """A convolution of dy with flipped filters, or None if there is no such convolution."""
     window, H, W = drawn
     if steps_of_one:
         window = Window(window.kernel, (1, 1), window.padding, window.dilation)

@@ -1,8 +1,9 @@
-"""The backends on many small windows: rows and columns differ in everything, and so do the sides.
+"""The backends on many small windows with different settings for rows and columns and for each
+side.
 
-Most fast paths of pooling and convolution are taken where a window has a certain form. These
-windows lie on both sides of each such condition, and the conditions themselves are compared with a
-count of what the windows read.
+Most fast paths of pooling and convolution are taken only for windows of a certain form. These
+windows are on both sides of each such condition, and the conditions are compared with counts of
+what the windows read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def host(backend: Backend, *results) -> list[np.ndarray]:
 
 
 def gradients(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """Random numbers, some of them 0 and some -0, as behind a ReLU."""
+    """Random numbers, some of them 0 and some -0, as after a ReLU."""
     dy = normal(*shape, dtype=dtype, seed=1)
     dy.reshape(-1)[::5], dy.reshape(-1)[::7] = 0.0, -0.0
     return dy
@@ -82,7 +83,7 @@ side_by_side = pytest.mark.parametrize("kernel, padding, size", SIDE_BY_SIDE)
 @with_fast_paths
 @side_by_side
 @floats
-def test_windows_side_by_side(backend, kernel, padding, size, dtype):
+def test_adjacent_windows(backend, kernel, padding, size, dtype):
     window = Window.make(kernel, kernel, padding)
     x = normal(2, *size, 3, dtype=dtype)
     y, argmax = BASE.max_pool2d(x, window)
@@ -96,14 +97,14 @@ def test_windows_side_by_side(backend, kernel, padding, size, dtype):
 
 @with_fast_paths
 @side_by_side
-def test_gradients_of_windows_side_by_side(backend, kernel, padding, size):
+def test_gradients_of_adjacent_windows(backend, kernel, padding, size):
     layer = xn.MaxPool2d(kernel, padding=padding)
     assert check_gradients(layer, (2, *size), backend=backend) < 1e-6
 
 
 @with_fast_paths
 @side_by_side
-def test_values_return_to_the_places_of_the_maxima(backend, kernel, padding, size):
+def test_values_return_to_the_positions_of_the_maxima(backend, kernel, padding, size):
     window = Window.make(kernel, kernel, padding)
     z = normal(2, *size, 3, dtype=np.float64)
     y, argmax = BASE.max_pool2d(z, window)
@@ -167,8 +168,8 @@ def readers(shape: tuple[int, int, int, int], window: Window) -> tuple[np.ndarra
     return BASE.col2im(cols, (1, H, W, 1), window)[0, :, :, 0], bool((cols == 0).any())
 
 
-def test_conditions_say_what_the_windows_read():
-    """And each condition is true for some of these windows and false for others."""
+def test_conditions_agree_with_what_the_windows_read():
+    """Each condition is true for some of these windows and false for others."""
     names = ("disjoint", "tiles", "cells", "pointwise", "beside the map")
     answers: dict[str, set[bool]] = {name: set() for name in names}
     for shape, window in WINDOWS:

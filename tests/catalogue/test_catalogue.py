@@ -18,7 +18,7 @@ BASES = {"Layer", "Loss", "Optimizer", "Schedule"}
 every_item = pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.name)
 
 
-def test_every_class_is_in_it_once():
+def test_it_contains_every_class_once():
     public = [name for module in (xn.layers, xn.losses, xn.optim, xn.schedules)
               for name in module.__all__]
     assert (sorted(item.name for item in ITEMS if hasattr(xn, item.name))
@@ -26,7 +26,7 @@ def test_every_class_is_in_it_once():
 
 
 @every_item
-def test_a_title_a_formula_and_a_source(item: Item):
+def test_every_docstring_has_a_title_a_formula_and_a_source(item: Item):
     assert item.title and item.formula, item.what.__doc__
     assert re.search(r"[=:(]", item.formula) or item.common
     assert item.sources or item.common
@@ -48,9 +48,9 @@ def test_every_backend_computes_the_same(item: Item, backend):
     assert precision(item, backend, "float64").error <= 1e-12
 
 
-def test_a_row_says_what_ran():
-    """Pooling has a kernel in float32; so has batch norm, but its running statistics are plain
-    array code."""
+def test_a_row_names_the_implementation_that_ran():
+    """Pooling has a float32 kernel. So has batch norm, but its running statistics are plain array
+    code."""
     pytest.importorskip("numba", reason="Numba is not installed")
     items, numba = {item.name: item for item in ITEMS}, xn.get_backend("numba")
     assert precision(items["AvgPool2d"], numba).ran == ("numba",)
@@ -59,7 +59,7 @@ def test_a_row_says_what_ran():
     assert precision(items["Flatten"], numba).ran == ()
 
 
-def test_verify_goes_through_all_of_it():
+def test_verify_checks_every_item():
     rows = list(verify({"numpy": xn.get_backend("numpy")}))
     assert [row.failures for row in rows if row.failures] == []
     assert [(row.family, row.name) for row in rows] == [
@@ -84,12 +84,12 @@ def test_verify_finds_a_kernel_that_is_wrong_in_float32_alone(monkeypatch):
 def test_the_page_is_up_to_date():
     docs = Path(__file__).parents[2] / "docs"
     assert (docs / "catalogue.md").read_text(
-        encoding="utf-8") == page.text(), "make catalogue writes it anew"
+        encoding="utf-8") == page.text(), "`make catalogue` regenerates the page"
     assert {path.stem for path in (docs / page.PICTURES).glob("*.png")} == {
         item.name for item in ITEMS if page.drawn(item)}
 
 
-def test_the_command_writes_the_page_and_its_pictures(tmp_path, monkeypatch):
+def test_the_command_writes_the_page_and_its_plots(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed; it draws the pictures")
     few = {"Activations": [item for item in ITEMS if item.name in ("Stair", "PReLU", "Maxout")]}
     monkeypatch.setattr(page, "FAMILIES", few)
@@ -113,7 +113,7 @@ def test_a_curve_is_the_function_and_its_gradient():
 
 @pytest.mark.parametrize("item", [item for item in ITEMS if item.pytorch],
                          ids=lambda item: item.name)
-def test_what_pytorch_calls_it(item: Item):
+def test_names_in_pytorch(item: Item):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed; it knows its own names")
     places = (torch.nn, torch.nn.functional, torch.nn.utils, torch.optim, torch.optim.lr_scheduler,
               torch)

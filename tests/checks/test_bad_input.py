@@ -1,5 +1,4 @@
-"""Bad input: a clear error before any work, and nothing lost. Errors say who, what was expected,
-what came."""
+"""Bad input raises a clear error before any work, and changes nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ def net() -> xn.Network:
 
 X, Y = pictures(10, (1, 6, 6), 3)
 
-INPUTS = [      # what is no batch of samples for the network
+INPUTS = [      # arrays that are no batch of samples for the network
     (X[0], ValueError, r"Network: expected input of shape \(N, 1, 6, 6\). Received: shape \(1, 6, "
                        r"6\)"),
     (X[None], ValueError, r"Network: expected input of shape \(N, 1, 6, 6\). Received: shape \(1, "
@@ -57,7 +56,7 @@ INPUTS = [      # what is no batch of samples for the network
 
 
 @pytest.mark.parametrize("x, error, message", INPUTS)
-def test_samples_that_are_none(net, x, error, message):
+def test_samples_that_are_refused(net, x, error, message):
     y = Y[:len(x)] if isinstance(x, np.ndarray) else Y
     optimizer = xn.SGD(0.1)
     for call in (lambda: net(x), lambda: net(x, mode="sample"), lambda: net.predict(x),
@@ -75,7 +74,7 @@ def test_samples_with_nan_do_not_reach_the_parameters(net):
                  lambda: net.evaluate(x, Y, loss="cross_entropy")):
         with untouched(net), pytest.raises(ValueError, match="expected finite samples"):
             call()
-    assert np.isnan(net.predict(x)).any()       # in prediction it shows
+    assert np.isnan(net.predict(x)).any()       # a prediction returns the NaN
 
 
 @pytest.mark.parametrize("y, error, message", [
@@ -102,7 +101,7 @@ def test_samples_with_nan_do_not_reach_the_parameters(net):
     (0, ValueError, "CrossEntropy: expected labels of shape"),
     (None, TypeError, "CrossEntropy: targets: expected real numbers"),
 ])
-def test_targets_that_are_none(net, y, error, message):
+def test_targets_that_are_refused(net, y, error, message):
     optimizer = xn.SGD(0.1)
     for call in (lambda: net.evaluate(X, y, loss="cross_entropy"),
                  lambda: net.fit(X, y, **SETTINGS, optimizer=optimizer),
@@ -143,7 +142,7 @@ def test_settings_of_fit(net, change, error, message, capsys):
     settings = {"loss": "cross_entropy", "optimizer": xn.SGD(0.1)} | change
     with untouched(net), pytest.raises(error, match=message):
         net.fit(X, Y, **settings)
-    assert capsys.readouterr() == ("", "")              # not even the line that it begins with
+    assert capsys.readouterr() == ("", "")              # not even the first line of the progress
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "7", None])
@@ -161,9 +160,9 @@ def test_evaluate_without_a_loss_before_any_training():
         branches().evaluate(np.zeros((1, 2, 6, 6)), [0])
 
 
-def test_an_error_does_not_disturb_a_training_under_way():
-    """The optimizer's state survives too: with the failing calls in between, the bits are those
-    without."""
+def test_an_error_does_not_disturb_a_running_training():
+    """The optimizer's state is not changed either: the bits are those of a training without the
+    failing calls."""
     x, y = blobs()
     nets = [xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy") for _ in range(2)]
     optimizers = [xn.Adam(1e-2), xn.Adam(1e-2)]
@@ -215,12 +214,12 @@ def test_an_error_does_not_disturb_a_training_under_way():
     ([xn.Flatten, xn.Softmax, xn.Softmax],
      "Softmax 'softmax2': expected softmax to be applied once"),
 ])
-def test_layers_that_cannot_be(layers, message):
+def test_layers_that_are_refused(layers, message):
     with pytest.raises(ValueError, match=re.compile(message)):
         xn.Sequential([layer() for layer in layers], input_shape=(1, 6, 6), backend="numpy")
 
 
-def test_a_dilated_window_that_sees_nothing_but_padding():
+def test_a_dilated_window_that_contains_only_padding():
     with pytest.raises(
             ValueError,
             match="MaxPool2d 'pool1': expected every window to contain at least one element"):
@@ -241,8 +240,8 @@ def test_a_batch_of_one_is_fine():
 
 
 @pytest.mark.parametrize("samples, batch_size", [(1, 32), (5, 1), (5, 4), (9, 2)])
-def test_a_batch_of_one_where_there_is_no_variance(samples, batch_size):
-    """Batch norm on 1x1 maps has a single element per channel then; the short last batch counts
+def test_a_batch_of_one_without_a_variance(samples, batch_size):
+    """Batch norm on 1x1 maps then has one element per channel. The short last batch is checked
     too."""
     net = xn.Sequential([xn.Conv2d(2, 6), xn.BatchNorm2d(), xn.Flatten(), xn.Linear(3)],
                         input_shape=(1, 6, 6), backend="numpy")
@@ -251,4 +250,4 @@ def test_a_batch_of_one_where_there_is_no_variance(samples, batch_size):
                               f"training.*Received: {samples} samples in batches of {batch_size}"):
         net.fit(X[:samples], Y[:samples], **SETTINGS, optimizer=xn.SGD(0.1), batch_size=batch_size)
     net.fit(X, Y, **SETTINGS, optimizer=xn.SGD(0.1), batch_size=5)
-    assert net.predict(X[:1]).shape == (1, 3)           # prediction has no such need
+    assert net.predict(X[:1]).shape == (1, 3)           # a prediction needs no variance

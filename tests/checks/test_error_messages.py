@@ -1,4 +1,4 @@
-"""Errors name what the user wrote, not what is inside, in one line: who, expected, received."""
+"""Errors name what the user wrote, not internals, in one line: who, expected, received."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sequential(*layers: Layer) -> xn.Sequential:
 
 
 class Double(Layer):
-    """A layer that is right; the tests below break it."""
+    """A correct layer. The tests below break it."""
 
     kind = "double"
 
@@ -83,7 +83,7 @@ class NoShape(Double):
         return in_shape[0]
 
 
-def test_a_layer_of_ones_own_works():
+def test_a_users_layer_works():
     net = sequential(xn.Linear(4), Double(), xn.Linear(3))
     net.fit(X, Y, optimizer="sgd", **QUIET)
     assert net.predict(X).shape == (12, 3)
@@ -129,7 +129,7 @@ def test_a_build_that_returns_no_shape():
     (lambda y: 0.5, "float"), (lambda y: (0.5, 0.5), "['float', 'float']"),
     (lambda y: (y.sum(), y[:1]), "[(), (1, 12)]"),
     (lambda y: (y.sum(), y, y), "[(), (3, 12), (3, 12)]"), (lambda y: None, "NoneType")])
-def test_a_loss_that_returns_no_pair(result, received):
+def test_a_loss_that_does_not_return_a_pair(result, received):
     class Own(xn.MeanSquaredError):
         def __call__(self, backend, y, target):
             return result(y)
@@ -159,8 +159,8 @@ def test_labels_that_are_names():
                                  r"return_inverse=True\) turns names into numbers\.$"):
             small().fit(X, labels, optimizer="sgd", **QUIET)
     classes, y = np.unique(names, return_inverse=True)
-    small().fit(X, y, optimizer="sgd", **QUIET)  # the remedy works
-    with pytest.raises(TypeError, match="object.$"):  # and is not given for what has no names
+    small().fit(X, y, optimizer="sgd", **QUIET)  # the remedy in the message works
+    with pytest.raises(TypeError, match="object.$"):  # and is not given for other arrays
         small().fit(X, Y.astype(object), optimizer="sgd", **QUIET)
 
 
@@ -171,7 +171,7 @@ def test_random_crop_without_a_generator():
 
 
 @pytest.mark.parametrize("value", [3, 0.5, b"folder", ["folder"], True], ids=repr)
-def test_a_folder_that_is_no_name(value):
+def test_a_folder_that_is_not_a_name(value):
     refused(lambda: mnist(value), TypeError,
             f"mnist: expected the name of a file. Received: {type(value).__name__}.")
 
@@ -200,14 +200,14 @@ def test_names_of_other_libraries(name, here):
     refused(lambda: getattr(xn, name), AttributeError, f"xpnet has no {name}; {here}")
 
 
-def test_names_that_python_looks_for_in_passing():
+def test_names_that_python_looks_up_itself():
     for name in ("__wrapped__", "_private", "cli"):
         with pytest.raises(AttributeError, match=f"^xpnet has no {name}$"):
             xn.__getattr__(name)
     assert not hasattr(xn, "Dense")
 
 
-def test_every_optimizer_has_its_name():
+def test_every_optimizer_has_a_name():
     named = {cls.__name__ for cls in OPTIMIZERS.values()}
     assert named == set(xn.optim.__all__) - {"Optimizer", "Regularized"}
     for name, cls in OPTIMIZERS.items():
@@ -223,7 +223,7 @@ def test_an_optimizer_by_name_is_one_with_default_settings():
     assert same(*map(values, nets))
     for net, second in zip(
         nets, ("adamw", xn.AdamW()), strict=True
-    ):  # a name begins anew, as a new object does
+    ):  # a name starts without state, as a new object does
         net.fit(X, Y, optimizer=second, **QUIET)
     assert same(*map(values, nets))
     assert xn.Regularized("adam", l1=1e-3).optimizer.lr == xn.Adam().lr
@@ -268,7 +268,7 @@ def test_summary_of_a_misspelled_model(capsys):
 # --- how they look --------------------------------------------------------------------------------
 
 
-def test_a_refused_backend_has_a_short_traceback():
+def test_a_backend_that_cannot_be_used_has_a_short_traceback():
     code = 'import sys; sys.modules["cupy"] = None; import xpnet as xn; xn.get_backend("cupy")'
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 1 and len(run.stderr.splitlines()) < 10, run.stderr
@@ -293,7 +293,7 @@ class Long:
     ([10**10000], "[an int of 33220 bits]"), ("x" * 10**6, "'xxx"),
     (list(range(10**5)), "[0, 1, 2, 3, 4, 5, ...]"), (Long(), "x x"), ({"a": Long()}, "{'a': x x"),
     (np.ones((2, 2)), "array([[1., 1.], [1., 1.]])")])
-def test_what_was_received_is_shown_in_one_line(value, expected):
+def test_received_values_are_shown_in_one_line(value, expected):
     text = shown(value)
     assert text.startswith(expected) and len(text) <= LONGEST and "\n" not in text
 
@@ -307,7 +307,7 @@ def test_numbers_of_numpy_count_as_numbers():
 
 
 @pytest.mark.parametrize("value", [2**70, 10**400], ids=["2**70", "10**400"])
-def test_ints_that_are_no_index(value):
+def test_integers_that_are_no_index(value):
     with pytest.raises(
             ValueError,
             match=r"^Linear: expected units to be an int from 1 to 2\^63 - 1\. Received: units="):

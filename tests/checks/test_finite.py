@@ -1,4 +1,4 @@
-"""What is not finite, or is not once it was cast to the network's dtype, is refused before any
+"""Numbers that are not finite, also after the cast to the network's dtype, are refused before any
 work."""
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_targets_that_float32_cannot_hold(huge, loss, target):
         refused(net, call, rf"targets: expected finite numbers\. {message}")
 
 
-def test_layers_that_are_fitted():
+def test_fitted_layers():
     x = np.random.default_rng(0).normal(size=(6, 4))
     x[2, 1] = 1e39
     net = xn.Sequential([xn.Whitening(eps=0.1)], input_shape=(4,), backend="numpy")
@@ -86,7 +86,7 @@ def test_layers_that_are_fitted():
 @pytest.mark.parametrize("optimizer", [xn.SGD(0.1), xn.Adam(), xn.Regularized(xn.Lion())],
                          ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize("lr", [math.nan, -0.1, math.inf, "0.1", None, True])
-def test_a_rate_that_is_set_later_is_checked(optimizer, lr):
+def test_a_learning_rate_that_is_set_later_is_checked(optimizer, lr):
     before = optimizer.lr
     with pytest.raises(ValueError, match="expected lr to be a number, 0 or larger. Received: lr="):
         optimizer.lr = lr
@@ -96,7 +96,7 @@ def test_a_rate_that_is_set_later_is_checked(optimizer, lr):
 
 
 @pytest.mark.parametrize("lr", [math.nan, -0.1, math.inf])
-def test_the_rate_of_one_step_is_checked(lr):
+def test_the_learning_rate_of_one_step_is_checked(lr):
     net = small()
     step = xn.TrainStep(net, xn.CrossEntropy(), xn.Adam())
     x, y = np.zeros((2, 4), np.float32), np.zeros(4, np.int64)
@@ -106,7 +106,7 @@ def test_the_rate_of_one_step_is_checked(lr):
 
 
 class Own(xn.schedules.Schedule):
-    """Gives a value from the middle of the training on, 1 before."""
+    """Returns `value` from the middle of the training on, 1 before."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -117,8 +117,8 @@ class Own(xn.schedules.Schedule):
 
 @pytest.mark.parametrize("value", [math.nan, -1.0, math.inf, None, "1"])
 @pytest.mark.parametrize("around", [False, True])
-def test_what_a_schedule_returns_is_checked(around, value):
-    """Before the epoch in which it would be used; a WarmUp passes on what its schedule gives."""
+def test_the_value_of_a_schedule_is_checked(around, value):
+    """Before the epoch in which it would be used. A WarmUp returns the value of its schedule."""
     net, (x, y) = small(), blobs()
     schedule = xn.schedules.WarmUp(Own(value), warmup=0.25) if around else Own(value)
     rows: list[Any] = []
@@ -132,7 +132,7 @@ def test_what_a_schedule_returns_is_checked(around, value):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_settings_are_finite_in_the_networks_dtype(dtype):
-    """1e39 and 1e-50 are numbers of Python; in float32 they are infinite and 0."""
+    """1e39 and 1e-50 are finite Python floats; in float32 they are infinity and 0."""
     for optimizer in (xn.SGD(1e39), xn.Adam(weight_decay=1e39), xn.Regularized(xn.RMSprop(1e39))):
         net = small(dtype=dtype)
         updater = Updater(optimizer, net.buffers)

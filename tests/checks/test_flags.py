@@ -1,4 +1,4 @@
-"""Settings that are True or False: anything else is refused, however true it may look."""
+"""Settings that are True or False: any other value is refused, such as 1 or "no"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def network() -> xn.Network:
 
 
 @pytest.mark.parametrize("value", NO_FLAGS, ids=repr)
-def test_what_is_no_flag_is_refused(value):
+def test_other_values_are_refused(value):
     net, sgd = network(), xn.SGD(0.1)
 
     def freeze():
@@ -39,7 +39,7 @@ def test_what_is_no_flag_is_refused(value):
     assert net.layers[1].trainable is True and net.epochs == 0
 
 
-def test_flags_of_numpy_count():
+def test_numpy_booleans_are_accepted():
     net = network()
     net.layers[1].trainable = np.bool_(False)
     assert net.layers[1].trainable is False

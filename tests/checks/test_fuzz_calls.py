@@ -1,9 +1,9 @@
-"""Every public call with hostile arguments: it works, or it is refused in the library's form.
+"""Every public call with hostile arguments: it works, or raises one of the library's errors.
 
-One argument at a time is replaced by each of HOSTILE. What is accepted must be usable: the network
-that it makes computes, the configuration makes it again. What is refused says in one line who, what
-was expected and what came.
-By default a quarter of the combinations is tried, always the same; XPNET_FUZZ=all tries them all.
+One argument at a time is replaced by each of HOSTILE. An accepted argument must work: the network
+computes, and the layer can be rebuilt from its configuration. A refused one raises an error of the
+form `Who: expected X. Received: Y.` By default a quarter of the combinations is tried, always the
+same; XPNET_FUZZ=all tries them all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import xpnet as xn
 from xpnet.backends import BackendError
 
 FORM = re.compile(r"[^\n]+: expected [^\n]+ Received: [^\n]+")
-LONGEST = 1500  # characters of an error; the names of all activations are some 500
+LONGEST = 1500  # characters of an error; the names of all activations are about 500
 FILES = {
     "load",
     "read_idx",
@@ -54,7 +54,7 @@ FRACTION = 1 if os.environ.get("XPNET_FUZZ") == "all" else 4
 
 
 def drawn(label: str, argument: str, value: str) -> bool:
-    """Whether the combination is tried: one of FRACTION, always the same ones."""
+    """Whether the combination is tried: one in FRACTION, always the same ones."""
     return zlib.crc32(f"{label} {argument} {value}".encode()) % FRACTION == 0
 
 
@@ -81,7 +81,7 @@ def test_hostile_arguments(label, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     call = CALLS[label]
     if label not in FILES:
-        call.use(call())  # what is good is good
+        call.use(call())  # the good arguments work
     wrong = [f"{argument}={name}: {why}" for argument in call.good()
              for name, value in HOSTILE.items()
              if drawn(label, argument, name) and (why := failure(call, argument, value))]
@@ -104,5 +104,5 @@ def test_every_argument_is_tried():
         if getattr(function, "__name__", "<lambda>") not in (
             "<lambda>",
             "call",
-        ):  # those have no names of their own
+        ):  # these have no parameters of their own
             assert set(signature(function)) - {"self"} <= set(call.good()), label

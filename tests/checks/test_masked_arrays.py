@@ -1,5 +1,4 @@
-"""Masked arrays: the mask would be lost without a word, so that elements which are masked are
-refused."""
+"""Masked arrays: the mask would be lost silently, so arrays with masked elements are refused."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def test_train_evaluate_summary(tmp_path, capsys):
 
 
 def test_verify(capsys, monkeypatch):
-    """A row for each item and columns for each backend; a gradient that is wrong is named, and is
-    the exit status."""
+    """A row for each item and columns for each backend. A wrong gradient is named, and gives exit
+    status 1."""
     monkeypatch.setattr(catalogue.verify, "FAMILIES", {"Pooling": catalogue.FAMILIES["Pooling"]})
     assert main(["verify", "--backend", "numpy"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -85,7 +85,7 @@ def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):
     assert f"saved {file}" in out and out.splitlines()[-1].startswith("test accuracy: ")
 
 
-def test_an_accuracy_is_reached_as_it_is_written():
+def test_an_accuracy_is_reached_at_the_written_percentage():
     """98.4 % of 10,000 images are 9,840 of them, and neither number is exact in binary."""
     for percent in (0.1, 29, 57, 98.4, 99.99, 100):
         hits = round(100 * percent)
@@ -93,7 +93,7 @@ def test_an_accuracy_is_reached_as_it_is_written():
 
 
 def test_the_age_of_a_process_counts_from_its_start(tmp_path, monkeypatch):
-    """An interpreter that sleeps before it imports anything is older than its import of the
+    """An interpreter that sleeps before its imports is older than the time since it imported the
     command."""
     code = ("import time; time.sleep(0.5); from xpnet import cli; print(cli._process_age(), "
             "time.perf_counter() - cli.IMPORTED)")

@@ -41,8 +41,8 @@ def save(path: Path, content: bytes) -> Path:
 # ---------------------------------------------------------------- IDX
 
 def test_a_file_written_by_hand(tmp_path):
-    # Two axes, 2 x 3, int16: all bytes are given, so that the reader is not only tested against our
-    # own writer.
+    # Two axes, 2 x 3, int16: written byte by byte, so that the reader is not only tested against
+    # the writer of these tests.
     raw = bytes.fromhex(
         "00 00 0b 02  00 00 00 02  00 00 00 03  00 01 00 02 00 03  ff ff 01 00 80 00")
     array = read_idx(save(tmp_path / "file", raw))
@@ -116,7 +116,7 @@ def test_digits():
     for x, y in ((x_train, y_train), (x_test, y_test)):
         assert x.dtype == np.float32 and x.min() == 0 and x.max() == 1
         assert y.dtype == np.int64 and y.shape == (len(x),)
-    # Stratified: every class has the same proportion of both parts, to within one image.
+    # Stratified: both parts have the same proportion of every class, to within one image.
     train, test = np.bincount(y_train), np.bincount(y_test)
     assert len(train) == len(test) == 10
     np.testing.assert_allclose(test, (train + test) / 5, atol=1)
@@ -167,7 +167,8 @@ def nowhere(monkeypatch, tmp_path):
 @pytest.mark.parametrize("subfolder", ["", "mnist"])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("way", ["data_dir", "XPNET_HOME", "cache"])
-def test_where_mnist_is_looked_for(tmp_path, monkeypatch, tiny, nowhere, way, packed, subfolder):
+def test_the_folders_where_mnist_is_searched(tmp_path, monkeypatch, tiny, nowhere, way, packed,
+                                             subfolder):
     folder = nowhere if way == "cache" else tmp_path / "here"
     for name, content in tiny.items():
         save(folder / subfolder / (f"{name}.gz" if packed else name),
@@ -202,7 +203,7 @@ def test_a_named_folder_must_have_the_files(tmp_path, monkeypatch, tiny, nowhere
     home = tmp_path / "home"
     for name, content in tiny.items():
         save(home / name, content)
-    monkeypatch.setenv("XPNET_HOME", str(home))  # contains the files, but must not be used
+    monkeypatch.setenv("XPNET_HOME", str(home))  # it it contains the files, but must not be used
     with pytest.raises(FileNotFoundError,
                        match="mnist '.*absent': expected the files .* Received: no such folder"):
         mnist(tmp_path / "absent")
@@ -243,7 +244,7 @@ def test_the_real_mnist():
     x_train, y_train, x_test, y_test = mnist().arrays()
     assert x_train.shape == (60000, 1, 28, 28) and x_test.shape == (10000, 1, 28, 28)
     assert x_train.min() == 0 and x_train.max() == 1
-    # the well-known mean of MNIST
+    # the published mean of MNIST
     assert x_train.mean(dtype=np.float64) == pytest.approx(0.13066, abs=1e-5)
     np.testing.assert_array_equal(y_train[:5], [5, 0, 4, 1, 9])
     np.testing.assert_array_equal(y_test[:5], [7, 2, 1, 0, 4])
@@ -256,7 +257,7 @@ def test_the_real_mnist():
 # ---------------------------------------------------------------- downloads
 
 class Mirror(ThreadingHTTPServer):
-    """A mirror on this machine: path -> (bytes sent, bytes promised). It never leaves 127.0.0.1."""
+    """A mirror on 127.0.0.1: path -> (bytes sent, bytes promised)."""
 
     daemon_threads = True
 
@@ -345,7 +346,7 @@ def test_a_bad_download_leaves_nothing_behind(tmp_path, mirror, content, promise
     assert before is None or path.read_bytes() == before
 
 
-def test_a_mirror_that_nobody_answers(tmp_path, mirror):
+def test_a_mirror_that_does_not_answer(tmp_path, mirror):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         url = f"http://127.0.0.1:{closed.server_address[1]}/"
     with pytest.raises(OSError, match="(?s)expected one address .*refused"):
@@ -383,7 +384,8 @@ def test_mnist_is_downloaded_once(monkeypatch, tiny, nowhere, mirror):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_download_that_broke_off_goes_on_later(monkeypatch, tiny, nowhere, mirror):
+def test_after_a_failed_download_only_the_missing_files_are_fetched(
+        monkeypatch, tiny, nowhere, mirror):
     names = list(tiny)
     for name in names:
         mirror.put(f"{name}.gz", gzip.compress(tiny[name] if name != names[2] else b"another file"))

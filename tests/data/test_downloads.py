@@ -1,5 +1,5 @@
-"""Servers that misbehave, and files that unpack to more than they should: everything stays within
-bounds."""
+"""Servers that misbehave, and files that unpack to more than they should: time and memory stay
+bounded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Answer = Callable[[socket.socket], None]
 
 
 class Server:
-    """On 127.0.0.1: /good is the right file; every other request gets `answer`."""
+    """A server on 127.0.0.1: /good is the right file, and every other request gets `answer`."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer, self.closing = answer, threading.Event()
@@ -94,7 +94,7 @@ def chunked(part: bytes) -> bytes:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], str]]:
-    """serve(answer): the address of a server that answers so."""
+    """serve(answer): the address of a server that sends this answer."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     servers: list[Server] = []
 
@@ -150,7 +150,8 @@ MISBEHAVIOUR: dict[str, tuple[Answer, str]] = {
 
 
 @pytest.mark.parametrize("kind", MISBEHAVIOUR)
-def test_whatever_a_server_does_ends_and_the_next_one_is_asked(kind: str, serve, tmp_path: Path):
+def test_a_server_that_misbehaves_is_left_and_the_next_one_is_used(
+        kind: str, serve, tmp_path: Path):
     answer, message = MISBEHAVIOUR[kind]
     url, path = serve(answer), tmp_path / "file"
     path.write_bytes(b"an older file")
@@ -188,8 +189,8 @@ def test_addresses_other_than_http(address: str, tmp_path: Path):
     assert not (tmp_path / "file").exists()
 
 
-def test_a_slow_download_that_keeps_the_rate_is_waited_for(serve, tmp_path: Path):
-    """It takes longer than `patience` alone would allow."""
+def test_a_slow_download_at_the_minimum_rate_is_not_stopped(serve, tmp_path: Path):
+    """It takes longer than `patience` alone allows."""
     step = -(-len(PACKED) // 8)
     parts = [PACKED[k : k + step] for k in range(0, len(PACKED), step)]
     fetch([serve(sends(OK + length(len(PACKED)), *parts, pause=0.05))], tmp_path / "file", SHA256,
@@ -240,7 +241,7 @@ def test_no_more_is_unpacked_than_the_header_declares(raw: bytes, message: str, 
     assert peak(read) < 8 << 20
 
 
-def test_no_more_is_unpacked_than_a_download_may_have(serve, tmp_path: Path):
+def test_no_more_is_unpacked_than_the_expected_size(serve, tmp_path: Path):
     bomb = gzip.compress(bytes(ZEROS), 9)
     url = serve(sends(OK + length(len(bomb)) + bomb))
 
@@ -253,14 +254,14 @@ def test_no_more_is_unpacked_than_a_download_may_have(serve, tmp_path: Path):
 
 @pytest.mark.parametrize("shape", [(1,) * 65, (1,) * 255, (0, *[2**32 - 1] * 3)],
                          ids=["65 axes", "255 axes", "empty but huge"])
-def test_shapes_that_no_array_has(shape: tuple[int, ...], tmp_path: Path):
+def test_shapes_that_no_array_can_have(shape: tuple[int, ...], tmp_path: Path):
     (tmp_path / "file").write_bytes(header(*shape) + bytes(int(np.prod(shape[:2]))))
     with pytest.raises(ValueError, match=r"^read_idx '.*file': expected (at most 64 axes|the shape "
                                          r"of an array)\. Received: "):
         read_idx(tmp_path / "file")
 
 
-def test_an_error_of_the_disk_is_no_damaged_archive(tmp_path: Path):
+def test_an_error_of_the_disk_is_not_reported_as_a_damaged_archive(tmp_path: Path):
     (tmp_path / "file").write_bytes(PACKED)
     with (open(tmp_path / "file", "rb") as file, pytest.raises(OSError, match="the disk"),
           unpacked(file, "who")):

@@ -29,7 +29,7 @@ def test_a_crop_is_a_shift_with_zeros_from_beyond_the_border(padding, dtype):
         assert y[n, c, i, j] == (x[n, c, row, column] if inside else 0)
 
 
-def test_a_flip_is_the_picture_or_its_mirror_image():
+def test_a_flip_is_the_image_or_its_mirror_image():
     x = pictures((100, 1, 2, 3), np.float32)
     y = random_flip(x, np.random.default_rng(0))
     mirrored = [np.array_equal(y[n], x[n, :, :, ::-1]) for n in range(100)]
@@ -46,7 +46,7 @@ def test_every_shift_is_drawn():
     assert counts.sum() == 2000 and counts.min() > 150 and counts.max() < 300
 
 
-def test_the_same_generator_gives_the_same_pictures_on_a_gpu(tmp_path):
+def test_the_same_generator_gives_the_same_images_on_a_gpu(tmp_path):
     cupy, x = FakeCupy(tmp_path), pictures((7, 3, 8, 8))
     for transform in (random_crop, random_flip):
         theirs = transform(cupy.asarray(x), np.random.default_rng(5), xp=cupy)

@@ -15,7 +15,7 @@ from oracles import assert_close
 import xpnet as xn
 from xpnet import functional as F
 
-WINDOWS: list[dict[str, Any]] = [      # of a 3x2 kernel
+WINDOWS: list[dict[str, Any]] = [      # of kernels of 3x2
     {}, {"stride": (2, 3), "padding": (2, 1, 0, 1)}, {"padding": 1, "dilation": (2, 1)},
     {"stride": 2, "padding": "half"}]
 
@@ -28,8 +28,8 @@ def normal(*shape: int, dtype: Any = "float64") -> np.ndarray:
 
 
 def distinct(*shape: int) -> np.ndarray:
-    """No two elements are nearly equal: finite differences of a maximum stay away from its kinks.
-    """
+    """Random values of which no two are nearly equal, so that finite differences of a maximum stay
+    away from its kinks."""
     return np.random.default_rng(1).permutation(np.prod(shape)).reshape(shape) / 10.0
 
 
@@ -151,7 +151,7 @@ def test_conv_transpose2d_backward(options, groups, on):
                                             **options))
 
 
-def test_the_gradient_by_the_input_is_left_out_where_nobody_needs_it(backend):
+def test_the_input_gradient_is_not_computed_if_it_is_not_needed(backend):
     x, W, dy = normal(2, 4, 6, 6), normal(4, 4, 3, 3), normal(2, 4, 6, 6)
     on_device = [backend.asarray(a) for a in (dy, x, W)]
     given = "auto" if backend.xp is not np else backend

@@ -33,7 +33,7 @@ def first(a: np.ndarray) -> np.ndarray:
 
 
 x4, W4, b1 = normal(2, 3, 4, 4), normal(5, 3, 3, 3), normal(3)
-# windows of one element: an input could be returned by mistake
+# windows of one element, for which an input could be returned by mistake
 ONE = {"kernel_size": 1, "stride": 1}
 CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "conv2d": (lambda x, W, **o: F.conv2d(x, W, **o), [x4, normal(3, 3, 1, 1)]),
@@ -244,6 +244,6 @@ def test_a_backend_can_be_named():
     (lambda: F.batch_norm_backward(x4[:1], x4, b1, b1, b1),
      "batch_norm_backward: expected dy of shape (2, 3, 4, 4). Received: (1, 3, 4, 4)."),
 ])
-def test_errors_say_who_what_and_what_came(function, message):
+def test_errors_name_the_function_and_the_received_values(function, message):
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         function()

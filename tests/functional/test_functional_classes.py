@@ -81,13 +81,13 @@ def test_cross_entropy(backend, dtype, maps, kind):
 @dtypes
 @pytest.mark.parametrize("include", [True, False])
 def test_average_with_ceil_mode(backend, dtype, include):
-    """The last window extends beyond the end: what it has beyond the padding never counts."""
+    """The last window extends beyond the padding. Its elements there never count."""
     x, options = normal((2, 3, 6, 7), dtype), {"stride": (2, 3), "padding": (1, 0, 0, 1),
                                                "ceil_mode": True}
     y = F.avg_pool2d(x, 3, count_include_pad=include, backend=backend, **options)
     assert (y.shape == F.max_pool2d(x, 3, **options)[0].shape
             != F.avg_pool2d(x, 3, **options | {"ceil_mode": False}).shape)
-    framed = np.full((2, 3, 20, 20), np.nan)                    # nothing counts beyond the padding
+    framed = np.full((2, 3, 20, 20), np.nan)  # elements beyond the padding do not count
     framed[:, :, :7, :8] = 0
     framed[:, :, 1:7, :7] = x
     inside = np.zeros((20, 20), bool)

@@ -25,7 +25,7 @@ def cosine(a, b):
     return math.fsum(a * b) / length(a) / length(b)
 
 
-CASES = {  # the function, its vectors, its marks and margin, and the loss of one pair or triplet
+CASES = {  # function: vectors, labels, margin, and the loss of one pair or triplet
     "triplet_margin": ([A, B, C], [], 0.7,
                        lambda m, a, p, n: max(0.0, length(a - p) - length(a - n) + m)),
     "contrastive": ([A, B], [(SIGNS > 0).astype(int)], 3.1,

@@ -1,5 +1,4 @@
-"""Assignments to the attributes of a network, a layer and a parameter: they copy in, or they are
-errors."""
+"""Assignments to attributes of a network, a layer and a parameter copy the values, or raise."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from nets import branches, pictures, same, small, values
 import xpnet as xn
 
 
-def test_an_assignment_to_a_parameter_copies_in(backend):
+def test_an_assignment_to_a_parameter_copies(backend):
     net = small(backend)
     W = net.layers[0].W
     data, grad, wanted = W.data, W.grad, np.arange(32.0).reshape(16, 2)
@@ -40,7 +39,7 @@ def test_an_assigned_weight_is_the_one_that_trains_and_is_saved(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["parameters", "grads", "state", "counters"])
-def test_an_assignment_to_a_flat_array_copies_in(name, backend):
+def test_an_assignment_to_a_flat_buffer_copies(name, backend):
     net = branches(backend, "float32")
     net.fit(*pictures(4, (2, 6, 6), classes=5), loss="cross_entropy", optimizer=xn.SGD(0.1),
             verbose=False)
@@ -54,7 +53,7 @@ def test_an_assignment_to_a_flat_array_copies_in(name, backend):
     assert getattr(net, name) is array
 
 
-def test_what_is_assigned_goes_along_to_another_backend():
+def test_assigned_values_move_to_another_backend():
     net = small()
     net.parameters = np.arange(net.parameters.size)
     before = values(net)
@@ -66,7 +65,7 @@ def test_what_is_assigned_goes_along_to_another_backend():
 @pytest.mark.parametrize("value, error, message", [
     (np.ones((2, 16)), ValueError, r"Parameter 'W': expected data of shape \(16, 2\). Received: "
                                    r"shape \(2, 16\)"),
-    # nothing is spread
+    # no broadcasting
     (np.ones(2), ValueError, r"expected data of shape \(16, 2\). Received: shape \(2,\)"),
     (0, ValueError, r"expected data of shape \(16, 2\). Received: shape \(\)"),
     (None, TypeError, "Parameter 'W': data: expected real numbers"),
@@ -85,7 +84,7 @@ def test_assignments_that_do_not_fit(value, error, message):
         net.parameters = value
 
 
-def test_an_array_that_is_not_there_cannot_be_assigned():
+def test_an_array_that_does_not_exist_cannot_be_assigned():
     layer = xn.BatchNorm1d()
     layer.connect((3,))
     with pytest.raises(
@@ -99,7 +98,7 @@ def test_an_array_that_is_not_there_cannot_be_assigned():
         layer.mean.grad = np.ones(3)
 
 
-def test_an_array_does_not_take_a_parameters_place():
+def test_an_array_cannot_replace_a_parameter():
     net = small()
     W = net.layers[0].W
     with pytest.raises(
@@ -107,7 +106,7 @@ def test_an_array_does_not_take_a_parameters_place():
             match="Linear 'linear1': expected an assignment to W.data.*Received: ndarray for W"):
         net.layers[0].W = np.zeros((16, 2))
     assert net.layers[0].W is W
-    net.layers[0].note = np.zeros(3)                            # anything else may be
+    net.layers[0].note = np.zeros(3)                            # other attributes may be set
 
 
 @pytest.mark.parametrize("name, value, message", [
@@ -118,7 +117,7 @@ def test_an_array_does_not_take_a_parameters_place():
     ("seed", 1, "a new Network with this seed"), ("layers", [], "a new Network of these layers"),
     ("nodes", (), "a new Network"), ("input", None, "a new Network"),
     ("output", None, "a new Network")])
-def test_what_other_parts_follow_from_is_not_assigned(name, value, message):
+def test_attributes_that_others_depend_on_cannot_be_assigned(name, value, message):
     net = small()
     before = getattr(net, name)
     with pytest.raises(AttributeError, match=f"Network: .*{message}"):
@@ -138,7 +137,7 @@ def test_a_subclass_may_keep_its_arguments_under_these_names():
         net.seed = 6
 
 
-def test_the_list_of_layers_does_not_change():
+def test_the_list_of_layers_cannot_be_changed():
     net = small()
     with pytest.raises(AttributeError):
         net.layers.append(xn.ReLU())
@@ -146,7 +145,7 @@ def test_the_list_of_layers_does_not_change():
         net.layers[0] = xn.Linear(3)
 
 
-def test_a_memory_report_leaves_the_parameters_where_they_are():
+def test_a_memory_report_does_not_replace_the_parameters():
     net = branches()
     before, data = values(net), [p.data for p in net.buffers.arrays.values()]
     net.memory_report(2)
@@ -156,11 +155,11 @@ def test_a_memory_report_leaves_the_parameters_where_they_are():
 
 # --- what a value of a graph looks like -----------------------------------------------------------
 
-def test_a_value_of_a_graph_shows_itself_alone():
+def test_the_repr_of_a_node_does_not_contain_its_parents():
     x = h = xn.Input((4,))
     assert repr(x) == "<Input: a value of shape (4,) per sample>"
     assert repr(xn.Linear(3, name="a")(x)) == "<Linear 'a': a value of shape (3,) per sample>"
-    for _ in range(3000):  # each would show the one before it twice
+    for _ in range(3000):  # or each repr would contain that of its parent twice
         h = xn.Add()(h, h)
     assert len(repr(h)) < 100 and len(str([h])) < 100
     with pytest.raises(TypeError) as caught:

@@ -1,4 +1,4 @@
-"""The flat arrays in which a network's parameters lie, and the values that they start with."""
+"""The flat buffers of a network's parameters, and their initial values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xpnet.initializers import glorot_uniform, he_normal, zeros
 # --- flat buffers ---------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_parameters_are_views_of_flat_arrays(dtype):
+def test_parameters_are_views_of_flat_buffers(dtype):
     net = branches(dtype=dtype)
     start, end = {}, {}
     for flat, views in ((net.parameters, "data"), (net.grads, "grad")):
@@ -41,7 +41,7 @@ def test_parameters_are_views_of_flat_arrays(dtype):
             assert np.shares_memory(p.data, net.state) and p.grad is None
 
 
-def test_one_operation_on_the_flat_array_reaches_every_layer():
+def test_an_operation_on_the_flat_buffer_changes_every_layer():
     net = small()
     net.parameters *= 0
     assert not net(np.ones((1, 2))).any()
@@ -61,7 +61,7 @@ def test_initial_values_follow_from_seed_and_name(plain_backend):
                                       other.buffers.arrays[name].data)
 
 
-def test_another_layer_changes_nobody_elses_initial_values():
+def test_another_layer_does_not_change_the_initial_values_of_others():
     short = xn.Sequential([xn.Linear(4, name="a"), xn.Linear(3, name="c")], input_shape=(4,),
                           backend="numpy")
     long = xn.Sequential([xn.Linear(4, name="a"), xn.Linear(4, name="b"), xn.Dropout(),
@@ -84,14 +84,14 @@ def test_initial_values_are_the_same_in_another_process():
         assert run.stdout.strip() == here
 
 
-def test_float64_and_float32_start_at_the_same_values():
+def test_initial_values_in_float64_and_float32_are_the_same():
     wide, narrow = small(dtype="float64"), small(dtype="float32")
     for name, p in wide.buffers.arrays.items():
         np.testing.assert_array_equal(p.data.astype(np.float32), narrow.buffers.arrays[name].data)
 
 
 class Declared(xn.Layer):
-    """A layer of one's own that says nothing of its array W but the shape and the initializer."""
+    """A user's layer that declares its array W with a shape and an initializer only."""
 
     def __init__(self, shape, init, **options):
         super().__init__()
@@ -114,14 +114,14 @@ def test_fans_and_decay_follow_from_the_shape(shape, fan_in, fan_out, decay):
 
 
 def test_fans_of_weights_whose_outputs_have_several_axes():
-    # filters of their own for each of 4 x 5 places
+    # different filters for each of 4 x 5 positions
     W = Declared((4, 5, 8, 3, 2, 2), zeros, units=3).initialize((2,)).W
     assert (W.fan_in, W.fan_out) == (12, 4 * 5 * 8 * 4)
 
 
 @pytest.mark.parametrize("init, name",
                          [(he_normal, "he_normal"), (glorot_uniform, "glorot_uniform")])
-def test_a_layer_of_ones_own_starts_like_the_librarys(init, name):
+def test_a_users_layer_has_the_initial_values_of_the_librarys(init, name):
     for theirs, in_shape in ((xn.Linear(40, init=name), (100,)),
                              (xn.Conv2d(8, (3, 2), init=name), (5, 6, 6))):
         theirs.name = "same"
@@ -133,7 +133,7 @@ def test_a_layer_of_ones_own_starts_like_the_librarys(init, name):
 
 
 def test_weight_decay_applies_to_weights_alone():
-    """Biases, and the scales of normalisations, do not decay, however many axes they have."""
+    """Biases and the scales of normalisations do not decay, however many axes they have."""
     decayed = {f"{item.name}.{p.name}" for item in LAYERS for layer in around(item).layers
                for p in layer.parameters if p.decay}
     assert decayed and {name.rpartition(".")[2] for name in decayed} <= {"W", "a"}

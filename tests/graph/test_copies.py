@@ -1,4 +1,4 @@
-"""deepcopy and pickle of networks: by the bytes that save writes."""
+"""deepcopy and pickle of networks, which use the bytes that `save` writes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAYS = pytest.mark.parametrize("way", [copy.deepcopy, by_pickle, copy.copy],
 @pytest.mark.parametrize("make",
                          [small, branches, lambda: xn.models.lenet5((1, 28, 28), backend="numpy")],
                          ids=["small", "branches", "lenet5"])
-def test_a_copy_is_the_same_network_with_arrays_of_its_own(way, make):
+def test_a_copy_is_the_same_network_with_new_arrays(way, make):
     net = make()
     net.layers[0].trainable = False
     new = way(net)
@@ -42,7 +42,7 @@ def test_a_copy_is_the_same_network_with_arrays_of_its_own(way, make):
 
 
 @WAYS
-def test_a_copy_goes_on_where_the_network_was(way):
+def test_a_copy_continues_the_training(way):
     x, y = blobs()
     net = small()
     net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=2, verbose=False)
@@ -60,7 +60,7 @@ def test_a_copy_stays_on_the_same_backend(plain_backend):
     assert first is second
 
 
-def test_a_backend_of_ones_own_is_not_pickled():
+def test_an_unregistered_backend_is_not_pickled():
     with pytest.raises(
             TypeError,
             match="Network: expected a backend that get_backend makes.*Received: 'base'"):
@@ -68,7 +68,7 @@ def test_a_backend_of_ones_own_is_not_pickled():
 
 
 class Classifier(xn.Sequential):
-    """A network with attributes of its own."""
+    """A network with additional attributes."""
 
     def __init__(self, labels):
         super().__init__([xn.Linear(4, activation="relu"), Scale(2.0), xn.Linear(len(labels))],
@@ -77,7 +77,7 @@ class Classifier(xn.Sequential):
 
 
 @WAYS
-def test_a_subclass_with_attributes_and_layers_of_its_own(way):
+def test_a_subclass_with_additional_attributes_and_layers(way):
     net = Classifier(["a", "b"])
     net.note = {"run": 3}
     new = way(net)

@@ -11,7 +11,7 @@ from layer_cases import CASES
 import xpnet as xn
 from xpnet.layers import Softmax
 
-# Their predictions have steps, or they are not differentiable with respect to all inputs.
+# The predictions of these layers have steps, or are not differentiable with respect to all inputs.
 NO_SLOPE = ("Step", "Stair", "MaxUnpool2d")
 
 
@@ -82,6 +82,6 @@ def test_an_input_that_no_output_depends_on_has_the_gradient_zero():
      r"expected output_gradient of shape \(1, 4\). Received: shape \(1, 3\)"),
     ({"output_gradient": np.full((1, 4), np.nan)}, "output_gradient: expected finite numbers"),
 ])
-def test_what_is_refused(arguments: dict[str, Any], message: str):
+def test_refusals(arguments: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         classifier().input_gradient(np.ones((1, 1, 6, 6)), **arguments)

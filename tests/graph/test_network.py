@@ -49,7 +49,7 @@ def test_gradient_of_a_graph_with_branches(plain_backend):
 
 @pytest.mark.parametrize("readers", [1, 2, 3, 4])
 def test_gradients_of_a_value_read_several_times_are_summed(readers):
-    """h feeds `readers` layers whose outputs are added: dh is the sum of what each sends back."""
+    """h feeds `readers` layers whose outputs are added: dh is the sum of their input gradients."""
     x = xn.Input((3,))
     h = xn.Linear(4, activation="tanh", name="h")(x)
     ends = [xn.Linear(2, activation="tanh", name=f"end{i}")(h) for i in range(readers)]
@@ -85,7 +85,7 @@ def test_the_input_itself_can_be_a_branch():
     assert check_network_gradients(net, np.random.default_rng(1).normal(size=(5, 3))) < 1e-7
 
 
-def test_gradients_accumulate_where_told():
+def test_gradients_accumulate_on_request():
     net, x = branches(), np.random.default_rng(0).normal(size=(3, 2, 6, 6))
     dy = np.random.default_rng(1).normal(size=(5, 3))
     batch = net.batch_last(x)
@@ -101,7 +101,7 @@ def test_gradients_accumulate_where_told():
 
 
 class Watch(xn.Layer):
-    """The identity; keeps what it was given and what it returned, to see who writes into it."""
+    """The identity. It keeps its input and output arrays, so that writes into them are seen."""
 
     def build(self, in_shape):
         self.seen = []
@@ -125,7 +125,7 @@ def test_sums_of_gradients_never_overwrite_a_layers_arrays():
     net = xn.Network(x, xn.Add()(*[watch(h) for watch in watches]), backend="numpy")
     net.forward(net.batch_last(np.ones((2, 3))), TRAIN)
     dy = np.ones((3, 2), np.float32)
-    dy.flags.writeable = False          # Add hands this very array to all four
+    dy.flags.writeable = False          # Add passes this same array to all four
     net.backward(dy)
     for watch in watches:
         assert all(np.array_equal(now, then) for now, then in watch.seen) and watch.seen
@@ -136,7 +136,7 @@ def test_sums_of_gradients_never_overwrite_a_layers_arrays():
 # --- order and memory -----------------------------------------------------------------------------
 
 class Trace(xn.Layer):
-    """The identity, or the sum of its inputs; writes its name into a list when it runs."""
+    """The identity, or the sum of its inputs. It appends its name to a list when it runs."""
 
     def __init__(self, log, *, name=None):
         super().__init__(name=name)
@@ -156,7 +156,7 @@ class Trace(xn.Layer):
         return (dy,) * len(self.in_shapes)
 
 
-def test_every_layer_runs_once_after_what_it_reads_and_backward_in_the_opposite_order():
+def test_every_layer_runs_once_after_its_inputs_and_backward_in_reverse_order():
     log: list[str] = []
     x = xn.Input((2,))
     a = Trace(log, name="a")(xn.Linear(2, name="linear")(x))
@@ -204,7 +204,7 @@ def test_a_prediction_between_forward_and_backward_changes_nothing():
     np.testing.assert_array_equal(net.grads, alone.grads)
 
 
-def test_layers_below_every_parameter_keep_nothing_either():
+def test_layers_that_need_no_backward_pass_keep_nothing():
     net = xn.Sequential([xn.MaxPool2d(2), xn.ReLU(), xn.Flatten(), xn.Linear(2)],
                         input_shape=(1, 4, 4), backend="numpy")
     net.backward(net.forward(net.batch_last(np.ones((2, 1, 4, 4))), TRAIN))
@@ -218,7 +218,7 @@ def test_nothing_is_kept_outside_training(mode):
     assert all(node.kept is None for node in net.nodes)
 
 
-def test_no_gradient_is_computed_that_nobody_reads():
+def test_gradients_that_are_not_needed_are_not_computed():
     net = xn.Sequential([xn.Flatten(), xn.Linear(3), xn.Linear(2)], input_shape=(2, 2, 2),
                         backend="numpy")
     assert [layer.needs_dx for layer in net.layers] == [False, False, True]
@@ -253,7 +253,7 @@ def test_sequential_takes_any_iterable_of_layers():
                              backend="numpy").layers) == 3
 
 
-def test_networks_convert_at_their_boundary():
+def test_networks_convert_between_batch_first_and_batch_last():
     net = xn.Sequential([xn.Conv2d(4, 3, padding=1)], input_shape=(2, 5, 7), backend="numpy")
     x = pictures(3, (2, 5, 7))[0]
     assert net.batch_last(x).shape == (2, 5, 7, 3) and net.batch_last(x).flags.c_contiguous
@@ -339,32 +339,32 @@ def sequential(*layers, **settings):
     (lambda: sequential(xn.Linear(2), bakend="numpy"), TypeError, "bakend"),
     (lambda: sequential(xn.Conv2d(2, 3)), ValueError, r"Conv2d 'conv1': expected .*\(2,\)"),
 ])
-def test_refuses(make, error, message):
+def test_refusals(make, error, message):
     with pytest.raises(error, match=re.compile(message.replace("2^64", r"2\^64"))):
         make()
 
 
 @pytest.mark.parametrize("shape", [(), (0, 28, 28), (1, -2), (1, 28.0), "28", 28, None, (True, 2),
                                    [[1, 2]]])
-def test_input_refuses(shape):
+def test_refusals_of_input(shape):
     with pytest.raises(
             ValueError,
             match=r"Input: expected the shape of one sample, e.g. \(1, 28, 28\). Received"):
         xn.Input(shape)
 
 
-def test_dtypes_by_every_name():
+def test_names_of_dtypes():
     for dtype in ("float64", np.float64, np.dtype("float64"), float, "f8"):
         assert small(dtype=dtype).parameters.dtype == np.float64
 
 
 @pytest.mark.parametrize("mode", ["train", "Predict", None])
-def test_calls_predict_or_sample(mode):
+def test_a_call_predicts_or_samples(mode):
     with pytest.raises(ValueError, match="Network: expected mode to be 'predict' or 'sample'"):
         small()(np.ones((1, 2)), mode=mode)
 
 
-def test_the_last_seed_works():
+def test_the_largest_seed_works():
     net = small(seed=2**64 - 1)
     assert (np.isfinite(net(np.ones((3, 2)), mode="sample")).all()
             and math.isfinite(net.parameters.sum()))
@@ -386,7 +386,7 @@ def test_the_output_of_a_layer_by_its_name():
 @pytest.mark.parametrize("name, message", [
     ("hiden", "expected name to be that of a layer, perhaps \"hidden\". Received: name='hiden'"),
     (3, "Received: name=3"), (None, "Received: name=None")])
-def test_a_layer_that_is_not_there(name, message):
+def test_the_name_of_a_missing_layer(name, message):
     net = xn.Sequential([xn.Linear(4, name="hidden")], input_shape=(3,), backend="numpy")
     with pytest.raises(ValueError, match=message):
         net.output_of(name, np.ones((1, 3)))

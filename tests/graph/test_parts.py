@@ -13,7 +13,7 @@ def encoder(name: str | None = None) -> xn.Sequential:
                          backend="numpy", seed=3, name=name)
 
 
-def test_a_sequential_among_layers_is_the_longer_sequential():
+def test_a_sequential_as_a_part_is_the_same_as_its_layers():
     inner = encoder()
     net = xn.Sequential([inner, xn.ReLU(), xn.Linear(2)], input_shape=(5,), backend="numpy")
     assert [node.name for node in net.nodes] == ["sequential1.linear1", "sequential1.linear2",
@@ -23,7 +23,7 @@ def test_a_sequential_among_layers_is_the_longer_sequential():
                                   encoder().layers[0].W.data)
 
 
-def test_it_brings_its_values_and_can_still_predict():
+def test_a_part_keeps_its_parameters_and_can_still_predict():
     """An autoencoder is trained, and its encoder used alone."""
     x = xn.Input((5,))
     inner = encoder("encoder")
@@ -38,7 +38,7 @@ def test_it_brings_its_values_and_can_still_predict():
     np.testing.assert_array_equal(net.output_of("encoder.linear2", data), inner.predict(data))
 
 
-def test_a_part_is_trained_with_the_whole_only(tmp_path):
+def test_a_part_can_only_be_trained_as_a_part(tmp_path):
     inner = encoder()
     net = xn.Sequential([inner, xn.Linear(2)], input_shape=(5,), backend="numpy")
     x, y = np.ones((4, 5)), np.ones((4, 3))
@@ -56,7 +56,7 @@ def test_a_part_is_trained_with_the_whole_only(tmp_path):
     np.testing.assert_allclose(inner.predict(x), encoder().predict(x), rtol=1e-6)
 
 
-def test_twice_in_a_network_it_is_shared(tmp_path):
+def test_a_part_used_twice_is_shared(tmp_path):
     inner = encoder("twin")
     a, b = xn.Input((5,)), xn.Input((5,))
     net = xn.Network([a, b], xn.Subtract()(inner(a), inner(b)), backend="numpy")
@@ -92,7 +92,7 @@ def test_freezing_a_part():
     assert not inner.trainable and not net.trainable
 
 
-def test_what_does_not_fit():
+def test_refusals():
     with pytest.raises(ValueError,
                        match=r"expected inputs of shapes \[\(5,\)\]. Received: \[\(4,\)\]"):
         encoder()(xn.Input((4,)))

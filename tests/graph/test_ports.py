@@ -79,7 +79,7 @@ def test_both_forms_train_to_the_same_bits():
     assert same({"w": fitted("dict")[0].parameters}, {"w": fitted("list")[0].parameters})
 
 
-def test_the_gradient_is_that_of_the_weighted_sum():
+def test_the_gradient_is_that_of_the_weighted_sum_of_losses():
     net, (x, y) = branches("list"), data("list", 6)
     step = xn.TrainStep(net, LOSSES["list"], xn.SGD(0.0), loss_weights=[1.0, 0.5])
     xs = [np.moveaxis(a, 0, -1).copy() for a in x]
@@ -99,7 +99,7 @@ def test_the_gradient_is_that_of_the_weighted_sum():
     assert float(loss) == pytest.approx(expected)
 
 
-def test_sample_weights_count_for_every_output():
+def test_sample_weights_apply_to_every_output():
     net, (x, y) = branches("dict"), data("dict")
     weight = np.zeros(24)
     weight[:6] = 1.0
@@ -155,7 +155,7 @@ X, Y = data("dict")
     (X, Y, {"loss_weights": {"digit": 1.0, "place": -1}},
      "fit: expected loss_weights to be a number, 0 or larger"),
 ])
-def test_what_is_refused(x: Any, y: Any, settings: dict[str, Any], message: str):
+def test_refusals(x: Any, y: Any, settings: dict[str, Any], message: str):
     net = branches("dict")
     with pytest.raises(ValueError, match=message):
         net.fit(x, y, **{"loss": LOSSES["dict"], "optimizer": "adam", "verbose": False} | settings)

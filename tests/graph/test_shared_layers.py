@@ -1,4 +1,4 @@
-"""Layers that are used several times: what a use keeps is its own, and gradients are added."""
+"""Layers that are used several times: each use keeps its own values, and gradients are added."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONE_INPUT = [case for case in CASES if len(case.in_shapes) == 1]
 
 
 def twice(case: Any, shared: bool, backend: Any) -> xn.Network:
-    """y1 = f(x1), y2 = f(x2), with one layer f, or with two of equal parameters."""
+    """y1 = f(x1), y2 = f(x2), with one layer f, or with two layers that have equal parameters."""
     a, b = xn.Input(case.in_shapes[0]), xn.Input(case.in_shapes[0])
     first = case.make()
     first.name = "first"
@@ -60,7 +60,7 @@ def data(n: int = 12) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return ({name: rng.random((n, 1, 6, 6)) for name in ("left", "right")}, np.arange(n) % 2)
 
 
-def test_it_is_counted_saved_and_shown_once(tmp_path):
+def test_a_shared_layer_is_counted_saved_and_shown_once(tmp_path):
     net = siamese()
     assert [layer.name for layer in net.layers] == [
         "conv1", "flatten1", "dropout1", "subtract1", "linear1"]
@@ -90,7 +90,7 @@ def test_dropout_has_a_mask_for_each_use():
     assert 0.4 < (one != two).mean() < 0.6
     dxs = net.run_backward([(node, np.ones((1000, 1), np.float32)) for node in net.outs.nodes],
                            to_inputs=True)
-    np.testing.assert_array_equal(dxs[0], one + two)        # each gradient by its own mask
+    np.testing.assert_array_equal(dxs[0], one + two)        # each gradient with its own mask
 
 
 def test_the_gradient_of_shared_weights_by_finite_differences():

@@ -1,4 +1,4 @@
-"""Memory reports: they agree with what the pools really lend, and change nothing."""
+"""Memory reports: they agree with the memory pools, and change nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ LARGE = [("resnet18", 100), ("resnet50", 20)]       # NumPy alone, which compile
 @pytest.mark.parametrize("name,N,backend", [(*row, kind) for kind in CPU for row in SMALL]
                          + [pytest.param(*row, "numpy", marks=full) for row in LARGE])
 def test_the_peak_is_that_of_the_pool(name, N, backend, monkeypatch):
-    monkeypatch.setenv("XPNET_NUM_THREADS", "1")  # several do not always meet at the worst moment
+    # several threads do not always reach their maximum at the same time
+    monkeypatch.setenv("XPNET_NUM_THREADS", "1")
     small = {"resnet18": (3, 16, 16), "resnet50": (3, 32, 32)}
     net = MODELS[name](backend=backend, **{"input_shape": small[name]} if name in small else {})
     optimizer = xn.SGD(0.0, momentum=0.9)
@@ -64,7 +65,7 @@ def test_shared_layers_and_several_outputs_count_by_use(monkeypatch):
 
 
 @pytest.mark.parametrize("name,N", SMALL[:8])
-def test_with_threads_the_pool_never_lends_more(name, N, monkeypatch):
+def test_with_threads_the_pool_never_gives_out_more(name, N, monkeypatch):
     monkeypatch.setenv("XPNET_NUM_THREADS", "3")
     net, optimizer = MODELS[name](backend="numpy"), xn.SGD(0.0)
     report = net.memory_report(N, optimizer)
@@ -74,8 +75,8 @@ def test_with_threads_the_pool_never_lends_more(name, N, monkeypatch):
     assert pool.most <= 1.02 * (report.peak - report.fixed)
 
 
-def test_arrays_of_tasks_count_as_if_threads_met(monkeypatch):
-    """Three threads at one task each: a kilobyte three times, whatever becomes of it."""
+def test_arrays_of_tasks_count_as_if_all_threads_had_them_at_once(monkeypatch):
+    """With three threads, three tasks can have a kilobyte each at the same time."""
     monkeypatch.setenv("XPNET_NUM_THREADS", "3")
     backend, counted = xn.get_backend("numpy"), []
     with counting.counted(backend) as (twin, count):
@@ -89,23 +90,23 @@ def test_arrays_of_tasks_count_as_if_threads_met(monkeypatch):
 
 
 def test_a_report_by_hand():
-    """Two dense layers in plain xp: every array that `empty` gives is known."""
+    """Two layers on the reference backend, with every array known."""
     net = xn.Sequential([xn.Conv2d(4, 3, padding=1), xn.MaxPool2d(2)], input_shape=(2, 8, 8),
                         backend=xn.Backend())
     report = net.memory_report(10, xn.Adam())
-    image = 10 * 4 * 64                                     # bytes of a map of all samples
+    image = 10 * 4 * 64                                     # bytes of one channel of all samples
     assert (report.batch_size, report.backend, report.batch) == (10, "base", 2 * image)
     assert report.parameters == report.gradients == report.optimizer / 2 and report.state == 0
     assert ([(row.name, row.kind) for row in report.rows]
             == [("conv1", "Conv2d"), ("pool1", "MaxPool2d")])
-    # the largest elements, and a byte for each place
+    # the maxima, and one byte of argmax for each
     assert report.rows[1].kept == image + image // 4
     assert report.peak == report.fixed + report.batch + report.activations + report.transient
     assert report.peak == max(max(row.forward, row.backward) for row in report.rows)
 
 
 def arrays_in(value: Any) -> dict[int, np.ndarray]:
-    """The arrays in tuples, lists and dicts, by id, and of views the arrays that own the memory."""
+    """The arrays in tuples, lists and dicts, by id; for a view, the array that owns the memory."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, tuple | list):
@@ -117,9 +118,9 @@ def arrays_in(value: Any) -> dict[int, np.ndarray]:
 
 @pytest.mark.parametrize("backend", ["base", *CPU])
 @pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.what.__name__)
-def test_what_is_kept_is_what_the_backward_pass_finds(item, backend):
-    """Whoever made it: the backend, or NumPy within an expression. No layer keeps less than
-    nothing."""
+def test_kept_memory_is_that_of_the_arrays_kept_for_the_backward_pass(item, backend):
+    """Both arrays made by the backend and arrays made by NumPy in an expression count. No layer
+    keeps a negative number of bytes."""
     net = around(item)
     net.to(xn.Backend() if backend == "base" else backend)
     report = net.memory_report(40)
@@ -133,20 +134,20 @@ def test_what_is_kept_is_what_the_backward_pass_finds(item, backend):
     assert report.activations == sum(a.nbytes for key, a in found.items() if key not in others)
 
 
-def test_an_output_that_nothing_keeps_is_not_kept():
-    """Max-pooling needs no input in its backward pass: of a dropout before it only the mask
-    stays."""
+def test_an_output_that_no_layer_needs_is_not_counted():
+    """Max pooling does not need its input in the backward pass, so a dropout before it keeps only
+    its mask."""
     net = xn.Sequential([xn.Conv2d(4, 3, padding=1), xn.Dropout(0.5), xn.MaxPool2d(2)],
                         input_shape=(2, 8, 8), backend="numpy")
     report = net.memory_report(100)
     rows, elements = report.rows, 4 * 8 * 8 * 100
-    # a mask; the largest, and where
+    # a mask; the maxima and their argmax
     assert [row.kept for row in rows[1:]] == [elements, elements // 4 * (4 + 1)]
-    # input, output and mask meet
+    # input, output and mask exist at the same time
     assert rows[1].forward >= report.fixed + report.batch + (2 * 4 + 1) * elements
 
 
-def test_a_report_reads_as_a_table():
+def test_a_report_is_printed_as_a_table():
     text = str(branches("numpy").memory_report(1000, xn.SGD(0.1)))
     lines = text.splitlines()
     assert re.fullmatch(r"layer +type +kept +most in forward +most in backward", lines[0])
@@ -158,19 +159,19 @@ def test_a_report_reads_as_a_table():
     assert re.fullmatch(r"peak of a batch of 1,000 on numpy: [\d.]+ MiB", lines[-1])
 
 
-def test_what_is_asked_for_is_tried_where_it_is_small_and_drawn_out_where_it_is_large():
+def test_small_batches_are_measured_and_large_ones_extrapolated():
     net = branches(xn.Backend())
     exact = memory.Forecast(net, most=100)
     assert exact.samples == (100, 101)
     far, near = memory.Forecast(net), exact.report(100)
     assert far.samples == (256, 512)
-    # plain xp: everything grows in a straight line
+    # on the reference backend, all memory grows linearly
     assert far.report(100) == near == net.memory_report(100)
     growth = net.memory_report(200).activations - near.activations
     assert far.report(1000).activations == near.activations + 9 * growth
 
 
-def test_networks_that_need_much_are_tried_with_few_samples():
+def test_large_networks_are_measured_with_few_samples():
     net = MODELS["resnet18"]((3, 64, 64), backend=xn.Backend())
     layers, outputs = net.layers, sum(np.prod(node.shape) for node in net.nodes) * 4
     seen: list[int] = []
@@ -196,7 +197,7 @@ def test_a_forward_pass_alone_needs_less():
     assert all(row.backward == 0 for row in prediction.rows)
 
 
-def test_a_pretended_gpu_needs_what_the_report_says(folder, monkeypatch):
+def test_an_emulated_gpu_needs_what_the_report_says(folder, monkeypatch):
     with pretended(folder) as (backend, gpus):
         net, most = network(backend), [0]
         optimizer, N = xn.Adam(), 1000
@@ -249,15 +250,15 @@ def test_a_report_changes_nothing(backend):
     assert (net.grads == 7).all()
     for now, then in zip(attributes(net), before):
         assert now.keys() == then.keys() and all(now[name] is then[name] for name in now)
-    net.backward(dy)  # with what the forward pass before the report had kept
+    net.backward(dy)  # with the values kept by the forward pass before the report
     twin = branches(backend, "float32")
-    twin.grads[...] = 7                                     # also in the gaps between the views
+    twin.grads[...] = 7  # also in the gaps between the parameters
     twin.forward(x, xn.TRAIN)
     twin.backward(dy)
     np.testing.assert_array_equal(net.grads, twin.grads)
 
 
-def test_a_layer_that_fails_leaves_the_network_as_it_was():
+def test_a_layer_that_fails_does_not_change_the_network():
     net = xn.Sequential([xn.Linear(3), Stubborn(name="s")], input_shape=(2,), backend="numpy")
     before = attributes(net)
     with untouched(net), pytest.raises(RuntimeError, match="stubborn"):
@@ -270,6 +271,6 @@ def test_a_layer_that_fails_leaves_the_network_as_it_was():
     ((0,), "memory_report: expected batch_size to be an int, 1 or larger. Received: batch_size=0."),
     ((True,), "Received: batch_size=True."), ((2.0,), "Received: batch_size=2.0."),
     ((4, "adan"), "memory_report: expected an Optimizer, e.g. Adam(1e-3), or one of ")])
-def test_what_is_no_question(arguments, message):
+def test_refusals(arguments, message):
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         branches("numpy").memory_report(*arguments)

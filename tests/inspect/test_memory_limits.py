@@ -20,8 +20,8 @@ from xpnet.inspect.counting import free_memory
 
 MIB = 1 << 20
 
-# Trains once, so that kernels and buffers are there; then too large a batch, and the one that
-# should fit.
+# Trains once, so that kernels are compiled and buffers exist, then with too large a batch, then
+# with one that should fit.
 PROGRAM = """
 import json, resource, sys
 import numpy as np
@@ -56,8 +56,9 @@ print(json.dumps([message, fits]), file=sys.stderr)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limits and /proc of Linux")
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
 @pytest.mark.parametrize("kind", CPU)
-def test_a_limit_of_the_process_is_known(kind: str, limit: str):
-    # One thread: OpenBLAS ends the process where it finds no room for the buffer of another one.
+def test_a_limit_of_the_process_is_respected(kind: str, limit: str):
+    # One thread, because OpenBLAS ends the process if it has no memory for the buffer of another
+    # thread.
     written = run_script(PROGRAM.replace("ARGUMENTS", repr((kind, limit))), XPNET_NUM_THREADS="1",
                          OPENBLAS_NUM_THREADS="1")
     message, fits = json.loads(written.splitlines()[-1])
@@ -97,13 +98,13 @@ NONE = {"proc/self/cgroup": "0::/outer\n", "groups/outer/memory.max": "max\n",
     (MEMINFO | CONTAINER, 0),
     (MEMINFO | NONE, 4096000000), (SECOND, 350000000)],
                          ids=["nothing", "system", "second", "first", "container", "max", "alone"])
-def test_what_the_system_and_control_groups_leave(texts, expected, tmp_path):
+def test_free_memory_under_control_groups(texts, expected, tmp_path):
     files(tmp_path, texts)
     assert free_memory(tmp_path / "proc", tmp_path / "groups") == expected
 
 
 @pytest.mark.parametrize("name, used", [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")])
-def test_what_ulimit_leaves(name, used, tmp_path, monkeypatch):
+def test_free_memory_under_ulimit(name, used, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource", reason="no limits of processes here")
     files(tmp_path, MEMINFO | {"proc/self/status": f"Name: python\n{used}:\t  3000 kB\n"})
 
@@ -116,7 +117,7 @@ def test_what_ulimit_leaves(name, used, tmp_path, monkeypatch):
 
 
 def test_a_report_leaves_no_memory_behind(monkeypatch):
-    """Its pool is gone when it ends, not when the garbage of cycles is collected."""
+    """Its pool is freed when it ends, not at the next garbage collection."""
     pools: list[Any] = []
 
     class Seen(counting.MemoryPool):
@@ -134,7 +135,7 @@ def test_a_report_leaves_no_memory_behind(monkeypatch):
         gc.enable()
 
 
-def test_a_forecast_that_needs_too_much_is_made_with_less(monkeypatch):
+def test_a_forecast_that_needs_too_much_memory_uses_fewer_samples(monkeypatch):
     net, tried = branches("numpy"), []
     trace = memory._trace
 

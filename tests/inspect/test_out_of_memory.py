@@ -26,8 +26,8 @@ from xpnet.models import MODELS
 
 @contextmanager
 def limited(net: xn.Network, size: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The pool of the network lends no more than `size` bytes, and the system says that there is no
-    more."""
+    """The network's memory pool gives out at most `size` bytes, and the system reports that there
+    is no more."""
     class Limited(Watched):
         def _take(self, size_asked: int) -> Any:
             if self.lent + size_asked > size:
@@ -79,7 +79,7 @@ CALLS: dict[str, Callable[[xn.Network, np.ndarray, np.ndarray], object]] = {
 
 
 @pytest.mark.parametrize("who", CALLS)
-def test_everything_that_takes_batches_says_what_would_fit(who: str, monkeypatch):
+def test_every_call_with_batches_names_a_batch_size_that_fits(who: str, monkeypatch):
     net = MODELS["numpy_cnn"](backend="numpy")
     x, y = np.zeros((600, 1, 28, 28), np.float32), np.zeros(600, np.int64)
     tried = 256 if who == "fit: validation" else 600
@@ -89,7 +89,7 @@ def test_everything_that_takes_batches_says_what_would_fit(who: str, monkeypatch
     assert raised.value.fits is not None and 1 <= raised.value.fits < tried
 
 
-def test_nothing_else_is_explained():
+def test_other_errors_are_not_replaced():
     net = branches("numpy")
     for error in (ValueError("another one"), memory.OutOfMemory("said already", 3, 2),
                   KeyboardInterrupt()):
@@ -98,7 +98,7 @@ def test_nothing_else_is_explained():
         assert raised.value is error
 
 
-def test_where_nothing_is_known_nothing_is_promised(monkeypatch):
+def test_if_the_free_memory_is_unknown_no_batch_size_is_named(monkeypatch):
     net = branches("numpy")
     monkeypatch.setattr(memory, "_free_memory", lambda backend: None)
     with pytest.raises(memory.OutOfMemory) as raised, memory.explained(net, "predict", 8):
@@ -122,9 +122,9 @@ def test_where_nothing_is_known_nothing_is_promised(monkeypatch):
         raise MemoryError
 
 
-def test_the_failed_batch_is_gone_when_memory_is_looked_at(monkeypatch):
-    """What failed is held by the frames of its traceback, and by the layers that wait for a
-    backward pass."""
+def test_the_failed_batch_is_freed_before_free_memory_is_read(monkeypatch):
+    """Arrays of the failed batch are referenced by the frames of its traceback, and by layers that
+    wait for their backward pass."""
     net = MODELS["numpy_cnn"](backend="numpy")
     pool = net.backend.memory = Watched()       # type: ignore[attr-defined]
     seen: list[int] = []
@@ -144,7 +144,7 @@ def test_the_failed_batch_is_gone_when_memory_is_looked_at(monkeypatch):
     assert seen == [0]
 
 
-def test_the_memory_that_is_free_is_that_of_the_system_and_of_the_pool():
+def test_free_memory_is_that_of_the_system_and_of_the_pool():
     backend = xn.get_backend("numpy")
     if not Path("/proc/meminfo").exists():
         assert memory._free_memory(backend) is None
@@ -175,16 +175,16 @@ def test_a_gpu_without_enough_memory(capture: bool, folder):
             assert "KiB that are free on cupy:0. Received: batch_size=1000" in str(error)
             fits = error.fits
             assert fits and 50 < fits < 400
-            fit(fits)  # here, where the error still holds its frames
+            fit(fits)  # here, while the error still holds its frames
         else:
             pytest.fail("1,000 samples fitted")
         with pytest.raises(xn.OutOfMemory):
             fit(2 * fits)
         gc.collect()
-        assert gpus.used - before < 10_000                  # nothing of all that stays
+        assert gpus.used - before < 10_000                  # all of it is freed
 
 
-def test_cuda_errors_about_memory_are_such_too(folder):
+def test_cuda_errors_about_memory_are_out_of_memory_too(folder):
     with pretended(folder) as (backend, _):
         net = network(backend)
         for text, expected in (("cudaErrorMemoryAllocation: out of memory", memory.OutOfMemory),

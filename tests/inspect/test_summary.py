@@ -1,4 +1,4 @@
-"""The table of a network: what it says, and that what it says is so."""
+"""The summary of a network: its text, and that its numbers are right."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_frozen_parameters_are_not_trainable():
     assert "parameters: 23 (8 trainable), state: 0" in summary(net)
 
 
-def test_the_note_of_the_backend_is_shown():
+def test_the_note_of_the_backend_is_printed():
     net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend=xn.Backend(note="because"))
     assert summary(net).endswith("backend: base (because)")
 
@@ -75,13 +75,13 @@ def test_rows_name_what_a_layer_reads():
     (lambda: xn.Linear(6), (11,)),
 ])
 def test_multiply_adds_are_the_terms_of_all_sums(layer, shape):
-    """With every weight and input 1 and no bias, an output element is the number of its products;
-    padding counts too."""
+    """With all weights and inputs 1 and no bias, an output element is the number of its products.
+    Padding counts too."""
     net = xn.Sequential([layer()], input_shape=shape, backend="numpy", dtype="float64")
     for p in net.layers[0].parameters:
         p.data[...] = p.name == "W"
     padding = net.layers[0].window.padding if net.layers[0].window else (0, 0, 0, 0)
-    if any(padding):            # the same layer, on an input that already has its border, of ones
+    if any(padding):            # the same layer without padding, on an input with a border of ones
         top, bottom, left, right = padding
         shape = shape[0], shape[1] + top + bottom, shape[2] + left + right
         bare = xn.Sequential([xn.Conv2d(6, 3, stride=2, groups=2)], input_shape=shape,
@@ -95,8 +95,7 @@ def test_multiply_adds_are_the_terms_of_all_sums(layer, shape):
 # --- receptive fields: found by pushing on one element after the other ----------------------------
 
 def field_of_the_centre(net: xn.Network, node) -> tuple[int, int]:
-    """Rows and columns between the first and last input element on which the value's central
-    element depends."""
+    """The rows and columns of the input on which the central element of the value depends."""
     x = net.batch_last(np.random.default_rng(0).normal(size=(1, *net.input.shape)))
     value = net.run([x], [node])[0]
     centre = tuple(size // 2 for size in value.shape)
@@ -117,13 +116,13 @@ def field_of_the_centre(net: xn.Network, node) -> tuple[int, int]:
     lambda: [xn.AvgPool2d(3, stride=2), xn.Sigmoid(), xn.Conv2d(1, 2), xn.BatchNorm2d()],
     lambda: [xn.Subsampling2d(2), xn.Conv2d(2, 3, padding=1), xn.Conv2d(1, 1)],
 ])
-def test_receptive_fields_are_what_an_output_depends_on(layers):
+def test_receptive_fields_are_the_inputs_that_an_output_depends_on(layers):
     net = xn.Sequential(layers(), input_shape=(1, 21, 21), backend="numpy", dtype="float64")
     for node, row in zip(net.nodes, rows(net), strict=True):
         assert row.receptive_field == field_of_the_centre(net, node), row.name
 
 
-def test_receptive_fields_of_branches_are_the_widest():
+def test_the_receptive_field_of_branches_is_the_widest():
     x = xn.Input((1, 15, 15))
     near, far = xn.Conv2d(1, 1)(x), xn.Conv2d(1, 3, padding=1)(xn.Conv2d(1, 3, padding=1)(x))
     net = xn.Network(x, xn.Concat()(near, far), backend="numpy", dtype="float64")
@@ -131,7 +130,7 @@ def test_receptive_fields_of_branches_are_the_widest():
     assert field_of_the_centre(net, net.output) == (5, 5)
 
 
-def test_two_small_convolutions_see_what_a_large_one_sees():
+def test_two_small_convolutions_have_the_receptive_field_of_a_large_one():
     def sees(*layers):
         return (rows(xn.Sequential(layers, input_shape=(1, 32, 32), backend="numpy"))[
             -1].receptive_field)
@@ -144,7 +143,7 @@ def test_two_small_convolutions_see_what_a_large_one_sees():
 
 
 @pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.name)
-def test_every_layer_of_the_catalogue_has_its_row(item, capsys):
+def test_every_layer_of_the_catalogue_has_a_row(item, capsys):
     net = around(item)
     layer, row = net.layers[-1], rows(net)[-1]
     assert (row.name, row.kind, row.shape) == (layer.name, item.name, layer.out_shape)

@@ -1,5 +1,5 @@
-"""net.load looks at the architecture in the file: arrays of a network that computes something else
-are refused."""
+"""net.load compares the architecture in the file, and refuses arrays of a network that computes
+something else."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_another_architecture_is_refused(other, difference, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_the_arrays_alone(tmp_path):
+def test_without_the_architecture(tmp_path):
     other, mine = net(xn.Tanh(name="f"), seed=1), net()
     other.save(tmp_path / "file")
     assert (mine.load(tmp_path / "file", architecture=False) is mine
@@ -62,9 +62,8 @@ def test_the_arrays_alone(tmp_path):
         mine.load(tmp_path / "file", architecture="no")
 
 
-def test_what_does_not_matter_may_differ(tmp_path):
-    """How initial values were drawn, the dtype, the seed, what is frozen, and two ways to write the
-    same argument."""
+def test_irrelevant_settings_may_differ(tmp_path):
+    """Initializers, dtype, seed, frozen layers, and two forms of the same argument."""
     other = net(seed=3, dtype="float64", padding=(1, 1), kernel_size=(np.int64(3), 3),
                 init="he_normal")
     other.layers[0].trainable = False
@@ -75,7 +74,7 @@ def test_what_does_not_matter_may_differ(tmp_path):
     assert mine.seed == 0 and mine.layers[0].trainable
 
 
-def test_an_argument_that_a_file_is_too_old_for_has_the_default(tmp_path):
+def test_an_argument_that_an_older_file_lacks_has_its_default(tmp_path):
     mine = net()
     mine.save(tmp_path / "file")
     header, data = parts(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Sizes are bounded before anything is built of them: in files, which anybody can write, and in
+"""Sizes are checked before anything is built: in files, which may come from anyone, and in
 constructors."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HOSTILE = SUPPORT / "hostile.py"
 
 @pytest.fixture(scope="module")
 def endings() -> list[str]:
-    """What hostile.py prints, in memory and processor time that are limited."""
+    """The output of hostile.py, run with limited memory and processor time."""
     if not sys.platform.startswith("linux"):
         pytest.skip("limits of memory as Linux has them")
     done = subprocess.run([sys.executable, "-W", "error", HOSTILE], capture_output=True, text=True,
@@ -41,8 +41,8 @@ def test_small_files_take_little_memory_and_time(endings):
         assert "ValueError: load: expected" in line and "Received: /" in line, line
 
 
-def test_every_number_of_every_layer_may_be_large(endings):
-    """Each ends well, because nothing large is made of it, or with the library's error."""
+def test_every_number_of_every_layer_made_large(endings):
+    """Each works, because nothing large is made of it, or raises the library's error."""
     line, = (line for line in endings if line.startswith("numbers"))
     counts = json.loads(line.removeprefix("numbers"))
     assert set(counts) == {"ok", "ValueError"}
@@ -83,8 +83,8 @@ def test_the_errors_of_constructors(make, message):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-def test_too_little_memory_is_an_error_of_the_library(monkeypatch):
-    """Before anything is taken where the machine has less, and where the system refuses."""
+def test_too_little_memory_raises_the_librarys_error(monkeypatch):
+    """Before the allocation if the machine has too little memory, and if the system refuses it."""
     monkeypatch.setattr("xpnet.buffers._machine_memory", lambda: 4000)
     expected = (r"^Linear 'linear1': expected parameters and state that fit into the memory of "
                 r"numpy. Received: 0.0 GiB, 0.0 GiB of them W of shape \(16, 2\).$")

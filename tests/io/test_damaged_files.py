@@ -1,5 +1,5 @@
-"""Files that are truncated, foreign or tampered with: clear errors, and the networks in memory as
-they were."""
+"""Files that are truncated, foreign or tampered with: clear errors, and unchanged networks in
+memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(path: Path, header: dict, data: bytes) -> None:
 
 
 def refused(saved, match: str, error=ValueError) -> None:
-    """Both ways of reading fail, and the network in memory is as it was."""
+    """Both ways of reading fail, and the network in memory does not change."""
     net, path = saved
     other = small(seed=1)
     for read in (lambda: xn.load(path, backend="numpy"), lambda: other.load(path),
@@ -45,7 +45,7 @@ def refused(saved, match: str, error=ValueError) -> None:
         assert str(path) in str(caught.value)
 
 
-# of the end: -300 and more are data
+# from the end: the last 300 bytes and more are data
 @pytest.mark.parametrize("keep", [0, 1, 4, 8, 20, 300, -300, -100, -4, -1])
 def test_truncated(saved, keep):
     _, path = saved
@@ -78,7 +78,7 @@ def archive(path, **members) -> bytes:
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
      "a Git LFS pointer instead of the file"),
     (b"\x40\0\0\0\0\0\0\0{", "a safetensors file that is truncated or damaged")])
-def test_no_safetensors_at_all(saved, content, what):
+def test_files_of_other_kinds(saved, content, what):
     saved[1].write_bytes(content)
     refused(saved, "load: expected a complete safetensors file that save wrote. Received: .*, "
                    f"which is {what}")
@@ -116,7 +116,7 @@ def test_a_file_of_another_program(saved):
 
 
 @pytest.mark.parametrize("kind", ["BF16", "F8_E4M3"])
-def test_element_types_that_numpy_has_not(saved, kind):
+def test_element_types_that_numpy_does_not_have(saved, kind):
     header, data = parts(saved[1])
     size = {"BF16": 2, "F8_E4M3": 1}[kind]
     write(saved[1], header | {"linear1.b": {"dtype": kind, "shape": [64 // size], "data_offsets":
@@ -129,7 +129,7 @@ def without(header: dict, name: str) -> dict:
     return {key: value for key, value in header.items() if key != name}
 
 
-def test_arrays_that_do_not_belong(saved):
+def test_arrays_that_do_not_fit(saved):
     from safetensors.numpy import load_file, save_file
     path = saved[1]
     metadata, arrays = parts(path)[0]["__metadata__"], load_file(path)
@@ -158,7 +158,7 @@ def test_a_file_of_another_network(saved):
 
 
 def tampered(saved, change) -> None:
-    """Rewrite the metadata by `change`, a function of the decoded ones."""
+    """Rewrite the metadata with `change`, a function of the decoded metadata."""
     header, data = parts(saved[1])
     about = json.loads(header["__metadata__"]["xpnet"])
     about = change(about) or about
@@ -168,7 +168,7 @@ def tampered(saved, change) -> None:
 
 @pytest.mark.parametrize("text", ["{", "nonsense", "", "[" * 100_000, "1" * 5000,
                                   '{"format": "xpnet-1", }'])
-def test_metadata_that_are_no_json(saved, text):
+def test_metadata_that_is_not_json(saved, text):
     tampered(saved, lambda about: text if text else "'")
     refused(saved, "load: expected metadata in JSON|load: expected a file that xpnet saved")
 
@@ -184,7 +184,7 @@ def test_metadata_of_the_wrong_kind(saved, key, value):
     {}, {"epochs": 1, "steps": 1}, {"epochs": -1, "steps": 0, "uses": 0},
     {"epochs": 0, "steps": 2**64, "uses": 0}, {"epochs": "1", "steps": 0, "uses": 0},
     {"epochs": 0, "steps": 0.5, "uses": 0}])
-def test_progress_that_is_no_count(saved, progress):
+def test_counts_of_progress_that_are_refused(saved, progress):
     tampered(saved, lambda about: about | {"progress": progress})
     refused(saved, "load: expected counts of epochs, steps and uses")
 
@@ -253,9 +253,9 @@ BUILT = "load: expected an architecture whose layers can be built"
     (set_in("outputs", []), BUILT),
     (set_in("outputs", None), BUILT),
 ])
-def test_architectures_that_make_no_sense(saved, change, message):
-    """A clear error from load; a network that is there needs the file's arrays only, and takes them
-    where it may."""
+def test_architectures_that_are_refused(saved, change, message):
+    """`load` raises a clear error. An existing network needs only the arrays of the file, and loads
+    them with architecture=False."""
     net, path = saved
     tampered(saved, change)
     with untouched(net), pytest.raises(ValueError, match=message):
@@ -270,7 +270,7 @@ def test_architectures_that_make_no_sense(saved, change, message):
     (set_in("input_keys", ["a", "b"]), BUILT),
     (set_in("output_keys", 3), BUILT),
 ])
-def test_what_a_network_that_is_there_does_not_read(saved, change, message):
+def test_metadata_that_an_existing_network_does_not_read(saved, change, message):
     net, path = saved
     tampered(saved, change)
     with pytest.raises(ValueError, match=message):
@@ -282,7 +282,7 @@ def test_what_a_network_that_is_there_does_not_read(saved, change, message):
                          [("dtype", "float16"), ("dtype", None), ("dtype", ["float32"]),
                           ("seed", -1),
                                         ("seed", 2**64), ("seed", "0"), ("seed", None)])
-def test_settings_that_make_no_sense(saved, key, value):
+def test_settings_that_are_refused(saved, key, value):
     tampered(saved, set_in(key, value))
     with pytest.raises(ValueError, match=f"Network: expected {key}"):
         xn.load(saved[1], backend="numpy")
@@ -298,7 +298,7 @@ def test_no_such_file(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [3, None, b"bytes", "", "a\0b"])
-def test_what_is_no_name_of_a_file(name):
+def test_names_that_are_refused(name):
     net = small()
     for read in (lambda: xn.load(name), lambda: net.load(name)):
         with untouched(net), pytest.raises((ValueError, TypeError),
@@ -306,6 +306,6 @@ def test_what_is_no_name_of_a_file(name):
             read()
 
 
-def test_a_backend_that_is_not_there_is_no_fault_of_the_file(saved):
+def test_a_missing_backend_is_not_reported_as_an_error_of_the_file(saved):
     with pytest.raises(xn.BackendError):
         xn.load(saved[1], backend="cupy:99")

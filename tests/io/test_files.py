@@ -1,4 +1,4 @@
-"""save and load: every bit comes back, and whatever goes wrong, nothing that was there is lost."""
+"""save and load: every bit is restored, and an error never loses an existing file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def described(net: xn.Network) -> str:
 # --- there and back -------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_model_comes_back_in_every_bit(name, tmp_path):
+def test_every_model_is_restored_bit_by_bit(name, tmp_path):
     net = MODELS[name](SHAPES[name], backend="numpy", seed=3)
     rng = np.random.default_rng(0)
     net.parameters += rng.normal(0, 0.01, net.parameters.shape).astype(np.float32)
@@ -60,7 +60,7 @@ def test_every_model_comes_back_in_every_bit(name, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_graph_comes_back(dtype, tmp_path, backend):
+def test_a_graph_is_restored(dtype, tmp_path, backend):
     net = branches(backend, dtype)
     net.layers[0].trainable = False
     net.save(tmp_path / "file")
@@ -71,7 +71,7 @@ def test_a_graph_comes_back(dtype, tmp_path, backend):
     assert np.array_equal(backend.to_numpy(back(x)), backend.to_numpy(net(x)))
 
 
-def test_every_layer_comes_back_with_its_settings(tmp_path):
+def test_every_layer_is_restored_with_its_settings(tmp_path):
     x = xn.Input((4, 9, 9))
     h = xn.Conv2d(np.int64(4), (np.int64(3), 2), stride=(1, 2), padding=(1, 0, 2, 1), dilation=2,
                   groups=2, bias=False)(
@@ -96,8 +96,8 @@ def test_every_layer_comes_back_with_its_settings(tmp_path):
 
 
 @pytest.mark.parametrize("item", LAYERS, ids=lambda item: item.name)
-def test_every_layer_of_the_catalogue_comes_back(item, tmp_path):
-    """Where its example makes no sense of the features that it is given, the NaNs are the same."""
+def test_every_layer_of_the_catalogue_is_restored(item, tmp_path):
+    """If its example does not fit these features, the NaNs are the same."""
     net = around(item, seed=4)
     net.save(tmp_path / "file")
     back = xn.load(tmp_path / "file", backend="numpy")
@@ -108,8 +108,8 @@ def test_every_layer_of_the_catalogue_comes_back(item, tmp_path):
 
 
 def test_training_goes_on_after_loading(tmp_path):
-    """Shuffling and dropout go on from where they were: 2 + 2 epochs are 4 (SGD without momentum
-    keeps nothing else)."""
+    """Shuffling and dropout continue: 2 + 2 epochs are 4 (SGD without momentum has no other
+    state)."""
     net = trained(epochs=2)
     net.predict(blobs()[0])
     net(blobs()[0], mode="sample")
@@ -122,7 +122,7 @@ def test_training_goes_on_after_loading(tmp_path):
     assert np.array_equal(net(blobs()[0], mode="sample"), back(blobs()[0], mode="sample"))
 
 
-def test_load_into_a_network_that_is_there(saved):
+def test_load_into_an_existing_network(saved):
     net, path = saved
     other = small(seed=9)
     parameters = other.parameters
@@ -140,7 +140,7 @@ def test_the_same_network_gives_the_same_file(saved, tmp_path):
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
-def test_save_replaces_the_old_file_and_leaves_nothing_beside_it(saved):
+def test_save_replaces_the_old_file_and_leaves_no_other_file(saved):
     net, path = saved
     old = path.read_bytes()
     net.fit(*blobs(), loss="cross_entropy", optimizer=xn.SGD(0.1), verbose=False)
@@ -148,7 +148,7 @@ def test_save_replaces_the_old_file_and_leaves_nothing_beside_it(saved):
     assert path.read_bytes() != old and os.listdir(path.parent) == [path.name]
     umask = os.umask(0)
     os.umask(umask)
-    # not only its owner's, as temporary files are
+    # readable by others, unlike temporary files
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
@@ -177,7 +177,7 @@ class Scale(xn.Layer):
 
 
 class Nameless(Scale):
-    """A constructor without a name; the network gives one."""
+    """A constructor without a name. The network chooses one."""
 
     def __init__(self):
         super().__init__(2.0)
@@ -215,7 +215,7 @@ class Callable(Scale):
      "save: Forgetful 'layer1': expected every argument of the constructor in an attribute"),
     (lambda: Callable(float), TypeError,
      "save: expected layers whose constructors take numbers, strings, lists or None")])
-def test_what_cannot_be_saved_says_so(make, error, message, tmp_path):
+def test_errors_of_what_cannot_be_saved(make, error, message, tmp_path):
     net = xn.Sequential([make()], input_shape=(2,), backend="numpy")
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -272,10 +272,10 @@ def test_a_folder_without_rights(saved):
 # --- no code in files -----------------------------------------------------------------------------
 
 def test_nothing_unpickles_or_evaluates():
-    """No module of the package imports pickle or calls what runs code out of data.
+    """No module of the package imports pickle, or calls a function that runs code from data.
 
-    But for kept.py: Numba has no other form of a compiled kernel, which is code in any form. Who
-    may have written the file and its checksum are checked before; see test_kept_kernels.py.
+    kept.py is the exception, because Numba stores compiled kernels only as pickles. It checks
+    owner, rights and checksum of a file before it reads it; see test_kept_kernels.py.
     """
     forbidden = {"pickle", "marshal", "shelve", "dill", "joblib"}
     kept = ROOT / "backends/numba/kernels/kept.py"

@@ -1,5 +1,4 @@
-"""write_atomically: what is at the path is a whole file at every moment, and nothing else than a
-file is replaced."""
+"""write_atomically: at every moment the path is a whole file, and only files are replaced."""
 
 from __future__ import annotations
 
@@ -78,7 +77,7 @@ def test_an_open_pipe_is_not_replaced():
                                          (None, TypeError),
                                          (b"bytes", TypeError), ("n" * 300, OSError),
                                          ("loop", OSError)])
-def test_names_that_are_none(name, error, tmp_path, monkeypatch):
+def test_names_that_are_refused(name, error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     refused(name, error, "^(\\[Errno [0-9]+\\] )?save: expected the name of a file. Received: ")
@@ -150,9 +149,9 @@ def test_hard_links_stay(path, content):
     assert sorted(os.listdir(path.parent)) == ["file", "other"]
 
 
-def test_an_owner_who_cannot_be_kept_keeps_the_file(path, monkeypatch):
-    """A file of somebody else's that we may write, in a folder where we may rename: its inode takes
-    the content."""
+def test_a_file_of_another_owner_is_overwritten(path, monkeypatch):
+    """A writable file of another user, in a folder where we may rename: the content is copied into
+    the file."""
     def chown(*_):
         raise PermissionError(errno.EPERM, "not yours")
     real, inode = os.fstat, path.stat().st_ino
@@ -268,15 +267,15 @@ def test_only_our_leftovers_of_dead_processes_are_removed(path):
 
 @pytest.mark.parametrize("linked", [False, True], ids=["renamed", "copied"])
 @pytest.mark.parametrize("broken", ["fsync", "replace", "posix_fallocate", "rename"])
-def test_a_full_disk_is_said_clearly_and_keeps_the_old_file(path, linked, broken, monkeypatch):
+def test_a_full_disk_raises_a_clear_error_and_keeps_the_old_file(path, linked, broken, monkeypatch):
     if linked == (broken == "replace") or not linked and broken in ("posix_fallocate", "rename"):
-        return                                                  # not a step of this way
+        return                                                  # this way has no such step
     if linked:
         (path.parent / "other").hardlink_to(path)
     there = sorted(os.listdir(path.parent))
 
     def full(*arguments):
-        if broken == "posix_fallocate":                         # a part of it was there
+        if broken == "posix_fallocate":                         # a part of it was written
             os.ftruncate(arguments[0], len(OLD) + 10)
         raise OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
@@ -287,7 +286,7 @@ def test_a_full_disk_is_said_clearly_and_keeps_the_old_file(path, linked, broken
 
 
 def test_ctrl_c_while_a_linked_file_is_overwritten(path, monkeypatch):
-    """Half old and half new is neither: the copy is finished first."""
+    """The copy is finished first, or the file would be half old and half new."""
     (path.parent / "other").hardlink_to(path)
     calls, real = [], os.ftruncate
 
@@ -303,7 +302,7 @@ def test_ctrl_c_while_a_linked_file_is_overwritten(path, monkeypatch):
     assert path.read_bytes() == OLD[:50] and sorted(os.listdir(path.parent)) == ["file", "other"]
 
 
-def test_what_cannot_be_copied_stays_in_a_file_that_the_error_names(path, monkeypatch):
+def test_content_that_cannot_be_copied_stays_in_a_file_that_the_error_names(path, monkeypatch):
     (path.parent / "other").hardlink_to(path)
 
     def broken(*_):
@@ -314,7 +313,7 @@ def test_what_cannot_be_copied_stays_in_a_file_that_the_error_names(path, monkey
                                "all of the new content is in .*complete.$")
     complete, = (name for name in os.listdir(path.parent) if name.startswith("."))
     assert (path.parent / complete).read_bytes() == NEW
-    write_atomically(path, OLD)                                 # and the next one leaves it there
+    write_atomically(path, OLD)                                 # the next save does not remove it
     assert sorted(os.listdir(path.parent)) == sorted([complete, "file", "other"])
 
 
@@ -330,8 +329,8 @@ while True:
 
 @pytest.mark.parametrize("linked", [False, True], ids=["renamed", "copied"])
 def test_a_killed_process_leaves_a_whole_file(path, linked):
-    """kill -9 at twelve moments: the file is a whole one, or where it was copied into, a whole one
-    lies beside it."""
+    """kill -9 at twelve moments: the file is whole, or, if it is overwritten in place, a whole one
+    is next to it."""
     content = {letter * (1 << 20) for letter in (b"a", b"b")}
     write_atomically(path, b"a" * (1 << 20))
     if linked:

@@ -1,8 +1,9 @@
-"""Activations against mpmath: the relative error of f and f' over the range of numbers, and NaN.
+"""Activations against mpmath: the relative error of f and f' over the whole range of numbers, and
+NaN.
 
-The points lie on a logarithmic scale on both sides of 0, with most of them where the curves bend.
-Every implementation is tested: base.py, NumPy, the compiled loops, the CUDA kernels as g++ compiles
-them, and a GPU where there is one.
+The points are on a logarithmic scale on both sides of 0, most of them where the curves bend. Every
+implementation is tested: base.py, NumPy, the Numba kernels, the CUDA kernels compiled by g++, and a
+GPU if there is one.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
 # The argument is about the logarithm of the result, and two roundings of it are allowed.
 ROUNDINGS = 8
 ROUNDED_ARGUMENT = {"gelu", "gelu_tanh", "gaussian", "softplus", "swish", "celu"}
-# Subnormal numbers are 0 on a GPU and in compiled loops, and some are then multiplied with z:
+# Subnormal numbers become 0 on a GPU and in the Numba kernels, and some are then multiplied with z:
 # errors of FLOOR times the smallest normal number are allowed.
 FLOOR = 256
-# The fused kernels keep y alone; where it is near its limit, f' is as exact as y. The errors that
-# are allowed, in units of the last digit of 1.
+# The fused kernels keep only y. If y is near its limit, f' is only as accurate as y. These are the
+# allowed errors, in units of the last digit of 1.
 FROM_ROUNDED_OUTPUT = {"sigmoid": 1.0, "logistic": 1.0, "tanh": 1.0, "scaled_tanh": 2.0}
-# f' is 0 within this range, as a difference of terms that are up to about 0.5.
+# f' has a zero within this range, where it is the difference of terms of up to about 0.5.
 PASSES_ZERO = dict.fromkeys(("silu", "swish", "gelu", "gelu_tanh", "mish"), (-2, -0.5))
-# Derivatives that are a choice between constants, and what it gives for NaN. All others give NaN.
+# Derivatives that choose between constants, and their value for NaN. All others give NaN.
 CONSTANT_AT_NAN = {
     "relu": 0, "linear": 1, "relie": 0.01, "ramp": 0.1, "leaky_relu": 0.01, "plse": 0.125,
     "stair": 1,
@@ -63,7 +64,7 @@ def grid(dtype: str) -> np.ndarray:
 
 @cache
 def exact(name: str, constants: tuple[float, ...], dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """(f, f') on the grid as float64, from enough digits for differences that are small."""
+    """(f, f') on the grid as float64, computed with enough digits for small differences."""
     f, usual = FORMULAS[name], ACTIVATIONS[name].constants.values()
     with mp.workdps(120 if dtype == "float32" else 400):
         numbers = [mpf(float(np.dtype(dtype).type(c))) for c in constants or usual]
@@ -87,7 +88,7 @@ def both(backend: Backend, name: str, x: np.ndarray, constants: tuple[float, ...
 
 
 def largest_error(name: str, actual: np.ndarray, right: np.ndarray) -> float:
-    """The largest error as a share of what is allowed."""
+    """The largest error, relative to the allowed one."""
     unit = np.finfo(actual.dtype)
     sizes = np.abs(right)
     roundings = np.full(sizes.shape, float(ROUNDINGS))
@@ -129,7 +130,7 @@ def test_derivatives(backend: Backend, name: str, constants: tuple[float, ...], 
 @both_types
 @every_activation
 def test_nan(backend: Backend, name: str, constants: tuple[float, ...], dtype: str):
-    """Among other numbers, in a gradient that is not 1."""
+    """The NaN is among other numbers, and the gradient is not 1."""
     z = np.array([1, np.nan, -1] * 5, dtype)
     y, slope = both(backend, name, z, constants)
     assert (np.isnan(y) == np.isnan(z)).all()
@@ -148,7 +149,7 @@ def dtype_of(array: np.ndarray, number: float) -> float:
 @both_types
 @pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("cpu", CPU)
-def test_fused_activations_have_the_same_digits(cpu: str, name: str, dtype: str):
+def test_fused_activations_are_as_accurate(cpu: str, name: str, dtype: str):
     """At the end of kernels that compute z = 1 x + 0.
 
     The CUDA kernels end with the function that is tested above.
@@ -167,8 +168,8 @@ def test_fused_activations_have_the_same_digits(cpu: str, name: str, dtype: str)
         assert largest_error(name, y.reshape(-1), right) < 1
 
 
-def test_a_sigmoid_is_as_exact_in_gates(backend: Backend):
-    """GLU, whose second half is the argument of a sigmoid."""
+def test_a_sigmoid_is_as_accurate_in_gates(backend: Backend):
+    """GLU applies a sigmoid to its second half."""
     layer = xn.GLU().initialize((2,), backend=backend)
     b = np.array([-80, -30, -18, -16, -1, 20], np.float32)
     y = backend.to_numpy(layer.forward(backend.asarray(np.stack([np.ones_like(b), b]))))

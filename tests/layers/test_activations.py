@@ -1,5 +1,5 @@
-"""Activations: values and derivatives against mpmath, at kinks and far out, by name and by class,
-in other layers."""
+"""Activations: values and derivatives against mpmath, at kinks and for large numbers, by name and
+by class, in other layers."""
 
 import inspect
 import re
@@ -23,8 +23,8 @@ both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 GRID = np.concatenate(
     [np.linspace(-12.03, 12.11, 29), [-50.3, -20.3, -1.01, -1e-3, 1e-3, 0.6, 20.3, 50.3]])
-# Where f, or f', is tiny but not 0, all of its digits are there; the others lose them against a
-# number of size 1.
+# If f, or f', is tiny but not 0, these activations compute it with all digits; the others lose
+# digits to a term of size 1.
 TINY_VALUES = ("softplus", "log_sigmoid", "smooth_abs", "silu", "swish", "gelu", "gelu_tanh",
                "mish", "softsign", "symmelliot")
 TINY_SLOPES = ("softplus", "log_sigmoid", "silu", "swish", "gelu", "gelu_tanh", "mish", "softsign",
@@ -32,7 +32,7 @@ TINY_SLOPES = ("softplus", "log_sigmoid", "silu", "swish", "gelu", "gelu_tanh", 
 
 
 def both(backend, name, x, constants=()):
-    """(f(x), f'(x)) by the kernels of a backend."""
+    """(f(x), f'(x)) as a backend computes them."""
     z = backend.asarray(x)
     y = backend.activate(z, name, constants)
     kept = z if ACTIVATIONS[name].of == "z" else y
@@ -54,15 +54,15 @@ def exact(name, constants, dtype):
 
 
 def errors(actual, expected, least):
-    """The distance of each number in units of the last digit, where numbers below `least` count as
-    that."""
+    """The distance of each number in units of the last digit; numbers below `least` are measured in
+    units of the last digit of `least`."""
     eps = float(np.finfo(actual.dtype).eps)
     return [float(abs(mpf(float(a)) - b) / max(abs(b), least) / eps)
             for a, b in zip(actual, expected, strict=True)]
 
 
 def smallest(dtype):
-    """The smallest number that has all its digits and is not near those that a GPU takes for 0."""
+    """A number with all its digits that is not near those that a GPU rounds to 0."""
     return float(np.finfo(dtype).tiny / np.finfo(dtype).eps)
 
 
@@ -83,7 +83,7 @@ def test_values_and_derivatives(backend, name, constants, dtype):
 
 @both_types
 @pytest.mark.parametrize("name", TINY_VALUES)
-def test_values_near_zero_have_all_digits(backend, name, dtype):
+def test_values_near_zero_are_accurate(backend, name, dtype):
     y, _ = both(backend, name, GRID.astype(dtype))
     # exp of a rounded number
     assert max(errors(y, exact(name, (), dtype)[0], smallest(dtype))) < 1000
@@ -91,7 +91,7 @@ def test_values_near_zero_have_all_digits(backend, name, dtype):
 
 @both_types
 @pytest.mark.parametrize("name", TINY_SLOPES)
-def test_derivatives_near_zero_have_all_digits(backend, name, dtype):
+def test_derivatives_near_zero_are_accurate(backend, name, dtype):
     _, slope = both(backend, name, GRID.astype(dtype))
     assert max(errors(slope, exact(name, (), dtype)[1], smallest(dtype))) < 1000
 
@@ -108,7 +108,7 @@ def test_at_kinks(backend, name, dtype):
                          [name for name, places in KINKS.items()
                           if name not in ("stair", "elu", "celu")])
 def test_right_beside_a_kink(backend, name, dtype):
-    """The next number on either side is on its side of the kink."""
+    """The nearest number on either side belongs to its side of the kink."""
     kinks = np.array(list(KINKS[name]), dtype)
     for away, towards in ((1, np.inf), (-1, -np.inf)):
         beside = np.where(kinks == 0, away * kinks.dtype.type(1e-30),
@@ -122,9 +122,9 @@ def test_right_beside_a_kink(backend, name, dtype):
 
 @both_types
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_far_out(backend, name, dtype):
-    """At infinity stands the limit. At large numbers a value is at its limit too, or grows without
-    one; nothing overflows on the way."""
+def test_large_numbers(backend, name, dtype):
+    """At infinity the value is the limit. At large numbers it has reached the limit too, or grows
+    without one, and nothing overflows."""
     large, constants = ({"float32": 1e30, "float64": 1e300}[dtype],
                         ACTIVATIONS[name].constants.values())
     for sign, (limit, limit_slope) in zip((1, -1), LIMITS[name]):
@@ -142,13 +142,13 @@ def test_far_out(backend, name, dtype):
 
 @both_types
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_nan_goes_through(backend, name, dtype):
+def test_nan_gives_nan(backend, name, dtype):
     y, _ = both(backend, name, np.array([1, np.nan, -1], dtype))
     assert np.isnan(y).tolist() == [False, True, False]
 
 
 def test_misprints():
-    """What NumPyNet's table prints is not what these functions are."""
+    """NumPyNet's table has misprints for these functions."""
     x = np.array([-4.0, -1, 1, 4])
     backend = xn.Backend()
     assert (np.maximum(np.exp(x) - 1, x) == np.exp(x) - 1).all()
@@ -163,7 +163,7 @@ def test_misprints():
 
 @pytest.mark.parametrize("steepness", [1.0, 3.0])
 def test_derivatives_in_terms_of_the_output(steepness):
-    """What the docstrings say of them, beside what NumPyNet's table prints."""
+    """The docstrings give these formulas, which differ from NumPyNet's table."""
     x = np.linspace(-3, 3, 13)
     backend = xn.Backend()
     f, slope = both(backend, "softsign", x)
@@ -206,8 +206,8 @@ def test_a_class_for_each_name():
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS.keys() - FUSED))
 def test_as_the_end_of_other_layers(name):
-    """Every name can be the activation of a layer that makes z; kinks lie apart from where these
-    layers' numbers are."""
+    """Every name can be the activation of a layer that computes z. The values of these layers are
+    away from kinks."""
     check_gradients(xn.Linear(4, activation=name), (3,), tolerance=1e-5)
     check_gradients(xn.Conv2d(3, 2, activation=name), (2, 4, 3), tolerance=1e-5)
     check_gradients(xn.BatchNorm2d(activation=name), (2, 3, 3), tolerance=1e-5)
@@ -309,7 +309,7 @@ def test_elu_with_any_alpha(backend, alpha, dtype, bound):
 @pytest.mark.parametrize("dtype, bound", [("float32", 1e-6), ("float64", 1e-14)])
 @pytest.mark.parametrize("beta", [-1.5, 0.0, 2.0])
 def test_swish_with_any_beta(backend, beta, dtype, bound):
-    """With a negative beta the limits are those of the other side, and with 0 it is z / 2."""
+    """With a negative beta the limits are swapped, and with beta = 0 it is z / 2."""
     x = np.array([-np.inf, -3e38, -40, -3, -0.2, 0, 0.3, 2, 50, 3e38, np.inf, np.nan], dtype)
     layer = xn.Swish(beta).initialize((len(x),), backend=backend, dtype=dtype)
     y = backend.to_numpy(layer.forward(backend.asarray(x[:, None]), mode="train"))[:, 0]

@@ -82,7 +82,7 @@ def test_it_trains_saves_and_moves(tmp_path):
             and net.layers[0].backend is net.backend is net.layers[0].norm.backend)
 
 
-def test_used_twice_each_use_keeps_its_own_values():
+def test_each_use_keeps_its_own_values():
     a = xn.Input((4,))
     block = Block()
     net = xn.Network(a, block(block(a)), backend="numpy", dtype="float64")
@@ -100,7 +100,7 @@ def test_used_twice_each_use_keeps_its_own_values():
         np.testing.assert_allclose(p.grad, q.grad + r.grad, rtol=1e-12, atol=1e-12)
 
 
-def test_children_have_random_numbers_of_their_own():
+def test_children_have_different_random_numbers():
     net = xn.Sequential([Outer(), Outer()], input_shape=(500,), backend="numpy")
     net.forward(np.ones((500, 2), np.float32), "train")
     drops = [block.drop for outer in net.layers for block in (outer.first, outer.second)]

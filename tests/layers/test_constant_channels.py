@@ -1,4 +1,4 @@
-"""Data that do not vary: constant channels become 0, and a blank sample has no gradient."""
+"""Constant data: constant channels become 0, and a sample of zeros has no gradient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xpnet import functional as F
 
 DTYPES = ["float32", "float64"]
 VALUES = [1e7 / 3, 100.1, -0.3, 1e-7, 3e12]
-# The channels of the last one are so long that the Numba backend splits them.
+# The channels of the last shape are so long that the Numba backend splits them.
 SHAPES = [(5, 7, 7, 3), (5, 3, 3, 1), (5, 64, 33, 5), (5, 131, 1009, 1)]
 
 
@@ -69,7 +69,8 @@ def test_the_mean_of_nearly_equal_elements_is_rounded_once(backend, units, dtype
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("ratio", [0.1, 0.9, 1.1, 10])
 def test_both_sides_of_the_correction_of_the_mean(backend, ratio, dtype):
-    """Deviations near 4096 units in the mean's last place: the NumPy backend corrects it below."""
+    """Deviations near 4096 units in the mean's last place: below this, the NumPy backend corrects
+    the mean."""
     on_a_cpu(backend)
     rng, gap = np.random.default_rng(1), 4096 * np.finfo(dtype).eps
     x = (1 + ratio * gap * rng.standard_normal((2, 5, 5, 100))).astype(dtype)
@@ -85,7 +86,7 @@ def test_both_sides_of_the_correction_of_the_mean(backend, ratio, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_running_statistics_reach_a_constant_channel(backend, momentum, dtype):
-    """The running variance goes to 0, so an error that remained in the running mean would be
+    """The running variance goes to 0, so that a remaining error of the running mean would be
     amplified."""
     layer = xn.BatchNorm2d(momentum=momentum).initialize((5, 2, 2), backend=backend, dtype=dtype)
     x = backend.asarray(constant((5, 2, 2, 3), dtype))
@@ -163,7 +164,7 @@ def test_a_blank_sample_has_no_gradient(backend, make, axis, dtype):
 
 
 @pytest.mark.parametrize("make", [xn.L1Norm, xn.L2Norm, xn.RMSNorm])
-def test_a_nan_is_no_blank_sample(backend, make):
+def test_a_sample_with_a_nan_is_not_blank(backend, make):
     layer = make().initialize((3,), backend=backend)
     layer.forward(backend.asarray(np.full((3, 2), np.nan, np.float32)), mode=TRAIN)
     dx = layer.backward(backend.asarray(np.ones((3, 2), np.float32)))
@@ -194,7 +195,7 @@ def test_lp_pooling_of_zeros_has_no_gradient(backend, p, dtype):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", [0, 40])
 def test_a_channel_with_an_infinity_has_an_infinite_mean(backend, value, at):
-    """As in a plain sum, wherever the infinity is, although differences from it are NaN."""
+    """As in a plain sum, wherever the infinity is, although its differences are NaN."""
     on_a_cpu(backend)
     x = np.random.default_rng(0).standard_normal((2, 3, 7, 11)).astype(np.float32)
     x.reshape(2, -1)[1, at] = value
@@ -206,7 +207,7 @@ def test_a_channel_with_an_infinity_has_an_infinite_mean(backend, value, at):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_subtractive_norm_keeps_what_is_not_finite_in_the_windows_that_see_it(backend, value):
+def test_in_subtractive_norm_an_infinity_stays_within_the_windows_that_contain_it(backend, value):
     layer = xn.SubtractiveNorm2d(3).initialize((1, 9, 9), backend=backend)
     x = np.random.default_rng(0).standard_normal((1, 9, 9, 2)).astype(np.float32)
     x[0, 4, 4, 1] = value

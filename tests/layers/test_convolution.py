@@ -88,7 +88,7 @@ def test_table_conv2d(backend, table, stride, activation, dtype):
                  oracles.activation(z, activation))
 
 
-def test_a_nan_reaches_exactly_the_windows_that_see_it(backend):
+def test_a_nan_reaches_exactly_the_windows_that_contain_it(backend):
     layer = stand_alone(Conv2d(2, 3, padding="half", activation="relu"), (1, 5, 5), backend=backend,
                         dtype="float32")
     x = normal((1, 5, 5, 1), "float32")
@@ -203,7 +203,7 @@ def test_errors(action, text):
     assert error_of(action) == text
 
 
-def test_a_layer_that_refused_a_shape_still_takes_another():
+def test_after_an_error_a_layer_accepts_another_shape():
     layer = Conv2d(8, 3, groups=2)
     assert "to divide the channels" in error_of(lambda: layer.initialize((3, 8, 8)))
     assert layer.initialize((4, 8, 8)).out_shape == (8, 6, 6)
@@ -215,16 +215,16 @@ def test_a_layer_that_refused_a_shape_still_takes_another():
     xn.ConvTranspose2d(3, 2, padding=2), xn.SeparableConv2d(3, 2, padding=3),
     xn.LocallyConnected2d(2, 2, padding=2),
 ], ids=lambda layer: type(layer).__name__)
-def test_gradients_where_windows_lie_wholly_in_padding(layer, backend):
-    layer = type(layer)(**layer.config())  # the same layer serves several backends
+def test_gradients_with_windows_wholly_in_padding(layer, backend):
+    layer = type(layer)(**layer.config())  # the same layer on several backends
     check_gradients(layer, (2, 6, 5), backend=backend)
 
 
-def test_windows_wholly_in_padding_see_the_bias_alone(backend):
+def test_windows_wholly_in_padding_give_the_bias(backend):
     layer = stand_alone(Conv2d(2, 2, padding=3), (1, 2, 2), backend=backend, dtype="float32")
     y = backend.to_numpy(layer.forward(backend.asarray(normal((1, 2, 2, 3), "float32"))))
     _, b = weights(layer)
     border = np.ones(y.shape[1:3], bool)
-    border[2:-2, 2:-2] = False  # the parts of the windows inside the input
+    border[2:-2, 2:-2] = False  # the parts of the windows that are inside the input
     np.testing.assert_array_equal(y[:, border],
                                   np.broadcast_to(b[:, None, None], y[:, border].shape))

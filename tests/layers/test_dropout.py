@@ -13,7 +13,7 @@ words = st.one_of(st.integers(0, 9), st.integers(0, 2**64 - 1))
 
 def bound(p, backend, *, layer=Dropout, seed=0, index=0, step=0, use=0, shape=(3, 5, 4),
           dtype="float32"):
-    """A dropout layer as in a network: the layer `index`, with the counters of the network."""
+    """A dropout layer as in a network: with number `index`, and the counters of the network."""
     layer = layer(p)
     layer.initialize(shape, backend=backend, dtype=dtype)
     layer.bind(backend, seed, backend.asarray(np.array([step, use], np.uint64)))
@@ -27,9 +27,8 @@ def mask(layer, shape, dtype="float32"):
     return layer.backend.to_numpy(layer.forward(x, mode=SAMPLE)) != 0
 
 
-def test_philox_is_numpys():
-    """The ten lines of the oracle against NumPy's generator, which counts up before its first
-    block."""
+def test_the_oracle_agrees_with_numpys_philox():
+    """The oracle against NumPy's generator, which increments its counter before the first block."""
     for counter, key in ((0, (0, 0)), (2**192 * 7 + 2**128 * 5, (2**64 - 1, 3)),
                          (2**256 - 2, (1, 2**63))):
         limbs = np.array([counter >> shift & 2**64 - 1 for shift in (0, 64, 128, 192)], np.uint64)
@@ -39,7 +38,7 @@ def test_philox_is_numpys():
 
 @given(st.integers(1, 40), st.integers(1, 3), st.sampled_from([0.0, 0.1, 0.5, 0.75, 0.999]), words,
        st.integers(0, 99), words, words)
-def test_the_mask_is_philox_to_the_bit(backend, features, batch, p, seed, index, step, use):
+def test_the_mask_has_the_bits_of_philox(backend, features, batch, p, seed, index, step, use):
     layer = bound(p, backend, seed=seed, index=index, step=step, use=use, shape=(features,))
     keep = dropout_keep((features, batch), p, seed, index, step, use)
     np.testing.assert_array_equal(mask(layer, (features, batch)), keep)
@@ -86,7 +85,7 @@ def test_a_larger_batch_only_adds_bits(backend):
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
-def test_the_share_that_is_kept(backend, p):
+def test_the_fraction_that_is_kept(backend, p):
     kept = mask(bound(p, backend, shape=(100, 10, 10)), (100, 10, 10, 10)).mean()
     assert abs(kept - (1 - p)) <= 4 * (p * (1 - p) / 100_000) ** 0.5      # four standard deviations
 

@@ -1,5 +1,5 @@
-"""Activations that learn, draw or gate, and softmax: against loops, refused where they cannot
-stand, trained, saved, captured."""
+"""Activations with parameters, random slopes or gates, and softmax: against loops, refused where
+they are not allowed, trained, saved, captured."""
 
 import re
 
@@ -38,7 +38,7 @@ def test_prelu(backend, per_channel, dtype):
     assert_close(forward(layer, x), np.reshape(right, x.shape))
 
 
-def test_prelu_begins_with_its_slope():
+def test_the_initial_slope_of_prelu():
     layer = xn.PReLU(slope=0.1).initialize((3,), dtype="float64")
     np.testing.assert_array_equal(forward(layer, np.array([[-2.0], [0], [2]])), [[-0.2], [0], [2]])
     x = np.array([[-2.0], [0], [2]])
@@ -64,7 +64,7 @@ def test_gradients_of_other_settings(backend, layer, inputs):
 
 
 @both_types
-def test_a_learned_swish_begins_as_the_fixed_one(backend, dtype):
+def test_the_initial_swish_is_the_fixed_one(backend, dtype):
     x = normal(5, 4, dtype=dtype)
     fixed, learned = (xn.Swish(1.5, learned).initialize((5,), backend=backend, dtype=dtype)
                       for learned in (False, True))
@@ -74,8 +74,8 @@ def test_a_learned_swish_begins_as_the_fixed_one(backend, dtype):
 
 @both_types
 def test_rrelu(backend, dtype):
-    """Slopes between the two, every one another, the same on every backend and for the same step;
-    their mean in prediction."""
+    """Different slopes between the two bounds, the same on every backend and for the same step. A
+    prediction uses their mean."""
     layer = xn.RReLU(0.1, 0.5).initialize((50,), backend=backend, dtype=dtype)
     x = -1 - np.abs(normal(50, 40, dtype=dtype))
     slopes = forward(layer, x, TRAIN) / x
@@ -122,8 +122,8 @@ def test_maxout(backend, dtype):
         assert y[c, h, n] == max(x[3 * c + p, h, n] for p in range(3))
 
 
-def test_maxout_of_equals_and_nans(backend):
-    """The first of equal ones wins, and a NaN wins over every number."""
+def test_maxout_of_equal_values_and_nans(backend):
+    """The first of equal values wins, and a NaN wins over every number."""
     layer = xn.Maxout(3).initialize((3,), backend=backend, dtype="float64")
     x = np.array([[1, 2, 0, 4], [1, 2, np.nan, 3], [0, 2, 5, 4.0]])
     np.testing.assert_array_equal(forward(layer, x, TRAIN), [[1, 2, np.nan, 4]])
@@ -185,7 +185,7 @@ def test_no_other_softmax_is_fused_with_the_loss(last):
         net.evaluate(np.zeros((2, 3, 1)), [[0], [1]], loss="cross_entropy")
 
 
-def test_a_log_softmax_may_stand_below_the_loss():
+def test_a_log_softmax_may_be_the_input_of_the_loss():
     """The softmax of a log-softmax is the softmax."""
     x, y = normal(6, 4), [0, 1, 2, 0, 1, 2]
     losses = [xn.Sequential([xn.Linear(3), *more], input_shape=(4,), backend="numpy",
@@ -211,9 +211,9 @@ def test_all_of_them_in_one_network(tmp_path, backend):
     assert "prelu1" in summary(net) and "maxout1" in summary(net)
 
 
-def test_a_captured_step_takes_them_all(folder):
-    """On a pretended GPU, recorded and repeated: the bits of steps that were not, slopes that are
-    drawn anew included."""
+def test_all_of_them_in_captured_steps(folder):
+    """On an emulated GPU, captured steps have the bits of steps that are not captured, with new
+    random slopes in each."""
     x, y = normal(40, 6, dtype="float32"), np.arange(40) % 3
     results = []
     for capture in (False, True):

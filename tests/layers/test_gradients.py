@@ -7,12 +7,12 @@ import pytest
 import xpnet as xn
 from xpnet.testing import check_gradients, check_precision
 
-# fused, or a pass of its own: by output, by input
+# fused, or computed in a separate pass, from the output or from the input
 ACTIVATIONS = ["relu", "sigmoid", "tanh", "scaled_tanh", "softplus", "gelu"]
 
 
 def check(layer, *in_shapes, backend, **options):
-    # float32, for which most kernels are
+    # most kernels are for float32
     assert check_precision(layer, *in_shapes, backend=backend, **options) < 1e-6
     assert check_gradients(layer, *in_shapes, backend=backend, **options) < 1e-6
 
@@ -38,7 +38,7 @@ def spaced(*shape):
     {"dilation": (2, 1)},
     {"dilation": 2, "padding": "half", "stride": 2},
     {"groups": 2},
-    {"groups": 4, "stride": 2, "padding": 1},           # depthwise, one filter a channel
+    {"groups": 4, "stride": 2, "padding": 1},           # depthwise, one filter for each channel
     {"bias": False},
     {"bias": False, "activation": "tanh", "groups": 2},
     {"padding": (2, 0, 0, 1), "stride": (2, 3), "dilation": (1, 2), "groups": 4,

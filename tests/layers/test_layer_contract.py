@@ -1,5 +1,4 @@
-"""What every layer guarantees, whatever it computes: run over the table in layer_cases.py, on every
-backend."""
+"""The contract of every layer, over the table in layer_cases.py, on every backend."""
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from xpnet.layer import Layer
 
 FLOATS = ("float32", "float64")
 MODES = (PREDICT, TRAIN, SAMPLE)
-WITH_ZEROS = ("MaxUnpool2d", "ZeroPad2d", "ConstantPad2d")      # layers that insert constants
+WITH_ZEROS = ("MaxUnpool2d", "ZeroPad2d", "ConstantPad2d")  # layers whose output contains constants
 
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 every_float = pytest.mark.parametrize("dtype", FLOATS)
@@ -29,7 +28,7 @@ def as_tuple(dxs):
 
 
 def lock(a):
-    """The array itself; on the CPU it is read-only from now on."""
+    """Makes the array read-only on the CPU, and returns it."""
     if isinstance(a, np.ndarray):
         a.flags.writeable = False
     return a
@@ -89,7 +88,7 @@ def test_inputs_are_only_read(case: LayerCase, backend):
 
 
 @every_layer
-def test_what_was_returned_stays_as_it_was(case: LayerCase, backend):
+def test_returned_arrays_do_not_change(case: LayerCase, backend):
     """Neither backward nor a later pass changes an output or a gradient that the layer returned."""
     layer = case.layer(backend, "float32")
     y = layer.forward(*map(backend.asarray, case.inputs("float32")), mode=TRAIN)
@@ -134,7 +133,7 @@ def test_a_batch_of_one(case: LayerCase, backend):
 
 
 @every_layer
-def test_the_same_twice(case: LayerCase, backend):
+def test_a_second_pass_gives_the_same(case: LayerCase, backend):
     inputs = case.inputs("float32")
     dy = gradient((*case.layer(backend, "float32").out_shape, 3), "float32")
     one, two = (run(case.layer(backend, "float32"), inputs, dy) for _ in range(2))
@@ -208,7 +207,8 @@ def test_without_needs_dx_the_parameters_gradients_are_the_same(case: LayerCase,
 @pytest.mark.parametrize("case",
                          [c for c in CASES
                           if c.label.split("-")[0] in ("Conv2d", "TableConv2d", "Linear")], ids=str)
-def test_layers_with_weights_leave_out_a_gradient_that_nobody_reads(case: LayerCase, backend):
+def test_layers_with_weights_do_not_compute_an_input_gradient_that_is_not_needed(
+        case: LayerCase, backend):
     layer = case.layer(backend, "float32")
     layer.needs_dx = False
     layer.forward(*map(backend.asarray, case.inputs("float32")), mode=TRAIN)
@@ -216,8 +216,8 @@ def test_layers_with_weights_leave_out_a_gradient_that_nobody_reads(case: LayerC
 
 
 @every_layer
-def test_nan_goes_through(case: LayerCase, backend):
-    """A sample of NaNs gives NaNs, and the other samples of the batch are not affected."""
+def test_a_sample_of_nans_gives_nans(case: LayerCase, backend):
+    """The other samples of the batch are not affected."""
     layer = case.layer(backend, "float32")
     inputs = case.inputs("float32")
     clean = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))
@@ -240,7 +240,7 @@ def test_a_layer_can_be_rebuilt_from_its_config(case: LayerCase, backend):
 
 
 @every_layer
-def test_an_unknown_argument_is_an_error(case: LayerCase):
+def test_an_unknown_argument_raises(case: LayerCase):
     layer = case.make()
     with pytest.raises(TypeError, match="colour"):
         type(layer)(**layer.config(), colour="red")
@@ -275,14 +275,14 @@ def test_update_moves_the_parameters_against_their_gradients(case: LayerCase, ba
     (np.zeros((3, 8, 8, 2)), r"\(3, 8, 8, 2\) of float64"),
     ([[1.0]], "list"),
 ])
-def test_arrays_that_a_layer_alone_was_not_built_for(x, received):
+def test_a_layer_outside_a_network_refuses_arrays_of_other_shapes(x, received):
     layer = xn.Conv2d(4, 3, name="c").initialize((3, 8, 8))
     with pytest.raises(ValueError, match=rf"Conv2d 'c': expected batch-last arrays, \(3, 8, 8, N\) "
                                          rf"of float32. Received: {received}"):
         layer.forward(x)
 
 
-def test_gradients_and_numbers_of_inputs_that_a_layer_alone_was_not_built_for():
+def test_a_layer_outside_a_network_refuses_wrong_gradients_and_numbers_of_inputs():
     layer = xn.Conv2d(4, 3, name="c").initialize((3, 8, 8))
     layer.forward(np.zeros((3, 8, 8, 2), np.float32), mode=xn.TRAIN)
     with pytest.raises(ValueError,
@@ -294,7 +294,7 @@ def test_gradients_and_numbers_of_inputs_that_a_layer_alone_was_not_built_for():
         add.forward(np.zeros((3, 2), np.float32))
 
 
-def test_a_dropout_alone_drops_other_elements_after_an_update():
+def test_a_dropout_outside_a_network_drops_other_elements_after_an_update():
     layer = xn.Dropout(0.5).initialize((50,))
     x = np.ones((50, 4), np.float32)
     first, again = (layer.forward(x, mode=xn.TRAIN) for _ in range(2))

@@ -58,7 +58,7 @@ def test_rbf(backend, classes, features, batch, dtype):
     x = normal((features, batch), dtype)
     y = forward(layer, x)
     assert y.dtype == dtype
-    # |x|^2 - 2 x c + |c|^2 cancels where x is near c
+    # |x|^2 - 2 x c + |c|^2 cancels if x is near c
     assert_close(y, oracles.rbf(x, np.array(codes)), scale=10)
     assert layer.parameters == []  # the codes are kept, but not trained
 
@@ -194,8 +194,8 @@ def test_concat(backend, channels, size, batch, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rescale(backend, dtype):
-    """One number, or one for each channel; bytes give the same bits as dividing them on the host.
-    """
+    """One number, or one for each channel. Bytes give the same bits as dividing them on the
+    host."""
     x = normal((3, 4, 5, 2), dtype)
     mean, std = [0.5, -1, 2], [1, 0.25, -3]
     layer = xn.Rescale(mean, std).initialize((3, 4, 5), backend=backend, dtype=dtype)
@@ -219,7 +219,7 @@ def test_rescale(backend, dtype):
     (lambda: xn.Sequential([xn.Rescale([1, 2])], input_shape=(3, 4, 4), backend="numpy"),
      "Rescale 'rescale1': expected a mean for each of 3 channels. Received: 2."),
 ])
-def test_rescale_refuses(make, text):
+def test_refusals_of_rescale(make, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         make()
 
@@ -312,7 +312,7 @@ def test_batch_norm_of_a_single_element_per_channel():
         layer.forward(x, mode=TRAIN)
     assert str(error.value) == ("BatchNorm2d 'bn': expected more than one element per channel in "
                                 "training. Received: an array of shape (3, 1, 1, 1).")
-    for mode in (PREDICT, SAMPLE):                      # layers without statistics of the batch
+    for mode in (PREDICT, SAMPLE):                      # layers without batch statistics
         assert layer.forward(x, mode=mode).shape == x.shape
     assert layer.forward(np.ones((3, 1, 1, 2), np.float32), mode=TRAIN).shape == (3, 1, 1, 2)
 
@@ -337,6 +337,6 @@ def test_calling_a_layer_with_arrays():
 
 
 @pytest.mark.parametrize("method", ["build", "forward", "backward"])
-def test_a_subclass_that_lacks_a_method(method):
+def test_a_subclass_without_a_method(method):
     with pytest.raises(NotImplementedError, match=rf"^Layer: expected a method {method}\("):
         getattr(xn.Layer(), method)((3,))

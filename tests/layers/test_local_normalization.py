@@ -48,7 +48,7 @@ def test_response_norm(backend, size, dtype):
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 4), (2, 1, 3, 2)])
-def test_response_norm_takes_any_number_of_axes(backend, shape):
+def test_response_norm_of_any_number_of_axes(backend, shape):
     x = normal((*shape, 3))
     assert_close(forward(xn.LocalResponseNorm(3, alpha=2.0), x, backend),
                  response_norm(x, 3, 2.0, 0.75, 1.0))
@@ -151,21 +151,21 @@ def test_gradients(backend, kind):
     check_gradients(kind(9), (3, 4, 5), backend=backend)
 
 
-def test_gradient_where_the_floor_divides(backend):
+def test_gradient_with_and_without_the_floor(backend):
     """The contrast on the left is above the floor, the mean contrast of the image is below it."""
     x = 0.01 * normal((2, 4, 12, 3))
     x[:, :, :3] *= 1000
     check_gradients(xn.DivisiveNorm2d(3, floor=4.0), (2, 4, 12), inputs=(x,), backend=backend)
 
 
-def test_a_plane_loses_its_mean_everywhere(backend):
+def test_a_constant_image_becomes_zero_everywhere(backend):
     """Also at the border: the remaining weights sum to 1."""
     y = forward(xn.SubtractiveNorm2d(5), np.full((3, 6, 7, 2), 4.0), backend)
     np.testing.assert_allclose(y, 0, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_a_flat_picture_stays_flat(backend, dtype):
+def test_a_constant_image_stays_constant(backend, dtype):
     """The rounding errors that remain after the subtraction are not amplified, and the gradient is
     finite."""
     for value in (0.0, 0.3):

@@ -1,5 +1,5 @@
-"""Merging and reordering layers: outputs against loops over elements, gradients of winners, errors.
-"""
+"""Merging and reordering layers: outputs against loops over elements, gradients of maxima,
+errors."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def test_merges(plain_backend, name, count, dtype):
     check_gradients(getattr(xn, name)(), *[(5,)] * count, backend=plain_backend)
 
 
-def test_a_zero_in_a_product_does_not_take_the_others_gradients_away(plain_backend):
+def test_a_zero_in_a_product_does_not_remove_the_gradients_of_the_others(plain_backend):
     layer = xn.Multiply().initialize((1,), (1,), (1,), backend=plain_backend, dtype="float64")
     xs = [np.array([[a]]) for a in (0.0, 3.0, -2.0)]
     np.testing.assert_array_equal(np.ravel(run(layer, xs, np.array([[1.0]]))), [-6, 0, 0])
@@ -53,8 +53,8 @@ def test_a_zero_in_a_product_does_not_take_the_others_gradients_away(plain_backe
 
 @pytest.mark.parametrize("name, wins",
                          [("Maximum", [0, 1, 2, 0, 1, 0]), ("Minimum", [1, 0, 0, 0, 1, 0])])
-def test_the_gradient_goes_to_the_one_that_won(plain_backend, name, wins):
-    """Of equal elements to the first, of NaNs to the first NaN, and always to exactly one."""
+def test_the_gradient_goes_to_the_largest_element(plain_backend, name, wins):
+    """To the first of equal elements, to the first NaN, and always to exactly one element."""
     nan = math.nan
     xs = [np.array([row]).T
           for row in ([3.0, 1, 1, 2, 1, nan], [2.0, 4, 4, 2, nan, nan], [2.5, 2, 5, 2, 3, 0])]
@@ -156,7 +156,7 @@ def test_channel_shuffle(plain_backend):
     np.testing.assert_array_equal(run(layer, [x], run(layer, [x])), x)
 
 
-def test_a_shuffle_lets_every_group_see_every_channel(plain_backend):
+def test_after_a_shuffle_every_group_depends_on_every_channel(plain_backend):
     """Each of two convolutions with groups reads a part of the channels; with a shuffle in between,
     the second depends on all of them."""
     for shuffle, sees in ((xn.ChannelShuffle(1), 4), (xn.ChannelShuffle(2), 8)):
@@ -167,7 +167,7 @@ def test_a_shuffle_lets_every_group_see_every_channel(plain_backend):
         assert sum(bool(y[0, 0] != at[0][0, 0]) for y in at[1:]) == sees
 
 
-def test_from_features_to_a_picture():
+def test_from_features_to_an_image():
     """A decoder: features, feature maps, and larger feature maps."""
     net = xn.Sequential([xn.Linear(32, activation="relu"), xn.Reshape((8, 2, 2)),
                          xn.ConvTranspose2d(4, 4, stride=2, padding=1),

@@ -38,8 +38,8 @@ def standardised(values, eps, centred=True):
 
 
 def of_groups(x, groups, eps, centred=True):
-    """x (..., N): the elements of each sample in `groups` runs of equal length, each standardised.
-    """
+    """x (..., N): the elements of each sample in `groups` groups of equal length, each
+    standardised."""
     y = np.zeros(x.shape)
     for n in range(x.shape[-1]):
         runs = x[..., n].astype(np.float64).reshape(groups, -1)
@@ -109,7 +109,7 @@ def test_group_norm(backend, groups, each, rest, affine, dtype):
     assert_close(y, gamma * of_groups(x, groups, 1e-3) + beta)
 
 
-def test_groups_between_layer_and_instance_norm(backend):
+def test_group_norm_includes_layer_and_instance_norm(backend):
     x = normal((4, 3, 5, 2))
 
     def normalised(layer):
@@ -135,7 +135,7 @@ def test_instance_norm2d(backend, shape, dtype):
 
 @pytest.mark.parametrize("make, groups", [(xn.LayerNorm, 1), (lambda **o: xn.GroupNorm(2, **o), 2),
                                           (xn.InstanceNorm2d, 2)])
-def test_a_large_mean_does_not_swallow_the_variance(backend, make, groups):
+def test_a_large_mean_does_not_hide_the_variance(backend, make, groups):
     """E[x^2] - E[x]^2 would be noise here, and sums of 20,000 numbers near 3000 in float32 would
     shift the mean."""
     x = (3000 + normal((2, 100, 200, 3))).astype(np.float32)
@@ -225,7 +225,7 @@ def test_cumulative_statistics_are_the_means_over_the_batches(backend):
                  np.mean([x.var(axis=(1, 2, 3), ddof=1) for x in batches], axis=0))
 
 
-def test_cumulative_statistics_go_on_after_loading(tmp_path):
+def test_cumulative_statistics_continue_after_loading(tmp_path):
     x = normal((8, 2, 3, 3))
     net = xn.Sequential([xn.BatchNorm2d(momentum=None), xn.Flatten(), xn.Linear(2)],
                         input_shape=(2, 3, 3), backend="numpy")
@@ -239,8 +239,8 @@ def test_cumulative_statistics_go_on_after_loading(tmp_path):
 
 @pytest.mark.parametrize("activation", [None, "relu", "tanh"])
 def test_a_frozen_batch_norm_predicts_in_training_too(backend, activation):
-    """Its statistics stay, samples do not affect each other, and the gradient is that of a fixed
-    line."""
+    """Its statistics do not change, samples do not affect each other, and the gradient is that of a
+    fixed affine function."""
     layer = stand_alone(xn.BatchNorm2d(activation=activation), (2, 3, 4), backend=backend,
                         dtype="float64")
     layer.trainable = False

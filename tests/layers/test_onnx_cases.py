@@ -1,6 +1,6 @@
 """ONNX's own node tests, for every operator that exists here, on every backend.
 
-A float case with two spatial axes (or of an operator that has none) passes, or stands in EXCEPTIONS
+A float case with two spatial axes (or of an operator that has none) passes, or is in EXCEPTIONS
 with its reason.
 """
 
@@ -24,7 +24,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed; it brings the 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from onnx.backend.test.case.node import collect_testcases
-    # all of them, once: its filter by operator is ignored on a second call
+    # all of them, once: on a second call, its filter by operator is ignored
     ALL_CASES = collect_testcases(None)
 
 MODULES = (onnx_operators, onnx_activations, onnx_convolution, onnx_pooling, onnx_normalization,
@@ -34,7 +34,7 @@ WITH_WINDOWS = {name for module in MODULES for name in module.WITH_WINDOWS}
 
 
 def inputs_and_outputs(case):
-    """The arrays of a case, which has one set of them."""
+    """The arrays of a case."""
     (inputs, outputs), = case.data_sets
     return inputs, outputs
 
@@ -44,7 +44,7 @@ def is_ours(case) -> bool:
     if len(nodes) != 1 or nodes[0].op_type not in OPERATORS:
         return False
     inputs, _ = inputs_and_outputs(case)
-    x = inputs[0]                           # may be a list, or None
+    x = inputs[0]                           # a value may be a list, or None
     return (getattr(x, "dtype", None) in (np.float32, np.float64)
             and (nodes[0].op_type not in WITH_WINDOWS or x.ndim == 4))
 
@@ -73,8 +73,8 @@ def test_case(backend, name):
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)
-def test_every_exception_is_still_one(name):
-    assert name in CASES, "ONNX has no such case any more: take it off the list"
+def test_every_exception_still_exists(name):
+    assert name in CASES, "ONNX has no such case any more: remove it from the list"
     with pytest.raises((AssertionError, ValueError)):
         check(CASES[name], Backend())
 

@@ -1,4 +1,4 @@
-"""Pooling layers: outputs against loops over pixels, gradients of winners, and errors."""
+"""Pooling layers: outputs against loops over pixels, gradients of maxima, and errors."""
 
 import numpy as np
 import oracles
@@ -45,7 +45,7 @@ def forward(layer, x, mode="predict"):
 
 @given(pools(dilated=True), st.booleans(), st.booleans(), dtypes)
 def test_max_pool2d(backend, drawn, ceil, special, dtype):
-    """Output and gradient bit by bit: of equal values the first wins, a NaN wins over everything,
+    """Output and gradient bit by bit: the first of equal values wins, a NaN wins over everything,
     padding never wins."""
     kernel, stride, padding, dilation, shape = drawn
     layer = MaxPool2d(kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil)
@@ -75,7 +75,7 @@ def test_max_pool2d_minus_infinity_in_a_padded_corner(backend):
     np.testing.assert_array_equal(backend.to_numpy(dx)[0, :, :, 0], [[1, 2], [3, 4]])
 
 
-# the indices of 256 taps fit in a byte, not those of 306
+# the indices of 256 taps fit in a byte, those of 306 do not
 @pytest.mark.parametrize("kernel", [(15, 17), (16, 16), (17, 18)])
 def test_max_pool2d_large_windows(backend, kernel):
     layer = MaxPool2d(kernel, stride=1).initialize((1, 18, 18), backend=backend, dtype="float64")
@@ -100,7 +100,7 @@ def test_avg_pool2d(backend, drawn, count_include_pad, dtype):
     assert_close(y, oracles.avg_pool2d(x, kernel, stride, padding, count_include_pad))
 
 
-def test_avg_pool2d_a_nan_reaches_exactly_the_windows_that_see_it(backend):
+def test_avg_pool2d_a_nan_reaches_exactly_the_windows_that_contain_it(backend):
     layer = AvgPool2d(2, stride=1).initialize((1, 4, 4), backend=backend)
     x = normal((1, 4, 4, 1), "float32")
     x[0, 3, 1] = np.nan
@@ -129,7 +129,7 @@ def test_subsampling2d(backend, kernel, shape, activation, dtype):
     assert_close(y, oracles.activation(oracles.subsampling2d(x, a, b, kernel), activation))
 
 
-def test_the_stride_is_the_kernel_unless_told():
+def test_the_stride_is_the_kernel_size_by_default():
     for layer in (MaxPool2d((3, 2)), AvgPool2d((3, 2)), Subsampling2d((3, 2))):
         assert layer.initialize((2, 9, 8)).out_shape == (2, 3, 4)
     assert MaxPool2d((3, 2), stride=1).initialize((2, 9, 8)).out_shape == (2, 7, 7)
@@ -189,7 +189,7 @@ def test_errors_of_the_rank(make):
 
 
 @pytest.mark.parametrize("ceil", [False, True])
-def test_a_window_that_sees_only_padding(ceil):
+def test_a_window_that_contains_only_padding(ceil):
     with pytest.raises(ValueError) as error:
         MaxPool2d(2, stride=1, dilation=4, padding=2, ceil_mode=ceil).initialize((1, 1, 5))
     assert str(error.value) == ("MaxPool2d: expected every window to contain at least one element "
@@ -210,8 +210,8 @@ def test_errors_of_subsampling():
 
 
 def test_gradients_of_overlapping_windows_are_summed(backend):
-    """The middle element wins in all four windows; assigning instead of adding would leave 1
-    there."""
+    """The middle element is the maximum of all four windows. Assigning instead of adding would give
+    1."""
     layer = MaxPool2d(2, stride=1).initialize((1, 3, 3), backend=backend)
     x = np.zeros((1, 3, 3, 1), np.float32)
     x[0, 1, 1] = 5

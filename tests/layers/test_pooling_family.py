@@ -1,4 +1,4 @@
-"""The relatives of max and average pooling against loops over windows, gradients of winners, and
+"""Variants of max and average pooling against loops over windows, gradients of maxima, and
 errors."""
 
 import itertools
@@ -37,7 +37,7 @@ def seen_by_windows(x, kernel, stride, padding, dilation=(1, 1), ceil=False):
 
 @few
 @given(pools(dilated=True), st.booleans(), dtypes)
-def test_avg_pool2d_in_ceil_mode_counts_the_padding_but_not_what_ceil_adds(
+def test_avg_pool2d_in_ceil_mode_counts_the_padding_but_nothing_beyond_it(
         backend, drawn, count_include_pad, dtype):
     kernel, stride, padding, dilation, shape = drawn
     layer = xn.AvgPool2d(kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=True,
@@ -149,15 +149,16 @@ def test_gaussian_pool2d(backend, drawn, ceil, count_include_pad, sigma, dtype):
     assert_close(y, expected)
 
 
-def test_gaussian_pool2d_with_a_narrow_and_a_wide_bell(backend):
+def test_gaussian_pool2d_with_a_narrow_and_a_wide_filter(backend):
     x = normal((2, 6, 6, 2))
 
     def pooled(layer):
         return forward(layer.initialize((2, 6, 6), backend=backend, dtype="float64"), x)
 
-    # only the element at the centre counts
+    # only the centre element counts
     assert_close(pooled(xn.GaussianPool2d(3, 1e-9)), x[:, 1::3, 1::3])
-    assert_close(pooled(xn.GaussianPool2d(2, 1e-9)), pooled(xn.AvgPool2d(2)))  # the four around it
+    # and the four around it
+    assert_close(pooled(xn.GaussianPool2d(2, 1e-9)), pooled(xn.AvgPool2d(2)))
     np.testing.assert_allclose(pooled(xn.GaussianPool2d(3, 1e9)), pooled(xn.AvgPool2d(3)),
                                rtol=1e-12)
 
@@ -222,7 +223,7 @@ def test_global_max_pool2d_with_ties_and_nans(backend, shape, dtype):
     np.testing.assert_array_equal(backend.to_numpy(adaptive.backward(backend.asarray(dy))), dx)
 
 
-def test_a_spatial_pyramid_has_one_size_for_all_pictures():
+def test_a_spatial_pyramid_has_one_size_for_all_images():
     for height, width in ((13, 10), (7, 9)):
         picture = xn.Input((4, height, width))
         levels = [xn.Flatten()(xn.AdaptiveMaxPool2d(size)(picture)) for size in (1, 2, 4)]
@@ -235,8 +236,8 @@ def test_a_spatial_pyramid_has_one_size_for_all_pictures():
 @few
 @given(pools(dilated=True), st.booleans(), dtypes)
 def test_max_unpool2d(backend, drawn, ceil, dtype):
-    """Values go to the positions of the maxima, and the gradient comes from there. Elements that no
-    window chose are 0."""
+    """Values go to the positions of the maxima, and gradients come from there. All other elements
+    are 0."""
     kernel, stride, padding, dilation, shape = drawn
     z = few_values(shape, dtype)
     pooled, winners = oracles.max_pool2d(z, kernel, stride, padding, dilation, ceil)
@@ -258,7 +259,7 @@ def test_max_unpool2d(backend, drawn, ceil, dtype):
 
 
 def decoder(**options):
-    """A network that pools, and puts the maxima back to their positions."""
+    """A network that pools, and moves the maxima back to their positions."""
     picture = xn.Input((1, 6, 6))
     maps = xn.Conv2d(3, 3, padding=1)(picture)
     code = xn.Conv2d(3, 1, activation="relu")(xn.MaxPool2d(2)(maps))
@@ -304,7 +305,7 @@ def test_skip_sampling2d(backend, stride, shape, data, dtype):
         assert not taken or y[c, i, j, n] == x[c, h, w, n]
 
 
-def test_skipping_behind_a_convolution_is_its_stride(backend):
+def test_skip_sampling_after_a_convolution_is_a_stride(backend):
     x = normal((2, 9, 8, 3))
     strided, dense = (xn.Conv2d(4, 3, stride=stride).initialize(
         (2, 9, 8), backend=backend, dtype="float64") for stride in (2, 1))

@@ -1,5 +1,5 @@
-"""Dropout's relatives against masks and numbers made element by element from Philox's words;
-sampled predictions."""
+"""Variants of dropout against masks and numbers made element by element from Philox; sampled
+predictions."""
 
 import math
 
@@ -102,7 +102,7 @@ def test_gaussian_noise_has_the_moments_of_dropout(backend, dtype):
 
 
 def test_words_at_the_ends_give_finite_numbers():
-    """In float32 the largest words are 1 once rounded, and the smallest are not 0."""
+    """In float32 the largest words are rounded to 1, and the smallest are not 0."""
     from xpnet.layers.dropout import normal_numbers
 
     class Ends(xn.Backend):
@@ -118,7 +118,7 @@ def test_words_at_the_ends_give_finite_numbers():
 # --- SELU's companion -----------------------------------------------------------------------------
 
 @every_float
-def test_alpha_dropout_puts_selus_floor_in_place_of_what_it_drops(backend, dtype):
+def test_alpha_dropout_replaces_dropped_elements_by_selus_limit(backend, dtype):
     p, floor = 0.3, -1.7580993408473766
     layer = bound(p, backend, layer=xn.AlphaDropout, seed=3, index=2, step=5, dtype=dtype)
     x, dy = drawn(dtype, *MAPS, 6)
@@ -182,14 +182,14 @@ def test_drop_connect_is_a_linear_layer():
 @pytest.mark.parametrize("kind", [xn.Dropout, xn.Dropout2d, xn.GaussianDropout, xn.AlphaDropout,
                                   lambda p: xn.DropConnect(3, p)])
 @pytest.mark.parametrize("p", [1, -0.1, "0.5", None, math.nan])
-def test_refuses_a_wrong_share(kind, p):
+def test_a_wrong_probability_is_refused(kind, p):
     with pytest.raises(ValueError,
                        match="expected p to be a number, 0 or larger, below 1. Received: p="):
         kind(p)
 
 
 @pytest.mark.parametrize("kind", [xn.Dropout2d, xn.GaussianDropout, xn.AlphaDropout])
-def test_another_mask_with_another_step(backend, kind):
+def test_each_step_has_another_mask(backend, kind):
     x = backend.asarray(np.ones((*MAPS, 6), np.float32))
     layer = bound(0.5, backend, layer=kind)
     first = backend.to_numpy(layer.forward(x, mode=SAMPLE)).copy()
@@ -198,8 +198,8 @@ def test_another_mask_with_another_step(backend, kind):
     assert (backend.to_numpy(layer.forward(x, mode=SAMPLE)) != first).any()
 
 
-def test_captured_steps_draw_masks_of_their_own(folder):
-    """On the pretended GPU, where a captured step would repeat anything that it takes from the
+def test_captured_steps_draw_new_masks(folder):
+    """On an emulated GPU, where a captured step would repeat every value that comes from the
     host."""
     x, y = samples(40)
     results = []
@@ -218,7 +218,7 @@ def test_captured_steps_draw_masks_of_their_own(folder):
 
 # --- predictions with a spread --------------------------------------------------------------------
 
-PLAIN = {"loss": "mean_squared_error"}      # the outputs as they are
+PLAIN = {"loss": "mean_squared_error"}      # the outputs unchanged
 
 
 def noisy(backend, dtype="float32", layers=None, seed=4):
@@ -228,7 +228,7 @@ def noisy(backend, dtype="float32", layers=None, seed=4):
 
 
 @every_float
-def test_mean_and_spread_are_those_of_the_outputs(backend, dtype):
+def test_mean_and_standard_deviation_are_those_of_the_outputs(backend, dtype):
     """Three batches, the last of one sample, compared with all outputs."""
     net, x = noisy(backend, dtype), np.random.default_rng(0).standard_normal((7, 5))
     mean, spread = net.predict_samples(x, 20, batch_size=3, **PLAIN)
@@ -265,7 +265,7 @@ def test_one_linear_layer_in_closed_form():
     np.testing.assert_allclose(spread, right, rtol=0.06)
 
 
-def test_without_dropout_there_is_no_spread(backend):
+def test_without_dropout_the_standard_deviation_is_zero(backend):
     net = noisy(backend, layers=[xn.Linear(3, activation="tanh"), xn.Dropout(0.0), xn.Linear(2)])
     x = np.random.default_rng(0).standard_normal((7, 5))
     mean, spread = net.predict_samples(x, 5, **PLAIN)
@@ -295,7 +295,7 @@ def test_batch_norm_is_as_in_a_prediction():
     assert not spread.any()
 
 
-def test_a_failure_leaves_the_counters_as_they_were():
+def test_after_an_error_the_counters_are_restored():
     class Fails(xn.Dropout):
         def forward(self, x, mode="predict"):
             if int(self.counters[1]) == 2:
@@ -313,7 +313,8 @@ def test_a_failure_leaves_the_counters_as_they_were():
     (xn.FocalCrossEntropy(), "sigmoid"), (xn.BinaryCrossEntropy(from_logits=False), None),
     ("hinge", None)])
 @pytest.mark.parametrize("last", ["logits", "softmax", "sigmoid", "log_softmax"])
-def test_predictions_are_probabilities_where_the_loss_makes_them(loss, function, last, backend):
+def test_predictions_are_probabilities_if_the_loss_contains_the_softmax(
+        loss, function, last, backend):
     """Each draw goes through softmax or sigmoid before averaging, unless the last layer of the
     network is one."""
     layers = {"logits": [], "softmax": [xn.Softmax()], "sigmoid": [xn.Activation("sigmoid")],
@@ -363,7 +364,7 @@ def test_the_loss_is_that_of_the_last_fit():
     ({"batch_size": True},
      "predict_samples: expected batch_size to be an int, 1 or larger. Received: batch_size=True"),
 ])
-def test_predict_samples_refuses(settings, message):
+def test_refusals_of_predict_samples(settings, message):
     with pytest.raises(ValueError, match=message):
         noisy("numpy").predict_samples(np.ones((3, 5)), **PLAIN | settings)
     with pytest.raises(ValueError, match=r"Network: expected input of shape \(N, 5\)"):

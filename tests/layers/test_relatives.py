@@ -1,4 +1,4 @@
-"""The relatives of Conv2d: outputs against loops over pixels, what they share with Conv2d, and
+"""Variants of Conv2d: outputs against loops over pixels, what they share with Conv2d, and
 errors."""
 
 import json
@@ -13,7 +13,7 @@ import xpnet as xn
 from xpnet import Window
 from xpnet.testing import check_gradients
 
-# of a 3x2 kernel
+# of kernels of 3x2
 WINDOWS = [{}, {"stride": (2, 3), "padding": (2, 1, 0, 1)}, {"padding": "full", "dilation": (1, 2)}]
 
 every_window = pytest.mark.parametrize("options", WINDOWS, ids=str)
@@ -55,7 +55,7 @@ def test_true_conv2d_is_the_convolution_of_mathematics(backend):
 
 @every_window
 @every_float
-def test_true_conv2d_is_conv2d_with_the_kernel_turned_round(backend, options, dtype):
+def test_true_conv2d_is_conv2d_with_a_flipped_kernel(backend, options, dtype):
     layer = xn.TrueConv2d(4, (3, 2), groups=2, activation="tanh", **options)
     stand_alone(layer, (4, 6, 7), backend=backend, dtype=dtype)
     x = normal((4, 6, 7, 3), dtype)
@@ -93,7 +93,7 @@ MATRIX = [[1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 1]]
                                    np.array(MATRIX, bool),
                                    np.array(MATRIX, bool).tolist()],
                          ids=["ints", "floats", "bools", "lists"])
-def test_a_binary_matrix_says_what_a_table_says(backend, table):
+def test_a_binary_matrix_is_the_same_as_a_table(backend, table):
     x = normal((4, 5, 6, 2))
     layers = [stand_alone(xn.TableConv2d(t, (3, 2), name="c3"), (4, 5, 6), backend=backend,
                           dtype="float64")
@@ -120,12 +120,12 @@ def test_a_table_of_zeros_and_ones_in_lists_names_channels():
     ([[True, 0]],
      r"expected a channel of table to be an int, 0 or larger\. Received: a channel of table=True"),
 ])
-def test_matrices_that_are_none(table, text):
+def test_matrices_that_are_refused(table, text):
     with pytest.raises(ValueError, match=f"TableConv2d: .*{text}"):
         xn.TableConv2d(table, 3)
 
 
-def test_a_matrix_says_exactly_how_many_channels_there_are():
+def test_a_matrix_determines_the_number_of_channels():
     for channels in (3, 5):
         with pytest.raises(
                 ValueError,
@@ -188,7 +188,7 @@ def test_locally_connected(backend, options, activation, dtype):
     x = normal((2, 5, 6, 3), dtype)
     W, b = values(layer)
     z = np.zeros((*layer.out_shape, 3))
-    # the filters of one position slide over the whole input, and only this position counts
+    # the filters of one position are applied to the whole input, and only this position is compared
     for row, column in np.ndindex(layer.out_shape[1:]):
         z[:, row, column] = oracles.conv2d(x, W[row, column], b[row, column],
                                            **pairs((3, 2), **options))[:, row, column]

@@ -76,7 +76,7 @@ def test_borders(plain_backend, name, padding, dtype):
         check_adjoint(layer, x)
 
 
-def test_a_border_of_a_number(plain_backend):
+def test_a_border_of_a_constant(plain_backend):
     layer = xn.ConstantPad2d((1, 0), -2.5).initialize(
         (1, 2, 2), backend=plain_backend, dtype="float64")
     x = normal((1, 2, 2, 1))
@@ -201,18 +201,19 @@ def test_upsampling_keeps_float32(plain_backend, mode):
 
 
 @pytest.mark.parametrize("mode, slope", [("bilinear", True), ("bicubic", True), ("nearest", False)])
-def test_what_an_interpolation_reproduces(mode, slope):
-    """Constants always; straight lines too, away from the edge and with interpolation."""
+def test_values_that_an_interpolation_reproduces(mode, slope):
+    """Constants always; linear functions too, away from the border, unless mode is "nearest"."""
     layer = xn.Upsample2d(2, mode).initialize((1, 8, 8), dtype="float64")
     np.testing.assert_allclose(run(layer, np.full((1, 8, 8, 1), 3.0)), 3.0, rtol=1e-14)
     line = np.arange(8.0)[None, :, None, None] * np.ones((1, 8, 8, 1))
     places = (np.arange(16) + 0.5) / 2 - 0.5
     exact = np.abs(run(layer, line)[0, 4:12, 8, 0] - places[4:12]).max() < 1e-12
-    # The cubic kernel of a = -3/4 bends lines a little; that of Keys, a = -1/2, would not.
+    # The cubic kernel with a = -3/4 does not reproduce lines exactly; that of Keys, a = -1/2,
+    # would.
     assert exact == (slope and mode == "bilinear")
 
 
-def test_a_nan_reaches_only_what_sees_it(plain_backend):
+def test_a_nan_reaches_only_elements_that_depend_on_it(plain_backend):
     layer = xn.Upsample2d(2, "bilinear").initialize((1, 4, 4), backend=plain_backend)
     x = np.zeros((1, 4, 4, 1), np.float32)
     x[0, 0, 0] = np.nan
@@ -274,8 +275,8 @@ def test_settings_survive_json():
 
 
 def test_receptive_fields():
-    """The largest number of rows that an output element depends on, found by changing one input row
-    after the other."""
+    """The largest number of rows that an output element depends on, found by changing the input
+    rows one by one."""
     net = xn.Sequential([xn.Conv2d(4, 3), xn.PixelShuffle(2), xn.Conv2d(1, 3),
                          xn.Upsample2d(2, "bilinear"), xn.Conv2d(1, 3),
                          xn.PixelUnshuffle(2), xn.ReflectionPad2d(1)], input_shape=(1, 9, 9),

@@ -1,5 +1,5 @@
-"""The deconvolutional network against loops, dense matrices and bisection; costs while it learns;
-errors."""
+"""The deconvolutional network against loops, dense matrices and bisection; its costs during
+learning; errors."""
 
 import itertools
 import json
@@ -105,7 +105,7 @@ def painted(z, f):
 
 
 def matrix(f, out=OUT):
-    """F, as the image for each element of the feature maps: (C*H*W, maps*..)."""
+    """F (C*H*W, maps*...): the image of each element of the feature maps."""
     size = math.prod(out)
     return painted(np.eye(size).reshape(*out, size), f).reshape(-1, size)
 
@@ -206,7 +206,7 @@ def test_gradients(backend, settings):
     check_gradients(xn.DeconvolutionalNetwork2d(MAPS, KERNEL, **settings), SHAPE, backend=backend)
 
 
-def test_gradient_of_maps_that_were_kept(backend):
+def test_gradient_with_refused_steps(backend):
     """Every combination of accepted and refused steps, with costs that are given instead of
     computed."""
     # for each image, the steps that are refused
@@ -250,7 +250,7 @@ def test_filter_gradient(backend):
 
 @pytest.mark.parametrize("p", [1.0, 0.8])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_what_falls_while_it_learns(backend, p, dtype):
+def test_costs_fall_during_learning(backend, p, dtype):
     """At one beta the augmented cost, which begins at C; C from step to step; filters keep their
     norm and connections."""
     layer = layer_for(backend, dtype=dtype, lam=4.0, p=p, betas=[2, 8, 32],
@@ -265,7 +265,7 @@ def test_what_falls_while_it_learns(backend, p, dtype):
     costs = [total_cost(np.moveaxis(y, 0, -1), np.zeros((*OUT, 6)), before, 4.0, p).mean(),
              *(s.cost for s in steps)]
     assert all(after <= rounding * cost for cost, after in itertools.pairwise(costs))
-    assert costs[-1] < 0.75 * costs[9]                      # by more than a little
+    assert costs[-1] < 0.75 * costs[9]                      # by more than rounding errors
     for z, x in zip(steps, steps[1:]):
         if z.what == "z":
             assert x.augmented <= rounding * z.augmented <= rounding ** 2 * z.cost
@@ -274,7 +274,7 @@ def test_what_falls_while_it_learns(backend, p, dtype):
     assert (after[0, 1] == 0).all() and not np.allclose(before, after)
 
 
-def test_a_step_that_is_too_long_is_not_made(backend):
+def test_a_step_that_is_too_long_is_refused(backend):
     layer = layer_for(backend, lam=4.0)
     y, x = backend.asarray(normal((*SHAPE, 3))), backend.asarray(normal((*OUT, 3), seed=1))
     for _ in range(3):
@@ -286,7 +286,7 @@ def test_a_step_that_is_too_long_is_not_made(backend):
     assert backend.to_numpy(length)[0] == 0.5 and backend.to_numpy(layer.cost(y, x)).sum() < cost
 
 
-def test_filter_steps_have_the_length_that_lowers_most(backend):
+def test_filter_steps_have_the_best_length(backend):
     layer = layer_for(backend, lam=4.0)
     y = backend.asarray(2 * normal((*SHAPE, 6)))
     x = layer.infer(y)
@@ -300,7 +300,7 @@ def test_filter_steps_have_the_length_that_lowers_most(backend):
     assert min(costs, key=costs.get) == 1
 
 
-def test_pictures_that_sparse_maps_painted_are_explained(backend):
+def test_images_of_sparse_maps_are_coded_well(backend):
     """Learned filters code the images about as cheaply as the filters that generated them."""
     truth = layer_for(backend, (1, 10, 10), maps=2, kernel=3, lam=30.0,
                       betas=[4, 8, 16, 32, 64, 128])
@@ -315,7 +315,7 @@ def test_pictures_that_sparse_maps_painted_are_explained(backend):
     assert steps[-1].cost < 1.15 * cheap < 0.8 * dear
 
 
-def test_pictures_of_nothing(backend):
+def test_images_of_zeros(backend):
     """No division by zero: feature maps are zero, filters are unchanged."""
     layer = layer_for(backend)
     before = filters_of(layer)
@@ -344,7 +344,7 @@ def test_in_a_network(tmp_path):
             | {"kernel_size": list(KERNEL)})
 
 
-def test_a_gradient_is_made_only_where_it_is_read(backend):
+def test_the_input_gradient_is_computed_only_if_it_is_needed(backend):
     layer = layer_for(backend)
     layer.needs_dx = False
     layer.forward(backend.asarray(normal((*SHAPE, 1))), mode=TRAIN)

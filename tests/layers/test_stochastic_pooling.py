@@ -1,4 +1,4 @@
-"""Stochastic pooling: what is drawn, how often, and where the gradient goes."""
+"""Stochastic pooling: which element is drawn, how often, and where the gradient goes."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def uniforms(count, seed, layer, step, use):
 
 @few
 @given(pools(dilated=True), st.booleans(), dtypes, st.integers(0, 9))
-def test_what_is_drawn(backend, drawn, ceil, dtype, step):
+def test_the_element_that_is_drawn(backend, drawn, ceil, dtype, step):
     """In a loop over windows: training takes the first element at which the running sum of max(x,
     0) exceeds u times the sum."""
     kernel, stride, padding, dilation, shape = drawn
@@ -63,8 +63,8 @@ def test_what_is_drawn(backend, drawn, ceil, dtype, step):
 
 
 def test_how_often_an_element_is_drawn(backend):
-    """20 000 windows of 1, 2, 3, -5 and 4: a tenth, two, three tenths, never, four tenths; their
-    mean is the prediction."""
+    """20,000 windows of 1, 2, 3, -5 and 4: they are drawn with probability 0.1, 0.2, 0.3, 0 and
+    0.4. The prediction is the mean."""
     layer = xn.StochasticPool2d((1, 5)).initialize((1, 1, 5), backend=backend)
     x = np.repeat(np.array([1, 2, 3, -5, 4], np.float32).reshape(1, 1, 5, 1), 20_000, axis=3)
     values, counts = np.unique(forward(layer, x, TRAIN), return_counts=True)
@@ -90,7 +90,7 @@ def test_a_nan_is_not_hidden(backend):
         np.testing.assert_array_equal(np.isnan(forward(layer, x, mode))[0, 0], lost)
 
 
-def test_each_step_draws_anew_and_predictions_do_not_draw():
+def test_each_step_draws_other_elements_and_predictions_do_not_draw():
     net = xn.Sequential([xn.StochasticPool2d(2)], input_shape=(2, 6, 6), backend="numpy", seed=1)
     x = np.abs(normal((5, 2, 6, 6), "float32"))
     first, second = (net(x, mode="sample") for _ in range(2))

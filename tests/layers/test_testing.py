@@ -1,4 +1,4 @@
-"""check_gradients itself: it has to find a wrong gradient, and give the error of a right one."""
+"""check_gradients: it finds a wrong gradient, and returns the error of a right one."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from xpnet.testing import check_gradients
 
 
 class Cube(Layer):
-    """Y = w X^3 + b with one weight and one bias per feature; dX = 3 w X^2 dY. It can make mistakes
-    on request."""
+    """Y = w X^3 + b with one weight and one bias per feature; dX = 3 w X^2 dY. `wrong` names a
+    mistake that it makes."""
 
     def __init__(self, wrong: str = "nothing") -> None:
         super().__init__()

@@ -32,8 +32,8 @@ def test_its_product_with_an_image_is_the_convolution(options, dtype):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_its_columns_are_answers_to_single_pixels(options):
-    """Without the code of the convolution: the output for each unit vector, in loops."""
+def test_its_columns_are_the_outputs_for_single_pixels(options):
+    """The output for each unit vector, computed in loops."""
     W, T = normal(3, 2), F.toeplitz(normal(3, 2), (4, 5), **options)
     for column, pixel in enumerate(np.eye(20)):
         y = conv2d(pixel.reshape(1, 4, 5, 1), W[None, None], np.zeros(1), **of_window(options))
@@ -54,7 +54,7 @@ def test_flipped_it_is_the_true_convolution(options, plain_backend):
 
 
 def test_flipped_and_with_every_overlap_it_is_a_product_of_polynomials():
-    """In one dimension, the coefficients of (1 + 2 t + 3 t^2)(4 + 5 t)."""
+    """In one dimension, these are the coefficients of (1 + 2 t + 3 t^2)(4 + 5 t)."""
     T = F.toeplitz(np.array([[4.0, 5.0]]), (1, 3), padding="full", flip=True)
     np.testing.assert_array_equal(T @ [1, 2, 3], [4, 13, 22, 15])
     np.testing.assert_array_equal(T @ [1, 2, 3], np.convolve([1, 2, 3], [4, 5]))

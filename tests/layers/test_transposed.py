@@ -87,9 +87,9 @@ def test_it_is_the_input_gradient_of_a_convolution(backend):
 
 @pytest.mark.parametrize("kernel, stride, padding, dilation",
                          [(3, 2, 1, 1), (4, 3, 0, 2), (2, 3, "full", 1), (5, 1, "half", 1)])
-def test_sizes_come_back(kernel, stride, padding, dilation):
-    """For every size that a convolution maps to H there is an output_padding that leads back to it.
-    """
+def test_every_input_size_can_be_restored(kernel, stride, padding, dilation):
+    """For every size that a convolution maps to H, there is an output_padding that gives this
+    size."""
     window = Window.make(kernel, stride, padding, dilation)
     for size in range(kernel * dilation + stride, 20):
         height, width = window.output_size(size, size)
@@ -118,8 +118,8 @@ def test_the_variance_of_an_output_is_that_of_the_input():
 @pytest.mark.parametrize("kernel, stride, sees",
                          [(3, 2, 2), (4, 2, 2), (2, 2, 1), (5, 2, 3), (3, 1, 3)])
 def test_receptive_field(kernel, stride, sees):
-    """The largest number of rows that an output element depends on, found by changing one input row
-    after the other."""
+    """The largest number of rows that an output element depends on, found by changing the input
+    rows one by one."""
     net = xn.Sequential([xn.ConvTranspose2d(1, kernel, stride=stride), xn.Conv2d(1, 3)],
                         input_shape=(1, 8, 8), backend="numpy",
                         dtype="float64")

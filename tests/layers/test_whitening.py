@@ -49,7 +49,8 @@ def test_zca_is_the_symmetric_one(backend):
 
 
 def test_pca_takes_the_directions_in_order(backend):
-    """Along the axes the result is known: the axis with the largest variance comes first."""
+    """For uncorrelated features the result is known: the axis with the largest variance comes
+    first."""
     rng = np.random.default_rng(1)
     x = np.linalg.qr(rng.standard_normal((50, 4)) - 0.5)[0]
     x -= x.mean(axis=0)
@@ -74,7 +75,7 @@ def test_data_of_more_than_one_block(backend, monkeypatch):
     assert_close(backend.to_numpy(parts.W.data), backend.to_numpy(whole.W.data))
 
 
-def test_integers_are_data_too(backend):
+def test_integers_are_accepted(backend):
     x = np.random.default_rng(0).integers(0, 256, (30, 1, 2, 2), np.uint8)
     _, y = fitted(backend, x, eps=0)
     np.testing.assert_allclose(np.cov(y.reshape(4, 30)), np.eye(4), atol=1e-9)

@@ -1,4 +1,5 @@
-"""Logits that are infinite or NaN: a masked class costs nothing, an ignored sample is left out."""
+"""Infinite and NaN logits: a masked class does not contribute, and an ignored sample is left
+out."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ CLASSES = {
 
 @both_types
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_masked_class_costs_nothing(backend: Backend, name: str, dtype: str):
+def test_a_masked_class_does_not_contribute(backend: Backend, name: str, dtype: str):
     loss, target = CLASSES[name]
     value, dz = of(loss, backend, MASKED, target, dtype)
     n = 1 if name == "sum" else 2
@@ -57,7 +58,7 @@ def test_a_masked_class_costs_nothing(backend: Backend, name: str, dtype: str):
 
 
 @both_types
-def test_a_masked_class_of_maps(backend: Backend, dtype: str):
+def test_a_masked_class_in_feature_maps(backend: Backend, dtype: str):
     """Masked, ignored and known positions in one feature map."""
     z = np.array([[[[1.0, 3.0, NAN]], [[2.0, 3.0, INF]], [[-INF, -INF, 0.0]]]])     # (1, 3, 1, 3)
     value, dz = of(xn.CrossEntropy(ignore_index=255), backend, z, [[[0, 1, 255]]], dtype)
@@ -82,7 +83,7 @@ def test_the_logits_of_an_ignored_sample_do_not_matter(
 
 @both_types
 @pytest.mark.parametrize("target", [[0, 1, -1], [[1.0, 0, 0], [0, 1, 0], [0, 0, 0]]])
-def test_each_loss_by_itself(backend: Backend, target: list[object], dtype: str):
+def test_without_a_reduction(backend: Backend, target: list[object], dtype: str):
     """reduction="none": two samples with a masked class, and one that is ignored."""
     loss = xn.CrossEntropy(ignore_index=-1, reduction="none")
     z = np.array([*MASKED, [NAN, INF, -INF]], dtype).T
@@ -103,8 +104,9 @@ def test_a_sample_of_weight_zero_does_not_count(backend: Backend, dtype: str):
 
 
 @both_types
-def test_what_has_to_be_infinite_or_nan_is(backend: Backend, dtype: str):
-    """A masked class that is right, or that smoothing gives a probability; a NaN that counts."""
+def test_losses_that_must_be_infinite_or_nan(backend: Backend, dtype: str):
+    """A masked class that is the target, or to which smoothing gives a probability, and a NaN that
+    counts."""
     value, dz = of(xn.CrossEntropy(), backend, MASKED, [2, 0], dtype)
     assert value == INF
     np.testing.assert_allclose(dz[0], np.array([SHARE, 1 - SHARE, -1]) / 2, rtol=1e-5)
@@ -118,7 +120,7 @@ def test_what_has_to_be_infinite_or_nan_is(backend: Backend, dtype: str):
 
 
 @both_types
-def test_the_loss_of_large_logits_has_its_digits(backend: Backend, dtype: str):
+def test_the_loss_of_large_logits_is_accurate(backend: Backend, dtype: str):
     """log 2 next to logits of 1e4, whose rounding in float32 is 1e-3."""
     for target in ([0], [[1.0, 0.0]]):
         value, _ = of(xn.CrossEntropy(), backend, [[1e4, 1e4]], target, dtype)
@@ -133,7 +135,7 @@ def test_bounded_cross_entropy(backend: Backend, dtype: str):
 
 
 @both_types
-def test_an_ignored_sample_behind_log_softmax(backend: Backend, dtype: str):
+def test_an_ignored_sample_after_log_softmax(backend: Backend, dtype: str):
     """LogSoftmax passes a gradient of 0 for the sample, too."""
     layer = xn.LogSoftmax().initialize((3,), backend=backend, dtype=dtype)
     z = np.array([[1.0, NAN], [2.0, 0.0], [-INF, NAN]], dtype)
@@ -148,7 +150,7 @@ def test_an_ignored_sample_behind_log_softmax(backend: Backend, dtype: str):
 
 # --- yes or no ------------------------------------------------------------------------------------
 
-# Losses, and what they and their slopes are for a logit of 0 and a target of 1.
+# Losses, with their value and derivative for a logit of 0 and a target of 1.
 SURE = {
     "binary": (xn.BinaryCrossEntropy(reduction="sum"), math.log(2), -0.5),
     "many": (xn.MultiLabelCrossEntropy(reduction="sum"), math.log(2), -0.5),
@@ -196,7 +198,7 @@ def test_divergence_and_counts(backend: Backend, dtype: str):
 # --- a sigmoid that is sure -----------------------------------------------------------------------
 
 def sure(backend: Backend, *layers: xn.Layer) -> xn.Sequential:
-    """A network of these layers for one number, whose weight is 1."""
+    """A network of these layers for one number, with weight 1."""
     net = xn.Sequential(layers, input_shape=(1,), backend=backend)
     net.layers[0].W.data[...] = 1
     return net
@@ -230,7 +232,7 @@ def test_small_probabilities_of_a_fused_sigmoid_learn(cpu: str, z: float):
     assert value == pytest.approx(-z, rel=1e-6) and gradient == pytest.approx(-1, rel=1e-6)
 
 
-def test_what_evaluate_gives_behind_a_sigmoid():
+def test_the_loss_of_evaluate_after_a_sigmoid():
     net = sure(on_cpu("numpy"), xn.Linear(1), xn.Sigmoid())
     figures = net.evaluate([[20.0]], [[0.0]], loss=xn.BinaryCrossEntropy(from_logits=False),
                            metrics={"mean": lambda y, t: y.mean()})

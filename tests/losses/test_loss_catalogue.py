@@ -123,7 +123,7 @@ def of(loss: Loss, y: Any, target: Any, backend: Any = None, dtype: Any = np.flo
     return float(value), np.moveaxis(backend.to_numpy(dy), -1, 0).tolist()
 
 
-def test_kinks_are_pytorchs():
+def test_gradients_at_kinks_are_those_of_pytorch():
     assert of(xn.MeanAbsoluteError(), [[0.0, 1.0]], [[0.0, 0.0]]) == (0.5, [[0.0, 0.5]])
     assert of(xn.Huber(2.0), [[2.0, -2.0]], [[0.0, 0.0]]) == (2.0, [[1.0, -1.0]])
     assert of(xn.Hinge(), [[1.0, -1.0]], [[1, -1]]) == (0.0, [[0.0, 0.0]])  # on the margin
@@ -153,7 +153,7 @@ def test_large_arguments(dtype, backend):
     assert of(xn.SmoothL1(), [[-far]], [[0.0]], backend, dtype) == (far, [[-1.0]])
 
 
-def test_log_cosh_of_small_errors_keeps_its_digits():
+def test_log_cosh_of_small_errors_is_accurate():
     for error in (1e-9, 1e-4, 0.999999, 1.000001):
         exact = math.log1p(2 * math.sinh(error / 2) ** 2)
         assert of(xn.LogCosh(), [[error]], [[0.0]])[0] == pytest.approx(exact, rel=1e-14, abs=0)
@@ -195,14 +195,14 @@ def test_likelihood_of_impossible_classes(backend):
     (xn.Dice(ignore_index=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
     (xn.Jaccard(ignore_index=7), [[[[0.2]], [[0.8]]]], [[[7]]]),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Loss) else "")
-def test_nothing_is_known(loss, y, target, backend):
+def test_all_samples_are_ignored(loss, y, target, backend):
     value, dy = of(loss, y, target, backend)
     assert value == 0 and not np.any(dy)
 
 
-def test_shares_that_do_not_sum_to_one_weigh_their_sample(backend):
-    """Class probabilities times two double the sample's part of the loss; probabilities of 0 leave
-    it out."""
+def test_targets_that_do_not_sum_to_one_weight_their_sample(backend):
+    """Class probabilities times two double the sample's part of the loss; probabilities of 0 remove
+    it."""
     z, shares = Y["numbers"], Y["shares"]
     once, twice = (of(xn.CrossEntropy(), z, factor * shares, backend) for factor in (1, 2))
     assert twice[0] == pytest.approx(2 * once[0]) and np.allclose(twice[1], 2 * np.array(once[1]))
@@ -214,7 +214,7 @@ def test_shares_that_do_not_sum_to_one_weigh_their_sample(backend):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_class_of_weight_0_teaches_nothing(backend, dtype):
+def test_a_class_of_weight_0_is_not_learned(backend, dtype):
     """Batches with only that class leave the network unchanged and finite."""
     net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend=backend, dtype=dtype)
     x, before = np.ones((6, 4)), backend.to_numpy(net.parameters).copy()
@@ -225,7 +225,7 @@ def test_a_class_of_weight_0_teaches_nothing(backend, dtype):
     assert np.array_equal(backend.to_numpy(net.parameters), before)
 
 
-def test_a_class_that_is_nowhere_and_found_nowhere():
+def test_a_class_that_is_neither_in_the_targets_nor_predicted():
     y = [[[[0.0, 0.0]], [[1.0, 1.0]]]]
     for loss in (xn.Dice(), xn.Jaccard()):
         assert of(loss, y, [[[1, 1]]])[0] == 0
@@ -249,7 +249,7 @@ def test_cross_entropy_is_log_softmax_and_its_likelihood():
 
 
 def test_penalties_far_above_the_bound_are_left_alone():
-    """LeCun et al. 1998, section II.C: without a bound they would be pushed up forever."""
+    """LeCun et al. 1998, section II.C: without a bound, penalties would grow forever."""
     rivals = [[0.0, -50.0, -900.0]]
     assert of(xn.BoundedCrossEntropy(10.0), rivals,
               [0])[1][0][1:] == pytest.approx([0.0, 0.0], abs=1e-20)

@@ -1,5 +1,5 @@
 """Training with losses: over feature maps, with weights and unknown labels, on every backend and
-captured on a pretended GPU."""
+captured on an emulated GPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def by_hand(z: np.ndarray, labels: np.ndarray, ignore: int | None = None) -> dic
 @pytest.mark.parametrize("loss", [xn.CrossEntropy(), xn.CrossEntropy(weight=[1, 2, 1]),
                                   xn.WestonWatkinsHinge()],
                          ids=["plain", "weights", "hinge"])
-def test_labels_at_every_place_are_learned(loss: xn.Loss, plain_backend):
+def test_labels_at_every_position_are_learned(loss: xn.Loss, plain_backend):
     x, labels = bright()
     net = of_maps(plain_backend)
     history = net.fit(x, labels, loss=loss, optimizer=xn.Adam(0.05), epochs=30, batch_size=7,
@@ -46,8 +46,8 @@ def test_labels_at_every_place_are_learned(loss: xn.Loss, plain_backend):
     assert history["accuracy"][0] < 0.8 and history["val_accuracy"][-1] > 0.9
 
 
-def test_figures_of_maps(plain_backend):
-    """Every position counts, whatever the batches; unknown ones are neither hits nor misses."""
+def test_metrics_of_maps(plain_backend):
+    """Every position counts, whatever the batch size; unknown ones are neither hits nor misses."""
     x, labels = bright()
     net = of_maps(plain_backend)
     logits = net.predict(x)
@@ -59,7 +59,7 @@ def test_figures_of_maps(plain_backend):
     holes = np.where(x[:, 0] < 0.5, labels, 255)
     given = net.evaluate(x, holes, loss=xn.CrossEntropy(ignore_index=255))
     assert given == pytest.approx(by_hand(logits, holes, 255))
-    by_class = np.where(labels == 2, 0, labels)  # one of the classes may be ignore_index, too
+    by_class = np.where(labels == 2, 0, labels)  # ignore_index may also be one of the classes
     assert (net.evaluate(x, by_class, loss=xn.CrossEntropy(ignore_index=0))
             == pytest.approx(by_hand(logits, by_class, 0)))
     nothing = net.evaluate(x, np.full_like(labels, 255), loss=xn.CrossEntropy(ignore_index=255))
@@ -146,8 +146,9 @@ def test_captured_steps_are_the_same(make: Any, loss: xn.Loss, target: np.ndarra
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_on_a_pretended_gpu(name: str, folder: Path):
-    """Missing functions of CuPy, waiting for the GPU, and dtypes other than y's are found here."""
+def test_on_an_emulated_gpu(name: str, folder: Path):
+    """This finds functions that CuPy does not have, waiting for the GPU, and dtypes other than that
+    of y."""
     case = CASES[name]
     y = np.moveaxis(Y[case.y], 0, -1).astype(np.float32)
     t = np.moveaxis(case.loss.targets(TARGET[case.target], y.shape[:-1], np.dtype(np.float32)), 0,

@@ -90,13 +90,13 @@ def test_stable_for_huge_logits(dtype, backend):
     z = np.array([[1000.0, -1000.0, 1000.0, 0.0], [-1000.0, 1000.0, 1000.0, 0.0]], dtype)
     labels = np.array([0, 0, 1, 1])
     loss, dz = xn.CrossEntropy()(backend, backend.asarray(z), backend.asarray(labels))
-    # right and certain: 0; wrong and certain: 2000; two equal logits: log 2, twice
+    # certain and right: 0; certain and wrong: 2000; two equal logits: log 2, twice
     assert float(loss) == pytest.approx((0 + 2000 + 2 * math.log(2)) / 4, rel=SMALL[dtype])
     expected = np.array([[0, -1, 0.5, 0.5], [0, 1, -0.5, -0.5]]) / 4              # softmax - t
     np.testing.assert_allclose(backend.to_numpy(dz), expected, rtol=SMALL[dtype])
 
 
-def test_half_squared_error_of_one_unit_is_the_textbooks():
+def test_half_squared_error_of_one_unit_is_that_of_the_textbooks():
     loss, dy = xn.HalfSquaredError()(xn.Backend(), np.array([[3.0]]), np.array([[1.0]]))
     assert loss == 2 and dy.tolist() == [[2.0]]
 
@@ -111,7 +111,7 @@ def test_labels_of_any_real_type(labels):
     assert target.dtype.kind == "i" and target.tolist() == [0, 2, 1]
 
 
-def test_true_and_false_are_the_labels_of_two_classes():
+def test_booleans_are_labels_of_two_classes():
     assert xn.CrossEntropy().targets([True, False], (2,), np.dtype(np.float32)).tolist() == [1, 0]
 
 
@@ -121,7 +121,7 @@ def test_one_hot_of_any_real_type(dtype):
     assert target.dtype == np.float32 and target.tolist() == np.eye(3).tolist()
 
 
-def test_a_single_output_takes_plain_numbers():
+def test_targets_of_a_single_output_are_numbers():
     for loss in (xn.MeanSquaredError(), xn.HalfSquaredError()):
         assert loss.targets([1, 2, 3], (1,), np.dtype(np.float32)).tolist() == [[1], [2], [3]]
         assert loss.targets([[1], [2], [3]], (1,), np.dtype(np.float32)).tolist() == [[1], [2], [3]]
@@ -157,7 +157,7 @@ SHARES = "CrossEntropy: expected class probabilities, 0 or larger. Received: -0.
     ([[1, 0, 0], [0, 1]], ValueError,
      "CrossEntropy: targets: expected an array of numbers. Received: list"),
 ])
-def test_cross_entropy_refuses(target, error, message):
+def test_refusals_of_cross_entropy(target, error, message):
     with pytest.raises(error, match=message):
         xn.CrossEntropy().targets(target, (3,), np.dtype(np.float32))
 
@@ -171,7 +171,7 @@ def test_cross_entropy_refuses(target, error, message):
     ([[1j, 0]], TypeError, "expected real numbers"),
 ])
 @pytest.mark.parametrize("loss", [xn.MeanSquaredError, xn.HalfSquaredError])
-def test_squared_errors_refuse(loss, target, error, message):
+def test_refusals_of_squared_errors(loss, target, error, message):
     with pytest.raises(error, match=f"{loss.__name__}: .*{message}"):
         loss().targets(target, (2,), np.dtype(np.float32))
 
@@ -195,7 +195,7 @@ def test_losses_by_name():
             get_loss(wrong)
 
 
-def test_a_loss_without_a_formula_says_so():
+def test_a_loss_without_a_formula_raises():
     with pytest.raises(NotImplementedError,
                        match=r"Loss: expected a method terms\(backend, y, target\), or __call__"):
         xn.Loss()(xn.Backend(), np.zeros((1, 1)), np.zeros((1, 1)))
@@ -219,7 +219,7 @@ def test_a_last_softmax_is_fused_with_the_loss():
         (np.log(fused.predict(x)) - plain.predict(x))[:, :1].repeat(3, axis=1))
 
 
-def test_logits_of_a_softmax_that_stands_alone():
+def test_logits_of_a_separate_softmax_layer():
     net = xn.Sequential([xn.Softmax()], input_shape=(2,), backend="numpy", dtype="float64")
     result = net.evaluate([[0.0, 0.0], [1.0, 1.0]], [0, 1], loss="cross_entropy")
     assert result["loss"] == pytest.approx(math.log(2)) and result["accuracy"] == 0.5

@@ -1,5 +1,5 @@
-"""Every loss on a pretended GPU against base.py, with and without a reduction and sample weights.
-"""
+"""Every loss on an emulated GPU against base.py, with and without a reduction and sample
+weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xpnet.backends import Backend
 WEIGHTS = np.array([1.0, 0.0, 2.5, 0.5, 3.0, 0.25], np.float32)
 
 
-def test_losses_on_a_pretended_gpu(folder: Path):
+def test_losses_on_an_emulated_gpu(folder: Path):
     base = Backend()
     with pretended(folder) as (gpu, _), gpu.scope():
         for name, case in CASES.items():

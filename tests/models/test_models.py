@@ -56,7 +56,7 @@ def test_lecun1989():
 
 
 def test_lenet5_has_the_papers_counts():
-    """LeCun et al. 1998, section II.B, layer by layer; its connections are multiply-adds plus
+    """LeCun et al. 1998, section II.B, layer by layer. Its connections are multiply-adds plus
     biases."""
     net = models.lenet5(backend="numpy")
     assert counts(net) == {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
@@ -70,7 +70,7 @@ def test_lenet5_has_the_papers_counts():
             fields["C5"]) == ((5, 5), (6, 6), (14, 14), (32, 32))
 
 
-def test_lenet5_pads_mnists_pictures_to_its_own_size():
+def test_lenet5_pads_mnists_images_to_its_input_size():
     small, large = models.lenet5((1, 28, 28), backend="numpy"), models.lenet5(backend="numpy")
     assert shapes(small) == shapes(large) and np.array_equal(small.parameters, large.parameters)
     x = pictures(3, (1, 28, 28))[0]
@@ -79,8 +79,8 @@ def test_lenet5_pads_mnists_pictures_to_its_own_size():
 
 
 def test_lenet5s_connection_table_is_the_papers():
-    """Table I: three, four and six maps; ten maps of C3 read each map of S2, and no two of C3 read
-    the same ones."""
+    """Table I: three, four or six maps. Ten maps of C3 read each map of S2, and no two maps of C3
+    read the same ones."""
     assert [len(row) for row in C3_TABLE] == [3] * 6 + [4] * 9 + [6]
     assert [sum(channel in row for row in C3_TABLE) for channel in range(6)] == [10] * 6
     assert len({frozenset(row) for row in C3_TABLE}) == 16
@@ -216,6 +216,6 @@ def test_other_classes(name):
     ("bilici", (28, 28), "Conv2d 'conv1': expected"),
     ("resnet18", (32,), "Conv2d 'conv1': expected"),
 ])
-def test_pictures_that_do_not_fit(name, shape, message):
+def test_images_that_do_not_fit(name, shape, message):
     with pytest.raises(ValueError, match=message):
         MODELS[name](shape, backend="numpy")

@@ -29,7 +29,8 @@ def steps(network: xn.Network, optimizer: xn.Optimizer, count: int = 3) -> None:
 
 @every_optimizer
 @pytest.mark.parametrize("scales", [(0.1, 1.0, 1.0), (1.0, 0.5, 2.0), (0.25, 0.25, 1.0)])
-def test_a_layer_moves_as_with_another_learning_rate(name: str, scales: tuple[float, float, float]):
+def test_a_layer_is_updated_as_with_another_learning_rate(
+        name: str, scales: tuple[float, float, float]):
     scaled = net()
     for layer, scale in zip(scaled.layers, scales, strict=True):
         layer.lr_scale = scale
@@ -43,7 +44,7 @@ def test_a_layer_moves_as_with_another_learning_rate(name: str, scales: tuple[fl
                                        rtol=1e-12)
 
 
-def test_it_may_change_in_a_training():
+def test_it_may_change_during_training():
     network, optimizer = net(), xn.SGD(1.0)
     updater = optimizer.updater(network.buffers)
     assert len(updater.parts()) == 1
@@ -51,20 +52,20 @@ def test_it_may_change_in_a_training():
     network.grads[...] = 1.0
     before = network.parameters.copy()
     updater.step()
-    assert len(updater.parts()) == 5  # W of a, of b, of c with the b of a behind it, b of b, b of c
+    assert len(updater.parts()) == 5  # W of a, W of b, W of c and b of a together, b of b, b of c
     moved = {name: bool((p.data != q).any()) for (name, p), q in
              zip(network.arrays.items(), _views(network, before), strict=True)}
     assert moved == {"a.W": True, "a.b": True, "b.W": False, "b.b": False, "c.W": True, "c.b": True}
 
 
 def _views(network: xn.Network, flat: np.ndarray) -> list[np.ndarray]:
-    """The arrays of the network as they were in `flat`."""
+    """The arrays of the network, with the values of `flat`."""
     other = net()
     other.parameters[...] = flat
     return [p.data for p in other.arrays.values()]
 
 
-def test_files_keep_it(tmp_path):
+def test_it_is_saved(tmp_path):
     network = net()
     network.layers[1].lr_scale = 0.5
     network.save(tmp_path / "file")
@@ -72,7 +73,7 @@ def test_files_keep_it(tmp_path):
             == [1.0, 0.5, 1.0])
 
 
-def test_children_have_it_too():
+def test_it_applies_to_children():
     network = xn.Sequential([xn.SeparableConv2d(3, 2)], input_shape=(2, 4, 4), backend="numpy")
     layer = network.layers[0]
     layer.lr_scale, layer.trainable = 0.5, False
@@ -80,7 +81,7 @@ def test_children_have_it_too():
 
 
 @pytest.mark.parametrize("value", [-1, np.nan, "0.1", None, True, np.inf])
-def test_what_is_no_factor(value: Any):
+def test_factors_that_are_refused(value: Any):
     layer = xn.Linear(2)
     with pytest.raises(
             ValueError,

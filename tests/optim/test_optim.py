@@ -29,7 +29,7 @@ def sgd(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: f
 def adam(w: list[float], gradients: list[list[float]], decayed: list[bool], lr: float = 1e-3,
          betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
          decoupled: bool = False) -> list[float]:
-    """Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2, where decoupled."""
+    """Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2, if decoupled."""
     m, v = [0.0] * len(w), [0.0] * len(w)
     for t, gradient in enumerate(gradients, start=1):
         for i, g in enumerate(gradient):
@@ -229,7 +229,7 @@ def test_against_the_rule_element_by_element(case, dtype, backend):
 
 
 def one_step(optimizer, gradients, dtype="float64", steps=1):
-    """How far weights that began at 0 have come with these gradients, the same in each step."""
+    """The weights that start at 0, after steps with the same gradients."""
     layer = xn.Linear(1, bias=False).initialize((len(gradients),), dtype=dtype)
     layer.W.data[...] = 0
     for _ in range(steps):
@@ -283,15 +283,15 @@ def test_a_nan_is_not_hidden(backend):
                 type(optimizer).__name__)
 
 
-def test_one_nadam_serves_several_trainings():
-    """It remembers a product of momenta, and makes it anew for whoever asks for an earlier step."""
+def test_one_nadam_may_be_used_in_several_trainings():
+    """It keeps a product of momenta, and computes it again for an earlier step."""
     one, other = xn.NAdam(), xn.NAdam()
     expected = [other.hyper(step, 1.0) for step in (1, 2, 3, 4)]
     assert [one.hyper(step, 1.0) for step in (3, 1, 4, 2)] == [expected[k] for k in (2, 0, 3, 1)]
 
 
 def test_adams_first_step_is_the_learning_rate_whatever_the_gradient():
-    """m_hat / sqrt(v_hat) = g / |g| at t = 1: what the correction of the bias is for."""
+    """m_hat / sqrt(v_hat) = g / |g| at t = 1, because of the bias correction."""
     for scale in (1e-3, 1.0, 1e3):
         layer = xn.Linear(1, bias=False).initialize((2,), dtype="float64")
         before = layer.W.data.copy()
@@ -300,8 +300,8 @@ def test_adams_first_step_is_the_learning_rate_whatever_the_gradient():
         np.testing.assert_allclose(layer.W.data - before, [[-0.01, 0.01]], rtol=1e-4)
 
 
-def test_float32_keeps_the_small_complement_of_beta2(backend):
-    """1 - 0.9999 formed in float32 would be off by 2 in ten thousand."""
+def test_one_minus_beta2_is_accurate_in_float32(backend):
+    """Computed in float32, 1 - 0.9999 would have a relative error of 2e-4."""
     layer = xn.Linear(1, bias=False).initialize((1,), backend=backend, dtype="float32")
     layer.W.data[...] = 0
     layer.W.grad[...] = 1
@@ -310,7 +310,7 @@ def test_float32_keeps_the_small_complement_of_beta2(backend):
     assert float(layer.W.data[0, 0]) == pytest.approx(-1, rel=1e-5)
 
 
-def test_the_rate_of_one_step_replaces_the_optimizers():
+def test_the_learning_rate_of_one_step_replaces_that_of_the_optimizer():
     layer = xn.Linear(1, bias=False).initialize((1,), dtype="float64")
     layer.W.grad[...] = 1
     before = float(layer.W.data[0, 0])
@@ -318,7 +318,7 @@ def test_the_rate_of_one_step_replaces_the_optimizers():
     assert before - float(layer.W.data[0, 0]) == pytest.approx(0.25)
 
 
-def test_an_optimizer_object_serves_several_networks():
+def test_an_optimizer_may_be_used_for_several_networks():
     optimizer, x, y = xn.Adam(1e-2), *blobs()
     one, other, alone = small(), small(), small()
     for net in (one, other):
@@ -337,7 +337,7 @@ def test_an_optimizer_object_serves_several_networks():
                                        xn.NAdam(weight_decay=0.1), xn.Rprop()],
                          ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (0, 1, 2)])
-def test_frozen_layers_stay_as_they_are(optimizer, frozen):
+def test_frozen_layers_do_not_change(optimizer, frozen):
     net = xn.Sequential([xn.Linear(4, activation="tanh"), xn.Linear(5, activation="tanh"),
                          xn.Linear(3)], input_shape=(2,),
                         backend="numpy")
@@ -352,15 +352,15 @@ def test_frozen_layers_stay_as_they_are(optimizer, frozen):
 
 
 def test_frozen_layers_do_not_change_what_the_others_learn():
-    """The gradient still goes through them: the same numbers as with a rate of 0 for that layer
-    alone."""
+    """The gradient still goes through them: the results are those of a learning rate of 0 for this
+    layer."""
     x, y = blobs()
     thawed, frozen = small(dtype="float64"), small(dtype="float64")
     frozen.layers[0].trainable = False
     for net in (thawed, frozen):
         net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), batch_size=len(x), verbose=False)
     last = frozen.layers[-1].name
-    for p in ("W", "b"):        # after one step the last layer cannot know
+    for p in ("W", "b"):        # after one step the last layer is still the same
         np.testing.assert_array_equal(frozen.buffers.arrays[f"{last}.{p}"].data,
                                       thawed.buffers.arrays[f"{last}.{p}"].data)
 
@@ -410,7 +410,7 @@ def test_frozen_layers_do_not_change_what_the_others_learn():
     (lambda: xn.AdamW(weight_decay=None),
      "AdamW: expected weight_decay to be a number.*weight_decay=None"),
 ])
-def test_refuses(make, message):
+def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -422,7 +422,7 @@ def test_settings_are_python_floats():
                               optimizer.weight_decay)] == [float] * 5
 
 
-def test_an_optimizer_without_a_rule_says_so():
+def test_an_optimizer_without_a_rule_raises():
     layer = xn.Linear(1).initialize((1,))
     optimizer = xn.Optimizer()
     optimizer.lr = 0.1
@@ -433,6 +433,6 @@ def test_an_optimizer_without_a_rule_says_so():
         optimizer.apply(None, None, None, [], None, 0)
 
 
-def test_misspelt_settings_are_errors():
+def test_misspelt_settings_raise():
     with pytest.raises(TypeError, match="momentun"):
         xn.SGD(0.1, momentun=0.9)

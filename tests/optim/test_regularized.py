@@ -1,4 +1,4 @@
-"""Bounds on gradients, penalties and bounds on weights, around an optimizer: against loops over all
+"""Bounds on gradients, penalties and bounds on weights with `Regularized`, against loops over all
 elements."""
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from xpnet.optim.base import Updater
 
 
 def two_layers(backend="numpy", dtype="float64", frozen=()):
-    """Two linear layers with given weights, biases and gradients; everything else in the gradients
-    is 0."""
+    """Two linear layers with given weights, biases and gradients; all other gradients are 0."""
     net = xn.Sequential([xn.Linear(3, name="a"), xn.Linear(4, name="b")], input_shape=(2,),
                         backend=backend, dtype=dtype)
     rng = np.random.default_rng(0)
@@ -33,12 +32,14 @@ def arrays_of(net, which="data"):
 
 
 def after_a_step(net, **settings):
-    """What a step of rate 1 subtracts from the weights: the gradients that reach the optimizer."""
+    """What a step with learning rate 1 subtracts from the weights: the gradients that the optimizer
+    receives."""
     before, gradients = arrays_of(net), arrays_of(net, "grad")
     Updater(xn.Regularized(xn.SGD(1.0), **settings), net.buffers).step()
     after = arrays_of(net)
     for name, g in arrays_of(net, "grad").items():
-        np.testing.assert_array_equal(g, gradients[name])       # the network's own stay as they are
+        # the gradients of the network do not change
+        np.testing.assert_array_equal(g, gradients[name])
     return before, gradients, {name: before[name] - after[name] for name in after}
 
 
@@ -96,7 +97,7 @@ def test_l1_is_added_to_the_clipped_gradients_of_weights(dtype, backend):
                                    **NEAR[dtype])
 
 
-def test_l1_makes_weights_zero_that_are_of_little_use():
+def test_l1_makes_weights_of_little_use_zero():
     """min (w - a)^2 / 2 + l1 |w| is at sign(a) max(|a| - l1, 0), the soft threshold; a fit comes as
     near as a step is long."""
     a = np.array([2.0, -1.0, 0.3, -0.1, 0.0])
@@ -129,7 +130,7 @@ def test_the_norm_of_each_units_weights_is_bounded(frozen, dtype, backend):
 
 @pytest.mark.parametrize("layer", [xn.Conv2d, xn.LocallyConnected2d])
 def test_filters_are_units(layer, backend):
-    """Also where each place has filters of its own."""
+    """Also if each position has its own filters."""
     net = xn.Sequential([layer(4, 3), xn.Flatten()], input_shape=(2, 5, 5), backend=backend)
     W = net.layers[0].W
     W.data *= 10
@@ -142,7 +143,7 @@ def test_filters_are_units(layer, backend):
 
 
 def test_biases_and_scales_are_not_bounded(backend):
-    """Also those of several axes: max-norm is for what weight decay applies to."""
+    """Also those of several axes: max-norm applies to the same arrays as weight decay."""
     net = xn.Sequential([xn.LocallyConnected2d(4, 3), xn.LayerNorm(axis=0), xn.Flatten(),
                          xn.Linear(2)],
                         input_shape=(2, 5, 5), backend=backend)
@@ -158,8 +159,8 @@ def test_biases_and_scales_are_not_bounded(backend):
 
 
 def test_all_bounds_in_their_order(backend):
-    """Value, norm, l1, the optimizer's own step, max-norm; a Regularized of a Regularized does the
-    same in two goes."""
+    """Value, norm, l1, the step of the optimizer, max-norm. A Regularized of a Regularized does the
+    same."""
     results = []
     for make in (lambda: xn.Regularized(xn.SGD(0.5, weight_decay=0.1), clip_value=0.8,
                                         clip_norm=1.5, l1=0.2, max_norm=1.0),
@@ -182,7 +183,7 @@ def test_all_bounds_in_their_order(backend):
             np.testing.assert_allclose(result[name], w, rtol=1e-12)
 
 
-def test_regularized_is_the_optimizer_in_all_else():
+def test_all_other_attributes_are_those_of_the_optimizer():
     inner = xn.Adagrad(0.5, initial_accumulator_value=2.0)
     outer = xn.Regularized(inner, clip_norm=1.0)
     outer.lr = 0.25
@@ -199,7 +200,7 @@ def test_regularized_is_the_optimizer_in_all_else():
             == net.memory_report(4, xn.Adam()).optimizer > 0)
 
 
-def test_nothing_is_done_where_everything_is_frozen(backend):
+def test_if_everything_is_frozen_nothing_is_done(backend):
     net = two_layers(backend, frozen=(0, 1))
     before = arrays_of(net)
     Updater(xn.Regularized(xn.SGD(1.0), l1=0.1, clip_norm=1.0, max_norm=0.1), net.buffers).step()
@@ -214,12 +215,12 @@ def test_nothing_is_done_where_everything_is_frozen(backend):
      "Regularized: expected clip_value to be a number, 0 or larger. Received: clip_value='1'"),
     ({"max_norm": math.inf}, "Regularized: expected max_norm to be a number"),
 ])
-def test_regularized_refuses(settings, message):
+def test_refusals_of_regularized(settings, message):
     with pytest.raises(ValueError, match=message):
         xn.Regularized(xn.SGD(0.1), **settings)
 
 
-def test_regularized_is_around_an_optimizer():
+def test_regularized_needs_an_optimizer():
     with pytest.raises(ValueError, match=r"Regularized: expected an Optimizer, e.g. Adam\(1e-3\), "
                                          r"or one of .*Received: 0.1"):
         xn.Regularized(0.1)

@@ -20,9 +20,9 @@ def test_constant():
 def test_one_cycle_at_known_points():
     factor = xn.OneCycle(pct_start=0.4, div_factor=10, final_div_factor=100).factor
     assert factor(0.0) == pytest.approx(1 / 10)
-    assert factor(0.2) == pytest.approx((1 + 1 / 10) / 2)               # half way up a half cosine
+    assert factor(0.2) == pytest.approx((1 + 1 / 10) / 2)               # halfway up a half cosine
     assert factor(0.4) == pytest.approx(1)
-    assert factor(0.7) == pytest.approx((1 + 1 / 1000) / 2)             # half way down
+    assert factor(0.7) == pytest.approx((1 + 1 / 1000) / 2)             # halfway down
     assert factor(1.0) == pytest.approx(1 / 1000)
 
 
@@ -115,7 +115,7 @@ def test_decays_start_at_one_and_never_rise(t, gamma, every):
 
 
 def plateau(figures, monitor="loss", **settings):
-    """The factor after each epoch with these figures."""
+    """The factor after each epoch with these metrics."""
     schedule = xn.ReduceOnPlateau(monitor=monitor, **settings).start()
     factors = []
     for figure in figures:
@@ -128,7 +128,7 @@ def test_a_plateau_is_more_than_patience_epochs_without_a_better_one():
     assert plateau([5, 4, 4, 4, 4, 3], patience=2, gamma=0.5) == [1, 1, 1, 1, 0.5, 0.5]
     assert plateau([5, 6, 6, 6, 6, 4, 4], patience=0,
                    gamma=0.5) == [1, 0.5, 0.25, 0.125, 0.0625, 0.0625, 0.03125]
-    # a better epoch resets the count
+    # a better epoch resets the counter
     assert plateau([5, 6, 7, 4, 5, 5, 5], patience=2, gamma=0.5) == [1, 1, 1, 1, 1, 1, 0.5]
     assert (plateau([1] * 5, patience=0, gamma=0.1, min_factor=0.05)
             == pytest.approx([1, 0.1, 0.05, 0.05, 0.05]))
@@ -142,7 +142,7 @@ def test_an_accuracy_should_rise():
 def test_better_by_less_than_the_threshold_is_not_better():
     assert plateau([1.0, 0.95], patience=0, gamma=0.5, threshold=0.1) == [1, 0.5]
     assert plateau([1.0, 0.85], patience=0, gamma=0.5, threshold=0.1) == [1, 1]
-    # relative to the figure
+    # relative to the metric
     assert plateau([-1.0, -1.05], patience=0, gamma=0.5, threshold=0.1) == [1, 0.5]
     assert plateau([-1.0, -1.15], patience=0, gamma=0.5, threshold=0.1) == [1, 1]
 
@@ -154,7 +154,7 @@ def test_a_nan_is_never_the_best():
 @pytest.mark.parametrize("wrap",
                          [lambda s: s, lambda s: xn.WarmUp(s, warmup=0.01, start_factor=1.0)],
                          ids=["alone", "warmed up"])
-def test_fit_follows_a_plateau_and_each_fit_starts_anew(wrap):
+def test_fit_follows_a_plateau_and_each_fit_starts_again(wrap):
     """With a learning rate of 0 no epoch is better than the first."""
     x, y = blobs(8)
     schedule = wrap(xn.ReduceOnPlateau(gamma=0.5, patience=0))
@@ -173,7 +173,7 @@ def test_fit_follows_a_plateau_and_each_fit_starts_anew(wrap):
         assert schedule.factor(0.5) == 1.0              # the object itself is unchanged
 
 
-def test_a_plateau_of_a_column_that_is_not_there():
+def test_a_plateau_of_a_missing_column():
     x, y = blobs(8)
     with pytest.raises(ValueError, match="ReduceOnPlateau: expected monitor to be one of epoch, "
                                          "loss, .*monitor='val_loss'"):
@@ -183,7 +183,7 @@ def test_a_plateau_of_a_column_that_is_not_there():
 
 @given(pct_start=st.floats(0.01, 0.99), div_factor=st.floats(1, 1e3),
        final_div_factor=st.floats(1, 1e6))
-def test_one_cycle_goes_up_then_down_without_a_jump(pct_start, div_factor, final_div_factor):
+def test_one_cycle_rises_and_falls_without_a_jump(pct_start, div_factor, final_div_factor):
     factor = xn.OneCycle(pct_start, div_factor, final_div_factor).factor
     up = [factor(pct_start * i / 20) for i in range(21)]
     down = [factor(pct_start + (1 - pct_start) * i / 20) for i in range(21)]
@@ -193,7 +193,7 @@ def test_one_cycle_goes_up_then_down_without_a_jump(pct_start, div_factor, final
 
 
 def test_fit_uses_the_whole_cycle():
-    """5 epochs of 4 batches: the learning rates of the last steps of each epoch; the very last is
+    """5 epochs of 4 batches: the learning rates of the last step of each epoch. The last one is
     that of t = 1."""
     x, y = blobs(120)
     history = small().fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=5,
@@ -276,16 +276,16 @@ def test_by_name():
     (xn.ReduceOnPlateau, {"min_factor": -1},
      "expected 0 <= min_factor <= 1. Received: min_factor=-1"),
 ])
-def test_refuses(make, settings, message):
+def test_refusals(make, settings, message):
     with pytest.raises(ValueError, match=f"{make.__name__}: {message}"):
         make(**settings)
 
 
-def test_warm_up_refuses_what_is_no_schedule():
+def test_warm_up_needs_a_schedule():
     with pytest.raises(ValueError, match="get_schedule: expected a Schedule or one of"):
         xn.WarmUp("warm")
 
 
-def test_a_schedule_without_a_formula_says_so():
+def test_a_schedule_without_a_formula_raises():
     with pytest.raises(NotImplementedError, match=r"Schedule: expected a method factor\(t\)"):
         xn.Schedule().factor(0.0)

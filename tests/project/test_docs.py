@@ -1,9 +1,9 @@
-"""The documentation is true: its Python runs, block after block, and prints what the page says it
-prints.
+"""The documentation is right: its Python code runs, block after block, and prints what the page
+shows.
 
 A fence ```python is run, in order with the others of its file, in an empty folder. A fence
-```output that follows is exactly what the block before it prints. Links lead to files and headings
-that exist.
+```output that follows contains exactly what the block before it prints. Links lead to files and
+headings that exist.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_pages(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
     for line, code, printed in blocks(page):
-        # Blank lines in front give errors the line that the code has on its page.
+        # With blank lines in front, errors name the line of the code on its page.
         exec(compile("\n" * (line - 1) + code, str(page), "exec", dont_inherit=True), namespace)
         out = capsys.readouterr().out
         assert printed is None or out == printed, f"{page.name}, line {line}"
@@ -63,7 +63,7 @@ def test_which_page_needs_numba():
     assert [page.name for page in PAGES if needs_numba(page)] == ["cpu.md"]
 
 
-def test_the_pages_that_must_be_there_have_code():
+def test_these_pages_exist_and_have_code():
     for name in ("networks.md", "training.md"):
         assert len(blocks(ROOT / "docs" / name)) > 5
     assert any(printed for _, _, printed in blocks(ROOT / "docs" / "networks.md"))
@@ -78,7 +78,7 @@ def headings(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_and_headings_that_are_there(page):
+def test_links_lead_to_files_and_headings_that_exist(page):
     text = page.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         if "://" in link:
@@ -89,7 +89,7 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
         assert not anchor or anchor in headings(file), f"{page.name}: {link}"
 
 
-def test_an_anchor_is_what_github_makes_of_a_heading():
+def test_anchors_are_those_of_github():
     assert "threads-and-the-same-bits" in headings(ROOT / "docs" / "cpu.md")
 
 

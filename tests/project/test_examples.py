@@ -1,4 +1,4 @@
-"""The examples run, in their quick mode, and what the README shows of them is what they are."""
+"""The examples run, in their quick mode, and the README shows them as they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(name: str, folder: Path, *arguments: str) -> str:
-    """What an example prints, run from an empty folder with the tree's xpnet."""
+    """The output of an example, run from an empty folder with the xpnet of this tree."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     done = subprocess.run([sys.executable, str(ROOT / "examples" / name), *arguments], cwd=folder,
                           env=environment, capture_output=True, text=True)

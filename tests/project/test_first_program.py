@@ -1,4 +1,5 @@
-"""What a new user does first: the README's first program after its first install line, and make."""
+"""The first steps of a new user: the README's first program after its first install line, and
+make."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-# Packages that are installed here, but that the install line does not bring, cannot be imported.
+# Packages that the install line does not install cannot be imported, even if they are installed
+# here.
 REFUSE = """
 import sys
 
@@ -31,7 +33,7 @@ sys.meta_path.insert(0, Refuse)
 
 
 def installed_by(extras: set[str]) -> set[str]:
-    """The packages that `pip install .[extras]` brings, with all that they need."""
+    """The packages that `pip install .[extras]` installs, with their dependencies."""
     found: set[str] = set()
     lines = [*PROJECT["dependencies"], *(line for extra in extras
                                          for line in PROJECT["optional-dependencies"][extra])]
@@ -63,7 +65,7 @@ def first_install_line() -> set[str]:
     return set(filter(None, (found[1] or "").split(",")))
 
 
-def test_the_first_program_needs_no_more_than_the_first_install_line_brings():
+def test_the_first_program_needs_only_the_first_install_line():
     program = re.search(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     assert program
     brought = installed_by(first_install_line()) | {"xpnet"}
@@ -73,7 +75,7 @@ def test_the_first_program_needs_no_more_than_the_first_install_line_brings():
     run_script(REFUSE.format(names=names) + program[1])
 
 
-def test_a_package_that_the_line_does_not_bring_is_missed():
+def test_a_missing_package_is_detected():
     """The test above can fail: without the extra `data` there are no digits."""
     names = {"sklearn"}
     run_script(REFUSE.format(names=names) + """
@@ -87,8 +89,8 @@ else:
 """)
 
 
-def test_make_shows_what_pip_does():
-    """An installation takes minutes on a slow network."""
+def test_make_shows_the_output_of_pip():
+    """Because an installation takes minutes on a slow network."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     installs = [line for line in makefile.splitlines() if "pip install" in line]
     assert installs and not [line for line in installs if "-q" in line.split() or "--quiet" in line]

@@ -1,4 +1,4 @@
-"""Imports go one way: there is no circle, and the picture in docs/architecture.md is true."""
+"""Imports go one way: there is no circle, and they follow the diagram in docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def modules() -> dict[str, Path]:
-    """The files of xpnet and benchmarks by their names; a package goes by the name of its
-    folder."""
+    """The files of xpnet and benchmarks by module name; a package has the name of its folder."""
     files = [*(ROOT / "backends").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     files += [path for path in (ROOT / "xpnet").rglob("*.py")
               if "backends" not in path.relative_to(ROOT).parts]
@@ -28,7 +27,7 @@ MODULES = modules()
 
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:
-    """All statements, those in functions too, but not those for type checkers alone."""
+    """All statements, also in functions, except those for type checkers only."""
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
             yield child
@@ -36,7 +35,7 @@ def statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported(path: Path) -> set[str]:
-    """The modules of xpnet and benchmarks that a file imports, at its top or later."""
+    """The modules of xpnet and benchmarks that a file imports, anywhere in it."""
     found = set()
     for node in statements(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -51,7 +50,7 @@ IMPORTS = {name: imported(path) for name, path in MODULES.items()}
 
 
 def circle(imports: dict[str, set[str]]) -> list[str]:
-    """Some modules each of which imports the next one, and the last the first; none if there is no
+    """Modules each of which imports the next one, and the last the first; empty if there is no
     circle."""
     left = dict(imports)
     while True:
@@ -81,7 +80,7 @@ def test_a_circle_is_found():
 
 
 def rows() -> dict[str, int]:
-    """The row of each file and folder in the picture."""
+    """The row of each file and folder in the diagram."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     picture = re.search(r"^```text\n(backends/.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert picture
@@ -92,8 +91,8 @@ def rows() -> dict[str, int]:
     return found
 
 
-def test_every_part_imports_from_above():
-    """The picture shows each file and folder of xpnet, and imports go to the same row or
+def test_every_part_imports_from_its_row_or_above():
+    """The diagram shows each file and folder of xpnet, and imports go to the same row or
     upwards."""
     row = rows()
     parts = {name.split(".")[1] for name in MODULES if name.startswith("xpnet.")} - {"__main__"}

@@ -1,5 +1,4 @@
-"""The package as people install it: a wheel and an editable install, each used from an empty
-folder."""
+"""The installed package: a wheel and an editable install, each used from an empty folder."""
 
 import os
 import re
@@ -24,8 +23,8 @@ HEAVY = ["cupy", "numba", "llvmlite", "torch", "scipy", "sklearn", "matplotlib",
          "pooch", "tqdm", "safetensors", "threadpoolctl", "urllib.request"]
 
 
-# In the new environment: the mandatory dependencies as they are installed here, and nothing else
-# that is.
+# The new environment contains the mandatory dependencies, as they are installed here, and nothing
+# else.
 DEPENDENCIES = [re.match(r"[\w-]+", line)[0] for line in PROJECT["project"]["dependencies"]]
 FINDER = """
 import sys
@@ -41,8 +40,8 @@ sys.meta_path.append(Finder)
 
 
 def run(*command: object, cwd: Path) -> str:
-    """What `command` prints; its whole output in the failure where it fails. No PYTHONPATH leaks in
-    from outside."""
+    """The output of `command`, run without PYTHONPATH. If it fails, the test fails with its whole
+    output."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, text=True,
                           capture_output=True)
@@ -51,8 +50,8 @@ def run(*command: object, cwd: Path) -> str:
 
 
 def build(kind: str, tree: Path, folder: Path) -> Path:
-    """What pip's build front end does (PEP 517, PEP 660), with the setuptools of this environment
-    and no network."""
+    """Build as pip's front end does (PEP 517, PEP 660), with the setuptools of this environment and
+    without a network."""
     code = (f"from setuptools import build_meta; print('built:', "
             f"build_meta.build_{kind}({str(folder)!r}))")
     return folder / run(sys.executable, "-c", code, cwd=tree).rsplit("built: ", 1)[1].strip()
@@ -60,7 +59,7 @@ def build(kind: str, tree: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A copy of the tree to build in: builds leave folders behind, and the checkout may not be
+    """A copy of the tree to build in, because builds create folders, and the checkout may not be
     writable."""
     copy = tmp_path_factory.mktemp("tree") / "xpnet"
     ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
@@ -70,8 +69,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unlinked(tree, tmp_path_factory):
-    """A copy of the tree as git checks it out without the right to make links: they are text
-    files."""
+    """A copy of the tree as git checks it out if links are not allowed: they are text files."""
     copy = tmp_path_factory.mktemp("unlinked") / "xpnet"
     shutil.copytree(tree, copy, symlinks=True)
     link = copy / "xpnet" / "backends"
@@ -118,8 +116,7 @@ def test_everything_is_importable_from_an_empty_folder(installed, tmp_path):
     for file in files:
         assert Path(file).resolve().is_relative_to(home)
 
-    # What is not Python came along: the kernels, and the mark that says "this package has type
-    # hints".
+    # Files that are not Python are included: the kernels, and the marker for type hints.
     backends = Path(files[PACKAGES.index("xpnet.backends")]).parent
     kernels = {path.name for path in (ROOT / "backends" / "cupy" / "kernels").glob("*.cu")}
     assert (kernels
@@ -128,8 +125,7 @@ def test_everything_is_importable_from_an_empty_folder(installed, tmp_path):
 
 
 def test_every_module_is_installed(installed, tmp_path):
-    """A package that is missing from pyproject.toml's list works in the tree, and for nobody
-    else."""
+    """A package that is missing in the list of pyproject.toml would work only in the tree."""
     python, *_ = installed
     files = [path.relative_to(ROOT) for path in (ROOT / "xpnet").rglob("*.py")]
     files += ["xpnet" / path.relative_to(ROOT) for path in (ROOT / "backends").rglob("*.py")]
@@ -140,7 +136,7 @@ def test_every_module_is_installed(installed, tmp_path):
     assert run(python, "-c", code, *sorted(modules), cwd=tmp_path).strip() == "[]"
 
 
-def test_nothing_called_backends_lands_at_the_top(installed, tmp_path):
+def test_no_top_level_package_is_called_backends(installed, tmp_path):
     python, site, _ = installed
     assert not list(site.glob("backends*"))
     code = ("import importlib.util; print([n for n in ('backends', 'tests') if "
@@ -148,7 +144,7 @@ def test_nothing_called_backends_lands_at_the_top(installed, tmp_path):
     assert run(python, "-c", code, cwd=tmp_path).strip() == "[]"
 
 
-def test_a_wheel_carries_the_compiled_kernels_sources(tree, tmp_path):
+def test_a_wheel_contains_the_sources_of_the_kernels(tree, tmp_path):
     kernels = {path.name for path in (ROOT / "backends" / "numba" / "kernels").glob("*.py")}
     with zipfile.ZipFile(build("wheel", tree, tmp_path)) as wheel:
         packed = [Path(name) for name in wheel.namelist()]
@@ -158,7 +154,7 @@ def test_a_wheel_carries_the_compiled_kernels_sources(tree, tmp_path):
 
 
 def test_the_fast_backend_is_an_extra(installed, tmp_path):
-    """Without it the backend can be asked for, and says what to install."""
+    """Without the extra, the error of the backend says what to install."""
     python, *_ = installed
     code = """
 from xpnet import BackendError, available, get_backend
@@ -183,7 +179,8 @@ print(net.predict(np.zeros((4, 1, 6, 6), np.float32)).shape)
 
 
 def test_a_checkout_without_links_works_from_its_own_folder(installed, unlinked):
-    """Tools that run in the tree find xpnet there, and xpnet.backends by the editable install."""
+    """Tools that run in the tree find xpnet there, and xpnet.backends through the editable
+    install."""
     python, *_ = installed
     code = "import xpnet.backends.numpy.backend as module; print(module.__file__)"
     if installed[2] == unlinked.resolve():
@@ -203,7 +200,7 @@ def test_importing_xpnet_is_light():
     assert run(sys.executable, "-W", "error", "-c", code, cwd=ROOT).strip() == "[]"
 
 
-def test_importing_xpnet_takes_how_long():
+def test_print_the_import_time():
     """Printed (pytest -s shows it) and not asserted: a time depends on the machine."""
     code = """
 import numpy, sys, time

@@ -25,8 +25,8 @@ def test_every_python_of_the_classifiers_is_tested():
 
 
 @every_workflow
-def test_files_and_make_targets_exist(workflow):
-    """What a workflow names is there: a test that was moved would not run any more."""
+def test_named_files_and_make_targets_exist(workflow):
+    """A test that was moved would no longer run."""
     commands = re.findall(r"run: (.+)", workflow.read_text(encoding="utf-8"))
     assert commands
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_files_and_make_targets_exist(workflow):
 
 
 @every_workflow
-def test_a_workflow_may_read_and_nothing_else(workflow):
+def test_a_workflow_has_read_permission_only(workflow):
     text = workflow.read_text(encoding="utf-8")
     assert re.findall(r"permissions:\n(.*)", text) == ["  contents: read"]
     assert text.count("actions/checkout@") == text.count("persist-credentials: false")

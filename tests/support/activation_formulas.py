@@ -1,5 +1,4 @@
-"""The activations as mpmath computes them, straight from the formulas in the docstrings, and where
-they have kinks."""
+"""The activations in mpmath, from the formulas in the docstrings, and their kinks."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ def sigmoid(x):
 
 
 def pieces(x, *parts):
-    """The value of the first part (condition, value) whose condition holds."""
+    """The value of the first part (condition, value) whose condition is true."""
     return next(value for condition, value in parts if condition)
 
 
@@ -21,7 +20,7 @@ def stair(x):
 
 
 def gelu(x):
-    """Far out mpmath's erfc gives up, where it is 0 or 2 to hundreds of digits."""
+    """mpmath's erfc fails for large arguments, where it is 0 or 2 to hundreds of digits."""
     return x * (mp.erfc(-x / mp.sqrt(2)) / 2 if abs(x) < 1000 else mpf(x > 0))
 
 
@@ -73,15 +72,15 @@ FORMULAS = {
     "gaussian": lambda x: mp.exp(-x * x),
 }
 
-# Constants other than the usual ones, for each activation that has any.
+# Constants other than the defaults, for each activation that has any.
 OTHERS = {"elu": (2.0,), "celu": (0.5,), "leaky_relu": (0.1,), "hard_sigmoid": (0.2, 0.4),
           "softplus": (5.0,), "smooth_abs": (3.0,),
           "symmelliot": (2.0,), "elliot": (0.5,), "swish": (1.7,), "softshrink": (0.8,),
           "hardshrink": (0.8,),
           "thresholded_relu": (0.3,), "hardtanh": (-0.5, 2.0), "relu6": (2.5,)}
 
-# Where the derivative jumps, and what PyTorch takes for it there; of those it lacks, what darknet
-# takes.
+# Where the derivative jumps, and its value there in PyTorch, or in darknet if PyTorch does not have
+# the activation.
 KINKS = {"relu": {0: 0}, "relie": {0: 0.01}, "ramp": {0: 0.1}, "leaky_relu": {0: 0.01},
          "abs": {0: 0}, "plse": {-4: 0.125, 4: 0.125}, "stair": {-2: 0, -1: 0, 0: 0, 1: 0, 2: 0},
          "hardtanh": {-1: 0, 1: 0}, "lhtan": {0: 0.001, 1: 0.001}, "relu6": {0: 0, 6: 0},

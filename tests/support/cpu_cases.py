@@ -1,5 +1,5 @@
-"""Calls with sizes that are worth threads: what both CPU backends must answer like base.py, and bit
-by bit the same with any number of threads."""
+"""Calls with sizes that use several threads. Both CPU backends must agree with base.py, and give
+the same bits with any number of threads."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _large() -> Iterator[Case]:
         cols = normal(shape[0] * window.taps, OH * OW * shape[3])
         yield Case("col2im", label, {"cols": cols}, {"x_shape": shape, "window": window},
                    exact=True)
-    # what fast paths could get wrong
+    # values that fast paths could get wrong
     for values in ((-1.0, -0.0, 0.0), (-np.inf, -1.0), (np.nan, -np.inf, 1.0)):
         x = np.random.default_rng(7).choice(np.array(values, np.float32), (16, 31, 31, 65))
         yield Case("max_pool2d", f"{values}", {"x": x},
@@ -87,7 +87,7 @@ def _large() -> Iterator[Case]:
                    {"dy": dy, "y": y, "bias_grad": normal(24)}, options,
                    writes=("bias_grad",))
         yield from _batch_norm(x, dy, activation)
-    # few channels of many elements are cut in parts
+    # few channels of many elements are cut into parts
     long = normal(3, 40, 52, 64), normal(3, 40, 52, 64, seed=1)
     yield from _batch_norm(*long, "relu")
     yield Case("zeros", "large", options={"shape": (300, 1000), "dtype": np.float32}, exact=True)
@@ -121,7 +121,7 @@ LARGE = list(_large())
 
 
 def agree_on_strided_arrays(case: Case, backend: Backend) -> None:
-    """Fails where arrays that are not contiguous give another result, or are changed."""
+    """Fails if arrays that are not contiguous give another result, or are changed."""
     arrays = {name: np.repeat(a, 2, axis=-1)[..., ::2] for name, a in case.arrays.items()}
     assert not any(a.flags.c_contiguous for a in arrays.values() if a.size > 1)
     returned = call(backend, case.method, arrays | case.options)
@@ -136,10 +136,10 @@ def agree_on_strided_arrays(case: Case, backend: Backend) -> None:
 def digits(backend: Backend, dtype: str = "float32", seed: int = 0,
            between: Callable[[], list[xn.Layer]] = list
            ) -> xn.Sequential:
-    """Pictures of 2 x 12 x 12 to 5 classes, by layers that a network for digits has, and some rarer
-    convolutions.
+    """A network from images of 2 x 12 x 12 to 5 classes, with the layers of a network for digits
+    and some less common convolutions.
 
-    The layers that `between` makes stand between any two.
+    The layers made by `between` are inserted between any two layers.
     """
     layers = [xn.Conv2d(8, 5, padding=2, activation="relu"), xn.MaxPool2d(2),
               xn.Conv2d(8, 3, groups=8, padding=1, bias=False), xn.BatchNorm2d(activation="relu"),
@@ -150,8 +150,8 @@ def digits(backend: Backend, dtype: str = "float32", seed: int = 0,
 
 
 def agree_among_threads(make: Callable[[], Backend]) -> None:
-    """Four threads, each with large calls in another order, on one backend and on one of their own:
-    the same bits."""
+    """Four threads, each with large calls in another order, on a shared backend and on separate
+    ones, get the same bits."""
     shared, cases = make(), LARGE[::3]
     expected, errors = [run(case, make()) for case in cases], []
 

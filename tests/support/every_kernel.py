@@ -74,7 +74,7 @@ def shares(labels: np.ndarray) -> np.ndarray:
     return (0.9 * np.eye(10) + 0.01)[labels]
 
 
-# name: layers, input shape, batch, optimizer, whether the targets are shares
+# name: layers, input shape, batch, optimizer, whether the targets are class probabilities
 NETWORKS: dict[str, tuple[list[xn.Layer], tuple[int, ...], int, xn.Optimizer, bool]] = {
     "convolutions": (convolutions(), (3, 16, 16), 16, xn.Adam(1e-2), False),
     "long channels": ([xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(8), *dense()], (1, 64, 64),
@@ -92,7 +92,7 @@ NETWORKS: dict[str, tuple[list[xn.Layer], tuple[int, ...], int, xn.Optimizer, bo
 
 
 def trained(name: str) -> str:
-    """The hash of what a network learns in a few steps, and of what it predicts then."""
+    """The hash of a network's parameters after a few steps, and of its predictions."""
     layers, shape, batch, optimizer, soft = NETWORKS[name]
     net = xn.Sequential(layers, input_shape=shape, backend=NumbaBackend(), seed=3)
     x, labels = pictures(batch, shape, 10)

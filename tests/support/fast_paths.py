@@ -1,4 +1,4 @@
-"""Windows near the conditions of fast paths, and a record of which path a call takes."""
+"""Windows near the conditions of fast paths, and a record of the path that a call takes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BATCHES = (1, 3, 4, 8, 17)
 CHANNELS = (1, 2, 5)
 
 
-U = Window((3, 2), padding=(1, 0, 0, 1))                # unequal in everything
+U = Window((3, 2), padding=(1, 0, 0, 1))                # different in everything
 W3 = Window((3, 3), padding=(0, 1, 2, 0))
 
 
 class Case(NamedTuple):
-    """A convolution of maps (C, H, W, N) with F filters, and the ways that it and its gradients
-    take."""
+    """A convolution of feature maps (C, H, W, N) with F filters, and the paths of its output and
+    gradients."""
 
     shape: tuple[int, int, int, int]
     window: Window
@@ -55,7 +55,7 @@ class Axis(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """Whether there are windows, and each sees an element of the map."""
+        """Whether there are windows, and each contains an element of the map."""
         starts = range(-self.before, self.size + self.after - self.extent + 1, self.stride)
         return len(starts) > 0 and all(
             any(0 <= start + k * self.dilation < self.size for k in range(self.kernel))
@@ -77,9 +77,9 @@ def axes() -> list[Axis]:
 
 
 def side_by_side() -> tuple[list[Axis], list[Axis]]:
-    """Axes whose windows lie side by side, as long together as the map; and those that are not.
+    """Axes with adjacent windows that together are as long as the map, and others.
 
-    The first ones with padding in front lie beside the map, and do not tile it.
+    If the first ones have padding in front, they are shifted and do not tile the map.
     """
     alike = [axis for axis in axes() if axis.kernel == axis.extent == axis.stride]
     as_long = [axis.outputs * axis.kernel == axis.size for axis in alike]
@@ -88,13 +88,13 @@ def side_by_side() -> tuple[list[Axis], list[Axis]]:
 
 
 def pairs(some: list[Axis], step: int, most: int) -> Iterator[tuple[Axis, Axis]]:
-    """At most `most` pairs (rows, columns): the columns lie elsewhere in the list than the rows."""
+    """At most `most` pairs (rows, columns), taken from different positions of the list."""
     for k in range(0, len(some), -(-len(some) // most)):
         yield some[k], some[(k * step + step) % len(some)]
 
 
 def windows() -> list[tuple[tuple[int, int, int, int], Window]]:
-    """(shape of x, window) of axes in pairs, so that rows and columns differ in everything."""
+    """(shape of x, window) of pairs of axes, so that rows and columns differ in everything."""
     tiled, others = side_by_side()
     mixed = [(axis, others[5 * k % len(others)]) for k, axis in enumerate(tiled)]
     chosen = [*pairs(axes(), 7, 400), *pairs(axes(), 11, 100), *pairs(tiled, 5, 60),
@@ -126,14 +126,14 @@ def larger_windows() -> Iterator[tuple[tuple[int, int, int, int], Window, int, i
 
 
 class Trace:
-    """Words about the calls of functions, in their order: trace.watch(owner, "name", "word")."""
+    """Records a word for each call of a function, in order: trace.watch(owner, "name", "word")."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.words: list[str] = []
         self._monkeypatch = monkeypatch
 
     def watch(self, owner: Any, name: str, about: str | Callable[..., str]) -> None:
-        """Each call of owner.name adds `about`, or what about(result, *arguments) says."""
+        """Each call of owner.name adds `about`, or the result of about(result, *arguments)."""
         function = getattr(owner, name)
 
         @functools.wraps(function)
@@ -146,14 +146,15 @@ class Trace:
         self._monkeypatch.setattr(owner, name, watched)
 
     def take(self) -> str:
-        """What was said since the last call: each word once, in the order of first calls."""
+        """The words since the last call of `take`, each once, in the order of first calls."""
         words, self.words = self.words, []
         return ", ".join(dict.fromkeys(word for word in words if word))
 
 
 def ways_of(backend: Backend, shape: tuple[int, ...], window: Window, F: int, groups: int,
             dtype: Any, trace: Trace, bound: float = 1e-5) -> Ways:
-    """A convolution and both gradients against base.py in float64; the way that each took."""
+    """Compare a convolution and both gradients with base.py in float64. Returns the path of
+    each."""
     OH, OW = window.output_size(*shape[1:3])
     exact = [normal(*shape), normal(F, shape[0] // groups, *window.kernel, seed=1),
              normal(F, seed=2), normal(F, OH, OW, shape[3], seed=3)]

@@ -1,5 +1,5 @@
-"""xpnet.functional on the arrays of a GPU, here the pretended ones of fake_cupy.py: the same as on
-the CPU, and on the device of the arrays."""
+"""xpnet.functional on the arrays of a GPU, here the emulated ones of fake_cupy.py: results are the
+same as on the CPU, and on the device of the arrays."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def functional(backend: CupyBackend, words: list[str]) -> None:
 
 
 def agree(gpu: CupyBackend, N: int = 5) -> None:
-    """Every function on the arrays of a GPU, in full precision, against NumPy; and with the backend
-    that follows from arrays, whose convolutions may round to TF32. N is nowhere a number of
-    filters: that is how images are known."""
+    """Every function on the arrays of a GPU against NumPy, in full precision, and with the backend
+    that follows from the arrays, whose convolutions may round to TF32. Images are recognised by N,
+    which differs from every number of filters."""
     def on_device(a: Any) -> Any:
         return gpu.asarray(a) if isinstance(a, np.ndarray) else a
 
@@ -107,8 +107,8 @@ def agree(gpu: CupyBackend, N: int = 5) -> None:
 
 
 def halves(gpu: CupyBackend) -> None:
-    """float16: exact if nothing is added or sums are rounded once, as in NumPy's float32; otherwise
-    close."""
+    """float16: exact if nothing is added or if sums are rounded once, as in NumPy's float32;
+    otherwise close."""
     for name, (function, given, options) in arguments(np.float32, 5).items():
         if ("batch_norm" in name or name in ("triplet_margin", "contrastive", "cosine_embedding",
                                              "margin_ranking")):

@@ -33,7 +33,7 @@ ITEMS: list[Item] = [item for items in FAMILIES.values() for item in items]
 
 @dataclass(frozen=True)
 class Call:
-    """A function, good arguments (made anew for each call), and a use of what it returns."""
+    """A function, good arguments (new ones for each call), and a use of its result."""
 
     function: Callable[..., Any]
     good: Callable[[], dict[str, Any]]
@@ -46,7 +46,7 @@ class Call:
 
 
 def signature(function: Callable[..., Any]) -> dict[str, Any]:
-    """The default of each argument, NOTHING where there is none."""
+    """The default of each argument, NOTHING if there is none."""
     return {name: NOTHING if p.default is p.empty else p.default
             for name, p in inspect.signature(function).parameters.items()
             if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
@@ -56,7 +56,8 @@ def signature(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def use_layer(item: Item) -> Callable[[Layer], object]:
-    """The layer in a network that makes a step; its configuration makes it again, from JSON too."""
+    """Use the layer in a network that makes a training step, and rebuild it from its configuration,
+    also through JSON."""
 
     def use(layer: Layer) -> None:
         repr(layer)
@@ -117,7 +118,7 @@ def network() -> dict[str, Any]:
 
 
 def first_layer(make: Callable[[], Layer], method: str, **good: Any) -> Call:
-    """A method of a layer that is fitted to images, once it is in a network."""
+    """A method that fits a layer of a network to images."""
 
     def call(**options: Any) -> Any:
         return getattr(

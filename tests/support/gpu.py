@@ -14,7 +14,7 @@ REQUIRED = os.environ.get("XPNET_REQUIRE_GPU") == "1"
 
 @functools.cache
 def why_no_gpu() -> str:
-    """Why the tests marked `gpu` are skipped; empty if there is a GPU, or if there must be one."""
+    """Why the tests marked `gpu` are skipped; empty if there is a GPU, or if one is required."""
     if REQUIRED:
         return ""
     try:
@@ -24,8 +24,8 @@ def why_no_gpu() -> str:
     return ""
 
 
-# The parameter of a fixture that is also run on a GPU. Without one it is left out: thousands of
-# skipped tests would say the same as those of tests/backends/cupy/test_gpu_*.py.
+# The parameter of a fixture that is also run on a GPU. Without one it is left out, because
+# thousands of skipped tests would say the same as tests/backends/cupy/test_gpu_*.py.
 GPU = [] if why_no_gpu() else [pytest.param("cupy", marks=pytest.mark.gpu)]
 
 

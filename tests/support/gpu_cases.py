@@ -1,4 +1,4 @@
-"""A pretended GPU for tests of training on it, and what they train there."""
+"""An emulated GPU for tests of training, and the networks that they train on it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LATE: dict[str, Callable[[Stream], bool]] = {"at once": lambda stream: False,
 @contextmanager
 def pretended(folder: Path, late: Callable[[Stream], bool] = LATE["at once"], memory: int = 1 << 34
               ) -> Iterator[tuple[CupyBackend, Gpus]]:
-    """The backend of a pretended GPU with so much memory; `late` are the streams that work only
-    when they must."""
+    """The backend of an emulated GPU with this much memory. The streams in `late` run only when
+    something waits for them."""
     with installed(FakeCupy(folder, late=late, memory=memory)) as cupy:
         yield CupyBackend(tf32="never"), cupy.gpus
 
 
 def network(backend: Any, seed: int = 3, **settings: Any) -> xn.Sequential:
-    """Everything that counts steps or keeps statistics: dropout and batch norm."""
+    """A network with layers that count steps or keep statistics: dropout and batch norm."""
     return xn.Sequential([
         xn.Conv2d(3, 3, padding="half"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2),
         xn.Flatten(), xn.Dropout(0.3),
@@ -44,7 +44,7 @@ def samples(count: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def learned(net: xn.Network) -> dict[str, np.ndarray]:
-    """Copies of everything that training changes, on the host, with the optimizer's memory."""
+    """Copies of everything that training changes, on the host, with the optimizer's slots."""
     step = net.step
     arrays = {"parameters": net.parameters, "state": net.state, "counters": net.counters}
     slots = [] if step is None else step.updater.slots
@@ -55,7 +55,7 @@ def learned(net: xn.Network) -> dict[str, np.ndarray]:
 # --- losses that no graph can hold ----------------------------------------------------------------
 
 class FromTheHost(xn.CrossEntropy):
-    """Brings an array from the host each time."""
+    """Copies an array from the host in each call."""
 
     def __call__(self, backend: Any, y: Any, target: Any) -> Any:
         weight = backend.asarray(np.array([0.5, 0.5], np.float32)).sum()
@@ -64,7 +64,7 @@ class FromTheHost(xn.CrossEntropy):
 
 
 class ByCublas(xn.CrossEntropy):
-    """Multiplies through CuPy."""
+    """Multiplies with CuPy's operator."""
 
     def __call__(self, backend: Any, y: Any, target: Any) -> Any:
         loss, dy = super().__call__(backend, y, target)
@@ -80,7 +80,7 @@ class Waiting(xn.CrossEntropy):
 
 
 class Looking(xn.CrossEntropy):
-    """Reads a number."""
+    """Reads a number from the GPU."""
 
     def __call__(self, backend: Any, y: Any, target: Any) -> Any:
         loss, dy = super().__call__(backend, y, target)

@@ -1,9 +1,8 @@
-"""Files of some hundred bytes and constructors that ask for more memory or time than there is; run
-as a program.
+"""Small files and constructors that would need more memory or time than there is; run as a program.
 
 Each must end with one of the library's errors, in one line, in memory that is limited to a little
-more than the library itself takes. Prints one line for each case. What hangs is ended by a limit of
-processor time.
+more than the library itself takes. Prints one line for each case. A limit of processor time ends a
+case that hangs.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ Spec = tuple[str, dict, list]       # type, config, input shape
 
 
 def specs() -> Iterator[Spec]:
-    """Single layers without arrays in the file; those that would have some have too many of
-    them."""
+    """Single layers, without arrays in the file. Layers with parameters have too many."""
     for size in ([10**8, 1], [1, 10**8], 2**40, [2**20, 2**20]):
         yield "AdaptiveAvgPool2d", {"output_size": size}, [2, 1, 1]
         yield "AdaptiveMaxPool2d", {"output_size": size}, [2, 9, 9]
@@ -71,7 +69,7 @@ def specs() -> Iterator[Spec]:
     yield "Whitening", {}, [10**6]
     yield "Whitening", {"components": 10**6}, [10**6]
     yield "LayerNorm", {}, [10**10]
-    yield "Linear", {"units": 10**8}, [4]  # more than the limit here, not more than a machine has
+    yield "Linear", {"units": 10**8}, [4]  # more than the limit here, but less than a machine has
     for shape in ([2] * 100_000, [2**62] * 20_000):
         yield "Reshape", {"shape": shape}, [8]
         yield "ReLU", {}, shape
@@ -142,13 +140,13 @@ def fine() -> Iterator[Spec]:
 
 
 def doubling() -> list[dict]:
-    """Maps that are twice as many with each layer: 2^2000 in the end."""
+    """Each layer doubles the number of feature maps: 2^2000 in the end."""
     return [entry("c0", "ReLU", ["input"])] + [entry(f"c{i}", "Concat", [f"c{i - 1}"] * 2)
                                                for i in range(1, 2001)]
 
 
 def ending(action: Callable[[], object]) -> str:
-    """How it ends: "ok", or the error, which has to be the library's."""
+    """"ok", or the error, which must be one of the library's."""
     try:
         action()
     except (ValueError, MemoryError) as error:
@@ -167,7 +165,7 @@ def made(spec: Spec) -> None:
 
 
 def main() -> None:
-    # all is imported
+    # everything is imported
     xn.Sequential([xn.Linear(2)], input_shape=(2,), backend="numpy").predict(np.zeros((1, 2)))
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))

@@ -1,4 +1,4 @@
-"""One table of layers, with at least one row for each class, for the tests of the common contract.
+"""A table of layers, with at least one row for each class, for the tests of the common contract.
 
 The catalogue contributes one row for each layer; the rows here have more settings.
 """
@@ -38,7 +38,8 @@ class LayerCase:
 
 
 def stand_alone(layer: Layer, *in_shapes: Shape, backend: xn.Backend, dtype: str) -> Layer:
-    """The layer, initialized; biases and coefficients are not at their special initial values."""
+    """The initialized layer, with random numbers added to all parameters, so that biases are not
+    0."""
     layer.initialize(*in_shapes, backend=backend, dtype=dtype, seed=1)
     rng = np.random.default_rng(2)
     for parameter in layer.parameters:

@@ -12,7 +12,7 @@ from xpnet.backends import Backend
 from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.layer import TRAIN
 
-# ||a - b|| / ||b||. TF32 rounds the factors to 10 bits of fraction, and nothing else.
+# ||a - b|| / ||b||. TF32 rounds only the factors, to 10 bits of fraction.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "tf32": 2e-3}
 
 

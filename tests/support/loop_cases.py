@@ -1,4 +1,5 @@
-"""Calls that the compiled loops of Numba cut into pieces, parts and tasks. It needs numba."""
+"""Calls whose sizes make Numba's kernels use several pieces, parts and tasks. Importing this needs
+numba."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from xpnet.backends.numba.kernels import (
 )
 from xpnet.backends.numba.kernels.jit import Kernel
 
-# All of them, without convolution and products.
+# All overrides except convolutions and products.
 OVERRIDES = public_methods() & vars(NumbaBackend).keys() - {
     "gemm", "conv2d", "conv2d_dx", "conv2d_dW"}
 KERNELS = {name: value for module in (activation, batches, curves, dropout, normalization,
@@ -32,7 +33,7 @@ ADAM = np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
 
 
 def with_base(case: Case) -> list[np.ndarray]:
-    """What base.py answers, which may warn of the infinities and NaNs that it is given."""
+    """The result of base.py, which may warn of infinities and NaNs in its arguments."""
     with np.errstate(all="ignore"):
         return run(case, Backend())
 
@@ -55,7 +56,7 @@ def _large() -> Iterator[Case]:
             yield Case("avg_pool2d", f"{shape}-{count}", {"x": normal(*shape)}, options)
             yield Case("avg_pool2d_dx", f"{shape}-{count}", {"dy": dy},
                        options | {"x_shape": shape})
-    # of the second and fourth, few and long
+    # the second and the fourth have few and long channels
     for shape in ((24, 20, 20, 65), (3, 47, 60, 65), (600, 128), (2, 131_072)):
         C = shape[0]
         x, dy = normal(*shape) + np.float32(30), normal(*shape, seed=1)  # a mean far from 0

@@ -71,7 +71,7 @@ def poisson_full(y: float, t: float) -> float:
 
 
 def gaussian(eps: float | None = None, full: bool = False, divide: str = "mean"):
-    """Outputs are means and then log variances; with eps variances, of eps at least."""
+    """The outputs are means and then log variances; with eps, variances of at least eps."""
     def total(y: np.ndarray, t: np.ndarray) -> float:
         terms = []
         for index in np.ndindex(t.shape):

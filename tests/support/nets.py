@@ -1,4 +1,4 @@
-"""Small networks and problems that several tests train, and what it means that nothing changed."""
+"""Small networks and problems that several tests train, and a check that nothing changed."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ LAYERS = [item for items in FAMILIES.values() for item in items if item.make
 
 
 def around(item: Item, seed: int = 0) -> xn.Network:
-    """A network of three features that ends with the catalogue's example of a layer, on inputs of
-    whatever shapes it takes."""
+    """A network with three input features whose last layer is the catalogue's example, on inputs of
+    the shapes that it needs."""
     x = xn.Input((3,))
     h = item.make()(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x)) for shape in item.shapes))
     return xn.Network(x, h, backend="numpy", seed=seed)
 
 
 def branches(backend: Any = "numpy", dtype: Any = "float64", seed: int = 0) -> xn.Network:
-    """A graph with everything that is hard: a residual sum, a value with three readers, a
-    concatenation, batch norm."""
+    """A graph with a residual sum, a value that three layers read, a concatenation and batch
+    norm."""
     x = xn.Input((2, 6, 6))
     h = xn.Conv2d(4, 3, padding=1, activation="tanh", name="stem")(x)
     a = xn.BatchNorm2d(activation="sigmoid", name="norm")(
@@ -79,7 +79,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 @contextmanager
 def untouched(net: xn.Network) -> Iterator[None]:
-    """Fails where the block changed a bit of what the network learned."""
+    """Fails if the block changed a bit of the network's parameters or state."""
     before = values(net)
     yield
     assert same(values(net), before)

@@ -30,7 +30,7 @@ def selu(backend, attributes, inputs, outputs):
 
 
 def prelu(backend, attributes, inputs, outputs):
-    """A slope for each place of the last axis, which becomes the first one."""
+    """A slope for each element of the last axis, which becomes the first one."""
     x, slope = inputs
     if slope.ndim != 1:
         raise ValueError("PReLU has one slope, or one for each channel")
@@ -39,8 +39,8 @@ def prelu(backend, attributes, inputs, outputs):
 
 
 def shrink(backend, attributes, inputs, outputs):
-    """x - bias above lambd, x + bias below -lambd: the hard threshold without a bias, the soft one
-    where they are equal."""
+    """x - bias above lambd, x + bias below -lambd: hard shrinkage without a bias, soft shrinkage if
+    they are equal."""
     lambd, bias = attributes.get("lambd", 0.5), attributes.get("bias", 0.0)
     if bias not in (0, lambd):
         raise ValueError("a shrinkage is hard or soft")

@@ -27,7 +27,7 @@ def momentum(backend, attributes, inputs, outputs):
 
 
 def adam(backend, attributes, inputs, outputs):
-    lr, _, *arrays = inputs  # at step 0 there is no correction of the bias
+    lr, _, *arrays = inputs  # at step 0 there is no bias correction
     settings = (attributes[name] for name in ("alpha", "beta", "epsilon", "norm_coefficient"))
     return updated(backend, arrays, 4, "adam", [float(lr), *settings, 1, 1])
 

@@ -1,4 +1,4 @@
-"""One of each optimizer, as several tests make them."""
+"""An optimizer of each class, for several tests."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def max_pool2d(x: np.ndarray, kernel, stride, padding=(0, 0, 0, 0), dilation=(1,
     """The largest element of each window, and which input element (c, row, column, n) won each
     output element.
 
-    Of equal values the first wins; a NaN wins over every number, the first NaN over the others.
+    The first of equal values wins. A NaN wins over every number, and the first NaN over the others.
     """
     rows, columns = windows(x, kernel, stride, padding, dilation, ceil)
     y = np.zeros((x.shape[0], len(rows), len(columns), x.shape[3]))
@@ -182,7 +182,7 @@ def linear(x: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def rbf(x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Minus the squared distance of every sample from every code."""
+    """The negative squared distance of every sample from every code."""
     return np.array([[-sum((float(x[d, n]) - float(code[d])) ** 2 for d in range(len(code)))
                       for n in range(x.shape[1])] for code in codes])
 
@@ -217,7 +217,7 @@ def batch_norm(x: np.ndarray, gamma, beta, mean, var, eps: float) -> np.ndarray:
 
 
 def channel_statistics(x: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and variance (divisor n) of each channel over everything else."""
+    """Mean and variance (divisor n) of each channel over all other axes."""
     means, variances = [], []
     for channel in x:
         values = [float(v) for v in channel.flat]
@@ -244,9 +244,9 @@ def philox(counter: int, key: tuple[int, int]) -> list[int]:
 
 def dropout_keep(shape: tuple[int, ...], p: float, seed: int, layer: int, step: int,
                  use: int) -> np.ndarray:
-    """Which elements stay: element i (C order) takes the 32-bit half i, low half first, of the
-    words of the blocks counter + 1, counter + 2, ... with counter = (0, 0, step, use), and stays if
-    it is at least round(p 2^32)."""
+    """Which elements are kept: element i (C order) takes the 32-bit half i, low half first, of the
+    words of the blocks counter + 1, counter + 2, ... with counter = (0, 0, step, use), and is kept
+    if it is at least round(p 2^32)."""
     counter = (use << 192) + (step << 128)
     keep = []
     for i in range(math.prod(shape)):

@@ -20,14 +20,14 @@ TOLERANCE = {np.float16: 1e-2, np.float32: 1e-5, np.float64: 1e-12}     # ||a - 
 
 @dataclass(frozen=True)
 class Case:
-    """The call `backend.method(**arrays, **options)`: arrays are made on the host and moved to the
-    backend first."""
+    """The call `backend.method(**arrays, **options)`. The arrays are made on the host, and copied
+    to the backend before the call."""
 
     method: str
     label: str
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    writes: tuple[str, ...] = ()        # the arrays that the method is there to change
+    writes: tuple[str, ...] = ()        # the arrays that the method writes
     exact: bool = False
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Case:
 
 
 def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
-    """backend.method(**arguments), where an update's slots are given by their names, and are None
+    """backend.method(**arguments). The slots of an update are passed by their names, and are None
     by default."""
     if method == "update":
         slots = RULES[arguments["rule"]].slots
@@ -45,10 +45,10 @@ def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
 
 
 def run(case: Case, backend: Backend) -> list[np.ndarray]:
-    """What a case returns on a backend and then what it wrote, on the host.
+    """The returned and then the written arrays of a case on a backend, copied to the host.
 
-    Fails where a result is not C-contiguous, or where the method wrote into an array that it has
-    only to read.
+    Fails if a result is not C-contiguous, or if the method wrote into an array that it should only
+    read.
     """
     arrays = {name: backend.asarray(a.copy()) for name, a in case.arrays.items()}
     for name, a in arrays.items():
@@ -78,8 +78,8 @@ def run(case: Case, backend: Backend) -> list[np.ndarray]:
 
 
 def _batches_of(feed: Any, backend: Backend, samples: int) -> list[Any]:
-    """Batches in order and in another one, of several sizes, and one in an array that is there
-    already."""
+    """Batches in order and in reverse order, of several sizes, and one written into an existing
+    array."""
     with backend.scope():
         results = [feed.batch(0, samples), feed.batch(samples // 2, samples)]
         feed.arrange(np.arange(samples)[::-1].copy())
@@ -90,7 +90,7 @@ def _batches_of(feed: Any, backend: Backend, samples: int) -> list[Any]:
 
 
 def agree(case: Case, actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    """Fails where the results of two backends differ: in number, type or shape, in a bit (`exact`),
+    """Fails if the results of two backends differ: in number, dtype or shape, in a bit (`exact`),
     or in norm."""
     assert len(actual) == len(expected), f"{case}: {len(actual)} results, expected {len(expected)}"
     for k, (a, b) in enumerate(zip(actual, expected)):
@@ -106,7 +106,7 @@ def agree(case: Case, actual: list[np.ndarray], expected: list[np.ndarray]) -> N
 
 
 def differences(a: np.ndarray, b: np.ndarray) -> int:
-    """How many elements differ in a bit. All NaNs are alike; 0.0 and -0.0 are not."""
+    """The number of elements that differ in a bit. All NaNs count as equal, 0.0 and -0.0 do not."""
     if b.dtype.kind != "f":
         return int((a != b).sum())
     bits = np.dtype(f"u{b.itemsize}")
@@ -119,8 +119,8 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """||a - b|| / ||b|| over the finite elements; infinite where NaNs or infinities stand in
-    different places."""
+    """||a - b|| / ||b|| over the finite elements; infinite if NaNs or infinities are at different
+    positions."""
     finite = np.isfinite(b)
     if (not np.array_equal(a[~finite], b[~finite], equal_nan=True)
         or not np.isfinite(a[finite]).all()):
@@ -130,14 +130,13 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def public_methods() -> set[str]:
-    """Names of the methods of the contract, found in the class itself."""
+    """Names of the public methods of the class Backend."""
     return {name for name in dir(Backend)
             if not name.startswith("_") and callable(getattr(Backend, name))}
 
 
 def different_signatures(cls: type[Backend]) -> set[str]:
-    """Names of the methods that a backend declares with other parameters or defaults than the
-    contract."""
+    """Names of the methods whose parameters or defaults differ from those in Backend."""
     def signature(owner: type[Backend], name: str) -> list[tuple[Any, ...]]:
         return [(p.name, p.kind, p.default)
                 for p in inspect.signature(getattr(owner, name)).parameters.values()]
@@ -151,7 +150,7 @@ def normal(*shape: int, dtype: Any = np.float32, seed: int = 0) -> np.ndarray:
 
 
 def ties(*shape: int, dtype: Any = np.float32) -> np.ndarray:
-    """Few different values, so that most windows have several largest elements."""
+    """Few different values, so that most windows have several elements equal to the maximum."""
     return np.random.default_rng([1, *shape]).integers(-2, 2, shape).astype(dtype)
 
 

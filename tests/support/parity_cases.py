@@ -36,8 +36,8 @@ GEOMETRIES = [
     ((1, 18, 17, 2), Window.make((16, 17), stride=3, padding=(0, 2, 0, 1))),
     ((8, 40, 40, 33), Window.make(3, padding=1)),  # larger than one tile of the CPU
 ]
-# Padding as large as the window and larger: some windows are empty, of which a convolution gives 0
-# and a pooling nothing.
+# Padding as large as the window and larger: some windows are empty. A convolution gives 0 for them;
+# poolings are not defined.
 EMPTY = [
     ((3, 6, 5, 1), Window.make(1, padding=1)),
     ((2, 4, 5, 3), Window.make(3, padding=(4, 0, 3, 5))),
@@ -102,7 +102,7 @@ def _batches() -> Iterator[Case]:
                     index = rng.integers(0, S, N)
                     yield Case("gather_batch", f"{label}-{N}", options=host | {"index": index},
                                exact=True)
-                    if np.dtype(source).isnative:  # GPUs have no other order of bytes
+                    if np.dtype(source).isnative:  # GPU arrays have the native byte order
                         yield Case("gather_batch", f"{label}-{N}-there",
                                    {"samples": samples, "index": index}, {"dtype": dtype},
                                    exact=True)
@@ -218,8 +218,8 @@ def _elementwise() -> Iterator[Case]:
 
 
 def _curves() -> Iterator[Case]:
-    """The activations that no other kernel ends with, each with its own constants and with
-    others."""
+    """The activations that are not fused with other kernels, each with its default constants and
+    with others."""
     for dtype, (name, f) in product(FLOATS, ACTIVATIONS.items()):
         own = tuple(f.constants.values())
         given = [(), tuple(0.75 * c for c in own)] if own else [()]
@@ -338,7 +338,7 @@ def _optimizers() -> Iterator[Case]:
 
 def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, Any]
                      ) -> Iterator[Case]:
-    """All but SGD and Adam, with what they may remember after some steps."""
+    """All optimizers except SGD and Adam, with slots as after some steps."""
     w = wg["w"]
     m, v, u = (normal(w.size, dtype=w.dtype, seed=seed) for seed in (2, 3, 4))
     adam = [1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3]

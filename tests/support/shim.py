@@ -1,4 +1,4 @@
-"""Compiles the CUDA kernels with g++ and runs them on the CPU; see cuda/cuda_shim.h. Stands in for
+"""Compiles the CUDA kernels with g++ and runs them on the CPU; see cuda/cuda_shim.h. Replaces
 cupy.RawModule."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLAGS = ("-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-ffp-contrac
 
 
 def why_not() -> str:
-    """Why the shim cannot be used here; empty where it can."""
+    """Why the shim cannot be used here; empty if it can."""
     if shutil.which("g++") is None:
         return "the CUDA shim needs g++, which is not installed"
     probe = subprocess.run(["g++", "-std=c++17", "-x", "c++", *SANITIZERS, "-shared", "-fPIC", "-o",
@@ -42,10 +42,10 @@ def why_not() -> str:
 def build(code: str, names: Sequence[str], folder: Path, flags: Sequence[str] = PLAIN) -> Path:
     """The shared library of these kernels, compiled into `folder` unless it is there already.
 
-    Its name is a hash of everything that it is made of. A library with sanitizers can be loaded
-    only into a process that was started with LD_PRELOAD of libasan.
+    Its name is a hash of all sources and flags. A library with sanitizers can be loaded only into a
+    process that was started with LD_PRELOAD of libasan.
     """
-    import fcntl  # the shim runs only where there is one
+    import fcntl  # not on Windows, where the shim cannot be used
     files = ("cuda_shim.h", "ptx_shim.h", "cuda_fp16.h", "harness.cpp")
     shim = "".join((HERE / name).read_text(encoding="utf-8") for name in files)
     digest = hashlib.sha256("\0".join((code, shim, *names, *FLAGS, *flags)).encode()).hexdigest()[
@@ -70,7 +70,7 @@ def build(code: str, names: Sequence[str], folder: Path, flags: Sequence[str] = 
 
 
 class Library:
-    """Kernels that run on NumPy arrays: `library(name, grid, block, args)`; remembers what was
+    """Kernels that run on NumPy arrays: `library(name, grid, block, args)`; it records what was
     launched."""
 
     def __init__(self, code: str, names: Sequence[str], folder: Path,
@@ -82,7 +82,7 @@ class Library:
     def __call__(self, name: str, grid: Sequence[int], block: Sequence[int], args: Sequence[Any],
                  shared: int = 0) -> None:
         values = [np.uint64(a.ctypes.data) if _is_pointer(a) else np.asarray(a) for a in args]
-        # each lives here until the launch has ended
+        # kept alive until the launch has ended
         values = [np.ascontiguousarray(v) for v in values]
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
         types = "".join(f"{'P' if _is_pointer(a) else ''}{_type(a)} " for a in args)
@@ -99,7 +99,7 @@ class Library:
         self.launched.add(name)
 
     def run_backwards(self, yes: bool) -> None:
-        """Blocks and threads in the opposite order: no kernel's result may depend on it."""
+        """Run blocks and threads in the opposite order. No kernel's result may depend on it."""
         self._library.run_backwards(int(yes))
 
 

@@ -19,7 +19,7 @@ full = pytest.mark.full
 
 
 def number(everything: int) -> int:
-    """How many examples to draw, out of those that are drawn when everything runs."""
+    """The number of examples to draw, of those that are drawn when everything runs."""
     return everything if EVERYTHING else max(5, everything // 5)
 
 

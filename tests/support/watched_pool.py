@@ -1,4 +1,4 @@
-"""A memory pool that counts what it has lent, and a training step that uses it."""
+"""A memory pool that counts the bytes in use, and a training step that uses it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xpnet.backends.cpu.memory import MemoryPool
 
 
 class Watched(MemoryPool):
-    """A pool that knows how much it has lent, and how much it ever had."""
+    """A pool that counts the bytes in use, now and at most."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,8 +25,8 @@ class Watched(MemoryPool):
 
 
 class Returned(deque):
-    """What came back counts when the pool takes it, under its lock: blocks come from several
-    threads."""
+    """A returned block is counted when the pool takes it, under its lock, because several threads
+    return blocks."""
 
     def __init__(self, pool: Watched) -> None:
         super().__init__()
@@ -40,8 +40,8 @@ class Returned(deque):
 
 def trained_on(net: xn.Network, N: int, optimizer: xn.Optimizer, loss: xn.Loss,
                target: Any) -> xn.TrainStep:
-    """A step that was made on N samples, after others: kernels are compiled, and blocks of memory
-    cut."""
+    """Make training steps on N samples, so that kernels are compiled and memory blocks are cut.
+    Returns the step."""
     step = xn.TrainStep(net, loss, optimizer, capture=False)
     x = net.backend.empty((*net.input.shape, N), net.dtype)
     x.fill(0)

@@ -1,4 +1,4 @@
-"""Callbacks: when they are called, what they see, and how they end a training."""
+"""Callbacks: when they are called, what they receive, and how they end a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import xpnet as xn
 
 
 class Log(xn.Callback):
-    """Every call, with the numbers of the epoch and of the batch."""
+    """Records every call, with the numbers of the epoch and of the batch."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -72,7 +72,7 @@ def test_several_are_called_in_their_order():
     assert order == ["a", "b", "a", "b"]
 
 
-def test_they_see_the_figures_and_change_no_bit():
+def test_they_receive_the_metrics_and_change_no_bit():
     seen: list[dict[str, float]] = []
 
     class Look(xn.Callback):
@@ -105,7 +105,7 @@ def test_stop_ends_the_training(when: str, batches: int):
     assert network.epochs == (batches == 2)  # an epoch that was not completed does not count
 
 
-def test_the_end_is_told_after_an_error_too():
+def test_the_end_is_called_after_an_error_too():
     log = Log()
 
     class Fails(xn.Callback):
@@ -117,7 +117,7 @@ def test_the_end_is_told_after_an_error_too():
     assert log.calls[-1] == ("end", 1, 1)
 
 
-def test_a_learning_rate_of_their_own():
+def test_they_may_set_the_learning_rate():
     class Halve(xn.Callback):
         def on_epoch_end(self, run: xn.Run) -> None:
             run.step.optimizer.lr /= 2
@@ -139,7 +139,7 @@ def test_a_callback_may_move_the_network():
 
 
 @pytest.mark.parametrize("callbacks", [[3], [Log], "log", [lambda run: None], None])
-def test_what_is_no_callback(callbacks: Any):
+def test_other_objects_are_refused(callbacks: Any):
     with pytest.raises(TypeError,
                        match="fit: expected callbacks to be a list of Callbacks. Received: "):
         net().fit(X, Y, loss="cross_entropy", optimizer="adam", callbacks=callbacks)

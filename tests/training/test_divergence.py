@@ -1,5 +1,5 @@
-"""Trainings that diverge: fit says so once, ends where nothing can be learned, and figures of NaN
-are NaN."""
+"""Trainings that diverge: fit warns once, stops if the parameters are NaN, and metrics of NaN are
+NaN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nets import blobs, same, small, values
 import xpnet as xn
 from xpnet.training.totals import OutputTotals
 
-# NumPy itself warns of overflows on the way there; Numba and a GPU do not.
+# NumPy also warns of overflows before that; Numba and a GPU do not.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(encountered in|divide by zero):RuntimeWarning")
 FIT: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
 
@@ -51,7 +51,7 @@ def fitted(net: xn.Network, data: Any,
     return history, warned(caught)
 
 
-def test_a_training_that_diverges_ends_and_says_so(backend):
+def test_a_training_that_diverges_stops_with_a_warning(backend):
     """A gradient that is NaN from step 10 on: the third epoch of four steps."""
     history, caught = fitted(small(backend), blobs(), loss=Late(10, gradient=math.nan))
     assert [str(w.message).split(",")[0] for w in caught] == [
@@ -65,14 +65,15 @@ def test_a_training_that_diverges_ends_and_says_so(backend):
 
 
 def test_the_last_step_of_a_fit_counts(backend):
-    """The loss is finite, for it is that before the step."""
+    """The loss is still finite, because it is computed before the step."""
     history, caught = fitted(small(backend), blobs(), loss=Late(24, gradient=math.inf))
     assert history.diverged and len(history.rows) == 6 and math.isfinite(history["loss"][-1])
     assert len(caught) == 1 and "in epoch 6 (by step 24) of this fit" in str(caught[0].message)
 
 
 @pytest.mark.parametrize("factor, said", [(math.nan, "nan"), (math.inf, "inf")])
-def test_a_loss_that_is_not_finite_is_said_once_and_the_training_goes_on(factor, said, backend):
+def test_a_loss_that_is_not_finite_gives_one_warning_and_the_training_continues(
+        factor, said, backend):
     net, control = small(backend), small(backend)
     history, caught = fitted(net, blobs(), loss=Late(10, loss=factor))
     assert [str(w.message) for w in caught] == [
@@ -83,12 +84,12 @@ def test_a_loss_that_is_not_finite_is_said_once_and_the_training_goes_on(factor,
     assert same(values(net), values(control))
 
 
-def test_nothing_is_said_of_a_training_that_goes_well(backend):
+def test_a_normal_training_gives_no_warning(backend):
     history, caught = fitted(small(backend), blobs())
     assert not caught and not history.diverged and len(history.rows) == 6
 
 
-def test_running_statistics_count(backend):
+def test_running_statistics_are_checked_too(backend):
     net = xn.Sequential([xn.BatchNorm1d(), xn.Linear(3)], input_shape=(2,), backend=backend)
     net.layers[0].var.data[...] = np.inf
     history, caught = fitted(net, blobs())
@@ -96,8 +97,8 @@ def test_running_statistics_count(backend):
 
 
 @pytest.mark.parametrize("capture", [False, True])
-def test_on_a_gpu_that_is_pretended(capture: bool, folder: Path):
-    """With captured steps too, and after the same epoch."""
+def test_on_an_emulated_gpu(capture: bool, folder: Path):
+    """Also with captured steps, and after the same epoch."""
     with pretended(folder) as (backend, gpus):
         net = network(backend)
         history, caught = fitted(net, samples(40), optimizer=xn.SGD(1e20), batch_size=8,
@@ -107,7 +108,7 @@ def test_on_a_gpu_that_is_pretended(capture: bool, folder: Path):
         assert gpus.graphs == capture
 
 
-def test_a_large_rate_on_every_backend(backend):
+def test_a_large_learning_rate_on_every_backend(backend):
     x, y = blobs()
     net = xn.Sequential([xn.Linear(8, activation="relu"), xn.Linear(1)], input_shape=(2,),
                         backend=backend)

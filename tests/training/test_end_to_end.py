@@ -1,5 +1,5 @@
-"""Networks learn handwritten digits; the bounds are measured accuracies less a margin for other
-machines' rounding."""
+"""Networks learn handwritten digits. The bounds are measured accuracies minus a margin for the
+rounding on other machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xpnet.data import digits, mnist
 
 @pytest.fixture(scope="module")
 def pictures() -> tuple[np.ndarray, ...]:
-    """MNIST, read from where XPNET_HOME says; nothing is downloaded."""
+    """MNIST, read from XPNET_HOME; nothing is downloaded."""
     home = os.environ.get("XPNET_HOME")
     if not home:
         pytest.skip("XPNET_HOME names no folder with MNIST's files")
@@ -46,8 +46,8 @@ def test_digits(tmp_path):
 
 
 def test_numpy_cnn_on_mnist(pictures):
-    """6,000 pictures once: seeds 0 to 3 reached 94.10 to 95.05 % on the first 2,000 test
-    pictures."""
+    """One epoch on 6,000 images: seeds 0 to 3 reached 94.10 to 95.05 % on the first 2,000 test
+    images."""
     x_train, y_train, x_test, y_test = pictures
     net = models.numpy_cnn(backend="numpy")
     net.fit(x_train[:6000], y_train[:6000], loss="cross_entropy",
@@ -56,8 +56,8 @@ def test_numpy_cnn_on_mnist(pictures):
 
 
 def test_lenet5_on_mnist(pictures):
-    """3,000 pictures twice, scaled as in the paper: seeds 0 to 3 reached 85.10 to 86.20 % on the
-    first 2,000 test pictures."""
+    """Two epochs on 3,000 images, scaled as in the paper: seeds 0 to 3 reached 85.10 to 86.20 % on
+    the first 2,000 test images."""
     def scaled(x: np.ndarray) -> np.ndarray:
         return x * np.float32(1.275) - np.float32(0.1)      # background -0.1, foreground 1.175
 
@@ -71,8 +71,8 @@ def test_lenet5_on_mnist(pictures):
 def test_lecun1989_tells_two_digits_apart():
     """One unit and half squared error: zeros against ones, enlarged to 24x24; seed 3 reached 100 %.
 
-    The seed matters: the only output is a ReLU, and where it starts at 0 for every picture (seeds 0
-    and 2) it has no gradient.
+    The seed matters: the only output is a ReLU, and if it starts at 0 for every image (seeds 0 and
+    2), it has no gradient.
     """
     x_train, y_train, x_test, y_test = digits().arrays()
 

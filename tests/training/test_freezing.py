@@ -1,4 +1,5 @@
-"""Frozen layers and thawed ones: each layer's optimizer state and step count are its own."""
+"""Frozen layers and layers that are trained again: each layer has its own optimizer state and step
+count."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def step(net: xn.Network, updater: Updater, seed: int) -> None:
 # --- thawed ---------------------------------------------------------------------------------------
 
 def check_a_thawed_layer(backend: Any, dtype: str, make: Any, layer: int, before: int = 20) -> None:
-    """It steps as with a fresh optimizer; the other layers as if it had never been frozen."""
+    """It steps as with a new optimizer, and the other layers as if it had never been frozen."""
     thawed, alone, always = (three_layers(backend, dtype) for _ in range(3))
     updaters = [Updater(make(), net.buffers) for net in (thawed, alone, always)]
     for net in (alone, thawed):
@@ -61,19 +62,19 @@ def check_a_thawed_layer(backend: Any, dtype: str, make: Any, layer: int, before
 @every_optimizer
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_thawed_layer_steps_as_with_a_fresh_optimizer(dtype, layer, make, backend):
+def test_a_layer_that_is_trained_again_steps_as_with_a_new_optimizer(dtype, layer, make, backend):
     check_a_thawed_layer(backend, dtype, make, layer)
 
 
 @pytest.mark.parametrize("name", COUNTING)
-def test_a_thawed_layer_on_a_gpu_that_is_pretended(name: str, folder: Path):
+def test_a_layer_that_is_trained_again_on_an_emulated_gpu(name: str, folder: Path):
     with pretended(folder) as (backend, _):
         check_a_thawed_layer(backend, "float32", OPTIMIZERS[name], 1, before=5)
 
 
 @every_optimizer
-def test_a_layer_that_is_frozen_for_a_while_goes_on_where_it_was(make, backend):
-    """Its own steps are those of a training without the pause."""
+def test_a_layer_that_is_frozen_for_a_while_continues(make, backend):
+    """Its steps are those of a training without the pause."""
     paused, steady = three_layers(backend), three_layers(backend)
     updaters = [Updater(make(), net.buffers) for net in (paused, steady)]
     for t in range(12):
@@ -84,8 +85,8 @@ def test_a_layer_that_is_frozen_for_a_while_goes_on_where_it_was(make, backend):
         assert same(own(paused, 0), own(steady, 0))
 
 
-def test_the_first_step_after_thawing_is_the_learning_rate():
-    """Adam's first step is lr g / |g|; without a count of its own it was three times as long."""
+def test_the_first_step_after_freezing_is_the_learning_rate():
+    """Adam's first step is lr g / |g|. With a common step count it would be three times as long."""
     net = three_layers("numpy", "float64")
     net.layers[1].trainable = False
     updater = Updater(xn.Adam(0.01), net.buffers)
@@ -105,7 +106,7 @@ def test_layers_that_step_together_are_one_part():
     step(net, updater, 0)
     net.layers[1].trainable = False
     step(net, updater, 1)
-    assert len(updater.parts()) == 3  # W of 0, W of 2 with the b of 0 behind it, b of 2
+    assert len(updater.parts()) == 3  # W of 0, W of 2 and b of 0 together, b of 2
     net.layers[1].trainable = True
     step(net, updater, 2)
     assert len(updater.parts()) == 5
@@ -120,9 +121,9 @@ def test_layers_that_step_together_are_one_part():
 
 
 @pytest.mark.parametrize("name", first(COUNTING, "Adam", "Regularized"))
-def test_steps_are_the_same_captured_where_layers_freeze_and_thaw(name: str, folder: Path):
-    """A step that was recorded while all counts were equal must not be used when they no longer
-    are."""
+def test_captured_steps_are_the_same_when_layers_are_frozen_and_trained_again(
+        name: str, folder: Path):
+    """A step that was captured while all counts were equal must not be used when they are not."""
     results = []
     for capture in (False, True):
         with pretended(folder) as (backend, gpus):
@@ -136,7 +137,7 @@ def test_steps_are_the_same_captured_where_layers_freeze_and_thaw(name: str, fol
                 train(net.batch_last(x), backend.asarray(y))
                 values.append(learned(net))
             results.append(values)
-            # Recorded: all as one part, without the first layer, all as several parts.
+            # Captured: all as one part, without the first layer, all as several parts.
             assert gpus.graphs == (3 if capture else 0)
     assert all(same(eager, captured) for eager, captured in zip(*results, strict=True))
 
@@ -179,7 +180,7 @@ def test_a_step_that_fails_is_not_counted():
 @every_optimizer
 @pytest.mark.parametrize("frozen", [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
 def test_weight_decay_is_for_the_weights_that_are_trained(frozen, make, backend):
-    """Without a gradient only the weights of layers that are trained move; a bias never decays."""
+    """Without a gradient, only the weights of trained layers change, and biases do not decay."""
     net = three_layers(backend, "float64")
     for p in net.buffers.arrays.values():
         p.data.fill(0.5)
@@ -197,8 +198,8 @@ def test_weight_decay_is_for_the_weights_that_are_trained(frozen, make, backend)
 
 @pytest.mark.parametrize("frozen", [(), (0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
 def test_max_norm_is_for_the_weights_that_are_trained(frozen, backend):
-    """Frozen weights may be longer than the bound; those of trained layers are not, and biases do
-    not count."""
+    """Frozen weights may exceed the bound, and those of trained layers may not. Biases are not
+    bounded."""
     net = three_layers(backend, "float64")
     net.parameters.fill(10.0)
     for i in frozen:
@@ -214,7 +215,7 @@ def test_max_norm_is_for_the_weights_that_are_trained(frozen, backend):
             np.testing.assert_allclose(np.sqrt((values["W"] ** 2).sum(axis=1)), 2.0)
 
 
-def test_every_optimizer_is_here():
+def test_every_optimizer_is_tested():
     found = {cls for cls in vars(xn).values()
              if isinstance(cls, type) and issubclass(cls, Optimizer)}
     assert {cls.__name__ for cls in found - {Optimizer}} == set(OPTIMIZERS)

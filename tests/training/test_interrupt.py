@@ -1,5 +1,5 @@
-"""Ctrl-C: fit stops after the batch, the network keeps what it learned, the next one is Python's
-own."""
+"""Ctrl-C: fit stops after the batch, and the network keeps its parameters. A second Ctrl-C raises
+KeyboardInterrupt."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ class Interrupting(xn.CrossEntropy):
 
 @pytest.fixture
 def handler():
-    """Another handler than the default one, to see that it comes back; it counts what reaches
-    it."""
+    """A handler other than the default one, to see that it is restored. It counts its calls."""
     class Count:
         hits = 0
 
@@ -57,15 +56,15 @@ def test_ctrl_c_stops_after_the_batch_and_keeps_the_model(handler, capsys):
     assert history.interrupted and loss.calls == 3 and handler.hits == 0
     assert "interrupted: stopped after the current batch" in capsys.readouterr().out
     assert repr(history) == "<History of 1 epochs, interrupted>"
-    row, = history.rows                                 # the part of the epoch that was seen
+    row, = history.rows                                 # the part of the epoch that was trained
     control_row, = control.fit(x[:90], y[:90], **QUIET, optimizer=xn.Adam(1e-2), batch_size=30,
                                shuffle=False).rows
     assert np.array_equal(net.parameters, control.parameters) and row["loss"] == control_row["loss"]
     assert math.isnan(history["val_loss"][0]) and math.isnan(history["val_accuracy"][0])
-    assert net.epochs == 0  # the epoch does not count: the next fit has its order
+    assert net.epochs == 0  # the epoch does not count: the next fit uses its order
 
 
-def test_fit_goes_on_after_ctrl_c(handler):
+def test_fit_continues_after_ctrl_c(handler):
     x, y = blobs()
     net, optimizer = small(), xn.Adam(1e-2)
     assert net.fit(x, y, loss=Interrupting(2), optimizer=optimizer, verbose=False).interrupted
@@ -78,7 +77,8 @@ def test_ctrl_c_in_a_later_epoch_and_during_validation(handler):
     x, y = blobs(60)
     history = small().fit(x, y, loss=Interrupting(4), optimizer=xn.SGD(0.1), epochs=9,
                           batch_size=20, verbose=False)
-    assert history["epoch"] == [1, 2] and history.interrupted  # in the first batch of the second
+    # in the first batch of the second epoch
+    assert history["epoch"] == [1, 2] and history.interrupted
     net = small()
     loss = Interrupting(4)  # three batches, then validation
     history = net.fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=9, batch_size=20,
@@ -89,14 +89,14 @@ def test_ctrl_c_in_a_later_epoch_and_during_validation(handler):
 
 @pytest.fixture
 def pythons_own_handler():
-    """Also where the tests were started in the background of a shell, which makes them ignore
+    """Also if the tests were started in the background of a shell, which makes them ignore
     Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield signal.default_int_handler
     signal.signal(signal.SIGINT, before)
 
 
-def test_a_second_ctrl_c_is_pythons_own(pythons_own_handler):
+def test_a_second_ctrl_c_raises_keyboard_interrupt(pythons_own_handler):
     x, y = blobs()
     net = small()
     with pytest.raises(KeyboardInterrupt):
@@ -105,7 +105,7 @@ def test_a_second_ctrl_c_is_pythons_own(pythons_own_handler):
     assert np.isfinite(net.predict(x)).all()
 
 
-def test_an_ignored_ctrl_c_stays_ignored():
+def test_an_ignored_ctrl_c_is_still_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         x, y = blobs()

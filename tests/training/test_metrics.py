@@ -18,7 +18,7 @@ MAPS = RNG.integers(-1, 4, (5, 3, 4)), RNG.normal(size=(5, 4, 3, 4))
 
 
 def counted(found: Any, right: Any, k: int) -> tuple[int, int, int]:
-    """TP, FP, FN of class k, one prediction after the other."""
+    """TP, FP, FN of class k, counted one by one."""
     pairs = list(zip(np.ravel(found).tolist(), np.ravel(right).tolist(), strict=True))
     return (sum(f == k and r == k for f, r in pairs), sum(f == k and r != k for f, r in pairs),
             sum(f != k and r == k for f, r in pairs))
@@ -43,7 +43,7 @@ def test_confusion_is_counted():
     (metrics.f1_score, lambda tp, fp, fn: 2 / ((tp + fp) / tp + (tp + fn) / tp)),
     (metrics.mean_iou, lambda tp, fp, fn: tp / (tp + fp + fn)),
 ], ids=lambda value: value.__name__)
-def test_shares_of_classes(metric: Any, share: Any):
+def test_fractions_of_classes(metric: Any, share: Any):
     counts = [counted(FOUND, LABELS, k) for k in range(4)]
     each = [share(*c) for c in counts]
     assert metric(FOUND, LABELS, average=None) == pytest.approx(each)
@@ -69,7 +69,7 @@ def test_classes_that_are_missing(metric: Any):
             == [True, True])
 
 
-def test_places_of_maps_count_and_unknown_ones_do_not():
+def test_positions_of_maps_count_and_unknown_ones_do_not():
     right, scores = MAPS
     known, found = right >= 0, scores.argmax(axis=1)
     assert metrics.accuracy(scores, right, ignore_index=-1) == (found == right)[known].mean()
@@ -89,7 +89,7 @@ def test_accuracy_of_nothing_is_not_a_number():
 
 @pytest.mark.parametrize("k", [1, 2, 3, 6])
 def test_top_k_against_sorting(k: int):
-    """Many scores are equal: the first class comes first."""
+    """Many scores are equal: of these, the first class comes first."""
     scores, labels = RNG.integers(0, 3, (50, 6)).astype(float), RNG.integers(0, 6, 50)
     hits = [label in sorted(range(6), key=lambda c, row=row: (-row[c], c))[:k]
             for row, label in zip(scores, labels)]
@@ -140,7 +140,7 @@ def test_against_scikit_learn():
     (lambda: metrics.top_k_accuracy([1], [1], 1), ValueError,
      r"top_k_accuracy: expected scores of shape \(N, K, ...\)"),
 ])
-def test_classes_refuse(call: Any, error: type[Exception], message: str):
+def test_refusals_of_classes(call: Any, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         call()
 
@@ -148,7 +148,7 @@ def test_classes_refuse(call: Any, error: type[Exception], message: str):
 # --- images ---------------------------------------------------------------------------------------
 
 def pictures(*shape: int) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth pictures from 0 to 1, and the same with noise."""
+    """Smooth images from 0 to 1, and the same with noise."""
     clean = np.cumsum(RNG.random(shape), axis=-1) / shape[-1]
     return np.clip(clean + RNG.normal(0, 0.05, shape), 0, 1), clean
 
@@ -188,14 +188,14 @@ def test_psnr_is_its_formula():
     each = [10 * math.log10(1 / ((a - b) ** 2).mean()) for a, b in zip(y, t)]
     assert metrics.psnr(y, t) == pytest.approx(sum(each) / 3)
     assert metrics.psnr(y * 7, t * 7, data_range=7) == pytest.approx(sum(each) / 3)
-    # one of four bytes is off by one, the others by nothing
+    # one of four bytes differs by one
     assert metrics.psnr(
         np.array([[0, 9, 255, 3]], np.uint8),
         np.array([[1, 9, 255, 3]], np.uint8)) == pytest.approx(10 * math.log10(255 ** 2 * 4))
     assert metrics.psnr(t, t) == math.inf
 
 
-def test_the_peak_of_floats_is_taken_from_their_range_or_asked_for():
+def test_the_range_of_floats_is_known_or_must_be_given():
     """Float images from 0 to 255 gave -20 dB when their data_range was assumed to be 1."""
     y, t = (np.rint(255 * a) for a in pictures(2, 20, 23))
     right = metrics.psnr(y.astype(np.uint8), t.astype(np.uint8))
@@ -211,8 +211,8 @@ def test_the_peak_of_floats_is_taken_from_their_range_or_asked_for():
                                          r"data_range=None for targets from -?\d+\.?\d* to \d+"):
                     measure(images, images)
     low, high = np.zeros((1, 11, 11)), np.ones((1, 11, 11))
-    assert metrics.psnr(high, low) == metrics.psnr(low, high) == 0      # both ends are included
-    # predictions may be outside
+    assert metrics.psnr(high, low) == metrics.psnr(low, high) == 0      # both ends are in the range
+    # predictions may be outside of it
     assert metrics.psnr(np.full((1, 4), 1.5), np.ones((1, 4))) == pytest.approx(10 * math.log10(4))
 
 
@@ -246,7 +246,7 @@ def test_against_scikit_image():
     (lambda: metrics.ssim(np.zeros((1, 11, 11)), np.zeros((1, 11, 11)), sigma=0),
      "ssim: expected sigma to be a number above 0"),
 ])
-def test_images_refuse(call: Any, message: str):
+def test_refusals_of_images(call: Any, message: str):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -258,7 +258,7 @@ def test_all_are_listed():
 # --- of a network ---------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("last", [[], [xn.Softmax]], ids=["logits", "softmax"])
-def test_evaluate_applies_them_to_what_predict_gives(last: list[Any], plain_backend):
+def test_evaluate_applies_them_to_the_results_of_predict(last: list[Any], plain_backend):
     x, labels = RNG.normal(size=(23, 4)), RNG.integers(0, 3, 23)
     net = xn.Sequential([xn.Linear(3), *(layer() for layer in last)], input_shape=(4,),
                         backend=plain_backend, dtype="float64")

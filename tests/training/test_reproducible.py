@@ -1,4 +1,4 @@
-"""The same seed gives the same bits, whatever happened before, and another seed others."""
+"""The same seed gives the same bits, whatever ran before, and another seed gives others."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_the_same_seed_gives_the_same_bits(build, backend):
 
 
 def test_the_seed_orders_the_samples_too():
-    """Two networks with the same weights and no dropout, but other seeds, see the samples in
-    another order."""
+    """Two networks with the same weights and without dropout, but with other seeds, are trained
+    with the samples in another order."""
     x, y = blobs()
     nets = [xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", seed=seed)
             for seed in (0, 1)]
@@ -52,12 +52,12 @@ def test_each_epoch_has_another_order():
     x, y = blobs(40, classes=3)
     loss = Recorded()
     small().fit(x, y, loss=loss, optimizer=xn.SGD(0.1), epochs=2, batch_size=40, verbose=False)
-    # all of them, once
+    # every sample once
     assert sorted(loss.orders[0]) == sorted(loss.orders[1]) == sorted(y.tolist())
     assert loss.orders[0] != loss.orders[1] != y.tolist()
 
 
-def test_global_random_state_plays_no_part():
+def test_the_global_random_state_does_not_matter():
     np.random.seed(1)  # noqa: NPY002 - the state that must not matter
     before = np.random.get_state()[1].copy()            # noqa: NPY002
     one = trained()
@@ -66,7 +66,7 @@ def test_global_random_state_plays_no_part():
     assert same(values(one), values(trained()))
 
 
-def test_a_second_fit_goes_on_where_the_first_ended():
+def test_a_second_fit_continues_the_first():
     x, y = blobs()
     whole, parts, anew = trained(epochs=4), small(), small()
     optimizer = xn.Adam(1e-2)
@@ -83,4 +83,4 @@ def test_a_second_fit_may_have_another_loss():
     optimizer = xn.SGD(0.1, momentum=0.9)
     net.fit(x, y, **QUIET, optimizer=optimizer)
     net.fit(x, np.eye(2)[y], loss="mean_squared_error", optimizer=optimizer, verbose=False)
-    assert set(net.evaluate(x, np.eye(2)[y])) == {"loss"}  # evaluate takes the last fit's loss
+    assert set(net.evaluate(x, np.eye(2)[y])) == {"loss"}  # evaluate uses the loss of the last fit

@@ -1,5 +1,4 @@
-"""Weights of samples in training: what they multiply, in which order they come, and in captured
-steps."""
+"""Sample weights in training: what they multiply, their order, and captured steps."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ def trained(backend: xn.Backend, x: np.ndarray, y: np.ndarray,
 
 
 def test_a_weight_of_two_is_the_sample_twice(backend):
-    """In losses that are summed, and with all samples in one batch."""
+    """For losses that are summed, with all samples in one batch."""
     weights = np.arange(23) % 3
     twice = np.repeat(np.arange(23), weights)
     whole: dict[str, Any] = {"loss": xn.CrossEntropy(reduction="sum"), "batch_size": 64,
@@ -39,7 +38,7 @@ def test_a_weight_of_two_is_the_sample_twice(backend):
 
 
 def test_weights_stay_with_their_samples_when_these_are_shuffled(backend):
-    """A sample of weight 0 may have any label: what it would teach is not learned."""
+    """A sample of weight 0 may have any label, because it is not learned."""
     weights = (np.arange(23) % 4 > 0).astype(np.float64)
     other = np.where(weights == 0, (Y + 1) % 3, Y)
     (_, a), (_, b), (_, c) = (trained(backend, X, y, sample_weight=w)
@@ -53,7 +52,7 @@ def test_weights_of_one_change_nothing_but_rounding(backend):
     np.testing.assert_allclose(weighted, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_divided_by_stays_what_it_is(backend):
+def test_weights_do_not_change_the_divisor(backend):
     """The loss of a batch is the sum of w f over N, and not over the sum of w."""
     history, _ = trained(backend, X, Y, sample_weight=np.full(23, 0.5), epochs=1, batch_size=23)
     plain, _ = trained(backend, X, Y, epochs=1, batch_size=23)
@@ -68,8 +67,8 @@ def test_the_weights_are_not_written_to(backend):
 
 
 @pytest.mark.parametrize("late", LATE)
-def test_captured_steps_have_the_same_bits(late: str, folder: Path):
-    """And the weights that a recorded step multiplies with are those of its batch."""
+def test_captured_steps_give_the_same_bits(late: str, folder: Path):
+    """A captured step uses the weights of its batch."""
     x, y = samples(43)
     weights = np.random.default_rng(1).uniform(0, 2, 43)
     results = []
@@ -84,7 +83,7 @@ def test_captured_steps_have_the_same_bits(late: str, folder: Path):
 
 
 class Old(xn.CrossEntropy):
-    """A loss of somebody's own, which was written before there were weights."""
+    """A user's loss that does not take sample weights."""
 
     def __call__(self, backend, y, target):
         return super().__call__(backend, y, target)
@@ -109,7 +108,7 @@ def test_errors(settings: dict[str, Any], error: type[Exception], text: str):
         trained(xn.get_backend("numpy"), X, Y, **settings)
 
 
-def test_a_step_takes_weights():
+def test_a_single_step_with_weights():
     net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend="numpy", seed=1)
     step = xn.TrainStep(net, "cross_entropy", xn.SGD(0.1))
     before = net.parameters.copy()

@@ -1,5 +1,5 @@
-"""fit, evaluate, predict: what they learn, that the same seed gives the same bits, and what Ctrl-C
-leaves behind."""
+"""fit, evaluate, predict and TrainStep: what they learn and return, and which inputs they
+accept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def trained(seed: int = 0, epochs: int = 3, **settings) -> xn.Sequential:
 
 # --- learning -------------------------------------------------------------------------------------
 
-def test_learns_a_separable_problem(backend):
+def test_fit_learns_a_separable_problem(backend):
     x, y = blobs()
     net = small(backend)
     history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=30,
@@ -34,7 +34,7 @@ def test_learns_a_separable_problem(backend):
 
 
 @pytest.mark.parametrize("loss", ["mean_squared_error", "half_squared_error"])
-def test_learns_a_line(loss):
+def test_fit_learns_a_line(loss):
     x = np.linspace(-1, 1, 50)[:, None]
     y = 3 * x[:, 0] - 1
     net = xn.Sequential([xn.Linear(1)], input_shape=(1,), backend="numpy", dtype="float64")
@@ -46,7 +46,7 @@ def test_learns_a_line(loss):
     assert set(net.evaluate(x, y)) == {"loss"}
 
 
-def test_learns_from_shares_as_from_labels():
+def test_fit_learns_from_class_probabilities_as_from_labels():
     x, y = blobs()
     by_label, by_share = small(), small()
     by_label.fit(x, y, **QUIET, optimizer=xn.SGD(0.1))
@@ -55,7 +55,7 @@ def test_learns_from_shares_as_from_labels():
     assert by_share.evaluate(x, np.eye(3)[y]) == by_label.evaluate(x, y)
 
 
-def test_one_step_is_the_gradients_step():
+def test_one_step_is_a_gradient_step():
     """SGD on one batch: w - lr dL/dw, with the gradient of the mean over the batch."""
     x, y = blobs(10)
     net = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", dtype="float64")
@@ -85,7 +85,7 @@ def test_history_has_a_row_for_each_epoch():
         history["val_los"]
 
 
-def test_until_is_asked_after_each_epoch_with_its_row():
+def test_until_is_called_after_each_epoch_with_its_row():
     x, y = blobs()
     seen = []
 
@@ -100,7 +100,7 @@ def test_until_is_asked_after_each_epoch_with_its_row():
     assert len(seen) == len(history.rows) == net.epochs and all(
         a is b for a, b in zip(seen, history.rows, strict=True))
     assert repr(history) == f"<History of {len(seen)} epochs, stopped>"
-    # the schedule is that of all nine epochs, and asking changes nothing
+    # the schedule is that of all nine epochs, and calling `until` changes nothing
     whole = control.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), schedule="one_cycle", epochs=9,
                         validation=(x, y), until=lambda row: np.bool_(False))
     assert not whole.stopped and len(whole.rows) == 9 and repr(whole) == "<History of 9 epochs>"
@@ -124,7 +124,7 @@ def test_until_may_move_the_network():
     np.testing.assert_allclose(history["val_loss"], control["val_loss"], rtol=1e-9)
 
 
-def test_until_is_not_asked_about_part_of_an_epoch():
+def test_until_is_not_called_after_part_of_an_epoch():
     class Interrupting(xn.CrossEntropy):
         def __call__(self, backend, y, target):
             signal.raise_signal(signal.SIGINT)
@@ -142,7 +142,7 @@ def test_until_is_not_asked_about_part_of_an_epoch():
     assert history.interrupted and not history.stopped
 
 
-def test_until_is_a_function():
+def test_until_must_be_a_function():
     x, y = blobs()
     net = small()
     with untouched(net), pytest.raises(
@@ -159,11 +159,12 @@ def test_validation_is_evaluation_after_the_epoch():
     assert net.evaluate(*held_out) == {"loss": row["val_loss"], "accuracy": row["val_accuracy"]}
     without = small()
     without.fit(x, y, **QUIET, optimizer=xn.SGD(0.1))
-    assert same(values(net), values(without))           # looking changes nothing
+    assert same(values(net), values(without))           # evaluating changes nothing
 
 
 def test_the_short_last_batch_counts_by_its_size():
-    """A rate of 0 leaves the network as it is, so the epoch's figures are those of evaluate."""
+    """With a learning rate of 0 the network does not change, so the metrics of the epoch are those
+    of evaluate."""
     x, y = blobs(20)
     y = np.where(np.arange(20) < 14, 0, y)  # batches of 7, 7 and 6 with losses far apart
     net = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", dtype="float64")
@@ -194,9 +195,9 @@ def test_predict_evaluate_and_call_agree():
         assert result["loss"] == pytest.approx(-log_share[np.arange(120), y].mean(), rel=1e-5)
 
 
-def test_one_picture_alone(backend):
-    """Moving the batch axis of a single sample leaves strides that say nothing; kernels must not
-    read them."""
+def test_one_image_alone(backend):
+    """Moving the batch axis of a single sample gives arbitrary strides. Kernels must not read
+    them."""
     net = xn.Sequential([xn.Conv2d(4, 3), xn.MaxPool2d(2),
                          xn.Conv2d(3, (2, 3), stride=2, padding=1, activation="tanh"),
                          xn.AvgPool2d(2), xn.Flatten(), xn.Linear(3)], input_shape=(2, 12, 12),
@@ -217,7 +218,7 @@ def test_predicting_changes_nothing():
         net.evaluate(x, y)
 
 
-def test_predict_gives_what_the_last_layer_gives():
+def test_predict_returns_the_output_of_the_last_layer():
     net = xn.Sequential([xn.Conv2d(3, 3), xn.Sigmoid()], input_shape=(1, 5, 5), backend="numpy")
     x = pictures(4, (1, 5, 5))[0]
     assert (net.predict(x).shape == (4, 3, 3, 3)
@@ -231,7 +232,7 @@ def test_samples_differ_from_call_to_call():
     assert not np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[1], draws[2])
     assert set(np.unique(draws)) == {0.0, 2.0} and np.array_equal(net(x), x)
     again = xn.Sequential([xn.Dropout(0.5)], input_shape=(100,), backend="numpy")
-    assert np.array_equal(again(x, mode="sample"), draws[0])        # and follow from the seed
+    assert np.array_equal(again(x, mode="sample"), draws[0])        # and they follow from the seed
 
 
 def test_dropout_differs_from_step_to_step():
@@ -251,7 +252,7 @@ def test_dropout_differs_from_step_to_step():
 # --- what x and y may be --------------------------------------------------------------------------
 
 def forms(x):
-    """The same numbers in every form in which people hold them."""
+    """The same numbers as arrays, lists and other types."""
     wide = np.repeat(x, 2, axis=0)[::2]
     frozen = x.copy()
     frozen.flags.writeable = False
@@ -280,10 +281,10 @@ def test_inputs_in_every_form(form):
     found, expected = run(given, y), run(x, y)
     assert same(found[0], expected[0]) and found[3:] == expected[3:]
     assert np.array_equal(found[1], expected[1]) and np.array_equal(found[2], expected[2])
-    assert np.array_equal(np.array(given), before)              # nobody wrote into it
+    assert np.array_equal(np.array(given), before)              # it was not written to
 
 
-def test_targets_stay_as_they_are():
+def test_targets_are_not_written_to():
     x, y = blobs()
     shares = np.asfortranarray(np.eye(3)[y])
     for target in (y, shares):
@@ -301,7 +302,7 @@ def test_the_result_is_not_the_callers_array():
 
 # --- on another backend ---------------------------------------------------------------------------
 
-def test_moving_keeps_what_was_learned_and_the_optimizers_state():
+def test_moving_keeps_the_parameters_and_the_optimizers_state():
     x, y = blobs()
 
     def run(optimizers, backends):
@@ -330,7 +331,7 @@ def test_moving_keeps_every_bit():
     assert same(values(net), before) and net.backend.name == "base"
 
 
-def test_a_move_that_fails_leaves_the_network_where_it_was():
+def test_a_move_that_fails_does_not_move_the_network():
     class Full(xn.Backend):
         def zeros(self, shape, dtype):
             raise MemoryError("no room")
@@ -345,7 +346,7 @@ def test_a_move_that_fails_leaves_the_network_where_it_was():
 
 # --- what is shown --------------------------------------------------------------------------------
 
-def test_a_bar_with_loss_and_accuracy(capsys):
+def test_a_progress_bar_with_loss_and_accuracy(capsys):
     x, y = blobs()
     net = small()
     history = net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=2,
@@ -376,9 +377,8 @@ def test_train_step_is_what_fit_repeats():
     assert by_hand.counters.tolist() == [1, 0]
 
 
-def test_a_step_goes_with_its_network():
-    """A step of one's own notices that its network has moved, and takes the optimizer's memory
-    along."""
+def test_a_step_moves_with_its_network():
+    """A TrainStep notices that its network has moved, and moves the optimizer's slots too."""
     x, y = blobs(20)
     stayed, moved = small(dtype="float64"), small(dtype="float64")
     steps = [xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-2)) for net in (stayed, moved)]
@@ -391,8 +391,8 @@ def test_a_step_goes_with_its_network():
     assert steps[1].updater.buffers is moved.buffers and moved.counters.tolist() == [6, 0]
 
 
-def test_a_step_that_failed_was_none():
-    """Adam's corrections count the steps that were made."""
+def test_a_step_that_failed_does_not_count():
+    """Adam's bias corrections count the completed steps."""
     class Broken(xn.CrossEntropy):
         broken = True
 
@@ -412,9 +412,9 @@ def test_a_step_that_failed_was_none():
     assert same(values(net), values(control))
 
 
-def test_figures_are_taken_before_the_update():
-    """A row's loss is of the outputs that the epoch's steps saw, not of the network that they
-    made."""
+def test_metrics_are_computed_before_the_update():
+    """The loss of a row is that of the outputs before each step, not of the network after the
+    epoch."""
     x, y = blobs(20)
     net = xn.Sequential([xn.Linear(3)], input_shape=(2,), backend="numpy", dtype="float64")
     before = net.evaluate(x, y, loss="cross_entropy")

@@ -11,8 +11,8 @@ def normal(shape, dtype="float64", seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def unlike_new(net):
-    """The network with every parameter and statistic away from its initial value."""
+def with_random_values(net):
+    """Change every parameter and statistic of the network, so that none has its initial value."""
     rng = np.random.default_rng(5)
     with net.backend.scope():
         net.parameters += net.backend.asarray(0.3 * rng.standard_normal(net.parameters.shape),
@@ -22,7 +22,7 @@ def unlike_new(net):
 
 
 def convolutions(backend="numpy", dtype="float64"):
-    return unlike_new(xn.Sequential([
+    return with_random_values(xn.Sequential([
         xn.Conv2d(6, 3, padding=1, groups=2, name="first"), xn.BatchNorm2d(activation="relu"),
         xn.TrueConv2d(4, 2, bias=False),
         xn.BatchNorm2d(eps=0.1), xn.Activation("tanh"), xn.DepthwiseConv2d(3, depth_multiplier=2),
@@ -51,14 +51,14 @@ def test_a_folded_network_predicts_the_same(backend, dtype, tmp_path):
     np.testing.assert_array_equal(loaded.predict(x), folded.predict(x))
 
 
-def test_what_is_not_folded_stays():
+def test_other_batch_norms_are_kept():
     """A batch norm before the weights, after an activation, or of a value that is used twice."""
     x = xn.Input((2, 6, 6))
     h = xn.Conv2d(3, 3, activation="relu", name="bent")(xn.BatchNorm2d(name="before")(x))
     twice = xn.Conv2d(3, 1, name="twice")(xn.BatchNorm2d(name="behind")(h))
     once = xn.Conv2d(3, 1, name="once")(twice)
     y = xn.Add()(xn.BatchNorm2d(name="one of two")(twice), xn.BatchNorm2d(name="gone")(once))
-    net = unlike_new(xn.Network(x, y, backend="numpy", dtype="float64"))
+    net = with_random_values(xn.Network(x, y, backend="numpy", dtype="float64"))
     folded = net.folded()
     assert ({layer.name for layer in net.layers} - {layer.name for layer in folded.layers}
             == {"gone"})
@@ -67,7 +67,7 @@ def test_what_is_not_folded_stays():
 
 
 def test_a_network_without_batch_norm_is_copied():
-    net = unlike_new(xn.Sequential([xn.Linear(4, bias=False), xn.RBF([[1, 0, 1, 0]])],
+    net = with_random_values(xn.Sequential([xn.Linear(4, bias=False), xn.RBF([[1, 0, 1, 0]])],
                                    input_shape=(3,), backend="numpy"))
     folded = net.folded()
     x = normal((4, 3))

@@ -25,7 +25,7 @@ def two_norms(backend="numpy", dtype="float64"):
                          backend=backend, dtype=dtype)
 
 
-def test_population_statistics_of_equal_batches_are_the_papers(backend):
+def test_with_equal_batches_they_are_those_of_the_paper(backend):
     """E[mean_B] and m / (m - 1) E[var_B], for each layer after layers that use the statistics of
     the batch."""
     net = two_norms(backend)
@@ -50,7 +50,7 @@ def test_population_statistics_of_equal_batches_are_the_papers(backend):
     np.testing.assert_array_equal(net.backend.to_numpy(net.parameters), before)
 
 
-def test_population_statistics_with_a_smaller_last_batch(backend):
+def test_a_smaller_last_batch(backend):
     """The mean is that of all samples, the variance the pooled one: unbiased, whatever the sizes of
     the batches."""
     net = xn.Sequential([xn.BatchNorm1d()], input_shape=(3,), backend=backend, dtype="float64")
@@ -65,14 +65,14 @@ def test_population_statistics_with_a_smaller_last_batch(backend):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_population_statistics_of_a_constant_channel(backend, dtype):
+def test_a_constant_channel(backend, dtype):
     net = xn.Sequential([xn.BatchNorm2d()], input_shape=(5, 2, 2), backend=backend, dtype=dtype)
     x = np.moveaxis(constant((5, 2, 2, 37), dtype), -1, 0)
     net.population_statistics(x, batch_size=10)
     assert not np.asarray(net.predict(x)).any()
 
 
-def test_population_statistics_leave_frozen_layers_alone():
+def test_frozen_layers_are_not_changed():
     net = two_norms()
     net.layers[1].trainable = False
     net.population_statistics(normal((6, 2, 5, 5)))
@@ -91,7 +91,7 @@ def test_population_statistics_leave_frozen_layers_alone():
     (two_norms, np.zeros((4, 2, 5, 5)), {"batch_size": 3},
      "BatchNorm1d 'bn2': expected batches of at least 2 in training"),
 ], ids=lambda value: value[:30] if isinstance(value, str) else "")
-def test_what_population_statistics_refuse(net, x, options, text):
+def test_refusals(net, x, options, text):
     net = net()
     state = net.state.copy()
     with pytest.raises(ValueError, match=re.escape(text)):

@@ -1,5 +1,5 @@
-"""Both CPU backends among threads and through whole training steps: what one holds stays, and bits
-do not depend on company."""
+"""Both CPU backends in several threads: arrays in use never change, and training gives the same
+bits in any number of threads."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ def make(name: str) -> Backend:
 
 
 def side_by_side(*tasks: Callable[[], None]) -> None:
-    """Run each task in a thread of its own; the first error that one of them ends with is raised
-    here."""
+    """Run each task in its own thread, and raise the first error here."""
     errors: list[BaseException] = []
 
     def run(task: Callable[[], None]) -> None:
         try:
             task()
-        except BaseException as error:  # whatever it is, it belongs to the test
+        except BaseException as error:  # of any kind: the test must see it
             errors.append(error)
 
     crew = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
@@ -53,8 +52,8 @@ def side_by_side(*tasks: Callable[[], None]) -> None:
 # --- memory ---------------------------------------------------------------------------------------
 
 class Hoard:
-    """Parts of arrays that others made, and what they held; each may be dropped, and given to
-    another thread, at any time."""
+    """Parts of arrays, with copies of their content. Each may be dropped, or passed to another
+    thread, at any time."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -68,12 +67,12 @@ class Hoard:
 
     def check(self) -> None:
         for view, held in self.kept:
-            # not in the assertion: pytest would spell out where long bytes differ
+            # outside of the assertion, or pytest would print long differences
             same = view.tobytes() == held
             assert same
 
     def drop(self, most: int) -> None:
-        """Check and forget some, in random order."""
+        """Check and drop some, in random order."""
         while len(self.kept) > most:
             view, held = self.kept.pop(self.rng.integers(len(self.kept)))
             same = view.tobytes() == held
@@ -100,7 +99,7 @@ class Keep(xn.Layer):
 
 
 def hoarding_steps(backend: Backend, hoard: Hoard, steps: int) -> Iterator[None]:
-    """Train, keep parts of all values and gradients, and let some go after every step."""
+    """Train, keep parts of all values and gradients, and drop some after every step."""
     net = digits(backend, between=lambda: [Keep(hoard)])
     step = xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(1e-3))
     for turn in range(steps):
@@ -114,8 +113,8 @@ def hoarding_steps(backend: Backend, hoard: Hoard, steps: int) -> Iterator[None]
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 @pytest.mark.parametrize("own", [False, True], ids=["one backend", "a backend each"])
-def test_what_is_held_never_changes(name: str, own: bool):
-    """Through the steps of three threads, which pass on what they hold."""
+def test_arrays_in_use_never_change(name: str, own: bool):
+    """During the training steps of three threads, which pass arrays to each other."""
     shared, lock, hoards = make(name), threading.Lock(), [Hoard(seed) for seed in range(3)]
 
     def train(me: int) -> None:
@@ -131,7 +130,7 @@ def test_what_is_held_never_changes(name: str, own: bool):
 
 
 class Forgetful(MemoryPool):
-    """Twelve blocks for each size, in turn, whoever still holds them."""
+    """Twelve blocks for each size, used in turn, even if an array on them is still in use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +144,7 @@ class Forgetful(MemoryPool):
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_a_pool_that_forgets_who_holds_what_is_found_out(name: str):
+def test_a_pool_that_reuses_memory_too_early_is_detected(name: str):
     """The test above can fail."""
     backend: Any = make(name)
     backend.memory = Forgetful()
@@ -165,7 +164,7 @@ def trained(backend: Backend, seed: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("names", [("numpy", "numpy"), ("numba", "numba"), ("numpy", "numba"),
                                    ("numba", "numpy", "numba")],
                          ids="-".join)
-def test_networks_in_threads_learn_what_they_learn_alone(names: tuple[str, ...]):
+def test_networks_trained_in_threads_have_the_same_bits_as_alone(names: tuple[str, ...]):
     backends = [make(name) for name in names]
     alone = [trained(backend, seed) for seed, backend in enumerate(backends)]
     together: list[Any] = [None] * len(names)
@@ -193,7 +192,7 @@ def test_networks_in_threads_may_share_a_backend(name: str):
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 def test_backends_made_in_several_threads(name: str):
-    """In a fresh process: the threads import the backend, and are the first to use it, all at
+    """In a new process, where several threads import and use the backend for the first time, all at
     once."""
     make(name)
     run_script(f"""
@@ -232,7 +231,7 @@ assert all(same(result, results[0]) for result in results)
 """, NUMBA_NUM_THREADS="4")
 
 
-def test_a_kernel_leaves_numbas_threads_as_they_are():
+def test_a_kernel_restores_numbas_number_of_threads():
     make("numba")
     run_script("""
 import numba, numpy as np
@@ -247,8 +246,8 @@ for threads in (1, 3):
 """, NUMBA_NUM_THREADS="4", XPNET_NUM_THREADS="2")
 
 
-def test_numpys_error_settings_hold_in_all_threads():
-    """A worker has the caller's, and keeps none of them for the next job."""
+def test_numpys_error_settings_apply_in_all_threads():
+    """A worker uses the caller's settings, and does not keep them for the next job."""
     pool, together, seen = ThreadPool(3), threading.Barrier(3), []
 
     def task(index: int) -> None:

@@ -1,4 +1,5 @@
-"""Processes forked after kernels ran: the same bits as in the parent; none dies or hangs."""
+"""Processes forked after kernels ran compute the same bits as their parent, and do not crash or
+hang."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 BACKENDS = ["numpy", pytest.param("numba", marks=NO_NUMBA)]
 
-# An alarm ends a process that hangs. Python 3.12 warns of every fork beside threads, which is
-# what is tested here.
+# An alarm ends a process that hangs. Python 3.12 warns of every fork while other threads run, which
+# is tested here.
 BEGINNING = """
 import multiprocessing, os, signal, sys, threading, warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -81,7 +82,7 @@ assert [trained(seed) for seed in (0, 1)] == expected               # the parent
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_children_made_while_other_threads_train(backend: str):
-    """At any moment of their steps: whatever locks they hold, the child's are free."""
+    """A fork at any moment of their steps: the child's locks are free."""
     run_script(BEGINNING + """
 expected, done = trained(0), threading.Event()
 
@@ -145,7 +146,7 @@ assert first == trained(0)
 
 
 @NO_NUMBA
-def test_a_fork_before_the_first_kernel_leaves_the_child_its_threads():
+def test_after_a_fork_before_the_first_kernel_the_child_uses_threads():
     run_script(BEGINNING + """
 from xpnet.backends.numba.kernels.layer import allowed_threads
 
@@ -157,7 +158,7 @@ assert allowed_threads(2) == 2 and in_child(allowed_threads, 2) == 1
 
 @NO_NUMBA
 def test_a_fork_after_kernels_of_other_code():
-    """Numba's threads belong to the whole process, whoever started them."""
+    """Numba's threads belong to the whole process, whatever code started them."""
     run_script(BEGINNING + """
 import numba
 
@@ -174,8 +175,9 @@ assert numba.get_num_threads() == 2
 
 
 @NO_NUMBA
-def test_a_numba_that_cannot_run_without_its_threads_says_so():
-    """As a later version might be, in which the layer's function has another name."""
+def test_a_numba_that_cannot_run_without_threads_raises():
+    """A later version could be like this, if the function of its threading layer had another
+    name."""
     run_script(BEGINNING + """
 from llvmlite import binding
 binding.address_of_symbol = lambda name: None

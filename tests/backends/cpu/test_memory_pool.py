@@ -14,7 +14,7 @@ from xpnet.backends.cpu.memory import MemoryPool
 LARGE = (memory.SMALL // 4,)  # float32: the smallest array that is recycled
 
 
-def test_memory_is_used_again_when_the_last_view_has_died():
+def test_memory_is_reused_when_the_last_view_is_deleted():
     pool = MemoryPool()
     a = pool.empty(LARGE, np.float32)
     address, view = a.ctypes.data, a[10:20].reshape(2, 5)
@@ -36,7 +36,7 @@ def test_memory_is_used_again_when_the_last_view_has_died():
     lambda a: np.broadcast_to(a, (2, *a.shape)), lambda a: a.base,
 ], ids=["transpose", "slice", "memoryview", "view", "as_strided", "buffer", "iterator", "broadcast",
         "base"])
-def test_anything_that_can_still_reach_the_memory_keeps_it(keep):
+def test_every_object_that_refers_to_the_memory_keeps_it(keep):
     pool = MemoryPool()
     kept = keep(pool.empty(LARGE, np.float32))
     assert pool.idle_bytes() == 0
@@ -64,13 +64,13 @@ def test_other_types_and_small_arrays_are_plain_arrays():
     pool = MemoryPool()
     assert pool.empty((100_000,), object)[99_999] is None
     assert pool.empty((50_000,), np.dtype([("a", "f4"), ("b", "i8")])).dtype.names == ("a", "b")
-    pool.empty((10,), np.float32)                           # dies at once
+    pool.empty((10,), np.float32)                           # freed at once
     assert pool.idle_bytes() == 0
 
 
-def test_free_neighbours_grow_together_and_are_cut_again():
+def test_free_neighbours_are_merged_and_cut_again():
     pool, n = MemoryPool(), 1 << 20
-    address = pool.empty((n,), np.float32).ctypes.data      # dies at once
+    address = pool.empty((n,), np.float32).ctypes.data      # freed at once
     parts = [pool.empty((n // 4,), np.float32) for _ in range(4)]
     assert (sorted(part.ctypes.data for part in parts) == [address + k * n for k in range(4)]
             and pool.idle_bytes() == 0)
@@ -79,17 +79,17 @@ def test_free_neighbours_grow_together_and_are_cut_again():
     assert pool.empty((n,), np.float32).ctypes.data == address
 
 
-def test_a_small_array_does_not_take_the_place_of_a_large_one():
+def test_a_small_array_is_not_cut_from_a_large_block():
     pool, n = MemoryPool(), memory.MAX_RATIO * LARGE[0]
     address = pool.empty((n,), np.float32).ctypes.data
     small = pool.empty(LARGE, np.float32)
     assert pool.empty((n,), np.float32).ctypes.data == address != small.ctypes.data
 
 
-def test_what_a_pool_holds_is_hardly_more_than_what_is_in_use(monkeypatch):
-    """The pattern of a training step: large arrays, then ever smaller ones, all kept; then freed
-    from the last, each while two of its size are made."""
-    held = [0, 0]                                           # bytes now, and at most
+def test_a_pool_holds_little_more_than_is_in_use(monkeypatch):
+    """The pattern of a training step: arrays of falling sizes are made and kept, then freed from
+    the last to the first, and two arrays of the same size are made for each that is freed."""
+    held = [0, 0]                                           # bytes of all chunks, now and at most
 
     class Counted(memory._Chunk):
         def __init__(self, size):
@@ -113,12 +113,12 @@ def test_what_a_pool_holds_is_hardly_more_than_what_is_in_use(monkeypatch):
     assert live / 2 < held[1] < 1.1 * live
     steady = held[0]
     kept = [pool.empty((n,), np.float32) for n in sizes]
-    assert held[0] == steady                                # nothing new is asked for any longer
+    assert held[0] == steady                                # no further chunk is made
 
 
-def test_blocks_that_nobody_asks_for_are_given_back():
+def test_unused_blocks_are_given_back():
     pool = MemoryPool()
-    pool.empty((1 << 20,), np.float32)                      # dies at once
+    pool.empty((1 << 20,), np.float32)                      # freed at once
     assert pool.idle_bytes() >= 1 << 22
     for _ in range(2 * memory.PATIENCE):
         pool.empty(LARGE, np.float32)
@@ -134,9 +134,9 @@ def test_arrays_outlive_their_pool():
     assert (a == 5).all()
 
 
-def test_what_was_handed_out_never_changes():
-    """Threads make arrays, cut views out of them, hand them to each other and let them go, in
-    random order."""
+def test_arrays_in_use_never_change():
+    """Threads make arrays, take views of them, pass them to each other and drop them, in random
+    order."""
     pool, shared, lock, errors = MemoryPool(), [], threading.Lock(), []
 
     def check(view, value):
@@ -171,4 +171,4 @@ def test_what_was_handed_out_never_changes():
     assert not errors
     del view
     shared.clear()
-    assert pool.idle_bytes() < 50_000_000  # of 6000 arrays, 700 MB: memory was used again
+    assert pool.idle_bytes() < 50_000_000  # 6000 arrays of 700 MB together: memory was reused

@@ -1,4 +1,5 @@
-"""The number of threads of the CPU backends, also of networks that exist, and how they wait."""
+"""The number of threads of the CPU backends, also for networks that exist already, and how threads
+wait."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def as_before() -> Iterator[None]:
     xn.set_num_threads(None)
 
 
-def test_the_number_that_was_set_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch):
+def test_the_number_that_was_set_overrides_the_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XPNET_NUM_THREADS", "3")
     assert xn.get_num_threads() == 3
     old = get_backend("numpy")
@@ -41,7 +42,7 @@ def test_the_number_that_was_set_comes_before_the_environment(monkeypatch: pytes
 
 @pytest.mark.parametrize("n", [0, -1, 1.0, 2.5, True, "2", [2], np.array([1, 2]), float("nan")],
                          ids=repr)
-def test_what_is_no_number_of_threads(n: object):
+def test_numbers_of_threads_that_are_refused(n: object):
     xn.set_num_threads(2)
     with pytest.raises(ValueError, match=r"^set_num_threads: expected n to be an int from 1 to "
                                          r"4096, or None\. Received: n="):
@@ -50,7 +51,7 @@ def test_what_is_no_number_of_threads(n: object):
 
 
 def test_a_network_that_exists_takes_the_new_number():
-    """Threads that are no longer needed sleep; those that are missing start."""
+    """Threads that are no longer needed wait; missing ones are started."""
     net = digits(get_backend("numpy"))
     x = net.batch_last(pictures(512, (2, 12, 12), 5)[0])
     before = set(threading.enumerate())
@@ -125,9 +126,9 @@ print("layer", threading_layer(), file=__import__("sys").stderr)
 @pytest.mark.parametrize("setting, spins, left",
                          [({}, "5000", ""), ({"GOMP_SPINCOUNT": "77"}, "77", "77"),
                           ({"OMP_WAIT_POLICY": "PASSIVE"}, "0", "")], ids=str)
-def test_threads_spin_briefly_unless_the_user_has_said_how_long(
+def test_threads_spin_briefly_by_default(
         setting: dict[str, str], spins: str, left: str, monkeypatch: pytest.MonkeyPatch):
-    """The library itself says what it works with, and child processes inherit nothing."""
+    """Read from the OpenMP library itself. Child processes do not inherit the setting."""
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     said = run_script(SPINS.format(left=left), OMP_DISPLAY_ENV="VERBOSE", **setting)

@@ -18,7 +18,7 @@ from xpnet.backends.cpu.threads import ThreadPool, single_threaded_blas, thread_
 def wait_until(condition, what):
     deadline = time.monotonic() + 60  # generous: it only ends a test that has failed already
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        assert time.monotonic() < deadline, f"timed out waiting until {what}"
         time.sleep(0.001)
 
 
@@ -36,13 +36,14 @@ def test_every_task_runs_once(size, count):
     assert done == [1] * count
 
 
-def test_tasks_run_side_by_side():
+def test_tasks_run_in_parallel():
     meeting = threading.Barrier(3)
-    ThreadPool(3).run(lambda k: meeting.wait(60), 3)  # nobody passes before three threads have come
+    # the barrier opens when three threads have arrived
+    ThreadPool(3).run(lambda k: meeting.wait(60), 3)
 
 
-def test_workers_start_at_the_first_parallel_call_only():
-    before = set(threading.enumerate())                     # of other pools, some about to end
+def test_workers_start_at_the_first_parallel_call():
+    before = set(threading.enumerate())  # workers of other pools, some about to end
     pool = ThreadPool(3)
     pool.run(lambda k: None, 1)
     assert set(threading.enumerate()) <= before
@@ -62,7 +63,7 @@ def test_workers_end_with_their_pool():
     wait_until(lambda: not any(worker.is_alive() for worker in workers), "the workers end")
 
 
-def test_an_error_in_any_task_reaches_the_caller_and_the_pool_goes_on():
+def test_an_error_in_a_task_is_raised_by_the_caller_and_the_pool_still_works():
     pool = ThreadPool(2)
     for bad in range(4):
         def task(k, bad=bad):
@@ -95,8 +96,8 @@ def test_a_task_may_use_the_pool_itself():
 
 
 def test_two_threads_use_one_pool_at_once():
-    """Each call can only end while the other is under way: the second does not wait for the first
-    one's workers."""
+    """Each call can end only while the other is running, so the second must not wait for the
+    workers of the first."""
     pool, meeting, done = ThreadPool(2), threading.Barrier(2), []
 
     def caller(me):
@@ -112,7 +113,7 @@ def test_two_threads_use_one_pool_at_once():
     assert sorted(done) == [(me, turn, k) for me in (0, 1) for turn in range(50) for k in (1, 2, 3)]
 
 
-def test_nothing_of_a_job_is_kept():
+def test_a_finished_job_keeps_no_references():
     class Big:
         pass
 
@@ -164,13 +165,13 @@ def test_a_wrong_number_of_threads(monkeypatch, text):
 # --- BLAS -----------------------------------------------------------------------------------------
 
 def blas_threads():
-    """Of NumPy's own BLAS: another package's may have been loaded after the limiter looked for
-    libraries."""
+    """The number of threads of NumPy's own BLAS. The BLAS of another package may have been loaded
+    after the limiter looked for libraries."""
     return [library["num_threads"] for library in threadpool_info()
             if library["user_api"] == "blas" and "numpy" in library["filepath"]]
 
 
-def test_blas_is_limited_inside_and_as_before_outside():
+def test_blas_is_limited_inside_and_restored_outside():
     before = blas_threads()
     if not before:
         pytest.skip("threadpoolctl knows no BLAS that is loaded here")
@@ -207,7 +208,7 @@ def test_blas_stays_limited_until_the_last_thread_has_left():
 
 
 def test_blas_is_limited_in_every_thread():
-    """Also where another thread was the first to ask threadpoolctl."""
+    """Even if another thread was the first to call threadpoolctl."""
     with single_threaded_blas():
         pass
     seen = []

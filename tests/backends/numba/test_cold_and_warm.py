@@ -15,7 +15,8 @@ pytest.importorskip("numba", reason="Numba is not installed")
 @pytest.mark.parametrize("networks", [["relu alone"], pytest.param([], marks=full)],
                          ids=["one", "all"])
 def test_compiled_and_loaded_kernels_give_the_same_bits(tmp_path: Path, networks: list[str]):
-    """The process that compiles trains the networks in one order, the one that loads in the other.
+    """The process that compiles trains the networks in one order, the process that loads in the
+    opposite order.
 
     All networks together use every kernel.
     """

@@ -1,4 +1,4 @@
-"""Compiled kernels on disk: nothing damaged, and nothing of other users, is unpickled."""
+"""Compiled kernels on disk: a damaged file, or a file of another user, is never unpickled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_one(x, y):
 
 
 def call() -> bool:
-    """Make the kernel as a new process would, and call it; whether it was found on disk."""
+    """Make the kernel as a new process would, and call it. Returns whether it was found on disk."""
     kernel, x, y = jit.kernel(add_one), np.arange(5, dtype=np.float32), np.empty(5, np.float32)
     kernel(1, x, y)
     assert y.tolist() == [1, 2, 3, 4, 5]
@@ -40,7 +40,7 @@ def call() -> bool:
 
 
 class Trap:
-    """A pickle that makes a file when it is loaded."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,9 +67,9 @@ def cached() -> tuple[kept.KernelCache, tuple, jit.Kernel]:
 
 @pytest.fixture
 def trap(kernels: Path) -> Path:
-    """The kernel's file, replaced by a pickle that makes the file `sprung` where it is loaded.
+    """The kernel's file, replaced by a pickle that creates the file `sprung` when it is loaded.
 
-    Its checksum is right: anybody can compute it.
+    Its checksum is right, because anyone can compute it.
     """
     cache, types, kernel = cached()
     name, about = cache._about(types, kernel.compiled.targetctx.codegen())
@@ -92,7 +92,7 @@ def test_no_flipped_bit_reaches_the_unpickler(kernels: Path, monkeypatch: pytest
     cache.load_overload(types, kernel.compiled.targetctx)
     assert unpickled == [
         sound[kept.DIGEST :]
-    ]  # a sound file is, so this test looks at the right one
+    ]  # an undamaged file is loaded, so this test changes the right one
     unpickled.clear()
     rng = np.random.default_rng(0)
     for place in [0, kept.DIGEST - 1, kept.DIGEST, len(sound) - 1,
@@ -116,7 +116,7 @@ def test_a_damaged_kernel_is_compiled_and_kept_again(kernels: Path):
 
 
 def test_files_of_numbas_own_cache_are_not_read(kernels: Path):
-    """As earlier versions left them: an index is a pickle."""
+    """The index files of Numba's cache are pickles."""
     file, sprung = next(kernels.iterdir()), kernels.parent / "sprung"
     for name in (f"{file.stem}.nbi", "test_kept_kernels.add_one-31.py311.nbi"):
         (kernels / name).write_bytes(pickle.dumps(Trap(sprung)))
@@ -127,7 +127,7 @@ def test_files_of_numbas_own_cache_are_not_read(kernels: Path):
 
 
 def test_the_trap_works(kernels: Path, trap: Path):
-    """In a folder of ours a file of ours is trusted: only we can have written it."""
+    """In a folder that only this user can write to, this user's file is trusted."""
     assert not call() and (kernels.parent / "sprung").exists()
 
 
@@ -164,7 +164,7 @@ def test_a_folder_of_another_user(kernels: Path, trap: Path):
 
 @posix
 @pytest.mark.parametrize("kind", ["another's", "writable", "link", "pipe"])
-def test_a_file_that_is_not_ours_alone_is_replaced(kind: str, kernels: Path, trap: Path):
+def test_a_file_that_others_can_write_to_is_replaced(kind: str, kernels: Path, trap: Path):
     if kind == "another's":
         if os.geteuid() != 0:
             pytest.skip("only root can give files away")
@@ -182,7 +182,7 @@ def test_a_file_that_is_not_ours_alone_is_replaced(kind: str, kernels: Path, tra
     assert (found.st_uid, found.st_mode) == (
         os.geteuid(),
         0o100600,
-    )  # a file of ours, whatever it was
+    )  # now it is a file of this user
     assert call()
 
 
@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_made(base: str, tmp_path: Path, monkeypatch: py
 
 
 def test_relative_folders_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """They would lie wherever the process works, a downloaded folder among them."""
+    """They would depend on the working folder, which could be a downloaded one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(config, "CACHE_DIR", "relative")
@@ -265,8 +265,9 @@ def test_a_file_is_written_in_one_step(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @posix
-def test_a_folder_that_was_exchanged_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Between the check and the opening of the file, which comes from the folder checked."""
+def test_a_folder_that_is_replaced_after_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The folder is replaced between its check and the opening of the file. The file is still read
+    from the folder that was checked."""
     folder = PrivateFolder(tmp_path / "private")
     folder.write("name", b"ours")
     (tmp_path / "planted").mkdir()

@@ -1,4 +1,4 @@
-"""The numba backend against base.py: every public method, whole networks, what is left to NumPy,
+"""The Numba backend against base.py: every public method, whole networks, calls that go to NumPy,
 and how it is chosen."""
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def test_arrays_that_are_not_contiguous(case: Case):
 
 
 def test_the_number_of_threads_changes_no_bit():
-    """In a process that allows more threads than this machine may have cores, and no use of memory
-    that was freed."""
+    """In a process that allows more threads than this machine may have cores, and that stops if
+    freed memory is used."""
     run_script("""
 import os
 from cpu_cases import LARGE
@@ -78,7 +78,7 @@ def test_threads_may_share_a_backend():
 
 
 def test_blas_adds_no_threads_of_its_own():
-    """Whether it is called for a float64 product or not at all."""
+    """Whether BLAS is called for a float64 product or not at all."""
     seen = []
 
     class Watching(NumbaBackend):
@@ -110,7 +110,7 @@ def test_outputs_come_from_recycled_memory():
 
 @pytest.mark.parametrize("build, size", [(branches, 6), (digits, 12)], ids=["branches", "digits"])
 def test_gradients_through_a_network(build: Callable[..., xn.Network], size: int):
-    """In float32 as base.py has them in float64."""
+    """In float32, against those of base.py in float64."""
     x, labels = pictures(7, (2, size, size), 5)
     results = []
     for backend, dtype in ((BACKEND, "float32"), (Backend(), "float64")):
@@ -120,7 +120,7 @@ def test_gradients_through_a_network(build: Callable[..., xn.Network], size: int
         results.append((net.predict(x),
                         *(p.grad for layer in net.layers for p in layer.parameters)))
     for actual, exact in zip(*results, strict=True):
-        # The bias in front of a batch norm has no gradient but rounding errors.
+        # The gradient of a bias before a batch norm consists of rounding errors only.
         assert (distance(actual, exact) < 1e-5
                 or np.abs(exact).max() < 1e-12 > np.abs(actual).max() - 1e-6)
     assert sum(np.linalg.norm(exact) > 0.01 for exact in results[1]) > len(results[1]) // 2
@@ -135,14 +135,14 @@ def test_a_network_learns_the_same_as_on_numpy():
                               batch_size=25, verbose=False)["loss"])
         outputs.append(net.predict(x))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
-    assert distance(*outputs) < 1e-3  # six steps let the differences of 1e-7 grow
+    assert distance(*outputs) < 1e-3  # in six steps, differences of 1e-7 grow
 
 
 # --- what NumPy answers ---------------------------------------------------------------------------
 
 PLAIN = {"update_running", "tally"}     # no kernels
 
-# Calls in float32 that NumpyBackend answers, or has a part in; of float64 it answers all.
+# Float32 calls that NumpyBackend computes, wholly or in part; it computes all float64 calls.
 FALLS_BACK = {
     "activate float32 tanh",
     "activate float32 scaled_tanh",
@@ -156,7 +156,7 @@ FALLS_BACK = {
     "conv2d float32 tanh: activate",
     "conv2d float32, filters float64",
     "conv2d float32, no samples",
-    "conv2d_dx float32: col2im",                                        # of few outputs
+    "conv2d_dx float32: col2im",                                        # few outputs
     "conv2d_dx float32, filters float64",
     "conv2d_dW float32, dy float64",
     "gather_batch >f4 to float32",
@@ -174,7 +174,8 @@ FALLS_BACK = {
 
 
 def kind(case: Case) -> str:
-    """Method and types of a call, its activation, and what else decides where it goes."""
+    """Method, dtypes and activation of a call, and whatever else decides which implementation
+    computes it."""
     samples = case.arrays.get("samples", case.options.get("samples"))
     if samples is not None:
         return f"gather_batch {samples.dtype} to {np.dtype(case.options['dtype'])}"
@@ -198,9 +199,9 @@ RARE = [
 ]
 
 
-def test_what_falls_back_to_numpy():
-    """No kernel stands behind these calls: NumPy or the plain reference answers them, or has a part
-    in them."""
+def test_calls_that_go_to_numpy():
+    """These calls have no kernel: NumPy or the reference implementation computes them, wholly or in
+    part."""
     answers: dict[bool, set[str]] = {True: set(), False: set()}
     for case in CASES + LARGE + RARE:
         if case.method in computing_methods() - PLAIN:
@@ -222,7 +223,7 @@ def test_what_falls_back_to_numpy():
 
 # --- how it is chosen -----------------------------------------------------------------------------
 
-def test_auto_prefers_numba_to_numpy_and_says_why_not_the_gpu():
+def test_auto_prefers_numba_to_numpy_and_notes_why_it_is_not_the_gpu():
     with installed(None):
         chosen = get_backend("auto")
         assert available() == ["numpy", "numba"]

@@ -1,4 +1,4 @@
-"""The numba backend's matrix products and convolutions, of odd sizes, against base.py in
+"""Matrix products and convolutions of the Numba backend, of odd sizes, against base.py in
 float64."""
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ BATCHES = st.sampled_from([33, 17, 16, 3, 1])
 # --- matrix products ------------------------------------------------------------------------------
 
 def close(actual: np.ndarray, exact: np.ndarray) -> bool:
-    """Whether a float32 result is the float64 one but for rounding; one wrong element of 100,000
-    would be seen."""
+    """Whether a float32 result agrees with the float64 one up to rounding. One wrong element of
+    100,000 would be noticed."""
     return (actual.dtype == np.float32 and actual.shape == exact.shape
             and distance(actual, exact) < 1e-5)
 
 
 @st.composite
 def products(draw) -> tuple[dict[str, Any], bool, bool]:
-    """Operands of a product and which of them are transposed; whether there is a bias, and an `out`
+    """Operands of a product, which of them are transposed, and whether there is a bias and an `out`
     to add to."""
     M, K, N = (draw(st.one_of(st.integers(1, 70), st.sampled_from([97, 128, 260])))
                for _ in range(3))
@@ -89,8 +89,8 @@ def test_large_and_thin_products(M, K, N, trans_a, trans_b):
 @pytest.mark.parametrize("options", [{}, {"activation": "relu"}, {"activation": "tanh"},
                                      {"trans_a": True}, {"trans_b": True}],
                          ids=str)
-def test_the_result_may_lie_in_an_operand(size, accumulate, options):
-    """`out` is an operand itself, or a part of its memory: as if the operands were read before
+def test_the_result_may_overlap_an_operand(size, accumulate, options):
+    """`out` is an operand itself, or overlaps it. The result is as if the operands were read before
     anything is written."""
     for place in range(3):
         memory = [normal(2 * size, size, seed=k) for k in range(3)]
@@ -101,7 +101,7 @@ def test_the_result_may_lie_in_an_operand(size, accumulate, options):
         assert close(out, expected)
 
 
-def test_a_bias_that_lies_in_the_result():
+def test_a_bias_that_overlaps_the_result():
     a, b, out = normal(20, 30), normal(30, 20, seed=1), normal(20, 20, seed=2)
     expected = Backend().gemm(a, b, bias=out[3].copy())
     assert BACKEND.gemm(a, b, bias=out[3], out=out) is out and close(out, expected)
@@ -189,8 +189,8 @@ def test_every_batch_and_every_number_of_channels(name, C, N):
 
 
 @pytest.mark.parametrize("shape, window, F", [
-    ((70, 9, 9, 16), Window.make(3, padding=1), 33),  # more taps than are taken at a time
-    ((16, 32, 32, 8), Window.make(3), 16),  # rows whose addresses share places in the cache
+    ((70, 9, 9, 16), Window.make(3, padding=1), 33),  # more taps than are processed at a time
+    ((16, 32, 32, 8), Window.make(3), 16),  # rows whose addresses share cache sets
     ((3, 40, 41, 5), Window.make(7, stride=2, padding=3), 20),
     ((1, 100, 3, 1), Window.make(3), 5),
     ((2, 2, 1500, 1), Window.make((1, 5)), 4),
@@ -202,8 +202,8 @@ def test_larger_convolutions(shape, window, F):
                        "relu")
 
 
-def test_special_numbers_go_where_base_has_them():
-    """A NaN or an infinity reaches the outputs whose windows see it, and no others."""
+def test_special_values_are_where_base_has_them():
+    """A NaN or an infinity reaches the outputs whose windows contain it, and no others."""
     window = Window.make(3, padding=1)
     x, W = normal(3, 8, 9, 17), normal(8, 3, 3, 3, seed=1)
     x[1, 3, 4, 5], x[0, 0, 0, 0], x[2, 7, 8, 16] = np.nan, np.inf, -np.inf
@@ -216,15 +216,15 @@ def test_special_numbers_go_where_base_has_them():
                     Backend().conv2d_dx(dy, W, x.shape, window)) < 1e-5
     a, b = normal(9, 20), normal(20, 33, seed=1)
     a[4, 7], b[8, 21], b[0, 0] = np.inf, np.nan, -np.inf
-    with np.errstate(invalid="ignore"):  # infinity less infinity: not every BLAS says so
+    with np.errstate(invalid="ignore"):  # infinity minus infinity: not every BLAS warns
         right = Backend().gemm(a, b, activation="relu")
     assert distance(BACKEND.gemm(a, b, activation="relu"), right) < 1e-5
 
 
 @pytest.mark.parametrize("window", [Window.make(3), Window.make(1), Window.make(2, stride=2)],
                          ids=str)
-def test_a_gradient_that_lies_in_what_it_follows_from(window):
-    """`out` in the memory of x or of dy: as if both were read before anything is written."""
+def test_a_gradient_that_overlaps_an_operand(window):
+    """`out` overlaps x or dy. The result is as if both were read before anything is written."""
     OH, OW = window.output_size(8, 8)
     for place in (0, 1):
         x, dy = normal(4, 8, 8, 20), normal(6, OH, OW, 20, seed=1)
@@ -233,7 +233,7 @@ def test_a_gradient_that_lies_in_what_it_follows_from(window):
         assert distance(BACKEND.conv2d_dW(x, dy, window, out=out, accumulate=True), expected) < 1e-5
 
 
-def test_inputs_that_may_only_be_read_stay_so():
+def test_inputs_are_only_read():
     x, W = normal(3, 8, 8, 16), normal(8, 3, 3, 3)
     for a in (x, W):
         a.flags.writeable = False
@@ -244,9 +244,9 @@ def test_inputs_that_may_only_be_read_stay_so():
 
 # --- shapes that do not fit -----------------------------------------------------------------------
 
-def test_shapes_that_do_not_fit_are_errors():
-    """As they are in base.py, where NumPy says so. A kernel would read or write what is not its
-    own: a process may end."""
+def test_shapes_that_do_not_fit_raise():
+    """As in base.py, where NumPy raises. A kernel would read or write outside of its arrays, which
+    may crash the process."""
     run_script("""
 from parity import normal
 from xpnet.backends import Backend, Window

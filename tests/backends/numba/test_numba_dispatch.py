@@ -47,7 +47,7 @@ def test_ready_keeps_the_memory_alive():
 
 
 def fresh(call: dict[str, Any]) -> dict[str, Any]:
-    """The same call on copies, contiguous ones only where its arrays are."""
+    """The same call on copies, which are contiguous only if the arrays are."""
     return {name: value if not isinstance(value, np.ndarray) else value.copy()
             if value.flags.c_contiguous
             else np.repeat(value, 2, axis=-1)[..., ::2] for name, value in call.items()}
@@ -92,7 +92,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 def kernels_of(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch, method: str,
                arguments: dict[str, Any]
                ) -> list[str]:
-    """The names of the kernels that a call starts; what comes out must be what base.py answers."""
+    """The names of the kernels that a call starts. Its results must agree with base.py."""
     started, start = [], Kernel.__call__
 
     def watching(kernel: Kernel, threads: int, *args: Any) -> Any:
@@ -162,8 +162,8 @@ def test_other_types_go_to_numpy(method: str, dtype: Any, backend: NumbaBackend,
     ("gather_batch", {"samples": normal(3, 5).T}),
     ("gather_batch", {"dtype": np.float64}),
 ])
-def test_the_rest_goes_to_numpy_too(method: str, changes: dict[str, Any], backend: NumbaBackend,
-                                    monkeypatch: pytest.MonkeyPatch):
+def test_all_other_calls_go_to_numpy(method: str, changes: dict[str, Any], backend: NumbaBackend,
+                                     monkeypatch: pytest.MonkeyPatch):
     assert kernels_of(backend, monkeypatch, method, CALLS[method][1] | changes) == []
 
 
@@ -184,20 +184,20 @@ def test_gradients_of_all_activations_are_compiled(
     ("batch_norm_backward", {"gamma_grad": normal(1)}),
     ("softmax_cross_entropy", {"target": np.array([0])}), ("update", {"m": normal(4)}),
     ("update", {"hyper": ADAM[:6]}), ("dropout_dx", {"keep": np.ones(4, bool)})])
-def test_shapes_that_do_not_fit_are_errors(method: str, changes: dict[str, Any],
-                                           backend: NumbaBackend):
-    """A kernel would read or write beside the array."""
+def test_shapes_that_do_not_fit_raise(method: str, changes: dict[str, Any], backend: NumbaBackend):
+    """A kernel would read or write outside the array."""
     with pytest.raises(ValueError):
         call(backend, method, fresh(CALLS[method][1] | changes))
 
 
-def test_an_index_out_of_range_is_an_error(backend: NumbaBackend):
+def test_an_index_out_of_range_raises(backend: NumbaBackend):
     with pytest.raises(IndexError):
         backend.gather_batch(normal(5, 3), np.array([1, 5]), np.float32)
 
 
 def test_each_kernel_is_compiled_once(backend: NumbaBackend):
-    """Whatever arrays came, Numba saw the same types: every other kind would cost a second."""
+    """Numba compiles a kernel once, whatever arrays it is called with: every further signature
+    would take about a second."""
     for case in LARGE:
         run(case, backend)
     for method, (_, arguments) in CALLS.items():

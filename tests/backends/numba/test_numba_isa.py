@@ -68,7 +68,7 @@ def test_products_and_convolutions_with_128_bits():
     ("+avx512f,+avx512vl,+avx2,+fma", "AVX-512"), ("+avx512f,-avx512vl,+avx2,+fma", "AVX2"),
     ("+avx2,-fma", "128 bits"), ("+fma,+avx2", "AVX2"), ("+neon", "NEON"), ("", "128 bits"),
     ("-avx512f,-avx512vl,-avx2,+sse4.2", "128 bits")])
-def test_blocks_follow_from_what_the_processor_can(
+def test_block_sizes_follow_from_the_instruction_set(
         features: str, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config, "CPU_FEATURES", features)
     assert micro.instruction_set().name == name
@@ -90,14 +90,15 @@ def triple(x, y):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for compiled kernels, in a process that has said nothing yet."""
+    """An empty folder for compiled kernels, in a process that has not announced a compilation
+    yet."""
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(kept.KernelCache, "said", set())
     return tmp_path
 
 
 def compiles(function: Callable[..., None]) -> bool:
-    """Make the kernel anew, as a new process would, and call it; whether it was compiled and not
+    """Make the kernel as a new process would, and call it. Returns whether it was compiled, not
     found on disk."""
     kernel, x, y = jit.kernel(function), np.arange(5, dtype=np.float32), np.empty(5, np.float32)
     kernel(1, x, y)
@@ -113,7 +114,7 @@ def test_what_was_compiled_is_found_again(folder: Path):
     assert [path.parent for path in folder.rglob("*.kernel")] == [folder / "kernels"] * 2
 
 
-def test_it_is_said_once_that_kernels_are_compiled(
+def test_a_compilation_is_announced_once(
         folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     compiles(double)
     said = capsys.readouterr()
@@ -139,14 +140,15 @@ def test_a_damaged_file_is_compiled_again(damage: Callable[[bytes], bytes], fold
     assert not compiles(double)
 
 
-def test_a_file_that_is_gone_is_made_again(folder: Path):
+def test_a_deleted_file_is_compiled_again(folder: Path):
     compiles(double)
     for path in folder.rglob("*.kernel"):
         path.unlink()
     assert compiles(double) and not compiles(double)
 
 
-def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_that_cannot_be_made_raises_nothing(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "file" / "below"))
     assert compiles(double) and compiles(double)
@@ -160,7 +162,7 @@ assert NumbaBackend().activate(np.array([-1, 2], np.float32), "relu").tolist() =
 
 
 def test_the_folder_of_a_process(tmp_path: Path):
-    """NUMBA_CACHE_DIR, or else the user's cache folder, or none where neither can be made."""
+    """NUMBA_CACHE_DIR, or else the user's cache folder, or none if neither can be made."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "user"),
             "LOCALAPPDATA": str(tmp_path / "user")}
     for environment in (home | {"NUMBA_CACHE_DIR": str(tmp_path / "numba")},
@@ -170,7 +172,7 @@ def test_the_folder_of_a_process(tmp_path: Path):
         place = said.split("kept in ")[1].splitlines()[0]
         assert Path(place).is_relative_to(environment["NUMBA_CACHE_DIR"] or tmp_path)
         assert {path.parent for path in set(tmp_path.rglob("*.kernel")) - before} == {Path(place)}
-        assert run_script(USE, **environment) == ""  # found again, and nothing is said
+        assert run_script(USE, **environment) == ""  # found on disk, and nothing is announced
     (tmp_path / "file").write_text("not a folder")
     nowhere = {name: str(tmp_path / "file" / "below") for name in home} | {"NUMBA_CACHE_DIR": ""}
     for _ in range(2):
@@ -185,14 +187,14 @@ def test_processes_that_compile_at_once(tmp_path: Path):
     assert run_script(USE, NUMBA_CACHE_DIR=str(tmp_path)) == ""
 
 
-def test_a_change_of_any_source_is_another_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_change_of_any_source_changes_the_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stamp = kept.sources.__wrapped__
     sources = tmp_path / "numba_kernels"
     shutil.copytree(Path(kept.__file__).parent, sources,
                     ignore=shutil.ignore_patterns("__pycache__"))
     original = stamp()
     monkeypatch.setattr(kept, "__file__", str(sources / "kept.py"))
-    assert stamp() == original  # the folder's place says nothing
+    assert stamp() == original  # the path of the folder does not count
     for path in sources.glob("*.py"):
         data = path.read_bytes()
         path.write_bytes(data + b"\n")
@@ -203,7 +205,7 @@ def test_a_change_of_any_source_is_another_stamp(tmp_path: Path, monkeypatch: py
     assert stamp() != original
 
 
-def test_what_another_stamp_was_kept_under_is_not_used(
+def test_a_kernel_kept_under_another_stamp_is_not_used(
         folder: Path, monkeypatch: pytest.MonkeyPatch):
     compiles(double)
     monkeypatch.setattr(kept, "sources", lambda: "another")

@@ -179,7 +179,7 @@ def test_special_values_in_softmax(value: float, backend: NumbaBackend):
         agree(case, run(case, backend), with_base(case))
 
 
-def test_impossible_classes_cost_nothing(backend: NumbaBackend):
+def test_impossible_classes_do_not_contribute(backend: NumbaBackend):
     """A logit of minus infinity has probability 0. (base.py multiplies its logarithm with 0, which
     is NaN.)"""
     z = np.array([[0, 1], [-np.inf, 2], [3, -np.inf]], np.float32)

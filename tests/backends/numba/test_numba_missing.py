@@ -1,11 +1,11 @@
-"""Where Numba is not installed, or is not asked for."""
+"""The library if Numba is not installed, or not asked for."""
 
 from __future__ import annotations
 
 from processes import run_script
 
 
-def test_without_numba_auto_is_numpy_and_says_why():
+def test_without_numba_auto_is_numpy_and_notes_why():
     run_script("""
 import sys
 sys.modules["numba"] = sys.modules["cupy"] = None               # importing them fails

@@ -1,4 +1,4 @@
-"""The ways of the Numba backend's convolutions and products, against base.py in float64.
+"""How the Numba backend computes convolutions and products, against base.py in float64.
 
 The tables have cases on both sides of each condition, with the way that each takes. Other tests
 make strips, blocks and pieces so small that small arrays need several of them.
@@ -121,17 +121,17 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_way_of_a_convolution(name, trace):
+def test_the_path_of_a_convolution(name, trace):
     shape, window, F, ways, groups = CASES[name]
     assert ways_of(NumbaBackend(), shape, window, F, groups, np.float32, trace) == ways
 
 
 @pytest.mark.parametrize("winograd", [0, 4])
-def test_the_switch_of_the_tiles(winograd, trace):
+def test_tiles_can_be_switched_off(winograd, trace):
     shape, window, F, *_ = CASES["1024 filters"]
     ways = ways_of(NumbaBackend(winograd=winograd), shape, window, F, 1, np.float32, trace, 2e-5)
     assert ways == (("winograd",) * 3 if winograd else PADDED)
-    if winograd == 0:               # what NumPy does for it has no tiles either
+    if winograd == 0:               # NumPy uses no tiles for it either
         trace.watch(NumpyBackend, "_winograd", "tiles")
         wide = ways_of(NumbaBackend(winograd=0), (64, 8, 8, 8), W3, 64, 1, np.float64, trace)
         assert wide == ("numpy",) * 3
@@ -162,7 +162,7 @@ def test_convolutions_in_many_pieces(monkeypatch, trace):
     ((16, 64, 8, 8, LANES), 2), ((16, 63, 8, 8, LANES), 0), ((15, 80, 8, 8, LANES), 0),
     ((80, 15, 8, 8, LANES), 0), ((64, 64, 4, 4, LANES), 2), ((64, 64, 4, 2, LANES), 0),
     ((64, 64, 5, 8, LANES), 2), ((64, 64, 3, 3, LANES), 0)])
-def test_where_tiles_pay(shape, tile):
+def test_shapes_for_which_tiles_are_used(shape, tile):
     C, F, OH, OW, N = shape
     assert NumbaBackend().winograd_tile(Window((3, 3)), 1, C, F, OH, OW, N) == tile
 
@@ -198,7 +198,7 @@ def test_winograd_in_many_blocks(monkeypatch, tile):
 # --- products -------------------------------------------------------------------------------------
 
 THIN, WIDE = numba_product.FEW - 1, numba_product.WAY // 4
-PRODUCTS = [    # M, K, N, which operands are transposed, what else there is -> the way
+PRODUCTS = [    # M, K, N, which operands are transposed, other options -> the path
     (20, 30, THIN, "", "", "dots"), (20, 30, THIN + 1, "", "", "in place"),
     (20, 30, 1, "", "", "dots"), (20, 30, 1, "b", "", "dots"), (20, 30, THIN, "b", "", "dots"),
     (2 * ROWS, 30, 70, "b", "", "dots"), (2 * ROWS + 1, 30, 70, "b", "", "transposed"),
@@ -215,7 +215,7 @@ PRODUCTS = [    # M, K, N, which operands are transposed, what else there is -> 
 
 @pytest.mark.parametrize("small", [numba_pieces.SMALL, 1])
 @pytest.mark.parametrize("M, K, N, transposed, more, way", PRODUCTS)
-def test_the_way_of_a_product(M, K, N, transposed, more, way, small, monkeypatch, trace):
+def test_the_path_of_a_product(M, K, N, transposed, more, way, small, monkeypatch, trace):
     monkeypatch.setattr(numba_pieces, "SMALL", small)
     a, b, before = normal(M, K), normal(K, N, seed=1), normal(M, N, seed=2)
     options: dict[str, Any] = {"accumulate": "accumulate" in more}
@@ -238,7 +238,7 @@ def test_the_way_of_a_product(M, K, N, transposed, more, way, small, monkeypatch
 
 # --- pooling and normalisation --------------------------------------------------------------------
 
-def test_plain_windows_are_2x2_and_see_no_padding():
+def test_plain_windows_are_2x2_and_contain_no_padding():
     answers = set()
     for (_, H, W, N), window in windows():
         inside = all(axis.all() for axis in window.inside(H, W))

@@ -1,4 +1,5 @@
-"""Sums of the CPU kernels: the order that sums.py describes, to the bit, on every processor."""
+"""Sums of the CPU kernels: they add in the order that sums.py describes, with the same bits on
+every processor."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def row_gradient_totals(dy, x, y, centre, floor):
 
 
 def by_parts(terms: np.ndarray) -> np.float32:
-    """The sum of terms (n,) by 32 partial sums, which are added by halves."""
+    """The sum of terms (n,) by 32 partial sums, which are then added pairwise."""
     rows = -(-terms.size // 32)
     padded = np.zeros(rows * 32, np.float32)
     padded[:terms.size] = terms
@@ -50,8 +51,8 @@ def by_parts(terms: np.ndarray) -> np.float32:
 
 
 def check(n: int) -> None:
-    """Every sum of n numbers against by_parts, in every bit."""
-    dy, x, y = (normal(n + 3, seed=seed)[3:] for seed in range(3))      # no vector's alignment
+    """Every sum of n numbers against by_parts, bit by bit."""
+    dy, x, y = (normal(n + 3, seed=seed)[3:] for seed in range(3))      # not aligned for vectors
     centre, floor = np.float32(0.3), np.float32(-0.2)
     far, dz = x - centre, dy * (y > floor)
     actual = (row_total(x), row_total_about(x, centre), row_squares_about(x, centre),
@@ -61,12 +62,12 @@ def check(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_every_sum_is_made_in_the_order_that_is_written_down(n: int):
+def test_every_sum_is_made_in_the_documented_order(n: int):
     check(n)
 
 
 @pytest.mark.parametrize("at", [0, 40, 69])
-def test_a_nan_reaches_the_sum_and_nothing_behind_the_row_does(at: int):
+def test_a_nan_reaches_the_sum_and_elements_behind_the_row_do_not(at: int):
     x = np.full(80, np.nan, np.float32)
     x[5:75] = 1
     assert row_total(x[5:75]) == 70

@@ -51,7 +51,7 @@ def test_forward(C, F, size, N, padding, tile, relu):
 
 
 @grid
-def test_gradient_by_the_input(C, F, size, N, padding, tile):
+def test_input_gradient(C, F, size, N, padding, tile):
     if max(padding) > 2:
         pytest.skip("no convolution of dy")
     window = Window((3, 3), padding=padding)
@@ -62,7 +62,7 @@ def test_gradient_by_the_input(C, F, size, N, padding, tile):
 
 
 @grid
-def test_gradient_by_the_filters(C, F, size, N, padding, tile):
+def test_filter_gradient(C, F, size, N, padding, tile):
     window = Window((3, 3), padding=padding)
     x, dy = normal(C, *size, N), normal(F, *window.output_size(*size), N)
     expected, dW = (BASE.conv2d_dW(double(x), double(dy), window),
@@ -75,7 +75,7 @@ def test_gradient_by_the_filters(C, F, size, N, padding, tile):
     assert distance(dW, expected + start) < BOUND[tile]
 
 
-def test_long_sums_keep_their_digits():
+def test_long_sums_are_accurate():
     """Every product is positive, so a single chain of sums would drift."""
     window, x, dy = (Window((3, 3), padding=(1, 1, 1, 1)), abs(normal(16, 32, 32, 64)),
                      abs(normal(16, 32, 32, 64, seed=1)))
@@ -93,7 +93,7 @@ def test_arrays_that_are_not_contiguous():
 
 
 @pytest.mark.parametrize("tile", [2, 4])
-def test_a_nan_passes_relu_and_stays_in_its_tiles(tile):
+def test_a_nan_passes_relu_and_stays_within_its_tiles(tile):
     x, W, window = normal(3, 13, 13, 20), normal(4, 3, 3, 3), Window((3, 3), padding=(1, 1, 1, 1))
     clean = BACKEND.winograd_conv2d(x, W, window, relu=True, tile=tile)
     x[1, 6, 6, 5] = np.nan
@@ -137,7 +137,7 @@ SAME = Window((3, 3), padding=(1, 1, 1, 1))
     # C, F, OH, OW, N
     ((64, 64, 32, 32, 2 * LANES), 2), ((256, 256, 8, 8, 2 * LANES), 2),
     ((16, 64, 16, 16, LANES), 2),
-    ((64, 64, 7, 7, 2 * LANES), 2),  # of 8x8, which the tiles cover
+    ((64, 64, 7, 7, 2 * LANES), 2),  # 8x8 outputs, which tiles cover exactly
     # too few channels or filters
     ((8, 64, 32, 32, 2 * LANES), 0), ((16, 16, 32, 32, 2 * LANES), 0),
     ((64, 64, 1, 1, 8 * LANES), 0), ((64, 64, 3, 3, 4 * LANES), 0),  # tiles that stick out too far
@@ -152,7 +152,7 @@ def test_tiles_by_shape(shape, expected):
 @pytest.mark.parametrize("window, groups", [
     (Window((5, 5)), 1), (Window((3, 1)), 1), (Window((3, 3), (2, 2)), 1),
     (Window((3, 3), (1, 2)), 1), (Window((3, 3), dilation=(2, 1)), 1), (SAME, 2)])
-def test_other_convolutions_have_no_tiles(window, groups):
+def test_other_convolutions_use_no_tiles(window, groups):
     assert BACKEND.winograd_tile(window, groups, 64, 64, 16, 16, 2 * LANES) == 0
 
 
@@ -164,6 +164,6 @@ def test_larger_tiles_by_request():
     assert asked.winograd_tile(SAME, 1, 64, 64, 1, 1, 4 * LANES) == 0
 
 
-def test_other_sides_are_refused():
+def test_other_tile_sizes_are_refused():
     with pytest.raises(ValueError, match="expected winograd to be 0, 2 or 4. Received: winograd=3"):
         NumbaBackend(winograd=3)

@@ -1,5 +1,5 @@
-"""The CPU backend against base.py: every public method, over one table of odd sizes and one of
-sizes worth threads."""
+"""The NumPy backend against base.py: every public method, with odd sizes and with sizes that use
+several threads."""
 
 from __future__ import annotations
 

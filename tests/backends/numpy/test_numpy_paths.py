@@ -1,4 +1,4 @@
-"""The ways of the NumPy backend's convolutions and products, against base.py in float64.
+"""How the NumPy backend computes convolutions and products, against base.py in float64.
 
 The table has cases on both sides of each condition, with the way that each takes. The other tests
 make tiles, strips, parts and partial sums so small that small arrays need several of them.
@@ -29,7 +29,7 @@ BASE = Backend()
 
 def plan_word(plan: Plan, window: Window, groups: int, C: int, F: int, OH: int, OW: int, N: int,
               wanted: int) -> str:
-    """Whether output rows share columns, and along what the tiles are cut."""
+    """Whether output rows share columns, and along which axis the tiles are cut."""
     first = plan.tiles[0]
     cut = {"groups": first.groups != slice(0, groups), "rows": first.rows != slice(0, OH),
            "parts": first.part != slice(0, OW * N)}
@@ -56,14 +56,14 @@ STRIDED = ("columns, gemm", "scatter", "columns")
 TILES, ROWS = ("winograd, gemm", "turned winograd, gemm", "winograd, gemm"), ("shared by rows",) * 3
 
 CASES = {
-    # Output rows share columns where they have 64 elements and more, ...
+    # Output rows share columns if they have 64 elements or more, ...
     "a row of 64": Case((3, 6, 8, 8), U, 5, SHARED),
     "a row of 63": Case((3, 6, 9, 7), U, 5, COLUMNS),
     # ... twice as many positions as filters, ...
     "64 filters at 128 positions": Case((3, 3, 8, 8), U, 64, SHARED),
     "65 filters at 128 positions": Case((3, 3, 8, 8), U, 65,
                                         ("columns, gemm", "shared", "columns")),
-    # ... kernels higher than the stride, and no dilation along the rows.
+    # ... kernels with more rows than the stride, and no dilation along the rows.
     "kernel 3, stride 2": Case((3, 9, 8, 8), Window((3, 2), (2, 1), (1, 0, 0, 1)), 5,
                                ("shared", "scatter", "shared")),
     "kernel 3, stride 3": Case((3, 9, 8, 8), Window((3, 2), (3, 1), (1, 0, 0, 1)), 5, STRIDED),
@@ -73,13 +73,13 @@ CASES = {
     "dilated columns": Case((3, 6, 12, 8), Window((3, 2), (1, 1), (1, 0, 0, 1), (1, 3)), 5,
                             SHARED),
     "a short row": Case((3, 6, 4, 3), U, 5, COLUMNS),
-    # The input gradient is a convolution where no padding is as large as the window.
+    # The input gradient is a convolution if no padding is as large as the window.
     "full": Case((3, 5, 6, 8), Window((3, 2), padding=(2, 2, 1, 1)), 5, COLUMNS),
     "3 rows at the top": Case((3, 5, 6, 8), Window((3, 2), padding=(3, 0, 1, 0)), 5, STRIDED),
     "3 rows at the bottom": Case((3, 5, 6, 8), Window((3, 2), padding=(0, 3, 0, 1)), 5, STRIDED),
     "2 columns left": Case((3, 5, 6, 8), Window((3, 2), padding=(0, 1, 2, 0)), 5, STRIDED),
     "2 columns right": Case((3, 5, 6, 8), Window((3, 2), padding=(2, 0, 0, 2)), 5, STRIDED),
-    # Points are a product with x itself.
+    # A 1x1 convolution is a product with x itself.
     "points": Case((3, 5, 6, 8), Window((1, 1)), 5, ("gemm", "gemm", "columns")),
     "points, dilated": Case((3, 5, 6, 8), Window((1, 1), dilation=(2, 3)), 5,
                             ("gemm", "gemm", "columns")),
@@ -115,14 +115,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_way_of_a_convolution(name, trace):
+def test_the_path_of_a_convolution(name, trace):
     shape, window, F, ways, groups = CASES[name]
     backend = NumpyBackend()
     for dtype in (np.float32, np.float64):
         assert ways_of(backend, shape, window, F, groups, dtype, trace) == ways
 
 
-def test_the_switch_of_the_tiles(trace):
+def test_tiles_can_be_switched_off(trace):
     shape, window, F, *_ = CASES["4096 filters of 4x4 tiles"]
     backend = NumpyBackend(winograd=0)
     for dtype in (np.float32, np.float64):
@@ -134,7 +134,8 @@ def test_the_switch_of_the_tiles(trace):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_nan_or_an_infinity_without_tiles(value):
-    """It reaches the outputs whose window contains it; with tiles all outputs of its tiles."""
+    """It reaches the outputs whose windows contain it; with tiles, it would reach all outputs of
+    its tiles."""
     x, W = normal(64, 8, 8, 8), normal(64, 64, 3, 3, seed=1)
     x[5, 3, 4, 2] = value
     right = BASE.conv2d(x, W, W3)
@@ -145,7 +146,7 @@ def test_a_nan_or_an_infinity_without_tiles(value):
     assert reached.sum() == 9 and spread.sum() == 16 and (reached <= spread).all()
 
 
-def test_mixed_types_have_no_tiles(trace):
+def test_mixed_types_use_no_tiles(trace):
     backend, x, W = NumpyBackend(), normal(64, 8, 8, 8), normal(64, 64, 3, 3, dtype=np.float64)
     y = backend.conv2d(x, W, W3)
     assert trace.take() == "shared by rows" and distance(y, BASE.conv2d(x, W, W3)) < 1e-12
@@ -163,7 +164,7 @@ def test_empty_batches():
 
 @pytest.fixture
 def small(monkeypatch) -> Iterator[NumpyBackend]:
-    """A backend with three threads whose tiles, strips, chunks and blocks are small."""
+    """A backend with three threads and with small tiles, strips, chunks and blocks."""
     for module, name, value in (
             (numpy_conv, "TILE", 1 << 11), (numpy_conv, "TILE_WORK", 1 << 12),
             (numpy_conv, "IN_PLACE", 1 << 15), (numpy_conv, "IN_PLACE_RESULT", 40),
@@ -241,7 +242,7 @@ def test_winograd_at_any_border(monkeypatch, dtype, columns):
 # --- products -------------------------------------------------------------------------------------
 
 def blocks_of(M: int, K: int, N: int) -> int:
-    """Rows of a block of a thin product: as many as are multiplied in place."""
+    """The number of rows of a block of a thin product, which is multiplied in place."""
     return numpy_product.IN_PLACE // (K * N)
 
 
@@ -285,7 +286,7 @@ def test_products_in_parts(small, M, K, N, trans_a, trans_b):
 
 @pytest.mark.parametrize("M, N", [(10, 8), (15, 15), (3, 1), (16, 2), (2, 17)])
 def test_a_deep_product_of_few_rows_and_columns(M, N):
-    """Work for threads, and too little to share."""
+    """Several threads could share the work, but there are too few rows and columns."""
     K = 2 * pieces.SERIAL * 16 // (M * N) + 16
     a, b = normal(M, K, dtype=np.float64), normal(K, N, dtype=np.float64, seed=1)
     out = np.full((M, N), np.nan)
@@ -295,8 +296,8 @@ def test_a_deep_product_of_few_rows_and_columns(M, N):
 
 @pytest.mark.parametrize("where", ["a", "b", "bias"])
 @pytest.mark.parametrize("accumulate", [False, True])
-def test_a_product_that_lies_in_its_operands(small, where, accumulate):
-    """As if the operands were read before anything is written."""
+def test_a_product_that_overlaps_its_operands(small, where, accumulate):
+    """The result is as if the operands were read before anything is written."""
     memory = normal(80, 60, dtype=np.float64)
     a, b = (normal(60, 60, dtype=np.float64, seed=seed) for seed in (1, 2))
     bias = normal(60, dtype=np.float64, seed=3)
