@@ -50,8 +50,8 @@ def add(self: NumbaBackend, a: Array, b: Array, activation: str | None = None) -
     if activation not in (None, "relu"):
         return self.activate(self.add(a, b), activation)
     y = self.empty(a.shape, FLOAT32)
-    activations.add(self.threads_for(a.size), ready(a, (a.size,)), ready(b, (a.size,)), y.reshape(-1),
-                    activation == "relu")
+    activations.add(self.threads_for(a.size), ready(a, (a.size,)), ready(b, (a.size,)),
+                    y.reshape(-1), activation == "relu")
     return y
 
 

@@ -65,6 +65,7 @@ def _large() -> Iterator[Case]:
             label, options = f"{shape}-{name}", {"activation": name}
             y, mean, var = Backend().batch_norm(x, gamma, beta, 1e-5, activation=name)
             yield Case("activate", label, {"z": dy}, options)
+            yield Case("add", label, {"a": x, "b": dy}, options, exact=True)
             for accumulate in (False, True):
                 grads = {"gamma_grad": gamma, "beta_grad": beta}
                 yield Case("activation_backward", label, {"dy": dy, "y": y, "bias_grad": gamma},

@@ -63,6 +63,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "avg_pool2d_dx": ("avg_pool_dx", {"dy": normal(2, 3, 3, 3), "x_shape": (2, 4, 4, 3),
                                       "window": Window.make(2)}),
     "activate": ("relu", {"z": normal(2, 3), "activation": "relu"}),
+    "add": ("add", {"a": normal(2, 3), "b": normal(2, 3, seed=1), "activation": "relu"}),
     "activation_backward": ("activation_backward",
                             {"dy": normal(2, 3), "y": normal(2, 3), "activation": "tanh",
                              "bias_grad": normal(2)}),
@@ -179,7 +180,7 @@ def test_gradients_of_all_activations_are_compiled(
 @pytest.mark.parametrize(("method", "changes"), [
     ("max_pool2d_dx", {"dy": normal(2, 2, 3, 3), "argmax": np.zeros((2, 2, 3, 3), np.uint8)}),
     ("max_pool2d_dx", {"x_shape": (2, 7, 7, 3)}), ("avg_pool2d_dx", {"x_shape": (2, 7, 7, 3)}),
-    ("activation_backward", {"y": normal(2, 2)}),
+    ("add", {"b": normal(2, 2)}), ("activation_backward", {"y": normal(2, 2)}),
     ("activation_backward", {"bias_grad": normal(3)}), ("batch_norm", {"beta": normal(1)}),
     ("batch_norm_backward", {"gamma_grad": normal(1)}),
     ("softmax_cross_entropy", {"target": np.array([0])}), ("update", {"m": normal(4)}),
