@@ -17,6 +17,7 @@ from xpnet.backends.cupy import (
     batches,
     capture,
     conv,
+    depthwise,
     elementwise,
     normalization,
     optimizers,
@@ -37,7 +38,7 @@ USUAL_SHARED = 48 << 10         # bytes of shared memory that a block gets witho
 def kernels() -> dict[str, tuple[str, ...]]:
     """The names of all kernels by family, {"im2col": ("im2col<float, 4>", ...), ...}, so that tests
     can run each of them."""
-    modules = (product, conv, pool, elementwise, normalization, optimizers, batches,
+    modules = (product, conv, depthwise, pool, elementwise, normalization, optimizers, batches,
                totals)
     return {family: names for module in modules for family, names in module.kernels().items()}
 
@@ -82,7 +83,8 @@ class CupyBackend(Backend):
     Args:
         device: the number of the GPU.
         tf32: which products round float32 operands to TF32, the format of the matrix units with 10
-            bits of fraction: "never", those of "convolutions", or "always".
+            bits of fraction: "never", those of "convolutions", or "always". Depthwise convolutions
+            are no products and never do.
         autotune: whether to measure which of several alternatives is fastest for a new shape.
     """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet.backends.base import Array, Backend
+from xpnet.backends.cupy import depthwise
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.plans import ACROSS_K, ALONG_K, LARGEST_GRID
 from xpnet.backends.cupy.product import (
@@ -81,6 +82,8 @@ def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, *, groups: int
     if not _convolves(self, x, W, window, groups, bias):
         return Backend.conv2d(self, x, W, window, groups=groups, bias=bias, activation=activation)
     x, W = self._contiguous(x), self._contiguous(W)
+    if depthwise.is_depthwise(x.shape[0], W.shape[0], groups):
+        return depthwise.conv2d(self, x, W, window, bias, activation)
     w = cuda_launch.window_struct(x.shape, window)
     ways = {IMAGE: lambda: _convolve(self, x, W, w, window.pointwise, groups, bias, activation),
             COLUMNS: lambda: _by_columns(self, x, W, window, groups, bias, activation)}
@@ -136,6 +139,8 @@ def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], 
     if not _convolves(self, dy, W, window, groups):
         return Backend.conv2d_dx(self, dy, W, x_shape, window, groups=groups)
     dy, W = self._contiguous(dy), self._contiguous(W)
+    if depthwise.is_depthwise(x_shape[0], W.shape[0], groups):
+        return depthwise.conv2d_dx(self, dy, W, x_shape, window)
     if window.pointwise:
         return _dx_of_points(self, dy, W, x_shape, groups)
     if window.stride != (1, 1):
@@ -190,6 +195,10 @@ def conv2d_dW(self: CupyBackend, x: Array, dy: Array, window: Window, *, groups:
     x, dy = self._contiguous(x), self._contiguous(dy)
     shape = dy.shape[0], x.shape[0] // groups, *window.kernel
     direct = self._is_direct(out, x.dtype, x, dy)
+    if depthwise.is_depthwise(x.shape[0], shape[0], groups):
+        dW = out if out is not None and direct else self.empty(shape, x.dtype)
+        depthwise.conv2d_dW(self, x, dy, window, dW, accumulate and direct)
+        return dW if direct else self.store(dW, out, accumulate)
 
     def fresh(way: str) -> Array:
         return _dW(self, way, x, dy, window, groups, self.empty(shape, x.dtype), False)

@@ -9,7 +9,14 @@ import numpy as np
 from xpnet.backends import activations
 from xpnet.backends.base import Array, Backend
 from xpnet.backends.cupy import launch as cuda_launch
-from xpnet.backends.cupy.rows import accesses, along_array, along_rows, has_kernels, room_for_parts
+from xpnet.backends.cupy.rows import (
+    accesses,
+    add_parts,
+    along_array,
+    along_rows,
+    has_kernels,
+    room_for_parts,
+)
 
 if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
@@ -96,10 +103,7 @@ def activation_backward(self: CupyBackend, dy: Array, y: Array, activation: str 
                        (dy, y, dz, sums, np.bool_(accumulate), parts, pieces),
                             activation, constants)
     if bias_grad is not None and pieces["per_row"] > 1:
-        (_, groups, _), block = launch  # one block adds all parts of a row
-        self._launch("activation", f"add_parts<{cuda_launch.TYPES[dy.dtype]}>",
-                     ((1, groups, 1), block),
-                     parts, bias_grad, np.bool_(accumulate), pieces)
+        add_parts(self, parts, bias_grad, accumulate)
     return given if activation is None else dz.reshape(shape)
 
 

@@ -20,7 +20,7 @@ FOLDER = Path(__file__).with_name("kernels")
 SHARED = ("common", "functions", "rows")
 # files that only some families need
 NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",),
-          "avg_pool": ("taps",),
+          "avg_pool": ("taps",), "depthwise": ("taps",),
           "activation": ("curves",)}
 OPTIONS = ("-std=c++17",)
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float16): "__half", np.dtype(np.float32): "float",

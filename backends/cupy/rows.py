@@ -42,6 +42,17 @@ def accesses(arrays: tuple[Array, ...]) -> list[tuple[int, int]]:
     return [(a.data.ptr, a.itemsize) for a in arrays]
 
 
+def add_parts(self: CupyBackend, parts: Array, sums: Array, accumulate: bool) -> None:
+    """sums = or += the sum of each row of parts (rows, per_row), for as many rows as there are
+    sums."""
+    rows, per_row = sums.size, parts.size // sums.size
+    # one block adds all parts of a row
+    ((_, groups, _), block), pieces = cuda_launch.row_pieces(rows, per_row, 1)
+    pieces["per_row"] = per_row
+    self._launch("activation", f"add_parts<{cuda_launch.TYPES[sums.dtype]}>",
+                 ((1, groups, 1), block), parts, sums, np.bool_(accumulate), pieces)
+
+
 def room_for_parts(self: CupyBackend, pieces: np.ndarray | None, dtype: Any,
                    sums: int = 1) -> Array:
     """An empty array for the sums over each piece, in the type of the sums; size 0 without

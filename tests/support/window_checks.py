@@ -1,9 +1,10 @@
-"""Checks of im2col, max_pool and dropout: to the bit like base.py, over a grid of problems; and
-mistakes they must notice."""
+"""Checks of im2col, max_pool and dropout: to the bit like base.py, over a grid of problems; of
+depthwise convolution, like base.py in norm; and mistakes they must notice."""
 
 from __future__ import annotations
 
 import numpy as np
+from fused_checks import activation, double, drawn, near, near_enough
 from kernel_setting import Mutant, Setting, base, wide
 from parity import ties
 
@@ -50,8 +51,33 @@ def check_dropout(s: Setting) -> None:
     s.agree(s.backend.random_bits(n, key, s.to_device(counter)), base.random_bits(n, key, counter))
 
 
+def check_depthwise(s: Setting) -> None:
+    """Up to four filters for each channel, with a bias and an activation; every gradient."""
+    _, H, W, N = s.shape
+    C, per = s.shape[0] + 1, 1 + N % 4                 # one channel is no group of its own
+    x, dy = drawn(s, C, H, W, N), drawn(s, per * C, *s.output()[1:], seed=1)
+    filters, bias = drawn(s, per * C, 1, *s.window.kernel, seed=2), drawn(s, per * C, seed=3)
+    on = [s.to_device(a) for a in (x, dy, filters)]
+    f, groups = activation(s), {"groups": C}
+    near(s, s.backend.conv2d(on[0], on[2], s.window, **groups, bias=s.to_device(bias),
+                             activation=f),
+         base.conv2d(double(x), double(filters), s.window, **groups, bias=double(bias),
+                     activation=f))
+    near(s, s.backend.conv2d(on[0], on[2], s.window, **groups),
+         base.conv2d(double(x), double(filters), s.window, **groups))
+    near(s, s.backend.conv2d_dx(on[1], on[2], x.shape, s.window, **groups),
+         base.conv2d_dx(double(dy), double(filters), x.shape, s.window, **groups))
+    right = base.conv2d_dW(double(x), double(dy), s.window, **groups)
+    for accumulate in (False, True):
+        before = drawn(s, *filters.shape, seed=4)
+        out = s.to_device(before)
+        s.backend.conv2d_dW(on[0], on[1], s.window, **groups, out=out, accumulate=accumulate)
+        near_enough(s, out, right + double(before) * accumulate, right)
+
+
 GRIDS = {"im2col": check_im2col, "col2im": check_col2im, "max_pool2d": check_max_pool2d,
-         "max_pool2d_dx": check_max_pool2d_dx, "dropout": check_dropout}
+         "max_pool2d_dx": check_max_pool2d_dx, "dropout": check_dropout,
+         "depthwise": check_depthwise}
 
 
 def every_instantiation(backend: CupyBackend) -> None:
@@ -64,6 +90,10 @@ def every_instantiation(backend: CupyBackend) -> None:
                 s = Setting(backend, (1, 3, 3, N), window, dtype, ties, 0, False)
                 for check in GRIDS.values():
                     check(s)
+        for H in range(1, len(cuda_launch.ACTIVATIONS) + 1):        # each activation
+            for N in (1, cuda_launch.widths(dtype)[-1]):
+                check_depthwise(Setting(backend, (1, H, 2, N), Window.make(1), dtype, ties, 0,
+                                        False))
 
 
 # Mistakes: the file, what stands there, what stands there instead, and the check that has to
@@ -102,6 +132,24 @@ MUTANTS: dict[str, Mutant] = {
                                   "dropout"),
     "rows between two strides are left out": ("common", "row += gridDim.x * blockDim.z",
                                               "row += gridDim.x * blockDim.z + 1", "small_grids"),
+}
+MUTANTS |= {
+    "a strip leaves out its last row": ("depthwise", "if (oy + r >= w.OH)",
+                                        "if (oy + r + 1 >= w.OH)", "depthwise"),
+    "a row is read with the tap of another output": ("depthwise", "tap_at(t, r,",
+                                                     "tap_at(t, r > 1 ? 1 : r,", "depthwise"),
+    "the filters of an input gradient are not flipped": (
+        "depthwise", "flipped ? -1 : 1", "flipped ? 1 : 1", "depthwise"),
+    "each filter of a channel reads the next map": ("depthwise", "(i64)(f / per) * w.H * w.W * "
+                                                                 "w.N;\n            for",
+                                                    "(i64)(f / per % 2) * w.H * w.W * "
+                                                    "w.N;\n            for", "depthwise"),
+    "an input gradient with stride takes the first row of the filter": (
+        "depthwise", "(f * w.KH + i) * w.KW + j]", "f * w.KH * w.KW + j]", "depthwise"),
+    "a piece goes on to the last row": ("depthwise", "min(begin + length, w.OH)",
+                                        "w.OH + 0 * length", "depthwise"),
+    "every tile of taps is the first one": ("depthwise", "tile / across * HIGH",
+                                            "0 * (tile / across)", "depthwise"),
 }
 READS_TOO_MUCH = "im2col reads from padding, then forgets it"
 MUTANTS[READS_TOO_MUCH] = ("im2col", "if (on_input) value = load<V>(x + source + (i64)ix * w.N + "

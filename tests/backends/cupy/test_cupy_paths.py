@@ -68,6 +68,7 @@ def trace(monkeypatch) -> Trace:
 U = Window((3, 2), padding=(1, 0, 0, 1))                # unequal in everything
 POINTS = Window((1, 1))
 IMAGE = ("product of image bc", "turn_filters, product of image bc", "product of image ab")
+DEPTHWISE = "depthwise", "depthwise", "depthwise_dW 4, add_parts"
 STRIDED = ("product of image bc", "product bc, col2im 4", "product of image ab")
 CASES: dict[str, tuple[tuple[int, int, int, int], Window, int, int, Ways]] = {
     # name: x, window, filters, groups, ways
@@ -83,6 +84,19 @@ CASES: dict[str, tuple[tuple[int, int, int, int], Window, int, int, Ways]] = {
     "dilated columns": ((3, 9, 9, 4), Window((3, 2), (1, 1), (1, 0, 0, 1), (1, 3)), 5, 1, IMAGE),
     "groups": ((6, 7, 9, 4), U, 9, 3, (
         "product of image abc", "turn_filters, product of image bc", "product of image abc")),
+    "depthwise": ((6, 7, 9, 4), U, 6, 6, DEPTHWISE),
+    "depthwise points": ((6, 7, 9, 4), POINTS, 6, 6, DEPTHWISE),
+    "depthwise, batch of 6": ((3, 7, 9, 6), U, 3, 3, (
+        "depthwise", "depthwise", "depthwise_dW 1, add_parts")),
+    "depthwise, stride 1x2": ((6, 7, 9, 4), Window((3, 2), (1, 2), (1, 0, 0, 1)), 6, 6, (
+        "depthwise", "depthwise_dx 4", "depthwise_dW 4, add_parts")),
+    "depthwise, stride 2x1": ((6, 7, 9, 4), Window((3, 2), (2, 1), (1, 0, 0, 1)), 6, 6, (
+        "depthwise", "depthwise_dx 4", "depthwise_dW 4, add_parts")),
+    "four filters for each channel": ((2, 7, 9, 4), U, 8, 2, DEPTHWISE),
+    "five filters for each channel": ((2, 7, 9, 4), U, 10, 2, IMAGE),
+    "two channels for each filter": ((6, 7, 9, 4), U, 3, 3, (
+        "product of image abc", "turn_filters, product of image bc", "product of image abc")),
+    "one channel": ((1, 7, 9, 4), U, 1, 1, IMAGE),
     # Points are a product of x itself, without a window.
     "points": ((4, 7, 9, 4), POINTS, 8, 1, (
         "product abc", "product abc", "product in splits abc, add_splits")),

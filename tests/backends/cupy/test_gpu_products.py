@@ -25,6 +25,8 @@ LAYERS = {
     "deep": ((512, 4, 4, 128), 512, Window.make(3, padding=1), 1),
     "32 groups": ((128, 14, 14, 33), 128, Window.make(3, padding=1), 32),
     "depthwise, dilated": ((96, 28, 28, 16), 96, Window.make(3, padding=2, dilation=2), 96),
+    "depthwise, stride 2": ((96, 56, 56, 33), 96, Window.make(5, stride=2, padding=2), 96),
+    "depthwise, 7x7": ((128, 28, 28, 64), 256, Window.make(7, padding=3), 128),
     "a single sample": ((32, 30, 30, 1), 48, Window.make(5, padding=2), 1),
 }
 # arithmetic: (type, the backend's tf32, ||a - b|| / ||b|| against float64)
