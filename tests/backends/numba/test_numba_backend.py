@@ -138,7 +138,7 @@ def test_a_network_learns_the_same_as_on_numpy():
     assert distance(*outputs) < 1e-3  # in six steps, differences of 1e-7 grow
 
 
-# --- what NumPy answers ---------------------------------------------------------------------------
+# --- calls that go to NumPy -----------------------------------------------------------------------
 
 PLAIN = {"update_running", "tally"}     # no kernels
 
@@ -146,6 +146,8 @@ PLAIN = {"update_running", "tally"}     # no kernels
 FALLS_BACK = {
     "activate float32 tanh",
     "activate float32 scaled_tanh",
+    "add float32 tanh: activate",
+    "add float32 scaled_tanh: activate",
     "batch_norm float32 tanh",
     "batch_norm float32 scaled_tanh",
     "batch_norm_backward float32 tanh",
@@ -169,8 +171,9 @@ FALLS_BACK = {
     "max_pool2d float32, 256 taps or more",
     "max_pool2d_dx float32, 256 taps or more",
     "softmax_dx float32",
-} | {f"{method} float32 {name}" for method in ("activate", "activation_backward")
-     for name in ACTIVATIONS.keys() - FUSED - curves.NUMBERS.keys()}
+} | {call for name in ACTIVATIONS.keys() - FUSED - curves.NUMBERS.keys()
+     for call in (f"activate float32 {name}", f"activation_backward float32 {name}",
+                  f"add float32 {name}: activate")}
 
 
 def kind(case: Case) -> str:
