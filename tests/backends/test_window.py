@@ -146,7 +146,7 @@ def test_properties_of_a_window():
 PAIR = "Window: expected {0} to be an int or a pair of ints, 1 or larger. Received: {0}={1}."
 PADDING = ("Window: expected padding to be an int or a pair of ints or four ints, 0 or larger. "
            "Received: padding={}.")
-WHOLLY = ("Window: expected padding smaller than the {} that the window spans, so that no window "
+PADDED = ("Window: expected padding smaller than the {} that the window spans, so that no window "
           "is wholly in padding. Received: padding={}.")
 
 
@@ -161,12 +161,12 @@ WHOLLY = ("Window: expected padding smaller than the {} that the window spans, s
     ({"kernel_size": 3, "padding": "SAME"},
      'Window: expected padding "valid", "half", "same" or "full", or ints. Received: '
      'padding=\'SAME\'.'),
-    ({"kernel_size": 3, "padding": 3, "empty": False}, WHOLLY.format("3 rows", "3")),
-    ({"kernel_size": (3, 2), "padding": 2, "empty": False}, WHOLLY.format("2 columns", "2")),
+    ({"kernel_size": 3, "padding": 3, "empty": False}, PADDED.format("3 rows", "3")),
+    ({"kernel_size": (3, 2), "padding": 2, "empty": False}, PADDED.format("2 columns", "2")),
     ({"kernel_size": 2, "dilation": 2, "padding": (0, 3, 0, 0), "empty": False},
-     WHOLLY.format("3 rows", "(0, 3, 0, 0)")),
+     PADDED.format("3 rows", "(0, 3, 0, 0)")),
     ({"kernel_size": 1, "padding": 1, "empty": False, "who": "Conv2d 'conv1'"},
-     WHOLLY.format("1 rows", "1").replace("Window", "Conv2d 'conv1'")),
+     PADDED.format("1 rows", "1").replace("Window", "Conv2d 'conv1'")),
 ], ids=lambda value: None if isinstance(value, str) else str(value))
 def test_errors_of_make(arguments, text):
     with pytest.raises(ValueError) as error:

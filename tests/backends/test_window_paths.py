@@ -74,10 +74,10 @@ def test_average_pooling(backend, count, dtype):
 
 # (kernel size and stride, padding, map): windows side by side, as long together as the map. They
 # lie on the map or beside it; the last ones have 255 taps, 256 and 289.
-SIDE_BY_SIDE = [(3, "half", (6, 6)), (3, 1, (3, 3)), ((3, 2), (2, 0, 0, 0), (6, 4)),
-                ((2, 3), (0, 0, 1, 2), (4, 6)), ((2, 3), (0, 1, 0, 2), (4, 6)), (3, 0, (6, 6)),
-                ((15, 17), 0, (15, 34)), (16, 0, (32, 16)), (17, 8, (34, 17)), (17, 0, (17, 34))]
-side_by_side = pytest.mark.parametrize("kernel, padding, size", SIDE_BY_SIDE)
+ADJACENT = [(3, "half", (6, 6)), (3, 1, (3, 3)), ((3, 2), (2, 0, 0, 0), (6, 4)),
+            ((2, 3), (0, 0, 1, 2), (4, 6)), ((2, 3), (0, 1, 0, 2), (4, 6)), (3, 0, (6, 6)),
+            ((15, 17), 0, (15, 34)), (16, 0, (32, 16)), (17, 8, (34, 17)), (17, 0, (17, 34))]
+side_by_side = pytest.mark.parametrize("kernel, padding, size", ADJACENT)
 
 
 @with_fast_paths
@@ -159,7 +159,7 @@ def test_convolution(backend, dtype):
             assert a.dtype == dtype and distance(a, b) < bound, (name, shape, window, groups, F)
 
 
-# --- what decides ---------------------------------------------------------------------------------
+# --- conditions of fast paths ---------------------------------------------------------------------
 
 def readers(shape: tuple[int, int, int, int], window: Window) -> tuple[np.ndarray, bool]:
     """How many windows read each element of a map, and whether a tap falls on padding."""

@@ -176,7 +176,7 @@ def test_an_error_does_not_disturb_a_running_training():
     assert same(values(nets[0]), values(nets[1]))
 
 
-# --- layers that cannot be ------------------------------------------------------------------------
+# --- refused layers -------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("layers, message", [
     ([lambda: xn.Conv2d(2, 7)],

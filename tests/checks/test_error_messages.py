@@ -33,7 +33,7 @@ def sequential(*layers: Layer) -> xn.Sequential:
     return xn.Sequential(layers, input_shape=(2,), backend="numpy")
 
 
-# --- layers and losses of one's own ---------------------------------------------------------------
+# --- layers and losses of the user ----------------------------------------------------------------
 
 
 class Double(Layer):
@@ -265,7 +265,7 @@ def test_summary_of_a_misspelled_model(capsys):
         r"Received: 'resnt18', which is neither\.\n", capsys.readouterr().err)
 
 
-# --- how they look --------------------------------------------------------------------------------
+# --- the form of errors ---------------------------------------------------------------------------
 
 
 def test_a_backend_that_cannot_be_used_has_a_short_traceback():

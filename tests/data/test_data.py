@@ -25,7 +25,7 @@ mnist_module = importlib.import_module("xpnet.data.datasets")
 ROOT = Path(__file__).parents[2]
 
 
-# ---------------------------------------------------------------- digits
+# --- digits ---------------------------------------------------------------------------------------
 
 def test_digits():
     data = digits()
@@ -58,7 +58,7 @@ def test_digits_without_scikit_learn(monkeypatch):
         digits()
 
 
-# ---------------------------------------------------------------- MNIST
+# --- MNIST ----------------------------------------------------------------------------------------
 
 @pytest.fixture
 def tiny(monkeypatch):
@@ -174,7 +174,7 @@ def test_the_real_mnist():
         assert hashlib.sha256(raw).hexdigest() == file.sha256
 
 
-# ---------------------------------------------------------------- downloads
+# --- downloads ------------------------------------------------------------------------------------
 
 class Mirror(ThreadingHTTPServer):
     """A mirror on 127.0.0.1: path -> (bytes sent, bytes promised)."""

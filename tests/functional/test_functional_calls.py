@@ -84,9 +84,9 @@ def run(name: str, layout: str, samples: int, backend: Any = "auto",
     converted to the layout."""
     function, arrays = CALLS[name]
     images = [len(a) == 2 for a in arrays]
-    turned = [(last if layout == "CHWN" else np.ascontiguousarray)(a[:samples]) if image else a
+    values = [(last if layout == "CHWN" else np.ascontiguousarray)(a[:samples]) if image else a
               for a, image in zip(arrays, images)]
-    inputs = [change(a) for a in turned]
+    inputs = [change(a) for a in values]
     results = function(*inputs, layout=layout, backend=backend)
     return inputs, list(results) if isinstance(results, tuple) else [results]
 
@@ -137,7 +137,7 @@ def test_both_layouts_give_the_same_bits(name):
 def test_batch_last_is_not_converted(name):
     class Refusing(xn.Backend):
         def gather_batch(self, samples, index, dtype):
-            raise AssertionError("an array was turned")
+            raise AssertionError("an array was converted")
 
         def asarray(self, a, dtype=None):
             result = super().asarray(a, dtype)

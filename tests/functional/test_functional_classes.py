@@ -55,10 +55,10 @@ def test_cross_entropy(backend, dtype, maps, kind):
     right = of_classes(log_softmax, W5, options.get("ignore_index"),
                        options.get("label_smoothing", 0.0))
     loss, dz = F.cross_entropy(z, target, backend=backend, **options)
-    turned = np.moveaxis(target, 0, -1)
+    converted = np.moveaxis(target, 0, -1)
 
     def value(at):
-        return right(np.moveaxis(at.astype(float), 0, -1), turned)
+        return right(np.moveaxis(at.astype(float), 0, -1), converted)
 
     assert (loss.shape == () and loss.dtype == dtype
             and float(loss) == pytest.approx(value(z), rel=1e-5))

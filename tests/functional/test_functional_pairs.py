@@ -69,10 +69,10 @@ def test_value_and_gradients(name, dtype, bound, backend):
 def test_batch_last(name):
     vectors, marks, margin, _ = CASES[name]
     loss, *gradients = getattr(F, name)(*vectors, *marks, margin)
-    same, *turned = getattr(F, name)(*(np.ascontiguousarray(v.T) for v in vectors), *marks, margin,
+    same, *others = getattr(F, name)(*(np.ascontiguousarray(v.T) for v in vectors), *marks, margin,
                                      layout="CHWN")
     assert loss == same
-    for a, b in zip(gradients, turned):
+    for a, b in zip(gradients, others):
         np.testing.assert_array_equal(a, b.T)
 
 

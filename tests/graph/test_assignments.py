@@ -153,7 +153,7 @@ def test_a_memory_report_does_not_replace_the_parameters():
     assert all(p.data is array for p, array in zip(net.buffers.arrays.values(), data, strict=True))
 
 
-# --- what a value of a graph looks like -----------------------------------------------------------
+# --- the repr of nodes ----------------------------------------------------------------------------
 
 def test_the_repr_of_a_node_does_not_contain_its_parents():
     x = h = xn.Input((4,))

@@ -285,7 +285,7 @@ def from_another_network():
     return xn.Network(x, xn.Linear(4)(h), backend="numpy")
 
 
-def standing_alone():
+def outside_the_network():
     return xn.Sequential([xn.Linear(2, name="alone").initialize((2,))], input_shape=(2,),
                          backend="numpy")
 
@@ -307,7 +307,7 @@ def sequential(*layers, **settings):
     (same_name, ValueError,
      "Network: expected every layer to have a name of its own. Received: a twice"),
     (from_another_network, ValueError, "Linear 'shared': expected a layer of no other network"),
-    (standing_alone, ValueError, "Linear 'alone': expected a layer of no other network"),
+    (outside_the_network, ValueError, "Linear 'alone': expected a layer of no other network"),
     (no_layer, ValueError, "Network: expected at least one layer"),
     (lambda: sequential(), ValueError, "Network: expected at least one layer"),
     (lambda: sequential(xn.Linear), TypeError,

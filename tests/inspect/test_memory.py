@@ -215,7 +215,7 @@ def test_an_emulated_gpu_needs_what_the_report_says(folder, monkeypatch):
         assert report.peak - report.fixed == pytest.approx(most[0] - before - slots, rel=0.1)
 
 
-# --- nothing is disturbed -------------------------------------------------------------------------
+# --- a report changes nothing ---------------------------------------------------------------------
 
 class Stubborn(xn.Layer):
     """Fails in its backward pass."""

@@ -110,7 +110,7 @@ def test_batch_norm_as_a_function(backend, dtype):
     assert not backend.to_numpy(y).any() and not backend.to_numpy(var).any()
 
 
-# --- relatives -----------------------------------------------------------------------------------
+# --- other normalisations -------------------------------------------------------------------------
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", VALUES)

@@ -6,7 +6,7 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_cases import stand_alone
+from layer_cases import initialized
 from oracles import assert_close
 
 import xpnet as xn
@@ -45,7 +45,7 @@ def test_conv2d(backend, drawn, filters_per_group, activation, dtype):
     kernel, settings, in_shape, batch = drawn
     layer = Conv2d(settings["groups"] * filters_per_group, kernel, activation=activation,
                    **settings)
-    stand_alone(layer, in_shape, backend=backend, dtype=dtype)
+    initialized(layer, in_shape, backend=backend, dtype=dtype)
     x = normal((*in_shape, batch), dtype)
     W, b = weights(layer)
     y = backend.to_numpy(layer.forward(backend.asarray(x)))
@@ -59,7 +59,7 @@ def test_conv2d(backend, drawn, filters_per_group, activation, dtype):
                                            ("full", (2, 2, 3, 3)), (1, (1, 1, 1, 1)),
                                            ((2, 1), (2, 2, 1, 1))])
 def test_padding_by_name(backend, name, padding):
-    layer = stand_alone(Conv2d(2, (3, 4), padding=name), (2, 5, 6), backend=backend,
+    layer = initialized(Conv2d(2, (3, 4), padding=name), (2, 5, 6), backend=backend,
                         dtype="float64")
     x = normal((2, 5, 6, 2), "float64")
     assert_close(backend.to_numpy(layer.forward(backend.asarray(x))),
@@ -67,7 +67,7 @@ def test_padding_by_name(backend, name, padding):
 
 
 def test_without_bias(backend):
-    layer = stand_alone(Conv2d(3, 2, bias=False), (2, 4, 4), backend=backend, dtype="float64")
+    layer = initialized(Conv2d(3, 2, bias=False), (2, 4, 4), backend=backend, dtype="float64")
     assert [p.name for p in layer.parameters] == ["W"]
     x = normal((2, 4, 4, 2), "float64")
     W = backend.to_numpy(layer.W.data)
@@ -79,7 +79,7 @@ def test_without_bias(backend):
        st.integers(1, 2), activations, dtypes)
 def test_table_conv2d(backend, table, stride, activation, dtype):
     layer = TableConv2d(table, (3, 2), stride=stride, padding=(2, 0, 1, 0), activation=activation)
-    stand_alone(layer, (4, 5, 4), backend=backend, dtype=dtype)
+    initialized(layer, (4, 5, 4), backend=backend, dtype=dtype)
     x = normal((4, 5, 4, 2), dtype)
     W, b = weights(layer)
     assert W.shape == (sum(map(len, table)), 3, 2)
@@ -89,7 +89,7 @@ def test_table_conv2d(backend, table, stride, activation, dtype):
 
 
 def test_a_nan_reaches_exactly_the_windows_that_contain_it(backend):
-    layer = stand_alone(Conv2d(2, 3, padding="half", activation="relu"), (1, 5, 5), backend=backend,
+    layer = initialized(Conv2d(2, 3, padding="half", activation="relu"), (1, 5, 5), backend=backend,
                         dtype="float32")
     x = normal((1, 5, 5, 1), "float32")
     x[0, 1, 3] = np.nan
@@ -221,7 +221,7 @@ def test_gradients_with_windows_wholly_in_padding(layer, backend):
 
 
 def test_windows_wholly_in_padding_give_the_bias(backend):
-    layer = stand_alone(Conv2d(2, 2, padding=3), (1, 2, 2), backend=backend, dtype="float32")
+    layer = initialized(Conv2d(2, 2, padding=3), (1, 2, 2), backend=backend, dtype="float32")
     y = backend.to_numpy(layer.forward(backend.asarray(normal((1, 2, 2, 3), "float32"))))
     _, b = weights(layer)
     border = np.ones(y.shape[1:3], bool)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from gpu_cases import pretended
-from layer_cases import stand_alone
+from layer_cases import initialized
 from nets import same, values
 from oracles import assert_close
 
@@ -29,7 +29,7 @@ def forward(layer, x, mode="predict"):
 @both_types
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_prelu(backend, per_channel, dtype):
-    layer = stand_alone(xn.PReLU(per_channel=per_channel), (3, 2, 2), backend=backend, dtype=dtype)
+    layer = initialized(xn.PReLU(per_channel=per_channel), (3, 2, 2), backend=backend, dtype=dtype)
     a = backend.to_numpy(layer.a.data)
     assert a.shape == ((3,) if per_channel else (1,)) and not layer.a.decay
     x = normal(3, 2, 2, 4, dtype=dtype)
@@ -106,7 +106,7 @@ def test_crelu(backend, dtype):
 
 @both_types
 def test_gain(backend, dtype):
-    layer = stand_alone(xn.Gain(), (3, 2), backend=backend, dtype=dtype)
+    layer = initialized(xn.Gain(), (3, 2), backend=backend, dtype=dtype)
     x, g = normal(3, 2, 4, dtype=dtype), backend.to_numpy(layer.g.data)
     assert_close(forward(layer, x),
                  np.stack([float(g[c]) * x[c].astype(np.float64) for c in range(3)]))

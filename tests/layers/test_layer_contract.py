@@ -265,7 +265,7 @@ def test_update_moves_the_parameters_against_their_gradients(case: LayerCase, ba
         assert_close(backend.to_numpy(p.data), w - 0.5 * g)
 
 
-# --- what a layer that stands alone is given ------------------------------------------------------
+# --- layers outside a network ---------------------------------------------------------------------
 
 @pytest.mark.parametrize("x, received", [
     (np.zeros((2, 3, 8, 8), np.float32), r"\(2, 3, 8, 8\) of float32"),           # batch first

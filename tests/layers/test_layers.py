@@ -8,7 +8,7 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_cases import stand_alone
+from layer_cases import initialized
 from oracles import assert_close
 
 import xpnet as xn
@@ -34,7 +34,7 @@ def forward(layer, *xs, mode="predict"):
 
 @given(sizes, sizes, sizes, st.booleans(), activations, dtypes)
 def test_linear(backend, units, features, batch, bias, activation, dtype):
-    layer = stand_alone(xn.Linear(units, bias=bias, activation=activation), (features,),
+    layer = initialized(xn.Linear(units, bias=bias, activation=activation), (features,),
                         backend=backend, dtype=dtype)
     x = normal((features, batch), dtype)
     W = backend.to_numpy(layer.W.data)
@@ -110,7 +110,7 @@ def test_scaled_tanh_is_one_at_one():
 @given(maps.filter(lambda s: math.prod(s[1:]) > 3), activations, dtypes)
 def test_batch_norm_in_training(backend, shape, activation, dtype):
     layer = xn.BatchNorm2d(momentum=0.25, eps=1e-3, activation=activation)
-    stand_alone(layer, shape[:3], backend=backend, dtype=dtype)
+    initialized(layer, shape[:3], backend=backend, dtype=dtype)
     gamma, beta = (backend.to_numpy(p.data) for p in layer.parameters)
     x = 3 + 2 * normal(shape, dtype)
     mean, var = oracles.channel_statistics(x)
@@ -126,7 +126,7 @@ def test_batch_norm_in_training(backend, shape, activation, dtype):
 
 @given(maps, activations, dtypes)
 def test_batch_norm_in_prediction(backend, shape, activation, dtype):
-    layer = stand_alone(xn.BatchNorm2d(eps=1e-3, activation=activation), shape[:3], backend=backend,
+    layer = initialized(xn.BatchNorm2d(eps=1e-3, activation=activation), shape[:3], backend=backend,
                         dtype=dtype)
     gamma, beta = (backend.to_numpy(p.data) for p in layer.parameters)
     mean, var = normal(shape[:1], dtype, seed=5), np.abs(normal(shape[:1], dtype, seed=6))

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from layer_cases import stand_alone
+from layer_cases import initialized
 from oracles import assert_close
 
 import xpnet as xn
@@ -21,7 +21,7 @@ def normal(shape, dtype="float64", seed=0):
 
 def forward(layer, x, backend):
     dtype = x.dtype.name
-    stand_alone(layer, x.shape[:-1], backend=backend, dtype=dtype)
+    initialized(layer, x.shape[:-1], backend=backend, dtype=dtype)
     y = backend.to_numpy(layer.forward(backend.asarray(x)))
     assert y.dtype == dtype
     return y
@@ -169,7 +169,7 @@ def test_a_constant_image_stays_constant(backend, dtype):
     """The rounding errors that remain after the subtraction are not amplified, and the gradient is
     finite."""
     for value in (0.0, 0.3):
-        layer = stand_alone(xn.ContrastNorm2d(5), (2, 8, 8), backend=backend, dtype=dtype)
+        layer = initialized(xn.ContrastNorm2d(5), (2, 8, 8), backend=backend, dtype=dtype)
         x = backend.asarray(np.full((2, 8, 8, 1), value, dtype))
         y = backend.to_numpy(layer.forward(x, mode=TRAIN))
         dx = backend.to_numpy(layer.backward(backend.asarray(normal(y.shape, dtype))))

@@ -8,7 +8,7 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_cases import stand_alone
+from layer_cases import initialized
 from oracles import assert_close
 from tiers import examples
 
@@ -53,7 +53,7 @@ def of_groups(x, groups, eps, centred=True):
 @few
 @given(maps.filter(lambda s: math.prod(s[:3]) > 1), st.booleans(), dtypes)
 def test_layer_norm(backend, shape, affine, dtype):
-    layer = stand_alone(xn.LayerNorm(eps=1e-3, affine=affine), shape[:3], backend=backend,
+    layer = initialized(xn.LayerNorm(eps=1e-3, affine=affine), shape[:3], backend=backend,
                         dtype=dtype)
     x = 2 + 3 * normal(shape, dtype)
     gamma, beta = ((backend.to_numpy(p.data)[..., None] for p in layer.parameters) if affine
@@ -69,7 +69,7 @@ def test_layer_norm_from_an_axis_on(backend, make, axis):
     """The axes before it are like additional samples: each position is normalised by itself, with
     the same gamma."""
     shape = (2, 3, 4)
-    layer = stand_alone(make(axis=axis, eps=0.1), shape, backend=backend, dtype="float64")
+    layer = initialized(make(axis=axis, eps=0.1), shape, backend=backend, dtype="float64")
     x = 2 + normal((*shape, 5))
     assert layer.gamma.shape == shape[axis:]
     scaled = backend.to_numpy(layer.gamma.data)[..., None] * of_groups(
@@ -81,7 +81,7 @@ def test_layer_norm_from_an_axis_on(backend, make, axis):
 @few
 @given(maps, st.booleans(), dtypes)
 def test_rms_norm(backend, shape, affine, dtype):
-    layer = stand_alone(xn.RMSNorm(affine=affine), shape[:3], backend=backend, dtype=dtype)
+    layer = initialized(xn.RMSNorm(affine=affine), shape[:3], backend=backend, dtype=dtype)
     x = normal(shape, dtype)
     gamma = backend.to_numpy(layer.gamma.data)[..., None] if affine else 1
     assert layer.beta is None
@@ -99,7 +99,7 @@ def test_group_norm(backend, groups, each, rest, affine, dtype):
     shape = groups * each, *rest
     if each * rest[0] * rest[1] == 1:
         return
-    layer = stand_alone(xn.GroupNorm(groups, eps=1e-3, affine=affine), shape[:3], backend=backend,
+    layer = initialized(xn.GroupNorm(groups, eps=1e-3, affine=affine), shape[:3], backend=backend,
                         dtype=dtype)
     x = 2 + 3 * normal(shape, dtype)
     gamma, beta = ((backend.to_numpy(p.data)[:, None, None, None] for p in layer.parameters)
@@ -127,7 +127,7 @@ def test_group_norm_includes_layer_and_instance_norm(backend):
 @few
 @given(maps.filter(lambda s: s[1] * s[2] > 1), dtypes)
 def test_instance_norm2d(backend, shape, dtype):
-    layer = stand_alone(xn.InstanceNorm2d(affine=True), shape[:3], backend=backend, dtype=dtype)
+    layer = initialized(xn.InstanceNorm2d(affine=True), shape[:3], backend=backend, dtype=dtype)
     gamma, beta = (backend.to_numpy(p.data)[:, None, None, None] for p in layer.parameters)
     x = normal(shape, dtype)
     assert_close(forward(layer, x), gamma * of_groups(x, shape[0], 1e-5) + beta)
@@ -199,7 +199,7 @@ def test_gradients_of_lp_normalize(backend, p, axis):
 @given(st.integers(1, 5), st.integers(2, 6), st.sampled_from([None, "relu", "tanh"]), dtypes)
 def test_batch_norm1d(backend, features, batch, activation, dtype):
     layer = xn.BatchNorm1d(momentum=0.25, eps=1e-3, activation=activation)
-    stand_alone(layer, (features,), backend=backend, dtype=dtype)
+    initialized(layer, (features,), backend=backend, dtype=dtype)
     gamma, beta = (backend.to_numpy(p.data) for p in layer.parameters)
     x = 3 + 2 * normal((features, batch), dtype)
     mean, var = oracles.channel_statistics(x)
@@ -241,7 +241,7 @@ def test_cumulative_statistics_continue_after_loading(tmp_path):
 def test_a_frozen_batch_norm_predicts_in_training_too(backend, activation):
     """Its statistics do not change, samples do not affect each other, and the gradient is that of a
     fixed affine function."""
-    layer = stand_alone(xn.BatchNorm2d(activation=activation), (2, 3, 4), backend=backend,
+    layer = initialized(xn.BatchNorm2d(activation=activation), (2, 3, 4), backend=backend,
                         dtype="float64")
     layer.trainable = False
     layer.mean.data[...], layer.var.data[...] = (backend.asarray([0.5, -1.0]),

@@ -5,7 +5,7 @@ import oracles
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from layer_cases import stand_alone
+from layer_cases import initialized
 from oracles import assert_close
 
 from xpnet import TRAIN, AvgPool2d, GlobalAvgPool2d, MaxPool2d, Subsampling2d
@@ -120,7 +120,7 @@ def test_global_avg_pool2d(backend, shape, dtype):
        activations, dtypes)
 def test_subsampling2d(backend, kernel, shape, activation, dtype):
     assume(kernel[0] <= shape[1] and kernel[1] <= shape[2])
-    layer = stand_alone(Subsampling2d(kernel, activation=activation), shape[:3], backend=backend,
+    layer = initialized(Subsampling2d(kernel, activation=activation), shape[:3], backend=backend,
                         dtype=dtype)
     x = normal(shape, dtype)
     a, b = (backend.to_numpy(p.data) for p in layer.parameters)

@@ -33,7 +33,7 @@ def seen_by_windows(x, kernel, stride, padding, dilation=(1, 1), ceil=False):
                                for i, j, at in oracles.taps(image, row, column, kernel, dilation)]
 
 
-# --- average pooling: what is counted -------------------------------------------------------------
+# --- average pooling: the divisor -----------------------------------------------------------------
 
 @few
 @given(pools(dilated=True), st.booleans(), dtypes)
@@ -285,7 +285,7 @@ def test_the_summary_of_a_decoder_follows_the_receptive_field():
         ("Conv2d", (6, 6))]
 
 
-# --- skipping -------------------------------------------------------------------------------------
+# --- skip sampling --------------------------------------------------------------------------------
 
 @few
 @given(st.tuples(small, small), st.tuples(small, st.integers(3, 8), st.integers(3, 8), small),

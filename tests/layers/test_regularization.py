@@ -115,7 +115,7 @@ def test_words_at_the_ends_give_finite_numbers():
         assert np.abs(numbers).max() == pytest.approx(math.sqrt(-2 * math.log(2.0**-33)))
 
 
-# --- SELU's companion -----------------------------------------------------------------------------
+# --- alpha dropout --------------------------------------------------------------------------------
 
 @every_float
 def test_alpha_dropout_replaces_dropped_elements_by_selus_limit(backend, dtype):
@@ -216,7 +216,7 @@ def test_captured_steps_draw_new_masks(folder):
     assert same(*results)
 
 
-# --- predictions with a spread --------------------------------------------------------------------
+# --- sampled predictions --------------------------------------------------------------------------
 
 PLAIN = {"loss": "mean_squared_error"}      # the outputs unchanged
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import oracles
 import pytest
-from layer_cases import stand_alone
+from layer_cases import initialized
 from oracles import assert_close
 
 import xpnet as xn
@@ -39,11 +39,11 @@ def pairs(kernel, *, stride=1, padding=0, dilation=1):
     return {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
 
 
-# --- the kernel turned round ----------------------------------------------------------------------
+# --- flipped kernels ------------------------------------------------------------------------------
 
 def test_true_conv2d_is_the_convolution_of_mathematics(backend):
     """Y[p, q] = sum of W[i, j] X[p - i, q - j], in loops over all four, with every overlap."""
-    layer = stand_alone(xn.TrueConv2d(2, (3, 2), padding="full"), (2, 4, 5), backend=backend,
+    layer = initialized(xn.TrueConv2d(2, (3, 2), padding="full"), (2, 4, 5), backend=backend,
                         dtype="float64")
     x = normal((2, 4, 5, 1))
     W, b = values(layer)
@@ -57,7 +57,7 @@ def test_true_conv2d_is_the_convolution_of_mathematics(backend):
 @every_float
 def test_true_conv2d_is_conv2d_with_a_flipped_kernel(backend, options, dtype):
     layer = xn.TrueConv2d(4, (3, 2), groups=2, activation="tanh", **options)
-    stand_alone(layer, (4, 6, 7), backend=backend, dtype=dtype)
+    initialized(layer, (4, 6, 7), backend=backend, dtype=dtype)
     x = normal((4, 6, 7, 3), dtype)
     W, b = values(layer)
     y = run(layer, x)
@@ -84,7 +84,7 @@ def test_true_conv2d_learns_the_mirrored_filters(backend):
     assert_close(other, one[:, :, ::-1, ::-1])
 
 
-# --- a table as a binary matrix -------------------------------------------------------------------
+# --- tables as binary matrices --------------------------------------------------------------------
 
 MATRIX = [[1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 1]]
 
@@ -95,13 +95,13 @@ MATRIX = [[1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 1, 1]]
                          ids=["ints", "floats", "bools", "lists"])
 def test_a_binary_matrix_is_the_same_as_a_table(backend, table):
     x = normal((4, 5, 6, 2))
-    layers = [stand_alone(xn.TableConv2d(t, (3, 2), name="c3"), (4, 5, 6), backend=backend,
+    layers = [initialized(xn.TableConv2d(t, (3, 2), name="c3"), (4, 5, 6), backend=backend,
                           dtype="float64")
               for t in (table, [[0, 1], [3], [0, 2, 3]])]
     np.testing.assert_array_equal(run(layers[0], x), run(layers[1], x))
     assert layers[0].multiply_adds() == layers[1].multiply_adds() == 6 * 6 * 3 * 5
     again = xn.TableConv2d(**json.loads(json.dumps(layers[0].config())))
-    stand_alone(again, (4, 5, 6), backend=backend, dtype="float64")
+    initialized(again, (4, 5, 6), backend=backend, dtype="float64")
     np.testing.assert_array_equal(run(again, x), run(layers[0], x))
 
 
@@ -133,12 +133,12 @@ def test_a_matrix_determines_the_number_of_channels():
             xn.TableConv2d(np.array(MATRIX), 3).initialize((channels, 5, 5))
 
 
-# --- apart: channels, then places -----------------------------------------------------------------
+# --- depthwise and separable convolution ----------------------------------------------------------
 
 @every_window
 @every_float
 def test_depthwise(backend, options, dtype):
-    layer = stand_alone(xn.DepthwiseConv2d((3, 2), depth_multiplier=2, activation="sigmoid",
+    layer = initialized(xn.DepthwiseConv2d((3, 2), depth_multiplier=2, activation="sigmoid",
                                            **options), (3, 6, 7), backend=backend,
                         dtype=dtype)
     x = normal((3, 6, 7, 2), dtype)
@@ -153,7 +153,7 @@ def test_depthwise(backend, options, dtype):
 @every_window
 @every_float
 def test_separable(backend, options, dtype):
-    layer = stand_alone(xn.SeparableConv2d(5, (3, 2), depth_multiplier=2, activation="tanh",
+    layer = initialized(xn.SeparableConv2d(5, (3, 2), depth_multiplier=2, activation="tanh",
                                            **options), (3, 6, 7), backend=backend,
                         dtype=dtype)
     x = normal((3, 6, 7, 2), dtype)
@@ -167,7 +167,7 @@ def test_separable(backend, options, dtype):
 
 def test_separable_is_a_conv2d_whose_filters_are_products():
     """W[f, c] = sum over the m filters of channel c of P[f, q] D[q]."""
-    layer = stand_alone(xn.SeparableConv2d(5, 3, depth_multiplier=2), (3, 6, 7),
+    layer = initialized(xn.SeparableConv2d(5, 3, depth_multiplier=2), (3, 6, 7),
                         backend=xn.Backend(), dtype="float64")
     x = normal((3, 6, 7, 2))
     D, P, b = values(layer)
@@ -182,7 +182,7 @@ def test_separable_is_a_conv2d_whose_filters_are_products():
 @pytest.mark.parametrize("activation", [None, "relu", "tanh"])
 @every_float
 def test_locally_connected(backend, options, activation, dtype):
-    layer = stand_alone(xn.LocallyConnected2d(4, (3, 2), activation=activation, **options),
+    layer = initialized(xn.LocallyConnected2d(4, (3, 2), activation=activation, **options),
                         (2, 5, 6), backend=backend,
                         dtype=dtype)
     x = normal((2, 5, 6, 3), dtype)
@@ -200,9 +200,9 @@ def test_locally_connected(backend, options, activation, dtype):
 
 def test_locally_connected_with_equal_weights_is_conv2d(backend):
     x = normal((2, 5, 6, 3))
-    conv = stand_alone(xn.Conv2d(4, 3, padding=1, activation="tanh"), (2, 5, 6), backend=backend,
+    conv = initialized(xn.Conv2d(4, 3, padding=1, activation="tanh"), (2, 5, 6), backend=backend,
                        dtype="float64")
-    local = stand_alone(xn.LocallyConnected2d(4, 3, padding=1, activation="tanh"), (2, 5, 6),
+    local = initialized(xn.LocallyConnected2d(4, 3, padding=1, activation="tanh"), (2, 5, 6),
                         backend=backend, dtype="float64")
     for own, shared in zip(local.parameters, values(conv), strict=True):
         own.data[...] = backend.asarray(shared)             # broadcast over the positions

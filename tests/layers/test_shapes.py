@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from layer_cases import stand_alone
+from layer_cases import initialized
 from oracles import assert_close
 
 import xpnet as xn
@@ -106,9 +106,9 @@ def test_cropping_undoes_a_border(plain_backend):
 
 def test_convolution_of_a_zero_border_is_convolution_with_padding(plain_backend):
     x = normal((2, 5, 6, 3))
-    inside = stand_alone(xn.Conv2d(3, 3, padding=(1, 2, 0, 1)), (2, 5, 6), backend=plain_backend,
+    inside = initialized(xn.Conv2d(3, 3, padding=(1, 2, 0, 1)), (2, 5, 6), backend=plain_backend,
                          dtype="float64")
-    outside = stand_alone(xn.Conv2d(3, 3), (2, 8, 7), backend=plain_backend, dtype="float64")
+    outside = initialized(xn.Conv2d(3, 3), (2, 8, 7), backend=plain_backend, dtype="float64")
     border = xn.ZeroPad2d((1, 2, 0, 1)).initialize(
         (2, 5, 6), backend=plain_backend, dtype="float64")
     assert_close(run(outside, run(border, x)), run(inside, x))
@@ -255,7 +255,7 @@ def test_a_shuffled_convolution_is_a_transposed_one(plain_backend):
     assert_close(run(shuffle, run(conv, x)), run(up, x))
 
 
-# --- what they have in common ---------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("make", [
     lambda: xn.Upsample2d((0.7, 2.3), "bicubic", align_corners=True), lambda: xn.Upsample2d(3),

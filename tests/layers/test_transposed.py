@@ -5,7 +5,7 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_cases import stand_alone
+from layer_cases import initialized
 from oracles import assert_close
 
 import xpnet as xn
@@ -48,7 +48,7 @@ def test_forward(backend, drawn, activation, dtype):
         with pytest.raises(ValueError, match="expected an output of 1x1 at least"):
             layer.initialize((inward * options["groups"], H, W))
         return
-    stand_alone(layer, (inward * options["groups"], H, W), backend=backend, dtype=dtype)
+    initialized(layer, (inward * options["groups"], H, W), backend=backend, dtype=dtype)
     x = normal((*layer.in_shapes[0], 2), dtype)
     weights, bias = (backend.to_numpy(p.data) for p in layer.parameters)
     assert weights.shape == (inward * options["groups"], outward, *kernel)

@@ -148,10 +148,10 @@ def test_an_ignored_sample_after_log_softmax(backend: Backend, dtype: str):
     np.testing.assert_allclose(dz, [[SHARE - 1, 0], [1 - SHARE, 0], [0, 0]], rtol=1e-6)
 
 
-# --- yes or no ------------------------------------------------------------------------------------
+# --- saturated logits -----------------------------------------------------------------------------
 
 # Losses, with their value and derivative for a logit of 0 and a target of 1.
-SURE = {
+SATURATED = {
     "binary": (xn.BinaryCrossEntropy(reduction="sum"), math.log(2), -0.5),
     "many": (xn.MultiLabelCrossEntropy(reduction="sum"), math.log(2), -0.5),
     "weights": (xn.MultiLabelCrossEntropy(weight=[1, 2, 4], pos_weight=[3, 5, 1], reduction="sum"),
@@ -162,18 +162,18 @@ SURE = {
 
 
 @both_types
-@pytest.mark.parametrize("name", SURE)
-def test_sure_and_right(backend: Backend, name: str, dtype: str):
-    loss, right, slope = SURE[name]
+@pytest.mark.parametrize("name", SATURATED)
+def test_saturated_and_right(backend: Backend, name: str, dtype: str):
+    loss, right, slope = SATURATED[name]
     value, dz = of(loss, backend, [[-INF, INF, 0.0]], [[0.0, 1.0, 1.0]], dtype)
     assert value == pytest.approx(right, rel=1e-6)
     np.testing.assert_allclose(dz, [[0, 0, slope]], rtol=1e-6)
 
 
 @both_types
-@pytest.mark.parametrize("name", SURE)
-def test_sure_and_wrong(backend: Backend, name: str, dtype: str):
-    loss, _, _ = SURE[name]
+@pytest.mark.parametrize("name", SATURATED)
+def test_saturated_and_wrong(backend: Backend, name: str, dtype: str):
+    loss, _, _ = SATURATED[name]
     value, dz = of(loss, backend, [[-INF, INF, 0.0]], [[1.0, 0.0, 1.0]], dtype)
     assert value == INF and np.isfinite(dz).all() and dz[0, 0] < 0 < dz[0, 1]
 
@@ -195,7 +195,7 @@ def test_divergence_and_counts(backend: Backend, dtype: str):
     assert value == 0.5 and dy.tolist() == [[0, 0]]
 
 
-# --- a sigmoid that is sure -----------------------------------------------------------------------
+# --- a saturated sigmoid --------------------------------------------------------------------------
 
 def sure(backend: Backend, *layers: xn.Layer) -> xn.Sequential:
     """A network of these layers for one number, with weight 1."""
@@ -214,7 +214,7 @@ def learned(net: xn.Sequential, z: float, target: float, loss: Loss) -> tuple[fl
 @pytest.mark.parametrize("cpu", CPU)
 @pytest.mark.parametrize("z, target", [(-20, 1), (20, 0), (-80, 1), (80, 0), (-20, 0), (20, 1),
                                        (-300, 1), (300, 0)])
-def test_a_sigmoid_that_is_sure_and_wrong_learns(cpu: str, z: float, target: float):
+def test_a_saturated_wrong_sigmoid_learns(cpu: str, z: float, target: float):
     right = abs(z) if (z > 0) != bool(target) else math.exp(-abs(z))
     slope = 0.0 if right < 1 else math.copysign(1, z)
     for loss in (xn.BinaryCrossEntropy(from_logits=False), xn.BinaryCrossEntropy()):

@@ -111,7 +111,7 @@ def test_training_needs_one_number(reduce):
                              loss=xn.MeanSquaredError(reduction="none"), **more)
 
 
-# --- edges ----------------------------------------------------------------------------------------
+# --- edge cases -----------------------------------------------------------------------------------
 
 def of(loss: Loss, y: Any, target: Any, backend: Any = None, dtype: Any = np.float64
        ) -> tuple[float, list[Any]]:

@@ -101,7 +101,7 @@ def test_half_squared_error_of_one_unit_is_that_of_the_textbooks():
     assert loss == 2 and dy.tolist() == [[2.0]]
 
 
-# --- targets as users hand them in ----------------------------------------------------------------
+# --- types of targets -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("labels",
                          [[0, 2, 1], np.array([0, 2, 1], np.uint8), np.array([0, 2, 1], np.int64),

@@ -185,7 +185,7 @@ def test_resnet18_makes_a_step():
             f"{layer.name}.{p.name} learned nothing")
 
 
-# --- what all of them share -----------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_cites_its_source_and_takes_the_same_settings(name):

@@ -64,7 +64,7 @@ def arguments(dtype: Any, N: int) -> dict[
     }
 
 
-def turned(a: Any, N: int) -> Any:
+def batch_last(a: Any, N: int) -> Any:
     """An image, or its shape, with the batch last."""
     if isinstance(a, tuple) and len(a) == 4:
         return (*a[1:], a[0])
@@ -93,7 +93,7 @@ def agree(gpu: CupyBackend, N: int = 5) -> None:
         assert table.keys() == set(F.__all__) - {"toeplitz"}             # for NumPy only
         for name, (function, given, options) in table.items():
             for layout in ("NCHW", "CHWN"):
-                arrays = [turned(a, N) if layout == "CHWN" else a for a in given]
+                arrays = [batch_last(a, N) if layout == "CHWN" else a for a in given]
                 right = function(*arrays, **options, layout=layout, backend="numpy")
                 found = function(*map(on_device, arrays), **options, layout=layout, backend=chosen)
                 for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, right)),

@@ -52,7 +52,7 @@ def learned(net: xn.Network) -> dict[str, np.ndarray]:
     return {name: net.backend.to_numpy(a).copy() for name, a in arrays.items()}
 
 
-# --- losses that no graph can hold ----------------------------------------------------------------
+# --- losses that cannot be captured ---------------------------------------------------------------
 
 class FromTheHost(xn.CrossEntropy):
     """Copies an array from the host in each call."""

@@ -34,10 +34,10 @@ class LayerCase:
         return [x.astype(dtype) for x in drawn]
 
     def layer(self, backend: xn.Backend, dtype: str) -> Layer:
-        return stand_alone(self.make(), *self.in_shapes, backend=backend, dtype=dtype)
+        return initialized(self.make(), *self.in_shapes, backend=backend, dtype=dtype)
 
 
-def stand_alone(layer: Layer, *in_shapes: Shape, backend: xn.Backend, dtype: str) -> Layer:
+def initialized(layer: Layer, *in_shapes: Shape, backend: xn.Backend, dtype: str) -> Layer:
     """The initialized layer, with random numbers added to all parameters, so that biases are not
     0."""
     layer.initialize(*in_shapes, backend=backend, dtype=dtype, seed=1)

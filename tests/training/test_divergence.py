@@ -117,7 +117,7 @@ def test_a_large_learning_rate_on_every_backend(backend):
     assert history.diverged and len(history.rows) < 10 and len(caught) == 1
 
 
-# --- figures --------------------------------------------------------------------------------------
+# --- metrics --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.loss.counts_hits],
                          ids=lambda c: type(c.loss).__name__)

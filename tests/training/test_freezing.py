@@ -39,7 +39,7 @@ def step(net: xn.Network, updater: Updater, seed: int) -> None:
     updater.step()
 
 
-# --- thawed ---------------------------------------------------------------------------------------
+# --- trained again --------------------------------------------------------------------------------
 
 def check_a_thawed_layer(backend: Any, dtype: str, make: Any, layer: int, before: int = 20) -> None:
     """It steps as with a new optimizer, and the other layers as if it had never been frozen."""

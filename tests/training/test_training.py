@@ -248,7 +248,7 @@ def test_dropout_differs_from_step_to_step():
             and not np.array_equal(loss.seen[1], loss.seen[2]))
 
 
-# --- what x and y may be --------------------------------------------------------------------------
+# --- types of x and y -----------------------------------------------------------------------------
 
 def forms(x):
     """The same numbers as arrays, lists and other types."""
@@ -343,7 +343,7 @@ def test_a_move_that_fails_does_not_move_the_network():
         assert net.backend is backend and np.array_equal(net.predict(x), before)
 
 
-# --- what is shown --------------------------------------------------------------------------------
+# --- printed output -------------------------------------------------------------------------------
 
 def test_a_progress_bar_with_loss_and_accuracy(capsys):
     x, y = blobs()

@@ -123,7 +123,7 @@ def test_files_of_numbas_own_cache_are_not_read(kernels: Path):
     assert call() and not sprung.exists()
 
 
-# --- what is not ours -----------------------------------------------------------------------------
+# --- files of other users -------------------------------------------------------------------------
 
 
 def test_the_trap_works(kernels: Path, trap: Path):

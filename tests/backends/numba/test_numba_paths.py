@@ -53,7 +53,7 @@ def trace(monkeypatch) -> Trace:
     return trace
 
 
-# --- the ways of convolutions ---------------------------------------------------------------------
+# --- paths of convolutions ------------------------------------------------------------------------
 
 V = Window((3, 2))
 PADDED = ("pad, in place", "pad, swap, in place", "pad, dots")

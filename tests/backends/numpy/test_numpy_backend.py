@@ -39,7 +39,7 @@ def test_every_method_agrees_with_base(case: Case, backend: NumpyBackend):
     agree(case, run(case, backend), with_base)
 
 
-# --- sizes that are cut into tiles and chunks and worth threads -----------------------------------
+# --- sizes that use several tiles, chunks and threads ---------------------------------------------
 
 def test_the_large_sizes_cover_every_override():
     overrides = {name for name in dir(Backend) if not name.startswith("_")

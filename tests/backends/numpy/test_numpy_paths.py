@@ -49,7 +49,7 @@ def trace(monkeypatch) -> Trace:
     return trace
 
 
-# --- the ways of convolutions ---------------------------------------------------------------------
+# --- paths of convolutions ------------------------------------------------------------------------
 
 SHARED, COLUMNS = ("shared",) * 3, ("columns, gemm", "columns, gemm", "columns")
 STRIDED = ("columns, gemm", "scatter", "columns")
