@@ -27,10 +27,10 @@ def net() -> xn.Network:
 X, Y = pictures(10, (1, 6, 6), 3)
 
 INPUTS = [      # arrays that are no batch of samples for the network
-    (X[0], ValueError, r"Network: expected input of shape \(N, 1, 6, 6\). Received: shape \(1, 6, "
-                       r"6\)"),
-    (X[None], ValueError, r"Network: expected input of shape \(N, 1, 6, 6\). Received: shape \(1, "
-                          r"10, 1, 6, 6\)"),
+    (X[0], ValueError,
+     r"Network: expected input of shape \(N, 1, 6, 6\). Received: shape \(1, 6, 6\)"),
+    (X[None], ValueError,
+     r"Network: expected input of shape \(N, 1, 6, 6\). Received: shape \(1, 10, 1, 6, 6\)"),
     (X[:, 0], ValueError, r"Received: shape \(10, 6, 6\)"),
     (X.transpose(0, 2, 3, 1), ValueError, r"Received: shape \(10, 6, 6, 1\)"),
     (np.repeat(X, 3, axis=1), ValueError, r"Received: shape \(10, 3, 6, 6\)"),
@@ -39,19 +39,19 @@ INPUTS = [      # arrays that are no batch of samples for the network
     (1.0, ValueError, r"Network: expected input of shape .* Received: shape \(\)"),
     (X[:0], ValueError, r"Network: expected at least one sample. Received: shape \(0, 1, 6, 6\)"),
     ([], ValueError, r"Network: expected input of shape .* Received: shape \(0,\)"),
-    (X.astype(object), TypeError, "Network: input: expected real numbers. Received: an array of "
-                                  "dtype object"),
-    (X.astype(complex), TypeError, "Network: input: expected real numbers. Received: an array of "
-                                   "dtype complex128"),
-    (X.astype(str), TypeError, "Network: input: expected real numbers. Received: an array of dtype "
-                               "<U"),
+    (X.astype(object), TypeError,
+     "Network: input: expected real numbers. Received: an array of dtype object"),
+    (X.astype(complex), TypeError,
+     "Network: input: expected real numbers. Received: an array of dtype complex128"),
+    (X.astype(str), TypeError,
+     "Network: input: expected real numbers. Received: an array of dtype <U"),
     (np.zeros(10, [("a", float)]), TypeError, "Network: input: expected real numbers"),
     (X.astype("M8[s]"), TypeError, "Network: input: expected real numbers"),
     (None, TypeError, "Network: input: expected real numbers. Received: an array of dtype object"),
     ("pictures", TypeError, "Network: input: expected real numbers"),
     ({"x": X}, TypeError, "Network: input: expected real numbers"),
-    ([[1.0, 2.0], [3.0]], ValueError, "Network: input: expected an array of numbers. Received: "
-                                      "list"),
+    ([[1.0, 2.0], [3.0]], ValueError,
+     "Network: input: expected an array of numbers. Received: list"),
 ]
 
 

@@ -63,8 +63,8 @@ def test_assigned_values_move_to_another_backend():
 
 
 @pytest.mark.parametrize("value, error, message", [
-    (np.ones((2, 16)), ValueError, r"Parameter 'W': expected data of shape \(16, 2\). Received: "
-                                   r"shape \(2, 16\)"),
+    (np.ones((2, 16)), ValueError,
+     r"Parameter 'W': expected data of shape \(16, 2\). Received: shape \(2, 16\)"),
     # no broadcasting
     (np.ones(2), ValueError, r"expected data of shape \(16, 2\). Received: shape \(2,\)"),
     (0, ValueError, r"expected data of shape \(16, 2\). Received: shape \(\)"),
