@@ -153,6 +153,21 @@ class Backend:
         out[...] = out + value if accumulate else value
         return out
 
+    def joined(self, parts: Sequence[Array], axis: int) -> Array:
+        """The parts one after another along an axis, in a new array of the first one's dtype.
+
+        They are written slice by slice. CuPy's `concatenate` and `stack` of more than eight arrays
+        copy a table of addresses from the host, which cannot be captured.
+        """
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        out, start = self.empty(tuple(shape), parts[0].dtype), 0
+        for part in parts:
+            stop = start + part.shape[axis]
+            out[(slice(None),) * axis + (slice(start, stop),)] = part
+            start = stop
+        return out
+
     def _is_direct(self, out: Array | None, dtype: Any, *reads: Array | None) -> bool:
         """Whether a kernel may write its result straight into `out`.
 

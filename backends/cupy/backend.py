@@ -159,6 +159,7 @@ class CupyBackend(Backend):
         first epoch."""
         try:
             self.random_bits(1, (0, 0), self.asarray(np.zeros(2, np.uint64)))
+            self.synchronize()          # errors of a kernel are reported when it has ended
         except (RuntimeError, MemoryError, self.xp.cuda.compiler.CompileException) as error:
             reason = " ".join(str(error).split())[:500]
             raise BackendError(f"{self.name}: the GPU is there, but cannot compile and run a "

@@ -27,6 +27,7 @@ from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import kernels as backend_kernels
 
 TO_DEVICE = {"array", "asarray", "ascontiguousarray"}  # the functions that may take NumPy arrays
+JOINING = {"concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"}
 CUBLAS = {"matmul", "dot", "inner", "vdot", "tensordot", "einsum"}
 
 
@@ -219,6 +220,7 @@ class FakeCupy:
         self.cuda = SimpleNamespace(
             Device=Device, Stream=partial(fake_streams.Stream, gpus),
             Event=partial(fake_streams.Event, gpus), MemoryPool=fake_streams.MemoryPool,
+            Memory=lambda size: size, MemoryPointer=lambda memory, offset: memory,
             using_allocator=gpus.using_allocator, get_current_stream=lambda: gpus.stream,
             alloc_pinned_memory=lambda size: gpus.pinned_allocator(size),
             set_pinned_memory_allocator=set_pinned_memory_allocator,
@@ -285,8 +287,7 @@ class FakeCupy:
         self.gpus.shipped += a.nbytes
         overwrite(result._a)
         if a.ndim and stream.recording is not None:
-            self.gpus.pinned_allocator(a.nbytes)
-            self.change(lambda: overwrite(result._a), result)
+            raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
         else:
             copy = a.copy()
             self.change(lambda: np.copyto(result._a, copy), result)
@@ -316,6 +317,8 @@ class FakeCupy:
         def on_device(*args: Any, **options: Any) -> Any:
             if name in CUBLAS:
                 self.check_cublas()
+            if name in JOINING and len(args[0]) > 8:
+                self._to_device(np.zeros(len(args[0])))     # the addresses of the arrays
             if name in TO_DEVICE and not isinstance(args[0], DeviceArray):
                 return self._to_device(function(*args, **options))
             probe = DeviceArray(self, np.empty(0))

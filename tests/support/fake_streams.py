@@ -40,31 +40,45 @@ class Buffer:
         gpu.used += root.nbytes
         gpu.allocations += 1
         self.number = gpu.allocations
-        pool.buffers.add(self)
+        pool.add(self)
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
             self.gpu.used -= self.root.nbytes
+            pool = self.pool()
+            if pool is not None:
+                pool.used -= self.root.nbytes
 
 
 class MemoryPool:
     """Where arrays come from. Its memory is kept while the pool lives, also what no array needs at
-    the moment."""
+    the moment; `allocator` is called for each piece that the pool takes from the GPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, allocator: Callable[[int], Any] = lambda size: None) -> None:
         self.buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
+        self.allocator, self.used, self.total = allocator, 0, 0
 
     def malloc(self, size: int) -> None:
         raise NotImplementedError("the fake only asks to which pool this method belongs")
 
+    def add(self, buffer: Buffer) -> None:
+        self.buffers.add(buffer)
+        self.used += buffer.root.nbytes
+        if self.used > self.total:
+            self.allocator(self.used - self.total)
+            self.total = self.used
+
     def free_all_blocks(self) -> None:
-        pass
+        self.total = self.used
 
     def free_bytes(self) -> int:
-        return 0
+        return 0            # what no array needs is free on the pretended GPU
+
+    def total_bytes(self) -> int:
+        return self.total
 
     def used_bytes(self) -> int:
-        return sum(buffer.root.nbytes for buffer in self.buffers)
+        return self.used
 
 
 class Recording:

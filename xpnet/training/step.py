@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+import weakref
+from functools import partial
 from typing import Any
 
 from xpnet.backends import Backend
@@ -21,15 +22,23 @@ Batch = tuple[Array, ...]       # the inputs, the targets, and the samples' weig
 
 
 class Captured:
-    """A step for batches of one shape: the arrays that it reads, and the function that runs it."""
+    """A step for batches of one shape: the arrays that it reads, and the function that runs it.
 
-    def __init__(self, batch: Batch, step: Callable[[Batch], Any], backend: Backend) -> None:
+    It holds no reference to itself or to the TrainStep, so that the memory of a graph is freed when
+    the last reference to the TrainStep is dropped, and not when the garbage collector runs.
+    """
+
+    def __init__(self, batch: Batch, owner: TrainStep, backend: Backend) -> None:
         self.batch = batch
-        self.failure = ""               # why it could not be captured
-        self.run = backend.capture(lambda: step(batch), self.fail)
+        self.failures: list[str] = []           # why it could not be captured
+        self.run = backend.capture(partial(_step_of, weakref.ref(owner), batch),
+                                   self.failures.append)
 
-    def fail(self, reason: str) -> None:
-        self.failure = reason
+
+def _step_of(owner: weakref.ref[TrainStep], batch: Batch) -> Any:
+    step = owner()
+    assert step is not None                     # it is the caller
+    return step._step(batch)
 
 
 class TrainStep:
@@ -154,11 +163,11 @@ class TrainStep:
             if a is not mine:
                 mine[...] = a
         result = captured.run()
-        if captured.failure:
+        if captured.failures:
             self.capture = False
             self.release()
             warnings.warn("TrainStep: the step could not be captured and runs launch by launch "
-                          f"from now on ({captured.failure})", stacklevel=4)
+                          f"from now on ({captured.failures[0]})", stacklevel=4)
         return result
 
     def _prepare(self, key: tuple[Any, ...], batch: Batch) -> Captured:
@@ -166,7 +175,7 @@ class TrainStep:
         if len(self._captured) == MOST_CAPTURED:
             del self._captured[next(iter(self._captured))]
         mine = tuple(backend.empty(a.shape, a.dtype) for a in batch)
-        captured = self._captured[key] = Captured(mine, self._step, backend)
+        captured = self._captured[key] = Captured(mine, self, backend)
         return captured
 
     def release(self) -> None:

@@ -131,6 +131,17 @@ def test_a_gpu_that_cannot_run_a_kernel(two_gpus: FakeCupy, monkeypatch: pytest.
     assert "cuda_fp16.h" in get_backend("auto").note
 
 
+def test_a_gpu_whose_kernels_fail_when_they_run(two_gpus: FakeCupy,
+                                                monkeypatch: pytest.MonkeyPatch):
+    """The launch succeeds; CUDA reports the error to whoever waits for the GPU."""
+    def synchronize(device: Any) -> None:
+        raise two_gpus.cuda.runtime.CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC "
+                                                     "error encountered")
+    monkeypatch.setattr(two_gpus.cuda.Device, "synchronize", synchronize)
+    with pytest.raises(BackendError, match="cupy:1: .*cudaErrorECCUncorrectable"):
+        get_backend("cupy:1")
+
+
 # --- devices --------------------------------------------------------------------------------------
 
 def test_devices_are_found_by_number(two_gpus: FakeCupy):
