@@ -103,6 +103,15 @@ class Backend:
         """out[i] = values[i], a few numbers of the host to out (n,) float64, without waiting."""
         out[...] = self.asarray(np.array(values, np.float64))
 
+    def advance(self, steps: Array, position: Array | None = None, samples: int = 0) -> None:
+        """steps += 1 and position += samples, counters (1,) in uint64 and int64.
+
+        A captured step moves them itself: what follows from them is read from memory.
+        """
+        steps += steps.dtype.type(1)
+        if position is not None:
+            position += position.dtype.type(samples)
+
     # --- batches ----------------------------------------------------------------------------------
 
     def gather_batch(self, samples: Array, index: Array | None, dtype: Any) -> Array:

@@ -118,6 +118,7 @@ class CupyBackend(Backend):
     tally = totals.tally
     gather_batch = batches.gather_batch
     assign = batches.assign
+    advance = batches.advance
     feed = batches.feed
     stream = streams.stream
     _recorded = capture.recorded
@@ -152,6 +153,7 @@ class CupyBackend(Backend):
         self.autotune = autotune
         if autotune:
             self.tuning |= self._remembered()
+        self._zero = self.zeros((1,), np.int64)     # for pointers that a kernel does not use
         self._check()
 
     def _check(self) -> None:

@@ -119,6 +119,7 @@ class Updater:
         # One row for each part. Its address must not change: captured steps read from it.
         self.width = len(self.optimizer.hyper(1, self.optimizer.lr))
         self.hyper = buffers.backend.zeros((self.width * len(buffers.placed),), np.float64)
+        self._sent: list[float] = []            # what it holds
 
     def parts(self) -> list[Part]:
         """The (start, stop, first layer) of the flat buffers that the next step changes."""
@@ -150,7 +151,9 @@ class Updater:
         if unfit:
             raise ValueError(f"{optimizer.who}: expected settings that are finite in {dtype}. "
                              f"Received: {', '.join(f'{value:g}' for value in unfit)}.")
-        self.buffers.backend.assign(self.hyper[:len(values)], values)
+        if values != self._sent:
+            self.buffers.backend.assign(self.hyper[:len(values)], values)
+            self._sent = values
         self._count(1)
 
     def cancel(self) -> None:
