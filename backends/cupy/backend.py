@@ -149,6 +149,7 @@ class CupyBackend(Backend):
         self.device = device
         self.tf32 = tf32
         self.matrix_units = int(self.xp.cuda.Device(device).compute_capability) >= 80
+        self._scope = self.xp.cuda.Device(device)
         self._functions: dict[str, Any] = {}
         self.autotune = autotune
         if autotune:
@@ -170,10 +171,10 @@ class CupyBackend(Backend):
                                ) from error
 
     def scope(self) -> AbstractContextManager[Any]:
-        return self.xp.cuda.Device(self.device)
+        return self._scope              # CuPy keeps the devices to return to by thread
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        with self.scope():
+        with self._scope:
             return self.xp.empty(shape, dtype)
 
     def asarray(self, a: Any, dtype: Any = None) -> Array:
@@ -200,7 +201,7 @@ class CupyBackend(Backend):
         `shared` is the number of bytes of shared memory per block, the same in all launches of a
         kernel.
         """
-        with self.scope():
+        with self._scope:
             function = self._functions.get(kernel)
             if function is None:
                 module = self.xp.RawModule(code=cuda_launch.source(family),
@@ -211,7 +212,9 @@ class CupyBackend(Backend):
             function(*launch, args, shared_mem=shared)
 
     def _contiguous(self, a: Array) -> Array:
-        with self.scope():
+        if a.flags.c_contiguous:
+            return a
+        with self._scope:
             return self.xp.ascontiguousarray(a)
 
     @staticmethod

@@ -221,7 +221,7 @@ class FakeCupy:
             Device=Device, Stream=partial(fake_streams.Stream, gpus),
             Event=partial(fake_streams.Event, gpus), MemoryPool=fake_streams.MemoryPool,
             Memory=lambda size: size, MemoryPointer=lambda memory, offset: memory,
-            using_allocator=gpus.using_allocator, get_current_stream=lambda: gpus.stream,
+            using_allocator=gpus.using_allocator, get_current_stream=gpus.stream_of,
             alloc_pinned_memory=lambda size: gpus.pinned_allocator(size),
             set_pinned_memory_allocator=set_pinned_memory_allocator,
             compiler=SimpleNamespace(CompileException=CompileException),
@@ -244,10 +244,9 @@ class FakeCupy:
         if isinstance(a, DeviceArray):
             assert a.flags.c_contiguous, "a kernel was given an array that is not contiguous"
             return a._host(a)
-        a = a.copy() if isinstance(a, np.ndarray) else a
-        single = isinstance(a, np.ndarray) and a.size == 1
-        assert isinstance(a, np.generic) or single, f"argument {a!r} is untyped"
-        return a
+        assert not isinstance(a, np.ndarray), "a NumPy array is slow; pass a struct as np.void"
+        assert isinstance(a, np.generic), f"argument {a!r} is untyped"
+        return a.copy()
 
     # --- what is launched -------------------------------------------------------------------------
 

@@ -266,6 +266,10 @@ class Gpus:
     def stream(self) -> Stream:
         return self.streams.get(self.current, [self.null])[-1]
 
+    def stream_of(self, device: int = -1) -> Stream:
+        """The current stream of a device; of the current one for -1."""
+        return self.streams.get(self.current if device < 0 else device, [self.null])[-1]
+
     def buffer(self, a: np.ndarray) -> Buffer:
         """The memory in which an array lies."""
         root = root_of(a)
