@@ -8,7 +8,8 @@ from fake_cupy import FakeCupy, installed
 from scipy import ndimage
 
 import xpnet as xn
-from xpnet.augment import Augmentation, Draws, augmented
+from xpnet.augment import Augmentation, augmented
+from xpnet.augment.draws import Draws
 from xpnet.augment.geometry import between_pixels, pixels
 from xpnet.augment.mixing import CENTRE, Mixing
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xpnet.augment import Draws
-from xpnet.augment.draws import philox
+from xpnet.augment.draws import Draws, philox
 
 # Known answers of the generator: counter, key, words (published with Random123).
 ONES = 0xFFFFFFFF

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from xpnet.augment.draws import Draws as Draws
-from xpnet.checks import Checked, expect_no_mask, expect_number, shown
+from xpnet.checks import (
+    Checked,
+    expect_integer,
+    expect_no_mask,
+    expect_number,
+    expect_seed,
+    shown,
+    wrong,
+)
 
 Array = Any
 
@@ -56,13 +64,17 @@ def augmented(xp: Any, x: Array, augmentations: Sequence[Augmentation], *, seed:
         samples: (N,), the numbers of the samples in the data set; by default 0 .. N - 1.
     """
     expect_no_mask("augmented", x)
+    if not all(callable(getattr(xp, name, None)) for name in ("where", "take", "arange")):
+        raise wrong("augmented", "xp to be an array module, numpy or net.xp", "xp", xp)
+    seed, epoch = expect_seed("augmented", seed), expect_integer("augmented", "epoch", epoch, 0)
     if getattr(x, "ndim", None) != 4 or getattr(x, "dtype", np.dtype(bool)).kind != "f":
         raise ValueError("augmented: expected images (C, H, W, N) in floating point. Received: "
                          f"{shown(x)}.")
     numbers = np.arange(x.shape[-1]) if samples is None else np.asarray(samples)
-    if numbers.shape != x.shape[-1:]:
-        raise ValueError(f"augmented: expected samples to have {x.shape[-1]} numbers. Received: "
-                         f"shape {numbers.shape}.")
+    if (numbers.shape != x.shape[-1:] or numbers.dtype.kind not in "iu" or (numbers < 0).any()
+            or np.ma.is_masked(numbers)):
+        raise ValueError(f"augmented: expected samples to have {x.shape[-1]} whole numbers, 0 or "
+                         f"larger. Received: samples={shown(samples)}.")
     for number, augmentation in enumerate(expect_augmentations("augmented", augmentations)):
         x = augmentation.change(xp, x, Draws(seed, epoch, numbers, number))
     return x
