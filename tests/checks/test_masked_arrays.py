@@ -10,6 +10,7 @@ from nets import untouched
 
 import xpnet as xn
 from xpnet import functional, metrics
+from xpnet.data import transforms
 
 REFUSED = (r"expected an array without masked elements; a\.filled\(value\) gives them a value\. "
            r"Received: a ")
@@ -54,7 +55,8 @@ CALLS = {
     "backward": lambda net: forwarded().backward(masked(np.ones((2, 5), np.float32))),
     "fit a layer": lambda net: xn.Sequential([xn.Whitening()], input_shape=(3,)).layers[0].fit(
         masked(np.ones((4, 3)))),
-    "augmented": lambda net: xn.augmented(np, masked(X), [xn.RandomFlip()]),
+    "crop": lambda net: transforms.random_crop(masked(X), np.random.default_rng(0)),
+    "flip": lambda net: transforms.random_flip(masked(X), np.random.default_rng(0)),
 }
 
 
