@@ -103,6 +103,15 @@ class Backend:
         """out[i] = values[i], a few numbers of the host to out (n,) float64, without waiting."""
         out[...] = self.asarray(np.array(values, np.float64))
 
+    def advance(self, steps: Array, position: Array | None = None, samples: int = 0) -> None:
+        """steps += 1 and position += samples, counters (1,) in uint64 and int64.
+
+        A captured step moves them itself: what follows from them is read from memory.
+        """
+        steps += steps.dtype.type(1)
+        if position is not None:
+            position += position.dtype.type(samples)
+
     # --- batches ----------------------------------------------------------------------------------
 
     def gather_batch(self, samples: Array, index: Array | None, dtype: Any) -> Array:
@@ -151,6 +160,21 @@ class Backend:
         if out is None:
             return value
         out[...] = out + value if accumulate else value
+        return out
+
+    def joined(self, parts: Sequence[Array], axis: int) -> Array:
+        """The parts one after another along an axis, in a new array of the first one's dtype.
+
+        They are written slice by slice. CuPy's `concatenate` and `stack` of more than eight arrays
+        copy a table of addresses from the host, which cannot be captured.
+        """
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        out, start = self.empty(tuple(shape), parts[0].dtype), 0
+        for part in parts:
+            stop = start + part.shape[axis]
+            out[(slice(None),) * axis + (slice(start, stop),)] = part
+            start = stop
         return out
 
     def _is_direct(self, out: Array | None, dtype: Any, *reads: Array | None) -> bool:

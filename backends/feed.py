@@ -14,6 +14,8 @@ class Feed:
     This class leaves the samples where they are. GPUs have their own feeds, in cupy/batches.py.
     """
 
+    in_graphs = False           # whether a captured step can contain `batch_at`
+
     def __init__(self, backend: Backend, samples: Array, dtype: Any) -> None:
         self.backend, self.samples, self.dtype = backend, samples, dtype
         self.order: Array | None = None
@@ -30,3 +32,9 @@ class Feed:
         else:
             batch = self.backend.gather_batch(self.samples, self.order[start:stop], self.dtype)
         return self.backend.store(batch, out)
+
+    def batch_at(self, position: Array, out: Array) -> None:
+        """Write the samples that start at number position[0] to out (..., N), for feeds that are
+        `in_graphs`: the position (1,) int64 is read on the backend when the batch is made."""
+        raise NotImplementedError(f"{type(self).__name__}: expected batches whose number the host "
+                                  "knows. Received: a position on the backend.")

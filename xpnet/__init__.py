@@ -8,7 +8,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from xpnet import functional, layers, losses, metrics, optim, schedules
+from xpnet import augment, functional, layers, losses, metrics, optim, schedules
+from xpnet.augment import *
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
 from xpnet.backends.cpu.threads import get_num_threads, set_num_threads
 from xpnet.graph import Input
@@ -33,7 +34,7 @@ __all__ = [
     "Layer", "Network", "OutOfMemory", "Run", "Sequential", "TrainStep", "Window", "available",
     "functional", "get_backend", "get_num_threads", "load", "metrics", "set_num_threads",
 ]
-__all__ += layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
+__all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 LAZY = "data", "models", "testing"      # imported when they are used: xn.data
 
 

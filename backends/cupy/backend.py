@@ -118,6 +118,7 @@ class CupyBackend(Backend):
     tally = totals.tally
     gather_batch = batches.gather_batch
     assign = batches.assign
+    advance = batches.advance
     feed = batches.feed
     stream = streams.stream
     _recorded = capture.recorded
@@ -148,10 +149,12 @@ class CupyBackend(Backend):
         self.device = device
         self.tf32 = tf32
         self.matrix_units = int(self.xp.cuda.Device(device).compute_capability) >= 80
+        self._scope = self.xp.cuda.Device(device)
         self._functions: dict[str, Any] = {}
         self.autotune = autotune
         if autotune:
             self.tuning |= self._remembered()
+        self._zero = self.zeros((1,), np.int64)     # for pointers that a kernel does not use
         self._check()
 
     def _check(self) -> None:
@@ -159,6 +162,7 @@ class CupyBackend(Backend):
         first epoch."""
         try:
             self.random_bits(1, (0, 0), self.asarray(np.zeros(2, np.uint64)))
+            self.synchronize()          # errors of a kernel are reported when it has ended
         except (RuntimeError, MemoryError, self.xp.cuda.compiler.CompileException) as error:
             reason = " ".join(str(error).split())[:500]
             raise BackendError(f"{self.name}: the GPU is there, but cannot compile and run a "
@@ -167,10 +171,10 @@ class CupyBackend(Backend):
                                ) from error
 
     def scope(self) -> AbstractContextManager[Any]:
-        return self.xp.cuda.Device(self.device)
+        return self._scope              # CuPy keeps the devices to return to by thread
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        with self.scope():
+        with self._scope:
             return self.xp.empty(shape, dtype)
 
     def asarray(self, a: Any, dtype: Any = None) -> Array:
@@ -197,7 +201,7 @@ class CupyBackend(Backend):
         `shared` is the number of bytes of shared memory per block, the same in all launches of a
         kernel.
         """
-        with self.scope():
+        with self._scope:
             function = self._functions.get(kernel)
             if function is None:
                 module = self.xp.RawModule(code=cuda_launch.source(family),
@@ -208,7 +212,9 @@ class CupyBackend(Backend):
             function(*launch, args, shared_mem=shared)
 
     def _contiguous(self, a: Array) -> Array:
-        with self.scope():
+        if a.flags.c_contiguous:
+            return a
+        with self._scope:
             return self.xp.ascontiguousarray(a)
 
     @staticmethod

@@ -35,7 +35,7 @@ def kernels() -> dict[str, tuple[str, ...]]:
     pairs = ([(s, t, source, target) for s, source in SOURCES.items()
               for t, target in TARGETS.items()])
     pairs.append((LABELS, LABELS, "i64", "i64"))
-    return {"batches": ("assign",
+    return {"batches": ("assign", "move_on",
                         *(f"gather_batch<{source}, {target}, {VS}, {VT}>"
                           for s, t, source, target in pairs
                                     for VS in _widths(s) for VT in _widths(t)))}
@@ -68,20 +68,27 @@ def gather_batch(self: CupyBackend, samples: Array, index: Array | None, dtype: 
 
 
 def gather(self: CupyBackend, samples: Array, index: Array | None, dtype: np.dtype[Any],
-           out: Array | None = None) -> Array:
-    """gather_batch of contiguous samples and an index on the GPU, into `out` if it is given."""
+           out: Array | None = None, first: Array | None = None) -> Array:
+    """gather_batch of contiguous samples and an index on the GPU, into `out` if it is given.
+
+    With `first` (1,) int64, which needs an `out`, the index begins at number first[0].
+    """
     labels = samples.dtype == dtype == LABELS
+    N = len(samples if index is None else index) if out is None else out.shape[-1]
     if not labels and (samples.dtype not in SOURCES or dtype not in TARGETS):
+        if first is not None and index is not None:
+            index = index[first + self.xp.arange(N)]
         return self.store(Backend.gather_batch(self, samples, index, dtype), out)
-    N, D = len(samples if index is None else index), math.prod(samples.shape[1:])
+    D = math.prod(samples.shape[1:])
     if out is None:
         out = self.empty((*samples.shape[1:], N), dtype)
     types = "i64, i64" if labels else f"{SOURCES[samples.dtype]}, {TARGETS[dtype]}"
     VS, VT = (width if width in _widths(a.dtype) else 1
               for a, width in ((samples, self._width(D, samples)), (out, self._width(N, out))))
     self._launch("batches", f"gather_batch<{types}, {VS}, {VT}>", _tiles(D, N),
-                 samples, self.empty((1,), LABELS) if index is None else index, out, np.int64(D),
-                 np.int32(N), np.int32(index is not None))
+                 samples, self._zero if index is None else index,
+                 self._zero if first is None else first, out, np.int64(D), np.int32(N),
+                 np.int32(index is not None))
     return out
 
 
@@ -90,10 +97,15 @@ def assign(self: CupyBackend, out: Array, values: Sequence[float]) -> None:
     with self.scope():
         for start in range(0, len(values), most):
             part = values[start:start + most]
-            struct = np.zeros((), VALUES)
-            struct["at"][:len(part)] = part
-            self._launch("batches", "assign", cuda_launch.flat_launch(most), out[start:], struct,
-                         np.int32(len(part)))
+            struct = np.array([*part, *[0.0] * (most - len(part))]).view(VALUES)[0]
+            self._launch("batches", "assign", cuda_launch.flat_launch(most),
+                         out[start:] if start else out, struct, np.int32(len(part)))
+
+
+def advance(self: CupyBackend, steps: Array, position: Array | None = None, samples: int = 0
+            ) -> None:
+    self._launch("batches", "move_on", ((1, 1, 1), (1, 1, 1)), steps,
+                 self._zero if position is None else position, np.int64(samples))
 
 
 def feed(self: CupyBackend, samples: Array, dtype: Any, most: int) -> Feed:
@@ -113,8 +125,13 @@ class DeviceFeed(Feed):
 
     backend: CupyBackend
 
+    in_graphs = True
+
     def arrange(self, order: Array) -> None:
-        self.order = self.backend.asarray(order, LABELS)
+        with self.backend.scope():
+            if self.order is None:
+                self.order = self.backend.empty(order.shape, LABELS)
+            self.order[...] = self.backend.asarray(order, LABELS)   # captured steps read from it
 
     def batch(self, start: int, stop: int, out: Array | None = None) -> Array:
         samples, index = self.samples, None
@@ -123,6 +140,9 @@ class DeviceFeed(Feed):
         else:
             index = self.order[start:stop]
         return self.backend._gather(samples, index, np.dtype(self.dtype), out)
+
+    def batch_at(self, position: Array, out: Array) -> None:
+        self.backend._gather(self.samples, self.order, np.dtype(self.dtype), out, position)
 
 
 class Slot:

@@ -3,10 +3,8 @@ launch."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,13 +15,35 @@ if TYPE_CHECKING:
 WARM_UP = 2
 
 
+class Memory:
+    """A memory pool that exists as long as a graph and is used by nothing else, because the graph
+    writes to the same addresses in every call."""
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda, self._taken = cuda, [0]         # bytes that the pool has taken from the GPU
+        taken = self._taken
+
+        def take(size: int) -> Any:
+            taken[0] += size
+            return cuda.MemoryPointer(cuda.Memory(size), 0)
+
+        self._pool = cuda.MemoryPool(take)
+
+    def used(self) -> Any:
+        """A context in which all arrays of this thread come from the pool."""
+        return self._cuda.using_allocator(self._pool.malloc)
+
+    def given_back(self) -> int:
+        """The bytes that the pool has given back to the GPU so far."""
+        return int(self._taken[0] - self._pool.total_bytes())
+
+
 class Captured:
     """A function whose launches are recorded in its third call; each later call is one launch.
 
-    Its arrays come from a memory pool that exists as long as the graph and is used by nothing else,
-    because the graph writes to the same addresses in every call. If the function cannot be
-    recorded, `failure` says why, failed(failure) is called once, and the function runs without a
-    graph.
+    If the function cannot be recorded, `failure` says why, failed(failure) is called once, and the
+    function runs without a graph. `fn` and `failed` must not refer to this object: the memory of
+    the graph is to be freed when the last reference is dropped.
     """
 
     def __init__(self, backend: CupyBackend, fn: Callable[[], Any],
@@ -35,43 +55,39 @@ class Captured:
         with backend.scope():
             # The pool may hold free memory of earlier steps that were not captured.
             backend.xp.get_default_memory_pool().free_all_blocks()
-            self._pool = backend.xp.cuda.MemoryPool(partial(_memory, backend))
+            self._memory: Memory | None = Memory(backend.xp.cuda)
 
     def __call__(self) -> Any:
         with self._backend.stream():
-            if self._graph is None and not self.failure:
-                with self._backend.xp.cuda.using_allocator(self._pool.malloc):
+            if self._memory is not None and self._graph is None:
+                with self._memory.used():
                     self._calls += 1
                     if self._calls <= WARM_UP:
                         return self._fn()
-                    self._record()
+                    self._record(self._memory)
             if self.failure:
                 return self._fn()
             self._graph.launch()
             return self._result
 
-    def _record(self) -> None:
+    def _record(self, memory: Memory) -> None:
         """Record the function. Recording computes nothing, so if it fails, the call can still run
         without a graph."""
+        before = memory.given_back()
         try:
-            self._graph, self._result = self._backend._recorded(self._fn)
+            graph, result = self._backend._recorded(self._fn)
+            if memory.given_back() != before:
+                # If an array does not fit, CuPy's pool frees what is not in use and tries again.
+                # Launches that were recorded before may write there.
+                raise MemoryError("memory became so scarce while the step was recorded that "
+                                  "arrays of the step were freed")
         except Exception as error:      # raised by CuPy, by CUDA, or by a layer
             self.failure = " ".join(f"{type(error).__name__}: {error}".split())
-            self._pool = None
+            self._memory = None
             if self._failed is not None:
                 self._failed(self.failure)
-
-
-def _memory(backend: CupyBackend, size: int) -> Any:
-    """Memory of the GPU for a pool. If there is none during a recording, the recording ends: CuPy
-    would free the unused blocks of the pool and try again, but the graph writes to them."""
-    cuda = backend.xp.cuda
-    try:
-        return cuda.MemoryPointer(cuda.Memory(size), 0)
-    except cuda.runtime.CUDARuntimeError as error:
-        if not backend._is_capturing():
-            raise
-        raise MemoryError("too little memory to record the step") from error
+        else:
+            self._graph, self._result = graph, result
 
 
 def capture(self: CupyBackend, fn: Callable[[], Any], failed: Callable[[str], None] | None = None
@@ -80,12 +96,14 @@ def capture(self: CupyBackend, fn: Callable[[], Any], failed: Callable[[str], No
 
 
 def recorded(self: CupyBackend, fn: Callable[[], Any]) -> tuple[Any, Any]:
-    """The graph of what fn() launches, ready to be launched, and what fn() returned."""
+    """The graph of what fn() launches, ready to be launched, and what fn() returned.
+
+    CuPy raises an error if fn waits for the GPU, or copies an array from or to the host.
+    """
     stream = self._lane.compute
     stream.begin_capture()
     try:
-        with _no_transfers(self):
-            result = fn()
+        result = fn()
     except BaseException:
         with suppress(Exception):       # its error, an invalid capture, would hide the first
             stream.end_capture()
@@ -93,24 +111,3 @@ def recorded(self: CupyBackend, fn: Callable[[], Any]) -> tuple[Any, Any]:
     graph = stream.end_capture()
     graph.upload()
     return graph, result
-
-
-@contextmanager
-def _no_transfers(self: CupyBackend) -> Iterator[None]:
-    """Raise RuntimeError inside if this thread copies an array from the host.
-
-    CuPy would record a copy from pinned memory that it gives to another array before the graph is
-    launched.
-    """
-    pool, thread = self.xp.get_default_pinned_memory_pool(), threading.get_ident()
-
-    def allocate(size: int) -> Any:
-        if threading.get_ident() == thread:
-            raise RuntimeError("an array was brought from the host while the step was recorded")
-        return pool.malloc(size)
-
-    self.xp.cuda.set_pinned_memory_allocator(allocate)
-    try:
-        yield
-    finally:
-        self.xp.cuda.set_pinned_memory_allocator(pool.malloc)

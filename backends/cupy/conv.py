@@ -50,9 +50,8 @@ def im2col(self: CupyBackend, x: Array, window: Window) -> Array:
 def _im2col(self: CupyBackend, x: Array, window: Window, oy: int, rows: int, cols: Array) -> None:
     """The columns of output rows oy .. oy + rows - 1 -> cols (C*KH*KW, rows*OW*N)."""
     C, _, _, N = x.shape
-    w = cuda_launch.window_struct(x.shape, window)
-    w["top"] -= oy * window.stride[0]                   # row 0 is row oy of the output
-    w["OH"] = rows
+    w = cuda_launch.window_struct(x.shape, window, OH=rows,     # row 0 is row oy of the output
+                                  top=window.padding[0] - oy * window.stride[0])
     V = self._width(N, x, cols)
     self._launch("im2col", f"im2col<{cuda_launch.TYPES[x.dtype]}, {V}>",
                  cuda_launch.row_launch(C, window.taps * rows, int(w["OW"]), N // V), x, cols,
@@ -90,7 +89,7 @@ def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, *, groups: int
     return _either(self, "conv2d", ways, x.shape, W.shape[0], window, groups, x.dtype)
 
 
-def _convolve(self: CupyBackend, x: Array, W: Array, w: np.ndarray, pointwise: bool, groups: int,
+def _convolve(self: CupyBackend, x: Array, W: Array, w: np.void, pointwise: bool, groups: int,
               bias: Array | None = None, activation: str | None = None) -> Array:
     """y (F, OH, OW, N) = W cols, columns (K, P) read from x through the window w, or x itself if
     each window is one element."""
@@ -145,10 +144,7 @@ def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], 
         return _dx_of_points(self, dy, W, x_shape, groups)
     if window.stride != (1, 1):
         return _dx_by_columns(self, dy, W, x_shape, window, groups)
-    # dx is a convolution of dy with flipped filters. Its padding may be negative.
-    w = cuda_launch.window_struct(x_shape, window)
-    w["top"], _, w["left"], _ = window.gradient_padding
-    (w["H"], w["W"]), (w["OH"], w["OW"]) = dy.shape[1:3], x_shape[1:3]
+    w = cuda_launch.gradient_struct(x_shape, dy.shape, window)
     ways = {IMAGE: lambda: _convolve(self, dy, flipped_filters(self, W, groups), w, False, groups),
             COLUMNS: lambda: _dx_by_columns(self, dy, W, x_shape, window, groups)}
     return _either(self, "conv2d_dx", ways, x_shape, W.shape[0], window, groups, dy.dtype)

@@ -45,7 +45,7 @@ def conv2d(self: CupyBackend, x: Array, W: Array, window: Window, bias: Array | 
     return y
 
 
-def _convolve(self: CupyBackend, x: Array, W: Array, y: Array, w: np.ndarray, per: int, terms: int,
+def _convolve(self: CupyBackend, x: Array, W: Array, y: Array, w: np.void, per: int, terms: int,
               flipped: bool, bias: Array | None = None, activation: str | None = None) -> None:
     """Each channel of y = the sum of `terms` maps of x with their filters; `per` channels of y read
     the same map."""
@@ -64,17 +64,14 @@ def conv2d_dx(self: CupyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], 
     C, H, width, N = x_shape
     per = W.shape[0] // C
     dx = self.empty(x_shape, dy.dtype)
-    w = cuda_launch.window_struct(x_shape, window)
     if window.stride == (1, 1):
-        # a convolution of dy with flipped filters; its padding may be negative
-        w["top"], _, w["left"], _ = window.gradient_padding
-        (w["H"], w["W"]), (w["OH"], w["OW"]) = dy.shape[1:3], x_shape[1:3]
+        w = cuda_launch.gradient_struct(x_shape, dy.shape, window)
         _convolve(self, dy, W, dx, w, 1, per, True)
         return dx
     types, V = _types(N, dy, dx)
     self._launch("depthwise", f"depthwise_dx<{types}>",
                  cuda_launch.row_launch(C, H, width, N // V), dy, W, dx, np.int32(C), np.int32(per),
-                 w)
+                 cuda_launch.window_struct(x_shape, window))
     return dx
 
 

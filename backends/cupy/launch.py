@@ -4,10 +4,10 @@ GPU."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -31,6 +31,7 @@ INDEX_TYPES: dict[np.dtype[Any], str] = {np.dtype(np.uint8): "unsigned char",
                                          np.dtype(np.int32): "int"}
 
 THREADS = 256  # in a block: eight warps, enough to keep a multiprocessor busy
+REMEMBERED = 4096  # results of each function below that layers ask for again in every step
 MAX_BLOCK_Z = 64                        # limits of the hardware
 MAX_GRID = (2**31 - 1, 65535)
 ACCESS = 16                             # bytes that one instruction loads or stores at most
@@ -109,16 +110,37 @@ def vector_width(n: int, accesses: Sequence[tuple[int, int]]) -> int:
     return width
 
 
-def window_struct(x_shape: Sequence[int], window: Window) -> np.ndarray:
-    """The struct Window of the kernels: window and sizes. Raises OverflowError if a number needs
-    more than 32 bits."""
+@lru_cache(REMEMBERED)
+def window_struct(x_shape: tuple[int, ...], window: Window, **changes: int) -> np.void:
+    """The struct Window of the kernels: window and sizes, with some fields changed. Raises
+    OverflowError if a number needs more than 32 bits."""
     _, H, W, N = x_shape
     top, _, left, _ = window.padding
-    return np.array((H, W, *window.output_size(H, W), N, *window.kernel, *window.stride, top, left,
-                     *window.dilation),
-                    WINDOW)
+    values = dict(zip(WINDOW.names or (), (H, W, *window.output_size(H, W), N, *window.kernel,
+                                           *window.stride, top, left, *window.dilation),
+                      strict=True))
+    return struct(WINDOW, (values | changes).values())
 
 
+@lru_cache(REMEMBERED)
+def gradient_struct(x_shape: tuple[int, ...], dy_shape: tuple[int, ...], window: Window
+                    ) -> np.void:
+    """The window of the convolution of dy with flipped filters that gives dx, at stride 1. Its
+    padding may be negative."""
+    top, _, left, _ = window.gradient_padding
+    return window_struct(x_shape, window, top=top, left=left, H=dy_shape[1], W=dy_shape[2],
+                         OH=x_shape[1], OW=x_shape[2])
+
+
+def struct(dtype: np.dtype[Any], values: Iterable[int]) -> np.void:
+    """A struct that is passed to a kernel by value. A NumPy scalar, because CuPy takes 10 to 40
+    times as long for an array."""
+    a = np.array(tuple(values), dtype)
+    a.flags.writeable = False           # the functions below return the same object again
+    return cast(np.void, a[()])
+
+
+@lru_cache(REMEMBERED)
 def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Grid, Grid]:
     """(grid, block) for kernels that loop over channels, rows, columns and vectors of samples, as
     described in common.cu.
@@ -132,7 +154,8 @@ def row_launch(channels: int, rows: int, columns: int, vectors: int) -> tuple[Gr
     return (_blocks(rows, z, MAX_GRID[0]), _blocks(channels, 1, MAX_GRID[1]), 1), (x, y, z)
 
 
-def pool_dx_launch(x_shape: Sequence[int], window: Window,
+@lru_cache(REMEMBERED)
+def pool_dx_launch(x_shape: tuple[int, ...], window: Window,
                    width: int) -> tuple[str, tuple[Grid, Grid]]:
     """(end of the kernel's name, (grid, block)) for the gradient of pooling: a thread for each
     element of x, or for each cell (taps.cu)."""
@@ -144,7 +167,8 @@ def pool_dx_launch(x_shape: Sequence[int], window: Window,
                                    (W - 1 + left) // window.stride[1] + 1, N // width)
 
 
-def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.ndarray]:
+@lru_cache(REMEMBERED)
+def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.void]:
     """((grid, block), struct Pieces) for kernels that read `rows` rows of `size` elements, `width`
     at a time.
 
@@ -161,9 +185,10 @@ def row_pieces(rows: int, size: int, width: int) -> tuple[tuple[Grid, Grid], np.
     length = max(-(-turns // wanted), 1) * x * TURN * width
     per_row = max(-(-size // length), 1)
     launch = (_blocks(per_row, 1, MAX_GRID[0]), _blocks(rows, y, MAX_GRID[1]), 1), (x, y, 1)
-    return launch, np.array((size, length, rows, per_row), PIECES)
+    return launch, struct(PIECES, (size, length, rows, per_row))
 
 
+@lru_cache(REMEMBERED)
 def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[Grid, Grid]]:
     """(width, (grid, block)) for kernels whose threads take `width` samples each, and share the
     classes if there are few samples.
@@ -181,11 +206,13 @@ def softmax_launch(classes: int, samples: int, widest: int) -> tuple[int, tuple[
     return 1, ((_blocks(samples, x, MAX_GRID[0]), 1, 1), (x, y, 1))
 
 
+@lru_cache(REMEMBERED)
 def flat_launch(threads: int) -> tuple[Grid, Grid]:
     """(grid, block) for kernels that loop over one long array."""
     return (_blocks(threads, THREADS, MAX_GRID[0]), 1, 1), (THREADS, 1, 1)
 
 
+@lru_cache(REMEMBERED)
 def matrix_launch(rows: int, columns: int, terms: int) -> tuple[Grid, Grid]:
     """(grid, block) for kernels that add up `terms` terms for each element of a matrix, with up to
     eight threads per element."""

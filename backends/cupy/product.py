@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-NO_WINDOW = np.zeros((), cuda_launch.WINDOW)
+NO_WINDOW = np.zeros((), cuda_launch.WINDOW)[()]
 # {type of the elements: type of the sums}
 SUMS = {dtype: np.dtype(np.float32) if dtype == np.float16 else dtype
         for dtype in cuda_launch.TYPES}
@@ -44,7 +44,7 @@ class Operand(NamedTuple):
     order: str
     line: int
     group: int = 0
-    window: np.ndarray | None = None
+    window: np.void | None = None
 
     def wide(self, rows: int, depth: int) -> bool:
         """Whether all copies can be 16 bytes wide: addresses and lengths are multiples of 16
@@ -157,7 +157,7 @@ def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int
 
 
 def _add_splits(self: CupyBackend, workspace: Array, result: Result,
-                sizes: tuple[int, int, int, int], product: np.ndarray) -> None:
+                sizes: tuple[int, int, int, int], product: np.void) -> None:
     """Add the sums (splits, groups, M, N) of all splits; then bias, activation, store."""
     groups, M, N, _ = sizes
     c = result.array
@@ -211,7 +211,7 @@ def flipped_filters(self: CupyBackend, W: Array, groups: int) -> Array:
 
 
 def _struct(plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand,
-            result: Result) -> np.ndarray:
+            result: Result) -> np.void:
     """The argument `Product p` of the kernels."""
     (_, M, N, K), (c, line, group, bias, activation, accumulate) = sizes, result
     wide = (c.data.ptr % min(4 * c.itemsize, cuda_launch.ACCESS) == 0
@@ -219,4 +219,4 @@ def _struct(plan: Plan, sizes: tuple[int, int, int, int], a: Operand, b: Operand
     fields = (a.line, b.line, line, a.group, b.group, group, M, N, K, plan.splits, plan.steps,
               a.wide(M, K), b.wide(N, K), wide, bias is not None,
               list(cuda_launch.ACTIVATIONS).index(activation), accumulate)
-    return np.array(fields, plans.PRODUCT)
+    return cuda_launch.struct(plans.PRODUCT, fields)

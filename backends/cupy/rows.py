@@ -19,7 +19,7 @@ def has_kernels(*arrays: Array) -> bool:
             and all(a.dtype == arrays[0].dtype and a.size > 0 for a in arrays))
 
 
-def along_rows(*arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], np.ndarray]:
+def along_rows(*arrays: Array) -> tuple[str, tuple[cuda_launch.Grid, cuda_launch.Grid], np.void]:
     """(type and width, launch, struct Pieces) for kernels that loop over the rows of arrays of one
     shape and type."""
     a = arrays[0]
@@ -47,13 +47,13 @@ def add_parts(self: CupyBackend, parts: Array, sums: Array, accumulate: bool) ->
     sums."""
     rows, per_row = sums.size, parts.size // sums.size
     # one block adds all parts of a row
-    ((_, groups, _), block), pieces = cuda_launch.row_pieces(rows, per_row, 1)
-    pieces["per_row"] = per_row
+    ((_, groups, _), block), _ = cuda_launch.row_pieces(rows, per_row, 1)
+    pieces = cuda_launch.struct(cuda_launch.PIECES, (per_row, per_row, rows, per_row))
     self._launch("activation", f"add_parts<{cuda_launch.TYPES[sums.dtype]}>",
                  ((1, groups, 1), block), parts, sums, np.bool_(accumulate), pieces)
 
 
-def room_for_parts(self: CupyBackend, pieces: np.ndarray | None, dtype: Any,
+def room_for_parts(self: CupyBackend, pieces: np.void | None, dtype: Any,
                    sums: int = 1) -> Array:
     """An empty array for the sums over each piece, in the type of the sums; size 0 without
     pieces."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,14 +28,15 @@ def lane(self: CupyBackend) -> Lane:
     return Lane(self.xp, self.device)
 
 
-@contextmanager
-def stream(self: CupyBackend) -> Iterator[None]:
+def stream(self: CupyBackend) -> AbstractContextManager[Any]:
     lane = self._lane
+    around = self.xp.cuda.get_current_stream(self.device)
+    return self.scope() if around is lane.compute else _entered(self, lane, around)
+
+
+@contextmanager
+def _entered(self: CupyBackend, lane: Lane, around: Any) -> Iterator[None]:
     with self.scope():
-        around = self.xp.cuda.get_current_stream()
-        if around is lane.compute:
-            yield
-            return
         lane.compute.wait_event(around.record(lane.event))
         try:
             with lane.compute:

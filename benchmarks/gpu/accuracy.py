@@ -158,13 +158,14 @@ class XpnetTrainer:
         return (images.astype(np.float32) - MIDDLE) * (1 / WIDTH)
 
     def step(self, chosen: np.ndarray, rng: np.random.Generator, rate: float) -> None:
-        from xpnet.data.transforms import random_crop, random_flip
+        from xpnet.augment import RandomCrop, RandomFlip, augmented
         backend = self.backend
         with backend.stream():
             index = backend.asarray(chosen)
-            x = random_flip(random_crop(self.x[index], rng, xp=backend.xp), rng, xp=backend.xp)
-            x = self.normalised(backend.gather_batch(x, None, np.dtype(np.float32)))  # (C, H, W, N)
-            self.train_step(x, self.y[index], rate)
+            x = backend.gather_batch(self.x, index, np.dtype(np.float32))   # (C, H, W, N)
+            x = augmented(backend.xp, x, [RandomCrop(4), RandomFlip()],
+                          seed=int(rng.integers(2**32)), samples=chosen)
+            self.train_step(self.normalised(x), self.y[index], rate)
 
     def accuracy(self) -> float:
         return self.net.evaluate(self.x_test, self.y_test, loss="cross_entropy",

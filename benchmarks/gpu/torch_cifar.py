@@ -52,7 +52,7 @@ class TorchTrainer:
         self.optimizer.step()
 
     def cropped(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """The same as xpnet.data.transforms.random_crop."""
+        """Images moved by up to PADDING pixels, as xpnet.RandomCrop does."""
         N, C, H, W = x.shape
         padded = functional.pad(x, (PADDING,) * 4)
         top, left = rng.integers(0, 2 * PADDING + 1, (2, N))
@@ -62,7 +62,7 @@ class TorchTrainer:
         return padded[images[:, None, None, None], channels[:, None, None], rows, columns]
 
     def flipped(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """The same as xpnet.data.transforms.random_flip."""
+        """Half of the images mirrored, as xpnet.RandomFlip does."""
         mirrored = torch.tensor(rng.random(len(x)) < 0.5, device=self.device)[:, None, None, None]
         return torch.where(mirrored, x.flip(3), x)
 

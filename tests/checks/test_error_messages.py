@@ -15,7 +15,6 @@ import xpnet as xn
 from xpnet import cli
 from xpnet.backends.arguments import LONGEST, nearest, shown
 from xpnet.data import mnist
-from xpnet.data.transforms import random_crop
 from xpnet.layer import Layer
 from xpnet.optim import OPTIMIZERS, get_optimizer
 
@@ -162,12 +161,6 @@ def test_labels_that_are_names():
     small().fit(X, y, optimizer="sgd", **QUIET)  # the remedy in the message works
     with pytest.raises(TypeError, match="object.$"):  # and is not given for other arrays
         small().fit(X, Y.astype(object), optimizer="sgd", **QUIET)
-
-
-def test_random_crop_without_a_generator():
-    refused(lambda: random_crop(np.zeros((1, 1, 4, 4)), 0), TypeError,
-            "random_crop: expected rng to be a generator, e.g. np.random.default_rng(0). "
-            "Received: rng=0.")
 
 
 @pytest.mark.parametrize("value", [3, 0.5, b"folder", ["folder"], True], ids=repr)

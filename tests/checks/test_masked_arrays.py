@@ -10,7 +10,6 @@ from nets import untouched
 
 import xpnet as xn
 from xpnet import functional, metrics
-from xpnet.data import transforms
 
 REFUSED = (r"expected an array without masked elements; a\.filled\(value\) gives them a value\. "
            r"Received: a ")
@@ -55,8 +54,7 @@ CALLS = {
     "backward": lambda net: forwarded().backward(masked(np.ones((2, 5), np.float32))),
     "fit a layer": lambda net: xn.Sequential([xn.Whitening()], input_shape=(3,)).layers[0].fit(
         masked(np.ones((4, 3)))),
-    "crop": lambda net: transforms.random_crop(masked(X), np.random.default_rng(0)),
-    "flip": lambda net: transforms.random_flip(masked(X), np.random.default_rng(0)),
+    "augmented": lambda net: xn.augmented(np, masked(X), [xn.RandomFlip()]),
 }
 
 

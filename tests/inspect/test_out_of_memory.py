@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fake_memory
+import fake_streams
 import numpy as np
 import pytest
 from gpu_cases import network, pretended, samples
@@ -160,7 +160,6 @@ def test_free_memory_is_that_of_the_system_and_of_the_pool():
 def test_a_gpu_without_enough_memory(capture: bool, folder):
     with pretended(folder, memory=300_000) as (backend, gpus):
         net, optimizer = network(backend), xn.SGD(0.01)
-        gpus.without_gaps = True        # between arrays: the forecast does not know them
         before = gpus.used
 
         x, y = samples(1000)
@@ -172,7 +171,7 @@ def test_a_gpu_without_enough_memory(capture: bool, folder):
         try:
             fit(1000)
         except xn.OutOfMemory as error:
-            assert isinstance(error.__cause__, fake_memory.OutOfMemoryError)
+            assert isinstance(error.__cause__, fake_streams.OutOfMemoryError)
             assert "KiB that are free on cupy:0. Received: batch_size=1000" in str(error)
             fits = error.fits
             assert fits and 50 < fits < 400
@@ -185,11 +184,26 @@ def test_a_gpu_without_enough_memory(capture: bool, folder):
         assert gpus.used - before < 10_000                  # all of it is freed
 
 
-def test_cuda_errors_about_memory_are_out_of_memory_too(folder):
-    with pretended(folder) as (backend, _):
-        net = network(backend)
-        for text, expected in (("cudaErrorMemoryAllocation: out of memory", memory.OutOfMemory),
-                               ("cudaErrorIllegalAddress: an illegal memory access",
-                                fake_memory.CUDARuntimeError)):
-            with pytest.raises(expected), memory.explained(net, "fit", 8):
-                raise fake_memory.CUDARuntimeError(text)
+class CUDADriverError(RuntimeError):
+    """As CuPy's: its name and its base class."""
+
+
+class CUBLASError(RuntimeError):
+    """As CuPy's."""
+
+
+@pytest.mark.parametrize("kind, about_memory, other", [
+    (fake_streams.CUDARuntimeError, "cudaErrorMemoryAllocation: out of memory",
+     "cudaErrorIllegalAddress: an illegal memory access"),
+    (CUDADriverError, "CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+     "CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access"),
+    (CUBLASError, "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED"),
+    (RuntimeError, "cublasCreate_v2: expected CUBLAS_STATUS_SUCCESS. Received: "
+                   "CUBLAS_STATUS_ALLOC_FAILED.", "CUDA_ERROR_OUT_OF_MEMORY"),
+])
+def test_cuda_errors_about_memory_are_out_of_memory_too(kind, about_memory, other):
+    net = network("numpy")
+    for text, expected in ((about_memory, memory.OutOfMemory), (other, kind)):
+        with pytest.raises(expected) as caught, memory.explained(net, "fit", 8):
+            raise kind(text)
+        assert type(caught.value) is expected

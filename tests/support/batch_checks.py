@@ -22,6 +22,11 @@ def check_gather_batch(s: Setting) -> None:
             base.gather_batch(samples, index, s.dtype))
     s.agree(s.backend.gather_batch(s.to_device(samples), None, s.dtype),
             base.gather_batch(samples, None, s.dtype))
+    first, N = s.shape[3], 5 * s.shape[3]                               # in the middle of the order
+    out = s.to_device(s.array((*s.shape[:3], N)))
+    there = s.backend.asarray(np.array([first]))
+    s.backend._gather(s.to_device(samples), s.to_device(index), np.dtype(s.dtype), out, there)
+    s.agree(out, base.gather_batch(samples, index[first:first + N], s.dtype))
 
 
 def check_tally(s: Setting) -> None:
@@ -61,14 +66,20 @@ def every_instantiation(backend: CupyBackend) -> None:
                        backend.asarray(np.array([[1, 0], [2, 0]], dtype)))
             backend.tally(sums, backend.asarray(np.array(0.5, dtype)), y, backend.asarray(target))
             assert backend.to_numpy(sums).tolist() == [1, 2, 2]
+    steps, position = backend.zeros((1,), np.uint64), backend.zeros((1,), np.int64)
+    backend.advance(steps, position, 7)
+    backend.advance(steps)
+    assert [int(backend.to_numpy(a)[0]) for a in (steps, position)] == [2, 7]
     out = backend.zeros((20,), np.float64)
     backend.assign(out, range(20))
     assert backend.to_numpy(out).tolist() == list(range(20))
 
 
 MUTANTS: dict[str, Mutant] = {
-    "a batch without its order": ("batches", "indexed ? index[n0 + n] : n0 + n",
-                                  "indexed ? index[0] : n0 + n", "gather_batch"),
+    "a batch without its order": ("batches", "indexed ? index[start + n0 + n] : n0 + n",
+                                  "indexed ? index[start] : n0 + n", "gather_batch"),
+    "every batch is the first": ("batches", "indexed ? index[start + n0 + n]",
+                                 "indexed ? index[n0 + n]", "gather_batch"),
     "a batch of the samples' neighbours": ("batches", "sample * D + d0 + d)", "sample * D + d0 + d "
                                                                               "+ 1)",
                                            "gather_batch"),

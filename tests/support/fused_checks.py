@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from kernel_setting import Mutant, Setting, base
+from kernel_setting import Mutant, Setting, base, other_limits
 from parity import distance, normal, ties
 
 from xpnet.backends import Window
@@ -213,11 +213,8 @@ def check_curve(s: Setting) -> None:
 @contextmanager
 def enough(threads: int) -> Iterator[None]:
     """As if so many threads were enough: few let small problems be read in wide vectors."""
-    before, cuda_launch.ENOUGH = cuda_launch.ENOUGH, threads
-    try:
+    with other_limits(ENOUGH=threads):
         yield
-    finally:
-        cuda_launch.ENOUGH = before
 
 
 def check_softmax(s: Setting) -> None:
@@ -271,12 +268,10 @@ def check_order(s: Setting) -> None:
     C, f = s.shape[0], activation(s)
     x, gamma, beta = channels(s)
     results = []
-    before = cuda_launch.MAX_GRID
-    for most, backwards in ((before, s.backwards), ((2, 2), not s.backwards)):
-        cuda_launch.MAX_GRID = most
+    for most, backwards in ((cuda_launch.MAX_GRID, s.backwards), ((2, 2), not s.backwards)):
         for library in getattr(s.backend.xp, "libraries", ()):  # a real GPU has its own order
             library.run_backwards(backwards)
-        try:
+        with other_limits(MAX_GRID=most):
             y, mean, var = s.backend.batch_norm(*(s.to_device(a) for a in (x, gamma, beta)), 0.1,
                                                 activation=f)
             grads = [s.backend.empty((C,), s.dtype) for _ in range(3)]
@@ -285,8 +280,6 @@ def check_order(s: Setting) -> None:
                                                activation=f, gamma_grad=grads[0],
                                                beta_grad=grads[1])
             dz = s.backend.activation_backward(dx, y, f, bias_grad=grads[2])
-        finally:
-            cuda_launch.MAX_GRID = before
         results.append(tuple(s.backend.to_numpy(a) for a in (y, mean, var, dx, dz, *grads)))
     s.agree(tuple(s.backend.asarray(a) for a in results[0]), results[1])
 

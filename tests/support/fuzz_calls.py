@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 import xpnet as xn
-from xpnet import functional, metrics, models, schedules, testing
+from xpnet import augment, functional, metrics, models, schedules, testing
+from xpnet.augment.draws import Draws
 from xpnet.backends import get_backend
 from xpnet.catalogue import FAMILIES, Item
-from xpnet.data import digits, read_idx, transforms
+from xpnet.data import digits, read_idx
 from xpnet.initializers import constant
 from xpnet.io.architecture import architecture, as_json
 from xpnet.layer import TRAIN, Layer
@@ -281,8 +282,28 @@ def measures() -> dict[str, Call]:
     return found
 
 
+def augmentations() -> dict[str, Call]:
+    """Each is applied to images; those that mix, to two batches of them."""
+    x = np.linspace(0, 1, 3 * 8 * 9 * 2).reshape(3, 8, 9, 2)
+    special = {"RandomRotation": {"degrees": 20}, "RandomScale": {"low": 0.8, "high": 1.2},
+               "RandomShift": {"shift": 0.1}, "CutOut": {"size": 3}}
+
+    def use(augmentation: Any) -> None:
+        repr(augmentation)
+        if isinstance(augmentation, xn.MixUp | xn.CutMix):
+            augmentation.mix(np, x, x[..., ::-1], Draws(0, 0, np.arange(2)))
+        else:
+            xn.augmented(np, x, [augmentation])
+
+    kinds = {name: getattr(xn, name) for name in augment.__all__ if name[0].isupper()}
+    return {name: Call(kind, lambda name=name, kind=kind: signature(kind) | special.get(name, {}),
+                       use) for name, kind in kinds.items() if name != "Augmentation"} | {
+        "augmented": Call(xn.augmented, lambda: {
+            "xp": np, "x": x, "augmentations": [xn.RandomFlip()], "seed": 0, "epoch": 0,
+            "samples": [5, 6]})}
+
+
 def tools() -> dict[str, Call]:
-    images = np.ones((2, 1, 4, 4))
     net = {"backend": "numpy", "dtype": "float32", "seed": 0}
     shapes = {"lenet5": (1, 28, 28), "resnet18": (3, 8, 8), "resnet50": (3, 32, 32)}
     of_models = {name: Call(
@@ -291,11 +312,6 @@ def tools() -> dict[str, Call]:
                                               | {"input_shape": shapes.get(name, (1, 20, 20))}))
                  for name, function in models.MODELS.items()}
     return of_models | {
-        "random_crop": Call(
-            transforms.random_crop,
-            lambda: {"x": images, "rng": np.random.default_rng(0), "padding": 1, "xp": np}),
-        "random_flip": Call(transforms.random_flip,
-                            lambda: {"x": images, "rng": np.random.default_rng(0), "xp": np}),
         "set_num_threads": Call(xn.set_num_threads, lambda: {"n": 1},
                                 lambda _: xn.set_num_threads(None)),
         "get_backend": Call(get_backend, lambda: signature(get_backend) | {"name": "numpy"}),
@@ -323,4 +339,4 @@ def tools() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
-                          | functions() | measures() | tools())
+                          | functions() | measures() | augmentations() | tools())

@@ -30,7 +30,7 @@ import shim
 import window_checks
 from fake_cupy import FakeCupy, installed
 from functional_checks import functional
-from kernel_setting import base, grid
+from kernel_setting import base, grid, other_limits
 from parity import agree, distance, normal, run, same_bits, ties
 from parity_cases import CASES
 
@@ -55,13 +55,9 @@ GRIDS = {name: check for module in MODULES for name, check in module.GRIDS.items
 def small_grids(backend: CupyBackend, words: list[str]) -> None:
     """Launches that are too small for the work: each thread must go on with what no other one
     does."""
-    before = cuda_launch.MAX_GRID, cuda_launch.THREADS
-    cuda_launch.MAX_GRID, cuda_launch.THREADS = (2, 2), 8
-    try:
+    with other_limits(MAX_GRID=(2, 2), THREADS=8):
         for name, check in GRIDS.items():
             grid(check, 10 if name in LONGEST else 30)(backend, words)
-    finally:
-        cuda_launch.MAX_GRID, cuda_launch.THREADS = before
 
 
 def every_instantiation(backend: CupyBackend, words: list[str]) -> None:

@@ -3,7 +3,8 @@ must not matter."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,23 @@ Mutant = tuple[str, str, str, str]  # file, what stands there, what instead, che
 base = Backend()
 
 SEED = 0                            # of what hypothesis draws
+
+
+@contextmanager
+def other_limits(**limits: Any) -> Iterator[None]:
+    """Other values of MAX_GRID, THREADS .. in launch.py, which remembers the launches of shapes."""
+    def change(values: dict[str, Any]) -> None:
+        vars(cuda_launch).update(values)
+        for function in vars(cuda_launch).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
+
+    before = {name: getattr(cuda_launch, name) for name in limits}
+    change(limits)
+    try:
+        yield
+    finally:
+        change(before)
 
 
 @dataclass

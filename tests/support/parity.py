@@ -36,7 +36,10 @@ class Case:
 
 def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
     """backend.method(**arguments). The slots of an update are passed by their names, and are None
-    by default."""
+    by default; the parts of `joined` are all arguments but the axis."""
+    if method == "joined":
+        return backend.joined([a for name, a in arguments.items() if name != "axis"],
+                              arguments["axis"])
     if method == "update":
         slots = RULES[arguments["rule"]].slots
         given = {name: a for name, a in arguments.items() if name not in slots}

@@ -77,6 +77,14 @@ def _memory() -> Iterator[Case]:
     for n in (1, 7, 8, 9, 20):
         yield Case("assign", f"{n}", {"out": normal(n, dtype=np.float64)},
                    {"values": tuple(0.1 * k for k in range(n))}, writes=("out",), exact=True)
+    counters = {"steps": np.array([2**40], np.uint64), "position": np.array([7])}
+    yield Case("advance", "both", counters, {"samples": 32}, writes=tuple(counters), exact=True)
+    yield Case("advance", "steps", {"steps": counters["steps"]}, writes=("steps",), exact=True)
+    for axis in (0, 1, 2):
+        for count in (1, 3, 10):
+            parts = {f"part {k}": np.moveaxis(normal(k + 1, 3, 4, seed=k), 0, axis)
+                     for k in range(count)}
+            yield Case("joined", f"{count} along {axis}", parts, {"axis": axis}, exact=True)
     for k in (1, (15, 17), 16):
         yield Case("argmax_dtype", f"{k}", options={"window": Window.make(k)})
     yield Case("store", "value", {"value": normal(5, 3)}, {"out": None}, exact=True)

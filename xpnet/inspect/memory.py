@@ -25,6 +25,11 @@ from xpnet.optim import Optimizer, get_optimizer
 # or more bytes of outputs.
 PROBE, PROBE_WORK, PROBE_BYTES = 256, 1e11, 1 << 29
 UNDER_WAY = 3       # batches that are being copied to a GPU while it computes
+# {class of an error: what it says when memory ran out}. The last one is our own handle's.
+OUT_OF_MEMORY = {"CUDARuntimeError": ("cudaErrorMemoryAllocation",),
+                 "CUDADriverError": ("CUDA_ERROR_OUT_OF_MEMORY",),
+                 "CUBLASError": ("CUBLAS_STATUS_ALLOC_FAILED",),
+                 "RuntimeError": ("CUBLAS_STATUS_ALLOC_FAILED",)}
 MARGIN = 0.8        # of the free memory: pools leave gaps between arrays, and forecasts can err
 
 
@@ -259,10 +264,10 @@ def explained(net: Graph, who: str, batch_size: int, optimizer: Optimizer | None
 
 
 def _is_about_memory(error: Exception) -> bool:
-    """CuPy raises MemoryError if an array does not fit, CUDARuntimeError if a graph or a kernel
-    does not."""
-    return (isinstance(error, MemoryError)
-            or (type(error).__name__ == "CUDARuntimeError" and "MemoryAllocation" in str(error)))
+    """CuPy raises MemoryError if an array does not fit. A graph, a kernel or a library that does
+    not fit raises the errors of CUDA's runtime, of its driver, or of cuBLAS."""
+    return isinstance(error, MemoryError) or any(mark in str(error) for mark in OUT_OF_MEMORY.get(
+        type(error).__name__, ()))
 
 
 def _explanation(error: Exception, net: Graph, who: str, batch_size: int,

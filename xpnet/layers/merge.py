@@ -194,7 +194,7 @@ class Concat(Layer):
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
         self.remember(mode)
-        return self.xp.concatenate(xs, axis=0)
+        return self.backend.joined(xs, axis=0)
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         self.recall()

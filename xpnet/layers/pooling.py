@@ -244,10 +244,10 @@ class AdaptiveAvgPool2d(_AdaptivePool2d):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x.shape)
-        y = self.xp.stack([x[:, top:bottom].mean(axis=1) for top, bottom in self.rows],
-                          axis=1)                                               # (C, OH, W, N)
-        return self.xp.stack([y[:, :, left:right].mean(axis=2) for left, right in self.columns],
-                             axis=2)                                            # (C, OH, OW, N)
+        y = self.backend.joined([x[:, top:bottom].mean(axis=1, keepdims=True)
+                                 for top, bottom in self.rows], axis=1)         # (C, OH, W, N)
+        return self.backend.joined([y[:, :, left:right].mean(axis=2, keepdims=True)
+                                    for left, right in self.columns], axis=2)   # (C, OH, OW, N)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         (C, H, W, N), = self.recall()

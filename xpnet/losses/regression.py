@@ -221,7 +221,7 @@ class GaussianLikelihood(Loss):
         if not self.log_variance:
             slope = xp.where(spread >= self.eps, slope * precision, y.dtype.type(0))
         f = 0.5 * (share + log_v) + (0.5 * math.log(2.0 * math.pi) if self.full else 0.0)
-        return f, xp.concatenate([error * precision, slope]), target.size
+        return f, backend.joined([error * precision, slope], axis=0), target.size
 
 
 class CosineDistance(Loss):

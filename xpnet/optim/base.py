@@ -119,6 +119,7 @@ class Updater:
         # One row for each part. Its address must not change: captured steps read from it.
         self.width = len(self.optimizer.hyper(1, self.optimizer.lr))
         self.hyper = buffers.backend.zeros((self.width * len(buffers.placed),), np.float64)
+        self._rows, self._sent = self.hyper, list[float]()      # those in use, and what they hold
 
     def parts(self) -> list[Part]:
         """The (start, stop, first layer) of the flat buffers that the next step changes."""
@@ -150,7 +151,11 @@ class Updater:
         if unfit:
             raise ValueError(f"{optimizer.who}: expected settings that are finite in {dtype}. "
                              f"Received: {', '.join(f'{value:g}' for value in unfit)}.")
-        self.buffers.backend.assign(self.hyper[:len(values)], values)
+        if values != self._sent:
+            if len(values) != len(self._sent):
+                self._rows = self.hyper[:len(values)]
+            self.buffers.backend.assign(self._rows, values)
+            self._sent = values
         self._count(1)
 
     def cancel(self) -> None:

@@ -13,7 +13,9 @@ from xpnet.graph import Graph
 from xpnet.layer import Array
 from xpnet.losses import Loss
 from xpnet.training.goals import Goal
-from xpnet.training.step import Batch, TrainStep
+
+Batch = tuple[Array, ...]       # the inputs, the targets, and the samples' weights if there are any
+Layout = tuple[Any, ...]        # (shape, dtype) of each array of a batch
 
 
 class Batches:
@@ -32,6 +34,8 @@ class Batches:
         self.feeds = tuple(feed(a, net.dtype if number < self.inputs else a.dtype, size)
                            for number, a in enumerate(data))
         self.shapes = tuple(a.shape[1:] for a in data)
+        self.position: Array | None = None      # on the backend: the sample that comes next
+        self.reached = -1                       # what the host knows of it; -1 is nothing
 
     def __len__(self) -> int:
         return -(-self.samples // self.size)
@@ -46,14 +50,61 @@ class Batches:
         start = number * self.size
         return start, min(start + self.size, self.samples)
 
-    def get(self, number: int, step: TrainStep | None = None) -> Batch:
-        """Batch `number`, in the arrays that a captured `step` reads if there are some."""
+    def get(self, number: int) -> Batch:
+        """Batch `number`."""
         start, stop = self.span(number)
-        places: tuple[Array | None, ...] = (None,) * len(self.feeds)
-        if step is not None and self.backend.captures:
-            places = step.inputs(*((*shape, stop - start) for shape in self.shapes))
-        return tuple(feed.batch(start, stop, place)
-                     for feed, place in zip(self.feeds, places, strict=True))
+        return tuple(feed.batch(start, stop) for feed in self.feeds)
+
+    def __getitem__(self, number: int) -> NumberedBatch:
+        """Batch `number`, to be made by a step; only after `arrange`."""
+        return NumberedBatch(self, number)
+
+    # --- for captured steps -----------------------------------------------------------------------
+
+    def write(self, start: int, stop: int, places: Batch) -> None:
+        """Before a graph is launched: write what it does not gather itself, and set the position
+        where it begins."""
+        for feed, place in zip(self.feeds, places, strict=True):
+            if not feed.in_graphs:
+                feed.batch(start, stop, place)
+        if self.position is None:
+            self.position = self.backend.zeros((1,), np.int64)
+        if self.reached != start:
+            with self.backend.scope():
+                self.position.fill(start)
+        self.reached = -1               # until the step has ended without an error
+
+    def gather(self, places: Batch) -> tuple[Array, int]:
+        """In a graph: gather the samples at the position. Returns the position, and the number of
+        samples by which it has to be advanced."""
+        assert self.position is not None
+        for feed, place in zip(self.feeds, places, strict=True):
+            if feed.in_graphs:
+                feed.batch_at(self.position, place)
+        return self.position, places[0].shape[-1]
+
+
+class NumberedBatch:
+    """A batch that Batches make: its arrays, or what a captured step needs instead of them."""
+
+    def __init__(self, batches: Batches, number: int) -> None:
+        self.source, self.number = batches, number
+        self.start, self.stop = batches.span(number)
+
+    @property
+    def layout(self) -> Layout:
+        count = self.stop - self.start
+        return tuple([((*shape, count), feed.dtype)
+                      for shape, feed in zip(self.source.shapes, self.source.feeds, strict=True)])
+
+    def arrays(self) -> Batch:
+        return self.source.get(self.number)
+
+    def write(self, places: Batch) -> None:
+        self.source.write(self.start, self.stop, places)
+
+    def done(self) -> None:
+        self.source.reached = self.stop
 
 
 def check_samples(net: Graph, x: Any, y: Any, goals: Sequence[Goal], who: str) -> list[Any]:

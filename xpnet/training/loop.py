@@ -189,7 +189,7 @@ class _Loop:
             run.batch = number + 1
             run.lr = step.optimizer.lr * _factor(self.schedule, (done + number) / last)
             self.callbacks.on_batch_begin(run)
-            step.train(batches.get(number, step), run.lr)   # no name holds a batch
+            step.train(batches[number], run.lr)
             self.callbacks.on_batch_end(run)
             if history.interrupted or history.stopped:
                 break

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+import weakref
+from functools import partial
 from typing import Any
 
 from xpnet.backends import Backend
@@ -12,24 +13,55 @@ from xpnet.graph import Graph
 from xpnet.inspect.memory import explained
 from xpnet.layer import TRAIN, Array
 from xpnet.optim import Optimizer, get_optimizer
+from xpnet.training.batches import Batch, Batches, Layout, NumberedBatch
 from xpnet.training.goals import goals
 from xpnet.training.totals import Totals
 
-MOST_CAPTURED = 4       # shapes of batches: each holds the memory of a step of its own
+MOST_CAPTURED = 4       # layouts of batches: each holds the memory of a step of its own
 
-Batch = tuple[Array, ...]       # the inputs, the targets, and the samples' weights if there are any
+
+class GivenBatch:
+    """A batch that a caller passes to a step as arrays. It has the methods of a NumberedBatch."""
+
+    source = None
+
+    def __init__(self, arrays: Batch) -> None:
+        self._arrays = arrays
+
+    @property
+    def layout(self) -> Layout:
+        return tuple([(a.shape, a.dtype) for a in self._arrays])
+
+    def arrays(self) -> Batch:
+        return self._arrays
+
+    def write(self, places: Batch) -> None:
+        for place, a in zip(places, self._arrays, strict=True):
+            place[...] = a
+
+    def done(self) -> None:
+        pass
 
 
 class Captured:
-    """A step for batches of one shape: the arrays that it reads, and the function that runs it."""
+    """A step for batches of one layout: the arrays that it reads, and the function that runs it.
 
-    def __init__(self, batch: Batch, step: Callable[[Batch], Any], backend: Backend) -> None:
-        self.batch = batch
-        self.failure = ""               # why it could not be captured
-        self.run = backend.capture(lambda: step(batch), self.fail)
+    It holds no reference to itself or to the TrainStep, so that the memory of a graph is freed when
+    the last reference to the TrainStep is dropped, and not when the garbage collector runs.
+    """
 
-    def fail(self, reason: str) -> None:
-        self.failure = reason
+    def __init__(self, layout: Layout, source: Batches | None, owner: TrainStep,
+                 backend: Backend) -> None:
+        self.places: Batch = tuple(backend.empty(shape, dtype) for shape, dtype in layout)
+        self.failures: list[str] = []           # why it could not be captured
+        self.run = backend.capture(partial(_step_of, weakref.ref(owner), self.places, source),
+                                   self.failures.append)
+
+
+def _step_of(owner: weakref.ref[TrainStep], places: Batch, source: Batches | None) -> Any:
+    step = owner()
+    assert step is not None                     # it is the caller
+    return step._step(places, *(() if source is None else source.gather(places)))
 
 
 class TrainStep:
@@ -83,11 +115,12 @@ class TrainStep:
                        net.outs.unpack(target, "TrainStep", "targets"))
         batch = (*xs, *targets) if sample_weight is None else (*xs, *targets, sample_weight)
         with explained(net, "TrainStep", batch[0].shape[-1], self.optimizer):
-            loss, ys = self.train(batch, lr)
+            loss, ys = self.train(GivenBatch(batch), lr)
         return loss, net.outs.pack(ys)
 
-    def train(self, batch: Batch, lr: float | None = None) -> tuple[Array, list[Array]]:
-        """What a call does, for a batch in a tuple: inputs, targets, and weights if any."""
+    def train(self, batch: GivenBatch | NumberedBatch, lr: float | None = None
+              ) -> tuple[Array, list[Array]]:
+        """What a call does: inputs, targets, and weights if there are any."""
         net = self.net
         if self.updater.buffers is not net.buffers:
             self.to()
@@ -96,13 +129,14 @@ class TrainStep:
             try:
                 if self.capture and net.backend.captures:
                     return self._captured_step(batch)
-                return self._step(batch)
+                return self._step(batch.arrays())
             except BaseException:
                 self.updater.cancel()
                 net.forget()
                 raise
 
-    def _step(self, batch: Batch) -> tuple[Array, list[Array]]:
+    def _step(self, batch: Batch, *position: Any) -> tuple[Array, list[Array]]:
+        """The work of a step; `position` is what `Batches.gather` returns."""
         net, count = self.net, len(self.net.ins)
         targets, weights = batch[count:count + len(self.goals)], batch[count + len(self.goals):]
         ys = net.run(batch[:count], [goal.node for goal in self.goals], TRAIN)
@@ -114,8 +148,7 @@ class TrainStep:
             del dy
         net.run_backward(gradients)
         self.updater.apply()
-        steps = net.counters[:1]
-        steps += steps.dtype.type(1)
+        net.backend.advance(net.counters[:1], *position)
         if self.totals is not None:
             self.totals.add(losses, ys, targets)
         return self._sum(losses), ys
@@ -131,42 +164,34 @@ class TrainStep:
 
     # --- captured ---------------------------------------------------------------------------------
 
-    def inputs(self, *shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
-        """The arrays that a captured step for a batch of these shapes reads, to be filled in
-        place; or Nones."""
-        captured = self._captured.get(self._key(shapes))
-        return (None,) * len(shapes) if captured is None else captured.batch
-
-    def _key(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, ...]:
-        """What a recorded step is good for: shapes, and the layers that are trained, and which of
-        them as one part."""
+    def _key(self, batch: GivenBatch | NumberedBatch) -> tuple[Any, ...]:
+        """What a recorded step is good for: a layout, samples, the layers that are trained, and
+        which of them as one part."""
         trainable = tuple([layer.trainable for layer in self.net.layers])
-        return shapes, trainable, tuple(self.updater.parts())
+        return batch.layout, batch.source, trainable, tuple(self.updater.parts())
 
-    def _captured_step(self, batch: Batch) -> tuple[Array, list[Array]]:
-        key = self._key(tuple(a.shape for a in batch))
+    def _captured_step(self, batch: GivenBatch | NumberedBatch) -> tuple[Array, list[Array]]:
+        key = self._key(batch)
         captured, again, self._last = self._captured.get(key), key == self._last, key
-        if captured is None or [a.dtype for a in captured.batch] != [a.dtype for a in batch]:
+        if captured is None:
             if not again:                       # the short last batch of each epoch is not worth it
-                return self._step(batch)
+                return self._step(batch.arrays())
             captured = self._prepare(key, batch)
-        for mine, a in zip(captured.batch, batch, strict=True):
-            if a is not mine:
-                mine[...] = a
+        batch.write(captured.places)
         result = captured.run()
-        if captured.failure:
+        batch.done()
+        if captured.failures:
             self.capture = False
             self.release()
             warnings.warn("TrainStep: the step could not be captured and runs launch by launch "
-                          f"from now on ({captured.failure})", stacklevel=4)
+                          f"from now on ({captured.failures[0]})", stacklevel=4)
         return result
 
-    def _prepare(self, key: tuple[Any, ...], batch: Batch) -> Captured:
-        backend = self.net.backend
+    def _prepare(self, key: tuple[Any, ...], batch: GivenBatch | NumberedBatch) -> Captured:
         if len(self._captured) == MOST_CAPTURED:
             del self._captured[next(iter(self._captured))]
-        mine = tuple(backend.empty(a.shape, a.dtype) for a in batch)
-        captured = self._captured[key] = Captured(mine, self._step, backend)
+        captured = Captured(batch.layout, batch.source, self, self.net.backend)
+        self._captured[key] = captured
         return captured
 
     def release(self) -> None:

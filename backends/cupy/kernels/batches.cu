@@ -1,7 +1,8 @@
 // The inputs of a step: batches of samples, and a few numbers from the host.
 
-// samples (S, D) are batch-first; a batch is out[d, n] = samples[index[n], d], converted to T. A
-// block transposes tiles of TILE x TILE elements in shared memory, so that it reads contiguous
+// samples (S, D) are batch-first; a batch is out[d, n] = samples[index[first[0] + n], d], converted
+// to T. `first` is in device memory, so that a captured graph reads another batch each time. A block
+// transposes tiles of TILE x TILE elements in shared memory, so that it reads contiguous
 // elements of a sample, VS at a time, and writes contiguous elements of the batch, VT at a time. A
 // row of the tile has one element more than needed, so that its columns, too, are spread over all
 // banks of the memory.
@@ -11,8 +12,10 @@
 // would have to be converted to float first.)
 template <typename S, typename T, int VS, int VT>
 __global__ void gather_batch(const S* __restrict__ samples, const i64* __restrict__ index,
-                             T* __restrict__ out, i64 D, int N, int indexed) {
+                             const i64* __restrict__ first, T* __restrict__ out, i64 D, int N,
+                             int indexed) {
     __shared__ T tile[TILE][TILE + 1];
+    const i64 start = first[0];
     const int thread = threadIdx.x, threads = blockDim.x;
     for (i64 d0 = (i64)blockIdx.x * TILE; d0 < D; d0 += (i64)gridDim.x * TILE)
         for (int n0 = blockIdx.y * TILE; n0 < N; n0 += gridDim.y * TILE) {
@@ -21,7 +24,7 @@ __global__ void gather_batch(const S* __restrict__ samples, const i64* __restric
             for (int i = thread; i < TILE * (TILE / VS); i += threads) {
                 const int n = i / (TILE / VS), d = i % (TILE / VS) * VS;
                 if (n >= width || d >= depth) continue;
-                const i64 sample = indexed ? index[n0 + n] : n0 + n;
+                const i64 sample = indexed ? index[start + n0 + n] : n0 + n;
                 const Vec<S, VS> value = load<VS>(samples + sample * D + d0 + d);
                 for (int k = 0; k < VS; k++) tile[d + k][n] = T(value.at[k]);
             }
@@ -46,4 +49,14 @@ struct Values {
 
 extern "C" __global__ void assign(double* __restrict__ out, Values values, int n) {
     for (int i = threadIdx.x; i < n; i += blockDim.x) out[i] = values.at[i];
+}
+
+// The counters that a captured step moves itself: steps, and the position in the order of the
+// samples.
+extern "C" __global__ void move_on(u64* __restrict__ steps, i64* __restrict__ position,
+                                   i64 samples) {
+    if (threadIdx.x == 0) {
+        *steps += 1;
+        if (samples) *position += samples;
+    }
 }

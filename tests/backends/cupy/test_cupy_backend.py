@@ -3,6 +3,7 @@ launch arithmetic."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import re
 import subprocess
@@ -22,6 +23,8 @@ from processes import ROOT
 from xpnet.backends import BackendError, Window, available, get_backend
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend, kernels
+from xpnet.backends.cupy.batches import VALUES
+from xpnet.backends.cupy.plans import PRODUCT
 
 # what there is without a GPU, the best last
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
@@ -129,6 +132,17 @@ def test_a_gpu_that_cannot_run_a_kernel(two_gpus: FakeCupy, monkeypatch: pytest.
                                            r"install"):
         get_backend("cupy:1")
     assert "cuda_fp16.h" in get_backend("auto").note
+
+
+def test_a_gpu_whose_kernels_fail_when_they_run(two_gpus: FakeCupy,
+                                                monkeypatch: pytest.MonkeyPatch):
+    """The launch succeeds; CUDA reports the error to whoever waits for the GPU."""
+    def synchronize(device: Any) -> None:
+        raise two_gpus.cuda.runtime.CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC "
+                                                     "error encountered")
+    monkeypatch.setattr(two_gpus.cuda.Device, "synchronize", synchronize)
+    with pytest.raises(BackendError, match="cupy:1: .*cudaErrorECCUncorrectable"):
+        get_backend("cupy:1")
 
 
 # --- devices --------------------------------------------------------------------------------------
@@ -269,6 +283,36 @@ def test_the_struct_is_the_one_of_the_kernels():
             and cuda_launch.PIECES.itemsize == 24)
     values = cuda_launch.window_struct((3, 9, 8, 5), Window((3, 2), (2, 1), (1, 0, 2, 3), (1, 2)))
     assert values.item() == (9, 8, 4, 11, 5, 3, 2, 2, 1, 1, 2, 1, 2)
+
+
+def test_a_struct_with_other_fields_is_another_struct():
+    """What is remembered for a shape does not change."""
+    window = Window((3, 2))
+    first = cuda_launch.window_struct((3, 9, 8, 5), window)
+    before = first.item()
+    other = cuda_launch.window_struct((3, 9, 8, 5), window, top=-4, OH=1)
+    assert cuda_launch.window_struct((3, 9, 8, 5), window).item() == before != other.item()
+    assert (int(other["top"]), int(other["OH"])) == (-4, 1)
+    with pytest.raises(ValueError, match="read-only"):
+        other["top"] = 0
+
+
+STRUCTS = {"Window": cuda_launch.WINDOW, "Pieces": cuda_launch.PIECES, "Product": PRODUCT,
+           "Values": VALUES}
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_cupy_passes_structs_as_their_bytes(name: str):
+    """CuPy's own class for scalar arguments, which needs no GPU."""
+    scalar = pytest.importorskip("cupy._core._scalar", reason="CuPy is not installed")
+    dtype = STRUCTS[name]
+    a = np.zeros((), dtype)
+    for k, field in enumerate(dtype.names or (), 1):
+        a[field] = 1000 * k + np.arange(a[field].size).reshape(a[field].shape)
+    argument = scalar.CScalar(a[()])
+    content = np.frombuffer(ctypes.string_at(argument.ptr, dtype.itemsize), dtype)
+    np.testing.assert_equal(content[0].item(), a.item())
+    assert argument.ptr % 8 == 0
 
 
 def test_the_list_of_kernels_is_what_the_sources_define():

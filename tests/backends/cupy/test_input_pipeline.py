@@ -19,6 +19,7 @@ import xpnet as xn
 from xpnet.backends import Backend
 from xpnet.backends.cupy.backend import CupyBackend
 from xpnet.backends.cupy.batches import SLOTS, DeviceFeed, HostFeed
+from xpnet.training.batches import Batches
 
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
 # bytes of memory: the 600 pictures of 64 bytes do not fit into a quarter, the labels do
@@ -81,15 +82,91 @@ def test_samples_are_uploaded_once_and_as_they_are(folder: Path):
     assert shipped == [x.nbytes + y.nbytes + orders, x.nbytes + y.nbytes + 4 * orders]
 
 
-def test_a_captured_step_is_four_launches(folder: Path):
-    """Pictures, labels, the optimizer's numbers, the graph."""
-    with pretended(folder) as (backend, gpus):
+@pytest.mark.parametrize("optimizer, memory, launches", [
+    ("sgd", 1 << 30, 1),                # the graph
+    ("adam", 1 << 30, 2),               # the bias corrections change in each step
+    ("sgd", LITTLE, 3),                 # wait for the copy, gather the images, the graph
+])
+def test_the_launches_of_a_captured_step(optimizer: str, memory: int, launches: int,
+                                         folder: Path):
+    with pretended(folder, memory=memory) as (backend, gpus):
         net, counts = network(backend), []
+        x, y = many()
         for steps in (10, 30):
-            before = backend._lane.compute.launched
-            net.fit(*samples(8 * steps), **QUIET, optimizer=xn.Adam(1e-2), batch_size=8)
-            counts.append(backend._lane.compute.launched - before)
-        assert counts[1] - counts[0] == 4 * 20
+            before = backend._lane.compute.asked
+            feed = backend.feed(x, np.float32, 8)
+            assert isinstance(feed, HostFeed if memory == LITTLE else DeviceFeed)
+            del feed
+            # each fit has three steps before its graph
+            net.fit(x, y, **QUIET, optimizer=optimizer, batch_size=600 // steps)
+            counts.append(backend._lane.compute.asked - before)
+        assert counts[1] - counts[0] == launches * 20
+
+
+@pytest.mark.parametrize("late", ["at once", "late"])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float64])
+def test_what_happens_between_captured_steps(kind: Any, late: str, folder: Path):
+    """The step is released, one fails, others are made by hand: a batch is never repeated or left
+    out. There is no kernel for samples of int16."""
+    x, y = samples(83)
+    x = x.astype(kind)
+
+    class Between(xn.Callback):
+        def on_batch_begin(self, run: Any) -> None:
+            if run.batch == 6:
+                run.step.release()
+            if run.batch in (4, 5, 9):
+                other = xn.TrainStep(run.net, xn.CrossEntropy(), xn.SGD(0.0), capture=False)
+                other(run.net.batch_last(x[:8]), run.net.backend.asarray(y[:8]))
+
+    results = []
+    for capture in (False, True):
+        with pretended(folder, LATE[late if capture else "at once"]) as (backend, gpus):
+            net = network(backend)
+            history = net.fit(x, y, **QUIET, optimizer=xn.Adam(1e-2), epochs=3, batch_size=8,
+                              callbacks=[Between()], capture=capture)
+            results.append((learned(net), history["loss"]))
+            assert gpus.graphs == 4 * capture
+    assert same(results[0][0], results[1][0]) and results[0][1] == results[1][1]
+
+
+def test_the_position_is_set_again_after_a_step_that_failed(folder: Path):
+    x, y = samples(40)
+    with pretended(folder) as (backend, _):
+        net = network(backend)
+        step, data = xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1)), Batches(net, [x, y], 8)
+        with backend.stream():
+            data.arrange(np.arange(40)[::-1])
+            for number in (0, 1, 2, 3):
+                step.train(data[number])
+            assert data.reached == 32
+            run = step._captured[step._last].run
+            step._captured[step._last].run = lambda: 1 / 0
+            with pytest.raises(ZeroDivisionError):
+                step.train(data[1])
+            assert data.reached == -1
+            step._captured[step._last].run = run
+            for number in (4, 2, 3):
+                step.train(data[number])
+                assert data.reached == 8 * number + 8
+                expected = np.moveaxis(x[::-1][8 * number:8 * number + 8], 0, -1)
+                places = step._captured[step._last].places
+                assert np.array_equal(backend.to_numpy(places[0]), expected)
+
+
+def test_a_position_that_stands_still_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A mistake on purpose: each captured step of an epoch gets the same batch."""
+    x, y = samples(80)
+    losses, advance = [], CupyBackend.advance
+    for right in (True, False):
+        with pretended(folder) as (backend, _):
+            if not right:
+                monkeypatch.setattr(CupyBackend, "advance",
+                                    lambda self, steps, *_: advance(self, steps))
+            net = network(backend)
+            history = net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1), batch_size=8)
+            losses.append(history["loss"])
+    assert losses[0] != losses[1]
 
 
 def test_bytes_and_a_rescaling_layer_are_the_pictures_as_floats(folder: Path, backend: Backend):
@@ -155,9 +232,9 @@ def test_a_ring_is_small(folder: Path):
             assert gpus.used - before == SLOTS * 16 * 64 * 4
             for k in range(SLOTS):
                 feed.batch(16 * k, 16 * k + 16)
-            assert backend._lane.copies.ended == 0
+            assert backend._lane.copies.done == 0
             feed.batch(0, 16)
-            assert backend._lane.copies.ended > 0
+            assert backend._lane.copies.done > 0
 
 
 MISSING: dict[str, tuple[str, Any, str, Callable[[CupyBackend, Any], bool]]] = {
