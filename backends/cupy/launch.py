@@ -19,7 +19,7 @@ Grid = tuple[int, int, int]
 FOLDER = Path(__file__).with_name("kernels")
 SHARED = ("common", "functions", "rows")
 # files that only some families need
-NEEDED = {"product": ("ptx", "tiles"), "im2col": ("taps",), "max_pool": ("taps",),
+NEEDED = {"product": ("ptx", "tiles", "sums"), "im2col": ("taps",), "max_pool": ("taps",),
           "avg_pool": ("taps",), "depthwise": ("taps",),
           "activation": ("curves",)}
 OPTIONS = ("-std=c++17",)
@@ -132,7 +132,7 @@ def gradient_struct(x_shape: tuple[int, ...], dy_shape: tuple[int, ...], window:
                          OH=x_shape[1], OW=x_shape[2])
 
 
-def struct(dtype: np.dtype[Any], values: Iterable[int]) -> np.void:
+def struct(dtype: np.dtype[Any], values: Iterable[Any]) -> np.void:
     """A struct that is passed to a kernel by value. A NumPy scalar, because CuPy takes 10 to 40
     times as long for an array."""
     a = np.array(tuple(values), dtype)

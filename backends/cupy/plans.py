@@ -7,9 +7,12 @@ other bits, because it adds the terms of the sums in another order.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
+
+from xpnet.backends.cupy.launch import REMEMBERED, WINDOW, struct
 
 # Orders of operands as in tiles.cu, and their combinations that are used: (order of A, order of B,
 # whether B is an image).
@@ -24,6 +27,11 @@ PRODUCT = np.dtype([(name, np.int64) for name in ("lda", "ldb", "ldc", "a_group"
                                                     "wide_b", "wide_c", "has_bias", "activation",
                                                     "accumulate")], align=True)
 
+# The argument `Image image`: the window, and a Divisor for N, OW, KH and KW.
+DIVISORS = ("N", "OW", "KH", "KW")
+DIVISOR = np.dtype([("magic", np.uint32), ("shift", np.int32)])
+IMAGE = np.dtype([("window", WINDOW), *((f"by_{name}", DIVISOR) for name in DIVISORS)])
+
 # Plans are made for 132 multiprocessors and used on every GPU: the same bits on all of them.
 MULTIPROCESSORS = 132
 SHORTEST = 8                # steps along k: splits are not shorter
@@ -31,6 +39,7 @@ SHORTEST = 8                # steps along k: splits are not shorter
 SMALL_COST = 2
 LARGEST_GRID = 65535        # blocks along y and z
 PLACE = 16                  # bytes of the struct Place in tiles.cu
+BATCH = 32                  # positions that are computed together; as in product.cu
 
 # The one entry of a table that is not a plan: cuBLAS, for products of plain matrices.
 CUBLAS = "cublas"
@@ -57,8 +66,8 @@ SIMPLE = {dtype: Math(f"Fma<{name}>", dtype.itemsize, 16, 2, tiles) for dtype, n
     (np.dtype(np.float32), "float", ((64, 64), (128, 128))),
     (np.dtype(np.float64), "double", ((64, 64),)))}
 MATRIX_UNITS = {np.dtype(np.float16): Math("Half", 2, 32, 3, ((64, 64), (128, 128), (64, 256))),
-                np.dtype(np.float32): Math("Tf32", 4, 16, 3,
-                                           ((32, 128), (64, 64), (128, 128), (64, 256)))}
+                np.dtype(np.float32): Math("Tf32", 4, 16, 3, ((32, 128), (64, 64), (128, 128),
+                                                              (64, 256), (128, 256)))}
 MATHS = (*SIMPLE.values(), *MATRIX_UNITS.values())
 
 
@@ -138,13 +147,42 @@ def threads(math: Math, plan: Plan) -> int:
 
 def shared_bytes(math: Math, plan: Plan, a: str, b: str, image: bool) -> int:
     """Bytes of shared memory of a block, divided as in product.cu: the tiles, and for an image the
-    `Place` structs; afterwards the same memory holds the sums."""
-    def tile(rows: int, order: str) -> int:
-        along, lines = (math.tile_k, rows) if order == ALONG_K else (rows, math.tile_k)
-        return lines * (along + (16 // math.itemsize if order == ALONG_K else 8)) * math.itemsize
-    places = plan.columns + math.stages * math.tile_k if image else 0
-    sums = plan.rows * (plan.columns + (8 if math.units else 0)) * max(math.itemsize, 4)
-    return max(math.stages * (tile(plan.rows, a) + tile(plan.columns, b)) + PLACE * places, sums)
+    `Place` structs; afterwards the same memory holds the sums, one slice after another."""
+    tiles = math.stages * (plan.rows + plan.columns) * math.tile_k * math.itemsize
+    places = 2 * BATCH + (plan.columns if b == ALONG_K else 0) if image else 0
+    return max(tiles + PLACE * places, _slice_bytes(math, plan, a, b))
+
+
+def _slice_bytes(math: Math, plan: Plan, a: str, b: str) -> int:
+    """SLICE_ROWS, SLICE_COLUMNS and STRIDE of the structs in sums.cu."""
+    rows, columns, padding = 64, plan.columns, 0
+    if math.units:
+        swapped = math.itemsize == 4 and b == ACROSS_K and a == ALONG_K
+        rows, columns = 64 if _large(plan.rows, plan.columns) else 32, min(plan.columns, 128)
+        padding = 4 if swapped else 8
+    return rows * (columns + padding) * max(math.itemsize, 4)
+
+
+@cache
+def divisor(d: int) -> tuple[int, int]:
+    """(magic, shift) of the Divisor for 1 <= d < 2^31.
+
+    With m = magic = ceil(2^(31 + s) / d), the smallest s = shift with 2^s >= d, and
+    e = m d - 2^(31 + s) < d <= 2^s:
+
+        n m / 2^(31 + s) = n / d + n e / (d 2^(31 + s)),    n e < 2^31 2^s    for n < 2^31
+
+    so the error is less than 1 / d, and floor(n m / 2^(31 + s)) = floor(n / d). As 2^(s - 1) < d,
+    m < 2^32. The kernel takes the upper half of the product of 2 n and m, and shifts it by s.
+    """
+    shift = (d - 1).bit_length()
+    return -(-(1 << 31 + shift) // d), shift
+
+
+@lru_cache(REMEMBERED)
+def image_struct(window: np.void) -> np.void:
+    """The struct Image for a struct Window."""
+    return struct(IMAGE, (window.item(), *(divisor(int(window[name])) for name in DIVISORS)))
 
 
 def kernel_name(math: Math, plan: Plan, a: str, b: str, image: bool) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
-NO_WINDOW = np.zeros((), cuda_launch.WINDOW)[()]
+NO_IMAGE = np.zeros((), plans.IMAGE)[()]
 # {type of the elements: type of the sums}
 SUMS = {dtype: np.dtype(np.float32) if dtype == np.float16 else dtype
         for dtype in cuda_launch.TYPES}
@@ -150,7 +150,8 @@ def _tiled(self: CupyBackend, math: Math, plan: Plan, sizes: tuple[int, int, int
     self._launch("product", plans.kernel_name(math, plan, *reading), launch, a.array, b.array,
                  # A kernel gets an address for each array, also for one that it does not read.
                  c if result.bias is None else result.bias,
-                 c, workspace, product, NO_WINDOW if b.window is None else b.window,
+                 c, workspace, product,
+                 NO_IMAGE if b.window is None else plans.image_struct(b.window),
                  shared=plans.shared_bytes(math, plan, *reading))
     if plan.splits > 1:
         _add_splits(self, workspace, result, sizes, product)

@@ -140,7 +140,8 @@ def training(backend: CupyBackend, words: list[str]) -> None:
 LONGEST = {"gemm": 60, "conv2d": 80}             # examples, where one takes long
 CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.items()} | {
     check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays,
-                                        layers, training, functional)}
+                                        layers, training, functional,
+                                        product_checks.banks)}
 
 
 def main() -> int:

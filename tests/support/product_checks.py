@@ -4,6 +4,9 @@ mistakes they must notice."""
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +17,12 @@ from parity import distance, normal
 
 from xpnet.backends import Window
 from xpnet.backends.cupy import conv as cupy_conv
+from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy import plans as cuda_plans
+from xpnet.backends.cupy import product as cuda_product
 from xpnet.backends.cupy.backend import CupyBackend
-from xpnet.backends.cupy.plans import Math, Plan
+from xpnet.backends.cupy.plans import ACROSS_K, ALONG_K, Math, Plan
+from xpnet.backends.cupy.product import Operand
 
 # ||a - b|| / ||b|| against float64: half rounds its result; everything is added in float.
 TOLERANCE = {"Fma<__half>": 1e-3, "Fma<float>": 2e-6, "Fma<double>": 1e-14, "Half": 1e-3,
@@ -133,24 +139,126 @@ def every_instantiation(backend: CupyBackend) -> None:
         cuda_plans.plan = planned
 
 
+# --- bank conflicts ------------------------------------------------------------------------------
+
+def wavefronts(accesses: np.ndarray) -> Counter[tuple[int, int]]:
+    """{(bytes per thread, wavefronts): number} of the accesses (32 threads, number, 2) of a warp.
+
+    A wavefront moves at most 4 bytes from or to each of the 32 banks. Up to 4 bytes per thread, all
+    threads of a warp take part in it, 16 threads for 8 bytes, 8 for 16 bytes. Those that access the
+    same word share it.
+    """
+    found: Counter[tuple[int, int]] = Counter()
+    sizes = accesses[0, :, 1]
+    assert np.all(accesses[..., 1] == sizes)
+    for size in set(sizes.tolist()):
+        at = accesses[:, sizes == size, 0].T.reshape(-1, min(128 // size, 32))
+        at = at - at.min(1, keepdims=True) // 128 * 128
+        for pattern, number in zip(*np.unique(at, axis=0, return_counts=True)):
+            found[size, of_threads(tuple(pattern.tolist()), size)] += int(number)
+    return found
+
+
+@functools.cache
+def of_threads(first: tuple[int, ...], size: int) -> int:
+    """The wavefronts of threads that access `size` bytes each from these bytes on, at once."""
+    words = {byte // 4 + word for byte in first for word in range(max(size // 4, 1))}
+    return max(Counter(word % 32 for word in words).values())
+
+
+def library_of(backend: CupyBackend) -> Any:
+    """The library of the products; it is built at their first launch."""
+    one = backend.asarray(np.ones((1, 1), np.float32))
+    backend.gemm(one, one)
+    library, = (library for library in backend.xp.libraries
+                if any(name.startswith("product<") for name in library.numbers))
+    return library
+
+
+def of_a_step(backend: CupyBackend, math: Math, tile: tuple[int, int],
+              reading: tuple[str, str, bool]) -> Counter[tuple[int, int]]:
+    """The `wavefronts` of a block in one step: what one more step along k adds."""
+    (rows, columns), (order_a, order_b, image) = tile, reading
+    dtype = {2: np.float16, 4: np.float32, 8: np.float64}[math.itemsize]
+    found = []
+    for steps in (4, 5):
+        K, N, window = steps * math.tile_k, columns, None
+        x: Any = numbers(Setting(backend, (1, 1, 1, 1), Window.make(1), dtype, normal, 0, False),
+                         *((K, N) if order_b == ACROSS_K else (N, K)))
+        if image:                   # 1 x 1 windows, so that taps are channels
+            channels, samples = (K, N) if order_b == ACROSS_K else (N, K)
+            x = x.reshape(channels, 1, 1, samples)
+            window = cuda_launch.window_struct(x.shape, Window.make(1))
+        a = backend.asarray(np.ones((rows, K) if order_a == ALONG_K else (K, rows), dtype))
+        x, c = backend.asarray(x), backend.empty((rows, N), dtype)
+        sizes = 1, rows, N, K
+        result = cuda_product.Result(c, N, 0, None, None, False)
+        product_library = library_of(backend)
+        product_library.note_accesses(True)
+        cuda_product._tiled(backend, math, cuda_plans.cut(tile, 1, steps), sizes,
+                            Operand(a, order_a, a.shape[1]),
+                            Operand(x, order_b, N if order_b == ACROSS_K else K, 0, window),
+                            result)
+        threads = [product_library.accesses(thread) for thread in range(1024)]
+        product_library.note_accesses(False)
+        total: Counter[tuple[int, int]] = Counter()
+        for warp in range(0, 1024, 32):
+            if len(threads[warp]):
+                total += wavefronts(np.stack(threads[warp:warp + 32]))
+        found.append(total)
+    assert not found[0] - found[1]
+    return found[1] - found[0]
+
+
+def banks(backend: CupyBackend, words: list[str]) -> None:
+    """In the main loop of a product, no access to shared memory waits for a bank, with two
+    exceptions that are small."""
+    for math in cuda_plans.MATHS:
+        for tile, reading in itertools.product(math.tiles, cuda_plans.READINGS):
+            name = cuda_plans.kernel_name(math, Plan(*tile, 1, 1), *reading)
+            if not any(word in name for word in words):
+                continue
+            found, (_, order_b, image) = of_a_step(backend, math, tile, reading), reading
+            late = {kind: number for kind, number in found.items() if kind[1] > 1}
+            if math.name == "Fma<__half>" and order_b == ALONG_K:
+                late.pop((8, 2), None)                  # a type for GPUs without matrix units
+            if image and order_b == ALONG_K:
+                # The position of the pixel that a thread copies, once in a step.
+                threads = cuda_plans.threads(math, Plan(*tile, 1, 1))
+                assert late.pop((16, 4 if math.name == "Half" else 2)) == threads // 8, name
+            assert not late, f"{name}: {late}"
+
+
 MUTANTS: dict[str, Mutant] = {
     "tiles are read before their copies arrived": ("product", "copies_wait<STAGES - 2>();",
                                                    "copies_wait<STAGES - 1>();", "gemm"),
     "tiles are overwritten while others read them": (
         "product", "step's are free\n        __syncthreads();",
         "step's are free\n        __syncwarp();", "gemm"),
-    "two splits add the same step": ("product", "min(first + p.steps, (", "min(first + p.steps + "
-                                                                          "(p.splits > 1), "
-                                                                          "(", "gemm"),
-    "matrix units read rows in another order": ("product", "8 * (q % 2), k + 4 * S * (q / "
-                                                           "2)", "8 * (q / 2), k + 4 * S * (q % 2)",
-                                                "gemm"),
+    "two splits add the same step": ("product", "min(p.steps, (", "min(p.steps + (p.splits > 1), (",
+                                     "gemm"),
+    "the next tile is read from the same place": ("product", "? Tile::LINE : Tile::LINES * ld;",
+                                                  "? 0 : Tile::LINES * ld;", "gemm"),
+    "k past the end of the matrix is read": ("product", "? places : lines) -= Tile::ORDER",
+                                             "? places : lines) -= 0 * Tile::ORDER", "gemm"),
+    "a thread passes the address of another matrix": ("sums", "group = FIRST ? lane / 8 % 2 :",
+                                                      "group = FIRST ? lane / 4 % 2 :", "gemm"),
+    "matrices are given to the units in another order": (
+        "sums", "[FIRST ? m / 2 : m % 2]", "[FIRST ? m % 2 : m / 2]", "gemm"),
+    "lines are read in another order than they are put back": (
+        "sums", "g / 4 * 16 + group % 4 * 4", "g / 4 * 16 + group % 4 * 4 % 16 * 0", "gemm"),
+    "16 bytes of all lines are in the same banks": (
+        "tiles", "PIECES = (LINE < BANKS ? LINE : BANKS) / WIDE", "PIECES = 1", "banks"),
     "an accumulated gradient is replaced": ("product", "T(p.accumulate ? Number(y.at[k]) + z : "
                                                        "z)", "T(z)", "conv2d"),
     "the bias of the first group for all": ("product", "p.has_bias ? group * p.M : 0", "0",
                                             "conv2d"),
     "filters are not turned": ("product", "taps + taps - 1 - tap", "taps + tap", "conv2d"),
-    "a tap's dilation is forgotten": ("tiles", "(int)(ci % w.KH) * w.dilation_h",
-                                      "(int)(ci % w.KH)", "conv2d"),
-    "padding is read": ("tiles", "inside(a.y + b.y, w.H) &&", "a.y + b.y < w.H &&", "conv2d"),
+    "positions are overwritten before they are used": ("product", "look_up(at / BATCH + 1)",
+                                                       "look_up(at / BATCH + 2)", "conv2d"),
+    "a quotient is too small": ("tiles", "__umulhi(2 * n, d.magic)",
+                                "__umulhi(2 * n, d.magic - 1)", "conv2d"),
+    "a tap's dilation is forgotten": ("tiles", "(int)(ci - c * w.KH) * w.dilation_h",
+                                      "(int)(ci - c * w.KH)", "conv2d"),
+    "padding is read": ("tiles", "(unsigned)y < (unsigned)w.H &&", "y < w.H &&", "conv2d"),
 }

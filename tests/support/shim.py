@@ -98,6 +98,17 @@ class Library:
                 f"{name}: threads of a block wait at a barrier that others never reach")
         self.launched.add(name)
 
+    def note_accesses(self, yes: bool) -> None:
+        """Note the accesses to shared memory of the next launches, or no longer."""
+        self._library.note_accesses(int(yes))
+
+    def accesses(self, thread: int) -> np.ndarray:
+        """The noted accesses of a thread, in its order: (number, 2), where each begins, in bytes,
+        and its size."""
+        pairs = ctypes.POINTER(ctypes.c_uint)()
+        count = self._library.accesses(thread, ctypes.byref(pairs))
+        return np.ctypeslib.as_array(pairs, (count, 2)).copy() if count else np.empty((0, 2), int)
+
     def run_backwards(self, yes: bool) -> None:
         """Run blocks and threads in the opposite order. No kernel's result may depend on it."""
         self._library.run_backwards(int(yes))

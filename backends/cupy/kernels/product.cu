@@ -23,115 +23,8 @@ struct Product {
     int has_bias, activation, accumulate;
 };
 
-// --- arithmetic ----------------------------------------------------------------------------------
-
-// The arithmetic of a product: type of the elements, size of a step, number of tiles in flight.
-template <typename T>
-struct Fma { typedef T Element; static constexpr int TILE_K = 16, STAGES = 2; };
-struct Tf32 { typedef float Element; static constexpr int TILE_K = 16, STAGES = 3, S = 1; };
-struct Half { typedef __half Element; static constexpr int TILE_K = 32, STAGES = 3, S = 2; };
-
-// From this number of elements of a tile on, a thread takes more of them than in a small tile.
-constexpr int LARGE = 128 * 128;
-
-// The sums of one thread, computed without the matrix units: rows ty, ty + TY, .. and columns tx,
-// tx + 16, .. of the tile.
-template <class Math, int BM, int BN>
-struct SimpleSums {
-    typedef typename Wide<typename Math::Element>::type Number;
-    static constexpr int THREADS = BM * BN / (BM * BN >= LARGE ? 64 : 32), STRIDE = BN;
-    static constexpr int TX = 16, TY = THREADS / TX, ROWS = BM / TY, COLUMNS = BN / TX;
-    Number sum[ROWS][COLUMNS] = {};
-
-    template <class TileA, class TileB, typename T>
-    __device__ __forceinline__ void multiply(const T* a, const T* b) {
-        const int ty = threadIdx.x / TX, tx = threadIdx.x % TX;
-#pragma unroll 4
-        for (int k = 0; k < Math::TILE_K; k++) {
-            Number row[ROWS], column[COLUMNS];
-            for (int i = 0; i < ROWS; i++) row[i] = Number(a[TileA::at(ty + TY * i, k)]);
-            for (int j = 0; j < COLUMNS; j++) column[j] = Number(b[TileB::at(tx + TX * j, k)]);
-            for (int i = 0; i < ROWS; i++)
-                for (int j = 0; j < COLUMNS; j++) sum[i][j] += row[i] * column[j];
-        }
-    }
-
-    // Writes the sums into a tile of C, whose rows are STRIDE elements apart.
-    __device__ __forceinline__ void lay_out(Number* tile) const {
-        const int ty = threadIdx.x / TX, tx = threadIdx.x % TX;
-#pragma unroll
-        for (int i = 0; i < ROWS; i++)
-#pragma unroll
-            for (int j = 0; j < COLUMNS; j++)
-                tile[(ty + TY * i) * STRIDE + tx + TX * j] = sum[i][j];
-    }
-};
-
-// One 32-bit register of an operand of the matrix units: a TF32 number, or the halves at k and
-// k + 1.
-template <class Tile>
-__device__ __forceinline__ unsigned fragment(const float* tile, int r, int k) {
-    return to_tf32(tile[Tile::at(r, k)]);
-}
-
-template <class Tile>
-__device__ __forceinline__ unsigned fragment(const __half* tile, int r, int k) {
-    const unsigned short* bits = (const unsigned short*)tile;
-    return bits[Tile::at(r, k)] | (unsigned)bits[Tile::at(r, k + 1)] << 16;
-}
-
-// The sums of one thread of a warp, computed by the matrix units; ptx.cu says which sums a thread
-// holds.
-template <class Math, int BM, int BN>
-struct WarpSums {
-    // rows and columns of one warp's part of the tile
-    static constexpr int WM = BM * BN >= LARGE ? 64 : 32, WN = WM;
-    static constexpr int S = Math::S, MT = WM / 16, NT = WN / 8,
-                         THREADS = 32 * (BM / WM) * (BN / WN), STRIDE = BN + 8;
-    float sum[MT][NT][4] = {};
-
-    __device__ static int row() { return threadIdx.x / 32 / (BN / WN) * WM + threadIdx.x % 32 / 4; }
-    __device__ static int column() { return threadIdx.x / 32 % (BN / WN) * WN; }
-
-    template <class TileA, class TileB, typename T>
-    __device__ __forceinline__ void multiply(const T* a, const T* b) {
-        const int t = threadIdx.x % 4, g = threadIdx.x % 32 / 4;
-        __syncwarp();                       // the matrix units need all threads of the warp
-#pragma unroll
-        for (int k = S * t; k < Math::TILE_K; k += 8 * S) {
-            unsigned rows[MT][4], columns[NT][2];
-#pragma unroll
-            for (int i = 0; i < MT; i++)
-#pragma unroll
-                for (int q = 0; q < 4; q++)
-                    rows[i][q] =
-                        fragment<TileA>(a, row() + 16 * i + 8 * (q % 2), k + 4 * S * (q / 2));
-#pragma unroll
-            for (int j = 0; j < NT; j++)
-#pragma unroll
-                for (int q = 0; q < 2; q++)
-                    columns[j][q] = fragment<TileB>(b, column() + 8 * j + g, k + 4 * S * q);
-            warp_multiply<S>(sum, rows, columns);
-        }
-    }
-
-    __device__ __forceinline__ void lay_out(float* tile) const {
-        const int t = threadIdx.x % 4;
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-            for (int j = 0; j < NT; j++)
-#pragma unroll
-                for (int q = 0; q < 4; q += 2)
-                    store(tile + (row() + 16 * i + 4 * q) * STRIDE + column() + 8 * j + 2 * t,
-                          Vec<float, 2>{{sum[i][j][q], sum[i][j][q + 1]}});
-    }
-};
-
-template <class Math, int BM, int BN> struct SumsOf { typedef WarpSums<Math, BM, BN> type; };
-template <typename T, int BM, int BN> struct SumsOf<Fma<T>, BM, BN> {
-    typedef SimpleSums<Fma<T>, BM, BN> type;
-};
+// Number of indices k whose positions in an image are computed together: by one warp.
+constexpr int BATCH = 32;
 
 // --- bias, activation, store ---------------------------------------------------------------------
 
@@ -160,15 +53,17 @@ __device__ __forceinline__ void finish(const Vec<Number, V>& sum, const T* bias,
     store(out, y);
 }
 
-// Writes the tile of sums of a block, whose first element is (row, column) of C: to the workspace
-// if there are splits, else finished to C; V elements at a time.
-template <class Sums, int BM, int BN, int V, typename T, typename Number>
-__device__ __forceinline__ void finish_tile(const Number* tile, int row, int column, const T* bias,
-                                            T* out, Number* workspace, const Product& p) {
-    for (int q = threadIdx.x * V; q < BM * BN; q += Sums::THREADS * V) {
-        const int i = q / BN, j = q % BN, m = row + i, n = column + j;
+// Writes one slice of the sums of a block, whose first element is (row, column) of C: to the
+// workspace if there are splits, else finished to C; V elements at a time.
+template <class Sums, int V, typename T, typename Number>
+__device__ __forceinline__ void finish_slice(const Number* slice, int row, int column,
+                                             const T* bias, T* out, Number* workspace,
+                                             const Product& p) {
+    constexpr int COLUMNS = Sums::SLICE_COLUMNS;
+    for (int q = threadIdx.x * V; q < Sums::SLICE_ROWS * COLUMNS; q += Sums::THREADS * V) {
+        const int i = q / COLUMNS, j = q % COLUMNS, m = row + i, n = column + j;
         if (m >= p.M || n >= p.N) continue;
-        const Vec<Number, V> sum = load<V>(tile + i * Sums::STRIDE + j);
+        const Vec<Number, V> sum = load_shared<V>(slice + i * Sums::STRIDE + j);
         if (p.splits > 1) store(workspace + (i64)m * p.N + n, sum);
         else finish(sum, bias + m, out + m * p.ldc + n, p);
     }
@@ -176,103 +71,169 @@ __device__ __forceinline__ void finish_tile(const Number* tile, int row, int col
 
 // --- the kernel ----------------------------------------------------------------------------------
 
-// IMAGE: b is an image (channels, H, W, N) that is read through the window w; B is its columns
+// Where the share of a thread begins in a tile: of wide or narrow copies.
+template <class Tile, int THREADS>
+__device__ __forceinline__ int share_at(bool wide) {
+    return keep(wide ? Share<Tile, THREADS, Tile::WIDE>::at() : Share<Tile, THREADS, 1>::at());
+}
+
+// An operand that is a matrix, as one thread copies it: where its share of the next tile begins,
+// and what is left of the matrix from there. Both move on with each tile.
+template <class Tile, int THREADS>
+struct Source {
+    typedef typename Tile::Element T;
+    typedef Share<Tile, THREADS, Tile::WIDE> WideShare;
+    typedef Share<Tile, THREADS, 1> NarrowShare;
+    const T* from;
+    i64 ld;
+    int lines, places, at;
+    bool wide;
+
+    // The first tile begins at `first`; from there, the matrix has `rows` rows and `depth` elements
+    // along k left.
+    __device__ Source(const T* first, i64 ld, int rows, int depth, bool wide) : ld(ld), wide(wide) {
+        const int line = wide ? WideShare::line() : NarrowShare::line();
+        const int place = wide ? WideShare::place() : NarrowShare::place();
+        from = first + line * ld + place;
+        lines = (Tile::ORDER == ALONG_K ? rows : depth) - line;
+        places = (Tile::ORDER == ALONG_K ? depth : rows) - place;
+        at = share_at<Tile, THREADS>(wide);
+    }
+
+    __device__ __forceinline__ void fill(T* tile) {
+        if (wide) fill_from_matrix<Tile, THREADS, Tile::WIDE>(tile, at, from, ld, lines, places);
+        else fill_from_matrix<Tile, THREADS, 1>(tile, at, from, ld, lines, places);
+        from += Tile::ORDER == ALONG_K ? Tile::LINE : Tile::LINES * ld;
+        (Tile::ORDER == ALONG_K ? places : lines) -= Tile::ORDER == ALONG_K ? Tile::LINE
+                                                                           : Tile::LINES;
+    }
+};
+
+template <class Math, int BM, int BN, int A, int B>
+using Sums = typename SumsOf<Math, Tile<typename Math::Element, BM, Math::TILE_K, A>,
+                             Tile<typename Math::Element, BN, Math::TILE_K, B>>::type;
+
+// IMAGE: b is an image (channels, H, W, N) that is read through a window; B is its columns
 // (ACROSS_K) or their transpose (ALONG_K). There is one block of THREADS threads for each (tile,
 // split, group).
 template <class Math, int BM, int BN, int A, int B, bool IMAGE>
-__global__ void __launch_bounds__(SumsOf<Math, BM, BN>::type::THREADS)
+__global__ void __launch_bounds__(Sums<Math, BM, BN, A, B>::THREADS,
+                                  Sums<Math, BM, BN, A, B>::BLOCKS)
 product(const typename Math::Element* __restrict__ a, const typename Math::Element* __restrict__ b,
         const typename Math::Element* __restrict__ bias, typename Math::Element* out,
-        typename Wide<typename Math::Element>::type* workspace, Product p, Window w) {
+        typename Wide<typename Math::Element>::type* workspace, Product p, Image image) {
     typedef typename Math::Element T;
     typedef typename Wide<T>::type Number;
     typedef Tile<T, BM, Math::TILE_K, A> TileA;
     typedef Tile<T, BN, Math::TILE_K, B> TileB;
-    typedef typename SumsOf<Math, BM, BN>::type Sums;
-    constexpr int THREADS = Sums::THREADS, STAGES = Math::STAGES, TILE_K = Math::TILE_K;
+    typedef Sums<Math, BM, BN, A, B> Own;
+    constexpr int THREADS = Own::THREADS, STAGES = Math::STAGES, TILE_K = Math::TILE_K;
+    constexpr int PAIR = TileA::SIZE + TileB::SIZE;
+    typedef Share<TileB, THREADS, TileB::WIDE> WideShare;
+    typedef Share<TileB, THREADS, 1> NarrowShare;
 
     T* tiles = (T*)shared_memory();                                     // STAGES pairs of tiles
-    // positions of the BN columns of B (IMAGE)
-    Place* columns = (Place*)(tiles + STAGES * (TileA::SIZE + TileB::SIZE));
-    // positions of STAGES * TILE_K indices k
-    Place* along = columns + BN;
+    // IMAGE: positions of 2 * BATCH indices k; of the BN columns of B, if ALONG_K
+    Place* along = (Place*)(tiles + STAGES * PAIR);
+    Place* columns = along + 2 * BATCH;
     const unsigned tiles_m = (p.M + BM - 1) / BM;
     const int row = blockIdx.x % tiles_m * BM, column = blockIdx.x / tiles_m * BN;
-    const int group = blockIdx.z, split = blockIdx.y;
-    const int first = split * p.steps, last = min(first + p.steps, (p.K + TILE_K - 1) / TILE_K);
-    a += group * p.a_group + (A == ALONG_K ? row * p.lda : row);
-    b += group * p.b_group + (IMAGE ? 0 : B == ALONG_K ? column * p.ldb : column);
+    const int group = blockIdx.z, split = blockIdx.y, k0 = split * p.steps * TILE_K;
+    const int steps = min(p.steps, (p.K - k0 + TILE_K - 1) / TILE_K);
+    b += group * p.b_group;
+    Source<TileA, THREADS> source_a(a + group * p.a_group
+                                    + (A == ALONG_K ? row * p.lda + k0 : k0 * p.lda + row),
+                                    p.lda, p.M - row, p.K - k0, p.wide_a);
+    Source<TileB, THREADS> source_b(b + (B == ALONG_K ? column * p.ldb + k0 : k0 * p.ldb + column),
+                                    p.ldb, p.N - column, p.K - k0, p.wide_b);
 
     // In a convolution k is a tap and a column is a pixel; in the filter gradient k is a pixel and
     // a column is a tap.
-    auto place = [&](bool of_k, int at) {
-        return (B == ACROSS_K) == of_k ? tap(at, of_k ? p.K : p.N, w)
-                                       : pixel(at, of_k ? p.K : p.N, w);
+    auto position = [&](bool of_k, int at) {
+        return (B == ACROSS_K) == of_k ? tap(at, of_k ? p.K : p.N, image)
+                                       : pixel(at, of_k ? p.K : p.N, image);
     };
-    auto look_up = [&](int step) {                                      // positions of its k
-        const int k = threadIdx.x;
-        if (IMAGE && k < TILE_K) along[step % STAGES * TILE_K + k] = place(true, step * TILE_K + k);
+    // The positions of one batch of k; the warps take turns.
+    auto look_up = [&](unsigned batch) {
+        const unsigned lane = threadIdx.x % BATCH;
+        if (threadIdx.x / BATCH == batch % (THREADS / BATCH))
+            along[batch % 2 * BATCH + lane] = position(true, k0 + batch * BATCH + lane);
     };
-    // Starts to copy the tiles of a step.
+    // Of an image: where this thread's share begins in a tile, and the positions of its places,
+    // which are the same in all steps of a convolution.
+    const int at_b = share_at<TileB, THREADS>(p.wide_b);
+    Spot<T> own[NarrowShare::PLACES];
+    auto spot = [&](const Place& at) { return Spot<T>{b + at.offset, at.y, at.x}; };
+    // The pairs of tiles are filled and read in turn.
+    int filled = 0, arrived = 0;
+    auto next = [](int pair) { return pair == (STAGES - 1) * PAIR ? 0 : pair + PAIR; };
+    // Starts to copy the tiles of a step. Before each call there is a barrier.
     auto fetch = [&](int step) {
-        if (step < last) {
-            T* to_a = tiles + step % STAGES * (TileA::SIZE + TileB::SIZE);
-            T* to_b = to_a + TileA::SIZE;
-            const int k = step * TILE_K;
-            const T* from = a + (A == ALONG_K ? k : k * p.lda);
-            if (p.wide_a)
-                fill_from_matrix<TileA, THREADS, TileA::WIDE, A>(to_a, from, p.lda, p.M - row,
-                                                                 p.K - k);
-            else
-                fill_from_matrix<TileA, THREADS, 1, A>(to_a, from, p.lda, p.M - row, p.K - k);
-            if constexpr (IMAGE) {
-                const Place* steps = along + step % STAGES * TILE_K;
-                if (p.wide_b)
-                    fill_from_image<TileB, THREADS, TileB::WIDE, B>(to_b, b, columns, steps, w);
-                else
-                    fill_from_image<TileB, THREADS, 1, B>(to_b, b, columns, steps, w);
-            } else {
-                const T* from = b + (B == ALONG_K ? k : k * p.ldb);
-                if (p.wide_b)
-                    fill_from_matrix<TileB, THREADS, TileB::WIDE, B>(to_b, from, p.ldb,
-                                                                     p.N - column, p.K - k);
-                else
-                    fill_from_matrix<TileB, THREADS, 1, B>(to_b, from, p.ldb, p.N - column,
-                                                           p.K - k);
+        if (step < steps) {
+            source_a.fill(tiles + filled);
+            T* to = tiles + filled + TileA::SIZE;
+            if constexpr (!IMAGE) source_b.fill(to);
+            else {
+                const int at = step * TILE_K;
+                const Place* of_k = along + at % (2 * BATCH);
+                const Place* by_line = B == ACROSS_K ? of_k : columns;
+                if (p.wide_b) {
+                    if (B == ALONG_K) own[0] = spot(load_shared(of_k + WideShare::place()));
+                    fill_from_image<TileB, THREADS, TileB::WIDE>(to, at_b, own, by_line,
+                                                                image.window);
+                } else {
+                    if (B == ALONG_K) own[0] = spot(load_shared(of_k + NarrowShare::place()));
+                    fill_from_image<TileB, THREADS, 1>(to, at_b, own, by_line, image.window);
+                }
+                // The previous batch was used before the barrier.
+                if (at % BATCH == 0) look_up(at / BATCH + 1);
             }
         }
+        filled = next(filled);
         // Also if nothing was copied, because groups are counted.
         copies_commit();
     };
 
-    if (IMAGE) {
-        for (int n = threadIdx.x; n < BN; n += THREADS) columns[n] = place(false, column + n);
-        for (int step = first; step < first + STAGES; step++) look_up(step);
-        __syncthreads();
+    if constexpr (IMAGE) {
+        look_up(0);
+        if (B == ALONG_K)
+            for (int n = threadIdx.x; n < BN; n += THREADS)
+                columns[n] = position(false, column + n);
+        else
+            for (int d = 0; d < NarrowShare::PLACES; d++)
+                own[d] = spot(position(false, column + (p.wide_b ? WideShare::place()
+                                                        : NarrowShare::place() + d * THREADS)));
     }
-    for (int step = first; step < first + STAGES - 1; step++) fetch(step);
-    Sums sums;
-    for (int step = first; step < last; step++) {
+    for (int step = 0; step < STAGES - 1; step++) {
+        __syncthreads();
+        fetch(step);
+    }
+    Own sums;
+    for (int step = 0; step < steps; step++) {
         copies_wait<STAGES - 2>();
         // This step's tiles have arrived, and the previous step's are free
         __syncthreads();
         fetch(step + STAGES - 1);
-        if (step + STAGES < last) look_up(step + STAGES);
-        const T* tile = tiles + step % STAGES * (TileA::SIZE + TileB::SIZE);
-        sums.template multiply<TileA, TileB>(tile, tile + TileA::SIZE);
+        sums.multiply(tiles + arrived, tiles + arrived + TileA::SIZE);
+        arrived = next(arrived);
     }
 
     copies_wait<0>();
-    // The tiles are no longer read; their memory is used for the sums.
-    __syncthreads();
-    Number* tile = (Number*)shared_memory();
-    sums.lay_out(tile);
-    __syncthreads();
     if (p.splits > 1) workspace += ((i64)split * gridDim.z + group) * p.M * p.N;
     out += group * p.c_group;
     bias += p.has_bias ? group * p.M : 0;
-    if (p.wide_c) finish_tile<Sums, BM, BN, 4>(tile, row, column, bias, out, workspace, p);
-    else finish_tile<Sums, BM, BN, 1>(tile, row, column, bias, out, workspace, p);
+    // The tiles are no longer read. Their memory is used for the sums, one slice after another.
+    Number* slice = (Number*)shared_memory();
+    constexpr int ACROSS = BN / Own::SLICE_COLUMNS, SLICES = BM / Own::SLICE_ROWS * ACROSS;
+    for (unsigned s = 0; s < SLICES; s++) {
+        const int m = row + s / ACROSS * Own::SLICE_ROWS;
+        const int n = column + s % ACROSS * Own::SLICE_COLUMNS;
+        __syncthreads();
+        if (Own::slice() == s) sums.lay_out(slice);
+        __syncthreads();
+        if (p.wide_c) finish_slice<Own, 4>(slice, m, n, bias, out, workspace, p);
+        else finish_slice<Own, 1>(slice, m, n, bias, out, workspace, p);
+    }
 }
 
 // Adds the sums of all splits. Thread ty of a column adds every blockDim.y-th sum, then thread 0

@@ -36,6 +36,8 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
     return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
 
+inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned long long)a * b >> 32); }
+
 namespace shim {
 
 enum State { READY, AT_WARP_BARRIER, AT_BLOCK_BARRIER, DONE };
