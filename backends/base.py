@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import activations
-from xpnet.backends.feed import Feed
+from xpnet.backends.feed import Collector, Feed
 from xpnet.backends.rules import rule_for
 from xpnet.backends.window import Window
 
@@ -133,6 +133,10 @@ class Backend:
         It keeps the samples in the memory from which it can make batches fastest.
         """
         return Feed(self, samples, dtype)
+
+    def collector(self) -> Collector:
+        """Takes results to the host, while the next ones are computed."""
+        return Collector(self)
 
     # --- matrices ---------------------------------------------------------------------------------
 

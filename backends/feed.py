@@ -1,8 +1,10 @@
-"""Batch sources: samples are batch-first outside, batches are batch-last inside."""
+"""Batch sources and collectors: samples are batch-first outside, batches are batch-last inside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from xpnet.backends.base import Array, Backend
@@ -38,3 +40,24 @@ class Feed:
         `in_graphs`: the position (1,) int64 is read on the backend when the batch is made."""
         raise NotImplementedError(f"{type(self).__name__}: expected batches whose number the host "
                                   "knows. Received: a position on the backend.")
+
+
+class Collector:
+    """Copies batch-last results to batch-first arrays of the host. They are complete when the block
+    ends: `with backend.collector() as collector: collector.put(y, out)`.
+
+    This class copies at once. A GPU's collector is in cupy/collector.py.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def put(self, y: Array, out: np.ndarray) -> None:
+        """out (N, ...) = y (..., N), which may be overwritten by what is launched next."""
+        out[...] = np.moveaxis(self.backend.to_numpy(y), -1, 0)

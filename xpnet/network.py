@@ -31,7 +31,8 @@ from xpnet.schedules import Schedule
 from xpnet.training.callbacks import Callback
 from xpnet.training.gradients import input_gradient
 from xpnet.training.history import History
-from xpnet.training.loop import evaluate, fit, predict, values_of
+from xpnet.training.loop import fit
+from xpnet.training.prediction import evaluate, predict, values_of
 from xpnet.training.sampling import predict_samples
 from xpnet.transform.folding import fold_batch_norm
 from xpnet.transform.population import population_statistics

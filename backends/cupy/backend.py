@@ -16,6 +16,7 @@ from xpnet.backends.base import Array, Backend
 from xpnet.backends.cupy import (
     batches,
     capture,
+    collector,
     conv,
     depthwise,
     elementwise,
@@ -120,6 +121,7 @@ class CupyBackend(Backend):
     assign = batches.assign
     advance = batches.advance
     feed = batches.feed
+    collector = collector.collector
     stream = streams.stream
     _recorded = capture.recorded
     capture = capture.capture

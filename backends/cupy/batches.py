@@ -71,13 +71,14 @@ def gather(self: CupyBackend, samples: Array, index: Array | None, dtype: np.dty
            out: Array | None = None, first: Array | None = None) -> Array:
     """gather_batch of contiguous samples and an index on the GPU, into `out` if it is given.
 
-    With `first` (1,) int64, which needs an `out`, the index begins at number first[0].
+    With `first` (1,) int64, which needs an `out`, the batch begins at number first[0].
     """
     labels = samples.dtype == dtype == LABELS
     N = len(samples if index is None else index) if out is None else out.shape[-1]
     if not labels and (samples.dtype not in SOURCES or dtype not in TARGETS):
-        if first is not None and index is not None:
-            index = index[first + self.xp.arange(N)]
+        if first is not None:
+            at = first + self.xp.arange(N)
+            index = at if index is None else index[at]
         return self.store(Backend.gather_batch(self, samples, index, dtype), out)
     D = math.prod(samples.shape[1:])
     if out is None:

@@ -15,7 +15,7 @@ import xpnet as xn
 import xpnet.catalogue.verify
 from xpnet import catalogue
 from xpnet.cli import IMPORTED, _process_age, _reaches, main
-from xpnet.training import loop
+from xpnet.training.prediction import Evaluation
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def test_training_until_an_accuracy(tmp_path, capsys, monkeypatch):
     """It stops after the first epoch that reaches it, saves the network of that epoch, and is
     evaluated once per epoch."""
     looks = []
-    monkeypatch.setattr(loop, "_evaluate", lambda *a, real=loop._evaluate: looks.append(a)
+    monkeypatch.setattr(Evaluation, "run", lambda *a, real=Evaluation.run: looks.append(a)
                         or real(*a))
     file = tmp_path / "net.safetensors"
     arguments = ["train", "--epochs", "8", "--backend", "numpy", "--save", str(file),

@@ -27,6 +27,11 @@ def check_gather_batch(s: Setting) -> None:
     there = s.backend.asarray(np.array([first]))
     s.backend._gather(s.to_device(samples), s.to_device(index), np.dtype(s.dtype), out, there)
     s.agree(out, base.gather_batch(samples, index[first:first + N], s.dtype))
+    first, N = SAMPLES // 2, SAMPLES - SAMPLES // 2
+    out = s.to_device(s.array((*s.shape[:3], N)))
+    there = s.backend.asarray(np.array([first]))
+    s.backend._gather(s.to_device(samples), None, np.dtype(s.dtype), out, there)
+    s.agree(out, base.gather_batch(samples[first:], None, s.dtype))
 
 
 def check_tally(s: Setting) -> None:
@@ -76,8 +81,10 @@ def every_instantiation(backend: CupyBackend) -> None:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "a batch without its order": ("batches", "indexed ? index[start + n0 + n] : n0 + n",
-                                  "indexed ? index[start] : n0 + n", "gather_batch"),
+    "a batch without its order": ("batches", "indexed ? index[start + n0 + n] : start",
+                                  "indexed ? index[start] : start", "gather_batch"),
+    "every batch in order is the first": ("batches", ": start + n0 + n;", ": n0 + n;",
+                                          "gather_batch"),
     "every batch is the first": ("batches", "indexed ? index[start + n0 + n]",
                                  "indexed ? index[n0 + n]", "gather_batch"),
     "a batch of the samples' neighbours": ("batches", "sample * D + d0 + d)", "sample * D + d0 + d "

@@ -86,7 +86,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     nbytes = property(lambda self: self._a.nbytes)
     flags = property(lambda self: self._a.flags)
     data = (property(lambda self: SimpleNamespace(ptr=self._a.ctypes.data,
-                                                  copy_from_host_async=self._copy_from_host)))
+                                                  copy_from_host_async=self._copy_from_host,
+                                                  copy_to_host_async=self._copy_to_host)))
     T = property(lambda self: self._view(self._a.T))
     __cuda_array_interface__ = (
         property(lambda self: {"shape": self.shape, "typestr": self.dtype.str}))
@@ -100,6 +101,13 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         source = self._cupy.gpus.pinned_bytes(address, size)  # what is there when the copy is made
         target = self._a.reshape(-1).view(np.uint8)[:size]
         self._cupy.gpus.shipped += size
+        stream.do(lambda: np.copyto(target, source), [self._buffer])
+
+    def _copy_to_host(self, address: int, size: int, stream: fake_streams.Stream) -> None:
+        if stream.recording is not None:
+            raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
+        target = self._cupy.gpus.pinned_bytes(address, size)
+        source = self._a.reshape(-1).view(np.uint8)[:size]
         stream.do(lambda: np.copyto(target, source), [self._buffer])
 
     def __len__(self) -> int:

@@ -71,6 +71,8 @@ def run(case: Case, backend: Backend) -> list[np.ndarray]:
         return []
     if case.method == "feed":
         results = _batches_of(returned, backend, len(case.options["samples"]))
+    if case.method == "collector":
+        return _collected(returned, backend)
     if case.method == "capture":
         with backend.scope():
             results = [returned() for _ in range(5)]
@@ -90,6 +92,16 @@ def _batches_of(feed: Any, backend: Backend, samples: int) -> list[Any]:
         out = backend.zeros(results[0].shape, results[0].dtype)
         assert feed.batch(0, samples, out) is out
     return [*results, out]
+
+
+def _collected(collector: Any, backend: Backend) -> list[np.ndarray]:
+    """Results of several shapes, copied to the host."""
+    ys = [normal(*shape, seed=k) for k, shape in enumerate([(3, 4), (5,), (2, 3, 4, 7)] * 3)]
+    outs = [np.empty((y.shape[-1], *y.shape[:-1]), y.dtype) for y in ys]
+    with backend.stream(), collector:
+        for y, out in zip(ys, outs, strict=True):
+            collector.put(backend.asarray(y), out)
+    return outs
 
 
 def agree(case: Case, actual: list[np.ndarray], expected: list[np.ndarray]) -> None:

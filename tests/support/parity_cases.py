@@ -73,6 +73,7 @@ def _memory() -> Iterator[Case]:
     yield Case("synchronize", "returns")
     yield Case("scope", "returns")
     yield Case("stream", "returns")
+    yield Case("collector", "of several shapes")
     yield Case("capture", "a number", options={"fn": lambda: np.float64(3)})
     for n in (1, 7, 8, 9, 20):
         yield Case("assign", f"{n}", {"out": normal(n, dtype=np.float64)},

@@ -2,7 +2,8 @@
 
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.history import History
-from xpnet.training.loop import evaluate, fit, predict
+from xpnet.training.loop import fit
+from xpnet.training.prediction import evaluate, predict
 from xpnet.training.step import TrainStep
 
 __all__ = ["Callback", "History", "Run", "TrainStep", "evaluate", "fit", "predict"]

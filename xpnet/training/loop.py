@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction over batch-first arrays."""
+"""Training over batch-first arrays: the epochs of a fit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,7 @@ from xpnet.checks import expect_flag, expect_function, expect_integer, is_number
 from xpnet.graph import Graph
 from xpnet.initializers import generator
 from xpnet.inspect.memory import explained
-from xpnet.layer import PREDICT, Array
-from xpnet.losses import Loss
-from xpnet.node import Node
+from xpnet.layer import PREDICT
 from xpnet.optim import Optimizer, get_optimizer
 from xpnet.schedules import Schedule, get_schedule
 from xpnet.training.batches import Batches, check_batch_sizes, check_samples, check_weights
@@ -32,8 +30,9 @@ from xpnet.training.callbacks import (
     Until,
     expect_callbacks,
 )
-from xpnet.training.goals import Goal, goals, known_goals
+from xpnet.training.goals import goals
 from xpnet.training.history import History
+from xpnet.training.prediction import Evaluation
 from xpnet.training.step import TrainStep
 from xpnet.training.totals import Totals
 
@@ -147,13 +146,14 @@ class _Loop:
                     backend = net.backend
                     run.step.totals = Totals(backend, run.step.goals)
                     batches = Batches(net, self.data, self.batch_size)
-                    held_out = (None if self.held_out is None
-                                else Batches(net, self.held_out, EVALUATED))
+                    held_out = (None if self.held_out is None else Evaluation(
+                        net, Batches(net, self.held_out, EVALUATED), run.step.goals,
+                        "fit: validation", run.epochs))
                 self._epoch(batches, held_out)
         finally:
             self.callbacks.on_train_end(run)
 
-    def _epoch(self, batches: Batches, held_out: Batches | None) -> None:
+    def _epoch(self, batches: Batches, held_out: Evaluation | None) -> None:
         run, net, history = self.run, self.run.net, self.run.history
         started = time.perf_counter()
         run.epoch += 1
@@ -166,9 +166,11 @@ class _Loop:
         complete = run.batch == run.batches and not history.interrupted
         net.epochs += complete
         if held_out is not None:
+            if not run.step.capture:
+                held_out.times = 0
             with explained(net, "fit: validation", EVALUATED, mode=PREDICT):
                 found = (dict.fromkeys(figures, np.nan) if history.interrupted
-                         else _evaluate(net, held_out, run.step.goals))
+                         else held_out.run())
             figures |= {f"val_{name}": value for name, value in found.items()}
         history.rows.append({"epoch": run.epoch, **figures, "lr": run.lr,
                              "seconds": time.perf_counter() - started})
@@ -256,93 +258,3 @@ def _interruptible(history: History) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-# --- evaluation and prediction --------------------------------------------------------------------
-
-def evaluate(net: Graph, x: Any, y: Any, *, loss: str | Loss | Any = None, loss_weights: Any = None,
-             batch_size: int = 256,
-             metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
-    """Loss and, for classes, accuracy: {"loss": ..., "accuracy": ...}.
-
-    For several outputs there are the figures of each, too: {"loss", "digit_loss",
-    "digit_accuracy", ...}.
-
-    Args:
-        net: the network.
-        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
-        y: targets; for several outputs a list or dict.
-        loss: see `fit`; by default the loss of the last fit.
-        loss_weights: see `fit`.
-        batch_size: samples of a forward pass.
-        metrics: names, and functions of what `predict` returns and of the targets, e.g.
-            {"f1": xn.metrics.f1_score}. What they return is added under these names.
-    """
-    aims = known_goals(net, loss, loss_weights, "evaluate")
-    batch_size = expect_integer("evaluate", "batch_size", batch_size)
-    data = check_samples(net, x, y, aims, "evaluate")
-    if (metrics is not None
-            and not (isinstance(metrics, Mapping)
-                     and all(callable(metric) for metric in metrics.values()))):
-        raise TypeError("evaluate: expected metrics to be a dict of names and functions. "
-                        f"Received: {shown(metrics)}.")
-    outputs = _outputs(net, len(data[0])) if metrics else None
-    with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
-        figures: dict[str, Any] = dict(_evaluate(net, Batches(net, data, batch_size), aims,
-                                                 outputs))
-    if metrics and outputs is not None:
-        packed, targets = net.outs.pack(outputs), net.outs.pack(data[len(net.ins):])
-        figures |= {name: metric(packed, targets) for name, metric in metrics.items()}
-    return figures
-
-
-def _evaluate(net: Graph, batches: Batches, aims: Sequence[Goal],
-              outputs: list[np.ndarray] | None = None) -> dict[str, float]:
-    """The figures; the network's outputs are written to `outputs`, if given."""
-    totals, count = Totals(net.backend, aims), len(net.ins)
-    reads = [goal.node for goal in aims]
-    wanted = reads if outputs is None else reads + list(net.outs.nodes)
-    for number in range(len(batches)):
-        batch = batches.get(number)
-        values, targets = net.run(batch[:count], wanted), batch[count:]
-        ys = values[:len(reads)]
-        losses = [goal.loss.checked(net.backend, y, target)[0]
-                  for goal, y, target in zip(aims, ys, targets, strict=True)]
-        totals.add(losses, ys, targets)
-        for out, y in zip(outputs or (), values[len(reads):]):
-            _store(net, out, batches.span(number), y)
-    return totals.result()
-
-
-def predict(net: Graph, x: Any, *, batch_size: int = 256) -> Any:
-    """The network's output as a batch-first NumPy array; for several outputs a list or dict.
-
-    Args:
-        net: the network.
-        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
-        batch_size: samples of a forward pass.
-    """
-    return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict"))
-
-
-def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str
-              ) -> list[np.ndarray]:
-    """The values of some nodes for batch-first x, as batch-first NumPy arrays."""
-    xs = net.check_inputs(x)
-    batch_size = expect_integer(who, "batch_size", batch_size)
-    outs = [np.empty((len(xs[0]), *node.shape), net.dtype) for node in nodes]
-    with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
-        batches = Batches(net, xs, batch_size)
-        for number in range(len(batches)):
-            values = net.run(batches.get(number), nodes)
-            for out, y in zip(outs, values, strict=True):
-                _store(net, out, batches.span(number), y)
-    return outs
-
-
-def _outputs(net: Graph, samples: int) -> list[np.ndarray]:
-    return [np.empty((samples, *node.shape), net.dtype) for node in net.outs.nodes]
-
-
-def _store(net: Graph, out: np.ndarray, span: tuple[int, int], y: Array) -> None:
-    out[slice(*span)] = np.moveaxis(net.backend.to_numpy(y), -1, 0)

@@ -24,7 +24,7 @@ __global__ void gather_batch(const S* __restrict__ samples, const i64* __restric
             for (int i = thread; i < TILE * (TILE / VS); i += threads) {
                 const int n = i / (TILE / VS), d = i % (TILE / VS) * VS;
                 if (n >= width || d >= depth) continue;
-                const i64 sample = indexed ? index[start + n0 + n] : n0 + n;
+                const i64 sample = indexed ? index[start + n0 + n] : start + n0 + n;
                 const Vec<S, VS> value = load<VS>(samples + sample * D + d0 + d);
                 for (int k = 0; k < VS; k++) tile[d + k][n] = T(value.at[k]);
             }

@@ -1,0 +1,186 @@
+"""Evaluation and prediction over batch-first arrays."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from xpnet.checks import expect_integer, shown
+from xpnet.graph import Graph
+from xpnet.inspect.memory import explained
+from xpnet.layer import PREDICT, Array
+from xpnet.losses import Loss
+from xpnet.node import Node
+from xpnet.training.batches import Batch, Batches, check_samples
+from xpnet.training.goals import Goal, known_goals
+from xpnet.training.totals import Totals
+
+FEWEST = 8      # full batches for which a forward pass is captured: recording it takes time, too
+
+
+class Forward:
+    """Calls work(batch) for batches of one size, captured on a GPU if there are enough of them.
+
+    What a call returns is overwritten by the next one.
+
+    Args:
+        batches: where the batches come from.
+        work: computes in prediction mode, e.g. a forward pass, and returns arrays.
+        who: the caller's name, for a warning.
+        times: how often all batches are computed; 0 to capture nothing.
+    """
+
+    def __init__(self, batches: Batches, work: Callable[[Batch], Any], who: str, times: int = 1
+                 ) -> None:
+        self.batches, self._work, self._who = batches, work, who
+        self._failures: list[str] = []
+        self._captured: Callable[[], Any] | None = None
+        backend, full = batches.backend, batches.samples // batches.size
+        if backend.captures and full * times >= FEWEST:
+            self._places: Batch = tuple(backend.empty(shape, dtype)
+                                        for shape, dtype in batches[0].layout)
+            self._captured = backend.capture(
+                partial(_gathered, work, batches, self._places, backend.zeros((1,), np.uint64)),
+                self._failures.append)
+
+    def __call__(self, number: int) -> Any:
+        batch = self.batches[number]
+        if self._captured is None or batch.stop - batch.start < self.batches.size:
+            return self._work(batch.arrays())
+        batch.write(self._places)
+        result = self._captured()
+        batch.done()
+        if self._failures:
+            self._captured = None
+            warnings.warn(f"{self._who}: the forward pass could not be captured and runs launch by "
+                          f"launch ({self._failures[0]})", stacklevel=5)
+        return result
+
+
+def _gathered(work: Callable[[Batch], Any], batches: Batches, places: Batch, passes: Array) -> Any:
+    """The work on the batch at the position of `batches`, which moves on; `passes` is counted."""
+    position = batches.gather(places)
+    result = work(places)
+    batches.backend.advance(passes, *position)
+    return result
+
+
+class Evaluation:
+    """The figures of a network on batches of samples and targets.
+
+    Args:
+        net: the network.
+        batches: samples and targets.
+        aims: the goals.
+        who: the caller's name, for a warning.
+        times: how often `run` will be called; 0 to capture nothing.
+    """
+
+    def __init__(self, net: Graph, batches: Batches, aims: Sequence[Goal], who: str,
+                 times: int = 1) -> None:
+        self.net, self.batches, self.aims = net, batches, aims
+        self.who, self.times = who, times
+        self.totals = Totals(net.backend, aims)
+        self._forward: Forward | None = None
+
+    def run(self, outputs: Sequence[np.ndarray] = ()) -> dict[str, float]:
+        """The figures; the network's outputs are written to `outputs`, if there are some. Always
+        or never, because captured passes compute them or not."""
+        if self._forward is None:
+            nodes = self.net.outs.nodes if outputs else ()
+            self._forward = Forward(self.batches, partial(_evaluated, self.net, self.aims, nodes,
+                                                          self.totals), self.who, self.times)
+        self.totals.reset()
+        _collect(self._forward, outputs)
+        return self.totals.result()
+
+
+def _evaluated(net: Graph, aims: Sequence[Goal], nodes: Sequence[Node], totals: Totals,
+               batch: Batch) -> list[Array]:
+    """Add a batch to the totals; the values of some nodes."""
+    count, reads = len(net.ins), [goal.node for goal in aims]
+    values, targets = net.run(batch[:count], [*reads, *nodes]), batch[count:]
+    ys = values[:len(reads)]
+    losses = [goal.loss.checked(net.backend, y, target)[0]
+              for goal, y, target in zip(aims, ys, targets, strict=True)]
+    totals.add(losses, ys, targets)
+    return values[len(reads):]
+
+
+def _collect(forward: Forward, outs: Sequence[np.ndarray]) -> None:
+    """Compute all batches, and write what that returns to the host's arrays `outs`."""
+    batches = forward.batches
+    with batches.backend.collector() as collector:
+        for number in range(len(batches)):
+            for out, y in zip(outs, forward(number), strict=True):
+                collector.put(y, out[slice(*batches.span(number))])
+
+
+def evaluate(net: Graph, x: Any, y: Any, *, loss: str | Loss | Any = None, loss_weights: Any = None,
+             batch_size: int = 256,
+             metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
+    """Loss and, for classes, accuracy: {"loss": ..., "accuracy": ...}.
+
+    For several outputs there are the figures of each, too: {"loss", "digit_loss",
+    "digit_accuracy", ...}.
+
+    Args:
+        net: the network.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
+        y: targets; for several outputs a list or dict.
+        loss: see `fit`; by default the loss of the last fit.
+        loss_weights: see `fit`.
+        batch_size: samples of a forward pass.
+        metrics: names, and functions of what `predict` returns and of the targets, e.g.
+            {"f1": xn.metrics.f1_score}. What they return is added under these names.
+    """
+    aims = known_goals(net, loss, loss_weights, "evaluate")
+    batch_size = expect_integer("evaluate", "batch_size", batch_size)
+    data = check_samples(net, x, y, aims, "evaluate")
+    if (metrics is not None
+            and not (isinstance(metrics, Mapping)
+                     and all(callable(metric) for metric in metrics.values()))):
+        raise TypeError("evaluate: expected metrics to be a dict of names and functions. "
+                        f"Received: {shown(metrics)}.")
+    outputs = _host_arrays(net, net.outs.nodes, len(data[0])) if metrics else None
+    with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
+        evaluation = Evaluation(net, Batches(net, data, batch_size), aims, "evaluate")
+        figures: dict[str, Any] = dict(evaluation.run(outputs or ()))
+    if metrics and outputs is not None:
+        packed, targets = net.outs.pack(outputs), net.outs.pack(data[len(net.ins):])
+        figures |= {name: metric(packed, targets) for name, metric in metrics.items()}
+    return figures
+
+
+def predict(net: Graph, x: Any, *, batch_size: int = 256) -> Any:
+    """The network's output as a batch-first NumPy array; for several outputs a list or dict.
+
+    Args:
+        net: the network.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
+        batch_size: samples of a forward pass.
+    """
+    return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict"))
+
+
+def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str
+              ) -> list[np.ndarray]:
+    """The values of some nodes for batch-first x, as batch-first NumPy arrays."""
+    xs = net.check_inputs(x)
+    batch_size = expect_integer(who, "batch_size", batch_size)
+    outs = _host_arrays(net, nodes, len(xs[0]))
+    with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
+        _collect(Forward(Batches(net, xs, batch_size), partial(_values, net, nodes), who), outs)
+    return outs
+
+
+def _values(net: Graph, nodes: Sequence[Node], batch: Batch) -> list[Array]:
+    return net.run(batch, nodes)
+
+
+def _host_arrays(net: Graph, nodes: Sequence[Node], samples: int) -> list[np.ndarray]:
+    return [np.empty((samples, *node.shape), net.dtype) for node in nodes]
