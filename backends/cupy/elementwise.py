@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from xpnet.backends.cupy.backend import CupyBackend
 
 
+FEW_PIECES = 4          # of losses: one block adds them up about as fast as a second launch starts
+
+
 def kernels() -> dict[str, tuple[str, ...]]:
     """The names of all kernels launched here, by family, as they are passed to the compiler."""
     types = cuda_launch.types_and_extreme_widths()
@@ -154,9 +157,21 @@ def softmax_cross_entropy(self: CupyBackend, z: Array, target: Array) -> tuple[A
     types, launch, sizes = _classes(self, z, dz) if labels else _classes(self, z, target, dz)
     kernel = "cross_entropy_of_labels" if labels else "cross_entropy"
     self._launch("softmax", f"{kernel}<{types}>", launch, z, target, dz, losses, *sizes)
-    self._launch("softmax", f"mean_of_losses<{cuda_launch.TYPES[z.dtype]}>",
-                 cuda_launch.flat_launch(1), losses, loss, sizes[1])
+    _mean_of_losses(self, losses, loss)
     return loss, dz
+
+
+def _mean_of_losses(self: CupyBackend, losses: Array, loss: Array) -> None:
+    """loss () = the mean of losses (N,): in one launch up to a few thousand, in two beyond."""
+    N, kernel = losses.size, f"mean_of_losses<{cuda_launch.TYPES[loss.dtype]}>"
+    (grid, block), pieces = cuda_launch.row_pieces(1, N, 1)
+    if pieces["per_row"] > FEW_PIECES:
+        parts = room_for_parts(self, pieces, loss.dtype)
+        self._launch("softmax", kernel, (grid, block), losses, loss, parts, np.int64(N), pieces)
+        losses = parts
+    whole = cuda_launch.struct(cuda_launch.PIECES, (losses.size, losses.size, 1, 1))
+    self._launch("softmax", kernel, cuda_launch.flat_launch(1), losses, loss, losses, np.int64(N),
+                 whole)
 
 
 def _classes(self: CupyBackend, *arrays: Array

@@ -37,6 +37,8 @@ def check_gather_batch(s: Setting) -> None:
 def check_tally(s: Setting) -> None:
     """Hits among outputs with ties and NaNs, by labels and by shares."""
     K, N = s.shape[0] * s.shape[1] * s.shape[2], 5 * s.shape[3]
+    if s.shape[3] == 17:
+        N += 4 * cuda_launch.THREADS                # in several pieces
     y, shares, loss = s.array((K, N)), s.array((K, N))[:, ::-1].copy(), s.array((1,)).reshape(())
     rng = np.random.default_rng(K)
     labels = np.where(rng.random(N) < 0.5, y.argmax(axis=0), rng.integers(0, K, N))
@@ -67,10 +69,12 @@ def every_instantiation(backend: CupyBackend) -> None:
                 assert same_bits(backend.to_numpy(batch), expected), case
     for dtype in TARGETS:
         for target in (np.array([1, 0]), np.array([[0, 1], [1, 0]], dtype)):
-            sums, y = (backend.zeros((3,), np.float64),
-                       backend.asarray(np.array([[1, 0], [2, 0]], dtype)))
-            backend.tally(sums, backend.asarray(np.array(0.5, dtype)), y, backend.asarray(target))
-            assert backend.to_numpy(sums).tolist() == [1, 2, 2]
+            for times in (1, 800):                          # in one piece and in several
+                sums, y = (backend.zeros((3,), np.float64),
+                           backend.asarray(np.tile(np.array([[1, 0], [2, 0]], dtype), times)))
+                backend.tally(sums, backend.asarray(np.array(0.5, dtype)), y,
+                              backend.asarray(np.tile(target, times)))
+                assert backend.to_numpy(sums).tolist() == [times, 2 * times, 2 * times]
     steps, position = backend.zeros((1,), np.uint64), backend.zeros((1,), np.int64)
     backend.advance(steps, position, 7)
     backend.advance(steps)
@@ -105,12 +109,16 @@ MUTANTS: dict[str, Mutant] = {
     "a NaN is not the largest": ("totals", "(v != v && best == best)", "false", "tally"),
     "of two threads the later one wins": ("totals", "index[other] < at", "index[other] > at",
                                           "tally"),
-    "samples after the last one count": ("totals", "n < N && found == right", "found == right",
+    "samples after the last one count": ("totals", "n < end && found == right", "found == right",
                                          "tally"),
-    "hits of one thread only": ("totals", "hit += hits[x];", "hit += 0 * hits[x];", "tally"),
-    "hits are added before they are there": ("totals", "hits[threadIdx.x] = hit;\n    "
-                                                       "__syncthreads();",
-                                             "hits[threadIdx.x] = hit;", "tally"),
+    "hits of one thread only": ("totals", "all[thread] += all[thread + half]",
+                                "all[thread] += 0 * all[thread + half]", "tally"),
+    "hits are added before they are there": ("totals", "half /= 2) {\n        __syncthreads();",
+                                             "half /= 2) {", "tally"),
+    "every piece of the hits is the first one": ("totals", "(i64)piece * length",
+                                                 "0 * (i64)piece * length", "tally"),
+    "the hits of the first pieces are left out": ("totals", "int piece = threadIdx.x;",
+                                                  "int piece = threadIdx.x + 1;", "tally"),
     "winners are read before they are there": ("totals", "index[mine] = at;\n    "
                                                          "__syncthreads();", "index[mine] = "
                                                                              "at;", "tally"),

@@ -15,6 +15,7 @@ from xpnet.backends import Window
 from xpnet.backends.activations import ACTIVATIONS
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend
+from xpnet.backends.cupy.elementwise import FEW_PIECES
 
 # ||a - b|| / ||b||; halves are rounded once
 TOLERANCE = {np.float16: 1e-3, np.float32: 1e-5, np.float64: 1e-12}
@@ -240,6 +241,15 @@ def check_cross_entropy(s: Setting) -> None:
                  base.softmax_cross_entropy(double(z), given), 10)
 
 
+def check_mean_of_losses(s: Setting) -> None:
+    """Of as many losses as one block adds up, of one more, and of more than twice as many."""
+    few = FEW_PIECES * cuda_launch.TURN * cuda_launch.THREADS
+    N = (few, few + 1, 2 * few + 37 * s.shape[3])[s.shape[0] % 3]
+    z, labels = drawn(s, 2, N), np.random.default_rng(N).integers(-1, 2, N)
+    near(s, s.backend.softmax_cross_entropy(s.to_device(z), s.to_device(labels)),
+         base.softmax_cross_entropy(double(z), labels), 10)
+
+
 # --- pooling, dropout -----------------------------------------------------------------------------
 
 def check_avg_pool2d(s: Setting) -> None:
@@ -289,6 +299,7 @@ GRIDS = {"batch_norm": check_batch_norm, "batch_norm_inference": check_batch_nor
          "constant_channel": check_constant_channel,
          "activation": check_activation, "add": check_add, "curve": check_curve,
          "softmax": check_softmax, "cross_entropy": check_cross_entropy,
+         "mean_of_losses": check_mean_of_losses,
          "avg_pool2d": check_avg_pool2d, "order": check_order, "dropout_dx": check_dropout_dx}
 
 
@@ -349,6 +360,13 @@ MUTANTS: dict[str, Mutant] = {
                                         "* unbiased + spread", "update_running"),
     "a thread without samples reads on": ("softmax", "return n < P ?", "return n < P + V ?",
                                           "softmax"),
+    "the losses of the last piece are left out": ("softmax", "else parts[piece] = all",
+                                                  "else parts[piece] = piece + 1 < p.per_row ? all "
+                                                  ": 0", "mean_of_losses"),
+    "a mean of losses is their sum": ("softmax", "T(all / Number(N))", "T(all / Number(N > 0))",
+                                      "mean_of_losses"),
+    "every piece of the losses is the first one": ("softmax", "span(p, 0, piece)",
+                                                   "span(p, 0, 0 * piece)", "mean_of_losses"),
     "a label after the last class": ("softmax", "given < K ?", "given <= K ?", "cross_entropy"),
     "padding counts where dilation jumps over the edge": ("avg_pool", "(dilation - 1 - start) / "
                                                                       "dilation",

@@ -170,14 +170,25 @@ __global__ void cross_entropy(const T* __restrict__ z, const T* __restrict__ t, 
     }
 }
 
-// loss () = mean of losses (N,), computed by one block
+// loss () = mean of losses (N,), of which a block adds up a piece. If there are several pieces,
+// their sums go to `parts`, and a second launch with `parts` as the only piece adds these up.
 template <typename T>
 __global__ void mean_of_losses(const typename Wide<T>::type* __restrict__ losses,
-                               T* __restrict__ loss, i64 N) {
+                               T* __restrict__ loss, typename Wide<T>::type* __restrict__ parts,
+                               i64 N, Pieces p) {
     typedef typename Wide<T>::type Number;
-    Number mine = 0;
-#pragma unroll 4
-    for (i64 n = threadIdx.x; n < N; n += blockDim.x) mine += losses[n];
-    const Number all = over_row(mine, Sum());
-    if (threadIdx.x == 0) *loss = T(all / Number(N));
+    const int U = 4;
+    FOR_PIECES(piece, p) {
+        const Span s = span(p, 0, piece);
+        Number mine = 0;
+        FOR_SPAN(i, s, U, 1) {
+            Vec<Number, 1> turn[U];
+            load_turn(turn, losses, i, s.end);
+            for (int u = 0; u < U; u++) mine += turn[u].at[0];          // 0 after the end
+        }
+        const Number all = over_row(mine, Sum());
+        if (threadIdx.x != 0) continue;
+        if (p.per_row == 1) *loss = T(all / Number(N));
+        else parts[piece] = all;
+    }
 }

@@ -1,6 +1,6 @@
 // The sums over the steps of an epoch: loss, hits, samples.
 
-#define MOST 1024       // threads of the one block
+#define MOST 1024       // threads of a block of tally
 
 // Whether v is larger than `best` in the order of argmax: a NaN is larger than every number and
 // equal to other NaNs.
@@ -13,7 +13,7 @@ __device__ __forceinline__ bool larger(Number v, Number best) {
 // threadIdx.y == 0. Threads with the same threadIdx.x share a column: each reads every
 // blockDim.y-th element. All threads of the block must call this, also those with n >= N.
 template <typename T>
-__device__ int first_largest(const T* __restrict__ a, int K, int N, int n) {
+__device__ int first_largest(const T* __restrict__ a, int K, int N, i64 n) {
     __shared__ T value[MOST];
     __shared__ int index[MOST];
     T best = T(0);
@@ -39,34 +39,65 @@ __device__ int first_largest(const T* __restrict__ a, int K, int N, int n) {
 }
 
 // The class of sample n: its label, or the largest of its class probabilities (K, N).
-__device__ __forceinline__ i64 class_of(const i64* __restrict__ labels, int, int N, int n) {
+__device__ __forceinline__ i64 class_of(const i64* __restrict__ labels, int, int N, i64 n) {
     return n < N ? labels[n] : -1;
 }
 
 template <typename T>
-__device__ __forceinline__ i64 class_of(const T* __restrict__ shares, int K, int N, int n) {
+__device__ __forceinline__ i64 class_of(const T* __restrict__ shares, int K, int N, i64 n) {
     return first_largest(shares, K, N, n);
 }
 
-// sums += (N loss, number of samples whose output y (K, N) is largest at their class, N), computed
-// by one block. Without `classes`, y and target are not read.
+// The sum over all threads of the block, for thread 0. All threads must call this.
+__device__ int over_block(int mine) {
+    __shared__ int all[MOST];
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    __syncthreads();            // thread 0 has read the result of the call before
+    all[thread] = mine;
+    for (int half = blockDim.x * blockDim.y / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (thread < half) all[thread] += all[thread + half];
+    }
+    return all[0];
+}
+
+// sums += (N loss, hits, N)
+template <typename T>
+__device__ __forceinline__ void add_batch(double* sums, const T* loss, i64 hits, int N) {
+    sums[0] += double(loss[0]) * N;
+    sums[1] += hits;
+    sums[2] += N;
+}
+
+// Counts the hits, the samples whose output y (K, N) is largest at their class, in pieces of
+// `length` samples. If there is only one piece, its block adds the batch to `sums`; otherwise the
+// counts go to hits (pieces,), for add_hits. Without `classes`, y and target are not read.
 template <typename T, typename Target>
 __global__ void __launch_bounds__(MOST)
 tally(double* __restrict__ sums, const T* __restrict__ loss, const T* __restrict__ y,
-      const Target* __restrict__ target, int K, int N, int classes) {
-    __shared__ int hits[MOST];
-    int hit = 0;
-    for (int n0 = 0; classes && n0 < N; n0 += blockDim.x) {
-        const int n = n0 + threadIdx.x;
-        const i64 right = class_of(target, K, N, n), found = first_largest(y, K, N, n);
-        if (threadIdx.y == 0 && n < N && found == right) hit++;
+      const Target* __restrict__ target, int* __restrict__ hits, int K, int N, int length,
+      int pieces, int classes) {
+    for (int piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
+        const i64 begin = (i64)piece * length, end = begin + length < N ? begin + length : N;
+        int mine = 0;
+        for (i64 n0 = begin; classes && n0 < end; n0 += blockDim.x) {
+            const i64 n = n0 + threadIdx.x;
+            const i64 right = class_of(target, K, N, n), found = first_largest(y, K, N, n);
+            if (threadIdx.y == 0 && n < end && found == right) mine++;
+        }
+        const int all = over_block(mine);
+        if (threadIdx.x > 0 || threadIdx.y > 0) continue;
+        if (pieces == 1) add_batch(sums, loss, all, N);
+        else hits[piece] = all;
     }
-    if (threadIdx.y == 0) hits[threadIdx.x] = hit;
-    __syncthreads();
-    if (threadIdx.x == 0 && threadIdx.y == 0) {
-        for (int x = 1; x < (int)blockDim.x; x++) hit += hits[x];
-        sums[0] += double(loss[0]) * N;
-        sums[1] += hit;
-        sums[2] += N;
-    }
+}
+
+// Adds the hits of all pieces to `sums`, with one block.
+template <typename T>
+__global__ void add_hits(double* __restrict__ sums, const T* __restrict__ loss,
+                         const int* __restrict__ hits, int pieces, int N) {
+    i64 mine = 0;
+    for (int piece = threadIdx.x; piece < pieces; piece += blockDim.x) mine += hits[piece];
+    const i64 all = over_row(mine, Sum());
+    if (threadIdx.x == 0) add_batch(sums, loss, all, N);
 }

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from fake_cupy import DeviceArray, FakeCupy, installed
 from fast_paths import Trace, Ways, larger_windows, ways_of, windows
+from kernel_setting import other_limits
 from parity import distance, normal, same_bits, special
 from product_checks import columns_by
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.cupy import conv as cupy_conv
+from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend
 from xpnet.backends.cupy.plans import ACROSS_K, ALONG_K, PRODUCT
 from xpnet.backends.cupy.product import ONE_SPLIT, Operand, Result, _struct
@@ -275,3 +277,40 @@ def test_many_windows(backend):
             dx = backend.avg_pool2d_dx(backend.asarray(dy), shape, window, count_padding=count)
             right_dx = BASE.avg_pool2d_dx(dy, shape, window, count_padding=count)
             assert distance(backend.to_numpy(dx), right_dx) < 1e-6, (shape, window)
+
+
+# --- sums of a batch ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("N, expected", [(1, "tally"), (1024, "tally"), (1025, "tally, add_hits")])
+def test_the_launches_of_a_tally(N, expected, backend, trace):
+    """Of labels and of class probabilities; without a target nothing is counted."""
+    y, loss = backend.asarray(normal(3, N)), backend.asarray(np.array(0.5, np.float32))
+    labels = np.random.default_rng(N).integers(0, 3, N)
+    hits = (normal(3, N).argmax(axis=0) == labels).sum()
+    for target in (labels, np.eye(3, dtype=np.float32)[labels].T.copy(), None):
+        sums = backend.zeros((3,), np.float64)
+        trace.words.clear()
+        backend.tally(sums, loss, y, None if target is None else backend.asarray(target))
+        kernels = [word.split()[0] for word in trace.words]
+        assert ", ".join(kernels) == ("tally" if target is None else expected)
+        assert backend.to_numpy(sums).tolist() == [0.5 * N, 0 if target is None else hits, N]
+
+
+@pytest.mark.parametrize("N, launches", [(4096, 1), (4097, 2)])
+def test_the_launches_of_a_mean_loss(N, launches, backend, trace):
+    z, labels = normal(2, N), np.random.default_rng(N).integers(0, 2, N)
+    trace.words.clear()
+    loss, _ = backend.softmax_cross_entropy(backend.asarray(z), backend.asarray(labels))
+    assert ", ".join(trace.words).count("mean_of_losses") == launches
+    right, _ = BASE.softmax_cross_entropy(z.astype(np.float64), labels)
+    assert backend.to_numpy(loss) == pytest.approx(right, rel=1e-6)
+
+
+def test_the_mean_loss_of_a_map_does_not_depend_on_the_launch(backend):
+    z = backend.asarray(normal(2, 9000))
+    labels = backend.asarray(np.random.default_rng(0).integers(0, 2, 9000))
+    bits = []
+    for most in (cuda_launch.MAX_GRID, (2, 2)):
+        with other_limits(MAX_GRID=most):
+            bits.append(backend.to_numpy(backend.softmax_cross_entropy(z, labels)[0]).tobytes())
+    assert bits[0] == bits[1]
