@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from xpnet.data import read_idx
-from xpnet.data.download import Limits, fetch
+from xpnet.data.download import Content, Limits, fetch
 from xpnet.data.idx import unpacked
 
 # After some responses Python's http module leaves a socket to the garbage collector.
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 CONTENT = b"what was packed" * 100
 PACKED = gzip.compress(CONTENT, mtime=0)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+WANTED = Content(len(CONTENT), SHA256)
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 SHORT = Limits(patience=0.4, rate=1e5, silence=0.3)
 ZEROS = 64 << 20  # the unpacked size of a small archive
@@ -157,9 +158,9 @@ def test_a_server_that_misbehaves_is_left_and_the_next_one_is_used(
     path.write_bytes(b"an older file")
     with pytest.raises(OSError,
                        match=f"(?s)fetch 'file': expected one address .*({message}).*Remedy: "):
-        fetch([url + "bad"], path, SHA256, len(CONTENT), SHORT)
+        fetch([url + "bad"], path, WANTED, SHORT)
     assert path.read_bytes() == b"an older file" and len(list(tmp_path.iterdir())) == 1
-    fetch([url + "bad", url + "good"], path, SHA256, len(CONTENT), SHORT)
+    fetch([url + "bad", url + "good"], path, WANTED, SHORT)
     assert path.read_bytes() == PACKED
 
 
@@ -176,7 +177,7 @@ def test_errors_from_inside_the_http_module(error: Exception, serve, tmp_path: P
         begin(self)
 
     monkeypatch.setattr(HTTPResponse, "begin", fail)
-    fetch([url + "bad", url + "good"], tmp_path / "file", SHA256, len(CONTENT), SHORT)
+    fetch([url + "bad", url + "good"], tmp_path / "file", WANTED, SHORT)
     assert (tmp_path / "file").read_bytes() == PACKED
 
 
@@ -185,7 +186,7 @@ def test_addresses_other_than_http(address: str, tmp_path: Path):
     """A file is refused even if it is the right one."""
     (tmp_path / "right").write_bytes(PACKED)
     with pytest.raises(OSError, match="unknown url type"):
-        fetch([address.format(tmp_path / "right")], tmp_path / "file", SHA256, len(CONTENT), SHORT)
+        fetch([address.format(tmp_path / "right")], tmp_path / "file", WANTED, SHORT)
     assert not (tmp_path / "file").exists()
 
 
@@ -193,8 +194,8 @@ def test_a_slow_download_at_the_minimum_rate_is_not_stopped(serve, tmp_path: Pat
     """It takes longer than `patience` alone allows."""
     step = -(-len(PACKED) // 8)
     parts = [PACKED[k : k + step] for k in range(0, len(PACKED), step)]
-    fetch([serve(sends(OK + length(len(PACKED)), *parts, pause=0.05))], tmp_path / "file", SHA256,
-          len(CONTENT), Limits(patience=0.2, rate=len(PACKED) / 100, silence=5.0))
+    fetch([serve(sends(OK + length(len(PACKED)), *parts, pause=0.05))], tmp_path / "file", WANTED,
+          Limits(patience=0.2, rate=len(PACKED) / 100, silence=5.0))
     assert (tmp_path / "file").read_bytes() == PACKED
 
 
@@ -202,7 +203,7 @@ def test_incompressible_content_is_not_too_long(serve, tmp_path: Path):
     content = np.random.default_rng(0).bytes(1 << 20)
     for packed in (gzip.compress(content, 0), gzip.compress(content, 9), content):
         fetch([serve(sends(OK + length(len(packed)) + packed))], tmp_path / "file",
-              hashlib.sha256(content).hexdigest(), len(content))
+              Content(len(content), hashlib.sha256(content).hexdigest()))
         assert (tmp_path / "file").read_bytes() == packed
 
 
@@ -247,7 +248,7 @@ def test_no_more_is_unpacked_than_the_expected_size(serve, tmp_path: Path):
 
     def download() -> None:
         with pytest.raises(OSError, match="expected content of 100000 bytes. Received: more"):
-            fetch([url], tmp_path / "file", SHA256, 100_000)
+            fetch([url], tmp_path / "file", Content(100_000, SHA256))
 
     assert len(bomb) < 100_000 and peak(download) < 8 << 20
 

@@ -1,18 +1,21 @@
-"""Downloads: bounded in bytes and in time, checked, then moved into place in one step."""
+"""Downloads: bounded in bytes and in time, checked, then moved into place in one step.
+
+Not with pooch, which is made for this: it has no bound for bytes and none for the whole time, takes
+one address for a file, and compares the hash of the archive, not of its content.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from xpnet.data.idx import read_at_most, unpacked
-from xpnet.io.files import write_atomically
+from xpnet.data.idx import unpacked
+from xpnet.io.files import atomic_file
 
 
 class Limits(NamedTuple):
@@ -25,19 +28,33 @@ class Limits(NamedTuple):
 
 
 USUAL = Limits()
+STEP = 1 << 16              # bytes that are read at a time
 
 
-def fetch(urls: Sequence[str], path: Path, sha256: str, size: int, limits: Limits = USUAL) -> None:
-    """Download the first of `urls` that delivers the right file, and keep it at `path`.
+class Content(NamedTuple):
+    """What must be downloaded: `size` bytes with this SHA-256, plain or packed with gzip; or, with
+    `md5`, a file of at most `size` bytes with the MD5 that its publisher gives.
+
+    The same content can be packed into different archives, so the SHA-256 of the content is better
+    where it is known.
+    """
+
+    size: int
+    sha256: str = ""
+    md5: str = ""
+
+    @property
+    def most(self) -> int:
+        """Upper bound of a download: gzip adds a header, and five bytes for each block that does
+        not compress."""
+        return self.size if self.md5 else self.size + self.size // 1000 + 4096
+
+
+def fetch(urls: Sequence[str], path: Path, content: Content, limits: Limits = USUAL) -> None:
+    """Download the first of `urls` that delivers the right content, and keep it at `path`.
 
     Only http and https are followed. If anything fails, `path` is unchanged and no other file is
     left beside it.
-
-    Args:
-        sha256: hash of the unpacked content; the same content can be packed into different
-            archives.
-        size: number of bytes of the unpacked content. No more is ever unpacked, and little more is
-            downloaded.
 
     Raises:
         OSError: no address delivered the file; the message has the reason for each.
@@ -46,52 +63,43 @@ def fetch(urls: Sequence[str], path: Path, sha256: str, size: int, limits: Limit
     for url in urls:
         print(f"xpnet: downloading {url}", file=sys.stderr)
         try:
-            content = _Download(url, _most_packed(size), limits).result()
-            _check(content, sha256, size, path.name)
+            with atomic_file(path) as file:
+                _Download(url, file, content.most, limits).finish()
+                _check(file, content, path.name)
+            return
         except Exception as error:      # Python's http module can raise nearly anything
             reasons.append(f"{url}: {error or type(error).__name__}")
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-        return
     raise OSError(
         f"fetch '{path.name}': expected one address to deliver the file. Received:\n  "
         + "\n  ".join(reasons)
-        + "\nRemedy: try again, or name a folder that has the file (data_dir, --data-dir or "
-          "XPNET_HOME).")
-
-
-def _most_packed(size: int) -> int:
-    """Upper bound of a packed size: gzip adds a header, and five bytes for each block that does not
-    compress."""
-    return size + size // 1000 + 4096
+        + f"\nRemedy: try again, put the file into {path.parent}, or name a folder that has it "
+          "(data_dir, --data-dir or XPNET_HOME).")
 
 
 class _Download:
     """A download in its own thread, so that a server that sends a byte now and then cannot block
     the caller."""
 
-    def __init__(self, url: str, most: int, limits: Limits) -> None:
-        self._url, self._most, self._limits = url, most, limits
-        self._content = bytearray()
+    def __init__(self, url: str, file: BinaryIO, most: int, limits: Limits) -> None:
+        self._url, self._file, self._most, self._limits = url, file, most, limits
+        self._received = 0
         self._error: Exception | None = None
         self._ended, self._given_up = Event(), False
 
-    def result(self) -> bytes:
+    def finish(self) -> None:
         begin = monotonic()
         Thread(target=self._run, name="xpnet-download", daemon=True).start()
         try:
             while not self._ended.wait(min(0.1, self._limits.patience)):
-                allowed = self._limits.patience + len(self._content) / self._limits.rate
+                allowed = self._limits.patience + self._received / self._limits.rate
                 if monotonic() - begin > allowed:
-                    received = len(self._content)
-                    raise TimeoutError(f"expected a file of at most {self._most} bytes in time. "
-                                       f"Received: {received} bytes in {allowed:.1f} seconds")
+                    raise TimeoutError(
+                        f"expected a file of at most {self._most} bytes in time. Received: "
+                        f"{self._received} bytes in {allowed:.1f} seconds")
         finally:
             self._given_up = True       # also after Ctrl-C: the thread ends with its next read
         if self._error is not None:
             raise self._error
-        return bytes(self._content)
 
     def _run(self) -> None:
         try:
@@ -109,13 +117,13 @@ class _Download:
             if promised is not None and promised > self._most:
                 raise OSError(f"expected at most {self._most} bytes. "
                               f"Received: a length of {promised}")
-            while not self._given_up and (step := response.read1(1 << 16)):
-                self._content += step
-                if len(self._content) > self._most:
+            while not self._given_up and (step := response.read1(STEP)):
+                self._received += len(step)
+                if self._received > self._most:
                     raise OSError(f"expected at most {self._most} bytes. Received: more")
-            if promised is not None and len(self._content) < promised:
-                received = len(self._content)
-                raise OSError(f"the download broke off ({received} of {promised} bytes)")
+                self._file.write(step)
+            if promised is not None and self._received < promised:
+                raise OSError(f"the download broke off ({self._received} of {promised} bytes)")
 
 
 def _opener():  # type: ignore[no-untyped-def]  # its type would have to be imported
@@ -132,12 +140,29 @@ def _opener():  # type: ignore[no-untyped-def]  # its type would have to be impo
     return opener
 
 
-def _check(content: bytes, sha256: str, size: int, name: str) -> None:
-    """Raises ValueError unless the content, unpacked, has this size and this hash."""
-    with unpacked(io.BytesIO(content), name) as file:
-        data = read_at_most(file, size + 1)         # one more byte, to see the end
-    if len(data) > size:
-        raise ValueError(f"expected content of {size} bytes. Received: more")
-    received = hashlib.sha256(data).hexdigest()
-    if received != sha256:
-        raise ValueError(f"expected content with SHA-256 {sha256}. Received: {received}")
+def _check(file: BinaryIO, content: Content, name: str) -> None:
+    """Raise ValueError unless the file is what was to be downloaded."""
+    file.seek(0)
+    if content.md5:
+        _compare("a file with MD5", content.md5, _digest(file, content.size,
+                                                         hashlib.md5(usedforsecurity=False)))
+        return
+    with unpacked(file, name) as inside:
+        _compare("content with SHA-256", content.sha256, _digest(inside, content.size,
+                                                                 hashlib.sha256()))
+
+
+def _digest(file: BinaryIO, size: int, digest: Any) -> str:
+    """The digest of a file of at most `size` bytes."""
+    left = size
+    while step := file.read(min(STEP, left + 1)):       # one more byte, to see the end
+        left -= len(step)
+        if left < 0:
+            raise ValueError(f"expected content of {size} bytes. Received: more")
+        digest.update(step)
+    return digest.hexdigest()
+
+
+def _compare(what: str, wanted: str, received: str) -> None:
+    if received != wanted:
+        raise ValueError(f"expected {what} {wanted}. Received: {received}")

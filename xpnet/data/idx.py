@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -43,10 +43,26 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError("read_idx: expected an IDX file. "
                                 f"Received: {path}, which does not exist.")
-    who = f"read_idx '{path}'"
+    with open(path, "rb") as file:
+        return idx_array(file, f"read_idx '{path}'")
 
-    with open(path, "rb") as packed, unpacked(packed, who) as file:
+
+def idx_array(packed: BinaryIO, who: str, wanted: tuple[int | None, ...] | None = None
+              ) -> np.ndarray:
+    """The array of an open IDX file, see `read_idx`; errors begin with `who`.
+
+    Args:
+        wanted: the shape that the array must have, of uint8; None for any size of an axis. It is
+            checked before anything is unpacked.
+    """
+    with unpacked(packed, who) as file:
         shape, dtype = read_header(file, who)
+        if wanted is not None and (dtype != np.uint8 or len(shape) != len(wanted)
+                                   or any(n not in (size, None) for size, n in zip(shape, wanted))):
+            sizes = ", ".join("N" if n is None else str(n) for n in wanted)
+            comma = "," if len(wanted) == 1 else ""
+            raise ValueError(f"{who}: expected shape ({sizes}{comma}) of uint8. "
+                             f"Received: {shape} of {dtype.name}.")
         expected = math.prod(shape) * dtype.itemsize
         data = read_at_most(file, expected + 1)     # one more, to see the end and gzip's checksum
         if len(data) != expected:
@@ -84,7 +100,7 @@ def read_header(file: BinaryIO, who: str) -> tuple[tuple[int, ...], np.dtype]:
     return struct.unpack(f">{ndim}I", sizes), np.dtype(_TYPES[kind])
 
 
-def read_at_most(file: BinaryIO, count: int) -> bytearray:
+def read_at_most(file: IO[bytes], count: int) -> bytearray:
     """The next `count` bytes, or fewer at the end of the file, step by step."""
     data = bytearray()
     while len(data) < count and (step := file.read(min(_STEP, count - len(data)))):
