@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import fake_streams
+import fake_memory
 import numpy as np
 import pytest
 from gpu_cases import network, pretended
@@ -202,13 +202,13 @@ def test_an_emulated_gpu_needs_what_the_report_says(folder, monkeypatch):
         net, most = network(backend), [0]
         optimizer, N = xn.Adam(), 1000
         report = net.memory_report(N, optimizer)
-        allocated = fake_streams.Buffer.__init__
+        allocated = fake_memory.Memory.__init__
 
         def watched(self: Any, *args: Any) -> None:
             allocated(self, *args)
             most[0] = max(most[0], gpus.used)
 
-        monkeypatch.setattr(fake_streams.Buffer, "__init__", watched)
+        monkeypatch.setattr(fake_memory.Memory, "__init__", watched)
         slots, target = report.optimizer, backend.asarray(np.zeros(N, np.int64))
         before = gpus.used
         trained_on(net, N, optimizer, xn.CrossEntropy(), target)

@@ -1,4 +1,4 @@
-"""Streams, events, graphs and memory of a pretended GPU: see fake_cupy.py.
+"""Streams, events and graphs of a pretended GPU: see fake_cupy.py.
 
 What is launched on a stream waits in its queue. Usually it runs at once; on a stream that is `late`
 only when somebody waits for it, which a GPU may do too: a missing event is then seen in the
@@ -9,6 +9,7 @@ only: launching it fails where one of its arrays is gone.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,69 +17,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from fake_memory import Block, CUDARuntimeError, Memory, MemoryPool, PinnedMemoryPool, overwrite
 
-GARBAGE = 0xA5
 Work = Callable[[], Any]
-
-
-class CUDARuntimeError(RuntimeError):
-    pass
-
-
-class OutOfMemoryError(MemoryError):
-    pass
-
-
-class Buffer:
-    """A piece of a GPU's memory, for as long as an array lies in it."""
-
-    def __init__(self, gpu: Gpus, root: np.ndarray, pool: MemoryPool) -> None:
-        if gpu.used + root.nbytes > gpu.memory:
-            raise OutOfMemoryError(f"Out of memory allocating {root.nbytes:,} bytes (allocated so "
-                                   f"far: {gpu.used:,} bytes).")
-        self.gpu, self.root, self.pool = gpu, root, weakref.ref(pool)
-        gpu.used += root.nbytes
-        gpu.allocations += 1
-        self.number = gpu.allocations
-        pool.add(self)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            self.gpu.used -= self.root.nbytes
-            pool = self.pool()
-            if pool is not None:
-                pool.used -= self.root.nbytes
-
-
-class MemoryPool:
-    """Where arrays come from. Its memory is kept while the pool lives, also what no array needs at
-    the moment; `allocator` is called for each piece that the pool takes from the GPU."""
-
-    def __init__(self, allocator: Callable[[int], Any] = lambda size: None) -> None:
-        self.buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
-        self.allocator, self.used, self.total = allocator, 0, 0
-
-    def malloc(self, size: int) -> None:
-        raise NotImplementedError("the fake only asks to which pool this method belongs")
-
-    def add(self, buffer: Buffer) -> None:
-        self.buffers.add(buffer)
-        self.used += buffer.root.nbytes
-        if self.used > self.total:
-            self.allocator(self.used - self.total)
-            self.total = self.used
-
-    def free_all_blocks(self) -> None:
-        self.total = self.used
-
-    def free_bytes(self) -> int:
-        return 0            # what no array needs is free on the pretended GPU
-
-    def total_bytes(self) -> int:
-        return self.total
-
-    def used_bytes(self) -> int:
-        return self.used
 
 
 class Recording:
@@ -87,25 +28,30 @@ class Recording:
     def __init__(self, pool: MemoryPool) -> None:
         self.pool, self.valid = weakref.ref(pool), True
         self.work: list[Work] = []
-        self.arrays: dict[int, weakref.ref[Buffer]] = {}
+        self.arrays: dict[int, weakref.ref[Memory]] = {}
+        self.blocks: dict[int, Block] = {}
         self.last = 0
 
-    def add(self, work: Work, buffers: Sequence[Buffer]) -> None:
+    def add(self, work: Work, memories: Sequence[Memory]) -> None:
         self.work.append(work)
-        self.arrays |= {buffer.number: weakref.ref(buffer) for buffer in buffers
-                        if buffer.pool() is not self.pool()}
+        self.blocks |= {id(memory.block): memory.block for memory in memories}
+        self.arrays |= {memory.number: weakref.ref(memory) for memory in memories
+                        if memory.pool() is not self.pool()}
 
 
 class Stream:
     """A queue of work, done in order."""
 
-    def __init__(self, gpus: Gpus, non_blocking: bool = False, null: bool = False) -> None:
-        self.gpus, self.device_id, self.non_blocking = gpus, gpus.current, non_blocking
+    OF_THE_FAKE = {"gpus", "defers", "do", "run", "refuse"}
+    gpus: Gpus              # of the class that FakeCupy makes
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.device_id, self.non_blocking = self.gpus.current, non_blocking
         self.ptr = 0 if null else id(self)
         self.recording: Recording | None = None
         self.queue: deque[Work] = deque()
-        self.asked = self.done = 0
-        gpus.every.add(self)
+        self.asked = self.ended = self.launched = 0
+        self.gpus.every.add(self)
 
     # --- what the fake itself asks for ------------------------------------------------------------
 
@@ -114,9 +60,11 @@ class Stream:
         return (self.recording is not None or bool(self.queue)
                 or (self.ptr != 0 and self.gpus.late(self)))
 
-    def do(self, work: Work, buffers: Sequence[Buffer] = ()) -> None:
+    def do(self, work: Work, memories: Sequence[Memory] = (), *, launch: bool = True) -> None:
+        """Put work into the queue; without `launch` it is nothing that a GPU would be told."""
+        self.launched += launch
         if self.recording is not None:
-            self.recording.add(work, buffers)
+            self.recording.add(work, memories)
             return
         self.queue.append(work)
         self.asked += 1
@@ -125,8 +73,8 @@ class Stream:
 
     def run(self, upto: int) -> None:
         """Everything up to the launch of that number."""
-        while self.done < upto:
-            self.done += 1
+        while self.ended < upto:
+            self.ended += 1
             self.queue.popleft()()
 
     def refuse(self, error: str, what: str) -> None:
@@ -149,9 +97,11 @@ class Stream:
         assert self.gpus.streams[self.gpus.current].pop() is self
 
     def record(self, event: Event | None = None) -> Event:
-        event = event or Event(self.gpus)
+        event = event or self.gpus.new_event()
+        if event.device_id != self.device_id and self.ptr:
+            self.refuse("cudaErrorInvalidResourceHandle", "invalid resource handle")
         event.captured = self.recording is not None
-        event.place = (self, self.asked)
+        event.place, event.seconds = (self, self.asked), time.perf_counter()
         return event
 
     def wait_event(self, event: Event) -> None:
@@ -180,7 +130,7 @@ class Stream:
         if self.recording is not None:
             self.refuse("cudaErrorIllegalState", "the operation cannot be performed in the present "
                                                  "state")
-        self.recording = Recording(self.gpus.pools[-1])
+        self.recording = Recording(self.gpus.pool)
 
     def end_capture(self) -> Graph:
         recording, self.recording = self.recording, None
@@ -191,16 +141,24 @@ class Stream:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a "
                                    "previous error during capture")
         recording.last = self.gpus.allocations
-        return Graph(self.gpus, recording)
+        return Graph.__new__(Graph).recorded(self.gpus, recording)
 
     def is_capturing(self) -> bool:
         return self.recording is not None
 
 
 class Event:
-    def __init__(self, gpus: Gpus, block: bool = False, disable_timing: bool = False) -> None:
-        self.gpus, self.captured = gpus, False
+    OF_THE_FAKE = {"gpus"}
+    gpus: Gpus
+
+    def __init__(self, block: bool = False, disable_timing: bool = False,
+                 interprocess: bool = False) -> None:
+        if interprocess and not disable_timing:
+            raise ValueError("Timing must be disabled for interprocess events")
+        self.ptr, self.device_id, self.captured = id(self), self.gpus.current, False
+        self.timing = not disable_timing
         self.place: tuple[Stream, int] | None = None
+        self.seconds = 0.0
 
     def record(self, stream: Stream | None = None) -> None:
         (stream or self.gpus.stream).record(self)
@@ -213,9 +171,26 @@ class Event:
             self.place[0].run(self.place[1])
 
 
+def elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds of the host between two events: the pretended GPU has no time of its own."""
+    for event in (start_event, end_event):
+        if event.place is None or not event.timing:
+            raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
+        if event.place[0].ended < event.place[1]:
+            raise CUDARuntimeError("cudaErrorNotReady: device not ready")
+    return 1000 * (end_event.seconds - start_event.seconds)
+
+
 class Graph:
-    def __init__(self, gpus: Gpus, recording: Recording) -> None:
+    OF_THE_FAKE = {"recorded"}
+
+    def __init__(self) -> None:
+        raise NotImplementedError("currently this class cannot be initiated by the user and must "
+                                  "be created via stream capture")
+
+    def recorded(self, gpus: Gpus, recording: Recording) -> Graph:
         self.gpus, self.recording = gpus, recording
+        return self
 
     def upload(self, stream: Stream | None = None) -> None:
         assert (stream or self.gpus.stream).recording is None
@@ -229,54 +204,60 @@ class Graph:
         if (self.recording.pool() is None
             or any(buffer() is None for buffer in self.recording.arrays.values())):
             raise RuntimeError("the graph reads or writes memory that was given back")
+        if any(block.freed for block in self.recording.blocks.values()):
+            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was "
+                                   "encountered")
         self.gpus.launches += 1
         stream.do(self._replay)
 
     def _replay(self) -> None:
         pool = self.recording.pool()
-        for buffer in (pool.buffers if pool is not None else ()):
-            if buffer.number > self.recording.last:  # it may lie where the graph has its own arrays
-                overwrite(buffer.root)
+        for memory in list(pool.memories if pool is not None else ()):
+            if memory.number > self.recording.last:  # it may lie where the graph has its own arrays
+                overwrite(memory.bytes)
         with np.errstate(all="ignore"):
             for work in self.recording.work:
                 work()
 
 
-class PinnedMemory(bytearray):
-    """Memory of the host that stays where it is. The fake never gives any back: a late copy may
-    still read it."""
-
-
 class Gpus:
     """All that the pretended GPUs have in common."""
 
-    def __init__(self, memory: int, late: Callable[[Stream], bool]) -> None:
-        self.memory, self.late = memory, late
-        self.current = self.used = self.allocations = self.graphs = self.launches = 0
-        self.shipped = 0            # bytes that came from the host
+    def __init__(self, memory: int, late: Callable[[Stream], bool], *, reuses: bool = True) -> None:
+        self.memory, self.late, self.reuses = memory, late, reuses
+        self.current = self.allocations = self.graphs = self.launches = 0
+        self.used = self.reserved = 0       # bytes that arrays have, and that the driver gave
+        self.without_gaps = False           # only what arrays have counts
+        self.shipped = 0                    # bytes that came from the host
+        self.hooks: list[Any] = []
         self.every: weakref.WeakSet[Stream] = weakref.WeakSet()
-        self.null = Stream(self, null=True)
+        # CuPy's classes have no argument for what they belong to.
+        self.stream_class = type("Stream", (Stream,), {"gpus": self})
+        self.new_event = type("Event", (Event,), {"gpus": self})
+        self.null = self.stream_class(null=True)
         self.streams: dict[int, list[Stream]] = {}
-        self.pools = [MemoryPool()]
-        self.buffers: weakref.WeakValueDictionary[int, Buffer] = weakref.WeakValueDictionary()
-        self.pinned: dict[int, PinnedMemory] = {}
-        self.pinned_allocator: Callable[[int], Any] = self.malloc_pinned
+        self.default_pool = self.allocator = MemoryPool()
+        self.pools: list[MemoryPool] = []   # of `using_allocator`
+        self.blocks: weakref.WeakValueDictionary[int, Block] = weakref.WeakValueDictionary()
+        self.pinned = PinnedMemoryPool()
+        self.pinned_allocator: Callable[[int], Any] = self.pinned.malloc
+
+    @property
+    def taken(self) -> int:
+        return self.used if self.without_gaps else self.reserved
+
+    @property
+    def pool(self) -> MemoryPool:
+        """Where an array comes from now."""
+        return self.pools[-1] if self.pools else self.allocator
 
     @property
     def stream(self) -> Stream:
         return self.streams.get(self.current, [self.null])[-1]
 
-    def stream_of(self, device: int = -1) -> Stream:
+    def stream_of(self, device_id: int = -1) -> Stream:
         """The current stream of a device; of the current one for -1."""
-        return self.streams.get(self.current if device < 0 else device, [self.null])[-1]
-
-    def buffer(self, a: np.ndarray) -> Buffer:
-        """The memory in which an array lies."""
-        root = root_of(a)
-        buffer = self.buffers.get(id(root))
-        if buffer is None:
-            buffer = self.buffers[id(root)] = Buffer(self, root, self.pools[-1])
-        return buffer
+        return self.streams.get(self.current if device_id < 0 else device_id, [self.null])[-1]
 
     @contextmanager
     def using_allocator(self, allocator: Callable[[int], Any]) -> Iterator[None]:
@@ -285,29 +266,3 @@ class Gpus:
             yield
         finally:
             self.pools.pop()
-
-    def malloc_pinned(self, size: int) -> PinnedMemory:
-        memory = PinnedMemory(size)
-        self.pinned[np.frombuffer(memory, np.uint8).ctypes.data] = memory
-        return memory
-
-    def pinned_bytes(self, address: int, size: int) -> np.ndarray:
-        for start, memory in self.pinned.items():
-            if start <= address and address + size <= start + len(memory):
-                return np.frombuffer(memory, np.uint8)[address - start:address - start + size]
-        raise AssertionError("an asynchronous copy out of memory that is not pinned waits for it, "
-                             "or reads what is there later")
-
-
-def root_of(a: np.ndarray) -> np.ndarray:
-    while isinstance(a.base, np.ndarray):
-        a = a.base
-    return a
-
-
-def overwrite(a: np.ndarray) -> None:
-    """Garbage, as memory has it that nobody wrote to."""
-    if a.dtype == bool:
-        a[...] = True
-    else:
-        a[...] = np.frombuffer(bytes([GARBAGE]) * a.itemsize, a.dtype)[0]

@@ -301,8 +301,8 @@ class GivingBack(xn.CrossEntropy):
         self.calls += 1
         if self.calls == 4:
             if self.frees:
-                assert self.gpus.pools[-1] is not self.gpus.pools[0]    # that of the graph
-                self.gpus.pools[-1].free_all_blocks()
+                assert self.gpus.pool is not self.gpus.default_pool     # that of the graph
+                self.gpus.pool.free_all_blocks()
             backend.empty((self.takes,), np.uint8)
         return super().__call__(backend, y, target)
 

@@ -390,7 +390,7 @@ def test_its_memory_comes_from_the_pool_of_the_moment(library: Library, cupy: Fa
     with cupy.cuda.using_allocator(pool.malloc):
         backend.gemm(backend.asarray(normal(M, K)), backend.asarray(normal(K, N, seed=1)))
     workspace, = (a for a in taken if a.nbytes == 32 << 20)
-    assert workspace._buffer.pool() is pool
+    assert workspace._memory.pool() is pool
 
 
 # --- the real library -----------------------------------------------------------------------------

@@ -93,13 +93,13 @@ def test_the_launches_of_a_captured_step(optimizer: str, memory: int, launches: 
         net, counts = network(backend), []
         x, y = many()
         for steps in (10, 30):
-            before = backend._lane.compute.asked
+            before = backend._lane.compute.launched
             feed = backend.feed(x, np.float32, 8)
             assert isinstance(feed, HostFeed if memory == LITTLE else DeviceFeed)
             del feed
             # each fit has three steps before its graph
             net.fit(x, y, **QUIET, optimizer=optimizer, batch_size=600 // steps)
-            counts.append(backend._lane.compute.asked - before)
+            counts.append(backend._lane.compute.launched - before)
         assert counts[1] - counts[0] == launches * 20
 
 
@@ -232,9 +232,9 @@ def test_a_ring_is_small(folder: Path):
             assert gpus.used - before == SLOTS * 16 * 64 * 4
             for k in range(SLOTS):
                 feed.batch(16 * k, 16 * k + 16)
-            assert backend._lane.copies.done == 0
+            assert backend._lane.copies.ended == 0
             feed.batch(0, 16)
-            assert backend._lane.copies.done > 0
+            assert backend._lane.copies.ended > 0
 
 
 MISSING: dict[str, tuple[str, Any, str, Callable[[CupyBackend, Any], bool]]] = {
