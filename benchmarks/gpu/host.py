@@ -145,7 +145,7 @@ def pretended() -> Iterator[tuple[Any, Count]]:
             return super().new(*args, **options)
 
         def change(self, function: Any, *involved: Any) -> None:
-            launch = getattr(function, "__qualname__", "").startswith("FakeCupy.__init__")
+            launch = getattr(function, "__qualname__", "").startswith("RawKernel.")
             count.add("kernels" if launch else "of CuPy", involved)
             super().change(function, *involved)
 

@@ -139,12 +139,12 @@ def test_the_host_waits_only_when_all_slots_are_in_use(folder: Path):
         y, outs = backend.zeros((2, 3), np.float32), np.empty((SLOTS + 1, 3, 2), np.float32)
         compute = backend._lane.compute
         with backend.collector() as collector:
-            done = compute.done
+            done = compute.ended
             for out in outs[:SLOTS]:
                 collector.put(y, out)
-            assert compute.done == done
+            assert compute.ended == done
             collector.put(y, outs[SLOTS])
-            assert compute.done > done
+            assert compute.ended > done
 
 
 @pytest.mark.parametrize("mistake", [False, True])
