@@ -20,7 +20,15 @@ from xpnet.losses import *
 from xpnet.network import Network, Sequential, load
 from xpnet.optim import *
 from xpnet.schedules import *
-from xpnet.training import Callback, History, Run, TrainStep
+from xpnet.training import (
+    Callback,
+    CSVLog,
+    EarlyStopping,
+    History,
+    JSONLog,
+    Run,
+    TrainStep,
+)
 
 if TYPE_CHECKING:
     from xpnet import data as data
@@ -30,9 +38,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "Callback", "History", "Input",
-    "Layer", "Network", "OutOfMemory", "Run", "Sequential", "TrainStep", "Window", "available",
-    "functional", "get_backend", "get_num_threads", "load", "metrics", "set_num_threads",
+    "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "CSVLog", "Callback",
+    "EarlyStopping", "History", "Input", "JSONLog", "Layer", "Network", "OutOfMemory", "Run",
+    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend",
+    "get_num_threads", "load", "metrics", "set_num_threads",
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 LAZY = "data", "models", "testing"      # imported when they are used: xn.data

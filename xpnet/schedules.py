@@ -48,6 +48,12 @@ def _between(value: object, low: float, high: float) -> bool:
     return _number(value, low, high) and value not in (low, high)
 
 
+def rises(column: str) -> bool:
+    """Whether more is better in a column of the history: in those whose names end in "accuracy".
+    """
+    return column.endswith("accuracy")
+
+
 def _half_cosine(start: float, stop: float, part: float) -> float:
     return stop + (start - stop) * (1 + math.cos(math.pi * part)) / 2
 
@@ -294,7 +300,7 @@ class ReduceOnPlateau(Schedule):
     def observe(self, row: Mapping[str, float]) -> None:
         self._expect(f"monitor to be one of {', '.join(row)}", "monitor", self.monitor,
                      self.monitor in row)
-        sign = -1 if self.monitor.endswith("accuracy") else 1       # now less is better
+        sign = -1 if rises(self.monitor) else 1         # now less is better
         figure = sign * row[self.monitor]
         better = self._best is None or figure < self._best - self.threshold * abs(self._best)
         if better and not math.isnan(figure):

@@ -303,6 +303,29 @@ def augmentations() -> dict[str, Call]:
             "samples": [5, 6]})}
 
 
+def callbacks() -> dict[str, Call]:
+    """Each takes part in a short training."""
+    good: dict[str, dict[str, Any]] = {"CSVLog": {"path": "log.csv"},
+                                       "JSONLog": {"path": "log.jsonl"}}
+
+    def use(callback: xn.Callback) -> None:
+        repr(callback)
+        a_network().fit(X, Y, loss="cross_entropy", optimizer="adam", batch_size=3, epochs=2,
+                        validation=(X, Y), verbose=False, callbacks=[callback])
+
+    return {name: Call(kind, lambda name=name, kind=kind: signature(kind) | good.get(name, {}), use)
+            for name, kind in vars(xn).items()
+            if isinstance(kind, type) and issubclass(kind, xn.Callback) and kind is not xn.Callback}
+
+
+def histories() -> dict[str, Call]:
+    history = xn.History()
+    history.rows = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": math.nan}]
+    return {"History.best": Call(history.best, lambda: {"monitor": "loss", "mode": "auto"}),
+            "History.to_csv": Call(history.to_csv, lambda: {"path": "history.csv"}),
+            "History.to_json": Call(history.to_json, lambda: {"path": "history.json"})}
+
+
 def tools() -> dict[str, Call]:
     net = {"backend": "numpy", "dtype": "float32", "seed": 0}
     shapes = {"lenet5": (1, 28, 28), "resnet18": (3, 8, 8), "resnet50": (3, 32, 32)}
@@ -339,4 +362,5 @@ def tools() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
-                          | functions() | measures() | augmentations() | tools())
+                          | functions() | measures() | augmentations() | callbacks() | histories()
+                          | tools())

@@ -2,8 +2,13 @@
 
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.history import History
+from xpnet.training.logs import CSVLog, JSONLog
 from xpnet.training.loop import fit
 from xpnet.training.prediction import evaluate, predict
 from xpnet.training.step import TrainStep
+from xpnet.training.stopping import EarlyStopping
 
-__all__ = ["Callback", "History", "Run", "TrainStep", "evaluate", "fit", "predict"]
+__all__ = [
+    "CSVLog", "Callback", "EarlyStopping", "History", "JSONLog", "Run", "TrainStep", "evaluate",
+    "fit", "predict",
+]

@@ -21,11 +21,13 @@ class Run:
 
     `net` is the network, `history` the History with a row for each epoch that has ended, `epoch`
     and `batch` the numbers of the current ones, from 1, `epochs` and `batches` how many there are,
-    `lr` the learning rate of the current batch.
+    `lr` the learning rate of the current batch, `verbose` whether fit prints what it does.
     """
 
-    def __init__(self, net: Graph, step: TrainStep, epochs: int, batches: int) -> None:
+    def __init__(self, net: Graph, step: TrainStep, epochs: int, batches: int,
+                 verbose: bool = False) -> None:
         self.net, self.step, self.epochs, self.batches = net, step, epochs, batches
+        self.verbose = verbose
         self.history = History()
         self.epoch = self.batch = 0
         self.lr = 0.0
@@ -55,6 +57,13 @@ class Callback:
     def on_epoch_begin(self, run: Run) -> None:
         """Before the first batch of an epoch."""
 
+    def on_validation_begin(self, run: Run) -> None:
+        """After the last batch of an epoch, before its validation; also if there is none."""
+
+    def columns(self, run: Run) -> dict[str, float]:
+        """Figures for the row of the epoch, after its validation and before `on_epoch_end`."""
+        return {}
+
     def on_epoch_end(self, run: Run) -> None:
         """After an epoch and its validation; its row is `run.history.rows[-1]`."""
 
@@ -82,6 +91,14 @@ class Callbacks(Callback):
     def on_epoch_begin(self, run: Run) -> None:
         for callback in self.callbacks:
             callback.on_epoch_begin(run)
+
+    def on_validation_begin(self, run: Run) -> None:
+        for callback in self.callbacks:
+            callback.on_validation_begin(run)
+
+    def columns(self, run: Run) -> dict[str, float]:
+        return {name: value for callback in self.callbacks
+                for name, value in callback.columns(run).items()}
 
     def on_epoch_end(self, run: Run) -> None:
         for callback in self.callbacks:

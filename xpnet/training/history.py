@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from xpnet.checks import expect_choice, shown
+from xpnet.inspect.figure import new_figure
+from xpnet.inspect.table import html_table
+from xpnet.io.files import write_atomically
+from xpnet.schedules import rises
+
+Row = dict[str, float]
+
 
 class History:
     """What happened in a fit: `rows`, a dict for each epoch.
 
     A row has epoch, loss, accuracy (for classes), val_loss, val_accuracy (with validation data), lr
     and seconds; with several outputs the figures of each too, e.g. digit_loss, val_digit_loss.
-    `history["loss"]` is a column.
+    Callbacks may add columns. `history["loss"]` is a column, and `for name in history` goes through
+    the names of the columns.
 
     `stopped` is True if a callback or fit's `until` ended the training. `interrupted` is True if
     Ctrl-C did; the last row is then of part of an epoch, and its validation figures are NaN.
@@ -16,17 +33,130 @@ class History:
     """
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[Row] = []
         self.interrupted = self.stopped = self.diverged = False
-
-    def __getitem__(self, key: str) -> list[float]:
-        return [row[key] for row in self.rows]
-
-    def __repr__(self) -> str:
-        return (f"<History of {len(self.rows)} epochs{', interrupted' if self.interrupted else ''}"
-                f"{', stopped' if self.stopped else ''}{', diverged' if self.diverged else ''}>")
 
     @property
     def ended(self) -> bool:
         """Whether there is no next epoch, however many were asked for."""
         return self.interrupted or self.stopped or self.diverged
+
+    # --- columns ----------------------------------------------------------------------------------
+
+    def keys(self) -> list[str]:
+        """The names of the columns."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, key: str) -> list[float]:
+        if self.rows and key not in self.keys():
+            raise KeyError(f"History: expected one of {', '.join(self)}. Received: {shown(key)}.")
+        return [row.get(key, math.nan) for row in self.rows]
+
+    def best(self, monitor: str, mode: str = "auto") -> Row:
+        """The row with the best value of a column, the first of equal ones.
+
+        Args:
+            monitor: the name of the column, e.g. "val_loss".
+            mode: "min", "max", or "auto": the largest value if the name ends in "accuracy", else
+                the smallest.
+
+        Raises:
+            ValueError: there is no such column, or it has no number that is not NaN.
+        """
+        largest = expect_mode("History.best", mode, monitor)
+        rows = [row for row in self.rows if not math.isnan(monitored("History.best", monitor, row))]
+        if not rows:
+            raise ValueError("History.best: expected an epoch with a number in the column. "
+                             f"Received: {len(self.rows)} epochs without one.")
+        return (max if largest else min)(rows, key=lambda row: row[monitor])
+
+    # --- files and tables -------------------------------------------------------------------------
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a CSV file: a line with the names of the columns, and a line for each epoch."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.keys())
+        writer.writerows([row.get(name, math.nan) for name in self] for row in self.rows)
+        write_atomically(path, text.getvalue().encode(), who="History.to_csv")
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write a JSON file: a list of objects, one for each epoch, with null for NaN and infinity.
+        """
+        text = ",\n".join(" " + as_json(row) for row in self.rows)
+        write_atomically(path, f"[\n{text}\n]\n".encode(), who="History.to_json")
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with a row for each epoch.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("History.to_pandas: expected pandas. "
+                              f"Received: {error}. Remedy: pip install pandas") from error
+        return pandas.DataFrame(self.rows, columns=self.keys())
+
+    def plot(self) -> Any:
+        """A figure with the losses over the epochs and, for classes, the accuracies beside them.
+
+        Returns a matplotlib Figure: a notebook shows it, and `figure.savefig("file.png")` saves it.
+
+        Raises:
+            ValueError: there is no epoch.
+            ImportError: matplotlib is not installed.
+        """
+        if not self.rows:
+            raise ValueError("History.plot: expected at least one epoch. Received: none.")
+        groups = {kind: [name for name in self if name.endswith(kind)]
+                  for kind in ("loss", "accuracy")}
+        groups = {kind: names for kind, names in groups.items() if names}
+        figure = new_figure("History.plot", 5 * len(groups), 3.5)
+        for axis, (kind, names) in zip(figure.subplots(1, len(groups), squeeze=False)[0],
+                                       groups.items()):
+            for name in names:
+                axis.plot(self["epoch"], self[name], label=name,
+                          marker="o" if len(self.rows) == 1 else None)
+            axis.set_xlabel("epoch")
+            axis.set_title(kind)
+            axis.legend()
+        return figure
+
+    def _repr_html_(self) -> str:
+        lines = [[shortly(row.get(name, math.nan)) for name in self] for row in self.rows]
+        return html_table(self.keys(), lines, left=0, below=[repr(self)])
+
+    def __repr__(self) -> str:
+        return (f"<History of {len(self.rows)} epochs{', interrupted' if self.interrupted else ''}"
+                f"{', stopped' if self.stopped else ''}{', diverged' if self.diverged else ''}>")
+
+
+def as_json(row: Mapping[str, float]) -> str:
+    """A row as a JSON object on one line; JSON has no NaN and no infinity, which become null."""
+    return json.dumps({name: value if math.isfinite(value) else None
+                       for name, value in row.items()})
+
+
+def shortly(value: float) -> str:
+    """A number of a row for a table."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def expect_mode(who: str, mode: str, monitor: str) -> bool:
+    """Whether the largest value of a column is the best one: mode "max", or "auto" for a name that
+    ends in "accuracy"."""
+    mode = expect_choice(who, "mode", mode, ("auto", "min", "max"))
+    return mode == "max" or mode == "auto" and isinstance(monitor, str) and rises(monitor)
+
+
+def monitored(who: str, monitor: str, row: Mapping[str, float]) -> float:
+    """The value of a column in a row; ValueError with the names of the columns if it is missing."""
+    if not isinstance(monitor, str) or monitor not in row:
+        raise ValueError(f"{who}: expected monitor to be one of {', '.join(row)}. Received: "
+                         f"monitor={shown(monitor)}.")
+    return row[monitor]

@@ -115,7 +115,7 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
         note = f" ({net.backend.note})" if net.backend.note else ""
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} "
               f"parameters on {samples:,} samples, backend {net.backend.name}{note}")
-    run = Run(net, step, epochs, -(-samples // batch_size))
+    run = Run(net, step, epochs, -(-samples // batch_size), verbose)
     loop = _Loop(run, schedule, Callbacks(called), data, held_out, batch_size, shuffle)
     with (explained(net, "fit", batch_size, optimizer), net.backend.stream(),
           _interruptible(run.history), _recording(step)):
@@ -165,6 +165,7 @@ class _Loop:
         figures = self._batches(batches)
         complete = run.batch == run.batches and not history.interrupted
         net.epochs += complete
+        self.callbacks.on_validation_begin(run)
         if held_out is not None:
             if not run.step.capture:
                 held_out.times = 0
@@ -173,7 +174,8 @@ class _Loop:
                          else held_out.run())
             figures |= {f"val_{name}": value for name, value in found.items()}
         history.rows.append({"epoch": run.epoch, **figures, "lr": run.lr,
-                             "seconds": time.perf_counter() - started})
+                             "seconds": time.perf_counter() - started,
+                             **self.callbacks.columns(run)})
         history.diverged = not _is_finite(net)
         if history.diverged or not (math.isfinite(figures["loss"]) or self.warned):
             self.warned = True

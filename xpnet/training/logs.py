@@ -1,0 +1,117 @@
+"""Files with a line for each epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+from xpnet.io.files import name_of
+from xpnet.training.callbacks import Callback, Run
+from xpnet.training.history import as_json
+
+
+class Log(Callback):
+    """A text file with a line for each epoch; a subclass says what the lines are.
+
+    What the file contains is never lost: the lines of a second training are appended if its rows
+    have the same columns. Each line is written before the next epoch begins.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = name_of(path, type(self).__name__)
+
+    def columns_of(self, line: str) -> list[str]:
+        """The columns of a file, given its first line. Raises ValueError for another format."""
+        raise NotImplementedError
+
+    def head(self, row: Mapping[str, float]) -> str:
+        """What a new file begins with."""
+        return ""
+
+    def line(self, row: Mapping[str, float]) -> str:
+        """The line of an epoch."""
+        raise NotImplementedError
+
+    def on_train_begin(self, run: Run) -> None:
+        """Raise the system's error now if the file cannot be written, not after an epoch."""
+        with self._open():
+            pass
+
+    def on_epoch_end(self, run: Run) -> None:
+        row = run.history.rows[-1]
+        with self._open() as file:
+            if file.tell() == 0:
+                text = self.head(row)
+            else:
+                text = self._continued(file, list(row))
+            file.write((text + self.line(row)).encode())
+
+    def _open(self) -> io.BufferedRandom:
+        return open(self.path, "a+b")
+
+    def _continued(self, file: io.BufferedRandom, columns: Sequence[str]) -> str:
+        """What comes before the next line of an old file: a line end if its last line has none."""
+        file.seek(0)
+        try:
+            found = self.columns_of(file.readline().decode())
+        except ValueError:          # json's and Unicode's errors are ValueErrors
+            found = []
+        if found != list(columns):
+            received = f"the columns {', '.join(found)}" if found else "another format"
+            raise ValueError(f"{type(self).__name__}: expected a new file, or one with the columns "
+                             f"{', '.join(columns)}. Received: {self.path}, which has {received}.")
+        file.seek(-1, os.SEEK_END)
+        return "" if file.read(1) == b"\n" else "\n"
+
+
+class CSVLog(Log):
+    """Write each epoch's row of the history as a line of a CSV file.
+
+    The first line has the names of the columns. If the file exists and has the same columns, the
+    lines are appended.
+
+    Args:
+        path: the name of the file, in a folder that exists.
+
+    Raises:
+        ValueError: at the end of the first epoch, the file has other columns. It is not changed.
+    """
+
+    def columns_of(self, line: str) -> list[str]:
+        return next(csv.reader([line.rstrip("\n")]), [])
+
+    def head(self, row: Mapping[str, float]) -> str:
+        return _csv(list(row))
+
+    def line(self, row: Mapping[str, float]) -> str:
+        return _csv(list(row.values()))
+
+
+class JSONLog(Log):
+    """Write each epoch's row of the history as a JSON object on a line of its own.
+
+    NaN and infinity are null. If the file exists and its first object has the same columns, the
+    lines are appended.
+
+    Args:
+        path: the name of the file, in a folder that exists.
+
+    Raises:
+        ValueError: at the end of the first epoch, the file has other columns. It is not changed.
+    """
+
+    def columns_of(self, line: str) -> list[str]:
+        row = json.loads(line)
+        return list(row) if isinstance(row, dict) else []
+
+    def line(self, row: Mapping[str, float]) -> str:
+        return as_json(row) + "\n"
+
+
+def _csv(cells: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
