@@ -98,9 +98,9 @@ def assign(self: CupyBackend, out: Array, values: Sequence[float]) -> None:
     with self.scope():
         for start in range(0, len(values), most):
             part = values[start:start + most]
-            struct = np.array([*part, *[0.0] * (most - len(part))]).view(VALUES)[0]
+            at = np.array([*part, *[0.0] * (most - len(part))], np.float64)     # ints, too
             self._launch("batches", "assign", cuda_launch.flat_launch(most),
-                         out[start:] if start else out, struct, np.int32(len(part)))
+                         out[start:] if start else out, at.view(VALUES)[0], np.int32(len(part)))
 
 
 def advance(self: CupyBackend, steps: Array, position: Array | None = None, samples: int = 0
