@@ -14,7 +14,7 @@ import pytest
 from tiers import number
 
 from xpnet.data import read_image
-from xpnet.data.images import UnreadableImage
+from xpnet.data.images import ImageError
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed: pip install pillow")
 
@@ -189,7 +189,7 @@ def test_a_jpeg_that_is_decoded_at_a_fraction_of_its_size_is_the_same_picture(
 # --- damaged files --------------------------------------------------------------------------------
 
 def refuse(path, message="expected a picture"):
-    with pytest.raises(UnreadableImage, match=message) as caught:
+    with pytest.raises(ImageError, match=message) as caught:
         read_image(path, 8)
     text = str(caught.value)
     assert text.startswith("read_image: expected a picture. Received: ") and str(path) in text
@@ -226,7 +226,7 @@ def test_damaged_bytes_give_a_picture_or_our_error(tmp_path, kind):
         try:
             x = read_image(save(tmp_path, bytes(damaged), f"x.{kind.lower()}"), 8)
             assert x.shape == (3, 8, 8) and x.dtype == np.uint8
-        except UnreadableImage as error:
+        except ImageError as error:
             refused += 1
             assert "\n" not in str(error)
     assert tracemalloc.get_traced_memory()[1] < 64 << 20
@@ -264,7 +264,7 @@ def test_errors_of_the_system_are_no_damage(tmp_path):
         read_image(tmp_path / "nothing.png", 8)
     with pytest.raises(OSError) as caught:
         read_image(tmp_path, 8)
-    assert not isinstance(caught.value, UnreadableImage)
+    assert not isinstance(caught.value, ImageError)
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -101,8 +101,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def remove_others(path: Path, pattern: str) -> None:
-    """Remove older files of the same folder and settings, which no one needs any more. On Windows
-    those that a process has mapped stay."""
+    """Remove older files of the same folder and settings. On Windows, files that a process has
+    mapped stay."""
     for other in path.parent.glob(pattern):
         if other != path:
             with suppress(OSError):

@@ -17,7 +17,7 @@ from xpnet.backends.user_cache import cache_folder
 from xpnet.checks import expect_flag, expect_seed, expect_share, shown
 from xpnet.data import cache as stored
 from xpnet.data.dataset import Dataset
-from xpnet.data.images import SUFFIXES, UnreadableImage, decode, pillow, sample_shape
+from xpnet.data.images import SUFFIXES, ImageError, decode, pillow, sample_shape
 from xpnet.io.files import name_of
 
 WHO = "image_folder"
@@ -242,7 +242,7 @@ def _decoded(pictures: list[_Picture], settings: _Settings) -> Iterator[np.ndarr
     def image(picture: _Picture) -> np.ndarray | None:
         try:
             return decode(picture.path, settings.shape, settings.fit, WHO)
-        except UnreadableImage:
+        except ImageError:
             if settings.skip:
                 return None
             raise

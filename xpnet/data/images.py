@@ -21,14 +21,14 @@ FORMATS = "JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "HE
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm "
                      ".avif .heic .heif".split())
 FITS = "crop", "stretch"
-MOST_PIXELS = 2**14         # rows or columns of a sample
+LONGEST_SIDE = 2**14        # rows or columns of a sample
 MOST_BYTES = 2**30          # of a file: more than Pillow's limit of pixels takes, at 16 bits
 ORIENTATION = 0x0112        # the EXIF tag, and the operations of Pillow that undo its values
 UPRIGHT = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
            6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
 
 
-class UnreadableImage(ValueError):      # noqa: N818 - what it says is not always an error
+class ImageError(ValueError):
     """A file is no image, is damaged, or has too many pixels."""
 
 
@@ -60,8 +60,8 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int], *, cha
 def sample_shape(who: str, size: Any, channels: Any, fit: Any) -> tuple[tuple[int, int, int], str]:
     """(C, H, W) and fit, checked."""
     sides = [size, size] if is_integer(size) else items(size)
-    if not sides or len(sides) != 2 or not all(is_integer(s, 1, MOST_PIXELS) for s in sides):
-        raise wrong(who, f"size to be a number of pixels from 1 to {MOST_PIXELS}, or (H, W)",
+    if not sides or len(sides) != 2 or not all(is_integer(s, 1, LONGEST_SIDE) for s in sides):
+        raise wrong(who, f"size to be a number of pixels from 1 to {LONGEST_SIDE}, or (H, W)",
                     "size", size)
     channels = expect_integer(who, "channels", channels)
     return ((expect_choice(who, "channels", channels, (1, 3)), int(sides[0]), int(sides[1])),
@@ -80,7 +80,7 @@ def pillow(who: str) -> ModuleType:
 
 
 def decode(path: Path, shape: tuple[int, int, int], fit: str, who: str) -> np.ndarray:
-    """The picture as (C, H, W) bytes. Raises UnreadableImage, or OSError of the system."""
+    """The picture as (C, H, W) bytes. Raises ImageError, or OSError of the system."""
     from PIL import Image
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -103,7 +103,7 @@ def decode(path: Path, shape: tuple[int, int, int], fit: str, who: str) -> np.nd
         reason = ("no picture in a format that Pillow reads here"
                   if isinstance(error, Image.UnidentifiedImageError)
                   else " ".join(str(error).split()) or type(error).__name__)
-        raise UnreadableImage(f"{who}: expected a picture. "
+        raise ImageError(f"{who}: expected a picture. "
                               f"Received: {path} ({shown_text(reason)}).") from error
 
 

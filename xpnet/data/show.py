@@ -14,8 +14,8 @@ LONGEST = 18        # characters of a title
 def figure_of(images: np.ndarray, titles: Sequence[str], columns: int) -> Any:
     """A matplotlib Figure of images (N, C, H, W) with values from 0 to 1, with a title above each.
 
-    The figure is not made by pyplot: it needs no window, and has not to be closed. A notebook shows
-    it through `_repr_png_`.
+    The figure is not made by pyplot: it needs no window and does not have to be closed. A notebook
+    shows it through `_repr_png_`.
     """
     try:
         from matplotlib.figure import Figure
