@@ -127,6 +127,7 @@ class CupyBackend(Backend):
     capture = capture.capture
 
     _product = product.multiply
+    _gpu = cached_property(product.gpu)
     _cublas = cached_property(product.open_cublas)
     _cublas_now = product.cublas_now
     _faster = conv.faster

@@ -1,7 +1,7 @@
 """How a matrix product is distributed over a GPU: tiles, splits, shared memory. Needs no GPU.
 
-A plan follows from the shape alone; tuning.py says when another one is used. Another plan gives
-other bits, because it adds the terms of the sums in another order.
+A plan follows from the shape and the architecture alone; tuning.py says when another one is used.
+Another plan gives other bits, because it adds the terms of the sums in another order.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ DIVISORS = ("N", "OW", "KH", "KW")
 DIVISOR = np.dtype([("magic", np.uint32), ("shift", np.int32)])
 IMAGE = np.dtype([("window", WINDOW), *((f"by_{name}", DIVISOR) for name in DIVISORS)])
 
-# Plans are made for 132 multiprocessors and used on every GPU: the same bits on all of them.
-MULTIPROCESSORS = 132
 SHORTEST = 8                # steps along k: splits are not shorter
-# Cost of a multiply-add in a small tile; it is 1 in a large tile, which loads half as much for it.
-SMALL_COST = 2
 LARGEST_GRID = 65535        # blocks along y and z
 PLACE = 16                  # bytes of the struct Place in tiles.cu
 BATCH = 32                  # positions that are computed together; as in product.cu
 
 # The one entry of a table that is not a plan: cuBLAS, for products of plain matrices.
 CUBLAS = "cublas"
+# From this number of multiply-adds, with all sides at least as long, the library multiplies.
+LIBRARY_FROM, LIBRARY_SIDE = 1 << 28, 128
+# And only from this depth, if a bias or an activation follows: that takes another pass over C,
+# which our kernel does not need.
+LIBRARY_DEPTH = 2048
 
 
 @dataclass(frozen=True)
@@ -90,22 +91,74 @@ class Plan:
         return _tiles(M, N, self.rows, self.columns), self.splits, groups
 
 
-def plan(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
+@dataclass(frozen=True)
+class Gpu:
+    """What plans depend on: multiprocessors of the GPU, KiB of shared memory in each of them."""
+
+    multiprocessors: int
+    shared: int
+
+
+# By compute capability, not from the device: all GPUs of an architecture get the same plans, and
+# with them the same bits, whether they are whole or a part, and whatever their model.
+GPUS = {80: Gpu(108, 164), 86: Gpu(84, 100), 87: Gpu(16, 164), 89: Gpu(128, 100),
+        90: Gpu(132, 228), 100: Gpu(148, 228), 120: Gpu(170, 100)}
+
+
+def gpu(capability: int) -> Gpu:
+    """The GPU that plans are made for; an unknown one is like the last known one before it."""
+    return GPUS[max((known for known in GPUS if known <= capability), default=80)]
+
+
+@lru_cache(REMEMBERED)
+def plan(math: Math, M: int, N: int, K: int, groups: int, gpu: Gpu = GPUS[90]) -> Plan:
     """The tile with the least work for the busiest multiprocessor, and splits if there are too few
     tiles."""
     steps = -(-K // math.tile_k)
 
-    def blocks(tile: tuple[int, int]) -> int:
-        return groups * _tiles(M, N, *tile)
+    def split(tile: tuple[int, int]) -> Plan:
+        """If there are fewer tiles than multiprocessors, as many splits as run at once."""
+        blocks = groups * _tiles(M, N, *tile)
+        splits = (1 if blocks >= gpu.multiprocessors
+                  else min(gpu.multiprocessors * resident(math, tile, gpu) // blocks,
+                           steps // SHORTEST))
+        return cut(tile, splits, steps)
 
-    def work(tile: tuple[int, int]) -> float:
-        busy = min(blocks(tile) * max(steps // SHORTEST, 1) / MULTIPROCESSORS, 1)
-        return blocks(tile) * tile[0] * tile[1] * (1 if _large(*tile) else SMALL_COST) / busy
+    def work(plan: Plan) -> float:
+        tile, blocks = (plan.rows, plan.columns), groups * plan.splits * _tiles(
+            M, N, plan.rows, plan.columns)
+        each = resident(math, tile, gpu)                # blocks of a multiprocessor in a full wave
+        waves, rest = divmod(blocks, each * gpu.multiprocessors)
+        return ((waves * each + -(-rest // gpu.multiprocessors))
+                * plan.steps * plan.rows * plan.columns * cost(*tile))
 
-    tile = min(math.tiles, key=work)                              # the first of equal ones
-    splits = (1 if blocks(tile) >= MULTIPROCESSORS else min(-(-2 * MULTIPROCESSORS // blocks(tile)),
-                                                            steps // SHORTEST))
-    return cut(tile, splits, steps)
+    return min(map(split, math.tiles), key=work)                  # the first of equal ones
+
+
+def cost(rows: int, columns: int) -> float:
+    """Elements that move from or to shared memory for a multiply-add: each is copied once for the
+    tile, and read once for each square that a warp computes."""
+    return 1 / rows + 1 / columns + 2 / (64 if _large(rows, columns) else 32)
+
+
+# {(matrix units, large tile): threads / 128 for which a multiprocessor has registers}
+BLOCKS_OF_128 = {(True, True): 2, (True, False): 4, (False, True): 4, (False, False): 4}
+
+
+def resident(math: Math, tile: tuple[int, int], gpu: Gpu) -> int:
+    """Blocks of a convolution that a multiprocessor holds at once, by its registers and its shared
+    memory, of which each block needs 1 KiB more than it gets."""
+    plan = Plan(*tile, 1, 1)
+    by_registers = BLOCKS_OF_128[math.units, _large(*tile)] * 128 // threads(math, plan)
+    shared = shared_bytes(math, plan, ALONG_K, ACROSS_K, True) + 1024
+    return min(by_registers, (gpu.shared << 10) // shared)
+
+
+def by_library(M: int, N: int, K: int, groups: int, finished: bool) -> bool:
+    """Whether cuBLAS multiplies plain matrices of this size, if it is there. `finished`: no bias
+    and no activation follow."""
+    return (groups * M * N * K >= LIBRARY_FROM and min(M, N, K) >= LIBRARY_SIDE
+            and (finished or K >= LIBRARY_DEPTH))
 
 
 def planned(math: Math, way: Any, K: int) -> Plan | None:

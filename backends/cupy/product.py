@@ -115,9 +115,13 @@ def multiply(self: CupyBackend, math: Math, sizes: tuple[int, int, int, int], a:
     groups, M, N, K = sizes
     result = Result(c, line, group, None if bias is None else self._contiguous(bias), activation,
                     accumulate)
-    usual, plain = plans.plan(math, M, N, K, groups), b.window is None
+    plan, plain = plans.plan(math, M, N, K, groups, self._gpu), b.window is None
+    finished = bias is None and activation is None
+    usual: Any = (CUBLAS if plain and plans.by_library(M, N, K, groups, finished)
+                  and self._cublas_now() is not None else plan.way)
 
     def others() -> Iterator[Any]:
+        yield plan.way
         yield from plans.other_plans(math, K)
         if plain and self._cublas_now() is not None:
             yield CUBLAS
@@ -127,10 +131,10 @@ def multiply(self: CupyBackend, math: Math, sizes: tuple[int, int, int, int], a:
         if library is not None:
             _by_cublas(self, library, math, sizes, a, b, result)
         else:
-            _tiled(self, math, plans.planned(math, way, K) or usual, sizes, a, b, result)
+            _tiled(self, math, plans.planned(math, way, K) or plan, sizes, a, b, result)
 
     key = f"{math.name} {a.order} {b.order}{'' if plain else ' image'} {groups}x{M}x{N}x{K}"
-    run(self._way(key, usual.way, others,
+    run(self._way(key, usual, others,
                   lambda way: run(way, result._replace(array=self.empty((c.size,), c.dtype)))),
         result)
 
@@ -165,6 +169,10 @@ def _add_splits(self: CupyBackend, workspace: Array, result: Result,
     launch = cuda_launch.matrix_launch(groups * M, N, len(workspace))
     self._launch("product", f"add_splits<{cuda_launch.TYPES[c.dtype]}>", launch, workspace,
                  c if result.bias is None else result.bias, c, np.int32(groups), product)
+
+
+def gpu(self: CupyBackend) -> plans.Gpu:
+    return plans.gpu(int(self.xp.cuda.Device(self.device).compute_capability))
 
 
 def open_cublas(self: CupyBackend) -> cublas.Cublas | None:

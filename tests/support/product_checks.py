@@ -126,7 +126,7 @@ def every_instantiation(backend: CupyBackend) -> None:
             dtype = {2: np.float16, 4: np.float32, 8: np.float64}[math.itemsize]
             for tile in math.tiles:
                 for splits in (1, 3):
-                    def told(math: Math, M: int, N: int, K: int, groups: int) -> Plan:
+                    def told(math: Math, M: int, N: int, K: int, groups: int, gpu: Any) -> Plan:
                         used = tile if tile in math.tiles else math.tiles[0]    # noqa: B023
                         return cuda_plans.cut(used, splits, -(-K // math.tile_k))   # noqa: B023
                     cuda_plans.plan = told

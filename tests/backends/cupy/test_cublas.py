@@ -214,10 +214,36 @@ def test_halves_are_added_in_float(library: Library):
 
 # --- who decides ----------------------------------------------------------------------------------
 
-def test_the_rules_do_not_ask_for_it(library: Library):
+def test_the_rules_leave_small_products_to_our_kernel(library: Library):
     backend = CupyBackend(tf32="never")
     product(backend)
     assert library.products == 0 and library.fake.fake_handles() == 0
+
+
+@pytest.mark.parametrize("bias, depth, served", [(False, K, 1), (True, K, 1), (True, K + 1, 0)])
+def test_the_rules_ask_for_it_if_a_product_is_large(bias: bool, depth: int, served: int,
+                                                    library: Library,
+                                                    monkeypatch: pytest.MonkeyPatch):
+    """From the limits on; with a bias only from a depth on."""
+    monkeypatch.setattr(cuda_plans, "LIBRARY_FROM", M * K * N)
+    monkeypatch.setattr(cuda_plans, "LIBRARY_SIDE", min(M, K, N))
+    monkeypatch.setattr(cuda_plans, "LIBRARY_DEPTH", depth)
+    backend, a, b = CupyBackend(tf32="never"), normal(M, K), normal(K, N, seed=1)
+    shift = backend.asarray(normal(M, seed=2)) if bias else None
+    result = backend.to_numpy(backend.gemm(backend.asarray(a), backend.asarray(b), bias=shift))
+    right = a.astype(np.float64) @ b + (normal(M, seed=2).reshape(M, 1) if bias else 0)
+    assert library.products == served and distance(result, right) < 2e-6
+    monkeypatch.setattr(cuda_plans, "LIBRARY_FROM", M * K * N + 1)
+    backend.gemm(backend.asarray(a), backend.asarray(b))
+    assert library.products == served
+
+
+def test_a_large_product_without_the_library_is_ours(cupy: FakeCupy,
+                                                     monkeypatch: pytest.MonkeyPatch):
+    usual = product(CupyBackend(tf32="never"))
+    monkeypatch.setattr(cuda_plans, "LIBRARY_FROM", 1)
+    monkeypatch.setattr(cuda_plans, "LIBRARY_SIDE", 1)
+    assert np.array_equal(product(CupyBackend(tf32="never")), usual)
 
 
 def test_the_committed_table_may_ask_for_it(library: Library, tmp_path: Path,
