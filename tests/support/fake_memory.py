@@ -50,13 +50,13 @@ class Block:
             hook.alloc_postprocess(device_id=gpus.current, mem_size=size,
                                    mem_ptr=self.bytes.ctypes.data)
 
-    def free(self) -> None:
+    def free(self, garbage: int = GARBAGE) -> None:
         """Give it back to the driver, which waits for everything that was launched."""
         for stream in list(self.gpus.every):
             stream.run(stream.asked)
         self.freed = True
         self.gpus.reserved -= self.size
-        self.bytes[...] = GARBAGE
+        self.bytes[...] = garbage
 
 
 class Chunk:
@@ -110,7 +110,7 @@ class Memory:
             hook.malloc_postprocess(device_id=gpus.current, size=size, mem_size=self.chunk.size,
                                     mem_ptr=self.bytes.ctypes.data, pmem_id=id(self))
 
-    def __del__(self) -> None:
+    def __del__(self, garbage: int = GARBAGE) -> None:      # globals are gone when Python ends
         if not hasattr(self, "number"):             # there was no memory
             return
         self.gpus.used -= self.size
@@ -119,7 +119,7 @@ class Memory:
                                   mem_ptr=self.bytes.ctypes.data, pmem_id=id(self))
         # What is launched on its stream from now on may write there.
         there = self.bytes
-        self.stream.do(lambda: there.fill(GARBAGE), launch=False)
+        self.stream.do(lambda: there.fill(garbage), launch=False)
         pool = self.pool()
         if pool is not None:
             pool.take_back(self.chunk, self.stream)
