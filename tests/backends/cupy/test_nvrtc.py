@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from tiers import EVERYTHING, first
 
+from benchmarks.gpu.sass import resources
 from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy import plans
 from xpnet.backends.cupy.backend import kernels
 
 ARCHITECTURES = first(["sm_80", "sm_90", "sm_120"], "sm_90")
@@ -108,6 +110,29 @@ def test_the_widest_instantiations_move_16_bytes_at_once(family: str, nvrtc: Any
             moves = set(wide.findall(bodies[mangled[kernel]]))
             wanted = {"ld"} if ONLY_SUM.match(kernel) else {"ld", "st"}
             assert moves == wanted, f"{kernel}: only {moves} of 16 bytes"
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_products_keep_their_sums_in_registers(arch: str, nvrtc: Any, headers: Path):
+    """And use no more registers than the plans assume for the blocks that run at once."""
+    if arch == "sm_120" and nvrtc.getVersion() < (12, 8):
+        pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")
+    compiled = compile_family(nvrtc, headers, "product", arch)
+    found, products = resources(compiled.code), 0
+    for math, tile in [(math, tile) for math in plans.MATHS for tile in math.tiles]:
+        large = tile[0] * tile[1] >= 128 * 128
+        for reading in plans.READINGS:
+            plan = plans.Plan(*tile, 1, 1)
+            name = plans.kernel_name(math, plan, *reading)
+            if name in compiled.mangled:
+                registers, local = found[compiled.mangled[name]]
+                blocks = plans.BLOCKS_OF_128[math.units, large] * 128 // plans.threads(math, plan)
+                # Registers are given to threads in groups of 8.
+                assert -(-registers // 8) * 8 * plans.threads(math, plan) * blocks <= 65536, name
+                # Without the matrix units, a few addresses outside of the main loop.
+                assert local <= (0 if math.units else 64), f"{name}: {local} bytes"
+                products += 1
+    assert products > len(plans.kernel_names()) // 5
 
 
 def test_a_wrong_kernel_does_not_compile(nvrtc: Any, headers: Path,
