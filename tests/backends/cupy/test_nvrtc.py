@@ -119,7 +119,8 @@ def test_products_keep_their_sums_in_registers(arch: str, nvrtc: Any, headers: P
         pytest.skip(f"NVRTC {nvrtc.getVersion()} is older than sm_120")
     compiled = compile_family(nvrtc, headers, "product", arch)
     found, products = resources(compiled.code), 0
-    for math, tile in [(math, tile) for math in plans.MATHS for tile in math.tiles]:
+    every = [(math, tile) for math in plans.MATHS for tile in math.tiles]
+    for math, tile in every:
         large = tile[0] * tile[1] >= 128 * 128
         for reading in plans.READINGS:
             plan = plans.Plan(*tile, 1, 1)
