@@ -27,6 +27,7 @@ from xpnet.backends.cupy import (
     streams,
     totals,
     tuning,
+    uploads,
 )
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.errors import BackendError
@@ -132,6 +133,7 @@ class CupyBackend(Backend):
     _cublas_now = product.cublas_now
     _faster = conv.faster
     _gather = batches.gather
+    _upload = uploads.upload
     _lane = cached_property(streams.lane)
     _way = tuning.way
     _seconds = tuning.seconds
@@ -184,6 +186,8 @@ class CupyBackend(Backend):
         with self.scope():
             if isinstance(a, self.xp.ndarray) and a.device.id != self.device:
                 a = a.copy()                            # CuPy copies to the current device
+            if uploads.is_large(a):
+                return self._upload(a if dtype is None else a.astype(dtype, copy=False))
             return super().asarray(a, dtype)
 
     def _overlap(self, a: Array, b: Array) -> bool:

@@ -22,6 +22,7 @@ class Lane(threading.local):
             self.compute = cupy.cuda.Stream(non_blocking=True)
             self.copies = cupy.cuda.Stream(non_blocking=True)
             self.event = cupy.cuda.Event(disable_timing=True)
+        self.pieces: list[Any] = []     # of pinned memory: see uploads.py
 
 
 def lane(self: CupyBackend) -> Lane:

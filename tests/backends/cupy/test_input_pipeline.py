@@ -17,8 +17,9 @@ from tiers import first
 
 import xpnet as xn
 from xpnet.backends import Backend
+from xpnet.backends.cupy import uploads
 from xpnet.backends.cupy.backend import CupyBackend
-from xpnet.backends.cupy.batches import SLOTS, DeviceFeed, HostFeed
+from xpnet.backends.cupy.batches import SLOTS, DeviceFeed, HostFeed, native
 from xpnet.training.batches import Batches
 
 QUIET: dict[str, Any] = {"loss": "cross_entropy", "verbose": False}
@@ -265,3 +266,46 @@ def test_a_missing_event_is_noticed(mistake: str, folder: Path, monkeypatch: pyt
             batches = [feed.batch(k, k + 4) for k in range(0, 40, 4)]
             found = [backend.to_numpy(batch) for batch in batches]
     assert not all(np.array_equal(batch, a[4 * k:4 * k + 4].T) for k, batch in enumerate(found))
+
+
+# --- uploads --------------------------------------------------------------------------------------
+
+LARGE: dict[str, np.ndarray] = {
+    "elements": np.arange(1001, dtype=np.float32), "bytes": np.arange(3001).astype(np.uint8),
+    "rows": np.arange(3000.0).reshape(100, 30), "one long row": np.arange(3000.0).reshape(1, 3000),
+    "every second row": np.arange(6000.0).reshape(200, 30)[::2],
+    "every second of a long row": np.arange(6000.0).reshape(2, 3000)[:, ::2],
+    "transposed": np.arange(3000).reshape(30, 100).T, "flags": np.arange(2000) % 3 == 0,
+    "big-endian": np.arange(1001).astype(">i4"), "not larger": np.arange(125.0),
+}
+
+
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("name", LARGE)
+def test_large_arrays_are_uploaded_in_pieces(name: str, late: str, folder: Path,
+                                             monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(uploads, "PIECE", 1000)
+    with pretended(folder, LATE[late]) as (backend, gpus):
+        a = LARGE[name]
+        pinned: list[int] = []
+        allocate = backend.xp.cuda.alloc_pinned_memory
+        monkeypatch.setattr(backend.xp.cuda, "alloc_pinned_memory",
+                            lambda size: pinned.append(size) or allocate(size))
+        for stream in (backend.stream, backend.scope):
+            with stream():
+                there = [backend.asarray(a), backend.asarray(a + a), backend.asarray(a, np.float64)]
+                found = [backend.to_numpy(b) for b in there]
+            assert same_bits(found[0], native(a)) and same_bits(found[1], native(a + a))
+            assert same_bits(found[2], a.astype(np.float64))
+        assert pinned == [1000, 1000] * (name != "not larger")
+
+
+@pytest.mark.parametrize("mistake", [False, True])
+def test_a_piece_that_is_filled_before_its_copy_has_ended_is_noticed(
+        mistake: bool, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(uploads, "PIECE", 1000)
+    a = np.arange(5000.0)
+    with pretended(folder, LATE["late"]) as (backend, _), backend.stream():
+        if mistake:
+            monkeypatch.setattr(Event, "synchronize", lambda self: None)
+        assert np.array_equal(backend.to_numpy(backend.asarray(a)), a) != mistake
