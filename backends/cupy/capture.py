@@ -24,8 +24,9 @@ class Memory:
         taken = self._taken
 
         def take(size: int) -> Any:
+            memory = cuda.Memory(size)
             taken[0] += size
-            return cuda.MemoryPointer(cuda.Memory(size), 0)
+            return cuda.MemoryPointer(memory, 0)
 
         self._pool = cuda.MemoryPool(take)
 
