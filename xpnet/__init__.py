@@ -22,6 +22,7 @@ from xpnet.optim import *
 from xpnet.schedules import *
 from xpnet.training import (
     Callback,
+    Checkpoint,
     CSVLog,
     EarlyStopping,
     History,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "CSVLog", "Callback",
+    "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "CSVLog", "Callback", "Checkpoint",
     "EarlyStopping", "History", "Input", "JSONLog", "Layer", "Network", "OutOfMemory", "Run",
     "Sequential", "TrainStep", "Window", "available", "functional", "get_backend",
     "get_num_threads", "load", "metrics", "set_num_threads",

@@ -8,6 +8,7 @@ training/ trains, inspect/ shows, transform/ changes, io/ saves.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from xpnet.node import Names, Node
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
 from xpnet.training.callbacks import Callback
+from xpnet.training.checkpoint import Checkpoint
 from xpnet.training.gradients import input_gradient
 from xpnet.training.history import History
 from xpnet.training.loop import fit
@@ -255,13 +257,16 @@ class Network(Graph):
             sample_weight: Any = None, loss_weights: Any = None,
             schedule: str | Schedule = "constant", shuffle: bool = True,
             callbacks: Sequence[Callback] = (),
-            until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True,
+            until: Callable[[dict[str, float]], bool] | None = None,
+            checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+            resume: str | os.PathLike[str] | None = None, verbose: bool = True,
             capture: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit for the arguments."""
         return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs,
                    batch_size=batch_size, validation=validation, sample_weight=sample_weight,
                    loss_weights=loss_weights, schedule=schedule, shuffle=shuffle,
-                   callbacks=callbacks, until=until, verbose=verbose, capture=capture)
+                   callbacks=callbacks, until=until, checkpoint=checkpoint, resume=resume,
+                   verbose=verbose, capture=capture)
 
     # --- files and copies -------------------------------------------------------------------------
 

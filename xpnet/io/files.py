@@ -95,6 +95,24 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     _flush(folder)
 
 
+@contextmanager
+def exclusive(folder: Path, who: str) -> Iterator[None]:
+    """A folder, made if it is missing, that no other process uses in such a block at the same time.
+
+    Raises RuntimeError if one does. Where the system has no locks (Windows), nothing is checked.
+    """
+    name = os.fspath(folder)
+    os.makedirs(name, exist_ok=True)
+    file = os.open(os.path.join(name, ".xpnet-lock"), os.O_RDWR | os.O_CREAT | FLAGS, 0o666)
+    try:
+        if fcntl is not None and not _lock(file):
+            raise RuntimeError(f"{who}: expected a folder that no other training uses. Received: "
+                               f"{name}, in which another process writes.")
+        yield
+    finally:
+        os.close(file)
+
+
 def name_of(path: Path, who: str) -> str:
     """A path as a string. Raises TypeError or ValueError if it cannot be a name."""
     if not isinstance(path, str | os.PathLike):         # os.open also takes ints: open files

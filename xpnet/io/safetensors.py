@@ -7,6 +7,7 @@ to run, and the same network should give the same file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -55,8 +56,10 @@ def save(net: Graph, path: str | Path) -> None:
     write_atomically(path, to_bytes(net))
 
 
-def to_bytes(net: Graph) -> bytes:
-    """The content of the file that `save` writes."""
+def to_bytes(net: Graph, training: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
+             ) -> bytes:
+    """The content of the file that `save` writes; with `training`, that of a checkpoint: it also
+    has arrays and facts of a training, and a digest of everything."""
     from safetensors.numpy import save as pack
     if len(net.layer_names) < len(net.layers):
         raise ValueError("save: expected every layer to have a name of its own. Received: names "
@@ -67,7 +70,24 @@ def to_bytes(net: Graph) -> bytes:
              "progress": {"epochs": net.epochs, "steps": steps, "uses": uses}}
     if net.backend.tuning:
         about["tuning"] = net.backend.tuning
+    if training is not None:
+        others, facts = training
+        about["training"] = facts | {"arrays": sorted(others)}
+        arrays |= others
+        about["digest"] = _digest(arrays, about)
     return pack(arrays, {"xpnet": as_json(about)})
+
+
+def _digest(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
+    """SHA-256 of all arrays and of the JSON text without the digest."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        a = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {a.dtype.str} {a.shape}\n".encode())
+        total.update(a.data)
+    total.update(as_json({name: value for name, value in about.items() if name != "digest"}
+                         ).encode())
+    return total.hexdigest()
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -108,6 +128,30 @@ def load_weights(net: Graph, path: str | Path, *, architecture: bool = True) -> 
         _copy(net, saved)
 
 
+@contextmanager
+def checkpoint(path: str | Path) -> Iterator[tuple[Saved, dict[str, np.ndarray]]]:
+    """An open checkpoint, and the arrays of the training in it.
+
+    Raises FileNotFoundError or ValueError if there is no such file, if it is damaged, or if it is a
+    network that was saved without a training.
+    """
+    with _opened(path) as saved:
+        if "training" not in saved.about:
+            raise ValueError("load: expected a checkpoint of a training. Received: "
+                             f"{saved.path}, which is a network without one.")
+        arrays = saved.arrays()
+        if _digest(arrays, saved.about) != saved.about.get("digest"):
+            raise ValueError("load: expected a checkpoint as it was written. Received: "
+                             f"{saved.path}, which was changed or damaged.")
+        yield saved, {name: arrays[name] for name in saved.about["training"]["arrays"]}
+
+
+def copy_into(net: Graph, saved: Saved) -> None:
+    """Copy a network's arrays and counters from an open file of the same architecture."""
+    _compare(saved, net)
+    _copy(net, saved)
+
+
 def from_bytes(content: bytes, backend: str | Backend, layers: Sequence[type[Layer]]) -> Graph:
     """The network that `to_bytes` wrote; pickle and deepcopy call this."""
     from safetensors.numpy import load as unpack
@@ -125,8 +169,8 @@ class Saved:
 
     path: str
     about: dict[str, Any]
-    held: dict[str, tuple[Shape, str]]          # shapes and dtypes
-    arrays: Callable[[], dict[str, np.ndarray]]
+    held: dict[str, tuple[Shape, str]]          # shapes and dtypes of the network's arrays
+    arrays: Callable[[], dict[str, np.ndarray]]         # all of the file
 
 
 @contextmanager
@@ -149,7 +193,10 @@ def _opened(path: str | Path) -> Iterator[Saved]:
         def arrays() -> dict[str, np.ndarray]:
             with _explained(name):
                 return {array: file.get_tensor(array) for array in names}
-        yield Saved(name, _metadata(raw, name), held, arrays)
+        about = _metadata(raw, name)
+        for other in _names_of_training(about, held, name):
+            del held[other]
+        yield Saved(name, about, held, arrays)
 
 
 @contextmanager
@@ -190,6 +237,18 @@ def _metadata(raw: dict[str, str], path: str) -> dict[str, Any]:
         raise ValueError(f"load: expected tuning to be a dict. Received: {path}, tuning "
                          f"{about['tuning']!r:.80}.")
     return about
+
+
+def _names_of_training(about: dict[str, Any], held: dict[str, Any], path: str) -> list[str]:
+    """The names of the arrays that belong to a training and not to the network."""
+    if "training" not in about:
+        return []
+    names = about["training"].get("arrays") if isinstance(about["training"], dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name in held
+                                              for name in names):
+        raise ValueError("load: expected the names of the training's arrays in the metadata. "
+                         f"Received: {path}, {names!r:.80}.")
+    return list(dict.fromkeys(names))
 
 
 def _built(saved: Saved, backend: str | Backend, layers: Sequence[type[Layer]]) -> Graph:
@@ -245,7 +304,7 @@ def _copy(net: Graph, saved: Saved) -> None:
     if net.step is not None:
         net.step.release()
     with net.backend.scope():
-        for name, array in arrays.items():
-            places[name].data[...] = net.backend.asarray(array, net.dtype)
+        for name, place in places.items():
+            place.data[...] = net.backend.asarray(arrays[name], net.dtype)
         counters = np.array([progress["steps"], progress["uses"]], np.uint64)
         net.counters[...] = net.backend.asarray(counters)

@@ -1,6 +1,7 @@
 """Training: a step, the loop over batches and epochs, callbacks, and the record of it."""
 
 from xpnet.training.callbacks import Callback, Run
+from xpnet.training.checkpoint import Checkpoint
 from xpnet.training.history import History
 from xpnet.training.logs import CSVLog, JSONLog
 from xpnet.training.loop import fit
@@ -9,6 +10,6 @@ from xpnet.training.step import TrainStep
 from xpnet.training.stopping import EarlyStopping
 
 __all__ = [
-    "CSVLog", "Callback", "EarlyStopping", "History", "JSONLog", "Run", "TrainStep", "evaluate",
-    "fit", "predict",
+    "CSVLog", "Callback", "Checkpoint", "EarlyStopping", "History", "JSONLog", "Run", "TrainStep",
+    "evaluate", "fit", "predict",
 ]

@@ -31,6 +31,16 @@ class Run:
         self.history = History()
         self.epoch = self.batch = 0
         self.lr = 0.0
+        self.warned = False             # that the loss is not finite
+        self.started = 0.0              # when the epoch began, by time.perf_counter()
+        # For checkpoints: what makes it the same training, and what may have a state of its own.
+        self.settings: dict[str, Any] = {}
+        self.callbacks: Sequence[Callback] = ()
+
+    @property
+    def steps(self) -> int:
+        """How many batches this training has seen, in all epochs."""
+        return max(self.epoch - 1, 0) * self.batches + self.batch
 
     def figures(self) -> dict[str, float]:
         """Loss and accuracy of the current epoch so far. It waits for the GPU."""
@@ -48,6 +58,15 @@ class Callback:
     rate of the optimizer, and end the training with `run.stop()`.
     """
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep of this callback: numbers, strings, lists and dicts of
+        them, and NumPy arrays."""
+        return {}
+
+    def load_state(self, run: Run, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned; called after `on_train_begin`, when `run` is where
+        it was."""
+
     def on_train_begin(self, run: Run) -> None:
         """Before the first epoch."""
 
@@ -55,7 +74,8 @@ class Callback:
         """After the last epoch, and also after an error."""
 
     def on_epoch_begin(self, run: Run) -> None:
-        """Before the first batch of an epoch."""
+        """Before the first batch of an epoch; also when an epoch is resumed, with `run.batch` the
+        number of batches that were done."""
 
     def on_validation_begin(self, run: Run) -> None:
         """After the last batch of an epoch, before its validation; also if there is none."""
@@ -141,6 +161,10 @@ class ScheduleFeedback(Callback):
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
 
+    def load_state(self, run: Run, state: dict[str, Any]) -> None:
+        for row in run.history.rows:            # its state follows from them
+            self.schedule.observe(row)
+
     def on_epoch_end(self, run: Run) -> None:
         if not run.history.interrupted:
             self.schedule.observe(run.history.rows[-1])
@@ -160,7 +184,8 @@ class ProgressBar(Callback):
         self.shown_at = 0.0
         if sys.stderr is not None:      # None under pythonw, which has no console
             from tqdm import tqdm
-            self.bar = tqdm(total=run.batches, desc=f"epoch {run.epoch}/{run.epochs}", unit="batch")
+            self.bar = tqdm(total=run.batches, initial=run.batch, unit="batch",
+                            desc=f"epoch {run.epoch}/{run.epochs}")
 
     def on_batch_end(self, run: Run) -> None:
         if self.bar is None:

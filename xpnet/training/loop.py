@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from xpnet.checks import expect_flag, expect_function, expect_integer, is_number
 from xpnet.graph import Graph
 from xpnet.initializers import generator
 from xpnet.inspect.memory import explained
+from xpnet.io.files import name_of
 from xpnet.layer import PREDICT
 from xpnet.optim import Optimizer, get_optimizer
 from xpnet.schedules import Schedule, get_schedule
@@ -30,6 +33,8 @@ from xpnet.training.callbacks import (
     Until,
     expect_callbacks,
 )
+from xpnet.training.checkpoint import Checkpoint, settings
+from xpnet.training.checkpoint import resume as resume_training
 from xpnet.training.goals import goals
 from xpnet.training.history import History
 from xpnet.training.prediction import Evaluation
@@ -43,8 +48,10 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
         batch_size: int = 32, validation: tuple[Any, Any] | None = None, sample_weight: Any = None,
         loss_weights: Any = None, schedule: str | Schedule = "constant", shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
-        until: Callable[[dict[str, float]], bool] | None = None, verbose: bool = True,
-        capture: bool = True) -> History:
+        until: Callable[[dict[str, float]], bool] | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        resume: str | os.PathLike[str] | None = None, verbose: bool = True, capture: bool = True
+        ) -> History:
     """Train a network and return the History.
 
     Each epoch sees the samples in another order, which follows from the network's seed. All
@@ -76,6 +83,10 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
         callbacks: Callbacks, called in this order at the start and at the end of the training, of
             each epoch and of each batch.
         until: a function of an epoch's row of the history; True ends the training.
+        checkpoint: a folder, or a Checkpoint: where the training is saved after each epoch.
+        resume: a folder of checkpoints. The training continues from the newest one, in the middle
+            of an epoch too, to the same bits as without a break, and goes on to save there. All
+            arguments have to be as they were. Without a checkpoint the training begins.
         verbose: whether a progress bar is shown.
         capture: whether a GPU's step is captured and launched as one, see TrainStep; the bits are
             the same.
@@ -105,6 +116,8 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
     if until is not None:
         called.append(Until(expect_function("fit", "until", until, "an epoch's row")))
     called += expect_callbacks("fit", callbacks)
+    saver = _saver(checkpoint, resume)
+    called += [] if saver is None else [saver]      # after the others, whose state it saves
 
     step = net.step
     if step is None or step.optimizer is not optimizer:
@@ -116,7 +129,15 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} "
               f"parameters on {samples:,} samples, backend {net.backend.name}{note}")
     run = Run(net, step, epochs, -(-samples // batch_size), verbose)
-    loop = _Loop(run, schedule, Callbacks(called), data, held_out, batch_size, shuffle)
+    run.callbacks = [callback for callback in called if not isinstance(callback, ProgressBar)]
+    if saver is not None:
+        run.settings = settings(
+            data=data, held_out=held_out, callbacks=run.callbacks,
+            backend=net.backend.name.partition(":")[0], batch_size=batch_size, epochs=epochs,
+            loss=[goal.loss for goal in aims], loss_weights=[goal.weight for goal in aims],
+            optimizer=optimizer, schedule=schedule, shuffle=shuffle)
+    loop = _Loop(run, schedule, Callbacks(called), data, held_out, batch_size, shuffle, saver,
+                 None if resume is None else Path(resume).expanduser())
     with (explained(net, "fit", batch_size, optimizer), net.backend.stream(),
           _interruptible(run.history), _recording(step)):
         loop.train()
@@ -130,34 +151,60 @@ class _Loop:
     does not hold samples on a GPU."""
 
     def __init__(self, run: Run, schedule: Schedule, callbacks: Callback, data: list[Any],
-                 held_out: list[Any] | None, batch_size: int, shuffle: bool) -> None:
+                 held_out: list[Any] | None, batch_size: int, shuffle: bool,
+                 saver: Checkpoint | None, resume: Path | None) -> None:
         self.run, self.schedule, self.callbacks = run, schedule, callbacks
         self.data, self.held_out, self.batch_size, self.shuffle = (data, held_out, batch_size,
                                                                    shuffle)
-        self.warned = False
+        self.saver, self.resume = saver, resume
 
     def train(self) -> None:
         run, net = self.run, self.run.net
-        backend = None
+        if self.saver is not None:
+            self.saver.begin(resumed=self.resume == self.saver.folder)
         try:
             self.callbacks.on_train_begin(run)
-            while run.epoch < run.epochs and not run.history.ended:
-                if net.backend is not backend:      # at first, and if a callback moved the network
+            backend = net.backend
+            batches, held_out = self._sources()
+            if self.resume is not None:
+                resumed = resume_training(run, self.resume)
+                if resumed is not None:
+                    resumed.restore_callbacks(run)
+            while self._goes_on():
+                if net.backend is not backend:      # a callback moved the network
                     backend = net.backend
-                    run.step.totals = Totals(backend, run.step.goals)
-                    batches = Batches(net, self.data, self.batch_size)
-                    held_out = (None if self.held_out is None else Evaluation(
-                        net, Batches(net, self.held_out, EVALUATED), run.step.goals,
-                        "fit: validation", run.epochs))
+                    batches, held_out = self._sources()
                 self._epoch(batches, held_out)
         finally:
             self.callbacks.on_train_end(run)
 
+    def _sources(self) -> tuple[Batches, Evaluation | None]:
+        """The batches on the network's backend, and the validation; and the sums of an epoch."""
+        net, step = self.run.net, self.run.step
+        step.totals = Totals(net.backend, step.goals)
+        held_out = None
+        if self.held_out is not None:
+            held_out = Evaluation(net, Batches(net, self.held_out, EVALUATED), step.goals,
+                                  "fit: validation", self.run.epochs)
+        return Batches(net, self.data, self.batch_size), held_out
+
+    @property
+    def _begun(self) -> bool:
+        """Whether the current epoch has begun and not ended: it was resumed."""
+        return self.run.epoch > len(self.run.history.rows)
+
+    def _goes_on(self) -> bool:
+        run = self.run
+        return (run.epoch < run.epochs or self._begun) and not run.history.ended
+
     def _epoch(self, batches: Batches, held_out: Evaluation | None) -> None:
         run, net, history = self.run, self.run.net, self.run.history
-        started = time.perf_counter()
-        run.epoch += 1
-        run.batch = 0
+        assert run.step.totals is not None
+        if not self._begun:
+            run.started = time.perf_counter()
+            run.epoch += 1
+            run.batch = 0
+            run.step.totals.reset()
         order = (generator(net.seed, f"epoch {net.epochs}").permutation(batches.samples)
                  if self.shuffle else np.arange(batches.samples))
         batches.arrange(order)
@@ -174,22 +221,22 @@ class _Loop:
                          else held_out.run())
             figures |= {f"val_{name}": value for name, value in found.items()}
         history.rows.append({"epoch": run.epoch, **figures, "lr": run.lr,
-                             "seconds": time.perf_counter() - started,
+                             "seconds": time.perf_counter() - run.started,
                              **self.callbacks.columns(run)})
         history.diverged = not _is_finite(net)
-        if history.diverged or not (math.isfinite(figures["loss"]) or self.warned):
-            self.warned = True
+        if history.diverged or not (math.isfinite(figures["loss"]) or run.warned):
+            run.warned = True
             warnings.warn(_divergence(history, run.epoch * run.batches), RuntimeWarning,
                           stacklevel=5)
         self.callbacks.on_epoch_end(run)
 
     def _batches(self, batches: Batches) -> dict[str, float]:
-        """Train on the batches of an epoch, until all are done or the training is stopped."""
+        """Train on the batches of an epoch that are left, until all are done or the training is
+        stopped."""
         run, step, history = self.run, self.run.step, self.run.history
         assert step.totals is not None
-        step.totals.reset()
         done, last = (run.epoch - 1) * run.batches, max(run.epochs * run.batches - 1, 1)
-        for number in range(run.batches):
+        for number in range(run.batch, run.batches):
             run.batch = number + 1
             run.lr = step.optimizer.lr * _factor(self.schedule, (done + number) / last)
             self.callbacks.on_batch_begin(run)
@@ -198,6 +245,17 @@ class _Loop:
             if history.interrupted or history.stopped:
                 break
         return step.totals.result()
+
+
+def _saver(checkpoint: Any, resume: Any) -> Checkpoint | None:
+    """The Checkpoint that saves the training: the one that was given, or one for the folder that is
+    resumed."""
+    if resume is not None:
+        name_of(resume, "fit: resume")
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    folder = resume if checkpoint is None else checkpoint
+    return None if folder is None else Checkpoint(folder)
 
 
 def _is_finite(net: Graph) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,15 @@ class EarlyStopping(Checked, Callback):
 
     def on_train_begin(self, run: Run) -> None:
         self._begin()
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch, "worse": self.worse,
+                **{f"kept{k}": a for k, a in enumerate(self._kept)}}
+
+    def load_state(self, run: Run, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.worse = state["worse"]
+        self._kept = [state[name] for name in ("kept0", "kept1") if name in state]
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]

@@ -1,0 +1,410 @@
+"""A training that is cut off at any moment continues from its checkpoints to the same bits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import ROOT
+from tiers import EVERYTHING
+
+import xpnet as xn
+from xpnet.io import files
+from xpnet.training.prediction import Evaluation
+
+rng = np.random.default_rng(0)
+X, Y = rng.standard_normal((23, 1, 6, 6)).astype(np.float32), rng.integers(0, 3, 23)
+HELD = X[:7] + 1, Y[:7]
+
+
+def a_network(backend: str = "numpy") -> xn.Sequential:
+    return xn.Sequential([
+        xn.Conv2d(3, 3, activation="relu"), xn.BatchNorm2d(), xn.Flatten(), xn.Dropout(0.4),
+        xn.Linear(3),
+    ], input_shape=(1, 6, 6), backend=backend, seed=4)
+
+
+def options(**changes) -> dict:
+    """The arguments of fit, made anew as a new process would: 3 epochs of 6 batches."""
+    return {"loss": "cross_entropy", "optimizer": xn.AdamW(0.01), "epochs": 3, "batch_size": 4,
+            "validation": HELD, "verbose": False,
+            "schedule": xn.ReduceOnPlateau(0.5, patience=0, monitor="val_loss"), **changes}
+
+
+class Cut(Exception):       # noqa: N818 - what ends the training
+    pass
+
+
+class CutOff(xn.Callback):
+    """Ends the training by an error, as a kill would, when `when(run, moment)` says so."""
+
+    def __init__(self, when: Callable[[xn.Run, str], bool] = lambda run, moment: False) -> None:
+        self.when = when
+
+    def on_epoch_begin(self, run):
+        self._look(run, "epoch begin")
+
+    def on_batch_begin(self, run):
+        self._look(run, "batch begin")
+
+    def on_batch_end(self, run):
+        self._look(run, "batch end")
+
+    def on_epoch_end(self, run):
+        self._look(run, "epoch end")
+
+    def _look(self, run, moment):
+        if self.when(run, moment):
+            raise Cut
+
+
+def bits(net: xn.Network, history: xn.History) -> tuple:
+    """All that has to be equal; the seconds of an epoch are not."""
+    rows = [{name: repr(value) for name, value in row.items() if name != "seconds"}
+            for row in history.rows]
+    return (net.parameters.tobytes(), net.state.tobytes(), net.counters.tolist(), net.epochs, rows,
+            [slot.tobytes() for slot in net.step.updater.slots])
+
+
+def whole(backend: str = "numpy", **changes) -> tuple:
+    net = a_network(backend)
+    return bits(net, net.fit(X, Y, callbacks=[CutOff()], **options(**changes)))
+
+
+def cut_off(folder: Path, when, backend: str = "numpy", steps: int | None = 1, **changes) -> None:
+    with pytest.raises(Cut):
+        a_network(backend).fit(X, Y, callbacks=[CutOff(when)], resume=folder,
+                               checkpoint=xn.Checkpoint(folder, steps=steps), **options(**changes))
+
+
+def resumed(folder: Path, backend: str = "numpy", steps: int | None = 1, **changes) -> tuple:
+    net = a_network(backend)
+    history = net.fit(X, Y, callbacks=[CutOff()], resume=folder,
+                      checkpoint=xn.Checkpoint(folder, steps=steps), **options(**changes))
+    return bits(net, history)
+
+
+# --- the same bits --------------------------------------------------------------------------------
+
+MOMENTS = {
+    "before the first batch": (1, 1, "batch begin"), "in an epoch": (2, 3, "batch end"),
+    "before the last batch": (2, 6, "batch begin"), "at the end of an epoch": (1, 6, "epoch end"),
+    "after an epoch": (2, 0, "epoch begin"), "at the end": (3, 6, "epoch end"),
+}
+
+
+@pytest.mark.parametrize("steps", [1, 2, None])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_cut_training_ends_with_the_same_bits(moment, steps, tmp_path):
+    epoch, batch, what = MOMENTS[moment]
+    cut_off(tmp_path, lambda run, now: (run.epoch, run.batch, now) == (epoch, batch, what),
+            steps=steps)
+    assert resumed(tmp_path, steps=steps) == whole()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("optimizer", ["sgd", "nadam", "rprop"])
+def test_backends_and_optimizers(backend, optimizer, tmp_path):
+    changes = {"optimizer": optimizer, "backend": backend}
+    cut_off(tmp_path, lambda run, now: (run.epoch, run.batch, now) == (2, 4, "batch begin"),
+            **changes)
+    assert resumed(tmp_path, **changes) == whole(**changes)
+
+
+def test_three_cuts_in_one_epoch(tmp_path):
+    for batch in (2, 4, 6):
+        cut_off(tmp_path, lambda run, now, batch=batch: (run.epoch, run.batch, now)
+                == (2, batch, "batch begin"))
+    assert resumed(tmp_path) == whole()
+
+
+def test_a_cut_in_the_validation(tmp_path, monkeypatch):
+    real = Evaluation.run
+
+    def run(self, *arguments):
+        if self.net.epochs == 2:
+            raise Cut
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Evaluation, "run", run)
+    cut_off(tmp_path, lambda run, now: False)
+    monkeypatch.undo()
+    assert resumed(tmp_path) == whole()
+
+
+def test_several_outputs(tmp_path):
+    def network():
+        x = xn.Input((1, 6, 6))
+        flat = xn.Flatten()(x)
+        outputs = {"digit": xn.Linear(3)(flat), "size": xn.Linear(1)(flat)}
+        return xn.Network(x, outputs, backend="numpy", seed=1)
+
+    targets = {"digit": Y, "size": X.mean((1, 2, 3))[:, None]}
+
+    def fit(net, **more):
+        losses = {"digit": "cross_entropy", "size": "mean_squared_error"}
+        return net.fit(X, targets, loss=losses, optimizer="adam", epochs=2, batch_size=5,
+                       verbose=False, **more)
+
+    straight, net = network(), network()
+    expected = bits(straight, fit(straight, callbacks=[CutOff()]))
+    with pytest.raises(Cut):
+        fit(network(), checkpoint=xn.Checkpoint(tmp_path, steps=1), callbacks=[
+            CutOff(lambda run, now: (run.epoch, run.batch, now) == (1, 3, "batch begin"))])
+    assert bits(net, fit(net, callbacks=[CutOff()], resume=tmp_path)) == expected
+
+
+def test_ctrl_c_is_saved_in_the_middle_of_the_epoch(tmp_path):
+    class Interrupt(xn.Callback):
+        def on_batch_end(self, run):
+            if (run.epoch, run.batch) == (2, 3):
+                run.history.interrupted = True
+
+    net = a_network()
+    net.fit(X, Y, callbacks=[Interrupt()], checkpoint=tmp_path, **options())
+    assert sorted(os.listdir(tmp_path))[1:] == ["step-000000006.safetensors",
+                                                "step-000000009.safetensors"]
+    again = a_network()
+    history = again.fit(X, Y, callbacks=[type("Interrupt", (xn.Callback,), {})()], resume=tmp_path,
+                        **options())
+    assert bits(again, history) == whole()
+
+
+def test_a_callback_keeps_its_state(tmp_path):
+    class Counter(xn.Callback):
+        def __init__(self):
+            self.batches, self.sums = 0, np.zeros(2)
+
+        def on_batch_end(self, run):
+            self.batches, self.sums = self.batches + 1, self.sums + [1, run.lr]
+
+        def state(self):
+            return {"batches": self.batches, "sums": self.sums}
+
+        def load_state(self, run, state):
+            self.batches, self.sums = state["batches"], state["sums"]
+
+    counters = Counter(), Counter()
+    with pytest.raises(Cut):
+        a_network().fit(X, Y, checkpoint=xn.Checkpoint(tmp_path, steps=2), **options(), callbacks=[
+            Counter(), CutOff(lambda run, now: (run.steps, now) == (10, "batch begin"))])
+    a_network().fit(X, Y, resume=tmp_path, callbacks=[counters[0], CutOff()], **options())
+    a_network().fit(X, Y, callbacks=[counters[1]], **options())
+    assert counters[0].batches == counters[1].batches == 18
+    assert counters[0].sums.tobytes() == counters[1].sums.tobytes()
+
+
+@pytest.mark.parametrize("steps", [7, 13, 24])
+def test_early_stopping(steps, tmp_path):
+    """It stops after the same epoch, and takes the same parameters back."""
+    def train(**more):
+        net, stopping = a_network(), xn.EarlyStopping("val_loss", patience=2)
+        cut = CutOff(lambda run, now: "resume" not in more and more and run.steps == steps)
+        try:
+            history = net.fit(X, Y, callbacks=[stopping, cut], **options(epochs=9), **more)
+        except Cut:
+            return None
+        assert history.stopped and len(history.rows) < 9
+        return bits(net, history), stopping.best, stopping.best_epoch, stopping.worse
+
+    assert train(checkpoint=xn.Checkpoint(tmp_path, steps=2)) is None
+    assert train(resume=tmp_path) == train()
+
+
+def test_a_training_that_ended_does_not_go_on(tmp_path):
+    first = resumed(tmp_path)
+    assert first == whole() and resumed(tmp_path) == first
+
+
+# --- killed ---------------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+sys.path[:0] = sys.argv[2:]
+import test_checkpoint as t
+import xpnet as xn
+print("begin", flush=True)
+for number, part in enumerate(t.resumed(t.Path(sys.argv[1]), epochs=6)):
+    print(number, repr(part))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_at_random_moments(tmp_path):
+    """Processes that are killed at random moments, one after another, until one ends."""
+    folder, chance, kills = tmp_path / "run", random.Random(1), 0
+    most = 40 if EVERYTHING else 4
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(Path(__file__).parent),
+               str(ROOT / "tests" / "support")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, env=environment)
+        assert process.stdout is not None and process.stdout.readline() == "begin\n"
+        if kills < most:
+            time.sleep(chance.uniform(0, 0.12))
+            kills += process.poll() is None
+            process.kill()
+        out, err = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err
+        if folder.is_dir():
+            for file in folder.glob("step-*"):              # each file that is there is complete
+                xn.load(file, backend="numpy")
+    straight = whole(epochs=6)
+    assert out.splitlines() == [f"{number} {part!r}" for number, part in enumerate(straight)]
+    assert [name for name in os.listdir(folder) if name.endswith(".part")] == []
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+def names(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
+def test_which_files_there_are(tmp_path):
+    net = a_network()
+    history = net.fit(X, Y, checkpoint=xn.Checkpoint(tmp_path, steps=4, keep=3, best="val_loss"),
+                      **options())
+    assert names(tmp_path) == ["best.safetensors", "step-000000012.safetensors",
+                               "step-000000016.safetensors", "step-000000018.safetensors"]
+    last = xn.load(tmp_path / "step-000000018.safetensors", backend="numpy")
+    assert last.parameters.tobytes() == net.parameters.tobytes()
+    best = xn.load(tmp_path / "best.safetensors", backend="numpy")
+    figures = best.evaluate(*HELD, loss="cross_entropy")
+    assert figures["loss"] == min(history["val_loss"])
+
+
+def test_every_second_epoch_and_the_last(tmp_path):
+    a_network().fit(X, Y, checkpoint=xn.Checkpoint(tmp_path, epochs=2, keep=9), **options())
+    assert names(tmp_path) == ["step-000000012.safetensors", "step-000000018.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one bit", "a network", "text"])
+def test_a_damaged_file_is_passed_over(damage, tmp_path):
+    cut_off(tmp_path, lambda run, now: (run.steps, now) == (9, "batch end"))
+    newest = tmp_path / "step-000000008.safetensors"
+    content = bytearray(newest.read_bytes())
+    if damage == "one bit":
+        content[-3] ^= 4
+    elif damage == "a network":
+        a_network().save(newest)
+        content = bytearray(newest.read_bytes())
+    else:
+        content = {"truncated": content[:-9], "empty": b"", "text": b"not a file"}[damage]
+    newest.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match="a checkpoint was passed over .*step-000000008"):
+        assert resumed(tmp_path) == whole()
+
+
+def test_only_damaged_files(tmp_path):
+    cut_off(tmp_path, lambda run, now: (run.steps, now) == (3, "batch end"))
+    for name in names(tmp_path):
+        (tmp_path / name).write_bytes(b"")
+    with (pytest.warns(RuntimeWarning, match="passed over"),
+          pytest.raises(ValueError, match=r"fit: expected a checkpoint in .* that can be read")):
+        resumed(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_a_disk_that_fails(what, number, tmp_path, monkeypatch):
+    """The error reaches the user, what was saved before is there, and the training can be
+    resumed."""
+    calls, create, real = 0, files._create, getattr(os, what)
+
+    def fails() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls == number
+
+    def full_disk(folder, mode):
+        descriptor, path = create(folder, mode)
+        if fails():
+            os.close(descriptor)
+            descriptor = os.open("/dev/full", os.O_RDWR)
+        return descriptor, path
+
+    def failing(*arguments, **more):
+        if fails():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **more)
+
+    if what == "write":
+        if not os.path.exists("/dev/full"):
+            pytest.skip("this system has no /dev/full")
+        monkeypatch.setattr(files, "_create", full_disk)
+    else:
+        monkeypatch.setattr(os, what, failing)
+    with pytest.raises(OSError, match="No space left"):
+        resumed(tmp_path)
+    monkeypatch.undo()
+    assert [name for name in os.listdir(tmp_path) if name.endswith(".part")] == []
+    assert resumed(tmp_path) == whole()
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("changes, message", [
+    ({"batch_size": 8}, "batch_size 8 instead of 4"),
+    ({"epochs": 4}, "epochs 4 instead of 3"),
+    ({"optimizer": "adam"}, "optimizer .*Adam"),
+    ({"optimizer": xn.AdamW(0.02)}, "optimizer .*0.02"),
+    ({"schedule": "cosine"}, "schedule .*CosineDecay"),
+    ({"validation": None}, "validation"),
+    ({"shuffle": False}, "shuffle False instead of True"),
+    ({"backend": "numba"}, "backend 'numba' instead of 'numpy'"),
+    ({"loss": xn.CrossEntropy(label_smoothing=0.1)}, "loss"),
+])
+def test_another_training_is_refused(changes, message, tmp_path):
+    cut_off(tmp_path, lambda run, now: (run.steps, now) == (3, "batch end"))
+    net = a_network(changes.pop("backend", "numpy"))
+    before = net.parameters.tobytes()
+    with pytest.raises(ValueError, match=f"fit: expected the training of .*Received: .*{message}"):
+        net.fit(X, Y, callbacks=[CutOff()], resume=tmp_path, **options(**changes))
+    assert net.parameters.tobytes() == before
+
+
+def test_other_data_or_another_network_are_refused(tmp_path):
+    cut_off(tmp_path, lambda run, now: (run.steps, now) == (3, "batch end"))
+    with pytest.raises(ValueError, match="Received: samples"):
+        a_network().fit(X + 1, Y, callbacks=[CutOff()], resume=tmp_path, **options())
+    other = xn.Sequential([xn.Flatten(), xn.Linear(3)], input_shape=(1, 6, 6), backend="numpy")
+    with pytest.raises(ValueError, match="expected a file of a network of this architecture"):
+        other.fit(X, Y, callbacks=[CutOff()], resume=tmp_path, **options())
+
+
+def test_a_folder_of_another_training(tmp_path):
+    cut_off(tmp_path, lambda run, now: (run.steps, now) == (3, "batch end"))
+    with pytest.raises(ValueError, match=r"Checkpoint: expected a folder without checkpoints .*"
+                                         r"fit\(resume=...\) continues"):
+        a_network().fit(X, Y, checkpoint=tmp_path, **options())
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="this system has no file locks")
+def test_two_processes_on_one_folder(tmp_path):
+    with (files.exclusive(tmp_path, "test"),
+          pytest.raises(RuntimeError, match="in which another process writes")):
+        a_network().fit(X, Y, checkpoint=tmp_path, **options())
+    a_network().fit(X, Y, checkpoint=tmp_path, **options())
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"epochs": 0}, {"keep": 0}, {"best": 3}])
+def test_bad_settings(bad, tmp_path):
+    with pytest.raises(ValueError, match="Checkpoint: expected"):
+        xn.Checkpoint(tmp_path, **bad)
+
+
+def test_best_that_is_no_column(tmp_path):
+    with pytest.raises(ValueError, match="Checkpoint: expected best to be one of epoch, loss"):
+        a_network().fit(X, Y, checkpoint=xn.Checkpoint(tmp_path, best="f1"), **options())

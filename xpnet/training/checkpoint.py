@@ -1,0 +1,254 @@
+"""Checkpoints: a training in a file, from which it continues to the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.checks import Checked, expect_integer, is_number, shown, wrong
+from xpnet.io import safetensors
+from xpnet.io.files import exclusive, name_of, write_atomically
+from xpnet.training.callbacks import Callback, Run
+from xpnet.training.history import rises
+
+NAME = re.compile(r"step-(\d{9,})\.safetensors")
+BEST = "best.safetensors"
+SAMPLED = 64            # samples whose content is in a fingerprint
+MOST_SHOWN = 4          # differences that an error names
+
+Arrays = dict[str, np.ndarray]
+
+
+class Checkpoint(Callback):
+    """Saves the training in a folder, so that `fit(resume=folder)` continues it to the same bits.
+
+    Each file has everything: the network, the slots and step counts of the optimizer, the position
+    in the data, the sums of the epoch so far, the history, and the state of callbacks. It is
+    written beside the old ones and renamed, so that a training that is killed at any moment can be
+    resumed; `xn.load` reads the network in it. Old files are removed when a new one is complete.
+
+    Args:
+        folder: for the files step-NUMBER.safetensors; made if it is missing. Only one process at a
+            time can use it.
+        steps: save after each `steps` batches, too.
+        epochs: save after each `epochs` epochs, and after the last one.
+        keep: how many files are kept.
+        best: a column of the history, e.g. "val_loss"; the network of the epoch in which it was
+            best is saved as best.safetensors. If its name ends in "accuracy" it should be large,
+            else small.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, steps: int | None = None, epochs: int = 1,
+                 keep: int = 3, best: str | None = None) -> None:
+        who = type(self).__name__
+        self.folder = Path(name_of(folder, who)).expanduser()
+        self.steps = None if steps is None else expect_integer(who, "steps", steps)
+        self.epochs, self.keep = (expect_integer(who, "epochs", epochs),
+                                  expect_integer(who, "keep", keep))
+        if best is not None and not isinstance(best, str):
+            raise wrong(who, "best to be None or a column of the history", "best", best)
+        self.best, self._reached = best, math.nan
+        self._held = ExitStack()
+
+    def state(self) -> dict[str, Any]:
+        return {"reached": self._reached}
+
+    def load_state(self, run: Run, state: dict[str, Any]) -> None:
+        self._reached = float(state.get("reached", math.nan))
+
+    def begin(self, resumed: bool) -> None:
+        """Take the folder. Raises ValueError if it has checkpoints and is not resumed, RuntimeError
+        if another process uses it."""
+        self._held.enter_context(exclusive(self.folder, "Checkpoint"))
+        if not resumed and _files(self.folder):
+            self._held.close()
+            raise ValueError("Checkpoint: expected a folder without checkpoints of another "
+                             f"training. Received: {self.folder}; fit(resume=...) continues that "
+                             "training.")
+
+    def on_train_end(self, run: Run) -> None:
+        self._held.close()
+
+    def on_batch_end(self, run: Run) -> None:
+        due = self.steps is not None and run.batch % self.steps == 0 and run.batch < run.batches
+        if due or run.history.interrupted:
+            self._save(run)
+
+    def on_epoch_end(self, run: Run) -> None:
+        if run.history.interrupted or run.history.diverged:
+            return                      # saved after the batch; or nothing that is worth saving
+        row = run.history.rows[-1]
+        if self.best is not None:
+            self._keep_best(run, row)
+        if run.epoch % self.epochs == 0 or run.epoch == run.epochs or run.history.ended:
+            self._save(run)
+
+    def _keep_best(self, run: Run, row: dict[str, float]) -> None:
+        if self.best not in row:
+            raise wrong("Checkpoint", f"best to be one of {', '.join(row)}", "best", self.best)
+        value, sign = row[self.best], 1 if rises(self.best) else -1
+        if not math.isnan(value) and not sign * value <= sign * self._reached:
+            self._reached = value
+            safetensors.save(run.net, self.folder / BEST)
+
+    def _save(self, run: Run) -> None:
+        content = safetensors.to_bytes(run.net, training=_state(run))
+        write_atomically(self.folder / f"step-{run.steps:09d}.safetensors", content,
+                         who="Checkpoint")
+        for file in _files(self.folder)[self.keep:]:
+            with suppress(OSError):             # on Windows, if another program reads it
+                file.unlink()
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+def _state(run: Run) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of the training by names, and the facts for JSON."""
+    net, step = run.net, run.step
+    assert step.totals is not None
+    on_host = net.backend.to_numpy
+    arrays = {f"training/slot{k}": np.array(on_host(slot))
+              for k, slot in enumerate(step.updater.slots)}
+    for k, sums in enumerate(step.totals.sums):
+        arrays[f"training/sums{k}"] = np.concatenate([on_host(sums.sums), on_host(sums.ignored)])
+    states = []
+    for k, callback in enumerate(run.callbacks):
+        state = callback.state()
+        named = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        arrays |= {f"training/callback{k}/{name}": value for name, value in named.items()}
+        states.append({name: value for name, value in state.items() if name not in named})
+    history = run.history
+    return arrays, {
+        "settings": run.settings, "epoch": run.epoch, "batch": run.batch, "lr": run.lr,
+        "steps": list(step.updater.steps.values()), "rows": history.rows,
+        "stopped": history.stopped, "diverged": history.diverged, "warned": run.warned,
+        "seconds": time.perf_counter() - run.started, "callbacks": states}
+
+
+def settings(*, data: Sequence[Any], held_out: Sequence[Any] | None, callbacks: Sequence[Callback],
+             **others: Any) -> dict[str, Any]:
+    """What has to be the same when a training is resumed, for JSON."""
+    found = {name: _described(value) for name, value in others.items()}
+    found["samples"] = [fingerprint(a) for a in data]
+    found["validation"] = [fingerprint(a) for a in held_out or ()]
+    found["callbacks"] = [type(callback).__name__ for callback in callbacks]
+    return found
+
+
+def _described(value: Any) -> Any:
+    """Numbers and strings as they are; an object by its class and its settings."""
+    if value is None or isinstance(value, bool | str) or is_number(value):
+        return value if value is None or isinstance(value, bool | str | int) else float(value)
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return fingerprint(value)
+    if isinstance(value, Checked):
+        named = {name.lstrip("_"): part for name, part in vars(value).items()
+                 if not name.startswith("_") or name == "_lr"}
+        return [type(value).__name__, {name: _described(part) for name, part in named.items()}]
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
+def fingerprint(a: Any) -> str:
+    """Shape, dtype, and a digest of the content of some samples of an array on the host or on a
+    GPU."""
+    where = np.unique(np.linspace(0, len(a) - 1, SAMPLED).astype(np.int64)).tolist()
+    total = hashlib.sha256()
+    for k in where:
+        part = a[k]
+        total.update(np.ascontiguousarray(part.get() if hasattr(part, "get") else part).data)
+    return f"{a.dtype} {tuple(a.shape)} {total.hexdigest()[:16]}"
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+def _files(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    found = [(int(match[1]), folder / match[0]) for match in map(NAME.fullmatch, os.listdir(folder))
+             if match] if folder.is_dir() else []
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def resume(run: Run, folder: Path) -> Resumed | None:
+    """Continue the newest training in the folder that is not damaged; None if there is none.
+
+    Raises ValueError, and changes nothing, if it is another training.
+    """
+    files = _files(folder)
+    for path in files:
+        try:
+            return Resumed(run, path)
+        except Damaged as error:
+            warnings.warn(f"fit: a checkpoint was passed over ({error})", RuntimeWarning,
+                          stacklevel=4)
+    if files:
+        raise ValueError(f"fit: expected a checkpoint in {folder} that can be read. Received: "
+                         f"{len(files)} damaged ones.")
+    return None
+
+
+class Damaged(ValueError):              # noqa: N818 - never seen by users
+    """A checkpoint that cannot be read."""
+
+
+class Resumed:
+    """A training that was read from a file: the run is where it was, without its callbacks."""
+
+    def __init__(self, run: Run, path: Path) -> None:
+        self.path = path
+        with ExitStack() as stack:
+            try:
+                saved, arrays = stack.enter_context(safetensors.checkpoint(path))
+            except (ValueError, OSError) as error:
+                raise Damaged(str(error)) from error
+            about = saved.about["training"]
+            _expect_same(about["settings"], run.settings, path)
+            safetensors.copy_into(run.net, saved)
+        self.states = about["callbacks"]
+        self.arrays = arrays
+        net, step, history = run.net, run.step, run.history
+        to_device = net.backend.asarray
+        assert step.totals is not None
+        with net.backend.scope():
+            for k, slot in enumerate(step.updater.slots):
+                slot[...] = to_device(arrays[f"training/slot{k}"])
+            for k, sums in enumerate(step.totals.sums):
+                values = arrays[f"training/sums{k}"]
+                sums.sums[...], sums.ignored[...] = to_device(values[:3]), to_device(values[3:])
+        step.updater.steps.update(zip(step.updater.steps, about["steps"], strict=True))
+        run.epoch, run.batch, run.lr = about["epoch"], about["batch"], about["lr"]
+        run.warned = about["warned"]
+        run.started = time.perf_counter() - about["seconds"]
+        history.rows = about["rows"]
+        history.stopped, history.diverged = about["stopped"], about["diverged"]
+
+    def restore_callbacks(self, run: Run) -> None:
+        for k, callback in enumerate(run.callbacks):
+            start = f"training/callback{k}/"
+            named = {name.removeprefix(start): a for name, a in self.arrays.items()
+                     if name.startswith(start)}
+            callback.load_state(run, self.states[k] | named)
+
+
+def _expect_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """ValueError with the differences between the settings of two trainings."""
+    found = []
+    for name in sorted(saved.keys() | now.keys()):
+        was, wanted = saved.get(name), now.get(name)
+        if was != wanted:
+            found.append(f"{name} {shown(wanted)} instead of {shown(was)}")
+    if found:
+        more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+        raise ValueError(f"fit: expected the training of {path}. Received: "
+                         f"{', '.join(found[:MOST_SHOWN])}{more}.")
