@@ -73,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
                        help="on a GPU, time the alternative kernels for each shape and use the "
                             "fastest; this can change the last bits of the results, and the choice "
                             "is saved with the network")
+    train.add_argument("--checkpoint", metavar="FOLDER",
+                       help="save the training there after each epoch")
+    train.add_argument("--resume", metavar="FOLDER",
+                       help="continue the training that was saved there, to the same bits; without "
+                            "one, begin, and save there")
     train.add_argument("--save", metavar="FILE",
                        help="where to save the network (default: DATA-MODEL.safetensors)")
     train.set_defaults(run=_train)
@@ -156,6 +161,7 @@ def _train(options: argparse.Namespace) -> int:
                       optimizer=AdamW(options.lr, weight_decay=recipe.weight_decay),
                       epochs=recipe.epochs, batch_size=recipe.batch_size,
                       validation=None if percent is None else (x_test, y_test),
+                      checkpoint=options.checkpoint, resume=options.resume,
                       until=None if percent is None else
                       lambda row: _reaches(row["val_accuracy"], percent))
     age = _process_age()

@@ -15,6 +15,7 @@ import xpnet as xn
 import xpnet.catalogue.verify
 from xpnet import catalogue
 from xpnet.cli import IMPORTED, _process_age, _reaches, main
+from xpnet.training import TrainStep
 from xpnet.training.prediction import Evaluation
 
 ROOT = Path(__file__).parents[2]
@@ -153,3 +154,26 @@ def test_module_runs_as_a_command(tmp_path):
     done = subprocess.run([sys.executable, "-m", "xpnet", "summary", "numpy_cnn"], cwd=tmp_path,
                           env=environment, capture_output=True, text=True, check=True)
     assert "parameters: 105,634" in done.stdout
+
+
+def test_a_training_that_is_resumed(tmp_path, capsys, monkeypatch):
+    """It was cut off in the second epoch, and ends with the same file as without the cut."""
+    arguments = ["train", "--epochs", "2", "--backend", "numpy", "--save"]
+    assert main([*arguments, str(tmp_path / "whole.safetensors")]) == 0
+    real = TrainStep.train
+
+    def train(self, *batch):
+        if self.net.epochs == 1:
+            raise OSError("the disk was pulled out")
+        return real(self, *batch)
+
+    monkeypatch.setattr(TrainStep, "train", train)
+    again = [*arguments, str(tmp_path / "again.safetensors"), "--resume", str(tmp_path / "run")]
+    assert main(again) == 2
+    monkeypatch.undo()
+    assert main(again) == 0
+    assert ((tmp_path / "whole.safetensors").read_bytes()
+            == (tmp_path / "again.safetensors").read_bytes())
+    assert main([*arguments, str(tmp_path / "x.safetensors"), "--checkpoint",
+                 str(tmp_path / "run")]) == 2
+    assert "fit(resume=...) continues that training" in capsys.readouterr().err

@@ -136,7 +136,8 @@ def networks() -> dict[str, Call]:
     fit = {"x": X, "y": Y, "loss": "cross_entropy", "optimizer": "adam", "epochs": 1,
            "batch_size": 3, "validation": None, "sample_weight": np.ones(len(X)),
            "schedule": "constant", "shuffle": True, "callbacks": (), "until": None,
-           "loss_weights": None, "verbose": False, "capture": True}
+           "loss_weights": None, "checkpoint": None, "resume": None, "verbose": False,
+           "capture": True}
     return {
         "Input": Call(xn.Input, lambda: {"shape": (3,), "name": None}),
         "Network": Call(xn.Network, network, lambda net: net.predict(np.ones((1, 3)))),
@@ -354,6 +355,7 @@ def tools() -> dict[str, Call]:
             "loss": xn.CrossEntropy(), "out_shape": (3,), "target": [0, 1]})),
         "digits": Call(digits, lambda: {"seed": 0}),
         "read_idx": Call(read_idx, lambda: {"path": "none.idx"}),
+        "Checkpoint": Call(xn.Checkpoint, lambda: signature(xn.Checkpoint) | {"folder": "run"}),
         "load": Call(xn.load,
                      lambda: {"path": "none.safetensors", "backend": "numpy", "layers": ()}),
         "Network.save": of_network("save", path="/nowhere/none.safetensors"),
