@@ -26,12 +26,15 @@ from xpnet.backends import BackendError
 FORM = re.compile(r"[^\n]+: expected [^\n]+ Received: [^\n]+")
 LONGEST = 1500  # characters of an error; the names of all activations are about 500
 FILES = {
+    "csv_images",
+    "image_folder",
     "load",
     "read_idx",
+    "read_image",
     "Network.save",
     "Network.load",
 }  # the file or the folder of their good calls is missing
-REFUSALS = ValueError, TypeError, BackendError, FileNotFoundError
+REFUSALS = ValueError, TypeError, IndexError, BackendError, FileNotFoundError
 
 HOSTILE: dict[str, Any] = {
     "None": None, "True": True, "False": False, "'no'": "no", "''": "", "[]": [], "{}": {},

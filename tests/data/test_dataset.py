@@ -58,6 +58,11 @@ SOURCES = {"array": lambda path: X, "memory map": memory_map, "object": lambda p
            "DLPack": lambda path: Exported(X), "list": lambda path: [x for x in X]}
 
 
+def test_a_range():
+    data = Dataset(range(7), range(7))
+    assert data[[3, 1]][0].tolist() == data[[3, 1]][1].tolist() == [3, 1]
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -215,6 +220,9 @@ def test_repr():
                                                         "'2'). Received: classes=('0', '1')."),
     (lambda: Dataset(X, Y)[1.0], "expected indices as an int, a slice, or an array (K,)"),
     (lambda: Dataset(X, Y)["x"], "expected indices"),
+    (lambda: Dataset(X, Y)[[[1], [2, 3]]], "expected indices"),
+    (lambda: Dataset(X, [[1], [2, 3]]), "Dataset: y: expected an array of numbers"),
+    (lambda: Dataset(X, Y, xp="numpy"), "expected xp to be an array module, numpy or net.xp"),
     (lambda: Dataset(X, Y)[[[0]]], "expected indices"),
     (lambda: Dataset(X, Y)[7], "expected indices from -7 to 6. Received: 7 to 7."),
     (lambda: Dataset(X, Y)[[0, -8]], "expected indices from -7 to 6. Received: -8 to 0."),

@@ -20,7 +20,7 @@ from xpnet import augment, functional, metrics, models, schedules, testing
 from xpnet.augment.draws import Draws
 from xpnet.backends import get_backend
 from xpnet.catalogue import FAMILIES, Item
-from xpnet.data import digits, read_idx
+from xpnet.data import Dataset, csv_images, digits, image_folder, read_idx, read_image
 from xpnet.initializers import constant
 from xpnet.io.architecture import architecture, as_json
 from xpnet.layer import TRAIN, Layer
@@ -363,6 +363,32 @@ def tools() -> dict[str, Call]:
     }
 
 
+# --- data sets ------------------------------------------------------------------------------------
+
+def use_data(data: Dataset) -> None:
+    """Read a batch, and everything that a data set says of itself."""
+    x, _ = data[[0, len(data) - 1]]
+    assert x.shape == (2, *data.shape) and x.dtype == data.dtype
+    data.scaled(x)
+    repr(data), data.fingerprint()
+
+
+def data_sets() -> dict[str, Call]:
+    x, y = np.arange(48, dtype=np.uint8).reshape(12, 1, 2, 2), np.arange(12) % 2
+    data = Dataset(x, y)
+    return {
+        "Dataset": Call(Dataset, lambda: signature(Dataset) | {
+            "x": x, "y": y, "xp": np}, use_data),
+        "Dataset.split": Call(data.split, lambda: signature(data.split), use_data),
+        "Dataset.subset": Call(data.subset, lambda: {"indices": [0, 3]}, use_data),
+        "csv_images": Call(csv_images, lambda: signature(csv_images) | {"path": "none.csv"}),
+        "image_folder": Call(image_folder, lambda: signature(image_folder) | {
+            "folder": "none", "size": 8, "cache": False}),
+        "read_image": Call(read_image, lambda: signature(read_image) | {
+            "path": "none.png", "size": 8}),
+    }
+
+
 CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
                           | functions() | measures() | augmentations() | callbacks() | histories()
-                          | tools())
+                          | tools() | data_sets())

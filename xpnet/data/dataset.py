@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,10 @@ class Dataset:
     def _take(self, y: Any, classes: Sequence[str] | None) -> None:
         """Take labels or targets."""
         names = _names(classes)
-        flat = np.asarray(y) if isinstance(y, list | tuple) else y
+        flat = y
+        if isinstance(y, list | tuple | range):
+            with suppress(ValueError):      # of lists of different lengths, which source() refuses
+                flat = np.asarray(y)
         if isinstance(flat, np.ndarray) and flat.dtype.kind in "US" and flat.ndim == 1:
             flat, names = _numbered(flat, names)
         targets = source(flat, "Dataset: y", self.xp)
@@ -139,7 +143,10 @@ class Dataset:
         """The indices as a slice or as an array of int64, none of them negative."""
         if isinstance(indices, slice):
             return indices
-        chosen = np.asarray(indices)
+        try:
+            chosen = np.asarray(indices)
+        except ValueError:                  # lists of different lengths
+            chosen = np.empty((), object)
         if chosen.dtype == bool and chosen.shape == (len(self),):
             return np.flatnonzero(chosen)
         if chosen.ndim != 1 or chosen.dtype.kind not in "ui" and chosen.size:

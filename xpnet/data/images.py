@@ -53,8 +53,12 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int], *, cha
         ImportError: Pillow is not installed.
     """
     shape, fit = sample_shape("read_image", size, channels, fit)
+    file = Path(name_of(path, "read_image")).expanduser()
     pillow("read_image")
-    return decode(Path(name_of(path, "read_image")), shape, fit, "read_image")
+    if not file.is_file():
+        kind = "is no file" if file.exists() else "does not exist"
+        raise FileNotFoundError(f"read_image: expected a picture. Received: {file}, which {kind}.")
+    return decode(file, shape, fit, "read_image")
 
 
 def sample_shape(who: str, size: Any, channels: Any, fit: Any) -> tuple[tuple[int, int, int], str]:

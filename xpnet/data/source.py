@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xpnet.checks import expect_no_mask, real_array
+from xpnet.checks import expect_no_mask, real_array, wrong
 
 Array = Any
 DEVICES = {1: "the host", 2: "CUDA", 3: "the host", 10: "ROCm", 13: "CUDA managed memory"}  # DLPack
@@ -86,9 +86,11 @@ def source(a: Any, who: str, xp: Any = np) -> Source:
     No array is copied. Raises TypeError or ValueError for anything else.
     """
     expect_no_mask(who, a)
+    if not all(callable(getattr(xp, name, None)) for name in ("from_dlpack", "empty")):
+        raise wrong(who, "xp to be an array module, numpy or net.xp", "xp", xp)
     if hasattr(a, "__dlpack__") and not isinstance(a, np.ndarray):
         a = _from_dlpack(a, who, xp)
-    elif not isinstance(a, np.ndarray | list | tuple) and all(
+    elif not isinstance(a, np.ndarray | list | tuple | range) and all(
             hasattr(a, name) for name in ("__len__", "__getitem__")) and not isinstance(
             a, str | bytes | dict):
         return ObjectSource(a, who)
