@@ -112,6 +112,8 @@ def test_a_named_folder_must_have_the_files(tmp_path, monkeypatch, tiny, nowhere
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="Received: a folder that has none of them"):
         mnist(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="named after another data set are left out"):
+        mnist(save(tmp_path / "all" / "fashion" / "x", b"").parents[1])
     (home / "t10k-images-idx3-ubyte").unlink()
     with pytest.raises(FileNotFoundError,
                        match="a folder that has train-im.*, train-la.*, t10k-labels-idx1-ubyte"):

@@ -152,7 +152,8 @@ def fashion_mnist(data_dir: str | os.PathLike[str] | None = None) -> Dataset:
 def _load(kind: IdxSet, data_dir: str | os.PathLike[str] | None) -> Dataset:
     names = [file.name for file in kind.files]
     found = locate(kind.name, data_dir, lambda root: _search(kind, root, data_dir is not None),
-                   names, lambda folder: _download(kind, folder))
+                   names, lambda folder: _download(kind, folder),
+                   " Folders that are named after another data set are left out.")
     x, y, x_test, y_test = (_read(found[file.name], file, kind) for file in kind.files)
     _expect_labels(kind, y_test, found[names[-1]])
     return dataset(kind.name, x[:, None], y, x_test[:, None], y_test, kind.classes)
