@@ -28,6 +28,7 @@ from xpnet.training import (
     History,
     JSONLog,
     Run,
+    StopOnNaN,
     TrainStep,
 )
 
@@ -41,7 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "CSVLog", "Callback", "Checkpoint",
     "EarlyStopping", "History", "Input", "JSONLog", "Layer", "Network", "OutOfMemory", "Run",
-    "Sequential", "TrainStep", "Window", "available", "functional", "get_backend",
+    "Sequential", "StopOnNaN", "TrainStep", "Window", "available", "functional", "get_backend",
     "get_num_threads", "load", "metrics", "set_num_threads",
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__

@@ -2,6 +2,7 @@
 
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.checkpoint import Checkpoint
+from xpnet.training.finite import StopOnNaN
 from xpnet.training.history import History
 from xpnet.training.logs import CSVLog, JSONLog
 from xpnet.training.loop import fit
@@ -10,6 +11,6 @@ from xpnet.training.step import TrainStep
 from xpnet.training.stopping import EarlyStopping
 
 __all__ = [
-    "CSVLog", "Callback", "Checkpoint", "EarlyStopping", "History", "JSONLog", "Run", "TrainStep",
-    "evaluate", "fit", "predict",
+    "CSVLog", "Callback", "Checkpoint", "EarlyStopping", "History", "JSONLog", "Run", "StopOnNaN",
+    "TrainStep", "evaluate", "fit", "predict",
 ]

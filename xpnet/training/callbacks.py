@@ -13,6 +13,7 @@ from xpnet.training.history import History
 
 if TYPE_CHECKING:
     from xpnet.graph import Graph
+    from xpnet.training.batches import Batch, Batches
     from xpnet.training.step import TrainStep
 
 
@@ -36,6 +37,7 @@ class Run:
         # For checkpoints: what makes it the same training, and what may have a state of its own.
         self.settings: dict[str, Any] = {}
         self.callbacks: Sequence[Callback] = ()
+        self.source: Batches | None = None      # during the training
 
     @property
     def steps(self) -> int:
@@ -45,6 +47,11 @@ class Run:
     def figures(self) -> dict[str, float]:
         """Loss and accuracy of the current epoch so far. It waits for the GPU."""
         return {} if self.step.totals is None else self.step.totals.result()
+
+    def repeat(self) -> Batch:
+        """The current batch once more, as TrainStep.train takes it."""
+        assert self.source is not None
+        return self.source.get(self.batch - 1)
 
     def stop(self) -> None:
         """End the training: after the current batch, or after the epoch if that has ended."""

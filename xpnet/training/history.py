@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from xpnet.checks import expect_choice, shown
@@ -17,6 +18,33 @@ from xpnet.io.files import write_atomically
 from xpnet.schedules import rises
 
 Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How a training diverged.
+
+    `epoch`, `step`: after which a parameter or running statistic was NaN or infinite, from 1.
+    `good`: the last step after which all were known to be finite.
+    `where`: where the first such value appeared, in words; "" if it was not looked for.
+    `layer`: the name of the layer in which it appeared; None if it was in no layer.
+    `restored`: the step whose parameters the network has now; None if they are not finite.
+    """
+
+    epoch: int
+    step: int
+    good: int
+    where: str
+    layer: str | None
+    restored: int | None
+
+    def __str__(self) -> str:
+        by = "" if self.good == self.step - 1 else "by "
+        where = f", first {self.where}" if self.where else ""
+        left = ("" if self.restored is None else
+                f", and the network has the parameters of step {self.restored:,}")
+        return (f"parameters or running statistics became NaN or infinite in epoch {self.epoch} "
+                f"({by}step {self.step:,}) of this fit{where}; the training ended{left}")
 
 
 class History:
@@ -29,12 +57,14 @@ class History:
 
     `stopped` is True if a callback or fit's `until` ended the training. `interrupted` is True if
     Ctrl-C did; the last row is then of part of an epoch, and its validation figures are NaN.
-    `diverged` is True if it ended because the parameters were no longer finite.
+    `diverged` is True if it ended because the parameters were no longer finite; `divergence` says
+    in which step and layer, see StopOnNaN.
     """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.interrupted = self.stopped = self.diverged = False
+        self.divergence: Divergence | None = None
 
     @property
     def ended(self) -> bool:

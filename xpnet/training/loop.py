@@ -35,6 +35,7 @@ from xpnet.training.callbacks import (
 )
 from xpnet.training.checkpoint import Checkpoint, settings
 from xpnet.training.checkpoint import resume as resume_training
+from xpnet.training.finite import StopOnNaN
 from xpnet.training.goals import goals
 from xpnet.training.history import History
 from xpnet.training.prediction import Evaluation
@@ -57,10 +58,10 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
     Each epoch sees the samples in another order, which follows from the network's seed. All
     arguments are checked before any work.
 
-    Ctrl-C ends the training after the current batch; the network keeps what it has learned. A
-    training that diverges ends after the epoch in which a parameter became NaN or infinite, with a
-    RuntimeWarning, because nothing can be learned any more. If only the loss is not finite, there
-    is a RuntimeWarning, once, and the training continues.
+    Ctrl-C ends the training after the current batch; the network keeps what it has learned. If a
+    parameter becomes NaN or infinite, the training ends with a RuntimeWarning that names the layer,
+    and the network has the last good parameters, see StopOnNaN. If only the loss is not finite,
+    there is a RuntimeWarning, once, and the training continues.
 
     Args:
         net: the network.
@@ -116,6 +117,9 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
     if until is not None:
         called.append(Until(expect_function("fit", "until", until, "an epoch's row")))
     called += expect_callbacks("fit", callbacks)
+    if not any(isinstance(callback, StopOnNaN) for callback in called):
+        called.append(StopOnNaN())
+    called.sort(key=lambda callback: not isinstance(callback, StopOnNaN))   # it is called first
     saver = _saver(checkpoint, resume)
     called += [] if saver is None else [saver]      # after the others, whose state it saves
 
@@ -176,6 +180,7 @@ class _Loop:
                     batches, held_out = self._sources()
                 self._epoch(batches, held_out)
         finally:
+            run.source = None
             self.callbacks.on_train_end(run)
 
     def _sources(self) -> tuple[Batches, Evaluation | None]:
@@ -186,7 +191,8 @@ class _Loop:
         if self.held_out is not None:
             held_out = Evaluation(net, Batches(net, self.held_out, EVALUATED), step.goals,
                                   "fit: validation", self.run.epochs)
-        return Batches(net, self.data, self.batch_size), held_out
+        self.run.source = Batches(net, self.data, self.batch_size)
+        return self.run.source, held_out
 
     @property
     def _begun(self) -> bool:
@@ -217,13 +223,12 @@ class _Loop:
             if not run.step.capture:
                 held_out.times = 0
             with explained(net, "fit: validation", EVALUATED, mode=PREDICT):
-                found = (dict.fromkeys(figures, np.nan) if history.interrupted
+                found = (dict.fromkeys(figures, np.nan) if history.interrupted or history.diverged
                          else held_out.run())
             figures |= {f"val_{name}": value for name, value in found.items()}
         history.rows.append({"epoch": run.epoch, **figures, "lr": run.lr,
                              "seconds": time.perf_counter() - run.started,
                              **self.callbacks.columns(run)})
-        history.diverged = not _is_finite(net)
         if history.diverged or not (math.isfinite(figures["loss"]) or run.warned):
             run.warned = True
             warnings.warn(_divergence(history, run.epoch * run.batches), RuntimeWarning,
@@ -242,7 +247,7 @@ class _Loop:
             self.callbacks.on_batch_begin(run)
             step.train(batches[number], run.lr)
             self.callbacks.on_batch_end(run)
-            if history.interrupted or history.stopped:
+            if history.ended:
                 break
         return step.totals.result()
 
@@ -258,22 +263,14 @@ def _saver(checkpoint: Any, resume: Any) -> Checkpoint | None:
     return None if folder is None else Checkpoint(folder)
 
 
-def _is_finite(net: Graph) -> bool:
-    """Whether everything that training changes is finite: one synchronisation for an epoch."""
-    finite = net.xp.isfinite
-    return all(bool(net.backend.to_numpy(finite(a).all())) for a in (net.parameters, net.state))
-
-
 def _divergence(history: History, steps: int) -> str:
     """What fit says of an epoch after which the loss or a parameter is not finite."""
+    if history.diverged:
+        return (f"fit: {history.divergence}. A smaller learning rate, clipped gradients "
+                "(xn.Regularized) or inputs around 0 may help")
     row = history.rows[-1]
-    where = f"in epoch {row['epoch']} (by step {steps:,}) of this fit"
-    if not history.diverged:
-        return (f"fit: the loss became {row['loss']} {where}; the parameters are finite, and the "
-                "training goes on")
-    return (f"fit: parameters or running statistics became NaN or infinite {where}, the loss "
-            f"{row['loss']}; the training ended. A smaller learning rate, clipped gradients "
-            "(xn.Regularized) or inputs around 0 may help")
+    return (f"fit: the loss became {row['loss']} in epoch {row['epoch']} (by step {steps:,}) of "
+            "this fit; the parameters are finite, and the training goes on")
 
 
 def _factor(schedule: Schedule, t: float) -> float:

@@ -1,0 +1,172 @@
+"""Trainings that diverge: noticed early, explained, and taken back to the last good parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends import Backend
+from xpnet.checks import Checked
+from xpnet.graph import Graph, Hook
+from xpnet.layer import TRAIN, Array
+from xpnet.node import Node
+from xpnet.training.batches import Batch
+from xpnet.training.callbacks import Callback, Run
+from xpnet.training.goals import Goal
+from xpnet.training.history import Divergence
+
+
+class StopOnNaN(Checked, Callback):
+    """End the training when a parameter or a running statistic has become NaN or infinite, find the
+    layer in which that began, and leave the last good parameters.
+
+    `fit` always uses one, by default `StopOnNaN()`. What it found is `history.divergence`, and a
+    RuntimeWarning says it. To find the layer, the last batch is run again with the last good
+    parameters, forward and backward, and every value is looked at. The state of the optimizer is
+    dropped, because it may be NaN, too: the next `fit` with the same optimizer starts anew.
+
+    On a CPU each step is checked, by the sum of all parameters. On a GPU a check has to wait, so
+    that there is one every `every` steps, and one at the end of each epoch. A copy of the
+    parameters and of the state is kept of the last check of this kind that was good, in the memory
+    of the backend.
+
+    Args:
+        every: steps between two copies and, on a GPU, between two checks.
+        restore: whether the network has the last good parameters and state at the end. False needs
+            no memory for the copy, but the layer is not looked for.
+    """
+
+    def __init__(self, every: int = 100, restore: bool = True) -> None:
+        self.every = self.expect_integer("every", every)
+        self.restore = self.expect_flag("restore", restore)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._kept: list[Array] = []            # good parameters and state,
+        self._backend: Backend | None = None    # on this backend,
+        self._kept_at = self._checked_at = 0    # after these steps
+
+    def on_train_begin(self, run: Run) -> None:
+        self._begin()
+        if _finite(run.net):
+            self._keep(run.net, 0)
+
+    def load_state(self, run: Run, state: dict[str, Any]) -> None:
+        """A training was resumed: its parameters are good."""
+        self._keep(run.net, run.steps)
+        self._checked_at = run.steps
+
+    def on_batch_end(self, run: Run) -> None:
+        due = run.steps % self.every == 0
+        if due or run.net.backend.xp is np:
+            self._check(run, due)
+
+    def on_validation_begin(self, run: Run) -> None:
+        if not run.history.diverged:
+            self._check(run, keep=True)
+
+    def on_train_end(self, run: Run) -> None:
+        self._begin()
+
+    def _check(self, run: Run, keep: bool) -> None:
+        if not _finite(run.net):
+            self._diverged(run)
+            return
+        self._checked_at = run.steps
+        if keep and self.restore:
+            self._keep(run.net, self._checked_at)
+
+    def _keep(self, net: Graph, step: int) -> None:
+        if not self.restore:
+            return
+        if self._backend is not net.backend:
+            self._backend = net.backend
+            self._kept = [net.xp.empty_like(a) for a in (net.parameters, net.state)]
+        for kept, a in zip(self._kept, (net.parameters, net.state)):
+            kept[...] = a
+        self._kept_at = step
+
+    def _diverged(self, run: Run) -> None:
+        net, step = run.net, run.steps
+        where, layer = "", None
+        if self._kept and self._backend is not None:
+            for a, kept in zip((net.parameters, net.state), self._kept):
+                a[...] = net.backend.asarray(self._backend.to_numpy(kept))
+            run.step.release()                  # memory for running the batch again
+            where, layer = self._find(run)
+            net.state[...] = net.backend.asarray(self._backend.to_numpy(self._kept[1]))
+            run.step.updater = run.step.optimizer.updater(net.buffers)
+        run.history.diverged = True
+        run.history.divergence = Divergence(run.epoch, step, self._checked_at, where, layer,
+                                            self._kept_at if self._kept else None)
+
+    def _find(self, run: Run) -> tuple[str, str | None]:
+        """Where the first value that is not finite appears, in words, and the layer."""
+        net = run.net
+        before = net.counters.copy()
+        steps = net.counters[:1]
+        steps -= steps.dtype.type(1)            # the masks of the step that is run again
+        try:
+            found = first_not_finite(net, run.step.goals, run.repeat())
+        except MemoryError:
+            return "in a layer that is not known, for lack of memory to run the batch again", None
+        finally:
+            net.counters[...] = before
+            net.forget()
+        if found is None:
+            return ("in the update of the parameters: with those of step "
+                    f"{self._kept_at:,} all values of the batch are finite"), None
+        return found
+
+
+def first_not_finite(net: Graph, goals: tuple[Goal, ...], batch: Batch
+                     ) -> tuple[str, str | None] | None:
+    """Run a training step without its update. Returns where the first value that is not finite
+    appears, in words, and the layer's name, if it is in a layer; None if all values are finite.
+
+    The gradients and the running statistics are those of the batch afterwards.
+    """
+    found: list[tuple[str, str | None]] = []
+
+    def look(text: str, layer: str | None, *arrays: Array | None) -> None:
+        if not found and not all(a is None or _all_finite(net, a) for a in arrays):
+            found.append((text, layer))
+
+    def watch(side: str) -> Hook:
+        def hook(node: Node, compute: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
+            result = compute(*arrays)
+            values = result if isinstance(result, tuple) else (result,)
+            assert node.layer is not None
+            if side == "backward":
+                values += tuple(p.grad for p in node.layer.parameters)
+            look(f"in the {side} pass of {node.name}", node.name, *values)
+            return result
+        return hook
+
+    inputs, outputs = len(net.ins), len(goals)
+    targets, weights = batch[inputs:inputs + outputs], batch[inputs + outputs:]
+    with np.errstate(all="ignore"):
+        ys = net.run(batch[:inputs], [goal.node for goal in goals], TRAIN, hook=watch("forward"))
+        gradients = []
+        for goal, y, target in zip(goals, ys, targets, strict=True):
+            loss, dy = goal.loss.checked(net.backend, y, target, *weights)
+            look("in the loss", None, loss)
+            look("in the gradient of the loss", None, dy)
+            gradients.append((goal.node, dy if goal.weight == 1 else dy * goal.weight))
+        if not found:
+            net.run_backward(gradients, hook=watch("backward"))
+    return found[0] if found else None
+
+
+def _finite(net: Graph) -> bool:
+    """Whether everything that training changes is finite."""
+    with np.errstate(all="ignore"):
+        return all(_all_finite(net, a) for a in (net.parameters, net.state))
+
+
+def _all_finite(net: Graph, a: Array) -> bool:
+    # A sum reads the array once and needs no memory. It can also overflow: then each is looked at.
+    return (bool(np.isfinite(net.backend.to_numpy(a.sum())))
+            or bool(net.backend.to_numpy(net.xp.isfinite(a).all())))
