@@ -25,10 +25,13 @@ from xpnet.training import (
     Checkpoint,
     CSVLog,
     EarlyStopping,
+    ExponentialMovingAverage,
+    GradientNorms,
     History,
     JSONLog,
     Run,
     StopOnNaN,
+    Timing,
     TrainStep,
 )
 
@@ -41,9 +44,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "CSVLog", "Callback", "Checkpoint",
-    "EarlyStopping", "History", "Input", "JSONLog", "Layer", "Network", "OutOfMemory", "Run",
-    "Sequential", "StopOnNaN", "TrainStep", "Window", "available", "functional", "get_backend",
-    "get_num_threads", "load", "metrics", "set_num_threads",
+    "EarlyStopping", "ExponentialMovingAverage", "GradientNorms", "History", "Input", "JSONLog",
+    "Layer", "Network", "OutOfMemory", "Run", "Sequential", "StopOnNaN", "Timing", "TrainStep",
+    "Window", "available", "functional", "get_backend", "get_num_threads", "load", "metrics",
+    "set_num_threads",
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 LAZY = "data", "models", "testing"      # imported when they are used: xn.data

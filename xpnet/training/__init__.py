@@ -1,16 +1,19 @@
 """Training: a step, the loop over batches and epochs, callbacks, and the record of it."""
 
+from xpnet.training.averaging import ExponentialMovingAverage
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.checkpoint import Checkpoint
 from xpnet.training.finite import StopOnNaN
 from xpnet.training.history import History
 from xpnet.training.logs import CSVLog, JSONLog
 from xpnet.training.loop import fit
+from xpnet.training.measuring import GradientNorms, Timing
 from xpnet.training.prediction import evaluate, predict
 from xpnet.training.step import TrainStep
 from xpnet.training.stopping import EarlyStopping
 
 __all__ = [
-    "CSVLog", "Callback", "Checkpoint", "EarlyStopping", "History", "JSONLog", "Run", "StopOnNaN",
-    "TrainStep", "evaluate", "fit", "predict",
+    "CSVLog", "Callback", "Checkpoint", "EarlyStopping", "ExponentialMovingAverage",
+    "GradientNorms", "History", "JSONLog", "Run", "StopOnNaN", "Timing", "TrainStep",
+    "evaluate", "fit", "predict",
 ]
