@@ -34,7 +34,7 @@ from xpnet.training.checkpoint import Checkpoint
 from xpnet.training.gradients import input_gradient
 from xpnet.training.history import History
 from xpnet.training.loop import fit
-from xpnet.training.prediction import evaluate, predict, values_of
+from xpnet.training.prediction import evaluate, predict, predict_proba, values_of
 from xpnet.training.sampling import predict_samples
 from xpnet.transform.folding import fold_batch_norm
 from xpnet.transform.population import population_statistics
@@ -208,6 +208,11 @@ class Network(Graph):
         """The output for batch-first x as batch-first NumPy arrays, computed in batches."""
         return predict(self, x, batch_size=batch_size)
 
+    def predict_proba(self, x: Any, *, loss: Any = None, batch_size: int = 256) -> Any:
+        """Probabilities for batch-first x, (N, K) for K classes: softmax or sigmoid of what
+        `predict` returns, if the loss includes it. `loss` is that of the last fit by default."""
+        return predict_proba(self, x, loss=loss, batch_size=batch_size)
+
     def output_of(self, name: str, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """The output of the layer called `name`, as a batch-first NumPy array (N, ...).
 
@@ -252,9 +257,10 @@ class Network(Graph):
         return evaluate(self, x, y, loss=loss, loss_weights=loss_weights, batch_size=batch_size,
                         metrics=metrics)
 
-    def fit(self, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, epochs: int = 1,
+    def fit(self, x: Any, y: Any, *, loss: Any,
+            optimizer: str | Optimizer = "adam", epochs: int = 1,
             batch_size: int = 32, validation: tuple[Any, Any] | None = None,
-            sample_weight: Any = None, loss_weights: Any = None,
+            sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
             schedule: str | Schedule = "constant", shuffle: bool = True,
             callbacks: Sequence[Callback] = (),
             until: Callable[[dict[str, float]], bool] | None = None,
@@ -264,9 +270,9 @@ class Network(Graph):
         """Train on batch-first x and y; see xpnet.training.fit for the arguments."""
         return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs,
                    batch_size=batch_size, validation=validation, sample_weight=sample_weight,
-                   loss_weights=loss_weights, schedule=schedule, shuffle=shuffle,
-                   callbacks=callbacks, until=until, checkpoint=checkpoint, resume=resume,
-                   verbose=verbose, capture=capture)
+                   class_weight=class_weight, loss_weights=loss_weights, schedule=schedule,
+                   shuffle=shuffle, callbacks=callbacks, until=until, checkpoint=checkpoint,
+                   resume=resume, verbose=verbose, capture=capture)
 
     # --- files and copies -------------------------------------------------------------------------
 

@@ -135,9 +135,9 @@ def networks() -> dict[str, Call]:
 
     fit = {"x": X, "y": Y, "loss": "cross_entropy", "optimizer": "adam", "epochs": 1,
            "batch_size": 3, "validation": None, "sample_weight": np.ones(len(X)),
-           "schedule": "constant", "shuffle": True, "callbacks": (), "until": None,
-           "loss_weights": None, "checkpoint": None, "resume": None, "verbose": False,
-           "capture": True}
+           "class_weight": "balanced", "schedule": "constant", "shuffle": True, "callbacks": (),
+           "until": None, "loss_weights": None, "checkpoint": None, "resume": None,
+           "verbose": False, "capture": True}
     return {
         "Input": Call(xn.Input, lambda: {"shape": (3,), "name": None}),
         "Network": Call(xn.Network, network, lambda net: net.predict(np.ones((1, 3)))),
@@ -154,6 +154,8 @@ def networks() -> dict[str, Call]:
         "Network.input_gradient": of_network("input_gradient", x=X, target=Y, loss="cross_entropy",
                                              output_gradient=None),
         "Network.predict": of_network("predict", x=X, batch_size=3),
+        "Network.predict_proba": of_network("predict_proba", x=X, loss="cross_entropy",
+                                            batch_size=3),
         "Network.predict_samples": of_network("predict_samples", x=X, samples=2,
                                               loss="cross_entropy", batch_size=3),
         "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from xpnet.backends import Backend
 from xpnet.checks import expect_number
 from xpnet.graph import Graph, softmax_below
+from xpnet.layer import Array
 from xpnet.layers import Activation, Softmax
 from xpnet.losses import Loss, get_loss
 from xpnet.node import Node
@@ -74,3 +77,14 @@ def loss_input(output: Node, loss: Loss) -> tuple[Node, Loss]:
     raise ValueError(f"{type(loss).__name__}: expected logits, or a {own.capitalize()} as the very "
                      f"last layer. Received: a {own} {place} {last.who}; {own} would be applied "
                      "twice.")
+
+
+def probability(backend: Backend, goal: Goal) -> Callable[[Array], Array]:
+    """The function that makes probabilities of an output, batch-last: softmax, sigmoid or identity.
+    """
+    # If the loss does not read the output itself, the last layer is the softmax or sigmoid.
+    if not goal.loss.takes_logits or goal.node is not goal.output:
+        return lambda y: y
+    if goal.loss.takes_logits == "softmax":
+        return backend.softmax
+    return lambda y: backend.activate(y, "sigmoid")

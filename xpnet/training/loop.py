@@ -35,6 +35,7 @@ from xpnet.training.callbacks import (
 )
 from xpnet.training.checkpoint import Checkpoint, settings
 from xpnet.training.checkpoint import resume as resume_training
+from xpnet.training.classes import class_factors
 from xpnet.training.finite import StopOnNaN
 from xpnet.training.goals import goals
 from xpnet.training.history import History
@@ -45,9 +46,10 @@ from xpnet.training.totals import Totals
 EVALUATED = 256         # samples of a batch of the validation
 
 
-def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, epochs: int = 1,
-        batch_size: int = 32, validation: tuple[Any, Any] | None = None, sample_weight: Any = None,
-        loss_weights: Any = None, schedule: str | Schedule = "constant", shuffle: bool = True,
+def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "adam",
+        epochs: int = 1, batch_size: int = 32, validation: tuple[Any, Any] | None = None,
+        sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
+        schedule: str | Schedule = "constant", shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
         until: Callable[[dict[str, float]], bool] | None = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
@@ -77,6 +79,9 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
         validation: a pair (x, y) that is evaluated after each epoch.
         sample_weight: (N,), factors of each sample's part of the loss. What the loss is divided by
             stays the same; accuracy and validation count every sample once.
+        class_weight: factors of the classes, for labels: a dict of class numbers and weights (other
+            classes have 1), K weights, or "balanced": N / (K n[k]) for a class with n[k] of the N
+            samples, K the number of classes that occur. They multiply `sample_weight`.
         loss_weights: factors of the losses of the outputs, as the outputs are; 1 by default.
         schedule: a Schedule, or its name in xpnet.schedules.SCHEDULES: the factor of the
             optimizer's learning rate. If its state changes in training, the fit uses a copy.
@@ -101,6 +106,10 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer, ep
     schedule = get_schedule(schedule).start()
     data = check_samples(net, x, y, aims, "fit")
     samples = len(data[0])
+    if class_weight is not None:
+        factors = class_factors(class_weight, aims, data[len(net.ins):])
+        sample_weight = (factors if sample_weight is None else
+                         factors * check_weights(net, sample_weight, samples, aims))
     if sample_weight is not None:
         data = [*data, check_weights(net, sample_weight, samples, aims)]
     held_out = None

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import expect_integer, shown
-from xpnet.graph import Graph
+from xpnet.graph import Graph, softmax_below
 from xpnet.inspect.memory import explained
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss
 from xpnet.node import Node
 from xpnet.training.batches import Batch, Batches, check_samples
-from xpnet.training.goals import Goal, known_goals
+from xpnet.training.goals import Goal, known_goals, probability
 from xpnet.training.totals import Totals
 
 FEWEST = 8      # full batches for which a forward pass is captured: recording it takes time, too
@@ -165,6 +165,40 @@ def predict(net: Graph, x: Any, *, batch_size: int = 256) -> Any:
         batch_size: samples of a forward pass.
     """
     return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict"))
+
+
+def predict_proba(net: Graph, x: Any, *, loss: Any = None, batch_size: int = 256) -> Any:
+    """Probabilities for x, batch-first: softmax or sigmoid of the output if the loss includes it,
+    or the output itself if the last layer is one of them. For several outputs a list or dict.
+
+    Args:
+        net: the network.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
+        loss: that of the last `fit` by default.
+        batch_size: samples of a forward pass.
+
+    Raises:
+        ValueError: neither the loss nor the last layer is about probabilities, or `loss` is missing
+            and the network was not trained in this process.
+    """
+    who = "predict_proba"
+    aims = known_goals(net, loss, None, who)
+    for goal in aims:
+        if not (goal.loss.takes_logits or softmax_below(goal.output)):
+            raise ValueError(f"{who}: expected a loss that includes softmax or sigmoid. Received: "
+                             f"{goal.loss.who}; predict returns the output.")
+    xs, batch_size = net.check_inputs(x), expect_integer(who, "batch_size", batch_size)
+    outs = _host_arrays(net, net.outs.nodes, len(xs[0]))
+    with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
+        work = partial(_probabilities, net, [probability(net.backend, goal) for goal in aims])
+        _collect(Forward(Batches(net, xs, batch_size), work, who), outs)
+    return net.outs.pack(outs)
+
+
+def _probabilities(net: Graph, functions: Sequence[Callable[[Array], Array]], batch: Batch
+                   ) -> list[Array]:
+    ys = net.run(batch, net.outs.nodes)
+    return [function(y) for function, y in zip(functions, ys, strict=True)]
 
 
 def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str

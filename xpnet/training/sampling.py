@@ -12,7 +12,7 @@ from xpnet.graph import Graph
 from xpnet.inspect.memory import explained
 from xpnet.layer import SAMPLE, Array
 from xpnet.training.batches import Batches
-from xpnet.training.goals import Goal, known_goals
+from xpnet.training.goals import known_goals, probability
 
 
 def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
@@ -52,7 +52,7 @@ def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
                       for _ in range(2))
     with explained(net, who, batch_size, mode=SAMPLE), net.backend.stream():
         batches, before = Batches(net, xs, batch_size), net.counters.copy()
-        probabilities = [_probability(net, goal) for goal in aims]
+        probabilities = [probability(net.backend, goal) for goal in aims]
         try:
             for number in range(len(batches)):
                 found = _moments(net, batches.get(number), samples, probabilities)
@@ -65,16 +65,6 @@ def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
     return net.outs.pack(means), net.outs.pack(spreads)
 
 
-def _probability(net: Graph, goal: Goal) -> Callable[[Array], Array]:
-    """The function that makes a prediction of an output: softmax, sigmoid or identity."""
-    # If the loss does not read the output itself, the last layer is the softmax or sigmoid.
-    if not goal.loss.takes_logits or goal.node is not goal.output:
-        return lambda y: y
-    if goal.loss.takes_logits == "softmax":
-        return net.backend.softmax
-    return lambda y: net.backend.activate(y, "sigmoid")
-
-
 def _moments(net: Graph, xs: Sequence[Array], samples: int,
              probabilities: Sequence[Callable[[Array], Array]]) -> list[tuple[Array, Array]]:
     """Mean and standard deviation of each output for a batch, without keeping the predictions
@@ -85,8 +75,8 @@ def _moments(net: Graph, xs: Sequence[Array], samples: int,
     for t in range(1, samples + 1):
         ys = net.run(xs, net.outs.nodes, SAMPLE)
         net.counters[1] += net.counters.dtype.type(1)
-        for (mean, squares), y, probability in zip(sums, ys, probabilities, strict=True):
-            y = probability(y).astype(np.float64)
+        for (mean, squares), y, function in zip(sums, ys, probabilities, strict=True):
+            y = function(y).astype(np.float64)
             difference = y - mean
             mean += difference / t
             squares += difference * (y - mean)
