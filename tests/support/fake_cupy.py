@@ -213,7 +213,9 @@ class FakeCupy:
             set_allocator=self._set_allocator,
             compiler=SimpleNamespace(CompileException=CompileException),
             runtime=SimpleNamespace(
-                getDeviceCount=lambda: gpus, CUDARuntimeError=CUDARuntimeError,
+                getDeviceCount=lambda: gpus, getDevice=lambda: self.gpus.current,
+                CUDARuntimeError=CUDARuntimeError,
+                runtimeGetVersion=lambda: 13000, driverGetVersion=lambda: 13000,
                 memGetInfo=lambda: (memory - self.gpus.taken - self.gpus.default_pool.free_bytes()
                                     * self.gpus.without_gaps, memory),
                 getDeviceProperties=lambda device: {"name": b"Pretended GPU"}))

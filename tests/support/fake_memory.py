@@ -100,7 +100,7 @@ class Memory:
             raise OutOfMemoryError(size, gpus.used)
         self.chunk = pool.chunk_of(gpus, size, self.stream)
         self.block, self.bytes = self.chunk.block, self.chunk.bytes
-        self.pool = weakref.ref(pool)
+        self.pool = pool.itself
         gpus.used += size
         gpus.allocations += 1
         self.number = gpus.allocations
@@ -123,7 +123,7 @@ class Memory:
         pool = self.pool()
         if pool is not None:
             pool.take_back(self.chunk, self.stream)
-        elif len(self.block.memories) <= 1:         # the last one in this block
+        elif not any(memory is not self for memory in self.block.memories):
             self.block.free()
 
     def array(self, like: np.ndarray) -> np.ndarray:
@@ -136,11 +136,13 @@ class MemoryPool:
     """Where arrays come from. Its memory is kept while the pool lives, also what no array needs at
     the moment."""
 
-    OF_THE_FAKE = {"memories", "free", "total", "reuses", "chunk_of", "take_back"}
+    OF_THE_FAKE = {"itself", "memories", "free", "total", "reuses", "chunk_of", "take_back"}
     reuses = True
 
     def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
         self._allocator = allocator
+        # Kept here: Python clears a weak reference that is garbage before it calls __del__.
+        self.itself = weakref.ref(self)
         self.memories: weakref.WeakSet[Memory] = weakref.WeakSet()
         # {(size, the stream that may have it): chunks}
         self.free: dict[tuple[int, int], list[Chunk]] = defaultdict(list)

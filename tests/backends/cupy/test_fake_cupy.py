@@ -7,6 +7,7 @@ source.
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,6 +207,18 @@ def test_a_graph_whose_memory_the_driver_has_cannot_be_launched(tmp_path: Path):
         pool.free_all_blocks()
         with pytest.raises(CUDARuntimeError, match="cudaErrorIllegalAddress"):
             graph.launch()
+
+
+def test_arrays_that_the_garbage_collector_finds_return_to_their_pool(tmp_path: Path):
+    cupy, cycle = FakeCupy(tmp_path), list[Any]()
+    cycle += [cycle, cupy.zeros(128, np.float32)]
+    place = cycle[1].data.ptr
+    del cycle
+    gc.collect()
+    pool = cupy.get_default_memory_pool()
+    assert pool.free_bytes() == pool.total_bytes() == 512 == cupy.gpus.reserved
+    a = cupy.zeros(128, np.float32)
+    assert a.data.ptr == place and not a._memory.block.freed
 
 
 def test_pinned_memory_that_is_given_back_holds_garbage(tmp_path: Path):
