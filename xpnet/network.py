@@ -35,6 +35,7 @@ from xpnet.training.gradients import input_gradient
 from xpnet.training.history import History
 from xpnet.training.loop import fit
 from xpnet.training.prediction import evaluate, predict, predict_proba, values_of
+from xpnet.training.rates import LearningRates, find_lr
 from xpnet.training.sampling import predict_samples
 from xpnet.transform.folding import fold_batch_norm
 from xpnet.transform.population import population_statistics
@@ -273,6 +274,14 @@ class Network(Graph):
                    class_weight=class_weight, loss_weights=loss_weights, schedule=schedule,
                    shuffle=shuffle, callbacks=callbacks, until=until, checkpoint=checkpoint,
                    resume=resume, verbose=verbose, capture=capture)
+
+    def find_lr(self, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "adam",
+                batch_size: int = 32, low: float = 1e-7, high: float = 10.0, steps: int = 100
+                ) -> LearningRates:
+        """Try growing learning rates in a short training, and suggest one (Smith 2017). Nothing in
+        the network changes; see xpnet.training.rates."""
+        return find_lr(self, x, y, loss=loss, optimizer=optimizer, batch_size=batch_size, low=low,
+                       high=high, steps=steps)
 
     # --- files and copies -------------------------------------------------------------------------
 

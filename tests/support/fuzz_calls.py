@@ -147,6 +147,8 @@ def networks() -> dict[str, Call]:
         "Network.__call__": of_network("__call__", x=X, mode="predict"),
         "Network.to": of_network("to", backend="numpy"),
         "Network.fit": of_network("fit", **fit),
+        "Network.find_lr": of_network("find_lr", x=X, y=Y, loss="cross_entropy", optimizer="adam",
+                                      batch_size=3, low=1e-5, high=1.0, steps=3),
         "Network.evaluate": of_network("evaluate", x=X, y=Y, loss="cross_entropy",
                                        loss_weights=None, batch_size=3,
                                        metrics={"f1": metrics.f1_score}),

@@ -49,7 +49,7 @@ class Run:
         return {} if self.step.totals is None else self.step.totals.result()
 
     def repeat(self) -> Batch:
-        """The current batch once more, as TrainStep.train takes it."""
+        """The arrays of the current batch once more: inputs, targets, and weights if any."""
         assert self.source is not None
         return self.source.get(self.batch - 1)
 
