@@ -12,6 +12,7 @@ from xpnet import augment, functional, layers, losses, metrics, optim, schedules
 from xpnet.augment import *
 from xpnet.backends import Backend, BackendError, Window, available, get_backend
 from xpnet.backends.cpu.threads import get_num_threads, set_num_threads
+from xpnet.ensemble import Ensemble
 from xpnet.graph import Input
 from xpnet.inspect.memory import OutOfMemory
 from xpnet.layer import PREDICT, SAMPLE, TRAIN, Layer
@@ -44,10 +45,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "CSVLog", "Callback", "Checkpoint",
-    "EarlyStopping", "ExponentialMovingAverage", "GradientNorms", "History", "Input", "JSONLog",
-    "Layer", "Network", "OutOfMemory", "Run", "Sequential", "StopOnNaN", "Timing", "TrainStep",
-    "Window", "available", "functional", "get_backend", "get_num_threads", "load", "metrics",
-    "set_num_threads",
+    "EarlyStopping", "Ensemble", "ExponentialMovingAverage", "GradientNorms", "History", "Input",
+    "JSONLog", "Layer", "Network", "OutOfMemory", "Run", "Sequential", "StopOnNaN", "Timing",
+    "TrainStep", "Window", "available", "functional", "get_backend", "get_num_threads", "load",
+    "metrics", "set_num_threads",
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 LAZY = "data", "models", "testing"      # imported when they are used: xn.data

@@ -331,6 +331,26 @@ def histories() -> dict[str, Call]:
             "History.to_json": Call(history.to_json, lambda: {"path": "history.json"})}
 
 
+def ensembles() -> dict[str, Call]:
+    nets = [a_network(), a_network()]
+    good = {"x": X, "loss": "cross_entropy", "batch_size": 3}
+
+    def build(seed: int) -> xn.Sequential:
+        return xn.Sequential([xn.Flatten(), xn.Linear(3)], input_shape=(1, 4, 4), seed=seed,
+                             backend="numpy")
+
+    return {
+        "Ensemble": Call(xn.Ensemble, lambda: {"nets": nets}, lambda found: found.predict(X)),
+        "Ensemble.bagged": Call(xn.Ensemble.bagged, lambda: {
+            "build": build, "n": 2, "x": X, "y": Y, "loss": "cross_entropy", "optimizer": "adam",
+            "epochs": 1, "batch_size": 3, "schedule": "constant", "seed": 0, "verbose": False}),
+        "Ensemble.predict": Call(xn.Ensemble(nets).predict, lambda: {"x": X, "batch_size": 3}),
+        "Ensemble.predict_proba": Call(xn.Ensemble(nets).predict_proba, lambda: dict(good)),
+        "Ensemble.evaluate": Call(xn.Ensemble(nets).evaluate, lambda: good | {
+            "y": Y, "metrics": {"f1": metrics.f1_score}}),
+    }
+
+
 def tools() -> dict[str, Call]:
     net = {"backend": "numpy", "dtype": "float32", "seed": 0}
     shapes = {"lenet5": (1, 28, 28), "resnet18": (3, 8, 8), "resnet50": (3, 32, 32)}
@@ -394,5 +414,5 @@ def data_sets() -> dict[str, Call]:
 
 
 CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
-                          | functions() | measures() | augmentations() | callbacks() | histories()
-                          | tools() | data_sets())
+                          | functions() | measures() | ensembles() | augmentations()
+                          | callbacks() | histories() | tools() | data_sets())
