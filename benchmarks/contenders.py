@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ CPU_NETS = ("numpy_cnn", "bilici", "lenet5", "vgg_small", "resnet18")
 MODES = ("train", "predict")
 TF32 = ("never", "convolutions", "always")  # "convolutions" is the default of PyTorch and of xpnet
 LEARNING_RATE = 1e-3
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Job:
     fused_adam: bool = False        # PyTorch's fused Adam, which is not its default
     cells: tuple[tuple[str, int], ...] = ()     # GPUs: (net, batch) instead of `net` and `batches`
     share: tuple[int, int] = (0, 1)             # GPUs: (k, n): part number k of n of the work
+    first: int = 0                  # GPUs: the number of the item of the work to begin with
     data: str = ""                  # folder of the data sets; "": where xpnet looks by default
     started: float = 0.0            # time.time() when the process was started
     limit: float = math.inf         # seconds after which the process begins nothing new
@@ -50,6 +53,18 @@ class Job:
     def late(self) -> bool:
         """Whether the time limit has passed."""
         return time.time() - self.started > self.limit
+
+    def items(self, work: Iterable[Item]) -> Iterator[tuple[dict[str, int], Item]]:
+        """({"item": number}, item) of the work from number `first` on, until the time is over.
+
+        The process answers the number before it measures the item: after a failure another process
+        goes on with the next one.
+        """
+        for number, item in enumerate(work):
+            if number >= self.first:
+                if self.late():
+                    return
+                yield {"item": number}, item
 
 
 class Runner(Protocol):

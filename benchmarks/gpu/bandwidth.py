@@ -184,31 +184,31 @@ def in_turn(make: Callable[[int], Made], n: int) -> Made:
     return lambda: next(calls)(), moved, shape
 
 
-def measure_kernels(backend: Backend, seconds_of: Timer,
+def measure_kernels(job: Job, backend: Backend, seconds_of: Timer,
                     megabytes: Sequence[float] = MEGABYTES) -> Iterator[dict[str, Any]]:
-    """A row for each size and kernel, the largest arrays first."""
-    for size in sorted(megabytes, reverse=True):
+    """The number and a row for each size and kernel, the largest arrays first."""
+    copied: dict[float, float] = {}         # bytes per second of a copy, by size
+    for number, (size, kernel) in job.items(
+            itertools.product(sorted(megabytes, reverse=True), KERNELS)):
+        yield number
         n = int(size * 2**18)
-        call, moved, _ = in_turn(lambda n: (copy_on_device(backend, 4 * n), 8 * n, ()), n)
-        copied = moved / seconds_of(call)
-        for kernel in KERNELS:
-            call, moved, shape = in_turn(partial(kernel, backend), n)
-            seconds = seconds_of(call)
-            yield {"kernel": kernel.__name__, "megabytes": size, "shape": list(shape),
-                   "bytes": moved, "seconds": seconds,
-                   "bytes_per_second": moved / seconds, "copy_bytes_per_second": copied,
-                   "of_copy": moved / seconds / copied}
+        if size not in copied:
+            call, moved, _ = in_turn(lambda n: (copy_on_device(backend, 4 * n), 8 * n, ()), n)
+            copied[size] = moved / seconds_of(call)
+        call, moved, shape = in_turn(partial(kernel, backend), n)
+        seconds = seconds_of(call)
+        yield {"row": {"kernel": kernel.__name__, "megabytes": size, "shape": list(shape),
+                       "bytes": moved, "seconds": seconds,
+                       "bytes_per_second": moved / seconds, "copy_bytes_per_second": copied[size],
+                       "of_copy": moved / seconds / copied[size]}}
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """Yield {"about": ...}, and {"row": ...} for each kernel and each size that fits into the GPU's
-    memory."""
+    """Yield {"about": ...}, and {"item": ...} and {"row": ...} for each kernel and each size that
+    fits into the GPU's memory."""
     from benchmarks.xpnet_side import about, backend_of
     backend = backend_of(job)
     yield {"about": about(backend)}
     free = backend.xp.cuda.runtime.memGetInfo()[0] if backend.name.startswith("cupy") else 2**30
     sizes = [size for size in MEGABYTES if size * 2**20 * SPACE < free]
-    for row in measure_kernels(backend, backend_timer(backend), sizes):
-        yield {"row": row}
-        if job.late():
-            return
+    yield from measure_kernels(job, backend, backend_timer(backend), sizes)

@@ -36,18 +36,27 @@ class Setting:
 
     def answers(self, task: str, job: Job, end: float,
                 patience: float | None = None) -> Iterator[Any]:
-        """The answers of a process. If it fails or takes too long, the error is noted and the
-        benchmarks go on."""
-        left = end - time.monotonic()
-        if left <= 0:
-            self.say(f"{task}: no time left for {job.contender}: see --minutes")
-            return
-        try:
+        """The answers of a process. If it fails or takes too long, the error is noted, and another
+        process goes on after the item that failed: on a GPU, an error of a kernel spoils everything
+        that its process computes afterwards."""
+        item: int | None = -1
+        while item is not None:
+            left = end - time.monotonic()
+            if left <= 0:
+                self.say(f"{task}: no time left for {job.contender}: see --minutes")
+                return
             timeout = min(left, patience or left)
-            yield from stream(task, replace(job, limit=EARLY * timeout), self.say, timeout)
-        except ContenderError as error:
-            self.broken.append(str(error))
-            self.say(str(error))
+            job, item = replace(job, first=item + 1, limit=EARLY * timeout), None
+            try:
+                for answer in stream(task, job, self.say, timeout):
+                    if "item" in answer:
+                        item = answer["item"]
+                    else:
+                        yield answer
+                return
+            except ContenderError as error:
+                self.broken.append(str(error))
+                self.say(str(error))
 
 
 def compiling(setting: Setting, cores: int) -> None:

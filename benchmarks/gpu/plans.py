@@ -7,6 +7,7 @@ are worth an entry.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -47,8 +48,8 @@ class Recorder:
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """Yield {"about": ..., "architecture": ...}, and {"row": ...} for each key, for all settings of
-    TF32."""
+    """Yield {"about": ..., "architecture": ...}, and for each network and setting of TF32 its
+    {"item": ...} and a {"row": ...} for each new key."""
     import xpnet as xn
     from benchmarks.xpnet_side import NETS, about, backend_of
     backend = backend_of(job)
@@ -57,13 +58,16 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
     recorder = Recorder(backend_timer(backend), job.late)
     backend._way = recorder                             # type: ignore[attr-defined]
     yield {"about": about(backend) | {"architecture": f"sm_{capability}"}}
-    for mode in sorted(TF32, key=lambda mode: mode != job.tf32):
+    modes = sorted(TF32, key=lambda mode: mode != job.tf32)
+    for number, (mode, (name, batch)) in job.items(itertools.product(modes, job.cells)):
+        yield number
         backend.tf32 = mode                             # type: ignore[attr-defined]
-        for name, batch in job.cells:
-            net = NETS[name](INPUT_SHAPES[name], backend=backend)
-            images, labels = samples(name, batch)
-            step = xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(LEARNING_RATE), capture=False)
+        net = NETS[name](INPUT_SHAPES[name], backend=backend)
+        images, labels = samples(name, batch)
+        step = xn.TrainStep(net, xn.CrossEntropy(), xn.Adam(LEARNING_RATE), capture=False)
+        try:
             step(net.batch_last(images), backend.asarray(labels))
+        finally:                                        # also what was measured before a failure
             yield from ({"row": row} for row in recorder.rows)
             recorder.rows.clear()
 

@@ -34,8 +34,8 @@ def our_calls(backend: Backend, what: Product | Convolution,
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """Yield {"about": ...}, and {"row": ...} for each shape and direction; for PyTorch, of the
-    faster layout."""
+    """Yield {"about": ...}, and for each shape {"item": ...} and a {"row": ...} for each direction;
+    for PyTorch, of the faster layout."""
     if job.contender.startswith("torch"):
         from benchmarks.gpu import torch_products
         torch_products.prepare(job)
@@ -54,10 +54,9 @@ def measure_shapes(job: Job,
                    seconds_of: Timer,
                    shapes: Sequence[tuple[Product | Convolution, int]] = SHAPES,
                    ) -> Iterator[dict[str, Any]]:
-    """A row for each shape and direction; if there are several calls, of the fastest."""
-    for what, batch in shapes:
-        if job.late():
-            return
+    """The number of each shape, and a row for each direction; of several calls, the fastest."""
+    for number, (what, batch) in job.items(shapes):
+        yield number
         seconds: dict[str, float] = {}
         for direction, call in calls_of(what, batch):
             seconds[direction] = min(seconds_of(call), seconds.get(direction, np.inf))

@@ -43,11 +43,10 @@ class Times:
 
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
-    """Yield {"about": ...}, and {"row": ...} for each network and batch size of the job, of the
-    contender's fastest variant."""
-    for net, batch in job.cells:
-        if job.late():
-            return
+    """Yield {"item": ...}, {"about": ...} and {"row": ...} for each network and batch size of the
+    job, of the contender's fastest variant."""
+    for number, (net, batch) in job.items(job.cells):
+        yield number
         count = batches_of(net)
         images, labels = samples(net, batch * count)
         rows: list[dict[str, Any]] = []

@@ -103,6 +103,27 @@ def test_kernels_are_shared_among_processes():
     assert set(everything) < set(compiling.share(0, 1))
 
 
+def test_after_a_failure_another_process_goes_on_with_the_next_item(monkeypatch):
+    """Item 1 of three fails, then the last one; a process that fails before its first item is not
+    started again."""
+    def answers(task, job, say, timeout):
+        started.append(job.first)
+        if task == "mnist":
+            raise race.ContenderError("not even the import works")
+        for number in range(job.first, 3):
+            yield {"item": number}
+            if number != 0:
+                raise race.ContenderError(f"item {number} fails")
+            yield {"row": number}
+    started = []
+    monkeypatch.setattr(parts, "stream", answers)
+    setting = parts.Setting(["cupy"], 1, time.monotonic() + 100, CPU, [], silent)
+    assert list(setting.answers("bandwidth", CPU, setting.deadline)) == [{"row": 0}]
+    assert started == [0, 2, 3] and setting.broken == ["item 1 fails", "item 2 fails"]
+    assert list(setting.answers("mnist", CPU, setting.deadline)) == []
+    assert started == [0, 2, 3, 0]
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 def answers(task, job, say, timeout):
@@ -289,7 +310,7 @@ def test_a_process_that_is_late_begins_nothing_new(monkeypatch):
     late = Job("cpu", "numpy", 1, cells=(("numpy_cnn", 1),), started=time.time() - 10, limit=5)
     assert list(steps.measure(late)) == [] and len(list(products.measure(late))) == 1
     monkeypatch.setattr(bandwidth, "MEGABYTES", (0.01, 0.02))
-    assert len(list(bandwidth.measure(late))) == 2
+    assert len(list(bandwidth.measure(late))) == 1
 
 
 # --- the first minutes ----------------------------------------------------------------------------
