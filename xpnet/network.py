@@ -241,7 +241,7 @@ class Network(Graph):
         """
         return predict_samples(self, x, samples, loss=loss, batch_size=batch_size)
 
-    def evaluate(self, x: Any, y: Any, *, loss: Any = None, loss_weights: Any = None,
+    def evaluate(self, x: Any, y: Any = None, *, loss: Any = None, loss_weights: Any = None,
                  batch_size: int = 256,
                  metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
         """{"loss": ..., "accuracy": ...}, the accuracy for classes; see xpnet.training.evaluate.
@@ -258,9 +258,9 @@ class Network(Graph):
         return evaluate(self, x, y, loss=loss, loss_weights=loss_weights, batch_size=batch_size,
                         metrics=metrics)
 
-    def fit(self, x: Any, y: Any, *, loss: Any,
+    def fit(self, x: Any, y: Any = None, *, loss: Any,
             optimizer: str | Optimizer = "adam", epochs: int = 1,
-            batch_size: int = 32, validation: tuple[Any, Any] | None = None,
+            batch_size: int = 32, validation: Any = None, augment: Any = (),
             sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
             schedule: str | Schedule = "constant", shuffle: bool = True,
             callbacks: Sequence[Callback] = (),
@@ -270,10 +270,11 @@ class Network(Graph):
             capture: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit for the arguments."""
         return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs,
-                   batch_size=batch_size, validation=validation, sample_weight=sample_weight,
-                   class_weight=class_weight, loss_weights=loss_weights, schedule=schedule,
-                   shuffle=shuffle, callbacks=callbacks, until=until, checkpoint=checkpoint,
-                   resume=resume, verbose=verbose, capture=capture)
+                   batch_size=batch_size, validation=validation, augment=augment,
+                   sample_weight=sample_weight, class_weight=class_weight,
+                   loss_weights=loss_weights, schedule=schedule, shuffle=shuffle,
+                   callbacks=callbacks, until=until, checkpoint=checkpoint, resume=resume,
+                   verbose=verbose, capture=capture)
 
     def find_lr(self, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "adam",
                 batch_size: int = 32, low: float = 1e-7, high: float = 10.0, steps: int = 100

@@ -134,7 +134,7 @@ def networks() -> dict[str, Call]:
         step(np.ones((3, 2), np.float32), np.zeros(2, np.int64))
 
     fit = {"x": X, "y": Y, "loss": "cross_entropy", "optimizer": "adam", "epochs": 1,
-           "batch_size": 3, "validation": None, "sample_weight": np.ones(len(X)),
+           "batch_size": 3, "validation": None, "augment": (), "sample_weight": np.ones(len(X)),
            "class_weight": "balanced", "schedule": "constant", "shuffle": True, "callbacks": (),
            "until": None, "loss_weights": None, "checkpoint": None, "resume": None,
            "verbose": False, "capture": True}

@@ -221,6 +221,28 @@ def test_early_stopping(steps, tmp_path):
     assert train(resume=tmp_path) == train()
 
 
+@pytest.mark.parametrize("augment", [[xn.RandomFlip(), xn.GaussianNoise()], [xn.CutMix()]],
+                         ids=repr)
+def test_a_data_set_with_augmentation(augment, tmp_path):
+    pixels = (50 * (X - X.min())).astype(np.uint8)
+
+    def train(**more):
+        net, data = a_network(), xn.data.Dataset(pixels, Y, validation=xn.data.Dataset(pixels, Y))
+        cut = CutOff(lambda run, now: "resume" not in more and more and run.steps == 9)
+        try:
+            return bits(net, net.fit(data, optimizer="adam", loss="cross_entropy", epochs=3,
+                                     batch_size=4, augment=augment, callbacks=[cut],
+                                     verbose=False, **more))
+        except Cut:
+            return None
+
+    assert train(checkpoint=xn.Checkpoint(tmp_path, steps=2)) is None
+    assert train(resume=tmp_path) == train()
+    augment = [xn.RandomFlip()]
+    with pytest.raises(ValueError, match="Received: samples"):
+        train(resume=tmp_path)
+
+
 def test_a_training_that_ended_does_not_go_on(tmp_path):
     first = resumed(tmp_path)
     assert first == whole() and resumed(tmp_path) == first

@@ -177,6 +177,13 @@ class Dataset:
         (x, y), (x_test, y_test) = self[:], self.test[:]
         return self.scaled(x), y, self.test.scaled(x_test), y_test
 
+    @property
+    def targets(self) -> Array | None:
+        """Labels or targets of all samples, in memory; None if there are none."""
+        if self._y is None:
+            return self.labels
+        return self._y.read(slice(None) if self._where is None else self._where)
+
     # --- parts ------------------------------------------------------------------------------------
 
     def subset(self, indices: Indices) -> Dataset:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backends.feed import Feed
 from xpnet.checks import finite_array, not_finite
 from xpnet.graph import Graph
 from xpnet.layer import Array
 from xpnet.losses import Loss
+from xpnet.training.datasets import MixedTargets, SampleFeed, Samples, is_dataset, samples_of
 from xpnet.training.goals import Goal
 
 Batch = tuple[Array, ...]       # the inputs, the targets, and the samples' weights if there are any
@@ -30,12 +32,21 @@ class Batches:
     def __init__(self, net: Graph, data: Sequence[Any], size: int) -> None:
         self.backend, self.inputs = net.backend, len(net.ins)
         self.samples, self.size = len(data[0]), size
-        feed = net.backend.feed
-        self.feeds = tuple(feed(a, net.dtype if number < self.inputs else a.dtype, size)
+        self.feeds = tuple(self._feed(a, net.dtype if number < self.inputs else a.dtype)
                            for number, a in enumerate(data))
+        if isinstance(self.feeds[0], SampleFeed):   # its batches are made before those of targets
+            for a in data:
+                if isinstance(a, MixedTargets):
+                    a.samples = self.feeds[0]
         self.shapes = tuple(a.shape[1:] for a in data)
         self.position: Array | None = None      # on the backend: the sample that comes next
         self.reached = -1                       # what the host knows of it; -1 is nothing
+
+    def _feed(self, a: Any, dtype: Any) -> Feed:
+        """The batch source of an array, or of what is in the place of an array."""
+        if isinstance(a, Samples | MixedTargets):
+            return a.feed(self.backend, dtype, self.size)
+        return self.backend.feed(a, dtype, self.size)
 
     def __len__(self) -> int:
         return -(-self.samples // self.size)
@@ -108,7 +119,13 @@ class NumberedBatch:
 
 
 def check_samples(net: Graph, x: Any, y: Any, goals: Sequence[Goal], who: str) -> list[Any]:
-    """Batch-first inputs and targets, checked against the network and against each other."""
+    """Batch-first inputs and targets, checked against the network and against each other; x may be
+    a Dataset, which has the targets, too."""
+    if is_dataset(x):
+        if y is not None:
+            raise ValueError(f"{who}: expected no y with a data set, which has its own targets. "
+                             f"Received: {type(y).__name__}.")
+        return samples_of(net, x, goals, who)
     xs = finite_samples(net, x, who)
     targets = []
     for goal, target in zip(goals, net.outs.unpack(y, who, "targets"), strict=True):

@@ -163,6 +163,8 @@ def _described(value: Any) -> Any:
 def fingerprint(a: Any) -> str:
     """Shape, dtype, and a digest of the content of some samples of an array on the host or on a
     GPU."""
+    if hasattr(a, "fingerprint"):
+        return str(a.fingerprint())
     where = np.unique(np.linspace(0, len(a) - 1, SAMPLED).astype(np.int64)).tolist()
     total = hashlib.sha256()
     for k in where:

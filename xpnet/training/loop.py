@@ -36,6 +36,7 @@ from xpnet.training.callbacks import (
 from xpnet.training.checkpoint import Checkpoint, settings
 from xpnet.training.checkpoint import resume as resume_training
 from xpnet.training.classes import class_factors
+from xpnet.training.datasets import MixedTargets, checked_augment, is_dataset, samples_of
 from xpnet.training.finite import StopOnNaN
 from xpnet.training.goals import goals
 from xpnet.training.history import History
@@ -46,8 +47,8 @@ from xpnet.training.totals import Totals
 EVALUATED = 256         # samples of a batch of the validation
 
 
-def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "adam",
-        epochs: int = 1, batch_size: int = 32, validation: tuple[Any, Any] | None = None,
+def fit(net: Graph, x: Any, y: Any = None, *, loss: Any, optimizer: str | Optimizer = "adam",
+        epochs: int = 1, batch_size: int = 32, validation: Any = None, augment: Any = (),
         sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
         schedule: str | Schedule = "constant", shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
@@ -67,8 +68,9 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "
 
     Args:
         net: the network.
-        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
-        y: targets; for several outputs a list or dict, as the outputs are.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset,
+            whose samples are divided by its scale.
+        y: targets; for several outputs a list or dict, as the outputs are; None for a Dataset.
         loss: a Loss or its name in xpnet.losses.LOSSES, e.g. "cross_entropy"; for several outputs
             also a list or dict.
         optimizer: an Optimizer, or its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a
@@ -76,7 +78,10 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "
             first.
         epochs: passes over the samples.
         batch_size: samples of a step.
-        validation: a pair (x, y) that is evaluated after each epoch.
+        validation: a pair (x, y), or a Dataset, that is evaluated after each epoch; by default the
+            validation part of a Dataset.
+        augment: augmentations of the images of a Dataset, in their order, e.g. [xn.RandomFlip()].
+            How an image is changed follows from the network's seed, the epoch and the image.
         sample_weight: (N,), factors of each sample's part of the loss. What the loss is divided by
             stays the same; accuracy and validation count every sample once.
         class_weight: factors of the classes, for labels: a dict of class numbers and weights (other
@@ -104,20 +109,26 @@ def fit(net: Graph, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "
     aims = goals(net, loss, loss_weights, "fit")
     optimizer = get_optimizer(optimizer, "fit")
     schedule = get_schedule(schedule).start()
-    data = check_samples(net, x, y, aims, "fit")
+    changes = checked_augment("fit", x, augment)
+    data = (samples_of(net, x, aims, "fit", changes) if changes and y is None
+            else check_samples(net, x, y, aims, "fit"))
     samples = len(data[0])
     if class_weight is not None:
-        factors = class_factors(class_weight, aims, data[len(net.ins):])
+        labels = [a.labels if isinstance(a, MixedTargets) else a for a in data[len(net.ins):]]
+        factors = class_factors(class_weight, aims, labels)
         sample_weight = (factors if sample_weight is None else
                          factors * check_weights(net, sample_weight, samples, aims))
     if sample_weight is not None:
         data = [*data, check_weights(net, sample_weight, samples, aims)]
     held_out = None
+    if validation is None and is_dataset(x):
+        validation = x.validation
     if validation is not None:
-        if not isinstance(validation, tuple | list) or len(validation) != 2:
-            raise TypeError("fit: expected validation to be a pair (x, y). Received: "
+        pair: Any = (validation, None) if is_dataset(validation) else validation
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError("fit: expected validation to be a pair (x, y) or a Dataset. Received: "
                             f"{type(validation).__name__}.")
-        held_out = check_samples(net, *validation, aims, "fit: validation")
+        held_out = check_samples(net, pair[0], pair[1], aims, "fit: validation")
     epochs = expect_integer("fit", "epochs", epochs)
     batch_size = expect_integer("fit", "batch_size", batch_size)
     check_batch_sizes(net, samples, batch_size)

@@ -16,6 +16,7 @@ from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss
 from xpnet.node import Node
 from xpnet.training.batches import Batch, Batches, check_samples
+from xpnet.training.datasets import Samples, is_dataset
 from xpnet.training.goals import Goal, known_goals, probability
 from xpnet.training.totals import Totals
 
@@ -120,8 +121,8 @@ def _collect(forward: Forward, outs: Sequence[np.ndarray]) -> None:
                 collector.put(y, out[slice(*batches.span(number))])
 
 
-def evaluate(net: Graph, x: Any, y: Any, *, loss: str | Loss | Any = None, loss_weights: Any = None,
-             batch_size: int = 256,
+def evaluate(net: Graph, x: Any, y: Any = None, *, loss: str | Loss | Any = None,
+             loss_weights: Any = None, batch_size: int = 256,
              metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
     """Loss and, for classes, accuracy: {"loss": ..., "accuracy": ...}.
 
@@ -130,8 +131,8 @@ def evaluate(net: Graph, x: Any, y: Any, *, loss: str | Loss | Any = None, loss_
 
     Args:
         net: the network.
-        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
-        y: targets; for several outputs a list or dict.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset.
+        y: targets; for several outputs a list or dict; None for a Dataset.
         loss: see `fit`; by default the loss of the last fit.
         loss_weights: see `fit`.
         batch_size: samples of a forward pass.
@@ -161,7 +162,7 @@ def predict(net: Graph, x: Any, *, batch_size: int = 256) -> Any:
 
     Args:
         net: the network.
-        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset.
         batch_size: samples of a forward pass.
     """
     return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict"))
@@ -204,7 +205,7 @@ def _probabilities(net: Graph, functions: Sequence[Callable[[Array], Array]], ba
 def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str
               ) -> list[np.ndarray]:
     """The values of some nodes for batch-first x, as batch-first NumPy arrays."""
-    xs = net.check_inputs(x)
+    xs: Sequence[Any] = [Samples(net, x, who=who)] if is_dataset(x) else net.check_inputs(x)
     batch_size = expect_integer(who, "batch_size", batch_size)
     outs = _host_arrays(net, nodes, len(xs[0]))
     with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():

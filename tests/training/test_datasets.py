@@ -1,0 +1,204 @@
+"""Training, evaluation and prediction with a Dataset: scaled, augmented, read ahead."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from fake_cupy import FakeCupy, installed
+
+import xpnet as xn
+from xpnet.augment.draws import Draws
+from xpnet.data import Dataset
+from xpnet.training.batches import Batches
+from xpnet.training.goals import goals
+
+rng = np.random.default_rng(0)
+IMAGES, LABELS = rng.integers(0, 256, (22, 3, 6, 5)).astype(np.uint8), rng.integers(0, 4, 22)
+IMAGES.flags.writeable = LABELS.flags.writeable = False
+SCALED = IMAGES.astype(np.float32) / np.float32(255)
+QUIET = {"loss": "cross_entropy", "verbose": False}
+
+
+def a_network(backend: str = "numpy") -> xn.Sequential:
+    return xn.Sequential([xn.Conv2d(4, 3), xn.ReLU(), xn.Flatten(), xn.Dropout(0.2), xn.Linear(4)],
+                         input_shape=(3, 6, 5), backend=backend, seed=2)
+
+
+def bits(history: xn.History, net: xn.Network) -> tuple:
+    return net.parameters.tobytes(), [repr(history[name]) for name in ("loss", "accuracy",
+                                                                       "val_loss")]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_data_set_gives_the_bits_of_its_arrays(backend):
+    data = Dataset(IMAGES, LABELS, validation=Dataset(IMAGES[:7], LABELS[:7], classes=list("0123")),
+                   classes=list("0123"))
+    of_data, of_arrays = a_network(backend), a_network(backend)
+    one = of_data.fit(data, optimizer="adam", epochs=3, batch_size=5, **QUIET)
+    two = of_arrays.fit(SCALED, LABELS, optimizer="adam", epochs=3, batch_size=5,
+                        validation=(SCALED[:7], LABELS[:7]), **QUIET)
+    assert bits(one, of_data) == bits(two, of_arrays)
+    assert of_data.evaluate(data) == of_arrays.evaluate(SCALED, LABELS)
+    assert np.array_equal(of_data.predict(data), of_arrays.predict(SCALED))
+    assert of_data.evaluate(data, metrics={"n": lambda y, target: len(target)})["n"] == 22
+
+
+def test_validation_by_a_data_set_and_by_arrays():
+    data, held_out = Dataset(IMAGES, LABELS), Dataset(IMAGES[:7], LABELS[:7])
+    found = [bits(net.fit(data, optimizer="sgd", validation=validation, **QUIET), net)
+             for validation in (held_out, (SCALED[:7], LABELS[:7])) for net in [a_network()]]
+    assert found[0] == found[1]
+
+
+def test_numbers_as_targets_without_a_scale():
+    x, y = SCALED.reshape(22, -1), SCALED.mean((1, 2, 3))[:, None]
+    nets = [xn.Sequential([xn.Linear(1)], input_shape=(90,), backend="numpy") for _ in range(2)]
+    nets[0].fit(Dataset(x, y), optimizer="sgd", loss="mean_squared_error", verbose=False)
+    nets[1].fit(x, y, optimizer="sgd", loss="mean_squared_error", verbose=False)
+    assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
+
+
+# --- augmentation ---------------------------------------------------------------------------------
+
+AUGMENT = [xn.RandomCrop(2), xn.RandomFlip(), xn.ColorJitter(0.2)]
+
+
+def first_batches(net, data, augment, size=6, loss="cross_entropy"):
+    """The batches of an epoch in a fixed order, as (x, target), and the order."""
+    from xpnet.training.datasets import samples_of
+    batches = Batches(net, samples_of(net, data, goals(net, loss, None, "fit"), "fit", augment),
+                      size)
+    order = np.random.default_rng(3).permutation(len(data))
+    batches.arrange(order)
+    return [batches.get(number) for number in range(len(batches))], order
+
+
+@pytest.mark.parametrize("size", [1, 6, 22])
+def test_images_are_scaled_then_augmented_by_their_numbers(size):
+    net = a_network()
+    net.epochs = 5
+    found, order = first_batches(net, Dataset(IMAGES, LABELS), AUGMENT, size)
+    x = np.concatenate([x for x, _ in found], axis=-1)
+    right = xn.augmented(np, np.moveaxis(SCALED[order], 0, -1), AUGMENT, seed=2, epoch=5,
+                         samples=order)
+    assert np.array_equal(x, right)
+    assert np.array_equal(np.concatenate([y for _, y in found]), LABELS[order])
+
+
+@pytest.mark.parametrize("mixing", [xn.MixUp(0.4), xn.CutMix()])
+def test_targets_are_mixed_as_the_images_are(mixing):
+    net = a_network()
+    found, order = first_batches(net, Dataset(IMAGES, LABELS), [xn.RandomFlip(), mixing])
+    x, target = (np.concatenate(parts, axis=-1) for parts in zip(*found))
+    draws = Draws(2, 0, order, 1)
+    partners = mixing.partners(draws, 22)
+    flipped = [xn.augmented(np, np.moveaxis(SCALED[where], 0, -1), [xn.RandomFlip()], seed=2,
+                            samples=where) for where in (order, partners)]
+    right, share = mixing.mix(np, *flipped, draws)
+    assert np.array_equal(x, right)
+    one_hot = np.eye(4)[:, LABELS]
+    expected = share * one_hot[:, order] + (1 - share) * one_hot[:, partners]
+    assert target.dtype == np.float32 and np.abs(target - expected).max() < 1e-6
+    assert np.abs(target.sum(axis=0) - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("mixing", [[], [xn.MixUp()]])
+def test_augmented_training(mixing):
+    """It learns, the same with every run, and otherwise than without augmentation."""
+    bright = (IMAGES // 4 + 60 * LABELS[:, None, None, None]).astype(np.uint8)
+    data, runs = Dataset(bright, LABELS), []
+    for augment in (AUGMENT + mixing, AUGMENT + mixing, []):
+        net = a_network()
+        history = net.fit(data, optimizer=xn.Adam(0.01), epochs=30, batch_size=8, augment=augment,
+                          class_weight="balanced", **QUIET)
+        runs.append((net.parameters.tobytes(), history["loss"]))
+    assert runs[0] == runs[1] != runs[2]
+    assert runs[0][1][-1] < 0.9 * runs[0][1][0]
+
+
+def test_on_an_emulated_gpu(folder):
+    data = Dataset(IMAGES, LABELS, validation=Dataset(IMAGES, LABELS))
+    nets = [a_network()]
+    figures = [nets[0].fit(data, optimizer="sgd", epochs=2, batch_size=4, augment=AUGMENT
+                           + [xn.MixUp()], **QUIET)["val_loss"]]
+    with installed(FakeCupy(folder)):
+        nets.append(a_network("cupy"))
+        figures.append(nets[1].fit(data, optimizer="sgd", epochs=2, batch_size=4, augment=AUGMENT
+                                   + [xn.MixUp()], **QUIET)["val_loss"])
+    np.testing.assert_allclose(*figures, rtol=1e-3)
+
+
+# --- one's own source, and what can go wrong ------------------------------------------------------
+
+class Own:
+    """Samples that are made when they are read; number 13 is damaged."""
+
+    def __init__(self, damaged: bool = False) -> None:
+        self.damaged, self.threads = damaged, set()
+
+    def __len__(self):
+        return 22
+
+    def __getitem__(self, indices):
+        self.threads.add(threading.current_thread().name)
+        if self.damaged and 13 in np.arange(22)[indices]:
+            raise OSError("a bad sector")
+        return IMAGES[indices]
+
+
+def test_a_source_of_ones_own_is_read_ahead():
+    own = Own()
+    net, other = a_network(), a_network()
+    net.fit(Dataset(own, LABELS), optimizer="sgd", epochs=2, batch_size=4, **QUIET)
+    other.fit(Dataset(IMAGES, LABELS), optimizer="sgd", epochs=2, batch_size=4, **QUIET)
+    assert net.parameters.tobytes() == other.parameters.tobytes()
+    assert {name.rpartition("_")[0] for name in own.threads} == {"", "xpnet-reader"}
+
+
+def test_the_error_of_a_source_names_the_samples():
+    own = Own()
+    data = Dataset(own, LABELS)
+    own.damaged = True
+    with pytest.raises(RuntimeError, match=r"fit: expected samples that can be read\. Received: "
+                                           r"OSError for samples .*\b13\b.*\(a bad sector\)\."):
+        a_network().fit(data, optimizer="sgd", batch_size=4, **QUIET)
+    with pytest.raises(RuntimeError, match="predict: expected samples that can be read"):
+        a_network().predict(data, batch_size=4)
+
+
+def test_no_thread_is_left():
+    a_network().fit(Dataset(IMAGES, LABELS), optimizer="sgd", batch_size=4, **QUIET)
+    import gc
+    gc.collect()
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("xpnet-reader")]
+    for thread in left:
+        thread.join(2)
+    assert not any(thread.is_alive() for thread in left)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"y": LABELS}, "expected no y with a data set"),
+    ({"augment": ["flip"]}, "expected augmentations"),
+    ({"augment": [xn.MixUp(), xn.RandomFlip()]}, "at most one augmentation that mixes"),
+    ({"augment": [xn.MixUp(), xn.CutMix()]}, "at most one augmentation that mixes"),
+        ({"validation": 0}, "expected validation to be a pair"),
+])
+def test_refusals(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=f"fit: .*{message}"):
+        a_network().fit(Dataset(IMAGES, LABELS), **{"optimizer": "sgd", **QUIET, **arguments})
+
+
+def test_other_refusals():
+    net = a_network()
+    with pytest.raises(ValueError, match="fit: expected a data set to augment"):
+        net.fit(SCALED, LABELS, optimizer="sgd", augment=[xn.RandomFlip()], **QUIET)
+    with pytest.raises(ValueError, match=r"fit: expected samples of shape \(3, 6, 5\)"):
+        net.fit(Dataset(IMAGES[:, :1], LABELS), optimizer="sgd", **QUIET)
+    with pytest.raises(ValueError, match="evaluate: expected a data set with labels or targets"):
+        net.evaluate(Dataset(IMAGES), loss="cross_entropy")
+    flat = xn.Sequential([xn.Linear(4)], input_shape=(90,), backend="numpy")
+    with pytest.raises(ValueError, match="fit: expected images"):
+        flat.fit(Dataset(IMAGES.reshape(22, -1), LABELS), optimizer="sgd",
+                 augment=[xn.RandomFlip()], **QUIET)
