@@ -157,6 +157,21 @@ def test_a_source_of_ones_own_is_read_ahead():
     assert {name.rpartition("_")[0] for name in own.threads} == {"", "xpnet-reader"}
 
 
+def test_arrays_in_memory_are_gathered_in_the_graph(folder):
+    """On a GPU, a step of a data set whose samples are an array is one launch, as with arrays."""
+    data = Dataset(IMAGES, LABELS)
+    with installed(FakeCupy(folder)) as cupy:
+        net = a_network("cupy")
+        net.fit(data, optimizer="sgd", epochs=9, batch_size=11, **QUIET)
+        other = a_network("cupy")
+        other.fit(SCALED, LABELS, optimizer="sgd", epochs=9, batch_size=11, **QUIET)
+        assert net.backend.to_numpy(net.parameters).tobytes() == net.backend.to_numpy(
+            other.parameters).tobytes()
+        assert cupy.gpus.graphs == 2
+    subset = data.subset(np.arange(22))
+    assert subset.array is None and data.array is not None
+
+
 def test_the_error_of_a_source_names_the_samples():
     own = Own()
     data = Dataset(own, LABELS)

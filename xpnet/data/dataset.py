@@ -21,7 +21,7 @@ from xpnet.checks import (
     shown,
 )
 from xpnet.data.show import figure_of
-from xpnet.data.source import Source, source
+from xpnet.data.source import ArraySource, Source, source
 from xpnet.data.split import split
 
 Array = Any
@@ -176,6 +176,13 @@ class Dataset:
                              f"returns samples and labels. Received: {self!r}.")
         (x, y), (x_test, y_test) = self[:], self.test[:]
         return self.scaled(x), y, self.test.scaled(x_test), y_test
+
+    @property
+    def array(self) -> Array | None:
+        """All samples (N, ...) as one array, if that is what they are: None for a subset, a memory
+        map, and an object of your own."""
+        array = self._x.array if isinstance(self._x, ArraySource) else None
+        return None if self._where is not None or isinstance(array, np.memmap) else array
 
     @property
     def targets(self) -> Array | None:

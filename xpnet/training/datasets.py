@@ -61,12 +61,38 @@ class Samples:
     def __len__(self) -> int:
         return len(self.data)
 
-    def feed(self, backend: Backend, dtype: Any, size: int) -> SampleFeed:
+    def feed(self, backend: Backend, dtype: Any, size: int) -> Feed:
+        if not self.augment and self.mixing is None and self.data.array is not None:
+            return ScaledFeed(backend.feed(self.data.array, dtype, size), self.data.scale)
         return SampleFeed(backend, self, dtype)
 
     def fingerprint(self) -> str:
         steps = [*self.augment, *([] if self.mixing is None else [self.mixing])]
         return f"{self.data.fingerprint()} {steps}"
+
+
+class ScaledFeed(Feed):
+    """The batches of another batch source, divided by a number."""
+
+    def __init__(self, inner: Feed, scale: float | None) -> None:
+        super().__init__(inner.backend, inner.samples, inner.dtype)
+        self.inner, self.scale, self.in_graphs = inner, scale, inner.in_graphs
+
+    def arrange(self, order: Array) -> None:
+        self.inner.arrange(order)
+
+    def batch(self, start: int, stop: int, out: Array | None = None) -> Array:
+        if self.scale is None:
+            return self.inner.batch(start, stop, out)
+        x = self.inner.batch(start, stop)
+        with self.backend.scope():
+            return self.backend.store(x / x.dtype.type(self.scale), out)
+
+    def batch_at(self, position: Array, out: Array) -> None:
+        self.inner.batch_at(position, out)
+        if self.scale is not None:
+            with self.backend.scope():
+                out /= out.dtype.type(self.scale)
 
 
 class SampleFeed(Feed):
