@@ -9,7 +9,6 @@ import numpy as np
 
 from xpnet.backends import get_backend
 from xpnet.checks import expect_function, expect_integer, expect_seed, real_array, shown
-from xpnet.graph import softmax_below
 from xpnet.initializers import generator
 from xpnet.network import Network
 from xpnet.optim import Optimizer
@@ -106,23 +105,10 @@ class Ensemble:
             batch_size: samples of a forward pass.
 
         Raises:
-            ValueError: the loss includes neither softmax nor sigmoid, and the last layer is none.
+            ValueError: as Network.predict_proba.
         """
-        goals = self._goals(loss, "predict_proba")
-        if goals[0].loss.takes_logits:
-            backend, kind = get_backend("numpy"), goals[0].loss.takes_logits
-            z = np.moveaxis(self._logits(goals, x, batch_size, "predict_proba"), 0, -1)
-            p = (backend.softmax(np.ascontiguousarray(z)) if kind == "softmax"
-                 else backend.activate(z, "sigmoid"))
-            return np.ascontiguousarray(np.moveaxis(p, -1, 0))
-        for goal in goals:
-            last = goal.output.layer
-            if not softmax_below(goal.output) and (
-                    getattr(last, "activation", None) not in ("sigmoid", "logistic")):
-                raise ValueError("predict_proba: expected a loss that includes softmax or sigmoid, "
-                                 "or such a last layer. Received: "
-                                 f"{goal.loss.who}, and {'' if last is None else last.who}.")
-        return self._mean(x, batch_size)
+        ps = [net.predict_proba(x, loss=loss, batch_size=batch_size) for net in self.nets]
+        return np.asarray(np.mean(ps, axis=0, dtype=np.float64))
 
     def evaluate(self, x: Any, y: Any, *, loss: Any = None, batch_size: int = 256,
                  metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None

@@ -7,9 +7,10 @@ what people call.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from xpnet.checks import (
     expect_shape,
     nearest,
     real_array,
+    shown,
     wrong,
 )
 from xpnet.layer import PREDICT, Layer
@@ -81,7 +83,7 @@ class Graph:
             if node.layer is not None:
                 raise TypeError(f"{self.who}: expected each Input to be made by Input(...). "
                                 f"Received: the output of {node.layer.who}.")
-        order = _topological(self.outs.nodes)
+        order = topological(self.outs.nodes)
         self.nodes = tuple(node for node in order if node.layer is not None)
         if not self.nodes or any(node.layer is None for node in self.outs.nodes):
             raise ValueError(f"{self.who}: expected at least one layer. Received: an output that "
@@ -349,7 +351,7 @@ class Graph:
     def _plan(self, outputs: tuple[Node, ...]) -> _Plan:
         plan = self._plans.get(outputs)
         if plan is None:
-            wanted = set(_topological(outputs))
+            wanted = set(topological(outputs))
             nodes = tuple(node for node in self.nodes if node in wanted)
             readers = Counter(parent for node in nodes for parent in node.parents)
             readers.update(outputs)         # the caller reads them
@@ -410,7 +412,7 @@ def softmax_below(node: Node) -> bool:
     return isinstance(node.layer, Softmax)
 
 
-def _topological(outputs: Sequence[Node]) -> list[Node]:
+def topological(outputs: Sequence[Node]) -> list[Node]:
     """Every node that the outputs follow from, parents first.
 
     Depth first, without recursion, because graphs can be deep.
@@ -427,3 +429,28 @@ def _topological(outputs: Sequence[Node]) -> list[Node]:
             stack.append((node, True))
             stack.extend((parent, False) for parent in reversed(node.parents))
     return order
+
+
+def chain(who: str, layers: Iterable[Any], node: Node, used: set[str] | None = None) -> Node:
+    """The output of layers and networks, one after another, whose input is a node.
+
+    Args:
+        who: the caller, for errors.
+        used: names that are taken. Layers without a name get the first free one of their kind.
+    """
+    if isinstance(layers, str | bytes | np.ndarray) or not isinstance(layers, Iterable):
+        raise TypeError(f"{who}: expected a list of layers. Received: {shown(layers)}.")
+    for layer in layers:
+        if isinstance(layer, type) and issubclass(layer, Layer):
+            raise TypeError(f"{who}: expected layers, e.g. {layer.__name__}(...). "
+                            f"Received: the class {layer.__name__}.")
+        if not isinstance(layer, Layer | Graph):
+            raise TypeError(f"{who}: expected layers. Received: {shown(layer)}.")
+        thing: Any = layer
+        if used is not None:
+            if thing.name is None:
+                thing.name = next(name for number in count(1)
+                                  if (name := f"{thing.kind}{number}") not in used)
+            used.add(thing.name)
+        node = thing(node)
+    return node

@@ -10,20 +10,21 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
 from xpnet.backends.registry import is_name
 from xpnet.buffers import Array, copy_in
-from xpnet.checks import expect_choice, expect_flag, expect_name, shown
-from xpnet.graph import Graph, Input
+from xpnet.checks import expect_choice, expect_flag, expect_name
+from xpnet.graph import Graph, Input, chain
 from xpnet.inspect.memory import MemoryReport, memory_report
 from xpnet.inspect.profile import Profile, profile
 from xpnet.inspect.summary import summary
 from xpnet.io import safetensors
 from xpnet.io.architecture import own_layers
+from xpnet.io.report import LoadReport
 from xpnet.layer import PREDICT, SAMPLE, Layer
 from xpnet.losses import Loss
 from xpnet.node import Names, Node
@@ -39,6 +40,7 @@ from xpnet.training.rates import LearningRates, find_lr
 from xpnet.training.sampling import predict_samples
 from xpnet.transform.folding import fold_batch_norm
 from xpnet.transform.population import population_statistics
+from xpnet.transform.transfer import up_to, with_head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -293,15 +295,31 @@ class Network(Graph):
         """
         safetensors.save(self, path)
 
-    def load(self, path: str | Path, *, architecture: bool = True) -> Network:
+    @overload
+    def load(self, path: str | Path, *, architecture: bool = True, strict: Literal[True] = True
+             ) -> Network: ...
+
+    @overload
+    def load(self, path: str | Path, *, architecture: bool = True, strict: Literal[False]
+             ) -> LoadReport: ...
+
+    def load(self, path: str | Path, *, architecture: bool = True, strict: bool = True
+             ) -> Network | LoadReport:
         """Copy parameters and state from a file that `save` wrote for the same architecture.
 
         With architecture=False from a file of any network whose arrays have the same names and
-        shapes. Returns itself.
+        shapes. Returns itself. With strict=False the arrays whose names and shapes are those of the
+        network's, whatever else there is; returns a LoadReport of what was copied and what was not.
         """
-        safetensors.load_weights(self, path,
-                                 architecture=expect_flag("load", "architecture", architecture))
+        architecture = expect_flag("load", "architecture", architecture)
+        if not expect_flag("load", "strict", strict):
+            return safetensors.load_matching(self, path)
+        safetensors.load_weights(self, path, architecture=architecture)
         return self
+
+    def compare(self, path: str | Path) -> LoadReport:
+        """What load(path, strict=False) would copy; nothing changes."""
+        return safetensors.compare(self, path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what `save` writes, and attributes that were added to the object; without the
@@ -344,6 +362,25 @@ class Network(Graph):
         """
         return Network.of(fold_batch_norm(self))
 
+    def up_to(self, name: str) -> Network:
+        """A new network that ends at the layer called `name`, with copies of the values.
+
+        See xpnet.transform.transfer.
+        """
+        return Network.of(up_to(self, name))
+
+    def with_head(self, layers: Iterable[Layer | Network], *, after: str | None = None,
+                  frozen: bool = False) -> Network:
+        """A new network with copies of the values and a new head in place of the last layers.
+
+        Args:
+            layers: the head: new layers, in the order of computation.
+            after: the last layer that is kept; by default all layers below the last one with
+                parameters are kept.
+            frozen: whether the old part is frozen.
+        """
+        return Network.of(with_head(self, layers, after=after, frozen=frozen))
+
     def summary(self) -> None:
         """Print a table of layers: output shapes, parameters, multiply-adds, receptive fields,
         activation memory.
@@ -377,16 +414,8 @@ class Sequential(Network):
     def __init__(self, layers: Iterable[Layer | Network], *, input_shape: Sequence[int],
                  backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0,
                  name: str | None = None) -> None:
-        inputs = outputs = Input(input_shape)
-        if isinstance(layers, str | bytes | np.ndarray) or not isinstance(layers, Iterable):
-            raise TypeError(f"Sequential: expected a list of layers. Received: {shown(layers)}.")
-        for layer in layers:
-            if isinstance(layer, type) and issubclass(layer, Layer):
-                raise TypeError(f"Sequential: expected layers, e.g. {layer.__name__}(...). "
-                                f"Received: the class {layer.__name__}.")
-            if not isinstance(layer, Layer | Network):
-                raise TypeError(f"Sequential: expected layers. Received: {shown(layer)}.")
-            outputs = layer(outputs)
+        inputs = Input(input_shape)
+        outputs = chain("Sequential", layers, inputs)
         super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed, name=name)
 
 

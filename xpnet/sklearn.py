@@ -16,7 +16,6 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_function
-from xpnet.ensemble import Ensemble
 from xpnet.layer import Layer
 from xpnet.layers import Conv2d, Flatten, Linear, MaxPool2d
 from xpnet.losses import Loss
@@ -134,7 +133,8 @@ class Classifier(ClassifierMixin, Estimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probabilities (N, K) of the classes, in the order of `classes_`."""
         X = self._checked(X)
-        return Ensemble([self.network_]).predict_proba(X, loss=self.loss)
+        p: np.ndarray = self.network_.predict_proba(X, loss=self.loss)
+        return p
 
 
 class Regressor(RegressorMixin, MultiOutputMixin, Estimator):

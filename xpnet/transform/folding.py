@@ -20,6 +20,7 @@ from xpnet.layers import (
 )
 from xpnet.layers.normalization import BatchNorm
 from xpnet.node import Node
+from xpnet.transform.transfer import copied
 
 Arrays = dict[str, np.ndarray]
 
@@ -55,9 +56,7 @@ def fold_batch_norm(net: Graph) -> Graph:
             norm = folds[node].layer if node in folds else None
             changes = ({"bias": True, "activation": norm.activation}
                        if isinstance(norm, BatchNorm) else {})
-            new = type(layer)(**layer.config() | changes)
-            new.name, new.trainable, new.lr_scale = node.layer_name, layer.trainable, layer.lr_scale
-            copies[layer] = new
+            copies[layer] = copied(node, changes)
         return copies[layer](*parents)
 
     arrays = {name: net.backend.to_numpy(p.data) for name, p in net.arrays.items()}
