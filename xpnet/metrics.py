@@ -7,6 +7,9 @@ feature map counts. Targets that are `ignore_index` do not.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +21,15 @@ from xpnet.checks import (
     expect_positive,
     finite_array,
     is_integer,
+    items,
     real_array,
     wrong,
 )
+from xpnet.tables import html_table, table
 
 __all__ = [
-    "accuracy", "confusion_matrix", "f1_score", "mean_iou", "precision", "psnr", "recall", "ssim",
-    "top_k_accuracy",
+    "accuracy", "confusion_matrix", "f1_score", "mean_iou", "precision", "psnr", "recall", "report",
+    "ssim", "top_k_accuracy",
 ]
 
 MOST_CLASSES = 2**14        # their confusion matrix takes 2 GiB
@@ -120,6 +125,64 @@ def f1_score(y: Any, target: Any, *, average: str | None = "macro", classes: int
     """
     hits, found, right = _counts(y, target, classes, ignore_index)
     return _average("f1_score", average, 2 * hits, found + right, found + right > 0)
+
+
+def report(y: Any, target: Any, *, names: Sequence[str] | None = None,
+           ignore_index: int | None = None) -> Report:
+    """Precision, recall, F1 score and the number of targets of each class, their means, and the
+    accuracy; see `precision`, `recall` and `f1_score`.
+
+    The result is a table if it is printed or shown in a notebook.
+
+    Args:
+        y: predictions: labels or scores, e.g. what `net.predict_proba` returns.
+        names: of the classes, in the order of their numbers; by default the numbers.
+    """
+    listed = None if names is None else items(names)
+    if names is not None and not (listed and all(isinstance(name, str) for name in listed)):
+        raise wrong("report", "names to be a list of names", "names", names)
+    matrix = confusion_matrix(y, target, classes=len(listed) if listed else None,
+                              ignore_index=ignore_index)
+    K = len(matrix)
+    options: dict[str, Any] = {"classes": K, "ignore_index": ignore_index, "average": None}
+    total = matrix.sum()
+    return Report(tuple(listed or map(str, range(K))), precision(y, target, **options), recall(y, target, **options),
+                  f1_score(y, target, **options), matrix.sum(axis=1),
+                  float(np.trace(matrix) / total) if total else math.nan)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `report` found; the arrays are (K,)."""
+
+    names: tuple[str, ...]
+    precision: np.ndarray
+    recall: np.ndarray
+    f1_score: np.ndarray
+    support: np.ndarray             # number of targets
+    accuracy: float
+
+    HEAD = "class", "precision", "recall", "F1", "targets"
+
+    def _lines(self) -> list[tuple[str, ...]]:
+        figures = np.stack([self.precision, self.recall, self.f1_score])        # (3, K)
+        there = ~np.isnan(figures[0])
+        weights = self.support / max(self.support.sum(), 1)
+        rows = [*zip(self.names, figures.T, self.support, strict=True)]
+        if there.any():
+            rows += [("mean", figures[:, there].mean(axis=1), self.support.sum()),
+                     ("mean, weighted by targets", (figures[:, there] * weights[there]).sum(axis=1),
+                      self.support.sum())]
+        return [(name, *(f"{value:.3f}" for value in values), f"{count:,}")
+                for name, values, count in rows]
+
+    def __str__(self) -> str:
+        return "\n".join([*table(self.HEAD, self._lines(), left=1),
+                          f"accuracy: {self.accuracy:.4f}"])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.HEAD, self._lines(), left=1,
+                          below=[f"accuracy: {self.accuracy:.4f}"])
 
 
 def mean_iou(y: Any, target: Any, *, average: str | None = "macro", classes: int | None = None,

@@ -280,3 +280,38 @@ def test_evaluate_takes_names_and_functions(wrong: Any):
             TypeError,
             match="evaluate: expected metrics to be a dict of names and functions. Received"):
         net.evaluate(np.zeros((2, 4)), [0, 1], loss="cross_entropy", metrics=wrong)
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+def test_report_against_scikit_learn():
+    from sklearn.metrics import precision_recall_fscore_support
+    rng = np.random.default_rng(0)
+    scores, target = rng.random((300, 5)), rng.integers(0, 5, 300)
+    found = metrics.report(scores, target, names=["a", "b", "c", "d", "e<f"])
+    right = precision_recall_fscore_support(target, scores.argmax(1))
+    for mine, theirs in zip((found.precision, found.recall, found.f1_score, found.support), right):
+        np.testing.assert_allclose(mine, theirs)
+    means = precision_recall_fscore_support(target, scores.argmax(1), average="macro")
+    weighted = precision_recall_fscore_support(target, scores.argmax(1), average="weighted")
+    lines = str(found).splitlines()
+    assert lines[0].split() == ["class", "precision", "recall", "F1", "targets"]
+    assert lines[-3].split()[-4:] == [f"{value:.3f}" for value in means[:3]] + ["300"]
+    assert lines[-2].split()[-4:] == [f"{value:.3f}" for value in weighted[:3]] + ["300"]
+    assert lines[-1] == f"accuracy: {metrics.accuracy(scores, target):.4f}"
+    assert "e&lt;f" in found._repr_html_()
+
+
+def test_report_of_a_class_that_is_nowhere():
+    found = metrics.report([0, 0, 2], [0, 2, 2])
+    assert found.names == ("0", "1", "2") and np.isnan(found.precision[1])
+    lines = str(found).splitlines()
+    assert lines[3].split() == ["1", "nan", "nan", "nan", "0"]
+    assert lines[5].split() == ["mean", "0.750", "0.750", "0.667", "3"]
+
+
+@pytest.mark.parametrize("names", [["a"], "ab", 3, []])
+def test_report_with_wrong_names(names):
+    message = "expected classes" if names == ["a"] else "report: expected names to be a list"
+    with pytest.raises(ValueError, match=message):
+        metrics.report([0, 1, 2], [0, 1, 2], names=names)

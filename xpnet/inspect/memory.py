@@ -15,10 +15,10 @@ from xpnet.checks import expect_integer
 from xpnet.graph import Graph, Hook
 from xpnet.inspect.counting import changed, counted, free_memory
 from xpnet.inspect.summary import readable_bytes
-from xpnet.inspect.table import table
 from xpnet.layer import TRAIN, Array, Layer
 from xpnet.node import Node
 from xpnet.optim import Optimizer, get_optimizer
+from xpnet.tables import table
 
 # The kernels have other code for small batches than for large ones, so batches of 256 and 512
 # samples are measured; smaller ones if these took more multiply-adds (about a second on two cores)

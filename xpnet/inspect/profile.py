@@ -14,9 +14,9 @@ from xpnet.checks import expect_integer
 from xpnet.graph import Graph, Hook
 from xpnet.inspect.counting import changed
 from xpnet.inspect.speed import product_speed, timed
-from xpnet.inspect.table import html_table, table
 from xpnet.layer import TRAIN, Array
 from xpnet.node import Node
+from xpnet.tables import html_table, table
 
 WARM_UP = 2             # steps that are not counted: they compile kernels and fill memory pools
 PEAK_SECONDS = 0.3      # for the speed of a matrix product, to compare with

@@ -8,9 +8,9 @@ from fractions import Fraction
 
 from xpnet.backends.window import POINTS
 from xpnet.graph import Graph
-from xpnet.inspect.table import table as columns
 from xpnet.layer import Layer
 from xpnet.node import Node
+from xpnet.tables import table as columns
 
 
 @dataclass(frozen=True)

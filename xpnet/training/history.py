@@ -13,9 +13,9 @@ from typing import Any
 
 from xpnet.checks import expect_choice, shown
 from xpnet.inspect.figure import new_figure
-from xpnet.inspect.table import html_table
 from xpnet.io.files import write_atomically
 from xpnet.schedules import rises
+from xpnet.tables import html_table
 
 Row = dict[str, float]
 
