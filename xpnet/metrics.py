@@ -146,8 +146,8 @@ def report(y: Any, target: Any, *, names: Sequence[str] | None = None,
     K = len(matrix)
     options: dict[str, Any] = {"classes": K, "ignore_index": ignore_index, "average": None}
     total = matrix.sum()
-    return Report(tuple(listed or map(str, range(K))), precision(y, target, **options), recall(y, target, **options),
-                  f1_score(y, target, **options), matrix.sum(axis=1),
+    return Report(tuple(listed or map(str, range(K))), precision(y, target, **options),
+                  recall(y, target, **options), f1_score(y, target, **options), matrix.sum(axis=1),
                   float(np.trace(matrix) / total) if total else math.nan)
 
 

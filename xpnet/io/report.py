@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xpnet.buffers import Shape
-from xpnet.inspect.table import html_table, table
+from xpnet.tables import html_table, table
 
 
 @dataclass(frozen=True, repr=False)
