@@ -260,7 +260,7 @@ class Network(Graph):
         return evaluate(self, x, y, loss=loss, loss_weights=loss_weights, batch_size=batch_size,
                         metrics=metrics)
 
-    def fit(self, x: Any, y: Any = None, *, loss: Any,
+    def fit(self, x: Any, y: Any = None, *, loss: Any = None,
             optimizer: str | Optimizer = "adam", epochs: int = 1,
             batch_size: int = 32, validation: Any = None, augment: Any = (),
             sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +42,21 @@ def test_mnist(tmp_path):
     out = run("mnist.py", tmp_path, "--epochs", "1", "--samples", "2000")
     rows = [line.split() for line in out.splitlines()[-2:]]
     assert [row[0] for row in rows] == ["numpy_cnn", "bilici"] and "5 hours" in out
+
+
+def test_photos(tmp_path):
+    """The program is started twice: the second time, the training has ended."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("grass", (30, 160, 40)), ("sea", (30, 60, 180))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(15):
+            pixels = rng.normal(colour, 30, (20, 24, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.png")
+    for _ in range(2):
+        out = run("photos.py", tmp_path, "photos", "--size", "16", "--epochs", "3", "--width", "4",
+                  "--run", "run", "--backend", "numpy")
+        assert "2 classes (grass, sea)" in out and "accuracy: 1.0000" in out
+    assert (tmp_path / "photos.safetensors").is_file()
 
 
 def test_the_readme_shows_the_digits_example():

@@ -18,7 +18,7 @@ rng = np.random.default_rng(0)
 IMAGES, LABELS = rng.integers(0, 256, (22, 3, 6, 5)).astype(np.uint8), rng.integers(0, 4, 22)
 IMAGES.flags.writeable = LABELS.flags.writeable = False
 SCALED = IMAGES.astype(np.float32) / np.float32(255)
-QUIET = {"loss": "cross_entropy", "verbose": False}
+QUIET = {"loss": "cross_entropy", "verbose": False}         # the loss is the default, too
 
 
 def a_network(backend: str = "numpy") -> xn.Sequential:
@@ -42,6 +42,7 @@ def test_a_data_set_gives_the_bits_of_its_arrays(backend):
     assert bits(one, of_data) == bits(two, of_arrays)
     assert of_data.evaluate(data) == of_arrays.evaluate(SCALED, LABELS)
     assert np.array_equal(of_data.predict(data), of_arrays.predict(SCALED))
+    assert np.array_equal(of_data.predict_proba(data), of_arrays.predict_proba(SCALED))
     assert of_data.evaluate(data, metrics={"n": lambda y, target: len(target)})["n"] == 22
 
 
@@ -50,6 +51,15 @@ def test_validation_by_a_data_set_and_by_arrays():
     found = [bits(net.fit(data, optimizer="sgd", validation=validation, **QUIET), net)
              for validation in (held_out, (SCALED[:7], LABELS[:7])) for net in [a_network()]]
     assert found[0] == found[1]
+
+
+def test_the_loss_of_labels():
+    data, nets = Dataset(IMAGES, LABELS), [a_network(), a_network()]
+    nets[0].fit(data, verbose=False)
+    nets[1].fit(data, loss="cross_entropy", verbose=False)
+    assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
+    with pytest.raises(ValueError, match="a Loss or one of"):
+        nets[0].fit(SCALED, LABELS, verbose=False)
 
 
 def test_numbers_as_targets_without_a_scale():

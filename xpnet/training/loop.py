@@ -47,7 +47,7 @@ from xpnet.training.totals import Totals
 EVALUATED = 256         # samples of a batch of the validation
 
 
-def fit(net: Graph, x: Any, y: Any = None, *, loss: Any, optimizer: str | Optimizer = "adam",
+def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str | Optimizer = "adam",
         epochs: int = 1, batch_size: int = 32, validation: Any = None, augment: Any = (),
         sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
         schedule: str | Schedule = "constant", shuffle: bool = True,
@@ -71,8 +71,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any, optimizer: str | Optimi
         x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset,
             whose samples are divided by its scale.
         y: targets; for several outputs a list or dict, as the outputs are; None for a Dataset.
-        loss: a Loss or its name in xpnet.losses.LOSSES, e.g. "cross_entropy"; for several outputs
-            also a list or dict.
+        loss: a Loss or its name in xpnet.losses.LOSSES, e.g. "cross_entropy", which is the
+            default for a Dataset with labels; for several outputs also a list or dict.
         optimizer: an Optimizer, or its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a
             new one with its default settings. With the same object a second fit continues the
             first.
@@ -106,6 +106,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any, optimizer: str | Optimi
     shuffle, verbose = (expect_flag("fit", "shuffle", shuffle),
                         expect_flag("fit", "verbose", verbose))
     capture = expect_flag("fit", "capture", capture)
+    if loss is None and is_dataset(x) and x.labels is not None:
+        loss = "cross_entropy"
     aims = goals(net, loss, loss_weights, "fit")
     optimizer = get_optimizer(optimizer, "fit")
     schedule = get_schedule(schedule).start()

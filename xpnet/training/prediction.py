@@ -188,7 +188,7 @@ def predict_proba(net: Graph, x: Any, *, loss: Any = None, batch_size: int = 256
         if not (goal.loss.takes_logits or softmax_below(goal.output)):
             raise ValueError(f"{who}: expected a loss that includes softmax or sigmoid. Received: "
                              f"{goal.loss.who}; predict returns the output.")
-    xs, batch_size = net.check_inputs(x), expect_integer(who, "batch_size", batch_size)
+    xs, batch_size = inputs_of(net, x, who), expect_integer(who, "batch_size", batch_size)
     outs = _host_arrays(net, net.outs.nodes, len(xs[0]))
     with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
         work = partial(_probabilities, net, [probability(net.backend, goal) for goal in aims])
@@ -202,10 +202,15 @@ def _probabilities(net: Graph, functions: Sequence[Callable[[Array], Array]], ba
     return [function(y) for function, y in zip(functions, ys, strict=True)]
 
 
+def inputs_of(net: Graph, x: Any, who: str) -> Sequence[Any]:
+    """What Batches make the inputs of: checked arrays, or the samples of a Dataset."""
+    return [Samples(net, x, who=who)] if is_dataset(x) else net.check_inputs(x)
+
+
 def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str
               ) -> list[np.ndarray]:
     """The values of some nodes for batch-first x, as batch-first NumPy arrays."""
-    xs: Sequence[Any] = [Samples(net, x, who=who)] if is_dataset(x) else net.check_inputs(x)
+    xs = inputs_of(net, x, who)
     batch_size = expect_integer(who, "batch_size", batch_size)
     outs = _host_arrays(net, nodes, len(xs[0]))
     with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
