@@ -66,6 +66,9 @@ class Parameter:
         """Make these views the parameter's arrays."""
         vars(self).update(backend=backend, data=data, grad=grad)
 
+    def __repr__(self) -> str:
+        return f"<Parameter {self.name} of shape {self.shape}>"
+
     @property
     def size(self) -> int:
         return math.prod(self.shape)

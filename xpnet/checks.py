@@ -8,7 +8,9 @@ xpnet/backends/arguments.py, those of windows in xpnet/backends/window.py.
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -203,6 +205,39 @@ def expect_shape(who: str, expected: str, shape: Any) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
+def described(thing: object) -> str:
+    """The call of the constructor that makes an object like this one: Conv2d(8, 3, stride=2).
+
+    Arguments that have their default are left out, and so are those that the object does not keep
+    in an attribute of the same name.
+    """
+    arguments = []
+    for p in inspect.signature(type(thing)).parameters.values():
+        if p.name not in vars(thing) and not hasattr(type(thing), p.name):
+            continue
+        value = getattr(thing, p.name, p.default)
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD:
+            arguments.append(_brief(value))
+        elif not _equal(value, p.default):
+            arguments.append(f"{p.name}={_brief(value)}")
+    return f"{type(thing).__name__}({', '.join(arguments)})"
+
+
+def _brief(value: Any) -> str:
+    """An argument for `described`; a function by its name."""
+    if inspect.isfunction(value):
+        return str(value.__qualname__).partition(".<")[0]
+    return shown(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _equal(value: Any, default: Any) -> bool:
+    """Whether an argument has its default; 3 and (3, 3) are the same kernel size."""
+    if isinstance(value, tuple) and value and is_number(default):
+        return all(_equal(one, default) for one in value)
+    plain = bool, int, float, str, tuple, type(None)
+    return value is default or bool(isinstance(value, plain) and value == default)
+
+
 class Checked:
     """Base class of objects with settings: the checks as methods, whose errors name the object."""
 
@@ -210,6 +245,9 @@ class Checked:
     def who(self) -> str:
         """How errors name the object."""
         return type(self).__name__
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def expect_flag(self, name: str, value: Any) -> bool:
         return expect_flag(self.who, name, value)

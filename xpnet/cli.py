@@ -271,5 +271,5 @@ def _summary(options: argparse.Namespace) -> int:
                          + (f', perhaps "{near}"' if near else "")
                          + f". Received: {shown(name)}, which is neither.")
     net = MODELS[name](backend="numpy") if name in MODELS else load(name, backend="numpy")
-    net.summary()
+    print(net.summary())
     return 0

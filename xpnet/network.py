@@ -21,7 +21,7 @@ from xpnet.checks import expect_choice, expect_flag, expect_name
 from xpnet.graph import Graph, Input, chain
 from xpnet.inspect.memory import MemoryReport, memory_report
 from xpnet.inspect.profile import Profile, profile
-from xpnet.inspect.summary import summary
+from xpnet.inspect.summary import Summary, summary
 from xpnet.io import safetensors
 from xpnet.io.architecture import own_layers
 from xpnet.io.report import LoadReport
@@ -381,13 +381,13 @@ class Network(Graph):
         """
         return Network.of(with_head(self, layers, after=after, frozen=frozen))
 
-    def summary(self) -> None:
-        """Print a table of layers: output shapes, parameters, multiply-adds, receptive fields,
-        activation memory.
+    def summary(self) -> Summary:
+        """A table of layers: output shapes, parameters, multiply-adds, receptive fields, activation
+        memory.
 
-        `xpnet.inspect.summary.summary(net)` returns it as a string.
+        Print it in a script; a notebook shows it.
         """
-        print(summary(self))
+        return summary(self)
 
     def profile(self, x: Any, *, steps: int = 10) -> Profile:
         """Time, operations and bytes of every layer in a training step, see inspect/profile.py."""

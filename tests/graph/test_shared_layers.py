@@ -69,7 +69,7 @@ def test_a_shared_layer_is_counted_saved_and_shown_once(tmp_path):
     assert set(net.arrays) == {"conv1.W", "conv1.b", "linear1.W", "linear1.b"}
     from xpnet.inspect.summary import rows, summary
     assert sum(row.parameters for row in rows(net)) == 3 * 9 + 3 + 2 * 48 + 2
-    assert "parameters: 128 (128 trainable)" in summary(net)
+    assert "parameters: 128 (128 trainable)" in str(summary(net))
     x, y = data()
     net.fit(x, y, loss="cross_entropy", optimizer="adam", epochs=2, batch_size=5, verbose=False)
     net.save(tmp_path / "file")

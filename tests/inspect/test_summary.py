@@ -17,9 +17,12 @@ def test_the_table(capsys):
         xn.Conv2d(8, 3, padding="half"), xn.BatchNorm2d(activation="relu"), xn.MaxPool2d(2),
         xn.Flatten(), xn.Linear(10, name="classes"),
     ], input_shape=(1, 28, 28), backend="numpy")
-    assert net.summary() is None            # a string would be shown a second time in a notebook
-    text = summary(net)
-    assert capsys.readouterr().out == text + "\n"
+    shown = net.summary()
+    assert capsys.readouterr().out == ""    # else a notebook would show it a second time
+    text = str(shown)
+    assert repr(shown) == text and shown == summary(net) and shown.rows == tuple(rows(net))
+    html = shown._repr_html_()
+    assert html.count("<tr>") == 7 and "56,448" in html and "backend: numpy" in html
     assert text.splitlines() == [
         "layer     type         output       parameters  multiply-adds  receptive field",
         "------------------------------------------------------------------------------",
@@ -40,12 +43,12 @@ def test_the_table(capsys):
 def test_frozen_parameters_are_not_trainable():
     net = xn.Sequential([xn.Linear(3), xn.Linear(2)], input_shape=(4,), backend="numpy")
     net.layers[0].trainable = False
-    assert "parameters: 23 (8 trainable), state: 0" in summary(net)
+    assert "parameters: 23 (8 trainable), state: 0" in str(summary(net))
 
 
 def test_the_note_of_the_backend_is_printed():
     net = xn.Sequential([xn.Linear(3)], input_shape=(4,), backend=xn.Backend(note="because"))
-    assert summary(net).endswith("backend: base (because)")
+    assert str(summary(net)).endswith("backend: base (because)")
 
 
 @pytest.mark.parametrize("name", ["lenet5", "bilici"])
@@ -148,4 +151,5 @@ def test_every_layer_of_the_catalogue_has_a_row(item, capsys):
     layer, row = net.layers[-1], rows(net)[-1]
     assert (row.name, row.kind, row.shape) == (layer.name, item.name, layer.out_shape)
     assert row.parameters == sum(p.size for p in layer.parameters) and row.multiply_adds >= 0
-    assert any(line.split()[:2] == [layer.name, item.name] for line in summary(net).splitlines())
+    lines = str(summary(net)).splitlines()
+    assert any(line.split()[:2] == [layer.name, item.name] for line in lines)

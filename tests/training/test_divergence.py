@@ -219,7 +219,7 @@ def test_without_a_console(monkeypatch):
     net, (x, y) = small(), blobs()
     history = net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), validation=(x, y),
                       epochs=2)
-    net.summary()
+    print(net.summary())
     assert len(history.rows) == 2
 
 

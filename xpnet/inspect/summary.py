@@ -10,7 +10,10 @@ from xpnet.backends.window import POINTS
 from xpnet.graph import Graph
 from xpnet.layer import Layer
 from xpnet.node import Node
+from xpnet.tables import html_table
 from xpnet.tables import table as columns
+
+HEAD = "layer", "type", "output", "parameters", "multiply-adds", "receptive field"
 
 
 @dataclass(frozen=True)
@@ -66,28 +69,44 @@ def rows(net: Graph) -> list[Row]:
     return table
 
 
-def summary(net: Graph) -> str:
-    """The table as text, with totals."""
+@dataclass(frozen=True, repr=False)
+class Summary:
+    """The table of a network's layers, with totals. Print it; a notebook shows it as a table.
+
+    Attributes:
+        rows: the layers, in the order of computation.
+        lines: the cells of the table, with a line for each input.
+        totals: the lines below the table.
+    """
+
+    rows: tuple[Row, ...]
+    lines: tuple[tuple[str, ...], ...]
+    totals: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        text = columns(HEAD, self.lines, left=3)
+        return "\n".join([*text, text[1], *self.totals])
+
+    def _repr_html_(self) -> str:
+        return html_table(HEAD, self.lines, left=3, below=self.totals)
+
+
+def summary(net: Graph) -> Summary:
+    """The table of a network's layers."""
     table = rows(net)
-    head = ("layer", "type", "output", "parameters", "multiply-adds", "receptive field")
     lines = [(node.name, "", _shape(node.shape), "", "", "") for node in net.ins.nodes]
     for row in table:
         field = "x".join(map(str, row.receptive_field)) if row.receptive_field else "all"
         lines.append((row.name, row.kind, _shape(row.shape), f"{row.parameters:,}",
                       f"{row.multiply_adds:,}", field))
-    text = columns(head, lines, left=3)
     trained = sum(p.size for layer in net.layers if layer.trainable for p in layer.parameters)
-    total = sum(row.parameters for row in table)
-    text += [
-        text[1],
-        f"parameters: {total:,} ({trained:,} trainable), state: "
+    return Summary(tuple(table), tuple(lines), (
+        f"parameters: {sum(row.parameters for row in table):,} ({trained:,} trainable), state: "
         f"{sum(p.size for layer in net.layers for p in layer.states):,}",
         f"multiply-adds per sample: {sum(row.multiply_adds for row in table):,}",
         f"activations per sample: {readable_bytes(sum(row.activation_bytes for row in table))} "
         f"({net.dtype})",
-        f"backend: {net.backend.name}" + (f" ({net.backend.note})" if net.backend.note else ""),
-    ]
-    return "\n".join(text)
+        f"backend: {net.backend.name}" + (f" ({net.backend.note})" if net.backend.note else "")))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xpnet.checks import shown
+from xpnet.checks import described, shown
 from xpnet.schedules import Schedule
 from xpnet.training.history import History
 
@@ -64,6 +64,9 @@ class Callback:
     `run` is the training under way, see Run. A callback may read everything, change the learning
     rate of the optimizer, and end the training with `run.stop()`.
     """
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to keep of this callback: numbers, strings, lists and dicts of

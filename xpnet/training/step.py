@@ -97,6 +97,10 @@ class TrainStep:
         self._captured: dict[tuple[Any, ...], Captured] = {}
         self._last: tuple[Any, ...] = ()
 
+    def __repr__(self) -> str:
+        losses = ", ".join(repr(goal.loss) for goal in self.goals)
+        return f"<TrainStep of {self.net!r} with {losses} and {self.optimizer!r}>"
+
     def __call__(self, x: Any, target: Any, lr: float | None = None,
                  sample_weight: Array | None = None) -> tuple[Array, Any]:
         """Train on a batch-last batch on the network's backend.
