@@ -34,7 +34,7 @@ def test_what_they_say():
     assert repr(xn.SGD(0.1, momentum=0.9)) == "SGD(lr=0.1, momentum=0.9)"
     assert repr(xn.Conv2d(8, 3, activation="relu")) == "Conv2d(8, 3, activation='relu')"
     assert repr(xn.CrossEntropy(ignore_index=-1)) == "CrossEntropy(ignore_index=-1)"
-    assert repr(xn.Linear(3, init=xn.initializers.constant(1.0))) == "Linear(3, init=constant)"
+    assert repr(xn.Linear(3, init="zeros")) == "Linear(3, init='zeros')"
     net = a_network()
     assert repr(net) == "<Sequential of 5 layers>"
     assert repr(net.layers[0]) == "Conv2d(2, 3, name='conv1')"
@@ -51,3 +51,12 @@ def test_a_class_that_keeps_no_arguments_has_a_repr():
             pass
 
     assert repr(Mine(3)) == "Mine()"
+
+
+def test_a_function_is_shown_by_its_name():
+    class Stop(xn.Callback):
+        def __init__(self, when):
+            self.when = when
+
+    assert repr(Stop(CALLS["Linear"].use)) == "Stop(use_layer)"
+    assert repr(Stop(np.ones(1000))) == "Stop(an array of shape (1000,) and dtype float64)"
