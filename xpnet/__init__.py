@@ -61,8 +61,10 @@ def __getattr__(name: str) -> Any:
     from importlib.util import find_spec
     if name in LAZY:
         return import_module(f"xpnet.{name}")
-    if name.startswith("_") or find_spec(f"xpnet.{name}"):      # Python itself looks these up
+    if name.startswith("_"):
         raise AttributeError(f"xpnet has no {name}")
+    if find_spec(f"xpnet.{name}"):      # Python itself looks these up, too
+        raise AttributeError(f"xpnet has no {name} before it is imported: import xpnet.{name}")
     from xpnet.catalogue import explain
     raise AttributeError(explain(name, __all__))
 

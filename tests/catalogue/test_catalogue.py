@@ -2,13 +2,14 @@
 are right."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet.catalogue import FAMILIES, Item, page
+from xpnet.catalogue import FAMILIES, OTHERS, Item, page
 from xpnet.catalogue import verify as verify_module
 from xpnet.catalogue.verify import gradient_error, precision, verify
 
@@ -126,3 +127,13 @@ def found(place, name):
     for part in name.split("."):
         place = getattr(place, part, None)
     return place is not None
+
+
+def test_names_of_other_libraries_lead_to_names_that_exist():
+    for other, ours in OTHERS.items():
+        assert not hasattr(xn, other)
+        for name in ours:
+            module, _, last = (name if "." in name else f"xpnet.{name}").rpartition(".")
+            if module == "xpnet.sklearn":
+                pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+            assert getattr(import_module(module), last)

@@ -185,6 +185,10 @@ def test_a_class_in_place_of_a_layer():
     ("relu", "its name here is ReLU"),
     ("BCELoss", "its name here is BinaryCrossEntropy"),
     ("psnr", "its name here is xpnet.metrics.psnr"),
+    ("Model", "its name here is Network"), ("DataLoader", "its name here is xpnet.data.Dataset"),
+    ("ModelCheckpoint", "its name here is Checkpoint"),
+    ("EMA", "its name here is ExponentialMovingAverage"),
+    ("MLPClassifier", "its name here is xpnet.sklearn.Classifier"),
     ("Sequentail", "perhaps Sequential is meant"),
     ("Denes", "perhaps Linear is meant"),
     ("Zebra", "docs/catalogue.md lists what there is"),
@@ -194,9 +198,11 @@ def test_names_of_other_libraries(name, here):
 
 
 def test_names_that_python_looks_up_itself():
-    for name in ("__wrapped__", "_private", "cli"):
+    for name in ("__wrapped__", "_private"):
         with pytest.raises(AttributeError, match=f"^xpnet has no {name}$"):
             xn.__getattr__(name)
+    with pytest.raises(AttributeError, match="^xpnet has no cli before .*: import xpnet.cli$"):
+        xn.__getattr__("cli")
     assert not hasattr(xn, "Dense")
 
 

@@ -27,6 +27,25 @@ FAMILIES: dict[str, list[Item]] = {
     "Optimizers and schedules": optimizers.ITEMS,
 }
 
+# Names in other libraries of what is no building block, and ours.
+OTHERS: dict[str, list[str]] = {
+    "Module": ["Layer", "Network"], "Model": ["Network"], "nn": ["xpnet.layers"],
+    "DataLoader": ["xpnet.data.Dataset"], "TensorDataset": ["xpnet.data.Dataset"],
+    "ImageFolder": ["xpnet.data.image_folder"],
+    "image_dataset_from_directory": ["xpnet.data.image_folder"],
+    "RandomHorizontalFlip": ["RandomFlip"], "RandomErasing": ["CutOut"],
+    "RandomZoom": ["RandomScale"], "RandomTranslation": ["RandomShift"],
+    "ElasticTransform": ["Elastic"], "RandomGrayscale": ["RandomGrey"],
+    "ModelCheckpoint": ["Checkpoint"], "CSVLogger": ["CSVLog"], "TerminateOnNaN": ["StopOnNaN"],
+    "LearningRateScheduler": ["Schedule"], "LRScheduler": ["Schedule"],
+    "AveragedModel": ["ExponentialMovingAverage"], "EMA": ["ExponentialMovingAverage"],
+    "MLPClassifier": ["xpnet.sklearn.Classifier"], "Classifier": ["xpnet.sklearn.Classifier"],
+    "KerasClassifier": ["xpnet.sklearn.Classifier"], "MLPRegressor": ["xpnet.sklearn.Regressor"],
+    "Regressor": ["xpnet.sklearn.Regressor"], "KerasRegressor": ["xpnet.sklearn.Regressor"],
+    "BaggingClassifier": ["Ensemble"], "BaggingRegressor": ["Ensemble"],
+    "VotingClassifier": ["Ensemble"],
+}
+
 
 def explain(name: str, public: Sequence[str]) -> str:
     """The message of the AttributeError for `xpnet.name`, with its name here if it has one.
@@ -46,7 +65,8 @@ def explain(name: str, public: Sequence[str]) -> str:
 
 def _known(public: Sequence[str]) -> dict[str, list[str]]:
     """xpnet's names by lower-case names: its own, and other libraries' in the catalogue."""
-    known = {name.lower(): [name] for name in public}
+    known = {name.lower(): [*names] for name, names in OTHERS.items()}
+    known |= {name.lower(): [name] for name in public}
     for item in (item for items in FAMILIES.values() for item in items):
         ours = item.name if item.name in public else f"{item.what.__module__}.{item.name}"
         for other in f"{item.name}, {item.pytorch}, {item.keras}, {item.numpynet}".split(","):
