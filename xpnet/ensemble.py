@@ -154,7 +154,7 @@ class Ensemble:
 
     def _goals(self, loss: Any, who: str) -> list[Goal]:
         goals = [known_goals(net, loss, None, who)[0] for net in self.nets]
-        if len({(type(goal.loss), goal.loss.takes_logits) for goal in goals}) > 1:
+        if len({repr(goal.loss) for goal in goals}) > 1:
             raise ValueError(f"{who}: expected networks that were trained with the same loss. "
                              f"Received: {goals[0].loss.who} and others.")
         return goals

@@ -328,9 +328,17 @@ class Layer(Checked):
         return Node(self, inputs, shape, names, self.uses)
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, by name."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: getattr(self, name) for name in names if name != "self"}
+        """The constructor's arguments, by name.
+
+        Raises AttributeError if the layer does not keep one of them.
+        """
+        names = [*inspect.signature(type(self).__init__).parameters][1:]
+        missing = [name for name in names if not hasattr(self, name)]
+        if missing:
+            raise AttributeError(f"{self.who}: expected every argument of the constructor in an "
+                                 "attribute of the same name, so that the layer can be saved and "
+                                 f"copied. Received: a layer without {', '.join(missing)}.")
+        return {name: getattr(self, name) for name in names}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A layer can be copied and pickled before it is built. After that the network has its

@@ -158,3 +158,8 @@ def test_what_is_refused():
         ensemble.evaluate(X, Y[:3], loss="cross_entropy")
     with pytest.raises(TypeError, match="expected build to return a Network"):
         xn.Ensemble.bagged(lambda seed: None, 1, X, Y, loss="cross_entropy", optimizer="adam")
+    a, b = chain(), chain(seed=1)
+    for net, loss in ((a, xn.CrossEntropy()), (b, xn.CrossEntropy(weight=[1, 2, 3]))):
+        net.fit(X, Y, loss=loss, optimizer="adam", verbose=False)
+    with pytest.raises(ValueError, match="trained with the same loss"):
+        xn.Ensemble([a, b]).evaluate(X, Y)

@@ -212,7 +212,7 @@ class Callable(Scale):
 
 @pytest.mark.parametrize("make, error, message", [
     (Forgetful, AttributeError,
-     "save: Forgetful 'layer1': expected every argument of the constructor in an attribute"),
+     "Forgetful 'layer1': expected every argument of the constructor in an attribute"),
     (lambda: Callable(float), TypeError,
      "save: expected layers whose constructors take numbers, strings, lists or None")])
 def test_errors_of_what_cannot_be_saved(make, error, message, tmp_path):

@@ -156,6 +156,30 @@ def test_what_is_refused():
             net.with_head(layers)
 
 
+class KeepsNothing(xn.Identity):
+    def __init__(self, size, *, name=None):
+        super().__init__(name=name)
+
+
+def test_a_layer_that_cannot_be_copied_is_named():
+    net = xn.Sequential([KeepsNothing(3), xn.Linear(2)], input_shape=(3,), backend="numpy")
+    for call in (lambda: net.with_head([xn.Linear(1)]), net.folded):
+        with pytest.raises(AttributeError, match=r"KeepsNothing .*: expected every argument .* "
+                                                 r"Received: a layer without size\."):
+            call()
+
+
+def test_parts_of_a_part():
+    """A network that is a part of another one can still be copied from."""
+    x = xn.Input((4,))
+    part = xn.Sequential([xn.Linear(4), xn.Linear(3)], input_shape=(4,), backend="numpy")
+    xn.Network(x, xn.Linear(2)(part(x)), backend="numpy")
+    data = np.random.default_rng(0).standard_normal((3, 4))
+    np.testing.assert_array_equal(part.up_to("linear1").predict(data),
+                                  part.output_of("linear1", data))
+    assert [*part.with_head([xn.Linear(7)]).layer_names] == ["linear1", "linear2"]
+
+
 # --- files that match in part ---------------------------------------------------------------------
 
 @pytest.fixture()

@@ -38,19 +38,11 @@ def architecture(net: Graph) -> dict[str, Any]:
         first[layer] = node.layer_name
         entries.append({"name": node.layer_name, "type": type(layer).__name__,
                         "trainable": layer.trainable, "lr_scale": layer.lr_scale,
-                        "config": _config(layer), "inputs": inputs})
+                        "config": layer.config(), "inputs": inputs})
     return {"inputs": [{"name": node.name, "shape": node.shape} for node in net.ins.nodes],
             "outputs": [node.name for node in net.outs.nodes],
             "input_keys": net.ins.form, "output_keys": net.outs.form,
             "dtype": net.dtype.name, "seed": net.seed, "layers": entries}
-
-
-def _config(layer: Layer) -> dict[str, Any]:
-    try:
-        return layer.config()
-    except AttributeError as error:
-        raise AttributeError(f"save: {layer.who}: expected every argument of the constructor in an "
-                             f"attribute of the same name. Received: {error}.") from error
 
 
 def as_json(value: Any) -> str:
