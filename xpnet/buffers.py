@@ -134,13 +134,13 @@ class Buffers:
         self.parameters = backend.zeros((size,), self.dtype)
         self.grads = backend.zeros((size,), self.dtype)
         self.state = backend.zeros((state_size,), self.dtype)
-        for (_, p), offset in zip(self.placed, self.offsets, strict=True):
-            part = slice(offset, offset + p.size)
-            p.place(backend, self.parameters[part].reshape(p.shape),
-                    self.grads[part].reshape(p.shape))
-        for p, offset in zip(states, self.state_offsets, strict=True):
-            p.place(backend, self.state[offset:offset + p.size].reshape(p.shape))
         with backend.scope():
+            for (_, p), offset in zip(self.placed, self.offsets, strict=True):
+                part = slice(offset, offset + p.size)
+                p.place(backend, self.parameters[part].reshape(p.shape),
+                        self.grads[part].reshape(p.shape))
+            for p, offset in zip(states, self.state_offsets, strict=True):
+                p.place(backend, self.state[offset:offset + p.size].reshape(p.shape))
             for name, p in self.arrays.items():
                 value = values[name] if name in values else p.draw(seed, name)
                 p.data[...] = backend.asarray(value, self.dtype)
