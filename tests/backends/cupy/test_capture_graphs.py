@@ -67,3 +67,20 @@ def test_a_factor_that_changes_between_steps_is_read_at_each(folder: Path):
             net.step = step
             results.append(learned(net))
     assert same(*results)
+
+
+def test_a_captured_step_has_the_learning_rate_of_its_call(folder: Path):
+    x, y = data(8)
+    rates = [0.1] * 5 + [0.0, 0.1, 0.0, 0.0, 0.1]
+    changed = []
+    with pretended(folder) as (backend, gpus):
+        net = two_outputs(backend)
+        step = xn.TrainStep(net, LOSSES, xn.SGD(0.1))
+        xs = {name: backend.asarray(np.moveaxis(a, 0, -1)) for name, a in x.items()}
+        ys = {"digit": backend.asarray(y["digit"]), "place": backend.asarray(y["place"].T)}
+        for lr in rates:
+            before = backend.to_numpy(net.parameters)
+            step(xs, ys, lr)
+            changed.append(not np.array_equal(backend.to_numpy(net.parameters), before))
+        assert gpus.graphs == 1
+    assert changed == [lr > 0 for lr in rates]

@@ -268,6 +268,16 @@ def test_a_missing_event_is_noticed(mistake: str, folder: Path, monkeypatch: pyt
     assert not all(np.array_equal(batch, a[4 * k:4 * k + 4].T) for k, batch in enumerate(found))
 
 
+# --- numbers -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 20])
+def test_values_of_one_launch_and_of_several(count: int, folder: Path):
+    with pretended(folder) as (backend, _):
+        out = backend.zeros((count + 1,), np.float64)
+        backend.assign(out, range(1, count + 1))
+        assert backend.to_numpy(out).tolist() == [*range(1, count + 1), 0]
+
+
 # --- uploads --------------------------------------------------------------------------------------
 
 LARGE: dict[str, np.ndarray] = {
