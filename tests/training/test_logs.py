@@ -85,3 +85,32 @@ def test_every_epoch_is_in_the_file_before_the_next_begins(kind, tmp_path):
 def test_a_folder_that_does_not_exist_is_noticed_before_the_training(kind, tmp_path):
     with pytest.raises(FileNotFoundError):
         fitted(tmp_path / "missing" / f"log.{kind}")
+
+
+@pytest.mark.parametrize("kind", LOGS)
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_resumed_training_repeats_no_line(kind, epochs, tmp_path):
+    """The process was killed after the line of an epoch, before its checkpoint: with a checkpoint
+    after each second epoch, one line, or none, is of an epoch that is repeated."""
+    class Kill(xn.Callback):
+        at = 3
+
+        def on_epoch_begin(self, run):
+            if run.epoch == self.at:
+                raise InterruptedError
+
+    path, kill = tmp_path / f"log.{kind}", Kill()
+    fitted(path, 1)                                         # an older training
+
+    def train():
+        x, y = blobs(30)
+        return small().fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=4,
+                           callbacks=[LOGS[kind](path), kill], verbose=False, resume=tmp_path / "r",
+                           checkpoint=xn.Checkpoint(tmp_path / "r", epochs=epochs))
+
+    kill.at = 4 if epochs == 2 else 3
+    with pytest.raises(InterruptedError):
+        train()
+    kill.at = 0
+    train()
+    assert [row["epoch"] for row in read(path)] == [1, 1, 2, 3, 4]

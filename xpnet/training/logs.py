@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from xpnet.io.files import name_of
 from xpnet.training.callbacks import Callback, Run
@@ -22,6 +23,7 @@ class Log(Callback):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = name_of(path, type(self).__name__)
+        self._there = 0         # epochs to come whose lines are in the file already
 
     def columns_of(self, line: str) -> list[str]:
         """The columns of a file, given its first line. Raises ValueError for another format."""
@@ -37,11 +39,27 @@ class Log(Callback):
 
     def on_train_begin(self, run: Run) -> None:
         """Raise the system's error now if the file cannot be written, not after an epoch."""
+        self._there = 0
         with self._open():
             pass
 
+    def state(self) -> dict[str, Any]:
+        return {"lines": self._lines()}
+
+    def load_state(self, run: Run, state: dict[str, Any]) -> None:
+        """Lines that were written after the checkpoint belong to epochs that are repeated."""
+        self._there = max(self._lines() - state["lines"], 0)
+
+    def _lines(self) -> int:
+        with self._open() as file:
+            file.seek(0)
+            return sum(1 for _ in file)
+
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
+        if self._there:
+            self._there -= 1
+            return
         with self._open() as file:
             if file.tell() == 0:
                 text = self.head(row)
