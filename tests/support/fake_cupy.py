@@ -406,7 +406,8 @@ class Device:
 
     def synchronize(self) -> None:
         for stream in list(self.fake.gpus.every):
-            stream.synchronize()
+            if stream.ptr == 0 or stream.device_id == self.id:
+                stream.synchronize()
 
     @property
     def mem_info(self) -> tuple[int, int]:

@@ -106,6 +106,13 @@ MUTANTS: dict[str, Mutant] = {
         f"{CUPY}/streams.py", "around = self.xp.cuda.get_current_stream(self.device)",
         "around = self.xp.cuda.get_current_stream()",
         f"{STREAMS}another_gpu_is_current", "cudaErrorInvalidResourceHandle"),
+    "threads share their streams": Mutant(
+        f"{CUPY}/streams.py", "class Lane(threading.local):", "class Lane:",
+        f"{STREAMS}each_thread_has_streams_of_its_own", "AssertionError"),
+    "the GPU that is current is waited for": Mutant(
+        f"{CUPY}/backend.py", "self.xp.cuda.Device(self.device).synchronize()",
+        "self.xp.cuda.Device().synchronize()",
+        f"{STREAMS}synchronize_waits_for_the_gpu_of_the_backend", "AssertionError"),
     "a kernel that failed is not waited for": Mutant(
         f"{CUPY}/backend.py", "            self.synchronize()          # errors", "            # "
         "errors", f"{BACKEND}a_gpu_whose_kernels_fail_when_they_run", "DID NOT RAISE"),

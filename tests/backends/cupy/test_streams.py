@@ -1,7 +1,8 @@
-"""The streams of training next to other streams and other GPUs, on GPUs that are pretended."""
+"""The streams of training next to other streams, threads and GPUs, on GPUs that are pretended."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,20 @@ def test_training_waits_for_what_was_launched_before(folder: Path):
                 loss, _ = step(batch, backend.asarray(y))
                 losses.append(backend.to_numpy(loss))
     assert np.array_equal(*losses)
+
+
+def test_each_thread_has_streams_of_its_own(folder: Path):
+    with pretended(folder) as (backend, _), ThreadPoolExecutor(1) as pool:
+        other = pool.submit(lambda: (backend._lane.compute, backend._lane.copies)).result()
+        assert len({*other, backend._lane.compute, backend._lane.copies}) == 4
+
+
+def test_synchronize_waits_for_the_gpu_of_the_backend(folder: Path):
+    with installed(FakeCupy(folder, gpus=2, late=lambda stream: True)) as cupy:
+        backend = CupyBackend(1)
+        with backend.stream():
+            kept, compute = backend.zeros((3,), np.float32), backend._lane.compute
+            assert compute.ended < compute.asked
+            with cupy.cuda.Device(0):
+                backend.synchronize()
+            assert compute.ended == compute.asked and kept.size
