@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu.check FOLDER [--steps STEP ...] [--limit SECONDS] [-- OPTION ...]
 
-The steps are machine, compile, tests, memcheck, racecheck, bench; by default all of them run.
+The steps are machine, compile, training, tests, memcheck, racecheck, bench; by default all of them
+run. "training" has the tests that matter most, "tests" the others that need a GPU.
 Options after -- go to `python -m benchmarks gpu`. The output of each step is written to
 FOLDER/STEP.log, the rows of the benchmarks to FOLDER/rows.json. After a step that fails the others
 still run; FOLDER/summary.log shows the result of each.
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -26,9 +28,18 @@ from benchmarks.race import ROOT
 
 PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "numba", "safetensors", "tqdm",
             "threadpoolctl", "pytest", "hypothesis", "pillow")
-STEPS = ("machine", "compile", "tests", "memcheck", "racecheck", "bench")
+STEPS = ("machine", "compile", "training", "tests", "memcheck", "racecheck", "bench")
 # Seconds for each step; "bench" gets the rest.
-LIMITS = {"machine": 30, "compile": 120, "tests": 300, "memcheck": 90, "racecheck": 90}
+LIMITS = {"machine": 30, "compile": 120, "training": 90, "tests": 300, "memcheck": 90,
+          "racecheck": 90}
+# An error of a kernel spoils all the tests after it, so there is an end to them.
+MOST_FAILURES = 40
+# The files of the step "training". The ten thousand tests of the next step may need more time than
+# there is.
+TRAINING = tuple(f"tests/backends/cupy/test_gpu_{name}.py" for name in ("training", "products"))
+# Tests whose time is over have this many seconds to report, after each interrupt: the first one may
+# only end a `fit`.
+PATIENCE, INTERRUPTS = 7.0, 3
 FAILED = 124        # exit status of a step that ran out of time, as in timeout(1)
 
 
@@ -37,10 +48,13 @@ def commands(folder: Path, more: Sequence[str] = ()) -> dict[str, list[str]]:
     python = sys.executable
     sanitizer = ["compute-sanitizer", "--error-exitcode", "9"]
     small = [python, "-m", "benchmarks.gpu.small_run"]
+    tests = [python, "-m", "pytest", "-rs", "-m", "gpu", "-p", "no:cacheprovider",
+             "--continue-on-collection-errors", "--durations=10", "--tb=short",
+             f"--maxfail={MOST_FAILURES}"]
     return {
         "machine": ["nvidia-smi"], "compile": [python, "-m", "benchmarks.gpu.compiling"],
-        "tests": [python, "-m", "pytest", "-rs", "-m", "gpu", "-p", "no:cacheprovider",
-                  "--continue-on-collection-errors", "--durations=10"],
+        "training": [*tests, *TRAINING],
+        "tests": [*tests, *(f"--ignore={file}" for file in TRAINING)],
         "memcheck": [*sanitizer, "--tool", "memcheck", *small],
         "racecheck": [*sanitizer, "--tool", "racecheck", *small],
         "bench": [python, "-m", "benchmarks", "gpu", "--json", str(folder / "rows.json"), *more],
@@ -48,8 +62,11 @@ def commands(folder: Path, more: Sequence[str] = ()) -> dict[str, list[str]]:
 
 
 def run(command: Sequence[str], log: Path, limit: float) -> int:
-    """Run a command with its output in a file, and return its exit status; its processes are killed
-    after `limit` seconds."""
+    """Run a command with its output in a file, and return its exit status.
+
+    After `limit` seconds all its processes are killed; pytest is interrupted before, so that it
+    reports the failures so far.
+    """
     path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"XPNET_REQUIRE_GPU": "1", "PYTHONUNBUFFERED": "1",
                                 "PYTHONPATH": path}
@@ -65,13 +82,17 @@ def run(command: Sequence[str], log: Path, limit: float) -> int:
         try:
             return process.wait(max(limit, 0.0))
         except subprocess.TimeoutExpired:
+            for _ in range(INTERRUPTS if "pytest" in command else 0):
+                process.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE)
             out.write(f"ended after {limit:.0f} s\n")
             return FAILED
         finally:
-            if process.poll() is None:
-                # It was started in a process group of its own.
+            # It was started in a process group of its own, which may have survived it.
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

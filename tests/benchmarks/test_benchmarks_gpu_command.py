@@ -323,7 +323,7 @@ def test_a_step_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
         "memcheck": [python, "-c", "import os; print(os.environ['XPNET_REQUIRE_GPU'])"],
         "racecheck": ["compute-sanitizer"], "bench": [python, "-c", f"print({list(more)})"]})
     monkeypatch.setattr(check.shutil, "which", lambda name: None)
-    steps = [step for step in check.STEPS if step != "compile"]
+    steps = [step for step in check.STEPS if step not in ("compile", "training")]
     assert check.main([str(tmp_path / "out"), "--steps", *steps, "--", "--parts", "cifar"]) == 1
     summary = (tmp_path / "out" / "summary.log").read_text()
     for text in (f"numpy {np.__version__}", "machine: exit status 3", "tests: exit status 127",
@@ -343,11 +343,22 @@ def test_a_step_whose_time_is_over_is_ended_with_all_its_processes(tmp_path):
     assert "ended after" in log.read_text()
 
 
+def test_tests_whose_time_is_over_report_their_failures(tmp_path):
+    """pytest does so when it is interrupted."""
+    code = ("import time; print('begun', flush=True)\ntry: time.sleep(1000)\n"
+            "except KeyboardInterrupt: print('2 failed')")
+    log = tmp_path / "log"
+    assert check.run([sys.executable, "-c", code, "pytest"], log, 2.0) == check.FAILED
+    assert "2 failed\nended after" in log.read_text()
+
+
 def test_the_steps_run_what_needs_a_gpu():
     todo = check.commands(Path("/out"), ["--minutes", "3"])
     assert (tuple(todo) == check.STEPS
             and todo["bench"][-4:] == ["--json", "/out/rows.json", "--minutes", "3"])
     assert "gpu" in todo["tests"] and todo["compile"][-1] == "benchmarks.gpu.compiling"
+    assert all((Path(race.ROOT) / file).is_file() for file in check.TRAINING)
+    assert todo["training"][-2:] == list(check.TRAINING)
 
 
 def test_the_small_run_uses_every_layer_with_kernels_of_its_own(capsys):
