@@ -167,6 +167,11 @@ def _finite(net: Graph) -> bool:
 
 
 def _all_finite(net: Graph, a: Array) -> bool:
-    # A sum reads the array once and needs no memory. It can also overflow: then each is looked at.
-    return (bool(np.isfinite(net.backend.to_numpy(a.sum())))
-            or bool(net.backend.to_numpy(net.xp.isfinite(a).all())))
+    """Whether no element is NaN or infinite, by a sum, which reads the array once and needs no
+    memory. It can also overflow: then each element is looked at."""
+    if isinstance(a, np.ndarray):
+        flat = a.reshape(-1)
+        total = np.dot(flat, flat)      # of squares: by BLAS, in a quarter of the time of a.sum()
+    else:
+        total = net.backend.to_numpy(a.sum())
+    return bool(np.isfinite(total)) or bool(net.backend.to_numpy(net.xp.isfinite(a).all()))
