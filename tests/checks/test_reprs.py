@@ -17,7 +17,8 @@ MADE = [label for label, call in CALLS.items() if isinstance(call.function, type
 
 def test_no_repr_is_an_address(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    made = {label: repr(call()) for label, call in CALLS.items() if label not in FILES}
+    made = {label: repr(call()) for label, call in CALLS.items()
+            if label not in {*FILES, "set_num_threads"}}
     assert {label: text for label, text in made.items() if " object at 0x" in text} == {}
 
 
