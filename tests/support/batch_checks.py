@@ -115,10 +115,6 @@ MUTANTS: dict[str, Mutant] = {
                                 "all[thread] += 0 * all[thread + half]", "tally"),
     "hits are added before they are there": ("totals", "half /= 2) {\n        __syncthreads();",
                                              "half /= 2) {", "tally"),
-    "every piece of the hits is the first one": ("totals", "(i64)piece * length",
-                                                 "0 * (i64)piece * length", "tally"),
-    "the hits of the first pieces are left out": ("totals", "int piece = threadIdx.x;",
-                                                  "int piece = threadIdx.x + 1;", "tally"),
     "winners are read before they are there": ("totals", "index[mine] = at;\n    "
                                                          "__syncthreads();", "index[mine] = "
                                                                              "at;", "tally"),
