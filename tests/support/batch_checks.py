@@ -36,9 +36,16 @@ def check_gather_batch(s: Setting) -> None:
 
 def check_tally(s: Setting) -> None:
     """Hits among outputs with ties and NaNs, by labels and by shares."""
-    K, N = s.shape[0] * s.shape[1] * s.shape[2], 5 * s.shape[3]
-    if s.shape[3] == 17:
-        N += 4 * cuda_launch.THREADS                # in several pieces
+    compare_tally(s, s.shape[0] * s.shape[1] * s.shape[2], 5 * s.shape[3])
+
+
+def check_tally_in_pieces(s: Setting) -> None:
+    """More samples than the largest block has threads: each time several pieces are added."""
+    compare_tally(s, 3, 4 * cuda_launch.THREADS + 5 * s.shape[3])
+
+
+def compare_tally(s: Setting, K: int, N: int) -> None:
+    """Sums that are not 0 before, with labels, with shares and without targets."""
     y, shares, loss = s.array((K, N)), s.array((K, N))[:, ::-1].copy(), s.array((1,)).reshape(())
     rng = np.random.default_rng(K)
     labels = np.where(rng.random(N) < 0.5, y.argmax(axis=0), rng.integers(0, K, N))
@@ -51,7 +58,8 @@ def check_tally(s: Setting) -> None:
         s.agree(there, sums)
 
 
-GRIDS = {"gather_batch": check_gather_batch, "tally": check_tally}
+GRIDS = {"gather_batch": check_gather_batch, "tally": check_tally,
+         "tally_in_pieces": check_tally_in_pieces}
 
 
 def every_instantiation(backend: CupyBackend) -> None:
@@ -115,6 +123,10 @@ MUTANTS: dict[str, Mutant] = {
                                 "all[thread] += 0 * all[thread + half]", "tally"),
     "hits are added before they are there": ("totals", "half /= 2) {\n        __syncthreads();",
                                              "half /= 2) {", "tally"),
+    "every piece of the hits is the first one": ("totals", "(i64)piece * length",
+                                                 "0 * (i64)piece * length", "tally_in_pieces"),
+    "the hits of the first pieces are left out": (
+        "totals", "int piece = threadIdx.x;", "int piece = threadIdx.x + 1;", "tally_in_pieces"),
     "winners are read before they are there": ("totals", "index[mine] = at;\n    "
                                                          "__syncthreads();", "index[mine] = "
                                                                              "at;", "tally"),

@@ -137,7 +137,7 @@ def training(backend: CupyBackend, words: list[str]) -> None:
     assert distance(*outputs) < 1e-5
 
 
-LONGEST = {"gemm": 60, "conv2d": 80}             # examples, where one takes long
+LONGEST = {"gemm": 60, "conv2d": 80, "tally_in_pieces": 20}     # examples, where one takes long
 CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.items()} | {
     check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays,
                                         layers, training, functional,
