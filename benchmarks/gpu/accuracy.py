@@ -114,7 +114,8 @@ def read_cifar(folder: str) -> Dataset:
 
 
 def train_cifar(job: Job, data: Dataset, goal: Goal) -> Iterator[dict[str, Any]]:
-    """Train one side; order, crops, flips and learning rates are the same on both sides."""
+    """Train one side. Order and learning rates are the same on both sides; crops and flips have the
+    same distribution."""
     trainer: Trainer
     if job.contender.startswith("torch"):
         from benchmarks.gpu.torch_cifar import TorchTrainer
