@@ -92,6 +92,14 @@ def items(value: Any) -> list[Any] | None:
     return None
 
 
+def expect_class_names(who: str, classes: Any) -> tuple[str, ...]:
+    """Names of classes as a tuple."""
+    names = items(classes)
+    if not names or not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+        raise wrong(who, "classes to be names, all different", "classes", classes)
+    return tuple(map(str, names))
+
+
 def expect_no_mask(who: str, a: Any) -> None:
     """Raise ValueError if elements of an array, or of a list of arrays, are masked: the mask would
     be lost."""

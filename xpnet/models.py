@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpnet.backends import Backend
-from xpnet.checks import items
+from xpnet.checks import expect_class_names, items
 from xpnet.graph import Input
 from xpnet.layer import Layer, Shape
 from xpnet.layers import (
@@ -31,10 +31,9 @@ from xpnet.node import Node
 Classes = int | Sequence[str]
 
 
-def _count(classes: Classes) -> Any:
+def _count(who: str, classes: Classes) -> Any:
     """The number of classes; what is no list is checked by the layer that gets it."""
-    names = items(classes)
-    return classes if names is None else len(names)
+    return classes if items(classes) is None else len(expect_class_names(who, classes))
 
 
 def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
@@ -47,7 +46,7 @@ def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
     """
     return Sequential([
         Conv2d(8, 5, activation="relu"), Conv2d(8, 5, activation="relu"), MaxPool2d(2),
-        Flatten(), Linear(128, activation="relu"), Linear(_count(classes)),
+        Flatten(), Linear(128, activation="relu"), Linear(_count("numpy_cnn", classes)),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
@@ -58,7 +57,7 @@ def bilici(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
     return Sequential([
         Conv2d(8, 3, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
         Conv2d(32, 5, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
-        Flatten(), Linear(600, activation="relu"), Linear(_count(classes)),
+        Flatten(), Linear(600, activation="relu"), Linear(_count("bilici", classes)),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
 
 
@@ -147,8 +146,8 @@ def resnet18(input_shape: Shape = (3, 32, 32), *, classes: Classes = 10,
     for stage, filters in enumerate((64, 128, 256, 512)):
         for block in range(2):
             h = _basic_block(h, filters, stride=2 if stage > 0 and block == 0 else 1)
-    return Network(x, Linear(_count(classes))(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype,
-                   seed=seed)
+    y = Linear(_count("resnet18", classes))(GlobalAvgPool2d()(h))
+    return Network(x, y, backend=backend, dtype=dtype, seed=seed)
 
 
 def resnet50(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
@@ -168,8 +167,8 @@ def resnet50(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
     for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
         for block in range(blocks):
             h = _bottleneck(h, filters, stride=2 if stage > 0 and block == 0 else 1)
-    return Network(x, Linear(_count(classes))(GlobalAvgPool2d()(h)), backend=backend, dtype=dtype,
-                   seed=seed)
+    y = Linear(_count("resnet50", classes))(GlobalAvgPool2d()(h))
+    return Network(x, y, backend=backend, dtype=dtype, seed=seed)
 
 
 def _conv_bn(h: Node, filters: int, kernel_size: int, *, stride: int = 1,

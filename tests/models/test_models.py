@@ -207,6 +207,10 @@ def test_settings_reach_the_network(name):
 @pytest.mark.parametrize("name", ["numpy_cnn", "bilici", "resnet18"])
 def test_other_classes(name):
     assert MODELS[name](classes=3, backend="numpy").output.shape == (3,)
+    assert MODELS[name](classes=("a", "b"), backend="numpy").output.shape == (2,)
+    for wrong in (np.arange(10), ["a", "a"], [1, 2], ()):   # numbers and not names
+        with pytest.raises(ValueError, match=f"{name}: expected classes to be names, all differ"):
+            MODELS[name](classes=wrong, backend="numpy")
 
 
 @pytest.mark.parametrize("name, shape, message", [

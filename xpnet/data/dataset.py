@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import (
+    expect_class_names,
     expect_instance,
     expect_integer,
     expect_positive,
     expect_seed,
     expect_share,
     is_integer,
-    items,
     shown,
 )
 from xpnet.data.show import figure_of
@@ -78,7 +78,7 @@ class Dataset:
         if y is not None:
             self._take(y, classes)
         elif classes is not None:       # a data set for predictions knows what they mean
-            self.classes = _names(classes)
+            self.classes = expect_class_names("Dataset", classes)
         if isinstance(scale, str) and scale == "auto":
             scale = 255 if self.dtype == np.uint8 and len(self.shape) == 3 else None
         self.scale = None if scale is None else expect_positive("Dataset", "scale", scale)
@@ -87,7 +87,7 @@ class Dataset:
 
     def _take(self, y: Any, classes: Sequence[str] | None) -> None:
         """Take labels or targets."""
-        names = _names(classes)
+        names = None if classes is None else expect_class_names("Dataset", classes)
         flat = y
         if isinstance(y, list | tuple | range):
             with suppress(ValueError):      # of lists of different lengths, which source() refuses
@@ -308,17 +308,6 @@ class Dataset:
         parts += [f"{what} {len(part):,}" for what, part in
                   (("validation", self.validation), ("test", self.test)) if part is not None]
         return f"<{self.name}: {'; '.join(parts)}>"
-
-
-def _names(classes: Any) -> tuple[str, ...] | None:
-    """Names of classes as a tuple."""
-    if classes is None:
-        return None
-    names = items(classes)
-    if not names or not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
-        raise ValueError("Dataset: expected classes to be names, all different. "
-                         f"Received: classes={shown(classes)}.")
-    return tuple(map(str, names))
 
 
 def _numbered(y: np.ndarray, names: tuple[str, ...] | None
