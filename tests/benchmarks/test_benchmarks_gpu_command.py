@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiers import full
 
 from benchmarks import cli, race
 from benchmarks.contenders import CONTENDERS, Job
@@ -361,6 +362,7 @@ def test_the_steps_run_what_needs_a_gpu():
     assert todo["training"][-2:] == list(check.TRAINING)
 
 
+@full
 def test_the_small_run_uses_every_layer_with_kernels_of_its_own(capsys):
     losses = small_run.train(get_backend("numpy"))
     assert (all(eager == captured and np.isfinite(eager).all()

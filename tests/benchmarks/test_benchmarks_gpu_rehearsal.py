@@ -55,6 +55,7 @@ def parts_of(out: Path) -> dict[str, list[Any]]:
     return rows
 
 
+@full
 def test_steps_rows_and_tables(out: Path):
     """The contender "cupy" alone, one network, and the bandwidth of the kernels."""
     results, said = rehearse(out, "--steps", "machine", "bench", "--", "--contenders", "cupy",

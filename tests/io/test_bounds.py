@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from nets import small
 from processes import SUPPORT
+from tiers import number
 
 import xpnet as xn
 from xpnet.layer import MOST_ROWS
@@ -25,8 +26,8 @@ def endings() -> list[str]:
     """The output of hostile.py, run with limited memory and processor time."""
     if not sys.platform.startswith("linux"):
         pytest.skip("limits of memory as Linux has them")
-    done = subprocess.run([sys.executable, "-W", "error", HOSTILE], capture_output=True, text=True,
-                          timeout=500)
+    done = subprocess.run([sys.executable, "-W", "error", HOSTILE, str(number(40_000))],
+                          capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, (f"{done.returncode}, after "
                                   f"{done.stdout.splitlines()[-1:]}\n{done.stderr[-3000:]}")
     return done.stdout.splitlines()

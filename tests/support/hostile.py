@@ -2,7 +2,7 @@
 
 Each must end with one of the library's errors, in one line, in memory that is limited to a little
 more than the library itself takes. Prints one line for each case. A limit of processor time ends a
-case that hangs.
+case that hangs. The argument is the number of layers of a deep network.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import json
 import resource
 import struct
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -194,7 +195,7 @@ def main() -> None:
         print("file", kind, f"{config!r:.60}", "ok", flush=True)
     path.write_bytes(header(doubling(), [8]))
     print("file doubling", ending(lambda: xn.load(path, backend="numpy")), flush=True)
-    n = 40_000
+    n = int(sys.argv[1])
     chain = [entry(f"i{i}", "Identity", [f"i{i - 1}" if i else "input"]) for i in range(n)]
     path.write_bytes(header(chain, [3]))
     print("file identities", ending(lambda: xn.load(path, backend="numpy")), flush=True)

@@ -8,11 +8,11 @@ import os
 import pytest
 from processes import run_script
 from skips import NO_NUMBA
-from tiers import first
+from tiers import first, full
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
-BACKENDS = ["numpy", pytest.param("numba", marks=NO_NUMBA)]
+BACKENDS = [pytest.param("numpy", marks=full), pytest.param("numba", marks=NO_NUMBA)]
 
 # An alarm ends a process that hangs. Python 3.12 warns of every fork while other threads run, which
 # is tested here.

@@ -18,7 +18,7 @@ from host_mutants import MUTANTS
 from processes import ROOT, SUPPORT
 from tiers import EVERYTHING, first, full
 
-IN_FIRST_TIER = "an array from the host in a graph", "a batch is read before it was copied"
+IN_FIRST_TIER = "an array from the host in a graph",
 Outcomes = dict[str, subprocess.CompletedProcess[str]]
 
 
