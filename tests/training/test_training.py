@@ -343,26 +343,6 @@ def test_a_move_that_fails_does_not_move_the_network():
         assert net.backend is backend and np.array_equal(net.predict(x), before)
 
 
-# --- printed output -------------------------------------------------------------------------------
-
-def test_a_progress_bar_with_loss_and_accuracy(capsys):
-    x, y = blobs()
-    net = small()
-    history = net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=2,
-                      validation=(x, y))
-    out, err = capsys.readouterr()
-    assert f"training {16 * 2 + 16 + 3 * 16 + 3:,} parameters on 120 samples, backend numpy" in out
-    for epoch in (1, 2):
-        last = [line for line in err.replace("\r", "\n").splitlines()
-                if line.startswith(f"epoch {epoch}/2: 100%")][-1]
-        row = history.rows[epoch - 1]
-        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            assert f"{name}={row[name]:.4f}" in last
-        assert "4/4" in last
-    net.fit(x, y, **QUIET, optimizer=xn.SGD(0.1))
-    assert capsys.readouterr() == ("", "")
-
-
 # --- batch normalisation --------------------------------------------------------------------------
 
 def test_running_statistics_come_from_training_and_serve_prediction():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -178,48 +176,3 @@ class ScheduleFeedback(Callback):
     def on_epoch_end(self, run: Run) -> None:
         if not run.history.interrupted:
             self.schedule.observe(run.history.rows[-1])
-
-
-class ProgressBar(Callback):
-    """A progress bar for each epoch; figures are fetched from the backend a few times a second."""
-
-    SECONDS = 0.2       # between two fetches
-    HIDDEN = "epoch", "lr", "seconds"
-
-    def __init__(self) -> None:
-        self.bar: Any = None
-        self.shown_at = 0.0
-
-    def on_epoch_begin(self, run: Run) -> None:
-        self.shown_at = 0.0
-        if sys.stderr is not None:      # None under pythonw, which has no console
-            from tqdm import tqdm
-            self.bar = tqdm(total=run.batches, initial=run.batch, unit="batch",
-                            desc=f"epoch {run.epoch}/{run.epochs}")
-
-    def on_batch_end(self, run: Run) -> None:
-        if self.bar is None:
-            return
-        last = run.batch == run.batches or run.history.interrupted
-        if last or time.perf_counter() - self.shown_at > self.SECONDS:
-            self._show(run.figures())
-        self.bar.update()
-
-    def on_epoch_end(self, run: Run) -> None:
-        if self.bar is not None:
-            row = run.history.rows[-1]
-            self._show({name: value for name, value in row.items() if name not in self.HIDDEN})
-        self._close()
-
-    def on_train_end(self, run: Run) -> None:
-        self._close()
-
-    def _show(self, figures: dict[str, float]) -> None:
-        self.shown_at = time.perf_counter()
-        self.bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items()},
-                             refresh=False)
-
-    def _close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        self.bar = None

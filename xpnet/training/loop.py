@@ -27,7 +27,6 @@ from xpnet.training.batches import Batches, check_batch_sizes, check_samples, ch
 from xpnet.training.callbacks import (
     Callback,
     Callbacks,
-    ProgressBar,
     Run,
     ScheduleFeedback,
     Until,
@@ -41,6 +40,7 @@ from xpnet.training.finite import StopOnNaN
 from xpnet.training.goals import goals
 from xpnet.training.history import History
 from xpnet.training.prediction import Evaluation
+from xpnet.training.progress import ProgressBar
 from xpnet.training.step import TrainStep
 from xpnet.training.totals import Totals
 
@@ -98,7 +98,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
         resume: a folder of checkpoints. The training continues from the newest one, in the middle
             of an epoch too, to the same bits as without a break, and goes on to save there. All
             arguments have to be as they were. Without a checkpoint the training begins.
-        verbose: whether a progress bar is shown.
+        verbose: whether a line for each epoch is shown, and on a terminal or in a notebook a
+            progress bar.
         capture: whether a GPU's step is captured and launched as one, see TrainStep; the bits are
             the same.
     """
@@ -153,7 +154,7 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
     if verbose:
         note = f" ({net.backend.note})" if net.backend.note else ""
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} "
-              f"parameters on {samples:,} samples, backend {net.backend.name}{note}")
+              f"parameters on {samples:,} samples, backend {net.backend.name}{note}", flush=True)
     run = Run(net, step, epochs, -(-samples // batch_size), verbose)
     run.callbacks = [callback for callback in called if not isinstance(callback, ProgressBar)]
     if saver is not None:
