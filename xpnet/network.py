@@ -261,8 +261,9 @@ class Network(Graph):
                         metrics=metrics)
 
     def fit(self, x: Any, y: Any = None, *, loss: Any = None,
-            optimizer: str | Optimizer = "adam", epochs: int = 1,
-            batch_size: int = 32, validation: Any = None, augment: Any = (),
+            optimizer: str | Optimizer = "adam", epochs: int | None = None,
+            steps: int | None = None, batch_size: int = 32, drop_last: bool = False,
+            validation: Any = None, augment: Any = (),
             sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
             schedule: str | Schedule = "constant", shuffle: bool = True,
             callbacks: Sequence[Callback] = (),
@@ -271,8 +272,9 @@ class Network(Graph):
             resume: str | os.PathLike[str] | None = None, verbose: bool = True,
             capture: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit for the arguments."""
-        return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs,
-                   batch_size=batch_size, validation=validation, augment=augment,
+        return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs, steps=steps,
+                   batch_size=batch_size, drop_last=drop_last, validation=validation,
+                   augment=augment,
                    sample_weight=sample_weight, class_weight=class_weight,
                    loss_weights=loss_weights, schedule=schedule, shuffle=shuffle,
                    callbacks=callbacks, until=until, checkpoint=checkpoint, resume=resume,

@@ -93,3 +93,30 @@ def test_probabilities_of_the_other_kinds(backend):
         assert np.array_equal(net.predict_proba(X, loss=loss), net.predict(X))
     with pytest.raises(ValueError, match="predict_proba: expected a loss that includes softmax"):
         one.predict_proba(X, loss="mean_squared_error")
+
+
+def test_names_of_the_classes_of_a_dataset():
+    data = xn.data.Dataset(X, Y, classes=["daisy", "rose", "tulip"], scale=None)
+    for given, numbers in (({"rose": 2.5, 0: 0.5}, {1: 2.5, 0: 0.5}), ({"tulip": 3}, {2: 3})):
+        for more in ({}, {"validation": 0.2}):
+            assert same(fitted_on(data, given, **more), fitted_on(data, numbers, **more))
+
+
+def fitted_on(data: xn.data.Dataset, class_weight: Any, **more: Any) -> dict[str, np.ndarray]:
+    net = small()
+    net.fit(data, optimizer=xn.SGD(0.1), class_weight=class_weight, verbose=False, **more)
+    return values(net)
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"dasy": 2}, r"class_weight to have names of classes, perhaps \"daisy\". Received: "
+                  r"class='dasy'"),
+    ({"oak": 2}, r"class_weight to have names of classes among \('daisy', 'rose', 'tulip'\). "),
+    ({"rose": 1, 1: 2}, "class_weight to have each class once. Received: class=1"),
+    ({"rose": -1}, r"class_weight\['rose'\] to be a number, 0 or larger")])
+def test_names_that_are_refused(given, message):
+    data = xn.data.Dataset(X, Y, classes=["daisy", "rose", "tulip"], scale=None)
+    with pytest.raises(ValueError, match=f"fit: expected {message}"):
+        fitted_on(data, given)
+    with pytest.raises(ValueError, match="names are known for a Dataset"):
+        fitted(class_weight={"rose": 1.0})

@@ -208,7 +208,7 @@ def test_no_thread_is_left():
     ({"augment": ["flip"]}, "expected augmentations"),
     ({"augment": [xn.MixUp(), xn.RandomFlip()]}, "at most one augmentation that mixes"),
     ({"augment": [xn.MixUp(), xn.CutMix()]}, "at most one augmentation that mixes"),
-        ({"validation": 0}, "expected validation to be a pair"),
+        ({"validation": "some"}, "expected validation to be a pair"),
 ])
 def test_refusals(arguments, message):
     with pytest.raises((ValueError, TypeError), match=f"fit: .*{message}"):

@@ -227,27 +227,11 @@ class Dataset:
         if self.validation is not None:
             raise ValueError("Dataset.split: expected a data set without a validation part. "
                              f"Received: {self!r}.")
-        stays, off = split(self.labels, len(self), share, seed)
-        for positions, what in ((off, "validation"), (stays, "training")):
-            self._expect_all(positions, what, share)
+        stays, off = split("Dataset.split", self.labels, len(self), share, seed,
+                           names=None if self.labels is None else self.classes)
         part = self.subset(stays)
         part.validation, part.test = self.subset(off), self.test
         return part
-
-    def _expect_all(self, positions: np.ndarray, what: str, share: float) -> None:
-        """Raise ValueError if a class, or without labels everything, has no samples in a part."""
-        lacks = "no samples"
-        if self.labels is not None and self.classes is not None:
-            sizes = np.bincount(self.labels, minlength=len(self.classes))
-            there = np.bincount(self.labels[positions], minlength=len(self.classes))
-            lost = np.flatnonzero((sizes > 0) & (there == 0))
-            if len(lost) == 0:
-                return
-            lacks = f"no sample of {self.classes[lost[0]]!r}, which has {sizes[lost[0]]}"
-        elif len(positions):
-            return
-        raise ValueError("Dataset.split: expected a share that leaves samples of each class in "
-                         f"both parts. Received: validation={share:g}, which gives {what} {lacks}.")
 
     # --- looking at it ----------------------------------------------------------------------------
 

@@ -3,10 +3,13 @@ classes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def split(labels: np.ndarray | None, count: int, share: float, seed: int
+def split(who: str, labels: np.ndarray | None, count: int, share: float, seed: int, *,
+          names: Sequence[str] | None = None, ignored: int | None = None
           ) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the samples that stay and of those that are split off, both increasing.
 
@@ -16,12 +19,28 @@ def split(labels: np.ndarray | None, count: int, share: float, seed: int
     Each sample has a random key of 64 bits, and those with the smallest keys of their class are
     split off. The keys are the raw output of PCG64, which NumPy guarantees to stay the same (NEP
     19); the methods of its generators may change.
+
+    Args:
+        names: of the classes, for errors.
+        ignored: a label that is no class.
+
+    Raises:
+        ValueError: a class would be missing in one of the parts, or without labels everything.
     """
     keys = np.random.PCG64(seed).random_raw(count)
-    groups = np.zeros(count, np.int64) if labels is None else labels
+    labels = np.zeros(count, np.int64) if labels is None else labels
+    classes, groups = np.unique(labels, return_inverse=True)
     order = np.lexsort((keys, groups))                  # by class, then by key
     sizes = np.bincount(groups)
     taken = apportion(sizes, share)
+    lost = np.flatnonzero(((taken == 0) | (taken == sizes)) & (classes != ignored))
+    if len(lost):
+        k = lost[0]
+        what = "validation" if taken[k] == 0 else "training"
+        lacks = ("no samples" if len(classes) == 1 and names is None else "no sample of "
+                 f"{names[classes[k]] if names else int(classes[k])!r}, which has {sizes[k]}")
+        raise ValueError(f"{who}: expected a share that leaves samples of each class in both "
+                         f"parts. Received: validation={share:g}, which gives {what} {lacks}.")
     starts = np.cumsum(sizes) - sizes
     rank = np.arange(count) - starts[groups[order]]     # of each sample in its class
     off = order[rank < taken[groups[order]]]

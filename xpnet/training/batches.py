@@ -27,11 +27,14 @@ class Batches:
         net: the network that the batches are for.
         data: batch-first arrays, as `check_samples` returns them, perhaps with weights behind them.
         size: samples of a batch; the last one may be smaller.
+        where: the positions of the samples in the arrays; all of them by default.
     """
 
-    def __init__(self, net: Graph, data: Sequence[Any], size: int) -> None:
+    def __init__(self, net: Graph, data: Sequence[Any], size: int,
+                 where: np.ndarray | None = None) -> None:
         self.backend, self.inputs = net.backend, len(net.ins)
-        self.samples, self.size = len(data[0]), size
+        self.samples, self.size = len(data[0]) if where is None else len(where), size
+        self.where = where
         self.feeds = tuple(self._feed(a, net.dtype if number < self.inputs else a.dtype)
                            for number, a in enumerate(data))
         if isinstance(self.feeds[0], SampleFeed):   # its batches are made before those of targets
@@ -41,6 +44,8 @@ class Batches:
         self.shapes = tuple(a.shape[1:] for a in data)
         self.position: Array | None = None      # on the backend: the sample that comes next
         self.reached = -1                       # what the host knows of it; -1 is nothing
+        if where is not None:
+            self.arrange(np.arange(self.samples))
 
     def _feed(self, a: Any, dtype: Any) -> Feed:
         """The batch source of an array, or of what is in the place of an array."""
@@ -49,10 +54,11 @@ class Batches:
         return self.backend.feed(a, dtype, self.size)
 
     def __len__(self) -> int:
-        return -(-self.samples // self.size)
+        return count_batches(self.samples, self.size)
 
     def arrange(self, order: np.ndarray) -> None:
         """From now on sample number i is the one that was number order[i]."""
+        order = order if self.where is None else self.where[order]
         for feed in self.feeds:
             feed.arrange(order)
 
@@ -118,6 +124,11 @@ class NumberedBatch:
         self.source.reached = self.stop
 
 
+def count_batches(samples: int, size: int, drop_last: bool = False) -> int:
+    """How many batches of `size` there are; with `drop_last` without one that is smaller."""
+    return samples // size if drop_last else -(-samples // size)
+
+
 def check_samples(net: Graph, x: Any, y: Any, goals: Sequence[Goal], who: str) -> list[Any]:
     """Batch-first inputs and targets, checked against the network and against each other; x may be
     a Dataset, which has the targets, too."""
@@ -169,9 +180,13 @@ def finite_samples(net: Graph, x: Any, who: str) -> tuple[Any, ...]:
     return xs
 
 
-def check_batch_sizes(net: Graph, samples: int, batch_size: int) -> None:
-    """ValueError if a batch would be too small for a layer in training."""
-    last = samples % batch_size or batch_size
+def check_batch_sizes(net: Graph, samples: int, batch_size: int, drop_last: bool = False
+                      ) -> None:
+    """ValueError if a batch would be too small for a layer in training, or if there is none."""
+    if drop_last and samples < batch_size:
+        raise ValueError("fit: expected at least one whole batch, with drop_last=True. Received: "
+                         f"{samples} samples in batches of {batch_size}.")
+    last = batch_size if drop_last else samples % batch_size or batch_size
     for layer in net.layers:
         if min(last, samples) < layer.smallest_batch:
             raise ValueError(f"{layer.who}: expected batches of at least {layer.smallest_batch} in "

@@ -19,13 +19,17 @@ class Run:
     """A training under way, as callbacks see it.
 
     `net` is the network, `history` the History with a row for each epoch that has ended, `epoch`
-    and `batch` the numbers of the current ones, from 1, `epochs` and `batches` how many there are,
-    `lr` the learning rate of the current batch, `verbose` whether fit prints what it does.
+    and `batch` the numbers of the current ones, from 1, `epochs` how many epochs there are, the
+    last one perhaps in part, and `batches` how many batches the current one has. `steps` is the
+    number of batches so far, in all epochs, and `total` that of the whole training. `lr` is the
+    learning rate of the current batch, `verbose` whether fit prints what it does.
     """
 
-    def __init__(self, net: Graph, step: TrainStep, epochs: int, batches: int,
+    def __init__(self, net: Graph, step: TrainStep, per_epoch: int, total: int,
                  verbose: bool = False) -> None:
-        self.net, self.step, self.epochs, self.batches = net, step, epochs, batches
+        self.net, self.step = net, step
+        self.per_epoch, self.total = per_epoch, total       # batches
+        self.epochs = -(-total // per_epoch)
         self.verbose = verbose
         self.history = History()
         self.epoch = self.batch = 0
@@ -38,9 +42,14 @@ class Run:
         self.source: Batches | None = None      # during the training
 
     @property
+    def batches(self) -> int:
+        """How many batches the current epoch has."""
+        return min(self.per_epoch, self.total - max(self.epoch - 1, 0) * self.per_epoch)
+
+    @property
     def steps(self) -> int:
         """How many batches this training has seen, in all epochs."""
-        return max(self.epoch - 1, 0) * self.batches + self.batch
+        return max(self.epoch - 1, 0) * self.per_epoch + self.batch
 
     def figures(self) -> dict[str, float]:
         """Loss and accuracy of the current epoch so far. It waits for the GPU."""

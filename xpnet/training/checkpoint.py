@@ -135,12 +135,14 @@ def _state(run: Run) -> tuple[Arrays, dict[str, Any]]:
         "seconds": time.perf_counter() - run.started, "callbacks": states}
 
 
-def settings(*, data: Sequence[Any], held_out: Sequence[Any] | None, callbacks: Sequence[Callback],
-             **others: Any) -> dict[str, Any]:
-    """What has to be the same when a training is resumed, for JSON."""
+def settings(*, data: Sequence[Any], held_out: Sequence[Any] | float | None,
+             callbacks: Sequence[Callback], **others: Any) -> dict[str, Any]:
+    """What has to be the same when a training is resumed, for JSON; `held_out` may be the share of
+    the data that is held out."""
     found = {name: _described(value) for name, value in others.items()}
     found["samples"] = [fingerprint(a) for a in data]
-    found["validation"] = [fingerprint(a) for a in held_out or ()]
+    found["validation"] = (held_out if isinstance(held_out, float) else
+                           [fingerprint(a) for a in held_out or ()])
     found["callbacks"] = [type(callback).__name__ for callback in callbacks]
     return found
 

@@ -23,7 +23,7 @@ from xpnet.io.files import name_of
 from xpnet.layer import PREDICT
 from xpnet.optim import Optimizer, get_optimizer
 from xpnet.schedules import Schedule, get_schedule
-from xpnet.training.batches import Batches, check_batch_sizes, check_samples, check_weights
+from xpnet.training.batches import Batches, check_batch_sizes, count_batches
 from xpnet.training.callbacks import (
     Callback,
     Callbacks,
@@ -34,12 +34,12 @@ from xpnet.training.callbacks import (
 )
 from xpnet.training.checkpoint import Checkpoint, settings
 from xpnet.training.checkpoint import resume as resume_training
-from xpnet.training.classes import class_factors
-from xpnet.training.datasets import MixedTargets, checked_augment, is_dataset, samples_of
+from xpnet.training.datasets import is_dataset
 from xpnet.training.finite import StopOnNaN
 from xpnet.training.goals import goals
 from xpnet.training.history import History
 from xpnet.training.prediction import Evaluation
+from xpnet.training.preparation import Data, prepared
 from xpnet.training.progress import ProgressBar
 from xpnet.training.step import TrainStep
 from xpnet.training.totals import Totals
@@ -48,7 +48,8 @@ EVALUATED = 256         # samples of a batch of the validation
 
 
 def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str | Optimizer = "adam",
-        epochs: int = 1, batch_size: int = 32, validation: Any = None, augment: Any = (),
+        epochs: int | None = None, steps: int | None = None, batch_size: int = 32,
+        drop_last: bool = False, validation: Any = None, augment: Any = (),
         sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
         schedule: str | Schedule = "constant", shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
@@ -76,20 +77,27 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
         optimizer: an Optimizer, or its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a
             new one with its default settings. With the same object a second fit continues the
             first.
-        epochs: passes over the samples.
-        batch_size: samples of a step.
-        validation: a pair (x, y), or a Dataset, that is evaluated after each epoch; by default the
-            validation part of a Dataset.
+        epochs: passes over the samples, 1 by default.
+        steps: batches to train on, instead of `epochs`. The last epoch then has the batches that
+            are left, and ends as every epoch does: with validation, a row of the history, and
+            callbacks.
+        batch_size: samples of a batch.
+        drop_last: leave out the last batch of each epoch if it would be smaller.
+        validation: a pair (x, y), or a Dataset, that is evaluated after each epoch; or the share of
+            the samples that is split off for it, e.g. 0.2, with the same share of each class, see
+            Dataset.split. By default the validation part of a Dataset.
         augment: augmentations of the images of a Dataset, in their order, e.g. [xn.RandomFlip()].
             How an image is changed follows from the network's seed, the epoch and the image.
         sample_weight: (N,), factors of each sample's part of the loss. What the loss is divided by
             stays the same; accuracy and validation count every sample once.
         class_weight: factors of the classes, for labels: a dict of class numbers and weights (other
-            classes have 1), K weights, or "balanced": N / (K n[k]) for a class with n[k] of the N
-            samples, K the number of classes that occur. They multiply `sample_weight`.
+            classes have 1), for a Dataset also of class names; K weights; or "balanced": N / (K
+            n[k]) for a class with n[k] of the N samples that are trained on, K the number of
+            classes that occur. They multiply `sample_weight`.
         loss_weights: factors of the losses of the outputs, as the outputs are; 1 by default.
         schedule: a Schedule, or its name in xpnet.schedules.SCHEDULES: the factor of the
-            optimizer's learning rate. If its state changes in training, the fit uses a copy.
+            optimizer's learning rate at t, from 0 in the first step to 1 in the last. If its state
+            changes in training, the fit uses a copy.
         shuffle: whether the order of the samples changes.
         callbacks: Callbacks, called in this order at the start and at the end of the training, of
             each epoch and of each batch.
@@ -106,35 +114,19 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
     net.expect_whole("fit")
     shuffle, verbose = (expect_flag("fit", "shuffle", shuffle),
                         expect_flag("fit", "verbose", verbose))
-    capture = expect_flag("fit", "capture", capture)
+    capture, drop_last = (expect_flag("fit", "capture", capture),
+                          expect_flag("fit", "drop_last", drop_last))
     if loss is None and is_dataset(x) and x.labels is not None:
         loss = "cross_entropy"
     aims = goals(net, loss, loss_weights, "fit")
     optimizer = get_optimizer(optimizer, "fit")
     schedule = get_schedule(schedule).start()
-    changes = checked_augment("fit", x, augment)
-    data = (samples_of(net, x, aims, "fit", changes) if changes and y is None
-            else check_samples(net, x, y, aims, "fit"))
-    samples = len(data[0])
-    if class_weight is not None:
-        labels = [a.labels if isinstance(a, MixedTargets) else a for a in data[len(net.ins):]]
-        factors = class_factors(class_weight, aims, labels)
-        sample_weight = (factors if sample_weight is None else
-                         factors * check_weights(net, sample_weight, samples, aims))
-    if sample_weight is not None:
-        data = [*data, check_weights(net, sample_weight, samples, aims)]
-    held_out = None
-    if validation is None and is_dataset(x):
-        validation = x.validation
-    if validation is not None:
-        pair: Any = (validation, None) if is_dataset(validation) else validation
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise TypeError("fit: expected validation to be a pair (x, y) or a Dataset. Received: "
-                            f"{type(validation).__name__}.")
-        held_out = check_samples(net, pair[0], pair[1], aims, "fit: validation")
-    epochs = expect_integer("fit", "epochs", epochs)
+    data, held_out = prepared(net, x, y, aims, validation=validation, augment=augment,
+                              sample_weight=sample_weight, class_weight=class_weight)
     batch_size = expect_integer("fit", "batch_size", batch_size)
-    check_batch_sizes(net, samples, batch_size)
+    check_batch_sizes(net, data.samples, batch_size, drop_last)
+    per_epoch = count_batches(data.samples, batch_size, drop_last)
+    total = _total(epochs, steps, per_epoch)
     called: list[Callback] = [ProgressBar()] if verbose else []
     called.append(ScheduleFeedback(schedule))
     if until is not None:
@@ -154,13 +146,17 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
     if verbose:
         note = f" ({net.backend.note})" if net.backend.note else ""
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} "
-              f"parameters on {samples:,} samples, backend {net.backend.name}{note}", flush=True)
-    run = Run(net, step, epochs, -(-samples // batch_size), verbose)
+              f"parameters on {data.samples:,} samples, backend {net.backend.name}{note}",
+              flush=True)
+    run = Run(net, step, per_epoch, total, verbose)
     run.callbacks = [callback for callback in called if not isinstance(callback, ProgressBar)]
     if saver is not None:
         run.settings = settings(
-            data=data, held_out=held_out, callbacks=run.callbacks,
-            backend=net.backend.name.partition(":")[0], batch_size=batch_size, epochs=epochs,
+            data=data.arrays, callbacks=run.callbacks,
+            held_out=(None if held_out is None else held_out.arrays if held_out.where is None
+                      else float(validation)),
+            backend=net.backend.name.partition(":")[0], batch_size=batch_size,
+            drop_last=drop_last, epochs=run.epochs, steps=steps,
             loss=[goal.loss for goal in aims], loss_weights=[goal.weight for goal in aims],
             optimizer=optimizer, schedule=schedule, shuffle=shuffle)
     loop = _Loop(run, schedule, Callbacks(called), data, held_out, batch_size, shuffle, saver,
@@ -173,12 +169,22 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
     return run.history
 
 
+def _total(epochs: Any, steps: Any, per_epoch: int) -> int:
+    """How many batches the training has."""
+    if epochs is not None and steps is not None:
+        raise ValueError("fit: expected epochs or steps, not both. Received: "
+                         f"epochs={shown(epochs)} and steps={shown(steps)}.")
+    if steps is not None:
+        return expect_integer("fit", "steps", steps)
+    return expect_integer("fit", "epochs", 1 if epochs is None else epochs) * per_epoch
+
+
 class _Loop:
     """The epochs of a fit. Its methods hold the batches, so that the traceback of an error in them
     does not hold samples on a GPU."""
 
-    def __init__(self, run: Run, schedule: Schedule, callbacks: Callback, data: list[Any],
-                 held_out: list[Any] | None, batch_size: int, shuffle: bool,
+    def __init__(self, run: Run, schedule: Schedule, callbacks: Callback, data: Data,
+                 held_out: Data | None, batch_size: int, shuffle: bool,
                  saver: Checkpoint | None, resume: Path | None) -> None:
         self.run, self.schedule, self.callbacks = run, schedule, callbacks
         self.data, self.held_out, self.batch_size, self.shuffle = (data, held_out, batch_size,
@@ -210,12 +216,15 @@ class _Loop:
         """The batches on the network's backend, and the validation; and the sums of an epoch."""
         net, step = self.run.net, self.run.step
         step.totals = Totals(net.backend, step.goals)
+        source = self.run.source = Batches(net, self.data.arrays, self.batch_size, self.data.where)
         held_out = None
         if self.held_out is not None:
-            held_out = Evaluation(net, Batches(net, self.held_out, EVALUATED), step.goals,
+            arrays, where = self.held_out
+            if where is not None:       # of the same arrays, of which a GPU needs one copy
+                arrays = [feed.samples for feed in source.feeds[:len(arrays)]]
+            held_out = Evaluation(net, Batches(net, arrays, EVALUATED, where), step.goals,
                                   "fit: validation", self.run.epochs)
-        self.run.source = Batches(net, self.data, self.batch_size)
-        return self.run.source, held_out
+        return source, held_out
 
     @property
     def _begun(self) -> bool:
@@ -254,7 +263,7 @@ class _Loop:
                              **self.callbacks.columns(run)})
         if history.diverged or not (math.isfinite(figures["loss"]) or run.warned):
             run.warned = True
-            warnings.warn(_divergence(history, run.epoch * run.batches), RuntimeWarning,
+            warnings.warn(_divergence(history, run.steps), RuntimeWarning,
                           stacklevel=5)
         self.callbacks.on_epoch_end(run)
 
@@ -263,10 +272,10 @@ class _Loop:
         stopped."""
         run, step, history = self.run, self.run.step, self.run.history
         assert step.totals is not None
-        done, last = (run.epoch - 1) * run.batches, max(run.epochs * run.batches - 1, 1)
         for number in range(run.batch, run.batches):
             run.batch = number + 1
-            run.lr = step.optimizer.lr * _factor(self.schedule, (done + number) / last)
+            t = (run.steps - 1) / max(run.total - 1, 1)
+            run.lr = step.optimizer.lr * _factor(self.schedule, t)
             self.callbacks.on_batch_begin(run)
             step.train(batches[number], run.lr)
             self.callbacks.on_batch_end(run)

@@ -35,7 +35,7 @@ class ProgressBar(Callback):
         if self.bar is not None:
             self.bar.set_description_str(text, refresh=False)
         elif in_notebook() or (sys.stderr is not None and sys.stderr.isatty()):
-            self.bar = _bar(total=run.epochs * run.batches, initial=run.steps, desc=text,
+            self.bar = _bar(total=run.total, initial=run.steps, desc=text,
                             bar_format=self.FORMAT, dynamic_ncols=True, leave=False,
                             smoothing=0)    # the mean speed, which contains the validations
 
@@ -55,7 +55,7 @@ class ProgressBar(Callback):
         if "seconds" in row:
             cells["seconds"] = f"{row['seconds']:.1f}"
             if self.bar is None:
-                cells["left"] = duration(row["seconds"] * (run.epochs - row["epoch"]))
+                cells["left"] = duration(row["seconds"] * (run.total - run.steps) / run.batch)
         widths = [max(len(name), 2 * len(str(run.epochs)) + 1 if name == "epoch" else 7)
                   for name in cells]
         lines: list[Iterable[str]] = [cells.values()]
