@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import ROOT
-from tiers import EVERYTHING, first
+from tiers import first
+from trainings import HELD, X, Y, a_network, bits, options
 
 import xpnet as xn
 from xpnet.io import files
 from xpnet.training.prediction import Evaluation
-
-rng = np.random.default_rng(0)
-X, Y = rng.standard_normal((23, 1, 6, 6)).astype(np.float32), rng.integers(0, 3, 23)
-HELD = X[:7] + 1, Y[:7]
-
-
-def a_network(backend: str = "numpy") -> xn.Sequential:
-    return xn.Sequential([
-        xn.Conv2d(3, 3, activation="relu"), xn.BatchNorm2d(), xn.Flatten(), xn.Dropout(0.4),
-        xn.Linear(3),
-    ], input_shape=(1, 6, 6), backend=backend, seed=4)
-
-
-def options(**changes) -> dict:
-    """The arguments of fit, made anew as a new process would: 3 epochs of 6 batches."""
-    return {"loss": "cross_entropy", "optimizer": xn.AdamW(0.01), "epochs": 3, "batch_size": 4,
-            "validation": HELD, "verbose": False,
-            "schedule": xn.ReduceOnPlateau(0.5, patience=0, monitor="val_loss"), **changes}
 
 
 class Cut(Exception):       # noqa: N818 - what ends the training
@@ -65,14 +42,6 @@ class CutOff(xn.Callback):
     def _look(self, run, moment):
         if self.when(run, moment):
             raise Cut
-
-
-def bits(net: xn.Network, history: xn.History) -> tuple:
-    """All that has to be equal; the seconds of an epoch are not."""
-    rows = [{name: repr(value) for name, value in row.items() if name != "seconds"}
-            for row in history.rows]
-    return (net.parameters.tobytes(), net.state.tobytes(), net.counters.tolist(), net.epochs, rows,
-            [slot.tobytes() for slot in net.step.updater.slots])
 
 
 def whole(backend: str = "numpy", **changes) -> tuple:
@@ -246,47 +215,6 @@ def test_a_data_set_with_augmentation(augment, tmp_path):
 def test_a_training_that_ended_does_not_go_on(tmp_path):
     first = resumed(tmp_path)
     assert first == whole() and resumed(tmp_path) == first
-
-
-# --- killed ---------------------------------------------------------------------------------------
-
-PROGRAM = """
-import sys
-sys.path[:0] = sys.argv[2:]
-import test_checkpoint as t
-import xpnet as xn
-print("begin", flush=True)
-for number, part in enumerate(t.resumed(t.Path(sys.argv[1]), epochs=6)):
-    print(number, repr(part))
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_killed_at_random_moments(tmp_path):
-    """Processes that are killed at random moments, one after another, until one ends."""
-    folder, chance, kills = tmp_path / "run", random.Random(1), 0
-    most = 40 if EVERYTHING else 2
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(Path(__file__).parent),
-               str(ROOT / "tests" / "support")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    while True:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   text=True, env=environment)
-        assert process.stdout is not None and process.stdout.readline() == "begin\n"
-        if kills < most:
-            time.sleep(chance.uniform(0, 0.12))
-            kills += process.poll() is None
-            process.kill()
-        out, err = process.communicate()
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, err
-        if folder.is_dir():
-            for file in folder.glob("step-*"):              # each file that is there is complete
-                xn.load(file, backend="numpy")
-    straight = whole(epochs=6)
-    assert out.splitlines() == [f"{number} {part!r}" for number, part in enumerate(straight)]
-    assert [name for name in os.listdir(folder) if name.endswith(".part")] == []
 
 
 # --- files ----------------------------------------------------------------------------------------

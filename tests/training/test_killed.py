@@ -1,0 +1,81 @@
+"""Trainings that are killed at random moments end with the bits of trainings that are not.
+
+`XPNET_KILLS=500 python -m pytest -rP tests/training/test_killed.py` kills as many processes and
+says how many trainings ended with the right bits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from processes import ROOT, SUPPORT
+from tiers import EVERYTHING
+from trainings import TRAININGS, run
+
+import xpnet as xn
+
+KILLS = int(os.environ.get("XPNET_KILLS", 24 if EVERYTHING else 2))
+NAMES = [name for name in TRAININGS if name != "Numba" or importlib.util.find_spec("numba")]
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import xpnet
+from trainings import run
+print("begin", flush=True)
+print(run(sys.argv[1], Path(sys.argv[2])))
+"""
+
+
+def killed_or_ended(name: str, folder: Path, seconds: float | None) -> str | None:
+    """Run the training in a process that is killed after some seconds, None for never; what it
+    printed if it ended before."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROGRAM, name, str(folder)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)])})
+    assert process.stdout is not None and process.stdout.readline() == "begin\n"
+    if seconds is not None:
+        time.sleep(seconds)
+        process.kill()
+    out, err = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), err
+    return out.strip() if process.returncode == 0 else None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_at_random_moments(tmp_path):
+    """Each training is resumed and killed until it ends; the moments are spread evenly over the
+    time that the training takes, its saves included."""
+    chance, kills, right = random.Random(1), 0, Counter()
+    whole, seconds = {}, {}
+    for number, name in enumerate(itertools.cycle(NAMES)):
+        if kills >= KILLS:
+            break
+        folder, found = tmp_path / str(number), None
+        if name not in whole:
+            whole[name] = run(name, None)
+            start = time.perf_counter()
+            run(name, tmp_path / name)
+            seconds[name] = time.perf_counter() - start
+        while found is None:
+            found = killed_or_ended(name, folder, chance.uniform(0, seconds[name])
+                                    if kills < KILLS else None)
+            kills += found is None
+            for file in folder.glob("*.safetensors") if found is None else ():
+                xn.load(file, backend="numpy")              # each file that is there is complete
+        assert found == whole[name], f"{name}: other bits after {kills} kills in all"
+        assert not list(folder.glob("*.part"))
+        right[name] += 1
+    print(f"{kills} kills; the same bits at the end of {right.total()} trainings of "
+          f"{right.total()}: " + ", ".join(f"{name} {count}" for name, count in right.items()))
