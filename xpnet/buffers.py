@@ -12,6 +12,7 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import real_array
+from xpnet.dlpack import own_array
 from xpnet.initializers import Initializer, generator
 
 Array = Any
@@ -31,6 +32,7 @@ def copy_in(who: str, name: str, array: Array | None, value: Any, backend: Backe
         raise ValueError(f"{who}: expected an assignment to {name} once there is such an array. "
                          f"Received: {type(value).__name__}, before a network or `initialize` made "
                          "one, or for a state, which has no grad.")
+    value = own_array(value, f"{who}: {name}", backend)
     if not hasattr(value, "__cuda_array_interface__"):
         value = real_array(value, f"{who}: {name}")
     if value.shape != array.shape:

@@ -27,6 +27,7 @@ from xpnet.checks import (
     shown,
     wrong,
 )
+from xpnet.dlpack import own_array
 from xpnet.layer import PREDICT, Layer
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.node import Names, Node
@@ -245,6 +246,7 @@ class Graph:
         xs = []
         for node, a in zip(self.ins.nodes, self.ins.unpack(x, self.who, "inputs"), strict=True):
             what = "input" if len(self.ins) == 1 else node.name
+            a = own_array(a, f"{self.who}: {what}", self.backend)
             if not hasattr(a, "__cuda_array_interface__"):
                 a = real_array(a, f"{self.who}: {what}")
             if a.shape[1:] != node.shape or a.ndim != len(node.shape) + 1:

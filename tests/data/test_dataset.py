@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exported import Exported
 
 import xpnet as xn
 from xpnet.data import Dataset
@@ -34,19 +35,6 @@ class Reader:
         assert (np.diff(indices) > 0).all()         # as h5py wants it
         self.asked.append(indices.tolist())
         return self.array[indices]
-
-
-class Exported:
-    """A DLPack array of another library; its device can be pretended."""
-
-    def __init__(self, array, device=None):
-        self.array, self.device = array, device
-
-    def __dlpack__(self, **options):
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.device or self.array.__dlpack_device__()
 
 
 def memory_map(tmp_path):

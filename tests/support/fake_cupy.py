@@ -93,6 +93,12 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     __cuda_array_interface__ = (
         property(lambda self: {"shape": self.shape, "typestr": self.dtype.str}))
 
+    def __dlpack__(self, **_: Any) -> DeviceArray:
+        return self
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.device.id
+
     def _view(self, a: np.ndarray) -> DeviceArray:
         view = DeviceArray(self._cupy, a, self._memory)
         view.device = self.device
@@ -316,6 +322,12 @@ class FakeCupy:
         # What a kernel forgets to write is seen.
         self.gpus.stream.do(lambda: out.fill(GARBAGE), memories(result), launch=False)
         return result
+
+    def from_dlpack(self, array: Any) -> DeviceArray:
+        cupy_api.check("cupy", "from_dlpack", (array,), {})
+        found = array.__dlpack__()
+        assert isinstance(found, DeviceArray), "CuPy refuses memory of the host"
+        return found
 
     def asnumpy(self, a: Any, stream: Any = None, order: str = "C") -> np.ndarray:
         if not isinstance(a, DeviceArray):

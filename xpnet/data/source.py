@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from xpnet.checks import expect_no_mask, real_array, wrong
+from xpnet.dlpack import from_dlpack
 
 Array = Any
-DEVICES = {1: "the host", 2: "CUDA", 3: "the host", 10: "ROCm", 13: "CUDA managed memory"}  # DLPack
 
 
 class Source(Protocol):
@@ -89,7 +89,8 @@ def source(a: Any, who: str, xp: Any = np) -> Source:
     if not all(callable(getattr(xp, name, None)) for name in ("from_dlpack", "empty")):
         raise wrong(who, "xp to be an array module, numpy or net.xp", "xp", xp)
     if hasattr(a, "__dlpack__") and not isinstance(a, np.ndarray):
-        a = _from_dlpack(a, who, xp)
+        remedy = "; pass xp=net.xp for arrays of the network's GPU" if xp is np else ""
+        a = from_dlpack(a, who, xp, f"as xp={xp.__name__} needs{remedy}")
     elif not isinstance(a, np.ndarray | list | tuple | range) and all(
             hasattr(a, name) for name in ("__len__", "__getitem__")) and not isinstance(
             a, str | bytes | dict):
@@ -103,20 +104,3 @@ def source(a: Any, who: str, xp: Any = np) -> Source:
         raise ValueError(f"{who}: expected an array (N, ...) of at least one sample. "
                          f"Received: shape {tuple(a.shape)}.")
     return ArraySource(a)
-
-
-def _from_dlpack(a: Any, who: str, xp: Any) -> Array:
-    """The same memory as an array of `xp`. Raises ValueError if it is another device's."""
-    kind, number = map(int, a.__dlpack_device__())
-    own, own_number = map(int, xp.empty(0, np.float32).__dlpack_device__())
-    name, own_name = (DEVICES.get(k, f"DLPack device {k}") for k in (kind, own))
-    if name != own_name or (name != "the host" and number != own_number):
-        remedy = "; pass xp=net.xp for arrays of the network's GPU" if xp is np else ""
-        raise ValueError(f"{who}: expected an array in the memory of {own_name}, as "
-                         f"xp={xp.__name__} needs{remedy}. Received: {type(a).__name__} in the "
-                         f"memory of {name} {number}.")
-    try:
-        return xp.from_dlpack(a)
-    except Exception as error:      # a dtype that the array module lacks, an array with gradients
-        raise TypeError(f"{who}: expected an array that {xp.__name__}.from_dlpack takes. Received: "
-                        f"{type(a).__name__} ({error}).") from error

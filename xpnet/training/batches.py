@@ -10,6 +10,7 @@ import numpy as np
 
 from xpnet.backends.feed import Feed
 from xpnet.checks import finite_array, not_finite
+from xpnet.dlpack import host_array
 from xpnet.graph import Graph
 from xpnet.layer import Array
 from xpnet.losses import Loss
@@ -140,7 +141,7 @@ def check_samples(net: Graph, x: Any, y: Any, goals: Sequence[Goal], who: str) -
     xs = finite_samples(net, x, who)
     targets = []
     for goal, target in zip(goals, net.outs.unpack(y, who, "targets"), strict=True):
-        target = net.backend.to_numpy(target) if _on_device(target) else target
+        target = host_array(target, f"{who}: targets", net.backend)
         target = goal.loss.targets(target, goal.node.shape, net.dtype)
         if len(xs[0]) != len(target):
             raise ValueError(f"{who}: expected as many targets as samples. Received: {len(xs[0])} "
@@ -154,7 +155,8 @@ def check_weights(net: Graph, sample_weight: Any, samples: int, goals: Sequence[
     """The samples' weights, in the network's dtype."""
     for goal in goals:
         _expect_weighted(goal.loss)
-    weights = finite_array(sample_weight, "fit: sample_weight", net.dtype)
+    weights = host_array(sample_weight, "fit: sample_weight", net.backend)
+    weights = finite_array(weights, "fit: sample_weight", net.dtype)
     if weights.shape != (samples,):
         raise ValueError("fit: expected sample_weight to have a number for each of the "
                          f"{samples} samples. Received: an array of shape {weights.shape}.")
@@ -193,7 +195,3 @@ def check_batch_sizes(net: Graph, samples: int, batch_size: int, drop_last: bool
                              "training: it normalises over the batch alone. Received: "
                              f"{samples} samples in batches of {batch_size}, the last of "
                              f"{min(last, samples)}.")
-
-
-def _on_device(a: Any) -> bool:
-    return hasattr(a, "__cuda_array_interface__")

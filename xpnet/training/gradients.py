@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import finite_array
+from xpnet.dlpack import host_array
 from xpnet.graph import Graph
 from xpnet.inspect.memory import explained
 from xpnet.layer import Array
@@ -67,7 +68,7 @@ def _given(net: Graph, output_gradient: Any, samples: int) -> list[np.ndarray]:
     found = []
     given = net.outs.unpack(output_gradient, "input_gradient", "output_gradient")
     for node, g in zip(net.outs.nodes, given, strict=True):
-        g = net.backend.to_numpy(g) if hasattr(g, "__cuda_array_interface__") else g
+        g = host_array(g, "input_gradient: output_gradient", net.backend)
         g = finite_array(g, "input_gradient: output_gradient", net.dtype)
         if g.shape != (samples, *node.shape):
             raise ValueError("input_gradient: expected output_gradient of shape "
