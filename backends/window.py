@@ -12,6 +12,7 @@ from xpnet.backends.arguments import LARGEST, expect_flag, is_integer, wrong
 
 Pair = int | tuple[int, int]
 Padding = int | str | tuple[int, int] | tuple[int, int, int, int]
+Ends = int | str | tuple[int, int]      # the padding of a signal
 
 
 # elements of a window: layers have a weight, or make a view of the input, for each of them
@@ -65,6 +66,15 @@ class Window:
                                  "window spans, so that no window is wholly in padding. "
                                  f"Received: padding={padding!r}.")
         return cls(kernel, strides, pad, dilations)
+
+    @classmethod
+    def in_row(cls, kernel_size: int, stride: int = 1, padding: Ends = 0, dilation: int = 1, *,
+               empty: bool = True, who: str = "Window") -> Window:
+        """A window of one row, which slides along a signal: see `make`. All arguments are ints;
+        padding also a pair (before, after), or a name."""
+        return cls.make(along(kernel_size, "kernel_size", 1, who), along(stride, "stride", 1, who),
+                        padding if isinstance(padding, str) else ends(padding, "padding", who),
+                        along(dilation, "dilation", 1, who), empty=empty, who=who)
 
     @property
     def taps(self) -> int:
@@ -266,6 +276,13 @@ def pair(value: object, name: str, least: int, who: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
+def along(value: object, name: str, least: int, who: str) -> tuple[int, int]:
+    """(rows, columns) of a map of one row from an int, `least` or larger; in the direction of the
+    rows it is `least`. Raises ValueError for anything else."""
+    number, = _integers(value, name, (1,), least, who)
+    return least, number
+
+
 def _padding(padding: object, extent: Sequence[int], who: str) -> tuple[int, int, int, int]:
     if isinstance(padding, str):
         around = {"valid": lambda n: (0, 0), "half": lambda n: ((n - 1) // 2, n // 2),
@@ -285,3 +302,10 @@ def sides(value: object, name: str, who: str) -> tuple[int, int, int, int]:
     if len(numbers) == 4:
         return numbers[0], numbers[1], numbers[2], numbers[3]
     return numbers[0], numbers[0], numbers[-1], numbers[-1]
+
+
+def ends(value: object, name: str, who: str) -> tuple[int, int, int, int]:
+    """`sides` of a map of one row, from an int or a pair (before, after). Raises ValueError for
+    anything else."""
+    numbers = _integers(value, name, (1, 2), 0, who)
+    return 0, 0, numbers[0], numbers[-1]

@@ -12,7 +12,8 @@ from xpnet.layer import Layer
 
 FLOATS = ("float32", "float64")
 MODES = (PREDICT, TRAIN, SAMPLE)
-WITH_ZEROS = ("MaxUnpool2d", "ZeroPad2d", "ConstantPad2d")  # layers whose output contains constants
+# layers whose output contains constants
+WITH_ZEROS = ("MaxUnpool2d", "ZeroPad1d", "ZeroPad2d", "ConstantPad2d")
 
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 every_float = pytest.mark.parametrize("dtype", FLOATS)

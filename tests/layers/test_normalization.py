@@ -297,7 +297,7 @@ def test_a_frozen_batch_norm_trains_on_batches_of_one():
     (lambda: xn.GroupNorm(3).initialize((4, 2, 2)),
      "GroupNorm: expected groups=3 to divide the channels. Received: input shape (4, 2, 2)."),
     (lambda: xn.BatchNorm1d().initialize((3, 4, 4)),
-     "BatchNorm1d: expected an input of shape (features) per sample."),
+     "BatchNorm1d: expected an input of shape (features) or (channels, steps) per sample."),
     (lambda: xn.BatchNorm1d(momentum=-1),
      "BatchNorm1d: expected momentum to be a number, 0 or larger. Received: momentum=-1."),
     (lambda: xn.BatchNorm1d(name="b").initialize((3,)).forward(np.ones((3, 1), np.float32),

@@ -127,8 +127,9 @@ def test_settings(make, message):
      r"GaussianLikelihood: expected targets of shape \(N, 2\)"),
     (xn.CosineDistance(), (4,), np.zeros((2, 3)),
      r"CosineDistance: expected targets of shape \(N, 4\)"),
-    (xn.Dice(), (3,), [1], r"Dice: expected a network whose output is \(classes, height, width\). "
-                           r"Received: output shape \(3,\)"),
+    (xn.Dice(), (3,), [1],
+     r"Dice: expected a network whose output is \(classes, height, width\) or \(classes, steps\). "
+     r"Received: output shape \(3,\)"),
     (xn.Dice(), (3, 2, 2), np.full((1, 2, 2), 3), "Dice: expected labels from 0 to 2"),
     (xn.Dice(), (3, 2, 2), np.zeros((1, 2, 3)), r"Dice: expected labels of shape \(N, 2, 2\)"),
     (xn.Jaccard(), (3, 2, 2), np.zeros((1, 2, 2, 2)),

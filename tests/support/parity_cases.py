@@ -32,6 +32,7 @@ GEOMETRIES = [
     ((1, 4, 4, 33), Window.make(4, padding="full")),
     ((3, 13, 5, 16), Window.make((5, 1), stride=(3, 1), dilation=(2, 1))),
     ((2, 1, 1, 1), Window.make(3, padding=1)),
+    ((8, 1, 35, 17), Window.in_row(3, padding=(2, 1))),     # a signal
     # 272 taps: argmax is int32
     ((1, 18, 17, 2), Window.make((16, 17), stride=3, padding=(0, 2, 0, 1))),
     ((8, 40, 40, 33), Window.make(3, padding=1)),  # larger than one tile of the CPU

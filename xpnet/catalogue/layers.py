@@ -13,6 +13,7 @@ from xpnet.transform.folding import fold_batch_norm
 from xpnet.transform.population import population_statistics
 
 MAPS = ((4, 7, 6),)
+SIGNALS = ((4, 9),)
 
 CONVOLUTION: list[Item] = [
     Item(partial(L.Linear, 5, activation="tanh"), ((7,),), pytorch="Linear", keras="Dense",
@@ -20,6 +21,8 @@ CONVOLUTION: list[Item] = [
     Item(partial(L.RBF, [[1, -1, 1], [-1, 1, 1]]), ((3,),)),
     Item(partial(L.Conv2d, 6, 3, padding="half", activation="tanh"), MAPS, pytorch="Conv2d",
          keras="Conv2D", numpynet="Convolutional_layer"),
+    Item(partial(L.Conv1d, 6, 3, padding=(4, 0), dilation=2, groups=2, activation="tanh"), SIGNALS,
+         pytorch="Conv1d", keras="Conv1D"),
     Item(partial(L.TableConv2d, [[0, 1], [3], [0, 2, 3]], 3, activation="tanh"), MAPS),
     Item(partial(L.TrueConv2d, 6, (3, 2), padding="full", groups=2, activation="tanh"), MAPS),
     Item(partial(L.DepthwiseConv2d, 3, depth_multiplier=2, activation="tanh"), MAPS,
@@ -29,6 +32,8 @@ CONVOLUTION: list[Item] = [
     Item(partial(L.LocallyConnected2d, 3, 3, stride=(1, 2), padding=1, activation="tanh"), MAPS),
     Item(partial(L.ConvTranspose2d, 3, 3, stride=2, padding=1, output_padding=1, activation="tanh"),
          MAPS, pytorch="ConvTranspose2d", keras="Conv2DTranspose"),
+    Item(partial(L.ConvTranspose1d, 3, 3, stride=2, padding=1, output_padding=1, activation="tanh"),
+         SIGNALS, pytorch="ConvTranspose1d", keras="Conv1DTranspose"),
     Item(toeplitz),
 ]
 
@@ -43,11 +48,18 @@ POOLING: list[Item] = [
     Item(partial(L.MaxUnpool2d, 2), ((4, 3, 3), (4, 7, 6)), pytorch="MaxUnpool2d"),
     Item(partial(L.AvgPool2d, 2), MAPS, pytorch="AvgPool2d", keras="AveragePooling2D",
          numpynet="Avgpool_layer"),
+    Item(partial(L.MaxPool1d, 3, stride=2, padding=1), SIGNALS, pytorch="MaxPool1d",
+         keras="MaxPooling1D"),
+    Item(partial(L.AvgPool1d, 3, stride=2, padding=(1, 0), count_include_pad=False), SIGNALS,
+         pytorch="AvgPool1d", keras="AveragePooling1D"),
     Item(partial(L.LpPool2d, 2, 3), MAPS, pytorch="LPPool2d"),
     Item(partial(L.StochasticPool2d, 2), MAPS),
     Item(partial(L.GaussianPool2d, 3, 0.8, stride=2), MAPS),
     Item(L.GlobalAvgPool2d, MAPS, pytorch="AdaptiveAvgPool2d(1)", keras="GlobalAveragePooling2D"),
     Item(L.GlobalMaxPool2d, MAPS, pytorch="AdaptiveMaxPool2d(1)", keras="GlobalMaxPooling2D"),
+    Item(L.GlobalAvgPool1d, SIGNALS, pytorch="AdaptiveAvgPool1d(1)",
+         keras="GlobalAveragePooling1D"),
+    Item(L.GlobalMaxPool1d, SIGNALS, pytorch="AdaptiveMaxPool1d(1)", keras="GlobalMaxPooling1D"),
     Item(partial(L.AdaptiveAvgPool2d, (3, 4)), MAPS, pytorch="AdaptiveAvgPool2d",
          keras="AdaptiveAveragePooling2D"),
     Item(partial(L.AdaptiveMaxPool2d, (3, 4)), MAPS, pytorch="AdaptiveMaxPool2d",
@@ -68,6 +80,8 @@ NORMALIZATION: list[Item] = [
     Item(partial(L.GroupNorm, 2), MAPS, pytorch="GroupNorm", keras="GroupNormalization"),
     Item(partial(L.InstanceNorm2d, affine=True), MAPS, pytorch="InstanceNorm2d",
          keras="GroupNormalization"),
+    Item(partial(L.InstanceNorm1d, affine=True), SIGNALS, pytorch="InstanceNorm1d",
+         keras="GroupNormalization"),
     Item(partial(L.LocalResponseNorm, 3, alpha=0.5, k=2), MAPS, pytorch="LocalResponseNorm"),
     Item(partial(L.SubtractiveNorm2d, 5), MAPS),
     Item(partial(L.DivisiveNorm2d, 5), MAPS),
@@ -85,6 +99,7 @@ REGULARIZATION: list[Item] = [
     Item(partial(L.Dropout, 0.3), MAPS, pytorch="Dropout", keras="Dropout",
          numpynet="Dropout_layer"),
     Item(partial(L.Dropout2d, 0.4), MAPS, pytorch="Dropout2d", keras="SpatialDropout2D"),
+    Item(partial(L.Dropout1d, 0.4), SIGNALS, pytorch="Dropout1d", keras="SpatialDropout1D"),
     Item(partial(L.AlphaDropout, 0.3), MAPS, pytorch="AlphaDropout", keras="AlphaDropout"),
     Item(partial(L.GaussianDropout, 0.3), MAPS, keras="GaussianDropout"),
     Item(Regularized, pytorch="clip_grad_norm_, clip_grad_value_, renorm",
@@ -109,11 +124,13 @@ SHAPES: list[Item] = [
     Item(L.Minimum, 2 * MAPS, pytorch="torch.minimum", keras="Minimum"),
     Item(partial(L.Upsample2d, (2, 1.5), "bilinear"), MAPS, pytorch="Upsample",
          keras="UpSampling2D", numpynet="Upsample_layer"),
+    Item(partial(L.Upsample1d, 1.5, "linear"), SIGNALS, pytorch="Upsample", keras="UpSampling1D"),
     Item(partial(L.PixelShuffle, 2), MAPS, pytorch="PixelShuffle", keras="ops.depth_to_space",
          numpynet="Shuffler_layer"),
     Item(partial(L.PixelUnshuffle, 2), ((3, 4, 6),), pytorch="PixelUnshuffle",
          keras="ops.space_to_depth"),
     Item(partial(L.ZeroPad2d, (1, 0, 2, 3)), MAPS, pytorch="ZeroPad2d", keras="ZeroPadding2D"),
+    Item(partial(L.ZeroPad1d, (3, 1)), SIGNALS, pytorch="ZeroPad1d", keras="ZeroPadding1D"),
     Item(partial(L.ConstantPad2d, (1, 2), -0.5), MAPS, pytorch="ConstantPad2d"),
     Item(partial(L.ReflectionPad2d, (2, 1, 0, 3)), MAPS, pytorch="ReflectionPad2d"),
     Item(partial(L.ReplicationPad2d, (2, 1, 0, 3)), MAPS, pytorch="ReplicationPad2d"),

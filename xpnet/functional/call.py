@@ -125,9 +125,9 @@ def elementwise_call(who: str, layout: str, backend: str | Backend, images: dict
 
 def classes_call(who: str, layout: str, backend: str | Backend, images: dict[str, Array],
                  others: Any = None) -> Call:
-    """A call on arrays (N, K) or (N, K, H, W)."""
-    per_position = getattr(next(iter(images.values())), "ndim", 2) == 4
-    return Call(who, layout, backend, images, others or {}, axes="K, H, W" if per_position else "K")
+    """A call on arrays (N, K), (N, K, T) or (N, K, H, W)."""
+    axes = {3: "K, T", 4: "K, H, W"}.get(getattr(next(iter(images.values())), "ndim", 2), "K")
+    return Call(who, layout, backend, images, others or {}, axes=axes)
 
 
 def _backend(who: str, arrays: Mapping[str, Array], wanted: str | Backend) -> Backend:

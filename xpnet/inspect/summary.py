@@ -20,8 +20,8 @@ HEAD = "layer", "type", "output", "parameters", "multiply-adds", "receptive fiel
 class Row:
     """One layer's line.
 
-    `receptive_field`: rows and columns of the input that one output element depends on; None if it
-    depends on all of them (after Flatten or Linear).
+    `receptive_field`: rows and columns of the input that one output element depends on, one row of
+    a signal; None if it depends on all of them (after Flatten or Linear).
     """
 
     name: str
@@ -40,14 +40,14 @@ def rows(net: Graph) -> list[Row]:
     # stride (Araujo et al. 2019, eq. 2).
     point = Fraction(1), Fraction(1)
     fields: dict[Node, list[tuple[Fraction, Fraction]] | None] = {
-        node: [point] * 2 if len(node.shape) == 3 else None for node in net.ins.nodes}
+        node: [point] * 2 if len(node.shape) > 1 else None for node in net.ins.nodes}
     table, counted = [], set[Layer]()
     for node in net.nodes:
         layer = node.layer
         assert layer is not None
         below = [fields[parent] for parent in node.parents]
         fields[node] = None
-        if all(below) and (len(node.shape) == 3 or layer.window is not None):
+        if all(below) and (len(node.shape) > 1 or layer.window is not None):
             axes = [[field[axis] for field in below if field is not None] for axis in (0, 1)]
             widest = [(max(field for field, _ in axis), max(jump for _, jump in axis))
                       for axis in axes]

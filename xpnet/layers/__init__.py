@@ -14,6 +14,7 @@ from xpnet.layers import (
     rectifiers,
     resize,
     shape,
+    signals,
     softmax,
     sparse_coding,
     subsampling,
@@ -31,6 +32,7 @@ from xpnet.layers.preprocessing import *
 from xpnet.layers.rectifiers import *
 from xpnet.layers.resize import *
 from xpnet.layers.shape import *
+from xpnet.layers.signals import *
 from xpnet.layers.softmax import *
 from xpnet.layers.sparse_coding import *
 from xpnet.layers.subsampling import *
@@ -49,6 +51,7 @@ __all__ += preprocessing.__all__
 __all__ += rectifiers.__all__
 __all__ += resize.__all__
 __all__ += shape.__all__
+__all__ += signals.__all__
 __all__ += softmax.__all__
 __all__ += sparse_coding.__all__
 __all__ += subsampling.__all__

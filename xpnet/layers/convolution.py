@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class Conv2d(Activated):
 
     kind = "conv"
     window: Window
+    make_window: Callable[..., Window] = staticmethod(Window.make)      # another one for signals
+    kernel_axes = 2
 
     def __init__(self, filters: int, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0,
                  dilation: Pair = 1, groups: int = 1, bias: bool = True,
@@ -54,7 +56,7 @@ class Conv2d(Activated):
         self.groups = self.expect_integer("groups", groups)
         self.kernel_size, self.stride = kernel_size, stride
         self.padding, self.dilation = padding, dilation
-        self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
+        self.window = self.make_window(kernel_size, stride, padding, dilation, who=self.who)
         self.bias, self.init = self.expect_flag("bias", bias), init
         self.initializer = for_activation(init, activation, self.who)
 
@@ -63,7 +65,7 @@ class Conv2d(Activated):
         self.check_groups(C)
         OH, OW = self.window.output_size(H, W, who=self.who)
         per_group, taps = C // self.groups, self.window.taps
-        self.W = self.parameter("W", (self.filters, per_group, *self.window.kernel),
+        self.W = self.parameter("W", (self.filters, per_group, *self.kernel_shape(self.window)),
                                 self.initializer, decay=True, fan_in=per_group * taps,
                                 fan_out=self.filters // self.groups * taps)
         self.b = self.parameter("b", (self.filters,), zeros) if self.bias else None
@@ -74,13 +76,17 @@ class Conv2d(Activated):
             raise ValueError(f"{self.who}: expected groups={self.groups} to divide the channels "
                              f"and the filters. Received: {C} channels, {self.filters} filters.")
 
+    def kernel_shape(self, window: Window) -> Shape:
+        """The last axes of W: (KH, KW), or (K,) of a Conv1d."""
+        return window.kernel[-self.kernel_axes:]
+
     def kernel(self) -> Array:
         """The filters (F, C/groups, KH, KW) that slide over x; a subclass may make them from W."""
-        return self.W.data
+        return of_maps(self.W.data)
 
     def kernel_backward(self, x: Array, dz: Array, accumulate: bool) -> None:
         """Gradient with respect to W, from the gradient with respect to the filters."""
-        self.backend.conv2d_dW(x, dz, self.window, groups=self.groups, out=self.W.grad,
+        self.backend.conv2d_dW(x, dz, self.window, groups=self.groups, out=of_maps(self.W.grad),
                                accumulate=accumulate)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
@@ -102,8 +108,13 @@ class Conv2d(Activated):
         return self.backend.conv2d_dx(dz, W, x.shape, self.window, groups=self.groups)
 
     def multiply_adds(self) -> int:
-        F, OH, OW = self.out_shape
-        return F * OH * OW * self.in_shapes[0][0] // self.groups * self.window.taps
+        return (math.prod(self.out_shape) * self.in_shapes[0][0] // self.groups
+                * self.window.taps)
+
+
+def of_maps(W: Array) -> Array:
+    """W (F, C/groups, KH, KW) itself; W (F, C/groups, K) of a Conv1d as filters of one row."""
+    return W if W.ndim == 4 else W[:, :, None]
 
 
 class TrueConv2d(Conv2d):
@@ -328,22 +339,28 @@ class ConvTranspose2d(Conv2d):
                          for extent, s in zip(over_y.extent, over_y.stride, strict=True))
         self.window, self.upsampling = Window((rows, columns)), over_y.stride
 
+    @property
+    def extra(self) -> Pair:
+        """output_padding, for rows and columns."""
+        return self.output_padding
+
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
         self.check_groups(C)
-        self.transposed = self.window_over_y.transposed(H, W, self.output_padding, who=self.who)
+        self.transposed = self.window_over_y.transposed(H, W, self.extra, who=self.who)
         self.slide = self.transposed.window
         per_group, taps = self.filters // self.groups, self.slide.taps
         # of stride x stride taps only one meets an element of X, so an output has fewer terms
         met = max(taps // math.prod(self.slide.stride), 1)
-        self.W = self.parameter("W", (C, per_group, *self.slide.kernel), self.initializer,
-                                decay=True, fan_in=C // self.groups * met, fan_out=per_group * taps)
+        self.W = self.parameter("W", (C, per_group, *self.kernel_shape(self.slide)),
+                                self.initializer, decay=True, fan_in=C // self.groups * met,
+                                fan_out=per_group * taps)
         self.b = self.parameter("b", (self.filters,), zeros) if self.bias else None
         return self.filters, *self.transposed.size
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         read = (self.filters, *self.transposed.read, x.shape[3])
-        z = self.backend.conv2d_dx(x, self.W.data, read, self.slide, groups=self.groups)
+        z = self.backend.conv2d_dx(x, of_maps(self.W.data), read, self.slide, groups=self.groups)
         z = self.transposed.grown(self.backend, z)
         if self.b:
             z += self.b.data[:, None, None, None]  # (filters, OH, OW, N)
@@ -357,12 +374,11 @@ class ConvTranspose2d(Conv2d):
                                               bias_grad=self.b.grad if self.b else None,
                                               accumulate=accumulate)
         dz = self.transposed.cut(self.backend, dz)
-        self.backend.conv2d_dW(dz, x, self.slide, groups=self.groups, out=self.W.grad,
+        self.backend.conv2d_dW(dz, x, self.slide, groups=self.groups, out=of_maps(self.W.grad),
                                accumulate=accumulate)
         if not self.needs_dx:
             return None
-        return self.backend.conv2d(dz, self.W.data, self.slide, groups=self.groups)
+        return self.backend.conv2d(dz, of_maps(self.W.data), self.slide, groups=self.groups)
 
     def multiply_adds(self) -> int:
-        C, H, W = self.in_shapes[0]
-        return C * H * W * self.filters // self.groups * self.slide.taps
+        return math.prod(self.in_shapes[0]) * self.filters // self.groups * self.slide.taps

@@ -7,7 +7,7 @@ from typing import Any
 
 from xpnet.backends import Backend
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.layers.linear import Linear
+from xpnet.layers.linear import Linear, by_columns
 
 __all__ = ["AlphaDropout", "DropConnect", "Dropout", "Dropout2d", "GaussianDropout"]
 
@@ -206,18 +206,18 @@ class DropConnect(Linear):
         if mode == PREDICT:
             return super().forward(x, mode)
         W, keep = self.backend.dropout(self.W.data, self.p, (self.seed, self.index), self.counters)
-        z = self.backend.gemm(W, x, bias=self.b.data if self.b else None, activation=self.fused)
-        y, kept = self.activated(z, self.fused)
-        self.remember(mode, x, kept, W, keep)
-        return y
+        return self.product(W, x, mode, W, keep)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         if len(self.kept or ()) == 2:       # of a prediction, by all weights
             return super().backward(dy, accumulate)
         x, kept, W, keep = self.recall()
-        dz = self.backend.activation_backward(dy, kept, self.activation,
+        dz = self.backend.activation_backward(by_columns(dy), kept, self.activation,
                                               bias_grad=self.b.grad if self.b else None,
                                               accumulate=accumulate)
         dW = self.backend.gemm(dz, x, trans_b=True)  # (units, D)
         self.backend.store(self.backend.dropout_dx(dW, self.p, keep), self.W.grad, accumulate)
-        return self.backend.gemm(W, dz, trans_a=True) if self.needs_dx else None  # (D, N)
+        if not self.needs_dx:
+            return None
+        dx = self.backend.gemm(W, dz, trans_a=True)
+        return dx.reshape(*self.in_shapes[0], dy.shape[-1])

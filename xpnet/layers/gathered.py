@@ -83,17 +83,17 @@ class RowsAndColumns(Layer):
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
-        self.expect_rows("an input", H, W)
+        self._in_size = self.expect_rows("an input", H, W)
         return C, *self.expect_rows("an output", *self.sizes(H, W))
 
     @cached_property
     def forth(self) -> list[list[Gather]]:
-        A, B = self.matrices(*self.in_shapes[0][1:])
+        A, B = self.matrices(*self._in_size)
         return self.gathers(A, 1) + self.gathers(B, 2)
 
     @cached_property
     def back(self) -> list[list[Gather]]:
-        A, B = self.matrices(*self.in_shapes[0][1:])
+        A, B = self.matrices(*self._in_size)
         return self.gathers(B.T, 2) + self.gathers(A.T, 1)
 
     def gathers(self, matrix: Sparse, axis: int) -> list[list[Gather]]:

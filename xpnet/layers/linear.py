@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,13 +22,15 @@ class Linear(Activated):
 
     X (D, N), W (units, D), b (units,), Y (units, N).
     dZ = dY f'(Y), dW = dZ X^T, db = sum over N of dZ, dX = W^T dZ.
+    Of sequences X (D, T, N) each step is multiplied by the same W, in one product of W and X seen
+    as (D, T N); Y (units, T, N).
 
     Args:
         units: number of output features.
         init: name of an initializer; by default the one that fits the activation.
 
     Raises:
-        ValueError: a sample is not a vector. Put Flatten() before the layer.
+        ValueError: a sample is neither a vector nor a sequence. Put Flatten() before the layer.
     """
 
     kind = "linear"
@@ -40,31 +43,45 @@ class Linear(Activated):
         self.initializer = for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
-        if len(in_shape) != 1:
+        if len(in_shape) > 2:
             raise ValueError(f"{self.who}: expected a vector of features per sample; put Flatten() "
                              f"before it. Received: input shape {in_shape}.")
-        D, = in_shape
+        D, *steps = in_shape
         self.W = self.parameter("W", (self.units, D), self.initializer)
         self.b = self.parameter("b", (self.units,), zeros) if self.bias else None
-        return (self.units,)
+        return self.units, *steps
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        z = self.backend.gemm(self.W.data, x, bias=self.b.data if self.b else None,
-                              activation=self.fused)                                # (units, N)
+        return self.product(self.W.data, x, mode)
+
+    def product(self, W: Array, x: Array, mode: str, *kept_too: Array) -> Array:
+        """f(W X + b); backward gets X as columns, what the derivative of f needs, and `kept_too`.
+        """
+        columns = by_columns(x)                                             # (D, T N)
+        z = self.backend.gemm(W, columns, bias=self.b.data if self.b else None,
+                              activation=self.fused)                        # (units, T N)
         y, kept = self.activated(z, self.fused)
-        self.remember(mode, x, kept)
-        return y
+        self.remember(mode, columns, kept, *kept_too)
+        return y.reshape(*self.out_shape, x.shape[-1])
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         x, kept = self.recall()
-        dz = self.backend.activation_backward(dy, kept, self.activation,
+        dz = self.backend.activation_backward(by_columns(dy), kept, self.activation,
                                               bias_grad=self.b.grad if self.b else None,
                                               accumulate=accumulate)
         self.backend.gemm(dz, x, trans_b=True, out=self.W.grad, accumulate=accumulate)  # (units, D)
-        return self.backend.gemm(self.W.data, dz, trans_a=True) if self.needs_dx else None  # (D, N)
+        if not self.needs_dx:
+            return None
+        dx = self.backend.gemm(self.W.data, dz, trans_a=True)               # (D, T N)
+        return dx.reshape(*self.in_shapes[0], dy.shape[-1])
 
     def multiply_adds(self) -> int:
-        return self.W.size
+        return self.W.size * math.prod(self.in_shapes[0][1:])
+
+
+def by_columns(x: Array) -> Array:
+    """x (D, N) itself; a sequence (D, T, N) as (D, T N)."""
+    return x if x.ndim == 2 else x.reshape(len(x), -1)
 
 
 class RBF(Layer):

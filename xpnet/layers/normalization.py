@@ -129,18 +129,21 @@ class BatchNorm1d(BatchNorm):
     """Batch normalisation of each feature: Y = f(gamma X_hat + beta), X_hat = (X - mean) / sqrt(var
     + eps).
 
-    X and Y (D, N), gamma and beta (D,), mean and var over the batch. BatchNorm2d for vectors:
-    gradients, arguments and statistics are described there.
+    X and Y (D, N), mean and var over the batch; or signals (D, T, N), mean and var over the steps
+    and the batch. gamma and beta (D,). It is BatchNorm2d for vectors and signals: gradients,
+    arguments and statistics are described there.
 
     Raises:
-        ValueError: in training, the batch has a single sample.
+        ValueError: in training, a feature has a single element, whose variance is 0.
 
     Ioffe and Szegedy 2015, algorithms 1 and 2.
     """
 
     def build(self, in_shape: Shape) -> Shape:
-        D, = self.expect_axes(in_shape, "features")
-        self.declare(D, 1)
+        if len(in_shape) > 2:
+            raise ValueError(f"{self.who}: expected an input of shape (features) or (channels, "
+                             f"steps) per sample. Received: input shape {in_shape}.")
+        self.declare(in_shape[0], math.prod(in_shape[1:]))
         return in_shape
 
 

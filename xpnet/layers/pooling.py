@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
@@ -32,6 +33,7 @@ class Pool2d(Layer):
 
     kind = "pool"
     window: Window
+    make_window: Callable[..., Window] = staticmethod(Window.make)      # another one for signals
 
     def __init__(self, kernel_size: Pair, stride: Pair | None, padding: Padding, dilation: Pair,
                  ceil_mode: bool, name: str | None) -> None:
@@ -39,8 +41,8 @@ class Pool2d(Layer):
         self.kernel_size, self.stride = kernel_size, stride
         self.padding, self.dilation = padding, dilation
         self.ceil_mode = self.expect_flag("ceil_mode", ceil_mode)
-        self.window = Window.make(kernel_size, kernel_size if stride is None else stride, padding,
-                                  dilation, empty=False, who=self.who)
+        self.window = self.make_window(kernel_size, kernel_size if stride is None else stride,
+                                       padding, dilation, empty=False, who=self.who)
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
@@ -100,6 +102,7 @@ class AvgPool2d(Pool2d):
         padding = self.window.padding
         out_shape = super().build(in_shape)
         self._given_padding = padding           # without what ceil_mode added
+        self._map_size = in_shape[1:]
         return out_shape
 
     @cached_property
@@ -108,7 +111,7 @@ class AvgPool2d(Pool2d):
         if not self.count_include_pad:
             return None
         given = replace(self.window, padding=self._given_padding)
-        factor = partial_factor(given, self.window, *self.in_shapes[0][1:])
+        factor = partial_factor(given, self.window, *self._map_size)
         if factor is None:
             return None
         return self.backend.asarray(factor, self.buffers.dtype)[:, :, None]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 
 from xpnet.backends import Window
@@ -16,8 +19,6 @@ __all__ = [
 ]
 
 CUBIC = -0.75       # slope of the cubic kernel at 1, as in PyTorch and ONNX; Keys has -1/2
-# rows and columns that an output element reads
-READS = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}
 
 
 class ConstantPad2d(Layer):
@@ -32,10 +33,11 @@ class ConstantPad2d(Layer):
     """
 
     kind = "pad"
+    make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(sides)  # others for signals
 
     def __init__(self, padding: Padding, value: float = 0.0, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.padding, self.sides = padding, sides(padding, "padding", self.who)
+        self.padding, self.sides = padding, self.make_sides(padding, "padding", self.who)
         self.value = self.expect_number("value", value)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -46,7 +48,9 @@ class ConstantPad2d(Layer):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode)
-        y = self.backend.empty((*self.out_shape, x.shape[3]), x.dtype)
+        C, H, W, N = x.shape
+        top, bottom, left, right = self.sides
+        y = self.backend.empty((C, top + H + bottom, left + W + right, N), x.dtype)
         y.fill(self.value)
         y[self.inner] = x
         return y
@@ -220,6 +224,11 @@ class Upsample2d(RowsAndColumns):
     """
 
     kind = "upsample"
+    # rows and columns that an output element reads, by mode
+    reads: Mapping[str, int] = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}
+    # others for signals
+    make_window: Callable[..., Window] = staticmethod(Window.make)
+    make_pair: Callable[..., tuple[int, int]] = staticmethod(pair)
 
     def __init__(self, scale_factor: float | tuple[float, float] | None = None,
                  mode: str = "nearest", align_corners: bool = False, *, size: Pair | None = None,
@@ -229,24 +238,29 @@ class Upsample2d(RowsAndColumns):
         if (scale_factor is None) == (size is None):
             raise ValueError(f"{self.who}: expected either scale_factor or size. "
                              f"Received: scale_factor={shown(scale_factor)}, size={shown(size)}.")
-        self.size, self._size = size, None if size is None else pair(size, "size", 1, self.who)
-        scales = (tuple(scale_factor) if isinstance(scale_factor, tuple | list)
-                  else (1.0 if scale_factor is None else scale_factor,) * 2)
+        self.size = size
+        self._size = None if size is None else self.make_pair(size, "size", 1, self.who)
+        self.upsampling = (1.0, 1.0) if scale_factor is None else self.scales(scale_factor)
+        reads = self.reads[self.expect_choice("mode", mode, self.reads)]
+        if self.expect_flag("align_corners", align_corners) and reads == 1:
+            smooth = " or ".join(f'"{name}"' for name, count in self.reads.items() if count > 1)
+            raise ValueError(f"{self.who}: expected mode {smooth} with align_corners. "
+                             f"Received: mode={mode!r}, align_corners=True.")
+        self.scale_factor = (None if scale_factor is None
+                             else self.upsampling if isinstance(scale_factor, tuple | list)
+                             else self.upsampling[-1])
+        self.mode, self.align_corners = mode, align_corners
+        self.window = self.make_window(reads)
+
+    def scales(self, scale_factor: Any) -> tuple[float, float]:
+        """The factors of rows and of columns."""
+        scales = tuple(scale_factor) if isinstance(scale_factor, tuple | list) else (
+            scale_factor,) * 2
         if len(scales) != 2:
             raise wrong(self.who, "scale_factor to be a number or a pair (rows, columns)",
                         "scale_factor", scale_factor)
         rows, columns = (self.expect_number("scale_factor", s, 1e-6) for s in scales)
-        self.upsampling = rows, columns
-        reads = READS[self.expect_choice("mode", mode, READS)]
-        if self.expect_flag("align_corners", align_corners) and reads == 1:
-            raise ValueError(
-                f'{self.who}: expected mode "bilinear" or "bicubic" with align_corners. '
-                f"Received: mode={mode!r}, align_corners=True.")
-        self.scale_factor = (None if scale_factor is None
-                             else self.upsampling if isinstance(scale_factor, tuple | list)
-                             else self.upsampling[0])
-        self.mode, self.align_corners = mode, align_corners
-        self.window = Window((reads, reads))
+        return rows, columns
 
     def sizes(self, H: int, W: int) -> tuple[int, int]:
         if self._size is not None:
@@ -259,7 +273,7 @@ class Upsample2d(RowsAndColumns):
         return int(min(rows, LARGEST)), int(min(columns, LARGEST))
 
     def matrices(self, H: int, W: int) -> tuple[Sparse, Sparse]:
-        _, OH, OW = self.out_shape
+        OH, OW = self.sizes(H, W)
         return self._matrix(H, OH, self.upsampling[0]), self._matrix(W, OW, self.upsampling[1])
 
     def _matrix(self, size: int, out: int, scale: float) -> Sparse:
@@ -269,14 +283,15 @@ class Upsample2d(RowsAndColumns):
             return y / scale if self._size is None else y * size / out
 
         y = np.arange(out)
-        if self.mode in ("nearest", "nearest-exact"):
+        if self.reads[self.mode] == 1:
             inside = 0.5 if self.mode == "nearest-exact" else 0.0
             taken = np.minimum(position(y + inside).astype(int), size - 1)
             return Sparse.taking(size, taken[:, None])
         at = y * ((size - 1) / max(out - 1, 1)) if self.align_corners else position(y + 0.5) - 0.5
         below = np.floor(at).astype(int)
-        near = range(-1, 3) if self.mode == "bicubic" else range(2)
-        kernel = _cubic if self.mode == "bicubic" else lambda t: np.maximum(0, 1 - np.abs(t))
+        cubic = self.reads[self.mode] == 4
+        near = range(-1, 3) if cubic else range(2)
+        kernel = _cubic if cubic else lambda t: np.maximum(0, 1 - np.abs(t))
         taken = np.stack([np.clip(below + k, 0, size - 1) for k in near], axis=1)
         return Sparse.taking(size, taken, np.stack([kernel(at - below - k) for k in near], axis=1))
 

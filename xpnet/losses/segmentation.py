@@ -1,8 +1,8 @@
 """Losses for segmentation that measure how two regions overlap, whatever their size.
 
-y (K, H, W, N) are probabilities of K classes, the output of Softmax or Sigmoid. Targets are labels
-(N, H, W), or masks from 0 to 1 like y; for K = 1, where labels would say nothing, masks (N, H, W)
-or (N, 1, H, W).
+y (K, H, W, N), or y (K, T, N) of signals, are probabilities of K classes, the output of Softmax or
+Sigmoid. Targets are labels (N, H, W), or masks from 0 to 1 like y; for K = 1, where labels would
+say nothing, masks (N, H, W) or (N, 1, H, W). Those of signals have T in the place of H, W.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class OverlapLoss(BinaryLoss):
         self.reduction = self.expect_reduction(reduction, batch=False)
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
-        if len(out_shape) != 3:
+        if len(out_shape) not in (2, 3):
             raise ValueError(f"{self.who}: expected a network whose output is (classes, height, "
-                             f"width). Received: output shape {out_shape}.")
+                             f"width) or (classes, steps). Received: output shape {out_shape}.")
         target = finite_array(target, f"{self.who}: targets", dtype)
-        if out_shape[0] == 1 or target.ndim != 3:
+        if out_shape[0] == 1 or target.ndim != len(out_shape):
             return super().targets(target, out_shape, dtype)
         if target.shape[1:] != out_shape[1:]:
             raise ValueError(f"{self.who}: expected labels of shape {batch_of(out_shape[1:])}. "
@@ -59,11 +59,12 @@ class OverlapLoss(BinaryLoss):
         if known is not None:
             y, t = xp.where(known, y, zero), xp.where(known, t, zero)
         a, b, da, db = self.overlap(y, t)
-        above, below = (term.sum(axis=(1, 2), keepdims=True) + self.smooth for term in (a, b))
+        positions = tuple(range(1, y.ndim - 1))
+        above, below = (term.sum(axis=positions, keepdims=True) + self.smooth for term in (a, b))
         share = above / below
         dy = (share * db - da) / below
-        return (1.0 - share[:, 0, 0], dy if known is None else xp.where(known, dy, zero),
-                y[:, 0, 0].size)                                            # f (K, N), dy like y
+        f = 1.0 - share.reshape(len(y), -1)                                 # (K, N)
+        return f, dy if known is None else xp.where(known, dy, zero), f.size
 
 
 class Dice(OverlapLoss):

@@ -11,7 +11,9 @@ import numpy as np
 from xpnet.graph import Graph
 from xpnet.layer import Layer
 from xpnet.layers import (
+    Conv1d,
     Conv2d,
+    ConvTranspose1d,
     ConvTranspose2d,
     DepthwiseConv2d,
     Linear,
@@ -73,18 +75,19 @@ def _rows(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _columns(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """W (C, filters/groups, KH, KW) of a transposed convolution times the scale of its outputs,
-    which are the second axis of each group."""
+    """W (C, filters/groups, ...) of a transposed convolution times the scale of its outputs, which
+    are the second axis of each group."""
     assert isinstance(layer, ConvTranspose2d)
-    by_groups = W.reshape(layer.groups, -1, *W.shape[1:])
-    return (by_groups * scale.reshape(layer.groups, 1, -1, 1, 1)).reshape(W.shape)
+    by_groups = W.reshape(layer.groups, len(W) // layer.groups, W.shape[1], -1)
+    return (by_groups * scale.reshape(layer.groups, 1, -1, 1)).reshape(W.shape)
 
 
 # The weights that make a layer's outputs, and how each output's weights are scaled. Subclasses are
 # left out, because they may compute something else.
 WEIGHTS: dict[type[Layer], tuple[str, Callable[[Layer, np.ndarray, np.ndarray], np.ndarray]]] = {
-    Conv2d: ("W", _rows), TrueConv2d: ("W", _rows), DepthwiseConv2d: ("W", _rows),
-    SeparableConv2d: ("pointwise.W", _rows), ConvTranspose2d: ("W", _columns), Linear: ("W", _rows),
+    Conv1d: ("W", _rows), Conv2d: ("W", _rows), TrueConv2d: ("W", _rows),
+    DepthwiseConv2d: ("W", _rows), SeparableConv2d: ("pointwise.W", _rows),
+    ConvTranspose1d: ("W", _columns), ConvTranspose2d: ("W", _columns), Linear: ("W", _rows),
 }
 
 

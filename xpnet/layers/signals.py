@@ -1,0 +1,197 @@
+"""Layers of one-dimensional signals: those of feature maps, on maps of one row.
+
+A signal (C, T, N) is seen as a map (C, 1, T, N) of one row. Both are the same bytes, so nothing is
+copied, and the kernels of the maps compute everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xpnet.backends import Window
+from xpnet.backends.window import Pair, along, ends
+from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.layers.convolution import Conv2d, ConvTranspose2d
+from xpnet.layers.dropout import Dropout2d
+from xpnet.layers.normalization import InstanceNorm2d
+from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
+from xpnet.layers.resize import Upsample2d, ZeroPad2d
+
+__all__ = [
+    "AvgPool1d", "Conv1d", "ConvTranspose1d", "Dropout1d", "GlobalAvgPool1d", "GlobalMaxPool1d",
+    "InstanceNorm1d", "MaxPool1d", "Upsample1d", "ZeroPad1d",
+]
+
+
+class OneRow(Layer):
+    """Base class that comes before a layer of feature maps: its input and output have no rows."""
+
+    make_window: Callable[..., Window] = staticmethod(Window.in_row)
+    make_pair: Callable[..., tuple[int, int]] = staticmethod(along)
+    make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(ends)
+
+    def build(self, in_shape: Shape) -> Shape:      # type: ignore[override]
+        C, T = self.expect_axes(in_shape, "channels, steps")
+        shape = super().build((C, 1, T))
+        return shape[:1] + shape[2:]
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:      # type: ignore[override]
+        return without_row(super().forward(x[:, None], mode=mode))
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
+        dx = super().backward(dy[:, None] if dy.ndim == 3 else dy, accumulate)
+        return None if dx is None else without_row(dx)
+
+
+def without_row(y: Array) -> Array:
+    """The signal (C, T, N) in a map (C, 1, T, N); features (C, N) as they are."""
+    return y[:, 0] if y.ndim == 4 else y
+
+
+class Conv1d(OneRow, Conv2d):
+    """Convolution of a signal: Y[f, t] = act(b[f] + sum over c, k of W[f, c, k] X[c, t s - before +
+    k d]).
+
+    X (C, T, N), W (filters, C/groups, K), b (filters,), Y (filters, OT, N), with stride s and
+    dilation d. It is a Conv2d on a map of one row: gradients, errors and the arguments that are not
+    described here are those of Conv2d. kernel_size, stride and dilation are ints.
+
+    Args:
+        padding: an int, a pair (before, after), "valid", "half" or "full". The pair
+            (d (K - 1), 0) makes the convolution causal: Y[t] reads nothing after X[t].
+
+    Waibel et al. 1989 (time-delay networks); causal and dilated: van den Oord et al. 2016.
+    """
+
+    kernel_axes = 1
+
+
+class ConvTranspose1d(OneRow, ConvTranspose2d):
+    """Transposed convolution of a signal: Y[f, t s - before + k d] += W[c, f, k] X[c, t]; act(b[f]
+    + Y[f]).
+
+    X (C, T, N), W (C, filters/groups, K), b (filters,), Y (filters, OT, N), OT = (T - 1) s - before
+    - after + d (K - 1) + 1 + output_padding. It is a ConvTranspose2d on a map of one row:
+    gradients, errors and other arguments are described there. kernel_size, stride, dilation and
+    output_padding are ints.
+
+    Args:
+        padding: an int, a pair (before, after), "valid", "half" or "full".
+
+    Dumoulin and Visin 2016, relationship 14.
+    """
+
+    kernel_axes = 1
+
+    @property
+    def extra(self) -> Pair:
+        return along(self.output_padding, "output_padding", 0, self.who)
+
+
+class MaxPool1d(OneRow, MaxPool2d):
+    """Largest element of each window of a signal: Y[c, t] = max over k of X[c, t s - before + k d];
+    its dY goes back to the element that won.
+
+    X (C, T, N), Y (C, OT, N). Of equal values the first wins, a NaN wins over everything, padding
+    never wins. Errors and other arguments are those of MaxPool2d; kernel_size, stride and dilation
+    are ints.
+
+    Args:
+        padding: an int or a pair (before, after), smaller than the window.
+
+    Collobert et al. 2011, section 3.3.
+    """
+
+
+class AvgPool1d(OneRow, AvgPool2d):
+    """Mean of each window of a signal: Y[c, t] = sum over k of X[c, t s - before + k d] / number of
+    elements; dY is shared equally.
+
+    X (C, T, N), Y (C, OT, N). Errors and other arguments are those of AvgPool2d; kernel_size,
+    stride and dilation are ints.
+
+    Args:
+        padding: an int or a pair (before, after), smaller than the window.
+
+    LeCun et al. 1989.
+    """
+
+
+class GlobalAvgPool1d(OneRow, GlobalAvgPool2d):
+    """Mean of each channel over time: Y[c] = mean over t of X[c, t] (Lin et al. 2013).
+
+    X (C, T, N), Y (C, N); dX = dY / T.
+    """
+
+
+class GlobalMaxPool1d(OneRow, GlobalMaxPool2d):
+    """Largest element of each channel over time: Y[c] = max over t of X[c, t]; its dY goes to the
+    element that won (Collobert et al. 2011, section 3.3).
+
+    X (C, T, N), Y (C, N). Of equal values the first wins; a NaN wins over everything.
+    """
+
+
+class Upsample1d(OneRow, Upsample2d):
+    """Interpolated signal: Y[c, t] = sum over i of k(u - i) X[c, i], where u is the position of t
+    in X.
+
+    X (C, T, N), Y (C, floor(T s), N) for a scale factor s, or Y (C, size, N) with s = size / T.
+    u = (t + 1/2) / s - 1/2, or t (T - 1) / (OT - 1) with align_corners. The gradient and the
+    kernels k are those of Upsample2d.
+
+    Args:
+        scale_factor: s > 0.
+        mode: "nearest", "nearest-exact", "linear" or "cubic".
+        align_corners: only for "linear" and "cubic".
+        size: steps of the output, instead of a scale factor.
+
+    Raises:
+        ValueError: not exactly one of scale_factor and size is given.
+
+    Keys 1981.
+    """
+
+    reads = {"nearest": 1, "nearest-exact": 1, "linear": 2, "cubic": 4}
+
+    def scales(self, scale_factor: Any) -> tuple[float, float]:
+        return 1.0, self.expect_number("scale_factor", scale_factor, 1e-6)
+
+
+class ZeroPad1d(OneRow, ZeroPad2d):
+    """Zeros before and after a signal: Y[c, t + before] = X[c, t], and 0 elsewhere.
+
+    X (C, T, N), Y (C, before + T + after, N); dX is dY without the zeros.
+
+    Args:
+        padding: an int or a pair (before, after).
+
+    Dumoulin and Visin 2016, section 2.
+    """
+
+
+class Dropout1d(OneRow, Dropout2d):
+    """Spatial dropout of signals: in training Y = X keep / (1 - p), whole channels being kept or
+    dropped; in prediction Y = X.
+
+    X (C, T, N), keep (C, 1, N). dX = dY keep / (1 - p). Arguments are those of Dropout.
+
+    Tompson et al. 2015, section 3.2.
+    """
+
+    kind = "dropout1d"
+
+
+class InstanceNorm1d(OneRow, InstanceNorm2d):
+    """Instance normalisation of signals: Y = gamma (X - mean) / sqrt(var + eps) + beta, each
+    channel of each sample by itself (Ulyanov et al. 2016, eq. 3).
+
+    X and Y (C, T, N), gamma and beta (C,); mean and var are over T. dX is that of SampleNorm.
+
+    Args:
+        affine: True adds gamma and beta.
+
+    Raises:
+        ValueError: a signal has a single step.
+    """
