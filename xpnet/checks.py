@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from xpnet.backends.arguments import shown as shown
 from xpnet.backends.arguments import wrong as wrong
 
 MOST_AXES = 32  # of a sample: NumPy's arrays have 64 at most
+LONGEST_NAME = 1000  # characters of the name of a class
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 
 
 def is_number(value: object) -> bool:
@@ -92,11 +95,17 @@ def items(value: Any) -> list[Any] | None:
     return None
 
 
+def is_plain_name(value: Any) -> bool:
+    """Whether a name can be shown in one line: a string, not empty, without control characters."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and not CONTROL.search(value)
+
+
 def expect_class_names(who: str, classes: Any) -> tuple[str, ...]:
     """Names of classes as a tuple."""
     names = items(classes)
-    if not names or not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
-        raise wrong(who, "classes to be names, all different", "classes", classes)
+    if not names or not all(map(is_plain_name, names)) or len({*names}) < len(names):
+        raise wrong(who, "classes to be names, all different, each in one line of at most "
+                    f"{LONGEST_NAME} characters", "classes", classes)
     return tuple(map(str, names))
 
 

@@ -13,6 +13,7 @@ from xpnet.initializers import generator
 from xpnet.network import Network
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
+from xpnet.training.datasets import is_dataset
 from xpnet.training.goals import Goal, known_goals
 from xpnet.training.prediction import values_of
 from xpnet.training.totals import OutputTotals
@@ -29,7 +30,7 @@ class Ensemble:
         nets: networks whose inputs and whose single output have the same shapes.
 
     Raises:
-        ValueError: there is no network, or the shapes differ.
+        ValueError: there is no network, or the shapes or the names of classes differ.
         TypeError: one of them is no Network.
 
     Source: Hansen and Salamon 1990; Breiman 1996 (bagging).
@@ -51,6 +52,10 @@ class Ensemble:
             received = " and ".join(map(str, sorted(shapes, key=str)[:4])) or "none"
             raise ValueError("Ensemble: expected networks of equal input and output shapes. "
                              f"Received: {received}.")
+        names = {net.classes: None for net in self.nets if net.classes is not None}
+        if len(names) > 1:
+            raise ValueError("Ensemble: expected networks with the same names of classes, in the "
+                             f"same order. Received: {' and '.join(map(shown, [*names][:2]))}.")
 
     @classmethod
     def bagged(cls, build: Callable[[int], Network], n: int, x: Any, y: Any, *, loss: Any,
@@ -110,7 +115,7 @@ class Ensemble:
         ps = [net.predict_proba(x, loss=loss, batch_size=batch_size) for net in self.nets]
         return np.asarray(np.mean(ps, axis=0, dtype=np.float64))
 
-    def evaluate(self, x: Any, y: Any, *, loss: Any = None, batch_size: int = 256,
+    def evaluate(self, x: Any, y: Any = None, *, loss: Any = None, batch_size: int = 256,
                  metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None
                  ) -> dict[str, Any]:
         """{"loss": ..., "accuracy": ...}, the accuracy for classes.
@@ -128,6 +133,8 @@ class Ensemble:
         found = goals[0].loss
         z = (self._logits(goals, x, batch_size, who) if found.takes_logits
              else self._mean(x, batch_size))
+        if y is None and is_dataset(x):
+            y = x.targets
         target = found.targets(y, z.shape[1:], z.dtype)
         if len(target) != len(z):
             raise ValueError(f"{who}: expected as many targets as samples. Received: {len(z)} "

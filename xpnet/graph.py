@@ -32,6 +32,7 @@ from xpnet.layer import PREDICT, Layer
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.node import Names, Node
 from xpnet.ports import Ports
+from xpnet.trained import Trained
 
 FLAT = "parameters", "grads", "state"       # arrays that layers have views of
 
@@ -64,6 +65,7 @@ class Graph:
         dtype: float32 or float64.
         seed: of initial values and of all random numbers of training.
         values: host arrays that replace initial values, by full names, e.g. "conv1.W".
+        trained: what is known of the training of these values.
     """
 
     who = "Network"
@@ -77,7 +79,8 @@ class Graph:
 
     def __init__(self, inputs: Any, outputs: Any, *, backend: str | Backend = "auto",
                  dtype: Any = "float32", seed: int = 0,
-                 values: Mapping[str, np.ndarray] | None = None) -> None:
+                 values: Mapping[str, np.ndarray] | None = None, trained: Trained | None = None
+                 ) -> None:
         self.dtype, self.seed = expect_dtype(self.who, dtype), expect_seed(self.who, seed)
         self.ins, self.outs = Ports(self.who, "Input", inputs), Ports(self.who, "output", outputs)
         for node in self.ins.nodes:
@@ -98,6 +101,7 @@ class Graph:
         self.owner: Graph | None = None     # the network that this one is a part of
         self.epochs = 0                     # trained so far; keys the order in which fit shuffles
         self.step: Any = None               # the last training step, see TrainStep
+        self.trained = Trained() if trained is None else trained
         self._check_names()
         self._check_softmax()
         self._parts = self._check_parts()

@@ -7,7 +7,7 @@ or their names, as a Dataset has them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_class_names, items
@@ -29,11 +29,19 @@ from xpnet.network import Network, Sequential
 from xpnet.node import Node
 
 Classes = int | Sequence[str]
+Net = TypeVar("Net", bound=Network)
 
 
 def _count(who: str, classes: Classes) -> Any:
     """The number of classes; what is no list is checked by the layer that gets it."""
     return classes if items(classes) is None else len(expect_class_names(who, classes))
+
+
+def _named(net: Net, classes: Classes) -> Net:
+    """The network, which knows the names of its classes if there are some."""
+    if items(classes) is not None:
+        net.classes = classes           # type: ignore[assignment]
+    return net
 
 
 def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
@@ -44,21 +52,21 @@ def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
     Its author reports 98.4 % on MNIST's test set after about five hours of training
     (github.com/Alescontrela/Numpy-CNN, README).
     """
-    return Sequential([
+    return _named(Sequential([
         Conv2d(8, 5, activation="relu"), Conv2d(8, 5, activation="relu"), MaxPool2d(2),
         Flatten(), Linear(128, activation="relu"), Linear(_count("numpy_cnn", classes)),
-    ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
+    ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed), classes)
 
 
 def bilici(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
            backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
     """Bilici's MNIST network: two convolutions (3x3x8, 5x5x32) with batch norm, ReLU and max-pool,
     then 600 hidden units."""
-    return Sequential([
+    return _named(Sequential([
         Conv2d(8, 3, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
         Conv2d(32, 5, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
         Flatten(), Linear(600, activation="relu"), Linear(_count("bilici", classes)),
-    ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed)
+    ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed), classes)
 
 
 def lecun1989(input_shape: Shape = (1, 28, 28), *, kernel_size: int = 5,
@@ -147,7 +155,7 @@ def resnet18(input_shape: Shape = (3, 32, 32), *, classes: Classes = 10,
         for block in range(2):
             h = _basic_block(h, filters, stride=2 if stage > 0 and block == 0 else 1)
     y = Linear(_count("resnet18", classes))(GlobalAvgPool2d()(h))
-    return Network(x, y, backend=backend, dtype=dtype, seed=seed)
+    return _named(Network(x, y, backend=backend, dtype=dtype, seed=seed), classes)
 
 
 def resnet50(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
@@ -168,7 +176,7 @@ def resnet50(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
         for block in range(blocks):
             h = _bottleneck(h, filters, stride=2 if stage > 0 and block == 0 else 1)
     y = Linear(_count("resnet50", classes))(GlobalAvgPool2d()(h))
-    return Network(x, y, backend=backend, dtype=dtype, seed=seed)
+    return _named(Network(x, y, backend=backend, dtype=dtype, seed=seed), classes)
 
 
 def _conv_bn(h: Node, filters: int, kernel_size: int, *, stride: int = 1,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -19,6 +20,7 @@ from xpnet.backends.registry import is_name
 from xpnet.buffers import Array, copy_in
 from xpnet.checks import expect_choice, expect_flag, expect_name
 from xpnet.graph import Graph, Input, chain
+from xpnet.history import History
 from xpnet.inspect.memory import MemoryReport, memory_report
 from xpnet.inspect.profile import Profile, profile
 from xpnet.inspect.summary import Summary, summary
@@ -30,10 +32,10 @@ from xpnet.losses import Loss
 from xpnet.node import Names, Node
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
+from xpnet.trained import TrainedFacts
 from xpnet.training.callbacks import Callback
 from xpnet.training.checkpoint import Checkpoint
 from xpnet.training.gradients import input_gradient
-from xpnet.training.history import History
 from xpnet.training.loop import fit
 from xpnet.training.prediction import evaluate, predict, predict_proba, values_of
 from xpnet.training.rates import LearningRates, find_lr
@@ -50,11 +52,12 @@ FIXED = {               # attributes that other parts follow from, and how to ge
     "backend": "net.to(backend) to move the network", "dtype": "a new Network with this dtype",
     "seed": "a new Network with this seed", "layers": "a new Network of these layers",
     "nodes": "a new Network of this graph", "input": "a new Network of this graph",
-    "output": "a new Network of this graph",
+    "output": "a new Network of this graph", "history": "net.fit to set it",
+    "loss": "loss=... in net.fit or net.evaluate",
 }
 
 
-class Network(Graph):
+class Network(TrainedFacts, Graph):
     """A graph of layers from one or several Inputs to one or several outputs, on one backend.
 
     Parameters, gradients and state are three flat arrays: `net.parameters`, `net.grads`,
@@ -100,6 +103,9 @@ class Network(Graph):
         elif made and name in FIXED:
             raise AttributeError(f"Network: expected {FIXED[name]}. Received: an assignment to "
                                  f"net.{name}, which the network's other parts would not follow.")
+        elif not made and name in vars(TrainedFacts):
+            raise AttributeError(f"Network: expected super().__init__() before an assignment to "
+                                 f"{name}. Received: {type(self).__name__}.{name} before it.")
         else:
             super().__setattr__(name, value)
 
@@ -338,6 +344,8 @@ class Network(Graph):
         it."""
         content = safetensors.to_bytes(self)
         new: Network = _unpickled(type(self), content, self.backend, own_layers(self))
+        history = copy.deepcopy(self.trained.history, memo)
+        new.trained = replace(self.trained, history=history)        # with losses of one's own
         memo[id(self)] = new
         vars(new).update(copy.deepcopy(self._added(), memo))
         return new

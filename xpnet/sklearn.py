@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -123,6 +124,8 @@ class Classifier(ClassifierMixin, Estimator):
         check_classification_targets(y)
         self.classes_, labels = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         self._train(X, labels, len(self.classes_), sample_weight)
+        with suppress(ValueError):          # labels that are no names, such as texts of many lines
+            self.network_.classes = list(map(str, self.classes_))
         return self
 
     def predict(self, X: Any) -> np.ndarray:

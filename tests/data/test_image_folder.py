@@ -92,6 +92,16 @@ def test_a_folder_for_each_class(photos, kept):
     assert xn.data.image_folder(str(photos), 4, cache=kept).fingerprint() == data.fingerprint()
 
 
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_a_network_knows_how_the_pictures_were_made_to_fit(fit, photos):
+    data = image_folder(photos, 4, fit=fit, cache=False, validation=0.3)
+    assert data.image_fit == data.validation.image_fit == fit
+    net = xn.Sequential([xn.Flatten(), xn.Linear(3)], input_shape=data.shape, backend="numpy")
+    net.fit(data, verbose=False)
+    assert (net.trained.image_fit, net.scale, net.classes) == (fit, 255, data.classes)
+    assert xn.data.Dataset(data[:][0], data.labels).image_fit is None
+
+
 def test_a_share_for_validation(photos):
     data = image_folder(photos, 4, validation=0.25, seed=1)
     assert len(data) == 9 and len(data.validation) == 3

@@ -163,3 +163,23 @@ def test_what_is_refused():
         net.fit(X, Y, loss=loss, optimizer="adam", verbose=False)
     with pytest.raises(ValueError, match="trained with the same loss"):
         xn.Ensemble([a, b]).evaluate(X, Y)
+
+
+def test_loaded_networks_know_their_loss_and_their_classes(tmp_path):
+    data = xn.data.Dataset(X.astype(np.float32), Y, classes=["a", "b", "c"])
+    for seed in range(2):
+        net = chain(seed=seed)
+        net.fit(data, verbose=False)
+        net.save(tmp_path / f"{seed}")
+    loaded = [xn.load(tmp_path / f"{seed}", backend="numpy") for seed in range(2)]
+    ensemble = xn.Ensemble(loaded)
+    assert ensemble.evaluate(data) == ensemble.evaluate(X, Y, loss="cross_entropy")
+    swapped = xn.data.Dataset(X.astype(np.float32), Y, classes=["a", "c", "b"])
+    with pytest.raises(ValueError, match="the same in another order"):
+        ensemble.evaluate(swapped)
+    loaded[0].classes = ["a", "c", "b"]
+    with pytest.raises(ValueError, match=r"^Ensemble: expected networks with the same names of "
+                                         r"classes.*\('a', 'c', 'b'\) and \('a', 'b', 'c'\)"):
+        xn.Ensemble(loaded)
+    loaded[0].classes = None
+    assert len(xn.Ensemble(loaded)) == 2

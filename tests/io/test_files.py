@@ -214,7 +214,7 @@ class Callable(Scale):
     (Forgetful, AttributeError,
      "Forgetful 'layer1': expected every argument of the constructor in an attribute"),
     (lambda: Callable(float), TypeError,
-     "save: expected layers whose constructors take numbers, strings, lists or None")])
+     "save: expected layers and losses whose constructors take numbers, strings, lists or None")])
 def test_errors_of_what_cannot_be_saved(make, error, message, tmp_path):
     net = xn.Sequential([make()], input_shape=(2,), backend="numpy")
     path = tmp_path / "file"

@@ -348,7 +348,7 @@ def test_the_loss_is_that_of_the_last_fit():
     net, x = noisy("numpy"), np.random.default_rng(0).standard_normal((8, 5))
     with pytest.raises(ValueError,
                        match='predict_samples: expected loss, e.g. "cross_entropy", for a network '
-                             'that was not trained here. Received: None'):
+                             'that was not trained. Received: loss=None'):
         net.predict_samples(x)
     net.fit(x, np.arange(8) % 2, loss="cross_entropy", optimizer=xn.SGD(0.1), verbose=False)
     mean, _ = net.predict_samples(x)

@@ -73,6 +73,7 @@ def test_a_pipeline_learns_digits_with_names(digits):
     assert p.shape == (len(flat), 10)
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
     assert (pipe.classes_[p.argmax(axis=1)] == pipe.predict(flat)).all()
+    assert pipe[-1].network_.classes == tuple(pipe.classes_)
 
 
 def test_images_keep_their_shape(digits):

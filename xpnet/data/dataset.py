@@ -59,6 +59,7 @@ class Dataset:
         dtype: of the samples, as they are kept.
         labels: (N,) int64, or None if y has targets or is missing.
         classes: a tuple of names, or None if there are no labels.
+        image_fit: how image files were made to fit by image_folder, "crop" or "stretch"; else None.
 
     Raises:
         ValueError: an array is on another device, or x and y do not fit together.
@@ -71,6 +72,7 @@ class Dataset:
         self._x: Source = source(x, "Dataset: x", xp)
         self._y: Source | None = None
         self._where: np.ndarray | None = None       # the samples of a subset
+        self.image_fit: str | None = None
         self.name, self.xp = name, xp
         self.shape, self.dtype = self._x.shape, self._x.dtype
         self.labels: np.ndarray | None = None

@@ -189,15 +189,21 @@ def _labelled(folder: Path, settings: _Settings, names: tuple[str, ...] | None) 
         labels += [names.index(name)] * len(found)
     images = _converted(folder, pictures, settings)
     kept = np.delete(np.array(labels, np.int64), images.skipped)
-    return Dataset(images.pixels, kept, classes=names, name=folder.name)
+    return _data(folder, images, settings, names, kept)
 
 
 def _unlabelled(folder: Path, settings: _Settings, names: tuple[str, ...] | None) -> Dataset:
     pictures = _sorted(folder, "")
     if not pictures:
         raise ValueError(f"{WHO}: expected pictures. Received: none in {folder}.")
-    images = _converted(folder, pictures, settings)
-    return Dataset(images.pixels, classes=names, name=folder.name)
+    return _data(folder, _converted(folder, pictures, settings), settings, names)
+
+
+def _data(folder: Path, images: stored.Images, settings: _Settings, names: tuple[str, ...] | None,
+          labels: np.ndarray | None = None) -> Dataset:
+    data = Dataset(images.pixels, labels, classes=names, name=folder.name)
+    data.image_fit = settings.fit
+    return data
 
 
 def _converted(folder: Path, pictures: list[_Picture], settings: _Settings) -> stored.Images:

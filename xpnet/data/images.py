@@ -14,13 +14,13 @@ import numpy as np
 
 from xpnet.checks import expect_choice, expect_integer, is_integer, items, wrong
 from xpnet.io.files import name_of
+from xpnet.trained import FITS
 
 # Formats of photographs, as far as this Pillow reads them. Pillow has others, such as EPS, for
 # which it starts a program.
 FORMATS = "JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "HEIF"
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .gif .bmp .webp .tif .tiff .ppm .pgm .pbm .pnm "
                      ".avif .heic .heif".split())
-FITS = "crop", "stretch"
 LONGEST_SIDE = 2**14        # rows or columns of a sample
 MOST_BYTES = 2**30          # of a file: more than Pillow's limit of pixels takes, at 16 bits
 ORIENTATION = 0x0112        # the EXIF tag, and the operations of Pillow that undo its values

@@ -53,8 +53,8 @@ def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as Python's, for JSON."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError("save: expected layers whose constructors take numbers, strings, lists or "
-                    f"None. Received: {value!r}.")
+    raise TypeError("save: expected layers and losses whose constructors take numbers, strings, "
+                    f"lists or None. Received: {value!r}.")
 
 
 def own_layers(net: Graph) -> list[type[Layer]]:

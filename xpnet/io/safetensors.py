@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,9 @@ from xpnet.io import formats
 from xpnet.io.architecture import architecture, as_json, differences, graph
 from xpnet.io.files import name_of, write_atomically
 from xpnet.io.report import LoadReport
+from xpnet.io.trained import from_json, to_json
 from xpnet.layer import Layer
+from xpnet.trained import Trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +41,8 @@ MOST_CHARACTERS = 400       # of a layer's error about the arguments in a file
 # --- writing --------------------------------------------------------------------------------------
 
 def save(net: Graph, path: str | Path) -> None:
-    """Write the network's architecture, parameters, state and step counters to a file.
+    """Write the network's architecture, parameters, state and step counters to a file, and what it
+    knows of its training.
 
     An old file is replaced only when the new content is complete (see `write_atomically`).
 
@@ -69,6 +72,8 @@ def to_bytes(net: Graph, training: tuple[dict[str, np.ndarray], dict[str, Any]] 
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
     about = {"format": FORMAT, "architecture": architecture(net),
              "progress": {"epochs": net.epochs, "steps": steps, "uses": uses}}
+    if trained := to_json(net.trained):
+        about["trained"] = trained
     if net.backend.tuning:
         about["tuning"] = net.backend.tuning
     if training is not None:
@@ -112,12 +117,14 @@ def load(path: str | Path, *, backend: str | Backend = "auto",
 
 
 def load_weights(net: Graph, path: str | Path, *, architecture: bool = True) -> None:
-    """Copy a file's parameters, state and step counters into a network of the same architecture.
+    """Copy a file's parameters, state and step counters into a network of the same architecture,
+    and what the file says of their training.
 
-    If the file is refused, the network does not change.
+    What the file does not say stays as it is, but the history. If the file is refused, the network
+    does not change.
 
     Args:
-        architecture: False: compare only the names and shapes of the arrays.
+        architecture: False: compare only the names and shapes of the arrays, and copy nothing else.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -126,7 +133,9 @@ def load_weights(net: Graph, path: str | Path, *, architecture: bool = True) -> 
     with _opened(path) as saved:
         if architecture:
             _compare(saved, net)
+        trained = _trained(saved, net) if architecture else net.trained
         _copy(net, saved)
+        net.trained = trained
 
 
 def load_matching(net: Graph, path: str | Path) -> LoadReport:
@@ -284,8 +293,17 @@ def _built(saved: Saved, backend: str | Backend, layers: Sequence[type[Layer]]) 
     net = Graph(inputs, outputs, backend=backend, dtype=plan.get("dtype"), seed=plan.get("seed"))       # type: ignore[arg-type]
     if not isinstance(backend, Backend):    # a new backend can take over the saved tuning
         net.backend.tuning |= saved.about.get("tuning", {})
+    net.trained = _trained(saved, net)
     _copy(net, saved)
     return net
+
+
+def _trained(saved: Saved, net: Graph) -> Trained:
+    """What the network knows of its training after the arrays of the file are in it."""
+    found = from_json(saved.about.get("trained", {}), [node.shape for node in net.outs.nodes],
+                      saved.path)
+    known = {name: value for name, value in vars(found).items() if value}
+    return replace(net.trained, **{"history": None} | known)
 
 
 def _compare(saved: Saved, net: Graph) -> None:

@@ -1,10 +1,10 @@
 """Training: a step, the loop over batches and epochs, callbacks, and the record of it."""
 
+from xpnet.history import History
 from xpnet.training.averaging import ExponentialMovingAverage
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.checkpoint import Checkpoint
 from xpnet.training.finite import StopOnNaN
-from xpnet.training.history import History
 from xpnet.training.logs import CSVLog, JSONLog
 from xpnet.training.loop import fit
 from xpnet.training.measuring import GradientNorms, Timing

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xpnet.checks import described, shown
+from xpnet.history import History
 from xpnet.schedules import Schedule
-from xpnet.training.history import History
 
 if TYPE_CHECKING:
     from xpnet.graph import Graph

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import Checked, expect_integer, is_number, shown, wrong
+from xpnet.history import rises
 from xpnet.io import safetensors
 from xpnet.io.files import exclusive, name_of, write_atomically
 from xpnet.training.callbacks import Callback, Run
-from xpnet.training.history import rises
 
 NAME = re.compile(r"step-(\d{9,})\.safetensors")
 BEST = "best.safetensors"

@@ -10,12 +10,12 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.checks import Checked
 from xpnet.graph import Graph, Hook
+from xpnet.history import Divergence
 from xpnet.layer import TRAIN, Array
 from xpnet.node import Node
 from xpnet.training.batches import Batch
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.goals import Goal
-from xpnet.training.history import Divergence
 
 
 class StopOnNaN(Checked, Callback):

@@ -45,14 +45,21 @@ def goals(net: Graph, loss: Any, loss_weights: Any, who: str) -> tuple[Goal, ...
 
 
 def known_goals(net: Graph, loss: Any, loss_weights: Any, who: str) -> tuple[Goal, ...]:
-    """The goals of these losses, or by default of the network's last fit."""
+    """The goals of these losses, or by default of the network's last fit, in another process too.
+    """
     if loss is not None:
         return goals(net, loss, loss_weights, who)
-    if net.step is None:
+    known = net.trained
+    if not known.losses:
         raise ValueError(f'{who}: expected loss, e.g. "cross_entropy", for a network that was not '
-                         "trained here. Received: None.")
-    found: tuple[Goal, ...] = net.step.goals
-    return found
+                         "trained. Received: loss=None.")
+    own = [name for name in known.losses if isinstance(name, str)]
+    if own:
+        raise ValueError(f"{who}: expected loss=..., because the network was trained with a loss "
+                         f"that is not part of xpnet, {own[0]}, and a file holds only its name. "
+                         "Received: loss=None.")
+    weights = net.outs.pack(known.loss_weights) if loss_weights is None else loss_weights
+    return goals(net, net.outs.pack(known.losses), weights, who)
 
 
 def loss_input(output: Node, loss: Loss) -> tuple[Node, Loss]:

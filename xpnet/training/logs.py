@@ -9,9 +9,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xpnet.history import as_json
 from xpnet.io.files import name_of
 from xpnet.training.callbacks import Callback, Run
-from xpnet.training.history import as_json
 
 
 class Log(Callback):

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from xpnet.checks import expect_flag, expect_function, expect_integer, is_number, shown
 from xpnet.graph import Graph
+from xpnet.history import History
 from xpnet.initializers import generator
 from xpnet.inspect.memory import explained
 from xpnet.io.files import name_of
@@ -37,7 +39,7 @@ from xpnet.training.checkpoint import resume as resume_training
 from xpnet.training.datasets import is_dataset
 from xpnet.training.finite import StopOnNaN
 from xpnet.training.goals import goals
-from xpnet.training.history import History
+from xpnet.training.known import expect_known, learned
 from xpnet.training.prediction import Evaluation
 from xpnet.training.preparation import Data, prepared
 from xpnet.training.progress import ProgressBar
@@ -123,6 +125,9 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
     schedule = get_schedule(schedule).start()
     data, held_out = prepared(net, x, y, aims, validation=validation, augment=augment,
                               sample_weight=sample_weight, class_weight=class_weight)
+    known = learned(net, x, aims)
+    if is_dataset(validation):
+        expect_known(known, validation, "fit: validation")
     batch_size = expect_integer("fit", "batch_size", batch_size)
     check_batch_sizes(net, data.samples, batch_size, drop_last)
     per_epoch = count_batches(data.samples, batch_size, drop_last)
@@ -149,6 +154,7 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
               f"parameters on {data.samples:,} samples, backend {net.backend.name}{note}",
               flush=True)
     run = Run(net, step, per_epoch, total, verbose)
+    net.trained = replace(known, history=run.history)
     run.callbacks = [callback for callback in called if not isinstance(callback, ProgressBar)]
     if saver is not None:
         run.settings = settings(

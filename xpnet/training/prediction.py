@@ -18,6 +18,7 @@ from xpnet.node import Node
 from xpnet.training.batches import Batch, Batches, check_samples
 from xpnet.training.datasets import Samples, is_dataset
 from xpnet.training.goals import Goal, known_goals, probability
+from xpnet.training.known import expect_known
 from xpnet.training.totals import Totals
 
 FEWEST = 8      # full batches for which a forward pass is captured: recording it takes time, too
@@ -141,6 +142,8 @@ def evaluate(net: Graph, x: Any, y: Any = None, *, loss: str | Loss | Any = None
     """
     aims = known_goals(net, loss, loss_weights, "evaluate")
     batch_size = expect_integer("evaluate", "batch_size", batch_size)
+    if is_dataset(x):
+        expect_known(net.trained, x, "evaluate")
     data = check_samples(net, x, y, aims, "evaluate")
     if (metrics is not None
             and not (isinstance(metrics, Mapping)
@@ -180,7 +183,7 @@ def predict_proba(net: Graph, x: Any, *, loss: Any = None, batch_size: int = 256
 
     Raises:
         ValueError: neither the loss nor the last layer is about probabilities, or `loss` is missing
-            and the network was not trained in this process.
+            and the network was not trained.
     """
     who = "predict_proba"
     aims = known_goals(net, loss, None, who)
@@ -204,7 +207,10 @@ def _probabilities(net: Graph, functions: Sequence[Callable[[Array], Array]], ba
 
 def inputs_of(net: Graph, x: Any, who: str) -> Sequence[Any]:
     """What Batches make the inputs of: checked arrays, or the samples of a Dataset."""
-    return [Samples(net, x, who=who)] if is_dataset(x) else net.check_inputs(x)
+    if not is_dataset(x):
+        return net.check_inputs(x)
+    expect_known(net.trained, x, who)
+    return [Samples(net, x, who=who)]
 
 
 def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str

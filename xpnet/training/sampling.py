@@ -13,6 +13,7 @@ from xpnet.inspect.memory import explained
 from xpnet.layer import SAMPLE, Array
 from xpnet.training.batches import Batches
 from xpnet.training.goals import known_goals, probability
+from xpnet.training.prediction import inputs_of
 
 
 def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
@@ -33,19 +34,19 @@ def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
     `net(x, mode="sample")`.
 
     Args:
-        x: batch-first samples (N, ...).
+        x: batch-first samples (N, ...); or a Dataset.
         samples: number of predictions, T.
         loss: that of the last `fit` by default.
 
     Raises:
-        ValueError: `loss` is missing and the network was not trained in this process.
+        ValueError: `loss` is missing and the network does not know one.
 
     Source: Gal and Ghahramani 2016, section 4, without the variance of the observation noise.
     """
     who = "predict_samples"
     expect_instance(who, "net", net, Graph, "a Network")
     aims = known_goals(net, loss, None, who)
-    xs = net.check_inputs(x)
+    xs = inputs_of(net, x, who)
     samples = expect_integer(who, "samples", samples)
     batch_size = expect_integer(who, "batch_size", batch_size)
     means, spreads = ([np.empty((len(xs[0]), *node.shape)) for node in net.outs.nodes]

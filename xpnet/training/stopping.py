@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import Checked, wrong
+from xpnet.history import expect_mode, monitored
 from xpnet.training.callbacks import Callback, Run
-from xpnet.training.history import expect_mode, monitored
 
 
 class EarlyStopping(Checked, Callback):

@@ -66,7 +66,7 @@ def fold_batch_norm(net: Graph) -> Graph:
         assert isinstance(node.layer, Layer) and isinstance(after.layer, BatchNorm)
         arrays |= _folded(node, after, arrays)
     return Graph(*net.rebuild(make), backend=net.backend, dtype=net.dtype, seed=net.seed,
-                 values=arrays)
+                 values=arrays, trained=net.trained)
 
 
 def _rows(layer: Layer, W: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -41,7 +41,8 @@ def up_to(net: Graph, name: str) -> Graph:
         ValueError: there is no layer of this name.
     """
     inputs, output, values = _part(net, _expect_layer(net, net.node(name), "up_to"))
-    return Graph(inputs, output, backend=net.backend, dtype=net.dtype, seed=net.seed, values=values)
+    return Graph(inputs, output, backend=net.backend, dtype=net.dtype, seed=net.seed, values=values,
+                 trained=net.trained.of_inputs())
 
 
 def with_head(net: Graph, layers: Iterable[Any], *, after: str | None = None, frozen: bool = False
@@ -68,7 +69,8 @@ def with_head(net: Graph, layers: Iterable[Any], *, after: str | None = None, fr
     inputs, output, values = _part(net, _expect_layer(net, last, who), frozen)
     used = {node.layer_name for node in topological([output]) if node.layer is not None}
     output = chain(who, layers, output, used)
-    return Graph(inputs, output, backend=net.backend, dtype=net.dtype, seed=net.seed, values=values)
+    return Graph(inputs, output, backend=net.backend, dtype=net.dtype, seed=net.seed, values=values,
+                 trained=net.trained.of_inputs())
 
 
 def _below_the_head(net: Graph, who: str) -> Node:
