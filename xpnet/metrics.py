@@ -176,9 +176,12 @@ class Report:
         return [(name, *(f"{value:.3f}" for value in values), f"{count:,}")
                 for name, values, count in rows]
 
+    def table(self) -> str:
+        """The table without the accuracy."""
+        return "\n".join(table(self.HEAD, self._lines(), left=1))
+
     def __str__(self) -> str:
-        return "\n".join([*table(self.HEAD, self._lines(), left=1),
-                          f"accuracy: {self.accuracy:.4f}"])
+        return f"{self.table()}\naccuracy: {self.accuracy:.4f}"
 
     def _repr_html_(self) -> str:
         return html_table(self.HEAD, self._lines(), left=1,

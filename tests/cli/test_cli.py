@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -11,11 +13,14 @@ from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
+from tiers import full
 
 import xpnet as xn
 import xpnet.catalogue.verify
 from xpnet import catalogue
-from xpnet.cli import IMPORTED, _process_age, _reaches, main
+from xpnet.cli import main, tools
+from xpnet.cli.options import parser
+from xpnet.cli.train import IMPORTED, process_age, reaches
 from xpnet.training import TrainStep
 from xpnet.training.prediction import Evaluation
 
@@ -91,14 +96,14 @@ def test_an_accuracy_is_reached_at_the_written_percentage():
     """98.4 % of 10,000 images are 9,840 of them, and neither number is exact in binary."""
     for percent in (0.1, 29, 57, 98.4, 99.99, 100):
         hits = round(100 * percent)
-        assert _reaches(hits / 10_000, percent) and not _reaches((hits - 1) / 10_000, percent)
+        assert reaches(hits / 10_000, percent) and not reaches((hits - 1) / 10_000, percent)
 
 
 def test_the_age_of_a_process_counts_from_its_start(tmp_path, monkeypatch):
     """An interpreter that sleeps before its imports is older than the time since it imported the
     command."""
-    code = ("import time; time.sleep(0.5); from xpnet import cli; print(cli._process_age(), "
-            "time.perf_counter() - cli.IMPORTED)")
+    code = ("import time; time.sleep(0.5); from xpnet.cli import train; print(train.process_age(), "
+            "time.perf_counter() - train.IMPORTED)")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
                           text=True, check=True)
@@ -110,7 +115,7 @@ def test_the_age_of_a_process_counts_from_its_start(tmp_path, monkeypatch):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", unreadable)
-    assert 0 <= _process_age() <= time.perf_counter() - IMPORTED
+    assert 0 <= process_age() <= time.perf_counter() - IMPORTED
 
 
 def test_the_same_seed_gives_the_same_file(tmp_path):
@@ -123,7 +128,8 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["train", "--model", "alexnet"], "train: expected --model to be 'numpy_cnn', 'bilici'"),
+    (["train", "--model", "alexnet"],
+     "train: expected --model to be a Python file, or one of numpy_cnn, bilici"),
     (["train", "--data", "mnist", "--data-dir", "nowhere"],
      "expected the files train-images-idx3-ubyte"),
     (["train", "--epochs", "0", "--backend", "numpy"], "epochs to be an int, 1 or larger"),
@@ -142,12 +148,11 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
     (["evaluate", "nothing.safetensors"], "nothing.safetensors"),
     (["summary", "nothing"], "nothing"),
 ])
-def test_errors_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_errors_are_one_line(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("xpnet: ") and message in error
-    assert not list(tmp_path.iterdir())
+    assert not list(Path().iterdir())
 
 
 def test_module_runs_as_a_command(tmp_path):
@@ -178,3 +183,88 @@ def test_a_training_that_is_resumed(tmp_path, capsys, monkeypatch):
     assert main([*arguments, str(tmp_path / "x.safetensors"), "--checkpoint",
                  str(tmp_path / "run")]) == 2
     assert "fit(resume=...) continues that training" in capsys.readouterr().err
+
+
+@full
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_training_that_is_killed(tmp_path):
+    """The same command again continues it, and ends with the same file as without the kill."""
+    arguments = ["train", "--epochs", "8", "--backend", "numpy", "--save"]
+    run, again = tmp_path / "run", [*arguments, "again.safetensors", "--resume",
+                                    str(tmp_path / "run")]
+    process = subprocess.Popen([sys.executable, "-m", "xpnet", *again], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})
+    while process.poll() is None and not list(run.glob("step-*")):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not Path("again.safetensors").exists()
+    assert main(again) == 0
+    assert main([*arguments, "whole.safetensors"]) == 0
+    assert Path("again.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+
+
+# --- the command itself ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("error, status, message", [
+    (KeyboardInterrupt(), 130, "xpnet: interrupted\n"), (RuntimeError("used"), 2, "xpnet: used\n"),
+    (MemoryError("full"), 2, "xpnet: full\n"), (xn.BackendError("no GPU", "none"), 2, ANY),
+])
+def test_errors_and_their_status(error, status, message, capsys, monkeypatch):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(tools, "summary", fail)
+    assert main(["summary", "lenet5"]) == status and capsys.readouterr().err == message
+
+
+def test_a_mistake_of_xpnet_has_a_traceback(monkeypatch):
+    monkeypatch.setattr(tools, "summary", lambda options: options.nothing)
+    with pytest.raises(AttributeError):
+        main(["summary", "lenet5"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+def test_a_reader_that_has_ended(tmp_path):
+    """`xpnet summary lenet5 | true` says nothing on stderr."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "xpnet", "summary", "lenet5"], stdout=writing,
+                          stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_help_of_every_command(capsys, monkeypatch):
+    """Each has an example that can be run, and fits into 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    top = capsys.readouterr().out
+    assert re.findall(r"^  (\d+)  ", top, re.MULTILINE) == ["0", "1", "2", "130", "141"]
+    names = re.findall(r"^    (\w+)  ", top, re.MULTILINE)
+    assert names == ["train", "evaluate", "summary", "verify", "doctor"]
+    for name in names:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 80
+        examples = re.findall(r"^  xpnet (.+)$", text.partition("examples:\n")[2], re.MULTILINE)
+        for example in examples:
+            assert parser().parse_args(example.split()).run
+        assert examples
+
+
+def test_commands_on_pages_can_be_parsed():
+    """All lines in the pages and in the Makefile that call xpnet."""
+    found = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "Makefile"]:
+        text = page.read_text(encoding="utf-8")
+        shell = (re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+                 if page.suffix == ".md" else [text])
+        for line in re.findall(r"^(?:python -m xpnet|xpnet|\t\S+ -m xpnet) (.+)$", "\n".join(shell),
+                               re.MULTILINE):
+            arguments = shlex.split(line, comments=True)
+            assert parser().parse_args(arguments).run, f"{page.name}: {line}"
+            found.append(arguments[0])
+    assert {"train", "evaluate", "summary", "verify", "doctor"} <= {*found} and len(found) > 15

@@ -1,0 +1,225 @@
+"""The command with images, networks and augmentations of users."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import xpnet as xn
+from xpnet.augment.mixing import Mixing
+from xpnet.cli import main, networks
+from xpnet.cli.augmentations import AUGMENTATIONS, augmentations, form
+
+QUICK = ["--backend", "numpy", "--batch-size", "16", "--schedule", "constant", "--lr", "0.01",
+         "--save", "net.safetensors"]
+
+
+def said(capsys) -> str:
+    """The last line of stderr."""
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.fixture(autouse=True)
+def imports_as_before(monkeypatch):
+    """The folders of Python files, which stay in the path as long as the command runs."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name in (networks.MODULE, "sizes_of_mine"):
+        sys.modules.pop(name, None)
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+def test_a_folder_of_images(photos, capsys):
+    """It is trained, a fifth is kept for validation, and evaluate finds the same fifth."""
+    assert main(["train", "--data", "photos", "--size", "8", "--epochs", "6", *QUICK,
+                 "--augment", "crop:1", "flip", "--class-weight", "balanced"]) == 0
+    out = capsys.readouterr().out
+    assert "(3, 8, 8) uint8; 3 classes (daisy, poppy, thistle); validation 6>" in out
+    assert "evaluate net.safetensors --data photos" in out
+    last = out.splitlines()[-1]
+    assert re.fullmatch(r"validation accuracy: \d+\.\d\d%", last)
+
+    assert main(["evaluate", "net.safetensors", "--data", "photos", "--validation", "0.2",
+                 "--backend", "numpy"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("6 validation images of photos\n") and out.splitlines()[-1] == last
+    assert [line.split()[::4] for line in out.splitlines() if line.startswith(("dai", "pop", "th"))
+            ] == [["daisy", "2"], ["poppy", "2"], ["thistle", "2"]]
+
+    assert main(["evaluate", "net.safetensors", "--data", "photos", "--backend", "numpy"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("30 images of photos\n") and "\naccuracy: " in out
+
+
+def test_parts_of_a_folder(photos, capsys):
+    """A part for validation is used as it is; the last line is about the part for testing."""
+    for part in ("val", "test"):
+        for name in ("daisy", "poppy", "thistle"):
+            Path("parts", part, name).mkdir(parents=True)
+            for number in range(2):
+                (photos / name / f"{number + 2 * (part == 'test')}.png").rename(
+                    Path("parts", part, name, f"{number}.png"))
+    photos.rename(Path("parts", "train"))
+    assert main(["train", "--data", "parts", "--size", "8x6", "--channels", "1", "--epochs", "1",
+                 "--until-accuracy", "100", *QUICK]) in (0, 1)
+    out = capsys.readouterr().out
+    assert "18 samples (1, 8, 6) uint8" in out and "*test* images" not in out
+    assert re.fullmatch(r"validation accuracy: \S+%\ntest accuracy: \S+%",
+                        "\n".join(out.splitlines()[-2:]))
+
+
+def test_a_csv_file_a_network_of_a_file_and_a_log(csv_file, network, capsys):
+    more = ["--data", str(csv_file), "--size", "4x6", "--model", str(network), *QUICK]
+    assert main(["train", *more, "--epochs", "8", "--seed", "1", "--log", "log.csv",
+                 "--until-accuracy", "100"]) in (0, 1)
+    out = capsys.readouterr().out
+    assert "48 samples (1, 4, 6) uint8; 3 classes (0, 1, 2); validation 12>" in out
+    assert f"training {24 * 16 + 16 + 16 * 3 + 3} parameters on 48 samples" in out
+    accuracy = float(re.search(r"^validation accuracy: (\S+)%$", out, re.MULTILINE)[1])
+    rows = list(csv.DictReader(Path("log.csv").read_text(encoding="utf-8").splitlines()))
+    assert accuracy > 90 and 100 * float(rows[-1]["val_accuracy"]) == pytest.approx(accuracy, 1e-4)
+
+    assert main(["summary", "net.safetensors", "--model", str(network)]) == 0
+    assert "Twice" in capsys.readouterr().out
+    assert main(["evaluate", "net.safetensors", "--model", str(network), "--data", str(csv_file),
+                 "--validation", "0.2", "--seed", "1", "--backend", "numpy"]) == 0
+    assert f"validation accuracy: {accuracy:.2f}%" in capsys.readouterr().out
+    assert main(["summary", "net.safetensors"]) == 2
+    assert "xpnet has no layer Twice" in said(capsys)
+
+    assert main(["train", *more, "--epochs", "2", "--validation", "0", "--log", "log.jsonl"]) == 0
+    assert capsys.readouterr().out.endswith("no accuracy: all images were used for training\n")
+    lines = Path("log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--data", "cifr10"], 'train: expected --data to be a folder of image files, .*cifar100, '
+                           'perhaps "cifar10". Received: .cifr10., which is neither.'),
+    (["--data", "empty"], "image_folder: expected a folder for each of two classes or more in "
+                          "empty. Received: 0."),
+    (["--data", "no_labels.csv"], "csv_images 'no_labels.csv': expected a column 'label'"),
+    (["--size", "8"], "train: expected --size with image files or a CSV file alone. Received: "
+                      "--data digits."),
+    (["--data", "digits:odd"], "train: expected --data digits without a variant"),
+    (["--data", "emnist:greek"], "emnist: expected split to be "),
+    (["--data-dir", "x"], "train: expected --data-dir with a data set of files"),
+    (["--data", "empty", "--data-dir", "x"], "train: expected --data-dir with one of mnist, "),
+    (["--data", "no_labels.csv", "--channels", "3"], "train: expected --size with --channels"),
+    (["--validation", "1"], "train: expected --validation to be a number from 0 to 1, below 1"),
+    (["--augment", "flipp"], 'train: expected --augment with some of crop:4, flip, .*, perhaps '
+                             '"flip". Received: .flipp.'),
+    (["--augment", "crop:1:2"], "train: expected --augment crop:4. Received: 'crop:1:2'."),
+    (["--augment", "crop:much"], "train: expected --augment crop:4. Received: 'crop:much'."),
+    (["--augment", "crop:-1"], "RandomCrop: expected padding to be an int, 0 or larger"),
+    (["--log", "log.txt"], r"--log: expected a file .csv or .jsonl. Received: log.txt"),
+    (["--save", "net.onnx"], "--save: expected a name that ends with .safetensors. Received: "
+                             "net.onnx, whose suffix means ONNX"),
+])
+def test_wrong_options(arguments, message, capsys):
+    Path("empty").mkdir()
+    Path("no_labels.csv").write_text("a,b\n1,2\n")
+    assert main(["train", *arguments, "--backend", "numpy"]) == 2
+    assert re.match(f"xpnet: {message}", said(capsys))
+    assert sorted(path.name for path in Path().iterdir()) == ["empty", "no_labels.csv"]
+
+
+def test_a_network_that_does_not_fit_the_data(photos, csv_file, capsys):
+    xn.Sequential([xn.Flatten(), xn.Linear(10)], input_shape=(1, 5, 5),
+                  backend="numpy").save("net.safetensors")
+    assert main(["evaluate", "net.safetensors"]) == 2
+    assert re.match(r"xpnet: evaluate: expected --data with samples of shape \(1, 5, 5\), for "
+                    r"net.safetensors. Received: <digits, test: 360 samples \(1, 8, 8\)",
+                    said(capsys))
+    assert main(["evaluate", "net.safetensors", "--data", str(csv_file)]) == 2
+    assert "expected columns for the pixels of images of shape (1, 5, 5)" in said(capsys)
+    xn.Sequential([xn.Linear(3)], input_shape=(75,), backend="numpy").save("net.safetensors")
+    assert main(["evaluate", "net.safetensors", "--data", "photos"]) == 2
+    assert said(capsys) == ("xpnet: evaluate: expected a network for images (C, H, W). Received: "
+                            "inputs of shape (75,).")
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("code, message", [
+    ("x = 1", r"train: expected a function build\(input_shape, classes\) in net.py. Received: "
+              "none."),
+    ("build = 3", r"train: expected a function build\(input_shape, classes\) .* Received: 3."),
+    ("def build(width): ...", "train: expected build in net.py to take some of input_shape, "
+                              "classes, backend, seed, and other parameters with a default alone. "
+                              "Received: width."),
+    ("def build(classes, /): ...", "train: .* Received: classes."),
+    ("def build(): ...", "train: expected build in net.py to return a Network. Received: None."),
+    ("def build(classes): ...", "train: expected build in net.py to take seed, because of --seed"),
+])
+def test_wrong_python_files(code, message, capsys):
+    Path("net.py").write_text(code)
+    more = ["--seed", "1"] if "to take seed" in message else []
+    assert main(["train", "--model", "net.py", "--backend", "numpy", *more]) == 2
+    assert re.match(f"xpnet: {message}", said(capsys))
+
+
+@pytest.mark.parametrize("code, line, message", [
+    ("def build(:", 'File "[^"]*net.py", line 1', "SyntaxError"),
+    ("import xpnet as xn\ndef build(classes):\n    xn.Linear(0)\n", "line 3, in build",
+     "ValueError"),
+    ("1 / 0", "line 1, in <module>", "ZeroDivisionError"),
+])
+def test_an_error_in_a_python_file_has_a_traceback_from_there(code, line, message, capsys):
+    Path("net.py").write_text(code)
+    assert main(["train", "--model", "net.py", "--backend", "numpy"]) == 2
+    err = capsys.readouterr().err
+    first = err.splitlines()[1 if err.startswith("Traceback") else 0]
+    assert re.search(line, first) and "net.py" in first
+    assert err.endswith(f"\nxpnet: train: expected net.py to run. Received: {message}, see above."
+                        "\n")
+
+
+def test_what_build_gets():
+    def network(function, seed=None):
+        return networks.build("train", "net.py", function, input_shape=(1, 4, 4), classes=3,
+                              backend="numpy", seed=seed)
+
+    def some(classes, units=7, *more):
+        return xn.Sequential([xn.Flatten(), xn.Linear(units), xn.Linear(classes)],
+                             input_shape=(1, 4, 4))
+
+    def everything(**given):
+        assert given == {"input_shape": (1, 4, 4), "classes": 3, "backend": "numpy", "seed": 5}
+        return some(given["classes"])
+
+    net = network(some)
+    assert net.backend.name == "numpy" and net.output.shape == (3,) and net.layers[1].units == 7
+    assert network(everything, 5).output.shape == (3,)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("nothing.py", "Received: nothing.py, which does not exist."), (".", "one of numpy_cnn"),
+    ("resnet19", '.*perhaps "resnet18". Received: .resnet19.')])
+def test_no_such_network(name, message, capsys):
+    assert main(["train", "--model", name]) == 2
+    assert re.match(f"xpnet: train: expected --model to be a Python file.*{message}", said(capsys))
+
+
+# --- augmentations --------------------------------------------------------------------------------
+
+def test_every_augmentation_has_a_name():
+    classes = {kind for kind in vars(xn.augment).values() if inspect.isclass(kind)
+               and issubclass(kind, xn.Augmentation)} - {xn.Augmentation, xn.augment.RandomAffine}
+    made = augmentations("train", list(AUGMENTATIONS))
+    assert {type(one) for one in made} == classes and Mixing not in classes
+    # What the help shows is what the name alone gives.
+    assert list(map(repr, augmentations("train", map(form, AUGMENTATIONS)))) == list(map(repr,
+                                                                                         made))
+
+
+def test_numbers_of_augmentations():
+    assert repr(augmentations("train", ["crop:2", "scale:0.5:2", "color:0.1:0.02"])) == repr(
+        [xn.RandomCrop(2), xn.RandomScale(0.5, 2), xn.ColorJitter(0.1, hue=0.02)])

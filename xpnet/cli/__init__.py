@@ -1,0 +1,39 @@
+"""The `xpnet` command: one file for each command, and one for what several of them share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from xpnet.cli.networks import FileError
+from xpnet.cli.options import parser
+
+# What users can correct. Other errors are mistakes of xpnet, and have a traceback.
+KNOWN = ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    An error that users can correct is printed to stderr in one line, with status 2; one in a Python
+    file of theirs has a traceback in addition.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("xpnet: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:         # the program that reads the output has ended: xpnet ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except FileError as error:
+        error.print_traceback()
+        print(f"xpnet: {error}", file=sys.stderr)
+        return 2
+    except KNOWN as error:
+        print(f"xpnet: {error}", file=sys.stderr)
+        return 2
