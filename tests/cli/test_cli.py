@@ -54,15 +54,15 @@ def test_verify(capsys, monkeypatch):
     names = [item.name for item in catalogue.FAMILIES["Pooling"] if item.make]
     assert [line.split()[0] for line in lines[6:] if line.startswith("  ")] == names
     gradient, error, ran = next(line.split()[1:] for line in lines
-                                if line.split()[:1] == ["AvgPool2d"])
+                                if line.split()[:1] == ["GaussianPool2d"])
     assert float(gradient) < 1e-6 and float(error) < 1e-6 and ran == "numpy"
     assert re.fullmatch(rf"numpy: its own code ran in \d+ of {len(names)} items", lines[-2])
     assert lines[-1] == f"{len(names)} items, 0 failures"
 
-    monkeypatch.setattr(xn.AvgPool2d, "backward", lambda self, dy, accumulate=False: dy)
+    monkeypatch.setattr(xn.GaussianPool2d, "backward", lambda self, dy, accumulate=False: dy)
     assert main(["verify", "--backend", "numpy"]) == 1
     out = capsys.readouterr().out
-    assert re.search(r"AvgPool2d +FAILED", out) and "AvgPool2d: check_gradients: AvgPool2d" in out
+    assert re.search(r"GaussianPool2d +FAILED", out) and "GaussianPool2d: check_gradients: GaussianPool2d" in out
     assert f"{len(names)} items, 1 failures" in out
 
 
