@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from failing import ERRORS, FailingDisk
 
 from xpnet.io import files
 from xpnet.io.files import write_atomically
@@ -315,6 +316,40 @@ def test_content_that_cannot_be_copied_stays_in_a_file_that_the_error_names(path
     assert (path.parent / complete).read_bytes() == NEW
     write_atomically(path, OLD)                                 # the next save does not remove it
     assert sorted(os.listdir(path.parent)) == sorted([complete, "file", "other"])
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["renamed", "copied"])
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_failure_at_each_call(path, linked, kind):
+    """The file is old or new, and if it was overwritten in place and is neither, a whole copy is
+    next to it; nothing else stays, and no file stays open."""
+    if linked:
+        (path.parent / "other").hardlink_to(path)
+    there, fds = sorted(os.listdir(path.parent)), Path("/proc/self/fd")
+    opened = len(os.listdir(fds)) if fds.is_dir() else 0
+    with FailingDisk() as disk:
+        write_atomically(path, NEW)
+    failed = []
+    for at, name in enumerate(disk.calls, 1):
+        with open(path, "wb") as file:
+            file.write(OLD)
+        try:
+            with FailingDisk(kind, at):
+                write_atomically(path, [NEW[:77], memoryview(NEW)[77:]])
+        except OSError as error:
+            failed.append(name)
+            assert error.errno == ERRORS[kind] or os.strerror(ERRORS[kind]) in str(error)
+        else:
+            assert path.read_bytes() == NEW, name
+        left = [name for name in os.listdir(path.parent) if name not in there]
+        if path.read_bytes() not in (OLD, NEW):
+            assert linked and len(left) == 1 and left[0].endswith(".complete"), name
+            assert (path.parent / left[0]).read_bytes() == NEW
+        for name in left:
+            assert name.endswith(".complete"), f"{name} stays after {at}"
+            (path.parent / name).unlink()
+        assert not opened or len(os.listdir(fds)) == opened, name
+    assert {"file.write", "fsync", "rename" if linked else "replace"} <= set(failed)
 
 
 WRITER = """

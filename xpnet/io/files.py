@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
@@ -27,7 +27,8 @@ KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a character device",
 FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
+def write_atomically(path: Path, content: bytes | Sequence[bytes | memoryview], *,
+                     who: str = "save") -> None:
     """Write `content` to the file at `path`, which keeps its old content until all of the new
     content is on the disk.
 
@@ -41,6 +42,7 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
     killed during the copy. Temporary files that a killed process left in the folder are removed.
 
     Args:
+        content: bytes, or pieces of bytes that are written one after another.
         who: the caller, for errors.
 
     Raises:
@@ -57,7 +59,7 @@ def write_atomically(path: Path, content: bytes, *, who: str = "save") -> None:
         raise FileNotFoundError(f"{who}: expected the name of a file in a folder that exists. "
                                 f"Received: {name}.")
     try:
-        _replace(target, folder, old, content, who)
+        _replace(target, folder, old, [content] if isinstance(content, bytes) else content, who)
         _flush(folder)
     except OSError as error:
         if error.errno is None:         # raised here, with a message of its own
@@ -113,6 +115,22 @@ def exclusive(folder: Path, who: str) -> Iterator[None]:
         os.close(file)
 
 
+def expect_room(folder: Path, who: str) -> None:
+    """Raise OSError if no file can be written in a folder: before hours of work, not after."""
+    name = os.fspath(folder)
+    try:
+        file, path = _create(name, 0o600)
+        try:
+            os.write(file, b"x")
+            os.fsync(file)
+        finally:
+            os.close(file)
+            os.unlink(path)
+    except OSError as error:
+        raise OSError(error.errno, f"{who}: expected a folder in which files can be written. "
+                                   f"Received: {error.strerror}, in {name}") from error
+
+
 def name_of(path: Path, who: str) -> str:
     """A path as a string. Raises TypeError or ValueError if it cannot be a name."""
     if not isinstance(path, str | os.PathLike):         # os.open also takes ints: open files
@@ -143,12 +161,13 @@ def _old_file(name: str, who: str) -> os.stat_result | None:
     return old
 
 
-def _replace(target: str, folder: str, old: os.stat_result | None, content: bytes,
-             who: str) -> None:
+def _replace(target: str, folder: str, old: os.stat_result | None,
+             content: Sequence[bytes | memoryview], who: str) -> None:
     descriptor, temporary = _create(folder, 0o666 if old is None else 0o600)
     with open(descriptor, "wb") as file:
         try:
-            file.write(content)
+            for piece in content:
+                file.write(piece)
             file.flush()
             os.fsync(descriptor)        # or the file could be empty after a power cut
             if old is not None and not _like(old, descriptor):
@@ -174,8 +193,13 @@ def _create(folder: str, mode: int) -> tuple[int, str]:
         except FileExistsError:
             continue
         _lock(file, wait=True)
-        if os.fstat(file).st_nlink:     # else another process swept it before it was locked
-            return file, path
+        try:
+            if os.fstat(file).st_nlink:     # else another process swept it before it was locked
+                return file, path
+        except OSError:
+            os.close(file)
+            os.unlink(path)
+            raise
         os.close(file)
     raise FileExistsError(f"save: expected that a temporary file can be made in {folder}. "
                           "Received: 100 failures.")
@@ -206,7 +230,8 @@ def _like(old: os.stat_result, file: int) -> bool:
     return True
 
 
-def _copy_into(target: str, old: os.stat_result, content: bytes, temporary: str, who: str) -> None:
+def _copy_into(target: str, old: os.stat_result, content: Sequence[bytes | memoryview],
+               temporary: str, who: str) -> None:
     """Copy the content into the old file, which keeps its links and its owner; `temporary` is the
     complete new file."""
     complete = temporary.removesuffix(PART) + COMPLETE
@@ -219,7 +244,7 @@ def _copy_into(target: str, old: os.stat_result, content: bytes, temporary: str,
         os.rename(temporary, complete)
         _flush(os.path.dirname(target) or ".")
         try:
-            _reserve(file, before.st_size, len(content))
+            _reserve(file, before.st_size, sum(map(len, content)))
         except OSError:
             os.unlink(complete)
             raise
@@ -252,12 +277,13 @@ def _reserve(file: int, before: int, size: int) -> None:
             raise
 
 
-def _overwrite(file: int, content: bytes) -> None:
+def _overwrite(file: int, content: Sequence[bytes | memoryview]) -> None:
     os.lseek(file, 0, os.SEEK_SET)
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(file, rest):]
-    os.ftruncate(file, len(content))
+    for piece in content:
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(file, rest):]
+    os.ftruncate(file, sum(map(len, content)))
     os.fsync(file)
 
 

@@ -24,6 +24,7 @@ from xpnet.graph import Graph
 from xpnet.io import formats
 from xpnet.io.architecture import architecture, as_json, differences, graph
 from xpnet.io.files import name_of, write_atomically
+from xpnet.io.packed import Piece, packed
 from xpnet.io.report import LoadReport
 from xpnet.io.trained import from_json, to_json
 from xpnet.layer import Layer
@@ -57,18 +58,25 @@ def save(net: Graph, path: str | Path) -> None:
     if other is not None:
         raise ValueError("save: expected a name that ends with .safetensors, the format that is "
                          f"written. Received: {os.fspath(path)}, whose suffix means {other}.")
-    write_atomically(path, to_bytes(net))
+    write_atomically(path, content(net))
 
 
-def to_bytes(net: Graph, training: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
-             ) -> bytes:
+def to_bytes(net: Graph) -> bytes:
+    """The content of the file that `save` writes; for pickle and deepcopy."""
+    return b"".join(content(net))
+
+
+def content(net: Graph, training: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
+            ) -> list[Piece]:
     """The content of the file that `save` writes; with `training`, that of a checkpoint: it also
-    has arrays and facts of a training, and a digest of everything."""
-    from safetensors.numpy import save as pack
+    has arrays and facts of a training, and a digest of everything.
+
+    On a CPU it consists of views of the network's arrays, see `packed`.
+    """
     if len(net.layer_names) < len(net.layers):
         raise ValueError("save: expected every layer to have a name of its own. Received: names "
                          "that were changed to equal ones.")
-    arrays = {name: np.array(net.backend.to_numpy(p.data)) for name, p in net.arrays.items()}
+    arrays = {name: net.backend.to_numpy(p.data) for name, p in net.arrays.items()}
     steps, uses = (int(counter) for counter in net.backend.to_numpy(net.counters))
     about = {"format": FORMAT, "architecture": architecture(net),
              "progress": {"epochs": net.epochs, "steps": steps, "uses": uses}}
@@ -81,7 +89,7 @@ def to_bytes(net: Graph, training: tuple[dict[str, np.ndarray], dict[str, Any]] 
         about["training"] = facts | {"arrays": sorted(others)}
         arrays |= others
         about["digest"] = _digest(arrays, about)
-    return pack(arrays, {"xpnet": as_json(about)})
+    return packed(arrays, {"xpnet": as_json(about)})
 
 
 def _digest(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> str:
