@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -65,9 +64,11 @@ def resumed(folder: Path, backend: str = "numpy", steps: int | None = 1, **chang
 # --- the same bits --------------------------------------------------------------------------------
 
 MOMENTS = {
-    "before the first batch": (1, 1, "batch begin"), "in an epoch": (2, 3, "batch end"),
-    "before the last batch": (2, 6, "batch begin"), "at the end of an epoch": (1, 6, "epoch end"),
-    "after an epoch": (2, 0, "epoch begin"), "at the end": (3, 6, "epoch end"),
+    "before the first batch": (1, 1, "batch begin"), "in the first epoch": (1, 3, "batch begin"),
+    "in an epoch": (2, 3, "batch end"), "before the last batch": (2, 6, "batch begin"),
+    "after the last batch": (1, 6, "batch end"), "at the end of an epoch": (1, 6, "epoch end"),
+    "after an epoch": (2, 0, "epoch begin"), "after all batches": (3, 6, "batch end"),
+    "at the end": (3, 6, "epoch end"),
 }
 
 
@@ -96,11 +97,12 @@ def test_three_cuts_in_one_epoch(tmp_path):
     assert resumed(tmp_path) == whole()
 
 
-def test_a_cut_in_the_validation(tmp_path, monkeypatch):
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_cut_in_the_validation(epoch, tmp_path, monkeypatch):
     real = Evaluation.run
 
     def run(self, *arguments):
-        if self.net.epochs == 2:
+        if self.net.epochs == epoch:
             raise Cut
         return real(self, *arguments)
 
@@ -132,16 +134,17 @@ def test_several_outputs(tmp_path):
     assert bits(net, fit(net, callbacks=[CutOff()], resume=tmp_path)) == expected
 
 
-def test_ctrl_c_is_saved_in_the_middle_of_the_epoch(tmp_path):
+@pytest.mark.parametrize("batch, saved", [(3, 9), (6, 12)], ids=["middle", "last batch"])
+def test_ctrl_c_is_saved_after_the_batch(batch, saved, tmp_path):
     class Interrupt(xn.Callback):
         def on_batch_end(self, run):
-            if (run.epoch, run.batch) == (2, 3):
+            if (run.epoch, run.batch) == (2, batch):
                 run.history.interrupted = True
 
     net = a_network()
     net.fit(X, Y, callbacks=[Interrupt()], checkpoint=tmp_path, **options())
     assert sorted(os.listdir(tmp_path))[1:] == ["step-000000006.safetensors",
-                                                "step-000000009.safetensors"]
+                                                f"step-{saved:09d}.safetensors"]
     again = a_network()
     history = again.fit(X, Y, callbacks=[type("Interrupt", (xn.Callback,), {})()], resume=tmp_path,
                         **options())
@@ -265,43 +268,6 @@ def test_only_damaged_files(tmp_path):
     with (pytest.warns(RuntimeWarning, match="passed over"),
           pytest.raises(ValueError, match=r"fit: expected a checkpoint in .* that can be read")):
         resumed(tmp_path)
-
-
-@pytest.mark.parametrize("what", ["write", "fsync", "replace"])
-@pytest.mark.parametrize("number", [1, 2, 5])
-def test_a_disk_that_fails(what, number, tmp_path, monkeypatch):
-    """The error reaches the user, what was saved before is there, and the training can be
-    resumed."""
-    calls, create, real = 0, files._create, getattr(os, what)
-
-    def fails() -> bool:
-        nonlocal calls
-        calls += 1
-        return calls == number
-
-    def full_disk(folder, mode):
-        descriptor, path = create(folder, mode)
-        if fails():
-            os.close(descriptor)
-            descriptor = os.open("/dev/full", os.O_RDWR)
-        return descriptor, path
-
-    def failing(*arguments, **more):
-        if fails():
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments, **more)
-
-    if what == "write":
-        if not os.path.exists("/dev/full"):
-            pytest.skip("this system has no /dev/full")
-        monkeypatch.setattr(files, "_create", full_disk)
-    else:
-        monkeypatch.setattr(os, what, failing)
-    with pytest.raises(OSError, match="No space left"):
-        resumed(tmp_path)
-    monkeypatch.undo()
-    assert [name for name in os.listdir(tmp_path) if name.endswith(".part")] == []
-    assert resumed(tmp_path) == whole()
 
 
 # --- refusals -------------------------------------------------------------------------------------

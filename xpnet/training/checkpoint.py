@@ -18,7 +18,8 @@ import numpy as np
 from xpnet.checks import Checked, expect_integer, is_number, shown, wrong
 from xpnet.history import rises
 from xpnet.io import safetensors
-from xpnet.io.files import exclusive, name_of, write_atomically
+from xpnet.io.files import exclusive, expect_room, name_of, write_atomically
+from xpnet.io.packed import Piece
 from xpnet.training.callbacks import Callback, Run
 
 NAME = re.compile(r"step-(\d{9,})\.safetensors")
@@ -37,6 +38,10 @@ class Checkpoint(Callback):
     written beside the old ones and renamed, so that a training that is killed at any moment can be
     resumed; `xn.load` reads the network in it. Old files are removed when a new one is complete.
 
+    If a file cannot be written, e.g. because the disk is full, there is a RuntimeWarning with the
+    system's reason, the older files stay, and the training goes on: the next save tries again. Only
+    before the training begins, a folder that cannot be written to raises OSError.
+
     Args:
         folder: for the files step-NUMBER.safetensors; made if it is missing. Only one process at a
             time can use it.
@@ -46,6 +51,9 @@ class Checkpoint(Callback):
         best: a column of the history, e.g. "val_loss"; the network of the epoch in which it was
             best is saved as best.safetensors. If its name ends in "accuracy" it should be large,
             else small.
+
+    Attributes:
+        error: the OSError of the last save, None if it succeeded.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, steps: int | None = None, epochs: int = 1,
@@ -58,6 +66,7 @@ class Checkpoint(Callback):
         if best is not None and not isinstance(best, str):
             raise wrong(who, "best to be None or a column of the history", "best", best)
         self.best, self._reached = best, math.nan
+        self.error: OSError | None = None
         self._held = ExitStack()
 
     def state(self) -> dict[str, Any]:
@@ -68,10 +77,15 @@ class Checkpoint(Callback):
 
     def begin(self, resumed: bool) -> None:
         """Take the folder. Raises ValueError if it has checkpoints and is not resumed, RuntimeError
-        if another process uses it."""
-        self._held.enter_context(exclusive(self.folder, "Checkpoint"))
+        if another process uses it, OSError if it cannot be written to."""
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(self.folder, "Checkpoint"))
+            self._expect_usable(resumed)
+            self.error, self._held = None, stack.pop_all()
+
+    def _expect_usable(self, resumed: bool) -> None:
+        expect_room(self.folder, "Checkpoint")
         if not resumed and _files(self.folder):
-            self._held.close()
             raise ValueError("Checkpoint: expected a folder without checkpoints of another "
                              f"training. Received: {self.folder}; fit(resume=...) continues that "
                              "training.")
@@ -98,16 +112,32 @@ class Checkpoint(Callback):
             raise wrong("Checkpoint", f"best to be one of {', '.join(row)}", "best", self.best)
         value, sign = row[self.best], 1 if rises(self.best) else -1
         if not math.isnan(value) and not sign * value <= sign * self._reached:
-            self._reached = value
-            safetensors.save(run.net, self.folder / BEST)
+            if self._write(BEST, safetensors.content(run.net)):
+                self._reached = value
 
     def _save(self, run: Run) -> None:
-        content = safetensors.to_bytes(run.net, training=_state(run))
-        write_atomically(self.folder / f"step-{run.steps:09d}.safetensors", content,
-                         who="Checkpoint")
-        for file in _files(self.folder)[self.keep:]:
-            with suppress(OSError):             # on Windows, if another program reads it
-                file.unlink()
+        content = safetensors.content(run.net, training=_state(run))
+        if self._write(f"step-{run.steps:09d}.safetensors", content):
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        with suppress(OSError):
+            for file in _files(self.folder)[self.keep:]:
+                with suppress(OSError):         # on Windows, if another program reads it
+                    file.unlink()
+
+    def _write(self, name: str, content: list[Piece]) -> bool:
+        """Whether the file could be written. If not, a warning says why: a training that goes on
+        loses nothing that a training that ends would keep."""
+        try:
+            write_atomically(self.folder / name, content, who="Checkpoint")
+        except OSError as error:
+            self.error = error
+            warnings.warn(f"fit: a checkpoint was not saved, and the training goes on ({error})",
+                          RuntimeWarning, stacklevel=9)
+            return False
+        self.error = None
+        return True
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -117,8 +147,7 @@ def _state(run: Run) -> tuple[Arrays, dict[str, Any]]:
     net, step = run.net, run.step
     assert step.totals is not None
     on_host = net.backend.to_numpy
-    arrays = {f"training/slot{k}": np.array(on_host(slot))
-              for k, slot in enumerate(step.updater.slots)}
+    arrays = {f"training/slot{k}": on_host(slot) for k, slot in enumerate(step.updater.slots)}
     for k, sums in enumerate(step.totals.sums):
         arrays[f"training/sums{k}"] = np.concatenate([on_host(sums.sums), on_host(sums.ignored)])
     states = []
