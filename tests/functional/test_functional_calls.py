@@ -32,7 +32,7 @@ def first(a: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(a, -1, 0))
 
 
-x4, W4, b1 = normal(2, 3, 4, 4), normal(5, 3, 3, 3), normal(3)
+x4, W4, b1, x3 = normal(2, 3, 4, 4), normal(5, 3, 3, 3), normal(3), normal(2, 3, 5)
 # windows of one element, for which an input could be returned by mistake
 ONE = {"kernel_size": 1, "stride": 1}
 CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
@@ -51,6 +51,15 @@ CALLS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
                             [x4, np.zeros(x4.shape, np.uint8)]),
     "avg_pool2d": (lambda x, **o: F.avg_pool2d(x, **ONE, **o), [x4]),
     "avg_pool2d_backward": (lambda x, **o: F.avg_pool2d_backward(x, x.shape, **ONE, **o), [x4]),
+    "conv1d": (lambda x, W, **o: F.conv1d(x, W, **o), [x3, normal(3, 3, 1)]),
+    "conv1d_backward": (F.conv1d_backward, [x3, x3, normal(3, 3, 1)]),
+    "conv_transpose1d": (F.conv_transpose1d, [x3, normal(3, 3, 1), b1]),
+    "conv_transpose1d_backward": (F.conv_transpose1d_backward, [x3, x3, normal(3, 3, 1)]),
+    "max_pool1d": (lambda x, **o: F.max_pool1d(x, **ONE, **o), [x3]),
+    "max_pool1d_backward": (lambda x, a, **o: F.max_pool1d_backward(x, a, x.shape, **ONE, **o),
+                            [x3, np.zeros(x3.shape, np.uint8)]),
+    "avg_pool1d": (lambda x, **o: F.avg_pool1d(x, **ONE, **o), [x3]),
+    "avg_pool1d_backward": (lambda x, **o: F.avg_pool1d_backward(x, x.shape, **ONE, **o), [x3]),
     "triplet_margin": (F.triplet_margin, [normal(2, 3), normal(2, 3) + 1, normal(2, 3) - 1]),
     "contrastive": (lambda a, b, **o: F.contrastive(
         a, b, np.ones(a.shape[0 if o["layout"] == "NCHW" else -1]), **o),
@@ -186,6 +195,14 @@ def test_a_backend_can_be_named():
      "conv2d: expected arrays of one dtype, float32 or float64. Received: x of float16"),
     (lambda: F.max_pool2d(x4.astype("f2"), 2),
      "max_pool2d: expected arrays of one dtype, float32 or float64. Received: x of float16."),
+    (lambda: F.conv1d(x4, W4[0]),
+     "conv1d: expected x of shape (N, C, T), none of them 0. Received: (2, 3, 4, 4)."),
+    (lambda: F.conv1d(x3, W4),
+     "conv1d: expected W of shape (F, C/groups, K), none of them 0. Received: (5, 3, 3, 3)."),
+    (lambda: F.avg_pool1d(x3, (1, 2)),
+     "avg_pool1d: expected kernel_size to be an int, 1 or larger. Received: kernel_size=(1, 2)."),
+    (lambda: F.avg_pool1d_backward(x3, x4.shape, 1),
+     "avg_pool1d_backward: expected x_shape to be three ints, 1 or larger. Received: "),
     (lambda: F.conv2d(x4[:, :2], W4),
      "conv2d: expected 3 channels, those of W times groups=1. Received: x with 2 channels"),
     (lambda: F.conv2d(x4, W4, groups=2),

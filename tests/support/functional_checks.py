@@ -13,6 +13,8 @@ from xpnet import functional as F
 from xpnet.backends.cupy.backend import CupyBackend
 
 WINDOW = {"stride": (2, 1), "padding": (1, 0, 1, 1), "dilation": (1, 2)}
+ALONG = {"stride": 2, "padding": (1, 2), "dilation": 2}         # of signals
+ENDS = {"stride": 2, "padding": (0, 1)}
 
 
 def arguments(dtype: Any, N: int) -> dict[
@@ -25,9 +27,23 @@ def arguments(dtype: Any, N: int) -> dict[
     largest, argmax = F.max_pool2d(x, 3, backend="numpy", **pool)       # type: ignore[arg-type]
     image = normal(*largest.shape, dtype=dtype)
     indices = F.max_pool_indices(argmax, x.shape, 3, backend="numpy", **pool)               # type: ignore[arg-type]
+    signal, W1, made = (normal(N, 4, 10, dtype=dtype), normal(6, 2, 3, dtype=dtype),
+                        normal(N, 6, 5, dtype=dtype))
+    peaks, won = F.max_pool1d(signal, 3, backend="numpy", **ENDS)           # type: ignore[arg-type]
     labels = np.random.default_rng(0).integers(0, 4, N)
     scores = normal(N, 4, dtype=dtype)
     return {
+        "conv1d": (F.conv1d, (signal, W1, b), ALONG | {"groups": 2}),
+        "conv1d_backward": (F.conv1d_backward, (made, signal, W1), ALONG | {"groups": 2}),
+        "conv_transpose1d": (F.conv_transpose1d, (made, W1, gamma),
+                             ALONG | {"groups": 2, "output_padding": 1}),
+        "conv_transpose1d_backward": (F.conv_transpose1d_backward,
+                                      (normal(N, 4, 11, dtype=dtype), made, W1),
+                                      ALONG | {"groups": 2, "output_padding": 1}),
+        "max_pool1d": (F.max_pool1d, (signal, 3), ENDS),
+        "max_pool1d_backward": (F.max_pool1d_backward, (peaks, won, signal.shape, 3), ENDS),
+        "avg_pool1d": (F.avg_pool1d, (signal, 3), ENDS),
+        "avg_pool1d_backward": (F.avg_pool1d_backward, (peaks, signal.shape, 3), ENDS),
         "triplet_margin": (F.triplet_margin, (scores, scores[::-1].copy(), abs(scores)), {}),
         "contrastive": (F.contrastive, (scores, abs(scores), labels % 2), {}),
         "cosine_embedding": (F.cosine_embedding, (scores, abs(scores), labels % 2 * 2 - 1), {}),
@@ -66,7 +82,7 @@ def arguments(dtype: Any, N: int) -> dict[
 
 def batch_last(a: Any, N: int) -> Any:
     """An image, or its shape, with the batch last."""
-    if isinstance(a, tuple) and len(a) == 4:
+    if isinstance(a, tuple) and len(a) in (3, 4):
         return (*a[1:], a[0])
     return (np.ascontiguousarray(np.moveaxis(a, 0, -1))
             if isinstance(a, np.ndarray) and a.ndim > 1 and len(a) == N else a)

@@ -240,6 +240,8 @@ def functions() -> dict[str, Call]:
     y, C = np.ones((2, 6, 3, 3)), np.ones(4)
     v = np.arange(6.0).reshape(2, 3)
     pooled, argmax = functional.max_pool2d(x, 2, backend="numpy")
+    signal = x[:, :, 0]
+    peaks, won = functional.max_pool1d(signal, 2, backend="numpy")
     window = {"stride": 1, "padding": 0, "dilation": 1}
     pooling = {"kernel_size": 2, "stride": 2, "padding": 0}
     special: dict[str, dict[str, Any]] = {
@@ -253,6 +255,14 @@ def functions() -> dict[str, Call]:
         "max_pool2d_backward": {"dy": pooled, "argmax": argmax, "x_shape": x.shape} | pooling,
         "avg_pool2d": {"x": x} | pooling,
         "avg_pool2d_backward": {"dy": pooled, "x_shape": x.shape} | pooling,
+        "conv1d": {"x": signal, "W": W[:, :, 0], "groups": 2},
+        "conv1d_backward": {"dy": y[:, :, 0], "x": signal, "W": W[:, :, 0], "groups": 2},
+        "conv_transpose1d": {"x": y[:, :, 0], "W": W[:, :, 0], "groups": 2},
+        "conv_transpose1d_backward": {"dy": signal, "x": y[:, :, 0], "W": W[:, :, 0], "groups": 2},
+        "max_pool1d": {"x": signal} | pooling,
+        "max_pool1d_backward": {"dy": peaks, "argmax": won, "x_shape": signal.shape} | pooling,
+        "avg_pool1d": {"x": signal} | pooling,
+        "avg_pool1d_backward": {"dy": peaks, "x_shape": signal.shape} | pooling,
         "batch_norm": {"x": x, "gamma": C, "beta": C},
         "batch_norm_inference": {"x": x, "gamma": C, "beta": C, "mean": C, "var": C},
         "batch_norm_backward": {"dy": x, "x": x, "gamma": C, "mean": C, "var": C},

@@ -31,8 +31,8 @@ def relu_backward(dy: Array, y: Array, *, layout: str = "NCHW", backend: str | B
 def softmax(z: Array, *, layout: str = "NCHW", backend: str | Backend = "auto") -> Array:
     """Softmax over the classes: y[n, k] = exp(z[n, k]) / sum over j of exp(z[n, j]).
 
-    z (N, K), or (N, K, H, W) with a softmax at each position -> y like z. The largest z is
-    subtracted first, so that nothing overflows.
+    z (N, K), or (N, K, T) or (N, K, H, W) with a softmax at each position -> y like z. The largest
+    z is subtracted first, so that nothing overflows.
     """
     call = classes_call("softmax", layout, backend, {"z": z})
     with call.backend.scope():

@@ -82,12 +82,30 @@ class Call:
         self.backend.activation_backward(dy, dy, None, bias_grad=db)
         return db
 
+    def filters(self, W: Array) -> Array:
+        """W as filters (F, C/groups, KH, KW)."""
+        return self.backend.asarray(W)
+
+    def kernel_size(self, W: Array) -> Any:
+        """(KH, KW) of W."""
+        return W.shape[2:]
+
+    # --- windows ----------------------------------------------------------------------------------
+
+    def window(self, kernel_size: Any, stride: Any, padding: Any, dilation: Any, **options: bool
+               ) -> Window:
+        """The window of these arguments."""
+        return Window.make(kernel_size, stride, padding, dilation, who=self.who, **options)
+
+    def extra(self, output_padding: Any) -> Any:
+        """output_padding, for rows and columns."""
+        return output_padding
+
     # --- shapes -----------------------------------------------------------------------------------
 
     def sizes(self, image: Array) -> Shape:
         """(C, H, W, N) of an image."""
-        shape = tuple(image.shape)
-        return (*shape[1:], shape[0]) if self.batch_first else shape
+        return self.inside(tuple(image.shape))
 
     def outer(self, sizes: Shape) -> Shape:
         """A shape with the batch as its last axis, in the layout."""
@@ -95,10 +113,16 @@ class Call:
 
     def given(self, x_shape: Sequence[int]) -> Shape:
         """(C, H, W, N) of a shape that was passed in the layout."""
+        return self.inside(self.expect_shape(x_shape, 4, "four"))
+
+    def expect_shape(self, x_shape: Sequence[int], axes: int, named: str) -> Shape:
         shape = tuple(items(x_shape) or ())
-        if len(shape) != 4 or not all(is_integer(s, 1) for s in shape):
-            raise wrong(self.who, "x_shape to be four ints, 1 or larger", "x_shape", x_shape)
-        shape = tuple(int(s) for s in shape)
+        if len(shape) != axes or not all(is_integer(s, 1) for s in shape):
+            raise wrong(self.who, f"x_shape to be {named} ints, 1 or larger", "x_shape", x_shape)
+        return tuple(int(s) for s in shape)
+
+    def inside(self, shape: Shape) -> Shape:
+        """A shape in the layout with the batch as its last axis."""
         return (*shape[1:], shape[0]) if self.batch_first else shape
 
     def expect(self, name: str, a: Array | None, shape: Sequence[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +24,18 @@ def conv2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1, p
     x (N, C, H, W), W (F, C/groups, KH, KW), bias (F,) -> y (N, F, OH, OW). iy = oy stride - top + i
     dilation, ix likewise; x is zero outside.
     """
-    call = Call("conv2d", layout, backend, {"x": x}, {"W": (W, FILTERS)} | _optional(bias, "F"))
+    call = Call("conv2d", layout, backend, {"x": x}, {"W": (W, FILTERS)} | optional(bias, "F"))
+    return convolution(call, x, W, bias, stride, padding, dilation, groups)
+
+
+def convolution(call: Call, x: Array, W: Array, bias: Array | None, stride: Any, padding: Any,
+                dilation: Any, groups: int) -> Array:
+    """conv2d; of signals, conv1d."""
     groups = _groups(call, W, groups)
     window, _ = _convolution(call, call.sizes(x), W, stride, padding, dilation, groups)
     call.expect("bias", bias, W.shape[:1])
     with call.backend.scope():
-        return call.outward(call.backend.conv2d(call.inward(x), call.ready(W), window,
+        return call.outward(call.backend.conv2d(call.inward(x), call.filters(W), window,
                                                 groups=groups, bias=call.ready(bias)))
 
 
@@ -45,8 +52,15 @@ def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding:
     Args:
         needs_dx: False returns None for dx.
     """
-    needs_dx = expect_flag("conv2d_backward", "needs_dx", needs_dx)
     call = Call("conv2d_backward", layout, backend, {"dy": dy, "x": x}, {"W": (W, FILTERS)})
+    return convolution_backward(call, dy, x, W, stride, padding, dilation, groups, needs_dx)
+
+
+def convolution_backward(call: Call, dy: Array, x: Array, W: Array, stride: Any, padding: Any,
+                         dilation: Any, groups: int, needs_dx: bool
+                         ) -> tuple[Array | None, Array, Array]:
+    """conv2d_backward; of signals, conv1d_backward."""
+    needs_dx = expect_flag(call.who, "needs_dx", needs_dx)
     groups, x_shape = _groups(call, W, groups), call.sizes(x)
     window, y_shape = _convolution(call, x_shape, W, stride, padding, dilation, groups)
     call.expect("dy", dy, call.outer(y_shape))
@@ -56,8 +70,8 @@ def conv2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1, padding:
         dx = None
         if needs_dx:
             dx = call.outward(
-                call.backend.conv2d_dx(dy, call.ready(W), x_shape, window, groups=groups))
-        return dx, dW, call.row_sums(dy)
+                call.backend.conv2d_dx(dy, call.filters(W), x_shape, window, groups=groups))
+        return dx, dW.reshape(W.shape), call.row_sums(dy)
 
 
 def conv_transpose2d(x: Array, W: Array, bias: Array | None = None, *, stride: Pair = 1,
@@ -77,13 +91,20 @@ def conv_transpose2d(x: Array, W: Array, bias: Array | None = None, *, stride: P
     Dumoulin and Visin 2016, relationship 14.
     """
     call = Call("conv_transpose2d", layout, backend, {"x": x},
-                {"W": (W, FILTERS)} | _optional(bias, "C"))
+                {"W": (W, FILTERS)} | optional(bias, "C"))
+    return transposed_convolution(call, x, W, bias, stride, padding, output_padding, dilation,
+                                  groups)
+
+
+def transposed_convolution(call: Call, x: Array, W: Array, bias: Array | None, stride: Any,
+                           padding: Any, output_padding: Any, dilation: Any, groups: int) -> Array:
+    """conv_transpose2d; of signals, conv_transpose1d."""
     groups = _groups(call, W, groups)
     transposed, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("bias", bias, y_shape[:1])
     with call.backend.scope():
         read = (y_shape[0], *transposed.read, y_shape[3])
-        y = call.backend.conv2d_dx(call.inward(x), call.ready(W), read, transposed.window,
+        y = call.backend.conv2d_dx(call.inward(x), call.filters(W), read, transposed.window,
                                    groups=groups)
         y = transposed.grown(call.backend, y)
         if bias is not None:
@@ -103,9 +124,17 @@ def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1
     Args:
         needs_dx: False returns None for dx.
     """
-    needs_dx = expect_flag("conv_transpose2d_backward", "needs_dx", needs_dx)
     call = Call("conv_transpose2d_backward", layout, backend, {"dy": dy, "x": x},
                 {"W": (W, FILTERS)})
+    return transposed_convolution_backward(call, dy, x, W, stride, padding, output_padding,
+                                           dilation, groups, needs_dx)
+
+
+def transposed_convolution_backward(call: Call, dy: Array, x: Array, W: Array, stride: Any,
+                                    padding: Any, output_padding: Any, dilation: Any, groups: int,
+                                    needs_dx: bool) -> tuple[Array | None, Array, Array]:
+    """conv_transpose2d_backward; of signals, conv_transpose1d_backward."""
+    needs_dx = expect_flag(call.who, "needs_dx", needs_dx)
     groups = _groups(call, W, groups)
     transposed, y_shape = _transposed(call, x, W, stride, padding, output_padding, dilation, groups)
     call.expect("dy", dy, call.outer(y_shape))
@@ -116,8 +145,8 @@ def conv_transpose2d_backward(dy: Array, x: Array, W: Array, *, stride: Pair = 1
         dx = None
         if needs_dx:
             dx = call.outward(
-                call.backend.conv2d(read, call.ready(W), transposed.window, groups=groups))
-        return dx, dW, call.row_sums(dy)
+                call.backend.conv2d(read, call.filters(W), transposed.window, groups=groups))
+        return dx, dW.reshape(W.shape), call.row_sums(dy)
 
 
 def im2col(x: Array, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0,
@@ -155,10 +184,10 @@ def col2im(cols: Array, x_shape: Sequence[int], kernel_size: Pair, *, stride: Pa
         return call.outward(call.backend.col2im(cols, shape, window))
 
 
-def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Pair, padding: Padding,
-                 dilation: Pair, groups: int) -> tuple[Window, Shape]:
+def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Any, padding: Any, dilation: Any,
+                 groups: int) -> tuple[Window, Shape]:
     """The window of a convolution, and the sizes (F, OH, OW, N) of its output."""
-    window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
+    window = call.window(call.kernel_size(W), stride, padding, dilation)
     if x_sizes[0] != W.shape[1] * groups:
         raise ValueError(f"{call.who}: expected {W.shape[1] * groups} channels, those of W times "
                          f"groups={groups}. "
@@ -166,19 +195,19 @@ def _convolution(call: Call, x_sizes: Shape, W: Array, stride: Pair, padding: Pa
     return window, (W.shape[0], *window.output_size(*x_sizes[1:3], who=call.who), x_sizes[3])
 
 
-def _transposed(call: Call, x: Array, W: Array, stride: Pair, padding: Padding,
-                output_padding: Pair, dilation: Pair, groups: int) -> tuple[Transposed, Shape]:
+def _transposed(call: Call, x: Array, W: Array, stride: Any, padding: Any, output_padding: Any,
+                dilation: Any, groups: int) -> tuple[Transposed, Shape]:
     """The transposed window, and the sizes (C, OH, OW, N) of y."""
-    window = Window.make(tuple(W.shape[2:]), stride, padding, dilation, who=call.who)
+    window = call.window(call.kernel_size(W), stride, padding, dilation)
     F, H, width, N = call.sizes(x)
     if F != W.shape[0]:
         raise ValueError(f"{call.who}: expected as many channels as W has filters, {W.shape[0]}. "
                          f"Received: x with {F}.")
-    transposed = window.transposed(H, width, output_padding, who=call.who)
+    transposed = window.transposed(H, width, call.extra(output_padding), who=call.who)
     return transposed, (W.shape[1] * groups, *transposed.size, N)
 
 
-def _optional(bias: Array | None, axis: str) -> dict[str, tuple[Array, str]]:
+def optional(bias: Array | None, axis: str) -> dict[str, tuple[Array, str]]:
     return {} if bias is None else {"bias": (bias, axis)}
 
 

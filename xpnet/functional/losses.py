@@ -26,9 +26,9 @@ def cross_entropy(z: Array, target: Array, sample_weight: Array | None = None, *
     """Cross entropy of softmax(z), and its gradient: loss = mean of -sum over k of t[n, k] log
     softmax(z)[n, k], dz = (softmax(z) sum over k of t[n, k] - t) / N.
 
-    z (N, K) or (N, K, H, W) -> loss (), dz like z. Both are computed in one pass over z. The other
-    arguments are those of xpnet.CrossEntropy; with reduction="none" the loss is (N,) or (N, H, W),
-    and dz the gradient of its sum.
+    z (N, K), (N, K, T) or (N, K, H, W) -> loss (), dz like z. Both are computed in one pass over z.
+    The other arguments are those of xpnet.CrossEntropy; with reduction="none" the loss is (N,),
+    (N, T) or (N, H, W), and dz the gradient of its sum.
 
     Args:
         target: labels (N,) or (N, H, W) of an integer type, or class probabilities t like z, 0 or

@@ -27,6 +27,12 @@ def max_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, paddi
         ceil_mode: also count a last, partial window.
     """
     call = Call("max_pool2d", layout, backend, {"x": x}, {})
+    return max_pool(call, x, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool(call: Call, x: Array, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+             ceil_mode: bool) -> tuple[Array, Array]:
+    """max_pool2d; of signals, max_pool1d."""
     window, _ = pooling_window(call, call.sizes(x), kernel_size, stride, padding, dilation,
                                ceil_mode)
     with call.backend.scope():
@@ -44,6 +50,14 @@ def max_pool2d_backward(dy: Array, argmax: Array, x_shape: Sequence[int], kernel
     dy and argmax (N, C, OH, OW), x_shape (N, C, H, W) -> dx (N, C, H, W).
     """
     call = Call("max_pool2d_backward", layout, backend, {"dy": dy}, {"argmax": (argmax, "")})
+    return max_pool_backward(call, dy, argmax, x_shape, kernel_size, stride, padding, dilation,
+                             ceil_mode)
+
+
+def max_pool_backward(call: Call, dy: Array, argmax: Array, x_shape: Sequence[int],
+                      kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+                      ) -> Array:
+    """max_pool2d_backward; of signals, max_pool1d_backward."""
     shape = call.given(x_shape)
     window, y_shape = pooling_window(call, shape, kernel_size, stride, padding, dilation, ceil_mode)
     call.expect("dy", dy, call.outer(y_shape))
@@ -66,10 +80,17 @@ def avg_pool2d(x: Array, kernel_size: Pair, *, stride: Pair | None = None, paddi
         ceil_mode: also count a last, partial window; what it has beyond the padding never counts.
         count_include_pad: False divides by the number of elements inside x.
     """
-    count_include_pad = expect_flag("avg_pool2d", "count_include_pad", count_include_pad)
     call = Call("avg_pool2d", layout, backend, {"x": x}, {})
+    return avg_pool(call, x, kernel_size, stride, padding, ceil_mode, count_include_pad)
+
+
+def avg_pool(call: Call, x: Array, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
+             count_include_pad: bool) -> Array:
+    """avg_pool2d; of signals, avg_pool1d."""
+    count_include_pad = expect_flag(call.who, "count_include_pad", count_include_pad)
     window, _ = pooling_window(call, call.sizes(x), kernel_size, stride, padding, 1, ceil_mode)
-    factor = _factor(call, call.sizes(x), x.dtype, window, stride, padding, count_include_pad)
+    factor = _factor(call, call.sizes(x), x.dtype, window, kernel_size, stride, padding,
+                     count_include_pad)
     with call.backend.scope():
         y = call.backend.avg_pool2d(call.inward(x), window, count_padding=count_include_pad)
         return call.outward(y if factor is None else y * factor)
@@ -84,12 +105,20 @@ def avg_pool2d_backward(dy: Array, x_shape: Sequence[int], kernel_size: Pair, *,
 
     dy (N, C, OH, OW), x_shape (N, C, H, W) -> dx (N, C, H, W).
     """
-    count_include_pad = expect_flag("avg_pool2d_backward", "count_include_pad", count_include_pad)
     call = Call("avg_pool2d_backward", layout, backend, {"dy": dy}, {})
+    return avg_pool_backward(call, dy, x_shape, kernel_size, stride, padding, ceil_mode,
+                             count_include_pad)
+
+
+def avg_pool_backward(call: Call, dy: Array, x_shape: Sequence[int], kernel_size: Any, stride: Any,
+                      padding: Any, ceil_mode: bool, count_include_pad: bool) -> Array:
+    """avg_pool2d_backward; of signals, avg_pool1d_backward."""
+    count_include_pad = expect_flag(call.who, "count_include_pad", count_include_pad)
     shape = call.given(x_shape)
     window, y_shape = pooling_window(call, shape, kernel_size, stride, padding, 1, ceil_mode)
     call.expect("dy", dy, call.outer(y_shape))
-    factor = _factor(call, shape, dy.dtype, window, stride, padding, count_include_pad)
+    factor = _factor(call, shape, dy.dtype, window, kernel_size, stride, padding,
+                     count_include_pad)
     with call.backend.scope():
         dy = call.inward(dy)
         dy = dy if factor is None else dy * factor
@@ -97,23 +126,22 @@ def avg_pool2d_backward(dy: Array, x_shape: Sequence[int], kernel_size: Pair, *,
             call.backend.avg_pool2d_dx(dy, shape, window, count_padding=count_include_pad))
 
 
-def _factor(call: Call, x_sizes: Shape, dtype: Any, window: Window, stride: Pair | None,
-            padding: Padding, count_include_pad: bool) -> Array | None:
+def _factor(call: Call, x_sizes: Shape, dtype: Any, window: Window, kernel_size: Any, stride: Any,
+            padding: Any, count_include_pad: bool) -> Array | None:
     """Factor for the means of `window`, which ceil_mode may have grown: (OH, OW, 1), or None."""
-    kernel = window.kernel
-    given = Window.make(kernel, kernel if stride is None else stride, padding, who=call.who)
+    given = call.window(kernel_size, kernel_size if stride is None else stride, padding, 1)
     factor = partial_factor(given, window, *x_sizes[1:3]) if count_include_pad else None
     with call.backend.scope():
         return None if factor is None else call.backend.asarray(factor, dtype)[:, :, None]
 
 
-def pooling_window(call: Call, x_sizes: Shape, kernel_size: Pair, stride: Pair | None,
-                   padding: Padding, dilation: Pair, ceil_mode: bool) -> tuple[Window, Shape]:
+def pooling_window(call: Call, x_sizes: Shape, kernel_size: Any, stride: Any, padding: Any,
+                   dilation: Any, ceil_mode: bool) -> tuple[Window, Shape]:
     """The window of a pooling, and the sizes (C, OH, OW, N) of its output."""
     C, H, width, N = x_sizes
     ceil_mode = expect_flag(call.who, "ceil_mode", ceil_mode)
-    window = Window.make(kernel_size, kernel_size if stride is None else stride, padding, dilation,
-                         empty=False, who=call.who)
+    window = call.window(kernel_size, kernel_size if stride is None else stride, padding, dilation,
+                         empty=False)
     window.output_size(H, width, who=call.who)
     window = window.ceil(H, width) if ceil_mode else window
     window.check_no_empty_window(H, width, who=call.who)
