@@ -269,7 +269,7 @@ class Network(TrainedFacts, Graph):
     def fit(self, x: Any, y: Any = None, *, loss: Any = None,
             optimizer: str | Optimizer = "adam", epochs: int | None = None,
             steps: int | None = None, batch_size: int = 32, drop_last: bool = False,
-            validation: Any = None, augment: Any = (),
+            accumulate: int = 1, validation: Any = None, augment: Any = (),
             sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
             schedule: str | Schedule = "constant", shuffle: bool = True,
             callbacks: Sequence[Callback] = (),
@@ -279,8 +279,8 @@ class Network(TrainedFacts, Graph):
             capture: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit for the arguments."""
         return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs, steps=steps,
-                   batch_size=batch_size, drop_last=drop_last, validation=validation,
-                   augment=augment,
+                   batch_size=batch_size, drop_last=drop_last, accumulate=accumulate,
+                   validation=validation, augment=augment,
                    sample_weight=sample_weight, class_weight=class_weight,
                    loss_weights=loss_weights, schedule=schedule, shuffle=shuffle,
                    callbacks=callbacks, until=until, checkpoint=checkpoint, resume=resume,

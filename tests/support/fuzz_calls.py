@@ -134,7 +134,7 @@ def networks() -> dict[str, Call]:
         step(np.ones((3, 2), np.float32), np.zeros(2, np.int64))
 
     fit = {"x": X, "y": Y, "loss": "cross_entropy", "optimizer": "adam", "epochs": 1,
-           "steps": None, "batch_size": 3, "drop_last": False, "validation": None,
+           "steps": None, "batch_size": 3, "drop_last": False, "accumulate": 1, "validation": None,
            "augment": (), "sample_weight": np.ones(len(X)), "class_weight": "balanced",
            "schedule": "constant", "shuffle": True, "callbacks": (), "until": None,
            "loss_weights": None, "checkpoint": None, "resume": None, "verbose": False,

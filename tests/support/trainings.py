@@ -60,6 +60,8 @@ TRAININGS: dict[str, Callable[[], dict[str, Any]]] = {
                                "optimizer": xn.SGD(0.3), "epochs": 12},
     "averaged parameters, Rprop": lambda: {
         "callbacks": [xn.ExponentialMovingAverage(0.9), xn.GradientNorms()], "optimizer": "rprop"},
+    "groups of batches": lambda: {"accumulate": 4, "validation": 0.3, "drop_last": True,
+                                  "epochs": None, "steps": 22},
     "Numba": lambda: {"backend": "numba"},
     "clipped Nadam, cosine": lambda: {"optimizer": xn.Regularized(xn.NAdam(), clip_norm=0.1),
                                       "schedule": "cosine"},

@@ -48,16 +48,16 @@ def whole(backend: str = "numpy", **changes) -> tuple:
     return bits(net, net.fit(X, Y, callbacks=[CutOff()], **options(**changes)))
 
 
-def cut_off(folder: Path, when, backend: str = "numpy", steps: int | None = 1, **changes) -> None:
+def cut_off(folder: Path, when, backend: str = "numpy", every: int | None = 1, **changes) -> None:
     with pytest.raises(Cut):
         a_network(backend).fit(X, Y, callbacks=[CutOff(when)], resume=folder,
-                               checkpoint=xn.Checkpoint(folder, steps=steps), **options(**changes))
+                               checkpoint=xn.Checkpoint(folder, steps=every), **options(**changes))
 
 
-def resumed(folder: Path, backend: str = "numpy", steps: int | None = 1, **changes) -> tuple:
+def resumed(folder: Path, backend: str = "numpy", every: int | None = 1, **changes) -> tuple:
     net = a_network(backend)
     history = net.fit(X, Y, callbacks=[CutOff()], resume=folder,
-                      checkpoint=xn.Checkpoint(folder, steps=steps), **options(**changes))
+                      checkpoint=xn.Checkpoint(folder, steps=every), **options(**changes))
     return bits(net, history)
 
 
@@ -72,13 +72,13 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("steps", first([1, 2, None], 1))
+@pytest.mark.parametrize("every", first([1, 2, None], 1))
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_cut_training_ends_with_the_same_bits(moment, steps, tmp_path):
+def test_a_cut_training_ends_with_the_same_bits(moment, every, tmp_path):
     epoch, batch, what = MOMENTS[moment]
     cut_off(tmp_path, lambda run, now: (run.epoch, run.batch, now) == (epoch, batch, what),
-            steps=steps)
-    assert resumed(tmp_path, steps=steps) == whole()
+            every=every)
+    assert resumed(tmp_path, every=every) == whole()
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -88,6 +88,36 @@ def test_backends_and_optimizers(backend, optimizer, tmp_path):
     cut_off(tmp_path, lambda run, now: (run.epoch, run.batch, now) == (2, 4, "batch begin"),
             **changes)
     assert resumed(tmp_path, **changes) == whole(**changes)
+
+
+# 23 samples are 6 batches; groups of 4 are 4 batches and 2.
+OPTIONS = {
+    "a share": {"validation": 0.3}, "whole batches": {"drop_last": True},
+    "a number of batches": {"epochs": None, "steps": 16}, "groups": {"accumulate": 4},
+    "groups, a share, a number of batches": {
+        "accumulate": 3, "validation": 0.3, "drop_last": True, "epochs": None, "steps": 11},
+}
+
+
+@pytest.mark.parametrize("moment", first([(2, "batch begin"), (6, "batch end"), (9, "batch begin"),
+                                          (11, "batch end")], (6, "batch end")), ids=str)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_that_change_what_an_epoch_is(name, moment, tmp_path):
+    """Step 5, the last one that is saved before step 6, is inside a group of batches."""
+    cut_off(tmp_path, lambda run, now: (run.steps, now) == moment, **OPTIONS[name])
+    assert resumed(tmp_path, **OPTIONS[name]) == whole(**OPTIONS[name])
+
+
+def test_groups_on_numba(tmp_path):
+    changes = {"accumulate": 4, "backend": "numba"}
+    cut_off(tmp_path, lambda run, now: (run.epoch, run.batch, now) == (2, 3, "batch begin"),
+            **changes)
+    assert resumed(tmp_path, **changes) == whole(**changes)
+
+
+def test_the_last_part_of_an_epoch_is_saved(tmp_path):
+    a_network().fit(X, Y, checkpoint=tmp_path, **options(epochs=None, steps=8))
+    assert names(tmp_path) == ["step-000000006.safetensors", "step-000000008.safetensors"]
 
 
 def test_three_cuts_in_one_epoch(tmp_path):
@@ -134,21 +164,22 @@ def test_several_outputs(tmp_path):
     assert bits(net, fit(net, callbacks=[CutOff()], resume=tmp_path)) == expected
 
 
-@pytest.mark.parametrize("batch, saved", [(3, 9), (6, 12)], ids=["middle", "last batch"])
-def test_ctrl_c_is_saved_after_the_batch(batch, saved, tmp_path):
+@pytest.mark.parametrize("batch, saved, accumulate", [(3, 9, 1), (3, 9, 2), (6, 12, 1)],
+                         ids=["middle", "in a group", "last batch"])
+def test_ctrl_c_is_saved_after_the_batch(batch, saved, accumulate, tmp_path):
     class Interrupt(xn.Callback):
         def on_batch_end(self, run):
             if (run.epoch, run.batch) == (2, batch):
                 run.history.interrupted = True
 
     net = a_network()
-    net.fit(X, Y, callbacks=[Interrupt()], checkpoint=tmp_path, **options())
+    net.fit(X, Y, callbacks=[Interrupt()], checkpoint=tmp_path, **options(accumulate=accumulate))
     assert sorted(os.listdir(tmp_path))[1:] == ["step-000000006.safetensors",
                                                 f"step-{saved:09d}.safetensors"]
     again = a_network()
     history = again.fit(X, Y, callbacks=[type("Interrupt", (xn.Callback,), {})()], resume=tmp_path,
-                        **options())
-    assert bits(again, history) == whole()
+                        **options(accumulate=accumulate))
+    assert bits(again, history) == whole(accumulate=accumulate)
 
 
 def test_a_callback_keeps_its_state(tmp_path):
@@ -280,6 +311,10 @@ def test_only_damaged_files(tmp_path):
     ({"schedule": "cosine"}, "schedule .*CosineDecay"),
     ({"validation": None}, "validation"),
     ({"shuffle": False}, "shuffle False instead of True"),
+    ({"drop_last": True}, "drop_last True instead of False"),
+    ({"accumulate": 2}, "accumulate 2 instead of 1"),
+    ({"epochs": None, "steps": 18}, "steps 18 instead of None"),
+    ({"validation": 0.3}, "validation 0.3 instead of"),
     ({"backend": "numba"}, "backend 'numba' instead of 'numpy'"),
     ({"loss": xn.CrossEntropy(label_smoothing=0.1)}, "loss"),
 ])
@@ -290,6 +325,12 @@ def test_another_training_is_refused(changes, message, tmp_path):
     with pytest.raises(ValueError, match=f"fit: expected the training of .*Received: .*{message}"):
         net.fit(X, Y, callbacks=[CutOff()], resume=tmp_path, **options(**changes))
     assert net.parameters.tobytes() == before
+
+
+def test_another_share_is_refused(tmp_path):
+    cut_off(tmp_path, lambda run, now: (run.steps, now) == (3, "batch end"), validation=0.3)
+    with pytest.raises(ValueError, match=r"Received: validation 0\.32 instead of 0\.3\.$"):
+        resumed(tmp_path, validation=0.32)
 
 
 def test_other_data_or_another_network_are_refused(tmp_path):

@@ -67,6 +67,14 @@ class Loss(Checked):
         raise NotImplementedError(f"{self.who}: expected a method terms(backend, y, target), or "
                                   "__call__(backend, y, target).")
 
+    def divisors(self, target: np.ndarray, out_shape: Shape) -> np.ndarray | None:
+        """What each sample adds to the divisor n of the mean, (N,); None if all add the same.
+
+        `fit` needs it to make one batch of several, see training/groups.py. `target` is what
+        `targets` returns.
+        """
+        return None
+
     def checked(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
                 ) -> tuple[Array, Array]:
         """The loss and dy. Raises TypeError if the loss does not return a pair of a loss and a

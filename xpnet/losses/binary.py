@@ -89,6 +89,12 @@ class MultiLabelCrossEntropy(BinaryLoss):
         self.check_weights("pos_weight", self.pos_weight, out_shape)
         return super().targets(target, out_shape, dtype)
 
+    def divisors(self, target: np.ndarray, out_shape: Shape) -> np.ndarray | None:
+        if self.ignore_index is None:
+            return None
+        known = target.reshape(len(target), -1) != self.ignore_index
+        return known.sum(axis=1, dtype=np.float64)
+
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         known: Any = (1.0 if self.ignore_index is None
                       else (target != self.ignore_index).astype(y.dtype))

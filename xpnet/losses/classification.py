@@ -76,6 +76,15 @@ class WeightedClassLoss(ClassLoss):
         self.check_weights("weight", self.weight, out_shape)
         return super().targets(target, out_shape, dtype)
 
+    def divisors(self, target: np.ndarray, out_shape: Shape) -> np.ndarray | None:
+        labels = target.ndim == len(out_shape)
+        if not labels or self.weight is None and self.ignore_index is None:
+            return None
+        known = np.ones(target.shape, bool) if self.ignore_index is None else (
+            target != self.ignore_index)
+        w = known if self.weight is None else known * np.array(self.weight)[target * known]
+        return w.reshape(len(target), -1).sum(axis=1, dtype=np.float64)
+
     def weighted(self, backend: Backend, y: Array, target: Array, smoothing: float = 0.0
                  ) -> tuple[Array, Any]:
         """w t (K, P), with t the smoothed targets, 0 where ignored; and the divisor of the mean.

@@ -13,7 +13,7 @@ from xpnet.training.callbacks import Callback, Run
 
 
 class ExponentialMovingAverage(Checked, Callback):
-    """Exponential moving average of the parameters: A = decay A + (1 - decay) W after each step
+    """Exponential moving average of the parameters: A = decay A + (1 - decay) W after each update
     (Polyak and Juditsky 1992; the exponential form as in Tarvainen and Valpola 2017, eq. 2).
 
     A starts as the parameters before the first step; it is one array on the network's backend, and
@@ -25,7 +25,7 @@ class ExponentialMovingAverage(Checked, Callback):
     statistics are not averaged: `net.population_statistics(x)` computes those of the averages.
 
     Args:
-        decay: from 0 to 1, below 1. About 1 / (1 - decay) steps count.
+        decay: from 0 to 1, below 1. About 1 / (1 - decay) updates count.
         use: whether the network has the averages at the end, and not the last parameters. After a
             training that diverged it has the last good parameters in any case.
     """
@@ -60,7 +60,8 @@ class ExponentialMovingAverage(Checked, Callback):
     def on_batch_end(self, run: Run) -> None:
         """A += (1 - decay) (W - A), in place."""
         assert self._average is not None
-        self._average += (1 - self.decay) * (run.net.parameters - self._average)
+        if run.updated:
+            self._average += (1 - self.decay) * (run.net.parameters - self._average)
 
     def on_validation_begin(self, run: Run) -> None:
         if not run.history.diverged:

@@ -35,7 +35,7 @@ class Batches:
                  where: np.ndarray | None = None) -> None:
         self.backend, self.inputs = net.backend, len(net.ins)
         self.samples, self.size = len(data[0]) if where is None else len(where), size
-        self.where = where
+        self.where, self.order = where, where
         self.feeds = tuple(self._feed(a, net.dtype if number < self.inputs else a.dtype)
                            for number, a in enumerate(data))
         if isinstance(self.feeds[0], SampleFeed):   # its batches are made before those of targets
@@ -59,7 +59,7 @@ class Batches:
 
     def arrange(self, order: np.ndarray) -> None:
         """From now on sample number i is the one that was number order[i]."""
-        order = order if self.where is None else self.where[order]
+        self.order = order = order if self.where is None else self.where[order]
         for feed in self.feeds:
             feed.arrange(order)
 
@@ -67,6 +67,10 @@ class Batches:
         """(start, stop) of the samples of batch `number`."""
         start = number * self.size
         return start, min(start + self.size, self.samples)
+
+    def positions(self, start: int, stop: int) -> np.ndarray:
+        """Where samples start to stop - 1 are in the arrays."""
+        return np.arange(start, stop) if self.order is None else self.order[start:stop]
 
     def get(self, number: int) -> Batch:
         """Batch `number`."""

@@ -23,14 +23,18 @@ class Run:
     last one perhaps in part, and `batches` how many batches the current one has. `steps` is the
     number of batches so far, in all epochs, and `total` that of the whole training. `lr` is the
     learning rate of the current batch, `verbose` whether fit prints what it does.
+
+    The parameters are updated after each group of `accumulate` batches, and after the last batch of
+    an epoch. `updated` says whether the current batch is the last one of its group, and `updates`
+    counts the groups so far, with the current one.
     """
 
-    def __init__(self, net: Graph, step: TrainStep, per_epoch: int, total: int,
+    def __init__(self, net: Graph, step: TrainStep, per_epoch: int, total: int, accumulate: int = 1,
                  verbose: bool = False) -> None:
         self.net, self.step = net, step
         self.per_epoch, self.total = per_epoch, total       # batches
         self.epochs = -(-total // per_epoch)
-        self.verbose = verbose
+        self.accumulate, self.verbose = accumulate, verbose
         self.history = History()
         self.epoch = self.batch = 0
         self.lr = 0.0
@@ -51,14 +55,33 @@ class Run:
         """How many batches this training has seen, in all epochs."""
         return max(self.epoch - 1, 0) * self.per_epoch + self.batch
 
+    @property
+    def updates(self) -> int:
+        """The number of groups so far, with the current one."""
+        return self._updates(max(self.epoch - 1, 0), self.batch)
+
+    @property
+    def total_updates(self) -> int:
+        """The number of updates of the whole training."""
+        return self._updates(self.epochs - 1, self.total - (self.epochs - 1) * self.per_epoch)
+
+    def _updates(self, epochs: int, batches: int) -> int:
+        return epochs * -(-self.per_epoch // self.accumulate) + -(-batches // self.accumulate)
+
+    @property
+    def updated(self) -> bool:
+        """Whether the current batch is the last one of its group."""
+        return self.batch % self.accumulate == 0 or self.batch == self.batches
+
     def figures(self) -> dict[str, float]:
         """Loss and accuracy of the current epoch so far. It waits for the GPU."""
         return {} if self.step.totals is None else self.step.totals.result()
 
-    def repeat(self) -> Batch:
-        """The arrays of the current batch once more: inputs, targets, and weights if any."""
+    def repeat(self, back: int = 0) -> Batch:
+        """The arrays of the current batch, or of one before it, once more: inputs, targets, and
+        weights if any."""
         assert self.source is not None
-        return self.source.get(self.batch - 1)
+        return self.source.get(self.batch - 1 - back)
 
     def stop(self) -> None:
         """End the training: after the current batch, or after the epoch if that has ended."""

@@ -33,10 +33,11 @@ Arrays = dict[str, np.ndarray]
 class Checkpoint(Callback):
     """Saves the training in a folder, so that `fit(resume=folder)` continues it to the same bits.
 
-    Each file has everything: the network, the slots and step counts of the optimizer, the position
-    in the data, the sums of the epoch so far, the history, and the state of callbacks. It is
-    written beside the old ones and renamed, so that a training that is killed at any moment can be
-    resumed; `xn.load` reads the network in it. Old files are removed when a new one is complete.
+    Each file has everything: the network, the slots and step counts of the optimizer, the gradients
+    of a group of batches that is not complete, the position in the data, the sums of the epoch so
+    far, the history, and the state of callbacks. It is written beside the old ones and renamed, so
+    that a training that is killed at any moment can be resumed; `xn.load` reads the network in it.
+    Old files are removed when a new one is complete.
 
     If a file cannot be written, e.g. because the disk is full, there is a RuntimeWarning with the
     system's reason, the older files stay, and the training goes on: the next save tries again. Only
@@ -148,6 +149,8 @@ def _state(run: Run) -> tuple[Arrays, dict[str, Any]]:
     assert step.totals is not None
     on_host = net.backend.to_numpy
     arrays = {f"training/slot{k}": on_host(slot) for k, slot in enumerate(step.updater.slots)}
+    if not run.updated:                 # in the middle of a group of batches
+        arrays["training/grads"] = on_host(net.grads)
     for k, sums in enumerate(step.totals.sums):
         arrays[f"training/sums{k}"] = np.concatenate([on_host(sums.sums), on_host(sums.ignored)])
     states = []
@@ -256,6 +259,8 @@ class Resumed:
         with net.backend.scope():
             for k, slot in enumerate(step.updater.slots):
                 slot[...] = to_device(arrays[f"training/slot{k}"])
+            if "training/grads" in arrays:
+                net.grads[...] = to_device(arrays["training/grads"])
             for k, sums in enumerate(step.totals.sums):
                 values = arrays[f"training/sums{k}"]
                 sums.sums[...], sums.ignored[...] = to_device(values[:3]), to_device(values[3:])

@@ -23,9 +23,10 @@ class StopOnNaN(Checked, Callback):
     layer in which that began, and leave the last good parameters.
 
     `fit` always uses one, by default `StopOnNaN()`. What it found is `history.divergence`, and a
-    RuntimeWarning says it. To find the layer, the last batch is run again with the last good
-    parameters, forward and backward, and every value is looked at. The state of the optimizer is
-    dropped, because it may be NaN, too: the next `fit` with the same optimizer starts anew.
+    RuntimeWarning says it. To find the layer, the batches of the last update are run again with the
+    last good parameters, forward and backward, and every value is looked at. The state of the
+    optimizer is dropped, because it may be NaN, too: the next `fit` with the same optimizer starts
+    anew.
 
     On a CPU each step is checked, by the sum of all parameters. On a GPU a check has to wait, so
     that there is one every `every` steps, and one at the end of each epoch. A copy of the
@@ -104,12 +105,15 @@ class StopOnNaN(Checked, Callback):
 
     def _find(self, run: Run) -> tuple[str, str | None]:
         """Where the first value that is not finite appears, in words, and the layer."""
-        net = run.net
+        net, found = run.net, None
         before = net.counters.copy()
         steps = net.counters[:1]
-        steps -= steps.dtype.type(1)            # the masks of the step that is run again
+        group = (run.batch - 1) % run.accumulate + 1
+        steps -= steps.dtype.type(group)        # the masks of the batches that are run again
         try:
-            found = first_not_finite(net, run.step.goals, run.repeat())
+            for back in reversed(range(group)):
+                found = found or first_not_finite(net, run.step.goals, run.repeat(back))
+                steps += steps.dtype.type(1)
         except MemoryError:
             return "in a layer that is not known, for lack of memory to run the batch again", None
         finally:

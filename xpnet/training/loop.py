@@ -39,6 +39,7 @@ from xpnet.training.checkpoint import resume as resume_training
 from xpnet.training.datasets import is_dataset
 from xpnet.training.finite import StopOnNaN
 from xpnet.training.goals import goals
+from xpnet.training.groups import Groups
 from xpnet.training.known import expect_known, learned
 from xpnet.training.prediction import Evaluation
 from xpnet.training.preparation import Data, prepared
@@ -51,7 +52,7 @@ EVALUATED = 256         # samples of a batch of the validation
 
 def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str | Optimizer = "adam",
         epochs: int | None = None, steps: int | None = None, batch_size: int = 32,
-        drop_last: bool = False, validation: Any = None, augment: Any = (),
+        drop_last: bool = False, accumulate: int = 1, validation: Any = None, augment: Any = (),
         sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
         schedule: str | Schedule = "constant", shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
@@ -85,6 +86,9 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
             callbacks.
         batch_size: samples of a batch.
         drop_last: leave out the last batch of each epoch if it would be smaller.
+        accumulate: batches whose gradients are added before one update of the parameters: the loss
+            is that of one batch with all their samples, in the memory of one of them. At the end of
+            an epoch there may be fewer. Batch norm normalises each batch by itself.
         validation: a pair (x, y), or a Dataset, that is evaluated after each epoch; or the share of
             the samples that is split off for it, e.g. 0.2, with the same share of each class, see
             Dataset.split. By default the validation part of a Dataset.
@@ -98,8 +102,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
             classes that occur. They multiply `sample_weight`.
         loss_weights: factors of the losses of the outputs, as the outputs are; 1 by default.
         schedule: a Schedule, or its name in xpnet.schedules.SCHEDULES: the factor of the
-            optimizer's learning rate at t, from 0 in the first step to 1 in the last. If its state
-            changes in training, the fit uses a copy.
+            optimizer's learning rate at t, from 0 at the first update to 1 at the last. If its
+            state changes in training, the fit uses a copy.
         shuffle: whether the order of the samples changes.
         callbacks: Callbacks, called in this order at the start and at the end of the training, of
             each epoch and of each batch.
@@ -132,6 +136,7 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
     check_batch_sizes(net, data.samples, batch_size, drop_last)
     per_epoch = count_batches(data.samples, batch_size, drop_last)
     total = _total(epochs, steps, per_epoch)
+    accumulate = expect_integer("fit", "accumulate", accumulate)
     called: list[Callback] = [ProgressBar()] if verbose else []
     called.append(ScheduleFeedback(schedule))
     if until is not None:
@@ -153,7 +158,7 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} "
               f"parameters on {data.samples:,} samples, backend {net.backend.name}{note}",
               flush=True)
-    run = Run(net, step, per_epoch, total, verbose)
+    run = Run(net, step, per_epoch, total, accumulate, verbose)
     net.trained = replace(known, history=run.history)
     run.callbacks = [callback for callback in called if not isinstance(callback, ProgressBar)]
     if saver is not None:
@@ -162,7 +167,7 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
             held_out=(None if held_out is None else held_out.arrays if held_out.where is None
                       else float(validation)),
             backend=net.backend.name.partition(":")[0], batch_size=batch_size,
-            drop_last=drop_last, epochs=run.epochs, steps=steps,
+            drop_last=drop_last, accumulate=accumulate, epochs=run.epochs, steps=steps,
             loss=[goal.loss for goal in aims], loss_weights=[goal.weight for goal in aims],
             optimizer=optimizer, schedule=schedule, shuffle=shuffle)
     loop = _Loop(run, schedule, Callbacks(called), data, held_out, batch_size, shuffle, saver,
@@ -196,6 +201,9 @@ class _Loop:
         self.data, self.held_out, self.batch_size, self.shuffle = (data, held_out, batch_size,
                                                                    shuffle)
         self.saver, self.resume = saver, resume
+        inputs, goals = len(run.net.ins), run.step.goals
+        self.groups = (None if run.accumulate == 1 else
+                       Groups(goals, data.arrays[inputs:inputs + len(goals)], run.accumulate))
 
     def train(self) -> None:
         run, net = self.run, self.run.net
@@ -278,12 +286,14 @@ class _Loop:
         stopped."""
         run, step, history = self.run, self.run.step, self.run.history
         assert step.totals is not None
+        groups = self.groups
         for number in range(run.batch, run.batches):
             run.batch = number + 1
-            t = (run.steps - 1) / max(run.total - 1, 1)
+            t = (run.updates - 1) / max(run.total_updates - 1, 1)
             run.lr = step.optimizer.lr * _factor(self.schedule, t)
             self.callbacks.on_batch_begin(run)
-            step.train(batches[number], run.lr)
+            member = None if groups is None else groups.member(batches, number, run.batches)
+            step.train(batches[number], run.lr, member)
             self.callbacks.on_batch_end(run)
             if history.ended:
                 break

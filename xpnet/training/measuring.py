@@ -14,15 +14,15 @@ from xpnet.training.callbacks import Callback, Run
 
 
 class GradientNorms(Checked, Callback):
-    """Add the norm of the gradients to each epoch's row: grad_norm = root of the mean over steps of
-    the sum of g^2, over all parameters.
+    """Add the norm of the gradients to each epoch's row: grad_norm = root of the mean over
+    updates of the sum of g^2, over all parameters.
 
-    The squares are added up on the backend, and read at the end of an epoch. The norm of a step's
-    gradients is what `Regularized(clip_norm=)` compares with.
+    The squares are added up on the backend, and read at the end of an epoch. The norm of an
+    update's gradients is what `Regularized(clip_norm=)` compares with.
 
     Args:
-        every: the norms of steps number `every`, 2 `every`, ... of each epoch are measured, and
-            that of its last step.
+        every: the norms of updates number `every`, 2 `every`, ... of each epoch are measured, and
+            that of its last update.
         layers: whether there is a column for each layer with parameters, too: conv1_grad_norm.
     """
 
@@ -50,7 +50,8 @@ class GradientNorms(Checked, Callback):
             self._squares = self._backend.zeros((len(self._names),), np.float64)
 
     def on_batch_end(self, run: Run) -> None:
-        if run.batch % self.every and run.batch < run.batches:
+        number = -(-run.batch // run.accumulate)    # of the update in its epoch
+        if not run.updated or number % self.every and run.batch < run.batches:
             return
         assert self._squares is not None
         self._steps += 1

@@ -7,6 +7,8 @@ import weakref
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from xpnet.backends import Backend
 from xpnet.checks import expect_flag, expect_instance
 from xpnet.graph import Graph
@@ -15,6 +17,7 @@ from xpnet.layer import TRAIN, Array
 from xpnet.optim import Optimizer, get_optimizer
 from xpnet.training.batches import Batch, Batches, Layout, NumberedBatch
 from xpnet.training.goals import goals
+from xpnet.training.groups import Member
 from xpnet.training.totals import Totals
 
 MOST_CAPTURED = 4       # layouts of batches: each holds the memory of a step of its own
@@ -50,18 +53,20 @@ class Captured:
     the last reference to the TrainStep is dropped, and not when the garbage collector runs.
     """
 
-    def __init__(self, layout: Layout, source: Batches | None, owner: TrainStep,
+    def __init__(self, layout: Layout, source: Batches | None, grouped: bool, owner: TrainStep,
                  backend: Backend) -> None:
         self.places: Batch = tuple(backend.empty(shape, dtype) for shape, dtype in layout)
         self.failures: list[str] = []           # why it could not be captured
-        self.run = backend.capture(partial(_step_of, weakref.ref(owner), self.places, source),
+        self.run = backend.capture(partial(_step_of, weakref.ref(owner), self.places, source,
+                                           grouped),
                                    self.failures.append)
 
 
-def _step_of(owner: weakref.ref[TrainStep], places: Batch, source: Batches | None) -> Any:
+def _step_of(owner: weakref.ref[TrainStep], places: Batch, source: Batches | None, grouped: bool
+             ) -> Any:
     step = owner()
     assert step is not None                     # it is the caller
-    return step._step(places, *(() if source is None else source.gather(places)))
+    return step._step(places, grouped, *(() if source is None else source.gather(places)))
 
 
 class TrainStep:
@@ -94,6 +99,8 @@ class TrainStep:
         self.goals = goals(net, loss, loss_weights, "TrainStep")
         self.updater = optimizer.updater(net.buffers)
         self.totals: Totals | None = None       # if there are some, every step adds its figures
+        self._shares: Array | None = None       # of a batch in its group, on the backend
+        self._sent: tuple[float, ...] = ()      # what they are
         self._captured: dict[tuple[Any, ...], Captured] = {}
         self._last: tuple[Any, ...] = ()
 
@@ -122,36 +129,66 @@ class TrainStep:
             loss, ys = self.train(GivenBatch(batch), lr)
         return loss, net.outs.pack(ys)
 
-    def train(self, batch: GivenBatch | NumberedBatch, lr: float | None = None
-              ) -> tuple[Array, list[Array]]:
-        """What a call does: inputs, targets, and weights if there are any."""
-        net = self.net
+    def train(self, batch: GivenBatch | NumberedBatch, lr: float | None = None,
+              member: Member | None = None) -> tuple[Array, list[Array]]:
+        """What a call does: inputs, targets, and weights if there are any.
+
+        The batch may be a member of a group: its gradients are added, and the update comes after
+        the last member. It is not part of what is captured, so that all members are the same step.
+        """
+        net, grouped = self.net, member is not None
         if self.updater.buffers is not net.buffers:
             self.to()
+        updates = member is None or member.last
         with net.backend.stream():
-            self.updater.begin(lr)
+            if updates:
+                self.updater.begin(lr)
             try:
+                if member is not None:
+                    self._enter(member)
                 if self.capture and net.backend.captures:
-                    return self._captured_step(batch)
-                return self._step(batch.arrays())
+                    result = self._captured_step(batch, grouped)
+                else:
+                    result = self._step(batch.arrays(), grouped)
+                if grouped and updates:
+                    self.updater.apply()
+                return result
             except BaseException:
-                self.updater.cancel()
+                if updates:
+                    self.updater.cancel()
                 net.forget()
                 raise
 
-    def _step(self, batch: Batch, *position: Any) -> tuple[Array, list[Array]]:
+    def _enter(self, member: Member) -> None:
+        """Write the shares of a batch where the step reads them."""
+        net = self.net
+        if member.first:
+            with net.backend.scope():
+                net.grads.fill(0)
+        if self._shares is None:
+            self._shares = net.backend.empty((len(self.goals),), np.float64)
+        if member.shares != self._sent:
+            net.backend.assign(self._shares, member.shares)
+            self._sent = member.shares
+
+    def _step(self, batch: Batch, grouped: bool, *position: Any) -> tuple[Array, list[Array]]:
         """The work of a step; `position` is what `Batches.gather` returns."""
         net, count = self.net, len(self.net.ins)
         targets, weights = batch[count:count + len(self.goals)], batch[count + len(self.goals):]
         ys = net.run(batch[:count], [goal.node for goal in self.goals], TRAIN)
         losses, gradients = [], []
-        for goal, y, target in zip(self.goals, ys, targets, strict=True):
+        for number, (goal, y, target) in enumerate(zip(self.goals, ys, targets, strict=True)):
             loss, dy = goal.loss.checked(net.backend, y, target, *weights)
             losses.append(loss)
-            gradients.append((goal.node, dy if goal.weight == 1 else dy * goal.weight))
+            dy = dy if goal.weight == 1 else dy * goal.weight
+            if grouped:
+                assert self._shares is not None
+                dy = dy * self._shares[number:number + 1].astype(dy.dtype)
+            gradients.append((goal.node, dy))
             del dy
-        net.run_backward(gradients)
-        self.updater.apply()
+        net.run_backward(gradients, accumulate=grouped)
+        if not grouped:
+            self.updater.apply()
         net.backend.advance(net.counters[:1], *position)
         if self.totals is not None:
             self.totals.add(losses, ys, targets)
@@ -168,19 +205,20 @@ class TrainStep:
 
     # --- captured ---------------------------------------------------------------------------------
 
-    def _key(self, batch: GivenBatch | NumberedBatch) -> tuple[Any, ...]:
+    def _key(self, batch: GivenBatch | NumberedBatch, grouped: bool) -> tuple[Any, ...]:
         """What a recorded step is good for: a layout, samples, the layers that are trained, and
-        which of them as one part."""
+        which of them as one part; and whether the batch is one of a group."""
         trainable = tuple([layer.trainable for layer in self.net.layers])
-        return batch.layout, batch.source, trainable, tuple(self.updater.parts())
+        return batch.layout, batch.source, trainable, tuple(self.updater.parts()), grouped
 
-    def _captured_step(self, batch: GivenBatch | NumberedBatch) -> tuple[Array, list[Array]]:
-        key = self._key(batch)
+    def _captured_step(self, batch: GivenBatch | NumberedBatch, grouped: bool
+                       ) -> tuple[Array, list[Array]]:
+        key = self._key(batch, grouped)
         captured, again, self._last = self._captured.get(key), key == self._last, key
         if captured is None:
             if not again:                       # the short last batch of each epoch is not worth it
-                return self._step(batch.arrays())
-            captured = self._prepare(key, batch)
+                return self._step(batch.arrays(), grouped)
+            captured = self._prepare(key, batch, grouped)
         batch.write(captured.places)
         result = captured.run()
         batch.done()
@@ -191,10 +229,11 @@ class TrainStep:
                           f"from now on ({captured.failures[0]})", stacklevel=4)
         return result
 
-    def _prepare(self, key: tuple[Any, ...], batch: GivenBatch | NumberedBatch) -> Captured:
+    def _prepare(self, key: tuple[Any, ...], batch: GivenBatch | NumberedBatch, grouped: bool
+                 ) -> Captured:
         if len(self._captured) == MOST_CAPTURED:
             del self._captured[next(iter(self._captured))]
-        captured = Captured(batch.layout, batch.source, self, self.net.backend)
+        captured = Captured(batch.layout, batch.source, grouped, self, self.net.backend)
         self._captured[key] = captured
         return captured
 
@@ -202,6 +241,7 @@ class TrainStep:
         """Forget the recorded steps, and free the memory that they run in."""
         self._captured.clear()
         self._last = ()
+        self._shares, self._sent = None, ()
 
     def to(self) -> None:
         """Continue on the backend that the network has moved to."""

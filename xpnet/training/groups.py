@@ -1,0 +1,65 @@
+"""Groups of batches whose gradients are added before one update, as if they were one batch.
+
+The loss of a group is that of one batch with all its samples. A loss with reduction "mean" is
+S / n there, sums over the group, where each batch b has S[b] / n[b]:
+
+    S / n = sum over b of (n[b] / n) (S[b] / n[b])
+
+So the gradient of each batch's loss is multiplied by its share n[b] / n. n counts samples, or what
+`Loss.divisors` says: weights of labels, or labels that are not ignored. They are known on the host
+before a group begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.training.batches import Batches
+from xpnet.training.datasets import MixedTargets
+from xpnet.training.goals import Goal
+
+
+class Member(NamedTuple):
+    """The place of a batch in its group."""
+
+    first: bool
+    last: bool
+    shares: tuple[float, ...]       # for each goal: the factor of the gradient of its loss
+
+
+class Groups:
+    """The groups of an epoch.
+
+    Args:
+        goals: of the network's outputs.
+        targets: of the network's outputs, batch-first on the host.
+        size: batches of a group; the last one of an epoch may be smaller.
+    """
+
+    def __init__(self, goals: Sequence[Goal], targets: Sequence[Any], size: int) -> None:
+        self.goals, self.size = goals, size
+        self._divisors = [None if isinstance(target, MixedTargets)      # probabilities
+                          else goal.loss.divisors(target, goal.node.shape)
+                          for goal, target in zip(goals, targets, strict=True)]
+
+    def member(self, batches: Batches, number: int, count: int) -> Member:
+        """The place of batch `number` in an epoch of `count` batches."""
+        first = number - number % self.size
+        last = min(first + self.size, count) - 1
+        span, whole = batches.span(number), (batches.span(first)[0], batches.span(last)[1])
+        shares = tuple([self._share(goal, divisors, batches, span, whole)
+                        for goal, divisors in zip(self.goals, self._divisors, strict=True)])
+        return Member(number == first, number == last, shares)
+
+    def _share(self, goal: Goal, divisors: np.ndarray | None, batches: Batches,
+               span: tuple[int, int], whole: tuple[int, int]) -> float:
+        if goal.loss.reduction == "sum":
+            return 1.0
+        if divisors is None:
+            return (span[1] - span[0]) / (whole[1] - whole[0])
+        own, all_of_them = (float(divisors[batches.positions(*part)].sum())
+                            for part in (span, whole))
+        return own / all_of_them if all_of_them else 0.0    # if nothing counts, L and dy are 0
