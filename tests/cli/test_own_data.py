@@ -223,3 +223,44 @@ def test_every_augmentation_has_a_name():
 def test_numbers_of_augmentations():
     assert repr(augmentations("train", ["crop:2", "scale:0.5:2", "color:0.1:0.02"])) == repr(
         [xn.RandomCrop(2), xn.RandomScale(0.5, 2), xn.ColorJitter(0.1, hue=0.02)])
+
+
+# --- what a file remembers ------------------------------------------------------------------------
+
+def test_evaluation_uses_what_was_saved(photos, capsys):
+    """The loss, the names of the classes, and how the images were made to fit."""
+    data = xn.data.image_folder(photos, 8, fit="stretch")
+    net = xn.Sequential([xn.Flatten(), xn.Linear(3)], input_shape=(3, 8, 8), backend="numpy")
+    net.fit(data, loss=xn.CrossEntropy(label_smoothing=0.5), epochs=1, verbose=False)
+    net.save("net.safetensors")
+    evaluate = ["evaluate", "net.safetensors", "--backend", "numpy", "--data"]
+    assert main([*evaluate, "photos"]) == 0
+    out = capsys.readouterr().out
+    assert f"\nloss: {net.evaluate(data)['loss']:.4f}\n" in out
+    cropped = xn.data.image_folder(photos, 8)
+    assert abs(net.evaluate(cropped)["loss"] - net.evaluate(data)["loss"]) > 1e-4
+
+    (photos / "thistle").rename(photos / "violet")
+    assert main([*evaluate, "photos"]) == 2
+    assert "evaluate: expected a data set with the classes of the network" in said(capsys)
+
+
+def test_evaluation_without_a_saved_loss(csv_file, capsys):
+    net = xn.Sequential([xn.Flatten(), xn.Linear(4)], input_shape=(1, 4, 6), backend="numpy")
+    net.save("net.safetensors")                 # one class more than the data have
+    assert main(["evaluate", "net.safetensors", "--data", str(csv_file), "--backend", "numpy"]) == 0
+    out = capsys.readouterr().out
+    data = xn.data.csv_images(csv_file, shape=(1, 4, 6))
+    assert f"\nloss: {net.evaluate(data, loss='cross_entropy')['loss']:.4f}\naccuracy: " in out
+    assert [line.split()[0] for line in out.splitlines()[4:8]] == ["0", "1", "2", "3"]
+
+
+def test_a_network_with_one_unit(csv_file, capsys):
+    """There is a loss, and no table of classes."""
+    net = xn.Sequential([xn.Flatten(), xn.Linear(1)], input_shape=(1, 4, 6), backend="numpy")
+    x = xn.data.csv_images(csv_file, shape=(1, 4, 6))[:][0]
+    net.fit(x, x[:, 0, 0, :1] / 255, loss="mean_squared_error", verbose=False)
+    net.save("net.safetensors")
+    assert main(["evaluate", "net.safetensors", "--data", str(csv_file), "--backend", "numpy"]) == 0
+    out = capsys.readouterr().out
+    assert re.fullmatch(r"60 images of rows\n\nloss: \d\.\d{4}\n", out)

@@ -28,17 +28,19 @@ def _is_well_known(data: str) -> bool:
     return data.partition(":")[0] in WELL_KNOWN
 
 
-def dataset(who: str, options: argparse.Namespace, shape: tuple[int, ...] | None = None) -> Dataset:
+def dataset(who: str, options: argparse.Namespace, shape: tuple[int, ...] | None = None,
+            fit: str | None = None) -> Dataset:
     """The data set that the options name. Raises ValueError if there is no such set.
 
     Args:
         who: the command, for errors.
         options: data, data_dir, size, channels, validation and seed.
         shape: of one image, if a network requires one; by default size and channels say it.
+        fit: how image files are made to fit, see `xpnet.data.read_image`; "crop" by default.
     """
     share = expect_share(who, "--validation", options.validation or 0)
-    read = _well_known if _is_well_known(options.data) else _files
-    data = read(who, options, shape)
+    data = (_well_known(who, options) if _is_well_known(options.data) else
+            _files(who, options, shape, fit or "crop"))
     return data.split(share, options.seed or 0) if share else data
 
 
@@ -49,7 +51,7 @@ def parts(data: Dataset) -> dict[str, Dataset]:
             and part.labels is not None}
 
 
-def _well_known(who: str, options: argparse.Namespace, shape: tuple[int, ...] | None) -> Dataset:
+def _well_known(who: str, options: argparse.Namespace) -> Dataset:
     import xpnet.data
     name, _, variant = options.data.partition(":")
     for option in ("size", "channels"):
@@ -70,7 +72,7 @@ def _well_known(who: str, options: argparse.Namespace, shape: tuple[int, ...] | 
     return getattr(xpnet.data, name)(**arguments)
 
 
-def _files(who: str, options: argparse.Namespace, shape: Any) -> Dataset:
+def _files(who: str, options: argparse.Namespace, shape: Any, fit: str) -> Dataset:
     """The images of a folder or of a CSV file."""
     from xpnet.data import csv_images, image_folder
     path = Path(options.data).expanduser()
@@ -87,7 +89,7 @@ def _files(who: str, options: argparse.Namespace, shape: Any) -> Dataset:
                          f"shape {shape}.")
     if path.is_dir() and not (path / "train.csv").is_file():
         channels, *size = shape or (options.channels or 3, *(options.size or (SIZE, SIZE)))
-        return image_folder(path, (size[0], size[1]), channels=channels)
+        return image_folder(path, (size[0], size[1]), channels=channels, fit=fit)
     if shape is None and (options.size is not None or options.channels is not None):
         if options.size is None:
             raise ValueError(f"{who}: expected --size with --channels, for a CSV file. "
