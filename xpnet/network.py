@@ -35,6 +35,7 @@ from xpnet.schedules import Schedule
 from xpnet.trained import TrainedFacts
 from xpnet.training.callbacks import Callback
 from xpnet.training.checkpoint import Checkpoint
+from xpnet.training.files import FilePredictions, predict_files
 from xpnet.training.gradients import input_gradient
 from xpnet.training.loop import fit
 from xpnet.training.prediction import evaluate, predict, predict_proba, values_of
@@ -221,6 +222,12 @@ class Network(TrainedFacts, Graph):
         """Probabilities for batch-first x, (N, K) for K classes: softmax or sigmoid of what
         `predict` returns, if the loss includes it. `loss` is that of the last fit by default."""
         return predict_proba(self, x, loss=loss, batch_size=batch_size)
+
+    def predict_files(self, paths: Any, *, top: int = 1, fit: str | None = None, loss: Any = None,
+                      batch_size: int = 256) -> FilePredictions:
+        """Predictions for image files or folders of them, as a table: the `top` most likely
+        classes of each; see xpnet.training.files."""
+        return predict_files(self, paths, top=top, fit=fit, loss=loss, batch_size=batch_size)
 
     def output_of(self, name: str, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """The output of the layer called `name`, as a batch-first NumPy array (N, ...).

@@ -18,23 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz_calls import CALLS, Call, signature
+from fuzz_calls import CALLS, FILES, Call, signature
 
 import xpnet as xn
 from xpnet.backends import BackendError
 
 FORM = re.compile(r"[^\n]+: expected [^\n]+ Received: [^\n]+")
 LONGEST = 1500  # characters of an error; the names of all activations are about 500
-FILES = {
-    "csv_images",
-    "image_folder",
-    "load",
-    "read_idx",
-    "read_image",
-    "Network.save",
-    "Network.load",
-    "Network.compare",
-}  # the file or the folder of their good calls is missing
 REFUSALS = ValueError, TypeError, IndexError, BackendError, FileNotFoundError
 
 HOSTILE: dict[str, Any] = {

@@ -104,6 +104,12 @@ def a_network() -> xn.Sequential:
 X, Y = np.linspace(0, 1, 6 * 16).reshape(6, 1, 4, 4), np.array([0, 1, 2, 0, 1, 2])
 
 
+def of_bytes() -> xn.Sequential:
+    net = a_network()
+    net.scale = 255
+    return net
+
+
 def of_network(method: str, **good: Any) -> Call:
     return Call(lambda **options: getattr(a_network(), method)(**options), lambda: dict(good))
 
@@ -159,6 +165,10 @@ def networks() -> dict[str, Call]:
         "Network.predict": of_network("predict", x=X, batch_size=3),
         "Network.predict_proba": of_network("predict_proba", x=X, loss="cross_entropy",
                                             batch_size=3),
+        "Network.predict_files": Call(
+            lambda **options: of_bytes().predict_files(**options),
+            lambda: {"paths": "none.png", "top": 1, "fit": None, "loss": "cross_entropy",
+                     "batch_size": 3}),
         "Network.predict_samples": of_network("predict_samples", x=X, samples=2,
                                               loss="cross_entropy", batch_size=3),
         "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),
@@ -432,3 +442,6 @@ def data_sets() -> dict[str, Call]:
 CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
                           | functions() | measures() | ensembles() | augmentations()
                           | callbacks() | histories() | tools() | data_sets())
+# The file or the folder of the good arguments of these is missing.
+FILES = {"csv_images", "image_folder", "load", "read_idx", "read_image", "Network.save",
+         "Network.load", "Network.compare", "Network.predict_files"}

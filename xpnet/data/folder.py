@@ -141,7 +141,7 @@ def _folders(root: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _pictures(folder: Path, prefix: str, depth: int = 0) -> Iterator[_Picture]:
+def _pictures(folder: Path, prefix: str, who: str, depth: int = 0) -> Iterator[_Picture]:
     """The pictures in a folder and in the folders inside it; links to folders are not followed."""
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -150,17 +150,25 @@ def _pictures(folder: Path, prefix: str, depth: int = 0) -> Iterator[_Picture]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 if depth == DEEPEST:
-                    raise ValueError(f"{WHO}: expected at most {DEEPEST} folders inside each "
+                    raise ValueError(f"{who}: expected at most {DEEPEST} folders inside each "
                                      f"other. Received: {entry.path}.")
                 if entry.name.casefold() not in NO_CLASSES:
-                    yield from _pictures(folder / entry.name, f"{name}/", depth + 1)
+                    yield from _pictures(folder / entry.name, f"{name}/", who, depth + 1)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
                 about = entry.stat()
                 yield _Picture(folder / entry.name, name, about.st_size, about.st_mtime_ns)
 
 
-def _sorted(folder: Path, prefix: str) -> list[_Picture]:
-    return sorted(_pictures(folder, prefix), key=lambda picture: picture.name)
+def _sorted(folder: Path, prefix: str, who: str = WHO) -> list[_Picture]:
+    return sorted(_pictures(folder, prefix, who), key=lambda picture: picture.name)
+
+
+def pictures_in(folder: Path, who: str) -> list[Path]:
+    """The pictures in a folder and in the folders inside it, sorted by name."""
+    found = [picture.path for picture in _sorted(folder, "", who)]
+    if not found:
+        raise ValueError(f"{who}: expected pictures. Received: none in {folder}.")
+    return found
 
 
 # --- parts ----------------------------------------------------------------------------------------

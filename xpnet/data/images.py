@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backends.cpu.threads import get_num_threads
 from xpnet.checks import expect_choice, expect_integer, is_integer, items, wrong
 from xpnet.io.files import name_of
 from xpnet.trained import FITS
@@ -53,12 +56,36 @@ def read_image(path: str | os.PathLike[str], size: int | tuple[int, int], *, cha
         ImportError: Pillow is not installed.
     """
     shape, fit = sample_shape("read_image", size, channels, fit)
-    file = Path(name_of(path, "read_image")).expanduser()
     pillow("read_image")
-    if not file.is_file():
-        kind = "is no file" if file.exists() else "does not exist"
-        raise FileNotFoundError(f"read_image: expected a picture. Received: {file}, which {kind}.")
-    return decode(file, shape, fit, "read_image")
+    return decode(picture_file(path, "read_image"), shape, fit, "read_image")
+
+
+class Pictures:
+    """Picture files as the samples of a Dataset, read in threads."""
+
+    def __init__(self, paths: Sequence[Path], shape: tuple[int, int, int], fit: str, who: str
+                 ) -> None:
+        pillow(who)
+        self.paths, self.shape, self.fit, self.who = paths, shape, fit, who
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        def image(i: int) -> np.ndarray:
+            return decode(self.paths[i], self.shape, self.fit, self.who)
+
+        with ThreadPoolExecutor(get_num_threads()) as pool:
+            return np.stack([*pool.map(image, indices.tolist())])
+
+
+def picture_file(path: Any, who: str) -> Path:
+    """The path of a file that exists, perhaps a picture."""
+    file = Path(name_of(path, who)).expanduser()
+    if not os.path.isfile(file):        # Path.is_file raises for names that are too long
+        kind = "is no file" if os.path.exists(file) else "does not exist"
+        raise FileNotFoundError(f"{who}: expected a picture. Received: {file}, which {kind}.")
+    return file
 
 
 def sample_shape(who: str, size: Any, channels: Any, fit: Any) -> tuple[tuple[int, int, int], str]:

@@ -191,16 +191,23 @@ def predict_proba(net: Graph, x: Any, *, loss: Any = None, batch_size: int = 256
         if not (goal.loss.takes_logits or softmax_below(goal.output)):
             raise ValueError(f"{who}: expected a loss that includes softmax or sigmoid. Received: "
                              f"{goal.loss.who}; predict returns the output.")
+    return net.outs.pack(changed_outputs(
+        net, x, [probability(net.backend, goal) for goal in aims], batch_size, who))
+
+
+def changed_outputs(net: Graph, x: Any, functions: Sequence[Callable[[Array], Array]],
+                    batch_size: Any, who: str) -> list[np.ndarray]:
+    """Functions of the outputs, one for each, for batch-first x, as batch-first NumPy arrays."""
     xs, batch_size = inputs_of(net, x, who), expect_integer(who, "batch_size", batch_size)
     outs = _host_arrays(net, net.outs.nodes, len(xs[0]))
     with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
-        work = partial(_probabilities, net, [probability(net.backend, goal) for goal in aims])
+        work = partial(_changed, net, functions)
         _collect(Forward(Batches(net, xs, batch_size), work, who), outs)
-    return net.outs.pack(outs)
+    return outs
 
 
-def _probabilities(net: Graph, functions: Sequence[Callable[[Array], Array]], batch: Batch
-                   ) -> list[Array]:
+def _changed(net: Graph, functions: Sequence[Callable[[Array], Array]], batch: Batch
+             ) -> list[Array]:
     ys = net.run(batch, net.outs.nodes)
     return [function(y) for function, y in zip(functions, ys, strict=True)]
 
