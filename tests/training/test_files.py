@@ -80,6 +80,12 @@ def test_the_most_likely_classes_as_a_table(photos):
     assert found._repr_html_().count("<tr>") == 5 and row.path in found._repr_html_()
 
 
+def test_a_report_with_the_names_that_the_network_knows(photos):
+    net, data = fitted(photos)
+    report = xn.metrics.report(net.predict_proba(data), data.labels, names=net.classes)
+    assert "daisy" in repr(report) and "poppy" in repr(report)
+
+
 def test_a_long_table_is_cut(photos):
     net, _ = fitted(photos)
     lines = repr(net.predict_files([photos / "poppy" / "0.png"] * 103)).splitlines()
