@@ -60,6 +60,17 @@ def test_a_file_gets_a_line_for_each_epoch(capsys):
     assert lines[-1].endswith(" 00:00")
 
 
+def test_a_number_of_batches(capsys, monkeypatch):
+    """The last epoch is shorter; the bar and the time that is left are of the batches."""
+    small().fit(X, Y, **OPTIONS, steps=6)                       # 4 batches, and 2
+    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert [line[0] for line in lines] == ["epoch", "1/2", "2/2"] and lines[-1][-1] == "00:00"
+    terminal = on_a_terminal(monkeypatch)
+    small().fit(X, Y, **OPTIONS, steps=6)
+    shares = [int(re.search(r"(\d+)%", bar)[1]) for bar in terminal.bars()]
+    assert {round(100 * k / 6) for k in range(7)} <= set(shares) and max(shares) == 100
+
+
 def test_nothing_is_shown_with_verbose_false(capsys, monkeypatch):
     small().fit(X, Y, **OPTIONS, verbose=False)
     assert capsys.readouterr() == ("", "")
