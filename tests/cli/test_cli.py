@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -219,6 +220,16 @@ def test_errors_and_their_status(error, status, message, capsys, monkeypatch):
     assert main(["summary", "lenet5"]) == status and capsys.readouterr().err == message
 
 
+def test_a_training_that_diverges(capsys):
+    """Its warning is one line without the place in the code, and the exit status is 1."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["train", "--lr", "1e30", "--epochs", "2", "--backend", "numpy"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert re.match("xpnet: fit: parameters or running statistics became NaN", lines[-3])
+    assert lines[-1].split()[:2] == ["1/2", "nan"]
+
+
 def test_a_mistake_of_xpnet_has_a_traceback(monkeypatch):
     monkeypatch.setattr(tools, "summary", lambda options: options.nothing)
     with pytest.raises(AttributeError):
@@ -244,7 +255,7 @@ def test_help_of_every_command(capsys, monkeypatch):
     top = capsys.readouterr().out
     assert re.findall(r"^  (\d+)  ", top, re.MULTILINE) == ["0", "1", "2", "130", "141"]
     names = re.findall(r"^    (\w+)  ", top, re.MULTILINE)
-    assert names == ["train", "evaluate", "summary", "verify", "doctor"]
+    assert names == ["train", "evaluate", "predict", "summary", "verify", "doctor"]
     for name in names:
         with pytest.raises(SystemExit, match="0"):
             main([name, "--help"])
@@ -265,7 +276,8 @@ def test_commands_on_pages_can_be_parsed():
                  if page.suffix == ".md" else [text])
         for line in re.findall(r"^(?:python -m xpnet|xpnet|\t\S+ -m xpnet) (.+)$", "\n".join(shell),
                                re.MULTILINE):
-            arguments = shlex.split(line, comments=True)
+            arguments = shlex.split(re.split(" [|>] ", line)[0], comments=True)
             assert parser().parse_args(arguments).run, f"{page.name}: {line}"
             found.append(arguments[0])
-    assert {"train", "evaluate", "summary", "verify", "doctor"} <= {*found} and len(found) > 15
+    assert {"train", "evaluate", "predict", "summary", "verify", "doctor"} == {*found}
+    assert len(found) > 15

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from xpnet.cli.networks import FileError
 from xpnet.cli.options import parser
@@ -21,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        status: int = options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            status: int = options.run(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -37,3 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KNOWN as error:
         print(f"xpnet: {error}", file=sys.stderr)
         return 2
+
+
+def _show(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+          file: Any = None, line: str | None = None) -> None:
+    """A warning in one line, above a progress bar if there is one."""
+    from tqdm import tqdm
+    tqdm.write(f"xpnet: {message}", sys.stderr)

@@ -7,11 +7,13 @@ import re
 
 from xpnet import __version__
 from xpnet.cli import evaluate, tools, train
+from xpnet.cli import predict as predictions
 from xpnet.cli.sources import HELD_OUT, SIZE, WELL_KNOWN
 
 STATUS = """exit status:
   0    done
-  1    xpnet train did not reach --until-accuracy, or xpnet verify found an error
+  1    xpnet train did not reach --until-accuracy, or its parameters became NaN or
+       infinite; xpnet verify found an error
   2    the command could not be run: the reason is in the last line of stderr
   130  Ctrl-C; xpnet train saves the network before
   141  the program that reads the output has ended
@@ -50,6 +52,21 @@ def parser() -> argparse.ArgumentParser:
                         "seed of this choice, as in the training (default: 0)")
     _backend_option(evaluated)
     _layers_option(evaluated)
+
+    predict = command(
+        "predict", predictions.run,
+        "Print the most likely classes of image files, a line for each file.",
+        "photos-resnet18.safetensors photo.jpg other.png",
+        "photos-resnet18.safetensors folder --top 3 --json")
+    predict.add_argument("file", help="a network that xpnet train or net.save saved")
+    predict.add_argument("images", nargs="+", metavar="IMAGE",
+                         help="an image file, or a folder, of which all image files are taken")
+    predict.add_argument("--top", type=int, default=1, metavar="N",
+                         help="how many classes, the most likely one first (default: 1)")
+    predict.add_argument("--json", action="store_true",
+                         help="print a JSON object for each file")
+    _backend_option(predict)
+    _layers_option(predict)
 
     summary = command("summary", tools.summary, "Print the table of a network's layers.",
                       "resnet18", "digits-bilici.safetensors")

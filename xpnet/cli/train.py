@@ -81,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
     _report(net, data, judge or data.validation, history)
     if history.interrupted:
         return 130
-    return 1 if percent is not None and not history.stopped else 0
+    missed = percent is not None and not history.stopped
+    return 1 if missed or history.diverged else 0
 
 
 def _data(options: argparse.Namespace) -> Dataset:

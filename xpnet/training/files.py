@@ -86,12 +86,12 @@ class FilePredictions(Sequence[FilePrediction]):
             for row in rows:
                 numbers = [f"{value:.4g}" for value in row.values[:MOST_OUTPUTS]]
                 rest = ["..."] if len(row.values) > MOST_OUTPUTS else []
-                lines.append((_in_one_line(row.path), ", ".join(numbers + rest)))
+                lines.append((in_one_line(row.path), ", ".join(numbers + rest)))
             return ("file", OUTPUT), lines, below
         digits = ".4f" if self.what == PROBABILITY else ".4g"
         for row in rows:
             for k, (name, value) in enumerate(zip(row.classes, row.values, strict=True)):
-                lines.append(("" if k else _in_one_line(row.path), name, f"{value:{digits}}"))
+                lines.append(("" if k else in_one_line(row.path), name, f"{value:{digits}}"))
         return ("file", "class", self.what), lines, below
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ class FilePredictions(Sequence[FilePrediction]):
         return html_table(head, lines, len(head) - 1, below)
 
 
-def _in_one_line(path: str) -> str:
+def in_one_line(path: str) -> str:
     """A path without control characters, which the names of files may have."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], path)
 
