@@ -52,8 +52,8 @@ class History:
 
     A row has epoch, loss, accuracy (for classes), val_loss, val_accuracy (with validation data), lr
     and seconds; with several outputs the figures of each too, e.g. digit_loss, val_digit_loss.
-    Callbacks may add columns. With fit(steps=) the last row may be of part of an epoch. `history["loss"]` is a column, and `for name in history` goes through
-    the names of the columns.
+    Callbacks may add columns. With fit(steps=) the last row may be of part of an epoch.
+    `history["loss"]` is a column, and `for name in history` goes through the names of the columns.
 
     `stopped` is True if a callback or fit's `until` ended the training. `interrupted` is True if
     Ctrl-C did; the last row is then of part of an epoch, and its validation figures are NaN.
