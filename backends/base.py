@@ -33,6 +33,9 @@ def weighed(xp: Any, weight: Array, value: Array) -> Array:
     return weight * xp.where(weight != 0, value, 0.0)
 
 
+ONE_HOT = 1 << 24           # elements of the largest one-hot matrix
+
+
 class Backend:
     """Kernels in plain `xp`. The docstring of this file describes the layout of arrays."""
 
@@ -158,6 +161,25 @@ class Backend:
         if activation is not None:
             product = self.activate(product, activation)
         return self.store(product, out, accumulate)
+
+    def sums_by_token(self, dy: Array, tokens: Array, *, out: Array, accumulate: bool = False
+                      ) -> None:
+        """out[v] = the sum of the columns dy[:, p] with tokens[p] = v, the gradient of rows that
+        were selected by tokens; added to `out` with accumulate.
+
+        It is the product of one-hot rows with dy^T, some tokens at a time: nothing is scattered.
+
+        Args:
+            dy: (D, P).
+            tokens: (P,) int64, from 0 to V - 1.
+            out: (V, D).
+        """
+        rows = max(1, ONE_HOT // len(tokens))
+        for start in range(0, len(out), rows):
+            some = self.xp.arange(start, min(start + rows, len(out)))
+            one_hot = (some[:, None] == tokens).astype(dy.dtype)            # (rows, P)
+            self.gemm(one_hot, dy, trans_b=True, out=out[start:start + rows],
+                      accumulate=accumulate)
 
     def store(self, value: Array, out: Array | None, accumulate: bool = False) -> Array:
         """`value` itself if `out` is None; else out = value, or out += value with accumulate."""

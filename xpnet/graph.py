@@ -266,6 +266,11 @@ class Graph:
             received = ", ".join(f"{count} of {name}" for name, count in counts.items())
             raise ValueError(f"{self.who}: expected as many samples for each input. Received: "
                              f"{received}.")
+        given = dict(zip(self.ins.nodes, xs, strict=True))
+        for node in self.nodes:
+            for parent in node.parents:
+                if parent in given:
+                    _layer(node).expect_values(given[parent])
         return tuple(xs)
 
     # --- computing --------------------------------------------------------------------------------

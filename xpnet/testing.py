@@ -38,6 +38,7 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3,
         batch: number of samples.
         seed: of the initial parameters, the inputs, R and d.
         inputs: batch-last inputs, e.g. to keep away from kinks; drawn from N(0, 1) by default.
+            Inputs of an integer dtype stay as they are: v does not contain them.
         tolerance: largest relative error allowed.
 
     Raises:
@@ -54,7 +55,8 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3,
     elif not isinstance(inputs, tuple | list):
         raise wrong(who, "inputs to be a tuple of arrays, one for each input", "inputs", inputs)
     on_backend = layer.backend.asarray
-    xs = [finite_array(x, f"{who}: inputs").astype(np.float64) for x in inputs]
+    given = [finite_array(x, f"{who}: inputs") for x in inputs]
+    xs = [x.astype(np.float64) for x in given]
     for parameter in layer.parameters:      # biases start at 0, which would hide mistakes
         parameter.data += on_backend(0.1 * rng.standard_normal(parameter.shape))
     values = [layer.backend.to_numpy(p.data).copy() for p in layer.parameters]
@@ -69,6 +71,8 @@ def check_gradients(layer: Layer, *in_shapes: Shape, batch: int = 3,
                              f"{expected}. Received: {received}.")
     direction = [rng.standard_normal(v.shape) for v in (*xs, *values)]
     direction = [d / np.sqrt((d * d).sum()) for d in direction]
+    for x, d in zip(given, direction, strict=False):
+        d *= x.dtype.kind not in "iu"
 
     def objective(h: float) -> float:
         moved = [v + h * d for v, d in zip((*xs, *values), direction, strict=True)]

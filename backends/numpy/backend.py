@@ -56,6 +56,7 @@ class NumpyBackend(Backend):
     batch_norm_backward = normalization.batch_norm_backward
     update = optimizers.update
     gather_batch = batches.gather_batch
+    sums_by_token = batches.sums_by_token
 
     _scatter = conv.scatter
     _winograd = winograd.convolve

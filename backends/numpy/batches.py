@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xpnet.backends.base import Array
 from xpnet.backends.numpy.pieces import spans
 
@@ -26,3 +28,15 @@ def gather_batch(self: NumpyBackend, samples: Array, index: Array | None, dtype:
         rows = samples[block if index is None else index[block]]  # (block, ...)
         columns[:, block] = rows.reshape(len(rows), D).T
     return out
+
+
+def sums_by_token(self: NumpyBackend, dy: Array, tokens: Array, *, out: Array,
+                  accumulate: bool = False) -> None:
+    """The columns are sorted by their tokens, in their order if tokens are equal, so that each sum
+    is over neighbours."""
+    order = np.argsort(tokens, kind="stable")
+    found, starts = np.unique(tokens[order], return_index=True)
+    sums = np.add.reduceat(dy[:, order], starts, axis=1)                # (D, found)
+    if not accumulate:
+        out.fill(0)
+    out[found] += sums.T

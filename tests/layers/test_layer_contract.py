@@ -216,9 +216,9 @@ def test_layers_with_weights_do_not_compute_an_input_gradient_that_is_not_needed
     assert layer.backward(backend.asarray(gradient((*layer.out_shape, 3), "float32"))) is None
 
 
-@every_layer
+@pytest.mark.parametrize("case", [c for c in CASES if "Embedding" not in c.label], ids=str)
 def test_a_sample_of_nans_gives_nans(case: LayerCase, backend):
-    """The other samples of the batch are not affected."""
+    """The other samples of the batch are not affected. (Embedding refuses NaN.)"""
     layer = case.layer(backend, "float32")
     inputs = case.inputs("float32")
     clean = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))

@@ -65,9 +65,13 @@ def use_layer(item: Item) -> Callable[[Layer], object]:
         again = type(layer)(**layer.config())
         assert again.config() == layer.config() or layer.config() != layer.config(), layer.config()
         name = layer.name
-        x = xn.Input((3,))
-        net = xn.Network(x, layer(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x))
-                                    for shape in item.shapes)), backend="numpy")
+        if isinstance(layer, xn.Embedding):         # a Linear makes no tokens
+            x = xn.Input((3,))
+            net = xn.Network(x, layer(xn.Rescale(0.0)(x)), backend="numpy")
+        else:
+            x = xn.Input((3,))
+            net = xn.Network(x, layer(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x))
+                                        for shape in item.shapes)), backend="numpy")
         assert name is None or layer.name == name
         plan = json.loads(as_json(architecture(net)))
         type(layer)(**plan["layers"][-1]["config"])

@@ -155,6 +155,17 @@ def _matrices() -> Iterator[Case]:
                                options | {"accumulate": accumulate}, writes=("out",))
 
 
+def _tokens() -> Iterator[Case]:
+    for dtype in FLOATS:
+        for V, D, P in ((1, 1, 1), (5, 3, 17), (300, 16, 64), (7, 33, 400)):
+            tokens = np.random.default_rng([8, P]).integers(0, V, P)
+            for accumulate in (False, True):
+                yield Case("sums_by_token", f"{V}x{D}-{P}-{accumulate}-{np.dtype(dtype)}",
+                           {"dy": normal(D, P, dtype=dtype), "tokens": tokens,
+                            "out": normal(V, D, dtype=dtype, seed=1)}, {"accumulate": accumulate},
+                           writes=("out",))
+
+
 def _columns() -> Iterator[Case]:
     for label, shape, window, (OH, OW), dtype in _windows(GEOMETRIES + EMPTY):
         for data in (normal, special):
@@ -370,8 +381,8 @@ def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, A
                    writes=("w", *slots))
 
 
-FAMILIES = (_memory, _batches, _feeds, _matrices, _columns, _convolution, _pooling, _elementwise,
-            _curves, _normalisation, _softmax, _totals, _dropout, _optimizers)
+FAMILIES = (_memory, _batches, _feeds, _matrices, _tokens, _columns, _convolution, _pooling,
+            _elementwise, _curves, _normalisation, _softmax, _totals, _dropout, _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]
 
 

@@ -17,6 +17,7 @@ __all__ = ["FAMILIES", "Item", "explain"]
 FAMILIES: dict[str, list[Item]] = {
     "Activations": activations.ITEMS,
     "Convolution and its relatives": layers.CONVOLUTION,
+    "Sequences": layers.SEQUENCES,
     "Sparse coding": layers.SPARSE_CODING,
     "Pooling": layers.POOLING,
     "Normalisation": layers.NORMALIZATION,

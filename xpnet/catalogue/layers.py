@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from xpnet import layers as L
 from xpnet.catalogue.item import Item
 from xpnet.functional import toeplitz
@@ -14,6 +16,13 @@ from xpnet.transform.population import population_statistics
 
 MAPS = ((4, 7, 6),)
 SIGNALS = ((4, 9),)
+
+
+def some_tokens(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
+    """Sequences of 5 of 6 tokens."""
+    return (rng.integers(0, 6, (5, N)),)
+
+
 
 CONVOLUTION: list[Item] = [
     Item(partial(L.Linear, 5, activation="tanh"), ((7,),), pytorch="Linear", keras="Dense",
@@ -35,6 +44,10 @@ CONVOLUTION: list[Item] = [
     Item(partial(L.ConvTranspose1d, 3, 3, stride=2, padding=1, output_padding=1, activation="tanh"),
          SIGNALS, pytorch="ConvTranspose1d", keras="Conv1DTranspose"),
     Item(toeplitz),
+]
+
+SEQUENCES: list[Item] = [
+    Item(partial(L.Embedding, 6, 4), ((5,),), some_tokens, pytorch="Embedding", keras="Embedding"),
 ]
 
 SPARSE_CODING: list[Item] = [

@@ -4,6 +4,7 @@ from xpnet.layers import (
     activations,
     convolution,
     dropout,
+    embedding,
     gates,
     linear,
     local_normalization,
@@ -22,6 +23,7 @@ from xpnet.layers import (
 from xpnet.layers.activations import *
 from xpnet.layers.convolution import *
 from xpnet.layers.dropout import *
+from xpnet.layers.embedding import *
 from xpnet.layers.gates import *
 from xpnet.layers.linear import *
 from xpnet.layers.local_normalization import *
@@ -41,6 +43,7 @@ __all__: list[str] = []
 __all__ += activations.__all__
 __all__ += convolution.__all__
 __all__ += dropout.__all__
+__all__ += embedding.__all__
 __all__ += gates.__all__
 __all__ += linear.__all__
 __all__ += local_normalization.__all__
