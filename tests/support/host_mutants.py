@@ -23,6 +23,7 @@ CAPTURE, GRAPHS, PREDICTION, INPUT, STREAMS, BACKEND, PATHS, KERNELS, TUNING, CU
         "cupy_backend", "cupy_paths", "cuda_kernels", "tuning", "cublas"))
 OTHER_ARRAYS = f"{KERNELS}kernels_agree_with_base[other_arrays]"
 RING = f"{INPUT}every_form_of_samples_comes_through_the_ring"
+GROUPS = "tests/training/test_accumulate.py::test_captured_steps_are_the_same[2-late]"
 OUTSIDE = f"{CAPTURE}what_a_captured_step_returns_is_its_own_until_the_next"
 
 
@@ -149,6 +150,13 @@ MUTANTS: dict[str, Mutant] = {
         "xpnet/optim/base.py", "if values != self._sent:", "if not self._sent:",
         f"{GRAPHS}a_captured_step_has_the_learning_rate_of_its_call",
         "AssertionError"),
+    "the share of a batch in its group is a number in the graph": Mutant(
+        "xpnet/training/step.py", "self._shares[number:number + 1].astype(dy.dtype)",
+        "dy.dtype.type(self._sent[number])", GROUPS, "AssertionError"),
+    "the shares of a batch have another address in each step": Mutant(
+        "xpnet/training/step.py", "net.backend.assign(self._shares, member.shares)",
+        "self._shares = net.backend.asarray(np.array(member.shares))", GROUPS,
+        "memory that was given back"),
     "settings have another address in each step": Mutant(
         "xpnet/optim/base.py", "self.buffers.backend.assign(self._rows, values)",
         "self.hyper = self._rows = self.buffers.backend.asarray(np.array(values))", OUTSIDE,

@@ -72,8 +72,9 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
 
     Args:
         net: the network.
-        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset,
-            whose samples are divided by its scale.
+        x: samples (N, ...), batch-first, as NumPy arrays or those of a library with DLPack; for
+            several inputs a list or dict of arrays; or a Dataset, whose samples are divided by its
+            scale.
         y: targets; for several outputs a list or dict, as the outputs are; None for a Dataset.
         loss: a Loss or its name in xpnet.losses.LOSSES, e.g. "cross_entropy", which is the
             default for a Dataset with labels; for several outputs also a list or dict.
