@@ -156,7 +156,7 @@ def test_a_gpu_holds_the_samples_once(folder: Path, monkeypatch):
     ({"validation": 1.0}, "expected validation to be a number from 0 to 1, below 1. Received: "),
     ({"validation": -0.1}, "expected validation to be a number from 0 to 1"),
     ({"validation": 0}, "expected a share that leaves samples of each class in both parts"),
-    ({"validation": True}, "expected validation to be a pair .*share.* Received: True"),
+    ({"validation": True}, "expected validation to be a pair .*share.* Received: bool"),
     ({"validation": 0.2, "sample_weight": np.ones(72)}, "a number for each of the 90 samples"),
 ])
 @pytest.mark.parametrize("of", ["arrays", "a data set"])

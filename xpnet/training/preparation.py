@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.checks import expect_share, is_number, shown
+from xpnet.checks import expect_share, is_number
 from xpnet.graph import Graph
 from xpnet.training.batches import check_samples, check_weights
 from xpnet.training.classes import class_factors
@@ -85,7 +85,7 @@ def _validation(net: Graph, validation: Any, aims: Sequence[Goal]) -> list[Any]:
     pair = (validation, None) if is_dataset(validation) else validation
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError("fit: expected validation to be a pair (x, y), a Dataset, or a share of "
-                        f"the samples, e.g. 0.2. Received: {shown(validation)}.")
+                        f"the samples, e.g. 0.2. Received: {type(validation).__name__}.")
     return check_samples(net, pair[0], pair[1], aims, "fit: validation")
 
 
