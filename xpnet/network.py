@@ -7,31 +7,27 @@ training/ trains, inspect/ shows, transform/ changes, io/ saves.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpnet.backends import Backend, get_backend
-from xpnet.backends.registry import is_name
 from xpnet.buffers import Array, copy_in
-from xpnet.checks import expect_choice, expect_flag, expect_name
-from xpnet.graph import Graph, Input, chain
+from xpnet.checks import expect_choice, expect_name
+from xpnet.graph import Input, chain
 from xpnet.history import History
 from xpnet.inspect.memory import MemoryReport, memory_report
 from xpnet.inspect.profile import Profile, profile
 from xpnet.inspect.summary import Summary, summary
 from xpnet.io import safetensors
-from xpnet.io.architecture import own_layers
-from xpnet.io.report import LoadReport
 from xpnet.layer import PREDICT, SAMPLE, Layer
 from xpnet.losses import Loss
 from xpnet.node import Names, Node
 from xpnet.optim import Optimizer
 from xpnet.schedules import Schedule
+from xpnet.stored import StoredGraph
 from xpnet.trained import TrainedFacts
 from xpnet.training.callbacks import Callback
 from xpnet.training.checkpoint import Checkpoint
@@ -58,7 +54,7 @@ FIXED = {               # attributes that other parts follow from, and how to ge
 }
 
 
-class Network(TrainedFacts, Graph):
+class Network(StoredGraph):
     """A graph of layers from one or several Inputs to one or several outputs, on one backend.
 
     Parameters, gradients and state are three flat arrays: `net.parameters`, `net.grads`,
@@ -85,17 +81,6 @@ class Network(TrainedFacts, Graph):
         super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed)
         self.name = expect_name(self.who, "name", name)
         self._finish()
-
-    def _finish(self) -> None:
-        self._own = frozenset(vars(self)) | {"_own", "calls", "name"}
-
-    @classmethod
-    def of(cls, graph: Graph) -> Any:
-        """A network of this class that takes over a graph."""
-        net: Network = object.__new__(cls)
-        vars(net).update(vars(graph), name=None)
-        net._finish()
-        return net
 
     def __setattr__(self, name: str, value: Any) -> None:
         made = "_own" in vars(self)     # before that a subclass may use the names for arguments
@@ -301,67 +286,6 @@ class Network(TrainedFacts, Graph):
         return find_lr(self, x, y, loss=loss, optimizer=optimizer, batch_size=batch_size, low=low,
                        high=high, steps=steps)
 
-    # --- files and copies -------------------------------------------------------------------------
-
-    def save(self, path: str | Path) -> None:
-        """Write architecture, parameters and state to a safetensors file.
-
-        An old file is replaced only when the new one is complete.
-        """
-        safetensors.save(self, path)
-
-    @overload
-    def load(self, path: str | Path, *, architecture: bool = True, strict: Literal[True] = True
-             ) -> Network: ...
-
-    @overload
-    def load(self, path: str | Path, *, architecture: bool = True, strict: Literal[False]
-             ) -> LoadReport: ...
-
-    def load(self, path: str | Path, *, architecture: bool = True, strict: bool = True
-             ) -> Network | LoadReport:
-        """Copy parameters and state from a file that `save` wrote for the same architecture.
-
-        With architecture=False from a file of any network whose arrays have the same names and
-        shapes. Returns itself. With strict=False the arrays whose names and shapes are those of the
-        network's, whatever else there is; returns a LoadReport of what was copied and what was not.
-        """
-        architecture = expect_flag("load", "architecture", architecture)
-        if not expect_flag("load", "strict", strict):
-            return safetensors.load_matching(self, path)
-        safetensors.load_weights(self, path, architecture=architecture)
-        return self
-
-    def compare(self, path: str | Path) -> LoadReport:
-        """What load(path, strict=False) would copy; nothing changes."""
-        return safetensors.compare(self, path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what `save` writes, and attributes that were added to the object; without the
-        optimizer's state."""
-        name = self.backend.name
-        if not is_name(name):
-            raise TypeError("Network: expected a backend that get_backend makes, to be pickled by "
-                            f"its name. Received: {name!r}.")
-        content = safetensors.to_bytes(self)
-        return _unpickled, (type(self), content, name, own_layers(self)), self._added()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        """A network with arrays of its own on the same backend, as saving and loading would give
-        it."""
-        content = safetensors.to_bytes(self)
-        new: Network = _unpickled(type(self), content, self.backend, own_layers(self))
-        history = copy.deepcopy(self.trained.history, memo)
-        new.trained = replace(self.trained, history=history)        # with losses of one's own
-        memo[id(self)] = new
-        vars(new).update(copy.deepcopy(self._added(), memo))
-        return new
-
-    def _added(self) -> dict[str, Any]:
-        """Attributes that a subclass or a user has given the object."""
-        added = {name: value for name, value in vars(self).items() if name not in self._own}
-        return added if self.name is None else added | {"name": self.name}
-
     # --- changed and shown ------------------------------------------------------------------------
 
     def population_statistics(self, x: Any, *, batch_size: int = 256) -> Network:
@@ -444,10 +368,4 @@ def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[
     arrays disagree. Memory is allocated only for arrays that the file holds.
     """
     net: Network = Network.of(safetensors.load(path, backend=backend, layers=layers))
-    return net
-
-
-def _unpickled(kind: type[Network], content: bytes, backend: str | Backend,
-               layers: Sequence[type[Layer]]) -> Network:
-    net: Network = kind.of(safetensors.from_bytes(content, backend, layers))
     return net
