@@ -32,6 +32,28 @@ def test_the_history_is_the_one_that_fit_returns():
     assert len(net.history.rows) == 1 and net.classes == NAMES and net.scale == 255
 
 
+def test_a_fit_that_trains_nothing_changes_nothing(tmp_path):
+    class Fails(xn.Callback):
+        def __init__(self, moment):
+            self.moment = moment
+
+        def on_train_begin(self, run):
+            if self.moment == "train":
+                raise RuntimeError("at the beginning")
+
+        def on_batch_end(self, run):
+            raise RuntimeError("in a batch")
+
+    net = fitted()
+    before = net.trained
+    with pytest.raises(RuntimeError, match="at the beginning"):
+        fitted(Dataset(IMAGES, LABELS, scale=16), net, callbacks=[Fails("train")])
+    assert net.trained is before
+    with pytest.raises(RuntimeError, match="in a batch"):
+        fitted(Dataset(IMAGES, LABELS, scale=16), net, callbacks=[Fails("batch")])
+    assert net.scale == 16 and net.history.rows == []
+
+
 def test_a_validation_has_the_same_classes_and_scale():
     swapped = Dataset(IMAGES, LABELS, classes=NAMES[::-1])
     with pytest.raises(ValueError, match="^fit: validation: expected a data set with the classes of"

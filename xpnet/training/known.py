@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from xpnet.checks import shown
 from xpnet.graph import Graph
 from xpnet.trained import Trained, expect_classes
+from xpnet.training.callbacks import Run
 from xpnet.training.datasets import is_dataset
 from xpnet.training.goals import Goal
 
@@ -25,6 +27,21 @@ def learned(net: Graph, x: Any, goals: Sequence[Goal]) -> Trained:
     return replace(net.trained, losses=tuple(goal.loss for goal in goals),
                    loss_weights=tuple(goal.weight for goal in goals),
                    **{name: value for name, value in found.items() if value is not None})
+
+
+@contextmanager
+def kept(run: Run, known: Trained) -> Iterator[None]:
+    """The network knows this, and the history, during a fit and after it. If the fit ends by an
+    error before its first batch, such as a checkpoint of another training, it knows what it knew.
+    """
+    net, before = run.net, run.net.trained
+    net.trained = replace(known, history=run.history)
+    try:
+        yield
+    except BaseException:
+        if not run.steps:
+            net.trained = before
+        raise
 
 
 def scale_of(data: Any) -> float | None:

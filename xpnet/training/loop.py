@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ from xpnet.training.datasets import is_dataset
 from xpnet.training.finite import StopOnNaN
 from xpnet.training.goals import goals
 from xpnet.training.groups import Groups
-from xpnet.training.known import expect_known, learned
+from xpnet.training.known import expect_known, kept, learned
 from xpnet.training.prediction import Evaluation
 from xpnet.training.preparation import Data, prepared
 from xpnet.training.progress import ProgressBar
@@ -160,7 +159,6 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
               f"parameters on {data.samples:,} samples, backend {net.backend.name}{note}",
               flush=True)
     run = Run(net, step, per_epoch, total, accumulate, verbose)
-    net.trained = replace(known, history=run.history)
     run.callbacks = [callback for callback in called if not isinstance(callback, ProgressBar)]
     if saver is not None:
         run.settings = settings(
@@ -174,7 +172,7 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
     loop = _Loop(run, schedule, Callbacks(called), data, held_out, batch_size, shuffle, saver,
                  None if resume is None else Path(resume).expanduser())
     with (explained(net, "fit", batch_size, optimizer), net.backend.stream(),
-          _interruptible(run.history), _recording(step)):
+          _interruptible(run.history), _recording(step), kept(run, known)):
         loop.train()
     if run.history.interrupted and verbose:
         print("interrupted: stopped after the current batch; the network keeps what it learned")
