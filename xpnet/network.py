@@ -210,8 +210,17 @@ class Network(StoredGraph):
 
     def predict_files(self, paths: Any, *, top: int = 1, fit: str | None = None, loss: Any = None,
                       batch_size: int = 256) -> FilePredictions:
-        """Predictions for image files or folders of them, as a table: the `top` most likely
-        classes of each; see xpnet.training.files."""
+        """Predictions for image files, read as in the training; print them for a table.
+
+        See xpnet.training.files.
+
+        Args:
+            paths: a file or folder, or a list of files and folders.
+            top: how many of the most likely classes a row has.
+            fit: "crop" or "stretch", see xn.data.read_image; as in the training by default.
+            loss: the loss of the last fit by default.
+            batch_size: files of a forward pass.
+        """
         return predict_files(self, paths, top=top, fit=fit, loss=loss, batch_size=batch_size)
 
     def output_of(self, name: str, x: Any, *, batch_size: int = 256) -> np.ndarray:

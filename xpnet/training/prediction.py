@@ -139,6 +139,10 @@ def evaluate(net: Graph, x: Any, y: Any = None, *, loss: str | Loss | Any = None
         batch_size: samples of a forward pass.
         metrics: names, and functions of what `predict` returns and of the targets, e.g.
             {"f1": xn.metrics.f1_score}. What they return is added under these names.
+
+    Raises:
+        ValueError: a Dataset has other classes or another scale than the network was trained with,
+            or `loss` is missing and the network was not trained.
     """
     aims = known_goals(net, loss, loss_weights, "evaluate")
     batch_size = expect_integer("evaluate", "batch_size", batch_size)
@@ -177,7 +181,7 @@ def predict_proba(net: Graph, x: Any, *, loss: Any = None, batch_size: int = 256
 
     Args:
         net: the network.
-        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays.
+        x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset.
         loss: that of the last `fit` by default.
         batch_size: samples of a forward pass.
 
