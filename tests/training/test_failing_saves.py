@@ -110,6 +110,14 @@ def test_killed_at_each_call(tmp_path):
         assert not list(folder.glob("*.part")), calls[at - 1]
 
 
+def test_leftovers_of_killed_processes_go_when_a_training_begins(tmp_path):
+    """Also if it saves nothing, because it had ended."""
+    resumed(tmp_path)
+    (tmp_path / ".xpnet-0123456789abcdef.part").write_bytes(b"of a process that was killed")
+    resumed(tmp_path)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_a_disk_that_stays_full(tmp_path):
     """The network learns all the same, and each save says that it failed."""
     class Full(Checkpoint):

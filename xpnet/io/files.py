@@ -116,7 +116,8 @@ def exclusive(folder: Path, who: str) -> Iterator[None]:
 
 
 def expect_room(folder: Path, who: str) -> None:
-    """Raise OSError if no file can be written in a folder: before hours of work, not after."""
+    """Raise OSError if no file can be written in a folder: before hours of work, not after.
+    Temporary files of killed processes are removed."""
     name = os.fspath(folder)
     try:
         file, path = _create(name, 0o600)
@@ -129,6 +130,7 @@ def expect_room(folder: Path, who: str) -> None:
     except OSError as error:
         raise OSError(error.errno, f"{who}: expected a folder in which files can be written. "
                                    f"Received: {error.strerror}, in {name}") from error
+    _sweep(name)
 
 
 def name_of(path: Path, who: str) -> str:
