@@ -69,12 +69,16 @@ class OpenFile:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def write(self, content: bytes) -> None:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, content: bytes) -> int:
         if self.disk._fails("file.write"):
             self.file.write(memoryview(content)[:len(content) // 2])
             self.file.flush()
             self.disk._fail()
-        self.file.write(content)
+        written: int = self.file.write(content)
+        return written
 
     def flush(self) -> None:
         if self.disk._fails("file.flush"):

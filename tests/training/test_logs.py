@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import FailingDisk
 from nets import blobs, small
 
 import xpnet as xn
@@ -85,6 +87,64 @@ def test_every_epoch_is_in_the_file_before_the_next_begins(kind, tmp_path):
 def test_a_folder_that_does_not_exist_is_noticed_before_the_training(kind, tmp_path):
     with pytest.raises(FileNotFoundError):
         fitted(tmp_path / "missing" / f"log.{kind}")
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_a_new_file_and_a_checkpoint_in_the_first_epoch(kind, tmp_path):
+    """The line of the first epoch was written, but not the checkpoint after it."""
+    path = tmp_path / f"log.{kind}"
+
+    class Kill(xn.Callback):
+        at = 1
+
+        def on_epoch_end(self, run):
+            if run.epoch == self.at:
+                raise InterruptedError
+
+    def train():
+        x, y = blobs(30)
+        small().fit(x, y, loss="cross_entropy", optimizer="adam", epochs=3, batch_size=10,
+                    callbacks=[LOGS[kind](path), Kill()], verbose=False, resume=tmp_path / "run",
+                    checkpoint=xn.Checkpoint(tmp_path / "run", steps=1))
+
+    with pytest.raises(InterruptedError):
+        train()
+    Kill.at = 0
+    train()
+    assert [row["epoch"] for row in read(path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_a_disk_that_is_full_for_some_epochs(kind, tmp_path):
+    """Each epoch warns, and the lines are written as soon as there is room, also by a training that
+    was resumed."""
+    path = tmp_path / f"log.{kind}"
+
+    class Full(LOGS[kind]):
+        full, stops = (2,), 3
+
+        def on_epoch_begin(self, run):
+            if run.epoch == self.stops:
+                raise InterruptedError
+
+        def on_epoch_end(self, run):
+            with FailingDisk("no space", 1) if run.epoch in self.full else nullcontext():
+                super().on_epoch_end(run)
+
+    def train():
+        x, y = blobs(30)
+        return small().fit(x, y, loss="cross_entropy", optimizer="adam", epochs=4, verbose=False,
+                           callbacks=[Full(path)], resume=tmp_path / "run")
+
+    message = (r"fit: a line of .*log.* could not be written, and the training goes on "
+               r"\(.*No space left on device\)")
+    with pytest.warns(RuntimeWarning, match=message), pytest.raises(InterruptedError):
+        train()
+    assert [row["epoch"] for row in read(path)] == [1]
+    Full.stops, Full.full = 0, (3,)
+    with pytest.warns(RuntimeWarning, match=message):
+        assert train().rows == read(path)
+    assert [row["epoch"] for row in read(path)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("kind", LOGS)

@@ -97,6 +97,18 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     _flush(folder)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Append content to a file: all of it, or nothing if that fails."""
+    with open(path, "ab", 0) as file:           # a buffer would be written when the file is closed
+        before, rest = file.tell(), memoryview(content)
+        try:
+            while rest:
+                rest = rest[file.write(rest):]
+        except OSError:
+            os.ftruncate(file.fileno(), before)
+            raise
+
+
 @contextmanager
 def exclusive(folder: Path, who: str) -> Iterator[None]:
     """A folder, made if it is missing, that no other process uses in such a block at the same time.

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xpnet.history import as_json
-from xpnet.io.files import name_of
+from xpnet.io.files import append, name_of
 from xpnet.training.callbacks import Callback, Run
 
 
@@ -18,12 +19,16 @@ class Log(Callback):
     """A text file with a line for each epoch; a subclass says what the lines are.
 
     What the file contains is never lost: the lines of a second training are appended if its rows
-    have the same columns. Each line is written before the next epoch begins.
+    have the same columns. Each line is written before the next epoch begins; if that fails, there
+    is a RuntimeWarning, and the line is written with the next one.
     """
+
+    head_lines = 0              # lines before those of epochs
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = name_of(path, type(self).__name__)
         self._there = 0         # epochs to come whose lines are in the file already
+        self._waiting: list[dict[str, float]] = []      # rows that could not be written yet
 
     def columns_of(self, line: str) -> list[str]:
         """The columns of a file, given its first line. Raises ValueError for another format."""
@@ -39,33 +44,41 @@ class Log(Callback):
 
     def on_train_begin(self, run: Run) -> None:
         """Raise the system's error now if the file cannot be written, not after an epoch."""
-        self._there = 0
+        self._there, self._waiting = 0, []
         with self._open():
             pass
 
     def state(self) -> dict[str, Any]:
-        return {"lines": self._lines()}
+        return {"lines": self._lines(), "waiting": self._waiting}
 
     def load_state(self, run: Run, state: dict[str, Any]) -> None:
-        """Lines that were written after the checkpoint belong to epochs that are repeated."""
-        self._there = max(self._lines() - state["lines"], 0)
+        """Lines that were written after the checkpoint belong to rows that were waiting, and to
+        epochs that are repeated."""
+        new, waiting = max(self._lines() - state["lines"], 0), state["waiting"]
+        self._there, self._waiting = max(new - len(waiting), 0), waiting[new:]
 
     def _lines(self) -> int:
+        """How many lines of epochs the file has."""
         with self._open() as file:
             file.seek(0)
-            return sum(1 for _ in file)
+            return max(sum(1 for _ in file) - self.head_lines, 0)
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
         if self._there:
             self._there -= 1
             return
-        with self._open() as file:
-            if file.tell() == 0:
-                text = self.head(row)
-            else:
-                text = self._continued(file, list(row))
-            file.write((text + self.line(row)).encode())
+        self._waiting.append(row)
+        try:
+            with self._open() as file:
+                text = (self.head(row) if file.tell() == 0 else
+                        self._continued(file, list(row)))
+            append(self.path, (text + "".join(map(self.line, self._waiting))).encode())
+        except OSError as error:
+            warnings.warn(f"fit: a line of {self.path} could not be written, and the training goes "
+                          f"on ({error})", RuntimeWarning, stacklevel=7)
+        else:
+            self._waiting = []
 
     def _open(self) -> io.BufferedRandom:
         return open(self.path, "a+b")
@@ -97,6 +110,8 @@ class CSVLog(Log):
     Raises:
         ValueError: at the end of the first epoch, the file has other columns. It is not changed.
     """
+
+    head_lines = 1
 
     def columns_of(self, line: str) -> list[str]:
         return next(csv.reader([line.rstrip("\n")]), [])
