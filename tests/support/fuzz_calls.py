@@ -340,7 +340,8 @@ def augmentations() -> dict[str, Call]:
 def callbacks() -> dict[str, Call]:
     """Each takes part in a short training."""
     good: dict[str, dict[str, Any]] = {"CSVLog": {"path": "log.csv"},
-                                       "JSONLog": {"path": "log.jsonl"}}
+                                       "JSONLog": {"path": "log.jsonl"},
+                                       "TensorBoard": {"folder": "runs"}}
 
     def use(callback: xn.Callback) -> None:
         repr(callback)

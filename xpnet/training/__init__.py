@@ -11,9 +11,10 @@ from xpnet.training.measuring import GradientNorms, Timing
 from xpnet.training.prediction import evaluate, predict
 from xpnet.training.step import TrainStep
 from xpnet.training.stopping import EarlyStopping
+from xpnet.training.tensorboard import TensorBoard
 
 __all__ = [
     "CSVLog", "Callback", "Checkpoint", "EarlyStopping", "ExponentialMovingAverage",
-    "GradientNorms", "History", "JSONLog", "Run", "StopOnNaN", "Timing", "TrainStep",
-    "evaluate", "fit", "predict",
+    "GradientNorms", "History", "JSONLog", "Run", "StopOnNaN", "TensorBoard",
+    "Timing", "TrainStep", "evaluate", "fit", "predict",
 ]

@@ -151,8 +151,7 @@ def _state(run: Run) -> tuple[Arrays, dict[str, Any]]:
     arrays = {f"training/slot{k}": on_host(slot) for k, slot in enumerate(step.updater.slots)}
     if not run.updated:                 # in the middle of a group of batches
         arrays["training/grads"] = on_host(net.grads)
-    for k, sums in enumerate(step.totals.sums):
-        arrays[f"training/sums{k}"] = np.concatenate([on_host(sums.sums), on_host(sums.ignored)])
+    arrays |= {f"training/sums{k}": sums for k, sums in enumerate(step.totals.values())}
     states = []
     for k, callback in enumerate(run.callbacks):
         state = callback.state()

@@ -34,8 +34,14 @@ class Totals:
         for sums, loss, y, target in zip(self.sums, losses, ys, targets, strict=True):
             sums.add(loss, y, target)
 
-    def result(self) -> dict[str, float]:
-        results = [sums.result() for sums in self.sums]
+    def values(self) -> list[np.ndarray]:
+        """The sums of each output, on the host."""
+        return [sums.values() for sums in self.sums]
+
+    def result(self, before: Sequence[np.ndarray] = ()) -> dict[str, float]:
+        """The figures of all batches, or of those since `values` returned `before`."""
+        before = before or [np.zeros(4)] * len(self.sums)
+        results = [sums.result(then) for sums, then in zip(self.sums, before, strict=True)]
         if len(results) == 1:
             return results[0]
         total = sum(goal.weight * result["loss"] for goal, result in zip(self.goals, results))
@@ -73,10 +79,15 @@ class OutputTotals:
             target = self.backend.xp.where(ignored, -1, target)
         self.backend.tally(self.sums, loss, y.reshape(len(y), -1), target)
 
-    def result(self) -> dict[str, float]:
-        loss, hits, count = self.backend.to_numpy(self.sums)
+    def values(self) -> np.ndarray:
+        """(4,): sums of losses, hits, samples and ignored samples."""
+        return np.concatenate([self.backend.to_numpy(self.sums),
+                               self.backend.to_numpy(self.ignored)])
+
+    def result(self, before: np.ndarray | float = 0.0) -> dict[str, float]:
+        loss, hits, count, ignored = self.values() - before
         if not self.classes:
             return {"loss": float(loss / count)}
-        known = count - self.backend.to_numpy(self.ignored)[0]
+        known = count - ignored
         some = known and not math.isnan(loss)       # of scores that are NaN none is the largest
         return {"loss": float(loss / count), "accuracy": float(hits / known) if some else math.nan}
