@@ -36,8 +36,8 @@ class TensorBoard(Checked, Callback):
         folder: for the event files; made if it is missing.
         batches: also write the learning rate, and the mean loss and accuracy of the last `batches`
             batches, after each `batches` batches of an epoch. On a GPU, each waits for the batch.
-        histograms: write histograms of all parameters, and of the last batch's gradients, after
-            each `histograms` epochs.
+        histograms: write histograms of all parameters, and of the gradients of the last update,
+            after each `histograms` epochs.
         images: write images, for a network with images of 1 or 3 channels as the input: in each
             `images`-th epoch the first batch as the network sees it, scaled and augmented, and
             after it the filters of the first convolution.
