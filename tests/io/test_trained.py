@@ -245,7 +245,8 @@ def test_a_loss_that_is_none_of_the_library_is_a_name(name, tmp_path):
 
 @pytest.mark.parametrize("outputs, count", [(1, 2), (2, 1), (2, 3)])
 def test_losses_for_another_number_of_outputs(outputs, count):
-    entry = {"losses": [{"type": "CrossEntropy", "config": {}}] * count, "loss_weights": [1] * count}
+    losses = [{"type": "CrossEntropy", "config": {}}] * count
+    entry = {"losses": losses, "loss_weights": [1] * count}
     with pytest.raises(ValueError, match=f"expected losses and loss_weights of {outputs} outputs"):
         from_json(entry, [(3,)] * outputs, "file")
 
