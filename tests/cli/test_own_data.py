@@ -94,10 +94,12 @@ def test_a_csv_file_a_network_of_a_file_and_a_log(csv_file, network, capsys):
     assert main(["summary", "net.safetensors"]) == 2
     assert "xpnet has no layer Twice" in said(capsys)
 
-    assert main(["train", *more, "--epochs", "2", "--validation", "0", "--log", "log.jsonl"]) == 0
+    assert main(["train", *more, "--epochs", "2", "--validation", "0", "--log", "log.jsonl",
+                 "--tensorboard", "runs"]) == 0
     assert capsys.readouterr().out.endswith("no accuracy: all images were used for training\n")
     lines = Path("log.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    assert len(list(Path("runs").rglob("events.out.*"))) == 1
 
 
 @pytest.mark.parametrize("arguments, message", [
