@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from xpnet import Network
 from xpnet.backends.activations import SCALE, SLOPE
-from xpnet.models import C3_TABLE, codes
+from xpnet.models.digits import C3_TABLE, codes
 
 
 def relu() -> nn.Module:

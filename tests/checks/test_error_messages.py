@@ -260,7 +260,7 @@ def test_nearest():
 def test_summary_of_a_misspelled_model(capsys):
     assert cli.main(["summary", "resnt18"]) == 2
     assert re.fullmatch(
-        r"xpnet: summary: expected a file, or one of numpy_cnn, .*, perhaps \"resnet18\"\. "
+        r"xpnet: summary: expected a file, or one of mlp, .*, perhaps \"resnet18\"\. "
         r"Received: 'resnt18', which is neither\.\n", capsys.readouterr().err)
 
 

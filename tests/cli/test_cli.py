@@ -130,8 +130,8 @@ def test_the_same_seed_gives_the_same_file(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["train", "--model", "alexnet"],
-     "train: expected --model to be a Python file, or one of numpy_cnn, bilici"),
+    (["train", "--model", "lenet"],
+     "train: expected --model to be a Python file, or one of mlp, numpy_cnn, bilici"),
     (["train", "--data", "mnist", "--data-dir", "nowhere"],
      "expected the files train-images-idx3-ubyte"),
     (["train", "--epochs", "0", "--backend", "numpy"], "epochs to be an int, 1 or larger"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from model_cases import SETTINGS, SMALLEST
 
 import xpnet as xn
 from xpnet import augment, functional, metrics, models, schedules, testing
@@ -383,11 +384,11 @@ def ensembles() -> dict[str, Call]:
 
 def tools() -> dict[str, Call]:
     net = {"backend": "numpy", "dtype": "float32", "seed": 0}
-    shapes = {"lenet5": (1, 28, 28), "resnet18": (3, 8, 8), "resnet50": (3, 32, 32)}
     of_models = {name: Call(
         function,
         lambda name=name, function=function: (signature(function) | net
-                                              | {"input_shape": shapes.get(name, (1, 20, 20))}))
+                                              | SETTINGS.get(name, {})
+                                              | {"input_shape": SMALLEST[name]}))
                  for name, function in models.MODELS.items()}
     return of_models | {
         "set_num_threads": Call(xn.set_num_threads, lambda: {"n": 1},

@@ -1,47 +1,38 @@
-"""Networks of the literature, each with its source.
-
-Every function takes the shape of one sample and returns a network. `classes` is how many there are,
-or their names, as a Dataset has them.
-"""
+"""Small networks for images of digits, and the founders of convolutional networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from xpnet.backends import Backend
-from xpnet.checks import expect_class_names, items
 from xpnet.graph import Input
-from xpnet.layer import Layer, Shape
+from xpnet.layer import Shape
 from xpnet.layers import (
     RBF,
-    Add,
     BatchNorm2d,
     Conv2d,
+    Dropout,
     Flatten,
-    GlobalAvgPool2d,
     Linear,
     MaxPool2d,
     Subsampling2d,
     TableConv2d,
 )
-from xpnet.network import Network, Sequential
-from xpnet.node import Node
-
-Classes = int | Sequence[str]
-Net = TypeVar("Net", bound=Network)
+from xpnet.models.classes import Classes, count, named
+from xpnet.network import Sequential
 
 
-def _count(who: str, classes: Classes) -> Any:
-    """The number of classes; what is no list is checked by the layer that gets it."""
-    return classes if items(classes) is None else len(expect_class_names(who, classes))
+def mlp(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
+        backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
+    """A multilayer perceptron of two hidden layers of 512 ReLU units with dropout; 669,706
+    parameters for images of 28x28 pixels and 10 classes.
 
-
-def _named(net: Net, classes: Classes) -> Net:
-    """The network, which knows the names of its classes if there are some."""
-    if items(classes) is not None:
-        net.classes = classes           # type: ignore[assignment]
-    return net
+    The example of Keras for MNIST, after Srivastava et al. 2014, section 6.1.1.
+    """
+    return named(Sequential([
+        Flatten(), Linear(512, activation="relu"), Dropout(0.2),
+        Linear(512, activation="relu"), Dropout(0.2), Linear(count("mlp", classes)),
+    ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed), classes)
 
 
 def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
@@ -52,9 +43,9 @@ def numpy_cnn(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
     Its author reports 98.4 % on MNIST's test set after about five hours of training
     (github.com/Alescontrela/Numpy-CNN, README).
     """
-    return _named(Sequential([
+    return named(Sequential([
         Conv2d(8, 5, activation="relu"), Conv2d(8, 5, activation="relu"), MaxPool2d(2),
-        Flatten(), Linear(128, activation="relu"), Linear(_count("numpy_cnn", classes)),
+        Flatten(), Linear(128, activation="relu"), Linear(count("numpy_cnn", classes)),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed), classes)
 
 
@@ -62,10 +53,10 @@ def bilici(input_shape: Shape = (1, 28, 28), *, classes: Classes = 10,
            backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
     """Bilici's MNIST network: two convolutions (3x3x8, 5x5x32) with batch norm, ReLU and max-pool,
     then 600 hidden units."""
-    return _named(Sequential([
+    return named(Sequential([
         Conv2d(8, 3, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
         Conv2d(32, 5, padding="half"), BatchNorm2d(activation="relu"), MaxPool2d(2),
-        Flatten(), Linear(600, activation="relu"), Linear(_count("bilici", classes)),
+        Flatten(), Linear(600, activation="relu"), Linear(count("bilici", classes)),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed), classes)
 
 
@@ -140,71 +131,3 @@ def codes() -> list[list[float]]:
     lines = [line.split() for line in _DIGITS.strip().splitlines()[1:]]     # 12 lines of 10 pieces
     return [[1.0 if pixel == "#" else -1.0 for line in lines for pixel in line[digit]]
             for digit in range(10)]
-
-
-def resnet18(input_shape: Shape = (3, 32, 32), *, classes: Classes = 10,
-             backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
-    """ResNet-18 for small images: a 3x3 stem without pooling, then 8 basic blocks; 11,173,962
-    parameters for 10 classes.
-
-    He et al. 2016, table 1, with the stem of its section 4.2 (CIFAR-10).
-    """
-    x = Input(input_shape)
-    h = BatchNorm2d(activation="relu")(Conv2d(64, 3, padding=1, bias=False, init="he_normal")(x))
-    for stage, filters in enumerate((64, 128, 256, 512)):
-        for block in range(2):
-            h = _basic_block(h, filters, stride=2 if stage > 0 and block == 0 else 1)
-    y = Linear(_count("resnet18", classes))(GlobalAvgPool2d()(h))
-    return _named(Network(x, y, backend=backend, dtype=dtype, seed=seed), classes)
-
-
-def resnet50(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
-             backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
-    """ResNet-50: a 7x7 stem, a max-pool and 16 bottleneck blocks; 25,557,032 parameters for 1,000
-    classes.
-
-    The stride of a bottleneck is in its 3x3 convolution and not in its first 1x1 convolution, as in
-    most later implementations ("ResNet v1.5").
-
-    He et al. 2016, table 1.
-    """
-    x = Input(input_shape)
-    h = BatchNorm2d(activation="relu")(
-        Conv2d(64, 7, stride=2, padding=3, bias=False, init="he_normal")(x))
-    h = MaxPool2d(3, stride=2, padding=1)(h)
-    for stage, (filters, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
-        for block in range(blocks):
-            h = _bottleneck(h, filters, stride=2 if stage > 0 and block == 0 else 1)
-    y = Linear(_count("resnet50", classes))(GlobalAvgPool2d()(h))
-    return _named(Network(x, y, backend=backend, dtype=dtype, seed=seed), classes)
-
-
-def _conv_bn(h: Node, filters: int, kernel_size: int, *, stride: int = 1,
-             activation: str | None = None) -> Node:
-    conv: Layer = Conv2d(filters, kernel_size, stride=stride, padding="half", bias=False,
-                         init="he_normal")
-    return BatchNorm2d(activation=activation)(conv(h))
-
-
-def _shortcut(h: Node, filters: int, stride: int) -> Node:
-    """The value itself, or a 1x1 projection if its shape changes (He et al. 2016, option B)."""
-    return h if stride == 1 and h.shape[0] == filters else _conv_bn(h, filters, 1, stride=stride)
-
-
-def _basic_block(x: Node, filters: int, stride: int) -> Node:
-    h = _conv_bn(x, filters, 3, stride=stride, activation="relu")
-    h = _conv_bn(h, filters, 3)
-    return Add(activation="relu")(h, _shortcut(x, filters, stride))
-
-
-def _bottleneck(x: Node, filters: int, stride: int) -> Node:
-    h = _conv_bn(x, filters, 1, activation="relu")
-    h = _conv_bn(h, filters, 3, stride=stride, activation="relu")
-    h = _conv_bn(h, 4 * filters, 1)
-    return Add(activation="relu")(h, _shortcut(x, 4 * filters, stride))
-
-
-MODELS: dict[str, Callable[..., Network]] = {
-    "numpy_cnn": numpy_cnn, "bilici": bilici, "lecun1989": lecun1989, "lenet5": lenet5,
-    "resnet18": resnet18, "resnet50": resnet50,
-}
