@@ -46,9 +46,11 @@ LAYERS = [item for items in FAMILIES.values() for item in items if item.make
 def around(item: Item, seed: int = 0) -> xn.Network:
     """A network with three input features whose last layer is the catalogue's example, on inputs of
     the shapes that it needs."""
-    x = xn.Input((3,))
-    h = item.make()(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x)) for shape in item.shapes))
-    return xn.Network(x, h, backend="numpy", seed=seed)
+    x, layer = xn.Input((3,)), item.make()
+    values = [xn.Reshape(shape)(xn.Linear(math.prod(shape))(x)) for shape in item.shapes]
+    if isinstance(layer, xn.Embedding):
+        values = [xn.Step()(value) for value in values]         # 0 or 1, which are tokens
+    return xn.Network(x, layer(*values), backend="numpy", seed=seed)
 
 
 def branches(backend: Any = "numpy", dtype: Any = "float64", seed: int = 0) -> xn.Network:
