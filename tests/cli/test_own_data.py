@@ -13,8 +13,9 @@ import pytest
 
 import xpnet as xn
 from xpnet.augment.mixing import Mixing
-from xpnet.cli import main, networks
+from xpnet.cli import main, networks, train
 from xpnet.cli.augmentations import AUGMENTATIONS, augmentations, form
+from xpnet.cli.options import parser
 
 QUICK = ["--backend", "numpy", "--batch-size", "16", "--schedule", "constant", "--lr", "0.01",
          "--save", "net.safetensors"]
@@ -98,6 +99,17 @@ def test_a_csv_file_a_network_of_a_file_and_a_log(csv_file, network, capsys):
     assert capsys.readouterr().out.endswith("no accuracy: all images were used for training\n")
     lines = Path("log.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_defaults_depend_on_the_data():
+    def recipe(images, *arguments):
+        return train._recipe(parser().parse_args(["train", *arguments]), images)
+
+    assert recipe(60_000, "--data", "mnist") == train.RECIPES["mnist"]
+    assert recipe(9_999, "--data", "photos") == recipe(1437) == train.RECIPES["digits"]
+    assert recipe(10_000, "--data", "photos") == train.OTHERS
+    assert recipe(10, "--data", "photos", "--epochs", "3", "--batch-size", "2",
+                  "--weight-decay", "0") == train.Recipe(3, 2, 0)
 
 
 @pytest.mark.parametrize("arguments, message", [

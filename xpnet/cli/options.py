@@ -143,7 +143,8 @@ def _train(parser: argparse.ArgumentParser) -> None:
 
 def _defaults(name: str) -> str:
     values = [f"{data} {getattr(recipe, name)}" for data, recipe in train.RECIPES.items()]
-    return f"(default: {', '.join(values)}, other data {getattr(train.OTHERS, name)})"
+    return (f"(default: {', '.join(values)}, other data {getattr(train.OTHERS, name)}, but fewer "
+            f"than {train.FEW:,} images as digits)")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:

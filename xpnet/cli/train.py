@@ -34,7 +34,8 @@ class Recipe(NamedTuple):
 # Those of digits and MNIST reach the accuracies that the README states.
 RECIPES = {"digits": Recipe(epochs=20, batch_size=32, weight_decay=1.0),
            "mnist": Recipe(epochs=3, batch_size=128, weight_decay=0.1)}
-OTHERS = Recipe(epochs=10, batch_size=64, weight_decay=0.1)
+OTHERS = Recipe(epochs=10, batch_size=128, weight_decay=0.1)
+FEW = 10_000            # other data with fewer images are trained as digits are
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,10 +48,8 @@ def run(options: argparse.Namespace) -> int:
     function = networks.builder(WHO, options.model)
     path, callbacks = _path(options), _log(options.log)
     changes = augmentations(WHO, options.augment)
-    recipe = RECIPES.get(options.data, OTHERS)
-    recipe = recipe._replace(**{name: getattr(options, name) for name in Recipe._fields
-                                if getattr(options, name) is not None})
     data = _data(options)
+    recipe = _recipe(options, len(data))
     net = networks.build(WHO, options.model, function, input_shape=data.shape,
                          classes=len(data.classes or ()), seed=options.seed,
                          backend=get_backend(options.backend, autotune=options.autotune))
@@ -83,6 +82,13 @@ def run(options: argparse.Namespace) -> int:
         return 130
     missed = percent is not None and not history.stopped
     return 1 if missed or history.diverged else 0
+
+
+def _recipe(options: argparse.Namespace, images: int) -> Recipe:
+    """The settings that were passed, and the default ones for the rest."""
+    recipe = RECIPES.get(options.data, RECIPES["digits"] if images < FEW else OTHERS)
+    return recipe._replace(**{name: getattr(options, name) for name in Recipe._fields
+                              if getattr(options, name) is not None})
 
 
 def _data(options: argparse.Namespace) -> Dataset:
