@@ -37,20 +37,21 @@ print(run(sys.argv[1], Path(sys.argv[2])))
 """
 
 
-def killed_or_ended(name: str, folder: Path, seconds: float | None) -> str | None:
+def killed_or_ended(name: str, folder: Path, seconds: float | None) -> tuple[str | None, float]:
     """Run the training in a process that is killed after some seconds, None for never; what it
-    printed if it ended before."""
+    printed, None if it was killed, and how long it ran."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", PROGRAM, name, str(folder)], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)])})
     assert process.stdout is not None and process.stdout.readline() == "begin\n"
+    start = time.perf_counter()
     if seconds is not None:
         time.sleep(seconds)
         process.kill()
     out, err = process.communicate()
     assert process.returncode in (0, -signal.SIGKILL), err
-    return out.strip() if process.returncode == 0 else None
+    return out.strip() if process.returncode == 0 else None, time.perf_counter() - start
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
@@ -65,12 +66,12 @@ def test_killed_at_random_moments(tmp_path):
         folder, found = tmp_path / str(number), None
         if name not in whole:
             whole[name] = run(name, None)
-            start = time.perf_counter()
-            run(name, tmp_path / name)
-            seconds[name] = time.perf_counter() - start
+            found, seconds[name] = killed_or_ended(name, tmp_path / name, None)
+            assert found == whole[name], f"{name}: other bits without kills"
+            found = None
         while found is None:
-            found = killed_or_ended(name, folder, chance.uniform(0, seconds[name])
-                                    if kills < KILLS else None)
+            found, _ = killed_or_ended(name, folder, chance.uniform(0, seconds[name])
+                                       if kills < KILLS else None)
             kills += found is None
             for file in folder.glob("*.safetensors") if found is None else ():
                 xn.load(file, backend="numpy")              # each file that is there is complete
