@@ -378,6 +378,12 @@ marks = sum(int(part._x.array[part._where[part._where % 9973 == 0], 0, 0, 0].sum
             for part in (data, data.validation))
 print(len(data) + len(data.validation) == N, marks == 7 * len(range(0, N, 9973)))
 print(len(data.fingerprint()), len(data.subset(slice(0, None, 100))))
+net = xn.Sequential([xn.MaxPool2d(16), xn.Flatten(), xn.Linear(10)], input_shape=shape,
+                    backend="numpy")
+part = data.subset(slice(None, None, 2000))
+history = net.fit(part, batch_size=8, validation=data.validation.subset(slice(None, None, 999)),
+                  augment=[xn.RandomFlip()], checkpoint="saved", verbose=False)
+print(len(part), len(history.rows))
 """
 
 
@@ -388,6 +394,7 @@ def test_images_of_4_gib_in_a_process_of_512_mib(tmp_path):
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert lines[0] == "limited" and lines[1] == "True True" and lines[2].startswith("64 ")
+    assert lines[3] == "35 1"           # a training of samples from all parts of the file
 
 
 # --- access ---------------------------------------------------------------------------------------

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy, installed
+from processes import run_script
+from tiers import EVERYTHING
 
 import xpnet as xn
 from xpnet.augment.draws import Draws
@@ -164,7 +168,7 @@ def test_a_source_of_ones_own_is_read_ahead():
     net.fit(Dataset(own, LABELS), optimizer="sgd", epochs=2, batch_size=4, **QUIET)
     other.fit(Dataset(IMAGES, LABELS), optimizer="sgd", epochs=2, batch_size=4, **QUIET)
     assert net.parameters.tobytes() == other.parameters.tobytes()
-    assert {name.rpartition("_")[0] for name in own.threads} == {"", "xpnet-reader"}
+    assert own.threads == {threading.current_thread().name, "xpnet-reader"}
 
 
 def test_arrays_in_memory_are_gathered_in_the_graph(folder):
@@ -186,21 +190,169 @@ def test_the_error_of_a_source_names_the_samples():
     own = Own()
     data = Dataset(own, LABELS)
     own.damaged = True
-    with pytest.raises(RuntimeError, match=r"fit: expected samples that can be read\. Received: "
-                                           r"OSError for samples .*\b13\b.*\(a bad sector\)\."):
+    with pytest.raises(RuntimeError, match=r"^fit: expected samples that can be read\. Received: "
+                                           r"OSError for sample 13 \(a bad sector\)\.$"):
         a_network().fit(data, optimizer="sgd", batch_size=4, **QUIET)
     with pytest.raises(RuntimeError, match="predict: expected samples that can be read"):
         a_network().predict(data, batch_size=4)
 
 
+class Changing(xn.Augmentation):
+    """An augmentation that fails, for one sample or for all, or returns no images."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def change(self, xp, x, draws):
+        if self.what == "one" and 13 in draws.samples or self.what == "several" and len(draws) > 1:
+            raise ZeroDivisionError("by me")
+        return {"none": None, "dtype": x.astype(np.float64), "fewer": x[..., :-1],
+                "cropped": x[:, 1:], "flat": x.reshape(-1)}.get(self.what, x)
+
+
+@pytest.mark.parametrize("what, message", [
+    ("one", r"expected augmentations .*Received: ZeroDivisionError for sample 13 \(by me\)\.$"),
+    ("several", r"Received: ZeroDivisionError for samples \d+, \d+, \d+, \d+ \(by me\)\.$"),
+    ("none", r"for sample \d+ \(Changing: expected change to return images \(C, H, W, 4\) of "
+             r"float32\. Received: None\.\)"),
+    ("dtype", r"Changing: expected change to return .* dtype float64"),
+    ("fewer", r"Changing: expected change to return .* shape \(3, 6, 5, 3\)"),
+    ("flat", r"Changing: expected change to return .* shape \(360,\)"),
+    ("cropped", r"expected augmented images of the shape of the others, \(3, 6, 5\)\. Received: "
+                r"\(3, 5, 5\)"),
+])
+def test_the_error_of_an_augmentation_names_the_sample(what, message):
+    with pytest.raises((RuntimeError, ValueError), match=f"^fit: .*{message}"):
+        a_network().fit(Dataset(IMAGES, LABELS), batch_size=4, **QUIET,
+                        augment=[xn.RandomFlip(), Changing(what)])
+
+
+def test_a_source_without_memory():
+    """The error says which batch would fit, as for every MemoryError."""
+    class Large(Own):
+        def __getitem__(self, indices):
+            if np.size(indices) > 2:
+                raise MemoryError("no memory")
+            return IMAGES[indices]
+
+    own = Large()
+    with pytest.raises(xn.OutOfMemory):
+        a_network().fit(Dataset(own, LABELS), batch_size=4, **QUIET)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ZeroDivisionError])
+def test_an_error_in_the_thread_is_raised_in_fit(error):
+    class Raising(Own):
+        def __getitem__(self, indices):
+            if threading.current_thread().name == "xpnet-reader":
+                raise error("in the thread")
+            return IMAGES[indices]
+
+    with pytest.raises(RuntimeError if issubclass(error, Exception) else error,
+                       match="in the thread"):
+        a_network().fit(Dataset(Raising(), LABELS), batch_size=4, **QUIET)
+
+
+# --- the thread that reads ------------------------------------------------------------------------
+
 def test_no_thread_is_left():
-    a_network().fit(Dataset(IMAGES, LABELS), optimizer="sgd", batch_size=4, **QUIET)
-    import gc
-    gc.collect()
-    left = [thread for thread in threading.enumerate() if thread.name.startswith("xpnet-reader")]
-    for thread in left:
-        thread.join(2)
-    assert not any(thread.is_alive() for thread in left)
+    a_network().fit(Dataset(Own(), LABELS), optimizer="sgd", batch_size=4, **QUIET)
+    assert "xpnet-reader" not in [thread.name for thread in threading.enumerate()]
+
+
+STARTS = """
+import random, signal, sys, threading, time
+import numpy as np
+import xpnet as xn
+from xpnet.training.batches import Batches
+from xpnet.training.datasets import Samples
+
+chance, images = random.Random(1), np.zeros((40, 3, 6, 5), np.uint8)
+
+class Source:
+    fails = 2.0
+    def __len__(self):
+        return 40
+    def __getitem__(self, indices):
+        time.sleep(chance.choice([0, 0, 1e-4, 1e-3]))
+        if chance.random() < self.fails:
+            raise chance.choice([OSError, SystemExit, KeyboardInterrupt])("at random")
+        return images[indices]
+
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+source = Source()
+source.fails = 0.0
+net = xn.Sequential([xn.Flatten(), xn.Linear(2)], input_shape=(3, 6, 5), backend="numpy")
+data = xn.data.Dataset(source)
+ends, longest = {}, 0.0
+for number in range(int(sys.argv[1])):
+    source.fails = chance.choice([0.0, 0.0, 0.2])
+    start = time.perf_counter()
+    try:
+        try:
+            if number % 2:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-4, 8e-3))
+            batches = Batches(net, [Samples(net, data, [xn.RandomFlip()])], 4)
+            batches.arrange(np.arange(40))
+            for k in range(chance.choice([1, 3, 10])):
+                batches.get(k)
+            end = "closed"
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            batches = None
+    except (KeyboardInterrupt, SystemExit, RuntimeError) as error:
+        end = type(error).__name__
+    ends[end] = ends.get(end, 0) + 1
+    longest = max(longest, time.perf_counter() - start)
+for thread in threading.enumerate():
+    if thread.name == "xpnet-reader" and thread.ident is not None:  # else interrupted in its start
+        thread.join(60)
+        assert not thread.is_alive()
+assert ends.keys() == {"closed", "KeyboardInterrupt", "SystemExit", "RuntimeError"}, ends
+print(sum(ends.values()), ends, f"longest {longest:.3f} s", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
+def test_reading_begins_and_ends_many_times():
+    """With errors in the source and interrupts at random moments: nothing hangs."""
+    most = 1000 if EVERYTHING else 100
+    printed = run_script(f"import sys; sys.argv[1:] = ['{most}']\n" + STARTS)
+    assert printed.splitlines()[-1].startswith(f"{most} ")
+
+
+SLOW = """
+import os, signal, sys, threading, time
+import numpy as np
+import xpnet as xn
+
+class Slow:
+    def __len__(self):
+        return 12
+    def __getitem__(self, indices):
+        if threading.current_thread().name == "xpnet-reader":
+            for _ in range(2):          # while fit waits for this batch
+                time.sleep(0.2)
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1000)
+        return np.zeros((len(indices), 3, 4, 4), np.uint8)
+
+net = xn.Sequential([xn.Flatten(), xn.Linear(2)], input_shape=(3, 4, 4), backend="numpy")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    net.fit(xn.data.Dataset(Slow(), np.arange(12) % 2), batch_size=4, verbose=False)
+except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot interrupt a thread that waits")
+def test_a_program_ends_although_a_sample_is_being_read():
+    """The read takes 1,000 s, the test a second."""
+    assert run_script(SLOW, timeout=100) == "interrupted\n"
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -76,8 +76,17 @@ def augmented(xp: Any, x: Array, augmentations: Sequence[Augmentation], *, seed:
         raise ValueError(f"augmented: expected samples to have {x.shape[-1]} whole numbers, 0 or "
                          f"larger. Received: samples={shown(samples)}.")
     for number, augmentation in enumerate(expect_augmentations("augmented", augmentations)):
-        x = augmentation.change(xp, x, Draws(seed, epoch, numbers, number))
+        x = _checked(augmentation, x, augmentation.change(xp, x, Draws(seed, epoch, numbers,
+                                                                       number)))
     return x
+
+
+def _checked(augmentation: Augmentation, x: Array, y: Array) -> Array:
+    """The changed images y; ValueError if they are none, or other ones than x."""
+    if getattr(y, "shape", ())[3:] != x.shape[3:] or y.ndim != 4 or y.dtype != x.dtype:
+        raise ValueError(f"{augmentation.who}: expected change to return images (C, H, W, "
+                         f"{x.shape[-1]}) of {x.dtype}. Received: {shown(y)}.")
+    return y
 
 
 def expect_augmentations(who: str, value: Any) -> list[Augmentation]:

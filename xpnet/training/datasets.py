@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,7 @@ class SampleFeed(Feed):
 
     def __init__(self, backend: Backend, samples: Samples, dtype: Any) -> None:
         super().__init__(backend, samples, dtype)
-        self._reader = ThreadPoolExecutor(1, "xpnet-reader")
-        self._next: tuple[tuple[int, int], Future[Any]] | None = None
+        self._next: tuple[tuple[int, int], Reading] | None = None
         self.mixed: tuple[np.ndarray, np.ndarray] | None = None     # partners and shares
 
     def arrange(self, order: Array) -> None:
@@ -135,10 +134,16 @@ class SampleFeed(Feed):
         x = self.backend.gather_batch(x, None, self.dtype)
         if samples.data.scale is not None:
             x = x / x.dtype.type(samples.data.scale)
-        if samples.augment:
-            x = augmented(self.backend.xp, x, samples.augment, seed=samples.net.seed,
-                          epoch=samples.net.epochs, samples=where)
-        return x
+        if not samples.augment:
+            return x
+        y = self._named("augmentations that change images without an error", where,
+                        lambda part: augmented(self.backend.xp, x[..., part], samples.augment,
+                                               seed=samples.net.seed, epoch=samples.net.epochs,
+                                               samples=where[part]))
+        if y.shape != x.shape:
+            raise ValueError(f"{samples.who}: expected augmented images of the shape of the "
+                             f"others, {x.shape[:-1]}. Received: {y.shape[:-1]}.")
+        return y
 
     def _read_ahead(self, start: int, stop: int) -> Array:
         """The samples of a batch, while the next batch of this size is being read."""
@@ -149,18 +154,65 @@ class SampleFeed(Feed):
             x = self._read(self.numbers(start, stop))
         span = stop, min(2 * stop - start, len(self.samples))
         if span[0] < span[1]:
-            self._next = span, self._reader.submit(self._read, self.numbers(*span))
+            self._next = span, Reading(self._read, self.numbers(*span))
         return x
 
     def _read(self, where: np.ndarray) -> Array:
+        return self._named("samples that can be read", where,
+                           lambda part: self.samples.data[where[part]][0])
+
+    def _named(self, expected: str, where: np.ndarray, work: Callable[[slice], Array]) -> Array:
+        """work of all samples of a batch. An error of the user's code gets the number of the first
+        sample for which it is raised alone."""
         try:
-            return self.samples.data[where][0]
+            return work(slice(None))
+        except MemoryError:             # fit says which batch size would fit
+            raise
         except Exception as error:
-            listed = ", ".join(map(str, where[:MOST_SHOWN].tolist()))
-            more = ", ..." if len(where) > MOST_SHOWN else ""
-            raise RuntimeError(f"{self.samples.who}: expected samples that can be read. Received: "
-                               f"{type(error).__name__} for samples {listed}{more} ({error})."
-                               ) from error
+            alone = next((k for k in range(len(where)) if _fails(work, slice(k, k + 1))), None)
+            if alone is not None:
+                listed = f"sample {where[alone]}"
+            else:
+                listed = "samples " + ", ".join(map(str, where[:MOST_SHOWN].tolist()))
+                listed += ", ..." if len(where) > MOST_SHOWN else ""
+            raise RuntimeError(f"{self.samples.who}: expected {expected}. Received: "
+                               f"{type(error).__name__} for {listed} ({error}).") from error
+
+
+def _fails(work: Callable[[slice], Array], part: slice) -> bool:
+    try:
+        work(part)
+    except Exception:
+        return True
+    return False
+
+
+class Reading:
+    """A call in a thread of its own.
+
+    The thread ends with the call, so that nothing has to be closed. It does not keep the process
+    alive: Ctrl-C ends a program at once, however long a sample takes.
+    """
+
+    def __init__(self, read: Callable[[np.ndarray], Array], where: np.ndarray) -> None:
+        self._value: Array = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(read, where), name="xpnet-reader",
+                                        daemon=True)
+        self._thread.start()
+
+    def _run(self, read: Callable[[np.ndarray], Array], where: np.ndarray) -> None:
+        try:
+            self._value = read(where)
+        except BaseException as error:          # SystemExit too: it must not be lost
+            self._error = error
+
+    def result(self) -> Array:
+        """What the call returned, or its error."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._value
 
 
 class MixedTargets:
