@@ -13,7 +13,7 @@ import pytest
 
 import xpnet as xn
 from xpnet.augment.mixing import Mixing
-from xpnet.cli import main, networks, train
+from xpnet.cli import main, networks, sources, train
 from xpnet.cli.augmentations import AUGMENTATIONS, augmentations, form
 from xpnet.cli.options import parser
 
@@ -95,10 +95,12 @@ def test_a_csv_file_a_network_of_a_file_and_a_log(csv_file, network, capsys):
     assert main(["summary", "net.safetensors"]) == 2
     assert "xpnet has no layer Twice" in said(capsys)
 
-    assert main(["train", *more, "--epochs", "2", "--validation", "0", "--log", "log.jsonl"]) == 0
+    assert main(["train", *more, "--epochs", "2", "--validation", "0", "--log", "log.jsonl",
+                 "--tensorboard", "runs"]) == 0
     assert capsys.readouterr().out.endswith("no accuracy: all images were used for training\n")
     lines = Path("log.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    assert len(list(Path("runs").rglob("events.out.*"))) == 1
 
 
 def test_defaults_depend_on_the_data():
@@ -110,6 +112,56 @@ def test_defaults_depend_on_the_data():
     assert recipe(10_000, "--data", "photos") == train.OTHERS
     assert recipe(10, "--data", "photos", "--epochs", "3", "--batch-size", "2",
                   "--weight-decay", "0") == train.Recipe(3, 2, 0)
+
+
+def test_options_reach_fit(photos, capsys, monkeypatch):
+    def fit(net, data, **options):
+        passed.update(options, net=net, data=data)
+        raise KeyboardInterrupt
+
+    passed = {}
+    monkeypatch.setattr(xn.Network, "fit", fit)
+    assert main(["train", "--data", "photos", "--model", "resnet18", "--validation", "0.3",
+                 "--seed", "7", "--epochs", "3", "--batch-size", "4", "--lr", "0.5",
+                 "--weight-decay", "0.25", "--schedule", "cosine", "--augment", "crop:2", "grey",
+                 "--class-weight", "balanced", "--checkpoint", "a", "--resume", "b", "--log",
+                 "log.csv", "--tensorboard", "runs", "--backend", "numpy"]) == 130
+    net, data, optimizer = passed["net"], passed["data"], passed["optimizer"]
+    assert (net.seed, net.output.shape, net.backend.name) == (7, (3,), "numpy")
+    expected = xn.data.image_folder(photos, 32).split(0.3, seed=7)
+    assert data.fingerprint() == expected.fingerprint() and len(data.validation) == 9
+    assert (type(optimizer), optimizer.lr, optimizer.weight_decay) == (xn.AdamW, 0.5, 0.25)
+    assert repr(passed["augment"]) == repr([xn.RandomCrop(2), xn.RandomGrey()])
+    assert [type(one) for one in passed["callbacks"]] == [xn.CSVLog, xn.TensorBoard]
+    assert {name: passed[name] for name in ("epochs", "batch_size", "schedule", "class_weight",
+                                            "checkpoint", "resume", "validation", "until")} == {
+        "epochs": 3, "batch_size": 4, "schedule": "cosine", "class_weight": "balanced",
+        "checkpoint": "a", "resume": "b", "validation": None, "until": None}
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_well_known_data_sets(monkeypatch):
+    """Each name calls the function of that name, with its folder and its variant."""
+    for name in ("digits", "mnist", "fashion_mnist", "emnist", "cifar10", "cifar100"):
+        monkeypatch.setattr(xn.data, name, lambda name=name, **more: (name, more))
+
+    def read(*arguments):
+        return sources.dataset("train", parser().parse_args(["train", *arguments]))
+
+    assert read() == ("digits", {})
+    for name in sources.WELL_KNOWN[1:]:
+        assert read("--data", name) == (name, {"data_dir": None})
+    assert read("--data", "mnist", "--data-dir", "x") == ("mnist", {"data_dir": "x"})
+    assert read("--data", "emnist:letters") == ("emnist", {"split": "letters", "data_dir": None})
+    assert read("--data", "cifar100:coarse") == ("cifar100", {"labels": "coarse",
+                                                              "data_dir": None})
+
+
+def test_every_data_set_has_a_name():
+    functions = {name for name in xn.data.__all__ if inspect.isfunction(getattr(xn.data, name))}
+    others = {name for name in functions if not {"data_dir", "seed"} & {
+        *inspect.signature(getattr(xn.data, name)).parameters}}
+    assert functions - others - {"csv_images", "image_folder"} == {*sources.WELL_KNOWN}
 
 
 @pytest.mark.parametrize("arguments, message", [

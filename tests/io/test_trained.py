@@ -72,11 +72,13 @@ def test_several_outputs(tmp_path):
     assert net.loss is None and net.history is None
     X, y = blobs(12)
     targets = {"class": y, "sure": (y == 0)[:, None]}
+    weights = {"class": 1, "sure": 0.25}
     net.fit(X, targets, loss={"class": xn.CrossEntropy(), "sure": xn.BinaryCrossEntropy()},
-            loss_weights={"class": 1, "sure": 0.25}, verbose=False)
+            loss_weights=weights, verbose=False)
     back = reloaded(net, tmp_path)
     assert repr(back.loss) == repr({"class": xn.CrossEntropy(), "sure": xn.BinaryCrossEntropy()})
-    assert back.evaluate(X, targets) == net.evaluate(X, targets)
+    assert back.evaluate(X, targets) == net.evaluate(X, targets, loss=net.loss,
+                                                     loss_weights=weights)
     other = {"class": 1, "sure": 2}
     assert back.evaluate(X, targets, loss_weights=other) == net.evaluate(
         X, targets, loss=net.loss, loss_weights=other) != net.evaluate(X, targets)
@@ -239,6 +241,14 @@ def test_a_loss_that_is_none_of_the_library_is_a_name(name, tmp_path):
     """Nothing is imported or called; a loss of a later xpnet is such a name, too."""
     entry = {"losses": [{"type": name, "config": {"a": 1}}], "loss_weights": [1.0]}
     assert from_json(entry, [(3,)], "file").losses == (name,)
+
+
+@pytest.mark.parametrize("outputs, count", [(1, 2), (2, 1), (2, 3)])
+def test_losses_for_another_number_of_outputs(outputs, count):
+    losses = [{"type": "CrossEntropy", "config": {}}] * count
+    entry = {"losses": losses, "loss_weights": [1] * count}
+    with pytest.raises(ValueError, match=f"expected losses and loss_weights of {outputs} outputs"):
+        from_json(entry, [(3,)] * outputs, "file")
 
 
 def test_entries_of_later_versions_are_passed_over():

@@ -53,6 +53,9 @@ def test_files_are_read_as_in_the_training(fit, photos, tmp_path):
     assert [row.value for row in found] == expected.max(axis=1).tolist()
     other = net.predict_files(photos, fit="crop" if fit == "stretch" else "stretch")
     assert not np.array_equal(other.outputs, expected)
+    head = net.with_head([xn.Linear(2)])                        # its files are read in the same way
+    assert np.array_equal(head.predict_files(photos, loss="cross_entropy").outputs,
+                          head.predict_proba(data, loss="cross_entropy"))
 
 
 def test_paths_in_any_form_and_order(photos, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import tqdm
 from nets import blobs, small
 
 import xpnet as xn
@@ -154,10 +155,30 @@ def test_numbers_are_short():
                                                                        "1:02:05"]
 
 
-@pytest.mark.parametrize("shell, widgets, expected", [
-    (None, True, False), (SimpleNamespace(), True, False),      # no IPython; IPython in a terminal
-    (SimpleNamespace(kernel=1), False, False), (SimpleNamespace(kernel=1), True, True)])
-def test_a_notebook_is_recognised(shell, widgets, expected, monkeypatch):
+@pytest.mark.parametrize("shell, expected", [
+    (None, False), (SimpleNamespace(), False),                  # no IPython; IPython in a terminal
+    (SimpleNamespace(kernel=1), True)])
+def test_a_notebook_is_recognised(shell, expected, monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    monkeypatch.setattr("xpnet.training.progress.find_spec", lambda name: widgets or None)
     assert in_notebook() == expected
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_has_a_bar_and_lines_on_stdout(widgets, capsys, monkeypatch):
+    """tqdm.auto makes the bar a widget, if there is ipywidgets."""
+    made = []
+
+    class Widget(tqdm.tqdm):
+        def __init__(self, **options):
+            made.append(self)
+            super().__init__(**options)
+
+    shell = SimpleNamespace(kernel=1)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Widget))
+    monkeypatch.setattr("xpnet.training.progress.find_spec", lambda name: widgets or None)
+    small().fit(X, Y, **OPTIONS)
+    out, err = capsys.readouterr()
+    assert err == "" and "epoch 1/1 " in out and len(made) == widgets
+    lines = [line.rpartition("\r")[2].split() for line in out.split("\n")]
+    assert [line[:1] for line in lines] == [["training"], ["epoch"], ["1/1"], []]

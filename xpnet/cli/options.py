@@ -137,6 +137,8 @@ def _train(parser: argparse.ArgumentParser) -> None:
                              "without one, begin, and save there")
     parser.add_argument("--log", metavar="FILE",
                         help="append the figures of each epoch to a file .csv or .jsonl")
+    parser.add_argument("--tensorboard", metavar="FOLDER",
+                        help="write the figures of each epoch for TensorBoard")
     parser.add_argument("--save", metavar="FILE",
                         help="where to save the network (default: DATA-MODEL.safetensors)")
 

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--until-accuracy: expected a percentage above 0, 100 at most. Received: "
                          f"{percent}.")
     function = networks.builder(WHO, options.model)
-    path, callbacks = _path(options), _log(options.log)
+    path, callbacks = _path(options), _logs(options)
     changes = augmentations(WHO, options.augment)
     data = _data(options)
     recipe = _recipe(options, len(data))
@@ -115,14 +115,19 @@ def _path(options: argparse.Namespace) -> Path:
     return path
 
 
-def _log(path: str | None) -> list[Callback]:
-    from xpnet.training import CSVLog, JSONLog
-    if path is None:
-        return []
-    kinds = {".csv": CSVLog, ".jsonl": JSONLog}
-    if Path(path).suffix not in kinds:
-        raise ValueError(f"--log: expected a file .csv or .jsonl. Received: {path}.")
-    return [kinds[Path(path).suffix](path)]
+def _logs(options: argparse.Namespace) -> list[Callback]:
+    """What writes the figures of each epoch to files."""
+    from xpnet.training import CSVLog, JSONLog, TensorBoard
+    found: list[Callback] = []
+    if options.log is not None:
+        kinds = {".csv": CSVLog, ".jsonl": JSONLog}
+        kind = kinds.get(Path(options.log).suffix)
+        if kind is None:
+            raise ValueError(f"--log: expected a file .csv or .jsonl. Received: {options.log}.")
+        found.append(kind(options.log))
+    if options.tensorboard is not None:
+        found.append(TensorBoard(options.tensorboard))
+    return found
 
 
 def _report(net: Network, data: Dataset, validated: Dataset | None, history: History) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TextIO
 
 from xpnet.training.callbacks import Callback, Run
 
@@ -15,7 +15,8 @@ class ProgressBar(Callback):
     """A line with the figures of each epoch, and below the lines a bar for the whole training.
 
     All of this goes to stderr. In a file or a pipe there is no bar, and each line also says how
-    much time is left. In a notebook with ipywidgets the bar is a widget.
+    much time is left. In a notebook it goes to stdout, because notebooks show stderr as an error,
+    and the bar is a widget if there is ipywidgets.
     """
 
     SECONDS = 0.2       # between two fetches of figures from the backend, which wait for the GPU
@@ -23,7 +24,7 @@ class ProgressBar(Callback):
 
     def __init__(self) -> None:
         self.bar: Any = None
-        self.heads: list[str] = []        # those above the lines
+        self.heads: list[str] = []      # those above the lines
         self.shown_at = 0.0
 
     def on_train_begin(self, run: Run) -> None:
@@ -35,7 +36,7 @@ class ProgressBar(Callback):
         if self.bar is not None:
             self.bar.set_description_str(text, refresh=False)
         elif in_notebook() or (sys.stderr is not None and sys.stderr.isatty()):
-            self.bar = _bar(total=run.total, initial=run.steps, desc=text,
+            self.bar = _bar(total=run.total, initial=run.steps, desc=text, file=_out(),
                             bar_format=self.FORMAT, dynamic_ncols=True, leave=False,
                             smoothing=0)    # the mean speed, which contains the validations
 
@@ -49,13 +50,10 @@ class ProgressBar(Callback):
             self.shown_at = time.perf_counter()
 
     def on_epoch_end(self, run: Run) -> None:
-        row = run.history.rows[-1]
-        cells = {"epoch": f"{row['epoch']}/{run.epochs}"}
-        cells |= {name: number(value) for name, value in row.items() if name not in cells}
-        if "seconds" in row:
-            cells["seconds"] = f"{row['seconds']:.1f}"
-            if self.bar is None:
-                cells["left"] = duration(row["seconds"] * (run.total - run.steps) / run.batch)
+        out = _out()
+        if out is None:
+            return
+        cells = self._cells(run)
         widths = [max(len(name), 2 * len(str(run.epochs)) + 1 if name == "epoch" else 7)
                   for name in cells]
         lines: list[Iterable[str]] = [cells.values()]
@@ -65,7 +63,18 @@ class ProgressBar(Callback):
         if self.bar is not None:        # until the next batch, so that callbacks can print
             self.bar.clear()
         for line in lines:
-            _print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+            print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)),
+                  file=out, flush=True)
+
+    def _cells(self, run: Run) -> dict[str, str]:
+        """The last row of the history, as text."""
+        row = run.history.rows[-1]
+        cells = {name: number(value) for name, value in row.items()}
+        cells["epoch"] += f"/{run.epochs}"
+        cells["seconds"] = f"{row['seconds']:.1f}"
+        if self.bar is None:
+            cells["left"] = duration(row["seconds"] * (run.total - run.steps) / run.batch)
+        return cells
 
     def on_train_end(self, run: Run) -> None:
         if self.bar is not None:
@@ -88,21 +97,19 @@ def duration(seconds: float) -> str:
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook that has ipywidgets. Imports neither."""
+    """Whether this process is the kernel of a notebook. Does not import IPython."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None and find_spec("ipywidgets") is not None
+    return getattr(shell, "kernel", None) is not None
+
+
+def _out() -> TextIO | None:
+    """Where to; None under pythonw, which has no console."""
+    return sys.stdout if in_notebook() else sys.stderr
 
 
 def _bar(**options: Any) -> Any:
-    if in_notebook():
+    if in_notebook() and find_spec("ipywidgets") is not None:
         from tqdm.auto import tqdm
     else:
         from tqdm import tqdm
     return tqdm(**options)
-
-
-def _print(line: str) -> None:
-    """A line to stderr; in a notebook to stdout, because notebooks show stderr as an error."""
-    out = sys.stdout if in_notebook() else sys.stderr       # None under pythonw
-    if out is not None:
-        print(line, file=out, flush=True)
