@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from xpnet.buffers import Shape
@@ -55,7 +55,13 @@ class Node:
 
     `shape` is that of one sample, without the batch axis. What the layer's forward pass keeps for
     the backward pass belongs to the use, so the graph stores it here, as `kept`.
+
+    `a + b`, `a - b` and `a * b` of two nodes are Add()(a, b), Subtract()(a, b), Multiply()(a, b).
     """
+
+    # The layer class of each operator. layers/merge.py enters them: this file knows no layers.
+    operators: ClassVar[dict[str, type[Layer]]] = {}
+    __array_ufunc__: ClassVar[None] = None      # array + node is node.__radd__(array)
 
     layer: Layer | None                 # None for an input
     parents: tuple[Node, ...]
@@ -78,6 +84,26 @@ class Node:
         if self.layer is None:
             return self.given_name or "input"
         return self.layer_name if self.use == 1 else f"{self.layer_name}:{self.use}"
+
+    def __add__(self, other: Node) -> Node:
+        return self._combined("+", other)
+
+    def __sub__(self, other: Node) -> Node:
+        return self._combined("-", other)
+
+    def __mul__(self, other: Node) -> Node:
+        return self._combined("*", other)
+
+    __radd__, __rsub__, __rmul__ = __add__, __sub__, __mul__    # of another type: they raise
+
+    def _combined(self, operator: str, other: Node) -> Node:
+        """The output of the operator's layer; raises TypeError if `other` is no node."""
+        layer = self.operators[operator]
+        if not isinstance(other, Node):
+            raise TypeError(f"{layer.__name__}: expected two values of a graph around "
+                            f"{operator!r}; Rescale(mean, std) computes (X - mean) / std with "
+                            f"fixed numbers. Received: {type(other).__name__}.")
+        return layer()(self, other)
 
     def __repr__(self) -> str:
         """Without the parents: each would show its own, and so on."""

@@ -281,12 +281,12 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
     (lambda: xn.Add().initialize((3, 4, 4), (4, 4, 4)),
      "Add: expected two or more inputs of one shape. Received: [(3, 4, 4), (4, 4, 4)]."),
     (lambda: xn.Concat().initialize((3,)),
-     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3,)]."),
+     "Concat: expected two or more inputs that differ in axis 0 only. Received: [(3,)]."),
     (lambda: xn.Concat().initialize((3, 4, 4), (3, 4, 5)),
-     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3, 4, "
+     "Concat: expected two or more inputs that differ in axis 0 only. Received: [(3, 4, "
      "4), (3, 4, 5)]."),
     (lambda: xn.Concat().initialize((3,), (3, 4, 4)),
-     "Concat: expected two or more inputs that differ in their first axis only. Received: [(3,), "
+     "Concat: expected two or more inputs that differ in axis 0 only. Received: [(3,), "
      "(3, 4, 4)]."),
     (lambda: xn.ReLU().initialize(), "ReLU: expected 1 input(s). Received: 0."),
     (lambda: xn.Conv2d(8, 3, name="c").initialize((3, 8, 8), (3, 8, 8)),

@@ -121,6 +121,62 @@ def test_two_branches_that_get_one_gradient_do_not_change_each_others(plain_back
     np.testing.assert_array_equal(plain_backend.to_numpy(ones), 1)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_concat_along_each_axis(plain_backend, axis):
+    """Element by element; sizes differ along the axis, and each dX is the part of dY at its
+    place."""
+    shapes = [tuple(n if a == axis else size for a, size in enumerate((2, 3, 4)))
+              for n in (1, 3, 2)]
+    xs = [normal((*shape, 5), seed=k) for k, shape in enumerate(shapes)]
+    layer = xn.Concat(axis).initialize(*shapes, backend=plain_backend, dtype="float64")
+    y, stop = run(layer, xs), 0
+    for x in xs:
+        for index in np.ndindex(x.shape):
+            there = [*index]
+            there[axis] += stop
+            assert y[tuple(there)] == x[index]
+        stop += x.shape[axis]
+    assert y.shape == (*layer.out_shape, 5) and y.shape[axis] == stop == 6
+    for dx, x in zip(run(layer, xs, y), xs, strict=True):
+        np.testing.assert_array_equal(dx, x)
+
+
+def test_a_concat_along_another_axis_is_saved(tmp_path):
+    a, b = xn.Input((2, 3)), xn.Input((2, 4))
+    net = xn.Network([a, b], xn.Concat(1)(a, b), backend="numpy")
+    net.save(tmp_path / "net.safetensors")
+    again = xn.load(tmp_path / "net.safetensors", backend="numpy")
+    xs = normal((5, 2, 3)), normal((5, 2, 4), seed=1)
+    np.testing.assert_array_equal(again.predict(list(xs)),
+                                  np.concatenate(xs, axis=2).astype("float32"))
+
+
+def test_operators_are_layers():
+    """a + b, a - b and a * b, also of one value with itself."""
+    a, b = xn.Input((3,), name="a"), xn.Input((3,), name="b")
+    net = xn.Network([a, b], [a + b, a - b, a * b, a * a], backend="numpy", dtype="float64")
+    assert [layer.name for layer in net.layers] == ["add1", "subtract1", "multiply1", "multiply2"]
+    assert [type(layer) for layer in net.layers] == [xn.Add, xn.Subtract, xn.Multiply, xn.Multiply]
+    x, y = normal((4, 3)), normal((4, 3), seed=1)
+    for result, expected in zip(net.predict([x, y]), (x + y, x - y, x * y, x * x), strict=True):
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("make, text", [
+    (lambda a: a + 2, "Add: .* around '\\+'.* Received: int"),
+    (lambda a: 2 + a, "Add: .* around '\\+'.* Received: int"),
+    (lambda a: np.ones(3) - a, r"Subtract: .*Rescale\(mean, std\).* Received: ndarray"),
+    (lambda a: np.float32(2) * a, r"Multiply: .*Rescale\(mean, std\).* Received: float32"),
+    (lambda a: a * None, "Multiply: .*Received: NoneType"),
+    (lambda a: sum([a, a]), "Add: .*Received: int"),
+    (lambda a: a / a, "unsupported operand"),
+])
+def test_operators_take_two_values_of_a_graph(make, text):
+    with pytest.raises(TypeError, match=text) as caught:
+        make(xn.Input((3,)))
+    assert "\n" not in str(caught.value)
+
+
 # --- other shapes ---------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("shape, expected",
@@ -196,6 +252,13 @@ def test_settings_survive_json():
      r"Subtract: expected two or more inputs of one shape"),
     (lambda: xn.Subtract().initialize((3,), (3,), (3,)),
      r"Subtract: expected 2 input\(s\)\. Received: 3"),
+    (lambda: xn.Concat(-1), r"Concat: expected axis to be an int, 0 or larger\. Received: axis=-1"),
+    (lambda: xn.Concat(1).initialize((3,), (3,)),
+     r"Concat: expected samples that have an axis 1\. Received: input shape \(3,\)"),
+    (lambda: xn.Concat(1).initialize((3, 4), (2, 4)),
+     r"Concat: expected two or more inputs that differ in axis 1 only\. Received: \[\(3, 4\), "),
+    (lambda: xn.Input((3,)) + xn.Input((4,)),
+     r"Add 'add1': expected two or more inputs of one shape"),
     (lambda: xn.Reshape((2, -1, -1)),
      r"Reshape: expected shape to be ints, 1 or larger, of which one may be -1"),
     (lambda: xn.Reshape((2, 0)), r"Reshape: expected shape to be ints.*shape=\(2, 0\)"),

@@ -114,4 +114,5 @@ CASES = of_catalogue() + [
     LayerCase("Add-three-tanh", lambda: xn.Add(activation="tanh", name="s"), 3 * MAPS),
     LayerCase("Add-gelu", lambda: xn.Add(activation="gelu"), 2 * MAPS),
     LayerCase("Concat", lambda: xn.Concat(), ((1, 4, 5), (3, 4, 5), (2, 4, 5))),
+    LayerCase("Concat-rows", lambda: xn.Concat(1), ((3, 4, 5), (3, 1, 5), (3, 2, 5))),
 ]

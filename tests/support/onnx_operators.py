@@ -140,9 +140,8 @@ def add(backend, attributes, inputs, outputs):
 
 
 def concat(backend, attributes, inputs, outputs):
-    axis = attributes["axis"]
-    return [np.moveaxis(run_layer(backend, xn.Concat(),
-                                  *(np.moveaxis(x, axis, 0)[None] for x in inputs))[0], 0, axis)]
+    axis = attributes["axis"] % inputs[0].ndim
+    return [run_layer(backend, xn.Concat(axis), *(x[None] for x in inputs))[0]]
 
 
 def dropout(backend, attributes, inputs, outputs):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from xpnet.backends import Backend, activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
+from xpnet.layers.softmax import OverAxis
+from xpnet.node import Node
 
 __all__ = ["Add", "Average", "Concat", "Maximum", "Minimum", "Multiply", "Subtract"]
 
@@ -172,35 +174,48 @@ class Minimum(_Winner):
         return self.xp.minimum(a, b)
 
 
-class Concat(Layer):
-    """Concatenation along the first axis, channels or features: Y = [X1; X2; ...], and each dX is
-    its part of dY.
+class Concat(OverAxis):
+    """Concatenation along an axis of a sample: Y = [X1; X2; ...], and each dX is its part of dY.
 
-    X1 (C1, H, W, N), X2 (C2, H, W, N), ... -> Y (C1 + C2 + ..., H, W, N).
+    Along the channels, X1 (C1, H, W, N), X2 (C2, H, W, N), ... -> Y (C1 + C2 + ..., H, W, N).
+
+    Args:
+        axis: an axis of one sample, 0 for the channels or features.
 
     Raises:
-        ValueError: the inputs differ in another axis than the first.
+        ValueError: the inputs differ in another axis.
 
     Szegedy et al. 2015, figure 2.
     """
 
     kind = "concat"
 
-    def build(self, *in_shapes: Shape) -> Shape:
-        if len(in_shapes) < 2 or len({shape[1:] for shape in in_shapes}) > 1:
-            raise ValueError(f"{self.who}: expected two or more inputs that differ in their first "
-                             f"axis only. Received: {list(in_shapes)}.")
-        return (sum(shape[0] for shape in in_shapes), *in_shapes[0][1:])
+    def __init__(self, axis: int = 0, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.axis = self.expect_integer("axis", axis, 0)
+
+    def build(self, *in_shapes: Shape) -> Shape:        # type: ignore[override]
+        for shape in in_shapes:
+            super().build(shape)
+        a, sizes = self.axis, [shape[self.axis] for shape in in_shapes]
+        if len(in_shapes) < 2 or len({shape[:a] + shape[a + 1:] for shape in in_shapes}) > 1:
+            raise ValueError(f"{self.who}: expected two or more inputs that differ in axis {a} "
+                             f"only. Received: {list(in_shapes)}.")
+        stops = itertools.accumulate(sizes)
+        self._parts = [(slice(None),) * a + (slice(stop - size, stop),)
+                       for stop, size in zip(stops, sizes, strict=True)]
+        return (*in_shapes[0][:a], sum(sizes), *in_shapes[0][a + 1:])
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
         self.remember(mode)
-        return self.backend.joined(xs, axis=0)
+        return self.backend.joined(xs, self.axis)
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         self.recall()
-        stops = itertools.accumulate(shape[0] for shape in self.in_shapes)
-        return tuple(dy[stop - shape[0]:stop]
-                     for stop, shape in zip(stops, self.in_shapes, strict=True))
+        return tuple(self.backend.asarray(dy[part]) for part in self._parts)
+
+
+Node.operators |= {"+": Add, "-": Subtract, "*": Multiply}
 
 
 def _sum(backend: Backend, terms: Sequence[Array]) -> Array:
