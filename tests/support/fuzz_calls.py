@@ -23,7 +23,7 @@ from xpnet.backends import get_backend
 from xpnet.catalogue import FAMILIES, Item
 from xpnet.data import Dataset, csv_images, digits, image_folder, read_idx, read_image
 from xpnet.initializers import constant
-from xpnet.io.architecture import architecture, as_json
+from xpnet.io.architecture import architecture, as_json, graph
 from xpnet.layer import TRAIN, Layer
 from xpnet.optim.base import Optimizer
 from xpnet.training.sampling import predict_samples
@@ -75,7 +75,7 @@ def use_layer(item: Item) -> Callable[[Layer], object]:
                                         for shape in item.shapes)), backend="numpy")
         assert name is None or layer.name == name
         plan = json.loads(as_json(architecture(net)))
-        type(layer)(**plan["layers"][-1]["config"])
+        graph(plan, [])
         y = net.forward(np.ones((3, 2), np.float32), TRAIN)
         assert y.shape == (*layer.out_shape, 2)
         net.backward(y)

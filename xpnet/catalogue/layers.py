@@ -48,6 +48,13 @@ CONVOLUTION: list[Item] = [
 
 SEQUENCES: list[Item] = [
     Item(partial(L.Embedding, 6, 4), ((5,),), some_tokens, pytorch="Embedding", keras="Embedding"),
+    Item(partial(L.SimpleRNN, 4, return_sequences=True), ((3, 4),), pytorch="RNN",
+         keras="SimpleRNN"),
+    Item(partial(L.LSTM, 3, layers=2, bidirectional=True, return_sequences=True), ((4, 5),),
+         pytorch="LSTM", keras="LSTM"),
+    Item(partial(L.GRU, 4, layers=2, dropout=0.3), ((3, 5),), pytorch="GRU", keras="GRU"),
+    Item(partial(L.ElmanCell, 4), ((3,), (4,)), pytorch="RNNCell", keras="SimpleRNNCell"),
+    Item(partial(L.RNN, L.ElmanCell(4), reverse=True), ((3, 5),), keras="RNN"),
 ]
 
 SPARSE_CODING: list[Item] = [

@@ -50,16 +50,22 @@ def as_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, for JSON."""
+    """NumPy's numbers and arrays as Python's, for JSON; a layer that is an argument of another one
+    as its type and arguments."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
+    if isinstance(value, Layer):
+        return {"type": type(value).__name__, "config": value.config()}
     raise TypeError("save: expected layers and losses whose constructors take numbers, strings, "
                     f"lists or None. Received: {value!r}.")
 
 
 def own_layers(net: Graph) -> list[type[Layer]]:
-    """The classes of the network's layers that are not part of xpnet."""
-    return list({type(layer): None for layer in net.layers
+    """The classes of the network's layers that are not part of xpnet, and those of layers that are
+    their arguments."""
+    arguments = [value for layer in net.layers for value in layer.config().values()
+                 if isinstance(value, Layer)]
+    return list({type(layer): None for layer in (*net.layers, *arguments)
                  if getattr(library, type(layer).__name__, None) is not type(layer)})
 
 
@@ -105,10 +111,7 @@ def graph(plan: dict[str, Any],
         if "layer" in entry:
             nodes[name] = made[entry["layer"]](*parents)
             continue
-        if entry["type"] not in classes:
-            raise LookupError(f"xpnet has no layer {shown(entry['type'])[1:-1]}; "
-                              "pass a class of your own in layers=[...]")
-        layer = made[name] = classes[entry["type"]](**entry["config"])
+        layer = made[name] = _layer(entry, classes)
         layer.name = name
         layer.trainable = entry.get("trainable")        # type: ignore[assignment]
         layer.lr_scale = entry.get("lr_scale")          # type: ignore[assignment]
@@ -117,6 +120,22 @@ def graph(plan: dict[str, Any],
     outs = [nodes[name] for name in _list_of(plan, "outputs", str)]
     return (Ports.formed([nodes[entry["name"]] for entry in ins], plan.get("input_keys")),
             Ports.formed(outs, plan.get("output_keys")), declared)
+
+
+def _layer(entry: Entry, classes: dict[str, type[Layer]]) -> Layer:
+    """The layer of this type with these arguments, some of which may be layers."""
+    if entry["type"] not in classes:
+        raise LookupError(f"xpnet has no layer {shown(entry['type'])[1:-1]}; "
+                          "pass a class of your own in layers=[...]")
+    config: Entry = {name: _layer(value, classes) if _is_layer(value) else value
+                     for name, value in entry["config"].items()}
+    return classes[entry["type"]](**config)
+
+
+def _is_layer(value: Any) -> bool:
+    """Whether an argument in a file is a layer, as `_plain` writes it."""
+    return (isinstance(value, dict) and value.keys() == {"type", "config"}
+            and isinstance(value["type"], str) and isinstance(value["config"], dict))
 
 
 def differences(plan: dict[str, Any], net: Graph) -> list[str]:

@@ -13,7 +13,9 @@ from xpnet.layers import (
     pooling,
     preprocessing,
     rectifiers,
+    recurrent,
     resize,
+    rnn,
     shape,
     signals,
     softmax,
@@ -32,7 +34,9 @@ from xpnet.layers.normalization import *
 from xpnet.layers.pooling import *
 from xpnet.layers.preprocessing import *
 from xpnet.layers.rectifiers import *
+from xpnet.layers.recurrent import *
 from xpnet.layers.resize import *
+from xpnet.layers.rnn import *
 from xpnet.layers.shape import *
 from xpnet.layers.signals import *
 from xpnet.layers.softmax import *
@@ -52,7 +56,9 @@ __all__ += normalization.__all__
 __all__ += pooling.__all__
 __all__ += preprocessing.__all__
 __all__ += rectifiers.__all__
+__all__ += recurrent.__all__
 __all__ += resize.__all__
+__all__ += rnn.__all__
 __all__ += shape.__all__
 __all__ += signals.__all__
 __all__ += softmax.__all__

@@ -1,0 +1,290 @@
+"""Recurrent layers: against one sample and one step after the other in float64, gradients, cells of
+one's own, and networks."""
+
+import copy
+
+import numpy as np
+import pytest
+from layer_cases import initialized
+from oracles import assert_close
+from tiers import full
+
+import xpnet as xn
+from xpnet.testing import check_gradients
+
+KINDS = [xn.SimpleRNN, xn.LSTM, xn.GRU]
+STACKS = [{}, {"layers": 2, "bidirectional": True}, {"layers": 3, "bias": False}]
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_stack = pytest.mark.parametrize("stack", STACKS, ids=str)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def scans(stack):
+    return stack.get("layers", 1) * (2 if stack.get("bidirectional") else 1)
+
+
+def state_shapes(kind, stack, H):
+    return [(H,) if scans(stack) == 1 else (scans(stack), H)] * kind.carried
+
+
+# --- the equations, for one sample and one step ---------------------------------------------------
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def simple(x, W, U, b, h):
+    return (np.tanh(W @ x + b + U @ h),)
+
+
+def lstm(x, W, U, b, h, c):
+    i, f, g, o = np.split(W @ x + b + U @ h, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def gru(x, W, U, b, h, c_n):
+    (a_r, a_z, a_n), (s_r, s_z, s_n) = np.split(W @ x + b, 3), np.split(U @ h, 3)
+    z = sigmoid(a_z + s_z)
+    return ((1 - z) * np.tanh(a_n + sigmoid(a_r + s_r) * (s_n + c_n)) + z * h,)
+
+
+def sequence(kind, arrays, name, x, states, reverse):
+    """All states h (H, T) of one sample x (D, T), of one layer in one direction."""
+    W, U = arrays[f"{name}.W"], arrays[f"{name}.U"]
+    b, c = (arrays.get(f"{name}.{bias}", np.zeros(rows))
+            for bias, rows in (("b", len(W)), ("c", U.shape[1])))
+    found = [None] * x.shape[1]
+    for t in range(x.shape[1])[::-1 if reverse else 1]:
+        states = (gru(x[:, t], W, U, b, *states, c) if kind is xn.GRU
+                  else {xn.SimpleRNN: simple, xn.LSTM: lstm}[kind](x[:, t], W, U, b, *states))
+        found[t] = states[0]
+    return np.stack(found, axis=1)
+
+
+def expected(layer, x, initial, sequences):
+    arrays = {p.name: layer.backend.to_numpy(p.data).astype(float) for p in layer.parameters}
+    outs = []
+    for n in range(x.shape[-1]):
+        h, number = x[..., n].astype(float), 0
+        for level in range(1, layer.layers + 1):
+            parts, last = [], []
+            for way in ("forward", "reverse")[:2 if layer.bidirectional else 1]:
+                states = [s[..., n].reshape(-1, layer.units)[number] for s in initial]
+                found = sequence(type(layer), arrays, f"{way}{level}", h, states, way == "reverse")
+                parts.append(found)
+                last.append(found[:, 0 if way == "reverse" else -1])
+                number += 1
+            h = np.concatenate(parts)
+        outs.append(h if sequences else np.concatenate(last))
+    return np.stack(outs, axis=-1)
+
+
+@every_kind
+@every_stack
+@pytest.mark.parametrize(("steps", "sequences"), [(1, False), (4, True), pytest.param(
+    5, False, marks=full)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_outputs(backend, kind, stack, steps, sequences, dtype):
+    """With first states, and with 0 without them."""
+    H = 3
+    layer = kind(H, return_sequences=sequences, **stack)
+    shapes = state_shapes(kind, stack, H)
+    initialized(layer, (2, steps), *shapes, backend=backend, dtype=dtype)
+    x, *initial = (normal(*shape, 2, seed=k).astype(dtype)
+                   for k, shape in enumerate([(2, steps), *shapes]))
+    y = backend.to_numpy(layer.forward(*map(backend.asarray, (x, *initial))))
+    assert y.dtype == dtype
+    assert_close(y, expected(layer, x, initial, sequences), scale=4)
+    zeros = [np.zeros_like(a) for a in initial]
+    y = backend.to_numpy(type(layer).forward(layer, backend.asarray(x)))
+    assert_close(y, expected(layer, x, zeros, sequences), scale=4)
+
+
+@every_kind
+@every_stack
+@pytest.mark.parametrize("steps", [1, 4])
+def test_gradients(kind, stack, steps):
+    """With respect to the sequence, the first states and all parameters."""
+    for sequences in (False, True):
+        layer = kind(3, return_sequences=sequences, **stack)
+        assert check_gradients(layer, (2, steps), *state_shapes(kind, stack, 3)) < 1e-6
+    assert check_gradients(kind(3, **stack), (2, steps)) < 1e-6
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "softplus"])
+def test_other_activations_of_a_simple_rnn(activation):
+    assert check_gradients(xn.SimpleRNN(3, activation=activation, layers=2), (2, 4)) < 1e-6
+
+
+@every_kind
+def test_gradients_are_accumulated_and_the_input_gradient_may_be_left_out(kind, backend):
+    layer = initialized(kind(3, layers=2, bidirectional=True), (2, 4), backend=backend,
+                        dtype="float64")
+    x, dy = backend.asarray(normal(2, 4, 5)), backend.asarray(normal(6, 5, seed=1))
+    layer.forward(x, mode=xn.TRAIN)
+    layer.backward(dy)
+    once = [backend.to_numpy(p.grad).copy() for p in layer.parameters]
+    layer.forward(x, mode=xn.TRAIN)
+    layer.needs_dx = False
+    assert layer.backward(dy, accumulate=True) is None
+    for p, grad in zip(layer.parameters, once, strict=True):
+        assert_close(backend.to_numpy(p.grad), 2 * grad)
+
+
+def test_dropout_between_the_layers_is_off_in_predictions():
+    with_it, without = (xn.LSTM(4, layers=2, dropout=p).initialize((3, 5)) for p in (0.5, 0))
+    x = normal(3, 5, 8).astype(np.float32)
+    np.testing.assert_array_equal(with_it.forward(x), without.forward(x))
+    assert (with_it.forward(x, mode=xn.TRAIN) != without.forward(x)).any()
+
+
+def test_first_values():
+    """The forget gate begins open; the blocks of W have the range of a Linear of one gate."""
+    layer = xn.LSTM(50).initialize((30, 2))
+    scan, = layer.scans[0]
+    np.testing.assert_array_equal(scan.b.data, np.repeat([0, 1, 0, 0], 50))
+    for weights, fans in ((scan.W, 80), (scan.U, 100)):
+        assert 0.97 < abs(weights.data).max() / np.sqrt(6 / fans) <= 1
+    assert [p.name for p in xn.GRU(2, layers=2, bidirectional=True).initialize((3, 4)).parameters
+            if "1." in p.name] == [f"{way}1.{name}" for way in ("forward", "reverse")
+                                   for name in "WUbc"]
+    assert layer.multiply_adds() == 2 * 200 * (30 + 50)
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_rnn_around_elmans_cell_is_a_simple_rnn(backend, sequences, reverse):
+    rnn = xn.RNN(xn.ElmanCell(4), return_sequences=sequences, reverse=reverse)
+    simple_rnn = xn.SimpleRNN(4, return_sequences=sequences)
+    for layer in (rnn, simple_rnn):
+        initialized(layer, (3, 5), (4,), backend=backend, dtype="float64")
+    for p, q in zip(rnn.parameters, simple_rnn.parameters, strict=True):
+        q.data[...] = p.data
+    x, h = normal(3, 5, 2), normal(4, 2, seed=1)
+    y, dh = (layer.forward(backend.asarray(a), backend.asarray(h), mode=xn.TRAIN)
+             for layer, a in ((rnn, x), (simple_rnn, x[:, ::-1].copy() if reverse else x)))
+    turn = slice(None, None, -1) if reverse else slice(None)
+    y, other = (backend.to_numpy(a) for a in (y, dh))
+    assert_close(y, other[:, turn] if sequences else other)
+    dy = normal(*y.shape, seed=2)
+    (dx, dh), (dx2, dh2) = (
+        layer.backward(backend.asarray(d)) for layer, d in (
+            (rnn, dy), (simple_rnn, dy[:, turn].copy() if sequences else dy)))
+    assert_close(backend.to_numpy(dx), backend.to_numpy(dx2)[:, turn])
+    for a, b in [(dh, dh2), *((p.grad, q.grad) for p, q in zip(
+            rnn.parameters, simple_rnn.parameters, strict=True))]:
+        assert_close(backend.to_numpy(a), backend.to_numpy(b), scale=4)
+
+
+class Memory(xn.Layer):
+    """A cell with two vectors: m' = m + W x, h' = h * m', in the state [h; m]."""
+
+    def __init__(self, units, *, name=None):
+        super().__init__(name=name)
+        self.units, self.state_size = units, 2 * units
+
+    def build(self, x_shape, state_shape):
+        self.W = self.parameter("W", (self.units, *x_shape), xn.initializers.glorot_uniform)
+        return state_shape
+
+    def forward(self, x, state, mode=xn.PREDICT):
+        h, m = state[:self.units], state[self.units:] + self.W.data @ x
+        self.remember(mode, x, h, m)
+        return self.backend.joined([h * m, m], axis=0)
+
+    def backward(self, dstate, accumulate=False):
+        x, h, m = self.recall()
+        dm = dstate[self.units:] + dstate[:self.units] * h
+        self.backend.store(dm @ x.T, self.W.grad, accumulate)
+        return self.W.data.T @ dm, self.backend.joined([dstate[:self.units] * m, dm], axis=0)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_a_cell_of_ones_own(backend, sequences):
+    assert check_gradients(Memory(3), (2,), (6,)) < 1e-6
+    assert check_gradients(xn.RNN(Memory(3), return_sequences=sequences), (2, 4), (6,)) < 1e-6
+    layer = initialized(xn.RNN(Memory(3), return_sequences=sequences), (2, 4), (6,),
+                        backend=backend, dtype="float64")
+    W, x, state = backend.to_numpy(layer.cell.W.data), normal(2, 4, 5), normal(6, 5, seed=1)
+    y = backend.to_numpy(layer.forward(backend.asarray(x), backend.asarray(state)))
+    m = state[3:, None] + np.cumsum(np.einsum("hd,dtn->htn", W, x), axis=1)
+    right = state[:3, None] * np.cumprod(m, axis=1)
+    assert_close(y, right if sequences else right[:, -1])
+    assert layer.out_shape == y.shape[:-1]
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+@every_kind
+def test_networks_remember_the_first_token(backend, kind, tmp_path):
+    """Of 5 tokens the first one is the label; training, files, copies, memory and the summary."""
+    tokens = np.random.default_rng(0).integers(0, 4, (96, 5))
+    net = xn.Sequential([xn.Embedding(4, 6), kind(16), xn.Linear(4)], input_shape=(5,),
+                        backend=backend)
+    net.fit(tokens, tokens[:, 0], loss="cross_entropy", optimizer=xn.Adam(0.02), epochs=25,
+            batch_size=16, verbose=False)
+    assert net.evaluate(tokens, tokens[:, 0])["accuracy"] == 1
+    net.save(tmp_path / "net.safetensors")
+    for other in (xn.load(tmp_path / "net.safetensors", backend=backend), copy.deepcopy(net)):
+        np.testing.assert_array_equal(other.predict(tokens), net.predict(tokens))
+    gates = {xn.SimpleRNN: 1, xn.LSTM: 4, xn.GRU: 3}[kind]
+    row = net.summary().rows[1]
+    assert row.multiply_adds == 5 * gates * 16 * (6 + 16) and row.receptive_field is None
+    assert net.memory_report(16).activations > gates * 16 * 16 * 5 * 4
+
+
+def test_a_state_is_a_value_of_the_graph(backend):
+    """The last state of an encoder is the first state of a decoder; gradients flow through it."""
+    x, z = xn.Input((3, 5), name="x"), xn.Input((2, 4), name="z")
+    code = xn.GRU(6, name="encoder")(x)
+    y = xn.Linear(3)(xn.GRU(6, return_sequences=True, name="decoder")(z, code))
+    net = xn.Network([x, z], y, backend=backend)
+    assert net.outs.nodes[0].shape == (3, 4)
+    data = [normal(16, 3, 5), normal(16, 2, 4)]
+    before = {name: backend.to_numpy(p.data).copy() for name, p in net.arrays.items()}
+    net.fit(data, normal(16, 3, 4, seed=3), loss="mean_squared_error", optimizer="adam", epochs=1,
+            verbose=False)
+    assert all((backend.to_numpy(p.data) != before[name]).any() for name, p in net.arrays.items())
+
+
+def test_networks_with_a_cell_are_saved(tmp_path):
+    """The cell is in the file with its type and arguments; a class of one's own is passed."""
+    for cell, classes in ((xn.ElmanCell(4), []), (Memory(4), [Memory])):
+        net = xn.Sequential([xn.RNN(cell), xn.Linear(2)], input_shape=(3, 5), backend="numpy")
+        net.save(tmp_path / "net.safetensors")
+        loaded = xn.load(tmp_path / "net.safetensors", layers=classes, backend="numpy")
+        x = normal(6, 3, 5)
+        np.testing.assert_array_equal(loaded.predict(x), net.predict(x))
+        np.testing.assert_array_equal(copy.deepcopy(net).predict(x), net.predict(x))
+    with pytest.raises(ValueError, match="Memory; pass a class of your own in layers="):
+        xn.load(tmp_path / "net.safetensors", backend="numpy")
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("error", "make", "message"), [
+    (ValueError, lambda: xn.LSTM(0), "LSTM: expected units to be an int, 1 or larger."),
+    (ValueError, lambda: xn.GRU(2, dropout=1), "GRU: expected dropout to be a number from 0 to 1"),
+    (ValueError, lambda: xn.SimpleRNN(2, activation="tan"), "SimpleRNN: expected activation"),
+    (ValueError, lambda: xn.LSTM(2).initialize((3,)),
+     "LSTM: expected an input of shape (features, steps) per sample. Received: input shape (3,)."),
+    (ValueError, lambda: xn.LSTM(2).initialize((3, 4), (2,)),
+     "LSTM: expected a sequence, alone or with 2 first state(s) of shape (2,). Received: first "
+     "states of shapes (2,)."),
+    (ValueError, lambda: xn.GRU(2, layers=2).initialize((3, 4), (2,)), "of shape (2, 2)."),
+    (TypeError, lambda: xn.RNN("cell"), "RNN: expected cell to be a Layer. Received: cell='cell'."),
+    (ValueError, lambda: xn.RNN(xn.Tanh()), "RNN: expected cell.units to be an int"),
+    (ValueError, lambda: xn.RNN(xn.ElmanCell(2)).initialize((3, 4), (3,)),
+     "RNN: expected a sequence, and perhaps a first state of shape (2,)."),
+])
+def test_errors(error, make, message):
+    with pytest.raises(error) as raised:
+        make()
+    assert message in str(raised.value) and "\n" not in str(raised.value)

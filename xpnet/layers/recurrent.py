@@ -1,0 +1,220 @@
+"""Recurrent layers: layers of units with a state that goes from step to step of a sequence.
+
+The equations of one step and their gradients are in scan.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpnet.backends import Window, activations
+from xpnet.initializers import for_activation
+from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.layers.dropout import Dropout
+from xpnet.layers.scan import GRUScan, LSTMScan, Scan, SimpleScan
+
+__all__ = ["GRU", "LSTM", "SimpleRNN"]
+
+
+class Recurrent(Layer):
+    """Base class: recurrent layers one above the other, each in one direction or in both.
+
+    X (D, T, N). With return_sequences Y (H, T, N) is the last layer's state at each step, else Y
+    (H, N) its last state. With bidirectional Y has 2 H rows: those of the states from the first
+    step to the last, then those of the states from the last step to the first (Schuster and Paliwal
+    1997). The parameters are W (gates H, D), U (gates H, H) and b (gates H,) of each layer and
+    direction: "forward1.W", "reverse1.W", "forward2.W", ...
+
+    The states before the first step are 0, or further inputs of the layer, batch-last (H, N) each.
+    Of several layers or directions each of these inputs is (layers, H, N), or (layers * 2, H, N):
+    layer by layer, and forward before reverse, as in PyTorch.
+
+    Args:
+        units: H.
+        layers: number of layers.
+        bidirectional: a second set of weights reads the sequence in reverse.
+        dropout: probability with which elements between two layers are dropped in training.
+        return_sequences: whether Y has the states of all steps.
+        bias: False leaves out the biases.
+        init: name of the initializer of W and U; "glorot_uniform" by default.
+
+    Raises:
+        ValueError: a sample does not have the axes features, steps, or the first states do not
+            have the shapes above.
+    """
+
+    kind = "rnn"
+    carried = 1             # states that go from step to step
+
+    def __init__(self, units: int, layers: int, bidirectional: bool, dropout: float,
+                 return_sequences: bool, bias: bool, init: str | None, name: str | None) -> None:
+        super().__init__(name=name)
+        self.units = self.expect_integer("units", units)
+        self.layers = self.expect_integer("layers", layers, 1, 64)
+        self.bidirectional = self.expect_flag("bidirectional", bidirectional)
+        self.dropout = self.expect_share("dropout", dropout)
+        self.return_sequences = self.expect_flag("return_sequences", return_sequences)
+        self.bias, self.init = self.expect_flag("bias", bias), init
+        for_activation(init, None, self.who)
+
+    def scan(self, **options: Any) -> Scan:
+        """One layer in one direction."""
+        raise NotImplementedError
+
+    def build(self, in_shape: Shape, *state_shapes: Shape) -> Shape:        # type: ignore[override]
+        _, T = shape = self.expect_axes(in_shape, "features, steps")
+        directions = 2 if self.bidirectional else 1
+        self._expect_states(state_shapes, self.layers * directions)
+        self.scans: list[list[Scan]] = []       # by layers
+        self.drops: list[Dropout] = []          # after each layer but the last one
+        for number in range(1, self.layers + 1):
+            sequences = self.return_sequences or number < self.layers
+            scans = [self.scan(reverse=reverse, sequences=sequences, bias=self.bias, init=self.init)
+                     for reverse in (False, True)[:directions]]
+            given = [(self.units,)] * len(state_shapes)
+            for way, scan in zip(("forward", "reverse"), scans, strict=False):
+                out = self.child(f"{way}{number}", scan, shape, *given)
+            self.scans.append(scans)
+            shape = (directions * self.units, *out[1:])
+            if self.dropout and number < self.layers:
+                self.drops.append(Dropout(self.dropout))
+                self.child(f"dropout{number}", self.drops[-1], shape)
+        self.window = Window((1, T))            # a state depends on all steps, or on those before
+        return shape
+
+    def _expect_states(self, shapes: tuple[Shape, ...], scans: int) -> None:
+        expected = (self.units,) if scans == 1 else (scans, self.units)
+        if shapes and shapes != (expected,) * self.carried:
+            raise ValueError(f"{self.who}: expected a sequence, alone or with {self.carried} first "
+                             f"state(s) of shape {expected}. Received: first states of shapes "
+                             f"{', '.join(map(str, shapes))}.")
+
+    def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
+        self.remember(mode, len(initial))
+        number = 0
+        for level, scans in enumerate(self.scans):
+            outs = []
+            for scan in scans:
+                outs.append(scan.forward(x, *(self._of(state, number) for state in initial),
+                                         mode=mode))
+                number += 1
+            x = outs[0] if len(outs) == 1 else self.backend.joined(outs, axis=0)
+            if level < len(self.drops):
+                x = self.drops[level].forward(x, mode=mode)
+        return x
+
+    def _of(self, state: Array, number: int) -> Array:
+        """The first state (H, N) of a scan."""
+        return state if state.ndim == 2 else state[number]
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Any:
+        given, = self.recall()
+        dinitial: list[tuple[Array, ...]] = []  # of the last scan first
+        dx: Any = dy
+        for level in reversed(range(self.layers)):
+            if level < len(self.drops):
+                dx = self.drops[level].backward(dx)
+            above, parts = dx, []
+            for number, scan in reversed(list(enumerate(self.scans[level]))):
+                scan.needs_dx = self.needs_dx or level > 0
+                part = above[number * self.units:(number + 1) * self.units]
+                dpart, *dstates = scan.backward(part, accumulate)
+                parts.append(dpart)
+                dinitial.append(tuple(dstates))
+            dx = parts[0] if len(parts) == 1 or parts[0] is None else parts[1] + parts[0]
+        if not given:
+            return dx
+        return dx, *(self._stacked(dstates[::-1]) for dstates in zip(*dinitial, strict=True))
+
+    def _stacked(self, dstates: tuple[Array, ...]) -> Array:
+        """Gradients with respect to the first states, (H, N) of one scan, else (scans, H, N)."""
+        return dstates[0] if len(dstates) == 1 else self.backend.joined(
+            [d[None] for d in dstates], axis=0)
+
+    def multiply_adds(self) -> int:
+        return sum(scan.multiply_adds() for scans in self.scans for scan in scans)
+
+
+class SimpleRNN(Recurrent):
+    """Elman's recurrent layer: h[t] = f(W x[t] + b + U h[t-1]) (Elman 1990).
+
+    X (D, T, N), W (H, D), U (H, H), b (H,). With da[t] = dh[t] f'(h[t]) and dh[t] = dY[t] + U^T
+    da[t+1]: dW = sum over t of da[t] x[t]^T, dU = sum over t of da[t] h[t-1]^T, dx[t] = W^T da[t].
+    Other arguments, the shape of Y and the first state h[0] are described at Recurrent.
+
+    Args:
+        units: H.
+        activation: name of f.
+        return_sequences: whether Y has the states of all steps.
+
+    Werbos 1990 (backpropagation through time).
+    """
+
+    def __init__(self, units: int, *, activation: str = "tanh", layers: int = 1,
+                 bidirectional: bool = False, dropout: float = 0.0, return_sequences: bool = False,
+                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, bias, init, name)
+        if activation is None:
+            raise ValueError(f"{self.who}: expected the name of an activation. Received: None.")
+        self.activation = activations.check(activation, self.who)
+
+    def scan(self, **options: Any) -> Scan:
+        return SimpleScan(self.units, self.activation or "tanh", **options)
+
+
+class LSTM(Recurrent):
+    """Long short-term memory: c[t] = f c[t-1] + i g, h[t] = o tanh(c[t]) (Hochreiter and
+    Schmidhuber 1997).
+
+    X (D, T, N), W (4H, D), U (4H, H), b (4H,), whose rows are those of i, f, g, o, as in PyTorch:
+    i, f, o = sigmoid(W x[t] + b + U h[t-1]), g = tanh(W x[t] + b + U h[t-1]).
+    Backward: dc[t] = dh[t] o (1 - tanh(c[t])^2) + f[t+1] dc[t+1]; di = dc g, df = dc c[t-1], dg =
+    dc i, do = dh tanh(c[t]); times the derivatives of sigmoid and tanh they are da[t] (4H, N), and
+    dh[t] = dY[t] + U^T da[t+1]. PyTorch adds two biases, whose sum is b. The bias of the forget
+    gate is 1 at first, so that the memory is kept (Jozefowicz et al. 2015). Other arguments, the
+    shape of Y and the first states h[0] and c[0] are described at Recurrent.
+
+    Args:
+        units: H.
+        return_sequences: whether Y has the states of all steps.
+
+    The forget gate: Gers et al. 2000; both directions and several layers: Graves et al. 2013.
+    """
+
+    kind = "lstm"
+    carried = 2
+
+    def __init__(self, units: int, *, layers: int = 1, bidirectional: bool = False,
+                 dropout: float = 0.0, return_sequences: bool = False, bias: bool = True,
+                 init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, bias, init, name)
+
+    def scan(self, **options: Any) -> Scan:
+        return LSTMScan(self.units, **options)
+
+
+class GRU(Recurrent):
+    """Gated recurrent unit: h[t] = (1 - z) n + z h[t-1] (Cho et al. 2014).
+
+    X (D, T, N), W (3H, D), U (3H, H), b (3H,), whose rows are those of r, z, n, as in PyTorch; c
+    (H,): r, z = sigmoid(W x[t] + b + U h[t-1]), n = tanh(W x[t] + b + r (U h[t-1] + c)). The reset
+    gate r applies after the product with U, as in PyTorch and cuDNN; in the paper before it.
+    PyTorch adds two biases: b is their sum for r and z, and the first of them for n; c is the
+    second one for n. Backward: dn = dh (1 - z), dz = dh (h[t-1] - n), dr = dn (1 - n^2) (U h[t-1] +
+    c), and dh[t-1] has the part dh z in addition to that through U. Other arguments, the shape of Y
+    and the first state h[0] are described at Recurrent.
+
+    Args:
+        units: H.
+        return_sequences: whether Y has the states of all steps.
+    """
+
+    kind = "gru"
+
+    def __init__(self, units: int, *, layers: int = 1, bidirectional: bool = False,
+                 dropout: float = 0.0, return_sequences: bool = False, bias: bool = True,
+                 init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, bias, init, name)
+
+    def scan(self, **options: Any) -> Scan:
+        return GRUScan(self.units, **options)

@@ -1,0 +1,159 @@
+"""A recurrent layer around a cell of one's own, and a cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpnet.backends import Window
+from xpnet.checks import expect_instance
+from xpnet.initializers import glorot_uniform, zeros
+from xpnet.layer import PREDICT, Array, Layer, Shape
+
+__all__ = ["RNN", "ElmanCell"]
+
+
+class ElmanCell(Layer):
+    """One step of a recurrent layer: H' = tanh(W X + U H + b) (Elman 1990).
+
+    X (D, N), H and H' (units, N), W (units, D), U (units, units), b (units,).
+    dZ = dH' (1 - H'^2), dW = dZ X^T, dU = dZ H^T, db = sum over N of dZ; dX = W^T dZ, dH = U^T dZ.
+    RNN(ElmanCell(units)) computes what SimpleRNN(units) computes. It is a model for cells of your
+    own.
+
+    Args:
+        units: number of elements of the state.
+    """
+
+    kind = "cell"
+
+    def __init__(self, units: int, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.units = self.expect_integer("units", units)
+
+    def build(self, x_shape: Shape, state_shape: Shape) -> Shape:           # type: ignore[override]
+        D, = self.expect_axes(x_shape, "features")
+        if state_shape != (self.units,):
+            raise ValueError(f"{self.who}: expected a state of shape {(self.units,)}. "
+                             f"Received: {state_shape}.")
+        self.W = self.parameter("W", (self.units, D), glorot_uniform)
+        self.U = self.parameter("U", (self.units, self.units), glorot_uniform)
+        self.b = self.parameter("b", (self.units,), zeros)
+        return state_shape
+
+    def forward(self, x: Array, state: Array, mode: str = PREDICT) -> Array:    # type: ignore[override]
+        z = self.backend.gemm(self.W.data, x, bias=self.b.data)
+        z += self.backend.gemm(self.U.data, state)
+        h = self.backend.activate(z, "tanh")
+        self.remember(mode, x, state, h)
+        return h
+
+    def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, Array]:
+        x, state, h = self.recall()
+        dz = self.backend.activation_backward(dy, h, "tanh", bias_grad=self.b.grad,
+                                              accumulate=accumulate)
+        self.backend.gemm(dz, x, trans_b=True, out=self.W.grad, accumulate=accumulate)
+        self.backend.gemm(dz, state, trans_b=True, out=self.U.grad, accumulate=accumulate)
+        return (self.backend.gemm(self.W.data, dz, trans_a=True),
+                self.backend.gemm(self.U.data, dz, trans_a=True))
+
+    def multiply_adds(self) -> int:
+        return self.W.size + self.U.size
+
+
+class RNN(Layer):
+    """Recurrent layer around a cell: state[t] = cell(x[t], state[t-1]) (Rumelhart et al. 1986).
+
+    X (D, T, N). With return_sequences Y (units, T, N) is the state at each step, else Y (units, N)
+    the last one. The state before the first step is 0, or a second input of the layer.
+
+    The cell is a Layer of two inputs, of which one step is written:
+
+        cell.units                              rows of the output
+        cell.build((D,), (S,)) -> (S,)          S = cell.units, or cell.state_size if it has one
+        cell.forward(x, state, mode) -> state   x (D, N), state (S, N)
+        cell.backward(dstate, accumulate) -> dx, dstate
+
+    A cell with several vectors, as c and h of an LSTM, has them one below the other in its state;
+    the first `units` rows are the output. Going back through time the layer gives each step what it
+    kept, the gradient with respect to its state from the step after it and from Y, and adds up the
+    gradients of the parameters. ElmanCell is such a cell. SimpleRNN, LSTM and GRU are faster: they
+    multiply all steps by W at once.
+
+    Args:
+        cell: the layer of one step. It is copied, and its parameters are "cell.W", ...
+        reverse: from the last step to the first one.
+        return_sequences: whether Y has the states of all steps.
+
+    Raises:
+        TypeError: the cell is not a Layer.
+        ValueError: the cell has no attribute `units`, or its output does not have the shape of its
+            state.
+    """
+
+    kind = "rnn"
+
+    def __init__(self, cell: Layer, *, reverse: bool = False, return_sequences: bool = False,
+                 name: str | None = None) -> None:
+        super().__init__(name=name)
+        expect_instance(self.who, "cell", cell, Layer, "a Layer")
+        self.units = self.expect_integer("cell.units", getattr(cell, "units", None))
+        self.state_size = self.expect_integer(
+            "cell.state_size", getattr(cell, "state_size", self.units), self.units)
+        self.cell = _copy(cell)
+        self.reverse = self.expect_flag("reverse", reverse)
+        self.return_sequences = self.expect_flag("return_sequences", return_sequences)
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"cell": _copy(self.cell)}
+
+    def build(self, in_shape: Shape, *state_shapes: Shape) -> Shape:        # type: ignore[override]
+        D, T = self.expect_axes(in_shape, "features, steps")
+        state = (self.state_size,)
+        if state_shapes not in ((), (state,)):
+            raise ValueError(f"{self.who}: expected a sequence, and perhaps a first state of shape "
+                             f"{state}. Received: first states of shapes {list(state_shapes)}.")
+        out = self.child("cell", self.cell, (D,), state)
+        if out != state:
+            raise ValueError(f"{self.who}: expected a cell whose output has the shape of its "
+                             f"state, {state}. Received: {out}.")
+        self.window = Window((1, T))            # a state depends on all steps, or on those before
+        return (self.units, T) if self.return_sequences else (self.units,)
+
+    def order(self, T: int) -> list[int]:
+        """The steps in the order in which they are computed."""
+        return list(range(T))[::-1 if self.reverse else 1]
+
+    def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
+        _, T, N = x.shape
+        state = initial[0] if initial else self.backend.zeros((self.state_size, N), x.dtype)
+        y, kept = self.backend.empty((self.units, T, N), x.dtype), []
+        for t in self.order(T):
+            state = self.cell.forward(self.backend.asarray(x[:, t]), state, mode=mode)
+            if self.keeps(mode):
+                kept.append(self.cell.take())
+            y[:, t] = state[:self.units]
+        self.remember(mode, kept, x.shape, bool(initial))
+        return y if self.return_sequences else self.backend.asarray(state[:self.units])
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Any:
+        kept, x_shape, given = self.recall()
+        dx = self.backend.empty(x_shape, dy.dtype)
+        dstate = self.backend.zeros((self.state_size, x_shape[2]), dy.dtype)
+        if not self.return_sequences:
+            dstate[:self.units] = dy
+        for t in reversed(self.order(x_shape[1])):
+            if self.return_sequences:
+                dstate = dstate.copy()          # it belongs to the cell
+                dstate[:self.units] += dy[:, t]
+            self.cell.give(kept.pop())
+            dx[:, t], dstate = self.cell.backward(dstate, accumulate)
+            accumulate = True                   # the steps share their parameters
+        return (dx, dstate) if given else dx
+
+    def multiply_adds(self) -> int:
+        return self.cell.multiply_adds() * self.in_shapes[0][1]
+
+
+def _copy(cell: Layer) -> Layer:
+    """A new cell with the same settings."""
+    return type(cell)(**cell.config())
