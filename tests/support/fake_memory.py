@@ -183,6 +183,8 @@ class MemoryPool:
             self.total -= chunk.size
             chunk.block.free()
             return
+        # Again: Python has cleared this weak reference if the block, too, was garbage.
+        chunk.block.gpus.blocks[id(chunk.block.root)] = chunk.block
         after, before = chunk.after, chunk.before
         if after is not None and after.free:
             self.free[after.size, stream.ptr].remove(after)

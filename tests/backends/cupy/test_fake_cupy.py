@@ -219,6 +219,8 @@ def test_arrays_that_the_garbage_collector_finds_return_to_their_pool(tmp_path: 
     assert pool.free_bytes() == pool.total_bytes() == 512 == cupy.gpus.reserved
     a = cupy.zeros(128, np.float32)
     assert a.data.ptr == place and not a._memory.block.freed
+    a.reshape(8, 16).fill(1)                # a view, as before
+    assert (cupy.asnumpy(a) == 1).all()
 
 
 def test_pinned_memory_that_is_given_back_holds_garbage(tmp_path: Path):
