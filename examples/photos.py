@@ -1,7 +1,9 @@
 """A network learns from photographs in folders, one folder for each class; the training can be
-stopped at any moment and goes on when the program is started again.
+stopped or killed at any moment and goes on when the program is started again.
 
     python examples/photos.py photos [--size 32] [--epochs 10] [--run runs/photos] [--backend auto]
+
+The folder has a folder for each class; or train/ and test/, with such folders in each.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import xpnet as xn
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="a folder with a folder of pictures for each class")
+    parser.add_argument("folder", help="a folder with a folder of images for each class")
     parser.add_argument("--size", type=int, default=32, help="side of the images (default: 32)")
     parser.add_argument("--epochs", type=int, default=10,
                         help="passes over the images (default: 10)")
@@ -36,9 +38,11 @@ def main() -> None:
             batch_size=64, schedule="one_cycle", augment=[xn.RandomCrop(4), xn.RandomFlip()],
             callbacks=[xn.EarlyStopping("val_loss", patience=5)], class_weight="balanced",
             resume=options.run)
-    print(xn.metrics.report(net.predict_proba(data.validation), data.validation.labels,
-                            names=data.classes))
+    unseen = data.validation if data.test is None else data.test
+    print(xn.metrics.report(net.predict_proba(unseen), unseen.labels, names=data.classes))
     net.save("photos.safetensors")
+    print("saved photos.safetensors; next, try:\n"
+          "  xpnet predict photos.safetensors IMAGE...")
 
 
 if __name__ == "__main__":
