@@ -25,6 +25,7 @@ from xpnet.backends.arguments import is_integer as is_integer
 from xpnet.backends.arguments import nearest as nearest
 from xpnet.backends.arguments import shown as shown
 from xpnet.backends.arguments import wrong as wrong
+from xpnet.hints import hinted
 
 MOST_AXES = 32  # of a sample: NumPy's arrays have 64 at most
 LONGEST_NAME = 1000  # characters of the name of a class
@@ -257,6 +258,11 @@ def _equal(value: Any, default: Any) -> bool:
 
 class Checked:
     """Base class of objects with settings: the checks as methods, whose errors name the object."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = hinted(cls.__init__)     # type: ignore[method-assign]
 
     @property
     def who(self) -> str:

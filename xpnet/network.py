@@ -17,6 +17,7 @@ from xpnet.backends import Backend, get_backend
 from xpnet.buffers import Array, copy_in
 from xpnet.checks import expect_choice, expect_name
 from xpnet.graph import Input, chain
+from xpnet.hints import hinted
 from xpnet.history import History
 from xpnet.inspect.memory import MemoryReport, memory_report
 from xpnet.inspect.profile import Profile, profile
@@ -267,6 +268,7 @@ class Network(StoredGraph):
         return evaluate(self, x, y, loss=loss, loss_weights=loss_weights, batch_size=batch_size,
                         metrics=metrics)
 
+    @hinted
     def fit(self, x: Any, y: Any = None, *, loss: Any = None,
             optimizer: str | Optimizer = "adam", epochs: int | None = None,
             steps: int | None = None, batch_size: int = 32, drop_last: bool = False,

@@ -1,0 +1,69 @@
+"""The error about an argument that a function does not have names the one that is meant."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from xpnet.backends.arguments import nearest
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Arguments of other libraries, and ours; the first that the function has is meant.
+OTHERS: dict[str, tuple[str, ...]] = {
+    "learning_rate": ("lr",), "decay": ("weight_decay",),
+    "alpha": ("slope",), "beta_1": ("betas",), "beta_2": ("betas",), "epsilon": ("eps",),
+    "kernel": ("kernel_size",), "size": ("kernel_size",), "pool_size": ("kernel_size",),
+    "filter_size": ("kernel_size",), "strides": ("stride",), "pad": ("padding",),
+    "dilation_rate": ("dilation",), "use_bias": ("bias",), "act": ("activation",),
+    "kernel_initializer": ("init",), "weight_init": ("init",), "initializer": ("init",),
+    "out_channels": ("filters", "units"), "num_filters": ("filters",), "channels": ("filters",),
+    "out_features": ("units",), "hidden_size": ("units",), "num_units": ("units",),
+    "num_layers": ("layers",), "num_groups": ("groups",),
+    "num_embeddings": ("tokens",), "input_dim": ("tokens",), "vocab_size": ("tokens",),
+    "embedding_dim": ("features",), "output_dim": ("features",),
+    "rate": ("p",), "prob": ("p",), "negative_slope": ("slope",), "smoothing": ("label_smoothing",),
+    "validation_data": ("validation",), "val_data": ("validation",),
+    "validation_split": ("validation",), "nb_epoch": ("epochs",), "n_epochs": ("epochs",),
+    "num_epochs": ("epochs",), "max_steps": ("steps",), "bs": ("batch_size",),
+    "criterion": ("loss",), "loss_fn": ("loss",), "scheduler": ("schedule",),
+    "gradient_accumulation": ("accumulate",), "accumulation_steps": ("accumulate",),
+    "sample_weights": ("sample_weight",), "class_weights": ("class_weight",),
+    "device": ("backend",), "num_classes": ("classes",), "n_classes": ("classes",),
+}
+FOLLOWS = {"in_channels", "in_features", "input_size", "num_features", "normalized_shape"}
+
+
+def hinted(function: Function) -> Function:
+    """A method whose error about an unknown argument names the one that is meant.
+
+    A constructor is named after its class, any other method by its own name.
+    """
+    code = function.__code__        # type: ignore[attr-defined]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        return function
+    names = code.co_varnames[1:code.co_argcount + code.co_kwonlyargcount]
+
+    @functools.wraps(function)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in names:
+                who = type(self).__name__ if function.__name__ == "__init__" else function.__name__
+                raise TypeError(f"{who}: expected {_listed(names)}. "
+                                f"Received: {name}{_meaning(name, names)}.")
+        return function(self, *args, **kwargs)
+    return checked      # type: ignore[return-value]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"the arguments {', '.join(names)}" if names else "no arguments"
+
+
+def _meaning(name: str, names: tuple[str, ...]) -> str:
+    if name in FOLLOWS:
+        return ", which follows from the layer before"
+    meant = next((one for one in OTHERS.get(name, ()) if one in names), None) or nearest(name,
+                                                                                        names)
+    return f", which is {meant} here" if meant else ""
