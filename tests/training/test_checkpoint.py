@@ -182,6 +182,38 @@ def test_ctrl_c_is_saved_after_the_batch(batch, saved, accumulate, tmp_path):
     assert bits(again, history) == whole(accumulate=accumulate)
 
 
+@pytest.mark.parametrize("moment", ["validation", "end of the epoch"])
+def test_ctrl_c_after_the_last_batch_of_an_epoch(moment, tmp_path, monkeypatch):
+    """The validation is finished, and the epoch is saved: no batch is repeated."""
+    real, runs = Evaluation.run, []
+
+    class Interrupt(xn.Callback):
+        def on_train_begin(self, run):
+            runs.append(run)
+
+        def on_epoch_end(self, run):
+            if moment == "end of the epoch" and run.epoch == 2:
+                run.history.interrupted = True
+
+    def run(self, *arguments):
+        found = real(self, *arguments)
+        if moment == "validation" and self.net.epochs == 2:
+            runs[-1].history.interrupted = True
+        return found
+
+    def train(net, **more):
+        return net.fit(X, Y, callbacks=[Interrupt(), xn.EarlyStopping("val_loss", patience=9)],
+                       **more, **options())
+
+    monkeypatch.setattr(Evaluation, "run", run)
+    history = train(a_network(), checkpoint=tmp_path)
+    assert history.interrupted and np.isfinite(history["val_loss"]).all()
+    assert names(tmp_path) == ["step-000000006.safetensors", "step-000000012.safetensors"]
+    monkeypatch.undo()
+    moment, again, net = "", a_network(), a_network()
+    assert bits(again, train(again, resume=tmp_path)) == bits(net, train(net))
+
+
 def test_a_callback_keeps_its_state(tmp_path):
     class Counter(xn.Callback):
         def __init__(self):

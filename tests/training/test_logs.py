@@ -115,6 +115,26 @@ def test_a_new_file_and_a_checkpoint_in_the_first_epoch(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", LOGS)
+def test_ctrl_c_in_an_epoch_that_is_resumed(kind, tmp_path):
+    """The line is that of the whole epoch."""
+    path, at = tmp_path / f"log.{kind}", [(2, 2)]
+
+    class Interrupt(xn.Callback):
+        def on_batch_end(self, run):
+            run.history.interrupted = (run.epoch, run.batch) in at
+
+    def train():
+        x, y = blobs(30)
+        return small().fit(x, y, loss="cross_entropy", optimizer="adam", epochs=3, batch_size=10,
+                           validation=(x, y), callbacks=[LOGS[kind](path), Interrupt()],
+                           verbose=False, resume=tmp_path / "run")
+
+    assert train().interrupted and [row["epoch"] for row in read(path)] == [1]
+    at.clear()
+    assert train().rows == read(path)
+
+
+@pytest.mark.parametrize("kind", LOGS)
 def test_a_disk_that_is_full_for_some_epochs(kind, tmp_path):
     """Each epoch warns, and the lines are written as soon as there is room, also by a training that
     was resumed."""

@@ -22,7 +22,8 @@ class Run:
     and `batch` the numbers of the current ones, from 1, `epochs` how many epochs there are, the
     last one perhaps in part, and `batches` how many batches the current one has. `steps` is the
     number of batches so far, in all epochs, and `total` that of the whole training. `lr` is the
-    learning rate of the current batch, `verbose` whether fit prints what it does.
+    learning rate of the current batch, `verbose` whether fit prints what it does. At the end of an
+    epoch, `partial` says whether Ctrl-C ended its batches, so that its figures do not compare.
 
     The parameters are updated after each group of `accumulate` batches, and after the last batch of
     an epoch. `updated` says whether the current batch is the last one of its group, and `updates`
@@ -38,6 +39,7 @@ class Run:
         self.history = History()
         self.epoch = self.batch = 0
         self.lr = 0.0
+        self.partial = False
         self.warned = False             # that the loss is not finite
         self.started = 0.0              # when the epoch began, by time.perf_counter()
         # For checkpoints: what makes it the same training, and what may have a state of its own.
@@ -191,7 +193,7 @@ class Until(Callback):
         self.condition = condition
 
     def on_epoch_end(self, run: Run) -> None:
-        if not run.history.interrupted and self.condition(run.history.rows[-1]):
+        if not run.partial and self.condition(run.history.rows[-1]):
             run.stop()
 
 
@@ -206,5 +208,5 @@ class ScheduleFeedback(Callback):
             self.schedule.observe(row)
 
     def on_epoch_end(self, run: Run) -> None:
-        if not run.history.interrupted:
+        if not run.partial:
             self.schedule.observe(run.history.rows[-1])

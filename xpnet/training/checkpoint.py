@@ -100,7 +100,7 @@ class Checkpoint(Callback):
             self._save(run)
 
     def on_epoch_end(self, run: Run) -> None:
-        if run.history.interrupted or run.history.diverged:
+        if run.partial or run.history.diverged:
             return                      # saved after the batch; or nothing that is worth saving
         row = run.history.rows[-1]
         if self.best is not None:

@@ -16,7 +16,7 @@ from xpnet.training.callbacks import Callback, Run
 
 
 class Log(Callback):
-    """A text file with a line for each epoch; a subclass says what the lines are.
+    """A text file with a line for each complete epoch; a subclass says what the lines are.
 
     What the file contains is never lost: the lines of a second training are appended if its rows
     have the same columns. Each line is written before the next epoch begins; if that fails, there
@@ -65,6 +65,8 @@ class Log(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
+        if run.partial:                 # a resumed training has the whole epoch
+            return
         if self._there:
             self._there -= 1
             return

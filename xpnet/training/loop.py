@@ -261,14 +261,14 @@ class _Loop:
         batches.arrange(order)
         self.callbacks.on_epoch_begin(run)
         figures = self._batches(batches)
-        complete = run.batch == run.batches and not history.interrupted
-        net.epochs += complete
+        run.partial = history.interrupted   # Ctrl-C from now on ends the training after this epoch
+        net.epochs += run.batch == run.batches and not run.partial
         self.callbacks.on_validation_begin(run)
         if held_out is not None:
             if not run.step.capture:
                 held_out.times = 0
             with explained(net, "fit: validation", EVALUATED, mode=PREDICT):
-                found = (dict.fromkeys(figures, np.nan) if history.interrupted or history.diverged
+                found = (dict.fromkeys(figures, np.nan) if run.partial or history.diverged
                          else held_out.run())
             figures |= {f"val_{name}": value for name, value in found.items()}
         history.rows.append({"epoch": run.epoch, **figures, "lr": run.lr,

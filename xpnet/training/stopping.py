@@ -67,7 +67,7 @@ class EarlyStopping(Checked, Callback):
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
         figure = monitored(self.who, self.monitor, row)
-        if run.history.interrupted:         # the figures of part of an epoch do not compare
+        if run.partial:
             return
         if self._better(figure):
             self.best, self.best_epoch, self.worse = figure, run.epoch, 0

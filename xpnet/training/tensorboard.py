@@ -85,7 +85,7 @@ class TensorBoard(Checked, Callback):
             self._write(run, "train", [image("images/first batch", tiled(x))])
 
     def on_epoch_end(self, run: Run) -> None:
-        if run.history.interrupted:             # the row is of a part of the epoch
+        if run.partial:
             return
         values: dict[str, list[bytes]] = {"train": [], "validation": []}
         for name, value in run.history.rows[-1].items():
