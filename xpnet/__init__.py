@@ -17,6 +17,7 @@ from xpnet.graph import Input
 from xpnet.inspect.memory import OutOfMemory
 from xpnet.layer import PREDICT, SAMPLE, TRAIN, Layer
 from xpnet.layers import *
+from xpnet.layers.shape import split
 from xpnet.losses import *
 from xpnet.network import Network, Sequential, load
 from xpnet.optim import *
@@ -49,7 +50,7 @@ __all__ = [
     "EarlyStopping", "Ensemble", "ExponentialMovingAverage", "GradientNorms", "History", "Input",
     "JSONLog", "Layer", "Network", "OutOfMemory", "Run", "Sequential", "StopOnNaN", "TensorBoard",
     "Timing", "TrainStep", "Window", "available", "functional", "get_backend", "get_num_threads",
-    "load", "metrics", "set_num_threads",
+    "load", "metrics", "set_num_threads", "split",
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 LAZY = "data", "models", "testing"      # imported when they are used: xn.data

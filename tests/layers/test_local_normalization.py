@@ -55,7 +55,7 @@ def test_response_norm_of_any_number_of_axes(backend, shape):
 
 
 @pytest.mark.parametrize("settings", [dict(size=2, beta=2.0), dict(size=4, k=0.3), dict(size=9),
-                                      dict(beta=0.0), dict(alpha=0.0)],
+                                      dict(size=None, beta=2.0), dict(beta=0.0), dict(alpha=0.0)],
                          ids=str)
 def test_response_norm_gradients(backend, settings):
     check_gradients(xn.LocalResponseNorm(**{"alpha": 0.8, **settings}), (5, 2, 3), backend=backend)
@@ -81,15 +81,28 @@ def test_brightness_normalisation(backend):
 
 @pytest.mark.parametrize("C", [1, 2, 5, 6])
 def test_brightness_normalisation_across_all_maps(C, backend):
-    """It needs size = 2 C - 1; with size = C the first channel has only (C + 1) // 2 neighbours."""
+    """With size=None and, the same, with size = 2 C - 1; with size = C the first channel has only
+    (C + 1) // 2 neighbours."""
     kappa, lambda_, mu = 0.5, 0.3, 0.5
     x = normal((C, 3, 3, 2))
-    every = (x ** 2).sum(axis=0)
-    y = forward(xn.LocalResponseNorm(2 * C - 1, k=kappa, alpha=(2 * C - 1) * lambda_, beta=mu), x,
-                backend)
-    assert_close(y, x / (kappa + lambda_ * every) ** mu)
+    expected = x / (kappa + lambda_ * (x ** 2).sum(axis=0)) ** mu
+    for size, divisor in ((None, C), (2 * C - 1, 2 * C - 1)):
+        layer = xn.LocalResponseNorm(size, k=kappa, alpha=divisor * lambda_, beta=mu)
+        assert_close(forward(layer, x, backend), expected)
     first = forward(xn.LocalResponseNorm(C, k=kappa, alpha=C * lambda_, beta=mu), x, backend)[0]
     assert_close(first, x[0] / (kappa + lambda_ * (x[:(C + 1) // 2] ** 2).sum(axis=0)) ** mu)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(6,), (3, 4), (2, 1, 3, 2)])
+def test_response_norm_over_all_channels(backend, shape, dtype):
+    """Element by element, whatever the number of axes."""
+    x = normal((*shape, 3), dtype)
+    y, C = forward(xn.LocalResponseNorm(None, alpha=0.7, beta=0.6, k=1.5), x, backend), shape[0]
+    assert y.dtype == dtype
+    for at in np.ndindex(y.shape):
+        total = sum(float(x[c, *at[1:]]) ** 2 for c in range(C))
+        assert y[at] == pytest.approx(float(x[at]) / (1.5 + 0.7 / C * total) ** 0.6, rel=1e-5)
 
 
 @pytest.mark.parametrize("argument, value, expected", [

@@ -192,6 +192,41 @@ def test_reshape(plain_backend, shape, expected):
     np.testing.assert_array_equal(run(layer, [x], y), x)
 
 
+@pytest.mark.parametrize("start, stop, axis", [(0, 1, 0), (1, None, 1), (-3, -1, 2), (-1, None, 0),
+                                               (0, None, 1), (1, 2, 1), (0, 4, 2)])
+def test_slice(plain_backend, start, stop, axis):
+    layer = xn.Slice(start, stop, axis=axis).initialize((2, 3, 4), backend=plain_backend,
+                                                        dtype="float64")
+    x = normal((2, 3, 4, 5))
+    kept = [*range(x.shape[axis])][start:stop]
+    assert layer.out_shape == np.take(x, kept, axis).shape[:-1]
+    y = run(layer, [x])
+    np.testing.assert_array_equal(y, np.take(x, kept, axis))
+    dx = run(layer, [x], y)
+    np.testing.assert_array_equal(np.take(dx, kept, axis), y)
+    np.testing.assert_array_equal(np.delete(dx, kept, axis), 0)
+
+
+@pytest.mark.parametrize("parts, axis, sizes", [(3, 0, [2, 2, 2]), ([1, 4], 1, [1, 4]),
+                                                (np.array([3, 2, 1]), 0, [3, 2, 1]), (1, 1, [5])])
+def test_split_and_concat(plain_backend, parts, axis, sizes):
+    """The parts joined are the value itself, and so is the gradient."""
+    x = xn.Input((6, 5))
+    values = xn.split(x, parts, axis)
+    assert [value.shape[axis] for value in values] == sizes
+    y = xn.Concat(axis)(*values) if len(values) > 1 else values[0]
+    net = xn.Network(x, y, backend=plain_backend, dtype="float64")
+    a = normal((6, 5, 2))
+    on_backend = plain_backend.asarray(a)
+    net.run([on_backend], net.outs.nodes, "train")
+    dx, = net.run_backward([(net.outs.nodes[0], on_backend)], to_inputs=True)
+    np.testing.assert_array_equal(plain_backend.to_numpy(dx), a)
+    each = xn.Network(x, xn.split(x, parts, axis), backend=plain_backend, dtype="float64")
+    found = each.predict(np.moveaxis(a, -1, 0))
+    for part, expected in zip(found, np.split(a, np.cumsum(sizes)[:-1], axis), strict=True):
+        np.testing.assert_array_equal(part, np.moveaxis(expected, -1, 0))
+
+
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0), [0, 2, 1]])
 def test_permute(plain_backend, axes):
     layer = xn.Permute(axes).initialize((2, 3, 4), backend=plain_backend, dtype="float32")
@@ -236,7 +271,8 @@ def test_settings_survive_json():
     add = xn.Add(**json.loads(json.dumps(xn.Add(activation="relu", name="a").config())))
     assert (add.activation, add.name) == ("relu", "a")
     for layer, shape in ((xn.Reshape((4, -1)), (6, 2)), (xn.Permute((1, 0)), (6, 2)),
-                         (xn.ChannelShuffle(3), (6, 2, 2))):
+                         (xn.ChannelShuffle(3), (6, 2, 2)), (xn.Slice(-3, 5), (6,)),
+                         (xn.Slice(1, axis=1), (6, 2))):
         again = type(layer)(**json.loads(json.dumps(layer.config())))
         assert again.initialize(shape).out_shape == layer.initialize(shape).out_shape
 
@@ -266,6 +302,18 @@ def test_settings_survive_json():
     (lambda: xn.Reshape((5, -1)).initialize((2, 3, 4)),
      r"Reshape: expected an input with as many elements as shape=\(5, -1\)\. Received: input shape "
      r"\(2, 3, 4\)"),
+    (lambda: xn.Slice(0.5), "Slice: expected start to be an int"),
+    (lambda: xn.Slice(0, "2"), "Slice: expected stop to be an int"),
+    (lambda: xn.Slice(0, axis=-1), "Slice: expected axis to be an int, 0 or larger"),
+    (lambda: xn.Slice(0, axis=1).initialize((3,)),
+     r"Slice: expected samples that have an axis 1\. Received: input shape \(3,\)"),
+    *[(lambda part=part: xn.Slice(*part).initialize((3,)),
+       rf"Slice: expected a part of the 3 elements of axis 0\. Received: start={part[0]}, "
+       rf"stop={part[1]}\.") for part in ((3, None), (2, 2), (2, 1), (0, 4), (-4, 2), (0, -3))],
+    *[(lambda parts=parts: xn.split(xn.Input((6,)), parts), "split: expected parts to ")
+      for parts in (4, 0, [3, 2], [], [6, 0], [7, -1], [1.5, 4.5], "3", None)],
+    (lambda: xn.split(xn.Input((6,)), 2, 1), r"split: expected a value with an axis 1\. Received: "
+                                             r"shape \(6,\)"),
     (lambda: xn.Permute((1, 2)), r"Permute: expected axes to be 0, 1, \.\.\. in some order, each "
                                  r"once\. Received: axes=\(1, 2\)"),
     (lambda: xn.Permute((1, 0)).initialize((2, 3, 4)),

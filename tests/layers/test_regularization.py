@@ -101,6 +101,38 @@ def test_gaussian_noise_has_the_moments_of_dropout(backend, dtype):
     assert abs((z**3).mean()) < 4 * (15 / n) ** 0.5 and abs((z**4).mean() - 3) < 4 * (96 / n) ** 0.5
 
 
+@every_float
+def test_additive_noise_adds_numbers_from_philox(backend, dtype):
+    layer = bound(0.5, backend, layer=xn.AdditiveNoise, seed=3, index=2, step=5, shape=(5, 3),
+                  dtype=dtype)
+    x, dy = drawn(dtype, 5, 3, 3)
+    y, dx = passes(layer, x, dy)
+    assert y.dtype == dx.dtype == dtype
+    expected = x + 0.5 * gaussian(x.size, 3, 2, 5).reshape(x.shape)
+    np.testing.assert_allclose(y, expected, rtol=NEAR[dtype], atol=NEAR[dtype])
+    np.testing.assert_array_equal(dx, dy)
+    sampled = backend.to_numpy(layer.forward(backend.asarray(x), mode=SAMPLE))
+    np.testing.assert_array_equal(sampled, y)
+    np.testing.assert_array_equal(backend.to_numpy(layer.forward(backend.asarray(x))), x)
+
+
+def test_training_with_noise_on_the_input_is_ridge_regression():
+    """Sietsma and Dow's noise, in Bishop's closed form: the mean squared error of a linear layer
+    grows by std^2 times the sum of the squared weights."""
+    std, x = 0.3, np.zeros((20_000, 5), np.float32)
+    net = xn.Sequential([xn.AdditiveNoise(std), xn.Linear(1)], input_shape=(5,), backend="numpy",
+                        seed=2)
+    y = net(x, mode=SAMPLE)
+    expected = std**2 * float((net.layers[1].W.data.astype(float) ** 2).sum())
+    assert abs((y.astype(float) ** 2).mean() / expected - 1) < 4 * (2 / len(x)) ** 0.5
+
+
+@pytest.mark.parametrize("std", [-0.1, None, "1", math.nan, True])
+def test_a_wrong_standard_deviation_is_refused(std):
+    with pytest.raises(ValueError, match="AdditiveNoise: expected std to be a .*number"):
+        xn.AdditiveNoise(std)
+
+
 def test_words_at_the_ends_give_finite_numbers():
     """In float32 the largest words are rounded to 1, and the smallest are not 0."""
     from xpnet.layers.dropout import normal_numbers
@@ -188,7 +220,8 @@ def test_a_wrong_probability_is_refused(kind, p):
         kind(p)
 
 
-@pytest.mark.parametrize("kind", [xn.Dropout2d, xn.GaussianDropout, xn.AlphaDropout])
+@pytest.mark.parametrize("kind", [xn.Dropout2d, xn.GaussianDropout, xn.AdditiveNoise,
+                                  xn.AlphaDropout])
 def test_each_step_has_another_mask(backend, kind):
     x = backend.asarray(np.ones((*MAPS, 6), np.float32))
     layer = bound(0.5, backend, layer=kind)
@@ -205,8 +238,8 @@ def test_captured_steps_draw_new_masks(folder):
     results = []
     for capture in (False, True):
         with pretended(folder) as (backend, gpus):
-            net = xn.Sequential([xn.Conv2d(3, 3, activation="relu"), xn.Dropout2d(0.3),
-                                 xn.Flatten(), xn.GaussianDropout(0.2),
+            net = xn.Sequential([xn.AdditiveNoise(0.1), xn.Conv2d(3, 3, activation="relu"),
+                                 xn.Dropout2d(0.3), xn.Flatten(), xn.GaussianDropout(0.2),
                                  xn.AlphaDropout(0.1), xn.DropConnect(6, 0.3), xn.Linear(4)],
                                 input_shape=(1, 4, 4), backend=backend, seed=3)
             net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=3, batch_size=8,

@@ -397,6 +397,8 @@ def tools() -> dict[str, Call]:
         "Window.make": Call(xn.Window.make,
                             lambda: signature(xn.Window.make)
                             | {"kernel_size": 3, "who": "Window"}),
+        "split": Call(xn.split, lambda: {"value": xn.Input((6, 2)), "parts": 3, "axis": 0},
+                      lambda parts: xn.Concat()(*parts) if len(parts) > 1 else parts[0]),
         "constant": Call(constant, lambda: {"value": 1.0}, lambda draw: draw(None, (2,), 1, 1)),
         "predict_samples": Call(predict_samples, lambda: {
             "net": a_network(), "x": X, "samples": 2, "loss": "cross_entropy", "batch_size": 3}),

@@ -114,5 +114,7 @@ CASES = of_catalogue() + [
     LayerCase("Add-three-tanh", lambda: xn.Add(activation="tanh", name="s"), 3 * MAPS),
     LayerCase("Add-gelu", lambda: xn.Add(activation="gelu"), 2 * MAPS),
     LayerCase("Concat", lambda: xn.Concat(), ((1, 4, 5), (3, 4, 5), (2, 4, 5))),
+    LayerCase("Slice-last-step", lambda: xn.Slice(-1, axis=1), ((4, 6),)),
+    LayerCase("LocalResponseNorm-all", lambda: xn.LocalResponseNorm(None, alpha=0.5), MAPS),
     LayerCase("Concat-rows", lambda: xn.Concat(1), ((3, 4, 5), (3, 1, 5), (3, 2, 5))),
 ]

@@ -17,6 +17,8 @@ class GaussianNoise(Augmentation):
 
         y = x + std z
 
+    The layer that adds noise inside a network is AdditiveNoise.
+
     Args:
         std: standard deviation, in the units of the images.
     """

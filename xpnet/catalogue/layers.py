@@ -9,6 +9,7 @@ import numpy as np
 from xpnet import layers as L
 from xpnet.catalogue.item import Item
 from xpnet.functional import toeplitz
+from xpnet.layers.shape import split
 from xpnet.optim import Regularized
 from xpnet.training.sampling import predict_samples
 from xpnet.transform.folding import fold_batch_norm
@@ -122,6 +123,7 @@ REGULARIZATION: list[Item] = [
     Item(partial(L.Dropout1d, 0.4), SIGNALS, pytorch="Dropout1d", keras="SpatialDropout1D"),
     Item(partial(L.AlphaDropout, 0.3), MAPS, pytorch="AlphaDropout", keras="AlphaDropout"),
     Item(partial(L.GaussianDropout, 0.3), MAPS, keras="GaussianDropout"),
+    Item(partial(L.AdditiveNoise, 0.3), MAPS, keras="GaussianNoise"),
     Item(Regularized, pytorch="clip_grad_norm_, clip_grad_value_, renorm",
          keras="L1, MaxNorm, clipnorm, clipvalue"),
     Item(predict_samples),
@@ -137,6 +139,8 @@ SHAPES: list[Item] = [
     Item(L.Add, 2 * MAPS, pytorch="torch.add", keras="Add", numpynet="Shortcut_layer"),
     Item(L.Concat, ((1, 4, 5), (3, 4, 5)), pytorch="torch.concat", keras="Concatenate",
          numpynet="Route_layer"),
+    Item(partial(L.Slice, 1, -2, axis=1), MAPS, pytorch="torch.narrow", common=True),
+    Item(split, pytorch="torch.split, torch.chunk", keras="ops.split", common=True),
     Item(L.Average, 3 * MAPS, keras="Average"),
     Item(L.Subtract, 2 * MAPS, pytorch="torch.sub", keras="Subtract"),
     Item(L.Multiply, 3 * MAPS, pytorch="torch.mul", keras="Multiply"),

@@ -9,12 +9,31 @@ from xpnet.backends import Backend
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.linear import Linear, by_columns
 
-__all__ = ["AlphaDropout", "DropConnect", "Dropout", "Dropout2d", "GaussianDropout"]
+__all__ = [
+    "AdditiveNoise", "AlphaDropout", "DropConnect", "Dropout", "Dropout2d", "GaussianDropout",
+]
 
 FLOOR = -1.6732632423543772 * 1.0507009873554805        # limit of SELU, -alpha lambda
 
 
-class Dropout(Layer):
+class InTraining(Layer):
+    """Base class: random in training and in "sample" mode, the identity in prediction."""
+
+    def build(self, in_shape: Shape) -> Shape:
+        return in_shape
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What the layer's random numbers depend on, in addition to the counters."""
+        return self.seed, self.index
+
+    def unchanged(self, x: Array) -> Array:
+        """The output of a prediction, x itself; its gradient is dY."""
+        self.remember(PREDICT, None)
+        return x
+
+
+class Dropout(InTraining):
     """Dropout: in training Y = X keep / (1 - p), each element kept with probability 1 - p; in
     prediction Y = X.
 
@@ -32,19 +51,6 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.p = self.expect_number("p", p, 0, below=1)
-
-    def build(self, in_shape: Shape) -> Shape:
-        return in_shape
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """What the layer's random numbers depend on, in addition to the counters."""
-        return self.seed, self.index
-
-    def unchanged(self, x: Array) -> Array:
-        """The output of a prediction, x itself; its gradient is dY."""
-        self.remember(PREDICT, None)
-        return x
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         if mode == PREDICT:
@@ -123,6 +129,38 @@ class GaussianDropout(Dropout):
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         noise, = self.recall()
         return dy if noise is None else dy * noise
+
+
+class AdditiveNoise(InTraining):
+    """Additive Gaussian noise: in training Y = X + std Z, Z normal with mean 0 and variance 1; in
+    prediction Y = X.
+
+    X and Y of any shape. dX = dY. Keras calls this layer GaussianNoise; here that is the
+    augmentation, which changes samples before they reach the network. Z depends only on (seed,
+    layer, step), as the noise of GaussianDropout.
+
+    Args:
+        std: standard deviation, in the units of X.
+
+    Sietsma and Dow 1991; as a penalty on the derivatives: Bishop 1995.
+    """
+
+    kind = "noise"
+
+    def __init__(self, std: float, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.std = self.expect_number("std", std, 0)
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        if mode == PREDICT:
+            return self.unchanged(x)
+        self.remember(mode, None)
+        z = normal_numbers(self.backend, x.size, x.dtype, self.key, self.counters)
+        return x + self.std * z.reshape(x.shape)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        self.recall()
+        return dy
 
 
 class AlphaDropout(Dropout):

@@ -25,38 +25,53 @@ class LocalResponseNorm(Layer):
     With b the sum in parentheses: dX[c] = dY[c] b[c]^-beta - 2 alpha beta / size X[c] (sum of dY X
     b^(-beta - 1) over the channels whose neighbour c is).
 
+    With size=None the sum goes over all C channels for each of them, and is divided by C.
+    Brightness normalisation X / (kappa + lambda sum of X^2)^mu is LocalResponseNorm(None, k=kappa,
+    alpha=C * lambda, beta=mu). With size = C the first channel would have (C + 1) // 2 neighbours
+    only.
+
     Krizhevsky et al. 2012, section 3.3, do not divide alpha by the size: their k=2, n=5, alpha=1e-4
-    is LocalResponseNorm(5, k=2, alpha=5e-4) here. Brightness normalisation X / (kappa + lambda sum
-    of X^2)^mu is LocalResponseNorm(size, k=kappa, alpha=size * lambda, beta=mu). Only from size = 2
-    C - 1 on is every channel a neighbour of every other: with size = C the first channel has (C +
-    1) // 2 neighbours. For an even size PyTorch takes one channel more before c, as here, and ONNX
-    one more after it.
+    is LocalResponseNorm(5, k=2, alpha=5e-4) here. For an even size PyTorch takes one channel more
+    before c, as here, and ONNX one more after it.
 
     Args:
+        size: number of neighbours; None for all channels.
         k: above 0, so that nothing divides by 0.
     """
 
     kind = "lrn"
 
-    def __init__(self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0,
-                 name: str | None = None
-                 ) -> None:
+    def __init__(self, size: int | None = 5, *, alpha: float = 1e-4, beta: float = 0.75,
+                 k: float = 1.0, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.size = self.expect_integer("size", size)
+        self.size = None if size is None else self.expect_integer("size", size)
         self.alpha = self.expect_number("alpha", alpha, 0)
         self.beta = self.expect_number("beta", beta, 0)
         self.k = self.expect_positive("k", k)
         # The channels are the rows of an image (1, C, 1, rest * N) of one column; everything else
         # counts as samples.
-        self._neighbours = Window((self.size, 1),
-                                  padding=(self.size // 2, (self.size - 1) // 2, 0, 0))
+        self._neighbours = None if self.size is None else Window(
+            (self.size, 1), padding=(self.size // 2, (self.size - 1) // 2, 0, 0))
 
     def build(self, in_shape: Shape) -> Shape:
         return in_shape
 
+    def _mean(self, x: Array) -> Array:
+        """The mean over the neighbours of each channel; over all channels (1, ..., N)."""
+        if self._neighbours is None:
+            return x.mean(axis=0, keepdims=True)
+        return self.backend.avg_pool2d(self._as_rows(x), self._neighbours).reshape(x.shape)
+
+    def _mean_dx(self, dm: Array) -> Array:
+        """The adjoint of the mean. For all channels dm (C, ..., N) is that of each channel's mean.
+        """
+        if self._neighbours is None:
+            return dm.mean(axis=0, keepdims=True)
+        rows = self._as_rows(dm)
+        return self.backend.avg_pool2d_dx(rows, rows.shape, self._neighbours).reshape(dm.shape)
+
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        mean = self.backend.avg_pool2d(self._as_rows(x * x), self._neighbours)
-        b = (self.k + self.alpha * mean).reshape(x.shape)
+        b = self.k + self.alpha * self._mean(x * x)
         scale = b ** -self.beta
         self.remember(mode, x, b, scale)
         return x * scale
@@ -65,8 +80,7 @@ class LocalResponseNorm(Layer):
         x, b, scale = self.recall()
         if not self.needs_dx:
             return None
-        rows = self._as_rows(dy * x * scale / b)
-        shared = self.backend.avg_pool2d_dx(rows, rows.shape, self._neighbours).reshape(x.shape)
+        shared = self._mean_dx(dy * x * scale / b)
         return dy * scale - (2 * self.alpha * self.beta) * x * shared
 
     @staticmethod

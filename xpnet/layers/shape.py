@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 from xpnet.backends import Window
-from xpnet.checks import MOST_AXES, is_integer, items, wrong
-from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.checks import MOST_AXES, expect_integer, is_integer, items, shown, wrong
+from xpnet.layer import MOST_ELEMENTS, PREDICT, Array, Layer, Shape
+from xpnet.layers.softmax import OverAxis
+from xpnet.node import Node
 
-__all__ = ["ChannelShuffle", "Flatten", "Permute", "PixelShuffle", "PixelUnshuffle", "Reshape"]
+__all__ = [
+    "ChannelShuffle", "Flatten", "Permute", "PixelShuffle", "PixelUnshuffle", "Reshape", "Slice",
+]
 
 
 class Flatten(Layer):
@@ -108,6 +113,86 @@ class Permute(Layer):
         self.recall()
         back = [self.axes.index(axis) for axis in range(len(self.axes))]
         return self.backend.asarray(dy.transpose(*back, len(back)))
+
+
+class Slice(OverAxis):
+    """A part of the input along an axis of a sample: Y = X[start:stop]; dX is dY there, and 0
+    elsewhere.
+
+    Slice(0, 3) takes the first three channels, Slice(-1, axis=1) the last row, or the last step of
+    a sequence. `split` makes all parts of a value.
+
+    Args:
+        start: index of the first element; a negative one counts from the end.
+        stop: index after the last element; a negative one counts from the end, and None is the end.
+        axis: an axis of one sample, 0 for the channels or features.
+
+    Raises:
+        ValueError: the axis does not have these elements.
+    """
+
+    kind = "slice"
+
+    def __init__(self, start: int, stop: int | None = None, *, axis: int = 0,
+                 name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.start = self.expect_integer("start", start, -MOST_ELEMENTS, MOST_ELEMENTS)
+        self.stop = (None if stop is None
+                     else self.expect_integer("stop", stop, -MOST_ELEMENTS, MOST_ELEMENTS))
+        self.axis = self.expect_integer("axis", axis, 0)
+
+    def build(self, in_shape: Shape) -> Shape:
+        super().build(in_shape)
+        size = in_shape[self.axis]
+        first, after = (index + size if index < 0 else index
+                        for index in (self.start, size if self.stop is None else self.stop))
+        if not 0 <= first < after <= size:
+            raise ValueError(f"{self.who}: expected a part of the {size} elements of axis "
+                             f"{self.axis}. Received: start={self.start}, stop={self.stop}.")
+        self._part = (slice(None),) * self.axis + (slice(first, after),)
+        return (*in_shape[:self.axis], after - first, *in_shape[self.axis + 1:])
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode)
+        return self.backend.asarray(x[self._part])
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        self.recall()
+        dx = self.backend.zeros((*self.in_shapes[0], dy.shape[-1]), dy.dtype)
+        dx[self._part] = dy
+        return dx
+
+
+def split(value: Node, parts: int | Sequence[int], axis: int = 0) -> list[Node]:
+    """All parts of a value of a graph: [value[:n1], value[n1:n1 + n2], ...], one Slice for each.
+
+    `Concat(axis)` joins them again.
+
+    Args:
+        value: an Input or the output of a layer.
+        parts: the number of parts of one size; or their sizes n1, n2, ...
+        axis: an axis of one sample, 0 for the channels or features.
+
+    Raises:
+        TypeError: `value` is no value of a graph.
+        ValueError: the axis does not have this many elements, or cannot be divided into this many
+            parts.
+    """
+    if not isinstance(value, Node):
+        raise TypeError("split: expected a value of a graph, from Input(...) or a layer. Received: "
+                        f"{type(value).__name__}.")
+    if expect_integer("split", "axis", axis, 0) >= len(value.shape):
+        raise ValueError(f"split: expected a value with an axis {axis}. Received: shape "
+                         f"{value.shape}.")
+    size, given = value.shape[axis], items(parts)
+    if given is None and size % (count := expect_integer("split", "parts", parts)) == 0:
+        given = [size // count] * count
+    if (not given or not all(is_integer(n, 1) for n in given) or sum(given) != size):
+        raise ValueError(f"split: expected parts to divide the {size} elements of axis {axis}: a "
+                         f"number of equal parts, or their sizes. Received: parts={shown(parts)}.")
+    stops = itertools.accumulate(given)
+    return [Slice(int(stop - n), int(stop), axis=axis)(value)
+            for n, stop in zip(given, stops, strict=True)]
 
 
 class ChannelShuffle(Layer):
