@@ -19,6 +19,7 @@ from xpnet.checks import expect_choice, expect_name
 from xpnet.graph import Input, chain
 from xpnet.hints import hinted
 from xpnet.history import History
+from xpnet.inspect.draw import Drawing, draw
 from xpnet.inspect.memory import MemoryReport, memory_report
 from xpnet.inspect.profile import Profile, profile
 from xpnet.inspect.summary import Summary, summary
@@ -340,6 +341,14 @@ class Network(StoredGraph):
         Print it in a script; a notebook shows it.
         """
         return summary(self)
+
+    def draw(self, path: str | os.PathLike[str] | None = None) -> Drawing:
+        """The graph as an SVG drawing: layers with output shapes and parameters, from top to
+        bottom.
+
+        A notebook shows it; `path` is the name of a .svg file to write.
+        """
+        return draw(self, path)
 
     def profile(self, x: Any, *, steps: int = 10) -> Profile:
         """Time, operations and bytes of every layer in a training step, see inspect/profile.py."""

@@ -178,6 +178,7 @@ def networks() -> dict[str, Call]:
                                               loss="cross_entropy", batch_size=3),
         "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),
         "Network.memory_report": of_network("memory_report", batch_size=3, optimizer=None),
+        "Network.draw": of_network("draw", path="net.svg"),
         "Network.up_to": of_network("up_to", name="conv1"),
         "Network.with_head": Call(
             lambda **options: a_network().with_head(**options),

@@ -69,8 +69,10 @@ def parser() -> argparse.ArgumentParser:
     _layers_option(predict)
 
     summary = command("summary", tools.summary, "Print the table of a network's layers.",
-                      "resnet18", "digits-bilici.safetensors")
+                      "resnet18", "digits-bilici.safetensors", "unet --draw unet.svg")
     summary.add_argument("network", help="a network of xpnet.models, or a file")
+    summary.add_argument("--draw", metavar="FILE.svg",
+                         help="write a drawing of the network's graph")
     _layers_option(summary)
 
     verify = command(

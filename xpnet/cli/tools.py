@@ -67,5 +67,7 @@ def summary(options: argparse.Namespace) -> int:
                          + f". Received: {shown(name)}, which is neither.")
     net = MODELS[name](backend="numpy") if name in MODELS else load(
         name, backend="numpy", layers=networks.own_layers("summary", options.model))
+    if options.draw is not None:
+        net.draw(options.draw)
     print(net.summary())
     return 0
