@@ -54,8 +54,8 @@ class MemoryReport:
     """The memory that a batch needs, in bytes; `peak` is the largest number in use at once.
 
     Counted are the arrays of the network and those that its layers and kernels make in a step. Not
-    counted are the samples outside the batch, temporaries of the loss, and temporaries of NumPy
-    inside an expression.
+    counted are the samples outside the batch, temporaries of the loss, temporaries of NumPy inside
+    an expression, and the copy of parameters and state that StopOnNaN keeps in a fit.
     """
 
     batch_size: int
