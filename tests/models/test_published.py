@@ -27,9 +27,10 @@ PUBLISHED = {
     "all_cnn": (1_369_738, 0.27e9), "squeezenet1_0": (1_248_424, 0.82e9),
     "squeezenet1_1": (1_235_496, 0.35e9), "mobilenet_v2": (3_504_872, 0.30e9),
     "unet": (31_030_658, 150e9), "espcn": (22_729, 23e6),
+    "char_lstm": (242_945, 11.9e6), "crnn": (8_326_693, 0.705e9),
 }
 QUICK = [name for name in MODELS if name not in LARGE]
-IN_FIRST_TIER = "googlenet", "mobilenet_v2", "unet", "siamese"
+IN_FIRST_TIER = "googlenet", "mobilenet_v2", "unet", "siamese", "char_lstm"
 
 
 def made(name: str, **settings: Any) -> xn.Network:
@@ -39,6 +40,8 @@ def made(name: str, **settings: Any) -> xn.Network:
 
 def inputs(net: xn.Network, N: int) -> Any:
     rng = np.random.default_rng(0)
+    if isinstance(net.layers[0], xn.Embedding):
+        return rng.integers(0, net.layers[0].tokens, (N, *net.input.shape))
     return net.ins.pack([rng.standard_normal((N, *node.shape)).astype(np.float32)
                          for node in net.ins.nodes])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiers import full
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +34,14 @@ def test_own_layer(tmp_path):
     out = run("own_layer.py", tmp_path)
     assert "gradients agree with finite differences" in out
     assert float(out.split("test accuracy: ")[1].rstrip("%\n")) > 90
+
+
+@full
+def test_signal_lstm(tmp_path):
+    lines = run("signal_lstm.py", tmp_path, "--epochs", "6").splitlines()
+    accuracies = [float(line.rsplit(" ", 1)[1].rstrip("%")) for line in lines]
+    assert [line.split(",")[0] for line in lines] == ["Conv1d", "LSTM", "LSTM"]
+    assert min(accuracies) > 80
 
 
 def test_mnist(tmp_path):

@@ -11,7 +11,7 @@ SMALLEST = {
     "resnet50": (3, 32, 32), "densenet121": (3, 32, 32), "all_cnn": (3, 16, 16),
     "squeezenet1_0": (3, 32, 32), "squeezenet1_1": (3, 32, 32), "mobilenet_v2": (3, 32, 32),
     "unet": (1, 16, 16), "espcn": (1, 8, 8), "conv_autoencoder": (1, 8, 8),
-    "siamese": (1, 20, 20),
+    "siamese": (1, 20, 20), "char_lstm": (7,), "crnn": (1, 32, 12),
 }
 SETTINGS: dict[str, dict[str, Any]] = {"unet": {"padding": "half", "filters": 4, "depth": 2}}
 LARGE = ["alexnet", "zfnet", "vgg16"]       # tens of millions of parameters for any image

@@ -14,9 +14,10 @@ from xpnet.models.images import conv_autoencoder, espcn, unet
 from xpnet.models.inception import googlenet
 from xpnet.models.pairs import siamese
 from xpnet.models.residual import resnet18, resnet34, resnet50
+from xpnet.models.sequences import char_lstm, crnn
 from xpnet.network import Network
 
 MODELS: dict[str, Callable[..., Network]] = {model.__name__: model for model in (
     mlp, numpy_cnn, bilici, lecun1989, lenet5, alexnet, zfnet, vgg16, googlenet, resnet18,
     resnet34, resnet50, densenet121, all_cnn, squeezenet1_0, squeezenet1_1, mobilenet_v2, unet,
-    espcn, conv_autoencoder, siamese)}
+    espcn, conv_autoencoder, siamese, char_lstm, crnn)}
