@@ -1,9 +1,13 @@
 """Images and labels in files, for the command."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from xpnet.cli import networks
 
 COLOURS = {"daisy": (240, 240, 250), "poppy": (220, 30, 30), "thistle": (110, 60, 160)}
 
@@ -15,6 +19,21 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "work")
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def imports_as_before(monkeypatch):
+    """The folders of Python files stay in the path as long as the command runs."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name in (networks.MODULE, "sizes_of_mine"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def said(capsys) -> Callable[[], str]:
+    """A function that returns the last line of stderr."""
+    return lambda: capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.fixture

@@ -148,6 +148,15 @@ def test_columns_of_callbacks_and_no_console(capsys, monkeypatch):
     assert len(small().fit(X, Y, **OPTIONS).rows) == 1
 
 
+def test_the_time_left():
+    """As long as this epoch, per batch: 12 of 44 batches are done."""
+    row = {"epoch": 3, "loss": 0.5, "seconds": 60.0}
+    run = SimpleNamespace(history=SimpleNamespace(rows=[row]), epochs=11, total=44, steps=12,
+                          batch=4)
+    assert ProgressBar()._cells(run) == {"epoch": "3/11", "loss": "0.5000", "seconds": "60.0",
+                                         "left": "08:00"}
+
+
 def test_numbers_are_short():
     assert [number(value) for value in (3, 0.0, 0.04742, 1.0, 123.45678, 4e-9, -2e7)] == [
         "3", "0.0000", "0.0474", "1.0000", "123.4568", "4.0e-09", "-2.0e+07"]
