@@ -70,10 +70,15 @@ TRAININGS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def run(name: str, folder: Path | None) -> str:
-    """Run a training, or continue it, with a save after each batch; a digest of its bits."""
-    changes = {"epochs": 6} | TRAININGS[name]()
+    """Run a training, or continue it, with a save after each batch, and with logs in the folder; a
+    digest of its bits, and the number of epochs."""
+    changes = {"epochs": 6, "callbacks": []} | TRAININGS[name]()
     x, y, net = changes.pop("x", X), changes.pop("y", Y), a_network(changes.pop("backend", "numpy"))
-    saved = {} if folder is None else {
-        "resume": folder, "checkpoint": xn.Checkpoint(folder, steps=1, best="loss")}
-    history = net.fit(x, y, **options(**changes), **saved)
-    return hashlib.sha256(repr(bits(net, history)).encode()).hexdigest()
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        changes["callbacks"] += [xn.CSVLog(folder / "log.csv"), xn.TensorBoard(folder / "runs")]
+        changes |= {"resume": folder,
+                    "checkpoint": xn.Checkpoint(folder, steps=1, best="loss")}
+    history = net.fit(x, y, **options(**changes))
+    digest = hashlib.sha256(repr(bits(net, history)).encode()).hexdigest()
+    return f"{digest} {len(history.rows)}"

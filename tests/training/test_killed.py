@@ -6,6 +6,7 @@ says how many trainings ended with the right bits.
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import itertools
 import os
@@ -18,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from event_reader import displayed
 from processes import ROOT, SUPPORT
 from tiers import EVERYTHING
 from trainings import TRAININGS, run
@@ -54,6 +56,16 @@ def killed_or_ended(name: str, folder: Path, seconds: float | None) -> tuple[str
     return out.strip() if process.returncode == 0 else None, time.perf_counter() - start
 
 
+def logged(folder: Path) -> list[float]:
+    """The epochs in a CSV file, which are those that TensorBoard shows."""
+    with open(folder / "log.csv", newline="") as file:
+        lines = [float(line["epoch"]) for line in csv.DictReader(file)]
+    shown = {part: displayed(folder / "runs" / part) for part in ("train", "validation")}
+    assert [epoch for _, epoch in shown["train"]["epoch"]] == lines
+    assert [step for step, _ in shown["validation"]["loss"]] == [6 * epoch for epoch in lines]
+    return lines
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_killed_at_random_moments(tmp_path):
     """Each training is resumed and killed until it ends; the moments are spread evenly over the
@@ -77,6 +89,7 @@ def test_killed_at_random_moments(tmp_path):
                 xn.load(file, backend="numpy")              # each file that is there is complete
         assert found == whole[name], f"{name}: other bits after {kills} kills in all"
         assert not list(folder.glob("*.part"))
+        assert logged(folder) == list(range(1, 1 + int(found.split()[1])))
         right[name] += 1
     print(f"{kills} kills; the same bits at the end of {right.total()} trainings of "
           f"{right.total()}: " + ", ".join(f"{name} {count}" for name, count in right.items()))
