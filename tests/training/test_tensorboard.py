@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from event_reader import crc32c, displayed, events, pixels
 from failing import FailingDisk
+from fake_cupy import FakeCupy, installed
 from tiers import full
 from trainings import X, Y, a_network, images, options
 
@@ -308,3 +309,26 @@ def test_tensorboard_reads_the_same(tmp_path):
                 assert event.encoded_image_string == value[3]
     assert [event.value for event in read.Scalars("loss")] == [
         as_float32(loss) for loss in history["val_loss"]]
+
+
+@full
+def test_on_an_emulated_gpu(folder, tmp_path):
+    """Everything that is written, and a checkpoint in the middle of an epoch."""
+    with installed(FakeCupy(folder)):
+        def train(name, cut=0, **more):
+            data = {"x": images(), "y": None, "validation": None, "augment": [xn.RandomFlip()]}
+            net = a_network("cupy")
+            fit(tmp_path / name, cut, net=net, **data, batches=2, histograms=1, images=1, **more)
+            return net.backend.to_numpy(net.parameters).tobytes()
+
+        whole = train("whole")
+        with pytest.raises(Cut):
+            train("runs", 10, checkpoint=xn.Checkpoint(tmp_path / "saved", steps=2))
+        assert train("runs", resume=tmp_path / "saved",
+                     checkpoint=xn.Checkpoint(tmp_path / "saved", steps=2)) == whole
+    shown = scalars(tmp_path / "runs")
+    assert {tag.split("/")[1] for tag in shown} >= {"batch", "parameters", "gradients", "images"}
+    for tag, pairs in scalars(tmp_path / "whole").items():
+        assert [step for step, _ in shown[tag]] == [step for step, _ in pairs]
+        if "batch" in tag or tag.endswith("loss"):
+            assert shown[tag] == pairs
