@@ -25,6 +25,7 @@ from xpnet.schedules import *
 from xpnet.training import (
     Callback,
     Checkpoint,
+    ChunkPredictor,
     CSVLog,
     EarlyStopping,
     ExponentialMovingAverage,
@@ -47,10 +48,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PREDICT", "SAMPLE", "TRAIN", "Backend", "BackendError", "CSVLog", "Callback", "Checkpoint",
-    "EarlyStopping", "Ensemble", "ExponentialMovingAverage", "GradientNorms", "History", "Input",
-    "JSONLog", "Layer", "Network", "OutOfMemory", "Run", "Sequential", "StopOnNaN", "TensorBoard",
-    "Timing", "TrainStep", "Window", "available", "functional", "get_backend", "get_num_threads",
-    "load", "metrics", "set_num_threads", "split",
+    "ChunkPredictor", "EarlyStopping", "Ensemble", "ExponentialMovingAverage", "GradientNorms",
+    "History", "Input", "JSONLog", "Layer", "Network", "OutOfMemory", "Run", "Sequential",
+    "StopOnNaN", "TensorBoard", "Timing", "TrainStep", "Window", "available", "functional",
+    "get_backend", "get_num_threads", "load", "metrics", "set_num_threads", "split",
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
 LAZY = "data", "models", "testing"      # imported when they are used: xn.data

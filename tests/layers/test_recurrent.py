@@ -254,6 +254,43 @@ def test_a_state_is_a_value_of_the_graph(backend):
     assert all((backend.to_numpy(p.data) != before[name]).any() for name, p in net.arrays.items())
 
 
+def long_and_short(make, backend):
+    """The same network for sequences of 12 steps and for chunks of 4."""
+    long, short = (xn.Sequential(make(), input_shape=(3, steps), backend=backend)
+                   for steps in (12, 4))
+    rng = np.random.default_rng(0)
+    long.parameters[...] = backend.asarray(rng.uniform(-1, 1, long.parameters.shape), "float32")
+    short.parameters[...] = long.parameters
+    return long, short
+
+
+@pytest.mark.parametrize("make", [
+    lambda: [xn.LSTM(5, layers=2, return_sequences=True), xn.Linear(2)],
+    lambda: [xn.SimpleRNN(4, return_sequences=True), xn.GRU(5, return_sequences=True)],
+    lambda: [xn.RNN(xn.ElmanCell(4), return_sequences=True)]], ids=["LSTM", "SimpleRNN-GRU", "RNN"])
+def test_predictions_by_chunks_are_those_of_the_whole(backend, make):
+    long, short = long_and_short(make, backend)
+    x, predict = normal(7, 3, 12), xn.ChunkPredictor(short)
+    whole = long.predict(x)
+    for _ in range(2):
+        chunks = [predict(x[:, :, start:start + 4]) for start in (0, 4, 8)]
+        np.testing.assert_allclose(np.concatenate(chunks, axis=2), whole, atol=1e-5)
+        with pytest.raises(ValueError, match=r"^ChunkPredictor: expected 7 samples.* Received: 3"):
+            predict(x[:3, :, :4])
+        predict.reset()
+    assert abs(predict(x[:3, :, 4:8]) - whole[:3, :, 4:8]).max() > 0.1      # of new sequences
+
+
+def test_what_cannot_be_predicted_by_chunks():
+    for layers, message in (
+            ([xn.Linear(2)], "expected a network with a recurrent layer."),
+            ([xn.GRU(2, bidirectional=True)], "Received: GRU 'gru1', which reads in reverse."),
+            ([xn.RNN(Memory(2), reverse=True)], "Received: RNN 'rnn1', which reads in reverse.")):
+        net = xn.Sequential(layers, input_shape=(3, 4), backend="numpy")
+        with pytest.raises(ValueError, match=message):
+            xn.ChunkPredictor(net)
+
+
 def test_networks_with_a_cell_are_saved(tmp_path):
     """The cell is in the file with its type and arguments; a class of one's own is passed."""
     for cell, classes in ((xn.ElmanCell(4), []), (Memory(4), [Memory])):

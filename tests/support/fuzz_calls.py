@@ -119,6 +119,10 @@ def of_network(method: str, **good: Any) -> Call:
     return Call(lambda **options: getattr(a_network(), method)(**options), lambda: dict(good))
 
 
+def of_sequences() -> xn.Sequential:
+    return xn.Sequential([xn.GRU(2)], input_shape=(3, 4), backend="numpy")
+
+
 def connected(value: Any) -> Any:
     return xn.Linear(2)(value)
 
@@ -190,6 +194,10 @@ def networks() -> dict[str, Call]:
         "TrainStep": Call(xn.TrainStep, lambda: {"net": xn.Network(**network()),
                                                  "loss": xn.CrossEntropy(), "optimizer": xn.Adam(),
                                                  "loss_weights": None, "capture": True}, trained),
+        "ChunkPredictor": Call(xn.ChunkPredictor, lambda: {"net": of_sequences()}, repr),
+        "ChunkPredictor.__call__": Call(
+            lambda **options: xn.ChunkPredictor(of_sequences())(**options),
+            lambda: {"x": np.ones((2, 3, 4))}),
         "Layer.__call__": Call(connected, lambda: {"value": xn.Input((3,))}),
         "Layer.initialize": Call(
             lambda shape, **options: xn.Linear(2).initialize(shape, **options),

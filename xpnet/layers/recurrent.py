@@ -90,18 +90,31 @@ class Recurrent(Layer):
                              f"{', '.join(map(str, shapes))}.")
 
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
+        return self._through(x, initial, mode)[0]
+
+    def through(self, x: Array, *initial: Array, mode: str = PREDICT
+                ) -> tuple[Array, tuple[Array, ...]]:
+        """The output, and the last states in the form of first states."""
+        y, last = self._through(x, initial, mode)
+        return y, tuple(self._stacked(states) for states in zip(*last, strict=True))
+
+    def _through(self, x: Array, initial: tuple[Array, ...], mode: str
+                 ) -> tuple[Array, list[tuple[Array, ...]]]:
+        """The output, and the last states of each scan."""
         self.remember(mode, len(initial))
-        number = 0
+        number, last = 0, list[tuple[Array, ...]]()
         for level, scans in enumerate(self.scans):
             outs = []
             for scan in scans:
-                outs.append(scan.forward(x, *(self._of(state, number) for state in initial),
-                                         mode=mode))
+                out, states = scan.through(x, *(self._of(state, number) for state in initial),
+                                           mode=mode)
+                outs.append(out)
+                last.append(states)
                 number += 1
             x = outs[0] if len(outs) == 1 else self.backend.joined(outs, axis=0)
             if level < len(self.drops):
                 x = self.drops[level].forward(x, mode=mode)
-        return x
+        return x, last
 
     def _of(self, state: Array, number: int) -> Array:
         """The first state (H, N) of a scan."""
@@ -126,10 +139,11 @@ class Recurrent(Layer):
             return dx
         return dx, *(self._stacked(dstates[::-1]) for dstates in zip(*dinitial, strict=True))
 
-    def _stacked(self, dstates: tuple[Array, ...]) -> Array:
-        """Gradients with respect to the first states, (H, N) of one scan, else (scans, H, N)."""
-        return dstates[0] if len(dstates) == 1 else self.backend.joined(
-            [d[None] for d in dstates], axis=0)
+    def _stacked(self, states: tuple[Array, ...]) -> Array:
+        """States (H, N), or gradients with respect to them, as (scans, H, N) if there are several.
+        """
+        return states[0] if len(states) == 1 else self.backend.joined([s[None] for s in states],
+                                                                      axis=0)
 
     def multiply_adds(self) -> int:
         return sum(scan.multiply_adds() for scans in self.scans for scan in scans)

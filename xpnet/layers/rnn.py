@@ -124,6 +124,11 @@ class RNN(Layer):
         return list(range(T))[::-1 if self.reverse else 1]
 
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
+        return self.through(x, *initial, mode=mode)[0]
+
+    def through(self, x: Array, *initial: Array, mode: str = PREDICT
+                ) -> tuple[Array, tuple[Array, ...]]:
+        """The output, and the state after the last step that is computed."""
         _, T, N = x.shape
         state = initial[0] if initial else self.backend.zeros((self.state_size, N), x.dtype)
         y, kept = self.backend.empty((self.units, T, N), x.dtype), []
@@ -133,7 +138,7 @@ class RNN(Layer):
                 kept.append(self.cell.take())
             y[:, t] = state[:self.units]
         self.remember(mode, kept, x.shape, bool(initial))
-        return y if self.return_sequences else self.backend.asarray(state[:self.units])
+        return y if self.return_sequences else self.backend.asarray(state[:self.units]), (state,)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Any:
         kept, x_shape, given = self.recall()

@@ -67,6 +67,11 @@ class Scan(Layer):
         return list(range(T))[::-1 if self.reverse else 1]
 
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
+        return self.through(x, *initial, mode=mode)[0]
+
+    def through(self, x: Array, *initial: Array, mode: str = PREDICT
+                ) -> tuple[Array, tuple[Array, ...]]:
+        """The output, and the states after the last step that is computed."""
         (D, T, N), H = x.shape, self.units
         a = self.backend.gemm(self.W.data, x.reshape(D, T * N),
                               bias=self.b.data if self.b else None).reshape(-1, T, N)
@@ -80,7 +85,7 @@ class Scan(Layer):
             if self.keeps(mode):
                 kept.append(needed)
         self.remember(mode, x, first, h, kept)
-        return h if self.sequences else states[0]
+        return h if self.sequences else states[0], states
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array | None, ...]:
         x, first, h, kept = self.recall()

@@ -4,6 +4,7 @@ from xpnet.history import History
 from xpnet.training.averaging import ExponentialMovingAverage
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.checkpoint import Checkpoint
+from xpnet.training.chunks import ChunkPredictor
 from xpnet.training.finite import StopOnNaN
 from xpnet.training.logs import CSVLog, JSONLog
 from xpnet.training.loop import fit
@@ -14,7 +15,7 @@ from xpnet.training.stopping import EarlyStopping
 from xpnet.training.tensorboard import TensorBoard
 
 __all__ = [
-    "CSVLog", "Callback", "Checkpoint", "EarlyStopping", "ExponentialMovingAverage",
-    "GradientNorms", "History", "JSONLog", "Run", "StopOnNaN", "TensorBoard",
-    "Timing", "TrainStep", "evaluate", "fit", "predict",
+    "CSVLog", "Callback", "Checkpoint", "ChunkPredictor", "EarlyStopping",
+    "ExponentialMovingAverage", "GradientNorms", "History", "JSONLog", "Run", "StopOnNaN",
+    "TensorBoard", "Timing", "TrainStep", "evaluate", "fit", "predict",
 ]
