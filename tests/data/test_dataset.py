@@ -340,6 +340,16 @@ def test_show():
         expected = x[29, 0] if channels == 1 else x[29].transpose(1, 2, 0)
         np.testing.assert_allclose(drawn, expected / 255)
         assert figure._repr_png_().startswith(b"\x89PNG")       # what a notebook shows
+    # as fit changes them
+    flip = xn.RandomFlip()
+    axes = [axis for axis in data.show(6, augment=[flip]).axes if axis.get_title()]
+    some = np.arange(6) * 29 // 5
+    seen = xn.augmented(np, np.moveaxis(x[some] / 255, 0, -1), [flip], samples=some)
+    for number, axis in enumerate(axes):
+        np.testing.assert_allclose(np.asarray(axis.images[0].get_array()),
+                                   seen[..., number].transpose(1, 2, 0), rtol=1e-6)
+    with pytest.raises(ValueError, match="Dataset.show: expected augmentations of single images"):
+        data.show(augment=xn.MixUp())
     # without labels, and floats of any range
     assert Dataset(x[:2] - 3.0).show().axes[1].get_title() == "1"
 

@@ -38,7 +38,7 @@ OTHERS: dict[str, list[str]] = {
     "RandomZoom": ["RandomScale"], "RandomTranslation": ["RandomShift"],
     "ElasticTransform": ["Elastic"], "RandomGrayscale": ["RandomGrey"],
     "ModelCheckpoint": ["Checkpoint"], "CSVLogger": ["CSVLog"], "SummaryWriter": ["TensorBoard"],
-    "TerminateOnNaN": ["StopOnNaN"],
+    "TerminateOnNaN": ["StopOnNaN"], "LearningRateFinder": ["xpnet.training.rates.find_lr"],
     "LearningRateScheduler": ["Schedule"], "LRScheduler": ["Schedule"],
     "AveragedModel": ["ExponentialMovingAverage"], "EMA": ["ExponentialMovingAverage"],
     "MLPClassifier": ["xpnet.sklearn.Classifier"], "Classifier": ["xpnet.sklearn.Classifier"],

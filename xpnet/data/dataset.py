@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.augment.base import augmented, expect_augmentations
+from xpnet.augment.mixing import Mixing
 from xpnet.checks import (
     expect_class_names,
     expect_instance,
@@ -253,13 +255,18 @@ class Dataset:
                 digest.update(a.astype(a.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
 
-    def show(self, count: int = 12, *, columns: int = 6) -> Any:
+    def show(self, count: int = 12, *, columns: int = 6, augment: Any = ()) -> Any:
         """A figure of `count` images, spread over the data set, with the names of their classes.
 
         Returns a matplotlib Figure: a notebook shows it, and `figure.savefig("file.png")` saves it.
 
+        Args:
+            augment: augmentations, as `fit` takes them. The images are those that a network with
+                seed 0 sees in its first epoch.
+
         Raises:
-            ValueError: the samples are no images of 1 or 3 channels.
+            ValueError: the samples are no images of 1 or 3 channels, or an augmentation mixes two
+                samples.
             ImportError: matplotlib is not installed.
         """
         count = min(expect_integer("Dataset.show", "count", count), len(self))
@@ -267,10 +274,15 @@ class Dataset:
         if len(self.shape) != 3 or self.shape[0] not in (1, 3):
             raise ValueError("Dataset.show: expected images (C, H, W) of 1 or 3 channels. "
                              f"Received: samples of shape {self.shape}.")
+        changes = expect_augmentations("Dataset.show", augment)
+        if any(isinstance(change, Mixing) for change in changes):
+            raise ValueError("Dataset.show: expected augmentations of single images. Received: "
+                             f"{shown(augment)}, which mixes two.")
         some = np.arange(count) * (len(self) - 1) // max(count - 1, 1)
-        x = self._host(self[some][0]).astype(np.float64)
+        x = self._host(self.scaled(self[some][0])).astype(np.float64)
+        x = np.moveaxis(augmented(np, np.moveaxis(x, 0, -1), changes, samples=some), -1, 0)
         if self.scale is not None:
-            x = np.clip(x / self.scale, 0, 1)
+            x = np.clip(x, 0, 1)
         else:
             low, high = x.min(), x.max()
             x = (x - low) / (high - low if high > low else 1)
