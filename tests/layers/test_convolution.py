@@ -1,6 +1,8 @@
 """Conv2d and TableConv2d: the output against loops over pixels, the initial values, the counts, the
 errors."""
 
+import math
+
 import numpy as np
 import oracles
 import pytest
@@ -52,6 +54,62 @@ def test_conv2d(backend, drawn, filters_per_group, activation, dtype):
     assert y.dtype == dtype
     assert y.shape == (*layer.out_shape, batch)
     assert_close(y, oracles.activation(oracles.conv2d(x, W, b, **settings), activation))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_bias_for_each_output_position(backend, activation, dtype):
+    """Y[f, y, x] = act(b[f, y, x] + ...): the loop over pixels without a bias, then the map."""
+    settings = {"stride": (2, 1), "padding": (1, 0, 2, 1), "groups": 2}
+    layer = Conv2d(4, (3, 2), bias="map", activation=activation, **settings)
+    initialized(layer, (2, 6, 5), backend=backend, dtype=dtype)
+    x = normal((2, 6, 5, 3), dtype)
+    W, b = weights(layer)
+    assert b.shape == layer.out_shape == (4, 3, 7) and len(np.unique(b)) == b.size
+    z = oracles.conv2d(x, W, np.zeros(4), **settings) + b[..., None]
+    expected = (np.vectorize(lambda z: z * (1 + math.erf(z / math.sqrt(2))) / 2)(z)
+                if activation == "gelu" else oracles.activation(z, activation))
+    assert_close(backend.to_numpy(layer.forward(backend.asarray(x))), expected)
+
+
+@pytest.mark.parametrize("make, shape, b", [
+    (lambda: Conv2d(4, 3, bias="map", activation="tanh"), (2, 5, 6), (4, 3, 4)),
+    (lambda: xn.TrueConv2d(4, 2, bias="map"), (2, 4, 3), (4, 3, 2)),
+    (lambda: xn.DepthwiseConv2d(3, bias="map"), (2, 5, 6), (2, 3, 4)),
+    (lambda: xn.Conv1d(4, 3, padding=1, bias="map", activation="sigmoid"), (2, 5), (4, 5)),
+    (lambda: xn.SeparableConv2d(4, 3, bias="map"), (2, 5, 6), (4, 3, 4)),
+    (lambda: xn.ConvTranspose2d(3, 2, stride=2, bias="map", activation="tanh"), (2, 3, 2),
+     (3, 6, 4)),
+    (lambda: xn.ConvTranspose1d(3, 2, stride=2, bias="map"), (2, 3), (3, 6))])
+def test_gradients_of_a_bias_for_each_output_position(backend, make, shape, b):
+    """Finite differences; b has the shape of one output, no weight decay, and one dZ for each
+    element."""
+    check_gradients(make(), shape, backend=backend)
+    layer = make().initialize(shape, backend=backend, dtype="float64")
+    parameter = layer.parameters[-1]
+    assert parameter.shape == layer.out_shape == b and not parameter.decay
+    assert not backend.to_numpy(parameter.data).any()       # it starts at 0
+
+
+def test_a_bias_map_is_counted_saved_and_shared_by_all_samples(tmp_path):
+    net = xn.Sequential([Conv2d(2, 3, bias="map"), xn.Flatten(), xn.Linear(2)],
+                        input_shape=(1, 5, 4), backend="numpy", seed=1)
+    assert net.summary().rows[0].parameters == 2 * 9 + 2 * 3 * 2
+    x, y = normal((6, 1, 5, 4), "float32"), np.arange(6) % 2
+    net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=1, verbose=False)
+    assert len(np.unique(net.layers[0].b.data)) == 12
+    net.save(tmp_path / "net.safetensors")
+    again = xn.load(tmp_path / "net.safetensors", backend="numpy")
+    assert again.layers[0].bias == "map"
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+
+
+@pytest.mark.parametrize("bias", ["maps", 1, None, [True]])
+@pytest.mark.parametrize("kind", [Conv2d, xn.Conv1d, xn.SeparableConv2d, xn.ConvTranspose2d])
+def test_a_wrong_bias_is_refused(kind, bias):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}: expected bias to be True, False or "
+                                         r"'map'\. Received: bias="):
+        kind(2, 3, bias=bias)
 
 
 @pytest.mark.parametrize("name, padding", [("valid", (0, 0, 0, 0)), ("half", (1, 1, 1, 2)),

@@ -51,6 +51,18 @@ def test_a_folded_network_predicts_the_same(backend, dtype, tmp_path):
     np.testing.assert_array_equal(loaded.predict(x), folded.predict(x))
 
 
+def test_a_bias_map_is_folded():
+    """b[f, y, x] is scaled and shifted with the batch norm of its filter."""
+    net = with_random_values(xn.Sequential([
+        xn.Conv2d(3, 3, bias="map"), xn.BatchNorm2d(activation="tanh"),
+        xn.ConvTranspose2d(2, 2, stride=2, bias="map"), xn.BatchNorm2d(),
+        xn.SeparableConv2d(3, 2, bias="map"), xn.BatchNorm2d(),
+    ], input_shape=(2, 6, 5), backend="numpy", dtype="float64"))
+    folded, x = net.folded(), normal((4, 2, 6, 5))
+    assert [layer.bias for layer in folded.layers] == ["map"] * 3
+    assert_close(folded.predict(x), net.predict(x), scale=10)
+
+
 def test_other_batch_norms_are_kept():
     """A batch norm before the weights, after an activation, or of a value that is used twice."""
     x = xn.Input((2, 6, 6))

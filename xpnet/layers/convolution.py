@@ -9,7 +9,7 @@ import numpy as np
 
 from xpnet.backends import Backend, Window, activations
 from xpnet.backends.window import Padding, Pair
-from xpnet.checks import items, wrong
+from xpnet.checks import expect_choice, items, wrong
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
@@ -32,6 +32,8 @@ class Conv2d(Activated):
             padding, Y is act(b).
         groups: number of groups of channels and of filters; a filter reads the channels of its own
             group.
+        bias: True for one bias for each filter, False for none, or "map" for one for each filter
+            and output position, b (filters, OH, OW), as in a formula that has b[f, y, x].
         init: name of an initializer; by default the one that fits the activation.
 
     Raises:
@@ -48,7 +50,7 @@ class Conv2d(Activated):
     kernel_axes = 2
 
     def __init__(self, filters: int, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0,
-                 dilation: Pair = 1, groups: int = 1, bias: bool = True,
+                 dilation: Pair = 1, groups: int = 1, bias: bool | str = True,
                  activation: str | None = None, init: str | None = None, name: str | None = None
                  ) -> None:
         super().__init__(activation, name=name)
@@ -57,7 +59,7 @@ class Conv2d(Activated):
         self.kernel_size, self.stride = kernel_size, stride
         self.padding, self.dilation = padding, dilation
         self.window = self.make_window(kernel_size, stride, padding, dilation, who=self.who)
-        self.bias, self.init = self.expect_flag("bias", bias), init
+        self.bias, self.init = expect_bias(self.who, bias), init
         self.initializer = for_activation(init, activation, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
@@ -68,8 +70,30 @@ class Conv2d(Activated):
         self.W = self.parameter("W", (self.filters, per_group, *self.kernel_shape(self.window)),
                                 self.initializer, decay=True, fan_in=per_group * taps,
                                 fan_out=self.filters // self.groups * taps)
-        self.b = self.parameter("b", (self.filters,), zeros) if self.bias else None
+        self.declare_bias(OH, OW)
         return self.filters, OH, OW
+
+    def declare_bias(self, OH: int, OW: int) -> None:
+        """b (filters,); with bias="map" b (filters, OH, OW), or (filters, OT) of a Conv1d."""
+        places = (OH, OW)[-self.kernel_axes:] if self.bias == "map" else ()
+        self.b = (self.parameter("b", (self.filters, *places), zeros, decay=False)
+                  if self.bias else None)
+
+    def add_bias(self, z: Array) -> None:
+        """z (filters, OH, OW, N) += b."""
+        if self.b:
+            b = self.b.data
+            z += b.reshape(z.shape[:3] + (1,) if self.bias == "map" else (-1, 1, 1, 1))
+
+    def backward_to_z(self, dy: Array, kept: Array, accumulate: bool) -> Array:
+        """The gradient with respect to Z, and that with respect to b."""
+        by_filter = self.b.grad if self.b and self.bias != "map" else None
+        dz = self.backend.activation_backward(dy, kept, self.activation, bias_grad=by_filter,
+                                              accumulate=accumulate)
+        if self.b and self.bias == "map":
+            db = dz.sum(axis=-1).reshape(self.b.shape)
+            self.backend.store(db, self.b.grad, accumulate)
+        return dz
 
     def check_groups(self, C: int) -> None:
         if C % self.groups or self.filters % self.groups:
@@ -90,18 +114,19 @@ class Conv2d(Activated):
                                accumulate=accumulate)
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        W = self.kernel()
-        z = self.backend.conv2d(x, W, self.window, groups=self.groups, activation=self.fused,
-                                bias=self.b.data if self.b else None)  # (F, OH, OW, N)
-        y, kept = self.activated(z, self.fused)
+        W, by_map = self.kernel(), self.bias == "map"
+        done = None if by_map else self.fused
+        z = self.backend.conv2d(x, W, self.window, groups=self.groups, activation=done,
+                                bias=self.b.data if self.b and not by_map else None)
+        if by_map:                      # the kernel adds only one number for each filter
+            self.add_bias(z)            # (F, OH, OW, N)
+        y, kept = self.activated(z, done)
         self.remember(mode, x, kept, W)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         x, kept, W = self.recall()
-        dz = self.backend.activation_backward(dy, kept, self.activation,
-                                              bias_grad=self.b.grad if self.b else None,
-                                              accumulate=accumulate)
+        dz = self.backward_to_z(dy, kept, accumulate)
         self.kernel_backward(x, dz, accumulate)
         if not self.needs_dx:
             return None
@@ -110,6 +135,12 @@ class Conv2d(Activated):
     def multiply_adds(self) -> int:
         return (math.prod(self.out_shape) * self.in_shapes[0][0] // self.groups
                 * self.window.taps)
+
+
+def expect_bias(who: str, bias: bool | str) -> bool | str:
+    """One bias for each filter (True), none (False), or one for each output element ("map")."""
+    given = bool(bias) if isinstance(bias, np.bool_) else bias
+    return expect_choice(who, "bias", given, (True, False, "map"))
 
 
 def of_maps(W: Array) -> Array:
@@ -230,7 +261,7 @@ class DepthwiseConv2d(Conv2d):
     """
 
     def __init__(self, kernel_size: Pair, *, depth_multiplier: int = 1, stride: Pair = 1,
-                 padding: Padding = 0, dilation: Pair = 1, bias: bool = True,
+                 padding: Padding = 0, dilation: Pair = 1, bias: bool | str = True,
                  activation: str | None = None, init: str | None = None, name: str | None = None
                  ) -> None:
         super().__init__(1, kernel_size, stride=stride, padding=padding, dilation=dilation,
@@ -262,16 +293,16 @@ class SeparableConv2d(Layer):
     window: Window
 
     def __init__(self, filters: int, kernel_size: Pair, *, depth_multiplier: int = 1,
-                 stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1, bias: bool = True,
-                 activation: str | None = None, init: str | None = None, name: str | None = None
-                 ) -> None:
+                 stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1,
+                 bias: bool | str = True, activation: str | None = None, init: str | None = None,
+                 name: str | None = None) -> None:
         super().__init__(name=name)
         self.filters = self.expect_integer("filters", filters)
         self.depth_multiplier = self.expect_integer("depth_multiplier", depth_multiplier)
         self.kernel_size, self.stride = kernel_size, stride
         self.padding, self.dilation = padding, dilation
         self.window = Window.make(kernel_size, stride, padding, dilation, who=self.who)
-        self.bias, self.init = self.expect_flag("bias", bias), init
+        self.bias, self.init = expect_bias(self.who, bias), init
         self.activation = activations.check(activation, self.who)
         for_activation(init, activation, self.who)
 
@@ -327,9 +358,9 @@ class ConvTranspose2d(Conv2d):
     kind = "deconv"
 
     def __init__(self, filters: int, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0,
-                 output_padding: Pair = 0, dilation: Pair = 1, groups: int = 1, bias: bool = True,
-                 activation: str | None = None, init: str | None = None, name: str | None = None
-                 ) -> None:
+                 output_padding: Pair = 0, dilation: Pair = 1, groups: int = 1,
+                 bias: bool | str = True, activation: str | None = None, init: str | None = None,
+                 name: str | None = None) -> None:
         super().__init__(filters, kernel_size, stride=stride, padding=padding, dilation=dilation,
                          groups=groups, bias=bias, activation=activation, init=init, name=name)
         self.output_padding = output_padding
@@ -355,25 +386,21 @@ class ConvTranspose2d(Conv2d):
         self.W = self.parameter("W", (C, per_group, *self.kernel_shape(self.slide)),
                                 self.initializer, decay=True, fan_in=C // self.groups * met,
                                 fan_out=per_group * taps)
-        self.b = self.parameter("b", (self.filters,), zeros) if self.bias else None
+        self.declare_bias(*self.transposed.size)
         return self.filters, *self.transposed.size
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         read = (self.filters, *self.transposed.read, x.shape[3])
         z = self.backend.conv2d_dx(x, of_maps(self.W.data), read, self.slide, groups=self.groups)
         z = self.transposed.grown(self.backend, z)
-        if self.b:
-            z += self.b.data[:, None, None, None]  # (filters, OH, OW, N)
+        self.add_bias(z)                # (filters, OH, OW, N)
         y, kept = self.activated(z)
         self.remember(mode, x, kept)
         return y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         x, kept = self.recall()
-        dz = self.backend.activation_backward(dy, kept, self.activation,
-                                              bias_grad=self.b.grad if self.b else None,
-                                              accumulate=accumulate)
-        dz = self.transposed.cut(self.backend, dz)
+        dz = self.transposed.cut(self.backend, self.backward_to_z(dy, kept, accumulate))
         self.backend.conv2d_dW(dz, x, self.slide, groups=self.groups, out=of_maps(self.W.grad),
                                accumulate=accumulate)
         if not self.needs_dx:

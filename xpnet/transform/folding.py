@@ -56,7 +56,7 @@ def fold_batch_norm(net: Graph) -> Graph:
             return parents[0]
         if layer not in copies:
             norm = folds[node].layer if node in folds else None
-            changes = ({"bias": True, "activation": norm.activation}
+            changes = ({"bias": getattr(layer, "bias", True) or True, "activation": norm.activation}
                        if isinstance(norm, BatchNorm) else {})
             copies[layer] = copied(node, changes)
         return copies[layer](*parents)
@@ -108,5 +108,7 @@ def _folded(node: Node, after: Node, arrays: Arrays) -> Arrays:
     bias_name = f"{node.layer_name}.{name.removesuffix('W')}b"
     W = arrays[f"{node.layer_name}.{name}"].astype(np.float64)
     bias = arrays.get(bias_name, np.zeros(len(scale)))
+    per_channel = -1, *(1,) * (bias.ndim - 1)       # with bias="map" b is (filters, OH, OW)
+    shifted = bias - mean.reshape(per_channel)
     return {f"{node.layer_name}.{name}": scaled(layer, W, scale),
-            bias_name: scale * (bias - mean) + beta}
+            bias_name: scale.reshape(per_channel) * shifted + beta.reshape(per_channel)}
