@@ -268,9 +268,9 @@ class Graph:
                              f"{received}.")
         given = dict(zip(self.ins.nodes, xs, strict=True))
         for node in self.nodes:
-            for parent in node.parents:
+            for number, parent in enumerate(node.parents):
                 if parent in given:
-                    _layer(node).expect_values(given[parent])
+                    _layer(node).expect_values(given[parent], number)
         return tuple(xs)
 
     # --- computing --------------------------------------------------------------------------------

@@ -122,9 +122,9 @@ class Layer(Checked):
         """
         raise NotImplementedError(f"{self.who}: expected a method backward(dy, accumulate).")
 
-    def expect_values(self, x: Array) -> None:
+    def expect_values(self, x: Array, number: int = 0) -> None:
         """Raise ValueError if the layer cannot compute with these values, which people pass as its
-        input, batch-first. It is called once for all samples, not in every step."""
+        input of this number, batch-first. It is called once for all samples, not in every step."""
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one forward pass of one sample, in convolutions and matrix products."""

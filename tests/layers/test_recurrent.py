@@ -136,6 +136,51 @@ def test_gradients_are_accumulated_and_the_input_gradient_may_be_left_out(kind, 
         assert_close(backend.to_numpy(p.grad), 2 * grad)
 
 
+@every_kind
+@every_stack
+@pytest.mark.parametrize("sequences", [False, True])
+def test_what_comes_behind_the_end_of_a_sample_changes_nothing(backend, kind, stack, sequences):
+    """Each sample as if its sequence ended there; 0 behind it; a sample without steps keeps its
+    first states."""
+    lengths, H = np.array([[3, 5, 1, 0]]), 3
+    shapes = state_shapes(kind, stack, H)
+    layer = kind(H, return_sequences=sequences, lengths=True, **stack)
+    initialized(layer, (2, 5), (1,), *shapes, backend=backend, dtype="float64")
+    x, *initial = (normal(*shape, 4, seed=k) for k, shape in enumerate([(2, 5), *shapes]))
+    y = backend.to_numpy(layer.forward(*map(backend.asarray, (x, lengths.astype(float), *initial))))
+    for n, steps in enumerate(lengths[0]):
+        if steps == 0:
+            if sequences:
+                assert not y[..., n].any()
+            elif scans(stack) == 1:
+                assert_close(y[..., n], initial[0][..., n])
+            continue
+        mine = [s[..., n:n + 1] for s in initial]
+        alone = expected(layer, x[:, :steps, n:n + 1], mine, sequences)
+        assert_close(y[:, :steps, n] if sequences else y[..., n], alone[..., 0], scale=4)
+        assert not sequences or not y[:, steps:, n].any()
+    layer = kind(H, return_sequences=sequences, lengths=True, **stack)
+    assert check_gradients(layer, (2, 5), (1,), *shapes, batch=4,
+                           inputs=(x, lengths, *initial)) < 1e-6
+
+
+def test_networks_take_sequences_of_different_lengths(backend):
+    """The last step of each sample is its label."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 7, (128, 1))
+    tokens = rng.integers(0, 3, (128, 6))
+    y = np.take_along_axis(tokens, lengths - 1, axis=1)[:, 0]
+    sequence, steps = xn.Input((6,), name="sequence"), xn.Input((1,), name="steps")
+    code = xn.LSTM(12, lengths=True)(xn.Embedding(3, 4)(sequence), steps)
+    net = xn.Network([sequence, steps], xn.Linear(3)(code), backend=backend)
+    net.fit([tokens, lengths], y, loss="cross_entropy", optimizer=xn.Adam(0.03), epochs=12,
+            batch_size=16, verbose=False)
+    assert net.evaluate([tokens, lengths], y)["accuracy"] == 1
+    with pytest.raises(ValueError, match=r"^LSTM 'lstm1': expected numbers of steps from 0 to 6\. "
+                                         r"Received: numbers from 2 to 7\.$"):
+        net.predict([tokens, lengths + 1])
+
+
 def test_dropout_between_the_layers_is_off_in_predictions():
     with_it, without = (xn.LSTM(4, layers=2, dropout=p).initialize((3, 5)) for p in (0.5, 0))
     x = normal(3, 5, 8).astype(np.float32)
@@ -316,6 +361,12 @@ def test_networks_with_a_cell_are_saved(tmp_path):
      "LSTM: expected a sequence, alone or with 2 first state(s) of shape (2,). Received: first "
      "states of shapes (2,)."),
     (ValueError, lambda: xn.GRU(2, layers=2).initialize((3, 4), (2,)), "of shape (2, 2)."),
+    (ValueError, lambda: xn.GRU(2, lengths=True).initialize((3, 4)),
+     "GRU: expected a second input of shape (1,), the number of steps of each sample. Received: "
+     "none."),
+    (ValueError, lambda: xn.ChunkPredictor(xn.Network(
+        inputs := [xn.Input((3, 4)), xn.Input((1,))], xn.GRU(2, lengths=True)(*inputs),
+        backend="numpy")), "Received: GRU 'gru1' with lengths=True."),
     (TypeError, lambda: xn.RNN("cell"), "RNN: expected cell to be a Layer. Received: cell='cell'."),
     (ValueError, lambda: xn.RNN(xn.Tanh()), "RNN: expected cell.units to be an int"),
     (ValueError, lambda: xn.RNN(xn.ElmanCell(2)).initialize((3, 4), (3,)),

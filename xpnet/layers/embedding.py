@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from xpnet.backends.arguments import expect_choice
@@ -51,7 +49,7 @@ class Embedding(Layer):
                                 fan_out=self.features)
         return self.features, *in_shape
 
-    def expect_values(self, x: Any) -> None:
+    def expect_values(self, x: Array, number: int = 0) -> None:
         least, most = float(x.min()), float(x.max())
         if not 0 <= least <= most < self.tokens:            # a NaN is neither
             outside = least if not least >= 0 else most

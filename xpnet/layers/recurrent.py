@@ -35,6 +35,9 @@ class Recurrent(Layer):
         bidirectional: a second set of weights reads the sequence in reverse.
         dropout: probability with which elements between two layers are dropped in training.
         return_sequences: whether Y has the states of all steps.
+        lengths: whether the second input of the layer, before first states, is the number of steps
+            of each sample, (1, N). What comes behind is padding: it changes no state, Y is 0 there,
+            and the last state of a sample is the one at its end. In reverse a sample begins there.
         bias: False leaves out the biases.
         init: name of the initializer of W and U; "glorot_uniform" by default.
 
@@ -47,13 +50,15 @@ class Recurrent(Layer):
     carried = 1             # states that go from step to step
 
     def __init__(self, units: int, layers: int, bidirectional: bool, dropout: float,
-                 return_sequences: bool, bias: bool, init: str | None, name: str | None) -> None:
+                 return_sequences: bool, lengths: bool, bias: bool, init: str | None,
+                 name: str | None) -> None:
         super().__init__(name=name)
         self.units = self.expect_integer("units", units)
         self.layers = self.expect_integer("layers", layers, 1, 64)
         self.bidirectional = self.expect_flag("bidirectional", bidirectional)
         self.dropout = self.expect_share("dropout", dropout)
         self.return_sequences = self.expect_flag("return_sequences", return_sequences)
+        self.lengths = self.expect_flag("lengths", lengths)
         self.bias, self.init = self.expect_flag("bias", bias), init
         for_activation(init, None, self.who)
 
@@ -61,9 +66,13 @@ class Recurrent(Layer):
         """One layer in one direction."""
         raise NotImplementedError
 
-    def build(self, in_shape: Shape, *state_shapes: Shape) -> Shape:        # type: ignore[override]
+    def build(self, in_shape: Shape, *more: Shape) -> Shape:                # type: ignore[override]
         _, T = shape = self.expect_axes(in_shape, "features, steps")
         directions = 2 if self.bidirectional else 1
+        if self.lengths and more[:1] != ((1,),):
+            raise ValueError(f"{self.who}: expected a second input of shape (1,), the number of "
+                             f"steps of each sample. Received: {more[0] if more else 'none'}.")
+        state_shapes = more[1:] if self.lengths else more
         self._expect_states(state_shapes, self.layers * directions)
         self.scans: list[list[Scan]] = []       # by layers
         self.drops: list[Dropout] = []          # after each layer but the last one
@@ -90,7 +99,15 @@ class Recurrent(Layer):
                              f"{', '.join(map(str, shapes))}.")
 
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
+        if self.lengths:
+            return self._through(x, initial[1:], mode, initial[0])[0]
         return self._through(x, initial, mode)[0]
+
+    def expect_values(self, x: Array, number: int = 0) -> None:
+        T = self.in_shapes[0][1]
+        if self.lengths and number == 1 and not 0 <= float(x.min()) <= float(x.max()) <= T:
+            raise ValueError(f"{self.who}: expected numbers of steps from 0 to {T}. Received: "
+                             f"numbers from {float(x.min()):g} to {float(x.max()):g}.")
 
     def through(self, x: Array, *initial: Array, mode: str = PREDICT
                 ) -> tuple[Array, tuple[Array, ...]]:
@@ -98,8 +115,8 @@ class Recurrent(Layer):
         y, last = self._through(x, initial, mode)
         return y, tuple(self._stacked(states) for states in zip(*last, strict=True))
 
-    def _through(self, x: Array, initial: tuple[Array, ...], mode: str
-                 ) -> tuple[Array, list[tuple[Array, ...]]]:
+    def _through(self, x: Array, initial: tuple[Array, ...], mode: str,
+                 lengths: Array | None = None) -> tuple[Array, list[tuple[Array, ...]]]:
         """The output, and the last states of each scan."""
         self.remember(mode, len(initial))
         number, last = 0, list[tuple[Array, ...]]()
@@ -107,7 +124,7 @@ class Recurrent(Layer):
             outs = []
             for scan in scans:
                 out, states = scan.through(x, *(self._of(state, number) for state in initial),
-                                           mode=mode)
+                                           lengths=lengths, mode=mode)
                 outs.append(out)
                 last.append(states)
                 number += 1
@@ -135,9 +152,11 @@ class Recurrent(Layer):
                 parts.append(dpart)
                 dinitial.append(tuple(dstates))
             dx = parts[0] if len(parts) == 1 or parts[0] is None else parts[1] + parts[0]
-        if not given:
-            return dx
-        return dx, *(self._stacked(dstates[::-1]) for dstates in zip(*dinitial, strict=True))
+        others = [self._stacked(dstates[::-1])
+                  for dstates in zip(*dinitial, strict=True)] if given else []
+        if self.lengths:                        # a step more or less is no small change
+            others.insert(0, self.backend.zeros((1, dy.shape[-1]), dy.dtype))
+        return (dx, *others) if others else dx
 
     def _stacked(self, states: tuple[Array, ...]) -> Array:
         """States (H, N), or gradients with respect to them, as (scans, H, N) if there are several.
@@ -166,8 +185,10 @@ class SimpleRNN(Recurrent):
 
     def __init__(self, units: int, *, activation: str = "tanh", layers: int = 1,
                  bidirectional: bool = False, dropout: float = 0.0, return_sequences: bool = False,
-                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, bias, init, name)
+                 lengths: bool = False, bias: bool = True, init: str | None = None,
+                 name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, lengths, bias,
+                         init, name)
         if activation is None:
             raise ValueError(f"{self.who}: expected the name of an activation. Received: None.")
         self.activation = activations.check(activation, self.who)
@@ -199,9 +220,10 @@ class LSTM(Recurrent):
     carried = 2
 
     def __init__(self, units: int, *, layers: int = 1, bidirectional: bool = False,
-                 dropout: float = 0.0, return_sequences: bool = False, bias: bool = True,
-                 init: str | None = None, name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, bias, init, name)
+                 dropout: float = 0.0, return_sequences: bool = False, lengths: bool = False,
+                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, lengths, bias,
+                         init, name)
 
     def scan(self, **options: Any) -> Scan:
         return LSTMScan(self.units, **options)
@@ -226,9 +248,10 @@ class GRU(Recurrent):
     kind = "gru"
 
     def __init__(self, units: int, *, layers: int = 1, bidirectional: bool = False,
-                 dropout: float = 0.0, return_sequences: bool = False, bias: bool = True,
-                 init: str | None = None, name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, bias, init, name)
+                 dropout: float = 0.0, return_sequences: bool = False, lengths: bool = False,
+                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, lengths, bias,
+                         init, name)
 
     def scan(self, **options: Any) -> Scan:
         return GRUScan(self.units, **options)

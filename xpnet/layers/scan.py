@@ -69,9 +69,14 @@ class Scan(Layer):
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
         return self.through(x, *initial, mode=mode)[0]
 
-    def through(self, x: Array, *initial: Array, mode: str = PREDICT
-                ) -> tuple[Array, tuple[Array, ...]]:
-        """The output, and the states after the last step that is computed."""
+    def through(self, x: Array, *initial: Array, lengths: Array | None = None,
+                mode: str = PREDICT) -> tuple[Array, tuple[Array, ...]]:
+        """The output, and the states after the last step that is computed.
+
+        Args:
+            lengths: (1, N), the number of steps of each sample. The states stay as they are in the
+                steps behind its end, and the output is 0 there.
+        """
         (D, T, N), H = x.shape, self.units
         a = self.backend.gemm(self.W.data, x.reshape(D, T * N),
                               bias=self.b.data if self.b else None).reshape(-1, T, N)
@@ -80,26 +85,49 @@ class Scan(Layer):
         first = states[0]
         for t in self.order(T):
             s = self.backend.gemm(self.U.data, states[0])                   # (gates H, N)
-            states, needed = self.step(a[:, t], s, *states)
+            new, needed = self.step(a[:, t], s, *states)
+            if lengths is not None:
+                new = tuple(self.xp.where(t < lengths, after, before)
+                            for after, before in zip(new, states, strict=True))
+            states = new
             h[:, t] = states[0]
             if self.keeps(mode):
                 kept.append(needed)
-        self.remember(mode, x, first, h, kept)
-        return h if self.sequences else states[0], states
+        self.remember(mode, x, first, h, kept, lengths)
+        return self._inside(h, lengths) if self.sequences else states[0], states
+
+    def _inside(self, h: Array, lengths: Array | None) -> Array:
+        """h (H, T, N), 0 behind the ends of the samples."""
+        if lengths is None:
+            return h
+        steps = self.xp.arange(h.shape[1])[:, None]
+        return self.xp.where(steps < lengths, h, h.dtype.type(0))
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array | None, ...]:
-        x, first, h, kept = self.recall()
+        x, first, h, kept, lengths = self.recall()
         (D, T, N), H, rows = x.shape, self.units, self.gates * self.units
         da = self.backend.empty((rows, T, N), dy.dtype)
         ds = self.backend.empty((rows, T, N), dy.dtype) if self.split else da
-        dstates: tuple[Any, ...] = (0.0 if self.sequences else dy, *(0.0,) * (self.carried - 1))
+        dstates: tuple[Any, ...] = tuple(self.backend.zeros((H, N), dy.dtype)
+                                         for _ in range(self.carried))
+        if self.sequences:
+            dy = self._inside(dy, lengths)
+        else:
+            dstates = (dy, *dstates[1:])
         for t in reversed(self.order(T)):
-            dh = dy[:, t] + dstates[0] if self.sequences else dstates[0]
-            da[:, t], ds_t, dstates = self.step_backward(kept.pop(), dh, *dstates[1:])
+            if self.sequences:
+                dstates = (dy[:, t] + dstates[0], *dstates[1:])
+            passed: tuple[Any, ...] = (0.0,) * self.carried     # to the states before, unchanged
+            if lengths is not None:
+                zero = dy.dtype.type(0)
+                passed = tuple(self.xp.where(t < lengths, zero, d) for d in dstates)
+                dstates = tuple(self.xp.where(t < lengths, d, zero) for d in dstates)
+            da[:, t], ds_t, dstates = self.step_backward(kept.pop(), *dstates)
             if self.split:
                 ds[:, t] = ds_t
             through_s = self.backend.gemm(self.U.data, ds_t, trans_a=True)  # (H, N)
-            dstates = (dstates[0] + through_s, *dstates[1:])
+            dstates = tuple(d + p for d, p in zip((dstates[0] + through_s, *dstates[1:]), passed,
+                                                  strict=True))
         before = self.backend.empty((H, T, N), dy.dtype)                    # h of the step before
         if self.reverse:
             before[:, -1], before[:, :-1] = first, h[:, 1:]

@@ -28,7 +28,8 @@ class ChunkPredictor:
         net: a network with SimpleRNN, LSTM, GRU or RNN.
 
     Raises:
-        ValueError: the network has no recurrent layer, or one that reads sequences in reverse.
+        ValueError: the network has no recurrent layer, one that reads sequences in reverse, or one
+            with lengths.
     """
 
     def __init__(self, net: Graph) -> None:
@@ -42,6 +43,9 @@ class ChunkPredictor:
             if layer.bidirectional if isinstance(layer, Recurrent) else layer.reverse:
                 raise ValueError(f"{who}: expected recurrent layers that read from the first step "
                                  f"to the last. Received: {layer.who}, which reads in reverse.")
+            if isinstance(layer, Recurrent) and layer.lengths:
+                raise ValueError(f"{who}: expected samples that all have the steps of a chunk. "
+                                 f"Received: {layer.who} with lengths=True.")
         self.reset()
 
     def __repr__(self) -> str:
