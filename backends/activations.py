@@ -27,7 +27,7 @@ from collections.abc import Callable
 from math import pi, sqrt
 from typing import Any, NamedTuple
 
-from xpnet.backends.arguments import expect_choice
+from xpnet.backends.arguments import expect_choice, wrong
 from xpnet.backends.erf import erfc
 
 Function = Callable[..., Any]
@@ -341,8 +341,17 @@ ACTIVATIONS: dict[str, Activation] = {
 FUSED = tuple(name for name, f in ACTIVATIONS.items() if f.fused)
 
 
+# Functions that are no activations by name, because an element depends on others or on trained
+# parameters, and the layers that compute them. Keras has them among its activations.
+LAYERS = {"softmax": "Softmax()", "logsoftmax": "LogSoftmax()", "prelu": "PReLU()",
+          "glu": "GLU()", "maxout": "Maxout()", "crelu": "CReLU()"}
+
+
 def check(activation: str | None, who: str) -> Any:
     """The name itself, or None. Raises ValueError if there is no such activation."""
+    if isinstance(activation, str) and (name := activation.lower().replace("_", "")) in LAYERS:
+        raise wrong(who, "activation to be an elementwise function; "
+                         f"{LAYERS[name]} is a layer of its own", "activation", activation)
     return expect_choice(who, "activation", activation, [None, *ACTIVATIONS])
 
 

@@ -226,6 +226,7 @@ def test_refusals_of_rescale(make, text):
 
 # --- errors ---------------------------------------------------------------------------------------
 
+ELEMENTWISE = "expected activation to be an elementwise function"
 NAMED = f"expected activation to be one of None, {', '.join(ACTIVATIONS)}"
 INIT = ("expected init to be one of None, zeros, ones, he_normal, lecun_normal, glorot_uniform, "
         "lecun_uniform")
@@ -256,7 +257,13 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
     (lambda: xn.Activation(None, name="a"),
      "Activation 'a': expected the name of an activation. Received: None."),
     (lambda: xn.BatchNorm2d(activation="softmax"),
-     f"BatchNorm2d: {NAMED}. Received: activation='softmax'."),
+     f"BatchNorm2d: {ELEMENTWISE}; Softmax() is a layer of its own. Received: "
+     "activation='softmax'."),
+    (lambda: xn.Linear(3, activation="log_softmax"),
+     f"Linear: {ELEMENTWISE}; LogSoftmax() is a layer of its own. Received: "
+     "activation='log_softmax'."),
+    (lambda: xn.Activation("GLU"),
+     f"Activation: {ELEMENTWISE}; GLU() is a layer of its own. Received: activation='GLU'."),
     (lambda: xn.BatchNorm2d(eps=-1e-5),
      "BatchNorm2d: expected eps to be a number, 0 or larger. Received: eps=-1e-05."),
     (lambda: xn.BatchNorm2d(eps=math.nan),

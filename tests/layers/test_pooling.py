@@ -199,9 +199,9 @@ def test_a_window_that_contains_only_padding(ceil):
 
 def test_errors_of_subsampling():
     with pytest.raises(ValueError) as error:
-        Subsampling2d(2, activation="softmax")
+        Subsampling2d(2, activation="rectangle")
     assert str(error.value) == ("Subsampling2d: expected activation to be one of None, "
-                                f"{', '.join(ACTIVATIONS)}. Received: activation='softmax'.")
+                                f"{', '.join(ACTIVATIONS)}. Received: activation='rectangle'.")
     with pytest.raises(ValueError) as error:
         Subsampling2d(2, init="he")
     assert str(error.value) == ("Subsampling2d: expected init to be one of None, zeros, ones, "

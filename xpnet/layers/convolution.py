@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -137,10 +138,11 @@ class Conv2d(Activated):
                 * self.window.taps)
 
 
-def expect_bias(who: str, bias: bool | str) -> bool | str:
+def expect_bias(who: str, bias: Any) -> bool | str:
     """One bias for each filter (True), none (False), or one for each output element ("map")."""
     given = bool(bias) if isinstance(bias, np.bool_) else bias
-    return expect_choice(who, "bias", given, (True, False, "map"))
+    found: bool | str = expect_choice(who, "bias", given, (True, False, "map"))
+    return found
 
 
 def of_maps(W: Array) -> Array:
