@@ -53,7 +53,7 @@ def device_count() -> int:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise BackendError("cupy: CuPy is installed, but there is no usable NVIDIA driver "
-                           f"({error})",
+                           f"({str(error).partition(':')[0]})",
                            "Install or update the driver until the command nvidia-smi lists a GPU, "
                            'or use the backend "numpy"') from error
     if count == 0:
