@@ -92,4 +92,4 @@ def test_killed_at_random_moments(tmp_path):
         assert logged(folder) == list(range(1, 1 + int(found.split()[1])))
         right[name] += 1
     print(f"{kills} kills; the same bits at the end of {right.total()} trainings of "
-          f"{right.total()}: " + ", ".join(f"{name} {count}" for name, count in right.items()))
+          f"{right.total()}: " + "; ".join(f"{name}: {count}" for name, count in right.items()))
