@@ -36,9 +36,10 @@ def saved(tmp_path) -> tuple[xn.Sequential, Path]:
 
 def described(net: xn.Network) -> str:
     """Types, names and settings of the layers; tuples and lists are the same, NumPy's integers and
-    Python's too."""
+    Python's too. A layer that is an argument of another one is written as its call."""
     return json.dumps([(type(layer).__name__, layer.name, layer.config()) for layer in net.layers],
-                      default=int)
+                      default=lambda value: repr(value) if isinstance(value, xn.Layer)
+                      else int(value))
 
 
 # --- there and back -------------------------------------------------------------------------------
