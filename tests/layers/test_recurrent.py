@@ -164,6 +164,27 @@ def test_what_comes_behind_the_end_of_a_sample_changes_nothing(backend, kind, st
                            inputs=(x, lengths, *initial)) < 1e-6
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_lengths_for_a_cell(backend, sequences, reverse):
+    """Each sample as if its sequence ended there."""
+    options = {"return_sequences": sequences, "reverse": reverse}
+    lengths, x, state = np.array([[3, 5, 1, 0]]), normal(2, 5, 4), normal(6, 4, seed=1)
+    layer = initialized(xn.RNN(Memory(3), lengths=True, **options), (2, 5), (1,), (6,),
+                        backend=backend, dtype="float64")
+    y = backend.to_numpy(layer.forward(*map(backend.asarray, (x, lengths.astype(float), state))))
+    for n, steps in enumerate(lengths[0, :3]):
+        alone = initialized(xn.RNN(Memory(3), **options), (2, int(steps)), (6,), backend=backend,
+                            dtype="float64")
+        right = backend.to_numpy(alone.forward(*(
+            backend.asarray(a.copy()) for a in (x[:, :steps, n:n + 1], state[:, n:n + 1]))))
+        assert_close(y[:, :steps, n] if sequences else y[..., n], right[..., 0])
+        assert not sequences or not y[:, steps:, n].any()
+    assert_close(y[..., 3], 0 * y[..., 3] if sequences else state[:3, 3])
+    assert check_gradients(xn.RNN(Memory(3), lengths=True, **options), (2, 5), (1,), (6,), batch=4,
+                           inputs=(x, lengths, state)) < 1e-6
+
+
 def test_networks_take_sequences_of_different_lengths(backend):
     """The last step of each sample is its label."""
     rng = np.random.default_rng(0)

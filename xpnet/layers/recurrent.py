@@ -11,7 +11,14 @@ from xpnet.backends import Window, activations
 from xpnet.initializers import for_activation
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.dropout import Dropout
-from xpnet.layers.scan import GRUScan, LSTMScan, Scan, SimpleScan
+from xpnet.layers.scan import (
+    GRUScan,
+    LSTMScan,
+    Scan,
+    SimpleScan,
+    expect_lengths,
+    expect_steps,
+)
 
 __all__ = ["GRU", "LSTM", "SimpleRNN"]
 
@@ -69,10 +76,7 @@ class Recurrent(Layer):
     def build(self, in_shape: Shape, *more: Shape) -> Shape:                # type: ignore[override]
         _, T = shape = self.expect_axes(in_shape, "features, steps")
         directions = 2 if self.bidirectional else 1
-        if self.lengths and more[:1] != ((1,),):
-            raise ValueError(f"{self.who}: expected a second input of shape (1,), the number of "
-                             f"steps of each sample. Received: {more[0] if more else 'none'}.")
-        state_shapes = more[1:] if self.lengths else more
+        state_shapes = expect_lengths(self, more)
         self._expect_states(state_shapes, self.layers * directions)
         self.scans: list[list[Scan]] = []       # by layers
         self.drops: list[Dropout] = []          # after each layer but the last one
@@ -104,10 +108,7 @@ class Recurrent(Layer):
         return self._through(x, initial, mode)[0]
 
     def expect_values(self, x: Array, number: int = 0) -> None:
-        T = self.in_shapes[0][1]
-        if self.lengths and number == 1 and not 0 <= float(x.min()) <= float(x.max()) <= T:
-            raise ValueError(f"{self.who}: expected numbers of steps from 0 to {T}. Received: "
-                             f"numbers from {float(x.min()):g} to {float(x.max()):g}.")
+        expect_steps(self, x, number)
 
     def through(self, x: Array, *initial: Array, mode: str = PREDICT
                 ) -> tuple[Array, tuple[Array, ...]]:

@@ -8,6 +8,7 @@ from xpnet.backends import Window
 from xpnet.checks import expect_instance
 from xpnet.initializers import glorot_uniform, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.layers.scan import expect_lengths, expect_steps, inside
 
 __all__ = ["RNN", "ElmanCell"]
 
@@ -83,6 +84,8 @@ class RNN(Layer):
         cell: the layer of one step. It is copied, and its parameters are "cell.W", ...
         reverse: from the last step to the first one.
         return_sequences: whether Y has the states of all steps.
+        lengths: whether the second input of the layer, before a first state, is the number of steps
+            of each sample, as in Recurrent.
 
     Raises:
         TypeError: the cell is not a Layer.
@@ -93,7 +96,7 @@ class RNN(Layer):
     kind = "rnn"
 
     def __init__(self, cell: Layer, *, reverse: bool = False, return_sequences: bool = False,
-                 name: str | None = None) -> None:
+                 lengths: bool = False, name: str | None = None) -> None:
         super().__init__(name=name)
         expect_instance(self.who, "cell", cell, Layer, "a Layer")
         self.units = self.expect_integer("cell.units", getattr(cell, "units", None))
@@ -102,13 +105,14 @@ class RNN(Layer):
         self.cell = _copy(cell)
         self.reverse = self.expect_flag("reverse", reverse)
         self.return_sequences = self.expect_flag("return_sequences", return_sequences)
+        self.lengths = self.expect_flag("lengths", lengths)
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"cell": _copy(self.cell)}
 
-    def build(self, in_shape: Shape, *state_shapes: Shape) -> Shape:        # type: ignore[override]
+    def build(self, in_shape: Shape, *more: Shape) -> Shape:                # type: ignore[override]
         D, T = self.expect_axes(in_shape, "features, steps")
-        state = (self.state_size,)
+        state, state_shapes = (self.state_size,), expect_lengths(self, more)
         if state_shapes not in ((), (state,)):
             raise ValueError(f"{self.who}: expected a sequence, and perhaps a first state of shape "
                              f"{state}. Received: first states of shapes {list(state_shapes)}.")
@@ -124,36 +128,54 @@ class RNN(Layer):
         return list(range(T))[::-1 if self.reverse else 1]
 
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
+        if self.lengths:
+            return self.through(x, *initial[1:], lengths=initial[0], mode=mode)[0]
         return self.through(x, *initial, mode=mode)[0]
 
-    def through(self, x: Array, *initial: Array, mode: str = PREDICT
-                ) -> tuple[Array, tuple[Array, ...]]:
+    def expect_values(self, x: Array, number: int = 0) -> None:
+        expect_steps(self, x, number)
+
+    def through(self, x: Array, *initial: Array, lengths: Array | None = None,
+                mode: str = PREDICT) -> tuple[Array, tuple[Array, ...]]:
         """The output, and the state after the last step that is computed."""
         _, T, N = x.shape
         state = initial[0] if initial else self.backend.zeros((self.state_size, N), x.dtype)
         y, kept = self.backend.empty((self.units, T, N), x.dtype), []
         for t in self.order(T):
-            state = self.cell.forward(self.backend.asarray(x[:, t]), state, mode=mode)
+            new = self.cell.forward(self.backend.asarray(x[:, t]), state, mode=mode)
             if self.keeps(mode):
                 kept.append(self.cell.take())
+            state = new if lengths is None else self.xp.where(t < lengths, new, state)
             y[:, t] = state[:self.units]
-        self.remember(mode, kept, x.shape, bool(initial))
+        y = inside(self.xp, y, lengths)
+        self.remember(mode, kept, x.shape, bool(initial), lengths)
         return y if self.return_sequences else self.backend.asarray(state[:self.units]), (state,)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Any:
-        kept, x_shape, given = self.recall()
+        kept, x_shape, given, lengths = self.recall()
         dx = self.backend.empty(x_shape, dy.dtype)
         dstate = self.backend.zeros((self.state_size, x_shape[2]), dy.dtype)
-        if not self.return_sequences:
+        if self.return_sequences:
+            dy = inside(self.xp, dy, lengths)
+        else:
             dstate[:self.units] = dy
         for t in reversed(self.order(x_shape[1])):
             if self.return_sequences:
                 dstate = dstate.copy()          # it belongs to the cell
                 dstate[:self.units] += dy[:, t]
             self.cell.give(kept.pop())
-            dx[:, t], dstate = self.cell.backward(dstate, accumulate)
+            if lengths is None:
+                dx[:, t], dstate = self.cell.backward(dstate, accumulate)
+            else:                               # behind the end the state passes unchanged
+                zero = dy.dtype.type(0)
+                passed = self.xp.where(t < lengths, zero, dstate)
+                dx[:, t], dstate = self.cell.backward(self.xp.where(t < lengths, dstate, zero),
+                                                      accumulate)
+                dstate = dstate + passed
             accumulate = True                   # the steps share their parameters
-        return (dx, dstate) if given else dx
+        others = [] if lengths is None else [self.backend.zeros(lengths.shape, dy.dtype)]
+        others += [dstate] if given else []
+        return (dx, *others) if others else dx
 
     def multiply_adds(self) -> int:
         return self.cell.multiply_adds() * self.in_shapes[0][1]

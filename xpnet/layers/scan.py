@@ -94,14 +94,7 @@ class Scan(Layer):
             if self.keeps(mode):
                 kept.append(needed)
         self.remember(mode, x, first, h, kept, lengths)
-        return self._inside(h, lengths) if self.sequences else states[0], states
-
-    def _inside(self, h: Array, lengths: Array | None) -> Array:
-        """h (H, T, N), 0 behind the ends of the samples."""
-        if lengths is None:
-            return h
-        steps = self.xp.arange(h.shape[1])[:, None]
-        return self.xp.where(steps < lengths, h, h.dtype.type(0))
+        return inside(self.xp, h, lengths) if self.sequences else states[0], states
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array | None, ...]:
         x, first, h, kept, lengths = self.recall()
@@ -111,7 +104,7 @@ class Scan(Layer):
         dstates: tuple[Any, ...] = tuple(self.backend.zeros((H, N), dy.dtype)
                                          for _ in range(self.carried))
         if self.sequences:
-            dy = self._inside(dy, lengths)
+            dy = inside(self.xp, dy, lengths)
         else:
             dstates = (dy, *dstates[1:])
         for t in reversed(self.order(T)):
@@ -156,6 +149,34 @@ class Scan(Layer):
     def tanh(self, z: Array) -> Array:
         return self.backend.activate(z, "tanh")
 
+
+# --- sequences of different lengths ---------------------------------------------------------------
+
+def inside(xp: Any, h: Array, lengths: Array | None) -> Array:
+    """h (H, T, N), 0 behind the ends of the samples; lengths (1, N), or None."""
+    if lengths is None:
+        return h
+    return xp.where(xp.arange(h.shape[1])[:, None] < lengths, h, h.dtype.type(0))
+
+
+def expect_lengths(layer: Any, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    """The shapes of inputs that follow the sequence, without that of the lengths. Raises ValueError
+    if a layer with `lengths` has no such input."""
+    if layer.lengths and shapes[:1] != ((1,),):
+        raise ValueError(f"{layer.who}: expected a second input of shape (1,), the number of steps "
+                         f"of each sample. Received: {shapes[0] if shapes else 'none'}.")
+    return shapes[1:] if layer.lengths else shapes
+
+
+def expect_steps(layer: Any, x: Array, number: int) -> None:
+    """Raise ValueError if input 1 of a layer with `lengths` has other numbers than 0 to T."""
+    T = layer.in_shapes[0][1]
+    if layer.lengths and number == 1 and not 0 <= float(x.min()) <= float(x.max()) <= T:
+        raise ValueError(f"{layer.who}: expected numbers of steps from 0 to {T}. Received: numbers "
+                         f"from {float(x.min()):g} to {float(x.max()):g}.")
+
+
+# --- the steps ------------------------------------------------------------------------------------
 
 class SimpleScan(Scan):
     """h' = f(a + s)."""

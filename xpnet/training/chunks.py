@@ -43,7 +43,7 @@ class ChunkPredictor:
             if layer.bidirectional if isinstance(layer, Recurrent) else layer.reverse:
                 raise ValueError(f"{who}: expected recurrent layers that read from the first step "
                                  f"to the last. Received: {layer.who}, which reads in reverse.")
-            if isinstance(layer, Recurrent) and layer.lengths:
+            if layer.lengths:
                 raise ValueError(f"{who}: expected samples that all have the steps of a chunk. "
                                  f"Received: {layer.who} with lengths=True.")
         self.reset()
