@@ -12,6 +12,7 @@ import inspect
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -221,6 +222,14 @@ def expect_shape(who: str, expected: str, shape: Any) -> tuple[int, ...]:
     if not sizes or len(sizes) > MOST_AXES or not all(is_integer(size, 1) for size in sizes):
         raise ValueError(f"{who}: expected {expected}. Received: {shown(shape)}.")
     return tuple(map(int, sizes))
+
+
+def warn_caller(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """Warn at the line outside xpnet that called the library, however deep the call is."""
+    frame, level = inspect.currentframe(), 1
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == "xpnet":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def described(thing: object) -> str:

@@ -136,4 +136,4 @@ def test_weight_decay_applies_to_weights_alone():
     """Biases and the scales of normalisations do not decay, however many axes they have."""
     decayed = {f"{item.name}.{p.name}" for item in LAYERS for layer in around(item).layers
                for p in layer.parameters if p.decay}
-    assert decayed and {name.rpartition(".")[2] for name in decayed} <= {"W", "a"}
+    assert decayed and {name.rpartition(".")[2] for name in decayed} <= {"W", "U", "a"}

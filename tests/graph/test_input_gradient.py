@@ -12,7 +12,7 @@ import xpnet as xn
 from xpnet.layers import Softmax
 
 # The predictions of these layers have steps, or are not differentiable with respect to all inputs.
-NO_SLOPE = ("Step", "Stair", "MaxUnpool2d")
+NO_SLOPE = ("Step", "Stair", "MaxUnpool2d", "Embedding")
 
 
 def network(case: Any, backend: Any = "numpy") -> xn.Network:

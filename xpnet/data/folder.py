@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from xpnet.backends.cpu.threads import get_num_threads
 from xpnet.backends.user_cache import cache_folder
-from xpnet.checks import expect_flag, expect_seed, expect_share, shown
+from xpnet.checks import expect_flag, expect_seed, expect_share, shown, warn_caller
 from xpnet.data import cache as stored
 from xpnet.data.dataset import Dataset
 from xpnet.data.images import SUFFIXES, ImageError, decode, pillow, sample_shape
@@ -227,8 +226,8 @@ def _converted(folder: Path, pictures: list[_Picture], settings: _Settings) -> s
             stored.remove_others(path, f"{start}-*.pixels")
     if images.skipped:
         first = pictures[images.skipped[0]].path
-        warnings.warn(f"{WHO}: skipped {len(images.skipped)} of {len(pictures)} pictures that "
-                      f"cannot be read, the first of them {first}", RuntimeWarning, stacklevel=4)
+        warn_caller(f"{WHO}: skipped {len(images.skipped)} of {len(pictures)} pictures that "
+                      f"cannot be read, the first of them {first}")
     return images
 
 

@@ -7,7 +7,6 @@ import math
 import os
 import re
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import Checked, expect_integer, is_number, shown, wrong
+from xpnet.checks import Checked, expect_integer, is_number, shown, warn_caller, wrong
 from xpnet.history import rises
 from xpnet.io import safetensors
 from xpnet.io.files import exclusive, expect_room, name_of, write_atomically
@@ -134,8 +133,7 @@ class Checkpoint(Callback):
             write_atomically(self.folder / name, content, who="Checkpoint")
         except OSError as error:
             self.error = error
-            warnings.warn(f"fit: a checkpoint was not saved, and the training goes on ({error})",
-                          RuntimeWarning, stacklevel=9)
+            warn_caller(f"fit: a checkpoint was not saved, and the training goes on ({error})")
             return False
         self.error = None
         return True
@@ -225,8 +223,7 @@ def resume(run: Run, folder: Path) -> Resumed | None:
         try:
             return Resumed(run, path)
         except Damaged as error:
-            warnings.warn(f"fit: a checkpoint was passed over ({error})", RuntimeWarning,
-                          stacklevel=4)
+            warn_caller(f"fit: a checkpoint was passed over ({error})")
     if files:
         raise ValueError(f"fit: expected a checkpoint in {folder} that can be read. Received: "
                          f"{len(files)} damaged ones.")

@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xpnet.checks import warn_caller
 from xpnet.history import as_json
 from xpnet.io.files import append, name_of
 from xpnet.training.callbacks import Callback, Run
@@ -77,8 +77,8 @@ class Log(Callback):
                         self._continued(file, list(row)))
             append(self.path, (text + "".join(map(self.line, self._waiting))).encode())
         except OSError as error:
-            warnings.warn(f"fit: a line of {self.path} could not be written, and the training goes "
-                          f"on ({error})", RuntimeWarning, stacklevel=7)
+            warn_caller(f"fit: a line of {self.path} could not be written, and the training goes "
+                        f"on ({error})")
         else:
             self._waiting = []
 

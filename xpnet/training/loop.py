@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_flag, expect_function, expect_integer, is_number, shown
+from xpnet.checks import expect_flag, expect_function, expect_integer, is_number, shown, warn_caller
 from xpnet.graph import Graph
 from xpnet.history import History
 from xpnet.initializers import generator
@@ -276,8 +275,7 @@ class _Loop:
                              **self.callbacks.columns(run)})
         if history.diverged or not (math.isfinite(figures["loss"]) or run.warned):
             run.warned = True
-            warnings.warn(_divergence(history, run.steps), RuntimeWarning,
-                          stacklevel=5)
+            warn_caller(_divergence(history, run.steps))
         self.callbacks.on_epoch_end(run)
 
     def _batches(self, batches: Batches) -> dict[str, float]:

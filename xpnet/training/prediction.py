@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_integer, shown
+from xpnet.checks import expect_integer, shown, warn_caller
 from xpnet.graph import Graph, softmax_below
 from xpnet.inspect.memory import explained
 from xpnet.layer import PREDICT, Array
@@ -58,8 +57,8 @@ class Forward:
         batch.done()
         if self._failures:
             self._captured = None
-            warnings.warn(f"{self._who}: the forward pass could not be captured and runs launch by "
-                          f"launch ({self._failures[0]})", stacklevel=5)
+            warn_caller(f"{self._who}: the forward pass could not be captured and runs launch by "
+                        f"launch ({self._failures[0]})", UserWarning)
         return result
 
 

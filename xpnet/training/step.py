@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.checks import expect_flag, expect_instance
+from xpnet.checks import expect_flag, expect_instance, warn_caller
 from xpnet.graph import Graph
 from xpnet.inspect.memory import explained
 from xpnet.layer import TRAIN, Array
@@ -225,8 +224,8 @@ class TrainStep:
         if captured.failures:
             self.capture = False
             self.release()
-            warnings.warn("TrainStep: the step could not be captured and runs launch by launch "
-                          f"from now on ({captured.failures[0]})", stacklevel=4)
+            warn_caller("TrainStep: the step could not be captured and runs launch by launch "
+                        f"from now on ({captured.failures[0]})", UserWarning)
         return result
 
     def _prepare(self, key: tuple[Any, ...], batch: GivenBatch | NumberedBatch, grouped: bool

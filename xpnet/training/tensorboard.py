@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from xpnet.checks import Checked
+from xpnet.checks import Checked, warn_caller
 from xpnet.io.events import EventFile, histogram, image, scalar
 from xpnet.io.files import name_of
 from xpnet.training.callbacks import Callback, Run
@@ -129,8 +128,8 @@ class TensorBoard(Checked, Callback):
         try:
             self._files[part].write(self._first + run.steps, values)
         except OSError as error:
-            warnings.warn("fit: events for TensorBoard could not be written, and the training goes "
-                          f"on ({error})", RuntimeWarning, stacklevel=8)
+            warn_caller("fit: events for TensorBoard could not be written, and the training goes "
+                        f"on ({error})")
 
 
 def tiled(images: np.ndarray) -> np.ndarray:
