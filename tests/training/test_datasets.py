@@ -311,7 +311,9 @@ for thread in threading.enumerate():
     if thread.name == "xpnet-reader" and thread.ident is not None:  # else interrupted in its start
         thread.join(60)
         assert not thread.is_alive()
-assert ends.keys() == {"closed", "KeyboardInterrupt", "SystemExit", "RuntimeError"}, ends
+# which of them come depends on moments of time
+assert ends.keys() <= {"closed", "KeyboardInterrupt", "SystemExit", "RuntimeError"}, ends
+assert len(ends) > 1, ends
 print(sum(ends.values()), ends, f"longest {longest:.3f} s", file=sys.stderr)
 """
 
