@@ -162,6 +162,17 @@ class Backend:
             product = self.activate(product, activation)
         return self.store(product, out, accumulate)
 
+    def products(self, a: Array, b: Array, *, trans_a: bool = False, trans_b: bool = False
+                 ) -> Array:
+        """G matrix products, y[g] = op(a[g]) op(b[g]).
+
+        Args:
+            a, b: (G, ., .); op(a[g]) is (M, K), op(b[g]) is (K, N), where op transposes if trans_a
+                or trans_b. y (G, M, N).
+        """
+        return self.xp.matmul(a.transpose(0, 2, 1) if trans_a else a,
+                              b.transpose(0, 2, 1) if trans_b else b)
+
     def sums_by_token(self, dy: Array, tokens: Array, *, out: Array, accumulate: bool = False
                       ) -> None:
         """out[v] = the sum of the columns dy[:, p] with tokens[p] = v, the gradient of rows that

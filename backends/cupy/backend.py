@@ -94,6 +94,7 @@ class CupyBackend(Backend):
     captures = True
 
     gemm = product.gemm
+    products = product.products
     im2col = conv.im2col
     col2im = conv.col2im
     conv2d = conv.conv2d

@@ -90,6 +90,22 @@ def gemm(self: CupyBackend, a: Array, b: Array, *, trans_a: bool = False, trans_
     return c if direct else self.store(c, out, accumulate)
 
 
+def products(self: CupyBackend, a: Array, b: Array, *, trans_a: bool = False,
+             trans_b: bool = False) -> Array:
+    (K, M), (N, depth) = (a.shape[1:] if trans_a else a.shape[:0:-1]), (
+        b.shape[1:] if trans_b else b.shape[:0:-1])
+    G = len(a)
+    if (not multiplies(self, a, b) or min(G, M, N, K) == 0 or G > plans.LARGEST_GRID
+            or max(M, N, K) > LARGEST or depth != K or len(b) != G):
+        return Backend.products(self, a, b, trans_a=trans_a, trans_b=trans_b)
+    a, b, y = self._contiguous(a), self._contiguous(b), self.empty((G, M, N), a.dtype)
+    self._product(math_for(self, a.dtype, "gemm"), (G, M, N, K),
+                  Operand(a, ACROSS_K if trans_a else ALONG_K, a.shape[2], M * K),
+                  Operand(b, ALONG_K if trans_b else ACROSS_K, b.shape[2], K * N),
+                  y, N, group=M * N)
+    return y
+
+
 def multiplies(self: CupyBackend, a: Array, b: Array, bias: Array | None = None) -> bool:
     """Whether there is a kernel for the product: all operands have one type of `TYPES`."""
     return (a.dtype in cuda_launch.TYPES and a.dtype == b.dtype

@@ -41,6 +41,7 @@ class NumpyBackend(Backend):
     winograd_tiles: tuple[int, ...] = (0, 2)
 
     gemm = product.gemm
+    products = product.products
     conv2d = conv.conv2d
     conv2d_dx = conv.conv2d_dx
     conv2d_dW = conv.conv2d_dW

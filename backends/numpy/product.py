@@ -65,3 +65,20 @@ def gemm(self: NumpyBackend, a: Array, b: Array, *, trans_a: bool = False, trans
     with single_threaded_blas():
         self.run(task, len(parts), work)
     return y if direct else self.store(y, out, accumulate)
+
+
+def products(self: NumpyBackend, a: Array, b: Array, *, trans_a: bool = False,
+             trans_b: bool = False) -> Array:
+    a = a.transpose(0, 2, 1) if trans_a else a                                          # (G, M, K)
+    b = b.transpose(0, 2, 1) if trans_b else b                                          # (G, K, N)
+    (G, M, K), N = a.shape, b.shape[2]
+    y = self.empty((G, M, N), np.promote_types(a.dtype, b.dtype))
+    work = y.size * K // 16
+    parts = spans(G, max(1, min(G, 16, work // SERIAL)))
+
+    def task(k: int) -> None:
+        np.matmul(a[parts[k]], b[parts[k]], out=y[parts[k]])
+
+    with single_threaded_blas():
+        self.run(task, len(parts), work)
+    return y

@@ -52,6 +52,11 @@ def _large() -> Iterator[Case]:
                         "b": normal(*((N, K) if trans_b else (K, N))),
                         "out": normal(M, N)}, {"trans_a": trans_a, "trans_b": trans_b},
                        writes=("out",))
+    for trans_a, trans_b in ((False, False), (True, False), (False, True)):
+        yield Case("products", f"{trans_a}-{trans_b}",     # several tasks
+                   {"a": normal(70, *((32, 64) if trans_a else (64, 32))),
+                    "b": normal(70, *((48, 32) if trans_b else (32, 48)))},
+                   {"trans_a": trans_a, "trans_b": trans_b})
     for shape, window in (((16, 32, 32, 65), Window.make(2, stride=2)),
                           ((16, 33, 32, 65), Window.make(2, stride=2)),
                           ((16, 31, 31, 65), Window.make(3, stride=2, padding=1)),

@@ -153,6 +153,13 @@ def _matrices() -> Iterator[Case]:
                     yield Case("gemm", f"{label}-out-{accumulate}",
                                ab | {"out": normal(M, N, dtype=dtype, seed=1)},
                                options | {"accumulate": accumulate}, writes=("out",))
+        for G, M, K, N in ((1, 3, 2, 5), (6, 7, 5, 3), (40, 1, 17, 9), (33, 20, 16, 33)):
+            for trans in (False, False), (True, False), (False, True), (True, True):
+                yield Case("products", f"{G}x{M}x{K}x{N}-{'NT'[trans[0]]}{'NT'[trans[1]]}-"
+                                       f"{np.dtype(dtype)}",
+                           {"a": normal(G, *((K, M) if trans[0] else (M, K)), dtype=dtype),
+                            "b": normal(G, *((N, K) if trans[1] else (K, N)), dtype=dtype, seed=1)},
+                           {"trans_a": trans[0], "trans_b": trans[1]})
 
 
 def _tokens() -> Iterator[Case]:

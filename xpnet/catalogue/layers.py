@@ -56,6 +56,8 @@ SEQUENCES: list[Item] = [
     Item(partial(L.GRU, 4, layers=2, dropout=0.3), ((3, 5),), pytorch="GRU", keras="GRU"),
     Item(partial(L.ElmanCell, 4), ((3,), (4,)), pytorch="RNNCell", keras="SimpleRNNCell"),
     Item(partial(L.RNN, L.ElmanCell(4), reverse=True), ((3, 5),), keras="RNN"),
+    Item(partial(L.MultiHeadAttention, 2, mask="causal"), ((4, 5),), pytorch="MultiheadAttention",
+         keras="MultiHeadAttention"),
 ]
 
 SPARSE_CODING: list[Item] = [

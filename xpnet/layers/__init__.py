@@ -2,6 +2,7 @@
 
 from xpnet.layers import (
     activations,
+    attention,
     convolution,
     dropout,
     embedding,
@@ -23,6 +24,7 @@ from xpnet.layers import (
     subsampling,
 )
 from xpnet.layers.activations import *
+from xpnet.layers.attention import *
 from xpnet.layers.convolution import *
 from xpnet.layers.dropout import *
 from xpnet.layers.embedding import *
@@ -45,6 +47,7 @@ from xpnet.layers.subsampling import *
 
 __all__: list[str] = []
 __all__ += activations.__all__
+__all__ += attention.__all__
 __all__ += convolution.__all__
 __all__ += dropout.__all__
 __all__ += embedding.__all__

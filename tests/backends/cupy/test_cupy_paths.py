@@ -23,6 +23,7 @@ from product_checks import columns_by
 from xpnet.backends import Backend, Window
 from xpnet.backends.cupy import conv as cupy_conv
 from xpnet.backends.cupy import launch as cuda_launch
+from xpnet.backends.cupy import plans
 from xpnet.backends.cupy.backend import CupyBackend
 from xpnet.backends.cupy.plans import ACROSS_K, ALONG_K, PRODUCT
 from xpnet.backends.cupy.product import ONE_SPLIT, Operand, Result, _struct
@@ -186,6 +187,23 @@ def test_the_way_of_a_product(M, K, N, turned, way, accumulate, backend, trace):
                  accumulate=accumulate)
     assert trace.take() == way
     assert distance(backend.to_numpy(out), expected + accumulate * before) < 1e-5
+
+
+@pytest.mark.parametrize("G, M, K, N, turned, way", [
+    (3, 8, 12, 20, "", "product abc"), (3, 8, 12, 20, "a", "product abc"),
+    (3, 8, 12, 20, "b", "product abc"), (5, 7, 5, 3, "", "product"), (3, 8, 0, 20, "", ""),
+    (6, 2, 3, 2, "", "")])
+def test_the_way_of_products_in_groups(G, M, K, N, turned, way, backend, trace, monkeypatch):
+    """With empty matrices, or more groups than blocks along an axis of a grid, plain array code."""
+    monkeypatch.setattr(plans, "LARGEST_GRID", 5)
+    a, b = normal(G, M, K), normal(G, K, N, seed=1)
+    expected = np.stack([one @ other for one, other in zip(a.astype(np.float64), b)])
+    a = np.ascontiguousarray(a.transpose(0, 2, 1)) if "a" in turned else a
+    b = np.ascontiguousarray(b.transpose(0, 2, 1)) if "b" in turned else b
+    y = backend.products(backend.asarray(a), backend.asarray(b), trans_a="a" in turned,
+                         trans_b="b" in turned)
+    assert trace.take() == way
+    assert y.shape == (G, M, N) and distance(backend.to_numpy(y), expected) < 1e-5
 
 
 @pytest.mark.parametrize("itemsize", [2, 4, 8])

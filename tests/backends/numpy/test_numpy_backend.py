@@ -75,7 +75,8 @@ def test_arrays_that_are_not_contiguous(case: Case, backend: NumpyBackend):
 
 @pytest.mark.parametrize("case",
                          [case for case in LARGE
-                          if case.method in ("gemm", "conv2d", "conv2d_dx", "conv2d_dW")],
+                          if case.method in ("gemm", "products", "conv2d", "conv2d_dx",
+                                             "conv2d_dW")],
                          ids=str)
 def test_blas_adds_no_threads_of_its_own(case: Case):
     seen = []

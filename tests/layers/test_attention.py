@@ -1,0 +1,206 @@
+"""Attention against loops over samples, heads and steps; its gradients, masks and errors."""
+
+import math
+
+import numpy as np
+import pytest
+from gpu_cases import learned, pretended
+from layer_cases import initialized
+from nets import same
+from oracles import assert_close
+
+import xpnet as xn
+from xpnet.testing import check_gradients
+
+every_float = pytest.mark.parametrize("dtype", ["float32", "float64"])
+INPUTS = {"itself": ((6, 4),), "memory": ((6, 4), (5, 7)), "three": ((6, 3), (2, 5), (4, 5))}
+every_input = pytest.mark.parametrize("shapes", INPUTS.values(), ids=INPUTS)
+
+
+def normal(*shape, dtype="float64", seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def attended(weights, heads, causal, x, keys, values):
+    """Y (D, T, N), one number after another: each step of each head has a list of weights that sum
+    to 1."""
+    W = {name: a.astype(float) for name, a in weights.items()}
+    (D, T, N), S = x.shape, keys.shape[1]
+    d, joined = D // heads, np.zeros(x.shape)
+    for n in range(N):
+        q, k, v = (W[f"{name}.W"] @ a[..., n] + W.get(f"{name}.b", np.zeros(D))[:, None]
+                   for name, a in (("query", x), ("key", keys), ("value", values)))
+        for h in range(heads):
+            rows = range(h * d, (h + 1) * d)
+            for t in range(T):
+                seen = range(t + 1 if causal else S)
+                score = [sum(q[i, t] * k[i, s] for i in rows) / math.sqrt(d) for s in seen]
+                share = [math.exp(b - max(score)) for b in score]
+                for i in rows:
+                    joined[i, t, n] = sum(a * v[i, s] for a, s in zip(share, seen)) / sum(share)
+    y = np.einsum("ij,jtn->itn", W["output.W"], joined)
+    return y + W.get("output.b", np.zeros(D))[:, None, None]
+
+
+@every_float
+@every_input
+@pytest.mark.parametrize("heads, bias", [(1, True), (3, True), (6, False)])
+def test_attention(backend, shapes, heads, bias, dtype):
+    layer = initialized(xn.MultiHeadAttention(heads, bias=bias), *shapes, backend=backend,
+                        dtype=dtype)
+    xs = [normal(*shape, 2, dtype=dtype) for shape in shapes]
+    y = backend.to_numpy(layer.forward(*map(backend.asarray, xs)))
+    weights = {p.name: backend.to_numpy(p.data) for p in layer.parameters}
+    assert len(weights) == (7 if bias else 4) and y.dtype == dtype
+    keys, values = (xs[1], xs[-1]) if len(xs) > 1 else (xs[0], xs[0])
+    assert_close(y, attended(weights, heads, False, xs[0], keys, values), scale=10)
+
+
+@every_float
+def test_causal_attention(backend, dtype):
+    layer = initialized(xn.MultiHeadAttention(2, mask="causal"), (4, 5), backend=backend,
+                        dtype=dtype)
+    x = normal(4, 5, 3, dtype=dtype)
+    y = backend.to_numpy(layer.forward(backend.asarray(x))).copy()
+    weights = {p.name: backend.to_numpy(p.data) for p in layer.parameters}
+    assert_close(y, attended(weights, 2, True, x, x, x), scale=10)
+    x[:, 3:] = 100                              # no step reads a later one
+    later = backend.to_numpy(layer.forward(backend.asarray(x)))
+    np.testing.assert_array_equal(later[:, :3], y[:, :3])
+    assert (later[:, 3:] != y[:, 3:]).any()
+
+
+@every_input
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.4}, {"bias": False}], ids=str)
+def test_gradients(backend, shapes, options):
+    check_gradients(xn.MultiHeadAttention(2, **options), *shapes, backend=backend)
+
+
+def test_gradients_with_a_mask(backend):
+    check_gradients(xn.MultiHeadAttention(3, mask="causal"), (6, 4), backend=backend)
+    check_gradients(xn.MultiHeadAttention(2, mask="causal", dropout=0.2), (4, 3), (2, 3),
+                    backend=backend)
+
+
+def test_large_scores_do_not_overflow(backend):
+    """A softmax of 1e4 and more: each step reads one value."""
+    layer = xn.MultiHeadAttention(1, bias=False).initialize((2, 3), backend=backend)
+    for p in layer.parameters:
+        p.data[...] = backend.asarray(np.eye(2, dtype=np.float32))
+    x = np.array([[[200.0], [0], [-200]], [[0.0], [200], [0]]], np.float32)
+    y = backend.to_numpy(layer.forward(backend.asarray(x)))
+    np.testing.assert_array_equal(y, x)
+
+
+def test_a_key_bias_would_change_nothing():
+    """The reason why the keys have none: it adds one number to all scores of a query."""
+    layer = initialized(xn.MultiHeadAttention(2), (4, 5), backend=xn.Backend(), dtype="float64")
+    weights, x = {p.name: p.data for p in layer.parameters}, normal(4, 5, 2)
+    without, bias = attended(weights, 2, False, x, x, x), {"key.b": normal(4, seed=3)}
+    assert_close(attended(weights | bias, 2, False, x, x, x), without)
+    assert_close(layer.forward(x), without)
+
+
+def test_dropout_of_the_weights(backend):
+    """Elements of A are dropped in training and in "sample" mode, and not in prediction."""
+    layer = initialized(xn.MultiHeadAttention(2, dropout=0.5), (4, 6), backend=backend,
+                        dtype="float32")
+    x = backend.asarray(normal(4, 6, 3, dtype="float32"))
+    predicted, sampled, trained = (backend.to_numpy(layer.forward(x, mode=mode)).copy()
+                                   for mode in (xn.PREDICT, xn.SAMPLE, xn.TRAIN))
+    np.testing.assert_array_equal(sampled, trained)
+    assert (sampled != predicted).any()
+    layer.counters[0] += 1
+    assert (backend.to_numpy(layer.forward(x, mode=xn.SAMPLE)) != sampled).any()
+
+
+def block(x, heads, **options):
+    """Attention and a feed-forward layer, each with a residual connection."""
+    x = xn.LayerNorm()(x + xn.MultiHeadAttention(heads, **options)(x))
+    return xn.LayerNorm()(x + xn.Linear(x.shape[0])(xn.Linear(2 * x.shape[0],
+                                                              activation="relu")(x)))
+
+
+def network(backend, **options):
+    x = xn.Input((4, 3))
+    return xn.Network(x, xn.Linear(3)(xn.Flatten()(block(x, 2, **options))), backend=backend,
+                      seed=1)
+
+
+def test_it_is_counted_and_saved(tmp_path):
+    net = network("numpy", mask="causal", dropout=0.1)
+    row = net.summary().rows[0]
+    assert row.parameters == 4 * 4 * 4 + 3 * 4
+    # four products of (4, 4) and (4, 3), K^T Q of 3 x 3 elements with 4 terms, and V A likewise
+    assert row.multiply_adds == 4 * 4 * 4 * 3 + 2 * 3 * 3 * 4
+    net.save(tmp_path / "net.safetensors")
+    again = xn.load(tmp_path / "net.safetensors", backend="numpy")
+    x = normal(5, 4, 3, dtype="float32")
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    assert again.layers[0].config() == net.layers[0].config()
+
+
+def test_the_memory_report_counts_the_weights_of_all_pairs_of_steps():
+    """A (h, S, T, N), which is large if there are many steps; with dropout a second time."""
+    def kept(dropout):
+        net = xn.Sequential([xn.MultiHeadAttention(2, dropout=dropout)], input_shape=(4, 50),
+                            backend="numpy")
+        return net.memory_report(3).rows[0].kept
+
+    weights, sequence = 4 * 2 * 50 * 50 * 3, 4 * 4 * 50 * 3
+    assert weights < kept(0.0) < weights + 12 * sequence
+    assert 2 * weights < kept(0.5) < 2.25 * weights + 12 * sequence         # and a mask of bytes
+
+
+def test_captured_steps_on_an_emulated_gpu(folder):
+    x, y = normal(16, 4, 3, dtype="float32"), np.arange(16) % 3
+    results = []
+    for capture in (False, True):
+        with pretended(folder) as (backend, gpus):
+            net = network(backend, dropout=0.2, mask="causal")
+            net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=3, batch_size=8,
+                    capture=capture, verbose=False)
+            assert gpus.graphs == capture
+            results.append(learned(net))
+    assert same(*results)
+
+
+def test_it_learns_to_copy_the_step_that_a_query_names():
+    """One head finds the step whose key is the query: 8 symbols, which no average can tell apart.
+    """
+    rng = np.random.default_rng(0)
+    keys = np.array([rng.permutation(8)[:4] for _ in range(256)])           # (N, T)
+    values, asked = rng.integers(0, 5, keys.shape), rng.integers(0, 4, 256)
+    memory = np.concatenate([np.eye(8)[keys], np.eye(5)[values]], axis=2).transpose(0, 2, 1)
+    query = np.eye(8)[keys[np.arange(256), asked]][:, :, None]              # (N, 8, 1)
+    q, m = xn.Input((8, 1)), xn.Input((13, 4))
+    net = xn.Network([q, m], xn.Linear(5)(xn.Flatten()(xn.MultiHeadAttention(1)(q, m))),
+                     backend="numpy", seed=0)
+    y = values[np.arange(256), asked]
+    net.fit([query, memory], y, loss="cross_entropy", optimizer=xn.Adam(0.02), epochs=30,
+            batch_size=32, verbose=False)
+    assert net.evaluate([query, memory], y)["accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("make, text", [
+    (lambda: xn.MultiHeadAttention(0), "expected heads to be an int, 1 or larger"),
+    (lambda: xn.MultiHeadAttention(2, mask="padding"), "expected mask to be None or 'causal'"),
+    (lambda: xn.MultiHeadAttention(2, dropout=1), "expected dropout to be a number, 0 or larger, "
+                                                  "below 1"),
+    (lambda: xn.MultiHeadAttention(2, init="he"), "expected init to be one of"),
+    (lambda: xn.MultiHeadAttention(2).initialize((4,)),
+     r"expected an input of shape \(features, steps\) per sample\. Received: input shape \(4,\)"),
+    (lambda: xn.MultiHeadAttention(3).initialize((4, 5)),
+     r"expected heads=3 to divide the features\. Received: 4 features"),
+    (lambda: xn.MultiHeadAttention(2).initialize((4, 5), (4, 5), (4, 6)),
+     r"expected keys and values of the same number of steps\. Received: \(4, 5\) and \(4, 6\)"),
+    (lambda: xn.MultiHeadAttention(2, mask="causal").initialize((4, 5), (4, 6)),
+     r'expected queries and keys of the same number of steps with mask="causal"\. Received: 5 and '
+     r"6 steps"),
+    (lambda: xn.MultiHeadAttention(2).initialize(*[(4, 5)] * 4),
+     r"expected 1 to 3 inputs: queries, keys, values\. Received: 4"),
+])
+def test_errors(make, text):
+    with pytest.raises(ValueError, match=f"MultiHeadAttention: {text}") as caught:
+        make()
+    assert "\n" not in str(caught.value)
