@@ -43,17 +43,18 @@ def killed_or_ended(name: str, folder: Path, seconds: float | None) -> tuple[str
     """Run the training in a process that is killed after some seconds, None for never; what it
     printed, None if it was killed, and how long it ran."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM, name, str(folder)], text=True,
+        [sys.executable, "-W", "error", "-c", PROGRAM, name, str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        bufsize=0,                      # readline must not take what communicate returns
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(SUPPORT)])})
-    assert process.stdout is not None and process.stdout.readline() == "begin\n"
+    assert process.stdout is not None and process.stdout.readline() == b"begin\n"
     start = time.perf_counter()
     if seconds is not None:
         time.sleep(seconds)
         process.kill()
     out, err = process.communicate()
     assert process.returncode in (0, -signal.SIGKILL), err
-    return out.strip() if process.returncode == 0 else None, time.perf_counter() - start
+    return out.decode().strip() if process.returncode == 0 else None, time.perf_counter() - start
 
 
 def logged(folder: Path) -> list[float]:
