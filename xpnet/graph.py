@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.augment.base import Augmentation
 from xpnet.backends import Backend, get_backend
 from xpnet.buffers import Array, Buffers, Parameter
 from xpnet.checks import (
@@ -456,7 +457,8 @@ def chain(who: str, layers: Iterable[Any], node: Node, used: set[str] | None = N
             raise TypeError(f"{who}: expected layers, e.g. {layer.__name__}(...). "
                             f"Received: the class {layer.__name__}.")
         if not isinstance(layer, Layer | Graph):
-            raise TypeError(f"{who}: expected layers. Received: {shown(layer)}.")
+            hint = "; augmentations are passed to fit" if isinstance(layer, Augmentation) else ""
+            raise TypeError(f"{who}: expected layers{hint}. Received: {shown(layer)}.")
         thing: Any = layer
         if used is not None:
             if thing.name is None:

@@ -80,6 +80,8 @@ def test_a_bias_for_each_output_position(backend, activation, dtype):
     (lambda: xn.SeparableConv2d(4, 3, bias="map"), (2, 5, 6), (4, 3, 4)),
     (lambda: xn.ConvTranspose2d(3, 2, stride=2, bias="map", activation="tanh"), (2, 3, 2),
      (3, 6, 4)),
+    (lambda: xn.ConvTranspose2d(3, 2, stride=3, output_padding=2, bias="map"), (2, 2, 2),
+     (3, 7, 7)),
     (lambda: xn.ConvTranspose1d(3, 2, stride=2, bias="map"), (2, 3), (3, 6))])
 def test_gradients_of_a_bias_for_each_output_position(backend, make, shape, b):
     """Finite differences; b has the shape of one output, no weight decay, and one dZ for each

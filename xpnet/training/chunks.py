@@ -21,8 +21,9 @@ class ChunkPredictor:
         for x in chunks:                        # (N, D, T), with the T of the network
             y = predict(x)
 
-    Only recurrent layers carry a state. A convolution along time begins anew at each chunk. A
-    network for shorter chunks has the same parameters: `live.parameters[...] = net.parameters`.
+    Only recurrent layers carry a state. A convolution along time begins anew at each chunk, and
+    attention reads the steps of its chunk only. A network for shorter chunks has the same
+    parameters: `live.parameters[...] = net.parameters`.
 
     Args:
         net: a network with SimpleRNN, LSTM, GRU or RNN.
