@@ -57,6 +57,9 @@ def _large() -> Iterator[Case]:
                    {"a": normal(70, *((32, 64) if trans_a else (64, 32))),
                     "b": normal(70, *((48, 32) if trans_b else (32, 48)))},
                    {"trans_a": trans_a, "trans_b": trans_b})
+    yield Case("sums_by_token", "many",
+               {"dy": normal(65, 6000), "tokens": np.random.default_rng(8).integers(0, 500, 6000),
+                "out": normal(500, 65)}, {"accumulate": True}, writes=("out",))
     for shape, window in (((16, 32, 32, 65), Window.make(2, stride=2)),
                           ((16, 33, 32, 65), Window.make(2, stride=2)),
                           ((16, 31, 31, 65), Window.make(3, stride=2, padding=1)),
