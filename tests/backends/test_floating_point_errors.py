@@ -42,8 +42,9 @@ def test_the_setting_is_on():
 
 
 @pytest.mark.parametrize("dtype", TINY)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if "Embedding" not in c.label], ids=str)
 def test_layers(case, dtype, backend):
+    """Tiny and large inputs. (Those of Embedding are tokens.)"""
     for scale in (*TINY[dtype], 30.0):
         layer = case.layer(backend, dtype)
         with np.errstate(under="ignore"):
