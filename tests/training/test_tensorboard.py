@@ -214,19 +214,21 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
             for tag, pairs in displayed(folder / part).items() if tag != "seconds"}
 
 
-@pytest.mark.parametrize("cut, torn", [(1, 0), (9, 0), (12, 7), (13, 0), (18, 7)])
-def test_a_resumed_training_shows_what_a_whole_one_shows(cut, torn, tmp_path):
+@pytest.mark.parametrize("cut, torn, batches", [(1, 0, 1), (9, 0, 1), (12, 7, 1), (13, 0, 1),
+                                                (18, 7, 1), (11, 0, 3), (12, 0, 5)])
+def test_a_resumed_training_shows_what_a_whole_one_shows(cut, torn, batches, tmp_path):
     """It was killed after steps that no checkpoint has; the record of the last one may be
     incomplete."""
     whole, runs, saved = tmp_path / "whole", tmp_path / "runs", tmp_path / "saved"
-    fit(whole, batches=1)
+    fit(whole, batches=batches)
     with pytest.raises(Cut):
-        fit(runs, cut, batches=1, checkpoint=xn.Checkpoint(saved, steps=4))
+        fit(runs, cut, batches=batches, checkpoint=xn.Checkpoint(saved, steps=4))
     file = runs / "train" / FIRST
     before = scalars(runs)
-    assert len(before.get("train/batch/loss", [])) == cut - 1
+    assert [step for step, _ in before.get("train/batch/loss", [])] == [
+        step for step in range(1, cut) if (step - 1) % 6 % batches == batches - 1]
     os.truncate(file, file.stat().st_size - torn)
-    fit(runs, resume=saved, batches=1, checkpoint=xn.Checkpoint(saved, steps=4))
+    fit(runs, resume=saved, batches=batches, checkpoint=xn.Checkpoint(saved, steps=4))
     assert scalars(runs) == scalars(whole)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,12 @@ class TensorBoard(Checked, Callback):
         self._first = self._begun = 0
         self._before: Sequence[np.ndarray] = ()     # the sums at the last event of a batch
 
+    def state(self) -> dict[str, Any]:
+        return {f"before{k}": sums for k, sums in enumerate(self._before)}
+
+    def load_state(self, run: Run, state: dict[str, Any]) -> None:
+        self._before = [state[f"before{k}"] for k in range(len(state))]
+
     def on_train_begin(self, run: Run) -> None:
         """Raise the system's error now if the folder cannot be made, not after an epoch."""
         if self.images is not None:
@@ -70,7 +77,8 @@ class TensorBoard(Checked, Callback):
             self._begun = int(run.net.backend.to_numpy(run.net.counters)[0])
             self._first = self._begun - run.steps
             self._write(run, "train", [])
-        self._before = self._sums(run)
+        if run.batch == 0:              # else the epoch was resumed
+            self._before = self._sums(run)
 
     def on_batch_end(self, run: Run) -> None:
         if self.batches is not None and run.batch % self.batches == 0:
