@@ -114,11 +114,14 @@ def test_dropout_of_the_weights(backend):
     assert (backend.to_numpy(layer.forward(x, mode=xn.SAMPLE)) != sampled).any()
 
 
+def norm(x):
+    return xn.Permute((1, 0))(xn.LayerNorm(axis=1)(xn.Permute((1, 0))(x)))
+
+
 def block(x, heads, **options):
-    """Attention and a feed-forward layer, each with a residual connection."""
-    x = xn.LayerNorm()(x + xn.MultiHeadAttention(heads, **options)(x))
-    return xn.LayerNorm()(x + xn.Linear(x.shape[0])(xn.Linear(2 * x.shape[0],
-                                                              activation="relu")(x)))
+    """Attention and two layers for each step, each with a residual connection."""
+    x = norm(x + xn.MultiHeadAttention(heads, **options)(x))
+    return norm(x + xn.Linear(x.shape[0])(xn.Linear(2 * x.shape[0], activation="relu")(x)))
 
 
 def network(backend, **options):
@@ -150,6 +153,14 @@ def test_the_memory_report_counts_the_weights_of_all_pairs_of_steps():
     weights, sequence = 4 * 2 * 50 * 50 * 3, 4 * 4 * 50 * 3
     assert weights < kept(0.0) < weights + 12 * sequence
     assert 2 * weights < kept(0.5) < 2.25 * weights + 12 * sequence         # and a mask of bytes
+
+
+def test_a_block_treats_all_steps_alike(plain_backend):
+    """Without positions, the outputs for steps in another order are those outputs in that order."""
+    x = xn.Input((4, 6))
+    net = xn.Network(x, block(block(x, 2), 4), backend=plain_backend, dtype="float64", seed=3)
+    a, order = normal(3, 4, 6), [3, 0, 5, 4, 1, 2]
+    assert_close(net.predict(a[:, :, order]), net.predict(a)[:, :, order], scale=10)
 
 
 def test_captured_steps_on_an_emulated_gpu(folder):
