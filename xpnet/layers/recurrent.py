@@ -155,7 +155,7 @@ class Recurrent(Layer):
             dx = parts[0] if len(parts) == 1 or parts[0] is None else parts[1] + parts[0]
         others = [self._stacked(dstates[::-1])
                   for dstates in zip(*dinitial, strict=True)] if given else []
-        if self.lengths:                        # a step more or less is no small change
+        if self.lengths:                        # numbers of steps have no gradient
             others.insert(0, self.backend.zeros((1, dy.shape[-1]), dy.dtype))
         return (dx, *others) if others else dx
 
