@@ -208,6 +208,8 @@ def test_it_learns_to_copy_the_step_that_a_query_names():
     (lambda: xn.MultiHeadAttention(2, mask="causal").initialize((4, 5), (4, 6)),
      r'expected queries and keys of the same number of steps with mask="causal"\. Received: 5 and '
      r"6 steps"),
+    (lambda: xn.MultiHeadAttention(2).initialize((2, 2**20)),
+     r"expected weights A of at most 2\^40 elements\. Received: shape \(2, 1048576, 1048576\)"),
     (lambda: xn.MultiHeadAttention(2).initialize(*[(4, 5)] * 4),
      r"expected 1 to 3 inputs: queries, keys, values\. Received: 4"),
 ])

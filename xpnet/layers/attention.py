@@ -76,6 +76,7 @@ class MultiHeadAttention(Layer):
         if self.mask and S != T:
             raise ValueError(f'{self.who}: expected queries and keys of the same number of steps '
                              f'with mask="causal". Received: {T} and {S} steps.')
+        self.expect_elements("weights A", (self.heads, S, T))
         self.query, self.key, self.value, self.output = (
             Linear(D, bias=bias, init=self.init)
             for bias in (self.bias, False, self.bias, self.bias))
