@@ -126,6 +126,6 @@ CASES = of_catalogue() + [
     LayerCase("MultiHeadAttention-memory",
               lambda: xn.MultiHeadAttention(3, dropout=0.3, bias=False), ((6, 4), (5, 7))),
     LayerCase("MultiHeadAttention-three", lambda: xn.MultiHeadAttention(2, init="lecun_normal"),
-              ((4, 3), (5, 6), (2, 6))),
+              ((8, 3), (5, 6), (6, 6))),   # of fewer features the gradients cancel in TF32
     LayerCase("Concat-rows", lambda: xn.Concat(1), ((3, 4, 5), (3, 1, 5), (3, 2, 5))),
 ]
