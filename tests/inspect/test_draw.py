@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -119,9 +120,10 @@ def graphs(draw) -> xn.Network:
     """Networks of sums of earlier values, perhaps of the same one several times."""
     inputs = [xn.Input((2,)) for _ in range(draw(st.integers(1, 3)))]
     values = list(inputs)
-    for _ in range(draw(st.integers(1, 14))):
+    for k in range(draw(st.integers(1, 14))):
         of = draw(st.lists(st.sampled_from(values), min_size=1, max_size=4))
-        values.append(xn.ReLU()(of[0]) if len(of) == 1 else xn.Add()(*of))
+        name = f"layer{k}"          # else names in parts that are not connected would be equal
+        values.append(xn.ReLU(name=name)(of[0]) if len(of) == 1 else xn.Add(name=name)(*of))
     ends = [value for value in values[len(inputs):]
             if not any(value in other.parents for other in values)]
     ends += [value for value in draw(st.lists(st.sampled_from(values[len(inputs):]), max_size=2,
@@ -271,7 +273,8 @@ def test_layers_are_coloured_by_their_family():
     assert drawing._colour(xn.ReLU()) == drawing.OTHER
     files = {type(layer).__module__.rpartition(".")[2] for layer in (
         xn.Conv2d(1, 1), xn.Linear(1), xn.Embedding(1, 1), xn.MaxPool2d(2), xn.Subsampling2d(2),
-        xn.BatchNorm2d(), xn.LocalResponseNorm(), xn.Add())}
+        xn.BatchNorm2d(), xn.LocalResponseNorm(), xn.LSTM(1), xn.RNN(xn.ElmanCell(1)),
+        xn.MultiHeadAttention(1), xn.Add())}
     assert files == drawing.COLOURS.keys()
 
 
@@ -283,6 +286,11 @@ def test_the_file_is_the_same_each_time(tmp_path):
     assert (tmp_path / "net.svg").read_bytes() == found.svg.encode()
     assert found == model("googlenet").draw() and found._repr_svg_() == found.svg
     assert repr(found) == f"<Drawing of {found.width} x {found.height} pixels>"
+
+
+def test_the_drawing_in_the_documentation_is_up_to_date():
+    file = Path(__file__).parents[2] / "docs" / "pictures" / "siamese.svg"
+    assert file.read_text() == MODELS["siamese"](backend="numpy").draw().svg
 
 
 def test_the_name_of_the_file_ends_in_svg(tmp_path):

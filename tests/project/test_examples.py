@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,51 @@ def test_photos(tmp_path):
                   "--run", "run", "--backend", "numpy")
         assert "2 classes (grass, sea)" in out and "accuracy: 1.0000" in out
     assert (tmp_path / "photos.safetensors").is_file()
+
+
+def number(out: str, before: str) -> float:
+    """The number that follows a text."""
+    return float(re.search(f"{re.escape(before)} *([0-9.]+)", out)[1])
+
+
+def a_picture(file: Path) -> bool:
+    """Whether the file is an image that shows something."""
+    with Image.open(file) as image:
+        low, high = image.convert("L").getextrema()
+        return high - low > 200 and min(image.size) > 200
+
+
+def test_autoencoder(tmp_path):
+    out = run("autoencoder.py", tmp_path, "--epochs", "5")
+    components = number(out, "16 principal components")
+    assert components == pytest.approx(0.0116, abs=2e-4)        # no random numbers are in this one
+    assert number(out, "autoencoder") < 0.04                    # the mean image has 0.074
+    assert a_picture(tmp_path / "autoencoder.png")
+
+
+@full
+def test_siamese_digits(tmp_path):
+    out = run("siamese_digits.py", tmp_path, "--epochs", "2", "--pairs", "3000", "--draws", "1")
+    assert number(out, "pairs of unseen images: accuracy") > 70
+    assert number(out, "by the network: accuracy") > 50
+    assert number(out, "by the distance of pixels: accuracy") > 50
+    assert "features:2" in (tmp_path / "siamese_digits.svg").read_text()
+
+
+@full
+def test_segmentation(tmp_path):
+    out = run("segmentation.py", tmp_path, "--epochs", "3", "--images", "300")
+    assert number(out, "pixel accuracy") > number(out, "of background alone")
+    assert number(out, "  background") > 0.8
+    assert a_picture(tmp_path / "segmentation.png")
+
+
+@full
+def test_super_resolution(tmp_path):
+    out = run("super_resolution.py", tmp_path, "--epochs", "6")
+    assert number(out, "bicubic  PSNR") == pytest.approx(31.12, abs=0.05)
+    assert number(out, "network  PSNR") > 24
+    assert a_picture(tmp_path / "super_resolution.png")
 
 
 def test_the_readme_shows_the_digits_example():

@@ -32,7 +32,7 @@ TEXT, MUTED, LINE, PORT, OTHER = "#1b1f24", "#4a5058", "#808080", "#d5d9de", "#e
 COLOURS = {     # by the file of xpnet/layers that a layer's class, or a base class, is from
     "convolution": "#c9dffb", "linear": "#dcd3fa", "embedding": "#dcd3fa", "pooling": "#fbd9c0",
     "subsampling": "#fbd9c0", "normalization": "#cfeccf", "local_normalization": "#cfeccf",
-    "merge": "#f7e9a8",
+    "recurrent": "#f5cfe4", "rnn": "#f5cfe4", "attention": "#f5cfe4", "merge": "#f7e9a8",
 }
 # What XML cannot contain: control characters, and halves of surrogate pairs.
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
