@@ -159,6 +159,17 @@ def test_long_arrows_have_two_bends_at_most():
     assert max(line.count("C") for line in svg.splitlines() if line.startswith("<path")) == 2
 
 
+@pytest.mark.parametrize("parents", [
+    [[], [], [1], [2], [1, 3], [2, 4]],
+    [[], [], [0, 1], [0], [2, 3], [0, 4]],
+    [[], [], [0], [1, 2], [0, 3], [0], [0, 2, 4]],
+])
+def test_long_lines_stay_straight_where_short_ones_cross_them(parents):
+    layout = lay_out(parents, [10.0] * len(parents), gap=5, lane=3)
+    inner = [line[1:-1] for of in layout.lines for line in of if len(line) > 3]
+    assert inner and all(max(line) - min(line) < 1e-9 for line in inner)
+
+
 def test_arrows_cross_only_if_they_must():
     """Two chains whose ends are given in the other order."""
     a, b = xn.Input((2,), name="a"), xn.Input((2,), name="b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -87,7 +88,7 @@ def draw(net: Graph, path: str | os.PathLike[str] | None = None) -> Drawing:
     boxes = _boxes(net)
     widths = [box.width for box in boxes]
     layout = lay_out([box.parents for box in boxes], widths, gap=ASIDE, lane=LANE)
-    width = round(layout.width + 2 * MARGIN)
+    width = math.ceil(layout.width + 2 * MARGIN)
     height = layout.height * (BOX + GAP) - GAP + 2 * MARGIN
     name = getattr(net, "name", None) or type(net).__name__
     lines = [

@@ -28,7 +28,7 @@ class Layout:
         centres: the centre of each box in its row, from 0.
         lines: for each box and each of its parents, the centres of the line in the rows from that
             of the parent to its own.
-        width: from the left edge of the first box to the right edge of the last.
+        width: of all boxes and lines.
         height: the number of rows.
     """
 
@@ -72,15 +72,13 @@ def lay_out(parents: Sequence[Sequence[int]], widths: Sequence[float], *, gap: f
             below[upper].append(item)
     rows = _ordered(rows, above, below)
     x = _positions(rows, above, below, size, count)
-    left = min(x[box] - widths[box] / 2 for box in range(count))
+    half = [width / 2 for width in widths] + [lane / 2] * (len(row) - count)
+    left = min(value - by for value, by in zip(x, half, strict=True))
+    right = max(value + by for value, by in zip(x, half, strict=True))
     x = [value - left for value in x]
-    lines = tuple(tuple(tuple(x[item] for item in chains[parent][:row_of[box] - row_of[parent]])
-                        + (x[box],) for parent in of) for box, of in enumerate(parents))
-    left = min(0.0, *x)
-    right = max(*x, *(x[box] + widths[box] / 2 for box in range(count)))
-    return Layout(row_of, tuple(value - left for value in x[:count]),
-                  tuple(tuple(tuple(value - left for value in line) for line in of)
-                        for of in lines), right - left, len(rows))
+    lines = tuple(tuple((*(x[item] for item in chains[parent][:row_of[box] - row_of[parent]]),
+                         x[box]) for parent in of) for box, of in enumerate(parents))
+    return Layout(row_of, tuple(x[:count]), lines, right - left, len(rows))
 
 
 def _rows(parents: Sequence[Sequence[int]]) -> tuple[int, ...]:
