@@ -20,6 +20,7 @@ from xpnet.metrics import psnr
 
 FACTOR = 3
 PATCH = 24              # rows and columns of the small patches
+DETAIL = slice(53, 89), slice(88, 124)      # rows and columns of the small image that are drawn
 
 
 def resized(image, rows, columns):
@@ -57,16 +58,16 @@ def patches(a, size):
 
 
 def draw(images, path):
-    """Draw a detail of each image, (title, image)."""
+    """Draw a detail of each image, (title, image), of which the first one is small."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
     figure, axes = plt.subplots(1, len(images), figsize=(2.4 * len(images), 2.65),
                                 layout="constrained")
     for axis, (title, image) in zip(axes, images):
-        rows, columns = image.shape[:2]
-        axis.imshow(image[3 * rows // 8:5 * rows // 8, 5 * columns // 12:7 * columns // 12],
-                    interpolation="nearest")
+        times = len(image) // len(images[0][1])
+        rows, columns = (slice(times * part.start, times * part.stop) for part in DETAIL)
+        axis.imshow(image[rows, columns], interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.axis("off")
     figure.savefig(path, dpi=100)
