@@ -36,9 +36,9 @@ def brightness(image):
 
 def with_brightness(image, luma):
     """An image (H, W, 3) of bytes with another brightness (1, 1, H, W), and its own colours."""
-    pixels = np.array(Image.fromarray(image).convert("YCbCr"))
-    pixels[..., 0] = (255 * luma[0, 0] + 0.5).clip(0, 255)
-    return np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))
+    _, *colours = Image.fromarray(image).convert("YCbCr").split()
+    grey = Image.fromarray((255 * luma[0, 0] + 0.5).clip(0, 255).astype(np.uint8))
+    return np.asarray(Image.merge("YCbCr", [grey, *colours]).convert("RGB"))
 
 
 def photograph(name):
