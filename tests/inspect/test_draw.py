@@ -188,6 +188,14 @@ def test_deep_graphs():
     assert set(chain.centres) == {5.0} and chain.width == 10
 
 
+def test_many_arrows_end_at_one_box():
+    x = xn.Input((2,))
+    values = [xn.ReLU()(x) for _ in range(30)]
+    boxes, lines = check(xn.Network(x, xn.Add()(x, x, *values), backend="numpy"))
+    top, = [box.top for box in boxes if box.texts[0] == "Add"]
+    assert len({line[-1][0] for line in lines if line[-1][1] == top}) == 32
+
+
 def test_an_input_is_above_its_first_reader():
     x, late = xn.Input((2,), name="x"), xn.Input((2,), name="late")
     h = x

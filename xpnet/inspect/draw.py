@@ -169,10 +169,11 @@ def _lines(boxes: Sequence[_Box], layout: Layout) -> Iterator[str]:
     """The arrows. They are straight beside boxes, and change their place between two rows only."""
     for number, box in enumerate(boxes):
         lines = layout.lines[number]
+        apart = min(ASIDE / 2, box.width / (len(lines) + 1))
         # Arrows end side by side, in the order in which they arrive.
         order = sorted(range(len(lines)), key=lambda k: (lines[k][-2], k))
         for k, (parent, line) in enumerate(zip(box.parents, lines, strict=True)):
-            end = line[-1] + ASIDE / 2 * (order.index(k) - (len(lines) - 1) / 2)
+            end = line[-1] + apart * (order.index(k) - (len(lines) - 1) / 2)
             y = _top(layout.rows[parent]) + BOX
             path = [f"M{line[0]:.1f} {y}"]
             for x, other in pairwise((*line[:-1], end)):
