@@ -171,6 +171,7 @@ FALLS_BACK = {
     "max_pool2d float32, 256 taps or more",
     "max_pool2d_dx float32, 256 taps or more",
     "softmax_dx float32",
+    "products float32",
     "sums_by_token float32",
 } | {call for name in ACTIVATIONS.keys() - FUSED - curves.NUMBERS.keys()
      for call in (f"activate float32 {name}", f"activation_backward float32 {name}",
