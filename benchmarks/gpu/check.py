@@ -61,6 +61,12 @@ def commands(folder: Path, more: Sequence[str] = ()) -> dict[str, list[str]]:
     }
 
 
+def _obey_interrupts() -> None:
+    """In a new process: a shell makes programs in the background ignore Ctrl-C, which they would
+    inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(command: Sequence[str], log: Path, limit: float) -> int:
     """Run a command with its output in a file, and return its exit status.
 
@@ -75,7 +81,8 @@ def run(command: Sequence[str], log: Path, limit: float) -> int:
     with log.open("w", encoding="utf-8") as out:
         try:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT,
-                                       env=environment, start_new_session=True)
+                                       env=environment, start_new_session=True,
+                                       preexec_fn=_obey_interrupts)
         except OSError as error:
             out.write(f"{command[0]} cannot be run: {error}\n")
             return 127

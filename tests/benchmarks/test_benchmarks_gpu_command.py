@@ -2,6 +2,7 @@
 minutes on a GPU."""
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -345,11 +346,15 @@ def test_a_step_whose_time_is_over_is_ended_with_all_its_processes(tmp_path):
 
 
 def test_tests_whose_time_is_over_report_their_failures(tmp_path):
-    """pytest does so when it is interrupted."""
+    """pytest does so when it is interrupted, also where the check itself ignores Ctrl-C, as
+    programs do that a shell starts in the background."""
     code = ("import time; print('begun', flush=True)\ntry: time.sleep(1000)\n"
             "except KeyboardInterrupt: print('2 failed')")
-    log = tmp_path / "log"
-    assert check.run([sys.executable, "-c", code, "pytest"], log, 2.0) == check.FAILED
+    log, before = tmp_path / "log", signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert check.run([sys.executable, "-c", code, "pytest"], log, 2.0) == check.FAILED
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "2 failed\nended after" in log.read_text()
 
 
