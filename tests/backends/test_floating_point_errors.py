@@ -13,6 +13,7 @@ from loss_cases import TARGET, Y
 from nets import blobs, small
 from optimizer_cases import OPTIMIZERS
 from skips import NO_NUMBA
+from tiers import first
 
 import xpnet as xn
 from xpnet import functional
@@ -55,16 +56,16 @@ def test_layers(case, dtype, backend):
         layer.forward(*xs)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("name", first(OPTIMIZERS, "Adam", "Adadelta", "SGD"))
 @pytest.mark.parametrize("dtype", TINY)
-def test_training(dtype, optimizer, backend):
+def test_training(dtype, name, backend):
     """Logits that are far apart, and vanishing gradients."""
     x, y = blobs()
     for scale in (*TINY[dtype], 1e3):
         with np.errstate(under="ignore"):
             samples = (x * scale).astype(dtype)
         net = small(backend, dtype=dtype)
-        net.fit(samples, y, loss="cross_entropy", optimizer=optimizer(), verbose=False,
+        net.fit(samples, y, loss="cross_entropy", optimizer=OPTIMIZERS[name](), verbose=False,
                 validation=(x, y))
         net.predict(x), net(x), net.predict_samples(x, 2)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiers import first
 
 from xpnet.data import read_idx
 from xpnet.data.download import Content, Limits, fetch
@@ -150,7 +151,9 @@ MISBEHAVIOUR: dict[str, tuple[Answer, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", MISBEHAVIOUR)
+@pytest.mark.parametrize("kind", first(
+    MISBEHAVIOUR, "an endless stream", "a huge length", "a length that is too small",
+    "a byte now and then", "no HTTP", "a redirect to a file", "an error"))
 def test_a_server_that_misbehaves_is_left_and_the_next_one_is_used(
         kind: str, serve, tmp_path: Path):
     answer, message = MISBEHAVIOUR[kind]

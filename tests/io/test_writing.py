@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from failing import ERRORS, FailingDisk
+from tiers import full
 
 from xpnet.io import files
 from xpnet.io.files import write_atomically
@@ -362,7 +363,8 @@ while True:
 """
 
 
-@pytest.mark.parametrize("linked", [False, True], ids=["renamed", "copied"])
+@pytest.mark.parametrize("linked", [False, pytest.param(True, marks=full)],
+                         ids=["renamed", "copied"])
 def test_a_killed_process_leaves_a_whole_file(path, linked):
     """kill -9 at twelve moments: the file is whole, or, if it is overwritten in place, a whole one
     is next to it."""

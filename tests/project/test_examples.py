@@ -45,6 +45,7 @@ def test_signal_lstm(tmp_path):
     assert min(accuracies) > 80
 
 
+@full
 def test_mnist(tmp_path):
     folder = os.environ.get("XPNET_HOME")
     if not folder or not (Path(folder) / "mnist").is_dir():
@@ -81,6 +82,7 @@ def a_picture(file: Path) -> bool:
         return high - low > 200 and min(image.size) > 200
 
 
+@full
 def test_autoencoder(tmp_path):
     out = run("autoencoder.py", tmp_path, "--epochs", "5")
     components = number(out, "16 principal components")

@@ -13,6 +13,7 @@ import pytest
 from cpu_cases import digits
 from nets import pictures, same, values
 from processes import run_script
+from tiers import first
 
 import xpnet as xn
 from xpnet.backends import Backend, BackendError, get_backend
@@ -190,7 +191,7 @@ def test_networks_in_threads_may_share_a_backend(name: str):
     assert all(map(same, together, alone))
 
 
-@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize("name", first(["numpy", "numba"], "numba"))
 def test_backends_made_in_several_threads(name: str):
     """In a new process, where several threads import and use the backend for the first time, all at
     once."""
@@ -212,7 +213,7 @@ assert len(results) == 6 and all(same(result, results[0]) for result in results)
 """)
 
 
-@pytest.mark.parametrize("name", ["numpy", "numba"])
+@pytest.mark.parametrize("name", first(["numpy", "numba"], "numba"))
 def test_training_gives_the_same_bits_with_any_number_of_threads(name: str):
     make(name)
     run_script(f"""

@@ -13,6 +13,7 @@ from cpu_cases import digits
 from nets import pictures
 from processes import run_script
 from skips import NO_NUMBA
+from tiers import full
 
 import xpnet as xn
 from xpnet.backends import get_backend
@@ -78,7 +79,8 @@ def test_kernels_get_the_number_that_was_set(monkeypatch: pytest.MonkeyPatch):
         assert seen[0] == min(n, jit.most_threads()) == backend.size
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", [pytest.param("numpy", marks=full),
+                                  pytest.param("numba", marks=NO_NUMBA)])
 def test_a_change_while_networks_train_changes_no_bit(name: str):
     run_script(
         f"""

@@ -53,7 +53,7 @@ def fitted(folder: Path, late: str = "at once", *, capture: bool,
 
 # --- the same bits --------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("late", first(LATE, "late"))
 def test_many_steps_are_the_same_captured(late: str, folder: Path):
     epochs = number(40)
     settings: dict[str, Any] = {"epochs": epochs, "schedule": "one_cycle"}
@@ -163,7 +163,7 @@ def test_what_a_captured_step_returns_is_its_own_until_the_next(folder: Path):
 
 # --- in between -----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("late", first(LATE, "late"))
 def test_the_network_changes_in_between(late: str, folder: Path, tmp_path: Path):
     """A file is loaded, a layer frozen and set free, the settings of a layer changed, the network
     moved: as without capturing."""

@@ -105,7 +105,7 @@ def test_the_launches_of_a_captured_step(optimizer: str, memory: int, launches: 
 
 
 @pytest.mark.parametrize("late", ["at once", "late"])
-@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float64])
+@pytest.mark.parametrize("kind", first([np.uint8, np.int16, np.float64], np.uint8))
 def test_what_happens_between_captured_steps(kind: Any, late: str, folder: Path):
     """The step is released, one fails, others are made by hand: a batch is never repeated or left
     out. There is no kernel for samples of int16."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiers import first
 
 from xpnet.backends.user_cache import PrivateFolder, Untrusted, cache_folder
 
@@ -163,7 +164,8 @@ def test_a_folder_of_another_user(kernels: Path, trap: Path):
 
 
 @posix
-@pytest.mark.parametrize("kind", ["another's", "writable", "link", "pipe"])
+@pytest.mark.parametrize("kind", first(["another's", "writable", "link", "pipe"],
+                                       "writable", "link"))
 def test_a_file_that_others_can_write_to_is_replaced(kind: str, kernels: Path, trap: Path):
     if kind == "another's":
         if os.geteuid() != 0:

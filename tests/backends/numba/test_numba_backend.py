@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from parity import Case, agree, different_signatures, distance, normal, run, sam
 from parity_cases import CASES
 from processes import STRICT_MEMORY, run_script
 from threadpoolctl import threadpool_info
+from tiers import full
 
 import xpnet as xn
 from xpnet.backends import Backend, Window, available, get_backend
@@ -36,7 +38,14 @@ def test_overrides_keep_the_parameters_and_defaults_of_the_contract():
     assert different_signatures(NumbaBackend) == set()
 
 
-@pytest.mark.parametrize("case", CASES + LARGE, ids=str)
+def in_its_tier(case: Case) -> Any:
+    """NumPy computes float64 arrays (see test_calls_that_go_to_numpy), and its tests have the same
+    cases."""
+    double = any(a.dtype == np.float64 for a in case.arrays.values())
+    return pytest.param(case, marks=full) if double and case.method != "activate" else case
+
+
+@pytest.mark.parametrize("case", [in_its_tier(case) for case in CASES + LARGE], ids=str)
 def test_every_method_agrees_with_base(case: Case):
     agree(case, run(case, BACKEND), run(case, Backend()))
 

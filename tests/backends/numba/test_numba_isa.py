@@ -179,6 +179,7 @@ def test_the_folder_of_a_process(tmp_path: Path):
         assert run_script(USE, **nowhere).count("compiling CPU kernels") == 1
 
 
+@full
 def test_processes_that_compile_at_once(tmp_path: Path):
     with ThreadPoolExecutor(3) as crew:
         said = list(
