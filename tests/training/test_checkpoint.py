@@ -398,3 +398,23 @@ def test_bad_settings(bad, tmp_path):
 def test_best_that_is_no_column(tmp_path):
     with pytest.raises(ValueError, match="Checkpoint: expected best to be one of epoch, loss"):
         a_network().fit(X, Y, checkpoint=xn.Checkpoint(tmp_path, best="f1"), **options())
+
+
+# --- what it says ---------------------------------------------------------------------------------
+
+def test_a_training_that_is_resumed_says_where_it_was(tmp_path, capsys):
+    def fit():
+        a_network().fit(X, Y, callbacks=[CutOff()], resume=tmp_path,
+                        **options(verbose=True))
+
+    fit()
+    assert "resumed" not in capsys.readouterr().out
+    fit()                                       # it had ended: nothing is left to do
+    file = max(tmp_path.glob("step-*.safetensors"))
+    assert f"resumed from {file}: 18 of 18 batches are done\n" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_no_folder_to_resume():
+    with pytest.raises(TypeError, match=r"^fit: expected resume to be a folder; checkpoint= takes "
+                                        r"the Checkpoint\. Received: Checkpoint\(.*\)\.$"):
+        a_network().fit(X, Y, resume=xn.Checkpoint("runs"), **options())

@@ -109,8 +109,9 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
         until: a function of an epoch's row of the history; True ends the training.
         checkpoint: a folder, or a Checkpoint: where the training is saved after each epoch.
         resume: a folder of checkpoints. The training continues from the newest one, in the middle
-            of an epoch too, to the same bits as without a break, and goes on to save there. All
-            arguments have to be as they were. Without a checkpoint the training begins.
+            of an epoch too, to the same bits as without a break, and goes on to save there: after
+            each epoch, or as a Checkpoint in `checkpoint` says. All other arguments have to be as
+            they were. Without a checkpoint in the folder the training begins.
         verbose: whether a line for each epoch is shown, and on a terminal or in a notebook a
             progress bar.
         capture: whether a GPU's step is captured and launched as one, see TrainStep; the bits are
@@ -215,6 +216,9 @@ class _Loop:
                 resumed = resume_training(run, self.resume)
                 if resumed is not None:
                     resumed.restore_callbacks(run)
+                    if run.verbose:
+                        print(f"resumed from {resumed.path}: {run.steps:,} of {run.total:,} "
+                              "batches are done", flush=True)
             while self._goes_on():
                 if net.backend is not backend:      # a callback moved the network
                     backend = net.backend
@@ -300,6 +304,9 @@ class _Loop:
 def _saver(checkpoint: Any, resume: Any) -> Checkpoint | None:
     """The Checkpoint that saves the training: the one that was given, or one for the folder that is
     resumed."""
+    if isinstance(resume, Checkpoint):
+        raise TypeError("fit: expected resume to be a folder; checkpoint= takes the Checkpoint. "
+                        f"Received: {resume!r}.")
     if resume is not None:
         name_of(resume, "fit: resume")
     if isinstance(checkpoint, Checkpoint):
