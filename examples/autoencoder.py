@@ -4,7 +4,7 @@ these. It is compared with as many principal components.
 On unseen images, from 0 to 1, its mean squared error is 0.0081; that of 16 principal components is
 0.0116.
 
-    python examples/autoencoder.py [--epochs 200] [--code 4] [--picture autoencoder.png]
+    python examples/autoencoder.py [--epochs 200] [--code 4] [--output autoencoder.png]
 
 The digits are scikit-learn's, the figure is drawn with matplotlib: pip install "xpnet[data,viz]".
 """
@@ -47,7 +47,7 @@ def main() -> None:
                         help="passes over the training images (default: 200)")
     parser.add_argument("--code", type=int, default=4,
                         help="maps of 2 x 2 numbers that describe an image (default: 4)")
-    parser.add_argument("--picture", default="autoencoder.png",
+    parser.add_argument("--output", default="autoencoder.png",
                         help="file for the figure (default: autoencoder.png)")
     args = parser.parse_args()
     x, _, unseen, labels = xn.data.digits().arrays()            # (N, 1, 8, 8), from 0 to 1
@@ -63,7 +63,7 @@ def main() -> None:
         print(f"{name:24} {((images - unseen)**2).mean():.5f}")
     shown = [int(np.flatnonzero(labels == digit)[0]) for digit in range(10)]
     draw({"original": unseen[shown]} | {name: images[shown] for name, images in found.items()},
-         args.picture)
+         args.output)
 
 
 if __name__ == "__main__":

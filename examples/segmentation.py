@@ -4,7 +4,7 @@ pixel.
 In unseen images 97.8% of the pixels get the right class, and the mean intersection over union is
 0.860. If all were background, 77.9% would be right.
 
-    python examples/segmentation.py [--epochs 12] [--images 3000] [--picture segmentation.png]
+    python examples/segmentation.py [--epochs 12] [--images 3000] [--output segmentation.png]
 
 The images are made with NumPy, the figure is drawn with matplotlib: pip install "xpnet[viz]".
 """
@@ -78,7 +78,7 @@ def main() -> None:
                         help="passes over the images (default: 12)")
     parser.add_argument("--images", type=int, default=3000,
                         help="number of training images (default: 3000)")
-    parser.add_argument("--picture", default="segmentation.png",
+    parser.add_argument("--output", default="segmentation.png",
                         help="file for the figure (default: segmentation.png)")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def main() -> None:
           f"mean intersection over union {mean_iou(scores, truth):.4f}")
     for name, value in zip(NAMES, mean_iou(scores, truth, average=None)):
         print(f"  {name:12} {value:.4f}")
-    draw(unseen[:8], truth[:8], scores[:8].argmax(axis=1), args.picture)
+    draw(unseen[:8], truth[:8], scores[:8].argmax(axis=1), args.output)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ For 97.7% of pairs of unseen images it is right. With ten unseen images as refer
 digit, the nearest one by the network has the right digit for 95.9% of the others, and the nearest
 one by the distance of pixels for 59.5%.
 
-    python examples/siamese_digits.py [--epochs 10] [--pairs 6000] [--picture siamese_digits.svg]
+    python examples/siamese_digits.py [--epochs 10] [--pairs 6000] [--output siamese_digits.svg]
 
 The digits are scikit-learn's: pip install "xpnet[data]".
 """
@@ -52,14 +52,14 @@ def main() -> None:
                         help="pairs of training images (default: 6000)")
     parser.add_argument("--draws", type=int, default=5,
                         help="choices of the ten reference images (default: 5)")
-    parser.add_argument("--picture", default="siamese_digits.svg",
+    parser.add_argument("--output", default="siamese_digits.svg",
                         help="file for the drawing of the network (default: siamese_digits.svg)")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     x, labels, unseen, unseen_labels = xn.data.digits().arrays()        # (N, 1, 8, 8)
     x, unseen = (np.kron(a, np.ones((3, 3), np.float32)) for a in (x, unseen))  # (N, 1, 24, 24)
     net = xn.models.siamese(x.shape[1:])
-    net.draw(args.picture)
+    net.draw(args.output)
     first, second, same = pairs_of(labels, args.pairs, rng)
     net.fit({"first": x[first], "second": x[second]}, same, loss="binary_cross_entropy",
             optimizer=xn.Adam(2e-3), schedule="one_cycle", epochs=args.epochs, batch_size=64)

@@ -76,7 +76,7 @@ def main() -> None:
                         help="number of patches to learn from, of 80 (default: 64)")
     parser.add_argument("--maps", type=int, default=9,
                         help="number of filters and feature maps (default: 9)")
-    parser.add_argument("--picture", default="sparse_coding.png",
+    parser.add_argument("--output", default="sparse_coding.png",
                         help="file for the figure (default: sparse_coding.png)")
     args = parser.parse_args()
     y = photographs()
@@ -93,8 +93,8 @@ def main() -> None:
         print(f"elements of the maps that are not 0: {100 * (maps != 0).mean():.2f}%")
         most = np.argsort(-np.abs(maps).sum(axis=(0, 2, 3)))
         filters[title] = net.backend.to_numpy(layer.filters.data)[most, 0]
-    draw(filters, histories, args.picture)
-    print(f"\n{args.picture}: the filters, those with the largest sum of |map| first")
+    draw(filters, histories, args.output)
+    print(f"\n{args.output}: the filters, those with the largest sum of |map| first")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ interpolation.
 
 Its PSNR on the other photograph is 31.69 dB; that of bicubic interpolation is 31.12 dB.
 
-    python examples/super_resolution.py [--epochs 200] [--picture super_resolution.png]
+    python examples/super_resolution.py [--epochs 200] [--output super_resolution.png]
 
 The network enlarges the brightness, bicubic interpolation the colours, as Shi et al. 2016 do. The
 photographs are scikit-learn's, the figure is drawn with matplotlib: pip install "xpnet[data,viz]".
@@ -78,7 +78,7 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=200,
                         help="passes over the patches (default: 200)")
-    parser.add_argument("--picture", default="super_resolution.png",
+    parser.add_argument("--output", default="super_resolution.png",
                         help="file for the figure (default: super_resolution.png)")
     args = parser.parse_args()
     large, small = photograph("china.jpg")
@@ -99,7 +99,7 @@ def main() -> None:
         value = psnr(found, truth)
         print(f"{name:8} PSNR {value:.2f} dB")
         named.append((f"{name}, {value:.2f} dB", image))
-    draw([*named, ("original", large)], args.picture)
+    draw([*named, ("original", large)], args.output)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "kernel_initializer": ("init",), "weight_init": ("init",), "initializer": ("init",),
     "out_channels": ("filters", "units"), "num_filters": ("filters",), "channels": ("filters",),
     "out_features": ("units",), "hidden_size": ("units",), "num_units": ("units",),
-    "num_layers": ("layers",), "num_groups": ("groups",),
+    "num_layers": ("layers",), "num_groups": ("groups",), "num_heads": ("heads",),
     "num_embeddings": ("tokens",), "input_dim": ("tokens",), "vocab_size": ("tokens",),
     "embedding_dim": ("features",), "output_dim": ("features",),
     "rate": ("p",), "prob": ("p",), "negative_slope": ("slope",), "smoothing": ("label_smoothing",),
@@ -33,7 +33,8 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "sample_weights": ("sample_weight",), "class_weights": ("class_weight",),
     "device": ("backend",), "num_classes": ("classes",), "n_classes": ("classes",),
 }
-FOLLOWS = {"in_channels", "in_features", "input_size", "num_features", "normalized_shape"}
+FOLLOWS = {"in_channels", "in_features", "input_size", "num_features", "normalized_shape",
+           "embed_dim"}
 
 
 def hinted(function: Function) -> Function:

@@ -305,7 +305,7 @@ def test_the_example(tmp_path):
     for module in ("sklearn", "PIL", "matplotlib"):
         pytest.importorskip(module)
     out = run("sparse_coding.py", tmp_path, "--epochs", "2", "--patches", "3", "--maps", "4",
-              "--picture", "filters.png")
+              "--output", "filters.png")
     costs = [[float(line.split()[-1]) for line in part.splitlines()[1:]
               if line.strip()[:1].isdigit()]
              for part in out.split("p = ")[1:]]

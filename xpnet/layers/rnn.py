@@ -8,7 +8,7 @@ from xpnet.backends import Window
 from xpnet.checks import expect_instance
 from xpnet.initializers import glorot_uniform, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.layers.scan import expect_lengths, expect_steps, inside
+from xpnet.layers.scan import expect_lengths, expect_steps, in_order, inside
 
 __all__ = ["RNN", "ElmanCell"]
 
@@ -123,10 +123,6 @@ class RNN(Layer):
         self.window = Window((1, T))            # a state depends on all steps, or on those before
         return (self.units, T) if self.return_sequences else (self.units,)
 
-    def order(self, T: int) -> list[int]:
-        """The steps in the order in which they are computed."""
-        return list(range(T))[::-1 if self.reverse else 1]
-
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
         if self.lengths:
             return self.through(x, *initial[1:], lengths=initial[0], mode=mode)[0]
@@ -141,7 +137,7 @@ class RNN(Layer):
         _, T, N = x.shape
         state = initial[0] if initial else self.backend.zeros((self.state_size, N), x.dtype)
         y, kept = self.backend.empty((self.units, T, N), x.dtype), []
-        for t in self.order(T):
+        for t in in_order(T, self.reverse):
             new = self.cell.forward(self.backend.asarray(x[:, t]), state, mode=mode)
             if self.keeps(mode):
                 kept.append(self.cell.take())
@@ -159,7 +155,7 @@ class RNN(Layer):
             dy = inside(self.xp, dy, lengths)
         else:
             dstate[:self.units] = dy
-        for t in reversed(self.order(x_shape[1])):
+        for t in reversed(in_order(x_shape[1], self.reverse)):
             if self.return_sequences:
                 dstate = dstate.copy()          # it belongs to the cell
                 dstate[:self.units] += dy[:, t]

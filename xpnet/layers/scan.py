@@ -62,10 +62,6 @@ class Scan(Layer):
         the part through s; dh and `others` are those with respect to the states after it."""
         raise NotImplementedError
 
-    def order(self, T: int) -> list[int]:
-        """The steps in the order in which they are computed."""
-        return list(range(T))[::-1 if self.reverse else 1]
-
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
         return self.through(x, *initial, mode=mode)[0]
 
@@ -83,7 +79,7 @@ class Scan(Layer):
         h, kept = self.backend.empty((H, T, N), x.dtype), []
         states = initial or tuple(self.backend.zeros((H, N), x.dtype) for _ in range(self.carried))
         first = states[0]
-        for t in self.order(T):
+        for t in in_order(T, self.reverse):
             s = self.backend.gemm(self.U.data, states[0])                   # (gates H, N)
             new, needed = self.step(a[:, t], s, *states)
             if lengths is not None:
@@ -107,7 +103,7 @@ class Scan(Layer):
             dy = inside(self.xp, dy, lengths)
         else:
             dstates = (dy, *dstates[1:])
-        for t in reversed(self.order(T)):
+        for t in reversed(in_order(T, self.reverse)):
             if self.sequences:
                 dstates = (dy[:, t] + dstates[0], *dstates[1:])
             passed: tuple[Any, ...] = (0.0,) * self.carried     # to the states before, unchanged
@@ -148,6 +144,11 @@ class Scan(Layer):
 
     def tanh(self, z: Array) -> Array:
         return self.backend.activate(z, "tanh")
+
+
+def in_order(T: int, reverse: bool) -> list[int]:
+    """The steps in the order in which they are computed."""
+    return list(range(T))[::-1 if reverse else 1]
 
 
 # --- sequences of different lengths ---------------------------------------------------------------

@@ -18,6 +18,7 @@ from xpnet.layers import (
     Linear,
     MaxPool2d,
 )
+from xpnet.models.blocks import conv_bn
 from xpnet.models.classes import Classes, count, named
 from xpnet.network import Network, Sequential
 from xpnet.node import Node
@@ -108,11 +109,11 @@ def mobilenet_v2(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
     Sandler et al. 2018, table 2.
     """
     x = Input(input_shape)
-    h = _bn(Conv2d(32, 3, stride=2, padding=1, bias=False, init="he_normal"), x)
+    h = conv_bn(x, 32, 3, stride=2, activation="relu6")
     for factor, maps, blocks, stride in STAGES:
         for number in range(blocks):
             h = _inverted(h, factor, maps, stride if number == 0 else 1)
-    h = _bn(Conv2d(1280, 1, bias=False, init="he_normal"), h)
+    h = conv_bn(h, 1280, 1, activation="relu6")
     y = Linear(count("mobilenet_v2", classes))(Dropout(0.2)(GlobalAvgPool2d()(h)))
     return named(Network(x, y, backend=backend, dtype=dtype, seed=seed), classes)
 
@@ -121,11 +122,8 @@ def _inverted(x: Node, factor: int, maps: int, stride: int) -> Node:
     """An inverted residual block: narrow at both ends, where its input is added."""
     h = x
     if factor > 1:
-        h = _bn(Conv2d(factor * x.shape[0], 1, bias=False, init="he_normal"), h)
-    h = _bn(DepthwiseConv2d(3, stride=stride, padding=1, bias=False, init="he_normal"), h)
-    h = _bn(Conv2d(maps, 1, bias=False, init="he_normal"), h, activation=None)
+        h = conv_bn(h, factor * x.shape[0], 1, activation="relu6")
+    h = DepthwiseConv2d(3, stride=stride, padding=1, bias=False, init="he_normal")(h)
+    h = BatchNorm2d(activation="relu6")(h)
+    h = conv_bn(h, maps, 1, activation=None)
     return Add()(x, h) if h.shape == x.shape else h
-
-
-def _bn(conv: Layer, h: Node, activation: str | None = "relu6") -> Node:
-    return BatchNorm2d(activation=activation)(conv(h))

@@ -10,15 +10,14 @@ from xpnet.graph import Input
 from xpnet.layer import Shape
 from xpnet.layers import (
     AdaptiveAvgPool2d,
-    BatchNorm2d,
     Concat,
-    Conv2d,
     Dropout,
     Flatten,
     GlobalAvgPool2d,
     Linear,
     MaxPool2d,
 )
+from xpnet.models.blocks import conv_bn
 from xpnet.models.classes import Classes, count, named
 from xpnet.network import Network
 from xpnet.node import Node
@@ -43,7 +42,8 @@ def googlenet(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
 
     With `auxiliary` there are three outputs, {"output": ..., "auxiliary1": ..., "auxiliary2": ...},
     whose losses the paper weights 1, 0.3 and 0.3: fit(..., loss_weights={...}). They let gradients
-    reach the first layers; predictions need the first one only.
+    reach the first layers; predictions need the first one only. Names of classes are kept by a
+    network with one output, so without `auxiliary`.
 
     Args:
         auxiliary: whether the network has the auxiliary outputs.
@@ -85,6 +85,4 @@ def _auxiliary(h: Node, classes: Any) -> Node:
 
 
 def _conv_bn(h: Node, filters: int, kernel_size: int, stride: int = 1) -> Node:
-    conv = Conv2d(filters, kernel_size, stride=stride, padding="half", bias=False,
-                  init="he_normal")
-    return BatchNorm2d(eps=1e-3, activation="relu")(conv(h))
+    return conv_bn(h, filters, kernel_size, stride=stride, eps=1e-3)

@@ -8,7 +8,8 @@ from typing import Any
 from xpnet.backends import Backend
 from xpnet.graph import Input
 from xpnet.layer import Shape
-from xpnet.layers import Add, BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, MaxPool2d
+from xpnet.layers import Add, GlobalAvgPool2d, Linear, MaxPool2d
+from xpnet.models.blocks import conv_bn
 from xpnet.models.classes import Classes, count, named
 from xpnet.network import Network
 from xpnet.node import Node
@@ -64,9 +65,9 @@ def _stages(who: str, input_shape: Shape, classes: Classes, block: Block, depths
     block of each stage but the first halves rows and columns."""
     x = Input(input_shape)
     if max(x.shape[1:], default=0) <= SMALL:
-        h = _conv_bn(x, 64, 3, activation="relu")
+        h = conv_bn(x, 64, 3)
     else:
-        h = _conv_bn(x, 64, 7, stride=2, activation="relu")
+        h = conv_bn(x, 64, 7, stride=2)
         h = MaxPool2d(3, stride=2, padding=1)(h)
     for stage, depth in enumerate(depths):
         for number in range(depth):
@@ -74,26 +75,20 @@ def _stages(who: str, input_shape: Shape, classes: Classes, block: Block, depths
     return x, Linear(count(who, classes))(GlobalAvgPool2d()(h))
 
 
-def _conv_bn(h: Node, filters: int, kernel_size: int, *, stride: int = 1,
-             activation: str | None = None) -> Node:
-    conv = Conv2d(filters, kernel_size, stride=stride, padding="half", bias=False,
-                  init="he_normal")
-    return BatchNorm2d(activation=activation)(conv(h))
-
-
 def _shortcut(h: Node, filters: int, stride: int) -> Node:
     """The value itself, or a 1x1 projection if its shape changes (He et al. 2016, option B)."""
-    return h if stride == 1 and h.shape[0] == filters else _conv_bn(h, filters, 1, stride=stride)
+    same = stride == 1 and h.shape[0] == filters
+    return h if same else conv_bn(h, filters, 1, stride=stride, activation=None)
 
 
 def _basic_block(x: Node, filters: int, stride: int) -> Node:
-    h = _conv_bn(x, filters, 3, stride=stride, activation="relu")
-    h = _conv_bn(h, filters, 3)
+    h = conv_bn(x, filters, 3, stride=stride)
+    h = conv_bn(h, filters, 3, activation=None)
     return Add(activation="relu")(h, _shortcut(x, filters, stride))
 
 
 def _bottleneck(x: Node, filters: int, stride: int) -> Node:
-    h = _conv_bn(x, filters, 1, activation="relu")
-    h = _conv_bn(h, filters, 3, stride=stride, activation="relu")
-    h = _conv_bn(h, 4 * filters, 1)
+    h = conv_bn(x, filters, 1)
+    h = conv_bn(h, filters, 3, stride=stride)
+    h = conv_bn(h, 4 * filters, 1, activation=None)
     return Add(activation="relu")(h, _shortcut(x, 4 * filters, stride))

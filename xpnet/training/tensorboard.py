@@ -14,7 +14,7 @@ from xpnet.io.events import EventFile, histogram, image, scalar
 from xpnet.io.files import name_of
 from xpnet.training.callbacks import Callback, Run
 
-SHOWN = 32          # images or filters in a picture
+SHOWN = 32          # images or filters that are shown
 SMALLEST = 32       # pixels of a side of each: smaller ones are enlarged
 COLUMNS = 8
 BORDER = 2          # pixels between them
