@@ -114,14 +114,11 @@ def test_dropout_of_the_weights(backend):
     assert (backend.to_numpy(layer.forward(x, mode=xn.SAMPLE)) != sampled).any()
 
 
-def norm(x):
-    return xn.Permute((1, 0))(xn.LayerNorm(axis=1)(xn.Permute((1, 0))(x)))
-
-
 def block(x, heads, **options):
     """Attention and two layers for each step, each with a residual connection."""
-    x = norm(x + xn.MultiHeadAttention(heads, **options)(x))
-    return norm(x + xn.Linear(x.shape[0])(xn.Linear(2 * x.shape[0], activation="relu")(x)))
+    x = xn.LayerNorm(axis=0)(x + xn.MultiHeadAttention(heads, **options)(x))
+    h = xn.Linear(2 * x.shape[0], activation="relu")(x)
+    return xn.LayerNorm(axis=0)(x + xn.Linear(x.shape[0])(h))
 
 
 def network(backend, **options):

@@ -145,7 +145,7 @@ def test_whitening_of_constant_features(backend, method, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axis", [0, 1, None])
 @pytest.mark.parametrize("make", [xn.L1Norm, xn.L2Norm, lambda axis: xn.LpNormalize(3, axis=axis),
-                                  lambda axis: xn.RMSNorm(axis=axis or 0, affine=False)],
+                                  lambda axis: xn.RMSNorm(axis=axis, affine=False)],
                          ids=["L1", "L2", "L3", "RMS"])
 def test_a_blank_sample_has_no_gradient(backend, make, axis, dtype):
     rng = np.random.default_rng(0)

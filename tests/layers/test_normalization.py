@@ -63,19 +63,27 @@ def test_layer_norm(backend, shape, affine, dtype):
     assert_close(y, gamma * of_groups(x, 1, 1e-3) + beta)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, (0, 1), (1, 2), [0, 1, 2]])
 @pytest.mark.parametrize("make", [xn.LayerNorm, xn.RMSNorm])
-def test_layer_norm_from_an_axis_on(backend, make, axis):
-    """The axes before it are like additional samples: each position is normalised by itself, with
-    the same gamma."""
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layer_norm_along_some_axes(backend, make, axis, dtype):
+    """Each position of the other axes is normalised by itself, with the same gamma and beta."""
     shape = (2, 3, 4)
-    layer = initialized(make(axis=axis, eps=0.1), shape, backend=backend, dtype="float64")
-    x = 2 + normal((*shape, 5))
-    assert layer.gamma.shape == shape[axis:]
-    scaled = backend.to_numpy(layer.gamma.data)[..., None] * of_groups(
-        x, math.prod(shape[:axis]), 0.1, make is xn.LayerNorm)
-    assert_close(forward(layer, x),
-                 scaled + (backend.to_numpy(layer.beta.data)[..., None] if layer.beta else 0))
+    layer = initialized(make(axis=axis, eps=0.1), shape, backend=backend, dtype=dtype)
+    x = 2 + normal((*shape, 5), dtype)
+    axes = [0, 1, 2] if axis is None else [axis] if isinstance(axis, int) else list(axis)
+    assert layer.gamma.shape == tuple(shape[a] for a in axes)
+    others = [a for a in range(4) if a not in axes]
+    right = np.zeros(x.shape)
+    for position in np.ndindex(*(x.shape[a] for a in others)):
+        part = tuple(position[others.index(a)] if a in others else slice(None) for a in range(4))
+        values = list(x[part].astype(float).ravel())
+        right[part] = np.reshape(standardised(values, 0.1, make is xn.LayerNorm),
+                                 layer.gamma.shape)
+    gamma, beta = ((backend.to_numpy(p.data).reshape([
+        size if a in axes else 1 for a, size in enumerate(shape)] + [1]) if p else 0)
+        for p in (layer.gamma, layer.beta))
+    assert_close(forward(layer, x), gamma * right + beta)
 
 
 @few
@@ -145,6 +153,7 @@ def test_a_large_mean_does_not_hide_the_variance(backend, make, groups):
 
 @pytest.mark.parametrize("make", [
     lambda: xn.LayerNorm(affine=False), lambda: xn.LayerNorm(axis=2),
+    lambda: xn.LayerNorm(axis=0), lambda: xn.LayerNorm(axis=(0, 1)),
     lambda: xn.RMSNorm(affine=False, eps=0.1),
     lambda: xn.RMSNorm(axis=1), lambda: xn.GroupNorm(4, affine=False), lambda: xn.GroupNorm(1),
     xn.InstanceNorm2d])
@@ -281,6 +290,13 @@ def test_a_frozen_batch_norm_trains_on_batches_of_one():
      "LayerNorm: expected eps to be a number, 0 or larger. Received: eps=-1."),
     (lambda: xn.LayerNorm(axis=-1),
      "LayerNorm: expected axis to be an int, 0 or larger. Received: axis=-1."),
+    (lambda: xn.LayerNorm(axis=(0, 2)),
+     "LayerNorm: expected axis to be an int, 0 or larger, None, or neighbouring axes in their "
+     "order. Received: axis=(0, 2)."),
+    (lambda: xn.RMSNorm(axis=[1, 0]), "RMSNorm: expected axis to be an int, 0 or larger, None, or"),
+    (lambda: xn.LayerNorm(axis=()), "LayerNorm: expected axis to be an int, 0 or larger, None, or"),
+    (lambda: xn.LayerNorm(axis=(1, 2)).initialize((2, 3)),
+     "LayerNorm: expected an axis of a sample of shape (2, 3). Received: axis=[1, 2]."),
     (lambda: xn.LayerNorm(axis=3).initialize((2, 3, 4)),
      "LayerNorm: expected an axis of a sample of shape (2, 3, 4). Received: axis=3."),
     (lambda: xn.LayerNorm(axis=2).initialize((2, 3, 1)),

@@ -144,8 +144,7 @@ def test_filters_are_units(layer, backend):
 
 def test_biases_and_scales_are_not_bounded(backend):
     """Also those of several axes: max-norm applies to the same arrays as weight decay."""
-    net = xn.Sequential([xn.LocallyConnected2d(4, 3), xn.LayerNorm(axis=0), xn.Flatten(),
-                         xn.Linear(2)],
+    net = xn.Sequential([xn.LocallyConnected2d(4, 3), xn.LayerNorm(), xn.Flatten(), xn.Linear(2)],
                         input_shape=(2, 5, 5), backend=backend)
     others = {name for name, p in net.buffers.arrays.items() if p.grad is not None and not p.decay}
     assert any(len(net.buffers.arrays[name].shape) > 1 for name in others)

@@ -123,6 +123,8 @@ CASES = of_catalogue() + [
     LayerCase("Concat", lambda: xn.Concat(), ((1, 4, 5), (3, 4, 5), (2, 4, 5))),
     LayerCase("Slice-last-step", lambda: xn.Slice(-1, axis=1), ((4, 6),)),
     LayerCase("LocalResponseNorm-all", lambda: xn.LocalResponseNorm(None, alpha=0.5), MAPS),
+    LayerCase("LayerNorm-channels", lambda: xn.LayerNorm(axis=0), MAPS),
+    LayerCase("RMSNorm-rows", lambda: xn.RMSNorm(axis=(0, 1), eps=0.1), MAPS),
     LayerCase("MultiHeadAttention-memory",
               lambda: xn.MultiHeadAttention(3, dropout=0.3, bias=False), ((6, 4), (5, 7))),
     LayerCase("MultiHeadAttention-three", lambda: xn.MultiHeadAttention(2, init="lecun_normal"),

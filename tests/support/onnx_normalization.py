@@ -19,8 +19,8 @@ def along_trailing_axes(layer_of, attributes, x, **settings):
     axes, it becomes one sample."""
     axis = attributes.get("axis", -1) % x.ndim
     if axis == 0:
-        return layer_of(axis=0, **settings), x[None]
-    return layer_of(axis=axis - 1, **settings), x
+        return layer_of(**settings), x[None]
+    return layer_of(axis=range(axis - 1, x.ndim - 1), **settings), x
 
 
 def layer_normalization(backend, attributes, inputs, outputs):

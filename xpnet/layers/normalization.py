@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.checks import MOST_AXES, is_integer, items, wrong
 from xpnet.initializers import ones, zeros
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
 from xpnet.layers.activations import Activated
@@ -155,7 +157,7 @@ def _mean(rows: Array) -> Array:
 
 class SampleNorm(Layer):
     """Base class: X as rows (groups, elements, N); X_hat = (X - mean) / sqrt(var + eps) of each row
-    of each sample.
+    of each sample. Axes of a sample behind the rows are like samples, so N counts them, too.
 
     var has the divisor n and is the mean square after the mean was subtracted.
     With dX_hat = dY gamma: dX = (dX_hat - mean of dX_hat - X_hat mean of (dX_hat X_hat)) / sqrt(var
@@ -177,14 +179,15 @@ class SampleNorm(Layer):
         self.floor = self.eps           # the eps that is used
         self.affine = self.expect_flag("affine", affine)
 
-    def plan(self, in_shape: Shape, groups: int, scales: Shape, repeats: int = 1) -> Shape:
-        """Split X into `groups` rows; gamma and beta of shape `scales` are used for each of
-        `repeats` parts of X.
+    def plan(self, in_shape: Shape, groups: int, elements: int, scales: Shape, repeats: int = 1
+             ) -> Shape:
+        """Split X into `groups` rows of `elements`; gamma and beta of shape `scales` are used for
+        each of `repeats` parts of X.
 
         Each element of gamma and beta applies to a run of elements of X, whose length follows.
         """
         size = math.prod(in_shape)
-        self.rows = groups, size // groups
+        self.rows = groups, elements
         self.scaled = repeats, math.prod(scales), size // repeats // math.prod(scales)
         if self.centred and self.rows[1] == 1:
             raise ValueError(f"{self.who}: expected more than one element to normalise together, "
@@ -197,7 +200,7 @@ class SampleNorm(Layer):
     def standardised(self, x: Array) -> tuple[Array, Array | None, Array]:
         """X_hat (groups, elements, N), and mean and standard deviation (groups, 1, N) of the rows
         of x."""
-        rows = x.reshape(*self.rows, x.shape[-1])
+        rows = x.reshape(*self.rows, -1)
         if not self.centred:
             squares = _mean(rows * rows)
             std = self.xp.sqrt(squares + self.floor)
@@ -246,28 +249,41 @@ class LayerNorm(SampleNorm):
     """Layer normalisation: Y = gamma (X - mean) / sqrt(var + eps) + beta, each sample with its own
     mean and var (Ba et al. 2016).
 
-    X and Y of any shape. Every element has its own gamma and beta: they have the shape of the axes
-    that are normalised. dX is that of SampleNorm.
+    X and Y of any shape. Mean and var are over all elements of a sample, or over those along `axis`
+    at each position of the other axes: LayerNorm(axis=0) normalises the features of each step of a
+    sequence (D, T), as in Vaswani et al. 2017, and the channels of each pixel of (C, H, W). gamma
+    and beta have the shape of the axes that are normalised. dX is that of SampleNorm.
 
     Args:
-        axis: mean and var are over the axes of a sample from this one on; by default over all.
+        axis: an axis of a sample, several neighbouring ones, e.g. (1, 2), or None for all of them.
         affine: False leaves out gamma and beta.
 
     Raises:
-        ValueError: a sample does not have this axis, or a single element would be normalised.
+        ValueError: a sample does not have these axes, or a single element would be normalised.
     """
 
-    def __init__(self, *, axis: int = 0, eps: float = 1e-5, affine: bool = True,
-                 name: str | None = None) -> None:
+    def __init__(self, *, axis: int | Sequence[int] | None = None, eps: float = 1e-5,
+                 affine: bool = True, name: str | None = None) -> None:
         super().__init__(eps, affine, name)
-        self.axis = self.expect_integer("axis", axis, 0)
+        axes = items(axis)
+        self.axis: int | list[int] | None
+        if axis is None or axes is None:
+            self.axis = None if axis is None else self.expect_integer("axis", axis, 0)
+        elif (axes and len(axes) <= MOST_AXES and all(is_integer(a) for a in axes)
+                and [a - axes[0] for a in axes] == [*range(len(axes))]):
+            self.axis = [int(a) for a in axes]
+        else:
+            raise wrong(self.who, "axis to be an int, 0 or larger, None, or neighbouring axes in "
+                        "their order", "axis", axis)
 
     def build(self, in_shape: Shape) -> Shape:
-        if self.axis >= len(in_shape):
+        axes = [self.axis] if isinstance(self.axis, int) else self.axis or [*range(len(in_shape))]
+        if axes[-1] >= len(in_shape):
             raise ValueError(f"{self.who}: expected an axis of a sample of shape {in_shape}. "
                              f"Received: axis={self.axis}.")
-        groups = math.prod(in_shape[:self.axis])
-        return self.plan(in_shape, groups, in_shape[self.axis:], repeats=groups)
+        normalised = in_shape[axes[0]:axes[-1] + 1]
+        before = math.prod(in_shape[:axes[0]])
+        return self.plan(in_shape, before, math.prod(normalised), normalised, repeats=before)
 
 
 class RMSNorm(LayerNorm):
@@ -286,8 +302,8 @@ class RMSNorm(LayerNorm):
 
     centred = False
 
-    def __init__(self, *, axis: int = 0, eps: float | None = None, affine: bool = True,
-                 name: str | None = None) -> None:
+    def __init__(self, *, axis: int | Sequence[int] | None = None, eps: float | None = None,
+                 affine: bool = True, name: str | None = None) -> None:
         super().__init__(axis=axis, eps=0.0 if eps is None else eps, affine=affine, name=name)
         self.eps = eps
 
@@ -321,7 +337,7 @@ class GroupNorm(SampleNorm):
         if in_shape[0] % self.groups:
             raise ValueError(f"{self.who}: expected groups={self.groups} to divide the channels. "
                              f"Received: input shape {in_shape}.")
-        return self.plan(in_shape, self.groups, in_shape[:1])
+        return self.plan(in_shape, self.groups, math.prod(in_shape) // self.groups, in_shape[:1])
 
 
 class InstanceNorm2d(SampleNorm):
@@ -342,5 +358,5 @@ class InstanceNorm2d(SampleNorm):
         super().__init__(eps, affine, name)
 
     def build(self, in_shape: Shape) -> Shape:
-        C, _, _ = self.expect_axes(in_shape, "channels, height, width")
-        return self.plan(in_shape, C, (C,))
+        C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        return self.plan(in_shape, C, H * W, (C,))
