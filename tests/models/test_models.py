@@ -56,6 +56,20 @@ def test_lecun1989():
     assert counts(net) == {"conv1": 3 * 26, "conv2": 9 * 76, "linear1": 145}
 
 
+@pytest.mark.parametrize("activation", ["scaled_tanh", "tanh", None])
+def test_lecun1989_with_another_activation(activation):
+    """Forward pass by hand, from the layers without their activations."""
+    net = models.lecun1989(activation=activation, backend="numpy", dtype="float64")
+    plain = models.lecun1989(activation=None, backend="numpy", dtype="float64")
+    act = {"scaled_tanh": lambda z: 1.7159 * np.tanh(2 * z / 3), "tanh": np.tanh,
+           None: lambda z: z}[activation]
+    x = pictures(4, (1, 28, 28))[0]
+    h = plain.batch_last(x.astype(np.float64))
+    for layer in plain.layers:
+        h = act(layer.forward(h)) if layer.parameters else layer.forward(h)
+    np.testing.assert_allclose(net.predict(x), h.T, rtol=1e-12)
+
+
 def test_lenet5_has_the_papers_counts():
     """LeCun et al. 1998, section II.B, layer by layer. Its connections are multiply-adds plus
     biases."""

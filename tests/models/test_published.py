@@ -18,13 +18,18 @@ from xpnet import models
 from xpnet.inspect.summary import rows
 from xpnet.models import MODELS
 
-# Parameters: those that Keras and torchvision print, or added up from the papers' tables.
+# Parameters: those that Keras and torchvision print, or added up from the papers' tables. Of
+# networks that were published without a number: added up layer by layer in test_models.py, or here.
 PUBLISHED = {
-    "mlp": 669_706, "alexnet": 61_100_840, "zfnet": 62_357_608, "vgg16": 138_357_544,
-    "googlenet": 6_624_904, "resnet34": 21_797_672, "densenet121": 7_978_856,
+    "mlp": 669_706, "numpy_cnn": 105_634, "bilici": 954_002, "lecun1989": 907, "lenet5": 60_000,
+    "alexnet": 61_100_840, "zfnet": 62_357_608, "vgg16": 138_357_544,
+    "googlenet": 6_624_904, "resnet18": 11_173_962, "resnet34": 21_797_672,
+    "resnet50": 25_557_032, "densenet121": 7_978_856,
     "all_cnn": 1_369_738, "squeezenet1_0": 1_248_424, "squeezenet1_1": 1_235_496,
-    "mobilenet_v2": 3_504_872, "unet": 31_030_658, "espcn": 22_729, "char_lstm": 242_945,
-    "crnn": 8_326_693,
+    "mobilenet_v2": 3_504_872, "unet": 31_030_658, "espcn": 22_729,
+    "conv_autoencoder": (9 + 1) * 16 + (16 * 9 + 1) * 8 + (8 * 9 * 16 + 16) + (16 * 9 + 1),
+    "siamese": (25 + 1) * 16 + (16 * 25 + 1) * 32 + (32 * 4 * 4 + 1) * 64 + 64 + 1,
+    "char_lstm": 242_945, "crnn": 8_326_693,
 }
 # Multiply-adds of a sample, in units of 1e9: those of torchvision's pages, which call them GFLOPS.
 MULTIPLY_ADDS = {
@@ -53,11 +58,15 @@ def count(net: xn.Network) -> int:
 
 
 @pytest.mark.parametrize("name", first(
-    PUBLISHED, "mlp", "googlenet", "all_cnn", "squeezenet1_0", "squeezenet1_1", "mobilenet_v2",
-    "espcn", "char_lstm"))
+    MODELS, "mlp", "lecun1989", "lenet5", "googlenet", "all_cnn", "squeezenet1_0", "squeezenet1_1",
+    "mobilenet_v2", "espcn", "conv_autoencoder", "siamese", "char_lstm"))
 def test_the_published_sizes(name: str):
+    """The docstring has the number of parameters and the size of the input that they are for."""
     net = MODELS[name](backend="numpy")
     assert count(net) == PUBLISHED[name]
+    text = " ".join(str(MODELS[name].__doc__).split())
+    assert f"{PUBLISHED[name]:,} parameters" in text
+    assert "x".join(map(str, net.ins.nodes[0].shape[-2:])) in text
     if name in MULTIPLY_ADDS:
         total = sum(row.multiply_adds for row in rows(net)) / 1e9
         assert total == pytest.approx(MULTIPLY_ADDS[name], abs=0.005)

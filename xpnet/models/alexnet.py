@@ -15,7 +15,7 @@ from xpnet.network import Sequential
 def alexnet(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
             backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
     """AlexNet in the form for one GPU: five convolutions without local response normalization and
-    three linear layers; 61,100,840 parameters for 1,000 classes.
+    three linear layers; 61,100,840 parameters for images of 224x224 pixels and 1,000 classes.
 
     Krizhevsky 2014, after Krizhevsky et al. 2012, figure 2.
     """
@@ -30,7 +30,8 @@ def alexnet(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
 def zfnet(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
           backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
     """ZFNet: AlexNet with a smaller window and stride at the beginning, which its authors found by
-    looking at the feature maps; 62,357,608 parameters for 1,000 classes.
+    looking at the feature maps; 62,357,608 parameters for images of 224x224 pixels and 1,000
+    classes.
 
     Zeiler and Fergus 2014, figure 3.
     """
@@ -47,7 +48,7 @@ def zfnet(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
 def vgg16(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
           backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
     """VGG-16: thirteen 3x3 convolutions in five stages, each followed by a max-pool, and three
-    linear layers; 138,357,544 parameters for 1,000 classes.
+    linear layers; 138,357,544 parameters for images of 224x224 pixels and 1,000 classes.
 
     Simonyan and Zisserman 2015, table 1, column D.
     """

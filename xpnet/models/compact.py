@@ -27,7 +27,7 @@ from xpnet.node import Node
 def all_cnn(input_shape: Shape = (3, 32, 32), *, classes: Classes = 10,
             backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Sequential:
     """All-CNN-C: nine convolutions, of which two have stride 2 in place of pooling, and a global
-    average; 1,369,738 parameters for 10 classes.
+    average; 1,369,738 parameters for 10 classes of images of 32x32 pixels.
 
     Springenberg et al. 2015, tables 1 and 2 (column C), dropout as in section 3.1.
     """
@@ -49,7 +49,7 @@ def squeezenet1_0(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000
                   backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0
                   ) -> Network:
     """SqueezeNet 1.0: eight fire modules, a narrow 1x1 convolution before a wide one; 1,248,424
-    parameters for 1,000 classes.
+    parameters for 1,000 classes of images of 224x224 pixels.
 
     Iandola et al. 2016, table 1.
     """
@@ -64,7 +64,7 @@ def squeezenet1_1(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000
                   backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0
                   ) -> Network:
     """SqueezeNet 1.1: pools earlier than 1.0, for 2.4 times fewer multiply-adds; 1,235,496
-    parameters for 1,000 classes.
+    parameters for 1,000 classes of images of 224x224 pixels.
 
     The authors' later version (github.com/forresti/SqueezeNet).
     """
@@ -104,7 +104,8 @@ def mobilenet_v2(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
                  backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0
                  ) -> Network:
     """MobileNetV2: 17 blocks that widen by a 1x1 convolution, convolve each map by itself, and
-    narrow again without an activation; 3,504,872 parameters for 1,000 classes.
+    narrow again without an activation; 3,504,872 parameters for 1,000 classes of images of 224x224
+    pixels.
 
     Sandler et al. 2018, table 2.
     """

@@ -26,7 +26,7 @@ DEPTHS, GROWTH = (6, 12, 24, 16), 32        # layers of each block, and maps tha
 def densenet121(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
                 backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
     """DenseNet-121: four blocks of 6, 12, 24 and 16 layers that each add 32 feature maps; 7,978,856
-    parameters for 1,000 classes.
+    parameters for 1,000 classes of images of 224x224 pixels.
 
     Huang et al. 2017, table 1.
     """

@@ -38,7 +38,7 @@ def googlenet(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
               auxiliary: bool = False, large_window: int = 3, backend: str | Backend = "auto",
               dtype: Any = "float32", seed: int = 0) -> Network:
     """GoogLeNet with batch norm: nine blocks of four branches; 6,624,904 parameters for 1,000
-    classes, 13,004,888 with the auxiliary outputs.
+    classes of images of 224x224 pixels, 13,004,888 with the auxiliary outputs.
 
     With `auxiliary` there are three outputs, {"output": ..., "auxiliary1": ..., "auxiliary2": ...},
     whose losses the paper weights 1, 0.3 and 0.3: fit(..., loss_weights={...}). They let gradients

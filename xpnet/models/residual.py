@@ -19,8 +19,8 @@ Block = Callable[[Node, int, int], Node]        # of the input, filters and stri
 
 def resnet18(input_shape: Shape = (3, 32, 32), *, classes: Classes = 10,
              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
-    """ResNet-18: 8 basic blocks; 11,173,962 parameters for 10 classes of small images, 11,689,512
-    for 1,000 classes of images of 224x224 pixels.
+    """ResNet-18: 8 basic blocks; 11,173,962 parameters for 10 classes of images of 32x32 pixels,
+    11,689,512 for 1,000 classes of images of 224x224 pixels.
 
     Images of at most 64x64 pixels enter by a 3x3 convolution without pooling, larger ones by a 7x7
     convolution and a max-pool that make them four times smaller.
@@ -33,8 +33,8 @@ def resnet18(input_shape: Shape = (3, 32, 32), *, classes: Classes = 10,
 
 def resnet34(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
-    """ResNet-34: 16 basic blocks; 21,797,672 parameters for 1,000 classes. The first layers are
-    those of resnet18.
+    """ResNet-34: 16 basic blocks; 21,797,672 parameters for 1,000 classes of images of 224x224
+    pixels. The first layers are those of resnet18, for small images too.
 
     He et al. 2016, table 1.
     """
@@ -44,8 +44,8 @@ def resnet34(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
 
 def resnet50(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
-    """ResNet-50: 16 bottleneck blocks; 25,557,032 parameters for 1,000 classes. The first layers
-    are those of resnet18.
+    """ResNet-50: 16 bottleneck blocks; 25,557,032 parameters for 1,000 classes of images of 224x224
+    pixels. The first layers are those of resnet18, for small images too.
 
     The stride of a bottleneck is in its 3x3 convolution and not in its first 1x1 convolution, as in
     most later implementations ("ResNet v1.5").

@@ -16,7 +16,7 @@ def char_lstm(input_shape: Shape = (50,), *, classes: Classes = 65, features: in
               units: int = 128, layers: int = 2, backend: str | Backend = "auto",
               dtype: Any = "float32", seed: int = 0) -> Sequential:
     """A language model of characters: vectors of characters, an LSTM, and at each step the logits
-    of the next character; 242,945 parameters for 65 characters.
+    of the next character; 242,945 parameters for 65 characters and texts of 50, or of any length.
 
     X (T, N) are numbers of characters, Y (classes, T, N). The targets (N, T) for cross entropy are
     the same text one character later.
@@ -39,8 +39,8 @@ def char_lstm(input_shape: Shape = (50,), *, classes: Classes = 65, features: in
 def crnn(input_shape: Shape = (1, 32, 100), *, classes: Classes = 37,
          backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
     """CRNN: convolutions make a line of text a sequence of 512 features for each place, and two
-    LSTM layers of both directions read it; 8,326,693 parameters for 37 classes (the paper: 8.3
-    million).
+    LSTM layers of both directions read it; 8,326,693 parameters for 37 classes of images of 32x100
+    pixels, or of another width (the paper: 8.3 million).
 
     X (C, 32, W, N), Y (classes, T, N), the logits at each place from left to right, T = W / 4 + 1.
     The paper trains with connectionist temporal classification, which xpnet does not have; cross
