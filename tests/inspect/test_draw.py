@@ -221,6 +221,8 @@ def test_outputs_have_their_keys_or_the_names_of_their_layers():
     assert [box.texts for box in boxes[-2:]] == [("output digit", "3"), ("output size", "1")]
     boxes, _ = check(xn.Network(x, [xn.Linear(3, name="a")(x)], backend="numpy"))
     assert boxes[-1].texts == ("output a", "3")
+    boxes, _ = check(xn.Network(x, {"output": xn.Linear(3)(x)}, backend="numpy"))
+    assert boxes[-1].texts == ("output", "3")               # not "output output"
 
 
 def test_texts_are_escaped_and_shortened():

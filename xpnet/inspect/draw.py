@@ -125,8 +125,8 @@ def _boxes(net: Graph) -> list[_Box]:
         boxes.append(_Box(row.name, row.kind, _shape(node), note, _colour(layer), repr(layer),
                           tuple(number[parent] for parent in node.parents)))
     names = ("",) if net.outs.single else net.outs.names
-    boxes += [_Box(f"output {name}".rstrip(), "", _shape(node), "", PORT,
-                   f"the output {name or node.name}", (number[node],))
+    boxes += [_Box("output" if name in ("", "output") else f"output {name}", "", _shape(node), "",
+                   PORT, f"the output {name or node.name}", (number[node],))
               for name, node in zip(names, net.outs.nodes)]
     return boxes
 

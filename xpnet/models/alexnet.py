@@ -23,7 +23,7 @@ def alexnet(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
         Conv2d(64, 11, stride=4, padding=2, activation="relu"), MaxPool2d(3, stride=2),
         Conv2d(192, 5, padding=2, activation="relu"), MaxPool2d(3, stride=2),
         *_convolutions((384, 256, 256)), MaxPool2d(3, stride=2),
-        *_linear(count("alexnet", classes)),
+        *_linear(count("alexnet", classes), dropout_before=True),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed), classes)
 
 
@@ -41,7 +41,7 @@ def zfnet(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
         Conv2d(256, 5, stride=2, activation="relu"),
         MaxPool2d(3, stride=2, ceil_mode=True), LocalResponseNorm(),
         *_convolutions((384, 384, 256)), MaxPool2d(3, stride=2),
-        *_linear(count("zfnet", classes)),
+        *_linear(count("zfnet", classes), dropout_before=False),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed), classes)
 
 
@@ -55,7 +55,7 @@ def vgg16(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
     stages = (64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
     return named(Sequential([
         *(layer for filters in stages for layer in (*_convolutions(filters), MaxPool2d(2))),
-        *_linear(count("vgg16", classes)),
+        *_linear(count("vgg16", classes), dropout_before=False),
     ], input_shape=input_shape, backend=backend, dtype=dtype, seed=seed), classes)
 
 
@@ -65,6 +65,10 @@ def _convolutions(filters: Sequence[int]) -> list[Layer]:
             for number in filters]
 
 
-def _linear(classes: Any) -> list[Layer]:
-    return [Flatten(), Dropout(0.5), Linear(4096, activation="relu"),
-            Dropout(0.5), Linear(4096, activation="relu"), Linear(classes)]
+def _linear(classes: Any, *, dropout_before: bool) -> list[Layer]:
+    """Three linear layers, with dropout before each of the first two or after it."""
+    layers: list[Layer] = [Flatten()]
+    for _ in range(2):
+        linear = Linear(4096, activation="relu")
+        layers += [Dropout(0.5), linear] if dropout_before else [linear, Dropout(0.5)]
+    return [*layers, Linear(classes)]
