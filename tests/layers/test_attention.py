@@ -82,6 +82,71 @@ def test_gradients_with_a_mask(backend):
                     backend=backend)
 
 
+@pytest.mark.parametrize("mask", [None, "causal"])
+@pytest.mark.parametrize("shapes", [((6, 5),), ((6, 5), (4, 5)), ((6, 5), (2, 5), (4, 5))], ids=len)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_padding_of_the_keys(backend, mask, shapes, dtype):
+    """Each sample as if its keys ended there. In self-attention Y is 0 behind the end; a sample
+    without keys gets the bias of the output."""
+    lengths, alone = [5, 3, 1, 0], len(shapes) == 1
+    layer = xn.MultiHeadAttention(3, mask=mask, lengths=True)
+    initialized(layer, *shapes, (1,), backend=backend, dtype=dtype)
+    weights = {p.name: backend.to_numpy(p.data) for p in layer.parameters}
+    xs = [normal(*shape, 4, dtype=dtype) for shape in shapes]
+    for x in xs[0 if alone else 1:]:
+        for n, steps in enumerate(lengths):
+            x[:, steps:, n] = 1e4               # behind the end
+    inputs = [*xs, np.array([lengths], dtype)]
+    y = backend.to_numpy(layer.forward(*map(backend.asarray, inputs), mode=xn.TRAIN)).copy()
+    for n, steps in enumerate(lengths):
+        x, *others = (a[..., n:n + 1] for a in xs)
+        keys, values = (a[:, :steps] for a in (others[0], others[-1])) if others else 2 * [
+            x[:, :steps]]
+        if alone:
+            assert not y[:, steps:, n].any()
+        if not steps and not alone:
+            assert_close(y[..., n], np.tile(weights["output.b"][:, None], 5))
+        elif mask and not alone:                # a later query reads all keys of its sample
+            for t in range(5):
+                last = min(t + 1, steps)
+                right = attended(weights, 3, False, x[:, t:t + 1], keys[:, :last], values[:, :last])
+                assert_close(y[:, t, n], right[:, 0, 0], scale=10)
+        elif steps:
+            queries = x[:, :steps] if alone else x
+            right = attended(weights, 3, mask is not None, queries, keys, values)
+            assert_close(y[:, :queries.shape[1], n], right[..., 0], scale=10)
+    dy = normal(6, 5, 4, seed=1, dtype=dtype)
+    gradients = [backend.to_numpy(dx) for dx in layer.backward(backend.asarray(dy))]
+    assert [dx.shape for dx in gradients] == [a.shape for a in inputs]
+    assert not gradients[-1].any()
+    for dx in gradients[0 if alone else 1:-1]:
+        for n, steps in enumerate(lengths):
+            assert not dx[:, steps:, n].any()
+            assert dx[:, :steps, n].any() or steps < 2      # one key has the weight 1
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": "causal"}, {"dropout": 0.4}], ids=str)
+def test_gradients_with_padding(backend, options):
+    lengths = np.array([[4, 2, 1, 0]])
+    for shapes in INPUTS.values():
+        S = shapes[-1][1]
+        if "mask" in options and S != shapes[0][1]:
+            continue
+        inputs = *(normal(*shape, 4) for shape in shapes), np.minimum(lengths, S)
+        check_gradients(xn.MultiHeadAttention(2, lengths=True, **options), *shapes, (1,), batch=4,
+                        inputs=inputs, backend=backend)
+
+
+def test_numbers_of_steps_are_checked_once():
+    x, n = xn.Input((4, 5), name="x"), xn.Input((1,), name="n")
+    net = xn.Network([x, n], xn.MultiHeadAttention(2, lengths=True)(x, n), backend="numpy")
+    a = normal(3, 4, 5)
+    net.predict([a, np.array([[5], [0], [2]])])
+    with pytest.raises(ValueError, match=r"^MultiHeadAttention 'attention1': expected numbers of "
+                                         r"steps from 0 to 5\. Received: numbers from 2 to 6\.$"):
+        net.predict([a, np.array([[5], [6], [2]])])
+
+
 def test_large_scores_do_not_overflow(backend):
     """A softmax of 1e4 and more: each step reads one value."""
     layer = xn.MultiHeadAttention(1, bias=False).initialize((2, 3), backend=backend)
@@ -127,6 +192,13 @@ def network(backend, **options):
                       seed=1)
 
 
+def network_with_lengths(backend):
+    x, n = xn.Input((4, 3), name="x"), xn.Input((1,), name="n")
+    h = xn.MultiHeadAttention(2, lengths=True, mask="causal", dropout=0.2)(x, n)
+    h = xn.MultiHeadAttention(2, lengths=True)(h, x, n)
+    return xn.Network([x, n], xn.Linear(3)(xn.Flatten()(h)), backend=backend, seed=1)
+
+
 def test_it_is_counted_and_saved(tmp_path):
     net = network("numpy", mask="causal", dropout=0.1)
     row = net.summary().rows[0]
@@ -160,12 +232,16 @@ def test_a_block_treats_all_steps_alike(plain_backend):
     assert_close(net.predict(a[:, :, order]), net.predict(a)[:, :, order], scale=10)
 
 
-def test_captured_steps_on_an_emulated_gpu(folder):
+@pytest.mark.parametrize("lengths", [False, True])
+def test_captured_steps_on_an_emulated_gpu(folder, lengths):
     x, y = normal(16, 4, 3, dtype="float32"), np.arange(16) % 3
+    if lengths:
+        x = [x, np.arange(16)[:, None] % 4]
     results = []
     for capture in (False, True):
         with pretended(folder) as (backend, gpus):
-            net = network(backend, dropout=0.2, mask="causal")
+            net = (network_with_lengths(backend) if lengths
+                   else network(backend, dropout=0.2, mask="causal"))
             net.fit(x, y, loss="cross_entropy", optimizer=xn.SGD(0.1), epochs=3, batch_size=8,
                     capture=capture, verbose=False)
             assert gpus.graphs == capture
@@ -205,6 +281,12 @@ def test_it_learns_to_copy_the_step_that_a_query_names():
     (lambda: xn.MultiHeadAttention(2, mask="causal").initialize((4, 5), (4, 6)),
      r'expected queries and keys of the same number of steps with mask="causal"\. Received: 5 and '
      r"6 steps"),
+    (lambda: xn.MultiHeadAttention(2, lengths=True).initialize((4, 5)),
+     r"expected a last input of shape \(1,\), the number of steps of each sample of the keys\. "
+     r"Received: none"),
+    (lambda: xn.MultiHeadAttention(2, lengths=True).initialize((4, 5), (4, 5)),
+     r"expected a last input of shape \(1,\), .* Received: \(4, 5\)"),
+    (lambda: xn.MultiHeadAttention(2, lengths=1), "expected lengths to be True or False"),
     (lambda: xn.MultiHeadAttention(2).initialize((2, 2**20)),
      r"expected weights A of at most 2\^40 elements\. Received: shape \(2, 1048576, 1048576\)"),
     (lambda: xn.MultiHeadAttention(2).initialize(*[(4, 5)] * 4),

@@ -200,10 +200,11 @@ def test_without_needs_dx_the_parameters_gradients_are_the_same(case: LayerCase,
     (_, *dxs), grads = run(layer, inputs, dy)
     layer.needs_dx = False
     layer.forward(*map(backend.asarray, inputs), mode=TRAIN)
-    dx = layer.backward(backend.asarray(dy))
+    found = as_tuple(layer.backward(backend.asarray(dy)))
     assert_same(copies(layer, [p.grad for p in layer.parameters]), grads)
-    if dx is not None:                          # a layer may return None, but not a wrong gradient
-        assert_same(copies(layer, as_tuple(dx)), dxs)
+    for dx, right in zip(found, dxs, strict=True):
+        if dx is not None:                      # a layer may return None, but not a wrong gradient
+            assert_same(copies(layer, [dx]), [right])
 
 
 @pytest.mark.parametrize("case",
@@ -217,9 +218,11 @@ def test_layers_with_weights_do_not_compute_an_input_gradient_that_is_not_needed
     assert layer.backward(backend.asarray(gradient((*layer.out_shape, 3), "float32"))) is None
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if "Embedding" not in c.label], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if "Embedding" not in c.label
+                                  and "lengths" not in c.label], ids=str)
 def test_a_sample_of_nans_gives_nans(case: LayerCase, backend):
-    """The other samples of the batch are not affected. (Embedding refuses NaN.)"""
+    """The other samples of the batch are not affected. (Embedding refuses NaN, and so do numbers of
+    steps.)"""
     layer = case.layer(backend, "float32")
     inputs = case.inputs("float32")
     clean = backend.to_numpy(layer.forward(*map(backend.asarray, inputs)))

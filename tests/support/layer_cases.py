@@ -129,5 +129,8 @@ CASES = of_catalogue() + [
               lambda: xn.MultiHeadAttention(3, dropout=0.3, bias=False), ((6, 4), (5, 7))),
     LayerCase("MultiHeadAttention-three", lambda: xn.MultiHeadAttention(2, init="lecun_normal"),
               ((8, 3), (5, 6), (6, 6))),   # of fewer features the gradients cancel in TF32
+    LayerCase("MultiHeadAttention-lengths",
+              lambda: xn.MultiHeadAttention(2, lengths=True, mask="causal"), ((6, 5), (1,)),
+              lambda rng, N: (rng.standard_normal((6, 5, N)), rng.integers(1, 6, (1, N)))),
     LayerCase("Concat-rows", lambda: xn.Concat(1), ((3, 4, 5), (3, 1, 5), (3, 2, 5))),
 ]

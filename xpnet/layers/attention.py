@@ -12,6 +12,7 @@ from xpnet.initializers import for_activation
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.dropout import Dropout
 from xpnet.layers.linear import Linear
+from xpnet.layers.scan import inside
 
 __all__ = ["MultiHeadAttention"]
 
@@ -36,31 +37,42 @@ class MultiHeadAttention(Layer):
     Args:
         heads: h, which divides D.
         mask: "causal" lets step t read the steps 0 to t only; None all.
+        lengths: whether the last input is the number of steps of each sample of the keys, (1, N).
+            What comes behind is padding: its weights are 0, and so is its gradient. If X attends to
+            itself, Y is 0 at the padding. Without a single step, all weights are 0.
         dropout: probability that an element of A is dropped in training, as by Dropout.
         bias: False leaves out the biases.
         init: name of the initializer of the weights; "glorot_uniform" by default.
 
     Raises:
         ValueError: an input does not have the axes features, steps; heads does not divide the
-            features; keys and values differ in their steps; or there is a mask, and the keys do
-            not have the steps of the queries.
+            features; keys and values differ in their steps; there is a mask, and the keys do not
+            have the steps of the queries; or the numbers of steps are missing.
 
     Vaswani et al. 2017, section 3.2.
     """
 
     kind = "attention"
 
-    def __init__(self, heads: int, *, mask: str | None = None, dropout: float = 0.0,
-                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
+    def __init__(self, heads: int, *, mask: str | None = None, lengths: bool = False,
+                 dropout: float = 0.0, bias: bool = True, init: str | None = None,
+                 name: str | None = None) -> None:
         super().__init__(name=name)
         self.heads = self.expect_integer("heads", heads)
         self.mask = self.expect_choice("mask", mask, (None, "causal"))
+        self.lengths = self.expect_flag("lengths", lengths)
         self.dropout = self.expect_number("dropout", dropout, 0, below=1)
         self.bias, self.init = self.expect_flag("bias", bias), init
         for_activation(init, None, self.who)
 
     def build(self, x: Shape, *others: Shape) -> Shape:         # type: ignore[override]
         D, T = self.expect_axes(x, "features, steps")
+        if self.lengths:
+            if others[-1:] != ((1,),):
+                raise ValueError(f"{self.who}: expected a last input of shape (1,), the number of "
+                                 "steps of each sample of the keys. Received: "
+                                 f"{others[-1] if others else 'none'}.")
+            others = others[:-1]
         if len(others) > 2:
             raise ValueError(f"{self.who}: expected 1 to 3 inputs: queries, keys, values. "
                              f"Received: {1 + len(others)}.")
@@ -86,47 +98,72 @@ class MultiHeadAttention(Layer):
         if self.dropout:
             self.drop = Dropout(self.dropout)
             self.child("dropout", self.drop, (self.heads, S, T))
+        self.alone = not others                 # the keys and values are X
+        self.apart = len(others) == 2           # the values are not the keys
         self.scale = (D // self.heads) ** -0.5
         self.window = Window((1, S))            # a step depends on all steps, or on those before
         return x
 
+    def expect_values(self, x: Array, number: int = 0) -> None:
+        _, S = self.key.in_shapes[0]
+        if (self.lengths and number == len(self.in_shapes) - 1
+                and not 0 <= float(x.min()) <= float(x.max()) <= S):
+            raise ValueError(f"{self.who}: expected numbers of steps from 0 to {S}. Received: "
+                             f"numbers from {float(x.min()):g} to {float(x.max()):g}.")
+
     def forward(self, x: Array, *others: Array, mode: str = PREDICT) -> Array:  # type: ignore[override]
+        lengths = others[-1] if self.lengths else None
+        others = others[:-1] if self.lengths else others
         keys, values = (others[0], others[-1]) if others else (x, x)
         Q = self._by_heads(self.query.forward(x, mode=mode))                    # (h N, d, T)
         K = self._by_heads(self.key.forward(keys, mode=mode))                   # (h N, d, S)
         V = self._by_heads(self.value.forward(values, mode=mode))               # (h N, d, S)
-        A = self._softmax(self.backend.products(K, Q, trans_a=True))            # (h N, S, T)
+        A = self._softmax(self.backend.products(K, Q, trans_a=True), lengths)   # (h N, S, T)
         dropped = self.drop.forward(A, mode=mode) if self.dropout else A
         H = self.backend.products(V, dropped)                                   # (h N, d, T)
-        self.remember(mode, Q, K, V, A, dropped)
-        return self.output.forward(self._by_features(H, x.shape[-1]), mode=mode)
+        self.remember(mode, Q, K, V, A, dropped, lengths)
+        y = self.output.forward(self._by_features(H, x.shape[-1]), mode=mode)
+        return inside(self.xp, y, lengths) if self.alone else y
 
     def backward(self, dy: Array, accumulate: bool = False) -> Any:
-        Q, K, V, A, dropped = self.recall()
+        Q, K, V, A, dropped, lengths = self.recall()
         N, products = dy.shape[-1], self.backend.products
+        if self.alone:
+            dy = inside(self.xp, dy, lengths)
         dH = self._by_heads(self.output.backward(dy, accumulate))
         dV = products(dH, dropped, trans_b=True)
         dA = products(V, dH, trans_a=True)
         dA = self.drop.backward(dA) if self.dropout else dA
         dB = A * (dA - (dA * A).sum(axis=1, keepdims=True)) * self.scale
         dQ, dK = products(K, dB), products(Q, dB, trans_b=True)
-        alone = len(self.in_shapes) == 1
         for child in (self.query, self.key, self.value):
-            child.needs_dx = self.needs_dx or not alone
+            child.needs_dx = self.needs_dx or not self.alone
         dx = self.query.backward(self._by_features(dQ, N), accumulate)
         dkeys: Any = self.key.backward(self._by_features(dK, N), accumulate)
         dvalues = self.value.backward(self._by_features(dV, N), accumulate)
-        if alone:
-            return None if dx is None else dx + dkeys + dvalues
-        return (dx, dkeys + dvalues) if len(self.in_shapes) == 2 else (dx, dkeys, dvalues)
+        if self.alone:
+            found = [None if dx is None else dx + dkeys + dvalues]
+        else:
+            found = [dx, dkeys, dvalues] if self.apart else [dx, dkeys + dvalues]
+        if lengths is not None:                 # numbers of steps have no gradient
+            found.append(self.backend.zeros(lengths.shape, dy.dtype))
+        return found[0] if len(found) == 1 else tuple(found)
 
-    def _softmax(self, products: Array) -> Array:
-        """A (h N, S, T), of all keys or of those that the mask lets through."""
-        B = products * self.scale
+    def _softmax(self, products: Array, lengths: Array | None) -> Array:
+        """A (h N, S, T), of all keys or of those that mask and lengths let through."""
+        B, hidden = products * self.scale, products.dtype.type(-np.inf)
         if self.mask:
-            B = self.xp.where(self._visible, B, B.dtype.type(-np.inf))
-        e = self.xp.exp(B - B.max(axis=1, keepdims=True))
-        return e / e.sum(axis=1, keepdims=True)
+            B = self.xp.where(self._visible, B, hidden)
+        if lengths is None:
+            e = self.xp.exp(B - B.max(axis=1, keepdims=True))
+            return e / e.sum(axis=1, keepdims=True)
+        S, T = B.shape[1:]
+        real = self.xp.arange(S)[:, None] < lengths.reshape(-1, 1, 1)           # (N, S, 1)
+        B = self.xp.where(real, B.reshape(self.heads, -1, S, T), hidden).reshape(B.shape)
+        # Without a single step the maximum is -inf and the sum 0, else the sum is 1 or larger.
+        lowest = B.dtype.type(np.finfo(B.dtype).min)
+        e = self.xp.exp(B - self.xp.maximum(B.max(axis=1, keepdims=True), lowest))
+        return e / self.xp.maximum(e.sum(axis=1, keepdims=True), B.dtype.type(1))
 
     @cached_property
     def _visible(self) -> Array:
@@ -148,5 +185,5 @@ class MultiHeadAttention(Layer):
         return self.backend.asarray(H).reshape(self.heads * d, T, N)
 
     def multiply_adds(self) -> int:
-        (D, T), (_, S) = self.in_shapes[0], self.in_shapes[-1]
+        (D, T), (_, S) = self.in_shapes[0], self.key.in_shapes[0]
         return sum(child.multiply_adds() for child in self.children) + 2 * D * T * S
