@@ -12,7 +12,15 @@ from tiers import full
 import xpnet as xn
 from xpnet.testing import check_gradients
 
-KINDS = [xn.SimpleRNN, xn.LSTM, xn.GRU]
+
+class ResetBefore(xn.GRU):
+    """The GRU of the paper, with the arguments of the other layers."""
+
+    def __init__(self, units, **options):
+        super().__init__(units, reset="before", **options)
+
+
+KINDS = [xn.SimpleRNN, xn.LSTM, xn.GRU, ResetBefore]
 STACKS = [{}, {"layers": 2, "bidirectional": True}, {"layers": 3, "bias": False}]
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -53,6 +61,15 @@ def gru(x, W, U, b, h, c_n):
     return ((1 - z) * np.tanh(a_n + sigmoid(a_r + s_r) * (s_n + c_n)) + z * h,)
 
 
+def gru_of_the_paper(x, W, U, b, h):
+    (a_r, a_z, a_n), (U_r, U_z, U_n) = np.split(W @ x + b, 3), np.split(U, 3)
+    z = sigmoid(a_z + U_z @ h)
+    return ((1 - z) * np.tanh(a_n + U_n @ (sigmoid(a_r + U_r @ h) * h)) + z * h,)
+
+
+STEPS = {xn.SimpleRNN: simple, xn.LSTM: lstm, ResetBefore: gru_of_the_paper}
+
+
 def sequence(kind, arrays, name, x, states, reverse):
     """All states h (H, T) of one sample x (D, T), of one layer in one direction."""
     W, U = arrays[f"{name}.W"], arrays[f"{name}.U"]
@@ -61,7 +78,7 @@ def sequence(kind, arrays, name, x, states, reverse):
     found = [None] * x.shape[1]
     for t in range(x.shape[1])[::-1 if reverse else 1]:
         states = (gru(x[:, t], W, U, b, *states, c) if kind is xn.GRU
-                  else {xn.SimpleRNN: simple, xn.LSTM: lstm}[kind](x[:, t], W, U, b, *states))
+                  else STEPS[kind](x[:, t], W, U, b, *states))
         found[t] = states[0]
     return np.stack(found, axis=1)
 
@@ -288,7 +305,7 @@ def test_a_cell_of_ones_own(backend, sequences):
 
 # --- networks -------------------------------------------------------------------------------------
 
-@every_kind
+@pytest.mark.parametrize("kind", KINDS[:3])
 def test_networks_remember_the_first_token(backend, kind, tmp_path):
     """Of 5 tokens the first one is the label; training, files, copies, memory and the summary."""
     tokens = np.random.default_rng(0).integers(0, 4, (96, 5))
@@ -376,6 +393,9 @@ def test_networks_with_a_cell_are_saved(tmp_path):
     (ValueError, lambda: xn.LSTM(0), "LSTM: expected units to be an int, 1 or larger."),
     (ValueError, lambda: xn.GRU(2, dropout=1), "GRU: expected dropout to be a number from 0 to 1"),
     (ValueError, lambda: xn.SimpleRNN(2, activation="tan"), "SimpleRNN: expected activation"),
+    (ValueError, lambda: xn.SimpleRNN(2, activation="softmax"),
+     "SimpleRNN: expected activation to be an elementwise function; Softmax() is"),
+    (ValueError, lambda: xn.GRU(2, reset="first"), "GRU: expected reset to be 'after' or"),
     (ValueError, lambda: xn.LSTM(2).initialize((3,)),
      "LSTM: expected an input of shape (features, steps) per sample. Received: input shape (3,)."),
     (ValueError, lambda: xn.LSTM(2).initialize((3, 4), (2,)),

@@ -132,5 +132,7 @@ CASES = of_catalogue() + [
     LayerCase("MultiHeadAttention-lengths",
               lambda: xn.MultiHeadAttention(2, lengths=True, mask="causal"), ((6, 5), (1,)),
               lambda rng, N: (rng.standard_normal((6, 5, N)), rng.integers(1, 6, (1, N)))),
+    LayerCase("GRU-reset-before", lambda: xn.GRU(4, reset="before", bidirectional=True),
+              ((3, 5), (2, 4))),
     LayerCase("Concat-rows", lambda: xn.Concat(1), ((3, 4, 5), (3, 1, 5), (3, 2, 5))),
 ]

@@ -11,6 +11,7 @@ from xpnet.backends import Window, activations
 from xpnet.initializers import for_activation
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.dropout import Dropout
+from xpnet.layers.reset_before import ResetBeforeScan
 from xpnet.layers.scan import (
     GRUScan,
     LSTMScan,
@@ -235,24 +236,33 @@ class GRU(Recurrent):
 
     X (D, T, N), W (3H, D), U (3H, H), b (3H,), whose rows are those of r, z, n, as in PyTorch; c
     (H,): r, z = sigmoid(W x[t] + b + U h[t-1]), n = tanh(W x[t] + b + r (U h[t-1] + c)). The reset
-    gate r applies after the product with U, as in PyTorch and cuDNN; in the paper before it.
-    PyTorch adds two biases: b is their sum for r and z, and the first of them for n; c is the
-    second one for n. Backward: dn = dh (1 - z), dz = dh (h[t-1] - n), dr = dn (1 - n^2) (U h[t-1] +
-    c), and dh[t-1] has the part dh z in addition to that through U. Other arguments, the shape of Y
-    and the first state h[0] are described at Recurrent.
+    gate r applies after the product with U, as in PyTorch and cuDNN. PyTorch adds two biases: b is
+    their sum for r and z, and the first of them for n; c is the second one for n. Backward:
+    dn = dh (1 - z), dz = dh (h[t-1] - n), dr = dn (1 - n^2) (U h[t-1] + c), and dh[t-1] has the
+    part dh z in addition to that through U.
+
+    With reset="before", as in the paper, n = tanh(W x[t] + b + U (r h[t-1])), and there is no c:
+    dr = h[t-1] U^T (dn (1 - n^2)). Each step then has two products, one after the other.
+
+    Other arguments, the shape of Y and the first state h[0] are described at Recurrent.
 
     Args:
         units: H.
+        reset: "after" or "before", whether r applies to the product with U or to h[t-1].
         return_sequences: whether Y has the states of all steps.
     """
 
     kind = "gru"
 
-    def __init__(self, units: int, *, layers: int = 1, bidirectional: bool = False,
-                 dropout: float = 0.0, return_sequences: bool = False, lengths: bool = False,
-                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
+    def __init__(self, units: int, *, reset: str = "after", layers: int = 1,
+                 bidirectional: bool = False, dropout: float = 0.0, return_sequences: bool = False,
+                 lengths: bool = False, bias: bool = True, init: str | None = None,
+                 name: str | None = None) -> None:
         super().__init__(units, layers, bidirectional, dropout, return_sequences, lengths, bias,
                          init, name)
+        self.reset = self.expect_choice("reset", reset, ("after", "before"))
 
     def scan(self, **options: Any) -> Scan:
+        if self.reset == "before":
+            return ResetBeforeScan(self.units, **options)
         return GRUScan(self.units, **options)
