@@ -1,22 +1,28 @@
 """The gated recurrent unit as in Cho et al. 2014, with the reset gate before the product with U.
 
 Unlike the units of scan.py it needs a second product in each step, because its argument depends on
-the first one.
+the first one. So it has steps of its own.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from xpnet.layer import PREDICT, Array
-from xpnet.layers.scan import Scan, in_order, inside
+from xpnet.initializers import for_activation, zeros
+from xpnet.layer import PREDICT, Array, Shape
+from xpnet.layers.scan import Scan, inside
 
 
 class ResetBeforeScan(Scan):
     """h' = (1 - z) n + z h, with r and z the blocks of sigmoid(a + U h), n = tanh(a_n + U_n (r h)).
     """
 
-    gates = 3
+    def build(self, x_shape: Shape, *state_shapes: Shape) -> Shape:         # type: ignore[override]
+        (D, T), H, init = x_shape, self.units, for_activation(self.init, None, self.who)
+        self.W = self.parameter("W", (3 * H, D), init, fan_out=H)
+        self.U = self.parameter("U", (3 * H, H), init, fan_out=H)
+        self.b = self.parameter("b", (3 * H,), zeros) if self.bias else None
+        return (H, T) if self.sequences else (H,)
 
     def through(self, x: Array, *initial: Array, lengths: Array | None = None,
                 mode: str = PREDICT) -> tuple[Array, tuple[Array, ...]]:
@@ -26,11 +32,11 @@ class ResetBeforeScan(Scan):
         U_rz, U_n = self.U.data[:2 * H], self.U.data[2 * H:]
         y, kept = self.backend.empty((H, T, N), x.dtype), []
         h = initial[0] if initial else self.backend.zeros((H, N), x.dtype)
-        for t in in_order(T, self.reverse):
-            r_z = self.sigmoid(a[:2 * H, t] + self.backend.gemm(U_rz, h))
+        for t in range(T)[::-1 if self.reverse else 1]:
+            r_z = self.backend.activate(a[:2 * H, t] + self.backend.gemm(U_rz, h), "sigmoid")
             r, z = r_z[:H], r_z[H:]
             q = r * h
-            n = self.tanh(a[2 * H:, t] + self.backend.gemm(U_n, q))
+            n = self.backend.activate(a[2 * H:, t] + self.backend.gemm(U_n, q), "tanh")
             if self.keeps(mode):
                 kept.append((r, z, n, q, h))
             new = n + z * (h - n)
@@ -48,7 +54,7 @@ class ResetBeforeScan(Scan):
         dh: Any = self.backend.zeros((H, N), dy.dtype) if self.sequences else dy
         if self.sequences:
             dy = inside(self.xp, dy, lengths)
-        for t in reversed(in_order(T, self.reverse)):
+        for t in range(T)[::1 if self.reverse else -1]:
             if self.sequences:
                 dh = dh + dy[:, t]
             passed: Any = 0.0                   # to the state before, unchanged
@@ -72,7 +78,12 @@ class ResetBeforeScan(Scan):
                           accumulate=accumulate)
         self.backend.gemm(da[2 * H:], reset, trans_b=True, out=self.U.grad[2 * H:],
                           accumulate=accumulate)
-        self.bias_gradients(da, da, accumulate)
+        if self.b:
+            self.backend.activation_backward(da, da, None, bias_grad=self.b.grad,
+                                             accumulate=accumulate)
         dx = (self.backend.gemm(self.W.data, da, trans_a=True).reshape(D, T, N)
               if self.needs_dx else None)
         return dx, dh
+
+    def multiply_adds(self) -> int:
+        return (self.W.size + self.U.size) * self.in_shapes[0][1]
