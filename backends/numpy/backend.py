@@ -79,6 +79,14 @@ class NumpyBackend(Backend):
         gradients are never used."""
         return np.zeros(shape, dtype)
 
+    def contiguous(self, a: Array) -> Array:
+        """`a` itself if it is C-contiguous, or a copy in recycled memory."""
+        if a.flags.c_contiguous:
+            return a
+        copy = self.empty(a.shape, a.dtype)
+        np.copyto(copy, a)
+        return copy
+
     def _padded_zeros(self, x_shape: tuple[int, ...], window: Window, dtype: Any) -> Array:
         """In recycled memory, because all of it will be written."""
         C, H, W, N = x_shape
@@ -89,7 +97,7 @@ class NumpyBackend(Backend):
 
     def _pad(self, x: Array, window: Window, value: float = 0.0) -> Array:
         if not window.padded:
-            return np.ascontiguousarray(x)
+            return self.contiguous(x)
         C, H, W, N = x.shape
         top, bottom, left, right = window.padding
         padded = self.empty((C, top + H + bottom, left + W + right, N), x.dtype)

@@ -159,7 +159,7 @@ def _correlate(self: NumpyBackend, x: Array, W: Array, window: Window, bias: Arr
     N, K = x.shape[3], C * KH * KW
     in_place = IN_PLACE // (F * K)
     plan = make_plan(window, groups, C, F, OH, OW, N, in_place if in_place >= 128 else 512)
-    W = (W.swapaxes(2, 3) if plan.shared else W).reshape(groups, 1, F, K)
+    W = self.contiguous(W.swapaxes(2, 3) if plan.shared else W).reshape(groups, 1, F, K)
     columns = _Columns(self, self._pad(x, window), window, groups, plan)
     if len(plan.tiles) == groups == 1 and not plan.shared:  # threads share the filters instead
         cols = columns.make(plan.tiles[0])[0, 0]
@@ -187,7 +187,7 @@ def scatter(self: NumpyBackend, dy: Array, W: Array, x_shape: tuple[int, ...], w
     (F, C, KH, KW), (OH, OW), (_, H, width, N) = W.shape, dy.shape[1:3], x_shape
     F, L = F // groups, OW * N
     top, bottom, left, right = window.padding
-    dy = np.ascontiguousarray(dy).reshape(groups, F, OH, L)
+    dy = self.contiguous(dy).reshape(groups, F, OH, L)
     W = W.reshape(groups, F, C, KH * KW)
     dx = self.empty((groups, C, H, width, N), np.promote_types(dy.dtype, W.dtype))
     blocks = [(g, c) for g in range(groups) for c in spans(C, min(C, 8))]
@@ -231,7 +231,7 @@ def conv2d_dW(self: NumpyBackend, x: Array, dy: Array, window: Window, *, groups
     plan = make_plan(window, groups, C, F, OH, OW, N, max(512, IN_PLACE // (F * (K // pieces))))
     jobs = partial_sums(len(plan.tiles), groups * F * K)
     columns = _Columns(self, self._pad(x, window), window, groups, plan)
-    dy = np.ascontiguousarray(dy).reshape(groups, F, OH, OW * N)
+    dy = self.contiguous(dy).reshape(groups, F, OH, OW * N)
     partial = self.empty((len(jobs), groups, pieces, F, K // pieces),
                          np.promote_types(x.dtype, dy.dtype))
 
@@ -244,13 +244,15 @@ def conv2d_dW(self: NumpyBackend, x: Array, dy: Array, window: Window, *, groups
             g = _rows_first(dy[tile.groups, :, tile.rows, tile.part], plan)  # (G, t, F, n)
             dW = self.empty((G, t, pieces, F, K // pieces), partial.dtype)
             np.matmul(g[:, :, None], cols, out=dW)
-            partial[k, tile.groups] += dW.sum(axis=1)
+            partial[k, tile.groups] += dW[:, 0] if t == 1 else np.add.reduce(
+                dW, axis=1, out=self.empty(partial[k, tile.groups].shape, dW.dtype))
 
     with single_threaded_blas():
         self.run(task, len(jobs), dy.size * K // 16)
-    dW = self.add_up(partial).swapaxes(1, 2)  # (G, F, pieces, K/pieces)
-    dW = dW.reshape(groups * F, KH, C, KW).swapaxes(1, 2) if plan.shared else dW
-    return self.store(np.ascontiguousarray(dW).reshape(groups * F, C, KH, KW), out, accumulate)
+    dW = self.contiguous(self.add_up(partial).swapaxes(1, 2))       # (G, F, pieces, K/pieces)
+    if plan.shared:
+        dW = self.contiguous(dW.reshape(groups * F, KH, C, KW).swapaxes(1, 2))
+    return self.store(dW.reshape(groups * F, C, KH, KW), out, accumulate)
 
 
 def _rows_first(y: Array, plan: Plan) -> Array:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from typing import Any
 
 import fake_memory
 import numpy as np
 import pytest
 from gpu_cases import network, pretended
+from model_cases import SETTINGS, SMALLEST
 from nets import LAYERS, around, branches, untouched
 from skips import CPU
-from tiers import full
+from tiers import first, full
 from watched_pool import Watched, trained_on
 
 import xpnet as xn
@@ -43,6 +45,41 @@ def test_the_peak_is_that_of_the_pool(name, N, backend, monkeypatch):
     loss: xn.Loss = xn.HalfSquaredError()
     trained_on(net, N, optimizer, loss, np.zeros((*net.output.shape, N), np.float32))
     assert (report.peak - report.fixed) == pytest.approx(pool.most, rel=0.1)
+
+
+SAMPLES = {"resnet50": 3} | dict.fromkeys(      # else 16: a few megabytes for each network
+    ("mlp", "numpy_cnn", "bilici", "lecun1989", "lenet5", "unet", "espcn", "conv_autoencoder",
+     "siamese", "char_lstm"), 256)
+
+
+class NoPool:
+    """Each array has memory of its own, which tracemalloc sees."""
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+
+@pytest.mark.parametrize("backend", CPU)
+@pytest.mark.parametrize("name", first(MODELS, "mlp", "lenet5", "unet", "siamese", "char_lstm"))
+def test_every_model_needs_what_its_report_says(name, backend, monkeypatch):
+    """All bytes that a step allocates, also in expressions of NumPy, by tracemalloc."""
+    monkeypatch.setenv("XPNET_NUM_THREADS", "1")
+    N = SAMPLES.get(name, 16)
+    net = MODELS[name](SMALLEST[name], backend=backend, **SETTINGS.get(name, {}))
+    report = net.memory_report(N, xn.SGD(0.0))
+    net.backend.memory = NoPool()               # type: ignore[attr-defined]
+    step = xn.TrainStep(net, xn.HalfSquaredError(), xn.SGD(0.0), capture=False)
+    xs = net.ins.pack([np.zeros((*node.shape, N), np.float32) for node in net.ins.nodes])
+    target = np.zeros((*net.output.shape, N), np.float32)
+    step(xs, target)                            # compiles kernels, makes tables
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        step(xs, target)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report.activations + report.transient == pytest.approx(most - before, rel=0.1)
 
 
 def test_shared_layers_and_several_outputs_count_by_use(monkeypatch):

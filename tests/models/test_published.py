@@ -137,7 +137,7 @@ def test_a_step_on_every_cpu_backend(name: str, backend: str):
             f"{layer.name}.{p.name} learned nothing")
 
 
-@pytest.mark.parametrize("name", first(QUICK, *IN_FIRST_TIER))
+@pytest.mark.parametrize("name", first(MODELS, *IN_FIRST_TIER))
 def test_saved_loaded_and_folded(name: str, tmp_path: Path):
     net = made(name, backend="numpy")
     rng = np.random.default_rng(2)

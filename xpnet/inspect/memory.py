@@ -54,8 +54,10 @@ class MemoryReport:
     """The memory that a batch needs, in bytes; `peak` is the largest number in use at once.
 
     Counted are the arrays of the network and those that its layers and kernels make in a step. Not
-    counted are the samples outside the batch, temporaries of the loss, temporaries of NumPy inside
-    an expression, and the copy of parameters and state that StopOnNaN keeps in a fit.
+    counted are the samples outside the batch, temporaries of the loss and of the update,
+    temporaries of NumPy inside an expression, and the copy of parameters and state that StopOnNaN
+    keeps in a fit. On the CPU, the report of each network of xpnet.models is within 10 % of the
+    bytes that a step allocates.
     """
 
     batch_size: int
