@@ -91,6 +91,7 @@ def test_every_public_name_is_called():
               "functional", "metrics", "Loss", "Optimizer", "Run", "Schedule"}
     assert set(xn.__all__) - others <= set(CALLS)
     assert set(xn.functional.__all__) | set(xn.metrics.__all__) <= set(CALLS)
+    assert {f"vision.{name}" for name in xn.vision.__all__ if name[0].islower()} <= set(CALLS)
 
 
 def test_every_argument_is_tried():

@@ -17,7 +17,7 @@ import numpy as np
 from model_cases import SETTINGS, SMALLEST
 
 import xpnet as xn
-from xpnet import augment, functional, metrics, models, schedules, testing
+from xpnet import augment, functional, metrics, models, schedules, testing, vision
 from xpnet.augment.draws import Draws
 from xpnet.backends import get_backend
 from xpnet.catalogue import FAMILIES, Item
@@ -430,6 +430,33 @@ def tools() -> dict[str, Call]:
     }
 
 
+# --- vision ---------------------------------------------------------------------------------------
+
+BOXES, SCORES, CLASSES = [[0.0, 0, 4, 4], [1, 1, 5, 5], [8, 2, 9, 9]], [0.9, 0.8, 0.7], [0, 0, 1]
+
+
+def seeing() -> dict[str, Call]:
+    special: dict[str, dict[str, Any]] = {
+        "anchor_iou": {"sizes": [[1, 2], [3, 4]], "anchors": [[2, 2]]},
+        "box_area": {"boxes": BOXES},
+        "box_iou": {"a": BOXES, "b": BOXES},
+        "clip_boxes": {"boxes": BOXES, "size": (6, 8)},
+        "convert_boxes": {"boxes": BOXES, "source": "xyxy", "target": "rel_cxcywh",
+                          "size": (10, 12)},
+        "kmeans_anchors": {"sizes": [[1, 2], [3, 4], [5, 5]], "k": 2},
+        "letterbox": {"image": np.ones((3, 5, 8)), "size": 6},
+        "mean_average_precision": {"found": [(BOXES, SCORES, CLASSES)],
+                                   "truth": [(BOXES, CLASSES)]},
+        "nms": {"boxes": BOXES, "scores": SCORES, "labels": CLASSES},
+        "soft_nms": {"boxes": BOXES, "scores": SCORES, "labels": CLASSES},
+    }
+    found = {f"vision.{name}": Call(getattr(vision, name), lambda name=name: (
+        signature(getattr(vision, name)) | special[name])) for name in special}
+    place = vision.letterbox(np.ones((3, 5, 8)), 6)[1]
+    return found | {f"Letterbox.{name}": Call(getattr(place, name), lambda: {"boxes": BOXES})
+                    for name in ("forward", "backward")}
+
+
 # --- data sets ------------------------------------------------------------------------------------
 
 def use_data(data: Dataset) -> None:
@@ -458,7 +485,7 @@ def data_sets() -> dict[str, Call]:
 
 CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | schedules_()
                           | functions() | measures() | ensembles() | augmentations()
-                          | callbacks() | histories() | tools() | data_sets())
+                          | callbacks() | histories() | tools() | seeing() | data_sets())
 # The file or the folder of the good arguments of these is missing.
 FILES = {"csv_images", "image_folder", "load", "read_idx", "read_image", "Network.save",
          "Network.load", "Network.compare", "Network.predict_files"}

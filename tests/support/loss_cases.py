@@ -178,6 +178,20 @@ def overlap(above: Callable[[float, float], float], below: Callable[[float, floa
     return total
 
 
+def box_overlap(kind: str):
+    """The mean of 1 - overlap of boxes x1, y1, x2, y2."""
+    def one(a: list[float], b: list[float]) -> float:
+        sides = [max(0.0, min(a[k + 2], b[k + 2]) - max(a[k], b[k])) for k in (0, 1)]
+        around = [max(a[k + 2], b[k + 2]) - min(a[k], b[k]) for k in (0, 1)]
+        inter = math.prod(sides)
+        union = sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)) - inter
+        apart = sum((a[k] + a[k + 2] - b[k] - b[k + 2]) ** 2 / 4 for k in (0, 1))
+        less = {"iou": 0.0, "giou": 1 - union / math.prod(around),
+                "diou": apart / math.hypot(*around) ** 2}
+        return 1 - inter / union + less[kind]
+    return lambda y, t: math.fsum(map(one, columns(y), columns(t))) / len(columns(y))
+
+
 # --- the cases ------------------------------------------------------------------------------------
 
 class Case(NamedTuple):
@@ -217,6 +231,11 @@ TARGET = {
     "some label map": RNG.integers(-1, 5, (N, 3, 2)), "plain mask": RNG.integers(0, 2, (N, 4, 3)),
     "some of many": RNG.integers(-1, 2, (N, *FIVE)),
     "some of a mask": RNG.integers(-1, 2, (N, *MASK))}
+
+for spread, place in ((Y, "boxes"), (Y, "map of boxes"), (TARGET, "boxes"),
+                      (TARGET, "map of boxes")):
+    low = RNG.uniform(0, 2, (N, 2, 3, 2) if "map" in place else (N, 2))
+    spread[place] = np.concatenate([low, low + RNG.uniform(0.8, 3, low.shape)], axis=1)
 
 CASES = {
     **{f"squared {r}": Case(xn.MeanSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2, r))
@@ -346,6 +365,9 @@ CASES = {
     "tversky": Case(xn.Tversky(0.3, 0.7), overlap(lambda y, t: y * t, lambda y, t: y * t
                                                   + 0.3 * y * (1 - t) + 0.7 * (1 - y) * t, 1.0),
                     "shares map", "label map"),
+    "box iou": Case(xn.BoxIoU("iou"), box_overlap("iou"), "map of boxes", "map of boxes"),
+    "box giou": Case(xn.BoxIoU(), box_overlap("giou"), "boxes", "boxes"),
+    "box diou": Case(xn.BoxIoU("diou"), box_overlap("diou"), "map of boxes", "map of boxes"),
     "tversky of dice": Case(xn.Tversky(), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 2.0),
                             "mask", "mask"),
     "tversky of jaccard": Case(xn.Tversky(1.0, 1.0, ignore_index=-1),

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from xpnet import losses, metrics
+from xpnet import losses, metrics, vision
 from xpnet.catalogue.item import Item
 
 FIVE = ((5,),)
@@ -64,6 +64,22 @@ def map_of_shares(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
     return (rng.random((3, 4, 5, N)),)
 
 
+def objects(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Two objects of three classes: class, x, y, w, h as fractions of the image."""
+    return np.concatenate([rng.integers(0, 3, (N, 2, 1)), rng.uniform(0.2, 0.8, (N, 2, 4))], axis=2)
+
+
+def some_boxes(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Boxes x1, y1, x2, y2."""
+    low = rng.uniform(0, 2, (N, 2))
+    return np.concatenate([low, low + rng.uniform(1, 3, (N, 2))], axis=1)
+
+
+def guessed_boxes(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
+    """Boxes x1, y1, x2, y2, batch-last."""
+    return (some_boxes(rng, N).T.copy(),)
+
+
 LOSSES: list[Item] = [
     Item(partial(losses.CrossEntropy, weight=[0.5, 1, 2, 1, 3], ignore_index=4,
                  label_smoothing=0.1), FIVE, target=labels, pytorch="CrossEntropyLoss",
@@ -101,6 +117,12 @@ LOSSES: list[Item] = [
     Item(losses.Dice, MAP, map_of_shares, map_of_labels, keras="Dice"),
     Item(losses.Jaccard, MAP, map_of_shares, map_of_labels),
     Item(partial(losses.Tversky, 0.3, 0.7), MAP, map_of_shares, map_of_labels, keras="Tversky"),
+    Item(partial(losses.BoxIoU, "diou"), ((4,),), guessed_boxes, some_boxes),
+    Item(partial(losses.YOLOv1, 3, rescore=False), ((13, 2, 3),), target=objects),
+    Item(partial(losses.YOLOv2, [(0.2, 0.3), (0.5, 0.4)], 3, rescore=False), ((16, 2, 3),),
+         target=objects),
+    Item(partial(losses.YOLOv3, [(0.2, 0.3), (0.5, 0.4)], 3), ((16, 2, 3),), target=objects,
+         numpynet="Yolo_layer"),
 ]
 
 METRICS: list[Item] = [
@@ -114,4 +136,5 @@ METRICS: list[Item] = [
     Item(metrics.mean_iou, keras="MeanIoU", numpynet="mean_iou_score"),
     Item(metrics.psnr, keras="ops.psnr"),
     Item(metrics.ssim, keras="ops.image.ssim"),
+    Item(vision.mean_average_precision),
 ]

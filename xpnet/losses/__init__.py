@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from xpnet.checks import expect_named
+from xpnet.losses.anchors import YOLOv2, YOLOv3
 from xpnet.losses.base import Loss
 from xpnet.losses.binary import BinaryCrossEntropy, FocalCrossEntropy, MultiLabelCrossEntropy
+from xpnet.losses.boxes import BoxIoU
 from xpnet.losses.classification import (
     BoundedCrossEntropy,
     CrossEntropy,
@@ -12,6 +14,7 @@ from xpnet.losses.classification import (
     KullbackLeibler,
     NegativeLogLikelihood,
 )
+from xpnet.losses.detection import YOLOv1
 from xpnet.losses.margin import (
     CrammerSingerHinge,
     Hinge,
@@ -34,12 +37,12 @@ from xpnet.losses.regression import (
 from xpnet.losses.segmentation import Dice, Jaccard, Tversky
 
 __all__ = [
-    "BinaryCrossEntropy", "BoundedCrossEntropy", "CosineDistance", "CrammerSingerHinge",
+    "BinaryCrossEntropy", "BoundedCrossEntropy", "BoxIoU", "CosineDistance", "CrammerSingerHinge",
     "CrossEntropy", "Dice", "FocalCrossEntropy", "GaussianLikelihood", "HalfSquaredError",
     "Hellinger", "Hinge", "HingeEmbedding", "Huber", "Jaccard", "KullbackLeibler", "LogCosh",
     "Loss", "MeanAbsoluteError", "MeanSquaredError", "MultiLabelCrossEntropy", "MultiLabelMargin",
     "NegativeLogLikelihood", "PoissonLikelihood", "SmoothL1", "Tversky", "WassersteinCritic",
-    "WestonWatkinsHinge",
+    "WestonWatkinsHinge", "YOLOv1", "YOLOv2", "YOLOv3",
 ]
 
 LOSSES: dict[str, type[Loss]] = {

@@ -1,0 +1,184 @@
+"""Mean average precision of detectors, as the challenges of Pascal VOC and COCO compute it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.checks import expect_choice, expect_integer, is_number, items, wrong
+from xpnet.losses.boxes import iou_of
+from xpnet.losses.detection import MOST_CLASSES
+from xpnet.vision.boxes import expect_boxes, expect_labels, expect_per_box
+
+WHO = "mean_average_precision"
+METHODS = "voc", "voc2007", "coco"
+COCO = tuple(np.linspace(0.5, 0.95, 10).tolist())
+MOST_FOUND = 100            # detections of an image and a class that COCO counts
+RECALLS = np.linspace(0, 1, 101)
+
+
+class _Found(NamedTuple):
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class _Truth(NamedTuple):
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray     # difficult, or crowd
+
+
+def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method: str = "voc",
+                           iou_threshold: Any = None, classes: int | None = None,
+                           average: str | None = "macro") -> Any:
+    """Mean average precision: mAP = mean over classes of AP, the area under the curve of precision
+    over recall (Everingham et al. 2010, section 4.2).
+
+    The detections of a class in all images are sorted by their scores. Each is right if its IoU
+    with an object of that class that was not found before is at least the threshold. The first n of
+    them have the precision right / n and the recall right / number of objects. p(r) is the largest
+    precision at a recall of r or more.
+
+        "voc"       AP = integral of p(r) over r from 0 to 1            Pascal VOC since 2010
+        "voc2007"   AP = mean of p(0), p(0.1), ..., p(1)                Pascal VOC before
+        "coco"      AP = mean of p(0), p(0.01), ..., p(1)               Lin et al. 2014
+
+    In "voc" and "voc2007", a detection belongs to the object with the largest IoU, and is wrong if
+    that one was found before. In "coco", it belongs to the nearest object that is left, and at most
+    100 detections of a class count in each image. Boxes are corners of regions: VOC's own program
+    adds a pixel to each width and height. NaN for classes, and for data, without objects.
+
+    Args:
+        found: for each image (boxes (M, 4) xyxy, scores (M,), labels (M,)), such as a Detections.
+        truth: for each image (boxes (M, 4) xyxy, labels (M,)), or (boxes, labels, ignored (M,)):
+            objects that need not be found, difficult ones of VOC or the crowds of COCO. The IoU
+            with a crowd is intersection / area of the detection.
+        iou_threshold: a number, or several, over which AP is averaged. By default 0.5, and for
+            "coco" 0.5, 0.55, ..., 0.95.
+        classes: their number; by default one more than the largest label.
+        average: None returns the AP of each class, (K,).
+    """
+    method = expect_choice(WHO, "method", method, METHODS)
+    average = expect_choice(WHO, "average", average, ("macro", None))
+    limits = _thresholds(iou_threshold, method)
+    detections, objects = _checked(found, truth)
+    labels = [d.labels for d in detections] + [t.labels for t in objects]
+    K = max((int(a.max()) + 1 for a in labels if a.size), default=0)
+    if classes is not None:
+        K = expect_integer(WHO, "classes", classes, max(K, 1), MOST_CLASSES)
+    per_class = np.full(K, np.nan)
+    for k in range(K):
+        images = [(_Found(*(a[d.labels == k] for a in d)), _Truth(*(a[t.labels == k] for a in t)))
+                  for d, t in zip(detections, objects, strict=True)]
+        positives = sum(int((~t.ignored).sum()) for _, t in images)
+        if positives:
+            per_class[k] = np.mean([_precision(images, positives, method, limit)
+                                    for limit in limits])
+    if average is None:
+        return per_class
+    there = ~np.isnan(per_class)
+    return float(per_class[there].mean()) if there.any() else np.nan
+
+
+def _precision(images: list[tuple[_Found, _Truth]], positives: int, method: str, limit: float
+               ) -> float:
+    """AP of one class at one threshold of the IoU."""
+    assign = _of_coco if method == "coco" else _of_voc
+    results = [assign(d, t, limit) for d, t in images]
+    scores, right, counts = (np.concatenate([result[k] for result in results]) for k in range(3))
+    order = np.argsort(-scores, kind="stable")
+    right, counts = right[order], counts[order]
+    hits, misses = np.cumsum(right & counts), np.cumsum(~right & counts)
+    recall, precision = hits / positives, hits / np.maximum(hits + misses, 1)
+    largest = np.maximum.accumulate(precision[::-1])[::-1]          # p at each of these recalls
+    if method == "voc":
+        return float((np.diff(recall, prepend=0.0) * largest).sum())
+    at = np.arange(11) / 10 if method == "voc2007" else RECALLS
+    index = np.searchsorted(recall, at, side="left")
+    return float(np.concatenate([largest, [0.0]])[index].mean())
+
+
+def _of_voc(d: _Found, t: _Truth, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, which detections are right, and which count, of an image and a class."""
+    order = np.argsort(-d.scores, kind="stable")
+    right, counts = np.zeros(len(order), bool), np.ones(len(order), bool)
+    taken = np.zeros(len(t.labels), bool)
+    overlaps = _overlaps(d.boxes[order], t.boxes)
+    for n, row in enumerate(overlaps if len(taken) else ()):
+        best = row.argmax()
+        if row[best] < limit:
+            continue
+        if t.ignored[best]:
+            counts[n] = False
+        elif not taken[best]:
+            right[n] = taken[best] = True
+    return d.scores[order], right, counts
+
+
+def _of_coco(d: _Found, t: _Truth, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As _of_voc, by the rules of COCO."""
+    order = np.argsort(-d.scores, kind="stable")[:MOST_FOUND]
+    right, counts = np.zeros(len(order), bool), np.ones(len(order), bool)
+    taken, limit = np.zeros(len(t.labels), bool), min(limit, 1 - 1e-10)
+    overlaps = _overlaps(d.boxes[order], t.boxes, t.ignored)
+    for n, row in enumerate(overlaps):
+        # An object that counts goes before a crowd. Of equal IoUs the last wins, as in COCO's code.
+        for choice in (~t.ignored & ~taken, t.ignored):
+            fits = np.flatnonzero(choice & (row >= limit))
+            if fits.size:
+                best = fits[::-1][row[fits[::-1]].argmax()]
+                right[n], counts[n] = not t.ignored[best], not t.ignored[best]
+                taken[best] = True
+                break
+    return d.scores[order], right, counts
+
+
+def _overlaps(found: np.ndarray, truth: np.ndarray, crowd: Any = False) -> np.ndarray:
+    """IoU (D, T); for a crowd the part of the detection that lies inside."""
+    a, b = found.T[:, :, None], truth.T[:, None, :]
+    iou = iou_of(np, a, b)
+    if not np.any(crowd):
+        return iou
+    inter = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod(axis=0)
+    area = np.maximum(a[2:] - a[:2], 0).prod(axis=0)
+    return np.where(crowd, inter / np.where(area > 0, area, 1.0), iou)
+
+
+def _thresholds(value: Any, method: str) -> list[float]:
+    if value is None:
+        return [*COCO] if method == "coco" else [0.5]
+    limits = [value] if is_number(value) else items(value)
+    if not limits or not all(is_number(limit) and 0 < limit <= 1 for limit in limits):
+        raise wrong(WHO, "iou_threshold to be a number above 0, 1 at most, or several",
+                    "iou_threshold", value)
+    return [float(limit) for limit in limits]
+
+
+def _checked(found: Any, truth: Any) -> tuple[list[_Found], list[_Truth]]:
+    for name, images in (("found", found), ("truth", truth)):
+        if not isinstance(images, Sequence) or isinstance(images, str | bytes):
+            raise wrong(WHO, f"{name} to be a list with an entry for each image", name, images)
+    if len(found) != len(truth):
+        raise ValueError(f"{WHO}: expected found and truth of the same images. Received: "
+                         f"{len(found)} and {len(truth)}.")
+    return ([_Found(*_entry("found", entry, 3)) for entry in found],
+            [_Truth(*_entry("truth", entry, 2)) for entry in truth])
+
+
+def _entry(name: str, entry: Any, least: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes and two arrays for them."""
+    if not isinstance(entry, tuple | list) or not least <= len(entry) <= 3:
+        form = ("(boxes, scores, labels)" if least == 3
+                else "(boxes, labels) or (boxes, labels, ignored)")
+        raise wrong(WHO, f"each entry of {name} to be {form}", name, entry)
+    boxes = expect_boxes(WHO, f"boxes of {name}", entry[0])
+    count = len(boxes)
+    if least == 3:
+        return (boxes, expect_per_box(WHO, f"scores of {name}", entry[1], count),
+                expect_labels(WHO, f"labels of {name}", entry[2], count))
+    ignored = (np.zeros(count, bool) if len(entry) == 2
+               else expect_per_box(WHO, f"ignored of {name}", entry[2], count).astype(bool))
+    return boxes, expect_labels(WHO, f"labels of {name}", entry[1], count), ignored
