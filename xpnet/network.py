@@ -24,6 +24,7 @@ from xpnet.inspect.memory import MemoryReport, memory_report
 from xpnet.inspect.profile import Profile, profile
 from xpnet.inspect.summary import Summary, summary
 from xpnet.io import safetensors
+from xpnet.io.onnx.export import export
 from xpnet.layer import PREDICT, SAMPLE, Layer
 from xpnet.losses import Loss
 from xpnet.node import Names, Node
@@ -314,6 +315,17 @@ class Network(StoredGraph):
         See xpnet.transform.folding.
         """
         return Network.of(fold_batch_norm(self))
+
+    def export(self, path: str | os.PathLike[str], *, fold: bool = False) -> None:
+        """Write the network for predictions as an ONNX file, for onnxruntime and others.
+
+        See xpnet.io.onnx.export.
+
+        Args:
+            path: a name that ends with .onnx.
+            fold: whether batch norms are folded into the layers before them, see `folded`.
+        """
+        export(self, path, fold=fold)
 
     def up_to(self, name: str) -> Network:
         """A new network that ends at the layer called `name`, with copies of the values.

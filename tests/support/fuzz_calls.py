@@ -182,6 +182,7 @@ def networks() -> dict[str, Call]:
                                               loss="cross_entropy", batch_size=3),
         "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),
         "Network.memory_report": of_network("memory_report", batch_size=3, optimizer=None),
+        "Network.export": of_network("export", path="net.onnx", fold=False),
         "Network.draw": of_network("draw", path="net.svg"),
         "Network.up_to": of_network("up_to", name="conv1"),
         "Network.with_head": Call(

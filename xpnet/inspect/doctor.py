@@ -20,7 +20,7 @@ from xpnet.backends.user_cache import PrivateFolder, cache_folder
 from xpnet.inspect.speed import copy_speed, product_speed
 
 # {package: the extra of xpnet that installs it}
-EXTRAS = {"sklearn": "data", "PIL": "data", "matplotlib": "viz"}
+EXTRAS = {"sklearn": "data", "PIL": "data", "matplotlib": "viz", "onnx": "onnx"}
 NAMES = {"sklearn": "scikit-learn", "PIL": "pillow"}    # distributions that are named otherwise
 SECONDS = 2.0           # of all measurements together
 GAIN = 1.3              # with several threads: below, other processes probably use the cores

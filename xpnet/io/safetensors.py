@@ -57,7 +57,8 @@ def save(net: Graph, path: str | Path) -> None:
     other = formats.of_name(name_of(path, "save"))
     if other is not None:
         raise ValueError("save: expected a name that ends with .safetensors, the format that is "
-                         f"written. Received: {os.fspath(path)}, whose suffix means {other}.")
+                         "written; net.export writes ONNX. Received: "
+                         f"{os.fspath(path)}, whose suffix means {other}.")
     write_atomically(path, content(net))
 
 

@@ -48,6 +48,12 @@ class Sparse:
         return (rows == columns == len(self.row)
                 and bool((self.row == self.column).all() and (self.weight == 1).all()))
 
+    def dense(self) -> np.ndarray:
+        """The matrix with its zeros."""
+        matrix = np.zeros(self.shape)
+        matrix[self.row, self.column] = self.weight
+        return matrix
+
     def table(self, who: str) -> tuple[np.ndarray, np.ndarray]:
         """Columns and weights (rows, most); `most` is the number of entries of the fullest row."""
         rows = self.shape[0]

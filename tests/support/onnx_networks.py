@@ -1,0 +1,95 @@
+"""Networks and layers as ONNX files: with random values, and run by others."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from layer_cases import LayerCase
+from model_cases import SETTINGS, SMALLEST
+
+import xpnet as xn
+from xpnet import models
+from xpnet.graph import Graph
+from xpnet.io.onnx.export import export
+
+Arrays = list[np.ndarray]
+
+
+def vary(net: Graph, seed: int = 3) -> Graph:
+    """Add random numbers to all parameters and states, so that no bias is 0 and no variance 1."""
+    rng = np.random.default_rng(seed)
+    for name, p in net.arrays.items():
+        noise = 0.1 * rng.standard_normal(p.shape)
+        p.data += (abs(noise) if name.endswith(".var") else noise).astype(net.dtype)
+    return net
+
+
+def of_case(case: LayerCase, dtype: str = "float32") -> tuple[xn.Network, Arrays]:
+    """A network of one layer, and batch-first samples."""
+    ins = [xn.Input(shape) for shape in case.in_shapes]
+    net = xn.Network(ins[0] if len(ins) == 1 else ins, case.make()(*ins), backend="numpy",
+                     dtype=dtype)
+    vary(net)
+    return net, [np.ascontiguousarray(np.moveaxis(x, -1, 0)) for x in case.inputs(dtype)]
+
+
+def of_model(name: str) -> xn.Network:
+    net = models.MODELS[name](SMALLEST[name], backend="numpy", **SETTINGS.get(name, {}))
+    bias = getattr(net.nodes[-1].layer, "b", None)
+    if bias:                            # the last activation may be a ReLU: then 0 would be equal
+        bias.data += np.float32(2)
+    return net
+
+
+def samples(net: Graph, N: int, seed: int = 0) -> Arrays:
+    """Random samples for all inputs; tokens for an Embedding."""
+    rng = np.random.default_rng(seed)
+    tokens = isinstance(net.nodes[0].layer, xn.Embedding)
+    return [rng.integers(0, net.nodes[0].layer.tokens, (N, *node.shape)) if tokens
+            else rng.standard_normal((N, *node.shape)).astype(net.dtype) for node in net.ins.nodes]
+
+
+def predicted(net: xn.Network, xs: Arrays) -> Arrays:
+    return list(net.outs.unpack(net.predict(net.ins.pack(xs)), "test", "outputs"))
+
+
+def exported(net: Graph, path: Path, **options: Any) -> Any:
+    """The file as a model of the package onnx."""
+    import onnx
+    export(net, path, **options)
+    return onnx.load(path)
+
+
+def feed(model: Any, xs: Arrays) -> dict[str, np.ndarray]:
+    from onnx.helper import tensor_dtype_to_np_dtype
+    return {value.name: x.astype(tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+            for value, x in zip(model.graph.input, xs, strict=True)}
+
+
+def by_reference(model: Any, xs: Arrays) -> Arrays:
+    """The outputs, computed by the package onnx."""
+    from onnx.reference import ReferenceEvaluator
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")             # its softplus overflows, ...
+        found: Arrays = ReferenceEvaluator(model).run(None, feed(model, xs))
+        return found
+
+
+def by_runtime(model: Any, xs: Arrays) -> Arrays:
+    """The outputs, computed by onnxruntime."""
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                           providers=["CPUExecutionProvider"])
+    found: Arrays = session.run(None, feed(model, xs))
+    return found
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference, relative to the largest number."""
+    assert a.shape == b.shape and a.dtype == b.dtype
+    return float(abs(a - b).max() / abs(b).max())

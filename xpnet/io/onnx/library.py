@@ -1,0 +1,29 @@
+"""The package onnx, which the extra `onnx` brings, and what a layer or an operator lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+LISTED = 20         # layers or nodes that an error lists
+
+
+class UnsupportedError(Exception):
+    """Why a layer cannot be written, or a node cannot be read."""
+
+
+def library(who: str) -> Any:
+    """The package onnx. Raises ImportError, which names the extra, if it is missing."""
+    try:
+        import onnx
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise ImportError(f"{who}: expected the package onnx. Received: {error}. "
+                          'Remedy: pip install "xpnet[onnx]"') from error
+    return onnx
+
+
+def listed(reasons: Sequence[str]) -> str:
+    """What could not be done, in one line."""
+    more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
+    return "; ".join([*reasons[:LISTED], *more])
