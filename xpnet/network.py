@@ -25,6 +25,7 @@ from xpnet.inspect.profile import Profile, profile
 from xpnet.inspect.summary import Summary, summary
 from xpnet.io import safetensors
 from xpnet.io.onnx.export import export
+from xpnet.io.public import Face
 from xpnet.layer import PREDICT, SAMPLE, Layer
 from xpnet.losses import Loss
 from xpnet.node import Names, Node
@@ -401,3 +402,6 @@ def load(path: str | Path, *, backend: str | Backend = "auto", layers: Sequence[
     """
     net: Network = Network.of(safetensors.load(path, backend=backend, layers=layers))
     return net
+
+
+Face.of = Network.of

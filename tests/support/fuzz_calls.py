@@ -24,7 +24,9 @@ from xpnet.catalogue import FAMILIES, Item
 from xpnet.data import Dataset, csv_images, digits, image_folder, read_idx, read_image
 from xpnet.initializers import constant
 from xpnet.io.architecture import architecture, as_json, graph
+from xpnet.io.darknet import network_from_text
 from xpnet.layer import TRAIN, Layer
+from xpnet.models.yolo import yolov3_tiny
 from xpnet.optim.base import Optimizer
 from xpnet.training.sampling import predict_samples
 from xpnet.transform.population import population_statistics
@@ -107,6 +109,10 @@ def a_network() -> xn.Sequential:
 
 
 X, Y = np.linspace(0, 1, 6 * 16).reshape(6, 1, 4, 4), np.array([0, 1, 2, 0, 1, 2])
+
+
+def of_darknet() -> xn.Network:
+    return network_from_text("[net]\ninputs=2\n[connected]\noutput=3\n", "a.cfg", backend="numpy")
 
 
 def of_bytes() -> xn.Sequential:
@@ -425,6 +431,16 @@ def tools() -> dict[str, Call]:
         "Checkpoint": Call(xn.Checkpoint, lambda: signature(xn.Checkpoint) | {"folder": "run"}),
         "load": Call(xn.load,
                      lambda: {"path": "none.safetensors", "backend": "numpy", "layers": ()}),
+        "load_darknet": Call(xn.io.load_darknet, lambda: {
+            "cfg": "none.cfg", "weights": None, "input_size": None, "cutoff": None,
+            "backend": "numpy", "dtype": "float32", "seed": 0}),
+        "network_from_text": Call(network_from_text, lambda: {
+            "text": "[net]\ninputs=2\n[connected]\noutput=3\n", "path": "a.cfg", "weights": None,
+            "input_size": None, "cutoff": None, "backend": "numpy", "dtype": "float32", "seed": 0}),
+        "save_darknet": Call(
+            lambda **options: xn.io.save_darknet(of_darknet(), **options),
+            lambda: {"cfg": "/nowhere/a.cfg", "weights": None}),
+        "yolov3_tiny": Call(yolov3_tiny, lambda: {"input_shape": (3, 32, 32), "classes": 2} | net),
         "Network.save": of_network("save", path="/nowhere/none.safetensors"),
         "Network.load": of_network("load", path="none.safetensors", architecture=True, strict=True),
         "Network.compare": of_network("compare", path="none.safetensors"),
@@ -488,5 +504,5 @@ CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | sche
                           | functions() | measures() | ensembles() | augmentations()
                           | callbacks() | histories() | tools() | seeing() | data_sets())
 # The file or the folder of the good arguments of these is missing.
-FILES = {"csv_images", "image_folder", "load", "read_idx", "read_image", "Network.save",
-         "Network.load", "Network.compare", "Network.predict_files"}
+FILES = {"csv_images", "image_folder", "load", "load_darknet", "save_darknet", "read_idx",
+         "read_image", "Network.save", "Network.load", "Network.compare", "Network.predict_files"}

@@ -143,6 +143,8 @@ SHAPES: list[Item] = [
          numpynet="Route_layer"),
     Item(partial(L.Slice, 1, -2, axis=1), MAPS, pytorch="torch.narrow", common=True),
     Item(split, pytorch="torch.split, torch.chunk", keras="ops.split", common=True),
+    Item(partial(L.WeightedSum, per_channel=True, normalization="softmax"), 3 * MAPS),
+    Item(partial(L.PadChannels, 6), MAPS),
     Item(L.Average, 3 * MAPS, keras="Average"),
     Item(L.Subtract, 2 * MAPS, pytorch="torch.sub", keras="Subtract"),
     Item(L.Multiply, 3 * MAPS, pytorch="torch.mul", keras="Multiply"),

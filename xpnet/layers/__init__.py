@@ -6,6 +6,7 @@ from xpnet.layers import (
     convolution,
     dropout,
     embedding,
+    fusion,
     gates,
     linear,
     local_normalization,
@@ -28,6 +29,7 @@ from xpnet.layers.attention import *
 from xpnet.layers.convolution import *
 from xpnet.layers.dropout import *
 from xpnet.layers.embedding import *
+from xpnet.layers.fusion import *
 from xpnet.layers.gates import *
 from xpnet.layers.linear import *
 from xpnet.layers.local_normalization import *
@@ -51,6 +53,7 @@ __all__ += attention.__all__
 __all__ += convolution.__all__
 __all__ += dropout.__all__
 __all__ += embedding.__all__
+__all__ += fusion.__all__
 __all__ += gates.__all__
 __all__ += linear.__all__
 __all__ += local_normalization.__all__

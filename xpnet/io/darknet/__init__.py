@@ -1,0 +1,11 @@
+"""Networks in the files of Darknet: a cfg file with the architecture, and a weights file.
+
+cfg.py reads the text; table.py, builder.py, sections.py and joins.py make a graph of it; heads.py
+keeps what the detection sections say, weights.py has the arrays, files.py what people call.
+"""
+
+from xpnet.io.darknet.files import Darknet, load_darknet, network_from_text, save_darknet
+from xpnet.io.darknet.heads import Head
+from xpnet.io.darknet.weights import Header
+
+__all__ = ["Darknet", "Head", "Header", "load_darknet", "network_from_text", "save_darknet"]

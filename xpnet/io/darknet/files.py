@@ -1,0 +1,145 @@
+"""Networks from Darknet's files, and back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xpnet.backends import Backend
+from xpnet.backends.window import pair
+from xpnet.checks import expect_integer
+from xpnet.graph import Graph, topological
+from xpnet.io.darknet import weights as weights_file
+from xpnet.io.darknet.builder import Builder, Stored
+from xpnet.io.darknet.cfg import MOST_BYTES, WHO, Config, Option, parse
+from xpnet.io.darknet.heads import Head
+from xpnet.io.darknet.table import build
+from xpnet.io.darknet.weights import Header
+from xpnet.io.files import name_of, write_atomically
+from xpnet.io.public import Face
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xpnet.network import Network
+
+
+@dataclass
+class Darknet:
+    """What a network from Darknet's files knows besides its layers: `net.darknet`.
+
+    Attributes:
+        config: the cfg file.
+        header: version, and number of images seen, of the weights file.
+        heads: what [yolo], [region] and [detection] say of the outputs, in their order.
+        stored: the arrays of a weights file, in its order.
+    """
+
+    config: Config
+    header: Header
+    heads: list[Head]
+    stored: list[Stored]
+
+
+def load_darknet(cfg: str | Path, weights: str | Path | None = None, *,
+                 input_size: int | tuple[int, int] | None = None, cutoff: int | None = None,
+                 backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0
+                 ) -> Network:
+    """The network that a cfg file of Darknet describes, with the values of a weights file.
+
+    The output is that of the last layer. With [yolo], [region] or [detection] sections it is the
+    raw map that they decode, and a list of maps if there are several; `net.darknet.heads` has what
+    the sections say (anchors, mask, classes, ...). Sizes are compared before memory is asked for.
+
+    Args:
+        cfg: name of the cfg file.
+        weights: name of the weights file; None draws initial values.
+        input_size: rows and columns instead of height and width of [net].
+        cutoff: the file holds only the layers before this number, as darknet53.conv.74 does.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a section or an option is malformed, or xpnet does not have it. The error names
+            the line. Or the size of the weights file does not fit; the error names the array in
+            which a short file ends.
+    """
+    name = name_of(cfg, WHO)
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"{WHO}: expected the name of a cfg file. Received: {name}.")
+    with open(name, "rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{WHO}: expected a cfg file of at most {MOST_BYTES:,} bytes. Received: "
+                         f"{name}, which is larger.")
+    return network_from_text(content.decode("utf-8-sig", "replace"), name, weights,
+                             input_size=input_size, cutoff=cutoff, backend=backend, dtype=dtype,
+                             seed=seed)
+
+
+def network_from_text(text: str, path: str, weights: str | Path | None = None, *,
+                      input_size: int | tuple[int, int] | None = None, cutoff: int | None = None,
+                      backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0
+                      ) -> Network:
+    """`load_darknet` for the text of a cfg file; `path` is what errors call it."""
+    config = parse(text, path)
+    if input_size is not None:
+        sizes = pair(input_size, "input_size", 1, WHO)
+        for key, size in zip(("height", "width"), sizes, strict=True):
+            line = config.net.options[key].line if key in config.net else config.net.line
+            config.net.options[key] = Option(str(size), line)
+    built = build(config)
+    _expect_all_used(built)
+    held = built.stored
+    if cutoff is not None:
+        last = expect_integer(WHO, "cutoff", cutoff, 0)
+        held = [array for array in held if array.section.index < last]
+    header, values = ((Header(), None) if weights is None
+                      else weights_file.read(weights, held))
+    outputs = built.outputs
+    graph = Graph(built.input, outputs[0] if len(outputs) == 1 else outputs, backend=backend,
+                  dtype=dtype, seed=seed, values=values)
+    net: Any = Face.of(graph)
+    net.darknet = Darknet(config, header, built.heads, built.stored)
+    return net      # type: ignore[no-any-return]
+
+
+def _expect_all_used(built: Builder) -> None:
+    """Raise ValueError if an array of the weights file would not be part of the network."""
+    used = {node.layer_name for node in topological(built.outputs) if node.layer is not None}
+    for array in built.stored:
+        if array.name.rpartition(".")[0] not in used:
+            raise array.section.wrong("every layer with weights to lead to an output",
+                                      received="a layer that no other one reads")
+
+
+def save_darknet(net: Network, cfg: str | Path, weights: str | Path | None = None) -> None:
+    """Write the cfg file of a network that `load_darknet` or one of xpnet.models.darknet made, and
+    its weights.
+
+    An old file is replaced only when the new one is complete. Comments of the cfg file are not
+    kept. A weights file whose [connected] weights were transposed is written in the usual order.
+
+    Args:
+        cfg: name of the cfg file.
+        weights: name of the weights file; None writes none.
+
+    Raises:
+        TypeError: the network is not of Darknet's files.
+        ValueError: an array of the cfg file is missing, because the network was changed.
+    """
+    who = "save_darknet"
+    known: Any = getattr(net, "darknet", None)
+    if not isinstance(known, Darknet):
+        raise TypeError(f"{who}: expected a network that load_darknet or a function of "
+                        f"xpnet.models.darknet made. Received: {type(net).__name__}.")
+    missing = [array.name for array in known.stored if array.name not in net.arrays]
+    if missing:
+        raise ValueError(f"{who}: expected the arrays of the cfg file. Received: a network without "
+                         f"{missing[0]}.")
+    write_atomically(cfg, known.config.text().encode(), who=who)
+    if weights is not None:
+        arrays = {array.name: net.backend.to_numpy(net.arrays[array.name].data)
+                  for array in known.stored}
+        write_atomically(weights, [*weights_file.pieces(known.header, known.stored, arrays)],
+                         who=who)
