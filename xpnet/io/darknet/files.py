@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpnet.backends import Backend
 from xpnet.backends.window import pair
-from xpnet.checks import expect_integer
+from xpnet.checks import expect_instance, expect_integer
 from xpnet.graph import Graph, topological
 from xpnet.io.darknet import weights as weights_file
 from xpnet.io.darknet.builder import Builder, Stored
@@ -82,7 +82,8 @@ def network_from_text(text: str, path: str, weights: str | Path | None = None, *
                       backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0
                       ) -> Network:
     """`load_darknet` for the text of a cfg file; `path` is what errors call it."""
-    config = parse(text, path)
+    config = parse(expect_instance(WHO, "text", text, str, "the text of a cfg file"),
+                   name_of(path, WHO))
     if input_size is not None:
         sizes = pair(input_size, "input_size", 1, WHO)
         for key, size in zip(("height", "width"), sizes, strict=True):
