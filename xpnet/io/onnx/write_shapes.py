@@ -73,6 +73,22 @@ def multiply(use: Use, layer: L.Multiply, x: str, *others: str) -> str:
     return x
 
 
+def weighted_sum(use: Use, layer: L.WeightedSum, *xs: str) -> str:
+    """With the normalised weights, each as (1,) or (C, 1, ..., 1)."""
+    assert layer.w.backend is not None
+    a = np.asarray(layer.w.backend.to_numpy(layer.weights()[0]))
+    C_first = -1, *(1,) * (len(layer.out_shape) - 1)
+    terms = [use("Mul", x, use.initializer(f"w{number}", row.reshape(C_first)))
+             for number, (x, row) in enumerate(zip(xs, a, strict=True))]
+    return use("Sum", *terms)
+
+
+def pad_channels(use: Use, layer: L.PadChannels, x: str) -> str:
+    more, axes = layer.channels - layer.in_shapes[0][0], len(layer.in_shapes[0])
+    before, after = [0] * (axes + 1), [0, more, *[0] * (axes - 1)]
+    return use("Pad", x, use.ints([*before, *after], "pads"))
+
+
 def operator(op: str) -> Write:
     return lambda use, layer, *xs: use(op, *xs)
 
@@ -189,6 +205,7 @@ WRITE: dict[type[Layer], Write] = {
     L.Flatten: flatten, L.Reshape: reshape, L.Permute: permute, L.Slice: part,
     L.ChannelShuffle: channel_shuffle, L.PixelShuffle: pixel_shuffle,
     L.PixelUnshuffle: pixel_unshuffle, L.Add: add, L.Concat: concat, L.Multiply: multiply,
+    L.WeightedSum: weighted_sum, L.PadChannels: pad_channels,
     L.Average: operator("Mean"), L.Subtract: operator("Sub"), L.Maximum: operator("Max"),
     L.Minimum: operator("Min"), L.ConstantPad2d: constant_pad, L.ZeroPad2d: constant_pad,
     L.ZeroPad1d: constant_pad, L.ReflectionPad2d: reflection_pad,
