@@ -108,3 +108,20 @@ def test_the_gradient_of_shared_weights_by_finite_differences():
         net.parameters[...] = start + sign * h * direction
         values.append(float((net.run(xs, net.outs.nodes, "train")[0] * R).sum()))
     assert abs((values[0] - values[1]) / (2 * h) - analytic) < 1e-7 * abs(analytic)
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.0])
+def test_the_factor_of_a_shared_layer_counts_once(scale: float):
+    """One update with the sum of the gradients of both uses, not one for each use."""
+    net = siamese(dtype="float64")
+    conv = net.layers[0]
+    conv.lr_scale = scale
+    x, y = data(6)
+    before = {name: a.copy() for name, a in net.arrays.items()}
+    step = xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))
+    step({name: np.moveaxis(a, 0, -1).copy() for name, a in x.items()}, y)
+    for layer, factor in ((conv, scale), (net.layers[-1], 1.0)):
+        for p in layer.parameters:
+            assert (p.grad != 0).any()
+            np.testing.assert_allclose(p.data - before[f"{layer.name}.{p.name}"],
+                                       -0.1 * factor * p.grad, rtol=1e-9, atol=1e-15)
