@@ -117,7 +117,7 @@ def test_the_factor_of_a_shared_layer_counts_once(scale: float):
     conv = net.layers[0]
     conv.lr_scale = scale
     x, y = data(6)
-    before = {name: a.copy() for name, a in net.arrays.items()}
+    before = {name: a.data.copy() for name, a in net.arrays.items()}
     step = xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))
     step({name: np.moveaxis(a, 0, -1).copy() for name, a in x.items()}, y)
     for layer, factor in ((conv, scale), (net.layers[-1], 1.0)):

@@ -110,14 +110,15 @@ def test_the_linear_system(backend, dtype):
     assert_close(z, expected, scale=10)
 
 
-@pytest.mark.parametrize("p", [1.0, 0.8])
+@pytest.mark.parametrize("p", [1.0, 0.8, 1.5, 3.0])
 def test_inference_is_the_algorithm_on_dense_matrices(backend, p):
     settings = dict(lam=4.0, p=p, betas=[1.0, 4.0, 4.0, 16.0, 64.0])
     layer, y = layer_for(backend, iterations=60, **settings), 2 * normal((*SHAPE, 2))
     x = layer.infer(backend.asarray(y))
     expected = inferred(y, filters_of(layer), **settings)
     assert_close(backend.to_numpy(x), expected, scale=1000)
-    assert 0.05 < np.mean(expected != 0) < 0.9              # some, but not all
+    # some, but not all; or all
+    assert 0.05 < np.mean(expected != 0) < 0.9 if p <= 1 else (expected != 0).all()
     np.testing.assert_array_equal(backend.to_numpy(layer.forward(backend.asarray(y))),
                                   backend.to_numpy(x))
     # Starting from given feature maps; the first betas are too small to keep them.
@@ -143,8 +144,9 @@ def test_the_convex_cost_comes_near_its_minimum(backend):
     assert least * (1 - 1e-9) <= reached <= 1.01 * least
 
 
-@pytest.mark.parametrize("settings", [dict(), dict(p=0.8, betas=[8, 32]),
-                                      dict(connectivity=[[1, 0], [1, 1], [0, 1]])], ids=str)
+@pytest.mark.parametrize("settings", [dict(), dict(p=0.8, betas=[8, 32]), dict(p=1.5),
+                                      dict(p=3.0), dict(connectivity=[[1, 0], [1, 1], [0, 1]])],
+                         ids=str)
 def test_gradients(backend, settings):
     settings = dict(lam=4.0, betas=[2, 8, 32], iterations=30) | settings
     check_gradients(xn.DeconvolutionalNetwork2d(MAPS, KERNEL, **settings), SHAPE, backend=backend)
@@ -192,7 +194,7 @@ def test_filter_gradient(backend):
                                 if layer.connectivity[at[0]][at[1]] else 0)
 
 
-@pytest.mark.parametrize("p", [1.0, 0.8])
+@pytest.mark.parametrize("p", [1.0, 0.8, 1.5])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_costs_fall_during_learning(backend, p, dtype):
     """At one beta the augmented cost, which begins at C; C from step to step; filters keep their
@@ -209,7 +211,7 @@ def test_costs_fall_during_learning(backend, p, dtype):
     costs = [total_cost(np.moveaxis(y, 0, -1), np.zeros((*OUT, 6)), before, 4.0, p).mean(),
              *(s.cost for s in steps)]
     assert all(after <= rounding * cost for cost, after in itertools.pairwise(costs))
-    assert costs[-1] < 0.75 * costs[9]                      # by more than rounding errors
+    assert costs[-1] < (0.75 if p <= 1 else 0.85) * costs[9]        # by more than rounding errors
     for z, x in zip(steps, steps[1:]):
         if z.what == "z":
             assert x.augmented <= rounding * z.augmented <= rounding ** 2 * z.cost
@@ -318,7 +320,7 @@ def test_the_example(tmp_path):
 
 @pytest.mark.parametrize("settings, expected", [
     (dict(maps=0), "maps to be an int, 1 or larger"), (dict(p=0), "p to be a number above 0"),
-    (dict(p=1.5), "p to be at most 1"), (dict(lam=0), "lam to be a number above 0"),
+    (dict(p=-1), "p to be a number above 0"), (dict(lam=0), "lam to be a number above 0"),
     (dict(lam="x"), "lam to be a number"), (dict(betas=[]), "betas to be a list of numbers"),
     (dict(betas="12"), "betas to be a list of numbers"),
     (dict(betas=[1, 0]), "each of betas to be a number above 0"),

@@ -43,9 +43,9 @@ class DeconvolutionalNetwork2d(Layer):
       z: (lam F^T F + beta) z = lam F^T y + beta x, by `iterations` conjugate gradients (Hestenes
       and Stiefel 1952);
       x: Shrinkage, exactly for each element; Krishnan and Fergus 2009 look it up in a table.
-    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0. The input
-    gradient is that of these steps: the shrinkage passes it where x is not 0, and the adjoint of a
-    solution of the system is a solution of the same system. It is as exact as the conjugate
+    forward(y) = infer(y) begins with x = 0 and returns x, most of which is exactly 0 if p <= 1. The
+    input gradient is that of these steps: the shrinkage passes it where x is not 0, and the adjoint
+    of a solution of the system is a solution of the same system. It is as exact as the conjugate
     gradients have converged.
 
     At one beta no step raises the augmented cost: the conjugate gradients begin with z = x, where
@@ -60,7 +60,7 @@ class DeconvolutionalNetwork2d(Layer):
         maps: number of feature maps.
         connectivity: g, `maps` rows of C zeros and ones, which say which feature map contributes to
             which channel; by default all of them.
-        p: 0 < p <= 1.
+        p: above 0. The smaller it is, the fewer elements are used; above 1 none is exactly 0.
         lam: weight of the reconstruction.
         betas: numbers that do not fall; larger ones pull z and x together.
         iterations: conjugate-gradient steps for each beta.
@@ -79,8 +79,6 @@ class DeconvolutionalNetwork2d(Layer):
         self.window = Window.make(kernel_size, padding="full", who=self.who)
         self.connectivity = None if connectivity is None else self._binary(connectivity)
         self.p, self.lam = self.expect_positive("p", p), self.expect_positive("lam", lam)
-        if self.p > 1:
-            raise wrong(self.who, "p to be at most 1", "p", p)
         numbers = items(betas)
         if not numbers:
             raise wrong(self.who, "betas to be a list of numbers", "betas", betas)
@@ -122,7 +120,8 @@ class DeconvolutionalNetwork2d(Layer):
     def bind(self, backend: Backend, seed: int, counters: Array) -> None:
         super().bind(backend, seed, counters)
         self._connected = backend.asarray(self._g(), self.buffers.dtype)
-        self._shrinkages = [Shrinkage(backend.xp, self.p, beta) for beta in self.betas]
+        shrinkage = Shrinkage if self.p <= 1 else SmoothShrinkage
+        self._shrinkages = [shrinkage(backend.xp, self.p, beta) for beta in self.betas]
 
     # --- the model --------------------------------------------------------------------------------
 
@@ -306,7 +305,7 @@ class _Alternation(NamedTuple):
     """A step at one beta: the feature maps before it, z, its shrunk version, and what is kept, with
     the cost of each image."""
 
-    shrink: Shrinkage
+    shrink: Shrinkage | SmoothShrinkage
     before: Array
     before_cost: Array
     z: Array
@@ -365,3 +364,37 @@ class Shrinkage:
 
     def _force(self, x: Array) -> Array:
         return self.p / self.beta * x ** (self.p - 2)
+
+
+class SmoothShrinkage:
+    """The exact minimum over x of beta / 2 (x - v)^2 + |x|^p, for each element, p > 1.
+
+    |x|^p has the slope 0 at 0, so no element becomes 0. With c = p / beta, the minimum for v > 0 is
+    the root of x + c x^(p-1) = v. For p < 2 the unknown is t = x^(p-1), so that the equation is
+    convex for all p: a t^r + b t = v with r >= 1. Newton's steps
+
+        t <- (a (r-1) t^r + v) / (a r t^(r-1) + b)
+
+    descend to the root from min(v / b, (v / a)^(1/r)). It takes a few more of them if r is large.
+    """
+
+    def __init__(self, xp: Any, p: float, beta: float) -> None:
+        self.xp, self.p, self.beta, c = xp, p, beta, p / beta
+        self.a, self.b, self.r = (1.0, c, 1 / (p - 1)) if p < 2 else (c, 1.0, p - 1)
+        self.steps = NEWTON_STEPS + math.ceil(1.5 * math.log10(self.r))
+
+    def __call__(self, v: Array) -> Array:
+        size, a, b, r = self.xp.abs(v), self.a, self.b, self.r
+        t = self.xp.minimum(size / b, (size / a) ** (1 / r))
+        for _ in range(self.steps):
+            power = a * t ** (r - 1)
+            t = ((r - 1) * power * t + size) / (r * power + b)
+        return self.xp.sign(v) * (t ** r if self.p < 2 else t)
+
+    def slope(self, x: Array) -> Array:
+        """dx/dv at the result x: 1 / (1 + c (p-1) |x|^(p-2)), without a division by 0 at x = 0."""
+        size, bend = self.xp.abs(x), self.p / self.beta * (self.p - 1)
+        if self.p < 2:
+            power = size ** (2 - self.p)
+            return power / (power + bend)
+        return 1 / (1 + bend * size ** (self.p - 2))
