@@ -273,11 +273,35 @@ def test_after_an_error_a_layer_accepts_another_shape():
 @pytest.mark.parametrize("layer", [
     Conv2d(3, 1, padding=2), Conv2d(4, (2, 3), padding=(4, 3, 5, 0), stride=(2, 1), groups=2),
     xn.ConvTranspose2d(3, 2, padding=2), xn.SeparableConv2d(3, 2, padding=3),
-    xn.LocallyConnected2d(2, 2, padding=2),
+    xn.LocallyConnected2d(2, 2, padding=2), xn.Conv1d(4, 2, padding=(2, 5), groups=2),
+    xn.ConvTranspose1d(3, 2, padding=2),
 ], ids=lambda layer: type(layer).__name__)
 def test_gradients_with_windows_wholly_in_padding(layer, backend):
+    shape = (2, 6) if type(layer).__name__.endswith("1d") else (2, 6, 5)
     layer = type(layer)(**layer.config())  # the same layer on several backends
-    check_gradients(layer, (2, 6, 5), backend=backend)
+    check_gradients(layer, shape, backend=backend)
+
+
+def test_padding_of_a_hundred(backend):
+    """As in the fully convolutional networks of Long et al. 2015. What the windows that read pixels
+    give, and their gradients, are those of a convolution with padding "full"."""
+    small, large = (initialized(Conv2d(3, 3, padding=padding), (2, 4, 5), backend=backend,
+                                dtype="float32") for padding in ("full", 100))
+    x, dy = normal((2, 4, 5, 3), "float32"), normal((3, 6, 7, 3), "float32", seed=1)
+    inner = slice(98, 104), slice(98, 105)
+    whole = np.zeros((3, 202, 203, 3), np.float32)
+    whole[:, *inner] = dy
+    y, z = (backend.to_numpy(layer.forward(backend.asarray(x), mode=xn.TRAIN))
+            for layer in (small, large))
+    assert z.shape == whole.shape
+    assert_close(z[:, *inner], y)
+    z[:, *inner] = np.broadcast_to(weights(large)[1][:, None, None, None], y.shape)
+    np.testing.assert_array_equal(z, np.broadcast_to(z[:, :1, :1], z.shape))    # the bias
+    dx, dx2 = (backend.to_numpy(layer.backward(backend.asarray(a)))
+               for layer, a in ((small, dy), (large, whole)))
+    assert_close(dx2, dx)
+    for p, q in zip(small.parameters, large.parameters, strict=True):
+        assert_close(backend.to_numpy(q.grad), backend.to_numpy(p.grad))
 
 
 def test_windows_wholly_in_padding_give_the_bias(backend):

@@ -14,7 +14,8 @@ from xpnet.layer import Layer
 FLOATS = ("float32", "float64")
 MODES = (PREDICT, TRAIN, SAMPLE)
 # layers whose output contains constants
-WITH_ZEROS = ("MaxUnpool2d", "PadChannels", "ZeroPad1d", "ZeroPad2d", "ConstantPad2d")
+WITH_ZEROS = ("MaxUnpool2d", "PadChannels", "ZeroPad1d", "ZeroPad2d", "ConstantPad1d",
+              "ConstantPad2d")
 
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 every_float = pytest.mark.parametrize("dtype", FLOATS)

@@ -97,6 +97,16 @@ def test_resizing_and_global_pooling(backend):
         return host(layer, layer.forward(backend.asarray(x)))[0]
 
     assert_close(output(xn.ZeroPad1d((1, 2))), np.pad(x, ((0, 0), (1, 2), (0, 0))))
+    for kind, mode in ((xn.ReflectionPad1d, "reflect"), (xn.ReplicationPad1d, "edge"),
+                       (xn.CircularPad1d, "wrap")):
+        assert_close(output(kind((2, 3))), np.pad(x, ((0, 0), (2, 3), (0, 0)), mode=mode))
+    assert_close(output(xn.ConstantPad1d((1, 2), -0.5)),
+                 np.pad(x, ((0, 0), (1, 2), (0, 0)), constant_values=-0.5))
+    assert_close(output(xn.Crop1d((2, 1))), x[:, 2:3])
+    parts = (0, 2), (1, 3), (2, 4)          # of four steps, for an output of three
+    for kind, reduce in ((xn.AdaptiveAvgPool1d, np.mean), (xn.AdaptiveMaxPool1d, np.max)):
+        assert_close(output(kind(3)), np.stack([reduce(x[:, start:stop], axis=1)
+                                                for start, stop in parts], axis=1))
     assert_close(output(xn.GlobalAvgPool1d()), x.mean(axis=1))
     assert_close(output(xn.GlobalMaxPool1d()), x.max(axis=1))
     assert_close(output(xn.Upsample1d(2)), x.repeat(2, axis=1))
@@ -146,6 +156,13 @@ PAIRS = [
      xn.MaxPool2d((1, 3), stride=(1, 2), ceil_mode=True)),
     (xn.AvgPool1d(3, padding=1), xn.AvgPool2d((1, 3), padding=(0, 1))),
     (xn.Upsample1d(1.5, "cubic"), xn.Upsample2d((1, 1.5), "bicubic")),
+    (xn.AdaptiveAvgPool1d(4), xn.AdaptiveAvgPool2d((1, 4))),
+    (xn.AdaptiveMaxPool1d(4), xn.AdaptiveMaxPool2d((1, 4))),
+    (xn.ConstantPad1d((1, 2), 0.5), xn.ConstantPad2d((0, 0, 1, 2), 0.5)),
+    (xn.ReflectionPad1d((9, 2)), xn.ReflectionPad2d((0, 0, 9, 2))),
+    (xn.ReplicationPad1d((1, 12)), xn.ReplicationPad2d((0, 0, 1, 12))),
+    (xn.CircularPad1d((0, 10)), xn.CircularPad2d((0, 0, 0, 10))),
+    (xn.Crop1d((3, 1)), xn.Crop2d((0, 0, 3, 1))),
 ]
 
 
@@ -265,6 +282,13 @@ def test_overlaps_of_signals_are_those_of_maps_of_one_row(loss, backend):
      "ConvTranspose1d: expected output_padding to be an int, 0 or larger."),
     (lambda: xn.ConvTranspose1d(2, 3, stride=2, output_padding=2),
      "ConvTranspose1d: expected output_padding smaller than the stride or the dilation."),
+    (lambda: xn.AdaptiveAvgPool1d((1, 3)),
+     "AdaptiveAvgPool1d: expected output_size to be an int, 1 or larger."),
+    (lambda: xn.ReflectionPad1d((1, 2, 3, 4)),
+     "ReflectionPad1d: expected padding to be an int or a pair of ints, 0 or larger."),
+    (lambda: xn.ReflectionPad1d((0, 5)), "expected padding of at most 0 rows and 4 columns."),
+    (lambda: xn.CircularPad1d(6), "expected padding of at most 1 rows and 5 columns."),
+    (lambda: xn.Crop1d((2, 3)), "expected a cropping that leaves at least 1x1."),
     (lambda: xn.MaxPool1d(2, padding=2), "expected padding smaller than the 2 columns"),
     (lambda: xn.Upsample1d((1, 2)), "Upsample1d: expected scale_factor to be a number"),
     (lambda: xn.Upsample1d(2, "bilinear"), "Upsample1d: expected mode to be "),

@@ -45,6 +45,7 @@ EMPTY = [
     ((4, 5, 4, 16), Window.make((2, 3), stride=(2, 3), padding=(5, 3, 1, 7))),
     ((2, 3, 4, 17), Window.make(2, stride=3, padding=(0, 9, 4, 0), dilation=(2, 1))),
     ((2, 1, 2, 8), Window.make(1, stride=2, padding=3)),
+    ((3, 1, 7, 16), Window.in_row(2, padding=(4, 3))),      # a signal
 ]
 
 

@@ -87,6 +87,10 @@ POOLING: list[Item] = [
          keras="AdaptiveAveragePooling2D"),
     Item(partial(L.AdaptiveMaxPool2d, (3, 4)), MAPS, pytorch="AdaptiveMaxPool2d",
          keras="AdaptiveMaxPooling2D"),
+    Item(partial(L.AdaptiveAvgPool1d, 4), SIGNALS, pytorch="AdaptiveAvgPool1d",
+         keras="AdaptiveAveragePooling1D"),
+    Item(partial(L.AdaptiveMaxPool1d, 4), SIGNALS, pytorch="AdaptiveMaxPool1d",
+         keras="AdaptiveMaxPooling1D"),
     Item(partial(L.Subsampling2d, 2, activation="scaled_tanh"), MAPS),
     Item(partial(L.SkipSampling2d, (2, 3), offset=1), MAPS),
 ]
@@ -163,5 +167,10 @@ SHAPES: list[Item] = [
     Item(partial(L.ReflectionPad2d, (2, 1, 0, 3)), MAPS, pytorch="ReflectionPad2d"),
     Item(partial(L.ReplicationPad2d, (2, 1, 0, 3)), MAPS, pytorch="ReplicationPad2d"),
     Item(partial(L.CircularPad2d, (2, 1, 0, 3)), MAPS, pytorch="CircularPad2d"),
+    Item(partial(L.ConstantPad1d, (1, 2), -0.5), SIGNALS, pytorch="ConstantPad1d"),
+    Item(partial(L.ReflectionPad1d, (2, 3)), SIGNALS, pytorch="ReflectionPad1d"),
+    Item(partial(L.ReplicationPad1d, (2, 7)), SIGNALS, pytorch="ReplicationPad1d"),
+    Item(partial(L.CircularPad1d, (3, 1)), SIGNALS, pytorch="CircularPad1d"),
     Item(partial(L.Crop2d, (1, 0, 2, 3)), MAPS, keras="Cropping2D"),
+    Item(partial(L.Crop1d, (1, 2)), SIGNALS, keras="Cropping1D"),
 ]

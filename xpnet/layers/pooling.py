@@ -198,14 +198,16 @@ class _AdaptivePool2d(Layer):
     """Base class of pooling to a given size: the windows may overlap, and differ in size by one."""
 
     kind = "pool"
+    make_pair: Callable[..., tuple[int, int]] = staticmethod(pair)      # another one for signals
 
     def __init__(self, output_size: Pair, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.output_size = output_size
-        self._size = pair(output_size, "output_size", 1, self.who)
+        self._size = self.make_pair(output_size, "output_size", 1, self.who)
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
+        self._map_size = H, W
         self.expect_rows("an output", *self._size)
         OH, OW = self._size
         self.window = Window((_largest(H, OH), _largest(W, OW)),        # for the receptive field
@@ -214,11 +216,11 @@ class _AdaptivePool2d(Layer):
 
     @cached_property
     def rows(self) -> list[Span]:
-        return spans(self.in_shapes[0][1], self._size[0])
+        return spans(self._map_size[0], self._size[0])
 
     @cached_property
     def columns(self) -> list[Span]:
-        return spans(self.in_shapes[0][2], self._size[1])
+        return spans(self._map_size[1], self._size[1])
 
 
 def _largest(size: int, count: int) -> int:
@@ -276,7 +278,7 @@ class AdaptiveMaxPool2d(_AdaptivePool2d):
     """
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        shape = (*self.out_shape, x.shape[-1])
+        shape = (x.shape[0], *self._size, x.shape[-1])
         y, argmax = self.backend.empty(shape, x.dtype), self.backend.empty(shape, "int64")
         for i, (top, bottom) in enumerate(self.rows):
             for j, (left, right) in enumerate(self.columns):

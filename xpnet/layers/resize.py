@@ -78,10 +78,11 @@ class _Repeated(RowsAndColumns):
     kind = "pad"
     # a border has at most this number of rows less than the input; None for no limit
     less: int | None = 0
+    make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(sides)  # others for signals
 
     def __init__(self, padding: Padding, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.padding, self.sides = padding, sides(padding, "padding", self.who)
+        self.padding, self.sides = padding, self.make_sides(padding, "padding", self.who)
 
     def sizes(self, H: int, W: int) -> tuple[int, int]:
         top, bottom, left, right = self.sides
@@ -173,10 +174,11 @@ class Crop2d(Layer):
     """
 
     kind = "crop"
+    make_sides: Callable[..., tuple[int, int, int, int]] = staticmethod(sides)  # others for signals
 
     def __init__(self, cropping: Padding, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.cropping, self.sides = cropping, sides(cropping, "cropping", self.who)
+        self.cropping, self.sides = cropping, self.make_sides(cropping, "cropping", self.who)
 
     def build(self, in_shape: Shape) -> Shape:
         C, H, W = self.expect_axes(in_shape, "channels, height, width")
@@ -189,12 +191,12 @@ class Crop2d(Layer):
         return C, OH, OW
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
-        self.remember(mode)
+        self.remember(mode, x.shape)
         return self.backend.asarray(x[self.inner])
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
-        self.recall()
-        dx = self.backend.zeros((*self.in_shapes[0], dy.shape[3]), dy.dtype)
+        x_shape, = self.recall()
+        dx = self.backend.zeros(x_shape, dy.dtype)
         dx[self.inner] = dy
         return dx
 

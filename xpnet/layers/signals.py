@@ -15,12 +15,28 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.convolution import Conv2d, ConvTranspose2d
 from xpnet.layers.dropout import Dropout2d
 from xpnet.layers.normalization import InstanceNorm2d
-from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, MaxPool2d
-from xpnet.layers.resize import Upsample2d, ZeroPad2d
+from xpnet.layers.pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    MaxPool2d,
+)
+from xpnet.layers.resize import (
+    CircularPad2d,
+    ConstantPad2d,
+    Crop2d,
+    ReflectionPad2d,
+    ReplicationPad2d,
+    Upsample2d,
+    ZeroPad2d,
+)
 
 __all__ = [
-    "AvgPool1d", "Conv1d", "ConvTranspose1d", "Dropout1d", "GlobalAvgPool1d", "GlobalMaxPool1d",
-    "InstanceNorm1d", "MaxPool1d", "Upsample1d", "ZeroPad1d",
+    "AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "AvgPool1d", "CircularPad1d", "ConstantPad1d",
+    "Conv1d", "ConvTranspose1d", "Crop1d", "Dropout1d", "GlobalAvgPool1d", "GlobalMaxPool1d",
+    "InstanceNorm1d", "MaxPool1d", "ReflectionPad1d", "ReplicationPad1d", "Upsample1d", "ZeroPad1d",
 ]
 
 
@@ -133,6 +149,30 @@ class GlobalMaxPool1d(OneRow, GlobalMaxPool2d):
     """
 
 
+class AdaptiveAvgPool1d(OneRow, AdaptiveAvgPool2d):
+    """Adaptive average pooling of a signal: Y[c, i] = mean of X[c] over part i of the steps (He et
+    al. 2015, section 2.2).
+
+    X (C, T, N), Y (C, OT, N). Part i goes from floor(i T / OT) to ceil((i + 1) T / OT). The
+    gradient is that of AdaptiveAvgPool2d.
+
+    Args:
+        output_size: OT, 1 or larger.
+    """
+
+
+class AdaptiveMaxPool1d(OneRow, AdaptiveMaxPool2d):
+    """Adaptive max pooling of a signal: Y[c, i] = max of X[c] over part i of the steps; its dY goes
+    to the element that won (He et al. 2015, section 2.2).
+
+    X (C, T, N), Y (C, OT, N); the parts are those of AdaptiveAvgPool1d. Of equal values the first
+    wins; a NaN wins over everything.
+
+    Args:
+        output_size: OT, 1 or larger.
+    """
+
+
 class Upsample1d(OneRow, Upsample2d):
     """Interpolated signal: Y[c, t] = sum over i of k(u - i) X[c, i], where u is the position of t
     in X.
@@ -168,6 +208,68 @@ class ZeroPad1d(OneRow, ZeroPad2d):
         padding: an int or a pair (before, after).
 
     Dumoulin and Visin 2016, section 2.
+    """
+
+
+class ConstantPad1d(OneRow, ConstantPad2d):
+    """One number before and after a signal: Y[c, t + before] = X[c, t], and value elsewhere.
+
+    X (C, T, N), Y (C, before + T + after, N); dX is dY without the border. Padding as in ZeroPad1d.
+
+    Dumoulin and Visin 2016, section 2.
+    """
+
+
+class ReflectionPad1d(OneRow, ReflectionPad2d):
+    """A border that mirrors the signal: Y[c, before - k] = X[c, k], Y[c, before + T - 1 + k] = X[c,
+    T - 1 - k].
+
+    X (C, T, N), Y (C, before + T + after, N); dX sums the dY of an element and of its mirror
+    images. The ends themselves are not repeated: abcd becomes cb abcd cb. Padding as in ZeroPad1d.
+
+    Raises:
+        ValueError: the border is not smaller than the input.
+
+    Gonzalez and Woods 2018, section 3.5.
+    """
+
+
+class ReplicationPad1d(OneRow, ReplicationPad2d):
+    """A border that repeats the ends: Y[c, t + before] = X[c, t] with t moved to the nearest step.
+
+    X (C, T, N), Y (C, before + T + after, N); dX of an end sums the dY of all its copies: abcd
+    becomes aa abcd dd. Padding as in ZeroPad1d.
+
+    Gonzalez and Woods 2018, section 3.5.
+    """
+
+
+class CircularPad1d(OneRow, CircularPad2d):
+    """A border that continues at the opposite end: Y[c, t + before] = X[c, t mod T], a periodic
+    signal.
+
+    X (C, T, N), Y (C, before + T + after, N); dX sums the dY of an element and of its copies. With
+    such a border a convolution is diagonal in the Fourier basis. Padding as in ZeroPad1d.
+
+    Raises:
+        ValueError: the border is larger than the input.
+
+    Gray 2006, section 3.1.
+    """
+
+
+class Crop1d(OneRow, Crop2d):
+    """A signal without its ends: Y[c, t] = X[c, t + before], the adjoint of zeros before and after.
+
+    X (C, T, N), Y (C, T - before - after, N); dX is dY with zeros before and after.
+
+    Args:
+        cropping: an int or a pair (before, after).
+
+    Raises:
+        ValueError: nothing would be left.
+
+    Ronneberger et al. 2015, section 2.
     """
 
 
