@@ -46,7 +46,10 @@ class Ensemble:
             if len(net.outs) != 1:
                 raise ValueError("Ensemble: expected networks with one output. Received: "
                                  f"{net!r} with {len(net.outs)}.")
-        shapes = {tuple(node.shape for node in (*net.ins.nodes, *net.outs.nodes))
+            if net.outs.nodes[0].lengths is not None:
+                raise ValueError("Ensemble: expected networks whose output has no lengths. "
+                                 f"Received: {net!r}, whose outputs differ in their steps.")
+        shapes = {tuple(node.shape for node in (*net.in_nodes, *net.outs.nodes))
                   for net in self.nets}
         if len(shapes) != 1:
             received = " and ".join(map(str, sorted(shapes, key=str)[:4])) or "none"

@@ -20,6 +20,7 @@ from xpnet.backends import Backend, get_backend
 from xpnet.buffers import Array, Buffers, Parameter
 from xpnet.checks import (
     expect_dtype,
+    expect_flag,
     expect_name,
     expect_seed,
     expect_shape,
@@ -33,19 +34,40 @@ from xpnet.layer import PREDICT, Layer
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.node import Names, Node
 from xpnet.ports import Ports
+from xpnet.ragged import (
+    by_input,
+    checked_lengths,
+    expect_no_lengths,
+    packed,
+)
 from xpnet.trained import Trained
 
 FLAT = "parameters", "grads", "state"       # arrays that layers have views of
+MOST_STEPS = 1 << 24        # float32 has all whole numbers up to here
 
 # What computes a node: the node, its layer's forward or backward method, and that method's arrays.
 Hook = Callable[[Node, Callable[..., Any], tuple[Array, ...]], Any]
 
 
-def Input(shape: Sequence[int], *, name: str | None = None) -> Node:    # noqa: N802 - it reads like a layer
-    """The symbolic input of a network: the shape of one sample, (C, H, W) or (D,), without the
-    batch axis."""
-    shape = expect_shape("Input", "the shape of one sample, e.g. (1, 28, 28)", shape)
-    return Node(None, (), shape, Names(), given_name=expect_name("Input", "name", name))
+def Input(shape: Sequence[int], *, lengths: bool = False, name: str | None = None) -> Node:    # noqa: N802 - it reads like a layer
+    """The symbolic input of a network.
+
+    Args:
+        shape: of one sample, (C, H, W) or (D,), without the batch axis.
+        lengths: whether the samples are sequences (D, T), or tokens (T,), of 1 to T steps. Their
+            numbers of steps are passed to `fit`, `predict` and `evaluate` as `lengths`, or follow
+            from a list of arrays. Layers that read several steps at once must be able to take them.
+        name: by default "input", or input1, input2, ...
+    """
+    who = "Input"
+    shape = expect_shape(who, "the shape of one sample, e.g. (1, 28, 28)", shape)
+    node = Node(None, (), shape, Names(), given_name=expect_name(who, "name", name))
+    if expect_flag(who, "lengths", lengths):
+        if len(shape) > 2 or shape[-1] > MOST_STEPS:
+            raise ValueError(f"{who}: expected shape to be (features, steps) or (steps,), with at "
+                             f"most 2^24 steps, for lengths=True. Received: {shape}.")
+        node.lengths = Node(None, (), (1,), node.names, given_name=f"{node.name}.lengths")
+    return node
 
 
 @dataclass(frozen=True)
@@ -88,12 +110,20 @@ class Graph:
             if node.layer is not None:
                 raise TypeError(f"{self.who}: expected each Input to be made by Input(...). "
                                 f"Received: the output of {node.layer.who}.")
+        self.ragged = self.ins.with_lengths         # the inputs with lengths, None without one
+        companions = []
+        for node in self.ragged.nodes if self.ragged else ():
+            assert node.lengths is not None
+            node.lengths.given_name = f"{node.name}.lengths"
+            companions.append(node.lengths)
+        # Of each array that the graph reads: those that people pass, then numbers of steps.
+        self.in_nodes: tuple[Node, ...] = (*self.ins.nodes, *companions)
         order = topological(self.outs.nodes)
         self.nodes = tuple(node for node in order if node.layer is not None)
         if not self.nodes or any(node.layer is None for node in self.outs.nodes):
             raise ValueError(f"{self.who}: expected at least one layer. Received: an output that "
                              "is the Input itself.")
-        if set(self.ins.nodes) != {node for node in order if node.layer is None}:
+        if set(self.ins.nodes) != {node for node in order if node.layer is None} - {*companions}:
             raise ValueError(f"{self.who}: expected outputs that depend on the given Inputs, and "
                              f"on no others. Received: {self._received(order)}.")
         self.layers: tuple[Layer, ...] = tuple(dict.fromkeys(_layer(node) for node in self.nodes))
@@ -128,7 +158,7 @@ class Graph:
                              f"Received: {', '.join(twice)} twice.")
 
     def _check_softmax(self) -> None:
-        below = dict.fromkeys(self.ins.nodes, False)        # whether a value is a softmax's output
+        below = dict.fromkeys(self.in_nodes, False)         # whether a value is a softmax's output
         for node in self.nodes:
             first = below[node.parents[0]]
             below[node] = isinstance(node.layer, Softmax) or (
@@ -157,7 +187,7 @@ class Graph:
 
     def _dependent(self) -> dict[Node, bool]:
         """Whether each value depends on a parameter: only then is its gradient needed."""
-        depends = dict.fromkeys(self.ins.nodes, False)
+        depends = dict.fromkeys(self.in_nodes, False)
         for node in self.nodes:
             depends[node] = (any(depends[parent] for parent in node.parents)
                              or bool(_layer(node).parameters))
@@ -230,7 +260,7 @@ class Graph:
     def rebuild(self, make: Callable[[Node, tuple[Node, ...]], Node]) -> tuple[Any, Any]:
         """A copy of the graph, as new (inputs, outputs) for a network: make(node, parents) makes
         the new node of each node, given the new nodes of its parents."""
-        new = {node: Input(node.shape, name=node.given_name) for node in self.ins.nodes}
+        new = renewed(self.ins.nodes)
         for node in self.nodes:
             new[node] = make(node, tuple(new[parent] for parent in node.parents))
         return (self.ins.pack([new[node] for node in self.ins.nodes]),
@@ -245,12 +275,15 @@ class Graph:
                         + (f', perhaps "{near}"' if near else ""), "name", name)
         return found[name]
 
-    def check_inputs(self, x: Any) -> tuple[Any, ...]:
-        """Batch-first arrays of real numbers, one for each input; an error if the network cannot
-        take them."""
-        xs = []
-        for node, a in zip(self.ins.nodes, self.ins.unpack(x, self.who, "inputs"), strict=True):
+    def check_inputs(self, x: Any, lengths: Any = None) -> tuple[Any, ...]:
+        """Batch-first arrays of real numbers, one for each input, then the numbers of steps (N, 1)
+        of each input with lengths; an error if the network cannot take them."""
+        xs, values = [], self.ins.unpack(x, self.who, "inputs")
+        steps = self._given_lengths(values, lengths)
+        for node, a in zip(self.ins.nodes, values, strict=True):
             what = "input" if len(self.ins) == 1 else node.name
+            if node in steps and steps[node] is None:
+                a, steps[node] = packed(a, node.shape, f"{self.who}: {what}", self.backend)
             a = own_array(a, f"{self.who}: {what}", self.backend)
             if not hasattr(a, "__cuda_array_interface__"):
                 a = real_array(a, f"{self.who}: {what}")
@@ -267,12 +300,49 @@ class Graph:
             received = ", ".join(f"{count} of {name}" for name, count in counts.items())
             raise ValueError(f"{self.who}: expected as many samples for each input. Received: "
                              f"{received}.")
-        given = dict(zip(self.ins.nodes, xs, strict=True))
+        for node, numbers in steps.items():
+            numbers = checked_lengths(numbers, len(xs[0]), node.shape[-1], self.who, self.backend)
+            xs.append(numbers[:, None])
+        given = dict(zip(self.in_nodes, xs, strict=True))
         for node in self.nodes:
             for number, parent in enumerate(node.parents):
                 if parent in given:
                     _layer(node).expect_values(given[parent], number)
         return tuple(xs)
+
+    def _given_lengths(self, values: Sequence[Any], lengths: Any) -> dict[Node, Any]:
+        """What was passed as `lengths` of each input that has lengths."""
+        if self.ragged is None:
+            expect_no_lengths(lengths, self.who)
+            return {}
+        given = dict(zip(self.ins.nodes, values, strict=True))
+        nodes = self.ragged.nodes
+        found = by_input([given[node] for node in nodes], self.ragged, lengths, self.who)
+        return dict(zip(nodes, found, strict=True))
+
+    def arrays_in(self, x: Any, lengths: Any, who: str) -> tuple[Array, ...]:
+        """Batch-last arrays for all inputs, with the numbers of steps (1, N) behind them."""
+        xs = self.ins.unpack(x, who, "inputs")
+        if self.ragged is None:
+            expect_no_lengths(lengths, who)
+            return xs
+        if lengths is None:
+            raise ValueError(f"{who}: expected lengths (1, N), for {', '.join(self.ragged.names)}. "
+                             "Received: lengths=None.")
+        return *xs, *self.ragged.unpack(lengths, who, "lengths")
+
+    def masks(self, xs: Sequence[Array], nodes: Sequence[Node]) -> list[Array | None]:
+        """(T, N) for each node: which steps of its value are real, for batch-last inputs; None if
+        the node has no lengths."""
+        given = dict(zip(self.in_nodes, xs, strict=True))
+        return [None if node.lengths is None else
+                self.xp.arange(node.shape[-1])[:, None] < given[node.lengths] for node in nodes]
+
+    def without_padding(self, xs: Sequence[Array], nodes: Sequence[Node], ys: Sequence[Array]
+                        ) -> list[Array]:
+        """The values ys of some nodes with 0 behind the end of each sample."""
+        return [y if mask is None else self.xp.where(mask, y, y.dtype.type(0))
+                for y, mask in zip(ys, self.masks(xs, nodes), strict=True)]
 
     # --- computing --------------------------------------------------------------------------------
 
@@ -281,7 +351,7 @@ class Graph:
         """The values of some nodes, for batch-last inputs xs on the backend.
 
         Args:
-            xs: an array for each input.
+            xs: an array for each of `in_nodes`. What is behind the end of a sample is not read.
             outputs: the nodes whose values are returned.
             mode: "predict", "train" or "sample".
             hook: called for each node as hook(node, forward, inputs); it returns the value, which
@@ -289,7 +359,8 @@ class Graph:
             keep: keep what `run_backward` needs in a prediction too.
         """
         plan = self._plan(tuple(outputs))
-        values, left = dict(zip(self.ins.nodes, xs, strict=True)), dict(plan.readers)
+        xs = self.without_padding(xs, self.in_nodes, xs)
+        values, left = dict(zip(self.in_nodes, xs, strict=True)), dict(plan.readers)
         for node in plan.nodes:
             layer = _layer(node)
             inputs = tuple([values[parent] for parent in node.parents])
@@ -414,6 +485,14 @@ def _layer(node: Node) -> Layer:
 
 def _shape_or_type(value: Any) -> str:
     return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+
+
+def renewed(inputs: Sequence[Node]) -> dict[Node, Node]:
+    """New Inputs in place of these, and in place of their numbers of steps."""
+    new = {node: Input(node.shape, lengths=node.lengths is not None, name=node.given_name)
+           for node in inputs}
+    companions = {node.lengths: made.lengths for node, made in new.items()}
+    return new | {old: made for old, made in companions.items() if old and made}
 
 
 def softmax_below(node: Node) -> bool:

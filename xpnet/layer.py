@@ -28,6 +28,7 @@ from xpnet.checks import (
     wrong,
 )
 from xpnet.initializers import Initializer
+from xpnet.lengths import lengths_after, with_lengths
 from xpnet.node import Names, Node
 
 PREDICT, TRAIN, SAMPLE = "predict", "train", "sample"   # SAMPLE: a prediction with dropout on
@@ -55,6 +56,9 @@ class Layer(Checked):
     window: Window | None = None
     upsampling: tuple[float, float] = (1, 1)    # how many rows and columns it makes of one
     smallest_batch = 1                  # the smallest batch that training can use
+    # "each" if the layer computes each step of a sequence (features, steps) by itself, so that
+    # padding does not matter to it; see lengths.py, also for layers that take numbers of steps.
+    steps: str | None = None
     name: str | None = None
     index: int                          # of the use that is being computed, see `enter`
     _trainable = True
@@ -327,9 +331,11 @@ class Layer(Checked):
         names = Names.of(inputs)
         if self.name is None and not self.built:
             names.give(self)
+        inputs = with_lengths(self, inputs)
         shape = self.connect(*(node.shape for node in inputs))
+        lengths = lengths_after(self, inputs)
         self.uses += 1
-        return Node(self, inputs, shape, names, self.uses)
+        return Node(self, inputs, shape, names, self.uses, lengths=lengths)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, by name.

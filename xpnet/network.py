@@ -137,27 +137,37 @@ class Network(StoredGraph):
             raise ValueError(f"{self.who}: expected inputs of shapes "
                              f"{[node.shape for node in self.ins.nodes]}. Received: "
                              f"{[node.shape for node in nodes]}.")
+        for node, own in zip(nodes, self.ins.nodes, strict=True):
+            if (node.lengths is None) is not (own.lengths is None):
+                raise ValueError(f"{self.who}: expected lengths exactly where the part's own Input "
+                                 f"has lengths=True. Received: {node!r} for {own.name}.")
         if self.name is None:
             names.give(self)
         uses = {layer: layer.uses for layer in self.layers}
         first = not vars(self).get("calls", 0)
         self.calls = vars(self).get("calls", 0) + 1
         new = dict(zip(self.ins.nodes, nodes, strict=True))
+        new |= {own.lengths: node.lengths for node, own in zip(nodes, self.ins.nodes, strict=True)
+                if node.lengths is not None and own.lengths is not None}
         for node in self.nodes:
             layer = node.layer
             assert layer is not None
             use = node.use if first else uses[layer] + node.use
             layer.uses = max(layer.uses, use)
             new[node] = Node(layer, tuple(new[parent] for parent in node.parents), node.shape,
-                             names, use, (self, *node.inside))
+                             names, use, (self, *node.inside),
+                             lengths=None if node.lengths is None else new[node.lengths])
         return self.outs.pack([new[node] for node in self.outs.nodes])
 
     # --- batch-last -------------------------------------------------------------------------------
 
-    def forward(self, x: Any, mode: str = PREDICT) -> Any:
-        """The output for batch-last arrays on the network's backend."""
-        return self.outs.pack(self.run(self.ins.unpack(x, self.who, "inputs"), self.outs.nodes,
-                                       mode))
+    def forward(self, x: Any, mode: str = PREDICT, *, lengths: Any = None) -> Any:
+        """The output for batch-last arrays on the network's backend.
+
+        Args:
+            lengths: numbers of steps (1, N), for an Input with lengths; for several a list or dict.
+        """
+        return self.outs.pack(self.run(self.arrays_in(x, lengths, self.who), self.outs.nodes, mode))
 
     def backward(self, dy: Any, accumulate: bool = False) -> None:
         """All parameters' gradients, given that with respect to the output, after a forward pass in
@@ -177,7 +187,7 @@ class Network(StoredGraph):
 
     # --- batch-first ------------------------------------------------------------------------------
 
-    def __call__(self, x: Any, *more: Node, mode: str = PREDICT) -> Any:
+    def __call__(self, x: Any, *more: Node, mode: str = PREDICT, lengths: Any = None) -> Any:
         """The output for batch-first x, as batch-first arrays of the backend.
 
         With nodes instead of arrays the network becomes a part of another one; the nodes of its
@@ -187,6 +197,7 @@ class Network(StoredGraph):
             x: an array, or arrays as the inputs are; or nodes, one for each input.
             more: further nodes.
             mode: "predict", or "sample" for outputs with dropout on, with other masks at each call.
+            lengths: see `predict`. Outputs are padded with 0.
         """
         nodes = [*x.values()] if isinstance(x, Mapping) else x if isinstance(x, list) else [x]
         if nodes and all(isinstance(node, Node) for node in nodes):
@@ -195,22 +206,32 @@ class Network(StoredGraph):
             raise TypeError(f"{self.who}: expected arrays for all inputs in x. Received: "
                             f"{len(more) + 1} arguments.")
         mode = expect_choice("Network", "mode", mode, (PREDICT, SAMPLE))
-        xs = self.check_inputs(x)
+        arrays = self.check_inputs(x, lengths)
         with self.backend.scope():
-            ys = self.run([self.batch_last(a) for a in xs], self.outs.nodes, mode)
+            xs = [self.batch_last(a) for a in arrays]
+            ys = self.without_padding(xs, self.outs.nodes, self.run(xs, self.outs.nodes, mode))
             if mode == SAMPLE:
                 self.counters[1] += self.counters.dtype.type(1)
             return self.outs.pack([self.xp.ascontiguousarray(self.xp.moveaxis(y, -1, 0))
                                    for y in ys])
 
-    def predict(self, x: Any, *, batch_size: int = 256) -> Any:
-        """The output for batch-first x as batch-first NumPy arrays, computed in batches."""
-        return predict(self, x, batch_size=batch_size)
+    def predict(self, x: Any, *, lengths: Any = None, batch_size: int = 256) -> Any:
+        """The output for batch-first x as batch-first NumPy arrays, computed in batches.
 
-    def predict_proba(self, x: Any, *, loss: Any = None, batch_size: int = 256) -> Any:
+        Args:
+            x: batch-first samples; for an Input with lengths a list of arrays (D, T_i), or padded
+                samples (N, D, T) with `lengths`. Outputs that have these steps are then a list of
+                arrays, or padded with 0.
+            lengths: numbers of steps (N,); for several such Inputs a list or dict.
+            batch_size: samples of a forward pass.
+        """
+        return predict(self, x, lengths=lengths, batch_size=batch_size)
+
+    def predict_proba(self, x: Any, *, lengths: Any = None, loss: Any = None, batch_size: int = 256
+                      ) -> Any:
         """Probabilities for batch-first x, (N, K) for K classes: softmax or sigmoid of what
         `predict` returns, if the loss includes it. `loss` is that of the last fit by default."""
-        return predict_proba(self, x, loss=loss, batch_size=batch_size)
+        return predict_proba(self, x, lengths=lengths, loss=loss, batch_size=batch_size)
 
     def predict_files(self, paths: Any, *, top: int = 1, fit: str | None = None, loss: Any = None,
                       batch_size: int = 256) -> FilePredictions:
@@ -237,42 +258,45 @@ class Network(StoredGraph):
         """
         return values_of(self, x, [self.node(name)], batch_size, "output_of")[0]
 
-    def input_gradient(self, x: Any, target: Any = None, *, loss: Any = None,
+    def input_gradient(self, x: Any, target: Any = None, *, lengths: Any = None, loss: Any = None,
                        output_gradient: Any = None) -> Any:
         """The gradient with respect to the input, in prediction mode, as batch-first NumPy arrays.
 
         See xpnet.training.gradients.
         """
-        return input_gradient(self, x, target, loss=loss, output_gradient=output_gradient)
+        return input_gradient(self, x, target, lengths=lengths, loss=loss,
+                              output_gradient=output_gradient)
 
-    def predict_samples(self, x: Any, samples: int = 50, *, loss: str | Loss | None = None,
-                        batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    def predict_samples(self, x: Any, samples: int = 50, *, lengths: Any = None,
+                        loss: str | Loss | None = None, batch_size: int = 256
+                        ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the predictions over dropout's masks, of probabilities if
         the loss includes softmax or sigmoid.
 
         `loss` is that of the last fit by default; see xpnet.training.sampling.
         """
-        return predict_samples(self, x, samples, loss=loss, batch_size=batch_size)
+        return predict_samples(self, x, samples, lengths=lengths, loss=loss, batch_size=batch_size)
 
-    def evaluate(self, x: Any, y: Any = None, *, loss: Any = None, loss_weights: Any = None,
-                 batch_size: int = 256,
+    def evaluate(self, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = None,
+                 loss_weights: Any = None, batch_size: int = 256,
                  metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
         """{"loss": ..., "accuracy": ...}, the accuracy for classes; see xpnet.training.evaluate.
 
         Args:
             x: batch-first samples.
             y: targets.
+            lengths: see `fit`.
             loss: the loss of the last fit by default.
             loss_weights: factors of the losses of several outputs.
             batch_size: samples of a forward pass.
             metrics: names, and functions of what `predict` returns and of the targets, e.g.
                 {"f1": xn.metrics.f1_score}.
         """
-        return evaluate(self, x, y, loss=loss, loss_weights=loss_weights, batch_size=batch_size,
-                        metrics=metrics)
+        return evaluate(self, x, y, lengths=lengths, loss=loss, loss_weights=loss_weights,
+                        batch_size=batch_size, metrics=metrics)
 
     @hinted
-    def fit(self, x: Any, y: Any = None, *, loss: Any = None,
+    def fit(self, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = None,
             optimizer: str | Optimizer = "adam", epochs: int | None = None,
             steps: int | None = None, batch_size: int = 32, drop_last: bool = False,
             accumulate: int = 1, validation: Any = None, augment: Any = (),
@@ -284,8 +308,8 @@ class Network(StoredGraph):
             resume: str | os.PathLike[str] | None = None, verbose: bool = True,
             capture: bool = True) -> History:
         """Train on batch-first x and y; see xpnet.training.fit for the arguments."""
-        return fit(self, x, y, loss=loss, optimizer=optimizer, epochs=epochs, steps=steps,
-                   batch_size=batch_size, drop_last=drop_last, accumulate=accumulate,
+        return fit(self, x, y, lengths=lengths, loss=loss, optimizer=optimizer, epochs=epochs,
+                   steps=steps, batch_size=batch_size, drop_last=drop_last, accumulate=accumulate,
                    validation=validation, augment=augment,
                    sample_weight=sample_weight, class_weight=class_weight,
                    loss_weights=loss_weights, schedule=schedule, shuffle=shuffle,
@@ -380,15 +404,16 @@ class Sequential(Network):
     Args:
         layers: the layers, in the order of computation.
         input_shape: the shape of one sample, e.g. (1, 28, 28).
+        lengths: whether the samples are sequences of 1 to T steps, see Input.
         backend, dtype, seed, name: see Network.
     """
 
     kind = "sequential"
 
     def __init__(self, layers: Iterable[Layer | Network], *, input_shape: Sequence[int],
-                 backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0,
-                 name: str | None = None) -> None:
-        inputs = Input(input_shape)
+                 lengths: bool = False, backend: str | Backend = "auto", dtype: Any = "float32",
+                 seed: int = 0, name: str | None = None) -> None:
+        inputs = Input(input_shape, lengths=lengths)
         outputs = chain("Sequential", layers, inputs)
         super().__init__(inputs, outputs, backend=backend, dtype=dtype, seed=seed, name=name)
 

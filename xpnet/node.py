@@ -54,7 +54,8 @@ class Node:
     """One value of a graph: what a use of `layer` makes of its parents.
 
     `shape` is that of one sample, without the batch axis. What the layer's forward pass keeps for
-    the backward pass belongs to the use, so the graph stores it here, as `kept`.
+    the backward pass belongs to the use, so the graph stores it here, as `kept`. If samples have
+    different numbers of steps, along the last axis, `lengths` is the Input of these numbers.
 
     `a + b`, `a - b` and `a * b` of two nodes are Add()(a, b), Subtract()(a, b), Multiply()(a, b).
     """
@@ -71,6 +72,7 @@ class Node:
     inside: tuple[Any, ...] = ()        # the networks that it came with, the largest one first
     given_name: str | None = None       # of an input
     kept: Any = None
+    lengths: Node | None = None
 
     @property
     def layer_name(self) -> str:

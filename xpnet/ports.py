@@ -37,6 +37,17 @@ class Ports:
             raise ValueError(f"{who}: expected each {what} once. Received: one twice.")
         self._name_inputs()
 
+    @property
+    def with_lengths(self) -> Ports | None:
+        """The inputs whose samples have different numbers of steps; None without one."""
+        found = {name: node for name, node in zip(self.names, self.nodes, strict=True)
+                 if node.lengths is not None}
+        if not found:
+            return None
+        nodes: Any = list(found.values())
+        return Ports(self.who, self.what, found if self.keys else
+                     nodes if len(found) > 1 else nodes[0])
+
     def _name_inputs(self) -> None:
         """Inputs without a name get their keys, or numbers if there are several."""
         for number, node in enumerate(self.nodes, 1):

@@ -214,7 +214,7 @@ def test_networks_take_sequences_of_different_lengths(backend):
     net.fit([tokens, lengths], y, loss="cross_entropy", optimizer=xn.Adam(0.03), epochs=12,
             batch_size=16, verbose=False)
     assert net.evaluate([tokens, lengths], y)["accuracy"] == 1
-    with pytest.raises(ValueError, match=r"^LSTM 'lstm1': expected numbers of steps from 0 to 6\. "
+    with pytest.raises(ValueError, match=r"^LSTM 'lstm1': expected numbers of steps from 1 to 6\. "
                                          r"Received: numbers from 2 to 7\.$"):
         net.predict([tokens, lengths + 1])
 

@@ -129,6 +129,10 @@ def of_sequences() -> xn.Sequential:
     return xn.Sequential([xn.GRU(2)], input_shape=(3, 4), backend="numpy")
 
 
+def with_lengths() -> xn.Sequential:
+    return xn.Sequential([xn.GRU(2)], input_shape=(3, 4), lengths=True, backend="numpy")
+
+
 def connected(value: Any) -> Any:
     return xn.Linear(2)(value)
 
@@ -154,37 +158,49 @@ def networks() -> dict[str, Call]:
     def trained(step: xn.TrainStep) -> None:
         step(np.ones((3, 2), np.float32), np.zeros(2, np.int64))
 
-    fit = {"x": X, "y": Y, "loss": "cross_entropy", "optimizer": "adam", "epochs": 1,
-           "steps": None, "batch_size": 3, "drop_last": False, "accumulate": 1, "validation": None,
-           "augment": (), "sample_weight": np.ones(len(X)), "class_weight": "balanced",
-           "schedule": "constant", "shuffle": True, "callbacks": (), "until": None,
-           "loss_weights": None, "checkpoint": None, "resume": None, "verbose": False,
-           "capture": True}
+    fit = {"x": X, "y": Y, "lengths": None, "loss": "cross_entropy", "optimizer": "adam",
+           "epochs": 1, "steps": None, "batch_size": 3, "drop_last": False, "accumulate": 1,
+           "validation": None, "augment": (), "sample_weight": np.ones(len(X)),
+           "class_weight": "balanced", "schedule": "constant", "shuffle": True, "callbacks": (),
+           "until": None, "loss_weights": None, "checkpoint": None, "resume": None,
+           "verbose": False, "capture": True}
     return {
-        "Input": Call(xn.Input, lambda: {"shape": (3,), "name": None}),
+        "Input": Call(xn.Input, lambda: {"shape": (3,), "lengths": True, "name": None}),
         "Network": Call(xn.Network, network, lambda net: net.predict(np.ones((1, 3)))),
         "Sequential": Call(xn.Sequential, lambda: {
-            "layers": [xn.Linear(2)], "input_shape": (3,), "backend": "numpy", "dtype": "float32",
-            "seed": 0, "name": None}, lambda net: net.predict(np.ones((1, 3)))),
-        "Network.__call__": of_network("__call__", x=X, mode="predict"),
+            "layers": [xn.Linear(2)], "input_shape": (3,), "lengths": False, "backend": "numpy",
+            "dtype": "float32", "seed": 0, "name": None}, lambda net: net.predict(np.ones((1, 3)))),
+        "Network.__call__": of_network("__call__", x=X, mode="predict", lengths=None),
         "Network.to": of_network("to", backend="numpy"),
         "Network.fit": of_network("fit", **fit),
         "Network.find_lr": of_network("find_lr", x=X, y=Y, loss="cross_entropy", optimizer="adam",
                                       batch_size=3, low=1e-5, high=1.0, steps=3),
-        "Network.evaluate": of_network("evaluate", x=X, y=Y, loss="cross_entropy",
+        "Network.evaluate": of_network("evaluate", x=X, y=Y, lengths=None, loss="cross_entropy",
                                        loss_weights=None, batch_size=3,
                                        metrics={"f1": metrics.f1_score}),
         "Network.output_of": of_network("output_of", name="conv1", x=X, batch_size=3),
-        "Network.input_gradient": of_network("input_gradient", x=X, target=Y, loss="cross_entropy",
-                                             output_gradient=None),
-        "Network.predict": of_network("predict", x=X, batch_size=3),
-        "Network.predict_proba": of_network("predict_proba", x=X, loss="cross_entropy",
-                                            batch_size=3),
+        "Network.input_gradient": of_network("input_gradient", x=X, target=Y, lengths=None,
+                                             loss="cross_entropy", output_gradient=None),
+        "Network.predict": of_network("predict", x=X, lengths=None, batch_size=3),
+        "predict with lengths": Call(
+            lambda **options: with_lengths().predict(**options),
+            lambda: {"x": np.ones((2, 3, 4)), "lengths": [1, 4], "batch_size": 3}),
+        "fit with lengths": Call(
+            lambda **options: with_lengths().fit(**options),
+            lambda: fit | {"x": np.ones((2, 3, 4)), "y": [0, 1], "lengths": [1, 4],
+                           "sample_weight": None, "class_weight": None}),
+        "evaluate with lengths": Call(
+            lambda **options: with_lengths().evaluate(**options),
+            lambda: {"x": [np.ones((3, 2)), np.ones((3, 4))], "y": [0, 1], "lengths": None,
+                     "loss": "cross_entropy", "loss_weights": None, "batch_size": 3,
+                     "metrics": None}),
+        "Network.predict_proba": of_network("predict_proba", x=X, lengths=None,
+                                            loss="cross_entropy", batch_size=3),
         "Network.predict_files": Call(
             lambda **options: of_bytes().predict_files(**options),
             lambda: {"paths": "none.png", "top": 1, "fit": None, "loss": "cross_entropy",
                      "batch_size": 3}),
-        "Network.predict_samples": of_network("predict_samples", x=X, samples=2,
+        "Network.predict_samples": of_network("predict_samples", x=X, samples=2, lengths=None,
                                               loss="cross_entropy", batch_size=3),
         "Network.population_statistics": of_network("population_statistics", x=X, batch_size=3),
         "Network.memory_report": of_network("memory_report", batch_size=3, optimizer=None),
@@ -417,7 +433,8 @@ def tools() -> dict[str, Call]:
                       lambda parts: xn.Concat()(*parts) if len(parts) > 1 else parts[0]),
         "constant": Call(constant, lambda: {"value": 1.0}, lambda draw: draw(None, (2,), 1, 1)),
         "predict_samples": Call(predict_samples, lambda: {
-            "net": a_network(), "x": X, "samples": 2, "loss": "cross_entropy", "batch_size": 3}),
+            "net": a_network(), "x": X, "samples": 2, "lengths": None, "loss": "cross_entropy",
+            "batch_size": 3}),
         "population_statistics": Call(population_statistics,
                                       lambda: {"net": a_network(), "x": X, "batch_size": 3}),
         "check_gradients": Call(

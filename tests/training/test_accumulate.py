@@ -95,7 +95,7 @@ def test_the_gradient_of_every_loss(name):
     goal: Any = SimpleNamespace(loss=case.loss, node=SimpleNamespace(shape=shape))
     spans = [(0, 1), (1, 3), (3, 5), (5, 6)]
     batches: Any = SimpleNamespace(span=spans.__getitem__, positions=lambda a, b: order[a:b])
-    groups, backend = Groups([goal], [target], 4), xn.get_backend("numpy")
+    groups, backend = Groups([goal], [target], 4, [None]), xn.get_backend("numpy")
 
     def gradient(start: int, stop: int) -> np.ndarray:
         part = [np.ascontiguousarray(np.moveaxis(a[start:stop], 0, -1))

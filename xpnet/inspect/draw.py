@@ -114,8 +114,8 @@ def draw(net: Graph, path: str | os.PathLike[str] | None = None) -> Drawing:
 def _boxes(net: Graph) -> list[_Box]:
     """A box for each input, for each use of a layer, and for each output."""
     boxes = [_Box(node.name, "", _shape(node), "", PORT, f"the input {node.name}", ())
-             for node in net.ins.nodes]
-    number = {node: k for k, node in enumerate((*net.ins.nodes, *net.nodes))}
+             for node in net.in_nodes]
+    number = {node: k for k, node in enumerate((*net.in_nodes, *net.nodes))}
     for node, row in zip(net.nodes, rows(net), strict=True):
         layer = node.layer
         assert layer is not None
@@ -190,7 +190,7 @@ def _lines(boxes: Sequence[_Box], layout: Layout) -> Iterator[str]:
 def _frames(net: Graph, layout: Layout, widths: Sequence[float]) -> Iterator[str]:
     """A tinted frame behind each part, if its rectangle contains no box of another one."""
     parts: dict[tuple[str, int], list[int]] = {}
-    first = len(net.ins.nodes)
+    first = len(net.in_nodes)
     for number, node in enumerate(net.nodes, first):
         for depth in range(1, len(node.inside) + 1):
             name = ".".join(str(part.name) for part in node.inside[:depth])

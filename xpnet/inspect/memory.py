@@ -212,7 +212,10 @@ def _trace(net: Graph, N: int, mode: str) -> np.ndarray:
         count.adopt((net.parameters, net.counters, [value for _, _, value in changes]))
         start = count.bytes()
         with changed(changes), np.errstate(all="ignore"):
-            xs = [_zeros(backend, (*node.shape, N), net.dtype) for node in net.ins.nodes]
+            xs = [_zeros(backend, (*node.shape, N), net.dtype) for node in net.in_nodes]
+            for node in net.ins.nodes:          # samples of all steps
+                if node.lengths is not None:
+                    xs[net.in_nodes.index(node.lengths)].fill(node.shape[-1])
             ys = net.run(xs, net.outs.nodes, mode, hook=watched(0))
             passes[nodes] = look()
             passes[:nodes, 2] = [count.bytes(row) for row in range(nodes)]

@@ -40,7 +40,7 @@ def rows(net: Graph) -> list[Row]:
     # stride (Araujo et al. 2019, eq. 2).
     point = Fraction(1), Fraction(1)
     fields: dict[Node, list[tuple[Fraction, Fraction]] | None] = {
-        node: [point] * 2 if len(node.shape) > 1 else None for node in net.ins.nodes}
+        node: [point] * 2 if len(node.shape) > 1 else None for node in net.in_nodes}
     table, counted = [], set[Layer]()
     for node in net.nodes:
         layer = node.layer
@@ -94,7 +94,7 @@ class Summary:
 def summary(net: Graph) -> Summary:
     """The table of a network's layers."""
     table = rows(net)
-    lines = [(node.name, "", _shape(node.shape), "", "", "") for node in net.ins.nodes]
+    lines = [(node.name, "", _shape(node.shape), "", "", "") for node in net.in_nodes]
     for row in table:
         field = "x".join(map(str, row.receptive_field)) if row.receptive_field else "all"
         lines.append((row.name, row.kind, _shape(row.shape), f"{row.parameters:,}",

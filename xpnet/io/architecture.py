@@ -39,7 +39,9 @@ def architecture(net: Graph) -> dict[str, Any]:
         entries.append({"name": node.layer_name, "type": type(layer).__name__,
                         "trainable": layer.trainable, "lr_scale": layer.lr_scale,
                         "config": layer.config(), "inputs": inputs})
-    return {"inputs": [{"name": node.name, "shape": node.shape} for node in net.ins.nodes],
+    ins = [{"name": node.name, "shape": node.shape} | ({"lengths": True} if node.lengths else {})
+           for node in net.ins.nodes]
+    return {"inputs": ins,
             "outputs": [node.name for node in net.outs.nodes],
             "input_keys": net.ins.form, "output_keys": net.outs.form,
             "dtype": net.dtype.name, "seed": net.seed, "layers": entries}
@@ -105,7 +107,10 @@ def graph(plan: dict[str, Any],
     ins = _list_of(plan, "inputs", dict)
     for entry in ins:
         name = entry.get("name")
-        nodes[name] = Input(entry.get("shape"), name=name)      # type: ignore[arg-type, index]
+        node = nodes[name] = Input(entry.get("shape"), name=name,   # type: ignore[arg-type, index]
+                                   lengths=entry.get("lengths", False))
+        if node.lengths is not None:
+            nodes[node.lengths.name] = node.lengths
     for entry in entries(plan):
         name, parents = entry["name"], [nodes[parent] for parent in entry["inputs"]]
         if "layer" in entry:
@@ -167,7 +172,7 @@ def _inputs(found: Any) -> str:
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         return shown(found)
     return ", ".join(f"{_bare(one.get('name'))} of shape {shown(one.get('shape'))}"
-                     for one in found)
+                     + (" with lengths" if one.get("lengths") is True else "") for one in found)
 
 
 def _bare(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from xpnet.backends import activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.lengths import EACH
 
 __all__ = [
     "Activation", "Arctan", "CELU", "ELU", "Elliot", "GELU", "Gaussian", "Identity", "LogSigmoid",
@@ -53,6 +54,7 @@ class Activation(Layer):
     """
 
     kind = "activation"
+    steps = EACH
 
     def __init__(self, activation: str, *, name: str | None = None) -> None:
         super().__init__(name=name)

@@ -13,6 +13,7 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.dropout import Dropout
 from xpnet.layers.linear import Linear
 from xpnet.layers.scan import inside
+from xpnet.lengths import KEYS
 
 __all__ = ["MultiHeadAttention"]
 
@@ -53,6 +54,7 @@ class MultiHeadAttention(Layer):
     """
 
     kind = "attention"
+    steps = KEYS
 
     def __init__(self, heads: int, *, mask: str | None = None, lengths: bool = False,
                  dropout: float = 0.0, bias: bool = True, init: str | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xpnet.initializers import ones
 from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.lengths import EACH
 
 __all__ = ["PadChannels", "WeightedSum"]
 
@@ -30,6 +31,7 @@ class WeightedSum(Layer):
     """
 
     kind = "weighted"
+    steps = EACH
 
     def __init__(self, *, per_channel: bool = False, normalization: str | None = None,
                  name: str | None = None) -> None:

@@ -10,6 +10,7 @@ from xpnet.backends import Backend, activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
 from xpnet.layers.softmax import OverAxis
+from xpnet.lengths import EACH
 from xpnet.node import Node
 
 __all__ = ["Add", "Average", "Concat", "Maximum", "Minimum", "Multiply", "Subtract"]
@@ -17,6 +18,8 @@ __all__ = ["Add", "Average", "Concat", "Maximum", "Minimum", "Multiply", "Subtra
 
 class _SameShape(Layer):
     """Base class of elementwise functions of two or more arrays of one shape."""
+
+    steps = EACH
 
     def build(self, *in_shapes: Shape) -> Shape:
         if len(in_shapes) < 2 or len(set(in_shapes)) > 1:

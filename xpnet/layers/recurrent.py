@@ -20,6 +20,7 @@ from xpnet.layers.scan import (
     expect_lengths,
     expect_steps,
 )
+from xpnet.lengths import LENGTHS
 
 __all__ = ["GRU", "LSTM", "SimpleRNN"]
 
@@ -55,6 +56,7 @@ class Recurrent(Layer):
     """
 
     kind = "rnn"
+    steps = LENGTHS
     carried = 1             # states that go from step to step
 
     def __init__(self, units: int, layers: int, bidirectional: bool, dropout: float,

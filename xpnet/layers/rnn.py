@@ -9,6 +9,7 @@ from xpnet.checks import expect_instance
 from xpnet.initializers import glorot_uniform, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.scan import expect_lengths, expect_steps, in_order, inside
+from xpnet.lengths import LENGTHS
 
 __all__ = ["RNN", "ElmanCell"]
 
@@ -94,6 +95,7 @@ class RNN(Layer):
     """
 
     kind = "rnn"
+    steps = LENGTHS
 
     def __init__(self, cell: Layer, *, reverse: bool = False, return_sequences: bool = False,
                  lengths: bool = False, name: str | None = None) -> None:

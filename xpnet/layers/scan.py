@@ -170,10 +170,10 @@ def expect_lengths(layer: Any, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
 
 
 def expect_steps(layer: Any, x: Array, number: int) -> None:
-    """Raise ValueError if input 1 of a layer with `lengths` has other numbers than 0 to T."""
+    """Raise ValueError if input 1 of a layer with `lengths` has other numbers than 1 to T."""
     T = layer.in_shapes[0][1]
-    if layer.lengths and number == 1 and not 0 <= float(x.min()) <= float(x.max()) <= T:
-        raise ValueError(f"{layer.who}: expected numbers of steps from 0 to {T}. Received: numbers "
+    if layer.lengths and number == 1 and not 1 <= float(x.min()) <= float(x.max()) <= T:
+        raise ValueError(f"{layer.who}: expected numbers of steps from 1 to {T}. Received: numbers "
                          f"from {float(x.min()):g} to {float(x.max()):g}.")
 
 

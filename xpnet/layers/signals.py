@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpnet.backends import Window
-from xpnet.backends.window import Pair, along, ends
+from xpnet.backends.window import POINTS, Pair, along, ends
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.convolution import Conv2d, ConvTranspose2d
 from xpnet.layers.dropout import Dropout2d
@@ -32,6 +32,7 @@ from xpnet.layers.resize import (
     Upsample2d,
     ZeroPad2d,
 )
+from xpnet.lengths import EACH
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "AvgPool1d", "CircularPad1d", "ConstantPad1d",
@@ -81,6 +82,10 @@ class Conv1d(OneRow, Conv2d):
     """
 
     kernel_axes = 1
+
+    def build(self, in_shape: Shape) -> Shape:
+        self.steps = EACH if self.window == POINTS else None
+        return super().build(in_shape)
 
 
 class ConvTranspose1d(OneRow, ConvTranspose2d):

@@ -10,7 +10,8 @@ A subclass writes `terms`, the losses before they are summed. The rest is the sa
     L           sum of w f / n    ... / N       ... / 1   w f itself, not summed
     dy          w df/dy / n       ... / N       ... / 1   the gradient of the sum of w f
 
-w are the weights of the samples (N,), 1 by default. They are not part of n.
+w are the weights of the samples (N,), 1 by default. They are not part of n. Of sequences of
+different lengths only the real steps count, in the sums and in n.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Loss(Checked):
     counts_hits = False             # True: the largest output is the predicted class
     ignore_index: int | None = None             # marks unknown targets
     reduction = "mean"
+    of_places = True                # each step or pixel has terms of its own, which may be left out
 
     def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
         """The target on the host, batch-first and checked: (N,) + out_shape.
@@ -46,41 +48,48 @@ class Loss(Checked):
                              f"Received: shape {target.shape}.")
         return target.reshape(-1, *out_shape).astype(dtype, copy=False)
 
-    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
+    def __call__(self, backend: Backend, y: Array, target: Array,
+                 sample_weight: Array | None = None, *, mask: Array | None = None
                  ) -> tuple[Array, Array]:
         """The loss and dy.
 
         Args:
             sample_weight: (N,), a factor for each sample's part of the loss and of dy.
+            mask: (T, N), which steps of a sequence count. The others are padding: they add nothing
+                to the loss and to n, and their dy is 0.
         """
         f, dy, n = self.terms(backend, y, target)
+        if mask is not None:
+            f, dy = masked(backend.xp, mask, f), masked(backend.xp, mask, dy)
         if sample_weight is not None:
             f, dy = (weighed(backend.xp, sample_weight, a) for a in (f, dy))
         if self.reduction == "none":
             return f, dy
-        divisor = {"mean": n, "batchmean": y.shape[-1], "sum": 1}[self.reduction]
-        return f.sum() / divisor, dy * (1.0 / divisor)
+        d = {"mean": divisor(backend.xp, n, mask, y.dtype), "batchmean": y.shape[-1],
+             "sum": 1}[self.reduction]
+        return f.sum() / d, dy * (1.0 / d)
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         """(f (..., N), the gradient of the sum of f with respect to y, n): the losses, and the
-        divisor of their mean."""
+        divisor of their mean: a number, or an array (..., N) of what each place adds to it."""
         raise NotImplementedError(f"{self.who}: expected a method terms(backend, y, target), or "
                                   "__call__(backend, y, target).")
 
     def divisors(self, target: np.ndarray, out_shape: Shape) -> np.ndarray | None:
-        """What each sample adds to the divisor n of the mean, (N,); None if all add the same.
+        """What each place adds to the divisor n of the mean, (N, ...); None if all add the same.
 
         `fit` needs it to make one batch of several, see training/groups.py. `target` is what
         `targets` returns.
         """
         return None
 
-    def checked(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
-                ) -> tuple[Array, Array]:
+    def checked(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None,
+                *, mask: Array | None = None) -> tuple[Array, Array]:
         """The loss and dy. Raises TypeError if the loss does not return a pair of a loss and a
         gradient of y's shape."""
-        found = (self(backend, y, target) if sample_weight is None
-                 else self(backend, y, target, sample_weight))
+        options = {"sample_weight": sample_weight, "mask": mask}
+        found = self(backend, y, target, **{name: a for name, a in options.items()  # type: ignore[arg-type]
+                                            if a is not None})
         if (isinstance(found, tuple) and len(found) == 2 and getattr(found[1], "shape", None)
             == y.shape):
             return found
@@ -127,9 +136,28 @@ def column(backend: Backend, values: tuple[float, ...] | None, y: Array) -> Arra
     return out.astype(y.dtype).reshape(-1, *(1,) * (y.ndim - 1))
 
 
+def masked(xp: Any, mask: Array, a: Array) -> Array:
+    """a (..., T, N) where the mask (T, N) is true, and 0 elsewhere."""
+    return xp.where(mask, a, a.dtype.type(0))
+
+
+def divisor(xp: Any, n: Any, mask: Array | None, dtype: Any) -> Any:
+    """The divisor of a mean: n, or the sum of n if it has what each place adds. With a mask only
+    its places count, which all add the same if n is a number.
+
+    Where a sum is 0 it is 1: the mean of nothing is 0, and so is its gradient.
+    """
+    if not getattr(n, "ndim", 0):
+        if mask is None:
+            return n
+        n = mask.astype(dtype) * (n / mask.size)
+    elif mask is not None:
+        n = masked(xp, mask, n)
+    return or_one(n.sum())
+
+
 def or_one(total: Array) -> Array:
-    """`total`, a sum of weights, or 1 where it is 0: the mean of nothing is 0, and so is its
-    gradient."""
+    """`total`, or 1 where it is 0."""
     return total + (total == 0)
 
 

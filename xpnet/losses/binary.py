@@ -10,7 +10,7 @@ from xpnet.backends import Backend
 from xpnet.backends.activations import fraction
 from xpnet.backends.base import weighed
 from xpnet.layer import Array, Shape
-from xpnet.losses.base import Loss, column, or_one
+from xpnet.losses.base import Loss, column
 
 LEAST_LOG = -100.0      # lower bound of logarithms of probabilities, as in PyTorch
 LEAST_VARIANCE = 1e-12  # y (1 - y) where it is 0
@@ -92,8 +92,7 @@ class MultiLabelCrossEntropy(BinaryLoss):
     def divisors(self, target: np.ndarray, out_shape: Shape) -> np.ndarray | None:
         if self.ignore_index is None:
             return None
-        known = target.reshape(len(target), -1) != self.ignore_index
-        return known.sum(axis=1, dtype=np.float64)
+        return target != self.ignore_index
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         known: Any = (1.0 if self.ignore_index is None
@@ -101,7 +100,7 @@ class MultiLabelCrossEntropy(BinaryLoss):
         w = column(backend, self.weight, y) * known
         f, slope = of_logits(backend.xp, y, w * column(backend, self.pos_weight, y) * target,
                              w * (1.0 - target))
-        return f, slope, y.size if self.ignore_index is None else or_one(known.sum())
+        return f, slope, y.size if self.ignore_index is None else known
 
 
 class FocalCrossEntropy(BinaryLoss):

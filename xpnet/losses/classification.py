@@ -15,7 +15,7 @@ from xpnet.backends import Backend
 from xpnet.backends.base import weighed
 from xpnet.checks import finite_array
 from xpnet.layer import Array, Shape
-from xpnet.losses.base import Loss, batch_of, column, one_hot, or_one
+from xpnet.losses.base import Loss, batch_of, column, divisor, masked, one_hot
 
 LEAST = 1e-7        # lower bound of a probability that something is divided by
 
@@ -82,12 +82,12 @@ class WeightedClassLoss(ClassLoss):
             return None
         known = np.ones(target.shape, bool) if self.ignore_index is None else (
             target != self.ignore_index)
-        w = known if self.weight is None else known * np.array(self.weight)[target * known]
-        return w.reshape(len(target), -1).sum(axis=1, dtype=np.float64)
+        return known if self.weight is None else known * np.array(self.weight)[target * known]
 
     def weighted(self, backend: Backend, y: Array, target: Array, smoothing: float = 0.0
                  ) -> tuple[Array, Any]:
-        """w t (K, P), with t the smoothed targets, 0 where ignored; and the divisor of the mean.
+        """w t (K, P), with t the smoothed targets, 0 where ignored; and the divisor of the mean, or
+        what each place adds to it.
 
         y (K, P); target (P,) or (K, P).
         """
@@ -99,7 +99,7 @@ class WeightedClassLoss(ClassLoss):
                       else (target != self.ignore_index).astype(y.dtype))
         hot = one_hot(backend, target, K).astype(y.dtype) * known  # (K, P)
         t = (1.0 - smoothing) * hot + (smoothing / K) * known
-        return w * t, or_one((w * hot).sum())
+        return w * t, w * hot
 
 
 class CrossEntropy(WeightedClassLoss):
@@ -136,27 +136,32 @@ class CrossEntropy(WeightedClassLoss):
         super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
         self.label_smoothing = self.expect_share("label_smoothing", label_smoothing)
 
-    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
+    def __call__(self, backend: Backend, y: Array, target: Array,
+                 sample_weight: Array | None = None, *, mask: Array | None = None
                  ) -> tuple[Array, Array]:
         z = y.reshape(y.shape[0], -1)  # (K, P)
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(z.shape)
         plain = (self.weight is None and self.ignore_index is None and not self.label_smoothing
-                 and sample_weight is None)
+                 and sample_weight is None and mask is None)
         if plain and self.reduction == "mean":
             loss, dz = backend.softmax_cross_entropy(z, target)
             return loss, dz.reshape(y.shape)
         t, n = self.weighted(backend, z, target, self.label_smoothing)
-        loss, dz = cross_entropy(backend, z, t, n, self.reduction, sample_weight)
+        loss, dz = cross_entropy(backend, z, t, n, self.reduction, sample_weight, mask)
         return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz.reshape(y.shape)
 
 
 def cross_entropy(backend: Backend, z: Array, t: Array, n: Any, reduction: str,
-                  sample_weight: Array | None) -> tuple[Array, Array]:
+                  sample_weight: Array | None, mask: Array | None) -> tuple[Array, Array]:
     """Cross entropy of z (K, P) with targets t (K, P), divided by n for "mean", (P,) for "none";
     and dz.
 
     See Loss.__call__.
     """
+    if mask is not None:
+        mask = mask.reshape(-1)  # (P,)
+        t = masked(backend.xp, mask, t)
+    n = divisor(backend.xp, n, mask, z.dtype)
     if sample_weight is not None:
         by_sample = t.reshape(len(t), -1, sample_weight.size)  # (K, positions, N)
         t = weighed(backend.xp, sample_weight, by_sample).reshape(t.shape)
@@ -187,7 +192,8 @@ class NegativeLogLikelihood(WeightedClassLoss):
         target = target.reshape(-1) if target.ndim < y.ndim else target.reshape(log_p.shape)
         t, n = self.weighted(backend, log_p, target)
         f = -weighed(backend.xp, t, log_p).sum(axis=0)
-        return f.reshape(y.shape[1:]), -t.reshape(y.shape), n
+        return (f.reshape(y.shape[1:]), -t.reshape(y.shape),
+                n.reshape(y.shape) if target.ndim == 1 else n)
 
 
 class BoundedCrossEntropy(ClassLoss):
@@ -210,13 +216,14 @@ class BoundedCrossEntropy(ClassLoss):
         self.bound = self.expect_positive("bound", bound)
         self.reduction = self.expect_reduction(reduction, batch=False)
 
-    def __call__(self, backend: Backend, y: Array, target: Array, sample_weight: Array | None = None
+    def __call__(self, backend: Backend, y: Array, target: Array,
+                 sample_weight: Array | None = None, *, mask: Array | None = None
                  ) -> tuple[Array, Array]:
         K, P = len(y), y.size // len(y)
         given = one_hot(backend, target, K) if target.ndim < y.ndim else target
         z, t = backend.empty((K + 1, P), y.dtype), backend.zeros((K + 1, P), y.dtype)
         z[:K], z[K:], t[:K] = y.reshape(K, P), -self.bound, given.reshape(K, P)
-        loss, dz = cross_entropy(backend, z, t, P, self.reduction, sample_weight)
+        loss, dz = cross_entropy(backend, z, t, P, self.reduction, sample_weight, mask)
         return (loss.reshape(y.shape[1:] if self.reduction == "none" else ()),
                 dz[:K].reshape(y.shape))
 

@@ -29,6 +29,8 @@ class OverlapLoss(BinaryLoss):
         reduction: "sum" does not divide by the number of samples and classes.
     """
 
+    of_places = False
+
     def __init__(self, *, smooth: float = 1.0, ignore_index: int | None = None,
                  reduction: str = "mean"
                  ) -> None:

@@ -14,6 +14,8 @@ from xpnet.dlpack import host_array
 from xpnet.graph import Graph
 from xpnet.layer import Array
 from xpnet.losses import Loss
+from xpnet.node import Node
+from xpnet.ragged import expect_no_lengths, filled
 from xpnet.training.datasets import MixedTargets, SampleFeed, Samples, is_dataset, samples_of
 from xpnet.training.goals import Goal
 
@@ -33,7 +35,7 @@ class Batches:
 
     def __init__(self, net: Graph, data: Sequence[Any], size: int,
                  where: np.ndarray | None = None) -> None:
-        self.backend, self.inputs = net.backend, len(net.ins)
+        self.backend, self.inputs = net.backend, len(net.in_nodes)
         self.samples, self.size = len(data[0]) if where is None else len(where), size
         self.where, self.order = where, where
         self.feeds = tuple(self._feed(a, net.dtype if number < self.inputs else a.dtype)
@@ -134,18 +136,23 @@ def count_batches(samples: int, size: int, drop_last: bool = False) -> int:
     return samples // size if drop_last else -(-samples // size)
 
 
-def check_samples(net: Graph, x: Any, y: Any, goals: Sequence[Goal], who: str) -> list[Any]:
-    """Batch-first inputs and targets, checked against the network and against each other; x may be
-    a Dataset, which has the targets, too."""
+def check_samples(net: Graph, x: Any, y: Any, goals: Sequence[Goal], who: str, lengths: Any = None
+                  ) -> list[Any]:
+    """Batch-first inputs, numbers of steps and targets, checked against the network and against
+    each other; x may be a Dataset, which has the targets, too."""
     if is_dataset(x):
+        expect_no_lengths(lengths, who)
         if y is not None:
             raise ValueError(f"{who}: expected no y with a data set, which has its own targets. "
                              f"Received: {type(y).__name__}.")
         return samples_of(net, x, goals, who)
-    xs = finite_samples(net, x, who)
+    xs = finite_samples(net, x, who, lengths)
     targets = []
-    for goal, target in zip(goals, net.outs.unpack(y, who, "targets"), strict=True):
-        target = host_array(target, f"{who}: targets", net.backend)
+    steps = steps_of(net, xs, [goal.node for goal in goals])
+    for goal, target, numbers in zip(goals, net.outs.unpack(y, who, "targets"), steps, strict=True):
+        name = f"{who}: targets"
+        target = (host_array(target, name, net.backend) if numbers is None else
+                  filled(target, numbers[:, 0], goal.node.shape[-1], name, net.backend))
         target = goal.loss.targets(target, goal.node.shape, net.dtype)
         if len(xs[0]) != len(target):
             raise ValueError(f"{who}: expected as many targets as samples. Received: {len(xs[0])} "
@@ -173,12 +180,19 @@ def _expect_weighted(loss: Loss) -> None:
                          f"Received: {loss.who}, whose __call__ does not.")
 
 
-def finite_samples(net: Graph, x: Any, who: str) -> tuple[Any, ...]:
-    """Batch-first samples for each input, checked.
+def steps_of(net: Graph, arrays: Sequence[Any], nodes: Sequence[Node]) -> list[np.ndarray | None]:
+    """The numbers of steps (N, 1) of nodes, from arrays as `check_samples` returns them; None for a
+    node without lengths."""
+    given = dict(zip(net.in_nodes, arrays))
+    return [None if node.lengths is None else given[node.lengths] for node in nodes]
+
+
+def finite_samples(net: Graph, x: Any, who: str, lengths: Any = None) -> tuple[Any, ...]:
+    """Batch-first samples for each input, and numbers of steps, checked.
 
     ValueError if one of them is NaN or infinite in the network's dtype.
     """
-    xs = net.check_inputs(x)
+    xs = net.check_inputs(x, lengths)
     for a in xs:
         received = not_finite(a, net.dtype, net.backend.to_numpy)
         if received:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xpnet.checks import described, shown
 from xpnet.history import History
 from xpnet.schedules import Schedule
@@ -177,7 +179,7 @@ class Callbacks(Callback):
 
 def expect_callbacks(who: str, value: Any) -> list[Callback]:
     """A list of callbacks; TypeError for anything else."""
-    several = isinstance(value, Iterable) and not isinstance(value, str)
+    several = isinstance(value, Iterable) and not isinstance(value, str | np.ndarray)
     callbacks = list(value) if several else [value]
     for callback in callbacks:
         if not isinstance(callback, Callback):

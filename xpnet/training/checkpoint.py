@@ -258,8 +258,7 @@ class Resumed:
             if "training/grads" in arrays:
                 net.grads[...] = to_device(arrays["training/grads"])
             for k, sums in enumerate(step.totals.sums):
-                values = arrays[f"training/sums{k}"]
-                sums.sums[...], sums.ignored[...] = to_device(values[:3]), to_device(values[3:])
+                sums.restore(arrays[f"training/sums{k}"])
         step.updater.steps.update(zip(step.updater.steps, about["steps"], strict=True))
         run.epoch, run.batch, run.lr = about["epoch"], about["batch"], about["lr"]
         run.warned = about["warned"]

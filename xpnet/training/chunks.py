@@ -36,6 +36,9 @@ class ChunkPredictor:
     def __init__(self, net: Graph) -> None:
         who = type(self).__name__
         self.net = expect_instance(who, "net", net, Graph, "a Network")
+        if net.ragged is not None:
+            raise ValueError(f"{who}: expected a network whose Input has no lengths. Received: "
+                             f"{net!r} with lengths=True.")
         found = [layer for layer in net.layers if isinstance(layer, Recurrent | RNN)]
         if not found:
             raise ValueError(f"{who}: expected a network with a recurrent layer. Received: "

@@ -41,6 +41,9 @@ class Samples:
         if len(net.ins) != 1:
             raise ValueError(f"{who}: expected arrays for a network with several inputs. Received: "
                              f"a data set and {len(net.ins)} inputs.")
+        if net.ragged is not None:
+            raise ValueError(f"{who}: expected arrays, or a list of arrays, for a network with "
+                             "lengths. Received: a data set.")
         if data.shape != net.ins.nodes[0].shape:
             raise ValueError(f"{who}: expected samples of shape {net.ins.nodes[0].shape}. "
                              f"Received: {data!r}.")

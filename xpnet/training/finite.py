@@ -149,13 +149,14 @@ def first_not_finite(net: Graph, goals: tuple[Goal, ...], batch: Batch
             return result
         return hook
 
-    inputs, outputs = len(net.ins), len(goals)
+    inputs, outputs = len(net.in_nodes), len(goals)
     targets, weights = batch[inputs:inputs + outputs], batch[inputs + outputs:]
     with np.errstate(all="ignore"):
-        ys = net.run(batch[:inputs], [goal.node for goal in goals], TRAIN, hook=watch("forward"))
+        xs, nodes = batch[:inputs], [goal.node for goal in goals]
+        ys, masks = net.run(xs, nodes, TRAIN, hook=watch("forward")), net.masks(xs, nodes)
         gradients = []
-        for goal, y, target in zip(goals, ys, targets, strict=True):
-            loss, dy = goal.loss.checked(net.backend, y, target, *weights)
+        for goal, y, target, mask in zip(goals, ys, targets, masks, strict=True):
+            loss, dy = goal.loss.checked(net.backend, y, target, *weights, mask=mask)
             look("in the loss", None, loss)
             look("in the gradient of the loss", None, dy)
             gradients.append((goal.node, dy if goal.weight == 1 else dy * goal.weight))

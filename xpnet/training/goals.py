@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,8 +41,17 @@ def goals(net: Graph, loss: Any, loss_weights: Any, who: str) -> tuple[Goal, ...
     found = []
     for name, output, given, weight in zip(outs.names, outs.nodes, losses, weights, strict=True):
         node, read = loss_input(output, get_loss(given))
+        if node.lengths is not None:
+            _expect_steps(node, read, who)
         found.append(Goal(name, output, node, read, expect_number(who, "loss_weights", weight, 0)))
     return tuple(found)
+
+
+def _expect_steps(node: Node, loss: Loss, who: str) -> None:
+    """Raise ValueError if the loss cannot leave out the padding of a value with lengths."""
+    if not loss.of_places or "mask" not in inspect.signature(loss).parameters:
+        raise ValueError(f"{who}: expected a loss with terms of each step, which takes a mask, for "
+                         f"an output with lengths. Received: {loss.who}.")
 
 
 def known_goals(net: Graph, loss: Any, loss_weights: Any, who: str) -> tuple[Goal, ...]:

@@ -14,10 +14,11 @@ from xpnet.layer import Array
 from xpnet.node import Node
 from xpnet.training.batches import Batches, check_samples, finite_samples
 from xpnet.training.goals import known_goals
+from xpnet.training.prediction import as_given
 
 
-def input_gradient(net: Graph, x: Any, target: Any = None, *, loss: Any = None,
-                   output_gradient: Any = None) -> Any:
+def input_gradient(net: Graph, x: Any, target: Any = None, *, lengths: Any = None,
+                   loss: Any = None, output_gradient: Any = None) -> Any:
     """dx = dL/dx for a loss L of the targets, or dx = d(sum of G y)/dx for a given G.
 
     The network is in prediction mode: dropout is off, batch norm uses its running statistics. x is
@@ -29,11 +30,12 @@ def input_gradient(net: Graph, x: Any, target: Any = None, *, loss: Any = None,
         net: the network.
         x: batch-first samples (N, ...), for several inputs a list or dict of arrays.
         target: targets of the loss.
+        lengths: see `fit`. The gradient of padding is 0.
         loss: with a target; by default the loss of the last fit.
         output_gradient: G, batch-first and shaped like the output, instead of a target.
 
     Returns:
-        A batch-first NumPy array like x, for several inputs a list or dict.
+        A batch-first NumPy array like x, or a list of arrays; for several inputs a list or dict.
     """
     who = "input_gradient"
     if (target is None) == (output_gradient is None):
@@ -41,26 +43,28 @@ def input_gradient(net: Graph, x: Any, target: Any = None, *, loss: Any = None,
                          f"{'neither' if target is None else 'both'}.")
     aims = known_goals(net, loss, None, who) if output_gradient is None else ()
     if aims:
-        data: list[Any] = check_samples(net, x, target, aims, who)
+        data: list[Any] = check_samples(net, x, target, aims, who, lengths)
     else:
-        data = [*finite_samples(net, x, who)]
+        data = [*finite_samples(net, x, who, lengths)]
         data += _given(net, output_gradient, len(data[0]))
     nodes = [goal.node for goal in aims] or list(net.outs.nodes)
-    count, backend = len(net.ins), net.backend
+    count, backend = len(net.in_nodes), net.backend
     with explained(net, who, len(data[0])), backend.stream():
         batch, before = Batches(net, data, len(data[0])).get(0), net.grads.copy()
         try:
-            ys = net.run(batch[:count], nodes, keep=True)
-            gradients: list[tuple[Node, Array]] = []
-            for number, (node, y, given) in enumerate(zip(nodes, ys, batch[count:], strict=True)):
-                dy = aims[number].loss.checked(backend, y, given)[1] if aims else given
-                gradients.append((node, dy))
+            xs, given = batch[:count], batch[count:]
+            ys, masks = net.run(xs, nodes, keep=True), net.masks(xs, nodes)
+            dys = ([goal.loss.checked(backend, y, target, mask=mask)[1]
+                    for goal, y, target, mask in zip(aims, ys, given, masks, strict=True)]
+                   if aims else net.without_padding(xs, nodes, given))
+            gradients = [*zip(nodes, dys, strict=True)]
             dxs = net.run_backward(gradients, to_inputs=True)
         finally:
             net.forget()
             net.grads[...] = before
-        return net.ins.pack([_batch_first(net, node, dx, batch[0].shape[-1])
-                             for node, dx in zip(net.ins.nodes, dxs, strict=True)])
+        found = [_batch_first(net, node, dx, batch[0].shape[-1])
+                 for node, dx in zip(net.ins.nodes, dxs, strict=True)]
+        return net.ins.pack(as_given(net, data, net.ins.nodes, found, lengths))
 
 
 def _given(net: Graph, output_gradient: Any, samples: int) -> list[np.ndarray]:

@@ -5,9 +5,9 @@ S / n there, sums over the group, where each batch b has S[b] / n[b]:
 
     S / n = sum over b of (n[b] / n) (S[b] / n[b])
 
-So the gradient of each batch's loss is multiplied by its share n[b] / n. n counts samples, or what
-`Loss.divisors` says: weights of labels, or labels that are not ignored. They are known on the host
-before a group begins.
+So the gradient of each batch's loss is multiplied by its share n[b] / n. n counts samples, the real
+steps of sequences, or what `Loss.divisors` says: weights of labels, or labels that are not ignored.
+They are known on the host before a group begins.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ class Groups:
         goals: of the network's outputs.
         targets: of the network's outputs, batch-first on the host.
         size: batches of a group; the last one of an epoch may be smaller.
+        lengths: for each goal the numbers of steps (N, 1), or None.
     """
 
-    def __init__(self, goals: Sequence[Goal], targets: Sequence[Any], size: int) -> None:
+    def __init__(self, goals: Sequence[Goal], targets: Sequence[Any], size: int,
+                 lengths: Sequence[np.ndarray | None]) -> None:
         self.goals, self.size = goals, size
         self._divisors = [None if isinstance(target, MixedTargets)      # probabilities
-                          else goal.loss.divisors(target, goal.node.shape)
-                          for goal, target in zip(goals, targets, strict=True)]
+                          else _divisors(goal, target, steps)
+                          for goal, target, steps in zip(goals, targets, lengths, strict=True)]
 
     def member(self, batches: Batches, number: int, count: int) -> Member:
         """The place of batch `number` in an epoch of `count` batches."""
@@ -63,3 +65,17 @@ class Groups:
         own, all_of_them = (float(divisors[batches.positions(*part)].sum())
                             for part in (span, whole))
         return own / all_of_them if all_of_them else 0.0    # if nothing counts, L and dy are 0
+
+
+def _divisors(goal: Goal, target: np.ndarray, lengths: np.ndarray | None) -> np.ndarray | None:
+    """What each sample adds to the divisor of the loss, (N,); None if all add the same."""
+    if goal.loss.reduction != "mean":
+        return None
+    places = goal.loss.divisors(target, goal.node.shape)                # (N, ...)
+    if lengths is not None:
+        real = np.arange(goal.node.shape[-1]) < lengths                 # (N, T)
+        if places is None:
+            places = real
+        else:
+            places = np.where(real.reshape(len(real), *(1,) * (places.ndim - 2), -1), places, 0)
+    return None if places is None else places.reshape(len(places), -1).sum(axis=1, dtype=np.float64)

@@ -23,7 +23,7 @@ from xpnet.io.files import name_of
 from xpnet.layer import PREDICT
 from xpnet.optim import Optimizer, get_optimizer
 from xpnet.schedules import Schedule, get_schedule
-from xpnet.training.batches import Batches, check_batch_sizes, count_batches
+from xpnet.training.batches import Batches, check_batch_sizes, count_batches, steps_of
 from xpnet.training.callbacks import (
     Callback,
     Callbacks,
@@ -48,11 +48,11 @@ from xpnet.training.totals import Totals
 EVALUATED = 256         # samples of a batch of the validation
 
 
-def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str | Optimizer = "adam",
-        epochs: int | None = None, steps: int | None = None, batch_size: int = 32,
-        drop_last: bool = False, accumulate: int = 1, validation: Any = None, augment: Any = (),
-        sample_weight: Any = None, class_weight: Any = None, loss_weights: Any = None,
-        schedule: str | Schedule = "constant", shuffle: bool = True,
+def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = None,
+        optimizer: str | Optimizer = "adam", epochs: int | None = None, steps: int | None = None,
+        batch_size: int = 32, drop_last: bool = False, accumulate: int = 1, validation: Any = None,
+        augment: Any = (), sample_weight: Any = None, class_weight: Any = None,
+        loss_weights: Any = None, schedule: str | Schedule = "constant", shuffle: bool = True,
         callbacks: Sequence[Callback] = (),
         until: Callable[[dict[str, float]], bool] | None = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
@@ -74,6 +74,10 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
             several inputs a list or dict of arrays; or a Dataset, whose samples are divided by its
             scale.
         y: targets; for several outputs a list or dict, as the outputs are; None for a Dataset.
+        lengths: numbers of steps (N,), 1 to T, of padded samples (N, D, T) of an Input with
+            lengths; for several of these a list or dict. Without it x is a list of arrays (D, T_i),
+            and targets of steps may be a list, too. What stands behind the end of a sample does not
+            matter: it adds nothing to loss, gradients and accuracy.
         loss: a Loss or its name in xpnet.losses.LOSSES, e.g. "cross_entropy", which is the
             default for a Dataset with labels; for several outputs also a list or dict.
         optimizer: an Optimizer, or its name in xpnet.optim.OPTIMIZERS, e.g. "adamw", which makes a
@@ -88,9 +92,9 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
         accumulate: batches whose gradients are added before one update of the parameters: the loss
             is that of one batch with all their samples, in the memory of one of them. At the end of
             an epoch there may be fewer. Batch norm normalises each batch by itself.
-        validation: a pair (x, y), or a Dataset, that is evaluated after each epoch; or the share of
-            the samples that is split off for it, e.g. 0.2, with the same share of each class, see
-            Dataset.split. By default the validation part of a Dataset.
+        validation: a pair (x, y), or (x, y, lengths), or a Dataset, that is evaluated after each
+            epoch; or the share of the samples that is split off for it, e.g. 0.2, with the same
+            share of each class, see Dataset.split. By default the validation part of a Dataset.
         augment: augmentations of the images of a Dataset, in their order, e.g. [xn.RandomFlip()].
             How an image is changed follows from the network's seed, the epoch and the image.
         sample_weight: (N,), factors of each sample's part of the loss. What the loss is divided by
@@ -127,8 +131,9 @@ def fit(net: Graph, x: Any, y: Any = None, *, loss: Any = None, optimizer: str |
     aims = goals(net, loss, loss_weights, "fit")
     optimizer = get_optimizer(optimizer, "fit")
     schedule = get_schedule(schedule).start()
-    data, held_out = prepared(net, x, y, aims, validation=validation, augment=augment,
-                              sample_weight=sample_weight, class_weight=class_weight)
+    data, held_out = prepared(net, x, y, aims, lengths=lengths, validation=validation,
+                              augment=augment, sample_weight=sample_weight,
+                              class_weight=class_weight)
     known = learned(net, x, aims)
     if is_dataset(validation):
         expect_known(known, validation, "fit: validation")
@@ -200,9 +205,10 @@ class _Loop:
         self.data, self.held_out, self.batch_size, self.shuffle = (data, held_out, batch_size,
                                                                    shuffle)
         self.saver, self.resume = saver, resume
-        inputs, goals = len(run.net.ins), run.step.goals
+        inputs, goals = len(run.net.in_nodes), run.step.goals
         self.groups = (None if run.accumulate == 1 else
-                       Groups(goals, data.arrays[inputs:inputs + len(goals)], run.accumulate))
+                       Groups(goals, data.arrays[inputs:inputs + len(goals)], run.accumulate,
+                              steps_of(run.net, data.arrays, [goal.node for goal in goals])))
 
     def train(self) -> None:
         run, net = self.run, self.run.net

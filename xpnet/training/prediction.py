@@ -14,7 +14,8 @@ from xpnet.inspect.memory import explained
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss
 from xpnet.node import Node
-from xpnet.training.batches import Batch, Batches, check_samples
+from xpnet.ragged import cut, expect_no_lengths, real_steps
+from xpnet.training.batches import Batch, Batches, check_samples, steps_of
 from xpnet.training.datasets import Samples, is_dataset
 from xpnet.training.goals import Goal, known_goals, probability
 from xpnet.training.known import expect_known
@@ -103,12 +104,13 @@ class Evaluation:
 def _evaluated(net: Graph, aims: Sequence[Goal], nodes: Sequence[Node], totals: Totals,
                batch: Batch) -> list[Array]:
     """Add a batch to the totals; the values of some nodes."""
-    count, reads = len(net.ins), [goal.node for goal in aims]
-    values, targets = net.run(batch[:count], [*reads, *nodes]), batch[count:]
+    count, reads = len(net.in_nodes), [goal.node for goal in aims]
+    xs, targets = batch[:count], batch[count:]
+    values, masks = net.run(xs, [*reads, *nodes]), net.masks(xs, reads)
     ys = values[:len(reads)]
-    losses = [goal.loss.checked(net.backend, y, target)[0]
-              for goal, y, target in zip(aims, ys, targets, strict=True)]
-    totals.add(losses, ys, targets)
+    losses = [goal.loss.checked(net.backend, y, target, mask=mask)[0]
+              for goal, y, target, mask in zip(aims, ys, targets, masks, strict=True)]
+    totals.add(losses, ys, targets, masks)
     return values[len(reads):]
 
 
@@ -121,8 +123,8 @@ def _collect(forward: Forward, outs: Sequence[np.ndarray]) -> None:
                 collector.put(y, out[slice(*batches.span(number))])
 
 
-def evaluate(net: Graph, x: Any, y: Any = None, *, loss: str | Loss | Any = None,
-             loss_weights: Any = None, batch_size: int = 256,
+def evaluate(net: Graph, x: Any, y: Any = None, *, lengths: Any = None,
+             loss: str | Loss | Any = None, loss_weights: Any = None, batch_size: int = 256,
              metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
     """Loss and, for classes, accuracy: {"loss": ..., "accuracy": ...}.
 
@@ -133,11 +135,13 @@ def evaluate(net: Graph, x: Any, y: Any = None, *, loss: str | Loss | Any = None
         net: the network.
         x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset.
         y: targets; for several outputs a list or dict; None for a Dataset.
+        lengths: see `fit`.
         loss: see `fit`; by default the loss of the last fit.
         loss_weights: see `fit`.
         batch_size: samples of a forward pass.
         metrics: names, and functions of what `predict` returns and of the targets, e.g.
-            {"f1": xn.metrics.f1_score}. What they return is added under these names.
+            {"f1": xn.metrics.f1_score}. What they return is added under these names. Of an output
+            with lengths they are given the real steps of all samples: (P, K), and targets (P, ...).
 
     Raises:
         ValueError: a Dataset has other classes or another scale than the network was trained with,
@@ -147,7 +151,7 @@ def evaluate(net: Graph, x: Any, y: Any = None, *, loss: str | Loss | Any = None
     batch_size = expect_integer("evaluate", "batch_size", batch_size)
     if is_dataset(x):
         expect_known(net.trained, x, "evaluate")
-    data = check_samples(net, x, y, aims, "evaluate")
+    data = check_samples(net, x, y, aims, "evaluate", lengths)
     if (metrics is not None
             and not (isinstance(metrics, Mapping)
                      and all(callable(metric) for metric in metrics.values()))):
@@ -158,29 +162,37 @@ def evaluate(net: Graph, x: Any, y: Any = None, *, loss: str | Loss | Any = None
         evaluation = Evaluation(net, Batches(net, data, batch_size), aims, "evaluate")
         figures: dict[str, Any] = dict(evaluation.run(outputs or ()))
     if metrics and outputs is not None:
-        packed, targets = net.outs.pack(outputs), net.outs.pack(data[len(net.ins):])
+        packed, targets = (net.outs.pack([a if numbers is None else real_steps(a, numbers[:, 0])
+                                          for a, numbers in zip(arrays, steps_of(
+                                              net, data, net.outs.nodes), strict=True)])
+                           for arrays in (outputs, data[len(net.in_nodes):]))
         figures |= {name: metric(packed, targets) for name, metric in metrics.items()}
     return figures
 
 
-def predict(net: Graph, x: Any, *, batch_size: int = 256) -> Any:
+def predict(net: Graph, x: Any, *, lengths: Any = None, batch_size: int = 256) -> Any:
     """The network's output as a batch-first NumPy array; for several outputs a list or dict.
+
+    An output with lengths is a list of arrays (D, T_i) if x is one, and else padded with 0.
 
     Args:
         net: the network.
         x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset.
+        lengths: see `fit`.
         batch_size: samples of a forward pass.
     """
-    return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict"))
+    return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict", lengths))
 
 
-def predict_proba(net: Graph, x: Any, *, loss: Any = None, batch_size: int = 256) -> Any:
+def predict_proba(net: Graph, x: Any, *, lengths: Any = None, loss: Any = None,
+                  batch_size: int = 256) -> Any:
     """Probabilities for x, batch-first: softmax or sigmoid of the output if the loss includes it,
     or the output itself if the last layer is one of them. For several outputs a list or dict.
 
     Args:
         net: the network.
         x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset.
+        lengths: see `fit`; outputs are as those of `predict`.
         loss: that of the last `fit` by default.
         batch_size: samples of a forward pass.
 
@@ -195,47 +207,59 @@ def predict_proba(net: Graph, x: Any, *, loss: Any = None, batch_size: int = 256
             raise ValueError(f"{who}: expected a loss that includes softmax or sigmoid. Received: "
                              f"{goal.loss.who}; predict returns the output.")
     return net.outs.pack(changed_outputs(
-        net, x, [probability(net.backend, goal) for goal in aims], batch_size, who))
+        net, x, [probability(net.backend, goal) for goal in aims], batch_size, who, lengths))
 
 
 def changed_outputs(net: Graph, x: Any, functions: Sequence[Callable[[Array], Array]],
-                    batch_size: Any, who: str) -> list[np.ndarray]:
-    """Functions of the outputs, one for each, for batch-first x, as batch-first NumPy arrays."""
-    xs, batch_size = inputs_of(net, x, who), expect_integer(who, "batch_size", batch_size)
-    outs = _host_arrays(net, net.outs.nodes, len(xs[0]))
-    with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
-        work = partial(_changed, net, functions)
-        _collect(Forward(Batches(net, xs, batch_size), work, who), outs)
-    return outs
+                    batch_size: Any, who: str, lengths: Any = None) -> list[Any]:
+    """Functions of the outputs, one for each, for batch-first x, as batch-first NumPy arrays, or as
+    lists of arrays, see `predict`."""
+    return _predicted(net, x, net.outs.nodes, partial(_changed, net, functions), batch_size, who,
+                      lengths)
 
 
 def _changed(net: Graph, functions: Sequence[Callable[[Array], Array]], batch: Batch
              ) -> list[Array]:
     ys = net.run(batch, net.outs.nodes)
-    return [function(y) for function, y in zip(functions, ys, strict=True)]
+    ys = [function(y) for function, y in zip(functions, ys, strict=True)]
+    return net.without_padding(batch, net.outs.nodes, ys)
 
 
-def inputs_of(net: Graph, x: Any, who: str) -> Sequence[Any]:
+def inputs_of(net: Graph, x: Any, who: str, lengths: Any = None) -> Sequence[Any]:
     """What Batches make the inputs of: checked arrays, or the samples of a Dataset."""
     if not is_dataset(x):
-        return net.check_inputs(x)
+        return net.check_inputs(x, lengths)
+    expect_no_lengths(lengths, who)
     expect_known(net.trained, x, who)
     return [Samples(net, x, who=who)]
 
 
-def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str
-              ) -> list[np.ndarray]:
-    """The values of some nodes for batch-first x, as batch-first NumPy arrays."""
-    xs = inputs_of(net, x, who)
-    batch_size = expect_integer(who, "batch_size", batch_size)
-    outs = _host_arrays(net, nodes, len(xs[0]))
-    with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
-        _collect(Forward(Batches(net, xs, batch_size), partial(_values, net, nodes), who), outs)
-    return outs
+def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str,
+              lengths: Any = None) -> list[Any]:
+    """The values of some nodes for batch-first x, as batch-first NumPy arrays, or as lists of
+    arrays, see `predict`."""
+    return _predicted(net, x, nodes, partial(_values, net, nodes), batch_size, who, lengths)
 
 
 def _values(net: Graph, nodes: Sequence[Node], batch: Batch) -> list[Array]:
-    return net.run(batch, nodes)
+    return net.without_padding(batch, nodes, net.run(batch, nodes))
+
+
+def _predicted(net: Graph, x: Any, nodes: Sequence[Node], work: Callable[[Batch], list[Array]],
+               batch_size: Any, who: str, lengths: Any) -> list[Any]:
+    """What `work` makes of all batches, for some nodes."""
+    xs, batch_size = inputs_of(net, x, who, lengths), expect_integer(who, "batch_size", batch_size)
+    outs = _host_arrays(net, nodes, len(xs[0]))
+    with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
+        _collect(Forward(Batches(net, xs, batch_size), work, who), outs)
+    return as_given(net, xs, nodes, outs, lengths)
+
+
+def as_given(net: Graph, xs: Sequence[Any], nodes: Sequence[Node], arrays: Sequence[np.ndarray],
+             lengths: Any) -> list[Any]:
+    """Batch-first values of nodes: lists of arrays without padding, if x was such a list."""
+    return [a if lengths is not None or numbers is None else cut(a, numbers[:, 0])
+            for a, numbers in zip(arrays, steps_of(net, xs, nodes), strict=True)]
 
 
 def _host_arrays(net: Graph, nodes: Sequence[Node], samples: int) -> list[np.ndarray]:

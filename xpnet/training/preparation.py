@@ -26,8 +26,8 @@ class Data(NamedTuple):
         return len(self.arrays[0]) if self.where is None else len(self.where)
 
 
-def prepared(net: Graph, x: Any, y: Any, aims: Sequence[Goal], *, validation: Any, augment: Any,
-             sample_weight: Any, class_weight: Any) -> tuple[Data, Data | None]:
+def prepared(net: Graph, x: Any, y: Any, aims: Sequence[Goal], *, lengths: Any, validation: Any,
+             augment: Any, sample_weight: Any, class_weight: Any) -> tuple[Data, Data | None]:
     """What to train on, and what to validate on. The arguments are those of `fit`.
 
     Nothing is copied for a share: arrays are read at other positions, and a Dataset has subsets.
@@ -42,7 +42,7 @@ def prepared(net: Graph, x: Any, y: Any, aims: Sequence[Goal], *, validation: An
     elif validation is None and is_dataset(x):
         validation = x.validation
     arrays = (samples_of(net, x, aims, "fit", changes) if changes and y is None
-              else check_samples(net, x, y, aims, "fit"))
+              else check_samples(net, x, y, aims, "fit", lengths))
     where = held_out = None
     if share is not None:
         where, off = _split(net, arrays, aims, share)
@@ -75,18 +75,20 @@ def _split(net: Graph, arrays: Sequence[Any], aims: Sequence[Goal], share: float
     from xpnet.data.split import split
     labels, ignored = next(
         ((target, goal.loss.ignore_index)
-         for goal, target in zip(aims, arrays[len(net.ins):], strict=True)
+         for goal, target in zip(aims, arrays[len(net.in_nodes):], strict=True)
          if goal.loss.counts_hits and target.ndim == 1), (None, None))
     return split("fit", labels, len(arrays[0]), share, net.seed, ignored=ignored)
 
 
 def _validation(net: Graph, validation: Any, aims: Sequence[Goal]) -> list[Any]:
-    """The arrays of a pair (x, y) or of a Dataset, checked."""
-    pair = (validation, None) if is_dataset(validation) else validation
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError("fit: expected validation to be a pair (x, y), a Dataset, or a share of "
-                        f"the samples, e.g. 0.2. Received: {type(validation).__name__}.")
-    return check_samples(net, pair[0], pair[1], aims, "fit: validation")
+    """The arrays of a pair (x, y), of (x, y, lengths) or of a Dataset, checked."""
+    parts = (validation, None) if is_dataset(validation) else validation
+    if not isinstance(parts, tuple | list) or len(parts) not in (2, 2 if net.ragged is None else 3):
+        or_three = "" if net.ragged is None else " or (x, y, lengths)"
+        raise TypeError(f"fit: expected validation to be a pair (x, y){or_three}, a Dataset, or a "
+                        f"share of the samples, e.g. 0.2. Received: {type(validation).__name__}.")
+    x, y, *lengths = parts
+    return check_samples(net, x, y, aims, "fit: validation", *lengths)
 
 
 def _weights(net: Graph, arrays: Sequence[Any], where: np.ndarray | None, aims: Sequence[Goal],
@@ -97,7 +99,7 @@ def _weights(net: Graph, arrays: Sequence[Any], where: np.ndarray | None, aims: 
     if class_weight is not None:
         chosen = slice(None) if where is None else where
         labels = [(a.labels if isinstance(a, MixedTargets) else a)[chosen]
-                  for a in arrays[len(net.ins):]]
+                  for a in arrays[len(net.in_nodes):]]
         factors = np.ones(samples)
         factors[chosen] = class_factors(class_weight, aims, labels, names)
         sample_weight = (factors if sample_weight is None else

@@ -13,10 +13,10 @@ from xpnet.inspect.memory import explained
 from xpnet.layer import SAMPLE, Array
 from xpnet.training.batches import Batches
 from xpnet.training.goals import known_goals, probability
-from xpnet.training.prediction import inputs_of
+from xpnet.training.prediction import as_given, inputs_of
 
 
-def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
+def predict_samples(net: Graph, x: Any, samples: int = 50, *, lengths: Any = None, loss: Any = None,
                     batch_size: int = 256) -> tuple[Any, Any]:
     """Predictions with a spread: mean = 1/T sum over t of y_t, spread^2 = 1/T sum over t of
     (y_t - mean)^2, T = samples.
@@ -46,7 +46,7 @@ def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
     who = "predict_samples"
     expect_instance(who, "net", net, Graph, "a Network")
     aims = known_goals(net, loss, None, who)
-    xs = inputs_of(net, x, who)
+    xs = inputs_of(net, x, who, lengths)
     samples = expect_integer(who, "samples", samples)
     batch_size = expect_integer(who, "batch_size", batch_size)
     means, spreads = ([np.empty((len(xs[0]), *node.shape)) for node in net.outs.nodes]
@@ -63,7 +63,9 @@ def predict_samples(net: Graph, x: Any, samples: int = 50, *, loss: Any = None,
                             net.backend.to_numpy(figure), -1, 0)
         finally:
             net.counters[...] = before
-    return net.outs.pack(means), net.outs.pack(spreads)
+    nodes = net.outs.nodes
+    return (net.outs.pack(as_given(net, xs, nodes, means, lengths)),
+            net.outs.pack(as_given(net, xs, nodes, spreads, lengths)))
 
 
 def _moments(net: Graph, xs: Sequence[Array], samples: int,
@@ -76,8 +78,10 @@ def _moments(net: Graph, xs: Sequence[Array], samples: int,
     for t in range(1, samples + 1):
         ys = net.run(xs, net.outs.nodes, SAMPLE)
         net.counters[1] += net.counters.dtype.type(1)
-        for (mean, squares), y, function in zip(sums, ys, probabilities, strict=True):
-            y = function(y).astype(np.float64)
+        ys = [function(y) for function, y in zip(probabilities, ys, strict=True)]
+        for (mean, squares), y in zip(sums, net.without_padding(xs, net.outs.nodes, ys),
+                                      strict=True):
+            y = y.astype(np.float64)
             difference = y - mean
             mean += difference / t
             squares += difference * (y - mean)

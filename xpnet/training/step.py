@@ -108,7 +108,7 @@ class TrainStep:
         return f"<TrainStep of {self.net!r} with {losses} and {self.optimizer!r}>"
 
     def __call__(self, x: Any, target: Any, lr: float | None = None,
-                 sample_weight: Array | None = None) -> tuple[Array, Any]:
+                 sample_weight: Array | None = None, *, lengths: Any = None) -> tuple[Array, Any]:
         """Train on a batch-last batch on the network's backend.
 
         Args:
@@ -116,12 +116,13 @@ class TrainStep:
             target: an array (..., N), or arrays as the outputs are.
             lr: this step's learning rate, the optimizer's by default.
             sample_weight: (N,), factors of each sample's part of the loss.
+            lengths: numbers of steps (1, N), for an Input with lengths; for several a list or dict.
 
         Returns:
             The loss before the update, and the values that the losses read, as the outputs are.
         """
         net = self.net
-        xs, targets = (net.ins.unpack(x, "TrainStep", "x"),
+        xs, targets = (net.arrays_in(x, lengths, "TrainStep"),
                        net.outs.unpack(target, "TrainStep", "targets"))
         batch = (*xs, *targets) if sample_weight is None else (*xs, *targets, sample_weight)
         with explained(net, "TrainStep", batch[0].shape[-1], self.optimizer):
@@ -172,12 +173,12 @@ class TrainStep:
 
     def _step(self, batch: Batch, grouped: bool, *position: Any) -> tuple[Array, list[Array]]:
         """The work of a step; `position` is what `Batches.gather` returns."""
-        net, count = self.net, len(self.net.ins)
+        net, count, nodes = self.net, len(self.net.in_nodes), [goal.node for goal in self.goals]
         targets, weights = batch[count:count + len(self.goals)], batch[count + len(self.goals):]
-        ys = net.run(batch[:count], [goal.node for goal in self.goals], TRAIN)
+        ys, masks = net.run(batch[:count], nodes, TRAIN), net.masks(batch[:count], nodes)
         losses, gradients = [], []
         for number, (goal, y, target) in enumerate(zip(self.goals, ys, targets, strict=True)):
-            loss, dy = goal.loss.checked(net.backend, y, target, *weights)
+            loss, dy = goal.loss.checked(net.backend, y, target, *weights, mask=masks[number])
             losses.append(loss)
             dy = dy if goal.weight == 1 else dy * goal.weight
             if grouped:
@@ -190,7 +191,7 @@ class TrainStep:
             self.updater.apply()
         net.backend.advance(net.counters[:1], *position)
         if self.totals is not None:
-            self.totals.add(losses, ys, targets)
+            self.totals.add(losses, ys, targets, masks)
         return self._sum(losses), ys
 
     def _sum(self, losses: list[Array]) -> Array:

@@ -12,6 +12,8 @@ from xpnet.layer import Array
 from xpnet.losses import Loss
 from xpnet.training.goals import Goal
 
+SUMS = 5        # of each output: losses, hits, samples, ignored samples, padding
+
 
 class Totals:
     """Sums over batches for every output, without a synchronisation for a batch.
@@ -29,10 +31,12 @@ class Totals:
         for sums in self.sums:
             sums.reset()
 
-    def add(self, losses: Sequence[Array], ys: Sequence[Array], targets: Sequence[Array]) -> None:
-        """Add a batch: the loss, the value that it was computed of, and the targets, by output."""
-        for sums, loss, y, target in zip(self.sums, losses, ys, targets, strict=True):
-            sums.add(loss, y, target)
+    def add(self, losses: Sequence[Array], ys: Sequence[Array], targets: Sequence[Array],
+            masks: Sequence[Array | None]) -> None:
+        """Add a batch: the loss, the value that it was computed of, the targets, and which steps
+        are real, by output."""
+        for sums, loss, y, target, mask in zip(self.sums, losses, ys, targets, masks, strict=True):
+            sums.add(loss, y, target, mask)
 
     def values(self) -> list[np.ndarray]:
         """The sums of each output, on the host."""
@@ -40,7 +44,7 @@ class Totals:
 
     def result(self, before: Sequence[np.ndarray] = ()) -> dict[str, float]:
         """The figures of all batches, or of those since `values` returned `before`."""
-        before = before or [np.zeros(4)] * len(self.sums)
+        before = before or [np.zeros(SUMS)] * len(self.sums)
         results = [sums.result(then) for sums, then in zip(self.sums, before, strict=True)]
         if len(results) == 1:
             return results[0]
@@ -53,41 +57,60 @@ class Totals:
 class OutputTotals:
     """Sums of loss and hits of one output, weighted by the sizes of the batches.
 
-    Each place of a map counts. Targets that the loss ignores are neither hits nor misses. If the
-    loss is NaN, the accuracy is NaN, too.
+    Each place of a map counts. Targets that the loss ignores are neither hits nor misses. Of
+    sequences of different lengths the real steps count: a mean loss is weighted by their number. If
+    the loss is NaN, the accuracy is NaN, too.
     """
 
     def __init__(self, backend: Backend, loss: Loss) -> None:
         self.backend, self.classes = backend, loss.counts_hits
         self.ignored_label = loss.ignore_index
+        self.mean = loss.reduction == "mean"
         self.sums = backend.zeros((3,), np.float64)         # loss, hits, samples
         self.ignored = backend.zeros((1,), np.float64)      # samples
+        self.padding = backend.zeros((1,), np.float64)      # samples that are none
 
     def reset(self) -> None:
-        self.sums.fill(0)
-        self.ignored.fill(0)
+        for sums in (self.sums, self.ignored, self.padding):
+            sums.fill(0)
 
-    def add(self, loss: Array, y: Array, target: Array) -> None:
+    def add(self, loss: Array, y: Array, target: Array, mask: Array | None = None) -> None:
+        """Add a batch; the mask (T, N) says which steps are real."""
+        labels, counted = target.ndim < y.ndim, None
+        if self.classes:
+            y, target = y.reshape(len(y), -1), target.reshape(-1) if labels else target.reshape(
+                len(y), -1)                                                 # (K, P), (P,) or (K, P)
+        if mask is not None:
+            counted, real = mask.reshape(-1), mask.sum(dtype=np.float64)
+            self.padding += y.shape[-1] - real * (y.shape[-1] / mask.size)
+            loss = loss * (real / mask.size).astype(loss.dtype) if self.mean else loss
         if not self.classes:
             self.backend.tally(self.sums, loss, y, None)
             return
-        labels = target.ndim < y.ndim
-        target = target.reshape(-1) if labels else target.reshape(len(y), -1)   # (P,) or (K, P)
         if labels and self.ignored_label is not None:
             ignored = target == self.ignored_label
+            ignored = ignored if counted is None else ignored & counted
             self.ignored += ignored.sum()
             target = self.backend.xp.where(ignored, -1, target)
-        self.backend.tally(self.sums, loss, y.reshape(len(y), -1), target)
+        if counted is not None:
+            target = self.backend.xp.where(counted, target if labels else target.argmax(axis=0), -1)
+        self.backend.tally(self.sums, loss, y, target)
 
     def values(self) -> np.ndarray:
-        """(4,): sums of losses, hits, samples and ignored samples."""
-        return np.concatenate([self.backend.to_numpy(self.sums),
-                               self.backend.to_numpy(self.ignored)])
+        """(5,): sums of losses, hits, samples, ignored samples and padding."""
+        return np.concatenate([self.backend.to_numpy(a)
+                               for a in (self.sums, self.ignored, self.padding)])
+
+    def restore(self, values: np.ndarray) -> None:
+        """Go on with what `values` returned."""
+        values = self.backend.asarray(values)
+        self.sums[...], self.ignored[...], self.padding[...] = values[:3], values[3:4], values[4:]
 
     def result(self, before: np.ndarray | float = 0.0) -> dict[str, float]:
-        loss, hits, count, ignored = self.values() - before
+        loss, hits, count, ignored, padding = self.values() - before
+        loss = loss / (count - padding if self.mean else count)
         if not self.classes:
-            return {"loss": float(loss / count)}
-        known = count - ignored
+            return {"loss": float(loss)}
+        known = count - padding - ignored
         some = known and not math.isnan(loss)       # of scores that are NaN none is the largest
-        return {"loss": float(loss / count), "accuracy": float(hits / known) if some else math.nan}
+        return {"loss": float(loss), "accuracy": float(hits / known) if some else math.nan}

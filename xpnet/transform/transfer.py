@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import expect_flag
-from xpnet.graph import Graph, Input, chain, topological
+from xpnet.graph import Graph, chain, renewed, topological
 from xpnet.layer import Layer
 from xpnet.node import Node
 from xpnet.ports import Ports
@@ -100,7 +100,7 @@ def _part(net: Graph, last: Node, frozen: bool = False
     """(inputs, output, values by full names) of a copy of what `last` depends on."""
     wanted, copies = set(topological([last])), dict[Layer, Layer]()
     ins = [node for node in net.ins.nodes if node in wanted]
-    new = {node: Input(node.shape, name=node.given_name) for node in ins}
+    new = renewed(ins)
     for node in net.nodes:
         if node in wanted and node.layer is not None:
             if node.layer not in copies:

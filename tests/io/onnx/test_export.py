@@ -142,6 +142,21 @@ def test_model_in_the_reference(name, tmp_path):
         assert difference(y, expected) < 1e-5
 
 
+def test_numbers_of_steps_are_an_input_of_the_file(tmp_path):
+    """If a layer reads them."""
+    lengths, x = np.array([4, 1, 3]), np.random.default_rng(0).standard_normal((3, 2, 4), "float32")
+    for layer, names in ((xn.MultiHeadAttention(1), ["input", "input.lengths"]),
+                         (xn.Tanh(), ["input"])):
+        net = xn.Sequential([layer, xn.Linear(2)], input_shape=(2, 4), lengths=True,
+                            backend="numpy")
+        model = exported(net, tmp_path / "net.onnx")
+        assert [value.name for value in model.graph.input] == names
+        y, = by_reference(model, [x, lengths[:, None]][:len(names)])
+        expected = net.predict(x, lengths=lengths)
+        for n, steps in enumerate(lengths):
+            assert difference(y[n, :, :steps], expected[n, :, :steps]) < 1e-5
+
+
 @full
 @pytest.mark.parametrize("fold", [False, True])
 @pytest.mark.parametrize("name", SMALLEST)

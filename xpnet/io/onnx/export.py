@@ -93,8 +93,12 @@ def model(onnx: Any, net: Graph) -> bytes:
 
 
 def _inputs(net: Graph, draft: Draft) -> dict[Node, str]:
-    """The names of the inputs; those that only an Embedding reads are integers."""
-    values = {node: draft.value(node.name) for node in net.ins.nodes}
+    """The names of the inputs; those that only an Embedding reads are integers.
+
+    Numbers of steps are inputs (N, 1), too, if a layer reads them.
+    """
+    read = {parent for node in net.nodes for parent in node.parents}
+    values = {node: draft.value(node.name) for node in net.in_nodes if node in read}
     for node, name in values.items():
         readers = [reader.layer for reader in net.nodes if node in reader.parents]
         if all(type(reader) is L.Embedding for reader in readers):
