@@ -248,15 +248,16 @@ class Network(StoredGraph):
         """
         return predict_files(self, paths, top=top, fit=fit, loss=loss, batch_size=batch_size)
 
-    def output_of(self, name: str, x: Any, *, batch_size: int = 256) -> np.ndarray:
+    def output_of(self, name: str, x: Any, *, lengths: Any = None, batch_size: int = 256) -> Any:
         """The output of the layer called `name`, as a batch-first NumPy array (N, ...).
 
         Args:
             name: as `summary` shows it. The second use of a shared layer is "name:2".
             x: batch-first samples.
+            lengths: see `predict`, also for values that have steps.
             batch_size: samples of a forward pass.
         """
-        return values_of(self, x, [self.node(name)], batch_size, "output_of")[0]
+        return values_of(self, x, [self.node(name)], batch_size, "output_of", lengths)[0]
 
     def input_gradient(self, x: Any, target: Any = None, *, lengths: Any = None, loss: Any = None,
                        output_gradient: Any = None) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from nets import blobs
 
 import xpnet as xn
+from xpnet.testing import check_gradients
 
 T = 6
 LENGTHS = np.array([6, 1, 4, 2])
@@ -69,6 +70,23 @@ def test_padding_changes_no_bit(backend, make):
             assert not y[:, n:].any()
             y = y[:, :n]
         np.testing.assert_array_equal(found, y)
+
+
+@pytest.mark.parametrize("layer", [xn.GlobalAvgPool1d, xn.GlobalMaxPool1d])
+def test_global_pooling_of_the_real_steps(backend, layer):
+    net = xn.Sequential([layer(), xn.Linear(2)], input_shape=(3, T), lengths=True, backend=backend)
+    xs, pooled = ragged(3), "mean" if layer is xn.GlobalAvgPool1d else "max"
+    xs = [x - 5 for x in xs]                # the largest is not in the padding
+    found = net.output_of("pool1", padded(xs, 9.0), lengths=LENGTHS)
+    np.testing.assert_allclose(found, [getattr(x, pooled)(axis=1) for x in xs], rtol=1e-6)
+    np.testing.assert_array_equal(found, net.output_of("pool1", xs))
+    x = np.random.default_rng(1).standard_normal((3, T, 4))
+    assert check_gradients(layer(lengths=True), (3, T), (1,), batch=4,
+                           inputs=(x, LENGTHS[None])) < 1e-6
+    with pytest.raises(ValueError, match=r"expected 2 input\(s\)\. Received: 3"):
+        layer(lengths=True).initialize((3, T), (1,), (1,))
+    with pytest.raises(ValueError, match=r"expected 1 input\(s\)\. Received: 2"):
+        layer().initialize((3, T), (1,))
 
 
 def test_numbers_of_steps_are_not_among_the_inputs():

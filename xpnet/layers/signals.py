@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from xpnet.backends import Window
 from xpnet.backends.window import POINTS, Pair, along, ends
 from xpnet.layer import PREDICT, Array, Layer, Shape
@@ -22,6 +24,7 @@ from xpnet.layers.pooling import (
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     MaxPool2d,
+    to_winner,
 )
 from xpnet.layers.resize import (
     CircularPad2d,
@@ -32,7 +35,8 @@ from xpnet.layers.resize import (
     Upsample2d,
     ZeroPad2d,
 )
-from xpnet.lengths import EACH
+from xpnet.layers.scan import expect_lengths, expect_steps
+from xpnet.lengths import EACH, LENGTHS
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "AvgPool1d", "CircularPad1d", "ConstantPad1d",
@@ -139,19 +143,88 @@ class AvgPool1d(OneRow, AvgPool2d):
     """
 
 
-class GlobalAvgPool1d(OneRow, GlobalAvgPool2d):
+class _GlobalPool1d(OneRow):
+    """Base class that comes before global pooling of maps: of the real steps, if there are lengths.
+
+    Args:
+        lengths: whether the second input is the number of steps of each sample, (1, N). The steps
+            behind are padding, which does not count.
+    """
+
+    steps = LENGTHS
+
+    def __init__(self, *, lengths: bool = False, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.lengths = self.expect_flag("lengths", lengths)
+
+    def build(self, in_shape: Shape, *more: Shape) -> Shape:        # type: ignore[override]
+        if expect_lengths(self, more):
+            raise ValueError(f"{self.who}: expected {2 if self.lengths else 1} input(s). Received: "
+                             f"{1 + len(more)}.")
+        return super().build(in_shape)
+
+    def expect_values(self, x: Array, number: int = 0) -> None:
+        expect_steps(self, x, number)
+
+    def forward(self, x: Array, *lengths: Array, mode: str = PREDICT) -> Array:     # type: ignore[override]
+        if not lengths:
+            return super().forward(x, mode=mode)
+        real = self.xp.arange(x.shape[1])[:, None] < lengths[0]                     # (T, N)
+        return self.of_steps(x, real, lengths[0], mode)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Any:
+        if not self.lengths:
+            return super().backward(dy, accumulate)
+        dx = self.of_steps_backward(dy)
+        return dx, self.backend.zeros((1, dy.shape[-1]), dy.dtype)  # steps have no gradient
+
+    def of_steps(self, x: Array, real: Array, lengths: Array, mode: str) -> Array:
+        """The output of the real steps."""
+        raise NotImplementedError
+
+    def of_steps_backward(self, dy: Array) -> Array:
+        """dX after `of_steps`."""
+        raise NotImplementedError
+
+
+class GlobalAvgPool1d(_GlobalPool1d, GlobalAvgPool2d):
     """Mean of each channel over time: Y[c] = mean over t of X[c, t] (Lin et al. 2013).
 
     X (C, T, N), Y (C, N); dX = dY / T.
+
+    Args:
+        lengths: whether the second input is the number of steps of each sample, (1, N): the mean
+            is over these steps.
     """
 
+    def of_steps(self, x: Array, real: Array, lengths: Array, mode: str) -> Array:
+        self.remember(mode, real, lengths)
+        return self.xp.where(real, x, x.dtype.type(0)).sum(axis=1) / lengths
 
-class GlobalMaxPool1d(OneRow, GlobalMaxPool2d):
+    def of_steps_backward(self, dy: Array) -> Array:
+        real, lengths = self.recall()
+        return self.xp.where(real, (dy / lengths)[:, None], dy.dtype.type(0))
+
+
+class GlobalMaxPool1d(_GlobalPool1d, GlobalMaxPool2d):
     """Largest element of each channel over time: Y[c] = max over t of X[c, t]; its dY goes to the
     element that won (Collobert et al. 2011, section 3.3).
 
     X (C, T, N), Y (C, N). Of equal values the first wins; a NaN wins over everything.
+
+    Args:
+        lengths: whether the second input is the number of steps of each sample, (1, N): the maximum
+            is over these steps.
     """
+
+    def of_steps(self, x: Array, real: Array, lengths: Array, mode: str) -> Array:
+        x = self.xp.where(real, x, x.dtype.type(-np.inf))
+        self.remember(mode, x.argmax(axis=1) if self.keeps(mode) else None, x.shape)
+        return x.max(axis=1)
+
+    def of_steps_backward(self, dy: Array) -> Array:
+        argmax, (C, T, N) = self.recall()
+        return without_row(to_winner(self.xp, dy, argmax, (C, 1, T, N)))
 
 
 class AdaptiveAvgPool1d(OneRow, AdaptiveAvgPool2d):

@@ -164,11 +164,18 @@ def windowed(use: Use, x: str, layer: Any, weights: np.ndarray) -> str:
     return use("Conv", x, filters, group=C, **sliding(layer.window, axes))
 
 
-def global_avg_pool(use: Use, layer: Layer, x: str) -> str:
+def _no_lengths(lengths: tuple[str, ...]) -> None:
+    if lengths:
+        raise UnsupportedError("ONNX has no operator for pooling of the real steps")
+
+
+def global_avg_pool(use: Use, layer: Layer, x: str, *lengths: str) -> str:
+    _no_lengths(lengths)
     return use("Flatten", use("GlobalAveragePool", x), axis=1)
 
 
-def global_max_pool(use: Use, layer: Layer, x: str) -> str:
+def global_max_pool(use: Use, layer: Layer, x: str, *lengths: str) -> str:
+    _no_lengths(lengths)
     return use("Flatten", use("GlobalMaxPool", x), axis=1)
 
 
