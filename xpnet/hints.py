@@ -24,6 +24,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "num_layers": ("layers",), "num_groups": ("groups",), "num_heads": ("heads",),
     "num_embeddings": ("tokens",), "input_dim": ("tokens",), "vocab_size": ("tokens",),
     "embedding_dim": ("features",), "output_dim": ("features",),
+    "stddev": ("std",), "dim": ("axis",), "end": ("stop",),
     "rate": ("p",), "prob": ("p",), "negative_slope": ("slope",), "smoothing": ("label_smoothing",),
     "validation_data": ("validation",), "val_data": ("validation",),
     "validation_split": ("validation",), "nb_epoch": ("epochs",), "n_epochs": ("epochs",),

@@ -21,6 +21,9 @@ from xpnet import hints, models
     (lambda: xn.Linear(out_features=3), "Linear: .*out_features, which is units here"),
     (lambda: xn.Adam(learning_rate=1e-3), "Adam: .*learning_rate, which is lr here"),
     (lambda: xn.Dropout(rate=0.5), "Dropout: .*rate, which is p here"),
+    (lambda: xn.AdditiveNoise(stddev=0.1), "AdditiveNoise: .*stddev, which is std here"),
+    (lambda: xn.Concat(dim=1), "Concat: .*dim, which is axis here"),
+    (lambda: xn.Slice(0, end=2), "Slice: .*end, which is stop here"),
     (lambda: xn.CrossEntropy(label_smoothin=0.1), "label_smoothin, which is label_smoothing here"),
     (lambda: xn.ReLU(zebra=1), r"ReLU: expected the arguments name\. Received: zebra\."),
 ])
