@@ -82,15 +82,17 @@ def test_a_shared_layer_is_counted_saved_and_shown_once(tmp_path):
     assert [row.name for row in report.rows] == [node.name for node in net.nodes]
 
 
-def test_dropout_has_a_mask_for_each_use():
+@pytest.mark.parametrize("kind", [xn.Dropout, xn.GaussianDropout])
+def test_dropout_has_a_mask_for_each_use(kind: type[xn.Layer], backend: xn.Backend):
     a = xn.Input((1000,))
-    drop = xn.Dropout(0.5)
-    net = xn.Network(a, [drop(a), drop(a)], backend="numpy")
-    one, two = net.forward(np.ones((1000, 1), np.float32), "train")
-    assert 0.4 < (one != two).mean() < 0.6
-    dxs = net.run_backward([(node, np.ones((1000, 1), np.float32)) for node in net.outs.nodes],
-                           to_inputs=True)
-    np.testing.assert_array_equal(dxs[0], one + two)        # each gradient with its own mask
+    drop = kind(0.5)
+    net = xn.Network(a, [drop(a), drop(a)], backend=backend)
+    ones = backend.asarray(np.ones((1000, 1), np.float32))
+    one, two = (backend.to_numpy(y) for y in net.forward(ones, "train"))
+    assert 0.4 < (one != two).mean() < (0.6 if kind is xn.Dropout else 1.01)
+    dxs = net.run_backward([(node, ones) for node in net.outs.nodes], to_inputs=True)
+    # each gradient with its own mask
+    np.testing.assert_array_equal(backend.to_numpy(dxs[0]), one + two)
 
 
 def test_the_gradient_of_shared_weights_by_finite_differences():
