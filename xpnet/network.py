@@ -215,7 +215,8 @@ class Network(StoredGraph):
             return self.outs.pack([self.xp.ascontiguousarray(self.xp.moveaxis(y, -1, 0))
                                    for y in ys])
 
-    def predict(self, x: Any, *, lengths: Any = None, batch_size: int = 256) -> Any:
+    def predict(self, x: Any, *, lengths: Any = None, batch_size: int = 256, parallel: Any = None
+                ) -> Any:
         """The output for batch-first x as batch-first NumPy arrays, computed in batches.
 
         Args:
@@ -224,8 +225,9 @@ class Network(StoredGraph):
                 arrays, or padded with 0.
             lengths: numbers of steps (N,); for several such Inputs a list or dict.
             batch_size: samples of a forward pass.
+            parallel: see xpnet.training.fit.
         """
-        return predict(self, x, lengths=lengths, batch_size=batch_size)
+        return predict(self, x, lengths=lengths, batch_size=batch_size, parallel=parallel)
 
     def predict_proba(self, x: Any, *, lengths: Any = None, loss: Any = None, batch_size: int = 256
                       ) -> Any:
@@ -280,7 +282,8 @@ class Network(StoredGraph):
 
     def evaluate(self, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = None,
                  loss_weights: Any = None, batch_size: int = 256,
-                 metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
+                 metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+                 parallel: Any = None) -> dict[str, Any]:
         """{"loss": ..., "accuracy": ...}, the accuracy for classes; see xpnet.training.evaluate.
 
         Args:
@@ -292,9 +295,10 @@ class Network(StoredGraph):
             batch_size: samples of a forward pass.
             metrics: names, and functions of what `predict` returns and of the targets, e.g.
                 {"f1": xn.metrics.f1_score}.
+            parallel: see xpnet.training.fit.
         """
         return evaluate(self, x, y, lengths=lengths, loss=loss, loss_weights=loss_weights,
-                        batch_size=batch_size, metrics=metrics)
+                        batch_size=batch_size, metrics=metrics, parallel=parallel)
 
     @hinted
     def fit(self, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = None,
@@ -307,7 +311,7 @@ class Network(StoredGraph):
             until: Callable[[dict[str, float]], bool] | None = None,
             checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
             resume: str | os.PathLike[str] | None = None, verbose: bool = True,
-            capture: bool = True) -> History:
+            capture: bool = True, parallel: Any = None) -> History:
         """Train on batch-first x and y; see xpnet.training.fit for the arguments."""
         return fit(self, x, y, lengths=lengths, loss=loss, optimizer=optimizer, epochs=epochs,
                    steps=steps, batch_size=batch_size, drop_last=drop_last, accumulate=accumulate,
@@ -315,7 +319,7 @@ class Network(StoredGraph):
                    sample_weight=sample_weight, class_weight=class_weight,
                    loss_weights=loss_weights, schedule=schedule, shuffle=shuffle,
                    callbacks=callbacks, until=until, checkpoint=checkpoint, resume=resume,
-                   verbose=verbose, capture=capture)
+                   verbose=verbose, capture=capture, parallel=parallel)
 
     def find_lr(self, x: Any, y: Any, *, loss: Any, optimizer: str | Optimizer = "adam",
                 batch_size: int = 32, low: float = 1e-7, high: float = 10.0, steps: int = 100

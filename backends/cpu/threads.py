@@ -64,6 +64,11 @@ def get_num_threads() -> int:
     return thread_count() if _chosen is None else _chosen
 
 
+def threads_are_chosen() -> bool:
+    """Whether a user chose the number of threads, by set_num_threads or XPNET_NUM_THREADS."""
+    return _chosen is not None or bool(os.environ.get("XPNET_NUM_THREADS", "").strip())
+
+
 @contextmanager
 def using_threads(n: int) -> Iterator[None]:
     """set_num_threads(n) in the block, for the whole process; afterwards as before."""

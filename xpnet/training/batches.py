@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,11 @@ class Batches:
         """Batch `number`."""
         start, stop = self.span(number)
         return tuple(feed.batch(start, stop) for feed in self.feeds)
+
+    def parts(self, number: int) -> Iterator[tuple[int, Batch]]:
+        """The batches of the forward passes that make up batch `number`, and by how much the second
+        counter of the network is larger in each. Here there is one."""
+        yield 0, self.get(number)
 
     def __getitem__(self, number: int) -> NumberedBatch:
         """Batch `number`, to be made by a step; only after `arrange`."""
@@ -200,16 +205,19 @@ def finite_samples(net: Graph, x: Any, who: str, lengths: Any = None) -> tuple[A
     return xs
 
 
-def check_batch_sizes(net: Graph, samples: int, batch_size: int, drop_last: bool = False
-                      ) -> None:
-    """ValueError if a batch would be too small for a layer in training, or if there is none."""
+def check_batch_sizes(net: Graph, samples: int, batch_size: int, drop_last: bool = False,
+                      shards: int = 1) -> None:
+    """ValueError if a batch, or a shard of one, would be too small for a layer in training, or if
+    there is none."""
     if drop_last and samples < batch_size:
         raise ValueError("fit: expected at least one whole batch, with drop_last=True. Received: "
                          f"{samples} samples in batches of {batch_size}.")
-    last = batch_size if drop_last else samples % batch_size or batch_size
+    last = min(batch_size if drop_last else samples % batch_size or batch_size, samples)
+    smallest = max(last // shards, 1)
+    what, cut = ("batches", "") if shards == 1 else ("shards", f", cut into {shards} shards")
     for layer in net.layers:
-        if min(last, samples) < layer.smallest_batch:
-            raise ValueError(f"{layer.who}: expected batches of at least {layer.smallest_batch} in "
-                             "training: it normalises over the batch alone. Received: "
-                             f"{samples} samples in batches of {batch_size}, the last of "
-                             f"{min(last, samples)}.")
+        if smallest < layer.smallest_batch:
+            raise ValueError(f"{layer.who}: expected {what} of at least {layer.smallest_batch} in "
+                             f"training: it normalises over the {what[:-1 - (not cut)]} alone. "
+                             f"Received: {samples} samples in batches of {batch_size}, the last of "
+                             f"{last}{cut}.")

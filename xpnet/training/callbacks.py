@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from xpnet.schedules import Schedule
 
 if TYPE_CHECKING:
     from xpnet.graph import Graph
+    from xpnet.parallel.ranks import DataParallel
     from xpnet.training.batches import Batch, Batches
     from xpnet.training.step import TrainStep
 
@@ -30,14 +31,19 @@ class Run:
     The parameters are updated after each group of `accumulate` batches, and after the last batch of
     an epoch. `updated` says whether the current batch is the last one of its group, and `updates`
     counts the groups so far, with the current one.
+
+    `parallel` is the DataParallel of a training with several ranks, else None. Each rank calls the
+    callbacks; after a batch and after an epoch all ranks have the same parameters and the same row.
     """
 
     def __init__(self, net: Graph, step: TrainStep, per_epoch: int, total: int, accumulate: int = 1,
-                 verbose: bool = False) -> None:
+                 verbose: bool = False, parallel: DataParallel | None = None) -> None:
         self.net, self.step = net, step
         self.per_epoch, self.total = per_epoch, total       # batches
         self.epochs = -(-total // per_epoch)
-        self.accumulate, self.verbose = accumulate, verbose
+        self.accumulate, self.verbose, self.parallel = accumulate, verbose, parallel
+        self.asked: set[str] = set()    # of the other ranks; they know it after the next batch
+        self.in_batches = False         # not at the end of an epoch
         self.history = History()
         self.epoch = self.batch = 0
         self.lr = 0.0
@@ -87,17 +93,42 @@ class Run:
         assert self.source is not None
         return self.source.get(self.batch - 1 - back)
 
+    def parts(self, back: int) -> Iterator[tuple[int, Batch]]:
+        """The passes of a batch, see Batches.parts: those of this rank."""
+        assert self.source is not None
+        return self.source.parts(self.batch - 1 - back)
+
     def stop(self) -> None:
-        """End the training: after the current batch, or after the epoch if that has ended."""
-        self.history.stopped = True
+        """End the training: after the current batch, or after the epoch if that has ended. Of
+        several ranks, one can end it, after the next batch; after an epoch all have to."""
+        if self.parallel is not None and self.in_batches:
+            self.asked.add("stopped")
+        else:
+            self.history.stopped = True
+
+    def interrupt(self) -> None:
+        """End the training after the current batch because of Ctrl-C; of several ranks, after the
+        next one."""
+        if self.parallel is not None:
+            self.asked.add("interrupted")
+        else:
+            self.history.interrupted = True
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the only rank, or rank 0."""
+        return self.parallel is None or self.parallel.leads
 
 
 class Callback:
     """Base class of callbacks: a subclass writes those of the methods that it needs.
 
     `run` is the training under way, see Run. A callback may read everything, change the learning
-    rate of the optimizer, and end the training with `run.stop()`.
+    rate of the optimizer, and end the training with `run.stop()`. With several ranks, all of them
+    must do the same, except that a callback with `leader_only` is called by rank 0 alone.
     """
+
+    leader_only = False         # True: it writes files or shows something
 
     def __repr__(self) -> str:
         return described(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -20,10 +19,10 @@ from xpnet.io import safetensors
 from xpnet.io.files import exclusive, expect_room, name_of, write_atomically
 from xpnet.io.packed import Piece
 from xpnet.training.callbacks import Callback, Run
+from xpnet.training.same import fingerprint
 
 NAME = re.compile(r"step-(\d{9,})\.safetensors")
 BEST = "best.safetensors"
-SAMPLED = 64            # samples whose content is in a fingerprint
 MOST_SHOWN = 4          # differences that an error names
 
 Arrays = dict[str, np.ndarray]
@@ -55,6 +54,8 @@ class Checkpoint(Callback):
     Attributes:
         error: the OSError of the last save, None if it succeeded.
     """
+
+    leader_only = True
 
     def __init__(self, folder: str | os.PathLike[str], *, steps: int | None = None, epochs: int = 1,
                  keep: int = 3, best: str | None = None) -> None:
@@ -191,19 +192,6 @@ def _described(value: Any) -> Any:
     return getattr(value, "__qualname__", type(value).__name__)
 
 
-def fingerprint(a: Any) -> str:
-    """Shape, dtype, and a digest of the content of some samples of an array on the host or on a
-    GPU."""
-    if hasattr(a, "fingerprint"):
-        return str(a.fingerprint())
-    where = np.unique(np.linspace(0, len(a) - 1, SAMPLED).astype(np.int64)).tolist()
-    total = hashlib.sha256()
-    for k in where:
-        part = a[k]
-        total.update(np.ascontiguousarray(part.get() if hasattr(part, "get") else part).data)
-    return f"{a.dtype} {tuple(a.shape)} {total.hexdigest()[:16]}"
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 def _files(folder: Path) -> list[Path]:
@@ -214,10 +202,19 @@ def _files(folder: Path) -> list[Path]:
 
 
 def resume(run: Run, folder: Path) -> Resumed | None:
-    """Continue the newest training in the folder that is not damaged; None if there is none.
+    """Continue the newest training in the folder that is not damaged; None if there is none. Of
+    several ranks, rank 0 chooses the file.
 
     Raises ValueError, and changes nothing, if it is another training.
     """
+    if run.parallel is None:
+        return _newest(run, folder)
+    found = _newest(run, folder) if run.leads else None
+    path = run.parallel.communicator.broadcast_object(None if found is None else str(found.path))
+    return found if run.leads or path is None else Resumed(run, Path(path))
+
+
+def _newest(run: Run, folder: Path) -> Resumed | None:
     files = _files(folder)
     for path in files:
         try:
@@ -268,6 +265,8 @@ class Resumed:
 
     def restore_callbacks(self, run: Run) -> None:
         for k, callback in enumerate(run.callbacks):
+            if callback.leader_only and not run.leads:
+                continue
             start = f"training/callback{k}/"
             named = {name.removeprefix(start): a for name, a in self.arrays.items()
                      if name.startswith(start)}

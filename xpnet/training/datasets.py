@@ -155,7 +155,8 @@ class SampleFeed(Feed):
             x = coming[1].result()
         else:
             x = self._read(self.numbers(start, stop))
-        span = stop, min(2 * stop - start, len(self.samples))
+        span = stop, min(2 * stop - start,
+                         len(self.samples if self.order is None else self.order))
         if span[0] < span[1]:
             self._next = span, Reading(self._read, self.numbers(*span))
         return x

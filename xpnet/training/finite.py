@@ -17,6 +17,9 @@ from xpnet.training.batches import Batch
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.goals import Goal
 
+# Which batch, counted from the last one; its part; where in words; and the layer.
+Found = tuple[int, int, str, str | None]
+
 
 class StopOnNaN(Checked, Callback):
     """End the training when a parameter or a running statistic has become NaN or infinite, find the
@@ -105,24 +108,32 @@ class StopOnNaN(Checked, Callback):
 
     def _find(self, run: Run) -> tuple[str, str | None]:
         """Where the first value that is not finite appears, in words, and the layer."""
-        net, found = run.net, None
+        net, found = run.net, list[Found]()
         before = net.counters.copy()
-        steps = net.counters[:1]
         group = (run.batch - 1) % run.accumulate + 1
-        steps -= steps.dtype.type(group)        # the masks of the batches that are run again
         try:
             for back in reversed(range(group)):
-                found = found or first_not_finite(net, run.step.goals, run.repeat(back))
-                steps += steps.dtype.type(1)
+                for shift, batch in run.parts(back):
+                    # the masks of the batch that is run again
+                    by = np.array([-back - 1, shift], np.int64).astype(np.uint64)
+                    net.counters[...] = before + net.backend.asarray(by)
+                    if not found:
+                        what = first_not_finite(net, run.step.goals, batch)
+                        found += [] if what is None else [(-back, shift, *what)]
         except MemoryError:
-            return "in a layer that is not known, for lack of memory to run the batch again", None
+            found.append((-group, 0, "in a layer that is not known, for lack of memory to run the "
+                          "batch again", None))
         finally:
             net.counters[...] = before
             net.forget()
-        if found is None:
+        if run.parallel is not None:        # each rank has looked at its shards
+            every = run.parallel.communicator.gather_objects(found)
+            found = [tuple(one) for of_rank in every for one in of_rank]
+        if not found:
             return ("in the update of the parameters: with those of step "
                     f"{self._kept_at:,} all values of the batch are finite"), None
-        return found
+        *_, where, layer = min(found, key=lambda one: one[:2])
+        return where, layer
 
 
 def first_not_finite(net: Graph, goals: tuple[Goal, ...], batch: Batch

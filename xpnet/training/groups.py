@@ -21,6 +21,8 @@ from xpnet.training.batches import Batches
 from xpnet.training.datasets import MixedTargets
 from xpnet.training.goals import Goal
 
+Span = tuple[int, int]      # the first sample, and the one behind the last
+
 
 class Member(NamedTuple):
     """The place of a batch in its group."""
@@ -49,15 +51,23 @@ class Groups:
 
     def member(self, batches: Batches, number: int, count: int) -> Member:
         """The place of batch `number` in an epoch of `count` batches."""
-        first = number - number % self.size
-        last = min(first + self.size, count) - 1
-        span, whole = batches.span(number), (batches.span(first)[0], batches.span(last)[1])
-        shares = tuple([self._share(goal, divisors, batches, span, whole)
-                        for goal, divisors in zip(self.goals, self._divisors, strict=True)])
+        first, last = self.ends(number, count)
+        shares = self.shares(batches, batches.span(number),
+                             (batches.span(first)[0], batches.span(last)[1]))
         return Member(number == first, number == last, shares)
 
+    def ends(self, number: int, count: int) -> tuple[int, int]:
+        """The first and the last batch of the group of batch `number`."""
+        first = number - number % self.size
+        return first, min(first + self.size, count) - 1
+
+    def shares(self, batches: Batches, span: Span, whole: Span) -> tuple[float, ...]:
+        """For each goal, the share of some samples in more of them."""
+        return tuple([self._share(goal, divisors, batches, span, whole)
+                      for goal, divisors in zip(self.goals, self._divisors, strict=True)])
+
     def _share(self, goal: Goal, divisors: np.ndarray | None, batches: Batches,
-               span: tuple[int, int], whole: tuple[int, int]) -> float:
+               span: Span, whole: Span) -> float:
         if goal.loss.reduction == "sum":
             return 1.0
         if divisors is None:

@@ -24,6 +24,7 @@ class Log(Callback):
     """
 
     head_lines = 0              # lines before those of epochs
+    leader_only = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = name_of(path, type(self).__name__)

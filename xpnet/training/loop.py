@@ -22,6 +22,7 @@ from xpnet.inspect.memory import explained
 from xpnet.io.files import name_of
 from xpnet.layer import PREDICT
 from xpnet.optim import Optimizer, get_optimizer
+from xpnet.parallel.ranks import in_ranks
 from xpnet.schedules import Schedule, get_schedule
 from xpnet.training.batches import Batches, check_batch_sizes, count_batches, steps_of
 from xpnet.training.callbacks import (
@@ -42,12 +43,15 @@ from xpnet.training.known import expect_known, kept, learned
 from xpnet.training.prediction import Evaluation
 from xpnet.training.preparation import Data, prepared
 from xpnet.training.progress import ProgressBar
+from xpnet.training.same import network_facts
+from xpnet.training.shards import ShardedBatches, ShardedStep, expect_together
 from xpnet.training.step import TrainStep
 from xpnet.training.totals import Totals
 
 EVALUATED = 256         # samples of a batch of the validation
 
 
+@in_ranks
 def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = None,
         optimizer: str | Optimizer = "adam", epochs: int | None = None, steps: int | None = None,
         batch_size: int = 32, drop_last: bool = False, accumulate: int = 1, validation: Any = None,
@@ -56,8 +60,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
         callbacks: Sequence[Callback] = (),
         until: Callable[[dict[str, float]], bool] | None = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
-        resume: str | os.PathLike[str] | None = None, verbose: bool = True, capture: bool = True
-        ) -> History:
+        resume: str | os.PathLike[str] | None = None, verbose: bool = True, capture: bool = True,
+        parallel: Any = None) -> History:
     """Train a network and return the History.
 
     Each epoch sees the samples in another order, which follows from the network's seed. All
@@ -120,6 +124,9 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
             progress bar.
         capture: whether a GPU's step is captured and launched as one, see TrainStep; the bits are
             the same.
+        parallel: True, if mpiexec started several processes that call this function with the same
+            arguments: they share the work of each batch. Or a Communicator, or a DataParallel,
+            which has the settings. Steps are not captured then. If one process fails, all end.
     """
     net.expect_whole("fit")
     shuffle, verbose = (expect_flag("fit", "shuffle", shuffle),
@@ -138,10 +145,12 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
     if is_dataset(validation):
         expect_known(known, validation, "fit: validation")
     batch_size = expect_integer("fit", "batch_size", batch_size)
-    check_batch_sizes(net, data.samples, batch_size, drop_last)
+    check_batch_sizes(net, data.samples, batch_size, drop_last,
+                      1 if parallel is None else parallel.expect_shards("fit"))
     per_epoch = count_batches(data.samples, batch_size, drop_last)
     total = _total(epochs, steps, per_epoch)
     accumulate = expect_integer("fit", "accumulate", accumulate)
+    verbose = verbose and (parallel is None or parallel.leads)
     called: list[Callback] = [ProgressBar()] if verbose else []
     called.append(ScheduleFeedback(schedule))
     if until is not None:
@@ -161,11 +170,11 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
     if verbose:
         note = f" ({net.backend.note})" if net.backend.note else ""
         print(f"training {sum(p.size for layer in net.layers for p in layer.parameters):,} "
-              f"parameters on {data.samples:,} samples, backend {net.backend.name}{note}",
-              flush=True)
-    run = Run(net, step, per_epoch, total, accumulate, verbose)
+              f"parameters on {data.samples:,} samples, backend {net.backend.name}{note}"
+              + ("" if parallel is None else f", {parallel.size} ranks"), flush=True)
+    run = Run(net, step, per_epoch, total, accumulate, verbose, parallel)
     run.callbacks = [callback for callback in called if not isinstance(callback, ProgressBar)]
-    if saver is not None:
+    if saver is not None or parallel is not None:
         run.settings = settings(
             data=data.arrays, callbacks=run.callbacks,
             held_out=(None if held_out is None else held_out.arrays if held_out.where is None
@@ -173,11 +182,15 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
             backend=net.backend.name.partition(":")[0], batch_size=batch_size,
             drop_last=drop_last, accumulate=accumulate, epochs=run.epochs, steps=steps,
             loss=[goal.loss for goal in aims], loss_weights=[goal.weight for goal in aims],
-            optimizer=optimizer, schedule=schedule, shuffle=shuffle)
-    loop = _Loop(run, schedule, Callbacks(called), data, held_out, batch_size, shuffle, saver,
+            optimizer=optimizer, schedule=schedule, shuffle=shuffle,
+            shards=None if parallel is None else [parallel.shards, parallel.deterministic])
+    if parallel is not None:
+        parallel.agree("fit", run.settings | network_facts(net))
+    mine = [callback for callback in called if run.leads or not callback.leader_only]
+    loop = _Loop(run, schedule, Callbacks(mine), data, held_out, batch_size, shuffle, saver,
                  None if resume is None else Path(resume).expanduser())
     with (explained(net, "fit", batch_size, optimizer), net.backend.stream(),
-          _interruptible(run.history), _recording(step), kept(run, known)):
+          _interruptible(run), _recording(step), kept(run, known)):
         loop.train()
     if run.history.interrupted and verbose:
         print("interrupted: stopped after the current batch; the network keeps what it learned")
@@ -206,13 +219,14 @@ class _Loop:
                                                                    shuffle)
         self.saver, self.resume = saver, resume
         inputs, goals = len(run.net.in_nodes), run.step.goals
-        self.groups = (None if run.accumulate == 1 else
+        self.groups = (None if run.accumulate == 1 and run.parallel is None else
                        Groups(goals, data.arrays[inputs:inputs + len(goals)], run.accumulate,
                               steps_of(run.net, data.arrays, [goal.node for goal in goals])))
+        self.sharded: ShardedStep | None = None
 
     def train(self) -> None:
         run, net = self.run, self.run.net
-        if self.saver is not None:
+        if self.saver is not None and run.leads:
             self.saver.begin(resumed=self.resume == self.saver.folder)
         try:
             self.callbacks.on_train_begin(run)
@@ -238,14 +252,23 @@ class _Loop:
         """The batches on the network's backend, and the validation; and the sums of an epoch."""
         net, step = self.run.net, self.run.step
         step.totals = Totals(net.backend, step.goals)
-        source = self.run.source = Batches(net, self.data.arrays, self.batch_size, self.data.where)
+        arguments = net, self.data.arrays, self.batch_size, self.data.where
+        parallel = self.run.parallel
+        source: Batches
+        if parallel is None:
+            source = self.run.source = Batches(*arguments)
+        else:
+            assert self.groups is not None
+            source = self.run.source = ShardedBatches(*arguments, parallel)
+            self.sharded = ShardedStep(self.run, self.groups)
         held_out = None
         if self.held_out is not None:
             arrays, where = self.held_out
             if where is not None:       # of the same arrays, of which a GPU needs one copy
                 arrays = [feed.samples for feed in source.feeds[:len(arrays)]]
             held_out = Evaluation(net, Batches(net, arrays, EVALUATED, where), step.goals,
-                                  "fit: validation", self.run.epochs)
+                                  "fit: validation", self.run.epochs,
+                                  None if parallel is None else parallel.communicator)
         return source, held_out
 
     @property
@@ -280,13 +303,18 @@ class _Loop:
                 found = (dict.fromkeys(figures, np.nan) if run.partial or history.diverged
                          else held_out.run())
             figures |= {f"val_{name}": value for name, value in found.items()}
-        history.rows.append({"epoch": run.epoch, **figures, "lr": run.lr,
-                             "seconds": time.perf_counter() - run.started,
-                             **self.callbacks.columns(run)})
+        row = {"epoch": run.epoch, **figures, "lr": run.lr,
+               "seconds": time.perf_counter() - run.started, **self.callbacks.columns(run)}
+        if run.parallel is not None:            # of the times, those of rank 0
+            row = run.parallel.communicator.broadcast_object(row)
+        history.rows.append(row)
         if history.diverged or not (math.isfinite(figures["loss"]) or run.warned):
             run.warned = True
-            warn_caller(_divergence(history, run.steps))
+            if run.leads:
+                warn_caller(_divergence(history, run.steps))
         self.callbacks.on_epoch_end(run)
+        if run.parallel is not None:
+            expect_together(run)
 
     def _batches(self, batches: Batches) -> dict[str, float]:
         """Train on the batches of an epoch that are left, until all are done or the training is
@@ -294,16 +322,22 @@ class _Loop:
         run, step, history = self.run, self.run.step, self.run.history
         assert step.totals is not None
         groups = self.groups
+        run.in_batches = True
         for number in range(run.batch, run.batches):
             run.batch = number + 1
             t = (run.updates - 1) / max(run.total_updates - 1, 1)
             run.lr = step.optimizer.lr * _factor(self.schedule, t)
             self.callbacks.on_batch_begin(run)
-            member = None if groups is None else groups.member(batches, number, run.batches)
-            step.train(batches[number], run.lr, member)
+            if self.sharded is not None:
+                assert isinstance(batches, ShardedBatches)
+                self.sharded.train(batches, number, run.lr)
+            else:
+                member = None if groups is None else groups.member(batches, number, run.batches)
+                step.train(batches[number], run.lr, member)
             self.callbacks.on_batch_end(run)
             if history.ended:
                 break
+        run.in_batches = False
         return step.totals.result()
 
 
@@ -354,8 +388,8 @@ def _recording(step: TrainStep) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible(history: History) -> Iterator[None]:
-    """The first Ctrl-C sets history.interrupted, a second one raises KeyboardInterrupt as usual."""
+def _interruptible(run: Run) -> Iterator[None]:
+    """The first Ctrl-C calls run.interrupt(), a second one raises KeyboardInterrupt as usual."""
     before = signal.getsignal(signal.SIGINT)
     if (threading.current_thread() is not threading.main_thread()
             or before in (signal.SIG_IGN, None)):
@@ -365,7 +399,7 @@ def _interruptible(history: History) -> Iterator[None]:
         return
 
     def handle(number: int, frame: Any) -> None:
-        history.interrupted = True
+        run.interrupt()
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, handle)

@@ -14,12 +14,15 @@ from xpnet.inspect.memory import explained
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss
 from xpnet.node import Node
+from xpnet.parallel.communicator import Communicator
+from xpnet.parallel.ranks import DataParallel, block, in_ranks
 from xpnet.ragged import cut, expect_no_lengths, real_steps
 from xpnet.training.batches import Batch, Batches, check_samples, steps_of
 from xpnet.training.datasets import Samples, is_dataset
 from xpnet.training.goals import Goal, known_goals, probability
 from xpnet.training.known import expect_known
-from xpnet.training.totals import Totals
+from xpnet.training.same import fingerprint, network_facts
+from xpnet.training.totals import SUMS, Totals
 
 FEWEST = 8      # full batches for which a forward pass is captured: recording it takes time, too
 
@@ -48,6 +51,12 @@ class Forward:
             self._captured = backend.capture(
                 partial(_gathered, work, batches, self._places, backend.zeros((1,), np.uint64)),
                 self._failures.append)
+
+    def numbers(self, communicator: Communicator | None) -> range:
+        """The batches of this rank."""
+        count = len(self.batches)
+        return (range(count) if communicator is None else
+                block(count, communicator.rank, communicator.size))
 
     def __call__(self, number: int) -> Any:
         batch = self.batches[number]
@@ -80,12 +89,13 @@ class Evaluation:
         aims: the goals.
         who: the caller's name, for a warning.
         times: how often `run` will be called; 0 to capture nothing.
+        communicator: of the ranks that share the batches.
     """
 
     def __init__(self, net: Graph, batches: Batches, aims: Sequence[Goal], who: str,
-                 times: int = 1) -> None:
+                 times: int = 1, communicator: Communicator | None = None) -> None:
         self.net, self.batches, self.aims = net, batches, aims
-        self.who, self.times = who, times
+        self.who, self.times, self.communicator = who, times, communicator
         self.totals = Totals(net.backend, aims)
         self._forward: Forward | None = None
 
@@ -97,8 +107,31 @@ class Evaluation:
             self._forward = Forward(self.batches, partial(_evaluated, self.net, self.aims, nodes,
                                                           self.totals), self.who, self.times)
         self.totals.reset()
-        _collect(self._forward, outputs)
+        if self.communicator is None:
+            _collect(self._forward, outputs)
+        else:
+            self._collect_in_ranks(self._forward, self.communicator, outputs)
         return self.totals.result()
+
+    def _collect_in_ranks(self, forward: Forward, communicator: Communicator,
+                          outputs: Sequence[np.ndarray]) -> None:
+        """The sums of each batch are added in the order of the batches, as one process does it."""
+        totals, sums = self.totals, list[np.ndarray]()
+
+        def one_batch(number: int) -> Any:
+            totals.reset()
+            found = forward(number)
+            sums.append(np.stack(totals.values()))
+            return found
+
+        _collect(forward, outputs, communicator, one_batch)
+        most = -(-len(self.batches) // communicator.size)
+        own = np.zeros((most, len(self.aims), SUMS))
+        own[:len(sums)] = np.stack(sums) if sums else 0
+        every = communicator.gather(own.reshape(-1)).reshape(-1, *own.shape[1:])
+        totals.reset()
+        for values in every[:len(self.batches)]:
+            totals.add_values(values)
 
 
 def _evaluated(net: Graph, aims: Sequence[Goal], nodes: Sequence[Node], totals: Totals,
@@ -114,18 +147,30 @@ def _evaluated(net: Graph, aims: Sequence[Goal], nodes: Sequence[Node], totals: 
     return values[len(reads):]
 
 
-def _collect(forward: Forward, outs: Sequence[np.ndarray]) -> None:
-    """Compute all batches, and write what that returns to the host's arrays `outs`."""
-    batches = forward.batches
+def _collect(forward: Forward, outs: Sequence[np.ndarray],
+             communicator: Communicator | None = None,
+             compute: Callable[[int], Any] | None = None) -> None:
+    """Compute all batches, and write what that returns to the host's arrays `outs`. Ranks compute
+    different batches, and have all of the arrays afterwards."""
+    batches, compute = forward.batches, compute or forward
     with batches.backend.collector() as collector:
-        for number in range(len(batches)):
-            for out, y in zip(outs, forward(number), strict=True):
+        for number in forward.numbers(communicator):
+            for out, y in zip(outs, compute(number), strict=True):
                 collector.put(y, out[slice(*batches.span(number))])
+    if communicator is not None:
+        for root in range(communicator.size):
+            own = block(len(batches), root, communicator.size)
+            if own:
+                part = slice(batches.span(own[0])[0], batches.span(own[-1])[1])
+                for out in outs:
+                    communicator.broadcast(out[part], root)
 
 
+@in_ranks
 def evaluate(net: Graph, x: Any, y: Any = None, *, lengths: Any = None,
              loss: str | Loss | Any = None, loss_weights: Any = None, batch_size: int = 256,
-             metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None) -> dict[str, Any]:
+             metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+             parallel: Any = None) -> dict[str, Any]:
     """Loss and, for classes, accuracy: {"loss": ..., "accuracy": ...}.
 
     For several outputs there are the figures of each, too: {"loss", "digit_loss",
@@ -142,6 +187,8 @@ def evaluate(net: Graph, x: Any, y: Any = None, *, lengths: Any = None,
         metrics: names, and functions of what `predict` returns and of the targets, e.g.
             {"f1": xn.metrics.f1_score}. What they return is added under these names. Of an output
             with lengths they are given the real steps of all samples: (P, K), and targets (P, ...).
+        parallel: see `fit`: the processes compute different batches. Each returns the figures, with
+            the bits of one process.
 
     Raises:
         ValueError: a Dataset has other classes or another scale than the network was trained with,
@@ -157,9 +204,11 @@ def evaluate(net: Graph, x: Any, y: Any = None, *, lengths: Any = None,
                      and all(callable(metric) for metric in metrics.values()))):
         raise TypeError("evaluate: expected metrics to be a dict of names and functions. "
                         f"Received: {shown(metrics)}.")
+    communicator = _agreed(parallel, net, data, batch_size, "evaluate")
     outputs = _host_arrays(net, net.outs.nodes, len(data[0])) if metrics else None
     with explained(net, "evaluate", batch_size, mode=PREDICT), net.backend.stream():
-        evaluation = Evaluation(net, Batches(net, data, batch_size), aims, "evaluate")
+        evaluation = Evaluation(net, Batches(net, data, batch_size), aims, "evaluate",
+                                communicator=communicator)
         figures: dict[str, Any] = dict(evaluation.run(outputs or ()))
     if metrics and outputs is not None:
         packed, targets = (net.outs.pack([a if numbers is None else real_steps(a, numbers[:, 0])
@@ -170,7 +219,19 @@ def evaluate(net: Graph, x: Any, y: Any = None, *, lengths: Any = None,
     return figures
 
 
-def predict(net: Graph, x: Any, *, lengths: Any = None, batch_size: int = 256) -> Any:
+def _agreed(parallel: DataParallel | None, net: Graph, data: Sequence[Any], batch_size: int,
+            who: str) -> Communicator | None:
+    """The communicator, once all ranks are known to have the same network and data."""
+    if parallel is None:
+        return None
+    parallel.agree(who, network_facts(net) | {"batch_size": batch_size,
+                                              "samples": [fingerprint(a) for a in data]})
+    return parallel.communicator
+
+
+@in_ranks
+def predict(net: Graph, x: Any, *, lengths: Any = None, batch_size: int = 256,
+            parallel: Any = None) -> Any:
     """The network's output as a batch-first NumPy array; for several outputs a list or dict.
 
     An output with lengths is a list of arrays (D, T_i) if x is one, and else padded with 0.
@@ -180,8 +241,11 @@ def predict(net: Graph, x: Any, *, lengths: Any = None, batch_size: int = 256) -
         x: samples (N, ...), batch-first; for several inputs a list or dict of arrays; or a Dataset.
         lengths: see `fit`.
         batch_size: samples of a forward pass.
+        parallel: see `fit`: the processes compute different batches. Each returns all of the
+            output, with the bits of one process.
     """
-    return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict", lengths))
+    return net.outs.pack(values_of(net, x, net.outs.nodes, batch_size, "predict", lengths,
+                                   parallel))
 
 
 def predict_proba(net: Graph, x: Any, *, lengths: Any = None, loss: Any = None,
@@ -235,10 +299,11 @@ def inputs_of(net: Graph, x: Any, who: str, lengths: Any = None) -> Sequence[Any
 
 
 def values_of(net: Graph, x: Any, nodes: Sequence[Node], batch_size: int, who: str,
-              lengths: Any = None) -> list[Any]:
+              lengths: Any = None, parallel: DataParallel | None = None) -> list[Any]:
     """The values of some nodes for batch-first x, as batch-first NumPy arrays, or as lists of
     arrays, see `predict`."""
-    return _predicted(net, x, nodes, partial(_values, net, nodes), batch_size, who, lengths)
+    return _predicted(net, x, nodes, partial(_values, net, nodes), batch_size, who, lengths,
+                      parallel)
 
 
 def _values(net: Graph, nodes: Sequence[Node], batch: Batch) -> list[Array]:
@@ -246,12 +311,14 @@ def _values(net: Graph, nodes: Sequence[Node], batch: Batch) -> list[Array]:
 
 
 def _predicted(net: Graph, x: Any, nodes: Sequence[Node], work: Callable[[Batch], list[Array]],
-               batch_size: Any, who: str, lengths: Any) -> list[Any]:
+               batch_size: Any, who: str, lengths: Any, parallel: DataParallel | None = None
+               ) -> list[Any]:
     """What `work` makes of all batches, for some nodes."""
     xs, batch_size = inputs_of(net, x, who, lengths), expect_integer(who, "batch_size", batch_size)
+    communicator = _agreed(parallel, net, xs, batch_size, who)
     outs = _host_arrays(net, nodes, len(xs[0]))
     with explained(net, who, batch_size, mode=PREDICT), net.backend.stream():
-        _collect(Forward(Batches(net, xs, batch_size), work, who), outs)
+        _collect(Forward(Batches(net, xs, batch_size), work, who), outs, communicator)
     return as_given(net, xs, nodes, outs, lengths)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,9 @@ from xpnet.training.batches import Batch, Batches, Layout, NumberedBatch
 from xpnet.training.goals import goals
 from xpnet.training.groups import Member
 from xpnet.training.totals import Totals
+
+# The losses of a batch, the values that they read, the targets, and which steps are real.
+Figures = tuple[list[Array], list[Array], Batch, list[Array | None]]
 
 MOST_CAPTURED = 4       # layouts of batches: each holds the memory of a step of its own
 
@@ -136,28 +141,40 @@ class TrainStep:
         The batch may be a member of a group: its gradients are added, and the update comes after
         the last member. It is not part of what is captured, so that all members are the same step.
         """
-        net, grouped = self.net, member is not None
+        grouped, updates = member is not None, member is None or member.last
+        with self.updating(lr, updates):
+            if member is not None:
+                self._enter(member)
+            if self.capture and self.net.backend.captures:
+                result = self._captured_step(batch, grouped)
+            else:
+                result = self._step(batch.arrays(), grouped)
+            if grouped and updates:
+                self.updater.apply()
+            return result
+
+    @contextmanager
+    def updating(self, lr: float | None, updates: bool) -> Iterator[None]:
+        """The work on a batch, after which the parameters are updated or not."""
+        net = self.net
         if self.updater.buffers is not net.buffers:
             self.to()
-        updates = member is None or member.last
         with net.backend.stream():
             if updates:
                 self.updater.begin(lr)
             try:
-                if member is not None:
-                    self._enter(member)
-                if self.capture and net.backend.captures:
-                    result = self._captured_step(batch, grouped)
-                else:
-                    result = self._step(batch.arrays(), grouped)
-                if grouped and updates:
-                    self.updater.apply()
-                return result
+                yield
             except BaseException:
                 if updates:
                     self.updater.cancel()
                 net.forget()
                 raise
+
+    def part(self, batch: Batch, member: Member, totals: Totals) -> None:
+        """Compute the gradients of a part of a batch, without an update and never captured, and add
+        its figures to `totals`."""
+        self._enter(member)
+        totals.add(*self._gradients(batch, True))
 
     def _enter(self, member: Member) -> None:
         """Write the shares of a batch where the step reads them."""
@@ -173,6 +190,16 @@ class TrainStep:
 
     def _step(self, batch: Batch, grouped: bool, *position: Any) -> tuple[Array, list[Array]]:
         """The work of a step; `position` is what `Batches.gather` returns."""
+        losses, ys, targets, masks = self._gradients(batch, grouped)
+        if not grouped:
+            self.updater.apply()
+        self.net.backend.advance(self.net.counters[:1], *position)
+        if self.totals is not None:
+            self.totals.add(losses, ys, targets, masks)
+        return self._sum(losses), ys
+
+    def _gradients(self, batch: Batch, grouped: bool) -> Figures:
+        """Forward and backward pass: what `Totals.add` takes."""
         net, count, nodes = self.net, len(self.net.in_nodes), [goal.node for goal in self.goals]
         targets, weights = batch[count:count + len(self.goals)], batch[count + len(self.goals):]
         ys, masks = net.run(batch[:count], nodes, TRAIN), net.masks(batch[:count], nodes)
@@ -187,12 +214,7 @@ class TrainStep:
             gradients.append((goal.node, dy))
             del dy
         net.run_backward(gradients, accumulate=grouped)
-        if not grouped:
-            self.updater.apply()
-        net.backend.advance(net.counters[:1], *position)
-        if self.totals is not None:
-            self.totals.add(losses, ys, targets, masks)
-        return self._sum(losses), ys
+        return losses, ys, targets, masks
 
     def _sum(self, losses: list[Array]) -> Array:
         """The weighted sum of the losses."""

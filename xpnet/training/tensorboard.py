@@ -43,6 +43,8 @@ class TensorBoard(Checked, Callback):
             after it the filters of the first convolution.
     """
 
+    leader_only = True
+
     def __init__(self, folder: str | os.PathLike[str], *, batches: int | None = None,
                  histograms: int | None = None, images: int | None = None) -> None:
         self.folder = Path(name_of(folder, self.who)).expanduser()

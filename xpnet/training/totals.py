@@ -38,6 +38,11 @@ class Totals:
         for sums, loss, y, target, mask in zip(self.sums, losses, ys, targets, masks, strict=True):
             sums.add(loss, y, target, mask)
 
+    def add_values(self, values: np.ndarray) -> None:
+        """Add sums (outputs, 5) of the host, as `values` returns them."""
+        for sums, row in zip(self.sums, values, strict=True):
+            sums.restore(sums.values() + row)
+
     def values(self) -> list[np.ndarray]:
         """The sums of each output, on the host."""
         return [sums.values() for sums in self.sums]

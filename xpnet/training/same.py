@@ -1,0 +1,41 @@
+"""Whether two trainings are the same one: fingerprints of data, and what is known of a network."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from xpnet.graph import Graph
+
+SAMPLED = 64            # samples whose content is in a fingerprint
+
+
+def fingerprint(a: Any) -> str:
+    """Shape, dtype, and a digest of the content of some samples of an array on the host or on a
+    GPU."""
+    if hasattr(a, "fingerprint"):
+        return str(a.fingerprint())
+    where = np.unique(np.linspace(0, len(a) - 1, SAMPLED).astype(np.int64)).tolist()
+    total = hashlib.sha256()
+    for k in where:
+        part = a[k]
+        total.update(np.ascontiguousarray(part.get() if hasattr(part, "get") else part).data)
+    return f"{a.dtype} {tuple(a.shape)} {total.hexdigest()[:16]}"
+
+
+def network_facts(net: Graph) -> dict[str, Any]:
+    """What has to be the same on every rank before a training."""
+    return {"network": [repr(node) for node in net.nodes], "dtype": str(net.dtype),
+            "seed": net.seed, "parameters": digest(net), "epochs": net.epochs,
+            "xpnet": vars(sys.modules["xpnet"])["__version__"], "numpy": np.__version__}
+
+
+def digest(net: Graph) -> str:
+    """A hash of parameters, state and counters."""
+    total = hashlib.blake2b(digest_size=8)
+    for a in (net.parameters, net.state, net.counters):
+        total.update(np.ascontiguousarray(net.backend.to_numpy(a)).data)
+    return total.hexdigest()
