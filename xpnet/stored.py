@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -13,6 +13,8 @@ from xpnet.checks import expect_flag
 from xpnet.graph import Graph
 from xpnet.io import safetensors
 from xpnet.io.architecture import own_layers
+from xpnet.io.imports.keras import load_keras
+from xpnet.io.imports.torch import load_torch
 from xpnet.io.report import LoadReport
 from xpnet.layer import Layer
 from xpnet.trained import TrainedFacts
@@ -69,6 +71,45 @@ class StoredGraph(TrainedFacts, Graph):
             return safetensors.load_matching(self, path)
         safetensors.load_weights(self, path, architecture=architecture)
         return self
+
+    def load_torch(self, path: str | Path, mapping: str | Mapping[str, str] | None = None, *,
+                   strict: bool = True) -> LoadReport:
+        """Copy the weights of a PyTorch network of the same architecture from a .safetensors or
+        .pth file. No code in the file runs. Returns a LoadReport of what was copied from where.
+
+        Args:
+            path: of a file with `model.state_dict()`, or a checkpoint that has it under a usual
+                name.
+            mapping: None matches layers and modules by their order and shapes; "torchvision" as
+                well, with auxiliary classifiers at the end or left out; or a dict {module of
+                PyTorch: layer}, e.g. {"features.0": "conv1"}.
+            strict: copy nothing and raise ValueError unless every array of the network and of the
+                file matches; with False copy those that match.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or has objects other than tensors, dicts, lists and
+                numbers; or not everything matches.
+        """
+        return load_torch(self, path, mapping, strict=strict)
+
+    def load_keras(self, path: str | Path, *, strict: bool = True) -> LoadReport:
+        """Copy the weights of a Keras 3 network of the same architecture from a .weights.h5 file.
+
+        The layers of each class are matched in their order. Kernels are transposed, and weights
+        behind Flatten reordered. Needs h5py, which the extra `keras` brings. Returns a LoadReport
+        of what was copied from where.
+
+        Args:
+            path: of a file that `model.save_weights` wrote.
+            strict: as in load_torch.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no such file, or not everything matches; or a layer turns features
+                into maps, which have another order in Keras.
+        """
+        return load_keras(self, path, strict=strict)
 
     def compare(self, path: str | Path) -> LoadReport:
         """What load(path, strict=False) would copy; nothing changes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,36 @@ def test_torchvisions_parameters_give_torchvisions_outputs(name: str, torch: Any
         assert np.linalg.norm(found - wanted.numpy()) < 1e-12 * np.linalg.norm(wanted)
     assert (sum(p.size for layer in net.layers for p in layer.parameters)
             == sum(p.numel() for p in model.parameters()))
+
+
+@pytest.mark.parametrize("kind", ["pth", "legacy", "safetensors"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=full) for name in SIZES])
+def test_files_of_torchvisions_weights_are_loaded(name: str, kind: str, torch: Any, tmp_path: Path):
+    """Also in the format before PyTorch 1.6, and from a file whose names are in another order."""
+    if kind != "safetensors" and name in ("alexnet", "vgg16"):
+        pytest.skip("hundreds of megabytes; the others have the same format")
+    model = theirs(torch, name).float()
+    path = tmp_path / f"net.{kind}"
+    if kind == "safetensors":
+        from safetensors.torch import save_file
+        save_file(model.state_dict(), path)
+    else:
+        torch.save(model.state_dict(), path, _use_new_zipfile_serialization=kind == "pth")
+    net = MODELS[name]((3, SIZES[name], SIZES[name]), classes=1000, backend="numpy")
+    assert net.load_torch(path, "torchvision").missing == ()
+    x = np.random.default_rng(0).standard_normal((2, *net.input.shape)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.tensor(x)).numpy()
+    assert np.linalg.norm(net.predict(x) - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def test_auxiliary_classifiers_are_loaded(torch: Any, tmp_path: Path):
+    model = theirs(torch, "googlenet").float()
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    net = MODELS["googlenet"](auxiliary=True, backend="numpy")
+    report = net.load_torch(tmp_path / "net.pth", "torchvision")
+    assert report.complete and len(report.matched) == len(net.arrays)
+    layers = {name: node.layer.W.data for name, node in net.output.items()}
+    for ours, module in (("output", model.fc), ("auxiliary1", model.aux1.fc2),
+                         ("auxiliary2", model.aux2.fc2)):
+        assert np.array_equal(layers[ours], module.weight.detach().numpy())

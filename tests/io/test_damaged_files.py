@@ -72,7 +72,7 @@ def archive(path, **members) -> bytes:
     (b"\x80\x04\x95 a pickle?", "a pickle"), (b"PK\x03\x04" + bytes(100), "a ZIP archive"),
     (b"\x1f\x8b\x08", "a gzip archive"),
     (b"\x89HDF\r\n\x1a\n" + bytes(99),
-     "an HDF5 file, such as Keras writes .*; read it with its own library and copy"),
+     "an HDF5 file, such as Keras writes .*; net.load_keras reads the weights of a .weights.h5"),
     (b"\x93NUMPY\x01\x00", "a NumPy array"), (b"\n<!DOCTYPE HTML><html>", "an HTML page"),
     (b"\x1c\0\0\0TFL3", "a TensorFlow Lite file"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
@@ -89,8 +89,10 @@ def test_files_of_other_libraries(saved, tmp_path):
     archive(tmp_path / "a.pth", **{"archive/data.pkl": b"", "archive/version": b"3"})
     archive(tmp_path / "a.keras", **{"metadata.json": b"{}", "model.weights.h5": b""})
     (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
-    for name, what in (("a.npz", "a NumPy archive"), ("a.pth", "a PyTorch file"),
-                       ("a.keras", "a Keras file"), ("a.onnx", "an ONNX file")):
+    refused((saved[0], tmp_path / "a.pth"), "which is a PyTorch file .*; net.load_torch reads the "
+                                            "weights in it")
+    for name, what in (("a.npz", "a NumPy archive"), ("a.keras", "a Keras file"),
+                       ("a.onnx", "an ONNX file")):
         refused((saved[0], tmp_path / name),
                 f"which is {what} .*read it with its own library and copy the arrays")
 

@@ -462,6 +462,8 @@ def tools() -> dict[str, Call]:
         "Network.save": of_network("save", path="/nowhere/none.safetensors"),
         "Network.load": of_network("load", path="none.safetensors", architecture=True, strict=True),
         "Network.compare": of_network("compare", path="none.safetensors"),
+        "Network.load_torch": of_network("load_torch", path="none.pth", mapping=None, strict=True),
+        "Network.load_keras": of_network("load_keras", path="none.weights.h5", strict=True),
     }
 
 
@@ -523,4 +525,5 @@ CALLS: dict[str, Call] = (layers() | networks() | losses() | optimizers() | sche
                           | callbacks() | histories() | tools() | seeing() | data_sets())
 # The file or the folder of the good arguments of these is missing.
 FILES = {"csv_images", "image_folder", "load", "load_darknet", "save_darknet", "read_idx",
-         "read_image", "Network.save", "Network.load", "Network.compare", "Network.predict_files"}
+         "read_image", "Network.save", "Network.load", "Network.compare", "Network.predict_files",
+         "Network.load_torch", "Network.load_keras"}

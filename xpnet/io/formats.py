@@ -17,7 +17,7 @@ STARTS = {
     b"\x1f\x8b": "a gzip archive",
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
 }
-WITH_ARRAYS = "HDF5", "NumPy", "PyTorch", "Keras", "ONNX"   # their libraries can read the arrays
+WITH_ARRAYS = "NumPy", "Keras", "ONNX"   # their libraries can read the arrays
 
 
 def of_name(path: str | os.PathLike[str]) -> str | None:
@@ -61,6 +61,10 @@ def _of_archive(first: bytes) -> str:
 
 def remedy(what: str) -> str:
     """What the user can do with a file of that kind, for an error message; "" if unknown."""
+    if "PyTorch" in what:
+        return "; net.load_torch reads the weights in it"
+    if "HDF5" in what:
+        return "; net.load_keras reads the weights of a .weights.h5 file"
     if not any(name in what for name in WITH_ARRAYS):
         return ""
     return "; read it with its own library and copy the arrays, e.g. layer.W.data = array"

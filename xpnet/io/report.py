@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xpnet.buffers import Shape
 from xpnet.tables import html_table, table
@@ -19,6 +19,7 @@ class LoadReport:
         unused: names of the file's arrays that the network does not have.
         shapes: {name: (shape in the file, shape in the network)} where the shapes differ.
         written: whether the matched arrays were copied into the network.
+        sources: {name in the network: name in the file} where the names differ.
     """
 
     path: str
@@ -27,6 +28,7 @@ class LoadReport:
     unused: tuple[str, ...]
     shapes: dict[str, tuple[Shape, Shape]]
     written: bool
+    sources: dict[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -35,7 +37,9 @@ class LoadReport:
 
     @property
     def _lines(self) -> list[tuple[str, str]]:
-        return [*((name, "copied" if self.written else "matches") for name in self.matched),
+        done = "copied" if self.written else "matches"
+        return [*((name, f"{done} from {self.sources[name]}" if name in self.sources else done)
+                  for name in self.matched),
                 *((name, f"not copied: {theirs} in the file, {ours} in the network")
                   for name, (theirs, ours) in self.shapes.items()),
                 *((name, "not in the file") for name in self.missing),

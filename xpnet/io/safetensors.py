@@ -156,7 +156,7 @@ def load_matching(net: Graph, path: str | Path) -> LoadReport:
     with _opened(path) as saved:
         report = _report(net, saved, written=True)
         arrays = saved.arrays()         # read before anything changes
-    _write(net, {name: arrays[name] for name in report.matched})
+    write_arrays(net, {name: arrays[name] for name in report.matched})
     return report
 
 
@@ -362,13 +362,14 @@ def _copy(net: Graph, saved: Saved) -> None:
     _check(saved, net.arrays)
     arrays, progress = saved.arrays(), saved.about["progress"]      # read before anything changes
     net.epochs = progress["epochs"]
-    _write(net, {name: arrays[name] for name in net.arrays})
+    write_arrays(net, {name: arrays[name] for name in net.arrays})
     with net.backend.scope():
         counters = np.array([progress["steps"], progress["uses"]], np.uint64)
         net.counters[...] = net.backend.asarray(counters)
 
 
-def _write(net: Graph, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(net: Graph, arrays: dict[str, np.ndarray]) -> None:
+    """Copy arrays into the network's, by their full names."""
     if net.step is not None:
         net.step.release()
     places = net.arrays
