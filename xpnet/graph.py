@@ -303,12 +303,23 @@ class Graph:
         for node, numbers in steps.items():
             numbers = checked_lengths(numbers, len(xs[0]), node.shape[-1], self.who, self.backend)
             xs.append(numbers[:, None])
+            if len(node.shape) == 1:            # padding need not be a token
+                where = self.ins.nodes.index(node)
+                xs[where] = self._with_tokens(xs[where], numbers)
         given = dict(zip(self.in_nodes, xs, strict=True))
         for node in self.nodes:
             for number, parent in enumerate(node.parents):
                 if parent in given:
                     _layer(node).expect_values(given[parent], number)
         return tuple(xs)
+
+    def _with_tokens(self, x: Any, lengths: np.ndarray) -> Any:
+        """x (N, T) with 0 behind the end of each sample."""
+        real = np.arange(x.shape[1]) < lengths[:, None]
+        if not hasattr(x, "__cuda_array_interface__"):
+            return np.where(real, x, x.dtype.type(0))
+        with self.backend.scope():
+            return self.xp.where(self.backend.asarray(real), x, x.dtype.type(0))
 
     def _given_lengths(self, values: Sequence[Any], lengths: Any) -> dict[Node, Any]:
         """What was passed as `lengths` of each input that has lengths."""

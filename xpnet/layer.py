@@ -56,8 +56,8 @@ class Layer(Checked):
     window: Window | None = None
     upsampling: tuple[float, float] = (1, 1)    # how many rows and columns it makes of one
     smallest_batch = 1                  # the smallest batch that training can use
-    # "each" if the layer computes each step of a sequence (features, steps) by itself, so that
-    # padding does not matter to it; see lengths.py, also for layers that take numbers of steps.
+    # "causal" if no step of a sequence (features, steps) reads a later one, so that padding does
+    # not matter to the layer; see lengths.py, also for layers that take numbers of steps.
     steps: str | None = None
     name: str | None = None
     index: int                          # of the use that is being computed, see `enter`

@@ -1,8 +1,9 @@
 """Sequences of different lengths in a graph: which values have steps that may be padding.
 
 An Input with lengths has a companion, the Input of the numbers of steps, shape (1,). It is
-`node.lengths` of every value (features, steps) with these steps. Layers that compute each step by
-itself pass it on, layers that need it get it among their inputs, and all others are refused.
+`node.lengths` of every value (features, steps) with these steps. Causal layers, in which no step
+reads a later one, pass it on: padding comes last, so no real step reads it. Layers that need the
+numbers get them among their inputs, and all others are refused.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xpnet.node import Node
 
-# What a layer class says in `steps`: it computes each step by itself; it takes the lengths of its
-# first input as its second one; it takes those of its keys as its last input.
-EACH, LENGTHS, KEYS = "each", "lengths", "keys"
+# What a layer class says in `steps`: no step reads a later one; it takes the lengths of its first
+# input as its second one; it takes those of its keys as its last input.
+CAUSAL, LENGTHS, KEYS = "causal", "lengths", "keys"
 
 
 def with_lengths(layer: Any, inputs: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -51,10 +52,10 @@ def lengths_after(layer: Any, inputs: tuple[Node, ...]) -> Node | None:
             raise ValueError(f"{layer.who}: expected lengths of the first input, and the same ones "
                              f"of keys and values. Received: {ragged} with lengths.")
         return inputs[0].lengths if len(shape) == 2 else None
-    if layer.steps != EACH or not has_steps:
-        raise ValueError(f"{layer.who}: expected samples of one length, because the layer reads "
-                         "several steps at once; recurrent layers, for example, take lengths, and "
-                         'a class of your own may say steps = "each". Received: '
+    if layer.steps != CAUSAL or not has_steps:
+        raise ValueError(f"{layer.who}: expected samples of one length, because its steps may read "
+                         "padding; recurrent layers, for example, take lengths, and a class of "
+                         'your own may say steps = "causal". Received: '
                          f"{ragged[0]!r} with lengths.")
     if len({node.lengths for node in ragged}) > 1:
         raise ValueError(f"{layer.who}: expected inputs with the same steps. Received: {ragged} "

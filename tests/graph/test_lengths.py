@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from nets import blobs
+from nets import LAYERS, blobs
 
 import xpnet as xn
 from xpnet.testing import check_gradients
@@ -89,6 +89,20 @@ def test_global_pooling_of_the_real_steps(backend, layer):
         layer().initialize((3, T), (1,))
 
 
+def test_causal_convolutions(backend):
+    """No step reads a later one, so no real step reads padding, which is not 0 behind `Linear`."""
+    net = xn.Sequential([xn.Linear(4), xn.Conv1d(4, 3, padding=(2, 0), activation="tanh"),
+                         xn.Conv1d(2, 2, padding=(4, 0), dilation=4, bias="map")],
+                        input_shape=(3, T), lengths=True, backend=backend, dtype="float64")
+    for p in net.arrays.values():
+        p.data += 0.1
+    for y, x in zip(net.predict(xs := ragged(3)), xs, strict=True):
+        np.testing.assert_allclose(y, net.predict([x])[0], atol=1e-12)
+    dx = net.input_gradient(padded(xs), output_gradient=np.ones((4, 2, T)), lengths=LENGTHS)
+    for row, n in zip(dx, LENGTHS, strict=True):
+        assert row[:, :n].all() and not row[:, n:].any()
+
+
 def test_numbers_of_steps_are_not_among_the_inputs():
     net = tagger()
     assert net.input.shape == (3, T) and len(net.ins) == 1
@@ -102,7 +116,9 @@ def test_tokens(backend):
     net = xn.Sequential([xn.Embedding(5, 3), xn.SimpleRNN(4)], input_shape=(T,), lengths=True,
                         backend=backend)
     xs = [np.arange(n) % 5 for n in LENGTHS]
-    np.testing.assert_array_equal(net.predict(xs), net.predict(padded(xs, 4), lengths=LENGTHS))
+    for padding in (0, 4, -1, 5):                # the last two are no tokens
+        np.testing.assert_array_equal(net.predict(xs),
+                                      net.predict(padded(xs, padding), lengths=LENGTHS))
     objects = np.empty(len(xs), object)
     objects[:] = xs
     np.testing.assert_array_equal(net.predict(objects), net.predict(xs))
@@ -185,7 +201,7 @@ def test_what_else_is_done_with_a_network(capsys):
 class Each(xn.Layer):
     """A layer of one's own that computes each step by itself."""
 
-    steps = "each"
+    steps = "causal"
 
     def build(self, shape):
         return shape
@@ -209,21 +225,51 @@ def test_a_layer_of_ones_own_says_what_it_does():
         np.testing.assert_array_equal(a, 2 * x)
 
 
+def test_layers_that_say_that_they_are_causal_are():
+    """Every layer of the catalogue that takes sequences: changes behind a step change no bit up to
+    it, forward, and a gradient that is 0 behind it stays 0 there, backward."""
+    rng, checked = np.random.default_rng(0), []
+    more = [xn.LayerNorm(axis=0), xn.RMSNorm(axis=0), xn.Conv1d(3, 1), xn.L1Norm(),
+            xn.Conv1d(3, 3, padding=(4, 0), dilation=2)]
+    cases = [(item.make(), len(item.shapes)) for item in LAYERS] + [(one, 1) for one in more]
+    for layer, inputs in cases:
+        try:
+            layer.initialize(*((4, T),) * inputs, dtype="float64")
+        except ValueError:              # it takes no sequences of this shape
+            continue
+        if layer.steps != "causal" or isinstance(layer, xn.Embedding):
+            continue
+        xs = [rng.uniform(0.1, 1, (4, T, 3)) for _ in range(inputs)]
+        others = [np.concatenate([x[:, :4], rng.uniform(1, 2, (4, T - 4, 3))], axis=1) for x in xs]
+        y, other = layer.forward(*xs, mode=xn.TRAIN), layer.forward(*others, mode=xn.TRAIN)
+        assert y.shape[1] == T, layer
+        np.testing.assert_array_equal(y[:, :4], other[:, :4], err_msg=repr(layer))
+        dy = rng.standard_normal(y.shape)
+        dy[:, 4:] = 0
+        dxs = layer.backward(dy)
+        for dx in dxs if isinstance(dxs, tuple) else (dxs,):
+            assert not dx[:, 4:].any(), layer
+        checked.append(type(layer).__name__)
+    assert len(checked) > 60 and {"Linear", "Conv1d", "LayerNorm", "Concat"} <= {*checked}
+    assert checked.count("Conv1d") >= 2
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("layer", [
     xn.Conv1d(2, 3, padding="half"), xn.Conv1d(2, 1, stride=2), xn.Conv1d(2, 1, padding=1),
+    xn.Conv1d(2, 3, padding=(2, 0), dilation=2), xn.Conv1d(2, 3, padding=(0, 2)),
     xn.MaxPool1d(2), xn.AvgPool1d(2), xn.Upsample1d(2), xn.ZeroPad1d(1), xn.InstanceNorm1d(),
     xn.BatchNorm1d(), xn.Flatten(), xn.Reshape((2, 9)), xn.Permute((1, 0)), xn.LayerNorm(),
     xn.LayerNorm(axis=1), xn.Softmax(axis=1), xn.Slice(0, 3, axis=1), xn.L2Norm(axis=None),
     xn.GroupNorm(3), Mean()], ids=repr)
-def test_layers_that_read_several_steps_at_once_are_refused(layer):
+def test_layers_whose_steps_may_read_padding_are_refused(layer):
     with pytest.raises(ValueError) as error:
         xn.Sequential([layer], input_shape=(3, T), lengths=True, backend="numpy")
     assert str(error.value) == (
-        f"{layer.who}: expected samples of one length, because the layer reads several steps at "
-        'once; recurrent layers, for example, take lengths, and a class of your own may say steps '
-        '= "each". Received: <Input: a value of shape (3, 6) per sample> with lengths.')
+        f"{layer.who}: expected samples of one length, because its steps may read padding; "
+        'recurrent layers, for example, take lengths, and a class of your own may say steps = '
+        '"causal". Received: <Input: a value of shape (3, 6) per sample> with lengths.')
 
 
 def test_a_linear_layer_of_tokens_is_refused():

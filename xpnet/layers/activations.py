@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from xpnet.backends import activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = [
     "Activation", "Arctan", "CELU", "ELU", "Elliot", "GELU", "Gaussian", "Identity", "LogSigmoid",
@@ -54,7 +54,7 @@ class Activation(Layer):
     """
 
     kind = "activation"
-    steps = EACH
+    steps = CAUSAL
 
     def __init__(self, activation: str, *, name: str | None = None) -> None:
         super().__init__(name=name)

@@ -8,7 +8,7 @@ from typing import Any
 from xpnet.backends import Backend
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.linear import Linear, by_columns
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = [
     "AdditiveNoise", "AlphaDropout", "DropConnect", "Dropout", "Dropout2d", "GaussianDropout",
@@ -20,7 +20,7 @@ FLOOR = -1.6732632423543772 * 1.0507009873554805        # limit of SELU, -alpha 
 class InTraining(Layer):
     """Base class: random in training and in "sample" mode, the identity in prediction."""
 
-    steps = EACH
+    steps = CAUSAL
 
     def build(self, in_shape: Shape) -> Shape:
         return in_shape

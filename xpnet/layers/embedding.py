@@ -7,7 +7,7 @@ import numpy as np
 from xpnet.backends.arguments import expect_choice
 from xpnet.initializers import INITIALIZERS
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = ["Embedding"]
 
@@ -35,7 +35,7 @@ class Embedding(Layer):
     """
 
     kind = "embedding"
-    steps = EACH
+    steps = CAUSAL
 
     def __init__(self, tokens: int, features: int, *, init: str | None = None,
                  name: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xpnet.initializers import ones
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = ["PadChannels", "WeightedSum"]
 
@@ -31,7 +31,7 @@ class WeightedSum(Layer):
     """
 
     kind = "weighted"
-    steps = EACH
+    steps = CAUSAL
 
     def __init__(self, *, per_channel: bool = False, normalization: str | None = None,
                  name: str | None = None) -> None:
@@ -107,6 +107,7 @@ class PadChannels(Layer):
     """
 
     kind = "pad"
+    steps = CAUSAL
 
     def __init__(self, channels: int, *, name: str | None = None) -> None:
         super().__init__(name=name)

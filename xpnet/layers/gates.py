@@ -9,7 +9,7 @@ from xpnet.buffers import Parameter
 from xpnet.initializers import constant, ones
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activation
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = ["CReLU", "GLU", "Gain", "Maxout", "PReLU", "RReLU", "Swish"]
 
@@ -36,7 +36,7 @@ class PReLU(Layer):
     """
 
     kind = "prelu"
-    steps = EACH
+    steps = CAUSAL
 
     def __init__(self, *, per_channel: bool = False, slope: float = 0.25, name: str | None = None
                  ) -> None:
@@ -70,7 +70,7 @@ class RReLU(Layer):
     """
 
     kind = "rrelu"
-    steps = EACH
+    steps = CAUSAL
 
     def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, *, name: str | None = None
                  ) -> None:
@@ -107,7 +107,7 @@ class CReLU(Layer):
     """
 
     kind = "crelu"
-    steps = EACH
+    steps = CAUSAL
 
     def build(self, in_shape: Shape) -> Shape:
         C, *rest = in_shape
@@ -174,7 +174,7 @@ class Gain(Layer):
     """
 
     kind = "gain"
-    steps = EACH
+    steps = CAUSAL
 
     def build(self, in_shape: Shape) -> Shape:
         self.g = self.parameter("g", (in_shape[0],), ones)
@@ -200,7 +200,7 @@ class Maxout(Layer):
     """
 
     kind = "maxout"
-    steps = EACH
+    steps = CAUSAL
 
     def __init__(self, pieces: int = 2, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -236,7 +236,7 @@ class GLU(Layer):
     """
 
     kind = "glu"
-    steps = EACH
+    steps = CAUSAL
 
     def build(self, in_shape: Shape) -> Shape:
         C, *rest = in_shape

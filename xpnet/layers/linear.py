@@ -13,7 +13,7 @@ from xpnet.checks import is_number, items, rows_of, wrong
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = ["Linear", "LocallyConnected2d", "RBF"]
 
@@ -35,7 +35,7 @@ class Linear(Activated):
     """
 
     kind = "linear"
-    steps = EACH
+    steps = CAUSAL
 
     def __init__(self, units: int, *, bias: bool = True, activation: str | None = None,
                  init: str | None = None, name: str | None = None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from xpnet.backends import Window
 from xpnet.checks import MOST_AXES
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = [
     "ContrastNorm2d", "DivisiveNorm2d", "L1Norm", "L2Norm", "LocalResponseNorm", "LpNormalize",
@@ -302,7 +302,7 @@ class LpNormalize(Layer):
             raise ValueError(f"{self.who}: expected an axis of a sample of shape {in_shape}. "
                              f"Received: axis={self.axis}.")
         self._along = axis % len(in_shape)
-        self.steps = EACH if self.axis is not None and self._along == 0 else None
+        self.steps = CAUSAL if self.axis is not None and self._along == 0 else None
         return in_shape
 
     def _vectors(self, x: Array) -> Array:

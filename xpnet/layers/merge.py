@@ -10,7 +10,7 @@ from xpnet.backends import Backend, activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
 from xpnet.layers.softmax import OverAxis
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 from xpnet.node import Node
 
 __all__ = ["Add", "Average", "Concat", "Maximum", "Minimum", "Multiply", "Subtract"]
@@ -19,7 +19,7 @@ __all__ = ["Add", "Average", "Concat", "Maximum", "Minimum", "Multiply", "Subtra
 class _SameShape(Layer):
     """Base class of elementwise functions of two or more arrays of one shape."""
 
-    steps = EACH
+    steps = CAUSAL
 
     def build(self, *in_shapes: Shape) -> Shape:
         if len(in_shapes) < 2 or len(set(in_shapes)) > 1:

@@ -12,7 +12,7 @@ from xpnet.checks import MOST_AXES, is_integer, items, wrong
 from xpnet.initializers import ones, zeros
 from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
 from xpnet.layers.activations import Activated
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "GroupNorm", "InstanceNorm2d", "LayerNorm", "RMSNorm"]
 
@@ -284,7 +284,7 @@ class LayerNorm(SampleNorm):
                              f"Received: axis={self.axis}.")
         normalised = in_shape[axes[0]:axes[-1] + 1]
         before = math.prod(in_shape[:axes[0]])
-        self.steps = EACH if axes == [0] else None
+        self.steps = CAUSAL if axes == [0] else None
         return self.plan(in_shape, before, math.prod(normalised), normalised, repeats=before)
 
 

@@ -12,7 +12,7 @@ from xpnet.backends import Backend
 from xpnet.checks import finite_array, items, wrong
 from xpnet.initializers import zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = ["Rescale", "Whitening"]
 
@@ -34,7 +34,7 @@ class Rescale(Layer):
     """
 
     kind = "rescale"
-    steps = EACH
+    steps = CAUSAL
 
     def __init__(self, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0, *,
                  name: str | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Window
-from xpnet.backends.window import POINTS, Pair, along, ends
+from xpnet.backends.window import Pair, along, ends
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.convolution import Conv2d, ConvTranspose2d
 from xpnet.layers.dropout import Dropout2d
@@ -36,7 +36,7 @@ from xpnet.layers.resize import (
     ZeroPad2d,
 )
 from xpnet.layers.scan import expect_lengths, expect_steps
-from xpnet.lengths import EACH, LENGTHS
+from xpnet.lengths import CAUSAL, LENGTHS
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveMaxPool1d", "AvgPool1d", "CircularPad1d", "ConstantPad1d",
@@ -88,7 +88,9 @@ class Conv1d(OneRow, Conv2d):
     kernel_axes = 1
 
     def build(self, in_shape: Shape) -> Shape:
-        self.steps = EACH if self.window == POINTS else None
+        *_, before, after = self.window.padding
+        causal = self.window.stride[1] == 1 and (before, after) == (self.window.extent[1] - 1, 0)
+        self.steps = CAUSAL if causal else None
         return super().build(in_shape)
 
 

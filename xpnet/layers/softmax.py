@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xpnet.backends.base import weighed
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.lengths import EACH
+from xpnet.lengths import CAUSAL
 
 __all__ = ["LogSoftmax", "Softmax"]
 
@@ -18,7 +18,7 @@ class OverAxis(Layer):
         if self.axis >= len(in_shape):
             raise ValueError(f"{self.who}: expected samples that have an axis {self.axis}. "
                              f"Received: input shape {in_shape}.")
-        self.steps = EACH if self.axis == 0 else None
+        self.steps = CAUSAL if self.axis == 0 else None
         return in_shape
 
 
