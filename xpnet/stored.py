@@ -13,8 +13,6 @@ from xpnet.checks import expect_flag
 from xpnet.graph import Graph
 from xpnet.io import safetensors
 from xpnet.io.architecture import own_layers
-from xpnet.io.imports.keras import load_keras
-from xpnet.io.imports.torch import load_torch
 from xpnet.io.report import LoadReport
 from xpnet.layer import Layer
 from xpnet.trained import TrainedFacts
@@ -91,6 +89,7 @@ class StoredGraph(TrainedFacts, Graph):
             ValueError: the file is damaged, or has objects other than tensors, dicts, lists and
                 numbers; or not everything matches.
         """
+        from xpnet.io.imports.torch import load_torch
         return load_torch(self, path, mapping, strict=strict)
 
     def load_keras(self, path: str | Path, *, strict: bool = True) -> LoadReport:
@@ -109,6 +108,7 @@ class StoredGraph(TrainedFacts, Graph):
             ValueError: it is no such file, or not everything matches; or a layer turns features
                 into maps, which have another order in Keras.
         """
+        from xpnet.io.imports.keras import load_keras
         return load_keras(self, path, strict=strict)
 
     def compare(self, path: str | Path) -> LoadReport:

@@ -458,7 +458,8 @@ def tools() -> dict[str, Call]:
         "save_darknet": Call(
             lambda **options: xn.io.save_darknet(of_darknet(), **options),
             lambda: {"cfg": "/nowhere/a.cfg", "weights": None}),
-        "yolov3_tiny": Call(yolov3_tiny, lambda: {"input_shape": (3, 32, 32), "classes": 2} | net),
+        "yolov3_tiny": Call(yolov3_tiny, lambda: {
+            "input_shape": (3, 32, 32), "classes": 2, "weights": None} | net),
         "Network.save": of_network("save", path="/nowhere/none.safetensors"),
         "Network.load": of_network("load", path="none.safetensors", architecture=True, strict=True),
         "Network.compare": of_network("compare", path="none.safetensors"),

@@ -1,13 +1,13 @@
 """The classifiers whose weights Darknet's authors published. They are written as cfg files, and
 read as `xn.io.load_darknet` reads them.
 
-`xn.io.save_darknet(net, "darknet19.cfg")` writes the cfg file, and `xn.io.load_darknet(
-"darknet19.cfg", "darknet19.weights")` then has the published values.
+`weights` is the name of a weights file, e.g. the published "darknet19.weights"; without it, values
+are initial ones. `xn.io.save_darknet(net, "darknet19.cfg")` writes the cfg file.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_shape
@@ -15,6 +15,9 @@ from xpnet.io.darknet import network_from_text
 from xpnet.layer import Shape
 from xpnet.models.classes import Classes, count, named
 from xpnet.network import Network
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # --- parts of cfg files ---------------------------------------------------------------------------
 
@@ -52,15 +55,16 @@ def between(filters: int, convolutions: int) -> str:
                    for number in range(convolutions))
 
 
-def made(who: str, input_shape: Shape, layers: str, backend: str | Backend, dtype: Any, seed: int
-         ) -> Network:
+def made(who: str, input_shape: Shape, layers: str, weights: str | Path | None,
+         backend: str | Backend, dtype: Any, seed: int) -> Network:
     """The network of a cfg file with [net] and these layers."""
     shape = expect_shape(who, "an input shape (channels, height, width)", input_shape)
     if len(shape) != 3:
         raise ValueError(f"{who}: expected an input shape (channels, height, width). Received: "
                          f"{shape}.")
     net = section("net", width=shape[2], height=shape[1], channels=shape[0])
-    return network_from_text(net + layers, f"{who}.cfg", backend=backend, dtype=dtype, seed=seed)
+    return network_from_text(net + layers, f"{who}.cfg", weights, backend=backend, dtype=dtype,
+                             seed=seed)
 
 
 # --- the parts that detectors share ---------------------------------------------------------------
@@ -88,7 +92,8 @@ def head(classes: Any) -> str:
 # --- classifiers ----------------------------------------------------------------------------------
 
 def darknet19(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1000,
-              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+              weights: str | Path | None = None, backend: str | Backend = "auto",
+              dtype: Any = "float32", seed: int = 0) -> Network:
     """Darknet-19: 19 convolutions of 3x3 and 1x1 and five max-pools; 20,842,376 parameters for
     1,000 classes.
 
@@ -97,22 +102,24 @@ def darknet19(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1000,
     who = "darknet19"
     layers = layers19() + linear(count(who, classes)) + section("avgpool") + section("softmax",
                                                                                      groups=1)
-    return named(made(who, input_shape, layers, backend, dtype, seed), classes)
+    return named(made(who, input_shape, layers, weights, backend, dtype, seed), classes)
 
 
 def darknet53(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1000,
-              backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+              weights: str | Path | None = None, backend: str | Backend = "auto",
+              dtype: Any = "float32", seed: int = 0) -> Network:
     """Darknet-53: 52 convolutions in residual blocks and a last one; 41,609,928 parameters for
     1,000 classes.
 
     Redmon and Farhadi 2018, table 1.
     """
     layers = layers53() + head(count("darknet53", classes))
-    return named(made("darknet53", input_shape, layers, backend, dtype, seed), classes)
+    return named(made("darknet53", input_shape, layers, weights, backend, dtype, seed), classes)
 
 
 def darknet_tiny(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
-                 backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+                 weights: str | Path | None = None, backend: str | Backend = "auto",
+                 dtype: Any = "float32", seed: int = 0) -> Network:
     """Tiny Darknet: 3x3 convolutions with 1x1 convolutions to an eighth of the maps between them;
     1,042,104 parameters for 1,000 classes.
 
@@ -124,12 +131,12 @@ def darknet_tiny(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
         layers += pool() if filters < 512 else conv(128, 1)
     layers += linear(count("darknet_tiny", classes))
     layers += section("avgpool") + section("softmax", groups=1)
-    return named(made("darknet_tiny", input_shape, layers, backend, dtype, seed), classes)
+    return named(made("darknet_tiny", input_shape, layers, weights, backend, dtype, seed), classes)
 
 
 def darknet_resnet50(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1000,
-                     backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0
-                     ) -> Network:
+                     weights: str | Path | None = None, backend: str | Backend = "auto",
+                     dtype: Any = "float32", seed: int = 0) -> Network:
     """ResNet-50 in Darknet's form: leaky ReLU, and shortcuts without weights that drop every second
     row and column and add to the first maps only; 22,780,456 parameters for 1,000 classes.
 
@@ -142,12 +149,13 @@ def darknet_resnet50(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1
             layers += conv(filters, 1) + conv(filters, 3, 2 if stage > 0 and number == 0 else 1)
             layers += conv(4 * filters, 1, activation="linear") + shortcut(-4, "leaky")
     layers += head(count("darknet_resnet50", classes))
-    return named(made("darknet_resnet50", input_shape, layers, backend, dtype, seed), classes)
+    net = made("darknet_resnet50", input_shape, layers, weights, backend, dtype, seed)
+    return named(net, classes)
 
 
 def darknet_densenet201(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1000,
-                        backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0
-                        ) -> Network:
+                        weights: str | Path | None = None, backend: str | Backend = "auto",
+                        dtype: Any = "float32", seed: int = 0) -> Network:
     """DenseNet-201 in Darknet's form: batch norm and leaky ReLU after each convolution, and four
     blocks of 6, 12, 48 and 32 layers that each add 32 feature maps; 17,173,160 parameters for 1,000
     classes.
@@ -159,4 +167,5 @@ def darknet_densenet201(input_shape: Shape = (3, 256, 256), *, classes: Classes 
         layers += (conv(128, 1) + conv(32, 3) + route(-1, -3)) * depth
         layers += conv(maps, 1) + pool() if maps else ""
     layers += head(count("darknet_densenet201", classes))
-    return named(made("darknet_densenet201", input_shape, layers, backend, dtype, seed), classes)
+    net = made("darknet_densenet201", input_shape, layers, weights, backend, dtype, seed)
+    return named(net, classes)

@@ -1,13 +1,13 @@
 """YOLO detectors, written as cfg files of Darknet and read as `xn.io.load_darknet` reads them.
 
 Their outputs are the raw maps, one for each [yolo] or [region] section; `net.darknet.heads` says
-how to decode them. See models/darknet.py for published weights.
+how to decode them. `weights` is the name of a weights file, e.g. the published "yolov3.weights".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_integer
@@ -24,6 +24,9 @@ from xpnet.models.darknet import (
     shortcut,
 )
 from xpnet.network import Network
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COCO = (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326)
 COCO_OF_V4 = (12, 16, 19, 36, 40, 28, 36, 75, 76, 55, 72, 146, 142, 110, 192, 243, 459, 401)
@@ -64,7 +67,8 @@ def upsampled(filters: int) -> str:
 # --- version 2 and 3 ------------------------------------------------------------------------------
 
 def yolov2(input_shape: Shape = (3, 608, 608), *, classes: int = 80,
-           backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+           weights: str | Path | None = None, backend: str | Backend = "auto",
+           dtype: Any = "float32", seed: int = 0) -> Network:
     """YOLOv2: Darknet-19 with a map of twice the resolution, whose blocks of 2x2 pixels become
     channels; 50,962,889 parameters for 80 classes.
 
@@ -73,7 +77,7 @@ def yolov2(input_shape: Shape = (3, 608, 608), *, classes: int = 80,
     expect_integer("yolov2", "classes", classes)
     layers = layers19() + conv(1024, 3) * 2 + route(-9) + conv(64, 1) + section("reorg", stride=2)
     layers += route(-1, -4) + conv(1024, 3) + region(COCO_OF_V2, classes)
-    return made("yolov2", input_shape, layers, backend, dtype, seed)
+    return made("yolov2", input_shape, layers, weights, backend, dtype, seed)
 
 
 def _tiny() -> str:
@@ -83,14 +87,15 @@ def _tiny() -> str:
 
 
 def yolov2_tiny(input_shape: Shape = (3, 416, 416), *, classes: int = 80,
-                backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+                weights: str | Path | None = None, backend: str | Backend = "auto",
+                dtype: Any = "float32", seed: int = 0) -> Network:
     """The small YOLOv2 of nine convolutions; 11,232,057 parameters for 80 classes.
 
     Redmon and Farhadi 2017; the architecture is that of yolov2-tiny.cfg.
     """
     expect_integer("yolov2_tiny", "classes", classes)
     layers = _tiny() + conv(512, 3) + region(COCO_OF_V2, classes)
-    return made("yolov2_tiny", input_shape, layers, backend, dtype, seed)
+    return made("yolov2_tiny", input_shape, layers, weights, backend, dtype, seed)
 
 
 def _three_scales(middle: str, classes: int) -> str:
@@ -106,30 +111,33 @@ def _three_scales(middle: str, classes: int) -> str:
 
 
 def yolov3(input_shape: Shape = (3, 416, 416), *, classes: int = 80,
-           backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+           weights: str | Path | None = None, backend: str | Backend = "auto",
+           dtype: Any = "float32", seed: int = 0) -> Network:
     """YOLOv3: Darknet-53 and heads at three resolutions; 61,949,149 parameters for 80 classes.
 
     Redmon and Farhadi 2018, section 2.
     """
     expect_integer("yolov3", "classes", classes)
     layers = layers53() + _three_scales(pairs(512, 3), classes)
-    return made("yolov3", input_shape, layers, backend, dtype, seed)
+    return made("yolov3", input_shape, layers, weights, backend, dtype, seed)
 
 
 def yolov3_spp(input_shape: Shape = (3, 608, 608), *, classes: int = 80,
-               backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+               weights: str | Path | None = None, backend: str | Backend = "auto",
+               dtype: Any = "float32", seed: int = 0) -> Network:
     """YOLOv3 with spatial pyramid pooling in front of its coarsest head.
 
     Redmon and Farhadi 2018; pooling: He et al. 2014.
     """
     expect_integer("yolov3_spp", "classes", classes)
     middle = pairs(512) + conv(512, 1) + pyramid() + pairs(512, 2)
-    return made("yolov3_spp", input_shape, layers53() + _three_scales(middle, classes), backend,
-                dtype, seed)
+    layers = layers53() + _three_scales(middle, classes)
+    return made("yolov3_spp", input_shape, layers, weights, backend, dtype, seed)
 
 
 def yolov3_tiny(input_shape: Shape = (3, 416, 416), *, classes: int = 80,
-                backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+                weights: str | Path | None = None, backend: str | Backend = "auto",
+                dtype: Any = "float32", seed: int = 0) -> Network:
     """The small YOLOv3 of 13 convolutions and two heads; 8,852,366 parameters for 80 classes.
 
     Redmon and Farhadi 2018; the architecture is that of yolov3-tiny.cfg.
@@ -138,7 +146,7 @@ def yolov3_tiny(input_shape: Shape = (3, 416, 416), *, classes: int = 80,
     layers = _tiny() + pairs(256) + yolo((3, 4, 5), COCO_OF_TINY, classes)
     layers += route(-4) + upsampled(128) + route(-1, 8) + conv(256, 3)
     layers += yolo((0, 1, 2), COCO_OF_TINY, classes)
-    return made("yolov3_tiny", input_shape, layers, backend, dtype, seed)
+    return made("yolov3_tiny", input_shape, layers, weights, backend, dtype, seed)
 
 
 # --- version 4 ------------------------------------------------------------------------------------
@@ -160,7 +168,8 @@ def _csp53() -> str:
 
 
 def yolov4(input_shape: Shape = (3, 608, 608), *, classes: int = 80,
-           backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+           weights: str | Path | None = None, backend: str | Backend = "auto",
+           dtype: Any = "float32", seed: int = 0) -> Network:
     """YOLOv4: CSPDarknet-53, spatial pyramid pooling, and paths from coarse to fine maps and back;
     64,363,101 parameters for 80 classes.
 
@@ -182,11 +191,12 @@ def yolov4(input_shape: Shape = (3, 608, 608), *, classes: int = 80,
     for filters, layer, first, scale in ((256, -16, 3, 1.1), (512, -37, 6, 1.05)):  # and back
         layers += route(-4) + conv(filters, 3, 2) + route(-1, layer)
         layers += pairs(filters, 2) + conv(filters, 1) + out(first, scale)
-    return made("yolov4", input_shape, layers, backend, dtype, seed)
+    return made("yolov4", input_shape, layers, weights, backend, dtype, seed)
 
 
 def yolov4_tiny(input_shape: Shape = (3, 416, 416), *, classes: int = 80,
-                backend: str | Backend = "auto", dtype: Any = "float32", seed: int = 0) -> Network:
+                weights: str | Path | None = None, backend: str | Backend = "auto",
+                dtype: Any = "float32", seed: int = 0) -> Network:
     """The small YOLOv4: three blocks in which half of the maps goes around (Wang et al. 2020), and
     two heads; 6,056,606 parameters for 80 classes.
 
@@ -201,4 +211,4 @@ def yolov4_tiny(input_shape: Shape = (3, 416, 416), *, classes: int = 80,
     layers += conv(512, 3) + pairs(256) + yolo((3, 4, 5), COCO_OF_TINY, classes, scale_x_y=1.05)
     layers += route(-4) + upsampled(128) + route(-1, 23) + conv(256, 3)
     layers += yolo((1, 2, 3), COCO_OF_TINY, classes, scale_x_y=1.05)
-    return made("yolov4_tiny", input_shape, layers, backend, dtype, seed)
+    return made("yolov4_tiny", input_shape, layers, weights, backend, dtype, seed)
