@@ -370,8 +370,8 @@ class Graph:
             keep: keep what `run_backward` needs in a prediction too.
         """
         plan = self._plan(tuple(outputs))
-        xs = self.without_padding(xs, self.in_nodes, xs)
-        values, left = dict(zip(self.in_nodes, xs, strict=True)), dict(plan.readers)
+        values = dict(zip(self.in_nodes, self.without_padding(xs, self.in_nodes, xs), strict=True))
+        left = dict(plan.readers)
         for node in plan.nodes:
             layer = _layer(node)
             inputs = tuple([values[parent] for parent in node.parents])
