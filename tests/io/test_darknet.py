@@ -133,19 +133,59 @@ def test_models_read_weights(tmp_path):
         xn.models.darknet_tiny(weights=weights, backend="numpy")
 
 
-def test_yolov3_tiny_is_trained():
-    net = xn.models.yolov3_tiny((3, 32, 32), classes=1, backend="numpy", seed=1)
-    x = np.random.default_rng(0).uniform(0, 1, (4, 3, 32, 32)).astype(np.float32)
-    y = [np.ones((4, *node.shape), np.float32) for node in net.output]
-    before = net.parameters.copy()
-    history = net.fit(x, y, loss="mean_squared_error", optimizer=xn.SGD(0.01), epochs=3,
-                      batch_size=4, verbose=False)
-    losses = [row["loss"] for row in history.rows]
-    assert losses[-1] < losses[0]
-    changed = {name for name, p in net.buffers.arrays.items() if p.grad is not None
-               and np.any(p.grad)}
-    assert changed == {name for name, p in net.buffers.arrays.items() if p.grad is not None}
-    assert not np.array_equal(before, net.parameters)
+# --- losses of the heads --------------------------------------------------------------------------
+
+def decoded(y: np.ndarray, k: int, i: int, j: int, anchor: tuple[float, float],
+            grid: tuple[int, int], classes: int) -> list[float]:
+    """x, y, w, h of box k of a cell, as Darknet decodes them: an anchor (w, h) as fractions of the
+    image."""
+    t = y[k * (5 + classes):k * (5 + classes) + 4, i, j].astype(float)
+    return [(j + 1 / (1 + math.exp(-t[0]))) / grid[1], (i + 1 / (1 + math.exp(-t[1]))) / grid[0],
+            anchor[0] * math.exp(t[2]), anchor[1] * math.exp(t[3])]
+
+
+def test_losses_of_the_heads_decode_and_train():
+    net = xn.models.yolov3_tiny((3, 32, 64), classes=2, backend="numpy", seed=2)
+    losses = [head.loss() for head in net.darknet.heads]
+    assert [loss.mask for loss in losses] == [(3, 4, 5), (0, 1, 2)]
+    assert losses[0].anchors[3] == (81 / 64, 82 / 32) and losses[0].threshold == 0.7
+    x = np.random.default_rng(0).uniform(0, 1, (2, 3, 32, 64)).astype(np.float32)
+    for y, loss, head in zip(net.predict(x), losses, net.darknet.heads, strict=True):
+        boxes = loss.predictions(np, np.moveaxis(y, 0, -1)).boxes       # (4, B, rows, columns, N)
+        k, i, j = 1, head.grid[0] - 1, head.grid[1] - 1
+        anchor = head.anchors[head.mask[k]]
+        cx, cy, w, h = decoded(y[1], k, i, j, (anchor[0] / 64, anchor[1] / 32), head.grid, 2)
+        np.testing.assert_allclose(boxes[:, k, i, j, 1], [cx - w / 2, cy - h / 2, cx + w / 2,
+                                                          cy + h / 2], rtol=1e-5, atol=1e-6)
+    targets = np.array([[[1, 0.4, 0.6, 0.5, 0.7]], [[0, 0.7, 0.3, 0.1, 0.3]]])
+    history = net.fit(x, [targets, targets], loss=losses, optimizer=xn.SGD(1e-3), epochs=2,
+                      batch_size=2, verbose=False)
+    assert history.rows[-1]["loss"] < history.rows[0]["loss"]
+    assert all(np.any(p.grad) for p in net.buffers.arrays.values() if p.grad is not None)
+
+
+def test_the_loss_of_yolov2_has_anchors_in_cells():
+    net = xn.models.yolov2_tiny((3, 32, 64), classes=3, backend="numpy")
+    head, = net.darknet.heads
+    loss = head.loss()
+    assert head.grid == (1, 2) and head.anchors[0] == (0.57273, 0.677385)
+    assert loss.anchors[0] == (0.57273 / 2, 0.677385) and loss.rescore
+    assert (loss.lambda_obj, loss.lambda_noobj, loss.threshold) == (5, 1, 0.6)
+    x = np.zeros((1, 3, 32, 64), np.float32)
+    y = net.predict(x)
+    boxes = loss.predictions(np, np.moveaxis(y, 0, -1)).boxes[:, 4, 0, 1, 0]
+    cx, cy, w, h = decoded(y[0], 4, 0, 1, (9.77052 / 2, 9.16828), (1, 2), 3)
+    np.testing.assert_allclose(boxes, [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], rtol=1e-5)
+
+
+def test_other_decodings_are_refused():
+    net = xn.models.yolov4_tiny((3, 32, 32), classes=1, backend="numpy")
+    with pytest.raises(ValueError, match=r"Head.loss: expected scale_x_y=1.0, .* Received: "
+                                         r"scale_x_y=1.05 in \[yolo\] of layer 30"):
+        net.darknet.heads[0].loss()
+    text = ("[net]\ninputs=5\n[connected]\noutput=6\n[detection]\ncoords=4\nside=1\n")
+    with pytest.raises(ValueError, match=r"whose boxes have anchors.* Received: \[detection\]"):
+        darknet.network_from_text(text, "a.cfg", backend="numpy").darknet.heads[0].loss()
 
 
 # --- weights files --------------------------------------------------------------------------------

@@ -157,7 +157,8 @@ class Builder:
         """An output of the network: the raw map that this section decodes."""
         if self.value.layer is None:
             raise self.section.wrong("a layer before it", received="the input")
-        self.heads.append(head(self.section, self.value.name, self.value.shape))
+        self.heads.append(head(self.section, self.value.name, self.value.shape,
+                               self.input.shape))
         self._maps.append(self.value)
         self._value = None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from xpnet.buffers import Shape
 from xpnet.io.darknet.cfg import Section
+from xpnet.losses import YOLOv2, YOLOv3
 
 HEADS = "yolo", "region", "detection"
 # options that are words or lists; all others are numbers
@@ -29,6 +30,8 @@ class Head:
         mask: which anchors this map has, in the order of its channels.
         boxes: boxes of each cell.
         coords: numbers for the position of a box, 4.
+        input_size: rows and columns of the network's input.
+        grid: rows and columns of the raw map; () of "detection".
         settings: the other options, as numbers or words.
     """
 
@@ -40,11 +43,47 @@ class Head:
     mask: tuple[int, ...]
     boxes: int
     coords: int
+    input_size: Shape
+    grid: Shape
     settings: dict[str, float | str]
 
+    def loss(self) -> YOLOv2 | YOLOv3:
+        """The loss with the anchors, classes and factors of this section, which also decodes the
+        raw map.
 
-def head(section: Section, layer: str, shape: Shape) -> Head:
-    """What a section says, if it fits a raw map of this shape.
+        Raises:
+            ValueError: the section decodes boxes in another way, as [detection] does, and [yolo]
+                with scale_x_y or new_coords; or its loss is another one (iou_loss).
+        """
+        def setting(key: str, default: float) -> float:
+            return float(self.settings.get(key, default))
+
+        others: dict[str, dict[str, float | str]] = {
+            "yolo": {"scale_x_y": 1.0, "new_coords": 0.0, "iou_loss": "mse"},
+            "region": {"softmax": 1.0}}
+        if self.kind not in others:
+            raise ValueError("Head.loss: expected a section whose boxes have anchors, [yolo] or "
+                             f"[region]. Received: [{self.kind}].")
+        for key, value in others[self.kind].items():
+            given = self.settings.get(key, 0.0 if key == "softmax" else value)
+            if given != value:
+                raise ValueError(f"Head.loss: expected {key}={value}, which xn.losses has. "
+                                 f"Received: {key}={given} in [{self.kind}] of layer {self.index}.")
+        if self.kind == "region":
+            rows, columns = self.grid
+            return YOLOv2([(w / columns, h / rows) for w, h in self.anchors], self.classes,
+                          lambda_coord=setting("coord_scale", 1), threshold=setting("thresh", 0.5),
+                          lambda_obj=setting("object_scale", 1),
+                          lambda_noobj=setting("noobject_scale", 1),
+                          lambda_class=setting("class_scale", 1),
+                          rescore=bool(setting("rescore", 0)))
+        height, width = self.input_size
+        return YOLOv3([(w / width, h / height) for w, h in self.anchors], self.classes,
+                      mask=self.mask, threshold=setting("ignore_thresh", 0.5))
+
+
+def head(section: Section, layer: str, shape: Shape, input_shape: Shape) -> Head:
+    """What a section says, if it fits a raw map of this shape, of a network with such an input.
 
     Raises ValueError if it does not.
     """
@@ -60,7 +99,8 @@ def head(section: Section, layer: str, shape: Shape) -> Head:
         if shape not in ((outputs,), (outputs, 1, 1)):
             raise section.wrong(f"{outputs} inputs, side^2 (5 num + classes)",
                                 received=f"shape {shape}")
-        return Head(kind, section.index, layer, classes, (), (), num, coords, _others(section))
+        return Head(kind, section.index, layer, classes, (), (), num, coords, input_shape[1:], (),
+                    _others(section))
     anchors = section.numbers("anchors")
     if len(anchors) != 2 * num or min(anchors) <= 0:
         raise section.wrong(f"anchors to be {2 * num} numbers above 0, two for each of num={num}",
@@ -74,7 +114,7 @@ def head(section: Section, layer: str, shape: Shape) -> Head:
                             received=f"shape {shape}")
     pairs = tuple(zip(anchors[::2], anchors[1::2], strict=True))
     return Head(kind, section.index, layer, classes, pairs, tuple(mask), len(mask), coords,
-                _others(section))
+                input_shape[1:], shape[1:], _others(section))
 
 
 def _others(section: Section) -> dict[str, float | str]:
