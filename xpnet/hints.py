@@ -32,6 +32,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "criterion": ("loss",), "loss_fn": ("loss",), "scheduler": ("schedule",),
     "gradient_accumulation": ("accumulate",), "accumulation_steps": ("accumulate",),
     "sample_weights": ("sample_weight",), "class_weights": ("class_weight",),
+    "sequence_length": ("lengths",), "seq_lengths": ("lengths",), "input_lengths": ("lengths",),
     "device": ("backend",), "num_classes": ("classes",), "n_classes": ("classes",),
 }
 FOLLOWS = {"in_channels", "in_features", "input_size", "num_features", "normalized_shape",

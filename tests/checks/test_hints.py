@@ -37,7 +37,7 @@ def test_arguments_of_fit():
     net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
     x, y = np.zeros((4, 3)), np.zeros(4, int)
     for wrong, right in {"validation_data": "validation", "nb_epoch": "epochs", "bs": "batch_size",
-                         "criterion": "loss", "Epochs": "epochs"}.items():
+                         "criterion": "loss", "Epochs": "epochs", "seq_lengths": "lengths"}.items():
         with pytest.raises(TypeError, match=f"^fit: expected .*: {wrong}, which is {right} here"):
             net.fit(x, y, **{wrong: 1})
 

@@ -163,7 +163,7 @@ def networks() -> dict[str, Call]:
            "validation": None, "augment": (), "sample_weight": np.ones(len(X)),
            "class_weight": "balanced", "schedule": "constant", "shuffle": True, "callbacks": (),
            "until": None, "loss_weights": None, "checkpoint": None, "resume": None,
-           "verbose": False, "capture": True}
+           "verbose": False, "capture": True, "parallel": None}
     return {
         "Input": Call(xn.Input, lambda: {"shape": (3,), "lengths": True, "name": None}),
         "Network": Call(xn.Network, network, lambda net: net.predict(np.ones((1, 3)))),
@@ -177,12 +177,13 @@ def networks() -> dict[str, Call]:
                                       batch_size=3, low=1e-5, high=1.0, steps=3),
         "Network.evaluate": of_network("evaluate", x=X, y=Y, lengths=None, loss="cross_entropy",
                                        loss_weights=None, batch_size=3,
-                                       metrics={"f1": metrics.f1_score}),
+                                       metrics={"f1": metrics.f1_score}, parallel=None),
         "Network.output_of": of_network("output_of", name="conv1", x=X, lengths=None,
                                         batch_size=3),
         "Network.input_gradient": of_network("input_gradient", x=X, target=Y, lengths=None,
                                              loss="cross_entropy", output_gradient=None),
-        "Network.predict": of_network("predict", x=X, lengths=None, batch_size=3),
+        "Network.predict": of_network("predict", x=X, lengths=None, batch_size=3,
+                                      parallel=None),
         "predict with lengths": Call(
             lambda **options: with_lengths().predict(**options),
             lambda: {"x": np.ones((2, 3, 4)), "lengths": [1, 4], "batch_size": 3}),

@@ -277,6 +277,11 @@ def test_captured_steps_give_the_bits_of_others(folder):
             history = net.fit(XS, LABELS, capture=capture, **settings)
             results.append(learned(net) | {"loss": np.array(history["val_loss"])})
             assert (gpus.launches > 0) is capture
+            before, figures = gpus.graphs, net.evaluate(XS, LABELS)
+            assert net.evaluate(XS, LABELS, batch_size=2) == pytest.approx(figures, rel=1e-5)
+            for a, b in zip(net.predict(XS, batch_size=2), net.predict(XS), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+            assert gpus.graphs == before + 2            # of evaluate and of predict
     assert same(*results)
     cpu = small("numpy").fit(XS, LABELS, **settings)
     for figure in ("loss", "accuracy", "val_loss", "val_accuracy"):
