@@ -294,6 +294,8 @@ def test_a_dict_of_names(tmp_path: Path):
         loaded(net, arrays, tmp_path, {"features.0": "conv_1"})
     with pytest.raises(ValueError, match="which the file does not have"):
         loaded(net, arrays, tmp_path, {"features": "conv1"})
+    with pytest.raises(ValueError, match="to name each layer once. Received: 'conv1' twice"):
+        loaded(net, arrays, tmp_path, {"features.0": "conv1", "features.3": "conv1"})
     with pytest.raises(ValueError, match='mapping to be None, "torchvision" or a dict'):
         loaded(net, arrays, tmp_path, "keras")
 
@@ -353,6 +355,18 @@ def test_safetensors_with_equal_shapes_and_words_need_a_mapping(tmp_path: Path):
     assert np.array_equal(net.arrays["linear1.W"].data, arrays["second.weight"])
     loaded(net, arrays, tmp_path)                       # a .pth file has them in their order
     assert np.array_equal(net.arrays["linear2.W"].data, arrays["first.weight"])
+
+
+@pytest.mark.parametrize("word", ["\u00b2", "9" * 5000, "a\nb", "", "layer\u0663"])
+def test_names_that_are_no_numbers(word: str, tmp_path: Path):
+    net = xn.Sequential([xn.Linear(2), xn.Linear(1)], input_shape=(3,), backend="numpy")
+    arrays = {f"{word}.weight": normal(2, 3), f"{word}.bias": normal(2), "b.weight": normal(1, 2),
+              "b.bias": normal(1)}
+    save_file(arrays, tmp_path / "a.safetensors")
+    for mapping in (None, "torchvision"):
+        report = net.load_torch(tmp_path / "a.safetensors", mapping, strict=False)
+        assert mapping or report.complete
+        assert len(repr(report).splitlines()) >= 7
 
 
 def test_layers_and_their_names(tmp_path: Path):

@@ -52,6 +52,9 @@ KINDS = {
     "scale_channels": Kind(joins.scale_channels, "from scale_wh activation"),
     "sam": Kind(joins.sam, "from activation"),
 }
+SUM = "it adds f(W x) and f(U h), which no layer here does"
+ORDER = "Darknet and its forks store its arrays in different orders, and no file says in which"
+REASONS = {"rnn": SUM, "crnn": SUM, "lstm": ORDER, "gru": ORDER}       # why they are refused
 HEAD_KEYS = {
     "yolo": "mask anchors classes num jitter resize ignore_thresh truth_thresh random max "
             "scale_x_y iou_thresh iou_loss iou_thresh_kind iou_normalizer obj_normalizer "
@@ -93,7 +96,10 @@ def _check(section: Section) -> None:
     elif section.kind in KINDS:
         _, keys, neutral = KINDS[section.kind]
     else:
-        raise section.wrong(f"a section of {', '.join([*KINDS, *HEADS])}", received="a section")
+        reason = REASONS.get(section.kind)
+        raise section.wrong(f"a section of {', '.join([*KINDS, *HEADS])}"
+                            + (f"; [{section.kind}] is refused because {reason}" if reason else ""),
+                            received="a section")
     section.expect_keys(f"{keys} {TRAINING}".split(), _neutral(f"{neutral} {UNTRAINED}"))
 
 

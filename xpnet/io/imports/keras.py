@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WHO = "load_keras"
 CELLS = "", "cell/", "forward_layer/cell/", "backward_layer/cell/"
-NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")          # conv2d_1
+NUMBERED = re.compile(r"(.*?)(?:_(\d{1,9}))?", re.ASCII | re.DOTALL)      # conv2d_1
 
 
 def load_keras(net: Graph, path: str | Path, *, strict: bool = True) -> LoadReport:

@@ -17,7 +17,8 @@ from xpnet.io.imports.tensors import Tensor
 from xpnet.io.report import LoadReport
 from xpnet.io.safetensors import write_arrays
 
-MOST_SHOWN = 3
+MOST_SHOWN = 3                  # names of an error
+LONGEST_NUMBER = 10             # digits of a number in a name
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Matches:
         """Enter a unit and the module that belongs to it."""
         theirs = {key: shape for key, shape in module.shapes.items()
                   if key in unit.theirs or key != IGNORED}
-        if theirs == unit.theirs:
+        if unit.theirs and theirs == unit.theirs:
             self.pairs.append((unit, module))
             return
         differ = {key: (theirs[key], shape) for key, shape in unit.theirs.items()
@@ -133,14 +134,18 @@ def _signature(shapes: Mapping[str, Shape]) -> frozenset[tuple[str, Shape]]:
 
 
 def _numbered(module: Module) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in module.name.split(".")]
+    return [(int(part), "") if _is_number(part) else (-1, part)
+            for part in module.name.split(".")]
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdigit() and len(part) < LONGEST_NUMBER
 
 
 def _in_order(one: Module, other: Module) -> bool:
     """Whether the first part in which two names differ is a number in both."""
     pairs = zip(one.name.split("."), other.name.split("."), strict=False)
-    return all(part.isdigit() for part in next((pair for pair in pairs if pair[0] != pair[1]),
-                                               ("", "")))
+    return all(map(_is_number, next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))))
 
 
 def by_names(who: str, units: Sequence[Unit], modules: Sequence[Module],
@@ -150,7 +155,7 @@ def by_names(who: str, units: Sequence[Unit], modules: Sequence[Module],
     Raises ValueError for a name that the file or the network does not have.
     """
     ours, theirs = {unit.name: unit for unit in units}, {one.name: one for one in modules}
-    found = Matches()
+    found, unused = Matches(), dict(ours)
     for key, value in mapping.items():
         for name, known, where in ((key, theirs.keys(), "the file"),
                                    (value, ours.keys(), "the network")):
@@ -160,8 +165,11 @@ def by_names(who: str, units: Sequence[Unit], modules: Sequence[Module],
                                  "and of layers with arrays"
                                  + (f', perhaps "{near}"' if near else "")
                                  + f". Received: {shown(name)}, which {where} does not have.")
+        if unused.pop(value, None) is None:
+            raise ValueError(f"{who}: expected mapping to name each layer once. Received: "
+                             f"{shown(value)} twice.")
         found.compare(ours[value], theirs[key])
-    found.lack([unit for unit in units if unit.name not in mapping.values()])
+    found.lack([*unused.values()])
     found.leave([module for module in modules if module.name not in mapping])
     return found
 
@@ -193,14 +201,14 @@ def _differences(report: LoadReport) -> str:
     """What does not match, with a few names."""
     said = [f"{name} of shape {theirs} instead of {ours}"
             for name, (theirs, ours) in report.shapes.items()]
-    parts = [_some(said, "")] if said else []
+    parts = [_some(said)] if said else []
     for names, what in ((report.missing, "nothing for "), (report.unused, "no place for ")):
         if names:
-            parts.append(what + _some(names, ""))
+            parts.append(what + _some(names))
     return "; ".join(parts)
 
 
-def _some(names: Sequence[str], empty: str) -> str:
+def _some(names: Sequence[str]) -> str:
     more = len(names) - MOST_SHOWN
     listed = ", ".join(shown(name)[1:-1] for name in names[:MOST_SHOWN])
-    return listed + (f" and {more} more" if more > 0 else empty)
+    return listed + (f" and {more} more" if more > 0 else "")

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from xpnet.io.imports.matching import Module
 
 AUXILIARY = "aux"
-PART = re.compile(r"([a-z_]*)(\d*)(.*)")           # conv2, inception4a, expand3x3, 0
+# conv2, inception4a, expand3x3, 0
+PART = re.compile(r"([a-z_]*)(\d{0,9})(.*)", re.ASCII | re.DOTALL)
 OLD = re.compile(r"\.(norm|conv)\.(\d)$")         # in the published files of DenseNets
 # Groups of names that follow each other: what is not named here is in the first one.
 LATER = {"layer": 1, "inception": 1, "expand": 1, "downsample": 2, "fc": 3, "classifier": 3}
