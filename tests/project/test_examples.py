@@ -109,6 +109,30 @@ def test_segmentation(tmp_path):
 
 
 @full
+def test_detect_shapes(tmp_path):
+    out = run("detect_shapes.py", tmp_path, "--versions", "2", "--epochs", "6", "--images", "600")
+    assert number(out, "YOLOv2: mAP at IoU 0.5") > 0.3
+    assert (tmp_path / "detect_shapes2.safetensors").is_file()
+    assert a_picture(tmp_path / "detect_shapes.png")
+
+
+@full
+def test_yolo_loss(tmp_path):
+    out = run("yolo_loss.py", tmp_path, "--epochs", "1", "--images", "200")
+    terms = [number(out, name) for name in ("centre", "size", "object", "no_object", "class")]
+    assert number(out, "loss") == pytest.approx(sum(terms), abs=5e-4)
+    assert a_picture(tmp_path / "yolo_loss.png")
+
+
+@full
+def test_landmarks(tmp_path):
+    out = run("landmarks.py", tmp_path, "--epochs", "4", "--images", "400")
+    for name in ("numbers", "heat maps", "soft argmax"):
+        assert number(out, f"{name}: mean error") < 8       # pixels; 48 x 48 images
+    assert a_picture(tmp_path / "landmarks.png")
+
+
+@full
 def test_super_resolution(tmp_path):
     out = run("super_resolution.py", tmp_path, "--epochs", "6")
     assert number(out, "bicubic  PSNR") == pytest.approx(31.12, abs=0.05)

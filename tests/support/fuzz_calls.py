@@ -21,7 +21,16 @@ from xpnet import augment, functional, metrics, models, schedules, testing, visi
 from xpnet.augment.draws import Draws
 from xpnet.backends import get_backend
 from xpnet.catalogue import FAMILIES, Item
-from xpnet.data import Dataset, csv_images, digits, image_folder, read_idx, read_image
+from xpnet.data import (
+    Dataset,
+    csv_images,
+    digits,
+    image_folder,
+    read_idx,
+    read_image,
+    shapes,
+    stick_figures,
+)
 from xpnet.initializers import constant
 from xpnet.io.architecture import architecture, as_json, graph
 from xpnet.io.darknet import network_from_text
@@ -474,16 +483,38 @@ def tools() -> dict[str, Call]:
 BOXES, SCORES, CLASSES = [[0.0, 0, 4, 4], [1, 1, 5, 5], [8, 2, 9, 9]], [0.9, 0.8, 0.7], [0, 0, 1]
 
 
+def a_detector() -> xn.Sequential:
+    net = xn.Sequential([xn.Conv2d(7, 3)], input_shape=(1, 4, 4), backend="numpy")
+    net.fit(np.ones((1, 1, 4, 4)), [[[0, 0.5, 0.5, 0.2, 0.2]]], loss=xn.YOLOv1(2, 1), verbose=False)
+    net.scale = 255
+    return net
+
+
 def seeing() -> dict[str, Call]:
     special: dict[str, dict[str, Any]] = {
         "anchor_iou": {"sizes": [[1, 2], [3, 4]], "anchors": [[2, 2]]},
+        "boundary_weights": {"objects": np.array([[[0, 1], [2, 0]]])},
         "box_area": {"boxes": BOXES},
         "box_iou": {"a": BOXES, "b": BOXES},
         "clip_boxes": {"boxes": BOXES, "size": (6, 8)},
         "convert_boxes": {"boxes": BOXES, "source": "xyxy", "target": "rel_cxcywh",
                           "size": (10, 12)},
+        "detect": {"net": a_detector(), "images": np.zeros((1, 1, 4, 4))},
+        "detect_files": {"net": a_detector(), "paths": []},
+        "detection_targets": {"boxes": [BOXES], "labels": [CLASSES], "size": (9, 9)},
+        "detections": {"y": np.zeros((1, 7, 2, 2)), "loss": xn.YOLOv1(2, 1), "size": (9, 9)},
+        "draw_boxes": {"image": np.zeros((3, 9, 9)), "boxes": BOXES, "labels": CLASSES,
+                       "scores": SCORES, "names": ["a", "b"]},
+        "heatmaps": {"targets": np.full((1, 2, 3), 0.5), "size": (4, 5)},
+        "landmark_points": {"y": np.zeros((1, 4)), "size": (4, 5)},
+        "landmark_targets": {"points": np.ones((1, 2, 3)), "size": (4, 5)},
+        "normalized_mean_error": {"y": np.ones((1, 2, 2)), "target": np.ones((1, 2, 3)),
+                                  "length": 1.0},
+        "pck": {"y": np.ones((1, 2, 2)), "target": np.ones((1, 2, 3)), "length": [1.0]},
         "kmeans_anchors": {"sizes": [[1, 2], [3, 4], [5, 5]], "k": 2},
         "letterbox": {"image": np.ones((3, 5, 8)), "size": 6},
+        "loss_parts": {"loss": xn.YOLOv1(2, 1), "y": np.zeros((1, 7, 2, 2)),
+                       "target": [[[0, 0.5, 0.5, 0.2, 0.2]]]},
         "mean_average_precision": {"found": [(BOXES, SCORES, CLASSES)],
                                    "truth": [(BOXES, CLASSES)]},
         "nms": {"boxes": BOXES, "scores": SCORES, "labels": CLASSES},
@@ -517,6 +548,8 @@ def data_sets() -> dict[str, Call]:
         "csv_images": Call(csv_images, lambda: signature(csv_images) | {"path": "none.csv"}),
         "image_folder": Call(image_folder, lambda: signature(image_folder) | {
             "folder": "none", "size": 8, "cache": False}),
+        "shapes": Call(shapes, lambda: signature(shapes) | {"count": 2, "size": 24}),
+        "stick_figures": Call(stick_figures, lambda: signature(stick_figures) | {"count": 2}),
         "read_image": Call(read_image, lambda: signature(read_image) | {
             "path": "none.png", "size": 8}),
     }

@@ -192,6 +192,36 @@ def box_overlap(kind: str):
     return lambda y, t: math.fsum(map(one, columns(y), columns(t))) / len(columns(y))
 
 
+def known_points(cost: Callable[[float], float]):
+    """The mean of cost(y - t) over the coordinates of known points of POINTS."""
+    def total(y: np.ndarray, t: np.ndarray) -> float:
+        terms = [cost(float(y[2 * m + k, n]) - POINTS[n, m, k]) for n, m, k in np.ndindex(N, 2, 2)
+                 if POINTS[n, m, 2] > 0]
+        return math.fsum(terms) / len(terms)
+    return total
+
+
+def weighted_entropy(y: np.ndarray, t: np.ndarray) -> float:
+    labels, weights = (np.moveaxis(t, -1, 0)[:, k].astype(float) for k in (0, 1))
+    terms = [-weights[n, i, j] * log_softmax(y[:, i, j, n].tolist())[int(labels[n, i, j])]
+             for n, i, j in np.ndindex(labels.shape)]
+    return math.fsum(terms) / len(terms)
+
+
+def heat_maps(sigma: float):
+    """The mean over all positions of the maps of known points of (y - t)^2."""
+    def total(y: np.ndarray, t: np.ndarray) -> float:
+        M, H, W, _ = y.shape
+        terms = []
+        for m, i, j, n in np.ndindex(y.shape):
+            place_x, place_y, mark = POINTS[n, m]
+            d = math.hypot(j + 0.5 - W * place_x, i + 0.5 - H * place_y)
+            if mark:
+                terms.append((float(y[m, i, j, n]) - math.exp(-d * d / (2 * sigma * sigma))) ** 2)
+        return math.fsum(terms) / len(terms)
+    return total
+
+
 # --- the cases ------------------------------------------------------------------------------------
 
 class Case(NamedTuple):
@@ -237,6 +267,12 @@ for spread, place in ((Y, "boxes"), (Y, "map of boxes"), (TARGET, "boxes"),
     low = RNG.uniform(0, 2, (N, 2, 3, 2) if "map" in place else (N, 2))
     spread[place] = np.concatenate([low, low + RNG.uniform(0.8, 3, low.shape)], axis=1)
 
+POINTS = np.concatenate([RNG.random((N, 2, 2)), RNG.integers(0, 3, (N, 2, 1))], axis=2)
+TARGET["points"] = POINTS
+TARGET["weighted label map"] = np.stack([RNG.integers(0, 5, (N, 3, 2)),
+                                         RNG.uniform(0, 3, (N, 3, 2))], axis=1)
+Y["maps of two"] = RNG.random((N, 2, 4, 3))
+
 CASES = {
     **{f"squared {r}": Case(xn.MeanSquaredError(reduction=r), each(lambda y, t: (y - t) ** 2, r))
        for r in REDUCTIONS},
@@ -271,6 +307,8 @@ CASES = {
     "margins map": Case(xn.MultiLabelMargin(0.5), label_margins(0.5), "map", "plain label map"),
     "entropy map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "label map"),
     "entropy shares map": Case(xn.CrossEntropy(), of_classes(log_softmax), "map", "shares map"),
+    "entropy weighted map": Case(xn.WeightedCrossEntropy(), weighted_entropy, "map",
+                                 "weighted label map"),
     "entropy sum": Case(xn.CrossEntropy(reduction="sum"), of_classes(log_softmax, divide="sum"),
                         target="labels"),
     "entropy weights": Case(xn.CrossEntropy(weight=W5), of_classes(log_softmax, W5),
@@ -368,6 +406,9 @@ CASES = {
     "box iou": Case(xn.BoxIoU("iou"), box_overlap("iou"), "map of boxes", "map of boxes"),
     "box giou": Case(xn.BoxIoU(), box_overlap("giou"), "boxes", "boxes"),
     "box diou": Case(xn.BoxIoU("diou"), box_overlap("diou"), "map of boxes", "map of boxes"),
+    "landmarks": Case(xn.Landmarks(), known_points(lambda e: e * e), "four", "points"),
+    "landmarks absolute": Case(xn.Landmarks("absolute"), known_points(abs), "four", "points"),
+    "heat maps": Case(xn.HeatMaps(0.7), heat_maps(0.7), "maps of two", "points"),
     "tversky of dice": Case(xn.Tversky(), overlap(lambda y, t: 2 * y * t, lambda y, t: y + t, 2.0),
                             "mask", "mask"),
     "tversky of jaccard": Case(xn.Tversky(1.0, 1.0, ignore_index=-1),

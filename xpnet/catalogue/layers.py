@@ -154,6 +154,7 @@ SHAPES: list[Item] = [
     Item(L.Multiply, 3 * MAPS, pytorch="torch.mul", keras="Multiply"),
     Item(L.Maximum, 3 * MAPS, pytorch="torch.maximum", keras="Maximum"),
     Item(L.Minimum, 2 * MAPS, pytorch="torch.minimum", keras="Minimum"),
+    Item(partial(L.SoftArgmax2d, 2.0), MAPS),
     Item(partial(L.Upsample2d, (2, 1.5), "bilinear"), MAPS, pytorch="Upsample",
          keras="UpSampling2D", numpynet="Upsample_layer"),
     Item(partial(L.Upsample1d, 1.5, "linear"), SIGNALS, pytorch="Upsample", keras="UpSampling1D"),

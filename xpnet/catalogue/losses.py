@@ -53,6 +53,11 @@ def map_of_labels(rng: np.random.Generator, N: int) -> np.ndarray:
     return rng.integers(0, 3, (N, 4, 5))
 
 
+def weighted_labels(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Labels of three classes at each position of a feature map, and weights."""
+    return np.stack([rng.integers(0, 3, (N, 4, 5)), rng.uniform(0, 2, (N, 4, 5))], axis=1)
+
+
 def distribution(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
     """Probabilities of five classes, none of them small."""
     y = 0.2 + rng.random((5, N))
@@ -80,11 +85,17 @@ def guessed_boxes(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
     return (some_boxes(rng, N).T.copy(),)
 
 
+def points(rng: np.random.Generator, N: int) -> np.ndarray:
+    """Three points of which some are not known: x, y, and 0 or 1."""
+    return np.concatenate([rng.random((N, 3, 2)), rng.integers(0, 2, (N, 3, 1))], axis=2)
+
+
 LOSSES: list[Item] = [
     Item(partial(losses.CrossEntropy, weight=[0.5, 1, 2, 1, 3], ignore_index=4,
                  label_smoothing=0.1), FIVE, target=labels, pytorch="CrossEntropyLoss",
          keras="CategoricalCrossentropy",
          numpynet="Softmax_layer"),
+    Item(losses.WeightedCrossEntropy, MAP, target=weighted_labels),
     Item(losses.NegativeLogLikelihood, FIVE, target=labels, pytorch="NLLLoss"),
     Item(partial(losses.BoundedCrossEntropy, 1.0), FIVE, target=labels),
     Item(losses.BinaryCrossEntropy, FIVE, target=shares, pytorch="BCEWithLogitsLoss, BCELoss",
@@ -123,6 +134,8 @@ LOSSES: list[Item] = [
          target=objects),
     Item(partial(losses.YOLOv3, [(0.2, 0.3), (0.5, 0.4)], 3), ((16, 2, 3),), target=objects,
          numpynet="Yolo_layer"),
+    Item(losses.Landmarks, ((6,),), target=points),
+    Item(losses.HeatMaps, MAP, target=points),
 ]
 
 METRICS: list[Item] = [
@@ -137,4 +150,6 @@ METRICS: list[Item] = [
     Item(metrics.psnr, keras="ops.psnr"),
     Item(metrics.ssim, keras="ops.image.ssim"),
     Item(vision.mean_average_precision),
+    Item(vision.normalized_mean_error),
+    Item(vision.pck),
 ]

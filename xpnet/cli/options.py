@@ -6,7 +6,7 @@ import argparse
 import re
 
 from xpnet import __version__
-from xpnet.cli import evaluate, tools, train
+from xpnet.cli import detect, evaluate, tools, train
 from xpnet.cli import predict as predictions
 from xpnet.cli.sources import HELD_OUT, SIZE, WELL_KNOWN
 
@@ -67,6 +67,29 @@ def parser() -> argparse.ArgumentParser:
                          help="print a JSON object for each file")
     _backend_option(predict)
     _layers_option(predict)
+
+    found = command(
+        "detect", detect.run,
+        "Draw boxes around the objects in image files.",
+        "picture.jpg --model detect_shapes2.safetensors",
+        "a.jpg b.png --model net.safetensors --score 0.5 --output boxes")
+    found.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
+    found.add_argument("--model", required=True, metavar="FILE",
+                       help="a network that was trained with a YOLO loss and saved")
+    found.add_argument("--output", metavar="FOLDER",
+                       help="where the pictures with boxes are written, as NAME-detected.png "
+                            "(default: the current folder)")
+    found.add_argument("--score", type=float, default=0.25, metavar="S",
+                       help="the least score of an object that is drawn (default: 0.25)")
+    found.add_argument("--iou", type=float, default=0.45, metavar="X",
+                       help="of boxes of the same class that overlap more than this, the one with "
+                            "the largest score is kept (default: 0.45)")
+    found.add_argument("--json", action="store_true",
+                       help="print a JSON object for each file")
+    _backend_option(found)
+    found.add_argument("--layers", metavar="FILE.py",
+                       help="a Python file with the layer classes of the network that are not "
+                            "part of xpnet")
 
     summary = command("summary", tools.summary, "Print the table of a network's layers.",
                       "resnet18", "digits-bilici.safetensors", "unet --draw unet.svg")

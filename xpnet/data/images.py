@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -112,6 +112,17 @@ def pillow(who: str) -> ModuleType:
 
 def decode(path: Path, shape: tuple[int, int, int], fit: str, who: str) -> np.ndarray:
     """The picture as (C, H, W) bytes. Raises ImageError, or OSError of the system."""
+    return _read(path, who, lambda image: _converted(image, shape, fit))
+
+
+def picture_pixels(path: Path, channels: int, who: str) -> np.ndarray:
+    """The picture in its own size as (channels, H, W) bytes. Raises as `decode`."""
+    pillow(who)
+    return _read(path, who, lambda image: _pixels(_upright(image, channels), channels))
+
+
+def _read(path: Path, who: str, convert: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """What a function makes of the Pillow image of a file."""
     from PIL import Image
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -125,7 +136,7 @@ def decode(path: Path, shape: tuple[int, int, int], fit: str, who: str) -> np.nd
             if most is not None and image.width * image.height > most:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than Pillow's limit "
                                  f"of {most}; PIL.Image.MAX_IMAGE_PIXELS raises it")
-            return _converted(image, shape, fit)
+            return convert(image)
     except MemoryError:
         raise
     except Exception as error:          # Pillow's decoders raise many kinds
@@ -149,21 +160,30 @@ def _converted(image: Any, shape: tuple[int, int, int], fit: str) -> np.ndarray:
     # sample, whichever side is up: photographs of 12 million pixels take a fraction of the time.
     enough = 2 * max(H, W) / min(image.size)
     image.draft(None, tuple(math.ceil(side * enough) for side in image.size))
-    image.load()
-    orientation = None
-    with suppress(Exception):           # a photograph with damaged EXIF is still a photograph
-        orientation = UPRIGHT.get(image.getexif().get(ORIENTATION))
-    image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
-    if orientation is not None:
-        image = image.transpose(Image.Transpose[orientation])
+    image = _upright(image, channels)
     w, h = image.size
     box = 0.0, 0.0, float(w), float(h)
     if fit == "crop":
         scale = max(W / w, H / h)
         left, top = max(0.0, (w - W / scale) / 2), max(0.0, (h - H / scale) / 2)
         box = left, top, w - left, h - top
-    image = image.resize((W, H), Image.Resampling.BILINEAR, box=box)
-    pixels = np.asarray(image, np.uint8).reshape(H, W, channels)
+    return _pixels(image.resize((W, H), Image.Resampling.BILINEAR, box=box), channels)
+
+
+def _upright(image: Any, channels: int) -> Any:
+    """The image in grey or RGB, turned as its EXIF orientation says."""
+    from PIL import Image
+    image.load()
+    orientation = None
+    with suppress(Exception):           # a photograph with damaged EXIF is still a photograph
+        orientation = UPRIGHT.get(image.getexif().get(ORIENTATION))
+    image = _eight_bits(image).convert("L" if channels == 1 else "RGB")
+    return image if orientation is None else image.transpose(Image.Transpose[orientation])
+
+
+def _pixels(image: Any, channels: int) -> np.ndarray:
+    """(C, H, W) bytes of a Pillow image in grey or RGB."""
+    pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

@@ -8,6 +8,7 @@ from xpnet.layers import (
     embedding,
     fusion,
     gates,
+    landmarks,
     linear,
     local_normalization,
     merge,
@@ -31,6 +32,7 @@ from xpnet.layers.dropout import *
 from xpnet.layers.embedding import *
 from xpnet.layers.fusion import *
 from xpnet.layers.gates import *
+from xpnet.layers.landmarks import *
 from xpnet.layers.linear import *
 from xpnet.layers.local_normalization import *
 from xpnet.layers.merge import *
@@ -55,6 +57,7 @@ __all__ += dropout.__all__
 __all__ += embedding.__all__
 __all__ += fusion.__all__
 __all__ += gates.__all__
+__all__ += landmarks.__all__
 __all__ += linear.__all__
 __all__ += local_normalization.__all__
 __all__ += merge.__all__

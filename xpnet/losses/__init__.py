@@ -13,8 +13,10 @@ from xpnet.losses.classification import (
     Hellinger,
     KullbackLeibler,
     NegativeLogLikelihood,
+    WeightedCrossEntropy,
 )
 from xpnet.losses.detection import YOLOv1
+from xpnet.losses.landmarks import HeatMaps, Landmarks
 from xpnet.losses.margin import (
     CrammerSingerHinge,
     Hinge,
@@ -39,10 +41,11 @@ from xpnet.losses.segmentation import Dice, Jaccard, Tversky
 __all__ = [
     "BinaryCrossEntropy", "BoundedCrossEntropy", "BoxIoU", "CosineDistance", "CrammerSingerHinge",
     "CrossEntropy", "Dice", "FocalCrossEntropy", "GaussianLikelihood", "HalfSquaredError",
-    "Hellinger", "Hinge", "HingeEmbedding", "Huber", "Jaccard", "KullbackLeibler", "LogCosh",
-    "Loss", "MeanAbsoluteError", "MeanSquaredError", "MultiLabelCrossEntropy", "MultiLabelMargin",
-    "NegativeLogLikelihood", "PoissonLikelihood", "SmoothL1", "Tversky", "WassersteinCritic",
-    "WestonWatkinsHinge", "YOLOv1", "YOLOv2", "YOLOv3",
+    "HeatMaps", "Hellinger", "Hinge", "HingeEmbedding", "Huber", "Jaccard", "KullbackLeibler",
+    "Landmarks", "LogCosh", "Loss", "MeanAbsoluteError", "MeanSquaredError",
+    "MultiLabelCrossEntropy", "MultiLabelMargin", "NegativeLogLikelihood", "PoissonLikelihood",
+    "SmoothL1", "Tversky", "WassersteinCritic", "WeightedCrossEntropy", "WestonWatkinsHinge",
+    "YOLOv1", "YOLOv2", "YOLOv3",
 ]
 
 LOSSES: dict[str, type[Loss]] = {

@@ -119,7 +119,8 @@ class AnchorLoss(DetectionLoss):
 
     # ----------------------------------------------------------------------------------------------
 
-    def parts(self, backend: Backend, y: Array, target: Array) -> tuple[dict[str, Array], Array]:
+    def cell_parts(self, backend: Backend, y: Array, target: Array
+                   ) -> tuple[dict[str, Array], Array]:
         xp, B, (S_h, S_w, N) = backend.xp, self.boxes, y.shape[1:]
         z = y.reshape(B, 5 + self.K, S_h, S_w, N)
         dense = B * DENSE * S_h * S_w
@@ -153,7 +154,8 @@ class AnchorLoss(DetectionLoss):
         costs["class"] = there * f
         slopes.append(there * slope)
         dy = backend.joined(slopes, axis=1).reshape(y.shape)
-        return {name: cost.reshape(-1, N).sum(axis=0) for name, cost in costs.items()}, dy
+        return {name: cost.reshape(-1, S_h, S_w, N).sum(axis=0)
+                for name, cost in costs.items()}, dy
 
     def predictions(self, xp: Any, y: Array) -> Predictions:
         z = y.reshape(self.boxes, 5 + self.K, *y.shape[1:])

@@ -178,6 +178,46 @@ def cross_entropy(backend: Backend, z: Array, t: Array, n: Any, reduction: str,
     return f, weighed(xp, t.sum(axis=0), e / total) - t
 
 
+class WeightedCrossEntropy(Loss):
+    """Cross entropy with a weight for each position: L = mean over positions of -w log
+    softmax(z)[label], dz = w (softmax(z) - t) / number of positions (Ronneberger et al. 2015, eq.
+    1).
+
+    z (K, H, W, N) or (K, T, N) are logits, t is 1 at the label and 0 elsewhere. Targets are (N, 2,
+    H, W) or (N, 2, T): labels, and weights w, 0 or larger, for example those of
+    xpnet.vision.boundary_weights. Weights are not part of the divisor. A position of weight 0 costs
+    nothing, whatever its label.
+
+    Args:
+        reduction: "sum" does not divide.
+    """
+
+    takes_logits = "softmax"
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        self.reduction = self.expect_reduction(reduction, batch=False)
+
+    def targets(self, target: Any, out_shape: Shape, dtype: np.dtype) -> np.ndarray:
+        target = finite_array(target, f"{self.who}: targets", dtype)
+        if len(out_shape) < 2 or target.shape[1:] != (2, *out_shape[1:]):
+            raise ValueError(f"{self.who}: expected labels and weights of shape "
+                             f"{batch_of((2, *out_shape[1:]))}. Received: shape {target.shape}.")
+        if target.size and target[:, 1].min() < 0:
+            raise ValueError(f"{self.who}: expected weights, 0 or larger. "
+                             f"Received: {target[:, 1].min():g} among them.")
+        check_labels(self, target[:, 0], out_shape[0])
+        return target.astype(dtype, copy=False)
+
+    def __call__(self, backend: Backend, y: Array, target: Array,
+                 sample_weight: Array | None = None, *, mask: Array | None = None
+                 ) -> tuple[Array, Array]:
+        K, P = len(y), y.size // len(y)
+        t = target[1] * one_hot(backend, target[0], K)                  # (K, H, W, N)
+        loss, dz = cross_entropy(backend, y.reshape(K, P), t.astype(y.dtype).reshape(K, P), P,
+                                 self.reduction, sample_weight, mask)
+        return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz.reshape(y.shape)
+
+
 class NegativeLogLikelihood(WeightedClassLoss):
     """Negative log-likelihood: L = mean over N of -y[label], dy = -1 / N at the label (Fisher
     1922).

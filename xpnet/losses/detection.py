@@ -37,10 +37,11 @@ class Predictions(NamedTuple):
 class DetectionLoss(Loss):
     """Base class of the losses for objects on a grid: L = mean over samples of a sum of terms.
 
-    A subclass has a constructor that calls `set_classes`, and writes `channels`, `encoded`, `parts`
-    and `predictions`.
+    A subclass has a constructor that calls `set_classes`, and writes `channels`, `encoded`,
+    `cell_parts` and `predictions`.
     """
 
+    of_places = False
     classes: Any
     K: int                  # number of classes
 
@@ -65,9 +66,16 @@ class DetectionLoss(Loss):
         """The targets (N, ...) of rows (N, M, 5), for a grid of (S_h, S_w) cells."""
         raise NotImplementedError(f"{self.who}: expected a method encoded(rows, grid).")
 
+    def cell_parts(self, backend: Backend, y: Array, target: Array
+                   ) -> tuple[dict[str, Array], Array]:
+        """The terms of the loss by name in each cell, (S_h, S_w, N), and the gradient of their sum.
+        """
+        raise NotImplementedError(f"{self.who}: expected a method cell_parts(backend, y, target).")
+
     def parts(self, backend: Backend, y: Array, target: Array) -> tuple[dict[str, Array], Array]:
         """The terms of the loss by name, each (N,), and the gradient of their sum."""
-        raise NotImplementedError(f"{self.who}: expected a method parts(backend, y, target).")
+        found, dy = self.cell_parts(backend, y, target)
+        return {name: term.sum(axis=(0, 1)) for name, term in found.items()}, dy
 
     def predictions(self, xp: Any, y: Array) -> Predictions:
         """The boxes that the output y (D, S_h, S_w, N) describes."""
@@ -165,7 +173,8 @@ class YOLOv1(DetectionLoss):
         cx, cy = in_image(xp, x, y)
         return corners(cx, cy, root_w * root_w, root_h * root_h)
 
-    def parts(self, backend: Backend, y: Array, target: Array) -> tuple[dict[str, Array], Array]:
+    def cell_parts(self, backend: Backend, y: Array, target: Array
+                   ) -> tuple[dict[str, Array], Array]:
         xp, B, (S_h, S_w, N) = backend.xp, self.boxes, y.shape[1:]
         z, p = y[:5 * B].reshape(B, 5, S_h, S_w, N), y[5 * B:]
         here = (target[0] >= 0).astype(y.dtype)                             # o, (S_h, S_w, N)
@@ -182,7 +191,7 @@ class YOLOv1(DetectionLoss):
         wrong = here * (p - known)                                          # (K, S_h, S_w, N)
 
         def sums(a: Array) -> Array:
-            return (a * a).reshape(-1, N).sum(axis=0)
+            return (a * a).reshape(-1, S_h, S_w, N).sum(axis=0)
 
         found = {"centre": self.lambda_coord * sums(off[:, :2]),
                  "size": self.lambda_coord * sums(off[:, 2:]), "object": sums(unsure),
