@@ -67,6 +67,11 @@ def test_input_size_replaces_height_and_width(tmp_path):
         loaded(text, tmp_path, input_size=0)
 
 
+def test_of_an_option_given_twice_the_first_counts(tmp_path):
+    net = loaded(NET + "decay=1\ndecay=2\n[conv]\nfilters=3\nfilters=4\n", tmp_path)
+    assert net.output.shape == (3, 8, 8) and net.darknet.config.net.number("decay") == 1
+
+
 def test_inputs_instead_of_an_image(tmp_path):
     net = loaded("[net]\ninputs=7\n[connected]\noutput=3\n", tmp_path)
     assert net.input.shape == (7,) and net.output.shape == (3,)
@@ -151,7 +156,6 @@ REFUSED = {
     NET + "[crnn]\noutput=3\n": "[crnn] is refused because it adds f(W x) and f(U h)",
     NET + "[lstm]\noutput=3\n": "[lstm] is refused because Darknet and its forks store its arrays",
     NET + CONV + "[lrn]\n": "a section in [lrn] of layer 1",
-    NET + "[conv]\nfilters=3\nfilters=4\n": "filters=4 in line 7, and 3 before",
     NET + "[conv]\nfilters=0\n": "expected filters to be an int, 1 or larger. Received: "
                                  "filters=0 in [convolutional] of layer 0, ",
     NET + "[conv]\nfilters=two\n": "filters=two in",

@@ -4,7 +4,7 @@
     filters = 32            # an option
 
 Blanks do not count, also inside a line. A line that begins with # or ; is a comment, and so is
-what follows a # in a line.
+what follows a # in a line. If an option is given twice, the first one counts, as in Darknet.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def parse(text: str, path: str) -> Config:
 
     Raises:
         ValueError: a line is no section, option or comment, an option stands before the first
-            section or twice in one with different values, or the first section is not [net].
+            section, or this is not [net].
     """
     sections: list[Section] = []
     for number, given in enumerate(text.splitlines(), 1):
@@ -160,11 +160,7 @@ def parse(text: str, path: str) -> Config:
             said = "an option before the first section" if key and value and not sections else ""
             raise ValueError(f"{WHO}: expected [section], key=value or a comment in each line. "
                              f"Received: {said or shown(given.strip())} in {path}, line {number}.")
-        options = sections[-1].options
-        if key in options and options[key].value != value:
-            raise sections[-1].wrong(f"{key} once", received=f"{key}={shown(value)[1:-1]} in line "
-                                     f"{number}, and {options[key].value} before")
-        options.setdefault(key, Option(value, number))
+        sections[-1].options.setdefault(key, Option(value, number))
     if len(sections) < 2 or sections[0].kind != "net":
         first = f"[{sections[0].kind}] first" if sections else "no section"
         said = "[net] alone" if first == "[net] first" else first

@@ -48,7 +48,8 @@ KINDS = {
     "activation": Kind(sections.activation, "activation"),
     "cost": Kind(sections.cost, "type scale ratio noobj thresh"),
     "route": Kind(joins.route, f"layers groups group_id {STREAMS}"),
-    "shortcut": Kind(joins.shortcut, "from weights_type weights_normalization activation"),
+    "shortcut": Kind(joins.shortcut, "from weights_type weights_normalization activation",
+                     "alpha=1 beta=1"),
     "scale_channels": Kind(joins.scale_channels, "from scale_wh activation"),
     "sam": Kind(joins.sam, "from activation"),
 }
@@ -70,7 +71,8 @@ HEAD_KEYS = {
 NET_KEYS = (
     "batch subdivisions width height channels inputs momentum decay angle aspect saturation "
     "exposure hue learning_rate learning_rate_min burn_in power max_batches policy step steps "
-    "scale scales seq_scales gamma sgdr_cycle sgdr_mult adam B1 B2 eps max_crop min_crop center "
+    "scale scales seq_scales gamma sgdr_cycle sgdr_mult adam B1 B2 eps max_crop min_crop max_ratio "
+    "min_ratio center "
     "flip blur gaussian_noise mixup cutmix mosaic mosaic_bound letter_box label_smooth_eps "
     "resize_step random notruth clip ema_alpha loss_scale dynamic_minibatch optimized_memory "
     "workspace_size_limit_MB try_fix_nan use_cuda_graph show_receptive_field max_chart_loss "
@@ -78,7 +80,8 @@ NET_KEYS = (
     "badlabels_rejection_percentage num_sigmas_reject_badlabels adversarial_lr attention track "
     "contrastive contrastive_jit_flip contrastive_color unsupervised")
 TRAINING = "stopbackward learning_rate"         # options of every layer
-UNTRAINED = "onlyforward dont_update burnin_update dontload dontloadscales train_only_bn clip"
+UNTRAINED = ("onlyforward dont_update burnin_update dontload dontloadscales dontsave numload truth "
+             "smooth train_only_bn clip")
 
 
 def _neutral(text: str) -> dict[str, float]:
