@@ -25,21 +25,14 @@ from xpnet.checks import (
     expect_seed,
     expect_shape,
     nearest,
-    real_array,
     shown,
     wrong,
 )
-from xpnet.dlpack import own_array
+from xpnet.inputs import checked_inputs
 from xpnet.layer import PREDICT, Layer
 from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
 from xpnet.node import Names, Node
 from xpnet.ports import Ports
-from xpnet.ragged import (
-    by_input,
-    checked_lengths,
-    expect_no_lengths,
-    packed,
-)
 from xpnet.trained import Trained
 
 FLAT = "parameters", "grads", "state"       # arrays that layers have views of
@@ -56,7 +49,7 @@ def Input(shape: Sequence[int], *, lengths: bool = False, name: str | None = Non
         shape: of one sample, (C, H, W) or (D,), without the batch axis.
         lengths: whether the samples are sequences (D, T), or tokens (T,), of 1 to T steps. Their
             numbers of steps are passed to `fit`, `predict` and `evaluate` as `lengths`, or follow
-            from a list of arrays. Layers that read several steps at once must be able to take them.
+            from a list of arrays. Layers whose steps read others must be able to take them.
         name: by default "input", or input1, input2, ...
     """
     who = "Input"
@@ -278,69 +271,13 @@ class Graph:
     def check_inputs(self, x: Any, lengths: Any = None) -> tuple[Any, ...]:
         """Batch-first arrays of real numbers, one for each input, then the numbers of steps (N, 1)
         of each input with lengths; an error if the network cannot take them."""
-        xs, values = [], self.ins.unpack(x, self.who, "inputs")
-        steps = self._given_lengths(values, lengths)
-        for node, a in zip(self.ins.nodes, values, strict=True):
-            what = "input" if len(self.ins) == 1 else node.name
-            if node in steps and steps[node] is None:
-                a, steps[node] = packed(a, node.shape, f"{self.who}: {what}", self.backend)
-            a = own_array(a, f"{self.who}: {what}", self.backend)
-            if not hasattr(a, "__cuda_array_interface__"):
-                a = real_array(a, f"{self.who}: {what}")
-            if a.shape[1:] != node.shape or a.ndim != len(node.shape) + 1:
-                raise ValueError(f"{self.who}: expected {what} of shape (N, "
-                                 f"{', '.join(map(str, node.shape))}). Received: shape "
-                                 f"{tuple(a.shape)}.")
-            if a.shape[0] == 0:
-                raise ValueError(f"{self.who}: expected at least one sample. Received: shape "
-                                 f"{tuple(a.shape)}.")
-            xs.append(a)
-        counts = {node.name: len(a) for node, a in zip(self.ins.nodes, xs, strict=True)}
-        if len(set(counts.values())) > 1:
-            received = ", ".join(f"{count} of {name}" for name, count in counts.items())
-            raise ValueError(f"{self.who}: expected as many samples for each input. Received: "
-                             f"{received}.")
-        for node, numbers in steps.items():
-            numbers = checked_lengths(numbers, len(xs[0]), node.shape[-1], self.who, self.backend)
-            xs.append(numbers[:, None])
-            if len(node.shape) == 1:            # padding need not be a token
-                where = self.ins.nodes.index(node)
-                xs[where] = self._with_tokens(xs[where], numbers)
+        xs = checked_inputs(self, x, lengths)
         given = dict(zip(self.in_nodes, xs, strict=True))
         for node in self.nodes:
             for number, parent in enumerate(node.parents):
                 if parent in given:
                     _layer(node).expect_values(given[parent], number)
-        return tuple(xs)
-
-    def _with_tokens(self, x: Any, lengths: np.ndarray) -> Any:
-        """x (N, T) with 0 behind the end of each sample."""
-        real = np.arange(x.shape[1]) < lengths[:, None]
-        if not hasattr(x, "__cuda_array_interface__"):
-            return np.where(real, x, x.dtype.type(0))
-        with self.backend.scope():
-            return self.xp.where(self.backend.asarray(real), x, x.dtype.type(0))
-
-    def _given_lengths(self, values: Sequence[Any], lengths: Any) -> dict[Node, Any]:
-        """What was passed as `lengths` of each input that has lengths."""
-        if self.ragged is None:
-            expect_no_lengths(lengths, self.who)
-            return {}
-        given = dict(zip(self.ins.nodes, values, strict=True))
-        nodes = self.ragged.nodes
-        found = by_input([given[node] for node in nodes], self.ragged, lengths, self.who)
-        return dict(zip(nodes, found, strict=True))
-
-    def arrays_in(self, x: Any, lengths: Any, who: str) -> tuple[Array, ...]:
-        """Batch-last arrays for all inputs, with the numbers of steps (1, N) behind them."""
-        xs = self.ins.unpack(x, who, "inputs")
-        if self.ragged is None:
-            expect_no_lengths(lengths, who)
-            return xs
-        if lengths is None:
-            raise ValueError(f"{who}: expected lengths (1, N), for {', '.join(self.ragged.names)}. "
-                             "Received: lengths=None.")
-        return *xs, *self.ragged.unpack(lengths, who, "lengths")
+        return xs
 
     def masks(self, xs: Sequence[Array], nodes: Sequence[Node]) -> list[Array | None]:
         """(T, N) for each node: which steps of its value are real, for batch-last inputs; None if

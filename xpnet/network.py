@@ -19,6 +19,7 @@ from xpnet.checks import expect_choice, expect_name
 from xpnet.graph import Input, chain
 from xpnet.hints import hinted
 from xpnet.history import History
+from xpnet.inputs import batch_last_inputs
 from xpnet.inspect.draw import Drawing, draw
 from xpnet.inspect.memory import MemoryReport, memory_report
 from xpnet.inspect.profile import Profile, profile
@@ -167,7 +168,8 @@ class Network(StoredGraph):
         Args:
             lengths: numbers of steps (1, N), for an Input with lengths; for several a list or dict.
         """
-        return self.outs.pack(self.run(self.arrays_in(x, lengths, self.who), self.outs.nodes, mode))
+        xs = batch_last_inputs(self, x, lengths, self.who)
+        return self.outs.pack(self.run(xs, self.outs.nodes, mode))
 
     def backward(self, dy: Any, accumulate: bool = False) -> None:
         """All parameters' gradients, given that with respect to the output, after a forward pass in

@@ -6,7 +6,6 @@ labels (T_i,).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -100,15 +99,3 @@ def expect_no_lengths(lengths: Any, who: str) -> None:
     if lengths is not None:
         raise ValueError(f"{who}: expected lengths for a network with an Input(..., lengths=True) "
                          f"only. Received: lengths={shown(lengths)}.")
-
-
-def by_input(given: Sequence[Any], ports: Any, lengths: Any, who: str) -> tuple[Any, ...]:
-    """What was passed as `lengths` for each input with lengths; Nones for lists of arrays."""
-    if lengths is None:
-        for name, x in zip(ports.names, given, strict=True):
-            if not is_list(x):
-                raise ValueError(f"{who}: expected lengths, the number of steps of each sample, or "
-                                 f"a list of arrays, for {name}. Received: {type(x).__name__} and "
-                                 "lengths=None.")
-        return (None,) * len(ports)
-    return tuple(ports.unpack(lengths, who, "lengths"))

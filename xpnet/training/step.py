@@ -13,6 +13,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.checks import expect_flag, expect_instance, warn_caller
 from xpnet.graph import Graph
+from xpnet.inputs import batch_last_inputs
 from xpnet.inspect.memory import explained
 from xpnet.layer import TRAIN, Array
 from xpnet.optim import Optimizer, get_optimizer
@@ -127,7 +128,7 @@ class TrainStep:
             The loss before the update, and the values that the losses read, as the outputs are.
         """
         net = self.net
-        xs, targets = (net.arrays_in(x, lengths, "TrainStep"),
+        xs, targets = (batch_last_inputs(net, x, lengths, "TrainStep"),
                        net.outs.unpack(target, "TrainStep", "targets"))
         batch = (*xs, *targets) if sample_weight is None else (*xs, *targets, sample_weight)
         with explained(net, "TrainStep", batch[0].shape[-1], self.optimizer):
