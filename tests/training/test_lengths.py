@@ -1,6 +1,7 @@
 """Training on sequences of different lengths: padding does not count, in losses, gradients and
 figures."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -295,6 +296,26 @@ class Old(xn.Loss):
 
     def __call__(self, backend, y, target):
         return (y * target).sum(), target
+
+
+class OfSamples(xn.Loss):
+    """A loss of one's own with a term for each sample, or a divisor of its own."""
+
+    def __init__(self, divisor):
+        self.divisor = divisor
+
+    def terms(self, backend, y, target):
+        f = y * target
+        return (f, target, f.sum()) if self.divisor else (f.sum(axis=(0, 1)), target, y.shape[-1])
+
+
+@pytest.mark.parametrize("divisor, shape", [(False, "(8,)"), (True, "()")])
+def test_terms_that_are_not_of_single_steps_are_refused(divisor, shape):
+    y = [np.eye(3)[y].T for y in LABELS]
+    text = (r"OfSamples: expected terms of each step, \(\.\.\., T, N\), for an output with "
+            rf"lengths\. Received: shape {re.escape(shape)} for \(6, 8\)\.")
+    with pytest.raises(TypeError, match=text):
+        tagger().fit(XS, y, **SETTINGS | {"loss": OfSamples(divisor)})
 
 
 @pytest.mark.parametrize("arguments, error, text", [

@@ -60,6 +60,7 @@ class Loss(Checked):
         """
         f, dy, n = self.terms(backend, y, target)
         if mask is not None:
+            self._expect_steps(f, n, mask)
             f, dy = masked(backend.xp, mask, f), masked(backend.xp, mask, dy)
         if sample_weight is not None:
             f, dy = (weighed(backend.xp, sample_weight, a) for a in (f, dy))
@@ -68,6 +69,14 @@ class Loss(Checked):
         d = {"mean": divisor(backend.xp, n, mask, y.dtype), "batchmean": y.shape[-1],
              "sum": 1}[self.reduction]
         return f.sum() / d, dy * (1.0 / d)
+
+    def _expect_steps(self, f: Array, n: Any, mask: Array) -> None:
+        """Raise TypeError if the losses, or what is added to the divisor, are not those of single
+        steps."""
+        for a in (f, n):
+            if hasattr(a, "shape") and a.shape[-2:] != mask.shape:
+                raise TypeError(f"{self.who}: expected terms of each step, (..., T, N), for an "
+                                f"output with lengths. Received: shape {a.shape} for {mask.shape}.")
 
     def terms(self, backend: Backend, y: Array, target: Array) -> tuple[Array, Array, Any]:
         """(f (..., N), the gradient of the sum of f with respect to y, n): the losses, and the
