@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks cpu | gpu`."""
+"""The command `python -m benchmarks cpu | gpu | parallel`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import options as command
-from benchmarks import parts, table
+from benchmarks import parallel, parts, table
 from benchmarks.contenders import Job
 from benchmarks.facts import BUSY, cpu_model, facts, load_average
 from benchmarks.gpu import command as gpu
@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks, print and write their results, and return the exit status."""
     try:
         options = command.parser().parse_args(arguments)
-        if options.device == "gpu":
-            gpu.run(options)
+        if options.device != "cpu":
+            {"gpu": gpu, "parallel": parallel}[options.device].run(options)
             return 0
         rows = _old_rows(options)
         left_out: dict[str, str] = {}

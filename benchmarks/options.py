@@ -1,4 +1,4 @@
-"""The options of the command `python -m benchmarks cpu | gpu`."""
+"""The options of the command `python -m benchmarks cpu | gpu | parallel`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import parallel
 from benchmarks.contenders import CONTENDERS, CPU_NETS, MODES, TF32
 from benchmarks.gpu.rows import PARTS as GPU_PARTS
 from benchmarks.gpu.steps import CELLS
@@ -19,11 +20,13 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks",
         description="Compare xpnet with PyTorch: time and memory of a training step (forward, "
                     "cross entropy, backward, Adam) and of a prediction.")
-    devices = parser.add_subparsers(dest="device", required=True, metavar="cpu | gpu")
+    devices = parser.add_subparsers(dest="device", required=True, metavar="cpu | gpu | parallel")
     cpu = devices.add_parser("cpu", help="NumPy, Numba and PyTorch on the CPU: steps, single "
                                          "convolutions, growth with batch and width")
     gpu = devices.add_parser("gpu", help="CuPy and PyTorch on a GPU: steps, memory, bandwidth, "
                                          "products, time to an accuracy")
+    parallel.add_options(devices.add_parser(
+        "parallel", help="several processes that train one network on a CPU"))
     _list_option(cpu, "--parts", PARTS, list(PARTS))
     cpu.add_argument("--convolutions", action="store_const", const=["convolutions"], dest="parts",
                      help="the same as --parts convolutions")

@@ -172,3 +172,23 @@ def test_parallel_is_none_true_or_a_communicator():
     with pytest.raises(TypeError, match="fit: expected parallel to be None, True, a Communicator"):
         a_network().fit(X, Y, **options(parallel=4))
     assert trainings.a_network().fit(X, Y, **options(epochs=1, parallel=False)).rows
+
+
+def test_a_rank_uses_its_share_of_the_cores_unless_a_number_is_chosen(monkeypatch):
+    seen = []
+
+    class Threads(xn.Callback):
+        def on_batch_end(self, run: xn.Run) -> None:
+            seen.append(xn.get_num_threads())
+
+    def run(communicator: Any) -> None:
+        communicator.threads = 3
+        fit(communicator, batch_size=40, callbacks=[Threads()])
+
+    monkeypatch.delenv("XPNET_NUM_THREADS", raising=False)
+    default = xn.get_num_threads()
+    in_threads(1, run)
+    assert seen == [3] and xn.get_num_threads() == default
+    monkeypatch.setenv("XPNET_NUM_THREADS", "2")
+    in_threads(1, run)
+    assert seen == [3, 2]

@@ -1,11 +1,13 @@
 """Small trainings that several ranks share, alike in every process, and what has to be equal at
-their end. `python shared_trainings.py FOLDER` runs all of them under mpiexec."""
+their end. `mpiexec -n 2 python shared_trainings.py all FOLDER` runs them in processes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,9 +98,45 @@ def train(name: str, parallel: Any, **changes: Any) -> str:
     return f"{digest} {history.rows[-1]['loss']:.6g}"
 
 
-if __name__ == "__main__":
+class Slow(xn.Callback):
+    """Batches that take some time, so that a process can be killed between them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_batch_end(self, run: xn.Run) -> None:
+        time.sleep(self.seconds)
+
+
+class Fails(xn.Callback):
+    """An error in one rank."""
+
+    def on_batch_end(self, run: xn.Run) -> None:
+        if run.parallel.rank == 1 and run.steps == 3:
+            raise OSError("the samples are gone")
+
+
+def resumed(parallel: Any, folder: Path, seconds: float) -> str:
+    """A training that continues from what is in the folder."""
+    return train("dropout, batch norm", parallel, epochs=6, callbacks=[Slow(seconds)],
+                 checkpoint=xn.Checkpoint(folder, steps=1), resume=folder)
+
+
+def _main(what: str, folder: Path, *more: str) -> None:
     parallel = DataParallel()
-    found = {name: train(name, parallel) for name in CASES}
+    new = folder / f"new{parallel.rank}"
+    new.write_text(str(os.getpid()), encoding="utf-8")
+    new.replace(folder / f"pid{parallel.rank}")         # it is there with its content, or not
+    if what == "all":
+        found: Any = {name: train(name, parallel) for name in CASES}
+    elif what == "fails":
+        found = train("LSTM", parallel, callbacks=[Fails()])
+    else:
+        found = resumed(parallel, folder / "checkpoints", float(more[0]))
     every = parallel.communicator.gather_objects(found)
     if parallel.leads:
-        Path(sys.argv[1]).write_text(json.dumps(every), encoding="utf-8")
+        (folder / "found.json").write_text(json.dumps(every), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

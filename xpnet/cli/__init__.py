@@ -10,6 +10,7 @@ from typing import Any
 
 from xpnet.cli.networks import FileError
 from xpnet.cli.options import parser
+from xpnet.parallel import end_all
 
 # What users can correct. Other errors are mistakes of xpnet, and have a traceback.
 KNOWN = ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError
@@ -37,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FileError as error:
         error.print_traceback()
         print(f"xpnet: {error}", file=sys.stderr)
-        return 2
     except KNOWN as error:
         print(f"xpnet: {error}", file=sys.stderr)
-        return 2
+    end_all(2)
+    return 2
 
 
 def _show(message: Warning | str, category: type[Warning], filename: str, lineno: int,

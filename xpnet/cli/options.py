@@ -164,6 +164,11 @@ def _train(parser: argparse.ArgumentParser) -> None:
                         help="append the figures of each epoch to a file .csv or .jsonl")
     parser.add_argument("--tensorboard", metavar="FOLDER",
                         help="write the figures of each epoch for TensorBoard")
+    parser.add_argument("--shards", type=int, default=4, metavar="N",
+                        help="for processes that mpiexec started, mpiexec -n 4 xpnet train ...: "
+                             "into how many parts each batch is cut, a power of two and a multiple "
+                             "of the number of processes. The results depend on it, but not on the "
+                             "number of processes (default: 4)")
     parser.add_argument("--save", metavar="FILE",
                         help="where to save the network (default: DATA-MODEL.safetensors)")
 

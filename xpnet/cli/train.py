@@ -7,11 +7,13 @@ import math
 import os
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpnet.backends import get_backend
 from xpnet.cli import networks, sources
+from xpnet.parallel import DataParallel, launched
 
 if TYPE_CHECKING:
     from xpnet.data import Dataset
@@ -39,6 +41,16 @@ FEW = 10_000            # other data with fewer images are trained as digits are
 
 
 def run(options: argparse.Namespace) -> int:
+    """Train; as one of several processes if mpiexec started them, of which rank 0 prints and writes
+    files."""
+    parallel = DataParallel(shards=options.shards) if launched() else None
+    if parallel is None or parallel.leads:
+        return _run(options, parallel)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        return _run(options, parallel)
+
+
+def _run(options: argparse.Namespace, parallel: DataParallel | None) -> int:
     from xpnet.cli.augmentations import augmentations
     from xpnet.optim import AdamW
     percent = options.until_accuracy
@@ -69,15 +81,16 @@ def run(options: argparse.Namespace) -> int:
                       optimizer=AdamW(options.lr, weight_decay=recipe.weight_decay),
                       epochs=recipe.epochs, batch_size=recipe.batch_size, validation=judge,
                       class_weight=options.class_weight, callbacks=callbacks,
-                      checkpoint=options.checkpoint, resume=options.resume,
+                      checkpoint=options.checkpoint, resume=options.resume, parallel=parallel,
                       until=None if percent is None else
                       lambda row: reaches(row["val_accuracy"], percent))
     age = process_age()
     print(f"trained in {time.perf_counter() - started:.1f} s")
     _report_goal(history, percent, age)
-    net.save(path)
+    if parallel is None or parallel.leads:
+        net.save(path)
     print(f"saved {path}\nnext, try:\n{_suggestions(options, path)}")
-    _report(net, data, judge or data.validation, history)
+    _report(net, data, judge or data.validation, history, parallel)
     if history.interrupted:
         return 130
     missed = percent is not None and not history.stopped
@@ -130,7 +143,8 @@ def _logs(options: argparse.Namespace) -> list[Callback]:
     return found
 
 
-def _report(net: Network, data: Dataset, validated: Dataset | None, history: History) -> None:
+def _report(net: Network, data: Dataset, validated: Dataset | None, history: History,
+            parallel: DataParallel | None) -> None:
     """Print the accuracy on the parts for validation and for testing."""
     known = history.rows[-1].get("val_accuracy", math.nan)      # NaN after Ctrl-C
     parts = sources.parts(data)
@@ -139,7 +153,7 @@ def _report(net: Network, data: Dataset, validated: Dataset | None, history: His
     for name, part in parts.items():
         accuracy = known if part is validated else math.nan
         if math.isnan(accuracy):
-            accuracy = net.evaluate(part)["accuracy"]
+            accuracy = net.evaluate(part, parallel=parallel)["accuracy"]
         print(f"{name} accuracy: {100 * accuracy:.2f}%")
 
 

@@ -5,9 +5,9 @@
 
 from xpnet.parallel.communicator import Aborted, Communicator
 from xpnet.parallel.estimate import Estimate, estimate
-from xpnet.parallel.mpi import MPICommunicator, launched
+from xpnet.parallel.mpi import MPICommunicator, end_all, launched
 from xpnet.parallel.ranks import DataParallel
 from xpnet.parallel.threads import in_threads
 
-__all__ = ["Aborted", "Communicator", "DataParallel", "Estimate", "MPICommunicator", "estimate",
-           "in_threads", "launched"]
+__all__ = ["Aborted", "Communicator", "DataParallel", "Estimate", "MPICommunicator", "end_all",
+           "estimate", "in_threads", "launched"]

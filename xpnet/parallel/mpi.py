@@ -11,13 +11,22 @@ import numpy as np
 
 from xpnet.parallel.communicator import Communicator
 
-# Where MPICH (and Intel MPI), Open MPI and Slurm say how many processes were started together.
-SIZES = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"
+# Where MPICH, Intel MPI, Slurm and Open MPI say how many processes were started together.
+SIZES = "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"
 
 
 def launched() -> bool:
-    """Whether mpiexec started this process as one of several. Does not import mpi4py."""
-    return any(os.environ.get(name, "1") not in ("", "1") for name in SIZES)
+    """Whether mpiexec started this process, perhaps with others. Does not import mpi4py."""
+    return any(os.environ.get(name) for name in SIZES)
+
+
+def end_all(status: int) -> None:
+    """End all processes that mpiexec started, if there are others and this one uses MPI."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.COMM_WORLD.Get_size() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        mpi.COMM_WORLD.Abort(status)
 
 
 class MPICommunicator(Communicator):
