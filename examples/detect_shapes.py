@@ -86,7 +86,7 @@ def main() -> None:
         certain = vision.detect(net, test.images[:5])
         rows.append(np.concatenate([
             np.asarray(vision.draw_boxes(image, one.boxes, one.labels, one.scores, names=NAMES,
-                                         scale=3))
+                                         scale=4))
             for image, one in zip(test.images, certain)], axis=1))
     from PIL import Image
     Image.fromarray(np.concatenate(rows)).save(args.output)

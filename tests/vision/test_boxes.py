@@ -63,7 +63,8 @@ def test_iou_counts_pixels():
                 for p in a]
     np.testing.assert_allclose(vision.box_iou(a, b), expected, rtol=1e-14)
     assert vision.box_iou([], b).shape == (0, 15)
-    assert vision.box_iou([[0, 0, 0, 0]], [[0, 0, 0, 0]]) == 0      # the union is empty
+    for kind in KINDS:
+        assert vision.box_iou([[3, 4, 3, 4]], [[3, 4, 3, 4]], kind=kind) == 0   # the union is empty
 
 
 def relative(kind: str, a: list[float], b: list[float], alpha: float | None = None) -> float:

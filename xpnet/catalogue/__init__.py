@@ -46,6 +46,10 @@ OTHERS: dict[str, list[str]] = {
     "Regressor": ["xpnet.sklearn.Regressor"], "KerasRegressor": ["xpnet.sklearn.Regressor"],
     "BaggingClassifier": ["Ensemble"], "BaggingRegressor": ["Ensemble"],
     "VotingClassifier": ["Ensemble"],
+    "batched_nms": ["xpnet.vision.nms"], "NonMaxSuppression": ["xpnet.vision.nms"],
+    "generalized_box_iou_loss": ["BoxIoU"], "distance_box_iou_loss": ["BoxIoU"],
+    "complete_box_iou_loss": ["BoxIoU"], "YOLO": ["YOLOv1", "YOLOv2", "YOLOv3"],
+    "SpatialSoftmax": ["SoftArgmax2d"],
 }
 
 

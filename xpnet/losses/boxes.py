@@ -91,11 +91,12 @@ def overlap(xp: Any, a: Array, b: Array, kind: str = "iou") -> tuple[Array, list
     iou = inter / below
     slopes = [(di - iou * du) / below for di, du in zip(d_inter, d_union)]
     if kind == "giou":
-        around = or_one(x.outer * y.outer)
+        around = x.outer * y.outer
         d_around = product(x.d_outer, y.outer, y.d_outer, x.outer)
-        slopes = [s + (du - union / around * dc) / around
+        below = or_one(around)
+        slopes = [s + (du - union / below * dc) / below
                   for s, du, dc in zip(slopes, d_union, d_around)]
-        return iou - (around - union) / around, slopes
+        return iou - (around - union) / below, slopes
     if kind == "iou":
         return iou, slopes
     diagonal = or_one(x.outer * x.outer + y.outer * y.outer)                # c^2

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import expect_choice, expect_number, expect_positive
-from xpnet.vision.boxes import box_iou, expect_boxes, expect_labels, expect_per_box
+from xpnet.losses.boxes import iou_of
+from xpnet.vision.boxes import expect_boxes, expect_labels, expect_per_box
 
 
 def nms(boxes: Any, scores: Any, labels: Any = None, *, iou_threshold: float = 0.5) -> np.ndarray:
@@ -31,7 +32,7 @@ def nms(boxes: Any, scores: Any, labels: Any = None, *, iou_threshold: float = 0
     while order.size:
         best, order = order[0], order[1:]
         kept.append(best)
-        drops = box_iou(boxes[best][None], boxes[order])[0] > limit
+        drops = iou_of(np, boxes[best], boxes[order].T) > limit
         order = order[~(drops & (same[order] == same[best]))]
     return np.array(kept, np.int64)
 
@@ -70,7 +71,7 @@ def soft_nms(boxes: Any, scores: Any, labels: Any = None, *, method: str = "gaus
             break
         taken.append(best)
         left = left[left != best]
-        iou = box_iou(boxes[best][None], boxes[left])[0] * (same[left] == same[best])
+        iou = iou_of(np, boxes[best], boxes[left].T) * (same[left] == same[best])
         scores[left] *= (np.exp(-iou * iou / sigma) if method == "gaussian"
                          else np.where(iou >= limit, 1.0 - iou, 1.0))
     order = np.array(taken, np.int64)
