@@ -284,9 +284,11 @@ SAMPLE_SHAPE = "expected the shape of one sample, e.g. (1, 28, 28), for each inp
     (lambda: xn.Dropout("half"),
      "Dropout: expected p to be a number, 0 or larger, below 1. Received: p='half'."),
     (lambda: xn.Add().initialize((3, 4, 4)),
-     "Add: expected two or more inputs of one shape. Received: [(3, 4, 4)]."),
+     "Add: expected two or more inputs of one shape, of which an axis may be 1. Received: "
+     "[(3, 4, 4)]."),
     (lambda: xn.Add().initialize((3, 4, 4), (4, 4, 4)),
-     "Add: expected two or more inputs of one shape. Received: [(3, 4, 4), (4, 4, 4)]."),
+     "Add: expected two or more inputs of one shape, of which an axis may be 1. Received: "
+     "[(3, 4, 4), (4, 4, 4)]."),
     (lambda: xn.Concat().initialize((3,)),
      "Concat: expected two or more inputs that differ in axis 0 only. Received: [(3,)]."),
     (lambda: xn.Concat().initialize((3, 4, 4), (3, 4, 5)),

@@ -45,6 +45,23 @@ def test_merges(plain_backend, name, count, dtype):
     check_gradients(getattr(xn, name)(), *[(5,)] * count, backend=plain_backend)
 
 
+@pytest.mark.parametrize("name", MERGES)
+def test_axes_of_size_1_are_repeated(plain_backend, name):
+    """As if the smaller input were repeated; its gradient is the sum over the repetitions."""
+    shapes = [(2, 3, 4), (2, 1, 1)] if name == "Subtract" else [(2, 3, 4), (2, 1, 1), (1, 3, 4)]
+    xs = [normal((*shape, 5), seed=k) for k, shape in enumerate(shapes)]
+    full = [np.broadcast_to(x, (2, 3, 4, 5)) for x in xs]
+    dy = normal((2, 3, 4, 5), seed=9)
+    small, large = (getattr(xn, name)().initialize(
+        *(x.shape[:-1] for x in some), backend=plain_backend, dtype="float64")
+        for some in (xs, full))
+    np.testing.assert_array_equal(run(small, xs), run(large, full))
+    for dx, whole, x in zip(run(small, xs, dy), run(large, full, dy), xs):
+        axes = tuple(axis for axis in range(3) if x.shape[axis] == 1)
+        assert dx.shape == x.shape
+        np.testing.assert_allclose(dx, whole.sum(axis=axes, keepdims=True), rtol=1e-12)
+
+
 def test_a_zero_in_a_product_does_not_remove_the_gradients_of_the_others(plain_backend):
     layer = xn.Multiply().initialize((1,), (1,), (1,), backend=plain_backend, dtype="float64")
     xs = [np.array([[a]]) for a in (0.0, 3.0, -2.0)]
@@ -281,9 +298,11 @@ def test_settings_survive_json():
     (lambda: xn.Add(activation="rely"),
      r'Add: expected activation .*, perhaps "relu"\. Received: activation=\'rely\''),
     (lambda: xn.Multiply().initialize((3,)),
-     r"Multiply: expected two or more inputs of one shape\. Received: \[\(3,\)\]"),
+     r"Multiply: expected two or more inputs of one shape, of which an axis may be 1\. "
+     r"Received: \[\(3,\)\]"),
     (lambda: xn.Maximum(name="m").initialize((3,), (4,)),
-     r"Maximum 'm': expected two or more inputs of one shape\. Received: "),
+     r"Maximum 'm': expected two or more inputs of one shape, of which an axis may be 1\. "
+     r"Received: "),
     (lambda: xn.Subtract().initialize((3,), (4,)),
      r"Subtract: expected two or more inputs of one shape"),
     (lambda: xn.Subtract().initialize((3,), (3,), (3,)),

@@ -425,6 +425,11 @@ def ensembles() -> dict[str, Call]:
     }
 
 
+def from_onnx(**options: Any) -> xn.Network:
+    a_network().export("net.onnx")              # in a folder of its own
+    return xn.io.load_onnx(**options)
+
+
 def tools() -> dict[str, Call]:
     net = {"backend": "numpy", "dtype": "float32", "seed": 0}
     of_models = {name: Call(
@@ -470,6 +475,9 @@ def tools() -> dict[str, Call]:
             lambda: {"cfg": "/nowhere/a.cfg", "weights": None}),
         "yolov3_tiny": Call(yolov3_tiny, lambda: {
             "input_shape": (3, 32, 32), "classes": 2, "weights": None} | net),
+        "io.load_onnx": Call(from_onnx, lambda: {
+            "path": "net.onnx", "input_shape": None, "outputs": None, "freeze_batch_norm": False,
+            "backend": "numpy", "seed": 0}, lambda net: net.predict(X)),
         "Network.save": of_network("save", path="/nowhere/none.safetensors"),
         "Network.load": of_network("load", path="none.safetensors", architecture=True, strict=True),
         "Network.compare": of_network("compare", path="none.safetensors"),

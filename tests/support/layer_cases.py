@@ -134,5 +134,10 @@ CASES = of_catalogue() + [
               lambda rng, N: (rng.standard_normal((6, 5, N)), rng.integers(1, 6, (1, N)))),
     LayerCase("GRU-reset-before", lambda: xn.GRU(4, reset="before", bidirectional=True),
               ((3, 5), (2, 4))),
+    LayerCase("Multiply-gate", lambda: xn.Multiply(), (*MAPS, (4, 1, 1), (1, 7, 6))),
+    LayerCase("Add-repeated-relu", lambda: xn.Add(activation="relu"), ((4, 1, 6), (4, 7, 1))),
+    LayerCase("Average-repeated", lambda: xn.Average(), ((4, 7), (4, 1), (1, 1))),
+    LayerCase("Subtract-repeated", lambda: xn.Subtract(), ((1, 7), (4, 1))),
+    LayerCase("Maximum-repeated", lambda: xn.Maximum(), ((4, 1), (4, 7), (1, 7))),
     LayerCase("Concat-rows", lambda: xn.Concat(1), ((3, 4, 5), (3, 1, 5), (3, 2, 5))),
 ]

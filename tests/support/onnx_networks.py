@@ -18,10 +18,13 @@ from xpnet.io.onnx.export import export
 Arrays = list[np.ndarray]
 
 
-def vary(net: Graph, seed: int = 3) -> Graph:
-    """Add random numbers to all parameters and states, so that no bias is 0 and no variance 1."""
+def vary(net: Graph, seed: int = 3, most_axes: int = 9) -> Graph:
+    """Add random numbers to all parameters and states, so that no bias is 0 and no variance 1; or
+    to those that have at most `most_axes` axes."""
     rng = np.random.default_rng(seed)
     for name, p in net.arrays.items():
+        if len(p.shape) > most_axes:
+            continue
         noise = 0.1 * rng.standard_normal(p.shape)
         p.data += (abs(noise) if name.endswith(".var") else noise).astype(net.dtype)
     return net
@@ -38,6 +41,7 @@ def of_case(case: LayerCase, dtype: str = "float32") -> tuple[xn.Network, Arrays
 
 def of_model(name: str) -> xn.Network:
     net = models.MODELS[name](SMALLEST[name], backend="numpy", **SETTINGS.get(name, {}))
+    vary(net, most_axes=1)
     bias = getattr(net.nodes[-1].layer, "b", None)
     if bias:                            # the last activation may be a ReLU: then 0 would be equal
         bias.data += np.float32(2)

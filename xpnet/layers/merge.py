@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 from xpnet.backends import Backend, activations
 from xpnet.layer import PREDICT, Array, Layer, Shape
@@ -16,24 +17,40 @@ from xpnet.node import Node
 __all__ = ["Add", "Average", "Concat", "Maximum", "Minimum", "Multiply", "Subtract"]
 
 
-class _SameShape(Layer):
-    """Base class of elementwise functions of two or more arrays of one shape."""
+class _Elementwise(Layer):
+    """Base class of elementwise functions of two or more arrays of one shape.
+
+    An axis of size 1 is repeated, as in NumPy: (C, 1, 1) is one number for each channel of
+    (C, H, W). The gradient of what is repeated is the sum over the repetitions.
+    """
 
     steps = CAUSAL
 
     def build(self, *in_shapes: Shape) -> Shape:
-        if len(in_shapes) < 2 or len(set(in_shapes)) > 1:
-            raise ValueError(f"{self.who}: expected two or more inputs of one shape. "
-                             f"Received: {list(in_shapes)}.")
-        return in_shapes[0]
+        sizes = [set(axis) for axis in zip(*in_shapes, strict=False)]
+        if (len(in_shapes) < 2 or len({len(shape) for shape in in_shapes}) > 1
+                or any(len(axis - {1}) > 1 for axis in sizes)):
+            raise ValueError(f"{self.who}: expected two or more inputs of one shape, of which an "
+                             f"axis may be 1. Received: {list(in_shapes)}.")
+        out = tuple(max(axis) for axis in sizes)
+        # over which axes each gradient is summed
+        self._repeated = [tuple(axis for axis, n in enumerate(shape) if n != out[axis])
+                          for shape in in_shapes]
+        return out
+
+    def shares(self, dxs: Iterable[Array]) -> tuple[Array, ...]:
+        """The gradients of the inputs, from those of the inputs in the shape of Y."""
+        return tuple(dx.sum(axis=axes, keepdims=True) if axes else dx
+                     for dx, axes in zip(dxs, self._repeated, strict=True))
 
 
-class Add(_SameShape, Activated):
+class Add(_Elementwise, Activated):
     """Sum of two or more arrays of one shape: Y = f(Z), Z = X1 + X2 + ..., and each dX is dY f'(Z)
     (He et al. 2016, figure 2).
 
-    For the backward pass the layer keeps Y, or Z if f' does not follow from Y; without an
-    activation it keeps nothing.
+    An axis of size 1 is repeated, here and in the other layers that merge: (C, 1, 1) is one number
+    for each channel of (C, H, W), and its gradient is the sum over them. For the backward pass the
+    layer keeps Y, or Z if f' does not follow from Y; without an activation it keeps nothing.
 
     Args:
         activation: name of f; None is the identity.
@@ -47,8 +64,11 @@ class Add(_SameShape, Activated):
         super().__init__(activation, name=name)
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
-        done = None if activations.of_input(self.activation) else self.activation
-        z = self.backend.add(_sum(self.backend, xs[:-1]), xs[-1], done)
+        if any(self._repeated):                 # the kernels add arrays of one shape
+            done, z = None, functools.reduce(operator.add, xs)
+        else:
+            done = None if activations.of_input(self.activation) else self.activation
+            z = self.backend.add(_sum(self.backend, xs[:-1]), xs[-1], done)
         y, kept = self.activated(z, done)
         self.remember(mode, None if self.activation is None else kept)
         return y
@@ -57,10 +77,10 @@ class Add(_SameShape, Activated):
         kept, = self.recall()
         dz = (dy if self.activation is None
               else self.backend.activation_backward(dy, kept, self.activation))
-        return (dz,) * len(self.in_shapes)
+        return self.shares((dz,) * len(self.in_shapes))
 
 
-class Average(_SameShape):
+class Average(_Elementwise):
     """Mean of two or more arrays of one shape: Y = (X1 + X2 + ...) / m, and each dX is dY / m.
 
     The mean of the outputs of several networks is a committee.
@@ -72,15 +92,17 @@ class Average(_SameShape):
 
     def forward(self, *xs: Array, mode: str = PREDICT) -> Array:
         self.remember(mode)
-        return _sum(self.backend, xs) * (1.0 / len(xs))
+        total = (functools.reduce(operator.add, xs) if any(self._repeated)
+                 else _sum(self.backend, xs))
+        return total * (1.0 / len(xs))
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         self.recall()
         m = len(self.in_shapes)
-        return (dy * (1.0 / m),) * m
+        return self.shares((dy * (1.0 / m),) * m)
 
 
-class Subtract(_SameShape):
+class Subtract(_Elementwise):
     """Difference of two arrays of one shape: Y = X1 - X2, dX1 = dY, dX2 = -dY.
 
     It compares the outputs of two branches for a pair of images.
@@ -99,14 +121,15 @@ class Subtract(_SameShape):
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         self.recall()
-        return dy, -dy
+        return self.shares((dy, -dy))
 
 
-class Multiply(_SameShape):
+class Multiply(_Elementwise):
     """Product of two or more arrays of one shape: Y = X1 X2 ..., element by element, and dXi = dY
     times all others.
 
-    One of them is often a gate, a sigmoid between 0 and 1.
+    One of them is often a gate, a sigmoid between 0 and 1; a gate (C, 1, 1) is one factor for each
+    channel.
 
     Hochreiter and Schmidhuber 1997; Srivastava et al. 2015, eq. 2.
     """
@@ -119,10 +142,10 @@ class Multiply(_SameShape):
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, ...]:
         xs, = self.recall()
-        return tuple(_product([dy, *xs[:i], *xs[i + 1:]]) for i in range(len(xs)))
+        return self.shares(_product([dy, *xs[:i], *xs[i + 1:]]) for i in range(len(xs)))
 
 
-class _Winner(_SameShape):
+class _Winner(_Elementwise):
     """Base class: one of the inputs wins at each position, and dY goes to it.
 
     Of equal elements the first wins; a NaN wins over everything.
@@ -144,7 +167,7 @@ class _Winner(_SameShape):
             wins = (x == y) | (x != x)
             dxs.append(self.xp.where(wins, dy, zero))
             dy = self.xp.where(wins, zero, dy)              # each dy goes to one input only
-        return tuple(dxs)
+        return self.shares(dxs)
 
 
 class Maximum(_Winner):
@@ -229,5 +252,5 @@ def _sum(backend: Backend, terms: Sequence[Array]) -> Array:
 def _product(factors: Sequence[Array]) -> Array:
     y = factors[0] * factors[1]
     for x in factors[2:]:
-        y *= x
+        y = y * x
     return y

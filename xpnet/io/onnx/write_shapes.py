@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from xpnet import layers as L
-from xpnet.backends.window import sides
 from xpnet.io.onnx.write_activations import Write, activated
 from xpnet.io.onnx.write_windows import pads
 from xpnet.io.onnx.writer import Use
@@ -101,23 +100,23 @@ def border(use: Use, layer: Any, x: str, mode: str, *value: str) -> str:
     return use("Pad", x, use.ints([0, 0, *p[:axes], 0, 0, *p[axes:]], "pads"), *value, mode=mode)
 
 
-def constant_pad(use: Use, layer: L.ConstantPad2d, x: str) -> str:
+def constant_pad(use: Use, layer: Any, x: str) -> str:
     return border(use, layer, x, "constant", use.constant(layer.value, "value"))
 
 
-def reflection_pad(use: Use, layer: L.ReflectionPad2d, x: str) -> str:
+def reflection_pad(use: Use, layer: Any, x: str) -> str:
     return border(use, layer, x, "reflect")
 
 
-def replication_pad(use: Use, layer: L.ReplicationPad2d, x: str) -> str:
+def replication_pad(use: Use, layer: Any, x: str) -> str:
     return border(use, layer, x, "edge")
 
 
-def circular_pad(use: Use, layer: L.CircularPad2d, x: str) -> str:
+def circular_pad(use: Use, layer: Any, x: str) -> str:
     """Rows and columns of the opposite side; ONNX has had this mode of Pad since opset 19 only."""
-    _, H, W = layer.in_shapes[0]
-    top, bottom, left, right = layer.sides
-    for axis, size, before, after in ((2, H, top, bottom), (3, W, left, right)):
+    sizes, axes = layer.in_shapes[0][1:], len(layer.in_shapes[0]) - 1
+    p = pads(layer.sides, axes)
+    for axis, (size, before, after) in enumerate(zip(sizes, p[:axes], p[axes:]), 2):
         pieces = [use("Slice", x, use.ints([start]), use.ints([stop]), use.ints([axis]))
                   for start, stop in ((size - before, size), (0, after)) if start < stop]
         around = [*pieces[:1], x, *pieces[1:]] if before else [x, *pieces]
@@ -125,11 +124,11 @@ def circular_pad(use: Use, layer: L.CircularPad2d, x: str) -> str:
     return x
 
 
-def crop(use: Use, layer: L.Crop2d, x: str) -> str:
-    _, H, W = layer.in_shapes[0]
-    top, bottom, left, right = sides(layer.cropping, "cropping", layer.who)
-    return use("Slice", x, use.ints([top, left]), use.ints([H - bottom, W - right]),
-               use.ints([2, 3]))
+def crop(use: Use, layer: Any, x: str) -> str:
+    sizes, axes = layer.in_shapes[0][1:], len(layer.in_shapes[0]) - 1
+    p = pads(layer.sides, axes)
+    stops = [size - after for size, after in zip(sizes, p[axes:])]
+    return use("Slice", x, use.ints(p[:axes]), use.ints(stops), use.ints(range(2, 2 + axes)))
 
 
 MODES = {               # of Upsample2d and Upsample1d: attributes of Resize
@@ -210,6 +209,8 @@ WRITE: dict[type[Layer], Write] = {
     L.Minimum: operator("Min"), L.ConstantPad2d: constant_pad, L.ZeroPad2d: constant_pad,
     L.ZeroPad1d: constant_pad, L.ReflectionPad2d: reflection_pad,
     L.ReplicationPad2d: replication_pad, L.CircularPad2d: circular_pad, L.Crop2d: crop,
+    L.ConstantPad1d: constant_pad, L.ReflectionPad1d: reflection_pad,
+    L.ReplicationPad1d: replication_pad, L.CircularPad1d: circular_pad, L.Crop1d: crop,
     L.Upsample2d: upsample, L.Upsample1d: upsample, L.Embedding: embedding, L.Rescale: rescale,
     L.Whitening: whitening,
     **dict.fromkeys([L.Dropout, L.Dropout1d, L.Dropout2d, L.GaussianDropout, L.AlphaDropout,

@@ -179,27 +179,39 @@ def global_max_pool(use: Use, layer: Layer, x: str, *lengths: str) -> str:
     return use("Flatten", use("GlobalMaxPool", x), axis=1)
 
 
-def adaptive_avg_pool(use: Use, layer: L.AdaptiveAvgPool2d, x: str) -> str:
+def adaptive_avg_pool(use: Use, layer: Any, x: str) -> str:
     """A X B^T with the means of rows, A (OH, H), and of columns, B (OW, W)."""
-    _, H, W = layer.in_shapes[0]
-    _, OH, OW = layer.out_shape
-    if H % OH == 0 and W % OW == 0:
-        kernel = H // OH, W // OW
+    sizes, outs, axes = layer.in_shapes[0][1:], layer.out_shape[1:], axes_of(layer)
+    if all(size % out == 0 for size, out in zip(sizes, outs)):
+        kernel = [size // out for size, out in zip(sizes, outs)]
         return use("AveragePool", x, kernel_shape=kernel, strides=kernel)
-    A, B = (np.zeros(shape) for shape in ((OH, H), (OW, W)))
-    for matrix, spans in ((A, layer.rows), (B, layer.columns)):
+    matrices = []
+    for size, spans in zip(layer._map_size, (layer.rows, layer.columns)):
+        matrices.append(np.zeros((len(spans), size)))
         for number, (start, stop) in enumerate(spans):
-            matrix[number, start:stop] = 1 / (stop - start)
-    return use("MatMul", use("MatMul", use.constant(A, "rows"), x), use.constant(B.T, "columns"))
+            matrices[-1][number, start:stop] = 1 / (stop - start)
+    if axes == 2:
+        x = use("MatMul", use.constant(matrices[0], "rows"), x)
+    return use("MatMul", x, use.constant(matrices[1].T, "columns"))
 
 
-def adaptive_max_pool(use: Use, layer: L.AdaptiveMaxPool2d, x: str) -> str:
+def adaptive_max_pool(use: Use, layer: Any, x: str) -> str:
     """The largest of each group of rows, then of each group of columns."""
-    for axis, spans in ((2, layer.rows), (3, layer.columns)):
+    for axis, spans in enumerate((layer.rows, layer.columns)[-axes_of(layer):], 2):
         parts = [use("ReduceMax", _slice(use, x, axis, start, stop), use.ints([axis]), keepdims=1)
                  for start, stop in spans]
         x = parts[0] if len(parts) == 1 else use("Concat", *parts, axis=axis)
     return x
+
+
+def soft_argmax(use: Use, layer: L.SoftArgmax2d, x: str) -> str:
+    """The means of columns and of rows under the softmax over all positions."""
+    M, H, W = layer.in_shapes[0]
+    z = use("Reshape", x, use.ints([0, M, H * W], "shape"))
+    p = use("Softmax", use("Mul", z, use.constant(layer.beta, "beta")), axis=2)
+    columns, rows = ((np.arange(n) + 0.5) / n for n in (W, H))
+    places = np.stack([np.tile(columns, H), np.repeat(rows, W)], axis=1)        # (H W, 2)
+    return use("Flatten", use("MatMul", p, use.constant(places, "places")), axis=1)
 
 
 def _slice(use: Use, x: str, axis: int, start: int, stop: int) -> str:
@@ -268,7 +280,9 @@ WRITE: dict[type[Layer], Write] = {
     L.GlobalAvgPool2d: global_avg_pool, L.GlobalAvgPool1d: global_avg_pool,
     L.GlobalMaxPool2d: global_max_pool, L.GlobalMaxPool1d: global_max_pool,
     L.AdaptiveAvgPool2d: adaptive_avg_pool, L.AdaptiveMaxPool2d: adaptive_max_pool,
-    L.MaxUnpool2d: max_unpool, L.LpPool2d: lp_pool, L.GaussianPool2d: gaussian_pool,
+    L.AdaptiveAvgPool1d: adaptive_avg_pool, L.AdaptiveMaxPool1d: adaptive_max_pool,
+    L.SoftArgmax2d: soft_argmax, L.MaxUnpool2d: max_unpool, L.LpPool2d: lp_pool,
+    L.GaussianPool2d: gaussian_pool,
     L.StochasticPool2d: stochastic_pool, L.Subsampling2d: subsampling,
     L.SkipSampling2d: skip_sampling,
 }

@@ -1,0 +1,69 @@
+"""Files that other programs wrote, compared with onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_files import LIGHT, light, of_package
+from onnx_networks import by_runtime, difference, predicted, samples
+from tiers import full
+
+import xpnet as xn
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytestmark = full
+
+
+def compared(path, y, N, bound, **options) -> xn.Network:
+    """The value y of the file for N random samples, here and in onnxruntime."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    net = xn.io.load_onnx(path, outputs=y, **options)
+    model = onnx.load(path)
+    model.ir_version = max(model.ir_version, 8)         # before, weights had to be inputs, too
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, None))
+    needed = [value for value in model.graph.input if value.name in net.ins.names]
+    del model.graph.input[:]
+    model.graph.input.extend(needed)
+    xs = samples(net, N)
+    (a,), (b,) = predicted(net, xs), by_runtime(model, xs)
+    assert difference(a, b.reshape(a.shape)) < bound
+    return net
+
+
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("name, y, shape, norms", [
+    ("orientation_orinet_fp32.onnx", None, None, 0),
+    ("ch_ppocr_mobile_v2.0_cls_infer.onnx", None, (3, 48, 192), 35),
+    # the value before the last sigmoid, which would hide differences
+    ("ch_PP-OCRv4_det_infer.onnx", "sigmoid", (3, 64, 96), 3)])
+def test_file_in_a_package(name, y, shape, norms, N):
+    path = of_package(name)
+    graph = onnx.load(path).graph
+    y = graph.output[0].name if y is None else next(
+        node.input[0] for node in graph.node if node.op_type == "Sigmoid")
+    net = compared(path, y, N, 1e-5, input_shape=shape)
+    assert sum(isinstance(layer, xn.BatchNorm2d) for layer in net.layers) == norms
+
+
+def test_a_file_of_a_package_learns():
+    """The classifier of lines of text that are upside down, with its 35 batch norms, learns which
+    half of a line is dark."""
+    path = of_package("ch_ppocr_mobile_v2.0_cls_infer.onnx")
+    net = xn.io.load_onnx(path, input_shape=(3, 48, 64))
+    head = net.with_head([xn.Linear(2, name="head")])
+    rng = np.random.default_rng(0)
+    x, y = rng.random((32, 3, 48, 64), dtype=np.float32), np.arange(32) % 2
+    for image, label in zip(x, y, strict=True):
+        image[:, :, 32 * label:32 * (label + 1)] -= 1
+    before = head.evaluate(x, y, loss="cross_entropy")["loss"]
+    head.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(1e-3), epochs=4, batch_size=16,
+             verbose=False)
+    assert head.history["loss"][-1] < 0.5 * before
+    assert head.history["accuracy"][-1] > 0.9
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_light_graph_with_random_weights(name, tmp_path):
+    y = light(name, tmp_path / "net.onnx")
+    compared(tmp_path / "net.onnx", y, 1, 1e-4)

@@ -1,0 +1,197 @@
+"""Files that are damaged, or that were made to do harm, are refused with one line."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+
+import numpy as np
+import pytest
+from tiers import number
+
+import xpnet as xn
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+
+from onnx import TensorProto, helper  # noqa: E402
+
+W = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def written(tmp_path, nodes, *tensors, shape=("N", 4)):
+    graph = helper.make_graph(
+        nodes, "test", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], tensors)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString())
+    return path
+
+
+def gemm(tmp_path, tensor):
+    tensor.name = "W"
+    return written(tmp_path, [helper.make_node("Gemm", ["x", "W"], ["y"], transB=1)], tensor)
+
+
+def refused(path, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        xn.io.load_onnx(path, backend="numpy")
+    assert "\n" not in str(caught.value)
+
+
+def tensor(dims, data_type=TensorProto.FLOAT, **fields):
+    return TensorProto(dims=dims, data_type=data_type, **fields)
+
+
+@pytest.mark.parametrize("wrong, match", [
+    (tensor([3, 4], raw_data=b"\0" * 44), "44 bytes for the shape"),
+    (tensor([2**40, 2**40], raw_data=b""), "has the shape"),
+    (tensor([2**33]), "has the shape"),
+    (tensor([2**20, 2**10]), "0 numbers for the shape"),
+    (tensor([-3, 4], raw_data=b""), "has the shape"),
+    (tensor([3, 4], float_data=[1.0] * 11), "11 numbers for the shape"),
+    (tensor([1], TensorProto.STRING, string_data=[b"a"]), "numbers of type STRING"),
+    (tensor([3, 4], TensorProto.INT4, raw_data=b"\0" * 6), "numbers of type INT4"),
+])
+def test_sizes_are_checked_before_memory_is_taken(wrong, match, tmp_path):
+    path = gemm(tmp_path, wrong)
+    tracemalloc.start()
+    try:
+        refused(path, f"load_onnx: expected nodes .* Gemm 'y' .*{match}")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["ConstantOfShape", "Range", "Expand", "Add"])
+def test_small_files_do_not_become_large_arrays(kind, tmp_path):
+    shape = onnx.numpy_helper.from_array(np.array([2**28]), "shape")
+    zero, one, rows, columns = (onnx.numpy_helper.from_array(np.array(value), name)
+                                for name, value in (("zero", 0), ("one", 1), (
+                                    "rows", [[2**15], [1]]), ("columns", [[1, 2**15]])))
+    nodes = {
+        "ConstantOfShape": [helper.make_node("ConstantOfShape", ["shape"], ["a"]),
+                            helper.make_node("Neg", ["a"], ["c"])],
+        "Range": [helper.make_node("Squeeze", ["shape"], ["n"]),
+                  helper.make_node("Range", ["zero", "n", "one"], ["c"])],
+        "Expand": [helper.make_node("Expand", ["one", "shape"], ["a"]),
+                   helper.make_node("Neg", ["a"], ["c"])],
+        "Add": [helper.make_node("Expand", ["one", "shape"], ["a"]),
+                helper.make_node("Add", ["a", "zero"], ["c"])]}[kind]
+    path = written(tmp_path, [*nodes, helper.make_node("Mul", ["x", "c"], ["y"])], shape, zero,
+                   one, rows, columns)
+    tracemalloc.start()
+    try:
+        refused(path, "it makes an array")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+
+
+# --- numbers in other files -----------------------------------------------------------------------
+
+def external(location, offset=None, length=None):
+    made = tensor([3, 4], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        if value is not None:
+            made.external_data.add(key=key, value=str(value))
+    return made
+
+
+def test_numbers_may_be_in_a_file_beside_the_model(tmp_path):
+    (tmp_path / "weights").write_bytes(b"1234" + W.tobytes())
+    net = xn.io.load_onnx(gemm(tmp_path, external("weights", 4, 48)), backend="numpy")
+    assert (net.arrays["y.W"].data == W).all()
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "folder/weights", "..", ".", "",
+                                      "folder\\weights", "a\0b", "C:weights"])
+def test_no_path_leads_out_of_the_folder(location, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "weights").write_bytes(W.tobytes())
+    refused(gemm(tmp_path, external(location)), "not the name of a file beside the model")
+
+
+def test_links_are_not_followed(tmp_path):
+    (tmp_path / "secret").write_bytes(W.tobytes())
+    os.symlink(tmp_path / "secret", tmp_path / "weights")
+    refused(gemm(tmp_path, external("weights")), "is a symbolic link")
+
+
+@pytest.mark.parametrize("offset, length", [(None, 44), (8, 48), (-4, 48), (2**62, 48),
+                                            ("x", 48), (None, 2**62)])
+def test_the_file_has_the_bytes(offset, length, tmp_path):
+    (tmp_path / "weights").write_bytes(W.tobytes())
+    refused(gemm(tmp_path, external("weights", offset, length)), "does not have 48 bytes")
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    refused(gemm(tmp_path, external("weights")), "cannot be opened")
+    (tmp_path / "weights").mkdir()
+    refused(gemm(tmp_path, external("weights")), "weights")
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+def test_what_is_no_onnx_file(tmp_path):
+    path = tmp_path / "net.onnx"
+    for content in (b"", b"no model", b"\x89HDF\r\n\x1a\n" + b"0" * 99, b"\x08\x08"):
+        path.write_bytes(content)
+        refused(path, "load_onnx: expected an ONNX file")
+    with pytest.raises(FileNotFoundError, match="load_onnx: expected an ONNX file"):
+        xn.io.load_onnx(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize("version", [6, 99])
+def test_other_opsets(version, tmp_path):
+    path = written(tmp_path, [helper.make_node("Relu", ["x"], ["y"])])
+    model = onnx.load(path)
+    model.opset_import[0].version = version
+    path.write_bytes(model.SerializeToString())
+    refused(path, f"load_onnx: expected operators of opset 7 to .* with opset {version}")
+
+
+def test_a_circle_of_nodes(tmp_path):
+    refused(written(tmp_path, [helper.make_node("Add", ["x", "b"], ["a"]),
+                               helper.make_node("Relu", ["a"], ["b"]),
+                               helper.make_node("Relu", ["b"], ["y"])]), "without circles")
+
+
+def test_deep_graphs(tmp_path):
+    """Deeper than Python can recurse."""
+    names = ["x", *(f"v{i}" for i in range(3000)), "y"]
+    path = written(tmp_path, [helper.make_node("Relu", [a], [b]) for a, b in zip(names, names[1:])])
+    assert len(xn.io.load_onnx(path, backend="numpy").layers) == 3001
+
+
+def test_subgraphs_are_refused(tmp_path):
+    body = helper.make_graph([helper.make_node("Relu", ["x"], ["z"])], "body", [], [
+        helper.make_tensor_value_info("z", TensorProto.FLOAT, None)])
+    yes = onnx.numpy_helper.from_array(np.array(True), "yes")
+    refused(written(tmp_path, [helper.make_node("If", ["yes"], ["a"], then_branch=body,
+                                                else_branch=body),
+                               helper.make_node("Add", ["x", "a"], ["y"])], yes),
+            "If 'a' .*nothing here computes it")
+
+
+def test_damaged_files_raise_value_errors(tmp_path):
+    net = xn.Sequential([
+        xn.Conv2d(2, 3, padding=1), xn.BatchNorm2d(activation="relu"), xn.Upsample2d(2, "bilinear"),
+        xn.MaxPool2d(2), xn.GLU(), xn.ZeroPad2d(1), xn.Flatten(), xn.Reshape((3, 12)), xn.GRU(2),
+        xn.Softmax()], input_shape=(1, 4, 4), backend="numpy")
+    path, rng = tmp_path / "net.onnx", np.random.default_rng(0)
+    net.export(path)
+    good, loaded = path.read_bytes(), 0
+    for _ in range(number(1000)):
+        content = bytearray(good)
+        for at in rng.integers(len(content), size=rng.integers(1, 4)):
+            content[at] = rng.integers(256)
+        if rng.random() < 0.1:
+            content = content[:rng.integers(len(content))]
+        path.write_bytes(content)
+        try:
+            xn.io.load_onnx(path, backend="numpy")
+            loaded += 1
+        except ValueError as error:
+            assert "\n" not in str(error)
+    assert loaded
