@@ -1,13 +1,16 @@
 """Predictions of Darknet in plain NumPy loops in float64, from the text of a cfg file and the bytes
-of a weights file. It shares no code with xpnet."""
+of a weights file. It shares no code with xpnet, with which the functions at the end compare it."""
 
 from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import xpnet as xn
 
 ACTIVATIONS = {
     "linear": lambda z: z, "leaky": lambda z: np.where(z > 0, z, 0.1 * z),
@@ -248,3 +251,32 @@ class Reference:
 
     def sam(self, x: np.ndarray) -> np.ndarray:
         return self.f(x * self.named("from")[0], "linear")
+
+
+# --- comparing -----------------------------------------------------------------------------------
+
+def randomized(net: xn.Network, seed: int = 0) -> xn.Network:
+    """The network with other values, also for biases and statistics; variances stay above 0."""
+    rng = np.random.default_rng(seed)
+    net.parameters = rng.normal(0, 0.3, net.parameters.shape)
+    net.state = rng.uniform(0.2, 1.5, net.state.shape)
+    return net
+
+
+def arrays(net: xn.Network) -> dict[str, bytes]:
+    return {name: p.data.tobytes() for name, p in net.arrays.items()}
+
+
+def saved(net: xn.Network, folder: Path) -> tuple[str, bytes]:
+    """The text and the bytes that are written."""
+    xn.io.save_darknet(net, folder / "net.cfg", folder / "net.weights")
+    return (folder / "net.cfg").read_text(), (folder / "net.weights").read_bytes()
+
+
+def largest_error(net: xn.Network, expected: list[np.ndarray], x: np.ndarray) -> float:
+    """Of outputs for one image, relative to the largest expected value."""
+    found = net.predict(x[None].astype(np.float32))
+    found = found if isinstance(found, list) else [found]
+    assert [y.shape[1:] for y in found] == [y.shape for y in expected]
+    return max(float(np.abs(y[0] - z).max() / max(np.abs(z).max(), 1))
+               for y, z in zip(found, expected, strict=True))

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from xpnet.backends import Backend
 from xpnet.backends.window import pair
 from xpnet.checks import expect_instance, expect_integer
@@ -13,6 +15,7 @@ from xpnet.graph import Graph, topological
 from xpnet.io.darknet import weights as weights_file
 from xpnet.io.darknet.builder import Builder, Stored
 from xpnet.io.darknet.cfg import MOST_BYTES, WHO, Config, Option, parse
+from xpnet.io.darknet.export import Writer
 from xpnet.io.darknet.heads import Head
 from xpnet.io.darknet.table import build
 from xpnet.io.darknet.weights import Header
@@ -115,32 +118,43 @@ def _expect_all_used(built: Builder) -> None:
 
 
 def save_darknet(net: Network, cfg: str | Path, weights: str | Path | None = None) -> None:
-    """Write the cfg file of a network that `load_darknet` or one of xpnet.models.darknet made, and
-    its weights.
+    """Write the cfg file of a network, and its weights.
 
-    An old file is replaced only when the new one is complete. Comments of the cfg file are not
-    kept. A weights file whose [connected] weights were transposed is written in the usual order.
+    A network that `load_darknet` or a Darknet model of xpnet.models made has the sections and
+    options with which it was read, without comments. For others the sections follow from the
+    layers. A weights file whose [connected] weights were transposed is written in the usual order.
+    An old file is replaced only when the new one is complete.
 
     Args:
         cfg: name of the cfg file.
         weights: name of the weights file; None writes none.
 
     Raises:
-        TypeError: the network is not of Darknet's files.
-        ValueError: an array of the cfg file is missing, because the network was changed.
+        TypeError: `net` is no network.
+        ValueError: the network has a layer or a setting that Darknet does not have, or lacks an
+            array of its cfg file.
     """
     who = "save_darknet"
+    if not isinstance(net, Graph):
+        raise TypeError(f"{who}: expected a network. Received: {type(net).__name__}.")
     known: Any = getattr(net, "darknet", None)
-    if not isinstance(known, Darknet):
-        raise TypeError(f"{who}: expected a network that load_darknet or a function of "
-                        f"xpnet.models.darknet made. Received: {type(net).__name__}.")
-    missing = [array.name for array in known.stored if array.name not in net.arrays]
+    if isinstance(known, Darknet):
+        config, header, stored = known.config, known.header, known.stored
+        names = {array.name: array.name for array in stored}
+    else:
+        writer = Writer(net)
+        config, header = writer.config(), Header()
+        stored = build(config).stored
+        names = {array.name: writer.full_name(array.name) for array in stored}
+    held = net.arrays
+    missing = [name for array, name in names.items()
+               if name not in held and not array.endswith(".b")]
     if missing:
         raise ValueError(f"{who}: expected the arrays of the cfg file. Received: a network without "
                          f"{missing[0]}.")
-    write_atomically(cfg, known.config.text().encode(), who=who)
+    write_atomically(cfg, config.text().encode(), who=who)
     if weights is not None:
-        arrays = {array.name: net.backend.to_numpy(net.arrays[array.name].data)
-                  for array in known.stored}
-        write_atomically(weights, [*weights_file.pieces(known.header, known.stored, arrays)],
-                         who=who)
+        arrays = {array.name: net.backend.to_numpy(held[names[array.name]].data)
+                  if names[array.name] in held else np.zeros(array.shape, np.float32)
+                  for array in stored}
+        write_atomically(weights, [*weights_file.pieces(header, stored, arrays)], who=who)

@@ -72,11 +72,10 @@ NET_KEYS = (
     "batch subdivisions width height channels inputs momentum decay angle aspect saturation "
     "exposure hue learning_rate learning_rate_min burn_in power max_batches policy step steps "
     "scale scales seq_scales gamma sgdr_cycle sgdr_mult adam B1 B2 eps max_crop min_crop max_ratio "
-    "min_ratio center "
-    "flip blur gaussian_noise mixup cutmix mosaic mosaic_bound letter_box label_smooth_eps "
-    "resize_step random notruth clip ema_alpha loss_scale dynamic_minibatch optimized_memory "
-    "workspace_size_limit_MB try_fix_nan use_cuda_graph show_receptive_field max_chart_loss "
-    "augment_speed sequential_subdivisions weights_reject_freq equidistant_point "
+    "min_ratio center flip blur gaussian_noise mixup cutmix mosaic mosaic_bound letter_box "
+    "label_smooth_eps resize_step random notruth clip ema_alpha loss_scale dynamic_minibatch "
+    "optimized_memory workspace_size_limit_MB try_fix_nan use_cuda_graph show_receptive_field "
+    "max_chart_loss augment_speed sequential_subdivisions weights_reject_freq equidistant_point "
     "badlabels_rejection_percentage num_sigmas_reject_badlabels adversarial_lr attention track "
     "contrastive contrastive_jit_flip contrastive_color unsupervised")
 TRAINING = "stopbackward learning_rate"         # options of every layer
