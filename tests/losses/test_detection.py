@@ -218,6 +218,14 @@ def test_an_output_that_equals_the_targets_predicts_the_objects(name):
         assert float(loss(xn.Backend(), y, goal(loss, y, rows))[0]) == pytest.approx(0, abs=1e-12)
 
 
+def test_rows_of_no_object_do_not_count():
+    """Whatever box they have: it suppresses no cost of confidences near it."""
+    for loss, _ in CASES.values():
+        y, rows = output(loss), ROWS.copy()
+        rows[rows[..., 0] < 0, 1:] = 0.5, 0.5, 0.9, 0.9
+        assert np.array_equal(goal(loss, y), goal(loss, y, rows))
+
+
 @pytest.mark.parametrize("rows, message", [
     ([[[0, 0.5, 0.5, 0.1]]], r"targets of shape \(N, M, 5\): class, x, y, w, h of M objects"),
     ([[[2, 0.5, 0.5, 0.1, 0.1]]], "class numbers from 0 to 1, or -1 for no object. Received: "

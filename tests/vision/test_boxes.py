@@ -126,7 +126,7 @@ def test_suppression_by_hand():
     assert vision.nms(boxes, scores, [0, 1, 0, 1]).tolist() == [1, 0, 2]
     assert vision.nms(boxes, scores, iou_threshold=0.95).tolist() == [1, 0, 3, 2]
     assert vision.nms([], []).tolist() == []
-    assert vision.nms([[0, 0, 1, 1]] * 3, [0.5] * 3).tolist() == [0]        # the first of equal
+    assert vision.nms([[0, 0, 1, 1]] * 50, [0.5] * 50).tolist() == [0]      # the first of equal
 
 
 def test_a_box_at_the_threshold_is_kept():
@@ -211,6 +211,13 @@ def test_anchors_are_the_centres_of_clusters():
                            for a, b in found) for w, h in sizes])
     assert vision.anchor_iou(sizes, found) == pytest.approx(by_hand, rel=1e-12)
     assert by_hand > 0.85 and vision.anchor_iou(sizes, found[:2]) < by_hand
+
+
+def test_an_anchor_that_loses_all_its_sizes_stays():
+    """It happens to one of three anchors with these sizes and this seed."""
+    sizes = np.random.default_rng(1118).integers(1, 12, (5, 2))
+    found = vision.kmeans_anchors(sizes, 3)
+    assert found.shape == (3, 2) and (found >= 1).all()
 
 
 def test_as_many_anchors_as_sizes_fit_exactly():

@@ -102,6 +102,9 @@ def test_what_is_not_known_changes_nothing():
         values.append(float(value))
         assert not dy[2:].any() and dy[:2].all()
     assert values[0] == values[1]
+    assert not xn.HeatMaps().targets([[[1e30, 5, 0]]], (1, 3, 4), np.dtype("f4")).any()
+    points = xn.HeatMaps().targets([[[0, 0, 2], [1, 1, 0], [1, 0, 1]]], (3, 4, 5), np.dtype("f8"))
+    assert xn.HeatMaps().divisors(points, (3, 4, 5)).tolist() == [2 * 4 * 5]
 
 
 @pytest.mark.parametrize("loss, shape, rows, message", [

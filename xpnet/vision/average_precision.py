@@ -31,6 +31,14 @@ class _Truth(NamedTuple):
     ignored: np.ndarray     # difficult, or crowd
 
 
+class _Image(NamedTuple):
+    """One class in one image; the detections are sorted, that of the largest score first."""
+
+    scores: np.ndarray      # (D,)
+    overlaps: np.ndarray    # (D, T)
+    ignored: np.ndarray     # (T,)
+
+
 def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method: str = "voc",
                            iou_threshold: Any = None, classes: int | None = None,
                            average: str | None = "macro") -> Any:
@@ -70,10 +78,8 @@ def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method
     if classes is not None:
         K = expect_integer(WHO, "classes", classes, max(K, 1), MOST_CLASSES)
     per_class = np.full(K, np.nan)
-    for k in range(K):
-        images = [(_Found(*(a[d.labels == k] for a in d)), _Truth(*(a[t.labels == k] for a in t)))
-                  for d, t in zip(detections, objects, strict=True)]
-        positives = sum(int((~t.ignored).sum()) for _, t in images)
+    for k, images in _by_class(detections, objects, method).items():
+        positives = sum(int((~image.ignored).sum()) for image in images)
         if positives:
             per_class[k] = np.mean([_precision(images, positives, method, limit)
                                     for limit in limits])
@@ -83,13 +89,27 @@ def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method
     return float(per_class[there].mean()) if there.any() else np.nan
 
 
-def _precision(images: list[tuple[_Found, _Truth]], positives: int, method: str, limit: float
-               ) -> float:
+def _by_class(found: list[_Found], truth: list[_Truth], method: str) -> dict[int, list[_Image]]:
+    """For each class the images in which it is or was found."""
+    images: dict[int, list[_Image]] = {}
+    for d, t in zip(found, truth, strict=True):
+        for k in np.union1d(d.labels, t.labels).tolist():
+            own, there = d.labels == k, t.labels == k
+            order = np.argsort(-d.scores[own], kind="stable")
+            order = order[:MOST_FOUND] if method == "coco" else order
+            ignored = t.ignored[there]
+            overlaps = _overlaps(d.boxes[own][order], t.boxes[there],
+                                 ignored if method == "coco" else False)
+            images.setdefault(k, []).append(_Image(d.scores[own][order], overlaps, ignored))
+    return images
+
+
+def _precision(images: list[_Image], positives: int, method: str, limit: float) -> float:
     """AP of one class at one threshold of the IoU."""
     assign = _of_coco if method == "coco" else _of_voc
-    results = [assign(d, t, limit) for d, t in images]
-    scores, right, counts = (np.concatenate([result[k] for result in results]) for k in range(3))
-    order = np.argsort(-scores, kind="stable")
+    results = [assign(image, limit) for image in images]
+    right, counts = (np.concatenate([result[k] for result in results]) for k in range(2))
+    order = np.argsort(-np.concatenate([image.scores for image in images]), kind="stable")
     right, counts = right[order], counts[order]
     hits, misses = np.cumsum(right & counts), np.cumsum(~right & counts)
     recall, precision = hits / positives, hits / np.maximum(hits + misses, 1)
@@ -101,42 +121,38 @@ def _precision(images: list[tuple[_Found, _Truth]], positives: int, method: str,
     return float(np.concatenate([largest, [0.0]])[index].mean())
 
 
-def _of_voc(d: _Found, t: _Truth, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, which detections are right, and which count, of an image and a class."""
-    order = np.argsort(-d.scores, kind="stable")
-    right, counts = np.zeros(len(order), bool), np.ones(len(order), bool)
-    taken = np.zeros(len(t.labels), bool)
-    overlaps = _overlaps(d.boxes[order], t.boxes)
-    for n, row in enumerate(overlaps if len(taken) else ()):
+def _of_voc(image: _Image, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which detections of an image and a class are right, and which count."""
+    right, counts = np.zeros(len(image.scores), bool), np.ones(len(image.scores), bool)
+    taken = np.zeros(len(image.ignored), bool)
+    for n, row in enumerate(image.overlaps if len(taken) else ()):
         best = row.argmax()
         if row[best] < limit:
             continue
-        if t.ignored[best]:
+        if image.ignored[best]:
             counts[n] = False
         elif not taken[best]:
             right[n] = taken[best] = True
-    return d.scores[order], right, counts
+    return right, counts
 
 
-def _of_coco(d: _Found, t: _Truth, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _of_coco(image: _Image, limit: float) -> tuple[np.ndarray, np.ndarray]:
     """As _of_voc, by the rules of COCO."""
-    order = np.argsort(-d.scores, kind="stable")[:MOST_FOUND]
-    right, counts = np.zeros(len(order), bool), np.ones(len(order), bool)
-    taken, limit = np.zeros(len(t.labels), bool), min(limit, 1 - 1e-10)
-    overlaps = _overlaps(d.boxes[order], t.boxes, t.ignored)
-    for n, row in enumerate(overlaps):
+    right, counts = np.zeros(len(image.scores), bool), np.ones(len(image.scores), bool)
+    taken, limit = np.zeros(len(image.ignored), bool), min(limit, 1 - 1e-10)
+    for n, row in enumerate(image.overlaps):
         # An object that counts goes before a crowd. Of equal IoUs the last wins, as in COCO's code.
-        for choice in (~t.ignored & ~taken, t.ignored):
-            fits = np.flatnonzero(choice & (row >= limit))
+        for choice in (~image.ignored & ~taken, image.ignored):
+            fits = np.flatnonzero(choice & (row >= limit))[::-1]
             if fits.size:
-                best = fits[::-1][row[fits[::-1]].argmax()]
-                right[n], counts[n] = not t.ignored[best], not t.ignored[best]
+                best = fits[row[fits].argmax()]
+                right[n] = counts[n] = not image.ignored[best]
                 taken[best] = True
                 break
-    return d.scores[order], right, counts
+    return right, counts
 
 
-def _overlaps(found: np.ndarray, truth: np.ndarray, crowd: Any = False) -> np.ndarray:
+def _overlaps(found: np.ndarray, truth: np.ndarray, crowd: Any) -> np.ndarray:
     """IoU (D, T); for a crowd the part of the detection that lies inside."""
     a, b = found.T[:, :, None], truth.T[:, None, :]
     iou = iou_of(np, a, b)
