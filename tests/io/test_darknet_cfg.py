@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,25 @@ def test_nonsense_gives_a_network_or_one_line(words):
     except ValueError as error:
         assert re.fullmatch(r"[^\n]+: expected [^\n]+ Received: [^\n]+", str(error)), error
         assert "a.cfg" in str(error)
+
+
+@pytest.mark.parametrize("text", [
+    NET + "[conv]\nfilters=2000000000\n[conv]\nfilters=1\n[scale_channels]\nfrom=0\nscale_wh=1\n",
+    NET + "[conv]\nfilters=4\n[yolo]\nnum=2000000000\nanchors=1,2\n",
+    NET + "[upsample]\nstride=2000000000\n", NET + "[softmax]\ngroups=2000000000\n",
+    NET + "[local]\nfilters=2000000000\nsize=3\n[local]\nfilters=2000000000\nsize=3\n",
+    NET + "[shortcut]\nfrom=0\n", "[net]\ninputs=2000000000\n[connected]\noutput=2000000000\n"])
+def test_large_numbers_take_no_memory(text):
+    """The nodes are made, or a line is refused; neither takes what the numbers would."""
+    tracemalloc.start()
+    try:
+        build(parse(text, "a.cfg"))
+    except ValueError as error:
+        assert "a.cfg" in str(error)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 1e6
 
 
 def test_a_failed_load_changes_nothing(tmp_path):

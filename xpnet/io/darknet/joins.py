@@ -8,6 +8,7 @@ from xpnet.layers import (
     Concat,
     Multiply,
     PadChannels,
+    Permute,
     SkipSampling2d,
     Slice,
     Upsample2d,
@@ -89,8 +90,10 @@ def scale_channels(b: Builder) -> Node:
     expected = (1, H, W) if by_pixel else (C, 1, 1)
     if factors.shape != expected:
         raise s.wrong(f"a value of shape {expected} before it", received=f"shape {factors.shape}")
-    if by_pixel and C > 1:
-        factors = b.use(Concat(), "factors", *[factors] * C)
+    if by_pixel and C > 1:              # (1, H, W) as (H, W, 1), repeated to (H, W, C)
+        rows = b.use(Permute((1, 2, 0)), "rows", factors)
+        factors = b.use(Permute((2, 0, 1)), "factors",
+                        b.use(Upsample2d(size=(W, C)), "repeated", rows))
     if not by_pixel and (H, W) != (1, 1):
         factors = b.use(Upsample2d(size=(H, W)), "factors", factors)
     return b.activate(b.use(Multiply(), "scaled", factors, of), b.activation("linear"))
