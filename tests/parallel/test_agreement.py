@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import trainings
 from nets import blobs, small
+from processes import run_script
 from trainings import X, Y, a_network, options
 
 import xpnet as xn
@@ -192,3 +194,15 @@ def test_a_rank_uses_its_share_of_the_cores_unless_a_number_is_chosen(monkeypatc
     monkeypatch.setenv("XPNET_NUM_THREADS", "2")
     in_threads(1, run)
     assert seen == [3, 2]
+
+
+def test_without_mpi4py_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ImportError, match=r'parallel: expected mpi4py; pip install "xpnet\[mpi\]"'):
+        fit(True)
+
+
+def test_importing_xpnet_starts_no_mpi():
+    run_script("import sys, xpnet, xpnet.parallel\nassert 'mpi4py' not in sys.modules\n"
+               "assert not xpnet.parallel.launched() and xpnet.parallel.end_all(2) is None",
+               PMI_SIZE="", PMIX_RANK="", OMPI_COMM_WORLD_SIZE="")

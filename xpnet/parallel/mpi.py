@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -13,6 +14,8 @@ from xpnet.parallel.communicator import Communicator
 
 # Where MPICH, Intel MPI, Slurm and Open MPI say how many processes were started together.
 SIZES = "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"
+
+FORWARDING = 0.3        # seconds in which mpiexec shows a message, before its own about the end
 
 
 def launched() -> bool:
@@ -26,6 +29,7 @@ def end_all(status: int) -> None:
     if mpi is not None and mpi.COMM_WORLD.Get_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(FORWARDING)
         mpi.COMM_WORLD.Abort(status)
 
 
@@ -68,10 +72,9 @@ class MPICommunicator(Communicator):
         if self.size == 1:
             return
         text = "".join(traceback.format_exception(error))
-        sys.stdout.flush()
         print(f"xpnet: rank {self.rank} of {self.size} failed and ends all ranks\n{text}",
-              file=sys.stderr, flush=True)
-        self._world.Abort(1)
+              file=sys.stderr)
+        end_all(1)
 
     def _share_of_cores(self) -> int | None:
         """How many threads this rank uses: each core that its affinity mask allows is divided among
