@@ -13,7 +13,7 @@ __all__ = ["SoftArgmax2d"]
 
 class SoftArgmax2d(Layer):
     """Soft argmax: x[m] = sum over i, j of p[m, i, j] (j + 1/2) / W, y[m] = sum of p[m, i, j] (i +
-    1/2) / H, p = softmax of beta X[m] over all positions (Levine et al. 2016, section 5.1).
+    1/2) / H, p = softmax of beta X[m] over all positions (Levine et al. 2016).
 
     X (M, H, W, N) -> (2 M, N): x1, y1, ..., xM, yM as fractions of the width and the height. Each
     map gives one place, which is not bound to whole positions, and the argmax as beta grows; unlike

@@ -39,7 +39,7 @@ class BoxIoU(Loss):
         kind: "iou", "giou", "diou" or "ciou".
         reduction: "sum" does not divide.
 
-    GIoU: Rezatofighi et al. 2019. DIoU and CIoU: Zheng et al. 2020.
+    GIoU: Rezatofighi et al. 2019. DIoU and CIoU: Zheng et al. 2020. Yu et al. take -log IoU.
     """
 
     def __init__(self, kind: str = "giou", *, reduction: str = "mean") -> None:

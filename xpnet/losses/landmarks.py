@@ -40,7 +40,7 @@ class PointLoss(Loss):
 
 class Landmarks(PointLoss):
     """Error of landmarks: L = mean over the coordinates of known points of (y - t)^2, dy = 2 (y -
-    t) / their number (Toshev and Szegedy 2014, eq. 5).
+    t) / their number (Toshev and Szegedy 2014).
 
     y (2 M, N) are x1, y1, ..., xM, yM as fractions of the image, from a Linear(2 * M) or from
     SoftArgmax2d. Targets are points (N, M, 3): x, y, and 0 if the place is not known. dy is 0
@@ -77,7 +77,7 @@ class Landmarks(PointLoss):
 
 class HeatMaps(PointLoss):
     """Error of heat maps: L = mean over the maps of known points and their positions of (y - t)^2,
-    t = exp(-d^2 / (2 sigma^2)) (Tompson et al. 2014, section 3.2).
+    t = exp(-d^2 / (2 sigma^2)) (Tompson et al. 2014).
 
     y (M, H, W, N) has a map for each point; d is the distance of a position from the point, in
     positions of the map. Position (i, j) is at the fractions (j + 1/2) / W and (i + 1/2) / H of the
