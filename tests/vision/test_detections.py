@@ -139,6 +139,19 @@ def test_a_detector_is_trained_saved_and_used(net, tmp_path):
     assert np.array_equal(again[0].boxes, found.boxes)
 
 
+def test_a_data_set_of_bytes_has_rows_as_targets():
+    """The network then knows what the bytes of image files are divided by."""
+    drawn = xn.data.shapes(6, 16, radius=(3, 5), seed=0)
+    rows = vision.detection_targets(drawn.boxes, drawn.labels, (16, 16))
+    data = xn.data.Dataset((255 * drawn.images.clip(0, 1)).astype(np.uint8), rows)
+    loss = xn.YOLOv1(["circle", "square", "triangle"])
+    net = xn.Sequential([xn.Conv2d(loss.channels, 4, stride=4)], input_shape=(1, 16, 16),
+                        backend="numpy")
+    history = net.fit(data, loss=loss, optimizer=xn.Adam(0.01), epochs=4, verbose=False)
+    assert history["loss"][-1] < history["loss"][0] and net.scale == 255
+    assert len(vision.detect(net, drawn.images, score_threshold=0)) == 6
+
+
 def test_the_command_draws_boxes(net, tmp_path, monkeypatch, capsys):
     image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     monkeypatch.chdir(tmp_path)

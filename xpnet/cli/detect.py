@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
                layers=networks.own_layers(WHO, options.layers))
     names = detector_losses(WHO, net)[0].names
     for file, output in zip(files, outputs, strict=True):
-        found, = detect_files(net, [file], score_threshold=options.score,
+        found, = detect_files(net, file, score_threshold=options.score,
                               iou_threshold=options.iou)
         if options.json:
             print(json.dumps({"file": str(file), "objects": [

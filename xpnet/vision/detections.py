@@ -177,7 +177,7 @@ def detect(net: Any, images: Any, *, score_threshold: float = 0.25, iou_threshol
                       iou_threshold=iou_threshold, agnostic=agnostic, top=top)
 
 
-def detect_files(net: Any, paths: Sequence[str | os.PathLike[str]], *,
+def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *,
                  score_threshold: float = 0.25, iou_threshold: float = 0.45,
                  agnostic: bool = False, top: int = 100) -> list[Detections]:
     """The objects in image files, with boxes in the pixels of each file.
@@ -187,7 +187,7 @@ def detect_files(net: Any, paths: Sequence[str | os.PathLike[str]], *,
 
     Args:
         net: a network that was trained with YOLO losses, with images of 1 or 3 channels.
-        paths: of image files.
+        paths: an image file, or a list of them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -206,9 +206,9 @@ def detect_files(net: Any, paths: Sequence[str | os.PathLike[str]], *,
         raise ValueError(f"{who}: expected a network that knows what pixels are divided by; set "
                          "net.scale = 255 before it is saved, or 1 if it takes bytes. Received: "
                          "net.scale=None.")
-    given = items(paths)
+    given = [paths] if isinstance(paths, str | os.PathLike) else items(paths)
     if given is None:
-        raise wrong(who, "a list of paths", "paths", paths)
+        raise wrong(who, "a path or a list of paths", "paths", paths)
     found = []
     for path in given:
         image: tuple[np.ndarray, Letterbox] = letterbox(
