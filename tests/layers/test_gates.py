@@ -113,6 +113,32 @@ def test_gain(backend, dtype):
     assert xn.Gain().initialize((3,)).g.data.tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("shape", [None, (3, 1, 2), (1, 4, 1), (3, 4, 2), (1, 1, 1)])
+def test_trained_arrays_are_broadcast(shape):
+    """Against NumPy's broadcasting; the gradient of the array is the sum over its repetitions."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 3, 4, 2, 5))
+    full = (3, 1, 1) if shape is None else shape
+    a = rng.standard_normal(full)
+    axes = (*(k for k in range(3) if full[k] == 1 and x.shape[k] > 1), 3)
+    for kind, name, y, dx, terms in ((xn.Gain, "g", a[..., None] * x, a[..., None] * dy, dy * x),
+                                     (xn.Shift, "b", a[..., None] + x, dy, dy)):
+        layer = kind(shape).initialize((3, 4, 2), dtype="float64")
+        p = getattr(layer, name)
+        assert not p.decay
+        p.data[...] = a.reshape(p.shape)
+        np.testing.assert_allclose(layer.forward(x, mode="train"), y)
+        np.testing.assert_allclose(layer.backward(dy), dx)
+        np.testing.assert_allclose(p.grad, terms.sum(axis=axes, keepdims=True).reshape(p.shape))
+
+
+@pytest.mark.parametrize("kind", [xn.Gain, xn.Shift])
+@pytest.mark.parametrize("shape", [(3,), (2, 4, 2), (3, 4, 2, 1)])
+def test_trained_arrays_that_do_not_fit(kind, shape):
+    with pytest.raises(ValueError, match="expected shape to be that of a sample"):
+        kind(shape).initialize((3, 4, 2))
+
+
 @both_types
 def test_maxout(backend, dtype):
     x = normal(6, 2, 5, dtype=dtype)

@@ -30,6 +30,30 @@ def forward(layer, *xs, mode="predict"):
     return layer.backend.to_numpy(layer.forward(*map(layer.backend.asarray, xs), mode=mode))
 
 
+@pytest.mark.parametrize("front", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_two_values(backend, front, dtype):
+    """Against numpy.matmul of batch-first arrays, and its gradients."""
+    rng, (M, K, P, N) = np.random.default_rng(0), (3, 4, 5, 6)
+    x, z, dy = (rng.standard_normal((*front, *shape, N)).astype(dtype)
+                for shape in ((M, K), (K, P), (M, P)))
+    layer = xn.MatMul().initialize((*front, M, K), (*front, K, P), backend=backend, dtype=dtype)
+    y = layer.forward(backend.asarray(x), backend.asarray(z), mode="train")
+    dx, dz = layer.backward(backend.asarray(dy))
+    X, Z, dY = (np.moveaxis(a, -1, 0).astype(np.float64) for a in (x, z, dy))
+    for found, expected in ((y, X @ Z), (dx, dY @ Z.swapaxes(-1, -2)),
+                            (dz, X.swapaxes(-1, -2) @ dY)):
+        assert_close(backend.to_numpy(found), np.moveaxis(expected, 0, -1))
+    assert layer.multiply_adds() == np.prod(front, dtype=int) * M * K * P
+
+
+@pytest.mark.parametrize("shapes", [((3,), (3,)), ((3, 4), (5, 2)), ((2, 3, 4), (4, 5)),
+                                    ((2, 3, 4), (1, 4, 5))])
+def test_matrices_that_do_not_fit(shapes):
+    with pytest.raises(ValueError, match="MatMul: expected matrices"):
+        xn.MatMul().initialize(*shapes)
+
+
 # --- features -------------------------------------------------------------------------------------
 
 @given(sizes, sizes, sizes, st.booleans(), activations, dtypes)

@@ -69,6 +69,7 @@ NAMED: list[Item] = [
     Item(L.GLU, EVEN, pytorch="GLU", keras="glu"),
     Item(L.Maxout, EVEN, far_apart),
     Item(L.Gain, FEATURES),
+    Item(partial(L.Shift, (4, 1)), ((4, 5),)),
     Item(L.Softmax, FEATURES, pytorch="Softmax", keras="Softmax", numpynet="Softmax_layer"),
     Item(L.LogSoftmax, FEATURES, pytorch="LogSoftmax", keras="log_softmax"),
 ]

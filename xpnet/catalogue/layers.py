@@ -28,6 +28,7 @@ def some_tokens(rng: np.random.Generator, N: int) -> tuple[np.ndarray]:
 CONVOLUTION: list[Item] = [
     Item(partial(L.Linear, 5, activation="tanh"), ((7,),), pytorch="Linear", keras="Dense",
          numpynet="Connected_layer"),
+    Item(L.MatMul, ((2, 3, 4), (2, 4, 5)), pytorch="torch.matmul", keras="ops.matmul"),
     Item(partial(L.RBF, [[1, -1, 1], [-1, 1, 1]]), ((3,),)),
     Item(partial(L.Conv2d, 6, 3, padding="half", activation="tanh"), MAPS, pytorch="Conv2d",
          keras="Conv2D", numpynet="Convolutional_layer"),

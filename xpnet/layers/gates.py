@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from xpnet.backends import activations
 from xpnet.buffers import Parameter
-from xpnet.initializers import constant, ones
+from xpnet.checks import expect_shape
+from xpnet.initializers import Initializer, constant, ones, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activation
 from xpnet.lengths import CAUSAL
 
-__all__ = ["CReLU", "GLU", "Gain", "Maxout", "PReLU", "RReLU", "Swish"]
+__all__ = ["CReLU", "GLU", "Gain", "Maxout", "PReLU", "RReLU", "Shift", "Swish"]
 
 
 def per_row(parameter: Parameter, x: Array) -> Array:
@@ -166,29 +168,106 @@ class Swish(Activation):
         return dy * activations.swish_derivative(self.xp, x, self.b.data)
 
 
-class Gain(Layer):
+class _TrainedArray(Layer):
+    """Base class of layers with one trained array: a number for each channel, or of another shape.
+
+    Args:
+        shape: of the array: that of a sample, of which axes may be 1. None means one number for
+            each channel, (C,).
+
+    Raises:
+        ValueError: the shape does not fit a sample.
+    """
+
+    steps = CAUSAL
+
+    def __init__(self, shape: Sequence[int] | None = None, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.shape = None if shape is None else list(expect_shape(
+            self.who, "shape to be that of a sample, of which axes may be 1", shape))
+
+    def declare(self, name: str, in_shape: Shape, init: Initializer) -> Parameter:
+        shape = in_shape[:1] if self.shape is None else tuple(self.shape)
+        full = (*shape, *(1,) * (len(in_shape) - 1)) if self.shape is None else shape
+        if len(full) != len(in_shape) or any(n not in (1, m) for n, m in zip(full, in_shape)):
+            raise ValueError(f"{self.who}: expected shape to be that of a sample, of which axes "
+                             f"may be 1. Received: shape={shape}, input shape {in_shape}.")
+        self._full = full
+        # over which axes of a batch the gradient is summed
+        self._repeated = (*(axis for axis, n in enumerate(full) if n != in_shape[axis]),
+                          len(in_shape))
+        return self.parameter(name, shape, init, decay=False, fan_in=1, fan_out=1)
+
+    def spread(self, p: Parameter) -> Array:
+        """The array in a shape that is broadcast to a batch."""
+        return p.data.reshape(*self._full, 1)
+
+    def collect(self, p: Parameter, dp: Array, accumulate: bool) -> None:
+        """Store the gradient, from its terms for each element of a batch."""
+        total = (dp.reshape(len(dp), -1).sum(axis=1) if self.shape is None
+                 else dp.sum(axis=self._repeated).reshape(p.shape))
+        self.backend.store(total, p.grad, accumulate)
+
+
+class Gain(_TrainedArray):
     """Gain: Y[c] = g[c] X[c], a learned factor for each channel (Jarrett et al. 2009).
 
-    X and Y (C, ..., N), g (C,), initially 1. dX = g dY, dg = sum of dY X over all axes but the
-    first.
+    X and Y (C, ..., N), g (C,), initially 1; or g of another shape, which is broadcast to X.
+    dX = g dY, dg = sum of dY X over the elements that an element of g multiplies.
+
+    Args:
+        shape: that of g: the shape of a sample, of which axes may be 1. None means one factor for
+            each channel.
+
+    Raises:
+        ValueError: the shape does not fit a sample.
     """
 
     kind = "gain"
-    steps = CAUSAL
 
     def build(self, in_shape: Shape) -> Shape:
-        self.g = self.parameter("g", (in_shape[0],), ones)
+        self.g = self.declare("g", in_shape, ones)
         return in_shape
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         self.remember(mode, x)
-        return per_row(self.g, x) * x
+        return self.spread(self.g) * x
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
         x, = self.recall()
-        self.backend.store((dy * x).reshape(self.g.shape[0], -1).sum(axis=1), self.g.grad,
-                           accumulate)
-        return per_row(self.g, x) * dy if self.needs_dx else None
+        self.collect(self.g, dy * x, accumulate)
+        return self.spread(self.g) * dy if self.needs_dx else None
+
+
+class Shift(_TrainedArray):
+    """Shift: Y[c] = X[c] + b[c], a learned number for each channel (Ba et al. 2016, section 3).
+
+    X and Y (C, ..., N), b (C,), initially 0; or b of another shape, which is broadcast to X: with
+    the shape (D, T) it is a learned vector for each position of a sequence (Gehring et al. 2017,
+    section 3.1). dX = dY, db = sum of dY over the elements that an element of b is added to.
+
+    Args:
+        shape: that of b: the shape of a sample, of which axes may be 1. None means one number for
+            each channel.
+
+    Raises:
+        ValueError: the shape does not fit a sample.
+    """
+
+    kind = "shift"
+
+    def build(self, in_shape: Shape) -> Shape:
+        self.b = self.declare("b", in_shape, zeros)
+        return in_shape
+
+    def forward(self, x: Array, mode: str = PREDICT) -> Array:
+        self.remember(mode)
+        return x + self.spread(self.b)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        self.recall()
+        self.collect(self.b, dy, accumulate)
+        return dy
 
 
 class Maxout(Layer):

@@ -15,7 +15,7 @@ from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.activations import Activated
 from xpnet.lengths import CAUSAL
 
-__all__ = ["Linear", "LocallyConnected2d", "RBF"]
+__all__ = ["Linear", "LocallyConnected2d", "MatMul", "RBF"]
 
 
 class Linear(Activated):
@@ -84,6 +84,54 @@ class Linear(Activated):
 def by_columns(x: Array) -> Array:
     """x (D, N) itself; a sequence (D, T, N) as (D, T N)."""
     return x if x.ndim == 2 else x.reshape(len(x), -1)
+
+
+class MatMul(Layer):
+    """Product of two matrices of each sample: Y = X Z.
+
+    A layer of two inputs, MatMul()(x, z). X (..., M, K, N), Z (..., K, P, N), Y (..., M, P, N); the
+    axes in front are equal and count the matrices of a sample. dX = dY Z^T, dZ = X^T dY.
+
+    Raises:
+        ValueError: a sample is no matrix, or the shapes do not fit.
+
+    As the products of attention: Vaswani et al. 2017, eq. 1.
+    """
+
+    kind = "matmul"
+
+    def build(self, x: Shape, z: Shape) -> Shape:               # type: ignore[override]
+        if len(x) < 2 or len(x) != len(z) or x[:-2] != z[:-2] or x[-1] != z[-2]:
+            raise ValueError(f"{self.who}: expected matrices (..., M, K) and (..., K, P) per "
+                             f"sample. Received: {x} and {z}.")
+        return *x[:-1], z[-1]
+
+    def forward(self, x: Array, z: Array, mode: str = PREDICT) -> Array:    # type: ignore[override]
+        X, Z = self._matrices(x), self._matrices(z)                         # (G N, M, K), ...
+        self.remember(mode, X, Z)
+        return self._samples(self.backend.products(X, Z), self.out_shape)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array, Array]:
+        X, Z = self.recall()
+        dY = self._matrices(dy)
+        dX, dZ = (self.backend.products(dY, Z, trans_b=True),
+                  self.backend.products(X, dY, trans_a=True))
+        return self._samples(dX, self.in_shapes[0]), self._samples(dZ, self.in_shapes[1])
+
+    def _matrices(self, x: Array) -> Array:
+        """(..., M, K, N) -> (G N, M, K)."""
+        *G, M, K, N = x.shape
+        x = x.reshape(-1, M, K, N).transpose(0, 3, 1, 2)
+        return self.backend.asarray(x).reshape(-1, M, K)
+
+    def _samples(self, X: Array, shape: Shape) -> Array:
+        """(G N, M, K) -> (..., M, K, N)."""
+        *G, M, K = shape
+        X = X.reshape(math.prod(G), -1, M, K).transpose(0, 2, 3, 1)
+        return self.backend.asarray(X).reshape(*shape, -1)
+
+    def multiply_adds(self) -> int:
+        return math.prod(self.in_shapes[0]) * self.in_shapes[1][-1]
 
 
 class RBF(Layer):

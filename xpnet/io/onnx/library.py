@@ -24,6 +24,7 @@ def library(who: str) -> Any:
 
 
 def listed(reasons: Sequence[str]) -> str:
-    """What could not be done, in one line."""
+    """What could not be done, in one line of printable characters, whatever a file contains."""
     more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
-    return "; ".join([*reasons[:LISTED], *more])
+    text = "; ".join([*reasons[:LISTED], *more])
+    return "".join(mark if mark.isprintable() else "?" for mark in text)

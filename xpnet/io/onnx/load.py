@@ -53,10 +53,10 @@ def load_onnx(path: Path, *, input_shape: Sequence[int] | Mapping[str, Sequence[
     """A network that predicts what an ONNX file computes, and that can be trained.
 
     Layers have the names of the file's nodes, and inputs and outputs those of its values; several
-    of them are a dict. Samples are batch-first. The weights of convolutions, products, norms and
-    recurrent layers are parameters; other constants, such as the number that an activation is
-    multiplied by, are settings of layers. Constants and arithmetic with shapes are computed once,
-    and groups of nodes that are one layer become that layer. Nothing in the file is executed.
+    of them are a dict. Samples are batch-first. Weights, and other arrays that are added or
+    multiplied, are parameters; single numbers are settings of layers. Constants and arithmetic with
+    shapes are computed once, and groups of nodes that are one layer become that layer. Nothing in
+    the file is executed.
 
     Args:
         path: an ONNX file. Arrays may be in other files in the same folder.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from xpnet import layers as L
@@ -45,57 +43,57 @@ def aligned(op: Reading) -> list[Value]:
 
 
 def with_constant(op: Reading) -> Value:
-    """x + c, x - c, c - x, x c and x / c, with one number or one for each channel."""
+    """x + c, x - c, c - x, x c and x / c.
+
+    One number is fixed, and so are numbers of channels of an input of the network, which are mean
+    and standard deviation. All others are learned.
+    """
     if len(op.inputs) != 2 or op.kind not in ("Add", "Sub", "Mul", "Div"):
         raise UnsupportedError("it has a constant input")
     first = isinstance(op.inputs[0], Value)
     value, c = op.value(0 if first else 1), op.numbers(1 if first else 0, "constant")
     if op.kind == "Div" and not first:
         raise UnsupportedError("it divides a constant by a value")
-    if op.kind == "Add" and not c.any() or op.kind in ("Mul", "Div") and (c == 1).all():
+    if op.kind in ("Add", "Sub") and first and not c.any() or (
+            op.kind in ("Mul", "Div") and (c == 1).all()):
         return value
-    value, numbers = per_channel(op, value, c)
-    if op.kind == "Mul":
-        return _times(op, value, numbers, c)
-    if op.kind == "Div":
-        return op.elementwise(L.Rescale(std=numbers), value)
-    if op.kind == "Add":
-        return op.elementwise(L.Rescale(mean=_each(numbers, -1)), value)
-    if first:
-        return op.elementwise(L.Rescale(mean=numbers), value)
-    return op.elementwise(L.Rescale(mean=numbers, std=-1.0), value)         # (x - c) / -1
+    if op.kind == "Sub" and not first:                  # c - x = -x + c
+        value = op.elementwise(L.Rescale(std=-1.0), value)
+    shape = broadcast_shape(value, c)
+    by_channel = shape[:1] == value.shape[:1] and all(n == 1 for n in shape[1:])
+    of_input = value.node.layer is None and value.node.shape == value.shape
+    if op.kind == "Div" and not c.all():
+        raise UnsupportedError("it divides by 0")
+    if c.size == 1 or by_channel and of_input and (c.all() or op.kind != "Mul"):
+        return _fixed(op, value, c, first)
+    kind, name = (L.Gain, "g") if op.kind in ("Mul", "Div") else (L.Shift, "b")
+    numbers = 1 / c if op.kind == "Div" else -c if op.kind == "Sub" and first else c
+    key = op.key(1 if first else 0), op.kind
+    return op.add(kind(None if by_channel else shape), value, key=key,
+                  arrays={name: numbers.reshape(-1 if by_channel else shape)})
 
 
-def per_channel(op: Reading, value: Value, c: np.ndarray) -> tuple[Value, float | list[float]]:
-    """The value and the constant as one number, or as one for each element of the first axis of a
-    sample."""
-    if c.size == 1:
-        return value, float(c.reshape(-1)[0])
+def broadcast_shape(value: Value, c: np.ndarray) -> tuple[int, ...]:
+    """The shape of a constant in the axes of a sample, of which some are 1."""
     full = [1] * (value.axes - c.ndim) + [*c.shape]         # in the file's axes
-    sample = full[:value.batch] + full[value.batch + 1:]
-    if (c.ndim > value.axes or full[value.batch] != 1 or sample[0] != value.shape[0]
-            or any(n != 1 for n in sample[1:])):
-        raise UnsupportedError(f"its constant has the shape {c.shape}, and is neither one number "
-                               "nor one for each channel")
-    if value.node.shape[0] != value.shape[0]:
-        value = replace(value, node=op.builder.plain(value))
-    return value, [float(n) for n in c.reshape(-1)]
+    shape = tuple(full[:value.batch] + full[value.batch + 1:])
+    if c.ndim > value.axes or full[value.batch] != 1 or any(
+            n not in (1, m) for n, m in zip(shape, value.shape)):
+        raise UnsupportedError(f"its constant of the shape {c.shape} is not for one sample")
+    return shape
 
 
-def _each(numbers: float | list[float], sign: int) -> float | list[float]:
-    return [sign * n for n in numbers] if isinstance(numbers, list) else sign * numbers
-
-
-def _times(op: Reading, value: Value, numbers: float | list[float], c: np.ndarray) -> Value:
-    """One fixed factor; or factors of channels, which are learned."""
-    if isinstance(numbers, list):
-        layer = L.Gain()
-        node = op.builder.add(layer, value.node, name=op.name, arrays={"g": c.reshape(-1)},
-                              key=op.key(0, 1))
-        return Value(node, value.shape, value.batch, value.name)
-    if numbers == 0:
+def _fixed(op: Reading, value: Value, c: np.ndarray, first: bool) -> Value:
+    """Fixed numbers: (x - mean) / std."""
+    numbers = [float(n) for n in c.reshape(-1)]
+    if op.kind == "Mul" and 0.0 in numbers:
         raise UnsupportedError("it multiplies by 0")
-    return op.elementwise(L.Rescale(std=1 / numbers), value)
+    sign = 1 if op.kind == "Sub" and first else -1
+    setting = [1 / n if op.kind == "Mul" else n if op.kind == "Div" else sign * n
+               for n in numbers]
+    given: float | list[float] = setting[0] if len(setting) == 1 else setting
+    return op.elementwise(L.Rescale(std=given) if op.kind in ("Mul", "Div")
+                          else L.Rescale(mean=given), value)
 
 
 def negate(op: Reading) -> Value:

@@ -59,7 +59,7 @@ def maps(op: Reading) -> Value:
 
 # --- convolution ----------------------------------------------------------------------------------
 
-def _weights(op: Reading, value: Value, outputs: int) -> dict[str, np.ndarray]:
+def _weights(op: Reading, value: Value) -> dict[str, np.ndarray]:
     W = op.numbers(1, "weights")
     if W.ndim != len(value.shape) + 1:
         raise UnsupportedError(f"its weights have {W.ndim} axes")
@@ -71,7 +71,7 @@ def _weights(op: Reading, value: Value, outputs: int) -> dict[str, np.ndarray]:
 
 def conv(op: Reading) -> Value:
     value = maps(op)
-    arrays = _weights(op, value, 0)
+    arrays = _weights(op, value)
     F, _, *kernel = arrays["W"].shape
     layer = L.Conv2d if len(kernel) == 2 else L.Conv1d
     options = window(op, value.shape[1:], kernel)
@@ -82,7 +82,7 @@ def conv(op: Reading) -> Value:
 def conv_transpose(op: Reading) -> Value:
     """The padding may follow from the shape of the output."""
     value = maps(op)
-    arrays, groups = _weights(op, value, 0), op.attribute("group", 1)
+    arrays, groups = _weights(op, value), op.attribute("group", 1)
     _, per_group, *kernel = arrays["W"].shape
     n = len(kernel)
     strides, dilations = (list(op.attribute(name, [1] * n)) for name in ("strides", "dilations"))
@@ -194,11 +194,11 @@ def gemm(op: Reading) -> Value:
 
 
 def matmul(op: Reading) -> Value:
-    """A product with a constant matrix: X W of features, or of the last axis; or W X of the axis
-    before the last one. A third input is a bias, which comes from an Add behind the product."""
+    """A product of two values, or with a constant matrix: X W of features, or of the last axis; or
+    W X of the axis before the last one. A third input is a bias, from an Add behind the product."""
     first = isinstance(op.inputs[0], Value)
     if first and isinstance(op.inputs[1], Value):
-        raise UnsupportedError("both factors depend on samples")
+        return op.add(L.MatMul(), *op.values())
     value, W = op.value(0 if first else 1), op.numbers(1 if first else 0, "matrix")
     if W.ndim != 2:
         raise UnsupportedError(f"its matrix has {W.ndim} axes")

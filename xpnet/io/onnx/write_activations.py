@@ -138,7 +138,13 @@ def learned_swish(use: Use, layer: L.Swish, x: str) -> str:
 
 
 def gain(use: Use, layer: L.Gain, x: str) -> str:
-    return use("Mul", x, use.parameter(layer.g, per_channel(layer, use.values(layer.g))))
+    g = use.values(layer.g)
+    return use("Mul", x, use.parameter(layer.g, g if layer.shape else per_channel(layer, g)))
+
+
+def shift(use: Use, layer: L.Shift, x: str) -> str:
+    b = use.values(layer.b)
+    return use("Add", x, use.parameter(layer.b, b if layer.shape else per_channel(layer, b)))
 
 
 def rrelu(use: Use, layer: L.RReLU, x: str) -> str:
@@ -170,8 +176,8 @@ def log_softmax(use: Use, layer: L.LogSoftmax, x: str) -> str:
 
 
 WRITE: dict[type[Layer], Write] = {
-    L.PReLU: prelu, L.Swish: learned_swish, L.Gain: gain, L.RReLU: rrelu, L.CReLU: crelu,
-    L.Maxout: maxout, L.GLU: glu, L.Softmax: softmax, L.LogSoftmax: log_softmax,
+    L.PReLU: prelu, L.Swish: learned_swish, L.Gain: gain, L.Shift: shift, L.RReLU: rrelu,
+    L.CReLU: crelu, L.Maxout: maxout, L.GLU: glu, L.Softmax: softmax, L.LogSoftmax: log_softmax,
     **{getattr(L, name): activation
        for module in (L.activations, L.rectifiers) for name in module.__all__},
 }

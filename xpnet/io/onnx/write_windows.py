@@ -272,7 +272,8 @@ def skip_sampling(use: Use, layer: L.SkipSampling2d, x: str) -> str:
 
 
 WRITE: dict[type[Layer], Write] = {
-    L.Linear: linear, L.DropConnect: linear, L.RBF: rbf, L.LocallyConnected2d: locally_connected,
+    L.MatMul: lambda use, layer, x, z: use("MatMul", x, z), L.Linear: linear,
+    L.DropConnect: linear, L.RBF: rbf, L.LocallyConnected2d: locally_connected,
     L.Conv2d: conv, L.Conv1d: conv, L.DepthwiseConv2d: conv, L.TrueConv2d: true_conv,
     L.TableConv2d: table_conv, L.SeparableConv2d: separable_conv,
     L.ConvTranspose2d: conv_transpose, L.ConvTranspose1d: conv_transpose,
