@@ -131,7 +131,7 @@ def exchange_time(parallel: DataParallel, values: int) -> float:
     communicator: Communicator = parallel.communicator
     sums, times = Sums(values, 8, np.float32, communicator.size), list[float]()
     for _ in range(EXCHANGES):
-        communicator.gather(np.zeros(1))            # all begin together
+        communicator.wait()                         # all begin together
         start = time.perf_counter()
         if parallel.deterministic:
             communicator.tree_sum(sums.memory, sums.add)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,19 @@ def test_a_difference_is_named_on_every_rank(change, message):
     assert len(messages) == 2 and len({*messages}) == 1
     with pytest.raises(ValueError, match=f"fit: expected the same on every rank.*{message}"):
         raise ValueError(messages[0])
+
+
+def test_an_optimizer_that_was_used_before_on_one_rank_is_refused():
+    def run(communicator: Any) -> None:
+        net, optimizer = small(), xn.Adam()
+        start = net.parameters.copy(), net.counters.copy()
+        for fits in range(2):
+            if fits or communicator.rank == 1:
+                fit(communicator if fits else None, net, optimizer=optimizer)
+            net.parameters, net.counters, net.epochs = *start, 0
+
+    with pytest.raises(ValueError, match="the same on every rank. Received: slots"):
+        in_threads(2, run)
 
 
 def test_an_error_before_the_start_reaches_every_rank():
@@ -168,6 +183,23 @@ def test_batch_norm_needs_two_samples_in_each_shard():
     with pytest.raises(ValueError, match="expected shards of at least 2 in training.*the last of 7,"
                                          " cut into 4 shards"):
         in_threads(1, lambda communicator: fit(communicator, net, batch_size=33))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_first_rank_of_a_machine_is_before_the_others(fails):
+    """Also if it fails: the others do not wait for ever."""
+    events = []
+
+    def run(communicator: Any) -> None:
+        with suppress(OSError), DataParallel(communicator).in_turn():
+            events.append(("begin", communicator.rank))
+            time.sleep(0.02)
+            events.append(("end", communicator.rank))
+            if fails:
+                raise OSError("no pictures")
+
+    in_threads(3, run)
+    assert events[:2] == [("begin", 0), ("end", 0)] and len(events) == 6
 
 
 def test_parallel_is_none_true_or_a_communicator():

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -60,7 +60,8 @@ def _run(options: argparse.Namespace, parallel: DataParallel | None) -> int:
     function = networks.builder(WHO, options.model)
     path, callbacks = _path(options), _logs(options)
     changes = augmentations(WHO, options.augment)
-    data = _data(options)
+    with nullcontext() if parallel is None else parallel.in_turn():
+        data = _data(options)
     recipe = _recipe(options, len(data))
     net = networks.build(WHO, options.model, function, input_shape=data.shape,
                          classes=len(data.classes or ()), seed=options.seed,

@@ -27,6 +27,7 @@ class Communicator:
 
     rank: int
     size: int
+    first: bool                         # whether no rank of this machine has a smaller number
     threads: int | None = None          # of this rank, its share of the cores; None: all
 
     def __repr__(self) -> str:
@@ -77,6 +78,10 @@ class Communicator:
                 add(pieces[k], pieces[k + distance], start)
             distance *= 2
         memory[...] = self.gather(pieces[0]).reshape(-1)
+
+    def wait(self) -> None:
+        """Return when all ranks have come here."""
+        self.gather(np.zeros(1))
 
     def gather_objects(self, value: Any) -> list[Any]:
         """What json.dumps can write, of all ranks in their order, on every rank."""

@@ -49,7 +49,12 @@ class MPICommunicator(Communicator):
         self._mpi = _mpi4py()
         self._world = self._mpi.COMM_WORLD if communicator is None else communicator
         self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
-        self.threads = self._share_of_cores()
+        machine = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)
+        self.first = machine.Get_rank() == 0
+        if hasattr(os, "sched_getaffinity"):
+            mine = sorted(os.sched_getaffinity(0))
+            self.threads = cores_of(mine, machine.allgather(mine))
+        machine.Free()
 
     def exchange(self, pieces: np.ndarray) -> np.ndarray:
         out = np.empty_like(pieces)
@@ -76,20 +81,10 @@ class MPICommunicator(Communicator):
               file=sys.stderr)
         end_all(1)
 
-    def _share_of_cores(self) -> int | None:
-        """How many threads this rank uses: each core that its affinity mask allows is divided among
-        the ranks of this machine that may use it."""
-        if not hasattr(os, "sched_getaffinity"):
-            return None
-        mine = sorted(os.sched_getaffinity(0))
-        machine = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)
-        masks = machine.allgather(mine)
-        machine.Free()
-        return cores_of(mine, masks)
-
 
 def cores_of(mine: list[int], masks: list[list[int]]) -> int:
-    """The share of the cores `mine` of one rank, given those that each rank may use; 1 at least."""
+    """How many threads a rank uses that may use the cores `mine`: each core is divided among the
+    ranks of the machine that may use it. `masks` are the cores of all of them."""
     return max(1, int(sum(1 / sum(core in mask for mask in masks) for core in mine) + 1e-9))
 
 

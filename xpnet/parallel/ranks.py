@@ -80,6 +80,24 @@ class DataParallel(Checked):
         bounds[s + 1] - 1. If there are fewer samples than shards, the last shards are empty."""
         return [-(-s * samples // self.shards) for s in range(self.shards + 1)]
 
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first rank of each machine runs the block before the other ones of the machine do:
+
+            with parallel.in_turn():
+                data = xn.data.image_folder("photos")
+
+        It converts the images and keeps them in a file, which the others map into memory.
+        """
+        if not self.communicator.first:
+            self.communicator.wait()
+            yield
+            return
+        try:
+            yield
+        finally:                        # also after an error, which the others will have, too
+            self.communicator.wait()
+
     def agree(self, who: str, facts: dict[str, Any]) -> None:
         """Raise ValueError on every rank if facts differ, and RuntimeError if another rank has
         failed before it came here."""

@@ -185,7 +185,7 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
             optimizer=optimizer, schedule=schedule, shuffle=shuffle,
             shards=None if parallel is None else [parallel.shards, parallel.deterministic])
     if parallel is not None:
-        parallel.agree("fit", run.settings | network_facts(net))
+        parallel.agree("fit", run.settings | network_facts(net, step.updater.slots))
     mine = [callback for callback in called if run.leads or not callback.leader_only]
     loop = _Loop(run, schedule, Callbacks(mine), data, held_out, batch_size, shuffle, saver,
                  None if resume is None else Path(resume).expanduser())

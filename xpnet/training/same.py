@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from xpnet.graph import Graph
+from xpnet.layer import Array
 
 SAMPLED = 64            # samples whose content is in a fingerprint
 
@@ -26,16 +28,18 @@ def fingerprint(a: Any) -> str:
     return f"{a.dtype} {tuple(a.shape)} {total.hexdigest()[:16]}"
 
 
-def network_facts(net: Graph) -> dict[str, Any]:
-    """What has to be the same on every rank before a training."""
+def network_facts(net: Graph, slots: Sequence[Array] = ()) -> dict[str, Any]:
+    """What has to be the same on every rank before a training; `slots` are those of the optimizer.
+    """
     return {"network": [repr(node) for node in net.nodes], "dtype": str(net.dtype),
-            "seed": net.seed, "parameters": digest(net), "epochs": net.epochs,
+            "seed": net.seed, "epochs": net.epochs, "parameters": digest(net),
+            "slots": digest(net, slots) if slots else "",
             "xpnet": vars(sys.modules["xpnet"])["__version__"], "numpy": np.__version__}
 
 
-def digest(net: Graph) -> str:
-    """A hash of parameters, state and counters."""
+def digest(net: Graph, arrays: Sequence[Array] = ()) -> str:
+    """A hash of parameters, state and counters, or of other arrays of the backend."""
     total = hashlib.blake2b(digest_size=8)
-    for a in (net.parameters, net.state, net.counters):
+    for a in arrays or (net.parameters, net.state, net.counters):
         total.update(np.ascontiguousarray(net.backend.to_numpy(a)).data)
     return total.hexdigest()

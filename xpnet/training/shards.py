@@ -110,25 +110,22 @@ class ShardedStep:
         shards = dict(batches.shards(number))
         masks = net.counters[1:2]
         use = masks.copy()
-        # Without a fixed order the shards are added where their gradients are computed.
-        tree = self.parallel.deterministic
-        place = self._branch.new()
-        place.memory.fill(0)
-        for s in self.parallel.own:
+        # Without a fixed order the shards are added where their gradients are computed, and the
+        # branch has one buffer.
+        tree, own = self.parallel.deterministic, self.parallel.own
+        for s in own:
+            if tree or s == own.start:
+                place = self._branch.new()
+                place.memory.fill(0)
             if s in shards:
                 masks[...] = use + use.dtype.type(s * SHARD)
                 net.state[...] = start
                 fresh = tree or s == next(iter(shards))
                 self._shard(batches, number, shards[s], group, fresh)
                 self._collect(place, batches, number, shards[s], start)
-            if tree:
+            if tree or s + 1 == own.stop:
                 self._branch.push(place)
-                if s + 1 < self.parallel.own.stop:
-                    place = self._branch.new()
-                    place.memory.fill(0)
         masks[...] = use
-        if not tree:
-            self._branch.push(place)
         return self._branch.total()
 
     def _shard(self, batches: ShardedBatches, number: int, span: Span, group: Span, fresh: bool
