@@ -67,13 +67,13 @@ def test_figures_of_the_training_are_those_of_the_images_that_it_validated(csv_f
     part = xn.data.csv_images(csv_file, shape=(1, 4, 6))
     x, y = part[:]
     data = xn.data.Dataset(x, y, validation=part, test=part.subset(slice(0, 9)))
-    net = SimpleNamespace(evaluate=lambda part: {"accuracy": len(part) / 100})
+    net = SimpleNamespace(evaluate=lambda part, parallel: {"accuracy": len(part) / 100})
     for validated, row, expected in (
             (data.validation, {"val_accuracy": 0.25}, ("25.00%", "9.00%")),
             (data.test, {"val_accuracy": 0.25}, ("60.00%", "25.00%")),
             (data.validation, {"val_accuracy": float("nan")}, ("60.00%", "9.00%")),
             (None, {}, ("60.00%", "9.00%"))):
-        train._report(net, data, validated, SimpleNamespace(rows=[row]))
+        train._report(net, data, validated, SimpleNamespace(rows=[row]), None)
         assert capsys.readouterr().out == ("validation accuracy: {}\ntest accuracy: {}\n"
                                            .format(*expected))
 
