@@ -1,9 +1,9 @@
 """Three versions of YOLO learn to find circles, squares and triangles: a box and a class for each.
 
-On 500 unseen images, the mean average precision at IoU 0.5 is 0.66 with the first version, 0.99
-with the second and 0.99 with the third.
+On 500 unseen images, the mean average precision at IoU 0.5 is 0.98 with the first version, which
+needs 30 passes over the images, and 0.99 with the second and the third, after 12 passes.
 
-    python examples/detect_shapes.py [--versions 1 2 3] [--epochs 12] [--images 2000]
+    python examples/detect_shapes.py [--versions 1 2 3] [--epochs N] [--images 2000]
                                      [--output detect_shapes.png] [--save detect_shapes]
 
 The images are drawn by xpnet.data.shapes, and boxes are drawn with Pillow: pip install
@@ -21,6 +21,7 @@ import xpnet as xn
 from xpnet import vision
 
 SIZE, GRID = 64, 8
+EPOCHS = {1: 30, 2: 12, 3: 12}
 NAMES = "circle", "square", "triangle"
 
 
@@ -51,8 +52,8 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", type=int, nargs="+", choices=[1, 2, 3], default=[1, 2, 3],
                         help="versions of YOLO (default: 1 2 3)")
-    parser.add_argument("--epochs", type=int, default=12,
-                        help="passes over the images (default: 12)")
+    parser.add_argument("--epochs", type=int,
+                        help="passes over the images (default: 30 for version 1, else 12)")
     parser.add_argument("--images", type=int, default=2000,
                         help="number of training images (default: 2000)")
     parser.add_argument("--output", default="detect_shapes.png",
@@ -75,7 +76,7 @@ def main() -> None:
         net.scale = 255         # bytes of image files are divided by it
         start = time.perf_counter()
         net.fit(train.images, targets, loss=loss, optimizer=xn.AdamW(3e-3, weight_decay=1e-3),
-                schedule="one_cycle", epochs=args.epochs, batch_size=32)
+                schedule="one_cycle", epochs=args.epochs or EPOCHS[version], batch_size=32)
         seconds = time.perf_counter() - start
         found = vision.detect(net, test.images, score_threshold=0.01)
         half = vision.mean_average_precision(found, truth)
