@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import options as command
-from benchmarks import parallel, parts, table
+from benchmarks import parallel, parts, recurrent, table
 from benchmarks.contenders import Job
 from benchmarks.facts import BUSY, cpu_model, facts, load_average
 from benchmarks.gpu import command as gpu
@@ -80,6 +80,7 @@ def _measure(options: argparse.Namespace,
     turns = Turns(contenders, options.rounds, time.monotonic() + 60 * options.minutes)
     run: dict[str, Callable[[], list[Row]]] = {     # the longest last: it gets the remaining time
         "convolutions": lambda: parts.single_convolutions(options.threads, turns, job, _say),
+        "recurrent": lambda: parts.recurrent(options.threads, turns, job, _say),
         "growth": lambda: parts.growth(max(options.threads), turns, job, _say),
         "steps": lambda: parts.steps(options.nets, options.batches, options.threads, turns, job,
                                      _say),
@@ -126,6 +127,9 @@ def _blocks(rows: list[Row], form: Callable[[table.Table], str], *, absolute: bo
         start = "GFLOP/s, in brackets" if absolute else "Convolutions:"
         blocks += [f"{start} {table.CONVOLUTION}.",
                    form(table.convolution_table(rows, rates=absolute))]
+    if of_part(rows, "recurrent"):
+        start = "Recurrent layers: milliseconds, in brackets" if absolute else "Recurrent layers:"
+        blocks += [f"{start} {recurrent.RATIO}.", form(recurrent.table(rows, times=absolute))]
     growing = growth_tables(rows)
     if growing:
         blocks += [f"Growth: {GROWTH}.", *map(form, growing)]

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
                     "cross entropy, backward, Adam) and of a prediction.")
     devices = parser.add_subparsers(dest="device", required=True, metavar="cpu | gpu | parallel")
     cpu = devices.add_parser("cpu", help="NumPy, Numba and PyTorch on the CPU: steps, single "
-                                         "convolutions, growth with batch and width")
+                                         "convolutions, recurrent layers, growth")
     gpu = devices.add_parser("gpu", help="CuPy and PyTorch on a GPU: steps, memory, bandwidth, "
                                          "products, time to an accuracy")
     parallel.add_options(devices.add_parser(

@@ -11,7 +11,7 @@ from benchmarks.contenders import Job
 from benchmarks.race import Cell, Samples, Say, Turns, ask, race
 from benchmarks.rows import Row
 
-PARTS = ("steps", "convolutions", "growth")
+PARTS = ("steps", "convolutions", "recurrent", "growth")
 # For the part "growth": training steps with larger and larger batches, and with other widths.
 GROWING_NETS = ("numpy_cnn", "vgg_small")
 GROWING_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -66,6 +66,28 @@ def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say
         rows.append(row | {"flops_per_second": rate, "peak_flops_per_second": peak,
                            "of_peak": peak and rate / peak})
     return rows
+
+
+def recurrent(threads: Sequence[int], turns: Turns, job: Job, say: Say) -> list[Row]:
+    """Recurrent layers of every contender, PyTorch's once: it has one layout for them."""
+    turns = replace(turns, contenders=[contender for contender in turns.contenders
+                                       if contender != "torch-nhwc"])
+    samples = Samples()
+    for number, order in turns(say):
+        for count in threads:
+            for contender in order:
+                answer = turns.ask("recurrent", replace(job, contender=contender, threads=count),
+                                   say)
+                if answer is None:
+                    continue
+                samples.about[contender] = answer["about"]
+                for row in answer["rows"]:
+                    what = {key: row[key] for key in ("layer", "mode", "batch")}
+                    samples.add({"part": "recurrent"} | what
+                                | {"threads": count, "contender": contender},
+                                {"seconds": row["seconds"]})
+                say(f"{number}  recurrent threads {count}  {contender}")
+    return described(samples)
 
 
 def described(samples: Samples) -> list[Row]:

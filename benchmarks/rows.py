@@ -16,6 +16,7 @@ STEP = ("net", "width", "batch", "mode", "threads", "contender")
 IDENTITY = {            # the keys that identify a row, for each part of the benchmarks
     "steps": STEP, "growth": STEP,
     "convolutions": ("convolution", "batch", "direction", "threads", "contender"),
+    "recurrent": ("layer", "mode", "batch", "threads", "contender"),
 }
 ORDER = CONTENDERS["cpu"]       # of the columns
 DISTURBED = 1.3                 # a spread of rounds that an idle machine does not reach
@@ -42,6 +43,8 @@ def _place(row: Row) -> tuple[float, ...]:
         names = [convolution.name for convolution in CONVOLUTIONS]
         return (names.index(row["convolution"]), row["batch"], row["threads"], contender,
                 DIRECTIONS.index(row["direction"]))
+    if row["part"] == "recurrent":
+        return row["threads"], contender
     return (list(INPUT_SHAPES).index(row["net"]), row["width"], row["batch"],
             MODES.index(row["mode"]), row["threads"], contender)
 
@@ -57,7 +60,7 @@ def with_ratios(rows: Sequence[Row]) -> list[Row]:
     """
     best: dict[tuple[Any, ...], float] = {}
     for row in rows:
-        if row.get("contender", "").startswith("torch"):
+        if "net" in row and row["contender"].startswith("torch"):
             for figure in ("seconds", "memory"):
                 if row[figure] is not None:
                     key = row["part"], figure, cell(row)
@@ -116,5 +119,7 @@ def describe(row: Row) -> str:
     if "convolution" in row:
         return (f"{row['convolution']} batch {row['batch']} {row['direction']} threads "
                 f"{row['threads']}")
+    if "layer" in row:
+        return f"{row['layer']} batch {row['batch']} {row['mode']} threads {row['threads']}"
     width = "" if row["width"] == 1 else f" width {row['width']:g}"
     return f"{row['net']}{width} batch {row['batch']} {row['mode']} threads {row['threads']}"

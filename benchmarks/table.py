@@ -25,7 +25,7 @@ def step_table(rows: Sequence[Row], *, times: bool = True) -> Table:
     def text(row: Row) -> str:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         return f"{milliseconds(row['seconds'])}{ratio and f' ({ratio})'}" if times else ratio
-    return _by_contender(of_part(rows, "steps"), ("net", "batch", "mode", "threads"), text)
+    return by_contender(of_part(rows, "steps"), ("net", "batch", "mode", "threads"), text)
 
 
 def memory_table(rows: Sequence[Row]) -> Table:
@@ -35,7 +35,7 @@ def memory_table(rows: Sequence[Row]) -> Table:
         ratio = "" if row["memory_ratio"] is None else f" ({row['memory_ratio']:.2f})"
         return f"{row['memory'] / 1e6:.1f}{ratio}"
     known = [row for row in of_part(rows, "steps") if row["memory"] is not None]
-    return _by_contender(known, ("net", "batch", "mode", "threads"), text)
+    return by_contender(known, ("net", "batch", "mode", "threads"), text)
 
 
 def convolution_table(rows: Sequence[Row], *, rates: bool = True) -> Table:
@@ -50,10 +50,10 @@ def convolution_table(rows: Sequence[Row], *, rates: bool = True) -> Table:
                 else percent)
     named = [row | {"contender": f"{row['contender']} {row['direction']}"}
              for row in of_part(rows, "convolutions")]
-    return _by_contender(named, ("convolution", "batch", "threads"), text)
+    return by_contender(named, ("convolution", "batch", "threads"), text)
 
 
-def _by_contender(rows: Sequence[Row], names: Sequence[str], text: Callable[[Row], str]) -> Table:
+def by_contender(rows: Sequence[Row], names: Sequence[str], text: Callable[[Row], str]) -> Table:
     """A line for each combination of `names`, in the order in which they come; a column for each
     contender."""
     contenders = list(dict.fromkeys(row["contender"] for row in rows))

@@ -106,6 +106,19 @@ def convolutions(job: Job) -> dict[str, Any]:
     return {"rows": rows, "about": about(backend)}
 
 
+def recurrent(job: Job) -> dict[str, Any]:
+    from benchmarks.recurrent import steps
+    rows = [{"layer": case.layer, "mode": case.mode, "batch": case.batch,
+             "seconds": median_seconds(step, lambda: None, job.seconds)[0]}
+            for case, step in steps(job)]
+    if job.contender.startswith("torch"):
+        from benchmarks.torch_side import about_pytorch
+        return {"rows": rows, "about": about_pytorch("cpu")}
+    from benchmarks.xpnet_side import about
+    from xpnet import get_backend
+    return {"rows": rows, "about": about(get_backend(job.contender))}
+
+
 def lines_of(module: str, function: str = "measure") -> Callable[[Job], Iterator[Any]]:
     """A task of the GPU's benchmarks: a generator function of benchmarks.gpu, imported when it is
     called."""
@@ -114,6 +127,7 @@ def lines_of(module: str, function: str = "measure") -> Callable[[Job], Iterator
 
 TASKS: dict[str, Callable[[Job], Any]] = {
     "missing": missing, "measure": measure, "convolutions": convolutions,
+    "recurrent": recurrent,
     "peak": lambda job: peak_flops(job.threads),
     "compile": lines_of("compiling"), "steps": lines_of("steps"),
     "bandwidth": lines_of("bandwidth"), "products": lines_of("products"),

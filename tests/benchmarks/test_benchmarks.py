@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import cli, options, parts, race, sides, table
+from benchmarks import cli, options, parts, race, recurrent, sides, table
 from benchmarks.contenders import Job
 
 SMALL = ["--nets", "numpy_cnn", "--batches", "2", "--rounds", "1", "--seconds", "0"]
@@ -90,6 +90,11 @@ def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
                 {"convolution": "1->8 5x5 @28", "batch": batch, "direction": direction,
                  "operations": 10**9, "seconds": 0.5}
                 for batch in job.batches for direction in ("forward", "input", "filters")]}
+        if task == "recurrent":         # signals and shorter sequences take half the time
+            return {"about": about, "rows": [
+                {"layer": case.layer, "mode": case.mode, "batch": case.batch,
+                 "seconds": 1.0 if case.mode == "ragged" or "1d" in case.layer else 2.0}
+                for case in recurrent.cases_of(job.contender)]}
         return {"about": about, "rows": [
             {"batch": batch, "mode": mode, "seconds": batch * job.width**2, "memory": 1000 * batch,
              "libraries": 5 * 10**6}
@@ -106,17 +111,30 @@ def test_all_parts_in_one_run(tmp_path, monkeypatch, capsys):
     for r in json.loads((tmp_path / "rows.json").read_text()):
         counts[r["part"]] = counts.get(r["part"], 0) + 1
     assert counts == {"convolutions": 2 * 3 * 2 * 2, "steps": 5 * 2 * 4 * 2,
-                      "growth": 2 * (9 + 3) * 4}
+                      "recurrent": 2 * (15 + 15 + 9), "growth": 2 * (9 + 3) * 4}
     printed, content = capsys.readouterr().out, page.read_text()
     assert "2 (50 %)" in printed and "| 50 % |" in content and "GFLOP/s" not in content
     assert ("| bilici | 128 | train | 1 | 1.00 | 1.00 | 1.00 | 1.00 |" in content
             and "Milliseconds" not in content)
+    ragged = " | ".join(["1.00, full 0.50"] * 3)
+    assert f"| LSTM | ragged | 32 | 2 | {ragged} |" in content and "torch-nhwc" in content
+    assert "| Conv1d | train | 32 | 2 | 2-D 0.50 | 2-D 0.50 |  |" in content
+    assert "2000 (1.00)" in printed and "Conv2d" in printed and "Conv2d" not in content
     # grows in proportion to the batch
     assert "| numpy_cnn | " in content and "256 | 1.00 |" in content
     assert "4.00 | 16.0 | 64.0 | 2.00 |" in content  # and with the square of the width
     assert "Memory of the libraries alone, after one use, in MB: numpy 5, numba 5" in printed
     assert (f"numba: none of {5 * 2 * 2} lines above 1.0 times the time of the better "
             "PyTorch" in printed)
+
+
+def test_every_layer_of_the_part_recurrent_computes_finite_numbers():
+    lengths = recurrent.lengths_of(32)
+    assert (lengths.min(), lengths.max(), lengths.mean()) == (2, 99, 50.5)
+    for case, step in recurrent.steps(Job("cpu", "numpy", 1)):
+        value = step()
+        for array in value if isinstance(value, tuple) else (value,):
+            assert np.isfinite(array).all() and array.shape[-1] == case.batch
 
 
 def test_contenders_that_cannot_run_are_named(numpy_alone, capsys):
@@ -203,7 +221,7 @@ def test_lists_take_blanks_and_commas_and_each_name_once():
                                            "--batches", "8,16", "4"]))
     assert (chosen.nets, chosen.batches) == (["bilici", "numpy_cnn"], [8, 16, 4])
     assert (chosen.modes, chosen.contenders, chosen.rounds) == (["train", "predict"], None, 3)
-    assert chosen.parts == ["steps", "convolutions", "growth"]
+    assert chosen.parts == ["steps", "convolutions", "recurrent", "growth"]
     assert options.parser().parse_args(["cpu", "--convolutions"]).parts == ["convolutions"]
 
 
@@ -222,7 +240,8 @@ def test_all_threads_are_the_cores_that_the_process_may_use(monkeypatch):
                                  "Received: 'lenet'"),
     (["cpu", "--contenders", "cupy"], "expected some of numpy, numba, torch-nchw, torch-nhwc. "
                                       "Received: 'cupy'"),
-    (["cpu", "--parts", "all"], "expected some of steps, convolutions, growth. Received: 'all'"),
+    (["cpu", "--parts", "all"],
+     "expected some of steps, convolutions, recurrent, growth. Received: 'all'"),
     (["cpu", "--batches", "0"], "expected a whole number, 1 or larger. Received: '0'"),
     (["cpu", "--rounds", "two"], "expected a whole number, 1 or larger. Received: 'two'"),
     (["cpu", "--threads", "1", "many"], "expected a whole number, 1 or larger. Received: 'many'"),

@@ -154,3 +154,37 @@ def test_a_captured_step_follows_pytorchs_recipe(torch_side, monkeypatch):
 def test_a_contender_is_named_after_its_layout(torch_side, monkeypatch):
     monkeypatch.setattr(torch_side, "Eager", lambda job, layout, batch: (layout, batch))
     assert sides.runner(Job("cpu", "torch-nhwc", 1), 4) == ("nhwc", 4)
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_both_sides_compute_the_same_recurrent_layer(torch_side, number, monkeypatch):
+    """With our parameters in theirs: the input gradient of a training step, or the prediction."""
+    import torch
+
+    import xpnet as xn
+    from benchmarks import recurrent, torch_recurrent
+    case = recurrent.RECURRENT[number]
+    ours, theirs, made = [], [], torch_recurrent.LAYERS[case.layer]
+
+    def kept(*args, **options):
+        theirs.append(made(*args, **options))
+        return theirs[-1]
+
+    def initialize(self, *shapes, **options):
+        ours.append(self)
+        return initialized(self, *shapes, **options)
+
+    initialized = xn.Layer.initialize
+    monkeypatch.setattr(xn.Layer, "initialize", initialize)
+    monkeypatch.setitem(torch_recurrent.LAYERS, case.layer, kept)
+    step = recurrent._step(case, xn.get_backend("numpy"))
+    their_step = torch_recurrent.step(case, 1)
+    scan, layer = ours[0].scans[0][0], theirs[0]
+    with torch.no_grad():
+        layer.weight_ih_l0.copy_(torch.tensor(scan.W.data))
+        layer.weight_hh_l0.copy_(torch.tensor(scan.U.data))
+        layer.bias_ih_l0.copy_(torch.tensor(scan.b.data))
+        layer.bias_hh_l0.zero_()
+    value = step()
+    value = value[0] if isinstance(value, tuple) else value             # dx, or y
+    assert relative_error(value, their_step().permute(2, 1, 0).numpy()) < 1e-5
