@@ -31,6 +31,7 @@ from xpnet.backends.numba.kernels.micro import (
     VECTORS,
     dot_block,
     multiply_block,
+    transpose_block,
 )
 
 PANEL = VECTORS * LANES         # elements of a run that one multiply_block makes
@@ -85,16 +86,24 @@ def panel_of(number, panels, all_vectors):
 def copy_panel(x, mode, at, offsets, first, depth, K, column, width, panel):
     """Copy x[first .. first + depth], `width` elements each, to rows of PANEL elements; see
     multiply."""
-    for k in range(depth):
-        row = panel[k * PANEL:k * PANEL + width]
-        if mode == COPIED:
-            source = x[at + offsets[first + k] // 4:]
+    if mode == COPIED:
+        for k in range(depth):
+            row, source = (panel[k * PANEL:k * PANEL + width],
+                           x[at + offsets[first + k] // 4:])
             for n in range(row.size):
                 row[n] = source[n]
-        else:
-            source = x[column * K + first + k:]
-            for n in range(row.size):
-                row[n] = source[n * K]
+        return
+    squares, deep = width // LANES * LANES, depth // LANES * LANES      # in whole blocks
+    start = x.ctypes.data + 4 * (column * K + first)
+    for n in range(0, squares, LANES):
+        for k in range(0, deep, LANES):
+            transpose_block(start + 4 * (n * K + k), 4 * K,
+                            panel.ctypes.data + 4 * (k * PANEL + n), 4 * PANEL)
+    for k in range(depth):
+        done = squares if k < deep else 0
+        row, source = panel[k * PANEL + done:k * PANEL + width], x[(column + done) * K + first + k:]
+        for n in range(row.size):
+            row[n] = source[n * K]
 
 
 @kernel
