@@ -13,6 +13,7 @@ from xpnet.backends.numba import (
     optimizers,
     pool,
     product,
+    recurrent,
     winograd,
 )
 from xpnet.backends.numba.kernels.jit import most_threads
@@ -53,6 +54,8 @@ class NumbaBackend(NumpyBackend):
     batch_norm = normalization.batch_norm
     batch_norm_inference = normalization.batch_norm_inference
     batch_norm_backward = normalization.batch_norm_backward
+    scan = recurrent.scan
+    scan_backward = recurrent.scan_backward
     update = optimizers.update
     gather_batch = batches.gather_batch
 

@@ -20,6 +20,7 @@ from xpnet.backends.numpy import (
     optimizers,
     pool,
     product,
+    recurrent,
     winograd,
 )
 from xpnet.backends.numpy.pieces import CHUNK, SERIAL, spans
@@ -55,6 +56,8 @@ class NumpyBackend(Backend):
     batch_norm = normalization.batch_norm
     batch_norm_inference = normalization.batch_norm_inference
     batch_norm_backward = normalization.batch_norm_backward
+    scan = recurrent.scan
+    scan_backward = recurrent.scan_backward
     update = optimizers.update
     gather_batch = batches.gather_batch
     sums_by_token = batches.sums_by_token

@@ -10,6 +10,7 @@ from oracles import assert_close
 from tiers import full
 
 import xpnet as xn
+from xpnet.backends.numpy.backend import NumpyBackend
 from xpnet.testing import check_gradients
 
 
@@ -179,6 +180,47 @@ def test_what_comes_behind_the_end_of_a_sample_changes_nothing(backend, kind, st
     layer = kind(H, return_sequences=sequences, lengths=True, **stack)
     assert check_gradients(layer, (2, 5), (1,), *shapes, batch=4,
                            inputs=(x, lengths, *initial)) < 1e-6
+
+
+class Masking(NumpyBackend):
+    """Does not read lengths on the host, like a backend that captures steps."""
+
+    captures = True
+
+
+@pytest.mark.parametrize("make", [
+    *KINDS, lambda units, **options: xn.RNN(xn.ElmanCell(units), **options)],
+    ids=str)
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("lengths", [[3, 5, 0, 5], [0, 0, 0, 0], [5, 5, 5, 5]], ids=str)
+def test_sorted_samples_and_masks_give_the_same(make, sequences, lengths):
+    """Backends that capture steps mask what is behind the end of a sample; the others do not
+    compute it."""
+    x, dy = normal(2, 5, 4), normal(3, 5, 4, seed=1) if sequences else normal(3, 4, seed=1)
+    behind = np.arange(5)[:, None] >= np.array(lengths)                     # (T, N)
+    x[:, behind] = np.nan
+    results = []
+    for backend in (NumpyBackend(), Masking()):
+        layer = initialized(make(3, return_sequences=sequences, lengths=True), (2, 5), (1,),
+                            backend=backend, dtype="float64")
+        y = layer.forward(x, np.array([lengths], float), mode=xn.TRAIN)
+        dx, _ = layer.backward(dy)
+        assert not dx[:, behind].any() and not (sequences and y[:, behind].any())
+        results.append([y, dx, *(p.grad for p in layer.parameters)])
+    for a, b in zip(*results, strict=True):
+        assert_close(a, b)
+
+
+def test_what_is_behind_the_end_is_not_computed(monkeypatch):
+    """Samples are sorted, and the products have as many columns as there are steps."""
+    layer = initialized(xn.LSTM(3, lengths=True), (2, 5), (1,), backend=NumpyBackend(),
+                        dtype="float32")
+    seen, scan = [], NumpyBackend.scan
+    monkeypatch.setattr(NumpyBackend, "scan", lambda self, cell, a, U, states, counts, **options: (
+        seen.append((a.shape[1], list(counts))), scan(self, cell, a, U, states, counts, **options)
+    )[1])
+    layer.forward(normal(2, 5, 4).astype(np.float32), np.array([[1, 3, 0, 4]], np.float32))
+    assert seen == [(8, [3, 2, 2, 1, 0])]
 
 
 @pytest.mark.parametrize("reverse", [False, True])

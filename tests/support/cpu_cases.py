@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from parity import Case, agree, call, normal, run, same_bits
+from parity import Case, agree, call, flat, normal, run, same_bits
 from parity_cases import other_optimizers
 
 import xpnet as xn
@@ -133,9 +133,7 @@ def agree_on_strided_arrays(case: Case, backend: Backend) -> None:
     arrays = {name: np.repeat(a, 2, axis=-1)[..., ::2] for name, a in case.arrays.items()}
     assert not any(a.flags.c_contiguous for a in arrays.values() if a.size > 1)
     returned = call(backend, case.method, arrays | case.options)
-    results = (list(returned) if isinstance(returned, tuple) else [] if returned is None
-               else [returned])
-    agree(case, [np.array(a) for a in results + [arrays[name] for name in case.writes]],
+    agree(case, [np.array(a) for a in flat(returned) + [arrays[name] for name in case.writes]],
           run(case, backend))
     for name, a in case.arrays.items():
         assert name in case.writes or same_bits(np.array(arrays[name]), a)

@@ -84,6 +84,9 @@ NETWORKS: dict[str, tuple[list[xn.Layer], tuple[int, ...], int, xn.Optimizer, bo
     **{name: (dense(make()), (2, 16, 19), 21, xn.SGD(0.1), False) for name, make in CURVES.items()},
     **{f"{name} fused": (dense(xn.Linear(300, activation=name)), (1, 6, 6), 21, xn.SGD(0.1), False)
        for name in ("relu", "sigmoid", "tanh", "scaled_tanh")},
+    **{name: ([xn.Reshape((2, 18)), make(40, return_sequences=True), *dense()], (1, 6, 6), 21,
+              xn.SGD(0.1), False)
+       for name, make in (("lstm", xn.LSTM), ("gru", xn.GRU), ("simple", xn.SimpleRNN))},
     "sums": (dense(Residual()), (1, 6, 6), 21, xn.SGD(0.1), False),
     "relu alone": (dense(xn.ReLU()), (1, 6, 6), 21, xn.SGD(0.1), False),
     **{name: (dense(xn.BatchNorm1d()), (1, 6, 6), 21, make(), False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from parity import Case, normal, public_methods, run, special, ties
-from parity_cases import other_optimizers
+from parity_cases import other_optimizers, scans
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.numba.backend import NumbaBackend
@@ -19,6 +19,7 @@ from xpnet.backends.numba.kernels import (
     normalization,
     optimizers,
     pooling,
+    recurrent,
     softmax,
 )
 from xpnet.backends.numba.kernels.jit import Kernel
@@ -27,7 +28,7 @@ from xpnet.backends.numba.kernels.jit import Kernel
 OVERRIDES = public_methods() & vars(NumbaBackend).keys() - {
     "gemm", "conv2d", "conv2d_dx", "conv2d_dW"}
 KERNELS = {name: value for module in (activation, batches, curves, dropout, normalization,
-                                      optimizers, pooling, softmax)
+                                      optimizers, pooling, recurrent, softmax)
            for name, value in vars(module).items() if isinstance(value, Kernel)}
 ADAM = np.array([1e-3, 0.9, 0.999, 1e-8, 0.01, 1 - 0.9**3, 1 - 0.999**3])
 
@@ -56,6 +57,9 @@ def _large() -> Iterator[Case]:
             yield Case("avg_pool2d", f"{shape}-{count}", {"x": normal(*shape)}, options)
             yield Case("avg_pool2d_dx", f"{shape}-{count}", {"dy": dy},
                        options | {"x_shape": shape})
+    for cell in ("lstm", "gru", "tanh"):        # several blocks of samples
+        for kind in ("full", "ragged"):
+            yield from scans(cell, 64, 50, 6, kind, np.float32)
     # the second and the fourth have few and long channels
     for shape in ((24, 20, 20, 65), (3, 47, 60, 65), (600, 128), (2, 131_072)):
         C = shape[0]

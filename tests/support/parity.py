@@ -36,7 +36,8 @@ class Case:
 
 def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
     """backend.method(**arguments). The slots of an update are passed by their names, and are None
-    by default; the parts of `joined` are all arguments but the axis."""
+    by default; the parts of `joined` are all arguments but the axis; "states 0" and "states 1" of a
+    scan are the list `states`, and so on."""
     if method == "joined":
         return backend.joined([a for name, a in arguments.items() if name != "axis"],
                               arguments["axis"])
@@ -44,7 +45,19 @@ def call(backend: Backend, method: str, arguments: dict[str, Any]) -> Any:
         slots = RULES[arguments["rule"]].slots
         given = {name: a for name, a in arguments.items() if name not in slots}
         arguments = given | {"slots": [arguments.get(name) for name in slots]}
+    if method.startswith("scan"):
+        lists = {name: [arguments[key] for key in arguments if key.startswith(f"{name} ")]
+                 for name in ("states", "dstates", "kept")}
+        arguments = ({key: a for key, a in arguments.items() if " " not in key}
+                     | {name: arrays for name, arrays in lists.items() if arrays})
     return getattr(backend, method)(**arguments)
+
+
+def flat(returned: Any) -> list[Any]:
+    """What a method returned, as a list: nothing, a value, or tuples of them."""
+    if isinstance(returned, tuple):
+        return [value for part in returned for value in flat(part)]
+    return [] if returned is None else [returned]
 
 
 def run(case: Case, backend: Backend) -> list[np.ndarray]:
@@ -59,8 +72,7 @@ def run(case: Case, backend: Backend) -> list[np.ndarray]:
             a.flags.writeable = False
     with backend.scope():
         returned = call(backend, case.method, arrays | case.options)
-    results = (list(returned) if isinstance(returned, tuple) else [] if returned is None
-               else [returned])
+    results = flat(returned)
     results += [arrays[name] for name in case.writes]
     for name, a in case.arrays.items():
         unchanged = name in case.writes or same_bits(backend.to_numpy(arrays[name]), a)

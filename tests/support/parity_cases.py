@@ -12,10 +12,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from parity import Case, normal, public_methods, special, ties
+from parity import Case, call, normal, public_methods, special, ties
 
 from xpnet.backends import Backend, Window
 from xpnet.backends.activations import ACTIVATIONS, FUSED
+from xpnet.backends.cells import cell_of
 
 FLOATS = (np.float32, np.float64)
 
@@ -330,6 +331,45 @@ def _totals() -> Iterator[Case]:
                    writes=("sums",))
 
 
+def _scans() -> Iterator[Case]:
+    """All samples in all steps; fewer and fewer samples; with masks; predictions."""
+    for dtype in FLOATS:
+        for cell in ("lstm", "gru", "tanh", "relu", "sigmoid", "softplus"):
+            shapes = (3, 5, 4), (1, 1, 2), (17, 20, 3)
+            for H, N, T in shapes if cell in ("lstm", "gru", "tanh") else shapes[:1]:
+                for kind in ("full", "ragged", "masks", "prediction"):
+                    yield from scans(cell, H, N, T, kind, dtype)
+
+
+def scans(cell: str, H: int, N: int, T: int, kind: str, dtype: Any) -> Iterator[Case]:
+    """A scan and its gradient. With masks the host does not know the lengths."""
+    rules, rng = cell_of(cell), np.random.default_rng([H, N, T])
+    ends = np.sort(rng.integers(0, T + 1, N))[::-1]
+    counts = [int((ends > t).sum()) if kind == "ragged" else N for t in range(T)]
+    P, rows = sum(counts), rules.gates * H
+    U = normal(rows, H, dtype=dtype, seed=1) * dtype(H**-0.5)
+    arrays = {"a": 2 * normal(rows, P, dtype=dtype), "U": U}
+    arrays |= {f"states {k}": normal(H, N, dtype=dtype, seed=2 + k) for k in range(rules.states)}
+    if cell == "gru" and N % 2:
+        arrays["bias"] = normal(H, dtype=dtype, seed=4)
+    options = {"cell": cell, "counts": counts, "reverse": kind == "ragged"}
+    known = {"lengths": ends[None].astype(dtype)} if kind == "masks" else {}
+    label = f"{cell}-{H}x{N}x{T}-{kind}-{np.dtype(dtype)}"
+    scan = Case("scan", label, arrays | known, options | {"keep": kind != "prediction"})
+    yield scan
+    if kind == "prediction":
+        return
+    kept = call(Backend(), "scan", scan.arrays | scan.options)[2]
+    dy = normal(H, P, dtype=dtype, seed=5)
+    if kind == "masks":
+        dy *= (np.repeat(np.arange(T), N) < np.tile(ends, T)).astype(dtype)
+    arrays = {"U": U} | {f"kept {k}": array for k, array in enumerate(kept)}
+    arrays |= {f"dstates {k}": normal(H, N, dtype=dtype, seed=6 + k) for k in range(rules.states)}
+    last_alone = kind == "full" and N == 5
+    yield Case("scan_backward", label, arrays | known | ({} if last_alone else {"dy": dy}),
+               options | ({"dy": None} if last_alone else {}))
+
+
 def _dropout() -> Iterator[Case]:
     for key, step_use in (((0, 0), (0, 0)), ((2**64 - 1, 7), (5, 2**64 - 1)),
                           ((1234, 3), (2**40, 1))):
@@ -390,7 +430,7 @@ def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, A
 
 
 FAMILIES = (_memory, _batches, _feeds, _matrices, _tokens, _columns, _convolution, _pooling,
-            _elementwise, _curves, _normalisation, _softmax, _totals, _dropout, _optimizers)
+            _elementwise, _curves, _normalisation, _softmax, _totals, _scans, _dropout, _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpnet.backends.cells import in_order
 from xpnet.initializers import for_activation, zeros
 from xpnet.layer import PREDICT, Array, Shape
-from xpnet.layers.scan import Scan, inside
+from xpnet.layers.scan import Scan, Steps
 
 
 class ResetBeforeScan(Scan):
@@ -26,64 +27,66 @@ class ResetBeforeScan(Scan):
 
     def through(self, x: Array, *initial: Array, lengths: Array | None = None,
                 mode: str = PREDICT) -> tuple[Array, tuple[Array, ...]]:
-        (D, T, N), H = x.shape, self.units
-        a = self.backend.gemm(self.W.data, x.reshape(D, T * N),
-                              bias=self.b.data if self.b else None).reshape(3 * H, T, N)
+        (_, T, N), H, backend = x.shape, self.units, self.backend
+        steps = Steps(backend, T, N, lengths)
+        x = steps.columns(x)                                                # (D, P)
+        a = backend.gemm(self.W.data, x, bias=self.b.data if self.b else None)
         U_rz, U_n = self.U.data[:2 * H], self.U.data[2 * H:]
-        y, kept = self.backend.empty((H, T, N), x.dtype), []
-        h = initial[0] if initial else self.backend.zeros((H, N), x.dtype)
-        for t in range(T)[::-1 if self.reverse else 1]:
-            r_z = self.backend.activate(a[:2 * H, t] + self.backend.gemm(U_rz, h), "sigmoid")
+        y, kept = backend.empty((H, x.shape[1]), x.dtype), []
+        state = steps.sorted(initial[0]) if initial else backend.zeros((H, N), x.dtype)
+        for t, now, count in in_order(steps.counts, self.reverse):
+            h = backend.asarray(state[:, :count])
+            r_z = backend.activate(a[:2 * H, now] + backend.gemm(U_rz, h), "sigmoid")
             r, z = r_z[:H], r_z[H:]
             q = r * h
-            n = self.backend.activate(a[2 * H:, t] + self.backend.gemm(U_n, q), "tanh")
+            n = backend.activate(a[2 * H:, now] + backend.gemm(U_n, q), "tanh")
             if self.keeps(mode):
                 kept.append((r, z, n, q, h))
             new = n + z * (h - n)
-            h = new if lengths is None else self.xp.where(t < lengths, new, h)
-            y[:, t] = h
-        self.remember(mode, x, kept, lengths)
-        return inside(self.xp, y, lengths) if self.sequences else h, (h,)
+            if steps.masks is not None:
+                new = self.xp.where(t < steps.masks, new, h)
+            y[:, now] = new
+            state = new if count == N else backend.joined([new, state[:, count:]], axis=1)
+        self.remember(mode, x, kept, steps)
+        state = steps.unsorted(state)
+        return steps.sequence(y) if self.sequences else state, (state,)
 
     def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array | None, ...]:
-        x, kept, lengths = self.recall()
-        (D, T, N), H = x.shape, self.units
+        x, kept, steps = self.recall()
+        P, H, backend = x.shape[1], self.units, self.backend
         U_rz, U_n = self.U.data[:2 * H], self.U.data[2 * H:]
-        da = self.backend.empty((3 * H, T, N), dy.dtype)
-        before, reset = (self.backend.empty((H, T, N), dy.dtype) for _ in range(2))
-        dh: Any = self.backend.zeros((H, N), dy.dtype) if self.sequences else dy
+        da = backend.empty((3 * H, P), dy.dtype)
+        before, reset = (backend.empty((H, P), dy.dtype) for _ in range(2))
+        dstate: Any = (backend.zeros((H, steps.N), dy.dtype) if self.sequences else
+                       steps.sorted(dy))
         if self.sequences:
-            dy = inside(self.xp, dy, lengths)
-        for t in range(T)[::1 if self.reverse else -1]:
-            if self.sequences:
-                dh = dh + dy[:, t]
+            dy = steps.columns(dy)
+        for t, now, count in reversed(in_order(steps.counts, self.reverse)):
+            dh = dstate[:, :count] + dy[:, now] if self.sequences else dstate[:, :count]
             passed: Any = 0.0                   # to the state before, unchanged
-            if lengths is not None:
+            if steps.masks is not None:
                 zero = dy.dtype.type(0)
-                passed = self.xp.where(t < lengths, zero, dh)
-                dh = self.xp.where(t < lengths, dh, zero)
+                passed = self.xp.where(t < steps.masks, zero, dh)
+                dh = self.xp.where(t < steps.masks, dh, zero)
             r, z, n, q, h = kept.pop()
-            before[:, t], reset[:, t] = h, q
+            before[:, now], reset[:, now] = h, q
             dn = dh * (1 - z) * (1 - n * n)                                 # of tanh's argument
-            dq = self.backend.gemm(U_n, dn, trans_a=True)
-            da[:H, t] = dq * h * r * (1 - r)                                # of sigmoid's
-            da[H:2 * H, t] = dh * (h - n) * z * (1 - z)
-            da[2 * H:, t] = dn
-            through_gates = self.backend.gemm(U_rz, self.backend.asarray(da[:2 * H, t]),
-                                              trans_a=True)
+            dq = backend.gemm(U_n, dn, trans_a=True)
+            da[:H, now] = dq * h * r * (1 - r)                              # of sigmoid's
+            da[H:2 * H, now] = dh * (h - n) * z * (1 - z)
+            da[2 * H:, now] = dn
+            through_gates = backend.gemm(U_rz, backend.asarray(da[:2 * H, now]), trans_a=True)
             dh = dh * z + dq * r + through_gates + passed
-        da, x, before, reset = (m.reshape(len(m), T * N) for m in (da, x, before, reset))
-        self.backend.gemm(da, x, trans_b=True, out=self.W.grad, accumulate=accumulate)
-        self.backend.gemm(da[:2 * H], before, trans_b=True, out=self.U.grad[:2 * H],
-                          accumulate=accumulate)
-        self.backend.gemm(da[2 * H:], reset, trans_b=True, out=self.U.grad[2 * H:],
-                          accumulate=accumulate)
+            dstate = dh if count == steps.N else backend.joined([dh, dstate[:, count:]], axis=1)
+        backend.gemm(da, x, trans_b=True, out=self.W.grad, accumulate=accumulate)
+        backend.gemm(da[:2 * H], before, trans_b=True, out=self.U.grad[:2 * H],
+                     accumulate=accumulate)
+        backend.gemm(da[2 * H:], reset, trans_b=True, out=self.U.grad[2 * H:],
+                     accumulate=accumulate)
         if self.b:
-            self.backend.activation_backward(da, da, None, bias_grad=self.b.grad,
-                                             accumulate=accumulate)
-        dx = (self.backend.gemm(self.W.data, da, trans_a=True).reshape(D, T, N)
-              if self.needs_dx else None)
-        return dx, dh
+            backend.activation_backward(da, da, None, bias_grad=self.b.grad, accumulate=accumulate)
+        dx = steps.sequence(backend.gemm(self.W.data, da, trans_a=True)) if self.needs_dx else None
+        return dx, steps.unsorted(dstate)
 
     def multiply_adds(self) -> int:
         return (self.W.size + self.U.size) * self.in_shapes[0][1]

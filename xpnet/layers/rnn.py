@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from xpnet.backends import Window
+from xpnet.backends.cells import in_order
 from xpnet.checks import expect_instance
 from xpnet.initializers import glorot_uniform, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
-from xpnet.layers.scan import expect_lengths, expect_steps, in_order, inside
+from xpnet.layers.scan import Steps, expect_lengths, expect_steps
 from xpnet.lengths import LENGTHS
 
 __all__ = ["RNN", "ElmanCell"]
@@ -137,42 +138,55 @@ class RNN(Layer):
                 mode: str = PREDICT) -> tuple[Array, tuple[Array, ...]]:
         """The output, and the state after the last step that is computed."""
         _, T, N = x.shape
-        state = initial[0] if initial else self.backend.zeros((self.state_size, N), x.dtype)
-        y, kept = self.backend.empty((self.units, T, N), x.dtype), []
-        for t in in_order(T, self.reverse):
-            new = self.cell.forward(self.backend.asarray(x[:, t]), state, mode=mode)
+        steps, backend = Steps(self.backend, T, N, lengths), self.backend
+        state = (steps.sorted(initial[0]) if initial else
+                 backend.zeros((self.state_size, N), x.dtype))
+        columns, kept = steps.columns(x), []                                # (D, P)
+        y = backend.empty((self.units, columns.shape[1]), x.dtype)
+        for t, now, count in in_order(steps.counts, self.reverse):
+            before = backend.asarray(state[:, :count])
+            new = self.cell.forward(backend.asarray(columns[:, now]), before, mode=mode)
             if self.keeps(mode):
                 kept.append(self.cell.take())
-            state = new if lengths is None else self.xp.where(t < lengths, new, state)
-            y[:, t] = state[:self.units]
-        y = inside(self.xp, y, lengths)
-        self.remember(mode, kept, x.shape, bool(initial), lengths)
-        return y if self.return_sequences else self.backend.asarray(state[:self.units]), (state,)
+            if steps.masks is not None:
+                new = self.xp.where(t < steps.masks, new, before)
+            state = new if count == N else backend.joined([new, state[:, count:]], axis=1)
+            y[:, now] = new[:self.units]
+        self.remember(mode, kept, columns.shape, bool(initial), steps, lengths)
+        y, state = steps.sequence(y), steps.unsorted(state)
+        return y if self.return_sequences else backend.asarray(state[:self.units]), (state,)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Any:
-        kept, x_shape, given, lengths = self.recall()
+        kept, x_shape, given, steps, lengths = self.recall()
         dx = self.backend.empty(x_shape, dy.dtype)
-        dstate = self.backend.zeros((self.state_size, x_shape[2]), dy.dtype)
+        dstate = self.backend.zeros((self.state_size, steps.N), dy.dtype)
         if self.return_sequences:
-            dy = inside(self.xp, dy, lengths)
+            dy = steps.columns(dy)
         else:
-            dstate[:self.units] = dy
-        for t in reversed(in_order(x_shape[1], self.reverse)):
+            dstate[:self.units] = steps.sorted(dy)
+        order = in_order(steps.counts, self.reverse)
+        for t, now, count in reversed(order):
+            d = dstate[:, :count].copy()        # dstate belongs to the cell
             if self.return_sequences:
-                dstate = dstate.copy()          # it belongs to the cell
-                dstate[:self.units] += dy[:, t]
+                d[:self.units] += dy[:, now]
             self.cell.give(kept.pop())
-            if lengths is None:
-                dx[:, t], dstate = self.cell.backward(dstate, accumulate)
+            if steps.masks is None:
+                dx[:, now], before = self.cell.backward(d, accumulate)
             else:                               # behind the end the state passes unchanged
                 zero = dy.dtype.type(0)
-                passed = self.xp.where(t < lengths, zero, dstate)
-                dx[:, t], dstate = self.cell.backward(self.xp.where(t < lengths, dstate, zero),
-                                                      accumulate)
-                dstate = dstate + passed
+                passed = self.xp.where(t < steps.masks, zero, d)
+                dx[:, now], before = self.cell.backward(self.xp.where(t < steps.masks, d, zero),
+                                                        accumulate)
+                before = before + passed
+            dstate = (before if count == steps.N else
+                      self.backend.joined([before, dstate[:, count:]], axis=1))
             accumulate = True                   # the steps share their parameters
+        if not order and not accumulate:        # no sample has any step
+            for p in self.cell.parameters:
+                p.grad.fill(0)
         others = [] if lengths is None else [self.backend.zeros(lengths.shape, dy.dtype)]
-        others += [dstate] if given else []
+        others += [steps.unsorted(dstate)] if given else []
+        dx = steps.sequence(dx)
         return (dx, *others) if others else dx
 
     def multiply_adds(self) -> int:

@@ -306,6 +306,37 @@ def dot_block(typing, columns, g, g_offsets, g_step, x, x_offsets, x_step, lines
     return types.void(*[types.int64] * 12), code
 
 
+# --- copy_rows ------------------------------------------------------------------------------------
+
+def _copy_rows(vectors: int, masked: bool) -> Callable[..., None]:
+    def body(b: ir.IRBuilder, tail, source, source_row, target, target_row, rows) -> None:
+        e = Emitter(b, tail)
+        with cgutils.for_range(b, rows) as row:
+            start, end = (e.at(source, b.mul(row.index, source_row)),
+                          e.at(target, b.mul(row.index, target_row)))
+            for v in range(vectors):
+                last = masked and v == vectors - 1
+                e.store(e.load(e.at(start, v * VECTOR_BYTES), last), e.at(end, v * VECTOR_BYTES),
+                        last)
+    return body
+
+
+@intrinsic
+def copy_rows(typing, vectors, tail, source, source_row, target, target_row, rows):
+    """t[r, n] = s[r, n] for `rows` rows of `vectors` vectors, 1 .. VECTORS; `tail` lanes of the
+    last vector are in use. Row r of s is at source + r source_row, t likewise."""
+    def code(context, builder, signature, arguments):
+        vectors, tail, *_ = arguments
+        masked = builder.zext(builder.icmp_signed("!=", tail, const(LANES)), I64)
+        variants = {2 * v + m: define(builder, f"copy_{v}{'_masked' * m}", len(arguments) - 1,
+                                      _copy_rows(v, bool(m)))
+                    for v in range(1, VECTORS + 1) for m in (0, 1)}
+        choose(builder, builder.add(builder.mul(vectors, const(2)), masked), variants,
+               arguments[1:])
+        return context.get_dummy_value()
+    return types.void(*[types.int64] * 7), code
+
+
 # --- tile_transform -------------------------------------------------------------------------------
 
 Matrix = Sequence[Sequence[float]]

@@ -179,9 +179,13 @@ FALLS_BACK = {
     "im2col float32",
     "max_pool2d float32, 256 taps or more",
     "max_pool2d_dx float32, 256 taps or more",
+    "scan float32 softplus",
+    "scan_backward float32 softplus",
     "softmax_dx float32",
     "products float32",
     "sums_by_token float32",
+} | {f"{method} float32 {cell}, masks" for method in ("scan", "scan_backward")
+     for cell in ("lstm", "gru", "tanh", "relu", "sigmoid", "softplus")
 } | {call for name in ACTIVATIONS.keys() - FUSED - curves.NUMBERS.keys()
      for call in (f"activate float32 {name}", f"activation_backward float32 {name}",
                   f"add float32 {name}: activate")}
@@ -195,6 +199,8 @@ def kind(case: Case) -> str:
         return f"gather_batch {samples.dtype} to {np.dtype(case.options['dtype'])}"
     words = (f"{case.method} {next(iter(case.arrays.values())).dtype} "
              f"{case.options.get('activation') or ''}".strip())
+    if case.method.startswith("scan"):
+        return f"{words} {case.options['cell']}{', masks' if 'lengths' in case.arrays else ''}"
     if case.method.startswith("max_pool") and case.options["window"].taps > 255:
         return f"{words}, 256 taps or more"
     return f"{words}, {case.label}" if case in RARE else words

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from parity import Case, call, normal, run, same_bits
+from parity import Case, call, flat, normal, run, same_bits
 from parity_cases import other_optimizers
 
 from xpnet.backends import Backend, Window
@@ -87,6 +87,11 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
                         "v": np.ones(5, np.float32), "hyper": ADAM, "decayed": 5}),
     "gather_batch": ("gather", {"samples": normal(5, 3), "index": np.array([4, 0]),
                                 "dtype": np.float32}),
+    "scan": ("lstm", {"cell": "lstm", "a": normal(8, 3), "U": normal(8, 2), "counts": [2, 1],
+                      "states 0": normal(2, 2), "states 1": normal(2, 2)}),
+    "scan_backward": ("simple_backward", {
+        "cell": "tanh", "dy": normal(2, 3), "dstates 0": normal(2, 2), "U": normal(2, 2),
+        "kept 0": normal(2, 3), "kept 1": normal(2, 3), "counts": [2, 1]}),
 }
 
 
@@ -104,8 +109,7 @@ def kernels_of(backend: NumbaBackend, monkeypatch: pytest.MonkeyPatch, method: s
         patch.setattr(Kernel, "__call__", watching)
         actual = call(backend, method, fresh(arguments))
     expected = call(Backend(), method, fresh(arguments))
-    for a, b in zip(actual if isinstance(actual, tuple) else [actual],
-                    expected if isinstance(expected, tuple) else [expected]):
+    for a, b in zip(flat(actual), flat(expected), strict=True):
         if b is not None:
             assert a.dtype == b.dtype
             np.testing.assert_allclose(a, b, rtol=1e-2 if b.dtype == np.float16 else 1e-5,

@@ -46,7 +46,7 @@ HASWELL = (
     "+lzcnt,+64bit,+cmov,+cx8,+fxsr")
 
 
-METHODS = "gemm", "conv2d", "conv2d_dx", "conv2d_dW"
+METHODS = "gemm", "conv2d", "conv2d_dx", "conv2d_dW", "scan", "scan_backward"
 
 
 @full

@@ -1,0 +1,76 @@
+"""All steps of a recurrent layer in one compiled call, for float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xpnet.backends.base import Array
+from xpnet.backends.cells import cell_of
+from xpnet.backends.numba.kernels import recurrent as kernels
+from xpnet.backends.numba.kernels.arrays import FLOAT32, float32, ready
+from xpnet.backends.numpy.backend import NumpyBackend
+
+if TYPE_CHECKING:
+    from xpnet.backends.numba.backend import NumbaBackend
+
+
+def known(cell: str, lengths: Array | None, *arrays: Array | None) -> bool:
+    return (lengths is None and (cell in ("lstm", "gru") or cell in kernels.NUMBERS)
+            and float32(*(a for a in arrays if a is not None)))
+
+
+def starts_of(counts: Sequence[int]) -> np.ndarray:
+    """The first column of each step, and their number."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def scan(self: NumbaBackend, cell: str, a: Array, U: Array, states: Sequence[Array],
+         counts: Sequence[int], *, bias: Array | None = None, reverse: bool = False,
+         lengths: Array | None = None, keep: bool = True
+         ) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+    if not known(cell, lengths, a, U, bias, *states):
+        return NumpyBackend.scan(self, cell, a, U, states, counts, bias=bias, reverse=reverse,
+                                 lengths=lengths, keep=keep)
+    (rows, H), P = U.shape, a.shape[1]
+    y, after = self.empty((H, P), FLOAT32), tuple(np.array(state, order="C") for state in states)
+    kept = tuple(self.empty((blocks * H, P if keep else 0), FLOAT32)
+                 for blocks in (*(1 for _ in states), *cell_of(cell).kept))
+    threads = self.threads_for(rows * H * P // 16)
+    first = ready(a, a.shape), ready(U, U.shape), *after
+    last = starts_of(counts), reverse, y, *kept, keep
+    if cell == "lstm":
+        kernels.lstm(threads, *first, *last)
+    elif cell == "gru":
+        c = np.zeros(H, FLOAT32) if bias is None else ready(bias, (H,))
+        kernels.gru(threads, *first, c, *last)
+    else:
+        kernels.simple(threads, *first, kernels.NUMBERS[cell], *last)
+    return y, after, kept if keep else ()
+
+
+def scan_backward(self: NumbaBackend, cell: str, dy: Array | None, dstates: Sequence[Array],
+                  U: Array, kept: Sequence[Array], counts: Sequence[int], *,
+                  reverse: bool = False, lengths: Array | None = None
+                  ) -> tuple[Array, Array, tuple[Array, ...]]:
+    if not known(cell, lengths, dy, U, *dstates, *kept):
+        return NumpyBackend.scan_backward(self, cell, dy, dstates, U, kept, counts,
+                                          reverse=reverse, lengths=lengths)
+    (rows, H), P = U.shape, kept[0].shape[1]
+    dy = np.empty((H, 0), FLOAT32) if dy is None else ready(dy, (H, P))
+    da, before = self.empty((rows, P), FLOAT32), tuple(np.array(d, order="C") for d in dstates)
+    threads, starts = self.threads_for(rows * H * P // 16), starts_of(counts)
+    first = dy, ready(U, U.shape), *before
+    kept = [ready(array, array.shape) for array in kept]
+    if cell == "lstm":
+        kernels.lstm_backward(threads, *first, starts, reverse, *kept[1:], da)
+    elif cell == "gru":
+        ds = self.empty(da.shape, FLOAT32)
+        kernels.gru_backward(threads, *first, starts, reverse, *kept, da, ds)
+        return da, ds, before
+    else:
+        kernels.simple_backward(threads, *first, kernels.NUMBERS[cell], starts, reverse, kept[1],
+                                da)
+    return da, da, before
