@@ -167,4 +167,5 @@ def test_the_command_trains_with_several_processes(tmp_path):
     assert np.array_equal(*found)
     done = command(2, "--data", "missing")
     assert done.returncode == 2
-    assert "xpnet: " in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith("xpnet: ") and "Traceback" not in done.stderr
+    assert done.stderr.count("xpnet: ") == 1

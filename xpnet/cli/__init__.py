@@ -37,10 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except FileError as error:
         error.print_traceback()
-        print(f"xpnet: {error}", file=sys.stderr)
+        end_all(2, f"xpnet: {error}")
     except KNOWN as error:
-        print(f"xpnet: {error}", file=sys.stderr)
-    end_all(2)
+        end_all(2, f"xpnet: {error}")
     return 2
 
 

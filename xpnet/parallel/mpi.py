@@ -16,6 +16,7 @@ from xpnet.parallel.communicator import Communicator
 SIZES = "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"
 
 FORWARDING = 0.3        # seconds in which mpiexec shows a message, before its own about the end
+PATIENCE = 0.6          # seconds in which rank 0 shows an error that all ranks have
 
 
 def launched() -> bool:
@@ -23,12 +24,15 @@ def launched() -> bool:
     return any(os.environ.get(name) for name in SIZES)
 
 
-def end_all(status: int) -> None:
-    """End all processes that mpiexec started, if there are others and this one uses MPI."""
+def end_all(status: int, message: str) -> None:
+    """Print a message to stderr; and if mpiexec started other processes with this one, and it uses
+    MPI, end all of them. Of an error that all have, rank 0 shows the message."""
     mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.COMM_WORLD.Get_rank() > 0:
+        time.sleep(PATIENCE)
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)
     if mpi is not None and mpi.COMM_WORLD.Get_size() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
         time.sleep(FORWARDING)
         mpi.COMM_WORLD.Abort(status)
 
@@ -77,9 +81,7 @@ class MPICommunicator(Communicator):
         if self.size == 1:
             return
         text = "".join(traceback.format_exception(error))
-        print(f"xpnet: rank {self.rank} of {self.size} failed and ends all ranks\n{text}",
-              file=sys.stderr)
-        end_all(1)
+        end_all(1, f"xpnet: rank {self.rank} of {self.size} failed and ends all ranks\n{text}")
 
 
 def cores_of(mine: list[int], masks: list[list[int]]) -> int:
