@@ -492,5 +492,10 @@ def chain(who: str, layers: Iterable[Any], node: Node, used: set[str] | None = N
                 thing.name = next(name for number in count(1)
                                   if (name := f"{thing.kind}{number}") not in used)
             used.add(thing.name)
-        node = thing(node)
+        made = thing(node)
+        if not isinstance(made, Node):
+            said = thing.who if isinstance(thing, Layer) else repr(thing)
+            raise ValueError(f"{who}: expected layers with one output each; a Network takes any "
+                             f"graph. Received: {said} with {len(made)} outputs.")
+        node = made
     return node

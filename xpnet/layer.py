@@ -322,6 +322,11 @@ class Layer(Checked):
 
     def __call__(self, *inputs: Node) -> Node:
         """Add the layer to a graph: symbolic inputs in, a symbolic output out."""
+        return self.node(*inputs)
+
+    def node(self, *inputs: Node) -> Node:
+        """The node of a new use of the layer; a subclass may make several values of it when it is
+        called."""
         self._expect_initialized()
         if not inputs or not all(isinstance(node, Node) for node in inputs):
             received = ", ".join(type(value).__name__ for value in inputs) or "nothing"

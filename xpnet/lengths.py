@@ -43,7 +43,7 @@ def lengths_after(layer: Any, inputs: tuple[Node, ...]) -> Node | None:
     """
     ragged = [node for node in inputs if node.lengths is not None]
     if not ragged:
-        return None
+        return _of_sequence(layer, inputs[0])
     shape, T = layer.out_shape, ragged[0].shape[-1]
     has_steps = len(shape) == 2 and shape[1] == T
     if layer.steps in (LENGTHS, KEYS):
@@ -61,3 +61,13 @@ def lengths_after(layer: Any, inputs: tuple[Node, ...]) -> Node | None:
         raise ValueError(f"{layer.who}: expected inputs with the same steps. Received: {ragged} "
                          "with lengths of different inputs.")
     return ragged[0].lengths
+
+
+def _of_sequence(layer: Any, part: Node) -> Node | None:
+    """`lengths` of Y that Slice and Reshape take from the output of a recurrent layer with
+    return_state, see xpnet/layers/states.py; None for any other value."""
+    if len(layer.out_shape) == 2 and getattr(part.layer, "start", None) == 0:
+        whole = part.parents[0]
+        if getattr(whole.layer, "packed_shapes", ())[:1] == (layer.out_shape,):
+            return whole.parents[0].lengths
+    return None

@@ -72,7 +72,8 @@ STEPS = {xn.SimpleRNN: simple, xn.LSTM: lstm, ResetBefore: gru_of_the_paper}
 
 
 def sequence(kind, arrays, name, x, states, reverse):
-    """All states h (H, T) of one sample x (D, T), of one layer in one direction."""
+    """All states h (H, T) of one sample x (D, T), of one layer in one direction, and the final
+    states."""
     W, U = arrays[f"{name}.W"], arrays[f"{name}.U"]
     b, c = (arrays.get(f"{name}.{bias}", np.zeros(rows))
             for bias, rows in (("b", len(W)), ("c", U.shape[1])))
@@ -81,25 +82,33 @@ def sequence(kind, arrays, name, x, states, reverse):
         states = (gru(x[:, t], W, U, b, *states, c) if kind is xn.GRU
                   else STEPS[kind](x[:, t], W, U, b, *states))
         found[t] = states[0]
-    return np.stack(found, axis=1)
+    return np.stack(found, axis=1), states
 
 
 def expected(layer, x, initial, sequences):
+    return expected_with_states(layer, x, initial, sequences)[0]
+
+
+def expected_with_states(layer, x, initial, sequences):
+    """Y, and the final states (scans, H, N) each."""
     arrays = {p.name: layer.backend.to_numpy(p.data).astype(float) for p in layer.parameters}
-    outs = []
+    outs, ends = [], []
     for n in range(x.shape[-1]):
-        h, number = x[..., n].astype(float), 0
+        h, number, ends_of_sample = x[..., n].astype(float), 0, []
         for level in range(1, layer.layers + 1):
             parts, last = [], []
             for way in ("forward", "reverse")[:2 if layer.bidirectional else 1]:
                 states = [s[..., n].reshape(-1, layer.units)[number] for s in initial]
-                found = sequence(type(layer), arrays, f"{way}{level}", h, states, way == "reverse")
+                found, states = sequence(type(layer), arrays, f"{way}{level}", h, states,
+                                         way == "reverse")
                 parts.append(found)
-                last.append(found[:, 0 if way == "reverse" else -1])
+                last.append(states[0])
+                ends_of_sample.append(states)
                 number += 1
             h = np.concatenate(parts)
         outs.append(h if sequences else np.concatenate(last))
-    return np.stack(outs, axis=-1)
+        ends.append([np.stack(of_kind) for of_kind in zip(*ends_of_sample)])
+    return np.stack(outs, axis=-1), [np.stack(of_kind, axis=-1) for of_kind in zip(*ends)]
 
 
 @every_kind

@@ -33,7 +33,7 @@ def vary(net: Graph, seed: int = 3, most_axes: int = 9) -> Graph:
 def of_case(case: LayerCase, dtype: str = "float32") -> tuple[xn.Network, Arrays]:
     """A network of one layer, and batch-first samples."""
     ins = [xn.Input(shape) for shape in case.in_shapes]
-    net = xn.Network(ins[0] if len(ins) == 1 else ins, case.make()(*ins), backend="numpy",
+    net = xn.Network(ins[0] if len(ins) == 1 else ins, case.make().node(*ins), backend="numpy",
                      dtype=dtype)
     vary(net)
     return net, [np.ascontiguousarray(np.moveaxis(x, -1, 0)) for x in case.inputs(dtype)]

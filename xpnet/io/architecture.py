@@ -114,13 +114,13 @@ def graph(plan: dict[str, Any],
     for entry in entries(plan):
         name, parents = entry["name"], [nodes[parent] for parent in entry["inputs"]]
         if "layer" in entry:
-            nodes[name] = made[entry["layer"]](*parents)
+            nodes[name] = made[entry["layer"]].node(*parents)
             continue
         layer = made[name] = _layer(entry, classes)
         layer.name = name
         layer.trainable = entry.get("trainable")        # type: ignore[assignment]
         layer.lr_scale = entry.get("lr_scale")          # type: ignore[assignment]
-        nodes[name] = layer(*parents)
+        nodes[name] = layer.node(*parents)
         declared |= {f"{name}.{p.name}": p for p in layer.parameters + layer.states}
     outs = [nodes[name] for name in _list_of(plan, "outputs", str)]
     return (Ports.formed([nodes[entry["name"]] for entry in ins], plan.get("input_keys")),

@@ -5,11 +5,12 @@ The equations of one step and their gradients are in scan.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from xpnet.backends import Window, activations
 from xpnet.initializers import for_activation
-from xpnet.layer import PREDICT, Array, Layer, Shape
+from xpnet.layer import PREDICT, Array, Shape
 from xpnet.layers.dropout import Dropout
 from xpnet.layers.reset_before import ResetBeforeScan
 from xpnet.layers.scan import (
@@ -20,12 +21,13 @@ from xpnet.layers.scan import (
     expect_lengths,
     expect_steps,
 )
+from xpnet.layers.states import Stateful
 from xpnet.lengths import LENGTHS
 
 __all__ = ["GRU", "LSTM", "SimpleRNN"]
 
 
-class Recurrent(Layer):
+class Recurrent(Stateful):
     """Base class: recurrent layers one above the other, each in one direction or in both.
 
     X (D, T, N). With return_sequences Y (H, T, N) is the last layer's state at each step, else Y
@@ -38,12 +40,20 @@ class Recurrent(Layer):
     Of several layers or directions each of these inputs is (layers, H, N), or (layers * 2, H, N):
     layer by layer, and forward before reverse, as in PyTorch.
 
+    With return_state a call in a graph returns (y, h), or (y, h, c) of an LSTM: also the states
+    after the last step, in reverse those after step 0. They have the shapes and the order of the
+    first states, so those of an encoder can be inputs of a decoder:
+
+        y, h, c = LSTM(64, return_sequences=True, return_state=True)(x)
+
     Args:
         units: H.
         layers: number of layers.
         bidirectional: a second set of weights reads the sequence in reverse.
         dropout: probability with which elements between two layers are dropped in training.
         return_sequences: whether Y has the states of all steps.
+        return_state: whether the final states are outputs, too. What `forward` returns is then a
+            vector for each sample, of which `unpacked` makes Y and the states.
         lengths: whether the second input of the layer, before first states, is the number of steps
             of each sample, (1, N). What comes behind is padding: it changes no state, Y is 0 there,
             and the last state of a sample is the one at its end. In reverse a sample begins there.
@@ -60,14 +70,15 @@ class Recurrent(Layer):
     carried = 1             # states that go from step to step
 
     def __init__(self, units: int, layers: int, bidirectional: bool, dropout: float,
-                 return_sequences: bool, lengths: bool, bias: bool, init: str | None,
-                 name: str | None) -> None:
+                 return_sequences: bool, return_state: bool, lengths: bool, bias: bool,
+                 init: str | None, name: str | None) -> None:
         super().__init__(name=name)
         self.units = self.expect_integer("units", units)
         self.layers = self.expect_integer("layers", layers, 1, 64)
         self.bidirectional = self.expect_flag("bidirectional", bidirectional)
         self.dropout = self.expect_share("dropout", dropout)
         self.return_sequences = self.expect_flag("return_sequences", return_sequences)
+        self.return_state = self.expect_flag("return_state", return_state)
         self.lengths = self.expect_flag("lengths", lengths)
         self.bias, self.init = self.expect_flag("bias", bias), init
         for_activation(init, None, self.who)
@@ -80,7 +91,7 @@ class Recurrent(Layer):
         _, T = shape = self.expect_axes(in_shape, "features, steps")
         directions = 2 if self.bidirectional else 1
         state_shapes = expect_lengths(self, more)
-        self._expect_states(state_shapes, self.layers * directions)
+        self._expect_states(state_shapes)
         self.scans: list[list[Scan]] = []       # by layers
         self.drops: list[Dropout] = []          # after each layer but the last one
         for number in range(1, self.layers + 1):
@@ -96,19 +107,25 @@ class Recurrent(Layer):
                 self.drops.append(Dropout(self.dropout))
                 self.child(f"dropout{number}", self.drops[-1], shape)
         self.window = Window((1, T))            # a state depends on all steps, or on those before
-        return shape
+        return self.packed_shape(shape, [self._state_shape] * self.carried)
 
-    def _expect_states(self, shapes: tuple[Shape, ...], scans: int) -> None:
-        expected = (self.units,) if scans == 1 else (scans, self.units)
+    @property
+    def _state_shape(self) -> Shape:
+        """Of a first or a final state: h, or c."""
+        scans = self.layers * (2 if self.bidirectional else 1)
+        return (self.units,) if scans == 1 else (scans, self.units)
+
+    def _expect_states(self, shapes: tuple[Shape, ...]) -> None:
+        expected = self._state_shape
         if shapes and shapes != (expected,) * self.carried:
             raise ValueError(f"{self.who}: expected a sequence, alone or with {self.carried} first "
                              f"state(s) of shape {expected}. Received: first states of shapes "
                              f"{', '.join(map(str, shapes))}.")
 
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
-        if self.lengths:
-            return self._through(x, initial[1:], mode, initial[0])[0]
-        return self._through(x, initial, mode)[0]
+        lengths, initial = (initial[0], initial[1:]) if self.lengths else (None, initial)
+        y, last = self._through(x, initial, mode, lengths)
+        return self.packed(y, self._by_kind(last)) if self.return_state else y
 
     def expect_values(self, x: Array, number: int = 0) -> None:
         expect_steps(self, x, number)
@@ -117,11 +134,12 @@ class Recurrent(Layer):
                 ) -> tuple[Array, tuple[Array, ...]]:
         """The output, and the last states in the form of first states."""
         y, last = self._through(x, initial, mode)
-        return y, tuple(self._stacked(states) for states in zip(*last, strict=True))
+        states = self._by_kind(last)
+        return self.packed(y, states), states
 
     def _through(self, x: Array, initial: tuple[Array, ...], mode: str,
                  lengths: Array | None = None) -> tuple[Array, list[tuple[Array, ...]]]:
-        """The output, and the last states of each scan."""
+        """Y, and the last states of each scan."""
         self.remember(mode, len(initial))
         number, last = 0, list[tuple[Array, ...]]()
         for level, scans in enumerate(self.scans):
@@ -138,26 +156,32 @@ class Recurrent(Layer):
         return x, last
 
     def _of(self, state: Array, number: int) -> Array:
-        """The first state (H, N) of a scan."""
+        """The state (H, N) of a scan."""
         return state if state.ndim == 2 else state[number]
+
+    def _by_kind(self, states: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
+        """The states of each scan as (h, c): h of all scans, and c of all scans."""
+        return tuple(self._stacked(of_kind) for of_kind in zip(*states, strict=True))
 
     def backward(self, dy: Array, accumulate: bool = False) -> Any:
         given, = self.recall()
         dinitial: list[tuple[Array, ...]] = []  # of the last scan first
-        dx: Any = dy
+        dx, *dlast = self.unpacked(dy)
+        scans = len(self.scans) * len(self.scans[0])
         for level in reversed(range(self.layers)):
             if level < len(self.drops):
                 dx = self.drops[level].backward(dx)
             above, parts = dx, []
             for number, scan in reversed(list(enumerate(self.scans[level]))):
                 scan.needs_dx = self.needs_dx or level > 0
+                scans -= 1
                 part = above[number * self.units:(number + 1) * self.units]
-                dpart, *dstates = scan.backward(part, accumulate)
+                mine = tuple(self._of(dstate, scans) for dstate in dlast)
+                dpart, *dstates = scan.backward(part, accumulate, mine)
                 parts.append(dpart)
                 dinitial.append(tuple(dstates))
             dx = parts[0] if len(parts) == 1 or parts[0] is None else parts[1] + parts[0]
-        others = [self._stacked(dstates[::-1])
-                  for dstates in zip(*dinitial, strict=True)] if given else []
+        others = [*self._by_kind(dinitial[::-1])] if given else []
         if self.lengths:                        # numbers of steps have no gradient
             others.insert(0, self.backend.zeros((1, dy.shape[-1]), dy.dtype))
         return (dx, *others) if others else dx
@@ -189,10 +213,10 @@ class SimpleRNN(Recurrent):
 
     def __init__(self, units: int, *, activation: str = "tanh", layers: int = 1,
                  bidirectional: bool = False, dropout: float = 0.0, return_sequences: bool = False,
-                 lengths: bool = False, bias: bool = True, init: str | None = None,
-                 name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, lengths, bias,
-                         init, name)
+                 return_state: bool = False, lengths: bool = False, bias: bool = True,
+                 init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, return_state,
+                         lengths, bias, init, name)
         if activation is None:
             raise ValueError(f"{self.who}: expected the name of an activation. Received: None.")
         self.activation = activations.check(activation, self.who)
@@ -224,10 +248,11 @@ class LSTM(Recurrent):
     carried = 2
 
     def __init__(self, units: int, *, layers: int = 1, bidirectional: bool = False,
-                 dropout: float = 0.0, return_sequences: bool = False, lengths: bool = False,
-                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, lengths, bias,
-                         init, name)
+                 dropout: float = 0.0, return_sequences: bool = False, return_state: bool = False,
+                 lengths: bool = False, bias: bool = True, init: str | None = None,
+                 name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, return_state,
+                         lengths, bias, init, name)
 
     def scan(self, **options: Any) -> Scan:
         return LSTMScan(self.units, **options)
@@ -258,10 +283,10 @@ class GRU(Recurrent):
 
     def __init__(self, units: int, *, reset: str = "after", layers: int = 1,
                  bidirectional: bool = False, dropout: float = 0.0, return_sequences: bool = False,
-                 lengths: bool = False, bias: bool = True, init: str | None = None,
-                 name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, lengths, bias,
-                         init, name)
+                 return_state: bool = False, lengths: bool = False, bias: bool = True,
+                 init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, dropout, return_sequences, return_state,
+                         lengths, bias, init, name)
         self.reset = self.expect_choice("reset", reset, ("after", "before"))
 
     def scan(self, **options: Any) -> Scan:

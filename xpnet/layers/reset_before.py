@@ -51,16 +51,19 @@ class ResetBeforeScan(Scan):
         state = steps.unsorted(state)
         return steps.sequence(y) if self.sequences else state, (state,)
 
-    def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array | None, ...]:
+    def backward(self, dy: Array, accumulate: bool = False, dlast: tuple[Array, ...] = ()
+                 ) -> tuple[Array | None, ...]:
         x, kept, steps = self.recall()
         P, H, backend = x.shape[1], self.units, self.backend
         U_rz, U_n = self.U.data[:2 * H], self.U.data[2 * H:]
         da = backend.empty((3 * H, P), dy.dtype)
         before, reset = (backend.empty((H, P), dy.dtype) for _ in range(2))
-        dstate: Any = (backend.zeros((H, steps.N), dy.dtype) if self.sequences else
-                       steps.sorted(dy))
+        dstate: Any = (steps.sorted(dlast[0]) if dlast else
+                       backend.zeros((H, steps.N), dy.dtype))
         if self.sequences:
             dy = steps.columns(dy)
+        else:
+            dstate = dstate + steps.sorted(dy)
         for t, now, count in reversed(in_order(steps.counts, self.reverse)):
             dh = dstate[:, :count] + dy[:, now] if self.sequences else dstate[:, :count]
             passed: Any = 0.0                   # to the state before, unchanged

@@ -10,6 +10,7 @@ from xpnet.checks import expect_instance
 from xpnet.initializers import glorot_uniform, zeros
 from xpnet.layer import PREDICT, Array, Layer, Shape
 from xpnet.layers.scan import Steps, expect_lengths, expect_steps
+from xpnet.layers.states import Stateful
 from xpnet.lengths import LENGTHS
 
 __all__ = ["RNN", "ElmanCell"]
@@ -63,7 +64,7 @@ class ElmanCell(Layer):
         return self.W.size + self.U.size
 
 
-class RNN(Layer):
+class RNN(Stateful):
     """Recurrent layer around a cell: state[t] = cell(x[t], state[t-1]) (Rumelhart et al. 1986).
 
     X (D, T, N). With return_sequences Y (units, T, N) is the state at each step, else Y (units, N)
@@ -86,6 +87,8 @@ class RNN(Layer):
         cell: the layer of one step. It is copied, and its parameters are "cell.W", ...
         reverse: from the last step to the first one.
         return_sequences: whether Y has the states of all steps.
+        return_state: whether the final state (S, N) is an output, too: a call in a graph returns
+            (y, state).
         lengths: whether the second input of the layer, before a first state, is the number of steps
             of each sample, as in Recurrent.
 
@@ -99,7 +102,8 @@ class RNN(Layer):
     steps = LENGTHS
 
     def __init__(self, cell: Layer, *, reverse: bool = False, return_sequences: bool = False,
-                 lengths: bool = False, name: str | None = None) -> None:
+                 return_state: bool = False, lengths: bool = False, name: str | None = None
+                 ) -> None:
         super().__init__(name=name)
         expect_instance(self.who, "cell", cell, Layer, "a Layer")
         self.units = self.expect_integer("cell.units", getattr(cell, "units", None))
@@ -108,6 +112,7 @@ class RNN(Layer):
         self.cell = _copy(cell)
         self.reverse = self.expect_flag("reverse", reverse)
         self.return_sequences = self.expect_flag("return_sequences", return_sequences)
+        self.return_state = self.expect_flag("return_state", return_state)
         self.lengths = self.expect_flag("lengths", lengths)
 
     def config(self) -> dict[str, Any]:
@@ -124,7 +129,8 @@ class RNN(Layer):
             raise ValueError(f"{self.who}: expected a cell whose output has the shape of its "
                              f"state, {state}. Received: {out}.")
         self.window = Window((1, T))            # a state depends on all steps, or on those before
-        return (self.units, T) if self.return_sequences else (self.units,)
+        return self.packed_shape((self.units, T) if self.return_sequences else (self.units,),
+                                 [state])
 
     def forward(self, x: Array, *initial: Array, mode: str = PREDICT) -> Array:   # type: ignore[override]
         if self.lengths:
@@ -136,7 +142,7 @@ class RNN(Layer):
 
     def through(self, x: Array, *initial: Array, lengths: Array | None = None,
                 mode: str = PREDICT) -> tuple[Array, tuple[Array, ...]]:
-        """The output, and the state after the last step that is computed."""
+        """The output, and the state after the last step."""
         _, T, N = x.shape
         steps, backend = Steps(self.backend, T, N, lengths), self.backend
         state = (steps.sorted(initial[0]) if initial else
@@ -154,16 +160,21 @@ class RNN(Layer):
             y[:, now] = new[:self.units]
         self.remember(mode, kept, columns.shape, bool(initial), steps, lengths)
         y, state = steps.sequence(y), steps.unsorted(state)
-        return y if self.return_sequences else backend.asarray(state[:self.units]), (state,)
+        if not self.return_sequences:
+            y = backend.asarray(state[:self.units])
+        return self.packed(y, (state,)), (state,)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Any:
         kept, x_shape, given, steps, lengths = self.recall()
         dx = self.backend.empty(x_shape, dy.dtype)
         dstate = self.backend.zeros((self.state_size, steps.N), dy.dtype)
+        dy, *dlast = self.unpacked(dy)
         if self.return_sequences:
             dy = steps.columns(dy)
         else:
             dstate[:self.units] = steps.sorted(dy)
+        if dlast:
+            dstate += steps.sorted(dlast[0])
         order = in_order(steps.counts, self.reverse)
         for t, now, count in reversed(order):
             d = dstate[:, :count].copy()        # dstate belongs to the cell

@@ -77,12 +77,19 @@ class Scan(Layer):
         states = tuple(map(steps.unsorted, states))
         return steps.sequence(h) if self.sequences else states[0], states
 
-    def backward(self, dy: Array, accumulate: bool = False) -> tuple[Array | None, ...]:
+    def backward(self, dy: Array, accumulate: bool = False, dlast: tuple[Array, ...] = ()
+                 ) -> tuple[Array | None, ...]:
+        """The gradients with respect to x and to the states before the first step.
+
+        Args:
+            dlast: the gradients with respect to the states that `through` returns; 0 by default.
+        """
         x, kept, steps = self.recall()
-        dstates = [self.backend.zeros((self.units, steps.N), dy.dtype)
-                   for _ in range(cell_of(self.cell).states)]
+        dstates = [steps.sorted(d) for d in dlast] or [
+            self.backend.zeros((self.units, steps.N), dy.dtype)
+            for _ in range(cell_of(self.cell).states)]
         if not self.sequences:
-            dstates[0] = steps.sorted(dy)
+            dstates[0] = steps.sorted(dy + dlast[0] if dlast else dy)
         da, ds, dinitial = self.backend.scan_backward(
             self.cell, steps.columns(dy) if self.sequences else None, dstates, self.U.data, kept,
             steps.counts, reverse=self.reverse, lengths=steps.masks)

@@ -59,7 +59,7 @@ def fold_batch_norm(net: Graph) -> Graph:
             changes = ({"bias": getattr(layer, "bias", True) or True, "activation": norm.activation}
                        if isinstance(norm, BatchNorm) else {})
             copies[layer] = copied(node, changes)
-        return copies[layer](*parents)
+        return copies[layer].node(*parents)
 
     arrays = {name: net.backend.to_numpy(p.data) for name, p in net.arrays.items()}
     for node, after in folds.items():

@@ -105,7 +105,7 @@ def _part(net: Graph, last: Node, frozen: bool = False
         if node in wanted and node.layer is not None:
             if node.layer not in copies:
                 copies[node.layer] = copied(node)
-            new[node] = copies[node.layer](*(new[parent] for parent in node.parents))
+            new[node] = copies[node.layer].node(*(new[parent] for parent in node.parents))
     for layer in copies.values():
         layer.trainable = layer.trainable and not frozen
     kept = {f"{layer.name}.{p.name}" for layer in copies.values()

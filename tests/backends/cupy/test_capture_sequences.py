@@ -14,7 +14,8 @@ def network(backend):
     h = xn.Conv1d(6, 3, padding=1)(xn.Embedding(5, 4)(tokens))
     h = xn.LSTM(5, bidirectional=True, return_sequences=True, lengths=True)(
         xn.BatchNorm1d(activation="relu")(h), steps)
-    h = xn.GRU(4, layers=2, dropout=0.2, return_sequences=True)(h)
+    h, last = xn.GRU(4, layers=2, dropout=0.2, return_sequences=True, return_state=True)(h)
+    h = xn.GRU(4, layers=2, reset="before", return_sequences=True)(h, last)
     h = xn.RNN(xn.ElmanCell(4), return_sequences=True, lengths=True)(h, steps)
     return xn.Network([tokens, steps], xn.Linear(3)(h), backend=backend)
 

@@ -43,8 +43,8 @@ def activation_attributes(name: str, directions: int) -> dict[str, Any]:
 
 
 def scan(use: Use, kind: str, x: str, scans: Sequence[Any], lengths: str, states: Sequence[str],
-         prefix: str, **attributes: Any) -> tuple[str, str]:
-    """(Y, Y_h) of one operator, (T, directions, N, H) and (directions, N, H).
+         prefix: str, outputs: int = 2, **attributes: Any) -> list[str]:
+    """Y (T, directions, N, H), Y_h and Y_c (directions, N, H) of one operator.
 
     Args:
         kind: of the equations, see xpnet.io.gates.
@@ -53,6 +53,7 @@ def scan(use: Use, kind: str, x: str, scans: Sequence[Any], lengths: str, states
         lengths: (N,), or "".
         states: first states (directions, N, H), or none.
         prefix: of the names of the initializers.
+        outputs: how many are returned; only an LSTM has three.
     """
     arrays = [to_onnx(kind, {name: use.values(p) for name in ("W", "U", "b", "c")
                              if (p := getattr(one, name, None))}) for one in scans]
@@ -65,9 +66,8 @@ def scan(use: Use, kind: str, x: str, scans: Sequence[Any], lengths: str, states
         inputs.pop()
     if kind == "gru":
         attributes["linear_before_reset"] = 1
-    Y, last = use.several(kind.removesuffix("_before").upper(), 2, *inputs,
-                          hidden_size=scans[0].units, **attributes)
-    return Y, last
+    return use.several(kind.removesuffix("_before").upper(), outputs, *inputs,
+                       hidden_size=scans[0].units, **attributes)
 
 
 def recurrent(use: Use, layer: Any, x: str, *more: str) -> str:
@@ -83,25 +83,35 @@ def recurrent(use: Use, layer: Any, x: str, *more: str) -> str:
     states = [_first_states(use, state, layer.layers * directions)
               for state in (more[1:] if layer.lengths else more)]
     h = use("Transpose", x, perm=(2, 0, 1))                                 # (T, N, D)
+    ends = []                                   # Y_h, or Y_h and Y_c, of each layer
     for level, scans in enumerate(layer.scans):
         first = level * directions
         own = [state if layer.layers == 1 else
                use("Slice", state, use.ints([first]), use.ints([first + directions]),
                    use.ints([0])) for state in states]
         prefix = "" if layer.layers == 1 else f"{level + 1}."
-        Y, last = scan(use, kind, h, scans, lengths, own, prefix, **attributes)
+        Y, *last = scan(use, kind, h, scans, lengths, own, prefix, 1 + layer.carried, **attributes)
+        ends.append(last)
         if level + 1 < layer.layers:
             by_steps = use("Transpose", Y, perm=(0, 2, 1, 3))
             h = use("Reshape", by_steps, use.ints([0, 0, directions * layer.units], "shape"))
-    return _output(use, layer, Y, last, directions * layer.units)
+    return _output(use, layer, Y, ends, directions * layer.units)
 
 
-def _output(use: Use, layer: Any, Y: str, last: str, rows: int) -> str:
-    """(N, rows, T), or the last states (N, rows)."""
+def _output(use: Use, layer: Any, Y: str, ends: Sequence[Sequence[str]], rows: int) -> str:
+    """(N, rows, T), or the last states (N, rows); with return_state a vector with the final states
+    of all layers behind it, see xpnet/layers/states.py."""
     if layer.return_sequences:
-        return reshaped(use, use("Transpose", Y, perm=(2, 1, 3, 0)), rows,
-                        layer.in_shapes[0][1])
-    return reshaped(use, use("Transpose", last, perm=(1, 0, 2)), rows)
+        y = reshaped(use, use("Transpose", Y, perm=(2, 1, 3, 0)), rows, layer.in_shapes[0][1])
+    else:
+        y = reshaped(use, use("Transpose", ends[-1][0], perm=(1, 0, 2)), rows)
+    if not layer.return_state:
+        return y
+    parts = [reshaped(use, y, -1)]
+    for of_kind in zip(*ends, strict=True):                                 # h, and c of an LSTM
+        state = of_kind[0] if len(of_kind) == 1 else use("Concat", *of_kind, axis=0)
+        parts.append(reshaped(use, use("Transpose", state, perm=(1, 0, 2)), -1))
+    return use("Concat", *parts, axis=1)
 
 
 def _lengths(use: Use, lengths: str) -> str:
@@ -123,9 +133,9 @@ def around_cell(use: Use, layer: L.RNN, x: str, *more: str) -> str:
     lengths = _lengths(use, more[0]) if layer.lengths else ""
     states = [_first_states(use, state, 1) for state in (more[1:] if layer.lengths else more)]
     h = use("Transpose", x, perm=(2, 0, 1))
-    Y, last = scan(use, "rnn", h, [layer.cell], lengths, states, "cell.",
-                   direction="reverse" if layer.reverse else "forward")
-    return _output(use, layer, Y, last, layer.units)
+    Y, *last = scan(use, "rnn", h, [layer.cell], lengths, states, "cell.",
+                    direction="reverse" if layer.reverse else "forward")
+    return _output(use, layer, Y, [last], layer.units)
 
 
 def elman_cell(use: Use, layer: L.ElmanCell, x: str, state: str) -> str:
