@@ -237,6 +237,14 @@ def test_a_mistake_of_xpnet_has_a_traceback(monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+def test_a_mistake_of_xpnet_in_a_process_of_several_is_shown_and_ends_it(monkeypatch, capsys):
+    """Not by raising it: the process would wait for the others before it ends."""
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setattr(tools, "summary", lambda options: {}["no such key"])
+    assert main(["summary", "bilici"]) == 1
+    assert "KeyError: 'no such key'" in capsys.readouterr().err
+
+
 def test_a_reader_that_has_ended(tmp_path):
     """`xpnet summary lenet5 | true` says nothing on stderr."""
     reading, writing = os.pipe()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from xpnet.cli.networks import FileError
 from xpnet.cli.options import parser
-from xpnet.parallel import end_all
+from xpnet.parallel import end_all, launched
 
 # What users can correct. Other errors are mistakes of xpnet, and have a traceback.
 KNOWN = ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError
@@ -40,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         end_all(2, f"xpnet: {error}")
     except KNOWN as error:
         end_all(2, f"xpnet: {error}")
+    except Exception:
+        if not launched():
+            raise
+        end_all(1, traceback.format_exc())      # the other processes would wait for this one
+        return 1
     return 2
 
 
