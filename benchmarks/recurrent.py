@@ -7,13 +7,12 @@ distributed: on average half as many. A signal is compared with images of one ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import Job
 from benchmarks.rows import Row, of_part
 from benchmarks.table import Table, by_contender, milliseconds
 
@@ -53,20 +52,8 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-def steps(job: Job) -> Iterator[tuple[Case, Step]]:
-    """The function to time, of each case."""
-    if job.contender.startswith("torch"):
-        from benchmarks.torch_recurrent import step
-        for case in cases_of(job.contender):
-            yield case, step(case, job.threads)
-    else:
-        from xpnet import get_backend
-        backend = get_backend(job.contender)
-        for case in CASES:
-            yield case, _step(case, backend)
-
-
-def _step(case: Case, backend: Any) -> Step:
+def step(case: Case, backend: Any) -> Step:
+    """The function to time, on a backend of xpnet; PyTorch's is in torch_recurrent.py."""
     import xpnet as xn
     inputs: list[np.ndarray]                                            # batch-last
     if case.layer.endswith("d"):

@@ -107,16 +107,22 @@ def convolutions(job: Job) -> dict[str, Any]:
 
 
 def recurrent(job: Job) -> dict[str, Any]:
-    from benchmarks.recurrent import steps
-    rows = [{"layer": case.layer, "mode": case.mode, "batch": case.batch,
-             "seconds": median_seconds(step, lambda: None, job.seconds)[0]}
-            for case, step in steps(job)]
+    from benchmarks.recurrent import cases_of
+    step: Callable[[Any], Callable[[], Any]]
     if job.contender.startswith("torch"):
+        from benchmarks import torch_recurrent
         from benchmarks.torch_side import about_pytorch
-        return {"rows": rows, "about": about_pytorch("cpu")}
-    from benchmarks.xpnet_side import about
-    from xpnet import get_backend
-    return {"rows": rows, "about": about(get_backend(job.contender))}
+        step, about = partial(torch_recurrent.step, threads=job.threads), about_pytorch("cpu")
+    else:
+        from benchmarks.recurrent import step as step_on
+        from benchmarks.xpnet_side import about as about_xpnet
+        from xpnet import get_backend
+        backend = get_backend(job.contender)
+        step, about = partial(step_on, backend=backend), about_xpnet(backend)
+    rows = [{"layer": case.layer, "mode": case.mode, "batch": case.batch,
+             "seconds": median_seconds(step(case), lambda: None, job.seconds)[0]}
+            for case in cases_of(job.contender)]
+    return {"rows": rows, "about": about}
 
 
 def lines_of(module: str, function: str = "measure") -> Callable[[Job], Iterator[Any]]:

@@ -177,7 +177,7 @@ def test_both_sides_compute_the_same_recurrent_layer(torch_side, number, monkeyp
     initialized = xn.Layer.initialize
     monkeypatch.setattr(xn.Layer, "initialize", initialize)
     monkeypatch.setitem(torch_recurrent.LAYERS, case.layer, kept)
-    step = recurrent._step(case, xn.get_backend("numpy"))
+    step = recurrent.step(case, xn.get_backend("numpy"))
     their_step = torch_recurrent.step(case, 1)
     scan, layer = ours[0].scans[0][0], theirs[0]
     with torch.no_grad():
