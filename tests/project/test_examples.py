@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_files import of_package
 from PIL import Image
 from tiers import full
+
+import xpnet as xn
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +46,19 @@ def test_signal_lstm(tmp_path):
     accuracies = [float(line.rsplit(" ", 1)[1].rstrip("%")) for line in lines]
     assert [line.split(",")[0] for line in lines] == ["Conv1d", "LSTM", "LSTM"]
     assert min(accuracies) > 80
+
+
+@full
+def test_finetune_onnx(tmp_path):
+    """A single epoch learns nothing; tests/io/onnx/test_real_files.py trains the same file."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    file = of_package("ch_ppocr_mobile_v2.0_cls_infer.onnx")
+    lines = run("finetune_onnx.py", tmp_path, str(file), "--epochs", "1", "--lines", "32"
+                ).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "new initial values", "weights of the file", "mirrored.onnx"]
+    net = xn.io.load_onnx(tmp_path / "mirrored.onnx", backend="numpy")
+    assert net.classes == ("as written", "mirrored")
 
 
 @full
