@@ -106,6 +106,25 @@ def test_bias_of_a_convolution(tmp_path):
     assert net.arrays.keys() == {"n0.W", "n0.b"}
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (1, 5, 3), (5, 1)])
+def test_a_sum_that_is_no_bias_is_a_layer_of_its_own(shape, tmp_path):
+    """A vector for each position behind a product, of as many positions as there are features."""
+    w, rng = Writer(5, 4), np.random.default_rng(0)
+    y = w("Add", w("MatMul", "x", rng.standard_normal((4, 5 if shape == (5, 1) else 3))),
+          rng.standard_normal(shape))
+    w.check(y, tmp_path, "Permute", "Linear", "Permute", "Shift")
+
+
+def test_scales_of_other_axes_are_no_part_of_a_layer_norm(tmp_path):
+    """Over rows and columns, with a scale for each channel: as many channels as pixels."""
+    w, rng = Writer(4, 2, 2), np.random.default_rng(0)
+    centred = w("Sub", "x", w("ReduceMean", "x", [2, 3]))
+    squares = w("ReduceMean", w("Mul", centred, centred), [2, 3])
+    y = w("Div", centred, w("Sqrt", w("Add", squares, 1e-3)))
+    y = w("Add", w("Mul", y, rng.standard_normal((4, 1, 1))), rng.standard_normal((1, 4, 1, 1)))
+    w.check(y, tmp_path, "LayerNorm", "Gain", "Shift")
+
+
 def test_a_bias_is_not_merged_if_the_sum_is_not_all_that_reads_the_product(tmp_path):
     """Otherwise there would be two copies of the weights."""
     w, rng = Writer(4), np.random.default_rng(0)

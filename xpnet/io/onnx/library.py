@@ -26,5 +26,9 @@ def library(who: str) -> Any:
 def listed(reasons: Sequence[str]) -> str:
     """What could not be done, in one line of printable characters, whatever a file contains."""
     more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
-    text = "; ".join([*reasons[:LISTED], *more])
+    return printable("; ".join([*reasons[:LISTED], *more]))
+
+
+def printable(text: str) -> str:
+    """A text from a file, for an error."""
     return "".join(mark if mark.isprintable() else "?" for mark in text)

@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpnet import layers as L
-from xpnet.backends import Backend
-from xpnet.checks import expect_flag, expect_shape, is_number, is_plain_name, items, shown
+from xpnet.backends import Backend, get_backend
+from xpnet.checks import (
+    expect_flag,
+    expect_seed,
+    expect_shape,
+    is_number,
+    is_plain_name,
+    items,
+    shown,
+)
 from xpnet.graph import Graph, topological
 from xpnet.io.files import Path
 from xpnet.io.onnx import (
@@ -26,7 +34,7 @@ from xpnet.io.onnx import (
 )
 from xpnet.io.onnx.build import Builder, Reading, Value
 from xpnet.io.onnx.fold import fold, fold_constants
-from xpnet.io.onnx.library import UnsupportedError, library, listed
+from xpnet.io.onnx.library import UnsupportedError, library, listed, printable
 from xpnet.io.onnx.nodes import Operation, Program, reachable
 from xpnet.io.onnx.patterns import rewrite
 from xpnet.io.onnx.read import Tensors, opset, read_model
@@ -74,6 +82,7 @@ def load_onnx(path: Path, *, input_shape: Sequence[int] | Mapping[str, Sequence[
             computes (the error lists all of them with the reasons).
     """
     freeze = expect_flag(WHO, "freeze_batch_norm", freeze_batch_norm)
+    backend, seed = get_backend(backend), expect_seed(WHO, seed)
     onnx = library(WHO)
     model = read_model(onnx, path, WHO)
     program = Program(onnx, model.graph, Tensors(onnx, path))
@@ -98,7 +107,7 @@ def load_onnx(path: Path, *, input_shape: Sequence[int] | Mapping[str, Sequence[
                       values=builder.arrays)
     except ValueError as error:
         raise ValueError(f"{WHO}: expected a graph that can be a network. Received: "
-                         f"{error}") from error
+                         f"{printable(str(error))}") from error
     graph.trained = _trained(model, graph)
     network: Network = Face.of(graph)
     return network
@@ -124,7 +133,7 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
         shapes = {} if given is None else {value.name: given for value in inputs[:1]}
     unknown = [name for name in shapes if name not in {value.name for value in inputs}]
     if unknown or (given is not None and not isinstance(given, Mapping) and len(inputs) != 1):
-        names = ", ".join(value.name for value in inputs)
+        names = printable(", ".join(value.name for value in inputs))
         raise ValueError(f"{WHO}: expected input_shape to be a dict with shapes for {names}, or "
                          f"one shape for a single input. Received: input_shape={shown(given)}.")
     missing, found = [], {}
@@ -134,13 +143,13 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
                  for d in tensor.shape.dim]
         if not value.type.HasField("tensor_type") or not 1 <= len(sizes) <= MOST_AXES:
             raise ValueError(f"{WHO}: expected inputs that are arrays with a batch axis. "
-                             f"Received: {value.name} with {len(sizes)} axes.")
+                             f"Received: {shown(value.name)} with {len(sizes)} axes.")
         batch = _batch_axis(value.name, sizes, operations)
         sample: list[Any] = [*sizes[:batch], *sizes[batch + 1:]]
         if value.name in shapes:
             sample = _given_shape(value.name, sample, shapes[value.name])
         if None in sample:
-            missing.append(f"{value.name} with {_symbols(tensor, batch)}")
+            missing.append(printable(f"{value.name} with {_symbols(tensor, batch)}"))
         integer = onnx.TensorProto.DataType.Name(tensor.elem_type).startswith(("INT", "UINT"))
         found[value.name] = (tuple(sample), batch, sizes[batch], integer)
     if missing:
@@ -166,6 +175,7 @@ def _batch_axis(name: str, sizes: Sequence[int | None], operations: Sequence[Ope
 
 
 def _given_shape(name: str, sample: Sequence[int | None], given: Any) -> list[int]:
+    name = printable(name)
     shape = expect_shape(WHO, f"input_shape of {name}, the shape of a sample", given)
     if len(shape) != len(sample) or any(
             have not in (None, want) for have, want in zip(sample, shape, strict=True)):
@@ -237,7 +247,7 @@ def _ports(builder: Builder, values: Mapping[str, Any], inputs: Sequence[str],
         value = values.get(name)
         if not isinstance(value, Value):
             raise ValueError(f"{WHO}: expected outputs that depend on the inputs. Received: "
-                             f"{name}, which does not.")
+                             f"{shown(name)}, which does not.")
         node = builder.plain(value)
         if node.layer is None or node in nodes.values():        # an output is a node of its own
             node = builder.add(L.Identity(), node, name=name)

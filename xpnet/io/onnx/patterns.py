@@ -21,7 +21,7 @@ from xpnet.io.onnx.nodes import Operation, Program
 X, W, B = "x", "W", "b"
 GAMMA, BETA, EPS, AXES, AXES2 = "gamma", "beta", "eps", "axes", "axes2"
 EXCHANGED = "Add", "Mul", "Max"
-CLOSE = 1e-3                # relative: some files have constants of three digits
+CLOSE = 1e-4                # relative: 1/6 may be written as 0.16667
 
 
 @dataclass
@@ -55,7 +55,18 @@ def bias_of_product(program: Program, match: Match) -> Operation | None:
     b = program.constants.get(match.values[B])
     if b is None or (matrix[0] is None) == (matrix[1] is None):
         return None
+    first = matrix[0] is not None                   # W x: the features are the last but one axis
+    factor = matrix[0] if matrix[0] is not None else matrix[1]
+    assert factor is not None
+    units = factor.shape[0 if first else -1] if factor.ndim == 2 else 0
+    if without_ones(b.shape) != ((units, 1) if first else (units,)):
+        return None
     return Operation("MatMul", product.name, [*product.inputs, match.values[B]], add.outputs)
+
+
+def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without axes of size 1 in front."""
+    return next((shape[k:] for k, n in enumerate(shape) if n != 1), ())
 
 
 def bias_of_convolution(program: Program, match: Match) -> Operation | None:
@@ -80,7 +91,9 @@ def layer_norm(program: Program, match: Match) -> Operation | None:
         return None
     known = {leaf: constants[name] for leaf, name in leaves.items()}
     eps, axes = known[EPS], known[AXES]
-    if eps.size != 1 or known.get(AXES2, axes).tolist() != axes.tolist():
+    if eps.size != 1 or known.get(AXES2, axes).tolist() != axes.tolist() or any(
+            len(without_ones(known[leaf].shape)) > axes.size
+            for leaf in (GAMMA, BETA) if leaf in known):
         return None
     inputs = [values[X], values.get(GAMMA, ""), values.get(BETA, "")]
     last = match.operations[0]

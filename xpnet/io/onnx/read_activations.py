@@ -62,7 +62,7 @@ def prelu(op: Reading) -> Value:
     value = op.batch_first()
     shape = slope.shape if slope.ndim == len(value.shape) else slope.shape[1:]
     C, *rest = value.shape
-    if slope.ndim < len(value.shape) or shape != (C, *(1,) * len(rest)):
+    if slope.ndim < len(value.shape) or slope.size != C or shape != (C, *(1,) * len(rest)):
         raise UnsupportedError("it has other slopes than one for each channel")
     return _with_slopes(op, L.PReLU(per_channel=True), slope.reshape(-1))
 

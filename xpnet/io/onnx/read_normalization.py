@@ -9,6 +9,7 @@ import numpy as np
 from xpnet import layers as L
 from xpnet.io.onnx.build import Reading, Value
 from xpnet.io.onnx.library import UnsupportedError
+from xpnet.io.onnx.patterns import without_ones
 from xpnet.io.onnx.read_activations import Read
 
 LEAST = 1e-30           # eps of a division by a norm, which ONNX does not have
@@ -35,12 +36,8 @@ def _scales(op: Reading, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     found = {"gamma": op.numbers(1, "scale") if op.given(1) else np.ones(shape, np.float32)}
     found["beta"] = (op.numbers(2, "shift") if op.given(2)
                      else np.zeros(shape, found["gamma"].dtype))
-    for name, array in found.items():
-        if array.size == 1 or array.shape != shape and array.size == int(np.prod(shape)):
-            array = np.broadcast_to(array.reshape(-1), shape) if array.size == 1 else \
-                array.reshape(shape)
-        found[name] = array
-    return found
+    return {name: np.broadcast_to(array.reshape(without_ones(array.shape)), shape)
+            for name, array in found.items()}
 
 
 def instance_norm(op: Reading) -> Value:
