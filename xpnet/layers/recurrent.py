@@ -1,6 +1,6 @@
 """Recurrent layers: layers of units with a state that goes from step to step of a sequence.
 
-The equations of one step and their gradients are in scan.py.
+The equations of one step and their gradients are in backends/cells.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gated recurrent unit as in Cho et al. 2014, with the reset gate before the product with U.
 
-Unlike the units of scan.py it needs a second product in each step, because its argument depends on
-the first one. So it has steps of its own.
+Unlike the cells of backends/cells.py it needs a second product in each step, because its argument
+depends on the first one. So it has steps of its own.
 """
 
 from __future__ import annotations
