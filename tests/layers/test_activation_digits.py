@@ -174,3 +174,25 @@ def test_a_sigmoid_is_as_accurate_in_gates(backend: Backend):
     b = np.array([-80, -30, -18, -16, -1, 20], np.float32)
     y = backend.to_numpy(layer.forward(backend.asarray(np.stack([np.ones_like(b), b]))))
     np.testing.assert_allclose(y[0], [1 / (1 + math.exp(-float(v))) for v in b], rtol=1e-6)
+
+
+def test_the_gates_of_recurrent_cells_have_all_digits(implementation: Backend):
+    """Over the whole range of float32, one step with U = 0; a NaN remains one."""
+    sizes = np.logspace(-30, np.log10(87), 400)
+    z = np.concatenate([-sizes[::-1], [0, np.nan, np.inf, -100], sizes]).astype(np.float32)
+    double = z.astype(np.float64)
+    with np.errstate(over="ignore"):
+        sigmoid, tanh = 1 / (1 + np.exp(-double)), np.tanh(double)
+    sigmoid[double == -100] = 0                                             # subnormal
+    for cell, rows in (("tanh", [tanh]), ("sigmoid", [sigmoid]),
+                       ("lstm", [sigmoid, sigmoid, tanh, sigmoid]),
+                       ("gru", [sigmoid, sigmoid, tanh])):
+        a = np.tile(z, (len(rows), 1))
+        U = np.zeros((len(rows), 1), np.float32)
+        states = [np.zeros((1, z.size), np.float32)] * (2 if cell == "lstm" else 1)
+        with implementation.scope():
+            kept = implementation.scan(cell, implementation.asarray(a), implementation.asarray(U),
+                                       [implementation.asarray(s) for s in states], [z.size])[2]
+        gates = implementation.to_numpy(kept[len(states)])
+        for k, right in enumerate(rows):
+            np.testing.assert_allclose(gates[k], right, rtol=1e-6, atol=2e-38, err_msg=cell)
