@@ -193,6 +193,22 @@ def test_flatten_by_arithmetic_with_shapes(tmp_path):
     assert list(check(made, tmp_path, "Flatten", "Linear").layer_names) == ["flatten", "fc"]
 
 
+def test_numbers_of_a_shape_one_by_one(tmp_path):
+    """Shape, Gather of one number, products of them, Unsqueeze and Concat, as programs write
+    x.view(len(x), x.shape[1] * x.shape[2] // 2, 2)."""
+    made = model([
+        node("Shape", ["x"], ["all"]),
+        *(node("Gather", ["all", f"i{k}"], [f"n{k}"], axis=0) for k in range(3)),
+        node("Mul", ["n1", "n2"], ["elements"]), node("Div", ["elements", "i2"], ["half"]),
+        node("Unsqueeze", ["n0", "zero"], ["N"]), node("Unsqueeze", ["half", "zero"], ["rows"]),
+        node("Cast", ["rows"], ["rows7"], to=7),
+        node("Concat", ["N", "rows7", "two"], ["shape"], axis=0),
+        node("Reshape", ["x", "shape"], ["y"])], ["N", 2, 6],
+        {"zero": np.array([0]), "two": np.array([2]),
+         **{f"i{k}": np.array(k) for k in range(3)}})
+    check(made, tmp_path, "Reshape")
+
+
 def test_channels_last_files(tmp_path):
     """A convolution between a Transpose from NHWC to NCHW and one back; two Transposes are none."""
     W = RNG.standard_normal((3, 2, 3, 3)).astype(np.float32)

@@ -151,6 +151,15 @@ def test_other_opsets(version, tmp_path):
     refused(path, f"load_onnx: expected operators of opset 7 to .* with opset {version}")
 
 
+def test_nodes_without_outputs_or_inputs(tmp_path):
+    relu = helper.make_node("Relu", ["x"], ["y"])
+    for kind in ("Mul", "Div", "Shape", "Split"):
+        path = written(tmp_path, [helper.make_node(kind, ["x"], []), relu])
+        assert len(xn.io.load_onnx(path, backend="numpy").layers) == 1
+    for kind in ("Add", "Reshape", "Conv", "Slice", "LSTM", "Resize", "Clip", "Concat", "Gemm"):
+        refused(written(tmp_path, [helper.make_node(kind, [], ["y"])]), "load_onnx: expected")
+
+
 def test_a_circle_of_nodes(tmp_path):
     refused(written(tmp_path, [helper.make_node("Add", ["x", "b"], ["a"]),
                                helper.make_node("Relu", ["a"], ["b"]),

@@ -222,7 +222,8 @@ def fold(operation: Operation, arrays: list[np.ndarray | None]) -> list[np.ndarr
             found = FOLD[operation.kind](operation, *arrays)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise UnsupportedError(f"it cannot be computed ({' '.join(str(error).split())})") from error
-    return found if isinstance(found, list) else [found]
+    # NumPy returns an element of an array of objects, and not an array of no axes
+    return [np.asarray(one) for one in (found if isinstance(found, list) else [found])]
 
 
 def fold_constants(operations: list[Operation], constants: dict[str, np.ndarray]

@@ -51,7 +51,7 @@ class Program:
             self._keep(tensor.name, tensor)
         for sparse in graph.sparse_initializer:
             self.problems[sparse.values.name] = "it is a sparse tensor"
-        self.operations = [self._operation(node) for node in graph.node]
+        self.operations = [self._operation(node) for node in graph.node if any(node.output)]
 
     def constant(self, name: str, array: Any) -> str:
         """A new constant; returns its name."""
