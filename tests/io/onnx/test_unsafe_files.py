@@ -63,6 +63,25 @@ def test_sizes_are_checked_before_memory_is_taken(wrong, match, tmp_path):
         tracemalloc.stop()
 
 
+def test_huge_axes_are_refused(tmp_path):
+    """Of an input or by a setting; a layer norm without scale and shift declares both."""
+    for nodes in ([helper.make_node("LayerNormalization", ["x", "one"], ["y"], axis=1)],
+                  [helper.make_node("Relu", ["x"], ["y"])],
+                  [helper.make_node("Pad", ["x", "pads"], ["y"])],
+                  [helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="linear")]):
+        tensors = [onnx.numpy_helper.from_array(np.array(value, kind), name)
+                   for name, value, kind in (("one", [1], np.float32),
+                                             ("pads", [0, 0, 2**40, 0, 0, 2**40], np.int64),
+                                             ("scales", [1, 1, 2**40], np.float32))]
+        path = written(tmp_path, nodes, *tensors, shape=("N", 2**21, 2**20))
+        tracemalloc.start()
+        try:
+            refused(path, "load_onnx: expected")
+            assert tracemalloc.get_traced_memory()[1] < 1 << 22
+        finally:
+            tracemalloc.stop()
+
+
 @pytest.mark.parametrize("kind", ["ConstantOfShape", "Range", "Expand", "Add"])
 def test_small_files_do_not_become_large_arrays(kind, tmp_path):
     shape = onnx.numpy_helper.from_array(np.array([2**28]), "shape")

@@ -101,13 +101,13 @@ def load_onnx(path: Path, *, input_shape: Sequence[int] | Mapping[str, Sequence[
     if problems:
         raise ValueError(f"{WHO}: expected nodes that layers here can compute. Received: "
                          f"{listed(problems)}.")
-    ins, outs = _ports(builder, values, [value.name for value in inputs], names)
     try:
+        ins, outs = _ports(builder, values, [value.name for value in inputs], names)
         graph = Graph(ins, outs, backend=backend, dtype=_dtype(builder), seed=seed,
                       values=builder.arrays)
-    except ValueError as error:
+    except (ValueError, UnsupportedError) as error:
         raise ValueError(f"{WHO}: expected a graph that can be a network. Received: "
-                         f"{printable(str(error))}") from error
+                         f"{printable(str(error)).rstrip('.')}.") from error
     graph.trained = _trained(model, graph)
     network: Network = Face.of(graph)
     return network
@@ -224,7 +224,7 @@ def _build(builder: Builder, program: Program, operations: Sequence[Operation],
 def _read(reading: Reading) -> Sequence[Any]:
     """The outputs of one operation: arrays if no input depends on samples, else Values."""
     given = reading.inputs
-    if reading.kind == "Shape" and isinstance(given[0], Value):
+    if reading.kind == "Shape" and given and isinstance(given[0], Value):
         shape = np.empty(given[0].axes, object)
         shape[:] = given[0].full_shape
         return [shape[reading.attribute("start", 0):reading.attribute("end")]]
@@ -246,8 +246,7 @@ def _ports(builder: Builder, values: Mapping[str, Any], inputs: Sequence[str],
     for name in outputs:
         value = values.get(name)
         if not isinstance(value, Value):
-            raise ValueError(f"{WHO}: expected outputs that depend on the inputs. Received: "
-                             f"{shown(name)}, which does not.")
+            raise UnsupportedError(f"the output {shown(name)}, which depends on no input")
         node = builder.plain(value)
         if node.layer is None or node in nodes.values():        # an output is a node of its own
             node = builder.add(L.Identity(), node, name=name)

@@ -33,9 +33,9 @@ def batch_norm(op: Reading) -> Value:
 
 def _scales(op: Reading, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """gamma and beta, inputs 1 and 2, of this shape; 1 and 0 if they are left out."""
-    found = {"gamma": op.numbers(1, "scale") if op.given(1) else np.ones(shape, np.float32)}
+    found = {"gamma": op.numbers(1, "scale") if op.given(1) else np.ones((), np.float32)}
     found["beta"] = (op.numbers(2, "shift") if op.given(2)
-                     else np.zeros(shape, found["gamma"].dtype))
+                     else np.zeros((), found["gamma"].dtype))
     return {name: np.broadcast_to(array.reshape(without_ones(array.shape)), shape)
             for name, array in found.items()}
 

@@ -80,6 +80,8 @@ def unsqueeze(op: Reading) -> Value:
     value, axes = op.value(), op.ints(1, "axes") or []
     total = value.axes + len(axes)
     new = {axis % total for axis in axes}
+    if len(new) < len(axes):
+        raise UnsupportedError("its axes name one twice")
     old = iter(value.full_shape)
     full = [1 if axis in new else next(old) for axis in range(total)]
     batch = next(axis for axis, n in enumerate(full) if isinstance(n, Batch))
