@@ -10,6 +10,8 @@ import struct
 import sys
 import types
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,7 @@ class Stored:
         self.array, self.dtype = array, dtype
 
 
-@pytest.fixture
-def torch_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def modules() -> dict[str, types.ModuleType]:
     """Modules torch and torch._utils with the names that are pickled."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for kind in KINDS.values():
@@ -60,8 +61,22 @@ def torch_names(monkeypatch: pytest.MonkeyPatch) -> None:
         function = types.FunctionType((lambda *args: args).__code__, {}, name)
         function.__module__, function.__qualname__ = "torch._utils", name
         setattr(utils, name, function)
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+    return {"torch": torch, "torch._utils": utils}
+
+
+@contextmanager
+def torch_modules() -> Iterator[None]:
+    """What is written here is pickled with the names of PyTorch."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in modules().items():
+            patch.setitem(sys.modules, name, module)
+        yield
+
+
+@pytest.fixture
+def torch_names() -> Iterator[None]:
+    with torch_modules():
+        yield
 
 
 class Pickler(pickle.Pickler):

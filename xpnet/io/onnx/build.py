@@ -12,7 +12,7 @@ import numpy as np
 from xpnet import layers as L
 from xpnet.checks import is_plain_name
 from xpnet.graph import Input
-from xpnet.io.onnx.fold import Batch, integers
+from xpnet.io.onnx.fold import Batch, integers, repeats
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.nodes import Operation
 from xpnet.layer import Layer, Shape
@@ -70,6 +70,7 @@ class Builder:
         self.batch, self.freeze = batch, freeze
         self.arrays: dict[str, np.ndarray] = {}
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}      # the last one behind each name
         self._shared: dict[Any, Layer] = {}
 
     def input(self, shape: Shape, name: str) -> Node:
@@ -79,10 +80,13 @@ class Builder:
     def name(self, wanted: str, kind: str) -> str:
         """`wanted` if it can be a name, else the kind; with a number if it is taken."""
         plain = is_plain_name(wanted) and not wanted.isdigit()
-        free, number = (wanted, 1) if plain else (f"{kind}1", 1)
+        start = f"{wanted}_" if plain else kind
+        number = self._numbers.get(start, 1)
+        free = wanted if plain and number == 1 else f"{start}{number}"
         while free in self._names:
             number += 1
-            free = f"{wanted}_{number}" if plain else f"{kind}{number}"
+            free = f"{start}{number}"
+        self._numbers[start] = number
         self._names.add(free)
         return free
 
@@ -174,6 +178,12 @@ class Reading:
         return found
 
     def array(self, number: int, what: str) -> np.ndarray:
+        array = self._array(number, what)
+        if repeats(array):
+            raise UnsupportedError(f"its {what} is an array of one repeated number")
+        return array
+
+    def _array(self, number: int, what: str) -> np.ndarray:
         found = self.inputs[number] if number < len(self.inputs) else None
         if found is None or isinstance(found, Value):
             raise UnsupportedError(f"its {what} is missing" if found is None
@@ -182,7 +192,7 @@ class Reading:
 
     def numbers(self, number: int, what: str) -> np.ndarray:
         """Real numbers, e.g. weights; those of few bits as float32."""
-        array = self.array(number, what)
+        array = self._array(number, what)
         if array.dtype == object or array.dtype.kind not in "fiu":
             raise UnsupportedError(f"its {what} is not made of real numbers")
         return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)

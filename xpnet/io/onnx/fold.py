@@ -17,6 +17,8 @@ from xpnet.io.onnx.nodes import Operation
 
 MOST_MADE = 1 << 24         # elements of an array that is made here, and takes memory
 MOST_ELEMENTS = 1 << 31     # of a view that repeats one number, which takes none
+MOST_BYTES = 1 << 26        # of all arrays made here, besides four times the size of the file
+MOST_INTEGERS = 1 << 16     # of axes, shapes and other settings
 Function = Callable[..., Any]       # of an operation and arrays (None for an input left out)
 
 
@@ -51,8 +53,37 @@ class Batch:
         return "N" if self.times == 1 else f"{self.times} N"
 
 
+class Room:
+    """The memory that arrays made of a file's constants may take together.
+
+    Args:
+        size: of the file, in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = MOST_BYTES + 4 * size
+
+    def expect(self, size: int) -> None:
+        """Raise UnsupportedError if there is no room for an array of this many bytes."""
+        if size > self.left:
+            raise UnsupportedError(f"it makes an array of {size:,} bytes, more than a file of this "
+                                   "size may")
+
+    def take(self, results: list[np.ndarray], given: list[np.ndarray]) -> None:
+        """Count new arrays; views of `given` take no memory."""
+        self.left -= sum(array.nbytes for array in results if 0 not in array.strides
+                         and not any(np.may_share_memory(array, one) for one in given))
+
+
+def repeats(array: np.ndarray) -> bool:
+    """Whether this is a large view that repeats one number, which must not become an array."""
+    return 0 in array.strides and array.size > MOST_MADE
+
+
 def integers(array: np.ndarray, what: str) -> list[int]:
     """An array as ints. Raises UnsupportedError if the number of samples is among them."""
+    if array.size > MOST_INTEGERS:
+        raise UnsupportedError(f"{what} has {array.size} numbers")
     found = array.reshape(-1).tolist()
     if not all(isinstance(item, int | float) and item == int(item) for item in found):
         raise UnsupportedError(f"{what} depends on the number of samples")
@@ -209,24 +240,55 @@ FOLD: dict[str, Function] = {
 }
 
 
-def fold(operation: Operation, arrays: list[np.ndarray | None]) -> list[np.ndarray]:
+VIEWS = ("Constant", "ConstantOfShape", "Identity", "Squeeze", "Unsqueeze", "Expand", "Split",
+         "Shape", "Size", "Transpose", "Slice")
+
+
+def bytes_of(operation: Operation, arrays: list[np.ndarray]) -> int:
+    """An upper limit of the memory that the outputs of an operation take."""
+    kind = operation.kind
+    if kind in VIEWS or not arrays:
+        return 0
+    if kind in ("Reshape", "Flatten"):
+        elements = 0 if arrays[0].flags.c_contiguous else arrays[0].size
+    elif kind == "Concat":
+        elements = sum(array.size for array in arrays)
+    elif kind == "Gather":
+        x, indices = arrays
+        elements = indices.size * x.size // max(1, x.shape[operation.attributes.get("axis", 0)])
+    elif kind == "Range":
+        start, stop, step = (float(array.reshape(-1)[0]) for array in arrays)
+        elements = max(0, math.ceil((stop - start) / step)) if step else 0
+    elif kind.startswith("Reduce") or kind == "CastLike":
+        elements = arrays[0].size
+    else:
+        elements = math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+    item = max(array.itemsize for array in arrays)
+    return elements * (8 if kind in ("Cast", "CastLike") else item)
+
+
+def fold(operation: Operation, arrays: list[np.ndarray | None], room: Room) -> list[np.ndarray]:
     """The outputs of an operation whose inputs are all known. Raises UnsupportedError."""
     if operation.kind not in FOLD:
         raise UnsupportedError("nothing here computes it with constants")
     while arrays and arrays[-1] is None:
         arrays = arrays[:-1]
-    if any(a is not None and 0 in a.strides and a.size > MOST_MADE for a in arrays):
+    known = [a for a in arrays if a is not None]
+    if any(map(repeats, known)):
         raise UnsupportedError("it makes an array of one repeated number")
     try:
+        room.expect(bytes_of(operation, known))
         with np.errstate(all="ignore"):
             found = FOLD[operation.kind](operation, *arrays)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise UnsupportedError(f"it cannot be computed ({' '.join(str(error).split())})") from error
     # NumPy returns an element of an array of objects, and not an array of no axes
-    return [np.asarray(one) for one in (found if isinstance(found, list) else [found])]
+    results = [np.asarray(one) for one in (found if isinstance(found, list) else [found])]
+    room.take(results, known)
+    return results
 
 
-def fold_constants(operations: list[Operation], constants: dict[str, np.ndarray]
+def fold_constants(operations: list[Operation], constants: dict[str, np.ndarray], room: Room
                    ) -> list[Operation]:
     """The operations that depend on samples or on shapes; the results of the others are added to
     `constants`."""
@@ -235,7 +297,7 @@ def fold_constants(operations: list[Operation], constants: dict[str, np.ndarray]
         known = all(name in constants or not name for name in operation.inputs)
         if known and operation.kind in FOLD:
             try:
-                results = fold(operation, [constants.get(name) for name in operation.inputs])
+                results = fold(operation, [constants.get(name) for name in operation.inputs], room)
             except UnsupportedError:        # said when the layers are built
                 left.append(operation)
                 continue

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 LISTED = 20         # layers or nodes that an error lists
+LONGEST = 400       # characters about each
+MOST_TEXT = 8000    # characters of an error
 
 
 class UnsupportedError(Exception):
@@ -26,9 +28,9 @@ def library(who: str) -> Any:
 def listed(reasons: Sequence[str]) -> str:
     """What could not be done, in one line of printable characters, whatever a file contains."""
     more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
-    return printable("; ".join([*reasons[:LISTED], *more]))
+    return printable("; ".join([*(f"{reason:.{LONGEST}}" for reason in reasons[:LISTED]), *more]))
 
 
 def printable(text: str) -> str:
     """A text from a file, for an error."""
-    return "".join(mark if mark.isprintable() else "?" for mark in text)
+    return "".join(mark if mark.isprintable() else "?" for mark in text[:MOST_TEXT])

@@ -33,11 +33,11 @@ from xpnet.io.onnx import (
     read_windows,
 )
 from xpnet.io.onnx.build import Builder, Reading, Value
-from xpnet.io.onnx.fold import fold, fold_constants
+from xpnet.io.onnx.fold import Room, fold, fold_constants
 from xpnet.io.onnx.library import UnsupportedError, library, listed, printable
 from xpnet.io.onnx.nodes import Operation, Program, reachable
 from xpnet.io.onnx.patterns import rewrite
-from xpnet.io.onnx.read import Tensors, opset, read_model
+from xpnet.io.onnx.read import Tensors, opset, read_model, type_name
 from xpnet.io.public import Face
 from xpnet.node import Node
 from xpnet.trained import FITS, Trained, expect_classes
@@ -86,7 +86,8 @@ def load_onnx(path: Path, *, input_shape: Sequence[int] | Mapping[str, Sequence[
     onnx = library(WHO)
     model = read_model(onnx, path, WHO)
     program = Program(onnx, model.graph, Tensors(onnx, path))
-    program.operations = fold_constants(program.operations, program.constants)
+    room = Room(model.ByteSize())
+    program.operations = fold_constants(program.operations, program.constants, room)
     names = _output_names(model, program, outputs)
     program.operations = rewrite(program, names)
     try:
@@ -97,7 +98,7 @@ def load_onnx(path: Path, *, input_shape: Sequence[int] | Mapping[str, Sequence[
     inputs = [value for value in model.graph.input
               if value.name in read and value.name not in program.constants]
     builder, values = _inputs(onnx, inputs, operations, input_shape, freeze)
-    problems = _build(builder, program, operations, values, names, opset(model))
+    problems = _build(builder, program, operations, values, names, opset(model), room)
     if problems:
         raise ValueError(f"{WHO}: expected nodes that layers here can compute. Received: "
                          f"{listed(problems)}.")
@@ -150,7 +151,7 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
             sample = _given_shape(value.name, sample, shapes[value.name])
         if None in sample:
             missing.append(printable(f"{value.name} with {_symbols(tensor, batch)}"))
-        integer = onnx.TensorProto.DataType.Name(tensor.elem_type).startswith(("INT", "UINT"))
+        integer = type_name(onnx, tensor.elem_type).startswith(("INT", "UINT"))
         found[value.name] = (tuple(sample), batch, sizes[batch], integer)
     if missing:
         raise ValueError(f"{WHO}: expected input_shape, the shape of a sample, for inputs whose "
@@ -193,7 +194,7 @@ def _symbols(tensor: Any, batch: int) -> str:
 
 
 def _build(builder: Builder, program: Program, operations: Sequence[Operation],
-           values: dict[str, Any], outputs: Sequence[str], version: int) -> list[str]:
+           values: dict[str, Any], outputs: Sequence[str], version: int, room: Room) -> list[str]:
     """Read all operations; their values are added to `values`. Returns what cannot be read."""
     problems = []
     readers = Counter(outputs)
@@ -214,14 +215,14 @@ def _build(builder: Builder, program: Program, operations: Sequence[Operation],
                 if unknown:
                     raise UnsupportedError(f"its input {unknown[0]!r} is nowhere in the file")
                 used = [readers[name] > 0 for name in operation.outputs]
-                results = _read(Reading(builder, operation, given, used, version))
+                results = _read(Reading(builder, operation, given, used, version), room)
             except UnsupportedError as error:
                 problems.append(f"{operation} ({error})")
         values.update(zip(operation.outputs, results, strict=False))
     return problems
 
 
-def _read(reading: Reading) -> Sequence[Any]:
+def _read(reading: Reading, room: Room) -> Sequence[Any]:
     """The outputs of one operation: arrays if no input depends on samples, else Values."""
     given = reading.inputs
     if reading.kind == "Shape" and given and isinstance(given[0], Value):
@@ -229,7 +230,7 @@ def _read(reading: Reading) -> Sequence[Any]:
         shape[:] = given[0].full_shape
         return [shape[reading.attribute("start", 0):reading.attribute("end")]]
     if not any(isinstance(value, Value) for value in given):
-        return fold(reading.operation, given)
+        return fold(reading.operation, given, room)
     if reading.kind not in READ:
         raise UnsupportedError("there is no layer for this operator")
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.checks import shown
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.read import Tensors
 
@@ -34,7 +35,7 @@ class Operation:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name or self.outputs[0]!r}"
+        return f"{self.kind:.80} {(self.name or self.outputs[0])!r:.80}"
 
 
 class Program:
@@ -55,8 +56,8 @@ class Program:
 
     def constant(self, name: str, array: Any) -> str:
         """A new constant; returns its name."""
-        while name in self.constants:
-            name += "'"
+        if name in self.constants:
+            name = f"{name}'{len(self.constants)}"
         self.constants[name] = np.asarray(array)
         return name
 
@@ -74,7 +75,10 @@ class Program:
                 operation.attributes[attribute.name] = self._plain(attribute)
             except UnsupportedError as error:
                 self.problems[operation.outputs[0]] = str(error)
-        self._modernise(operation)
+        try:
+            self._modernise(operation)
+        except (ValueError, TypeError, OverflowError) as error:
+            self.problems[operation.outputs[0]] = f"its attributes are of other types: {error}"
         return operation
 
     def _plain(self, attribute: Any) -> Any:
@@ -83,7 +87,11 @@ class Program:
             return None                 # no operator that has one is read
         if attribute.type == kinds.TENSOR:
             return self.tensors.read(attribute.t)
-        value = self.onnx.helper.get_attribute_value(attribute)
+        try:
+            value = self.onnx.helper.get_attribute_value(attribute)
+        except ValueError as error:
+            raise UnsupportedError(f"its attribute {shown(attribute.name)} has no value of a known "
+                                   "type") from error
         if isinstance(value, bytes):
             return value.decode(errors="replace")
         if isinstance(value, list | tuple) or hasattr(value, "extend"):

@@ -197,7 +197,10 @@ class Matcher:
                 weighted = replace in (bias_of_product, bias_of_convolution)
                 if weighted and self.readers[match.operations[1].outputs[0]] > 1:
                     continue
-                found = replace(self.program, match)
+                try:
+                    found = replace(self.program, match)
+                except (ValueError, TypeError, LookupError, OverflowError):
+                    continue            # of attributes or arrays that the operators do not have
                 if found is not None:
                     # a larger pattern may contain this one, so its parts are kept for now
                     return found

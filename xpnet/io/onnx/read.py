@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from xpnet.io.onnx.library import UnsupportedError
 
 OLDEST = 7                      # opset
 MOST_ELEMENTS = 1 << 31         # of a tensor
+MOST_AXES = 32                  # of one
 # The field of a tensor that holds its numbers if they are not raw bytes, by the name of its type
 FIELDS = {"FLOAT": "float_data", "DOUBLE": "double_data", "INT64": "int64_data",
           "UINT64": "uint64_data", "UINT32": "uint64_data",
@@ -44,6 +45,8 @@ def read_model(onnx: Any, path: Path, who: str) -> Any:
     except Exception as error:          # of protobuf, whose classes differ between its versions
         raise ValueError(f"{who}: expected an ONNX file. Received: {name}, which is "
                          f"{_what(name)}.") from error
+    if not all(isinstance(text, str) for text in _texts(model.graph)):
+        raise ValueError(f"{who}: expected names in UTF-8. Received: {name}, which is damaged.")
     if not model.graph.output or not model.opset_import:
         raise ValueError(f"{who}: expected an ONNX file with a graph. Received: {name}, which is "
                          f"{_what(name)}.")
@@ -55,6 +58,18 @@ def read_model(onnx: Any, path: Path, who: str) -> Any:
     return model
 
 
+def _texts(graph: Any) -> Iterator[Any]:
+    """The names in a graph; the package onnx has bytes for those that are no UTF-8."""
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for port in (*graph.input, *graph.output):
+        yield port.name
+        yield from (dim.dim_param for dim in port.type.tensor_type.shape.dim)
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (sparse.values.name for sparse in graph.sparse_initializer)
+
+
 def _what(name: str) -> str:
     what = formats.of_content(name)
     return "damaged" if what in ("an ONNX file", "truncated or not a safetensors file") else what
@@ -64,6 +79,12 @@ def opset(model: Any) -> int:
     """The version of ONNX's own operators, 0 if the file uses none."""
     return max([entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")],
                default=0)
+
+
+def type_name(onnx: Any, number: int) -> str:
+    """The name of a type of numbers, e.g. FLOAT."""
+    names = {value: name for name, value in onnx.TensorProto.DataType.items()}
+    return names.get(number, f"number {number}")
 
 
 class Tensors:
@@ -81,13 +102,13 @@ class Tensors:
         """The array of a tensor. Raises UnsupportedError if its size does not fit its content, its
         type is no plain number, or its file is not beside the model."""
         what = f"tensor {shown(tensor.name)}"
-        kind = self.onnx.TensorProto.DataType.Name(tensor.data_type)
+        kind = type_name(self.onnx, tensor.data_type)
         if kind not in FIELDS:
             raise UnsupportedError(f"{what} has numbers of type {kind}")
         dtype = np.dtype(self.onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
         shape = tuple(tensor.dims)
         count = math.prod(shape)
-        if any(size < 0 for size in shape) or count > MOST_ELEMENTS:
+        if any(size < 0 for size in shape) or count > MOST_ELEMENTS or len(shape) > MOST_AXES:
             raise UnsupportedError(f"{what} has the shape {shown(shape)}")
         if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
             raw = self._external(tensor, what, count * dtype.itemsize)
@@ -105,7 +126,7 @@ class Tensors:
 
     def _external(self, tensor: Any, what: str, size: int) -> bytes:
         """The bytes of a tensor in a file beside the model."""
-        entries: Mapping[str, str] = {entry.key: entry.value for entry in tensor.external_data}
+        entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
         name = entries.get("location", "")
         if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0", ":")):
             raise UnsupportedError(f"{what} is in {shown(name)}, which is not the name of a file "

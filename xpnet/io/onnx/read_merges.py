@@ -6,6 +6,7 @@ import numpy as np
 
 from xpnet import layers as L
 from xpnet.io.onnx.build import Reading, Value
+from xpnet.io.onnx.fold import repeats
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.read_activations import Read
 from xpnet.layer import Layer
@@ -54,6 +55,8 @@ def with_constant(op: Reading) -> Value:
     value, c = op.value(0 if first else 1), op.numbers(1 if first else 0, "constant")
     if op.kind == "Div" and not first:
         raise UnsupportedError("it divides a constant by a value")
+    if repeats(c):
+        raise UnsupportedError("its constant is an array of one repeated number")
     if op.kind in ("Add", "Sub") and first and not c.any() or (
             op.kind in ("Mul", "Div") and (c == 1).all()):
         return value
