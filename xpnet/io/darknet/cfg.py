@@ -48,9 +48,9 @@ class Section:
         option = self.options.get(key) if key else None
         line = self.line if option is None else option.line
         layer = "" if self.index < 0 else f" of layer {self.index}"
-        said = received or (f"{key}={shown(option.value)[1:-1]}" if option else f"no {key}")
-        return ValueError(f"{WHO}: expected {expected}. Received: {said} in [{self.kind}]{layer}, "
-                          f"{self.path}, line {line}.")
+        said = received or (f"{key:.80}={shown(option.value)[1:-1]}" if option else f"no {key}")
+        return ValueError(f"{WHO}: expected {expected}. Received: {said} in [{self.kind:.80}]"
+                          f"{layer}, {self.path}, line {line}.")
 
     def word(self, key: str, default: str) -> str:
         return self.options[key].value if key in self.options else default

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet.checks import expect_flag
+from xpnet.checks import expect_flag, shown
 from xpnet.graph import Graph
 from xpnet.io import formats
 from xpnet.io.files import name_of
@@ -81,30 +81,44 @@ def _opened(path: str | Path) -> Iterator[list[Module]]:
     except ImportError as error:
         raise ImportError(f"{WHO}: expected the package h5py. Received: {error}. Remedy: pip "
                           'install "xpnet[keras]"') from error
-    try:
+    with _damage_named(name):
         file = h5py.File(name, "r")
-    except OSError as error:
-        raise ValueError(f"{WHO}: expected a .weights.h5 file of Keras 3. Received: {name}, which "
-                         f"is {formats.of_content(name)} ({str(error):.100}).") from error
     with file:
-        layers = _inside(h5py, file, "layers")
+        with _damage_named(name):
+            layers, held = _inside(h5py, file, "layers"), shown([*file])
+            modules = [Module(group, _tensors(h5py, layers, group, name))
+                       for group in (() if layers is None else layers)]
         if layers is None:
             raise ValueError(f"{WHO}: expected a .weights.h5 file of Keras 3, with a group "
-                             f"layers. Received: {name}, which has {', '.join(file)[:200]}.")
-        modules = [Module(group, _tensors(h5py, layers, group)) for group in layers]
+                             f"layers. Received: {name}, which has {held}.")
         yield [module for module in modules if module.tensors]
 
 
-def _tensors(h5py: Any, layers: Any, group: str) -> dict[str, Tensor]:
-    """The arrays of a layer and of its cells, numbered from 0."""
+@contextmanager
+def _damage_named(path: str) -> Iterator[None]:
+    """The errors of h5py, which have many classes, become one that names the file."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError,
+            OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{WHO}: expected a .weights.h5 file of Keras 3. Received: {path}, which "
+                         f"is {formats.of_content(path)} ({reason:.100}).") from error
+
+
+def _tensors(h5py: Any, layers: Any, group: str, path: str) -> dict[str, Tensor]:
+    """The arrays of a layer and of its cells, numbered from 0. Numbers in other files are left
+    out."""
     found: dict[str, Tensor] = {}
     for cell in CELLS:
         held = _inside(h5py, layers, f"{group}/{cell}vars") or {}
         for key in sorted(held, key=lambda key: (len(key), key)):
             data = _inside(h5py, held, key)
-            if isinstance(data, h5py.Dataset) and data.dtype.kind in "fiu":
+            if (isinstance(data, h5py.Dataset) and data.dtype.kind in "fiu"
+                    and not data.external and not data.is_virtual):
                 def read(data: Any = data) -> np.ndarray:
-                    array: np.ndarray = data[()]
+                    with _damage_named(path):
+                        array: np.ndarray = data[()]
                     return array
 
                 found[str(len(found))] = Tensor(tuple(data.shape), str(data.dtype), read)

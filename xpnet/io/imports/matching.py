@@ -113,8 +113,8 @@ def by_shape(who: str, units: Sequence[Unit], modules: Sequence[Module]) -> Matc
             if not _in_order(one, next_one):
                 raise ValueError(f'{who}: expected mapping={{...}} or mapping="torchvision", '
                                  "because a safetensors file does not keep the order of names. "
-                                 f"Received: {one.name} and {next_one.name}, which have equal "
-                                 "shapes.")
+                                 f"Received: {_plain(one)} and {_plain(next_one)}, which have "
+                                 "equal shapes.")
         for unit, module in zip(ours, theirs, strict=False):
             found.compare(unit, module)
             left.remove(module)
@@ -127,6 +127,10 @@ def by_shape(who: str, units: Sequence[Unit], modules: Sequence[Module]) -> Matc
         found.lack(others)
         found.leave(left)
     return found
+
+
+def _plain(module: Module) -> str:
+    return shown(module.name)[1:-1]
 
 
 def _signature(shapes: Mapping[str, Shape]) -> frozenset[tuple[str, Shape]]:
@@ -199,7 +203,7 @@ def load(who: str, net: Graph, path: str, matches: Matches, strict: bool) -> Loa
 
 def _differences(report: LoadReport) -> str:
     """What does not match, with a few names."""
-    said = [f"{name} of shape {theirs} instead of {ours}"
+    said = [f"{name} of shape {shown(theirs)} instead of {ours}"
             for name, (theirs, ours) in report.shapes.items()]
     parts = [_some(said)] if said else []
     for names, what in ((report.missing, "nothing for "), (report.unused, "no place for ")):

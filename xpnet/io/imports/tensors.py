@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ WHO = "load_torch"
 MOST_PICKLE = 1 << 26           # bytes of a pickle; that of a network with 1,000 arrays has 100 KB
 LEGACY = 0x1950a86a20f9469cfc6c         # the first pickle of files before PyTorch 1.6
 VERSION = 1001
+# What zipfile raises, besides its own error
+DAMAGED = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, LookupError,
+           OverflowError, struct.error, zlib.error)
 NESTED = "state_dict", "model_state_dict", "model", "net", "network"
 SAFE = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I64": "int64",
         "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
@@ -127,7 +132,7 @@ def _widened(halves: np.ndarray) -> np.ndarray:
 def _archive(path: str) -> Iterator[dict[str, Tensor]]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except DAMAGED as error:
         raise RefusedError(f"a damaged ZIP archive ({str(error):.100})") from error
     with archive:
         root = next((name.removesuffix("data.pkl") for name in archive.namelist()
@@ -145,7 +150,7 @@ def _archive(path: str) -> Iterator[dict[str, Tensor]]:
                 raise RefusedError(f"a member {name} that is compressed or too large")
             try:
                 return archive.read(info)
-            except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            except DAMAGED as error:
                 raise RefusedError(f"a damaged member {name} ({str(error):.100})") from error
 
         order = member("byteorder", 16) if "byteorder" in members else b"little"
