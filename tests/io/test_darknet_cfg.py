@@ -222,6 +222,14 @@ def test_errors_name_the_line(text, line, tmp_path):
     assert refused(text.replace("\n", "\r\n"), tmp_path).endswith(f"net.cfg, line {line}.")
 
 
+@pytest.mark.parametrize(("text", "expected"), [
+    ("[" + "a" * 99999 + "]\n", "a section of"), ("[conv]\n" + "a" * 99999 + "=1\n", "options"),
+    ("[conv]\n[route]\nlayers=" + "-1," * 99999 + "\n", "at most 4096 values of layers")])
+def test_long_lines_take_little_time_and_their_errors_are_short(text, expected, tmp_path):
+    said = refused(NET + text, tmp_path)
+    assert f"load_darknet: expected {expected}" in said and len(said) < 700
+
+
 def test_files_that_are_no_cfg_files(tmp_path):
     assert "line 1" in refused(bytes(range(256)) * 4, tmp_path)
     assert "at most" in refused(b"#" * (MOST_BYTES + 1), tmp_path)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_files import limited_time
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -235,6 +236,21 @@ def test_truncated_files(tmp_path: Path):
         network().load_torch(tmp_path / "none.pth")
     (tmp_path / "c.pth").write_text("<html>not found</html>")
     assert "which is an HTML page" in refused(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("operations", [b"(", b"]", b"}q\0", b")\x85", b"}\x94"])
+def test_long_pickles_are_refused(operations: bytes, tmp_path: Path):
+    """An empty list takes one byte there, and 56 bytes of memory."""
+    path = save({}, tmp_path / "a.pth", data=b"\x80\x04" + operations * 10**6 + b".")
+    with limited_time():
+        assert "more than 524,288 operations" in refused(path)
+
+
+@pytest.mark.parametrize("data", [
+    b"\x80\x02}()q\0" + b"h\0\x86q\0" * 99 + b"K\1u.",       # 2^99 empty tuples
+    b"\x80\x02}()" + b"\x85" * 10**5 + b"K\1u."])
+def test_nested_values_are_not_followed(data: bytes, tmp_path: Path):
+    assert "a dict with the key (" in refused(save({}, tmp_path / "a.pth", data=data))
 
 
 @given(st.data())

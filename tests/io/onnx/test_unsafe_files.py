@@ -254,6 +254,14 @@ def test_attributes_of_other_types(node, match, tmp_path):
     refused(written(tmp_path, [helper.make_node(**node)]), match)
 
 
+def test_lengths_of_another_shape(tmp_path):
+    arrays = [onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
+              for name, shape in (("W", (1, 3, 4)), ("R", (1, 3, 3)))]
+    nodes = [helper.make_node("RNN", ["x", "W", "R", "", "x"], ["", "y"], hidden_size=3)]
+    refused(written(tmp_path, nodes, *arrays, shape=(5, "N", 4)),
+            r"RNN '' \(its input has samples of shape \(5, 4\) and not \(1,\)\)")
+
+
 def test_types_that_are_not_known(tmp_path):
     refused(gemm(tmp_path, tensor([3, 4], 99, raw_data=b"")), "numbers of type number 99")
     refused(gemm(tmp_path, tensor([1] * 70, raw_data=b"\0" * 4)), "has the shape")

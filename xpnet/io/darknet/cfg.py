@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from xpnet.backends.arguments import nearest, shown
 
 WHO = "load_darknet"
-MOST_BYTES = 1 << 24            # of a cfg file; those of the largest networks have 30 KB
+MOST_BYTES = 1 << 20            # of a cfg file; those of the largest networks have 30 KB
 MOST = 1 << 31                  # the options are 32-bit ints in Darknet
+MOST_VALUES = 4096              # of an option
 
 ALIASES = {"network": "net", "conv": "convolutional", "conn": "connected", "max": "maxpool",
            "local_avg": "local_avgpool", "avg": "avgpool", "soft": "softmax"}
@@ -67,8 +68,9 @@ class Section:
         if key not in self.options and default is not None:
             return default
         kind = "an int" + (f", {least} or larger" if least > -MOST else "")
+        texts = self._items(key, kind)
         try:
-            found = [int(text) for text in self._items(key, kind)]
+            found = [int(text) for text in texts]
         except ValueError as error:
             raise self.wrong(f"{key} to be {kind}", key) from error
         if not all(least <= value < MOST for value in found):
@@ -84,8 +86,9 @@ class Section:
     def numbers(self, key: str, default: list[float] | None = None) -> list[float]:
         if key not in self.options and default is not None:
             return default
+        texts = self._items(key, "a number")
         try:
-            found = [float(text) for text in self._items(key, "a number")]
+            found = [float(text) for text in texts]
         except ValueError as error:
             raise self.wrong(f"{key} to be numbers", key) from error
         if not all(map(math.isfinite, found)):
@@ -95,7 +98,10 @@ class Section:
     def _items(self, key: str, kind: str) -> list[str]:
         if key not in self.options:
             raise self.wrong(f"{key} to be {kind}", key)
-        return self.options[key].value.rstrip(",").split(",")
+        found = self.options[key].value.rstrip(",").split(",", MOST_VALUES)
+        if len(found) > MOST_VALUES:
+            raise self.wrong(f"at most {MOST_VALUES} values of {key}", key)
+        return found
 
     def choice(self, key: str, default: str, choices: Collection[str]) -> str:
         value = self.word(key, default)

@@ -27,6 +27,7 @@ REBUILD, REBUILD_PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _r
 ORDERED = "collections OrderedDict"
 CALLED = REBUILD, REBUILD_PARAMETER, ORDERED
 MOST_AXES = 32
+MOST_OPERATIONS = 1 << 19       # of a pickle; a tensor takes about 30
 
 
 class RefusedError(ValueError):
@@ -69,7 +70,9 @@ class Machine:
 
     def run(self, pickle: bytes | BinaryIO) -> Any:
         try:
-            for opcode, argument, position in pickletools.genops(pickle):
+            for count, (opcode, argument, position) in enumerate(pickletools.genops(pickle)):
+                if count == MOST_OPERATIONS:
+                    raise RefusedError(f"a pickle of more than {MOST_OPERATIONS:,} operations")
                 if opcode.name == "STOP":
                     return self._pop()
                 self._step(opcode.name, argument, position)

@@ -239,7 +239,8 @@ class Reading:
 
     def viewed(self, value: Value, shape: Shape, batch: int | None = None) -> Value:
         """The same elements in another shape."""
-        assert math.prod(shape) == math.prod(value.shape)
+        if math.prod(shape) != math.prod(value.shape):
+            raise UnsupportedError(f"its input has samples of shape {value.shape} and not {shape}")
         return replace(value, shape=tuple(shape), name=self.name,
                        batch=value.batch if batch is None else batch)
 
