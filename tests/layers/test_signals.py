@@ -234,7 +234,8 @@ def test_the_summary_of_signals():
 
 
 LOSSES = [item for item in FAMILIES["Losses"] if isinstance(item.what, type)
-          and issubclass(item.what, Loss) and item.shapes and len(item.shapes[0]) == 1]
+          and issubclass(item.what, Loss) and item.what.of_places and item.shapes
+          and len(item.shapes[0]) == 1]
 
 
 @pytest.mark.parametrize("item", LOSSES, ids=lambda item: item.name)

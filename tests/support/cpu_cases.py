@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from parity import Case, agree, call, flat, normal, run, same_bits
-from parity_cases import other_optimizers
+from parity_cases import other_optimizers, scans
 
 import xpnet as xn
 from xpnet.backends import Backend, Window
@@ -60,6 +60,8 @@ def _large() -> Iterator[Case]:
     yield Case("sums_by_token", "many",
                {"dy": normal(65, 6000), "tokens": np.random.default_rng(8).integers(0, 500, 6000),
                 "out": normal(500, 65)}, {"accumulate": True}, writes=("out",))
+    for cell, kind in (("lstm", "full"), ("lstm", "ragged"), ("gru", "full"), ("tanh", "ragged")):
+        yield from scans(cell, 72, 130, 5, kind, np.float32)
     for shape, window in (((16, 32, 32, 65), Window.make(2, stride=2)),
                           ((16, 33, 32, 65), Window.make(2, stride=2)),
                           ((16, 31, 31, 65), Window.make(3, stride=2, padding=1)),
