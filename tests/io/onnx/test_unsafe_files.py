@@ -124,6 +124,58 @@ def test_small_files_do_not_become_large_arrays(kind, tmp_path):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("count, size", [(1, 2**28), (2**7, 2**22)])
+def test_small_files_do_not_become_large_parameters(count, size, tmp_path):
+    """Weights of one repeated number."""
+    shape = onnx.numpy_helper.from_array(np.array([4, size // 4]), "shape")
+    nodes = [node for i in range(count) for node in (
+        helper.make_node("ConstantOfShape", ["shape"], [f"w{i}"]),
+        helper.make_node("Gemm", ["x", f"w{i}"], [f"y{i}"]))]
+    nodes += [helper.make_node("Sum", [f"y{i}" for i in range(count)], ["y"])]
+    path = written(tmp_path, nodes, shape)
+    tracemalloc.start()
+    try:
+        refused(path, f"Gemm 'y{0 if count == 1 else 4}' .it makes an array of")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("nodes", [
+    [helper.make_node("Pow", ["four", "large"], ["c"])],
+    [helper.make_node("Mul", [f"a{i}" if i else "four", f"a{i}" if i else "four"], [f"a{i + 1}"])
+     for i in range(60)] + [helper.make_node("Identity", ["a60"], ["c"])],
+    [helper.make_node("Expand", ["four", "size"], ["many"]),
+     helper.make_node("ReduceProd", ["many"], ["c"])]])
+def test_sizes_have_64_bits(nodes, tmp_path):
+    """Shapes with the number of samples are Python's ints."""
+    arrays = [onnx.numpy_helper.from_array(np.array(value), name)
+              for name, value in (("one", [1]), ("large", 10**9), ("size", [10**6]))]
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "one"],
+                                                                       ["four"]), *nodes]
+    path = written(tmp_path, [*nodes, helper.make_node("Mul", ["x", "c"], ["y"])], *arrays)
+    with limited_time():
+        refused(path, "too large|with the number of samples")
+
+
+def test_subgraphs_in_subgraphs(tmp_path):
+    """Deeper than a parser of protobuf recurses."""
+    graph = b""
+    for _ in range(3000):               # GraphProto.node.attribute.g
+        for tag in (0x32, 0x2A, 0x0A):
+            graph = bytes([tag]) + varint(len(graph)) + graph
+    (tmp_path / "net.onnx").write_bytes(b"\x3a" + varint(len(graph)) + graph)
+    refused(tmp_path / "net.onnx", "expected an ONNX file")
+
+
+def varint(number: int) -> bytes:
+    found = []
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
 # --- numbers in other files -----------------------------------------------------------------------
 
 def external(location, offset=None, length=None):

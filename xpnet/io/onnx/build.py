@@ -12,7 +12,7 @@ import numpy as np
 from xpnet import layers as L
 from xpnet.checks import is_plain_name
 from xpnet.graph import Input
-from xpnet.io.onnx.fold import Batch, integers, repeats
+from xpnet.io.onnx.fold import Batch, Room, integers, repeats
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.nodes import Operation
 from xpnet.layer import Layer, Shape
@@ -64,10 +64,11 @@ class Builder:
     Args:
         batch: the size of the batch in the file, None if it is free.
         freeze: whether batch norms are frozen.
+        room: the memory that arrays may take which are not in the file.
     """
 
-    def __init__(self, batch: int | None, freeze: bool) -> None:
-        self.batch, self.freeze = batch, freeze
+    def __init__(self, batch: int | None, freeze: bool, room: Room) -> None:
+        self.batch, self.freeze, self.room = batch, freeze, room
         self.arrays: dict[str, np.ndarray] = {}
         self._names: set[str] = set()
         self._numbers: dict[str, int] = {}      # the last one behind each name
@@ -108,6 +109,9 @@ class Builder:
             if values.shape != declared[array]:
                 raise UnsupportedError(f"its {array} has the shape {values.shape} and not "
                                        f"{declared[array]}")
+            if 0 in values.strides:             # of one number, which the file has once
+                self.room.expect(values.nbytes)
+                self.room.left -= values.nbytes
             self.arrays[f"{layer.name}.{array}"] = values
         if key is not None:
             self._shared[known] = layer

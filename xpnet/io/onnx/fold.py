@@ -19,6 +19,8 @@ MOST_MADE = 1 << 24         # elements of an array that is made here, and takes 
 MOST_ELEMENTS = 1 << 31     # of a view that repeats one number, which takes none
 MOST_BYTES = 1 << 26        # of all arrays made here, besides four times the size of the file
 MOST_INTEGERS = 1 << 16     # of axes, shapes and other settings
+MOST_SIZES = 1 << 12        # of arrays with the number of samples
+LARGEST = 1 << 63
 Function = Callable[..., Any]       # of an operation and arrays (None for an input left out)
 
 
@@ -276,6 +278,9 @@ def fold(operation: Operation, arrays: list[np.ndarray | None], room: Room) -> l
     known = [a for a in arrays if a is not None]
     if any(map(repeats, known)):
         raise UnsupportedError("it makes an array of one repeated number")
+    sizes = [a.size for a in known if a.dtype == object]
+    if sizes and (max(sizes) > MOST_SIZES or operation.kind == "Pow"):
+        raise UnsupportedError("nothing here computes it with the number of samples")
     try:
         room.expect(bytes_of(operation, known))
         with np.errstate(all="ignore"):
@@ -285,7 +290,15 @@ def fold(operation: Operation, arrays: list[np.ndarray | None], room: Room) -> l
     # NumPy returns an element of an array of objects, and not an array of no axes
     results = [np.asarray(one) for one in (found if isinstance(found, list) else [found])]
     room.take(results, known)
+    if any(array.dtype == object and not all(map(_moderate, array.flat)) for array in results):
+        raise UnsupportedError("its numbers are too large")
     return results
+
+
+def _moderate(size: Any) -> bool:
+    """Whether a size has 64 bits: Python's ints have any number of them."""
+    number = size.times if isinstance(size, Batch) else size
+    return not isinstance(number, int) or -LARGEST <= number < LARGEST
 
 
 def fold_constants(operations: list[Operation], constants: dict[str, np.ndarray], room: Room

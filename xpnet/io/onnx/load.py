@@ -97,8 +97,8 @@ def load_onnx(path: Path, *, input_shape: Sequence[int] | Mapping[str, Sequence[
     read = {name for operation in operations for name in operation.inputs} | {*names}
     inputs = [value for value in model.graph.input
               if value.name in read and value.name not in program.constants]
-    builder, values = _inputs(onnx, inputs, operations, input_shape, freeze)
-    problems = _build(builder, program, operations, values, names, opset(model), room)
+    builder, values = _inputs(onnx, inputs, operations, input_shape, freeze, room)
+    problems = _build(builder, program, operations, values, names, opset(model))
     if problems:
         raise ValueError(f"{WHO}: expected nodes that layers here can compute. Received: "
                          f"{listed(problems)}.")
@@ -126,7 +126,7 @@ def _output_names(model: Any, program: Program, outputs: Any) -> list[str]:
 
 
 def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], given: Any,
-            freeze: bool) -> tuple[Builder, dict[str, Any]]:
+            freeze: bool, room: Room) -> tuple[Builder, dict[str, Any]]:
     """A builder, and the values of the inputs."""
     if isinstance(given, Mapping):
         shapes = dict(given)
@@ -157,7 +157,7 @@ def _inputs(onnx: Any, inputs: Sequence[Any], operations: Sequence[Operation], g
         raise ValueError(f"{WHO}: expected input_shape, the shape of a sample, for inputs whose "
                          f"shape the file leaves open. Received: {'; '.join(missing)}.")
     sizes_of_batch = {size for _, _, size, _ in found.values()}
-    builder = Builder(sizes_of_batch.pop() if len(sizes_of_batch) == 1 else None, freeze)
+    builder = Builder(sizes_of_batch.pop() if len(sizes_of_batch) == 1 else None, freeze, room)
     return builder, {
         name: Value(builder.input(shape or (1,), name), shape, batch, name, integer)
         for name, (shape, batch, _, integer) in found.items()}
@@ -194,7 +194,7 @@ def _symbols(tensor: Any, batch: int) -> str:
 
 
 def _build(builder: Builder, program: Program, operations: Sequence[Operation],
-           values: dict[str, Any], outputs: Sequence[str], version: int, room: Room) -> list[str]:
+           values: dict[str, Any], outputs: Sequence[str], version: int) -> list[str]:
     """Read all operations; their values are added to `values`. Returns what cannot be read."""
     problems = []
     readers = Counter(outputs)
@@ -215,14 +215,14 @@ def _build(builder: Builder, program: Program, operations: Sequence[Operation],
                 if unknown:
                     raise UnsupportedError(f"its input {unknown[0]!r} is nowhere in the file")
                 used = [readers[name] > 0 for name in operation.outputs]
-                results = _read(Reading(builder, operation, given, used, version), room)
+                results = _read(Reading(builder, operation, given, used, version))
             except UnsupportedError as error:
                 problems.append(f"{operation} ({error})")
         values.update(zip(operation.outputs, results, strict=False))
     return problems
 
 
-def _read(reading: Reading, room: Room) -> Sequence[Any]:
+def _read(reading: Reading) -> Sequence[Any]:
     """The outputs of one operation: arrays if no input depends on samples, else Values."""
     given = reading.inputs
     if reading.kind == "Shape" and given and isinstance(given[0], Value):
@@ -230,7 +230,7 @@ def _read(reading: Reading, room: Room) -> Sequence[Any]:
         shape[:] = given[0].full_shape
         return [shape[reading.attribute("start", 0):reading.attribute("end")]]
     if not any(isinstance(value, Value) for value in given):
-        return fold(reading.operation, given, room)
+        return fold(reading.operation, given, reading.builder.room)
     if reading.kind not in READ:
         raise UnsupportedError("there is no layer for this operator")
     try:
