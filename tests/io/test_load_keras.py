@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nets import untouched
 
 import xpnet as xn
 
@@ -141,3 +142,40 @@ def test_refusals(h5py: Any, tmp_path: Path):
                           backend="numpy")
     with pytest.raises(ValueError, match="expected no layer that turns features into maps"):
         other.load_keras(tmp_path / "d.h5")
+
+
+def test_numbers_in_other_files_are_left_out(h5py: Any, tmp_path: Path):
+    """A dataset may say that its numbers are in any file, or in datasets of other files."""
+    net = xn.Sequential([xn.Linear(2, bias=False)], input_shape=(3,), backend="numpy")
+    (tmp_path / "secret").write_bytes(normal(3, 2).tobytes())
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["a"] = normal(3, 2)
+    for name in ("external", "virtual", "link"):
+        path = tmp_path / f"{name}.weights.h5"
+        with h5py.File(path, "w") as file:
+            group = file.create_group("layers/dense/vars")
+            if name == "external":
+                group.create_dataset("0", (3, 2), "f4", external=str(tmp_path / "secret"))
+            elif name == "link":
+                group["0"] = h5py.ExternalLink(tmp_path / "other.h5", "a")
+            else:
+                layout = h5py.VirtualLayout((3, 2), "f4")
+                layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "a", (3, 2))
+                group.create_virtual_dataset("0", layout)
+        with untouched(net), pytest.raises(ValueError, match="load_keras: expected .*linear1.W"):
+            net.load_keras(path)
+
+
+def test_damaged_files(h5py: Any, tmp_path: Path):
+    """h5py's own errors have other classes and two lines."""
+    net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
+    path = written(h5py, tmp_path / "a.weights.h5", dense=[normal(3, 2), normal(2)])
+    good, refused = path.read_bytes(), 0
+    for at in range(0, len(good), 24):
+        path.write_bytes(good[:at] + b"\xff" * 4 + good[at + 4:])
+        try:
+            net.load_keras(path)
+        except ValueError as error:
+            refused += 1
+            assert "load_keras: expected" in str(error) and "\n" not in str(error)
+    assert refused > 20

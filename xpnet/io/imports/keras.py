@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WHO = "load_keras"
+MOST_SHOWN = 9                  # groups of an error
 CELLS = "", "cell/", "forward_layer/cell/", "backward_layer/cell/"
 NUMBERED = re.compile(r"(.*?)(?:_(\d{1,9}))?", re.ASCII | re.DOTALL)      # conv2d_1
 
@@ -85,7 +86,8 @@ def _opened(path: str | Path) -> Iterator[list[Module]]:
         file = h5py.File(name, "r")
     with file:
         with _damage_named(name):
-            layers, held = _inside(h5py, file, "layers"), shown([*file])
+            layers = _inside(h5py, file, "layers")
+            held = ", ".join(shown(group)[1:-1] for group in [*file][:MOST_SHOWN])
             modules = [Module(group, _tensors(h5py, layers, group, name))
                        for group in (() if layers is None else layers)]
         if layers is None:
