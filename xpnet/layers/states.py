@@ -19,6 +19,7 @@ class Stateful(Layer):
     Slice and Reshape.
     """
 
+    return_sequences: bool
     return_state: bool
 
     def packed_shape(self, y: Shape, states: Sequence[Shape]) -> Shape:

@@ -58,6 +58,11 @@ class Value:
         return axis - (axis > self.batch)
 
 
+def unviewed(node: Node) -> Node:
+    """The node that has the same elements in the same order before a layer gave them a shape."""
+    return node.parents[0] if isinstance(node.layer, L.Reshape | L.Flatten) else node
+
+
 class Builder:
     """Makes layers with names of their own, and collects their arrays.
 
@@ -98,10 +103,10 @@ class Builder:
         shapes = tuple(node.shape for node in nodes)
         known = (type(layer), repr(layer.config()), shapes, key)
         if key is not None and known in self._shared:
-            return self._shared[known](*nodes)
+            return self._shared[known].node(*nodes)
         layer.name = self.name(name, layer.kind)
         try:
-            node = layer(*nodes)
+            node = layer.node(*nodes)
         except ValueError as error:
             raise UnsupportedError(str(error).rstrip(".")) from error
         declared = {p.name: p.shape for p in layer.parameters + layer.states}
@@ -122,10 +127,9 @@ class Builder:
         node, shape = value.node, value.shape or (1,)
         if node.shape == shape:
             return node
-        if isinstance(node.layer, L.Reshape | L.Flatten):       # two views are one
-            node = node.parents[0]
-            if node.shape == shape:
-                return node
+        node = unviewed(node)                                   # two views are one
+        if node.shape == shape:
+            return node
         layer = L.Flatten() if len(shape) == 1 else L.Reshape(shape)
         return self.add(layer, node, name=value.name)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import pi, sqrt
 from typing import Any
 
@@ -21,6 +21,7 @@ from xpnet.io.onnx.nodes import Operation, Program
 X, W, B = "x", "W", "b"
 GAMMA, BETA, EPS, AXES, AXES2 = "gamma", "beta", "eps", "axes", "axes2"
 EXCHANGED = "Add", "Mul", "Max"
+RECURRENT = "RNN", "LSTM", "GRU"
 CLOSE = 1e-4                # relative: 1/6 may be written as 0.16667
 
 
@@ -42,10 +43,10 @@ Replacement = Callable[[Program, Match], Operation | None]
 
 def single(kind: str, **attributes: Any) -> Replacement:
     """One operator of x."""
-    def replace(program: Program, match: Match) -> Operation:
+    def replacement(program: Program, match: Match) -> Operation:
         last = match.operations[0]
         return Operation(kind, last.name, [match.values[X]], last.outputs, dict(attributes))
-    return replace
+    return replacement
 
 
 def bias_of_product(program: Program, match: Match) -> Operation | None:
@@ -190,21 +191,32 @@ class Matcher:
         return [self._replaced(operation) for operation in self.program.operations]
 
     def _replaced(self, operation: Operation) -> Operation:
-        for tree, replace in PATTERNS:
+        if operation.kind in RECURRENT:
+            return self._without_cast(operation)
+        for tree, replacement in PATTERNS:
             if tree[0] != operation.kind:
                 continue
             for match in self._matches(tree, operation.outputs[0], Match()):
-                weighted = replace in (bias_of_product, bias_of_convolution)
+                weighted = replacement in (bias_of_product, bias_of_convolution)
                 if weighted and self.readers[match.operations[1].outputs[0]] > 1:
                     continue
                 try:
-                    found = replace(self.program, match)
+                    found = replacement(self.program, match)
                 except (ValueError, TypeError, LookupError, OverflowError):
                     continue            # of attributes or arrays that the operators do not have
                 if found is not None:
                     # a larger pattern may contain this one, so its parts are kept for now
                     return found
         return operation
+
+    def _without_cast(self, operation: Operation) -> Operation:
+        """Numbers of steps are whole numbers here, so they need not be cast to integers."""
+        inputs = list(operation.inputs)
+        cast = self.makers.get(inputs[4]) if len(inputs) > 4 else None
+        if cast is None or cast.kind != "Cast":
+            return operation
+        inputs[4] = cast.inputs[0]
+        return replace(operation, inputs=inputs)
 
     def _matches(self, tree: Tree, name: str, match: Match) -> Iterator[Match]:
         """All ways in which the value `name` is computed as the tree says."""

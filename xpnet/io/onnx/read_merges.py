@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from xpnet import layers as L
-from xpnet.io.onnx.build import Reading, Value
+from xpnet.io.onnx.build import Reading, Value, unviewed
 from xpnet.io.onnx.fold import repeats
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.read_activations import Read
 from xpnet.layer import Layer
+from xpnet.layers.states import Stateful
+from xpnet.node import Node
 
 MERGES: dict[str, type[Layer]] = {
     "Add": L.Add, "Sum": L.Add, "Mul": L.Multiply, "Sub": L.Subtract, "Mean": L.Average,
@@ -107,7 +113,32 @@ def concat(op: Reading) -> Value:
     values = op.values()
     if len(values) == 1:
         return values[0]
-    return op.add(L.Concat(values[0].sample_axis(op.attribute("axis", 1))), *values)
+    axis = values[0].sample_axis(op.attribute("axis", 1))
+    whole = _whole(values)
+    if whole is not None:
+        return Value(whole, whole.shape, values[0].batch)
+    return op.add(L.Concat(axis), *values)
+
+
+def _whole(values: Sequence[Value]) -> Node | None:
+    """The node that these vectors are all parts of, one after the other: the output of a recurrent
+    layer with its final states, which export takes apart and puts together."""
+    parts = [unviewed(value.node) for value in values]
+    source = parts[0].parents[0] if parts[0].parents else None
+    cuts = []
+    for value, part in zip(values, parts, strict=True):
+        if (not isinstance(part.layer, L.Slice) or part.parents[0] is not source
+                or len(value.shape) > 1):
+            return None
+        cuts.append((part.layer.start, part.layer.start + part.shape[0]))
+    assert source is not None
+    rnn: Any = source.layer
+    if isinstance(rnn, Stateful) and rnn.return_state and not rnn.return_sequences:
+        rows = math.prod(rnn.packed_shapes[0])          # Y is the final h, which stands behind it
+        if cuts[0] == (rows, 2 * rows):
+            cuts[0] = 0, rows
+    starts, stops = zip(*cuts, strict=True)
+    return source if (0, *stops) == (*starts, *source.shape) else None
 
 
 READ: dict[str, Read] = {

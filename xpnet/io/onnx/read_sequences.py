@@ -17,8 +17,8 @@ from xpnet.io.onnx.write_sequences import NAMES
 LAYERS = {"rnn": L.SimpleRNN, "lstm": L.LSTM, "gru": L.GRU, "gru_before": L.GRU}
 
 
-def recurrent(op: Reading) -> list[Value]:
-    """Y, Y_h and, of an LSTM, Y_c, which must not be used.
+def recurrent(op: Reading) -> list[Any]:
+    """Y, Y_h and, of an LSTM, Y_c.
 
     ONNX's sequences are (T, N, D), or (N, T, D) with layout=1, and its outputs have an axis of
     directions.
@@ -27,8 +27,6 @@ def recurrent(op: Reading) -> list[Value]:
         kind = onnx_kind(op.kind, op.attributes, op.operation.inputs)
     except ValueError as error:
         raise UnsupportedError(str(error).rstrip(".")) from error
-    if len(op.used) > 2 and op.used[2]:
-        raise UnsupportedError("the last cell state is used")
     value, layout = op.value(), op.attribute("layout", 0)
     if len(value.shape) != 2 or value.batch != (0 if layout else 1):
         raise UnsupportedError("its input is no sequence with the batch where `layout` says")
@@ -38,8 +36,10 @@ def recurrent(op: Reading) -> list[Value]:
     B = op.numbers(3, "B") if op.given(3) else None
     weights = [from_onnx(kind, W[d], R[d], None if B is None else B[d]) for d in range(directions)]
     T, H = value.shape[0], R.shape[-1]
-    sequences = op.used[0]
-    options: dict[str, Any] = {"return_sequences": sequences, "bias": B is not None}
+    y_used, h_used, c_used = [*op.used, False, False][:3]
+    # alone, the last h is the layer's output
+    options: dict[str, Any] = {"return_sequences": y_used, "bias": B is not None,
+                               "return_state": c_used or y_used and h_used}
     inputs = [op.permuted(value, (1, 0))]                                   # (D, T)
     options["lengths"] = _add_lengths(op, inputs, T)
     if op.operation.kind == "RNN":
@@ -55,7 +55,7 @@ def recurrent(op: Reading) -> list[Value]:
                   for way, one in zip(("forward", "reverse"), weights, strict=False)
                   for name, array in one.items()}
     found = op.add(y, *inputs, arrays=arrays, key=op.key(1, 2, 3))
-    return _outputs(op, found, sequences, direction, (T, directions, H), bool(options["lengths"]))
+    return _outputs(op, found, (T, directions, H))
 
 
 def _add_lengths(op: Reading, inputs: list[Value], T: int) -> bool:
@@ -104,43 +104,34 @@ def _reversed(op: Reading, kind: str, options: dict[str, Any], weights: dict[str
               H: int) -> tuple[Any, dict[str, np.ndarray]]:
     """From the last step to the first one, which only a layer around a cell does alone."""
     if kind != "rnn" or options.pop("activation") != "tanh" or not options.pop("bias"):
-        raise UnsupportedError("no layer computes it in reverse alone")
+        raise UnsupportedError("layers here read forward or both ways; only an RNN with tanh and a "
+                               "bias reads in reverse alone")
     return L.RNN(L.ElmanCell(H), reverse=True, **options), {
         f"cell.{name}": array for name, array in weights.items()}
 
 
-def _outputs(op: Reading, found: Value, sequences: bool, direction: str,
-             shape: tuple[int, int, int], lengths: bool) -> list[Value]:
-    """Y (T, directions, N, H) and Y_h (directions, N, H), or with the batch first."""
+def _outputs(op: Reading, found: Value, shape: tuple[int, int, int]) -> list[Any]:
+    """Y (T, directions, N, H), Y_h and Y_c (directions, N, H), or with the batch first; None for
+    those that are not used."""
     (T, directions, H), layout = shape, op.attribute("layout", 0)
-    last: Any = None
-    if not sequences:
-        last = found
-    elif len(op.used) > 1 and op.used[1]:
-        if lengths:
-            raise UnsupportedError("both its outputs are used, and samples have lengths")
-        last = _last_states(op, found, direction, T, H)
-    results: list[Any] = [None] * len(op.operation.outputs)
-    if sequences:
-        by_steps = op.permuted(found, (1, 0))                               # (T, directions H)
-        results[0] = op.viewed(by_steps, (T, directions, H), 0 if layout else 2)
-    if last is not None:
-        results[1] = op.viewed(last, (directions, H), 0 if layout else 1)
-    return results
-
-
-def _last_states(op: Reading, y: Value, direction: str, T: int, H: int) -> Value:
-    """The last computed step of each direction, (directions H,)."""
-    def step(number: int, suffix: str, value: Value) -> Value:
-        taken = op.add(L.Slice(number, number + 1, axis=1), value, suffix=suffix)
-        return op.viewed(taken, (taken.shape[0],))
-
-    if direction != "bidirectional":
-        return step(0 if direction == "reverse" else T - 1, ":last", y)
-    parts = [op.add(L.Slice(start, start + H), y, suffix=f":{way}")
-             for start, way in ((0, "forward"), (H, "reverse"))]
-    steps = [step(T - 1, ":last", parts[0]), step(0, ":first", parts[1])]
-    return op.add(L.Concat(), *steps, suffix=":states")
+    layer: Any = found.node.layer               # perhaps an earlier one with the same weights
+    results: list[Any] = [None] * 3
+    if not layer.return_state:
+        results[0 if layer.return_sequences else 1] = found
+    else:
+        start = 0
+        for number, part in enumerate(layer.packed_shapes):
+            stop = start + math.prod(part)
+            if number < len(op.used) and op.used[number]:
+                name = ("Y", "Y_h", "Y_c")[number]
+                taken = op.add(L.Slice(start, stop), found, suffix=f":{name}")
+                results[number] = op.viewed(taken, part)
+            start = stop
+    Y, *states = results
+    if Y is not None:
+        Y = op.viewed(op.permuted(Y, (1, 0)), (T, directions, H), 0 if layout else 2)
+    return [Y, *(None if state is None else op.viewed(state, (directions, H), 0 if layout else 1)
+                 for state in states)]
 
 
 READ: dict[str, Read] = {"RNN": recurrent, "LSTM": recurrent, "GRU": recurrent}

@@ -92,17 +92,22 @@ def recurrent(use: Use, layer: Any, x: str, *more: str) -> str:
         prefix = "" if layer.layers == 1 else f"{level + 1}."
         Y, *last = scan(use, kind, h, scans, lengths, own, prefix, 1 + layer.carried, **attributes)
         ends.append(last)
-        if level + 1 < layer.layers:
-            by_steps = use("Transpose", Y, perm=(0, 2, 1, 3))
-            h = use("Reshape", by_steps, use.ints([0, 0, directions * layer.units], "shape"))
-    return _output(use, layer, Y, ends, directions * layer.units)
+        if level + 1 < layer.layers or layer.return_sequences:
+            h = _joined(use, Y, directions * layer.units)
+    return _output(use, layer, h, ends, directions * layer.units)
 
 
-def _output(use: Use, layer: Any, Y: str, ends: Sequence[Sequence[str]], rows: int) -> str:
-    """(N, rows, T), or the last states (N, rows); with return_state a vector with the final states
-    of all layers behind it, see xpnet/layers/states.py."""
+def _joined(use: Use, Y: str, rows: int) -> str:
+    """Y (T, directions, N, H) as (T, N, rows)."""
+    by_steps = use("Transpose", Y, perm=(0, 2, 1, 3))
+    return use("Reshape", by_steps, use.ints([0, 0, rows], "shape"))
+
+
+def _output(use: Use, layer: Any, h: str, ends: Sequence[Sequence[str]], rows: int) -> str:
+    """(N, rows, T) of the states h (T, N, rows), or the last states (N, rows); with return_state a
+    vector with the final states of all layers behind it, see xpnet/layers/states.py."""
     if layer.return_sequences:
-        y = reshaped(use, use("Transpose", Y, perm=(2, 1, 3, 0)), rows, layer.in_shapes[0][1])
+        y = use("Transpose", h, perm=(1, 2, 0))
     else:
         y = reshaped(use, use("Transpose", ends[-1][0], perm=(1, 0, 2)), rows)
     if not layer.return_state:
@@ -135,7 +140,9 @@ def around_cell(use: Use, layer: L.RNN, x: str, *more: str) -> str:
     h = use("Transpose", x, perm=(2, 0, 1))
     Y, *last = scan(use, "rnn", h, [layer.cell], lengths, states, "cell.",
                     direction="reverse" if layer.reverse else "forward")
-    return _output(use, layer, Y, [last], layer.units)
+    if layer.return_sequences:
+        h = _joined(use, Y, layer.units)
+    return _output(use, layer, h, [last], layer.units)
 
 
 def elman_cell(use: Use, layer: L.ElmanCell, x: str, state: str) -> str:
