@@ -122,7 +122,8 @@ class Tensors:
             return found
         if len(raw) != count * dtype.itemsize:
             raise UnsupportedError(f"{what} has {len(raw)} bytes for the shape {shape} of {dtype}")
-        return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+        found = np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False)
+        return found.reshape(shape)
 
     def _external(self, tensor: Any, what: str, size: int) -> bytes:
         """The bytes of a tensor in a file beside the model."""
