@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,20 @@ def test_long_pickles_are_refused(operations: bytes, tmp_path: Path):
     path = save({}, tmp_path / "a.pth", data=b"\x80\x04" + operations * 10**6 + b".")
     with limited_time():
         assert "more than 524,288 operations" in refused(path)
+
+
+def test_a_member_with_two_sizes(tmp_path: Path):
+    path = save(tensors(state()), tmp_path / "a.pth")
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"PK\x01\x02", 0, content.rindex(b"archive/data/1"))
+    content[at + 20:at + 24] = (1 << 29).to_bytes(4, "little")      # before decompression
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        assert "compressed or too large" in refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("data", [

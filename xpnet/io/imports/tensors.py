@@ -146,7 +146,9 @@ def _archive(path: str) -> Iterator[dict[str, Tensor]]:
             info = members.get(name)
             if info is None:
                 raise RefusedError(f"no member {shown(name)[1:-1]}")
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
+            # zipfile asks for memory of the size before decompression, which may be any number
+            if (info.compress_type != zipfile.ZIP_STORED or info.file_size > most
+                    or info.compress_size != info.file_size):
                 raise RefusedError(f"a member {name} that is compressed or too large")
             try:
                 return archive.read(info)
