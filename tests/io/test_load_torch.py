@@ -247,6 +247,12 @@ def test_long_pickles_are_refused(operations: bytes, tmp_path: Path):
         assert "more than 524,288 operations" in refused(path)
 
 
+def test_an_escape_that_is_none_gives_no_warning(tmp_path: Path,
+                                                 recwarn: pytest.WarningsRecorder):
+    refused(save({}, tmp_path / "a.pth", data=b"S'\\?'\n."))
+    assert not recwarn.list
+
+
 def test_a_member_with_two_sizes(tmp_path: Path):
     path = save(tensors(state()), tmp_path / "a.pth")
     content = bytearray(path.read_bytes())

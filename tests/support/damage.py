@@ -142,7 +142,8 @@ def graph_changed(content: bytes, rng: Rng) -> bytes:
                 tensor.data_type = int(rng.integers(26))
         elif what == 9 and graph.initializer:
             tensor = pick(graph.initializer, rng)
-            if tensor.data_type == onnx.TensorProto.INT64:
+            if tensor.data_type == onnx.TensorProto.INT64 and (
+                    len(tensor.raw_data) == 8 * math.prod(tensor.dims)):
                 values = np.array(onnx.numpy_helper.to_array(tensor))
                 values.reshape(-1)[:] = [pick(NUMBERS, rng) for _ in range(values.size)]
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))

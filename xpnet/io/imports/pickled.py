@@ -11,6 +11,7 @@ torch/serialization.py (persistent_load) for what PyTorch writes.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
@@ -69,6 +70,11 @@ class Machine:
         self.storages: dict[str, Storage] = {}  # all that were named
 
     def run(self, pickle: bytes | BinaryIO) -> Any:
+        with warnings.catch_warnings():         # of pickletools, about escapes in texts
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return self._run(pickle)
+
+    def _run(self, pickle: bytes | BinaryIO) -> Any:
         try:
             for count, (opcode, argument, position) in enumerate(pickletools.genops(pickle)):
                 if count == MOST_OPERATIONS:
