@@ -1,17 +1,15 @@
 """A small U-Net learns to mark circles, squares and triangles in noisy images: the class of each
 pixel.
 
-In unseen images 97.8% of the pixels get the right class, and the mean intersection over union is
-0.860. If all were background, 77.9% would be right.
+In unseen images 97.7% of the pixels get the right class, and the mean intersection over union is
+0.854. If all were background, 75.3% would be right.
 
     python examples/segmentation.py [--epochs 12] [--images 3000] [--output segmentation.png]
 
-The images are made with NumPy, the figure is drawn with matplotlib: pip install "xpnet[viz]".
+The images are drawn by xn.data.shapes, the figure with matplotlib: pip install "xpnet[viz]".
 """
 
 import argparse
-
-import numpy as np
 
 import xpnet as xn
 from xpnet.metrics import accuracy, mean_iou
@@ -19,33 +17,6 @@ from xpnet.metrics import accuracy, mean_iou
 NAMES = "background", "circle", "square", "triangle"
 COLOURS = "#202020", "#4c9be8", "#f2a541", "#5fbf6a"
 SIZE = 32
-
-
-def inside(shape, row, column, radius, angle):
-    """Which pixels (SIZE, SIZE) a shape covers. Squares and triangles are turned by the angle."""
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(float)
-    down, right = rows - row, columns - column
-    if shape == 1:
-        return down**2 + right**2 < radius**2
-    sides = 4 if shape == 2 else 3      # a pixel is inside if it is on the inner side of each edge
-    edges = angle + 2 * np.pi / sides * np.arange(sides)[:, None, None]
-    return (np.cos(edges) * down + np.sin(edges) * right).max(axis=0) < (
-        radius * np.cos(np.pi / sides))
-
-
-def shapes(count, rng):
-    """Images (N, 1, SIZE, SIZE) with one to three light shapes on a dark background and noise, and
-    the class of each pixel (N, SIZE, SIZE). Later shapes cover earlier ones."""
-    x = np.empty((count, 1, SIZE, SIZE), np.float32)
-    y = np.zeros((count, SIZE, SIZE), np.int64)
-    for image, classes in zip(x[:, 0], y):
-        image[...] = rng.uniform(0, 0.3)
-        for _ in range(rng.integers(1, 4)):
-            shape, (row, column) = rng.integers(1, 4), rng.uniform(6, SIZE - 6, 2)
-            covered = inside(shape, row, column, rng.uniform(6, 10), rng.uniform(0, 2 * np.pi))
-            image[covered] = rng.uniform(0.5, 1)
-            classes[covered] = shape
-    return x + rng.normal(0, 0.1, x.shape).astype(np.float32), y
 
 
 def draw(x, y, found, path):
@@ -81,9 +52,8 @@ def main() -> None:
     parser.add_argument("--output", default="segmentation.png",
                         help="file for the figure (default: segmentation.png)")
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
-    x, y = shapes(args.images, rng)
-    unseen, truth = shapes(200, rng)
+    drawn, others = (xn.data.shapes(args.images, SIZE, seed=0), xn.data.shapes(200, SIZE, seed=1))
+    x, y, unseen, truth = drawn.images, drawn.classes, others.images, others.classes
     net = xn.models.unet((1, SIZE, SIZE), classes=len(NAMES), filters=8, depth=3, padding="half")
     net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(2e-3), schedule="one_cycle",
             epochs=args.epochs, batch_size=16)
