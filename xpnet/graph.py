@@ -484,7 +484,8 @@ def chain(who: str, layers: Iterable[Any], node: Node, used: set[str] | None = N
             raise TypeError(f"{who}: expected layers, e.g. {layer.__name__}(...). "
                             f"Received: the class {layer.__name__}.")
         if not isinstance(layer, Layer | Graph):
-            hint = "; augmentations are passed to fit" if isinstance(layer, Augmentation) else ""
+            hint = ("; augmentations are passed to fit, and the layer that adds noise is "
+                    "AdditiveNoise" if isinstance(layer, Augmentation) else "")
             raise TypeError(f"{who}: expected layers{hint}. Received: {shown(layer)}.")
         thing: Any = layer
         if used is not None:

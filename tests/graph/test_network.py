@@ -314,7 +314,8 @@ def sequential(*layers, **settings):
      r"Sequential: expected layers, e.g. Linear\(...\). Received: the class Linear"),
     (lambda: sequential(3), TypeError, r"Sequential: expected layers\. Received: 3"),
     (lambda: sequential(xn.GaussianNoise(0.1)), TypeError,
-     r"Sequential: expected layers; augmentations are passed to fit\. Received: GaussianNoise\("),
+     r"Sequential: expected layers; augmentations are passed to fit, and the layer .* is "
+     r"AdditiveNoise\. Received: GaussianNoise\("),
     (lambda: xn.Linear(2)(np.ones((3, 2))), TypeError,
      r"Linear: expected symbolic inputs, .* Received: ndarray"),
     (lambda: xn.Linear(2)(), TypeError, "Linear: expected symbolic inputs, .* Received: nothing"),
