@@ -587,8 +587,8 @@ class Backend:
             bias: of the cell, (H,), or None.
             reverse: from the last step to the first one.
             lengths: (1, N), steps of each sample, if the host cannot know them: all samples are
-                then in all steps, and a mask keeps the states that are beyond the end. h is
-                unspecified there.
+                then in all steps, and a mask keeps the states that are beyond the end. h is 0
+                there.
         """
         rules, H, P = cell_of(cell), U.shape[1], a.shape[1]
         states = [state.copy() for state in states]
@@ -599,10 +599,12 @@ class Backend:
             before = [state[:, :count] for state in states]
             s = self.gemm(U, before[0])                                 # (gates H, count)
             after, needed = rules.forward(self, a[:, columns], s, bias, *before)
-            if lengths is not None:
+            if lengths is None:
+                h[:, columns] = after[0]
+            else:
+                h[:, columns] = self.xp.where(t < lengths, after[0], a.dtype.type(0))
                 after = tuple(self.xp.where(t < lengths, new, old)
                               for new, old in zip(after, before, strict=True))
-            h[:, columns] = after[0]
             for array, part in zip(kept, (*before, *needed)):
                 array[:, columns] = part
             for state, new in zip(before, after, strict=True):

@@ -24,6 +24,7 @@ from xpnet.backends.cupy import (
     optimizers,
     pool,
     product,
+    recurrent,
     streams,
     totals,
     tuning,
@@ -41,7 +42,7 @@ def kernels() -> dict[str, tuple[str, ...]]:
     """The names of all kernels by family, {"im2col": ("im2col<float, 4>", ...), ...}, so that tests
     can run each of them."""
     modules = (product, conv, depthwise, pool, elementwise, normalization, optimizers, batches,
-               totals)
+               totals, recurrent)
     return {family: names for module in modules for family, names in module.kernels().items()}
 
 
@@ -119,6 +120,8 @@ class CupyBackend(Backend):
     update_running = normalization.update_running
     update = optimizers.update
     tally = totals.tally
+    scan = recurrent.scan
+    scan_backward = recurrent.scan_backward
     gather_batch = batches.gather_batch
     assign = batches.assign
     advance = batches.advance

@@ -26,6 +26,7 @@ import layer_parity
 import numpy as np
 import optimizer_checks
 import product_checks
+import recurrent_checks
 import shim
 import window_checks
 from fake_cupy import FakeCupy, installed
@@ -48,7 +49,7 @@ SANITIZER_FAILED = 99
 # Each module has GRIDS (checks over a grid of problems, by name), every_instantiation(backend), and
 # MUTANTS.
 MODULES: tuple[Any, ...] = (window_checks, batch_checks, product_checks, fused_checks,
-                            optimizer_checks)
+                            optimizer_checks, recurrent_checks)
 GRIDS = {name: check for module in MODULES for name, check in module.GRIDS.items()}
 
 
@@ -137,7 +138,8 @@ def training(backend: CupyBackend, words: list[str]) -> None:
     assert distance(*outputs) < 1e-5
 
 
-LONGEST = {"gemm": 60, "conv2d": 80, "tally_in_pieces": 20}     # examples, where one takes long
+# examples, where one takes long
+LONGEST = {"gemm": 60, "conv2d": 80, "tally_in_pieces": 20, "scan": 60, "scan_launches": 30}
 CHECKS = {name: grid(check, LONGEST.get(name, 120)) for name, check in GRIDS.items()} | {
     check.__name__: check for check in (small_grids, every_instantiation, parity, other_arrays,
                                         layers, training, functional,

@@ -75,7 +75,7 @@ class Scan(Layer):
             reverse=self.reverse, lengths=steps.masks, keep=self.keeps(mode))
         self.remember(mode, x, kept, steps)
         states = tuple(map(steps.unsorted, states))
-        return steps.sequence(h) if self.sequences else states[0], states
+        return steps.sequence(h, clean=True) if self.sequences else states[0], states
 
     def backward(self, dy: Array, accumulate: bool = False, dlast: tuple[Array, ...] = ()
                  ) -> tuple[Array | None, ...]:
@@ -148,10 +148,12 @@ class Steps:
         m = inside(self.xp, m, self.masks).reshape(len(m), self.T * self.N)
         return m if self.order is None else self.xp.take(m, self.index, axis=1)
 
-    def sequence(self, m: Array) -> Array:
-        """(rows, T, N) of columns (rows, P), 0 behind the ends of the samples."""
+    def sequence(self, m: Array, clean: bool = False) -> Array:
+        """(rows, T, N) of columns (rows, P), 0 behind the ends of the samples. `clean` says that m
+        is 0 there already."""
         if self.order is None:
-            return inside(self.xp, m.reshape(len(m), self.T, self.N), self.masks)
+            m = m.reshape(len(m), self.T, self.N)
+            return m if clean else inside(self.xp, m, self.masks)
         out = self.backend.zeros((len(m), self.T * self.N), m.dtype)
         out[:, self.index] = m
         return out.reshape(len(m), self.T, self.N)

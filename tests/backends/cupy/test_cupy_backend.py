@@ -25,6 +25,7 @@ from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy.backend import CupyBackend, kernels
 from xpnet.backends.cupy.batches import VALUES
 from xpnet.backends.cupy.plans import PRODUCT
+from xpnet.backends.cupy.recurrent import STEP
 
 # what there is without a GPU, the best last
 CPU = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
@@ -281,6 +282,13 @@ def test_the_struct_is_the_one_of_the_kernels():
     assert re.sub(r"\s+", " ", text[1]).strip() == "i64 size, length; int rows, per_row;"
     assert (cuda_launch.PIECES.names == ("size", "length", "rows", "per_row")
             and cuda_launch.PIECES.itemsize == 24)
+    text = re.search(r"struct Step \{(.*?)\};", cuda_launch.source("recurrent"), re.DOTALL)
+    assert text is not None
+    fields = [(name.strip(), kind) for kind, names in re.findall(r"(i64|int) ([^;]*);", text[1])
+              for name in names.split(",")]
+    kinds = {8: "i64", 4: "int"}
+    assert fields == [(name, kinds[STEP[name].itemsize]) for name in STEP.names or ()]
+    assert STEP.itemsize == 48
     values = cuda_launch.window_struct((3, 9, 8, 5), Window((3, 2), (2, 1), (1, 0, 2, 3), (1, 2)))
     assert values.item() == (9, 8, 4, 11, 5, 3, 2, 2, 1, 1, 2, 1, 2)
 
@@ -298,7 +306,7 @@ def test_a_struct_with_other_fields_is_another_struct():
 
 
 STRUCTS = {"Window": cuda_launch.WINDOW, "Pieces": cuda_launch.PIECES, "Product": PRODUCT,
-           "Values": VALUES}
+           "Values": VALUES, "Step": STEP}
 
 
 @pytest.mark.parametrize("name", STRUCTS)

@@ -21,6 +21,7 @@ from parity import distance, normal, same_bits, special
 from product_checks import columns_by
 
 from xpnet.backends import Backend, Window
+from xpnet.backends.cells import CELLS, cell_of
 from xpnet.backends.cupy import conv as cupy_conv
 from xpnet.backends.cupy import launch as cuda_launch
 from xpnet.backends.cupy import plans
@@ -332,3 +333,49 @@ def test_the_mean_loss_of_a_map_does_not_depend_on_the_launch(backend):
         with other_limits(MAX_GRID=most):
             bits.append(backend.to_numpy(backend.softmax_cross_entropy(z, labels)[0]).tobytes())
     assert bits[0] == bits[1]
+
+
+# --- recurrent layers -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("masks", [False, True], ids=["", "masks"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_a_step_of_a_recurrent_layer_is_a_product_and_a_kernel(cell, masks, backend, trace):
+    """In both directions, and no step allocates an array."""
+    rules, H, N, allocated = cell_of(cell), 6, 5, []
+    known = {"lengths": backend.asarray(normal(1, N))} if masks else {}
+    kernel = cell if cell != "tanh" else "simple"
+    U, states = normal(rules.gates * H, H), [normal(H, N)] * rules.states
+    for T in (1, 4):
+        a, dy = normal(rules.gates * H, T * N), normal(H, T * N)
+        a, U_, dy, *first = (backend.asarray(array) for array in (a, U, dy, *states))
+        trace.words.clear()
+        before = backend.xp.gpus.allocations
+        _, last, kept = backend.scan(cell, a, U_, first, [N] * T, **known)
+        assert [word.split()[0] for word in trace.words] == ["product", kernel] * T
+        trace.words.clear()
+        backend.scan_backward(cell, dy, last, U_, kept, [N] * T, **known)
+        assert [word.split()[0] for word in trace.words] == [f"{kernel}_backward", "product"] * T
+        allocated.append(backend.xp.gpus.allocations - before)
+    assert allocated[0] == allocated[1]
+
+
+@pytest.mark.parametrize("cell, dtype, ends, launches", [
+    ("lstm", np.float32, np.float32, True), ("gru", np.float16, np.float16, True),
+    ("scaled_tanh", np.float64, np.float64, True), ("softplus", np.float32, np.float32, False),
+    ("lstm", np.float32, np.int64, False)])
+def test_which_scans_have_kernels(cell, dtype, ends, launches, backend, trace):
+    """The others run as in base.py, with the same results."""
+    rules, H, N, T = cell_of(cell), 3, 4, 2
+    arrays = [normal(rules.gates * H, T * N), normal(rules.gates * H, H)]
+    states, lengths = [normal(H, N)] * rules.states, np.array([[1, 2, 2, 0]])
+    results = []
+    for on, kind in ((backend, dtype), (BASE, np.float64)):
+        a, U, *first = (on.asarray(array.astype(kind)) for array in (*arrays, *states))
+        with on.scope():
+            y, last, _ = on.scan(cell, a, U, first, [N] * T, lengths=on.asarray(
+                lengths.astype(ends)))
+        results.append([on.to_numpy(array) for array in (y, *last)])
+    tolerance = 1e-2 if dtype == np.float16 else 1e-5
+    assert all(distance(*pair) < tolerance for pair in zip(*results, strict=True))
+    kernel = cell if cell in CELLS else "simple"
+    assert (trace.words.count(kernel) == T) == launches
