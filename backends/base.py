@@ -623,7 +623,7 @@ class Backend:
 
         Args:
             dy: with respect to h of all steps (H, P), or None for 0. With `lengths`, it must be 0
-                beyond the end of a sample.
+                beyond the end of a sample; da and ds are 0 there.
             dstates: with respect to the states after the last step of each sample, (H, N) each.
             kept: what scan returned. The other arguments are those of scan.
         """
@@ -634,17 +634,18 @@ class Backend:
         for t, columns, count in reversed(in_order(counts, reverse)):
             places = [d[:, :count] for d in dstates]
             d = places if dy is None else [dy[:, columns] + places[0], *places[1:]]
-            if lengths is not None:             # beyond the end the states pass unchanged
-                zero = U.dtype.type(0)
-                passed = [self.xp.where(t < lengths, zero, part) for part in d]
-                d = [self.xp.where(t < lengths, part, zero) for part in d]
-            da[:, columns], ds_t, (dh, *others) = rules.backward(
+            da_t, ds_t, (dh, *others) = rules.backward(
                 self, *d, *(array[:, columns] for array in kept))
+            if lengths is not None:             # beyond the end the states pass unchanged
+                da_t, ds_t = (self.xp.where(t < lengths, part, U.dtype.type(0))
+                              for part in (da_t, ds_t))
+            da[:, columns] = da_t
             if rules.split:
                 ds[:, columns] = ds_t
             before = [dh + self.gemm(U, ds_t, trans_a=True), *others]
             for k, place in enumerate(places):
-                place[...] = before[k] if lengths is None else before[k] + passed[k]
+                place[...] = (before[k] if lengths is None else
+                              self.xp.where(t < lengths, before[k], d[k]))
         return da, ds, tuple(dstates)
 
     # --- dropout ----------------------------------------------------------------------------------

@@ -39,13 +39,19 @@ __device__ __forceinline__ typename Wide<T>::type sum(const T* a, const T* s, co
     return Number(a[u.all + block * u.all_block]) + Number(s[u.one + block * u.one_block]);
 }
 
-// dh of this step: from the step after it, and from the layer above. 0 behind the end.
+// dh of this step: from the step after it, and from the layer above
 template <typename T>
 __device__ __forceinline__ typename Wide<T>::type gradient(const T* dh, const T* dy, const Unit& u,
                                                            const Step& p) {
     typedef typename Wide<T>::type Number;
-    if (u.ended) return Number(0);
     return p.has_dy ? Number(dy[u.all]) + Number(dh[u.one]) : Number(dh[u.one]);
+}
+
+// Behind the end the gradients of all gates are 0, whatever was computed there; those with respect to
+// the states pass.
+template <int BLOCKS, typename T>
+__device__ __forceinline__ void put_zeros(T* to, const Unit& u) {
+    for (int block = 0; block < BLOCKS; block++) to[u.all + block * u.all_block] = T(0);
 }
 
 // h' in the output, which is 0 behind the end, and in the state, which stays as it is there.
@@ -91,17 +97,19 @@ __global__ void lstm_backward(const T* __restrict__ dy, T* __restrict__ dh, T* _
     typedef typename Wide<T>::type Number;
     FOR_UNITS(j, n, p) {
         const Unit u = unit(p, j, n, lengths);
+        if (u.ended) {
+            put_zeros<4>(da, u);
+            continue;
+        }
         const Number i = Number(gates[u.all]), f = Number(gates[u.all + u.all_block]),
                      g = Number(gates[u.all + 2 * u.all_block]),
                      o = Number(gates[u.all + 3 * u.all_block]), bent = Number(tanh_c[u.all]);
         const Number up = gradient(dh, dy, u, p);
-        const Number memory = u.ended ? Number(0)
-                            : Number(dc[u.one]) + up * o * derivative<TANH>(bent);
+        const Number memory = Number(dc[u.one]) + up * o * derivative<TANH>(bent);
         da[u.all] = T(memory * g * derivative<SIGMOID>(i));
         da[u.all + u.all_block] = T(memory * Number(c_before[u.all]) * derivative<SIGMOID>(f));
         da[u.all + 2 * u.all_block] = T(memory * i * derivative<TANH>(g));
         da[u.all + 3 * u.all_block] = T(up * bent * derivative<SIGMOID>(o));
-        if (u.ended) continue;                              // the gradients pass
         dh[u.one] = T(0);                                   // all of it goes through the product
         dc[u.one] = T(memory * f);
     }
@@ -141,6 +149,11 @@ __global__ void gru_backward(const T* __restrict__ dy, T* __restrict__ dh,
     typedef typename Wide<T>::type Number;
     FOR_UNITS(j, n, p) {
         const Unit u = unit(p, j, n, lengths);
+        if (u.ended) {
+            put_zeros<3>(da, u);
+            put_zeros<3>(ds, u);
+            continue;
+        }
         const Number r = Number(gates[u.all]), z = Number(gates[u.all + u.all_block]),
                      fresh = Number(gates[u.all + 2 * u.all_block]);
         const Number up = gradient(dh, dy, u, p);
@@ -151,7 +164,7 @@ __global__ void gru_backward(const T* __restrict__ dy, T* __restrict__ dh,
         da[u.all + u.all_block] = ds[u.all + u.all_block] = T(dz);
         da[u.all + 2 * u.all_block] = T(dn);
         ds[u.all + 2 * u.all_block] = T(dn * r);
-        if (!u.ended) dh[u.one] = T(up * z);                // the product adds the rest
+        dh[u.one] = T(up * z);                              // the product adds the rest
     }
 }
 
@@ -179,7 +192,11 @@ __global__ void simple_backward(const T* __restrict__ dy, T* __restrict__ dh,
     typedef typename Wide<T>::type Number;
     FOR_UNITS(j, n, p) {
         const Unit u = unit(p, j, n, lengths);
+        if (u.ended) {
+            put_zeros<1>(da, u);
+            continue;
+        }
         da[u.all] = T(gradient(dh, dy, u, p) * derivative<A>(Number(kept[u.all])));
-        if (!u.ended) dh[u.one] = T(0);
+        dh[u.one] = T(0);
     }
 }

@@ -379,3 +379,24 @@ def test_which_scans_have_kernels(cell, dtype, ends, launches, backend, trace):
     assert all(distance(*pair) < tolerance for pair in zip(*results, strict=True))
     kernel = cell if cell in CELLS else "simple"
     assert (trace.words.count(kernel) == T) == launches
+
+
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["base", "kernels"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
+def test_numbers_behind_the_end_of_a_sample_have_no_effect(cell, on_gpu, backend):
+    """Not even NaNs: neither on h, nor on states and gradients."""
+    on = backend if on_gpu else BASE
+    rules, H, N, T = cell_of(cell), 3, 4, 3
+    ends, rows = np.array([3, 1, 2, 1]), rules.gates * H
+    behind = np.repeat(np.arange(T), N) >= np.tile(ends, T)
+    a = np.where(behind, np.nan, normal(rows, T * N))
+    dy = np.where(behind, np.float32(0), normal(H, T * N))
+    a, dy, U, lengths, *first = (on.asarray(array) for array in (
+        a.astype(np.float32), dy, normal(rows, H), ends[None].astype(np.float32),
+        *[normal(H, N)] * rules.states))
+    with on.scope():
+        h, last, kept = on.scan(cell, a, U, first, [N] * T, lengths=lengths)
+        da, ds, dfirst = on.scan_backward(cell, dy, last, U, kept, [N] * T, lengths=lengths)
+    assert all(np.isfinite(on.to_numpy(array)).all() for array in (*last, *dfirst))
+    for array in map(on.to_numpy, (h, da, ds)):
+        assert not array[:, behind].any() and array[:, ~behind].all()
