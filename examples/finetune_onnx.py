@@ -7,9 +7,11 @@ of the Python package rapidocr-onnxruntime 1.4.4:
     unzip -j rapidocr_onnxruntime-1.4.4-*.whl "*cls_infer.onnx"
     python examples/finetune_onnx.py ch_ppocr_mobile_v2.0_cls_infer.onnx [--epochs 8]
 
-The new task is to say whether a line of four handwritten digits is mirrored. For comparison, the
-same network learns it from new initial values. With 400 lines and the seeds 0, 1 and 2, the weights
-of the file lead to 96.5%, 97.8% and 99.2% of 400 unseen lines, new ones to 56.0%, 62.5% and 55.2%.
+The new task is to say whether a line of four handwritten digits is mirrored. A new head learns it
+on the frozen trunk, that is, on the features of the file as they are; then the whole network does.
+With 400 lines and the seeds 0, 1 and 2 the head reaches 81.8%, 83.2% and 85.8% of 400 unseen
+lines, the whole network 96.5%, 97.8% and 99.2%. If onnxruntime is installed, the exported file is
+compared with the network.
 
 Needs two extras: pip install "xpnet[data,onnx]".
 """
@@ -37,12 +39,27 @@ def lines(digits, count, seed):
     return np.repeat(x[:, None], 3, axis=1).astype(np.float32), mirrored
 
 
+def compare(file, net, x):
+    """The exported file in onnxruntime against the network."""
+    try:
+        import onnxruntime
+    except ImportError:
+        print("onnxruntime is not installed: the file was not compared")
+        return
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    y, = session.run(None, {session.get_inputs()[0].name: x})
+    expected = net.predict(x)
+    print(f"onnxruntime: differs by {abs(y - expected).max() / abs(expected).max():.1e}, relative "
+          "to the largest output")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="ch_ppocr_mobile_v2.0_cls_infer.onnx")
     parser.add_argument("--epochs", type=int, default=8,
-                        help="passes over the lines (default: 8)")
+                        help="passes over the lines for the whole network; the head alone has five "
+                             "times as many (default: 8)")
     parser.add_argument("--lines", type=int, default=400,
                         help="lines to train on, and unseen ones (default: 400)")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
@@ -53,20 +70,20 @@ def main() -> None:
     x, y = lines(digits, args.lines, args.seed)
     unseen, mirrored = lines(unseen_digits, args.lines, args.seed + 1)
 
-    for what in ("new initial values", "weights of the file"):
+    # The head alone needs a larger learning rate and more epochs.
+    for what, frozen, lr, epochs in (("new head, frozen trunk", True, 0.1, 5 * args.epochs),
+                                     ("whole network", False, 2e-3, args.epochs)):
         net = xn.io.load_onnx(args.file, input_shape=(3, ROWS, COLUMNS), seed=args.seed)
-        net = net.with_head([xn.Linear(2, name="head")])
-        if what == "new initial values":
-            for name, p in net.arrays.items():
-                p.data = p.draw(args.seed, name)
-        net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(2e-3), schedule="one_cycle",
-                epochs=args.epochs, batch_size=32, verbose=False)
+        net = net.with_head([xn.Linear(2, name="head")], frozen=frozen)
+        net.fit(x, y, loss="cross_entropy", optimizer=xn.Adam(lr), schedule="one_cycle",
+                epochs=epochs, batch_size=32, verbose=False)
         accuracy = net.evaluate(unseen, mirrored)["accuracy"]
         print(f"{what}: {100 * accuracy:.1f}% of {len(unseen)} unseen lines")
 
     net.classes = ["as written", "mirrored"]
     net.export(args.output, fold=True)
-    print(f"{args.output}: the second network, for predictions")
+    print(f"{args.output}: the whole network, for predictions")
+    compare(args.output, net, unseen)
 
 
 if __name__ == "__main__":
