@@ -34,6 +34,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     With XPNET_REQUIRE_GPU=1 the latter run, and fail without a GPU.
     """
+    unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if unstable:        # pytest-xdist would find other tests in each process
+        raise pytest.UsageError(f"expected the same name in each process. Received: {unstable[0]}")
     if not EVERYTHING:
         config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("full")])
         items[:] = [item for item in items if not item.get_closest_marker("full")]
