@@ -99,7 +99,7 @@ def check(case, run, tmp_path):
 
 
 @pytest.mark.parametrize("name", first(
-    LAYERS.keys() - REFERENCE_WRONG.keys(),
+    [name for name in LAYERS if name not in REFERENCE_WRONG],
     *(name for name in LAYERS if name.endswith("-of-catalogue") and name not in REFERENCE_WRONG)))
 def test_layer_in_the_reference(name, tmp_path):
     onnx.checker.check_model(check(LAYERS[name], by_reference, tmp_path), full_check=True)
