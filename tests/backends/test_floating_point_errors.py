@@ -13,7 +13,7 @@ from loss_cases import TARGET, Y
 from nets import blobs, small
 from optimizer_cases import OPTIMIZERS
 from skips import NO_NUMBA
-from tiers import first
+from tiers import first, full
 
 import xpnet as xn
 from xpnet import functional
@@ -43,7 +43,9 @@ def test_the_setting_is_on():
 
 
 @pytest.mark.parametrize("dtype", first(TINY, "float32"))
-@pytest.mark.parametrize("case", [c for c in CASES if "Embedding" not in c.label], ids=str)
+@pytest.mark.parametrize("case", [
+    pytest.param(case, marks=full) if case.label.startswith(("GRU", "LSTM")) else case
+    for case in CASES if "Embedding" not in case.label], ids=str)      # each compiles for seconds
 def test_layers(case, dtype, backend):
     """Tiny and large inputs. (Those of Embedding are tokens.)"""
     for scale in (*TINY[dtype], 30.0):

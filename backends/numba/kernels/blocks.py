@@ -37,29 +37,17 @@ def part_of_step(t, starts, first, samples):
 @inline
 def fetch(source, column, width, rows):
     """The short array `rows` from source[:, column:column + width]."""
-    R, P = source.shape
-    if width == 1:
-        one = source.reshape(-1)[column:]
-        for r in range(R):
-            rows[r] = one[r * P]
-    else:
-        vectors = (width + LANES - 1) // LANES
-        copy_rows(vectors, width - (vectors - 1) * LANES, source.ctypes.data + 4 * column, 4 * P,
-                  rows.ctypes.data, 4 * width, R)
+    (R, P), vectors = source.shape, (width + LANES - 1) // LANES
+    copy_rows(vectors, width - (vectors - 1) * LANES, source.ctypes.data + 4 * column, 4 * P,
+              rows.ctypes.data, 4 * width, R)
 
 
 @inline
 def bring_back(rows, target, column, width):
     """target[:, column:column + width] from the short array `rows`."""
-    R, P = target.shape
-    if width == 1:
-        one = target.reshape(-1)[column:]
-        for r in range(R):
-            one[r * P] = rows[r]
-    else:
-        vectors = (width + LANES - 1) // LANES
-        copy_rows(vectors, width - (vectors - 1) * LANES, rows.ctypes.data, 4 * width,
-                  target.ctypes.data + 4 * column, 4 * P, R)
+    (R, P), vectors = target.shape, (width + LANES - 1) // LANES
+    copy_rows(vectors, width - (vectors - 1) * LANES, rows.ctypes.data, 4 * width,
+              target.ctypes.data + 4 * column, 4 * P, R)
 
 
 @inline
