@@ -1,0 +1,1 @@
+"""Reference implementations by subject; the class in base.py lists them."""
