@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpnet.backends.cells import in_order
-from xpnet.initializers import for_activation, zeros
-from xpnet.layer import PREDICT, Array, Shape
+from xpnet.layer import PREDICT, Array
 from xpnet.layers.scan import Scan, Steps
 
 
@@ -18,12 +17,9 @@ class ResetBeforeScan(Scan):
     """h' = (1 - z) n + z h, with r and z the blocks of sigmoid(a + U h), n = tanh(a_n + U_n (r h)).
     """
 
-    def build(self, x_shape: Shape, *state_shapes: Shape) -> Shape:         # type: ignore[override]
-        (D, T), H, init = x_shape, self.units, for_activation(self.init, None, self.who)
-        self.W = self.parameter("W", (3 * H, D), init, fan_out=H)
-        self.U = self.parameter("U", (3 * H, H), init, fan_out=H)
-        self.b = self.parameter("b", (3 * H,), zeros) if self.bias else None
-        return (H, T) if self.sequences else (H,)
+    @property
+    def gates(self) -> int:
+        return 3
 
     def through(self, x: Array, *initial: Array, lengths: Array | None = None,
                 mode: str = PREDICT) -> tuple[Array, tuple[Array, ...]]:
@@ -46,7 +42,7 @@ class ResetBeforeScan(Scan):
             if steps.masks is not None:
                 new = self.xp.where(t < steps.masks, new, h)
             y[:, now] = new
-            state = new if count == N else backend.joined([new, state[:, count:]], axis=1)
+            state = steps.replaced(state, new)
         self.remember(mode, x, kept, steps)
         state = steps.unsorted(state)
         return steps.sequence(y) if self.sequences else state, (state,)
@@ -80,16 +76,12 @@ class ResetBeforeScan(Scan):
             da[2 * H:, now] = dn
             through_gates = backend.gemm(U_rz, backend.asarray(da[:2 * H, now]), trans_a=True)
             dh = dh * z + dq * r + through_gates + passed
-            dstate = dh if count == steps.N else backend.joined([dh, dstate[:, count:]], axis=1)
+            dstate = steps.replaced(dstate, dh)
         backend.gemm(da, x, trans_b=True, out=self.W.grad, accumulate=accumulate)
         backend.gemm(da[:2 * H], before, trans_b=True, out=self.U.grad[:2 * H],
                      accumulate=accumulate)
         backend.gemm(da[2 * H:], reset, trans_b=True, out=self.U.grad[2 * H:],
                      accumulate=accumulate)
-        if self.b:
-            backend.activation_backward(da, da, None, bias_grad=self.b.grad, accumulate=accumulate)
+        self.bias_gradients(da, da, accumulate)
         dx = steps.sequence(backend.gemm(self.W.data, da, trans_a=True)) if self.needs_dx else None
         return dx, steps.unsorted(dstate)
-
-    def multiply_adds(self) -> int:
-        return (self.W.size + self.U.size) * self.in_shapes[0][1]

@@ -156,7 +156,7 @@ class RNN(Stateful):
                 kept.append(self.cell.take())
             if steps.masks is not None:
                 new = self.xp.where(t < steps.masks, new, before)
-            state = new if count == N else backend.joined([new, state[:, count:]], axis=1)
+            state = steps.replaced(state, new)
             y[:, now] = new[:self.units]
         self.remember(mode, kept, columns.shape, bool(initial), steps, lengths)
         y, state = steps.sequence(y), steps.unsorted(state)
@@ -183,14 +183,13 @@ class RNN(Stateful):
             self.cell.give(kept.pop())
             if steps.masks is None:
                 dx[:, now], before = self.cell.backward(d, accumulate)
-            else:                               # behind the end the state passes unchanged
+            else:                               # beyond the end the state passes unchanged
                 zero = dy.dtype.type(0)
                 passed = self.xp.where(t < steps.masks, zero, d)
                 dx[:, now], before = self.cell.backward(self.xp.where(t < steps.masks, d, zero),
                                                         accumulate)
                 before = before + passed
-            dstate = (before if count == steps.N else
-                      self.backend.joined([before, dstate[:, count:]], axis=1))
+            dstate = steps.replaced(dstate, before)
             accumulate = True                   # the steps share their parameters
         if not order and not accumulate:        # no sample has any step
             for p in self.cell.parameters:

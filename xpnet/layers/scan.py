@@ -42,12 +42,17 @@ class Scan(Layer):
 
     def build(self, x_shape: Shape, *state_shapes: Shape) -> Shape:         # type: ignore[override]
         D, T = x_shape
-        H, rows = self.units, cell_of(self.cell).gates * self.units
+        H, rows = self.units, self.gates * self.units
         init = for_activation(self.init, None, self.who)
         self.W = self.parameter("W", (rows, D), init, fan_out=H)
         self.U = self.parameter("U", (rows, H), init, fan_out=H)
         self.b = self.parameter("b", (rows,), self.first_bias) if self.bias else None
         return (H, T) if self.sequences else (H,)
+
+    @property
+    def gates(self) -> int:
+        """The number of blocks of H rows of W, U and b."""
+        return cell_of(self.cell).gates
 
     @property
     def first_bias(self) -> Initializer:
@@ -62,7 +67,7 @@ class Scan(Layer):
 
         Args:
             lengths: (1, N), the number of steps of each sample. The states stay as they are in the
-                steps behind its end, and the output is 0 there.
+                steps beyond its end, and the output is 0 there.
         """
         (_, T, N), H, backend = x.shape, self.units, self.backend
         steps = Steps(backend, T, N, lengths)
@@ -149,7 +154,7 @@ class Steps:
         return m if self.order is None else self.xp.take(m, self.index, axis=1)
 
     def sequence(self, m: Array, clean: bool = False) -> Array:
-        """(rows, T, N) of columns (rows, P), 0 behind the ends of the samples. `clean` says that m
+        """(rows, T, N) of columns (rows, P), 0 beyond the ends of the samples. `clean` says that m
         is 0 there already."""
         if self.order is None:
             m = m.reshape(len(m), self.T, self.N)
@@ -166,9 +171,14 @@ class Steps:
         """The inverse of `sorted`."""
         return state if self.order is None else self.backend.asarray(state[:, self.place])
 
+    def replaced(self, state: Array, new: Array) -> Array:
+        """A state (rows, N), with `new` (rows, count) in place of its first columns."""
+        count = new.shape[1]
+        return new if count == self.N else self.backend.joined([new, state[:, count:]], axis=1)
+
 
 def inside(xp: Any, h: Array, lengths: Array | None) -> Array:
-    """h (H, T, N), 0 behind the ends of the samples; lengths (1, N), or None."""
+    """h (H, T, N), 0 beyond the ends of the samples; lengths (1, N), or None."""
     if lengths is None:
         return h
     return xp.where(xp.arange(h.shape[1])[:, None] < lengths, h, h.dtype.type(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xpnet.layer import Array, Layer, Shape
@@ -38,12 +38,8 @@ class Stateful(Layer):
         """
         if not self.return_state:
             return [output]
-        parts, start = [], 0
-        for shape in self.packed_shapes:
-            stop = start + math.prod(shape)
-            parts.append(output[start:stop].reshape(*shape, output.shape[-1]))
-            start = stop
-        return parts
+        return [output[start:stop].reshape(*shape, output.shape[-1])
+                for start, stop, shape in self._parts()]
 
     def __call__(self, *inputs: Node) -> Any:
         """Add the layer to a graph. The output; with return_state a tuple of it and of the final
@@ -51,10 +47,13 @@ class Stateful(Layer):
         node = self.node(*inputs)
         if not self.return_state:
             return node
-        parts, start = [], 0
+        parts = ((Slice(start, stop)(node), shape) for start, stop, shape in self._parts())
+        return tuple(part if len(shape) == 1 else Reshape(shape)(part) for part, shape in parts)
+
+    def _parts(self) -> Iterator[tuple[int, int, Shape]]:
+        """The first row of Y and of each final state, the row after its last one, and its shape."""
+        start = 0
         for shape in self.packed_shapes:
             stop = start + math.prod(shape)
-            part = Slice(start, stop)(node)
-            parts.append(part if len(shape) == 1 else Reshape(shape)(part))
+            yield start, stop, shape
             start = stop
-        return tuple(parts)
