@@ -48,18 +48,8 @@ def single_convolutions(threads: Sequence[int], turns: Turns, job: Job, say: Say
                 say(f"convolutions: no peak to compare with: {answer['reason']}")
             else:
                 peaks[count] = max(peaks.get(count, 0.0), answer["flops_per_second"])
-            for contender in order:
-                ours = replace(job, contender=contender, threads=count,
-                               batches=convolutions.BATCHES)
-                answer = turns.ask("convolutions", ours, say)
-                if answer is None:
-                    continue
-                samples.about[contender] = answer["about"]
-                for row in answer["rows"]:
-                    figures = {"seconds": row.pop("seconds")}
-                    what = {"part": "convolutions"} | row
-                    samples.add(what | {"threads": count, "contender": contender}, figures)
-                say(f"{number}  convolutions threads {count}  {contender}")
+            ours = replace(job, threads=count, batches=convolutions.BATCHES)
+            _ask_each("convolutions", number, order, turns, ours, samples, say)
     rows = []
     for row in described(samples):
         rate, peak = row["operations"] / row["seconds"], peaks.get(row["threads"])
@@ -75,19 +65,23 @@ def recurrent(threads: Sequence[int], turns: Turns, job: Job, say: Say) -> list[
     samples = Samples()
     for number, order in turns(say):
         for count in threads:
-            for contender in order:
-                answer = turns.ask("recurrent", replace(job, contender=contender, threads=count),
-                                   say)
-                if answer is None:
-                    continue
-                samples.about[contender] = answer["about"]
-                for row in answer["rows"]:
-                    what = {key: row[key] for key in ("layer", "mode", "batch")}
-                    samples.add({"part": "recurrent"} | what
-                                | {"threads": count, "contender": contender},
-                                {"seconds": row["seconds"]})
-                say(f"{number}  recurrent threads {count}  {contender}")
+            _ask_each("recurrent", number, order, turns, replace(job, threads=count), samples, say)
     return described(samples)
+
+
+def _ask_each(part: str, number: str, order: Sequence[str], turns: Turns, job: Job,
+              samples: Samples, say: Say) -> None:
+    """Add the seconds of each contender in a part to the samples; `number` is that of the round."""
+    for contender in order:
+        answer = turns.ask(part, replace(job, contender=contender), say)
+        if answer is None:
+            continue
+        samples.about[contender] = answer["about"]
+        for row in answer["rows"]:
+            seconds = row.pop("seconds")
+            samples.add({"part": part} | row | {"threads": job.threads, "contender": contender},
+                        {"seconds": seconds})
+        say(f"{number}  {part} threads {job.threads}  {contender}")
 
 
 def described(samples: Samples) -> list[Row]:

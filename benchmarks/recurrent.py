@@ -1,7 +1,7 @@
 """Recurrent layers against PyTorch's, and layers of signals against the same layers of images.
 
 A training step of a layer is its forward and its backward pass, with the gradients with respect to
-its parameters and to its input. The sequences have T steps, or in mode "ragged" 1 to T, evenly
+its parameters and to its input. The sequences have T steps, or in mode "ragged" 2 to T - 1, evenly
 distributed: on average half as many. A signal is compared with images of one row.
 """
 
@@ -19,8 +19,8 @@ from benchmarks.table import Table, by_contender, milliseconds
 Step = Callable[[], Any]
 T, D, H = 100, 128, 128         # steps, features, units
 CHANNELS, LENGTH = 64, 256      # of signals
-RATIO = ("the time divided by PyTorch's; for sequences of 1 to 100 steps also by that of 100 "
-         "steps; for layers of signals by that of the same layer of images with one row")
+RATIO = ("the time divided by PyTorch's; for ragged sequences also by that of 100 steps; for "
+         "layers of signals by that of the same layer of images with one row")
 
 
 @dataclass(frozen=True)
