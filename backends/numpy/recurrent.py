@@ -1,7 +1,7 @@
 """The steps of recurrent layers with NumPy: in place, in arrays that stay in the cache.
 
-The formulas are those of cells.py. `part` writes columns of arrays of all steps, (rows, P), whose
-rows are far apart in memory; everything else is contiguous.
+The formulas are those of cells.py. Arrays of all steps are (rows, P), so the rows of one step are
+far apart in memory; everything else is contiguous.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ def _lstm(z: Array, h: Array, c: Array, tanh_c: Array) -> tuple[Array, Array]:
     _sigmoid(o)
     c *= f
     np.multiply(i, g, out=h)
-    c += h
+    c += h                                  # f c + i g
     np.tanh(c, out=tanh_c)
-    np.multiply(o, tanh_c, out=h)
+    np.multiply(o, tanh_c, out=h)           # o tanh(c)
     return z, tanh_c
 
 

@@ -83,7 +83,7 @@ def use_layer(item: Item) -> Callable[[Layer], object]:
         else:
             x = xn.Input((3,))
             net = xn.Network(x, layer.node(*(xn.Reshape(shape)(xn.Linear(math.prod(shape))(x))
-                                        for shape in item.shapes)), backend="numpy")
+                                             for shape in item.shapes)), backend="numpy")
         assert name is None or layer.name == name
         plan = json.loads(as_json(architecture(net)))
         graph(plan, [])

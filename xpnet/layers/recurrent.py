@@ -55,8 +55,8 @@ class Recurrent(Stateful):
         return_state: whether the final states are outputs, too. What `forward` returns is then a
             vector for each sample, of which `unpacked` makes Y and the states.
         lengths: whether the second input of the layer, before first states, is the number of steps
-            of each sample, (1, N). What comes behind is padding: it changes no state, Y is 0 there,
-            and the last state of a sample is the one at its end. In reverse a sample begins there.
+            of each sample, (1, N). Later steps are padding: they change no state, Y is 0 there, and
+            the last state of a sample is the one at its end. In reverse a sample begins there.
         bias: False leaves out the biases.
         init: name of the initializer of W and U; "glorot_uniform" by default.
 

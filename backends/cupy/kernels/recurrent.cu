@@ -47,14 +47,14 @@ __device__ __forceinline__ typename Wide<T>::type gradient(const T* dh, const T*
     return p.has_dy ? Number(dy[u.all]) + Number(dh[u.one]) : Number(dh[u.one]);
 }
 
-// Behind the end the gradients of all gates are 0, whatever was computed there; those with respect to
-// the states pass.
+// Beyond the end of a sample the gradients of all gates are 0, whatever was computed there. Those
+// with respect to the states pass unchanged.
 template <int BLOCKS, typename T>
 __device__ __forceinline__ void put_zeros(T* to, const Unit& u) {
     for (int block = 0; block < BLOCKS; block++) to[u.all + block * u.all_block] = T(0);
 }
 
-// h' in the output, which is 0 behind the end, and in the state, which stays as it is there.
+// h' in the output, which is 0 beyond the end, and in the state, which stays as it is there.
 template <typename T>
 __device__ __forceinline__ void put_state(T value, T* h, T* y, const Unit& u) {
     y[u.all] = u.ended ? T(0) : value;

@@ -2,10 +2,9 @@
 samples of blocks.py.
 
 Each loop over elements has few arrays, no two of them the same, because the compiler vectorises a
-loop only for arrays that do not overlap. The
-states, or the gradients with respect to them, are (H, N), those before the first step that is
-computed; afterwards they are those behind the last one. Without `keep`, the arrays for the backward
-pass are not written. dy is (H, P), or (H, 0) for 0.
+loop only for arrays that do not overlap. The states, or the gradients with respect to them, are
+(H, N): those before the first step that is computed, and afterwards those after the last one.
+Without `keep`, the arrays for the backward pass are not written. dy is (H, P), or (H, 0) for 0.
 """
 
 from __future__ import annotations
