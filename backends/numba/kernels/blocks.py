@@ -63,7 +63,7 @@ def tables(u):
 def add_product(u, h, width, z, scratch):
     """z += u h, for u (G, H), h (H, width), z (G, width) with DOT_ROWS more rows, tables(u)."""
     (G, H), (rows, columns, turned, table) = u.shape, scratch
-    if width < FEW:
+    if width < FEW:                     # h is transposed, so that vectors run along the rows of u
         for n in range(width):
             row, column = turned[n * H:(n + 1) * H], h[n:]
             for k in range(row.size):
