@@ -28,10 +28,19 @@ from xpnet.checks import (
     shown,
     wrong,
 )
+from xpnet.graph_checks import (
+    expect_all_inputs,
+    expect_distinct_names,
+    expect_free,
+    expect_gradients,
+    expect_inputs,
+    expect_layers,
+    expect_softmax_once,
+    expect_value,
+)
 from xpnet.inputs import checked_inputs
 from xpnet.layer import PREDICT, Layer
-from xpnet.layers import Dropout, Flatten, LogSoftmax, Softmax
-from xpnet.node import Names, Node
+from xpnet.node import Names, Node, topological
 from xpnet.ports import Ports
 from xpnet.trained import Trained
 
@@ -99,10 +108,7 @@ class Graph:
                  ) -> None:
         self.dtype, self.seed = expect_dtype(self.who, dtype), expect_seed(self.who, seed)
         self.ins, self.outs = Ports(self.who, "Input", inputs), Ports(self.who, "output", outputs)
-        for node in self.ins.nodes:
-            if node.layer is not None:
-                raise TypeError(f"{self.who}: expected each Input to be made by Input(...). "
-                                f"Received: the output of {node.layer.who}.")
+        expect_inputs(self.who, self.ins)
         self.ragged = self.ins.with_lengths         # the inputs with lengths, None without one
         companions = []
         for node in self.ragged.nodes if self.ragged else ():
@@ -113,12 +119,8 @@ class Graph:
         self.in_nodes: tuple[Node, ...] = (*self.ins.nodes, *companions)
         order = topological(self.outs.nodes)
         self.nodes = tuple(node for node in order if node.layer is not None)
-        if not self.nodes or any(node.layer is None for node in self.outs.nodes):
-            raise ValueError(f"{self.who}: expected at least one layer. Received: an output that "
-                             "is the Input itself.")
-        if set(self.ins.nodes) != {node for node in order if node.layer is None} - {*companions}:
-            raise ValueError(f"{self.who}: expected outputs that depend on the given Inputs, and "
-                             f"on no others. Received: {self._received(order)}.")
+        expect_layers(self.who, self.outs)
+        expect_all_inputs(self.who, self.ins, order, companions)
         self.layers: tuple[Layer, ...] = tuple(dict.fromkeys(_layer(node) for node in self.nodes))
         self._index = {node: number for number, node in enumerate(self.nodes)}
         self._plans: dict[tuple[Node, ...], _Plan] = {}
@@ -126,57 +128,17 @@ class Graph:
         self.epochs = 0                     # trained so far; keys the order in which fit shuffles
         self.step: Any = None               # the last training step, see TrainStep
         self.trained = Trained() if trained is None else trained
-        self._check_names()
-        self._check_softmax()
-        self._parts = self._check_parts()
+        expect_distinct_names(self.who, self.ins, self.nodes)
+        expect_softmax_once(self.nodes)
+        self._parts: tuple[Graph, ...] = tuple(dict.fromkeys(
+            node.inside[0] for node in self.nodes if node.inside))
+        expect_free(self.who, self.nodes, self._parts, self.dtype)
         self._depends = self._dependent()
         self._needs_dx = {node: any(self._depends[parent] for parent in node.parents)
                           for node in self.nodes}
         self._allocate(get_backend(backend), self._carried() | dict(values or {}))
 
     # --- construction -----------------------------------------------------------------------------
-
-    def _received(self, order: Sequence[Node]) -> str:
-        unused = [node for node in self.ins.nodes if node not in order]
-        if unused:
-            return f"outputs that do not depend on {unused[0].name}"
-        return "outputs that depend on another Input"
-
-    def _check_names(self) -> None:
-        inputs = self.ins.names if len(self.ins.nodes) > 1 else ()
-        times = Counter([*inputs, *(node.name for node in self.nodes)])
-        twice = sorted(str(name) for name, count in times.items() if count > 1)
-        if twice:
-            raise ValueError(f"{self.who}: expected every layer to have a name of its own. "
-                             f"Received: {', '.join(twice)} twice.")
-
-    def _check_softmax(self) -> None:
-        below = dict.fromkeys(self.in_nodes, False)         # whether a value is a softmax's output
-        for node in self.nodes:
-            first = below[node.parents[0]]
-            below[node] = isinstance(node.layer, Softmax) or (
-                first and len(node.parents) == 1 and isinstance(node.layer, Dropout | Flatten))
-            if isinstance(node.layer, Softmax | LogSoftmax) and first:
-                raise ValueError(f"{node.layer.who}: expected softmax to be applied once. "
-                                 "Received: an input that is one already.")
-
-    def _check_parts(self) -> list[Graph]:
-        """The networks that this one is made of."""
-        parts: dict[Graph, None] = dict.fromkeys(
-            node.inside[0] for node in self.nodes if node.inside)
-        known = {layer for part in parts for layer in part.layers}
-        for node in self.nodes:
-            if hasattr(node.layer, "buffers") and node.layer not in known:
-                raise ValueError(f"{_layer(node).who}: expected a layer of no other network. "
-                                 "Received: one that is in use elsewhere.")
-        for part in parts:
-            if part.owner is not None:
-                raise ValueError(f"{self.who}: expected parts that are in no other network. "
-                                 f"Received: {part!r}, which is in use elsewhere.")
-            if part.dtype != self.dtype:
-                raise ValueError(f"{self.who}: expected parts of dtype {self.dtype}. Received: "
-                                 f"{part!r} of {part.dtype}.")
-        return list(parts)
 
     def _dependent(self) -> dict[Node, bool]:
         """Whether each value depends on a parameter: only then is its gradient needed."""
@@ -317,10 +279,7 @@ class Graph:
                 y = _forward(node, layer, mode, *inputs)
             else:
                 y = hook(node, partial(_forward, node, layer, mode), inputs)
-            if getattr(y, "shape", (None,))[:-1] != node.shape:
-                raise ValueError(f"{layer.who}: expected forward to return an array of shape "
-                                 f"({', '.join(map(str, node.shape))}, N), as build said. "
-                                 f"Received: {_shape_or_type(y)}.")
+            expect_value(layer, y, node.shape)
             values[node] = y
             for parent in node.parents:
                 left[parent] -= 1
@@ -364,17 +323,9 @@ class Graph:
             begun.add(layer)
             del dy
             dxs = found if isinstance(found, tuple) else (found,)
-            if len(dxs) != len(node.parents):
-                raise ValueError(f"{layer.who}: expected backward to return a gradient for each of "
-                                 f"{len(node.parents)} inputs. Received: {len(dxs)}.")
+            expect_gradients(layer, dxs, node.parents)
             for parent, dx in zip(node.parents, dxs, strict=True):
-                if dx is None:
-                    continue
-                if getattr(dx, "shape", (None,))[:-1] != parent.shape:
-                    raise ValueError(f"{layer.who}: expected backward to return an array of its "
-                                     f"input's shape, ({', '.join(map(str, parent.shape))}, N). "
-                                     f"Received: {_shape_or_type(dx)}.")
-                if to_inputs or self._depends[parent]:
+                if dx is not None and (to_inputs or self._depends[parent]):
                     sums.add(parent, dx)
             del found, dxs, dx
         return [sums.take(node) for node in self.ins.nodes]
@@ -431,43 +382,12 @@ def _layer(node: Node) -> Layer:
     return node.layer
 
 
-def _shape_or_type(value: Any) -> str:
-    return f"shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
-
-
 def renewed(inputs: Sequence[Node]) -> dict[Node, Node]:
     """New Inputs in place of these, and in place of their numbers of steps."""
     new = {node: Input(node.shape, lengths=node.lengths is not None, name=node.given_name)
            for node in inputs}
     companions = {node.lengths: made.lengths for node, made in new.items()}
     return new | {old: made for old, made in companions.items() if old and made}
-
-
-def softmax_below(node: Node) -> bool:
-    """Whether the value is a softmax's output, perhaps flattened or with elements dropped."""
-    while (node.layer is not None and len(node.parents) == 1
-           and isinstance(node.layer, Dropout | Flatten)):
-        node = node.parents[0]
-    return isinstance(node.layer, Softmax)
-
-
-def topological(outputs: Sequence[Node]) -> list[Node]:
-    """Every node that the outputs follow from, parents first.
-
-    Depth first, without recursion, because graphs can be deep.
-    """
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(node, False) for node in reversed(outputs)]
-    while stack:
-        node, parents_done = stack.pop()
-        if parents_done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((parent, False) for parent in reversed(node.parents))
-    return order
 
 
 def chain(who: str, layers: Iterable[Any], node: Node, used: set[str] | None = None) -> Node:

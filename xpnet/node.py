@@ -111,3 +111,22 @@ class Node:
         """Without the parents: each would show its own, and so on."""
         return (f"<{self.layer.who if self.layer else 'Input'}: a value of shape {self.shape} per "
                 "sample>")
+
+
+def topological(outputs: Sequence[Node]) -> list[Node]:
+    """Every node that the outputs depend on, parents first.
+
+    Depth first, without recursion, because graphs can be deep.
+    """
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack = [(node, False) for node in reversed(outputs)]
+    while stack:
+        node, parents_done = stack.pop()
+        if parents_done:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in reversed(node.parents))
+    return order

@@ -128,7 +128,7 @@ def graphs(draw) -> xn.Network:
             if not any(value in other.parents for other in values)]
     ends += [value for value in draw(st.lists(st.sampled_from(values[len(inputs):]), max_size=2,
                                               unique=True)) if value not in ends]
-    reached = {node for end in ends for node in xn.graph.topological([end])}
+    reached = {node for end in ends for node in xn.node.topological([end])}
     return xn.Network([value for value in inputs if value in reached], ends, backend="numpy")
 
 

@@ -11,7 +11,8 @@ from typing import Any, overload
 import numpy as np
 
 from xpnet.checks import CONTROL, expect_choice, expect_integer, shown
-from xpnet.graph import Graph, softmax_below
+from xpnet.graph import Graph
+from xpnet.graph_checks import softmax_below
 from xpnet.tables import html_table, table
 from xpnet.trained import FITS
 from xpnet.training.goals import Goal, known_goals, probability

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_number
-from xpnet.graph import Graph, softmax_below
+from xpnet.graph import Graph
+from xpnet.graph_checks import softmax_below
 from xpnet.layer import Array
 from xpnet.layers import Activation, Softmax
 from xpnet.losses import Loss, get_loss

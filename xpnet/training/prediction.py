@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import expect_integer, shown, warn_caller
-from xpnet.graph import Graph, softmax_below
+from xpnet.graph import Graph
+from xpnet.graph_checks import softmax_below
 from xpnet.inspect.memory import explained
 from xpnet.layer import PREDICT, Array
 from xpnet.losses import Loss

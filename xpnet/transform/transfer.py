@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from xpnet.checks import expect_flag
-from xpnet.graph import Graph, chain, renewed, topological
+from xpnet.graph import Graph, chain, renewed
 from xpnet.layer import Layer
-from xpnet.node import Node
+from xpnet.node import Node, topological
 from xpnet.ports import Ports
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.backends.window import pair
 from xpnet.checks import expect_instance, expect_integer
-from xpnet.graph import Graph, topological
+from xpnet.graph import Graph
 from xpnet.io.darknet import weights as weights_file
 from xpnet.io.darknet.builder import Builder, Stored
 from xpnet.io.darknet.cfg import MOST_BYTES, WHO, Config, Option, parse
@@ -21,6 +21,7 @@ from xpnet.io.darknet.table import build
 from xpnet.io.darknet.weights import Header
 from xpnet.io.files import name_of, write_atomically
 from xpnet.io.public import Face
+from xpnet.node import topological
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ from xpnet.checks import (
     items,
     shown,
 )
-from xpnet.graph import Graph, topological
+from xpnet.graph import Graph
 from xpnet.io.files import Path
 from xpnet.io.onnx import (
     read_activations,
@@ -39,7 +39,7 @@ from xpnet.io.onnx.nodes import Operation, Program, reachable
 from xpnet.io.onnx.patterns import rewrite
 from xpnet.io.onnx.read import Tensors, opset, read_model, type_name
 from xpnet.io.public import Face
-from xpnet.node import Node
+from xpnet.node import Node, topological
 from xpnet.trained import FITS, Trained, expect_classes
 
 if TYPE_CHECKING:
