@@ -236,7 +236,6 @@ def test_a_mistake_of_xpnet_has_a_traceback(monkeypatch):
         main(["summary", "lenet5"])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
 def test_a_mistake_of_xpnet_in_a_process_of_several_is_shown_and_ends_it(monkeypatch, capsys):
     """Not by raising it: the process would wait for the others before it ends."""
     monkeypatch.setenv("PMI_SIZE", "2")
@@ -245,6 +244,7 @@ def test_a_mistake_of_xpnet_in_a_process_of_several_is_shown_and_ends_it(monkeyp
     assert "KeyError: 'no such key'" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
 def test_a_reader_that_has_ended(tmp_path):
     """`xpnet summary lenet5 | true` says nothing on stderr."""
     reading, writing = os.pipe()
