@@ -29,6 +29,7 @@ from xpnet.backends.arguments import wrong as wrong
 from xpnet.hints import hinted
 
 MOST_AXES = 32  # of a sample: NumPy's arrays have 64 at most
+MOST_DIFFERENCES = 4  # that an error names
 LONGEST_NAME = 1000  # characters of the name of a class
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 
@@ -222,6 +223,21 @@ def expect_shape(who: str, expected: str, shape: Any) -> tuple[int, ...]:
     if not sizes or len(sizes) > MOST_AXES or not all(is_integer(size, 1) for size in sizes):
         raise ValueError(f"{who}: expected {expected}. Received: {shown(shape)}.")
     return tuple(map(int, sizes))
+
+
+def different_facts(facts: Mapping[str, Any], wanted: Mapping[str, Any], where: str = ""
+                    ) -> list[str]:
+    """For each name whose values differ: "batch_size 20 instead of 10", or with where=" on rank 1"
+    "batch_size 20 on rank 1 instead of 10"."""
+    return [f"{name} {shown(facts.get(name))}{where} instead of {shown(wanted.get(name))}"
+            for name in sorted(facts.keys() | wanted.keys())
+            if facts.get(name) != wanted.get(name)]
+
+
+def listed_differences(found: Sequence[str]) -> str:
+    """The first differences and how many more there are, for an error."""
+    more = [f"and {len(found) - MOST_DIFFERENCES} more"] * (len(found) > MOST_DIFFERENCES)
+    return ", ".join([*found[:MOST_DIFFERENCES], *more])
 
 
 def warn_caller(message: str, category: type[Warning] = RuntimeWarning) -> None:

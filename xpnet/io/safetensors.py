@@ -20,6 +20,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.backends.arguments import shown
 from xpnet.buffers import Parameter, Shape
+from xpnet.checks import listed_differences
 from xpnet.graph import Graph
 from xpnet.io import formats
 from xpnet.io.architecture import architecture, as_json, differences, graph
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 FORMAT = "xpnet-1"
 FLOATS = {"F16": "float16", "F32": "float32", "F64": "float64"}     # safetensors' names of dtypes
-MOST_SHOWN = 4              # differences that an error names
 MOST_CHARACTERS = 400       # of a layer's error about the arguments in a file
 
 
@@ -322,12 +322,9 @@ def _compare(saved: Saved, net: Graph) -> None:
         raise ValueError(f"load: expected an architecture in the metadata. Received: {saved.path} "
                          f"({error}).") from error
     if found:
-        listed = ", ".join(found[:MOST_SHOWN])
-        if len(found) > MOST_SHOWN:
-            listed += f", and {len(found) - MOST_SHOWN} more differences"
         raise ValueError("load: expected a file of a network of this architecture. Received: "
-                         f"{saved.path}, where {listed}. net.load(path, architecture=False) "
-                         "compares only the names and shapes of the arrays.")
+                         f"{saved.path}, where {listed_differences(found)}. net.load(path, "
+                         "architecture=False) compares only the names and shapes of the arrays.")
 
 
 def _check(saved: Saved, places: dict[str, Parameter]) -> None:

@@ -8,11 +8,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from xpnet.backends.cpu.threads import threads_are_chosen, using_threads
-from xpnet.checks import Checked, expect_instance, shown
+from xpnet.checks import Checked, different_facts, expect_instance, listed_differences
 from xpnet.parallel.communicator import Communicator
 from xpnet.parallel.mpi import MPICommunicator
-
-MOST_SHOWN = 4          # differences that an error names
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -107,17 +105,11 @@ class DataParallel(Checked):
             if "error" in one:
                 raise RuntimeError(f"{who}: expected every rank to begin. Received on rank {rank}: "
                                    f"{one['error']}")
-        found = []
-        first = every[0]["facts"]
-        for rank, one in enumerate(every):
-            for name in sorted(first.keys() | one["facts"].keys()):
-                was, other = first.get(name), one["facts"].get(name)
-                if was != other:
-                    found.append(f"{name} {shown(other)} on rank {rank} instead of {shown(was)}")
+        found = [text for rank, one in enumerate(every) for text in different_facts(
+            one["facts"], every[0]["facts"], f" on rank {rank}")]
         if found:
-            more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
             raise ValueError(f"{who}: expected the same on every rank. Received: "
-                             f"{', '.join(found[:MOST_SHOWN])}{more}.")
+                             f"{listed_differences(found)}.")
         self._phase = "agreed"
 
     @contextmanager

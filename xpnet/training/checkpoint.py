@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import Checked, expect_integer, is_number, shown, warn_caller, wrong
+from xpnet.checks import (
+    Checked,
+    different_facts,
+    expect_integer,
+    is_number,
+    listed_differences,
+    warn_caller,
+    wrong,
+)
 from xpnet.history import rises
 from xpnet.io import safetensors
 from xpnet.io.files import exclusive, expect_room, name_of, write_atomically
@@ -23,7 +31,6 @@ from xpnet.training.same import fingerprint
 
 NAME = re.compile(r"step-(\d{9,})\.safetensors")
 BEST = "best.safetensors"
-MOST_SHOWN = 4          # differences that an error names
 
 Arrays = dict[str, np.ndarray]
 
@@ -275,12 +282,7 @@ class Resumed:
 
 def _expect_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     """ValueError with the differences between the settings of two trainings."""
-    found = []
-    for name in sorted(saved.keys() | now.keys()):
-        was, wanted = saved.get(name), now.get(name)
-        if was != wanted:
-            found.append(f"{name} {shown(wanted)} instead of {shown(was)}")
+    found = different_facts(now, saved)
     if found:
-        more = f", and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
         raise ValueError(f"fit: expected the training of {path}. Received: "
-                         f"{', '.join(found[:MOST_SHOWN])}{more}.")
+                         f"{listed_differences(found)}.")

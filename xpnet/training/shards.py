@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.checks import different_facts, listed_differences
 from xpnet.graph import Graph
 from xpnet.layer import Array
 from xpnet.parallel.ranks import DataParallel
@@ -188,9 +189,8 @@ def expect_together(run: Run) -> None:
     assert run.parallel is not None
     facts = {"parameters": digest(run.net), "ended": run.history.ended}
     every = run.parallel.communicator.gather_objects(facts)
-    for rank, found in enumerate(every):
-        for name in facts:
-            if found[name] != every[0][name]:
-                raise RuntimeError(f"fit: expected the same {name} on every rank after epoch "
-                                   f"{run.epoch}. Received: {found[name]} on rank {rank} instead "
-                                   f"of {every[0][name]}.")
+    found = [text for rank, one in enumerate(every)
+             for text in different_facts(one, every[0], f" on rank {rank}")]
+    if found:
+        raise RuntimeError(f"fit: expected the same on every rank after epoch {run.epoch}. "
+                           f"Received: {listed_differences(found)}.")
