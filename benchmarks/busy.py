@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from benchmarks.contenders import INPUT_SHAPES
-from benchmarks.options import cores
+from xpnet.backends.cpu.threads import cores
 from xpnet.models import MODELS
 
 SETTINGS: dict[str, dict[str, str]] = {

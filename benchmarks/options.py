@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from benchmarks.contenders import CONTENDERS, CPU_NETS, MODES, TF32
 from benchmarks.gpu.rows import PARTS as GPU_PARTS
 from benchmarks.gpu.steps import CELLS
 from benchmarks.parts import PARTS
+from xpnet.backends.cpu.threads import cores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -133,8 +133,3 @@ def _number(text: str) -> float:
 
 def _threads(text: str) -> int:
     return cores() if text == "all" else positive(text)
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -27,6 +27,7 @@ from benchmarks.contenders import INPUT_SHAPES
 from benchmarks.facts import cpu_model, load_average
 from benchmarks.race import ContenderError
 from benchmarks.xpnet_side import NETS
+from xpnet.backends.cpu.threads import cores
 from xpnet.parallel import Communicator, DataParallel, estimate
 from xpnet.parallel.sums import Sums
 
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         for ranks, way in rows:
             found[ranks, way].append(_measured(options, ranks, way))
     print(f"{options.net}, {options.batch} samples in {options.shards} shards, "
-          f"{cpu_model()}, {_cores()} cores, load average {load_average()}; medians of "
+          f"{cpu_model()}, {cores()} cores, load average {load_average()}; medians of "
           f"{options.rounds} rounds of {options.steps} steps\n")
     print(f"{'ranks':>6}{'order':>7}{'step':>12}{'speed':>8}{'exchange':>12}{'estimate':>12}")
     alone = _median(found[1, "alone"], "step")
@@ -78,10 +79,6 @@ def _median(results: list[dict[str, float]], name: str) -> float:
     return statistics.median(result[name] for result in results)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _measured(options: argparse.Namespace, ranks: int, way: str) -> dict[str, float]:
     """What rank 0 of some processes prints."""
     mpiexec = shutil.which("mpiexec", path=os.pathsep.join(
@@ -92,7 +89,7 @@ def _measured(options: argparse.Namespace, ranks: int, way: str) -> dict[str, fl
     done = subprocess.run(
         [mpiexec, "-n", str(ranks), sys.executable, "-m", "mpi4py", "-m", "benchmarks.parallel",
          json.dumps(job | {"way": way})], capture_output=True, text=True,
-        env=os.environ | {"XPNET_NUM_THREADS": str(max(1, _cores() // ranks))})
+        env=os.environ | {"XPNET_NUM_THREADS": str(max(1, cores() // ranks))})
     if done.returncode:
         raise ContenderError(f"{ranks} ranks: {done.stderr.strip()}")
     return dict(json.loads(done.stdout.splitlines()[-1]))

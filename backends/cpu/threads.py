@@ -30,9 +30,12 @@ def thread_count() -> int:
             raise ValueError("XPNET_NUM_THREADS: expected a whole number, 1 or larger. Received: "
                              f"{text!r}.")
         return int(text)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores()
+
+
+def cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 MOST_THREADS = 4096     # more than any machine has cores
