@@ -196,7 +196,7 @@ def test_the_first_rank_of_a_machine_is_before_the_others(fails):
             time.sleep(0.02)
             events.append(("end", communicator.rank))
             if fails:
-                raise OSError("no pictures")
+                raise OSError("no images")
 
     in_threads(3, run)
     assert events[:2] == [("begin", 0), ("end", 0)] and len(events) == 6

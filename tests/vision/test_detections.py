@@ -180,7 +180,7 @@ def test_the_command_draws_boxes(net, tmp_path, monkeypatch, capsys):
     (["a.png", "--output", "none"], "expected --output to be a folder. Received: none, which does"),
     (["a.png", "--model", "plain.safetensors"], "expected a network that was trained with a YOLO "
                                                 "loss for each output. Received: CrossEntropy"),
-    (["a.png", "a.png"], "expected pictures of different names"),
+    (["a.png", "a.png"], "expected image files of different names"),
 ])
 def test_what_the_command_refuses(change, message, net, tmp_path, monkeypatch, capsys):
     image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")

@@ -9,11 +9,11 @@ from pathlib import Path
 from xpnet.cli import networks
 
 WHO = "detect"
-ENDING = "-detected.png"        # of the pictures with boxes
+ENDING = "-detected.png"        # of the image files with boxes
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a line for each object, and write a picture with boxes for each file."""
+    """Print a line for each object, and write an image file with boxes for each file."""
     from xpnet.data.images import picture_file, picture_pixels
     from xpnet.network import load
     from xpnet.training.files import in_one_line
@@ -22,8 +22,8 @@ def run(options: argparse.Namespace) -> int:
     files = [picture_file(path, WHO) for path in options.images]
     outputs = [_output(options.output, file) for file in files]
     if len(set(outputs)) < len(outputs):
-        raise ValueError(f"{WHO}: expected pictures of different names, for the names of the "
-                         f"results. Received: {' '.join(options.images)}.")
+        raise ValueError(f"{WHO}: expected image files of different names, because the "
+                         f"results are named after them. Received: {' '.join(options.images)}.")
     net = load(options.model, backend=options.backend,
                layers=networks.own_layers(WHO, options.layers))
     names = detector_losses(WHO, net)[0].names
@@ -37,22 +37,21 @@ def run(options: argparse.Namespace) -> int:
                                              found.labels.tolist(), strict=True)]}))
         else:
             print(f"{in_one_line(str(file))}: {len(found.boxes)} "
-                  f"object{'' if len(found.boxes) == 1 else 's'}")
+                  f"object{'s' * (len(found.boxes) != 1)}")
             for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
                 x1, y1, x2, y2 = (f"{x:.1f}" for x in box)
                 print(f"  {names[label]}  {score:.4f}  from ({x1}, {y1}) to ({x2}, {y2})")
         image = picture_pixels(file, 3, WHO)
-        scale = max(1, 400 // max(image.shape[1:]))     # small pictures have no room for text
-        picture = draw_boxes(image, found.boxes, found.labels, found.scores, names=names,
-                             scale=scale)
-        picture.save(output)
+        scale = max(1, 400 // max(image.shape[1:]))     # text does not fit into small images
+        drawn = draw_boxes(image, found.boxes, found.labels, found.scores, names=names, scale=scale)
+        drawn.save(output)
         if not options.json:
             print(f"  boxes drawn in {in_one_line(str(output))}")
     return 0
 
 
 def _output(folder: str | None, file: Path) -> Path:
-    """Where the picture with boxes goes: a folder, or the one where the command runs."""
+    """The file of the image with boxes: in `folder`, or in the one where the command runs."""
     place = Path("." if folder is None else folder).expanduser()
     if not place.is_dir():
         reason = "is a file" if place.exists() else "does not exist"

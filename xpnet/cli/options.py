@@ -71,13 +71,13 @@ def parser() -> argparse.ArgumentParser:
     found = command(
         "detect", detect.run,
         "Draw boxes around the objects in image files.",
-        "picture.jpg --model detect_shapes2.safetensors",
+        "photo.jpg --model detect_shapes2.safetensors",
         "a.jpg b.png --model net.safetensors --score 0.5 --output boxes")
     found.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
     found.add_argument("--model", required=True, metavar="FILE",
                        help="a network that was trained with a YOLO loss and saved")
     found.add_argument("--output", metavar="FOLDER",
-                       help="where the pictures with boxes are written, as NAME-detected.png "
+                       help="where the images with boxes are written, as NAME-detected.png "
                             "(default: the current folder)")
     found.add_argument("--score", type=float, default=0.25, metavar="S",
                        help="the least score of an object that is drawn (default: 0.25)")
