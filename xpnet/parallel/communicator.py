@@ -1,4 +1,4 @@
-"""What ranks exchange: the four operations of a communicator, and the sums that are made of them.
+"""What ranks exchange: the operations of a communicator, and what is made of them.
 
 A rank is one of several processes that train a network together. The arrays are NumPy arrays.
 """
@@ -14,7 +14,7 @@ import numpy as np
 Add = Callable[[np.ndarray, np.ndarray, int], None]
 
 
-class Aborted(RuntimeError):            # noqa: N818 - as threading.BrokenBarrierError, an end
+class Aborted(RuntimeError):            # noqa: N818 - the error is that of another rank
     """Another rank has failed, so this one cannot go on."""
 
 
@@ -47,8 +47,8 @@ class Communicator:
         raise NotImplementedError
 
     def plain_sum(self, a: np.ndarray) -> None:
-        """Write the sum over the ranks into the array of every rank; in an order that may depend on
-        their number."""
+        """Write the sum over the ranks into the array of every rank. The order of the additions may
+        depend on the number of ranks."""
         raise NotImplementedError
 
     def abort(self, error: BaseException) -> None:
@@ -80,7 +80,7 @@ class Communicator:
         memory[...] = self.gather(pieces[0]).reshape(-1)
 
     def wait(self) -> None:
-        """Return when all ranks have come here."""
+        """Return when all ranks have called this."""
         self.gather(np.zeros(1))
 
     def gather_objects(self, value: Any) -> list[Any]:

@@ -41,8 +41,8 @@ def estimate(net: Graph, batch: int, ranks: int, bandwidth: float, latency: floa
         efficiency = T(1) / (p T(p))
 
     B are the bytes of the gradients and the state. Each rank sends 2 (p - 1) messages of B / p
-    bytes, as in a ring all-reduce, which no exchange of whole sums can undercut. T(p) is smallest
-    at p = sqrt((T(1) - 2 B / bandwidth) / (2 latency)).
+    bytes, as in a ring all-reduce; no all-reduce can send fewer bytes. T(p) is smallest at
+    p = sqrt((T(1) - 2 B / bandwidth) / (2 latency)).
 
     Args:
         net: the network.
@@ -69,7 +69,7 @@ def estimate(net: Graph, batch: int, ranks: int, bandwidth: float, latency: floa
     sent = 2 * (ranks - 1) / ranks * size
     exchange = sent / bandwidth + 2 * (ranks - 1) * latency
     compute = whole / ranks
-    gain = whole - 2 * size / bandwidth         # what infinitely many ranks save without latency
+    gain = whole - 2 * size / bandwidth         # of infinitely many ranks without latency
     best = 1.0 if gain <= 0 else max(1.0, math.sqrt(gain / (2 * latency)) if latency else math.inf)
     efficiency = compute / (compute + exchange) if whole else 0.0
     return Estimate(ranks, compute, exchange, compute + exchange, sent, efficiency, best)

@@ -12,21 +12,22 @@ import numpy as np
 
 from xpnet.parallel.communicator import Communicator
 
-# Where MPICH, Intel MPI, Slurm and Open MPI say how many processes were started together.
-SIZES = "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"
+# Variables that MPICH and Intel MPI, PMIx, and Open MPI set in the processes that they start.
+VARIABLES = "PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"
 
-FORWARDING = 0.3        # seconds in which mpiexec shows a message, before its own about the end
-PATIENCE = 0.6          # seconds in which rank 0 shows an error that all ranks have
+FORWARDING = 0.3        # seconds for mpiexec to show a message before the processes end
+PATIENCE = 0.6          # seconds that other ranks wait: of an error of all, rank 0 shows it
 
 
 def launched() -> bool:
     """Whether mpiexec started this process, perhaps with others. Does not import mpi4py."""
-    return any(os.environ.get(name) for name in SIZES)
+    return any(os.environ.get(name) for name in VARIABLES)
 
 
 def end_all(status: int, message: str) -> None:
-    """Print a message to stderr; and if mpiexec started other processes with this one, and it uses
-    MPI, end all of them. Of an error that all have, rank 0 shows the message."""
+    """Print a message to stderr, and end all processes that mpiexec started, this one too. Returns
+    if there is no other, or if this one does not use MPI. If all have the error, rank 0 shows it.
+    """
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.COMM_WORLD.Get_rank() > 0:
         time.sleep(PATIENCE)

@@ -85,7 +85,7 @@ class DataParallel(Checked):
             with parallel.in_turn():
                 data = xn.data.image_folder("photos")
 
-        It converts the images and keeps them in a file, which the others map into memory.
+        It converts the images and writes them to a file, which the others map into memory.
         """
         if not self.communicator.first:
             self.communicator.wait()
@@ -98,7 +98,7 @@ class DataParallel(Checked):
 
     def agree(self, who: str, facts: dict[str, Any]) -> None:
         """Raise ValueError on every rank if facts differ, and RuntimeError if another rank has
-        failed before it came here."""
+        failed before it called this."""
         every = self.communicator.gather_objects({"facts": facts})
         self._phase = "refused"
         for rank, one in enumerate(every):
@@ -114,8 +114,8 @@ class DataParallel(Checked):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """The work of all ranks. An error before they agree is told to the others, which raise it,
-        too; one after that ends all ranks."""
+        """The work of all ranks. An error before they agree is sent to the others, which raise it,
+        too; a later one ends all ranks."""
         self._phase = "begun"
         try:
             with self._threads():
@@ -154,7 +154,7 @@ def expect_parallel(who: str, parallel: Any) -> DataParallel | None:
 
 
 def block(count: int, rank: int, size: int) -> range:
-    """Of `count` things the numbers that are those of a rank; the last ranks may have fewer."""
+    """Which of `count` things belong to a rank, by number; the last ranks may have fewer."""
     each = -(-count // size)
     return range(min(rank * each, count), min((rank + 1) * each, count))
 

@@ -42,7 +42,7 @@ class Run:
         self.per_epoch, self.total = per_epoch, total       # batches
         self.epochs = -(-total // per_epoch)
         self.accumulate, self.verbose, self.parallel = accumulate, verbose, parallel
-        self.asked: set[str] = set()    # of the other ranks; they know it after the next batch
+        self.asked: set[str] = set()    # what all ranks do after the next batch
         self.in_batches = False         # not at the end of an epoch
         self.history = History()
         self.epoch = self.batch = 0
@@ -99,16 +99,17 @@ class Run:
         return self.source.parts(self.batch - 1 - back)
 
     def stop(self) -> None:
-        """End the training: after the current batch, or after the epoch if that has ended. Of
-        several ranks, one can end it, after the next batch; after an epoch all have to."""
+        """End the training: after the current batch, or after the epoch if that has ended. With
+        several ranks, a call by one of them ends it after the next batch; at the end of an epoch
+        all have to call this."""
         if self.parallel is not None and self.in_batches:
             self.asked.add("stopped")
         else:
             self.history.stopped = True
 
     def interrupt(self) -> None:
-        """End the training after the current batch because of Ctrl-C; of several ranks, after the
-        next one."""
+        """End the training after the current batch because of Ctrl-C; with several ranks, after
+        the next one."""
         if self.parallel is not None:
             self.asked.add("interrupted")
         else:

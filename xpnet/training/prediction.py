@@ -53,12 +53,6 @@ class Forward:
                 partial(_gathered, work, batches, self._places, backend.zeros((1,), np.uint64)),
                 self._failures.append)
 
-    def numbers(self, communicator: Communicator | None) -> range:
-        """The batches of this rank."""
-        count = len(self.batches)
-        return (range(count) if communicator is None else
-                block(count, communicator.rank, communicator.size))
-
     def __call__(self, number: int) -> Any:
         batch = self.batches[number]
         if self._captured is None or batch.stop - batch.start < self.batches.size:
@@ -101,8 +95,8 @@ class Evaluation:
         self._forward: Forward | None = None
 
     def run(self, outputs: Sequence[np.ndarray] = ()) -> dict[str, float]:
-        """The figures; the network's outputs are written to `outputs`, if there are some. Always
-        or never, because captured passes compute them or not."""
+        """The figures; the network's outputs are written to `outputs`, if there are some. All
+        calls pass outputs or none does, because a captured pass computes them or does not."""
         if self._forward is None:
             nodes = self.net.outs.nodes if outputs else ()
             self._forward = Forward(self.batches, partial(_evaluated, self.net, self.aims, nodes,
@@ -154,8 +148,10 @@ def _collect(forward: Forward, outs: Sequence[np.ndarray],
     """Compute all batches, and write what that returns to the host's arrays `outs`. Ranks compute
     different batches, and have all of the arrays afterwards."""
     batches, compute = forward.batches, compute or forward
+    numbers = (range(len(batches)) if communicator is None else
+               block(len(batches), communicator.rank, communicator.size))
     with batches.backend.collector() as collector:
-        for number in forward.numbers(communicator):
+        for number in numbers:
             for out, y in zip(outs, compute(number), strict=True):
                 collector.put(y, out[slice(*batches.span(number))])
     if communicator is not None:

@@ -29,12 +29,12 @@ def fingerprint(a: Any) -> str:
 
 
 def network_facts(net: Graph, slots: Sequence[Array] = ()) -> dict[str, Any]:
-    """What has to be the same on every rank before a training; `slots` are those of the optimizer.
-    """
+    """What has to be the same on every rank at the start; `slots` are those of the optimizer."""
+    version = vars(sys.modules["xpnet"])["__version__"]     # importing xpnet would be a circle
     return {"network": [repr(node) for node in net.nodes], "dtype": str(net.dtype),
             "seed": net.seed, "epochs": net.epochs, "parameters": digest(net),
             "slots": digest(net, slots) if slots else "",
-            "xpnet": vars(sys.modules["xpnet"])["__version__"], "numpy": np.__version__}
+            "xpnet": version, "numpy": np.__version__}
 
 
 def digest(net: Graph, arrays: Sequence[Array] = ()) -> str:

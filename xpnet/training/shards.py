@@ -22,13 +22,13 @@ from xpnet.training.groups import Groups, Member, Span
 from xpnet.training.same import digest
 from xpnet.training.totals import SUMS, Totals
 
-ASKS = "interrupted", "stopped"         # what a rank may ask for, see Run.ask
-SHARD = 2**32           # counters[1] of shard s is larger by s SHARD: dropout's masks follow
+ASKS = "interrupted", "stopped"         # what a rank may ask for: Run.interrupt and Run.stop
+SHARD = 2**32           # counters[1] is larger by s SHARD in shard s, for other masks of dropout
 
 
 class ShardedBatches(Batches):
-    """The shards of one rank of every batch. `span` and `positions` are about whole batches, and
-    `get` returns what this rank has of a batch."""
+    """The shards of one rank of every batch. `span` and `positions` are those of whole batches,
+    and `get` returns what this rank has of a batch."""
 
     def __init__(self, net: Graph, data: Sequence[Any], size: int, where: np.ndarray | None,
                  parallel: DataParallel) -> None:
@@ -150,7 +150,7 @@ class ShardedStep:
         figures += values
 
     def _exchange(self, total: Sums) -> None:
-        """Add the sums of all ranks, and what they ask for."""
+        """Add the sums of all ranks, and do what one of them asks for."""
         run, communicator = self.run, self.parallel.communicator
         asks = total.figures[-len(ASKS):]
         asks[:] = [name in run.asked for name in ASKS]
@@ -184,8 +184,8 @@ class ShardedStep:
 
 
 def expect_together(run: Run) -> None:
-    """RuntimeError after an epoch, if another rank has other parameters, or goes on where this one
-    ends."""
+    """RuntimeError after an epoch if ranks have different parameters, or if only some of them end
+    the training."""
     assert run.parallel is not None
     facts = {"parameters": digest(run.net), "ended": run.history.ended}
     every = run.parallel.communicator.gather_objects(facts)

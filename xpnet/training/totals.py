@@ -39,7 +39,7 @@ class Totals:
             sums.add(loss, y, target, mask)
 
     def add_values(self, values: np.ndarray) -> None:
-        """Add sums (outputs, 5) of the host, as `values` returns them."""
+        """Add sums (outputs, SUMS), as `values` returns them."""
         for sums, row in zip(self.sums, values, strict=True):
             sums.restore(sums.values() + row)
 
@@ -73,7 +73,7 @@ class OutputTotals:
         self.mean = loss.reduction == "mean"
         self.sums = backend.zeros((3,), np.float64)         # loss, hits, samples
         self.ignored = backend.zeros((1,), np.float64)      # samples
-        self.padding = backend.zeros((1,), np.float64)      # samples that are none
+        self.padding = backend.zeros((1,), np.float64)      # samples
 
     def reset(self) -> None:
         for sums in (self.sums, self.ignored, self.padding):
