@@ -65,6 +65,17 @@ def test_the_gradient_of_a_loss_is_that_of_the_prediction():
     np.testing.assert_array_equal(dx, net.input_gradient(x, y, loss="cross_entropy"))
 
 
+def test_the_losses_of_the_last_fit_have_their_weights():
+    """As in `evaluate`, whose loss is the weighted sum."""
+    rng = np.random.default_rng(0)
+    a = xn.Input((3,))
+    net = xn.Network(a, [xn.Linear(2)(a), xn.Linear(2)(a)], backend="numpy", dtype="float64")
+    x, ys, d = rng.random((4, 3)), [rng.random((4, 2)) for _ in range(2)], rng.random((4, 3))
+    net.fit(x, ys, loss="mean_squared_error", loss_weights=[3.0, 0.5], verbose=False)
+    numeric = sum(sign * net.evaluate(x + sign * 1e-6 * d, ys)["loss"] for sign in (1, -1)) / 2e-6
+    assert float((net.input_gradient(x, ys) * d).sum()) == pytest.approx(numeric, rel=1e-5)
+
+
 def test_an_input_that_no_output_depends_on_has_the_gradient_zero():
     x = xn.Input((2, 3, 3))
     z = xn.Input((2, 2, 2))

@@ -167,10 +167,10 @@ def first_not_finite(net: Graph, goals: tuple[Goal, ...], batch: Batch
         ys, masks = net.run(xs, nodes, TRAIN, hook=watch("forward")), net.masks(xs, nodes)
         gradients = []
         for goal, y, target, mask in zip(goals, ys, targets, masks, strict=True):
-            loss, dy = goal.loss.checked(net.backend, y, target, *weights, mask=mask)
+            loss, dy = goal.gradient(net.backend, y, target, *weights, mask=mask)
             look("in the loss", None, loss)
             look("in the gradient of the loss", None, dy)
-            gradients.append((goal.node, dy if goal.weight == 1 else dy * goal.weight))
+            gradients.append((goal.node, dy))
         if not found:
             net.run_backward(gradients, hook=watch("backward"))
     return found[0] if found else None

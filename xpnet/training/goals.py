@@ -25,6 +25,12 @@ class Goal(NamedTuple):
     loss: Loss
     weight: float       # the factor of this loss in their sum
 
+    def gradient(self, backend: Backend, y: Array, target: Array, *weights: Array,
+                 mask: Array | None) -> tuple[Array, Array]:
+        """The loss, and its gradient with respect to y times `weight`; see Loss.checked."""
+        loss, dy = self.loss.checked(backend, y, target, *weights, mask=mask)
+        return loss, dy if self.weight == 1 else dy * self.weight
+
 
 def goals(net: Graph, loss: Any, loss_weights: Any, who: str) -> tuple[Goal, ...]:
     """The goal of each output.

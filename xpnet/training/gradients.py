@@ -31,7 +31,7 @@ def input_gradient(net: Graph, x: Any, target: Any = None, *, lengths: Any = Non
         x: batch-first samples (N, ...), for several inputs a list or dict of arrays.
         target: targets of the loss.
         lengths: see `fit`. The gradient of padding is 0.
-        loss: with a target; by default the loss of the last fit.
+        loss: with a target; by default the loss of the last fit, with its loss_weights.
         output_gradient: G, batch-first and shaped like the output, instead of a target.
 
     Returns:
@@ -54,7 +54,7 @@ def input_gradient(net: Graph, x: Any, target: Any = None, *, lengths: Any = Non
         try:
             xs, given = batch[:count], batch[count:]
             ys, masks = net.run(xs, nodes, keep=True), net.masks(xs, nodes)
-            dys = ([goal.loss.checked(backend, y, target, mask=mask)[1]
+            dys = ([goal.gradient(backend, y, target, mask=mask)[1]
                     for goal, y, target, mask in zip(aims, ys, given, masks, strict=True)]
                    if aims else net.without_padding(xs, nodes, given))
             gradients = [*zip(nodes, dys, strict=True)]

@@ -206,9 +206,8 @@ class TrainStep:
         ys, masks = net.run(batch[:count], nodes, TRAIN), net.masks(batch[:count], nodes)
         losses, gradients = [], []
         for number, (goal, y, target) in enumerate(zip(self.goals, ys, targets, strict=True)):
-            loss, dy = goal.loss.checked(net.backend, y, target, *weights, mask=masks[number])
+            loss, dy = goal.gradient(net.backend, y, target, *weights, mask=masks[number])
             losses.append(loss)
-            dy = dy if goal.weight == 1 else dy * goal.weight
             if grouped:
                 assert self._shares is not None
                 dy = dy * self._shares[number:number + 1].astype(dy.dtype)
