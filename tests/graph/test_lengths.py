@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from nets import LAYERS, blobs
+from nets import LAYERS, blobs, padded
 
 import xpnet as xn
 from xpnet.testing import check_gradients
@@ -18,13 +18,6 @@ LENGTHS = np.array([6, 1, 4, 2])
 def ragged(*shape, lengths=LENGTHS, seed=0):
     rng = np.random.default_rng(seed)
     return [rng.standard_normal((*shape, n)) for n in lengths]
-
-
-def padded(xs, padding=0.0):
-    x = np.full((len(xs), *xs[0].shape[:-1], T), padding, xs[0].dtype)
-    for row, a in zip(x, xs, strict=True):
-        row[..., :a.shape[-1]] = a
-    return x
 
 
 def tagger(**settings):

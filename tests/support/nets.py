@@ -66,6 +66,14 @@ def branches(backend: Any = "numpy", dtype: Any = "float64", seed: int = 0) -> x
     return xn.Network(x, y, backend=backend, dtype=dtype, seed=seed)
 
 
+def padded(samples: list[np.ndarray], padding: float = 0.0, steps: int = 6) -> np.ndarray:
+    """Samples (..., T_i) as one array (N, ..., steps)."""
+    out = np.full((len(samples), *samples[0].shape[:-1], steps), padding, samples[0].dtype)
+    for row, a in zip(out, samples, strict=True):
+        row[..., :a.shape[-1]] = a
+    return out
+
+
 def values(net: xn.Network) -> dict[str, np.ndarray]:
     """Copies of everything that training changes, on the host."""
     arrays = {"parameters": net.parameters, "state": net.state, "counters": net.counters}

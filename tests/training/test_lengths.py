@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_cases import learned, pretended
-from nets import same
+from nets import padded, same
 
 import xpnet as xn
 
@@ -18,13 +18,6 @@ XS = [RNG.standard_normal((2, n)) for n in LENGTHS]
 LABELS = [(x[0] > 0).astype(int) + (x[1] > 0) for x in XS]
 SETTINGS: dict[str, Any] = {"loss": "cross_entropy", "optimizer": xn.SGD(0.1), "epochs": 3,
                             "batch_size": 8, "verbose": False}
-
-
-def padded(rows, padding):
-    out = np.full((len(rows), *rows[0].shape[:-1], T), padding, rows[0].dtype)
-    for row, a in zip(out, rows, strict=True):
-        row[..., :a.shape[-1]] = a
-    return out
 
 
 def tagger(backend="numpy", dtype="float64", dropout=0.2, outputs=3):
