@@ -58,6 +58,20 @@ def test_a_branch_needs_few_buffers():
     assert len(made) == 5                   # log2(16) + 1
 
 
+def test_a_branch_adds_any_number_of_shards():
+    """Twice, so that nothing is left of the first sum."""
+    for shards in range(1, 10):
+        branch = Branch(lambda: Sums(3, 1, "float32", 1))
+        for _ in range(2):
+            for number in range(shards):
+                place = branch.new()
+                place.values[:] = place.figures[:] = 2**number
+                branch.push(place)
+            total = branch.total()
+            assert total.values.tolist() == [2**shards - 1] * 3, shards
+            assert total.figures.tolist() == [2**shards - 1], shards
+
+
 def test_objects_and_arrays_are_exchanged():
     def run(communicator: Communicator) -> Any:
         rank = communicator.rank

@@ -50,7 +50,7 @@ class Branch:
     """The sum of the shards of one rank, in the order of the tree.
 
     Shards are added as they come. Two sums of equally many shards become one, so that k shards take
-    log2(k) + 1 buffers.
+    log2(k) + 1 buffers. If k is not a power of two, the sums that are left are added at the end.
     """
 
     def __init__(self, make: Any) -> None:
@@ -75,8 +75,13 @@ class Branch:
         self._sums.append(shard)
 
     def total(self) -> Sums:
-        """The sum of all shards, a power of two of them; it is valid until the next `push`."""
-        total, = self._sums
-        self._sums, self._count = [], 0
+        """The sum of all shards; it is valid until the next `new`."""
+        total = self._sums.pop()
+        while self._sums:
+            larger = self._sums.pop()
+            larger.add(larger.memory, total.memory)
+            self._free.append(total)
+            total = larger
+        self._count = 0
         self._free.append(total)
         return total

@@ -111,43 +111,37 @@ class ShardedStep:
         shards = dict(batches.shards(number))
         masks = net.counters[1:2]
         use = masks.copy()
-        # Without a fixed order the shards are added where their gradients are computed, and the
-        # branch has one buffer.
-        tree, own = self.parallel.deterministic, self.parallel.own
-        for s in own:
-            if tree or s == own.start:
-                place = self._branch.new()
-                place.memory.fill(0)
+        for s in self.parallel.own:
+            place = self._branch.new()
+            place.memory.fill(0)
             if s in shards:
                 masks[...] = use + use.dtype.type(s * SHARD)
                 net.state[...] = start
-                fresh = tree or s == next(iter(shards))
-                self._shard(batches, number, shards[s], group, fresh)
+                self._shard(batches, number, shards[s], group)
                 self._collect(place, batches, number, shards[s], start)
-            if tree or s + 1 == own.stop:
-                self._branch.push(place)
+            self._branch.push(place)
         masks[...] = use
         return self._branch.total()
 
-    def _shard(self, batches: ShardedBatches, number: int, span: Span, group: Span, fresh: bool
-               ) -> None:
+    def _shard(self, batches: ShardedBatches, number: int, span: Span, group: Span) -> None:
+        """The forward and backward pass of a shard."""
         self._totals.reset()
         shares = self.groups.shares(batches, span, group)
-        self.run.step.part(batches.part(number, span), Member(fresh, False, shares), self._totals)
+        self.run.step.part(batches.part(number, span), Member(True, False, shares), self._totals)
 
     def _collect(self, place: Sums, batches: ShardedBatches, number: int, span: Span,
                  start: Array) -> None:
-        """Write the gradients to `place`, and add the change of the state and the figures."""
+        """Write the gradients, the change of the state and the figures to `place`."""
         net, on_host = self.run.net, self.run.net.backend.to_numpy
         place.values[:net.grads.size] = on_host(net.grads)
         if net.state.size:
             change = net.state - start
-            place.values[net.grads.size:] += on_host(change * change.dtype.type(span[1] - span[0]))
+            place.values[net.grads.size:] = on_host(change * change.dtype.type(span[1] - span[0]))
         shares = self.groups.shares(batches, span, batches.span(number))
         figures = place.figures[:-len(ASKS)].reshape(-1, SUMS)
         values = np.stack(self._totals.values())                        # (outputs, SUMS)
         values[:, 0] *= shares / self._counted(values)
-        figures += values
+        figures[...] = values
 
     def _exchange(self, total: Sums) -> None:
         """Add the sums of all ranks, and do what one of them asks for."""
