@@ -2,8 +2,8 @@
 
 All cores are shared by 1 process with as many threads, and by 2, 4, ... processes with fewer
 threads each. The processes add gradients in a fixed order, or by MPI's own sum. The table has the
-time of a step of the same batch, its share in the speed of 1 process without shards, the time of
-the exchange alone, and what `xpnet.parallel.estimate` computes from the first row and from the
+time of a step of the same batch, its speed relative to 1 process without shards, the time of the
+exchange alone, and what `xpnet.parallel.estimate` computes from the first row and from the
 exchange.
 """
 
@@ -28,12 +28,12 @@ from benchmarks.facts import cpu_model, load_average
 from benchmarks.race import ContenderError
 from benchmarks.xpnet_side import NETS
 from xpnet.backends.cpu.threads import cores
-from xpnet.parallel import Communicator, DataParallel, estimate
+from xpnet.parallel import DataParallel, estimate
 from xpnet.parallel.sums import Sums
 
 WARM_UP = 3             # steps that are not counted
 EXCHANGES = 20
-SMALL = 1 << 10         # bytes of an exchange whose time is that of its messages
+SMALL = 256             # values of an exchange whose time is that of its messages
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -118,22 +118,18 @@ def worker(job: dict[str, Any]) -> None:
     found = {"step": statistics.median(np.diff(times.ends[WARM_UP - 1:]).tolist())}
     size = net.grads.size + net.state.size
     found |= {"exchange": exchange_time(parallel, size),
-              "small": exchange_time(parallel, SMALL // 4)}
+              "small": exchange_time(parallel, SMALL)}
     if parallel.leads:
         print(json.dumps(found), flush=True)
 
 
 def exchange_time(parallel: DataParallel, values: int) -> float:
     """Seconds of a sum of float32 values over the ranks."""
-    communicator: Communicator = parallel.communicator
-    sums, times = Sums(values, 8, np.float32, communicator.size), list[float]()
+    sums, times = Sums(values, 8, np.float32, parallel.size), list[float]()
     for _ in range(EXCHANGES):
-        communicator.wait()                         # all begin together
+        parallel.communicator.wait()                # all begin together
         start = time.perf_counter()
-        if parallel.deterministic:
-            communicator.tree_sum(sums.memory, sums.add)
-        else:
-            communicator.plain_sum(sums.values)
+        parallel.add_ranks(sums)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

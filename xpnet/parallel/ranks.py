@@ -11,6 +11,7 @@ from xpnet.backends.cpu.threads import threads_are_chosen, using_threads
 from xpnet.checks import Checked, different_facts, expect_instance, listed_differences
 from xpnet.parallel.communicator import Communicator
 from xpnet.parallel.mpi import MPICommunicator
+from xpnet.parallel.sums import Sums
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -77,6 +78,14 @@ class DataParallel(Checked):
         """Where the shards of a batch begin and end: shard s has the samples bounds[s] to
         bounds[s + 1] - 1. If there are fewer samples than shards, the last shards are empty."""
         return [-(-s * samples // self.shards) for s in range(self.shards + 1)]
+
+    def add_ranks(self, sums: Sums) -> None:
+        """Write the sum over the ranks into the buffer of every rank."""
+        if self.deterministic:
+            self.communicator.tree_sum(sums.memory, sums.add)
+        elif self.size > 1:
+            self.communicator.plain_sum(sums.values)
+            self.communicator.plain_sum(sums.figures)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

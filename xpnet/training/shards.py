@@ -145,14 +145,10 @@ class ShardedStep:
 
     def _exchange(self, total: Sums) -> None:
         """Add the sums of all ranks, and do what one of them asks for."""
-        run, communicator = self.run, self.parallel.communicator
+        run = self.run
         asks = total.figures[-len(ASKS):]
         asks[:] = [name in run.asked for name in ASKS]
-        if self.parallel.deterministic:
-            communicator.tree_sum(total.memory, total.add)
-        elif self.parallel.size > 1:
-            communicator.plain_sum(total.values)
-            communicator.plain_sum(total.figures)
+        self.parallel.add_ranks(total)
         for name, count in zip(ASKS, asks, strict=True):
             if count:
                 setattr(run.history, name, True)
