@@ -115,7 +115,7 @@ class Graph:
             assert node.lengths is not None
             node.lengths.given_name = f"{node.name}.lengths"
             companions.append(node.lengths)
-        # Of each array that the graph reads: those that people pass, then numbers of steps.
+        # A node for each array that the graph reads: those that people pass, then numbers of steps.
         self.in_nodes: tuple[Node, ...] = (*self.ins.nodes, *companions)
         order = topological(self.outs.nodes)
         self.nodes = tuple(node for node in order if node.layer is not None)
