@@ -80,8 +80,8 @@ class Batches:
         return tuple(feed.batch(start, stop) for feed in self.feeds)
 
     def parts(self, number: int) -> Iterator[tuple[int, Batch]]:
-        """The batches of the forward passes that make up batch `number`, and by how much the second
-        counter of the network is larger in each. Here there is one."""
+        """The parts of batch `number` that have a forward pass each, here one; and by how much the
+        second counter of the network is larger in each."""
         yield 0, self.get(number)
 
     def __getitem__(self, number: int) -> NumberedBatch:
@@ -214,10 +214,11 @@ def check_batch_sizes(net: Graph, samples: int, batch_size: int, drop_last: bool
                          f"{samples} samples in batches of {batch_size}.")
     last = min(batch_size if drop_last else samples % batch_size or batch_size, samples)
     smallest = max(last // shards, 1)
-    what, cut = ("batches", "") if shards == 1 else ("shards", f", cut into {shards} shards")
+    many, one, cut = (("batches", "batch", "") if shards == 1 else
+                      ("shards", "shard", f", cut into {shards} shards"))
     for layer in net.layers:
         if smallest < layer.smallest_batch:
-            raise ValueError(f"{layer.who}: expected {what} of at least {layer.smallest_batch} in "
-                             f"training: it normalises over the {what[:-1 - (not cut)]} alone. "
+            raise ValueError(f"{layer.who}: expected {many} of at least {layer.smallest_batch} in "
+                             f"training: it normalises over the {one} alone. "
                              f"Received: {samples} samples in batches of {batch_size}, the last of "
                              f"{last}{cut}.")

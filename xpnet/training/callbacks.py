@@ -94,7 +94,7 @@ class Run:
         return self.source.get(self.batch - 1 - back)
 
     def parts(self, back: int) -> Iterator[tuple[int, Batch]]:
-        """The passes of a batch, see Batches.parts: those of this rank."""
+        """The parts of a batch that this rank computes, see Batches.parts."""
         assert self.source is not None
         return self.source.parts(self.batch - 1 - back)
 
