@@ -147,17 +147,15 @@ class CrossEntropy(WeightedClassLoss):
             loss, dz = backend.softmax_cross_entropy(z, target)
             return loss, dz.reshape(y.shape)
         t, n = self.weighted(backend, z, target, self.label_smoothing)
-        loss, dz = cross_entropy(backend, z, t, n, self.reduction, sample_weight, mask)
-        return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz.reshape(y.shape)
+        return cross_entropy(backend, y, t, n, self.reduction, sample_weight, mask)
 
 
-def cross_entropy(backend: Backend, z: Array, t: Array, n: Any, reduction: str,
+def cross_entropy(backend: Backend, y: Array, t: Array, n: Any, reduction: str,
                   sample_weight: Array | None, mask: Array | None) -> tuple[Array, Array]:
-    """Cross entropy of z (K, P) with targets t (K, P), divided by n for "mean", (P,) for "none";
-    and dz.
-
-    See Loss.__call__.
-    """
+    """Cross entropy of the logits y (K, ..., N) with targets t, of this shape or (K, P), divided by
+    n for "mean", (..., N) for "none"; and dy. See Loss.__call__."""
+    z = y.reshape(len(y), -1)  # (K, P)
+    t = t.reshape(z.shape)
     if mask is not None:
         mask = mask.reshape(-1)  # (P,)
         t = masked(backend.xp, mask, t)
@@ -168,14 +166,15 @@ def cross_entropy(backend: Backend, z: Array, t: Array, n: Any, reduction: str,
     if reduction != "none":
         loss, dz = backend.softmax_cross_entropy(z, t)  # divided by P
         scale = z.shape[1] / (n if reduction == "mean" else 1)
-        return loss * scale, dz * scale
+        return (loss * scale).reshape(()), (dz * scale).reshape(y.shape)
     xp = backend.xp
     with np.errstate(invalid="ignore"):         # infinity - infinity, perhaps of weight 0
         shifted = z - z.max(axis=0)
     e = xp.exp(shifted)
     total = e.sum(axis=0)
     f = weighed(xp, t, xp.log(total) - shifted).sum(axis=0)
-    return f, weighed(xp, t.sum(axis=0), e / total) - t
+    dz = weighed(xp, t.sum(axis=0), e / total) - t
+    return f.reshape(y.shape[1:]), dz.reshape(y.shape)
 
 
 class WeightedCrossEntropy(Loss):
@@ -211,11 +210,9 @@ class WeightedCrossEntropy(Loss):
     def __call__(self, backend: Backend, y: Array, target: Array,
                  sample_weight: Array | None = None, *, mask: Array | None = None
                  ) -> tuple[Array, Array]:
-        K, P = len(y), y.size // len(y)
-        t = target[1] * one_hot(backend, target[0], K)                  # (K, H, W, N)
-        loss, dz = cross_entropy(backend, y.reshape(K, P), t.astype(y.dtype).reshape(K, P), P,
-                                 self.reduction, sample_weight, mask)
-        return loss.reshape(y.shape[1:] if self.reduction == "none" else ()), dz.reshape(y.shape)
+        t = target[1] * one_hot(backend, target[0], len(y))             # (K, H, W, N)
+        return cross_entropy(backend, y, t.astype(y.dtype), y[0].size, self.reduction,
+                             sample_weight, mask)
 
 
 class NegativeLogLikelihood(WeightedClassLoss):
@@ -259,13 +256,12 @@ class BoundedCrossEntropy(ClassLoss):
     def __call__(self, backend: Backend, y: Array, target: Array,
                  sample_weight: Array | None = None, *, mask: Array | None = None
                  ) -> tuple[Array, Array]:
-        K, P = len(y), y.size // len(y)
-        given = one_hot(backend, target, K) if target.ndim < y.ndim else target
-        z, t = backend.empty((K + 1, P), y.dtype), backend.zeros((K + 1, P), y.dtype)
-        z[:K], z[K:], t[:K] = y.reshape(K, P), -self.bound, given.reshape(K, P)
-        loss, dz = cross_entropy(backend, z, t, P, self.reduction, sample_weight, mask)
-        return (loss.reshape(y.shape[1:] if self.reduction == "none" else ()),
-                dz[:K].reshape(y.shape))
+        K, shape = len(y), (len(y) + 1, *y.shape[1:])
+        z, t = backend.empty(shape, y.dtype), backend.zeros(shape, y.dtype)
+        z[:K], z[K:] = y, -self.bound
+        t[:K] = one_hot(backend, target, K) if target.ndim < y.ndim else target
+        loss, dz = cross_entropy(backend, z, t, y[0].size, self.reduction, sample_weight, mask)
+        return loss, dz[:K]
 
 
 class KullbackLeibler(ClassLoss):

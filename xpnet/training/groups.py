@@ -21,7 +21,7 @@ from xpnet.training.batches import Batches
 from xpnet.training.datasets import MixedTargets
 from xpnet.training.goals import Goal
 
-Span = tuple[int, int]      # the first sample, and the one behind the last
+Span = tuple[int, int]      # the first sample, and the one after the last
 
 
 class Member(NamedTuple):
@@ -62,7 +62,7 @@ class Groups:
         return first, min(first + self.size, count) - 1
 
     def shares(self, batches: Batches, span: Span, whole: Span) -> tuple[float, ...]:
-        """For each goal, the share of some samples in more of them."""
+        """For each goal, the share of the samples `span` in those of `whole`."""
         return tuple([self._share(goal, divisors, batches, span, whole)
                       for goal, divisors in zip(self.goals, self._divisors, strict=True)])
 
