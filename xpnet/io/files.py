@@ -155,6 +155,15 @@ def name_of(path: Path, who: str) -> str:
     return name
 
 
+def existing(path: Path, who: str, what: str) -> str:
+    """The path of a file as a string. Raises FileNotFoundError, which expects `what`, if there is
+    no such file."""
+    name = name_of(path, who)
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"{who}: expected {what}. Received: {name}, which is not a file.")
+    return name
+
+
 def _old_file(name: str, who: str) -> os.stat_result | None:
     """os.stat of the file to replace, or None if there is none. Raises OSError if it must not be
     replaced."""

@@ -24,7 +24,7 @@ from xpnet.checks import listed_differences
 from xpnet.graph import Graph
 from xpnet.io import formats
 from xpnet.io.architecture import architecture, as_json, differences, graph
-from xpnet.io.files import name_of, write_atomically
+from xpnet.io.files import existing, name_of, write_atomically
 from xpnet.io.packed import Piece, packed
 from xpnet.io.report import LoadReport
 from xpnet.io.trained import from_json, to_json
@@ -215,10 +215,7 @@ class Saved:
 def _opened(path: str | Path) -> Iterator[Saved]:
     """Read and check the file's header; the arrays are read when `arrays` is called."""
     from safetensors import safe_open
-    name = name_of(path, "load")
-    if not os.path.isfile(name):
-        raise FileNotFoundError("load: expected a file that save wrote. Received: "
-                                f"{path}, which is not a file.")
+    name = existing(path, "load", "a file that save wrote")
     with _explained(name):
         opened = safe_open(name, framework="numpy")
     with opened as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from xpnet.io.darknet.export import Writer
 from xpnet.io.darknet.heads import Head
 from xpnet.io.darknet.table import build
 from xpnet.io.darknet.weights import Header
-from xpnet.io.files import name_of, write_atomically
+from xpnet.io.files import existing, name_of, write_atomically
 from xpnet.io.public import Face
 from xpnet.node import topological
 
@@ -68,9 +67,7 @@ def load_darknet(cfg: str | Path, weights: str | Path | None = None, *,
             the line. Or the size of the weights file does not fit; the error names the array in
             which a short file ends.
     """
-    name = name_of(cfg, WHO)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"{WHO}: expected the name of a cfg file. Received: {name}.")
+    name = existing(cfg, WHO, "the name of a cfg file")
     with open(name, "rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

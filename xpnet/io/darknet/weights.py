@@ -23,7 +23,7 @@ import numpy as np
 
 from xpnet.io.darknet.builder import Stored
 from xpnet.io.darknet.cfg import WHO
-from xpnet.io.files import name_of
+from xpnet.io.files import existing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,9 +96,7 @@ def read(path: str | Path, stored: Sequence[Stored], size: int | None = None
         ValueError: the file is too short or too long. The error names the layer and the array in
             which a short file ends.
     """
-    name = name_of(path, WHO)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"{WHO}: expected the name of a weights file. Received: {name}.")
+    name = existing(path, WHO, "the name of a weights file")
     with open(name, "rb") as file:
         header = Header.read(file, name)
         have = os.fstat(file.fileno()).st_size if size is None else size

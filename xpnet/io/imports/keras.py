@@ -6,7 +6,6 @@ arrays of a layer are called 0, 1, ..., and a recurrent layer has those of its c
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import numpy as np
 from xpnet.checks import expect_flag, shown
 from xpnet.graph import Graph
 from xpnet.io import formats
-from xpnet.io.files import name_of
+from xpnet.io.files import existing, name_of
 from xpnet.io.imports.keras_layouts import units
 from xpnet.io.imports.layouts import Unit
 from xpnet.io.imports.matching import Matches, Module, load
@@ -73,10 +72,7 @@ def _opened(path: str | Path) -> Iterator[list[Module]]:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or not one of Keras 3.
     """
-    name = name_of(path, WHO)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"{WHO}: expected the name of a .weights.h5 file. Received: "
-                                f"{name}.")
+    name = existing(path, WHO, "the name of a .weights.h5 file")
     try:
         import h5py
     except ImportError as error:

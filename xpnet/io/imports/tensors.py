@@ -21,7 +21,7 @@ import numpy as np
 from xpnet.backends.arguments import shown
 from xpnet.buffers import Shape
 from xpnet.io import formats
-from xpnet.io.files import name_of
+from xpnet.io.files import existing
 from xpnet.io.imports.pickled import Machine, RefusedError, Storage, View
 
 if TYPE_CHECKING:
@@ -65,10 +65,7 @@ def opened(path: str | Path) -> Iterator[Tensors]:
         ValueError: it is no safetensors file and no file of torch.save with a dict of tensors, or
             it is damaged, or it has objects of other classes.
     """
-    name = name_of(path, WHO)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"{WHO}: expected the name of a .safetensors or .pth file. "
-                                f"Received: {name}.")
+    name = existing(path, WHO, "the name of a .safetensors or .pth file")
     with open(name, "rb") as file:
         start = file.read(16)
     safe = start[8:9] == b"{"           # after the length of the header, which may be anything

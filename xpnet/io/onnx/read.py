@@ -12,7 +12,7 @@ import numpy as np
 
 from xpnet.checks import shown
 from xpnet.io import formats
-from xpnet.io.files import FLAGS, Path, name_of
+from xpnet.io.files import FLAGS, Path, existing
 from xpnet.io.onnx.library import UnsupportedError
 
 OLDEST = 7                      # opset
@@ -33,10 +33,7 @@ def read_model(onnx: Any, path: Path, who: str) -> Any:
         ValueError: it is no ONNX file, or its operators are older than opset 7 or newer than the
             package onnx.
     """
-    name = name_of(path, who)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"{who}: expected an ONNX file. Received: {name}, which is not a "
-                                "file.")
+    name = existing(path, who, "an ONNX file")
     with open(name, "rb") as file:
         content = file.read()
     model = onnx.ModelProto()
