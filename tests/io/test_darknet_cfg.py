@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_files import limited_memory
 from hypothesis import given
 from hypothesis import strategies as st
 from tiers import examples
@@ -268,15 +268,11 @@ def test_nonsense_gives_a_network_or_one_line(words):
     NET + "[shortcut]\nfrom=0\n", "[net]\ninputs=2000000000\n[connected]\noutput=2000000000\n"])
 def test_large_numbers_take_no_memory(text):
     """The nodes are made, or a line is refused; neither takes what the numbers would."""
-    tracemalloc.start()
-    try:
-        build(parse(text, "a.cfg"))
-    except ValueError as error:
-        assert "a.cfg" in str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 1e6
+    with limited_memory(1e6):
+        try:
+            build(parse(text, "a.cfg"))
+        except ValueError as error:
+            assert "a.cfg" in str(error)
 
 
 def test_a_failed_load_changes_nothing(tmp_path):

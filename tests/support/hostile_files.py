@@ -83,6 +83,18 @@ def limited_time() -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
+@contextlib.contextmanager
+def limited_memory(most: float) -> Iterator[None]:
+    """Fails if Python allocates `most` bytes or more in the block."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < most
+
+
 def bits(net: xn.Network | None) -> str:
     made = hashlib.sha256()
     for name, array in ({} if net is None else net.arrays).items():
