@@ -34,6 +34,7 @@ import numpy as np
 from damage import Rng, about_changed, bytes_changed, graph_changed, in_archive, lines_changed
 from nets import branches, small
 from torch_files import Tensor, save, save_legacy, torch_modules
+from torch_states import network
 
 import xpnet as xn
 from xpnet.io.darknet.cfg import parse
@@ -156,12 +157,6 @@ def damaged(cases: Sequence[Case], rng: Rng, *, count: int | None = None,
 
 # --- good files -----------------------------------------------------------------------------------
 
-def convolutional() -> xn.Sequential:
-    return xn.Sequential([
-        xn.Conv2d(3, 2), xn.BatchNorm2d(activation="relu"), xn.Conv2d(3, 2), xn.Flatten(),
-        xn.Linear(4)], input_shape=(2, 4, 4), backend="numpy")
-
-
 def state() -> dict[str, np.ndarray]:
     """What such a network is in PyTorch."""
     rng = np.random.default_rng(0)
@@ -280,7 +275,7 @@ def weights_cases(folder: Path) -> Iterator[Case]:
 
 def torch_cases(folder: Path) -> Iterator[Case]:
     from collections import OrderedDict
-    net = convolutional()
+    net = network()
     named = OrderedDict((name, Tensor(array)) for name, array in state().items())
     with torch_modules():
         for path, change in ((save(named, folder / "a.pth"), in_archive),
@@ -291,7 +286,7 @@ def torch_cases(folder: Path) -> Iterator[Case]:
 
 def torch_safetensors_cases(folder: Path) -> Iterator[Case]:
     from safetensors.numpy import save_file
-    net, path = convolutional(), folder / "a.safetensors"
+    net, path = network(), folder / "a.safetensors"
     save_file(state(), path)
     yield case_of(path, lambda: net.load_torch(path), bytes_changed, net)
     yield case_of(path, lambda: net.load_torch(path, strict=False), bytes_changed, net)
@@ -307,7 +302,7 @@ def safetensors_cases(folder: Path) -> Iterator[Case]:
 
 def keras_cases(folder: Path) -> Iterator[Case]:
     import h5py
-    net, path = convolutional(), folder / "a.weights.h5"
+    net, path = network(), folder / "a.weights.h5"
     arrays, turned = [*state().values()], (2, 3, 1, 0)
     with h5py.File(path, "w") as file:
         for name, held in (("conv2d", [arrays[0].transpose(turned), arrays[1]]),
