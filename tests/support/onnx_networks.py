@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,40 @@ def exported(net: Graph, path: Path, **options: Any) -> Any:
     import onnx
     export(net, path, **options)
     return onnx.load(path)
+
+
+def model(nodes: Sequence[Any], shape: Any, constants: Mapping[str, Any] | None = None, *,
+          tensors: Sequence[Any] = (), inputs: Mapping[str, Any] | None = None,
+          outputs: Sequence[str] = ("y",), opset: int = 17) -> Any:
+    """A model with an input x of this shape, and outputs of unknown shape; constants are arrays by
+    name, or tensors of the package onnx."""
+    from onnx import TensorProto, helper, numpy_helper
+    inputs = {"x": shape} if inputs is None else inputs
+    graph = helper.make_graph(
+        nodes, "test",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, one)
+         for name, one in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [*(numpy_helper.from_array(np.asarray(array), name)
+           for name, array in (constants or {}).items()), *tensors])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def load(made: Any, folder: Path, **options: Any) -> xn.Network:
+    """The network that a model becomes."""
+    path = folder / "made.onnx"
+    path.write_bytes(made.SerializeToString())
+    return xn.io.load_onnx(path, backend="numpy", **options)
+
+
+def check(made: Any, folder: Path, *kinds: str, N: int = 3, **options: Any) -> xn.Network:
+    """The file is a network of these layers and computes what the reference computes."""
+    net = load(made, folder, **options)
+    assert [type(layer).__name__ for layer in net.layers] == list(kinds)
+    xs = samples(net, N)
+    for y, expected in zip(predicted(net, xs), by_reference(made, xs), strict=True):
+        assert difference(y, expected) < 1e-5
+    return net
 
 
 def feed(model: Any, xs: Arrays) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 from hostile_files import limited_memory, limited_time
+from onnx_networks import model
 
 import xpnet as xn
 from xpnet.io.onnx.fold import MOST_BYTES
@@ -19,12 +20,8 @@ W = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
 def written(tmp_path, nodes, *tensors, shape=("N", 4)):
-    graph = helper.make_graph(
-        nodes, "test", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], tensors)
     path = tmp_path / "net.onnx"
-    path.write_bytes(helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString())
+    path.write_bytes(model(nodes, shape, tensors=tensors, opset=18).SerializeToString())
     return path
 
 
@@ -215,9 +212,9 @@ def test_what_is_no_onnx_file(tmp_path):
 @pytest.mark.parametrize("version", [6, 99])
 def test_other_opsets(version, tmp_path):
     path = written(tmp_path, [helper.make_node("Relu", ["x"], ["y"])])
-    model = onnx.load(path)
-    model.opset_import[0].version = version
-    path.write_bytes(model.SerializeToString())
+    made = onnx.load(path)
+    made.opset_import[0].version = version
+    path.write_bytes(made.SerializeToString())
     refused(path, f"load_onnx: expected operators of opset 7 to .* with opset {version}")
 
 
@@ -300,10 +297,10 @@ def test_types_that_are_not_known(tmp_path):
     refused(gemm(tmp_path, tensor([3, 4], 99, raw_data=b"")), "numbers of type number 99")
     refused(gemm(tmp_path, tensor([1] * 70, raw_data=b"\0" * 4)), "has the shape")
     path = written(tmp_path, [helper.make_node("Softmax", ["x"], ["y"], axis=1)])
-    model = onnx.load(path)
-    model.graph.node[0].attribute[0].ref_attr_name = "of a function"
-    model.graph.input[0].type.tensor_type.elem_type = 99
-    path.write_bytes(model.SerializeToString())
+    made = onnx.load(path)
+    made.graph.node[0].attribute[0].ref_attr_name = "of a function"
+    made.graph.input[0].type.tensor_type.elem_type = 99
+    path.write_bytes(made.SerializeToString())
     refused(path, "its attribute 'axis' has no value of a known type")
 
 
