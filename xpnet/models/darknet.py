@@ -89,6 +89,11 @@ def head(classes: Any) -> str:
     return section("avgpool") + linear(classes) + section("softmax", groups=1)
 
 
+def map_head(classes: Any) -> str:
+    """A feature map for each class, the means of these maps, and probabilities of the classes."""
+    return linear(classes) + section("avgpool") + section("softmax", groups=1)
+
+
 # --- classifiers ----------------------------------------------------------------------------------
 
 def darknet19(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1000,
@@ -99,10 +104,8 @@ def darknet19(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1000,
 
     Redmon and Farhadi 2017, table 6.
     """
-    who = "darknet19"
-    layers = layers19() + linear(count(who, classes)) + section("avgpool") + section("softmax",
-                                                                                     groups=1)
-    return named(made(who, input_shape, layers, weights, backend, dtype, seed), classes)
+    layers = layers19() + map_head(count("darknet19", classes))
+    return named(made("darknet19", input_shape, layers, weights, backend, dtype, seed), classes)
 
 
 def darknet53(input_shape: Shape = (3, 256, 256), *, classes: Classes = 1000,
@@ -129,8 +132,7 @@ def darknet_tiny(input_shape: Shape = (3, 224, 224), *, classes: Classes = 1000,
     for filters in (128, 256, 512):
         layers += (conv(filters // 8, 1) + conv(filters, 3)) * 2
         layers += pool() if filters < 512 else conv(128, 1)
-    layers += linear(count("darknet_tiny", classes))
-    layers += section("avgpool") + section("softmax", groups=1)
+    layers += map_head(count("darknet_tiny", classes))
     return named(made("darknet_tiny", input_shape, layers, weights, backend, dtype, seed), classes)
 
 

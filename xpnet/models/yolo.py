@@ -51,7 +51,7 @@ def region(anchors: Sequence[float], classes: int) -> str:
 
 
 def pairs(filters: int, times: int = 1) -> str:
-    """1x1 convolutions to `filters` maps and 3x3 convolutions to twice as many, by turns."""
+    """1x1 convolutions to `filters` maps, each followed by a 3x3 convolution to twice as many."""
     return (conv(filters, 1) + conv(2 * filters, 3)) * times
 
 
@@ -82,8 +82,8 @@ def yolov2(input_shape: Shape = (3, 608, 608), *, classes: int = 80,
 
 def _tiny() -> str:
     """Convolutions from 16 to 1024 maps: 13 sections."""
-    return "".join(conv(16 * 2**k, 3) + pool(2, 2 if k < 5 else 1) for k in range(6)) + conv(1024,
-                                                                                           3)
+    stages = (conv(16 * 2**k, 3) + pool(2, 2 if k < 5 else 1) for k in range(6))
+    return "".join(stages) + conv(1024, 3)
 
 
 def yolov2_tiny(input_shape: Shape = (3, 416, 416), *, classes: int = 80,
