@@ -53,7 +53,7 @@ def load_darknet(cfg: str | Path, weights: str | Path | None = None, *,
 
     The output is that of the last layer. With [yolo], [region] or [detection] sections it is the
     raw map that they decode, and a list of maps if there are several; `net.darknet.heads` has what
-    the sections say (anchors, mask, classes, ...). Sizes are compared before memory is asked for.
+    the sections say (anchors, mask, classes, ...). Sizes are compared before memory is allocated.
 
     Args:
         cfg: name of the cfg file.

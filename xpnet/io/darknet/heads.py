@@ -1,4 +1,4 @@
-"""What [yolo], [region] and [detection] say of the map that they decode."""
+"""The sections [yolo], [region] and [detection], which decode boxes from a raw map."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ HEADS = "yolo", "region", "detection"
 # options that are words or lists; all others are numbers
 WORDS = "iou_loss", "iou_thresh_kind", "nms_kind", "counters_per_class"
 READ = "anchors", "mask", "classes", "num", "coords", "side"
+# What the losses of xpnet compute: an option, its value for this, and Darknet's default
+NEEDED: dict[str, tuple[tuple[str, float | str, float | str], ...]] = {
+    "yolo": (("scale_x_y", 1.0, 1.0), ("new_coords", 0.0, 0.0), ("iou_loss", "mse", "mse")),
+    "region": (("softmax", 1.0, 0.0),)}
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,11 @@ class Head:
         def setting(key: str, default: float) -> float:
             return float(self.settings.get(key, default))
 
-        others: dict[str, dict[str, float | str]] = {
-            "yolo": {"scale_x_y": 1.0, "new_coords": 0.0, "iou_loss": "mse"},
-            "region": {"softmax": 1.0}}
-        if self.kind not in others:
+        if self.kind not in NEEDED:
             raise ValueError("Head.loss: expected a section whose boxes have anchors, [yolo] or "
                              f"[region]. Received: [{self.kind}].")
-        for key, value in others[self.kind].items():
-            given = self.settings.get(key, 0.0 if key == "softmax" else value)
+        for key, value, default in NEEDED[self.kind]:
+            given = self.settings.get(key, default)
             if given != value:
                 raise ValueError(f"Head.loss: expected {key}={value}, which xn.losses has. "
                                  f"Received: {key}={given} in [{self.kind}] of layer {self.index}.")

@@ -43,9 +43,9 @@ def _part(b: Builder, value: Node, part: int, groups: int) -> Node:
 
 
 def shortcut(b: Builder) -> Node:
-    """The sum of the value before and those of other layers, perhaps weighted."""
+    """The sum of the value before and those of other layers, weighted with weights_type."""
     s = b.section
-    values, name = b.read("from"), b.activation("linear")
+    values = b.read("from")
     per_channel = WEIGHTS[s.choice("weights_type", "none", WEIGHTS)]
     rule = NORMALIZATIONS[s.choice("weights_normalization", "none", NORMALIZATIONS)]
     if any(len(value.shape) == 3 for value in (b.value, *values)):
@@ -53,19 +53,19 @@ def shortcut(b: Builder) -> Node:
         b.value = b.as_map(b.value)
     if len(values) == 1 and per_channel is None:
         values = [_fitting(b, values[0])]
-    done = None if name == "leaky" else name
     if per_channel is None:
-        y = b.use(Add(activation=done), "shortcut", b.value, *values)
-        return b.activate(y, "leaky" if name == "leaky" else None)
+        fused, behind = b.split_activation("linear")
+        y = b.use(Add(activation=fused), "shortcut", b.value, *values)
+        return b.activate(y, behind)
     layer = WeightedSum(per_channel=per_channel, normalization=rule)
     y = b.use(layer, "shortcut", b.value, *values)
     b.store("weights", layer, "w", layer.w.shape)
-    return b.activate(y, name)
+    return b.activate(y, b.activation("linear"))
 
 
 def _fitting(b: Builder, value: Node) -> Node:
-    """Of a layer with more rows and columns every second, third, ...; of one with more channels the
-    first; where it has fewer channels, nothing is added."""
+    """The value in the shape of the one before: every second, third, ... row and column if it has
+    more of them, the first channels if it has more, and zeros for channels that it lacks."""
     if value.shape == b.value.shape or len(value.shape) != 3:
         return value
     C, H, W = b.value.shape

@@ -86,7 +86,7 @@ def read(path: str | Path, stored: Sequence[Stored], size: int | None = None
          ) -> tuple[Header, dict[str, np.ndarray]]:
     """The header of a file, and the network's arrays by their full names.
 
-    The size of the file is compared before memory is asked for.
+    The size of the file is compared before memory is allocated.
 
     Args:
         size: in bytes, for tests of large files; by default that of the file.
