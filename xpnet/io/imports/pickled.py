@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
 from xpnet.backends.arguments import is_integer, shown
+from xpnet.buffers import Shape
 
-Shape = tuple[int, ...]
 # dtypes of the storages; "bfloat16" is the first half of a float32
 STORAGES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",

@@ -6,6 +6,7 @@ versions before 1.6 a row of pickles and the storages behind them.
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import struct
@@ -109,7 +110,6 @@ def _safetensors(path: str) -> Iterator[dict[str, Tensor]]:
 
 def _bfloat16(path: str, name: str) -> np.ndarray:
     """An array of a safetensors file, whose header was checked when it was opened."""
-    import json
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         about = json.loads(file.read(size))[name]

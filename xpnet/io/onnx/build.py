@@ -63,6 +63,13 @@ def unviewed(node: Node) -> Node:
     return node.parents[0] if isinstance(node.layer, L.Reshape | L.Flatten) else node
 
 
+def one_batch(values: list[Value]) -> list[Value]:
+    """The values. Raises UnsupportedError if the batch is not the same axis of all."""
+    if len({value.batch for value in values}) > 1:
+        raise UnsupportedError("its inputs have the batch along different axes")
+    return values
+
+
 class Builder:
     """Makes layers with names of their own, and collects their arrays.
 
@@ -180,10 +187,7 @@ class Reading:
 
     def values(self) -> list[Value]:
         """All inputs, which have to depend on samples and to have the same batch axis."""
-        found = [self.value(number) for number in range(len(self.inputs))]
-        if len({value.batch for value in found}) > 1:
-            raise UnsupportedError("its inputs have the batch along different axes")
-        return found
+        return one_batch([self.value(number) for number in range(len(self.inputs))])
 
     def array(self, number: int, what: str) -> np.ndarray:
         array = self._array(number, what)

@@ -15,6 +15,7 @@ from xpnet.layer import Layer
 
 Read = Callable[[Reading], Any]
 CLOSE = 1e-6            # relative
+REAL = 1, 10, 11, 16    # ONNX's numbers of float32, float16, float64 and bfloat16
 
 
 def with_attributes(make: Callable[..., Layer], **defaults: float) -> Read:
@@ -99,10 +100,10 @@ def cast(op: Reading) -> Value:
     """Real numbers stay what they are; integers may become real numbers."""
     value = op.value()
     to = op.attribute("to", 1)
-    if to not in (1, 10, 11, 16) and not value.integer:
+    if to not in REAL and not value.integer:
         raise UnsupportedError("it makes integers of real numbers")
     return Value(value.node, value.shape, value.batch, value.name,
-                 value.integer and to not in (1, 10, 11, 16))
+                 value.integer and to not in REAL)
 
 
 def dropout(op: Reading) -> Value:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpnet import layers as L
-from xpnet.io.onnx.build import Reading, Value, unviewed
+from xpnet.io.onnx.build import Reading, Value, one_batch, unviewed
 from xpnet.io.onnx.fold import repeats
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.read_activations import Read
@@ -44,9 +44,7 @@ def aligned(op: Reading) -> list[Value]:
         missing = axes - value.axes
         found.append(op.viewed(value, (1,) * missing + value.shape, value.batch + missing)
                      if missing else value)
-    if len({value.batch for value in found}) > 1:
-        raise UnsupportedError("its inputs have the batch along different axes")
-    return found
+    return one_batch(found)
 
 
 def with_constant(op: Reading) -> Value:

@@ -285,7 +285,7 @@ def resize(op: Reading) -> Value:
 
 
 def _sizes(op: Reading, value: Value, axes: list[int], how: dict[str, Any]) -> list[int]:
-    """The sizes of the output along the axes; that of the batch is not looked at."""
+    """The sizes of the output along the axes; that of the batch is ignored."""
     wanted = op.array(3, "sizes").reshape(-1).tolist()
     full = value.full_shape
     found = [1 if axis == value.batch else int(n) for axis, n in zip(axes, wanted, strict=True)]
