@@ -91,8 +91,8 @@ def expect_choice(who: str, name: str, value: Any, choices: Iterable[Any]) -> An
             and value == one):
             return one
     if len(known) > 6:
-        near = nearest(value, [one for one in known if isinstance(one, str)])
-        listed = f"one of {', '.join(map(str, known))}" + (f', perhaps "{near}"' if near else "")
+        listed = (f"one of {', '.join(map(str, known))}"
+                  + perhaps(value, [one for one in known if isinstance(one, str)]))
     else:
         *others, last = map(repr, known)
         listed = f"{', '.join(others)} or {last}" if others else last
@@ -107,3 +107,10 @@ def nearest(value: object, names: Iterable[str]) -> str | None:
     found = difflib.get_close_matches(value[:60].lower().replace("_", "").replace("-", ""), plain,
                                       n=1, cutoff=0.7)
     return plain[found[0]] if found else None
+
+
+def perhaps(value: object, names: Iterable[str]) -> str:
+    """', perhaps "relu"' for an error if `value` probably misspells "relu"; "" if it misspells none
+    of `names`."""
+    near = nearest(value, names)
+    return f', perhaps "{near}"' if near else ""

@@ -24,6 +24,7 @@ from xpnet.backends.arguments import expect_flag as expect_flag
 from xpnet.backends.arguments import expect_integer as expect_integer
 from xpnet.backends.arguments import is_integer as is_integer
 from xpnet.backends.arguments import nearest as nearest
+from xpnet.backends.arguments import perhaps as perhaps
 from xpnet.backends.arguments import shown as shown
 from xpnet.backends.arguments import wrong as wrong
 from xpnet.hints import hinted
@@ -145,8 +146,7 @@ def expect_named(who: str, what: str, value: Any, kind: type,
         return value
     if isinstance(value, str) and value in table:
         return table[value]()
-    near = nearest(value, table)
-    names = ", ".join(table) + (f', perhaps "{near}"' if near else "")
+    names = ", ".join(table) + perhaps(value, table)
     raise ValueError(f"{who}: expected {what} or one of {names}. Received: {shown(value)}.")
 
 

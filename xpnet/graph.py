@@ -24,7 +24,7 @@ from xpnet.checks import (
     expect_name,
     expect_seed,
     expect_shape,
-    nearest,
+    perhaps,
     shown,
     wrong,
 )
@@ -225,9 +225,8 @@ class Graph:
         """The node called `name`; ValueError for another name."""
         found = {node.name: node for node in (*self.ins.nodes, *self.nodes)}
         if not isinstance(name, str) or name not in found:
-            near = nearest(name, found)
-            raise wrong(self.who, "name to be that of a layer"
-                        + (f', perhaps "{near}"' if near else ""), "name", name)
+            raise wrong(self.who, "name to be that of a layer" + perhaps(name, found), "name",
+                        name)
         return found[name]
 
     def check_inputs(self, x: Any, lengths: Any = None) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from xpnet.augment import (
     RandomScale,
     RandomShift,
 )
-from xpnet.checks import nearest, shown
+from xpnet.checks import perhaps, shown
 
 # The parameters of each function are the numbers that may follow the name.
 AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
@@ -59,9 +59,8 @@ def augmentations(who: str, texts: Sequence[str]) -> list[Augmentation]:
 def _augmentation(who: str, text: str) -> Augmentation:
     name, *numbers = text.split(":")
     if name not in AUGMENTATIONS:
-        near = nearest(name, AUGMENTATIONS)
         raise ValueError(f"{who}: expected --augment with some of {FORMS}"
-                         + (f', perhaps "{near}"' if near else "") + f". Received: {shown(text)}.")
+                         + perhaps(name, AUGMENTATIONS) + f". Received: {shown(text)}.")
     make = AUGMENTATIONS[name]
     try:
         values = [_number(number) for number in numbers]

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xpnet.checks import nearest, shown
+from xpnet.checks import perhaps, shown
 from xpnet.layer import Layer
 from xpnet.network import Network
 
@@ -46,9 +46,8 @@ def builder(who: str, name: str) -> Callable[..., Network]:
     if name in MODELS:
         return MODELS[name]
     if not name.endswith(".py"):
-        near = nearest(name, MODELS)
         raise ValueError(f"{who}: expected --model to be a Python file, or one of "
-                         + ", ".join(MODELS) + (f', perhaps "{near}"' if near else "")
+                         + ", ".join(MODELS) + perhaps(name, MODELS)
                          + f". Received: {shown(name)}.")
     found = getattr(module(who, name), "build", None)
     if not callable(found):

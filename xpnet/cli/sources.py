@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xpnet.checks import expect_share, nearest, shown
+from xpnet.checks import expect_share, perhaps, shown
 
 if TYPE_CHECKING:
     from xpnet.data import Dataset
@@ -77,9 +77,8 @@ def _files(who: str, options: argparse.Namespace, shape: Any, fit: str) -> Datas
     from xpnet.data import csv_images, image_folder
     path = Path(options.data).expanduser()
     if not path.exists():
-        near = nearest(options.data, WELL_KNOWN)
         raise ValueError(f"{who}: expected --data to be a folder of image files, a CSV file, or "
-                         f"one of {', '.join(WELL_KNOWN)}" + (f', perhaps "{near}"' if near else "")
+                         f"one of {', '.join(WELL_KNOWN)}" + perhaps(options.data, WELL_KNOWN)
                          + f". Received: {shown(options.data)}, which is neither.")
     if options.data_dir is not None:
         raise ValueError(f"{who}: expected --data-dir with one of {', '.join(WELL_KNOWN[1:])}. "

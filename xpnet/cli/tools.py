@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from xpnet.backends import get_backend
-from xpnet.checks import nearest, shown
+from xpnet.checks import perhaps, shown
 from xpnet.cli import networks
 
 
@@ -61,9 +61,8 @@ def summary(options: argparse.Namespace) -> int:
     from xpnet.network import load
     name = options.network
     if name not in MODELS and not Path(name).exists():
-        near = nearest(name, MODELS)
         raise ValueError(f"summary: expected a file, or one of {', '.join(MODELS)}"
-                         + (f', perhaps "{near}"' if near else "")
+                         + perhaps(name, MODELS)
                          + f". Received: {shown(name)}, which is neither.")
     net = MODELS[name](backend="numpy") if name in MODELS else load(
         name, backend="numpy", layers=networks.own_layers("summary", options.model))

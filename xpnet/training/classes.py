@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.checks import expect_number, is_integer, items, nearest, shown, wrong
+from xpnet.checks import expect_number, is_integer, items, perhaps, shown, wrong
 from xpnet.training.goals import Goal
 
 BALANCED = "balanced"
@@ -68,9 +68,8 @@ def _number(who: str, key: Any, K: int, names: Sequence[str] | None) -> int:
     if isinstance(key, str) and names is not None:
         if key in names[:K]:
             return names.index(key)
-        near = nearest(key, names)
         raise wrong(who, "class_weight to have names of classes"
-                    + (f', perhaps "{near}"' if near else f" among {shown(names)}"), "class", key)
+                    + (perhaps(key, names) or f" among {shown(names)}"), "class", key)
     if not is_integer(key, 0) or key >= K:
         remedy = ("; names are known for a Dataset with classes" if isinstance(key, str) else "")
         raise wrong(who, f"class_weight to have classes from 0 to {K - 1}{remedy}", "class", key)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from xpnet.backends.arguments import nearest, shown
+from xpnet.backends.arguments import perhaps, shown
 
 WHO = "load_darknet"
 MOST_BYTES = 1 << 20            # of a cfg file; those of the largest networks have 30 KB
@@ -106,9 +106,8 @@ class Section:
     def choice(self, key: str, default: str, choices: Collection[str]) -> str:
         value = self.word(key, default)
         if value not in choices:
-            near = nearest(value, choices)
-            raise self.wrong(f"{key} to be one of {', '.join(choices)}"
-                             + (f', perhaps "{near}"' if near else ""), key)
+            raise self.wrong(f"{key} to be one of {', '.join(choices)}" + perhaps(value, choices),
+                             key)
         return value
 
     def expect_keys(self, known: Iterable[str], without_effect: Mapping[str, float]) -> None:
@@ -122,9 +121,7 @@ class Section:
                     raise self.wrong(f"{key}={neutral:g}; xpnet does not have what other values "
                                      "mean", key)
             elif key not in known:
-                near = nearest(key, known)
-                raise self.wrong("options that xpnet has" + (f', perhaps "{near}"' if near else ""),
-                                 key)
+                raise self.wrong("options that xpnet has" + perhaps(key, known), key)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.arguments import nearest, shown
+from xpnet.backends.arguments import perhaps, shown
 from xpnet.buffers import Shape
 from xpnet.graph import Graph
 from xpnet.io.imports.layouts import IGNORED, Unit
@@ -164,10 +164,9 @@ def by_names(who: str, units: Sequence[Unit], modules: Sequence[Module],
         for name, known, where in ((key, theirs.keys(), "the file"),
                                    (value, ours.keys(), "the network")):
             if not isinstance(name, str) or name not in known:
-                near = nearest(name, known)
                 raise ValueError(f"{who}: expected mapping to have names of modules of the file, "
                                  "and of layers with arrays"
-                                 + (f', perhaps "{near}"' if near else "")
+                                 + perhaps(name, known)
                                  + f". Received: {shown(name)}, which {where} does not have.")
         if unused.pop(value, None) is None:
             raise ValueError(f"{who}: expected mapping to name each layer once. Received: "
