@@ -1,4 +1,4 @@
-"""How readers of other formats make the networks that people get."""
+"""The class of public networks, for the files in this folder that make networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xpnet.graph import Graph
 
 
 class Face:
-    """The class of networks that people call. network.py enters `Network.of` here, because this
-    folder knows only graphs."""
+    """Holds `Network.of`. Files in io/ must not import network.py, which imports them, see the
+    diagram in docs/architecture.md; so network.py sets it."""
 
-    of: ClassVar[Callable[[Graph], Any]]        # a network that takes over a graph
+    of: ClassVar[Callable[[Graph], Any]]        # Network.of(graph): takes over the graph's state
