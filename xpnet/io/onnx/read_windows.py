@@ -13,10 +13,22 @@ from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.read_activations import Read
 
 
+def steps(op: Reading, n: int) -> tuple[list[int], list[int]]:
+    """Strides and dilations along n axes."""
+    strides, dilations = (list(op.attribute(name, [1] * n)) for name in ("strides", "dilations"))
+    return strides, dilations
+
+
+def given_pads(op: Reading, n: int) -> tuple[list[int], list[int]]:
+    """The padding before and after the elements of n axes."""
+    pads = list(op.attribute("pads", [0] * 2 * n))
+    return pads[:n], pads[n:]
+
+
 def window(op: Reading, sizes: tuple[int, ...], kernel: list[int]) -> dict[str, Any]:
     """stride, padding and dilation of a window over `sizes`, as arguments of a layer."""
     n = len(sizes)
-    strides, dilations = (list(op.attribute(name, [1] * n)) for name in ("strides", "dilations"))
+    strides, dilations = steps(op, n)
     if not len(kernel) == len(strides) == len(dilations) == n:
         raise UnsupportedError(f"its window does not have {n} axes")
     mode = op.attribute("auto_pad", "NOTSET")
@@ -26,12 +38,9 @@ def window(op: Reading, sizes: tuple[int, ...], kernel: list[int]) -> dict[str, 
             total = max(0, (-(-size // s) - 1) * s + d * (k - 1) + 1 - size)
             before[axis], after[axis] = _halves(total, mode)
     elif mode == "NOTSET":
-        pads = list(op.attribute("pads", [0] * 2 * n))
-        before, after = pads[:n], pads[n:]
+        before, after = given_pads(op, n)
     elif mode != "VALID":
         raise UnsupportedError(f"its auto_pad is {mode}")
-    if min(before + after) < 0:
-        raise UnsupportedError("its pads are negative")
     return {"stride": as_argument(strides), "dilation": as_argument(dilations),
             "padding": as_padding(before, after)}
 
@@ -48,7 +57,10 @@ def as_argument(numbers: list[int]) -> Any:
 
 
 def as_padding(before: list[int], after: list[int]) -> Any:
-    """(before, after), or (top, bottom, left, right)."""
+    """(before, after), or (top, bottom, left, right). Raises UnsupportedError if some is
+    negative."""
+    if min(before + after) < 0:
+        raise UnsupportedError("its pads are negative")
     return tuple(n for pair in zip(before, after) for n in pair)
 
 
@@ -85,10 +97,8 @@ def conv_transpose(op: Reading) -> Value:
     arrays, groups = _weights(op, value), op.attribute("group", 1)
     _, per_group, *kernel = arrays["W"].shape
     n = len(kernel)
-    strides, dilations = (list(op.attribute(name, [1] * n)) for name in ("strides", "dilations"))
+    (strides, dilations), (before, after) = steps(op, n), given_pads(op, n)
     extra = list(op.attribute("output_padding", [0] * n))
-    pads = list(op.attribute("pads", [0] * 2 * n))
-    before, after = pads[:n], pads[n:]
     mode, wanted = op.attribute("auto_pad", "NOTSET"), op.attribute("output_shape")
     if wanted is not None or mode in ("SAME_UPPER", "SAME_LOWER"):
         sizes = (list(wanted)[-n:] if wanted is not None
@@ -97,8 +107,6 @@ def conv_transpose(op: Reading) -> Value:
             total = s * (size - 1) + extra[axis] + d * (k - 1) + 1 - sizes[axis]
             extra[axis] += max(-total, 0)       # rows to which no element contributes
             before[axis], after[axis] = _halves(max(total, 0), mode)
-    if min(before + after) < 0:
-        raise UnsupportedError("its pads are negative")
     layer = L.ConvTranspose2d if n == 2 else L.ConvTranspose1d
     return op.add(layer(per_group * groups, as_argument(kernel), stride=as_argument(strides),
                         padding=as_padding(before, after), output_padding=as_argument(extra),
