@@ -186,6 +186,20 @@ def embedding(op: Reading) -> Value:
     return op.permuted(found, [*range(1, count), 0])        # the features are ONNX's last axis
 
 
+def as_maps(op: Reading, value: Value) -> Value:
+    """A signal (C, T) as maps of one row, (C, 1, T); maps as they are."""
+    if len(value.shape) == 3:
+        return value
+    C, T = value.shape
+    return op.viewed(value, (C, 1, T))
+
+
+def as_signal(op: Reading, maps: Value) -> Value:
+    """Maps of one row, (C, 1, T), as a signal (C, T)."""
+    C, _, T = maps.shape
+    return op.viewed(maps, (C, T))
+
+
 # --- borders --------------------------------------------------------------------------------------
 
 def pad(op: Reading) -> Value:
@@ -210,13 +224,13 @@ def pad(op: Reading) -> Value:
     row = len(value.shape) == 2
     if row and mode == "constant" and fill == 0 and min(sides) >= 0:
         return op.add(L.ZeroPad1d(sides[2:]), value)
-    maps = op.viewed(value, (value.shape[0], 1, value.shape[1])) if row else value
+    maps = as_maps(op, value)
     if min(sides) < 0:
         cropping: Any = tuple(max(0, -n) for n in sides)
         maps = op.add(L.Crop2d(cropping), maps, suffix=":crop")
         sides = tuple(max(0, n) for n in sides)
     found = op.add(_border(mode, sides, fill), maps) if any(sides) else maps
-    return op.viewed(found, (found.shape[0], found.shape[2])) if row else found
+    return as_signal(op, found) if row else found
 
 
 def _border(mode: str, sides: Any, fill: float) -> Any:
@@ -231,14 +245,12 @@ def _border(mode: str, sides: Any, fill: float) -> Any:
 
 # --- blocks and interpolation ---------------------------------------------------------------------
 
-def depth_to_space(op: Reading) -> Value:
-    return op.add(L.PixelShuffle(op.attribute("blocksize"), op.attribute("mode", "DCR")),
-                  op.batch_first(0, 3))
-
-
-def space_to_depth(op: Reading) -> Value:
-    return op.add(L.PixelUnshuffle(op.attribute("blocksize"), op.attribute("mode", "DCR")),
-                  op.batch_first(0, 3))
+def blocks(layer: type[L.PixelShuffle] | type[L.PixelUnshuffle]) -> Read:
+    """Channels become blocks of pixels, or the reverse."""
+    def read(op: Reading) -> Value:
+        return op.add(layer(op.attribute("blocksize"), op.attribute("mode", "DCR")),
+                      op.batch_first(0, 3))
+    return read
 
 
 def resize(op: Reading) -> Value:
@@ -275,13 +287,12 @@ def resize(op: Reading) -> Value:
         factors = [out / n for out, n in zip(outs, value.shape[1:])]
     if outs == [*value.shape[1:]]:
         return value
-    row = len(value.shape) == 2
-    maps = op.viewed(value, (value.shape[0], 1, value.shape[1])) if row else value
+    row, maps = len(value.shape) == 2, as_maps(op, value)
     if row:
         outs, factors = [1, *outs], [1.0, *factors]
     layer = upsample_like(maps.shape[1:], outs, factors, how)
     found = op.add(layer, maps)
-    return op.viewed(found, (found.shape[0], found.shape[2])) if row else found
+    return as_signal(op, found) if row else found
 
 
 def _sizes(op: Reading, value: Value, axes: list[int], how: dict[str, Any]) -> list[int]:
@@ -300,6 +311,6 @@ def _sizes(op: Reading, value: Value, axes: list[int], how: dict[str, Any]) -> l
 READ: dict[str, Read] = {
     "Reshape": reshape, "Flatten": flatten, "Squeeze": squeeze, "Unsqueeze": unsqueeze,
     "Transpose": transpose, "Slice": cut, "Split": split, "Gather": gather, "Pad": pad,
-    "DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth, "Resize": resize,
-    "Upsample": resize,
+    "DepthToSpace": blocks(L.PixelShuffle), "SpaceToDepth": blocks(L.PixelUnshuffle),
+    "Resize": resize, "Upsample": resize,
 }

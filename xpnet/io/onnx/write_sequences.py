@@ -13,7 +13,7 @@ from xpnet.io.gates import to_onnx
 from xpnet.io.onnx.library import UnsupportedError
 from xpnet.io.onnx.write_activations import Write
 from xpnet.io.onnx.write_shapes import reshaped
-from xpnet.io.onnx.write_windows import linear
+from xpnet.io.onnx.write_windows import linear, sliced
 from xpnet.io.onnx.writer import Use
 from xpnet.layer import Layer
 
@@ -87,8 +87,7 @@ def recurrent(use: Use, layer: Any, x: str, *more: str) -> str:
     for level, scans in enumerate(layer.scans):
         first = level * directions
         own = [state if layer.layers == 1 else
-               use("Slice", state, use.ints([first]), use.ints([first + directions]),
-                   use.ints([0])) for state in states]
+               sliced(use, state, 0, first, first + directions) for state in states]
         prefix = "" if layer.layers == 1 else f"{level + 1}."
         Y, *last = scan(use, kind, h, scans, lengths, own, prefix, 1 + layer.carried, **attributes)
         ends.append(last)

@@ -8,7 +8,7 @@ import numpy as np
 
 from xpnet import layers as L
 from xpnet.io.onnx.write_activations import Write, activated
-from xpnet.io.onnx.write_windows import pads
+from xpnet.io.onnx.write_windows import pads, sliced
 from xpnet.io.onnx.writer import Use
 from xpnet.layer import Layer
 from xpnet.layers.signals import OneRow
@@ -33,8 +33,7 @@ def permute(use: Use, layer: L.Permute, x: str) -> str:
 
 def part(use: Use, layer: L.Slice, x: str) -> str:
     taken = layer._part[-1]
-    return use("Slice", x, use.ints([taken.start]), use.ints([taken.stop]),
-               use.ints([layer.axis + 1]))
+    return sliced(use, x, layer.axis + 1, taken.start, taken.stop)
 
 
 def channel_shuffle(use: Use, layer: L.ChannelShuffle, x: str) -> str:
@@ -117,7 +116,7 @@ def circular_pad(use: Use, layer: Any, x: str) -> str:
     sizes, axes = layer.in_shapes[0][1:], len(layer.in_shapes[0]) - 1
     p = pads(layer.sides, axes)
     for axis, (size, before, after) in enumerate(zip(sizes, p[:axes], p[axes:]), 2):
-        pieces = [use("Slice", x, use.ints([start]), use.ints([stop]), use.ints([axis]))
+        pieces = [sliced(use, x, axis, start, stop)
                   for start, stop in ((size - before, size), (0, after)) if start < stop]
         around = [*pieces[:1], x, *pieces[1:]] if before else [x, *pieces]
         x = x if len(around) == 1 else use("Concat", *around, axis=axis)

@@ -198,7 +198,7 @@ def adaptive_avg_pool(use: Use, layer: Any, x: str) -> str:
 def adaptive_max_pool(use: Use, layer: Any, x: str) -> str:
     """The largest of each group of rows, then of each group of columns."""
     for axis, spans in enumerate((layer.rows, layer.columns)[-axes_of(layer):], 2):
-        parts = [use("ReduceMax", _slice(use, x, axis, start, stop), use.ints([axis]), keepdims=1)
+        parts = [use("ReduceMax", sliced(use, x, axis, start, stop), use.ints([axis]), keepdims=1)
                  for start, stop in spans]
         x = parts[0] if len(parts) == 1 else use("Concat", *parts, axis=axis)
     return x
@@ -214,7 +214,8 @@ def soft_argmax(use: Use, layer: L.SoftArgmax2d, x: str) -> str:
     return use("Flatten", use("MatMul", p, use.constant(places, "places")), axis=1)
 
 
-def _slice(use: Use, x: str, axis: int, start: int, stop: int) -> str:
+def sliced(use: Use, x: str, axis: int, start: int, stop: int) -> str:
+    """Elements start to stop - 1 along an axis; the batch is one of them."""
     return use("Slice", x, use.ints([start]), use.ints([stop]), use.ints([axis]))
 
 
