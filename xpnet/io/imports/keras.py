@@ -51,8 +51,8 @@ def _by_kind(ours: Sequence[tuple[str, Unit]], modules: Sequence[Module]) -> Mat
              if known == kind), key=lambda pair: pair[0])]
         for unit, module in zip(mine, theirs, strict=False):
             found.compare(unit, module)
-        found.lack(mine[len(theirs):])
-        found.leave(theirs[len(mine):])
+        found.add_missing(mine[len(theirs):])
+        found.add_unused(theirs[len(mine):])
     return found
 
 

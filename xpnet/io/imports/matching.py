@@ -59,10 +59,10 @@ class Matches:
         self.missing += [name for name in unit.arrays if name not in named]
         self.unused += [module.full(key) for key in theirs if key not in differ]
 
-    def lack(self, units: Sequence[Unit]) -> None:
+    def add_missing(self, units: Sequence[Unit]) -> None:
         self.missing += [name for unit in units for name in unit.arrays]
 
-    def leave(self, modules: Sequence[Module]) -> None:
+    def add_unused(self, modules: Sequence[Module]) -> None:
         self.unused += [module.full(key) for module in modules for key in module.tensors
                         if key != IGNORED]
 
@@ -93,8 +93,8 @@ def by_order(units: Sequence[Unit], modules: Sequence[Module]) -> Matches:
             for unit, module in zip(units[i:i_end], modules[j:j_end], strict=True):
                 found.compare(unit, module)
         else:
-            found.lack(units[i:i_end])
-            found.leave(modules[j:j_end])
+            found.add_missing(units[i:i_end])
+            found.add_unused(modules[j:j_end])
     return found
 
 
@@ -124,8 +124,8 @@ def by_shape(who: str, units: Sequence[Unit], modules: Sequence[Module]) -> Matc
         for unit, module in zip(others, left, strict=True):
             found.compare(unit, module)
     else:
-        found.lack(others)
-        found.leave(left)
+        found.add_missing(others)
+        found.add_unused(left)
     return found
 
 
@@ -172,8 +172,8 @@ def by_names(who: str, units: Sequence[Unit], modules: Sequence[Module],
             raise ValueError(f"{who}: expected mapping to name each layer once. Received: "
                              f"{shown(value)} twice.")
         found.compare(ours[value], theirs[key])
-    found.lack([*unused.values()])
-    found.leave([module for module in modules if module.name not in mapping])
+    found.add_missing([*unused.values()])
+    found.add_unused([module for module in modules if module.name not in mapping])
     return found
 
 
