@@ -48,6 +48,11 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
+def bare(value: object) -> str:
+    """A string without its quotes; any other value as errors show it."""
+    return shown(value)[1:-1] if isinstance(value, str) else shown(value)
+
+
 def wrong(who: str, expected: str, name: str, value: object) -> ValueError:
     """The error about the argument `name`: `Who: expected X. Received: name=value.`"""
     return ValueError(f"{who}: expected {expected}. Received: {name}={shown(value)}.")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.arguments import LARGEST as LARGEST
+from xpnet.backends.arguments import bare as bare
 from xpnet.backends.arguments import expect_choice as expect_choice
 from xpnet.backends.arguments import expect_flag as expect_flag
 from xpnet.backends.arguments import expect_integer as expect_integer

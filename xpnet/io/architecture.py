@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xpnet import layers as library
-from xpnet.backends.arguments import shown
+from xpnet.backends.arguments import bare, shown
 from xpnet.buffers import Parameter
 from xpnet.graph import Graph, Input
 from xpnet.layer import Layer
@@ -130,7 +130,7 @@ def graph(plan: dict[str, Any],
 def _layer(entry: Entry, classes: dict[str, type[Layer]]) -> Layer:
     """The layer of this type with these arguments, some of which may be layers."""
     if entry["type"] not in classes:
-        raise LookupError(f"xpnet has no layer {shown(entry['type'])[1:-1]}; "
+        raise LookupError(f"xpnet has no layer {bare(entry['type'])}; "
                           "pass a class of your own in layers=[...]")
     config: Entry = {name: _layer(value, classes) if _is_layer(value) else value
                      for name, value in entry["config"].items()}
@@ -161,7 +161,7 @@ def differences(plan: dict[str, Any], net: Graph) -> list[str]:
             continue
         defaults = _defaults(kinds[name]) if name in kinds else {}
         found += _differing(theirs[name], entry, defaults)
-    found += [f"there is a layer {shown(name)[1:-1]}" for name in theirs if name not in ours]
+    found += [f"there is a layer {bare(name)}" for name in theirs if name not in ours]
     if plan.get("outputs") != own["outputs"]:
         found.append(f"the outputs are {shown(plan.get('outputs'))} and not {own['outputs']!r}")
     return found
@@ -171,20 +171,15 @@ def _inputs(found: Any) -> str:
     """Inputs in words, e.g. "input of shape [1, 28, 28]"."""
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         return shown(found)
-    return ", ".join(f"{_bare(one.get('name'))} of shape {shown(one.get('shape'))}"
+    return ", ".join(f"{bare(one.get('name'))} of shape {shown(one.get('shape'))}"
                      + (" with lengths" if one.get("lengths") is True else "") for one in found)
-
-
-def _bare(value: Any) -> str:
-    """A string without its quotes; any other value as errors show it."""
-    return shown(value)[1:-1] if isinstance(value, str) else shown(value)
 
 
 def _differing(theirs: Entry, ours: Entry, defaults: dict[str, Any]) -> list[str]:
     name = ours["name"]
     for key, what in (("layer", "a use of"), ("type", "of type")):
         if theirs.get(key) != ours.get(key):
-            return [f"{name} is {what} {_bare(theirs.get(key))} and not {ours.get(key)}"]
+            return [f"{name} is {what} {bare(theirs.get(key))} and not {ours.get(key)}"]
     found = []
     for key in dict.fromkeys([*ours.get("config", ()), *theirs.get("config", ())]):
         if key not in IRRELEVANT:

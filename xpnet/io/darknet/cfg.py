@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from xpnet.backends.arguments import perhaps, shown
+from xpnet.backends.arguments import bare, perhaps, shown
 
 WHO = "load_darknet"
 MOST_BYTES = 1 << 20            # of a cfg file; those of the largest networks have 30 KB
@@ -49,7 +49,7 @@ class Section:
         option = self.options.get(key) if key else None
         line = self.line if option is None else option.line
         layer = "" if self.index < 0 else f" of layer {self.index}"
-        said = received or (f"{key:.80}={shown(option.value)[1:-1]}" if option else f"no {key}")
+        said = received or (f"{key:.80}={bare(option.value)}" if option else f"no {key}")
         return ValueError(f"{WHO}: expected {expected}. Received: {said} in [{self.kind:.80}]"
                           f"{layer}, {self.path}, line {line}.")
 

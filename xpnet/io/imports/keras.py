@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet.checks import expect_flag, shown
+from xpnet.checks import bare, expect_flag
 from xpnet.graph import Graph
 from xpnet.io import formats
 from xpnet.io.files import existing, name_of
@@ -83,7 +83,7 @@ def _opened(path: str | Path) -> Iterator[list[Module]]:
     with file:
         with _damage_named(name):
             layers = _inside(h5py, file, "layers")
-            held = ", ".join(shown(group)[1:-1] for group in [*file][:MOST_SHOWN])
+            held = ", ".join(bare(group) for group in [*file][:MOST_SHOWN])
             modules = [Module(group, _tensors(h5py, layers, group, name))
                        for group in (() if layers is None else layers)]
         if layers is None:

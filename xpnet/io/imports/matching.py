@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.arguments import perhaps, shown
+from xpnet.backends.arguments import bare, perhaps, shown
 from xpnet.buffers import Shape
 from xpnet.graph import Graph
 from xpnet.io.imports.layouts import IGNORED, Unit
@@ -113,8 +113,8 @@ def by_shape(who: str, units: Sequence[Unit], modules: Sequence[Module]) -> Matc
             if not _in_order(one, next_one):
                 raise ValueError(f'{who}: expected mapping={{...}} or mapping="torchvision", '
                                  "because a safetensors file does not keep the order of names. "
-                                 f"Received: {_plain(one)} and {_plain(next_one)}, which have "
-                                 "equal shapes.")
+                                 f"Received: {bare(one.name)} and {bare(next_one.name)}, which "
+                                 "have equal shapes.")
         for unit, module in zip(ours, theirs, strict=False):
             found.compare(unit, module)
             left.remove(module)
@@ -127,10 +127,6 @@ def by_shape(who: str, units: Sequence[Unit], modules: Sequence[Module]) -> Matc
         found.add_missing(others)
         found.add_unused(left)
     return found
-
-
-def _plain(module: Module) -> str:
-    return shown(module.name)[1:-1]
 
 
 def _signature(shapes: Mapping[str, Shape]) -> frozenset[tuple[str, Shape]]:
@@ -213,5 +209,5 @@ def _differences(report: LoadReport) -> str:
 
 def _some(names: Sequence[str]) -> str:
     more = len(names) - MOST_SHOWN
-    listed = ", ".join(shown(name)[1:-1] for name in names[:MOST_SHOWN])
+    listed = ", ".join(bare(name) for name in names[:MOST_SHOWN])
     return listed + (f" and {more} more" if more > 0 else "")

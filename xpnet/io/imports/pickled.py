@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
-from xpnet.backends.arguments import is_integer, shown
+from xpnet.backends.arguments import bare, is_integer, shown
 from xpnet.buffers import Shape
 
 # dtypes of the storages; "bfloat16" is the first half of a float32
@@ -196,7 +196,7 @@ class Machine:
             raise RefusedError("a pickle with an unknown kind of storage")
         module, _, kind = values[1].text.partition(" ")
         if module != "torch" or kind not in STORAGES:
-            raise RefusedError(f"a storage {shown(values[1].text)[1:-1]}, whose numbers are not "
+            raise RefusedError(f"a storage {bare(values[1].text)}, whose numbers are not "
                                "read")
         storage = self.storages[values[2]] = Storage(values[2], STORAGES[kind], int(values[4]))
         self.stack.append(storage)

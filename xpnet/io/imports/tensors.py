@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet.backends.arguments import shown
+from xpnet.backends.arguments import bare
 from xpnet.buffers import Shape
 from xpnet.io import formats
 from xpnet.io.files import existing
@@ -142,7 +142,7 @@ def _archive(path: str) -> Iterator[dict[str, Tensor]]:
         def member(name: str, most: int) -> bytes:
             info = members.get(name)
             if info is None:
-                raise RefusedError(f"no member {shown(name)[1:-1]}")
+                raise RefusedError(f"no member {bare(name)}")
             # zipfile asks for memory of the size before decompression, which may be any number
             if (info.compress_type != zipfile.ZIP_STORED or info.file_size > most
                     or info.compress_size != info.file_size):
@@ -187,13 +187,13 @@ def _legacy(path: str) -> Iterator[dict[str, Tensor]]:
             bytes_of = _itemsize(storages[key].dtype) * storages[key].size
             if int.from_bytes(content[at:at + 8], "little") != storages[key].size or (
                     at + 8 + bytes_of > len(content)):
-                raise RefusedError(f"a storage {shown(key)[1:-1]} that is cut off, or has another "
+                raise RefusedError(f"a storage {bare(key)} that is cut off, or has another "
                                    "size than its tensors")
             places[key], at = (at + 8, at + 8 + bytes_of), at + 8 + bytes_of
 
         def read(storage: Storage) -> np.ndarray:
             if storage.key not in places:
-                raise RefusedError(f"no storage {shown(storage.key)[1:-1]}")
+                raise RefusedError(f"no storage {bare(storage.key)}")
             start, stop = places[storage.key]
             return _numbers(content[start:stop], storage)
 
@@ -226,7 +226,7 @@ def _itemsize(dtype: str) -> int:
 def _numbers(content: bytes, storage: Storage, big_endian: bool = False) -> np.ndarray:
     """The elements of a storage."""
     if len(content) < storage.size * _itemsize(storage.dtype):
-        raise RefusedError(f"a storage {shown(storage.key)[1:-1]} that is cut off")
+        raise RefusedError(f"a storage {bare(storage.key)} that is cut off")
     dtype = np.dtype("u2" if storage.dtype == "bfloat16" else storage.dtype).newbyteorder(
         ">" if big_endian else "<")
     numbers = np.frombuffer(content, dtype, storage.size)

@@ -14,6 +14,7 @@ import numpy as np
 from xpnet import layers as L
 from xpnet.backends import Backend, get_backend
 from xpnet.checks import (
+    bare,
     expect_flag,
     expect_seed,
     expect_shape,
@@ -188,7 +189,7 @@ def _given_shape(name: str, sample: Sequence[int | None], given: Any) -> list[in
 
 def _symbols(tensor: Any, batch: int) -> str:
     """The shape of a sample, with the names of the sizes that are open."""
-    sizes = [str(d.dim_value) if d.dim_value > 0 else shown(d.dim_param or "?")[1:-1]
+    sizes = [str(d.dim_value) if d.dim_value > 0 else bare(d.dim_param or "?")
              for d in tensor.shape.dim]
     return f"({', '.join(sizes[:batch] + sizes[batch + 1:])})"
 
