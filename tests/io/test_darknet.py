@@ -273,7 +273,7 @@ def test_a_short_or_long_file_is_refused_and_the_array_is_named(net, tmp_path):
         xn.io.load_darknet(tmp_path / "net.cfg", tmp_path / "none.weights")
 
 
-def test_the_size_is_compared_before_memory_is_asked_for(tmp_path):
+def test_the_size_is_compared_before_memory_is_allocated(tmp_path):
     """A network of 2^38 weights is refused because of its weights file, not for want of memory."""
     (tmp_path / "large.cfg").write_text("[net]\ninputs=1000000\n[connected]\noutput=1000000\n")
     (tmp_path / "small.weights").write_bytes(bytes(100))

@@ -1,7 +1,7 @@
 """Weights of recurrent layers in the layouts of other libraries, and back.
 
-The functions are about one layer in one direction, and pure: NumPy arrays in, new arrays out. Ours
-have the names of the parameters here, {"W": (gates H, D), "U": (gates H, H), "b": (gates H,)}, and
+Each function converts one layer in one direction: NumPy arrays in, new arrays out. Our arrays have
+the names of the parameters here, {"W": (gates H, D), "U": (gates H, H), "b": (gates H,)}, and
 "c" (H,) of a GRU whose reset gate comes after the product; without biases there is no b and no c.
 
 A kind of equation is "rnn" (SimpleRNN), "lstm" (LSTM), "gru" (GRU) or "gru_before", which is
@@ -11,7 +11,7 @@ GRU(reset="before"). The order of the gates, and what holds the biases:
     ours    i f g o     r z n               b; and c of n in "gru"
     PyTorch i f g o     r z n               two, which are added; no "gru_before"
     Keras 3 i f g o     z r n               one; "gru" two, as the rows of one array (2, 3H)
-    ONNX    i o f g     z r n               two, one behind the other
+    ONNX    i o f g     z r n               two, one after the other
     darknet a connected section for the input and one for the state of each gate, each with biases
 
 Keras writes c for g, and h for n; ONNX writes c and h. The matrices of Keras are transposed. In all
@@ -48,7 +48,7 @@ DARKNET_GATE = {"h": "n"}
 
 def from_pytorch(kind: str, weight_ih: Array, weight_hh: Array, bias_ih: Array | None = None,
                  bias_hh: Array | None = None) -> Weights:
-    """Ours, for the arrays of torch.nn.RNN, LSTM and GRU of one layer and direction, whose names
+    """Our arrays from those of torch.nn.RNN, LSTM and GRU of one layer and direction, whose names
     end in _l0, _l0_reverse, _l1, ..."""
     who = "from_pytorch"
     expect_choice(who, "kind", kind, ("rnn", "lstm", "gru"))
@@ -68,7 +68,7 @@ def to_pytorch(kind: str, weights: Mapping[str, Array]) -> Weights:
 
 def from_keras(kind: str, kernel: Array, recurrent_kernel: Array, bias: Array | None = None
                ) -> Weights:
-    """Ours, for the weights of keras.layers.SimpleRNN, LSTM and GRU: kernel (D, gates H),
+    """Our arrays from those of keras.layers.SimpleRNN, LSTM and GRU: kernel (D, gates H),
     recurrent_kernel (H, gates H), and bias (gates H,), or (2, 3H) of "gru"."""
     expect_choice("from_keras", "kind", kind, OURS)
     first, second = bias, None
@@ -117,7 +117,7 @@ def keras_kind(layer: str, config: Mapping[str, Any]) -> str:
 # --- ONNX -----------------------------------------------------------------------------------------
 
 def from_onnx(kind: str, W: Array, R: Array, B: Array | None = None) -> Weights:
-    """Ours, for the inputs of ONNX's RNN, LSTM and GRU without their axis of directions:
+    """Our arrays from the inputs of ONNX's RNN, LSTM and GRU without their axis of directions:
     W (gates H, D), R (gates H, H), B (2 gates H,)."""
     expect_choice("from_onnx", "kind", kind, OURS)
     first, second = (None, None) if B is None else np.split(np.asarray(B), 2)
@@ -169,8 +169,8 @@ def onnx_kind(operator: str, attributes: Mapping[str, Any], inputs: Sequence[str
 # --- darknet --------------------------------------------------------------------------------------
 
 def from_darknet(kind: str, sections: Mapping[str, tuple[Array, Array]]) -> Weights:
-    """Ours, for weights (H, inputs) and biases (H,) of each connected section of a layer: u reads
-    the input and w the state, and the second letter is that of the gate, with h for n."""
+    """Our arrays from weights (H, inputs) and biases (H,) of each connected section of a layer: u
+    reads the input and w the state, and the second letter is that of the gate, with h for n."""
     expect_choice("from_darknet", "kind", kind, tuple(DARKNET))
     if set(sections) != set(DARKNET[kind]):
         raise ValueError(f"from_darknet: expected the sections {', '.join(DARKNET[kind])}. "
@@ -224,7 +224,7 @@ def darknet_kind(section: str, options: Mapping[str, Any]) -> str:
 
 def _ours(who: str, kind: str, W: Array, U: Array, first: Array | None, second: Array | None,
           order: str) -> Weights:
-    """Our arrays of matrices (gates H, D) and (gates H, H) and of two biases, with the gates in
+    """Our arrays from matrices (gates H, D) and (gates H, H) and two biases, whose gates are in
     another order."""
     W, U, *biases = (np.asarray(a) for a in (W, U, first, second) if a is not None)
     H, gates = U.shape[-1], len(OURS[kind])

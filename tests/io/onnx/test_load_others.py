@@ -205,7 +205,7 @@ def test_a_value_within_the_file_can_be_the_output(tmp_path):
         load(made, tmp_path, outputs="b")
 
 
-def test_one_error_lists_all_nodes_that_cannot_be_had(tmp_path):
+def test_one_error_lists_all_nodes_that_cannot_be_read(tmp_path):
     made = model([node("Det", ["x"], ["a"], "first"), node("Relu", ["a"], ["b"], "fine"),
                   node("Softmax", ["x"], ["c"], "second", axis=0),
                   node("Add", ["b", "c"], ["y"], "sum"),

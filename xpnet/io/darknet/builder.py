@@ -54,7 +54,7 @@ class Builder:
         section: the one that is made now.
         values: the value of each section so far; None if it has none that others may read.
         stored: the arrays of a weights file, in its order.
-        heads: what decodes the outputs.
+        heads: the sections that decode the outputs.
         convolutions: convolution and batch norm of the [convolutional] sections, by their numbers.
     """
 
@@ -167,7 +167,7 @@ class Builder:
     def finish(self) -> None:
         """Set what holds for all layers of a section: stopbackward=1 freezes them and those before,
         learning_rate scales theirs. A larger stopbackward is a number of first iterations, and
-        freezes nothing here. A network that computes nothing gets a layer."""
+        freezes nothing here. A network that computes nothing gets an Identity."""
         if self._value is self.input:
             self.value = self.values[-1] = self.use(Identity(), "same", self.input)
         sections = self.config.layers

@@ -3,7 +3,7 @@
     [convolutional]         # a section
     filters = 32            # an option
 
-Blanks do not count, also inside a line. A line that begins with # or ; is a comment, and so is
+Blanks are ignored, also inside a line. A line that begins with # or ; is a comment, and so is
 what follows a # in a line. If an option is given twice, the first one counts, as in Darknet.
 """
 

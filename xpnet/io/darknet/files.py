@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Darknet:
-    """What a network from Darknet's files knows besides its layers: `net.darknet`.
+    """`net.darknet`: what Darknet's files say besides the layers of the network.
 
     Attributes:
         config: the cfg file.
         header: version, and number of images seen, of the weights file.
-        heads: what [yolo], [region] and [detection] say of the outputs, in their order.
+        heads: the [yolo], [region] and [detection] sections, in the order of the outputs.
         stored: the arrays of a weights file, in its order.
     """
 

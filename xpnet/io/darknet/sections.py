@@ -229,5 +229,5 @@ def activation(b: Builder) -> Node:
 
 
 def cost(b: Builder) -> Node:
-    """A loss; in a prediction the value is what it was."""
+    """A loss, which a prediction does not compute."""
     return b.value
