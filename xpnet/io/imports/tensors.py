@@ -80,18 +80,14 @@ def opened(path: str | Path) -> Iterator[Tensors]:
                          f"which has {error}.") from error
 
 
-def _safetensors_error(path: str, error: Exception) -> ValueError:
-    return ValueError(f"{WHO}: expected a complete .safetensors or .pth file. Received: {path}, "
-                      f"which is {formats.of_content(path)} ({str(error):.200}).")
-
-
 @contextmanager
 def _safetensors(path: str) -> Iterator[dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
     try:
         file = safe_open(path, framework="numpy")
     except SafetensorError as error:
-        raise _safetensors_error(path, error) from error
+        raise ValueError(f"{WHO}: expected a complete .safetensors or .pth file. Received: {path}, "
+                         f"which is {formats.of_content(path)} ({str(error):.200}).") from error
     with file:
         found = {}
         for name in file.keys():
