@@ -7,9 +7,9 @@ needs 30 passes over the images, and 0.99 with the second and the third, after 1
                                      [--output detect_shapes.png] [--save detect_shapes]
 
 The images are drawn by xpnet.data.shapes, and boxes are drawn with Pillow: pip install
-"xpnet[data]". The networks are saved, so that they find shapes in pictures of your own:
+"xpnet[data]". The networks are saved, and find shapes in image files of your own:
 
-    xpnet detect picture.png --model detect_shapes2.safetensors
+    xpnet detect photo.png --model detect_shapes2.safetensors
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000,
                         help="number of training images (default: 2000)")
     parser.add_argument("--output", default="detect_shapes.png",
-                        help="file for the picture (default: detect_shapes.png)")
+                        help="file for the figure (default: detect_shapes.png)")
     parser.add_argument("--save", default="detect_shapes",
                         help="beginning of the names of the networks' files (default: "
                              "detect_shapes)")

@@ -1,13 +1,13 @@
 """Three networks learn where the seven joints of a stick figure are: with numbers, and with heat
 maps.
 
-On 300 unseen images, the numbers are off by 2.75 pixels in the mean, the maxima of heat maps,
-whose positions are 4 pixels apart, by 1.71, and the soft argmax of such maps by 0.44.
+On 300 unseen images, the mean error of the numbers is 2.75 pixels, that of the maxima of heat maps,
+whose positions are 4 pixels apart, 1.71, and that of the soft argmax of such maps 0.44.
 
     python examples/landmarks.py [--epochs 15] [--images 2000] [--output landmarks.png]
 
-The figures are drawn by xpnet.data.stick_figures. Some hands and feet are covered, and their places
-are not known. The picture is drawn with matplotlib: pip install "xpnet[viz]".
+The stick figures are drawn by xpnet.data.stick_figures. Some hands and feet are covered, and their
+places are not known. The results are drawn with matplotlib: pip install "xpnet[viz]".
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000,
                         help="number of training images (default: 2000)")
     parser.add_argument("--output", default="landmarks.png",
-                        help="file for the picture (default: landmarks.png)")
+                        help="file for the figure (default: landmarks.png)")
     args = parser.parse_args()
     train, test = (xn.data.stick_figures(count, SIZE, seed=seed)
                    for count, seed in ((args.images, 0), (300, 1)))

@@ -1,4 +1,4 @@
-"""The loss of YOLO, term by term, on one picture: where each of its five sums comes from.
+"""The loss of YOLO, term by term, on one image.
 
 A network is trained a little, so that it still makes mistakes. The figure shows the cells of one
 unseen image, the boxes of the responsible predictors, and what each cell adds to each term.

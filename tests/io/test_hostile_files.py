@@ -17,7 +17,7 @@ from tiers import EVERYTHING, first
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer of this system")
 SECONDS = 5 if EVERYTHING else 0.7          # of processor time for each kind of file
-NEEDED = {"onnx": "onnx", "keras": "h5py", "pictures": "PIL"}
+NEEDED = {"onnx": "onnx", "keras": "h5py", "images": "PIL"}
 
 
 @pytest.mark.parametrize("kind", first(CASES, "onnx", "cfg", "weights", "torch",

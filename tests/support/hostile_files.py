@@ -346,7 +346,7 @@ def cifar_cases(folder: Path) -> Iterator[Case]:
         yield case_of(own / name, read)
 
 
-def picture_cases(folder: Path) -> Iterator[Case]:
+def image_cases(folder: Path) -> Iterator[Case]:
     from PIL import Image
     pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
     for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
@@ -367,7 +367,7 @@ CASES: dict[str, Callable[[Path], Iterator[Case]]] = {
     "onnx": onnx_cases, "cfg": cfg_cases, "weights": weights_cases, "torch": torch_cases,
     "torch-safetensors": torch_safetensors_cases, "keras": keras_cases,
     "safetensors": safetensors_cases, "idx": idx_cases, "cifar": cifar_cases,
-    "pictures": picture_cases}
+    "images": image_cases}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Targets, detections, drawn shapes, boxes in pictures, and the command `xpnet detect`."""
+"""Targets, detections, drawn shapes, boxes in images, and the command `xpnet detect`."""
 
 from __future__ import annotations
 
@@ -205,12 +205,12 @@ def test_the_scale_of_pixels_has_to_be_known(net, tmp_path):
         net.scale = 255
 
 
-def test_boxes_in_a_picture():
+def test_boxes_in_an_image():
     pytest.importorskip("PIL.Image", reason="Pillow is not installed")
-    picture = vision.draw_boxes(np.zeros((1, 40, 60)), [[10, 20, 50, 36], [0, 0, 5, 5]], [1, 0],
-                                [0.5, 0.9], names=["cat", "dog"], scale=3)
-    pixels = np.asarray(picture)
-    assert picture.size == (180, 120)
+    drawn = vision.draw_boxes(np.zeros((1, 40, 60)), [[10, 20, 50, 36], [0, 0, 5, 5]], [1, 0],
+                              [0.5, 0.9], names=["cat", "dog"], scale=3)
+    pixels = np.asarray(drawn)
+    assert drawn.size == (180, 120)
     assert pixels[100, 30].tolist() == [0x3C, 0xB4, 0x4B]       # the left edge of the second class
     assert pixels[107, 100].tolist() == [0x3C, 0xB4, 0x4B] and pixels[100, 100].tolist() == [0] * 3
     with pytest.raises(ValueError, match="a name for each class. Received: 1 names for class 1"):

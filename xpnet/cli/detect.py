@@ -9,12 +9,12 @@ from pathlib import Path
 from xpnet.cli import networks
 
 WHO = "detect"
-ENDING = "-detected.png"        # of the image files with boxes
+ENDING = "-detected.png"        # of the images with boxes
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a line for each object, and write an image file with boxes for each file."""
-    from xpnet.data.images import picture_file, picture_pixels
+    """Print a line for each object, and write an image with boxes for each file."""
+    from xpnet.data.images import image_pixels, picture_file
     from xpnet.network import load
     from xpnet.training.files import in_one_line
     from xpnet.vision import detect_files, draw_boxes
@@ -37,13 +37,14 @@ def run(options: argparse.Namespace) -> int:
                                              found.labels.tolist(), strict=True)]}))
         else:
             print(f"{in_one_line(str(file))}: {len(found.boxes)} "
-                  f"object{'s' * (len(found.boxes) != 1)}")
+                  f"object{'' if len(found.boxes) == 1 else 's'}")
             for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
                 x1, y1, x2, y2 = (f"{x:.1f}" for x in box)
                 print(f"  {names[label]}  {score:.4f}  from ({x1}, {y1}) to ({x2}, {y2})")
-        image = picture_pixels(file, 3, WHO)
-        scale = max(1, 400 // max(image.shape[1:]))     # text does not fit into small images
-        drawn = draw_boxes(image, found.boxes, found.labels, found.scores, names=names, scale=scale)
+        image = image_pixels(file, 3, WHO)
+        scale = max(1, 400 // max(image.shape[1:]))     # small images have no room for text
+        drawn = draw_boxes(image, found.boxes, found.labels, found.scores, names=names,
+                           scale=scale)
         drawn.save(output)
         if not options.json:
             print(f"  boxes drawn in {in_one_line(str(output))}")
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _output(folder: str | None, file: Path) -> Path:
-    """The file of the image with boxes: in `folder`, or in the one where the command runs."""
+    """The file of the image with boxes: in this folder, or in the current one."""
     place = Path("." if folder is None else folder).expanduser()
     if not place.is_dir():
         reason = "is a file" if place.exists() else "does not exist"

@@ -115,8 +115,8 @@ def decode(path: Path, shape: tuple[int, int, int], fit: str, who: str) -> np.nd
     return _read(path, who, lambda image: _converted(image, shape, fit))
 
 
-def picture_pixels(path: Path, channels: int, who: str) -> np.ndarray:
-    """The picture in its own size as (channels, H, W) bytes. Raises as `decode`."""
+def image_pixels(path: Path, channels: int, who: str) -> np.ndarray:
+    """The image of a file in its own size, (channels, H, W) bytes. Raises as `decode`."""
     pillow(who)
     return _read(path, who, lambda image: _pixels(_upright(image, channels), channels))
 

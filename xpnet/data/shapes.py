@@ -131,8 +131,8 @@ def stick_figures(count: int, size: int = 48, *, hidden: float = 0.2, noise: flo
     Args:
         count: N.
         size: rows and columns.
-        hidden: how often a hand or a foot is covered by a dark disc and marked with 0; it is then
-            unknown where it is.
+        hidden: probability that a hand or a foot is covered by a dark disc. Its mark is then 0, as
+            its place is not known.
         noise: standard deviation.
         seed: of all random numbers.
     """

@@ -219,7 +219,8 @@ class YOLOv2(AnchorLoss):
         lambda_obj: factor of object.
         lambda_noobj: factor of no_object.
         lambda_class: factor of class.
-        threshold: of the IoU above which a box without an object costs nothing.
+        threshold: a box without an object does not count in no_object if its IoU with some object
+            is larger.
         rescore: False for the target 1 of s(t_o) in place of the IoU.
         reduction: "sum" does not divide by N.
 
@@ -287,7 +288,8 @@ class YOLOv3(AnchorLoss):
         lambda_obj: factor of object.
         lambda_noobj: factor of no_object.
         lambda_class: factor of class.
-        threshold: of the IoU above which a box without an object costs nothing.
+        threshold: a box without an object does not count in no_object if its IoU with some object
+            is larger.
         reduction: "sum" does not divide by N.
 
     Redmon and Farhadi 2018, section 2.

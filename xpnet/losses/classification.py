@@ -184,8 +184,8 @@ class WeightedCrossEntropy(Loss):
 
     z (K, H, W, N) or (K, T, N) are logits, t is 1 at the label and 0 elsewhere. Targets are (N, 2,
     H, W) or (N, 2, T): labels, and weights w, 0 or larger, for example those of
-    xpnet.vision.boundary_weights. Weights are not part of the divisor. A position of weight 0 costs
-    nothing, whatever its label.
+    xpnet.vision.boundary_weights. Weights are not part of the divisor. The loss of a position with
+    weight 0 is 0, whatever its label.
 
     Args:
         reduction: "sum" does not divide.

@@ -82,7 +82,7 @@ class HeatMaps(PointLoss):
     y (M, H, W, N) has a map for each point; d is the distance of a position from the point, in
     positions of the map. Position (i, j) is at the fractions (j + 1/2) / W and (i + 1/2) / H of the
     image. dy = 2 (y - t) / number of these positions. Targets are points (N, M, 3): x, y, and 0 if
-    the place is not known; the map of such a point costs nothing. If no point is known, L is 0.
+    the place is not known; the map of such a point does not count. If no point is known, L is 0.
 
     Args:
         sigma: width of the bell, in positions of the map.

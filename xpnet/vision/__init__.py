@@ -1,7 +1,8 @@
-"""What images are for beside classes: boxes around objects, landmarks, regions.
+"""What a network finds in an image besides its class: boxes around objects, landmarks, regions.
 
-The functions take and return batch-first NumPy arrays. Losses and layers for these tasks are in
-xpnet itself: xn.YOLOv1, xn.YOLOv2, xn.YOLOv3, xn.BoxIoU.
+The functions take and return batch-first NumPy arrays. The losses and the layer of these tasks are
+in xpnet itself: YOLOv1, YOLOv2, YOLOv3, BoxIoU, Landmarks, HeatMaps, WeightedCrossEntropy, and
+SoftArgmax2d.
 """
 
 from xpnet.vision.anchors import anchor_iou, kmeans_anchors

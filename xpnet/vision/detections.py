@@ -115,7 +115,8 @@ def loss_parts(loss: DetectionLoss, y: Any, target: Any, *, cells: bool = False
 def detections(y: Any, loss: Any, size: Any, *, score_threshold: float = 0.25,
                iou_threshold: float = 0.45, agnostic: bool = False, top: int = 100
                ) -> list[Detections]:
-    """What a detector's outputs say: for each image the Detections, after non-maximum suppression.
+    """The boxes in a detector's outputs: for each image the Detections, after non-maximum
+    suppression.
 
     The score of a box and a class is the confidence times the probability of the class (Redmon et
     al. 2016, eq. 1). A box may have several classes.
@@ -182,8 +183,8 @@ def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.Pat
                  agnostic: bool = False, top: int = 100) -> list[Detections]:
     """The objects in image files, with boxes in the pixels of each file.
 
-    Each picture is put into the network's input by `letterbox`, with grey bars, and its bytes are
-    divided by `net.scale`.
+    `letterbox` fits each image into the network's input, with grey bars. Bytes are divided by
+    `net.scale`.
 
     Args:
         net: a network that was trained with YOLO losses, with images of 1 or 3 channels.
@@ -194,7 +195,7 @@ def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.Pat
         ValueError: a file is no image or is damaged, or the network does not know its scale.
         ImportError: Pillow is not installed.
     """
-    from xpnet.data.images import picture_file, picture_pixels
+    from xpnet.data.images import image_pixels, picture_file
     who = "detect_files"
     detector_losses(who, net)
     _choice(who, score_threshold, iou_threshold, agnostic, top)
@@ -212,7 +213,7 @@ def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.Pat
     found = []
     for path in given:
         image: tuple[np.ndarray, Letterbox] = letterbox(
-            picture_pixels(picture_file(path, who), channels, who), size, fill=127)
+            image_pixels(picture_file(path, who), channels, who), size, fill=127)
         one, = detect(net, image[0][None] / net.scale, score_threshold=score_threshold,
                       iou_threshold=iou_threshold, agnostic=agnostic, top=top)
         found.append(one._replace(boxes=image[1].backward(one.boxes)))

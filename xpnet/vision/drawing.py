@@ -50,12 +50,11 @@ def draw_boxes(image: Any, boxes: Any, labels: Any = None, scores: Any = None, *
     if pixels.dtype != np.uint8:
         pixels = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
     pixels = np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0)
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture = picture.resize((scale * picture.width, scale * picture.height),
-                             Image.Resampling.NEAREST)
-    wide = max(1, round(max(picture.size) / 120))
-    font = ImageFont.load_default(max(SMALLEST_TEXT, round(max(picture.size) / 40)))
-    pen = ImageDraw.Draw(picture)
+    drawn = Image.fromarray(np.ascontiguousarray(pixels))
+    drawn = drawn.resize((scale * drawn.width, scale * drawn.height), Image.Resampling.NEAREST)
+    wide = max(1, round(max(drawn.size) / 120))
+    font = ImageFont.load_default(max(SMALLEST_TEXT, round(max(drawn.size) / 40)))
+    pen = ImageDraw.Draw(drawn)
     for n in reversed(range(len(boxes))):           # the most certain one is on top
         x1, y1, x2, y2 = scale * boxes[n]
         colour = COLOURS[0 if classes is None else int(classes[n]) % len(COLOURS)]
@@ -67,7 +66,7 @@ def draw_boxes(image: Any, boxes: Any, labels: Any = None, scores: Any = None, *
             text = " ".join(words)
             *_, right, bottom = pen.textbbox((0, 0), text, font=font)
             y = y1 - bottom - 2 if y1 >= bottom + 2 else y1     # inside where there is no room
-            x = max(0, min(x1, picture.width - right - 4))
+            x = max(0, min(x1, drawn.width - right - 4))
             pen.rectangle((x, y, x + right + 3, y + bottom + 2), fill=colour)
             pen.text((x + 2, y), text, fill="white", font=font)
-    return picture
+    return drawn

@@ -34,8 +34,7 @@ def landmark_targets(points: Any, size: Any) -> np.ndarray:
 
 
 def landmark_points(y: Any, size: Any) -> np.ndarray:
-    """The places (N, M, 2) in pixels that a network's output says, for images of `size` (height,
-    width).
+    """The places (N, M, 2) in pixels that a network predicts, for images of `size` (height, width).
 
     y (N, 2 M) are fractions x1, y1, ..., as SoftArgmax2d gives them. y (N, M, H, W) are heat maps,
     of which the middle of the largest position counts, the first of equal ones.

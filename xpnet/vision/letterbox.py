@@ -1,4 +1,4 @@
-"""Images of any proportions in a network's input: resized as a whole, with bars beside them."""
+"""Images of any proportions as input of a network: resized as a whole, with bars at the sides."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Letterbox(NamedTuple):
 
 
 def letterbox(image: Any, size: Any, *, fill: float = 0.5) -> tuple[np.ndarray, Letterbox]:
-    """An image (C, H, W) in one of (C, *size): as large as it fits, in the middle, with bars of the
-    colour `fill` at the sides; and the Letterbox that carries boxes there and back.
+    """Fit an image (C, H, W) into one of (C, *size): in the middle, as large as possible, with bars
+    of the colour `fill` at the sides. Returns it and the Letterbox that converts boxes.
 
     The image is resized linearly; if it shrinks, each pixel is a mean over the area that it covers.
     Bytes stay bytes.

@@ -1,4 +1,4 @@
-"""Of boxes that show the same object, the best one: non-maximum suppression."""
+"""Non-maximum suppression: of several boxes around the same object, only the best one is kept."""
 
 from __future__ import annotations
 
