@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from detection_cases import anchored, yolo1
-from gpu_cases import learned, pretended
-from nets import same
+from gpu_cases import check_captured, pretended
 from tiers import first
 
 import xpnet as xn
@@ -122,20 +121,11 @@ def test_on_an_emulated_gpu(folder: Path):
 
 @pytest.mark.parametrize("name", first(CASES, "v1", "v3 mask"))
 def test_captured_steps_are_the_same(name, folder: Path):
-    """A copy from the host during capture would be a warning."""
     loss, _ = CASES[name]
     x, rows = np.random.default_rng(1).random((24, 2, 2, 3)), np.concatenate(8 * [ROWS])
-    results = []
-    for capture in (False, True):
-        with pretended(folder) as (backend, gpus):
-            net = xn.Sequential([xn.Conv2d(loss.channels, 1)], input_shape=(2, 2, 3),
-                                backend=backend, seed=2)
-            history = net.fit(x, rows, loss=loss, optimizer=xn.Adam(1e-2), epochs=3, batch_size=8,
-                              verbose=False, capture=capture)
-            results.append((learned(net), history["loss"]))
-            assert gpus.graphs == capture
-    assert same(results[0][0], results[1][0]) and results[0][1] == results[1][1]
-    assert len(set(results[0][1])) == 3
+    check_captured(folder, lambda backend: xn.Sequential(
+        [xn.Conv2d(loss.channels, 1)], input_shape=(2, 2, 3), backend=backend, seed=2), x, rows,
+        loss)
 
 
 # --- the responsible predictor --------------------------------------------------------------------

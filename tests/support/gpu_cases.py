@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from fake_cupy import FakeCupy, installed
 from fake_streams import Gpus, Stream
+from nets import same
 
 import xpnet as xn
 from xpnet.backends.cupy.backend import CupyBackend
@@ -50,6 +51,22 @@ def learned(net: xn.Network) -> dict[str, np.ndarray]:
     slots = [] if step is None else step.updater.slots
     arrays |= {f"slot {k}": slot for k, slot in enumerate(slots)}
     return {name: net.backend.to_numpy(a).copy() for name, a in arrays.items()}
+
+
+def check_captured(folder: Path, make: Callable[[Any], xn.Network], x: np.ndarray,
+                   target: np.ndarray, loss: xn.Loss) -> None:
+    """Captured steps have the same bits as steps that are not captured. A copy from the host during
+    capture would be a warning."""
+    results = []
+    for capture in (False, True):
+        with pretended(folder) as (backend, gpus):
+            net = make(backend)
+            history = net.fit(x, target, loss=loss, optimizer=xn.Adam(1e-2), epochs=3, batch_size=8,
+                              verbose=False, capture=capture)
+            results.append((learned(net), history["loss"]))
+            assert gpus.graphs == capture
+    assert same(results[0][0], results[1][0]) and results[0][1] == results[1][1]
+    assert len(set(results[0][1])) == 3
 
 
 # --- losses that cannot be captured ---------------------------------------------------------------
