@@ -226,6 +226,14 @@ def expect_shape(who: str, expected: str, shape: Any) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
+def expect_sides(who: str, size: Any, most: int) -> tuple[int, int]:
+    """(H, W) of an image, from such a pair or from one int for both."""
+    sides = [size, size] if is_integer(size) else items(size)
+    if not sides or len(sides) != 2 or not all(is_integer(side, 1, most) for side in sides):
+        raise wrong(who, f"size to be a number of pixels from 1 to {most}, or (H, W)", "size", size)
+    return int(sides[0]), int(sides[1])
+
+
 def different_facts(facts: Mapping[str, Any], wanted: Mapping[str, Any], where: str = ""
                     ) -> list[str]:
     """For each name whose values differ: "batch_size 20 instead of 10", or with where=" on rank 1"

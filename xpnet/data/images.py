@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.cpu.threads import get_num_threads
-from xpnet.checks import expect_choice, expect_integer, is_integer, items, wrong
+from xpnet.checks import expect_choice, expect_integer, expect_sides
 from xpnet.io.files import name_of
 from xpnet.trained import FITS
 
@@ -90,12 +90,9 @@ def picture_file(path: Any, who: str) -> Path:
 
 def sample_shape(who: str, size: Any, channels: Any, fit: Any) -> tuple[tuple[int, int, int], str]:
     """(C, H, W) and fit, checked."""
-    sides = [size, size] if is_integer(size) else items(size)
-    if not sides or len(sides) != 2 or not all(is_integer(s, 1, LONGEST_SIDE) for s in sides):
-        raise wrong(who, f"size to be a number of pixels from 1 to {LONGEST_SIDE}, or (H, W)",
-                    "size", size)
+    sides = expect_sides(who, size, LONGEST_SIDE)
     channels = expect_integer(who, "channels", channels)
-    return ((expect_choice(who, "channels", channels, (1, 3)), int(sides[0]), int(sides[1])),
+    return ((expect_choice(who, "channels", channels, (1, 3)), *sides),
             expect_choice(who, "fit", fit, FITS))
 
 

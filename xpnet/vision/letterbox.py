@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.checks import expect_number, finite_array, is_integer, items, wrong
+from xpnet.checks import expect_number, expect_sides, finite_array
+from xpnet.data.images import LONGEST_SIDE
 from xpnet.vision.boxes import clip_boxes, expect_boxes
-
-LARGEST = 2**14             # rows or columns
 
 
 class Letterbox(NamedTuple):
@@ -48,11 +47,9 @@ def letterbox(image: Any, size: Any, *, fill: float = 0.5) -> tuple[np.ndarray, 
     image = finite_array(image, f"{who}: image")
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"{who}: expected an image (C, H, W). Received: shape {image.shape}.")
-    sides = [size, size] if is_integer(size) else items(size)
-    if not sides or len(sides) != 2 or not all(is_integer(s, 1, LARGEST) for s in sides):
-        raise wrong(who, f"size to be an int from 1 to {LARGEST}, or (height, width)", "size", size)
+    rows, columns = expect_sides(who, size, LONGEST_SIDE)
     fill = expect_number(who, "fill", fill)
-    (H, W), (rows, columns) = image.shape[1:], sides
+    H, W = image.shape[1:]
     factor = min(rows / H, columns / W)
     h, w = max(1, round(H * factor)), max(1, round(W * factor))
     top, left = (rows - h) // 2, (columns - w) // 2
