@@ -20,12 +20,25 @@ from xpnet.checks import (
     wrong,
 )
 
-SHAPES = "circle", "square", "triangle"
 JOINTS = "head", "neck", "left hand", "right hand", "hip", "left foot", "right foot"
 LIMBS = (0, 1), (1, 2), (1, 3), (1, 4), (4, 5), (4, 6)      # which joints are connected
 MOST_IMAGES, LARGEST = 2**24, 2**12
 TRIES = 30                      # places that are tried for a shape that must not meet others
 
+
+def _checked(who: str, count: Any, size: Any, least: int, noise: Any, seed: Any
+             ) -> tuple[int, int, float, np.random.Generator]:
+    """Arguments that both functions have, checked, and the generator of all random numbers."""
+    return (expect_integer(who, "count", count, 1, MOST_IMAGES),
+            expect_integer(who, "size", size, least, LARGEST),
+            expect_number(who, "noise", noise, 0), np.random.default_rng(expect_seed(who, seed)))
+
+
+def _noisy(images: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    return images + rng.normal(0, noise, images.shape).astype(np.float32)
+
+
+# --- circles, squares and triangles ---------------------------------------------------------------
 
 class Shapes(NamedTuple):
     """What `shapes` draws."""
@@ -54,17 +67,14 @@ def shapes(count: int, size: int = 32, *, channels: int = 1, most: int = 3,
         seed: of all random numbers.
     """
     who = "shapes"
-    count, size = (expect_integer(who, "count", count, 1, MOST_IMAGES),
-                   expect_integer(who, "size", size, 8, LARGEST))
+    count, size, noise, rng = _checked(who, count, size, 8, noise, seed)
     channels = expect_choice(who, "channels", channels, (1, 3))
-    most, noise = expect_integer(who, "most", most, 1, 1000), expect_number(who, "noise", noise, 0)
-    overlap, seed = expect_flag(who, "overlap", overlap), expect_seed(who, seed)
+    most, overlap = expect_integer(who, "most", most, 1, 1000), expect_flag(who, "overlap", overlap)
     ends = items(radius)
     if (not ends or len(ends) != 2 or not all(is_number(end) for end in ends)
             or not 1 <= ends[0] <= ends[1] <= size / 2):
         raise wrong(who, "radius to be two numbers, the smallest and the largest, from 1 to half "
                     "the size", "radius", radius)
-    rng = np.random.default_rng(seed)
     found = Shapes(np.empty((count, channels, size, size), np.float32), [], [],
                    np.zeros((count, size, size), np.int64))
     for image, classes in zip(found.images, found.classes, strict=True):
@@ -75,8 +85,8 @@ def shapes(count: int, size: int = 32, *, channels: int = 1, most: int = 3,
             for _ in range(1 if overlap else TRIES):
                 shape = int(rng.integers(1, 4))
                 row, column = rng.uniform(ends[0], size - ends[0], 2)
-                covered = inside(size, shape, row, column, rng.uniform(*ends),
-                                 rng.uniform(0, 2 * np.pi))
+                covered = _inside(size, shape, row, column, rng.uniform(*ends),
+                                  rng.uniform(0, 2 * np.pi))
                 box = _box(covered)
                 if overlap or not any(_meet(box, other) for other in boxes):
                     image[:, covered] = rng.uniform(0.5, 1, (channels, 1))
@@ -86,12 +96,11 @@ def shapes(count: int, size: int = 32, *, channels: int = 1, most: int = 3,
                     break
         found.boxes.append(np.array(boxes, np.float64))
         found.labels.append(np.array(labels, np.int64))
-    noisy = found.images + rng.normal(0, noise, found.images.shape).astype(np.float32)
-    return found._replace(images=noisy)
+    return found._replace(images=_noisy(found.images, noise, rng))
 
 
-def inside(size: int, shape: int, row: float, column: float, radius: float, angle: float
-           ) -> np.ndarray:
+def _inside(size: int, shape: int, row: float, column: float, radius: float, angle: float
+            ) -> np.ndarray:
     """Which pixels (size, size) a shape covers: 1 circle, 2 square, 3 triangle. Squares and
     triangles are turned by the angle."""
     rows, columns = np.mgrid[:size, :size].astype(float)
@@ -113,6 +122,8 @@ def _box(covered: np.ndarray) -> list[int]:
 def _meet(a: list[int], b: list[int]) -> bool:
     return max(a[0], b[0]) < min(a[2], b[2]) and max(a[1], b[1]) < min(a[3], b[3])
 
+
+# --- stick figures --------------------------------------------------------------------------------
 
 class Figures(NamedTuple):
     """What `stick_figures` draws."""
@@ -137,11 +148,8 @@ def stick_figures(count: int, size: int = 48, *, hidden: float = 0.2, noise: flo
         seed: of all random numbers.
     """
     who = "stick_figures"
-    count, size = (expect_integer(who, "count", count, 1, MOST_IMAGES),
-                   expect_integer(who, "size", size, 16, LARGEST))
+    count, size, noise, rng = _checked(who, count, size, 16, noise, seed)
     hidden = expect_number(who, "hidden", hidden, 0, 1)
-    noise, seed = expect_number(who, "noise", noise, 0), expect_seed(who, seed)
-    rng = np.random.default_rng(seed)
     images = np.empty((count, 1, size, size), np.float32)
     points = np.ones((count, len(JOINTS), 3))
     for image, marks in zip(images[:, 0], points, strict=True):
@@ -155,7 +163,7 @@ def stick_figures(count: int, size: int = 48, *, hidden: float = 0.2, noise: flo
             if rng.random() < hidden:
                 image[_distance(size, joints[joint], joints[joint]) < 0.09 * size] = dark
                 marks[joint, 2] = 0
-    return Figures(images + rng.normal(0, noise, images.shape).astype(np.float32), points)
+    return Figures(_noisy(images, noise, rng), points)
 
 
 def _joints(size: int, rng: np.random.Generator) -> np.ndarray:
