@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.checks import is_number, items, wrong
+from xpnet.checks import is_number, items, rows_of, wrong
 from xpnet.layer import Array
 from xpnet.losses.binary import of_logits, sigmoid_parts
 from xpnet.losses.boxes import corners, iou_of
@@ -44,8 +44,7 @@ class AnchorLoss(DetectionLoss):
 
     def set_anchors(self, anchors: Any, mask: Any) -> None:
         """Set `anchors` as pairs, and `mask`, the numbers of those that this output has."""
-        pairs = [items(pair) for pair in (anchors if isinstance(anchors, np.ndarray)
-                                          and anchors.ndim == 2 else items(anchors) or ())]
+        pairs = [items(pair) for pair in rows_of(anchors) or items(anchors) or ()]
         if (not 0 < len(pairs) <= MOST_ANCHORS
                 or not all(pair is not None and len(pair) == 2
                            and all(is_number(side) and side > 0 for side in pair)

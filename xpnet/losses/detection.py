@@ -11,7 +11,7 @@ the image into cells, which are numbered from the top left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,9 +209,10 @@ class YOLOv1(DetectionLoss):
         return Predictions(boxes, z[:, 4], y[5 * self.boxes:, None])
 
 
-def cells_of(rows: np.ndarray, grid: tuple[int, int]) -> Any:
-    """(sample, row, cell's row, cell's column, place of the centre in the cell: x, y) for each
-    object, in order."""
+def cells_of(rows: np.ndarray, grid: tuple[int, int]
+             ) -> Iterator[tuple[int, int, int, int, float, float]]:
+    """(n, m, i, j, x, y) for each object in order: rows[n, m], in cell (i, j) at the place (x, y),
+    from 0 to 1."""
     S_h, S_w = grid
     for n, m in np.argwhere(rows[..., 0] >= 0).tolist():
         x, y = float(rows[n, m, 1]) * S_w, float(rows[n, m, 2]) * S_h

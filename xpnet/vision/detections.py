@@ -29,7 +29,7 @@ from xpnet.vision.boxes import (
     expect_labels,
     expect_size,
 )
-from xpnet.vision.letterbox import Letterbox, letterbox
+from xpnet.vision.letterbox import letterbox
 from xpnet.vision.suppression import nms
 
 
@@ -212,11 +212,11 @@ def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.Pat
         raise wrong(who, "a path or a list of paths", "paths", paths)
     found = []
     for path in given:
-        image: tuple[np.ndarray, Letterbox] = letterbox(
-            image_pixels(picture_file(path, who), channels, who), size, fill=127)
-        one, = detect(net, image[0][None] / net.scale, score_threshold=score_threshold,
+        pixels = image_pixels(picture_file(path, who), channels, who)
+        image, place = letterbox(pixels, size, fill=127)
+        one, = detect(net, image[None] / net.scale, score_threshold=score_threshold,
                       iou_threshold=iou_threshold, agnostic=agnostic, top=top)
-        found.append(one._replace(boxes=image[1].backward(one.boxes)))
+        found.append(one._replace(boxes=place.backward(one.boxes)))
     return found
 
 

@@ -25,7 +25,7 @@ def nms(boxes: Any, scores: Any, labels: Any = None, *, iou_threshold: float = 0
             all do.
         iou_threshold: from 0 to 1.
     """
-    boxes, scores, same = _checked("nms", boxes, scores, labels)
+    boxes, scores, groups = _checked("nms", boxes, scores, labels)
     limit = expect_number("nms", "iou_threshold", iou_threshold, 0)
     order = np.argsort(-scores, kind="stable")
     kept = []
@@ -33,7 +33,7 @@ def nms(boxes: Any, scores: Any, labels: Any = None, *, iou_threshold: float = 0
         best, order = order[0], order[1:]
         kept.append(best)
         drops = iou_of(np, boxes[best], boxes[order].T) > limit
-        order = order[~(drops & (same[order] == same[best]))]
+        order = order[~(drops & (groups[order] == groups[best]))]
     return np.array(kept, np.int64)
 
 
@@ -58,7 +58,7 @@ def soft_nms(boxes: Any, scores: Any, labels: Any = None, *, method: str = "gaus
         score_threshold: boxes with a score below it are left out at the end.
     """
     who = "soft_nms"
-    boxes, scores, same = _checked(who, boxes, scores, labels)
+    boxes, scores, groups = _checked(who, boxes, scores, labels)
     method = expect_choice(who, "method", method, ("linear", "gaussian"))
     limit = expect_number(who, "iou_threshold", iou_threshold, 0)
     sigma, least = (expect_positive(who, "sigma", sigma),
@@ -71,7 +71,7 @@ def soft_nms(boxes: Any, scores: Any, labels: Any = None, *, method: str = "gaus
             break
         taken.append(best)
         left = left[left != best]
-        iou = iou_of(np, boxes[best], boxes[left].T) * (same[left] == same[best])
+        iou = iou_of(np, boxes[best], boxes[left].T) * (groups[left] == groups[best])
         scores[left] *= (np.exp(-iou * iou / sigma) if method == "gaussian"
                          else np.where(iou >= limit, 1.0 - iou, 1.0))
     order = np.array(taken, np.int64)
@@ -80,7 +80,7 @@ def soft_nms(boxes: Any, scores: Any, labels: Any = None, *, method: str = "gaus
 
 def _checked(who: str, boxes: Any, scores: Any, labels: Any
              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, scores, and a number for each box: those with the same number compete."""
+    """Boxes, scores, and a group for each box: boxes of the same group suppress each other."""
     boxes = expect_boxes(who, "boxes", boxes)
     scores = expect_per_box(who, "scores", scores, len(boxes))
     return boxes, scores, (np.zeros(len(boxes), np.int64) if labels is None
