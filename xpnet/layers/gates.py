@@ -170,13 +170,6 @@ class Swish(Activation):
 
 class _TrainedArray(Layer):
     """Base class of layers with one trained array: a number for each channel, or of another shape.
-
-    Args:
-        shape: of the array: that of a sample, of which axes may be 1. None means one number for
-            each channel, (C,).
-
-    Raises:
-        ValueError: the shape does not fit a sample.
     """
 
     steps = CAUSAL
@@ -187,6 +180,7 @@ class _TrainedArray(Layer):
             self.who, "shape to be that of a sample, of which axes may be 1", shape))
 
     def declare(self, name: str, in_shape: Shape, init: Initializer) -> Parameter:
+        """The array as a parameter."""
         shape = in_shape[:1] if self.shape is None else tuple(self.shape)
         full = (*shape, *(1,) * (len(in_shape) - 1)) if self.shape is None else shape
         if len(full) != len(in_shape) or any(n not in (1, m) for n, m in zip(full, in_shape)):
@@ -216,8 +210,8 @@ class Gain(_TrainedArray):
     dX = g dY, dg = sum of dY X over the elements that an element of g multiplies.
 
     Args:
-        shape: that of g: the shape of a sample, of which axes may be 1. None means one factor for
-            each channel.
+        shape: of g: that of a sample, of which axes may be 1. None means one factor for each
+            channel.
 
     Raises:
         ValueError: the shape does not fit a sample.
@@ -244,14 +238,8 @@ class Shift(_TrainedArray):
 
     X and Y (C, ..., N), b (C,), initially 0; or b of another shape, which is broadcast to X: with
     the shape (D, T) it is a learned vector for each position of a sequence (Gehring et al. 2017,
-    section 3.1). dX = dY, db = sum of dY over the elements that an element of b is added to.
-
-    Args:
-        shape: that of b: the shape of a sample, of which axes may be 1. None means one number for
-            each channel.
-
-    Raises:
-        ValueError: the shape does not fit a sample.
+    section 3.1). dX = dY, db = sum of dY over the elements that an element of b is added to. The
+    shape of b is given as that of g in Gain.
     """
 
     kind = "shift"

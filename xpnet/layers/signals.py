@@ -147,10 +147,6 @@ class AvgPool1d(OneRow, AvgPool2d):
 
 class _GlobalPool1d(OneRow):
     """Base class that comes before global pooling of maps: of the real steps, if there are lengths.
-
-    Args:
-        lengths: whether the second input is the number of steps of each sample, (1, N). The steps
-            behind are padding, which does not count.
     """
 
     steps = LENGTHS
@@ -196,7 +192,7 @@ class GlobalAvgPool1d(_GlobalPool1d, GlobalAvgPool2d):
 
     Args:
         lengths: whether the second input is the number of steps of each sample, (1, N): the mean
-            is over these steps.
+            is over these steps, dX = dY / their number, and 0 behind them.
     """
 
     def of_steps(self, x: Array, real: Array, lengths: Array, mode: str) -> Array:
