@@ -249,7 +249,7 @@ class Graph:
 
     def without_padding(self, xs: Sequence[Array], nodes: Sequence[Node], ys: Sequence[Array]
                         ) -> list[Array]:
-        """The values ys of some nodes with 0 behind the end of each sample."""
+        """The values ys of some nodes with 0 beyond the end of each sample."""
         return [y if mask is None else self.xp.where(mask, y, y.dtype.type(0))
                 for y, mask in zip(ys, self.masks(xs, nodes), strict=True)]
 
@@ -260,7 +260,7 @@ class Graph:
         """The values of some nodes, for batch-last inputs xs on the backend.
 
         Args:
-            xs: an array for each of `in_nodes`. What is behind the end of a sample is not read.
+            xs: an array for each of `in_nodes`. What is beyond the end of a sample is not read.
             outputs: the nodes whose values are returned.
             mode: "predict", "train" or "sample".
             hook: called for each node as hook(node, forward, inputs); it returns the value, which

@@ -72,7 +72,7 @@ def _given_lengths(net: Graph, values: Sequence[Any], lengths: Any) -> dict[Node
 
 
 def _without_padding(net: Graph, x: Any, lengths: np.ndarray) -> Any:
-    """x (N, T) with 0 behind the end of each sample."""
+    """x (N, T) with 0 beyond the end of each sample."""
     real = np.arange(x.shape[1]) < lengths[:, None]
     if not hasattr(x, "__cuda_array_interface__"):
         return np.where(real, x, x.dtype.type(0))

@@ -23,7 +23,7 @@ def is_list(x: Any) -> bool:
 
 
 def packed(x: Any, shape: Shape, who: str, backend: Backend) -> tuple[np.ndarray, np.ndarray]:
-    """A list of arrays as an array (N, *shape), with zeros behind the end of each, and their
+    """A list of arrays as an array (N, *shape), with zeros beyond the end of each, and their
     numbers of steps (N,).
 
     Raises ValueError if one of them has another shape, no step, or more steps than `shape`.

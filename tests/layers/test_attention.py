@@ -87,7 +87,7 @@ def test_gradients_with_a_mask(backend):
 @pytest.mark.parametrize("shapes", [((6, 5),), ((6, 5), (4, 5)), ((6, 5), (2, 5), (4, 5))], ids=len)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_padding_of_the_keys(backend, mask, shapes, dtype):
-    """Each sample as if its keys ended there. In self-attention Y is 0 behind the end; a sample
+    """Each sample as if its keys ended there. In self-attention Y is 0 beyond the end; a sample
     without keys gets the bias of the output."""
     lengths, alone = [5, 3, 1, 0], len(shapes) == 1
     layer = xn.MultiHeadAttention(3, mask=mask, lengths=True)
@@ -96,7 +96,7 @@ def test_padding_of_the_keys(backend, mask, shapes, dtype):
     xs = [normal(*shape, 4, dtype=dtype) for shape in shapes]
     for x in xs[0 if alone else 1:]:
         for n, steps in enumerate(lengths):
-            x[:, steps:, n] = 1e4               # behind the end
+            x[:, steps:, n] = 1e4               # beyond the end
     inputs = [*xs, np.array([lengths], dtype)]
     y = backend.to_numpy(layer.forward(*map(backend.asarray, inputs), mode=xn.TRAIN)).copy()
     for n, steps in enumerate(lengths):

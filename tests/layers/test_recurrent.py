@@ -205,7 +205,7 @@ def elman(units, **options):
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("lengths", [[3, 5, 0, 5], [0, 0, 0, 0], [5, 5, 5, 5]], ids=str)
 def test_sorted_samples_and_masks_give_the_same(make, sequences, lengths):
-    """Backends that capture steps mask what is behind the end of a sample; the others do not
+    """Backends that capture steps mask what is beyond the end of a sample; the others do not
     compute it."""
     x, dy = normal(2, 5, 4), normal(3, 5, 4, seed=1) if sequences else normal(3, 4, seed=1)
     behind = np.arange(5)[:, None] >= np.array(lengths)                     # (T, N)

@@ -351,7 +351,7 @@ MUTANTS: dict[str, Mutant] = {
     "a running mean stops before its target": ("normalization", "moved == before && m > Number(0) "
                                                                 "?", "false ?",
                                                "update_running"),
-    "zeros behind the end count": ("normalization", "s.end ? Number(turn[u].at[k]) - some.mean : "
+    "zeros beyond the end count": ("normalization", "s.end ? Number(turn[u].at[k]) - some.mean : "
                                                     "Number(0);",
                                    "s.end + 1000 ? Number(turn[u].at[k]) - some.mean : "
                                    "Number(0);", "batch_norm"),

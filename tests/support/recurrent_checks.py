@@ -102,7 +102,7 @@ def every_instantiation(backend: CupyBackend) -> None:
 MUTANTS: dict[str, Mutant] = {
     "a sample ends one step later": ("recurrent", "!(Number(p.t) < Number(lengths[n]))",
                                      "!(Number(p.t) <= Number(lengths[n]))", "scan"),
-    "a state changes behind the end": ("recurrent", "if (!u.ended) h[u.one] = value;",
+    "a state changes beyond the end": ("recurrent", "if (!u.ended) h[u.one] = value;",
                                        "h[u.one] = value;", "scan"),
     "samples that are not in a step take part": ("recurrent", "FOR_SAMPLES(n, (p).count, 1)",
                                                  "FOR_SAMPLES(n, (p).N, 1)", "scan"),

@@ -95,7 +95,7 @@ def test_outputs_of_recurrent_operators_for_sequences_of_different_lengths(
         expected = by_reference(alone, [x[number, :T, None]])
         for y, wanted in zip(ys, expected, strict=True):
             y = y[number:number + 1]
-            if wanted.ndim == 4:                                            # Y: 0 behind the end
+            if wanted.ndim == 4:                                            # Y: 0 beyond the end
                 assert not y[:, T:].any()
                 y = y[:, :T]
             assert difference(y, wanted) < 1e-5
