@@ -11,9 +11,12 @@ Communicator.tree_sum. So the sum has the same bits whatever the number of ranks
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+Array = Any     # of NumPy, or of the array module of a GPU
 
 UNIT = 8        # bytes: every piece begins at an element of either part
 
@@ -26,18 +29,20 @@ class Sums:
         figures: the number of figures in float64.
         dtype: of the values.
         pieces: into how many pieces of equal length the buffer can be cut.
+        zeros: makes its memory; `zeros` of a backend makes it on a GPU.
     """
 
-    def __init__(self, values: int, figures: int, dtype: Any, pieces: int) -> None:
+    def __init__(self, values: int, figures: int, dtype: Any, pieces: int,
+                 zeros: Callable[[tuple[int, ...], Any], Array] = np.zeros) -> None:
         size = values * np.dtype(dtype).itemsize
         self.dtype = np.dtype(dtype)
         self.cut = -(-size // UNIT) * UNIT              # where the figures begin
         piece = -(-(self.cut + UNIT * figures) // (UNIT * pieces)) * UNIT
-        self.memory = np.zeros(pieces * piece, np.uint8)
+        self.memory = zeros((pieces * piece,), np.uint8)
         self.values = self.memory[:size].view(dtype)
         self.figures = self.memory[self.cut:self.cut + UNIT * figures].view(np.float64)
 
-    def add(self, a: np.ndarray, b: np.ndarray, start: int = 0) -> None:
+    def add(self, a: Array, b: Array, start: int = 0) -> None:
         """a += b, of bytes that begin at byte `start` of the buffer."""
         cut = min(max(self.cut - start, 0), len(a))
         with np.errstate(over="ignore", invalid="ignore"):

@@ -126,7 +126,7 @@ class Evaluation:
         every = communicator.gather(own.reshape(-1)).reshape(-1, *own.shape[1:])
         totals.reset()
         for values in every[:len(self.batches)]:
-            totals.add_values(values)
+            totals.add_table(self.net.backend.asarray(values))
 
 
 def _evaluated(net: Graph, aims: Sequence[Goal], nodes: Sequence[Node], totals: Totals,

@@ -18,7 +18,7 @@ from xpnet.parallel.ranks import DataParallel
 from xpnet.parallel.sums import Branch, Sums
 from xpnet.training.batches import Batch, Batches
 from xpnet.training.callbacks import Run
-from xpnet.training.groups import Groups, Member, Span
+from xpnet.training.groups import Groups, Span
 from xpnet.training.same import digest
 from xpnet.training.totals import SUMS, Totals
 
@@ -85,9 +85,12 @@ class ShardedStep:
         self.run, self.groups, self.parallel = run, groups, run.parallel
         net, outputs = run.net, len(run.step.goals)
         self._totals = Totals(net.backend, run.step.goals)      # of a shard
-        self._branch = Branch(lambda: Sums(
-            net.grads.size + net.state.size, SUMS * outputs + len(ASKS), net.dtype,
-            self.parallel.size))
+        self._size = (net.grads.size + net.state.size, SUMS * outputs + len(ASKS), net.dtype,
+                      self.parallel.size)
+        self._branch = Branch(lambda: Sums(*self._size, net.backend.zeros))
+        self._on_host: Sums | None = None       # of a GPU, for an exchange by the host
+        # For each shard of this rank and each output: its share in the group, and in the batch.
+        self._shares = net.backend.zeros((2, len(self.parallel.own), outputs), np.float64)
 
     def train(self, batches: ShardedBatches, number: int, lr: float) -> None:
         """Train on batch `number`; the update follows after the last batch of a group."""
@@ -98,57 +101,65 @@ class ShardedStep:
               np.errstate(over="ignore", invalid="ignore")):
             before = None if number == first else step.net.grads.copy()
             start = step.net.state.copy()
-            total = self._own_sum(batches, number, group, start)
+            self._write_shares(batches, number, group)
+            total = self._own_sum(batches, number, start)
             self._exchange(total)
             self._use(total, before, start, batches.span(number))
             step.net.backend.advance(step.net.counters[:1])
             if number == last:
                 step.updater.apply()
 
-    def _own_sum(self, batches: ShardedBatches, number: int, group: Span, start: Array) -> Sums:
+    def _write_shares(self, batches: ShardedBatches, number: int, group: Span) -> None:
+        """Write the shares to the backend; an empty shard has none."""
+        shards, outputs = dict(batches.shards(number)), len(self.run.step.goals)
+        shares = [share for whole in (group, batches.span(number)) for s in self.parallel.own
+                  for share in (self.groups.shares(batches, shards[s], whole) if s in shards
+                                else (0.0,) * outputs)]
+        self.run.net.backend.assign(self._shares.reshape(-1), tuple(shares))
+
+    def _own_sum(self, batches: ShardedBatches, number: int, start: Array) -> Sums:
         """The sum of this rank's shards."""
         net = self.run.net
         shards = dict(batches.shards(number))
         masks = net.counters[1:2]
         use = masks.copy()
-        for s in self.parallel.own:
+        for k, s in enumerate(self.parallel.own):
             place = self._branch.new()
             place.memory.fill(0)
             if s in shards:
                 masks[...] = use + use.dtype.type(s * SHARD)
                 net.state[...] = start
-                self._shard(batches, number, shards[s], group)
-                self._collect(place, batches, number, shards[s], start)
+                self._totals.reset()
+                self.run.step.part(batches.part(number, shards[s]), self._shares[0, k],
+                                   self._totals)
+                self._collect(place, shards[s], self._shares[1, k], start)
             self._branch.push(place)
         masks[...] = use
         return self._branch.total()
 
-    def _shard(self, batches: ShardedBatches, number: int, span: Span, group: Span) -> None:
-        """The forward and backward pass of a shard."""
-        self._totals.reset()
-        shares = self.groups.shares(batches, span, group)
-        self.run.step.part(batches.part(number, span), Member(True, False, shares), self._totals)
-
-    def _collect(self, place: Sums, batches: ShardedBatches, number: int, span: Span,
-                 start: Array) -> None:
+    def _collect(self, place: Sums, span: Span, shares: Array, start: Array) -> None:
         """Write the gradients, the change of the state and the figures to `place`."""
-        net, on_host = self.run.net, self.run.net.backend.to_numpy
-        place.values[:net.grads.size] = on_host(net.grads)
+        net = self.run.net
+        place.values[:net.grads.size] = net.grads
         if net.state.size:
             change = net.state - start
-            place.values[net.grads.size:] = on_host(change * change.dtype.type(span[1] - span[0]))
-        shares = self.groups.shares(batches, span, batches.span(number))
-        figures = place.figures[:-len(ASKS)].reshape(-1, SUMS)
-        values = np.stack(self._totals.values())                        # (outputs, SUMS)
-        values[:, 0] *= shares / self._counted(values)
-        figures[...] = values
+            place.values[net.grads.size:] = change * change.dtype.type(span[1] - span[0])
+        figures = self._table(place)
+        self._totals.write(figures)
+        figures[:, 0] *= shares / self._counted(figures)
 
     def _exchange(self, total: Sums) -> None:
         """Add the sums of all ranks, and do what one of them asks for."""
-        run = self.run
-        asks = total.figures[-len(ASKS):]
+        run, backend = self.run, self.run.net.backend
+        host = total
+        if backend.xp is not np:
+            host = self._on_host = self._on_host or Sums(*self._size)
+            host.memory[...] = backend.to_numpy(total.memory)
+        asks = host.figures[-len(ASKS):]
         asks[:] = [name in run.asked for name in ASKS]
-        self.parallel.add_ranks(total)
+        self.parallel.add_ranks(host)
+        if host is not total:
+            total.memory[...] = backend.asarray(host.memory)
         for name, count in zip(ASKS, asks, strict=True):
             if count:
                 setattr(run.history, name, True)
@@ -156,21 +167,29 @@ class ShardedStep:
 
     def _use(self, total: Sums, before: Array | None, start: Array, span: Span) -> None:
         """Write the sum to the network: its gradients, its state, and the sums of the epoch."""
-        net, step, to_device = self.run.net, self.run.step, self.run.net.backend.asarray
-        net.grads[...] = to_device(total.values[:net.grads.size])
+        net, step = self.run.net, self.run.step
+        net.grads[...] = total.values[:net.grads.size]
         if before is not None:
             net.grads[...] += before
         if net.state.size:
-            change = to_device(total.values[net.grads.size:])
+            change = total.values[net.grads.size:]
             net.state[...] = start + change / change.dtype.type(span[1] - span[0])
-        figures = total.figures[:-len(ASKS)].reshape(-1, SUMS).copy()
+        figures = self._table(total)
         figures[:, 0] *= self._counted(figures)     # the sums of an epoch are weighted by samples
         assert step.totals is not None
-        step.totals.add_values(figures)
+        step.totals.add_table(figures)
 
-    def _counted(self, figures: np.ndarray) -> np.ndarray:
+    def _table(self, sums: Sums) -> Array:
+        """The figures as a table (outputs, SUMS)."""
+        return sums.figures[:-len(ASKS)].reshape(-1, SUMS)
+
+    def _counted(self, figures: Array) -> Array:
         """(outputs,): the weight of each mean loss in the sums of an epoch."""
-        return figures[:, 2] - figures[:, 4] * [sums.mean for sums in self._totals.sums]
+        counted = figures[:, 2].copy()
+        for number, sums in enumerate(self._totals.sums):
+            if sums.mean:
+                counted[number:number + 1] -= figures[number:number + 1, 4]
+        return counted
 
 
 def expect_together(run: Run) -> None:

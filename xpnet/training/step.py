@@ -171,11 +171,11 @@ class TrainStep:
                 net.forget()
                 raise
 
-    def part(self, batch: Batch, member: Member, totals: Totals) -> None:
-        """Compute the gradients of a part of a batch, without an update and never captured, and add
-        its figures to `totals`."""
-        self._enter(member)
-        totals.add(*self._gradients(batch, True))
+    def part(self, batch: Batch, shares: Array, totals: Totals) -> None:
+        """Compute the gradients of a part of a batch, without an update, and add its figures to
+        `totals`. `shares` (outputs,) are those of the part, on the backend."""
+        self.net.grads.fill(0)
+        totals.add(*self._gradients(batch, shares))
 
     def _enter(self, member: Member) -> None:
         """Write the shares of a batch where the step reads them."""
@@ -191,7 +191,7 @@ class TrainStep:
 
     def _step(self, batch: Batch, grouped: bool, *position: Any) -> tuple[Array, list[Array]]:
         """The work of a step; `position` is what `Batches.gather` returns."""
-        losses, ys, targets, masks = self._gradients(batch, grouped)
+        losses, ys, targets, masks = self._gradients(batch, self._shares if grouped else None)
         if not grouped:
             self.updater.apply()
         self.net.backend.advance(self.net.counters[:1], *position)
@@ -199,8 +199,10 @@ class TrainStep:
             self.totals.add(losses, ys, targets, masks)
         return self._sum(losses), ys
 
-    def _gradients(self, batch: Batch, grouped: bool) -> Figures:
-        """Forward and backward pass: what `Totals.add` takes."""
+    def _gradients(self, batch: Batch, shares: Array | None) -> Figures:
+        """Forward and backward pass: what `Totals.add` takes. With the shares of the batch in its
+        group, (outputs,), its gradients are multiplied by them, and added to those that are there.
+        """
         net, count, nodes = self.net, len(self.net.in_nodes), [goal.node for goal in self.goals]
         targets, weights = batch[count:count + len(self.goals)], batch[count + len(self.goals):]
         ys, masks = net.run(batch[:count], nodes, TRAIN), net.masks(batch[:count], nodes)
@@ -208,12 +210,11 @@ class TrainStep:
         for number, (goal, y, target) in enumerate(zip(self.goals, ys, targets, strict=True)):
             loss, dy = goal.gradient(net.backend, y, target, *weights, mask=masks[number])
             losses.append(loss)
-            if grouped:
-                assert self._shares is not None
-                dy = dy * self._shares[number:number + 1].astype(dy.dtype)
+            if shares is not None:
+                dy = dy * shares[number:number + 1].astype(dy.dtype)
             gradients.append((goal.node, dy))
             del dy
-        net.run_backward(gradients, accumulate=grouped)
+        net.run_backward(gradients, accumulate=shares is not None)
         return losses, ys, targets, masks
 
     def _sum(self, losses: list[Array]) -> Array:

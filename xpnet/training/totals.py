@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -38,10 +38,17 @@ class Totals:
         for sums, loss, y, target, mask in zip(self.sums, losses, ys, targets, masks, strict=True):
             sums.add(loss, y, target, mask)
 
-    def add_values(self, values: np.ndarray) -> None:
-        """Add sums (outputs, SUMS), as `values` returns them."""
-        for sums, row in zip(self.sums, values, strict=True):
-            sums.restore(sums.values() + row)
+    def write(self, table: Array) -> None:
+        """Write the sums to an array (outputs, SUMS) of the backend."""
+        for sums, row in zip(self.sums, table, strict=True):
+            for a, place in sums.parts(row):
+                place[...] = a
+
+    def add_table(self, table: Array) -> None:
+        """Add sums as `write` writes them."""
+        for sums, row in zip(self.sums, table, strict=True):
+            for a, more in sums.parts(row):
+                a += more
 
     def values(self) -> list[np.ndarray]:
         """The sums of each output, on the host."""
@@ -101,6 +108,11 @@ class OutputTotals:
             target = self.backend.xp.where(counted, target if labels else target.argmax(axis=0), -1)
         self.backend.tally(self.sums, loss, y, target)
 
+    def parts(self, row: Array) -> Iterator[tuple[Array, Array]]:
+        """The arrays of the sums, each with its place in a row (SUMS,)."""
+        return zip((self.sums, self.ignored, self.padding), (row[:3], row[3:4], row[4:]),
+                   strict=True)
+
     def values(self) -> np.ndarray:
         """(5,): sums of losses, hits, samples, ignored samples and padding."""
         return np.concatenate([self.backend.to_numpy(a)
@@ -108,8 +120,8 @@ class OutputTotals:
 
     def restore(self, values: np.ndarray) -> None:
         """Go on with what `values` returned."""
-        values = self.backend.asarray(values)
-        self.sums[...], self.ignored[...], self.padding[...] = values[:3], values[3:4], values[4:]
+        for a, value in self.parts(self.backend.asarray(values)):
+            a[...] = value
 
     def result(self, before: np.ndarray | float = 0.0) -> dict[str, float]:
         loss, hits, count, ignored, padding = self.values() - before
