@@ -114,6 +114,13 @@ def test_recurrent_layers(h5py: Any, tmp_path: Path):
     assert np.array_equal(reverse, np.concatenate([r, z, n]))
 
 
+def test_a_layer_that_reads_in_reverse_alone(h5py: Any, tmp_path: Path):
+    net = xn.Sequential([xn.LSTM(3, reverse=True)], input_shape=(4, 5), backend="numpy")
+    lstm = [normal(4, 12), normal(3, 12), normal(12)]
+    assert net.load_keras(written(h5py, tmp_path / "a.weights.h5", lstm__cell=lstm)).complete
+    assert np.array_equal(net.arrays["lstm1.reverse1.W"].data, lstm[0].T)
+
+
 def test_refusals(h5py: Any, tmp_path: Path):
     net = xn.Sequential([xn.Linear(2)], input_shape=(3,), backend="numpy")
     before = net.parameters.copy()

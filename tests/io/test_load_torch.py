@@ -165,6 +165,17 @@ def test_recurrent_layers(make: Any, gates: int, tmp_path: Path):
             assert np.array_equal(net.arrays[f"{ours}.b"].data, first + added)
 
 
+def test_a_layer_that_reads_in_reverse_alone(tmp_path: Path):
+    """PyTorch has none: it is a layer of one direction, which is given the reversed sequence."""
+    net = xn.Sequential([xn.SimpleRNN(3, reverse=True)], input_shape=(2, 5), backend="numpy")
+    arrays = {"r.weight_ih_l0": normal(3, 2), "r.weight_hh_l0": normal(3, 3),
+              "r.bias_ih_l0": normal(3), "r.bias_hh_l0": np.zeros(3, np.float32)}
+    assert loaded(net, arrays, tmp_path).complete
+    assert_loaded(net, arrays, {"rnn1.reverse1.W": "r.weight_ih_l0",
+                                "rnn1.reverse1.U": "r.weight_hh_l0",
+                                "rnn1.reverse1.b": "r.bias_ih_l0"})
+
+
 def test_layers_that_pytorch_does_not_have(tmp_path: Path):
     net = xn.Sequential([xn.GRU(3, reset="before"), xn.Linear(2)], input_shape=(2, 5),
                         backend="numpy")

@@ -22,7 +22,8 @@ class ResetBefore(xn.GRU):
 
 
 KINDS = [xn.SimpleRNN, xn.LSTM, xn.GRU, ResetBefore]
-STACKS = [{}, {"layers": 2, "bidirectional": True}, {"layers": 3, "bias": False}]
+STACKS = [{}, {"layers": 2, "bidirectional": True}, {"layers": 3, "bias": False},
+          {"layers": 2, "reverse": True}]
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_stack = pytest.mark.parametrize("stack", STACKS, ids=str)
@@ -97,7 +98,7 @@ def expected_with_states(layer, x, initial, sequences):
         h, number, ends_of_sample = x[..., n].astype(float), 0, []
         for level in range(1, layer.layers + 1):
             parts, last = [], []
-            for way in ("forward", "reverse")[:2 if layer.bidirectional else 1]:
+            for way in layer.ways:
                 states = [s[..., n].reshape(-1, layer.units)[number] for s in initial]
                 found, states = sequence(type(layer), arrays, f"{way}{level}", h, states,
                                          way == "reverse")
@@ -421,6 +422,7 @@ def test_what_cannot_be_predicted_by_chunks():
     for layers, message in (
             ([xn.Linear(2)], "expected a network with a recurrent layer."),
             ([xn.GRU(2, bidirectional=True)], "Received: GRU 'gru1', which reads in reverse."),
+            ([xn.GRU(2, reverse=True)], "Received: GRU 'gru1', which reads in reverse."),
             ([xn.RNN(Memory(2), reverse=True)], "Received: RNN 'rnn1', which reads in reverse.")):
         net = xn.Sequential(layers, input_shape=(3, 4), backend="numpy")
         with pytest.raises(ValueError, match=message):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 import xpnet as xn
 from xpnet.io import gates
 
@@ -14,36 +12,30 @@ def recurrent(operator):
 
 def run(operator, backend, attributes, inputs):
     """All outputs: Y (T, directions, N, H), Y_h and Y_c (directions, N, H); with layout=1 N first.
-
-    A reverse operator is the second half of a layer of both directions.
     """
     kind = gates.onnx_kind(operator, attributes, ["" if a is None else "given" for a in inputs])
     X, W, R, B, lengths, *initial = [*inputs, *[None] * 6][:7]
     batch_first = attributes.get("layout", 0) == 1
     H, direction = attributes["hidden_size"], attributes.get("direction", b"forward").decode()
-    places = {"forward": [0], "reverse": [1], "bidirectional": [0, 1]}[direction]
     x = X.transpose(2, 1, 0) if batch_first else X.transpose(2, 0, 1)       # (D, T, N)
     first = [state.transpose(1, 2, 0) if batch_first else state.transpose(0, 2, 1)
              for state in initial if state is not None]                     # (directions, H, N)
-    scans = 1 if direction == "forward" else 2
-    first = [np.concatenate([state] * (scans // len(state))) for state in first]
-
-    layer = made(kind, H, attributes, bidirectional=scans == 2, lengths=lengths is not None,
-                 bias=B is not None)
+    layer = made(kind, H, attributes, bidirectional=direction == "bidirectional",
+                 reverse=direction == "reverse", lengths=lengths is not None, bias=B is not None)
+    scans = len(layer.ways)
     state_shape = (H,) if scans == 1 else (2, H)
     arrays = [x, *([] if lengths is None else [lengths[None]]),
               *(state.reshape(*state_shape, -1) for state in first)]
     layer.initialize(*(a.shape[:-1] for a in arrays), backend=backend, dtype=X.dtype)
     parameters = {p.name: p for p in layer.parameters}
-    for k, place in enumerate(places):
+    for k, way in enumerate(layer.ways):
         weights = gates.from_onnx(kind, W[k], R[k], None if B is None else B[k])
         for name, values in weights.items():
-            parameters[f"{('forward', 'reverse')[place]}1.{name}"].data[...] = backend.asarray(
-                values)
+            parameters[f"{way}1.{name}"].data[...] = backend.asarray(values)
     out = layer.forward(*(backend.asarray(a, X.dtype) for a in arrays))
     y, *states = (backend.to_numpy(a) for a in layer.unpacked(out))
-    Y = y.reshape(scans, H, *y.shape[1:])[places].transpose(2, 0, 3, 1)     # (T, directions, N, H)
-    states = [a.reshape(scans, H, -1)[places].transpose(0, 2, 1) for a in states]
+    Y = y.reshape(scans, H, *y.shape[1:]).transpose(2, 0, 3, 1)     # (T, directions, N, H)
+    states = [a.reshape(scans, H, -1).transpose(0, 2, 1) for a in states]
     if batch_first:
         return [Y.transpose(2, 0, 1, 3), *(a.transpose(1, 0, 2) for a in states)]
     return [Y, *states]

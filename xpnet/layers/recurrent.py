@@ -33,8 +33,8 @@ class Recurrent(Stateful):
     X (D, T, N). With return_sequences Y (H, T, N) is the last layer's state at each step, else Y
     (H, N) its last state. With bidirectional Y has 2 H rows: those of the states from the first
     step to the last, then those of the states from the last step to the first (Schuster and Paliwal
-    1997). The parameters are W (gates H, D), U (gates H, H) and b (gates H,) of each layer and
-    direction: "forward1.W", "reverse1.W", "forward2.W", ...
+    1997). With reverse there are only the latter. The parameters are W (gates H, D), U (gates H, H)
+    and b (gates H,) of each layer and direction: "forward1.W", "reverse1.W", "forward2.W", ...
 
     The states before the first step are 0, or further inputs of the layer, batch-last (H, N) each.
     Of several layers or directions each of these inputs is (layers, H, N), or (layers * 2, H, N):
@@ -50,6 +50,7 @@ class Recurrent(Stateful):
         units: H.
         layers: number of layers.
         bidirectional: a second set of weights reads the sequence in reverse.
+        reverse: from the last step to the first one; the output of a step stays at this step.
         dropout: probability with which elements between two layers are dropped in training.
         return_sequences: whether Y has the states of all steps.
         return_state: whether the final states are outputs, too. What `forward` returns is then a
@@ -61,21 +62,25 @@ class Recurrent(Stateful):
         init: name of the initializer of W and U; "glorot_uniform" by default.
 
     Raises:
-        ValueError: a sample does not have the axes features, steps, or the first states do not
-            have the shapes above.
+        ValueError: both bidirectional and reverse are True, a sample does not have the axes
+            features, steps, or the first states do not have the shapes above.
     """
 
     kind = "rnn"
     steps = LENGTHS
     carried = 1             # states that go from step to step
 
-    def __init__(self, units: int, layers: int, bidirectional: bool, dropout: float,
-                 return_sequences: bool, return_state: bool, lengths: bool, bias: bool,
-                 init: str | None, name: str | None) -> None:
+    def __init__(self, units: int, layers: int, bidirectional: bool, reverse: bool,
+                 dropout: float, return_sequences: bool, return_state: bool, lengths: bool,
+                 bias: bool, init: str | None, name: str | None) -> None:
         super().__init__(name=name)
         self.units = self.expect_integer("units", units)
         self.layers = self.expect_integer("layers", layers, 1, 64)
         self.bidirectional = self.expect_flag("bidirectional", bidirectional)
+        self.reverse = self.expect_flag("reverse", reverse)
+        if bidirectional and reverse:
+            raise ValueError(f"{self.who}: expected bidirectional or reverse, not both. Received: "
+                             "bidirectional=True, reverse=True.")
         self.dropout = self.expect_share("dropout", dropout)
         self.return_sequences = self.expect_flag("return_sequences", return_sequences)
         self.return_state = self.expect_flag("return_state", return_state)
@@ -83,26 +88,32 @@ class Recurrent(Stateful):
         self.bias, self.init = self.expect_flag("bias", bias), init
         for_activation(init, None, self.who)
 
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The directions: "forward", "reverse" or both, as in the names of the parameters."""
+        if self.bidirectional:
+            return "forward", "reverse"
+        return ("reverse",) if self.reverse else ("forward",)
+
     def scan(self, **options: Any) -> Scan:
         """One layer in one direction."""
         raise NotImplementedError
 
     def build(self, in_shape: Shape, *more: Shape) -> Shape:                # type: ignore[override]
         _, T = shape = self.expect_axes(in_shape, "features, steps")
-        directions = 2 if self.bidirectional else 1
         state_shapes = expect_lengths(self, more)
         self._expect_states(state_shapes)
         self.scans: list[list[Scan]] = []       # by layers
         self.drops: list[Dropout] = []          # after each layer but the last one
         for number in range(1, self.layers + 1):
             sequences = self.return_sequences or number < self.layers
-            scans = [self.scan(reverse=reverse, sequences=sequences, bias=self.bias, init=self.init)
-                     for reverse in (False, True)[:directions]]
+            scans = [self.scan(reverse=way == "reverse", sequences=sequences, bias=self.bias,
+                               init=self.init) for way in self.ways]
             given = [(self.units,)] * len(state_shapes)
-            for way, scan in zip(("forward", "reverse"), scans, strict=False):
+            for way, scan in zip(self.ways, scans, strict=True):
                 out = self.child(f"{way}{number}", scan, shape, *given)
             self.scans.append(scans)
-            shape = (directions * self.units, *out[1:])
+            shape = (len(scans) * self.units, *out[1:])
             if self.dropout and number < self.layers:
                 self.drops.append(Dropout(self.dropout))
                 self.child(f"dropout{number}", self.drops[-1], shape)
@@ -112,7 +123,7 @@ class Recurrent(Stateful):
     @property
     def _state_shape(self) -> Shape:
         """Of a first or a final state: h, or c."""
-        scans = self.layers * (2 if self.bidirectional else 1)
+        scans = self.layers * len(self.ways)
         return (self.units,) if scans == 1 else (scans, self.units)
 
     def _expect_states(self, shapes: tuple[Shape, ...]) -> None:
@@ -212,11 +223,11 @@ class SimpleRNN(Recurrent):
     """
 
     def __init__(self, units: int, *, activation: str = "tanh", layers: int = 1,
-                 bidirectional: bool = False, dropout: float = 0.0, return_sequences: bool = False,
-                 return_state: bool = False, lengths: bool = False, bias: bool = True,
-                 init: str | None = None, name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, return_state,
-                         lengths, bias, init, name)
+                 bidirectional: bool = False, reverse: bool = False, dropout: float = 0.0,
+                 return_sequences: bool = False, return_state: bool = False, lengths: bool = False,
+                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, reverse, dropout, return_sequences,
+                         return_state, lengths, bias, init, name)
         if activation is None:
             raise ValueError(f"{self.who}: expected the name of an activation. Received: None.")
         self.activation = activations.check(activation, self.who)
@@ -248,11 +259,11 @@ class LSTM(Recurrent):
     carried = 2
 
     def __init__(self, units: int, *, layers: int = 1, bidirectional: bool = False,
-                 dropout: float = 0.0, return_sequences: bool = False, return_state: bool = False,
-                 lengths: bool = False, bias: bool = True, init: str | None = None,
-                 name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, return_state,
-                         lengths, bias, init, name)
+                 reverse: bool = False, dropout: float = 0.0, return_sequences: bool = False,
+                 return_state: bool = False, lengths: bool = False, bias: bool = True,
+                 init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, reverse, dropout, return_sequences,
+                         return_state, lengths, bias, init, name)
 
     def scan(self, **options: Any) -> Scan:
         return LSTMScan(self.units, **options)
@@ -282,11 +293,11 @@ class GRU(Recurrent):
     kind = "gru"
 
     def __init__(self, units: int, *, reset: str = "after", layers: int = 1,
-                 bidirectional: bool = False, dropout: float = 0.0, return_sequences: bool = False,
-                 return_state: bool = False, lengths: bool = False, bias: bool = True,
-                 init: str | None = None, name: str | None = None) -> None:
-        super().__init__(units, layers, bidirectional, dropout, return_sequences, return_state,
-                         lengths, bias, init, name)
+                 bidirectional: bool = False, reverse: bool = False, dropout: float = 0.0,
+                 return_sequences: bool = False, return_state: bool = False, lengths: bool = False,
+                 bias: bool = True, init: str | None = None, name: str | None = None) -> None:
+        super().__init__(units, layers, bidirectional, reverse, dropout, return_sequences,
+                         return_state, lengths, bias, init, name)
         self.reset = self.expect_choice("reset", reset, ("after", "before"))
 
     def scan(self, **options: Any) -> Scan:

@@ -44,7 +44,7 @@ class ChunkPredictor:
             raise ValueError(f"{who}: expected a network with a recurrent layer. Received: "
                              f"{net!r}, which has none.")
         for layer in found:
-            if layer.bidirectional if isinstance(layer, Recurrent) else layer.reverse:
+            if layer.reverse or isinstance(layer, Recurrent) and layer.bidirectional:
                 raise ValueError(f"{who}: expected recurrent layers that read from the first step "
                                  f"to the last. Received: {layer.who}, which reads in reverse.")
             if layer.lengths:

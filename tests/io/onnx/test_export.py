@@ -50,6 +50,11 @@ MORE = [
     LayerCase("GRU-state", lambda: xn.GRU(4, layers=2, return_state=True), (SEQUENCE, (2, 4))),
     LayerCase("RNN-state", lambda: xn.RNN(xn.ElmanCell(4), return_state=True), (SEQUENCE, (4,))),
     LayerCase("GRU-no-bias", lambda: xn.GRU(4, bias=False), (SEQUENCE,)),
+    LayerCase("LSTM-reverse", lambda: xn.LSTM(4, layers=2, reverse=True, return_sequences=True),
+              (SEQUENCE,)),
+    LayerCase("GRU-reverse-lengths",
+              lambda: xn.GRU(4, reverse=True, return_sequences=True, lengths=True),
+              (SEQUENCE, (1,)), some_lengths(SEQUENCE, (1,))),
     LayerCase("LSTM-lengths",
               lambda: xn.LSTM(4, bidirectional=True, return_sequences=True, lengths=True),
               (SEQUENCE, (1,)), some_lengths(SEQUENCE, (1,))),
@@ -85,7 +90,7 @@ REFERENCE_WRONG = {
     "LocalResponseNorm-of-catalogue": "leaves out the last neighbour",
     "ConvTranspose2d-grouped": "has no groups with dilation",
     "Upsample2d-nearest-exact-False": "rounds positions to other elements",
-    "LSTM-lengths": "ignores the lengths", "RNN-lengths": "ignores the lengths",
+    **dict.fromkeys(("LSTM-lengths", "GRU-reverse-lengths", "RNN-lengths"), "ignores the lengths"),
 } | {f"SimpleRNN-{name}": "has no activations but tanh and affine"
      for name in NAMES if name not in ("tanh", "linear")}
 

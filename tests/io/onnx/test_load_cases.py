@@ -36,7 +36,7 @@ REASONS = [
     "its bias is not one number for each feature",
     "no vector for each sample", "other slopes than", "its alpha is not that of SELU",
     "it has one bound", "low to be below high", "ONNX LSTM: expected no peepholes",
-    "reads in reverse alone", "its elements are not neighbours",
+    "its elements are not neighbours",
 ]
 
 

@@ -16,10 +16,11 @@ from onnx import TensorProto, helper  # noqa: E402
 
 RNG = np.random.default_rng(0)
 node = helper.make_node
+every_direction = pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
-@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@every_direction
 def test_recurrent_layers_as_other_programs_write_them(kind, direction, tmp_path):
     """(T, N, D) with an axis of directions, states of zeros that are computed from shapes."""
     gates, D = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], 2 if direction == "bidirectional" else 1
@@ -73,7 +74,7 @@ OUTPUTS = [("LSTM", ["", "", "Y_c"]), ("LSTM", ["", "Y_h", "Y_c"]), ("LSTM", ["Y
 
 @pytest.mark.parametrize("kind, outputs", OUTPUTS)
 def test_outputs_of_recurrent_operators(kind, outputs, tmp_path):
-    for direction, layout in (("forward", 0), ("bidirectional", 0), ("forward", 1)):
+    for direction, layout in (("forward", 0), ("bidirectional", 0), ("reverse", 0), ("forward", 1)):
         made = recurrent(kind, outputs, direction=direction, layout=layout)
         net = load(made, tmp_path)
         xs = samples(net, 3)
@@ -83,7 +84,7 @@ def test_outputs_of_recurrent_operators(kind, outputs, tmp_path):
 
 
 @pytest.mark.parametrize("kind, outputs", OUTPUTS)
-@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@every_direction
 def test_outputs_of_recurrent_operators_for_sequences_of_different_lengths(
         kind, outputs, direction, tmp_path):
     """The reference implementation ignores the lengths, so it is given each sequence alone."""
@@ -101,28 +102,14 @@ def test_outputs_of_recurrent_operators_for_sequences_of_different_lengths(
             assert difference(y, wanted) < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_gates_in_reverse_alone_are_refused(kind, tmp_path):
-    with pytest.raises(ValueError, match=f"load_onnx: expected nodes .*{kind} 'rnn' "
-                                         r"\(layers here read .* in reverse alone"):
-        load(recurrent(kind, ["Y"], direction="reverse"), tmp_path)
-
-
-def test_an_rnn_in_reverse_alone(tmp_path):
-    made = recurrent("RNN", ["Y", "Y_h"], direction="reverse")
-    net = load(made, tmp_path)
-    xs = samples(net, 3)
-    for y, expected in zip(predicted(net, xs), by_reference(made, [xs[0].transpose(1, 0, 2)])):
-        assert difference(y, expected) < 1e-5
-
-
 STATEFUL = {
     "LSTM": lambda **options: xn.LSTM(4, **options),
     "LSTM-both": lambda **options: xn.LSTM(4, bidirectional=True, **options),
     "LSTM-deep": lambda **options: xn.LSTM(4, layers=2, **options),
     "GRU": lambda **options: xn.GRU(4, **options),
+    "LSTM-reverse": lambda **options: xn.LSTM(4, reverse=True, layers=2, **options),
     "GRU-before": lambda **options: xn.GRU(4, reset="before", bias=False, **options),
-    "RNN": lambda **options: xn.RNN(xn.ElmanCell(4), reverse=True, **options)}
+    "SimpleRNN": lambda **options: xn.SimpleRNN(4, reverse=True, bias=False, **options)}
 
 
 @pytest.mark.parametrize("name", STATEFUL)
@@ -143,7 +130,20 @@ def test_final_states_come_back(name, tmp_path):
             assert (y == a).all() and (a == b).all()
 
 
-@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_layer_around_elmans_cell_comes_back_as_a_simple_rnn(tmp_path):
+    for options in itertools.product((False, True), repeat=2):
+        settings = dict(zip(("reverse", "return_sequences"), options))
+        net = vary(xn.Sequential([xn.RNN(xn.ElmanCell(4), **settings)], input_shape=(3, 5),
+                                 backend="numpy"))
+        net.export(tmp_path / "net.onnx")
+        again = xn.io.load_onnx(tmp_path / "net.onnx", backend="numpy")
+        layer, = [layer for layer in again.layers if isinstance(layer, xn.SimpleRNN)]
+        assert {name: getattr(layer, name) for name in settings} == settings
+        x = RNG.standard_normal((3, 3, 5)).astype(np.float32)
+        assert difference(again.predict(x), net.predict(x)) < 1e-5
+
+
+@every_direction
 def test_states_and_last_states_of_a_recurrent_layer(direction, tmp_path):
     D = 2 if direction == "bidirectional" else 1
     constants = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in (

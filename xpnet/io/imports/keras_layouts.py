@@ -112,7 +112,7 @@ def _recurrent(name: str, layer: Recurrent) -> tuple[str, Unit]:
         equations = "gru_before"
     if layer.layers > 1:                # in Keras they are several layers
         kind = ""
-    ways = ("forward1", "reverse1")[:1 + layer.bidirectional]
+    ways = [f"{way}1" for way in layer.ways]
     each = 3 if layer.bias else 2
     theirs: dict[str, Shape] = {}
     of: dict[str, str] = {}

@@ -99,7 +99,7 @@ def _plain(name: str, layer: Layer) -> Unit:
 
 
 def _recurrent(name: str, layer: Recurrent) -> Unit:
-    """weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, then those of the other direction with
+    """weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, then those of a second direction with
     _reverse, then those of the next layer."""
     shapes = {p.name: p.shape for p in layer.parameters}
     kind = RECURRENT.get(type(layer))
@@ -109,7 +109,7 @@ def _recurrent(name: str, layer: Recurrent) -> Unit:
     of: dict[str, str] = {}
     scans: list[tuple[str, list[str]]] = []
     for level in range(layer.layers if kind else 0):
-        for way, end in (("forward", ""), ("reverse", "_reverse"))[:1 + layer.bidirectional]:
+        for way, end in zip(layer.ways, ("", "_reverse"), strict=False):
             ours, end = f"{way}{level + 1}", f"_l{level}{end}"
             W, U = shapes[f"{ours}.W"], shapes[f"{ours}.U"]
             keys = [f"weight_ih{end}", f"weight_hh{end}"]

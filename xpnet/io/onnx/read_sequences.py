@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpnet import layers as L
+from xpnet.checks import shown
 from xpnet.io.gates import from_onnx, onnx_kind
 from xpnet.io.onnx.build import Reading, Value
 from xpnet.io.onnx.library import UnsupportedError
@@ -31,30 +32,28 @@ def recurrent(op: Reading) -> list[Any]:
     if len(value.shape) != 2 or value.batch != (0 if layout else 1):
         raise UnsupportedError("its input is no sequence with the batch where `layout` says")
     direction = op.attribute("direction", "forward")
-    directions = 2 if direction == "bidirectional" else 1
+    if direction not in ("forward", "reverse", "bidirectional"):
+        raise UnsupportedError(f"its direction is {shown(direction)}")
+    ways = ("forward", "reverse") if direction == "bidirectional" else (direction,)
+    directions = len(ways)
     W, R = op.numbers(1, "W"), op.numbers(2, "R")
     B = op.numbers(3, "B") if op.given(3) else None
-    weights = [from_onnx(kind, W[d], R[d], None if B is None else B[d]) for d in range(directions)]
+    arrays = {f"{way}1.{name}": array for d, way in enumerate(ways)
+              for name, array in from_onnx(kind, W[d], R[d], None if B is None else B[d]).items()}
     T, H = value.shape[0], R.shape[-1]
     y_used, h_used, c_used = [*op.used, False, False][:3]
     # alone, the last h is the layer's output
-    options: dict[str, Any] = {"return_sequences": y_used, "bias": B is not None,
+    options: dict[str, Any] = {"bidirectional": directions == 2, "reverse": ways[0] == "reverse",
+                               "return_sequences": y_used, "bias": B is not None,
                                "return_state": c_used or y_used and h_used}
     inputs = [op.permuted(value, (1, 0))]                                   # (D, T)
     options["lengths"] = _add_lengths(op, inputs, T)
     if op.operation.kind == "RNN":
         options["activation"] = _activation(op, directions)
     _add_states(op, inputs, directions, H)
-    if direction == "reverse":
-        y, arrays = _reversed(op, kind, options, weights[0], H)
-    else:
-        if kind == "gru_before":
-            options["reset"] = "before"
-        y = LAYERS[kind](H, bidirectional=directions == 2, **options)
-        arrays = {f"{way}1.{name}": array
-                  for way, one in zip(("forward", "reverse"), weights, strict=False)
-                  for name, array in one.items()}
-    found = op.add(y, *inputs, arrays=arrays, key=op.key(1, 2, 3))
+    if kind == "gru_before":
+        options["reset"] = "before"
+    found = op.add(LAYERS[kind](H, **options), *inputs, arrays=arrays, key=op.key(1, 2, 3))
     return _outputs(op, found, (T, directions, H))
 
 
@@ -98,16 +97,6 @@ def _activation(op: Reading, directions: int) -> str:
                for given, constant in ((alphas, alpha), (betas, beta))):
             return ours
     raise UnsupportedError(f"no activation here is {names[0]} with these constants")
-
-
-def _reversed(op: Reading, kind: str, options: dict[str, Any], weights: dict[str, np.ndarray],
-              H: int) -> tuple[Any, dict[str, np.ndarray]]:
-    """From the last step to the first one, which only a layer around a cell does alone."""
-    if kind != "rnn" or options.pop("activation") != "tanh" or not options.pop("bias"):
-        raise UnsupportedError("layers here read forward or both ways; only an RNN with tanh and a "
-                               "bias reads in reverse alone")
-    return L.RNN(L.ElmanCell(H), reverse=True, **options), {
-        f"cell.{name}": array for name, array in weights.items()}
 
 
 def _outputs(op: Reading, found: Value, shape: tuple[int, int, int]) -> list[Any]:

@@ -75,8 +75,9 @@ def recurrent(use: Use, layer: Any, x: str, *more: str) -> str:
     kind = {L.SimpleRNN: "rnn", L.LSTM: "lstm"}.get(type(layer))
     if kind is None:
         kind = "gru" if layer.reset == "after" else "gru_before"
-    directions = 2 if layer.bidirectional else 1
-    attributes: dict[str, Any] = {"direction": "bidirectional" if directions == 2 else "forward"}
+    directions = len(layer.ways)
+    attributes: dict[str, Any] = {
+        "direction": "bidirectional" if layer.bidirectional else layer.ways[0]}
     if kind == "rnn":
         attributes |= activation_attributes(layer.activation, directions)
     lengths = _lengths(use, more[0]) if layer.lengths else ""
