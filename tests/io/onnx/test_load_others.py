@@ -224,6 +224,16 @@ def test_only_what_the_outputs_need_is_read(tmp_path):
     assert len(load(made, tmp_path).layers) == 1
 
 
+def test_an_output_without_a_name_is_not_needed(tmp_path):
+    """Inputs that are left out have no name, either."""
+    made = model([node("MaxPool", ["x"], ["a", ""], kernel_shape=(2, 2)),
+                  node("Clip", ["a", "", "high"], ["b"]), node("Relu", ["b"], ["y"])],
+                 ["N", 2, 4, 4], {"high": np.array(0.5, np.float32)})
+    with pytest.raises(ValueError, match="Clip 'b' .it has one bound") as caught:
+        load(made, tmp_path)
+    assert "MaxPool" not in str(caught.value)
+
+
 def test_without_the_package_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r'load_onnx: .*pip install "xpnet\[onnx\]"'):

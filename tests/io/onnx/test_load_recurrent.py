@@ -102,6 +102,48 @@ def test_outputs_of_recurrent_operators_for_sequences_of_different_lengths(
             assert difference(y, wanted) < 1e-5
 
 
+def test_constants_of_activations_that_a_file_leaves_out(tmp_path):
+    """They are those of ONNX's operators: a HardSigmoid's slope is 0.2, which no layer here has."""
+    for name, constants, ours in (
+            ("HardSigmoid", {}, None), ("ScaledTanh", {}, None), ("LeakyRelu", {}, "leaky_relu"),
+            ("HardSigmoid", {"activation_alpha": [1 / 6], "activation_beta": [0.5]},
+             "hard_sigmoid"), ("LeakyRelu", {"activation_alpha": [0.3]}, None)):
+        made = recurrent("RNN", ["Y"])
+        made.graph.node[0].attribute.extend(helper.make_attribute(*item) for item in (
+            ("activations", [name]), *constants.items()))
+        if ours is None:
+            with pytest.raises(ValueError, match=rf"RNN 'rnn' \(no activation here is {name} with "
+                                                 r"these constants\)"):
+                load(made, tmp_path)
+        else:
+            assert ours in [getattr(layer, "activation", None)
+                            for layer in load(made, tmp_path).layers]
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_operators_that_share_weights_are_one_layer_whatever_their_outputs(kind, tmp_path):
+    made = recurrent(kind, ["Y", ""])
+    first, copy = made.graph.node
+    again, last = type(first)(), node("Transpose", ["h"], ["h:first"], perm=(1, 0, 2))
+    again.CopyFrom(first)
+    again.name, again.input[0], again.output[:] = "again", "x2", ["", "h"]
+    made.graph.node.extend([again, last])
+    made.graph.input.append(helper.make_tensor_value_info("x2", TensorProto.FLOAT, [5, "N", 4]))
+    made.graph.output.append(helper.make_tensor_value_info("h:first", TensorProto.FLOAT, None))
+    net = load(made, tmp_path)
+    gated = [layer for layer in net.layers if layer.kind == kind.lower()]
+    assert [layer.uses for layer in gated] == [2]
+    xs = samples(net, 3)
+    expected = by_reference(made, [x.transpose(1, 0, 2) for x in xs])
+    for y, wanted in zip(predicted(net, xs), expected, strict=True):
+        assert difference(y, wanted) < 1e-5
+    net.export(tmp_path / "again.onnx")
+    twice = xn.io.load_onnx(tmp_path / "again.onnx", backend="numpy")
+    assert len(twice.parameters) == len(net.parameters)
+    for a, b in zip(predicted(net, xs), predicted(twice, xs), strict=True):
+        assert (a == b).all()
+
+
 STATEFUL = {
     "LSTM": lambda **options: xn.LSTM(4, **options),
     "LSTM-both": lambda **options: xn.LSTM(4, bidirectional=True, **options),

@@ -201,6 +201,9 @@ def _build(builder: Builder, program: Program, operations: Sequence[Operation],
     readers = Counter(outputs)
     for operation in operations:
         readers.update(operation.inputs)
+    used = {operation: [bool(name) and readers[name] > 0 for name in operation.outputs]
+            for operation in operations}
+    read_sequences.share_outputs(used)
     values.update(program.constants)
     for operation in operations:
         broken = [program.problems[name] for name in (*operation.inputs, *operation.outputs)
@@ -215,8 +218,7 @@ def _build(builder: Builder, program: Program, operations: Sequence[Operation],
             try:
                 if unknown:
                     raise UnsupportedError(f"its input {unknown[0]!r} is nowhere in the file")
-                used = [readers[name] > 0 for name in operation.outputs]
-                results = _read(Reading(builder, operation, given, used, version))
+                results = _read(Reading(builder, operation, given, used[operation], version))
             except UnsupportedError as error:
                 problems.append(f"{operation} ({error})")
         values.update(zip(operation.outputs, results, strict=False))

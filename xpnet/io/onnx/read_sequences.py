@@ -12,9 +12,13 @@ from xpnet.checks import shown
 from xpnet.io.gates import from_onnx, onnx_kind
 from xpnet.io.onnx.build import Reading, Value
 from xpnet.io.onnx.library import UnsupportedError
+from xpnet.io.onnx.nodes import Operation
 from xpnet.io.onnx.read_activations import Read
 from xpnet.io.onnx.write_sequences import NAMES
 
+# alpha and beta of an RNN's activations that the file leaves out; others have none
+CONSTANTS = {"LeakyRelu": (0.01, None), "Elu": (1.0, None), "ThresholdedRelu": (1.0, None),
+             "HardSigmoid": (0.2, 0.5)}
 LAYERS = {"rnn": L.SimpleRNN, "lstm": L.LSTM, "gru": L.GRU, "gru_before": L.GRU}
 
 
@@ -41,7 +45,7 @@ def recurrent(op: Reading) -> list[Any]:
     arrays = {f"{way}1.{name}": array for d, way in enumerate(ways)
               for name, array in from_onnx(kind, W[d], R[d], None if B is None else B[d]).items()}
     T, H = value.shape[0], R.shape[-1]
-    y_used, h_used, c_used = [*op.used, False, False][:3]
+    y_used, h_used, c_used = op.used
     # alone, the last h is the layer's output
     options: dict[str, Any] = {"bidirectional": directions == 2, "reverse": ways[0] == "reverse",
                                "return_sequences": y_used, "bias": B is not None,
@@ -49,12 +53,24 @@ def recurrent(op: Reading) -> list[Any]:
     inputs = [op.permuted(value, (1, 0))]                                   # (D, T)
     options["lengths"] = _add_lengths(op, inputs, T)
     if op.operation.kind == "RNN":
-        options["activation"] = _activation(op, directions)
+        options["activation"] = _activation(op)
     _add_states(op, inputs, directions, H)
     if kind == "gru_before":
         options["reset"] = "before"
     found = op.add(LAYERS[kind](H, **options), *inputs, arrays=arrays, key=op.key(1, 2, 3))
     return _outputs(op, found, (T, directions, H))
+
+
+def share_outputs(used: dict[Operation, list[bool]]) -> None:
+    """Say of recurrent operators that share their weights, and so are uses of one layer, that the
+    outputs that one of them needs are used of all."""
+    weights = {operation: (operation.kind, *operation.inputs[1:4]) for operation in used
+               if operation.kind in READ}
+    needed: dict[tuple[str, ...], set[int]] = {names: set() for names in weights.values()}
+    for operation, names in weights.items():
+        needed[names].update(number for number, flag in enumerate(used[operation]) if flag)
+    for operation, names in weights.items():
+        used[operation] = [number in needed[names] for number in range(3)]
 
 
 def _add_lengths(op: Reading, inputs: list[Value], T: int) -> bool:
@@ -86,17 +102,17 @@ def _add_states(op: Reading, inputs: list[Value], directions: int, H: int) -> No
         inputs.append(op.viewed(value, (H,) if directions == 1 else (directions, H)))
 
 
-def _activation(op: Reading, directions: int) -> str:
+def _activation(op: Reading) -> str:
     """Our name of an RNN's activation, with the constants that it has there."""
-    names = op.attribute("activations") or ["Tanh"] * directions
-    alphas, betas = op.attribute("activation_alpha"), op.attribute("activation_beta")
-    for ours, (name, alpha, beta) in NAMES.items():
-        if name != names[0]:
-            continue
-        if all(given is None or np.allclose(given, constant if constant is not None else given)
-               for given, constant in ((alphas, alpha), (betas, beta))):
+    wanted, *_ = op.attribute("activations") or ["Tanh"]
+    given = [op.attribute(f"activation_{letter}", default) for letter, default in zip(
+        ("alpha", "beta"), CONSTANTS.get(wanted, (None, None)), strict=True)]
+    for ours, (name, *constants) in NAMES.items():
+        if name == wanted and all(
+                constant is None or number is not None and np.allclose(number, constant)
+                for number, constant in zip(given, constants, strict=True)):
             return ours
-    raise UnsupportedError(f"no activation here is {names[0]} with these constants")
+    raise UnsupportedError(f"no activation here is {wanted} with these constants")
 
 
 def _outputs(op: Reading, found: Value, shape: tuple[int, int, int]) -> list[Any]:
@@ -111,7 +127,7 @@ def _outputs(op: Reading, found: Value, shape: tuple[int, int, int]) -> list[Any
         start = 0
         for number, part in enumerate(layer.packed_shapes):
             stop = start + math.prod(part)
-            if number < len(op.used) and op.used[number]:
+            if op.used[number]:
                 name = ("Y", "Y_h", "Y_c")[number]
                 taken = op.add(L.Slice(start, stop), found, suffix=f":{name}")
                 results[number] = op.viewed(taken, part)
