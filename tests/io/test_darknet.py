@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import struct
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from darknet_reference import (
     randomized,
     saved,
 )
-from tiers import first
+from tiers import first, full
 
 import xpnet as xn
 from xpnet.io import darknet
@@ -114,12 +115,16 @@ def test_models_read_weights(tmp_path):
 
 # --- losses of the heads --------------------------------------------------------------------------
 
+HEAD = NET + "[conv]\nfilters=7\n[yolo]\nanchors=2,3\nclasses=2\n"
+
+
 def decoded(y: np.ndarray, k: int, i: int, j: int, anchor: tuple[float, float],
-            grid: tuple[int, int], classes: int) -> list[float]:
+            grid: tuple[int, int], classes: int, scale: float = 1.0) -> list[float]:
     """x, y, w, h of box k of a cell, as Darknet decodes them: an anchor (w, h) as fractions of the
     image."""
     t = y[k * (5 + classes):k * (5 + classes) + 4, i, j].astype(float)
-    return [(j + 1 / (1 + math.exp(-t[0]))) / grid[1], (i + 1 / (1 + math.exp(-t[1]))) / grid[0],
+    b_x, b_y = (scale / (1 + math.exp(-z)) - (scale - 1) / 2 for z in t[:2])
+    return [(j + b_x) / grid[1], (i + b_y) / grid[0],
             anchor[0] * math.exp(t[2]), anchor[1] * math.exp(t[3])]
 
 
@@ -157,11 +162,57 @@ def test_the_loss_of_yolov2_has_anchors_in_cells():
     np.testing.assert_allclose(boxes, [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], rtol=1e-5)
 
 
-def test_other_decodings_are_refused():
-    net = xn.models.yolov4_tiny((3, 32, 32), classes=1, backend="numpy")
-    with pytest.raises(ValueError, match=r"Head.loss: expected scale_x_y=1.0, .* Received: "
-                                         r"scale_x_y=1.05 in \[yolo\] of layer 30"):
+def test_the_centres_of_yolov4_are_scaled():
+    """yolov4 and yolov4-tiny decode with the factors of their sections."""
+    x = np.random.default_rng(0).uniform(0, 1, (1, 3, 32, 64)).astype(np.float32)
+    net = xn.models.yolov4_tiny((3, 32, 64), classes=2, backend="numpy", seed=3)
+    for y, head in zip(net.predict(x), net.darknet.heads, strict=True):
+        y = 4 * y                       # some centres lie outside of their cells
+        loss = head.loss()
+        assert loss.scale_xy == 1.05
+        boxes = loss.predictions(np, np.moveaxis(y, 0, -1)).boxes
+        for k, (i, j) in product(range(3), np.ndindex(head.grid)):
+            w, h = head.anchors[head.mask[k]]
+            cx, cy, w, h = decoded(y[0], k, i, j, (w / 64, h / 32), head.grid, 2, 1.05)
+            np.testing.assert_allclose(boxes[:, k, i, j, 0], [
+                cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], rtol=1e-5, atol=1e-6)
+
+
+@full
+def test_yolov4_is_decoded():
+    net = xn.models.yolov4((3, 32, 32), classes=2, backend="numpy")
+    losses = [head.decoder() for head in net.darknet.heads]
+    assert [loss.scale_xy for loss in losses] == [1.2, 1.1, 1.05]
+    assert [loss.mask for loss in losses] == [(0, 1, 2), (3, 4, 5), (6, 7, 8)]
+    x = np.random.default_rng(0).uniform(0, 1, (2, 3, 32, 32))
+    outputs = net.predict(x)
+    found = xn.vision.detections(outputs, losses, (32, 32), score_threshold=0.1)
+    by_net = xn.vision.detect(net, x, score_threshold=0.1)
+    assert len(found[0].boxes) and all(np.array_equal(a, b) for one, two in zip(
+        found, by_net, strict=True) for a, b in zip(one, two, strict=True))
+    with pytest.raises(ValueError, match=r"expected iou_loss=mse, as in the losses of xpnet. "
+                                         r"Received: iou_loss=ciou in \[yolo\] of layer 139"):
         net.darknet.heads[0].loss()
+
+
+@pytest.mark.parametrize("option", [
+    "iou_loss=giou", "iou_thresh=0.2", "truth_thresh=0.9", "focal_loss=1", "label_smooth_eps=0.1",
+    "objectness_smooth=1", "counters_per_class=3,4", "iou_normalizer=0.5", "obj_normalizer=0.5",
+    "cls_normalizer=2", "delta_normalizer=2", "max_delta=5"])
+def test_another_loss_is_refused_and_decoded(option):
+    key, _, value = option.partition("=")
+    head, = darknet.network_from_text(HEAD + option, "a.cfg", backend="numpy").darknet.heads
+    with pytest.raises(ValueError, match=rf"Head.loss: expected .*{key}.* Received: {key}={value}"):
+        head.loss()
+    assert head.decoder().anchors == ((2 / 8, 3 / 9),)
+
+
+def test_other_decodings_are_refused():
+    head, = darknet.network_from_text(HEAD + "new_coords=1", "a.cfg", backend="numpy").darknet.heads
+    for make in (head.loss, head.decoder):
+        with pytest.raises(ValueError, match=r"expected new_coords=0.0.* w = 4 y\^2 times the "
+                                             r"anchor. Received: new_coords=1.0 in \[yolo\] of "):
+            make()
     text = ("[net]\ninputs=5\n[connected]\noutput=6\n[detection]\ncoords=4\nside=1\n")
     with pytest.raises(ValueError, match=r"whose boxes have anchors.* Received: \[detection\]"):
         darknet.network_from_text(text, "a.cfg", backend="numpy").darknet.heads[0].loss()

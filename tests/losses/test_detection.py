@@ -3,6 +3,7 @@ backend."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,10 @@ CASES: dict[str, tuple[Any, Callable[..., Any]]] = {
     "v3 mask": (xn.YOLOv3(ANCHORS, K, mask=[2, 0], lambda_coord=2, lambda_obj=3, lambda_noobj=0.5,
                           lambda_class=4, threshold=0.1),
                 lambda y, fixed: anchored(3, y, ROWS, ANCHORS, K, [2, 0], (2, 3, 0.5, 4), 0.1,
-                                          fixed=fixed))}
+                                          fixed=fixed)),
+    "v4 mask": (xn.YOLOv3(ANCHORS, K, mask=[2, 0], scale_xy=1.2, lambda_coord=2),
+                lambda y, fixed: anchored(3, y, ROWS, ANCHORS, K, [2, 0], (2, 1, 1, 1),
+                                          scale_xy=1.2, fixed=fixed))}
 
 
 def output(loss: Any, seed: int = 0) -> np.ndarray:
@@ -51,7 +55,7 @@ def goal(loss: Any, y: np.ndarray, rows: np.ndarray = ROWS) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(loss.targets(rows, y.shape[:-1], y.dtype), 0, -1))
 
 
-@pytest.mark.parametrize("name", first(CASES, "v1", "v2", "v3 mask"))
+@pytest.mark.parametrize("name", first(CASES, "v1", "v2", "v4 mask"))
 def test_every_term_and_the_gradient(name, plain_backend):
     loss, right = CASES[name]
     y = output(loss)
@@ -119,7 +123,7 @@ def test_on_an_emulated_gpu(folder: Path):
                 np.testing.assert_allclose(gpu.to_numpy(a), b, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", first(CASES, "v1", "v3 mask"))
+@pytest.mark.parametrize("name", first(CASES, "v1", "v4 mask"))
 def test_captured_steps_are_the_same(name, folder: Path):
     loss, _ = CASES[name]
     x, rows = np.random.default_rng(1).random((24, 2, 2, 3)), np.concatenate(8 * [ROWS])
@@ -165,6 +169,25 @@ def test_best_of_takes_the_first_of_equal():
     assert best_of(np, score).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
 
 
+# --- centres beyond the edges of a cell -----------------------------------------------------------
+
+def test_with_a_scale_a_centre_on_the_edge_of_its_cell_is_reached(plain_backend):
+    """dy of t_x and t_y is 2 - w h times the difference of the places, and 0 where a s(t_x) - (a -
+    1) / 2 = 1, at t_x = log(2 a / (a - 1) - 1)."""
+    loss, on = xn.YOLOv3([(0.4, 0.9)], 1, scale_xy=1.1), plain_backend.asarray
+    y = np.zeros((loss.channels, 1, 1, 2))
+    y[0, ..., 0], y[1, ..., 0] = math.log(21), -math.log(21)        # 2.2 / 0.1 - 1
+    y[:2, ..., 1] = 0.3
+    rows = np.array([[[0, 1, 0, 0.4, 0.9]], [[0, 0.25, 0.75, 0.4, 0.9]]])
+    p = loss.predictions(np, y)
+    np.testing.assert_allclose(p.boxes[:, 0, 0, 0, 0], [0.8, -0.45, 1.2, 0.45], atol=1e-12)
+    dy = plain_backend.to_numpy(loss.parts(plain_backend, on(y), on(goal(loss, y, rows)))[1])
+    np.testing.assert_allclose(dy[:2, 0, 0, 0], 0, atol=1e-12)
+    here = 1.1 / (1 + math.exp(-0.3)) - 0.05
+    np.testing.assert_allclose(dy[:2, 0, 0, 1], [(2 - 0.36) * (here - 0.25),
+                                                 (2 - 0.36) * (here - 0.75)], rtol=1e-12)
+
+
 # --- targets and predictions ----------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", CASES)
@@ -189,7 +212,8 @@ def test_an_output_that_equals_the_targets_predicts_the_objects(name):
                           - min(w, ANCHORS[a][0]) * min(h, ANCHORS[a][1])))    # noqa: B023
             if best not in mask:
                 continue
-            x, v = (np.log((a + 1e-15) / (1 - a + 1e-15)) for a in (x, v))
+            low, high = (loss.scale_xy - 1) / 2, (loss.scale_xy + 1) / 2        # of a cell
+            x, v = (np.log((a + low + 1e-15) / (high - a + 1e-15)) for a in (x, v))
             start = mask.index(best) * (5 + K)
             y[n, start:start + 5, i, j] = x, v, np.log(w / ANCHORS[best][0]), np.log(
                 h / ANCHORS[best][1]), 30
@@ -241,6 +265,8 @@ def test_settings_that_are_refused():
             (lambda: xn.YOLOv2([], 2), "YOLOv2: expected anchors to be pairs"),
             (lambda: xn.YOLOv2([(1, 0)], 2), "YOLOv2: expected anchors to be pairs"),
             (lambda: xn.YOLOv3(ANCHORS, 2, mask=[3]), "mask to be different numbers from 0 to 2"),
+            (lambda: xn.YOLOv3(ANCHORS, 2, scale_xy=0.9), "YOLOv3: expected scale_xy to be a "
+                                                          "number, 1 or larger. Received: scale"),
             (lambda: xn.BoxIoU("area"), "BoxIoU: expected kind to be 'iou'"),
             (lambda: xn.YOLOv1(2).targets(ROWS, (13, 2, 3), np.dtype("f4")),
              r"expected a network whose output is \(12, rows, columns\). Received: output shape "),

@@ -72,8 +72,8 @@ def yolo1(y: np.ndarray, rows: np.ndarray, B: int, K: int, coord: float = 5.0, n
 
 def anchored(version: int, y: np.ndarray, rows: np.ndarray, anchors: list[tuple[float, float]],
              K: int, mask: list[int] | None = None, factors: tuple[float, ...] = (1, 1, 1, 1),
-             threshold: float = 0.5, rescore: bool = True, fixed: Any = None
-             ) -> tuple[Terms, dict[Any, Any]]:
+             threshold: float = 0.5, rescore: bool = True, fixed: Any = None,
+             scale_xy: float = 1.0) -> tuple[Terms, dict[Any, Any]]:
     """YOLOv2 and YOLOv3. factors: lambda_coord, lambda_obj, lambda_noobj, lambda_class."""
     mask = [*range(len(anchors))] if mask is None else mask
     coord, obj, noobj, of_class = factors
@@ -86,6 +86,14 @@ def anchored(version: int, y: np.ndarray, rows: np.ndarray, anchors: list[tuple[
         if version == 2:
             return (sigmoid(z) - t) ** 2 / 2
         return -t * math.log(sigmoid(z)) - (1 - t) * math.log(1 - sigmoid(z))
+
+    def place(z: float) -> float:
+        """In its cell; with YOLOv4's factor also a little beyond the edges."""
+        return scale_xy * sigmoid(z) - (scale_xy - 1) / 2
+
+    def centre(z: float, x: float) -> float:
+        """The cost whose derivative is place(z) - x."""
+        return scale_xy * cost(z, (x + (scale_xy - 1) / 2) / scale_xy)
 
     for n in range(N):
         objects = objects_of(rows, n, S_h, S_w)
@@ -100,7 +108,7 @@ def anchored(version: int, y: np.ndarray, rows: np.ndarray, anchors: list[tuple[
             for i in range(S_h):
                 for j in range(S_w):
                     v = y[b * (5 + K):(b + 1) * (5 + K), i, j, n].tolist()
-                    mine = ((sigmoid(v[0]) + j) / S_w, (sigmoid(v[1]) + i) / S_h,
+                    mine = ((place(v[0]) + j) / S_w, (place(v[1]) + i) / S_h,
                             p_w * math.exp(v[2]), p_h * math.exp(v[3]))
                     if (number, i, j) not in owner:
                         near = max((iou(mine, box) for _, box, _, _ in objects), default=0.0)
@@ -113,8 +121,8 @@ def anchored(version: int, y: np.ndarray, rows: np.ndarray, anchors: list[tuple[
                     overlap = iou(mine, box) if fixed is None else fixed[n, b, i, j]
                     used[n, b, i, j] = overlap
                     small = coord * (2 - box[2] * box[3])
-                    total["centre"] += small * (cost(v[0], box[0] * S_w - j)
-                                                + cost(v[1], box[1] * S_h - i))
+                    total["centre"] += small * (centre(v[0], box[0] * S_w - j)
+                                                + centre(v[1], box[1] * S_h - i))
                     total["size"] += small / 2 * ((v[2] - math.log(box[2] / p_w)) ** 2
                                                   + (v[3] - math.log(box[3] / p_h)) ** 2)
                     total["object"] += obj * cost(v[4], overlap if version == 2 and rescore else 1)

@@ -41,6 +41,7 @@ class AnchorLoss(DetectionLoss):
     lambda_noobj: float
     lambda_class: float
     threshold: float
+    scale_xy: float = 1.0       # a of YOLOv3
 
     def set_anchors(self, anchors: Any, mask: Any) -> None:
         """Set `anchors` as pairs, and `mask`, the numbers of those that this output has."""
@@ -164,7 +165,8 @@ class AnchorLoss(DetectionLoss):
 
     def _corners(self, xp: Any, z: Array) -> tuple[Array, ...]:
         """The corners of the predicted boxes, each (B, S_h, S_w, N)."""
-        x, y = (sigmoid_parts(xp, z[:, k])[0] for k in (0, 1))
+        a = self.scale_xy
+        x, y = (a * sigmoid_parts(xp, z[:, k])[0] - 0.5 * (a - 1.0) for k in (0, 1))
         return self._sized(xp, *in_image(xp, x, y), z[:, 2], z[:, 3])
 
     def _sized(self, xp: Any, cx: Array, cy: Array, t_w: Array, t_h: Array) -> tuple[Array, ...]:
@@ -268,7 +270,7 @@ class YOLOv3(AnchorLoss):
     IoU of at most `threshold` with every object. With b(z, t) = -t log s(z) - (1 - t) log(1 -
     s(z)), the sums over all boxes are
 
-        centre     r (2 - w' h') (b(t_x, x') + b(t_y, y'))
+        centre     r (2 - w' h') a (b(t_x, x'') + b(t_y, y''))
         size       r (2 - w' h') / 2 ((t_w - t_w')^2 + (t_h - t_h')^2)
         object     r b(t_o, 1)
         no_object  e b(t_o, 0)
@@ -278,11 +280,16 @@ class YOLOv3(AnchorLoss):
     outputs has a loss for each: all of them know all anchors, and an object belongs to the output
     that has its anchor.
 
+    A centre on the edge of its cell needs t_x = +-infinity. With a = `scale_xy` above 1, as in
+    YOLOv4, x = (a s(t_x) - (a - 1) / 2 + j) / S_w reaches beyond the edges, and so does y. The
+    target of t_x is then x'' = (x' + (a - 1) / 2) / a, and dy = x - x' still.
+
     Args:
         anchors: pairs (width, height), as fractions of the image, of all outputs;
             xpnet.vision.kmeans_anchors finds them.
         classes: K, or the names of the classes.
         mask: the numbers of the anchors that this output has; by default all.
+        scale_xy: a, 1 or larger.
         lambda_coord: factor of centre and size.
         lambda_obj: factor of object.
         lambda_noobj: factor of no_object.
@@ -291,20 +298,24 @@ class YOLOv3(AnchorLoss):
             is larger.
         reduction: "sum" does not divide by N.
 
-    Redmon and Farhadi 2018, section 2.
+    Redmon and Farhadi 2018, section 2. `scale_xy`: Bochkovskiy et al. 2020, section 4.3.
     """
 
     def __init__(self, anchors: Any, classes: int | Sequence[str], *, mask: Any = None,
-                 lambda_coord: float = 1.0, lambda_obj: float = 1.0, lambda_noobj: float = 1.0,
-                 lambda_class: float = 1.0, threshold: float = 0.5, reduction: str = "mean"
-                 ) -> None:
+                 scale_xy: float = 1.0, lambda_coord: float = 1.0, lambda_obj: float = 1.0,
+                 lambda_noobj: float = 1.0, lambda_class: float = 1.0, threshold: float = 0.5,
+                 reduction: str = "mean") -> None:
         self.set_classes(classes)
         self.set_anchors(anchors, mask)
+        self.scale_xy = self.expect_number("scale_xy", scale_xy, 1)
         self.set_factors(lambda_coord, lambda_obj, lambda_noobj, lambda_class, threshold)
         self.reduction = self.expect_reduction(reduction, batch=False)
 
     def centre(self, xp: Any, z: Array, t: Array) -> tuple[Array, Array]:
-        return of_logits(xp, z, t, 1.0 - t)
+        a = self.scale_xy
+        t = (t + 0.5 * (a - 1.0)) * (1.0 / a)
+        f, slope = of_logits(xp, z, t, 1.0 - t)
+        return a * f, a * slope
 
     def confidence(self, xp: Any, z: Array, t: Any) -> tuple[Array, Array]:
         return of_logits(xp, z, t, 1.0 - t)

@@ -168,7 +168,8 @@ def detect(net: Any, images: Any, *, score_threshold: float = 0.25, iou_threshol
     its outputs.
 
     Args:
-        net: a network that was trained with YOLO losses, one for each output.
+        net: a network that was trained with YOLO losses, one for each output, or was read from
+            Darknet's files.
         batch_size: images of a forward pass.
     """
     losses = detector_losses("detect", net)
@@ -187,7 +188,7 @@ def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.Pat
     `net.scale`.
 
     Args:
-        net: a network that was trained with YOLO losses, with images of 1 or 3 channels.
+        net: as in `detect`, with images of 1 or 3 channels.
         paths: an image file, or a list of them.
 
     Raises:
@@ -221,8 +222,10 @@ def detect_files(net: Any, paths: str | os.PathLike[str] | Sequence[str | os.Pat
 
 
 def detector_losses(who: str, net: Any) -> list[DetectionLoss]:
-    """The losses of a network's outputs. Raises ValueError if one is not a YOLO loss."""
-    losses = list(getattr(getattr(net, "trained", None), "losses", ()))
+    """The losses of a network's outputs, or what decodes those of a network that was read from
+    Darknet's files. Raises ValueError if there is none, or one is not a YOLO loss."""
+    losses = (list(getattr(getattr(net, "trained", None), "losses", ()))
+              or [head.decoder() for head in getattr(getattr(net, "darknet", None), "heads", ())])
     if not losses or not all(isinstance(loss, DetectionLoss) for loss in losses):
         raise ValueError(f"{who}: expected a network that was trained with a YOLO loss for each "
                          "output. Received: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xpnet.buffers import Shape
@@ -12,10 +13,19 @@ HEADS = "yolo", "region", "detection"
 # options that are words or lists; all others are numbers
 WORDS = "iou_loss", "iou_thresh_kind", "nms_kind", "counters_per_class"
 READ = "anchors", "mask", "classes", "num", "coords", "side"
-# What the losses of xpnet compute: an option, its value for this, and Darknet's default
-NEEDED: dict[str, tuple[tuple[str, float | str, float | str], ...]] = {
-    "yolo": (("scale_x_y", 1.0, 1.0), ("new_coords", 0.0, 0.0), ("iou_loss", "mse", "mse")),
-    "region": (("softmax", 1.0, 0.0),)}
+Needed = dict[str, tuple[tuple[str, float | str, float | str], ...]]
+# What the losses of xpnet compute: an option, its value for this, and Darknet's default.
+DECODED: Needed = {                 # in a prediction
+    "yolo": (("new_coords", 0.0, 0.0),), "region": (("softmax", 1.0, 0.0),)}
+TRAINED: Needed = {                 # in training
+    "yolo": (("iou_loss", "mse", "mse"), ("iou_thresh", 1.0, 1.0), ("truth_thresh", 1.0, 1.0),
+             ("focal_loss", 0.0, 0.0), ("label_smooth_eps", 0.0, 0.0),
+             ("objectness_smooth", 0.0, 0.0), ("counters_per_class", "", ""),
+             *((f"{of}_normalizer", 1.0, 1.0) for of in ("iou", "obj", "cls", "delta")),
+             ("max_delta", math.inf, math.inf)),
+    "region": (("bias_match", 1.0, 0.0), ("focal_loss", 0.0, 0.0), ("classfix", 0.0, 0.0))}
+WHY = {"new_coords": "; with 1 the outputs have gone through a sigmoid, and w = 4 y^2 times the "
+                     "anchor"}
 
 
 @dataclass(frozen=True)
@@ -56,20 +66,39 @@ class Head:
         raw map.
 
         Raises:
-            ValueError: the section decodes boxes in another way, as [detection] does, and [yolo]
-                with scale_x_y or new_coords; or its loss is another one (iou_loss).
+            ValueError: Darknet trains with another loss, as with iou_loss=ciou, or decodes in
+                another way; see `decoder`.
         """
+        self._expect("loss", TRAINED)
+        return self._made("loss")
+
+    def decoder(self) -> YOLOv2 | YOLOv3:
+        """The same loss for `xpnet.vision.detections`, which only decodes the raw map with it: also
+        of a section that Darknet trains with another loss.
+
+        Raises:
+            ValueError: the section decodes boxes in another way, as [detection] does, [yolo] with
+                new_coords, and [region] without softmax.
+        """
+        return self._made("decoder")
+
+    def _expect(self, who: str, needed: Needed) -> None:
+        for key, value, default in needed.get(self.kind, ()):
+            given = self.settings.get(key, default)
+            if given != value:
+                expected = f"{key}={value}" if value != "" else f"no {key}"
+                raise ValueError(f"Head.{who}: expected {expected}, as in the losses of xpnet"
+                                 f"{WHY.get(key, '')}. Received: {key}={given} in [{self.kind}] of "
+                                 f"layer {self.index}.")
+
+    def _made(self, who: str) -> YOLOv2 | YOLOv3:
         def setting(key: str, default: float) -> float:
             return float(self.settings.get(key, default))
 
-        if self.kind not in NEEDED:
-            raise ValueError("Head.loss: expected a section whose boxes have anchors, [yolo] or "
+        if self.kind not in DECODED:
+            raise ValueError(f"Head.{who}: expected a section whose boxes have anchors, [yolo] or "
                              f"[region]. Received: [{self.kind}].")
-        for key, value, default in NEEDED[self.kind]:
-            given = self.settings.get(key, default)
-            if given != value:
-                raise ValueError(f"Head.loss: expected {key}={value}, which xn.losses has. "
-                                 f"Received: {key}={given} in [{self.kind}] of layer {self.index}.")
+        self._expect(who, DECODED)
         if self.kind == "region":
             rows, columns = self.grid
             return YOLOv2([(w / columns, h / rows) for w, h in self.anchors], self.classes,
@@ -80,7 +109,8 @@ class Head:
                           rescore=bool(setting("rescore", 0)))
         height, width = self.input_size
         return YOLOv3([(w / width, h / height) for w, h in self.anchors], self.classes,
-                      mask=self.mask, threshold=setting("ignore_thresh", 0.5))
+                      mask=self.mask, scale_xy=setting("scale_x_y", 1),
+                      threshold=setting("ignore_thresh", 0.5))
 
 
 def head(section: Section, layer: str, shape: Shape, input_shape: Shape) -> Head:
