@@ -3,6 +3,7 @@
 # make test-all    all tests: more backends, examples and architectures, and the sanitizers
 # make lint        ruff and mypy
 # make catalogue   docs/catalogue.md, from the docstrings
+# make pictures    the PNG files of docs/pictures.md
 # make bench       a training step against PyTorch
 # make clean       remove what these made
 #
@@ -29,7 +30,8 @@ JOBS ?= 2
 TESTS = $(BIN)/python -m pytest -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .DELETE_ON_ERROR:
-.PHONY: train test test-all lint catalogue test-gpu bench bench-gpu bench-gpu-tables gpu-check clean
+.PHONY: train test test-all lint catalogue pictures test-gpu bench bench-gpu bench-gpu-tables gpu-check \
+    clean
 
 train: $(VENV)/installed-data
 	$(BIN)/python -m xpnet train --data digits --model bilici --save digits.safetensors
@@ -52,6 +54,9 @@ bench: $(VENV)/installed-bench $(VENV)/installed-fast
 
 catalogue: $(VENV)/installed-viz
 	$(BIN)/python -m xpnet.catalogue.page docs
+
+pictures: $(VENV)/installed-viz $(VENV)/installed-data
+	$(BIN)/python docs/draw_pictures.py
 
 bench-gpu: $(VENV)/installed-bench $(VENV)/installed-$(CUDA)
 	$(BIN)/python -m benchmarks gpu $(ARGS)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from xpnet import models as models
     from xpnet import testing as testing
     from xpnet import vision as vision
+    from xpnet import viz as viz
 
 __version__ = "0.1.0"
 
@@ -55,7 +56,7 @@ __all__ = [
     "get_backend", "get_num_threads", "load", "metrics", "set_num_threads", "split",
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
-LAZY = "data", "models", "testing", "vision"      # imported when they are used: xn.data
+LAZY = "data", "models", "testing", "vision", "viz"      # imported when they are used: xn.data
 
 
 def __getattr__(name: str) -> Any:

@@ -7,12 +7,11 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xpnet.checks import expect_choice, shown
-from xpnet.inspect.figure import new_figure
 from xpnet.io.files import write_atomically
 from xpnet.schedules import rises
 from xpnet.tables import html_table
@@ -132,30 +131,13 @@ class History:
                               f"Received: {error}. Remedy: pip install pandas") from error
         return pandas.DataFrame(self.rows, columns=self.keys())
 
-    def plot(self) -> Any:
+    def plot(self, columns: Sequence[str] | None = None, *, ax: Any = None) -> Any:
         """A figure with the losses over the epochs and, for classes, the accuracies beside them.
 
-        Returns a matplotlib Figure: a notebook shows it, and `figure.savefig("file.png")` saves it.
-
-        Raises:
-            ValueError: there is no epoch.
-            ImportError: matplotlib is not installed.
+        See xpnet.viz.show_training, which also draws several trainings together.
         """
-        if not self.rows:
-            raise ValueError("History.plot: expected at least one epoch. Received: none.")
-        groups = {kind: [name for name in self if name.endswith(kind)]
-                  for kind in ("loss", "accuracy")}
-        groups = {kind: names for kind, names in groups.items() if names}
-        figure = new_figure("History.plot", 5 * len(groups), 3.5)
-        for axis, (kind, names) in zip(figure.subplots(1, len(groups), squeeze=False)[0],
-                                       groups.items()):
-            for name in names:
-                axis.plot(self["epoch"], self[name], label=name,
-                          marker="o" if len(self.rows) == 1 else None)
-            axis.set_xlabel("epoch")
-            axis.set_title(kind)
-            axis.legend()
-        return figure
+        from xpnet.viz.curves import show_training
+        return show_training(self, columns, ax=ax)
 
     def _repr_html_(self) -> str:
         lines = [[shortly(row.get(name, math.nan)) for name in self] for row in self.rows]

@@ -394,6 +394,14 @@ class Network(StoredGraph):
         """
         return draw(self, path)
 
+    def show_filters(self, layer: str, *, most: int = 64, ax: Any = None) -> Any:
+        """A matplotlib Figure of the filters of the layer called `layer`.
+
+        See xpnet.viz.show_filters.
+        """
+        from xpnet.viz.filters import show_filters
+        return show_filters(self, layer, most=most, ax=ax)
+
     def profile(self, x: Any, *, steps: int = 10) -> Profile:
         """Time, operations and bytes of every layer in a training step, see inspect/profile.py."""
         return profile(self, x, steps=steps)

@@ -11,14 +11,14 @@ import argparse
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import xpnet
 from xpnet.catalogue import FAMILIES, Item
-from xpnet.layer import TRAIN, Layer
 from xpnet.layers import Activation
+from xpnet.viz.activations import curve, without_jumps
+from xpnet.viz.figure import new_figure
 
 PICTURES = "pictures/activations"
 LIBRARIES = {"PyTorch": "pytorch", "Keras": "keras", "NumPyNet": "numpynet"}
@@ -88,23 +88,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def curve(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """f(x) and f'(x) of an elementwise layer at x (n,), in float64."""
-    layer.initialize((1,), backend="numpy", dtype="float64")
-    y = layer.forward(x[None], mode=TRAIN)  # (1, n)
-    return y[0], layer.backward(np.ones_like(y))[0]
-
-
 def draw(item: Item, path: Path) -> None:
     """Draw the function (solid) and its derivative (dashed) from -5 to 5."""
-    pyplot: Any = _pyplot()
     assert item.make is not None
     x = np.linspace(-5, 5, 2001)
-    y, gradient = curve(item.make(), x)
-    # leave out jumps
-    gradient = np.where(np.abs(np.diff(gradient, append=gradient[-1])) > 0.05, np.nan, gradient)
-    y = np.where(np.abs(np.diff(y, append=y[-1])) > 0.05, np.nan, y)
-    figure, axes = pyplot.subplots(figsize=(2.4, 1.6), dpi=120, layout="constrained")
+    y, gradient = map(without_jumps, curve(item.make(), x))
+    figure = new_figure("catalogue", 2.4, 1.6)
+    axes = figure.subplots()
     axes.axhline(0, color="0.85", linewidth=0.8)
     axes.axvline(0, color="0.85", linewidth=0.8)
     axes.plot(x, y, color="tab:blue", linewidth=1.6)
@@ -114,18 +104,7 @@ def draw(item: Item, path: Path) -> None:
     axes.tick_params(labelsize=6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.savefig(path, metadata={"Software": None})
-    pyplot.close(figure)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError('the images need matplotlib: pip install "xpnet[viz]"') from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    return pyplot
+    figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
 def main() -> None:

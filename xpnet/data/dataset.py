@@ -22,7 +22,6 @@ from xpnet.checks import (
     is_integer,
     shown,
 )
-from xpnet.data.show import figure_of
 from xpnet.data.source import ArraySource, Source, source
 from xpnet.data.split import split
 
@@ -269,6 +268,7 @@ class Dataset:
                 samples.
             ImportError: matplotlib is not installed.
         """
+        from xpnet.viz.images import figure_of
         count = min(expect_integer("Dataset.show", "count", count), len(self))
         columns = expect_integer("Dataset.show", "columns", columns)
         if len(self.shape) != 3 or self.shape[0] not in (1, 3):

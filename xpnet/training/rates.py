@@ -11,7 +11,6 @@ import numpy as np
 from xpnet.checks import expect_integer, expect_positive, wrong
 from xpnet.graph import Graph
 from xpnet.initializers import generator
-from xpnet.inspect.figure import new_figure
 from xpnet.inspect.memory import explained
 from xpnet.optim import Optimizer, get_optimizer
 from xpnet.training.batches import Batches, check_batch_sizes, check_samples
@@ -42,6 +41,7 @@ class LearningRates:
 
         Returns a matplotlib Figure. Raises ImportError if matplotlib is not installed.
         """
+        from xpnet.viz.figure import new_figure
         figure = new_figure("LearningRates.plot", 5, 3.5)
         axis = figure.subplots()
         axis.semilogx(self.rates, self.losses, alpha=0.3, label="loss")

@@ -1,0 +1,19 @@
+"""Pictures of networks and of what they compute, as figures of matplotlib (the extra `viz`).
+
+    figure = xn.viz.show_filters(net, "conv1")
+    figure.savefig("filters.png")
+
+Every function returns a Figure, which needs no window: a notebook shows it, and `savefig` writes
+it. Where one axes suffices, `ax=` draws into axes of yours. The numbers that are drawn come from
+functions of arrays, in xpnet.explain and elsewhere.
+"""
+
+from xpnet.viz.activations import show_activations, show_activations_on
+from xpnet.viz.curves import show_training
+from xpnet.viz.filters import show_feature_maps, show_filters
+from xpnet.viz.images import show_images
+
+__all__ = [
+    "show_activations", "show_activations_on", "show_feature_maps", "show_filters", "show_images",
+    "show_training",
+]
