@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from xpnet.graph_checks import (
     expect_value,
 )
 from xpnet.inputs import checked_inputs
-from xpnet.layer import PREDICT, Layer
+from xpnet.layer import PREDICT, Exchanging, Layer
 from xpnet.node import Names, Node, topological
 from xpnet.ports import Ports
 from xpnet.trained import Trained
@@ -49,6 +49,7 @@ MOST_STEPS = 1 << 24        # float32 has all whole numbers up to here
 
 # What computes a node: the node, its layer's forward or backward method, and that method's arrays.
 Hook = Callable[[Node, Callable[..., Any], tuple[Array, ...]], Any]
+Result = TypeVar("Result")
 
 
 def Input(shape: Sequence[int], *, lengths: bool = False, name: str | None = None) -> Node:    # noqa: N802 - it reads like a layer
@@ -267,6 +268,14 @@ class Graph:
                 `forward(*inputs)` computes.
             keep: keep what `run_backward` needs in a prediction too.
         """
+        return result_of(self.forward_pass(xs, outputs, mode, hook=hook, keep=keep))
+
+    def forward_pass(self, xs: Sequence[Array], outputs: Sequence[Node], mode: str = PREDICT, *,
+                     hook: Hook | None = None, keep: bool = False, shared: bool = False
+                     ) -> Exchanging[list[Array]]:
+        """What `run` does, as a generator. With `shared`, xs are one of the shards of a batch, and
+        layers that compute over the whole batch exchange arrays with the other shards, see
+        Layer.over_batch; the hook gets their values."""
         plan = self._plan(tuple(outputs))
         values = dict(zip(self.in_nodes, self.without_padding(xs, self.in_nodes, xs), strict=True))
         left = dict(plan.readers)
@@ -274,17 +283,19 @@ class Graph:
             layer = _layer(node)
             inputs = tuple([values[parent] for parent in node.parents])
             layer.enter(self._index[node], keep or self._needs_dx[node], keep)
-            if hook is None:
-                y = _forward(node, layer, mode, *inputs)
-            else:
-                y = hook(node, partial(_forward, node, layer, mode), inputs)
+            compute: Callable[..., Any] = partial(_forward, node, layer, mode)
+            if shared and layer.over_batch:
+                y = yield from layer.forward_shared(*inputs)
+                node.kept = layer.take()
+                compute = partial(_returned, y)
+            y = compute(*inputs) if hook is None else hook(node, compute, inputs)
             expect_value(layer, y, node.shape)
             values[node] = y
             for parent in node.parents:
                 left[parent] -= 1
                 if not left[parent]:        # it is not read again: its memory can be freed
                     del values[parent]
-            del inputs, y
+            del inputs, y, compute
         return [values[node] for node in outputs]
 
     def run_backward(self, gradients: Sequence[tuple[Node, Array]], accumulate: bool = False, *,
@@ -301,6 +312,14 @@ class Graph:
             to_inputs: compute the gradients with respect to the network's inputs, too. They are
                 returned, one for each input (None without it).
         """
+        return result_of(self.backward_pass(gradients, accumulate, hook=hook,
+                                            to_inputs=to_inputs))
+
+    def backward_pass(self, gradients: Sequence[tuple[Node, Array]], accumulate: bool = False, *,
+                      hook: Hook | None = None, to_inputs: bool = False, shared: bool = False
+                      ) -> Exchanging[list[Array | None]]:
+        """What `run_backward` does, as a generator, after a `forward_pass` with the same `shared`.
+        """
         sums = _Sums()
         for node, dy in gradients:
             sums.add(node, dy)
@@ -315,12 +334,13 @@ class Graph:
             layer.give(kept)
             del kept                        # the layer frees it as it proceeds
             add = accumulate or layer in begun
-            if hook is None:
-                found = layer.backward(dy, accumulate=add)
-            else:
-                found = hook(node, partial(layer.backward, accumulate=add), (dy,))
+            compute: Callable[..., Any] = partial(layer.backward, accumulate=add)
+            if shared and layer.over_batch:
+                found = yield from layer.backward_shared(dy, accumulate=add)
+                compute = partial(_returned, found)
+            found = compute(dy) if hook is None else hook(node, compute, (dy,))
             begun.add(layer)
-            del dy
+            del dy, compute
             dxs = found if isinstance(found, tuple) else (found,)
             expect_gradients(layer, dxs, node.parents)
             for parent, dx in zip(node.parents, dxs, strict=True):
@@ -328,6 +348,10 @@ class Graph:
                     sums.add(parent, dx)
             del found, dxs, dx
         return [sums.take(node) for node in self.ins.nodes]
+
+    def over_batch(self, outputs: Sequence[Node]) -> list[Node]:
+        """The nodes at which shards of a batch exchange arrays, of those that `outputs` need."""
+        return [node for node in self._plan(tuple(outputs)).nodes if _layer(node).over_batch]
 
     def _plan(self, outputs: tuple[Node, ...]) -> _Plan:
         plan = self._plans.get(outputs)
@@ -374,6 +398,20 @@ def _forward(node: Node, layer: Layer, mode: str, *inputs: Array) -> Array:
     if layer.keeps(mode):                   # else a backward pass may still need what is kept
         node.kept = layer.take()
     return y
+
+
+def _returned(value: Any, *inputs: Array) -> Any:
+    """What a layer has computed already."""
+    return value
+
+
+def result_of(steps: Exchanging[Result]) -> Result:
+    """What a generator returns that exchanges nothing."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return end.value        # type: ignore[no-any-return]
+    raise RuntimeError("expected a pass without exchange")
 
 
 def _layer(node: Node) -> Layer:

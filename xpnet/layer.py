@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,11 @@ MOST_ELEMENTS = 1 << 40     # of an array; a layer that would have a larger one 
 CHILD, LEVEL = 1 << 32, 8
 
 
+Result = TypeVar("Result")
+# A computation that yields arrays of its own, and is sent those of all.
+Exchanging = Generator[np.ndarray, np.ndarray, Result]
+
+
 class Layer(Checked):
     """Base class of layers: a function of batch-last arrays, with its gradient.
 
@@ -56,6 +61,8 @@ class Layer(Checked):
     window: Window | None = None
     upsampling: tuple[float, float] = (1, 1)    # how many rows and columns it makes of one
     smallest_batch = 1                  # the smallest batch that training can use
+    # whether training computes something over all samples of a batch, see `forward_shared`
+    over_batch = False
     # "causal" if no step of a sequence (features, steps) reads a later one, so that padding does
     # not matter to the layer; see lengths.py, also for layers that take numbers of steps.
     steps: str | None = None
@@ -125,6 +132,21 @@ class Layer(Checked):
         The parameters' gradients are written to .grad, or added to it with `accumulate`.
         """
         raise NotImplementedError(f"{self.who}: expected a method backward(dy, accumulate).")
+
+    def forward_shared(self, *xs: Array) -> Exchanging[Array]:
+        """`forward` in training for one of the shards of a batch, as a generator, if `over_batch`.
+
+        It yields the moments of the shard, and is sent those of the batch: (C, 3) in float64 on the
+        host, for each channel of the output the number of elements, their mean, and the sum of
+        their squared distances from it.
+        """
+        raise NotImplementedError(f"{self.who}: expected a method forward_shared(*xs).")
+
+    def backward_shared(self, dy: Array, accumulate: bool = False) -> Exchanging[Any]:
+        """`backward` after `forward_shared`, as a generator. It yields two sums over the shard for
+        each channel, (C, 2), and is sent those over the batch. Then it writes the gradients of the
+        parameters, which are those of the shard."""
+        raise NotImplementedError(f"{self.who}: expected a method backward_shared(dy, accumulate).")
 
     def expect_values(self, x: Array, number: int = 0) -> None:
         """Raise ValueError if the layer cannot compute with these values, which people pass as its

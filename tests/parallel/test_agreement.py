@@ -21,7 +21,9 @@ from xpnet.parallel import DataParallel, in_threads
 x, y = blobs(40)
 
 
-def fit(communicator: Any, net: Any = None, **changes: Any) -> xn.History:
+def fit(communicator: Any, net: Any = None, sync: bool = False, **changes: Any) -> xn.History:
+    if sync:
+        communicator = DataParallel(communicator, sync=True)
     return (net or small()).fit(**{"x": x, "y": y, "loss": "cross_entropy", "batch_size": 10,
                                    "verbose": False, "parallel": communicator} | changes)
 
@@ -32,6 +34,7 @@ def fit(communicator: Any, net: Any = None, **changes: Any) -> xn.History:
     (lambda: {"batch_size": 20}, "batch_size 20 on rank 1 instead of 10"),
     (lambda: {"optimizer": xn.SGD(0.1)}, "optimizer .* on rank 1"),
     (lambda: {"loss": xn.CrossEntropy(label_smoothing=0.1)}, "loss .* on rank 1"),
+    (lambda: {"sync": True}, "sync True on rank 1 instead of False"),
 ])
 def test_a_difference_is_named_on_every_rank(change, message):
     messages = []

@@ -9,7 +9,7 @@ import pytest
 from gpu_cases import network, pretended, samples
 
 import xpnet as xn
-from xpnet.parallel import in_threads
+from xpnet.parallel import DataParallel, in_threads
 
 
 def trained(backend: Any, communicator: Any) -> tuple[Any, ...]:
@@ -22,10 +22,16 @@ def trained(backend: Any, communicator: Any) -> tuple[Any, ...]:
             net.predict(x / 255, batch_size=16, parallel=communicator), history.rows, figures)
 
 
-def test_a_training_on_a_pretended_gpu_agrees_with_numpy(folder):
-    expected, = in_threads(1, lambda communicator: trained("numpy", communicator))
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_training_on_a_pretended_gpu_agrees_with_numpy(folder, sync):
+    def run(backend: Any) -> tuple[Any, ...]:
+        found, = in_threads(1, lambda communicator: trained(
+            backend, DataParallel(communicator, sync=sync)))
+        return found
+
+    expected = run("numpy")
     with pretended(folder) as (backend, gpus):
-        found, = in_threads(1, lambda communicator: trained(backend, communicator))
+        found = run(backend)
         assert gpus.launches == 0               # steps are not captured
     for a, b in zip(found[:3], expected[:3], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

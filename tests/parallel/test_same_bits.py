@@ -16,7 +16,7 @@ from xpnet.parallel import DataParallel, in_threads
 
 FIRST = ("dropout, batch norm", "sequences of different lengths", "two outputs",
          "groups of batches, class weights", "mix-up, few samples in the last batch",
-         "a frozen layer, early stopping", "unknown labels")
+         "a frozen layer, early stopping", "unknown labels", "batch norm over the whole batch")
 
 
 @pytest.mark.parametrize("name", first(CASES, *FIRST))
@@ -153,7 +153,8 @@ def test_a_rank_reads_its_own_samples_only():
 
 
 @pytest.mark.parametrize("ranks", [(1, 4), (4, 2)])
-@pytest.mark.parametrize("name", ["dropout, batch norm", "groups of batches, class weights"])
+@pytest.mark.parametrize("name", ["dropout, batch norm", "groups of batches, class weights",
+                                  "batch norm over the whole batch"])
 def test_a_training_is_resumed_on_another_number_of_ranks_to_the_same_bits(name, ranks, tmp_path):
     whole, = in_threads(1, lambda communicator: train(name, communicator))
 

@@ -84,6 +84,7 @@ CASES: dict[str, tuple[Callable[[], xn.Network], Callable[[], dict[str, Any]]]] 
     "unknown labels": (plain, lambda: {
         "y": np.where(np.arange(23) % 3, Y, -1), "loss": xn.CrossEntropy(ignore_index=-1),
         "validation": None, "schedule": "constant"}),
+    "batch norm over the whole batch": (trainings.a_network, lambda: {"sync": True}),
     "Numba": (numba, dict),
 }
 
@@ -93,6 +94,8 @@ def train(name: str, parallel: Any, **changes: Any) -> str:
     make, options = CASES[name]
     changes = {"batch_size": 6, **options(), **changes}
     x, y, net = changes.pop("x", X), changes.pop("y", Y), make()
+    if changes.pop("sync", False):
+        parallel = DataParallel(getattr(parallel, "communicator", parallel), sync=True)
     history = net.fit(x, y, **trainings.options(**changes), parallel=parallel)
     digest = hashlib.sha256(repr(bits(net, history)).encode()).hexdigest()
     return f"{digest} {history.rows[-1]['loss']:.6g}"

@@ -169,6 +169,9 @@ def _train(parser: argparse.ArgumentParser) -> None:
                              "into how many parts each batch is cut, a power of two and a multiple "
                              "of the number of processes. The results depend on it, but not on the "
                              "number of processes (default: 4)")
+    parser.add_argument("--sync", action="store_true",
+                        help="for several processes: batch norm uses mean and variance of the "
+                             "whole batch, as one process does, not of each part")
     parser.add_argument("--save", metavar="FILE",
                         help="where to save the network (default: DATA-MODEL.safetensors)")
 

@@ -43,7 +43,7 @@ FEW = 10_000            # other data with fewer images are trained as digits are
 def run(options: argparse.Namespace) -> int:
     """Train; as one of several processes if mpiexec started them, of which rank 0 prints and writes
     files."""
-    parallel = DataParallel(shards=options.shards) if launched() else None
+    parallel = DataParallel(shards=options.shards, sync=options.sync) if launched() else None
     if parallel is None or parallel.leads:
         return _run(options, parallel)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):

@@ -10,7 +10,7 @@ import numpy as np
 from xpnet.backends import Backend
 from xpnet.checks import MOST_AXES, is_integer, items, wrong
 from xpnet.initializers import ones, zeros
-from xpnet.layer import PREDICT, TRAIN, Array, Layer, Shape
+from xpnet.layer import PREDICT, TRAIN, Array, Exchanging, Layer, Shape
 from xpnet.layers.activations import Activated
 from xpnet.lengths import CAUSAL
 
@@ -87,6 +87,47 @@ class BatchNorm(Activated):
         return self.backend.batch_norm_backward(dz, x, kept, self.gamma.data, mean, var, self.eps,
                                                 activation=self.fused, gamma_grad=self.gamma.grad,
                                                 beta_grad=self.beta.grad, accumulate=accumulate)
+
+    # --- one of the shards of a batch, with mean and variance of the whole batch ------------------
+
+    @property
+    def over_batch(self) -> bool:           # type: ignore[override] # depends on `trainable`
+        return self.trainable
+
+    def forward_shared(self, x: Array) -> Exchanging[Array]:
+        n, to_host = x.size // x.shape[0], self.backend.to_numpy
+        _, mean, var = self.backend.batch_norm(x, self.gamma.data, self.beta.data, self.eps)
+        mean, var = (to_host(a).astype(np.float64) for a in (mean, var))
+        whole = yield np.stack([np.full_like(mean, n), mean, n * var], axis=1)          # (C, 3)
+        n = int(whole[0, 0])
+        mean, var = (self.backend.asarray(a, x.dtype) for a in (whole[:, 1], whole[:, 2] / n))
+        z = self.backend.batch_norm_inference(x, self.gamma.data, self.beta.data, mean, var,
+                                              self.eps, activation=self.fused)
+        y, kept = self.activated(z, self.fused)
+        self.remember(TRAIN, x, kept, mean, var, n)
+        self._move(mean, var, n)
+        return y
+
+    def backward_shared(self, dy: Array, accumulate: bool = False) -> Exchanging[Array]:
+        """dX = gamma / std (dZ - dbeta / n - X_hat dgamma / n), with the sums dgamma and dbeta over
+        the n elements of the batch. The kernel computes it with those of the shard, and the
+        difference is added."""
+        x, kept, mean, var, n = self.recall()
+        backend, xp, to_host = self.backend, self.xp, self.backend.to_numpy
+        dgamma, dbeta = xp.empty_like(mean), xp.empty_like(mean)
+        dz = dy if self.fused else backend.activation_backward(dy, kept, self.activation)
+        dx = backend.batch_norm_backward(dz, x, kept, self.gamma.data, mean, var, self.eps,
+                                         activation=self.fused, gamma_grad=dgamma, beta_grad=dbeta)
+        own = np.stack([to_host(dgamma), to_host(dbeta)], axis=1).astype(np.float64)    # (C, 2)
+        whole = yield own
+        backend.store(dgamma, self.gamma.grad, accumulate)
+        backend.store(dbeta, self.beta.grad, accumulate)
+        rest = own / (x.size // x.shape[0]) - whole / n
+        std = xp.sqrt(var + self.eps)
+        of_gamma, of_beta = (backend.asarray(a, x.dtype) * self.gamma.data / std for a in rest.T)
+        rows, dx_rows = (a.reshape(x.shape[0], -1) for a in (x, dx))                    # (C, n)
+        dx_rows += (rows - mean[:, None]) * (of_gamma / std)[:, None] + of_beta[:, None]
+        return dx
 
     def _backward_frozen(self, dy: Array, x: Array, kept: Array, accumulate: bool) -> Array:
         """With statistics that do not depend on X: dX = dZ gamma / sqrt(var + eps)."""

@@ -59,7 +59,7 @@ class Communicator:
 
     def tree_sum(self, memory: np.ndarray, add: Add) -> None:
         """Write the sum over the ranks into the memory (n,) of every rank, added in a binary tree:
-        ((0 + 1) + (2 + 3)) + ... n is a multiple of `size`, which is a power of two.
+        ((0 + 1) + (2 + 3)) + ... n is a multiple of `size`.
 
         Each rank adds one piece of the arrays of all ranks, and sends the sum to all. That is
         2 (p - 1) / p of the bytes of the array for p ranks, as in a ring all-reduce.
@@ -74,7 +74,7 @@ class Communicator:
         start = self.rank * pieces.shape[1]
         distance = 1
         while distance < self.size:
-            for k in range(0, self.size, 2 * distance):
+            for k in range(0, self.size - distance, 2 * distance):
                 add(pieces[k], pieces[k + distance], start)
             distance *= 2
         memory[...] = self.gather(pieces[0]).reshape(-1)

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from xpnet.backends.cpu.threads import threads_are_chosen, using_threads
 from xpnet.checks import Checked, different_facts, expect_instance, listed_differences
+from xpnet.graph import Graph
+from xpnet.layer import Layer
 from xpnet.parallel.communicator import Communicator
 from xpnet.parallel.mpi import MPICommunicator
-from xpnet.parallel.sums import Sums
+from xpnet.parallel.sums import Sums, Table
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,24 +26,29 @@ class DataParallel(Checked):
     shards does not depend on the number of ranks, and shards are added in a fixed order: 1, 2 and 4
     ranks train to the same bits. Another number of shards gives other bits, by rounding.
 
-    The loss is that of the whole batch. Batch norm normalises each shard by itself, and dropout
-    draws a mask for each shard.
+    The loss is that of the whole batch. Batch norm normalises each shard by itself, or with `sync`
+    the whole batch, and dropout draws a mask for each shard.
 
     Args:
         communicator: a Communicator; all processes that mpiexec started by default.
         shards: parts of each batch: a power of two, and a multiple of the number of ranks.
         deterministic: whether the sum has a fixed order. False uses MPI's own sum: then shards may
             be any multiple of the number of ranks, and the bits depend on that number.
+        sync: whether batch norm uses mean and variance of the whole batch, as without `parallel`.
+            The ranks then exchange them for each batch norm, and two sums in the backward pass; a
+            rank computes all its shards at once, which takes the memory of its part of the batch
+            and of their gradients.
     """
 
     def __init__(self, communicator: Communicator | None = None, *, shards: int = 4,
-                 deterministic: bool = True) -> None:
+                 deterministic: bool = True, sync: bool = False) -> None:
         if communicator is None:
             communicator = MPICommunicator()
         self.communicator: Communicator = expect_instance(
             self.who, "communicator", communicator, Communicator, "a Communicator")
         self.shards = self.expect_integer("shards", shards, most=2**20)
         self.deterministic = self.expect_flag("deterministic", deterministic)
+        self.sync = self.expect_flag("sync", sync)
         self._phase = ""                # of `entered`: begun, agreed or refused
         if self.deterministic and self.shards & (self.shards - 1):
             raise ValueError(f"{self.who}: expected shards to be a power of two, or "
@@ -66,13 +73,17 @@ class DataParallel(Checked):
         each = self.shards // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
-    def expect_shards(self, who: str) -> int:
-        """The number of shards; ValueError if the ranks cannot have equally many."""
+    def expect_fit(self, net: Graph, who: str) -> None:
+        """Raise ValueError if the ranks cannot have equally many shards, or if `sync` cannot reach
+        a batch norm of the network."""
+        for layer in net.layers if self.sync else ():
+            if any(child.over_batch for child in _descendants(layer)):
+                raise ValueError(f"{self.who}: expected batch norms that are layers of the network "
+                                 f"for sync=True. Received: one that is a child of {layer.who}.")
         if self.shards % self.size:
             raise ValueError(f"{who}: expected shards to be a multiple of the number of ranks, as "
                              f"in parallel=DataParallel(shards={4 * self.size}). Received: "
                              f"shards={self.shards} for {self.size} ranks.")
-        return self.shards
 
     def bounds(self, samples: int) -> list[int]:
         """Where the shards of a batch begin and end: shard s has the samples bounds[s] to
@@ -86,6 +97,11 @@ class DataParallel(Checked):
         elif self.size > 1:
             self.communicator.plain_sum(sums.values)
             self.communicator.plain_sum(sums.figures)
+
+    def join_ranks(self, table: Table) -> None:
+        """Write the join of the tables of all ranks into that of every rank. They are small, and
+        moments cannot be added by MPI: it is done in a tree in any case."""
+        self.communicator.tree_sum(table.memory, table.add)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -160,6 +176,12 @@ def expect_parallel(who: str, parallel: Any) -> DataParallel | None:
         return DataParallel(None if parallel is True else parallel)
     return expect_instance(who, "parallel", parallel, DataParallel,    # type: ignore[no-any-return]
                            "None, True, a Communicator or a DataParallel")
+
+
+def _descendants(layer: Layer) -> Iterator[Layer]:
+    for child in layer.children:
+        yield child
+        yield from _descendants(child)
 
 
 def block(count: int, rank: int, size: int) -> range:

@@ -12,11 +12,12 @@ Communicator.tree_sum. So the sum has the same bits whatever the number of ranks
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 Array = Any     # of NumPy, or of the array module of a GPU
+Join = Callable[[np.ndarray, np.ndarray], None]
 
 UNIT = 8        # bytes: every piece begins at an element of either part
 
@@ -51,24 +52,70 @@ class Sums:
                 total += b[part].view(dtype)
 
 
-class Branch:
+class Table:
+    """A small table that shards exchange in the middle of a pass, as a buffer like Sums.
+
+    Args:
+        shape: (rows, columns), of float64.
+        join: join(a, b) writes the sum of two tables, of any rows, to the first one.
+        pieces: into how many pieces of whole rows the buffer can be cut.
+    """
+
+    def __init__(self, shape: tuple[int, int], join: Join, pieces: int) -> None:
+        rows, self._columns, self._join = -(-shape[0] // pieces) * pieces, shape[1], join
+        self.memory = np.zeros(rows * self._columns * UNIT, np.uint8)
+        self.values = self._table(self.memory)[:shape[0]]
+
+    def _table(self, memory: np.ndarray) -> np.ndarray:
+        return memory.view(np.float64).reshape(-1, self._columns)
+
+    def add(self, a: np.ndarray, b: np.ndarray, start: int = 0) -> None:
+        """a += b, of the bytes of some rows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._join(self._table(a), self._table(b))
+
+
+Buffer = TypeVar("Buffer", Sums, Table)
+
+
+def add_sums(a: np.ndarray, b: np.ndarray) -> None:
+    a += b
+
+
+def add_moments(a: np.ndarray, b: np.ndarray) -> None:
+    """Moments of two sets of numbers become those of all: (rows, 3), the count n, the mean, and the
+    sum S of squared distances from the mean. With d = mean[b] - mean[a]:
+
+        n = n[a] + n[b],  mean = mean[a] + d n[b] / n,  S = S[a] + S[b] + d^2 n[a] n[b] / n
+
+    The mean of equal means has their bits. Chan, Golub and LeVeque 1979, eq. 2.1.
+    """
+    n = a[:, 0] + b[:, 0]
+    share = b[:, 0] / np.maximum(n, 1)
+    d = b[:, 1] - a[:, 1]
+    a[:, 2] += b[:, 2] + d * d * a[:, 0] * share
+    a[:, 1] += d * share
+    a[:, 0] = n
+
+
+class Branch(Generic[Buffer]):
     """The sum of the shards of one rank, in the order of the tree.
 
     Shards are added as they come. Two sums of equally many shards become one, so that k shards take
     log2(k) + 1 buffers. If k is not a power of two, the sums that are left are added at the end.
     """
 
-    def __init__(self, make: Any) -> None:
-        self._make = make               # makes a buffer
-        self._free: list[Sums] = []
-        self._sums: list[Sums] = []     # of more and more shards from the last one to the first
+    def __init__(self, make: Callable[[], Buffer]) -> None:
+        self._make: Callable[[], Buffer] = make         # makes a buffer
+        self._free: list[Buffer] = []
+        self._sums: list[Buffer] = []   # of more and more shards from the last one to the first
         self._count = 0
 
-    def new(self) -> Sums:
+    def new(self) -> Buffer:
         """A buffer for the next shard; all of it has to be written."""
         return self._free.pop() if self._free else self._make()
 
-    def push(self, shard: Sums) -> None:
+    def push(self, shard: Buffer) -> None:
         """Add the next shard."""
         self._count += 1
         count = self._count
@@ -79,7 +126,7 @@ class Branch:
             shard, count = total, count // 2
         self._sums.append(shard)
 
-    def total(self) -> Sums:
+    def total(self) -> Buffer:
         """The sum of all shards; it is valid until the next `new`."""
         total = self._sums.pop()
         while self._sums:

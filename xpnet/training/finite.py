@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import Checked
-from xpnet.graph import Graph, Hook
+from xpnet.graph import Graph, Hook, result_of
 from xpnet.history import Divergence
-from xpnet.layer import TRAIN, Array
+from xpnet.layer import TRAIN, Array, Exchanging
 from xpnet.node import Node
 from xpnet.training.batches import Batch
 from xpnet.training.callbacks import Callback, Run
 from xpnet.training.goals import Goal
+from xpnet.training.together import SHARD, compute_together
 
-# Which batch, counted from the last one; its part; where in words; and the layer.
-Found = tuple[int, int, str, str | None]
+# Where something is found: at which look of a pass; in words; and the layer.
+Place = tuple[int, str, str | None]
 
 
 class StopOnNaN(Checked, Callback):
@@ -108,46 +110,66 @@ class StopOnNaN(Checked, Callback):
 
     def _find(self, run: Run) -> tuple[str, str | None]:
         """Where the first value that is not finite appears, in words, and the layer."""
-        net, found = run.net, list[Found]()
+        net, parallel = run.net, run.parallel
+        found: list[tuple[int, Place]] = []     # with the batch, counted from the last one
         before = net.counters.copy()
         group = (run.batch - 1) % run.accumulate + 1
         try:
             for back in reversed(range(group)):
-                for shift, batch in run.parts(back):
-                    # the masks of the batch that is run again
-                    by = np.array([-back - 1, shift], np.int64).astype(np.uint64)
-                    net.counters[...] = before + net.backend.asarray(by)
-                    if not found:
-                        what = first_not_finite(net, run.step.goals, batch)
-                        found += [] if what is None else [(-back, shift, *what)]
+                # the masks of the batch that is run again
+                by = np.array([-back - 1, 0], np.int64).astype(np.uint64)
+                net.counters[...] = before + net.backend.asarray(by)
+                found += [(-back, place) for place in _search(run, back)]
         except MemoryError:
-            found.append((-group, 0, "in a layer that is not known, for lack of memory to run the "
-                          "batch again", None))
+            if parallel is not None and parallel.sync:
+                raise                       # the other ranks wait for what this one has
+            found.append((-group, (0, "in a layer that is not known, for lack of memory to run the "
+                                   "batch again", None)))
         finally:
             net.counters[...] = before
             net.forget()
-        if run.parallel is not None:        # each rank has looked at its shards
-            every = run.parallel.communicator.gather_objects(found)
-            found = [tuple(one) for of_rank in every for one in of_rank]
+        if parallel is not None:            # each rank has looked at its shards
+            found = [(back, tuple(place)) for of_rank in parallel.communicator.gather_objects(found)
+                     for back, place in of_rank]
         if not found:
             return ("in the update of the parameters: with those of step "
                     f"{self._kept_at:,} all values of the batch are finite"), None
-        *_, where, layer = min(found, key=lambda one: one[:2])
+        _, (_, where, layer) = min(found, key=lambda one: (one[0], one[1][0]))
         return where, layer
 
 
-def first_not_finite(net: Graph, goals: tuple[Goal, ...], batch: Batch
-                     ) -> tuple[str, str | None] | None:
-    """Run a training step without its update. Returns where the first value that is not finite
-    appears, in words, and the layer's name, if it is in a layer; None if all values are finite.
+@np.errstate(all="ignore")
+def _search(run: Run, back: int) -> list[Place]:
+    """Run a training step without its update, and return where the first value that is not finite
+    appears in each part of the batch, if there is one.
 
     The gradients and the running statistics are those of the batch afterwards.
     """
-    found: list[tuple[str, str | None]] = []
+    net, goals, parallel, found = run.net, run.step.goals, run.parallel, list[Place]()
+    if parallel is not None and parallel.sync:
+        compute_together(net, parallel, [goal.node for goal in goals], {
+            shift // SHARD: _passes(net, goals, batch, found, True)
+            for shift, batch in run.parts(back)}, lambda s: None)
+        return found
+    before = net.counters.copy()
+    for shift, batch in run.parts(back):
+        net.counters[...] = before
+        net.counters[1:2] += before.dtype.type(shift)
+        result_of(_passes(net, goals, batch, found, False))
+    return found
+
+
+def _passes(net: Graph, goals: tuple[Goal, ...], batch: Batch, places: list[Place], shared: bool
+            ) -> Exchanging[None]:
+    """The passes of a part of a batch: adds to `places` where the first value that is not finite
+    appears. Only those of a shared batch go on then, because other shards wait for them."""
+    found: list[Place] = []
+    looks = count()
 
     def look(text: str, layer: str | None, *arrays: Array | None) -> None:
+        number = next(looks)
         if not found and not all(a is None or _all_finite(net, a) for a in arrays):
-            found.append((text, layer))
+            found.append((number, text, layer))
 
     def watch(side: str) -> Hook:
         def hook(node: Node, compute: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
@@ -162,18 +184,17 @@ def first_not_finite(net: Graph, goals: tuple[Goal, ...], batch: Batch
 
     inputs, outputs = len(net.in_nodes), len(goals)
     targets, weights = batch[inputs:inputs + outputs], batch[inputs + outputs:]
-    with np.errstate(all="ignore"):
-        xs, nodes = batch[:inputs], [goal.node for goal in goals]
-        ys, masks = net.run(xs, nodes, TRAIN, hook=watch("forward")), net.masks(xs, nodes)
-        gradients = []
-        for goal, y, target, mask in zip(goals, ys, targets, masks, strict=True):
-            loss, dy = goal.gradient(net.backend, y, target, *weights, mask=mask)
-            look("in the loss", None, loss)
-            look("in the gradient of the loss", None, dy)
-            gradients.append((goal.node, dy))
-        if not found:
-            net.run_backward(gradients, hook=watch("backward"))
-    return found[0] if found else None
+    xs, nodes = batch[:inputs], [goal.node for goal in goals]
+    ys = yield from net.forward_pass(xs, nodes, TRAIN, hook=watch("forward"), shared=shared)
+    masks, gradients = net.masks(xs, nodes), []
+    for goal, y, target, mask in zip(goals, ys, targets, masks, strict=True):
+        loss, dy = goal.gradient(net.backend, y, target, *weights, mask=mask)
+        look("in the loss", None, loss)
+        look("in the gradient of the loss", None, dy)
+        gradients.append((goal.node, dy))
+    if shared or not found:
+        yield from net.backward_pass(gradients, hook=watch("backward"), shared=shared)
+    places += found
 
 
 def _finite(net: Graph) -> bool:

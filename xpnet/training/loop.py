@@ -145,8 +145,10 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
     if is_dataset(validation):
         expect_known(known, validation, "fit: validation")
     batch_size = expect_integer("fit", "batch_size", batch_size)
+    if parallel is not None:
+        parallel.expect_fit(net, "fit")
     check_batch_sizes(net, data.samples, batch_size, drop_last,
-                      1 if parallel is None else parallel.expect_shards("fit"))
+                      1 if parallel is None or parallel.sync else parallel.shards)
     per_epoch = count_batches(data.samples, batch_size, drop_last)
     total = _total(epochs, steps, per_epoch)
     accumulate = expect_integer("fit", "accumulate", accumulate)
@@ -183,7 +185,8 @@ def fit(net: Graph, x: Any, y: Any = None, *, lengths: Any = None, loss: Any = N
             drop_last=drop_last, accumulate=accumulate, epochs=run.epochs, steps=steps,
             loss=[goal.loss for goal in aims], loss_weights=[goal.weight for goal in aims],
             optimizer=optimizer, schedule=schedule, shuffle=shuffle,
-            shards=None if parallel is None else [parallel.shards, parallel.deterministic])
+            shards=parallel and parallel.shards,
+            deterministic=parallel and parallel.deterministic, sync=parallel and parallel.sync)
     if parallel is not None:
         parallel.agree("fit", run.settings | network_facts(net, step.updater.slots))
     mine = [callback for callback in called if run.leads or not callback.leader_only]

@@ -6,24 +6,25 @@ by its share of the samples, as the batches of a group do, see groups.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from xpnet.checks import different_facts, listed_differences
-from xpnet.graph import Graph
+from xpnet.graph import Graph, Hook
 from xpnet.layer import Array
+from xpnet.node import Node
 from xpnet.parallel.ranks import DataParallel
 from xpnet.parallel.sums import Branch, Sums
 from xpnet.training.batches import Batch, Batches
 from xpnet.training.callbacks import Run
 from xpnet.training.groups import Groups, Span
 from xpnet.training.same import digest
+from xpnet.training.together import SHARD, compute_together
 from xpnet.training.totals import SUMS, Totals
 
 ASKS = "interrupted", "stopped"         # what a rank may ask for: Run.interrupt and Run.stop
-SHARD = 2**32           # counters[1] is larger by s SHARD in shard s, for other masks of dropout
 
 
 class ShardedBatches(Batches):
@@ -121,6 +122,8 @@ class ShardedStep:
         """The sum of this rank's shards."""
         net = self.run.net
         shards = dict(batches.shards(number))
+        if self.parallel.sync:
+            return self._together(batches, number, shards, start)
         masks = net.counters[1:2]
         use = masks.copy()
         for k, s in enumerate(self.parallel.own):
@@ -132,15 +135,50 @@ class ShardedStep:
                 self._totals.reset()
                 self.run.step.part(batches.part(number, shards[s]), self._shares[0, k],
                                    self._totals)
+                place.values[:net.grads.size] = net.grads
                 self._collect(place, shards[s], self._shares[1, k], start)
             self._branch.push(place)
         masks[...] = use
         return self._branch.total()
 
+    def _together(self, batches: ShardedBatches, number: int, shards: dict[int, Span],
+                  start: Array) -> Sums:
+        """The sum of this rank's shards, which are computed together. The gradients of a shard are
+        moved away after each layer, because the next shard writes its own there."""
+        net, step, own = self.run.net, self.run.step, self.parallel.own
+        offsets = {p: offset for (_, p), offset in zip(net.buffers.placed, net.buffers.offsets,
+                                                       strict=True)}
+        places = {s: self._branch.new() for s in own}
+        for place in places.values():
+            place.memory.fill(0)
+
+        def moved(place: Sums) -> Hook:
+            def hook(node: Node, backward: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
+                found = backward(*arrays)
+                assert node.layer is not None
+                for p in node.layer.parameters:
+                    place.values[offsets[p]:offsets[p] + p.size] += p.grad.reshape(-1)
+                    p.grad.fill(0)
+                return found
+            return hook
+
+        def finished(s: int) -> None:
+            self._collect(places[s], shards[s], self._shares[1, s - own.start], start)
+            self._totals.reset()
+
+        self._totals.reset()
+        net.grads.fill(0)
+        compute_together(net, self.parallel, [goal.node for goal in step.goals], {
+            s: step.shared_part(batches.part(number, span), self._shares[0, s - own.start],
+                                self._totals, moved(places[s])) for s, span in shards.items()},
+            finished)
+        for place in places.values():
+            self._branch.push(place)
+        return self._branch.total()
+
     def _collect(self, place: Sums, span: Span, shares: Array, start: Array) -> None:
-        """Write the gradients, the change of the state and the figures to `place`."""
+        """Write the change of the state and the figures of a shard to `place`."""
         net = self.run.net
-        place.values[:net.grads.size] = net.grads
         if net.state.size:
             change = net.state - start
             place.values[net.grads.size:] = change * change.dtype.type(span[1] - span[0])

@@ -12,10 +12,10 @@ import numpy as np
 
 from xpnet.backends import Backend
 from xpnet.checks import expect_flag, expect_instance, warn_caller
-from xpnet.graph import Graph
+from xpnet.graph import Graph, Hook, result_of
 from xpnet.inputs import batch_last_inputs
 from xpnet.inspect.memory import explained
-from xpnet.layer import TRAIN, Array
+from xpnet.layer import TRAIN, Array, Exchanging
 from xpnet.optim import Optimizer, get_optimizer
 from xpnet.training.batches import Batch, Batches, Layout, NumberedBatch
 from xpnet.training.goals import goals
@@ -177,6 +177,13 @@ class TrainStep:
         self.net.grads.fill(0)
         totals.add(*self._gradients(batch, shares))
 
+    def shared_part(self, batch: Batch, shares: Array, totals: Totals, hook: Hook
+                    ) -> Exchanging[None]:
+        """What `part` does, as a generator, for one of several parts that are computed together and
+        exchange arrays; the hook is for the backward pass. The gradients have to be 0."""
+        figures = yield from self._passes(batch, shares, True, hook)
+        totals.add(*figures)
+
     def _enter(self, member: Member) -> None:
         """Write the shares of a batch where the step reads them."""
         net = self.net
@@ -203,9 +210,15 @@ class TrainStep:
         """Forward and backward pass: what `Totals.add` takes. With the shares of the batch in its
         group, (outputs,), its gradients are multiplied by them, and added to those that are there.
         """
+        return result_of(self._passes(batch, shares))
+
+    def _passes(self, batch: Batch, shares: Array | None, shared: bool = False,
+                hook: Hook | None = None) -> Exchanging[Figures]:
+        """What `_gradients` does, as a generator; the hook is for the backward pass."""
         net, count, nodes = self.net, len(self.net.in_nodes), [goal.node for goal in self.goals]
         targets, weights = batch[count:count + len(self.goals)], batch[count + len(self.goals):]
-        ys, masks = net.run(batch[:count], nodes, TRAIN), net.masks(batch[:count], nodes)
+        ys = yield from net.forward_pass(batch[:count], nodes, TRAIN, shared=shared)
+        masks = net.masks(batch[:count], nodes)
         losses, gradients = [], []
         for number, (goal, y, target) in enumerate(zip(self.goals, ys, targets, strict=True)):
             loss, dy = goal.gradient(net.backend, y, target, *weights, mask=masks[number])
@@ -214,7 +227,8 @@ class TrainStep:
                 dy = dy * shares[number:number + 1].astype(dy.dtype)
             gradients.append((goal.node, dy))
             del dy
-        net.run_backward(gradients, accumulate=shares is not None)
+        yield from net.backward_pass(gradients, accumulate=shares is not None, hook=hook,
+                                     shared=shared)
         return losses, ys, targets, masks
 
     def _sum(self, losses: list[Array]) -> Array:
