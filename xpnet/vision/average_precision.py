@@ -10,13 +10,16 @@ import numpy as np
 from xpnet.checks import expect_choice, expect_integer, is_number, items, wrong
 from xpnet.losses.boxes import iou_of
 from xpnet.losses.detection import MOST_CLASSES
-from xpnet.vision.boxes import expect_boxes, expect_labels, expect_per_box
+from xpnet.vision.boxes import box_area, expect_boxes, expect_labels, expect_per_box
 
 WHO = "mean_average_precision"
 METHODS = "voc", "voc2007", "coco"
 COCO = tuple(np.linspace(0.5, 0.95, 10).tolist())
 MOST_FOUND = 100            # detections of an image and a class that COCO counts
 RECALLS = np.linspace(0, 1, 101)
+# Areas of objects in pixels, both ends included
+AREAS = {"all": (0.0, np.inf), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2),
+         "large": (96.0**2, np.inf)}
 
 
 class _Found(NamedTuple):
@@ -29,19 +32,22 @@ class _Truth(NamedTuple):
     boxes: np.ndarray
     labels: np.ndarray
     ignored: np.ndarray     # difficult, or crowd
+    areas: np.ndarray
 
 
 class _Image(NamedTuple):
     """One class in one image; the detections are sorted, that of the largest score first."""
 
     scores: np.ndarray      # (D,)
+    outside: np.ndarray     # (D,), of the range of areas
     overlaps: np.ndarray    # (D, T)
-    ignored: np.ndarray     # (T,)
+    ignored: np.ndarray     # (T,), need not be found
+    crowd: np.ndarray       # (T,), may be found several times
 
 
 def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method: str = "voc",
-                           iou_threshold: Any = None, classes: int | None = None,
-                           average: str | None = "macro") -> Any:
+                           iou_threshold: Any = None, area: str = "all",
+                           classes: int | None = None, average: str | None = "macro") -> Any:
     """Mean average precision: mAP = mean over classes of AP, the area under the curve of precision
     over recall (Everingham et al. 2010, section 4.2).
 
@@ -63,22 +69,29 @@ def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method
         found: for each image (boxes (M, 4) xyxy, scores (M,), labels (M,)), such as a Detections.
         truth: for each image (boxes (M, 4) xyxy, labels (M,)), or (boxes, labels, ignored (M,)):
             objects that need not be found, difficult ones of VOC or the crowds of COCO. The IoU
-            with a crowd is intersection / area of the detection.
+            with a crowd is intersection / area of the detection. A fourth entry, areas (M,), are
+            those of the objects if they are not those of the boxes: COCO counts an object's pixels.
         iou_threshold: a number, or several, over which AP is averaged. By default 0.5, and for
             "coco" 0.5, 0.55, ..., 0.95.
+        area: "small", "medium" or "large" for AP of objects of up to 32^2, 32^2 to 96^2, or from
+            96^2 pixels, as "coco" divides them. Other objects need not be found, and a detection of
+            another area is not wrong.
         classes: their number; by default one more than the largest label.
         average: None returns the AP of each class, (K,).
     """
     method = expect_choice(WHO, "method", method, METHODS)
     average = expect_choice(WHO, "average", average, ("macro", None))
     limits = _thresholds(iou_threshold, method)
+    area = expect_choice(WHO, "area", area, AREAS)
+    if area != "all" and method != "coco":
+        raise wrong(WHO, 'area="all", except with method="coco"', "area", area)
     detections, objects = _checked(found, truth)
     labels = [d.labels for d in detections] + [t.labels for t in objects]
     K = max((int(a.max()) + 1 for a in labels if a.size), default=0)
     if classes is not None:
         K = expect_integer(WHO, "classes", classes, max(K, 1), MOST_CLASSES)
     per_class = np.full(K, np.nan)
-    for k, images in _by_class(detections, objects, method).items():
+    for k, images in _by_class(detections, objects, method, AREAS[area]).items():
         positives = sum(int((~image.ignored).sum()) for image in images)
         if positives:
             per_class[k] = np.mean([_precision(images, positives, method, limit)
@@ -89,18 +102,22 @@ def mean_average_precision(found: Sequence[Any], truth: Sequence[Any], *, method
     return float(per_class[there].mean()) if there.any() else np.nan
 
 
-def _by_class(found: list[_Found], truth: list[_Truth], method: str) -> dict[int, list[_Image]]:
+def _by_class(found: list[_Found], truth: list[_Truth], method: str, area: tuple[float, float]
+              ) -> dict[int, list[_Image]]:
     """For each class the images in which it is or was found."""
+    low, high = area
     images: dict[int, list[_Image]] = {}
     for d, t in zip(found, truth, strict=True):
         for k in np.union1d(d.labels, t.labels).tolist():
             own, there = d.labels == k, t.labels == k
             order = np.argsort(-d.scores[own], kind="stable")
             order = order[:MOST_FOUND] if method == "coco" else order
-            ignored = t.ignored[there]
-            overlaps = _overlaps(d.boxes[own][order], t.boxes[there],
-                                 ignored if method == "coco" else False)
-            images.setdefault(k, []).append(_Image(d.scores[own][order], overlaps, ignored))
+            boxes, crowd, areas = d.boxes[own][order], t.ignored[there], t.areas[there]
+            size = box_area(boxes)
+            images.setdefault(k, []).append(_Image(
+                d.scores[own][order], (size < low) | (size > high),
+                _overlaps(boxes, t.boxes[there], crowd if method == "coco" else False),
+                crowd | (areas < low) | (areas > high), crowd))
     return images
 
 
@@ -138,11 +155,12 @@ def _of_voc(image: _Image, limit: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _of_coco(image: _Image, limit: float) -> tuple[np.ndarray, np.ndarray]:
     """As _of_voc, by the rules of COCO."""
-    right, counts = np.zeros(len(image.scores), bool), np.ones(len(image.scores), bool)
+    right, counts = np.zeros(len(image.scores), bool), ~image.outside
     taken, limit = np.zeros(len(image.ignored), bool), min(limit, 1 - 1e-10)
     for n, row in enumerate(image.overlaps):
-        # An object that counts goes before a crowd. Of equal IoUs the last wins, as in COCO's code.
-        for choice in (~image.ignored & ~taken, image.ignored):
+        # An object that counts goes before others. Of equal IoUs the last wins, as in COCO's code.
+        left = image.crowd | ~taken
+        for choice in (~image.ignored & left, image.ignored & left):
             fits = np.flatnonzero(choice & (row >= limit))[::-1]
             if fits.size:
                 best = fits[row[fits].argmax()]
@@ -180,21 +198,25 @@ def _checked(found: Any, truth: Any) -> tuple[list[_Found], list[_Truth]]:
     if len(found) != len(truth):
         raise ValueError(f"{WHO}: expected found and truth of the same images. Received: "
                          f"{len(found)} and {len(truth)}.")
-    return ([_Found(*_entry("found", entry, 3)) for entry in found],
-            [_Truth(*_entry("truth", entry, 2)) for entry in truth])
+    return ([_found(entry) for entry in found], [_true(entry) for entry in truth])
 
 
-def _entry(name: str, entry: Any, least: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes and two arrays for them."""
-    if not isinstance(entry, tuple | list) or not least <= len(entry) <= 3:
-        form = ("(boxes, scores, labels)" if least == 3
-                else "(boxes, labels) or (boxes, labels, ignored)")
-        raise wrong(WHO, f"each entry of {name} to be {form}", name, entry)
-    boxes = expect_boxes(WHO, f"boxes of {name}", entry[0])
-    count = len(boxes)
-    if least == 3:
-        return (boxes, expect_per_box(WHO, f"scores of {name}", entry[1], count),
-                expect_labels(WHO, f"labels of {name}", entry[2], count))
-    ignored = (np.zeros(count, bool) if len(entry) == 2
-               else expect_per_box(WHO, f"ignored of {name}", entry[2], count).astype(bool))
-    return boxes, expect_labels(WHO, f"labels of {name}", entry[1], count), ignored
+def _found(entry: Any) -> _Found:
+    if not isinstance(entry, tuple | list) or len(entry) != 3:
+        raise wrong(WHO, "each entry of found to be (boxes, scores, labels)", "found", entry)
+    boxes = expect_boxes(WHO, "boxes of found", entry[0])
+    return _Found(boxes, expect_per_box(WHO, "scores of found", entry[1], len(boxes)),
+                  expect_labels(WHO, "labels of found", entry[2], len(boxes)))
+
+
+def _true(entry: Any) -> _Truth:
+    if not isinstance(entry, tuple | list) or not 2 <= len(entry) <= 4:
+        raise wrong(WHO, "each entry of truth to be (boxes, labels), with ignored and areas after "
+                    "them or not", "truth", entry)
+    boxes = expect_boxes(WHO, "boxes of truth", entry[0])
+    labels, *more = entry[1:]
+    ignored, areas = (expect_per_box(WHO, f"{name} of truth", more[k], len(boxes))
+                      if k < len(more) else None for k, name in enumerate(("ignored", "areas")))
+    return _Truth(boxes, expect_labels(WHO, "labels of truth", labels, len(boxes)),
+                  np.zeros(len(boxes), bool) if ignored is None else ignored.astype(bool),
+                  box_area(boxes) if areas is None else areas)
