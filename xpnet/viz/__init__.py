@@ -9,11 +9,15 @@ functions of arrays, in xpnet.explain and elsewhere.
 """
 
 from xpnet.viz.activations import show_activations, show_activations_on
+from xpnet.viz.convolution import KERNELS, pyramid, show_convolution, show_pyramid
 from xpnet.viz.curves import show_training
 from xpnet.viz.filters import show_feature_maps, show_filters
 from xpnet.viz.images import show_images
+from xpnet.viz.pooling import POOLINGS, show_pooling
+from xpnet.viz.windows import show_window
 
 __all__ = [
-    "show_activations", "show_activations_on", "show_feature_maps", "show_filters", "show_images",
-    "show_training",
+    "KERNELS", "POOLINGS", "pyramid", "show_activations", "show_activations_on", "show_convolution",
+    "show_feature_maps", "show_filters", "show_images", "show_pooling", "show_pyramid",
+    "show_training", "show_window",
 ]

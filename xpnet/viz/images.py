@@ -71,7 +71,7 @@ def draw_map(ax: Any, values: np.ndarray, text: str = "", *, signed: bool | None
         title(ax, text)
     if bar:
         H, W = values.shape
-        ax.figure.colorbar(drawn, ax=ax, shrink=0.9, pad=0.02, aspect=20 if 2 * H > W else 5)
+        ax.figure.colorbar(drawn, ax=ax, shrink=0.75, pad=0.02, aspect=20 if 2 * H > W else 5)
     return drawn
 
 
