@@ -422,6 +422,10 @@ class Device:
                 stream.synchronize()
 
     @property
+    def pci_bus_id(self) -> str:
+        return f"0000:{self.id + 1:02X}:00.0"
+
+    @property
     def mem_info(self) -> tuple[int, int]:
         return self.fake.cuda.runtime.memGetInfo()
 

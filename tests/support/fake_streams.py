@@ -23,17 +23,20 @@ Work = Callable[[], Any]
 
 
 class Recording:
-    """What a stream captures."""
+    """What a stream captures, with other streams that waited for one of its events."""
 
-    def __init__(self, pool: MemoryPool) -> None:
-        self.pool, self.valid = weakref.ref(pool), True
+    def __init__(self, pool: MemoryPool, origin: Stream) -> None:
+        self.pool, self.valid, self.origin = weakref.ref(pool), True, origin
         self.work: list[Work] = []
+        self.launched = {origin: 0}     # work by stream
+        self.joined: dict[Stream, int] = {}     # how much of it the first stream waited for
         self.arrays: dict[int, weakref.ref[Memory]] = {}
         self.blocks: dict[int, Block] = {}
         self.last = 0
 
-    def add(self, work: Work, memories: Sequence[Memory]) -> None:
+    def add(self, stream: Stream, work: Work, memories: Sequence[Memory]) -> None:
         self.work.append(work)
+        self.launched[stream] += 1
         self.blocks |= {id(memory.block): memory.block for memory in memories}
         self.arrays |= {memory.number: weakref.ref(memory) for memory in memories
                         if memory.pool() is not self.pool()}
@@ -64,7 +67,7 @@ class Stream:
         """Put work into the queue; without `launch` it is nothing that a GPU would be told."""
         self.launched += launch
         if self.recording is not None:
-            self.recording.add(work, memories)
+            self.recording.add(self, work, memories)
             return
         self.queue.append(work)
         self.asked += 1
@@ -101,20 +104,25 @@ class Stream:
         if event.device_id != self.device_id and self.ptr:
             self.refuse("cudaErrorInvalidResourceHandle", "invalid resource handle")
         event.captured = self.recording is not None
+        if self.recording is not None:
+            event.launched = self.recording.launched[self]
         event.place, event.seconds = (self, self.asked), time.perf_counter()
         return event
 
     def wait_event(self, event: Event) -> None:
         if event.place is None:
             return
+        other, number = event.place
+        if event.captured and self.recording is None and other.recording is not None:
+            self.recording = other.recording            # it belongs to the capture from now on
+            self.recording.launched[self] = 0
         if (self.recording is not None) != event.captured:
             self.refuse("cudaErrorStreamCaptureIsolation", "dependency created on uncaptured work "
                                                            "in another stream")
-        if event.captured:
-            assert event.place[0] is self, "the fake's captures have one stream"
-            return
-        other, number = event.place
-        self.do(lambda: other.run(number))
+        if self.recording is None:
+            self.do(lambda: other.run(number))
+        elif self is self.recording.origin:
+            self.recording.joined[other] = event.launched
 
     def synchronize(self) -> None:
         if self.recording is not None:
@@ -130,13 +138,22 @@ class Stream:
         if self.recording is not None:
             self.refuse("cudaErrorIllegalState", "the operation cannot be performed in the present "
                                                  "state")
-        self.recording = Recording(self.gpus.pool)
+        self.recording = Recording(self.gpus.pool, self)
 
     def end_capture(self) -> Graph:
-        recording, self.recording = self.recording, None
+        recording = self.recording
         if recording is None:
             raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in "
                                    "the present state")
+        if self is not recording.origin:
+            self.refuse("cudaErrorStreamCaptureUnmatched", "the capture was not initiated in this "
+                                                           "stream")
+        for stream in recording.launched:
+            stream.recording = None
+        if any(recording.joined.get(stream) != count for stream, count in
+               recording.launched.items() if stream is not self):
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnjoined: capturing stream has unjoined "
+                                   "work")
         if not recording.valid:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a "
                                    "previous error during capture")
@@ -156,7 +173,7 @@ class Event:
         if interprocess and not disable_timing:
             raise ValueError("Timing must be disabled for interprocess events")
         self.ptr, self.device_id, self.captured = id(self), self.gpus.current, False
-        self.timing = not disable_timing
+        self.timing, self.launched = not disable_timing, 0
         self.place: tuple[Stream, int] | None = None
         self.seconds = 0.0
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent / "cuda"
+ONE = threading.Lock()              # a kernel at a time: the shim has static variables
 PLAIN = ("-O1",)
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 SANITIZED = ("-O1", "-g1", *SANITIZERS)
@@ -87,9 +89,10 @@ class Library:
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
         types = "".join(f"{'P' if _is_pointer(a) else ''}{_type(a)} " for a in args)
         expected = ctypes.c_char_p()
-        status = self._library.launch(self.numbers[name], (ctypes.c_uint * 3)(*grid),
-                                      (ctypes.c_uint * 3)(*block), ctypes.c_uint(shared), pointers,
-                                      types.encode(), ctypes.byref(expected))
+        with ONE:
+            status = self._library.launch(self.numbers[name], (ctypes.c_uint * 3)(*grid),
+                                          (ctypes.c_uint * 3)(*block), ctypes.c_uint(shared),
+                                          pointers, types.encode(), ctypes.byref(expected))
         if status == 1:
             raise TypeError(f"{name}: expected the arguments {(expected.value or b'').decode()}. "
                             f"Received: {types}")

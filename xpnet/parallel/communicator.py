@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.backends import Backend
+
 Add = Callable[[np.ndarray, np.ndarray, int], None]
 
 
@@ -19,7 +21,8 @@ class Aborted(RuntimeError):            # noqa: N818 - the error is that of anot
 
 
 class Communicator:
-    """Base class: `size` ranks, of which this one has the number `rank`, from 0.
+    """Base class: `size` ranks, of which this one has the number `rank`, from 0. It has the number
+    `local` among the ranks of its machine, of which the first one has the rank `machine`.
 
     All ranks call the same methods in the same order, with arrays of the same shape and dtype. A
     subclass writes `exchange`, `gather`, `broadcast`, `plain_sum` and `abort`.
@@ -27,11 +30,19 @@ class Communicator:
 
     rank: int
     size: int
-    first: bool                         # whether no rank of this machine has a smaller number
+    local: int
+    machine: int
     threads: int | None = None          # of this rank, its share of the cores; None: all
+    backend: Backend | None = None      # whose arrays can be exchanged, beside those of NumPy
+    captures = False                    # whether a captured step can contain their exchange
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: rank {self.rank} of {self.size}>"
+
+    @property
+    def first(self) -> bool:
+        """Whether no rank of this machine has a smaller number."""
+        return self.local == 0
 
     def exchange(self, pieces: np.ndarray) -> np.ndarray:
         """(size, n) -> (size, n): row k goes to rank k. Returns the rows for this rank, in the
@@ -49,6 +60,10 @@ class Communicator:
     def plain_sum(self, a: np.ndarray) -> None:
         """Write the sum over the ranks into the array of every rank. The order of the additions may
         depend on the number of ranks."""
+        raise NotImplementedError
+
+    def sender(self) -> Any:
+        """What exchanges arrays of `backend` beside the current stream."""
         raise NotImplementedError
 
     def abort(self, error: BaseException) -> None:

@@ -55,7 +55,7 @@ class MPICommunicator(Communicator):
         self._world = self._mpi.COMM_WORLD if communicator is None else communicator
         self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
         machine = self._world.Split_type(self._mpi.COMM_TYPE_SHARED)
-        self.first = machine.Get_rank() == 0
+        self.local, self.machine = machine.Get_rank(), machine.bcast(self.rank)
         if hasattr(os, "sched_getaffinity"):
             mine = sorted(os.sched_getaffinity(0))
             self.threads = cores_of(mine, machine.allgather(mine))

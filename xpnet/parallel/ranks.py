@@ -74,8 +74,13 @@ class DataParallel(Checked):
         return range(self.rank * each, (self.rank + 1) * each)
 
     def expect_fit(self, net: Graph, who: str) -> None:
-        """Raise ValueError if the ranks cannot have equally many shards, or if `sync` cannot reach
-        a batch norm of the network."""
+        """Raise ValueError if the ranks cannot have equally many shards, if the network is not on
+        the GPU of an NCCLCommunicator, or if `sync` cannot reach a batch norm of the network."""
+        there = self.communicator.backend
+        if there is not None and there.name != net.backend.name:
+            raise ValueError(f"{who}: expected a network on the GPU of its rank, "
+                             f"backend=communicator.backend ({there.name}). Received: a network on "
+                             f"{net.backend.name}.")
         for layer in net.layers if self.sync else ():
             if any(child.over_batch for child in _descendants(layer)):
                 raise ValueError(f"{self.who}: expected batch norms that are layers of the network "

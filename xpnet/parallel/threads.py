@@ -28,7 +28,7 @@ class ThreadCommunicator(Communicator):
 
     def __init__(self, rank: int, board: _Board) -> None:
         self.rank, self.size, self._board = rank, len(board.arrays), board
-        self.first = rank == 0
+        self.local, self.machine = rank, 0
 
     def _shown(self, a: np.ndarray, read: Callable[[list[np.ndarray]], Any]) -> Any:
         """read(the arrays of all ranks), which no rank changes meanwhile."""

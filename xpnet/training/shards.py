@@ -89,7 +89,10 @@ class ShardedStep:
         self._size = (net.grads.size + net.state.size, SUMS * outputs + len(ASKS), net.dtype,
                       self.parallel.size)
         self._branch = Branch(lambda: Sums(*self._size, net.backend.zeros))
-        self._on_host: Sums | None = None       # of a GPU, for an exchange by the host
+        communicator = self.parallel.communicator
+        # A GPU exchanges by NCCL, or by MPI through the memory of the host.
+        self._sender = None if communicator.backend is None else communicator.sender()
+        self._on_host: Sums | None = None
         # For each shard of this rank and each output: its share in the group, and in the batch.
         self._shares = net.backend.zeros((2, len(self.parallel.own), outputs), np.float64)
 
@@ -188,16 +191,22 @@ class ShardedStep:
 
     def _exchange(self, total: Sums) -> None:
         """Add the sums of all ranks, and do what one of them asks for."""
-        run, backend = self.run, self.run.net.backend
-        host = total
-        if backend.xp is not np:
-            host = self._on_host = self._on_host or Sums(*self._size)
-            host.memory[...] = backend.to_numpy(total.memory)
-        asks = host.figures[-len(ASKS):]
-        asks[:] = [name in run.asked for name in ASKS]
-        self.parallel.add_ranks(host)
-        if host is not total:
-            total.memory[...] = backend.asarray(host.memory)
+        run, backend, communicator = self.run, self.run.net.backend, self.parallel.communicator
+        asks = np.array([name in run.asked for name in ASKS], np.float64)
+        if self._sender is not None:
+            self._sender.send(lambda: self.parallel.add_ranks(total))
+            self._sender.wait()
+            asks = communicator.gather(asks).sum(axis=0)        # the host does not wait for the GPU
+        else:
+            host = total
+            if backend.xp is not np:
+                host = self._on_host = self._on_host or Sums(*self._size)
+                host.memory[...] = backend.to_numpy(total.memory)
+            host.figures[-len(ASKS):] = asks
+            self.parallel.add_ranks(host)
+            asks = host.figures[-len(ASKS):]
+            if host is not total:
+                total.memory[...] = backend.asarray(host.memory)
         for name, count in zip(ASKS, asks, strict=True):
             if count:
                 setattr(run.history, name, True)

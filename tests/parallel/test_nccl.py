@@ -1,0 +1,302 @@
+"""Ranks with a GPU each, on pretended GPUs: what NCCL is asked for, on which stream, and the sums.
+
+No exchange between real GPUs is tested here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import fake_nccl
+import numpy as np
+import pytest
+from fake_nccl import FakeNccl, pretended_ranks
+from gpu_cases import network, samples
+from tiers import full
+
+import xpnet as xn
+import xpnet.backends.cupy.backend
+from xpnet.backends.cupy.nccl import StreamSender
+from xpnet.parallel import Communicator, DataParallel, NCCLCommunicator, in_threads
+from xpnet.parallel.sums import Branch, Sums
+
+
+def in_gpus(backends: list[Any], work: Callable[[NCCLCommunicator], Any]) -> list[Any]:
+    """What work(communicator) returns for each rank."""
+    def run(communicator: Communicator) -> Any:
+        backend = backends[communicator.rank]
+        with backend.scope():
+            communicator = NCCLCommunicator(communicator, backend=backend)
+            try:
+                return work(communicator)
+            except BaseException as error:
+                communicator.abort(error)
+                raise
+
+    return in_threads(len(backends), run)
+
+
+def pairs(arrays: list[np.ndarray]) -> np.ndarray:
+    """((a0 + a1) + (a2 + a3)) + ..., by halves."""
+    half = len(arrays) // 2
+    return arrays[0] if not half else pairs(arrays[:half]) + pairs(arrays[half:])
+
+
+@pytest.mark.parametrize("late", ["no stream", "all streams", "the stream that computes"])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_shards_are_added_in_a_fixed_tree(ranks, late, folder):
+    """On streams that run late, so that a missing event is seen in the sums."""
+    rng = np.random.default_rng(0)
+    shards = [rng.standard_normal(999).astype(np.float32) * 10.0**(k % 5) for k in range(8)]
+    computing = set[int]()
+
+    def is_late(stream: Any) -> bool:
+        return late == "all streams" or stream.ptr in computing
+
+    with pretended_ranks(folder, ranks, late=is_late) as (backends, _):
+        def run(communicator: NCCLCommunicator) -> list[np.ndarray]:
+            backend = communicator.backend
+            if late == "the stream that computes":
+                computing.add(backend._lane.compute.ptr)
+            with backend.stream():
+                branch = Branch(lambda: Sums(999, 2, np.float32, ranks, backend.zeros))
+                for k in range(8 // ranks):
+                    place = branch.new()
+                    number = 8 // ranks * communicator.rank + k
+                    place.values[...] = backend.asarray(shards[number])
+                    place.figures[...] = number
+                    branch.push(place)
+                total, sender = branch.total(), communicator.sender()
+                sender.send(lambda: DataParallel(communicator, shards=8).add_ranks(total))
+                sender.wait()
+                total.values[:1] *= 2           # on the stream that waited
+                return [backend.to_numpy(total.values), backend.to_numpy(total.figures)]
+
+        expected = pairs(shards)
+        expected[0] *= 2
+        for values, figures in in_gpus(backends, run):
+            assert np.array_equal(values, expected)
+            assert figures.tolist() == [28.0] * 2
+
+
+@pytest.mark.parametrize("method, late", [("send", "the stream that computes"),
+                                          ("wait", "all streams")])
+def test_without_an_event_the_sums_are_others(method, late, folder, monkeypatch):
+    """So that the test above can fail."""
+    def send(self: StreamSender, work: Callable[[], Any]) -> None:
+        with self._stream:
+            work()
+
+    monkeypatch.setattr(StreamSender, method, send if method == "send" else lambda self: None)
+    with pytest.raises(AssertionError):
+        test_shards_are_added_in_a_fixed_tree(2, late, folder)
+
+
+def test_nccl_is_asked_for_messages_of_all_ranks_and_a_gather_on_a_stream_of_its_own(folder):
+    with pretended_ranks(folder, 2) as (backends, module):
+        def run(communicator: NCCLCommunicator) -> int:
+            with communicator.backend.stream():
+                sums = Sums(100, 2, np.float32, 2, communicator.backend.zeros)
+                sender = communicator.sender()
+                sender.send(lambda: communicator.tree_sum(sums.memory, sums.add))
+                sender.wait()
+                return communicator.backend._lane.compute.ptr
+
+        compute = in_gpus(backends, run)
+        assert [call[:2] for call in module.log[0]] == [
+            ("group", (("send", 0), ("recv", 0), ("send", 1), ("recv", 1))),
+            ("allGather", (208, module.NCCL_UINT8))]        # half of 400 + 2 * 8 bytes
+        streams = {call[2] for call in module.log[0]}
+        assert len(streams) == 1 and not streams & {0, compute[0]}
+
+
+@pytest.mark.parametrize("dtype, name", [("float32", "NCCL_FLOAT32"), ("float64", "NCCL_FLOAT64"),
+                                         ("int64", "NCCL_INT64")])
+def test_the_plain_sum_is_one_all_reduce(dtype, name, folder):
+    with pretended_ranks(folder, 2) as (backends, module):
+        def run(communicator: NCCLCommunicator) -> list[float]:
+            a = communicator.backend.asarray(np.arange(5, dtype=dtype) + communicator.rank)
+            communicator.plain_sum(a)
+            return communicator.backend.to_numpy(a).tolist()
+
+        assert in_gpus(backends, run) == [[1, 3, 5, 7, 9]] * 2
+        assert [call[:2] for call in module.log[1]] == [("allReduce", (5, getattr(module, name)))]
+
+
+def test_arrays_of_the_host_do_not_go_through_nccl(folder):
+    with pretended_ranks(folder, 2) as (backends, module):
+        def run(communicator: NCCLCommunicator) -> Any:
+            total, sent = np.ones(3), np.full(2, communicator.rank)
+            communicator.plain_sum(total)
+            communicator.broadcast(sent, 1)
+            return communicator.gather_objects(communicator.rank), total.tolist(), sent.tolist()
+
+        assert in_gpus(backends, run) == [([0, 1], [2.0] * 3, [1, 1])] * 2
+        assert module.log == [[], []]
+
+
+# --- trainings ------------------------------------------------------------------------------------
+
+def trained(net: xn.Network, communicator: Any, **changes: Any) -> tuple[Any, ...]:
+    x, y = samples(26)
+    options = {"optimizer": xn.SGD(0.01, 0.9), "batch_size": 8, "validation": 0.2}
+    history = net.fit(x / 255, y, loss="cross_entropy", verbose=False, parallel=communicator,
+                      **options | changes)
+    to_numpy = net.backend.to_numpy
+    return (to_numpy(net.parameters).tobytes(), to_numpy(net.state).tobytes(),
+            [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows])
+
+
+def on_gpus(folder: Any, ranks: int, **changes: Any) -> tuple[list[tuple[Any, ...]], FakeNccl]:
+    with pretended_ranks(folder, ranks) as (backends, module):
+        return in_gpus(backends, lambda communicator: trained(
+            network(communicator.backend), communicator, **changes)), module
+
+
+@pytest.mark.parametrize("changes", [
+    {}, pytest.param({"accumulate": 2, "epochs": 2}, marks=full)], ids=["batches", "groups"])
+def test_1_2_and_4_gpus_train_to_the_same_bits(changes, folder):
+    (one,), module = on_gpus(folder, 1, **changes)
+    assert module.log == [[]]
+    assert on_gpus(folder, 2, **changes)[0] == [one] * 2
+    assert on_gpus(folder, 4, **changes)[0] == [one] * 4
+
+
+def test_the_bits_are_those_of_an_exchange_by_the_host(folder):
+    (one,), _ = on_gpus(folder, 1)
+    with pretended_ranks(folder, 2) as (backends, module):
+        def run(communicator: Communicator) -> tuple[Any, ...]:
+            backend = backends[communicator.rank]
+            with backend.scope():
+                return trained(network(backend), communicator)
+
+        assert in_threads(2, run) == [one] * 2 and module.log == [[], []]
+
+
+def test_the_plain_mode_makes_two_sums_of_each_batch(folder):
+    with pretended_ranks(folder, 2) as (backends, module):
+        one, two = in_gpus(backends, lambda communicator: trained(
+            network(communicator.backend), DataParallel(communicator, deterministic=False),
+            validation=None))
+        assert one == two and [call[0] for call in module.log[0]] == ["allReduce"] * 2 * 4
+
+
+def test_if_one_rank_is_interrupted_all_end(folder):
+    class Interrupts(xn.Callback):
+        def on_batch_end(self, run: xn.Run) -> None:
+            if run.parallel.rank == 1 and run.batch == 1:
+                run.interrupt()
+
+    with pretended_ranks(folder, 2) as (backends, _):
+        def run(communicator: NCCLCommunicator) -> bool:
+            x, y = samples(40)
+            history = network(communicator.backend).fit(
+                x / 255, y, loss="cross_entropy", batch_size=8, verbose=False,
+                callbacks=[Interrupts()], parallel=communicator)
+            return history.interrupted
+
+        assert in_gpus(backends, run) == [True, True]
+
+
+def test_a_rank_that_fails_ends_all(folder):
+    class Fails(xn.Callback):
+        def on_batch_end(self, run: xn.Run) -> None:
+            if run.parallel.rank == 1:
+                raise OSError("the samples are gone")
+
+    with pretended_ranks(folder, 2) as (backends, _), pytest.raises(OSError, match="are gone"):
+        in_gpus(backends, lambda communicator: trained(
+            network(communicator.backend), communicator, callbacks=[Fails()]))
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+def test_a_network_on_another_gpu_is_refused(folder):
+    with pretended_ranks(folder, 2) as (backends, _):
+        def run(communicator: Communicator) -> None:
+            backend = backends[communicator.rank]
+            with backend.scope():
+                trained(network("numpy"), NCCLCommunicator(communicator, backend=backend))
+
+        with pytest.raises(ValueError, match=r"fit: expected a network on the GPU of its rank, "
+                                             r"backend=communicator.backend \(cupy:\d\). Received: "
+                                             r"a network on numpy."):
+            in_threads(2, run)
+
+
+def test_without_nccl_the_error_names_the_package(folder):
+    with (pretended_ranks(folder, 2, available=False) as (backends, _),
+          pytest.raises(xn.BackendError, match="CuPy is installed, but it finds no NCCL. Install "
+                                               "it: pip install nvidia-nccl-cu13")):
+        in_gpus(backends, lambda communicator: None)
+
+
+def test_two_ranks_on_one_gpu_are_refused(folder):
+    with (pretended_ranks(folder, 4, visible=2) as (backends, _),
+          pytest.raises(xn.BackendError, match=(
+              "NCCLCommunicator: expected a GPU of its own for each rank. Received: the GPU "
+              "0000:01:00.0 for ranks 0 and 2, of 4 ranks with 2 GPUs on their machine. Start as "
+              "many processes on each machine as it has GPUs, e.g. mpiexec -n 2"))):
+        in_gpus(backends, lambda communicator: None)
+
+
+def test_a_rank_without_a_gpu_is_named_on_the_others(folder):
+    """Rank 1 fails; rank 0 would otherwise wait for it."""
+    errors = []
+    with pretended_ranks(folder, 2) as (backends, _):
+        backends[1].xp.cuda.Device = type("Device", (), {
+            "__init__": lambda self, device: None, "pci_bus_id": property(_broken)})
+
+        def refused(communicator: Communicator) -> None:
+            try:
+                NCCLCommunicator(communicator, backend=backends[communicator.rank])
+            except xn.BackendError as error:
+                errors.append((communicator.rank, str(error)))
+
+        in_threads(2, refused)
+    assert sorted(errors) == [
+        (0, "NCCLCommunicator: rank 1 failed (NCCLCommunicator: NCCL cannot begin (cudaErrorX)). "
+            "All ranks end."),
+        (1, "NCCLCommunicator: NCCL cannot begin (cudaErrorX). Look for the reason with "
+            "NCCL_DEBUG=WARN in the environment.")]
+
+
+def _broken(device: Any) -> str:
+    raise RuntimeError("cudaErrorX")
+
+
+@pytest.mark.parametrize("local, visible, device", [(0, 4, 0), (3, 4, 3), (5, 4, 1), (3, 1, 0)])
+def test_ranks_take_the_gpus_of_their_machine_in_turn(local, visible, device, monkeypatch):
+    """With one visible GPU it is that one: Slurm may show each process a GPU of its own."""
+    module = xpnet.parallel.nccl
+    monkeypatch.setattr(xpnet.backends.cupy.backend, "device_count", lambda: visible)
+    monkeypatch.setattr(module, "get_backend", lambda name: SimpleNamespace(name=name))
+    assert module._gpu(local).name == f"cupy:{device}"
+
+
+# --- the pretended NCCL ---------------------------------------------------------------------------
+
+def test_the_pretended_nccl_has_the_signatures_of_cupy():
+    pytest.importorskip("cupy", exc_type=ImportError, reason="CuPy is not installed")
+    nccl = xpnet.backends.cupy.nccl
+    try:
+        real = nccl.import_nccl()
+    except xn.BackendError as error:
+        pytest.skip(str(error))
+    for name, method in vars(fake_nccl.NcclCommunicator).items():
+        if inspect.isfunction(method) and not name.startswith("_") and name != "launch_group":
+            text = getattr(real.NcclCommunicator, name).__doc__.split("\n")[0]
+            names = [word.split()[-1].partition("=")[0]
+                     for word in text[text.index("(") + 1:text.rindex(")")].split(",")]
+            assert list(inspect.signature(method).parameters) == names
+    assert real.NcclCommunicator.__doc__.split("\n")[0] == (
+        "NcclCommunicator(int ndev, bytes commId, int rank, NcclConfig config=None)")
+    assert {name: getattr(real, name) for name in fake_nccl.TYPES} == {
+        name: number for name, (number, _) in fake_nccl.TYPES.items()}
+    assert real.NCCL_SUM == fake_nccl.SUM and issubclass(real.NcclError, RuntimeError)
+    found = real.get_unique_id()
+    assert isinstance(found, bytes) and len(found) == fake_nccl.ID
+    assert real.get_version() > nccl.CAPTURES
