@@ -331,9 +331,14 @@ class Backend:
         N = y.shape[-1]
         sums[:1] += loss.astype(np.float64) * N
         if target is not None:
-            labels = target if target.ndim == 1 else target.argmax(axis=0)
-            sums[1] += (y.argmax(axis=0) == labels).sum()
+            labels = target if target.ndim == 1 else self.argmax(target, 0)
+            sums[1] += (self.argmax(y, 0) == labels).sum()
         sums[2] += N
+
+    def argmax(self, x: Array, axis: int) -> Array:
+        """Index of the largest element along an axis (int64): of equal ones the first. A NaN is
+        larger than every number."""
+        return x.argmax(axis=axis)
 
     # --- recurrent layers -------------------------------------------------------------------------
 

@@ -120,6 +120,7 @@ class CupyBackend(Backend):
     update_running = normalization.update_running
     update = optimizers.update
     tally = totals.tally
+    argmax = elementwise.argmax
     scan = recurrent.scan
     scan_backward = recurrent.scan_backward
     gather_batch = batches.gather_batch

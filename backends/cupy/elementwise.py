@@ -72,6 +72,12 @@ def activate(self: CupyBackend, z: Array, activation: str | None, constants: tup
     return y
 
 
+def argmax(self: CupyBackend, x: Array, axis: int) -> Array:
+    """CuPy's own `argmax` gives any of several NaNs, not the first."""
+    largest = x.max(axis=axis, keepdims=True)           # NaN if there is one
+    return ((x == largest) | (x != x)).argmax(axis=axis)
+
+
 def add(self: CupyBackend, a: Array, b: Array, activation: str | None = None) -> Array:
     if not has_kernels(a, b):
         return Backend.add(self, a, b, activation)

@@ -331,6 +331,19 @@ def _totals() -> Iterator[Case]:
                    writes=("sums",))
 
 
+def _winners() -> Iterator[Case]:
+    """Columns with several NaNs and with equal numbers: of both the first counts."""
+    for dtype in FLOATS:
+        for shape in ((1, 1), (10, 33), (1000, 40), (3, 600, 5), (300, 3, 70)):
+            for data in (normal, ties, special):
+                x = data(*shape, dtype=dtype)
+                if data is special:
+                    x[np.random.default_rng(9).random(shape) < 0.1] = np.nan
+                for axis in range(len(shape) - 1):
+                    yield Case("argmax", f"{shape}-{axis}-{data.__name__}-{np.dtype(dtype)}",
+                               {"x": x}, {"axis": axis}, exact=True)
+
+
 def _scans() -> Iterator[Case]:
     """All samples in all steps; fewer and fewer samples; with masks; predictions."""
     for dtype in FLOATS:
@@ -430,7 +443,8 @@ def other_optimizers(label: str, wg: dict[str, np.ndarray], options: dict[str, A
 
 
 FAMILIES = (_memory, _batches, _feeds, _matrices, _tokens, _columns, _convolution, _pooling,
-            _elementwise, _curves, _normalisation, _softmax, _totals, _scans, _dropout, _optimizers)
+            _elementwise, _curves, _normalisation, _softmax, _totals, _winners, _scans, _dropout,
+            _optimizers)
 CASES: list[Case] = [case for family in FAMILIES for case in family()]
 
 

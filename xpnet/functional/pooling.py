@@ -168,7 +168,7 @@ def adaptive_max_pool2d(x: Array, output_size: Pair, *, layout: str = "NCHW",
         for i, (top, bottom) in enumerate(spans(H, OH)):
             for j, (left, right) in enumerate(spans(W, OW)):
                 window = x[:, top:bottom, left:right].reshape(C, -1, N)  # (C, elements, N)
-                y[:, i, j], won = window.max(axis=1), window.argmax(axis=1)
+                y[:, i, j], won = window.max(axis=1), call.backend.argmax(window, 1)
                 row, column = top + won // (right - left), left + won % (right - left)
                 indices[:, i, j] = row * W + column
         return call.outward(y), call.outward(indices)

@@ -85,7 +85,7 @@ class WeightedSum(Layer):
             if self.normalization == "relu":
                 dw = dw * (self.w.data > 0)
             else:
-                largest = self.w.data.argmax(axis=0)
+                largest = self.backend.argmax(self.w.data, 0)
                 here = self.xp.arange(len(a)).reshape(-1, *(1,) * (a.ndim - 1)) == largest
                 dw = r * dw - here * (EPS / total * mean)
         self.backend.store(dw, self.w.grad, accumulate)

@@ -283,7 +283,7 @@ class Maxout(Layer):
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         # (C / pieces, pieces, ..., N)
         x = x.reshape(x.shape[0] // self.pieces, self.pieces, *x.shape[1:])
-        self.remember(mode, x.argmax(axis=1) if self.keeps(mode) else None)
+        self.remember(mode, self.backend.argmax(x, 1) if self.keeps(mode) else None)
         return x.max(axis=1)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:

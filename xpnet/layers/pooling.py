@@ -180,7 +180,8 @@ class GlobalMaxPool2d(_GlobalPool2d):
 
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         pixels = x.reshape(x.shape[0], -1, x.shape[-1])  # (C, H*W, N)
-        self.remember(mode, pixels.argmax(axis=1) if self.keeps(mode) else None, x.shape)
+        winner = self.backend.argmax(pixels, 1) if self.keeps(mode) else None
+        self.remember(mode, winner, x.shape)
         return pixels.max(axis=1)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
@@ -284,7 +285,7 @@ class AdaptiveMaxPool2d(_AdaptivePool2d):
             for j, (left, right) in enumerate(self.columns):
                 window = x[:, top:bottom, left:right]
                 window = window.reshape(x.shape[0], -1, x.shape[-1])    # (C, elements, N)
-                y[:, i, j], argmax[:, i, j] = window.max(axis=1), window.argmax(axis=1)
+                y[:, i, j], argmax[:, i, j] = window.max(axis=1), self.backend.argmax(window, 1)
         self.remember(mode, argmax, x.shape)
         return y
 

@@ -217,7 +217,7 @@ class GlobalMaxPool1d(_GlobalPool1d, GlobalMaxPool2d):
 
     def of_steps(self, x: Array, real: Array, lengths: Array, mode: str) -> Array:
         x = self.xp.where(real, x, x.dtype.type(-np.inf))
-        self.remember(mode, x.argmax(axis=1) if self.keeps(mode) else None, x.shape)
+        self.remember(mode, self.backend.argmax(x, 1) if self.keeps(mode) else None, x.shape)
         return x.max(axis=1)
 
     def of_steps_backward(self, dy: Array) -> Array:

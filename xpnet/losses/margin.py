@@ -88,7 +88,7 @@ class CrammerSingerHinge(MultiClassHinge):
         xp = backend.xp
         right = one_hot(backend, target, len(y))  # (K, ..., N)
         others = xp.where(right, y.dtype.type(-np.inf), y)
-        rival = one_hot(backend, others.argmax(axis=0), len(y))
+        rival = one_hot(backend, backend.argmax(others, 0), len(y))
         largest = others.max(axis=0, keepdims=True)
         ahead = xp.maximum(self.margin - self.score(xp, y, right) + largest, 0)
         f, slope = to_the_power(ahead, self.power)

@@ -105,7 +105,8 @@ class OutputTotals:
             self.ignored += ignored.sum()
             target = self.backend.xp.where(ignored, -1, target)
         if counted is not None:
-            target = self.backend.xp.where(counted, target if labels else target.argmax(axis=0), -1)
+            right = target if labels else self.backend.argmax(target, 0)
+            target = self.backend.xp.where(counted, right, -1)
         self.backend.tally(self.sums, loss, y, target)
 
     def parts(self, row: Array) -> Iterator[tuple[Array, Array]]:
