@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +143,30 @@ def test_the_failed_batch_is_freed_before_free_memory_is_read(monkeypatch):
     with pytest.raises(memory.OutOfMemory), memory.explained(net, "fit", 100):
         step()
     assert seen == [0]
+
+
+def test_the_failed_batch_is_freed_while_the_error_is_handled(monkeypatch):
+    """Also if the error passes through a step that explains errors, too."""
+    net = MODELS["numpy_cnn"](backend="numpy")
+    step = xn.TrainStep(net, xn.CrossEntropy(), xn.SGD(0.1))
+    batches = []
+
+    def batch() -> np.ndarray:
+        x = np.zeros((1, 28, 28, 100), np.float32)
+        batches.append(weakref.ref(x))
+        return x
+
+    def fails(self: Any, x: np.ndarray, mode: str = xn.PREDICT) -> np.ndarray:
+        raise MemoryError(x.shape)
+
+    monkeypatch.setattr(xn.Linear, "forward", fails)
+    with pytest.raises(memory.OutOfMemory), memory.explained(net, "fit", 100):
+        step(batch(), np.zeros(100, np.int64))
+    try:
+        with memory.explained(net, "fit", 100):
+            step(batch(), np.zeros(100, np.int64))
+    except memory.OutOfMemory as error:
+        assert [reference() for reference in batches] == [None, None] and error.batch_size == 100
 
 
 def test_free_memory_is_that_of_the_system_and_of_the_pool():

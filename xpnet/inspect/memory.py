@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,19 +252,25 @@ class OutOfMemory(MemoryError):     # noqa: N818 - like the built-in MemoryError
         self.batch_size, self.fits = batch_size, fits
 
 
-@contextmanager
-def explained(net: Graph, who: str, batch_size: int, optimizer: Optimizer | None = None, *,
-              mode: str = TRAIN) -> Iterator[None]:
-    """Turn memory errors of NumPy and CuPy into OutOfMemory, which says what would fit."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, OutOfMemory):
-            # The frames of the traceback would keep the arrays of the batch alive.
-            raise error.with_traceback(None) from error.__cause__
-        if not _is_about_memory(error):
-            raise
-        raise _explanation(error, net, who, batch_size, optimizer, mode) from error
+class explained:                    # noqa: N801 - used like a function
+    """Turn memory errors of NumPy and CuPy into OutOfMemory, which says what would fit.
+
+    The frames of a traceback keep the arrays of the batch alive, so they are dropped. That is why
+    this is a class: contextlib would restore the traceback.
+    """
+
+    def __init__(self, net: Graph, who: str, batch_size: int, optimizer: Optimizer | None = None, *,
+                 mode: str = TRAIN) -> None:
+        self.about = net, who, batch_size, optimizer, mode
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OutOfMemory):              # of an inner call
+            error.__traceback__ = None
+        elif isinstance(error, Exception) and _is_about_memory(error):
+            raise _explanation(error, *self.about) from error
 
 
 def _is_about_memory(error: Exception) -> bool:
@@ -278,9 +283,9 @@ def _is_about_memory(error: Exception) -> bool:
 def _explanation(error: Exception, net: Graph, who: str, batch_size: int,
                  optimizer: Optimizer | None, mode: str) -> OutOfMemory:
     cause: BaseException | None = error
-    while cause is not None:    # the frames of its traceback keep the arrays of the batch alive
-        link = cause.__traceback__
-        while link is not None:
+    while cause is not None:
+        link, cause.__traceback__ = cause.__traceback__, None
+        while link is not None:         # the interpreter still holds the first one
             link.tb_next, link = None, link.tb_next
         cause = cause.__context__
     net.forget()
