@@ -64,9 +64,9 @@ class Embedding(Layer):
     def forward(self, x: Array, mode: str = PREDICT) -> Array:
         if self.xp is np:
             self.expect_values(x)
-        else:       # what is out of range was reported before, or comes from another layer
-            x = self.xp.clip(x, 0, self.tokens - 1)
         tokens = x.reshape(-1).astype("int64")                              # (T N,)
+        if self.xp is not np:       # what is no token was reported, or comes from another layer
+            tokens = self.xp.clip(tokens, 0, self.tokens - 1)
         self.remember(mode, tokens)
         y = self.backend.gather_batch(self.W.data, tokens, self.W.data.dtype)   # (features, T N)
         return y.reshape(self.features, *x.shape)
