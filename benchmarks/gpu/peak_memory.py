@@ -10,16 +10,19 @@ from xpnet.backends import Backend
 
 
 def peak_of(backend: Backend, work: Callable[[], object]) -> dict[str, int | None]:
-    """{"memory": the most bytes that arrays took at once, "reserved": the bytes that pools took
-    from the GPU}.
+    """{"memory": the most bytes that arrays took at once, "reserved": the most that was taken from
+    the GPU at once}.
 
-    CuPy's hooks report every array of this thread, also in the pool of a captured step. Arrays that
-    existed before are not counted. Both are None for other backends.
+    CuPy's hooks report every array of this thread, also in the pool of a captured step. What was
+    taken before is not counted. Both are None for other backends.
     """
     if not backend.name.startswith("cupy"):
         work()
         return {"memory": None, "reserved": None}
     cupy = backend.xp
+
+    def free() -> int:
+        return int(cupy.cuda.runtime.memGetInfo()[0])
 
     class Count(cupy.cuda.MemoryHook):                  # type: ignore[name-defined,misc]
         name = "benchmarks: the most that arrays take at once"
@@ -38,11 +41,12 @@ def peak_of(backend: Backend, work: Callable[[], object]) -> dict[str, int | Non
             self.now -= self.sizes.pop(pmem_id, 0)
 
         def alloc_postprocess(self, *, mem_size: int, mem_ptr: int, **_: Any) -> None:
-            self.reserved += mem_size if mem_ptr else 0
+            self.reserved = max(self.reserved, before - free())
 
     gc.collect()
     # Unused blocks of the pool would be taken instead of new memory of the GPU.
     cupy.get_default_memory_pool().free_all_blocks()
+    before = free()
     with Count() as count:
         work()
         backend.synchronize()

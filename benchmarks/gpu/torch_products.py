@@ -10,7 +10,7 @@ import torch
 from benchmarks.contenders import Job
 from benchmarks.convolutions import Convolution
 from benchmarks.gpu.shapes import Product
-from benchmarks.gpu.timing import HOLD, Call, Clock, Timer, event_timer
+from benchmarks.gpu.timing import HOLD, Call, Timer, clock_timer, event_timer
 from benchmarks.torch_side import about_pytorch, choose_math
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -61,12 +61,12 @@ def _convolution(c: Convolution, batch: int, where: torch.device,
 def timer(job: Job) -> Timer:
     """A timer with PyTorch's events; on a CPU, which only the tests use, with a clock."""
     if job.device == "cpu":
-        return event_timer(Clock, lambda start, stop: stop.time - start.time, lambda: None)
+        return clock_timer()
     size = min(HOLD, torch.cuda.mem_get_info()[0] // 8)
     source, target = (torch.zeros(size, dtype=torch.uint8, device="cuda") for _ in range(2))
     return event_timer(lambda: torch.cuda.Event(enable_timing=True),
                        lambda start, stop: start.elapsed_time(stop) / 1000,
-                       lambda: target.copy_(source))
+                       lambda: target.copy_(source), lambda event: event.query())
 
 
 def about(job: Job) -> dict[str, Any]:

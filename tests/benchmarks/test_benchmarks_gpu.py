@@ -135,8 +135,8 @@ def test_every_network_has_batches_and_targets():
 # --- memory ---------------------------------------------------------------------------------------
 
 def test_the_peak_counts_what_hooks_tell():
-    """With CuPy's hooks stood in for: arrays that come and go, and a pool that takes memory in
-    larger pieces."""
+    """With CuPy's hooks stood in for: arrays that come and go, and pools that take memory in larger
+    pieces and give it back."""
     class MemoryHook:
         def __enter__(self):
             current.append(self)
@@ -147,12 +147,15 @@ def test_the_peak_counts_what_hooks_tell():
     current = []
     freed = []
     pool = SimpleNamespace(free_all_blocks=lambda: freed.append(True))
-    xp = SimpleNamespace(cuda=SimpleNamespace(MemoryHook=MemoryHook),
+    free = [5000]
+    runtime = SimpleNamespace(memGetInfo=lambda: (free[0], 9000))
+    xp = SimpleNamespace(cuda=SimpleNamespace(MemoryHook=MemoryHook, runtime=runtime),
                          get_default_memory_pool=lambda: pool)
     backend = SimpleNamespace(name="cupy:0", xp=xp, synchronize=lambda: None)
 
     def work():
         hook, = current
+        free[0] = 4000
         hook.alloc_postprocess(device_id=0, mem_size=1000, mem_ptr=1)
         hook.malloc_postprocess(device_id=0, size=500, mem_size=512, mem_ptr=1, pmem_id=1)
         hook.malloc_postprocess(device_id=0, size=100, mem_size=512, mem_ptr=2, pmem_id=2)
@@ -162,6 +165,8 @@ def test_the_peak_counts_what_hooks_tell():
         # there was not enough
         hook.malloc_postprocess(device_id=0, size=1, mem_size=256, mem_ptr=0, pmem_id=0)
         hook.alloc_postprocess(device_id=0, mem_size=1000, mem_ptr=0)
+        free[0] = 4500                          # one pool gave memory back, another took 500 bytes
+        hook.alloc_postprocess(device_id=0, mem_size=500, mem_ptr=4)
     assert peak_memory.peak_of(backend, work) == {"memory": 1024, "reserved": 1000} and freed
 
 
@@ -230,13 +235,23 @@ def test_events_time_calls_that_stand_in_the_queue_already():
 
         def synchronize(self):
             log.append("wait")
-    timer = timing.event_timer(Event, lambda start, stop: 40e-3, lambda: log.append("hold"))
+    timer = timing.event_timer(Event, lambda start, stop: 40e-3, lambda: log.append("hold"),
+                               lambda event: False)
     assert timer(lambda: log.append("call")) == 40e-3
     sample = ["hold", "record", "call", "record", "wait"]
     assert log == ["call"] * timing.WARM_UP + sample * (1 + timing.FEWEST_SAMPLES)
     log.clear()
-    timing.event_timer(Event, lambda start, stop: 1e-6, lambda: None)(lambda: log.append("call"))
+    timer = timing.event_timer(Event, lambda start, stop: 1e-6, lambda: None, lambda event: False)
+    timer(lambda: log.append("call"))
     assert log.count("call") == timing.WARM_UP + 1 + timing.REPEATS * timing.SAMPLES
+    # the GPU goes on before all calls are queued, until it has four times as much other work
+    log.clear()
+    timer = timing.event_timer(Event, lambda start, stop: 40e-3, lambda: log.append("hold"),
+                               lambda event: log[-2] == "record" and log.count("hold") < 7)
+    timer(lambda: log.append("call"))
+    once = ["record", "call", "record", "wait"]
+    assert log[timing.WARM_UP:] == ["hold", *once, "hold", "hold", *once, *["hold"] * 4, *once,
+                                    *(["hold"] * 4 + once) * timing.FEWEST_SAMPLES]
 
 
 # --- products -------------------------------------------------------------------------------------
