@@ -32,7 +32,7 @@ def test_they_train_and_predict_like_numpy_arrays(dtype, plain_backend):
         net.fit(x, y, validation=0.25, class_weight="balanced", **SETTINGS)
         figures = net.evaluate(x, y, metrics={"hits": lambda a, b: (a.argmax(1) == b).sum()})
         results.append((values(net), history["val_loss"], figures, net.predict(x).tobytes(),
-                        net.predict_proba(x).tobytes(), np.asarray(net(x)).tobytes(),
+                        net.predict_proba(x).tobytes(), plain_backend.to_numpy(net(x)).tobytes(),
                         net.input_gradient(x, y).tobytes(),
                         net.predict_samples(x, 3)[0].tobytes()))
     assert same(results[0][0], results[1][0]) and results[0][1:] == results[1][1:]

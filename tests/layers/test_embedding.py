@@ -59,11 +59,14 @@ def test_networks_of_tokens_train_from_integers(backend):
     (1.5, "tokens, which are whole numbers. Received: 1.5"),
     (np.nan, "tokens from 0 to 4. Received: nan")])
 def test_what_is_no_token_is_refused(backend, value, received):
-    """By the network, whose input it is, and by the layer on the CPU."""
+    """By the network, whose input it is, and on the CPU by the layer."""
     layer = xn.Embedding(5, 2)
     net = xn.Sequential([layer, xn.Linear(1)], input_shape=(3,), backend=backend)
     x = np.array([[0, 1, value]])
-    for call in (lambda: net.predict(x), lambda: net(x), lambda: net.forward(np.float32(x.T))):
+    calls = [lambda: net.predict(x), lambda: net(x)]
+    if backend.xp is np:
+        calls.append(lambda: net.forward(np.float32(x.T)))
+    for call in calls:
         with pytest.raises(ValueError) as error:
             call()
         assert received in str(error.value) and "\n" not in str(error.value)

@@ -12,8 +12,9 @@ ACTIVATIONS = ["relu", "sigmoid", "tanh", "scaled_tanh", "softplus", "gelu"]
 
 
 def check(layer, *in_shapes, backend, **options):
-    # most kernels are for float32
-    assert check_precision(layer, *in_shapes, backend=backend, **options) < 1e-6
+    # most kernels are for float32; a GPU adds in another order
+    bound = 1e-6 if backend.xp is np else 2e-6
+    assert check_precision(layer, *in_shapes, backend=backend, **options) < bound
     assert check_gradients(layer, *in_shapes, backend=backend, **options) < 1e-6
 
 
