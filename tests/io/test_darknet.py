@@ -298,6 +298,21 @@ def test_connected_weights_are_transposed_in_some_versions(net, tmp_path, versio
     assert saved(back, tmp_path)[1][20:] == content[20:]
 
 
+def test_files_without_the_biases_of_batchnorm(net, tmp_path):
+    """The first Darknet does not save them. The size says so, and they are 0."""
+    _, content = saved(net, tmp_path)
+    at, kept = 20, [content[:20]]
+    for array in net.darknet.stored:
+        size = 4 * math.prod(array.shape)
+        if (array.section.kind, array.what) != ("batchnorm", "biases"):
+            kept.append(content[at:at + size])
+        at += size
+    (tmp_path / "older.weights").write_bytes(b"".join(kept))
+    back = xn.io.load_darknet(tmp_path / "net.cfg", tmp_path / "older.weights", backend="numpy")
+    net.arrays["bn4.beta"].data[:] = 0
+    assert len(content) - len(b"".join(kept)) == 4 * 2 and arrays(back) == arrays(net)
+
+
 def test_a_short_or_long_file_is_refused_and_the_array_is_named(net, tmp_path):
     _, content = saved(net, tmp_path)
     path = tmp_path / "damaged.weights"

@@ -155,7 +155,7 @@ REFUSED = {
     NET + "time_steps=3\n[conv]\n": "expected time_steps=1",
     NET + "[rnn]\noutput=3\n": "a section in [rnn] of layer 0",
     NET + "[crnn]\noutput=3\n": "[crnn] is refused because it adds f(W x) and f(U h)",
-    NET + "[lstm]\noutput=3\n": "[lstm] is refused because Darknet and its forks store its arrays",
+    NET + "[lstm]\noutput=3\n": "expected a sequence before it, of inputs and time_steps of [net]",
     NET + CONV + "[lrn]\n": "a section in [lrn] of layer 1",
     NET + "[conv]\nfilters=0\n": "expected filters to be an int, 1 or larger. Received: "
                                  "filters=0 in [convolutional] of layer 0, ",

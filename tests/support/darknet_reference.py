@@ -51,6 +51,7 @@ class Reference:
         major, minor = np.frombuffer(content[:8], "<i4")
         start = 20 if 10 * major + minor >= 2 else 16
         self.transposed = major > 1000 or minor > 1000
+        self.later = int(np.frombuffer(content[8:12], "<i4")[0]) == 5       # a fork's
         self.floats, self.at = np.frombuffer(content[start:], "<f4").astype(np.float64), 0
 
     def take(self, *shape: int) -> np.ndarray:
@@ -123,6 +124,12 @@ class Reference:
         return self.f(y, "logistic")
 
     def connected(self, x: np.ndarray) -> np.ndarray:
+        if x.ndim == 2:                             # each step of a sequence
+            start, steps = self.at, []
+            for t in range(x.shape[1]):
+                self.at = start
+                steps.append(self.connected(x[:, t]))
+            return np.stack(steps, axis=1)
         units, x = self.n("output", 1), x.ravel()
         bias = self.take(units)
         w = self.take(x.size, units).T if self.transposed else self.take(units, x.size)
@@ -132,6 +139,36 @@ class Reference:
         else:
             y = y + bias
         return self.f(y, "logistic")
+
+    def gates(self, names: str, x: np.ndarray) -> dict[str, Any]:
+        """The connected parts of a recurrent section by their names, as functions."""
+        def part(inputs: int) -> Any:
+            bias, w = self.take(self.n("output")), self.take(self.n("output"), inputs)
+            return lambda v: w @ v + bias
+
+        return {name: part(len(x) if name[0] == "u" else self.n("output"))
+                for name in names.split()}
+
+    def lstm(self, x: np.ndarray) -> np.ndarray:
+        p = self.gates("wf wi wg wo uf ui ug uo" if self.later else "wi wf wo wg ui uf uo ug", x)
+        h = c = np.zeros(self.n("output"))
+        steps, s = [], ACTIVATIONS["logistic"]
+        for v in x.T:
+            f, i, g, o = (p["w" + k](h) + p["u" + k](v) for k in "figo")
+            c = s(f) * c + s(i) * np.tanh(g)
+            h = s(o) * np.tanh(c)
+            steps.append(h)
+        return np.stack(steps, axis=1)
+
+    def gru(self, x: np.ndarray) -> np.ndarray:
+        p = self.gates("wz wr wh uz ur uh", x)
+        h = np.zeros(self.n("output"))
+        steps, s = [], ACTIVATIONS["logistic"]
+        for v in x.T:
+            z, r = (s(p["u" + k](v) + p["w" + k](h)) for k in "zr")
+            h = z * h + (1 - z) * np.tanh(p["uh"](v) + p["wh"](r * h))
+            steps.append(h)
+        return np.stack(steps, axis=1)
 
     def local(self, x: np.ndarray) -> np.ndarray:
         F, size, stride = self.n("filters", 1), self.n("size", 1), self.n("stride", 1)
@@ -225,6 +262,8 @@ class Reference:
         return np.concatenate([x[:, i::r, j::r] for i in range(r) for j in range(r)])
 
     def softmax(self, x: np.ndarray) -> np.ndarray:
+        if x.ndim == 2:
+            return np.exp(x) / np.exp(x).sum(axis=0)
         rows = (x.reshape(len(x), -1).T if self.n("spatial")
                 else x.reshape(self.n("groups", 1), -1))
         z = rows / float(self.o.get("temperature", 1))

@@ -37,6 +37,7 @@ class Stored:
         shape: in the file.
         axes: the file's array is transposed by these axes; None if it is not.
         matrix: whether the file has the array transposed if its version is above 1000.
+        gate: of a recurrent section, see recurrent.py: what it is a part of, e.g. "wi".
     """
 
     section: Section
@@ -45,10 +46,24 @@ class Stored:
     shape: tuple[int, ...]
     axes: tuple[int, ...] | None = None
     matrix: bool = False
+    gate: str = ""
+
+    @property
+    def layer(self) -> str:
+        """Full name of the layer."""
+        return self.name.rsplit(".", 2 if self.gate else 1)[0]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Full names of the network's arrays that have its values."""
+        return tuple(f"{self.layer}.{name}" for name in "WUb") if self.gate else (self.name,)
 
 
 class Builder:
     """Makes the nodes, section by section.
+
+    Args:
+        steps: whether the input is a sequence, inputs and time_steps of [net].
 
     Attributes:
         section: the one that is made now.
@@ -58,7 +73,7 @@ class Builder:
         convolutions: convolution and batch norm of the [convolutional] sections, by their numbers.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, steps: bool = False) -> None:
         self.config, self.section = config, config.net
         self.values: list[Node | None] = []
         self.stored: list[Stored] = []
@@ -66,11 +81,11 @@ class Builder:
         self.convolutions: dict[int, tuple[Layer | None, ...]] = {}
         self.layers: list[tuple[int, Layer]] = []       # with the number of the section
         self._names: set[str] = set()
-        self.input = self._input(config.net)
+        self.input = self._input(config.net, steps)
         self._value: Node | None = self.input
         self._maps: list[Node] = []                     # that heads decode
 
-    def _input(self, net: Section) -> Node:
+    def _input(self, net: Section, steps: bool) -> Node:
         sizes = [net.integer(key, 0) for key in ("channels", "height", "width")]
         if 0 not in sizes:
             return Input(sizes)
@@ -78,7 +93,7 @@ class Builder:
         if not inputs:
             key = ("channels", "height", "width")[sizes.index(0)]
             raise net.wrong("channels, height and width above 0, or inputs", key)
-        return Input((inputs,))
+        return Input((inputs, net.integer("time_steps", 1, 1)) if steps else (inputs,))
 
     @property
     def value(self) -> Node:
@@ -125,10 +140,14 @@ class Builder:
 
     def as_map(self, node: Node) -> Node:
         """A vector (D,) as a map (D, 1, 1)."""
+        if len(node.shape) == 2:
+            raise self.section.wrong("an image or a vector before it", received=(
+                f"a sequence of {node.shape[1]} vectors"))
         return node if len(node.shape) == 3 else self.use(Reshape((-1, 1, 1)), "map", node)
 
     def as_vector(self, node: Node) -> Node:
-        return node if len(node.shape) == 1 else self.use(Flatten(), "flat", node)
+        """Maps as a vector. A sequence stays one: each step has a vector."""
+        return self.use(Flatten(), "flat", node) if len(node.shape) == 3 else node
 
     def number(self, given: int, key: str) -> int:
         """The number of the layer that a section names, if there is one."""

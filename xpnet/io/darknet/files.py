@@ -11,13 +11,14 @@ from xpnet.backends import Backend
 from xpnet.backends.window import pair
 from xpnet.checks import expect_instance, expect_integer
 from xpnet.graph import Graph
+from xpnet.io.darknet import recurrent
 from xpnet.io.darknet import weights as weights_file
 from xpnet.io.darknet.builder import Builder, Stored
 from xpnet.io.darknet.cfg import MOST_BYTES, WHO, Config, Option, parse
 from xpnet.io.darknet.export import Writer
 from xpnet.io.darknet.heads import Head
 from xpnet.io.darknet.table import build
-from xpnet.io.darknet.weights import Header
+from xpnet.io.darknet.weights import VERSION, Header
 from xpnet.io.files import existing, name_of, write_atomically
 from xpnet.io.public import Face
 from xpnet.node import topological
@@ -58,7 +59,8 @@ def load_darknet(cfg: str | Path, weights: str | Path | None = None, *,
     Args:
         cfg: name of the cfg file.
         weights: name of the weights file; None draws initial values.
-        input_size: rows and columns instead of height and width of [net].
+        input_size: rows and columns instead of height and width of [net], or steps of a sequence
+            instead of its time_steps.
         cutoff: the file holds only the layers before this number, as darknet53.conv.74 does.
 
     Raises:
@@ -86,18 +88,15 @@ def network_from_text(text: str, path: str, weights: str | Path | None = None, *
     config = parse(expect_instance(WHO, "text", text, str, "the text of a cfg file"),
                    name_of(path, WHO))
     if input_size is not None:
-        sizes = pair(input_size, "input_size", 1, WHO)
-        for key, size in zip(("height", "width"), sizes, strict=True):
-            line = config.net.options[key].line if key in config.net else config.net.line
-            config.net.options[key] = Option(str(size), line)
+        _set_size(config, input_size)
     built = build(config)
     _expect_all_used(built)
     held = built.stored
     if cutoff is not None:
         last = expect_integer(WHO, "cutoff", cutoff, 0)
         held = [array for array in held if array.section.index < last]
-    header, values = ((Header(), None) if weights is None
-                      else weights_file.read(weights, held))
+    header, values = ((Header(recurrent.version_of(built.stored, VERSION)), None)
+                      if weights is None else weights_file.read(weights, held))
     outputs = built.outputs
     graph = Graph(built.input, outputs[0] if len(outputs) == 1 else outputs, backend=backend,
                   dtype=dtype, seed=seed, values=values)
@@ -106,11 +105,23 @@ def network_from_text(text: str, path: str, weights: str | Path | None = None, *
     return net      # type: ignore[no-any-return]
 
 
+def _set_size(config: Config, input_size: Any) -> None:
+    """Replace height and width of [net], or the time_steps of a sequence."""
+    if recurrent.has_steps(config):
+        sizes = {"time_steps": expect_integer(WHO, "input_size", input_size)}
+    else:
+        height, width = pair(input_size, "input_size", 1, WHO)
+        sizes = {"height": height, "width": width}
+    for key, size in sizes.items():
+        line = config.net.options[key].line if key in config.net else config.net.line
+        config.net.options[key] = Option(str(size), line)
+
+
 def _expect_all_used(built: Builder) -> None:
     """Raise ValueError if an array of the weights file would not be part of the network."""
     used = {node.layer_name for node in topological(built.outputs) if node.layer is not None}
     for array in built.stored:
-        if array.name.rpartition(".")[0] not in used:
+        if array.layer.partition(".")[0] not in used:
             raise array.section.wrong("every layer with weights to lead to an output",
                                       received="a layer that no other one reads")
 
@@ -138,7 +149,7 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path | None = Non
     known: Any = getattr(net, "darknet", None)
     if isinstance(known, Darknet):
         config, header, stored = known.config, known.header, known.stored
-        names = {array.name: array.name for array in stored}
+        names = {name: name for array in stored for name in array.parameters}
     else:
         writer = Writer(net)
         config, header = writer.config(), Header()
@@ -152,7 +163,10 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path | None = Non
                          f"{missing[0]}.")
     write_atomically(cfg, config.text().encode(), who=who)
     if weights is not None:
-        arrays = {array.name: net.backend.to_numpy(held[names[array.name]].data)
-                  if names[array.name] in held else np.zeros(array.shape, np.float32)
-                  for array in stored}
+        arrays = {name: net.backend.to_numpy(held[ours].data)
+                  for name, ours in names.items() if ours in held}
+        arrays |= {array.name: np.zeros(array.shape, np.float32)        # biases that are left out
+                   for array in stored if not array.gate and array.name not in arrays}
+        arrays |= recurrent.split(arrays, stored)
+        stored = recurrent.ordered(stored, header.version, weights)
         write_atomically(weights, [*weights_file.pieces(header, stored, arrays)], who=who)

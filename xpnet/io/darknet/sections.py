@@ -196,6 +196,8 @@ def softmax(b: Builder) -> Node:
     x = b.as_vector(b.value)
     if groups == 1:
         return b.use(Softmax(0, temperature), "softmax", x)
+    if len(x.shape) > 1:
+        raise s.wrong("groups=1 for a sequence", "groups")
     if x.shape[0] % groups:
         raise s.wrong(f"groups to divide the {x.shape[0]} inputs", "groups")
     y = b.use(Softmax(1, temperature), "softmax", b.use(Reshape((groups, -1)), "groups", x))

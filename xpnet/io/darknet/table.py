@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from xpnet.io.darknet import joins, sections
+from xpnet.io.darknet import joins, recurrent, sections
 from xpnet.io.darknet.builder import Builder
 from xpnet.io.darknet.cfg import Config, Section
 from xpnet.io.darknet.heads import HEADS
@@ -52,10 +52,11 @@ KINDS = {
                      "alpha=1 beta=1"),
     "scale_channels": Kind(joins.scale_channels, "from scale_wh activation"),
     "sam": Kind(joins.sam, "from activation"),
+    "lstm": Kind(recurrent.recurrent, "output batch_normalize"),
+    "gru": Kind(recurrent.recurrent, "output batch_normalize tanh"),
 }
 SUM = "it adds f(W x) and f(U h), which no layer here does"
-ORDER = "Darknet and its forks store its arrays in different orders, and no file says in which"
-REASONS = {"rnn": SUM, "crnn": SUM, "lstm": ORDER, "gru": ORDER}       # why they are refused
+REASONS = {"rnn": SUM, "crnn": SUM}             # why they are refused
 HEAD_KEYS = {
     "yolo": "mask anchors classes num jitter resize ignore_thresh truth_thresh random max "
             "scale_x_y iou_thresh iou_loss iou_thresh_kind iou_normalizer obj_normalizer "
@@ -88,10 +89,10 @@ def _neutral(text: str) -> dict[str, float]:
     return {key: float(value or 0) for key, _, value in pairs}
 
 
-def _check(section: Section) -> None:
+def _check(section: Section, steps: bool) -> None:
     """Raise ValueError for a section or an option that xpnet does not have."""
     if section.index < 0:
-        section.expect_keys(NET_KEYS.split(), {"time_steps": 1})
+        section.expect_keys([*NET_KEYS.split(), "time_steps"], {} if steps else {"time_steps": 1})
         return
     if section.kind in HEADS:
         keys, neutral = HEAD_KEYS[section.kind], ""
@@ -112,9 +113,10 @@ def build(config: Config) -> Builder:
         ValueError: a section or an option is unknown or malformed, or a layer cannot be built. The
             error names the section and the line.
     """
+    steps = recurrent.has_steps(config)
     for section in config:
-        _check(section)
-    b = Builder(config)
+        _check(section, steps)
+    b = Builder(config, steps)
     for section in config.layers:
         b.section = section
         if section.kind in HEADS:

@@ -4,10 +4,11 @@
     for each [convolutional]: biases, then scales, means, variances with batch norm, then weights
     for each [connected]: biases, weights, then scales, means, variances
     for each [local]: biases, weights;  [batchnorm]: biases, scales, means, variances;
-    a weighted [shortcut]: weights
+    a weighted [shortcut]: weights;  [lstm] and [gru]: see recurrent.py
 
-Numbers are little-endian. If major or minor is above 1000, the weights of [connected] are (inputs,
-outputs) instead of (outputs, inputs).
+The first Darknet and early forks do not write the biases of [batchnorm]; a file of the size without
+them is read with biases of 0. Numbers are little-endian. If major or minor is above 1000, the
+weights of [connected] are (inputs, outputs) instead of (outputs, inputs).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from xpnet.io.darknet import recurrent
 from xpnet.io.darknet.builder import Stored
 from xpnet.io.darknet.cfg import WHO
 from xpnet.io.files import existing
@@ -99,17 +101,24 @@ def read(path: str | Path, stored: Sequence[Stored], size: int | None = None
     name = existing(path, WHO, "the name of a weights file")
     with open(name, "rb") as file:
         header = Header.read(file, name)
+        stored = recurrent.ordered(stored, header.version, name)
         have = os.fstat(file.fileno()).st_size if size is None else size
-        _expect_size(have - header.size, stored, name)
-        return header, {array.name: _ours(np.fromfile(file, FLOAT, math.prod(array.shape)),
-                                          array, header) for array in stored}
+        stored = _in_file(have - header.size, stored, name)
+        values = {array.name: _ours(np.fromfile(file, FLOAT, math.prod(array.shape)), array, header)
+                  for array in stored}
+    return header, recurrent.joined(values, stored)
 
 
-def _expect_size(have: int, stored: Sequence[Stored], path: str) -> None:
-    """Raise ValueError if the arrays do not take exactly `have` bytes."""
+def _in_file(have: int, stored: Sequence[Stored], path: str) -> Sequence[Stored]:
+    """The arrays that a file with `have` bytes after its header holds: all, or all but the biases
+    of [batchnorm]. Raise ValueError if neither fits."""
     needed = bytes_of(stored)
     if have == needed:
-        return
+        return stored
+    older = [array for array in stored
+             if (array.section.kind, array.what) != ("batchnorm", "biases")]
+    if have == bytes_of(older):
+        return older
     said = f"{abs(have - needed):,} bytes too {'short' if have < needed else 'long'}"
     if have < needed:
         end = 0
@@ -117,7 +126,8 @@ def _expect_size(have: int, stored: Sequence[Stored], path: str) -> None:
             end += bytes_of([array])
             if end > have:
                 break
-        said += (f"; it ends {end - have:,} bytes before the end of the {array.what} of layer "
+        of = f"{array.gate} of " if array.gate else ""
+        said += (f"; it ends {end - have:,} bytes before the end of the {array.what} of {of}layer "
                  f"{array.section.index}, [{array.section.kind}]")
     raise ValueError(f"{WHO}: expected a weights file of {needed:,} bytes after its header. "
                      f"Received: {path}, which is {said}.")
