@@ -93,14 +93,15 @@ class Backend:
         """
         return self.scope()
 
-    def capture(self, fn: Callable[[], Any], failed: Callable[[str], None] | None = None
-                ) -> Callable[[], Any]:
+    def capture(self, fn: Callable[[], Any], failed: Callable[[str], None] | None = None,
+                agree: Callable[[str], str] | None = None) -> Callable[[], Any]:
         """A function that does the same as fn(); on a GPU, after a few calls, in one launch.
 
         It returns what fn() returned; the next call may overwrite that. fn must read and write
         arrays that keep their addresses, and read everything that changes from call to call from
         such arrays. If fn cannot be captured, failed(reason) is called, and the function calls fn
-        each time.
+        each time. Ranks that exchange arrays in fn must all capture it or none: agree(reason), or
+        agree("") after a success, is called once and returns the reason why one of them cannot.
         """
         return fn
 

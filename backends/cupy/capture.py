@@ -43,13 +43,14 @@ class Captured:
     """A function whose launches are recorded in its third call; each later call is one launch.
 
     If the function cannot be recorded, `failure` says why, failed(failure) is called once, and the
-    function runs without a graph. `fn` and `failed` must not refer to this object: the memory of
-    the graph is to be freed when the last reference is dropped.
+    function runs without a graph. `fn`, `failed` and `agree` must not refer to this object: the
+    memory of the graph is to be freed when the last reference is dropped.
     """
 
     def __init__(self, backend: CupyBackend, fn: Callable[[], Any],
-                 failed: Callable[[str], None] | None = None) -> None:
-        self.failure, self._failed = "", failed
+                 failed: Callable[[str], None] | None = None,
+                 agree: Callable[[str], str] | None = None) -> None:
+        self.failure, self._failed, self._agree = "", failed, agree
         self._backend, self._fn, self._calls = backend, fn, 0
         self._graph: Any = None
         self._result: Any = None
@@ -74,7 +75,7 @@ class Captured:
     def _record(self, memory: Memory) -> None:
         """Record the function. Recording computes nothing, so if it fails, the call can still run
         without a graph."""
-        before = memory.given_back()
+        before, graph, result = memory.given_back(), None, None
         try:
             graph, result = self._backend._recorded(self._fn)
             if memory.given_back() != before:
@@ -84,16 +85,19 @@ class Captured:
                                   "arrays of the step were freed")
         except Exception as error:      # raised by CuPy, by CUDA, or by a layer
             self.failure = " ".join(f"{type(error).__name__}: {error}".split())
-            self._memory = None
-            if self._failed is not None:
-                self._failed(self.failure)
-        else:
+        if self._agree is not None:
+            self.failure = self._agree(self.failure)
+        if not self.failure:
             self._graph, self._result = graph, result
+            return
+        self._memory = None
+        if self._failed is not None:
+            self._failed(self.failure)
 
 
-def capture(self: CupyBackend, fn: Callable[[], Any], failed: Callable[[str], None] | None = None
-            ) -> Callable[[], Any]:
-    return Captured(self, fn, failed)
+def capture(self: CupyBackend, fn: Callable[[], Any], failed: Callable[[str], None] | None = None,
+            agree: Callable[[str], str] | None = None) -> Callable[[], Any]:
+    return Captured(self, fn, failed, agree)
 
 
 def recorded(self: CupyBackend, fn: Callable[[], Any]) -> tuple[Any, Any]:

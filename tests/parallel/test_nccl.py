@@ -14,7 +14,7 @@ import fake_nccl
 import numpy as np
 import pytest
 from fake_nccl import FakeNccl, pretended_ranks
-from gpu_cases import network, samples
+from gpu_cases import LATE, FromTheHost, network, samples
 from tiers import full
 
 import xpnet as xn
@@ -140,11 +140,12 @@ def test_arrays_of_the_host_do_not_go_through_nccl(folder):
 
 # --- trainings ------------------------------------------------------------------------------------
 
-def trained(net: xn.Network, communicator: Any, **changes: Any) -> tuple[Any, ...]:
-    x, y = samples(26)
+def trained(net: xn.Network, communicator: Any, count: int = 26, **changes: Any
+            ) -> tuple[Any, ...]:
+    x, y = samples(count)
     options = {"optimizer": xn.SGD(0.01, 0.9), "batch_size": 8, "validation": 0.2}
-    history = net.fit(x / 255, y, loss="cross_entropy", verbose=False, parallel=communicator,
-                      **options | changes)
+    options |= {"loss": "cross_entropy"}
+    history = net.fit(x / 255, y, verbose=False, parallel=communicator, **options | changes)
     to_numpy = net.backend.to_numpy
     return (to_numpy(net.parameters).tobytes(), to_numpy(net.state).tobytes(),
             [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows])
@@ -174,6 +175,62 @@ def test_the_bits_are_those_of_an_exchange_by_the_host(folder):
                 return trained(network(backend), communicator)
 
         assert in_threads(2, run) == [one] * 2 and module.log == [[], []]
+
+
+def captured(folder: Any, ranks: int, capture: bool, **world: Any) -> tuple[Any, ...]:
+    """6 batches of 8 samples and a shorter one, with and without graphs; and the pretended GPUs."""
+    with pretended_ranks(folder, ranks, **world) as (backends, module):
+        found = in_gpus(backends, lambda communicator: trained(
+            network(communicator.backend), communicator, capture=capture, count=52,
+            validation=None))
+        return found, [backend.xp.gpus for backend in backends], module
+
+
+@pytest.mark.parametrize("late", LATE)
+def test_captured_steps_contain_the_exchange_and_have_the_same_bits(late, folder):
+    (one,), _, _ = captured(folder, 1, False)
+    found, gpus, module = captured(folder, 2, True, late=LATE[late])
+    assert found == [one] * 2
+    for one_gpu in gpus:                # recorded at the fourth batch of this size
+        assert one_gpu.graphs == 1 and one_gpu.launches == 3
+    assert [call[0] for call in module.log[0] if call[3]] == ["group", "allGather"]
+
+
+def test_after_a_release_the_step_is_recorded_anew(folder):
+    class Releases(xn.Callback):
+        def on_batch_end(self, run: xn.Run) -> None:
+            if run.batch == 4:
+                run.step.release()
+
+    with pretended_ranks(folder, 1) as (backends, _):
+        in_gpus(backends, lambda communicator: trained(
+            network(communicator.backend), communicator, callbacks=[Releases()], count=64,
+            validation=None))
+        assert backends[0].xp.gpus.graphs == 2
+
+
+def test_before_2_9_6_nccl_is_not_captured(folder):
+    found, gpus, module = captured(folder, 2, True, version=20905)
+    assert found[0] == found[1] and [one_gpu.graphs for one_gpu in gpus] == [0, 0]
+    assert not any(call[3] for call in module.log[0])
+
+
+def test_if_one_rank_cannot_capture_its_step_no_rank_does(folder):
+    """An exchange that only one rank has captured is an error of the pretended NCCL."""
+    class OnSecondGpu(FromTheHost):
+        def __call__(self, backend: Any, y: Any, target: Any) -> Any:
+            return (super().__call__(backend, y, target) if backend.name == "cupy:1" else
+                    xn.CrossEntropy.__call__(self, backend, y, target))
+
+    with pretended_ranks(folder, 2) as (backends, module):
+        with pytest.warns(UserWarning, match="could not be captured and runs launch by launch from "
+                                             "now on .rank 1: RuntimeError: the current stream is "
+                                             "capturing"):
+            found = in_gpus(backends, lambda communicator: trained(
+                network(communicator.backend), communicator, loss=OnSecondGpu(), validation=None,
+                count=52))
+        assert found[0] == found[1] and any(call[3] for call in module.log[0])
+        assert [backend.xp.gpus.launches for backend in backends] == [0, 0]
 
 
 def test_the_plain_mode_makes_two_sums_of_each_batch(folder):

@@ -7,7 +7,7 @@ by its share of the samples, as the batches of a group do, see groups.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from xpnet.training.batches import Batch, Batches
 from xpnet.training.callbacks import Run
 from xpnet.training.groups import Groups, Span
 from xpnet.training.same import digest
+from xpnet.training.shard_graphs import ShardGraphs
 from xpnet.training.together import SHARD, compute_together
 from xpnet.training.totals import SUMS, Totals
 
@@ -57,10 +58,11 @@ class ShardedBatches(Batches):
         for s, span in self.shards(number):
             yield s * SHARD, self.part(number, span)
 
-    def part(self, number: int, span: Span) -> Batch:
-        """Some samples of this rank of batch `number`."""
+    def part(self, number: int, span: Span, places: Batch | None = None) -> Batch:
+        """Some samples of this rank of batch `number`, written into `places` if they are given."""
         shift = number * self._own_size - self._own(number)[0]
-        return tuple(feed.batch(span[0] + shift, span[1] + shift) for feed in self.feeds)
+        return tuple(feed.batch(span[0] + shift, span[1] + shift, place) for feed, place in
+                     zip(self.feeds, places or (None,) * len(self.feeds), strict=True))
 
     def get(self, number: int) -> Batch:
         return self.part(number, self._own(number))
@@ -70,6 +72,15 @@ class ShardedBatches(Batches):
         start, stop = self.span(number)
         bounds, own = self.parallel.bounds(stop - start), self.parallel.own
         return start + bounds[own.start], start + bounds[own.stop]
+
+
+class Work(NamedTuple):
+    """What has to be done for a batch, apart from its samples."""
+
+    starts: bool                # whether it is the first batch of its group
+    ends: bool
+    samples: int
+    sizes: dict[int, int]       # samples of this rank's shards that have some
 
 
 class ShardedStep:
@@ -93,25 +104,45 @@ class ShardedStep:
         # A GPU exchanges by NCCL, or by MPI through the memory of the host.
         self._sender = None if communicator.backend is None else communicator.sender()
         self._on_host: Sums | None = None
+        self._asks = np.zeros(len(ASKS))
         # For each shard of this rank and each output: its share in the group, and in the batch.
         self._shares = net.backend.zeros((2, len(self.parallel.own), outputs), np.float64)
+        self._graphs = ShardGraphs(net.backend, communicator) if (
+            communicator.captures and net.backend.captures and run.step.capture
+            and not self.parallel.sync) else None
 
     def train(self, batches: ShardedBatches, number: int, lr: float) -> None:
         """Train on batch `number`; the update follows after the last batch of a group."""
-        step = self.run.step
+        step, net = self.run.step, self.run.net
         first, last = self.groups.ends(number, self.run.batches)
         group = batches.span(first)[0], batches.span(last)[1]
-        with (step.updating(lr, number == last), step.net.backend.scope(),
+        start, stop = batches.span(number)
+        shards = dict(batches.shards(number))
+        work = Work(number == first, number == last, stop - start,
+                    {s: span[1] - span[0] for s, span in shards.items()})
+        with (step.updating(lr, work.ends), net.backend.scope(),
               np.errstate(over="ignore", invalid="ignore")):
-            before = None if number == first else step.net.grads.copy()
-            start = step.net.state.copy()
             self._write_shares(batches, number, group)
-            total = self._own_sum(batches, number, start)
-            self._exchange(total)
-            self._use(total, before, start, batches.span(number))
-            step.net.backend.advance(step.net.counters[:1])
-            if number == last:
-                step.updater.apply()
+            self._asks[:] = [name in self.run.asked for name in ASKS]
+            if self._graphs is not None and work.samples == min(batches.size, batches.samples):
+                self._graphs.run(self, work, batches, number)
+            else:
+                self.compute(work, lambda s: batches.part(number, shards[s]))
+            if self._sender is not None:        # so the host does not wait for the GPU
+                self._asks = self.parallel.communicator.gather(self._asks).sum(axis=0)
+        self._answer()
+
+    def compute(self, work: Work, part: Callable[[int], Batch]) -> None:
+        """The work on a batch; part(s) are the samples of shard s."""
+        step, net = self.run.step, self.run.net
+        before = None if work.starts else net.grads.copy()
+        start = net.state.copy()
+        total = (self._together if self.parallel.sync else self._own_sum)(work.sizes, part, start)
+        self._exchange(total)
+        self._use(total, before, start, work.samples)
+        net.backend.advance(net.counters[:1])
+        if work.ends:
+            step.updater.apply()
 
     def _write_shares(self, batches: ShardedBatches, number: int, group: Span) -> None:
         """Write the shares to the backend; an empty shard has none."""
@@ -121,31 +152,26 @@ class ShardedStep:
                                 else (0.0,) * outputs)]
         self.run.net.backend.assign(self._shares.reshape(-1), tuple(shares))
 
-    def _own_sum(self, batches: ShardedBatches, number: int, start: Array) -> Sums:
+    def _own_sum(self, sizes: dict[int, int], part: Callable[[int], Batch], start: Array) -> Sums:
         """The sum of this rank's shards."""
         net = self.run.net
-        shards = dict(batches.shards(number))
-        if self.parallel.sync:
-            return self._together(batches, number, shards, start)
         masks = net.counters[1:2]
         use = masks.copy()
         for k, s in enumerate(self.parallel.own):
             place = self._branch.new()
             place.memory.fill(0)
-            if s in shards:
+            if s in sizes:
                 masks[...] = use + use.dtype.type(s * SHARD)
                 net.state[...] = start
                 self._totals.reset()
-                self.run.step.part(batches.part(number, shards[s]), self._shares[0, k],
-                                   self._totals)
+                self.run.step.part(part(s), self._shares[0, k], self._totals)
                 place.values[:net.grads.size] = net.grads
-                self._collect(place, shards[s], self._shares[1, k], start)
+                self._collect(place, sizes[s], self._shares[1, k], start)
             self._branch.push(place)
         masks[...] = use
         return self._branch.total()
 
-    def _together(self, batches: ShardedBatches, number: int, shards: dict[int, Span],
-                  start: Array) -> Sums:
+    def _together(self, sizes: dict[int, int], part: Callable[[int], Batch], start: Array) -> Sums:
         """The sum of this rank's shards, which are computed together. The gradients of a shard are
         moved away after each layer, because the next shard writes its own there."""
         net, step, own = self.run.net, self.run.step, self.parallel.own
@@ -166,53 +192,52 @@ class ShardedStep:
             return hook
 
         def finished(s: int) -> None:
-            self._collect(places[s], shards[s], self._shares[1, s - own.start], start)
+            self._collect(places[s], sizes[s], self._shares[1, s - own.start], start)
             self._totals.reset()
 
         self._totals.reset()
         net.grads.fill(0)
         compute_together(net, self.parallel, [goal.node for goal in step.goals], {
-            s: step.shared_part(batches.part(number, span), self._shares[0, s - own.start],
-                                self._totals, moved(places[s])) for s, span in shards.items()},
-            finished)
+            s: step.shared_part(part(s), self._shares[0, s - own.start], self._totals,
+                                moved(places[s])) for s in sizes}, finished)
         for place in places.values():
             self._branch.push(place)
         return self._branch.total()
 
-    def _collect(self, place: Sums, span: Span, shares: Array, start: Array) -> None:
+    def _collect(self, place: Sums, samples: int, shares: Array, start: Array) -> None:
         """Write the change of the state and the figures of a shard to `place`."""
         net = self.run.net
         if net.state.size:
             change = net.state - start
-            place.values[net.grads.size:] = change * change.dtype.type(span[1] - span[0])
+            place.values[net.grads.size:] = change * change.dtype.type(samples)
         figures = self._table(place)
         self._totals.write(figures)
         figures[:, 0] *= shares / self._counted(figures)
 
     def _exchange(self, total: Sums) -> None:
-        """Add the sums of all ranks, and do what one of them asks for."""
-        run, backend, communicator = self.run, self.run.net.backend, self.parallel.communicator
-        asks = np.array([name in run.asked for name in ASKS], np.float64)
+        """Add the sums of all ranks; by the host, what they ask for, too."""
+        backend, host = self.run.net.backend, total
         if self._sender is not None:
             self._sender.send(lambda: self.parallel.add_ranks(total))
             self._sender.wait()
-            asks = communicator.gather(asks).sum(axis=0)        # the host does not wait for the GPU
-        else:
-            host = total
-            if backend.xp is not np:
-                host = self._on_host = self._on_host or Sums(*self._size)
-                host.memory[...] = backend.to_numpy(total.memory)
-            host.figures[-len(ASKS):] = asks
-            self.parallel.add_ranks(host)
-            asks = host.figures[-len(ASKS):]
-            if host is not total:
-                total.memory[...] = backend.asarray(host.memory)
-        for name, count in zip(ASKS, asks, strict=True):
-            if count:
-                setattr(run.history, name, True)
-                run.asked.discard(name)
+            return
+        if backend.xp is not np:
+            host = self._on_host = self._on_host or Sums(*self._size)
+            host.memory[...] = backend.to_numpy(total.memory)
+        host.figures[-len(ASKS):] = self._asks
+        self.parallel.add_ranks(host)
+        self._asks = host.figures[-len(ASKS):].copy()
+        if host is not total:
+            total.memory[...] = backend.asarray(host.memory)
 
-    def _use(self, total: Sums, before: Array | None, start: Array, span: Span) -> None:
+    def _answer(self) -> None:
+        """Do what one of the ranks asks for."""
+        for name, count in zip(ASKS, self._asks, strict=True):
+            if count:
+                setattr(self.run.history, name, True)
+                self.run.asked.discard(name)
+
+    def _use(self, total: Sums, before: Array | None, start: Array, samples: int) -> None:
         """Write the sum to the network: its gradients, its state, and the sums of the epoch."""
         net, step = self.run.net, self.run.step
         net.grads[...] = total.values[:net.grads.size]
@@ -220,7 +245,7 @@ class ShardedStep:
             net.grads[...] += before
         if net.state.size:
             change = total.values[net.grads.size:]
-            net.state[...] = start + change / change.dtype.type(span[1] - span[0])
+            net.state[...] = start + change / change.dtype.type(samples)
         figures = self._table(total)
         figures[:, 0] *= self._counted(figures)     # the sums of an epoch are weighted by samples
         assert step.totals is not None

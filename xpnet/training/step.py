@@ -108,6 +108,7 @@ class TrainStep:
         self._sent: tuple[float, ...] = ()      # what they are
         self._captured: dict[tuple[Any, ...], Captured] = {}
         self._last: tuple[Any, ...] = ()
+        self.releases = 0                       # calls of `release`
 
     def __repr__(self) -> str:
         losses = ", ".join(repr(goal.loss) for goal in self.goals)
@@ -276,6 +277,7 @@ class TrainStep:
 
     def release(self) -> None:
         """Forget the recorded steps, and free the memory that they run in."""
+        self.releases += 1
         self._captured.clear()
         self._last = ()
         self._shares, self._sent = None, ()
