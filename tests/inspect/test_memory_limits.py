@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import json
 import sys
+import tracemalloc
 import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from nets import branches
 from processes import run_script
@@ -117,22 +119,34 @@ def test_free_memory_under_ulimit(name, used, tmp_path, monkeypatch):
 
 
 def test_a_report_leaves_no_memory_behind(monkeypatch):
-    """Its pool is freed when it ends, not at the next garbage collection."""
-    pools: list[Any] = []
+    """Its arrays are deleted when it ends, not at the next garbage collection."""
+    made: list[Any] = []
 
-    class Seen(counting.MemoryPool):
-        def __init__(self) -> None:
-            super().__init__()
-            pools.append(weakref.ref(self))
+    class Seen(counting.HostCount):
+        def add(self, a: np.ndarray) -> None:
+            super().add(a)
+            made.append(weakref.ref(a))
 
-    monkeypatch.setattr(counting, "MemoryPool", Seen)
+    net = branches("numpy")
+    own = {id(a) for a in (net.parameters, net.counters)}
+    monkeypatch.setattr(counting, "HostCount", Seen)
     gc.collect()
     gc.disable()
     try:
-        branches("numpy").memory_report(10000, xn.SGD(0.1))
-        assert len(pools) == 2 and all(pool() is None for pool in pools)
+        net.memory_report(10000, xn.SGD(0.1))
+        assert len(made) > 50 and {id(a()) for a in made if a() is not None} <= own
+        assert not tracemalloc.is_tracing()
     finally:
         gc.enable()
+
+
+def test_a_report_leaves_tracemalloc_on():
+    tracemalloc.start()
+    try:
+        branches("numpy").memory_report(10)
+        assert tracemalloc.is_tracing()
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_forecast_that_needs_too_much_memory_uses_fewer_samples(monkeypatch):

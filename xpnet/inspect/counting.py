@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tracemalloc
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,28 +14,27 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.backends.cpu.memory import MemoryPool
 from xpnet.layer import Array
 
 BEFORE = -1             # the number that stands for the time before the first pass
+OBJECTS = 1 << 14       # bytes of Python's own objects that a pass makes: a few kilobytes
 
 
 @contextmanager
 def counted(backend: Backend) -> Iterator[tuple[Backend, Count]]:
-    """A copy of the backend with a memory pool of its own, and the count of the bytes in it."""
+    """A copy of the backend, and the count of the bytes of all arrays that are made with it."""
     twin: Any = copy.copy(backend)
     if backend.xp is not np:
         twin.autotune = False           # nothing is timed for a report
-        pools = DeviceCount(backend)
-        with backend.scope(), pools.of(BEFORE):
-            yield twin, pools
+        with backend.scope(), device_count(backend.xp.cuda) as on_device:
+            yield twin, on_device
         return
-    pool, count = MemoryPool(), HostCount()
+    count = HostCount()
     if hasattr(backend, "threads"):
         twin.threads = _Together(backend.threads.size)
 
     def empty(shape: tuple[int, ...], dtype: Any) -> Array:
-        a = pool.empty(shape, dtype)
+        a = np.empty(shape, dtype)      # not of a pool, which would hide it from tracemalloc
         count.add(a)
         if getattr(twin, "threads", None) and twin.threads.held:
             twin.threads.held[-1].append(a)
@@ -42,20 +42,47 @@ def counted(backend: Backend) -> Iterator[tuple[Backend, Count]]:
 
     twin.empty = empty
     try:
-        yield twin, count
+        with traced():
+            yield twin, count
     finally:
-        # It refers to the twin and the pool. The cycle would keep their memory until the garbage
-        # collector runs.
+        # It refers to the twin. The cycle would keep its arrays until the garbage collector runs.
         del twin.empty
 
 
+@contextmanager
+def traced() -> Iterator[None]:
+    """tracemalloc sees all memory that Python and NumPy allocate in the block."""
+    if tracemalloc.is_tracing():
+        yield
+        return
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
 class Count:
-    """The bytes of the arrays that exist now, in total and for the pass that made them."""
+    """The bytes of the arrays that exist now, in total and for the pass that made them.
+
+    `most` is the largest number of bytes in use during the latest pass. `beyond` says that in some
+    pass more than the counted arrays was in use: temporaries of NumPy, or objects that exist once,
+    for example a kernel that was compiled.
+    """
+
+    def __init__(self) -> None:
+        self.row, self.most, self.beyond = BEFORE, 0, False
+        # (row, bytes) of each new array, and (row, -bytes) of each deleted one. Appending is safe
+        # in any thread without a lock.
+        self._changes: deque[tuple[int, int]] = deque()
+        self._sizes: Counter[int] = Counter()
 
     @contextmanager
     def of(self, row: int) -> Iterator[None]:
         """Arrays made in the block belong to pass number `row`."""
-        raise NotImplementedError
+        self.row, self.most = row, self.bytes()
+        yield
+        self.row = BEFORE
 
     def adopt(self, arrays: Any) -> None:
         """Count arrays that a layer returns or keeps, also in tuples, lists and dicts, unless they
@@ -63,43 +90,51 @@ class Count:
 
     def bytes(self, row: int | None = None) -> int:
         """Bytes of all arrays that exist, or of those that one pass made."""
-        raise NotImplementedError
+        while self._changes:
+            of, size = self._changes.popleft()
+            self._sizes[of] += size
+        return sum(self._sizes.values()) if row is None else self._sizes[row]
+
+    def _made(self, size: int) -> None:
+        self._changes.append((self.row, size))
+        self.most = max(self.most, self.bytes())
 
 
-class DeviceCount(Count):
-    """All arrays on a GPU come from a memory pool; each pass has a pool of its own."""
+@contextmanager
+def device_count(cuda: Any) -> Iterator[Count]:
+    """The count of all arrays that CuPy makes in the block: its hooks report each of them."""
+    count, rows = Count(), dict[int, tuple[int, int]]()
 
-    def __init__(self, backend: Backend) -> None:
-        self.cuda, self.pools = backend.xp.cuda, dict[int, Any]()
+    class Hook(cuda.MemoryHook):                        # type: ignore[name-defined,misc]
+        name = "xpnet: bytes of each pass"
 
-    @contextmanager
-    def of(self, row: int) -> Iterator[None]:
-        pool = self.pools.setdefault(row, self.cuda.MemoryPool())
-        with self.cuda.using_allocator(pool.malloc):
-            yield
-        pool.free_all_blocks()          # one pool cannot use the free memory of another
+        def malloc_postprocess(self, *, mem_size: int, pmem_id: int, **_: Any) -> None:
+            if pmem_id:                                 # 0 if there was too little memory
+                rows[pmem_id] = count.row, mem_size
+                count._made(mem_size)
 
-    def bytes(self, row: int | None = None) -> int:
-        return sum(pool.used_bytes() for key, pool in self.pools.items() if row in (None, key))
+        def free_postprocess(self, *, pmem_id: int, **_: Any) -> None:
+            row, size = rows.pop(pmem_id, (BEFORE, 0))
+            count._changes.append((row, -size))
+
+    # A pool of its own gives its memory back when it is deleted.
+    with cuda.using_allocator(cuda.MemoryPool().malloc), Hook():
+        yield count
 
 
 class HostCount(Count):
     """Arrays of the backend are counted when they are made, those of NumPy when a layer returns or
-    keeps them."""
+    keeps them. tracemalloc sees the temporaries of NumPy during a pass."""
 
     def __init__(self) -> None:
-        self.row = BEFORE
-        self._sizes: Counter[int] = Counter()
+        super().__init__()
         self._known: set[int] = set()           # ids of the counted arrays that still exist
-        # (row, bytes) of each new array, and (row, -bytes) of each deleted one. Appending is safe
-        # in any thread without a lock.
-        self._changes: deque[tuple[int, int]] = deque()
 
     def add(self, a: np.ndarray) -> None:
         self._known.add(id(a))
-        self._changes.append((self.row, a.nbytes))
         # A view keeps its base array alive.
         weakref.finalize(a, self._gone, id(a), self.row, a.nbytes)
+        self._made(a.nbytes)
 
     def _gone(self, number: int, row: int, size: int) -> None:
         self._known.discard(number)
@@ -107,9 +142,14 @@ class HostCount(Count):
 
     @contextmanager
     def of(self, row: int) -> Iterator[None]:
-        self.row = row
-        yield
-        self.row = BEFORE
+        before, (already, _) = self.bytes(), tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        with super().of(row):
+            yield
+        _, most = tracemalloc.get_traced_memory()
+        seen = before + most - already - OBJECTS
+        self.beyond |= seen > self.most
+        self.most = max(self.most, seen)
 
     def adopt(self, arrays: Any) -> None:
         if isinstance(arrays, dict):
@@ -122,12 +162,6 @@ class HostCount(Count):
                 arrays = arrays.base
             if id(arrays) not in self._known:
                 self.add(arrays)
-
-    def bytes(self, row: int | None = None) -> int:
-        while self._changes:
-            of, size = self._changes.popleft()
-            self._sizes[of] += size
-        return sum(self._sizes.values()) if row is None else self._sizes[row]
 
 
 class _Together:

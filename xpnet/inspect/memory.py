@@ -52,11 +52,11 @@ class Row:
 class MemoryReport:
     """The memory that a batch needs, in bytes; `peak` is the largest number in use at once.
 
-    Counted are the arrays of the network and those that its layers and kernels make in a step. Not
-    counted are the samples outside the batch, temporaries of the loss and of the update,
-    temporaries of NumPy inside an expression, and the copy of parameters and state that StopOnNaN
-    keeps in a fit. On the CPU, the report of each network of xpnet.models is within 10 % of the
-    bytes that a step allocates.
+    Counted are the arrays of the network and those that its layers and kernels make in a step,
+    temporaries of NumPy and CuPy inside an expression included. Not counted are the samples outside
+    the batch, temporaries of the loss and of the update, and the copy of parameters and state that
+    StopOnNaN keeps in a fit. On the CPU, the report of each network of xpnet.models and of each
+    layer is within 10 % of the bytes that a step allocates.
     """
 
     batch_size: int
@@ -100,7 +100,8 @@ def memory_report(net: Graph, batch_size: int, optimizer: str | Optimizer | None
     Batches of zeros run through the network while every allocation is counted. A small batch is
     measured itself; a larger one is extrapolated linearly from two measured ones. Parameters,
     gradients, state, counters and random numbers do not change. The network must not be used by
-    another thread meanwhile.
+    another thread meanwhile. On the CPU, Python's tracemalloc is on during the report, and its
+    peak is reset: large arrays that another thread makes meanwhile are counted too.
 
     Args:
         batch_size: number of samples.
@@ -166,6 +167,13 @@ def _trace(net: Graph, N: int, mode: str) -> np.ndarray:
     The columns are the bytes in use at the start of the pass, the most in use during it, and the
     bytes that it leaves for the backward pass.
     """
+    passes, beyond = _traced(net, N, mode)
+    # What is made once, for example a kernel, is not seen a second time.
+    return np.minimum(passes, _traced(net, N, mode)[0]) if beyond else passes
+
+
+def _traced(net: Graph, N: int, mode: str) -> tuple[np.ndarray, bool]:
+    """The bytes of each pass, once, and whether these are more than those of the counted arrays."""
     nodes = len(net.nodes)
     passes = np.zeros((1 + (2 if mode == TRAIN else 1) * nodes, 3))
     rows = {node: row for row, node in enumerate(net.nodes)}
@@ -175,34 +183,20 @@ def _trace(net: Graph, N: int, mode: str) -> np.ndarray:
     with counted(net.backend) as (backend, count):
         largest = max((p.size for layer in net.layers for p in layer.parameters), default=0)
         scratch = backend.empty((largest,), net.dtype)      # all gradients go here and are not read
-        start = most = 0
-
-        def look() -> int:
-            nonlocal most
-            most = max(most, count.bytes() - start)
-            return count.bytes() - start
-
-        def allocate(shape: tuple[int, ...], dtype: Any,
-                     empty: Callable[..., Array] = backend.empty) -> Array:
-            a = empty(shape, dtype)
-            look()
-            return a
 
         def watched(first: int) -> Hook:
             """A hook that fills the rows from number `first` on."""
             def hook(node: Node, compute: Callable[..., Any], arrays: tuple[Array, ...]) -> Any:
-                nonlocal most
-                row, most = first + rows[node], 0
-                passes[row, 0] = look()
+                row = first + rows[node]
+                passes[row, 0] = count.bytes() - start
                 with count.of(row):
                     result = compute(*arrays)
                     count.adopt((result, node.kept))
-                    look()
-                passes[row, 1] = most
+                passes[row, 1] = count.most - start
                 return result
             return hook
 
-        changes: list[tuple[Any, str, Any]] = [(backend, "empty", allocate)]
+        changes: list[tuple[Any, str, Any]] = []
         changes += [(node, "kept", None) for node in net.nodes]
         for layer in net.layers:
             changes += [(part, "backend", backend) for part in _family(layer)]
@@ -216,13 +210,13 @@ def _trace(net: Graph, N: int, mode: str) -> np.ndarray:
                 if node.lengths is not None:
                     xs[net.in_nodes.index(node.lengths)].fill(node.shape[-1])
             ys = net.run(xs, net.outs.nodes, mode, hook=watched(0))
-            passes[nodes] = look()
+            passes[nodes] = count.bytes() - start
             passes[:nodes, 2] = [count.bytes(row) for row in range(nodes)]
             if mode == TRAIN:
                 dys = [_zeros(backend, y.shape, y.dtype) for y in ys]
                 gradients = [*zip(net.outs.nodes, dys, strict=True)]
                 net.run_backward(gradients, hook=watched(nodes + 1))
-    return passes
+    return passes, count.beyond
 
 
 def _zeros(backend: Backend, shape: tuple[int, ...], dtype: Any) -> Array:
