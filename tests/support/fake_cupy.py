@@ -362,7 +362,11 @@ class FakeCupy:
             named = {key: host_of(self, value) for key, value in options.items()}
             if name in TO_DEVICE and function(*host, **named) is args[0]._a:
                 return args[0]
-            return self.new(lambda: function(*host, **named), *args, *options.values())
+            involved, to = (*args, *options.values()), options.get("out")
+            if to is not None:      # it writes: `new` would take the result for a view
+                self.change(lambda: function(*host, **named), *involved)
+                return to
+            return self.new(lambda: function(*host, **named), *involved)
         return on_device
 
 

@@ -136,7 +136,10 @@ class MultiHeadAttention(Layer):
         dV = products(dH, dropped, trans_b=True)
         dA = products(V, dH, trans_a=True)
         dA = self.drop.backward(dA) if self.dropout else dA
-        dB = A * (dA - (dA * A).sum(axis=1, keepdims=True)) * self.scale
+        dB = dA                                 # in place
+        dB -= (dA * A).sum(axis=1, keepdims=True)
+        dB *= A
+        dB *= self.scale
         dQ, dK = products(K, dB), products(Q, dB, trans_b=True)
         for child in (self.query, self.key, self.value):
             child.needs_dx = self.needs_dx or not self.alone
@@ -153,19 +156,23 @@ class MultiHeadAttention(Layer):
 
     def _softmax(self, products: Array, lengths: Array | None) -> Array:
         """A (h N, S, T), of all keys or of those that mask and lengths let through."""
-        B, hidden = products * self.scale, products.dtype.type(-np.inf)
+        B, hidden = products, products.dtype.type(-np.inf)      # written in place from here on
+        B *= self.scale
         if self.mask:
             B = self.xp.where(self._visible, B, hidden)
         if lengths is None:
-            e = self.xp.exp(B - B.max(axis=1, keepdims=True))
-            return e / e.sum(axis=1, keepdims=True)
+            B -= B.max(axis=1, keepdims=True)
+            e = self.xp.exp(B, out=B)
+            e /= e.sum(axis=1, keepdims=True)
+            return e
         S, T = B.shape[1:]
         real = self.xp.arange(S)[:, None] < lengths.reshape(-1, 1, 1)           # (N, S, 1)
         B = self.xp.where(real, B.reshape(self.heads, -1, S, T), hidden).reshape(B.shape)
         # Without a single step the maximum is -inf and the sum 0, else the sum is 1 or larger.
-        lowest = B.dtype.type(np.finfo(B.dtype).min)
-        e = self.xp.exp(B - self.xp.maximum(B.max(axis=1, keepdims=True), lowest))
-        return e / self.xp.maximum(e.sum(axis=1, keepdims=True), B.dtype.type(1))
+        B -= self.xp.maximum(B.max(axis=1, keepdims=True), np.finfo(B.dtype).min)
+        e = self.xp.exp(B, out=B)
+        e /= self.xp.maximum(e.sum(axis=1, keepdims=True), B.dtype.type(1))
+        return e
 
     @cached_property
     def _visible(self) -> Array:

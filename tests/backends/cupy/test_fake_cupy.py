@@ -209,6 +209,19 @@ def test_a_graph_whose_memory_the_driver_has_cannot_be_launched(tmp_path: Path):
             graph.launch()
 
 
+def test_what_is_written_into_out_is_part_of_a_graph(tmp_path: Path):
+    cupy = FakeCupy(tmp_path)
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    with stream, cupy.cuda.using_allocator(pool.malloc):
+        a = cupy.zeros(8, np.float32)
+        stream.begin_capture()
+        b = a + 1
+        assert cupy.exp(b, out=b) is b
+        graph = stream.end_capture()
+        graph.launch()
+        np.testing.assert_allclose(cupy.asnumpy(b), np.e, rtol=1e-6)
+
+
 def test_arrays_that_the_garbage_collector_finds_return_to_their_pool(tmp_path: Path):
     cupy, cycle = FakeCupy(tmp_path), list[Any]()
     cycle += [cycle, cupy.zeros(128, np.float32)]
