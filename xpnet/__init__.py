@@ -41,6 +41,7 @@ from xpnet.training import (
 
 if TYPE_CHECKING:
     from xpnet import data as data
+    from xpnet import explain as explain
     from xpnet import models as models
     from xpnet import testing as testing
     from xpnet import vision as vision
@@ -56,7 +57,8 @@ __all__ = [
     "get_backend", "get_num_threads", "load", "metrics", "set_num_threads", "split",
 ]
 __all__ += augment.__all__ + layers.__all__ + losses.__all__ + optim.__all__ + schedules.__all__
-LAZY = "data", "models", "testing", "vision", "viz"      # imported when they are used: xn.data
+# imported when they are used: xn.data
+LAZY = "data", "explain", "models", "testing", "vision", "viz"
 
 
 def __getattr__(name: str) -> Any:

@@ -51,13 +51,12 @@ def draw_image(ax: Any, image: np.ndarray, text: str = "") -> Any:
 
 
 def draw_map(ax: Any, values: np.ndarray, text: str = "", *, signed: bool | None = None,
-             bar: bool = True, frame: bool = False) -> Any:
+             extent: tuple[float, float, float, float] | None = None) -> Any:
     """Draw numbers (H, W) as colours, with a colour bar. Of signed numbers 0 is white.
 
     Args:
         signed: by default whether there are numbers below 0.
-        bar: whether there is a colour bar.
-        frame: whether the axes keep their ticks.
+        extent: left, right, bottom and top of the map; by default its columns and rows.
     """
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
@@ -65,13 +64,12 @@ def draw_map(ax: Any, values: np.ndarray, text: str = "", *, signed: bool | None
         signed = bool(low < 0)
     most = max(-low, high)
     limits = {"vmin": -most, "vmax": most} if signed else {"vmin": low, "vmax": high}
-    drawn = (ax if frame else bare(ax)).imshow(
-        values, cmap=SIGNED if signed else HEAT, interpolation="nearest", **limits)
+    drawn = bare(ax).imshow(values, cmap=SIGNED if signed else HEAT, interpolation="nearest",
+                            extent=extent, **limits)
     if text:
         title(ax, text)
-    if bar:
-        H, W = values.shape
-        ax.figure.colorbar(drawn, ax=ax, shrink=0.75, pad=0.02, aspect=20 if 2 * H > W else 5)
+    H, W = values.shape
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.75, pad=0.02, aspect=20 if 2 * H > W else 5)
     return drawn
 
 

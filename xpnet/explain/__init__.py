@@ -1,0 +1,16 @@
+"""What in an input a value of a network depends on, as functions of arrays; xpnet.viz draws them.
+
+    M = xn.explain.saliency(net, x)             # (N, H, W), for images (N, C, H, W)
+    L = xn.explain.grad_cam(net, x, target=3)   # (N, H', W')
+
+Inputs are batch-first, results are NumPy arrays. The network is in prediction mode, and does not
+change.
+"""
+
+from xpnet.explain.field import receptive_field
+from xpnet.explain.grad_cam import grad_cam
+from xpnet.explain.maximization import maximize
+from xpnet.explain.occlusion import occlusion
+from xpnet.explain.saliency import saliency, smooth_gradient
+
+__all__ = ["grad_cam", "maximize", "occlusion", "receptive_field", "saliency", "smooth_gradient"]
