@@ -213,6 +213,10 @@ def test_other_decodings_are_refused():
         with pytest.raises(ValueError, match=r"expected new_coords=0.0.* w = 4 y\^2 times the "
                                              r"anchor. Received: new_coords=1.0 in \[yolo\] of "):
             make()
+    head, = darknet.network_from_text(HEAD + "scale_x_y=.5", "a.cfg", backend="numpy").darknet.heads
+    with pytest.raises(ValueError, match=r"Head.decoder: expected scale_x_y of 1 or larger. "
+                                         r"Received: scale_x_y=0.5 in \[yolo\] of layer 1"):
+        head.decoder()
     text = ("[net]\ninputs=5\n[connected]\noutput=6\n[detection]\ncoords=4\nside=1\n")
     with pytest.raises(ValueError, match=r"whose boxes have anchors.* Received: \[detection\]"):
         darknet.network_from_text(text, "a.cfg", backend="numpy").darknet.heads[0].loss()

@@ -154,6 +154,7 @@ REFUSED = {
     NET + "widht=9\n[conv]\n": 'perhaps "width". Received: widht=9 in [net], ',
     NET + "time_steps=3\n[conv]\n": "expected time_steps=1",
     NET + "[rnn]\noutput=3\n": "a section in [rnn] of layer 0",
+    NET + "[Convolutional]\n": 'perhaps "convolutional". Received: a section in [Convolutional] of',
     NET + "[crnn]\noutput=3\n": "[crnn] is refused because it adds f(W x) and f(U h)",
     NET + "[lstm]\noutput=3\n": "expected a sequence before it, of inputs and time_steps of [net]",
     NET + CONV + "[lrn]\n": "a section in [lrn] of layer 1",
@@ -243,6 +244,7 @@ def test_files_that_are_no_cfg_files(tmp_path):
 
 WORDS = st.sampled_from(
     "[net] [conv] [maxpool] [route] [shortcut] [yolo] [reorg] [softmax] [local] [avgpool] [sam] "
+    "[lstm] [gru] output=3 tanh=1 time_steps=2 inputs=3 "
     "width=8 height=8 channels=4 filters=3 size=3 size=0 stride=2 pad=1 groups=2 layers=-1 "
     "layers=0,-2 from=-2 from=9 activation=leaky activation=x mask=0 anchors=1,2 classes=1 num=1 "
     "batch_normalize=1 share_index=0 dilation=70000 filters=2000000000 stride=-1 = x # [".split())

@@ -167,6 +167,8 @@ def test_soft_suppression():
     assert order.tolist() == [0, 3, 2]
     order, found = vision.soft_nms(boxes, scores, [0, 1, 2, 3])
     assert order.tolist() == [0, 1, 2, 3] and found.tolist() == scores
+    with pytest.raises(ValueError, match="soft_nms: expected scores of 0 or larger. Received: -2"):
+        vision.soft_nms(boxes, [0.9, -1, -2, 0.5])
 
 
 # --- letterbox and anchors ------------------------------------------------------------------------

@@ -108,7 +108,8 @@ def test_what_is_not_known_changes_nothing():
 
 @pytest.mark.parametrize("loss, shape, rows, message", [
     (xn.Landmarks(), (3,), np.ones((1, 1, 3)), "2 M outputs, x and y of each point. Received: out"),
-    (xn.Landmarks(), (4,), np.ones((1, 2, 2)), r"targets of shape \(N, 2, 3\): x, y and a mark"),
+    (xn.Landmarks(), (4,), np.ones((1, 2, 2)), r"targets of shape \(N, 2, 3\): x, y and a "
+     r"mark of 2 points, as vision.landmark_targets makes them. Received: shape \(1, 2, 2\)"),
     (xn.Landmarks(), (2,), [[[0, 0, -1]]], "marks of 0 for points that are not known"),
     (xn.HeatMaps(), (4,), np.ones((1, 2, 3)), r"output is \(points, height, width\)"),
     (xn.HeatMaps(), (2, 3, 3), np.ones((1, 3, 3)), r"targets of shape \(N, 2, 3\)"),

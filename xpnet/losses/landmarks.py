@@ -27,7 +27,8 @@ class PointLoss(Loss):
         found = finite_array(target, f"{self.who}: targets", dtype)
         if found.ndim != 3 or found.shape[1:] != (count, 3):
             raise ValueError(f"{self.who}: expected targets of shape (N, {count}, 3): x, y and a "
-                             f"mark of {count} points. Received: shape {found.shape}.")
+                             f"mark of {count} points, as vision.landmark_targets makes them. "
+                             f"Received: shape {found.shape}.")
         marks = found[..., 2]
         if found.size and marks.min() < 0:
             raise ValueError(f"{self.who}: expected marks of 0 for points that are not known, and "

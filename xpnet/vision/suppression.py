@@ -59,6 +59,8 @@ def soft_nms(boxes: Any, scores: Any, labels: Any = None, *, method: str = "gaus
     """
     who = "soft_nms"
     boxes, scores, groups = _checked(who, boxes, scores, labels)
+    if (scores < 0).any():          # a factor below 1 would make them larger
+        raise ValueError(f"{who}: expected scores of 0 or larger. Received: {scores.min():g}.")
     method = expect_choice(who, "method", method, ("linear", "gaussian"))
     limit = expect_number(who, "iou_threshold", iou_threshold, 0)
     sigma, least = (expect_positive(who, "sigma", sigma),

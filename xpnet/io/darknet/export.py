@@ -55,8 +55,12 @@ class Writer:
             self.add("net", **dict(zip(("channels", "height", "width"), source.shape, strict=True)))
         elif len(source.shape) == 1:
             self.add("net", inputs=source.shape[0])
+        elif len(source.shape) == 2 and any(isinstance(node.layer, L.LSTM | L.GRU)
+                                            for node in net.nodes):
+            self.add("net", inputs=source.shape[0], time_steps=source.shape[1])
         else:
-            raise self.refused("images or vectors", f"inputs of shape {source.shape}")
+            raise self.refused("images, vectors, or sequences of a network with an LSTM or a GRU",
+                               f"inputs of shape {source.shape}")
         self.count = 0
         self.place[source] = -1
         if self.readers[source] > 1:                # no section can name the input itself
@@ -87,7 +91,7 @@ class Writer:
 
     def full_name(self, name: str) -> str:
         """Our name of an array that the cfg file calls conv0.W, ..."""
-        layer, _, array = name.rpartition(".")
+        layer, _, array = name.partition(".")
         return f"{self.names[layer]}.{array}"
 
     # --- help for sections ------------------------------------------------------------------------
@@ -192,8 +196,6 @@ def convolution(w: Writer, node: Node, layer: L.Conv2d) -> None:
 
 def linear(w: Writer, node: Node, layer: L.Linear) -> None:
     w.before(node.parents[0])
-    if len(node.shape) > 1:
-        raise w.refused("layers of vectors", layer.who)
     w.names[f"linear{w.count}"] = node.layer_name
     w.add("connected", output=layer.units, **w.finish(node, layer.activation, not layer.bias))
 
@@ -238,6 +240,8 @@ def simple(kind: str, options: Callable[[Any], dict[str, Any]] = lambda layer: {
 
 def flatten(w: Writer, node: Node, layer: Layer) -> None:
     shape = node.parents[0].shape
+    if 2 in (len(shape), len(node.shape)):
+        raise w.refused("no Flatten or Reshape of a sequence", layer.who)
     if isinstance(layer, L.Reshape) and {*shape, *node.shape} - {1, max(node.shape)}:
         raise w.refused("layers that Darknet has", layer.who)
     reader = w.next.get(node)
@@ -249,10 +253,10 @@ def flatten(w: Writer, node: Node, layer: Layer) -> None:
 
 
 def softmax(w: Writer, node: Node, layer: L.Softmax) -> None:
-    if layer.axis or (len(node.shape) > 1 and layer.temperature != 1):
+    if layer.axis or (len(node.shape) == 3 and layer.temperature != 1):
         raise w.refused("a softmax along the channels", layer.who)
     w.before(node.parents[0])
-    options = {"spatial": 1} if len(node.shape) > 1 else {"temperature": layer.temperature}
+    options = {"spatial": 1} if len(node.shape) == 3 else {"temperature": layer.temperature}
     w.add("softmax", **options)
 
 
@@ -317,6 +321,18 @@ def local(w: Writer, node: Node, layer: L.LocallyConnected2d) -> None:
           **w.finish(node, layer.activation, False))
 
 
+def recurrent(w: Writer, node: Node, layer: L.LSTM | L.GRU) -> None:
+    if (layer.layers > 1 or layer.bidirectional or not layer.return_sequences or layer.return_state
+            or layer.lengths or not layer.bias or len(node.parents) > 1
+            or (isinstance(layer, L.GRU) and layer.reset != "before")):
+        raise w.refused('one LSTM or GRU(reset="before") in one direction with biases, whose first '
+                        "state is 0 and whose output is all states", layer.who)
+    w.before(node.parents[0])
+    kind, options = ("lstm", {}) if isinstance(layer, L.LSTM) else ("gru", {"tanh": 1})
+    w.names[f"{kind}{w.count}"] = node.layer_name
+    w.add(kind, output=layer.units, **options)
+
+
 SECTIONS: dict[type[Layer], Callable[..., None]] = {
     L.Conv2d: convolution, L.DepthwiseConv2d: convolution, L.Linear: linear,
     L.BatchNorm1d: batch_norm, L.BatchNorm2d: batch_norm, L.MaxPool2d: pool("maxpool"),
@@ -324,5 +340,5 @@ SECTIONS: dict[type[Layer], Callable[..., None]] = {
     L.Dropout: simple("dropout", lambda layer: {"probability": layer.p}),
     L.Flatten: flatten, L.Reshape: flatten, L.Softmax: softmax, L.Upsample2d: upsample,
     L.Concat: concat, L.Slice: part, L.Add: total, L.WeightedSum: total, L.Multiply: product,
-    L.LocallyConnected2d: local,
+    L.LocallyConnected2d: local, L.LSTM: recurrent, L.GRU: recurrent,
 }

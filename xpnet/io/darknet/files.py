@@ -152,9 +152,10 @@ def save_darknet(net: Network, cfg: str | Path, weights: str | Path | None = Non
         names = {name: name for array in stored for name in array.parameters}
     else:
         writer = Writer(net)
-        config, header = writer.config(), Header()
+        config = writer.config()
         stored = build(config).stored
-        names = {array.name: writer.full_name(array.name) for array in stored}
+        header = Header(recurrent.version_of(stored, VERSION))
+        names = {name: writer.full_name(name) for array in stored for name in array.parameters}
     held = net.arrays
     missing = [name for array, name in names.items()
                if name not in held and not array.endswith(".b")]

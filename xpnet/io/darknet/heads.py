@@ -108,6 +108,9 @@ class Head:
                           lambda_class=setting("class_scale", 1),
                           rescore=bool(setting("rescore", 0)))
         height, width = self.input_size
+        if setting("scale_x_y", 1) < 1:
+            raise ValueError(f"Head.{who}: expected scale_x_y of 1 or larger. Received: scale_x_y="
+                             f"{self.settings['scale_x_y']} in [yolo] of layer {self.index}.")
         return YOLOv3([(w / width, h / height) for w, h in self.anchors], self.classes,
                       mask=self.mask, scale_xy=setting("scale_x_y", 1),
                       threshold=setting("ignore_thresh", 0.5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from xpnet.backends.arguments import perhaps
 from xpnet.io.darknet import joins, recurrent, sections
 from xpnet.io.darknet.builder import Builder
 from xpnet.io.darknet.cfg import Config, Section
@@ -99,8 +100,8 @@ def _check(section: Section, steps: bool) -> None:
     elif section.kind in KINDS:
         _, keys, neutral = KINDS[section.kind]
     else:
-        reason = REASONS.get(section.kind)
-        raise section.wrong(f"a section of {', '.join([*KINDS, *HEADS])}"
+        reason, known = REASONS.get(section.kind), [*KINDS, *HEADS]
+        raise section.wrong(f"a section of {', '.join(known)}" + perhaps(section.kind, known)
                             + (f"; [{section.kind}] is refused because {reason}" if reason else ""),
                             received="a section")
     section.expect_keys(f"{keys} {TRAINING}".split(), _neutral(f"{neutral} {UNTRAINED}"))
